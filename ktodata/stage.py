@@ -1,0 +1,108 @@
+"""What a stage is: a function of the feedback table that adds narrow columns and decisions, and never loses a row.
+
+A stage lives in `ktodata/stages/<name>.py` as
+
+    NEEDS = ("prompt", "completion")     columns that must be there; checked for the whole recipe before the first row is read
+    USES = ("pooled_votes",)             columns that are handed over when an earlier step added them   (optional)
+    ADDS = ("duplicate_of",)             columns that it adds, keyed by row_id
+    APPLIES_TO = "train"                 "all": its decisions hold for held-out rows too                  (optional)
+
+    def <name>(feedback: pl.DataFrame, *, near: Annotated[float, Field(ge=0, le=1)] = 0.8) -> StageResult: ...
+
+Its keyword-only parameters are the recipe's keys: types, ranges (pydantic `Field`) and defaults come from the signature.
+It sees every row that may still be exported, with the column `state` ("keep", "relabel", "review" or "drop"): what was decided so
+far. Rows dropped for good are gone; "drop" is seen only before the split is known, on rows that must leave the training part.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import polars as pl
+
+from ktodata.errors import DataError
+
+# A setting of this type is a list of prompts; in a recipe it is the path of a file that holds them.
+Prompts = Sequence[str] | None
+
+Action = Literal["keep", "drop", "relabel", "review", "quarantine"]
+# When several steps decide on one row, the strongest holds: what cannot be used is out, what is doubted waits.
+STRENGTH: tuple[Action, ...] = ("keep", "relabel", "review", "drop", "quarantine")
+
+DECISION_SCHEMA = pl.Schema(
+    {"row_id": pl.String(), "action": pl.String(), "reason": pl.String(), "evidence": pl.String(), "caused_by": pl.String()}
+)
+
+
+def no_decisions() -> pl.DataFrame:
+    """An empty table of decisions."""
+    return pl.DataFrame(schema=DECISION_SCHEMA)
+
+
+def decide(
+    found: pl.DataFrame,
+    where: pl.Expr,
+    *,
+    action: Action,
+    reason: str,
+    evidence: Sequence[str] = (),
+    caused_by: str | None = None,
+) -> pl.DataFrame:
+    """One decision for each row of `found` where `where` is true.
+
+    evidence : names of columns of `found`; their values go into the decision as JSON.
+    caused_by : name of the column that holds the row_id of the row that caused it (the kept twin of a repeat), if any.
+    """
+    chosen = found.filter(where)
+    values = chosen.select(evidence).iter_rows(named=True)
+    proofs = [json.dumps(value, default=str, ensure_ascii=False, sort_keys=True) for value in values]
+    return pl.DataFrame(
+        {
+            "row_id": chosen["row_id"],
+            "action": pl.Series([action] * chosen.height, dtype=pl.String),
+            "reason": pl.Series([reason] * chosen.height, dtype=pl.String),
+            "evidence": pl.Series(proofs if evidence else ["{}"] * chosen.height, dtype=pl.String),
+            "caused_by": chosen[caused_by].cast(pl.String) if caused_by else pl.Series([None] * chosen.height, dtype=pl.String),
+        },
+        schema=DECISION_SCHEMA,
+    )
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage found.
+
+    columns : one line per row the stage saw: row_id and the columns named in ADDS.
+    decisions : row_id, action, reason, evidence (JSON), caused_by; only for rows that are not simply kept.
+    facts : numbers for the manifest and the report; JSON values only.
+    tables : further small tables that are not keyed by row (clusters, raters), by name.
+    """
+
+    columns: pl.DataFrame
+    decisions: pl.DataFrame = field(default_factory=no_decisions)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.decisions.schema != DECISION_SCHEMA:
+            raise DataError(f"decisions must have the schema {dict(DECISION_SCHEMA)}, not {dict(self.decisions.schema)}.")
+        unknown = set(self.decisions["action"].unique()) - set(get_args(Action))
+        if unknown:
+            raise DataError(f"unknown action {', '.join(sorted(unknown))}; an action is one of {', '.join(STRENGTH)}.")
+
+    def actions(self) -> dict[str, tuple[str, str]]:
+        """{row_id: (action, reason)} for rows that are not simply kept; the strongest action where there are several."""
+        strongest = strongest_decisions(self.decisions)
+        return {row["row_id"]: (row["action"], row["reason"]) for row in strongest.iter_rows(named=True)}
+
+
+def strongest_decisions(decisions: pl.DataFrame) -> pl.DataFrame:
+    """One decision per row_id: the strongest action, and of those the first given."""
+    strength = pl.col("action").replace_strict({action: rank for rank, action in enumerate(STRENGTH)}, return_dtype=pl.Int8)
+    return (
+        decisions.with_columns(strength=strength)
+        .sort("strength", descending=True, maintain_order=True)
+        .unique("row_id", keep="first", maintain_order=True)
+        .drop("strength")
+    )
