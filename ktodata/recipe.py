@@ -1,0 +1,288 @@
+"""A recipe: YAML in, a checked list of steps out. What a setting may be is read from the stage's own signature."""
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from ktodata.errors import MissingColumnError, RecipeError, SettingError
+from ktodata.feedback import COLUMNS
+from ktodata.stage import Prompts
+from ktodata.stages import ORDER, Stage, load_stage
+
+SECTIONS = ("name", "seed", "ingest", "steps", "export", "train", "evaluate")
+STEPS = tuple(name for name in ORDER if name not in ("ingest", "export"))
+# the runner fills these in, so they are not the recipe's to set
+GIVEN_BY_RUNNER = frozenset({"shards", "run_or_shards", "out", "model_folder", "progress", "resume"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage with every setting it will run with, defaults included."""
+
+    stage: Stage
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe, checked. `folder` is where its relative paths start."""
+
+    name: str
+    seed: int
+    folder: Path
+    ingest: Step
+    steps: tuple[Step, ...]
+    export: Step
+    train: dict[str, Any] | None
+    evaluate: dict[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The resolved recipe, every default written out, as JSON values."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "ingest": self.ingest.settings,
+            "steps": [{step.name: step.settings} for step in self.steps],
+            "export": self.export.settings,
+            "train": self.train,
+            "evaluate": self.evaluate,
+        }
+
+
+def load_recipe(source: Path | str | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe: a YAML file or the same as a dict. `overrides` are texts such as "label_noise.min_precision=0.9".
+
+    Raises RecipeError, SettingError or MissingColumnError before any row is read.
+    """
+    if isinstance(source, Mapping):
+        raw, folder = dict(source), Path()
+    else:
+        path = Path(source)
+        raw, folder = _read_yaml(path), path.parent
+    for text in overrides:
+        override(raw, text)
+    return _check(raw, folder)
+
+
+def override(raw: dict[str, Any], text: str) -> None:
+    """Apply "section.key=value" to the raw recipe; the value is YAML."""
+    from ruamel.yaml import YAML
+
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {text!r}: write section.setting=value, e.g. label_noise.min_precision=0.9.")
+    target = _section(raw, keys[0]) if len(keys) > 1 else raw
+    for key in keys[1:-1]:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {text!r}: {key} holds a value, not settings.")
+    target[keys[-1]] = YAML(typ="safe", pure=True).load(value)
+
+
+def settings_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a stage function: its settings, with their full annotations."""
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in GIVEN_BY_RUNNER
+    }
+
+
+def takes_prompts(parameter: inspect.Parameter) -> bool:
+    """Whether a setting is a list of prompts, which a recipe gives as a file."""
+    return bool(_bare(parameter.annotation) == Prompts)
+
+
+def check_settings(function: Callable[..., Any], given: Mapping[str, Any] | None, *, where: str) -> dict[str, Any]:
+    """`given` with defaults filled in. Raises SettingError naming the first wrong setting and the nearest right name."""
+    parameters = settings_of(function)
+    given = dict(given or {})
+    if unknown := [name for name in given if name not in parameters]:
+        raise SettingError(_unknown(f"{where}: unknown setting", unknown[0], parameters))
+    fields: dict[str, Any] = {name: (_recipe_type(parameter), _default(parameter)) for name, parameter in parameters.items()}
+    model = create_model(
+        "Settings", __config__=ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=()), **fields
+    )
+    try:
+        checked = model(**{name: _to_path(parameters[name], value) for name, value in given.items()})
+    except ValidationError as error:
+        raise SettingError(_explain(error, where)) from error
+    return {name: getattr(checked, name) for name in parameters}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        # YAML 1.2: `yes` and `no` are words, `1e-5` is a number, a key given twice is an error
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.y*ml")], n=1)
+        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        raise RecipeError(f"there is no recipe {path}.{hint}") from None
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} must hold keys such as name, ingest and steps; it holds {type(raw).__name__}.")
+    return raw
+
+
+def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    """The settings of a section or step of the raw recipe, made empty where they were left out."""
+    if name in SECTIONS:
+        if raw.get(name) is None:
+            raw[name] = {}
+        section = raw[name]
+        if not isinstance(section, dict):
+            raise RecipeError(f"--set: {name} holds a value, not settings.")
+        return section
+    steps = raw.get("steps") or []
+    for position, item in enumerate(steps):
+        if item == name:
+            steps[position] = {name: {}}
+        if isinstance(steps[position], dict) and name in steps[position]:
+            steps[position][name] = steps[position][name] or {}
+            settings: dict[str, Any] = steps[position][name]
+            return settings
+    names = [next(iter(item)) if isinstance(item, dict) and item else str(item) for item in steps]
+    raise RecipeError(_unknown("--set: the recipe has no section or step", name, [*SECTIONS, *names]))
+
+
+def _check(raw: dict[str, Any], folder: Path) -> Recipe:
+    if unknown := [key for key in raw if key not in SECTIONS]:
+        raise RecipeError(_unknown("the recipe has an unknown key", str(unknown[0]), SECTIONS))
+    if "ingest" not in raw:
+        raise RecipeError("the recipe has no ingest: say which files to read, e.g. ingest: {paths: [feedback.jsonl]}.")
+    seed = raw.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise SettingError(f"seed is a whole number of at least 0; got {seed!r}.")
+    name = raw.get("name")
+    if not isinstance(name, str) or not name.strip() or name in (".", "..") or any(sign in name for sign in "/\\\0"):
+        raise SettingError(f"name is the name of the run's folder, without slashes; got {name!r}.")
+    steps = tuple(_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))
+    recipe = Recipe(
+        name=name,
+        seed=seed,
+        folder=folder,
+        ingest=_make_step("ingest", raw["ingest"], "ingest", seed),
+        steps=steps,
+        export=_make_step("export", raw.get("export"), "export", seed),
+        train=_outside("train", raw.get("train"), seed) if "train" in raw else None,
+        evaluate=_outside("evaluate", raw.get("evaluate"), seed) if "evaluate" in raw else None,
+    )
+    _check_order(recipe)
+    return recipe
+
+
+def _step(item: Any, number: int, seed: int) -> Step:
+    if isinstance(item, str):
+        item = {item: None}
+    if not isinstance(item, dict) or len(item) != 1:
+        raise RecipeError(f"step {number} must be one stage with its settings, e.g. `- dedupe: {{near: 0.8}}`; got {item!r}.")
+    name, settings = next(iter(item.items()))
+    if name not in STEPS:
+        raise RecipeError(_unknown(f"step {number}: there is no stage", str(name), STEPS))
+    return _make_step(name, settings, f"step {number} ({name})", seed)
+
+
+def _make_step(name: str, settings: Any, where: str, seed: int) -> Step:
+    stage = load_stage(name)
+    return Step(stage, _with_seed(stage.function, settings, where, seed))
+
+
+def _outside(name: str, settings: Any, seed: int) -> dict[str, Any]:
+    if name == "train":
+        from ktodata.train import fit as function
+    else:
+        from ktodata.evaluate import evaluate as function
+    return _with_seed(function, settings, name, seed)
+
+
+def _with_seed(function: Callable[..., Any], settings: Any, where: str, seed: int) -> dict[str, Any]:
+    if settings is not None and not isinstance(settings, Mapping):
+        raise RecipeError(f"{where} takes settings as `key: value`; got {settings!r}.")
+    given = dict(settings or {})
+    if "seed" in settings_of(function):
+        given.setdefault("seed", seed)
+    return check_settings(function, given, where=where)
+
+
+def _check_order(recipe: Recipe) -> None:
+    """Every column that a step needs is there by then; no step stands twice; evaluation has something to evaluate."""
+    names = [step.name for step in recipe.steps]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RecipeError(f"{twice} stands in the recipe {names.count(twice)} times; a step stands once.")
+    there = {*COLUMNS, "state"}
+    for number, step in enumerate((*recipe.steps, recipe.export), start=1):
+        for column in step.stage.needs:
+            if column not in there:
+                raise MissingColumnError(_missing(number, step.name, column))
+        there |= set(step.stage.adds)
+    if recipe.evaluate is not None and recipe.train is None:
+        raise RecipeError(
+            "the recipe evaluates but does not train: add a train: section, or use `ktodata evaluate` on a trained run."
+        )
+    if recipe.evaluate is not None and "split" not in names:
+        raise RecipeError("the recipe evaluates but holds nothing out: add the step `- split: {validation: 0.05, test: 0.1}`.")
+
+
+def _missing(number: int, name: str, column: str) -> str:
+    adder = next((other for other in STEPS if column in load_stage(other).adds), None)
+    what = f"step {number} ({name}) needs column {column!r}, which no earlier step adds."
+    return f"{what} Put {adder} before it." if adder else what
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{what} {name!r}.{hint} Known: {', '.join(known)}."
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _recipe_type(parameter: inspect.Parameter) -> Any:
+    return str | list[str] | None if takes_prompts(parameter) else parameter.annotation
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    if parameter.default is parameter.empty:
+        return ...
+    return parameter.default.default if isinstance(parameter.default, FieldInfo) else parameter.default
+
+
+def _to_path(parameter: inspect.Parameter, value: Any) -> Any:
+    """Text for a setting that may be a Path becomes one: YAML has no paths."""
+    bare = _bare(parameter.annotation)
+    options = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    return Path(value) if isinstance(value, str) and Path in options and str not in options else value
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    """One clear sentence from the first thing that pydantic found."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "lax", "json")))
+    if first["type"] == "missing":
+        return f"{where}: {name} must be given."
+    value, limits = first["input"], first.get("ctx", {})
+    text = f"{where}: {name}: {first['msg'][0].lower()}{first['msg'][1:]}; got {value!r}."
+    below_one = limits.get("le") == 1 or limits.get("lt") == 1
+    if below_one and isinstance(value, int | float) and 1 < value <= 100:
+        text += f" Did you mean {value / 100:g}?"
+    return text
