@@ -1,0 +1,120 @@
+"""From decisions to outcomes: what each row's state is, the ledger that explains it, and the sum that must come out even."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from ktodata.errors import RunError
+from ktodata.stage import DECISION_SCHEMA, STRENGTH, StageResult, no_decisions, strongest_decisions
+
+HELD_OUT = ("validation", "test")
+OUT = ("drop", "quarantine")
+LEDGER_SCHEMA = pl.Schema(
+    {"row_id": pl.String(), "stage": pl.String(), **{k: v for k, v in DECISION_SCHEMA.items() if k != "row_id"}}
+)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The decisions of one step, and whether they hold for held-out rows too."""
+
+    stage: str
+    applies_to: Literal["all", "train"]
+    decisions: pl.DataFrame
+
+
+def outcomes(row_ids: pl.Series, decided: Sequence[Decided], *, part: pl.DataFrame | None, split_follows: bool) -> pl.DataFrame:
+    """Each row's state so far: row_id, state (the strongest action that holds for it), reason, stage, gone.
+
+    part : row_id, part; None when nothing was held out (yet). Decisions for the training part only leave held-out rows alone.
+    split_follows : a later step will say which rows are held out, so a row dropped from training is not gone yet.
+    """
+    everywhere = [step for step in decided if step.applies_to == "all"]
+    in_training = [step for step in decided if step.applies_to == "train"]
+    final = _strongest(everywhere).with_columns(final=True)
+    training = _strongest(in_training).with_columns(final=pl.lit(not split_follows))
+    if part is not None:
+        training = training.join(part.filter(pl.col("part").is_in(HELD_OUT)), on="row_id", how="anti")
+    strength = pl.col("action").replace_strict({action: rank for rank, action in enumerate(STRENGTH)}, return_dtype=pl.Int8)
+    one_each = (
+        pl.concat([final, training])
+        .sort(strength, "final", descending=True, maintain_order=True)
+        .unique("row_id", keep="first", maintain_order=True)
+    )
+    rows = row_ids.alias("row_id").to_frame().join(one_each, on="row_id", how="left", maintain_order="left")
+    return rows.select(
+        "row_id",
+        state=pl.col("action").fill_null("keep"),
+        reason=pl.col("reason"),
+        stage=pl.col("stage"),
+        gone=(pl.col("action").is_in(OUT) & pl.col("final")).fill_null(value=False),
+    )
+
+
+def _strongest(steps: Sequence[Decided]) -> pl.DataFrame:
+    """The strongest decision for each row over several steps, with the step's name."""
+    named = [step.decisions.with_columns(stage=pl.lit(step.stage)) for step in steps]
+    every = pl.concat([no_decisions().with_columns(stage=pl.lit(None, pl.String)), *named])
+    return strongest_decisions(every).select("row_id", "action", "reason", "stage")
+
+
+def write_up(decided: Sequence[Decided], final: pl.DataFrame, exported: pl.DataFrame) -> pl.DataFrame:
+    """The ledger: every decision in the order it was taken, then one line per row, stage "export", with what became of it.
+
+    final : what `outcomes` gave after the last step. exported : row_id and part of the rows that went into shards.
+    """
+    taken = [step.decisions.select("row_id", pl.lit(step.stage).alias("stage"), *list(DECISION_SCHEMA)[1:]) for step in decided]
+    last = final.join(exported.select("row_id", "part"), on="row_id", how="left", maintain_order="left").select(
+        "row_id",
+        stage=pl.lit("export"),
+        action="state",
+        reason=pl.coalesce("reason", pl.lit("sound")),
+        evidence=pl.struct("part", decided_by="stage").struct.json_encode(),
+        caused_by=pl.lit(None, pl.String),
+    )
+    return pl.concat([pl.DataFrame(schema=LEDGER_SCHEMA), *taken, last])
+
+
+def account(final: pl.DataFrame, exported: pl.DataFrame, *, quarantined_records: int) -> dict[str, int]:
+    """Count what became of every record. Raises RunError unless rows in = kept + dropped + quarantined + held for review."""
+    states = dict(final.group_by("state").len().iter_rows())
+    kept = states.get("keep", 0) + states.get("relabel", 0)
+    counts = {
+        "records": final.height + quarantined_records,
+        "quarantined": quarantined_records + states.get("quarantine", 0),
+        "rows": final.height,
+        "kept": kept,
+        "relabelled": states.get("relabel", 0),
+        "dropped": states.get("drop", 0),
+        "review": states.get("review", 0),
+    }
+    counts |= dict(sorted(exported.group_by("part").len().iter_rows()))
+    total = counts["kept"] + counts["dropped"] + counts["quarantined"] + counts["review"]
+    lost = set(final.filter(pl.col("state").is_in(["keep", "relabel"]))["row_id"]) ^ set(exported["row_id"])
+    if total != counts["records"] or lost or exported.height != kept:
+        raise RunError(
+            f"the rows do not add up, a defect of ktodata: {counts}; exported wrongly or not at all: {sorted(lost)[:3]}."
+        )
+    return counts
+
+
+def apply(feedback: pl.DataFrame, result: StageResult) -> pl.DataFrame:
+    """`feedback` with the stage's columns joined on and the rows that it dropped left out, as a recipe would hand it on.
+
+    For notebooks. The column `state` says what was decided about the rows that stay ("keep", "relabel", "review").
+    """
+    actions = strongest_decisions(result.decisions).select("row_id", "action")
+    before = pl.col("state") if "state" in feedback.columns else pl.lit("keep")
+    new = [name for name in result.columns.columns if name != "row_id"]
+    joined = feedback.drop(new, strict=False).join(result.columns, on="row_id", how="left", maintain_order="left")
+    rank = {action: rank for rank, action in enumerate(STRENGTH)}
+    ranks = [column.replace_strict(rank, return_dtype=pl.Int8) for column in (before, pl.col("action").fill_null("keep"))]
+    state = pl.max_horizontal(ranks).replace_strict(dict(enumerate(STRENGTH)), return_dtype=pl.String)
+    return (
+        joined.join(actions, on="row_id", how="left", maintain_order="left")
+        .with_columns(state=state)
+        .filter(~pl.col("state").is_in(OUT))
+        .drop("action")
+    )

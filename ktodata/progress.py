@@ -1,0 +1,42 @@
+"""What a person sees while a recipe runs: a line for each stage, and a spinner with the time on a terminal."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+
+
+class Progress:
+    """Shows a run's events. Call it with each event; use it as a context so that the spinner ends with the run."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
+        self._status: Status | None = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        place = f"[{event['number']}/{event['of']}] {event['stage']}"
+        self._end()
+        if event["kind"] == "start":
+            self._started = time.monotonic()
+            self._status = self._console.status(place, spinner="dots")
+            self._status.start()
+        elif event["kind"] == "cached":
+            self._console.print(f"{place}: unchanged")
+        elif event["kind"] == "progress":
+            self._status = self._console.status(f"{place}: {event['text']}", spinner="dots")
+            self._status.start()
+        else:
+            self._console.print(f"{place}: {event['seconds']:.1f} s")
+
+    def _end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

@@ -1,0 +1,249 @@
+"""The run folder: its layout, how it is read, and how it is written so that a killed process leaves nothing half done."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import xxhash
+
+from ktodata.errors import DataError, RunError
+from ktodata.stage import StageResult
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A stage's result as it lies in the run folder."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str | None:
+        """What the result was made from; None when there is no whole result."""
+        return self.done.get("key")
+
+    @cached_property
+    def done(self) -> dict[str, Any]:
+        """The note written last: key, digests, seconds, peak_mb, rows."""
+        try:
+            note: dict[str, Any] = json.loads((self.folder / "done.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return note
+
+    @cached_property
+    def columns(self) -> pl.DataFrame:
+        """The narrow table that the stage added."""
+        return pl.read_parquet(self.folder / "columns.parquet")
+
+    @cached_property
+    def decisions(self) -> pl.DataFrame:
+        """What the stage decided."""
+        return pl.read_parquet(self.folder / "decisions.parquet")
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The stage's numbers."""
+        facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
+        return facts
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of the stage's further tables."""
+        return pl.read_parquet(self.folder / f"{name}.parquet")
+
+
+class Run:
+    """A run folder, read lazily. `ktodata.load_run(folder)` makes one; `ktodata.run(recipe)` returns one."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "manifest.json").is_file():
+            raise RunError(
+                f"{self.folder} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out {self.folder}` makes one."
+            )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        from ktodata.report.notebook import run_html
+
+        return run_html(self.folder)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Resolved recipe, versions, inputs, and each stage's rows, seconds and memory."""
+        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        return manifest
+
+    @cached_property
+    def ledger(self) -> pl.DataFrame:
+        """Every decision: row_id, stage, action, reason, evidence (JSON), caused_by. A row's last line says what became of it."""
+        return self._parquet("ledger.parquet")
+
+    @cached_property
+    def quarantine(self) -> pl.DataFrame:
+        """Every record that could not become a row: file, line, reason, raw text."""
+        return self._parquet("quarantine.parquet")
+
+    @cached_property
+    def feedback(self) -> pl.DataFrame:
+        """The feedback table with every stage's columns joined on; rows that a stage did not see hold nulls there."""
+        table = self.stage("ingest").columns
+        for name in self.stage_names():
+            if name not in ("ingest", "export"):
+                table = table.join(self.stage(name).columns, on="row_id", how="left", maintain_order="left")
+        return table
+
+    def stage_names(self) -> list[str]:
+        """The stages with a saved table, in the order in which they ran."""
+        return [
+            stage["name"]
+            for stage in self.manifest["stages"]
+            if (stage_folder(self.folder, stage["name"]) / "columns.parquet").exists()
+        ]
+
+    def stage(self, name: str) -> Saved:
+        """A stage's saved result. Raises RunError when the run has none."""
+        saved = Saved(stage_folder(self.folder, name))
+        if saved.key is None:
+            raise RunError(f"{self.folder} holds no result of stage {name!r}; it has {', '.join(self.stage_names()) or 'none'}.")
+        return saved
+
+    def shards(self, part: str = "train") -> pl.DataFrame:
+        """The exported rows of one part, in training order."""
+        files = sorted((self.folder / "shards").glob(f"{part}-*.parquet"))
+        if not files:
+            raise RunError(f"{self.folder} holds no {part} shards; parts are {', '.join(PARTS)}, and --until stops before them.")
+        return pl.read_parquet(files)
+
+    def explain(self, row_id: str) -> dict[str, Any]:
+        """All that is known of one row: its text, what each stage measured, each decision and its evidence, what became of it.
+
+        Raises DataError for a row_id that the run does not hold, naming near ones.
+        """
+        rows = self.feedback.filter(pl.col("row_id") == row_id)
+        if rows.is_empty():
+            near = self.feedback.filter(pl.col("row_id").str.starts_with(row_id[:4]))["row_id"].head(3).to_list()
+            hint = f" Rows that begin alike: {', '.join(near)}." if near else ""
+            raise DataError(f"no row {row_id!r} in {self.folder}.{hint}")
+        own = self.stage("ingest").columns.columns
+        measured = {
+            name: self.stage(name).columns.filter(pl.col("row_id") == row_id).drop("row_id").to_dicts()
+            for name in self.stage_names()
+            if name != "ingest"
+        }
+        decisions = [
+            {**line, "evidence": json.loads(line["evidence"] or "{}")}
+            for line in self.ledger.filter(pl.col("row_id") == row_id).iter_rows(named=True)
+        ]
+        return {
+            "row": rows.select(own).to_dicts()[0],
+            "measured": {name: found[0] for name, found in measured.items() if found},
+            "decisions": decisions,
+            "outcome": next((line["action"] for line in reversed(decisions) if line["stage"] == "export"), None),
+        }
+
+    def _parquet(self, name: str) -> pl.DataFrame:
+        path = self.folder / name
+        if not path.exists():
+            raise RunError(
+                f"{self.folder} has no {name}: the run did not finish. `ktodata run` again takes it up where it stopped."
+            )
+        return pl.read_parquet(path)
+
+
+def stage_folder(run: Path, name: str) -> Path:
+    """Where a stage's result lies."""
+    return run / "stages" / name
+
+
+def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, Any]) -> Saved:
+    """Write a stage's result whole or not at all, with `note` and the digests of its columns and decisions in done.json."""
+    with whole_folder(stage_folder(run, name)) as scratch:
+        result.columns.write_parquet(scratch / "columns.parquet")
+        result.decisions.write_parquet(scratch / "decisions.parquet")
+        for table_name, table in result.tables.items():
+            table.write_parquet(scratch / f"{table_name}.parquet")
+        write_json(scratch / "facts.json", dict(result.facts))
+        digests = {part: digest_file(scratch / f"{part}.parquet") for part in ("columns", "decisions")}
+        write_json(scratch / "done.json", {**note, "digests": digests})
+    return Saved(stage_folder(run, name))
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A scratch folder that takes `folder`'s place when the block ends well, and vanishes when it does not."""
+    scratch = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    with _full_disk_speaks(folder):
+        scratch.mkdir(parents=True)
+        try:
+            yield scratch
+            for file in scratch.iterdir():
+                _sync(file)
+            shutil.rmtree(folder, ignore_errors=True)
+            scratch.rename(folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A scratch path that takes `path`'s place when the block ends well, and vanishes when it does not."""
+    scratch = path.with_name(f".{path.name}.part")
+    with _full_disk_speaks(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield scratch
+            _sync(scratch)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON, readable, keys in the order given; paths and dates as text; a lone surrogate as its escape."""
+    with whole_file(path) as scratch:
+        scratch.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of any JSON values."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
+
+
+def digest_file(path: Path) -> str:
+    """16 hex digits of a file's bytes."""
+    hasher = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _full_disk_speaks(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        raise RunError(
+            f"cannot write {place}: {error.strerror}. Nothing half written was left; make room and run again."
+        ) from error

@@ -1,0 +1,438 @@
+"""Run a recipe: each stage on what earlier ones found, saved as it ends, not done again while all it depends on is the same."""
+
+import fcntl
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import xxhash
+
+from ktodata.errors import EmptyDataError, RunError, SettingError
+from ktodata.formats.prompts import read_prompts
+from ktodata.ledger import Decided, account, outcomes, write_up
+from ktodata.meter import Meter
+from ktodata.recipe import Recipe, Step, load_recipe, settings_of, takes_prompts
+from ktodata.run_folder import Run, Saved, digest, digest_file, save_result, stage_folder, whole_file, whole_folder, write_json
+from ktodata.stage import StageResult
+
+# an event is {"kind": "start" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
+Notify = Callable[[Mapping[str, Any]], None]
+# what a stage writes beside its own folder: when that is gone, the stage runs again
+BESIDE = {"ingest": "quarantine.parquet", "export": "shards", "train": "model", "evaluate": "evaluation.json"}
+VERSIONS_OF = (
+    "ktodata",
+    "polars",
+    "numpy",
+    "scikit-learn",
+    "cleanlab",
+    "sentence-transformers",
+    "torch",
+    "transformers",
+    "datasets",
+)
+
+
+def run(
+    recipe: Path | str | Mapping[str, Any],
+    *,
+    out: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    until: str | None = None,
+    notify: Notify = lambda event: None,
+) -> Run:
+    """Run a recipe into a run folder and return it. Stages whose inputs have not changed are read back, not run again.
+
+    recipe : a YAML file, or the same as a dict.
+    out : the run folder; runs/<name> when None. It may hold an earlier or unfinished run of the same recipe name.
+    overrides : e.g. ["label_noise.min_precision=0.9"].
+    until : the last stage to run; the run then ends without shards.
+
+    Raises RecipeError and its kin before reading a row; DataError, ModelError, RunError while running. A run that was
+    killed goes on where it stopped when the same call is made again.
+    """
+    plan = load_recipe(recipe, overrides=overrides)
+    return _Execution(plan, Path(out) if out else Path("runs") / plan.name, until, notify).go()
+
+
+def dry_run(
+    recipe: Path | str | Mapping[str, Any], *, out: Path | str | None = None, overrides: Sequence[str] = ()
+) -> tuple[Recipe, list[tuple[str, str]]]:
+    """The checked recipe, and for each stage "unchanged" or "runs", without running any."""
+    plan = load_recipe(recipe, overrides=overrides)
+    execution = _Execution(plan, Path(out) if out else Path("runs") / plan.name, None, lambda event: None)
+    return plan, execution.preview()
+
+
+@dataclass
+class _Execution:
+    """One go at a recipe: what is known so far, and the steps that add to it."""
+
+    recipe: Recipe
+    folder: Path
+    until: str | None
+    notify: Notify
+    saved: dict[str, Saved] = field(default_factory=dict)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        names = self.names()
+        if self.until is not None and self.until not in names:
+            raise SettingError(f"--until {self.until}: the recipe has no such stage; it has {', '.join(names)}.")
+
+    def names(self) -> list[str]:
+        after = [name for name in ("train", "evaluate") if getattr(self.recipe, name) is not None]
+        return ["ingest", *(step.name for step in self.recipe.steps), "export", *after]
+
+    def go(self) -> Run:
+        _check_folder(self.folder, self.recipe.name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _alone_in(self.folder):
+            self.started = _now()
+            self._write_manifest("running")
+            for name in self.names():
+                self._one(name)
+                if name == self.until:
+                    break
+            self._finish()
+        return Run(self.folder)
+
+    def preview(self) -> list[tuple[str, str]]:
+        answers: list[tuple[str, str]] = []
+        for name in self.names():
+            saved = Saved(stage_folder(self.folder, name))
+            unchanged = all(answer == "unchanged" for _, answer in answers) and saved.key == self._key(name)
+            if unchanged:
+                self.saved[name] = saved
+            answers.append((name, "unchanged" if unchanged else "runs"))
+        return answers
+
+    def _one(self, name: str) -> None:
+        """Run one stage, or read it back when its key is the same."""
+        key, number = self._key(name), self.names().index(name) + 1
+        event = {"stage": name, "number": number, "of": len(self.names())}
+        saved = Saved(stage_folder(self.folder, name))
+        cached = saved.key == key and (self.folder / BESIDE.get(name, ".")).exists()
+        if cached:
+            self.saved[name] = saved
+            self.notify({**event, "kind": "cached"})
+        else:
+            self.notify({**event, "kind": "start"})
+            with Meter() as meter:
+                result = self._work(name)
+            note = {
+                "key": key,
+                "rows_in": self._rows_before(name),
+                "seconds": round(meter.seconds, 3),
+                "peak_mb": round(meter.peak_mb),
+            }
+            self.saved[name] = save_result(self.folder, name, result, note)
+            self.notify({**event, "kind": "done", "seconds": meter.seconds})
+        self.entries.append(self._entry(name, cached=cached))
+        self._write_manifest("running")
+
+    def _work(self, name: str) -> StageResult:
+        if name == "ingest":
+            return self._ingest()
+        if name == "export":
+            return self._export()
+        if name == "train":
+            return self._train()
+        if name == "evaluate":
+            return self._evaluate()
+        step = self._step(name)
+        return step.stage.function(self._input(step), **self._arguments(step))
+
+    # --- what a stage is given ---------------------------------------------------------------------------------------
+
+    def _step(self, name: str) -> Step:
+        return next(step for step in (self.recipe.ingest, *self.recipe.steps, self.recipe.export) if step.name == name)
+
+    def _before(self, name: str) -> list[Step]:
+        """The steps between ingest and `name`."""
+        order = [step.name for step in self.recipe.steps]
+        return list(self.recipe.steps[: order.index(name)] if name in order else self.recipe.steps)
+
+    def _providers(self, step: Step) -> dict[str, str]:
+        """For each column that the step is given, the stage that added it (the last one that did)."""
+        wanted = {*step.stage.needs, *step.stage.uses} - {"state"}
+        providers = dict.fromkeys(self.saved["ingest"].columns.columns, "ingest")
+        for earlier in self._before(step.name):
+            providers |= dict.fromkeys(earlier.stage.adds, earlier.name)
+        return providers if step.name == "export" else {column: name for column, name in providers.items() if column in wanted}
+
+    def _states(self, name: str) -> pl.DataFrame:
+        """row_id, state, gone of every row as stage `name` finds them (or as they end, for export)."""
+        earlier = self._before(name)
+        decided = [Decided(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in earlier]
+        split_done = any(step.name == "split" for step in earlier)
+        split_follows = not split_done and any(step.name == "split" for step in self.recipe.steps) and name != "export"
+        part = self.saved["split"].columns if split_done else None
+        return outcomes(self.saved["ingest"].columns["row_id"], decided, part=part, split_follows=split_follows)
+
+    def _input(self, step: Step) -> pl.DataFrame:
+        """The rows that may still be exported, with the columns that the step asked for and `state`."""
+        states = self._states(step.name).filter(~pl.col("gone")).select("row_id", "state")
+        if states.is_empty():
+            raise EmptyDataError(f"no row is left for {step.name}: see what dropped them in {self.folder / 'stages'}.")
+        wanted: dict[str, list[str]] = {}
+        for column, provider in self._providers(step).items():
+            wanted.setdefault(provider, []).append(column)
+        for provider, columns in wanted.items():
+            table = self.saved[provider].columns.select("row_id", *(column for column in columns if column != "row_id"))
+            states = states.join(table, on="row_id", how="left", maintain_order="left")
+        return states
+
+    def _arguments(self, step: Step) -> dict[str, Any]:
+        parameters = settings_of(step.stage.function)
+        return {
+            name: read_prompts(self._place(value)) if takes_prompts(parameters[name]) and isinstance(value, str) else value
+            for name, value in step.settings.items()
+        }
+
+    def _place(self, path: str) -> Path:
+        """A path of the recipe, from the recipe's own folder."""
+        return self.recipe.folder / Path(path).expanduser()
+
+    def _paths(self) -> list[str]:
+        """The paths to ingest; a hub id stays as it is."""
+        given = self.recipe.ingest.settings["paths"]
+        paths = [given] if isinstance(given, str | Path) else list(given)
+        return [
+            str(self._place(str(path))) if _looks_like_a_path(str(path), self._place(str(path))) else str(path) for path in paths
+        ]
+
+    # --- the stages that touch files -----------------------------------------------------------------------------------
+
+    def _ingest(self) -> StageResult:
+        from ktodata.stages.ingest import ingest
+
+        read = ingest(**{**self.recipe.ingest.settings, "paths": self._paths()})
+        with whole_file(self.folder / "quarantine.parquet") as scratch:
+            read.quarantine.write_parquet(scratch)
+        if read.feedback.is_empty():
+            raise EmptyDataError(
+                f"none of {read.quarantine.height:,} records became a row; {self.folder / 'quarantine.parquet'} says why."
+            )
+        return StageResult(read.feedback, facts=read.facts)
+
+    def _export(self) -> StageResult:
+        from ktodata.formats.shards import write_shards
+        from ktodata.stages.export import shard_table
+
+        step = self._step("export")
+        feedback = self._input(step)
+        result = step.stage.function(feedback, **step.settings)
+        conversational = step.settings["conversational"]
+        table = shard_table(feedback, result.columns, conversational=conversational)
+        with whole_folder(self.folder / "shards") as scratch:
+            checksums = write_shards(table, scratch)
+        return StageResult(result.columns, result.decisions, {**result.facts, "checksums": checksums}, result.tables)
+
+    def _train(self) -> StageResult:
+        from ktodata.train import fit
+
+        fitted = fit(self.folder / "shards", out=self.folder / "model", **(self.recipe.train or {}))
+        return StageResult(fitted.per_row(), facts=fitted.facts)
+
+    def _evaluate(self) -> StageResult:
+        from ktodata.evaluate import evaluate
+
+        settings = self._evaluate_settings()
+        found = evaluate(self.folder / "shards", model=str(self.folder / "model"), **settings)
+        write_json(self.folder / "evaluation.json", found.as_dict())
+        return StageResult(found.per_row, facts=found.as_dict())
+
+    def _evaluate_settings(self) -> dict[str, Any]:
+        settings = dict(self.recipe.evaluate or {})
+        settings.pop("model", None)
+        settings["reference"] = settings.get("reference") or (self.recipe.train or {})["model"]
+        if settings.get("truth"):
+            settings["truth"] = {**settings["truth"], "path": str(self._place(settings["truth"]["path"]))}
+        return settings
+
+    # --- what a result depends on ----------------------------------------------------------------------------------------
+
+    def _key(self, name: str) -> str:
+        if name == "ingest":
+            return digest("ingest", _code(), {**self.recipe.ingest.settings, "paths": None}, _content_of(self._paths()))
+        if name == "train":
+            return digest("train", _code(), self.recipe.train, self.saved["export"].facts["checksums"])
+        if name == "evaluate":
+            settings = self._evaluate_settings()
+            truth = digest_file(Path(settings["truth"]["path"])) if settings.get("truth") else None
+            return digest("evaluate", _code(), settings, truth, self.saved["train"].key)
+        step = self._step(name)
+        providers = self._providers(step)
+        sources = {column: self.saved[provider].done["digests"]["columns"] for column, provider in providers.items()}
+        states = self._states(name)
+        asked = {"state"} & {*step.stage.needs, *step.stage.uses} or name == "export"
+        alive = states.filter(~pl.col("gone")).select("row_id", *(["state"] if asked else []))
+        prompts = [digest_file(self._place(value)) for value in self._prompt_files(step)]
+        return digest(name, _code(), step.settings, sources, _frame_digest(alive), prompts)
+
+    def _prompt_files(self, step: Step) -> Iterator[str]:
+        parameters = settings_of(step.stage.function)
+        for name, value in step.settings.items():
+            if takes_prompts(parameters[name]) and isinstance(value, str):
+                if not self._place(value).is_file():
+                    raise SettingError(f"{step.name}: {name}: there is no file {self._place(value)}.")
+                yield value
+
+    # --- what the run says of itself -------------------------------------------------------------------------------------
+
+    def _rows_before(self, name: str) -> int | None:
+        if name == "ingest":
+            return None
+        before = self._states(name if name not in ("train", "evaluate") else "export")
+        return before.height - int(before["gone"].sum())
+
+    def _entry(self, name: str, *, cached: bool) -> dict[str, Any]:
+        saved = self.saved[name]
+        dropped = saved.decisions.filter(pl.col("action").is_in(["drop", "quarantine"]))["row_id"].n_unique()
+        rows_in = saved.done["rows_in"]
+        rows_out = saved.columns.height if rows_in is None or name in ("export", "train", "evaluate") else rows_in - dropped
+        shown = {"rows_in": rows_in, "rows_out": rows_out, "seconds": saved.done["seconds"], "peak_mb": saved.done["peak_mb"]}
+        return {"name": name, "cached": cached, **shown, "facts": saved.facts}
+
+    def _finish(self) -> None:
+        """Ledger, counts, card and page. Without shards (--until) there is a ledger, but no outcome to account for yet."""
+        states = self._states("export")
+        steps = [step for step in self.recipe.steps if step.name in self.saved]
+        decided = [Decided(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in steps]
+        complete = "export" in self.saved
+        exported = self.saved["export"].columns if complete else pl.DataFrame(schema={"row_id": pl.String, "part": pl.String})
+        ledger = write_up(decided, states, exported) if complete else write_up(decided, states.clear(), exported)
+        with whole_file(self.folder / "ledger.parquet") as scratch:
+            ledger.write_parquet(scratch)
+        quarantined = pl.scan_parquet(self.folder / "quarantine.parquet").select(pl.len()).collect().item()
+        rows = account(states, exported, quarantined_records=quarantined) if complete else {}
+        self._write_manifest("done" if self.until is None else f"stopped after {self.until}", rows)
+        self._write_pages()
+
+    def _write_pages(self) -> None:
+        """report.html and README.md, unless those there were made from the very same results."""
+        from ktodata.report import build_card, build_report
+
+        key = digest(_code("report"), [saved.key for saved in self.saved.values()])
+        pages = Saved(stage_folder(self.folder, "pages"))
+        if pages.key == key and (self.folder / "report.html").exists():
+            return
+        for name, text in (("README.md", build_card(self.folder)), ("report.html", build_report(self.folder))):
+            with whole_file(self.folder / name) as scratch:
+                scratch.write_text(text, encoding="utf-8")
+        with whole_folder(pages.folder) as scratch:
+            write_json(scratch / "done.json", {"key": key})
+
+    def _write_manifest(self, status: str, rows: Mapping[str, int] | None = None) -> None:
+        facts = {entry["name"]: entry["facts"] for entry in self.entries}
+        manifest = {
+            "name": self.recipe.name,
+            "status": status,
+            "started": self.started,
+            "finished": None if status == "running" else _now(),
+            "seed": self.recipe.seed,
+            "recipe": self.recipe.as_dict(),
+            "versions": _versions(),
+            "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine()},
+            "inputs": facts.get("ingest", {}).get("files", []),
+            "encoder": facts.get("embed", {}).get("encoder"),
+            "device": {name: facts[name]["device"] for name in ("embed", "train", "evaluate") if "device" in facts.get(name, {})},
+            "rows": dict(rows or {}),
+            "stages": self.entries,
+        }
+        write_json(self.folder / "manifest.json", manifest)
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    """The folder is new, empty, or holds a run of this name."""
+    manifest = folder / "manifest.json"
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give a folder for the run.")
+    if manifest.is_file():
+        try:
+            other = json.loads(manifest.read_text()).get("name")
+        except json.JSONDecodeError:
+            other = None
+        if other != name:
+            raise RunError(
+                f"{folder} holds the run {other!r}, and this recipe is {name!r}. Give another --out, or remove that folder."
+            )
+    elif folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):
+        raise RunError(f"{folder} is not empty and holds no run: nothing was written there. Give another --out.")
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two processes never write one run folder."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process is running in {folder}; wait for it, or give another --out.") from None
+        yield
+
+
+def _looks_like_a_path(text: str, place: Path) -> bool:
+    """Whether it is a file, folder or pattern rather than a hub id such as "owner/name"."""
+    return (
+        place.exists()
+        or any(sign in text for sign in "*?[")
+        or bool(Path(text).suffix)
+        or text.startswith((".", "/", "~"))
+        or "/" not in text
+    )
+
+
+def _content_of(paths: Sequence[str]) -> list[tuple[str, str]]:
+    """Name and digest of every file that the paths stand for; a hub id stands for itself."""
+    found: list[tuple[str, str]] = []
+    for path in paths:
+        files = _files_under(Path(path))
+        found += [(file.name, digest_file(file)) for file in files] or [(path, "")]
+    return found
+
+
+def _files_under(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return sorted(file for file in path.parent.glob(path.name) if file.is_file()) if path.parent.is_dir() else []
+
+
+def _frame_digest(frame: pl.DataFrame) -> str:
+    hasher = xxhash.xxh3_64()
+    for column in frame.columns:
+        hasher.update("\n".join(frame[column].to_list()).encode())
+    return hasher.hexdigest()
+
+
+@cache
+def _code(*also: str) -> str:
+    """The digest of the code that makes results: another version of a stage makes another result."""
+    package = Path(__file__).parent
+    apart = {"cli.py", "progress.py", "__init__.py", "sample", "report"} - set(also)
+    sources = sorted(path.relative_to(package) for path in package.rglob("*.py"))
+    return digest([(str(path), digest_file(package / path)) for path in sources if not apart & set(path.parts)])
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

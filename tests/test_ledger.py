@@ -1,0 +1,81 @@
+"""Outcomes, the ledger, and the sum that must come out even."""
+
+import polars as pl
+import pytest
+
+from ktodata.errors import RunError
+from ktodata.feedback import feedback_table
+from ktodata.ledger import Decided, account, apply, outcomes, write_up
+from ktodata.stage import DECISION_SCHEMA, StageResult, decide
+
+IDS = pl.Series(["a", "b", "c"])
+
+
+def decisions(*lines):
+    return pl.DataFrame(
+        [(row, action, reason, "{}", None) for row, action, reason in lines], schema=DECISION_SCHEMA, orient="row"
+    )
+
+
+def states(*decided, part=None, split_follows=False):
+    found = outcomes(IDS, decided, part=part, split_follows=split_follows)
+    return {row["row_id"]: (row["state"], row["gone"]) for row in found.iter_rows(named=True)}
+
+
+def test_the_strongest_action_holds():
+    doubted = Decided("label_noise", "train", decisions(("a", "review", "doubt"), ("b", "review", "doubt")))
+    dropped = Decided("rebalance", "train", decisions(("b", "drop", "ratio")))
+    assert states(doubted, dropped) == {"a": ("review", False), "b": ("drop", True), "c": ("keep", False)}
+
+
+def test_held_out_rows_keep_their_natural_mix():
+    """b and c are held out: what label_noise says is for training only, what validate says is for all."""
+    part = pl.DataFrame({"row_id": ["a", "b", "c"], "part": ["train", "test", "test"]})
+    doubted = Decided("label_noise", "train", decisions(("a", "drop", "doubt"), ("b", "drop", "doubt")))
+    broken = Decided("validate", "all", decisions(("c", "drop", "empty")))
+    assert states(doubted, broken, part=part) == {"a": ("drop", True), "b": ("keep", False), "c": ("drop", True)}
+
+
+def test_a_row_dropped_from_training_waits_for_a_later_split():
+    doubted = Decided("label_noise", "train", decisions(("a", "drop", "doubt")))
+    assert states(doubted, split_follows=True)["a"] == ("drop", False)
+    assert states(doubted, split_follows=False)["a"] == ("drop", True)
+
+
+def test_the_ledger_ends_with_one_line_per_row():
+    steps = [Decided("dedupe", "all", decisions(("b", "drop", "repeat")))]
+    final = outcomes(IDS, steps, part=None, split_follows=False)
+    exported = pl.DataFrame({"row_id": ["a", "c"], "part": ["train", "train"]})
+    ledger = write_up(steps, final, exported)
+    assert ledger.select("row_id", "stage", "action", "reason").rows() == [
+        ("b", "dedupe", "drop", "repeat"),
+        ("a", "export", "keep", "sound"),
+        ("b", "export", "drop", "repeat"),
+        ("c", "export", "keep", "sound"),
+    ]
+
+
+def test_account_adds_up_and_refuses_when_it_does_not():
+    final = outcomes(IDS, [Decided("dedupe", "all", decisions(("b", "review", "x")))], part=None, split_follows=False)
+    exported = pl.DataFrame({"row_id": ["a", "c"], "part": ["train", "test"]})
+    counts = account(final, exported, quarantined_records=4)
+    assert counts == {
+        "records": 7, "quarantined": 4, "rows": 3, "kept": 2, "relabelled": 0, "dropped": 0, "review": 1, "test": 1, "train": 1,
+    }  # fmt: skip
+    with pytest.raises(RunError, match="do not add up"):
+        account(final, exported.head(1), quarantined_records=4)
+    with pytest.raises(RunError, match="do not add up"):
+        account(final, pl.concat([exported, exported.head(1)]), quarantined_records=4)
+
+
+def test_apply_joins_columns_and_leaves_dropped_rows_out():
+    feedback = feedback_table(("a?", "a", True), ("b?", "b", False), ("c?", "c", True))
+    first = StageResult(
+        feedback.select("row_id", length=pl.col("prompt").str.len_chars()),
+        decide(feedback, pl.col("row_id") == "2", action="drop", reason="x"),
+    )
+    second = StageResult(feedback.select("row_id"), decide(feedback, pl.col("row_id") == "3", action="review", reason="y"))
+    once = apply(feedback, first)
+    assert once.select("row_id", "length", "state").rows() == [("1", 2, "keep"), ("3", 2, "keep")]
+    assert apply(once, second)["state"].to_list() == ["keep", "review"]
+    assert apply(apply(once, second), first)["state"].to_list() == ["keep", "review"]
