@@ -1,0 +1,118 @@
+"""What `paths` mean: files, globs, saved data sets, hub ids. Everything is found and named before anything is read."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from ktodata.errors import FormatError, SettingError
+
+Kind = Literal["lines", "json", "csv", "parquet", "saved", "hub"]
+KINDS: dict[str, Kind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+PACKED = (".gz", ".zst")
+SAVED_MARKS = ("dataset_info.json", "dataset_dict.json")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One thing to read. `name` is what rows and messages call it: never an absolute path."""
+
+    path: str
+    name: str
+    kind: Kind
+
+
+def find_places(paths: str | Path | Sequence[str | Path]) -> list[Place]:
+    """Everything that `paths` name, each once, in the order given; a glob's files are sorted.
+
+    Raises FormatError for what is not there, with the nearest names that are.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not given:
+        raise SettingError("paths is empty; name at least one file, glob, data set folder or hub id.")
+    found = list(dict.fromkeys(place for path in given for place in _expand(str(path))))
+    local = [path for path, kind in found if kind != "hub"]
+    root = os.path.commonpath([Path(path).absolute().parent for path in local]) if local else ""
+    return [Place(path, path if kind == "hub" else _relative(path, root), kind) for path, kind in found]
+
+
+def _relative(path: str, root: str) -> str:
+    return Path(path).absolute().relative_to(root).as_posix()
+
+
+def _expand(path: str) -> list[tuple[str, Kind]]:
+    if Path(path).is_dir():
+        return [(path, _folder_kind(path))]
+    if Path(path).exists():
+        return [(path, kind_of(path))]
+    if glob.has_magic(path):
+        # Path.glob refuses absolute patterns
+        files = sorted(file for file in glob.glob(path, recursive=True) if Path(file).is_file())  # noqa: PTH207
+        if not files:
+            raise FormatError(f"no file matches {path!r}. {_nearest(path)}")
+        return [(file, kind_of(file)) for file in files]
+    if _is_hub_id(path):
+        return [(path, "hub")]
+    raise FormatError(f"there is no file {path!r}. {_nearest(path)}")
+
+
+def _is_hub_id(path: str) -> bool:
+    owner, _, name = path.partition("/")
+    return (
+        bool(owner and name)
+        and "/" not in name
+        and not path.startswith((".", "~"))
+        and _suffix(path) not in KINDS
+        and not Path(owner).is_dir()
+    )
+
+
+def _suffix(path: str) -> str:
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    while suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def kind_of(path: str) -> Kind:
+    """The kind of a file, by its name. Raises FormatError for a name that says nothing."""
+    if (kind := KINDS.get(_suffix(path))) is None:
+        raise FormatError(
+            f"cannot tell what kind of file {path!r} is; names end with {', '.join(KINDS)}, perhaps with {' or '.join(PACKED)}."
+        )
+    return kind
+
+
+def _folder_kind(path: str) -> Kind:
+    if any((Path(path) / mark).exists() for mark in SAVED_MARKS):
+        return "saved"
+    raise FormatError(
+        f"{path!r} is a folder, and not one that datasets.save_to_disk wrote. Name its files, e.g. '{path}/*.jsonl'."
+    )
+
+
+def _nearest(path: str) -> str:
+    folder = Path(path).parent
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(entry.name for entry in folder.iterdir())
+    close = get_close_matches(Path(path).name, names, n=3, cutoff=0.5) or names[:5]
+    if not close:
+        return f"The folder {str(folder)!r} is empty."
+    return f"Nearest in {str(folder)!r}: {', '.join(close)}."
+
+
+def fingerprint(place: Place) -> dict[str, int | str | None]:
+    """{name, bytes, sha256} of a file; a data set that is not one file has neither size nor hash."""
+    if place.kind in ("hub", "saved"):
+        return {"name": place.name, "bytes": None, "sha256": None}
+    with Path(place.path).open("rb") as file:
+        return {
+            "name": place.name,
+            "bytes": Path(place.path).stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }

@@ -1,0 +1,238 @@
+"""Files as records, one after the other, each with its line; what is wrong with one is said beside it, a broken file raises.
+
+Reading is streaming: one line (JSON lines), one record (CSV) or one batch (Parquet, data sets) is in memory at a time. A .json
+file is the exception, it is parsed whole.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from ktodata.errors import EmptyDataError, FormatError, MissingExtraError
+from ktodata.formats.files import Place
+from ktodata.formats.records import UnusableError, clip, kind
+
+BUFFER_BYTES = 1 << 20
+BATCH_ROWS = 1024
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class Found:
+    """One record, or what is wrong with it. `raw` is its text as it stands in the file; None: the file has no text for it."""
+
+    line: int
+    record: Any = None
+    problem: UnusableError | None = None
+    raw: bytes | str | None = None
+
+
+def read_records(place: Place) -> Iterator[Found]:
+    """Every record of a place. Raises EmptyDataError when there is none, FormatError when the file is damaged."""
+    readers = {"lines": _lines, "json": _json, "csv": _csv, "parquet": _parquet, "saved": _saved, "hub": _hub}
+    count = 0
+    for found in readers[place.kind](place):
+        count += 1
+        yield found
+    if count == 0:
+        raise EmptyDataError(f"{place.name!r} holds no records.")
+
+
+def _open(place: Place) -> BinaryIO:
+    """The bytes of a file, unpacked where its first bytes say that it is packed, whatever its name says."""
+    import pyarrow as pa
+
+    try:
+        with Path(place.path).open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise FormatError(f"{place.path!r} cannot be opened: {error.strerror}.") from error
+    packing = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
+    # Arrow's streams raise on a truncated gzip or zstd stream; zstandard's own reader takes it for the end of the file
+    stream = pa.input_stream(place.path, compression=packing, buffer_size=BUFFER_BYTES)
+    return cast(BinaryIO, io.BufferedReader(stream, BUFFER_BYTES))
+
+
+def _unbroken(lines: Iterable[Any], place: Place) -> Iterator[Any]:
+    """`lines`, with a damaged file named along with the place of the damage."""
+    count = 0
+    try:
+        for line in lines:
+            count += 1
+            yield line
+    except OSError as error:
+        raise FormatError(
+            f"{place.name!r} is damaged or cut off after line {count:,}: {clip(str(error))}. "
+            "Nothing of it is used; fetch the file again."
+        ) from error
+
+
+def _lines(place: Place) -> Iterator[Found]:
+    with _open(place) as file:
+        for number, line in enumerate(_unbroken(file, place), start=1):
+            raw = line.removeprefix(BOM) if number == 1 else line
+            if not raw.isspace() and raw:
+                yield _parse(number, raw)
+
+
+def _parse(number: int, raw: bytes) -> Found:
+    try:
+        record = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return Found(number, problem=UnusableError("invalid_utf8", f"byte {error.start + 1:,} of the line is not UTF-8"), raw=raw)
+    except RecursionError:
+        return Found(number, problem=UnusableError("malformed_json", "the values are nested too deep"), raw=raw)
+    except ValueError as error:
+        if b"\0" in raw:
+            return Found(
+                number, problem=UnusableError("nul", f"the line holds a NUL byte at position {raw.index(0) + 1:,}"), raw=raw
+            )
+        return Found(number, problem=UnusableError("malformed_json", str(error)), raw=raw)
+    return _object(number, record, raw)
+
+
+def _object(number: int, record: Any, raw: bytes | str | None = None) -> Found:
+    if isinstance(record, dict):
+        return Found(number, record, raw=raw)
+    return Found(
+        number,
+        problem=UnusableError("not_an_object", f"the record is {kind(record)}, not an object"),
+        raw=raw or json.dumps(record),
+    )
+
+
+def _json(place: Place) -> Iterator[Found]:
+    with _open(place) as file:
+        content = b"".join(_unbroken(file, place)).removeprefix(BOM)
+    if content.lstrip()[:1] != b"[":
+        # many a .json file is in truth JSON lines; a single object over several lines is one record
+        yield from _one_object(content) or (
+            _parse(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()
+        )
+        return
+    try:
+        records = json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{place.name!r} is not JSON: {clip(str(error), 200)}. A file with one object a line is read as .jsonl."
+        ) from error
+    yield from (_object(number, record) for number, record in enumerate(records, start=1))
+
+
+def _one_object(content: bytes) -> list[Found]:
+    try:
+        return [_object(1, json.loads(content.decode()), content)]
+    except (ValueError, RecursionError):
+        return []
+
+
+def _csv(place: Place) -> Iterator[Found]:
+    # the module's own limit is 131,072 characters a field; completions are longer
+    csv.field_size_limit(sys.maxsize)
+    with _open(place) as file:
+        # bytes that are not UTF-8 come through as surrogates, so that only their own row is set aside
+        lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        rows = csv.reader(_unbroken(lines, place), strict=True)
+        header = _header(rows)
+        start = rows.line_num + 1
+        while (row := _next_row(rows, place, start)) is not None:
+            if not _is_blank(row):
+                yield _field_row(start, header, row)
+            start = rows.line_num + 1
+
+
+def _is_blank(row: list[str] | UnusableError) -> bool:
+    return isinstance(row, list) and len(row) <= 1 and not "".join(row).strip()
+
+
+def _header(rows: Iterator[list[str]]) -> list[str]:
+    """The column names. A name that stands there twice is numbered, so that nobody is given the wrong one of the two."""
+    header = next((row for row in rows if not _is_blank(row)), [])
+    seen: Counter[str] = Counter()
+    names = []
+    for name in header:
+        seen[name] += 1
+        names.append(f"{name} ({seen[name]})" if header.count(name) > 1 else name)
+    return names
+
+
+def _next_row(rows: Any, place: Place, start: int) -> list[str] | UnusableError | None:
+    try:
+        return cast("list[str] | None", next(rows, None))
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise FormatError(
+                f"{place.name!r}: a quote opened in the record at line {start:,} is never closed, and takes in all that follows."
+            ) from error
+        return UnusableError("malformed_csv", str(error))
+
+
+def _field_row(line: int, header: list[str], row: list[str] | UnusableError) -> Found:
+    if isinstance(row, UnusableError):
+        return Found(line, problem=row, raw="")
+    raw = ",".join(row)
+    if not raw.isascii() and not raw.isprintable():
+        try:
+            raw.encode()
+        except UnicodeEncodeError:
+            return Found(line, problem=UnusableError("invalid_utf8", "the record is not UTF-8"), raw=raw)
+    if len(row) != len(header):
+        return Found(line, problem=UnusableError("field_count", f"{len(row)} fields, the header has {len(header)}"), raw=raw)
+    return Found(line, dict(zip(header, row, strict=True)), raw=raw)
+
+
+def _parquet(place: Place) -> Iterator[Found]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(place.path) as file:
+            for batch in file.iter_batches(BATCH_ROWS):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield Found(number, record)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise FormatError(
+            f"{place.name!r} cannot be read as Parquet after record {number:,}: {clip(str(error), 200)}."
+        ) from error
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("reading a Hugging Face data set needs datasets: pip install 'ktodata[hub]'") from error
+    return datasets
+
+
+def _saved(place: Place) -> Iterator[Found]:
+    library = _datasets()
+    yield from _splits(_loaded(library.load_from_disk, place, f"{place.name!r} cannot be read as a saved data set"))
+
+
+def _hub(place: Place) -> Iterator[Found]:
+    library = _datasets()
+    yield from _splits(
+        _loaded(library.load_dataset, place, f"{place.path!r} is no file here, and as a data set on the hub it cannot be read")
+    )
+
+
+def _loaded(load: Callable[[str], Any], place: Place, failure: str) -> Any:
+    try:
+        return load(place.path)
+    except Exception as error:  # the library raises a dozen kinds, most of them private
+        raise FormatError(f"{failure}: {clip(str(error), 200)}") from error
+
+
+def _splits(dataset: Any) -> Iterator[Found]:
+    splits = [dataset[name] for name in dataset] if isinstance(dataset, dict) else [dataset]
+    records = (record for split in splits for record in split)
+    yield from (Found(number, record) for number, record in enumerate(records, start=1))

@@ -1,0 +1,269 @@
+"""Reading feedback: every record becomes rows or goes to the quarantine with its line and a reason."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.errors import EmptyDataError, FormatError, LabelError, SettingError
+from ktodata.feedback import check_feedback
+from ktodata.formats.dialect import Dialect
+from ktodata.formats.fields import Columns, Fields, make_fields
+from ktodata.formats.files import Place, find_places, fingerprint
+from ktodata.formats.labels import LABEL_REASONS, UnmappedLabelError
+from ktodata.formats.mapping import MAPPING
+from ktodata.formats.preference import PREFERENCE
+from ktodata.formats.ratings import HELPSTEER, ULTRAFEEDBACK
+from ktodata.formats.readers import Found, read_records
+from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
+from ktodata.formats.registry import DIALECTS, detect, dialect_named
+from ktodata.formats.table import FeedbackTable, QuarantineTable
+
+# a file of free text read as labels must not fill the manifest with its values
+MOST_VALUES = 1000
+SHOWN_VALUES = 20
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What was read.
+
+    feedback : the feedback table (see ktodata.feedback.COLUMNS), then `rating` where ratings were read, then what was kept.
+    quarantine : file, line, reason, detail, raw, raw_chars; one line for each record that did not become rows.
+    facts : counts for the manifest and the report. records == records_used + quarantine.height, always.
+    """
+
+    feedback: pl.DataFrame
+    quarantine: pl.DataFrame
+    facts: Mapping[str, Any]
+
+
+def read(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    format: str = "auto",
+    prompt: Columns = None,
+    completion: Columns = None,
+    label: str | Mapping[Any, Any] | None = None,
+    votes: Mapping[str, str] | Sequence[str] | None = None,
+    rater: str | None = None,
+    created_at: str | None = None,
+    source_id: str | None = None,
+    source: str | None = None,
+    model: Columns = None,
+    pair_id: str | None = None,
+    trusted: str | Mapping[Any, Any] | None = None,
+    keep: Sequence[str] | Mapping[str, str] | None = None,
+    transcripts: bool = False,
+) -> IngestResult:
+    """Read feedback from files (.jsonl, .json, .csv, .parquet, also .gz and .zst), a saved data set or a hub id.
+
+    format : a dialect's name (`ktodata.formats.DIALECTS`), or "auto": each record is read in the first dialect it looks like;
+        with `prompt` or `completion` given, "mapping", or, with two completions, "preference".
+    prompt : column of the prompt, or several whose texts are joined, each on its own line. "a.b" is b inside a.
+    completion : column of the completion, or of the two that are compared.
+    label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}. Values
+        match exactly, in type too. Without meanings only booleans are labels. null sets a record aside.
+    votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
+    rater, created_at, source_id, source, model, pair_id : columns. Times are ISO text, seconds or milliseconds since 1970.
+    trusted : column of an expert's verdict, read with the meanings of `label` and as booleans.
+    keep : columns to keep as metadata, or {new name: column}.
+    transcripts : read prompts that start with "Human:" as HH-RLHF transcripts, into turns.
+
+    Texts are never altered. Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), LabelError (no
+    record has a usable label) and SettingError (a setting that cannot be meant, or that names a column no record has).
+    """
+    about = {
+        "rater": rater,
+        "created_at": created_at,
+        "source_id": source_id,
+        "source": source,
+        "model": model,
+        "pair_id": pair_id,
+    }
+    fields = make_fields(
+        prompt=prompt,
+        completion=completion,
+        label=label,
+        votes=votes,
+        trusted=trusted,
+        keep=keep,
+        transcripts=transcripts,
+        about=about,
+    )
+    reader = _Reader(fields, _chosen_dialect(format, fields))
+    files = [reader.read(place) for place in find_places(paths)]
+    return reader.result(files)
+
+
+def _chosen_dialect(format: str, fields: Fields) -> Dialect | None:
+    """The one dialect of all records, or None when each record says its own. Raises SettingError for settings that clash."""
+    compares = fields.label.names_sides or len(fields.completion) == 2
+    if format == "auto":
+        chosen = PREFERENCE if compares else MAPPING if fields.prompt or fields.completion else None
+    else:
+        chosen = dialect_named(format)
+    if chosen is not None:
+        _check_fit(chosen, fields, compares=compares)
+    return chosen
+
+
+def _check_fit(dialect: Dialect, fields: Fields, *, compares: bool) -> None:
+    rule = fields.label
+    if (fields.prompt or fields.completion) and not dialect.takes_columns:
+        raise SettingError(f"format {dialect.name!r} has its own columns; with prompt or completion given, say format: mapping.")
+    if compares and dialect is not PREFERENCE:
+        raise SettingError(
+            f"two completions, and the words first, second and tie, are for format: preference, not {dialect.name!r}."
+        )
+    if dialect is PREFERENCE and (
+        len(fields.completion) == 1 or rule.at_least is not None or (rule.meanings and not rule.names_sides)
+    ):
+        raise SettingError(
+            "format 'preference' compares two completions: completion names two columns, "
+            "and a value of the label means first, second, tie or null."
+        )
+    if dialect in (ULTRAFEEDBACK, HELPSTEER) and rule.at_least is None and rule.meanings is None and not fields.votes:
+        raise SettingError(
+            f"format {dialect.name!r} holds ratings: say which are desirable, e.g. label: {{column: ..., at_least: 4}}."
+        )
+
+
+class _Reader:
+    """Sorts records into rows and quarantine, and counts."""
+
+    def __init__(self, fields: Fields, dialect: Dialect | None) -> None:
+        self._fields = fields
+        self._dialect = dialect
+        self._table = FeedbackTable(fields)
+        self._quarantine = QuarantineTable()
+        self._records = 0
+        self._reasons: Counter[str] = Counter()
+        self._unmapped: Counter[str] = Counter()
+        self._first: tuple[str, int, UnusableError] | None = None
+        self._not_yet_seen = fields.named_columns()
+        self._a_record: Mapping[str, Any] = {}
+
+    def read(self, place: Place) -> dict[str, Any]:
+        """Read one file to its end; the facts about it."""
+        dialects: Counter[str] = Counter()
+        before = self._records
+        for found in read_records(place):
+            self._records += 1
+            try:
+                dialects[self._use(found, place.name)] += 1
+            except UnusableError as problem:
+                self._set_aside(found, place.name, problem)
+        return fingerprint(place) | {"records": self._records - before, "dialects": dict(sorted(dialects.items()))}
+
+    def _use(self, found: Found, file: str) -> str:
+        if found.problem is not None:
+            raise found.problem
+        record = found.record
+        self._look_for_columns(record)
+        dialect = self._dialect_of(record)
+        judged = dialect.read(record, self._fields)
+        if not judged:
+            raise UnusableError("no_completions", "the record holds no completion")
+        self._table.add(judged, record, dialect, file, found.line)
+        return dialect.name
+
+    def _dialect_of(self, record: Mapping[str, Any]) -> Dialect:
+        if self._dialect is None:
+            if (found := detect(record, self._fields)) is None:
+                raise UnusableError("unknown_dialect", f"the record looks like no known format; it has {listed(record)}")
+            return found
+        # where the user names the columns, the dialect's own `read` says which of them is missing
+        if not self._dialect.takes_columns and not self._dialect.matches(record, self._fields):
+            other = detect(record, self._fields)
+            like = f"looks like {other.name}" if other else f"has {listed(record)}"
+            raise UnusableError("other_dialect", f"not {self._dialect.name}: the record {like}")
+        return self._dialect
+
+    def _look_for_columns(self, record: Mapping[str, Any]) -> None:
+        self._a_record = self._a_record or record
+        if self._not_yet_seen:
+            self._not_yet_seen = [(setting, name) for setting, name in self._not_yet_seen if lookup(record, name) is ABSENT]
+
+    def _set_aside(self, found: Found, file: str, problem: UnusableError) -> None:
+        self._quarantine.add(file, found, problem)
+        self._reasons[problem.reason] += 1
+        self._first = self._first or (file, found.line, problem)
+        if isinstance(problem, UnmappedLabelError) and (problem.value in self._unmapped or len(self._unmapped) < MOST_VALUES):
+            self._unmapped[problem.value] += 1
+
+    def result(self, files: list[dict[str, Any]]) -> IngestResult:
+        """The tables and the facts. Raises when nothing can be used, or when a column that the reader named is nowhere."""
+        aside = self._reasons.total()
+        if aside == self._records:
+            raise self._nothing_usable()
+        if self._not_yet_seen:
+            raise self._no_such_column()
+        table = self._table.table()
+        facts = {
+            "records": self._records,
+            "records_used": self._records - aside,
+            "rows": table.height,
+            "quarantined": dict(sorted(self._reasons.items())),
+            "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
+            "unparseable_times": self._table.unparseable_times,
+            "files": _with_rows(files, table),
+            **_row_facts(table),
+        }
+        feedback = table.drop("file")
+        check_feedback(feedback)
+        return IngestResult(feedback, self._quarantine.table(), facts)
+
+    def _no_such_column(self) -> SettingError:
+        setting, column = self._not_yet_seen[0]
+        return SettingError(f"{setting}: no record has a column {column!r}; {self._columns_hint(column)}")
+
+    def _columns_hint(self, column: str) -> str:
+        close = get_close_matches(column, self._a_record, n=1)
+        return f"the first has {listed(self._a_record)}." + (f" Did you mean {close[0]!r}?" if close else "")
+
+    def _nothing_usable(self) -> LabelError | FormatError | EmptyDataError:
+        file, line, problem = self._first or ("", 0, UnusableError("", ""))
+        if set(self._reasons) <= set(LABEL_REASONS):
+            return LabelError(self._no_label_text(file, line, problem))
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
+        return FormatError(
+            f"none of {self._records:,} records can be used: {reasons} (first: {file} line {line:,}, {problem.detail}). "
+            f"The formats are auto, {', '.join(DIALECTS)}; for columns of other names say prompt, completion and label."
+        )
+
+    def _no_label_text(self, file: str, line: int, problem: UnusableError) -> str:
+        column = self._fields.label_column()
+        where = f"first: {problem.detail}, at {file} line {line:,}"
+        if self._reasons["label_missing"] == self._records:
+            return f"none of {self._records:,} records has a label ({where}). {self._columns_hint(column)}"
+        values = [value for value, _ in self._unmapped.most_common(2)]
+        example = ", ".join(f"{value}: {meaning}" for value, meaning in zip(values, ("true", "false"), strict=False))
+        yaml_words = {"'yes'", "'no'", "'on'", "'off'"} & set(values)
+        quotes = " In YAML write 'yes' and 'no' in quotes; without them they are booleans." if yaml_words else ""
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
+        return (
+            f"column {column!r}: none of {self._records:,} records has a usable label: {reasons} ({where}). "
+            f"Say what each value means, e.g. label: {{column: {column}, {example or 'up: true, down: false'}}}; "
+            f"null sets a record aside.{quotes}"
+        )
+
+
+def _with_rows(files: Sequence[dict[str, Any]], table: pl.DataFrame) -> list[dict[str, Any]]:
+    rows = dict(table.group_by("file").len().iter_rows())
+    return [file | {"rows": rows.get(file["name"], 0)} for file in files]
+
+
+def _row_facts(table: pl.DataFrame) -> dict[str, Any]:
+    raters = table["votes"].explode().struct.field("rater").drop_nulls()
+    counts = raters.value_counts().sort("count", "rater", descending=[True, False])
+    return {
+        "labels": {"desirable": int(table["label"].sum()), "undesirable": int((~table["label"]).sum())},
+        "votes": int(table["votes"].list.len().sum()),
+        "raters": counts.height,
+        "busiest_raters": dict(counts.head(SHOWN_VALUES).iter_rows()),
+    }

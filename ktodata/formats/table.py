@@ -1,0 +1,174 @@
+"""Judged completions become the feedback table, unusable records the quarantine table."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from ktodata.feedback import COLUMNS, VOTE
+from ktodata.formats.dialect import Dialect
+from ktodata.formats.fields import RATING, Fields
+from ktodata.formats.hh_rlhf import is_transcript, transcript_prompt
+from ktodata.formats.readers import Found
+from ktodata.formats.records import ABSENT, Judged, Record, UnusableError, Vote, checked, lookup, plain
+from ktodata.formats.rowids import content_key, number_repeats
+from ktodata.formats.times import moment
+
+# rows are Python objects until so many are there, then a frame
+CHUNK_ROWS = 20_000
+RAW_CHARS = 10_000
+INT64 = range(-(2**63), 2**63)
+TEXTS = ("rater", "source_id", "source", "pair_id", "model")
+# what a record is asked for where neither a setting nor its dialect names a column
+USUAL = {"source_id": "id"}
+
+QUARANTINE = pl.Schema(
+    {
+        "file": pl.String(),
+        "line": pl.Int64(),
+        "reason": pl.String(),
+        "detail": pl.String(),
+        "raw": pl.String(),
+        "raw_chars": pl.Int64(),
+    }
+)
+_CHUNK = {name: column.dtype for name, column in COLUMNS.items()} | {"file": pl.String(), RATING: pl.Float64()}
+
+
+class FeedbackTable:
+    """Rows of the feedback table, gathered in the order in which they are read."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self._rows: list[dict[str, Any]] = []
+        self._kept: dict[str, list[Any]] = {name: [] for name in fields.keep}
+        self._chunks: list[pl.DataFrame] = []
+        self.unparseable_times = 0
+
+    def add(self, judged: list[Judged], record: Record, dialect: Dialect, file: str, line: int) -> None:
+        """Add the rows of one record, all or, when one of its values is unusable, none."""
+        common = self._common(record, dialect, file, line)
+        if len(judged) > 1 and common["pair_id"] is None and dialect.group == "pair_id":
+            common["pair_id"] = f"{file}:{line}"
+        kept = {name: _scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
+        rows = [self._row(one, common) for one in judged]
+        self._rows += rows
+        for name, value in kept.items():
+            self._kept[name] += [value] * len(rows)
+        if len(self._rows) >= CHUNK_ROWS:
+            self._close_chunk()
+
+    def _common(self, record: Record, dialect: Dialect, file: str, line: int) -> dict[str, Any]:
+        def given(name: str) -> Any:
+            columns = self._fields.about.get(name)
+            column = columns[0] if columns else dialect.about.get(name, USUAL.get(name))
+            return None if column is None else lookup(record, column)
+
+        common: dict[str, Any] = {name: _name(given(name), name) for name in TEXTS}
+        common |= {"file": file, "source": common["source"] or file, "source_line": line}
+        return common | {"created_at": self._time(given("created_at")), "trusted_label": self._fields.trusted_label(record)}
+
+    def _time(self, value: Any) -> datetime | None:
+        if value is None or value is ABSENT:
+            return None
+        time = moment(value)
+        self.unparseable_times += time is None
+        return time
+
+    def _row(self, judged: Judged, common: Mapping[str, Any]) -> dict[str, Any]:
+        row = {**common, **{name: _name(value, name) for name, value in judged.about.items()}}
+        prompt = judged.prompt
+        if self._fields.transcripts and is_transcript(prompt):
+            prompt = transcript_prompt(str(prompt))
+        votes = judged.verdict.votes
+        if votes and len(votes) == 1:
+            row["rater"] = row["rater"] or votes[0].rater
+            row["created_at"] = row["created_at"] or self._time(votes[0].created_at)
+        row |= {"prompt": plain(prompt), "turns": None if isinstance(prompt, str) else prompt, "completion": judged.completion}
+        row |= {"label": judged.verdict.label, RATING: judged.verdict.rating}
+        row["votes"] = None if votes is None else [self._vote(vote, row) for vote in votes]
+        row["row_id"] = _content_name(row)
+        return row
+
+    def _vote(self, vote: Vote, row: Mapping[str, Any]) -> dict[str, Any]:
+        rater = row["rater"] if vote.rater is None else checked(vote.rater, "a rater's name")
+        return {"rater": rater, "label": vote.label, "created_at": self._time(vote.created_at) or row["created_at"]}
+
+    def _close_chunk(self) -> None:
+        columns = {name: [row.get(name) for row in self._rows] for name in _CHUNK}
+        only_vote = pl.concat_list(pl.struct("rater", "label", "created_at")).cast(pl.List(VOTE))
+        self._chunks.append(pl.DataFrame(columns, schema=_CHUNK).with_columns(votes=pl.col("votes").fill_null(only_vote)))
+        self._rows = []
+
+    def table(self) -> pl.DataFrame:
+        """The feedback table: its own columns, `rating` where ratings were read, what was kept, and `file`, for the accounts."""
+        self._close_chunk()
+        table = number_repeats(pl.concat(self._chunks))
+        extra = [RATING] if self._fields.label.at_least is not None else []
+        return table.select(*COLUMNS, *extra, "file").with_columns(_series(name, values) for name, values in self._kept.items())
+
+
+class QuarantineTable:
+    """Records that did not become rows, each with its place, a reason and the start of its text."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, int, str, str, str, int]] = []
+
+    def add(self, file: str, found: Found, problem: UnusableError) -> None:
+        """Set one record aside."""
+        raw, chars = _raw_text(found)
+        self._rows.append((file, found.line, problem.reason, _utf8(problem.detail), raw, chars))
+
+    def table(self) -> pl.DataFrame:
+        """file, line, reason, detail, raw (at most RAW_CHARS), raw_chars (how long it truly is)."""
+        return pl.DataFrame(self._rows, schema=QUARANTINE, orient="row")
+
+
+def _raw_text(found: Found) -> tuple[str, int]:
+    raw = found.raw
+    if raw is None:
+        raw = json.dumps(found.record, default=str, ensure_ascii=False)
+    whole = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+    whole = whole.rstrip("\r\n")
+    return _utf8(whole[:RAW_CHARS]), len(whole)
+
+
+def _utf8(value: str) -> str:
+    return value.encode("utf-8", "replace").decode()
+
+
+def _content_name(row: Mapping[str, Any]) -> str:
+    turns, time = row["turns"], row["created_at"]
+    said = row["prompt"] if turns is None else json.dumps(turns, ensure_ascii=False)
+    label = "desirable" if row["label"] else "undesirable"
+    # whether it was a conversation is part of the content: the plain text of one could be typed as a prompt
+    form = "text" if turns is None else "turns"
+    return content_key(form, said, row["completion"], label, row["rater"], time and time.isoformat(), row["source_id"])
+
+
+def _name(value: Any, what: str) -> str | None:
+    """A value that names something, as text."""
+    if value is None or value is ABSENT:
+        return None
+    return checked(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False), what)
+
+
+def _scalar(value: Any, column: str) -> Any:
+    """A value to be kept: text, numbers and booleans as they are, all else as JSON."""
+    if value is None or value is ABSENT:
+        return None
+    if isinstance(value, bool | float) or (isinstance(value, int) and value in INT64):
+        return value
+    return checked(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False), column)
+
+
+def _series(name: str, values: list[Any]) -> pl.Series:
+    kinds = {type(value) for value in values if value is not None}
+    for dtype, fitting in ((pl.Boolean(), {bool}), (pl.Int64(), {int}), (pl.Float64(), {int, float})):
+        if kinds and kinds <= fitting:
+            return pl.Series(name, values, dtype=dtype, strict=False)
+    # a column of several types is text: a value must not change its meaning because another row has a different type
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pl.Series(name, texts, dtype=pl.String())

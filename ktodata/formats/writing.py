@@ -1,0 +1,203 @@
+"""Writing feedback in a dialect, and saying what that dialect could not hold."""
+
+import contextlib
+import gzip
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import polars as pl
+
+from ktodata.errors import DataError, EmptyDataError, FormatError
+from ktodata.feedback import COLUMNS, check_columns
+from ktodata.formats.dialect import Dialect
+from ktodata.formats.files import Kind, kind_of
+from ktodata.formats.reading import IngestResult, read
+from ktodata.formats.records import CannotHoldError
+from ktodata.formats.registry import dialect_named
+
+NEEDS = ("row_id", "prompt", "completion", "label")
+CHUNK_ROWS = 10_000
+# these say where a row was found, which a new file cannot and need not repeat
+PLACES = ("row_id", "source", "source_line")
+
+
+class Written(NamedTuple):
+    """How many rows went into how many records, and what was lost on the way, each loss as a sentence."""
+
+    rows: int
+    records: int
+    lost: tuple[str, ...]
+
+
+def write(feedback: pl.DataFrame, path: str | Path, *, format: str = "trl") -> Written:
+    """Write a feedback table in a dialect; the name of `path` says how: .jsonl, .json, .csv, .parquet, text also .gz or .zst.
+
+    A row that the dialect cannot say truly is left out, and a column that it has no place for is not written; both are in `lost`.
+    The file appears whole or not at all. Raises EmptyDataError when no row can be written.
+    """
+    dialect, target = dialect_named(format), Path(path)
+    check_columns(feedback, NEEDS, who="write")
+    kind = kind_of(str(target))
+    if dialect.group is not None and feedback[dialect.group].null_count() == feedback.height:
+        raise DataError(f"format {format!r} writes pairs, and no row has a {dialect.group}. Write another format, e.g. trl.")
+    records = _Records(dialect, _complete(feedback))
+    if not target.parent.is_dir():
+        raise FormatError(f"there is no folder {str(target.parent)!r} to write {target.name!r} into.")
+    scratch = target.with_name(f".{target.name}.writing")
+    try:
+        _write_records(records, scratch, kind, target.suffix)
+        if records.written == 0:
+            raise EmptyDataError(
+                f"none of {feedback.height:,} rows can be written as {format!r}: {'; '.join(records.lost(feedback))}."
+            )
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return Written(records.rows, records.written, records.lost(feedback))
+
+
+def convert(
+    source: str | Path, target: str | Path, *, from_: str = "auto", to: str = "trl", **settings: Any
+) -> tuple[IngestResult, Written]:
+    """Read `source` (see `read` for the settings) and write `target`."""
+    result = read(source, format=from_, **settings)
+    return result, write(result.feedback, target, format=to)
+
+
+def _complete(feedback: pl.DataFrame) -> pl.DataFrame:
+    """With every feedback column; and all turns, where one row has them: nobody reads a column that holds text and lists."""
+    missing = [pl.lit(None, dtype=column.dtype).alias(name) for name, column in COLUMNS.items() if name not in feedback.columns]
+    table = feedback.with_columns(missing)
+    only_vote = pl.concat_list(pl.struct("rater", "label", "created_at"))
+    table = table.with_columns(votes=pl.col("votes").fill_null(only_vote.cast(COLUMNS["votes"].dtype)))
+    if table["turns"].null_count() == table.height:
+        return table
+    one_turn = pl.concat_list(pl.struct(role=pl.lit("user"), content=pl.col("prompt")))
+    return table.with_columns(turns=pl.col("turns").fill_null(one_turn))
+
+
+class _Records:
+    """The records of a table, made as they are asked for; counts what was written and what was left out."""
+
+    def __init__(self, dialect: Dialect, table: pl.DataFrame) -> None:
+        self._dialect = dialect
+        self._table = table
+        self._left_out: Counter[str] = Counter()
+        self.rows = 0
+        self.written = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for rows in _groups(self._table, self._dialect.group):
+            try:
+                record = self._dialect.write(rows)
+            except CannotHoldError as reason:
+                self._left_out[str(reason)] += len(rows)
+                continue
+            self.rows += len(rows)
+            self.written += 1
+            yield record
+
+    def lost(self, feedback: pl.DataFrame) -> tuple[str, ...]:
+        """What the file does not hold, in sentences."""
+        left_out = [f"{count:,} rows are left out: {reason}" for reason, count in self._left_out.most_common()]
+        homeless = [name for name in feedback.columns if name not in (*self._dialect.holds, *PLACES)]
+        counts = {name: _worth_keeping(feedback, name) for name in homeless}
+        columns = [f"{name} ({count:,} rows)" for name, count in counts.items() if count]
+        return (*left_out, *([f"{self._dialect.name} has no place for {', '.join(columns)}"] if columns else []))
+
+
+def _worth_keeping(feedback: pl.DataFrame, name: str) -> int:
+    if name == "votes":  # a single vote only repeats the label, rater and time
+        return int((feedback["votes"].list.len() > 1).sum())
+    return feedback.height - feedback[name].null_count()
+
+
+def _groups(table: pl.DataFrame, group: str | None) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each record: single ones, or those that share `group`, which stand where the first of them stood."""
+    if group is None:
+        yield from ([row] for row in _rows(table))
+        return
+    table = table.with_row_index("_place")
+    # a row without a group is a group of its own, not one with all others that have none
+    name = pl.coalesce(group, pl.format("\0{}", "_place"))
+    ordered = table.with_columns(_first=pl.col("_place").min().over(name)).sort("_first", "_place")
+    for _, rows in groupby(_rows(ordered), key=lambda row: row["_first"]):
+        yield list(rows)
+
+
+def _rows(table: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    for chunk in table.iter_slices(CHUNK_ROWS):
+        yield from chunk.iter_rows(named=True)
+
+
+def _write_records(records: Iterable[dict[str, Any]], path: Path, kind: Kind, packing: str) -> None:
+    if kind == "parquet":
+        _write_parquet(records, path)
+        return
+    with _packed(path, packing) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        try:
+            {"lines": _write_lines, "json": _write_json, "csv": _write_csv}[kind](records, text)
+        finally:
+            text.detach()  # flushes, and leaves the file open for what packs it to end it
+
+
+@contextlib.contextmanager
+def _packed(path: Path, packing: str) -> Iterator[BinaryIO]:
+    with path.open("wb") as file:
+        if packing == ".gz":
+            # no time stamp and no name inside: the same rows give the same bytes
+            with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+                yield cast(BinaryIO, packed)
+        elif packing == ".zst":
+            import zstandard
+
+            with zstandard.ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False) as packed:
+                yield cast(BinaryIO, packed)
+        else:
+            yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write_lines(records: Iterable[dict[str, Any]], file: io.TextIOBase) -> None:
+    for record in records:
+        file.write(_dump(record) + "\n")
+
+
+def _write_json(records: Iterable[dict[str, Any]], file: io.TextIOBase) -> None:
+    file.write("[")
+    for number, record in enumerate(records):
+        file.write((",\n" if number else "\n") + _dump(record))
+    file.write("\n]\n")
+
+
+def _write_csv(records: Iterable[dict[str, Any]], file: io.TextIOBase) -> None:
+    import csv
+
+    writer = None
+    for record in records:
+        if nested := [name for name, value in record.items() if isinstance(value, list | dict)]:
+            raise FormatError(f"CSV cannot hold {', '.join(nested)}: a list or an object. Write .jsonl or .parquet.")
+        if writer is None:
+            writer = csv.DictWriter(file, list(record), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow({name: _dump(value) if isinstance(value, bool) else value for name, value in record.items()})
+
+
+def _write_parquet(records: Iterable[dict[str, Any]], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if rows := list(records):
+        pq.write_table(pa.Table.from_pylist(rows), path)

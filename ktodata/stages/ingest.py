@@ -1,0 +1,68 @@
+"""Files become the feedback table; every record that cannot is set aside with its line and a reason.
+
+The one stage that reads files, and the one that is given no table: the work is done by `ktodata.formats`, here are its settings.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ktodata.feedback import COLUMNS
+from ktodata.formats import IngestResult, read
+
+NEEDS = ()
+ADDS = tuple(COLUMNS)
+APPLIES_TO = "all"
+
+Column = str | None
+Columns = str | list[str] | None
+
+
+def ingest(
+    *,
+    paths: Annotated[str | list[str], Field(description="files, globs, saved data set folders or hub ids")],
+    format: Annotated[
+        str, Field(description='a dialect, or "auto": each record is read in the first dialect it looks like')
+    ] = "auto",
+    prompt: Annotated[Columns, Field(description="column of the prompt, or several that are joined line by line")] = None,
+    completion: Annotated[Columns, Field(description="column of the completion, or of the two that are compared")] = None,
+    label: Annotated[
+        str | dict[Any, Any] | None,
+        Field(description="column of the label; {column: thumb, up: true, down: false}; {column: score, at_least: 4}"),
+    ] = None,
+    votes: Annotated[
+        dict[str, str] | list[str] | None, Field(description="{column: rater} of several verdicts in one record")
+    ] = None,
+    rater: Annotated[Column, Field(description="column: who gave the label")] = None,
+    created_at: Annotated[Column, Field(description="column: when; ISO text, seconds or milliseconds since 1970")] = None,
+    source_id: Annotated[Column, Field(description='column: the record\'s own id; "id" where there is one')] = None,
+    source: Annotated[Column, Field(description="column: where the row comes from; else the name of its file")] = None,
+    model: Annotated[Columns, Field(description="column: what wrote the completion; two where two are compared")] = None,
+    pair_id: Annotated[Column, Field(description="column: the pair that a row is one side of")] = None,
+    trusted: Annotated[
+        str | dict[Any, Any] | None, Field(description="column of an expert's verdict, or the same with meanings, as for label")
+    ] = None,
+    keep: Annotated[
+        list[str] | dict[str, str] | None, Field(description="columns to keep as metadata, or {new name: column}")
+    ] = None,
+    transcripts: Annotated[bool, Field(description='read prompts that start with "Human:" as HH-RLHF transcripts')] = False,
+) -> IngestResult:
+    """Read feedback. Texts are never altered, labels are only what the recipe says they are."""
+    settings: Mapping[str, Any] = {
+        "format": format,
+        "prompt": prompt,
+        "completion": completion,
+        "label": label,
+        "votes": votes,
+        "rater": rater,
+        "created_at": created_at,
+        "source_id": source_id,
+        "source": source,
+        "model": model,
+        "pair_id": pair_id,
+        "trusted": trusted,
+        "keep": keep,
+        "transcripts": transcripts,
+    }
+    return read(paths, **settings)

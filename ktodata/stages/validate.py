@@ -1,0 +1,260 @@
+"""Rows that no trainer can use are dropped, rows that look wrong are shown to a person, and what the table lacks is said.
+
+code    what is wrong                                               what happens to the rows
+KD001   the prompt is empty or white space                          drop    empty_prompt
+KD002   the completion is empty or white space                      drop    empty_completion
+KD003   the completion starts with the whole prompt                 review  prompt_in_completion
+KD004   more tokens than the target model is to be given            drop    too_long
+KD005   the conversation does not end with a turn to be answered    review  no_turn_to_answer
+KD006   one label holds more than nine rows in ten                  none: rebalance acts on it
+KD007   every label is the same                                     none: training refuses it
+KD008   a pair has lost a side                                      none: KTO reads single rows
+
+KD003 is for review: the verdict was on the answer, and cutting the prompt off keeps it; dropping would lose it. Prompts under
+MIN_REPEATED_CHARS are passed over, since "Hello" is a natural beginning of an answer to "Hello". What is decided here holds for
+held-out rows too.
+"""
+
+from typing import Annotated, Any
+
+import polars as pl
+from pydantic import Field
+
+from ktodata.errors import ModelError, SettingError
+from ktodata.feedback import check_columns
+from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.models import resolve_model
+from ktodata.stage import StageResult, decide
+
+NEEDS = ("prompt", "completion", "label", "turns", "source_line")
+USES = ("pair_id",)
+ADDS = ("prompt_tokens", "completion_tokens")
+APPLIES_TO = "all"
+
+MIN_REPEATED_CHARS = 20
+MOST_OF_ONE_LABEL = 0.9
+ANSWERED_ROLES = ("user", "tool")  # an assistant also answers what a tool gave back
+TOKENIZER_BATCH = 1000
+
+Tokens = Annotated[int | None, Field(ge=1, description="tokens; longer rows are dropped; needs a tokenizer")]
+
+
+def validate(
+    feedback: pl.DataFrame,
+    *,
+    tokenizer: Annotated[
+        str | None, Field(description="model whose tokens are counted: hub id, folder or packaged name; none: no counts")
+    ] = None,
+    max_prompt_tokens: Tokens = None,
+    max_completion_tokens: Tokens = None,
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=1, description="tokens of prompt and completion together; longer rows are dropped; needs a tokenizer"),
+    ] = None,
+) -> StageResult:
+    """Count tokens, decide on rows that cannot or should not be used as they are, and report on the table as a whole."""
+    check_columns(feedback, ("row_id", *NEEDS), who="validate")
+    given = {"prompt_tokens": max_prompt_tokens, "completion_tokens": max_completion_tokens, "tokens": max_tokens}
+    limits = {name: limit for name, limit in given.items() if limit is not None}
+    if limits and tokenizer is None:
+        raise SettingError(
+            f"validate: max_{next(iter(limits))} counts tokens, so say which tokenizer: the model that will be trained."
+        )
+    table = feedback.with_columns(_token_counts(feedback, tokenizer)) if tokenizer else _uncounted(feedback)
+    table = table.with_columns(tokens=pl.col("prompt_tokens") + pl.col("completion_tokens"))
+    row_checks = _row_checks(limits)
+    findings = [check(table) for check in (check_empty_prompt, check_empty_completion, check_repeated_prompt)]
+    findings += [check_length(table, limits), check_last_turn(table)]
+    findings += [check(table) for check in (check_label_balance, check_one_class, check_pairs)]
+    return StageResult(
+        columns=table.select("row_id", *ADDS),
+        decisions=pl.concat([decide(table, where, **how) for where, how in row_checks]),
+        facts={"findings": [finding.as_dict() for finding in findings], "tokens": _token_facts(table, tokenizer, limits)},
+    )
+
+
+# --- what is wrong with a row: expressions, true where it is -------------------------------------------------------------
+
+
+def _blank(column: str) -> pl.Expr:
+    return pl.col(column).str.strip_chars().str.len_chars() == 0
+
+
+def _repeats_prompt() -> pl.Expr:
+    # of a conversation, what a careless template repeats is its last turn
+    asked = pl.coalesce(pl.col("turns").list.last().struct.field("content"), "prompt").str.strip_chars()
+    long_enough = asked.str.len_chars() >= MIN_REPEATED_CHARS
+    return long_enough & pl.col("completion").str.strip_chars_start().str.starts_with(asked)
+
+
+def _no_turn_to_answer() -> pl.Expr:
+    role = pl.col("turns").list.last().struct.field("role")
+    return role.is_not_null() & ~role.is_in(ANSWERED_ROLES)
+
+
+def _too_long(limits: dict[str, int]) -> pl.Expr:
+    return pl.any_horizontal(pl.lit(False), *(pl.col(name) > limit for name, limit in limits.items()))
+
+
+def _row_checks(limits: dict[str, int]) -> list[tuple[pl.Expr, dict[str, Any]]]:
+    return [
+        (_blank("prompt"), {"action": "drop", "reason": "empty_prompt"}),
+        (_blank("completion"), {"action": "drop", "reason": "empty_completion"}),
+        (_repeats_prompt(), {"action": "review", "reason": "prompt_in_completion"}),
+        (_too_long(limits), {"action": "drop", "reason": "too_long", "evidence": ["prompt_tokens", "completion_tokens"]}),
+        (_no_turn_to_answer(), {"action": "review", "reason": "no_turn_to_answer"}),
+    ]
+
+
+# --- findings: one function a code -------------------------------------------------------------------------------------
+
+
+def check_empty_prompt(feedback: pl.DataFrame) -> Finding:
+    """KD001: the prompt is empty or white space."""
+    return _about_rows("KD001", feedback, _blank("prompt"), "have an empty prompt; they are dropped")
+
+
+def check_empty_completion(feedback: pl.DataFrame) -> Finding:
+    """KD002: the completion is empty or white space. Some trainers read it as an undesirable row, whatever its label."""
+    return _about_rows("KD002", feedback, _blank("completion"), "have an empty completion; they are dropped")
+
+
+def check_repeated_prompt(feedback: pl.DataFrame) -> Finding:
+    """KD003: the completion starts with the whole prompt."""
+    text = "have a completion that starts with the whole prompt; cut it off where they were exported, or review them"
+    return _about_rows("KD003", feedback, _repeats_prompt(), text)
+
+
+def check_length(feedback: pl.DataFrame, limits: dict[str, int]) -> Finding:
+    """KD004: more tokens than allowed, counted per label, since dropping mostly one label changes what is learnt."""
+    if not limits:
+        return not_applicable("KD004", "no max_prompt_tokens, max_completion_tokens or max_tokens is set")
+    if feedback.is_empty():
+        return not_applicable("KD004", "the table has no rows")
+    long = feedback.filter(_too_long(limits))
+    if long.is_empty():
+        return passed("KD004")
+    shares = ", ".join(
+        f"{long.filter(label).height:,} of {feedback.filter(label).height:,} {name}"
+        for name, label in (("desirable", pl.col("label")), ("undesirable", ~pl.col("label")))
+    )
+    said = ", ".join(f"max_{name} {limit:,}" for name, limit in limits.items())
+    return issue("KD004", f"{shares} rows are longer than {said}; they are dropped.", long.height)
+
+
+def check_last_turn(feedback: pl.DataFrame) -> Finding:
+    """KD005: the conversation does not end with a turn to be answered."""
+    conversations = feedback.filter(pl.col("turns").is_not_null())
+    if conversations.is_empty():
+        return not_applicable("KD005", "no row is a conversation")
+    return _about_rows("KD005", conversations, _no_turn_to_answer(), "are conversations that do not end with the user's turn")
+
+
+def check_label_balance(feedback: pl.DataFrame) -> Finding:
+    """KD006: one label holds more than nine rows in ten."""
+    if feedback.is_empty():
+        return not_applicable("KD006", "the table has no rows")
+    share = feedback.select(pl.col("label").mean()).item()
+    if 1 - MOST_OF_ONE_LABEL <= share <= MOST_OF_ONE_LABEL:
+        return passed("KD006")
+    return issue(
+        "KD006", f"{share:.1%} of {feedback.height:,} rows are desirable. rebalance suggests loss weights for the rarer label."
+    )
+
+
+def check_one_class(feedback: pl.DataFrame) -> Finding:
+    """KD007: every label is the same, so that there is nothing to tell apart."""
+    if feedback.is_empty():
+        return not_applicable("KD007", "the table has no rows")
+    if feedback["label"].n_unique() == 2:
+        return passed("KD007")
+    only = "desirable" if feedback["label"][0] else "undesirable"
+    return issue(
+        "KD007", f"all {feedback.height:,} rows are {only}. Check what the label setting maps; KTO needs both.", feedback.height
+    )
+
+
+def check_pairs(feedback: pl.DataFrame) -> Finding:
+    """KD008: a pair has lost a side, so that paired methods (DPO, ORPO) cannot use it."""
+    if "pair_id" not in feedback.columns or feedback["pair_id"].null_count() == feedback.height:
+        return not_applicable("KD008", "no row is one side of a pair")
+    paired = feedback.filter(pl.col("pair_id").is_not_null())
+    one_sided = paired.filter(pl.col("label").n_unique().over("pair_id") < 2)
+    if one_sided.is_empty():
+        return passed("KD008")
+    text = f"{one_sided.height:,} of {paired.height:,} paired rows lack the other side of their pair; KTO reads them, DPO cannot."
+    return issue("KD008", text, one_sided.height)
+
+
+def _about_rows(code: str, feedback: pl.DataFrame, wrong: pl.Expr, text: str) -> Finding:
+    if feedback.is_empty():
+        return not_applicable(code, "the table has no rows")
+    count = feedback.filter(wrong).height
+    return issue(code, f"{count:,} of {feedback.height:,} rows {text}.", count) if count else passed(code)
+
+
+# --- tokens ------------------------------------------------------------------------------------------------------------
+
+
+def _uncounted(feedback: pl.DataFrame) -> pl.DataFrame:
+    return feedback.with_columns(pl.lit(None, dtype=pl.Int32).alias(name) for name in ADDS)
+
+
+def _token_counts(feedback: pl.DataFrame, name: str) -> list[pl.Series]:
+    """Tokens of each prompt (conversations in the chat template) and of each completion with its end-of-text token."""
+    tokenizer = _load_tokenizer(name)
+    end = int(tokenizer.eos_token_id is not None)
+    prompts = _counts(feedback["prompt"], tokenizer, special=True)
+    if tokenizer.chat_template is not None:
+        templated = [None if turns is None else _in_template(turns, tokenizer) for turns in feedback["turns"].to_list()]
+        # the template has written the special tokens already; a conversation that it refuses has no count
+        counts = _counts(pl.Series(templated, dtype=pl.String), tokenizer, special=False)
+        is_plain = feedback["turns"].is_null()
+        prompts = prompts.zip_with(is_plain, counts)
+    answers = _counts(feedback["completion"], tokenizer, special=False)
+    return [prompts.alias("prompt_tokens"), (answers + end).cast(pl.Int32).alias("completion_tokens")]
+
+
+def _in_template(turns: list[dict[str, str]], tokenizer: Any) -> str | None:
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+    except TemplateError:  # many templates take no system turn, or only turns that alternate
+        return None
+
+
+def _counts(texts: pl.Series, tokenizer: Any, *, special: bool) -> pl.Series:
+    """Tokens of each text; equal texts, as prompts with many answers are, are encoded once."""
+    different = texts.drop_nulls().unique(maintain_order=True)
+    batches = [different.slice(start, TOKENIZER_BATCH).to_list() for start in range(0, len(different), TOKENIZER_BATCH)]
+    encoded = (tokenizer(batch, add_special_tokens=special, verbose=False)["input_ids"] for batch in batches)
+    lengths = pl.Series([len(ids) for batch in encoded for ids in batch], dtype=pl.Int32)
+    counts = pl.DataFrame({"text": different, "tokens": lengths})
+    return texts.alias("text").to_frame().join(counts, on="text", how="left", maintain_order="left")["tokens"]
+
+
+def _load_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(resolve_model(name))
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"validate: cannot read the tokenizer {name!r}: {reason} Give a hub id, a folder or a packaged name."
+        ) from error
+
+
+def _token_facts(table: pl.DataFrame, tokenizer: str | None, limits: dict[str, int]) -> dict[str, Any]:
+    if tokenizer is None or table.is_empty():
+        return {"tokenizer": tokenizer}
+    columns = {name: table[name] for name in (*ADDS, "tokens")}
+    spread = {name: {"median": values.median(), "longest": values.max(), "sum": values.sum()} for name, values in columns.items()}
+    refused = table["prompt_tokens"].null_count()
+    return {
+        "tokenizer": tokenizer,
+        "refused_by_template": refused,
+        "limits": {f"max_{name}": limit for name, limit in limits.items()},
+        **spread,
+    }

@@ -1,0 +1,238 @@
+"""Every dialect: its example is recognised, read, written and read again, with all that it says it holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from ktodata.formats import DIALECTS, read, write
+from ktodata.formats.dialect import Dialect
+
+SKY = "What colour is the sky?"
+WHOLE = list(DIALECTS.values())
+
+
+def named(dialect: Dialect) -> str:
+    return dialect.name
+
+
+def rows(feedback: pl.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
+    return feedback.select(columns or ("prompt", "completion", "label")).rows()
+
+
+@pytest.mark.parametrize("dialect", WHOLE, ids=named)
+def test_the_example_comes_back_field_by_field(dialect: Dialect, lines, tmp_path: Path):
+    source = lines(dialect.example)
+    first = read(source, format=dialect.name, **dialect.settings).feedback
+    written = write(first, tmp_path / "again.jsonl", format=dialect.name)
+    assert written.rows == first.height
+    assert json.loads((tmp_path / "again.jsonl").read_text()) == dialect.example
+    again = read(tmp_path / "again.jsonl", format=dialect.name, **dialect.settings).feedback
+    assert_frame_equal(first.select(dialect.holds), again.select(dialect.holds))
+
+
+@pytest.mark.parametrize("dialect", [d for d in WHOLE if d.name != "mapping"], ids=named)
+def test_the_example_is_recognised(dialect: Dialect, lines):
+    facts = read(lines(dialect.example), **dialect.settings).facts
+    assert facts["files"][0]["dialects"] == {dialect.name: 1}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl.gz", ".jsonl.zst", ".parquet"])
+@pytest.mark.parametrize("dialect", WHOLE, ids=named)
+def test_every_kind_of_file_holds_every_dialect(dialect: Dialect, suffix: str, lines, tmp_path: Path):
+    first = read(lines(dialect.example), format=dialect.name, **dialect.settings).feedback
+    write(first, tmp_path / f"again{suffix}", format=dialect.name)
+    again = read(tmp_path / f"again{suffix}", format=dialect.name, **dialect.settings).feedback
+    assert_frame_equal(first.select(dialect.holds), again.select(dialect.holds))
+
+
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+
+
+@pytest.mark.parametrize("name", ["trl", "llamafactory_sharegpt", "ms_swift", "llamafactory_alpaca", "halos", "mapping"])
+@settings(max_examples=25, deadline=None)
+@given(texts=st.lists(st.tuples(any_text, any_text, st.booleans()), min_size=1, max_size=4))
+def test_any_text_comes_back_as_it_was(tmp_path_factory, name: str, texts: list[tuple[str, str, bool]]):
+    folder = tmp_path_factory.mktemp("texts")
+    path = folder / "a.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p, "completion": c, "label": v}) + "\n" for p, c, v in texts))
+    first = read(path).feedback
+    write(first, folder / "b.jsonl", format=name)
+    assert rows(read(folder / "b.jsonl", format=name).feedback) == texts == rows(first)
+
+
+# --- field by field, where an example shows only one form --------------------------------------------------------------
+
+
+def test_trl_as_text_and_as_turns(lines):
+    result = read(
+        lines(
+            {"prompt": SKY, "completion": "Blue.", "label": True},
+            {
+                "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": SKY}],
+                "completion": [{"role": "assistant", "content": "Blue."}],
+                "label": False,
+            },
+        )
+    )
+    assert rows(result.feedback) == [(SKY, "Blue.", True), (f"System: Be brief.\n\nUser: {SKY}", "Blue.", False)]
+    assert result.feedback["turns"].to_list()[0] is None
+    assert [turn["role"] for turn in result.feedback["turns"].to_list()[1]] == ["system", "user"]
+
+
+def test_trl_paired_without_a_prompt_takes_what_both_sides_share(lines):
+    user = {"role": "user", "content": SKY}
+    sides = {side: [user, {"role": "assistant", "content": said}] for side, said in (("chosen", "Blue."), ("rejected", "Green."))}
+    feedback = read(lines(sides)).feedback
+    assert rows(feedback) == [(SKY, "Blue.", True), (SKY, "Green.", False)]
+    assert feedback["pair_id"].n_unique() == 1
+    assert feedback["pair_id"].null_count() == 0
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"instruction": SKY, "completion": "Blue.", "label": True},
+        {"system": "", "question": SKY, "completion": "Blue.", "label": True},
+        {"system": None, "prompt": SKY, "completion": "Blue.", "label": True},
+        {"completion": [{"role": "user", "content": SKY}, {"role": "assistant", "content": "Blue."}], "label": True},
+    ],
+    ids=["argilla", "intel", "ultra", "argilla_chat"],
+)
+def test_axolotl_types(record: dict[str, Any], lines):
+    result = read(lines(record))
+    assert result.facts["files"][0]["dialects"] == {"axolotl": 1}
+    assert rows(result.feedback) == [(SKY, "Blue.", True)]
+
+
+def test_axolotl_user_defined_is_read_by_its_field_names(lines):
+    record = {"frage": SKY, "antwort": "Blue.", "gut": True}
+    assert rows(read(lines(record), prompt="frage", completion="antwort", label="gut").feedback) == [(SKY, "Blue.", True)]
+
+
+def test_llamafactory_sharegpt_with_from_and_value(lines):
+    talk = [{"from": "human", "value": SKY}, {"from": "gpt", "value": "Blue."}]
+    feedback = read(lines({"conversations": talk, "kto_tag": False})).feedback
+    assert rows(feedback) == [(SKY, "Blue.", False)]
+    assert feedback["turns"].to_list() == [[{"role": "user", "content": SKY}]]
+
+
+def test_llamafactory_alpaca_joins_instruction_and_input_as_its_trainer_does(lines):
+    record = {"instruction": "Translate.", "input": "ciel", "output": "sky", "kto_tag": True}
+    assert rows(read(lines(record)).feedback) == [("Translate.\nciel", "sky", True)]
+
+
+def test_halos_pairs(lines):
+    turn = [{"role": "user", "content": SKY}]
+    sides = {"output_A": [{"role": "assistant", "content": "Green."}], "output_B": [{"role": "assistant", "content": "Blue."}]}
+    record = {"prompt_id": 1, "prompt": turn, **sides, "label": 0, "reward_A": 0.1, "reward_B": 0.9, "type": "pairwise_feedback"}
+    assert rows(read(lines(record)).feedback) == [(SKY, "Blue.", True), (SKY, "Green.", False)]
+
+
+def test_hh_rlhf_with_two_human_turns_in_a_row(lines):
+    start = "\n\nHuman: Hi!\n\nHuman: Are you there?\n\nAssistant:"
+    feedback = read(lines({"chosen": f"{start} Yes.", "rejected": f"{start} No."})).feedback
+    assert feedback["turns"].to_list()[0] == [{"role": "user", "content": "Hi!"}, {"role": "user", "content": "Are you there?"}]
+    assert feedback["completion"].to_list() == ["Yes.", "No."]
+
+
+def test_transcript_prompts_become_turns_only_on_request(lines):
+    path = lines({"prompt": "\n\nHuman: Hi!\n\nAssistant:", "completion": " Hello.", "label": True})
+    plain, parsed = read(path).feedback, read(path, transcripts=True).feedback
+    assert rows(plain) == [("\n\nHuman: Hi!\n\nAssistant:", " Hello.", True)]
+    assert parsed["turns"].to_list() == [[{"role": "user", "content": "Hi!"}]]
+    assert rows(parsed) == [("Hi!", " Hello.", True)]
+
+
+def test_ultrafeedback_by_a_rating_further_in(lines):
+    """The ratings are text in UltraFeedback's annotations: 4 and 2 against a threshold of 4."""
+    completions = [
+        {"model": name, "response": name, "annotations": {"helpfulness": {"Rating": rating}}}
+        for name, rating in (("large", "4"), ("small", "2"))
+    ]
+    label = {"column": "annotations.helpfulness.Rating", "at_least": 4}
+    feedback = read(lines({"instruction": SKY, "completions": completions}), label=label).feedback
+    assert rows(feedback, "model", "label", "rating") == [("large", True, 4.0), ("small", False, 2.0)]
+    assert feedback["pair_id"].null_count() == 2
+
+
+def test_langfuse_votes_of_several_people(lines):
+    scores = [
+        {"name": "thumb", "dataType": "BOOLEAN", "value": value, "authorUserId": who, "timestamp": "2025-01-01T00:00:00Z"}
+        for who, value in (("ann", 1), ("bob", 0), ("cid", 1))
+    ]
+    scores += [{"name": "note", "dataType": "TEXT", "value": None, "stringValue": "hm"}]
+    feedback = read(lines({"id": "t1", "input": SKY, "output": {"content": "Blue."}, "scores": scores})).feedback
+    assert rows(feedback) == [(SKY, "Blue.", True)]
+    assert [(vote["rater"], vote["label"]) for vote in feedback["votes"].to_list()[0]] == [
+        ("ann", True),
+        ("bob", False),
+        ("cid", True),
+    ]
+
+
+def test_langfuse_kinds_of_scores_and_their_names(lines):
+    base = {"input": SKY, "output": "Blue."}
+    numeric = lines({**base, "dataType": "NUMERIC", "name": "quality", "value": 0.7}, name="n.jsonl")
+    assert rows(read(numeric, label={"at_least": 0.5}).feedback) == [(SKY, "Blue.", True)]
+    category = lines({**base, "dataType": "CATEGORICAL", "name": "verdict", "value": 0, "stringValue": "bad"}, name="c.jsonl")
+    assert rows(read(category, label={"column": "verdict", "bad": False}).feedback) == [(SKY, "Blue.", False)]
+    other = {"name": "speed", "dataType": "BOOLEAN", "value": 0}
+    named = lines({**base, "scores": [{"name": "thumb", "dataType": "BOOLEAN", "value": 1}, other]}, name="s.jsonl")
+    assert rows(read(named, label="thumb").feedback) == [(SKY, "Blue.", True)]
+
+
+def test_langsmith_scores_are_labels_only_when_the_recipe_says_so(lines):
+    record = {"inputs": {"question": SKY}, "outputs": {"answer": "Blue."}, "key": "thumb", "score": 1}
+    bare, sound = lines(record, {**record, "score": True}), {1: True, 0: False}
+    assert read(bare).facts["unmapped_labels"] == {"1": 1}
+    assert rows(read(bare, label=sound).feedback) == [(SKY, "Blue.", True)]
+
+
+def test_label_studio_ratings_cancelled_annotations_and_accounts(lines):
+    def annotation(who: Any, rating: int, *, cancelled: bool = False) -> dict[str, Any]:
+        result = [{"from_name": "stars", "type": "rating", "value": {"rating": rating}}]
+        return {"completed_by": who, "was_cancelled": cancelled, "result": result}
+
+    given = [annotation({"id": 7, "email": "ann@x"}, 5), annotation(8, 4), annotation(9, 1, cancelled=True)]
+    record = {"id": 1, "data": {"question": SKY, "completion": "Blue."}, "annotations": given}
+    feedback = read(lines(record), format="label_studio", prompt="question", label={"column": "stars", "at_least": 4}).feedback
+    assert [vote["rater"] for vote in feedback["votes"].to_list()[0]] == ["ann@x", "8"]
+
+
+def test_argilla_flattened_and_drafts(lines):
+    record = {
+        "id": "r1",
+        "prompt": SKY,
+        "completion": "Blue.",
+        "good.responses": ["yes", "no"],
+        "good.responses.users": ["ann", "bob"],
+        "good.responses.status": ["submitted", "draft"],
+        "good.suggestion": "no",
+    }
+    feedback = read(lines(record), label={"column": "good", "yes": True, "no": False}).feedback
+    assert rows(feedback, "completion", "label", "rater", "source_id") == [("Blue.", True, "ann", "r1")]
+
+
+def test_preference_with_words_models_and_a_tie(lines):
+    base = {"q": SKY, "a": "Blue.", "b": "Green.", "ma": "large", "mb": "small"}
+    path = lines({**base, "which": "left"}, {**base, "which": "both"}, {**base, "which": None})
+    label = {"column": "which", "left": "first", "right": "second", "both": "tie"}
+    result = read(path, prompt="q", completion=["a", "b"], label=label, model=["ma", "mb"])
+    assert rows(result.feedback, "completion", "label", "model") == [("Blue.", True, "large"), ("Green.", False, "small")]
+    assert result.quarantine["reason"].to_list() == ["tie", "unlabelled"]
+
+
+def test_preference_by_the_most_votes(lines):
+    """Votes 1, 1, 2: first. Votes 0, 0, 1: a tie, as most say. Votes 1, 2: as many for each."""
+    base = {"prompt": SKY, "response1": "Blue.", "response2": "Green."}
+    path = lines(*({**base, "a": a, "b": b, "c": c} for a, b, c in ((1, 1, 2), (0, 0, 1), (1, 2, None))))
+    result = read(path, format="preference", votes=["a", "b", "c"])
+    assert rows(result.feedback) == [(SKY, "Blue.", True), (SKY, "Green.", False)]
+    assert [vote["label"] for vote in result.feedback["votes"].to_list()[1]] == [False, False, True]
+    assert result.quarantine["reason"].to_list() == ["tie", "tied_votes"]
