@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ktodata.errors import KtodataError
     from ktodata.feedback import feedback_table
-    from ktodata.formats import convert, write
+    from ktodata.formats import convert, read, write
     from ktodata.ledger import apply
     from ktodata.run_folder import Run
     from ktodata.runner import run
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ktodata.stages.dedupe import dedupe
     from ktodata.stages.embed import embed
     from ktodata.stages.export import export
-    from ktodata.stages.ingest import read
     from ktodata.stages.label_noise import label_noise
     from ktodata.stages.rebalance import rebalance
     from ktodata.stages.split import split
@@ -47,7 +46,7 @@ _HOMES = {
     "find_label_issues": "signals.confident_learning",
     "label_noise": "stages.label_noise",
     "production_prompts_path": "sample",
-    "read": "stages.ingest",
+    "read": "formats",
     "rebalance": "stages.rebalance",
     "run": "runner",
     "sample_path": "sample",

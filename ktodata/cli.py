@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -145,8 +145,8 @@ def export(
     from ktodata.formats import write
     from ktodata.formats.shards import read_shards
 
-    written, lost = write(read_shards(folder, part), out, format=format)
-    _say(None, f"{written:,} records written to {out}.{f' {lost}' if lost else ''}", quiet=quiet, as_json=False)
+    written = write(read_shards(folder, part), out, format=format)
+    _say(None, _written_text(out, written.records, written.lost), quiet=quiet, as_json=False)
 
 
 @app.command()
@@ -165,8 +165,10 @@ def convert(
     """
     from ktodata.formats import convert as convert_file
 
-    facts = convert_file(source, target, from_=from_, to=to)
-    _say(facts, lambda: "\n".join(f"{name}: {value}" for name, value in facts.items()), quiet=quiet, as_json=as_json)
+    result, written = convert_file(source, target, from_=from_, to=to)
+    lost = [*written.lost, *_reasons(result.quarantine)]
+    facts = {"records": written.records, "rows": written.rows, "lost": lost, "read": result.facts}
+    _say(facts, lambda: _written_text(target, written.records, lost), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -311,6 +313,16 @@ def _shards(source: Path) -> Path:
 def _trained_from(folder: Path) -> str:
     trained: dict[str, Any] = json.loads((folder / "model" / "training.json").read_text())
     return str(trained["settings"]["model"])
+
+
+def _written_text(path: Path, records: int, lost: Sequence[str]) -> str:
+    return "\n".join([f"{records:,} records written to {path}", *(f"  lost: {text}" for text in lost)])
+
+
+def _reasons(quarantine: Any) -> list[str]:
+    """One sentence for each reason why records did not become rows."""
+    counts = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    return [f"{number:,} records not read: {reason}" for reason, number in counts.iter_rows()]
 
 
 def _plan_text(stages: list[tuple[str, str]]) -> str:

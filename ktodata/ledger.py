@@ -78,11 +78,15 @@ def write_up(decided: Sequence[Decided], final: pl.DataFrame, exported: pl.DataF
 
 
 def account(final: pl.DataFrame, exported: pl.DataFrame, *, quarantined_records: int) -> dict[str, int]:
-    """Count what became of every record. Raises RunError unless rows in = kept + dropped + quarantined + held for review."""
+    """Count what became of everything that was read. Raises RunError unless it adds up.
+
+    rows_in (rows, and the records that could not become any) = kept + dropped + quarantined + review, and kept rows are
+    exactly the exported ones.
+    """
     states = dict(final.group_by("state").len().iter_rows())
     kept = states.get("keep", 0) + states.get("relabel", 0)
     counts = {
-        "records": final.height + quarantined_records,
+        "rows_in": final.height + quarantined_records,
         "quarantined": quarantined_records + states.get("quarantine", 0),
         "rows": final.height,
         "kept": kept,
@@ -93,7 +97,7 @@ def account(final: pl.DataFrame, exported: pl.DataFrame, *, quarantined_records:
     counts |= dict(sorted(exported.group_by("part").len().iter_rows()))
     total = counts["kept"] + counts["dropped"] + counts["quarantined"] + counts["review"]
     lost = set(final.filter(pl.col("state").is_in(["keep", "relabel"]))["row_id"]) ^ set(exported["row_id"])
-    if total != counts["records"] or lost or exported.height != kept:
+    if total != counts["rows_in"] or lost or exported.height != kept:
         raise RunError(
             f"the rows do not add up, a defect of ktodata: {counts}; exported wrongly or not at all: {sorted(lost)[:3]}."
         )

@@ -6,7 +6,8 @@ Packaged names start with "packaged:" and are listed in PACKAGED; `make install`
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ def resolve_model(name: str) -> str:
 
     Raises ModelError for an unknown packaged name, MissingExtraError when the package that ships it is not installed.
     """
+    if not name.strip():
+        raise ModelError("the model's name is empty. Give a hub id, a folder, or a packaged name: " + ", ".join(PACKAGED) + ".")
     if not name.startswith("packaged:"):
         return name
     if name not in PACKAGED:
@@ -38,33 +41,53 @@ def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
 
     Raises ModelError when either cannot be read, with the library's own words.
     """
+    _require("torch", "transformers", extra="train")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place = resolve_model(name)
     options.setdefault("dtype", torch.float32)
-    try:
+    with _reading(f"the model {name!r}", "a folder with config.json"):
         return AutoModelForCausalLM.from_pretrained(place, **options), AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"cannot read the model {name!r}: {_first_line(error)}. Give a hub id, a folder with config.json, or a packaged name."
-        ) from error
 
 
 def load_encoder(name: str) -> Any:
     """A sentence_transformers.SentenceTransformer: hub id, folder or packaged name. Raises ModelError when it cannot be read."""
+    _require("sentence_transformers", extra="embed")
     from sentence_transformers import SentenceTransformer
 
     place = resolve_model(name)
-    try:
+    with _reading(f"the encoder {name!r}", "a folder"):
         return SentenceTransformer(place)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+
+
+def _require(*modules: str, extra: str) -> None:
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise MissingExtraError(f"models need {', '.join(missing)}: pip install 'ktodata[{extra}]'")
+
+
+@contextmanager
+def _reading(what: str, folder: str) -> Iterator[None]:
+    """Turn whatever the libraries raise into a ModelError, and keep their progress bars off the screen."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    # a damaged or foreign file ends in errors of safetensors, pickle, json, tokenizers (a bare Exception) and others
+    except Exception as error:
         raise ModelError(
-            f"cannot read the encoder {name!r}: {_first_line(error)}. Give a hub id, a folder, or a packaged name."
+            f"cannot read {what}: {first_line(error)}. Give a hub id, {folder}, or a packaged name ({', '.join(PACKAGED)})."
         ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line without a full stop; its type's name when it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

@@ -227,6 +227,7 @@ def _check_order(recipe: Recipe) -> None:
     names = [step.name for step in recipe.steps]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"{twice} stands in the recipe {names.count(twice)} times; a step stands once.")
+    _check_kept(recipe)
     there = {*COLUMNS, "state"}
     for number, step in enumerate((*recipe.steps, recipe.export), start=1):
         for column in step.stage.needs:
@@ -239,6 +240,16 @@ def _check_order(recipe: Recipe) -> None:
         )
     if recipe.evaluate is not None and "split" not in names:
         raise RecipeError("the recipe evaluates but holds nothing out: add the step `- split: {validation: 0.05, test: 0.1}`.")
+
+
+def _check_kept(recipe: Recipe) -> None:
+    """A kept metadata column never takes the name of a column that a stage adds."""
+    taken = {"state", *(column for name in STEPS for column in load_stage(name).adds), *recipe.export.stage.adds}
+    if clash := sorted(taken & set(recipe.ingest.settings.get("keep") or ())):
+        raise SettingError(
+            f"ingest: keep: {', '.join(clash)} is the name of a column that a stage adds. "
+            f"Give it another: keep: {{given_{clash[0]}: {clash[0]}}}."
+        )
 
 
 def _missing(number: int, name: str, column: str) -> str:

@@ -218,8 +218,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def digest(*parts: Any) -> str:
-    """16 hex digits of any JSON values."""
-    return xxhash.xxh3_64_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
+    """16 hex digits of any JSON values. The key 1 is another than the key "1" or true, and so is another label mapping."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(_typed(parts), default=str).encode())
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ["mapping", *sorted([type(key).__name__, str(key), _typed(item)] for key, item in value.items())]
+    return [_typed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def digest_file(path: Path) -> str:

@@ -16,6 +16,7 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import EmptyDataError, RunError, SettingError
+from ktodata.feedback import COLUMNS
 from ktodata.formats.prompts import read_prompts
 from ktodata.ledger import Decided, account, outcomes, write_up
 from ktodata.meter import Meter
@@ -171,11 +172,16 @@ class _Execution:
     def _states(self, name: str) -> pl.DataFrame:
         """row_id, state, gone of every row as stage `name` finds them (or as they end, for export)."""
         earlier = self._before(name)
-        decided = [Decided(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in earlier]
-        split_done = any(step.name == "split" for step in earlier)
-        split_follows = not split_done and any(step.name == "split" for step in self.recipe.steps) and name != "export"
-        part = self.saved["split"].columns if split_done else None
-        return outcomes(self.saved["ingest"].columns["row_id"], decided, part=part, split_follows=split_follows)
+        part = self._part() if any(step.name == "split" for step in earlier) else None
+        split_follows = part is None and any(step.name == "split" for step in self.recipe.steps) and name != "export"
+        return outcomes(self.saved["ingest"].columns["row_id"], self._decided(earlier), part=part, split_follows=split_follows)
+
+    def _decided(self, steps: Sequence[Step]) -> list[Decided]:
+        done = [step for step in steps if step.name in self.saved]
+        return [Decided(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in done]
+
+    def _part(self) -> pl.DataFrame | None:
+        return self.saved["split"].columns if "split" in self.saved else None
 
     def _input(self, step: Step) -> pl.DataFrame:
         """The rows that may still be exported, with the columns that the step asked for and `state`."""
@@ -230,8 +236,8 @@ class _Execution:
         step = self._step("export")
         feedback = self._input(step)
         result = step.stage.function(feedback, **step.settings)
-        conversational = step.settings["conversational"]
-        table = shard_table(feedback, result.columns, conversational=conversational)
+        metadata = [name for name in self.saved["ingest"].columns.columns if name not in COLUMNS]
+        table = shard_table(feedback, result.columns, conversational=step.settings["conversational"], metadata=metadata)
         with whole_folder(self.folder / "shards") as scratch:
             checksums = write_shards(table, scratch)
         return StageResult(result.columns, result.decisions, {**result.facts, "checksums": checksums}, result.tables)
@@ -304,10 +310,9 @@ class _Execution:
 
     def _finish(self) -> None:
         """Ledger, counts, card and page. Without shards (--until) there is a ledger, but no outcome to account for yet."""
-        states = self._states("export")
-        steps = [step for step in self.recipe.steps if step.name in self.saved]
-        decided = [Decided(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in steps]
+        decided = self._decided([*self.recipe.steps, self.recipe.export])
         complete = "export" in self.saved
+        states = outcomes(self.saved["ingest"].columns["row_id"], decided, part=self._part(), split_follows=False)
         exported = self.saved["export"].columns if complete else pl.DataFrame(schema={"row_id": pl.String, "part": pl.String})
         ledger = write_up(decided, states, exported) if complete else write_up(decided, states.clear(), exported)
         with whole_file(self.folder / "ledger.parquet") as scratch:

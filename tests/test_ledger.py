@@ -60,7 +60,7 @@ def test_account_adds_up_and_refuses_when_it_does_not():
     exported = pl.DataFrame({"row_id": ["a", "c"], "part": ["train", "test"]})
     counts = account(final, exported, quarantined_records=4)
     assert counts == {
-        "records": 7, "quarantined": 4, "rows": 3, "kept": 2, "relabelled": 0, "dropped": 0, "review": 1, "test": 1, "train": 1,
+        "rows_in": 7, "quarantined": 4, "rows": 3, "kept": 2, "relabelled": 0, "dropped": 0, "review": 1, "test": 1, "train": 1,
     }  # fmt: skip
     with pytest.raises(RunError, match="do not add up"):
         account(final, exported.head(1), quarantined_records=4)

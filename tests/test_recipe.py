@@ -43,6 +43,7 @@ def test_defaults_are_written_out():
             MissingColumnError,
             "step 1 (split) needs column 'prompt_group', which no earlier step adds. Put dedupe",
         ),
+        ({"ingest": {"paths": ["f"], "keep": ["weight"]}}, SettingError, "keep: {given_weight: weight}"),
         ({"evaluate": {}}, RecipeError, "evaluates but does not train"),
     ],
 )
