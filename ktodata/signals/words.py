@@ -1,0 +1,127 @@
+"""Texts as hashed words: what every comparison of texts is made of.
+
+A word is a run of letters and digits; in scripts that put no space between words it is one character; signs that carry meaning
+(`+`, `%`, an emoji) are words too, punctuation is not. Words are kept as 64-bit xxHash values, so that texts of any length are
+compared in memory linear in their length, and equally on every machine and in every version of polars.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import xxhash
+from numpy.typing import NDArray
+
+U64 = NDArray[np.uint64]
+Index = NDArray[np.int64]
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORD = (
+    rf"[{_UNSPACED}]"
+    rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}_]--[{_UNSPACED}]]*"
+    r"|[[\p{S}%&#@*/]--[`]]"
+)
+FIGURE = r"-?\d+(?:[.,:]\d+)*|[+*/^=<>%×÷]"
+
+# Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
+BLOCK_BYTES = 16_000_000
+BLOCK_TEXTS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """One array of values for each of n texts, end to end: text i has values[offsets[i]:offsets[i + 1]]."""
+
+    values: U64
+    offsets: Index
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Index:
+        """Number of values of each text."""
+        return np.diff(self.offsets)
+
+    def part(self, start: int, stop: int) -> "Ragged":
+        """The texts start..stop - 1."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return Ragged(self.values[first:last], self.offsets[start : stop + 1] - first)
+
+
+def normalised(text: pl.Expr, *, ignore_case: bool) -> pl.Expr:
+    """The text as two equal texts are compared: Unicode NFC, runs of white space folded to one space, lower case if asked."""
+    folded = text.str.normalize("NFC").str.replace_all(r"\s+", " ").str.strip_chars(" ")
+    return folded.str.to_lowercase() if ignore_case else folded
+
+
+def word_hashes(texts: pl.Series) -> Ragged:
+    """The words of each text, in order, hashed."""
+    parts = [_hash_block(texts[start:stop]) for start, stop in blocks(_bytes(texts), BLOCK_BYTES, BLOCK_TEXTS)]
+    return join_ragged(parts)
+
+
+def figures(texts: pl.Series) -> U64:
+    """One hash for each text of its numbers and arithmetic signs, in order. A changed number changes what a text means."""
+    parts = [
+        _hashes(texts[start:stop].str.extract_all(FIGURE).list.join(" "))
+        for start, stop in blocks(_bytes(texts), BLOCK_BYTES, BLOCK_TEXTS)
+    ]
+    return np.concatenate([np.zeros(0, np.uint64), *parts])
+
+
+def blocks(sizes: Index, most: int, most_texts: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive blocks: about `most` in total size and at most `most_texts` texts in each, never empty."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        full = int(np.searchsorted(ends, (ends[start - 1] if start else 0) + most, side="right"))
+        stop = min(max(full, start + 1), start + most_texts, len(sizes))
+        yield start, stop
+        start = stop
+
+
+def join_ragged(parts: list[Ragged]) -> Ragged:
+    """The texts of all parts, one after the other."""
+    values = np.concatenate([np.zeros(0, np.uint64), *(part.values for part in parts)])
+    lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
+    return Ragged(values, offsets_of(lengths))
+
+
+def offsets_of(lengths: Index) -> Index:
+    """Where each text's values start, and after them where the last one's end."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def distinct(values: U64) -> U64:
+    """The different values, ascending. Several times faster than np.unique, which builds a hash table first."""
+    ordered = np.sort(values)
+    new = np.ones(len(ordered), bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return ordered[new]
+
+
+def mixed(values: U64) -> U64:
+    """Each value spread over all 64 bits (the last step of SplitMix64): neighbours in, no pattern out."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _bytes(texts: pl.Series) -> Index:
+    return texts.str.len_bytes().to_numpy().astype(np.int64)
+
+
+def _hash_block(texts: pl.Series) -> Ragged:
+    words = texts.str.extract_all(WORD)
+    lengths = words.list.len().to_numpy().astype(np.int64)
+    return Ragged(_hashes(words.explode().drop_nulls()), offsets_of(lengths))
+
+
+def _hashes(strings: pl.Series) -> U64:
+    """The xxHash of each string; every different string is hashed once."""
+    different = strings.unique()
+    hashes = [xxhash.xxh3_64_intdigest(value) for value in different.cast(pl.Binary).to_list()]
+    mapped = strings.replace_strict(different, pl.Series(hashes, dtype=pl.UInt64), return_dtype=pl.UInt64)
+    return mapped.to_numpy().astype(np.uint64)

@@ -1,0 +1,370 @@
+"""dedupe on planted repeats, contradictions, near-duplicates and templates, and on real feedback."""
+
+import gzip
+import json
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from ktodata.errors import MissingColumnError, SettingError
+from ktodata.feedback import VOTE, feedback_table
+from ktodata.stage import StageResult
+from ktodata.stages.dedupe import ADDS, dedupe
+
+QUESTION = "how do I bake a good loaf of white bread at home in a small oven without a stone or a lid"
+ANSWER = (
+    "mix flour water salt and yeast, let the dough rest over night in a cool place, shape it the next morning and bake it"
+    " in a hot pan until the crust is brown"
+)
+REFUSAL = "I am sorry, but I cannot help you with that, because it could do harm to you or to others around you."
+
+
+def numbers(*texts: str) -> list[tuple[str, str, bool]]:
+    return [(text, "yes", True) for text in texts]
+
+
+def findings(result: StageResult) -> dict[str, str]:
+    return {finding["code"]: finding["status"] for finding in result.facts["findings"]}
+
+
+def column(result: StageResult, name: str) -> dict[str, object]:
+    return dict(result.columns.select("row_id", name).iter_rows())
+
+
+def words_named(count: int) -> list[str]:
+    """Different made-up words without digits."""
+    return [
+        f"{a}{b}{c}o" for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("ban", "dur", "fel", "gim", "kor", "lun", "mas", "nip")
+    ][:count]
+
+
+# exact repeats
+
+
+def test_dedupe_drops_the_repeat_and_asks_about_the_contradiction():
+    feedback = feedback_table(
+        ("2+2?", "4", True),
+        ("2+2?", "4", True),  # repeat
+        ("sky?", "blue", True),  # contradicted by the next row
+        ("sky?", "blue", False),
+    )
+    result = dedupe(feedback)
+    assert result.actions() == {
+        "2": ("drop", "repeat"),
+        "3": ("review", "labels_disagree"),
+        "4": ("review", "labels_disagree"),
+    }
+    assert column(result, "duplicate_of") == {"1": None, "2": "1", "3": None, "4": None}
+    assert column(result, "contradicted") == {"1": False, "2": False, "3": True, "4": True}
+    assert column(result, "prompt_group") == {"1": "1", "2": "1", "3": "3", "4": "3"}
+
+
+def test_no_row_is_lost_and_the_input_is_left_alone():
+    feedback = feedback_table(*numbers("a", "a", "b", ""), ("", "", False), ("", "", True))
+    before = feedback.clone()
+    result = dedupe(feedback)
+    assert result.columns["row_id"].to_list() == feedback["row_id"].to_list()
+    assert result.columns.columns == ["row_id", *ADDS]
+    assert result.columns.schema["pooled_votes"] == pl.List(VOTE)
+    assert feedback.equals(before)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "ignore_case", "same"),
+    [
+        ("two  words\n", "two words", True, True),
+        ("caf\u00e9", "cafe\u0301", True, True),  # composed and decomposed
+        ("Yes", "yes", True, True),
+        ("Yes", "yes", False, False),
+        ("yes", "no", True, False),
+        ("a\0b", "a b", True, False),
+    ],
+)
+def test_what_equal_means(one, other, ignore_case, same):
+    result = dedupe(feedback_table(("p", one, True), ("p", other, True)), near=None, ignore_case=ignore_case)
+    assert result.facts["repeats"] == int(same)
+
+
+def test_texts_of_three_words_keep_the_first_of_each():
+    """A tool for long texts lost all three, another all but one."""
+    result = dedupe(feedback_table(("p", "cat", True), ("p", "dog", True), ("p", "cat", True)))
+    assert result.actions() == {"3": ("drop", "repeat")}
+
+
+def test_the_best_evidenced_row_is_kept():
+    vote = {"rater": "a", "label": True, "created_at": None}
+    feedback = feedback_table(
+        {"prompt": "p", "completion": "one vote", "label": True},
+        {"prompt": "p", "completion": "one vote", "label": True, "votes": [vote, vote]},  # most votes
+        {"prompt": "p", "completion": "trusted", "label": True},
+        {"prompt": "p", "completion": "trusted", "label": True, "trusted_label": False},  # an expert looked at it
+        {"prompt": "p", "completion": "doubted", "label": True, "votes": [vote, vote]},
+        {"prompt": "p", "completion": "doubted", "label": True},  # the only one not doubted before
+    )
+    feedback = feedback.with_columns(state=pl.Series(["keep", "keep", "keep", "keep", "review", "keep"]))
+    assert column(dedupe(feedback), "duplicate_of") == {"1": "2", "2": None, "3": "4", "4": None, "5": "6", "6": None}
+
+
+def test_the_kept_row_holds_everybodys_votes():
+    may, june = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
+    feedback = feedback_table(
+        {"prompt": "p", "completion": "c", "label": True, "rater": "ann", "created_at": may},
+        {"prompt": "p", "completion": "C", "label": True, "rater": "bob", "created_at": june},
+        {"prompt": "p", "completion": "c", "label": False, "rater": "ann", "created_at": june},  # she changed her mind
+        {"prompt": "p", "completion": "other", "label": True, "rater": "eve", "created_at": may},
+    )
+    pooled = column(dedupe(feedback), "pooled_votes")
+    everybody = [
+        {"rater": "ann", "label": True, "created_at": may},
+        {"rater": "bob", "label": True, "created_at": june},
+        {"rater": "ann", "label": False, "created_at": june},
+    ]
+    assert pooled == {"1": everybody, "2": None, "3": everybody, "4": [{"rater": "eve", "label": True, "created_at": may}]}
+
+
+def test_one_row_of_each_label_is_held_and_says_how_the_votes_stand():
+    feedback = feedback_table(*[("p", "c", True)] * 3, ("p", "c", False), ("p", "c", False))
+    result = dedupe(feedback)
+    assert result.actions() == {
+        "1": ("review", "labels_disagree"),
+        "2": ("drop", "repeat"),
+        "3": ("drop", "repeat"),
+        "4": ("review", "labels_disagree"),
+        "5": ("drop", "repeat"),
+    }
+    held = result.decisions.filter(pl.col("action") == "review").sort("row_id")
+    assert held["caused_by"].to_list() == ["4", "1"]
+    assert json.loads(held["evidence"][0]) == {"desirable_votes": 3, "undesirable_votes": 2}
+    assert (result.facts["contradicted_texts"], result.facts["contradicted_rows"], result.facts["held_for_review"]) == (1, 5, 2)
+    assert findings(result)["KD021"] == "issue"
+
+
+# near-duplicates
+
+
+def test_a_near_repeat_says_which_row_it_repeats_and_how_alike_they_are():
+    """One of 34 words changes, and it stands last: one single word and one pair of about 60 differ on each side."""
+    feedback = feedback_table((QUESTION, ANSWER, True), (QUESTION + "?", ANSWER.replace("brown", "golden"), True))
+    result = dedupe(feedback)
+    assert result.actions() == {"2": ("drop", "near_repeat")}
+    decision = result.decisions.row(0, named=True)
+    assert decision["caused_by"] == "1"
+    assert json.loads(decision["evidence"])["duplicate_similarity"] == column(result, "duplicate_similarity")["2"]
+    assert 0.9 < column(result, "duplicate_similarity")["2"] < 1
+    assert dedupe(feedback, near=None).actions() == {}
+    assert dedupe(feedback, near=0.99).actions() == {}
+
+
+def test_one_refusal_to_two_questions_is_no_duplicate():
+    assert (
+        dedupe(feedback_table((QUESTION, REFUSAL, False), ("how do I open a lock without its key", REFUSAL, False))).actions()
+        == {}
+    )
+
+
+def test_two_answers_to_one_long_question_are_no_duplicates():
+    assert dedupe(feedback_table((QUESTION * 20, "yes", True), (QUESTION * 20, "buy it", True))).actions() == {}
+
+
+def test_near_rows_with_opposite_labels_are_both_kept_and_listed():
+    result = dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, ANSWER + " all over", False)))
+    assert result.actions() == {}
+    listed = result.tables["near_contradictions"].row(0, named=True)
+    assert (listed["row_id"], listed["label"], listed["other_row_id"], listed["other_label"]) == ("1", True, "2", False)
+    assert listed["similarity"] > 0.9
+    assert findings(result)["KD022"] == "issue"
+
+
+def test_near_repeats_are_not_chained():
+    """Each answer has three more words than the one before, so that neighbours are near and the ends are not."""
+    more = ["with some olives", "plus many seeds", "fresh garden herbs"]
+    answers = [" ".join([ANSWER, *more[:count]]) for count in range(4)]
+    result = dedupe(feedback_table(*((QUESTION, answer, True) for answer in answers)), near=0.85)
+    assert column(result, "duplicate_of") == {"1": None, "2": "1", "3": None, "4": "3"}
+
+
+def test_a_changed_number_is_another_text():
+    answer = ANSWER + " for {} minutes at {} degrees"
+    rows = [(QUESTION, answer.format(minutes, 230), True) for minutes in (30, 40, 50)]
+    assert dedupe(feedback_table(*rows)).actions() == {}
+
+
+def test_rows_doubted_or_contradicted_swallow_no_others():
+    """A held row may not come back, so what is near it has to stay."""
+    held = feedback_table((QUESTION, ANSWER, True), (QUESTION, ANSWER + " all over", True))
+    held = held.with_columns(state=pl.Series(["review", "keep"]))
+    assert dedupe(held).actions() == {}
+    contradicted = feedback_table((QUESTION, ANSWER, True), (QUESTION, ANSWER, False), (QUESTION, ANSWER + " all over", True))
+    assert set(dedupe(contradicted).actions()) == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "dropped"), [("ok", "ok.", True), ("yes", "no", False), ("👍", "👎", False), ("!!!", "???", False)]
+)
+def test_texts_under_five_words(one, other, dropped):
+    assert bool(dedupe(feedback_table(("p", one, True), ("p", other, True))).actions()) is dropped
+
+
+def test_empty_and_wordless_texts_do_not_crash():
+    feedback = feedback_table(
+        ("", "", True), ("", "", True), ("...", "?", True), ("\0", "\u200b", True), ("<script>", "[bold]", True)
+    )
+    assert dedupe(feedback).actions() == {"2": ("drop", "repeat")}
+
+
+def test_a_table_without_rows():
+    result = dedupe(feedback_table())
+    assert (result.columns.height, result.decisions.height, result.facts["rows"]) == (0, 0, 0)
+    assert set(findings(result).values()) == {"not_applicable"}
+
+
+@pytest.mark.slow
+def test_a_text_of_20_megabytes():
+    huge = " ".join(f"word{number % 900_001}" for number in range(1_900_000))
+    assert len(huge) > 19_000_000
+    feedback = feedback_table(("p", huge, True), ("p", huge + " end", True), ("p", "x" * 20_000_000, True), ("p", "small", True))
+    result = dedupe(feedback)
+    assert result.actions() == {"2": ("drop", "near_repeat")}
+
+
+# prompts and templates
+
+
+def test_arithmetic_prompts_are_each_a_group_of_their_own():
+    result = dedupe(feedback_table(*numbers("What is 13 + 25?", "What is 14 + 27?", "what is 13 + 25", "What is 13 - 25?")))
+    assert column(result, "prompt_group") == {"1": "1", "2": "2", "3": "1", "4": "4"}
+
+
+def test_groups_of_prompts_are_chained():
+    """A split must keep all three together, although the first and the last are less than 0.8 alike."""
+    prompts = [QUESTION, QUESTION + " with some butter", QUESTION + " with some butter or olive oil"]
+    ends = dedupe(feedback_table(*numbers(prompts[0], prompts[2])))
+    assert column(ends, "prompt_group") == {"1": "1", "2": "2"}
+    assert set(column(dedupe(feedback_table(*numbers(*prompts))), "prompt_group").values()) == {"1"}
+
+
+def test_ten_thousand_rows_of_one_template_do_not_merge():
+    """Any two rows share all but one or two of 40 words; a chain over them would make one group, and one row, of all."""
+    names = words_named(500)
+    prompt = "you are a careful assistant of a small shop and answer in a friendly way . please write a short note to {} about {}"
+    answer = "dear {} , thank you very much for your interest in {} , we will send you a note as soon as we know more about it"
+    rows = [(prompt.format(a, b), answer.format(a, b), True) for a in names[:100] for b in names[100:200]]
+    feedback = feedback_table(*rows)
+    result = dedupe(feedback)
+    assert result.facts["prompt_groups"] == 10_000
+    assert result.facts["near_repeats"] == 0
+    assert findings(result)["KD023"] == "passed"
+
+
+def test_numbered_rows_of_one_template_do_not_merge():
+    rows = [
+        (f"{QUESTION} and how much is {n} plus {n + 1}", f"it is {2 * n + 1} and that is all I can tell you about it", True)
+        for n in range(2_000)
+    ]
+    result = dedupe(feedback_table(*rows))
+    assert (result.facts["prompt_groups"], result.facts["near_repeats"]) == (2_000, 0)
+
+
+def test_a_large_group_is_reported():
+    feedback = feedback_table(*numbers(*[QUESTION] * 12, *words_named(88)))
+    result = dedupe(feedback)
+    assert result.facts["largest_prompt_group"] == {"row_id": "1", "rows": 12, "share": 0.12}
+    assert findings(result)["KD023"] == "issue"
+    assert findings(dedupe(feedback.tail(92)))["KD023"] == "passed"
+
+
+def test_pairs_left_uncompared_are_counted():
+    """One prompt, and answers in which two words of 25 differ: nearly all pairs look alike."""
+    names = words_named(400)
+    rows = [
+        (QUESTION, f"{ANSWER} and give {a} the rest with a lot of {b} on top", True)
+        for a, b in zip(names, names[::-1], strict=True)
+    ]
+    result = dedupe(feedback_table(*rows), near=0.95)
+    assert result.facts["pairs"]["rows"]["skipped"] > 0
+    assert findings(result)["KD025"] == "issue"
+    assert findings(dedupe(feedback_table(*rows[:20])))["KD025"] == "passed"
+
+
+# evaluation prompts
+
+
+def test_evaluation_prompts_are_dropped_with_the_one_they_match():
+    feedback = feedback_table(
+        *numbers("What is 13 + 25?", "Please: what is 13 + 25? Thanks", QUESTION + " please", "why is the sky blue")
+    )
+    result = dedupe(feedback, decontaminate=["what is 13 + 25?", QUESTION])
+    assert result.actions() == {"1": ("drop", "contaminated"), "2": ("drop", "contaminated"), "3": ("drop", "contaminated")}
+    evidence = {row["row_id"]: json.loads(row["evidence"]) for row in result.decisions.iter_rows(named=True)}
+    assert evidence["1"] == {"match": "exact", "match_similarity": 1.0, "evaluation_prompt": "what is 13 + 25?"}
+    assert evidence["2"] == {"match": "contains", "match_similarity": None, "evaluation_prompt": "what is 13 + 25?"}
+    assert evidence["3"]["match"] == "near"
+    assert evidence["3"]["match_similarity"] > 0.9
+    assert evidence["3"]["evaluation_prompt"] == QUESTION
+    assert findings(result)["KD024"] == "issue"
+    assert findings(dedupe(feedback, decontaminate=["nothing like it"]))["KD024"] == "passed"
+    assert findings(dedupe(feedback))["KD024"] == "not_applicable"
+
+
+def test_a_contaminated_row_is_decided_on_once():
+    feedback = feedback_table((QUESTION, "a", True), (QUESTION, "a", True), (QUESTION, "a", False))
+    assert dedupe(feedback, decontaminate=[QUESTION]).decisions["reason"].to_list() == ["contaminated"] * 3
+
+
+# settings and repetition
+
+
+@pytest.mark.parametrize("name", ["near", "near_prompts"])
+def test_a_percentage_is_answered_with_the_fraction(name):
+    with pytest.raises(SettingError, match=rf"dedupe: {name} is a similarity between 0.5 and 1; got 80. Did you mean 0.8\?"):
+        dedupe(feedback_table(), **{name: 80})
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(MissingColumnError, match="dedupe needs column 'votes'"):
+        dedupe(feedback_table(*numbers("a")).drop("votes"))
+
+
+def test_the_same_input_gives_the_same_output():
+    words = words_named(60)
+    rows = [(QUESTION + f" and {words[n % 7]}", f"{ANSWER} {words[n % 30]} {words[n % 11]}", n % 3 > 0) for n in range(600)]
+    one, other = (dedupe(feedback_table(*rows), seed=5) for _ in range(2))
+    assert one.columns.equals(other.columns)
+    assert one.decisions.equals(other.decisions)
+    assert one.facts == other.facts
+    assert one.tables["near_contradictions"].equals(other.tables["near_contradictions"])
+
+
+# real feedback
+
+
+@pytest.mark.shared
+def test_repeats_and_disagreements_of_the_tulu_judges(shared):
+    """Counted in plain Python over (prompt, completion) folded for case and white space: 777 different texts, 60 with both labels."""
+    with gzip.open(shared / "kto_tulu1_human.jsonl.gz", "rt", encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    feedback = feedback_table(
+        *({"prompt": r["prompt"], "completion": r["completion"], "label": r["label"], "rater": r["annotator"]} for r in records)
+    )
+    result = dedupe(feedback)
+    labels: dict[tuple[str, str], list[bool]] = {}
+    for record in records:
+        text = tuple(" ".join(record[name].lower().split()) for name in ("prompt", "completion"))
+        labels.setdefault(text, []).append(record["label"])
+    assert result.facts["texts"] == len(labels)
+    assert result.facts["contradicted_texts"] == sum(len(set(given)) == 2 for given in labels.values())
+    assert result.facts["repeats"] == sum(len(given) - len(set(given)) for given in labels.values())
+    held = result.columns.filter(pl.col("pooled_votes").is_not_null())
+    assert held["pooled_votes"].list.len().max() == max(len(given) for given in labels.values())
+
+
+@pytest.mark.shared
+def test_prompts_with_one_long_tool_description_do_not_merge(shared):
+    """7,673 rows with a few long tool descriptions: by Jaccard alone 944 of them are one group, and 1,184 are near repeats."""
+    with gzip.open(shared / "dedupe" / "toolformer-dedupe-only.jsonl.gz", "rt", encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    feedback = feedback_table(*((r["instruction"] + "\n" + r["input"], r["response"], True) for r in records))
+    result = dedupe(feedback)
+    assert result.facts["largest_prompt_group"]["share"] < 0.01
+    assert 0.01 < result.facts["near_repeats"] / len(records) < 0.1

@@ -1,0 +1,218 @@
+"""split: whole groups to one side, the mix of the whole on each, and no prompt on two sides."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ktodata.errors import DataError, EmptyDataError, MissingColumnError, SettingError
+from ktodata.feedback import feedback_table
+from ktodata.signals.prompt_groups import find_leaks
+from ktodata.stages.dedupe import dedupe
+from ktodata.stages.split import split
+
+
+def word(number: int) -> str:
+    """Another made-up word for each number, without digits."""
+    return "".join("bdfgklmnprstvz"[number // 14**place % 14] + "aeo"[place % 3] for place in range(4))
+
+
+def sentence(number: int) -> str:
+    return " ".join(word(number * 17 + step) for step in range(14))
+
+
+def planted(prompts: int, variants: int = 4) -> pl.DataFrame:
+    """`variants` rows for each of `prompts` prompts: the prompt itself, and it with a word more. Seven rows in ten are desirable."""
+    rows = []
+    for number in range(prompts):
+        for variant in range(variants):
+            prompt = sentence(number) + (f" {word(variant)}" if variant else "")
+            rows.append((prompt, f"answer {word(number)} {word(900 + variant)}", (number * variants + variant) % 10 < 7))
+    return feedback_table(*rows)
+
+
+def grouped(feedback: pl.DataFrame) -> pl.DataFrame:
+    return feedback.join(dedupe(feedback, near=None).columns.select("row_id", "prompt_group"), on="row_id", maintain_order="left")
+
+
+def parts(feedback: pl.DataFrame, **settings) -> pl.DataFrame:
+    return feedback.join(split(feedback, **settings).columns, on="row_id", maintain_order="left")
+
+
+def findings(facts) -> dict[str, str]:
+    return {finding["code"]: finding["status"] for finding in facts["findings"]}
+
+
+def test_near_duplicate_prompts_stay_on_one_side():
+    feedback = grouped(planted(200))
+    result = split(feedback, validation=0.1, test=0.1)
+    sides = feedback.join(result.columns, on="row_id").with_columns(family=(pl.col("row_id").cast(pl.Int64) - 1) // 4)
+    assert sides.group_by("family").agg(pl.col("part").n_unique())["part"].max() == 1
+    assert result.facts["leaks"] == 0
+    assert result.facts["groups"] == 200
+    assert findings(result.facts) == {"KD026": "passed", "KD027": "passed", "KD028": "passed"}
+
+
+def test_a_split_by_rows_leaks_and_is_caught():
+    """200 prompts with four rows each, a random fifth of the rows held out: about 160 rows, and all but one in 125 (0.2^3: the
+    three others are held out too) have a training row of the same prompt beside them. Exactly those are found."""
+    feedback = planted(200)
+    part = np.where(np.random.default_rng(0).random(feedback.height) < 0.2, "test", "train")
+    foreign = feedback.with_columns(part=pl.Series(part))
+    leaks = find_leaks(foreign)
+    torn = foreign.with_columns(family=(pl.col("row_id").cast(pl.Int64) - 1) // 4)
+    both = torn.filter(pl.col("part").n_unique().over("family") == 2, pl.col("part") == "test")
+    assert both.height > 100
+    assert set(leaks["row_id"]) == set(both["row_id"])
+    assert leaks["similarity"].min() >= 0.8
+
+
+def test_groups_that_do_not_hold_together_are_joined():
+    """Prompt groups made by something that sees no near-duplicates: one a row. The search finds them, and they are dealt again."""
+    feedback = planted(100).with_columns(prompt_group="row_id")
+    result = split(feedback, validation=0.1, test=0.1)
+    assert result.facts["leaks"] == 0
+    assert 0 < result.facts["groups_joined"] <= 300
+    assert find_leaks(feedback.join(result.columns, on="row_id"), seed=99).is_empty()
+
+
+def test_a_split_that_still_leaks_is_an_error(monkeypatch):
+    """The search is made to find a leak whatever is done about it."""
+    leak = pl.DataFrame({"row_id": ["1"], "part": ["test"], "other_row_id": ["2"], "other_part": ["train"], "similarity": [1.0]})
+    monkeypatch.setattr("ktodata.stages.split.find_leaks", lambda *_, **__: leak)
+    with pytest.raises(DataError, match="1 held-out rows still have a near prompt on the other side after 5 rounds"):
+        split(grouped(planted(50)), validation=0.1, test=0.1)
+
+
+def test_every_part_has_the_mix_of_the_whole():
+    """1,600 rows, 70 % desirable, three sources with other shares; parts of 10 % are within one group (4 rows) of their share."""
+    feedback = grouped(planted(400)).with_columns(source=pl.Series([f"s{int(n**0.5) % 3}" for n in range(1600)]))
+    table = parts(feedback, validation=0.1, test=0.1)
+    for part in ("validation", "test"):
+        here = table.filter(pl.col("part") == part)
+        assert abs(here.height - 160) <= 4
+        assert abs(here["label"].sum() - 112) <= 4
+        for source in ("s0", "s1", "s2"):
+            expected = table.filter(pl.col("source") == source).height / 10
+            assert abs(here.filter(pl.col("source") == source).height - expected) <= 8
+
+
+def test_a_rare_label_reaches_every_part():
+    """40 undesirable rows of 2,000: a tenth is four."""
+    feedback = feedback_table(*((sentence(n), word(n), n % 50 > 0) for n in range(2_000)))
+    facts = split(grouped(feedback), validation=0.1, test=0.1).facts
+    assert [facts["parts"][part]["undesirable"] for part in ("train", "validation", "test")] == [32, 4, 4]
+    assert facts["parts"]["test"]["share_of_undesirable"] == 0.1
+
+
+def test_without_strata_only_sizes_are_kept():
+    feedback = grouped(planted(200))
+    facts = split(feedback, validation=0.1, test=0.1, stratify=False).facts
+    assert abs(facts["parts"]["test"]["rows"] - 80) <= 4
+
+
+def test_large_groups_go_where_they_fit():
+    """One prompt holds 60 of 160 rows. It fits neither a validation nor a test part of 16."""
+    feedback = grouped(
+        feedback_table(
+            *[(sentence(0), word(n), n % 2 == 0) for n in range(60)], *((sentence(n), word(n), n % 2 == 0) for n in range(1, 101))
+        )
+    )
+    table = parts(feedback, validation=0.1, test=0.1)
+    assert set(table.head(60)["part"]) == {"train"}
+    assert all(abs(table.filter(pl.col("part") == part).height - 16) <= 1 for part in ("validation", "test"))
+
+
+def test_groups_too_large_for_the_fractions_are_reported():
+    """Five prompts of 20 rows: a part of 10 rows becomes one of 20 or none."""
+    feedback = grouped(feedback_table(*((sentence(n % 5), word(n), n % 3 > 0) for n in range(100))))
+    result = split(feedback, validation=0, test=0.1)
+    assert result.facts["parts"]["test"]["rows"] == 20
+    assert findings(result.facts)["KD026"] == "issue"
+
+
+def test_a_part_without_one_label_is_reported():
+    feedback = grouped(feedback_table(*((sentence(n), word(n), n != 7) for n in range(100))))
+    assert findings(split(feedback, validation=0.1, test=0.1).facts)["KD027"] == "issue"
+    same = feedback.with_columns(label=pl.lit(True))
+    assert findings(split(same, validation=0.1, test=0.1).facts)["KD027"] == "not_applicable"
+
+
+def test_rows_held_for_review_get_a_part():
+    feedback = grouped(planted(50)).with_columns(state=pl.Series(["review", "keep"] * 100))
+    assert split(feedback, validation=0.1, test=0.1).columns["part"].null_count() == 0
+
+
+def test_another_column_can_hold_rows_together():
+    feedback = grouped(planted(100)).with_columns(rater=pl.Series([f"r{n % 40}" if n % 41 else None for n in range(400)]))
+    result = split(feedback, validation=0.1, test=0.1, group="rater")
+    table = feedback.join(result.columns, on="row_id").drop_nulls("rater")
+    assert table.group_by("rater").agg(pl.col("part").n_unique())["part"].max() == 1
+    assert result.facts["leaks"] > 0  # near prompts were not asked to stay together: counted, not hidden
+    assert result.tables["leaks"].height == result.facts["leaks"]
+    assert findings(result.facts)["KD028"] == "issue"
+
+
+def test_no_groups():
+    result = split(grouped(planted(100)), validation=0.1, test=0.1, group="none")
+    assert result.facts["groups"] == 400
+    assert result.facts["parts"]["test"]["rows"] == 40
+
+
+def test_the_seed_decides():
+    feedback = grouped(planted(100))
+    one, again, other = (split(feedback, validation=0.1, test=0.1, seed=seed).columns for seed in (1, 1, 2))
+    assert one.equals(again)
+    assert not one.equals(other)
+
+
+def test_rows_that_are_added_move_few_others():
+    feedback = grouped(planted(400))
+    before = split(feedback.head(1200), validation=0.1, test=0.1).columns
+    after = split(feedback, validation=0.1, test=0.1).columns
+    moved = before.join(after, on="row_id").filter(pl.col("part") != pl.col("part_right")).height
+    assert moved < 0.05 * 1200
+
+
+def test_order_of_the_rows_does_not_matter():
+    feedback = grouped(planted(100))
+    one = split(feedback, validation=0.1, test=0.1).columns
+    other = split(feedback.sample(fraction=1, shuffle=True, seed=0), validation=0.1, test=0.1).columns
+    assert one.sort("row_id").equals(other.sort("row_id"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"validation": 5}, SettingError, r"split: validation is a fraction of the rows.*got 5. Did you mean 0.05\?"),
+        ({"test": -0.1}, SettingError, "split: test is a fraction of the rows.*got -0.1"),
+        ({"validation": 0.5, "test": 0.5}, SettingError, "validation 0.5 and test 0.5 sum to 1 and leave nothing to train on"),
+        ({"group": "person"}, MissingColumnError, "split: group is 'person', which is neither prompt nor none nor a column"),
+        ({}, EmptyDataError, "test and validation would be empty. 4 rows form 4 groups, the largest of 1 rows"),
+    ],
+)
+def test_what_cannot_be_split_is_an_error(settings, error, message):
+    feedback = grouped(feedback_table(*((sentence(n), "x", n > 1) for n in range(4))))
+    with pytest.raises(error, match=message):
+        split(feedback, **settings)
+
+
+def test_an_empty_table_and_a_missing_column_are_errors():
+    with pytest.raises(EmptyDataError, match="split: there are no rows to split"):
+        split(grouped(feedback_table()))
+    with pytest.raises(MissingColumnError, match="split needs column 'prompt_group'"):
+        split(planted(3))
+
+
+def test_a_small_table_still_fills_small_parts():
+    """20 prompts of one row, 5 % each: one row for validation and one for test."""
+    feedback = grouped(feedback_table(*((sentence(n), "x", n % 2 == 0) for n in range(20))))
+    facts = split(feedback).facts
+    assert {name: part["rows"] for name, part in facts["parts"].items()} == {"train": 18, "validation": 1, "test": 1}
+
+
+def test_a_thousand_sources_are_not_a_thousand_strata():
+    feedback = grouped(feedback_table(*((sentence(n), "x", n % 2 == 0) for n in range(1_000))))
+    many = feedback.with_columns(source=pl.Series([f"s{n if n > 500 else 0}" for n in range(1_000)]))
+    table = parts(many, validation=0.1, test=0.1)
+    assert abs(table.filter(pl.col("source") == "s0", pl.col("part") == "test").height - 50) <= 1
+    assert abs(table.filter(pl.col("source") != "s0", pl.col("part") == "test").height - 50) <= 1
