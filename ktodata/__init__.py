@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ktodata.runner import run
     from ktodata.sample import production_prompts_path, sample_path, truth_path
     from ktodata.signals.confident_learning import find_label_issues
+    from ktodata.signals.prompt_groups import find_leaks
     from ktodata.stage import StageResult
     from ktodata.stages.coverage import coverage
     from ktodata.stages.dedupe import dedupe
@@ -44,6 +45,7 @@ _HOMES = {
     "export": "stages.export",
     "feedback_table": "feedback",
     "find_label_issues": "signals.confident_learning",
+    "find_leaks": "signals.prompt_groups",
     "label_noise": "stages.label_noise",
     "production_prompts_path": "sample",
     "read": "formats",
@@ -71,6 +73,7 @@ __all__ = [
     "export",
     "feedback_table",
     "find_label_issues",
+    "find_leaks",
     "label_noise",
     "production_prompts_path",
     "read",
