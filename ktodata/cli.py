@@ -77,7 +77,7 @@ def audit(
     ] = "packaged:wordllama-256",
     min_precision: Annotated[float, typer.Option(min=0, max=1, help="Flag only what is this likely to be wrong.")] = 0.8,
     plant: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Share of labels flipped on purpose to measure the audit itself.")
+        float, typer.Option(min=0, max=0.4, help="Share of labels flipped on purpose to measure the audit itself.")
     ] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer.")] = 0,
     quiet: Quiet = False,
@@ -212,13 +212,11 @@ def evaluate(
     from ktodata.evaluate import evaluate as evaluate_model
     from ktodata.run_folder import Run, write_json
 
-    given = Run(folder).manifest["recipe"].get("evaluate") or {}
-    base = reference or given.get("reference") or _trained_from(folder)
-    settings = _settings(evaluate_model, {"evaluate": {**given, "reference": base}}, "evaluate", overrides)
-    settings.pop("model", None)
-    found = evaluate_model(folder / "shards", model=str(folder / "model"), **settings).as_dict()
+    given = {**(Run(folder).manifest["recipe"]["evaluate"] or {}), **({"reference": reference} if reference else {})}
+    settings = _settings(evaluate_model, {"evaluate": given}, "evaluate", overrides)
+    found = evaluate_model(folder, **settings).as_dict()
     write_json(folder / "evaluation.json", found)
-    _say(found, lambda: _facts_text(found), quiet=quiet, as_json=as_json)
+    _say(found, lambda: _evaluation_text(found), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -310,11 +308,6 @@ def _shards(source: Path) -> Path:
     return source / "shards" if (source / "shards").is_dir() else source
 
 
-def _trained_from(folder: Path) -> str:
-    trained: dict[str, Any] = json.loads((folder / "model" / "training.json").read_text())
-    return str(trained["settings"]["model"])
-
-
 def _written_text(path: Path, records: int, lost: Sequence[str]) -> str:
     return "\n".join([f"{records:,} records written to {path}", *(f"  lost: {text}" for text in lost)])
 
@@ -334,6 +327,19 @@ def _facts_text(facts: dict[str, Any]) -> str:
     return "\n".join(
         f"{name:<28} {value:.4g}" if isinstance(value, float) else f"{name:<28} {value}" for name, value in plain.items()
     )
+
+
+def _evaluation_text(found: dict[str, Any]) -> str:
+    """One line per measure, against the given label and against the truth where that is known."""
+    lines = [f"{found['rows']:,} {found['part']} rows, {found['prompt_groups']:,} prompt groups; intervals are 95 %"]
+    for against in ("label", "truth"):
+        told = found[f"against_{against}"]
+        lines += [f"against {against}: {told.get('not_applicable', '')}".rstrip()]
+        lines += [
+            f"  {name:<10} {one['value']:.3f}  ({one['low']:.3f} to {one['high']:.3f})"
+            for name, one in told.get("measures", {}).items()
+        ]
+    return "\n".join(lines)
 
 
 def _row_text(found: dict[str, Any]) -> str:

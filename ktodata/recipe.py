@@ -19,7 +19,7 @@ from ktodata.stages import ORDER, Stage, load_stage
 SECTIONS = ("name", "seed", "ingest", "steps", "export", "train", "evaluate")
 STEPS = tuple(name for name in ORDER if name not in ("ingest", "export"))
 # the runner fills these in, so they are not the recipe's to set
-GIVEN_BY_RUNNER = frozenset({"shards", "run_or_shards", "out", "model_folder", "progress", "resume"})
+GIVEN_BY_RUNNER = frozenset({"out", "progress", "resume"})
 
 
 @dataclass(frozen=True)
@@ -206,10 +206,10 @@ def _make_step(name: str, settings: Any, where: str, seed: int) -> Step:
 
 
 def _outside(name: str, settings: Any, seed: int) -> dict[str, Any]:
-    if name == "train":
-        from ktodata.train import fit as function
-    else:
-        from ktodata.evaluate import evaluate as function
+    from ktodata.evaluate import evaluate
+    from ktodata.train import fit
+
+    function: Callable[..., Any] = fit if name == "train" else evaluate
     return _with_seed(function, settings, name, seed)
 
 

@@ -251,16 +251,13 @@ class _Execution:
     def _evaluate(self) -> StageResult:
         from ktodata.evaluate import evaluate
 
-        settings = self._evaluate_settings()
-        found = evaluate(self.folder / "shards", model=str(self.folder / "model"), **settings)
+        found = evaluate(self.folder, **self._evaluate_settings())
         write_json(self.folder / "evaluation.json", found.as_dict())
         return StageResult(found.per_row, facts=found.as_dict())
 
     def _evaluate_settings(self) -> dict[str, Any]:
         settings = dict(self.recipe.evaluate or {})
-        settings.pop("model", None)
-        settings["reference"] = settings.get("reference") or (self.recipe.train or {})["model"]
-        if settings.get("truth"):
+        if settings["truth"]:
             settings["truth"] = {**settings["truth"], "path": str(self._place(settings["truth"]["path"]))}
         return settings
 
@@ -273,8 +270,7 @@ class _Execution:
             return digest("train", _code(), self.recipe.train, self.saved["export"].facts["checksums"])
         if name == "evaluate":
             settings = self._evaluate_settings()
-            truth = digest_file(Path(settings["truth"]["path"])) if settings.get("truth") else None
-            return digest("evaluate", _code(), settings, truth, self.saved["train"].key)
+            return digest("evaluate", _code(), settings, self._truth_digest(settings), self.saved["train"].key)
         step = self._step(name)
         providers = self._providers(step)
         sources = {column: self.saved[provider].done["digests"]["columns"] for column, provider in providers.items()}
@@ -283,6 +279,14 @@ class _Execution:
         alive = states.filter(~pl.col("gone")).select("row_id", *(["state"] if asked else []))
         prompts = [digest_file(self._place(value)) for value in self._prompt_files(step)]
         return digest(name, _code(), step.settings, sources, _frame_digest(alive), prompts)
+
+    def _truth_digest(self, settings: Mapping[str, Any]) -> str | None:
+        if not settings["truth"]:
+            return None
+        path = Path(settings["truth"]["path"])
+        if not path.is_file():
+            raise SettingError(f"evaluate: truth: there is no file {path}.")
+        return digest_file(path)
 
     def _prompt_files(self, step: Step) -> Iterator[str]:
         parameters = settings_of(step.stage.function)

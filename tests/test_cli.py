@@ -1,0 +1,176 @@
+"""The commands as typed: what they print, what they write, and how they end."""
+
+import json
+import sys
+
+import polars as pl
+import pytest
+
+from ktodata import cli
+
+AUDIT_HELP = """\
+Usage: ktodata audit [OPTIONS] {FEEDBACK}
+
+  Say how far the labels in FEEDBACK can be trusted, and which rows to look at
+  first.
+
+  Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set
+  Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html
+
+  Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
+
+Arguments:
+  FEEDBACK <str>  JSONL, Parquet, CSV or a Hugging Face data set.  [required]
+
+Options:
+  --out <path>                   The folder to write to.  [default: audit]
+  --label <str>                  The column that holds the label.  [default:
+                                 (label)]
+  --up <str>                     The value that means desirable, as JSON or
+                                 plain text.  [default: (true)]
+  --down <str>                   The value that means undesirable.  [default:
+                                 (false)]
+  --rater <str>                  The column that says who gave the label.
+  --trusted <str>                The column with an expert's label, where
+                                 known.
+  --encoder <str>                Sentence encoder: a hub id, a folder or a
+                                 packaged name.  [default:
+                                 packaged:wordllama-256]
+  --min-precision <float range>  Flag only what is this likely to be wrong.
+                                 [default: 0.8; 0<=x<=1]
+  --plant <float range>          Share of labels flipped on purpose to measure
+                                 the audit itself.  [default: 0.05; 0<=x<=0.4]
+  --seed <int range>             Same seed, same answer.  [default: 0; x>=0]
+  -q, --quiet                    Print nothing but errors.
+  --json                         Print the result as JSON on standard output,
+                                 for scripts.
+  --help                         Show this message and exit.
+"""
+
+
+@pytest.fixture
+def ktodata(monkeypatch, capsys):
+    """Type a command; returns (exit code, standard output, standard error)."""
+
+    def type_in(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ktodata", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return type_in
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with feedback and a recipe that needs no model."""
+    place = tmp_path_factory.mktemp("cli")
+    rows = [
+        {"id": n, "text": f"question {n} of many", "answer": f"reply {n * n}", "thumb": "up" if n % 3 else "down"}
+        for n in range(60)
+    ]
+    rows.append({"id": 60, "text": "last", "answer": "[red]x[/red] \x1b[31m", "thumb": "meh"})
+    rows.append({**rows[5], "id": 61})
+    (place / "thumbs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "recipe.yaml").write_text(
+        "name: thumbs\n"
+        "ingest: {paths: [thumbs.jsonl], prompt: text, completion: answer, label: {column: thumb, up: true, down: false}}\n"
+        "steps: [validate, dedupe, {split: {test: 0.2}}, rebalance]\n"
+    )
+    return place
+
+
+def test_help_reads_like_a_manual(ktodata):
+    code, out, _ = ktodata("audit", "--help")
+    assert code == 0
+    assert [line.rstrip() for line in out.strip().splitlines()] == AUDIT_HELP.strip().splitlines()
+
+
+def test_every_command_has_an_example_that_names_it(ktodata):
+    _, out, _ = ktodata("--help")
+    commands = ("run", "audit", "explain", "export", "convert", "train", "evaluate", "report", "init")
+    for command in commands:
+        assert f"  {command} " in out
+        code, told, _ = ktodata(command, "--help")
+        assert code == 0 and f"Example:  ktodata {command} " in told
+
+
+def test_run_explain_export(ktodata, folder):
+    run = folder / "run"
+    code, out, _ = ktodata("run", folder / "recipe.yaml", "--out", run)
+    assert code == 0 and "report.html" in out
+    repeat = pl.read_parquet(run / "ledger.parquet").filter(pl.col("reason") == "repeat").row(0, named=True)
+    code, out, _ = ktodata("explain", run, repeat["row_id"])
+    assert code == 0 and "outcome: drop" in out and f"caused by row {repeat['caused_by']}" in out
+    code, out, _ = ktodata("explain", run, repeat["row_id"], "--json")
+    assert json.loads(out)["row"]["source_id"] == "61"
+    code, out, _ = ktodata("export", run, "--format", "llamafactory_sharegpt", "--out", folder / "kto.jsonl")
+    written = (folder / "kto.jsonl").read_text().splitlines()
+    assert code == 0 and f"{len(written)} records" in out
+    assert isinstance(json.loads(written[0])["kto_tag"], bool)
+
+
+def test_run_for_scripts_and_dry(ktodata, folder):
+    code, out, _ = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--json")
+    assert code == 0 and json.loads(out)["rows"]["quarantined"] == 1
+    code, out, err = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--quiet")
+    assert (code, out, err) == (0, "", "")
+    code, out, _ = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--dry-run", "--set", "split.test=0.3")
+    assert code == 0
+    assert dict(line.split() for line in out.splitlines()) == {
+        "ingest": "unchanged", "validate": "unchanged", "dedupe": "unchanged", "split": "runs", "rebalance": "runs", "export": "runs",
+    }  # fmt: skip
+
+
+def test_convert_round_trip(ktodata, folder):
+    (folder / "in.jsonl").write_text(
+        '{"prompt": "p", "completion": "c", "label": true}\n{"prompt": "p", "completion": 5, "label": true}\n'
+    )
+    code, out, _ = ktodata("convert", folder / "in.jsonl", folder / "swift.jsonl", "--to", "ms_swift")
+    assert code == 0 and "1 records written" in out and "1 records not read" in out
+    code, _, _ = ktodata("convert", folder / "swift.jsonl", folder / "back.jsonl", "--from", "ms_swift")
+    assert code == 0
+    assert json.loads((folder / "back.jsonl").read_text())["label"] is True
+
+
+def test_init_gives_a_recipe_that_runs(ktodata, folder):
+    code, out, _ = ktodata("init", folder / "mine")
+    assert code == 0 and "recipe.yaml" in out
+    code, out, _ = ktodata("run", folder / "mine" / "recipe.yaml", "--dry-run", "--set", "ingest.paths=[../in.jsonl]")
+    assert code == 0 and "label_noise" in out
+    code, _, err = ktodata("init", folder / "mine")
+    assert code == 1 and "is there already" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("run", "nothing.yaml"), 1, "RecipeError: there is no recipe nothing.yaml"),
+        (("explain", ".", "x"), 1, "RunError: . is not a run folder"),
+        (("run",), 2, "Missing argument 'RECIPE'"),
+        (("rum", "x"), 2, "No such command 'rum'"),
+        (("audit", "x", "--min-precision", "50"), 2, "less than or equal to 1"),
+        (("train", "nowhere", "--model", "m", "--set", "epocs=1"), 1, "Did you mean 'epochs'"),
+    ],
+)
+def test_exit_codes(ktodata, words, code, said):
+    ended, out, err = ktodata(*words)
+    assert ended == code and said in err and out == ""
+
+
+def test_explain_shows_control_signs_and_does_not_obey_them():
+    """An escape sequence in a prompt must not colour, clear or retitle the reader's terminal."""
+    row = {
+        "row_id": "r",
+        "source": "f",
+        "source_line": 1,
+        "prompt": "\x1b[2J[red]\x00",
+        "completion": "\u202eabc" * 1000,
+        "label": True,
+    }
+    row |= dict.fromkeys(("rater", "created_at", "model"))
+    told = cli._row_text({"row": row, "outcome": "keep", "measured": {}, "decisions": []})
+    assert "\x1b" not in told and "\x00" not in told and "\u202e" not in told
+    assert "\\x1b[2J[red]\\x00" in told and "(4,000 characters)" in told
