@@ -1,0 +1,66 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from ktodata.signals.trusted import check_flags, depths_of_errors, rows_to_review, trusted_rates
+
+
+def test_rates_by_class_and_source():
+    trusted = pl.DataFrame(
+        {
+            "label": [True] * 4 + [False] * 2,
+            "trusted_label": [True, True, True, False, True, False],
+            "source": ["a"] * 3 + ["b"] * 3,
+        }
+    )
+    told = {
+        (r["by"], r["value"], r["given"]): (r["rows"], r["wrong"]) for r in trusted_rates(trusted, ("source", "rater")).to_dicts()
+    }
+    assert told == {
+        ("label", None, False): (2, 1),
+        ("label", None, True): (4, 1),
+        ("source", "a", True): (3, 0),
+        ("source", "b", True): (1, 1),
+        ("source", "b", False): (2, 1),
+    }
+    of_desirable = trusted_rates(trusted, ()).row(1, named=True)
+    assert (of_desirable["error_low"], of_desirable["error_high"]) == pytest.approx((0.0063, 0.8059), abs=1e-3)
+
+
+def test_flags_checked_by_hand():
+    """Three flagged, two of them wrong; three wrong in all."""
+    trusted = pl.DataFrame(
+        {
+            "label": [True] * 5,
+            "trusted_label": [False, False, True, False, True],
+            "flagged": [True, True, True, False, False],
+            "label_quality": [0.1, 0.2, 0.3, 0.4, 0.9],
+        }
+    )
+    told = check_flags(trusted, given=True)
+    assert told["flag_precision"]["value"] == pytest.approx(2 / 3)
+    assert told["flag_recall"]["value"] == pytest.approx(2 / 3)
+    assert told["auroc"]["value"] == pytest.approx(5 / 6)
+    assert check_flags(trusted, given=False)["error_rate"]["value"] is None
+
+
+def test_depths():
+    quality = np.array([0.1, 0.2, 0.3, 0.4, 0.0])
+    in_class = np.array([True, True, True, True, False])
+    assert depths_of_errors(quality, in_class, np.array([True, False, True, False, True])).tolist() == [0.0, 0.5]
+
+
+def test_the_sample_is_stratified_and_says_what_it_stands_for():
+    rows = pl.DataFrame({"row_id": [str(n) for n in range(1000)], "label": [n >= 100 for n in range(1000)]})
+    sample = rows_to_review(rows, total=60, seed=0)
+    assert sample.group_by("label", "stands_for").len().sort("label").rows() == [(False, 100 / 30, 30), (True, 30.0, 30)]
+    assert not sample["label"][:30].all() and sample["label"][:30].any(), "in random order, so that the reviewer sees no pattern"
+    assert sample.equals(rows_to_review(rows, total=60, seed=0))
+    assert not sample.equals(rows_to_review(rows, total=60, seed=1))
+
+
+def test_a_small_class_is_taken_whole_and_the_other_fills_up():
+    rows = pl.DataFrame({"row_id": [str(n) for n in range(100)], "label": [n >= 5 for n in range(100)]})
+    assert rows_to_review(rows, total=60, seed=0)["label"].sum() == 55
+    assert rows_to_review(rows.head(20), total=60, seed=0).height == 20
+    assert rows_to_review(rows, total=0, seed=0).height == 0

@@ -1,0 +1,251 @@
+import gzip
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ktodata.errors import MissingColumnError, SettingError
+from ktodata.feedback import feedback_table
+from ktodata.stages.label_noise import ADDS, label_noise
+
+
+def two_topics(rows=400, *, wrong=0.1, distance=3.0, seed=0):
+    """Feedback on two topics, one desirable and one not, with a share of labels flipped: the table, and the flipped row_ids."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random(rows) < 0.6
+    flipped = rng.random(rows) < wrong
+    vectors = rng.standard_normal((rows, 8)).astype(np.float32)
+    vectors[:, 0] += np.where(truth, distance, -distance)
+    table = feedback_table(*[(f"prompt {n}", f"text {n}", bool(label)) for n, label in enumerate(truth ^ flipped)])
+    embedding = pl.Series(vectors, dtype=pl.Array(pl.Float32, 8))
+    table = table.with_columns(prompt_group="row_id", prompt_embedding=embedding, completion_embedding=embedding)
+    return table, set(table["row_id"].filter(pl.Series(flipped)))
+
+
+def codes(result):
+    return {finding["code"]: finding["status"] for finding in result.facts["findings"]}
+
+
+def flagged(result):
+    return set(result.columns.filter("flagged")["row_id"])
+
+
+def test_flipped_rows_are_flagged_and_sent_to_review():
+    table, wrong = two_topics(1200)
+    result = label_noise(table)
+    assert result.facts["identifiability"]["verdict"] == "identifiable"
+    assert len(flagged(result) & wrong) / len(flagged(result)) >= 0.8
+    assert len(flagged(result) & wrong) / len(wrong) >= 0.5
+    assert set(result.decisions["action"]) == {"review"}
+    assert set(result.decisions["row_id"]) == flagged(result)
+    evidence = json.loads(result.decisions["evidence"][0])
+    assert evidence["label_quality"] < 0.5
+    estimate = result.facts["label_noise_estimate"]["wrong"]
+    assert estimate == pytest.approx(len(wrong) / 1200, abs=0.03)
+
+
+def test_flipped_rows_have_the_lowest_label_quality():
+    table, wrong = two_topics()
+    doubtful = label_noise(table).columns.sort("label_quality").head(len(wrong))
+    assert len(wrong & set(doubtful["row_id"])) >= 0.9 * len(wrong)
+
+
+def test_where_text_says_nothing_nothing_is_flagged_and_it_says_so():
+    table, _ = two_topics(600, distance=0.1)
+    result = label_noise(table)
+    assert flagged(result) == set()
+    assert result.decisions.height == 0
+    assert result.facts["is_label_issue"] > 60, "the plain confident-learning set would have taken many"
+    assert result.facts["identifiability"]["verdict"] == "not"
+    assert "Systematic noise" in result.facts["identifiability"]["limits"]
+    assert codes(result)["KD040"] == "issue"
+    assert result.tables["trust_curve"]["expected_precision"].max() < 0.8
+
+
+def test_clean_and_separable_rows_are_left_alone():
+    table, _ = two_topics(600, wrong=0.0)
+    result = label_noise(table)
+    assert flagged(result) == set()
+    assert codes(result)["KD043"] == "passed"
+
+
+def test_columns_hold_one_line_a_row_in_range():
+    table, _ = two_topics()
+    columns = label_noise(table).columns
+    assert columns.columns == ["row_id", *ADDS]
+    assert columns["row_id"].to_list() == table["row_id"].to_list()
+    assert columns["p_desirable"].is_between(0, 1).all()
+    joined = table.join(columns, on="row_id")
+    own = pl.when("label").then("p_desirable").otherwise(1 - pl.col("p_desirable"))
+    assert joined.select((pl.col("label_quality") - own).abs().max()).item() < 1e-12
+
+
+def test_one_seed_gives_the_same_bytes():
+    table, _ = two_topics()
+    first, second, other = label_noise(table, seed=1), label_noise(table, seed=1), label_noise(table, seed=2)
+    assert first.columns.equals(second.columns) and first.decisions.equals(second.decisions)
+    assert json.dumps(first.facts) == json.dumps(second.facts)
+    assert not first.columns.equals(other.columns)
+
+
+def test_held_out_rows_are_predicted_not_learnt_from_nor_decided_on():
+    table, _ = two_topics(1200)
+    part = pl.when(pl.int_range(pl.len()) < 900).then(pl.lit("train")).otherwise(pl.lit("test"))
+    table = table.with_columns(part=part)
+    result = label_noise(table)
+    held_out = pl.col("part") == "test"
+    turned = table.with_columns(label=pl.when(held_out).then(~pl.col("label")).otherwise("label"))
+    again = label_noise(turned)
+    assert again.columns["p_desirable"].equals(result.columns["p_desirable"])
+    test_rows = set(table.filter(held_out)["row_id"])
+    assert not test_rows & set(result.decisions["row_id"])
+    assert result.columns.filter(pl.col("row_id").is_in(test_rows))["is_label_issue"].null_count() == 300
+    assert result.columns["p_desirable"].null_count() == 0
+
+
+def test_dropped_and_waiting_rows_teach_nothing_and_get_no_second_decision():
+    table, _ = two_topics(1200)
+    table = table.with_columns(state=pl.when(pl.int_range(pl.len()) % 4 == 0).then(pl.lit("drop")).otherwise(pl.lit("keep")))
+    result = label_noise(table)
+    assert result.facts["rows"]["learnt_from"] == 900
+    assert not set(table.filter(state="drop")["row_id"]) & set(result.decisions["row_id"])
+
+
+@pytest.mark.parametrize("keep", [1, 9])
+def test_too_few_of_a_label_is_said_not_raised(keep):
+    table, _ = two_topics()
+    few = pl.concat([table.filter("label"), table.filter(~pl.col("label")).head(keep - 1)])
+    result = label_noise(few)
+    assert result.columns["p_desirable"].null_count() == few.height
+    assert codes(result)["KD040"] == "not_applicable"
+    assert "at least 10 of each" in result.facts["not_learnt"]
+
+
+def test_a_label_of_one_prompt_is_said_not_raised():
+    table, _ = two_topics()
+    one_prompt = table.with_columns(prompt_group=pl.when("label").then("row_id").otherwise(pl.lit("same")))
+    assert "too few prompt groups" in label_noise(one_prompt).facts["not_learnt"]
+
+
+def test_no_rows():
+    table, _ = two_topics()
+    result = label_noise(table.clear())
+    assert result.columns.height == 0
+    assert codes(result)["KD042"] == "not_applicable"
+
+
+def test_trusted_rows_that_disagree_go_to_review_or_are_relabelled():
+    table, _ = two_topics(wrong=0.0)
+    table = table.with_columns(
+        trusted_label=pl.when(pl.col("row_id").is_in(["1", "2"])).then(pl.col("label") ^ (pl.col("row_id") == "2"))
+    )
+    assert label_noise(table).actions() == {"2": ("review", "trusted_disagrees")}
+    result = label_noise(table, use_trusted="relabel")
+    assert result.actions() == {"2": ("relabel", "trusted_disagrees")}
+    assert codes(result)["KD041"] == "issue"
+    assert result.tables["ask_for_review"].height == 0
+
+
+def test_systematic_noise_is_invisible_until_rows_are_trusted():
+    """Every row with one trait (a fifth of the truly desirable) is called undesirable: no flip shows it, sixty reviews do."""
+    table, _ = two_topics(1000, wrong=0.0)
+    vectors = table["completion_embedding"].to_numpy().copy()
+    rng = np.random.default_rng(1)
+    trait = table["label"].to_numpy() & (rng.random(1000) < 0.2)
+    vectors[trait, 1] += 12
+    table = table.with_columns(
+        truth="label",
+        label=pl.col("label") & ~pl.Series(trait),
+        completion_embedding=pl.Series(vectors, dtype=pl.Array(pl.Float32, 8)),
+        prompt_embedding=pl.Series(vectors, dtype=pl.Array(pl.Float32, 8)),
+    )
+    blind = label_noise(table)
+    assert not flagged(blind) & set(table["row_id"].filter(pl.Series(trait)))
+    asked = blind.tables["ask_for_review"]["row_id"]
+    seeing = label_noise(table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(asked.implode())).then("truth")))
+    told = seeing.facts["trusted"]["undesirable"]["error_rate"]
+    actual = trait.sum() / (~table["label"]).sum()
+    assert told["low"] <= actual <= told["high"]
+    assert told["low"] > 0.02, "the sample proves that there are errors"
+
+
+def test_trusted_rows_take_refuted_flags_back():
+    table, _ = two_topics(1200)
+    doubted = flagged(label_noise(table))
+    sample = sorted(doubted)[:40]
+    vouched = table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(sample)).then("label"))
+    result = label_noise(vouched)
+    assert result.facts["trusted"]["flags_refuted"]
+    assert codes(result)["KD042"] == "issue"
+    assert not flagged(result) & set(sample)
+    assert len(flagged(result)) < len(doubted)
+
+
+def test_votes_outvote_a_label():
+    table, _ = two_topics(wrong=0.0)
+    against = [{"rater": who, "label": not table["label"][0], "created_at": None} for who in ("ann", "ben")]
+    votes = [[*table["votes"][0], *against], *table["votes"][1:]]
+    table = table.with_columns(pl.Series("votes", votes, dtype=table.schema["votes"]))
+    assert label_noise(table).actions()["1"] == ("review", "outvoted")
+
+
+def test_near_contradictions_name_their_twin():
+    table, _ = two_topics(wrong=0.0)
+    first = table.row(0, named=True)
+    twin = {**first, "row_id": "twin", "completion": "text 0!", "label": not first["label"]}
+    table = pl.concat([table, pl.DataFrame([twin], schema=table.schema)])
+    result = label_noise(table)
+    near = result.decisions.filter(reason="near_contradiction")
+    assert dict(near.select("row_id", "caused_by").iter_rows()) == {"1": "twin", "twin": "1"}
+
+
+def test_action_drop_and_none():
+    table, _ = two_topics(1200)
+    dropped = label_noise(table, action="drop")
+    assert set(dropped.decisions["action"]) == {"drop"}
+    assert set(dropped.decisions["row_id"]) == flagged(dropped)
+    assert label_noise(table, action="none").decisions.height == 0
+
+
+def test_no_planting_no_flags():
+    table, _ = two_topics(600)
+    result = label_noise(table, plant=0)
+    assert flagged(result) == set()
+    assert codes(result)["KD040"] == "not_applicable"
+
+
+def test_texts_of_any_kind_and_zero_vectors_are_survived():
+    table, _ = two_topics(60)
+    odd = ["<script>", "\x00", "\u202e", "", "[bold]$x$"] * 12
+    zeros = pl.Series(np.zeros((60, 8), np.float32), dtype=pl.Array(pl.Float32, 8))
+    result = label_noise(table.with_columns(completion=pl.Series(odd), completion_embedding=zeros))
+    assert result.columns["p_desirable"].is_finite().all()
+
+
+def test_bad_settings_and_missing_columns_are_named():
+    table, _ = two_topics(30)
+    with pytest.raises(SettingError, match=r"0\.9"):
+        label_noise(table, plant=0.9)
+    with pytest.raises(MissingColumnError, match="prompt_group"):
+        label_noise(table.drop("prompt_group"))
+
+
+@pytest.mark.shared
+def test_nothing_is_flagged_where_the_truth_cannot_be_read_off_the_text(shared):
+    """HH-harmless with hashed words for vectors: real preference labels that such features hardly predict."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    with gzip.open(shared / "kto_hh_harmless.jsonl.gz", "rt") as lines:
+        rows = [json.loads(line) for line in lines][:1500]
+    table = feedback_table(*[(row["prompt"], row["completion"], row["label"]) for row in rows])
+    hashed = HashingVectorizer(n_features=64)
+    vectors = {side: hashed.transform(table[side].to_list()).toarray().astype(np.float32) for side in ("prompt", "completion")}
+    table = table.with_columns(
+        prompt_group=pl.col("row_id").first().over("prompt"),
+        **{f"{side}_embedding": pl.Series(found, dtype=pl.Array(pl.Float32, 64)) for side, found in vectors.items()},
+    )
+    result = label_noise(table)
+    assert result.facts["is_label_issue"] > 300
+    assert result.facts["flagged"] == 0
+    assert result.facts["identifiability"]["verdict"] == "not"
