@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ktodata.run_folder import Run
     from ktodata.runner import run
     from ktodata.sample import production_prompts_path, sample_path, truth_path
-    from ktodata.signals.confident_learning import find_label_issues
+    from ktodata.signals.confident_learning import find_label_issues, get_label_quality_scores
     from ktodata.signals.prompt_groups import find_leaks
     from ktodata.stage import StageResult
     from ktodata.stages.coverage import coverage
@@ -46,6 +46,7 @@ _HOMES = {
     "feedback_table": "feedback",
     "find_label_issues": "signals.confident_learning",
     "find_leaks": "signals.prompt_groups",
+    "get_label_quality_scores": "signals.confident_learning",
     "label_noise": "stages.label_noise",
     "production_prompts_path": "sample",
     "read": "formats",
@@ -74,6 +75,7 @@ __all__ = [
     "feedback_table",
     "find_label_issues",
     "find_leaks",
+    "get_label_quality_scores",
     "label_noise",
     "production_prompts_path",
     "read",

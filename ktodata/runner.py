@@ -429,7 +429,8 @@ def _code(*also: str) -> str:
     """The digest of the code that makes results: another version of a stage makes another result."""
     package = Path(__file__).parent
     apart = {"cli.py", "progress.py", "__init__.py", "sample", "report"} - set(also)
-    sources = sorted(path.relative_to(package) for path in package.rglob("*.py"))
+    endings = (".py", ".j2", ".css")
+    sources = sorted(path.relative_to(package) for path in package.rglob("*") if path.suffix in endings)
     return digest([(str(path), digest_file(package / path)) for path in sources if not apart & set(path.parts)])
 
 

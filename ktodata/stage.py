@@ -91,6 +91,12 @@ class StageResult:
         if unknown:
             raise DataError(f"unknown action {', '.join(sorted(unknown))}; an action is one of {', '.join(STRENGTH)}.")
 
+    def _repr_html_(self) -> str:
+        # the one import that runs upwards: a notebook asks a result to draw itself, and drawing is the report's work
+        from ktodata.report.notebook import stage_result_html
+
+        return stage_result_html(self)
+
     def actions(self) -> dict[str, tuple[str, str]]:
         """{row_id: (action, reason)} for rows that are not simply kept; the strongest action where there are several."""
         strongest = strongest_decisions(self.decisions)

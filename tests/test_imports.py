@@ -25,6 +25,8 @@ LAYERS = (
     ("audit", "progress"),
     ("cli",),
 )
+# a result in a notebook draws itself on demand; nothing else looks up
+UPWARDS = {("stage", "report.notebook")}
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
 
@@ -39,8 +41,15 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | ({f"ktodata.{alias.name}" for alias in node.names} if node.module == "ktodata" else set())
-    return {name.removeprefix("ktodata.") for name in found if name.startswith("ktodata.")}
+            found |= {_module(node.module, alias.name) for alias in node.names}
+    names = {name.removeprefix("ktodata.") for name in found if name.startswith("ktodata.")}
+    return {name for name in names if (home(path), name) not in UPWARDS}
+
+
+def _module(package: str, name: str) -> str:
+    """`from package import name` imports package.name where that is a module, else package."""
+    place = PACKAGE.parent / package.replace(".", "/") / name
+    return f"{package}.{name}" if place.with_suffix(".py").exists() or place.is_dir() else package
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

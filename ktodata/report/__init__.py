@@ -1,0 +1,30 @@
+"""Pages for people: the report of a run, its dataset card, the page of an audit, and summaries for notebooks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ktodata.stage import StageResult
+
+
+def build_report(run: Path) -> str:
+    """report.html of a run folder, finished or not. Raises RunError when `run` is no run folder."""
+    from ktodata.report.page import build_report as build
+
+    return build(run)
+
+
+def build_card(run: Path) -> str:
+    """README.md of a run folder: a dataset card with the Hub's YAML header. Raises RunError when `run` is no run folder."""
+    from ktodata.report.card import build_card as build
+
+    return build(run)
+
+
+def build_audit_page(source: "Path | StageResult", feedback: "pl.DataFrame | None" = None, *, name: str = "label audit") -> str:
+    """audit.html: label quality only, from a run folder, or from label_noise's result and the table it was given."""
+    from ktodata.report.audit_page import build_audit_page as build
+
+    return build(source, feedback, name=name)

@@ -1,0 +1,74 @@
+"""README.md of a run: a dataset card that says what was removed and why, how far the labels hold, and how to load and train."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ktodata.report import text
+from ktodata.report.files import pick
+from ktodata.report.flow import PARTS, Flow
+from ktodata.report.found import read_run
+from ktodata.report.removed import read_reasons
+from ktodata.report.verdict import trust
+
+# the Hub's size categories: the first whose upper end is not reached
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+)
+CLUSTERS = 15
+
+
+def build_card(run: Path) -> str:
+    """The card of a run, finished or not, as Markdown with the Hub's YAML header. Raises RunError when `run` is no run folder."""
+    found = read_run(run)
+    manifest = found.files.manifest
+    license_id = pick(found.files.facts("export"), "license") or pick(manifest, "recipe.export.license")
+    card = _environment().get_template("card.md.j2")
+    return card.render(
+        header=_header(found.name, license_id, found.flow),
+        license=license_id,
+        manifest=manifest,
+        run=found,
+        trust=trust(found.noise),
+        reasons=read_reasons(found.files, with_examples=False),
+        most_clusters=CLUSTERS,
+    )
+
+
+def _header(name: str, license_id: Any, flow: Flow | None) -> str:
+    """The YAML that the Hub reads; dumped, never pasted, so that no name can break out of it."""
+    parts = [part for part, rows in flow.parts if rows] if flow else []
+    fields: dict[str, Any] = {
+        "pretty_name": text.one_line(name, 100),
+        "license": text.one_line(license_id, 60) if license_id else "unknown",
+        "task_categories": ["text-generation", "reinforcement-learning"],
+        "tags": ["kto", "preference", "human-feedback", "trl", "ktodata"],
+        "size_categories": [_size(flow.kept if flow else 0)],
+    }
+    if parts:
+        files = [{"split": part, "path": f"shards/{part}-*.parquet"} for part in PARTS if part in parts]
+        fields["configs"] = [{"config_name": "default", "data_files": files}]
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+
+
+def _size(rows: int) -> str:
+    return next((category for below, category in SIZES if rows < below), "n>100M")
+
+
+@cache
+def _environment() -> Environment:
+    # no autoescape: this is Markdown, and every text of the data goes through the filter `markdown`
+    environment = Environment(
+        loader=PackageLoader("ktodata.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    shown = (text.markdown, text.count, text.percent, text.number, text.interval, text.plural)
+    environment.filters |= {function.__name__: function for function in shown} | {"pick": pick}
+    return environment

@@ -1,0 +1,110 @@
+"""A run folder, read as far as it is there. What is missing is empty, never an error: a report of half a run is a report."""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.errors import RunError
+from ktodata.stage import DECISION_SCHEMA
+
+QUARANTINE_SCHEMA = pl.Schema(
+    {"file": pl.String(), "line": pl.Int64(), "reason": pl.String(), "detail": pl.String(), "raw": pl.String()}
+)
+
+
+class RunFiles:
+    """Reads the files of one run, each once, when it is first asked for. Writes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "manifest.json").is_file():
+            raise RunError(f"{self.path} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out DIR` makes one.")
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Resolved recipe, versions, inputs, counts, and each stage in the order they ran."""
+        return _json(self.path / "manifest.json")
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """Held-out results; empty when the run does not evaluate."""
+        return _json(self.path / "evaluation.json")
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """What the trainer wrote down; empty when the run does not train."""
+        return _json(self.path / "model" / "training.json")
+
+    @cached_property
+    def telemetry(self) -> pl.DataFrame | None:
+        """What training saw of each row, step by step; None when the run does not train."""
+        return _parquet(self.path / "model" / "telemetry.parquet")
+
+    @cached_property
+    def ledger(self) -> pl.DataFrame:
+        """Every decision: row_id, stage, action, reason, evidence, caused_by."""
+        found = _parquet(self.path / "ledger.parquet")
+        return pl.DataFrame(schema={**DECISION_SCHEMA, "stage": pl.String()}) if found is None else found
+
+    @cached_property
+    def quarantine(self) -> pl.DataFrame:
+        """Every record that could not become a row."""
+        found = _parquet(self.path / "quarantine.parquet")
+        return pl.DataFrame(schema=QUARANTINE_SCHEMA) if found is None else found
+
+    def has(self, stage: str) -> bool:
+        """Whether that stage has left something."""
+        return (self.path / "stages" / stage).is_dir()
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """The stage's own facts; empty when it did not run."""
+        return _json(self.path / "stages" / stage / "facts.json")
+
+    def table(self, stage: str, name: str) -> pl.DataFrame | None:
+        """A small table that the stage left; None when there is none."""
+        return _parquet(self.path / "stages" / stage / f"{name}.parquet")
+
+    def columns(self, stage: str, *names: str) -> pl.DataFrame | None:
+        """row_id and those of the stage's columns that are there (all, when none is named); None when it did not run."""
+        file = self.path / "stages" / stage / "columns.parquet"
+        if not file.is_file():
+            return None
+        scan = pl.scan_parquet(file)
+        there = scan.collect_schema().names()
+        wanted = [name for name in ("row_id", *names) if name in there] if names else there
+        return scan.select(list(dict.fromkeys(wanted))).collect()
+
+    def rows(self, row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """{row_id: the feedback row} for a few rows; those unknown are left out."""
+        file = self.path / "stages" / "ingest" / "columns.parquet"
+        if not file.is_file():
+            return {}
+        wanted = pl.Series(sorted(set(row_ids)), dtype=pl.String)
+        found = pl.scan_parquet(file).filter(pl.col("row_id").is_in(wanted.implode())).collect()
+        return {row["row_id"]: row for row in found.iter_rows(named=True)}
+
+
+def pick(values: Mapping[str, Any], *keys: str, default: Any = None) -> Any:
+    """The first of these keys that is there and not null; 'a.b' looks into a nested object."""
+    for key in keys:
+        found: Any = values
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None:
+            return found
+    return default
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}
+
+
+def _parquet(file: Path) -> pl.DataFrame | None:
+    return pl.read_parquet(file) if file.is_file() else None

@@ -1,0 +1,103 @@
+"""report.html: one page that holds everything, opens from disk without a network, and runs no script."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ktodata.report import text
+from ktodata.report.files import pick
+from ktodata.report.found import read_run
+from ktodata.report.removed import read_pairs, read_reasons, read_unreadable
+from ktodata.report.verdict import verdict
+
+# anchor, title, the stage it needs
+SECTIONS = (
+    ("flow", "Where the rows went", "ingest"),
+    ("labels", "Can the labels be trusted", "label_noise"),
+    ("balance", "Balance and weights", "ingest"),
+    ("coverage", "What the prompts cover", "coverage"),
+    ("removed", "What was taken out, and why", "ingest"),
+    ("repeats", "Repeats", "dedupe"),
+    ("quarantine", "Records that could not be read", "ingest"),
+    ("training", "Training", "train"),
+    ("results", "Held-out results", "evaluate"),
+    ("measured", "How each number was measured", "ingest"),
+    ("manifest", "What was run", "ingest"),
+)
+STAGES = ("ingest", "validate", "dedupe", "split", "embed", "label_noise", "rebalance", "coverage", "export", "train", "evaluate")
+NUMBERS = 60  # of a stage's own numbers, shown folded away
+
+
+def build_report(run: Path) -> str:
+    """The page of a run, finished or not, as HTML. Raises RunError when `run` is no run folder."""
+    found = read_run(run)
+    files = found.files
+    facts = {stage: files.facts(stage) for stage in STAGES}
+    return render(
+        "report.html.j2",
+        title=f"{found.name} · ktodata",
+        name=found.name,
+        manifest=files.manifest,
+        sections=[(anchor, title, files.has(stage)) for anchor, title, stage in SECTIONS],
+        verdict=verdict(found),
+        flow=found.flow,
+        noise=found.noise,
+        balance=found.balance,
+        coverage=found.coverage,
+        training=found.training,
+        evaluation=found.evaluation,
+        reasons=read_reasons(files),
+        pairs=read_pairs(files),
+        unreadable=read_unreadable(files),
+        facts=facts,
+        numbers={stage: flat(of_stage) for stage, of_stage in facts.items()},
+        settings=flat(pick(files.manifest, "recipe", default={}), most=200),
+    )
+
+
+def render(template: str, **context: Any) -> str:
+    """A page from its template; every text that is not Markup is escaped, and cleaned of what no page can show."""
+    style = Markup(resources.files("ktodata.report").joinpath("templates/style.css").read_text(encoding="utf-8"))
+    return str(_environment().get_template(template).render(style=style, **context))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ktodata.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = (text.count, text.percent, text.number, text.interval, text.plural, text.bytes_size)
+    environment.filters |= {function.__name__: function for function in shown} | {"pick": pick}
+    return environment
+
+
+def flat(facts: Mapping[str, Any], *, most: int = NUMBERS) -> list[tuple[str, str]]:
+    """Nested facts as (dotted name, value) for a table; long lists and what is shown elsewhere are left out."""
+    return list(_leaves("", {name: value for name, value in facts.items() if name not in ("findings", "checksums")}))[:most]
+
+
+def _leaves(prefix: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [leaf for name, inner in value.items() for leaf in _leaves(f"{prefix}.{name}" if prefix else str(name), inner)]
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        return [leaf for number, inner in enumerate(value[:20]) for leaf in _leaves(f"{prefix}.{number}", inner)]
+    shown = ", ".join(_short(item) for item in value[:8]) if isinstance(value, list) else _short(value)
+    return [(prefix, shown)]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else text.one_line(value, 200)

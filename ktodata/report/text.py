@@ -1,0 +1,105 @@
+"""Untrusted text made safe to show, and numbers made easy to read."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ktodata.signals.intervals import Interval
+
+# What stands here is neither HTML nor Markdown: both escape on their own. It only removes what no page can show:
+# lone surrogates (cannot be written as UTF-8), control characters, and marks that turn the reading direction of what follows.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&:@=])")
+
+
+def clean(value: str) -> str:
+    """The same text with every character visible: controls as their picture, direction marks and surrogates by number."""
+    value = _SURROGATE.sub("\ufffd", value.replace("\r\n", "\n").replace("\r", "\n"))
+    value = _CONTROL.sub(lambda found: "␡" if found[0] == "\x7f" else chr(0x2400 + ord(found[0])), value)
+    return _DIRECTION.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", value)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The beginning of a text, and how long the whole is (characters)."""
+
+    text: str
+    length: int
+
+    @property
+    def cut(self) -> bool:
+        """Whether something is left out."""
+        return len(self.text) < self.length
+
+
+def excerpt(value: object, limit: int = 320) -> Excerpt:
+    """The first `limit` characters of a text; cut before it is cleaned, so that 20 MB cost nothing."""
+    text = "" if value is None else str(value)
+    return Excerpt(text[:limit], len(text))
+
+
+def one_line(value: object, limit: int = 60) -> str:
+    """A text as a short label: one line, cleaned, with an ellipsis where it was cut."""
+    text = " ".join(clean(str(value)[: 4 * limit]).split())
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def markdown(value: object, limit: int = 120) -> str:
+    """A text as one line of Markdown that means nothing but itself, also inside a table."""
+    return _MARKDOWN.sub(r"\\\1", one_line(value, limit))
+
+
+def count(value: Any) -> str:
+    """12408 -> '12,408'; what is not a number -> 'unknown'."""
+    return f"{value:,.0f}" if _is_number(value) else "unknown"
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """0.0831 -> '8.3 %' with a thin space; what is not a number -> 'unknown'."""
+    return f"{100 * value:.{digits}f}\u2009%" if _is_number(value) else "unknown"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with so many digits after the point; what is not a number -> 'unknown'."""
+    return f"{value:,.{digits}f}" if _is_number(value) else "unknown"
+
+
+def interval(low_high: Any, *, as_percent: bool = False, digits: int | None = None) -> str:
+    """[0.04, 0.12], an Interval, or a dict with low and high -> '4.0 to 12.0 %'; empty where there is no interval."""
+    if isinstance(low_high, Mapping):
+        low_high = [low_high.get("low"), low_high.get("high")]
+    elif isinstance(low_high, Interval):
+        low_high = [low_high.low, low_high.high]
+    if not isinstance(low_high, list | tuple) or len(low_high) != 2 or not all(map(_is_number, low_high)):
+        return ""
+    low, high = low_high
+    if as_percent:
+        places = 1 if digits is None else digits
+        return f"{100 * low:.{places}f} to {100 * high:.{places}f}\u2009%"
+    places = 3 if digits is None else digits
+    return f"{low:.{places}f} to {high:.{places}f}"
+
+
+def plural(value: Any, one: str, many: str | None = None) -> str:
+    """1 -> '1 row'; 12408 -> '12,408 rows'."""
+    return f"{count(value)} {one if value == 1 else many or one + 's'}"
+
+
+def bytes_size(value: Any) -> str:
+    """1234567 -> '1.2 MB'."""
+    if not _is_number(value):
+        return "unknown"
+    size = float(value)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)

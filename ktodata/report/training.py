@@ -1,0 +1,67 @@
+"""What training did, step by step, and what the trained model does on rows that it never saw."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from ktodata.report import figures
+from ktodata.report.files import RunFiles
+from ktodata.signals.intervals import auroc
+
+CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Training:
+    """The curves, and what training.json says."""
+
+    picture: Markup | None
+    facts: Mapping[str, Any]
+
+
+def read_training(run: RunFiles) -> Training | None:
+    """The curves, from the telemetry of single rows; None when the run does not train."""
+    if not run.training and not run.has("train"):
+        return None
+    return Training(_picture(run.telemetry), run.training or run.facts("train"))
+
+
+def _picture(telemetry: pl.DataFrame | None) -> Markup | None:
+    if (
+        telemetry is None
+        or telemetry.is_empty()
+        or not {"part", "step", "loss", "z0", "label", "log_ratio"} <= set(telemetry.columns)
+    ):
+        return None
+    train = (
+        telemetry.filter(pl.col("part") == "train").group_by("step").agg(pl.col("loss").mean(), pl.col("z0").first()).sort("step")
+    )
+    thin = train.gather_every(max(1, train.height // CURVE_POINTS))
+    shown = [
+        figures.Curve(title, thin["step"].to_list(), thin[name].to_list())
+        for title, name in (("training loss (0.5 × weight at the start)", "loss"), ("z0, reference point (nats)", "z0"))
+        if thin.height > 1
+    ]
+    return (
+        figures.curves("training", "Training", [*shown, *_held_out(telemetry.filter(pl.col("part") == "validation"))])
+        if shown
+        else None
+    )
+
+
+def _held_out(validation: pl.DataFrame) -> list[figures.Curve]:
+    """Reward AUC on the validation rows at each evaluation; at step 0 policy and reference are one, so it is 0.5."""
+    points = []
+    for (step,), rows in validation.sort("step").group_by("step", maintain_order=True):
+        sides = [rows.filter(pl.col("label") == value)["log_ratio"].to_numpy() for value in (False, True)]
+        found = auroc(*sides)
+        if found.value is not None:
+            points.append((float(str(step)), found))
+    if not points:
+        return []
+    steps = [step for step, _ in points]
+    values, low, high = ([getattr(found, name) for _, found in points] for name in ("value", "low", "high"))
+    return [figures.Curve("validation reward AUC", steps, values, low, high, reference=0.5)]

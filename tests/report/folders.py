@@ -1,0 +1,233 @@
+"""A small run folder written by hand, so that a test knows every number on the page."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ktodata.feedback import feedback_table
+from ktodata.ledger import Decided, account, outcomes, write_up
+from ktodata.stage import decide
+
+HOSTILE = (
+    "<script>window.pwned=1;document.title='pwned'</script>",
+    "</script></style></title><img src=x onerror=\"document.title='pwned'\">",
+    "<a href=\"javascript:document.title='pwned'\">javascript:alert(1)</a>",
+    "abc \u202edcba right to left \u2066isolate",
+    "x" * 100_000,
+    "nul \x00 and bell \x07 and escape \x1b[31m",
+    "{{ 7 * 7 }} {% for a in b %} {# no #}",
+    "$\\frac{1}{2}$ and $unclosed",
+    "--> ]]> &lt; &amp; ' \" ` | * _ [link](http://x)\n---\nlicense: evil\n---",
+)
+
+
+def rows(count=60):
+    """Prompts on three subjects, every fourth undesirable; the hostile texts come first, as prompts and as completions."""
+    subjects = ("sums", "dates", "lists")
+    made = [
+        {"prompt": f"{subjects[n % 3]} question {n}", "completion": f"answer {n}", "label": n % 4 != 0, "rater": f"rater {n % 3}"}
+        for n in range(count)
+    ]
+    for number, text in enumerate(HOSTILE):
+        made[number] |= {"prompt": text, "completion": f"{text} (again)", "rater": text[:200], "source": text[:200]}
+    return feedback_table(*made)
+
+
+def write_run(
+    folder: Path, *, stages=("dedupe", "split", "label_noise", "rebalance", "coverage", "export", "train", "evaluate")
+) -> Path:
+    """A run of 62 rows in: 2 quarantined; of 60 rows 5 dropped as repeats, 9 held for review, 46 kept (36 + 4 + 6)."""
+    feedback = rows()
+    folder.mkdir(parents=True, exist_ok=True)
+    _stage(folder, "ingest", feedback, {"rows": 60})
+    _quarantine().write_parquet(folder / "quarantine.parquet")
+    ids = feedback["row_id"]
+    repeats, doubted = ids[20:25], ids[:9]
+    found = feedback.select("row_id").with_columns(of=pl.lit(ids[30]), similarity=pl.lit(0.91), label_quality=pl.lit(0.07))
+    decided = []
+    if "dedupe" in stages:
+        is_repeat = pl.col("row_id").is_in(repeats.implode())
+        decisions = decide(found, is_repeat, action="drop", reason="near_repeat", evidence=["similarity"], caused_by="of")
+        decided.append(Decided("dedupe", "all", decisions))
+        columns = found.select(
+            "row_id",
+            duplicate_of=pl.when(is_repeat).then("of"),
+            duplicate_similarity=pl.when(is_repeat).then("similarity"),
+            contradicted=pl.col("row_id") == ids[40],
+        )
+        _stage(folder, "dedupe", columns, {"near_repeats": 5})
+    if "label_noise" in stages:
+        is_doubted = pl.col("row_id").is_in(doubted.implode())
+        decisions = decide(found, is_doubted, action="review", reason="doubted_label", evidence=["label_quality"])
+        decided.append(Decided("label_noise", "train", decisions))
+        curve = {"given": [True] * 3, "rows_acted_on": [1, 5, 20], "expected_precision": [1.0, 0.9, 0.4]}
+        ends = {"expected_precision_low": [0.9, 0.8, 0.3], "expected_precision_high": [1.0, 1.0, 0.5]}
+        _stage(folder, "label_noise", _noise(feedback, doubted), NOISE_FACTS, trust_curve=pl.DataFrame(curve | ends))
+    part = pl.DataFrame({"row_id": ids, "part": ["train"] * 50 + ["validation"] * 4 + ["test"] * 6})
+    states = outcomes(ids, decided, part=part if "split" in stages else None, split_follows=False)
+    kept = states.filter(pl.col("state").is_in(["keep", "relabel"])).select("row_id").join(part, on="row_id")
+    if "split" in stages:
+        _stage(folder, "split", part, {})
+    if "rebalance" in stages:
+        _stage(folder, "rebalance", found.select("row_id", weight=pl.lit(1.0)), REBALANCE_FACTS)
+    if "coverage" in stages:
+        _coverage(folder, feedback)
+    complete = "export" in stages
+    if complete:
+        counts = dict(kept.group_by("part").len().iter_rows())
+        _stage(folder, "export", kept, {"rows": counts, "desirable": counts, "license": "cc-by-4.0"})
+    if "train" in stages:
+        _train(folder, feedback)
+    if "evaluate" in stages:
+        (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
+        _stage(folder, "evaluate", pl.DataFrame({"row_id": ids}), EVALUATION)
+    write_up(decided, states if complete else states.clear(), kept).write_parquet(folder / "ledger.parquet")
+    manifest = {
+        "name": "small <b>run</b> \ud800",  # a lone surrogate can stand in JSON, and nowhere else
+        "status": "done",
+        "seed": 7,
+        "recipe": {"name": "small", "export": {"license": "cc-by-4.0"}},
+        "versions": {"ktodata": "0.1.0", "polars": "1"},
+        "inputs": [{"name": "feedback.jsonl", "bytes": 12_345, "sha256": "0123456789abcdef"}],
+        "encoder": "packaged:wordllama-256",
+        "device": {"embed": "cpu"},
+        "rows": account(states, kept, quarantined_records=2) if complete else {},
+        "stages": [{"name": name, "seconds": 0.5, "cached": False} for name in ("ingest", *stages)],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+NOISE_FACTS = {
+    "planted": {
+        "auroc_averaged_over_given_classes": {"value": 0.93, "low": 0.91, "high": 0.95},
+        "per_given_class": {
+            "desirable": {
+                "rows": 45,
+                "flagged": 6,
+                "basis": "planted flips",
+                "expected_precision": {"value": 0.85, "low": 0.8, "high": 0.9},
+                "auroc_of_planted_flips": {"value": 0.94, "low": 0.92, "high": 0.96},
+                "planted_flips_at_this_depth": {"flips": 12, "recall": {"value": 0.75, "low": 0.43, "high": 0.95}},
+            },
+        },
+    },
+    "label_noise_estimate": {"wrong": 0.12},
+    "identifiability": {"verdict": "identifiable", "limits": "Systematic noise looks like signal."},
+    "doubts": {"doubtful_label": 9, "outvoted": 0},
+    "trusted": {"rows": 0, "wrong": 0},
+    "ask_for_review": {"rows": 60, "why": "A person's verdict on these 60 rows would tell."},
+}
+REBALANCE_FACTS = {
+    "n_D": 27,
+    "n_U": 9,
+    "lambda_D": 1.0,
+    "lambda_U": 3.0,
+    "weighted_ratio": 1.0,
+    "trainer_settings": {
+        "trl": {"desirable_weight": 1.0, "undesirable_weight": 3.0},
+        "axolotl": {"kto_desirable_weight": 1.0, "kto_undesirable_weight": 3.0},
+    },
+}
+EVALUATION = {
+    "part": "test",
+    "prompt_groups": 6,
+    "against_label": {
+        "rows": 6,
+        "measures": {
+            "auc": {"value": 0.8, "low": 0.7, "high": 0.9},
+            "base_auc": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "auc_gain": {"value": 0.3, "low": 0.1, "high": 0.5},
+        },
+    },
+    "against_truth": {"rows": 0, "not_applicable": "no rows: truth gives 0 desirable, 0 undesirable"},
+    "generation": {"examples": [{"prompt": HOSTILE[0], "base": "4", "trained": HOSTILE[1]}]},
+}
+
+
+def _stage(folder, name, columns, facts, **tables):
+    place = folder / "stages" / name
+    place.mkdir(parents=True, exist_ok=True)
+    columns.write_parquet(place / "columns.parquet")
+    (place / "facts.json").write_text(json.dumps(facts))
+    for table, frame in tables.items():
+        frame.write_parquet(place / f"{table}.parquet")
+
+
+def _quarantine():
+    raw = ['{"label": "meh", "prompt": "<script>document.title=\'pwned\'</script>"}', "\x00{{ broken }}"]
+    return pl.DataFrame(
+        {
+            "file": ["thumbs.jsonl", "thumbs.jsonl"],
+            "line": [3, 17],
+            "reason": ["unmapped_label", "not_json"],
+            "detail": ["'meh' is neither", "Expecting value"],
+            "raw": raw,
+        }
+    )
+
+
+def _noise(feedback, doubted):
+    quality = np.where(feedback["row_id"].is_in(doubted.implode()).to_numpy(), 0.07, 0.9)
+    return feedback.select(
+        "row_id",
+        p_desirable=pl.when("label").then(pl.Series(quality)).otherwise(1 - pl.Series(quality)),
+        label_quality=pl.Series(quality),
+        is_label_issue=pl.Series(quality < 0.5),
+        doubts=pl.when(pl.Series(quality < 0.5)).then(pl.lit(["doubtful_label"])),
+    )
+
+
+def _coverage(folder, feedback):
+    rng = np.random.default_rng(0)
+    cluster = np.arange(feedback.height) % 3
+    place = np.array([[0, 0], [4, 1], [2, 5]])[cluster] + rng.normal(size=(feedback.height, 2)) / 3
+    columns = feedback.select(
+        "row_id", cluster=pl.Series(cluster, dtype=pl.Int32), map_x=pl.Series(place[:, 0]), map_y=pl.Series(place[:, 1])
+    )
+    clusters = pl.DataFrame(
+        {
+            "cluster": pl.Series([0, 1, 2], dtype=pl.Int32),
+            "name": ["sums $\\frac{1}{2}$", "dates <script>document.title='pwned'</script>", "lists | pipes"],
+            "exemplars": [["sums question 12"], [HOSTILE[0]], ["lists question 14"]],
+            "rows": [20, 20, 20],
+            "prompts": [20, 20, 20],
+            "desirable": [15, 15, 15],
+            "differs": [False, True, False],
+        }
+    )
+    holes = pl.DataFrame(
+        {
+            "name": ["poems {{ 7 * 7 }}"],
+            "reference_prompts": [11],
+            "rows_needed": [22],
+            "examples": [["write a poem"]],
+            "nearest": ["lists question 14"],
+        }
+    )
+    facts = {"effective_clusters": {"value": 2.9, "low": 2.5, "high": 3.0}, "reference": {"prompts": 40}}
+    _stage(folder, "coverage", columns, facts, clusters=clusters, holes=holes)
+
+
+def _train(folder, feedback):
+    lines = []
+    for step in range(6):
+        for number in range(12):
+            label = number % 4 != 0
+            lines.append(
+                {
+                    "row_id": feedback["row_id"][number],
+                    "part": "validation" if step in (0, 5) else "train",
+                    "step": step,
+                    "label": label,
+                    "loss": 0.5 - 0.02 * step,
+                    "z0": 0.1 * step,
+                    "log_ratio": step * (1.0 if label else -1.0) * (number % 5 - 1),
+                }
+            )
+    (folder / "model").mkdir(exist_ok=True)
+    pl.DataFrame(lines).write_parquet(folder / "model" / "telemetry.parquet")
+    (folder / "model" / "training.json").write_text(json.dumps({"steps": 6}))
+    _stage(folder, "train", feedback.select("row_id"), {"device": "cpu", "steps": 6})

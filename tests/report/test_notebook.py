@@ -1,0 +1,44 @@
+"""Summaries for notebooks: escaped, and with the numbers that matter."""
+
+import folders
+import polars as pl
+
+from ktodata.feedback import feedback_table
+from ktodata.findings import issue
+from ktodata.report import build_audit_page
+from ktodata.report.notebook import run_html, stage_result_html
+from ktodata.stage import StageResult, decide
+
+
+def test_a_result_shows_what_it_adds_decides_and_found():
+    feedback = feedback_table(("2+2?", "4", True), ("2+2?", "4", True))
+    decisions = decide(feedback, pl.col("row_id") == "2", action="drop", reason="<b>repeat</b>")
+    facts = {"repeats": 1, "findings": [issue("KD010", "1 row <i>repeats</i>").as_dict()]}
+    html = stage_result_html(StageResult(feedback.select("row_id", duplicate_of=pl.lit("1")), decisions, facts))
+    assert "<strong>2</strong> rows; adds <bdi>duplicate_of</bdi>" in html
+    assert "&lt;b&gt;repeat&lt;/b&gt;" in html and "<b>" not in html
+    assert "<code>KD010</code> <bdi>1 row &lt;i&gt;repeats&lt;/i&gt;</bdi>" in html
+
+
+def test_a_result_without_decisions_says_so():
+    html = stage_result_html(StageResult(feedback_table(("p", "c", True)).select("row_id")))
+    assert "It drops, changes and holds back no row." in html
+
+
+def test_a_run_shows_its_five_lines_and_the_way_of_its_rows(tmp_path):
+    html = run_html(folders.write_run(tmp_path / "small"))
+    assert html.count("<li>") == 5
+    assert "small &lt;b&gt;run&lt;/b&gt; \ufffd" in html
+
+
+def test_an_audit_of_a_table_in_memory_equals_that_of_a_run(tmp_path):
+    run = folders.write_run(tmp_path / "small", stages=("label_noise",))
+    feedback = folders.rows()
+    doubted = feedback["row_id"][:9]
+    result = StageResult(
+        folders._noise(feedback, doubted),
+        facts=folders.NOISE_FACTS,
+        tables={"trust_curve": pl.read_parquet(run / "stages/label_noise/trust_curve.parquet")},
+    )
+    name = "small <b>run</b> \ud800"
+    assert build_audit_page(result, feedback, name=name) == build_audit_page(run)

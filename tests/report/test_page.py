@@ -1,0 +1,204 @@
+"""The page: everything is there, untrusted text stays text, and what is missing is said."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import folders
+import pytest
+
+from ktodata.errors import RunError
+from ktodata.report import build_report
+from ktodata.report.page import SECTIONS
+from ktodata.report.verdict import verdict_lines
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, ids, headings, and the text of the page."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr")
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.open, self.text, self.headings = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(int(tag[1]))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def said(self):
+        return " ".join("".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return folders.write_run(tmp_path_factory.mktemp("run") / "small")
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return build_report(run)
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_every_section_is_there_under_a_heading(page):
+    ids = [attributes.get("id") for _, attributes in page.tags]
+    assert [anchor for anchor, _, _ in SECTIONS if anchor not in ids] == []
+    assert [tag for tag, _ in page.tags].count("section") == len(SECTIONS)
+
+
+def test_the_numbers_are_those_of_the_run(page):
+    """62 rows = 2 quarantined + 5 dropped + 9 held + 46 kept; 9 of 60 doubted: exact 95 % interval 7.1 to 26.6 %."""
+    assert "Of 62 rows, 2 were quarantined, 5 dropped and 9 held for review; 46 are kept" in page.said
+    assert "Confident learning doubts 9 of 60 labels (15.0 %) and estimates that 12.0 % are wrong." in page.said
+    assert "7.1 to 26.6 %" in page.said
+    assert "36 train, 4 validation, 6 test" in page.said
+    assert "0.800" in page.said and "0.700 to 0.900" in page.said
+
+
+@pytest.mark.parametrize("number", range(len(folders.HOSTILE)))
+def test_hostile_text_is_shown_as_text(number, page):
+    """Each hostile text is a doubted row, so the page shows it: visible characters unchanged, nothing of it became a tag."""
+    text = folders.HOSTILE[number]
+    visible = {3: "abc ⟨U+202E⟩dcba", 4: "x" * 320, 5: "nul ␀ and bell ␇ and escape ␛[31m"}.get(number, text)
+    assert " ".join(visible.split()) in page.said
+
+
+def test_no_text_of_the_data_became_markup(page, html):
+    allowed = {"name", "content", "charset", "http-equiv", "lang", "class", "id", "href", "style", "scope", "colspan", "open"}
+    names = {name for tag, attributes in page.tags for name in attributes if not _drawn(tag)}
+    assert names <= allowed | {"aria-label", "aria-labelledby"}
+    assert not {"script", "img", "iframe", "object", "embed", "form", "link"} & {tag for tag, _ in page.tags}
+    assert all(a.get("href", "#").startswith("#") for _, a in page.tags)
+    assert "49" not in re.findall(r"poems [^<]*", html)[0]
+
+
+def _drawn(tag):
+    return tag in ("svg", "g", "path", "use", "text", "defs", "clippath", "rect", "title", "desc")
+
+
+def test_nothing_is_loaded_and_no_script_may_run(html):
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1]
+    assert policy.startswith("default-src 'none'") and "script-src" not in policy
+    assert not re.search(r"(?:src|href)=\"?https?:|url\(['\"]?https?:|@import", html)
+
+
+def test_controls_surrogates_and_direction_marks_are_made_visible(html):
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", html)
+    html.encode("utf-8")
+
+
+def test_a_long_text_is_cut_and_its_length_said(page, html):
+    assert "100,000 characters in all" in page.said
+    assert "x" * 1000 not in html
+
+
+def test_headings_go_down_one_level_at_a_time(page):
+    assert page.headings[0] == 1 and page.headings.count(1) == 1
+    assert all(below <= above + 1 for above, below in zip(page.headings, page.headings[1:], strict=False))
+
+
+def test_tables_and_pictures_speak(page):
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("caption") == tags.count("table")
+    assert all("scope" in attributes for tag, attributes in page.tags if tag == "th")
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(pictures) == 8
+    assert all(p["role"] == "img" and set(p["aria-labelledby"].split()) <= ids for p in pictures)
+
+
+def test_no_id_is_given_twice_and_every_link_arrives(page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {a["href"][1:] for _, a in page.tags if "href" in a} <= set(ids)
+
+
+def test_cluster_names_are_not_read_as_mathematics(html):
+    assert "sums $\\frac{1}{2}$" in html
+
+
+def test_the_same_run_gives_the_same_bytes(run, html):
+    assert build_report(run) == html
+
+
+def test_a_run_of_ingest_only_says_what_is_missing(tmp_path):
+    page = Page(build_report(folders.write_run(tmp_path / "short", stages=())))
+    assert page.said.count("Not part of this run") == 5  # label_noise, coverage, dedupe, train, evaluate
+    assert "Not looked at. Label noise is not part of this run." in page.said
+
+
+def test_a_run_that_has_only_begun_makes_a_page(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps({"name": "begun", "status": "running", "stages": []}))
+    assert "Nothing yet. No row was read." in Page(build_report(tmp_path)).said
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="is not a run folder"):
+        build_report(tmp_path)
+
+
+def test_five_lines_for_a_terminal(run):
+    lines = verdict_lines(run)
+    assert len(lines) == 5
+    assert lines[3].startswith(
+        "Did it help? Training did. On 6 held-out rows, measured against labels as given, the trained model"
+    )
+    assert "80\u2009% (70 to 90\u2009%) of the time, the base model 50\u2009% (40 to 60\u2009%)" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("gain", "short"),
+    [((0.3, 0.1, 0.5), "Training did."), ((0.1, -0.1, 0.3), "No clear difference."), ((-0.3, -0.5, -0.1), "It got worse.")],
+)
+def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain, short):
+    folder = folders.write_run(tmp_path / "small")
+    told = json.loads((folder / "evaluation.json").read_text())
+    told["against_label"]["measures"]["auc_gain"] = dict(zip(("value", "low", "high"), gain, strict=True))
+    (folder / "evaluation.json").write_text(json.dumps(told))
+    assert verdict_lines(folder)[3].startswith(f"Did it help? {short}")
+
+
+@pytest.mark.parametrize(
+    ("changed", "short"),
+    [
+        ({}, "With care."),  # 12 % estimated wrong, and the noise can be identified
+        ({"label_noise_estimate": {"wrong": 0.02}}, "Mostly."),
+        ({"label_noise_estimate": {"wrong": 0.3}}, "Not as they are."),
+        ({"identifiability": {"verdict": "weakly"}}, "Perhaps."),
+        ({"identifiability": {"verdict": "not"}}, "The text does not tell."),
+        ({"identifiability": {}, "not_learnt": "3 desirable rows."}, "Too few rows to tell."),
+        ({"identifiability": {"verdict": "not"}, "trusted": {"rows": 100, "wrong": 30}}, "Not as they are."),
+    ],
+)
+def test_trust_is_no_greater_than_what_was_measured(tmp_path, changed, short):
+    folder = folders.write_run(tmp_path / "small")
+    (folder / "stages/label_noise/facts.json").write_text(json.dumps(folders.NOISE_FACTS | changed))
+    assert verdict_lines(folder)[0].startswith(f"Can these labels be trusted? {short}")
+
+
+def test_a_stage_that_says_less_than_expected_breaks_nothing(tmp_path):
+    """Facts may be empty, or hold other names than this version knows."""
+    folder = folders.write_run(tmp_path / "small")
+    for facts in (folder / "stages").glob("*/facts.json"):
+        facts.write_text('{"something": {"else": [1, 2, {"deep": null}]}}')
+    (folder / "evaluation.json").write_text('{"something": "else"}')
+    assert "Every number that rebalance reported" in Page(build_report(folder)).said

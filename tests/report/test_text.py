@@ -1,0 +1,57 @@
+"""Text that any page can show, and numbers that read easily."""
+
+import pytest
+
+from ktodata.report.text import bytes_size, clean, count, excerpt, interval, markdown, number, one_line, percent, plural
+from ktodata.signals.intervals import Interval
+
+
+def test_clean_makes_everything_visible():
+    assert clean("a\x00b\x1b\x7f") == "a␀b␛␡"
+    assert clean("\ud800x") == "\ufffdx"
+    assert clean("\u202eevil\u2069") == "⟨U+202E⟩evil⟨U+2069⟩"
+    assert clean("line\r\nline\rline\ttab") == "line\nline\nline\ttab"
+
+
+def test_clean_leaves_natural_text_alone():
+    text = "naïve 你好 שלום مرحبا 👩‍👩‍👧 \u200f ½"
+    assert clean(text) == text
+
+
+def test_excerpt_knows_the_true_length():
+    cut = excerpt("x" * 100_000, 10)
+    assert (cut.text, cut.length, cut.cut) == ("x" * 10, 100_000, True)
+    assert not excerpt("short").cut
+    assert excerpt(None).text == ""
+
+
+def test_markdown_means_only_itself():
+    assert markdown("a|b *c* `d` <e> $f$\n# g") == r"a\|b \*c\* \`d\` \<e\> \$f\$ \# g"
+
+
+def test_one_line_ends_with_an_ellipsis():
+    assert one_line("a\nb") == "a b"
+    assert one_line("x" * 99, 5) == "xxxx…"
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (count(12408), "12,408"),
+        (count(None), "unknown"),
+        (count(True), "unknown"),
+        (percent(0.0831), "8.3\u2009%"),
+        (percent(float("nan")), "unknown"),
+        (number(1.23456), "1.235"),
+        (interval([0.04, 0.12], as_percent=True), "4.0 to 12.0\u2009%"),
+        (interval({"value": 1, "low": 0.5, "high": None}), ""),
+        (interval({"low": 0.5, "high": 0.75}), "0.500 to 0.750"),
+        (interval(Interval(0.6, 0.5, 0.75)), "0.500 to 0.750"),
+        (plural(1, "row"), "1 row"),
+        (plural(2, "row"), "2 rows"),
+        (bytes_size(12_345), "12.3 kB"),
+        (bytes_size(999), "999 bytes"),
+    ],
+)
+def test_numbers(shown, expected):
+    assert shown == expected

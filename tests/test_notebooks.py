@@ -1,0 +1,50 @@
+"""Notebooks run from top to bottom, say up front what they are for, use public names only, and are kept without outputs."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import ktodata as kd
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_of(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks():
+    assert "audit_label_noise" in {path.stem for path in NOTEBOOKS}
+
+
+def test_it_opens_with_what_you_learn_how_long_it_takes_and_what_it_needs(notebook):
+    opening = notebook.cells[0].source
+    assert notebook.cells[0].cell_type == "markdown"
+    for promise in ("**What you learn:**", "**Takes:**", "**Needs:**"):
+        assert promise in opening
+
+
+def test_it_uses_public_names_only(notebook):
+    source = "\n".join(cell.source for cell in code_of(notebook))
+    assert not re.search(r"from ktodata|import ktodata\.", source)
+    assert set(re.findall(r"\bkd\.(\w+)", source)) <= set(kd.__all__)
+
+
+def test_it_is_kept_without_outputs(notebook):
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code_of(notebook))
+
+
+@pytest.mark.slow
+def test_it_runs_from_top_to_bottom(notebook, tmp_path):
+    """In an empty folder: it reads nothing that is not in the package, and every code cell is executed without an error."""
+    NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert all(cell.execution_count for cell in code_of(notebook))
+    assert list(tmp_path.iterdir()) == []
