@@ -175,6 +175,7 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or any(sign in name for sign in "/\\\0"):
         raise SettingError(f"name is the name of the run's folder, without slashes; got {name!r}.")
     steps = tuple(_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))
+    _share_encoder(steps)
     recipe = Recipe(
         name=name,
         seed=seed,
@@ -198,6 +199,13 @@ def _step(item: Any, number: int, seed: int) -> Step:
     if name not in STEPS:
         raise RecipeError(_unknown(f"step {number}: there is no stage", str(name), STEPS))
     return _make_step(name, settings, f"step {number} ({name})", seed)
+
+
+def _share_encoder(steps: Sequence[Step]) -> None:
+    """coverage embeds its reference prompts as embed embedded the others, unless the recipe says how."""
+    found = {step.name: step.settings for step in steps}
+    if "embed" in found and found.get("coverage", {}).get("reference") and not found["coverage"]["encoder"]:
+        found["coverage"]["encoder"] = found["embed"]["model"]
 
 
 def _make_step(name: str, settings: Any, where: str, seed: int) -> Step:

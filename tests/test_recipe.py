@@ -101,6 +101,11 @@ def test_overrides():
             load_recipe(FULL, overrides=[text])
 
 
+def test_coverage_embeds_its_reference_like_embed():
+    steps = ["validate", "dedupe", {"embed": {"model": "some/encoder"}}, {"coverage": {"reference": "asked.txt"}}]
+    assert load_recipe({**BASE, "steps": steps}).steps[-1].settings["encoder"] == "some/encoder"
+
+
 def test_settings_come_from_any_signature():
     def stage(feedback, *, share: float, name: str = "a", sizes: list[int] | None = None):
         """A stage."""

@@ -15,7 +15,7 @@ from ktodata.feedback import check_feedback, feedback_table
 from ktodata.formats.shards import changed_shards, read_shards, write_shards
 from ktodata.stages.export import export, shard_table
 
-ODD = "<script>alert(1)</script> [bold]$x$ ‮ \U0001f600\n\r\t"
+ODD = "<script>alert(1)</script> [bold]$x$ \u202e \U0001f600\n\r\t"
 
 
 def table(count=6, shard_rows=2, **options):

@@ -1,0 +1,132 @@
+"""Shards on disk: Parquet files that any reader takes, with checksums, whole or not there at all."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ktodata.errors import EmptyDataError, RunError
+from ktodata.feedback import COLUMNS, TURN, check_columns
+from ktodata.formats.records import plain
+
+CHECKSUMS = "checksums.json"
+SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.parquet")
+# fixed, so that the same rows give the same bytes on any machine
+ROW_GROUP = 10_000
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One written file."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def write_shards(table: pl.DataFrame, folder: Path) -> dict[str, dict[str, str | int]]:
+    """Write <part>-00000-of-0000N.parquet files and checksums.json into `folder`; returns {file: {rows, bytes, sha256}}.
+
+    table : from `shard_table`; part, shard and position say where a row goes and are not written.
+    Each file is written under a temporary name, flushed to disk and renamed. Shards of an earlier export are removed, and
+    checksums.json comes last, so it only ever names whole files. The same table gives the same bytes.
+    Raises RunError when the disk is full, saying how much was needed; no half shard is left.
+    """
+    check_columns(table, ("part", "shard", "position", "row_id"), who="write_shards")
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [_write_shard(name, rows, folder) for name, rows in _shards(table)]
+    names = {shard.file for shard in written}
+    for path in folder.iterdir():
+        if SHARD_NAME.fullmatch(path.name) and path.name not in names:
+            path.unlink()
+    checksums = {shard.file: {key: value for key, value in asdict(shard).items() if key != "file"} for shard in written}
+    _write_whole(folder / CHECKSUMS, (json.dumps(checksums, indent=2, sort_keys=True) + "\n").encode())
+    return checksums
+
+
+def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
+    """The rows of one part as a feedback table again, in the order of the files; columns beyond it are kept.
+
+    folder : a run folder, or its shards/. Messages become `turns` and plain text; what shards do not hold is null, and the label
+    is the only vote. Raises EmptyDataError when there is no shard of that part.
+    """
+    place = folder / "shards" if (folder / "shards").is_dir() else folder
+    files = sorted(path for path in place.glob(f"{part}-*.parquet") if SHARD_NAME.fullmatch(path.name))
+    if not files:
+        raise EmptyDataError(f"{place} holds no {part}-00000-of-....parquet: give a run folder, or the folder that export wrote.")
+    rows = pl.concat([pl.read_parquet(path) for path in files])
+    turns = pl.Series([None] * rows.height, dtype=pl.List(TURN))
+    if rows.schema["prompt"] == pl.List(TURN):
+        turns = rows["prompt"]
+        rows = rows.with_columns(
+            prompt=pl.Series([plain(prompt) for prompt in turns], dtype=pl.String),
+            completion=pl.col("completion").list.first().struct.field("content"),
+        )
+    vote = pl.struct(rater=pl.col("rater") if "rater" in rows.columns else None, label="label", created_at=None)
+    rows = rows.with_columns(turns=turns, votes=pl.concat_list(vote).cast(COLUMNS["votes"].dtype))
+    absent = [name for name in COLUMNS if name not in rows.columns]
+    rows = rows.with_columns(pl.lit(None, COLUMNS[name].dtype).alias(name) for name in absent)
+    rows = rows.with_columns(
+        pl.col("source").fill_null(place.name), pl.col("source_line").fill_null(pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+    )
+    return rows.select(*COLUMNS, *(name for name in rows.columns if name not in COLUMNS))
+
+
+def changed_shards(folder: Path) -> list[str]:
+    """Files named in checksums.json that are missing or hold other bytes."""
+    checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    return [name for name, known in sorted(checksums.items()) if _digest(folder / name) != known["sha256"]]
+
+
+def _shards(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    ordered = table.sort("part", "position")
+    of_part = dict(ordered.group_by("part").agg(pl.col("shard").n_unique()).iter_rows())
+    for (part, number), rows in ordered.group_by("part", "shard", maintain_order=True):
+        yield f"{part}-{number:05d}-of-{of_part[part]:05d}.parquet", rows.drop("part", "shard", "position")
+
+
+def _write_shard(name: str, rows: pl.DataFrame, folder: Path) -> Shard:
+    buffer = io.BytesIO()
+    # without Arrow's own schema readers see plain strings and lists, not polars' large ones
+    options = {"store_schema": False}
+    rows.write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP, use_pyarrow=True, pyarrow_options=options)
+    content = buffer.getvalue()
+    _write_whole(folder / name, content)
+    return Shard(name, rows.height, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise RunError(
+            f"the disk is full: {path.name} needs {len(content):,} bytes, {path.parent} has {free:,} free. "
+            "Make room or give another folder, and run again; what was done before is kept."
+        ) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,53 @@
+"""Vectors of texts on disk, kept by content: a text that was encoded once by an encoder is never encoded again by it.
+
+One folder per encoder, any number of Parquet files in it, each written whole under a temporary name and then renamed. So a killed
+process leaves no half file, and two processes at once at worst store a vector twice.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Vectors = npt.NDArray[np.float32]
+
+
+def text_keys(texts: Sequence[str]) -> list[str]:
+    """A 128-bit name for each text."""
+    return [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() for text in texts]
+
+
+def load_vectors(folder: Path, keys: Sequence[str]) -> tuple[dict[str, int], Vectors, int]:
+    """({key: line of the matrix}, matrix, files that could not be read) for those of `keys` that are stored."""
+    wanted = pl.DataFrame({"key": pl.Series(keys, dtype=pl.String)})
+    found, unreadable = [], 0
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            stored = pl.read_parquet(path)
+            found.append(stored.select("key", "vector").join(wanted, on="key", how="semi"))
+        except (OSError, pl.exceptions.PolarsError):
+            unreadable += 1
+    rows = pl.concat(found).unique("key", keep="first", maintain_order=True) if found else pl.DataFrame()
+    if not rows.height:
+        return {}, np.empty((0, 0), np.float32), unreadable
+    return {key: line for line, key in enumerate(rows["key"])}, rows["vector"].to_numpy(), unreadable
+
+
+def store_vectors(folder: Path, keys: Sequence[str], vectors: Vectors) -> None:
+    """Store the vectors in one new file, named by its keys."""
+    if not keys:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.blake2b("".join(sorted(keys)).encode(), digest_size=16).hexdigest()
+    handle, scratch = tempfile.mkstemp(dir=folder, prefix=".writing-")
+    os.close(handle)
+    try:
+        pl.DataFrame({"key": keys, "vector": vectors}).write_parquet(scratch)
+        Path(scratch).replace(folder / f"{name}.parquet")
+    finally:
+        Path(scratch).unlink(missing_ok=True)

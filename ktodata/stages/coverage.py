@@ -1,0 +1,427 @@
+"""What the prompts are about, where labels differ, which regions are thin, and what a reference set has that they have not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import Field
+
+from ktodata.errors import EmptyDataError, SettingError
+from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.signals.clusters import (
+    Clusters,
+    cluster_as_tight,
+    cluster_names,
+    cluster_terms,
+    cluster_texts,
+    effective_number,
+    effective_number_interval,
+    exemplars,
+    nearest_cluster,
+    tightness,
+)
+from ktodata.signals.encode import encode_texts
+from ktodata.signals.holes import CALIBRATION_QUANTILE, Nearest, calibrate, nearest_prompts, rows_per_reference_prompt
+from ktodata.signals.intervals import clopper_pearson
+from ktodata.signals.prompt_map import map_prompts, map_sample
+from ktodata.stage import Prompts, StageResult
+
+NEEDS = ("prompt", "label", "prompt_embedding", "source", "state")
+USES = ("part", "prompt_group")
+ADDS = ("cluster", "map_x", "map_y")
+
+Floats = npt.NDArray[np.floating]
+
+EXEMPLAR_CHARS = 300
+# a cluster is thin when it has less than a quarter of the rows that an even spread would give it
+THIN = 0.25
+SIGNIFICANT = 0.05
+
+
+def coverage(
+    feedback: pl.DataFrame,
+    *,
+    clusters: Annotated[
+        Annotated[int, Field(ge=1, le=500)] | Literal["auto"],
+        Field(description="prompt clusters; auto takes the finest of those with about the best silhouette"),
+    ] = "auto",
+    reference: Annotated[
+        Prompts, Field(description="prompts that the training set should cover: production or evaluation prompts")
+    ] = None,
+    min_similarity: Annotated[
+        float | None,
+        Field(
+            ge=-1,
+            le=1,
+            description="cosine to the nearest training prompt from which a reference prompt counts as covered; "
+            "by default what 95 % of the training prompts reach among themselves",
+        ),
+    ] = None,
+    encoder: Annotated[str | None, Field(description="embeds the reference; must be the model that embed used")] = None,
+    seed: int = 0,
+) -> StageResult:
+    """Add cluster (0 is the largest) to every row, and map_x, map_y to one row of each prompt in the map's sample.
+
+    Clusters are fitted to, and the tables count, the rows that will be trained on; held-out rows get the nearest cluster.
+    Intervals are exact 95 % intervals for rows; rows that share a prompt are not independent, so the truth is less certain still.
+    Tables: clusters, cluster_labels, and with a reference set holes.
+    """
+    training = _training_rows(feedback)
+    prompts = _distinct_prompts(training)
+    vectors = _vectors(prompts)
+    weights = prompts["rows"].to_numpy().astype(float)
+    found = cluster_texts(vectors, weights, clusters=None if clusters == "auto" else clusters, seed=seed)
+    prompts = prompts.drop("prompt_embedding").with_columns(cluster=pl.Series(found.of_text, dtype=pl.Int32))
+    training = training.drop("prompt_embedding").join(prompts.select("prompt", "cluster"), on="prompt", maintain_order="left")
+    tables = {"clusters": _cluster_table(training, prompts, vectors, found, seed), "cluster_labels": _cluster_labels(training)}
+    facts = _facts(tables["clusters"], found, weights, seed) | {"silhouettes": {str(k): v for k, v in found.silhouettes.items()}}
+    compared = None
+    if reference is not None:
+        compared = _compare(reference, prompts, vectors, found, encoder, min_similarity, seed)
+        tables["holes"] = _hole_table(compared, seed)
+        facts["reference"] = compared.facts()
+    facts["findings"] = [finding.as_dict() for finding in _findings(tables["clusters"], facts, compared, tables.get("holes"))]
+    columns = _columns(feedback, training, prompts, vectors, found, seed)
+    facts["map_rows"] = int(columns["map_x"].is_not_null().sum())
+    return StageResult(columns=columns, facts=facts, tables=tables)
+
+
+def _training_rows(feedback: pl.DataFrame) -> pl.DataFrame:
+    trained = pl.col("state").is_in(["keep", "relabel"])
+    if "part" in feedback.columns:
+        trained &= pl.col("part") == "train"
+    group = pl.coalesce("prompt_group", "prompt") if "prompt_group" in feedback.columns else pl.col("prompt")
+    rows = feedback.filter(trained).select(
+        "row_id",
+        "prompt",
+        "source",
+        "prompt_embedding",
+        group=group,
+        desirable=pl.col("label") ^ (pl.col("state") == "relabel"),  # a relabelled row is trained on with the other label
+    )
+    if rows.is_empty():
+        raise EmptyDataError(
+            f"coverage: none of {feedback.height:,} rows will be trained on. See the ledger for what dropped or holds them."
+        )
+    return rows
+
+
+def _distinct_prompts(training: pl.DataFrame) -> pl.DataFrame:
+    """prompt, prompt_embedding, group, rows; sorted by prompt, so that nothing depends on the rows' order."""
+    return (
+        training.group_by("prompt").agg(pl.col("prompt_embedding").first(), pl.col("group").min(), rows=pl.len()).sort("prompt")
+    )
+
+
+def _vectors(table: pl.DataFrame) -> Floats:
+    vectors: Floats = table["prompt_embedding"].to_numpy()
+    return vectors
+
+
+def _cluster_table(training: pl.DataFrame, prompts: pl.DataFrame, vectors: Floats, found: Clusters, seed: int) -> pl.DataFrame:
+    texts = prompts["prompt"].to_list()
+    terms = cluster_terms(texts, found.of_text, seed=seed)
+    examples = [[texts[i][:EXEMPLAR_CHARS] for i in near] for near in exemplars(vectors, found)]
+    counts = training.group_by("cluster").agg(
+        rows=pl.len(), prompts=pl.col("prompt").n_unique(), desirable=pl.col("desirable").sum()
+    )
+    table = counts.sort("cluster").with_columns(
+        name=pl.Series(cluster_names(terms, [near[0] for near in examples])),
+        terms=pl.Series(terms, dtype=pl.List(pl.String)),
+        exemplars=pl.Series(examples, dtype=pl.List(pl.String)),
+        share=pl.col("rows") / pl.col("rows").sum(),
+        desirable_share=pl.col("desirable") / pl.col("rows"),
+        one_label=(pl.col("desirable") == 0) | (pl.col("desirable") == pl.col("rows")),
+        thin=pl.col("rows") < THIN * pl.col("rows").mean(),
+    )
+    low, high = clopper_pearson(table["desirable"].to_numpy(), table["rows"].to_numpy())
+    adjusted = _differs_from_rest(table["desirable"].to_numpy(), table["rows"].to_numpy())
+    return table.select(
+        "cluster", "name", "terms", "exemplars", "rows", "prompts", "share", "desirable", "desirable_share",
+        desirable_low=pl.Series(low), desirable_high=pl.Series(high),
+        p_adjusted=pl.Series(adjusted), differs=pl.Series(adjusted) < SIGNIFICANT,
+        one_label="one_label", thin="thin",
+    )  # fmt: skip
+
+
+def _differs_from_rest(desirable: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Floats:
+    """For each cluster, how likely a share so unlike that of all others is by chance: Fisher's exact test, Holm's correction."""
+    from scipy.stats import fisher_exact
+
+    other, rest = desirable.sum() - desirable, rows.sum() - rows
+    p = np.array(
+        [
+            fisher_exact([[d, n - d], [o, r - o]]).pvalue
+            for d, n, o, r in zip(desirable.tolist(), rows.tolist(), other.tolist(), rest.tolist(), strict=True)
+        ]
+    )
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def _cluster_labels(training: pl.DataFrame) -> pl.DataFrame:
+    """Rows of each cluster and source by label, each with its share of that cluster and source and the exact interval."""
+    cells = training.group_by("cluster", "source").agg(of=pl.len(), desirable=pl.col("desirable").sum())
+    both = pl.concat(
+        [
+            cells.select("cluster", "source", "of", label=pl.lit(value=True), rows="desirable"),
+            cells.select("cluster", "source", "of", label=pl.lit(value=False), rows=pl.col("of") - pl.col("desirable")),
+        ]
+    ).sort("cluster", "source", "label")
+    low, high = clopper_pearson(both["rows"].to_numpy(), both["of"].to_numpy())
+    return both.select(
+        "cluster", "source", "label", "rows", share=pl.col("rows") / pl.col("of"), low=pl.Series(low), high=pl.Series(high)
+    )
+
+
+def _facts(table: pl.DataFrame, found: Clusters, weights: Floats, seed: int) -> dict[str, Any]:
+    low, high = effective_number_interval(found.of_text, weights, seed=seed)
+    return {
+        "rows": int(table["rows"].sum()),
+        "distinct_prompts": len(found.of_text),
+        "clusters": table.height,
+        "effective_clusters": {"value": effective_number(table["rows"].to_numpy()), "low": low, "high": high},
+        "largest": {"name": table["name"][0], "share": table["share"][0]},
+    }
+
+
+def _columns(
+    feedback: pl.DataFrame, training: pl.DataFrame, prompts: pl.DataFrame, vectors: Floats, found: Clusters, seed: int
+) -> pl.DataFrame:
+    sampled = map_sample(found.of_text, seed=seed)
+    place = map_prompts(vectors[sampled], seed=seed)
+    on_map = prompts[sampled].select(
+        "prompt", map_x=pl.Series(place[:, 0], dtype=pl.Float32), map_y=pl.Series(place[:, 1], dtype=pl.Float32)
+    )
+    chance = pl.Series("chance", np.random.default_rng(seed).permutation(training.height))
+    # one row for each prompt, any of its rows: its label then stands for the prompt's labels as they are mixed
+    points = training.sort("row_id").with_columns(chance).sort("chance").unique("prompt", keep="first", maintain_order=True)
+    points = points.join(on_map, on="prompt").select("row_id", "map_x", "map_y")
+    others = feedback.join(training, on="row_id", how="anti").select("row_id", "prompt_embedding")
+    cluster = pl.Series("cluster", nearest_cluster(_vectors(others), found), dtype=pl.Int32)
+    every = pl.concat([training.select("row_id", "cluster"), others.select("row_id", cluster)])
+    return (
+        feedback.select("row_id")
+        .join(every, on="row_id", how="left", maintain_order="left")
+        .join(points, on="row_id", how="left", maintain_order="left")
+    )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A reference set beside the training prompts.
+
+    table : prompt, count, similarity, nearest (training prompt), covered, cluster (of the nearest).
+    clusters, tight : the training prompts' clusters, and how tight they are.
+    """
+
+    table: pl.DataFrame
+    vectors: Floats
+    threshold: float
+    calibrated: bool
+    rows_per_prompt: float
+    clusters: Clusters
+    tight: float
+
+    def uncovered(self) -> tuple[int, int]:
+        """(reference prompts not covered, all of them), repeats counted."""
+        return int(self.table.filter(~pl.col("covered"))["count"].sum()), int(self.table["count"].sum())
+
+    def facts(self) -> dict[str, Any]:
+        missed, total = self.uncovered()
+        low, high = clopper_pearson(missed, total)
+        return {
+            "prompts": total,
+            "distinct_prompts": self.table.height,
+            "uncovered": {"rows": missed, "share": missed / total, "low": float(low), "high": float(high)},
+            "min_similarity": self.threshold,
+            "min_similarity_from": f"{CALIBRATION_QUANTILE:.0%} quantile of the training prompts' similarity to their nearest"
+            if self.calibrated
+            else "the setting",
+            "rows_per_reference_prompt": self.rows_per_prompt,
+        }
+
+
+def _compare(
+    reference: Sequence[str],
+    prompts: pl.DataFrame,
+    vectors: Floats,
+    found: Clusters,
+    encoder: str | None,
+    min_similarity: float | None,
+    seed: int,
+) -> _Compared:
+    table = (
+        pl.DataFrame({"prompt": pl.Series(list(reference), dtype=pl.String)})
+        .group_by("prompt")
+        .agg(count=pl.len())
+        .sort("prompt")
+    )
+    if table.is_empty():
+        raise EmptyDataError("coverage: the reference set holds no prompts.")
+    embedded = _embed_reference(table["prompt"].to_list(), prompts, vectors, encoder)
+    groups = prompts["group"].rank("dense").cast(pl.Int64).to_numpy()
+    threshold = calibrate(vectors, groups, seed=seed) if min_similarity is None else min_similarity
+    near: Nearest = nearest_prompts(embedded, vectors)
+    table = table.with_columns(
+        similarity=pl.Series(near.similarity),
+        nearest=prompts["prompt"].gather(near.number),
+        covered=pl.Series(near.similarity >= threshold),
+        cluster=pl.Series(found.of_text[near.number], dtype=pl.Int32),
+    )
+    covered = table.filter("covered")
+    total = int(found.of_text.max()) + 1
+    rate = rows_per_reference_prompt(
+        np.bincount(found.of_text, weights=prompts["rows"].to_numpy(), minlength=total).astype(float),
+        np.bincount(covered["cluster"].to_numpy(), weights=covered["count"].to_numpy(), minlength=total).astype(float),
+    )
+    tight = tightness(vectors, prompts["rows"].to_numpy().astype(float), found)
+    return _Compared(table, embedded, threshold, min_similarity is None, rate, found, tight)
+
+
+def _embed_reference(texts: list[str], prompts: pl.DataFrame, vectors: Floats, encoder: str | None) -> Floats:
+    """Vectors of the reference prompts, after a look whether the encoder gives the training prompts the vectors they have."""
+    if encoder is None:
+        raise SettingError("coverage: a reference set needs encoder: the model that embed used (its facts.json names it).")
+    probes = prompts.with_row_index().sort(pl.col("prompt").str.len_bytes(), "prompt")["index"].head(8).to_numpy()
+    found = encode_texts([*prompts["prompt"].gather(probes), *texts], model=encoder).vectors
+    again, reference = found[: len(probes)], found[len(probes) :]
+    if again.shape[1] != vectors.shape[1] or not np.allclose(again, vectors[probes], atol=0.01):
+        raise SettingError(
+            f"coverage: encoder {encoder!r} gives the training prompts other vectors ({again.shape[1]} dimensions) than "
+            f"prompt_embedding holds ({vectors.shape[1]} dimensions). Name the model that embed used."
+        )
+    return reference
+
+
+def _hole_table(compared: _Compared, seed: int) -> pl.DataFrame:
+    """Uncovered reference prompts in groups: name, terms, examples, how many, and the rows that would bring them level.
+
+    Holes are the fewest groups that are as tight as the clusters of the training prompts.
+    rows_needed : the group's prompts times the training rows per covered reference prompt of the median cluster.
+    """
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "hole": pl.Int32, "name": pl.String, "terms": pl.List(pl.String), "examples": pl.List(pl.String),
+        "reference_prompts": pl.Int64, "share": pl.Float64, "similarity": pl.Float64, "nearest": pl.String,
+        "rows_needed": pl.Int64,
+    }  # fmt: skip
+    missed = compared.table.with_row_index().filter(~pl.col("covered"))
+    if missed.is_empty():
+        return pl.DataFrame(schema=schema)
+    vectors = compared.vectors[missed["index"].to_numpy()]
+    texts = missed["prompt"].to_list()
+    found = cluster_as_tight(vectors, missed["count"].to_numpy().astype(float), compared.clusters, compared.tight, seed=seed)
+    terms = cluster_terms(texts, found.of_text, seed=seed)
+    near = exemplars(vectors, found)
+    examples = [[texts[i][:EXEMPLAR_CHARS] for i in numbers] for numbers in near]
+    table = (
+        missed.with_columns(hole=pl.Series(found.of_text, dtype=pl.Int32))
+        .group_by("hole")
+        .agg(reference_prompts=pl.col("count").sum().cast(pl.Int64), similarity=pl.col("similarity").median().cast(pl.Float64))
+        .sort("hole")
+        .with_columns(
+            name=pl.Series(cluster_names(terms, [some[0] for some in examples])),
+            terms=pl.Series(terms, dtype=pl.List(pl.String)),
+            examples=pl.Series(examples, dtype=pl.List(pl.String)),
+            share=pl.col("reference_prompts") / int(compared.table["count"].sum()),
+            nearest=missed["nearest"].gather([numbers[0] for numbers in near]).str.slice(0, EXEMPLAR_CHARS),
+            rows_needed=(pl.col("reference_prompts") * compared.rows_per_prompt).ceil().cast(pl.Int64),
+        )
+    )
+    return table.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+
+
+def _findings(
+    table: pl.DataFrame, facts: dict[str, Any], compared: _Compared | None, holes: pl.DataFrame | None
+) -> list[Finding]:
+    return [
+        check_spread(facts["effective_clusters"], facts["largest"], table.height),
+        check_labels_by_cluster(table),
+        check_thin_clusters(table),
+        check_one_label_clusters(table),
+        check_reference(compared, holes),
+    ]
+
+
+def check_spread(effective: dict[str, float], largest: dict[str, Any], clusters: int) -> Finding:
+    """KD080: most prompts are about one thing."""
+    if clusters < 2:
+        return not_applicable("KD080", "there is one cluster only: too few distinct prompts, or all are alike.")
+    text = (
+        f"{clusters} clusters are as varied as {effective['value']:.1f} of equal size (95 %: {effective['low']:.1f} to "
+        f"{effective['high']:.1f}); the largest, '{largest['name']}', holds {largest['share']:.0%} of the rows"
+    )
+    if effective["high"] >= clusters / 2 and largest["share"] <= 0.5:
+        return passed("KD080", f"{text}.")
+    return issue("KD080", f"{text}. Collect feedback on other prompts, or cap the largest (rebalance: max_per_cluster).")
+
+
+def check_labels_by_cluster(table: pl.DataFrame) -> Finding:
+    """KD081: the share of desirable rows differs between clusters, so the label can be guessed from the topic."""
+    if table.height < 2:
+        return not_applicable("KD081", "there is one cluster only.")
+    unlike = table.filter("differs").sort("p_adjusted", "cluster")
+    if unlike.is_empty():
+        return passed("KD081", "no cluster's share of desirable rows differs from the rest (Fisher, Holm-corrected, 5 %).")
+    named = "; ".join(f"'{row['name']}' {row['desirable_share']:.0%}" for row in unlike.head(3).iter_rows(named=True))
+    return issue(
+        "KD081",
+        f"in {unlike.height} of {table.height} clusters the share of desirable rows differs from the rest ({named}). Either the "
+        "model is better at some topics, or raters judge topics differently: look at examples of each.",
+        rows=int(unlike["rows"].sum()),
+    )
+
+
+def check_thin_clusters(table: pl.DataFrame) -> Finding:
+    """KD082: regions with less than a quarter of the rows of an even spread."""
+    if table.height < 2:
+        return not_applicable("KD082", "there is one cluster only.")
+    thin = table.filter("thin")
+    if thin.is_empty():
+        return passed("KD082", "no cluster is thin.")
+    named = "; ".join(f"'{row['name']}' {row['rows']:,} rows" for row in thin.head(5).iter_rows(named=True))
+    return issue(
+        "KD082",
+        f"{thin.height} of {table.height} clusters are thin: {named}. "
+        f"An even spread would give each {table['rows'].sum() / table.height:,.0f}.",
+        rows=int(thin["rows"].sum()),
+    )
+
+
+def check_one_label_clusters(table: pl.DataFrame) -> Finding:
+    """KD083: clusters in which every row has the same label."""
+    alike = table.filter("one_label")
+    if alike.is_empty():
+        return passed("KD083", "every cluster holds both labels.")
+    named = "; ".join(
+        f"'{row['name']}' {row['rows']:,} rows, all {'desirable' if row['desirable'] else 'undesirable'}"
+        for row in alike.head(5).iter_rows(named=True)
+    )
+    return issue(
+        "KD083",
+        f"{alike.height} of {table.height} clusters hold one label only: {named}. "
+        "Nothing there tells good from bad; collect the other label.",
+        rows=int(alike["rows"].sum()),
+    )
+
+
+def check_reference(compared: _Compared | None, holes: pl.DataFrame | None) -> Finding:
+    """KD084: more of the reference set is uncovered than the threshold alone explains."""
+    if compared is None or holes is None:
+        return not_applicable("KD084", "there is no reference set to compare with.")
+    missed, total = compared.uncovered()
+    low, _ = clopper_pearson(missed, total)
+    text = f"{missed:,} of {total:,} reference prompts have no training prompt within cosine {compared.threshold:.2f}"
+    if float(low) <= CALIBRATION_QUANTILE:
+        return passed("KD084", f"{text}; about {CALIBRATION_QUANTILE:.0%} are to be expected.")
+    named = "; ".join(
+        f"'{row['name']}' {row['reference_prompts']:,} prompts, about {row['rows_needed']:,} rows needed"
+        for row in holes.head(5).iter_rows(named=True)
+    )
+    return issue("KD084", f"{text}: {named}.", rows=missed)

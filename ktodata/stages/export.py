@@ -1,0 +1,233 @@
+"""What is trained on, in which order and shard; and the table as it is written, which TRL's KTOTrainer reads as it is."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from ktodata.errors import DataError, EmptyDataError
+from ktodata.feedback import TURN, check_columns
+from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.signals.order import OrderCheck, check_order, plan_order
+from ktodata.stage import StageResult, decide, no_decisions
+
+NEEDS = ("prompt", "completion", "label", "turns", "state")
+USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label")
+ADDS = ("part", "shard", "position")
+
+PARTS = ("train", "validation", "test")
+Conversational = Literal["auto", "always", "never"]
+
+# written when they are there, after row_id, prompt, completion, label and weight
+KEPT_COLUMNS = ("prompt_group", "p_desirable", "label_quality", "cluster", "source", "source_id", "rater", "model")
+# columns that TRL gives a meaning of its own: metadata of that name is written as meta_<name>
+TRL_COLUMNS = ("messages", "chosen", "rejected", "tools", "images", "image", "chat_template_kwargs", "completions", "labels")
+
+
+def export(
+    feedback: pl.DataFrame,
+    *,
+    block: Annotated[
+        int, Field(ge=2, description="rows per batch on one device; the order is planned for blocks of this size")
+    ] = 16,
+    shard_rows: Annotated[int, Field(ge=1, description="rows per file")] = 50_000,
+    conversational: Annotated[
+        Conversational, Field(description="write prompts and completions as lists of messages; auto: if any row has turns")
+    ] = "auto",
+    lone_row: Annotated[
+        Literal["leave_out", "keep"],
+        Field(
+            description="when one row would stand alone in the last block: leave out the least trustworthy of the larger class"
+        ),
+    ] = "leave_out",
+    format: Annotated[Literal["trl"], Field(description="dialect of the shards; other dialects: ktodata export")] = "trl",
+    license: Annotated[str | None, Field(description="licence of the data, for the dataset card, e.g. cc-by-4.0")] = None,
+    seed: int = 0,
+) -> StageResult:
+    """Give each exported row its part, shard and position. Training rows are ordered for KTO (see signals/order.py).
+
+    Exported are rows in state keep or relabel; without a column `part` all are for training. Held-out rows keep the order of
+    `feedback`. TRL pairs rows inside blocks of `block` counted from the start, so with n mod block = 1 no order can help the last
+    row (its mismatched completion is its own): one row is left out, by a decision in the ledger, unless lone_row is "keep".
+    """
+    rows = _exported(feedback)
+    if rows.is_empty():
+        raise EmptyDataError(
+            f"export: none of {feedback.height:,} rows is left to export (states: {_counts(feedback, 'state')}). "
+            "See the ledger for what dropped or holds them."
+        )
+    left_out = _lone_row(rows, block, seed) if lone_row == "leave_out" else rows.clear()
+    rows = rows.join(left_out, on="row_id", how="anti", maintain_order="left")
+    train = rows.filter(pl.col("part") == "train")
+    order = plan_order(*_codes(train), block=block, seed=seed)
+    check = check_order(order, *_codes(train), block=block)
+    ordered = [train[order], *(rows.filter(pl.col("part") == part) for part in PARTS[1:])]
+    placed = pl.concat([_place(part, shard_rows) for part in ordered])
+    facts = _facts(rows, check, block) | {
+        "format": format,
+        "license": license,
+        "conversational": is_conversational(feedback, conversational),
+        "shard_rows": shard_rows,
+        "left_out": left_out["row_id"].to_list(),
+    }
+    facts["findings"] = [finding.as_dict() for finding in (check_labels_in_blocks(check), check_partners(check))]
+    return StageResult(columns=placed, decisions=_leave_out(left_out, block), facts=facts)
+
+
+def shard_table(
+    feedback: pl.DataFrame, columns: pl.DataFrame, *, conversational: Conversational = "auto", metadata: Sequence[str] = ()
+) -> pl.DataFrame:
+    """The rows as they are written: part, shard and position, then what a trainer and a reader need, in the order of the files.
+
+    feedback : the table that `export` was given, with all columns. columns : what `export` returned.
+    metadata : further columns of `feedback` to write. A name that TRL gives a meaning of its own becomes meta_<name>.
+    Prompt and completion are text, or both lists of {role, content} when conversational. The label of a row in state "relabel" is
+    turned round.
+    """
+    check_columns(feedback, ["row_id", *NEEDS, *metadata], who="shard_table")
+    chat = is_conversational(feedback, conversational)
+    weight = pl.col("weight") if "weight" in feedback.columns else pl.lit(1.0)
+    kept = [name for name in KEPT_COLUMNS if name in feedback.columns]
+    extra = {_free_name(name, kept): pl.col(name) for name in metadata if name not in kept}
+    placed = columns.select("row_id", "part", "shard", "position").join(
+        feedback.drop("part", "shard", "position", strict=False), on="row_id", how="left", maintain_order="left"
+    )
+    return placed.select(
+        "part",
+        "shard",
+        "position",
+        "row_id",
+        prompt=_prompt_turns() if chat else pl.col("prompt"),
+        completion=_turns("assistant", pl.col("completion")) if chat else pl.col("completion"),
+        label=_label(),
+        weight=weight.cast(pl.Float64).fill_null(1.0),
+        **{name: pl.col(name) for name in kept},
+        **extra,
+    )
+
+
+def is_conversational(feedback: pl.DataFrame, conversational: Conversational) -> bool:
+    """Whether the shards hold lists of messages: as asked, or, by "auto", when any row has turns."""
+    return conversational == "always" or (conversational == "auto" and feedback["turns"].null_count() < feedback.height)
+
+
+def _exported(feedback: pl.DataFrame) -> pl.DataFrame:
+    """row_id, part, label as trained on, and what the order depends on."""
+    part = pl.col("part") if "part" in feedback.columns else pl.lit("train")
+    group = pl.col("prompt_group") if "prompt_group" in feedback.columns else pl.lit(None, pl.String)
+    quality = pl.col("label_quality") if "label_quality" in feedback.columns else pl.lit(None, pl.Float64)
+    trusted = pl.col("trusted_label").is_not_null() if "trusted_label" in feedback.columns else pl.lit(value=False)
+    rows = feedback.filter(pl.col("state").is_in(["keep", "relabel"])).select(
+        "row_id",
+        "state",
+        "completion",
+        part=part,
+        label=_label(),
+        group=pl.coalesce(group, "prompt"),
+        label_quality=quality,
+        trusted=trusted,
+    )
+    if unknown := set(rows["part"].unique()) - set(PARTS):
+        raise DataError(
+            f"export: part is {', '.join(map(repr, sorted(unknown)))} in some rows; it must be one of {', '.join(PARTS)}."
+        )
+    return rows
+
+
+def _label() -> pl.Expr:
+    return pl.col("label") ^ (pl.col("state") == "relabel")
+
+
+def _codes(train: pl.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Labels, and codes of prompt groups and completions that do not depend on a hash."""
+    codes = train.select(pl.col("group", "completion").rank("dense").cast(pl.Int64))
+    return train["label"].to_numpy(), codes["group"].to_numpy(), codes["completion"].to_numpy()
+
+
+def _lone_row(rows: pl.DataFrame, block: int, seed: int) -> pl.DataFrame:
+    """The least trustworthy training row of the larger class if one row would stand alone in the last block, else no row."""
+    train = rows.filter(pl.col("part") == "train")
+    if train.height % block != 1 or train.height == 1:
+        return rows.clear()
+    larger = train["label"].sum() * 2 > train.height
+    candidates = train.filter(pl.col("label") == larger).sort("row_id")
+    chance = pl.Series("chance", np.random.default_rng(seed).permutation(candidates.height))
+    least = candidates.with_columns(chance).sort("trusted", "label_quality", "chance", nulls_last=True)
+    return least.head(1).drop("chance")
+
+
+def _leave_out(left_out: pl.DataFrame, block: int) -> pl.DataFrame:
+    if left_out.is_empty():
+        return no_decisions()
+    found = left_out.with_columns(block=pl.lit(block))
+    return decide(
+        found, pl.lit(value=True), action="drop", reason="alone_in_last_block", evidence=("block", "label", "label_quality")
+    )
+
+
+def _place(part: pl.DataFrame, shard_rows: int) -> pl.DataFrame:
+    position = pl.int_range(pl.len(), dtype=pl.Int64)
+    return part.select("row_id", "part", shard=(position // shard_rows).cast(pl.Int32), position=position)
+
+
+def _facts(rows: pl.DataFrame, check: OrderCheck, block: int) -> dict[str, Any]:
+    return {
+        "rows": _counts(rows, "part"),
+        "desirable": dict(rows.filter("label").group_by("part").len().sort("part").iter_rows()),
+        "relabelled": int((rows["state"] == "relabel").sum()),
+        "block": block,
+        "order": check.as_dict(),
+    }
+
+
+def _counts(table: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(table.group_by(column).len().sort(column).iter_rows())
+
+
+def check_labels_in_blocks(check: OrderCheck) -> Finding:
+    """KD090: some blocks of the training order hold one label only."""
+    if not check.rows:
+        return not_applicable("KD090", "no row is for training.")
+    if not check.single_class_blocks:
+        return passed("KD090", f"each of {check.blocks:,} blocks holds both labels.")
+    return issue(
+        "KD090",
+        f"{check.single_class_blocks:,} of {check.blocks:,} blocks hold one label only: the rarer label has too few rows for one "
+        "in each block. A larger block, or more rows of that label, mends it.",
+    )
+
+
+def check_partners(check: OrderCheck) -> Finding:
+    """KD091: some rows would get a mismatched completion that matches: same prompt group, same completion, or their own."""
+    if not check.rows:
+        return not_applicable("KD091", "no row is for training.")
+    parts = {
+        "rows share their block with another row of their prompt group": check.same_group_in_block,
+        "neighbours are of one prompt group": check.same_group_neighbours,
+        "neighbours have equal completions": check.equal_completion_neighbours,
+        "row is alone in the last block": int(check.lone_last_row),
+    }
+    broken = {text: count for text, count in parts.items() if count}
+    if not broken:
+        return passed("KD091", "no block repeats a prompt group, no neighbours share a completion.")
+    return issue(
+        "KD091",
+        "; ".join(f"{count:,} {text}" for text, count in broken.items())
+        + f". {check.unavoidable_same_group_in_block:,} of the first kind no order can avoid, for a group has more rows than "
+        "there are blocks: cap rows per prompt, or train with a smaller block.",
+    )
+
+
+def _turns(role: str, content: pl.Expr) -> pl.Expr:
+    return pl.concat_list(pl.struct(role=pl.lit(role), content=content)).cast(pl.List(TURN))
+
+
+def _prompt_turns() -> pl.Expr:
+    return pl.coalesce(pl.col("turns"), _turns("user", pl.col("prompt")))
+
+
+def _free_name(name: str, kept: Sequence[str]) -> str:
+    taken = {"row_id", "prompt", "completion", "label", "weight", "part", "shard", "position", *TRL_COLUMNS, *kept}
+    return f"meta_{name}" if name in taken else name
