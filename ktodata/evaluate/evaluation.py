@@ -1,0 +1,162 @@
+"""`evaluate`: base against trained on held-out rows. Its keyword-only parameters are a recipe's `evaluate:` section."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from ktodata.errors import EmptyDataError, ModelError
+from ktodata.evaluate.intervals import Statistic, bootstrap, difference, weighted_auc, weighted_mean
+from ktodata.evaluate.truth import TruthFile, with_truth
+from ktodata.train.extras import require
+from ktodata.train.settings import checked_settings
+from ktodata.train.shards import check_rows, read_part
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found. `per_row`: row_id, label, truth, reward, base_score, log-probs, model."""
+
+    facts: dict[str, Any]
+    per_row: pl.DataFrame
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return self.facts
+
+    def table(self) -> pl.DataFrame:
+        """One line per measure: against (label or truth), measure, value, low, high (95 %), rows."""
+        lines = [
+            {"against": against, "measure": measure, **found, "rows": self.facts[f"against_{against}"]["rows"]}
+            for against in ("label", "truth")
+            for measure, found in self.facts[f"against_{against}"].get("measures", {}).items()
+        ]
+        number = pl.Float64()
+        return pl.DataFrame(
+            lines,
+            schema={
+                "against": pl.String(),
+                "measure": pl.String(),
+                "value": number,
+                "low": number,
+                "high": number,
+                "rows": pl.Int64(),
+            },
+        )
+
+    def write(self, folder: Path) -> None:
+        """evaluation.json and evaluation.parquet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.per_row.write_parquet(folder / "evaluation.parquet")
+        (folder / "evaluation.json").write_text(json.dumps(self.facts, indent=1, ensure_ascii=False))
+
+
+def evaluate(
+    run_or_shards: Path | str | pl.DataFrame,
+    *,
+    model: Annotated[
+        str | None, Field(description="folder of the trained policy or adapter; none: model/ in the run folder")
+    ] = None,
+    reference: Annotated[str | None, Field(description="the model before training; none: the one training.json names")] = None,
+    part: Annotated[Literal["test", "validation"], Field(description="the held-out rows to score")] = "test",
+    truth: Annotated[TruthFile | None, Field(description="a file that says what is true of rows; used to score only")] = None,
+    truth_column: Annotated[str | None, Field(description="or the shards' own column that says it")] = None,
+    beta: Annotated[float, Field(gt=0, le=100, description="per nat; scales rewards, not their order")] = 0.1,
+    max_rows: Annotated[int | None, Field(ge=2, description="score at most this many rows, drawn by seed; none: all")] = None,
+    max_length: Annotated[int, Field(ge=2, description="tokens of prompt and completion; the end is cut off")] = 1024,
+    generate: Annotated[int, Field(ge=0, description="held-out prompts that base and trained model answer")] = 8,
+    max_new_tokens: Annotated[int, Field(ge=1, description="length of those answers")] = 64,
+    bootstrap: Annotated[int, Field(ge=100, le=100_000, description="resamples of prompt groups for the intervals")] = 1000,
+    device: Annotated[str, Field(description="auto (cuda when there is one), cpu, cuda, ...")] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], Field(description="of the arithmetic; auto: bfloat16 on cuda")
+    ] = "auto",
+    seed: Annotated[int, Field(ge=0, description="of drawn rows, prompts and resamples")] = 0,
+    out: Annotated[Path | None, Field(description="folder for evaluation.json and evaluation.parquet; none: memory")] = None,
+) -> Evaluation:
+    """Score held-out rows with a trained policy and with the model it was trained from.
+
+    The trained score of a row is its implicit reward, beta x (log p_policy - log p_reference) of the completion; the base score
+    is the reference's own log-prob per token. Each is measured by AUC against the label as given, and against the truth where
+    that is known; their difference is paired. accuracy counts reward > 0 as desirable. Intervals: 95 %, resampling prompt groups.
+    """
+    settings = checked_settings(evaluate, {name: value for name, value in locals().items() if name != "run_or_shards"})
+    require("torch", "transformers", what="evaluation")
+    from ktodata.evaluate.scoring import score
+
+    rows = read_part(run_or_shards, part)
+    if rows.is_empty():
+        raise EmptyDataError(f"there are no {part} rows to evaluate on. Hold some out with the step `split`.")
+    rows = with_truth(check_rows(rows, part=part, both_classes=False), settings["truth"], truth_column)
+    rows = rows if max_rows is None else rows.sample(min(max_rows, rows.height), seed=seed).sort("row_id")
+    folder, base = _models(run_or_shards, model, reference)
+    scored, told = score(rows, settings, policy=folder, reference=base)
+    result = Evaluation({"part": part, "beta": beta, **told, **measure(scored, resamples=bootstrap, seed=seed)}, scored)
+    if out is not None:
+        result.write(settings["out"])
+    return result
+
+
+def measure(scored: pl.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
+    """All measures of scored rows (row_id, label, truth, group, reward, base_score, model), as JSON values."""
+    known = scored.filter(pl.col("truth").is_not_null())
+    return {
+        "rows": scored.height,
+        "prompt_groups": scored["group"].n_unique(),
+        "against_label": _measures(scored, "label", resamples, seed),
+        "against_truth": _measures(known, "truth", resamples, seed),
+        "by_class": [_class(scored, label, resamples, seed) for label in (True, False)],
+        "by_model": [
+            {"model": name} | _measures(scored.filter(pl.col("model") == name), "label", resamples, seed)
+            for name in sorted(scored["model"].drop_nulls().unique())
+        ],
+    }
+
+
+def _measures(scored: pl.DataFrame, target: str, resamples: int, seed: int) -> dict[str, Any]:
+    labels = scored[target].to_numpy().astype(bool)
+    counts = {"rows": scored.height, "desirable": int(labels.sum()), "undesirable": int((~labels).sum())}
+    if not counts["desirable"] or not counts["undesirable"]:
+        only = "no rows" if not len(labels) else "one class only"
+        return {
+            **counts,
+            "not_applicable": f"{only}: {target} gives {counts['desirable']} desirable, {counts['undesirable']} undesirable",
+        }
+    reward, base = scored["reward"].to_numpy(), scored["base_score"].to_numpy()
+    trained_auc, base_auc = weighted_auc(reward, labels), weighted_auc(base, labels)
+    statistics: dict[str, Statistic] = {
+        "auc": trained_auc,
+        "base_auc": base_auc,
+        "auc_gain": difference(trained_auc, base_auc),
+        "accuracy": weighted_mean((reward > 0) == labels),
+        # of sigmoid(reward) read as P(desirable): 0.25 knows nothing, lower is better
+        "brier": weighted_mean((1 / (1 + np.exp(-reward)) - labels) ** 2),
+    }
+    found = bootstrap(statistics, scored["group"], resamples=resamples, seed=seed)
+    return {**counts, "measures": {name: interval.as_dict() for name, interval in found.items()}}
+
+
+def _class(scored: pl.DataFrame, label: bool, resamples: int, seed: int) -> dict[str, Any]:
+    rows = scored.filter(pl.col("label") == label)
+    told = {"label": label, "rows": rows.height}
+    if rows.is_empty():
+        return {**told, "not_applicable": "no rows"}
+    mean = bootstrap({"reward": weighted_mean(rows["reward"])}, rows["group"], resamples=resamples, seed=seed)["reward"]
+    return {**told, "mean_reward": mean.as_dict()}
+
+
+def _models(run_or_shards: Path | str | pl.DataFrame, model: str | None, reference: str | None) -> tuple[str, str]:
+    if model is None:
+        if isinstance(run_or_shards, pl.DataFrame) or not (Path(run_or_shards) / "model").is_dir():
+            raise ModelError("there is no model/ beside the rows: say with model= which trained policy to evaluate.")
+        model = str(Path(run_or_shards) / "model")
+    if reference is None:
+        told = Path(model) / "training.json"
+        if not told.is_file():
+            raise ModelError(f"{told} is not there, so say with reference= which model {model} was trained from.")
+        reference = str(json.loads(told.read_text())["settings"]["model"])
+    return model, reference

@@ -1,0 +1,50 @@
+"""Implicit rewards of rows: how much likelier training made each completion."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from ktodata.models import load_causal_lm
+from ktodata.train.scorer import Scorer
+from ktodata.train.tokens import TokenRows
+
+
+def load_policy(model: str, reference: str) -> Any:
+    """The trained policy: a whole model, or an adapter on top of `reference`."""
+    if (Path(model) / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(load_causal_lm(reference)[0], model)
+    return load_causal_lm(model)[0]
+
+
+def completion_logps(model: Any, rows: TokenRows, *, device: Any, compute_dtype: Any) -> Any:
+    """Log p(completion | prompt) of every row under `model`: float64 [N], nats."""
+    scorer = Scorer(model.to(device).eval(), rows, device=device, compute_dtype=compute_dtype)
+    logps = scorer.without_gradient([(row, row) for row in range(len(rows))])
+    return logps.to(torch.float64).cpu().numpy()
+
+
+def reward_table(rows: TokenRows, policy_logps: Any, reference_logps: Any, *, beta: float) -> pl.DataFrame:
+    """One line per row.
+
+    reward : beta x (policy_logp - reference_logp); higher means that training made the completion likelier.
+    base_score : reference_logp / completion tokens: what the untrained model itself thinks of the completion. By token, as its
+        sum would mostly measure length.
+    """
+    tokens = np.array([len(completion) for completion in rows.completion])
+    return pl.DataFrame(
+        {
+            "row_id": rows.row_id,
+            "label": rows.label,
+            "group": rows.group,
+            "completion_tokens": tokens,
+            "policy_logp": policy_logps,
+            "reference_logp": reference_logps,
+            "reward": beta * (policy_logps - reference_logps),
+            "base_score": reference_logps / tokens,
+        }
+    )

@@ -1,0 +1,26 @@
+"""Where the arithmetic runs, and in which precision."""
+
+from typing import Any
+
+import torch
+
+from ktodata.errors import SettingError
+
+
+def pick_device(name: str) -> Any:
+    """The torch device. Raises SettingError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def pick_dtype(name: str, device: Any) -> Any:
+    """The dtype of the arithmetic; weights are float32 either way, so small updates are not rounded away."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]

@@ -1,0 +1,96 @@
+"""The reference model's log-probs: computed once with the untouched model, kept on disk by everything they depend on."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import xxhash
+
+from ktodata.train.scorer import Scorer
+from ktodata.train.shared_prompts import Pair
+
+Tensor = Any
+
+
+class ReferenceLogps:
+    """log p of each pair's completion under the reference, in nats."""
+
+    def __init__(self, logps: dict[Pair, float], device: Any) -> None:
+        self._logps, self._device = logps, device
+
+    def __call__(self, pairs: Sequence[Pair]) -> Tensor:
+        """float32 [len(pairs)]"""
+        return torch.tensor([self._logps[pair] for pair in pairs], dtype=torch.float32, device=self._device)
+
+
+def weights_hash(model: Any) -> str:
+    """32 hex digits, the same for the same weights under the same names."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def reference_key(reference: str, scorer: Scorer, pairs: Sequence[Pair]) -> str:
+    """32 hex digits of all that the log-probs depend on: weights, tokens, pairs, and how they are computed."""
+    digest = xxhash.xxh3_128()
+    how = (reference, scorer.method, scorer.frozen_layers, str(scorer.device), torch.__version__, scorer.rows.max_length)
+    digest.update(repr(how).encode())
+    for texts in (scorer.rows.prompt, scorer.rows.completion):
+        digest.update(np.array([len(ids) for ids in texts]).tobytes())
+        digest.update(np.concatenate(texts).tobytes())
+    digest.update(np.array(pairs).tobytes())
+    return digest.hexdigest()
+
+
+def reference_logps(scorer: Scorer, pairs: Sequence[Pair], *, key: str, cache: Path) -> tuple[ReferenceLogps, dict[str, Any]]:
+    """Log-probs of every pair, from `cache`/<key>.parquet or from the model with its adapters off; and facts.
+
+    Call it before the first update: full training has no other copy of the reference.
+    """
+    file = cache / f"{key}.parquet"
+    kept = _read(file, pairs)
+    if kept is None:
+        with adapters_off(scorer.model):
+            kept = scorer.without_gradient(pairs).cpu().numpy()
+        _write(file, pairs, kept)
+        source = "computed"
+    else:
+        source = "cache"
+    logps = ReferenceLogps(dict(zip(pairs, kept.tolist(), strict=True)), scorer.device)
+    return logps, {"key": key, "pairs": len(pairs), "source": source}
+
+
+def adapters_off(model: Any) -> Any:
+    """A context in which a LoRA model is its reference; of no effect on other models."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
+
+
+def unique_pairs(pairs: Iterable[Pair]) -> list[Pair]:
+    """Each pair once, in order of first appearance."""
+    return list(dict.fromkeys(pairs))
+
+
+def _read(file: Path, pairs: Sequence[Pair]) -> Any:
+    try:
+        table = pl.read_parquet(file)
+    except (OSError, pl.exceptions.PolarsError):  # absent or damaged: it is made again
+        return None
+    expected = pl.DataFrame(pairs, schema={"row": pl.Int64, "partner": pl.Int64}, orient="row")
+    return table["logp"].to_numpy() if table.select("row", "partner").equals(expected) else None
+
+
+def _write(file: Path, pairs: Sequence[Pair], logps: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table = pl.DataFrame(pairs, schema={"row": pl.Int64, "partner": pl.Int64}, orient="row").with_columns(logp=pl.Series(logps))
+    handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=".writing-")
+    os.close(handle)
+    table.write_parquet(scratch)
+    Path(scratch).replace(file)

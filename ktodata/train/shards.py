@@ -1,0 +1,139 @@
+"""The rows to train on, from a folder of shards, a file or a frame; and every reason to refuse them, before expensive work."""
+
+from pathlib import Path
+
+import polars as pl
+
+from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError, OneClassError
+
+NEEDS = ("row_id", "prompt", "completion", "label")
+
+
+def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
+    """The rows of one part ("train", "validation", "test"), with no rows when there is no such part.
+
+    shards : a folder with <part>-*.parquet, a run folder with shards/ in it, one Parquet file (all of it is "train"), or a
+        frame (its column `part` decides; without one all of it is "train").
+    """
+    if isinstance(shards, pl.DataFrame):
+        if "part" in shards.columns:
+            return shards.filter(pl.col("part") == part)
+        return shards if part == "train" else shards.clear()
+    place = Path(shards)
+    if place.is_file():
+        table = pl.read_parquet(place)
+        return table if part == "train" else table.clear()
+    folder = place / "shards" if (place / "shards").is_dir() else place
+    files = sorted(folder.glob(f"{part}-*.parquet"))
+    if not files and part == "train":
+        there = ", ".join(sorted(path.name for path in folder.glob("*"))[:5]) if folder.is_dir() else "no such folder"
+        raise EmptyDataError(f"{folder} holds no train-*.parquet ({there or 'it is empty'}). Give the folder that export wrote.")
+    return pl.concat([pl.read_parquet(file) for file in files], how="diagonal_relaxed") if files else pl.DataFrame()
+
+
+def check_rows(rows: pl.DataFrame, *, part: str, both_classes: bool) -> pl.DataFrame:
+    """`rows`, fit to train or score on, with `weight` and `prompt_group` filled in where they were missing.
+
+    Refuses, naming how many and which row_id: missing columns, labels that are not true or false, empty prompts' or
+    completions' text, repeated row_id, weights that are no finite number >= 0, and (with `both_classes`) one class only.
+    """
+    missing = [name for name in NEEDS if name not in rows.columns]
+    if missing:
+        raise MissingColumnError(
+            f"{part}: training needs column {', '.join(map(repr, missing))}; the table has {', '.join(rows.columns) or 'none'}."
+        )
+    if rows.is_empty():
+        raise EmptyDataError(f"{part}: there are no rows.")
+    rows = rows.with_columns(pl.col("row_id").cast(pl.String))
+    _check_row_ids(rows, part)
+    _check_labels(rows, part, both_classes)
+    _check_texts(rows, part)
+    rows = _with_weights(rows, part)
+    if "prompt_group" not in rows.columns:
+        return rows.with_columns(prompt_group=pl.lit(None, dtype=pl.String))
+    return rows.with_columns(pl.col("prompt_group").cast(pl.String))
+
+
+def is_conversational(rows: pl.DataFrame) -> bool:
+    """Whether prompt and completion are lists of messages (role, content). Raises FormatError when only one of them is."""
+    kinds = {name: isinstance(rows.schema[name], pl.List) for name in ("prompt", "completion")}
+    if len(set(kinds.values())) > 1:
+        raise FormatError(
+            f"prompt is {rows.schema['prompt']} and completion is {rows.schema['completion']}: "
+            "both must be text, or both lists of messages with role and content."
+        )
+    return kinds["prompt"]
+
+
+def named(row_ids: pl.Series, limit: int = 5) -> str:
+    """The first few row_ids, for an error's text."""
+    shown = ", ".join(map(str, row_ids.head(limit)))
+    return shown + (", ..." if len(row_ids) > limit else "")
+
+
+def _check_row_ids(rows: pl.DataFrame, part: str) -> None:
+    bad = rows.filter(pl.col("row_id").is_null() | pl.col("row_id").is_duplicated())
+    if bad.height:
+        raise DataError(f"{part}: {bad.height:,} of {rows.height:,} rows have no row_id of their own ({named(bad['row_id'])}).")
+
+
+def _check_labels(rows: pl.DataFrame, part: str, both_classes: bool) -> None:
+    label = rows["label"]
+    if label.dtype != pl.Boolean:
+        values = ", ".join(repr(value) for value in label.unique(maintain_order=True).head(4))
+        raise LabelError(
+            f"{part}: column 'label' is {label.dtype} in all {rows.height:,} rows ({values}; first: row_id {rows['row_id'][0]}); "
+            "it must be true or false. Say what each value means when the feedback is read: -1, 0.3 and 'no' all count as true."
+        )
+    empty = rows.filter(pl.col("label").is_null())
+    if empty.height:
+        raise LabelError(
+            f"{part}: {empty.height:,} of {rows.height:,} labels are null (row_id {named(empty['row_id'])}). "
+            "Drop those rows or give them a label."
+        )
+    if both_classes and label.n_unique() == 1:
+        only = "desirable" if label[0] else "undesirable"
+        raise OneClassError(
+            f"{part}: all {rows.height:,} rows are {only}; KTO needs both. Add rows of the other label, or check the label map."
+        )
+
+
+def _check_texts(rows: pl.DataFrame, part: str) -> None:
+    conversational = is_conversational(rows)
+    for name in ("prompt", "completion"):
+        dtype = rows.schema[name]
+        if conversational and not _holds_messages(dtype):
+            raise FormatError(f"{part}: {name} is {dtype}; a list of messages needs the text fields role and content.")
+        if not conversational and dtype != pl.String:
+            raise FormatError(f"{part}: {name} is {dtype}; it must be text, or a list of messages with role and content.")
+        column = pl.col(name)
+        text = column.list.eval(pl.element().struct.field("content").fill_null("")).list.join("") if conversational else column
+        blank = rows.filter(text.is_null() | (text.str.strip_chars() == ""))
+        if blank.height:
+            raise DataError(
+                f"{part}: {blank.height:,} of {rows.height:,} rows have an empty {name} (row_id {named(blank['row_id'])}). "
+                "Drop them: an empty text has nothing to learn from."
+            )
+
+
+def _holds_messages(dtype: pl.DataType) -> bool:
+    inner = getattr(dtype, "inner", None)
+    texts = {field.name for field in inner.fields if field.dtype == pl.String} if isinstance(inner, pl.Struct) else set()
+    return {"role", "content"} <= texts
+
+
+def _with_weights(rows: pl.DataFrame, part: str) -> pl.DataFrame:
+    if "weight" not in rows.columns:
+        return rows.with_columns(weight=pl.lit(1.0))
+    if not rows.schema["weight"].is_numeric() and rows.schema["weight"] != pl.Null:
+        raise DataError(f"{part}: column 'weight' is {rows.schema['weight']}; it must be a number, 1 for a row that counts once.")
+    weight = pl.col("weight").cast(pl.Float64)
+    # rebalance weighs training rows only: held-out rows count once
+    filled = rows.with_columns(weight if part == "train" else weight.fill_null(1.0))
+    bad = filled.filter(pl.col("weight").is_null() | ~pl.col("weight").is_finite() | (pl.col("weight") < 0))
+    if bad.height:
+        raise DataError(
+            f"{part}: {bad.height:,} of {rows.height:,} weights are null, negative or not finite "
+            f"(row_id {named(bad['row_id'])}). A weight is a number >= 0."
+        )
+    return filled

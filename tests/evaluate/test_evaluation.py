@@ -1,0 +1,229 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from tiny_models import text_rows, tiny_llama, word_tokenizer
+
+from ktodata.errors import DataError, EmptyDataError, LabelError, MissingColumnError, ModelError, SettingError
+from ktodata.evaluate import evaluate
+from ktodata.evaluate.evaluation import measure
+from ktodata.evaluate.generation import choose_prompts, describe, repeated_trigrams
+from ktodata.train import fit
+
+QUICK = {"bootstrap": 100, "device": "cpu", "max_new_tokens": 5}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    tokenizer = word_tokenizer()
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(model_folder, tmp_path_factory):
+    """A run folder whose model has learnt its rows by heart, with some of those rows as its test part."""
+    run = tmp_path_factory.mktemp("run")
+    (run / "shards").mkdir()
+    rows = text_rows(24)
+    rows.write_parquet(run / "shards" / "train-00000-of-00001.parquet")
+    test = rows.head(16).with_columns(model=pl.Series(["small", "large"] * 8), truth=~pl.col("label"))
+    test.write_parquet(run / "shards" / "test-00000-of-00001.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KTODATA_CACHE", str(run / "cache"))
+        fit(run, model=model_folder, out=run / "model", epochs=30, batch_size=8, learning_rate=3e-3, device="cpu")
+    return run
+
+
+def test_what_was_learnt_shows_and_the_base_model_did_not_know_it(trained):
+    result = evaluate(trained, **QUICK)
+    found = result.as_dict()["against_label"]["measures"]
+    assert found["auc"]["value"] > 0.95 > found["base_auc"]["value"]
+    assert found["auc_gain"]["value"] == pytest.approx(found["auc"]["value"] - found["base_auc"]["value"])
+    assert found["auc_gain"]["low"] > 0
+    assert found["accuracy"]["value"] > 0.9
+    by_class = {line["label"]: line["mean_reward"]["value"] for line in result.facts["by_class"]}
+    assert by_class[True] > 0 > by_class[False]
+    assert [(line["model"], line["rows"]) for line in result.facts["by_model"]] == [("large", 8), ("small", 8)]
+
+
+def test_truth_that_says_the_opposite_is_measured_as_the_opposite(trained):
+    result = evaluate(trained, truth_column="truth", generate=0, **QUICK)
+    label, truth = (result.facts[f"against_{name}"]["measures"]["auc"]["value"] for name in ("label", "truth"))
+    assert truth == pytest.approx(1 - label)
+    assert set(result.table()["against"]) == {"label", "truth"}
+
+
+def test_truth_from_a_file_by_its_id(trained, tmp_path):
+    pl.DataFrame({"row_id": ["r0", "r1", "r2", "other"], "ok": [True, True, False, False]}).write_csv(tmp_path / "truth.csv")
+    truth = {"path": str(tmp_path / "truth.csv"), "id": "row_id", "label": "ok"}
+    result = evaluate(trained, truth=truth, generate=0, **QUICK)
+    assert result.facts["against_truth"]["rows"] == 3
+    assert result.per_row.sort("row_id").filter(pl.col("truth").is_not_null())["truth"].to_list() == [True, True, False]
+
+
+def test_reward_by_hand(trained, model_folder):
+    """reward = beta x (log p_policy - log p_reference), both summed over the completion by the models' own logits."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    per_row = evaluate(trained, beta=0.2, generate=0, **QUICK).per_row
+    row, tokenizer = text_rows(1).row(0, named=True), word_tokenizer()
+    start = len(tokenizer(row["prompt"])["input_ids"])
+    ids = torch.tensor(tokenizer(row["prompt"] + row["completion"] + "<|end|>")["input_ids"])
+
+    def logp(folder):
+        with torch.no_grad():
+            logps = AutoModelForCausalLM.from_pretrained(folder)(ids[None]).logits[0].log_softmax(-1)
+        return sum(logps[place - 1, ids[place]].item() for place in range(start, len(ids)))
+
+    found = per_row.filter(row_id="r0").row(0, named=True)
+    assert found["reward"] == pytest.approx(0.2 * (logp(trained / "model") - logp(model_folder)), rel=1e-4)
+    assert found["base_score"] == pytest.approx(logp(model_folder) / (len(ids) - start), rel=1e-4)
+
+
+def test_written_files_hold_what_was_returned(trained, tmp_path):
+    result = evaluate(trained, out=tmp_path, generate=3, **QUICK)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == result.as_dict()
+    assert pl.read_parquet(tmp_path / "evaluation.parquet").equals(result.per_row)
+    shown = result.facts["generation"]
+    assert len(shown["examples"]) == shown["base"]["texts"] == shown["trained"]["texts"] == 3
+    assert shown["examples"][0].keys() == {"row_id", "prompt", "base", "trained"}
+
+
+def test_the_same_again_is_the_same(trained):
+    assert evaluate(trained, **QUICK).as_dict() == evaluate(trained, **QUICK).as_dict()
+
+
+def test_an_adapter_is_put_on_its_reference(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
+    rows = text_rows(16).with_columns(part=pl.Series(["train"] * 10 + ["test"] * 6))
+    fitted = fit(
+        rows, model=model_folder, out=tmp_path / "out", lora={}, epochs=3, batch_size=4, learning_rate=1e-2, device="cpu"
+    )
+    result = evaluate(rows, model=str(tmp_path / "out"), generate=0, **QUICK)
+    assert result.facts["reference"] == model_folder
+    assert result.per_row["reward"].abs().min() > 0
+    assert fitted.facts["trainable_parameters"] < sum(p.numel() for p in fitted.policy.parameters())
+
+
+def scored(labels, rewards, truth=None):
+    count = len(labels)
+    return pl.DataFrame(
+        {
+            "row_id": [str(number) for number in range(count)],
+            "label": labels,
+            "truth": truth or [None] * count,
+            "group": [str(number // 2) for number in range(count)],
+            "reward": rewards,
+            "base_score": [0.0] * count,
+            "model": [None] * count,
+        },
+        schema_overrides={"truth": pl.Boolean, "model": pl.String},
+    )
+
+
+def test_one_class_is_not_applicable_with_its_reason():
+    found = measure(scored([True] * 4, [0.1, 0.2, 0.3, 0.4]), resamples=100, seed=0)
+    assert found["against_label"]["not_applicable"] == "one class only: label gives 4 desirable, 0 undesirable"
+    assert found["against_truth"]["not_applicable"].startswith("no rows")
+    assert found["by_class"][1]["not_applicable"] == "no rows"
+    assert "NaN" not in json.dumps(found)
+
+
+def test_measures_by_hand():
+    """rewards 1, -1 | 2, 0, true first two of three: AUC pairs (1>0, 1>2 no, -1>0 no, -1>2 no) = 1/4; r > 0 right in 1 and 0: 2/4"""
+    found = measure(scored([True, True, False, False], [1.0, -1.0, 2.0, 0.0]), resamples=100, seed=0)["against_label"]["measures"]
+    assert found["auc"]["value"] == 0.25
+    assert found["accuracy"]["value"] == 0.5
+    assert found["base_auc"]["value"] == 0.5
+    chances = 1 / (1 + np.exp(-np.array([1.0, -1.0, 2.0, 0.0])))
+    assert found["brier"]["value"] == pytest.approx(((chances - [1, 1, 0, 0]) ** 2).mean())
+
+
+def test_generation_is_described_by_hand():
+    """[1,1,1,1,1]: trigrams 3, different 1 -> 2/3 repeated; [1,2,3]: 0; []: no trigram. Mean of the two: 1/3."""
+    told = describe([[1, 1, 1, 1, 1], [1, 2, 3], []], max_new_tokens=5)
+    assert told == {
+        "texts": 3,
+        "empty": pytest.approx(1 / 3),
+        "unfinished": pytest.approx(1 / 3),
+        "mean_tokens": pytest.approx(8 / 3),
+        "repeated_trigrams": pytest.approx(1 / 3),
+    }
+    assert repeated_trigrams([1, 2]) is None
+
+
+def test_greedy_writing_is_the_likeliest_token_each_time_whatever_the_padding(trained):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from ktodata.evaluate.generation import write_greedily
+
+    model = AutoModelForCausalLM.from_pretrained(trained / "model").eval()
+    prompts = [np.array([3, 4, 5], dtype=np.int32), np.array([3, 4, 6, 7, 8, 9], dtype=np.int32)]
+    written = write_greedily(model, word_tokenizer(), prompts, max_new_tokens=6, device=torch.device("cpu"))
+    for prompt, found in zip(prompts, written, strict=True):
+        ids = prompt.tolist()
+        for _ in range(6):
+            with torch.no_grad():
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == 2:
+                ids.pop()
+                break
+        assert found == ids[len(prompt) :]
+
+
+def test_generated_prompts_are_of_different_groups():
+    from ktodata.train.shards import check_rows
+    from ktodata.train.tokens import tokenize
+
+    rows, _ = tokenize(check_rows(text_rows(12), part="test", both_classes=False), word_tokenizer(), max_length=64, part="test")
+    chosen = choose_prompts(rows, 4, seed=0)
+    assert len({rows.group[row] for row in chosen}) == 4
+    assert chosen != choose_prompts(rows, 4, seed=1)
+    assert len(choose_prompts(rows, 99, seed=0)) == len(set(rows.group))
+
+
+def test_max_rows(trained):
+    assert evaluate(trained, max_rows=5, generate=0, **QUICK).per_row.height == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({"part": "validation"}, EmptyDataError, "no validation rows to evaluate on"),
+        ({"part": "train"}, SettingError, "part: it should be 'test' or 'validation'; got 'train'"),
+        ({"truth_column": "truht"}, MissingColumnError, "truth_column 'truht'"),
+        ({"truth_column": "model"}, LabelError, "column 'model' is String"),
+        ({"truth": {"path": "x.csv", "id": "row_id"}}, SettingError, "truth.label"),
+        ({"model": "nowhere", "reference": None}, ModelError, "training.json is not there"),
+        ({"bootstrap": 5}, SettingError, "bootstrap.*100; got 5"),
+    ],
+)
+def test_bad_settings(trained, settings, error, says):
+    with pytest.raises(error, match=says):
+        evaluate(trained, **{**QUICK, **settings})
+
+
+def test_a_row_with_two_truths(trained, tmp_path):
+    pl.DataFrame({"row_id": ["r0", "r0"], "ok": [True, False]}).write_parquet(tmp_path / "truth.parquet")
+    with pytest.raises(DataError, match="1 ids have more than one truth"):
+        evaluate(trained, truth={"path": str(tmp_path / "truth.parquet"), "id": "row_id", "label": "ok"}, **QUICK)
+
+
+def test_truth_of_other_rows(trained, tmp_path):
+    pl.DataFrame({"id": ["x9"], "ok": [True]}).write_ndjson(tmp_path / "truth.jsonl")
+    with pytest.raises(DataError, match=r"none of its 1 ids \(first: 'x9'\) is a row_id of the 16 rows \(first: 'r0'\)"):
+        evaluate(trained, truth={"path": str(tmp_path / "truth.jsonl"), "id": "id", "label": "ok"}, **QUICK)
+
+
+def test_importing_the_package_and_its_signature_loads_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, ktodata.evaluate; ktodata.evaluate.evaluate; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
