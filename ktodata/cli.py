@@ -190,7 +190,7 @@ def train(
     from ktodata.train import fit
 
     settings = _settings(fit, {"train": {"model": model}}, "train", overrides)
-    fitted = fit(_shards(source), out=out or source / "model", **settings)
+    fitted = fit(_shards(source), out=out or source / "model", progress=not (quiet or as_json), **settings)
     _say(fitted.facts, lambda: _facts_text(fitted.facts), quiet=quiet, as_json=as_json)
 
 

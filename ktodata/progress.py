@@ -1,11 +1,11 @@
 """What a person sees while a recipe runs: a line for each stage, and a spinner with the time on a terminal."""
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 
 class Progress:
@@ -23,18 +23,21 @@ class Progress:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         place = f"[{event['number']}/{event['of']}] {event['stage']}"
-        self._end()
         if event["kind"] == "start":
-            self._started = time.monotonic()
-            self._status = self._console.status(place, spinner="dots")
-            self._status.start()
-        elif event["kind"] == "cached":
-            self._console.print(f"{place}: unchanged")
+            self._spin(place)
         elif event["kind"] == "progress":
-            self._status = self._console.status(f"{place}: {event['text']}", spinner="dots")
+            self._spin(f"{place}: {event['text']}")
+        else:
+            self._end()
+            self._console.print(f"{place}: unchanged" if event["kind"] == "cached" else f"{place}: {event['seconds']:.1f} s")
+
+    def _spin(self, text: str) -> None:
+        """Show `text` beside the spinner; plain Text, so that nothing in it is read as markup."""
+        if self._status is None:
+            self._status = self._console.status(Text(text), spinner="dots")
             self._status.start()
         else:
-            self._console.print(f"{place}: {event['seconds']:.1f} s")
+            self._status.update(Text(text))
 
     def _end(self) -> None:
         if self._status is not None:

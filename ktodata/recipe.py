@@ -202,7 +202,7 @@ def _step(item: Any, number: int, seed: int) -> Step:
 
 
 def _share_encoder(steps: Sequence[Step]) -> None:
-    """coverage embeds its reference prompts as embed embedded the others, unless the recipe says how."""
+    """Reference prompts are embedded as embed embedded the others, unless the recipe says how."""
     found = {step.name: step.settings for step in steps}
     if "embed" in found and found.get("coverage", {}).get("reference") and not found["coverage"]["encoder"]:
         found["coverage"]["encoder"] = found["embed"]["model"]

@@ -24,7 +24,7 @@ from ktodata.recipe import Recipe, Step, load_recipe, settings_of, takes_prompts
 from ktodata.run_folder import Run, Saved, digest, digest_file, save_result, stage_folder, whole_file, whole_folder, write_json
 from ktodata.stage import StageResult
 
-# an event is {"kind": "start" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
+# an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
 Notify = Callable[[Mapping[str, Any]], None]
 # what a stage writes beside its own folder: when that is gone, the stage runs again
 BESIDE = {"ingest": "quarantine.parquet", "export": "shards", "train": "model", "evaluate": "evaluation.json"}
@@ -117,8 +117,7 @@ class _Execution:
 
     def _one(self, name: str) -> None:
         """Run one stage, or read it back when its key is the same."""
-        key, number = self._key(name), self.names().index(name) + 1
-        event = {"stage": name, "number": number, "of": len(self.names())}
+        key, event = self._key(name), self._event(name)
         saved = Saved(stage_folder(self.folder, name))
         cached = saved.key == key and (self.folder / BESIDE.get(name, ".")).exists()
         if cached:
@@ -138,6 +137,9 @@ class _Execution:
             self.notify({**event, "kind": "done", "seconds": meter.seconds})
         self.entries.append(self._entry(name, cached=cached))
         self._write_manifest("running")
+
+    def _event(self, name: str) -> dict[str, Any]:
+        return {"stage": name, "number": self.names().index(name) + 1, "of": len(self.names())}
 
     def _work(self, name: str) -> StageResult:
         if name == "ingest":
@@ -245,8 +247,20 @@ class _Execution:
     def _train(self) -> StageResult:
         from ktodata.train import fit
 
-        fitted = fit(self.folder / "shards", out=self.folder / "model", **(self.recipe.train or {}))
+        def tell(line: Mapping[str, Any]) -> None:
+            if "step" in line and "steps" in line:
+                self.notify({**self._event("train"), "kind": "progress", "text": f"update {line['step']} of {line['steps']}"})
+
+        settings = self.recipe.train or {}
+        fitted = fit(self.folder / "shards", out=self.folder / "model", progress=tell, resume=self._same_training(), **settings)
         return StageResult(fitted.per_row(), facts=fitted.facts)
+
+    def _same_training(self) -> bool:
+        """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
+        note, key = self.folder / "model.key.json", self._key("train")
+        same = note.exists() and json.loads(note.read_text()) == key
+        write_json(note, key)
+        return same
 
     def _evaluate(self) -> StageResult:
         from ktodata.evaluate import evaluate
