@@ -14,7 +14,6 @@ from ktodata.sample import checks, make, production_prompts_path, sample_path, t
 from ktodata.sample.families import FAMILIES, draw_tasks
 from ktodata.sample.raters import LONG_CHARACTERS, RATERS, Rater
 
-LAMP = {"right": ["lamp"], "wrong": ["Maria", "Oslo", "4065"]}
 SORTED = {"right": ["2", "6", "7"], "given": ["7", "6", "2"]}
 TARA = {"name": "Tara", "age": "47"}
 
@@ -26,7 +25,7 @@ TARA = {"name": "Tara", "age": "47"}
             "number",
             "What is 9 + 3?",
             12,
-            ["12", "The answer is 12.", "9 + 3 = 12 cards.", "twelve", "The answer is 9 + 3 = 12", "12.0", "The answer is:\n\n12"],
+            ["12", "The answer is 12.", "9 + 3 = 12 cards.", "twelve", "The answer is 9 + 3 = 12", "12.0", "The answer is:\n\n12", "9 + 3 = 12.\n#### 1"],
             ["13", "The answer is 9.", "9 + 3", "", "112", "1.2", "-12", "9 + 3 = 12, so the answer is 15.", "First 10, then 12, so 14"],
         ),
         (
@@ -34,14 +33,21 @@ TARA = {"name": "Tara", "age": "47"}
             "How many metres are in 2 kilometres?",
             2000,
             ["2,000", "2 kilometres are 2000 metres.", "One kilometre is 1000 metres, so 2 x 1000 = 2000."],
-            ["200", "1000", "2 kilometres are 2 metres", "2,00"],
+            ["200", "1000", "2 kilometres are 2 metres", "2,00", "1000 = 2 x 500, that is 500"],
+        ),
+        (
+            "field",
+            "Maria from Oslo bought a red lamp, order 4065. Which thing was ordered?",
+            "lamp",
+            ["Lamp", "lamp.", "She ordered a red lamp.", "Sure! It was the lamp.", "The thing that Maria from Oslo bought is a lamp."],
+            ["A clamp", "red", "Maria from Oslo bought a red lamp, order 4065.", "It is a thing. It is a lamp.", "The lamp is not mentioned.", "", "Your question about the red lamp is a puzzle."],
         ),
         (
             "only",
-            "Maria from Oslo bought a red lamp, order 4065. Which thing was ordered?",
-            LAMP,
-            ["Lamp", "lamp.", "She ordered a red lamp.", "Sure! It was the lamp."],
-            ["A clamp", "red", "Maria ordered a lamp", "lamp, order 4065", "It is a thing. It is nice. It is a lamp."],
+            "Is a peach a kind of fruit or drink?",
+            {"right": ["fruit"], "wrong": ["drink"], "sentences": 2},
+            ["Fruit", "A peach is a fruit.", "That is a fine question. It is a fruit.", "A fruit.\n\nA drink is made of it.", "No, it is not a kind of drink. It is a fruit.", "A fruit, not a drink."],
+            ["drink", "A peach is a fruit and a drink.", "It is not a fruit.", "A drink. Or a fruit.", "Peaches are fruitful."],
         ),
         (
             "sequence",
@@ -49,6 +55,20 @@ TARA = {"name": "Tara", "age": "47"}
             SORTED,
             ["2, 6, 7", "The numbers are 2, 6, and 7.", "7, 6, 2 sorted: 2, 6, 7", "2\n6\n7", "[2, 6, 7]"],
             ["7, 6, 2", "2, 7, 6", "2, 6", "2, 6, 7, 8", "", "2, 6, 7, 2, 6, 7", "26, 67"],
+        ),
+        (
+            "only",
+            "What is the capital of Chile?",
+            {"right": ["Santiago"], "wrong": [], "sentences": 2},
+            ["Santiago", "Chile is long. Its capital is Santiago."],
+            ["Chile is long. It is wide. Its capital is Santiago.", "San Diego", ""],
+        ),
+        (
+            "only",
+            "What is the plural of 'goose'?",
+            {"right": ["geese"], "wrong": []},
+            ["geese", "The plural of 'goose' is 'geese'.", "Geese is the plural of goose."],
+            ["The plural of 'geese' is 'gooses'.", "gooses"],
         ),
         ("yes_no", "Is 9 larger than 3?", "yes", ["Yes", "yes.", "Yes, 9 is larger."], ["No.", "Yes and no.", "9 is larger", "yesterday"]),
         (
@@ -62,8 +82,10 @@ TARA = {"name": "Tara", "age": "47"}
                 "I'm unable to tell.",
                 "As an AI I do not have the ability to see it.",
                 "Only you know that.",
+                "I'm not sure. I'm not sure.",
+                "I'm not capable of knowing it; that is an unanswerable question.",
             ],
-            ["You dreamt of a house.", "I'm sorry for any confusion.", "You don't have a dream.", "I can tell you: it was a cat.", "7", ""],
+            ["I'm not sure. You dreamt of me.", "You dreamt of a house.", "I'm sorry for any confusion.", "You don't have a dream.", "I don't see any other colour than black.", "I can tell you: it was a cat.", "7", ""],
         ),
         (
             "bullets",
@@ -179,13 +201,13 @@ def test_four_thumbs_in_five_are_up(rows):
     assert 0.78 <= sum(row["up"] for row in rows) / len(rows) <= 0.82
 
 
-def test_right_answers_are_between_the_models_and_neither_is_always_right(rows):
+def test_both_models_are_there_often_on_one_prompt_and_neither_is_always_right(rows):
     share = {model: [row["truth"] for row in rows if row["model"] == model] for model in make.TEMPERATURES}
     assert all(len(truths) > 250 and 0.5 < sum(truths) / len(truths) < 0.95 for truths in share.values())
     answered_by = {}
     for row in rows:
         answered_by.setdefault(row["prompt"], set()).add(row["model"])
-    assert sum(len(models) == 2 for models in answered_by.values()) > 200
+    assert sum(len(models) == 2 for models in answered_by.values()) > 150
 
 
 def own_verdicts(rows: list[dict], rater: Rater) -> list[dict]:
@@ -272,13 +294,13 @@ def test_broken_records_are_there_and_only_those_planted(given, truth):
 
 
 def test_dates_are_thin_in_the_feedback_and_common_in_production(rows, given):
-    families = {task.prompt: task.family for task in draw_tasks(
-        make.PRODUCTION_PROMPTS, Random("0/production"), taken=frozenset(make_task.prompt for make_task in draw_tasks(make.FEEDBACK_PROMPTS, Random("0/feedback")))
-    )}  # fmt: skip
+    asked = frozenset(task.prompt for task in draw_tasks(make.FEEDBACK_PROMPTS, Random("0/feedback")))
+    tasks = draw_tasks(make.PRODUCTION_PROMPTS, Random("0/production"), taken=asked)
+    families = {task.prompt: task.family for task in tasks}
     production = [record["prompt"] for record in read_lines(production_prompts_path())]
     assert production == list(families)
-    assert Counter(families.values())["dates"] / len(production) == 0.12
-    assert 0.003 <= sum(row["family"] == "dates" for row in rows) / len(rows) <= 0.02
+    assert Counter(families.values())[make.THIN_FAMILY] / len(production) == 0.12
+    assert 0.003 <= sum(row["family"] == make.THIN_FAMILY for row in rows) / len(rows) <= 0.01
     assert not set(production) & {record["prompt"] for record in given.values()}
 
 
@@ -306,7 +328,7 @@ def test_the_script_makes_the_same_files_for_the_same_answers():
 
 
 def test_the_committed_votes_follow_from_the_committed_answers(given, truth):
-    """Give the script the answers in the file (and a blank for those nobody voted on): every verdict in it must come out again."""
+    """Give the script the answers in the file, and blanks (wrong, so seldom voted on) for the others: the files come out again."""
     recorded = {}
     for name, record in given.items():
         if (truth[name]["planted"] or "").partition(":")[0] in ("", "duplicate_of", "contradicts"):
@@ -316,7 +338,8 @@ def test_the_committed_votes_follow_from_the_committed_answers(given, truth):
     def replay(prompts, temperature, seed):
         return [recorded.get((prompt, models[temperature]), "") for prompt in prompts]
 
-    assert make.make_sample(replay, seed=0)[0] == sample_path().read_text(encoding="utf-8")
+    committed = tuple(path.read_text(encoding="utf-8") for path in (sample_path(), truth_path(), production_prompts_path()))
+    assert make.make_sample(replay, seed=0) == committed
 
 
 @pytest.mark.slow
@@ -339,7 +362,13 @@ def test_the_card_says_the_numbers_that_hold(rows, given):
     assert f"{len(given):,} records" in card
     assert f"{len(FAMILIES)} families" in card
     assert f"{sum(row['up'] for row in rows):,} up, {sum(not row['up'] for row in rows):,} down" in card
-    assert f"{sum(row['up'] != row['truth'] for row in rows):,} labels are wrong" in card
+    wrong = Counter(row["thumb"] for row in rows if row["up"] != row["truth"])
+    assert (
+        f'{wrong.total()} labels are wrong (8 %): {wrong["up"]} of the "up" (2 %) and {wrong["down"]} of the "down" (31 %)'
+        in card
+    )
+    assert f"{make.VOTED_ON[False]:.0%} of the wrong ones".replace("%", " %") in card
+    assert f"{make.SECOND_VOTES:.0%} got a second".replace("%", " %") in card
     for rater in RATERS:
         assert f"| {rater.name} | {rater.share:.0%} | {rater.misses:.0%} | {rater.faults:.0%} |".replace("%", " %") in card
 
