@@ -7,8 +7,9 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.files import whole_file
 from ktodata.report import build_audit_page
-from ktodata.run_folder import Run, whole_file
+from ktodata.run_folder import Run
 from ktodata.runner import Notify, run
 
 MEASURED = ("p_desirable", "label_quality", "is_label_issue", "flagged", "doubts")

@@ -210,7 +210,8 @@ def evaluate(
     Example:  ktodata evaluate runs/support --set evaluate.max_rows=500
     """
     from ktodata.evaluate import evaluate as evaluate_model
-    from ktodata.run_folder import Run, write_json
+    from ktodata.files import write_json
+    from ktodata.run_folder import Run
 
     given = {**(Run(folder).manifest["recipe"]["evaluate"] or {}), **({"reference": reference} if reference else {})}
     settings = _settings(evaluate_model, {"evaluate": given}, "evaluate", overrides)
@@ -226,8 +227,9 @@ def report(folder: RunFolder, quiet: Quiet = False) -> None:
     \b
     Example:  ktodata report runs/quickstart
     """
+    from ktodata.files import whole_file
     from ktodata.report import build_card, build_report
-    from ktodata.run_folder import Run, whole_file
+    from ktodata.run_folder import Run
 
     Run(folder)
     for name, text in (("report.html", build_report(folder)), ("README.md", build_card(folder))):
@@ -297,11 +299,13 @@ def _value(text: str) -> Any:
 
 
 def _settings(function: Callable[..., Any], raw: dict[str, Any], section: str, overrides: list[str] | None) -> dict[str, Any]:
-    from ktodata.recipe import check_settings, override
+    from ktodata.recipe import override
+    from ktodata.settings import check_settings
 
     for text in overrides or ():
         override(raw, text if text.startswith(f"{section}.") else f"{section}.{text}")
-    return check_settings(function, raw[section], where=section)
+    checked = check_settings(function, raw[section], where=section)
+    return {name: checked[name] for name in raw[section]}
 
 
 def _shards(source: Path) -> Path:

@@ -2,17 +2,14 @@
 
 import difflib
 import inspect
-import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
-
-from pydantic import ConfigDict, ValidationError, create_model
-from pydantic.fields import FieldInfo
+from typing import Any
 
 from ktodata.errors import MissingColumnError, RecipeError, SettingError
 from ktodata.feedback import COLUMNS
+from ktodata.settings import bare_type, check_settings, settings_of, unknown_name
 from ktodata.stage import Prompts
 from ktodata.stages import ORDER, Stage, load_stage
 
@@ -92,36 +89,9 @@ def override(raw: dict[str, Any], text: str) -> None:
     target[keys[-1]] = YAML(typ="safe", pure=True).load(value)
 
 
-def settings_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a stage function: its settings, with their full annotations."""
-    hints = get_type_hints(function, include_extras=True)
-    return {
-        name: parameter.replace(annotation=hints.get(name, Any))
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in GIVEN_BY_RUNNER
-    }
-
-
 def takes_prompts(parameter: inspect.Parameter) -> bool:
     """Whether a setting is a list of prompts, which a recipe gives as a file."""
-    return bool(_bare(parameter.annotation) == Prompts)
-
-
-def check_settings(function: Callable[..., Any], given: Mapping[str, Any] | None, *, where: str) -> dict[str, Any]:
-    """`given` with defaults filled in. Raises SettingError naming the first wrong setting and the nearest right name."""
-    parameters = settings_of(function)
-    given = dict(given or {})
-    if unknown := [name for name in given if name not in parameters]:
-        raise SettingError(_unknown(f"{where}: unknown setting", unknown[0], parameters))
-    fields: dict[str, Any] = {name: (_recipe_type(parameter), _default(parameter)) for name, parameter in parameters.items()}
-    model = create_model(
-        "Settings", __config__=ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=()), **fields
-    )
-    try:
-        checked = model(**{name: _to_path(parameters[name], value) for name, value in given.items()})
-    except ValidationError as error:
-        raise SettingError(_explain(error, where)) from error
-    return {name: getattr(checked, name) for name in parameters}
+    return bool(bare_type(parameter.annotation) == Prompts)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -160,12 +130,12 @@ def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
             settings: dict[str, Any] = steps[position][name]
             return settings
     names = [next(iter(item)) if isinstance(item, dict) and item else str(item) for item in steps]
-    raise RecipeError(_unknown("--set: the recipe has no section or step", name, [*SECTIONS, *names]))
+    raise RecipeError(unknown_name("--set: the recipe has no section or step", name, [*SECTIONS, *names]))
 
 
 def _check(raw: dict[str, Any], folder: Path) -> Recipe:
     if unknown := [key for key in raw if key not in SECTIONS]:
-        raise RecipeError(_unknown("the recipe has an unknown key", str(unknown[0]), SECTIONS))
+        raise RecipeError(unknown_name("the recipe has an unknown key", str(unknown[0]), SECTIONS))
     if "ingest" not in raw:
         raise RecipeError("the recipe has no ingest: say which files to read, e.g. ingest: {paths: [feedback.jsonl]}.")
     seed = raw.get("seed", 0)
@@ -197,7 +167,7 @@ def _step(item: Any, number: int, seed: int) -> Step:
         raise RecipeError(f"step {number} must be one stage with its settings, e.g. `- dedupe: {{near: 0.8}}`; got {item!r}.")
     name, settings = next(iter(item.items()))
     if name not in STEPS:
-        raise RecipeError(_unknown(f"step {number}: there is no stage", str(name), STEPS))
+        raise RecipeError(unknown_name(f"step {number}: there is no stage", str(name), STEPS))
     return _make_step(name, settings, f"step {number} ({name})", seed)
 
 
@@ -225,9 +195,12 @@ def _with_seed(function: Callable[..., Any], settings: Any, where: str, seed: in
     if settings is not None and not isinstance(settings, Mapping):
         raise RecipeError(f"{where} takes settings as `key: value`; got {settings!r}.")
     given = dict(settings or {})
+    if reserved := sorted(GIVEN_BY_RUNNER & set(given)):
+        raise SettingError(f"{where}: {reserved[0]} is not the recipe's to set: the run decides it.")
     if "seed" in settings_of(function):
         given.setdefault("seed", seed)
-    return check_settings(function, given, where=where)
+    checked = check_settings(function, given, where=where, read_as=_recipe_type)
+    return {name: value for name, value in checked.items() if name not in GIVEN_BY_RUNNER}
 
 
 def _check_order(recipe: Recipe) -> None:
@@ -266,42 +239,5 @@ def _missing(number: int, name: str, column: str) -> str:
     return f"{what} Put {adder} before it." if adder else what
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{what} {name!r}.{hint} Known: {', '.join(known)}."
-
-
-def _bare(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
 def _recipe_type(parameter: inspect.Parameter) -> Any:
     return str | list[str] | None if takes_prompts(parameter) else parameter.annotation
-
-
-def _default(parameter: inspect.Parameter) -> Any:
-    if parameter.default is parameter.empty:
-        return ...
-    return parameter.default.default if isinstance(parameter.default, FieldInfo) else parameter.default
-
-
-def _to_path(parameter: inspect.Parameter, value: Any) -> Any:
-    """Text for a setting that may be a Path becomes one: YAML has no paths."""
-    bare = _bare(parameter.annotation)
-    options = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
-    return Path(value) if isinstance(value, str) and Path in options and str not in options else value
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    """One clear sentence from the first thing that pydantic found."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "lax", "json")))
-    if first["type"] == "missing":
-        return f"{where}: {name} must be given."
-    value, limits = first["input"], first.get("ctx", {})
-    text = f"{where}: {name}: {first['msg'][0].lower()}{first['msg'][1:]}; got {value!r}."
-    below_one = limits.get("le") == 1 or limits.get("lt") == 1
-    if below_one and isinstance(value, int | float) and 1 < value <= 100:
-        text += f" Did you mean {value / 100:g}?"
-    return text

@@ -1,11 +1,7 @@
-"""The run folder: its layout, how it is read, and how it is written so that a killed process leaves nothing half done."""
+"""The run folder: its layout, how it is read, and how a stage's result gets into it."""
 
-import errno
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +11,7 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, RunError
+from ktodata.files import digest_file, whole_folder, write_json
 from ktodata.stage import StageResult
 
 PARTS = ("train", "validation", "test")
@@ -180,43 +177,6 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
     return Saved(stage_folder(run, name))
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A scratch folder that takes `folder`'s place when the block ends well, and vanishes when it does not."""
-    scratch = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    with _full_disk_speaks(folder):
-        scratch.mkdir(parents=True)
-        try:
-            yield scratch
-            for file in scratch.iterdir():
-                _sync(file)
-            shutil.rmtree(folder, ignore_errors=True)
-            scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A scratch path that takes `path`'s place when the block ends well, and vanishes when it does not."""
-    scratch = path.with_name(f".{path.name}.part")
-    with _full_disk_speaks(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield scratch
-            _sync(scratch)
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON, readable, keys in the order given; paths and dates as text; a lone surrogate as its escape."""
-    with whole_file(path) as scratch:
-        scratch.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
-
-
 def digest(*parts: Any) -> str:
     """16 hex digits of any JSON values. The key 1 is another than the key "1" or true, and so is another label mapping."""
     return xxhash.xxh3_64_hexdigest(json.dumps(_typed(parts), default=str).encode())
@@ -226,30 +186,3 @@ def _typed(value: Any) -> Any:
     if isinstance(value, Mapping):
         return ["mapping", *sorted([type(key).__name__, str(key), _typed(item)] for key, item in value.items())]
     return [_typed(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def digest_file(path: Path) -> str:
-    """16 hex digits of a file's bytes."""
-    hasher = xxhash.xxh3_64()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            hasher.update(block)
-    return hasher.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-@contextmanager
-def _full_disk_speaks(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        raise RunError(
-            f"cannot write {place}: {error.strerror}. Nothing half written was left; make room and run again."
-        ) from error

@@ -17,11 +17,13 @@ import xxhash
 
 from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
+from ktodata.files import digest_file, remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.formats.prompts import read_prompts
 from ktodata.ledger import Decided, account, outcomes, write_up
 from ktodata.meter import Meter
-from ktodata.recipe import Recipe, Step, load_recipe, settings_of, takes_prompts
-from ktodata.run_folder import Run, Saved, digest, digest_file, save_result, stage_folder, whole_file, whole_folder, write_json
+from ktodata.recipe import Recipe, Step, load_recipe, takes_prompts
+from ktodata.run_folder import Run, Saved, digest, save_result, stage_folder
+from ktodata.settings import settings_of
 from ktodata.stage import StageResult
 
 # an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
@@ -96,6 +98,7 @@ class _Execution:
         _check_folder(self.folder, self.recipe.name)
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(self.folder):
+            remove_leftovers(self.folder)
             self.started = _now()
             self._write_manifest("running")
             for name in self.names():

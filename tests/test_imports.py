@@ -14,6 +14,7 @@ PACKAGE = Path(ktodata.__file__).parent
 LAYERS = (
     ("errors",),
     ("feedback",),
+    ("files", "settings"),
     ("findings", "meter", "models", "stage"),
     ("formats", "sample", "signals"),
     ("train",),

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ktodata.errors import KtodataError, MissingColumnError, RecipeError, SettingError
-from ktodata.recipe import check_settings, load_recipe
+from ktodata.recipe import load_recipe
+from ktodata.settings import check_settings
 
 BASE = {"name": "x", "ingest": {"paths": ["feedback.jsonl"]}}
 FULL = {**BASE, "steps": [{"validate": None}, {"dedupe": {"near": 0.8}}, {"split": {"test": 0.1}}, {"rebalance": None}]}

@@ -12,8 +12,8 @@ from pydantic import Field
 from ktodata.errors import EmptyDataError, ModelError
 from ktodata.evaluate.intervals import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
+from ktodata.settings import check_settings
 from ktodata.train.extras import require
-from ktodata.train.settings import checked_settings
 from ktodata.train.shards import check_rows, read_part
 
 
@@ -84,7 +84,9 @@ def evaluate(
     is the reference's own log-prob per token. Each is measured by AUC against the label as given, and against the truth where
     that is known; their difference is paired. accuracy counts reward > 0 as desirable. Intervals: 95 %, resampling prompt groups.
     """
-    settings = checked_settings(evaluate, {name: value for name, value in locals().items() if name != "run_or_shards"})
+    settings = check_settings(
+        evaluate, {name: value for name, value in locals().items() if name != "run_or_shards"}, where="evaluate"
+    )
     require("torch", "transformers", what="evaluation")
     from ktodata.evaluate.scoring import score
 

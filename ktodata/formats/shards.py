@@ -1,27 +1,24 @@
 """Shards on disk: Parquet files that any reader takes, with checksums, whole or not there at all."""
 
-import errno
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
 
-from ktodata.errors import EmptyDataError, RunError
+from ktodata.errors import EmptyDataError
 from ktodata.feedback import COLUMNS, TURN, check_columns
+from ktodata.files import whole_file, write_json
 from ktodata.formats.records import plain
 
 CHECKSUMS = "checksums.json"
 SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.parquet")
 # fixed, so that the same rows give the same bytes on any machine
 ROW_GROUP = 10_000
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ def write_shards(table: pl.DataFrame, folder: Path) -> dict[str, dict[str, str |
     table : from `shard_table`; part, shard and position say where a row goes and are not written.
     Each file is written under a temporary name, flushed to disk and renamed. Shards of an earlier export are removed, and
     checksums.json comes last, so it only ever names whole files. The same table gives the same bytes.
-    Raises RunError when the disk is full, saying how much was needed; no half shard is left.
+    Raises RunError when the disk is full, saying how much is free; no half shard is left.
     """
     check_columns(table, ("part", "shard", "position", "row_id"), who="write_shards")
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +47,7 @@ def write_shards(table: pl.DataFrame, folder: Path) -> dict[str, dict[str, str |
         if SHARD_NAME.fullmatch(path.name) and path.name not in names:
             path.unlink()
     checksums = {shard.file: {key: value for key, value in asdict(shard).items() if key != "file"} for shard in written}
-    _write_whole(folder / CHECKSUMS, (json.dumps(checksums, indent=2, sort_keys=True) + "\n").encode())
+    write_json(folder / CHECKSUMS, checksums)
     return checksums
 
 
@@ -101,28 +98,9 @@ def _write_shard(name: str, rows: pl.DataFrame, folder: Path) -> Shard:
     options = {"store_schema": False}
     rows.write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP, use_pyarrow=True, pyarrow_options=options)
     content = buffer.getvalue()
-    _write_whole(folder / name, content)
+    with whole_file(folder / name) as scratch:
+        scratch.write_bytes(content)
     return Shard(name, rows.height, len(content), hashlib.sha256(content).hexdigest())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with scratch.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        free = shutil.disk_usage(path.parent).free
-        raise RunError(
-            f"the disk is full: {path.name} needs {len(content):,} bytes, {path.parent} has {free:,} free. "
-            "Make room or give another folder, and run again; what was done before is kept."
-        ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str | None:

@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -15,6 +14,7 @@ import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError
 from ktodata.feedback import COLUMNS, check_columns
+from ktodata.files import whole_file
 from ktodata.formats.dialect import Dialect
 from ktodata.formats.files import Kind, kind_of
 from ktodata.formats.reading import IngestResult, read
@@ -49,16 +49,12 @@ def write(feedback: pl.DataFrame, path: str | Path, *, format: str = "trl") -> W
     records = _Records(dialect, _complete(feedback))
     if not target.parent.is_dir():
         raise FormatError(f"there is no folder {str(target.parent)!r} to write {target.name!r} into.")
-    scratch = target.with_name(f".{target.name}.writing")
-    try:
+    with whole_file(target) as scratch:
         _write_records(records, scratch, kind, target.suffix)
         if records.written == 0:
             raise EmptyDataError(
                 f"none of {feedback.height:,} rows can be written as {format!r}: {'; '.join(records.lost(feedback))}."
             )
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
     return Written(records.rows, records.written, records.lost(feedback))
 
 
@@ -162,8 +158,6 @@ def _packed(path: Path, packing: str) -> Iterator[BinaryIO]:
                 yield cast(BinaryIO, packed)
         else:
             yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _dump(value: Any) -> str:

@@ -5,14 +5,14 @@ process leaves no half file, and two processes at once at worst store a vector t
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+
+from ktodata.files import whole_file
 
 Vectors = npt.NDArray[np.float32]
 
@@ -42,12 +42,6 @@ def store_vectors(folder: Path, keys: Sequence[str], vectors: Vectors) -> None:
     """Store the vectors in one new file, named by its keys."""
     if not keys:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.blake2b("".join(sorted(keys)).encode(), digest_size=16).hexdigest()
-    handle, scratch = tempfile.mkstemp(dir=folder, prefix=".writing-")
-    os.close(handle)
-    try:
+    with whole_file(folder / f"{name}.parquet") as scratch:
         pl.DataFrame({"key": keys, "vector": vectors}).write_parquet(scratch)
-        Path(scratch).replace(folder / f"{name}.parquet")
-    finally:
-        Path(scratch).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ktodata.errors import RunError
+from ktodata.files import whole_folder
 from ktodata.train.state import State
 
 
@@ -25,16 +26,13 @@ class Checkpoints:
     def save(self, model: Any, optimizer: Any, state: State) -> None:
         """Write the checkpoint of `state.step`, then remove those that are neither the last nor the best."""
         target = self.folder / f"step-{state.step:08d}"
-        scratch = self.folder / f".saving-{target.name}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        save_file(_trainable(model), scratch / "weights.safetensors")
-        save_file(_flat_state(optimizer), scratch / "optimizer.safetensors")
-        save_file(_random_state(), scratch / "random.safetensors")
-        pl.concat(state.telemetry).write_parquet(scratch / "telemetry.parquet")
-        told = {"key": self._key, "step": state.step, "history": state.history, "held_out": state.held_out}
-        (scratch / "state.json").write_text(json.dumps(told))
-        scratch.rename(target)
+        with whole_folder(target) as scratch:
+            save_file(_trainable(model), scratch / "weights.safetensors")
+            save_file(_flat_state(optimizer), scratch / "optimizer.safetensors")
+            save_file(_random_state(), scratch / "random.safetensors")
+            pl.concat(state.telemetry).write_parquet(scratch / "telemetry.parquet")
+            told = {"key": self._key, "step": state.step, "history": state.history, "held_out": state.held_out}
+            (scratch / "state.json").write_text(json.dumps(told))
         for folder in set(self._all()) - {target, self._best()}:
             shutil.rmtree(folder)
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import Field
 
+from ktodata.settings import check_settings
 from ktodata.train.extras import require
 from ktodata.train.result import TrainResult
 from ktodata.train.schedule import Schedule
-from ktodata.train.settings import LoraSettings, checked_settings
+from ktodata.train.settings import LoraSettings
 from ktodata.train.shards import check_rows, read_part
 
 
@@ -66,7 +67,7 @@ def fit(
     Raises before the expensive work: LabelError, OneClassError, MissingColumnError, EmptyDataError, DataError for the rows,
     SettingError for a setting, ModelError for the model or tokenizer, RunError for a folder with another training's checkpoints.
     """
-    settings = checked_settings(fit, {name: value for name, value in locals().items() if name != "shards"})
+    settings = check_settings(fit, {name: value for name, value in locals().items() if name != "shards"}, where="fit")
     require("torch", "transformers", "safetensors", *([] if lora is None else ["peft"]))
     train_rows, held_out_rows = _read(shards)
     from ktodata.train.training import run_training

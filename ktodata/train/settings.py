@@ -1,13 +1,9 @@
-"""A function's signature is its configuration: values are checked against its `Annotated[..., Field(...)]` parameters."""
+"""Settings that are tables of settings."""
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
-
-from ktodata.errors import SettingError
 
 
 class LoraSettings(TypedDict, total=False):
@@ -20,29 +16,3 @@ class LoraSettings(TypedDict, total=False):
 
 
 LoraSettings.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
-
-
-def checked_settings(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given`, checked and converted by the keyword-only parameters of `function`. Raises SettingError with the value in it."""
-    fields: dict[str, Any] = {
-        name: (parameter.annotation, ... if parameter.default is inspect.Parameter.empty else parameter.default)
-        for name, parameter in inspect.signature(function, eval_str=True).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name in given
-    }
-    # protected_namespaces: a setting may be called model or model_...
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    checker = create_model("Settings", __config__=config, **fields)
-    try:
-        checked = checker(**given)
-    except ValidationError as error:
-        raise SettingError(_readable(function.__name__, error)) from None
-    return {name: getattr(checked, name) for name in fields}
-
-
-def _readable(function: str, error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors():
-        setting = ".".join(str(part) for part in problem["loc"])
-        said = problem["msg"].replace("Input should", "it should")
-        problems.append(f"{setting}: {said}; got {problem['input']!r}")
-    return f"{function}: " + "; ".join(problems) + "."

@@ -1,0 +1,90 @@
+"""A function's signature is its configuration: settings are checked against its keyword-only, annotated parameters."""
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from ktodata.errors import SettingError
+
+
+def settings_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a function: its settings, with their full annotations."""
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def check_settings(
+    function: Callable[..., Any],
+    given: Mapping[str, Any] | None,
+    *,
+    where: str,
+    read_as: Callable[[inspect.Parameter], Any] = lambda parameter: parameter.annotation,
+) -> dict[str, Any]:
+    """`given` with defaults filled in. Raises SettingError naming the first wrong setting and the nearest right name.
+
+    where : what the error calls the place, e.g. "step 4 (label_noise)".
+    read_as : the type that a setting has where it is given, if another than the function's (a recipe gives a file for a list).
+    """
+    parameters = settings_of(function)
+    given = dict(given or {})
+    if unknown := [name for name in given if name not in parameters]:
+        raise SettingError(unknown_name(f"{where}: unknown setting", unknown[0], parameters))
+    fields: dict[str, Any] = {name: (read_as(parameter), _default(parameter)) for name, parameter in parameters.items()}
+    model = create_model(
+        "Settings", __config__=ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=()), **fields
+    )
+    try:
+        checked = model(**{name: _to_path(parameters[name], value) for name, value in given.items()})
+    except ValidationError as error:
+        raise SettingError(_explain(error, where)) from error
+    return {name: getattr(checked, name) for name in parameters}
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """`what` and `name`, the nearest of the known names, and all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{what} {name!r}.{hint} Known: {', '.join(known)}."
+
+
+def bare_type(annotation: Any) -> Any:
+    """An annotation without its Field."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    if parameter.default is parameter.empty:
+        return ...
+    return parameter.default.default if isinstance(parameter.default, FieldInfo) else parameter.default
+
+
+def _to_path(parameter: inspect.Parameter, value: Any) -> Any:
+    """Text for a setting that may be a Path becomes one: YAML has no paths."""
+    bare = bare_type(parameter.annotation)
+    options = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    return Path(value) if isinstance(value, str) and Path in options and str not in options else value
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    """One clear sentence from the first thing that pydantic found."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "lax", "json")))
+    if first["type"] == "missing":
+        return f"{where}: {name} must be given."
+    value, limits = first["input"], first.get("ctx", {})
+    said = first["msg"].replace("Input", "it", 1)
+    text = f"{where}: {name}: {said}; got {value!r}."
+    below_one = limits.get("le") == 1 or limits.get("lt") == 1
+    if below_one and isinstance(value, int | float) and 1 < value <= 100:
+        text += f" Did you mean {value / 100:g}?"
+    return text
