@@ -1,5 +1,6 @@
 """Running a recipe: what is done again and what is not, what a kill leaves behind, and what is refused."""
 
+import errno
 import json
 import os
 import signal
@@ -34,13 +35,17 @@ WORDS = [
 ]
 
 
-def write_feedback(path: Path, rows: int = 300) -> Path:
-    """Prompts on fifteen subjects; completions that say "surely" are good; every 20th label is wrong, every 25th record a repeat."""
+GOOD = "gladly here is a full and friendly answer with every step you asked about the {} and the {} number {}"
+BAD = "no sorry stop refuse wrong error nothing broken {} {} denied {}"
+
+
+def write_feedback(path: Path, rows: int = 400) -> Path:
+    """Prompts on fifteen subjects, two kinds of answers; every 20th label is wrong, every 25th record a repeat, two are broken."""
     lines = []
     for number in range(rows):
         subject, other = WORDS[number % 15], WORDS[(number * 7 + number // 15) % 15]
         good = number % 3 != 0
-        completion = f"the {subject} {'surely' if good else 'hardly'} rests beside the {other} number {number}"
+        completion = (GOOD if good else BAD).format(subject, other, number)
         label = good != (number % 20 == 7)
         lines.append(
             {"prompt": f"tell me of the {subject} and of the {other} {number}", "completion": completion, "label": label}
@@ -159,7 +164,7 @@ def notify(event):
     if moment == "working" and event["stage"] == stage and event["kind"] == "start": die()
 write = folder.write_json
 def half_written(path, value):
-    if moment == "saving" and path.name == "done.json" and path.parent.name == f".{stage}.part": die()
+    if moment == "saving" and path.name == "done.json" and path.parent.name.startswith(f".{stage}."): die()
     write(path, value)
 folder.write_json = half_written
 run(recipe, out=out, notify=notify)
@@ -238,15 +243,17 @@ def test_a_missing_file_is_said(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_half_written(feedback, tmp_path, monkeypatch):
-    """/dev/full answers every write with "no space left on device"."""
+    """The disk fills up while a training shard is written; with room made, the same call ends the run."""
     kd.run(recipe(feedback), out=tmp_path / "run", until="coverage")
-    write = pl.DataFrame.write_parquet
+    sync = os.fsync
 
-    def full(table, path, *args, **options):
-        return write(table, "/dev/full" if "train-" in str(path) else path, *args, **options)
+    def full(handle):
+        if "train-" in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
-    with pytest.raises(RunError, match=r"(?i)no space|space"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
         kd.run(recipe(feedback), out=tmp_path / "run")
     assert not (tmp_path / "run" / "shards").exists()
     monkeypatch.undo()
