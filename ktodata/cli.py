@@ -155,17 +155,22 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)],
     from_: Annotated[str, typer.Option("--from", help="The dialect to read; auto looks at each record.")] = "auto",
     to: Annotated[str, typer.Option("--to", help="The dialect to write; a wrong name lists them.")] = "trl",
+    overrides: Overrides = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rewrite feedback from one dialect into another. Records that cannot be read are counted by reason.
+    """Rewrite feedback from one dialect into another. Every setting of `ingest:` in a recipe can be given with --set.
 
     \b
     Example:  ktodata convert kto.json feedback.jsonl --from llamafactory_sharegpt --to trl
+    Example:  ktodata convert thumbs.jsonl kto.jsonl --set "label={column: thumb, up: true, down: false}"
     """
     from ktodata.formats import convert as convert_file
+    from ktodata.stages.ingest import ingest
 
-    result, written = convert_file(source, target, from_=from_, to=to)
+    settings = _settings(ingest, {"ingest": {"paths": source, "format": from_}}, "ingest", overrides)
+    reading = {name: value for name, value in settings.items() if name not in ("paths", "format")}
+    result, written = convert_file(source, target, from_=settings["format"], to=to, **reading)
     lost = [*written.lost, *_reasons(result.quarantine)]
     facts = {"records": written.records, "rows": written.rows, "lost": lost, "read": result.facts}
     _say(facts, lambda: _written_text(target, written.records, lost), quiet=quiet, as_json=as_json)

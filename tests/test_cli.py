@@ -135,6 +135,29 @@ def test_convert_round_trip(ktodata, folder):
     assert json.loads((folder / "back.jsonl").read_text())["label"] is True
 
 
+def test_convert_reads_labels_as_it_is_told(ktodata, folder):
+    meaning = "label={column: thumb, up: true, down: false}"
+    words = (
+        "convert",
+        folder / "thumbs.jsonl",
+        folder / "out.jsonl",
+        "--set",
+        meaning,
+        "--set",
+        "prompt=text",
+        "--set",
+        "completion=answer",
+    )
+    code, out, _ = ktodata(*words)
+    assert code == 0 and "61 records written" in out and "1 records not read: label_unmapped" in out
+    assert [json.loads(line)["label"] for line in (folder / "out.jsonl").read_text().splitlines()][:4] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
 def test_init_gives_a_recipe_that_runs(ktodata, folder):
     code, out, _ = ktodata("init", folder / "mine")
     assert code == 0 and "recipe.yaml" in out

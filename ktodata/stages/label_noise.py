@@ -334,6 +334,12 @@ def _check_noise(facts: dict[str, Any]) -> Finding:
     if "not_learnt" in facts:
         return not_applicable("KD043", facts["not_learnt"])
     told = facts["label_noise_estimate"]
+    if facts.get("identifiability", {}).get("verdict") != "identifiable":
+        return not_applicable(
+            "KD043",
+            f"How many labels are wrong cannot be told from what is given (KD040). Confident learning would say "
+            f"{told['wrong']:.0%}, which is right only where random errors can be identified; trusted rows would measure it.",
+        )
     each = ", ".join(f"{share:.1%} of {name}" for name, share in told["wrong_among_given"].items())
     text = f"Estimated wrong: {told['wrong']:.1%} of labels ({each}); this is {told['is']}."
     return issue("KD043", text) if told["wrong"] >= 0.1 else passed("KD043", text)

@@ -60,6 +60,7 @@ def test_where_text_says_nothing_nothing_is_flagged_and_it_says_so():
     assert result.facts["identifiability"]["verdict"] == "not"
     assert "Systematic noise" in result.facts["identifiability"]["limits"]
     assert codes(result)["KD040"] == "issue"
+    assert codes(result)["KD043"] == "not_applicable"  # a share of wrong labels would be a guess dressed as a number
     assert result.tables["trust_curve"]["expected_precision"].max() < 0.8
 
 
