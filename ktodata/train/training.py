@@ -17,7 +17,7 @@ import torch
 import xxhash
 
 from ktodata.errors import EmptyDataError, ModelError, OneClassError
-from ktodata.models import cache_dir, load_causal_lm
+from ktodata.models import cache_dir, load_causal_lm, no_progress_bars
 from ktodata.train.batches import Plan, plan_held_out, plan_training, shifted
 from ktodata.train.checkpoints import Checkpoints
 from ktodata.train.device import pick_device, pick_dtype
@@ -267,7 +267,8 @@ def write(result: TrainResult, out: Path, *, keep_checkpoints: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     scratch = out / ".writing"
     shutil.rmtree(scratch, ignore_errors=True)
-    result.policy.save_pretrained(scratch)
+    with no_progress_bars():
+        result.policy.save_pretrained(scratch)
     result.tokenizer.save_pretrained(scratch)
     result.telemetry.write_parquet(scratch / "telemetry.parquet")
     told = {**result.facts, "history": result.history.to_dicts(), "held_out": result.held_out}
