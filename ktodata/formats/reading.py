@@ -1,5 +1,6 @@
 """Reading feedback: every record becomes rows or goes to the quarantine with its line and a reason."""
 
+import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,11 @@ class IngestResult:
     feedback: pl.DataFrame
     quarantine: pl.DataFrame
     facts: Mapping[str, Any]
+
+    def _repr_html_(self) -> str:
+        reasons = self.quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
+        told = "".join(f"<li>{count:,} quarantined: {html.escape(reason)}</li>" for reason, count in reasons.iter_rows())
+        return f"<p><strong>{self.facts['records']:,}</strong> records, {self.feedback.height:,} rows</p><ul>{told}</ul>"
 
 
 def read(

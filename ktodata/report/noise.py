@@ -13,6 +13,7 @@ from ktodata.report.files import RunFiles, pick
 from ktodata.report.shares import Share
 from ktodata.report.text import interval, number, percent, plural
 from ktodata.signals.intervals import Interval
+from ktodata.signals.planted import FEWEST_PLANTED
 
 LABELS = {"desirable": True, "undesirable": False}
 RATERS = 20  # shown at most, those with most labels
@@ -44,7 +45,7 @@ class Noise:
     by_label: dict[str, Share]
     flagged: dict[str, int]  # of those, what may be acted on at the precision asked for
     reasons: list[tuple[str, int]]
-    verdict: str  # "identifiable", "weakly", "not", "not measured" or "not learnt"
+    verdict: str  # "identifiable", "weakly", "not", "too few", "not measured" or "not learnt"
     not_learnt: str
     detector: Interval
     estimate: float | None  # share of wrong labels; only where the noise can be identified
@@ -92,7 +93,7 @@ def describe_noise(source: Rows, given: pl.DataFrame, told: Told) -> Noise:
     learnt = rows.filter(pl.col("is_label_issue").is_not_null())
     facts = told.facts
     measured = pick(facts, "planted.auroc_averaged_over_given_classes", default={})
-    verdict = pick(facts, "identifiability.verdict", default="not learnt" if "not_learnt" in facts else "not measured")
+    verdict = _verdict(facts)
     checked = pick(facts, "trusted.rows", default=0)
     return Noise(
         doubted=_doubted(learnt),
@@ -114,6 +115,16 @@ def describe_noise(source: Rows, given: pl.DataFrame, told: Told) -> Noise:
         raters_picture=_raters(learnt),
         examples=_examples(source, rows),
     )
+
+
+def _verdict(facts: Mapping[str, Any]) -> str:
+    """The stage's own word; "too few" where it says "not" only because hardly any flips could be planted in a label."""
+    if "not_learnt" in facts:
+        return "not learnt"
+    said = str(pick(facts, "identifiability.verdict", default="not measured"))
+    classes = pick(facts, "planted.per_given_class", default={})
+    flips = [pick(one, "planted_flips_at_this_depth.flips", default=0) for one in classes.values()]
+    return "too few" if said == "not" and flips and min(flips) < FEWEST_PLANTED else said
 
 
 def _doubted(rows: pl.DataFrame) -> Share:

@@ -52,7 +52,8 @@ def trust(noise: Noise | None) -> Line:
         return Line(question, _in_a_word(noise.trusted.value), said)
     if noise.verdict == "identifiable" and noise.estimate is not None:
         return Line(question, _in_a_word(noise.estimate), f"{said} Errors that follow a rule it cannot see.")
-    short = {"weakly": "Perhaps.", "not": "The text does not tell.", "not learnt": "Too few rows to tell."}
+    few = "Too few rows to tell."
+    short = {"weakly": "Perhaps.", "not": "The text does not tell.", "too few": few, "not learnt": few}
     return Line(question, short.get(noise.verdict, "Perhaps."), f"{said} How many are wrong cannot be known from what is given.")
 
 

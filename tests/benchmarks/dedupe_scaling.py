@@ -27,6 +27,7 @@ import time
 
 import numpy as np
 import polars as pl
+from machine import machine, write_result
 
 from ktodata.feedback import feedback_table
 from ktodata.stages.dedupe import dedupe
@@ -127,14 +128,16 @@ def main() -> None:
     if asked.here:
         print(json.dumps(measure(asked.rows[0], asked.kind)))
         return
-    seconds = []
+    runs = []
     for rows in asked.rows:
         command = [sys.executable, __file__, "--here", "--kind", asked.kind, "--rows", str(rows)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(json.dumps(found))
-        seconds.append(found["dedupe_s"] + found["split_s"])
-    if len(seconds) > 1:
-        print(f"exponent: {np.polyfit(np.log(asked.rows), np.log(seconds), 1)[0]:.2f}")
+        print(json.dumps(found), flush=True)
+        runs.append(found)
+    seconds = [run["dedupe_s"] + run["split_s"] for run in runs]
+    exponent = np.polyfit(np.log(asked.rows), np.log(seconds), 1)[0] if len(runs) > 1 else None
+    print(f"exponent: {exponent}")
+    write_result(f"dedupe_scaling-{asked.kind}", {"runs": runs, "exponent": exponent, **machine()})
 
 
 if __name__ == "__main__":

@@ -289,3 +289,11 @@ def test_any_file_is_read_or_refused(content: bytes, name: str, tmp_path_factory
     path.write_bytes(content)
     with pytest.raises(KtodataError):  # two hundred random bytes are never feedback
         read(path)
+
+
+def test_a_notebook_shows_what_was_read_and_escapes_it(tmp_path):
+    (tmp_path / "f.jsonl").write_text(
+        '{"prompt": "p", "completion": "c", "label": true}\n{"prompt": "p", "completion": "c", "label": "<b>"}\n'
+    )
+    shown = read(tmp_path / "f.jsonl")._repr_html_()
+    assert "<strong>2</strong> records, 1 rows" in shown and "1 quarantined: label_unmapped" in shown

@@ -185,6 +185,13 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
         ({"label_noise_estimate": {"wrong": 0.3}}, "Not as they are."),
         ({"identifiability": {"verdict": "weakly"}}, "Perhaps."),
         ({"identifiability": {"verdict": "not"}}, "The text does not tell."),
+        (
+            {
+                "identifiability": {"verdict": "not"},
+                "planted": {"per_given_class": {"undesirable": {"planted_flips_at_this_depth": {"flips": 6}}}},
+            },
+            "Too few rows to tell.",
+        ),
         ({"identifiability": {}, "not_learnt": "3 desirable rows."}, "Too few rows to tell."),
         ({"identifiability": {"verdict": "not"}, "trusted": {"rows": 100, "wrong": 30}}, "Not as they are."),
     ],
