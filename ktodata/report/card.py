@@ -56,6 +56,7 @@ def _header(name: str, license_id: Any, flow: Flow | None) -> str:
     if parts:
         files = [{"split": part, "path": f"shards/{part}-*.parquet"} for part in PARTS if part in parts]
         fields["configs"] = [{"config_name": "default", "data_files": files}]
+    # by PyYAML, for it is what the Hub reads cards with: a name such as `no` must come out quoted
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
 
 
