@@ -383,4 +383,4 @@ def _summary(done: Any) -> str:
     """What was found, what was dropped, where the page is."""
     from ktodata.report.verdict import verdict_lines
 
-    return "\n".join([*verdict_lines(done.folder), "", f"page: {done.folder / 'report.html'}"])
+    return "\n\n".join([*verdict_lines(done.folder), f"page: {done.folder / 'report.html'}"])

@@ -1,5 +1,6 @@
 """Reads both models, one after the other, and asks each about every row."""
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -30,7 +31,7 @@ def score(rows: pl.DataFrame, settings: dict[str, Any], *, policy: str, referenc
     table = reward_table(tokens, logps["trained"], logps["base"], beta=settings["beta"])
     known = rows.select("row_id", "truth", model=pl.col("model") if "model" in rows.columns else pl.lit(None, dtype=pl.String))
     facts = {
-        "model": policy,
+        "model": Path(policy).name,  # not where it lies: results are shared
         "reference": reference,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": str(compute_dtype).removeprefix("torch."),
