@@ -94,10 +94,13 @@ class Run:
 
     @cached_property
     def feedback(self) -> pl.DataFrame:
-        """The feedback table with every stage's columns joined on; rows that a stage did not see hold nulls there."""
+        """The feedback table with every curation stage's columns; rows that a stage did not see hold nulls there.
+
+        What training and evaluation saw of a row is in `stage("train").columns` and `stage("evaluate").columns`.
+        """
         table = self.stage("ingest").columns
         for name in self.stage_names():
-            if name not in ("ingest", "export"):
+            if name not in ("ingest", "export", "train", "evaluate"):
                 table = table.join(self.stage(name).columns, on="row_id", how="left", maintain_order="left")
         return table
 

@@ -111,6 +111,20 @@ def test_held_out_results_name_base_and_trained_with_intervals(run):
     assert f"{found['against_truth']['measures']['auc']['value']:.2f}"[1:] in page
 
 
+def test_a_row_is_explained_from_raw_record_to_reward(run):
+    """Also in a run that trained: what the model saw of the row stands beside what curation decided."""
+    tested = run.shards("test")["row_id"][0]
+    story = run.explain(tested)
+    assert story["outcome"] == "keep" and story["row"]["source_id"].startswith("f")
+    assert {"validate", "dedupe", "split", "embed", "label_noise", "rebalance", "coverage", "export", "evaluate"} <= set(
+        story["measured"]
+    )
+    assert isinstance(story["measured"]["evaluate"]["reward"], float)
+    trained = run.explain(run.shards("train")["row_id"][0])
+    assert "train" in trained["measured"]
+    assert {"p_desirable", "cluster", "weight", "part"} <= set(run.feedback.columns)
+
+
 def test_the_card_is_a_dataset_card(run):
     _, header, body = (run.folder / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(header)
