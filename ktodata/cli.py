@@ -218,7 +218,7 @@ def evaluate(
     from ktodata.files import write_json
     from ktodata.run_folder import Run
 
-    given = {**(Run(folder).manifest["recipe"]["evaluate"] or {}), **({"reference": reference} if reference else {})}
+    given = {**Run(folder).evaluate_settings(), **({"reference": reference} if reference else {})}
     settings = _settings(evaluate_model, {"evaluate": given}, "evaluate", overrides)
     found = evaluate_model(folder, **settings).as_dict()
     write_json(folder / "evaluation.json", found)

@@ -82,6 +82,15 @@ class Run:
         manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
         return manifest
 
+    def evaluate_settings(self) -> dict[str, Any]:
+        """The recipe's evaluate: section, with the path of its truth from here; empty when it had none."""
+        manifest = self.manifest
+        settings = dict(manifest["recipe"]["evaluate"] or {})
+        if settings.get("truth"):
+            place = self.folder / manifest["recipe_folder"] / settings["truth"]["path"]
+            settings["truth"] = {**settings["truth"], "path": str(place)}
+        return settings
+
     @cached_property
     def ledger(self) -> pl.DataFrame:
         """Every decision: row_id, stage, action, reason, evidence (JSON), caused_by. A row's last line says what became of it."""

@@ -3,6 +3,7 @@
 import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -366,6 +367,8 @@ class _Execution:
             "finished": None if status == "running" else _now(),
             "seed": self.recipe.seed,
             "recipe": self.recipe.as_dict(),
+            # from the run folder, so that the recipe's relative paths can be found again wherever both are moved
+            "recipe_folder": os.path.relpath(self.recipe.folder.resolve(), self.folder.resolve()),
             "versions": _versions(),
             "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine()},
             "inputs": facts.get("ingest", {}).get("files", []),

@@ -190,6 +190,41 @@ def test_a_run_killed_while_training_ends_with_the_same_model(run, tiny_model, t
         assert (again.folder / name).read_bytes() == (run.folder / name).read_bytes(), name
 
 
+def test_the_commands_go_on_from_a_run(run, tiny_model, tmp_path, monkeypatch, capsys):
+    """`evaluate` finds the recipe's truth from wherever it is called; `train` and `report` work on the run alone."""
+    from ktodata import cli
+
+    def type_in(*words: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["ktodata", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        assert not ended.value.code, told.err
+        return told.out
+
+    monkeypatch.chdir(tmp_path)
+    assert "against truth:" in type_in("evaluate", run.folder, "--set", "max_rows=20", "--set", "generate=0")
+    type_in("train", run.folder, "--model", tiny_model, "--set", "max_steps=1", "--out", tmp_path / "model", "--quiet")
+    assert (tmp_path / "model" / "training.json").is_file()
+    (run.folder / "report.html").unlink()
+    assert "report.html" in type_in("report", run.folder)
+    assert (run.folder / "report.html").is_file()
+
+
+def test_a_truth_beside_the_recipe_is_found_again(tiny_model, tmp_path):
+    """The recipe's paths are relative to its own folder; the run remembers where that is."""
+    from ruamel.yaml import YAML
+
+    plan = recipe(tiny_model)
+    (tmp_path / "truth.jsonl").write_bytes(kd.truth_path().read_bytes())
+    plan["evaluate"]["truth"]["path"] = "truth.jsonl"
+    with (tmp_path / "recipe.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump(plan, file)
+    run = kd.run(tmp_path / "recipe.yaml", out=tmp_path / "deep" / "run", until="ingest")
+    assert Path(run.evaluate_settings()["truth"]["path"]).resolve() == tmp_path / "truth.jsonl"
+    assert str(tmp_path) not in run.manifest["recipe_folder"]
+
+
 def test_another_setting_trains_anew(run, tiny_model):
     """A finished model is not taken up again by a training with other settings."""
     plan = recipe(tiny_model)
