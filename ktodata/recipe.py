@@ -145,7 +145,8 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or any(sign in name for sign in "/\\\0"):
         raise SettingError(f"name is the name of the run's folder, without slashes; got {name!r}.")
     steps = tuple(_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))
-    _share_encoder(steps)
+    train = _outside("train", raw.get("train"), seed) if "train" in raw else None
+    _share_models(steps, train)
     recipe = Recipe(
         name=name,
         seed=seed,
@@ -153,7 +154,7 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
         ingest=_make_step("ingest", raw["ingest"], "ingest", seed),
         steps=steps,
         export=_make_step("export", raw.get("export"), "export", seed),
-        train=_outside("train", raw.get("train"), seed) if "train" in raw else None,
+        train=train,
         evaluate=_outside("evaluate", raw.get("evaluate"), seed) if "evaluate" in raw else None,
     )
     _check_order(recipe)
@@ -171,11 +172,16 @@ def _step(item: Any, number: int, seed: int) -> Step:
     return _make_step(name, settings, f"step {number} ({name})", seed)
 
 
-def _share_encoder(steps: Sequence[Step]) -> None:
-    """Reference prompts are embedded as embed embedded the others, unless the recipe says how."""
+def _share_models(steps: Sequence[Step], train: Mapping[str, Any] | None) -> None:
+    """Name a model once: unless the recipe says otherwise, coverage embeds its reference as embed does, and validate counts
+    tokens as the model that will be trained does.
+    """
     found = {step.name: step.settings for step in steps}
     if "embed" in found and found.get("coverage", {}).get("reference") and not found["coverage"]["encoder"]:
         found["coverage"]["encoder"] = found["embed"]["model"]
+    limits = [value for name, value in found.get("validate", {}).items() if name.startswith("max_")]
+    if train and any(limits) and not found["validate"]["tokenizer"]:
+        found["validate"]["tokenizer"] = train["model"]
 
 
 def _make_step(name: str, settings: Any, where: str, seed: int) -> Step:

@@ -107,6 +107,12 @@ def test_coverage_embeds_its_reference_like_embed():
     assert load_recipe({**BASE, "steps": steps}).steps[-1].settings["encoder"] == "some/encoder"
 
 
+def test_validate_counts_tokens_as_the_model_that_is_trained():
+    plan = {**BASE, "steps": [{"validate": {"max_prompt_tokens": 2048}}], "train": {"model": "some/model"}}
+    assert load_recipe(plan).steps[0].settings["tokenizer"] == "some/model"
+    assert load_recipe({**plan, "steps": ["validate"]}).steps[0].settings["tokenizer"] is None
+
+
 def test_settings_come_from_any_signature():
     def stage(feedback, *, share: float, name: str = "a", sizes: list[int] | None = None):
         """A stage."""
