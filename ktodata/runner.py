@@ -261,7 +261,7 @@ class _Execution:
 
     def _same_training(self) -> bool:
         """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
-        note, key = self.folder / "model.key.json", self._key("train")
+        note, key = self.folder / "stages" / "train.key.json", self._key("train")
         same = note.exists() and json.loads(note.read_text()) == key
         write_json(note, key)
         return same
