@@ -232,14 +232,11 @@ def report(folder: RunFolder, quiet: Quiet = False) -> None:
     \b
     Example:  ktodata report runs/quickstart
     """
-    from ktodata.files import whole_file
-    from ktodata.report import build_card, build_report
+    from ktodata.report import write_pages
     from ktodata.run_folder import Run
 
     Run(folder)
-    for name, text in (("report.html", build_report(folder)), ("README.md", build_card(folder))):
-        with whole_file(folder / name) as scratch:
-            scratch.write_text(text, encoding="utf-8")
+    write_pages(folder)
     _say(None, f"{folder / 'report.html'}", quiet=quiet, as_json=False)
 
 

@@ -85,11 +85,7 @@ class Run:
     def evaluate_settings(self) -> dict[str, Any]:
         """The recipe's evaluate: section, with the path of its truth from here; empty when it had none."""
         manifest = self.manifest
-        settings = dict(manifest["recipe"]["evaluate"] or {})
-        if settings.get("truth"):
-            place = self.folder / manifest["recipe_folder"] / settings["truth"]["path"]
-            settings["truth"] = {**settings["truth"], "path": str(place)}
-        return settings
+        return truth_from(self.folder / manifest["recipe_folder"], manifest["recipe"]["evaluate"] or {})
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
@@ -169,6 +165,14 @@ class Run:
                 f"{self.folder} has no {name}: the run did not finish. `ktodata run` again takes it up where it stopped."
             )
         return pl.read_parquet(path)
+
+
+def truth_from(folder: Path, evaluate: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `evaluate` in which the path of the truth, if there is one, starts at `folder`."""
+    settings = dict(evaluate)
+    if settings.get("truth"):
+        settings["truth"] = {**settings["truth"], "path": str(folder / Path(settings["truth"]["path"]).expanduser())}
+    return settings
 
 
 def stage_folder(run: Path, name: str) -> Path:

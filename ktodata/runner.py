@@ -23,7 +23,7 @@ from ktodata.formats.prompts import read_prompts
 from ktodata.ledger import Decided, account, outcomes, write_up
 from ktodata.meter import Meter
 from ktodata.recipe import Recipe, Step, load_recipe, takes_prompts
-from ktodata.run_folder import Run, Saved, digest, save_result, stage_folder
+from ktodata.run_folder import Run, Saved, digest, save_result, stage_folder, truth_from
 from ktodata.settings import settings_of
 from ktodata.stage import StageResult
 
@@ -112,20 +112,24 @@ class _Execution:
     def preview(self) -> list[tuple[str, str]]:
         answers: list[tuple[str, str]] = []
         for name in self.names():
-            saved = Saved(stage_folder(self.folder, name))
-            unchanged = all(answer == "unchanged" for _, answer in answers) and saved.key == self._key(name)
-            if unchanged:
+            # a stage after one that runs has no key yet: what it depends on is not there
+            saved = self._unchanged(name, self._key(name)) if len(self.saved) == len(answers) else None
+            if saved is not None:
                 self.saved[name] = saved
-            answers.append((name, "unchanged" if unchanged else "runs"))
+            answers.append((name, "runs" if saved is None else "unchanged"))
         return answers
+
+    def _unchanged(self, name: str, key: str) -> Saved | None:
+        """The saved result of a stage, if it was made from the very same things and what it wrote beside it is there."""
+        saved = Saved(stage_folder(self.folder, name))
+        return saved if saved.key == key and (self.folder / BESIDE.get(name, ".")).exists() else None
 
     def _one(self, name: str) -> None:
         """Run one stage, or read it back when its key is the same."""
         key, event = self._key(name), self._event(name)
-        saved = Saved(stage_folder(self.folder, name))
-        cached = saved.key == key and (self.folder / BESIDE.get(name, ".")).exists()
-        if cached:
-            self.saved[name] = saved
+        unchanged = self._unchanged(name, key)
+        if unchanged is not None:
+            self.saved[name] = unchanged
             self.notify({**event, "kind": "cached"})
         else:
             self.notify({**event, "kind": "start"})
@@ -139,7 +143,7 @@ class _Execution:
             }
             self.saved[name] = save_result(self.folder, name, result, note)
             self.notify({**event, "kind": "done", "seconds": meter.seconds})
-        self.entries.append(self._entry(name, cached=cached))
+        self.entries.append(self._entry(name, cached=unchanged is not None))
         self._write_manifest("running")
 
     def _event(self, name: str) -> dict[str, Any]:
@@ -274,10 +278,7 @@ class _Execution:
         return StageResult(found.per_row, facts=found.as_dict())
 
     def _evaluate_settings(self) -> dict[str, Any]:
-        settings = dict(self.recipe.evaluate or {})
-        if settings["truth"]:
-            settings["truth"] = {**settings["truth"], "path": str(self._place(settings["truth"]["path"]))}
-        return settings
+        return truth_from(self.recipe.folder, self.recipe.evaluate or {})
 
     # --- what a result depends on ----------------------------------------------------------------------------------------
 
@@ -346,15 +347,13 @@ class _Execution:
 
     def _write_pages(self) -> None:
         """report.html and README.md, unless those there were made from the very same results."""
-        from ktodata.report import build_card, build_report
+        from ktodata.report import write_pages
 
         key = digest(_code("report"), [saved.key for saved in self.saved.values()])
         pages = Saved(stage_folder(self.folder, "pages"))
         if pages.key == key and (self.folder / "report.html").exists():
             return
-        for name, text in (("README.md", build_card(self.folder)), ("report.html", build_report(self.folder))):
-            with whole_file(self.folder / name) as scratch:
-                scratch.write_text(text, encoding="utf-8")
+        write_pages(self.folder)
         with whole_folder(pages.folder) as scratch:
             write_json(scratch / "done.json", {"key": key})
 

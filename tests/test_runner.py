@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,19 @@ def test_a_changed_threshold_runs_only_what_is_downstream(feedback, tmp_path):
     assert ran[0] == "label_noise" and "export" in ran
     assert not {"ingest", "validate", "dedupe", "split", "embed"} & set(ran)
     assert results(second.folder) == results(kd.run(recipe(feedback, min_precision=1.0), out=tmp_path / "fresh").folder)
+
+
+def test_missing_shards_are_written_again_and_a_dry_run_knows(tmp_path):
+    plan = {
+        "name": "x",
+        "ingest": {"paths": [str(write_feedback(tmp_path / "f.jsonl", rows=60))]},
+        "steps": ["validate", "dedupe"],
+    }
+    before = results(kd.run(plan, out=tmp_path / "run").folder)
+    shutil.rmtree(tmp_path / "run" / "shards")
+    assert dry_run(plan, out=tmp_path / "run")[1][-1] == ("export", "runs")
+    again = kd.run(plan, out=tmp_path / "run")
+    assert stages_run(again) == ["export"] and results(again.folder) == before
 
 
 def test_changed_feedback_is_noticed(tmp_path):

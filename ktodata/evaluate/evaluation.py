@@ -12,6 +12,7 @@ from pydantic import Field
 from ktodata.errors import EmptyDataError, ModelError
 from ktodata.evaluate.intervals import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
+from ktodata.files import whole_file, write_json
 from ktodata.settings import check_settings
 from ktodata.train.extras import require
 from ktodata.train.shards import check_rows, read_part
@@ -50,9 +51,9 @@ class Evaluation:
 
     def write(self, folder: Path) -> None:
         """evaluation.json and evaluation.parquet."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.per_row.write_parquet(folder / "evaluation.parquet")
-        (folder / "evaluation.json").write_text(json.dumps(self.facts, indent=1, ensure_ascii=False))
+        with whole_file(folder / "evaluation.parquet") as scratch:
+            self.per_row.write_parquet(scratch)
+        write_json(folder / "evaluation.json", self.facts)
 
 
 def evaluate(

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from ktodata.errors import DataError, FormatError, LabelError, MissingColumnError
+from ktodata.models import first_line
 
 READERS = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson}
 
@@ -64,7 +65,7 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         table: pl.DataFrame = reader(path)  # type: ignore[operator]
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise FormatError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise FormatError(f"{path} cannot be read: {first_line(error)}") from error
     return table
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import FormatError
+from ktodata.models import first_line
 
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
@@ -37,7 +38,7 @@ def _column(path: Path) -> list[str]:
     try:
         table = READERS[path.suffix](path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise FormatError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise FormatError(f"{path} cannot be read: {first_line(error)}") from error
     if "prompt" not in table.columns:
         raise FormatError(f"{path} has no column 'prompt'; it has {', '.join(table.columns)}.")
     return [_text(value) for value in table["prompt"].drop_nulls().to_list()]

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ktodata.files import whole_file
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -21,6 +23,13 @@ def build_card(run: Path) -> str:
     from ktodata.report.card import build_card as build
 
     return build(run)
+
+
+def write_pages(run: Path) -> None:
+    """report.html and README.md into a run folder, each whole. Raises RunError when `run` is no run folder."""
+    for name, text in (("README.md", build_card(run)), ("report.html", build_report(run))):
+        with whole_file(run / name) as scratch:
+            scratch.write_text(text, encoding="utf-8")
 
 
 def build_audit_page(source: "Path | StageResult", feedback: "pl.DataFrame | None" = None, *, name: str = "label audit") -> str:

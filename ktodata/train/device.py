@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from ktodata.errors import SettingError
+from ktodata.models import first_line
 
 
 def pick_device(name: str) -> Any:
@@ -15,7 +16,7 @@ def pick_device(name: str) -> Any:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise SettingError(f"device {name!r} cannot be used: {first_line(error)}") from error
     return device
 
 
