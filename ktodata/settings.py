@@ -3,14 +3,14 @@
 import difflib
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from ktodata.errors import SettingError
+from ktodata.errors import RecipeError, SettingError
 
 
 def settings_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -48,6 +48,41 @@ def check_settings(
     except ValidationError as error:
         raise SettingError(_explain(error, where)) from error
     return {name: getattr(checked, name) for name in parameters}
+
+
+def given_settings(
+    function: Callable[..., Any], given: Mapping[str, Any], assignments: Iterable[str], *, section: str
+) -> dict[str, Any]:
+    """`given`, changed by texts such as "epochs=2" or "train.epochs=2" (`section` is train), and checked; without defaults.
+
+    Raises RecipeError for a text that sets nothing, SettingError for a setting that is wrong.
+    """
+    changed = dict(given)
+    for text in assignments:
+        keys, value = read_assignment(text)
+        assign(changed, keys[1:] if keys[0] == section and len(keys) > 1 else keys, value, text=text)
+    checked = check_settings(function, changed, where=section)
+    return {name: checked[name] for name in changed}
+
+
+def read_assignment(text: str) -> tuple[list[str], Any]:
+    """The keys and the value of "section.setting=value", as --set takes it; the value is YAML. Raises RecipeError."""
+    from ruamel.yaml import YAML
+
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {text!r}: write section.setting=value, e.g. label_noise.min_precision=0.9.")
+    return keys, YAML(typ="safe", pure=True).load(value)
+
+
+def assign(settings: dict[str, Any], keys: Sequence[str], value: Any, *, text: str) -> None:
+    """Set what the keys lead to; settings on the way are made where they are missing. text : what was written, for errors."""
+    for key in keys[:-1]:
+        settings = settings.setdefault(key, {})
+        if not isinstance(settings, dict):
+            raise RecipeError(f"--set {text!r}: {key} holds a value, not settings.")
+    settings[keys[-1]] = value
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:

@@ -1,13 +1,288 @@
-"""Losses as pure functions of tensors: no model, no settings object, no state."""
+"""What is minimised: losses as pure functions of tensors, and the objectives that the training loop is given.
 
-from dataclasses import dataclass
-from typing import Any
+An objective is a cost of each row's margin: how far the policy sides with the label, beta x (log-ratio - shift) for the desirable
+label, its negative for the undesirable one. KTO, APO-zero, BCO and the Hoelder variant differ in that cost and in where the shift
+comes from; soft labels and flip rates say how much of a row's loss is which label's.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch
+from torch.nn.functional import softplus
 
-from ktodata.errors import ShapeError
+from ktodata.errors import SettingError, ShapeError
+from ktodata.train.settings import FlipRates, ObjectiveName
 
 Tensor = Any  # a torch.Tensor; its shape and unit stand in each docstring
+Point = Literal["mismatched", "zero", "running_mean"]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """B rows as the losses need them; all [B], on the policy's device."""
+
+    desirable: Tensor  # bool, the label as given
+    p_desirable: Tensor  # float, P(truly desirable); the label itself, 0 or 1, where none was given
+    weight: Tensor  # float, >= 0, the row's own weight
+    reference_logps: Tensor  # float, nats
+
+    def __getitem__(self, part: slice | list[int]) -> "Examples":
+        """These rows only, in this order."""
+        return Examples(*(getattr(self, field.name)[part] for field in fields(self)))
+
+
+class Objective(Protocol):
+    """All that the training loop knows of a loss."""
+
+    @property
+    def beta(self) -> float:
+        """Per nat: a reward is beta x log-ratio; larger holds the policy closer to the reference."""
+
+    @property
+    def point(self) -> Point:
+        """Where the shift comes from: z0 of mismatched pairs, 0 always, or the running mean of earlier rewards / beta."""
+
+    def loss(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
+        """Float [B], lower is better. policy_logps : float [B], nats. shift : float [], nats, carrying no gradient."""
+
+    def gradient_weight(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
+        """Float [B]: d loss / d policy_logp per nat, signed: negative pushes the completion up. Carries no gradient."""
+
+
+def make_objective(
+    name: ObjectiveName,
+    *,
+    beta: float = 0.1,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+    soft_labels: bool = False,
+    flip_rates: FlipRates | None = None,
+    robustness: float | None = None,
+) -> Objective:
+    """The objective of that name: "kto", "kto_hoelder", "apo_zero" or "bco"; the other settings as in `MarginObjective`.
+
+    robustness : gamma of kto_hoelder, 2 when None; no other objective takes it.
+    Raises SettingError for an unknown name, for a value out of its range, and for settings that do not go together.
+    """
+    if name not in OBJECTIVES:
+        raise SettingError(f"objective is one of {', '.join(get_args(ObjectiveName))}; got {name!r}.")
+    special = {} if robustness is None else {"robustness": robustness}
+    if special and name != "kto_hoelder":
+        raise SettingError(f"robustness is a setting of kto_hoelder, and the objective is {name}. Leave it out, or change that.")
+    return OBJECTIVES[name](beta, desirable_weight, undesirable_weight, soft_labels, flip_rates, **special)
+
+
+def label_shares(desirable: Tensor, p_desirable: Tensor, *, soft_labels: bool, flip_rates: FlipRates | None) -> Tensor:
+    """How much of each row's loss is the desirable label's: q, float [B]; the rest, 1 - q, is the undesirable label's.
+
+    Plain labels: q = 1 for desirable rows, 0 for the others.
+
+    Soft labels: q = p_desirable, in [0, 1]. The loss q x loss(desirable) + (1 - q) x loss(undesirable) is the expected loss under
+    the true label, as good as the probabilities are; in {0, 1} it is the plain loss. (label_noise learns its p_desirable from the
+    labels as given, each row's own left out: with many flips it lies nearer to 1/2 than the chance of the true label.)
+
+    Flip rates d = P(given undesirable | truly desirable), u = P(given desirable | truly undesirable): q = (y - u) / Z with
+    Z = 1 - d - u for the plain label y in {0, 1}, so q = (1 - u) / Z >= 1 or q = -u / Z <= 0. Then the mean over flips is the
+    clean loss: for a truly desirable row E[y] = 1 - d and E[q] = 1; for an undesirable one E[y] = u and E[q] = 0. This is the
+    unbiased estimator of Natarajan et al. 2013 ("Learning with Noisy Labels", lemma 1), written for a share.
+    Limits: d + u < 1, flips that depend on the true label alone, rates that are known. The price is noise: what the two labels
+    say lies 1 / Z times further apart. With KTO's cost, which of a margin and of its negative adds up to 1, flip rates change the
+    weights D and U of the labels to [(1 - u) D + d U] / Z and [(1 - d) U + u D] / Z, and nothing else: they cannot say which
+    rows are wrong, and with d = u and D = U the gradient is rescaled by 1 / Z and no more.
+
+    Of both: the expected loss is right only if a row's own weight does not depend on its given label, as `rebalance` by weights
+    makes it do. Even the labels out with desirable_weight and undesirable_weight instead: they go with the label that is meant.
+    """
+    if soft_labels:
+        return p_desirable
+    given = desirable.to(p_desirable.dtype)
+    if flip_rates is None:
+        return given
+    return (given - flip_rates["undesirable"]) / (1 - flip_rates["desirable"] - flip_rates["undesirable"])
+
+
+@dataclass(frozen=True)
+class MarginObjective:
+    """A cost of margins. With q from `label_shares`, u = beta x (policy_logp - reference_logp - shift) and a row's own weight w:
+
+    loss = w x [desirable_weight x q x cost(u) + undesirable_weight x (1 - q) x cost(-u)]
+
+    beta : per nat, > 0
+    desirable_weight, undesirable_weight : >= 0, times each row's own
+    soft_labels : take p_desirable for the label
+    flip_rates : correct for labels that were flipped at these rates; not together with soft_labels
+
+    Raises SettingError for values out of range; `loss` and `gradient_weight` raise ShapeError unless all is [B].
+    """
+
+    beta: float = 0.1
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    soft_labels: bool = False
+    flip_rates: FlipRates | None = None
+    point: ClassVar[Point] = "mismatched"
+
+    def __post_init__(self) -> None:
+        _check(self.beta > 0, "beta", "> 0", self.beta)
+        _check(self.desirable_weight >= 0, "desirable_weight", ">= 0", self.desirable_weight)
+        _check(self.undesirable_weight >= 0, "undesirable_weight", ">= 0", self.undesirable_weight)
+        if self.flip_rates is not None:
+            _check_flip_rates(self.flip_rates, soft_labels=self.soft_labels)
+
+    def loss(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
+        """Float [B]; see `Objective`."""
+        margin, for_, against = self._parts(policy_logps, examples, shift)
+        return for_ * self.cost(margin) + against * self.cost(-margin)
+
+    def gradient_weight(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
+        """Float [B], signed; see `Objective`."""
+        margin, for_, against = self._parts(policy_logps.detach(), examples, shift)
+        return self.beta * (against * self.pull(-margin) - for_ * self.pull(margin))
+
+    def cost(self, margin: Tensor) -> Tensor:
+        """What a margin costs: float, same shape, falling."""
+        raise NotImplementedError
+
+    def pull(self, margin: Tensor) -> Tensor:
+        """-d cost / d margin: float, same shape, >= 0."""
+        raise NotImplementedError
+
+    def _parts(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(margin of the desirable label, weight of its cost, weight of the undesirable label's cost), each float [B]."""
+        per_row = {field.name: getattr(examples, field.name) for field in fields(examples)}
+        check_same_length(policy_logps=policy_logps, **per_row)
+        log_ratio = policy_logps - examples.reference_logps
+        margin = self.beta * (log_ratio if self.point == "zero" else log_ratio - shift)
+        q = label_shares(examples.desirable, examples.p_desirable, soft_labels=self.soft_labels, flip_rates=self.flip_rates)
+        return margin, self.desirable_weight * examples.weight * q, self.undesirable_weight * examples.weight * (1 - q)
+
+
+@dataclass(frozen=True)
+class Kto(MarginObjective):
+    """KTO: cost = 1 - sigmoid(margin), pull = sigmoid x (1 - sigmoid); shift = z0 >= 0 of mismatched pairs.
+
+    In [0, weight]; half the weight before training starts. With flip rates it may be negative, down to -weight x rate / Z.
+    The pull is largest, beta / 4 x weight per nat, where the log-ratio equals z0, and fades as exp(-|margin|) on both sides: for
+    rows that fit, and for rows that contradict their label, the wrongly labelled and the merely hard alike.
+    Source: Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8; the cost of the two labels adds up to 1.
+    """
+
+    def cost(self, margin: Tensor) -> Tensor:
+        """1 - sigmoid(margin), in [0, 1]."""
+        return kto_cost(margin)
+
+    def pull(self, margin: Tensor) -> Tensor:
+        """In [0, 1/4], the same for both labels."""
+        return torch.sigmoid(margin) * torch.sigmoid(-margin)
+
+
+@dataclass(frozen=True)
+class ApoZero(Kto):
+    """APO-zero on single completions: KTO's cost with the shift at 0, whatever `loss` is given, and so no mismatched pairs.
+
+    It is KTO in the steps where z0 is clamped to 0, at the price of one pass less. It drives the log-ratios of desirable
+    completions above 0 and those of undesirable ones below, not only apart.
+    Source: arXiv:2408.06266 for pairs; the form for single completions is the one that TRL calls apo_zero_unpaired.
+    """
+
+    point: ClassVar[Point] = "zero"
+
+
+@dataclass(frozen=True)
+class KtoHoelder(MarginObjective):
+    """KTO's margin under a cost that lets go of rows which contradict their label. With m = sigmoid(margin), g = robustness:
+
+    cost = 2^g x [1 / (g (1 + g)) - m^g / g + m^(1 + g) / (1 + g)],   pull = 2^g x m^g x (1 - m)^2
+
+    robustness : > 1. A contradicting row's pull falls as m^g, KTO's as m; at 1 it would fall no faster.
+    In [0, weight x 2^g / (g (1 + g))]. The pull vanishes at both ends; at g = 2 it is 4 times KTO's squared. It equals KTO's,
+    1/4, at margin 0, so that beta and learning rate mean the same there; for g > 2 it is largest beyond 0, at m = g / (2 + g).
+
+    From the paper (Hoelder-DPO, arXiv:2505.17859): the score -(1 + g) m^g + g m^(1 + g) of a pair's margin, which is the density
+    power divergence among Hoelder divergences. Made here: a single completion's margin in the pair's place, scale and constant.
+    The paper's theorems are on pairs, and nothing of them is claimed for this loss: that one row's pull vanishes does not make
+    the minimiser that of clean labels. The two labels' costs do not add up to a constant, unlike KTO's. Hard rows with right
+    labels are let go as well, and a policy that starts on the wrong side of a row hardly comes back.
+    """
+
+    robustness: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.robustness > 1, "robustness", "> 1 (at 1 or less no row is let go faster than by kto)", self.robustness)
+
+    def cost(self, margin: Tensor) -> Tensor:
+        """In [0, 2^g / (g (1 + g))]; not convex."""
+        m, g = torch.sigmoid(margin), self.robustness
+        return 2**g * (1 / (g * (1 + g)) - m**g / g + m ** (1 + g) / (1 + g))
+
+    def pull(self, margin: Tensor) -> Tensor:
+        """1/4 at margin 0, and 0 far away on either side."""
+        return 2**self.robustness * torch.sigmoid(margin) ** self.robustness * torch.sigmoid(-margin) ** 2
+
+
+@dataclass(frozen=True)
+class Bco(MarginObjective):
+    """BCO: cost = -log sigmoid(margin), pull = sigmoid(-margin); shift = delta / beta, delta the mean reward of earlier steps.
+
+    A classifier whose logit is reward - delta. In [0, infinity), weight x ln 2 at margin 0. The pull is largest, beta x weight,
+    on rows that contradict their label most: wrong labels are fitted hardest. No flip rates: a corrected loss has no lower bound.
+    Limits: delta is the mean over both labels as they come, so with few rows of one label it lies near the other's. The paper's
+    weights for prompts of different kinds (underlying distribution matching) are not applied.
+    Source: Jung et al. 2024, arXiv:2404.04656.
+    """
+
+    point: ClassVar[Point] = "running_mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.flip_rates is not None:
+            raise SettingError(
+                "flip_rates: bco's loss has no upper bound, so its correction has no lower one and would be driven to -infinity. "
+                "Use objective: kto or apo_zero with flip_rates, or bco with soft_labels."
+            )
+
+    def cost(self, margin: Tensor) -> Tensor:
+        """-log sigmoid(margin), >= 0, convex."""
+        return softplus(-margin)
+
+    def pull(self, margin: Tensor) -> Tensor:
+        """In [0, 1]."""
+        return torch.sigmoid(-margin)
+
+
+OBJECTIVES: dict[str, type[MarginObjective]] = {"kto": Kto, "kto_hoelder": KtoHoelder, "apo_zero": ApoZero, "bco": Bco}
+
+
+class RunningMean:
+    """The mean of all rewards seen so far (beta x nats): BCO's delta; 0 before any.
+
+    A step's shift is the mean known before it, and the step's rewards go in after it: so the order of micro-batches cannot
+    matter. Every reward counts alike however old, so the mean lags behind a policy that moves fast.
+    """
+
+    def __init__(self) -> None:
+        self._total, self._count = 0.0, 0
+
+    @property
+    def value(self) -> float:
+        """Reward units; in nats after division by beta."""
+        return self._total / self._count if self._count else 0.0
+
+    def update(self, rewards: Tensor) -> None:
+        """Take in the rewards of one step, float [B]. Reads them off the device."""
+        self._total += float(rewards.detach().sum())
+        self._count += rewards.numel()
+
+    def state(self) -> dict[str, float]:
+        """Plain numbers for a checkpoint; JSON gives them back to the last bit."""
+        return {"total": self._total, "count": self._count}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on from what `state` gave."""
+        self._total, self._count = float(state["total"]), int(state["count"])
 
 
 def kto_loss(
@@ -38,7 +313,12 @@ def kto_loss(
     log_ratio = policy_logps - reference_logps  # [B], nats
     gain = torch.where(desirable, log_ratio - kl, kl - log_ratio)  # the sign is the only thing the label decides
     weight = torch.where(desirable, desirable_weight, undesirable_weight)
-    return weight * (1 - torch.sigmoid(beta * gain))
+    return weight * kto_cost(beta * gain)
+
+
+def kto_cost(margin: Tensor) -> Tensor:
+    """1 - sigmoid(margin): float in [0, 1], same shape, falling; 1/2 at 0. Costs of a margin and its negative add up to 1."""
+    return 1 - torch.sigmoid(margin)
 
 
 def kto_gradient_weight(log_ratio: Tensor, kl: Tensor, *, beta: float = 0.1, weight: float | Tensor = 1.0) -> Tensor:
@@ -79,27 +359,24 @@ def check_same_length(**tensors: Tensor) -> None:
         raise ShapeError(f"these must all be [B] with the same B: {named}.")
 
 
-@dataclass(frozen=True)
-class Kto:
-    """KTO as the training loop uses it: the loss above with its settings, times each row's own weight."""
+def _check(good: bool, name: str, wanted: str, value: float) -> None:
+    if not (good and math.isfinite(value)):
+        raise SettingError(f"{name} is a number {wanted}; got {value}.")
 
-    beta: float = 0.1
-    desirable_weight: float = 1.0
-    undesirable_weight: float = 1.0
 
-    def loss(self, policy_logps: Tensor, reference_logps: Tensor, desirable: Tensor, kl: Tensor, row_weight: Tensor) -> Tensor:
-        """Float [B]; shapes and units as in `kto_loss`, row_weight float [B]."""
-        return kto_loss(
-            policy_logps,
-            reference_logps,
-            desirable,
-            kl,
-            beta=self.beta,
-            desirable_weight=self.desirable_weight * row_weight,
-            undesirable_weight=self.undesirable_weight * row_weight,
+def _check_flip_rates(rates: FlipRates, *, soft_labels: bool) -> None:
+    if set(rates) != set(FlipRates.__annotations__):
+        raise SettingError(f"flip_rates holds desirable and undesirable, a rate each; got {dict(rates)}.")
+    for name, rate in rates.items():
+        if not (isinstance(rate, int | float) and 0 <= rate < 1):
+            raise SettingError(f"flip_rates: {name} is a share in [0, 1) of the truly {name} rows; got {rate!r}.")
+    if (total := rates["desirable"] + rates["undesirable"]) >= 1:
+        raise SettingError(
+            f"flip_rates: desirable {rates['desirable']} + undesirable {rates['undesirable']} is {total:g}; it must be below 1. "
+            "At 1 the labels say nothing of the truth, above it the opposite: turn the labels round, or estimate the rates again."
         )
-
-    def gradient_weight(self, log_ratio: Tensor, desirable: Tensor, kl: Tensor, row_weight: Tensor) -> Tensor:
-        """Float [B]: |d loss / d log p| of each row, per nat."""
-        weight = torch.where(desirable, self.desirable_weight, self.undesirable_weight) * row_weight
-        return kto_gradient_weight(log_ratio, kl, beta=self.beta, weight=weight)
+    if soft_labels:
+        raise SettingError(
+            "flip_rates and soft_labels both say how far a label is believed. Give one: flip_rates correct the labels, "
+            "soft_labels takes p_desirable for them."
+        )

@@ -1,12 +1,163 @@
+import json
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktodata.errors import ShapeError
-from ktodata.train.objectives import Kto, kto_gradient_weight, kto_loss, reference_point
+from ktodata.errors import SettingError, ShapeError
+from ktodata.train.objectives import (
+    ApoZero,
+    Bco,
+    Examples,
+    Kto,
+    KtoHoelder,
+    RunningMean,
+    kto_gradient_weight,
+    kto_loss,
+    make_objective,
+    reference_point,
+)
 
 nats = st.floats(-50, 50)
+rates = st.tuples(st.floats(0, 0.49), st.floats(0, 0.49)).map(lambda pair: {"desirable": pair[0], "undesirable": pair[1]})
+FLIPS = {"desirable": 0.1, "undesirable": 0.3}
+# every cost, with every way to take a label
+OBJECTIVES = {
+    "kto": Kto(0.3, 1.5, 0.7),
+    "kto, soft labels": Kto(0.3, 1.5, 0.7, soft_labels=True),
+    "kto, flip rates": Kto(0.3, 1.5, 0.7, flip_rates=FLIPS),
+    "apo_zero": ApoZero(0.3, 1.5, 0.7),
+    "apo_zero, soft labels": ApoZero(0.3, 1.5, 0.7, soft_labels=True),
+    "apo_zero, flip rates": ApoZero(0.3, 1.5, 0.7, flip_rates=FLIPS),
+    "kto_hoelder": KtoHoelder(0.3, 1.5, 0.7),
+    "kto_hoelder, gamma 3.5": KtoHoelder(0.3, 1.5, 0.7, robustness=3.5),
+    "kto_hoelder, soft labels": KtoHoelder(0.3, 1.5, 0.7, soft_labels=True),
+    "kto_hoelder, flip rates": KtoHoelder(0.3, 1.5, 0.7, flip_rates=FLIPS),
+    "bco": Bco(0.3, 1.5, 0.7),
+    "bco, soft labels": Bco(0.3, 1.5, 0.7, soft_labels=True),
+}
+each_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+each_cost = pytest.mark.parametrize("kind", [Kto, ApoZero, KtoHoelder, Bco])
+SHIFT = torch.tensor(1.5, dtype=torch.float64)
+
+
+def examples_of(labels, *, p_desirable=None, weight=None, reference=None):
+    """Rows in float64; what is not given is the label itself, weight 1, reference log-prob 0."""
+    labels = torch.tensor(labels)
+    filled = labels.double() if p_desirable is None else torch.tensor(p_desirable, dtype=torch.float64)
+    ones, zeros = torch.ones(len(labels), dtype=torch.float64), torch.zeros(len(labels), dtype=torch.float64)
+    return Examples(
+        desirable=labels,
+        p_desirable=filled,
+        weight=ones if weight is None else torch.tensor(weight, dtype=torch.float64),
+        reference_logps=zeros if reference is None else torch.tensor(reference, dtype=torch.float64),
+    )
+
+
+def five_rows():
+    logps = torch.tensor([-3.0, 0.2, 4.0, 30.0, -12.0], dtype=torch.float64, requires_grad=True)
+    rows = examples_of(
+        [True, False, True, False, False],
+        p_desirable=[0.9, 0.4, 0.0, 1.0, 0.25],
+        weight=[1.0, 2.0, 0.5, 3.0, 1.0],
+        reference=[-1.0, 0.0, 1.0, 2.0, -2.0],
+    )
+    return logps, rows
+
+
+def loss_at(objective, log_ratio, desirable, shift=0.0, **row):
+    """The loss of one row with reference log-prob 0."""
+    row = {name: [value] for name, value in row.items()}
+    logps = torch.tensor([log_ratio], dtype=torch.float64)
+    return objective.loss(logps, examples_of([desirable], **row), torch.tensor(shift, dtype=torch.float64)).item()
+
+
+def pull_at(objective, log_ratio, desirable):
+    logps = torch.tensor([log_ratio], dtype=torch.float64)
+    return objective.gradient_weight(logps, examples_of([desirable]), torch.tensor(0.0, dtype=torch.float64)).item()
+
+
+# every objective
+
+
+@each_objective
+def test_gradient_equals_finite_differences(objective):
+    logps, rows = five_rows()
+    assert torch.autograd.gradcheck(lambda x: objective.loss(x, rows, SHIFT), (logps,))
+
+
+@each_objective
+def test_gradient_weight_is_the_gradient_signed_and_carries_none_itself(objective):
+    logps, rows = five_rows()
+    objective.loss(logps, rows, SHIFT).sum().backward()
+    weight = objective.gradient_weight(logps, rows, SHIFT)
+    torch.testing.assert_close(weight, logps.grad, rtol=1e-12, atol=1e-15)
+    assert not weight.requires_grad
+
+
+@each_objective
+def test_rows_weight_scales_loss_and_gradient_weight(objective):
+    logps, rows = five_rows()
+    thrice = Examples(rows.desirable, rows.p_desirable, 3 * rows.weight, rows.reference_logps)
+    torch.testing.assert_close(objective.loss(logps, thrice, SHIFT), 3 * objective.loss(logps, rows, SHIFT))
+    expected = 3 * objective.gradient_weight(logps, rows, SHIFT)
+    torch.testing.assert_close(objective.gradient_weight(logps, thrice, SHIFT), expected)
+
+
+@each_objective
+def test_parts_of_a_batch_cost_what_they_cost_in_it(objective):
+    logps, rows = five_rows()
+    whole = objective.loss(logps, rows, SHIFT)
+    for part in (slice(0, 2), slice(2, 5), [4, 0, 3]):
+        assert torch.equal(objective.loss(logps[part], rows[part], SHIFT), whole[part])
+
+
+@each_objective
+def test_lengths_that_differ_are_named(objective):
+    logps, rows = five_rows()
+    with pytest.raises(ShapeError, match=r"policy_logps \[5\], desirable \[3\], p_desirable \[3\]"):
+        objective.loss(logps, rows[:3], SHIFT)
+
+
+@each_objective
+@pytest.mark.parametrize("log_ratio", [-3e4, 3e4])
+def test_far_away_loss_and_gradient_stay_finite_in_float32(objective, log_ratio):
+    labels = torch.tensor([True, False])
+    rows = Examples(labels, labels.float(), torch.ones(2), torch.zeros(2))
+    logps = torch.full((2,), log_ratio, requires_grad=True)
+    loss = objective.loss(logps, rows, torch.tensor(0.0))
+    loss.sum().backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite().all() and logps.grad.isfinite().all()
+    assert objective.gradient_weight(logps, rows, torch.tensor(0.0)).isfinite().all()
+
+
+@each_cost
+@given(log_ratio=nats, label=st.booleans(), shift=st.floats(0, 20), beta=st.floats(0.01, 2))
+def test_turning_labels_log_ratios_and_shift_round_changes_nothing(kind, log_ratio, label, shift, beta):
+    there, back = loss_at(kind(beta), log_ratio, label, shift), loss_at(kind(beta), -log_ratio, not label, -shift)
+    assert there == pytest.approx(back, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Kto, KtoHoelder, Bco])
+@given(log_ratio=nats, label=st.booleans(), shift=st.floats(0, 20), more=st.floats(-10, 10))
+def test_only_the_log_ratio_over_the_shift_counts(kind, log_ratio, label, shift, more):
+    there, moved = loss_at(kind(), log_ratio, label, shift), loss_at(kind(), log_ratio + more, label, shift + more)
+    assert there == pytest.approx(moved, rel=1e-9, abs=1e-9)
+
+
+@each_cost
+@given(log_ratio=nats, more=st.floats(0.5, 10))
+def test_the_loss_falls_towards_the_label_and_its_gradient_points_there(kind, log_ratio, more):
+    assert loss_at(kind(), log_ratio + more, True) < loss_at(kind(), log_ratio, True)
+    assert loss_at(kind(), log_ratio + more, False) > loss_at(kind(), log_ratio, False)
+    assert pull_at(kind(), log_ratio, True) < 0 < pull_at(kind(), log_ratio, False)
+
+
+# KTO
 
 
 def test_kto_loss_by_hand():
@@ -35,18 +186,17 @@ def test_weights_may_be_one_number_or_one_for_each_row():
 
 
 def test_before_training_every_row_costs_half_its_weight():
-    loss = Kto(undesirable_weight=3.0).loss(
-        torch.zeros(2), torch.zeros(2), torch.tensor([True, False]), torch.tensor(0.0), torch.tensor([2.0, 1.0])
-    )
+    rows = examples_of([True, False], weight=[2.0, 1.0])
+    loss = Kto(undesirable_weight=3.0).loss(torch.zeros(2, dtype=torch.float64), rows, torch.tensor(0.0))
     assert loss.tolist() == [1.0, 1.5]
 
 
-@given(nats, st.booleans(), st.floats(0, 20))
-def test_swapped_labels_with_negated_log_ratios_change_nothing_without_kl(log_ratio, label, beta):
-    def at(ratio, desirable):
-        return kto_loss(torch.tensor([ratio]), torch.zeros(1), torch.tensor([desirable]), torch.tensor(0.0), beta=beta)
-
-    torch.testing.assert_close(at(log_ratio, label), at(-log_ratio, not label))
+@given(st.lists(st.tuples(nats, st.booleans(), st.floats(0, 9)), min_size=1, max_size=5), st.floats(0, 20), st.floats(0.01, 2))
+def test_the_objective_is_the_loss_to_the_last_bit(rows, kl, beta):
+    logps, labels, weight = (torch.tensor(column) for column in zip(*rows, strict=True))
+    kl, zeros = torch.tensor(kl), torch.zeros(len(rows))
+    expected = kto_loss(logps, zeros, labels, kl, beta=beta, desirable_weight=1.5 * weight, undesirable_weight=0.7 * weight)
+    assert torch.equal(Kto(beta, 1.5, 0.7).loss(logps, Examples(labels, labels.float(), weight, zeros), kl), expected)
 
 
 @given(nats, st.floats(0, 20))
@@ -55,23 +205,11 @@ def test_the_two_labels_of_one_row_cost_one_together(log_ratio, kl):
     torch.testing.assert_close(both.sum(), torch.tensor(1.0))
 
 
-@given(nats, st.floats(0, 20), st.booleans())
-def test_shifting_policy_and_kl_alike_changes_nothing(log_ratio, kl, label):
-    def at(shift):
-        return kto_loss(torch.tensor([log_ratio + shift]), torch.zeros(1), torch.tensor([label]), torch.tensor(kl + shift))
-
-    torch.testing.assert_close(at(0.0), at(3.0), atol=1e-5, rtol=1e-5)
-
-
-def test_gradient_equals_finite_differences_and_the_reported_gradient_weight():
-    logps = torch.tensor([-3.0, 0.2, 4.0, 30.0], dtype=torch.float64, requires_grad=True)
-    ref, labels = torch.tensor([-1.0, 0, 1, 2], dtype=torch.float64), torch.tensor([True, False, True, False])
-    kl, weight = torch.tensor(1.5, dtype=torch.float64), torch.tensor([1.0, 2, 0.5, 3], dtype=torch.float64)
-    settings = {"desirable_weight": weight, "undesirable_weight": weight, "beta": 0.3}
-    assert torch.autograd.gradcheck(lambda x: kto_loss(x, ref, labels, kl, **settings), (logps,))
-    kto_loss(logps, ref, labels, kl, **settings).sum().backward()
-    pull = kto_gradient_weight((logps - ref).detach(), kl, beta=0.3, weight=weight)
-    torch.testing.assert_close(logps.grad, torch.where(labels, -pull, pull))
+def test_kto_gradient_weight_is_the_size_of_the_objectives():
+    logps, rows = five_rows()
+    weight = torch.where(rows.desirable, 1.5, 0.7) * rows.weight
+    size = kto_gradient_weight((logps - rows.reference_logps).detach(), SHIFT, beta=0.3, weight=weight)
+    torch.testing.assert_close(Kto(0.3, 1.5, 0.7).gradient_weight(logps, rows, SHIFT), torch.where(rows.desirable, -size, size))
 
 
 def test_reference_point_by_hand():
@@ -88,6 +226,184 @@ def test_reference_point_is_clamped_after_pooling():
     assert (z0.value.item(), z0.unclamped.item()) == (0.0, -1.0)
 
 
-def test_lengths_that_differ_are_named():
+# flip rates
+
+
+def test_flip_rates_by_hand():
+    """d = 0.1, u = 0.3, Z = 0.6; log-ratio 0: both labels cost 0.5 x weight, D = 2, U = 1
+    desirable:   q = (1 - 0.3) / 0.6 =  7/6:   7/6 x 2 x 0.5 - 1/6 x 1 x 0.5 = 1.0833
+    undesirable: q =     - 0.3 / 0.6 = -1/2:  -1/2 x 2 x 0.5 + 3/2 x 1 x 0.5 = 0.25
+    """
+    corrected = Kto(desirable_weight=2.0, flip_rates=FLIPS)
+    assert loss_at(corrected, 0.0, True) == pytest.approx(13 / 12)
+    assert loss_at(corrected, 0.0, False) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("kind", [Kto, ApoZero, KtoHoelder])
+@given(log_ratio=nats, shift=st.floats(0, 20), flips=rates, weights=st.tuples(st.floats(0, 5), st.floats(0, 5)))
+def test_the_mean_over_flips_is_the_clean_loss(kind, log_ratio, shift, flips, weights):
+    clean, corrected = kind(0.1, *weights), kind(0.1, *weights, flip_rates=flips)
+    for truly, rate in ((True, flips["desirable"]), (False, flips["undesirable"])):
+        kept, flipped = (loss_at(corrected, log_ratio, given, shift) for given in (truly, not truly))
+        assert (1 - rate) * kept + rate * flipped == pytest.approx(loss_at(clean, log_ratio, truly, shift), abs=1e-9)
+
+
+@given(flips=rates, weights=st.tuples(st.floats(0, 5), st.floats(0, 5)))
+def test_for_kto_flip_rates_are_other_weights_of_the_labels(flips, weights):
+    (big, small), (d, u) = weights, flips.values()
+    z = 1 - d - u
+    logps, rows = five_rows()
+    corrected = Kto(0.3, big, small, flip_rates=flips)
+    reweighted = Kto(0.3, ((1 - u) * big + d * small) / z, ((1 - d) * small + u * big) / z)
+    expected = reweighted.gradient_weight(logps, rows, SHIFT)
+    torch.testing.assert_close(corrected.gradient_weight(logps, rows, SHIFT), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_equal_flip_rates_and_weights_only_rescale_ktos_gradient():
+    """d = u = 0.2: 1 / (1 - 0.4) = 1.6667"""
+    logps, rows = five_rows()
+    corrected = Kto(flip_rates={"desirable": 0.2, "undesirable": 0.2}).gradient_weight(logps, rows, SHIFT)
+    torch.testing.assert_close(corrected, Kto().gradient_weight(logps, rows, SHIFT) / 0.6)
+
+
+@pytest.mark.parametrize("kind", [Kto, ApoZero, KtoHoelder])
+def test_without_flips_the_correction_changes_nothing(kind):
+    logps, rows = five_rows()
+    corrected = kind(flip_rates={"desirable": 0.0, "undesirable": 0.0})
+    assert torch.equal(corrected.loss(logps, rows, SHIFT), kind().loss(logps, rows, SHIFT))
+
+
+# Hoelder
+
+
+def test_hoelder_by_hand():
+    """gamma 2, margin 0, m = 1/2: cost 4 x (1/6 - 1/8 + 1/24) = 1/3; pull 4 x 1/4 x 1/4 = 1/4, as KTO's there"""
+    assert loss_at(KtoHoelder(1.0), 0.0, True) == pytest.approx(1 / 3)
+    assert pull_at(KtoHoelder(1.0), 0.0, True) == pytest.approx(-0.25)
+    assert pull_at(Kto(1.0), 0.0, True) == pytest.approx(-0.25)
+
+
+@given(margin=st.floats(-30, 30))
+def test_hoelder_of_gamma_two_pulls_as_four_times_ktos_pull_squared(margin):
+    assert pull_at(KtoHoelder(1.0), margin, False) == pytest.approx(4 * pull_at(Kto(1.0), margin, False) ** 2)
+
+
+@pytest.mark.parametrize("gamma", [1.5, 2.0, 3.0, 5.0])
+def test_hoelder_lets_go_of_rows_that_contradict_their_label_faster_than_kto(gamma):
+    """Pull against KTO's, for margins -2, -4, ..., -30: falls at every step, and in the end by e^-2(gamma - 1) a step."""
+    share = [pull_at(KtoHoelder(1.0, robustness=gamma), u, True) / pull_at(Kto(1.0), u, True) for u in range(-2, -31, -2)]
+    assert all(later < earlier for earlier, later in pairwise(share))
+    assert share[-1] / share[-2] == pytest.approx(math.exp(-2 * (gamma - 1)), rel=1e-3)
+    assert abs(pull_at(KtoHoelder(1.0, robustness=gamma), -30.0, True)) < 1e-18
+
+
+def test_bco_does_not_let_go():
+    assert pull_at(Bco(1.0), -30.0, True) == pytest.approx(-1.0)
+
+
+# APO-zero
+
+
+def test_apo_zero_by_hand_whatever_the_shift():
+    """beta 0.5: desirable, log-ratio 2: 1 - sigmoid(1) = 0.2689; undesirable: sigmoid(1) = 0.7311"""
+    for shift in (0.0, 7.0):
+        assert loss_at(ApoZero(0.5), 2.0, True, shift) == pytest.approx(0.2689, abs=1e-4)
+        assert loss_at(ApoZero(0.5), 2.0, False, shift) == pytest.approx(0.7311, abs=1e-4)
+
+
+def test_apo_zero_is_kto_with_its_reference_point_at_zero():
+    logps, rows = five_rows()
+    zero = torch.tensor(0.0)
+    assert torch.equal(ApoZero(0.3).loss(logps, rows, SHIFT), Kto(0.3).loss(logps, rows, zero))
+    assert torch.equal(ApoZero(0.3).gradient_weight(logps, rows, SHIFT), Kto(0.3).gradient_weight(logps, rows, zero))
+
+
+# BCO
+
+
+def test_bco_by_hand():
+    """beta 0.5, delta 1, so shift 2 nats; log-ratio 4: reward 2, margin 1
+    desirable: -ln sigmoid(1) = 0.3133;   undesirable: -ln sigmoid(-1) = 1.3133
+    """
+    assert loss_at(Bco(0.5), 4.0, True, shift=2.0) == pytest.approx(0.3133, abs=1e-4)
+    assert loss_at(Bco(0.5), 4.0, False, shift=2.0) == pytest.approx(1.3133, abs=1e-4)
+
+
+def test_running_mean_by_hand():
+    """rewards 1, 3 then 5: 0 before any, then (1 + 3) / 2 = 2, then (1 + 3 + 5) / 3 = 3"""
+    mean = RunningMean()
+    seen = [mean.value]
+    for rewards in ([1.0, 3.0], [], [5.0]):
+        mean.update(torch.tensor(rewards, requires_grad=True))
+        seen.append(mean.value)
+    assert seen == [0.0, 2.0, 2.0, 3.0]
+
+
+@given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=20))
+def test_running_mean_goes_on_from_a_checkpoint_to_the_last_bit(rewards):
+    mean, resumed = RunningMean(), RunningMean()
+    mean.update(torch.tensor(rewards))
+    resumed.restore(json.loads(json.dumps(mean.state())))
+    assert resumed.value == mean.value
+    for each in (mean, resumed):
+        each.update(torch.tensor([0.1]))
+    assert resumed.state() == mean.state()
+
+
+# settings
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "point"),
+    [
+        ("kto", Kto, "mismatched"),
+        ("kto_hoelder", KtoHoelder, "mismatched"),
+        ("apo_zero", ApoZero, "zero"),
+        ("bco", Bco, "running_mean"),
+    ],
+)
+def test_make_objective_hands_its_settings_on(name, kind, point):
+    made = make_objective(name, beta=0.2, desirable_weight=2.0, undesirable_weight=3.0, soft_labels=True)
+    assert made == kind(0.2, 2.0, 3.0, soft_labels=True)
+    assert (made.beta, made.point) == (0.2, point)
+
+
+def test_make_objective_hands_flip_rates_and_robustness_on():
+    made = make_objective("kto_hoelder", flip_rates=FLIPS, robustness=3.0)
+    assert made == KtoHoelder(flip_rates=FLIPS, robustness=3.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "dpo"}, "objective is one of kto, kto_hoelder, apo_zero, bco; got 'dpo'"),
+        ({"name": "kto", "beta": 0.0}, "beta is a number > 0; got 0.0"),
+        ({"name": "kto", "beta": math.nan}, "beta is a number > 0; got nan"),
+        ({"name": "bco", "desirable_weight": -1.0}, "desirable_weight is a number >= 0; got -1.0"),
+        ({"name": "kto", "undesirable_weight": math.inf}, "undesirable_weight is a number >= 0; got inf"),
+        ({"name": "kto_hoelder", "robustness": -1.0}, r"robustness is a number > 1 .*; got -1.0"),
+        ({"name": "kto_hoelder", "robustness": 1.0}, r"no row is let go faster than by kto.*; got 1.0"),
+        ({"name": "kto", "robustness": 2.0}, "robustness is a setting of kto_hoelder, and the objective is kto"),
+        (
+            {"name": "kto", "flip_rates": {"desirable": 0.5, "undesirable": 0.5}},
+            "is 1; it must be below 1. At 1 the labels say nothing",
+        ),
+        ({"name": "kto", "flip_rates": {"desirable": 0.9, "undesirable": 0.3}}, "is 1.2; it must be below 1"),
+        ({"name": "kto", "flip_rates": {"desirable": -0.1, "undesirable": 0.3}}, r"desirable is a share in \[0, 1\).*got -0.1"),
+        (
+            {"name": "kto", "flip_rates": {"desirable": 0.1, "undesirable": math.nan}},
+            r"undesirable is a share in \[0, 1\).*got nan",
+        ),
+        ({"name": "kto", "flip_rates": {"desirable": 0.1}}, "flip_rates holds desirable and undesirable, a rate each; got"),
+        ({"name": "kto", "flip_rates": FLIPS, "soft_labels": True}, "Give one"),
+        ({"name": "bco", "flip_rates": FLIPS}, "driven to -infinity. Use objective: kto or apo_zero"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, said):
+    with pytest.raises(SettingError, match=said):
+        make_objective(**settings)
+
+
+def test_lengths_that_differ_are_named_by_the_pure_loss():
     with pytest.raises(ShapeError, match=r"policy_logps \[2\], reference_logps \[3\], desirable \[2\]"):
         kto_loss(torch.zeros(2), torch.zeros(3), torch.ones(2, dtype=torch.bool), torch.tensor(0.0))
