@@ -54,24 +54,19 @@ def can_split(model: Any) -> bool:
     # one mask for all layers: mixed kinds are looked up by layer number, which a split would shift
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    # kept states are computed under a boolean mask of their own, which torch's own attention takes and others do not
-    masked = config._attn_implementation == "sdpa"
-    return config.model_type in SPLITTABLE and kinds == {"full_attention"} and not windowed and masked
+    return config.model_type in SPLITTABLE and kinds == {"full_attention"} and not windowed
 
 
-def lower_states(decoder: Any, input_ids: Tensor, frozen: int, **layout: Tensor) -> Tensor:
-    """The residual stream [B, T, H] after the lowest `frozen` layers; no gradient.
-
-    layout : position_ids and attention_mask, where a sequence is not simply read from left to right.
-    """
+def lower_states(decoder: Any, input_ids: Tensor, frozen: int, **layout: Any) -> Tensor:
+    """The residual stream [B, T, H] after the lowest `frozen` layers; no gradient. layout: further arguments of the decoder."""
     with torch.no_grad(), _only(decoder, slice(0, frozen), norm=False):
         return decoder(input_ids=input_ids, use_cache=False, **layout).last_hidden_state
 
 
-def upper_states(decoder: Any, states: Tensor, frozen: int) -> Tensor:
+def upper_states(decoder: Any, states: Tensor, frozen: int, **layout: Any) -> Tensor:
     """What the whole decoder would return [B, T, H], from `lower_states`."""
     with _only(decoder, slice(frozen, None), norm=True):
-        return decoder(inputs_embeds=states, use_cache=False).last_hidden_state
+        return decoder(inputs_embeds=states, use_cache=False, **layout).last_hidden_state
 
 
 @contextmanager
