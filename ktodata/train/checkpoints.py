@@ -11,27 +11,48 @@ from safetensors.torch import load_file, save_file
 
 from ktodata.errors import RunError
 from ktodata.files import whole_folder
-from ktodata.train.state import State
+from ktodata.train.optimizers import flat_state, load_flat_state
+from ktodata.train.sharding import gathered, share_of
+from ktodata.train.state import State, Weights, trainable
+from ktodata.train.world import World
 
 
 class Checkpoints:
-    """Folders step-<updates made> in `folder`; a folder appears whole or not at all. Keeps the last, and the best held-out loss.
+    """Folders step-<updates made> in `folder`; one appears whole or not at all. Keeps the last, and the best by held-out AUC.
 
     key : names the training they belong to: its settings, rows and reference.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder, self._key = folder, key
+    def __init__(self, folder: Path, key: str, world: World) -> None:
+        self.folder, self._key, self._world = folder, key, world
 
     def save(self, model: Any, optimizer: Any, state: State) -> None:
-        """Write the checkpoint of `state.step`, then remove those that are neither the last nor the best."""
+        """Write the checkpoint of `state.step`, then remove those that are neither the last nor the best.
+
+        Every process must call it; the first one writes.
+        """
+        first = self._world.rank == 0
+        weights = gathered(trainable(model).items(), keep=first)
+        moments = gathered(flat_state(optimizer).items(), keep=first)
+        if first:
+            self._write(weights, moments, state)
+
+    def _write(self, weights: dict[str, Any], moments: dict[str, Any], state: State) -> None:
         target = self.folder / f"step-{state.step:08d}"
         with whole_folder(target) as scratch:
-            save_file(_trainable(model), scratch / "weights.safetensors")
-            save_file(_flat_state(optimizer), scratch / "optimizer.safetensors")
+            save_file(weights, scratch / "weights.safetensors")
+            save_file(moments, scratch / "optimizer.safetensors")
             save_file(_random_state(), scratch / "random.safetensors")
+            if state.best is not None:
+                save_file(state.best.tensors, scratch / "best.safetensors")
             pl.concat(state.telemetry).write_parquet(scratch / "telemetry.parquet")
-            told = {"key": self._key, "step": state.step, "history": state.history, "held_out": state.held_out}
+            told = {
+                "key": self._key,
+                "step": state.step,
+                "history": state.history,
+                "held_out": state.held_out,
+                "running": state.running.state(),
+            }
             (scratch / "state.json").write_text(json.dumps(told))
         for folder in set(self._all()) - {target, self._best()}:
             shutil.rmtree(folder)
@@ -39,9 +60,15 @@ class Checkpoints:
     def restore(self, model: Any, optimizer: Any, state: State) -> bool:
         """Fill `model`, `optimizer` and `state` from the last checkpoint. False when there is none.
 
-        Raises RunError when the checkpoints belong to another training.
+        Every process must call it, and read the same files. How many there are may change from one start to the next.
+
+        Raises RunError when the checkpoints belong to another training, or when processes find different ones.
         """
         checkpoints = self._all()
+        if not self._world.agree(str([folder.name for folder in checkpoints])):
+            raise RunError(
+                f"{self.folder} does not hold the same checkpoints for every process: give an out that all of them see."
+            )
         if not checkpoints:
             return False
         last = checkpoints[-1]
@@ -51,19 +78,22 @@ class Checkpoints:
                 f"{self.folder} holds checkpoints of another training (other settings, rows or reference weights). "
                 "Give another out, or resume=False to start afresh and discard them."
             )
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, value in load_file(last / "weights.safetensors").items():
-                parameters[name].copy_(value)
-        _load_flat_state(optimizer, load_file(last / "optimizer.safetensors"))
+        Weights(load_file(last / "weights.safetensors")).restore(model)
+        load_flat_state(optimizer, _shared_out(load_file(last / "optimizer.safetensors"), optimizer))
         _set_random_state(load_file(last / "random.safetensors"))
         state.step, state.history, state.held_out = told["step"], told["history"], told["held_out"]
+        state.resumed_at = state.step
+        state.running.restore(told["running"])
+        if (last / "best.safetensors").is_file():
+            state.best = Weights(load_file(last / "best.safetensors"))
         state.telemetry = [pl.read_parquet(last / "telemetry.parquet")]
         return True
 
     def clear(self) -> None:
-        """Remove them all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove them all. Every process must call it, and none goes on before they are gone."""
+        if self._world.rank == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._world.first(None)
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
@@ -73,29 +103,22 @@ class Checkpoints:
         return told
 
     def _best(self) -> Path | None:
-        losses: list[tuple[float, Path]] = []
+        looks: list[tuple[float, Path]] = []
         for folder in self._all():
             told = self._told(folder)
-            losses += [(seen["loss"], folder) for seen in told["held_out"] if seen["step"] == told["step"]]
-        return min(losses)[1] if losses else None
+            looks += [(_goodness(seen), folder) for seen in told["held_out"] if seen["step"] == told["step"]]
+        return max(looks)[1] if looks else None
 
 
-def _trainable(model: Any) -> dict[str, Any]:
-    # frozen weights come from the base model again
-    return {name: parameter.detach().contiguous() for name, parameter in model.named_parameters() if parameter.requires_grad}
+def _goodness(look: dict[str, Any]) -> float:
+    """Of one look at held-out rows, higher is better: the AUC, or the loss where a label is missing."""
+    return float(look["auc"]["value"]) if look["auc"] is not None else -float(look["loss"])
 
 
-def _flat_state(optimizer: Any) -> dict[str, Any]:
-    state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value.contiguous() for number, values in state.items() for name, value in values.items()}
-
-
-def _load_flat_state(optimizer: Any, flat: dict[str, Any]) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in flat.items():
-        number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _shared_out(flat: dict[str, Any], optimizer: Any) -> dict[str, Any]:
+    """What `flat_state` names, shared out as the parameters are that it belongs to."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {name: share_of(value, parameters[int(name.split(".")[0])]) for name, value in flat.items()}
 
 
 def _random_state() -> dict[str, Any]:

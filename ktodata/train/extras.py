@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from ktodata.errors import MissingExtraError
 
 
-def require(*modules: str, what: str = "training") -> None:
+def require(*modules: str, what: str = "training", extra: str = "train") -> None:
     """Raise MissingExtraError with the pip command unless every one of `modules` is installed."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise MissingExtraError(f"{what} needs {', '.join(missing)}: pip install 'ktodata[train]'")
+        raise MissingExtraError(f"{what} needs {', '.join(missing)}: pip install 'ktodata[{extra}]'")

@@ -1,46 +1,29 @@
 """The training loop, top to bottom: what happens when is an `if` where it happens."""
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
-import polars as pl
 import torch
 
-from ktodata.errors import ModelError
-from ktodata.signals.intervals import auroc
-from ktodata.train.batches import Plan, Step, micro_batches
-from ktodata.train.checkpoints import Checkpoints
-from ktodata.train.objectives import Kto, ReferencePoint, reference_point
-from ktodata.train.reference import ReferenceLogps
-from ktodata.train.scorer import Scorer
-from ktodata.train.shards import named
-from ktodata.train.shared_prompts import Pair
-from ktodata.train.state import State
-from ktodata.train.telemetry import observed
+from ktodata.train.batches import Step
+from ktodata.train.early_stop import best
+from ktodata.train.job import Job
+from ktodata.train.objectives import ReferencePoint, reference_point
+from ktodata.train.packing import Pair
+from ktodata.train.seen import Seen, read, read_held_out
+from ktodata.train.sharding import shorten_gradients
+from ktodata.train.shares import shared_logps, shares
+from ktodata.train.state import Weights
 
 Tensor = Any
+Parts = list[list[int]]  # places in a step's rows, of one pass each
 
 
-def train(
-    scorer: Scorer,
-    reference: ReferenceLogps,
-    objective: Kto,
-    optimizer: Any,
-    plan: Plan,
-    held_out: Plan,
-    state: State,
-    checkpoints: Checkpoints | None,
-    *,
-    learning_rate: Callable[[int], float],
-    micro_batch_size: int,
-    max_grad_norm: float,
-    eval_every_steps: int | None,
-    save_every_steps: int | None,
-    report: Callable[[dict[str, Any]], None],
-) -> None:
-    """Train `scorer.model` in place from `state.step` to the end of `plan`; `state` grows as it goes."""
-    first_step, last_step = state.step, len(plan.steps)
+def train(job: Job) -> None:
+    """Train `job.scorer.model` in place from `job.state.step` to the end of the plan; `job.state` grows as it goes."""
+    state, first_step, last_step = job.state, job.state.step, len(job.plan.steps)
+    unread: list[Seen] = []  # steps whose numbers are still on the device: reading them waits for it
+    read_every = 1 if job.objective.point == "running_mean" else job.log_every_steps  # its next step needs this one's rewards
 
     def due(every: int | None) -> bool:
         # at first_step there is nothing new: an untrained policy is its reference, a resumed one was looked at before
@@ -48,151 +31,127 @@ def train(
 
     for step in range(first_step, last_step + 1):
         done = step == last_step
-        if held_out.steps and (done or due(eval_every_steps)):
-            state.held_out.append(look_at_held_out(scorer, reference, objective, held_out, state))
-            report({"step": step, "steps": last_step, "held_out": state.held_out[-1]})
-        if checkpoints is not None and not done and due(save_every_steps):
-            checkpoints.save(scorer.model, optimizer, state)
-        if not done:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step)
-            batch = plan.steps[step]
-            line = train_step(scorer, reference, objective, optimizer, batch, state, micro_batch_size, max_grad_norm)
-            state.history.append(line)
-            state.step = step + 1
-            report({**line, "step": state.step, "steps": last_step})
+        if done or due(read_every) or due(job.eval_every_steps) or due(job.save_every_steps):
+            read(unread, job)
+        if job.held_out.steps and (done or due(job.eval_every_steps)):
+            look_at_held_out(job)
+            job.report({"step": step, "steps": last_step, "held_out": state.held_out[-1]})
+            if job.early_stop is not None:
+                if best(state.held_out) == step:
+                    state.best = Weights.of(job.scorer.model)
+                done = done or job.early_stop.should_stop(state.held_out)
+        if job.checkpoints is not None and not done and due(job.save_every_steps):
+            job.checkpoints.save(job.scorer.model, job.optimizer, state)
+        if done:
+            break
+        for group in job.optimizer.param_groups:
+            group["lr"] = job.learning_rate(step)
+        unread.append(train_step(job, job.plan.steps[step]))
+        state.step = step + 1
+    if state.best is not None:
+        state.best.restore(job.scorer.model)
 
 
-def train_step(
-    scorer: Scorer,
-    reference: ReferenceLogps,
-    objective: Kto,
-    optimizer: Any,
-    batch: Step,
-    state: State,
-    micro_batch_size: int,
-    max_grad_norm: float,
-) -> dict[str, Any]:
-    """One update from one effective batch; returns the step's line of the history."""
-    z0 = reference_point_of(scorer, reference, batch)  # over the whole step, before any of its losses
-    rows, scored = matched(batch), _Scored(scorer, reference, objective, batch, z0)
-    with _dropout_of_adapters(scorer.model):
-        for micro in micro_batches(len(rows), micro_batch_size):
-            losses = scored.score(micro, scorer(rows[micro]))
-            (losses.sum() / len(rows)).backward()  # divided by the whole step's rows: accumulation equals one big batch
-    scored.check_finite(state.step)
-    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    grad_norm = torch.nn.utils.clip_grad_norm_(trainable, max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    state.telemetry.append(scored.telemetry("train", batch.epoch, state.step))
-    return {
-        "step": state.step,
-        "epoch": batch.epoch,
-        "rows": len(rows),
-        **scored.summary(),
-        "grad_norm": float(grad_norm),
-        "learning_rate": optimizer.param_groups[0]["lr"],
-    }
+def train_step(job: Job, batch: Step) -> Seen:
+    """One update from one effective batch, of which this process computes its share."""
+    scorer, own = job.scorer, batch.matched()
+    dealt = micro_batches(job, own)
+    parts = dealt[job.world.rank]
+    seen = Seen(scorer, job.reference, batch)
+    dropout = dropout_of_adapters(scorer.model)
+    with dropout or nullcontext():
+        point, first = measure_point(job, seen, dealt, may_join=dropout is None)
+        for number, part in enumerate(parts):
+            logps = first if number == 0 and first is not None else scorer([own[place] for place in part])
+            losses = job.objective.loss(logps, seen.examples[part], point.value)
+            seen.note(part, logps, losses)
+            (losses.sum() / len(own)).backward()  # divided by the whole step's rows: accumulation equals one big batch
+    job.world.share_gradients(scorer.model)
+    trainable = [parameter for group in job.optimizer.param_groups for parameter in group["params"]]
+    norm = shorten_gradients(trainable, job.max_grad_norm)
+    job.optimizer.step()
+    job.optimizer.zero_grad(set_to_none=True)
+    seen.finish("train", job.state.step, point, norm, job.optimizer.param_groups[0]["lr"])
+    return seen
 
 
-def look_at_held_out(scorer: Scorer, reference: ReferenceLogps, objective: Kto, held_out: Plan, state: State) -> dict[str, Any]:
-    """Loss and implicit rewards of held-out rows under the policy as it is now; their telemetry goes into `state`."""
-    seen = []
-    for batch in held_out.steps:
-        scored = _Scored(scorer, reference, objective, batch, reference_point_of(scorer, reference, batch))
-        scored.score(slice(None), scorer.without_gradient(matched(batch)))
-        seen.append(scored.telemetry("validation", state.history[-1]["epoch"] if state.history else 0, state.step))
-    state.telemetry.extend(seen)
-    table = pl.concat(seen)
-    rewards = objective.beta * table["log_ratio"].to_numpy().astype(np.float64)
-    loss = float(table["loss"].to_numpy().mean(dtype=np.float64))
-    return {"step": state.step, "rows": table.height, "loss": loss} | reward_gap(rewards, table["label"].to_numpy())
+def measure_point(job: Job, seen: Seen, dealt: list[Parts], *, may_join: bool) -> tuple[ReferencePoint, Tensor | None]:
+    """(reference point of one effective batch, before any of its losses; the first part's log-probs where those were made too).
 
-
-def reward_gap(rewards: Any, desirable: Any) -> dict[str, Any]:
-    """Mean reward of desirable minus undesirable rows (beta x nats; higher is better) and AUC, each with its 95 % interval."""
-    for_, against = rewards[desirable], rewards[~desirable]
-    if min(len(for_), len(against)) < 2:
-        reason = f"{len(for_)} desirable and {len(against)} undesirable held-out rows: both need two"
-        return {"reward_gap": None, "auc": None, "not_applicable": reason}
-    gap = float(for_.mean() - against.mean())
-    reach = 1.96 * float(np.sqrt(for_.var(ddof=1) / len(for_) + against.var(ddof=1) / len(against)))
-    return {"reward_gap": {"value": gap, "low": gap - reach, "high": gap + reach}, "auc": auroc(against, for_).as_dict()}
-
-
-def reference_point_of(scorer: Scorer, reference: ReferenceLogps, batch: Step) -> ReferencePoint:
-    """z0 of one effective batch: every prompt with its partner's completion, pooled over the whole step."""
-    pairs = mismatched(batch)
-    return reference_point(scorer.without_gradient(pairs) - reference(pairs))
-
-
-def matched(batch: Step) -> list[Pair]:
-    """Each row's prompt with its own completion."""
-    return [(int(row), int(row)) for row in batch.rows]
-
-
-def mismatched(batch: Step) -> list[Pair]:
-    """Each row's prompt with its partner's completion."""
-    return [(int(row), int(partner)) for row, partner in zip(batch.rows, batch.partners, strict=True)]
-
-
-class _Scored:
-    """Losses of one effective batch, collected over its micro-batches; read only once, when the step is over."""
-
-    def __init__(self, scorer: Scorer, reference: ReferenceLogps, objective: Kto, batch: Step, z0: ReferencePoint) -> None:
-        self._rows, self._batch, self._objective, self._z0 = scorer.rows, batch, objective, z0
-        self._desirable = torch.from_numpy(scorer.rows.label[batch.rows]).to(scorer.device)
-        self._weight = torch.from_numpy(scorer.rows.weight[batch.rows]).float().to(scorer.device)
-        self._reference = reference(matched(batch))
-        self._logps: list[Tensor] = []
-        self._losses: list[Tensor] = []
-
-    def score(self, micro: slice, logps: Tensor) -> Tensor:
-        labels, weight, ref_logps = self._desirable[micro], self._weight[micro], self._reference[micro]
-        losses = self._objective.loss(logps, ref_logps, labels, self._z0.value, weight)
-        self._logps.append(logps.detach())
-        self._losses.append(losses.detach())
-        return losses
-
-    def check_finite(self, step: int) -> None:
-        bad = ~(torch.cat(self._losses).isfinite() & torch.cat(self._logps).isfinite()).cpu().numpy()
-        if bad.any():
-            row_ids = pl.Series([self._rows.row_id[row] for row in self._batch.rows[bad]])
-            raise ModelError(
-                f"step {step}: the loss is not finite for {bad.sum()} of {len(bad)} rows (row_id {named(row_ids)}). "
-                "Look at those rows, lower learning_rate, or train in float32."
+    dealt : of every process, the places in the step's rows that go through its model together.
+    z0 is pooled over the whole step, of all processes. The first part's prompts are computed once, for its rows and their
+    partners' completions.
+    """
+    if job.objective.point != "mismatched":
+        return standing_point(job), None
+    own, crossed, scorer = seen.batch.matched(), seen.batch.mismatched(), job.scorer
+    joined = 1 if may_join and (scorer.continues or not job.world.in_step) else 0
+    apart = [[place for part in parts[joined:] for place in part if place in crossed] for parts in dealt]
+    passes = max(scorer.passes([crossed[place] for place in places]) for places in apart) if job.world.in_step else 0
+    mine = apart[job.world.rank]
+    logps = torch.zeros(len(own), device=scorer.device)
+    logps[mine] = scorer.without_gradient([crossed[place] for place in mine], passes=passes)
+    first = None
+    for part in dealt[job.world.rank][:joined]:
+        partnered = [place for place in part if place in crossed]
+        if partnered or job.world.in_step:
+            first, logps[partnered] = scorer.with_partners(
+                [own[place] for place in part], [crossed[place] for place in partnered]
             )
-
-    def telemetry(self, part: str, epoch: int, step: int) -> pl.DataFrame:
-        logps = torch.cat(self._logps)
-        pull = self._objective.gradient_weight(logps - self._reference, self._desirable, self._z0.value, self._weight)
-        measured = {"logp": logps, "ref_logp": self._reference, "loss": torch.cat(self._losses), "gradient_weight": pull}
-        arrays = {name: tensor.cpu().numpy() for name, tensor in measured.items()}
-        rows = self._batch.rows.tolist()
-        return observed(self._rows, rows, part=part, epoch=epoch, step=step, z0=float(self._z0.value), **arrays)
-
-    def summary(self) -> dict[str, Any]:
-        rewards = self._objective.beta * (torch.cat(self._logps) - self._reference)
-        return {
-            "loss": float(torch.cat(self._losses).mean()),
-            "z0": float(self._z0.value),
-            "z0_unclamped": float(self._z0.unclamped),
-            "z0_standard_error": float(self._z0.standard_error),
-            "reward_desirable": _mean(rewards[self._desirable]),
-            "reward_undesirable": _mean(rewards[~self._desirable]),
-        }
+    logps = job.world.sum(logps)[list(crossed)]
+    return reference_point(logps - job.reference(list(crossed.values()))), first
 
 
-def _mean(values: Tensor) -> float | None:
-    return float(values.mean()) if len(values) else None
+def standing_point(job: Job) -> ReferencePoint:
+    """The reference point of objectives without mismatched pairs: 0, or the running mean of past rewards, in nats."""
+    value = job.state.running.value / job.objective.beta if job.objective.point == "running_mean" else 0.0
+    tensor = torch.tensor(value, dtype=torch.float32, device=job.scorer.device)
+    return ReferencePoint(value=tensor, unclamped=tensor, standard_error=torch.full_like(tensor, torch.nan))
 
 
-class _dropout_of_adapters:  # noqa: N801 - reads as a context manager
-    """Inside, the adapters' own dropout is on; the base model's dropout stays off always, as the reference has none."""
+def look_at_held_out(job: Job) -> None:
+    """Loss and implicit rewards of held-out rows under the policy as it is now; their telemetry goes into the state."""
+    looks = []
+    for batch in job.held_out.steps:
+        seen = Seen(job.scorer, job.reference, batch)
+        if job.objective.point == "mismatched":
+            crossed = list(batch.mismatched().values())
+            point = reference_point(shared_logps(job.scorer, job.world, crossed) - job.reference(crossed))
+        else:
+            point = standing_point(job)
+        everything = list(range(len(batch.rows)))
+        logps = shared_logps(job.scorer, job.world, batch.matched())
+        seen.note(everything, logps, job.objective.loss(logps, seen.examples, point.value))
+        seen.finish("validation", job.state.step, point)
+        looks.append(seen)
+    read_held_out(looks, job)
 
-    def __init__(self, model: Any) -> None:
-        self._modules = [module for name, module in model.named_modules() if "lora_dropout" in name]
+
+def micro_batches(job: Job, pairs: list[Pair]) -> list[Parts]:
+    """For every process, the places in the step's rows that go through its model together.
+
+    Where processes pass through the model in step, those with fewer parts get empty ones.
+    """
+    dealt = []
+    for share in shares(job.scorer.leaves, pairs, job.world.size):
+        own = [pairs[place] for place in share]
+        parts = job.scorer.micro_batches(own, tokens=job.micro_batch_tokens, rows=job.micro_batch_size)
+        dealt.append([[share[number] for number in part] for part in parts])
+    turns = max(map(len, dealt)) if job.world.in_step else 0
+    return [[*parts, *([[]] * (turns - len(parts)))] for parts in dealt]
+
+
+def dropout_of_adapters(model: Any) -> AbstractContextManager[None] | None:
+    """A context in which the adapters' own dropout is on; None without any. The base model's is off always."""
+    modules = [module for name, module in model.named_modules() if "lora_dropout" in name and getattr(module, "p", 0) > 0]
+    return _Training(modules) if modules else None
+
+
+class _Training:
+    """Inside, these modules are in training mode."""
+
+    def __init__(self, modules: list[Any]) -> None:
+        self._modules = modules
 
     def __enter__(self) -> None:
         for module in self._modules:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import polars as pl
 import torch
 import xxhash
 
+from ktodata.train.packing import Pair
 from ktodata.train.scorer import Scorer
-from ktodata.train.shared_prompts import Pair
+from ktodata.train.shares import shared_logps
+from ktodata.train.world import Alone, World
 
 Tensor = Any
 
@@ -50,17 +52,21 @@ def reference_key(reference: str, scorer: Scorer, pairs: Sequence[Pair]) -> str:
     return digest.hexdigest()
 
 
-def reference_logps(scorer: Scorer, pairs: Sequence[Pair], *, key: str, cache: Path) -> tuple[ReferenceLogps, dict[str, Any]]:
+def reference_logps(
+    scorer: Scorer, pairs: Sequence[Pair], *, key: str, cache: Path, world: World | None = None
+) -> tuple[ReferenceLogps, dict[str, Any]]:
     """Log-probs of every pair, from `cache`/<key>.parquet or from the model with its adapters off; and facts.
 
+    Of several processes the first one looks into its cache and tells the others; else each computes its share.
     Call it before the first update: full training has no other copy of the reference.
     """
-    file = cache / f"{key}.parquet"
-    kept = _read(file, pairs)
+    file, world = cache / f"{key}.parquet", world or Alone()
+    kept = world.first(_read(file, pairs) if world.rank == 0 else None)
     if kept is None:
         with adapters_off(scorer.model):
-            kept = scorer.without_gradient(pairs).cpu().numpy()
-        _write(file, pairs, kept)
+            kept = shared_logps(scorer, world, pairs).cpu().numpy()
+        if world.rank == 0:
+            _write(file, pairs, kept)
         source = "computed"
     else:
         source = "cache"
@@ -71,11 +77,6 @@ def reference_logps(scorer: Scorer, pairs: Sequence[Pair], *, key: str, cache: P
 def adapters_off(model: Any) -> Any:
     """A context in which a LoRA model is its reference; of no effect on other models."""
     return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
-
-
-def unique_pairs(pairs: Iterable[Pair]) -> list[Pair]:
-    """Each pair once, in order of first appearance."""
-    return list(dict.fromkeys(pairs))
 
 
 def _read(file: Path, pairs: Sequence[Pair]) -> Any:

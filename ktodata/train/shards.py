@@ -1,6 +1,7 @@
 """The rows to train on, from a folder of shards, a file or a frame; and every reason to refuse them, before expensive work."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -19,6 +20,10 @@ def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
         if "part" in shards.columns:
             return shards.filter(pl.col("part") == part)
         return shards if part == "train" else shards.clear()
+    given: Any = shards  # from a notebook, anything may come
+    if not isinstance(given, str | Path):
+        instead = " Give one frame with a column 'part' that says train or validation." if isinstance(given, dict) else ""
+        raise FormatError(f"shards must be a folder, a file or a polars frame; got {type(given).__name__}.{instead}")
     place = Path(shards)
     if place.is_file():
         table = pl.read_parquet(place)
@@ -32,10 +37,13 @@ def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
 
 
 def check_rows(rows: pl.DataFrame, *, part: str, both_classes: bool) -> pl.DataFrame:
-    """`rows`, fit to train or score on, with `weight` and `prompt_group` filled in where they were missing.
+    """`rows`, fit to train or score on, with `weight`, `p_desirable` and `prompt_group` filled in where they were missing.
+
+    p_desirable, the chance that a row is truly desirable, is the label itself, 0 or 1, where it is null or not a column at all.
 
     Refuses, naming how many and which row_id: missing columns, labels that are not true or false, empty prompts' or
-    completions' text, repeated row_id, weights that are no finite number >= 0, and (with `both_classes`) one class only.
+    completions' text, repeated row_id, weights that are no finite number >= 0, p_desirable outside [0, 1], and (with
+    `both_classes`) one class only.
     """
     missing = [name for name in NEEDS if name not in rows.columns]
     if missing:
@@ -48,7 +56,7 @@ def check_rows(rows: pl.DataFrame, *, part: str, both_classes: bool) -> pl.DataF
     _check_row_ids(rows, part)
     _check_labels(rows, part, both_classes)
     _check_texts(rows, part)
-    rows = _with_weights(rows, part)
+    rows = _with_p_desirable(_with_weights(rows, part), part)
     if "prompt_group" not in rows.columns:
         return rows.with_columns(prompt_group=pl.lit(None, dtype=pl.String))
     return rows.with_columns(pl.col("prompt_group").cast(pl.String))
@@ -135,5 +143,24 @@ def _with_weights(rows: pl.DataFrame, part: str) -> pl.DataFrame:
         raise DataError(
             f"{part}: {bad.height:,} of {rows.height:,} weights are null, negative or not finite "
             f"(row_id {named(bad['row_id'])}). A weight is a number >= 0."
+        )
+    return filled
+
+
+def _with_p_desirable(rows: pl.DataFrame, part: str) -> pl.DataFrame:
+    label = pl.col("label").cast(pl.Float64)
+    if "p_desirable" not in rows.columns:
+        return rows.with_columns(p_desirable=label)
+    if not rows.schema["p_desirable"].is_numeric() and rows.schema["p_desirable"] != pl.Null:
+        raise DataError(
+            f"{part}: column 'p_desirable' is {rows.schema['p_desirable']}; it must be a number in [0, 1], the chance that a row "
+            "is truly desirable, or null."
+        )
+    filled = rows.with_columns(p_desirable=pl.col("p_desirable").cast(pl.Float64).fill_null(label))
+    bad = filled.filter(~pl.col("p_desirable").is_between(0, 1))  # nan is not between, either
+    if bad.height:
+        raise DataError(
+            f"{part}: {bad.height:,} of {rows.height:,} values of p_desirable are not in [0, 1] (row_id {named(bad['row_id'])}; "
+            f"first: {bad['p_desirable'][0]}). It is the chance that a row is truly desirable; null takes the label for certain."
         )
     return filled

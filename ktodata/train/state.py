@@ -4,6 +4,36 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+import torch
+
+from ktodata.train.objectives import RunningMean
+from ktodata.train.sharding import share_of, whole
+
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A copy of what trains in a model, in the host's memory; whole in each process, however the model is shared out."""
+
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: Any) -> "Weights":
+        """A copy of the weights as they are now."""
+        return cls({name: whole(tensor).to("cpu", copy=True) for name, tensor in trainable(model).items()})
+
+    def restore(self, model: Any) -> None:
+        """Give `model` these weights."""
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                parameters[name].copy_(share_of(tensor, parameters[name]))
+
+
+def trainable(model: Any) -> dict[str, Tensor]:
+    """What trains, by name: frozen weights come from the base model again."""
+    return {name: parameter.detach().contiguous() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 @dataclass
@@ -14,3 +44,7 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     held_out: list[dict[str, Any]] = field(default_factory=list)
     telemetry: list[pl.DataFrame] = field(default_factory=list)
+    running: RunningMean = field(default_factory=RunningMean)  # of rewards, for objectives that compare with it
+    best: Weights | None = None  # those of the best look at held-out rows, when training may stop early
+    resumed_at: int = 0  # updates that were made before this process began: not part of what is saved
+    read_at: float | None = None  # perf_counter when numbers were last read: not part of what is saved

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import takewhile
 from typing import Any
 
@@ -23,6 +23,7 @@ class TokenRows:
     row_id: tuple[str, ...]
     label: NDArray[np.bool_]
     weight: NDArray[np.float64]
+    p_desirable: NDArray[np.float64]  # P(truly desirable); the label itself where none was given
     group: tuple[str, ...]  # rows of one group share their prompt, or nearly
     prompt: tuple[Ids, ...]
     completion: tuple[Ids, ...]
@@ -30,6 +31,11 @@ class TokenRows:
 
     def __len__(self) -> int:
         return len(self.row_id)
+
+    def first(self, count: int) -> "TokenRows":
+        """The first `count` rows alone."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return TokenRows(**{name: value if name == "max_length" else value[:count] for name, value in parts.items()})
 
     def sequence(self, row: int, partner: int) -> tuple[Ids, int]:
         """(token ids of row's prompt + partner's completion, cut to max_length; where the completion starts)."""
@@ -41,8 +47,9 @@ def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) 
     """Token ids of every row that fits, and facts: what was skipped (with row_id), cut, or does not end.
 
     Text is encoded as prompt, and as prompt + completion + end token; messages go through the chat template. The completion
-    starts where the two encodings part, as in TRL. A row whose prompt alone fills max_length is skipped; a completion that
-    does not fit is cut at its end. Raises EmptyDataError when no row is left, ModelError when the tokenizer cannot do it.
+    starts where the two encodings part, as in TRL. A row whose prompt alone fills max_length, or whose completion has no token,
+    is skipped; a completion that does not fit is cut at its end. Raises EmptyDataError when no row is left, ModelError when the
+    tokenizer cannot do it.
     """
     conversational = is_conversational(rows)
     alone, whole = _encode_messages(rows, tokenizer) if conversational else _encode_text(rows, tokenizer)
@@ -52,9 +59,10 @@ def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) 
     kept = [number for number, prompt in enumerate(prompts) if len(prompt) < max_length and len(completions[number])]
     facts = _facts(rows, alone, prompts, completions, kept, max_length, tokenizer.eos_token_id)
     if not kept:
+        full, empty = (sum(facts[f"skipped_{why}"].values()) for why in ("over_long_prompt", "without_completion"))
         raise EmptyDataError(
-            f"{part}: none of {rows.height:,} rows has room for a completion: their prompts have {max_length:,} or more tokens "
-            f"(row_id {named(rows['row_id'])}). Raise max_length, or drop long prompts."
+            f"{part}: none of {rows.height:,} rows has room for a completion: {full:,} prompts have {max_length:,} or more "
+            f"tokens, {empty:,} completions have none (row_id {named(rows['row_id'])}). Raise max_length, or drop long prompts."
         )
     chosen = rows[kept]
     groups = chosen["prompt_group"].to_list()
@@ -62,6 +70,7 @@ def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) 
         row_id=tuple(chosen["row_id"]),
         label=chosen["label"].to_numpy(),
         weight=chosen["weight"].to_numpy(),
+        p_desirable=chosen["p_desirable"].to_numpy(),
         # without groups from dedupe, rows with exactly the same prompt tokens are a group
         group=tuple(group or prompts[number].tobytes().hex() for group, number in zip(groups, kept, strict=True)),
         prompt=tuple(prompts[number] for number in kept),
@@ -76,6 +85,7 @@ def joined(first: TokenRows, second: TokenRows) -> TokenRows:
         row_id=first.row_id + second.row_id,
         label=np.concatenate([first.label, second.label]),
         weight=np.concatenate([first.weight, second.weight]),
+        p_desirable=np.concatenate([first.p_desirable, second.p_desirable]),
         group=first.group + second.group,
         prompt=first.prompt + second.prompt,
         completion=first.completion + second.completion,
@@ -134,10 +144,13 @@ def _facts(
 ) -> dict[str, Any]:
     labels, row_ids = rows["label"].to_list(), rows["row_id"].to_list()
     skipped = sorted(set(range(rows.height)) - set(kept))
+    too_long = {number for number in skipped if len(prompts[number]) >= max_length}
     cut = [number for number in kept if len(prompts[number]) + len(completions[number]) > max_length]
     return {
         "rows": len(kept),
-        "skipped_over_long_prompt": _per_label(labels[number] for number in skipped),
+        "skipped_over_long_prompt": _per_label(labels[number] for number in too_long),
+        # a chat template may render a completion to nothing
+        "skipped_without_completion": _per_label(labels[number] for number in set(skipped) - too_long),
         "skipped_row_ids": [row_ids[number] for number in skipped],
         "cut_completions": _per_label(labels[number] for number in cut),
         "cut_row_ids": [row_ids[number] for number in cut],

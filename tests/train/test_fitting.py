@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from tiny_models import chat_rows, text_rows, tiny_llama, word_tokenizer
+from tiny_models import chat_rows, text_rows, tiny_gpt2, tiny_llama, tiny_of, word_tokenizer
 
 from ktodata.errors import (
     DataError,
@@ -96,8 +96,8 @@ def test_per_row_sums_up_by_hand(model_folder):
     rows, _ = tokenize(check_rows(text_rows(3), part="train", both_classes=True), word_tokenizer(), max_length=64, part="train")
     zero = {"loss": [0.5], "gradient_weight": [0.1], "ref_logp": [-5.0]}
     seen = [
-        observed(rows, [1], part="train", epoch=0, step=0, z0=0.0, logp=[-3.0], **zero),
-        observed(rows, [1], part="train", epoch=1, step=4, z0=1.0, logp=[-6.0], **zero),
+        observed(rows, [1], part="train", epoch=0, step=2, z0=0.0, logp=[-3.0], **zero),
+        observed(rows, [1], part="train", epoch=1, step=6, z0=1.0, logp=[-6.0], **zero),
     ]
     line = summarise(pl.concat(seen), beta=0.5).row(0, named=True)
     assert (line["row_id"], line["observations"], line["mean_margin"], line["last_margin"]) == ("r1", 2, 0.0, -1.0)
@@ -126,14 +126,104 @@ def test_rows_of_weight_zero_do_not_pull(model_folder):
 # --- the same whichever way ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 3])
-def test_accumulation_equals_the_big_batch(model_folder, micro_batch_size):
-    """The second step's loss sees the first one's update; grad_norm is that of the whole step's gradient."""
-    settings = {"model": model_folder, "epochs": 1, **FAST, "batch_size": 6}
-    big = fit(text_rows(12), micro_batch_size=6, **settings)
-    small = fit(text_rows(12), micro_batch_size=micro_batch_size, **settings)
-    for name in ("loss", "z0_unclamped", "grad_norm"):
-        assert small.history[name].to_list() == pytest.approx(big.history[name].to_list(), rel=1e-5, abs=1e-6)
+BIG = {**FAST, "batch_size": 6}
+
+
+def assert_same_history(found, expected):
+    """Later losses see the earlier updates; grad_norm is that of the whole step's gradient."""
+    for name in ("loss", "z0", "z0_unclamped", "z0_standard_error", "grad_norm"):
+        assert found.history[name].is_null().equals(expected.history[name].is_null()), name  # nothing estimated, in both
+        wanted = pytest.approx(expected.history[name].drop_nulls().to_list(), rel=1e-4, abs=1e-5)
+        assert found.history[name].drop_nulls().to_list() == wanted, name
+
+
+def assert_same_training(found, expected):
+    """A tenth of one update's length apart at most: AdamW makes much of a gradient's rounding where it is nearly 0."""
+    assert_same_history(found, expected)
+    assert_same_weights(found, expected, rtol=0, atol=0.1 * FAST["learning_rate"])
+
+
+@pytest.mark.parametrize("objective", ["kto", "kto_hoelder", "apo_zero", "bco"])
+@pytest.mark.parametrize(
+    "cut", [{"micro_batch_size": 1}, {"micro_batch_size": 3}, {"micro_batch_tokens": 1}, {"micro_batch_tokens": 20}], ids=str
+)
+def test_accumulation_equals_the_big_batch(model_folder, cut, objective):
+    settings = {"model": model_folder, "objective": objective, **BIG}
+    big = fit(text_rows(12), micro_batch_size=6, micro_batch_tokens=10_000, **settings)
+    assert_same_training(fit(text_rows(12), **cut, **settings), big)
+
+
+@pytest.mark.parametrize("cut", [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {}], ids=str)
+def test_accumulation_equals_the_big_batch_with_a_sample_for_z0(model_folder, cut):
+    settings = {"model": model_folder, "z0_rows": 2, **BIG}
+    assert_same_training(fit(text_rows(12), **cut, **settings), fit(text_rows(12), micro_batch_tokens=10_000, **settings))
+
+
+@pytest.mark.parametrize("extra", [{}, {"trainable_layers": 1}, {"lora": {"r": 2}}, {"micro_batch_size": 2}], ids=str)
+def test_activations_computed_again_give_the_same_training(model_folder, extra):
+    again, kept = (
+        fit(text_rows(12), model=model_folder, epochs=2, gradient_checkpointing=flag, **extra, **BIG) for flag in (True, False)
+    )
+    assert_same_training(again, kept)
+
+
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_rows_dealt_by_prompt_or_singly_are_each_used_once_an_epoch_in_the_same_mix(model_folder, share_prompts):
+    """text_rows: 8 of 24 rows undesirable, so 2 of each 6; two rows a prompt, computed once where they meet"""
+    rows = text_rows(24)
+    result = fit(rows, model=model_folder, epochs=3, share_prompts=share_prompts, **{**BIG, "batch_size": 8})
+    seen = result.telemetry.group_by("row_id", "epoch").len()
+    assert (seen.height, seen["len"].unique().to_list()) == (24 * 3, [1])
+    undesirable = result.telemetry.group_by("step").agg((~pl.col("label")).sum())["label"]
+    assert undesirable.min() >= 2
+    assert undesirable.max() <= 3
+    assert (result.facts["plan"]["rows_per_prompt"] == 2.0) is share_prompts
+
+
+def test_numbers_read_seldom_are_the_same_numbers(model_folder):
+    rows = text_rows(18).with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
+    every, seldom = (
+        fit(rows, model=model_folder, epochs=3, eval_every_steps=4, log_every_steps=steps, **FAST) for steps in (1, 5)
+    )
+    assert every.history.equals(seldom.history)
+    assert every.telemetry.equals(seldom.telemetry)
+    assert every.held_out == seldom.held_out
+    assert_same_weights(every, seldom)
+
+
+@pytest.mark.parametrize("log_every_steps", [1, 5])
+def test_the_log_has_a_line_for_every_update_and_look(model_folder, tmp_path, log_every_steps):
+    rows = text_rows(18).with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
+    result = fit(rows, model=model_folder, out=tmp_path, epochs=2, eval_every_steps=3, log_every_steps=log_every_steps, **FAST)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    updates = [line for line in lines if "held_out" not in line]
+    assert [line["step"] for line in updates] == list(range(1, 9))
+    assert [line["loss"] for line in updates] == result.history["loss"].to_list()
+    assert [line["held_out"]["loss"] for line in lines if "held_out" in line] == [look["loss"] for look in result.held_out]
+    assert {line["steps"] for line in lines} == {8}
+
+
+def test_without_mismatched_pairs_fewer_tokens_go_through_the_model(model_folder):
+    asked = {}
+    for objective in ("kto", "apo_zero", "bco"):
+        result = fit(text_rows(12), model=model_folder, objective=objective, **FAST)
+        asked[objective] = result.facts["asked_tokens"]
+        assert (asked[objective] == result.history["tokens"].sum()) is (objective != "kto")
+    assert asked["apo_zero"] == asked["bco"] < asked["kto"]
+
+
+def test_the_models_attention_is_as_it_was_read(model_folder):
+    policy = fit(text_rows(12), model=model_folder, **FAST).policy
+    assert policy.config._attn_implementation == "sdpa"
+    assert policy.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=2, do_sample=False).shape[1] > 3
+
+
+def test_bfloat16_trains_nearly_as_float32(model_folder):
+    """A loss lies in [0, 1]; rounding moves it by less than 0.01."""
+    exact, rounded = (fit(text_rows(12), model=model_folder, dtype=dtype, **FAST) for dtype in ("float32", "bfloat16"))
+    assert rounded.facts["dtype"] == "bfloat16"
+    assert rounded.history["loss"].to_list() == pytest.approx(exact.history["loss"].to_list(), abs=0.01)
+    assert {value.dtype for value in weights_of(rounded).values()} == {torch.float32}
 
 
 def test_cached_reference_equals_live_one_and_is_used_again(model_folder):
@@ -142,6 +232,22 @@ def test_cached_reference_equals_live_one_and_is_used_again(model_folder):
     assert (first.facts["reference"]["source"], again.facts["reference"]["source"]) == ("computed", "cache")
     assert_same_weights(first, again)
     assert first.telemetry.equals(again.telemetry)
+
+
+def test_a_reference_made_again_is_the_same_and_serves_any_micro_batch_size(model_folder, tmp_path):
+    settings = {"model": model_folder, "epochs": 2, **FAST}
+    first = fit(text_rows(12), **settings)
+    cut = fit(text_rows(12), micro_batch_size=1, **settings)
+    assert cut.facts["reference"]["source"] == "cache"
+    (file,) = (tmp_path / "cache" / "reference").glob("*.parquet")
+    file.unlink()
+    again = fit(text_rows(12), **settings)
+    assert again.facts["reference"]["source"] == "computed"
+    assert_same_weights(first, again)
+    assert first.telemetry.equals(again.telemetry)
+    by_row = ["row_id", "epoch"]
+    ours, theirs = (one.telemetry.sort(by_row)["ref_logp"].to_list() for one in (cut, first))
+    assert ours == theirs
 
 
 def test_another_model_does_not_meet_the_cached_reference(model_folder, tmp_path, tokenizer):
@@ -161,16 +267,21 @@ def test_a_damaged_cache_file_is_made_again(model_folder, tmp_path):
     assert first.facts["reference"]["key"] == file.stem
 
 
-def test_frozen_layers_stay_and_the_split_gives_the_unsplit_result(model_folder, monkeypatch):
+def test_frozen_layers_stay_and_run_apart_they_give_the_whole_models_result(model_folder, monkeypatch):
     from ktodata.train import scorer
 
     before = tiny_llama(len(word_tokenizer())).state_dict()
-    split = fit(text_rows(12), model=model_folder, epochs=2, trainable_layers=1, **FAST)
+    settings = {"model": model_folder, "epochs": 2, "trainable_layers": 1, **FAST}
+    apart = fit(text_rows(12), **settings)
+    nothing_kept = fit(text_rows(12), keep_states_mb=0, **settings)
     monkeypatch.setattr(scorer, "can_split", lambda model: False)
-    whole = fit(text_rows(12), model=model_folder, epochs=2, trainable_layers=1, **FAST)
-    assert (split.facts["method"], whole.facts["method"]) == ("split", "hidden")
-    assert split.history["loss"].to_list() == pytest.approx(whole.history["loss"].to_list(), abs=1e-5)
-    moved = {name.split(".")[2] for name, value in weights_of(split).items() if not torch.equal(value, before[name])}
+    whole = fit(text_rows(12), **settings)
+    kept = [result.facts["kept_states"]["kept_sequences"] for result in (apart, nothing_kept, whole)]
+    assert kept == [apart.facts["kept_states"]["of_sequences"], 0, 0]
+    for other in (nothing_kept, whole):
+        assert other.facts["method"] == "packed"
+        assert apart.history["loss"].to_list() == pytest.approx(other.history["loss"].to_list(), abs=1e-5)
+    moved = {name.split(".")[2] for name, value in weights_of(apart).items() if not torch.equal(value, before[name])}
     assert moved == {"1", "weight"}  # layer 1 and the final norm
 
 
@@ -188,6 +299,37 @@ def test_lora_trains_adapters_only_and_saves_them(model_folder, tmp_path):
     assert not (out / "model.safetensors").exists()
     ids = torch.tensor([[3, 4, 5]])
     torch.testing.assert_close(AutoPeftModelForCausalLM.from_pretrained(out).eval()(ids).logits, result.policy(ids).logits)
+
+
+def saved(model, tokenizer, folder):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mistral_with_a_short_window", "gemma2"])
+def test_other_architectures_train(kind, tmp_path, tokenizer):
+    size = {"vocab_size": len(tokenizer)}
+    model = {
+        "gpt2": lambda: tiny_gpt2(**size),
+        "mistral_with_a_short_window": lambda: tiny_of("Mistral", sliding_window=3, **size),
+        "gemma2": lambda: tiny_of("Gemma2", head_dim=8, **size),
+    }[kind]()
+    settings = {"model": saved(model, tokenizer, tmp_path / "model"), "epochs": 2, **BIG}
+    big, small = (fit(text_rows(12), micro_batch_size=rows, **settings) for rows in (None, 1))
+    assert_same_history(small, big)
+
+
+def test_a_mismatched_pair_longer_than_the_models_context_is_cut_to_it(tmp_path, tokenizer):
+    """64 positions; rows of 60 + 1 and 1 + 60 tokens fit, the prompt of one with the completion of the other does not."""
+    rows = text_rows(12).with_columns(
+        prompt=pl.when(pl.col("row_id") == "r1").then(pl.lit("one " * 60)).otherwise("prompt"),
+        completion=pl.when(pl.col("row_id") == "r2").then(pl.lit("two " * 50)).otherwise("completion"),
+        prompt_group="row_id",
+    )
+    model = saved(tiny_gpt2(vocab_size=len(tokenizer)), tokenizer, tmp_path / "model")
+    result = fit(rows, model=model, epochs=4, **FAST)
+    assert result.history["loss"].is_finite().all()
 
 
 def test_conversations_train_and_no_pad_token_is_needed(model_folder):
@@ -265,6 +407,122 @@ def test_a_killed_training_resumes_bit_identically(model_folder, tmp_path, step,
     assert resumed.held_out == unbroken.held_out
     for file in Path(tmp_path / "unbroken").glob("*.safetensors"):
         assert (tmp_path / "killed" / file.name).read_bytes() == file.read_bytes()
+
+
+class KilledError(Exception):
+    """Ends a training from within, as it stands."""
+
+
+def interrupted_at(step, rows, **settings):
+    def at_step(event):
+        if event["step"] == step:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(rows, progress=at_step, **settings)
+
+
+def assert_same_result(resumed, unbroken):
+    assert_same_weights(resumed, unbroken)
+    assert resumed.telemetry.equals(unbroken.telemetry)
+    assert resumed.history.equals(unbroken.history)
+    assert resumed.held_out == unbroken.held_out
+
+
+@pytest.mark.parametrize("log_every_steps", [1, 3])
+@pytest.mark.parametrize("objective", ["kto", "bco"])
+def test_an_interrupted_training_goes_on_with_its_running_mean_and_its_log(model_folder, tmp_path, objective, log_every_steps):
+    rows = text_rows(18).with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
+    settings = {"model": model_folder, "objective": objective, "epochs": 3, "save_every_steps": 4, "eval_every_steps": 4, **FAST}
+    settings |= {"log_every_steps": log_every_steps}
+    interrupted_at(7 if log_every_steps == 1 else 6, rows, out=tmp_path / "broken", **settings)
+    resumed = fit(rows, out=tmp_path / "broken", **settings)
+    unbroken = fit(rows, out=tmp_path / "unbroken", **settings)
+    assert_same_result(resumed, unbroken)
+    if objective == "bco":
+        assert unbroken.history["z0"][5:].abs().min() > 0
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("broken", "unbroken")
+    ]
+    for line in (*logs[0], *logs[1]):
+        line.pop("tokens_per_second", None)
+    assert logs[0] == logs[1]
+
+
+# --- stopped early ---------------------------------------------------------------------------------------------------------
+
+
+def with_aucs(monkeypatch, *aucs):
+    """The looks at held-out rows find these AUCs, in this order."""
+    from ktodata.train import seen
+
+    found = iter(aucs)
+    monkeypatch.setattr(
+        seen,
+        "reward_gap",
+        lambda rewards, desirable: {"reward_gap": None, "auc": {"value": next(found), "low": 0.0, "high": 1.0}},
+    )
+
+
+EARLY = {
+    **FAST,
+    "epochs": 4,
+    "schedule": "constant",
+    "eval_every_steps": 2,
+    "early_stop": {"patience": 2},
+}
+
+
+def held_out_rows():
+    """14 training rows, 4 updates an epoch at 4 a batch; two desirable and two undesirable held-out rows."""
+    return (
+        text_rows(20)
+        .filter(~pl.col("row_id").is_in(["r14", "r16"]))
+        .with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
+    )
+
+
+def weights_after(steps, model_folder):
+    return fit(held_out_rows(), model=model_folder, max_steps=steps, **{**EARLY, "early_stop": None})
+
+
+def test_a_training_stops_early_with_the_weights_of_its_best_look(model_folder, monkeypatch, tmp_path):
+    """Looks at 2, 4, 6 and 8 of 16 updates: the second is the best, and two without a better one follow."""
+    from safetensors.torch import load_file
+
+    best = weights_after(4, model_folder)
+    with_aucs(monkeypatch, 0.5, 0.7, 0.6, 0.7)
+    stopped = fit(held_out_rows(), model=model_folder, out=tmp_path, **EARLY)
+    assert stopped.facts["stopped_early"]
+    assert stopped.history.height == 8
+    assert [look["step"] for look in stopped.held_out] == [2, 4, 6, 8]
+    assert_same_weights(stopped, best)
+    written = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(weights_of(best)[name], value) for name, value in written.items())
+
+
+def test_a_training_that_does_not_stop_early_has_its_best_looks_weights_too(model_folder, monkeypatch):
+    best = weights_after(6, model_folder)
+    with_aucs(monkeypatch, 0.5, 0.6, 0.8, 0.7)
+    whole = fit(held_out_rows(), model=model_folder, max_steps=8, **EARLY)
+    assert not whole.facts["stopped_early"]
+    assert whole.history.height == 8
+    assert_same_weights(whole, best)
+
+
+@pytest.mark.parametrize(("at", "seen_before"), [(6, 2), (4, 1)], ids=["after_the_best_look", "before_it"])
+def test_interrupted_it_stops_at_the_same_place_with_the_same_weights(model_folder, monkeypatch, tmp_path, at, seen_before):
+    """Saved after every third update: interrupted at 6 it goes on from 3, with the look at 2 behind it; saved every fifth, from 5."""
+    aucs = (0.5, 0.7, 0.6, 0.65)
+    settings = {"model": model_folder, "save_every_steps": 5 if at == 6 else 3, **EARLY}
+    with_aucs(monkeypatch, *aucs)
+    interrupted_at(at, held_out_rows(), out=tmp_path / "broken", **settings)
+    with_aucs(monkeypatch, *aucs[seen_before:])
+    resumed = fit(held_out_rows(), out=tmp_path / "broken", **settings)
+    with_aucs(monkeypatch, *aucs)
+    unbroken = fit(held_out_rows(), out=tmp_path / "unbroken", **settings)
+    assert resumed.history.height == 8
+    assert_same_result(resumed, unbroken)
 
 
 def test_the_last_and_the_best_checkpoint_are_kept(model_folder, tmp_path):
@@ -347,19 +605,37 @@ def test_rows_longer_than_the_models_context(model_folder):
         fit(rows, model=model_folder)
 
 
-def test_a_loss_that_is_not_finite_names_step_and_rows(model_folder, monkeypatch):
-    from ktodata.train.scorer import Scorer
+@pytest.mark.parametrize("log_every_steps", [1, 100])
+def test_a_loss_that_is_not_finite_names_step_and_rows(model_folder, monkeypatch, log_every_steps):
+    from ktodata.train.objectives import Kto
 
-    plain = Scorer.__call__
+    plain = Kto.loss
 
-    def broken(self, pairs):
-        logps = plain(self, pairs)
-        is_r3 = torch.tensor([self.rows.row_id[row] == "r3" for row, _ in pairs])
-        return torch.where(is_r3 & logps.requires_grad, torch.nan, logps)
+    def broken(self, policy_logps, examples, shift):
+        losses = plain(self, policy_logps, examples, shift)
+        return torch.where(examples.weight == 7, torch.nan, losses)
 
-    monkeypatch.setattr(Scorer, "__call__", broken)
+    monkeypatch.setattr(Kto, "loss", broken)
+    rows = text_rows(12).with_columns(weight=pl.when(pl.col("row_id") == "r3").then(7.0).otherwise(1.0))
     with pytest.raises(ModelError, match=r"step \d: the loss is not finite for 1 of 4 rows \(row_id r3\)"):
-        fit(text_rows(12), model=model_folder, **FAST)
+        fit(rows, model=model_folder, log_every_steps=log_every_steps, **FAST)
+
+
+@pytest.mark.parametrize("log_every_steps", [1, 100])
+def test_a_gradient_that_is_not_finite_is_seen_although_the_losses_are(model_folder, monkeypatch, log_every_steps):
+    from ktodata.train.objectives import Kto
+
+    plain = Kto.loss
+
+    def broken(self, policy_logps, examples, shift):
+        losses = plain(self, policy_logps, examples, shift)
+        if losses.requires_grad:
+            losses.register_hook(lambda gradient: gradient * torch.inf)
+        return losses
+
+    monkeypatch.setattr(Kto, "loss", broken)
+    with pytest.raises(ModelError, match="step 0: the gradient is not finite"):
+        fit(text_rows(12), model=model_folder, log_every_steps=log_every_steps, **FAST)
 
 
 def test_a_broken_reference_is_seen_before_training(tmp_path, tokenizer):

@@ -1,16 +1,16 @@
 """Side by side with TRL's KTOTrainer on one fp32 batch with the same partners."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
-from tiny_models import assert_same_gradients, chat_rows, text_rows
+from tiny_models import assert_same_gradients, chat_rows, job_of, keep_gradients, moved, scorer_of, text_rows
 
 from ktodata.models import load_causal_lm
-from ktodata.train.batches import Step
-from ktodata.train.loop import matched, mismatched, reference_point_of
-from ktodata.train.objectives import Kto
-from ktodata.train.reference import reference_logps, unique_pairs
-from ktodata.train.scorer import Scorer
+from ktodata.train import loop
+from ktodata.train.batches import Plan, Step
+from ktodata.train.objectives import make_objective
 from ktodata.train.shards import check_rows
 from ktodata.train.tokens import tokenize
 
@@ -38,45 +38,55 @@ def trl_trainer(rows, model, tokenizer, folder, **settings):
     return trl.KTOTrainer(model=model, args=config, train_dataset=Dataset.from_list(rows.to_dicts()), processing_class=tokenizer)
 
 
-def moved(model):
-    """A policy that has left its reference, so that no log-ratio is 0."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
-@pytest.mark.parametrize("rows", [text_rows(SIZE), chat_rows(SIZE)], ids=["text", "chat"])
-def test_loss_z0_and_every_gradient_equal_trl(rows, model_folder, tmp_path):
-    theirs, tokenizer = load_causal_lm(model_folder)
-    trainer = trl_trainer(rows, theirs, tokenizer, tmp_path)
+def their_step(rows, model_folder, folder, **settings):
+    """(loss, z0, gradients) of TRL's first batch, by a policy that has left its reference."""
+    model, tokenizer = load_causal_lm(model_folder)
+    trainer = trl_trainer(rows, model, tokenizer, folder, **settings)
     moved(trainer.model)
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()  # the metrics go by this; the tiny model has no dropout
-    their_loss = trainer.compute_loss(trainer.model, batch)
-    their_loss.backward()
-    their_gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
+    loss = trainer.compute_loss(trainer.model, batch)
+    loss.backward()
+    z0 = trainer._metrics["train"]["kl"][-1] if trainer._metrics["train"]["kl"] else None
+    return loss.item(), z0, {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
 
+
+def our_step(rows, model_folder, objective, **settings):
+    """The same through the loop's own step."""
     model, tokenizer = load_causal_lm(model_folder)
     tokens, _ = tokenize(check_rows(rows, part="train", both_classes=True), tokenizer, max_length=24, part="train")
     # TRL pairs each prompt with the completion of the row before it
-    step = Step(0, np.arange(SIZE), np.roll(np.arange(SIZE), 1))
-    scorer = Scorer(model, tokens, device=torch.device("cpu"), compute_dtype=torch.float32)
-    pairs = unique_pairs(matched(step) + mismatched(step))
-    reference, _ = reference_logps(scorer, pairs, key="parity", cache=tmp_path / "cache")
+    step = Step(0, np.arange(SIZE), np.roll(np.arange(SIZE), 1), np.arange(SIZE))
+    scorer = scorer_of(model, tokens)
+    assert scorer.method == "packed"
+    job = job_of(scorer, Plan((step,), {}), objective=make_objective(objective, beta=0.3, **WEIGHTS), **settings)
     moved(model)
-    z0 = reference_point_of(scorer, reference, step)
-    logps = scorer(matched(step))
-    labels, weight = torch.from_numpy(tokens.label), torch.ones(SIZE)
-    loss = Kto(0.3, **WEIGHTS).loss(logps, reference(matched(step)), labels, z0.value, weight).sum() / SIZE
-    loss.backward()
+    kept = keep_gradients(job)
+    seen = loop.train_step(job, step)
+    return seen.losses.mean().item(), seen.point.value.item(), kept[0]
 
-    assert z0.value > 0.01  # else the test would not see it
-    torch.testing.assert_close(z0.value.item(), trainer._metrics["train"]["kl"][-1], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(loss, their_loss, rtol=1e-5, atol=1e-6)
-    ours = {name: p.grad for name, p in model.named_parameters()}
-    assert_same_gradients(ours, their_gradients, relative=1e-5)
+
+@pytest.mark.parametrize("joined", [True, False], ids=["prompts_joined", "prompts_apart"])
+@pytest.mark.parametrize("micro_batch_size", [None, 4])
+@pytest.mark.parametrize("rows", [text_rows(SIZE), chat_rows(SIZE)], ids=["text", "chat"])
+def test_loss_z0_and_every_gradient_equal_trl(rows, micro_batch_size, joined, model_folder, tmp_path, monkeypatch):
+    if not joined:  # as with adapters that have dropout
+        monkeypatch.setattr(loop, "dropout_of_adapters", lambda model: nullcontext())
+    their_loss, their_z0, their_gradients = their_step(rows, model_folder, tmp_path)
+    loss, z0, gradients = our_step(rows, model_folder, "kto", micro_batch_size=micro_batch_size)
+    assert z0 > 0.01  # else the test would not see it
+    assert z0 == pytest.approx(their_z0, rel=1e-5, abs=1e-5)
+    assert loss == pytest.approx(their_loss, rel=1e-5, abs=1e-6)
+    assert_same_gradients(gradients, their_gradients, relative=1e-5)
+
+
+def test_apo_zero_equals_trl(model_folder, tmp_path):
+    rows = text_rows(SIZE)
+    their_loss, _, their_gradients = their_step(rows, model_folder, tmp_path, loss_type="apo_zero_unpaired")
+    loss, z0, gradients = our_step(rows, model_folder, "apo_zero")
+    assert z0 == 0
+    assert loss == pytest.approx(their_loss, rel=1e-5, abs=1e-6)
+    assert_same_gradients(gradients, their_gradients, relative=1e-5)
 
 
 def test_trl_trains_on_a_shard_in_our_layout_as_it_is(model_folder, tmp_path):

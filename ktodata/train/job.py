@@ -1,0 +1,38 @@
+"""All that a training is made of, in one place: the loop and what reads its numbers take it whole."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ktodata.train.batches import Plan
+from ktodata.train.checkpoints import Checkpoints
+from ktodata.train.early_stop import EarlyStop
+from ktodata.train.objectives import Objective
+from ktodata.train.reference import ReferenceLogps
+from ktodata.train.scorer import Scorer
+from ktodata.train.state import State
+from ktodata.train.world import Alone, World
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training: who is asked, what is minimised, in which order, and how often one looks."""
+
+    scorer: Scorer
+    reference: ReferenceLogps
+    objective: Objective
+    optimizer: Any
+    plan: Plan
+    held_out: Plan
+    state: State
+    learning_rate: Callable[[int], float]
+    checkpoints: Checkpoints | None = None
+    early_stop: EarlyStop | None = None
+    micro_batch_tokens: int = 2048
+    micro_batch_size: int | None = None
+    max_grad_norm: float = 1.0
+    eval_every_steps: int | None = None
+    save_every_steps: int | None = None
+    log_every_steps: int = 1
+    report: Callable[[dict[str, Any]], None] = field(default=lambda event: None)
+    world: World = field(default_factory=Alone)

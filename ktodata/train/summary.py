@@ -1,0 +1,86 @@
+"""A finished training in a few lines: what it was given, how it went, and whether it can be trusted."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from ktodata.train.early_stop import best
+
+UNKNOWN = "not noted"
+
+
+def summary_lines(
+    facts: Mapping[str, Any], history: pl.DataFrame, held_out: Sequence[dict[str, Any]], model: object
+) -> list[tuple[str, str]]:
+    """(name, text) of each line. facts : as in training.json; what an older file lacks is said to be "not noted"."""
+    return [
+        ("rows", _rows(facts)),
+        ("trained", _trained(facts, history)),
+        ("balance", facts.get("balance", {}).get("said", UNKNOWN)),
+        ("loss", _loss(history)),
+        ("z0", _reference_point(history)),
+        ("held-out reward AUC", _auc(facts, held_out)),
+        ("speed", _speed(facts)),
+        ("model", "in memory only" if model is None else str(model)),
+    ]
+
+
+def as_html(lines: Sequence[tuple[str, str]]) -> str:
+    """A table for a notebook; every text escaped, and shown in its own direction of reading."""
+    row = Markup('<tr><th scope="row" style="text-align:left">{}</th><td style="text-align:left"><bdi>{}</bdi></td></tr>')
+    # a path may hold bytes that no page can show
+    shown = [row.format(name, text.encode("utf-8", "replace").decode()) for name, text in lines]
+    return str(Markup("<table><tbody>{}</tbody></table>").format(Markup("").join(shown)))
+
+
+def _rows(facts: Mapping[str, Any]) -> str:
+    balance, train, validation = facts.get("balance"), facts.get("train", {}), facts.get("validation", {})
+    if not balance:
+        return UNKNOWN
+    skipped, cut = len(train.get("skipped_row_ids", ())), len(train.get("cut_row_ids", ()))
+    lost = ", ".join(f"{number:,} {what}" for number, what in ((skipped, "more skipped"), (cut, "cut at max_length")) if number)
+    held = f"{validation['rows']:,} held out" if "rows" in validation else "none held out"
+    return f"{balance['desirable']:,} desirable, {balance['undesirable']:,} undesirable{f' ({lost})' if lost else ''}; {held}"
+
+
+def _trained(facts: Mapping[str, Any], history: pl.DataFrame) -> str:
+    settings = facts.get("settings", {})
+    epochs = history["epoch"].n_unique() if history.height else 0
+    objective = f"{settings.get('objective', 'kto')}, beta {settings['beta']:g}" if "beta" in settings else UNKNOWN
+    return f"{history.height:,} updates in {epochs:,} {'epoch' if epochs == 1 else 'epochs'}; objective {objective}"
+
+
+def _loss(history: pl.DataFrame) -> str:
+    return f"{history['loss'][0]:.4f} at the first update, {history['loss'][-1]:.4f} at the last" if history.height else UNKNOWN
+
+
+def _reference_point(history: pl.DataFrame) -> str:
+    last = history.row(-1, named=True) if history.height else {}
+    if last.get("z0") is None:
+        return UNKNOWN
+    error = last.get("z0_standard_error")
+    known = error is not None and math.isfinite(error)  # an objective without mismatched pairs estimates nothing
+    return f"{last['z0']:.3f} nats at the last update" + (f" (standard error {error:.3f})" if known else "")
+
+
+def _auc(facts: Mapping[str, Any], held_out: Sequence[dict[str, Any]]) -> str:
+    if not held_out:
+        return f"not measured: {facts.get('validation', {}).get('not_applicable', 'there was no look at validation rows')}"
+    look = held_out[-1]
+    if look["auc"] is None:
+        return f"not measured: {look['not_applicable']}"
+    of_best = facts.get("settings", {}).get("early_stop") is not None  # then the best look's weights were kept, not the last's
+    look = next(seen for seen in held_out if seen["step"] == best(held_out)) if of_best else look
+    auc = look["auc"]
+    return f"{auc['value']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f}) after {look['step']:,} updates"
+
+
+def _speed(facts: Mapping[str, Any]) -> str:
+    if "tokens_per_second" not in facts:
+        return UNKNOWN
+    on = ", ".join(str(facts[name]) for name in ("device", "dtype") if name in facts)
+    padding = f"; {facts['padding_ratio']:.2f} padded tokens per real one" if "padding_ratio" in facts else ""
+    return f"{facts['tokens_per_second']:,.0f} tokens/s ({on}){padding}"
