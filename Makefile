@@ -1,11 +1,12 @@
 # make quickstart   install, then run the whole flow on the project's own sample feedback
 # make test         install, then lint, type-check and test
 # make bench        install, then run the benchmarks
+# make bench-gpu    install, then compare trainers on this machine's GPU
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart test bench clean
+.PHONY: install quickstart test bench bench-gpu clean
 
 install: $(VENV)/installed
 
@@ -28,6 +29,9 @@ test: install
 
 bench: install
 	$(BIN)/python tests/benchmarks/run_all.py
+
+bench-gpu: install
+	$(BIN)/python tests/benchmarks/trainer_gpu.py
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -22,8 +22,13 @@ def machine() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "command": " ".join(["python", Path("tests/benchmarks", Path(sys.argv[0]).name).as_posix(), *sys.argv[1:]]),
+        "command": " ".join(["python", Path("tests/benchmarks", Path(sys.argv[0]).name).as_posix(), *map(_named, sys.argv[1:])]),
     }
+
+
+def _named(argument: str) -> str:
+    """A folder of this machine by its last name alone: where it lies says nothing to anyone else."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def write_result(name: str, result: dict[str, Any]) -> Path:

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-APART = {"run_all.py", "machine.py"}
+# pieces of others, and what needs a GPU: `make bench-gpu`
+APART = {"run_all.py", "machine.py", "trainer_arms.py", "trainer_gpu.py"}
 # the real data sets beside the checkout, for those that measure on them
 DATA = HERE.parents[2] / "shared" / "data"
-NEEDS_DATA = {"label_noise.py"}
+NEEDS_DATA = {"label_noise.py", "trainer_quality.py", "trainer_speed.py"}
 
 for script in sorted(path for path in HERE.glob("*.py") if path.name not in APART):
     print(f"== {script.name}", flush=True)

@@ -1,0 +1,299 @@
+"""One training, by TRL or by ktodata, in a process of its own: what trainer_speed.py and trainer_gpu.py compare.
+
+Tokens per second are real ones (prompt and completion of the rows trained, no padding) of a training of `EPOCHS` epochs: an epoch's
+updates, and its share of the reference pass that comes before the first of them. Left out for all arms alike: loading the model,
+tokenising, the first update. TRL runs one epoch behind an update on `warm_up` rows, as its epochs repeat one another; ktodata runs
+them all, as each brings new partners, which its reference pass has to cover.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EPOCHS = 3
+# trl_default  KTOConfig as it comes: gradient checkpointing, the reference computed in every step
+# trl_tuned    reference computed before, no checkpointing, its fastest micro-batch: what a user can set
+# trl_patched  trl_tuned with its vocabulary projection on completion tokens only: TRL does that with Triton and projects every
+#              token elsewhere, so that on a CPU trl_tuned alone would flatter whatever is beside it
+# ktodata      kd.train.fit as it comes
+TRL_ARMS: dict[str, dict[str, Any]] = {
+    "trl_default": {},
+    "trl_tuned": {"precompute_ref_log_probs": True, "gradient_checkpointing": False},
+    "trl_patched": {"precompute_ref_log_probs": True, "gradient_checkpointing": False},
+}
+ARMS = (*TRL_ARMS, "ktodata")
+
+# no network, and no bars
+QUIET = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+
+Row = dict[str, Any]  # prompt, completion, label
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process is to train. `micro_batch` is TRL's per_device_train_batch_size; ktodata finds its own."""
+
+    arm: str
+    model: str  # a folder
+    rows: list[Row] = field(repr=False)
+    warm_up: list[Row] = field(repr=False)  # one update of them
+    max_length: int
+    batch_size: int
+    micro_batch: int
+    dtype: str = "float32"
+    device: str = "cpu"
+    threads: int = 2
+    attention: str = "sdpa"  # TRL's
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """The job's figures; {"cannot_run": why} where a library or memory for it is missing. Caches are new and thrown away."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "job.json"
+        file.write_text(json.dumps(asdict(job)))
+        told = QUIET | {"OMP_NUM_THREADS": str(job.threads), "HF_HOME": scratch, "KTODATA_CACHE": f"{scratch}/ktodata"}
+        command = [sys.executable, __file__, str(file)]
+        answer = subprocess.run(command, env=os.environ | told, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise RuntimeError(f"{job.arm} failed:\n{answer.stderr[-4000:]}")
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def best_micro_batch(job: Job, candidates: list[int]) -> tuple[int, dict[str, float | None]]:
+    """(the candidate with which TRL is fastest, tokens per second of each; None where it could not run)."""
+    if len(candidates) == 1:
+        return candidates[0], {}
+    speeds = {size: run_job(Job(**{**asdict(job), "micro_batch": size})).get("tokens_per_second") for size in candidates}
+    ran = {size: speed for size, speed in speeds.items() if speed}
+    if not ran:
+        return candidates[0], {}
+    return max(ran, key=ran.__getitem__), {str(size): speed for size, speed in speeds.items()}
+
+
+def token_lengths(rows: list[Row], tokenizer: Any, max_length: int) -> np.ndarray:
+    """int64 [N, 2]: prompt and completion tokens of each row as both trainers count them, cut to max_length."""
+    both = [_lengths(row, tokenizer) for row in rows]
+    return np.array([(prompt, min(whole, max_length) - prompt) for prompt, whole in both])
+
+
+def _lengths(row: Row, tokenizer: Any) -> tuple[int, int]:
+    alone = tokenizer(row["prompt"])["input_ids"]
+    whole = tokenizer(row["prompt"] + row["completion"] + tokenizer.eos_token)["input_ids"]
+    # the completion starts where the two encodings part
+    same = next((place for place, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), len(alone))
+    return same, len(whole)
+
+
+def draw_rows(rows: list[Row], count: int, seed: int) -> list[Row]:
+    """`count` rows in random order: prompts are drawn, and all rows of a prompt come with it."""
+    random = np.random.default_rng(seed)
+    of_prompt: dict[str, list[Row]] = {}
+    for row in rows:
+        of_prompt.setdefault(row["prompt"], []).append(row)
+    prompts, drawn = list(of_prompt), []
+    for number in random.permutation(len(prompts)):
+        here = of_prompt[prompts[number]]
+        drawn += here if len(drawn) + len(here) <= count else []
+        if len(drawn) == count:
+            return [drawn[place] for place in random.permutation(count)]
+    raise ValueError(f"no {count} rows can be had of whole prompts: there are {len(rows)} rows of {len(prompts)} prompts")
+
+
+def read_rows(folder: Path, data_set: str) -> list[Row]:
+    """Rows of kto_<data_set>.jsonl.gz with labels as given; exact repeats of a prompt and completion are left out."""
+    import ktodata as kd
+
+    table = kd.read(folder / f"kto_{data_set}.jsonl.gz", label="label").feedback
+    once = table.unique(["prompt", "completion"], keep="first", maintain_order=True)
+    return once.select("prompt", "completion", "label").to_dicts()
+
+
+class Stopwatch:
+    """When each update ended, in seconds."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self.ends: dict[int, float] = {}  # update, counted from 1
+
+    def update_ended(self, number: int) -> None:
+        if self._device != "cpu":
+            import torch
+
+            torch.cuda.synchronize()  # else the clock runs ahead of the device
+        self.ends.setdefault(number, time.perf_counter())
+
+    def between(self) -> tuple[int, int, float]:
+        """(first timed update's predecessor, last update, seconds from the end of the one to the end of the other)."""
+        first, last = min(self.ends), max(self.ends)
+        return first, last, self.ends[last] - self.ends[first]
+
+
+def figures(*, epoch_tokens: int, timed_tokens: int, seconds: float, reference_seconds: float, **more: Any) -> dict[str, Any]:
+    """tokens_per_second = epoch_tokens / (seconds of an epoch's updates + reference_seconds / EPOCHS), and what it is made of."""
+    epoch_seconds = seconds * epoch_tokens / timed_tokens
+    return {
+        "tokens_per_second": epoch_tokens / (epoch_seconds + reference_seconds / EPOCHS),
+        "epoch_tokens": epoch_tokens,
+        "epoch_seconds": epoch_seconds,
+        "reference_seconds": reference_seconds,
+        **more,
+    }
+
+
+def train_with_trl(job: Job) -> dict[str, Any]:
+    """One update on job.warm_up, then one epoch of job.rows in the order given."""
+    import torch
+    import trl
+    from datasets import Dataset
+    from transformers import TrainerCallback
+
+    torch.set_num_threads(job.threads)
+    watch = Stopwatch(job.device)
+
+    class Trainer(trl.KTOTrainer):
+        reference_seconds = 0.0
+
+        def _precompute_ref_logps(self, *arguments: Any) -> Any:
+            started = time.perf_counter()
+            done = super()._precompute_ref_logps(*arguments)
+            self.reference_seconds += time.perf_counter() - started
+            return done
+
+    class Watching(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            watch.update_ended(state.global_step)
+
+    if job.arm == "trl_patched":
+        trl.trainer.utils._use_triton = lambda device: True
+    with tempfile.TemporaryDirectory() as folder:
+        config = trl_config(job, folder, max_steps=1 + len(job.rows) // job.batch_size, **TRL_ARMS[job.arm])
+        dataset = Dataset.from_list(job.warm_up + job.rows)
+        trainer = Trainer(model=job.model, args=config, train_dataset=dataset, callbacks=[Watching()])
+        trainer.train()
+    trained = trainer.train_dataset
+    tokens = [min(len(p) + len(c), job.max_length) for p, c in zip(trained["prompt_ids"], trained["completion_ids"], strict=True)]
+    own = sum(tokens[len(job.warm_up) :])
+    batches = list(trainer.get_train_dataloader())[len(job.warm_up) // job.micro_batch :]
+    padded = sum(batch[name].numel() for batch in batches for name in ("input_ids", "KL_input_ids"))
+    real = sum(int(batch[name].sum()) for batch in batches for name in ("attention_mask", "KL_attention_mask"))
+    return figures(
+        epoch_tokens=own,
+        timed_tokens=own,
+        seconds=watch.between()[2],
+        # of the rows' own: the warm-up rows were in the same pass
+        reference_seconds=trainer.reference_seconds * own / sum(tokens),
+        padding_ratio=padded / real,
+        micro_batch=job.micro_batch,
+    )
+
+
+def trl_config(job: Job, folder: str, **more: Any) -> Any:
+    """KTOConfig with what costs time without training switched off."""
+    import trl
+
+    told = {
+        "output_dir": folder,
+        "per_device_train_batch_size": job.micro_batch,
+        "gradient_accumulation_steps": job.batch_size // job.micro_batch,
+        "max_length": job.max_length,
+        "bf16": job.dtype == "bfloat16",
+        "use_cpu": job.device == "cpu",
+        "model_init_kwargs": {"dtype": "float32", "attn_implementation": job.attention},
+        "report_to": "none",
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": job.device != "cpu",
+    }
+    return trl.KTOConfig(**{**told, **more})
+
+
+def train_with_ktodata(job: Job) -> dict[str, Any]:
+    """EPOCHS epochs of job.rows; the first update is not timed."""
+    import polars as pl
+    import torch
+    from transformers import AutoTokenizer
+
+    import ktodata as kd
+
+    torch.set_num_threads(job.threads)
+    watch = Stopwatch(job.device)
+
+    def note(event: dict[str, Any]) -> None:
+        if "held_out" not in event:
+            watch.update_ended(event["step"])
+
+    frame = pl.DataFrame(job.rows).with_columns(row_id=pl.int_range(pl.len()).cast(pl.String))
+    result = kd.train.fit(
+        frame,
+        model=job.model,
+        epochs=EPOCHS,
+        batch_size=job.batch_size,
+        max_length=job.max_length,
+        device=job.device,
+        dtype=job.dtype,
+        progress=note,
+    )
+    lengths = token_lengths(job.rows, AutoTokenizer.from_pretrained(job.model), job.max_length).sum(1)
+    counted = result.facts["train"]["prompt_tokens"] + result.facts["train"]["completion_tokens"]
+    if counted != lengths.sum():
+        raise RuntimeError(f"ktodata trained on {counted} tokens of an epoch, the rows have {lengths.sum()}")
+    first, last, seconds = watch.between()
+    seen = result.telemetry.filter((pl.col("part") == "train") & pl.col("step").is_between(first, last - 1))
+    updates = seen.join(frame.select("row_id", "prompt"), on="row_id").group_by("step")
+    meeting = updates.agg(pl.len() / pl.col("prompt").n_unique())
+    took = result.facts["seconds"]
+    return figures(
+        epoch_tokens=int(lengths.sum()),
+        timed_tokens=int(lengths[seen["row_id"].cast(pl.Int64).to_numpy()].sum()),
+        seconds=seconds,
+        reference_seconds=took["reference"],
+        padding_ratio=result.facts["padding_ratio"],
+        shared_ratio=result.facts["shared_ratio"],  # tokens of all sequences asked for, by token computed without padding
+        rows_per_prompt_in_an_update=meeting["len"].mean(),
+        seconds_of_parts=took,
+        versions=result.facts["versions"],
+    )
+
+
+def peak_mb(device: str) -> float:
+    """Of this process: largest resident memory, or largest allocation on the GPU."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def main() -> None:
+    job = Job(**json.loads(Path(sys.argv[1]).read_text()))
+    train = train_with_ktodata if job.arm == "ktodata" else train_with_trl
+    try:
+        found = train(job) | {"peak_mb": peak_mb(job.device)}
+    except ModuleNotFoundError as error:
+        found = {"cannot_run": str(error)}
+    except RuntimeError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+        found = {"cannot_run": str(error).splitlines()[0]}
+    print(json.dumps({"arm": job.arm, **found}))
+
+
+def versions() -> dict[str, str]:
+    """Of what the arms stand on."""
+    return {name: version(name) for name in ("trl", "transformers", "accelerate", "datasets")}
+
+
+if __name__ == "__main__":
+    main()
