@@ -166,9 +166,10 @@ def convert(
     Example:  ktodata convert thumbs.jsonl kto.jsonl --set "label={column: thumb, up: true, down: false}"
     """
     from ktodata.formats import convert as convert_file
+    from ktodata.settings import given_settings
     from ktodata.stages.ingest import ingest
 
-    settings = _settings(ingest, {"ingest": {"paths": source, "format": from_}}, "ingest", overrides)
+    settings = given_settings(ingest, {"paths": source, "format": from_}, overrides or (), section="ingest")
     reading = {name: value for name, value in settings.items() if name not in ("paths", "format")}
     result, written = convert_file(source, target, from_=settings["format"], to=to, **reading)
     lost = [*written.lost, *_reasons(result.quarantine)]
@@ -192,11 +193,37 @@ def train(
     \b
     Example:  ktodata train runs/support --model HuggingFaceTB/SmolLM2-135M-Instruct --set train.epochs=2
     """
+    from ktodata.settings import given_settings
     from ktodata.train import fit
+    from ktodata.train.summary import summary_lines
 
-    settings = _settings(fit, {"train": {"model": model}}, "train", overrides)
+    settings = given_settings(fit, {"model": model}, overrides or (), section="train")
     fitted = fit(_shards(source), out=out or source / "model", progress=not (quiet or as_json), **settings)
-    _say(fitted.facts, lambda: _facts_text(fitted.facts), quiet=quiet, as_json=as_json)
+
+    def told() -> str:
+        lines = summary_lines(fitted.facts, fitted.history, fitted.held_out, fitted.model)
+        return "\n".join(f"{name:<20} {text}" for name, text in lines)
+
+    _say(fitted.facts, told, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def push(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN|MODEL", help="A run that trained, or a trained model's folder.", show_default=False)
+    ],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.", show_default=False)],
+    public: Annotated[bool, typer.Option("--public", help="Let everyone see it; otherwise it is private.")] = False,
+) -> None:
+    """Upload a trained model with a card that says what it was trained on and measured at. No row's text goes with it.
+
+    \b
+    Example:  ktodata push runs/support our-team/support-kto
+    """
+    from ktodata.train import push_to_hub
+
+    model = folder / "model" if (folder / "model" / "training.json").is_file() else folder
+    typer.echo(push_to_hub(model, repo, private=not public))
 
 
 @app.command()
@@ -217,9 +244,10 @@ def evaluate(
     from ktodata.evaluate import evaluate as evaluate_model
     from ktodata.files import write_json
     from ktodata.run_folder import Run
+    from ktodata.settings import given_settings
 
     given = {**Run(folder).evaluate_settings(), **({"reference": reference} if reference else {})}
-    settings = _settings(evaluate_model, {"evaluate": given}, "evaluate", overrides)
+    settings = given_settings(evaluate_model, given, overrides or (), section="evaluate")
     found = evaluate_model(folder, **settings).as_dict()
     write_json(folder / "evaluation.json", found)
     _say(found, lambda: _evaluation_text(found), quiet=quiet, as_json=as_json)
@@ -300,16 +328,6 @@ def _value(text: str) -> Any:
         return text
 
 
-def _settings(function: Callable[..., Any], raw: dict[str, Any], section: str, overrides: list[str] | None) -> dict[str, Any]:
-    from ktodata.recipe import override
-    from ktodata.settings import check_settings
-
-    for text in overrides or ():
-        override(raw, text if text.startswith(f"{section}.") else f"{section}.{text}")
-    checked = check_settings(function, raw[section], where=section)
-    return {name: checked[name] for name in raw[section]}
-
-
 def _shards(source: Path) -> Path:
     return source / "shards" if (source / "shards").is_dir() else source
 
@@ -326,13 +344,6 @@ def _reasons(quarantine: Any) -> list[str]:
 
 def _plan_text(stages: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<12} {answer}" for name, answer in stages)
-
-
-def _facts_text(facts: dict[str, Any]) -> str:
-    plain = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
-    return "\n".join(
-        f"{name:<28} {value:.4g}" if isinstance(value, float) else f"{name:<28} {value}" for name, value in plain.items()
-    )
 
 
 def _evaluation_text(found: dict[str, Any]) -> str:

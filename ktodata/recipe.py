@@ -9,7 +9,7 @@ from typing import Any
 
 from ktodata.errors import MissingColumnError, RecipeError, SettingError
 from ktodata.feedback import COLUMNS
-from ktodata.settings import bare_type, check_settings, settings_of, unknown_name
+from ktodata.settings import assign, bare_type, check_settings, read_assignment, settings_of, unknown_name
 from ktodata.stage import Prompts
 from ktodata.stages import ORDER, Stage, load_stage
 
@@ -75,18 +75,8 @@ def load_recipe(source: Path | str | Mapping[str, Any], *, overrides: Sequence[s
 
 def override(raw: dict[str, Any], text: str) -> None:
     """Apply "section.key=value" to the raw recipe; the value is YAML."""
-    from ruamel.yaml import YAML
-
-    path, equals, value = text.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise RecipeError(f"--set {text!r}: write section.setting=value, e.g. label_noise.min_precision=0.9.")
-    target = _section(raw, keys[0]) if len(keys) > 1 else raw
-    for key in keys[1:-1]:
-        target = target.setdefault(key, {})
-        if not isinstance(target, dict):
-            raise RecipeError(f"--set {text!r}: {key} holds a value, not settings.")
-    target[keys[-1]] = YAML(typ="safe", pure=True).load(value)
+    keys, value = read_assignment(text)
+    assign(_section(raw, keys[0]) if len(keys) > 1 else raw, keys[1:] or keys, value, text=text)
 
 
 def takes_prompts(parameter: inspect.Parameter) -> bool:

@@ -90,7 +90,7 @@ def test_help_reads_like_a_manual(ktodata):
 
 def test_every_command_has_an_example_that_names_it(ktodata):
     _, out, _ = ktodata("--help")
-    commands = ("run", "audit", "explain", "export", "convert", "train", "evaluate", "report", "init")
+    commands = ("run", "audit", "explain", "export", "convert", "train", "push", "evaluate", "report", "init")
     for command in commands:
         assert f"  {command} " in out
         code, told, _ = ktodata(command, "--help")
@@ -197,3 +197,19 @@ def test_explain_shows_control_signs_and_does_not_obey_them():
     told = cli._row_text({"row": row, "outcome": "keep", "measured": {}, "decisions": []})
     assert "\x1b" not in told and "\x00" not in told and "\u202e" not in told
     assert "\\x1b[2J[red]\\x00" in told and "(4,000 characters)" in told
+
+
+def test_push_uploads_the_model_of_a_run(ktodata, tmp_path, monkeypatch):
+    asked = []
+
+    def push(folder, repo, *, private):
+        asked.append((folder, repo, private))
+        return "the address"
+
+    monkeypatch.setattr("ktodata.train.hub.push_to_hub", push)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "training.json").write_text("{}")
+    assert ktodata("push", tmp_path, "team/one") == (0, "the address\n", "")
+    assert ktodata("push", model, "team/one", "--public") == (0, "the address\n", "")
+    assert asked == [(model, "team/one", True), (model, "team/one", False)]

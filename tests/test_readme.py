@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 from ruamel.yaml import YAML
+from train.tiny_models import tiny_llama, word_tokenizer
 
 import ktodata as kd
 from ktodata.cli import app
@@ -18,12 +20,22 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_blocks_run(code):
+def test_python_blocks_run(tmp_path):
+    audit, training = blocks("python")
     scope: dict = {}
-    exec(compile(code, "README.md", "exec"), scope)
+    exec(compile(audit, "README.md", "exec"), scope)
     assert scope["audit"].columns.height > 500
     assert {"p_desirable", "label_quality"} <= set(scope["audit"].columns.columns)
+
+    tokenizer = word_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    tiny_llama(len(tokenizer)).save_pretrained(tmp_path)
+    # forty of those rows in place of a run, and a tiny model in place of one from the Hub
+    scope["forty"] = scope["feedback"].filter(pl.col("label").is_not_null()).head(40)
+    told = training.replace('"runs/support"', "forty").replace('"HuggingFaceTB/SmolLM2-135M-Instruct"', repr(str(tmp_path)))
+    assert told != training
+    exec(compile(told, "README.md", "exec"), scope)
+    assert scope["fitted"].per_row().filter(part="train").height == scope["fitted"].facts["train"]["rows"] > 30
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
@@ -32,7 +44,7 @@ def test_recipes_pass_the_check(text):
 
 
 def test_commands_are_those_of_the_command_line():
-    shown = set(re.findall(r"`(?:ktodata )?(run|audit|explain|export|convert|train|evaluate|report|init)\b", TEXT))
+    shown = set(re.findall(r"`(?:ktodata )?(run|audit|explain|export|convert|train|push|evaluate|report|init)\b", TEXT))
     assert shown == {command.name or command.callback.__name__ for command in app.registered_commands}
 
 
