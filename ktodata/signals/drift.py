@@ -1,0 +1,643 @@
+"""Does the label, given the content, change with who gave it, where it came from, or when?
+
+p_desirable says what the content alone leads one to expect. Where a source, rater, model, language or period departs from it, the
+criteria differ there. Three shapes are looked for, in each group and on all rows together:
+
+- *offset*: the same slope, another threshold (a stricter source);
+- *inverted*: the slope is below 0, the more the content promises the worse the verdict (up and down swapped); a slope that is
+  merely different is called *slope* (a careless rater's is near 0);
+- *change*: offset or slope differ before and after one date (a guideline was rewritten, a button was moved).
+
+Every test is a score test on residuals of the labels, so that permutations cost a few sums each. All tests of all columns share
+one set of permutations, and a p-value is adjusted by the smallest p-value that each permutation finds *anywhere* (Westfall and
+Young 1993, maxT form): it holds the family-wise level as Holm's correction does, and asks for fewer permutations. What is found
+is taken into account before the next group is judged: otherwise one strict source makes all others look lenient.
+
+Limits. p_desirable was learnt from all labels: what the model can guess of the group from the content it has partly absorbed, so
+effects are lower bounds. A group whose content the model misjudges cannot be told from a group with criteria of its own. And one
+change a group is looked for, not several.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import norm
+
+from ktodata.feedback import check_columns
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+ALL = "(all rows)"
+OVER_TIME = "created_at"
+WITHIN = ("source", "rater")  # columns in whose groups a change over time is looked for
+FEWEST_ROWS = 20  # of a group, and on either side of a change a quarter of it
+FEWEST_PROMPTS = 5
+FEWEST_INFORMATION = 1.0  # sum of p (1 - p): under it a group's labels say too little of any offset
+STRATA = 20  # of p; labels are exchanged only between rows of one stratum
+MOST_FINDINGS = 20
+CHANGE_DROP = 7.35  # twice the log-likelihood given up at the ends of a 95 % interval of a change point; Hansen 2000, table I
+FLOOR_SPREAD = 0.2  # log-odds between groups of one column that are expected whatever the data say
+RIDGE = (0.25, 1.0)  # precision of a group's offset and slope around the rest's: sd 2 and 1
+EXAMPLES = 5
+SHAPES = ("offset", "slope", "change of offset", "change of slope")
+
+SCHEMA = pl.Schema(
+    {
+        "column": pl.String(),
+        "value": pl.String(),
+        "kind": pl.String(),
+        "since": pl.Datetime("us", "UTC"),
+        "since_low": pl.Datetime("us", "UTC"),
+        "since_high": pl.Datetime("us", "UTC"),
+        "rows": pl.Int64(),
+        "effect_points": pl.Float64(),
+        "effect_points_low": pl.Float64(),
+        "effect_points_high": pl.Float64(),
+        "effect_log_odds": pl.Float64(),
+        "offset_before": pl.Float64(),
+        "slope_before": pl.Float64(),
+        "offset": pl.Float64(),
+        "slope": pl.Float64(),
+        "p_value": pl.Float64(),
+        "p_adjusted": pl.Float64(),
+        "significant": pl.Boolean(),
+    }
+)
+EXAMPLES_SCHEMA = pl.Schema(
+    {
+        "column": pl.String(),
+        "value": pl.String(),
+        "row_id": pl.String(),
+        "label": pl.Boolean(),
+        "p_desirable": pl.Float64(),
+        "other_row_id": pl.String(),
+        "other_label": pl.Boolean(),
+        "other_p_desirable": pl.Float64(),
+        "similarity": pl.Float64(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Where the criteria differ.
+
+    table : one line a group, the most certain first. kind ("none" unless significant); since with its 95 % interval (a change);
+        effect_points, share of rows called desirable above what the rest (change: its own past) would call so, -1..1, with its
+        95 % interval; effect_log_odds, the same on the log-odds scale, drawn towards 0 by how much groups of the column differ;
+        offset and slope against the rest's 0 and 1 (change: after it, with offset_before and slope_before); p_value of the
+        group's best test alone, p_adjusted over all tests, significant at the level. Of two groups that are all of a column
+        the smaller is named: which of them has changed cannot be told.
+    examples : for each significant line rows of the group beside rows of the rest (change: of its past) with like content and the
+        opposite label
+    facts : what was tested and how; JSON values only
+    """
+
+    table: pl.DataFrame
+    examples: pl.DataFrame
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One grouping of the rows that have one, sorted by group and, inside, by time.
+
+    rows : int [n], place in the table; code : int [n], 0..G-1; starts : int [G + 1]; cell : int [n], group x prompt, with
+    cell_group its group; last : bool [n], a later time follows inside the group (a change may stand behind this row)
+    """
+
+    name: str
+    values: list[str]
+    rows: Ints
+    code: Ints
+    starts: Ints
+    cell: Ints
+    cell_group: Ints
+    last: Bools | None
+
+
+@dataclass
+class _Found:
+    """A group that departs: its rows in time order, the last one before a change (`cut`), and what was added to their fit."""
+
+    column: _Column
+    group: int
+    shape: int
+    p_value: float
+    p_adjusted: float
+    rows: Ints
+    cut: int | None = None
+    span: tuple[int, int] | None = None
+    terms: list[Floats] = field(default_factory=list)
+    covariance: list[Floats] = field(default_factory=list)
+
+
+@dataclass
+class _Rows:
+    """The rows as arrays: label y, x = log-odds of p, prompt code, time (microseconds; the smallest integer where unknown)."""
+
+    y: Floats
+    x: Floats
+    prompt: Ints
+    time: Ints | None
+
+
+def criteria_drift(
+    rows: pl.DataFrame,
+    by: tuple[str, ...] = ("source", "rater", "model", "language"),
+    *,
+    level: float = 0.05,
+    permutations: int = 399,
+    seed: int = 0,
+    embeddings: NDArray[np.floating[Any]] | None = None,
+) -> Drift:
+    """Find groups and dates at which the label given the content changes.
+
+    rows : row_id, label (bool), p_desirable (0..1, out of fold, from the content only), prompt_group (int; rows of one prompt may
+        depend on each other), and those of `by` and created_at that exist; nulls are left out of that column's tests
+    level : chance of any false alarm, over all groups of all columns
+    permutations : p-values are multiples of 1 / (permutations + 1)
+    embeddings : float [N, d], of the completions, to choose the examples by; by p_desirable alone if not given
+
+    Sources: Westfall and Young 1993; studentised by prompt so that rows of one prompt may hang together (Janssen 1997).
+    """
+    check_columns(rows, ("row_id", "label", "p_desirable", "prompt_group"), who="criteria_drift")
+    usable = rows.select((pl.col("label").is_not_null() & pl.col("p_desirable").is_finite()).fill_null(value=False)).to_series()
+    rows, embeddings = rows.filter(usable), None if embeddings is None else embeddings[usable.to_numpy()]
+    data = _arrays(rows)
+    columns = _columns(rows, by, data)
+    facts: dict[str, Any] = {
+        "rows": rows.height,
+        "tested": {one.name: len(one.values) for one in columns},
+        "permutations": permutations,
+        "level": level,
+        "adjusted_by": "smallest p-value of each permutation over all tests (Westfall-Young)",
+    }
+    if not columns or data.y.min() == data.y.max():
+        return Drift(pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA), facts | {"tests": 0, "significant": 0})
+    base = _recalibrated(data.y, data.x, np.zeros(len(data.y)))
+    eta = base[0] + base[1] * data.x
+    chance = _chance(data, columns, eta, permutations, np.random.default_rng(seed))
+    found, base, eta = _search(data, columns, base, eta, chance, level)
+    table = _table(data, columns, found, base, eta, chance)
+    examples = _examples(rows, data, found, base, embeddings)
+    facts |= {
+        "tests": int(np.isfinite(chance[0]).sum()),
+        "significant": len(found),
+        "recalibration": {"intercept": float(base[0]), "slope": float(base[1])},
+    }
+    return Drift(table, examples, facts)
+
+
+def _arrays(rows: pl.DataFrame) -> _Rows:
+    p = np.clip(rows["p_desirable"].to_numpy().astype(float), 1e-3, 1 - 1e-3)
+    time = None
+    if OVER_TIME in rows.columns and rows[OVER_TIME].null_count() < rows.height:
+        micros = rows[OVER_TIME].cast(pl.Datetime("us", "UTC")).dt.timestamp("us")
+        time = micros.fill_null(np.iinfo(np.int64).min).to_numpy().astype(np.int64)
+    prompt = np.unique(rows["prompt_group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
+    return _Rows(rows["label"].to_numpy().astype(float), logit(p), prompt, time)
+
+
+def _columns(rows: pl.DataFrame, by: tuple[str, ...], data: _Rows) -> list[_Column]:
+    """The groupings that can be tested: groups of FEWEST_ROWS and FEWEST_PROMPTS or more, beside something to compare with."""
+    made = []
+    for name in (OVER_TIME, *by):
+        if name not in rows.columns or (name == OVER_TIME and data.time is None):
+            continue
+        known = rows[name].is_not_null().to_numpy()
+        value = pl.repeat(ALL, rows.height, eager=True) if name == OVER_TIME else rows[name].cast(pl.String)
+        timed = data.time is not None and name in (OVER_TIME, *WITHIN)
+        counted = pl.DataFrame({"value": value, "prompt": data.prompt}).filter(pl.Series(known))
+        sizes = counted.group_by("value").agg(pl.len(), prompts=pl.col("prompt").n_unique())
+        kept = sizes.filter((pl.col("len") >= FEWEST_ROWS) & (pl.col("prompts") >= FEWEST_PROMPTS))["value"].sort().to_list()
+        if not kept or (name != OVER_TIME and sizes.height < 2):
+            continue
+        place = value.replace_strict(kept, list(range(len(kept))), default=-1, return_dtype=pl.Int64).to_numpy()
+        made.append(_column(name, kept, np.where(known, place, -1), data, timed=timed))
+    return made
+
+
+def _column(name: str, values: list[str], place: Ints, data: _Rows, *, timed: bool) -> _Column:
+    time = data.time if timed and data.time is not None else np.zeros(len(place), np.int64)
+    order = np.lexsort((time, place))
+    order = order[place[order] >= 0]
+    code = place[order]
+    starts = np.searchsorted(code, np.arange(len(values) + 1))
+    cells, cell = np.unique(code * (data.prompt.max() + 1) + data.prompt[order], return_inverse=True)
+    last = None
+    if timed:
+        last = np.r_[(time[order][1:] > time[order][:-1]) & (code[1:] == code[:-1]), False]
+        size, within = np.diff(starts)[code], np.arange(len(code)) - starts[code]
+        fewest = np.maximum(size // 20, FEWEST_ROWS // 4)
+        last &= (within + 1 >= fewest) & (size - within - 1 >= fewest)
+        last &= time[order] > np.iinfo(np.int64).min
+    return _Column(name, values, order, code, starts, cell, cells // (data.prompt.max() + 1), last)
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """What a column's residuals are summed against: u float [2, n] (1, and x centred in the group), variances of the sums."""
+
+    u: Floats
+    model: Floats  # [2, G], sum of v u^2 inside the group
+    kept: Floats  # [2, G], share of it that is left once intercept and slope of all rows are fitted too
+    progress: Floats  # [2, n], running share of model variance inside the group, for the bridge
+
+
+def _directions(column: _Column, x: Floats, v: Floats) -> _Directions:
+    """Score directions of one column at the present fit; v = p (1 - p)."""
+    groups = len(column.values)
+    here_x, here_v = x[column.rows], v[column.rows]
+    total = np.bincount(column.code, here_v, groups)
+    centre = np.bincount(column.code, here_v * here_x, groups) / np.maximum(total, 1e-12)
+    u = np.stack([np.ones(len(here_x)), here_x - centre[column.code]])
+    model = np.stack([np.bincount(column.code, here_v * one**2, groups) for one in u])
+    z = np.stack([np.ones(len(x)), x])
+    inverse = np.linalg.inv((v * z) @ z.T + 1e-9 * np.eye(2))
+    kept = np.empty_like(model)
+    for k, one in enumerate(u):
+        across = np.stack([np.bincount(column.code, here_v * one * part[column.rows], groups) for part in z], axis=1)
+        kept[k] = 1 - np.einsum("gi,ij,gj->g", across, inverse, across) / np.maximum(model[k], 1e-12)
+    running = np.cumsum(here_v * u**2, axis=1)
+    before = np.concatenate([np.zeros((2, 1)), running], axis=1)[:, column.starts[:-1]]
+    progress = (running - before[:, column.code]) / np.maximum(model[:, column.code], 1e-12)
+    return _Directions(u, model.astype(float), kept.astype(float), progress)
+
+
+def _statistics(column: _Column, how: _Directions, residual: Floats) -> Floats:
+    """Log p-value (large-sample) of each group's four tests: float [4, G], nan where it cannot be tested; residual float [N]."""
+    groups = len(column.values)
+    out = np.full((4, groups), np.nan)
+    for k in range(2):
+        scores = how.u[k] * residual[column.rows]
+        by_cell = np.bincount(column.cell, scores, len(column.cell_group))
+        robust = np.bincount(column.cell_group, by_cell**2, groups)
+        # never under what independent rows would give: few prompts can look alike by chance
+        variance = np.maximum(robust, how.model[k])
+        total = np.bincount(column.code, scores, groups)
+        known = how.model[k] > FEWEST_INFORMATION
+        if column.name != OVER_TIME:
+            sound = known & (how.kept[k] > 0.02)
+            z = total[sound] / np.sqrt(variance[sound] * how.kept[k][sound])
+            out[k, sound] = np.log(2) + norm.logsf(np.abs(z))
+        if column.last is None:
+            continue
+        running = np.cumsum(scores)
+        before = np.concatenate([[0.0], running])[column.starts[:-1]]
+        bridge = np.abs(running - before[column.code] - how.progress[k] * total[column.code])
+        furthest = np.maximum.reduceat(np.where(column.last, bridge, -1.0), column.starts[:-1])
+        sound = known & (furthest >= 0)
+        out[2 + k, sound] = np.minimum(0, np.log(2) - 2 * furthest[sound] ** 2 / variance[sound])  # Kolmogorov's tail
+    return out
+
+
+def _all_statistics(data: _Rows, columns: list[_Column], eta: Floats) -> Floats:
+    p = expit(eta)
+    residual, v = data.y - p, p * (1 - p)
+    return np.concatenate([_statistics(one, _directions(one, data.x, v), residual).ravel() for one in columns])
+
+
+def _chance(data: _Rows, columns: list[_Column], eta: Floats, permutations: int, rng: np.random.Generator) -> Floats:
+    """The tests with residuals exchanged between rows of like p: float [1 + permutations, T]; line 0 is the data as they are.
+
+    Exchanged are standardised residuals; each permutation is one joint draw for all tests.
+    """
+    p = expit(eta)
+    v = p * (1 - p)
+    standard = (data.y - p) / np.sqrt(v)
+    # log-odds 0.05 apart are alike: of a p that hardly varies the order would be that of the labels it was not shown
+    order = np.argsort(eta + rng.normal(0, 0.05, len(eta)), kind="stable")
+    strata = np.array_split(order, max(1, min(STRATA, len(order) // 50)))
+    how = [_directions(one, data.x, v) for one in columns]
+    lines = [np.concatenate([_statistics(c, h, data.y - p).ravel() for c, h in zip(columns, how, strict=True)])]
+    drawn = np.empty_like(standard)
+    for _ in range(permutations):
+        for members in strata:
+            drawn[members] = standard[rng.permutation(members)]
+        # the fit's intercept and slope are taken out again, as they are from the data as they are
+        residual = _without_fit(drawn * np.sqrt(v), data.x, v)
+        lines.append(np.concatenate([_statistics(c, h, residual).ravel() for c, h in zip(columns, how, strict=True)]))
+    return np.stack(lines)
+
+
+def _without_fit(residual: Floats, x: Floats, v: Floats) -> Floats:
+    z = np.stack([np.ones(len(x)), x])
+    weights = np.linalg.solve((v * z) @ z.T + 1e-9 * np.eye(2), z @ residual)
+    return np.asarray(residual - v * (weights @ z))
+
+
+def _search(
+    data: _Rows, columns: list[_Column], base: Floats, eta: Floats, chance: Floats, level: float
+) -> tuple[list[_Found], Floats, Floats]:
+    """Take the most certain group, fit it, test the others beside it, until none is certain."""
+    smallest = np.nanmin(chance[1:], axis=1)
+    index = _index(columns)
+    found: list[_Found] = []
+    now = chance[0]
+    while len(found) < MOST_FINDINGS:
+        done = {(one.column.name, one.group) for one in found}
+        still = np.array([(columns[c].name, group) not in done for c, _, group in index])
+        left = np.where(still & np.isfinite(now), now, np.inf)
+        best = int(np.argmin(left))
+        adjusted = _rank(smallest, left[best])
+        if adjusted > level:
+            break
+        c, shape, group = index[best]
+        group = _smaller(columns[c], group) if shape < 2 else group
+        rows = columns[c].rows[columns[c].starts[group] : columns[c].starts[group + 1]]
+        one = _Found(columns[c], group, shape, _rank(chance[1:, best], left[best]), adjusted, rows)
+        if shape >= 2:
+            _date(one, data, eta)
+        found.append(one)
+        _, eta = _refit(data, found)
+        now = _all_statistics(data, columns, eta)
+    return _look_back(data, columns, found, smallest, level)
+
+
+def _smaller(column: _Column, group: int) -> int:
+    """Of two groups that depart from each other the one with fewer rows; any other group as it is."""
+    return int(np.diff(column.starts).argmin()) if len(column.values) == 2 else group
+
+
+def _look_back(
+    data: _Rows, columns: list[_Column], found: list[_Found], smallest: Floats, level: float
+) -> tuple[list[_Found], Floats, Floats]:
+    """Judge each finding again beside all others: is it one at all, and did it depart always or since a date?
+
+    A group found early may owe its change to a rater found later; one found as constant may have changed beside it.
+    """
+    for one in list(found):
+        others = [other for other in found if other is not one]
+        _, eta = _refit(data, others)
+        tests = _tests_of(one, columns, _all_statistics(data, columns, eta))
+        if _rank(smallest, min(tests)) > level:
+            found = others
+            continue
+        if one.column.last is None:
+            continue
+        one.cut = None
+        if one.column.name != OVER_TIME:  # there a constant departure is no departure
+            _, constant = _refit(data, found)
+            tests = _tests_of(one, columns, _all_statistics(data, columns, constant))
+        if _rank(smallest, min(tests[2:])) <= level:
+            _date(one, data, eta)
+        elif one.shape >= 2:
+            one.shape = 0
+    return found, *_refit(data, found)
+
+
+def _tests_of(one: _Found, columns: list[_Column], now: Floats) -> list[float]:
+    """The group's four log p-values, infinite where it cannot be tested."""
+    mine = [value for value, (c, _, g) in zip(now, _index(columns), strict=True) if columns[c] is one.column and g == one.group]
+    return [value if np.isfinite(value) else np.inf for value in map(float, mine)]
+
+
+def _index(columns: list[_Column]) -> list[tuple[int, int, int]]:
+    """Column, shape and group of each test, in the order of _all_statistics."""
+    return [(c, shape, g) for c, one in enumerate(columns) for shape in range(4) for g in range(len(one.values))]
+
+
+def _rank(null: Floats, value: float) -> float:
+    """Permutation p-value of a log p-value: small is extreme."""
+    return float((1 + (null <= value + 1e-9).sum()) / (1 + len(null)))
+
+
+def _fit(y: Floats, x: Floats, eta: Floats, ridge: Floats) -> tuple[Floats, Floats]:
+    """Logistic regression y ~ eta + a + b x with a ridge on (a, b), by Newton: the two numbers, and their covariance [2, 2]."""
+    z = np.stack([np.ones(len(x)), x])
+    theta = np.zeros(2)
+    information = np.eye(2)
+    for _ in range(30):
+        p = expit(eta + theta @ z)
+        information = (p * (1 - p) * z) @ z.T + np.diag(ridge + 1e-6)
+        step = np.linalg.solve(information, z @ (y - p) - ridge * theta)
+        theta = theta + step / max(1.0, float(np.abs(step).max()))  # at most 1 a step: Newton may overshoot on few rows
+        if np.abs(step).max() < 1e-6:
+            break
+    return theta, np.asarray(np.linalg.inv(information), np.float64)
+
+
+def _recalibrated(y: Floats, x: Floats, eta: Floats) -> Floats:
+    """Intercept and slope of y on x beside eta, the slope drawn to 1 (sd 0.5) and not below 0.
+
+    A p that knows nothing is all but constant, and what little it varies goes against the left-out labels: fitted freely its
+    slope would be large and negative, and every group look inverted beside it.
+    """
+    base = _fit(y, x, eta + x, np.array([0.0, 4.0]))[0] + np.array([0.0, 1.0])
+    return base if base[1] > 0 else _fit(y, x, eta, np.array([0.0, 1e9]))[0]
+
+
+def _date(one: _Found, data: _Rows, eta: Floats) -> None:
+    """The split of a group's rows that fits best, and the splits that fit hardly worse. Sets `cut` and `span`."""
+    column, rows = one.column, one.rows
+    last = np.zeros(0, bool) if column.last is None else column.last
+    places = np.flatnonzero(last[column.starts[one.group] : column.starts[one.group + 1]])
+    y, x, at = data.y[rows], data.x[rows], eta[rows]
+    best, best_path, best_place = -np.inf, np.empty(0), 0
+    # the likelihood of a split has local peaks: start from several
+    for start in places[np.linspace(0, len(places) - 1, min(7, len(places))).astype(int)]:
+        place, path = int(start), np.empty(0)
+        for _ in range(10):
+            before = _fit(y[: place + 1], x[: place + 1], at[: place + 1], np.array(RIDGE))[0]
+            after = _fit(y[place + 1 :], x[place + 1 :], at[place + 1 :], np.array(RIDGE))[0]
+            gain = _log_likelihood(y, at + before[0] + before[1] * x) - _log_likelihood(y, at + after[0] + after[1] * x)
+            path = np.cumsum(gain)[places] + _log_likelihood(y, at + after[0] + after[1] * x).sum()
+            following = int(places[path.argmax()])
+            if following == place:
+                break
+            place = following
+        if path.max() > best:
+            best, best_path, best_place = float(path.max()), path, place
+    near = places[2 * (best - best_path) <= CHANGE_DROP]
+    one.cut, one.span = best_place, (int(near[0]), int(near[-1]))
+
+
+def _log_likelihood(y: Floats, eta: Floats) -> Floats:
+    return np.asarray(y * eta - np.logaddexp(0, eta))
+
+
+def _refit(data: _Rows, found: list[_Found]) -> tuple[Floats, Floats]:
+    """Recalibrate p on the rows of no finding, then fit each finding beside the others: (intercept, slope) and eta float [N]."""
+    rest = np.ones(len(data.y), bool)
+    for one in found:
+        if one.column.name != OVER_TIME:
+            rest[one.rows] = False
+    if rest.sum() < FEWEST_ROWS:
+        rest[:] = True
+    extra = np.zeros((len(found), len(data.y)))
+    base = np.zeros(2)
+    for _ in range(4):
+        beside = extra.sum(axis=0)
+        base = _recalibrated(data.y[rest], data.x[rest], beside[rest])
+        for k, one in enumerate(found):
+            eta = base[0] + base[1] * data.x + extra.sum(axis=0) - extra[k]
+            extra[k] = 0
+            one.terms, one.covariance = [], []
+            for part in _parts(one):
+                terms, covariance = (
+                    _fit(data.y[part], data.x[part], eta[part], np.array(RIDGE)) if len(part) else (np.zeros(2), np.eye(2))
+                )
+                extra[k][part] = terms[0] + terms[1] * data.x[part]
+                one.terms.append(terms)
+                one.covariance.append(covariance * _inflation(data, part, eta + extra[k]))
+    return base, np.asarray(base[0] + base[1] * data.x + extra.sum(axis=0))
+
+
+def _parts(one: _Found) -> list[Ints]:
+    """The group's rows, or those before and those after its change. Over all rows the time before the change *is* the rest."""
+    if one.cut is None:
+        return [one.rows]
+    before, after = one.rows[: one.cut + 1], one.rows[one.cut + 1 :]
+    return [before[:0], after] if one.column.name == OVER_TIME else [before, after]
+
+
+def _inflation(data: _Rows, part: Ints, eta: Floats) -> float:
+    """How much more rows of one prompt vary together than apart: >= 1."""
+    if not len(part):
+        return 1.0
+    p = expit(eta[part])
+    together = np.bincount(data.prompt[part], data.y[part] - p)
+    return max(1.0, float((together**2).sum() / max((p * (1 - p)).sum(), 1e-9)))
+
+
+def _table(data: _Rows, columns: list[_Column], found: list[_Found], base: Floats, eta: Floats, chance: Floats) -> pl.DataFrame:
+    smallest = np.nanmin(chance[1:], axis=1)
+    index, now = _index(columns), _all_statistics(data, columns, eta)
+    lines: list[dict[str, Any]] = []
+    for number, column in enumerate(columns):
+        known = {one.group: one for one in found if one.column is column}
+        mine = np.array([c == number for c, _, _ in index])
+        tests, nulls = now[mine].reshape(4, -1), chance[1:, mine].reshape(len(smallest), 4, -1)
+        fitted = {}
+        for group in range(len(column.values)):
+            if group not in known and not np.isfinite(tests[:, group]).any():
+                continue
+            one = known.get(group) or _plain(column, group, tests, nulls, smallest)
+            if group not in known:
+                terms, covariance = _fit(data.y[one.rows], data.x[one.rows], eta[one.rows], np.array(RIDGE))
+                one.terms, one.covariance = [terms], [covariance * _inflation(data, one.rows, eta)]
+            fitted[group] = one
+        spread = _between([one for one in fitted.values() if one.cut is None], data)
+        lines += [_line(one, data, base, spread, significant=group in known) for group, one in fitted.items()]
+    table = pl.DataFrame(lines, schema=SCHEMA, infer_schema_length=None)
+    return table.sort("significant", "p_adjusted", "p_value", descending=[True, False, False], maintain_order=True)
+
+
+def _plain(column: _Column, group: int, tests: Floats, nulls: Floats, smallest: Floats) -> _Found:
+    """A group of which nothing was found, with its most certain test."""
+    shape = int(np.nanargmin(tests[:, group]))
+    value = float(tests[shape, group])
+    rows = column.rows[column.starts[group] : column.starts[group + 1]]
+    return _Found(column, group, shape, _rank(nulls[:, shape, group], value), _rank(smallest, value), rows)
+
+
+def _mean_effect(one: _Found, data: _Rows) -> tuple[float, float]:
+    """A group's departure in log-odds at its own mean content, and the variance of that."""
+    at = np.array([1.0, float(data.x[one.rows].mean())])
+    return float(one.terms[-1] @ at), float(at @ one.covariance[-1] @ at)
+
+
+def _between(groups: list[_Found], data: _Rows) -> float:
+    """Variance of true departures between groups of one column, by moments, not under FLOOR_SPREAD squared."""
+    if not groups:
+        return FLOOR_SPREAD**2
+    effects = np.array([_mean_effect(one, data) for one in groups])
+    return max(FLOOR_SPREAD**2, float((effects[:, 0] ** 2 - effects[:, 1]).mean()))
+
+
+def _line(one: _Found, data: _Rows, base: Floats, spread: float, *, significant: bool) -> dict[str, Any]:
+    part = _parts(one)[-1]
+    x = data.x[part]
+    after, covariance = one.terms[-1], one.covariance[-1]
+    before, covariance_before = (one.terms[0], one.covariance[0]) if one.cut is not None else (np.zeros(2), np.zeros((2, 2)))
+    if one.cut is not None and one.column.name == OVER_TIME:
+        before, covariance_before = np.zeros(2), np.zeros((2, 2))
+    at = np.array([1.0, float(x.mean())])
+    difference, both = after - before, covariance + covariance_before
+    shrink = spread / (spread + float(at @ both @ at)) if one.cut is None else 1.0
+    drawn = np.random.default_rng(0).multivariate_normal(difference * shrink, both * shrink, size=400)
+    sample = x[np.linspace(0, len(x) - 1, min(len(x), 500)).astype(int)]
+    start = base[0] + before[0] + (base[1] + before[1]) * sample
+    points = (expit(start + drawn[:, :1] + drawn[:, 1:] * sample) - expit(start)).mean(axis=1)
+    low, high = np.quantile(points, [0.025, 0.975])
+    moved = shrink * difference
+    slope = (base[1] + after[1]) / base[1] if abs(base[1]) > 1e-9 else float("nan")
+    slope_high = base[1] + after[1] + 1.96 * float(np.sqrt(covariance[1, 1]))
+    return {
+        "column": one.column.name,
+        "value": one.column.values[one.group],
+        "kind": _kind(one, slope_high) if significant else "none",
+        "rows": len(one.rows),
+        "effect_points": float((expit(start + moved[0] + moved[1] * sample) - expit(start)).mean()),
+        "effect_points_low": float(low),
+        "effect_points_high": float(high),
+        "effect_log_odds": float(moved @ at),
+        "offset_before": float(before[0]) if one.cut is not None else None,
+        "slope_before": float((base[1] + before[1]) / base[1]) if one.cut is not None else None,
+        "offset": float(after[0]),
+        "slope": float(slope),
+        "p_value": one.p_value,
+        "p_adjusted": one.p_adjusted,
+        "significant": significant,
+        **_dates(one, data),
+    }
+
+
+def _kind(one: _Found, slope_high: float) -> str:
+    if one.cut is not None or one.shape >= 2:
+        return "change"
+    if slope_high < 0:
+        return "inverted"
+    return SHAPES[one.shape]
+
+
+def _dates(one: _Found, data: _Rows) -> dict[str, datetime | None]:
+    """When it changed: `since` is the first row after; the interval runs from the row before its first likely cut on."""
+    if one.cut is None or one.span is None or data.time is None:
+        return {"since": None, "since_low": None, "since_high": None}
+    time = data.time[one.rows]
+    places = (one.cut + 1, one.span[0], one.span[1] + 1)
+    since, low, high = (pl.Series([int(time[k])]).cast(pl.Datetime("us", "UTC")).item() for k in places)
+    return {"since": since, "since_low": low, "since_high": high}
+
+
+def _examples(
+    rows: pl.DataFrame, data: _Rows, found: list[_Found], base: Floats, embeddings: NDArray[np.floating[Any]] | None
+) -> pl.DataFrame:
+    """For each finding rows that it explains best, each beside a row like it outside that has the other label."""
+    ids, p = rows["row_id"].cast(pl.String), rows["p_desirable"].to_numpy()
+    lines = []
+    for one in found:
+        inside = _parts(one)[-1]
+        outside = np.ones(len(p), bool)
+        outside[one.rows] = False
+        if one.cut is not None:
+            outside[:] = False
+            outside[one.rows[: one.cut + 1]] = True
+        plain = base[0] + base[1] * data.x[inside]
+        moved = one.terms[-1][0] + one.terms[-1][1] * data.x[inside]
+        gain = _log_likelihood(data.y[inside], plain + moved) - _log_likelihood(data.y[inside], plain)
+        for row in inside[np.argsort(-gain, kind="stable")[:EXAMPLES]].tolist():
+            others = np.flatnonzero(outside & (data.y != data.y[row]))
+            if not len(others):
+                continue
+            near = others[np.argsort(np.abs(data.x[others] - data.x[row]), kind="stable")[:200]]
+            similarity = None
+            if embeddings is not None:
+                alike = embeddings[near] @ embeddings[row]
+                alike = alike / (np.linalg.norm(embeddings[near], axis=1) * np.linalg.norm(embeddings[row]) + 1e-12)
+                near, similarity = near[[int(alike.argmax())]], float(alike.max())
+            other = int(near[0])
+            pair = {"row_id": ids[row], "label": bool(data.y[row]), "p_desirable": float(p[row])}
+            pair |= {"other_row_id": ids[other], "other_label": bool(data.y[other]), "other_p_desirable": float(p[other])}
+            group = {"column": one.column.name, "value": one.column.values[one.group]}
+            lines.append(group | pair | {"similarity": similarity})
+    return pl.DataFrame(lines, schema=EXAMPLES_SCHEMA)
