@@ -92,7 +92,7 @@ def audit(
     \b
     Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
     """
-    from ktodata.audit import audit_feedback
+    from ktodata.auditing import audit_feedback
     from ktodata.progress import Progress
 
     ingest = {"label": _label(label, up, down), "rater": rater, "trusted": trusted}

@@ -23,7 +23,7 @@ LAYERS = (
     ("stages",),
     ("ledger", "recipe", "run_folder"),
     ("runner",),
-    ("audit", "progress"),
+    ("auditing", "progress"),
     ("cli",),
 )
 # a result in a notebook draws itself on demand; nothing else looks up

@@ -1,5 +1,6 @@
 """The detector put together: out-of-fold probabilities, the confident-learning set, and flags as far as measured to hold."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktodata.signals.blend import blend
 from ktodata.signals.confident_learning import compute_confident_joint, find_label_issues
 from ktodata.signals.features import Components
 from ktodata.signals.intervals import Interval
-from ktodata.signals.out_of_fold import out_of_fold
+from ktodata.signals.out_of_fold import calibration_error, out_of_fold
 from ktodata.signals.planted import (
     Recovery,
     class_average,
@@ -34,9 +36,13 @@ FEWEST_TRUSTED_ERRORS = 10  # of one given class, for its flags to be measured o
 
 @dataclass(frozen=True)
 class Detection:
-    """p_desirable : float [N]; is_label_issue, flagged : bool [N], false off the training rows; curve : expected precision."""
+    """p_desirable : float [N]; is_label_issue, flagged : bool [N], false off the training rows; curve : expected precision.
+
+    from_text : float [N], p_desirable before votes and reviews: from models that never saw the row's own label
+    """
 
     p_desirable: Floats
+    from_text: Floats
     is_label_issue: Bools
     flagged: Bools
     curve: pl.DataFrame
@@ -44,12 +50,14 @@ class Detection:
 
 
 def detect(
-    components: Components,
+    views: Mapping[str, Callable[[], Components]],
     labels: Bools,
     groups: NDArray[np.integer],
     train: Bools,
     trusted: tuple[Bools, Bools],
     *,
+    systems: Bools | None = None,
+    refine: Callable[[Floats, Floats], Floats] = lambda p_desirable, of_systems: p_desirable,
     min_precision: float,
     plant: float,
     folds: int,
@@ -58,23 +66,37 @@ def detect(
 ) -> Detection:
     """Look for wrong labels among the training rows, measure how well that works here, and flag no further than it holds.
 
+    views : what makes each view's components; "prompt" only says how far labels follow it. Made one at a time, for memory.
     trusted : bool [N] each: rows whose label was checked, and those of them where it was wrong. They are not trained on as such.
+    systems : bool [N, S], labels of further systems, to be modelled as well
+    refine : (p_desirable float [N], of the systems' labels float [N, S]) -> float [N]: what further votes and reviews make of it.
+        Planted flips measure the model without it: votes and reviews know nothing of them.
     """
     planting = plant_flips(labels, train, fraction=plant, repeats=repeats, seed=seed)
-    every = np.hstack([labels[:, None], planting.labels])
-    predicted = out_of_fold(components, every, groups, train, folds=folds, seeds=repeats, seed=seed)
+    further = np.empty((len(labels), 0), bool) if systems is None else systems
+    every = np.hstack([labels[:, None], planting.labels, further])
+    flips = slice(1, 1 + planting.labels.shape[1])
+    seen, fitted = {}, {}
+    for name, components in views.items():
+        asked = every[:, :1] if name == "prompt" else every
+        one = out_of_fold(components(), asked, groups, train, folds=folds, seeds=repeats, seed=seed)
+        seen[name], fitted[name] = one.p_desirable, one.facts
+    prompt = seen.pop("prompt")[:, 0]
+    predicted = blend(seen, prompt, every, train, further=further.shape[1])
     p_desirable = predicted.p_desirable[:, 0]
     joint = compute_confident_joint(labels[train].astype(np.int64), np.stack([1 - p_desirable, p_desirable], axis=1)[train])
     is_issue = np.zeros(len(labels), bool)
     is_issue[train] = find_label_issues(labels[train], p_desirable[train])
     rates = {given: float(joint[int(given), 1 - int(given)] / joint[int(given)].sum()) for given in NAMES}
     levels = two_levels(p_desirable[train])
-    found = {given: recovery(predicted.p_desirable[:, 1:], planting, train, given=given) for given in NAMES}
-    quality = np.where(labels, p_desirable, 1 - p_desirable)
+    found = {given: recovery(predicted.p_desirable[:, flips], planting, train, given=given) for given in NAMES}
+    refined = refine(p_desirable, predicted.p_desirable[:, flips.stop :])
     flagged, curves, per_class = np.zeros(len(labels), bool), [], {}
     for given, name in NAMES.items():
         in_class = train & (labels == given)
         told = verdict(found[given], levels, (rates[given], rates[not given]))
+        p = refined if _errors_known(trusted, in_class) else p_desirable
+        quality = p if given else 1 - p
         curve = _curve(found[given], quality, in_class, trusted, rates, given=given, known=told == "identifiable", plant=plant)
         trustworthy = told == "identifiable" or curve["basis"][0] == "trusted rows"
         against = int((in_class & (quality < 0.5)).sum())  # no row is flagged whose label the model thinks the likelier one
@@ -83,7 +105,7 @@ def detect(
         curves.append(curve)
         per_class[name] = _class_facts(found[given], told, curve, rates, given=given, rows=int(in_class.sum()), flagged=count)
     facts = {
-        "out_of_fold": predicted.facts,
+        "out_of_fold": predicted.facts | {"fits": fitted, "calibration": calibration_error(p_desirable[train], labels[train])},
         "two_levels": levels,
         "label_noise_estimate": _noise_estimate(joint, rates, int(train.sum())),
         "planted": {
@@ -93,7 +115,7 @@ def detect(
             "per_given_class": per_class,
         },
     }
-    return Detection(p_desirable, is_issue, flagged, pl.concat(curves), facts)
+    return Detection(refined, p_desirable, is_issue, flagged, pl.concat(curves), facts)
 
 
 def _curve(
@@ -113,11 +135,16 @@ def _curve(
     """
     checked, wrong = trusted[0] & in_class, trusted[1] & in_class
     rows = int(in_class.sum())
-    if wrong.sum() >= FEWEST_TRUSTED_ERRORS:
+    if _errors_known(trusted, in_class):
         depths, rate = depths_of_errors(quality, in_class, wrong), float(wrong.sum() / checked.sum())
         return trust_curve(depths, rows=rows, error_rates=(rate, 0.0), given=given, basis="trusted rows")
     assumed = (rates[given], rates[not given]) if known else (min(rates[given], plant), 0.0)
     return trust_curve(found.depths, rows=rows, error_rates=assumed, given=given, basis="planted flips")
+
+
+def _errors_known(trusted: tuple[Bools, Bools], in_class: Bools) -> bool:
+    """Whether enough errors of the class are known for its curve to be measured on them."""
+    return int((trusted[1] & in_class).sum()) >= FEWEST_TRUSTED_ERRORS
 
 
 def _lowest(quality: Floats, in_class: Bools, count: int) -> Bools:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-PENALTIES = (10.0, 100.0, 1_000.0, 10_000.0)
+PENALTIES = (100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0)
 MOST_ROWS_FOR_PENALTY = 20_000
 BINS = 15  # of the calibration error
 
@@ -76,7 +76,7 @@ def out_of_fold(
 def choose_penalty(components: Components, labels: Bools, train: Bools, fold: Ints, *, folds: int) -> float:
     """The penalty of PENALTIES with the least grouped cross-validated log loss on at most 20,000 training rows.
 
-    One number of four is chosen this way, on the labels as given; everything else is nested inside the training folds.
+    One number of six is chosen this way, on the labels as given; everything else is nested inside the training folds.
     """
     rows = np.flatnonzero(train)
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS_FOR_PENALTY)).astype(np.int64)]

@@ -29,6 +29,7 @@ NEARLY_TWO_LEVELS = 0.8
 WELL_RANKED = 0.85  # lower end of the interval of the AUROC of real errors within their given class
 RANKED = 0.7
 FEWEST_PLANTED = 10  # in a class; fewer say nothing
+LEAST_CONTRAST = 0.15  # 1 - both error rates: what is left of the labels' say; dividing by less blows chance up to certainty
 CURVE_POINTS = 200
 
 SYSTEMATIC = (
@@ -120,7 +121,7 @@ def two_levels(p_desirable: Floats) -> float:
 def of_real_errors(found: Recovery, error_rates: tuple[float, float]) -> Interval:
     """AUROC of real errors within their given class, from that of planted flips and both classes' error rates."""
     contrast = 1 - sum(error_rates)
-    if found.auroc.value is None or contrast <= 0.05:
+    if found.auroc.value is None or contrast <= LEAST_CONTRAST:
         return Interval(None, None, None)
     value, low, high = (float(np.clip(0.5 + ((end or 0.0) - 0.5) / contrast, 0, 1)) for end in found.auroc)
     return Interval(value, low, high)
@@ -162,7 +163,7 @@ def trust_curve(
     contrast = 1 - own - other
 
     def recall_of_errors(recall: Floats) -> Floats:
-        real = ((1 - own) * recall - other * share_taken) / contrast if contrast > 0.05 else np.zeros_like(recall)
+        real = ((1 - own) * recall - other * share_taken) / contrast if contrast > LEAST_CONTRAST else np.zeros_like(recall)
         return np.clip(real, 0, 1)
 
     ends = {"": hits / max(len(depths), 1)} | dict(zip(("_low", "_high"), clopper_pearson(hits, len(depths)), strict=True))

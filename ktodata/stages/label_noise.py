@@ -1,6 +1,7 @@
 """Which labels are likely wrong, how well that can be known on this data, and what to ask for where it cannot."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -12,10 +13,17 @@ from ktodata.feedback import check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import StageResult, decide, no_decisions
 
+if TYPE_CHECKING:
+    from ktodata.signals.features import Components
+    from ktodata.signals.views import Rows
+
+Floats = NDArray[np.float64]
+
 NEEDS = ("prompt", "completion", "label", "votes", "prompt_group", "prompt_embedding", "completion_embedding")
-USES = ("part", "pooled_votes", "trusted_label", "rater", "source", "created_at", "contradicted", "state")
+USES = ("part", "pooled_votes", "trusted_label", "rater", "source", "model", "created_at", "contradicted", "state")
 ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "doubts")
 
+DRIFTS_BY = ("source", "rater", "model")
 FEWEST_ROWS = 10  # of each label; a model of fewer is noise
 # what a row can be doubted for, strongest evidence first
 DOUBTS = ("trusted_disagrees", "contradicted", "outvoted", "near_contradiction", "doubtful_label")
@@ -59,6 +67,8 @@ def label_noise(
     facts: dict[str, Any] = {}
     table, curve = _add_model(table, facts, min_precision=min_precision, plant=plant, folds=folds, repeats=repeats, seed=seed)
     table, raters = _add_votes(table, facts)
+    confusions = _weigh_raters(table, facts, seed)
+    drift, drift_examples = _look_for_drift(table, facts, seed)
     table = _add_contradictions(table, facts, contradiction_similarity)
     table, rates = _check_trusted(table, facts, min_precision)
     ask = _rows_to_ask(table, facts, review_rows, seed)
@@ -73,7 +83,15 @@ def label_noise(
         columns=table.select("row_id", *ADDS),
         decisions=no_decisions() if action == "none" else _decisions(table, action, use_trusted),
         facts=facts,
-        tables={"raters": raters, "trust_curve": curve, "trusted_rates": rates, "ask_for_review": ask},
+        tables={
+            "raters": raters,
+            "confusions": confusions,
+            "drift": drift,
+            "drift_examples": drift_examples,
+            "trust_curve": curve,
+            "trusted_rates": rates,
+            "ask_for_review": ask,
+        },
     )
 
 
@@ -87,6 +105,8 @@ def _with_defaults(feedback: pl.DataFrame) -> pl.DataFrame:
         "pooled_votes": pl.col("votes"),
         "rater": pl.lit(None, pl.String),
         "source": pl.lit(None, pl.String),
+        "model": pl.lit(None, pl.String),
+        "created_at": pl.lit(None, pl.Datetime("us", "UTC")),
     }
     table = feedback.with_columns(**{name: value for name, value in absent.items() if name not in feedback.columns})
     return table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
@@ -96,8 +116,9 @@ def _add_model(
     table: pl.DataFrame, facts: dict[str, Any], *, min_precision: float, plant: float, folds: int, repeats: int, seed: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Add p_desirable, label_quality, is_label_issue and flagged; null and false where there is too little to learn from."""
-    from ktodata.signals.detection import detect
-    from ktodata.signals.features import form_features, principal_components
+    from ktodata.signals.detection import NAMES, detect
+    from ktodata.signals.reviewed_model import learn_from_reviews
+    from ktodata.signals.second_votes import find_systems, pool
 
     labels, train = table["label"].to_numpy(), table["trained"].to_numpy()
     counts = {"desirable": int((labels & train).sum()), "undesirable": int((~labels & train).sum())}
@@ -109,17 +130,29 @@ def _add_model(
             f"{FEWEST_ROWS} of each are needed to learn what sets them apart."
         )
         return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve()
-    components = principal_components(*_vectors(table), form_features(table), fit_rows=train)
+    texts = _texts(table, train)
+    systems = find_systems(table.select("label", "trained", votes="pooled_votes"))
     groups = table["prompt_group"].rank("dense").to_numpy()
     wrong = (table["trusted_label"] != table["label"]).fill_null(False).to_numpy()
     trusted = (table["trusted_label"].is_not_null().to_numpy() & train, wrong & train)
+
+    def refine(p_desirable: Floats, of_systems: Floats) -> Floats:
+        if systems is not None:
+            p_desirable = pool(systems, of_systems, train)
+        learnt = learn_from_reviews(texts, p_desirable, labels, trusted[0], labels ^ wrong)
+        facts["reviews"] = {NAMES[given]: {"scale_of_what_they_taught": scale} for given, scale in learnt.scale.items()}
+        return learnt.p_desirable
+
+    facts["systems"] = [] if systems is None else systems.names
     try:
         found = detect(
-            components,
+            _views(table, texts, train),
             labels,
             groups,
             train,
             trusted,
+            systems=None if systems is None else systems.labels,
+            refine=refine,
             min_precision=min_precision,
             plant=plant,
             folds=folds,
@@ -133,11 +166,33 @@ def _add_model(
     facts["is_label_issue"] = int(found.is_label_issue.sum())
     table = table.with_columns(
         p_desirable=pl.Series(found.p_desirable),
+        from_text=pl.Series(found.from_text),
         label_quality=pl.Series(np.where(labels, found.p_desirable, 1 - found.p_desirable)),
         is_label_issue=pl.when("trained").then(pl.Series(found.is_label_issue)),
         flagged=pl.Series(found.flagged),
     )
     return table, found.curve
+
+
+def _texts(table: pl.DataFrame, train: NDArray[np.bool_]) -> "Rows":
+    from ktodata.signals.views import as_rows
+
+    return as_rows(*_vectors(table), table["completion"], fit_rows=train)
+
+
+def _views(table: pl.DataFrame, texts: "Rows", train: NDArray[np.bool_]) -> "dict[str, Callable[[], Components]]":
+    """What makes each view's components, in the order in which they are made."""
+    from ktodata.signals.features import form_features
+    from ktodata.signals.views import form_components, kernel_components, pair_components
+
+    form = form_features(table)
+    return {
+        "text": lambda: kernel_components(texts, "text", fit_rows=train),
+        "answer": lambda: kernel_components(texts, "answer", fit_rows=train),
+        "pair": lambda: pair_components(*_vectors(table), form, fit_rows=train),
+        "form": lambda: form_components(form, fit_rows=train),
+        "prompt": lambda: kernel_components(texts, "prompt", fit_rows=train),
+    }
 
 
 def _no_curve() -> pl.DataFrame:
@@ -164,6 +219,43 @@ def _add_votes(table: pl.DataFrame, facts: dict[str, Any]) -> tuple[pl.DataFrame
     table = table.join(told.rows, on="row_id", how="left", maintain_order="left")
     table = table.join(told.quality, on="row_id", how="left", maintain_order="left")
     return table.with_columns(label_quality=pl.coalesce("vote_quality", "label_quality")), told.raters
+
+
+def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> pl.DataFrame:
+    """What each rater says of desirable and of undesirable rows, by Dawid and Skene; empty unless raters share rows."""
+    from ktodata.signals.raters import RATERS_SCHEMA, dawid_skene
+    from ktodata.signals.votes import FEWEST_SHARED
+
+    if facts["votes"]["rows_with_several_raters"] < FEWEST_SHARED:
+        return pl.DataFrame(schema=RATERS_SCHEMA)
+    cast = table.filter("trained").select("row_id", vote="pooled_votes").explode("vote")
+    votes = cast.select(
+        "row_id", rater=pl.col("vote").struct.field("rater"), verdict=pl.col("vote").struct.field("label")
+    ).drop_nulls("verdict")
+    told = dawid_skene(votes, seed=seed)
+    facts["agreement"] = dict(told.facts)
+    return told.raters
+
+
+def _look_for_drift(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Groups and dates at which the label given the content changes; empty where there is no model of the content."""
+    from ktodata.signals.drift import EXAMPLES_SCHEMA, SCHEMA, criteria_drift
+
+    if "not_learnt" in facts:
+        return pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA)
+    rows = table.filter("trained").select(
+        "row_id",
+        "label",
+        *DRIFTS_BY,
+        "created_at",
+        p_desirable="from_text",
+        prompt_group=pl.col("prompt_group").rank("dense").cast(pl.Int64),
+    )
+    found = criteria_drift(rows, DRIFTS_BY, seed=seed)
+    facts["drift"] = dict(found.facts)
+    named = found.table.filter("significant").select("column", "value", "kind", "since", "effect_points")
+    facts["drift"]["found"] = named.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M")).to_dicts()
+    return found.table, found.examples
 
 
 def _add_contradictions(table: pl.DataFrame, facts: dict[str, Any], similarity: float) -> pl.DataFrame:
@@ -257,6 +349,8 @@ def _findings(facts: dict[str, Any]) -> list[Finding]:
         _check_raters(facts),
         _check_near(facts),
         _check_outvoted(facts),
+        _check_prompt(facts),
+        _check_drift(facts),
     ]
 
 
@@ -371,3 +465,37 @@ def _check_outvoted(facts: dict[str, Any]) -> Finding:
     """KD046: most votes on a row say the opposite of its label."""
     rows = facts["votes"]["outvoted"]
     return issue("KD046", f"{rows:,} labels are outvoted by the votes on their own row.", rows) if rows else passed("KD046")
+
+
+def _check_prompt(facts: dict[str, Any]) -> Finding:
+    """KD047: labels follow what was asked, in part, and not only what was answered."""
+    if "not_learnt" in facts:
+        return not_applicable("KD047", facts["not_learnt"])
+    told = facts["out_of_fold"]
+    if not told["labels_follow_the_prompt"]:
+        return passed("KD047")
+    return issue(
+        "KD047",
+        f"The prompt alone tells {told['share_told_by_prompt_alone']:.0%} of what the text tells of the labels: models fail on "
+        "some topics, or whoever labelled dislikes them, and labels and text cannot say which. Rows are ranked by what their "
+        "answers do beyond the topic. Reviewed rows would settle it.",
+    )
+
+
+def _check_drift(facts: dict[str, Any]) -> Finding:
+    """KD048: somebody's labels, or those after some date, follow other criteria than the rest."""
+    if "not_learnt" in facts:
+        return not_applicable("KD048", facts["not_learnt"])
+    found = facts["drift"]["found"]
+    if not facts["drift"]["tests"]:
+        return not_applicable("KD048", "There are no two sources, raters or models with enough rows, nor dates, to compare.")
+    if not found:
+        return passed("KD048")
+    each = "; ".join(
+        f"{one['column']} {one['value']} ({one['kind']}{', since ' + one['since'] if one['since'] else ''}, "
+        f"{one['effect_points']:+.0%} desirable)"
+        for one in found[:5]
+    )
+    return issue(
+        "KD048", f"The same content is judged differently by {len(found)} group(s): {each}. See table drift.", len(found)
+    )

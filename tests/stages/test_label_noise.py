@@ -61,7 +61,9 @@ def test_where_text_says_nothing_nothing_is_flagged_and_it_says_so():
     assert "Systematic noise" in result.facts["identifiability"]["limits"]
     assert codes(result)["KD040"] == "issue"
     assert codes(result)["KD043"] == "not_applicable"  # a share of wrong labels would be a guess dressed as a number
-    assert result.tables["trust_curve"]["expected_precision"].max() < 0.8
+    assert (
+        result.tables["trust_curve"]["expected_precision_low"].max() < 0.8
+    )  # what flags are judged by; one lucky flip may rank first
 
 
 def test_clean_and_separable_rows_are_left_alone():

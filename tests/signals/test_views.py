@@ -1,0 +1,90 @@
+"""Views of a row: what is learnt of words and topics, and that a topic which is taken away is gone."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ktodata.signals.features import form_features
+from ktodata.signals.views import as_rows, form_components, kernel_components, pair_components, without_topic
+from ktodata.signals.words_view import word_vectors
+
+TOPICS = ("boats", "cats", "stars")
+
+
+def refusals(rows=240, width=12, seed=0):
+    """Answers that refuse or help, on three topics: prompts and completions as vectors of the topic, and one number for refusal."""
+    rng = np.random.default_rng(seed)
+    topic, refuses = rng.integers(0, 3, rows), rng.random(rows) < 0.5
+    prompts = 0.1 * rng.standard_normal((rows, width)).astype(np.float32)
+    prompts[np.arange(rows), topic] += 1
+    completions = prompts + 0.1 * rng.standard_normal((rows, width)).astype(np.float32)
+    completions[:, 5] += np.where(refuses, 0.4, -0.4)
+    texts = pl.Series(
+        [f"{'I cannot talk of' if no else 'Here is all about'} {TOPICS[one]}" for one, no in zip(topic, refuses, strict=True)]
+    )
+    return prompts, completions, texts, topic, refuses
+
+
+def test_what_the_prompt_foretells_is_gone_and_the_rest_stays():
+    prompts, completions, _, topic, refuses = refusals()
+    left = without_topic(completions, prompts, np.ones(240, bool))
+    for one in range(3):
+        assert abs(left[topic == one, one].mean()) < 0.05  # it stood at 1
+    assert left[refuses, 5].mean() - left[~refuses, 5].mean() > 0.6  # of 0.8
+
+
+def test_components_are_uncorrelated_of_one_size_and_project_other_rows():
+    prompts, completions, texts, _, _ = refusals()
+    fit_rows = np.arange(240) < 200
+    rows = as_rows(prompts, completions, texts, fit_rows=fit_rows)
+    form = form_features(pl.DataFrame({"prompt": texts, "completion": texts}))
+    for made in (
+        kernel_components(rows, "text", fit_rows=fit_rows),
+        kernel_components(rows, "answer", fit_rows=fit_rows),
+        pair_components(prompts, completions, form, fit_rows=fit_rows),
+        form_components(form, fit_rows=fit_rows),
+    ):
+        assert made.values.shape[0] == 240
+        fitted = made.values[fit_rows].astype(np.float64)
+        moment = (fitted - fitted.mean(axis=0)).T @ (fitted - fitted.mean(axis=0))
+        assert np.trace(moment) / 200 == pytest.approx(1000, rel=0.02)
+        np.testing.assert_allclose(moment - np.diag(np.diag(moment)), 0, atol=2e-3 * np.trace(moment))
+
+
+def test_a_row_is_most_like_itself_and_alike_answers_count_more_after_alike_prompts():
+    """Two unit completions at cosine 1: exp(0) + 0.3 = 1.3 after one prompt; exp(-1) + 0.3 after prompts at right angles."""
+    prompts = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    rows = as_rows(
+        prompts,
+        np.ones((3, 2), np.float32),
+        pl.Series(["same words here"] * 3),
+        fit_rows=np.ones(3, bool),
+    )
+    near = rows.kernel("text", slice(0, 1), np.arange(3))[0]
+    length = np.mean([np.square(part[0]).sum() for part in rows.completions])
+    assert near / length == pytest.approx([1.3, 1.3, np.exp(-1) + 0.3], abs=1e-5)
+
+
+def test_the_same_rows_give_the_same_components():
+    prompts, completions, texts, _, _ = refusals()
+    first, second = (
+        kernel_components(
+            as_rows(prompts, completions, texts, fit_rows=np.ones(240, bool)), "answer", fit_rows=np.ones(240, bool)
+        )
+        for _ in range(2)
+    )
+    assert first.values.tobytes() == second.values.tobytes()
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["one"], ["", "\x00", "<b>", "💥"], ["a b c", "d e f"], ["same", "same"]])
+def test_words_of_any_texts_are_finite(texts):
+    made = word_vectors(pl.Series(texts, dtype=pl.String), np.ones(len(texts), bool))
+    assert len(made) == len(texts)
+    assert np.isfinite(made).all()
+
+
+def test_words_are_learnt_from_the_rows_that_are_fitted():
+    texts = pl.Series(["red boat", "red boat", "green cat", "green cat", "blue star", "blue star"])
+    made = word_vectors(texts, np.arange(6) < 4)
+    assert np.abs(made[:4]).sum(axis=1).min() > 0
+    assert not made[4:].any()
