@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from ktodata.errors import KtodataError
     from ktodata.feedback import feedback_table
     from ktodata.formats import convert, read, write
+    from ktodata.label_audit import LabelAudit, audit
     from ktodata.ledger import apply
     from ktodata.run_folder import Run
     from ktodata.runner import run
     from ktodata.sample import production_prompts_path, sample_path, truth_path
     from ktodata.signals.confident_learning import find_label_issues, get_label_quality_scores
+    from ktodata.signals.judge import estimate_cost, judge
     from ktodata.signals.prompt_groups import find_leaks
     from ktodata.stage import StageResult
     from ktodata.stages.coverage import coverage
@@ -34,19 +36,23 @@ if TYPE_CHECKING:
 # the public names, sorted, and the module that holds each
 _HOMES = {
     "KtodataError": "errors",
+    "LabelAudit": "label_audit",
     "Run": "run_folder",
     "StageResult": "stage",
     "apply": "ledger",
+    "audit": "label_audit",
     "convert": "formats",
     "coverage": "stages.coverage",
     "dedupe": "stages.dedupe",
     "embed": "stages.embed",
+    "estimate_cost": "signals.judge",
     "evaluate": "evaluate",
     "export": "stages.export",
     "feedback_table": "feedback",
     "find_label_issues": "signals.confident_learning",
     "find_leaks": "signals.prompt_groups",
     "get_label_quality_scores": "signals.confident_learning",
+    "judge": "signals.judge",
     "label_noise": "stages.label_noise",
     "production_prompts_path": "sample",
     "read": "formats",
@@ -63,19 +69,23 @@ _MODULES = ("evaluate", "train")  # public as modules: kd.train.fit(...), kd.eva
 
 __all__ = [
     "KtodataError",
+    "LabelAudit",
     "Run",
     "StageResult",
     "apply",
+    "audit",
     "convert",
     "coverage",
     "dedupe",
     "embed",
+    "estimate_cost",
     "evaluate",
     "export",
     "feedback_table",
     "find_label_issues",
     "find_leaks",
     "get_label_quality_scores",
+    "judge",
     "label_noise",
     "production_prompts_path",
     "read",

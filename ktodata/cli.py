@@ -79,6 +79,9 @@ def audit(
     plant: Annotated[
         float, typer.Option(min=0, max=0.4, help="Share of labels flipped on purpose to measure the audit itself.")
     ] = 0.05,
+    budget: Annotated[
+        float | None, typer.Option(min=1, help="Minutes of review: write the rows they are best spent on.", show_default="none")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer.")] = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -87,7 +90,7 @@ def audit(
 
     \b
     Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set
-    Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html
+    Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --budget
 
     \b
     Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
@@ -104,6 +107,7 @@ def audit(
             ingest={k: v for k, v in ingest.items() if v is not None},
             encoder=encoder,
             label_noise=settings,
+            budget_minutes=budget,
             seed=seed,
             notify=progress,
         )

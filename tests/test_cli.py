@@ -15,7 +15,7 @@ Usage: ktodata audit [OPTIONS] {FEEDBACK}
   first.
 
   Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set
-  Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html
+  Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --budget
 
   Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
 
@@ -40,6 +40,8 @@ Options:
                                  [default: 0.8; 0<=x<=1]
   --plant <float range>          Share of labels flipped on purpose to measure
                                  the audit itself.  [default: 0.05; 0<=x<=0.4]
+  --budget <float range>         Minutes of review: write the rows they are
+                                 best spent on.  [default: (none); x>=1]
   --seed <int range>             Same seed, same answer.  [default: 0; x>=0]
   -q, --quiet                    Print nothing but errors.
   --json                         Print the result as JSON on standard output,
@@ -213,3 +215,24 @@ def test_push_uploads_the_model_of_a_run(ktodata, tmp_path, monkeypatch):
     assert ktodata("push", tmp_path, "team/one") == (0, "the address\n", "")
     assert ktodata("push", model, "team/one", "--public") == (0, "the address\n", "")
     assert asked == [(model, "team/one", True), (model, "team/one", False)]
+
+
+def test_a_budget_writes_the_rows_it_is_best_spent_on(ktodata, tmp_path):
+    rows = [
+        {
+            "prompt": f"=cmd()|{n} how do I cook dish {n % 7}?",
+            "completion": f"Heat pan {n % 5} and stir for {n} minutes."
+            if n % 3
+            else f"Sorry, nothing about dish {n % 7}, way {n}.",
+            "label": (n % 3 > 0) ^ (n % 10 == 0),
+        }
+        for n in range(120)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = ktodata("audit", tmp_path / "rows.jsonl", "--out", tmp_path / "out", "--budget", "7")
+    assert code == 0
+    assert "7 minutes: 7 rows in" in out
+    asked = pl.read_csv(tmp_path / "out" / "review.csv")
+    assert asked.columns == ["row_id", "label", "p_wrong", "prompt", "completion", "trusted_label"]
+    assert asked.height == 7
+    assert asked["prompt"].str.starts_with("'=").all()  # a spreadsheet shows it and does not run it

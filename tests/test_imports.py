@@ -23,6 +23,7 @@ LAYERS = (
     ("stages",),
     ("ledger", "recipe", "run_folder"),
     ("runner",),
+    ("label_audit",),
     ("auditing", "progress"),
     ("cli",),
 )

@@ -24,8 +24,11 @@ Bools = NDArray[np.bool_]
 FEWEST_REVIEWED = 8  # of one given class; with fewer the model's opinion stands
 MOST_REVIEWED = 3000  # rows of one class that are compared with all others; beyond, a random part of them
 SCALES = (0.0, 0.1, 0.3, 1.0, 3.0)
-NOISE = 0.3  # variance of the truth (+1 or -1) around what can be seen
-SHIFT, SLOPE = 1.0, 0.2  # prior variances of a0 and a1
+NOISE = 0.15  # variance of the truth (+1 or -1) around what can be seen
+SHIFT, SLOPE = (
+    0.1,
+    0.2,
+)  # prior variances of a0 and a1: rows may have been reviewed because they looked wrong, so a0 is kept small
 CHUNK = 4096
 
 

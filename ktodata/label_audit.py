@@ -1,0 +1,226 @@
+"""`kd.audit`: how far the labels can be trusted, what to look at next, and what reviews would buy, in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.errors import DataError
+from ktodata.feedback import check_columns
+from ktodata.ledger import apply
+from ktodata.signals.review_queue import queue
+from ktodata.signals.review_simulation import simulate_review
+from ktodata.signals.views import Rows, as_rows
+from ktodata.stage import StageResult
+from ktodata.stages.dedupe import dedupe
+from ktodata.stages.embed import embed
+from ktodata.stages.label_noise import label_noise
+from ktodata.stages.validate import validate
+
+SECONDS_A_ROW = 60.0
+MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "doubts")
+
+
+def audit(
+    feedback: pl.DataFrame, *, encoder: str = "packaged:wordllama-256", seed: int = 0, **label_noise_settings: Any
+) -> "LabelAudit":
+    """Say how far the labels of a feedback table can be trusted.
+
+    feedback : as `kd.read(...).feedback` or `kd.feedback_table` gives it; several votes on a text, and trusted_label where an
+        expert has judged, are used
+    encoder : a sentence encoder: packaged name, hub id or folder
+    label_noise_settings : as `kd.label_noise` takes them
+
+    Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of the stages.
+    """
+    table = feedback
+    for stage in (validate, dedupe):
+        table = apply(table, stage(table))
+    table = apply(table, embed(table, model=encoder))
+    return LabelAudit(table, label_noise(table, seed=seed, **label_noise_settings), dict(label_noise_settings) | {"seed": seed})
+
+
+@dataclass(frozen=True)
+class LabelAudit:
+    """What an audit found. `table`: the rows that were looked at, with their vectors; `result`: what label_noise returned."""
+
+    table: pl.DataFrame
+    result: StageResult
+    settings: Mapping[str, Any]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Every number, as JSON values; `findings` says them in words."""
+        return self.result.facts
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """Every row that was looked at with what was measured of it, the most doubtful label first."""
+        plain = self.table.drop("prompt_embedding", "completion_embedding")
+        measured = self.result.columns.select("row_id", *MEASURED)
+        joined = plain.drop(MEASURED, strict=False).join(measured, on="row_id", how="left", maintain_order="left")
+        return joined.sort("label_quality", "row_id", nulls_last=True)
+
+    @property
+    def issues(self) -> pl.DataFrame:
+        """Rows doubted for a reason (`doubts`), the most doubtful first."""
+        return self.rows.filter(pl.col("doubts").is_not_null())
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        """One line for each given class.
+
+        rows; verdict (can random errors be told there?); planted_auroc (0.5 is chance); flagged and expected_precision with what
+        it was measured on; reviewed rows, and error_rate among them with its exact 95 % interval. Null: not measured.
+        """
+        return pl.DataFrame([self._of_class(name) for name in ("desirable", "undesirable")], infer_schema_length=None)
+
+    @property
+    def findings(self) -> pl.DataFrame:
+        """code, status ("issue", "passed", "not_applicable") and what was found, in words."""
+        return pl.DataFrame(self.facts["findings"], infer_schema_length=None)
+
+    @property
+    def raters(self) -> pl.DataFrame:
+        """Each rater's agreement with the others and, where they share rows, confusion by Dawid and Skene with intervals."""
+        told, confusions = self.result.tables["raters"], self.result.tables["confusions"]
+        return told.join(confusions.drop("votes"), on="rater", how="left", maintain_order="left")
+
+    @property
+    def drift(self) -> pl.DataFrame:
+        """Sources, raters, models and dates tested for criteria of their own; `significant` marks what was found."""
+        return self.result.tables["drift"]
+
+    @property
+    def trust_curve(self) -> pl.DataFrame:
+        """Expected precision with its interval against rows acted on, for each given class, and what it was measured on."""
+        return self.result.tables["trust_curve"]
+
+    @property
+    def ask_for_review(self) -> pl.DataFrame:
+        """A random sample, half of each given class, whose verdicts would measure the labels."""
+        return self.result.tables["ask_for_review"]
+
+    def next_reviews(self, count: int) -> pl.DataFrame:
+        """The `count` rows whose review is worth most, best first: row_id, label, p_wrong, prompt, completion.
+
+        A row is worth more the likelier its label is wrong, and less the more it is like a row before it. Empty where nothing was
+        learnt of the labels.
+        """
+        shown = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(self._p_wrong()))
+        if "not_learnt" in self.facts:
+            return shown.clear()
+        open_rows = self._trained() & self.table_column("trusted_label", None).is_null().to_numpy()
+        chosen = queue(self._texts(), self._p_wrong(), open_rows, count)
+        return shown[chosen].select("row_id", "label", "p_wrong", "prompt", "completion")
+
+    @property
+    def p_wrong_was_measured(self) -> bool:
+        """Whether p_wrong may be read as a probability: rows of both given classes were reviewed, or random errors show in both.
+
+        Elsewhere it says which labels the models of the labels find odd, and no more.
+        """
+        reviewed = self.facts.get("reviews", {}).values()
+        classes = self.facts.get("planted", {}).get("per_given_class", {}).values()
+        by_review = bool(reviewed) and all(one["scale_of_what_they_taught"] is not None for one in reviewed)
+        return by_review or (bool(classes) and all(one["verdict"] == "identifiable" for one in classes))
+
+    def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:
+        """What so many minutes of review are expected to find: rows, wrong_labels_expected (None where that cannot be told)."""
+        rows = self.next_reviews(int(minutes * 60 // seconds_a_row))
+        expected = float(rows["p_wrong"].sum() or 0.0) if self.p_wrong_was_measured else None
+        return {"minutes": minutes, "rows": rows.height, "wrong_labels_expected": expected}
+
+    def with_reviews(self, verdicts: pl.DataFrame) -> "LabelAudit":
+        """The audit made anew with a person's verdicts as trusted labels.
+
+        verdicts : row_id, trusted_label (true desirable). Raises DataError for a row_id that is unknown or there twice.
+        """
+        check_columns(verdicts, ("row_id", "trusted_label"), who="with_reviews")
+        known = verdicts.select("row_id", reviewed=pl.col("trusted_label").cast(pl.Boolean)).drop_nulls()
+        if twice := known.height - known["row_id"].n_unique():
+            raise DataError(f"with_reviews: {twice:,} of {known.height:,} verdicts are on a row that has one already.")
+        unknown = known.join(self.table, on="row_id", how="anti")["row_id"]
+        if len(unknown):
+            raise DataError(
+                f"with_reviews: {len(unknown):,} of {known.height:,} row_ids are not in the audit (first: {unknown[0]})."
+            )
+        joined = self.table.join(known, on="row_id", how="left", maintain_order="left")
+        table = joined.with_columns(trusted_label=pl.coalesce("reviewed", "trusted_label")).drop("reviewed")
+        return LabelAudit(table, label_noise(table, **self.settings), self.settings)
+
+    def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
+        """What budgets of reviewed rows buy under several orders, where the truth is known: signals/review_simulation.py.
+
+        truth : row_id -> the true label, of every row that was learnt from
+        """
+        trained = self._trained()
+        rows = self.table.filter(pl.Series(trained))
+        missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
+        if missing:
+            raise DataError(f"simulate_review: truth lacks {len(missing):,} of {rows.height:,} rows (first: {missing[0]}).")
+        known = np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
+        p = self.result.columns["p_desirable"].to_numpy()[trained]
+        return simulate_review(_texts_of(rows), p, rows["label"].to_numpy(), known, budgets, seed=seed)
+
+    def table_column(self, name: str, default: bool | str | None) -> pl.Series:
+        """A column of the table, or the same value for every row."""
+        if name in self.table.columns:
+            return self.table[name]
+        return pl.Series(name, [default] * self.table.height)
+
+    def plot_trust_curve(self) -> Any:
+        """A matplotlib figure: expected precision against rows acted on, with its interval, for each given class."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for (given, basis), part in self.trust_curve.group_by("given", "basis", maintain_order=True):
+            acted = part["rows_acted_on"].to_numpy()
+            axes.plot(acted, part["expected_precision"], label=f"given {'desirable' if given else 'undesirable'} ({basis})")
+            axes.fill_between(acted, part["expected_precision_low"], part["expected_precision_high"], alpha=0.2)
+        axes.set(xscale="log", ylim=(0, 1), xlabel="rows acted on, most doubtful first", ylabel="share expected to be wrong")
+        if axes.lines:
+            axes.legend(frameon=False)
+        return figure
+
+    def _repr_html_(self) -> str:
+        return self.result._repr_html_()
+
+    def _of_class(self, name: str) -> dict[str, Any]:
+        told = self.facts.get("planted", {}).get("per_given_class", {}).get(name, {})
+        reviewed = self.facts["trusted"][name]
+        rate = reviewed["error_rate"]
+        return {
+            "given": name,
+            "rows": self.facts["rows"][name],
+            "verdict": told.get("verdict"),
+            "planted_auroc": told.get("auroc_of_planted_flips", {}).get("value"),
+            "flagged": told.get("flagged", 0),
+            "expected_precision": told.get("expected_precision", {}).get("value"),
+            "measured_on": told.get("basis"),
+            "reviewed": reviewed["rows"],
+            "error_rate": rate["value"],
+            "error_rate_low": rate["low"],
+            "error_rate_high": rate["high"],
+        }
+
+    def _trained(self) -> NDArray[np.bool_]:
+        in_training = (self.table_column("part", "train") == "train") & self.table_column("state", "keep").is_in(
+            ["keep", "relabel"]
+        )
+        return np.asarray(in_training.to_numpy())
+
+    def _p_wrong(self) -> NDArray[np.float64]:
+        return np.asarray(1 - self.result.columns["label_quality"].cast(pl.Float64).fill_null(1.0).to_numpy())
+
+    def _texts(self) -> Rows:
+        return _texts_of(self.table)
+
+
+def _texts_of(table: pl.DataFrame) -> Rows:
+    prompts, completions = (table[f"{side}_embedding"].to_numpy().astype(np.float32) for side in ("prompt", "completion"))
+    return as_rows(prompts, completions, table["completion"], fit_rows=np.ones(table.height, bool))

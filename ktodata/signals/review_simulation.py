@@ -1,0 +1,98 @@
+"""What a review budget buys: reviews played through on rows whose truth is known, under several orders."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.errors import SettingError
+from ktodata.signals.review_queue import queue, stratified
+from ktodata.signals.reviewed_model import learn_from_reviews
+from ktodata.signals.views import Rows
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Order = Literal["gain", "suspicion", "random"]
+
+OPENING = 0.5  # share of the first budget that is drawn at random within each class, for every order alike
+SURE = 0.7  # P(label wrong) from which a row that nobody reviewed is relabelled; at 0.5 the queue's own choice of rows misleads
+ROUNDS = 4  # times that the model is made anew within one budget
+
+SCHEMA = pl.Schema(
+    {
+        "order": pl.String(),
+        "reviewed": pl.Int64(),
+        "errors_found": pl.Int64(),
+        "errors_left": pl.Int64(),
+        "errors_left_after_relabelling": pl.Int64(),
+        "relabelled": pl.Int64(),
+    }
+)
+
+
+def simulate_review(
+    rows: Rows,
+    p_desirable: Floats,
+    labels: Bools,
+    truth: Bools,
+    budgets: Sequence[int],
+    *,
+    orders: Sequence[Order] = get_args(Order),
+    sure: float = SURE,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """One line for each order and budget (rows reviewed in all, rising): how many wrong labels are left.
+
+    p_desirable : float [N], before any review; labels, truth : bool [N]
+    orders : "gain" (likely wrong, and unlike what was asked before), "suspicion" (likely wrong alone), "random"
+    sure : reviewed rows take their verdict; rows not reviewed are relabelled where P(label wrong) exceeds this
+
+    errors_left counts wrong labels when only reviewed rows are corrected; errors_left_after_relabelling also counts what the
+    model, made anew from the reviews, puts right and wrong among the others. Raises SettingError for budgets that do not rise.
+    """
+    if list(budgets) != sorted(set(budgets)) or not budgets or budgets[0] < 1:
+        raise SettingError(f"simulate_review: budgets are rising numbers of rows from 1 on; got {list(budgets)}.")
+    lines = [line for order in orders for line in _played(rows, p_desirable, labels, truth, list(budgets), order, sure, seed)]
+    return pl.DataFrame(lines, schema=SCHEMA)
+
+
+def _played(
+    rows: Rows, p_desirable: Floats, labels: Bools, truth: Bools, budgets: list[int], order: Order, sure: float, seed: int
+) -> list[dict[str, str | int]]:
+    wrong, everything = labels != truth, np.ones(len(labels), bool)
+    reviewed = np.zeros(len(labels), bool)
+    reviewed[stratified(labels, everything, max(2, round(OPENING * budgets[0])), seed=seed)] = True
+    found = p_desirable
+    lines: list[dict[str, str | int]] = []
+    for budget in budgets:
+        while (missing := min(budget, len(labels)) - int(reviewed.sum())) > 0:
+            found = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
+            reviewed[_next(rows, _p_wrong(found, labels), labels, reviewed, order, max(1, -(-missing // ROUNDS)), seed)] = True
+        found = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
+        turned = ~reviewed & (_p_wrong(found, labels) > sure)
+        lines.append(
+            {
+                "order": order,
+                "reviewed": int(reviewed.sum()),
+                "errors_found": int((reviewed & wrong).sum()),
+                "errors_left": int((wrong & ~reviewed).sum()),
+                "errors_left_after_relabelling": int((~reviewed & (wrong ^ turned)).sum()),
+                "relabelled": int(turned.sum()),
+            }
+        )
+    return lines
+
+
+def _next(rows: Rows, p_wrong: Floats, labels: Bools, reviewed: Bools, order: Order, count: int, seed: int) -> NDArray[np.int64]:
+    if order == "random":
+        return np.random.default_rng([seed, int(reviewed.sum())]).permutation(np.flatnonzero(~reviewed))[:count]
+    if order == "suspicion":
+        places = np.flatnonzero(~reviewed)
+        return places[np.argsort(-p_wrong[places], kind="stable")][:count]
+    return queue(rows, p_wrong, ~reviewed, count)
+
+
+def _p_wrong(p_desirable: Floats, labels: Bools) -> Floats:
+    return np.where(labels, 1 - p_desirable, p_desirable)

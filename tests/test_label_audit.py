@@ -1,0 +1,121 @@
+"""`kd.audit`: from a table to a verdict, a queue, and back again with a person's verdicts."""
+
+import json
+
+import polars as pl
+import pytest
+
+import ktodata as kd
+from ktodata.errors import DataError, MissingColumnError
+from ktodata.feedback import feedback_table
+
+DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
+TOOLS = ("pan", "pot", "oven", "wok", "grill", "steamer")
+
+
+@pytest.fixture(scope="module")
+def feedback():
+    """Help or refusal for 240 questions; every eighth label is flipped. source_id holds the truth."""
+    rows = []
+    for number in range(240):
+        dish, tool = DISHES[number % 10], TOOLS[number % 6]
+        helps = number % 3 > 0
+        text = (
+            f"Take the {tool}, heat it and cook the {dish} for {number} minutes."
+            if helps
+            else f"Sorry, I cannot talk about {dish}."
+        )
+        label = helps ^ (number % 8 == 0)
+        rows.append(
+            {
+                "prompt": f"How do I make {dish} in a {tool}, way {number}?",
+                "completion": text,
+                "label": label,
+                "source_id": str(helps),
+            }
+        )
+    return feedback_table(*rows)
+
+
+@pytest.fixture(scope="module")
+def audit(feedback):
+    return kd.audit(feedback, seed=0)
+
+
+def truth_of(audit):
+    return {row_id: truth == "True" for row_id, truth in audit.table.select("row_id", "source_id").iter_rows()}
+
+
+def test_it_says_of_each_class_what_is_known(audit):
+    summary = audit.summary
+    assert summary["given"].to_list() == ["desirable", "undesirable"]
+    assert summary["rows"].sum() == audit.facts["rows"]["learnt_from"]
+    assert summary["error_rate"].null_count() == 2  # nobody has reviewed anything
+    assert json.dumps(dict(audit.facts))
+    assert {"KD040", "KD047", "KD048"} <= set(audit.findings["code"])
+
+
+def test_doubtful_rows_come_first_and_the_flipped_ones_are_among_them(audit):
+    truth = truth_of(audit)
+    first = audit.rows.head(20)
+    wrong = [label != truth[row_id] for row_id, label in first.select("row_id", "label").iter_rows()]
+    assert sum(wrong) >= 15
+    assert "prompt_embedding" not in audit.rows.columns
+
+
+def test_the_queue_is_of_open_rows_and_says_what_is_not_known(audit):
+    rows = audit.next_reviews(12)
+    assert rows.columns == ["row_id", "label", "p_wrong", "prompt", "completion"]
+    assert rows["row_id"].n_unique() == 12
+    bought = audit.buys(12)
+    assert bought["rows"] == 12
+    assert (bought["wrong_labels_expected"] is None) == (not audit.p_wrong_was_measured)
+
+
+def test_reviews_come_back_as_trusted_labels(audit):
+    truth = truth_of(audit)
+    asked = audit.ask_for_review.select("row_id")
+    verdicts = asked.with_columns(trusted_label=pl.col("row_id").replace_strict(truth, return_dtype=pl.Boolean))
+    again = audit.with_reviews(verdicts)
+    assert again.summary["reviewed"].sum() == verdicts.height
+    assert again.p_wrong_was_measured
+    assert again.buys(12)["wrong_labels_expected"] is not None
+    assert not set(again.next_reviews(20)["row_id"]) & set(verdicts["row_id"])
+    for row in again.summary.iter_rows(named=True):
+        real = [
+            truth[row_id] != label
+            for row_id, label in audit.table.select("row_id", "label").iter_rows()
+            if label == (row["given"] == "desirable")
+        ]
+        assert row["error_rate_low"] <= sum(real) / len(real) <= row["error_rate_high"]
+
+
+def test_verdicts_on_unknown_or_repeated_rows_are_refused(audit):
+    row_id = audit.table["row_id"][0]
+    with pytest.raises(DataError, match="not in the audit"):
+        audit.with_reviews(pl.DataFrame({"row_id": ["nobody"], "trusted_label": [True]}))
+    with pytest.raises(DataError, match="has one already"):
+        audit.with_reviews(pl.DataFrame({"row_id": [row_id, row_id], "trusted_label": [True, False]}))
+    with pytest.raises(MissingColumnError, match="trusted_label"):
+        audit.with_reviews(pl.DataFrame({"row_id": [row_id]}))
+
+
+def test_a_budget_can_be_played_through(audit):
+    played = audit.simulate_review(truth_of(audit), [10, 30])
+    assert set(played["order"]) == {"gain", "suspicion", "random"}
+    best, chance = (played.filter(order=order, reviewed=30)["errors_left"][0] for order in ("gain", "random"))
+    assert best < chance
+    with pytest.raises(DataError, match="truth lacks"):
+        audit.simulate_review({}, [10])
+
+
+def test_it_draws_itself(audit):
+    assert audit.plot_trust_curve().axes[0].get_ylabel()
+    assert "<table" in audit._repr_html_() or "<div" in audit._repr_html_()
+
+
+def test_too_few_rows_are_said_and_nothing_is_asked(feedback):
+    few = kd.audit(feedback.head(12))
+    assert few.next_reviews(5).height == 0
+    assert few.buys(5) == {"minutes": 5, "rows": 0, "wrong_labels_expected": None}
+    assert few.trust_curve.height == 0
