@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ktodata.stages.dedupe import dedupe
     from ktodata.stages.embed import embed
     from ktodata.stages.export import export
+    from ktodata.stages.hidden_states import hidden_states
     from ktodata.stages.label_noise import label_noise
     from ktodata.stages.rebalance import rebalance
     from ktodata.stages.split import split
@@ -52,6 +53,7 @@ _HOMES = {
     "find_label_issues": "signals.confident_learning",
     "find_leaks": "signals.prompt_groups",
     "get_label_quality_scores": "signals.confident_learning",
+    "hidden_states": "stages.hidden_states",
     "judge": "signals.judge",
     "label_noise": "stages.label_noise",
     "production_prompts_path": "sample",
@@ -85,6 +87,7 @@ __all__ = [
     "find_label_issues",
     "find_leaks",
     "get_label_quality_scores",
+    "hidden_states",
     "judge",
     "label_noise",
     "production_prompts_path",

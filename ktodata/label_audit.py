@@ -11,27 +11,41 @@ from numpy.typing import NDArray
 from ktodata.errors import DataError
 from ktodata.feedback import check_columns
 from ktodata.ledger import apply
-from ktodata.signals.review_queue import queue
+from ktodata.signals.dynamics import training_dynamics
+from ktodata.signals.judge import Judged, with_judge
+from ktodata.signals.review_queue import queue, stratified
 from ktodata.signals.review_simulation import simulate_review
 from ktodata.signals.views import Rows, as_rows
 from ktodata.stage import StageResult
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
+from ktodata.stages.hidden_states import hidden_states
 from ktodata.stages.label_noise import label_noise
 from ktodata.stages.validate import validate
 
 SECONDS_A_ROW = 60.0
-MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "doubts")
+MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "doubts")
 
 
 def audit(
-    feedback: pl.DataFrame, *, encoder: str = "packaged:wordllama-256", seed: int = 0, **label_noise_settings: Any
+    feedback: pl.DataFrame,
+    *,
+    encoder: str = "packaged:wordllama-256",
+    policy: str | None = None,
+    judged: Judged | None = None,
+    telemetry: pl.DataFrame | None = None,
+    seed: int = 0,
+    **label_noise_settings: Any,
 ) -> "LabelAudit":
     """Say how far the labels of a feedback table can be trusted.
 
     feedback : as `kd.read(...).feedback` or `kd.feedback_table` gives it; several votes on a text, and trusted_label where an
         expert has judged, are used
     encoder : a sentence encoder: packaged name, hub id or folder
+    policy : a causal language model, the one to be trained if possible: its hidden states are a view of their own, and by far the
+        best one once some rows are reviewed (one forward pass, cached)
+    judged : what `kd.judge` returned: its votes count as those of one more rater, and its opinion is shown as a signal
+    telemetry : of a training on these rows (`kd.train.fit(...).telemetry`, or telemetry/*.parquet of a run): shown as a signal
     label_noise_settings : as `kd.label_noise` takes them
 
     Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of the stages.
@@ -40,6 +54,13 @@ def audit(
     for stage in (validate, dedupe):
         table = apply(table, stage(table))
     table = apply(table, embed(table, model=encoder))
+    if policy is not None:
+        table = apply(table, hidden_states(table, model=policy))
+    if judged is not None:
+        table = with_judge(table, judged)
+    if telemetry is not None:
+        dynamics = training_dynamics(telemetry, table["row_id"].to_list(), table["label"].to_numpy())
+        table = table.with_columns(training_dynamics=pl.Series(dynamics.quality).fill_nan(None))
     return LabelAudit(table, label_noise(table, seed=seed, **label_noise_settings), dict(label_noise_settings) | {"seed": seed})
 
 
@@ -59,7 +80,7 @@ class LabelAudit:
     @property
     def rows(self) -> pl.DataFrame:
         """Every row that was looked at with what was measured of it, the most doubtful label first."""
-        plain = self.table.drop("prompt_embedding", "completion_embedding")
+        plain = self.table.drop("prompt_embedding", "completion_embedding", "hidden_state", strict=False)
         measured = self.result.columns.select("row_id", *MEASURED)
         joined = plain.drop(MEASURED, strict=False).join(measured, on="row_id", how="left", maintain_order="left")
         return joined.sort("label_quality", "row_id", nulls_last=True)
@@ -105,17 +126,22 @@ class LabelAudit:
         return self.result.tables["ask_for_review"]
 
     def next_reviews(self, count: int) -> pl.DataFrame:
-        """The `count` rows whose review is worth most, best first: row_id, label, p_wrong, prompt, completion.
+        """The `count` rows whose review is worth most, best first: row_id, label, p_wrong, prompt, completion, why.
 
-        A row is worth more the likelier its label is wrong, and less the more it is like a row before it. Empty where nothing was
-        learnt of the labels.
+        While no row was reviewed, the first half is drawn at random (why "measures"): it says how wrong the labels are, and what
+        no model suspects. The others (why "gain") are those that nobody can call yet, each less worth the more it is like one
+        before it: signals/review_queue.py. Empty where nothing was learnt of the labels.
         """
-        shown = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(self._p_wrong()))
+        p_wrong, labels = self._p_wrong(), self.table["label"].to_numpy()
+        shown = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(p_wrong))
+        shown = shown.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
         if "not_learnt" in self.facts:
             return shown.clear()
         open_rows = self._trained() & self.table_column("trusted_label", None).is_null().to_numpy()
-        chosen = queue(self._texts(), self._p_wrong(), open_rows, count)
-        return shown[chosen].select("row_id", "label", "p_wrong", "prompt", "completion")
+        first = stratified(labels, open_rows, 0 if self.facts["trusted"]["rows"] else -(-count // 2), seed=self._seed)
+        open_rows[first] = False
+        rest = queue(self._texts(), p_wrong, open_rows, count - len(first))
+        return pl.concat([shown[first].with_columns(why=pl.lit("measures")), shown[rest]])
 
     @property
     def p_wrong_was_measured(self) -> bool:
@@ -164,7 +190,7 @@ class LabelAudit:
             raise DataError(f"simulate_review: truth lacks {len(missing):,} of {rows.height:,} rows (first: {missing[0]}).")
         known = np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
         p = self.result.columns["p_desirable"].to_numpy()[trained]
-        return simulate_review(_texts_of(rows), p, rows["label"].to_numpy(), known, budgets, seed=seed)
+        return simulate_review(rows_of(rows), p, rows["label"].to_numpy(), known, budgets, seed=seed)
 
     def table_column(self, name: str, default: bool | str | None) -> pl.Series:
         """A column of the table, or the same value for every row."""
@@ -217,10 +243,16 @@ class LabelAudit:
     def _p_wrong(self) -> NDArray[np.float64]:
         return np.asarray(1 - self.result.columns["label_quality"].cast(pl.Float64).fill_null(1.0).to_numpy())
 
+    @property
+    def _seed(self) -> int:
+        return int(self.settings.get("seed", 0))
+
     def _texts(self) -> Rows:
-        return _texts_of(self.table)
+        return rows_of(self.table)
 
 
-def _texts_of(table: pl.DataFrame) -> Rows:
+def rows_of(table: pl.DataFrame) -> Rows:
+    """What the models of the labels see of a table: prompt_embedding, completion_embedding and, if it is there, hidden_state."""
     prompts, completions = (table[f"{side}_embedding"].to_numpy().astype(np.float32) for side in ("prompt", "completion"))
-    return as_rows(prompts, completions, table["completion"], fit_rows=np.ones(table.height, bool))
+    states = table["hidden_state"].to_numpy().astype(np.float32) if "hidden_state" in table.columns else None
+    return as_rows(prompts, completions, table["completion"], fit_rows=np.ones(table.height, bool), hidden_states=states)

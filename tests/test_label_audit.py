@@ -65,8 +65,9 @@ def test_doubtful_rows_come_first_and_the_flipped_ones_are_among_them(audit):
 
 def test_the_queue_is_of_open_rows_and_says_what_is_not_known(audit):
     rows = audit.next_reviews(12)
-    assert rows.columns == ["row_id", "label", "p_wrong", "prompt", "completion"]
+    assert rows.columns == ["row_id", "label", "p_wrong", "prompt", "completion", "why"]
     assert rows["row_id"].n_unique() == 12
+    assert rows["why"].to_list() == ["measures"] * 6 + ["gain"] * 6  # nobody has reviewed a row yet
     bought = audit.buys(12)
     assert bought["rows"] == 12
     assert (bought["wrong_labels_expected"] is None) == (not audit.p_wrong_was_measured)
@@ -80,6 +81,7 @@ def test_reviews_come_back_as_trusted_labels(audit):
     assert again.summary["reviewed"].sum() == verdicts.height
     assert again.p_wrong_was_measured
     assert again.buys(12)["wrong_labels_expected"] is not None
+    assert set(again.next_reviews(12)["why"]) == {"gain"}
     assert not set(again.next_reviews(20)["row_id"]) & set(verdicts["row_id"])
     for row in again.summary.iter_rows(named=True):
         real = [

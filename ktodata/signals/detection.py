@@ -39,10 +39,12 @@ class Detection:
     """p_desirable : float [N]; is_label_issue, flagged : bool [N], false off the training rows; curve : expected precision.
 
     from_text : float [N], p_desirable before votes and reviews: from models that never saw the row's own label
+    views : the same from each view alone
     """
 
     p_desirable: Floats
     from_text: Floats
+    views: dict[str, Floats]
     is_label_issue: Bools
     flagged: Bools
     curve: pl.DataFrame
@@ -115,7 +117,9 @@ def detect(
             "per_given_class": per_class,
         },
     }
-    return Detection(refined, p_desirable, is_issue, flagged, pl.concat(curves), facts)
+    return Detection(
+        refined, p_desirable, {name: one[:, 0] for name, one in seen.items()}, is_issue, flagged, pl.concat(curves), facts
+    )
 
 
 def _curve(

@@ -157,6 +157,33 @@ def judge(
     return _judged(feedback, chosen, questions, verdicts, store, ask.name, facts)
 
 
+def with_judge(feedback: pl.DataFrame, judged: Judged) -> pl.DataFrame:
+    """`feedback` with the judge as one more rater, and the column judge_p_desirable.
+
+    feedback : row_id, and votes or pooled_votes (list of rater, label, created_at); rows that were not judged keep their votes
+    The judge's verdicts in several wordings are one vote, that of their majority; a tie is none. Raises ShapeError when a row of
+    `feedback` is not among those that were handed to the judge.
+    """
+    unknown = feedback.join(judged.rows, on="row_id", how="anti")
+    if unknown.height:
+        raise ShapeError(
+            f"judge: {unknown.height:,} of {feedback.height:,} rows were not handed to the judge (first: {unknown['row_id'][0]})."
+        )
+    name = "pooled_votes" if "pooled_votes" in feedback.columns else "votes"
+    rater = f"judge:{judged.facts['judge']['model']}"
+    said = judged.votes.drop_nulls("verdict").group_by("row_id").agg(up=pl.col("verdict").mean()).filter(pl.col("up") != 0.5)
+    inner = feedback.schema[name].inner  # type: ignore[attr-defined]
+    vote = pl.struct(pl.lit(rater).alias("rater"), (pl.col("up") > 0.5).alias("label"), pl.lit(None).alias("created_at")).cast(
+        inner
+    )
+    said = said.select("row_id", vote=pl.concat_list(vote))
+    told = judged.rows.select("row_id", judge_p_desirable="p_desirable")
+    joined = feedback.join(told, on="row_id", how="left", maintain_order="left")
+    joined = joined.join(said, on="row_id", how="left", maintain_order="left")
+    both = pl.when(pl.col("vote").is_null()).then(name).otherwise(pl.concat_list(name, "vote"))
+    return joined.with_columns(both.alias(name)).drop("vote")
+
+
 def estimate_cost(
     feedback: pl.DataFrame,
     *,

@@ -57,6 +57,18 @@ RATERS_SCHEMA = pl.Schema(
 )
 
 
+CONTESTED_SCHEMA = pl.Schema(
+    {
+        "row_id": pl.String(),
+        "label": pl.Boolean(),
+        "p_wrong": pl.Float64(),
+        "p_contested": pl.Float64(),
+        "p_sound": pl.Float64(),
+        "verdict": pl.String(),
+    }
+)
+
+
 @dataclass(frozen=True)
 class Aggregated:
     """What the votes say when the raters' errors are weighed.

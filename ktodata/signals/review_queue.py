@@ -1,9 +1,11 @@
-"""Which rows a person should look at next: those whose labels are likely wrong, and not ten times the same mistake.
+"""Which rows a person should look at next: those that nobody can call yet, and not ten times the same question.
 
-A review is worth most where it is likely to change a label, and where what it shows is not already said by another row of the
-queue. So rows are taken one after the other, the largest gain first, and each that is taken lowers the gain of rows like it:
+With p = P(label wrong), the best that training can do with a row unseen is to weigh it by what is believed of it, which leaves an
+expected squared error of p (1 - p) (signals/policy.py); a review leaves none. So that is what a review is worth, not p: of a row
+that is surely wrong nothing is learnt. What a review shows of rows like it need not be asked again, so rows are taken one after
+the other, the largest gain first:
 
-    gain(row) = P(label wrong) x (1 - largest similarity to a row that was taken before)
+    gain(row) = p (1 - p) x (1 - largest similarity to a row that was taken before)
 
 The first rows are drawn at random within each given class: they alone measure the labels, and they show what no model suspects.
 """
@@ -17,7 +19,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-POOL = 4096  # rows of the largest P(wrong) among which the queue is made
+POOL = 4096  # rows of the largest p (1 - p) among which the queue is made
+MOST_OF_THE_RARER = 2 / 3  # of a random sample
 
 
 def queue(rows: Rows, p_wrong: Floats, open_rows: Bools, count: int) -> Ints:
@@ -26,10 +29,11 @@ def queue(rows: Rows, p_wrong: Floats, open_rows: Bools, count: int) -> Ints:
     p_wrong : float [N], P(the given label is wrong), in [0, 1]
     open_rows : bool [N], rows that may be asked about
     """
+    worth = np.asarray(p_wrong * (1 - p_wrong), np.float64)
     places = np.flatnonzero(open_rows)
-    places = places[np.argsort(-p_wrong[places], kind="stable")][: max(POOL, count)]
+    places = places[np.argsort(-worth[places], kind="stable")][: max(POOL, count)]
     nearest = np.zeros(len(places))
-    gain = p_wrong[places].astype(np.float64)
+    gain = worth[places]
     taken: list[int] = []
     left = np.ones(len(places), bool)
     for _ in range(min(count, len(places))):
@@ -37,17 +41,32 @@ def queue(rows: Rows, p_wrong: Floats, open_rows: Bools, count: int) -> Ints:
         taken.append(best)
         left[best] = False
         nearest = np.maximum(nearest, _similarity(rows, places, places[best]))
-        gain = p_wrong[places] * (1 - nearest)
+        gain = worth[places] * (1 - nearest)
     return np.asarray(places[taken], dtype=np.int64)
 
 
 def stratified(labels: Bools, open_rows: Bools, count: int, *, seed: int) -> Ints:
-    """Places of `count` rows drawn at random, half of each given class while it lasts: int [<= count]."""
+    """Places of `count` rows drawn at random within each given class, shared out by `shares`: int [<= count]."""
     rng = np.random.default_rng([seed, 0x57A7])
     sides = [rng.permutation(np.flatnonzero(open_rows & (labels == given))) for given in (False, True)]
-    half = min(count // 2, len(sides[0]))
-    ups = sides[1][: count - half]
-    return np.concatenate([sides[0][: count - len(ups)], ups])
+    take = shares(len(sides[0]), len(sides[1]), count)
+    return np.concatenate([side[:number] for side, number in zip(sides, take, strict=True)])
+
+
+def shares(undesirable: int, desirable: int, count: int) -> tuple[int, int]:
+    """How many of `count` rows to draw from a class of each size: (undesirable, desirable), at most what is there.
+
+    If as many labels are wrong one way as the other, the rarer class has the higher error rate, by the ratio of the sizes, and
+    the best estimate of both takes rows as the square root of that (Neyman 1934); no more than two thirds, as one side may be
+    clean.
+    """
+    if not undesirable or not desirable:
+        return min(undesirable, count), min(desirable, count)
+    rarer = min(MOST_OF_THE_RARER, 1 / (1 + (min(undesirable, desirable) / max(undesirable, desirable)) ** 0.5))
+    share = rarer if undesirable <= desirable else 1 - rarer
+    first = min(undesirable, round(share * count))
+    second = min(desirable, count - first)
+    return min(undesirable, count - second), second
 
 
 def _similarity(rows: Rows, places: Ints, one: int) -> Floats:

@@ -17,7 +17,7 @@ Bools = NDArray[np.bool_]
 Order = Literal["gain", "suspicion", "random"]
 
 OPENING = 0.5  # share of the first budget that is drawn at random within each class, for every order alike
-SURE = 0.7  # P(label wrong) from which a row that nobody reviewed is relabelled; at 0.5 the queue's own choice of rows misleads
+SURE = 0.5  # P(label wrong) from which a row that nobody reviewed is relabelled
 ROUNDS = 4  # times that the model is made anew within one budget
 
 SCHEMA = pl.Schema(
@@ -46,7 +46,7 @@ def simulate_review(
     """One line for each order and budget (rows reviewed in all, rising): how many wrong labels are left.
 
     p_desirable : float [N], before any review; labels, truth : bool [N]
-    orders : "gain" (likely wrong, and unlike what was asked before), "suspicion" (likely wrong alone), "random"
+    orders : "gain" (nobody can call it yet, and unlike what was asked before), "suspicion" (likely wrong alone), "random"
     sure : reviewed rows take their verdict; rows not reviewed are relabelled where P(label wrong) exceeds this
 
     errors_left counts wrong labels when only reviewed rows are corrected; errors_left_after_relabelling also counts what the

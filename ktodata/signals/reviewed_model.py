@@ -83,8 +83,8 @@ def _answers(rows: Rows, p: Floats, here: NDArray[np.int64], known: NDArray[np.i
 
 
 def _texts(rows: Rows, some: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
-    both = rows.kernel("text", some, others) + rows.kernel("answer", some, others)
-    return np.asarray(both, float) / 2
+    both = np.asarray(rows.kernel("text", some, others) + rows.kernel("answer", some, others), float) / 2
+    return both if rows.reading is None else (both + rows.kernel("reading", some, others)) / 2
 
 
 def _own(rows: Rows, some: NDArray[np.int64]) -> Floats:
@@ -92,7 +92,8 @@ def _own(rows: Rows, some: NDArray[np.int64]) -> Floats:
     parts = (*rows.completions, *rows.topic_free)
     length = sum(np.square(part[some]).sum(axis=1, dtype=np.float64) for part in parts) / len(parts)
     near = np.exp(np.square(rows.prompts[some]).sum(axis=1, dtype=np.float64) - 1)
-    return np.asarray(length * (near + ALONE))
+    both = np.asarray(length * (near + ALONE))
+    return both if rows.reading is None else (both + np.square(rows.reading[some]).sum(axis=1, dtype=np.float64)) / 2
 
 
 def _covariance(texts: Floats, opinion: Floats, others: Floats) -> Floats:

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.signals.intervals import auroc, clopper_pearson, share
+from ktodata.signals.review_queue import shares
 
 RATES_SCHEMA = pl.Schema(
     {
@@ -73,15 +74,15 @@ def depths_of_errors(quality: NDArray[np.float64], in_class: NDArray[np.bool_], 
 
 
 def rows_to_review(rows: pl.DataFrame, *, total: int, seed: int) -> pl.DataFrame:
-    """A random sample of `total` rows, half of each given class where there are so many: row_id, label, stands_for, shuffled.
+    """A random sample of `total` rows, shared between the given classes as review_queue.shares says: row_id, label, stands_for,
+    shuffled.
 
     rows : row_id, label
     `stands_for` is how many rows of its class each drawn row stands for: the weight to estimate the whole from.
     """
     rng = np.random.default_rng([seed, 0x2EF1E])
     sizes = {given: int((rows["label"] == given).sum()) for given in (False, True)}
-    half = total // 2
-    take = {given: min(sizes[given], max(half, total - sizes[not given])) for given in sizes}
+    take = dict(zip((False, True), shares(sizes[False], sizes[True], total), strict=True))
     drawn = []
     for given in (False, True):
         stratum = rows.filter(pl.col("label") == given)

@@ -4,6 +4,7 @@
     answer    the same with the topic taken away: what in the completion the prompt does not foretell
     pair      both embeddings, their difference and their product, and the form, as they are
     form      length and form of both, no meaning
+    reading   what a language model makes of the completion after its prompt, where its hidden states were computed
     prompt    the prompt alone: no model of it ranks rows, it only shows how far labels follow what was asked
 
 Whether an answer is good shows in what it does with its prompt, and a judge that dislikes a topic shows in the prompt. So a view
@@ -27,7 +28,7 @@ from ktodata.signals.words_view import word_vectors
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-KernelView = Literal["text", "answer", "prompt"]
+KernelView = Literal["text", "answer", "prompt", "reading"]
 
 LANDMARKS = 1000  # rows that all others are compared with
 COMPONENTS = 384
@@ -39,17 +40,24 @@ OPENING = 300  # characters; how a completion begins says most about what it doe
 
 @dataclass(frozen=True)
 class Rows:
-    """Unit vectors of N rows: prompts float32 [N, d], completions and the same without their topic, each float32 [N, .]."""
+    """Unit vectors of N rows: prompts float32 [N, d], completions and the same without their topic, each float32 [N, .].
+
+    reading : float32 [N, h], a language model's hidden states, standardised; None where there are none
+    """
 
     prompts: Floats
     completions: tuple[Floats, ...]
     topic_free: tuple[Floats, ...]
+    reading: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def kernel(self, view: KernelView, rows: slice | NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
         """How alike `rows` and `others` are: float32 [rows, others], largest for a row with itself."""
+        if view == "reading":
+            assert self.reading is not None
+            return np.asarray(self.reading[rows] @ self.reading[others].T)
         near = np.exp(self.prompts[rows] @ self.prompts[others].T - 1)
         if view == "prompt":
             return np.asarray(near)
@@ -58,15 +66,20 @@ class Rows:
         return np.asarray(alike / len(parts) * (near + ALONE), dtype=np.float32)
 
 
-def as_rows(prompts: Floats, completions: Floats, texts: pl.Series, *, fit_rows: Bools) -> Rows:
+def as_rows(
+    prompts: Floats, completions: Floats, texts: pl.Series, *, fit_rows: Bools, hidden_states: Floats | None = None
+) -> Rows:
     """Rows as the views need them.
 
     prompts, completions : float32 [N, d], their embeddings; texts : the completions themselves
+    hidden_states : float32 [N, h], of a language model, if they were computed
     fit_rows : bool [N], rows that words and topics are learnt from; no label is looked at
     """
     p = _unit(prompts)
     made = [completions, word_vectors(texts.str.slice(0, OPENING), fit_rows), word_vectors(texts, fit_rows)]
-    return Rows(p, tuple(map(_unit, made)), tuple(_unit(without_topic(one, p, fit_rows)) for one in made))
+    topic_free = tuple(_unit(without_topic(one, p, fit_rows)) for one in made)
+    reading = None if hidden_states is None else _unit(_standard(hidden_states, fit_rows))
+    return Rows(p, tuple(map(_unit, made)), topic_free, reading)
 
 
 def without_topic(vectors: Floats, prompts: Floats, fit_rows: Bools) -> Floats:
@@ -118,6 +131,14 @@ def form_components(form: Floats, *, fit_rows: Bools) -> Components:
     spread = clean[fit_rows].std(axis=0)
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6)
     return orthogonal(len(form), lambda part: np.asarray(clean[part] * scale, dtype=np.float32), fit_rows=fit_rows)
+
+
+def _standard(vectors: Floats, fit_rows: Bools) -> Floats:
+    """Each dimension of mean 0 and deviation 1 over `fit_rows`: a few dimensions of a hidden state dwarf all others."""
+    clean = np.nan_to_num(vectors, posinf=0, neginf=0)
+    spread = clean[fit_rows].std(axis=0)
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6)
+    return np.asarray((clean - clean[fit_rows].mean(axis=0)) * scale, dtype=np.float32)
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -14,7 +14,7 @@ from ktodata.signals.order import OrderCheck, check_order, plan_order
 from ktodata.stage import StageResult, decide, no_decisions
 
 NEEDS = ("prompt", "completion", "label", "turns", "state")
-USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label")
+USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label")
 ADDS = ("part", "shard", "position")
 
 PARTS = ("train", "validation", "test")
@@ -84,11 +84,13 @@ def shard_table(
     feedback : the table that `export` was given, with all columns. columns : what `export` returned.
     metadata : further columns of `feedback` to write. A name that TRL gives a meaning of its own becomes meta_<name>.
     Prompt and completion are text, or both lists of {role, content} when conversational. The label of a row in state "relabel" is
-    turned round.
+    turned round. p_desirable is the soft_label of label_noise, where there is one.
     """
     check_columns(feedback, ["row_id", *NEEDS, *metadata], who="shard_table")
     chat = is_conversational(feedback, conversational)
     weight = pl.col("weight") if "weight" in feedback.columns else pl.lit(1.0)
+    if "soft_label" in feedback.columns:  # what a trainer should weigh by; the models' own opinion is not that
+        feedback = feedback.with_columns(p_desirable="soft_label")
     kept = [name for name in KEPT_COLUMNS if name in feedback.columns]
     extra = {_free_name(name, kept): pl.col(name) for name in metadata if name not in kept}
     placed = columns.select("row_id", "part", "shard", "position").join(

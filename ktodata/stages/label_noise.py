@@ -10,8 +10,9 @@ from pydantic import Field
 
 from ktodata.errors import OneClassError, SettingError
 from ktodata.feedback import check_columns
-from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.stage import StageResult, decide, no_decisions
+from ktodata.signals.label_findings import label_findings
+from ktodata.signals.policy import DROP_FROM, RELABEL_FROM
+from ktodata.stage import Action, StageResult, decide, no_decisions
 
 if TYPE_CHECKING:
     from ktodata.signals.features import Components
@@ -20,14 +21,37 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 NEEDS = ("prompt", "completion", "label", "votes", "prompt_group", "prompt_embedding", "completion_embedding")
-USES = ("part", "pooled_votes", "trusted_label", "rater", "source", "model", "created_at", "contradicted", "state")
-ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "doubts")
+USES = (
+    "part",
+    "pooled_votes",
+    "trusted_label",
+    "rater",
+    "source",
+    "model",
+    "created_at",
+    "contradicted",
+    "state",
+    "hidden_state",
+    "judge_p_desirable",
+    "training_dynamics",
+)
+ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "doubts")
 
 DRIFTS_BY = ("source", "rater", "model")
 FEWEST_ROWS = 10  # of each label; a model of fewer is noise
 # what a row can be doubted for, strongest evidence first
 DOUBTS = ("trusted_disagrees", "contradicted", "outvoted", "near_contradiction", "doubtful_label")
-EVIDENCE = ("label", "p_desirable", "label_quality", "trusted_label", "votes_up", "votes_down", "near_twin", "near_similarity")
+EVIDENCE = (
+    "label",
+    "p_desirable",
+    "label_quality",
+    "p_wrong",
+    "trusted_label",
+    "votes_up",
+    "votes_down",
+    "near_twin",
+    "near_similarity",
+)
 
 
 def label_noise(
@@ -43,7 +67,12 @@ def label_noise(
     folds: Annotated[int, Field(ge=3, le=20, description="parts of the data; each is predicted by models of the others")] = 5,
     repeats: Annotated[int, Field(ge=1, le=20, description="fold assignments averaged, and plantings; more is steadier")] = 3,
     action: Annotated[
-        Literal["review", "drop", "none"], Field(description="what becomes of flagged rows; labels are never flipped")
+        Literal["review", "drop", "soft", "repair", "none"],
+        Field(
+            description="what becomes of flagged rows: review, drop, or nothing (none). soft: nothing more, soft_label says how "
+            "far each label is believed (train with soft_labels). repair: for trainers without soft labels, drop rows whose "
+            "measured P(wrong) is over 1/4 and relabel those over 3/4. Only these last two and use_trusted ever turn a label"
+        ),
     ] = "review",
     use_trusted: Annotated[
         Literal["measure", "relabel"],
@@ -54,7 +83,13 @@ def label_noise(
     contradiction_similarity: Annotated[
         float, Field(gt=0, le=1, description="cosine from which completions to one prompt are nearly the same; 1 is equal")
     ] = 0.98,
-    review_rows: Annotated[int, Field(ge=0, description="rows to ask a person about, half of each given label")] = 60,
+    review_rows: Annotated[
+        int, Field(ge=0, description="rows to ask a person about, drawn at random within each given label")
+    ] = 60,
+    neighbours: Annotated[
+        int,
+        Field(ge=0, description="near rows that vote in the signal of that name, a figure beside the others; 0 leaves it out"),
+    ] = 10,
     seed: int = 0,
 ) -> StageResult:
     """Say how far each label can be trusted; flag rows only where flags were measured to be right on this data."""
@@ -65,20 +100,24 @@ def label_noise(
         )
     table = _with_defaults(feedback)
     facts: dict[str, Any] = {}
-    table, curve = _add_model(table, facts, min_precision=min_precision, plant=plant, folds=folds, repeats=repeats, seed=seed)
+    table, curve, views = _add_model(
+        table, facts, min_precision=min_precision, plant=plant, folds=folds, repeats=repeats, seed=seed
+    )
     table, raters = _add_votes(table, facts)
-    confusions = _weigh_raters(table, facts, seed)
+    table, confusions, contested = _weigh_raters(table, facts, seed)
     drift, drift_examples = _look_for_drift(table, facts, seed)
     table = _add_contradictions(table, facts, contradiction_similarity)
     table, rates = _check_trusted(table, facts, min_precision)
     ask = _rows_to_ask(table, facts, review_rows, seed)
+    table = _soften(table, facts)
+    signals = _compare_signals(table, facts, views, neighbours)
     table = table.with_columns(doubts=_doubts())
     facts["doubts"] = {doubt: int(table["doubts"].list.contains(doubt).sum()) for doubt in DOUBTS}
     facts["label_quality"] = (
         "1 sound .. 0 doubtful: the calibrated out-of-fold probability of the given label; CROWDLAB's where several raters "
         "judged a training row"
     )
-    facts["findings"] = [finding.as_dict() for finding in _findings(facts)]
+    facts["findings"] = [finding.as_dict() for finding in label_findings(facts)]
     return StageResult(
         columns=table.select("row_id", *ADDS),
         decisions=no_decisions() if action == "none" else _decisions(table, action, use_trusted),
@@ -86,6 +125,8 @@ def label_noise(
         tables={
             "raters": raters,
             "confusions": confusions,
+            "contested": contested,
+            **signals,
             "drift": drift,
             "drift_examples": drift_examples,
             "trust_curve": curve,
@@ -107,6 +148,8 @@ def _with_defaults(feedback: pl.DataFrame) -> pl.DataFrame:
         "source": pl.lit(None, pl.String),
         "model": pl.lit(None, pl.String),
         "created_at": pl.lit(None, pl.Datetime("us", "UTC")),
+        "judge_p_desirable": pl.lit(None, pl.Float64),
+        "training_dynamics": pl.lit(None, pl.Float64),
     }
     table = feedback.with_columns(**{name: value for name, value in absent.items() if name not in feedback.columns})
     return table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
@@ -114,8 +157,11 @@ def _with_defaults(feedback: pl.DataFrame) -> pl.DataFrame:
 
 def _add_model(
     table: pl.DataFrame, facts: dict[str, Any], *, min_precision: float, plant: float, folds: int, repeats: int, seed: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Add p_desirable, label_quality, is_label_issue and flagged; null and false where there is too little to learn from."""
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Floats]]:
+    """Add p_desirable, label_quality, is_label_issue and flagged; null and false where there is too little to learn from.
+
+    Also the trust curve, and p_desirable by each view alone.
+    """
     from ktodata.signals.detection import NAMES, detect
     from ktodata.signals.reviewed_model import learn_from_reviews
     from ktodata.signals.second_votes import find_systems, pool
@@ -129,7 +175,7 @@ def _add_model(
             f"{counts['desirable']:,} desirable and {counts['undesirable']:,} undesirable training rows: at least "
             f"{FEWEST_ROWS} of each are needed to learn what sets them apart."
         )
-        return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve()
+        return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve(), {}
     texts = _texts(table, train)
     systems = find_systems(table.select("label", "trained", votes="pooled_votes"))
     groups = table["prompt_group"].rank("dense").to_numpy()
@@ -161,7 +207,7 @@ def _add_model(
         )
     except OneClassError as error:
         facts["not_learnt"] = str(error)
-        return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve()
+        return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve(), {}
     facts |= found.facts
     facts["is_label_issue"] = int(found.is_label_issue.sum())
     table = table.with_columns(
@@ -171,13 +217,13 @@ def _add_model(
         is_label_issue=pl.when("trained").then(pl.Series(found.is_label_issue)),
         flagged=pl.Series(found.flagged),
     )
-    return table, found.curve
+    return table, found.curve, found.views
 
 
 def _texts(table: pl.DataFrame, train: NDArray[np.bool_]) -> "Rows":
     from ktodata.signals.views import as_rows
 
-    return as_rows(*_vectors(table), table["completion"], fit_rows=train)
+    return as_rows(*_vectors(table), table["completion"], fit_rows=train, hidden_states=_hidden_states(table))
 
 
 def _views(table: pl.DataFrame, texts: "Rows", train: NDArray[np.bool_]) -> "dict[str, Callable[[], Components]]":
@@ -186,7 +232,8 @@ def _views(table: pl.DataFrame, texts: "Rows", train: NDArray[np.bool_]) -> "dic
     from ktodata.signals.views import form_components, kernel_components, pair_components
 
     form = form_features(table)
-    return {
+    reading = {} if texts.reading is None else {"reading": lambda: kernel_components(texts, "reading", fit_rows=train)}
+    return reading | {
         "text": lambda: kernel_components(texts, "text", fit_rows=train),
         "answer": lambda: kernel_components(texts, "answer", fit_rows=train),
         "pair": lambda: pair_components(*_vectors(table), form, fit_rows=train),
@@ -206,6 +253,12 @@ def _vectors(table: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float
     return prompts, completions
 
 
+def _hidden_states(table: pl.DataFrame) -> NDArray[np.float32] | None:
+    if "hidden_state" not in table.columns:
+        return None
+    return np.asarray(table["hidden_state"].to_numpy(), dtype=np.float32)
+
+
 def _add_votes(table: pl.DataFrame, facts: dict[str, Any]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Add votes_up, votes_down, outvoted, and CROWDLAB's quality to label_quality where several raters judged a training row."""
     from ktodata.signals.votes import aggregate_votes
@@ -221,20 +274,27 @@ def _add_votes(table: pl.DataFrame, facts: dict[str, Any]) -> tuple[pl.DataFrame
     return table.with_columns(label_quality=pl.coalesce("vote_quality", "label_quality")), told.raters
 
 
-def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> pl.DataFrame:
-    """What each rater says of desirable and of undesirable rows, by Dawid and Skene; empty unless raters share rows."""
-    from ktodata.signals.raters import RATERS_SCHEMA, dawid_skene
+def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Add p_by_raters, by Dawid and Skene; and what each rater says of either class, and which rows are wrong or contested.
+
+    Null and empty unless raters share rows.
+    """
+    from ktodata.signals.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, dawid_skene, wrong_or_contested
     from ktodata.signals.votes import FEWEST_SHARED
 
     if facts["votes"]["rows_with_several_raters"] < FEWEST_SHARED:
-        return pl.DataFrame(schema=RATERS_SCHEMA)
+        nothing = table.with_columns(p_by_raters=pl.lit(None, pl.Float64))
+        return nothing, pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=CONTESTED_SCHEMA)
     cast = table.filter("trained").select("row_id", vote="pooled_votes").explode("vote")
     votes = cast.select(
         "row_id", rater=pl.col("vote").struct.field("rater"), verdict=pl.col("vote").struct.field("label")
     ).drop_nulls("verdict")
     told = dawid_skene(votes, seed=seed)
     facts["agreement"] = dict(told.facts)
-    return told.raters
+    apart = wrong_or_contested(told, table.filter("trained"))
+    facts["agreement"]["verdicts"] = dict(apart["verdict"].value_counts(sort=True).iter_rows())
+    shared = told.rows.filter(pl.col("contested").is_not_null()).select("row_id", p_by_raters="p_desirable")
+    return table.join(shared, on="row_id", how="left", maintain_order="left"), told.raters, apart.filter(verdict="contested")
 
 
 def _look_for_drift(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -306,6 +366,74 @@ def _rows_to_ask(table: pl.DataFrame, facts: dict[str, Any], total: int, seed: i
     return sample
 
 
+def _soften(table: pl.DataFrame, facts: dict[str, Any]) -> pl.DataFrame:
+    """Add soft_label, and p_wrong where that is a probability: by reviews, second votes, raters, or random flips that show."""
+    from ktodata.signals.detection import NAMES
+    from ktodata.signals.policy import costs, soft_labels, wrong_by_random_flips
+
+    labels = table["label"].to_numpy()
+    p_wrong, known, basis = np.zeros(len(labels)), np.zeros(len(labels), bool), {}
+    if "not_learnt" not in facts:
+        refined, text = table["p_desirable"].to_numpy(), table["from_text"].to_numpy()
+        joint = np.asarray(facts["label_noise_estimate"]["confident_joint"])
+        for given, name in NAMES.items():
+            here, told = labels == given, facts["planted"]["per_given_class"][name]
+            reviewed = facts["reviews"][name]["scale_of_what_they_taught"] is not None
+            basis[name] = "reviews" if reviewed else "votes of several systems" if facts["systems"] else None
+            p = np.where(labels, 1 - refined, refined)
+            if basis[name] is None and told["verdict"] == "identifiable":
+                basis[name], p = "random flips, as identified", wrong_by_random_flips(text, labels, joint)
+            if basis[name] is not None:
+                p_wrong[here], known[here] = p[here], True
+    voted = table["p_by_raters"].is_not_null().to_numpy()
+    if not facts.get("systems") and voted.any():
+        by_raters = table["p_by_raters"].fill_null(0.5).to_numpy()
+        p_wrong, known = np.where(voted, np.where(labels, 1 - by_raters, by_raters), p_wrong), known | voted
+    trusted = table["trusted_label"].is_not_null().to_numpy()
+    truth = table["trusted_label"].fill_null(False).to_numpy()
+    known &= table["trained"].to_numpy() & ~trusted
+    facts["policy"] = {"p_wrong_measured_by": basis, "rows_by_raters": int((voted & known).sum())} | costs(
+        p_wrong, known
+    ).as_dict()
+    return table.with_columns(
+        soft_label=pl.Series(soft_labels(labels, p_wrong, known, trusted, truth)),
+        p_wrong=pl.when(pl.Series(known)).then(pl.Series(p_wrong)),
+    )
+
+
+def _compare_signals(
+    table: pl.DataFrame, facts: dict[str, Any], views: dict[str, Floats], neighbours: int
+) -> dict[str, pl.DataFrame]:
+    """Each signal's quality for each row; how far each two agree; how each did on reviewed rows."""
+    from ktodata.signals.agreement import agreement, measured, signal_table
+    from ktodata.signals.neighbours import neighbour_agreement
+    from ktodata.signals.signal import Signal
+
+    labels, trained = table["label"].to_numpy(), table["trained"].to_numpy()
+    further = {"votes": "vote_quality", "training_dynamics": "training_dynamics"}
+    found = [Signal(name, np.where(labels, p, 1 - p), ("text", "label"), "a linear model") for name, p in views.items()]
+    if views and neighbours:
+        groups = table["prompt_group"].rank("dense").to_numpy()
+        found.append(neighbour_agreement(np.hstack(_vectors(table)), labels, groups, trained, neighbours=neighbours))
+        facts["neighbours"] = found[-1].facts
+    judged = table["judge_p_desirable"].cast(pl.Float64)
+    if judged.null_count() < len(judged):
+        quality = np.where(labels, judged.to_numpy(), 1 - judged.to_numpy())
+        found.append(Signal("judge", quality, ("judge_p_desirable", "label"), "questions to a language model"))
+    for name, column in further.items():
+        if table[column].null_count() < table.height:
+            found.append(Signal(name, table[column].cast(pl.Float64).to_numpy(), (column,), "none"))
+    if views:
+        found.append(Signal("together", table["label_quality"].to_numpy(), ("all",), "none"))
+    trusted = trained & table["trusted_label"].is_not_null().to_numpy()
+    wrong = (table["trusted_label"] != table["label"]).fill_null(False).to_numpy()
+    return {
+        "signals": signal_table(table["row_id"], found),
+        "agreement": agreement(found, labels, trained),
+        "signals_on_reviewed": measured(found, labels, trusted, wrong),
+    }
+
+
 def _doubts() -> pl.Expr:
     """The names of DOUBTS that hold for a training row, strongest first; null when there is none."""
     holds = {
@@ -320,182 +448,36 @@ def _doubts() -> pl.Expr:
     return pl.when(every.list.len() > 0).then(every)
 
 
-def _decisions(
-    table: pl.DataFrame, action: Literal["review", "drop"], use_trusted: Literal["measure", "relabel"]
-) -> pl.DataFrame:
-    doubted = table.filter(pl.col("doubts").is_not_null())
-    actions: dict[str, Literal["review", "drop", "relabel"]] = dict.fromkeys(DOUBTS, "review")
-    actions |= {"doubtful_label": action, "trusted_disagrees": "relabel" if use_trusted == "relabel" else "review"}
+def _decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFrame:
+    """`review` for every doubt, but for what `action` and `use_trusted` say otherwise."""
+    by_policy = action in ("soft", "repair")
+    measured = pl.col("p_wrong").is_not_null() | pl.col("trusted_label").is_not_null()
+    # what soft labels or repair see to need not wait for a person
+    open_doubt = ~measured if by_policy else pl.lit(value=True)
+    rules: list[tuple[pl.Expr, Action, str]] = [
+        (_doubted("trusted_disagrees"), "relabel" if by_policy or use_trusted == "relabel" else "review", "trusted_disagrees"),
+        (_doubted("contradicted"), "review", "contradicted"),
+        (_doubted("outvoted") & open_doubt, "review", "outvoted"),
+        (_doubted("near_contradiction") & open_doubt, "review", "near_contradiction"),
+    ]
+    if action in ("review", "drop"):
+        rules.append((_doubted("doubtful_label"), "drop" if action == "drop" else "review", "doubtful_label"))
+    if action == "repair":
+        rules.append((pl.col("p_wrong").is_between(DROP_FROM, RELABEL_FROM, closed="right"), "drop", "likely_wrong"))
+        rules.append((pl.col("p_wrong") > RELABEL_FROM, "relabel", "surely_wrong"))
     each = [
         decide(
-            doubted,
-            pl.col("doubts").list.contains(doubt),
-            action=actions[doubt],
-            reason=doubt,
+            table,
+            where.fill_null(False),
+            action=what,
+            reason=reason,
             evidence=EVIDENCE,
-            caused_by="near_twin" if doubt == "near_contradiction" else None,
+            caused_by="near_twin" if reason == "near_contradiction" else None,
         )
-        for doubt in DOUBTS
+        for where, what, reason in rules
     ]
     return pl.concat([no_decisions(), *each])
 
 
-def _findings(facts: dict[str, Any]) -> list[Finding]:
-    return [
-        _check_identifiable(facts),
-        _check_trusted_rows(facts),
-        _check_flags(facts),
-        _check_noise(facts),
-        _check_raters(facts),
-        _check_near(facts),
-        _check_outvoted(facts),
-        _check_prompt(facts),
-        _check_drift(facts),
-    ]
-
-
-def _check_identifiable(facts: dict[str, Any]) -> Finding:
-    """KD040: random label errors cannot be told from sound rows here."""
-    from ktodata.signals.planted import SYSTEMATIC
-
-    if "not_learnt" in facts:
-        return not_applicable("KD040", facts["not_learnt"])
-    if not facts["planted"]["fraction"]:
-        return not_applicable(
-            "KD040", "No flips were planted (plant: 0), so the detector was not measured and nothing is flagged."
-        )
-    classes = facts["planted"]["per_given_class"]
-    told = "; ".join(f"{name}: {_verdict_in_words(one)}" for name, one in classes.items())
-    facts["identifiability"] = {"verdict": _worst(classes), "reason": told, "limits": SYSTEMATIC}
-    text = f"{told}. {SYSTEMATIC}"
-    return passed("KD040", text) if _worst(classes) == "identifiable" else issue("KD040", text)
-
-
-def _worst(classes: dict[str, Any]) -> str:
-    return max((str(one["verdict"]) for one in classes.values()), key=("identifiable", "weakly", "not").index)
-
-
-def _verdict_in_words(one: dict[str, Any]) -> str:
-    figure, flips = one["auroc_of_planted_flips"], one["planted_flips_at_this_depth"]["flips"]
-    if figure["value"] is None or flips < 10:
-        return f"not identifiable, because only {flips} flips could be planted among {one['rows']:,} rows; 10 are the least"
-    seen = (
-        f"planted flips look more doubtful than other rows {figure['value']:.0%} of the time ({figure['low']:.0%} to "
-        f"{figure['high']:.0%}; 50% is chance)"
-    )
-    because = {
-        "identifiable": "and the probabilities stand at two clear levels, so the noise can be told from the signal",
-        "weakly": "which is enough to order a review by, not to act on unseen",
-        "not": "so the text, as these vectors show it, says too little about the label",
-    }
-    word = {"identifiable": "identifiable", "weakly": "weakly identifiable", "not": "not identifiable"}[one["verdict"]]
-    return f"{word}: {seen}, {because[one['verdict']]}"
-
-
-def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
-    """KD041: trusted labels show errors in the given ones."""
-    told = facts["trusted"]
-    if not told["rows"]:
-        return not_applicable("KD041", f"No row has a trusted_label. {facts['ask_for_review']['why']}")
-    rates = "; ".join(
-        f"{name}: {one['error_rate']['value']:.1%} of {one['rows']} wrong ({one['error_rate']['low']:.1%} to "
-        f"{one['error_rate']['high']:.1%})"
-        for name, one in told.items()
-        if isinstance(one, dict) and one["rows"]
-    )
-    return issue("KD041", f"Against the trusted labels, {rates}.", told["wrong"]) if told["wrong"] else passed("KD041", rates)
-
-
-def _check_flags(facts: dict[str, Any]) -> Finding:
-    """KD042: rows flagged, and how many of them are expected to be wrong."""
-    if "not_learnt" in facts:
-        return not_applicable("KD042", facts["not_learnt"])
-    if refuted := facts["trusted"]["flags_refuted"]:
-        return issue("KD042", f"Trusted rows show the flags among {' and '.join(refuted)} rows to be mostly wrong: taken back.")
-    if not facts["flagged"]:
-        return passed("KD042", "Nothing is flagged: at no depth were flags measured to be as precise as min_precision asks.")
-    told = "; ".join(
-        f"{name}: {one['flagged']:,} rows, {one['expected_precision']['value']:.0%} expected wrong (at least "
-        f"{one['expected_precision']['low']:.0%}, measured on {one['basis']})"
-        for name, one in facts["planted"]["per_given_class"].items()
-        if one["flagged"]
-    )
-    return issue("KD042", f"{facts['flagged']:,} rows are flagged. {told}.", facts["flagged"])
-
-
-def _check_noise(facts: dict[str, Any]) -> Finding:
-    """KD043: confident learning estimates one label in ten or more wrong."""
-    if "not_learnt" in facts:
-        return not_applicable("KD043", facts["not_learnt"])
-    told = facts["label_noise_estimate"]
-    if facts.get("identifiability", {}).get("verdict") != "identifiable":
-        return not_applicable(
-            "KD043",
-            f"How many labels are wrong cannot be told from what is given (KD040). Confident learning would say "
-            f"{told['wrong']:.0%}, which is right only where random errors can be identified; trusted rows would measure it.",
-        )
-    each = ", ".join(f"{share:.1%} of {name}" for name, share in told["wrong_among_given"].items())
-    text = f"Estimated wrong: {told['wrong']:.1%} of labels ({each}); this is {told['is']}."
-    return issue("KD043", text) if told["wrong"] >= 0.1 else passed("KD043", text)
-
-
-def _check_raters(facts: dict[str, Any]) -> Finding:
-    """KD044: several raters judged the same rows, so they can be compared."""
-    told = facts["votes"]
-    if not told["quality_from_votes"]:
-        return not_applicable(
-            "KD044",
-            f"{told['raters']:,} raters share {told['rows_with_several_raters']:,} rows: at least 10 shared rows (and a model) "
-            "are needed to compare raters. A second vote on some rows would show systematic noise.",
-        )
-    return passed("KD044", f"{told['raters']:,} raters share {told['rows_with_several_raters']:,} rows; see table raters.")
-
-
-def _check_near(facts: dict[str, Any]) -> Finding:
-    """KD045: nearly the same completion to one prompt, with opposite labels."""
-    rows = facts["near_contradictions"]["rows"]
-    if not rows:
-        return passed("KD045")
-    return issue(
-        "KD045", f"{rows:,} rows have a near twin (same prompt, nearly the same completion) with the opposite label.", rows
-    )
-
-
-def _check_outvoted(facts: dict[str, Any]) -> Finding:
-    """KD046: most votes on a row say the opposite of its label."""
-    rows = facts["votes"]["outvoted"]
-    return issue("KD046", f"{rows:,} labels are outvoted by the votes on their own row.", rows) if rows else passed("KD046")
-
-
-def _check_prompt(facts: dict[str, Any]) -> Finding:
-    """KD047: labels follow what was asked, in part, and not only what was answered."""
-    if "not_learnt" in facts:
-        return not_applicable("KD047", facts["not_learnt"])
-    told = facts["out_of_fold"]
-    if not told["labels_follow_the_prompt"]:
-        return passed("KD047")
-    return issue(
-        "KD047",
-        f"The prompt alone tells {told['share_told_by_prompt_alone']:.0%} of what the text tells of the labels: models fail on "
-        "some topics, or whoever labelled dislikes them, and labels and text cannot say which. Rows are ranked by what their "
-        "answers do beyond the topic. Reviewed rows would settle it.",
-    )
-
-
-def _check_drift(facts: dict[str, Any]) -> Finding:
-    """KD048: somebody's labels, or those after some date, follow other criteria than the rest."""
-    if "not_learnt" in facts:
-        return not_applicable("KD048", facts["not_learnt"])
-    found = facts["drift"]["found"]
-    if not facts["drift"]["tests"]:
-        return not_applicable("KD048", "There are no two sources, raters or models with enough rows, nor dates, to compare.")
-    if not found:
-        return passed("KD048")
-    each = "; ".join(
-        f"{one['column']} {one['value']} ({one['kind']}{', since ' + one['since'] if one['since'] else ''}, "
-        f"{one['effect_points']:+.0%} desirable)"
-        for one in found[:5]
-    )
-    return issue(
-        "KD048", f"The same content is judged differently by {len(found)} group(s): {each}. See table drift.", len(found)
-    )
+def _doubted(doubt: str) -> pl.Expr:
+    return pl.col("doubts").list.contains(doubt)

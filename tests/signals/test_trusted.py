@@ -53,7 +53,7 @@ def test_depths():
 def test_the_sample_is_stratified_and_says_what_it_stands_for():
     rows = pl.DataFrame({"row_id": [str(n) for n in range(1000)], "label": [n >= 100 for n in range(1000)]})
     sample = rows_to_review(rows, total=60, seed=0)
-    assert sample.group_by("label", "stands_for").len().sort("label").rows() == [(False, 100 / 30, 30), (True, 30.0, 30)]
+    assert sample.group_by("label", "stands_for").len().sort("label").rows() == [(False, 2.5, 40), (True, 45.0, 20)]
     assert not sample["label"][:30].all() and sample["label"][:30].any(), "in random order, so that the reviewer sees no pattern"
     assert sample.equals(rows_to_review(rows, total=60, seed=0))
     assert not sample.equals(rows_to_review(rows, total=60, seed=1))
