@@ -1,16 +1,18 @@
 """Label quality only: what `ktodata audit` does, as a recipe of four stages and a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from ktodata.files import whole_file
+from ktodata.formats.reviews import is_filled_in, reviews_in_words, write_queue
 from ktodata.label_audit import LabelAudit
 from ktodata.report import build_audit_page
-from ktodata.run_folder import Run
+from ktodata.run_folder import Run, with_columns_of
 from ktodata.runner import Notify, run
 from ktodata.stage import StageResult
 
@@ -19,21 +21,24 @@ MEASURED = ("p_desirable", "label_quality", "is_label_issue", "flagged", "doubts
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found. `table`: every row that was looked at, the most doubtful first."""
+    """What an audit found. `table`: every row that was looked at, the most doubtful first; `queue`: the file of rows to judge."""
 
     folder: Path
     table: pl.DataFrame
     facts: Mapping[str, Any]
     bought: Mapping[str, float | None] | None = None  # by the minutes of review that were asked about
+    queue: Path | None = None
 
     def text(self) -> str:
         """The findings in words, for a terminal."""
         told = [f"{finding['code']}  {finding['text']}" for finding in self.facts["findings"] if finding["text"]]
         rows = self.facts["rows"]
         head = f"{rows['seen']:,} rows: {rows['desirable']:,} desirable, {rows['undesirable']:,} undesirable."
+        if reviewed := self.facts.get("verdicts"):
+            head = f"{head}\n{reviews_in_words(reviewed)}"
         places = [f"rows: {self.folder / 'audit.parquet'}", f"page: {self.folder / 'audit.html'}"]
-        if self.bought is not None:
-            places.append(_in_words(self.bought, self.folder / "review.csv"))
+        if self.bought is not None and self.queue is not None:
+            places.append(_in_words(self.bought, self.queue))
         return "\n".join([head, "", *told, "", *places])
 
 
@@ -44,13 +49,16 @@ def audit_feedback(
     ingest: Mapping[str, Any],
     encoder: str,
     label_noise: Mapping[str, Any],
+    reviews: Sequence[Path | str] = (),
     budget_minutes: float | None = None,
     seed: int = 0,
     notify: Notify = lambda event: None,
 ) -> Audit:
     """Read feedback and say how far its labels can be trusted; writes audit.parquet and audit.html into `out`.
 
-    budget_minutes : also write review.csv, the rows that so many minutes are best spent on, at a minute a row.
+    reviews : files of people's verdicts, which count as trusted labels; what they hold is in the facts, as `verdicts`.
+    budget_minutes : also write review.csv, the rows that so many minutes are best spent on, at a minute a row. One that somebody
+        has filled in stays as it is; review-2.csv is written then.
     ingest, label_noise : settings as in a recipe. encoder : what `embed` uses. Errors are those of `ktodata.run`.
     """
     recipe = {
@@ -59,14 +67,18 @@ def audit_feedback(
         "ingest": {"paths": paths, **ingest},
         "steps": [{"validate": None}, {"dedupe": None}, {"embed": {"model": encoder}}, {"label_noise": dict(label_noise)}],
     }
-    done = run(recipe, out=out, until="label_noise", notify=notify)
+    done = run(recipe, out=out, reviews=reviews, until="label_noise", notify=notify)
     table = _table(done)
     with whole_file(done.folder / "audit.parquet") as scratch:
         table.write_parquet(scratch)
     with whole_file(done.folder / "audit.html") as scratch:
         scratch.write_text(build_audit_page(done.folder), encoding="utf-8")
-    bought = None if budget_minutes is None else _write_queue(done, label_noise, budget_minutes)
-    return Audit(done.folder, table, done.stage("label_noise").facts, bought)
+    verdicts = {"verdicts": done.stage("reviews").facts} if reviews else {}
+    facts = done.stage("label_noise").facts | verdicts
+    if budget_minutes is None:
+        return Audit(done.folder, table, facts)
+    place = _free_place(done.folder)
+    return Audit(done.folder, table, facts, _write_queue(done, label_noise, budget_minutes, place), place)
 
 
 def _in_words(bought: Mapping[str, float | None], place: Path) -> str:
@@ -75,13 +87,19 @@ def _in_words(bought: Mapping[str, float | None], place: Path) -> str:
     if expected is not None:
         found = f"{expected:.0f} of them are expected to be labelled wrong"
     return (
-        f"{bought['minutes']:g} minutes: {bought['rows']:,} rows in {place}; {found}. Fill in trusted_label; in Python, "
-        "kd.audit(...).with_reviews(verdicts) takes row_id and trusted_label."
+        f"{bought['minutes']:g} minutes: {bought['rows']:,} rows in {place}; {found}. Fill in trusted_label (true: desirable; "
+        f"keep or flip go too) and give it back with --reviews {place}, here or to `ktodata run`."
     )
 
 
-def _write_queue(done: Run, settings: Mapping[str, Any], minutes: float) -> dict[str, float | None]:
-    """Write review.csv and say what it is expected to find."""
+def _free_place(folder: Path) -> Path:
+    """review.csv, or the first of review-2.csv, ... that nobody has filled in: a person's work is never written over."""
+    names = (f"review-{number}.csv" if number > 1 else "review.csv" for number in count(1))
+    return next(folder / name for name in names if not (folder / name).exists() or not is_filled_in(folder / name))
+
+
+def _write_queue(done: Run, settings: Mapping[str, Any], minutes: float, place: Path) -> dict[str, float | None]:
+    """Write the rows to be judged into `place` and say what they are expected to show."""
     columns = [done.stage(name).columns for name in ("ingest", "dedupe", "embed", "label_noise")]
     table = columns[0]
     for more in columns[1:]:
@@ -90,16 +108,15 @@ def _write_queue(done: Run, settings: Mapping[str, Any], minutes: float) -> dict
         )
     found = done.stage("label_noise")
     given = LabelAudit(table, StageResult(found.columns, facts=found.facts), dict(settings))
-    rows = given.next_reviews(int(minutes))
-    with whole_file(done.folder / "review.csv") as scratch:
-        # a text that begins like a formula would be run by a spreadsheet; row_id finds the text again
-        shown = [pl.col(name).str.replace(r"^([=+\-@\t\r])", "'$1") for name in ("prompt", "completion")]
-        rows.with_columns(*shown, trusted_label=pl.lit(None, pl.Boolean)).write_csv(scratch)
+    with whole_file(place) as scratch:
+        write_queue(given.next_reviews(int(minutes)), scratch)
     return given.buys(minutes)
 
 
 def _table(done: Run) -> pl.DataFrame:
-    feedback = done.stage("ingest").columns.drop("votes", "turns")
+    # of dedupe: verdicts of people, and those on a row's repeats, are in it too
+    trusted = done.stage("dedupe").columns.select("row_id", "trusted_label")
+    feedback = with_columns_of(done.stage("ingest").columns.drop("votes", "turns"), trusted)
     measured = done.stage("label_noise").columns.select("row_id", *MEASURED)
     return feedback.join(measured, on="row_id", how="inner", maintain_order="left").sort(
         "label_quality", nulls_last=True, maintain_order=True

@@ -23,6 +23,10 @@ app = typer.Typer(
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, for scripts.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; may be given again.")]
+Reviews = Annotated[
+    list[Path] | None,
+    typer.Option("--reviews", metavar="FILE", help="People's verdicts (row_id, trusted_label); may be given again."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 
 
@@ -30,6 +34,7 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", 
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The run folder.", show_default="runs/<name of the recipe>")] = None,
+    reviews: Reviews = None,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what would run; run nothing.")] = False,
@@ -39,7 +44,7 @@ def run(
     """Run a recipe: from raw feedback to clean shards, and to a trained model when the recipe trains.
 
     \b
-    Reads   RECIPE and the feedback that it names
+    Reads   RECIPE, the feedback that it names, and people's verdicts on rows of it
     Writes  OUT/shards, OUT/ledger.parquet, OUT/report.html, OUT/README.md, OUT/manifest.json, ...
 
     Stages whose inputs have not changed are not run again; a run that was killed goes on where it stopped.
@@ -51,11 +56,11 @@ def run(
     from ktodata.progress import Progress
 
     if dry_run:
-        plan, stages = runner.dry_run(recipe, out=out, overrides=overrides or ())
+        plan, stages = runner.dry_run(recipe, out=out, overrides=overrides or (), reviews=reviews or ())
         _say({"recipe": plan.as_dict(), "stages": dict(stages)}, _plan_text(stages), quiet=quiet, as_json=as_json)
         return
     with Progress(quiet=quiet or as_json) as progress:
-        done = runner.run(recipe, out=out, overrides=overrides or (), until=until, notify=progress)
+        done = runner.run(recipe, out=out, overrides=overrides or (), reviews=reviews or (), until=until, notify=progress)
     _say(done.manifest, lambda: _summary(done), quiet=quiet, as_json=as_json)
 
 
@@ -72,6 +77,7 @@ def audit(
     down: Annotated[str | None, typer.Option(help="The value that means undesirable.", show_default="false")] = None,
     rater: Annotated[str | None, typer.Option(help="The column that says who gave the label.")] = None,
     trusted: Annotated[str | None, typer.Option(help="The column with an expert's label, where known.")] = None,
+    reviews: Reviews = None,
     encoder: Annotated[
         str, typer.Option(help="Sentence encoder: a hub id, a folder or a packaged name.")
     ] = "packaged:wordllama-256",
@@ -89,8 +95,10 @@ def audit(
     """Say how far the labels in FEEDBACK can be trusted, and which rows to look at first.
 
     \b
-    Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set
+    Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set; verdicts with --reviews
     Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --budget
+
+    Fill in trusted_label in review.csv, and give it back with --reviews.
 
     \b
     Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
@@ -107,6 +115,7 @@ def audit(
             ingest={k: v for k, v in ingest.items() if v is not None},
             encoder=encoder,
             label_noise=settings,
+            reviews=reviews or (),
             budget_minutes=budget,
             seed=seed,
             notify=progress,
@@ -392,7 +401,9 @@ def _plain(value: Any) -> str:
 
 
 def _summary(done: Any) -> str:
-    """What was found, what was dropped, where the page is."""
+    """What was found, what people said, what was dropped, where the page is."""
+    from ktodata.formats.reviews import reviews_in_words
     from ktodata.report.verdict import verdict_lines
 
-    return "\n\n".join([*verdict_lines(done.folder), f"page: {done.folder / 'report.html'}"])
+    said = [reviews_in_words(stage["facts"]) for stage in done.manifest["stages"] if stage["name"] == "reviews"]
+    return "\n\n".join([*verdict_lines(done.folder), *said, f"page: {done.folder / 'report.html'}"])

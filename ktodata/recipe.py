@@ -2,8 +2,9 @@
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ktodata.settings import assign, bare_type, check_settings, read_assignment,
 from ktodata.stage import Prompts
 from ktodata.stages import ORDER, Stage, load_stage
 
-SECTIONS = ("name", "seed", "ingest", "steps", "export", "train", "evaluate")
+SECTIONS = ("name", "seed", "ingest", "reviews", "steps", "export", "train", "evaluate")
 STEPS = tuple(name for name in ORDER if name not in ("ingest", "export"))
 # the runner fills these in, so they are not the recipe's to set
 GIVEN_BY_RUNNER = frozenset({"out", "progress", "resume"})
@@ -34,12 +35,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole recipe, checked. `folder` is where its relative paths start."""
+    """A whole recipe, checked. `folder` is where its relative paths start; `reviews` are files of people's verdicts."""
 
     name: str
     seed: int
     folder: Path
     ingest: Step
+    reviews: tuple[str, ...]
     steps: tuple[Step, ...]
     export: Step
     train: dict[str, Any] | None
@@ -51,6 +53,7 @@ class Recipe:
             "name": self.name,
             "seed": self.seed,
             "ingest": self.ingest.settings,
+            "reviews": list(self.reviews),
             "steps": [{step.name: step.settings} for step in self.steps],
             "export": self.export.settings,
             "train": self.train,
@@ -58,8 +61,12 @@ class Recipe:
         }
 
 
-def load_recipe(source: Path | str | Mapping[str, Any], *, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    source: Path | str | Mapping[str, Any], *, overrides: Sequence[str] = (), reviews: Sequence[Path | str] = ()
+) -> Recipe:
     """Read and check a recipe: a YAML file or the same as a dict. `overrides` are texts such as "label_noise.min_precision=0.9".
+
+    reviews : further files of verdicts, beside those that the recipe names; their paths start at the working directory.
 
     Raises RecipeError, SettingError or MissingColumnError before any row is read.
     """
@@ -70,7 +77,8 @@ def load_recipe(source: Path | str | Mapping[str, Any], *, overrides: Sequence[s
         raw, folder = _read_yaml(path), path.parent
     for text in overrides:
         override(raw, text)
-    return _check(raw, folder)
+    recipe = _check(raw, folder)
+    return replace(recipe, reviews=(*recipe.reviews, *(_from_folder(path, folder) for path in reviews)))
 
 
 def override(raw: dict[str, Any], text: str) -> None:
@@ -142,6 +150,7 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
         seed=seed,
         folder=folder,
         ingest=_make_step("ingest", raw["ingest"], "ingest", seed),
+        reviews=_review_files(raw.get("reviews")),
         steps=steps,
         export=_make_step("export", raw.get("export"), "export", seed),
         train=train,
@@ -149,6 +158,20 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
     )
     _check_order(recipe)
     return recipe
+
+
+def _review_files(given: Any) -> tuple[str, ...]:
+    """One file of verdicts or a list of them, as a tuple."""
+    files = [] if given is None else given if isinstance(given, list | tuple) else [given]
+    if wrong := [file for file in files if not isinstance(file, str | Path) or not str(file).strip()]:
+        raise SettingError(f"reviews is a file of verdicts, or a list of them, e.g. reviews: [review.csv]; got {wrong[0]!r}.")
+    return tuple(str(file) for file in files)
+
+
+def _from_folder(path: Path | str, folder: Path) -> str:
+    """A path that starts at the working directory, as it reads from `folder`: a manifest holds no path of one machine."""
+    given = Path(path).expanduser()
+    return os.path.relpath(given.parent.resolve() / given.name, folder.resolve())
 
 
 def _step(item: Any, number: int, seed: int) -> Step:

@@ -101,12 +101,14 @@ class Run:
     def feedback(self) -> pl.DataFrame:
         """The feedback table with every curation stage's columns; rows that a stage did not see hold nulls there.
 
+        `trusted_label` is what the last stage that dealt with it made of it: a verdict of `reviews` stands before that of ingest.
+
         What training and evaluation saw of a row is in `stage("train").columns` and `stage("evaluate").columns`.
         """
         table = self.stage("ingest").columns
         for name in self.stage_names():
             if name not in ("ingest", "export", "train", "evaluate"):
-                table = table.join(self.stage(name).columns, on="row_id", how="left", maintain_order="left")
+                table = with_columns_of(table, self.stage(name).columns)
         return table
 
     def stage_names(self) -> list[str]:
@@ -143,7 +145,11 @@ class Run:
             raise DataError(f"no row {row_id!r} in {self.folder}.{hint}")
         own = self.stage("ingest").columns.columns
         measured = {
-            name: self.stage(name).columns.filter(pl.col("row_id") == row_id).drop("row_id").to_dicts()
+            # of reviews, what was said: its column holds what was known of all other rows as well
+            name: (self.stage(name).table("verdicts") if name == "reviews" else self.stage(name).columns)
+            .filter(pl.col("row_id") == row_id)
+            .drop("row_id")
+            .to_dicts()
             for name in self.stage_names()
             if name != "ingest"
         }
@@ -165,6 +171,13 @@ class Run:
                 f"{self.folder} has no {name}: the run did not finish. `ktodata run` again takes it up where it stopped."
             )
         return pl.read_parquet(path)
+
+
+def with_columns_of(table: pl.DataFrame, columns: pl.DataFrame) -> pl.DataFrame:
+    """`table` with a stage's columns joined on; where it has one of them already, the stage's values stand before its own."""
+    again = [name for name in columns.columns if name in table.columns and name != "row_id"]
+    joined = table.join(columns, on="row_id", how="left", maintain_order="left", suffix="\0")
+    return joined.with_columns(pl.coalesce(f"{name}\0", name).alias(name) for name in again).drop(f"{name}\0" for name in again)
 
 
 def truth_from(folder: Path, evaluate: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.files import digest_file, remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.formats.prompts import read_prompts
+from ktodata.formats.reviews import Reviews, join_reviews, read_reviews
 from ktodata.ledger import Decided, account, outcomes, write_up
 from ktodata.meter import Meter
 from ktodata.recipe import Recipe, Step, load_recipe, takes_prompts
@@ -49,6 +51,7 @@ def run(
     *,
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
+    reviews: Sequence[Path | str] = (),
     until: str | None = None,
     notify: Notify = lambda event: None,
 ) -> Run:
@@ -57,20 +60,25 @@ def run(
     recipe : a YAML file, or the same as a dict.
     out : the run folder; runs/<name> when None. It may hold an earlier or unfinished run of the same recipe name.
     overrides : e.g. ["label_noise.min_precision=0.9"].
+    reviews : files of people's verdicts (row_id, trusted_label), beside those of the recipe's `reviews:`.
     until : the last stage to run; the run then ends without shards.
 
-    Raises RecipeError and its kin before reading a row; DataError, ModelError, RunError while running. A run that was
-    killed goes on where it stopped when the same call is made again.
+    Raises RecipeError and its kin, and what `read_reviews` raises, before reading a row; DataError, ModelError, RunError while
+    running. A run that was killed goes on where it stopped when the same call is made again.
     """
-    plan = load_recipe(recipe, overrides=overrides)
+    plan = load_recipe(recipe, overrides=overrides, reviews=reviews)
     return _Execution(plan, Path(out) if out else Path("runs") / plan.name, until, notify).go()
 
 
 def dry_run(
-    recipe: Path | str | Mapping[str, Any], *, out: Path | str | None = None, overrides: Sequence[str] = ()
+    recipe: Path | str | Mapping[str, Any],
+    *,
+    out: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    reviews: Sequence[Path | str] = (),
 ) -> tuple[Recipe, list[tuple[str, str]]]:
     """The checked recipe, and for each stage "unchanged" or "runs", without running any."""
-    plan = load_recipe(recipe, overrides=overrides)
+    plan = load_recipe(recipe, overrides=overrides, reviews=reviews)
     execution = _Execution(plan, Path(out) if out else Path("runs") / plan.name, None, lambda event: None)
     return plan, execution.preview()
 
@@ -90,16 +98,22 @@ class _Execution:
         names = self.names()
         if self.until is not None and self.until not in names:
             raise SettingError(f"--until {self.until}: the recipe has no such stage; it has {', '.join(names)}.")
+        # before anything else runs: a word that is no verdict must not come to light after an hour of reading
+        self.reviews = self._read_reviews()
 
     def names(self) -> list[str]:
         after = [name for name in ("train", "evaluate") if getattr(self.recipe, name) is not None]
-        return ["ingest", *(step.name for step in self.recipe.steps), "export", *after]
+        reviews = ["reviews"] if self.recipe.reviews else []
+        return ["ingest", *reviews, *(step.name for step in self.recipe.steps), "export", *after]
 
     def go(self) -> Run:
         _check_folder(self.folder, self.recipe.name)
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone_in(self.folder):
             remove_leftovers(self.folder)
+            if self.reviews is None:
+                # a page must not count the verdicts of an earlier run; they are joined again in no time
+                shutil.rmtree(stage_folder(self.folder, "reviews"), ignore_errors=True)
             self.started = _now()
             self._write_manifest("running")
             for name in self.names():
@@ -152,6 +166,8 @@ class _Execution:
     def _work(self, name: str) -> StageResult:
         if name == "ingest":
             return self._ingest()
+        if name == "reviews" and self.reviews is not None:
+            return join_reviews(self.saved["ingest"].columns, self.reviews)
         if name == "export":
             return self._export()
         if name == "train":
@@ -175,6 +191,8 @@ class _Execution:
         """For each column that the step is given, the stage that added it (the last one that did)."""
         wanted = {*step.stage.needs, *step.stage.uses} - {"state"}
         providers = dict.fromkeys(self.saved["ingest"].columns.columns, "ingest")
+        if "reviews" in self.saved:
+            providers["trusted_label"] = "reviews"
         for earlier in self._before(step.name):
             providers |= dict.fromkeys(earlier.stage.adds, earlier.name)
         return providers if step.name == "export" else {column: name for column, name in providers.items() if column in wanted}
@@ -239,6 +257,10 @@ class _Execution:
             )
         return StageResult(read.feedback, facts=read.facts)
 
+    def _read_reviews(self) -> Reviews | None:
+        files = [self._place(path) for path in self.recipe.reviews]
+        return read_reviews(files) if files else None
+
     def _export(self) -> StageResult:
         from ktodata.formats.shards import write_shards
         from ktodata.stages.export import shard_table
@@ -285,6 +307,9 @@ class _Execution:
     def _key(self, name: str) -> str:
         if name == "ingest":
             return digest("ingest", _code(), {**self.recipe.ingest.settings, "paths": None}, _content_of(self._paths()))
+        if name == "reviews" and self.reviews is not None:
+            files = [(file["name"], file["sha256"]) for file in self.reviews.facts["files"]]
+            return digest("reviews", _code(), files, self.saved["ingest"].done["digests"]["columns"])
         if name == "train":
             return digest("train", _code(), self.recipe.train, self.saved["export"].facts["checksums"])
         if name == "evaluate":
@@ -320,6 +345,8 @@ class _Execution:
     def _rows_before(self, name: str) -> int | None:
         if name == "ingest":
             return None
+        if name == "reviews":
+            return self.saved["ingest"].columns.height
         before = self._states(name if name not in ("train", "evaluate") else "export")
         return before.height - int(before["gone"].sum())
 

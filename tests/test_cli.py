@@ -14,8 +14,10 @@ Usage: ktodata audit [OPTIONS] {FEEDBACK}
   Say how far the labels in FEEDBACK can be trusted, and which rows to look at
   first.
 
-  Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set
+  Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set; verdicts with --reviews
   Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --budget
+
+  Fill in trusted_label in review.csv, and give it back with --reviews.
 
   Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
 
@@ -33,6 +35,8 @@ Options:
   --rater <str>                  The column that says who gave the label.
   --trusted <str>                The column with an expert's label, where
                                  known.
+  --reviews FILE                 People's verdicts (row_id, trusted_label);
+                                 may be given again.
   --encoder <str>                Sentence encoder: a hub id, a folder or a
                                  packaged name.  [default:
                                  packaged:wordllama-256]
@@ -217,7 +221,9 @@ def test_push_uploads_the_model_of_a_run(ktodata, tmp_path, monkeypatch):
     assert asked == [(model, "team/one", True), (model, "team/one", False)]
 
 
-def test_a_budget_writes_the_rows_it_is_best_spent_on(ktodata, tmp_path):
+@pytest.fixture
+def dishes(tmp_path):
+    """120 rows, every tenth label flipped; the prompts begin like formulas."""
     rows = [
         {
             "prompt": f"=cmd()|{n} how do I cook dish {n % 7}?",
@@ -229,10 +235,59 @@ def test_a_budget_writes_the_rows_it_is_best_spent_on(ktodata, tmp_path):
         for n in range(120)
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    code, out, _ = ktodata("audit", tmp_path / "rows.jsonl", "--out", tmp_path / "out", "--budget", "7")
+    return tmp_path / "rows.jsonl"
+
+
+def test_a_budget_writes_the_rows_it_is_best_spent_on(ktodata, dishes, tmp_path):
+    code, out, _ = ktodata("audit", dishes, "--out", tmp_path / "out", "--budget", "7")
     assert code == 0
     assert "7 minutes: 7 rows in" in out
     asked = pl.read_csv(tmp_path / "out" / "review.csv")
-    assert asked.columns == ["row_id", "label", "p_wrong", "prompt", "completion", "trusted_label"]
+    assert asked.columns == ["row_id", "label", "p_wrong", "prompt", "completion", "why", "trusted_label"]
     assert asked.height == 7
     assert asked["prompt"].str.starts_with("'=").all()  # a spreadsheet shows it and does not run it
+
+
+def judge(path, word):
+    """Fill in the queue as somebody at a spreadsheet does, and count the rows."""
+    asked = pl.read_csv(path, infer_schema=False)
+    asked.with_columns(trusted_label=pl.lit(word)).write_csv(path)
+    return asked["row_id"].to_list()
+
+
+def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path):
+    """audit, fill in, audit again, run: a queue that was filled in stays as it is, and the next is of other rows."""
+    out = tmp_path / "out"
+    audit = ("audit", dishes, "--out", out, "--budget", "5")
+    assert ktodata(*audit)[0] == 0
+    assert ktodata(*audit)[0] == 0 and not (out / "review-2.csv").exists()  # nobody has judged yet: the same queue again
+    first = judge(out / "review.csv", "flip")
+    judged = (out / "review.csv").read_bytes()
+    code, told, _ = ktodata(*audit, "--reviews", out / "review.csv")
+    assert code == 0 and "5 rows reviewed, 5 with another verdict than the given label." in told and "review-2.csv" in told
+    assert (out / "review.csv").read_bytes() == judged
+    rows = dict(pl.read_parquet(out / "audit.parquet").select("row_id", "trusted_label").drop_nulls().iter_rows())
+    given = dict(pl.read_parquet(out / "audit.parquet").select("row_id", "label").iter_rows())
+    assert rows == {row_id: not given[row_id] for row_id in first}
+    second = judge(out / "review-2.csv", "keep")
+    assert len(second) == 5 and not set(second) & set(first)
+    both = ("--reviews", out / "review.csv", "--reviews", out / "review-2.csv")
+    code, told, _ = ktodata(*audit[:4], *both, "--json")
+    assert code == 0 and {name: json.loads(told)["verdicts"][name] for name in ("verdicts", "differ_from_label")} == {
+        "verdicts": 10,
+        "differ_from_label": 5,
+    }
+    assert json.loads(told)["trusted"]["rows"] == 10
+    (tmp_path / "recipe.yaml").write_text("name: dishes\ningest: {paths: [rows.jsonl]}\nsteps: [validate, dedupe]\n")
+    run = ("run", tmp_path / "recipe.yaml", "--out", tmp_path / "run", *both)
+    assert "reviews      runs" in ktodata(*run, "--dry-run")[1]
+    code, told, _ = ktodata(*run)
+    assert code == 0 and "10 rows reviewed, 5 with another verdict than the given label." in told
+    code, told, _ = ktodata("explain", tmp_path / "run", first[0])
+    assert code == 0 and "reviews: trusted_label=" in told
+
+
+def test_verdicts_on_other_data_end_with_a_sentence(ktodata, dishes, tmp_path):
+    (tmp_path / "r.csv").write_text("row_id,verdict\nnobody,good\n")
+    code, out, err = ktodata("audit", dishes, "--out", tmp_path / "out", "--reviews", tmp_path / "r.csv")
+    assert (code, out) == (1, "") and "DataError: reviews: none of 1 reviewed row_ids is in the data" in err

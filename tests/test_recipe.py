@@ -46,6 +46,10 @@ def test_defaults_are_written_out():
         ),
         ({"ingest": {"paths": ["f"], "keep": ["weight"]}}, SettingError, "keep: {given_weight: weight}"),
         ({"evaluate": {}}, RecipeError, "evaluates but does not train"),
+        ({"reviews": {"path": "r.csv"}}, SettingError, "reviews is a file of verdicts, or a list of them"),
+        ({"reviews": ["r.csv", 3]}, SettingError, "e.g. reviews: [review.csv]; got 3."),
+        ({"reviews": " "}, SettingError, "got ' '"),
+        ({"review": "r.csv"}, RecipeError, "'review'. Did you mean 'reviews'"),
     ],
 )
 def test_what_is_wrong_is_said(change, error, words):
@@ -100,6 +104,21 @@ def test_overrides():
     ):
         with pytest.raises(RecipeError, match=words):
             load_recipe(FULL, overrides=[text])
+
+
+@pytest.mark.parametrize(("given", "files"), [("a.csv", ["a.csv"]), (["a.csv", "b.jsonl"], ["a.csv", "b.jsonl"]), (None, [])])
+def test_reviews_are_one_file_or_several(given, files):
+    resolved = load_recipe({**BASE, "reviews": given}).as_dict()
+    assert resolved["reviews"] == files
+    assert load_recipe(BASE, overrides=[f"reviews={files}"]).as_dict()["reviews"] == files
+
+
+def test_reviews_from_the_command_line_start_where_it_was_typed(tmp_path, monkeypatch):
+    """The recipe is in recipes/, the command was typed beside it: r.csv there is ../r.csv from the recipe."""
+    (tmp_path / "recipes").mkdir()
+    path = write(tmp_path / "recipes", "name: y\ningest: {paths: [f.jsonl]}\nreviews: own.csv\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(path, reviews=["r.csv", tmp_path / "recipes" / "s.csv"]).reviews == ("own.csv", "../r.csv", "s.csv")
 
 
 def test_coverage_embeds_its_reference_like_embed():

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 import ktodata as kd
-from ktodata.errors import EmptyDataError, FormatError, LabelError, OneClassError, RunError, SettingError
+from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, OneClassError, RunError, SettingError
 from ktodata.runner import dry_run
 
 WORDS = [
@@ -142,6 +142,91 @@ def test_a_changed_threshold_runs_only_what_is_downstream(feedback, tmp_path):
     assert ran[0] == "label_noise" and "export" in ran
     assert not {"ingest", "validate", "dedupe", "split", "embed"} & set(ran)
     assert results(second.folder) == results(kd.run(recipe(feedback, min_precision=1.0), out=tmp_path / "fresh").folder)
+
+
+def write_verdicts(path: Path, verdicts: dict[str, bool], note: str = "") -> Path:
+    path.write_text("row_id,trusted_label,note\n" + "".join(f"{row},{word},{note}\n" for row, word in verdicts.items()))
+    return path
+
+
+def known(run: kd.Run, stage: str) -> dict[str, bool]:
+    return dict(run.stage(stage).columns.select("row_id", "trusted_label").drop_nulls().iter_rows())
+
+
+def test_changed_reviews_run_only_what_sees_them(feedback, tmp_path):
+    """A verdict more runs dedupe and what follows from it, but reads and embeds no text again; a note more runs nothing else."""
+    plan = recipe(feedback, plant=0.0, repeats=1) | {"reviews": str(tmp_path / "r.csv")}
+    without = kd.run({**plan, "reviews": None}, out=tmp_path / "run")
+    rows = without.stage("dedupe").columns.filter(pl.col("duplicate_of").is_null())["row_id"][10:].to_list()
+    write_verdicts(tmp_path / "r.csv", dict.fromkeys(rows[:5], True))
+    first = kd.run(plan, out=tmp_path / "run")
+    assert {"reviews", "dedupe", "label_noise", "export"} <= set(stages_run(first))
+    assert not {"ingest", "validate", "embed"} & set(stages_run(first))
+    assert known(first, "reviews") == known(first, "dedupe") == dict.fromkeys(rows[:5], True)
+    before = results(first.folder)
+    assert stages_run(kd.run(plan, out=tmp_path / "run")) == []
+    write_verdicts(tmp_path / "r.csv", dict.fromkeys(rows[:5], True), note="sure")
+    assert stages_run(kd.run(plan, out=tmp_path / "run")) == ["reviews"]
+    assert results(first.folder) == before
+    write_verdicts(tmp_path / "r.csv", dict.fromkeys(rows[:6], True))
+    assert dict(dry_run(plan, out=tmp_path / "run")[1])["reviews"] == "runs"
+    more = kd.run(plan, out=tmp_path / "run")
+    assert stages_run(more)[0] == "reviews" and "label_noise" in stages_run(more) and "embed" not in stages_run(more)
+    assert (
+        more.stage("label_noise").facts["trusted"]["rows"]
+        == more.stage("split").columns.filter(pl.col("row_id").is_in(rows[:6]) & (pl.col("part") == "train")).height
+    )
+    asks = "Have somebody you trust judge"
+    assert asks not in (more.folder / "report.html").read_text()
+    again = kd.run({**plan, "reviews": None}, out=tmp_path / "run")
+    assert asks in (again.folder / "report.html").read_text()
+    assert "reviews" not in again.stage_names() and not (again.folder / "stages" / "reviews").exists()
+    assert known(again, "dedupe") == {}
+
+
+def small(tmp_path: Path, **more: object) -> dict:
+    """Five rows, some with an expert's label; row 4 repeats row 0 and has more votes."""
+    lines = [
+        {"prompt": f"p{n}", "completion": f"c{n}", "up": n % 2 == 0, "expert": (True, None, True, None)[n]} for n in range(4)
+    ]
+    lines.append({"prompt": "p1", "completion": "C1", "up": False, "second": False})
+    (tmp_path / "f.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ingest = {"paths": [str(tmp_path / "f.jsonl")], "label": "up", "votes": ["up", "second"], "trusted": "expert"}
+    return {"name": "x", "ingest": ingest, "steps": ["validate", "dedupe"], **more}
+
+
+def test_a_review_becomes_the_trusted_label_and_is_counted(tmp_path):
+    """p0 was trusted true, and is overridden; p1 is new, and known of the repeat that stays in its place; p2 keeps its own."""
+    rows = kd.run(small(tmp_path), out=tmp_path / "run", until="ingest").feedback["row_id"].to_list()
+    verdicts = write_verdicts(tmp_path / "r.csv", {rows[0]: False, rows[1]: True}, note="[red]why")
+    run = kd.run(small(tmp_path), out=tmp_path / "run", reviews=[verdicts])
+    assert known(run, "reviews") == {rows[0]: False, rows[1]: True, rows[2]: True}
+    assert run.stage("dedupe").columns.filter(row_id=rows[1])["duplicate_of"].item() == rows[4]
+    assert known(run, "dedupe")[rows[4]] is True
+    told = next(stage for stage in run.manifest["stages"] if stage["name"] == "reviews")
+    assert (told["rows_in"], told["rows_out"]) == (5, 5)
+    counts = {name: told["facts"][name] for name in ("records", "verdicts", "overridden", "differ_from_label")}
+    assert counts == {"records": 2, "verdicts": 2, "overridden": 1, "differ_from_label": 2}
+    assert dict(run.feedback.select("row_id", "trusted_label").iter_rows())[rows[0]] is False
+    story = run.explain(rows[0])
+    assert story["row"]["trusted_label"] is False and story["measured"]["reviews"]["note"] == "[red]why"
+    assert "reviews" not in run.explain(rows[2])["measured"]
+    assert run.manifest["recipe"]["reviews"] and "reviews" in (run.folder / "report.html").read_text()
+
+
+def test_reviews_that_cannot_be_used_are_said_before_or_after_reading(tmp_path):
+    plan, out = small(tmp_path, reviews="r.csv"), tmp_path / "run"
+    plan["reviews"] = str(tmp_path / "r.csv")
+    with pytest.raises(FormatError, match="no file of verdicts"):
+        kd.run(plan, out=out)
+    (tmp_path / "r.csv").write_text("row_id,verdict\na,meh\n")
+    with pytest.raises(LabelError, match="'meh' is no verdict"):
+        kd.run(plan, out=out)
+    assert not out.exists()  # said before anything was read
+    (tmp_path / "r.csv").write_text("row_id,verdict\na,good\n")
+    with pytest.raises(DataError, match="none of 1 reviewed row_ids is in the data"):
+        kd.run(plan, out=out)
+    assert "reviews" not in kd.run({**plan, "reviews": None}, out=out).stage_names()
 
 
 def test_missing_shards_are_written_again_and_a_dry_run_knows(tmp_path):
@@ -289,9 +374,12 @@ def test_a_full_disk_leaves_nothing_half_written(feedback, tmp_path, monkeypatch
 
 def test_paths_start_at_the_recipe(tmp_path, monkeypatch):
     write_feedback(tmp_path / "feedback.jsonl", rows=30)
-    (tmp_path / "recipe.yaml").write_text("name: here\ningest: {paths: [feedback.jsonl]}\nsteps: [validate, dedupe]\n")
+    recipe = "name: here\ningest: {paths: [feedback.jsonl]}\nreviews: r.csv\nsteps: [validate, dedupe]\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "r.csv").write_text("row_id,verdict\n,\n")
     monkeypatch.chdir(tmp_path.parent)
-    run = kd.run(tmp_path / "recipe.yaml", out=tmp_path / "run")
+    run = kd.run(tmp_path / "recipe.yaml", out=tmp_path / "run", reviews=[f"{tmp_path.name}/r.csv"])
+    assert run.manifest["recipe"]["reviews"] == ["r.csv", "r.csv"] and run.stage("reviews").facts["records"] == 1
     assert run.manifest["rows"]["rows"] > 0
-    assert str(tmp_path) not in json.dumps(run.manifest["inputs"])
+    assert str(tmp_path) not in json.dumps(run.manifest)
     assert os.environ.get("HOME", "/nowhere") not in (run.folder / "README.md").read_text()

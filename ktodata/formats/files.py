@@ -53,11 +53,11 @@ def _expand(path: str) -> list[tuple[str, Kind]]:
         # Path.glob refuses absolute patterns
         files = sorted(file for file in glob.glob(path, recursive=True) if Path(file).is_file())  # noqa: PTH207
         if not files:
-            raise FormatError(f"no file matches {path!r}. {_nearest(path)}")
+            raise FormatError(f"no file matches {path!r}. {nearest(path)}")
         return [(file, kind_of(file)) for file in files]
     if _is_hub_id(path):
         return [(path, "hub")]
-    raise FormatError(f"there is no file {path!r}. {_nearest(path)}")
+    raise FormatError(f"there is no file {path!r}. {nearest(path)}")
 
 
 def _is_hub_id(path: str) -> bool:
@@ -95,7 +95,8 @@ def _folder_kind(path: str) -> Kind:
     )
 
 
-def _nearest(path: str) -> str:
+def nearest(path: str) -> str:
+    """A sentence that names what is there in place of a file that is not."""
     folder = Path(path).parent
     while not folder.is_dir():
         folder = folder.parent

@@ -29,7 +29,20 @@ SECTIONS = (
     ("measured", "How each number was measured", "ingest"),
     ("manifest", "What was run", "ingest"),
 )
-STAGES = ("ingest", "validate", "dedupe", "split", "embed", "label_noise", "rebalance", "coverage", "export", "train", "evaluate")
+STAGES = (
+    "ingest",
+    "reviews",
+    "validate",
+    "dedupe",
+    "split",
+    "embed",
+    "label_noise",
+    "rebalance",
+    "coverage",
+    "export",
+    "train",
+    "evaluate",
+)
 NUMBERS = 60  # of a stage's own numbers, shown folded away
 
 

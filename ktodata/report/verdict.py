@@ -166,5 +166,5 @@ def _next(found: Found) -> tuple[str, str]:
 
 def _trusted_rows(files: RunFiles) -> int:
     """Rows whose label an expert has given too."""
-    table = files.columns("ingest", "trusted_label")
+    table = files.columns("reviews" if files.has("reviews") else "ingest", "trusted_label")
     return int(table["trusted_label"].count()) if table is not None and "trusted_label" in table.columns else 0

@@ -18,7 +18,7 @@ from ktodata.stage import Prompts, StageResult, decide, no_decisions
 
 NEEDS = ("prompt", "completion", "label", "votes")
 USES = ("state", "trusted_label")
-ADDS = ("duplicate_of", "duplicate_similarity", "prompt_group", "pooled_votes", "contradicted")
+ADDS = ("duplicate_of", "duplicate_similarity", "prompt_group", "pooled_votes", "contradicted", "trusted_label")
 APPLIES_TO = "all"
 
 # below this, MinHash buckets fill with texts that only share common words, and what is found is no duplicate
@@ -53,6 +53,9 @@ def dedupe(
     best-evidenced stays: one that no earlier step has doubted, then most votes, then with a trusted label, then the first.
     It gets everybody's votes as `pooled_votes`. Where one text has both labels, one row of each label is held for review, with
     the votes of both sides; further repeats are dropped as repeats of their label's row.
+
+    A trusted label is about the text: rows of one text that have none get that of the others, unless those differ, so that it is
+    not lost when the row that was judged is the one that goes. Near rows share none; see facts `trusted`.
 
     Near means that prompt and completion, each by itself, share at least `near` of their words and neighbouring word pairs with
     one kept row of the same label, that their numbers are the same and in the same order, and that the prompts are as alike
@@ -93,7 +96,7 @@ def _check_fractions(**settings: float | None) -> None:
 def _rows(feedback: pl.DataFrame, ignore_case: bool) -> pl.DataFrame:
     """One line per row with normalised texts, best-evidenced rows first."""
     state = pl.col("state") if "state" in feedback.columns else pl.lit("keep")
-    trusted = pl.col("trusted_label").is_not_null() if "trusted_label" in feedback.columns else pl.lit(False)
+    trusted_label = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
     rows = feedback.select(
         "row_id",
         "label",
@@ -103,7 +106,8 @@ def _rows(feedback: pl.DataFrame, ignore_case: bool) -> pl.DataFrame:
         place=pl.int_range(pl.len(), dtype=pl.Int64),
         sound=state.is_in(["keep", "relabel"]),
         vote_count=pl.col("votes").list.len(),
-        trusted=trusted,
+        trusted=trusted_label.is_not_null(),
+        trusted_label=trusted_label,
     )
     return rows.sort("sound", "vote_count", "trusted", "place", descending=[True, True, True, False])
 
@@ -124,11 +128,15 @@ def _with_contamination(
 
 
 def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add contradicted, opposite (the other label's row), duplicate_of, pooled_votes; expects best-evidenced rows first."""
+    """Add contradicted, opposite (the other label's row), duplicate_of, pooled_votes, trusted_differ, and fill trusted_label.
+
+    Expects best-evidenced rows first.
+    """
     text = ("prompt_number", "completion_number")
     desirable = pl.col("row_id").filter("label").first().over(text)
     undesirable = pl.col("row_id").filter(~pl.col("label")).first().over(text)
     keeper = pl.col("row_id").first().over(*text, "label")
+    least, most = pl.col("trusted_label").min().over(text), pl.col("trusted_label").max().over(text)
     votes = rows.sort("place").select(*text, "votes").explode("votes").group_by(text, maintain_order=True).agg(pooled="votes")
     return (
         rows.with_columns(
@@ -136,6 +144,8 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
             opposite=pl.when("label").then(undesirable).otherwise(desirable),
             duplicate_of=pl.when(pl.col("row_id") != keeper).then(keeper),
             same_text=pl.len().over(text),
+            trusted_differ=least != most,
+            trusted_label=pl.coalesce("trusted_label", pl.when(least == most).then(least)),
         )
         .join(votes, on=text, how="left", maintain_order="left")
         # on the row that stays only: every repeat holding everybody's votes would grow with the square of a text's popularity
@@ -250,6 +260,7 @@ def _facts(
         "near_contradictions": opposed.height,
         "evaluation_prompts": None if evaluation is None else len(evaluation),
         "contaminated": rows.height - clean.height,
+        "trusted": _trusted_facts(clean),
         "prompts": len(prompts),
         "prompts_with_template": int((prompts.own.lengths < prompts.sets.lengths).sum()),
         "prompt_groups": groups.height,
@@ -260,10 +271,22 @@ def _facts(
     }
 
 
+def _trusted_facts(clean: pl.DataFrame) -> dict[str, int]:
+    """Rows that came with a trusted label, rows that stay and got one from the same text, labels lost, texts judged both ways."""
+    stays = pl.col("duplicate_of").is_null()
+    counts = {
+        "rows": pl.col("trusted"),
+        "from_same_text": stays & ~pl.col("trusted") & pl.col("trusted_label").is_not_null(),
+        "lost_with_near_repeats": pl.col("near_repeat") & pl.col("trusted"),
+    }
+    differ = clean.filter("trusted_differ").select(pl.struct("prompt_number", "completion_number").n_unique()).item()
+    return {name: int(clean.select(rows.sum()).item() or 0) for name, rows in counts.items()} | {"texts_with_both": differ}
+
+
 def _findings(facts: dict[str, Any]) -> list[Finding]:
     rows, largest = facts["rows"], facts["largest_prompt_group"]
     if not rows:
-        return [not_applicable(f"KD02{digit}", "the table has no rows") for digit in range(6)]
+        return [not_applicable(f"KD02{digit}", "the table has no rows") for digit in range(7)]
     repeats = facts["repeats"] + facts["near_repeats"]
     skipped = sum(pairs["skipped"] for pairs in facts["pairs"].values())
     compared = sum(pairs["compared"] for pairs in facts["pairs"].values())
@@ -295,11 +318,24 @@ def _findings(facts: dict[str, Any]) -> list[Finding]:
             f"{skipped:,} pairs of texts were left uncompared ({compared:,} were compared): very many texts look alike."
             " Near-duplicates among them may remain.",
         ),
+        _trusted_finding(facts["trusted"]),
     ]
 
 
 def _counted(code: str, count: int, text: str) -> Finding:
     return issue(code, text, count) if count else passed(code)
+
+
+def _trusted_finding(trusted: dict[str, int]) -> Finding:
+    if not trusted["rows"]:
+        return not_applicable("KD026", "no row has a trusted label")
+    lost, both = trusted["lost_with_near_repeats"], trusted["texts_with_both"]
+    return _counted(
+        "KD026",
+        lost + both,
+        f"{lost:,} of {trusted['rows']:,} trusted labels are on rows dropped as near repeats, and nothing uses them."
+        f" {both:,} texts have trusted labels that differ.",
+    )
 
 
 def _contamination_finding(facts: dict[str, Any]) -> Finding:

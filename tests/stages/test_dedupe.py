@@ -106,6 +106,33 @@ def test_the_best_evidenced_row_is_kept():
     assert column(dedupe(feedback), "duplicate_of") == {"1": "2", "2": None, "3": "4", "4": None, "5": "6", "6": None}
 
 
+def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
+    """A trusted label is about the text. Rows 2, 4, 6 and 9 stay for their votes, or are held; 10 is a near repeat of 11."""
+    vote = {"rater": "a", "label": True, "created_at": None}
+    twice = {"label": True, "votes": [vote, vote]}
+    feedback = feedback_table(
+        {"prompt": "p", "completion": "judged", "label": True, "trusted_label": False},
+        {"prompt": "p", "completion": "Judged", **twice},
+        {"prompt": "p", "completion": "differ", "label": True, "trusted_label": False},
+        {"prompt": "p", "completion": "differ", **twice, "trusted_label": True},
+        {"prompt": "p", "completion": "both", "label": False, "trusted_label": False},
+        {"prompt": "p", "completion": "both", "label": True},
+        {"prompt": "p", "completion": "open", "label": True, "trusted_label": True},
+        {"prompt": "p", "completion": "open", "label": True, "trusted_label": False},
+        {"prompt": "p", "completion": "open", **twice},
+        {"prompt": QUESTION, "completion": f"{ANSWER} well", "label": True, "trusted_label": False},
+        {"prompt": QUESTION, "completion": ANSWER, **twice},
+    )
+    result = dedupe(feedback)
+    assert column(result, "duplicate_of")["10"] == "11"
+    known = column(result, "trusted_label")
+    assert {row: known[row] for row in ("2", "4", "6", "9", "11")} == {"2": False, "4": True, "6": False, "9": None, "11": None}
+    assert result.facts["trusted"] == {"rows": 7, "from_same_text": 2, "lost_with_near_repeats": 1, "texts_with_both": 2}
+    assert findings(result)["KD026"] == "issue"
+    assert findings(dedupe(feedback.head(2)))["KD026"] == "passed"
+    assert findings(dedupe(feedback.drop("trusted_label")))["KD026"] == "not_applicable"
+
+
 def test_the_kept_row_holds_everybodys_votes():
     may, june = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC)
     feedback = feedback_table(

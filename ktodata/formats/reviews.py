@@ -1,0 +1,326 @@
+"""People's verdicts: the rows they are asked about go out as a CSV file, and what they said comes back as trusted labels.
+
+A file of verdicts (CSV, JSON lines or Parquet, also .gz and .zst) has a column `row_id` and a column `trusted_label` or
+`verdict`. A verdict is true/false, desirable/undesirable, good/bad or 1/0; where the file has a column `label` too, keep and
+flip say whether that label is right. `reviewer`, `reviewed_at` and `note` are kept, other columns are passed over, and an empty
+cell is a row that nobody has judged yet. A verdict is never guessed: one that cannot be read is an error.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.errors import DataError, EmptyDataError, FormatError, KtodataError, LabelError, MissingColumnError
+from ktodata.feedback import check_columns
+from ktodata.formats.files import Place, find_places, fingerprint, nearest
+from ktodata.formats.labels import shown
+from ktodata.formats.readers import Found, read_records
+from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
+from ktodata.formats.times import moment
+from ktodata.stage import StageResult
+
+VERDICT_COLUMNS = ("trusted_label", "verdict")
+READ = ("row_id", *VERDICT_COLUMNS, "label", "reviewer", "reviewed_at", "note")
+SCHEMA = pl.Schema(
+    {
+        "row_id": pl.String(),
+        "trusted_label": pl.Boolean(),
+        "reviewer": pl.String(),
+        "reviewed_at": pl.Datetime("us", "UTC"),
+        "note": pl.String(),
+        "file": pl.String(),
+        "line": pl.Int64(),
+    }
+)
+
+# a table that was a frame of numbers once writes 1 as 1.0
+JUDGES = {"true": True, "desirable": True, "good": True, "1": True, "1.0": True}
+JUDGES |= {"false": False, "undesirable": False, "bad": False, "0": False, "0.0": False}
+ON_THE_LABEL = {"keep": True, "flip": False}
+SAY = (
+    "Write true or false, desirable or undesirable, good or bad, 1 or 0 (in a file with a column label also keep or flip), "
+    "or leave the cell empty for no verdict."
+)
+
+# what a spreadsheet would run, after white space too, or take apart
+FORMULA = r"^([\x00-\x1f\x7f]|\s*[=+\-@＝＋－＠])"
+# one row_id in some 700 reads as a number, of which a spreadsheet keeps 15 digits
+NUMBER = r"^([0-9.]+(?:[eE][0-9]+)?)$"
+ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d{15,}")
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """What people said.
+
+    verdicts : row_id, trusted_label (true desirable), reviewer, reviewed_at (UTC), note, file, line; one line for each row that
+        was judged. reviewer, reviewed_at and note are null where nobody wrote them.
+    facts : counts for the manifest. records == verdicts + repeated + empty, always.
+    """
+
+    verdicts: pl.DataFrame
+    facts: Mapping[str, Any]
+
+
+def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
+    """Read one or more files of verdicts; a row judged twice with one result counts once, with the first reviewer and note.
+
+    Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), MissingColumnError, LabelError (cells
+    that are no verdict: how many, and file, line and row_id of the first) and DataError (verdicts on one row that differ).
+    """
+    places = _places([paths] if isinstance(paths, Path | str) else paths)
+    read = [_read(place) for place in places]
+    said = pl.DataFrame([verdict for verdicts, _ in read for verdict in verdicts], schema=SCHEMA, orient="row")
+    verdicts = _one_each(said)
+    files = [facts for _, facts in read]
+    facts = {
+        "files": files,
+        "records": sum(file["records"] for file in files),
+        "verdicts": verdicts.height,
+        "repeated": said.height - verdicts.height,
+        "empty": sum(file["empty"] for file in files),
+        "unparseable_times": sum(file["unparseable_times"] for file in files),
+    }
+    return Reviews(verdicts, facts)
+
+
+def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
+    """People's verdicts as the trusted labels of a feedback table; a verdict stands before a trusted label that was there.
+
+    columns : row_id, trusted_label of every row. tables : `verdicts`, as they were read.
+    Raises DataError when a verdict is on a row that is not in `feedback`, naming the first and how many.
+    """
+    check_columns(feedback, ("row_id", "label"), who="reviews")
+    verdicts = reviews.verdicts
+    _check_known(verdicts, feedback["row_id"])
+    before = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
+    rows = feedback.select("row_id", "label", before=before).join(
+        verdicts.select("row_id", verdict="trusted_label"), on="row_id", how="left", maintain_order="left"
+    )
+    counts = {
+        "desirable": pl.col("verdict"),
+        "undesirable": ~pl.col("verdict"),
+        "differ_from_label": pl.col("verdict") != pl.col("label"),
+        "confirmed": pl.col("verdict") == pl.col("before"),
+        "overridden": pl.col("verdict") != pl.col("before"),
+    }
+    counted = rows.select(expression.sum().alias(name) for name, expression in counts.items()).row(0, named=True)
+    return StageResult(
+        columns=rows.select("row_id", trusted_label=pl.coalesce("verdict", "before")),
+        facts={**reviews.facts, **counted},
+        tables={"verdicts": verdicts},
+    )
+
+
+def reviews_in_words(facts: Mapping[str, Any]) -> str:
+    """One sentence from the facts of `join_reviews`."""
+    told = f"{facts['verdicts']:,} rows reviewed, {facts['differ_from_label']:,} with another verdict than the given label"
+    rest = {
+        "earlier trusted labels overridden": facts["overridden"],
+        "verdicts given twice": facts["repeated"],
+        "cells still empty": facts["empty"],
+    }
+    return "; ".join([told, *(f"{count:,} {what}" for what, count in rest.items() if count)]) + "."
+
+
+def write_queue(rows: pl.DataFrame, path: Path) -> None:
+    """Write rows to be judged as CSV, with an empty column trusted_label; `read_reviews` takes it when it is filled in.
+
+    rows : row_id, label, and what the reviewer is shown. Text that a spreadsheet would run or round gets an apostrophe in front.
+    """
+    check_columns(rows, ("row_id", "label"), who="write_queue")
+    texts = [
+        pl.col(name).str.replace(FORMULA, "'$1") for name, dtype in rows.schema.items() if dtype == pl.String and name != "row_id"
+    ]
+    row_id = pl.col("row_id").str.replace(rf"{FORMULA}|{NUMBER}|^(')", "'$1$2$3")
+    rows.with_columns(row_id, *texts, trusted_label=pl.lit(None, pl.Boolean)).write_csv(path)
+
+
+def is_filled_in(path: Path) -> bool:
+    """Whether somebody has worked on a file of verdicts: it holds one, or is no longer as it was written."""
+    try:
+        return read_reviews(path).verdicts.height > 0
+    except EmptyDataError:
+        return False
+    except KtodataError:
+        return True
+
+
+def _places(paths: Sequence[Path | str]) -> list[Place]:
+    """The files, each once. Only files: a mistyped name must not be looked for on a hub."""
+    files = list({Path(path).resolve(): Path(path) for path in paths}.values())
+    if missing := next((file for file in files if not file.is_file()), None):
+        raise FormatError(f"there is no file of verdicts {str(missing)!r}. {nearest(str(missing))}")
+    return find_places(files) if files else []
+
+
+# --- one file ----------------------------------------------------------------------------------------------------------
+
+
+def _read(place: Place) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The verdicts in a file, and the facts about it."""
+    columns: dict[str, None] = {}
+    records: list[Found] = []
+    for found in read_records(place):
+        columns |= dict.fromkeys(found.record or {})
+        # the texts that were judged are long, and not needed
+        slim = {name: value for name, value in (found.record or {}).items() if name in READ}
+        records.append(Found(found.line, slim, found.problem))
+    _check_file(records, columns, place.name)
+    verdicts = _verdicts(records, place.name)
+    times = [found.record["reviewed_at"] for found in records if _said(found.record) and "reviewed_at" in found.record]
+    counts = {
+        "records": len(records),
+        "verdicts": len(verdicts),
+        "empty": len(records) - len(verdicts),
+        "unparseable_times": sum(not _is_empty(time) and moment(time) is None for time in times),
+    }
+    return verdicts, fingerprint(place) | counts
+
+
+def _check_file(records: Sequence[Found], columns: Mapping[str, None], file: str) -> None:
+    """Raise unless the file has its columns and every record of it can be read."""
+    there = {"row_id": "row_id" in columns, " or ".join(VERDICT_COLUMNS): any(name in columns for name in VERDICT_COLUMNS)}
+    if columns and not all(there.values()):
+        lacks = next(name for name, is_there in there.items() if not is_there)
+        apart = re.search("[;\t]", next(iter(columns)))
+        hint = " Its columns seem to be separated by semicolons or tabs: save it with commas." if apart else ""
+        raise MissingColumnError(
+            f"{file!r} has no column {lacks}; it has {listed(columns)}.{hint} A file of verdicts has row_id, and "
+            "trusted_label or verdict."
+        )
+    broken = [(found.line, found.problem) for found in records if found.problem is not None]
+    if broken:
+        line, problem = broken[0]
+        raise FormatError(
+            f"{file!r}: {len(broken):,} of {len(records):,} records cannot be read (first: line {line:,}, "
+            f"{clip(str(problem), 160)}). Save it again; CSV is read with commas and in UTF-8."
+        )
+
+
+def _verdicts(records: Sequence[Found], file: str) -> list[dict[str, Any]]:
+    """What each filled cell says. Raises LabelError when one cannot be read, FormatError when it is beside no row_id."""
+    verdicts: list[dict[str, Any]] = []
+    wrong: list[tuple[Found, UnusableError]] = []
+    for found in records:
+        try:
+            verdicts += _verdict(found.record, file, found.line)
+        except UnusableError as unusable:
+            wrong.append((found, unusable))
+    if not wrong:
+        return verdicts
+    first, problem = wrong[0]
+    kind_of_error = LabelError if problem.reason == "label" else FormatError
+    raise kind_of_error(
+        f"{file!r}: {len(wrong):,} of {len(wrong) + len(verdicts):,} verdicts cannot be used (first: line {first.line:,}, "
+        f"row_id {clip(first.record.get('row_id'), 40)}: {problem.detail}). {SAY}"
+    )
+
+
+def _verdict(record: Record, file: str, line: int) -> Iterator[dict[str, Any]]:
+    """The verdict of one record, or nothing where its cell is empty."""
+    said = _said(record)
+    if len(said) > 1:
+        raise UnusableError("label", f"both {' and '.join(said)} are filled in, and one row has one verdict")
+    for value in said.values():
+        yield {
+            "row_id": _row_id(record.get("row_id")),
+            "trusted_label": _judged(value, record.get("label")),
+            "reviewer": _text(record.get("reviewer"), "reviewer"),
+            "reviewed_at": moment(record.get("reviewed_at")),
+            "note": _text(record.get("note"), "note"),
+            "file": file,
+            "line": line,
+        }
+
+
+def _said(record: Record) -> dict[str, Any]:
+    """The verdict cells of a record that are filled in."""
+    return {name: record[name] for name in VERDICT_COLUMNS if not _is_empty(record.get(name))}
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
+
+
+def _judged(value: Any, label: Any) -> bool:
+    """What a cell says of its row: true desirable."""
+    word = _word(value)
+    if word in JUDGES:
+        return JUDGES[word]
+    if word not in ON_THE_LABEL:
+        raise UnusableError("label", f"{shown(value)} is no verdict")
+    if (given := JUDGES.get(_word(label))) is None:
+        raise UnusableError("label", f"{word} is said of the given label, and column label holds {shown(label)} here")
+    return given == ON_THE_LABEL[word]
+
+
+def _word(value: Any) -> str:
+    """A cell as a word: true, TRUE and a boolean are the same, whatever wrote the file."""
+    return str(value).strip().casefold() if isinstance(value, str | bool | int | float) else ""
+
+
+def _row_id(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise UnusableError("row_id", "the verdict is on no row")
+    # write_queue's apostrophe, which kept it text
+    return checked(value.strip().removeprefix("'"), "row_id")
+
+
+def _text(value: Any, what: str) -> str | None:
+    """What somebody wrote beside a verdict; a number is a name too."""
+    if _is_empty(value):
+        return None
+    if not isinstance(value, str | int | float):
+        raise UnusableError("note", f"{what} is {kind(value)}, not text")
+    return checked(str(value), what)
+
+
+# --- all files ---------------------------------------------------------------------------------------------------------
+
+
+def _one_each(said: pl.DataFrame) -> pl.DataFrame:
+    """The first verdict on each row. Raises DataError where another differs from it."""
+    differ = said.filter(pl.col("trusted_label").n_unique().over("row_id") > 1)
+    if differ.is_empty():
+        return said.unique("row_id", keep="first", maintain_order=True)
+    first = differ.filter(pl.col("row_id") == differ["row_id"][0]).unique("trusted_label", keep="first", maintain_order=True)
+    told = " and ".join(
+        f"{'desirable' if verdict else 'undesirable'} at {file!r} line {line:,}"
+        for verdict, file, line in first.select("trusted_label", "file", "line").iter_rows()
+    )
+    raise DataError(
+        f"reviews: {differ['row_id'].n_unique():,} of {said['row_id'].n_unique():,} rows have verdicts that differ "
+        f"(first: row_id {clip(first['row_id'][0], 40)}: {told}). Settle them and leave each row one verdict."
+    )
+
+
+def _check_known(verdicts: pl.DataFrame, row_ids: pl.Series) -> None:
+    """Raise DataError when a verdict is on a row that is not there."""
+    unknown = verdicts.filter(~pl.col("row_id").is_in(row_ids.implode()))
+    if unknown.is_empty():
+        return
+    row_id, file, line = unknown.select("row_id", "file", "line").row(0)
+    first = f"first: {clip(row_id, 40)} at {file!r} line {line:,}"
+    hint = (
+        " It looks like a number that a spreadsheet has rounded: import the column row_id as text."
+        if ROUNDED.fullmatch(row_id)
+        else ""
+    )
+    if unknown.height == verdicts.height:
+        raise DataError(
+            f"reviews: none of {verdicts.height:,} reviewed row_ids is in the data ({first}; a row_id of the data: "
+            f"{clip(row_ids[0], 40) if len(row_ids) else 'none'}).{hint} These verdicts are probably on other data. A row_id is "
+            "made of a row's text, label, rater, time and source_id: read the feedback with the same settings as then."
+        )
+    raise DataError(
+        f"reviews: {unknown.height:,} of {verdicts.height:,} reviewed row_ids are not in the data ({first}).{hint} "
+        "Read all of the feedback that was reviewed, or take those lines out."
+    )

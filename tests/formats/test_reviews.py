@@ -1,0 +1,311 @@
+"""People's verdicts, out as a queue and back in: what a cell means, what is counted, what is refused and how that is said."""
+
+import csv
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError
+from ktodata.feedback import feedback_table
+from ktodata.formats.reviews import is_filled_in, join_reviews, read_reviews, reviews_in_words, write_queue
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file of verdicts: lines of text, or records as JSON lines."""
+
+    def write(*lines: object, name: str = "review.csv") -> Path:
+        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        path = tmp_path / name
+        path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+        return path
+
+    return write
+
+
+def verdicts(path: object) -> dict[str, bool]:
+    return dict(read_reviews(path).verdicts.select("row_id", "trusted_label").iter_rows())
+
+
+# --- what a verdict is -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("up", ["true", "TRUE", " true ", "desirable", "good", "1", "1.0"])
+@pytest.mark.parametrize("column", ["trusted_label", "verdict"])
+def test_words_for_a_verdict(write, up, column):
+    down = {"TRUE": "FALSE", " true ": " false ", "1": "0", "1.0": "0.0", "good": "bad", "desirable": "undesirable"}
+    path = write(f"row_id,{column}", f"a,{up}", f"b,{down.get(up, 'false')}")
+    assert verdicts(path) == {"a": True, "b": False}
+
+
+def test_keep_and_flip_are_said_of_the_label(write):
+    """keep true = true, keep false = false, flip true = false, flip false = true."""
+    path = write("row_id,label,verdict", "a,true,keep", "b,FALSE,keep", "c,desirable,flip", "d,0,Flip")
+    assert verdicts(path) == {"a": True, "b": False, "c": False, "d": True}
+
+
+def test_keep_without_a_label_is_not_guessed(write):
+    with pytest.raises(
+        LabelError, match=r"1 of 2 verdicts cannot be used \(first: line 3, row_id b: keep is said of the given label"
+    ):
+        read_reviews(write("row_id,label,verdict", "a,true,keep", "b,,keep"))
+    with pytest.raises(LabelError, match="column label holds null"):
+        read_reviews(write("row_id,verdict", "a,flip"))
+
+
+def test_files_of_every_kind_say_the_same(write, tmp_path):
+    records = [
+        {"row_id": "a", "trusted_label": True},
+        {"row_id": "b", "trusted_label": None},
+        {"row_id": "c", "trusted_label": False},
+    ]
+    lines = write(*records, name="review.jsonl")
+    packed = tmp_path / "review.jsonl.gz"
+    packed.write_bytes(gzip.compress(lines.read_bytes()))
+    pl.DataFrame(records).write_parquet(tmp_path / "review.parquet")
+    # what a data frame of numbers with a gap holds: 1.0, NaN, 0.0
+    pl.DataFrame({"row_id": ["a", "b", "c"], "verdict": [1.0, float("nan"), 0.0]}).write_parquet(tmp_path / "numbers.parquet")
+    pl.DataFrame(records).write_csv(tmp_path / "review.csv")
+    for path in (lines, packed, *(tmp_path / name for name in ("review.parquet", "numbers.parquet", "review.csv"))):
+        assert verdicts(path) == {"a": True, "c": False}, path
+        assert read_reviews(path).facts["empty"] == 1
+
+
+def test_who_when_and_why_are_kept(write):
+    path = write(
+        {"row_id": "a", "verdict": "good", "reviewer": "ann", "reviewed_at": "2026-05-01T10:00:00Z", "note": "cites the manual"},
+        {"row_id": "b", "verdict": "bad", "reviewer": 17, "reviewed_at": "last week"},
+        {"row_id": "c", "verdict": "bad", "note": " "},
+        name="review.jsonl",
+    )
+    read = read_reviews(path)
+    assert read.verdicts.select("reviewer", "reviewed_at", "note").rows() == [
+        ("ann", datetime(2026, 5, 1, 10, tzinfo=UTC), "cites the manual"),
+        ("17", None, None),
+        (None, None, None),
+    ]
+    assert read.facts["unparseable_times"] == 1
+
+
+def test_every_record_is_counted(write):
+    """7 records: 3 rows judged, 2 verdicts given again, 2 cells empty."""
+    one = write("row_id,verdict", "a,good", "b,", "a,true", "c,bad", ",", name="one.csv")
+    two = write("row_id,verdict", "c,0", "d,good", name="two.csv")
+    read = read_reviews([one, two, one])  # a file named twice is read once
+    assert {name: read.facts[name] for name in ("records", "verdicts", "repeated", "empty")} == {
+        "records": 7,
+        "verdicts": 3,
+        "repeated": 2,
+        "empty": 2,
+    }
+    assert [file["name"] for file in read.facts["files"]] == ["one.csv", "two.csv"]
+    assert read.verdicts.select("row_id", "file", "line").rows() == [
+        ("a", "one.csv", 2),
+        ("c", "one.csv", 5),
+        ("d", "two.csv", 3),
+    ]
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_a_word_that_is_no_verdict_is_said_with_its_place(write):
+    path = write("row_id,verdict", "a,good", "b,meh", "c,yes")
+    with pytest.raises(LabelError) as caught:
+        read_reviews(path)
+    assert str(caught.value).startswith(
+        "'review.csv': 2 of 3 verdicts cannot be used (first: line 3, row_id b: 'meh' is no verdict)."
+    )
+    assert "leave the cell empty" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (("row_id,label", "a,true"), "no column trusted_label or verdict; it has row_id, label."),
+        (("id,verdict", "a,true"), "no column row_id; it has id, verdict."),
+        (("row_id;label;verdict", "a;true;keep"), "separated by semicolons or tabs: save it with commas"),
+        (("row_id,verdict,verdict", "a,true,false"), "it has row_id, verdict (1), verdict (2)"),
+    ],
+)
+def test_a_missing_column_is_said(write, lines, words):
+    with pytest.raises(MissingColumnError) as caught:
+        read_reviews(write(*lines))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (b"row_id,verdict\n", EmptyDataError, "holds no records"),
+        (b"row_id,verdict\n,good\n", FormatError, "the verdict is on no row"),
+        (b"row_id,verdict,note\na,good,caf\xe9\n", FormatError, "1 of 1 records cannot be read (first: line 2, invalid_utf8"),
+        (b"row_id,verdict\na,good,more\nb,good\n", FormatError, "1 of 2 records cannot be read (first: line 2, field_count"),
+        (b'row_id,verdict\na,"good\nb,bad\n', FormatError, "never closed"),
+        (b"row_id,trusted_label,verdict\na,true,false\n", LabelError, "both trusted_label and verdict are filled in"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, content, error, words):
+    path = tmp_path / "review.csv"
+    path.write_bytes(content)
+    with pytest.raises(error) as caught:
+        read_reviews(path)
+    assert words in str(caught.value) and "review.csv" in str(caught.value)
+
+
+def test_a_missing_file_is_looked_for_nowhere_else(write, tmp_path):
+    write("row_id,verdict", "a,good")
+    with pytest.raises(FormatError, match=r"no file of verdicts .*Nearest in .*review\.csv"):
+        read_reviews(tmp_path / "reviews.csv")
+    with pytest.raises(FormatError, match="no file of verdicts 'team/verdicts'"):  # would be a hub id as feedback
+        read_reviews("team/verdicts")
+
+
+def test_two_verdicts_that_differ_are_both_named(write):
+    one = write("row_id,verdict", "a,good", "b,good", "c,bad", name="ann.csv")
+    two = write("row_id,verdict", "c,bad", "b,bad", name="bob.csv")
+    with pytest.raises(DataError) as caught:
+        read_reviews([one, two])
+    assert "1 of 3 rows have verdicts that differ (first: row_id b: desirable at 'ann.csv' line 3" in str(caught.value)
+    assert "undesirable at 'bob.csv' line 3)" in str(caught.value)
+
+
+HOSTILE = (
+    "__import__('os').system('touch pwned')",
+    "${jndi:ldap://x}",
+    "x" * 5_000_000,
+    "\x1b[2J\x1b]0;owned\x07",
+    "\u202etrue",
+    "true\0",
+    '=HYPERLINK("http://x","true")',
+    ["true"],
+    {"$eval": "true"},
+)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("column", ["verdict", "row_id", "note"])
+def test_hostile_text_is_quoted_short_and_never_obeyed(write, tmp_path, monkeypatch, hostile, column):
+    """As a verdict it is refused; as a row_id it is a row that is not there; as a note it is text, or refused. It never runs."""
+    monkeypatch.chdir(tmp_path)
+    path = write({"row_id": "a", "verdict": "true", column: hostile}, name="review.jsonl")
+    try:
+        reviews = read_reviews(path)
+        join_reviews(feedback_table({"row_id": "a", "prompt": "p", "completion": "c", "label": True}), reviews)
+    except DataError as error:
+        assert len(str(error)) < 900
+        assert str(error).isprintable()
+    else:
+        assert column == "note" and reviews.verdicts["note"].to_list() == [hostile]
+    assert [file.name for file in tmp_path.iterdir()] == ["review.jsonl"]
+
+
+def test_broken_json_and_deep_nesting_are_refused(write):
+    with pytest.raises(FormatError, match="2 of 3 records cannot be read"):
+        read_reviews(write({"row_id": "a", "verdict": True}, "[" * 100_000, '{"row_id": ', name="review.jsonl"))
+    with pytest.raises(FormatError, match="lone surrogate"):
+        read_reviews(write('{"row_id": "a", "verdict": true, "note": "\\ud800"}', name="review.jsonl"))
+
+
+# --- onto the feedback -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def feedback():
+    rows = [("a", True, None), ("b", True, True), ("c", False, True), ("d", False, False), ("e", True, None)]
+    return feedback_table(
+        *(
+            {"row_id": row_id, "prompt": row_id, "completion": "c", "label": label, "trusted_label": known}
+            for row_id, label, known in rows
+        )
+    )
+
+
+def test_verdicts_stand_before_trusted_labels(feedback, write):
+    """a: new, as labelled; b: overrides true; c: overrides true, as labelled; d: confirmed; e: not judged."""
+    reviews = read_reviews(write("row_id,verdict", "d,false", "a,true", "b,false", "c,false", "e,"))
+    joined = join_reviews(feedback, reviews)
+    assert joined.columns.rows() == [("a", True), ("b", False), ("c", False), ("d", False), ("e", None)]
+    counts = {name: joined.facts[name] for name in ("desirable", "undesirable", "differ_from_label", "confirmed", "overridden")}
+    assert counts == {"desirable": 1, "undesirable": 3, "differ_from_label": 1, "confirmed": 1, "overridden": 2}
+    assert joined.decisions.is_empty()
+    assert reviews_in_words(joined.facts) == (
+        "4 rows reviewed, 1 with another verdict than the given label; 2 earlier trusted labels overridden; 1 cells still empty."
+    )
+
+
+def test_no_verdict_at_all_changes_nothing(feedback, write):
+    joined = join_reviews(feedback, read_reviews(write("row_id,verdict", "a,", "b,")))
+    assert joined.columns.equals(feedback.select("row_id", "trusted_label"))
+    assert (joined.facts["verdicts"], joined.facts["differ_from_label"]) == (0, 0)
+
+
+def test_rows_that_are_not_there_are_said(feedback, write):
+    with pytest.raises(DataError, match=r"2 of 3 reviewed row_ids are not in the data \(first: x at 'review.csv' line 3\)"):
+        join_reviews(feedback, read_reviews(write("row_id,verdict", "a,good", "x,good", "y,bad")))
+    with pytest.raises(DataError, match=r"none of 2 reviewed row_ids is in the data .*probably on other data") as caught:
+        join_reviews(feedback, read_reviews(write("row_id,verdict", "x,good", "y,bad")))
+    assert "a row_id of the data: a" in str(caught.value)
+    with pytest.raises(DataError, match="spreadsheet has rounded"):
+        join_reviews(feedback, read_reviews(write("row_id,verdict", "a,good", "1.23457E+15,bad")))
+
+
+# --- the queue ---------------------------------------------------------------------------------------------------------
+
+
+def fill_in(path: Path, word: str = "flip") -> None:
+    """What a person does in a spreadsheet: the last column of each line."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header[-1] == "trusted_label" and all(row[-1] == "" for row in rows)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *([*row[:-1], word] for row in rows)])
+
+
+def queue(*rows: tuple[str, bool, str]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema={"row_id": pl.String, "label": pl.Boolean, "prompt": pl.String}, orient="row")
+
+
+def test_the_queue_comes_back_as_it_was_filled_in(tmp_path):
+    """Digits alone, or with an e, a spreadsheet would round; the apostrophe goes again on the way in."""
+    ids = ["0f3a9c2b7d41e856", "1234567890123456", "12345678901234e5", "0000000000000001", "=x", "'y"]
+    path = tmp_path / "review.csv"
+    write_queue(queue(*((row_id, number % 2 == 0, 'say "hi",\nthere') for number, row_id in enumerate(ids))), path)
+    assert not is_filled_in(path)
+    with path.open(newline="") as file:
+        shown = [row[0] for row in csv.reader(file)][1:]
+    assert shown == [ids[0], *(f"'{row_id}" for row_id in ids[1:])]
+    fill_in(path)
+    assert is_filled_in(path)
+    assert verdicts(path) == {row_id: number % 2 == 1 for number, row_id in enumerate(ids)}
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "  =1", "＝1", "\x01=1", "\xa0=1"])
+def test_no_cell_of_the_queue_is_a_formula(tmp_path, text):
+    write_queue(queue(("a", True, text), ("b", True, f"1 {text}")), tmp_path / "review.csv")
+    with (tmp_path / "review.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["prompt"] for row in rows] == [f"'{text}", f"1 {text}"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), min_size=1, max_size=4))
+def test_any_text_survives_the_round_trip_beside_its_row(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("queue") / "review.csv"
+    write_queue(queue(*((f"r{number}", True, text) for number, text in enumerate(texts))), path)
+    fill_in(path, "keep")
+    assert verdicts(path) == {f"r{number}": True for number in range(len(texts))}
+
+
+def test_a_queue_that_was_worked_on_is_known(write, tmp_path):
+    assert not is_filled_in(write("row_id,label,trusted_label", "a,true,"))
+    assert not is_filled_in(write("row_id,label,trusted_label"))
+    assert is_filled_in(write("row_id,label,trusted_label", "a,true,", "b,true,keep"))
+    assert is_filled_in(write("row_id,label,trusted_label", "a,true,perhaps"))  # not readable, but somebody's work
+    assert is_filled_in(write("row_id;label;trusted_label", "a;true;true"))
