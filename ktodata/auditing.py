@@ -1,4 +1,4 @@
-"""Label quality only: what `ktodata audit` does, as a recipe of four stages and a page."""
+"""Label quality only: what `ktodata audit` does, as a short recipe and a page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ktodata.run_folder import Run, with_columns_of
 from ktodata.runner import Notify, run
 from ktodata.stage import StageResult
 
-MEASURED = ("p_desirable", "label_quality", "is_label_issue", "flagged", "doubts")
+MEASURED = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "doubts")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def audit_feedback(
     ingest: Mapping[str, Any],
     encoder: str,
     label_noise: Mapping[str, Any],
+    policy: str | None = None,
     reviews: Sequence[Path | str] = (),
     budget_minutes: float | None = None,
     seed: int = 0,
@@ -56,16 +57,19 @@ def audit_feedback(
 ) -> Audit:
     """Read feedback and say how far its labels can be trusted; writes audit.parquet and audit.html into `out`.
 
+    policy : a causal language model, best the one to be trained: its hidden states are a further view of the labels.
     reviews : files of people's verdicts, which count as trusted labels; what they hold is in the facts, as `verdicts`.
     budget_minutes : also write review.csv, the rows that so many minutes are best spent on, at a minute a row. One that somebody
         has filled in stays as it is; review-2.csv is written then.
     ingest, label_noise : settings as in a recipe. encoder : what `embed` uses. Errors are those of `ktodata.run`.
     """
+    steps: list[dict[str, Any]] = [{"validate": None}, {"dedupe": None}, {"embed": {"model": encoder}}]
+    steps += [] if policy is None else [{"hidden_states": {"model": policy}}]
     recipe = {
         "name": "audit",
         "seed": seed,
         "ingest": {"paths": paths, **ingest},
-        "steps": [{"validate": None}, {"dedupe": None}, {"embed": {"model": encoder}}, {"label_noise": dict(label_noise)}],
+        "steps": [*steps, {"label_noise": dict(label_noise)}],
     }
     done = run(recipe, out=out, reviews=reviews, until="label_noise", notify=notify)
     table = _table(done)
@@ -100,7 +104,8 @@ def _free_place(folder: Path) -> Path:
 
 def _write_queue(done: Run, settings: Mapping[str, Any], minutes: float, place: Path) -> dict[str, float | None]:
     """Write the rows to be judged into `place` and say what they are expected to show."""
-    columns = [done.stage(name).columns for name in ("ingest", "dedupe", "embed", "label_noise")]
+    steps = ("ingest", "dedupe", "embed", "hidden_states", "label_noise")
+    columns = [done.stage(name).columns for name in steps if name in done.stage_names()]
     table = columns[0]
     for more in columns[1:]:
         table = table.drop(set(more.columns) & set(table.columns) - {"row_id"}).join(

@@ -81,6 +81,10 @@ def audit(
     encoder: Annotated[
         str, typer.Option(help="Sentence encoder: a hub id, a folder or a packaged name.")
     ] = "packaged:wordllama-256",
+    policy: Annotated[
+        str | None,
+        typer.Option(help="The language model to be trained: it reads each row once, which finds more.", show_default="none"),
+    ] = None,
     min_precision: Annotated[float, typer.Option(min=0, max=1, help="Flag only what is this likely to be wrong.")] = 0.8,
     plant: Annotated[
         float, typer.Option(min=0, max=0.4, help="Share of labels flipped on purpose to measure the audit itself.")
@@ -115,6 +119,7 @@ def audit(
             ingest={k: v for k, v in ingest.items() if v is not None},
             encoder=encoder,
             label_noise=settings,
+            policy=policy,
             reviews=reviews or (),
             budget_minutes=budget,
             seed=seed,

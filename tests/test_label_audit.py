@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -121,3 +122,29 @@ def test_too_few_rows_are_said_and_nothing_is_asked(feedback):
     assert few.next_reviews(5).height == 0
     assert few.buys(5) == {"minutes": 5, "rows": 0, "wrong_labels_expected": None}
     assert few.trust_curve.height == 0
+
+
+def test_a_model_and_its_training_are_further_views(feedback, tmp_path, monkeypatch):
+    """A stand-in for the model whose hidden states tell help from refusal, and telemetry that sides with the truth."""
+    from ktodata.train import hidden_states as module
+
+    def states(prompts, completions, **_):
+        told = np.array([[float("Sorry" in text), len(text), 1.0] for text in completions], np.float32)
+        return module.HiddenStates(told, {"cut_to_max_length": 0})
+
+    monkeypatch.setattr(module, "mean_hidden_states", states)
+    truth = {row_id: text == "True" for row_id, text in feedback.select("row_id", "source_id").iter_rows()}
+    looks = [
+        {"row_id": row_id, "part": "train", "epoch": 0, "step": step, "z0": 0.0, "completion_tokens": 9, "label": label}
+        | {"log_ratio": (1.0 if truth[row_id] else -1.0) * step / 20}
+        for step, (row_id, label) in enumerate(feedback.select("row_id", "label").iter_rows(), start=1)
+    ]
+    audit = kd.audit(feedback, policy="any", telemetry=pl.DataFrame(looks), plant=0.05, repeats=1)
+    signals = audit.result.tables["signals"]
+    assert {"reading", "text", "answer", "neighbour_agreement", "training_dynamics", "together"} <= set(signals.columns)
+    assert "hidden_state" not in audit.rows.columns
+    wrong = pl.Series([truth[row_id] != label for row_id, label in audit.table.select("row_id", "label").iter_rows()])
+    for name in ("reading", "training_dynamics"):
+        assert signals[name].filter(wrong).mean() < signals[name].filter(~wrong).mean() - 0.1
+    agreed = audit.result.tables["agreement"]
+    assert agreed.filter(first="reading", second="text")["rank_correlation"].min() > 0

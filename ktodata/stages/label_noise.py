@@ -361,7 +361,7 @@ def _rows_to_ask(table: pl.DataFrame, facts: dict[str, Any], total: int, seed: i
         "rows": sample.height,
         "why": f"A person's verdict on these {sample.height} rows, drawn at random within each given label, would give the true "
         f"error rate of each label with an exact interval (one wrong in ten of {half} would mean {low} to {high}), show "
-        "systematic noise, and measure the flags themselves. Put the verdicts into column trusted_label.",
+        "systematic noise, and measure the flags themselves. Give them back as a file of reviews, or in column trusted_label.",
     }
     return sample
 

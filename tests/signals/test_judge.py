@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.errors import DataError, KtodataError, MissingColumnError, ModelError, SettingError
+from ktodata.errors import DataError, KtodataError, MissingColumnError, ModelError, SettingError, ShapeError
+from ktodata.feedback import feedback_table
 from ktodata.signals import judge as module
-from ktodata.signals.judge import estimate_cost, judge
+from ktodata.signals.judge import estimate_cost, judge, with_judge
 
 KEY = "sk-secret-of-the-test"
 
@@ -350,3 +351,24 @@ def test_a_text_longer_than_the_local_model_reads_has_no_verdict(tiny):
     judged = judge(rows, criterion="good", judge=tiny, votes=1)
     assert judged.votes["verdict"].is_null().to_list() == [False, True]
     assert judged.facts["failed"] == {"longer than the 400 tokens that the model reads: lower max_chars": 1}
+
+
+def test_a_judge_is_one_more_rater_whatever_the_number_of_wordings(stand_in):
+    table = feedback_table(
+        {"prompt": "2+2?", "completion": "good: 4", "label": False, "rater": "ann"},
+        {"prompt": "2+2?", "completion": "bad: 5", "label": False, "rater": "ann"},
+        {"prompt": "2+2?", "completion": "good or bad", "label": True, "rater": "ann"},
+    )
+    answers = iter(["yes", "no"])
+    stand_in.reply = lambda text: completion(fair(text) if "good or bad" not in text else next(answers, "what?"))
+    judged = ask(stand_in, table, votes=2, concurrency=1)
+    told = with_judge(table, judged)
+    cast = [[(vote["rater"], vote["label"]) for vote in votes] for votes in told["votes"]]
+    assert cast == [
+        [("ann", False), ("judge:m", True)],
+        [("ann", False), ("judge:m", False)],
+        [("ann", True)],  # it said both: a tie is no vote
+    ]
+    assert told["judge_p_desirable"].to_list() == [1.0, 0.0, 0.5]
+    with pytest.raises(ShapeError, match="1 of 3 rows were not handed to the judge"):
+        with_judge(table, ask(stand_in, table.head(2)))

@@ -252,3 +252,92 @@ def test_nothing_is_flagged_where_the_truth_cannot_be_read_off_the_text(shared):
     assert result.facts["is_label_issue"] > 300
     assert result.facts["flagged"] == 0
     assert result.facts["identifiability"]["verdict"] == "not"
+
+
+def hard(table):
+    return table["label"].cast(pl.Float64).to_list()
+
+
+def test_labels_are_softened_only_where_their_chance_of_being_wrong_was_measured():
+    """Identifiable flips: the flipped rows are softened most. Text that says nothing: every label stays as hard as it was."""
+    table, wrong = two_topics(1200)
+    result = label_noise(table, action="soft")
+    assert result.facts["policy"]["p_wrong_measured_by"] == dict.fromkeys(
+        ("desirable", "undesirable"), "random flips, as identified"
+    )
+    soft = table.join(result.columns, on="row_id").with_columns(
+        away=(pl.col("soft_label") - pl.col("label").cast(pl.Float64)).abs()
+    )
+    was_wrong = pl.col("row_id").is_in(list(wrong))
+    assert soft.filter(was_wrong)["away"].median() > 0.8
+    assert soft.filter(~was_wrong)["away"].median() < 0.05
+    assert soft["away"].mean() == pytest.approx(len(wrong) / 1200, abs=0.03)  # on average as much as is wrong
+    assert result.decisions.height == 0
+    assert codes(result)["KD049"] == "issue"
+    blind, _ = two_topics(600, distance=0.1)
+    told = label_noise(blind, action="soft")
+    assert told.columns["soft_label"].to_list() == hard(blind)
+    assert codes(told)["KD049"] == "not_applicable"
+
+
+def test_repair_drops_from_a_quarter_and_relabels_from_three_quarters():
+    table, wrong = two_topics(1200)
+    result = label_noise(table, action="repair")
+    p_wrong = {row["row_id"]: json.loads(row["evidence"])["p_wrong"] for row in result.decisions.to_dicts()}
+    done = result.actions()
+    assert {reason for _, reason in done.values()} == {"likely_wrong", "surely_wrong"}
+    for row_id, (action, reason) in done.items():
+        assert (action, reason) == (("relabel", "surely_wrong") if p_wrong[row_id] > 0.75 else ("drop", "likely_wrong"))
+        assert p_wrong[row_id] > 0.25
+    turned = {row_id for row_id, (action, _) in done.items() if action == "relabel"}
+    assert len(turned & wrong) / len(turned) > 0.85
+
+
+def test_reviewed_rows_take_their_verdict_as_soft_label_and_teach_the_others():
+    table, wrong = two_topics(600, wrong=0.2)
+    is_wrong = pl.col("row_id").is_in(list(wrong))
+    table = table.with_columns(truth=pl.col("label") ^ is_wrong)
+    table = table.with_columns(trusted_label=pl.when(pl.int_range(pl.len()) % 5 == 0).then("truth"))
+    result = label_noise(table, action="soft")
+    reviewed = table.join(result.columns, on="row_id").filter(pl.col("trusted_label").is_not_null())
+    assert (reviewed["soft_label"] == reviewed["truth"].cast(pl.Float64)).all()
+    assert set(result.facts["policy"]["p_wrong_measured_by"].values()) == {"reviews"}
+    assert {reason for _, reason in result.actions().values()} == {"trusted_disagrees"}
+    assert {action for action, _ in result.actions().values()} == {"relabel"}
+    measured = result.tables["signals_on_reviewed"].filter(signal="together")
+    assert measured["reviewed"].sum() == 120 and measured["auroc"].min() > 0.9
+
+
+def with_votes(table, contested, rows=200):
+    """Nine raters on each of the first rows, right 19 times in 20; on the first `contested` of them each throws a coin."""
+    rng = np.random.default_rng(0)
+    for number, label in enumerate(table["label"][:rows]):
+        says = rng.random(9) < (0.5 if number < contested else 0.95)
+        yield [{"rater": f"r{who}", "label": label == bool(right), "created_at": None} for who, right in enumerate(says)]
+    yield from table["votes"][rows:].to_list()
+
+
+def test_rows_on_which_people_differ_are_told_from_wrong_ones():
+    table, _ = two_topics(wrong=0.0)
+    split = table.with_columns(pl.Series("votes", list(with_votes(table, 40)), dtype=table.schema["votes"]))
+    result = label_noise(split)
+    told = set(result.tables["contested"]["row_id"])
+    assert len(told & set(table["row_id"][:40])) >= 0.9 * len(told)
+    assert result.tables["contested"].height >= 20
+    assert codes(result)["KD070"] == "issue"
+    agreed = table.with_columns(pl.Series("votes", list(with_votes(table, 0)), dtype=table.schema["votes"]))
+    assert codes(label_noise(agreed))["KD070"] == "passed"
+    assert codes(label_noise(table))["KD070"] == "not_applicable"
+
+
+def test_hidden_states_are_a_view_and_show_what_the_vectors_do_not():
+    """Vectors that say nothing; hidden states that do."""
+    table, wrong = two_topics(800, distance=0.0)
+    truth = (table["label"] ^ pl.Series([row_id in wrong for row_id in table["row_id"]])).to_numpy()
+    states = np.random.default_rng(3).standard_normal((800, 16)).astype(np.float32)
+    states[:, 5] += np.where(truth, 3, -3)
+    seeing = table.with_columns(hidden_state=pl.Series(states, dtype=pl.Array(pl.Float32, 16)))
+    assert flagged(label_noise(table)) == set()
+    result = label_noise(seeing)
+    assert len(flagged(result) & wrong) > 0.5 * len(wrong)
+    assert result.tables["signals"]["reading"].null_count() == 0
