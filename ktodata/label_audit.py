@@ -13,8 +13,9 @@ from ktodata.feedback import check_columns
 from ktodata.ledger import apply
 from ktodata.signals.dynamics import training_dynamics
 from ktodata.signals.judge import Judged, with_judge
-from ktodata.signals.review_queue import queue, stratified
+from ktodata.signals.review_queue import queue
 from ktodata.signals.review_simulation import simulate_review
+from ktodata.signals.trusted import rows_to_review
 from ktodata.signals.views import Rows, as_rows
 from ktodata.stage import StageResult
 from ktodata.stages.dedupe import dedupe
@@ -132,13 +133,16 @@ class LabelAudit:
         no model suspects. The others (why "gain") are those that nobody can call yet, each less worth the more it is like one
         before it: signals/review_queue.py. Empty where nothing was learnt of the labels.
         """
-        p_wrong, labels = self._p_wrong(), self.table["label"].to_numpy()
+        p_wrong = self._p_wrong()
         shown = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(p_wrong))
         shown = shown.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
         if "not_learnt" in self.facts:
             return shown.clear()
         open_rows = self._trained() & self.table_column("trusted_label", None).is_null().to_numpy()
-        first = stratified(labels, open_rows, 0 if self.facts["trusted"]["rows"] else -(-count // 2), seed=self._seed)
+        half = 0 if self.facts["trusted"]["rows"] else -(-count // 2)
+        drawn = rows_to_review(self.table.filter(pl.Series(open_rows)), total=half, seed=self._seed)["row_id"]
+        places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
+        first = np.array([places[row_id] for row_id in drawn], dtype=np.int64)
         open_rows[first] = False
         rest = queue(self._texts(), p_wrong, open_rows, count - len(first))
         return pl.concat([shown[first].with_columns(why=pl.lit("measures")), shown[rest]])

@@ -67,12 +67,13 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     if not told["rows"]:
         return not_applicable("KD041", f"No row has a trusted_label. {facts['ask_for_review']['why']}")
     rates = "; ".join(
-        f"{name}: {one['error_rate']['value']:.1%} of {one['rows']} wrong ({one['error_rate']['low']:.1%} to "
+        f"{name}: {one['error_rate']['value']:.1%} of {one['drawn_at_random']} wrong ({one['error_rate']['low']:.1%} to "
         f"{one['error_rate']['high']:.1%})"
         for name, one in told.items()
-        if isinstance(one, dict) and one["rows"]
+        if isinstance(one, dict) and one["drawn_at_random"]
     )
-    return issue("KD041", f"Against the trusted labels, {rates}.", told["wrong"]) if told["wrong"] else passed("KD041", rates)
+    rates = f"{rates}. Measured on {told['rates_from']}."
+    return issue("KD041", f"Against the trusted labels, {rates}", told["wrong"]) if told["wrong"] else passed("KD041", rates)
 
 
 def _check_flags(facts: dict[str, Any]) -> Finding:

@@ -1,14 +1,18 @@
-"""What trusted labels say about the given ones, and which rows to ask for when there are none."""
+"""What trusted labels say about the given ones, which rows to ask for when there are none, and which of them measure."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
+import xxhash
 from numpy.typing import NDArray
 
 from ktodata.signals.intervals import auroc, clopper_pearson, share
 from ktodata.signals.review_queue import shares
+
+NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody could say
+FEWEST_DRAWN = 10
 
 RATES_SCHEMA = pl.Schema(
     {
@@ -48,11 +52,13 @@ def _rates(trusted: pl.DataFrame, by: str, value: pl.Expr) -> pl.DataFrame:
     )
 
 
-def check_flags(trusted: pl.DataFrame, *, given: bool) -> dict[str, Any]:
-    """How the detector did on the trusted rows of one given class, with exact intervals.
+def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool) -> dict[str, Any]:
+    """How the labels and the detector did on the trusted rows of one given class, with exact intervals.
 
     trusted : label, trusted_label, label_quality, flagged
+    sample : those of them that were drawn at random; error_rate is theirs
     """
+    drawn = sample.filter(pl.col("label") == given)
     rows = trusted.filter(pl.col("label") == given)
     wrong = (rows["label"] != rows["trusted_label"]).to_numpy()
     flagged = rows["flagged"].to_numpy()
@@ -60,7 +66,8 @@ def check_flags(trusted: pl.DataFrame, *, given: bool) -> dict[str, Any]:
     known = np.isfinite(quality)
     return {
         "rows": rows.height,
-        "error_rate": share(int(wrong.sum()), rows.height).as_dict(),
+        "drawn_at_random": drawn.height,
+        "error_rate": share(int((drawn["label"] != drawn["trusted_label"]).sum()), drawn.height).as_dict(),
         "flag_precision": share(int((wrong & flagged).sum()), int(flagged.sum())).as_dict(),
         "flag_recall": share(int((wrong & flagged).sum()), int(wrong.sum())).as_dict(),
         "auroc": auroc(quality[wrong & known], quality[~wrong & known]).as_dict(),
@@ -80,13 +87,36 @@ def rows_to_review(rows: pl.DataFrame, *, total: int, seed: int) -> pl.DataFrame
     rows : row_id, label
     `stands_for` is how many rows of its class each drawn row stands for: the weight to estimate the whole from.
     """
-    rng = np.random.default_rng([seed, 0x2EF1E])
-    sizes = {given: int((rows["label"] == given).sum()) for given in (False, True)}
-    take = dict(zip((False, True), shares(sizes[False], sizes[True], total), strict=True))
-    drawn = []
-    for given in (False, True):
-        stratum = rows.filter(pl.col("label") == given)
-        chosen = np.sort(rng.permutation(stratum.height)[: take[given]])
-        drawn.append(stratum[chosen].select("row_id", "label", stands_for=pl.lit(sizes[given] / max(take[given], 1))))
+    ordered = rows[draw_order(rows["row_id"], seed)]
+    strata = [ordered.filter(pl.col("label") == given).select("row_id", "label") for given in (False, True)]
+    take = shares(strata[0].height, strata[1].height, total)
+    drawn = [
+        stratum.head(count).with_columns(stands_for=pl.lit(stratum.height / max(count, 1)))
+        for stratum, count in zip(strata, take, strict=True)
+    ]
     sample = pl.concat(drawn)
-    return sample[rng.permutation(sample.height)]
+    return sample[np.random.default_rng([seed, 0x2EF1E]).permutation(sample.height)]
+
+
+def draw_order(row_ids: pl.Series, seed: int) -> NDArray[np.int64]:
+    """Places of the rows in a random order that each row's id and the seed fix, whatever rows are there: int [N]."""
+    numbers = np.array([xxhash.xxh3_64_intdigest(name.encode(), seed=seed) for name in row_ids], dtype=np.uint64)
+    return np.argsort(numbers, kind="stable")
+
+
+def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """Which reviewed rows were drawn at random, and so may stand for their class: bool [N].
+
+    Within a class rows are drawn in `draw_order`, so its beginning is a random sample; a row further down was reviewed for
+    another reason: because it looked doubtful, say. The beginning ends where less than NEARLY_ALL of it is reviewed. With under
+    FEWEST_DRAWN such rows nobody followed the order, and all reviewed rows are taken for a random draw.
+    """
+    drawn = np.zeros(len(labels), bool)
+    for given in (False, True):
+        order = draw_order(row_ids, seed)
+        order = order[labels[order] == given]
+        share = np.cumsum(reviewed[order]) / np.arange(1, len(order) + 1)
+        ends = np.flatnonzero(reviewed[order] & (share >= NEARLY_ALL))
+        drawn[order[: ends[-1] + 1 if len(ends) else 0]] = True
+    drawn &= reviewed
+    return drawn if drawn.sum() >= FEWEST_DRAWN else reviewed.copy()

@@ -107,7 +107,7 @@ def label_noise(
     table, confusions, contested = _weigh_raters(table, facts, seed)
     drift, drift_examples = _look_for_drift(table, facts, seed)
     table = _add_contradictions(table, facts, contradiction_similarity)
-    table, rates = _check_trusted(table, facts, min_precision)
+    table, rates = _check_trusted(table, facts, min_precision, seed)
     ask = _rows_to_ask(table, facts, review_rows, seed)
     table = _soften(table, facts)
     signals = _compare_signals(table, facts, views, neighbours)
@@ -165,6 +165,7 @@ def _add_model(
     from ktodata.signals.detection import NAMES, detect
     from ktodata.signals.reviewed_model import learn_from_reviews
     from ktodata.signals.second_votes import find_systems, pool
+    from ktodata.signals.trusted import random_sample
 
     labels, train = table["label"].to_numpy(), table["trained"].to_numpy()
     counts = {"desirable": int((labels & train).sum()), "undesirable": int((~labels & train).sum())}
@@ -181,6 +182,7 @@ def _add_model(
     groups = table["prompt_group"].rank("dense").to_numpy()
     wrong = (table["trusted_label"] != table["label"]).fill_null(False).to_numpy()
     trusted = (table["trusted_label"].is_not_null().to_numpy() & train, wrong & train)
+    drawn = random_sample(table["row_id"], labels, trusted[0], seed)
 
     def refine(p_desirable: Floats, of_systems: Floats) -> Floats:
         if systems is not None:
@@ -196,7 +198,7 @@ def _add_model(
             labels,
             groups,
             train,
-            trusted,
+            (drawn, drawn & wrong),
             systems=None if systems is None else systems.labels,
             refine=refine,
             min_precision=min_precision,
@@ -328,17 +330,27 @@ def _add_contradictions(table: pl.DataFrame, facts: dict[str, Any], similarity: 
     return table.join(twins, on="row_id", how="left", maintain_order="left")
 
 
-def _check_trusted(table: pl.DataFrame, facts: dict[str, Any], min_precision: float) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Measure the labels and the flags on trusted rows; take flags back that those rows refute."""
+def _check_trusted(
+    table: pl.DataFrame, facts: dict[str, Any], min_precision: float, seed: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Measure the labels on trusted rows drawn at random, and the flags on all of them; take flags back that those refute."""
     from ktodata.signals.detection import NAMES
-    from ktodata.signals.trusted import check_flags, trusted_rates
+    from ktodata.signals.trusted import check_flags, random_sample, trusted_rates
 
+    reviewed = (table["trusted_label"].is_not_null() & table["trained"]).to_numpy()
+    table = table.with_columns(drawn=pl.Series(random_sample(table["row_id"], table["label"].to_numpy(), reviewed, seed)))
     trusted = table.filter((pl.col("part") == "train") & (pl.col("state") != "drop") & pl.col("trusted_label").is_not_null())
-    rates = trusted_rates(trusted, ("source", "rater"))
-    facts["trusted"] = {"rows": trusted.height, "wrong": int((trusted["label"] != trusted["trusted_label"]).sum())}
+    sample = trusted.filter("drawn")
+    rates = trusted_rates(sample, ("source", "rater"))
+    facts["trusted"] = {
+        "rows": trusted.height,
+        "wrong": int((trusted["label"] != trusted["trusted_label"]).sum()),
+        "rates_from": "the rows drawn at random" if sample.height < trusted.height else "all of them, taken for a random draw",
+        "drawn_at_random": sample.height,
+    }
     refuted = []
     for given, name in NAMES.items():
-        checked = check_flags(trusted, given=given)
+        checked = check_flags(trusted, sample, given=given)
         facts["trusted"][name] = checked
         if checked["flag_precision"]["high"] is not None and checked["flag_precision"]["high"] < min_precision:
             refuted.append(given)

@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.signals.trusted import check_flags, depths_of_errors, rows_to_review, trusted_rates
+from ktodata.signals.trusted import check_flags, depths_of_errors, random_sample, rows_to_review, trusted_rates
 
 
 def test_rates_by_class_and_source():
@@ -37,11 +37,11 @@ def test_flags_checked_by_hand():
             "label_quality": [0.1, 0.2, 0.3, 0.4, 0.9],
         }
     )
-    told = check_flags(trusted, given=True)
+    told = check_flags(trusted, trusted, given=True)
     assert told["flag_precision"]["value"] == pytest.approx(2 / 3)
     assert told["flag_recall"]["value"] == pytest.approx(2 / 3)
     assert told["auroc"]["value"] == pytest.approx(5 / 6)
-    assert check_flags(trusted, given=False)["error_rate"]["value"] is None
+    assert check_flags(trusted, trusted, given=False)["error_rate"]["value"] is None
 
 
 def test_depths():
@@ -64,3 +64,24 @@ def test_a_small_class_is_taken_whole_and_the_other_fills_up():
     assert rows_to_review(rows, total=60, seed=0)["label"].sum() == 55
     assert rows_to_review(rows.head(20), total=60, seed=0).height == 20
     assert rows_to_review(rows, total=0, seed=0).height == 0
+
+
+def test_rows_reviewed_because_they_looked_wrong_do_not_count_as_a_sample():
+    """Sixty drawn at random, then sixty of the most doubtful: the first alone say how many labels are wrong."""
+    rng, ids = np.random.default_rng(0), pl.Series("row_id", [f"row {n}" for n in range(2000)])
+    labels, wrong = rng.random(2000) < 0.7, rng.random(2000) < 0.1
+    asked = rows_to_review(pl.DataFrame({"row_id": ids, "label": labels}), total=60, seed=3)["row_id"]
+    drawn = ids.is_in(asked.implode()).to_numpy()
+    reviewed = drawn.copy()
+    reviewed[np.flatnonzero(wrong & ~drawn)[:60]] = True
+    found = random_sample(ids, labels, reviewed, 3)
+    assert (found & drawn).sum() == 60
+    assert (found & ~drawn).sum() <= 4  # a doubtful row may happen to be next in the draw
+    skipped = reviewed & ~np.isin(np.arange(2000), np.flatnonzero(drawn)[:2])
+    assert random_sample(ids, labels, skipped, 3).sum() >= 50, "a row that nobody could judge does not undo the draw"
+
+
+def test_trusted_rows_of_unknown_origin_are_taken_for_a_random_draw():
+    ids, labels = pl.Series("row_id", [f"row {n}" for n in range(500)]), np.arange(500) % 2 == 0
+    reviewed = np.arange(500) % 25 == 0
+    assert (random_sample(ids, labels, reviewed, 0) == reviewed).all()
