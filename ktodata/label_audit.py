@@ -138,7 +138,7 @@ class LabelAudit:
         shown = shown.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
         if "not_learnt" in self.facts:
             return shown.clear()
-        open_rows = self._trained() & self.table_column("trusted_label", None).is_null().to_numpy()
+        open_rows = self.trained & self.table_column("trusted_label", None).is_null().to_numpy()
         half = 0 if self.facts["trusted"]["rows"] else -(-count // 2)
         drawn = rows_to_review(self.table.filter(pl.Series(open_rows)), total=half, seed=self._seed)["row_id"]
         places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
@@ -187,14 +187,13 @@ class LabelAudit:
 
         truth : row_id -> the true label, of every row that was learnt from
         """
-        trained = self._trained()
-        rows = self.table.filter(pl.Series(trained))
+        rows = self.table.filter(pl.Series(self.trained))
         missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
         if missing:
             raise DataError(f"simulate_review: truth lacks {len(missing):,} of {rows.height:,} rows (first: {missing[0]}).")
         known = np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
-        p = self.result.columns["p_desirable"].to_numpy()[trained]
-        return simulate_review(rows_of(rows), p, rows["label"].to_numpy(), known, budgets, seed=seed)
+        p = self.p_desirable_of_trained()
+        return simulate_review(self.rows_of_trained(), p, rows["label"].to_numpy(), known, budgets, seed=seed)
 
     def table_column(self, name: str, default: bool | str | None) -> pl.Series:
         """A column of the table, or the same value for every row."""
@@ -238,7 +237,17 @@ class LabelAudit:
             "error_rate_high": rate["high"],
         }
 
-    def _trained(self) -> NDArray[np.bool_]:
+    def rows_of_trained(self) -> Rows:
+        """What the models of the labels see of the rows that were learnt from."""
+        return rows_of(self.table.filter(pl.Series(self.trained)))
+
+    def p_desirable_of_trained(self) -> NDArray[np.float64]:
+        """Of the same rows, before any further review: float [rows]."""
+        return np.asarray(self.result.columns["p_desirable"].to_numpy()[self.trained])
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """Which rows of the table were learnt from: bool [N]."""
         in_training = (self.table_column("part", "train") == "train") & self.table_column("state", "keep").is_in(
             ["keep", "relabel"]
         )

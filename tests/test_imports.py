@@ -24,6 +24,7 @@ LAYERS = (
     ("ledger", "recipe", "run_folder"),
     ("runner",),
     ("label_audit",),
+    ("ablation",),
     ("auditing", "progress"),
     ("cli",),
 )

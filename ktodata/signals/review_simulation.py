@@ -1,6 +1,6 @@
 """What a review budget buys: reviews played through on rows whose truth is known, under several orders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ktodata.errors import SettingError
 from ktodata.signals.review_queue import queue, stratified
-from ktodata.signals.reviewed_model import learn_from_reviews
+from ktodata.signals.reviewed_model import Reviewed, learn_from_reviews
 from ktodata.signals.views import Rows
 
 Floats = NDArray[np.float64]
@@ -58,20 +58,20 @@ def simulate_review(
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
+def reviews_of(
+    rows: Rows, p_desirable: Floats, labels: Bools, truth: Bools, count: int, *, order: Order, seed: int = 0
+) -> tuple[Bools, Reviewed]:
+    """(bool [N]: the `count` rows that are reviewed in this order, what was learnt from them). Arguments as `simulate_review`."""
+    return next(_rounds(rows, p_desirable, labels, truth, [count], order, seed))
+
+
 def _played(
     rows: Rows, p_desirable: Floats, labels: Bools, truth: Bools, budgets: list[int], order: Order, sure: float, seed: int
 ) -> list[dict[str, str | int]]:
-    wrong, everything = labels != truth, np.ones(len(labels), bool)
-    reviewed = np.zeros(len(labels), bool)
-    reviewed[stratified(labels, everything, max(2, round(OPENING * budgets[0])), seed=seed)] = True
-    found = p_desirable
+    wrong = labels != truth
     lines: list[dict[str, str | int]] = []
-    for budget in budgets:
-        while (missing := min(budget, len(labels)) - int(reviewed.sum())) > 0:
-            found = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
-            reviewed[_next(rows, _p_wrong(found, labels), labels, reviewed, order, max(1, -(-missing // ROUNDS)), seed)] = True
-        found = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
-        turned = ~reviewed & (_p_wrong(found, labels) > sure)
+    for reviewed, learnt in _rounds(rows, p_desirable, labels, truth, budgets, order, seed):
+        turned = ~reviewed & (_p_wrong(learnt.p_desirable, labels) > sure)
         lines.append(
             {
                 "order": order,
@@ -83,6 +83,19 @@ def _played(
             }
         )
     return lines
+
+
+def _rounds(
+    rows: Rows, p_desirable: Floats, labels: Bools, truth: Bools, budgets: list[int], order: Order, seed: int
+) -> Iterator[tuple[Bools, Reviewed]]:
+    """For each budget the rows reviewed by then, and what they taught."""
+    reviewed = np.zeros(len(labels), bool)
+    reviewed[stratified(labels, ~reviewed, max(2, round(OPENING * budgets[0])), seed=seed)] = True
+    for budget in budgets:
+        while (missing := min(budget, len(labels)) - int(reviewed.sum())) > 0:
+            found = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
+            reviewed[_next(rows, _p_wrong(found, labels), labels, reviewed, order, max(1, -(-missing // ROUNDS)), seed)] = True
+        yield reviewed.copy(), learn_from_reviews(rows, p_desirable, labels, reviewed, truth)
 
 
 def _next(rows: Rows, p_wrong: Floats, labels: Bools, reviewed: Bools, order: Order, count: int, seed: int) -> NDArray[np.int64]:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ktodata.train.fitting import fit
     from ktodata.train.hub import push_to_hub
+    from ktodata.train.kept import shared_states
     from ktodata.train.result import TrainResult
 
-__all__ = ["TrainResult", "fit", "push_to_hub"]
+__all__ = ["TrainResult", "fit", "push_to_hub", "shared_states"]
 
-_WHERE = {"TrainResult": "result", "fit": "fitting", "push_to_hub": "hub"}
+_WHERE = {"TrainResult": "result", "fit": "fitting", "push_to_hub": "hub", "shared_states": "kept"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ktodata.train.attention import Kernel, pick_kernel
+from ktodata.train.kept import StateStore, current_store
 from ktodata.train.logprobs import collate
 from ktodata.train.packing import Leaf, Leaves, Pack, Pair, continuation, pack, packs_of
 from ktodata.train.policy import PackedPolicy, Passed
@@ -149,10 +150,11 @@ class Scorer:
         """Tokens of the pair's sequence."""
         return self.leaves.length(self.leaves.of(pair))
 
-    def keep_states(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+    def keep_states(self, pairs: Sequence[Pair], *, weights: str = "") -> dict[str, Any]:
         """Run the frozen layers once for as many of `pairs`, in order, as may be kept; the others run them each time.
 
-        Returns facts: sequences and MB kept, and of how many.
+        weights : names the model's weights, to find what an earlier training of theirs made (kept.py)
+        Returns facts: sequences and MB kept, of how many, and how many were there from an earlier training.
         """
         wanted = list(dict.fromkeys(self.leaves.of(pair) for pair in pairs))
         kept: list[Leaf] = []
@@ -167,11 +169,18 @@ class Scorer:
                     break
                 prompts.add(leaf[0])
                 kept.append(leaf)
-        for part in packs_of(self.leaves, kept, tokens=self._no_grad_tokens):
+        store = current_store(weights, self.frozen_layers)
+        missing = [leaf for leaf in kept if store is None or not self._states.take(store, self.leaves, leaf)]
+        for part in packs_of(self.leaves, missing, tokens=self._no_grad_tokens):
             one = pack(self.leaves, part)
             with self._autocast():
                 self._states.keep(one, self.policy.lower(one))
-        return {"kept_sequences": len(kept), "of_sequences": len(wanted), "kept_mb": round(self._states.megabytes, 1)}
+        facts = {"kept_sequences": len(kept), "of_sequences": len(wanted), "kept_mb": round(self._states.megabytes, 1)}
+        if store is None:
+            return facts
+        for leaf in missing:
+            self._states.give(store, self.leaves, leaf)
+        return facts | {"from_earlier_trainings": len(kept) - len(missing)}
 
     def take_work(self, world: World | None = None) -> dict[str, Any]:
         """Facts of what was computed since this was last asked, by all processes of `world` together."""
@@ -276,6 +285,17 @@ class _States:
             prompt: states[start:end].clone() for prompt, (start, end) in one.prompts.items() if prompt not in self._prompts
         }
         self._completions |= {leaf: states[start:end].clone() for leaf, (start, end) in one.completions.items()}
+
+    def take(self, store: StateStore, leaves: Leaves, leaf: Leaf) -> bool:
+        """Whether the store has the leaf's states, which are held then."""
+        found = store.find(leaves, leaf)
+        if found is not None:
+            self._prompts.setdefault(leaf[0], found[0])
+            self._completions[leaf] = found[1]
+        return found is not None
+
+    def give(self, store: StateStore, leaves: Leaves, leaf: Leaf) -> None:
+        store.add(leaves, leaf, self._prompts[leaf[0]], self._completions[leaf])
 
     def hold(self, leaves: Sequence[Leaf]) -> bool:
         return all(leaf in self._completions for leaf in leaves)

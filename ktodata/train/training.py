@@ -94,7 +94,7 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
     )
     pairs = prepared.pairs(objective)
     prepared_at = time.perf_counter()
-    states = scorer.keep_states(pairs)
+    states = scorer.keep_states(pairs, weights=untouched)
     key = reference_key(untouched, scorer, pairs)
     if not world.agree(training_key(settings, key)):
         raise RunError(

@@ -43,12 +43,13 @@ FLIPS = ("uniform", "class-conditional", "instance-dependent")
 DRAWN = 300  # bootstrap draws
 
 
-def load(folder: Path, file: str, label: str, leave_out: str | None = None) -> pl.DataFrame:
-    """A feedback table with the column `truth`, validated, without repeats, with vectors."""
+def load(folder: Path, file: str, label: str, leave_out: str | None = None, *, places: bool = False) -> pl.DataFrame:
+    """A feedback table with the column `truth` (and `place`, if asked for), validated, without repeats, with vectors."""
     keep = {"truth": "label"} | ({leave_out: leave_out} if leave_out else {})
     if file == XSTEST[0]:
         keep |= {name: name for name in SYSTEMS}
-    table = kd.read(folder / file, label=label, keep=keep).feedback
+    keep |= {"place": "index_in_type"} if places else {}
+    table = kd.read(folder / file, label=label, keep=keep, **({"model": "model"} if places else {})).feedback
     if leave_out:
         table = table.filter(~pl.col(leave_out).cast(pl.Boolean, strict=False))
     for stage in (kd.validate, kd.dedupe):

@@ -1,0 +1,232 @@
+"""`kd.ablate`: which treatment of the labels makes the better model? Arms on equal terms, with a random control for each.
+
+Every arm is trained from the same model with the same seeds and as many updates of the same size, and judged by held-out rows
+whose truth is known. Dropping rows has its control, as many dropped at random; so has review, as many reviewed at random.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.errors import DataError
+from ktodata.evaluate.arms import Arm, Notify, run_arms
+from ktodata.evaluate.contrast import contrast
+from ktodata.files import whole_file, write_json
+from ktodata.label_audit import LabelAudit
+from ktodata.signals.policy import DROP_FROM, RELABEL_FROM, soft_labels
+from ktodata.signals.review_simulation import reviews_of
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+NOISY, CLEAN = "labels as given", "true labels"
+TERMS: Mapping[str, Any] = {"epochs": 1000, "max_steps": 77, "batch_size": 16, "learning_rate": 2e-5, "trainable_layers": 6}
+SOFT = {"soft_labels": True}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What was found.
+
+    table : one line for each arm and measure, as `evaluate.contrast` gives it, with rows (trained on) and says (what the arm is)
+    scores : arm, seed, row_id, reward; held_out : row_id, truth, group, model
+    """
+
+    table: pl.DataFrame
+    scores: pl.DataFrame
+    held_out: pl.DataFrame
+    settings: Mapping[str, Any]
+
+    def verdict(self) -> list[str]:
+        """Sentences: what differs from the labels as given, and what does not. A difference counts if its interval lacks zero."""
+        told = []
+        for line in self.table.filter(pl.col("measure") == "auc", pl.col("arm") != NOISY).iter_rows(named=True):
+            span = f"{line['minus_baseline']:+.3f} ({line['minus_low']:+.3f} to {line['minus_high']:+.3f})"
+            word = (
+                "no difference that this can show" if not line["differs"] else "better" if line["minus_baseline"] > 0 else "worse"
+            )
+            gap = "" if line["gap_recovered"] is None else f"; {line['gap_recovered']:.0%} of the gap to true labels"
+            told.append(f"{line['arm']}: {word}, AUC {span}{gap}.")
+        return told
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"settings": dict(self.settings), "verdict": self.verdict(), "arms": self.table.to_dicts()}
+
+    def write(self, folder: Path) -> None:
+        """ablation.json, and ablation.parquet with every score."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / "ablation.parquet") as scratch:
+            self.scores.write_parquet(scratch)
+        write_json(folder / "ablation.json", self.as_dict())
+
+    def plot(self, measure: str = "auc") -> Any:
+        """A matplotlib figure: each arm's difference from the labels as given, with its 95 % interval."""
+        from matplotlib.figure import Figure
+
+        rows = self.table.filter(pl.col("measure") == measure, pl.col("arm") != NOISY).reverse()
+        figure = Figure(figsize=(7, 0.5 + 0.35 * max(rows.height, 1)), layout="constrained")
+        axes = figure.subplots()
+        places = np.arange(rows.height)
+        middle = rows["minus_baseline"].to_numpy()
+        reach = np.abs(np.stack([middle - rows["minus_low"].to_numpy(), rows["minus_high"].to_numpy() - middle]))
+        axes.errorbar(middle, places, xerr=reach, fmt="o", capsize=3)
+        axes.axvline(0, linewidth=1, color="grey")
+        axes.set(yticks=places, yticklabels=rows["arm"].to_list(), xlabel=f"held-out {measure}, minus {NOISY} (95 % interval)")
+        return figure
+
+
+def ablate(
+    audit: LabelAudit,
+    held_out: pl.DataFrame,
+    *,
+    model: str,
+    truth: Mapping[str, bool] | None = None,
+    budgets: Sequence[float] = (0.05, 0.1),
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    train: Mapping[str, Any] | None = None,
+    conversational: bool = False,
+    folder: Path | None = None,
+    notify: Notify = lambda event: None,
+) -> Ablation:
+    """Train one model for each treatment of the labels, and say which of them helps.
+
+    audit : as `kd.audit` gives it; its training rows are what all arms start from
+    held_out : row_id, prompt, completion and truth (bool; rows of null are left out); prompt_group and model where known. No row
+        of them, and no prompt, may be among the audit's: split first.
+    truth : row_id -> true label of the audit's rows, for the arms that need it (true labels, wrong rows dropped, reviews played)
+    budgets : shares of the rows that are reviewed
+    train : settings of `kd.train.fit` in place of TERMS; every arm makes the same updates. Fix them beforehand.
+    conversational : hand the model messages through its chat template, in place of plain text
+    folder : keeps each arm's scores as it goes, so that a stopped ablation goes on
+
+    An arm that would train on the same labels as another is left out. Raises what `fit` raises, and DataError for rows of truth
+    that are missing or held-out rows of one class.
+    """
+    rows, known = _training_rows(audit), held_out.filter(pl.col("truth").is_not_null())
+    if known["truth"].n_unique() < 2:
+        raise DataError(f"ablate: {known.height:,} held-out rows have a known truth; both true and false are needed.")
+    settings = {**TERMS, **(train or {})}
+    told: dict[str, tuple[str, int]] = {}
+
+    def arms_of(seed: int) -> list[Arm]:
+        arms = _arms(audit, rows, truth, budgets, seed)
+        told.update({arm.name: (arm.says, arm.rows.height) for arm in arms})
+        return [Arm(arm.name, arm.says, _shown(arm.rows, conversational), arm.settings) for arm in arms]
+
+    scored = _shown(known.with_columns(label="truth"), conversational)
+    scores = run_arms(arms_of, scored, model=model, seeds=seeds, train=settings, folder=folder, notify=notify)
+    groups = pl.col("prompt_group") if "prompt_group" in known.columns else pl.col("prompt")
+    about = known.select(
+        "row_id", "truth", group=groups, model=pl.col("model") if "model" in known.columns else pl.lit(None, pl.String)
+    )
+    table = contrast(scores, about, baseline=NOISY, ceiling=CLEAN if CLEAN in told else None)
+    words = pl.DataFrame([(name, *rest) for name, rest in told.items()], schema=["arm", "says", "rows"], orient="row")
+    return Ablation(
+        table.join(words, on="arm", maintain_order="left"), scores, about, {"model": model, "seeds": list(seeds), **settings}
+    )
+
+
+def _training_rows(audit: LabelAudit) -> pl.DataFrame:
+    """The rows that the audit learnt from: row_id, prompt, completion, label, prompt_group, soft_label, is_label_issue, place."""
+    table = audit.table.with_columns(place=pl.int_range(pl.len()))
+    found = table.drop("soft_label", "is_label_issue", strict=False).join(
+        audit.result.columns.select("row_id", "soft_label", "is_label_issue"), on="row_id", maintain_order="left"
+    )
+    wanted = ("row_id", "prompt", "completion", "label", "prompt_group", "soft_label", "is_label_issue", "place")
+    return found.filter(pl.Series(audit.trained)).select(wanted)
+
+
+def _arms(
+    audit: LabelAudit, rows: pl.DataFrame, truth: Mapping[str, bool] | None, budgets: Sequence[float], seed: int
+) -> list[Arm]:
+    plain = rows.select("row_id", "prompt", "completion", "label", "prompt_group")
+    doubted = rows["is_label_issue"].fill_null(False)
+    arms = [Arm(NOISY, "every row with the label it came with", plain)]
+    if doubted.any():
+        arms.append(Arm("confident learning, dropped", "rows that confident learning doubts are dropped", plain.filter(~doubted)))
+        arms.append(_random_drop(plain, int(doubted.sum()), seed, "confident learning's count"))
+    arms += _by_policy(rows, plain, seed)
+    if truth is None:
+        return arms
+    missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
+    if missing:
+        raise DataError(f"ablate: truth lacks {len(missing):,} of {rows.height:,} training rows (first: {missing[0]}).")
+    real = pl.Series("truth", [truth[row_id] for row_id in rows["row_id"]], dtype=pl.Boolean)
+    wrong = real != rows["label"]
+    arms.append(Arm(CLEAN, "every row with its true label", plain.with_columns(label=real)))
+    arms.append(Arm("wrong rows dropped", "exactly the wrong rows are dropped, as only an oracle could", plain.filter(~wrong)))
+    arms += [arm for budget in budgets for arm in _reviewed(audit, rows, plain, real.to_numpy(), budget, seed)]
+    return arms
+
+
+def _by_policy(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
+    """What the audit's measured chances ask for; nothing where none was measured."""
+    p_wrong = (rows["soft_label"] - rows["label"].cast(pl.Float64)).abs()
+    if not (p_wrong > 0).any():
+        return []
+    turned = pl.col("label") ^ pl.Series(p_wrong > RELABEL_FROM)
+    kept = (p_wrong <= DROP_FROM) | (p_wrong > RELABEL_FROM)
+    dropped = int((p_wrong > DROP_FROM).sum())
+    arms = [
+        Arm(
+            "soft labels",
+            "each label weighs what the audit believes of it",
+            _softened(plain, rows["soft_label"].to_numpy()),
+            SOFT,
+        )
+    ]
+    if dropped:
+        arms.append(
+            Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", plain.filter(p_wrong <= DROP_FROM))
+        )
+        arms.append(_random_drop(plain, dropped, seed, "the audit's count"))
+        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", plain.with_columns(label=turned).filter(kept)))
+    return arms
+
+
+def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
+    places = np.sort(np.random.default_rng([seed, 0xD209]).permutation(plain.height)[count:])
+    return Arm(f"dropped at random, {whose}", f"{count:,} rows are dropped at random", plain[places])
+
+
+def _reviewed(audit: LabelAudit, rows: pl.DataFrame, plain: pl.DataFrame, truth: Bools, budget: float, seed: int) -> list[Arm]:
+    """Soft labels after a share of the rows was reviewed, chosen by the audit's queue; and as many at random, put right only."""
+    texts, count = audit.rows_of_trained(), round(budget * rows.height)
+    p, labels = audit.p_desirable_of_trained(), rows["label"].to_numpy()
+    queued, learnt = reviews_of(texts, p, labels, truth, count, order="gain", seed=seed)
+    known = np.where(labels, learnt.scale[True] is not None, learnt.scale[False] is not None)
+    p_wrong = np.where(labels, 1 - learnt.p_desirable, learnt.p_desirable)
+    soft = soft_labels(labels, p_wrong, known, queued, truth)
+    drawn, _ = reviews_of(texts, p, labels, truth, count, order="random", seed=seed)
+    righted = plain.with_columns(label=pl.Series(np.where(drawn, truth, labels)))
+    return [
+        Arm(
+            f"{budget:.0%} reviewed, soft labels",
+            f"{count:,} rows of the queue reviewed; the rest softened",
+            _softened(plain, soft),
+            SOFT,
+        ),
+        Arm(f"{budget:.0%} reviewed at random", f"{count:,} rows drawn at random and put right", righted),
+    ]
+
+
+def _softened(plain: pl.DataFrame, soft: Floats) -> pl.DataFrame:
+    return plain.with_columns(p_desirable=pl.Series(soft))
+
+
+def _shown(rows: pl.DataFrame, conversational: bool) -> pl.DataFrame:
+    """Prompts and completions as messages, if asked for."""
+    if not conversational:
+        return rows
+    told = {"prompt": "user", "completion": "assistant"}
+    turns = [
+        pl.concat_list(pl.struct(pl.lit(role).alias("role"), pl.col(name).alias("content"))).alias(name)
+        for name, role in told.items()
+    ]
+    return rows.with_columns(turns)

@@ -1,0 +1,73 @@
+"""Several trainings of one model with the same frozen layers run those once per sequence, and not once per training and sequence.
+
+    with shared_states(most_mb=4000):
+        for labels in variants:
+            fit(labels, model=..., trainable_layers=6)
+
+What frozen layers give depends on their weights and the tokens alone, so it is kept by both; trainings stay what they were.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from ktodata.train.packing import Leaf, Leaves
+
+Tensor = Any
+Key = tuple[bytes, bytes]
+
+
+class StateStore:
+    """Frozen layers' output by tokens, float [tokens, H] each, of one model at a time and up to `most_mb`."""
+
+    def __init__(self, most_mb: float) -> None:
+        self._most, self._bytes, self._made_by = most_mb * 1e6, 0, ("", 0)
+        self._prompts: dict[bytes, Tensor] = {}
+        self._completions: dict[Key, Tensor] = {}
+
+    def of(self, weights: str, frozen: int) -> "StateStore":
+        """The store itself, emptied if what it holds was made by other weights or another number of frozen layers."""
+        if self._made_by != (weights, frozen):
+            self._made_by, self._bytes = (weights, frozen), 0
+            self._prompts.clear()
+            self._completions.clear()
+        return self
+
+    def find(self, leaves: Leaves, leaf: Leaf) -> tuple[Tensor, Tensor] | None:
+        """(of the prompt, of the completion after it), if both are held."""
+        prompt, completion = leaves.prompt(leaf).tobytes(), leaves.completion(leaf).tobytes()
+        if (prompt, completion) not in self._completions:
+            return None
+        return self._prompts[prompt], self._completions[prompt, completion]
+
+    def add(self, leaves: Leaves, leaf: Leaf, prompt_states: Tensor, states: Tensor) -> None:
+        """Hold a leaf's states, unless that would be more than `most_mb` in all."""
+        prompt, completion = leaves.prompt(leaf).tobytes(), leaves.completion(leaf).tobytes()
+        held = self._prompts.get(prompt)
+        wanted = states.numel() * states.element_size()
+        wanted += prompt_states.numel() * prompt_states.element_size() if held is None else 0
+        if (prompt, completion) in self._completions or self._bytes + wanted > self._most:
+            return
+        self._bytes += wanted
+        self._prompts.setdefault(prompt, prompt_states)
+        self._completions[prompt, completion] = states
+
+
+_CURRENT: ContextVar[StateStore | None] = ContextVar("ktodata_shared_states", default=None)
+
+
+@contextmanager
+def shared_states(*, most_mb: float = 4000) -> Iterator[None]:
+    """Let all trainings inside share what their frozen layers give; memory up to `most_mb`, beside that of each training."""
+    token = _CURRENT.set(StateStore(most_mb))
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def current_store(weights: str, frozen: int) -> StateStore | None:
+    """The store of the surrounding `shared_states`, for these weights; None outside of one."""
+    store = _CURRENT.get()
+    return None if store is None else store.of(weights, frozen)
