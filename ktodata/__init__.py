@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ktodata.ablation import ablate
     from ktodata.errors import KtodataError
     from ktodata.feedback import feedback_table
     from ktodata.formats import convert, read, write
@@ -40,6 +41,7 @@ _HOMES = {
     "LabelAudit": "label_audit",
     "Run": "run_folder",
     "StageResult": "stage",
+    "ablate": "ablation",
     "apply": "ledger",
     "audit": "label_audit",
     "convert": "formats",
@@ -74,6 +76,7 @@ __all__ = [
     "LabelAudit",
     "Run",
     "StageResult",
+    "ablate",
     "apply",
     "audit",
     "convert",

@@ -5,7 +5,7 @@ whose truth is known. Dropping rows has its control, as many dropped at random; 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.errors import DataError
+from ktodata.errors import DataError, RunError
 from ktodata.evaluate.arms import Arm, Notify, run_arms
 from ktodata.evaluate.contrast import contrast
+from ktodata.evaluate.truth import with_truth
 from ktodata.files import whole_file, write_json
 from ktodata.label_audit import LabelAudit
+from ktodata.run_folder import Run
 from ktodata.signals.policy import DROP_FROM, RELABEL_FROM, soft_labels
 from ktodata.signals.review_simulation import reviews_of
 
@@ -27,6 +29,11 @@ Bools = NDArray[np.bool_]
 NOISY, CLEAN = "labels as given", "true labels"
 TERMS: Mapping[str, Any] = {"epochs": 1000, "max_steps": 77, "batch_size": 16, "learning_rate": 2e-5, "trainable_layers": 6}
 SOFT = {"soft_labels": True}
+# what a recipe's train: may say about every arm; labels and weights are what the arms differ in
+TRAINED_BY = (
+    *("objective", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_fraction", "schedule", "beta", "max_length"),
+    *("trainable_layers", "lora", "optimizer", "weight_decay", "device", "dtype", "z0_rows", "keep_states_mb"),
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def ablate(
     rows, known = _training_rows(audit), held_out.filter(pl.col("truth").is_not_null())
     if known["truth"].n_unique() < 2:
         raise DataError(f"ablate: {known.height:,} held-out rows have a known truth; both true and false are needed.")
-    settings = {**TERMS, **(train or {})}
+    settings = _equal_budget({**TERMS, **(train or {})}, rows.height)
     told: dict[str, tuple[str, int]] = {}
 
     def arms_of(seed: int) -> list[Arm]:
@@ -130,6 +137,65 @@ def ablate(
     return Ablation(
         table.join(words, on="arm", maintain_order="left"), scores, about, {"model": model, "seeds": list(seeds), **settings}
     )
+
+
+def _equal_budget(settings: dict[str, Any], rows: int) -> dict[str, Any]:
+    """As many updates for every arm, whatever it left out: those that `epochs` over all rows make, unless max_steps says."""
+    steps = settings["max_steps"] or settings["epochs"] * -(-rows // settings["batch_size"])
+    return settings | {"max_steps": steps, "epochs": 1000}
+
+
+def ablate_run(
+    folder: Path | str,
+    *,
+    part: str = "test",
+    model: str | None = None,
+    budgets: Sequence[float] = (0.05, 0.1),
+    seeds: Sequence[int] = (0, 1, 2),
+    train: Mapping[str, Any] | None = None,
+    notify: Notify = lambda event: None,
+) -> Ablation:
+    """`ablate` on the rows of a run; writes ablation.json and ablation.parquet into the run folder, and goes on where it stopped.
+
+    Held-out rows are judged by the truth that the recipe's `evaluate:` names, and so are the arms that need it; without one, by
+    their labels as given, which then are what is learnt to please.
+    model, train : those of the recipe's `train:` unless given. Raises RunError for a run without label_noise or held-out rows.
+    """
+    run = Run(folder)
+    audit, recipe = LabelAudit.of_run(run), run.manifest["recipe"]
+    asked = {name: value for name, value in (recipe["train"] or {}).items() if name in TRAINED_BY}
+    base = model or (recipe["train"] or {}).get("model")
+    if base is None:
+        raise RunError(f"{run.folder}: its recipe trains no model; say which one to train.")
+    rows = _with_truth(run)
+    held_out = rows.filter(pl.col("part") == part) if "part" in rows.columns else rows.clear()
+    if held_out.is_empty():
+        raise RunError(f"{run.folder} holds out no {part} rows; put the step split into its recipe.")
+    known = rows.filter(pl.col("row_id").is_in(audit.table.filter(pl.Series(audit.trained))["row_id"].implode()))
+    every = rows["judged_by"][0] == "truth" and known["truth"].null_count() == 0
+    found = ablate(
+        audit,
+        held_out,
+        model=base,
+        truth=dict(known.select("row_id", "truth").iter_rows()) if every else None,
+        budgets=budgets,
+        seeds=seeds,
+        train={**asked, **(train or {})},
+        conversational=bool(run.stage("export").facts["conversational"]) if "export" in run.stage_names() else False,
+        folder=run.folder / "ablation",
+        notify=notify,
+    )
+    found = replace(found, settings={**found.settings, "part": part, "judged_by": rows["judged_by"][0]})
+    found.write(run.folder)
+    return found
+
+
+def _with_truth(run: Run) -> pl.DataFrame:
+    """The run's rows with truth (from the file that its recipe names; else the label) and judged_by."""
+    asked = run.evaluate_settings()
+    if not asked.get("truth"):
+        return run.feedback.with_columns(truth="label", judged_by=pl.lit("label"))
+    return with_truth(run.feedback, asked["truth"], None).with_columns(judged_by=pl.lit("truth"))
 
 
 def _training_rows(audit: LabelAudit) -> pl.DataFrame:

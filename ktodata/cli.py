@@ -272,6 +272,88 @@ def evaluate(
 
 
 @app.command()
+def ablate(
+    folder: RunFolder,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm, each with its own seed.")] = 3,
+    budget: Annotated[
+        list[float] | None, typer.Option(help="A share of rows to be reviewed; may be given again.", show_default="0.05, 0.1")
+    ] = None,
+    part: Annotated[str, typer.Option(help="The held-out rows to judge by: test or validation.")] = "test",
+    model: Annotated[str | None, typer.Option(help="The model to train.", show_default="that of the recipe")] = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which treatment of the labels makes the better model: each is trained on equal terms and judged by held-out rows.
+
+    \b
+    Reads   RUN: its rows, what label_noise found, and the truth that its evaluate: names
+    Writes  RUN/ablation.json, RUN/ablation.parquet; finished arms are kept in RUN/ablation
+
+    Rows dropped or reviewed at random are the controls. Ablating again goes on where it stopped.
+
+    \b
+    Example:  ktodata ablate runs/support --seeds 5 --set train.max_steps=50
+    """
+    from ktodata.ablation import ablate_run
+    from ktodata.settings import given_settings
+    from ktodata.train import fit
+
+    def show(event: dict[str, Any]) -> None:
+        if not (quiet or as_json):
+            typer.echo(f"{event['done'] + 1:>3} of {event['of']}  {event['arm']}, seed {event['seed']}", err=True)
+
+    train = given_settings(fit, {"model": model or "the recipe's"}, overrides or (), section="train")
+    del train["model"]
+    budgets = budget or [0.05, 0.1]
+    found = ablate_run(folder, part=part, model=model, budgets=budgets, seeds=range(seeds), train=train, notify=show)
+    _say(found.as_dict(), lambda: "\n".join([*found.verdict(), "", f"{folder / 'ablation.json'}"]), quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def compare(
+    folder: RunFolder,
+    model: Annotated[
+        str | None, typer.Option(help="The base of all methods.", show_default="what the run trained its model from")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where results go.", show_default="RUN/comparison")] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained and what it costs; train nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train SFT, KTO, DPO, ORPO and RLHF on a run's rows on equal terms, and set them against KTO and the untrained base.
+
+    \b
+    Reads   RUN/shards; base, batches and lengths from RUN/model/training.json where the run has trained
+    Writes  OUT/comparison.json, OUT/comparison.parquet, OUT/comparison.png, OUT/arms
+
+    A difference whose interval includes zero is nobody's win. Stopped, the same command goes on after the last finished method.
+
+    \b
+    Example:  ktodata compare runs/support --set "compare.methods=[kto, dpo]" --set "compare.seeds=[0, 1, 2]"
+    """
+    from ktodata.evaluate.comparison import compare as compare_methods
+    from ktodata.evaluate.comparison import outlook, settings_of_run
+    from ktodata.progress import Progress
+    from ktodata.run_folder import Run
+    from ktodata.settings import given_settings
+
+    given = {**settings_of_run(Run(folder).folder), **({"model": model} if model else {})}
+    settings = given_settings(compare_methods, given, overrides or (), section="compare")
+    if dry_run:
+        told = outlook(folder, **settings)
+        _say(told, lambda: _outlook_text(told), quiet=quiet, as_json=as_json)
+        return
+    with Progress(quiet=quiet or as_json) as progress:
+        found = compare_methods(folder, out=out or folder / "comparison", notify=progress, **settings)
+    found.plot().savefig((out or folder / "comparison") / "comparison.png", dpi=150)
+    _say(found.as_dict(), lambda: "\n".join(found.verdict()), quiet=quiet, as_json=as_json)
+
+
+@app.command()
 def report(folder: RunFolder, quiet: Quiet = False) -> None:
     """Write the page and the card of a run again: RUN/report.html and RUN/README.md.
 
@@ -375,6 +457,16 @@ def _evaluation_text(found: dict[str, Any]) -> str:
             for name, one in told.get("measures", {}).items()
         ]
     return "\n".join(lines)
+
+
+def _outlook_text(told: dict[str, Any]) -> str:
+    """What each method can use, and what training them all costs."""
+    from ktodata.evaluate.comparison import estimate_text
+
+    used = told["rows_used"]
+    lines = [f"{used['rows']:,} training rows, {used['pairs']:,} pairs; {told['updates']:,} updates for each method"]
+    lines += [f"  {name:<5} {used['rows_used'][name]:,} rows" for name in told["settings"]["methods"]]
+    return "\n".join([*lines, estimate_text(told["estimate"])])
 
 
 def _row_text(found: dict[str, Any]) -> str:

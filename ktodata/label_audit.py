@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.errors import DataError
+from ktodata.errors import DataError, RunError
 from ktodata.feedback import check_columns
 from ktodata.ledger import apply
+from ktodata.run_folder import Run
 from ktodata.signals.dynamics import training_dynamics
 from ktodata.signals.judge import Judged, with_judge
 from ktodata.signals.review_queue import queue
@@ -21,6 +22,7 @@ from ktodata.stage import StageResult
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
 from ktodata.stages.hidden_states import hidden_states
+from ktodata.stages.label_noise import ADDS as LABEL_NOISE_ADDS
 from ktodata.stages.label_noise import label_noise
 from ktodata.stages.validate import validate
 
@@ -72,6 +74,19 @@ class LabelAudit:
     table: pl.DataFrame
     result: StageResult
     settings: Mapping[str, Any]
+
+    @classmethod
+    def of_run(cls, run: Run) -> "LabelAudit":
+        """The audit that a run made: its rows as label_noise saw them, and what that found. Raises RunError where it has none."""
+        if not {"embed", "label_noise"} <= set(run.stage_names()):
+            raise RunError(f"{run.folder} has no label_noise: put the steps embed and label_noise into its recipe.")
+        found = run.stage("label_noise")
+        table = run.feedback.drop(*LABEL_NOISE_ADDS, strict=False).join(found.columns, on="row_id", maintain_order="left")
+        learnt = pl.col("is_label_issue").is_not_null()  # label_noise says so of the rows that it learnt from, and of no others
+        table = table.with_columns(state=pl.when(learnt).then(pl.lit("keep")).otherwise(pl.lit("review")))
+        steps = {name: settings for step in run.manifest["recipe"]["steps"] for name, settings in step.items()}
+        result = StageResult(found.columns, facts=found.facts, tables={})
+        return cls(table.drop(*LABEL_NOISE_ADDS), result, steps["label_noise"])
 
     @property
     def facts(self) -> Mapping[str, Any]:

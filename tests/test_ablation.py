@@ -1,0 +1,133 @@
+"""`kd.ablate` on a set whose truth is known: every arm has its control, all make the same updates, and better labels win."""
+
+import json
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+from train.tiny_models import tiny_llama, word_tokenizer
+
+import ktodata as kd
+from ktodata import cli
+from ktodata.ablation import CLEAN, NOISY
+from ktodata.errors import DataError, RunError
+from ktodata.feedback import feedback_table
+
+DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
+TERMS = {"max_steps": 8, "batch_size": 16, "learning_rate": 1e-3, "trainable_layers": 1, "max_length": 48, "device": "cpu"}
+
+
+def rows(count, start=0):
+    """Help or refusal; the truth is help."""
+    made = []
+    for n in range(start, start + count):
+        dish, helps = DISHES[n % 10], n % 3 > 0
+        text = f"take the pan and cook the {dish} for {n % 7} minutes" if helps else f"sorry i cannot talk about {dish}"
+        made.append({"prompt": f"how do i make {dish} way {n} ?", "completion": text, "label": helps, "source_id": str(n)})
+    return feedback_table(*made).with_columns(row_id=pl.format("r{}", "source_id"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder, tokenizer = tmp_path_factory.mktemp("tiny"), word_tokenizer()
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def sides():
+    """(training rows with 85 % flipped labels: they teach the opposite, their truth, held-out rows)."""
+    clean = rows(240)
+    truth = dict(clean.select("row_id", "label").iter_rows())
+    wrong = np.random.default_rng(0).random(240) < 0.85
+    noisy = clean.with_columns(label=pl.col("label") ^ pl.Series(wrong))
+    return noisy, truth, rows(90, start=240).with_columns(truth="label")
+
+
+@pytest.fixture(scope="module")
+def found(sides, model, tmp_path_factory):
+    noisy, truth, held_out = sides
+    audit, events = kd.audit(noisy, repeats=1), []
+    folder = tmp_path_factory.mktemp("arms")
+    arguments = {"model": model, "truth": truth, "budgets": [0.2], "seeds": [0, 1], "train": TERMS, "folder": folder}
+    return kd.ablate(audit, held_out, **arguments, notify=events.append), audit, arguments, events
+
+
+def test_true_labels_win_and_every_treatment_has_its_control(found):
+    ablation, _, _, events = found
+    table = ablation.table.filter(measure="auc")
+    arms = table["arm"].to_list()
+    assert {NOISY, CLEAN, "wrong rows dropped", "20% reviewed, soft labels", "20% reviewed at random"} <= set(arms)
+    for dropped in ("confident learning, dropped", "likely wrong, dropped"):
+        if dropped in arms:
+            control = "confident learning's count" if "confident" in dropped else "the audit's count"
+            twin = table.filter(arm=f"dropped at random, {control}")
+            assert twin["rows"][0] == table.filter(arm=dropped)["rows"][0] < table.filter(arm=NOISY)["rows"][0]
+    line = {row["arm"]: row for row in table.iter_rows(named=True)}
+    assert line[CLEAN]["value"] > 0.9 and line[CLEAN]["differs"] and line[CLEAN]["minus_baseline"] > 0
+    assert line["wrong rows dropped"]["gap_recovered"] > 0.5
+    assert line[NOISY]["seeds"] == 2
+    assert len(events) == len(arms) * 2 and {event["seed"] for event in events} == {0, 1}
+    assert any(told.startswith(f"{CLEAN}: better") for told in ablation.verdict())
+    json.dumps(ablation.as_dict())
+    assert len(ablation.plot().axes[0].get_yticklabels()) == len(arms) - 1
+
+
+def test_what_was_trained_is_not_trained_again(found, sides, monkeypatch):
+    ablation, audit, arguments, _ = found
+    from ktodata.evaluate import arms
+
+    monkeypatch.setattr(arms, "_train", lambda *_: pytest.fail("trained again"))
+    again = kd.ablate(audit, sides[2], **arguments)
+    assert again.table.equals(ablation.table)
+
+
+def test_without_truth_the_arms_that_need_it_are_left_out(found, sides, model):
+    _, audit, arguments, _ = found
+    told = kd.ablate(audit, sides[2], **(arguments | {"truth": None, "seeds": [0]}))
+    assert not {CLEAN, "wrong rows dropped"} & set(told.table["arm"])
+    assert told.table["gap_recovered"].null_count() == told.table.height
+
+
+def test_training_on_a_held_out_row_is_refused(found, sides):
+    _, audit, arguments, _ = found
+    leaked = pl.concat([sides[2], audit.table.select(sides[0].columns).head(1).with_columns(truth="label")])
+    with pytest.raises(DataError, match="1 of its 240 training rows are held out as well"):
+        kd.ablate(audit, leaked, **arguments)
+    one_class = sides[2].filter("truth")
+    with pytest.raises(DataError, match="both true and false are needed"):
+        kd.ablate(audit, one_class, **arguments)
+
+
+def test_a_run_is_ablated_by_the_truth_that_its_recipe_names(model, tmp_path, monkeypatch, capsys):
+    table = pl.concat([rows(200), rows(60, start=200)])
+    flipped = np.random.default_rng(1).random(table.height) < 0.3
+    lines = table.select("prompt", "completion", "label", id="source_id").with_columns(label=pl.col("label") ^ pl.Series(flipped))
+    lines.write_ndjson(tmp_path / "rows.jsonl")
+    table.select(id="source_id", truth="label").write_ndjson(tmp_path / "truth.jsonl")
+    recipe = {
+        "name": "dishes",
+        "ingest": {"paths": ["rows.jsonl"], "source_id": "id"},
+        "steps": ["validate", "dedupe", {"split": {"test": 0.3, "validation": 0}}, "embed", {"label_noise": {"repeats": 1}}],
+        "train": {"model": model} | TERMS,
+        "evaluate": {"truth": {"path": "truth.jsonl", "id": "id", "label": "truth"}},
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    from ktodata.ablation import ablate_run
+
+    run = kd.run(tmp_path / "recipe.json", out=tmp_path / "run", until="export")
+    with pytest.raises(RunError, match="holds out no validation rows"):
+        ablate_run(run.folder, part="validation")
+    typed = ["ktodata", "ablate", str(run.folder), "--seeds", "1", "--budget", "0.2", "--set", "train.max_steps=2"]
+    monkeypatch.setattr(sys, "argv", typed)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert not ended.value.code, err
+    assert f"{CLEAN}: " in out and "20% reviewed at random: " in out
+    told = json.loads((run.folder / "ablation.json").read_text())
+    assert told["settings"]["judged_by"] == "truth"
+    assert told["settings"]["max_steps"] == 2 and told["settings"]["batch_size"] == TERMS["batch_size"]
+    assert {arm["rows"] for arm in told["arms"] if arm["arm"] == NOISY} == {run.stage("label_noise").facts["rows"]["learnt_from"]}
