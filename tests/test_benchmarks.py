@@ -154,3 +154,53 @@ def test_an_arm_without_its_library_says_so(tmp_path, monkeypatch):
     told = trainer_arms.run_job(trainer_arms.Job("trl_tuned", "none", rows, rows, max_length=8, batch_size=8, micro_batch=8))
     assert told == {"arm": "trl_tuned", "cannot_run": "No module named 'trl'"}
     assert trainer_arms.best_micro_batch(trainer_arms.Job("trl_tuned", "none", rows, rows, 8, 8, 8), [4]) == (4, {})
+
+
+def noisy(rows=400, seed=11):
+    """A table as label_noise's benchmark has it: truth, label, prompt_group, embeddings that show the truth."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random(rows) < 0.6
+    vectors = rng.standard_normal((rows, 8)).astype(np.float32)
+    vectors[:, 0] += np.where(truth, 2, -2)
+    embedding = pl.Series(vectors, dtype=pl.Array(pl.Float32, 8))
+    table = pl.DataFrame(
+        {"row_id": [f"r{n}" for n in range(rows)], "prompt": [f"p{n // 2}" for n in range(rows)], "truth": truth}
+    )
+    return table.with_columns(label="truth", prompt_group="prompt", prompt_embedding=embedding, completion_embedding=embedding)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "class-conditional", "instance-dependent"])
+def test_flips_are_as_many_as_said_and_where_said(kind):
+    from label_noise import flipped
+
+    table = flipped(noisy(4000), 0.2, kind)
+    wrong = (table["label"] != table["truth"]).to_numpy()
+    assert wrong.mean() == pytest.approx(0.2, abs=0.02)
+    of_desirable, of_undesirable = (wrong[(table["truth"] == side).to_numpy()].mean() for side in (True, False))
+    if kind == "class-conditional":
+        assert of_desirable / of_undesirable == pytest.approx(3, rel=0.3)
+    else:
+        assert of_desirable == pytest.approx(of_undesirable, abs=0.06)
+    unsure = np.abs(table["prompt_embedding"].to_numpy()[:, 0]) < 0.5
+    more_where_unsure = wrong[unsure].mean() / wrong[~unsure].mean()
+    assert more_where_unsure > 2 if kind == "instance-dependent" else more_where_unsure == pytest.approx(1, abs=0.4)
+
+
+def test_a_ranking_by_class_scores_a_half_and_the_truth_one():
+    from label_noise import by_class, flipped, scored
+
+    table, everything = flipped(noisy(), 0.2, "uniform"), np.ones(400, bool)
+    told = scored(table, by_class(table), everything)
+    assert told["average"] == told["desirable"] == told["undesirable"] == 0.5
+    perfect = (table["label"] == table["truth"]).to_numpy().astype(float)
+    told = scored(table, perfect, everything)
+    assert told["average"] == told["low"] == told["average_precision"] == told["p_auc"] == 1
+
+
+def test_reviewed_rows_are_a_twentieth_and_hold_the_truth():
+    from label_noise import flipped, with_reviews
+
+    table = with_reviews(flipped(noisy(), 0.2, "uniform"), seed=1)
+    reviewed = table.drop_nulls("trusted_label")
+    assert reviewed.height == 20 and (reviewed["trusted_label"] == reviewed["truth"]).all()
+    assert not with_reviews(table.drop("trusted_label"), seed=2)["trusted_label"].equals(table["trusted_label"])
