@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from ktodata.signals.features import fitted_rows
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -81,9 +83,11 @@ def _log_odds(probs: Floats) -> Floats:
 
 
 def _fitted(views: list[Floats], labels: Bools, train: Bools) -> tuple[Floats, Floats]:
-    """(probabilities [N], weights [views]) of the best blend with weights >= 0, fitted on the training rows."""
+    """(probabilities [N], weights [views]) of the best blend with weights >= 0, fitted on enough training rows."""
+    sample = fitted_rows(train)
+    chosen = np.flatnonzero(train) if sample is None else sample
     table = np.stack([_log_odds(view if view.ndim == 1 else view[:, 0]) for view in views], axis=1)
-    rows, signs = table[train], np.where(labels[train], 1.0, -1.0)
+    rows, signs = table[chosen], np.where(labels[chosen], 1.0, -1.0)
     even = 1 / len(views)
 
     def cost(values: Floats) -> tuple[float, Floats]:

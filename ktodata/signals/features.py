@@ -1,8 +1,9 @@
 """What a row looks like to the out-of-fold models: both embeddings, how they relate, and the form of the text."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -11,11 +12,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktodata.signals.one_thread import one_thread
+
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Places = slice | Ints
 Part = TypeVar("Part")
 
-CHUNK = 4096  # rows worked on at once; fixed, so that sums come out the same on any number of cores
+CHUNK = 1024  # rows worked on at once: few enough for the cache, and fixed, so that sums are the same on any number of cores
 COMPONENTS = 512  # principal components kept
+MOST_FITTED = 30_000  # rows that components and models are found on, at most; all are predicted
 
 
 def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
@@ -27,8 +34,13 @@ def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     slices = [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
     with _matrix_library().limit(limits=1), ThreadPoolExecutor(workers) as pool:
-        for first in range(0, len(slices), workers):  # a few in flight, so that results do not pile up
-            yield from pool.map(work, slices[first : first + workers])
+        waiting: deque[Future[Part]] = deque()
+        for one in slices:
+            waiting.append(pool.submit(work, one))
+            if len(waiting) > 2 * workers:  # a few in flight, so that no core waits and results do not pile up
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @cache
@@ -36,6 +48,14 @@ def _matrix_library() -> Any:
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     return ThreadpoolController()  # looks through every loaded library: once is enough
+
+
+def fitted_rows(fit_rows: Bools) -> Ints | None:
+    """MOST_FITTED of `fit_rows` drawn at random, ascending, the same for every view; None where there are no more than that."""
+    rows = np.flatnonzero(fit_rows)
+    if len(rows) <= MOST_FITTED:
+        return None
+    return np.sort(np.random.default_rng(0xF17).permutation(rows)[:MOST_FITTED])
 
 
 def form_features(feedback: pl.DataFrame) -> Floats:
@@ -63,21 +83,46 @@ def form_features(feedback: pl.DataFrame) -> Floats:
 
 
 @dataclass(frozen=True)
+class Projection:
+    """How any row becomes components: features(places) @ axes + shift.
+
+    features : float32 [places, m], of a slice of rows or of their numbers
+    axes : float32 [m, k]; shift : float32 [k]
+    """
+
+    features: Callable[[Places], Floats]
+    axes: Floats
+    shift: Floats
+
+
+@dataclass(frozen=True)
 class Components:
     """Rows as principal components, largest first.
 
-    values : float32 [N, k]
+    values : float32 [N, k]; of `rows` only, where that is not None
     energy : float [k], the sum of squares of each column over the rows that the components were found on
     explained : share of the standardised features' variance that they hold
+    rows : int, the rows that `values` are of; all are projected when they are asked for, as a million would fill the memory
+    projection : how; None where nobody asks
     """
 
     values: Floats
     energy: NDArray[np.float64]
     explained: float
+    rows: Ints | None = None
+    projection: Projection | None = None
+
+    def scores(self, weights: NDArray[np.float64], intercepts: NDArray[np.float64]) -> Callable[[slice], Floats]:
+        """What M linear models say of a slice of rows: float32 [rows, M]; weights float [k, M], intercepts float [M]."""
+        assert self.projection is not None
+        features = self.projection.features
+        turned = (self.projection.axes @ weights).astype(np.float32)
+        shift = (self.projection.shift @ weights + intercepts).astype(np.float32)
+        return lambda part: np.asarray(features(part) @ turned + shift)
 
 
 def principal_components(
-    prompts: Floats, completions: Floats, form: Floats, *, fit_rows: NDArray[np.bool_], components: int = COMPONENTS
+    prompts: Floats, completions: Floats, form: Floats, *, fit_rows: Bools, components: int = COMPONENTS
 ) -> Components:
     """Standardise [p, c, |p - c|, p * c, form] and keep the leading components; no label is looked at.
 
@@ -87,36 +132,53 @@ def principal_components(
 
     The 4 d + m wide table is made a chunk at a time and never held whole.
     """
-    n = len(form)
+    sample = fitted_rows(fit_rows)
+    n = len(form) if sample is None else len(sample)
 
-    def wide(part: slice) -> Floats:
+    def wide(part: Places) -> Floats:
         p, c = prompts[part], completions[part]
         joined = np.hstack([p, c, np.abs(p - c), p * c, form[part]])
-        return np.asarray(np.nan_to_num(joined, posinf=0, neginf=0))
+        return np.asarray(np.nan_to_num(joined, copy=False, posinf=0, neginf=0))
 
-    count = max(int(fit_rows.sum()), 1)
-    mean = _total(map_chunks(n, lambda part: wide(part)[fit_rows[part]].sum(axis=0, dtype=np.float64))) / count
+    def fitted(part: slice) -> Floats:
+        return wide(part)[fit_rows[part]] if sample is None else wide(sample[part])
+
+    count = max(int(fit_rows.sum()) if sample is None else n, 1)
+    mean = total(map_chunks(n, lambda part: fitted(part).sum(axis=0, dtype=np.float64))) / count
     centre = mean.astype(np.float32)
-    squares = _total(map_chunks(n, lambda part: np.square(wide(part)[fit_rows[part]] - centre).sum(axis=0, dtype=np.float64)))
+    squares = total(map_chunks(n, lambda part: np.square(fitted(part) - centre).sum(axis=0, dtype=np.float64)))
     deviation = np.sqrt(squares / count)
     scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6).astype(np.float32)
 
-    def standard(part: slice) -> Floats:
-        return np.asarray((wide(part) - centre) * scale)
-
     def second_moment(part: slice) -> NDArray[np.float64]:
-        rows = standard(part)[fit_rows[part]]
+        rows = (fitted(part) - centre) * scale
         return (rows.T @ rows).astype(np.float64)
 
-    energy, axes = np.linalg.eigh(_total(map_chunks(n, second_moment)))
+    moment = total(map_chunks(n, second_moment))
+    with one_thread():
+        energy, axes = np.linalg.eigh(moment)
     keep = min(components, len(energy), max(count - 1, 1))
     axes = axes[:, ::-1][:, :keep].astype(np.float32)
     kept = np.maximum(energy[::-1][:keep], 0)
-    values = np.vstack(list(map_chunks(n, lambda part: standard(part) @ axes)))
-    return Components(values, kept, float(kept.sum() / max(energy.sum(), 1e-12)))
+    values = joined(n, lambda part: (wide(part if sample is None else sample[part]) - centre) * scale @ axes)
+    projection = Projection(lambda part: wide(part) - centre, scale[:, None] * axes, np.zeros(keep, np.float32))
+    return Components(values, kept, float(kept.sum() / max(energy.sum(), 1e-12)), sample, projection)
 
 
-def _total(parts: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
+def joined(count: int, work: Callable[[slice], Floats]) -> Floats:
+    """`work` on every chunk of `count` rows, one below the other."""
+    parts = map_chunks(count, work)
+    if (first := next(parts, None)) is None:
+        return work(slice(0, 0))
+    made = np.empty((count, first.shape[1]), np.float32)
+    made[: len(first)], at = first, len(first)
+    for part in parts:
+        made[at : at + len(part)] = part
+        at += len(part)
+    return made
+
+
+def total(parts: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
     total = next(parts).copy()
     for part in parts:
         total += part

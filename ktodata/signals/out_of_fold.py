@@ -1,7 +1,7 @@
 """p_desirable of every row from models that never saw the row, its label, or any row of its prompt group."""
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from ktodata.errors import OneClassError
-from ktodata.signals.features import Components
+from ktodata.signals.features import Components, map_chunks
 from ktodata.signals.folds import group_folds
 from ktodata.signals.logistic import Models, fit_logistic
 
@@ -18,7 +18,6 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 PENALTIES = (100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0)
-MOST_ROWS_FOR_PENALTY = 20_000
 BINS = 15  # of the calibration error
 
 
@@ -49,6 +48,8 @@ def out_of_fold(
     Raises OneClassError when a training part would hold one label only.
     """
     assigned = [_folds_of_all(groups, labels[:, 0], train, folds=folds, seed=seed + number) for number in range(seeds)]
+    if components.rows is not None:
+        return _from_sample(components, components.rows, labels, np.stack(assigned, axis=1), train, folds=folds)
     penalty = choose_penalty(components, labels[:, 0], train, assigned[0], folds=folds)
     calibrated, raw, steps = np.zeros(labels.shape), np.zeros(len(labels)), 0
     for fold in assigned:
@@ -73,23 +74,87 @@ def out_of_fold(
     return OutOfFold(calibrated, raw, facts)
 
 
+def _from_sample(
+    components: Components, rows: Ints, labels: Bools, fold: NDArray[np.int64], train: Bools, *, folds: int
+) -> OutOfFold:
+    """`out_of_fold` of a table so large that models are fitted on a sample, and all rows predicted a chunk at a time.
+
+    rows : the sample; fold : int [N, seeds]
+
+    Calibration is not nested: the sigmoid of fold a is fitted on what the models of the other folds say of their own rows. So a
+    row's label reaches its prediction, but only through two numbers that tens of thousands of rows share.
+    """
+    n_labels, seeds, targets, local = labels.shape[1], fold.shape[1], labels[rows], fold[rows]
+    some = Components(components.values, components.energy, components.explained)
+    everything = np.ones(len(rows), bool)
+    penalty = choose_penalty(some, targets[:, 0], everything, local[:, 0], folds=folds)
+    used = local[:, :, None] != np.arange(folds)
+    models = fit_logistic(
+        some,
+        np.tile(targets, seeds * folds),
+        np.repeat(used.reshape(len(rows), -1), n_labels, axis=1),
+        np.full(seeds * folds * n_labels, penalty),
+    )
+    scores = models.scores(components.values).reshape(len(rows), seeds, folds, n_labels)
+    slope, shift = np.empty((2, seeds, folds, n_labels))
+    for seed in range(seeds):
+        own = scores[np.arange(len(rows)), seed, local[:, seed]]
+        for a, column in product(range(folds), range(n_labels)):
+            inside = used[:, seed, a]
+            slope[seed, a, column], shift[seed, a, column] = platt(
+                own[inside, column].astype(np.float64), targets[inside, column]
+            )
+    calibrated, raw = np.empty(labels.shape), np.empty(len(labels))
+    score = components.scores(models.weights, models.intercepts)
+
+    def predicted(part: slice) -> tuple[Floats, Floats]:
+        told = score(part).reshape(-1, seeds, folds, n_labels)
+        return _mean_of_own(expit(slope * told + shift), fold[part]), _mean_of_own(expit(told[..., :1]), fold[part])[:, 0]
+
+    at = 0
+    for probs, uncalibrated in map_chunks(len(labels), predicted):
+        part = slice(at, at + len(probs))
+        calibrated[part], raw[part], at = probs, uncalibrated, part.stop
+    facts = {
+        "model": "logistic regression on principal components, fitted by accelerated descent",
+        "components": components.values.shape[1],
+        "variance_explained": components.explained,
+        "penalty": penalty,
+        "descent_steps": models.steps,
+        "folds": folds,
+        "seeds": seeds,
+        "grouped_by": "prompt_group",
+        "calibration": "sigmoid (Platt) on out-of-fold scores of the training folds",
+        "rows_fitted": len(rows),
+        "before_calibration": calibration_error(raw[train], labels[train, 0]),
+        "after_calibration": calibration_error(calibrated[train, 0], labels[train, 0]),
+    }
+    return OutOfFold(calibrated, raw, facts)
+
+
+def _mean_of_own(probs: Floats, fold: Ints) -> Floats:
+    """Mean over seeds of what the row's own fold says: [n, L]; of [n, seeds, folds, L], where it has no fold the mean of all."""
+    own = np.take_along_axis(probs, np.maximum(fold, 0)[:, :, None, None], axis=2)[:, :, 0]
+    without = fold < 0
+    if without.any():
+        own = np.where(without[:, :, None], probs.mean(axis=2), own)
+    return np.asarray(own.mean(axis=1), dtype=np.float64)
+
+
 def choose_penalty(components: Components, labels: Bools, train: Bools, fold: Ints, *, folds: int) -> float:
-    """The penalty of PENALTIES with the least grouped cross-validated log loss on at most 20,000 training rows.
+    """The penalty of PENALTIES with the least grouped cross-validated log loss on the training rows.
 
     One number of six is chosen this way, on the labels as given; everything else is nested inside the training folds.
     """
-    rows = np.flatnonzero(train)
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS_FOR_PENALTY)).astype(np.int64)]
-    values = components.values[rows]
-    some = Components(values, np.square(values, dtype=np.float64).sum(axis=0), components.explained)
-    shares = len(rows) / train.sum()  # the penalty is per table, and this is a part of it
+    if not train.all():
+        values = components.values[train]
+        components = Components(values, np.square(values, dtype=np.float64).sum(axis=0), components.explained)
+        labels, fold = labels[train], fold[train]
     left_out = np.repeat(np.arange(folds), len(PENALTIES))
     penalties = np.tile(PENALTIES, folds)
-    targets = np.broadcast_to(labels[rows][:, None], (len(rows), len(penalties)))
-    used = fold[rows][:, None] != left_out
-    # components of a part of the table are not quite orthogonal, and the descent's bound needs that they are
-    some = some if len(rows) == train.sum() else Components(values, some.energy * _excess(values, some.energy), some.explained)
-    scores = fit_logistic(some, targets, used, penalties * shares).scores(values)
+    targets = np.broadcast_to(labels[:, None], (len(labels), len(penalties)))
+    used = fold[:, None] != left_out
+    scores = fit_logistic(components, targets, used, penalties).scores(components.values)
     losses = np.where(used, 0, np.logaddexp(0, np.where(targets, -scores, scores))).sum(axis=0)
     return float(PENALTIES[losses.reshape(folds, len(PENALTIES)).sum(axis=0).argmin()])
 
@@ -99,13 +164,6 @@ def calibration_error(probs: Floats, labels: Bools) -> dict[str, float]:
     bins = np.minimum((probs * BINS).astype(np.int64), BINS - 1)
     gaps = np.abs(np.bincount(bins, weights=probs - labels, minlength=BINS))
     return {"brier": float(np.square(probs - labels).mean()), "ece": float(gaps.sum() / len(probs))}
-
-
-def _excess(values: NDArray[np.float32], energy: Floats) -> float:
-    """How far the second moment of `values` exceeds its own diagonal, as a factor >= 1."""
-    scale = 1 / np.sqrt(np.maximum(energy, 1e-12))
-    moment = (values.T @ values).astype(np.float64) * scale * scale[:, None]
-    return max(1.0, float(np.linalg.eigvalsh(moment)[-1]))
 
 
 def _folds_of_all(groups: NDArray[np.integer], labels: Bools, train: Bools, *, folds: int, seed: int) -> Ints:

@@ -16,14 +16,25 @@ They are turned into components by Nystroem's method (Williams and Seeger 2001),
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.signals.features import Components, map_chunks, principal_components
+from ktodata.signals.features import (
+    Components,
+    Places,
+    Projection,
+    fitted_rows,
+    joined,
+    map_chunks,
+    principal_components,
+    total,
+)
+from ktodata.signals.one_thread import one_thread
 from ktodata.signals.words_view import word_vectors
 
 Floats = NDArray[np.float32]
@@ -38,6 +49,48 @@ VARIANCE = 1000.0  # of all components of a view together, so that one grid of p
 OPENING = 300  # characters; how a completion begins says most about what it does
 
 
+class Vectors(Protocol):
+    """float32 [N, d], of which any rows can be asked for."""
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+# made when rows of them are asked for, as copies of a million would fill the memory
+
+
+@dataclass(frozen=True)
+class Unit:
+    """`vectors` at length 1: float32 [N, d]; zero stays zero. lengths : float32 [N, 1], infinite for zero."""
+
+    vectors: Floats
+    lengths: Floats
+
+    def __getitem__(self, rows: Places | int) -> Floats:
+        return np.asarray(self.vectors[rows] / self.lengths[rows])
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+@dataclass(frozen=True)
+class TopicFree:
+    """`vectors` without what their prompts foretell of them, at length 1: float32 [N, d]."""
+
+    vectors: Floats
+    prompts: Unit
+    mean: Floats
+    weights: Floats
+
+    def __getitem__(self, rows: Places | int) -> Floats:
+        left = self.vectors[rows] - self.mean - self.prompts[rows] @ self.weights
+        return np.asarray(left / _lengths(left))
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
 @dataclass(frozen=True)
 class Rows:
     """Unit vectors of N rows: prompts float32 [N, d], completions and the same without their topic, each float32 [N, .].
@@ -45,25 +98,51 @@ class Rows:
     reading : float32 [N, h], a language model's hidden states, standardised; None where there are none
     """
 
-    prompts: Floats
-    completions: tuple[Floats, ...]
-    topic_free: tuple[Floats, ...]
+    prompts: Vectors
+    completions: tuple[Vectors, ...]
+    topic_free: tuple[Vectors, ...]
     reading: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def kernel(self, view: KernelView, rows: slice | NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
+    def kernel(self, view: KernelView, rows: Places, others: NDArray[np.int64]) -> Floats:
         """How alike `rows` and `others` are: float32 [rows, others], largest for a row with itself."""
+        return alike(self.seen(view, rows), self.seen(view, others))
+
+    def seen(self, view: KernelView, rows: Places) -> "Seen":
+        """What a view sees of some rows."""
+        if view == "prompt":
+            return Seen(self.prompts[rows], None)
         if view == "reading":
             assert self.reading is not None
-            return np.asarray(self.reading[rows] @ self.reading[others].T)
-        near = np.exp(self.prompts[rows] @ self.prompts[others].T - 1)
-        if view == "prompt":
-            return np.asarray(near)
+            return Seen(None, self.reading[rows])
         parts = self.topic_free if view == "answer" else self.completions
-        alike = sum((part[rows] @ part[others].T for part in parts[1:]), start=parts[0][rows] @ parts[0][others].T)
-        return np.asarray(alike / len(parts) * (near + ALONE), dtype=np.float32)
+        return Seen(self.prompts[rows], np.hstack([part[rows] for part in parts]) * np.float32(len(parts) ** -0.5))
+
+
+class Seen(NamedTuple):
+    """Unit vectors of n rows: of the prompts, and of the completions, side by side and of length 1 together."""
+
+    prompts: Floats | None
+    completions: Floats | None
+
+
+def alike(some: Seen, others: Seen) -> Floats:
+    """The kernel between rows: float32 [some, others]."""
+    if some.prompts is None or others.prompts is None:
+        assert some.completions is not None and others.completions is not None
+        return np.asarray(some.completions @ others.completions.T)
+    # rows to one prompt stand together, as a rule: it is compared once
+    new = np.append(True, (some.prompts[1:] != some.prompts[:-1]).any(axis=1))[: len(some.prompts)]
+    near = some.prompts[new] @ others.prompts.T
+    near -= 1
+    np.exp(near, out=near)
+    near = near[np.cumsum(new) - 1]
+    if some.completions is not None and others.completions is not None:
+        near += np.float32(ALONE)
+        near *= some.completions @ others.completions.T
+    return np.asarray(near)
 
 
 def as_rows(
@@ -75,19 +154,44 @@ def as_rows(
     hidden_states : float32 [N, h], of a language model, if they were computed
     fit_rows : bool [N], rows that words and topics are learnt from; no label is looked at
     """
-    p = _unit(prompts)
-    made = [completions, word_vectors(texts.str.slice(0, OPENING), fit_rows), word_vectors(texts, fit_rows)]
-    topic_free = tuple(_unit(without_topic(one, p, fit_rows)) for one in made)
-    reading = None if hidden_states is None else _unit(_standard(hidden_states, fit_rows))
-    return Rows(p, tuple(map(_unit, made)), topic_free, reading)
+    p = Unit(prompts, _lengths(prompts))
+    # in one go: half of it, finding directions, runs on one core
+    with one_thread(), ThreadPoolExecutor(2) as pool:
+        made = [completions, *pool.map(lambda some: word_vectors(some, fit_rows), (texts.str.slice(0, OPENING), texts))]
+    topic_free = tuple(TopicFree(one, p, *_foretold(one, p, fit_rows)) for one in made)
+    reading = None if hidden_states is None else _standard(hidden_states, fit_rows)
+    return Rows(
+        p,
+        tuple(Unit(one, _lengths(one)) for one in made),
+        topic_free,
+        None if reading is None else np.asarray(reading / _lengths(reading)),
+    )
 
 
 def without_topic(vectors: Floats, prompts: Floats, fit_rows: Bools) -> Floats:
     """What a ridge regression on the prompts' vectors leaves of `vectors`: float32, same shape."""
-    p, v = prompts[fit_rows].astype(np.float64), vectors[fit_rows].astype(np.float64)
-    mean = v.mean(axis=0) if len(v) else np.zeros(vectors.shape[1])
-    weights = np.linalg.solve(p.T @ p + RIDGE * np.eye(p.shape[1]), p.T @ (v - mean))
-    return np.asarray(vectors - mean.astype(np.float32) - prompts @ weights.astype(np.float32))
+    mean, weights = _foretold(vectors, prompts, fit_rows)
+    return np.asarray(vectors - mean - prompts @ weights)
+
+
+def _foretold(vectors: Floats, prompts: Vectors, fit_rows: Bools) -> tuple[Floats, Floats]:
+    """Mean float32 [d'] and weights float32 [d, d'] of a ridge regression of `vectors` on the prompts' vectors."""
+    rows = fitted_rows(fit_rows)
+    rows = np.flatnonzero(fit_rows) if rows is None else rows
+
+    width, height = prompts[:0].shape[1], vectors.shape[1]
+
+    def moments(part: slice) -> NDArray[np.float64]:
+        p, v = prompts[rows[part]].astype(np.float64), vectors[rows[part]].astype(np.float64)
+        return np.vstack([p.T @ np.hstack([p, v]), np.hstack([p, v]).sum(axis=0)])
+
+    summed = total(map_chunks(len(rows), moments)) if len(rows) else np.zeros((width + 1, width + height))
+    mean = summed[-1, width:] / max(len(rows), 1)
+    with one_thread():
+        weights = np.linalg.solve(
+            summed[:-1, :width] + RIDGE * np.eye(width), summed[:-1, width:] - summed[-1, :width, None] * mean
+        )
+    return mean.astype(np.float32), weights.astype(np.float32)
 
 
 def kernel_components(rows: Rows, view: KernelView, *, fit_rows: Bools, components: int = COMPONENTS) -> Components:
@@ -96,33 +200,47 @@ def kernel_components(rows: Rows, view: KernelView, *, fit_rows: Bools, componen
     if not len(chosen):
         return Components(np.zeros((len(rows), 1), np.float32), np.zeros(1), 0.0)
     landmarks = np.sort(np.random.default_rng(0x5EED).permutation(chosen)[:LANDMARKS])
-    energy, axes = np.linalg.eigh(rows.kernel(view, landmarks, landmarks).astype(np.float64))
+    stand = rows.seen(view, landmarks)
+    with one_thread():
+        energy, axes = np.linalg.eigh(alike(stand, stand).astype(np.float64))
     kept = np.flatnonzero(energy > 1e-4 * max(energy[-1], 1e-12))[::-1][:components]
     towards = (axes[:, kept] / np.sqrt(energy[kept])).astype(np.float32)
-    return orthogonal(len(rows), lambda part: rows.kernel(view, part, landmarks) @ towards, fit_rows=fit_rows)
+    return orthogonal(len(rows), lambda part: alike(rows.seen(view, part), stand), towards, fit_rows=fit_rows)
 
 
-def orthogonal(count: int, features: Callable[[slice], Floats], *, fit_rows: Bools) -> Components:
+def orthogonal(count: int, features: Callable[[Places], Floats], towards: Floats, *, fit_rows: Bools) -> Components:
     """Features turned so that they are uncorrelated over `fit_rows`, centred, of VARIANCE together; largest first.
 
-    features : gives float32 [rows, k] of a slice of `count` rows
+    features : gives float32 [rows, m] of some of `count` rows
+    towards : float32 [m, k], what of them is wanted
     """
-    made = np.vstack(list(map_chunks(count, features)))
-    fitted = made[fit_rows].astype(np.float64)
-    mean = fitted.mean(axis=0)
-    energy, axes = np.linalg.eigh((fitted - mean).T @ (fitted - mean))
+    sample = fitted_rows(fit_rows)
+    used = fit_rows if sample is None else np.ones(len(sample), bool)
+    made = joined(len(used), lambda part: features(part if sample is None else sample[part]) @ towards)
+    mean = total(map_chunks(len(used), lambda part: made[part][used[part]].sum(axis=0, dtype=np.float64))) / used.sum()
+
+    def second_moment(part: slice) -> NDArray[np.float64]:
+        centred = made[part][used[part]] - mean
+        return np.asarray(centred.T @ centred)
+
+    moment = total(map_chunks(len(used), second_moment))
+    with one_thread():
+        energy, axes = np.linalg.eigh(moment)
     energy, axes = np.maximum(energy[::-1], 0), axes[:, ::-1]
-    scale = (VARIANCE * len(fitted) / max(energy.sum(), 1e-12)) ** 0.5
-    turned = (axes * scale).astype(np.float32)
-    made -= mean.astype(np.float32)
-    return Components(np.asarray(made @ turned), energy * scale**2, 1.0)
+    scale = (VARIANCE * used.sum() / max(energy.sum(), 1e-12)) ** 0.5
+    turned, centre = (axes * scale).astype(np.float32), mean.astype(np.float32)
+    values = joined(len(used), lambda part: (made[part] - centre) @ turned)
+    return Components(values, energy * scale**2, 1.0, sample, Projection(features, towards @ turned, -centre @ turned))
 
 
 def pair_components(prompts: Floats, completions: Floats, form: Floats, *, fit_rows: Bools) -> Components:
     """Principal components of [p, c, |p - c|, p * c, form], of VARIANCE together."""
     found = principal_components(prompts, completions, form, fit_rows=fit_rows)
-    scale = (VARIANCE * max(int(fit_rows.sum()), 1) / max(float(found.energy.sum()), 1e-12)) ** 0.5
-    return Components(np.asarray(found.values * np.float32(scale)), found.energy * scale**2, found.explained)
+    count = len(found.values) if found.rows is not None else int(fit_rows.sum())
+    scale = np.float32((VARIANCE * max(count, 1) / max(float(found.energy.sum()), 1e-12)) ** 0.5)
+    assert found.projection is not None
+    projection = replace(found.projection, axes=found.projection.axes * scale, shift=found.projection.shift * scale)
+    return replace(found, values=found.values * scale, energy=found.energy * float(scale) ** 2, projection=projection)
 
 
 def form_components(form: Floats, *, fit_rows: Bools) -> Components:
@@ -130,7 +248,9 @@ def form_components(form: Floats, *, fit_rows: Bools) -> Components:
     clean = np.nan_to_num(form, posinf=0, neginf=0)
     spread = clean[fit_rows].std(axis=0)
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6)
-    return orthogonal(len(form), lambda part: np.asarray(clean[part] * scale, dtype=np.float32), fit_rows=fit_rows)
+    mean = clean[fit_rows].mean(axis=0) if fit_rows.any() else 0.0
+    features = np.asarray((clean - mean) * scale, dtype=np.float32)
+    return orthogonal(len(form), features.__getitem__, np.eye(form.shape[1], dtype=np.float32), fit_rows=fit_rows)
 
 
 def _standard(vectors: Floats, fit_rows: Bools) -> Floats:
@@ -141,6 +261,7 @@ def _standard(vectors: Floats, fit_rows: Bools) -> Floats:
     return np.asarray((clean - clean[fit_rows].mean(axis=0)) * scale, dtype=np.float32)
 
 
-def _unit(vectors: Floats) -> Floats:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-9), dtype=np.float32)
+def _lengths(vectors: Floats) -> Floats:
+    """Length of each row, to divide by: infinite for zero."""
+    length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
+    return np.asarray(np.where(length > 1e-9, length, np.inf), dtype=np.float32)

@@ -39,6 +39,7 @@ ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label
 
 DRIFTS_BY = ("source", "rater", "model")
 FEWEST_ROWS = 10  # of each label; a model of fewer is noise
+NEIGHBOURS_UP_TO = 20_000  # rows
 # what a row can be doubted for, strongest evidence first
 DOUBTS = ("trusted_disagrees", "contradicted", "outvoted", "near_contradiction", "doubtful_label")
 EVIDENCE = (
@@ -87,8 +88,7 @@ def label_noise(
         int, Field(ge=0, description="rows to ask a person about, drawn at random within each given label")
     ] = 60,
     neighbours: Annotated[
-        int,
-        Field(ge=0, description="near rows that vote in the signal of that name, a figure beside the others; 0 leaves it out"),
+        int, Field(ge=0, description="near rows that vote in the signal of that name, up to 20,000 rows; 0 leaves it out")
     ] = 10,
     seed: int = 0,
 ) -> StageResult:
@@ -251,7 +251,9 @@ def _no_curve() -> pl.DataFrame:
 
 
 def _vectors(table: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    prompts, completions = (table[f"{side}_embedding"].to_numpy().astype(np.float32) for side in ("prompt", "completion"))
+    prompts, completions = (
+        table[f"{side}_embedding"].to_numpy().astype(np.float32, copy=False) for side in ("prompt", "completion")
+    )
     return prompts, completions
 
 
@@ -265,10 +267,12 @@ def _add_votes(table: pl.DataFrame, facts: dict[str, Any]) -> tuple[pl.DataFrame
     """Add votes_up, votes_down, outvoted, and CROWDLAB's quality to label_quality where several raters judged a training row."""
     from ktodata.signals.votes import aggregate_votes
 
-    trained = table.filter("trained")
+    # columns first: a filtered table is a copy, vectors included
+    columns = table.select("row_id", "label", "pooled_votes", "trained", *(["p_desirable"] if "not_learnt" not in facts else []))
+    trained = columns.filter("trained")
     told = aggregate_votes(
         trained.select("row_id", "label", votes="pooled_votes"),
-        trained["p_desirable"].to_numpy() if "not_learnt" not in facts else None,
+        trained["p_desirable"].to_numpy() if "p_desirable" in trained.columns else None,
     )
     facts["votes"] = told.facts | {"quality_from_votes": told.quality.height}
     table = table.join(told.rows, on="row_id", how="left", maintain_order="left")
@@ -424,7 +428,9 @@ def _compare_signals(
     labels, trained = table["label"].to_numpy(), table["trained"].to_numpy()
     further = {"votes": "vote_quality", "training_dynamics": "training_dynamics"}
     found = [Signal(name, np.where(labels, p, 1 - p), ("text", "label"), "a linear model") for name, p in views.items()]
-    if views and neighbours:
+    if views and neighbours and table.height > NEIGHBOURS_UP_TO:
+        facts["neighbours"] = {"left_out": f"more than {NEIGHBOURS_UP_TO:,} rows: the search would take longer than all the rest"}
+    elif views and neighbours:
         groups = table["prompt_group"].rank("dense").to_numpy()
         found.append(neighbour_agreement(np.hstack(_vectors(table)), labels, groups, trained, neighbours=neighbours))
         facts["neighbours"] = found[-1].facts

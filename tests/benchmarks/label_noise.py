@@ -10,7 +10,8 @@ precision is over all rows, where that ranking is a peer. Figures are given on t
 "hidden states" adds the mean hidden state of layer 16 of SmolLM2-135M-Instruct, the model to be trained. "5 % reviewed": the sample
 that the audit asks for, drawn anew each time; scored on the rows that nobody reviewed. "review budget": reviews played through.
 
-cleanlab's recipe: logistic regression on the embeddings, its own folds, self-confidence. All methods see the same embeddings.
+cleanlab's recipe: logistic regression on the embeddings, or on TF-IDF, its own folds, self-confidence. All methods see the same
+embeddings.
 """
 
 import argparse
@@ -109,6 +110,17 @@ def cleanlab_recipe(table: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return get_label_quality_scores(labels, probs), probs[:, 1]
 
 
+def cleanlab_words(table: pl.DataFrame) -> np.ndarray:
+    """The same recipe on TF-IDF of prompt and completion."""
+    from cleanlab.rank import get_label_quality_scores
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    labels, texts = table["label"].to_numpy().astype(int), (table["prompt"] + "\n" + table["completion"]).to_list()
+    model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(max_iter=1000))
+    return get_label_quality_scores(labels, cross_val_predict(model, texts, labels, method="predict_proba", cv=5))
+
+
 def knn_vote(table: pl.DataFrame) -> np.ndarray:
     labels = table["label"].to_numpy().astype(int)
     votes = cross_val_predict(KNeighborsClassifier(10, metric="cosine"), vectors(table), labels, method="predict_proba", cv=5)
@@ -155,13 +167,29 @@ def scored(table: pl.DataFrame, quality: np.ndarray, rows: np.ndarray) -> dict[s
     }
 
 
+def precision_gains(table: pl.DataFrame, methods: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
+    """Average precision of ktodata minus each peer's, with its 95 % interval: bootstrap over prompts, paired."""
+    wrong, places = (table["label"] != table["truth"]).to_numpy(), np.flatnonzero(rows)
+    groups = table["prompt_group"].rank("dense").to_numpy()[places]
+    members = [places[groups == group] for group in np.unique(groups)]
+    rng, peers = np.random.default_rng(1), [name for name in methods if name != "ktodata"]
+    drawn = []
+    for draw in range(DRAWN + 1):
+        taken = places if draw == 0 else np.concatenate([members[n] for n in rng.integers(0, len(members), len(members))])
+        each = {name: average_precision_score(wrong[taken], -quality[taken]) for name, quality in methods.items()}
+        drawn.append([each["ktodata"] - each[name] for name in peers])
+    ends = np.quantile(drawn[1:], [0.025, 0.975], axis=0)
+    return {name: {"value": drawn[0][n], "low": ends[0, n], "high": ends[1, n]} for n, name in enumerate(peers)}
+
+
 def measure(table: pl.DataFrame) -> dict[str, Any]:
     """What label_noise says of `table`, how right that is, and the three peers; on rows that nobody reviewed."""
     found = kd.label_noise(table)
     quality = found.columns["label_quality"].to_numpy()
     unseen = table["trusted_label"].is_null().to_numpy() if "trusted_label" in table.columns else np.ones(table.height, bool)
     halves = {"all": unseen, "held_out": unseen & held_out(table)}
-    methods = {"ktodata": quality, "cleanlab": cleanlab_recipe(table)[0], "knn": knn_vote(table), "class": by_class(table)}
+    peers = {"cleanlab": cleanlab_recipe(table)[0], "cleanlab, TF-IDF": cleanlab_words(table)}
+    methods = {"ktodata": quality, **peers, "knn": knn_vote(table), "class": by_class(table)}
     wrong = (table["label"] != table["truth"]).to_numpy()
     flagged = found.columns["flagged"].to_numpy() & unseen
     sure = unseen & (quality < 0.5)
@@ -169,6 +197,7 @@ def measure(table: pl.DataFrame) -> dict[str, Any]:
         "rows": table.height,
         "share_wrong": float(wrong.mean()),
         "scores": {name: {half: scored(table, q, rows) for half, rows in halves.items()} for name, q in methods.items()},
+        "average_precision_minus": precision_gains(table, methods, unseen),
         "verdicts": {name: one["verdict"] for name, one in found.facts["planted"]["per_given_class"].items()},
         "estimated_wrong": found.facts["label_noise_estimate"]["wrong"],
         "weights": found.facts["out_of_fold"]["weights"],
@@ -267,6 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="*", help="only cases whose name begins with one of these")
+    parser.add_argument("--name", default="label_noise", help="of the result file")
     parser.add_argument("--draws", type=int, default=20)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -290,7 +320,7 @@ def main() -> None:
             },
             flush=True,
         )
-    write_result("label_noise", {"encoder": ENCODER, "sets": found, **machine()})
+    write_result(options.name, {"encoder": ENCODER, "sets": found, **machine()})
 
 
 if __name__ == "__main__":

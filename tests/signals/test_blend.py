@@ -74,3 +74,15 @@ def test_held_out_rows_shape_nothing():
     turned = np.where(train[:, None], labels, ~labels)
     first, second = (blend(views, np.full(2000, 0.6), y, train).p_desirable for y in (labels, turned))
     np.testing.assert_array_equal(first, second)
+
+
+def test_a_large_table_is_blended_as_a_sample_of_it_says(monkeypatch):
+    from ktodata.signals import features
+
+    labels, views = opinions(text=1.0, answer=0.5)
+    whole = blend(views, np.full(2000, 0.6), labels, np.ones(2000, bool))
+    monkeypatch.setattr(features, "MOST_FITTED", 1000)
+    part = blend(views, np.full(2000, 0.6), labels, np.ones(2000, bool))
+    for name, weight in whole.facts["weights"].items():
+        assert part.facts["weights"][name] == pytest.approx(weight, rel=0.2)
+    assert not np.array_equal(part.p_desirable, whole.p_desirable)

@@ -106,6 +106,67 @@ def test_form_features_are_finite_for_any_text():
     assert np.isfinite(made).all()
 
 
+@pytest.fixture
+def large(monkeypatch):
+    """Tables of more than 1,000 training rows count as large."""
+    from ktodata.signals import features
+
+    monkeypatch.setattr(features, "MOST_FITTED", 1000)
+
+
+def test_a_large_table_is_predicted_from_a_sample_of_it(large):
+    vectors, form, labels = two_classes(rows=4000)
+    train = np.arange(4000) < 3500
+    columns = np.stack([labels, labels], axis=1)
+    components = components_of(vectors, form, train)
+    assert components.values.shape[0] == 1000
+    found = out_of_fold(components, columns, np.arange(4000), train, folds=5, seeds=2, seed=0)
+    assert found.facts["rows_fitted"] == 1000
+    p = found.p_desirable[:, 0]
+    np.testing.assert_allclose(found.p_desirable[:, 1], p, atol=1e-6)
+    assert ((p[3500:] > 0.5) == labels[3500:]).mean() > 0.9
+    assert found.facts["after_calibration"]["ece"] < 0.04
+    turned = np.where(train[:, None], columns, ~columns)
+    again = out_of_fold(components, turned, np.arange(4000), train, folds=5, seeds=2, seed=0)
+    np.testing.assert_array_equal(again.p_desirable[:, 0], p)
+
+
+def test_in_a_large_table_a_group_is_not_predicted_from_its_own_labels(large):
+    """Vectors that tell the group and nothing else: a model that had seen the group would know its label."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(40), 50)
+    vectors = np.eye(40, dtype=np.float32)[group] + 0.01 * rng.standard_normal((2000, 40)).astype(np.float32)
+    labels = (rng.random(40) < 0.5)[group]
+    components = components_of(vectors, np.zeros((2000, 1), np.float32))
+    p = out_of_fold(components, labels[:, None], group, np.ones(2000, bool), folds=5, seeds=1, seed=0).p_desirable[:, 0]
+    assert ((p > 0.5) == labels).mean() < 0.7
+
+
+def test_a_sampled_row_scores_as_its_components_say(large):
+    vectors, form, _ = two_classes(rows=1500)
+    components = components_of(vectors, form)
+    weights, intercepts = np.random.default_rng(0).standard_normal((components.values.shape[1], 3)), np.ones(3)
+    expected = components.values @ weights + intercepts
+    np.testing.assert_allclose(components.scores(weights, intercepts)(components.rows), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_large_table_is_the_same_on_any_number_of_cores(monkeypatch, large):
+    from ktodata.signals import features
+
+    vectors, form, labels = two_classes(rows=1500)
+    monkeypatch.setattr(features, "CHUNK", 64)
+
+    def predict():
+        components = components_of(vectors, form)
+        return out_of_fold(
+            components, labels[:, None], np.arange(1500), np.ones(1500, bool), folds=3, seeds=1, seed=0
+        ).p_desirable
+
+    many = predict()
+    monkeypatch.setattr(features.os, "sched_getaffinity", lambda _: {0})
+    assert predict().tobytes() == many.tobytes()
+
+
 def test_the_same_on_any_number_of_cores(monkeypatch):
     from ktodata.signals import features
 

@@ -83,6 +83,48 @@ def test_words_of_any_texts_are_finite(texts):
     assert np.isfinite(made).all()
 
 
+def test_words_are_those_of_scikit_learn():
+    from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
+
+    from ktodata.signals.words_view import counts, terms_of, vocabulary
+
+    rng = np.random.default_rng(0)
+    some = ["Red", "boats", "sail", "ÉTÉ", "x_1", "don't", "naïve", "中文", "हिन्दी", "3.5", "💥", "-", "sail\n"]
+    texts = [" ".join(rng.choice(some, rng.integers(0, 9))) for _ in range(80)]
+    expected = TfidfVectorizer(
+        ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", min_df=2, sublinear_tf=True, dtype=np.float32
+    ).fit_transform(texts)
+    found = terms_of(pl.Series(texts))
+    result = TfidfTransformer(sublinear_tf=True).fit_transform(counts(found, vocabulary(found), 80))
+    np.testing.assert_allclose(result.toarray(), expected.toarray(), atol=1e-6)
+
+
+def test_a_pair_of_words_never_spans_two_texts():
+    from ktodata.signals.words_view import terms_of
+
+    found = terms_of(pl.Series(["a b", "", "b c", "c"]))
+    assert found.written(np.arange(len(found.hashes))).to_list() == ["a", "a b", "b", "b", "b c", "c", "c"]
+    assert found.text.tolist() == [0, 0, 0, 2, 2, 2, 3]
+
+
+def test_of_a_large_table_a_sample_is_held_and_all_rows_can_be_scored(monkeypatch):
+    from ktodata.signals import features
+
+    prompts, completions, texts, _, _ = refusals()
+    everything = np.ones(240, bool)
+    rows = as_rows(prompts, completions, texts, fit_rows=everything)
+    form = form_features(pl.DataFrame({"prompt": texts, "completion": texts}))
+    monkeypatch.setattr(features, "MOST_FITTED", 150)
+    for made in (
+        kernel_components(rows, "text", fit_rows=everything),
+        pair_components(prompts, completions, form, fit_rows=everything),
+        form_components(form, fit_rows=everything),
+    ):
+        assert made.values.shape[0] == len(made.rows) == 150
+        said = made.scores(np.eye(made.values.shape[1]), np.zeros(made.values.shape[1]))(slice(0, 240))
+        np.testing.assert_allclose(said[made.rows], made.values, atol=2e-3 * np.abs(made.values).max())
+
+
 def test_words_are_learnt_from_the_rows_that_are_fitted():
     texts = pl.Series(["red boat", "red boat", "green cat", "green cat", "blue star", "blue star"])
     made = word_vectors(texts, np.arange(6) < 4)
