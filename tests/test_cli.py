@@ -40,6 +40,9 @@ Options:
   --encoder <str>                Sentence encoder: a hub id, a folder or a
                                  packaged name.  [default:
                                  packaged:wordllama-256]
+  --policy <str>                 The language model to be trained: it reads
+                                 each row once, which finds more.  [default:
+                                 (none)]
   --min-precision <float range>  Flag only what is this likely to be wrong.
                                  [default: 0.8; 0<=x<=1]
   --plant <float range>          Share of labels flipped on purpose to measure
@@ -96,7 +99,7 @@ def test_help_reads_like_a_manual(ktodata):
 
 def test_every_command_has_an_example_that_names_it(ktodata):
     _, out, _ = ktodata("--help")
-    commands = ("run", "audit", "explain", "export", "convert", "train", "push", "evaluate", "report", "init")
+    commands = ("run", "audit", "explain", "export", "convert", "train", "push", "evaluate", "compare", "report", "init")
     for command in commands:
         assert f"  {command} " in out
         code, told, _ = ktodata(command, "--help")

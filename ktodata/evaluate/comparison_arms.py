@@ -1,0 +1,76 @@
+"""One arm of a comparison, from training to the numbers that are kept of it; its policy is not."""
+
+import gc
+import time
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from ktodata.errors import ModelError
+from ktodata.evaluate.comparison_plan import Plan
+from ktodata.evaluate.comparison_store import ANSWERS, BASE, SCORES, Arm
+from ktodata.evaluate.generation import choose_prompts, write_greedily
+from ktodata.evaluate.methods import TRAIN, Trained
+from ktodata.evaluate.rewards import completion_logps
+from ktodata.models import load_causal_lm
+
+ANSWERED_TOGETHER = 8
+
+
+def finished_arm(plan: Plan, method: Any, seed: int, settings: dict[str, Any]) -> Arm:
+    """Train the method (or take the base as it is), and ask it about the held-out rows."""
+    started = time.perf_counter()
+    base, tokenizer = load_causal_lm(settings["model"])
+    trained = Trained(base, {}) if method == BASE else TRAIN[method](plan.train, plan.terms, seed)
+    ready = time.perf_counter()
+    how = {"device": plan.terms.device, "compute_dtype": plan.terms.compute_dtype}
+    logps = completion_logps(trained.policy, plan.tokens, **how)
+    check_finite(logps, method, seed, trained.facts.get("learning_rate"))
+    rewards = None if trained.reward_model is None else trained.reward_model.score(plan.tokens)
+    scores = pl.DataFrame(
+        {"row_id": plan.tokens.row_id, "logp": logps, "reward_model": [None] * len(logps) if rewards is None else rewards},
+        schema=SCORES,
+    )
+    answers = _answers(trained.policy, tokenizer, plan, settings)
+    facts = {
+        **trained.facts,
+        "training_seconds": round(ready - started, 2),
+        "scoring_seconds": round(time.perf_counter() - ready, 2),
+    }
+    del trained, base
+    gc.collect()  # trainers hold their models in circles
+    if plan.terms.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return Arm(method, seed, scores, answers, facts)
+
+
+def check_finite(logps: Any, method: str, seed: int, rate: float | None) -> None:
+    """Raise ModelError when a log-prob is not finite."""
+    broken = int((~np.isfinite(logps)).sum())
+    if broken:
+        because = (
+            "the base is broken"
+            if rate is None
+            else f"training at rate {rate:g} broke it. Lower learning_rates: {{{method}: ...}}"
+        )
+        raise ModelError(f"{method}, seed {seed}: {broken:,} of {len(logps):,} log-probs are not finite: {because}.")
+
+
+def _answers(policy: Any, tokenizer: Any, plan: Plan, settings: dict[str, Any]) -> pl.DataFrame:
+    """What the policy writes to the same held-out prompts in every arm."""
+    chosen = choose_prompts(plan.tokens, settings["generate"], 0)
+    longest, written = settings["max_new_tokens"], []
+    for start in range(0, len(chosen), ANSWERED_TOGETHER):
+        prompts = [plan.tokens.prompt[row] for row in chosen[start : start + ANSWERED_TOGETHER]]
+        written += write_greedily(policy, tokenizer, prompts, max_new_tokens=longest, device=plan.terms.device)
+    return pl.DataFrame(
+        {
+            "row_id": [plan.tokens.row_id[row] for row in chosen],
+            "text": [tokenizer.decode(ids, skip_special_tokens=True) for ids in written],
+            "tokens": [len(ids) for ids in written],
+            "unfinished": [len(ids) >= longest for ids in written],
+        },
+        schema=ANSWERS,
+    )

@@ -1,0 +1,149 @@
+"""What a comparison has to read and train, known before anything is trained."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.errors import DataError, EmptyDataError, SettingError
+from ktodata.evaluate.comparison_store import BASE, digest, digest_model, digest_rows, releases
+from ktodata.evaluate.methods import TrainingRows, check_can_train, training_rows
+from ktodata.evaluate.pairs import make_pairs
+from ktodata.evaluate.terms import Terms, rates_of, updates_of
+from ktodata.evaluate.truth import with_truth
+from ktodata.models import load_causal_lm
+from ktodata.train.device import pick_device, pick_dtype
+from ktodata.train.shards import check_rows, named, read_part
+from ktodata.train.tokens import TokenRows, tokenize
+
+# passes of one completion through the whole model, in forward passes: a backward pass is two, and less where layers are frozen
+# kto: forward, backward, own and mismatched by the reference, mismatched by the policy. dpo: forward, backward, reference.
+# rlhf: the reward model's; then writing, old and reference log-probs, the reward, forward, backward
+PASSES = {"sft": 3, "kto": 6, "dpo": 4, "orpo": 3, "rlhf": 3 + 7}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, terms, and the arms in the order in which they are trained."""
+
+    train: TrainingRows
+    held_out: pl.DataFrame  # row_id, label, truth, group, model, tokens: those that fit max_length, in the order of `tokens`
+    tokens: TokenRows
+    terms: Terms
+    arms: tuple[tuple[str, int], ...]  # (method, seed); the base is first
+    keys: Mapping[tuple[str, int], str]
+    facts: dict[str, Any]
+
+
+def make_plan(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str, Any]) -> Plan:
+    """Read and check everything. Raises before the expensive work, as `kd.train.fit` does."""
+    part = settings["part"]
+    rows = read_part(run_or_shards, part)
+    if rows.is_empty():
+        raise EmptyDataError(f"there are no {part} rows to compare on. Hold some out with the step `split`.")
+    rows = with_truth(check_rows(rows, part=part, both_classes=False), settings["truth"], settings["truth_column"])
+    limit = settings["max_rows"]
+    rows = rows if limit is None else rows.sample(min(limit, rows.height), seed=0).sort("row_id")
+    train = check_rows(read_part(run_or_shards, "train"), part="train", both_classes=True)
+    check_apart(train, rows, part)
+    model, tokenizer = load_causal_lm(settings["model"])
+    check_context(model, settings["max_length"])
+    used = training_rows(train, tokenizer, max_length=settings["max_length"])
+    tokens, token_facts = tokenize(rows, tokenizer, max_length=settings["max_length"], part=part)
+    pairs = make_pairs(used.frame, seed=0)
+    check_can_train(tuple(settings["methods"]), pairs)
+    terms = terms_of(settings, rows=len(used.tokens))
+    arms = ((BASE, 0), *((method, seed) for seed in settings["seeds"] for method in settings["methods"]))
+    facts = {
+        "part": part,
+        "held_out_rows": len(tokens),
+        "prompt_groups": len(set(tokens.group)),
+        "updates": terms.updates,
+        "rows_used": pairs.facts,
+        "tokens": {"train": used.facts, part: token_facts},
+        "estimate": estimate(used.tokens, tokens, terms, arms),
+    }
+    return Plan(used, held_out_table(rows, tokens), tokens, terms, arms, _keys(settings, train, rows, arms), facts)
+
+
+def check_apart(train: pl.DataFrame, held_out: pl.DataFrame, part: str) -> None:
+    """Raise DataError when a row would be trained on and scored."""
+    both = train.join(held_out, on="row_id", how="semi")
+    if both.height:
+        raise DataError(f"{both.height:,} {part} rows are training rows as well (row_id {named(both['row_id'])}). Split them.")
+
+
+def terms_of(settings: Mapping[str, Any], *, rows: int) -> Terms:
+    """The shared terms. Raises SettingError for a device that TRL would not take."""
+    device = pick_device(settings["device"])
+    if device.type not in ("cpu", "cuda") or device.index not in (None, 0):
+        raise SettingError(f"compare: device {settings['device']!r}: TRL chooses its own; give auto, cpu or cuda.")
+    names = ("batch_size", "epochs", "max_steps")
+    same = ("model", "batch_size", "micro_batch_size", "max_length", "trainable_layers", "beta", "warmup_fraction", "schedule")
+    return Terms(
+        **{name: settings[name] for name in (*same, "max_grad_norm", "rollout_tokens", "rollouts")},
+        updates=updates_of(rows, **{name: settings[name] for name in names}),
+        rates=rates_of(settings["learning_rates"], settings["learning_rate_factor"]),
+        device=device,
+        compute_dtype=pick_dtype(settings["dtype"], device),
+    )
+
+
+def check_context(model: Any, max_length: int) -> None:
+    """Raise SettingError when rows may be longer than the model reads."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None and max_length > context:
+        raise SettingError(f"compare: max_length is {max_length:,}; the model reads {context:,} tokens at most.")
+
+
+def held_out_table(rows: pl.DataFrame, tokens: TokenRows) -> pl.DataFrame:
+    """What is known of each held-out row that fits; without its text."""
+    model = pl.col("model").cast(pl.String) if "model" in rows.columns else pl.lit(None, dtype=pl.String)
+    counts = [len(completion) for completion in tokens.completion]
+    fits = pl.DataFrame({"row_id": tokens.row_id, "group": tokens.group, "tokens": counts})
+    return fits.join(rows.select("row_id", "label", "truth", model=model), on="row_id", how="left", maintain_order="left")
+
+
+def estimate(train: TokenRows, held_out: TokenRows, terms: Terms, arms: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """Tokens that go through the whole model at most, as forward passes, for each method once and for all arms together."""
+    row = _tokens(train) / len(train)
+    scored = _tokens(held_out)
+    completions = terms.updates * terms.batch_size
+    once = {name: round(PASSES.get(name, 0) * completions * row) + scored for name, _ in arms}
+    return {
+        "completions_a_method": completions,
+        "tokens_a_completion": round(row, 1),
+        "held_out_tokens": scored,
+        "forward_tokens": once,
+        "forward_tokens_in_all": sum(once[name] for name, _ in arms),
+    }
+
+
+def _tokens(rows: TokenRows) -> int:
+    return sum(len(p) + len(c) for p, c in zip(rows.prompt, rows.completion, strict=True))
+
+
+def _keys(
+    settings: Mapping[str, Any], train: pl.DataFrame, rows: pl.DataFrame, arms: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], str]:
+    """A digest of all that an arm's scores and answers depend on. Settings that only read them have no part in it."""
+    common = ("part", "max_length", "generate", "max_new_tokens", "device", "dtype")
+    of_training = (
+        *("epochs", "max_steps", "batch_size", "micro_batch_size", "trainable_layers", "beta", "warmup_fraction", "schedule"),
+        *("max_grad_norm", "rollout_tokens", "rollouts"),
+    )
+    scored = [digest_model(settings["model"]), digest_rows(rows, ("row_id", "prompt", "completion"))]
+    used = ("row_id", "prompt", "completion", "label", "weight", "prompt_group")
+    trained = digest_rows(train, used)
+    rates = rates_of(settings["learning_rates"], settings["learning_rate_factor"])
+    keys = {}
+    for method, seed in arms:
+        told: dict[str, Any] = {name: settings[name] for name in common}
+        if method != BASE:
+            told |= {name: settings[name] for name in of_training} | {"train": trained, "rate": rates[method]}
+        if method == "rlhf":
+            told["reward_model_rate"] = rates["reward_model"]
+        keys[method, seed] = digest(method, seed, scored, told, releases(method))
+    return keys

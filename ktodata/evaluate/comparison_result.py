@@ -1,0 +1,60 @@
+"""What a comparison gives back."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ktodata.evaluate.comparison_verdict import verdict_sentences
+from ktodata.files import whole_file, write_json
+
+if TYPE_CHECKING:
+    from ktodata.train.figures import Drawing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of KTO with other methods on the same rows.
+
+    facts : settings, rows_used, tokens, estimate, arms (one entry for each policy), by_seed, generation, versions; JSON values.
+    per_row : method, seed, row_id, label, truth, group, model, tokens, logp, reward, reward_model; a line per policy and row.
+    answers : method, seed, row_id, text, tokens, unfinished, refuses; empty without `generate`. Model text: do not trust it.
+    """
+
+    facts: dict[str, Any]
+    measures: pl.DataFrame
+    per_row: pl.DataFrame
+    answers: pl.DataFrame
+
+    def table(self) -> pl.DataFrame:
+        """One line per target, measure and method: value and 95 % interval, the same minus KTO and minus the base, paired."""
+        return self.measures
+
+    @property
+    def rows_used(self) -> dict[str, Any]:
+        """Rows that each method could learn from, pairs, prompts; see `ktodata.evaluate.pairs`."""
+        used: dict[str, Any] = self.facts["rows_used"]
+        return used
+
+    def verdict(self) -> list[str]:
+        """Who wins where, in plain sentences; none where an interval includes zero."""
+        return verdict_sentences(self.measures, self.facts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values: facts, measures, verdict."""
+        return {**self.facts, "measures": self.measures.to_dicts(), "verdict": self.verdict()}
+
+    def plot(self) -> "Drawing":
+        """A forest plot, as a matplotlib figure."""
+        from ktodata.evaluate.comparison_figure import forest
+
+        return forest(self.measures)
+
+    def write(self, folder: Path) -> None:
+        """comparison.json and comparison.parquet (per_row); answers.parquet where there are any."""
+        for name, frame in (("comparison", self.per_row), ("answers", self.answers)):
+            if name == "comparison" or not frame.is_empty():
+                with whole_file(folder / f"{name}.parquet") as scratch:
+                    frame.write_parquet(scratch)
+        write_json(folder / "comparison.json", self.as_dict())
