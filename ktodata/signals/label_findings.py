@@ -70,9 +70,12 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
         f"{name}: {one['error_rate']['value']:.1%} of {one['drawn_at_random']} wrong ({one['error_rate']['low']:.1%} to "
         f"{one['error_rate']['high']:.1%})"
         for name, one in told.items()
-        if isinstance(one, dict) and one["drawn_at_random"]
+        if isinstance(one, dict) and one.get("drawn_at_random")
     )
     rates = f"{rates}. Measured on {told['rates_from']}."
+    if told["flip_rates"]:
+        by_truth = ", ".join(f"{share:.1%} of the truly {name}" for name, share in told["flip_rates"].items())
+        rates += f" So {by_truth} rows carry the other label: what the trainer's flip_rates takes."
     return issue("KD041", f"Against the trusted labels, {rates}", told["wrong"]) if told["wrong"] else passed("KD041", rates)
 
 

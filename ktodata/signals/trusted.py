@@ -74,6 +74,22 @@ def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool) -> 
     }
 
 
+def flip_rates(given: dict[bool, int], error_rates: dict[bool, float | None]) -> dict[str, float] | None:
+    """How often a label of each *true* class was flipped, as `kd.train.fit(flip_rates=...)` takes it; None where it is not known.
+
+    given : rows of each given label. error_rates : share of wrong ones among each given label, in [0, 1]
+    With n the rows and e the error rates, n_U e_U of the n_D (1 - e_D) + n_U e_U truly desirable rows are labelled undesirable.
+    """
+    down, up = error_rates[False], error_rates[True]
+    if down is None or up is None:
+        return None
+    lost, gained = given[False] * down, given[True] * up
+    desirable, undesirable = given[True] - gained + lost, given[False] - lost + gained
+    if min(desirable, undesirable) <= 0:
+        return None
+    return {"desirable": lost / desirable, "undesirable": gained / undesirable}
+
+
 def depths_of_errors(quality: NDArray[np.float64], in_class: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
     """For each known error the share of its given class that looks more doubtful: float [errors], 0 is most doubtful."""
     ordered = np.sort(quality[in_class])

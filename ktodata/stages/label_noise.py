@@ -339,7 +339,7 @@ def _check_trusted(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Measure the labels on trusted rows drawn at random, and the flags on all of them; take flags back that those refute."""
     from ktodata.signals.detection import NAMES
-    from ktodata.signals.trusted import check_flags, random_sample, trusted_rates
+    from ktodata.signals.trusted import check_flags, flip_rates, random_sample, trusted_rates
 
     reviewed = (table["trusted_label"].is_not_null() & table["trained"]).to_numpy()
     table = table.with_columns(drawn=pl.Series(random_sample(table["row_id"], table["label"].to_numpy(), reviewed, seed)))
@@ -358,6 +358,8 @@ def _check_trusted(
         facts["trusted"][name] = checked
         if checked["flag_precision"]["high"] is not None and checked["flag_precision"]["high"] < min_precision:
             refuted.append(given)
+    errors = {given: facts["trusted"][name]["error_rate"]["value"] for given, name in NAMES.items()}
+    facts["trusted"]["flip_rates"] = flip_rates({given: facts["rows"][name] for given, name in NAMES.items()}, errors)
     facts["trusted"]["flags_refuted"] = [NAMES[given] for given in refuted]
     vouched = (pl.col("trusted_label") == pl.col("label")).fill_null(False)
     table = table.with_columns(flagged=pl.col("flagged") & ~pl.col("label").is_in(refuted) & ~vouched)

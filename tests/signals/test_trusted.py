@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.signals.trusted import check_flags, depths_of_errors, random_sample, rows_to_review, trusted_rates
+from ktodata.signals.trusted import check_flags, depths_of_errors, flip_rates, random_sample, rows_to_review, trusted_rates
 
 
 def test_rates_by_class_and_source():
@@ -85,3 +85,12 @@ def test_trusted_rows_of_unknown_origin_are_taken_for_a_random_draw():
     ids, labels = pl.Series("row_id", [f"row {n}" for n in range(500)]), np.arange(500) % 2 == 0
     reviewed = np.arange(500) % 25 == 0
     assert (random_sample(ids, labels, reviewed, 0) == reviewed).all()
+
+
+def test_flip_rates_are_those_that_were_made():
+    """1,000 truly desirable rows, 10 % flipped; 500 undesirable, 40 % flipped: 900 + 200 are labelled desirable."""
+    given = {True: 1100, False: 400}
+    found = flip_rates(given, {True: 200 / 1100, False: 100 / 400})
+    assert found == {"desirable": pytest.approx(0.1), "undesirable": pytest.approx(0.4)}
+    assert flip_rates(given, {True: None, False: 0.1}) is None
+    assert flip_rates({True: 10, False: 10}, {True: 1.0, False: 0.0}) is None, "no truly desirable row would be left"
