@@ -291,13 +291,18 @@ def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tupl
     if facts["votes"]["rows_with_several_raters"] < FEWEST_SHARED:
         nothing = table.with_columns(p_by_raters=pl.lit(None, pl.Float64))
         return nothing, pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=CONTESTED_SCHEMA)
-    cast = table.filter("trained").select("row_id", vote="pooled_votes").explode("vote")
+    # rows that wait because their own votes differ say most about raters: without them all would seem to agree
+    asked = table.select("row_id", "prompt", "completion", "label", "part", "state", vote="pooled_votes")
+    judged = asked.filter((pl.col("part") == "train") & (pl.col("state") != "drop")).unique(
+        ["prompt", "completion"], keep="first", maintain_order=True
+    )
+    cast = judged.select("row_id", "vote").explode("vote")
     votes = cast.select(
         "row_id", rater=pl.col("vote").struct.field("rater"), verdict=pl.col("vote").struct.field("label")
     ).drop_nulls("verdict")
     told = dawid_skene(votes, seed=seed)
     facts["agreement"] = dict(told.facts)
-    apart = wrong_or_contested(told, table.filter("trained"))
+    apart = wrong_or_contested(told, judged)
     facts["agreement"]["verdicts"] = dict(apart["verdict"].value_counts(sort=True).iter_rows())
     shared = told.rows.filter(pl.col("contested").is_not_null()).select("row_id", p_by_raters="p_desirable")
     return table.join(shared, on="row_id", how="left", maintain_order="left"), told.raters, apart.filter(verdict="contested")

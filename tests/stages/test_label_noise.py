@@ -341,3 +341,16 @@ def test_hidden_states_are_a_view_and_show_what_the_vectors_do_not():
     result = label_noise(seeing)
     assert len(flagged(result) & wrong) > 0.5 * len(wrong)
     assert result.tables["signals"]["reading"].null_count() == 0
+
+
+def test_raters_are_judged_by_the_rows_on_which_they_differ_too():
+    """Rows that wait for review because their votes differ: left out, every rater would seem to agree with every other."""
+    table, _ = two_topics(wrong=0.0)
+    table = table.with_columns(pl.Series("votes", list(with_votes(table, 60)), dtype=table.schema["votes"]))
+    waiting = table.with_columns(
+        contradicted=pl.int_range(pl.len()) < 60,
+        state=pl.when(pl.int_range(pl.len()) < 60).then(pl.lit("review")).otherwise(pl.lit("keep")),
+    )
+    seen, unseen = label_noise(waiting), label_noise(waiting.filter(~pl.col("contradicted")))
+    assert seen.facts["agreement"]["alpha"]["value"] < unseen.facts["agreement"]["alpha"]["value"] - 0.1
+    assert set(seen.tables["contested"]["row_id"]) & set(table["row_id"][:60])
