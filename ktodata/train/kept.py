@@ -4,7 +4,8 @@
         for labels in variants:
             fit(labels, model=..., trainable_layers=6)
 
-What frozen layers give depends on their weights and the tokens alone, so it is kept by both; trainings stay what they were.
+What frozen layers give, and what the untrained model says of a completion, depends on the weights and the tokens alone, so both
+are kept by these; trainings stay what they were.
 """
 
 from collections.abc import Iterator
@@ -19,31 +20,31 @@ Key = tuple[bytes, bytes]
 
 
 class StateStore:
-    """Frozen layers' output by tokens, float [tokens, H] each, of one model at a time and up to `most_mb`."""
+    """Frozen layers' output by tokens, float [tokens, H] each, up to `most_mb`, and reference log-probs; of one model only."""
 
     def __init__(self, most_mb: float) -> None:
         self._most, self._bytes, self._made_by = most_mb * 1e6, 0, ("", 0)
         self._prompts: dict[bytes, Tensor] = {}
         self._completions: dict[Key, Tensor] = {}
+        self.logps: dict[Key, float] = {}  # nats, of the completion under the untrained model
 
-    def of(self, weights: str, frozen: int) -> "StateStore":
-        """The store itself, emptied if what it holds was made by other weights or another number of frozen layers."""
-        if self._made_by != (weights, frozen):
-            self._made_by, self._bytes = (weights, frozen), 0
+    def of(self, made_by: str, frozen: int) -> "StateStore":
+        """The store itself, emptied if what it holds was made by another model, or with another number of frozen layers."""
+        if self._made_by != (made_by, frozen):
+            self._made_by, self._bytes = (made_by, frozen), 0
             self._prompts.clear()
             self._completions.clear()
+            self.logps.clear()
         return self
 
     def find(self, leaves: Leaves, leaf: Leaf) -> tuple[Tensor, Tensor] | None:
         """(of the prompt, of the completion after it), if both are held."""
-        prompt, completion = leaves.prompt(leaf).tobytes(), leaves.completion(leaf).tobytes()
-        if (prompt, completion) not in self._completions:
-            return None
-        return self._prompts[prompt], self._completions[prompt, completion]
+        key = tokens_of(leaves, leaf)
+        return (self._prompts[key[0]], self._completions[key]) if key in self._completions else None
 
     def add(self, leaves: Leaves, leaf: Leaf, prompt_states: Tensor, states: Tensor) -> None:
         """Hold a leaf's states, unless that would be more than `most_mb` in all."""
-        prompt, completion = leaves.prompt(leaf).tobytes(), leaves.completion(leaf).tobytes()
+        prompt, completion = tokens_of(leaves, leaf)
         held = self._prompts.get(prompt)
         wanted = states.numel() * states.element_size()
         wanted += prompt_states.numel() * prompt_states.element_size() if held is None else 0
@@ -52,6 +53,11 @@ class StateStore:
         self._bytes += wanted
         self._prompts.setdefault(prompt, prompt_states)
         self._completions[prompt, completion] = states
+
+
+def tokens_of(leaves: Leaves, leaf: Leaf) -> Key:
+    """What names a leaf in every training."""
+    return leaves.prompt(leaf).tobytes(), leaves.completion(leaf).tobytes()
 
 
 _CURRENT: ContextVar[StateStore | None] = ContextVar("ktodata_shared_states", default=None)
@@ -67,7 +73,7 @@ def shared_states(*, most_mb: float = 4000) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-def current_store(weights: str, frozen: int) -> StateStore | None:
-    """The store of the surrounding `shared_states`, for these weights; None outside of one."""
+def current_store(made_by: str, frozen: int) -> StateStore | None:
+    """The store of the surrounding `shared_states`, for this model; None outside of one."""
     store = _CURRENT.get()
-    return None if store is None else store.of(weights, frozen)
+    return None if store is None else store.of(made_by, frozen)

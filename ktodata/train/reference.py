@@ -12,6 +12,7 @@ import polars as pl
 import torch
 import xxhash
 
+from ktodata.train.kept import Key, StateStore, tokens_of
 from ktodata.train.packing import Pair
 from ktodata.train.scorer import Scorer
 from ktodata.train.shares import shared_logps
@@ -53,10 +54,11 @@ def reference_key(reference: str, scorer: Scorer, pairs: Sequence[Pair]) -> str:
 
 
 def reference_logps(
-    scorer: Scorer, pairs: Sequence[Pair], *, key: str, cache: Path, world: World | None = None
+    scorer: Scorer, pairs: Sequence[Pair], *, key: str, cache: Path, world: World | None = None, store: StateStore | None = None
 ) -> tuple[ReferenceLogps, dict[str, Any]]:
     """Log-probs of every pair, from `cache`/<key>.parquet or from the model with its adapters off; and facts.
 
+    store : of an earlier training of the same model (kept.py); what it holds is not computed again.
     Of several processes the first one looks into its cache and tells the others; else each computes its share.
     Call it before the first update: full training has no other copy of the reference.
     """
@@ -64,14 +66,31 @@ def reference_logps(
     kept = world.first(_read(file, pairs) if world.rank == 0 else None)
     if kept is None:
         with adapters_off(scorer.model):
-            kept = shared_logps(scorer, world, pairs).cpu().numpy()
+            kept = _computed(scorer, pairs, world, store)
         if world.rank == 0:
             _write(file, pairs, kept)
         source = "computed"
     else:
         source = "cache"
+    if store is not None:
+        store.logps |= dict(zip(_names(scorer, pairs), kept.tolist(), strict=True))
     logps = ReferenceLogps(dict(zip(pairs, kept.tolist(), strict=True)), scorer.device)
     return logps, {"key": key, "pairs": len(pairs), "source": source}
+
+
+def _computed(scorer: Scorer, pairs: Sequence[Pair], world: World, store: StateStore | None) -> Any:
+    """float32 [len(pairs)], from `store` where it has them."""
+    if store is None or world.size > 1:
+        return shared_logps(scorer, world, pairs).cpu().numpy()
+    names = _names(scorer, pairs)
+    missing = [number for number, name in enumerate(names) if name not in store.logps]
+    found = shared_logps(scorer, world, [pairs[number] for number in missing]).cpu().numpy() if missing else []
+    known = store.logps | {names[number]: float(logp) for number, logp in zip(missing, found, strict=True)}
+    return np.array([known[name] for name in names], dtype=np.float32)
+
+
+def _names(scorer: Scorer, pairs: Sequence[Pair]) -> list[Key]:
+    return [tokens_of(scorer.leaves, scorer.leaves.of(pair)) for pair in pairs]
 
 
 def adapters_off(model: Any) -> Any:

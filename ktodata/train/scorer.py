@@ -150,10 +150,10 @@ class Scorer:
         """Tokens of the pair's sequence."""
         return self.leaves.length(self.leaves.of(pair))
 
-    def keep_states(self, pairs: Sequence[Pair], *, weights: str = "") -> dict[str, Any]:
+    def keep_states(self, pairs: Sequence[Pair], *, made_by: str = "") -> dict[str, Any]:
         """Run the frozen layers once for as many of `pairs`, in order, as may be kept; the others run them each time.
 
-        weights : names the model's weights, to find what an earlier training of theirs made (kept.py)
+        made_by : names weights and arithmetic, to find what an earlier training with them made (kept.py)
         Returns facts: sequences and MB kept, of how many, and how many were there from an earlier training.
         """
         wanted = list(dict.fromkeys(self.leaves.of(pair) for pair in pairs))
@@ -169,7 +169,7 @@ class Scorer:
                     break
                 prompts.add(leaf[0])
                 kept.append(leaf)
-        store = current_store(weights, self.frozen_layers)
+        store = current_store(made_by, self.frozen_layers)
         missing = [leaf for leaf in kept if store is None or not self._states.take(store, self.leaves, leaf)]
         for part in packs_of(self.leaves, missing, tokens=self._no_grad_tokens):
             one = pack(self.leaves, part)

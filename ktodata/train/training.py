@@ -20,6 +20,7 @@ from ktodata.train.device import pick_device, pick_dtype
 from ktodata.train.early_stop import EarlyStop, check_can_stop_early
 from ktodata.train.facts import circumstances, outcome, told_settings
 from ktodata.train.job import Job
+from ktodata.train.kept import current_store
 from ktodata.train.loggers import LoggerName, check_loggers, open_loggers
 from ktodata.train.loop import train
 from ktodata.train.objectives import Objective, make_objective
@@ -94,14 +95,18 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
     )
     pairs = prepared.pairs(objective)
     prepared_at = time.perf_counter()
-    states = scorer.keep_states(pairs, weights=untouched)
+    made_by = f"{untouched} {compute_dtype} {scorer.method}"
+    states = scorer.keep_states(pairs, made_by=made_by)
     key = reference_key(untouched, scorer, pairs)
     if not world.agree(training_key(settings, key)):
         raise RunError(
             f"the {world.size} processes do not train the same: settings, rows, model or releases of torch differ between them. "
             "Give every process the same files and the same installation."
         )
-    reference, reference_facts = reference_logps(scorer, pairs, key=key, cache=cache_dir() / "reference", world=world)
+    store = current_store(made_by, scorer.frozen_layers)
+    reference, reference_facts = reference_logps(
+        scorer, pairs, key=key, cache=cache_dir() / "reference", world=world, store=store
+    )
     check_reference(reference, pairs, prepared.rows)
     ready, before = time.perf_counter(), scorer.take_work(world)
     state = train_all(scorer, reference, objective, prepared, settings, key, world)

@@ -1,6 +1,6 @@
 """Does curation make a better model? Every treatment of XSTest's weak labels, trained on equal terms and judged by people's verdicts.
 
-    python tests/benchmarks/ablation.py DATA_FOLDER [--labels weak_label_gpt4] [--votes] [--seeds 3] [--steps 60] [--folder DIR]
+    python tests/benchmarks/ablation.py DATA_FOLDER [--labels weak_label_gpt4] [--votes] [--seeds 3] [--steps 40] [--folder DIR]
 
 Rows: kto_xstest.jsonl.gz, without partial refusals and repeats. A prompt and its contrasting twin (same kind, same place in it) are
 on one side; one place in four is held out. The audit and every arm see the training side alone; people's verdicts on it are used by
@@ -21,7 +21,7 @@ import ktodata as kd
 from ktodata.ablation import ablate
 from ktodata.label_audit import LabelAudit
 
-TERMS = {"max_length": 96, "z0_rows": 4, "keep_states_mb": 6000}
+TERMS = {"max_length": 64, "z0_rows": 4, "keep_states_mb": 6000}
 
 
 def sides(folder: Path, label: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--labels", choices=SYSTEMS, default=SYSTEMS[0])
     parser.add_argument("--votes", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--budgets", type=float, nargs="*", default=[0.05, 0.1])
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()

@@ -1,9 +1,14 @@
 """Trainings that share what frozen layers give end with the same weights as alone, and run those layers once per sequence."""
 
+import shutil
+
 import polars as pl
+import pytest
 import torch
 
 import ktodata as kd
+from ktodata.models import cache_dir
+from ktodata.train import reference
 from ktodata.train.kept import StateStore, current_store, shared_states
 from ktodata.train.policy import PackedPolicy
 
@@ -34,6 +39,10 @@ def test_they_end_as_they_would_alone_and_the_second_computes_only_what_is_new(m
         ran = sum(tokens)
         again, facts = trained(model_folder)
         assert facts["from_earlier_trainings"] == facts["kept_sequences"] and sum(tokens) == ran
+        shutil.rmtree(cache_dir() / "reference")  # so that it would have to be computed again
+        monkeypatch.setattr(reference, "shared_logps", lambda *_: pytest.fail("computed again"))
+        trained(model_folder)
+        monkeypatch.undo()
         second, facts = trained(model_folder, turned)
         assert 4 <= facts["from_earlier_trainings"] <= facts["kept_sequences"]  # the rows themselves; partners may be new
     for together, apart in ((first, alone[0]), (again, alone[0]), (second, alone[1])):
