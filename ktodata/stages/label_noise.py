@@ -37,7 +37,7 @@ USES = (
 )
 ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "doubts")
 
-DRIFTS_BY = ("source", "rater", "model")
+DRIFTS_BY = ("source", "rater", "model", "script")
 FEWEST_ROWS = 10  # of each label; a model of fewer is noise
 NEIGHBOURS_UP_TO = 20_000  # rows
 # what a row can be doubted for, strongest evidence first
@@ -311,13 +311,16 @@ def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tupl
 def _look_for_drift(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Groups and dates at which the label given the content changes; empty where there is no model of the content."""
     from ktodata.signals.drift import EXAMPLES_SCHEMA, SCHEMA, criteria_drift
+    from ktodata.signals.scripts import main_script
 
     if "not_learnt" in facts:
         return pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA)
-    rows = table.filter("trained").select(
+    asked = table.select("row_id", "label", "trained", "prompt", "prompt_group", "from_text", "created_at", *DRIFTS_BY[:3])
+    rows = asked.filter("trained").select(
         "row_id",
         "label",
-        *DRIFTS_BY,
+        *DRIFTS_BY[:3],
+        main_script("prompt").alias("script"),
         "created_at",
         p_desirable="from_text",
         prompt_group=pl.col("prompt_group").rank("dense").cast(pl.Int64),

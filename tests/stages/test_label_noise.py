@@ -354,3 +354,16 @@ def test_raters_are_judged_by_the_rows_on_which_they_differ_too():
     seen, unseen = label_noise(waiting), label_noise(waiting.filter(~pl.col("contradicted")))
     assert seen.facts["agreement"]["alpha"]["value"] < unseen.facts["agreement"]["alpha"]["value"] - 0.1
     assert set(seen.tables["contested"]["row_id"]) & set(table["row_id"][:60])
+
+
+def test_labels_that_follow_another_criterion_in_one_script_are_found():
+    """Half of the prompts in Cyrillic; there, one good answer in two is called undesirable."""
+    table, _ = two_topics(1600, wrong=0.0)
+    foreign = pl.int_range(pl.len()) % 2 == 0
+    strict = np.random.default_rng(5).random(1600) < 0.5
+    table = table.with_columns(
+        prompt=pl.when(foreign).then(pl.format("вопрос {}", "row_id")).otherwise("prompt"),
+        label=pl.col("label") & ~(foreign & pl.Series(strict)),
+    )
+    found = label_noise(table).facts["drift"]["found"]
+    assert {(one["column"], one["value"]) for one in found} & {("script", "Cyrillic"), ("script", "Latin")}
