@@ -5,12 +5,11 @@
 Rows: kto_xstest.jsonl.gz, without partial refusals and repeats. A prompt and its contrasting twin (same kind, same place in it) are
 on one side; one place in four is held out. The audit and every arm see the training side alone; people's verdicts on it are used by
 the arms that say so (true labels, wrong rows dropped, rows reviewed) and by nothing else. --votes: the other system's label is a
-second vote. Model: SmolLM2-135M-Instruct, its top 6 layers; its hidden states are a view of the audit. Settings were fixed on true
-labels beforehand. Scores of finished arms are kept in DIR, so that a benchmark that was stopped goes on.
+second vote. Model: SmolLM2-135M-Instruct, its top 6 layers; its hidden states are a view of the audit. Length and
+rate are those of trainer_quality.py, the number of updates is what the time allowed; no score had a part in them. Scores of finished arms are kept in DIR, so that a benchmark that was stopped goes on.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import polars as pl
@@ -63,7 +62,8 @@ def main() -> None:
         print(found.table.drop("says", "seeds"))
     name = f"ablation_{options.labels}" + ("_votes" if options.votes else "")
     about = {"rows": train.height, "held_out": held_out.height, "wrong": float((train["label"] != train["truth"]).mean())}
-    write_result(name, about | found.as_dict() | machine() | {"cores": os.cpu_count()})
+    place = write_result(name, about | found.as_dict() | machine())
+    found.plot().savefig(place.with_suffix(".png"), dpi=110)
 
 
 if __name__ == "__main__":
