@@ -140,7 +140,7 @@ def _csv(place: Place) -> Iterator[Found]:
         # bytes that are not UTF-8 come through as surrogates, so that only their own row is set aside
         lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         rows = csv.reader(_unbroken(lines, place), strict=True)
-        header = _header(rows)
+        header = _header(rows, place)
         start = rows.line_num + 1
         while (row := _next_row(rows, place, start)) is not None:
             if not _is_blank(row):
@@ -152,9 +152,20 @@ def _is_blank(row: list[str] | UnusableError) -> bool:
     return isinstance(row, list) and len(row) <= 1 and not "".join(row).strip()
 
 
-def _header(rows: Iterator[list[str]]) -> list[str]:
-    """The column names. A name that stands there twice is numbered, so that nobody is given the wrong one of the two."""
-    header = next((row for row in rows if not _is_blank(row)), [])
+def _header(rows: Any, place: Place) -> list[str]:
+    """The column names. A name that stands there twice is numbered, so that nobody is given the wrong one of the two.
+
+    Raises FormatError where the first line that is not blank cannot be read as CSV.
+    """
+    header: list[str] | UnusableError | None = []
+    while header is not None and _is_blank(header):
+        line = rows.line_num + 1
+        header = _next_row(rows, place, line)
+    if isinstance(header, UnusableError):
+        raise FormatError(
+            f"{place.name!r}: the column names at line {line:,} cannot be read as CSV: {header.detail}. Save it again."
+        )
+    header = header or []
     seen: Counter[str] = Counter()
     names = []
     for name in header:

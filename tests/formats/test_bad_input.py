@@ -197,6 +197,16 @@ def test_a_quote_that_is_never_closed_in_a_csv(tmp_path: Path):
         read(tmp_path / "a.csv", label={"true": True, "false": False})
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('"', "at line 1 is never closed"), ('\n\n"a', "at line 3 is never closed"), ('"a"b,c\n1,2\n', "line 1 cannot be read")],
+)
+def test_column_names_that_are_no_csv(tmp_path: Path, content, said):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(FormatError, match=said):
+        read(tmp_path / "a.csv")
+
+
 def test_a_csv_column_that_is_there_twice_must_be_told_apart(tmp_path: Path):
     (tmp_path / "a.csv").write_text("prompt,completion,label,label\nsky?,blue,true,false\n")
     with pytest.raises(LabelError, match=r"label \(1\), label \(2\)"):
