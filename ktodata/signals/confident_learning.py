@@ -1,7 +1,8 @@
 """Confident learning: which labels disagree with out-of-sample probabilities more than chance allows.
 
 The rules are those of Northcutt, Jiang and Chuang 2021 (arXiv:1911.00068) as cleanlab 2.9 applies them, and the answers are
-equal to cleanlab's, row by row. Ties are broken by numpy's default sort because cleanlab breaks them so.
+equal to cleanlab's, row by row, unless a count of the calibrated joint is half a row, which the last bit of a sum rounds up or
+down. Ties are broken by numpy's default sort because cleanlab breaks them so.
 """
 
 from typing import Literal, NamedTuple, get_args
