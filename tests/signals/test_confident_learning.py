@@ -3,8 +3,6 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from ktodata.errors import DataError, LabelError, OneClassError, SettingError, ShapeError
 from ktodata.signals.confident_learning import (
@@ -53,52 +51,50 @@ def test_bools_series_and_one_column_mean_the_same_as_a_matrix():
     assert find_label_issues(labels, desirable, return_indices_ranked_by="self_confidence").tolist() == [2]
 
 
-@st.composite
-def problems(draw):
-    """K = 2 .. 6 classes, 5 .. 80 rows, sometimes with ties and with classes that no row is labelled."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    k, n = draw(st.integers(2, 6)), draw(st.integers(5, 80))
-    probs = rng.dirichlet(np.full(k, draw(st.sampled_from([0.2, 1.0, 5.0]))), n)
-    if draw(st.booleans()):
+def problem(seed):
+    """K = 2 .. 6 classes, 5 .. 80 rows, sometimes with ties and with classes that no row is labelled.
+
+    Fixed by the seed: now and then the last bit of a sum decides what is rounded or cut, and cleanlab's may be another.
+    """
+    rng = np.random.default_rng(seed)
+    k, n = int(rng.integers(2, 7)), int(rng.integers(5, 81))
+    probs = rng.dirichlet(np.full(k, rng.choice([0.2, 1.0, 5.0])), n)
+    if rng.random() < 0.5:
         probs = np.round(probs * 4) / 4 + 1e-9
         probs /= probs.sum(axis=1, keepdims=True)
-    named = draw(st.integers(2, k))
+    named = int(rng.integers(2, k + 1))
     labels = np.where(rng.random(n) < 0.6, probs.argmax(axis=1) % named, rng.integers(0, named, n))
     labels[:2] = [0, named - 1]
-    assume(rounds_clearly(labels, probs))
     return labels, probs
 
 
-def rounds_clearly(labels, probs):
-    """Whether no count of the calibrated joint is half a row, which the last bit of a sum would round up or down."""
-    counts = compute_confident_joint(labels, probs, calibrate=False).astype(float)
-    rows = np.bincount(labels, minlength=probs.shape[1])
-    scaled = counts / counts.sum(axis=1, keepdims=True) * rows[:, None]
-    return bool((np.abs(scaled % 1 - 0.5) > 1e-9).all())
+PROBLEMS = [problem(seed) for seed in range(150)]
 
 
-# derandomized: once in some thousand such problems the last bit of a sum decides a tie, and cleanlab sums in another order
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(problems(), st.sampled_from(PRUNING), st.sampled_from([1.0, 0.5]), st.sampled_from([0, 1, 3]))
-def test_pruned_sets_equal_cleanlabs(problem, filter_by, frac_noise, min_examples):
-    labels, probs = problem
+@pytest.mark.parametrize("min_examples", [0, 1, 3])
+@pytest.mark.parametrize("frac_noise", [1.0, 0.5])
+@pytest.mark.parametrize("filter_by", PRUNING)
+def test_pruned_sets_equal_cleanlabs(filter_by, frac_noise, min_examples):
     options = {"filter_by": filter_by, "frac_noise": frac_noise, "min_examples_per_class": min_examples}
-    np.testing.assert_array_equal(find_label_issues(labels, probs, **options), of_cleanlab(labels, probs, **options))
+    differ = []
+    for number, (labels, probs) in enumerate(PROBLEMS):
+        if not np.array_equal(find_label_issues(labels, probs, **options), of_cleanlab(labels, probs, **options)):
+            differ.append(number)
+    assert differ == []
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(problems(), st.sampled_from(OTHERS))
-def test_other_sets_and_scores_equal_cleanlabs(problem, filter_by):
+@pytest.mark.parametrize("filter_by", OTHERS)
+def test_other_sets_and_scores_equal_cleanlabs(filter_by):
     from cleanlab.rank import get_label_quality_scores as theirs
 
-    labels, probs = problem
-    np.testing.assert_array_equal(
-        find_label_issues(labels, probs, filter_by=filter_by), of_cleanlab(labels, probs, filter_by=filter_by)
-    )
-    for method in ("self_confidence", "normalized_margin"):
+    for labels, probs in PROBLEMS:
         np.testing.assert_array_equal(
-            get_label_quality_scores(labels, probs, method=method), theirs(labels, probs, method=method)
+            find_label_issues(labels, probs, filter_by=filter_by), of_cleanlab(labels, probs, filter_by=filter_by)
         )
+        for method in ("self_confidence", "normalized_margin"):
+            np.testing.assert_array_equal(
+                get_label_quality_scores(labels, probs, method=method), theirs(labels, probs, method=method)
+            )
 
 
 @pytest.mark.shared
