@@ -1,8 +1,7 @@
 """Confident learning: which labels disagree with out-of-sample probabilities more than chance allows.
 
 The rules are those of Northcutt, Jiang and Chuang 2021 (arXiv:1911.00068) as cleanlab 2.9 applies them, and the answers are
-equal to cleanlab's, row by row, unless a count of the calibrated joint is half a row, which the last bit of a sum rounds up or
-down. Ties are broken by numpy's default sort because cleanlab breaks them so.
+equal to cleanlab's, row by row. Ties are broken by numpy's default sort because cleanlab breaks them so.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -112,7 +111,8 @@ def compute_confident_joint(labels: Ints, pred_probs: Probs, *, calibrate: bool 
     """Counts of (given class, confidently true class): int [K, K]; calibrated, its rows sum to the counts of the given labels."""
     n_classes = pred_probs.shape[1]
     confident, true = _confident_class(labels, pred_probs)
-    joint = np.zeros((n_classes, n_classes), np.int64)
+    # column by column, as cleanlab's lies: the order in which it is summed decides how half a row is rounded
+    joint = np.zeros((n_classes, n_classes), np.int64, order="F")
     np.add.at(joint, (labels[confident], true[confident]), 1)
     np.fill_diagonal(joint, joint.diagonal().clip(min=1))
     return _calibrate(joint, np.bincount(labels, minlength=n_classes)) if calibrate else joint
