@@ -14,9 +14,7 @@ from ktodata.label_audit import LabelAudit
 from ktodata.report import build_audit_page
 from ktodata.run_folder import Run, with_columns_of
 from ktodata.runner import Notify, run
-from ktodata.stage import StageResult
-
-MEASURED = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "doubts")
+from ktodata.stages.label_noise import ADDS
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def audit_feedback(
     if budget_minutes is None:
         return Audit(done.folder, table, facts)
     place = _free_place(done.folder)
-    return Audit(done.folder, table, facts, _write_queue(done, label_noise, budget_minutes, place), place)
+    return Audit(done.folder, table, facts, _write_queue(done, budget_minutes, place), place)
 
 
 def _in_words(bought: Mapping[str, float | None], place: Path) -> str:
@@ -102,17 +100,9 @@ def _free_place(folder: Path) -> Path:
     return next(folder / name for name in names if not (folder / name).exists() or not is_filled_in(folder / name))
 
 
-def _write_queue(done: Run, settings: Mapping[str, Any], minutes: float, place: Path) -> dict[str, float | None]:
+def _write_queue(done: Run, minutes: float, place: Path) -> dict[str, float | None]:
     """Write the rows to be judged into `place` and say what they are expected to show."""
-    steps = ("ingest", "dedupe", "embed", "hidden_states", "label_noise")
-    columns = [done.stage(name).columns for name in steps if name in done.stage_names()]
-    table = columns[0]
-    for more in columns[1:]:
-        table = table.drop(set(more.columns) & set(table.columns) - {"row_id"}).join(
-            more, on="row_id", how="inner", maintain_order="left"
-        )
-    found = done.stage("label_noise")
-    given = LabelAudit(table, StageResult(found.columns, facts=found.facts), dict(settings))
+    given = LabelAudit.of_run(done)
     with whole_file(place) as scratch:
         write_queue(given.next_reviews(int(minutes)), scratch)
     return given.buys(minutes)
@@ -122,7 +112,7 @@ def _table(done: Run) -> pl.DataFrame:
     # of dedupe: verdicts of people, and those on a row's repeats, are in it too
     trusted = done.stage("dedupe").columns.select("row_id", "trusted_label")
     feedback = with_columns_of(done.stage("ingest").columns.drop("votes", "turns"), trusted)
-    measured = done.stage("label_noise").columns.select("row_id", *MEASURED)
+    measured = done.stage("label_noise").columns.select("row_id", *ADDS)
     return feedback.join(measured, on="row_id", how="inner", maintain_order="left").sort(
         "label_quality", nulls_last=True, maintain_order=True
     )

@@ -81,12 +81,12 @@ class LabelAudit:
         if not {"embed", "label_noise"} <= set(run.stage_names()):
             raise RunError(f"{run.folder} has no label_noise: put the steps embed and label_noise into its recipe.")
         found = run.stage("label_noise")
-        table = run.feedback.drop(*LABEL_NOISE_ADDS, strict=False).join(found.columns, on="row_id", maintain_order="left")
         learnt = pl.col("is_label_issue").is_not_null()  # label_noise says so of the rows that it learnt from, and of no others
-        table = table.with_columns(state=pl.when(learnt).then(pl.lit("keep")).otherwise(pl.lit("review")))
+        state = pl.when(learnt).then(pl.lit("keep")).otherwise(pl.lit("review"))
+        seen = found.columns.select("row_id", state=state)
+        table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(seen, on="row_id", maintain_order="left")
         steps = {name: settings for step in run.manifest["recipe"]["steps"] for name, settings in step.items()}
-        result = StageResult(found.columns, facts=found.facts, tables={})
-        return cls(table.drop(*LABEL_NOISE_ADDS), result, steps["label_noise"])
+        return cls(table, StageResult(found.columns, facts=found.facts), steps["label_noise"])
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -128,9 +128,11 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
     FEWEST_DRAWN such rows nobody followed the order, and all reviewed rows are taken for a random draw.
     """
     drawn = np.zeros(len(labels), bool)
+    if not reviewed.any():
+        return drawn
+    every = draw_order(row_ids, seed)
     for given in (False, True):
-        order = draw_order(row_ids, seed)
-        order = order[labels[order] == given]
+        order = every[labels[every] == given]
         share = np.cumsum(reviewed[order]) / np.arange(1, len(order) + 1)
         ends = np.flatnonzero(reviewed[order] & (share >= NEARLY_ALL))
         drawn[order[: ends[-1] + 1 if len(ends) else 0]] = True

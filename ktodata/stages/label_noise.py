@@ -100,6 +100,7 @@ def label_noise(
         )
     table = _with_defaults(feedback)
     facts: dict[str, Any] = {}
+    table = _mark_reviewed(table, seed)
     table, curve, views = _add_model(
         table, facts, min_precision=min_precision, plant=plant, folds=folds, repeats=repeats, seed=seed
     )
@@ -107,7 +108,7 @@ def label_noise(
     table, confusions, contested = _weigh_raters(table, facts, seed)
     drift, drift_examples = _look_for_drift(table, facts, seed)
     table = _add_contradictions(table, facts, contradiction_similarity)
-    table, rates = _check_trusted(table, facts, min_precision, seed)
+    table, rates = _check_trusted(table, facts, min_precision)
     ask = _rows_to_ask(table, facts, review_rows, seed)
     table = _soften(table, facts)
     signals = _compare_signals(table, facts, views, neighbours)
@@ -155,6 +156,16 @@ def _with_defaults(feedback: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
 
 
+def _mark_reviewed(table: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so)."""
+    from ktodata.signals.trusted import random_sample
+
+    reviewed = pl.col("trusted_label").is_not_null() & pl.col("trained")
+    table = table.with_columns(reviewed=reviewed, wrong=reviewed & (pl.col("trusted_label") != pl.col("label")).fill_null(False))
+    drawn = random_sample(table["row_id"], table["label"].to_numpy(), table["reviewed"].to_numpy(), seed)
+    return table.with_columns(drawn=pl.Series(drawn))
+
+
 def _add_model(
     table: pl.DataFrame, facts: dict[str, Any], *, min_precision: float, plant: float, folds: int, repeats: int, seed: int
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Floats]]:
@@ -165,7 +176,6 @@ def _add_model(
     from ktodata.signals.detection import NAMES, detect
     from ktodata.signals.reviewed_model import learn_from_reviews
     from ktodata.signals.second_votes import find_systems, pool
-    from ktodata.signals.trusted import random_sample
 
     labels, train = table["label"].to_numpy(), table["trained"].to_numpy()
     counts = {"desirable": int((labels & train).sum()), "undesirable": int((~labels & train).sum())}
@@ -180,14 +190,12 @@ def _add_model(
     texts = _texts(table, train)
     systems = find_systems(table.select("label", "trained", votes="pooled_votes"))
     groups = table["prompt_group"].rank("dense").to_numpy()
-    wrong = (table["trusted_label"] != table["label"]).fill_null(False).to_numpy()
-    trusted = (table["trusted_label"].is_not_null().to_numpy() & train, wrong & train)
-    drawn = random_sample(table["row_id"], labels, trusted[0], seed)
+    reviewed, wrong, drawn = (table[name].to_numpy() for name in ("reviewed", "wrong", "drawn"))
 
     def refine(p_desirable: Floats, of_systems: Floats) -> Floats:
         if systems is not None:
             p_desirable = pool(systems, of_systems, train)
-        learnt = learn_from_reviews(texts, p_desirable, labels, trusted[0], labels ^ wrong)
+        learnt = learn_from_reviews(texts, p_desirable, labels, reviewed, labels ^ wrong)
         facts["reviews"] = {NAMES[given]: {"scale_of_what_they_taught": scale} for given, scale in learnt.scale.items()}
         return learnt.p_desirable
 
@@ -342,15 +350,11 @@ def _add_contradictions(table: pl.DataFrame, facts: dict[str, Any], similarity: 
     return table.join(twins, on="row_id", how="left", maintain_order="left")
 
 
-def _check_trusted(
-    table: pl.DataFrame, facts: dict[str, Any], min_precision: float, seed: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _check_trusted(table: pl.DataFrame, facts: dict[str, Any], min_precision: float) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Measure the labels on trusted rows drawn at random, and the flags on all of them; take flags back that those refute."""
     from ktodata.signals.detection import NAMES
-    from ktodata.signals.trusted import check_flags, flip_rates, random_sample, trusted_rates
+    from ktodata.signals.trusted import check_flags, flip_rates, trusted_rates
 
-    reviewed = (table["trusted_label"].is_not_null() & table["trained"]).to_numpy()
-    table = table.with_columns(drawn=pl.Series(random_sample(table["row_id"], table["label"].to_numpy(), reviewed, seed)))
     trusted = table.filter((pl.col("part") == "train") & (pl.col("state") != "drop") & pl.col("trusted_label").is_not_null())
     sample = trusted.filter("drawn")
     rates = trusted_rates(sample, ("source", "rater"))
@@ -453,12 +457,10 @@ def _compare_signals(
             found.append(Signal(name, table[column].cast(pl.Float64).to_numpy(), (column,), "none"))
     if views:
         found.append(Signal("together", table["label_quality"].to_numpy(), ("all",), "none"))
-    trusted = trained & table["trusted_label"].is_not_null().to_numpy()
-    wrong = (table["trusted_label"] != table["label"]).fill_null(False).to_numpy()
     return {
         "signals": signal_table(table["row_id"], found),
         "agreement": agreement(found, labels, trained),
-        "signals_on_reviewed": measured(found, labels, trusted, wrong),
+        "signals_on_reviewed": measured(found, labels, table["reviewed"].to_numpy(), table["wrong"].to_numpy()),
     }
 
 
