@@ -4,8 +4,9 @@ Every arm is trained from the same model with the same seeds and as many updates
 whose truth is known. Dropping rows has its control, as many dropped at random; so has review, as many reviewed at random.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ from ktodata.label_audit import LabelAudit
 from ktodata.run_folder import Run
 from ktodata.signals.policy import DROP_FROM, RELABEL_FROM, soft_labels
 from ktodata.signals.review_simulation import reviews_of
+from ktodata.signals.reviewed_model import Reviewed
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+# reviews_of, for one audit's rows: (labels, truth, count, order=, seed=) -> (which were reviewed, what they taught)
+Reviewing = Callable[..., tuple[Bools, Reviewed]]
+
 NOISY, CLEAN = "labels as given", "true labels"
-TERMS: Mapping[str, Any] = {"epochs": 1000, "max_steps": 77, "batch_size": 16, "learning_rate": 2e-5, "trainable_layers": 6}
+TERMS: Mapping[str, Any] = {"epochs": 1, "max_steps": 77, "batch_size": 16, "learning_rate": 2e-5, "trainable_layers": 6}
 SOFT = {"soft_labels": True}
 # what a recipe's train: may say about every arm; labels and weights are what the arms differ in
 TRAINED_BY = (
@@ -120,9 +125,13 @@ def ablate(
         raise DataError(f"ablate: {known.height:,} held-out rows have a known truth; both true and false are needed.")
     settings = _equal_budget({**TERMS, **(train or {})}, rows.height)
     told: dict[str, tuple[str, int]] = {}
+    by_truth: Callable[[int], list[Arm]] = lambda seed: []  # noqa: E731
+    if truth is not None:
+        reviews = partial(reviews_of, audit.rows_of_trained(), audit.p_desirable_of_trained())
+        by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, budgets)
 
     def arms_of(seed: int) -> list[Arm]:
-        arms = _arms(audit, rows, truth, budgets, seed)
+        arms = [*_arms(rows, seed), *by_truth(seed)]
         told.update({arm.name: (arm.says, arm.rows.height) for arm in arms})
         return [Arm(arm.name, arm.says, _shown(arm.rows, conversational), arm.settings) for arm in arms]
 
@@ -199,36 +208,43 @@ def _with_truth(run: Run) -> pl.DataFrame:
 
 
 def _training_rows(audit: LabelAudit) -> pl.DataFrame:
-    """The rows that the audit learnt from: row_id, prompt, completion, label, prompt_group, soft_label, is_label_issue, place."""
-    table = audit.table.with_columns(place=pl.int_range(pl.len()))
-    found = table.drop("soft_label", "is_label_issue", strict=False).join(
-        audit.result.columns.select("row_id", "soft_label", "is_label_issue"), on="row_id", maintain_order="left"
-    )
-    wanted = ("row_id", "prompt", "completion", "label", "prompt_group", "soft_label", "is_label_issue", "place")
-    return found.filter(pl.Series(audit.trained)).select(wanted)
+    """The rows that the audit learnt from: row_id, prompt, completion, label, prompt_group, soft_label, is_label_issue."""
+    measured = audit.result.columns.select("row_id", "soft_label", "is_label_issue")
+    rows = audit.table.select("row_id", "prompt", "completion", "label", "prompt_group").filter(pl.Series(audit.trained))
+    return rows.join(measured, on="row_id", how="left", maintain_order="left")
 
 
-def _arms(
-    audit: LabelAudit, rows: pl.DataFrame, truth: Mapping[str, bool] | None, budgets: Sequence[float], seed: int
-) -> list[Arm]:
-    plain = rows.select("row_id", "prompt", "completion", "label", "prompt_group")
-    doubted = rows["is_label_issue"].fill_null(False)
+def _truth_of(rows: pl.DataFrame, truth: Mapping[str, bool]) -> Bools:
+    missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
+    if missing:
+        raise DataError(f"ablate: truth lacks {len(missing):,} of {rows.height:,} training rows (first: {missing[0]}).")
+    return np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
+
+
+def _plain(rows: pl.DataFrame) -> pl.DataFrame:
+    """As they are trained on, whatever the audit thinks of them."""
+    return rows.drop("soft_label", "is_label_issue")
+
+
+def _arms(rows: pl.DataFrame, seed: int) -> list[Arm]:
+    """Those that need no truth."""
+    plain, doubted = _plain(rows), rows["is_label_issue"].fill_null(False)
     arms = [Arm(NOISY, "every row with the label it came with", plain)]
     if doubted.any():
         arms.append(Arm("confident learning, dropped", "rows that confident learning doubts are dropped", plain.filter(~doubted)))
         arms.append(_random_drop(plain, int(doubted.sum()), seed, "confident learning's count"))
-    arms += _by_policy(rows, plain, seed)
-    if truth is None:
-        return arms
-    missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
-    if missing:
-        raise DataError(f"ablate: truth lacks {len(missing):,} of {rows.height:,} training rows (first: {missing[0]}).")
-    real = pl.Series("truth", [truth[row_id] for row_id in rows["row_id"]], dtype=pl.Boolean)
-    wrong = real != rows["label"]
-    arms.append(Arm(CLEAN, "every row with its true label", plain.with_columns(label=real)))
-    arms.append(Arm("wrong rows dropped", "exactly the wrong rows are dropped, as only an oracle could", plain.filter(~wrong)))
-    arms += [arm for budget in budgets for arm in _reviewed(audit, rows, plain, real.to_numpy(), budget, seed)]
-    return arms
+    return arms + _by_policy(rows, plain, seed)
+
+
+def _by_truth(rows: pl.DataFrame, truth: Bools, reviews: Reviewing, budgets: Sequence[float], seed: int) -> list[Arm]:
+    """What can be tried only where the truth is known."""
+    plain, real = _plain(rows), pl.Series("truth", truth)
+    right = plain.filter(real == rows["label"])
+    arms = [
+        Arm(CLEAN, "every row with its true label", plain.with_columns(label=real)),
+        Arm("wrong rows dropped", "exactly the wrong rows are dropped, as only an oracle could", right),
+    ]
+    return arms + [arm for budget in budgets for arm in _reviewed(plain, truth, reviews, budget, seed)]
 
 
 def _by_policy(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
@@ -239,18 +255,11 @@ def _by_policy(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
     turned = pl.col("label") ^ pl.Series(p_wrong > RELABEL_FROM)
     kept = (p_wrong <= DROP_FROM) | (p_wrong > RELABEL_FROM)
     dropped = int((p_wrong > DROP_FROM).sum())
-    arms = [
-        Arm(
-            "soft labels",
-            "each label weighs what the audit believes of it",
-            _softened(plain, rows["soft_label"].to_numpy()),
-            SOFT,
-        )
-    ]
+    soft = _softened(plain, rows["soft_label"].to_numpy())
+    arms = [Arm("soft labels", "each label weighs what the audit believes of it", soft, SOFT)]
     if dropped:
-        arms.append(
-            Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", plain.filter(p_wrong <= DROP_FROM))
-        )
+        likely = plain.filter(p_wrong <= DROP_FROM)
+        arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely))
         arms.append(_random_drop(plain, dropped, seed, "the audit's count"))
         arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", plain.with_columns(label=turned).filter(kept)))
     return arms
@@ -261,23 +270,18 @@ def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
     return Arm(f"dropped at random, {whose}", f"{count:,} rows are dropped at random", plain[places])
 
 
-def _reviewed(audit: LabelAudit, rows: pl.DataFrame, plain: pl.DataFrame, truth: Bools, budget: float, seed: int) -> list[Arm]:
+def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: float, seed: int) -> list[Arm]:
     """Soft labels after a share of the rows was reviewed, chosen by the audit's queue; and as many at random, put right only."""
-    texts, count = audit.rows_of_trained(), round(budget * rows.height)
-    p, labels = audit.p_desirable_of_trained(), rows["label"].to_numpy()
-    queued, learnt = reviews_of(texts, p, labels, truth, count, order="gain", seed=seed)
+    labels, count = plain["label"].to_numpy(), round(budget * plain.height)
+    queued, learnt = reviews(labels, truth, count, order="gain", seed=seed)
     known = np.where(labels, learnt.scale[True] is not None, learnt.scale[False] is not None)
     p_wrong = np.where(labels, 1 - learnt.p_desirable, learnt.p_desirable)
     soft = soft_labels(labels, p_wrong, known, queued, truth)
-    drawn, _ = reviews_of(texts, p, labels, truth, count, order="random", seed=seed)
+    drawn, _ = reviews(labels, truth, count, order="random", seed=seed)
     righted = plain.with_columns(label=pl.Series(np.where(drawn, truth, labels)))
+    says = f"{count:,} rows of the queue reviewed; the rest softened"
     return [
-        Arm(
-            f"{budget:.0%} reviewed, soft labels",
-            f"{count:,} rows of the queue reviewed; the rest softened",
-            _softened(plain, soft),
-            SOFT,
-        ),
+        Arm(f"{budget:.0%} reviewed, soft labels", says, _softened(plain, soft), SOFT),
         Arm(f"{budget:.0%} reviewed at random", f"{count:,} rows drawn at random and put right", righted),
     ]
 

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.evaluate.comparison_store import BASE, Arm
-from ktodata.evaluate.intervals import Floats, Statistic, bootstrap, difference, weighted_auc, weighted_mean
+from ktodata.evaluate.intervals import Floats, Statistic, bootstrap, difference, weighted_auc, weighted_auc_within, weighted_mean
 from ktodata.evaluate.refusals import refuses
 from ktodata.signals.intervals import Interval
 
@@ -114,14 +114,9 @@ def _of_rows(rows: Scored) -> dict[str, Statistic]:
     """The measures of one arm that need rows with a target. The base has a reward of 0 for all rows, hence no accuracy."""
     desirable = rows.target
     found: dict[str, Statistic] = {"auc": weighted_auc(rows.score, desirable)}
-    both = [
-        here for here in (rows.model == name for name in np.unique(rows.model) if name) if 0 < desirable[here].sum() < here.sum()
-    ]
-    if len(both) > 1:
-        found["auc_within_model"] = _mean_of_parts(
-            [_part(weighted_auc(rows.score[here], desirable[here]), here) for here in both],
-            [float(desirable[here].sum() * (~desirable[here]).sum()) for here in both],
-        )
+    within = weighted_auc_within(rows.score, desirable, [rows.model == name for name in np.unique(rows.model) if name])
+    if within is not None:
+        found["auc_within_model"] = within
     if not rows.is_base:
         found["accuracy"] = weighted_mean((rows.reward > 0) == desirable)
     found["brier"] = weighted_mean((1 / (1 + np.exp(-rows.reward)) - desirable) ** 2)
@@ -242,18 +237,6 @@ def _mean(each: Seeds, picks: _Picks) -> Statistic:
         values = np.stack([one(weights) for one in each], axis=1)
         mean: Floats = (values * picks(weights, len(each))).sum(1)
         return mean
-
-    return statistic
-
-
-def _mean_of_parts(parts: Seeds, sizes: Sequence[float]) -> Statistic:
-    """The mean over those parts that can be measured in a resample, weighed by their sizes; nan where none can."""
-
-    def statistic(weights: Floats) -> Floats:
-        values = np.array([part(weights) for part in parts])
-        known = np.isfinite(values) * np.array(sizes)[:, None]
-        total, count = (np.nan_to_num(values) * known).sum(0), known.sum(0)
-        return divided(total, count, where=count > 0)
 
     return statistic
 

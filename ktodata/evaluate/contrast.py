@@ -4,7 +4,7 @@ Uncertainty has two sources, and both are drawn: which prompts were held out (wh
 (seeds are resampled, the same ones for all arms). A difference is always taken within a draw.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import DataError
-from ktodata.evaluate.intervals import weighted_auc
+from ktodata.evaluate.intervals import Statistic, percentile_interval, weighted_auc, weighted_auc_within
 from ktodata.signals.intervals import Interval
 
 Floats = NDArray[np.float64]
@@ -56,11 +56,16 @@ def contrast(
     truth = rows["truth"].to_numpy()
     draws, picks = _draws(rows["group"], len(seeds), resamples, seed)
     lines: list[dict[str, Any]] = []
-    for measure, made in (("auc", _auc), ("auc_within_model", _within_model)):
-        values = [made(reward, truth, rows["model"], draws) for of_arm in rewards for reward in of_arm]
-        if values[0] is None:
+    parts = _parts(rows["model"])
+    measures: dict[str, Callable[[Floats], Statistic | None]] = {
+        "auc": lambda reward: weighted_auc(reward, truth),
+        "auc_within_model": lambda reward: weighted_auc_within(reward, truth, parts),
+    }
+    for measure, of in measures.items():
+        statistics = [one for of_arm in rewards for reward in of_arm if (one := of(reward)) is not None]
+        if not statistics:
             continue
-        each = np.array(values).reshape(len(arms), len(seeds), -1)  # 1 + resamples in the last
+        each = np.array([one(draws) for one in statistics]).reshape(len(arms), len(seeds), -1)  # 1 + resamples in the last
         mean = np.einsum("asr,rs->ar", each, picks)
         lines += _lines(arms, measure, mean, baseline, ceiling, len(seeds))
     return pl.DataFrame(lines, schema=SCHEMA)
@@ -95,20 +100,9 @@ def _draws(groups: pl.Series, seeds: int, resamples: int, seed: int) -> tuple[Fl
     return np.vstack([np.ones((1, len(number))), rows]), np.vstack([np.full((1, seeds), 1 / seeds), picks])
 
 
-def _auc(reward: Floats, truth: NDArray[np.bool_], _model: pl.Series, draws: Floats) -> Floats | None:
-    return weighted_auc(reward, truth)(draws)
-
-
-def _within_model(reward: Floats, truth: NDArray[np.bool_], model: pl.Series, draws: Floats) -> Floats | None:
-    """The AUC within each generating model, weighed by its pairs of a desirable and an undesirable row; None with under two."""
-    held = [np.flatnonzero((model == name).fill_null(False).to_numpy()) for name in model.drop_nulls().unique().sort()]
-    places = [rows for rows in held if 0 < truth[rows].sum() < len(rows)]
-    if len(places) < 2:
-        return None
-    pairs = np.array([truth[rows].sum() * (~truth[rows]).sum() for rows in places], float)
-    values = np.stack([weighted_auc(reward[rows], truth[rows])(draws[:, rows]) for rows in places], axis=1)
-    known = np.isfinite(values) * pairs
-    return np.asarray((np.nan_to_num(values) * known).sum(axis=1) / np.maximum(known.sum(axis=1), 1e-9))
+def _parts(model: pl.Series) -> list[NDArray[np.bool_]]:
+    """The rows of each generating model; rows of an unknown one are in none."""
+    return [(model == name).fill_null(False).to_numpy() for name in model.drop_nulls().unique().sort()]
 
 
 def _lines(
@@ -118,7 +112,7 @@ def _lines(
     gap = None if ceiling is None else mean[arms.index(ceiling)] - base
     lines = []
     for number, arm in enumerate(arms):
-        value, minus = _interval(mean[number]), _interval(mean[number] - base)
+        value, minus = _told(mean[number]), _told(mean[number] - base)
         line: dict[str, Any] = {"arm": arm, "measure": measure, "seeds": seeds}
         line |= {"value": value.value, "low": value.low, "high": value.high}
         if arm != baseline:
@@ -127,16 +121,11 @@ def _lines(
         if gap is not None and gap[0] >= SMALLEST_GAP and arm not in (baseline, ceiling):
             # where a draw has hardly a gap, a share of it would be anything
             share = np.where(gap >= SMALLEST_GAP, (mean[number] - base) / np.maximum(gap, SMALLEST_GAP), np.nan)
-            told = _interval(share)
+            told = _told(share)
             line |= {"gap_recovered": told.value, "gap_low": told.low, "gap_high": told.high}
         lines.append(line)
     return lines
 
 
-def _interval(values: Floats) -> Interval:
-    """The first value, with the 95 % percentile interval of the others."""
-    drawn = values[1:][np.isfinite(values[1:])]
-    if not np.isfinite(values[0]) or not len(drawn):
-        return Interval(None, None, None)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(values[0]), float(low), float(high))
+def _told(values: Floats) -> Interval:
+    return percentile_interval(float(values[0]), values[1:])

@@ -1,6 +1,6 @@
 """Intervals by resampling whole prompt groups: rows that share a prompt are not independent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +31,10 @@ def bootstrap(statistics: dict[str, Statistic], groups: ArrayLike, *, resamples:
         for name, statistic in statistics.items():
             drawn[name].append(statistic(weights))
     ones = np.ones((1, rows))
-    return {name: _interval(float(statistic(ones)[0]), np.concatenate(drawn[name])) for name, statistic in statistics.items()}
+    return {
+        name: percentile_interval(float(statistic(ones)[0]), np.concatenate(drawn[name]))
+        for name, statistic in statistics.items()
+    }
 
 
 def weighted_mean(values: ArrayLike) -> Statistic:
@@ -57,6 +60,27 @@ def weighted_auc(scores: ArrayLike, labels: ArrayLike) -> Statistic:
     return statistic
 
 
+def weighted_auc_within(scores: ArrayLike, labels: ArrayLike, parts: Sequence[NDArray[np.bool_]]) -> Statistic | None:
+    """The AUC among the rows of each part, averaged over parts by their pairs of a true and a false row.
+
+    parts : bool [n] each. Those without both labels say nothing; None where fewer than two say something. In a resample only
+    the parts that can be measured count; nan where none can.
+    """
+    score, label = np.asarray(scores, float), np.asarray(labels, bool)
+    held = [np.flatnonzero(part) for part in parts if 0 < label[part].sum() < part.sum()]
+    if len(held) < 2:
+        return None
+    pairs = np.array([label[rows].sum() * (~label[rows]).sum() for rows in held], float)
+    each = [weighted_auc(score[rows], label[rows]) for rows in held]
+
+    def statistic(weights: Floats) -> Floats:
+        values = np.stack([one(weights[:, rows]) for one, rows in zip(each, held, strict=True)])
+        known = np.isfinite(values) * pairs[:, None]
+        return _divide((np.nan_to_num(values) * known).sum(0), known.sum(0))
+
+    return statistic
+
+
 def difference(first: Statistic, second: Statistic) -> Statistic:
     """First - second, on the same resamples: paired."""
     return lambda weights: first(weights) - second(weights)
@@ -66,7 +90,8 @@ def _divide(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
-def _interval(value: float, drawn: Floats) -> Interval:
+def percentile_interval(value: float, drawn: Floats) -> Interval:
+    """`value` with the middle 95 % of what was drawn; draws that are not finite are left out."""
     measured = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not len(measured):
         return Interval(None, None, None)

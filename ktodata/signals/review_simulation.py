@@ -93,14 +93,17 @@ def _rounds(
     reviewed[stratified(labels, ~reviewed, max(2, round(OPENING * budgets[0])), seed=seed)] = True
     for budget in budgets:
         while (missing := min(budget, len(labels)) - int(reviewed.sum())) > 0:
+            count = max(1, -(-missing // ROUNDS))
+            if order == "random":  # nothing needs to be learnt for it
+                drawn = np.random.default_rng([seed, int(reviewed.sum())]).permutation(np.flatnonzero(~reviewed))[:count]
+                reviewed[drawn] = True
+                continue
             found = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
-            reviewed[_next(rows, _p_wrong(found, labels), labels, reviewed, order, max(1, -(-missing // ROUNDS)), seed)] = True
+            reviewed[_next(rows, _p_wrong(found, labels), reviewed, order, count)] = True
         yield reviewed.copy(), learn_from_reviews(rows, p_desirable, labels, reviewed, truth)
 
 
-def _next(rows: Rows, p_wrong: Floats, labels: Bools, reviewed: Bools, order: Order, count: int, seed: int) -> NDArray[np.int64]:
-    if order == "random":
-        return np.random.default_rng([seed, int(reviewed.sum())]).permutation(np.flatnonzero(~reviewed))[:count]
+def _next(rows: Rows, p_wrong: Floats, reviewed: Bools, order: Order, count: int) -> NDArray[np.int64]:
     if order == "suspicion":
         places = np.flatnonzero(~reviewed)
         return places[np.argsort(-p_wrong[places], kind="stable")][:count]
