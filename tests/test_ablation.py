@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-from train.tiny_models import tiny_llama, word_tokenizer
+from train.tiny_models import save_tiny_llama
 
 import ktodata as kd
 from ktodata import cli
@@ -30,10 +30,7 @@ def rows(count, start=0):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder, tokenizer = tmp_path_factory.mktemp("tiny"), word_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,18 @@
 """Arms on equal terms: the same model, budget and seeds, other labels; each is trained once and scores the same held-out rows."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import xxhash
 
 from ktodata.errors import DataError
+from ktodata.evaluate.digests import digest, digest_model, digest_rows
 from ktodata.files import whole_file
 
 Notify = Callable[[dict[str, Any]], None]
+SCORED = ("row_id", "prompt", "completion", "label", "prompt_group")  # what of a held-out row is handed to the trainer
 SCORES = pl.Schema({"arm": pl.String(), "seed": pl.Int64(), "row_id": pl.String(), "reward": pl.Float64()})
 
 
@@ -94,7 +94,7 @@ def _scores(arm: Arm, held_out: pl.DataFrame, settings: dict[str, Any], folder: 
 def _train(arm: Arm, held_out: pl.DataFrame, settings: dict[str, Any]) -> pl.DataFrame:
     from ktodata.train.fitting import fit
 
-    wanted = [name for name in ("row_id", "prompt", "completion", "label", "prompt_group") if name in held_out.columns]
+    wanted = [name for name in SCORED if name in held_out.columns]
     rows = pl.concat(
         [arm.rows.with_columns(part=pl.lit("train")), held_out.select(wanted).with_columns(part=pl.lit("validation"))],
         how="diagonal",
@@ -108,8 +108,5 @@ def _train(arm: Arm, held_out: pl.DataFrame, settings: dict[str, Any]) -> pl.Dat
 
 def _key(rows: pl.DataFrame, held_out: pl.DataFrame, settings: dict[str, Any]) -> str:
     """Names a training by all that its scores depend on."""
-    digest = xxhash.xxh3_128(json.dumps(settings, sort_keys=True, default=str).encode())
-    for table in (rows, held_out.drop("label", "truth", strict=False)):
-        digest.update(json.dumps(table.columns).encode())
-        digest.update(table.sort("row_id").write_json().encode())
-    return digest.hexdigest()
+    scored = [name for name in SCORED if name in held_out.columns and name != "label"]
+    return digest(settings, digest_model(settings["model"]), digest_rows(rows, rows.columns), digest_rows(held_out, scored))

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, SettingError
-from ktodata.evaluate.comparison_store import BASE, digest, digest_model, digest_rows, releases
+from ktodata.evaluate.comparison_store import BASE, releases
+from ktodata.evaluate.digests import digest, digest_model, digest_rows
 from ktodata.evaluate.methods import TrainingRows, check_can_train, training_rows
 from ktodata.evaluate.pairs import make_pairs
 from ktodata.evaluate.terms import Terms, rates_of, updates_of

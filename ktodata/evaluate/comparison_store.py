@@ -5,18 +5,16 @@ is a digest of all that the numbers depend on, so that changed rows or settings 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import xxhash
 
 from ktodata.errors import RunError
-from ktodata.files import digest_file, remove_leftovers, whole_folder
-from ktodata.models import resolve_model
+from ktodata.files import remove_leftovers, whole_folder
 
 BASE = "base"
 SCORES = {"row_id": pl.String(), "logp": pl.Float64(), "reward_model": pl.Float64()}
@@ -72,25 +70,6 @@ class Store:
 
     def _place(self, method: str, seed: int, key: str) -> Path | None:
         return None if self._folder is None else self._folder / f"{method}-seed{seed}-{key}"
-
-
-def digest(*parts: Any) -> str:
-    """16 hex digits of JSON values."""
-    return xxhash.xxh3_64_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
-
-
-def digest_rows(rows: pl.DataFrame, columns: Iterable[str]) -> str:
-    """16 hex digits of these columns, by row_id."""
-    return digest(rows.sort("row_id").select(columns).to_dicts())
-
-
-def digest_model(name: str) -> str:
-    """16 hex digits of a model's files where they are on this machine, else of its name."""
-    place = Path(resolve_model(name))
-    if not place.is_dir():
-        return digest(name)
-    files = sorted(path for path in place.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".jinja", ".model"))
-    return digest([(path.name, digest_file(path)) for path in files])
 
 
 def releases(method: str) -> Mapping[str, str]:

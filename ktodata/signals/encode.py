@@ -1,18 +1,16 @@
 """Texts to unit vectors: each distinct text once, in an order that does not depend on the rows' order, with a cache on disk."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ktodata.errors import ModelError
-from ktodata.models import cache_dir, first_line, load_encoder
-from ktodata.signals.vector_cache import load_vectors, store_vectors, text_keys
+from ktodata.models import first_line, load_encoder
+from ktodata.signals.vector_cache import cache_folder, load_vectors, store_vectors, text_keys
 
 Vectors = npt.NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda"]
@@ -48,7 +46,7 @@ def encode_texts(
     used = _device(device)
     encoder.to(used)
     fingerprint = _fingerprint(encoder)
-    folder = _cache_folder(model, fingerprint)
+    folder = cache_folder("vectors", model, fingerprint)
     keys = text_keys(texts)
     known, stored, unreadable = load_vectors(folder, keys) if cache else ({}, np.empty((0, 0), np.float32), 0)
     missing = [i for i, key in enumerate(keys) if key not in known]
@@ -112,8 +110,3 @@ def _fingerprint(encoder: Any) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _cache_folder(model: str, fingerprint: str) -> Path:
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[-60:]
-    return cache_dir() / "vectors" / f"{readable}-{fingerprint[:16]}"

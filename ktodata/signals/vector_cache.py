@@ -5,6 +5,7 @@ process leaves no half file, and two processes at once at worst store a vector t
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,15 @@ import numpy.typing as npt
 import polars as pl
 
 from ktodata.files import whole_file
+from ktodata.models import cache_dir
 
 Vectors = npt.NDArray[np.float32]
+
+
+def cache_folder(kind: str, model: str, fingerprint: str) -> Path:
+    """Where vectors of this kind are kept: a readable name of the model, and all that they depend on as a fingerprint."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[-60:]
+    return cache_dir() / kind / f"{readable}-{fingerprint[:16]}"
 
 
 def text_keys(texts: Sequence[str]) -> list[str]:

@@ -6,10 +6,8 @@ view of the truth there is here; see tests/benchmarks/label_noise.py.
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from ktodata.errors import ModelError, SettingError
-from ktodata.models import cache_dir, load_causal_lm
-from ktodata.signals.vector_cache import load_vectors, store_vectors, text_keys
+from ktodata.models import load_causal_lm
+from ktodata.signals.vector_cache import cache_folder, load_vectors, store_vectors, text_keys
 from ktodata.train.device import pick_device
+from ktodata.train.logprobs import collate
 from ktodata.train.reference import weights_hash
+from ktodata.train.tokens import Ids
 from ktodata.train.trunk import decoder_layers, decoder_of
 
 Vectors = NDArray[np.float32]
-Ids = list[int]
-
 BATCH_TOKENS = 4096  # padded tokens run at once
 ROWS_PER_FILE = 512  # of the cache, so that a killed run goes on where it was
 BETWEEN = "\x1e"  # stands between prompt and completion in the cache's keys
@@ -67,7 +65,8 @@ def mean_hidden_states(
     loaded.to(where).eval()
     pairs = list(zip(prompts, completions, strict=True))
     distinct = sorted(set(pairs))
-    folder = _folder(model, weights_hash(loaded), tokenizer, chosen, max_length)
+    depends_on = repr((weights_hash(loaded), tokenizer.chat_template, len(tokenizer), chosen, max_length))
+    folder = cache_folder("hidden_states", model, hashlib.blake2b(depends_on.encode(), digest_size=8).hexdigest())
     keys = dict(zip(distinct, text_keys([BETWEEN.join(pair) for pair in distinct]), strict=True))
     known, stored, unreadable = load_vectors(folder, list(keys.values())) if cache else ({}, np.empty((0, 0), np.float32), 0)
     found = {pair: stored[known[key]] for pair, key in keys.items() if key in known}
@@ -112,17 +111,14 @@ def _encode(tokenizer: Any, prompt: str, completion: str, max_length: int) -> _E
     after = tokenizer(completion, add_special_tokens=False)["input_ids"]
     room = max(max_length // 2, max_length - len(after))
     kept = before[-room:]
-    ids = (kept + after)[:max_length]
+    ids = np.array((kept + after)[:max_length], dtype=np.int32)
     return _Encoded(ids, len(kept), len(ids) < len(before) + len(after))
 
 
 def _run(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
-    vectors = np.zeros((len(rows), model.config.hidden_size), np.float32)
     longest = max(1, *(len(row.ids) for row in rows))
     size = max(1, BATCH_TOKENS // longest)
-    for start in range(0, len(rows), size):
-        vectors[start : start + size] = _batch(model, layer, rows[start : start + size], device)
-    return vectors
+    return np.vstack([_batch(model, layer, rows[start : start + size], device) for start in range(0, len(rows), size)])
 
 
 class LayerReachedError(Exception):
@@ -130,13 +126,9 @@ class LayerReachedError(Exception):
 
 
 def _batch(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
-    longest = max(1, *(len(row.ids) for row in rows))
-    ids = torch.zeros((len(rows), longest), dtype=torch.long)
-    attended, counted = torch.zeros_like(ids), torch.zeros((len(rows), longest))
-    for number, row in enumerate(rows):
-        ids[number, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
-        attended[number, : len(row.ids)] = 1
-        counted[number, row.start : len(row.ids)] = 1
+    batch = collate([(row.ids, row.start) for row in rows], device)
+    if not batch.input_ids.shape[1]:  # texts in which the tokenizer sees nothing
+        return np.zeros((len(rows), model.config.hidden_size), np.float32)
     caught: list[Any] = []
 
     def catch(_module: Any, _inputs: Any, output: Any) -> None:
@@ -146,19 +138,13 @@ def _batch(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vec
     hook = layer.register_forward_hook(catch)
     try:
         with torch.no_grad():
-            decoder_of(model)(input_ids=ids.to(device), attention_mask=attended.to(device), use_cache=False)
+            decoder_of(model)(input_ids=batch.input_ids, use_cache=False)
     except LayerReachedError:
         pass
     finally:
         hook.remove()
     if not caught:
         raise ModelError(f"a {model.config.model_type} model does not run through its own layers; hidden_states cannot read it.")
-    counted = counted.to(device)
+    counted = batch.completion_mask.float()
     sums = (caught[0].float() * counted[..., None]).sum(dim=1)
     return np.asarray((sums / counted.sum(dim=1, keepdim=True).clamp(min=1)).cpu().numpy(), np.float32)
-
-
-def _folder(model: str, weights: str, tokenizer: Any, layer: int, max_length: int) -> Path:
-    how = repr((weights, tokenizer.chat_template, len(tokenizer), layer, max_length))
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[-60:]
-    return cache_dir() / "hidden_states" / f"{readable}-{hashlib.blake2b(how.encode(), digest_size=8).hexdigest()}"

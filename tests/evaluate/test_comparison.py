@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 from easy_rows import easy_rows
-from tiny_models import tiny_llama, word_tokenizer
 from typer.testing import CliRunner
 
 import ktodata as kd
@@ -28,20 +27,6 @@ QUICK = {
     "device": "cpu",
 }
 QUICK |= {"trainable_layers": 1, "methods": ["sft", "kto", "dpo"]}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("tiny-llama")
-    tokenizer = word_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    return str(place)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
 
 
 def split_rows():

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from tiny_models import text_rows, tiny_llama, word_tokenizer
+from tiny_models import text_rows, word_tokenizer
 
 from ktodata.errors import DataError, EmptyDataError, LabelError, MissingColumnError, ModelError, SettingError
 from ktodata.evaluate import evaluate
@@ -15,16 +15,7 @@ QUICK = {"bootstrap": 100, "device": "cpu", "max_new_tokens": 5}
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny-llama")
-    tokenizer = word_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def trained(model_folder, tmp_path_factory):
+def trained(folder, tmp_path_factory):
     """A run folder whose model has learnt its rows by heart, with some of those rows as its test part."""
     run = tmp_path_factory.mktemp("run")
     (run / "shards").mkdir()
@@ -34,7 +25,7 @@ def trained(model_folder, tmp_path_factory):
     test.write_parquet(run / "shards" / "test-00000-of-00001.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KTODATA_CACHE", str(run / "cache"))
-        fit(run, model=model_folder, out=run / "model", epochs=30, batch_size=8, learning_rate=3e-3, device="cpu")
+        fit(run, model=folder, out=run / "model", epochs=30, batch_size=8, learning_rate=3e-3, device="cpu")
     return run
 
 
@@ -65,7 +56,7 @@ def test_truth_from_a_file_by_its_id(trained, tmp_path):
     assert result.per_row.sort("row_id").filter(pl.col("truth").is_not_null())["truth"].to_list() == [True, True, False]
 
 
-def test_reward_by_hand(trained, model_folder):
+def test_reward_by_hand(trained, folder):
     """reward = beta x (log p_policy - log p_reference), both summed over the completion by the models' own logits."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -81,8 +72,8 @@ def test_reward_by_hand(trained, model_folder):
         return sum(logps[place - 1, ids[place]].item() for place in range(start, len(ids)))
 
     found = per_row.filter(row_id="r0").row(0, named=True)
-    assert found["reward"] == pytest.approx(0.2 * (logp(trained / "model") - logp(model_folder)), rel=1e-4)
-    assert found["base_score"] == pytest.approx(logp(model_folder) / (len(ids) - start), rel=1e-4)
+    assert found["reward"] == pytest.approx(0.2 * (logp(trained / "model") - logp(folder)), rel=1e-4)
+    assert found["base_score"] == pytest.approx(logp(folder) / (len(ids) - start), rel=1e-4)
 
 
 def test_written_files_hold_what_was_returned(trained, tmp_path):
@@ -98,14 +89,12 @@ def test_the_same_again_is_the_same(trained):
     assert evaluate(trained, **QUICK).as_dict() == evaluate(trained, **QUICK).as_dict()
 
 
-def test_an_adapter_is_put_on_its_reference(model_folder, tmp_path, monkeypatch):
+def test_an_adapter_is_put_on_its_reference(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
     rows = text_rows(16).with_columns(part=pl.Series(["train"] * 10 + ["test"] * 6))
-    fitted = fit(
-        rows, model=model_folder, out=tmp_path / "out", lora={}, epochs=3, batch_size=4, learning_rate=1e-2, device="cpu"
-    )
+    fitted = fit(rows, model=folder, out=tmp_path / "out", lora={}, epochs=3, batch_size=4, learning_rate=1e-2, device="cpu")
     result = evaluate(rows, model=str(tmp_path / "out"), generate=0, **QUICK)
-    assert result.facts["reference"] == model_folder
+    assert result.facts["reference"] == folder
     assert result.per_row["reward"].abs().min() > 0
     assert fitted.facts["trainable_parameters"] < sum(p.numel() for p in fitted.policy.parameters())
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from easy_rows import easy_rows
-from tiny_models import tiny_llama, token_rows, word_tokenizer
+from tiny_models import token_rows, word_tokenizer
 
 from ktodata.errors import EmptyDataError, MissingExtraError, ModelError, OneClassError, SettingError
 from ktodata.evaluate.methods import TRAIN, check_can_train, training_rows
@@ -28,20 +28,6 @@ CPU = torch.device("cpu")
 # many times the usual rates, as the model is new and learns in a few updates; every method's alike
 FACTOR = 1000
 OFFLINE = ("sft", "kto", "dpo", "orpo")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("tiny-llama")
-    tokenizer = word_tokenizer()
-    tiny_llama(len(tokenizer)).save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    return str(place)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Fixtures around the tiny model; a cache of their own for each test."""
 
 import pytest
-from tiny_models import tiny_llama, word_tokenizer
+from tiny_models import save_tiny_llama, word_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -10,11 +10,8 @@ def tokenizer():
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory, tokenizer):
-    folder = tmp_path_factory.mktemp("tiny-llama")
-    tiny_llama(len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+def model_folder(tmp_path_factory):
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
 
 
 @pytest.fixture(autouse=True)

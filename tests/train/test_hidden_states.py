@@ -70,6 +70,16 @@ def test_long_texts_are_cut_and_counted(model_folder):
     assert np.isfinite(found.vectors).all() and found.vectors.any()
 
 
+def test_texts_without_a_token_are_zero(model_folder):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    rows = [module._encode(tokenizer, "what", "", 16), module._encode(tokenizer, "", "", 16)]
+    empty = [type(row)(row.ids[:0], 0, False) for row in rows]
+    loaded = module.load_causal_lm(model_folder)[0]
+    assert not module._run(loaded, module.decoder_layers(loaded)[0][0], empty, torch.device("cpu")).any()
+
+
 def test_a_layer_that_is_not_there_is_refused(model_folder):
     with pytest.raises(SettingError, match="layers 1 to 2"):
         mean_hidden_states(PROMPTS, COMPLETIONS, model=model_folder, layer=3)

@@ -45,6 +45,14 @@ def tiny_llama(vocab_size, *, layers=2, seed=0, key_value_heads=2):
     return LlamaForCausalLM(config).eval()
 
 
+def save_tiny_llama(folder):
+    """A folder that holds the tiny model and its tokenizer; its path as text, as users give it."""
+    tokenizer = word_tokenizer()
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,
