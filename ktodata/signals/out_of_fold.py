@@ -57,21 +57,11 @@ def out_of_fold(
         calibrated += _calibrated(scores, labels, fold, train, folds=folds) / seeds
         raw += _assemble(expit(scores[:, 0, np.arange(folds), np.arange(folds)]), fold) / seeds
         steps = max(steps, models.steps)
-    facts = {
-        "model": "logistic regression on principal components, fitted by accelerated descent",
-        "components": components.values.shape[1],
-        "variance_explained": components.explained,
-        "penalty": penalty,
-        "descent_steps": steps,
-        "folds": folds,
-        "seeds": seeds,
-        "grouped_by": "prompt_group",
+    facts = _model_facts(components, penalty=penalty, steps=steps, folds=folds, seeds=seeds) | {
         "calibration": "sigmoid (Platt) on inner out-of-fold scores of the training folds",
         "rows_fitted": int(train.sum()),
-        "before_calibration": calibration_error(raw[train], labels[train, 0]),
-        "after_calibration": calibration_error(calibrated[train, 0], labels[train, 0]),
     }
-    return OutOfFold(calibrated, raw, facts)
+    return _measured(calibrated, raw, labels, train, facts)
 
 
 def _from_sample(
@@ -115,21 +105,33 @@ def _from_sample(
     for probs, uncalibrated in map_chunks(len(labels), predicted):
         part = slice(at, at + len(probs))
         calibrated[part], raw[part], at = probs, uncalibrated, part.stop
-    facts = {
+    facts = _model_facts(components, penalty=penalty, steps=models.steps, folds=folds, seeds=seeds) | {
+        "calibration": "sigmoid (Platt) on out-of-fold scores of the training folds",
+        "rows_fitted": len(rows),
+    }
+    return _measured(calibrated, raw, labels, train, facts)
+
+
+def _model_facts(components: Components, *, penalty: float, steps: int, folds: int, seeds: int) -> dict[str, Any]:
+    return {
         "model": "logistic regression on principal components, fitted by accelerated descent",
         "components": components.values.shape[1],
         "variance_explained": components.explained,
         "penalty": penalty,
-        "descent_steps": models.steps,
+        "descent_steps": steps,
         "folds": folds,
         "seeds": seeds,
         "grouped_by": "prompt_group",
-        "calibration": "sigmoid (Platt) on out-of-fold scores of the training folds",
-        "rows_fitted": len(rows),
+    }
+
+
+def _measured(calibrated: Floats, raw: Floats, labels: Bools, train: Bools, facts: dict[str, Any]) -> OutOfFold:
+    """With how well calibrated it was, and is, on the training rows."""
+    errors = {
         "before_calibration": calibration_error(raw[train], labels[train, 0]),
         "after_calibration": calibration_error(calibrated[train, 0], labels[train, 0]),
     }
-    return OutOfFold(calibrated, raw, facts)
+    return OutOfFold(calibrated, raw, facts | errors)
 
 
 def _mean_of_own(probs: Floats, fold: Ints) -> Floats:

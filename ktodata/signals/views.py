@@ -245,20 +245,18 @@ def pair_components(prompts: Floats, completions: Floats, form: Floats, *, fit_r
 
 def form_components(form: Floats, *, fit_rows: Bools) -> Components:
     """Form features, standardised, as components."""
-    clean = np.nan_to_num(form, posinf=0, neginf=0)
-    spread = clean[fit_rows].std(axis=0)
-    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6)
-    mean = clean[fit_rows].mean(axis=0) if fit_rows.any() else 0.0
-    features = np.asarray((clean - mean) * scale, dtype=np.float32)
-    return orthogonal(len(form), features.__getitem__, np.eye(form.shape[1], dtype=np.float32), fit_rows=fit_rows)
+    return orthogonal(
+        len(form), _standard(form, fit_rows).__getitem__, np.eye(form.shape[1], dtype=np.float32), fit_rows=fit_rows
+    )
 
 
 def _standard(vectors: Floats, fit_rows: Bools) -> Floats:
-    """Each dimension of mean 0 and deviation 1 over `fit_rows`: a few dimensions of a hidden state dwarf all others."""
+    """Each column of mean 0 and deviation 1 over `fit_rows`; one that does not vary is 0. Some columns dwarf all others else."""
     clean = np.nan_to_num(vectors, posinf=0, neginf=0)
     spread = clean[fit_rows].std(axis=0)
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-6)
-    return np.asarray((clean - clean[fit_rows].mean(axis=0)) * scale, dtype=np.float32)
+    mean = clean[fit_rows].mean(axis=0) if fit_rows.any() else 0.0
+    return np.asarray((clean - mean) * scale, dtype=np.float32)
 
 
 def _lengths(vectors: Floats) -> Floats:
