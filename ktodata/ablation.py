@@ -8,20 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.errors import DataError, RunError
+from ktodata.errors import DataError, RunError, SettingError
 from ktodata.evaluate.arms import Arm, Notify, run_arms
 from ktodata.evaluate.contrast import contrast
 from ktodata.evaluate.truth import with_truth
 from ktodata.files import whole_file, write_json
 from ktodata.label_audit import LabelAudit
 from ktodata.run_folder import Run
-from ktodata.signals.policy import DROP_FROM, RELABEL_FROM, soft_labels
+from ktodata.settings import unknown_name
+from ktodata.signals.policy import DROP_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
 from ktodata.signals.review_simulation import reviews_of
 from ktodata.signals.reviewed_model import Reviewed
 
@@ -32,8 +33,23 @@ Bools = NDArray[np.bool_]
 Reviewing = Callable[..., tuple[Bools, Reviewed]]
 
 NOISY, CLEAN = "labels as given", "true labels"
+Family = Literal[
+    "as given",
+    "confident learning",  # rows that it doubts are dropped
+    "by the audit",  # what the audit's measured chances ask for
+    "by guess",  # the same, where nothing measured them
+    "at random",  # as many dropped at random as another arm drops
+    "true",
+    "oracle",  # exactly the wrong rows are dropped
+    "reviewed",  # by the audit's queue, and the others softened by what was learnt
+    "noise-corrected",  # the same reviews, and a loss corrected for the flip rates that they give
+    "reviewed at random",  # as many put right, and nothing learnt from them
+]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+REVIEWING: tuple[Family, ...] = ("reviewed", "noise-corrected", "reviewed at random")
 TERMS: Mapping[str, Any] = {"epochs": 1, "max_steps": 77, "batch_size": 16, "learning_rate": 2e-5, "trainable_layers": 6}
 SOFT = {"soft_labels": True}
+WORDS = {"says": pl.String(), "rows": pl.Int64(), "family": pl.String(), "budget": pl.Float64()}  # of each arm
 # what a recipe's train: may say about every arm; labels and weights are what the arms differ in
 TRAINED_BY = (
     *("objective", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_fraction", "schedule", "beta", "max_length"),
@@ -45,7 +61,8 @@ TRAINED_BY = (
 class Ablation:
     """What was found.
 
-    table : one line for each arm and measure, as `evaluate.contrast` gives it, with rows (trained on) and says (what the arm is)
+    table : one line for each arm and measure, as `evaluate.contrast` gives it, with rows (trained on, of the last seed), says
+        (what the arm is), family (the kind of treatment, of FAMILIES) and budget (share of the rows that it reviews; null: none)
     scores : arm, seed, row_id, reward; held_out : row_id, truth, group, model
     """
 
@@ -100,6 +117,7 @@ def ablate(
     model: str,
     truth: Mapping[str, bool] | None = None,
     budgets: Sequence[float] = (0.05, 0.1),
+    families: Sequence[Family] = FAMILIES,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     train: Mapping[str, Any] | None = None,
     conversational: bool = False,
@@ -113,6 +131,7 @@ def ablate(
         of them, and no prompt, may be among the audit's: split first.
     truth : row_id -> true label of the audit's rows, for the arms that need it (true labels, wrong rows dropped, reviews played)
     budgets : shares of the rows that are reviewed
+    families : the kinds of treatment to try; the labels as given are always among them
     train : settings of `kd.train.fit` in place of TERMS; every arm makes the same updates. Fix them beforehand.
     conversational : hand the model messages through its chat template, in place of plain text
     folder : keeps each arm's scores as it goes, so that a stopped ablation goes on
@@ -124,16 +143,18 @@ def ablate(
     if known["truth"].n_unique() < 2:
         raise DataError(f"ablate: {known.height:,} held-out rows have a known truth; both true and false are needed.")
     settings = _equal_budget({**TERMS, **(train or {})}, rows.height)
-    told: dict[str, tuple[str, int]] = {}
+    told: dict[str, dict[str, Any]] = {}
     by_truth: Callable[[int], list[Arm]] = lambda seed: []  # noqa: E731
     if truth is not None:
         reviews = partial(reviews_of, audit.rows_of_trained(), audit.p_desirable_of_trained())
-        by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, budgets)
+        played = budgets if {*REVIEWING} & {*families} else ()
+        by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, played)
+    guess = _guessed(audit) if "by guess" in families else None
 
     def arms_of(seed: int) -> list[Arm]:
-        arms = [*_arms(rows, seed), *by_truth(seed)]
-        told.update({arm.name: (arm.says, arm.rows.height) for arm in arms})
-        return [Arm(arm.name, arm.says, _shown(arm.rows, conversational), arm.settings) for arm in arms]
+        arms = [arm for arm in (*_arms(rows, guess, seed), *by_truth(seed)) if arm.family in ("as given", *families)]
+        told.update({arm.name: _told(arm) for arm in arms})
+        return [replace(arm, rows=_shown(arm.rows, conversational)) for arm in arms]
 
     scored = _shown(known.with_columns(label="truth"), conversational)
     scores = run_arms(arms_of, scored, model=model, seeds=seeds, train=settings, folder=folder, notify=notify)
@@ -142,10 +163,45 @@ def ablate(
         "row_id", "truth", group=groups, model=pl.col("model") if "model" in known.columns else pl.lit(None, pl.String)
     )
     table = contrast(scores, about, baseline=NOISY, ceiling=CLEAN if CLEAN in told else None)
-    words = pl.DataFrame([(name, *rest) for name, rest in told.items()], schema=["arm", "says", "rows"], orient="row")
-    return Ablation(
-        table.join(words, on="arm", maintain_order="left"), scores, about, {"model": model, "seeds": list(seeds), **settings}
+    return Ablation(_with_words(table, told), scores, about, {"model": model, "seeds": list(seeds), **settings})
+
+
+def pool(parts: Sequence[Ablation]) -> Ablation:
+    """One ablation of several, each with rows held out of its own and seeds of its own: cross-validation, every row judged once.
+
+    An arm counts where every part has it. Measures are taken within a seed and averaged; intervals: over all prompts and seeds.
+    """
+    names = [
+        name for name in parts[0].table["arm"].unique(maintain_order=True) if all(name in part.table["arm"] for part in parts)
+    ]
+    scores, held_out = pl.concat([part.scores for part in parts]), pl.concat([part.held_out for part in parts])
+    told = {line["arm"]: line for part in parts for line in part.table.select("arm", *WORDS).iter_rows(named=True)}
+    table = contrast(
+        scores.filter(pl.col("arm").is_in(names)),
+        held_out.unique(maintain_order=True),
+        baseline=NOISY,
+        ceiling=CLEAN if CLEAN in names else None,
     )
+    seeds = [seed for part in parts for seed in part.settings["seeds"]]
+    return Ablation(_with_words(table, told), scores, held_out, {**parts[0].settings, "seeds": seeds, "parts": len(parts)})
+
+
+def as_family(name: str) -> Family:
+    """The kind of treatment of that name. Raises SettingError for an unknown one."""
+    for family in FAMILIES:
+        if family == name:
+            return family
+    raise SettingError(unknown_name("ablate: unknown kind of treatment", name, FAMILIES))
+
+
+def _told(arm: Arm) -> dict[str, Any]:
+    return {"says": arm.says, "rows": arm.rows.height, "family": arm.family, "budget": arm.budget}
+
+
+def _with_words(table: pl.DataFrame, told: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """The table with WORDS, what was told of each arm."""
+    words = pl.DataFrame([{"arm": name, **of_arm} for name, of_arm in told.items()], schema={"arm": pl.String(), **WORDS})
+    return table.join(words, on="arm", how="left", maintain_order="left")
 
 
 def _equal_budget(settings: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -160,6 +216,7 @@ def ablate_run(
     part: str = "test",
     model: str | None = None,
     budgets: Sequence[float] = (0.05, 0.1),
+    families: Sequence[Family] = FAMILIES,
     seeds: Sequence[int] = (0, 1, 2),
     train: Mapping[str, Any] | None = None,
     notify: Notify = lambda event: None,
@@ -188,6 +245,7 @@ def ablate_run(
         model=base,
         truth=dict(known.select("row_id", "truth").iter_rows()) if every else None,
         budgets=budgets,
+        families=families,
         seeds=seeds,
         train={**asked, **(train or {})},
         conversational=bool(run.stage("export").facts["conversational"]) if "export" in run.stage_names() else False,
@@ -226,14 +284,30 @@ def _plain(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.drop("soft_label", "is_label_issue")
 
 
-def _arms(rows: pl.DataFrame, seed: int) -> list[Arm]:
+def _guessed(audit: LabelAudit) -> Floats | None:
+    """P(the label is wrong) of the training rows if errors were random: float [rows]; None where nothing was learnt."""
+    if "not_learnt" in audit.facts:
+        return None
+    labels = audit.table["label"].to_numpy()[audit.trained]
+    joint = np.asarray(audit.facts["label_noise_estimate"]["confident_joint"])
+    return wrong_by_random_flips(audit.p_desirable_of_trained(), labels, joint)
+
+
+def _arms(rows: pl.DataFrame, guess: Floats | None, seed: int) -> list[Arm]:
     """Those that need no truth."""
     plain, doubted = _plain(rows), rows["is_label_issue"].fill_null(False)
-    arms = [Arm(NOISY, "every row with the label it came with", plain)]
+    arms = [Arm(NOISY, "every row with the label it came with", plain, family="as given")]
     if doubted.any():
-        arms.append(Arm("confident learning, dropped", "rows that confident learning doubts are dropped", plain.filter(~doubted)))
+        says = "rows that confident learning doubts are dropped"
+        arms.append(Arm("confident learning, dropped", says, plain.filter(~doubted), family="confident learning"))
         arms.append(_random_drop(plain, int(doubted.sum()), seed, "confident learning's count"))
-    return arms + _by_policy(rows, plain, seed)
+    by_policy = _by_policy(rows, plain, seed)
+    if not by_policy and guess is not None:
+        labels = plain["label"].to_numpy()
+        soft = _softened(plain, np.where(labels, 1 - guess, guess))
+        says = "softened as if all errors were random; nothing measured it"
+        arms.append(Arm("soft labels, by guess", says, soft, SOFT, family="by guess"))
+    return arms + by_policy
 
 
 def _by_truth(rows: pl.DataFrame, truth: Bools, reviews: Reviewing, budgets: Sequence[float], seed: int) -> list[Arm]:
@@ -241,8 +315,8 @@ def _by_truth(rows: pl.DataFrame, truth: Bools, reviews: Reviewing, budgets: Seq
     plain, real = _plain(rows), pl.Series("truth", truth)
     right = plain.filter(real == rows["label"])
     arms = [
-        Arm(CLEAN, "every row with its true label", plain.with_columns(label=real)),
-        Arm("wrong rows dropped", "exactly the wrong rows are dropped, as only an oracle could", right),
+        Arm(CLEAN, "every row with its true label", plain.with_columns(label=real), family="true"),
+        Arm("wrong rows dropped", "exactly the wrong rows are dropped, as only an oracle could", right, family="oracle"),
     ]
     return arms + [arm for budget in budgets for arm in _reviewed(plain, truth, reviews, budget, seed)]
 
@@ -256,22 +330,26 @@ def _by_policy(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
     kept = (p_wrong <= DROP_FROM) | (p_wrong > RELABEL_FROM)
     dropped = int((p_wrong > DROP_FROM).sum())
     soft = _softened(plain, rows["soft_label"].to_numpy())
-    arms = [Arm("soft labels", "each label weighs what the audit believes of it", soft, SOFT)]
+    ours: Family = "by the audit"
+    arms = [Arm("soft labels", "each label weighs what the audit believes of it", soft, SOFT, family=ours)]
     if dropped:
         likely = plain.filter(p_wrong <= DROP_FROM)
-        arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely))
+        arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely, family=ours))
         arms.append(_random_drop(plain, dropped, seed, "the audit's count"))
-        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", plain.with_columns(label=turned).filter(kept)))
+        repaired = plain.with_columns(label=turned).filter(kept)
+        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", repaired, family=ours))
     return arms
 
 
 def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
     places = np.sort(np.random.default_rng([seed, 0xD209]).permutation(plain.height)[count:])
-    return Arm(f"dropped at random, {whose}", f"{count:,} rows are dropped at random", plain[places])
+    return Arm(f"dropped at random, {whose}", f"{count:,} rows are dropped at random", plain[places], family="at random")
 
 
 def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: float, seed: int) -> list[Arm]:
-    """Soft labels after a share of the rows was reviewed, chosen by the audit's queue; and as many at random, put right only."""
+    """Soft labels after a share of the rows was reviewed, chosen by the audit's queue, or a loss corrected by the flip rates that
+    those reviews give; and as many drawn at random, put right only.
+    """
     labels, count = plain["label"].to_numpy(), round(budget * plain.height)
     queued, learnt = reviews(labels, truth, count, order="gain", seed=seed)
     known = np.where(labels, learnt.scale[True] is not None, learnt.scale[False] is not None)
@@ -279,11 +357,21 @@ def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: flo
     soft = soft_labels(labels, p_wrong, known, queued, truth)
     drawn, _ = reviews(labels, truth, count, order="random", seed=seed)
     righted = plain.with_columns(label=pl.Series(np.where(drawn, truth, labels)))
-    says = f"{count:,} rows of the queue reviewed; the rest softened"
-    return [
-        Arm(f"{budget:.0%} reviewed, soft labels", says, _softened(plain, soft), SOFT),
-        Arm(f"{budget:.0%} reviewed at random", f"{count:,} rows drawn at random and put right", righted),
-    ]
+    says, name = f"{count:,} rows of the queue reviewed", f"{budget:.0%} reviewed"
+    arms = [Arm(f"{name}, soft labels", f"{says}; the rest softened", _softened(plain, soft), SOFT, "reviewed", budget)]
+    rates = _flip_rates(labels, learnt.p_desirable, ~queued)
+    if known.all() and sum(rates.values()) < 1:  # from there on labels say the opposite, and no loss can be corrected
+        put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))
+        told = f"{says} and put right; the loss corrected for the flip rates of the rest"
+        arms.append(Arm(f"{name}, noise-corrected", told, put_right, {"flip_rates": rates}, "noise-corrected", budget))
+    at_random = f"{count:,} rows drawn at random and put right"
+    return [*arms, Arm(f"{name} at random", at_random, righted, family="reviewed at random", budget=budget)]
+
+
+def _flip_rates(labels: Bools, p_desirable: Floats, here: Bools) -> dict[str, float]:
+    """Shares of each true class that are labelled otherwise, as expected of the rows `here`."""
+    p, up = p_desirable[here], labels[here]
+    return {"desirable": float(p[~up].sum() / p.sum()), "undesirable": float((1 - p)[up].sum() / (1 - p).sum())}
 
 
 def _softened(plain: pl.DataFrame, soft: Floats) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from train.tiny_models import save_tiny_llama
 
 import ktodata as kd
 from ktodata import cli
-from ktodata.ablation import CLEAN, NOISY
+from ktodata.ablation import CLEAN, NOISY, _flip_rates, pool
 from ktodata.errors import DataError, RunError
 from ktodata.feedback import feedback_table
 
@@ -79,6 +79,38 @@ def test_what_was_trained_is_not_trained_again(found, sides, monkeypatch):
     monkeypatch.setattr(arms, "_train", lambda *_: pytest.fail("trained again"))
     again = kd.ablate(audit, sides[2], **arguments)
     assert again.table.equals(ablation.table)
+
+
+def test_only_the_families_asked_for_are_trained_and_the_table_says_which(found, sides):
+    ablation, audit, arguments, _ = found
+    few = kd.ablate(audit, sides[2], **(arguments | {"families": ["true", "reviewed at random"]}))
+    assert few.table.filter(measure="auc").select("arm", "family", "budget").rows() == [
+        (NOISY, "as given", None),
+        (CLEAN, "true", None),
+        ("20% reviewed at random", "reviewed at random", 0.2),
+    ]
+    families = dict(ablation.table.filter(measure="auc").select("arm", "family").iter_rows())
+    assert families["20% reviewed, soft labels"] == "reviewed" and families["wrong rows dropped"] == "oracle"
+    assert ablation.table["family"].null_count() == 0
+
+
+def test_parts_with_rows_of_their_own_are_pooled(found, sides):
+    """Cross-validation: the value is the mean of the parts', and each part's rows count."""
+    _, audit, arguments, _ = found
+    halves = [sides[2][:45], sides[2][45:]]
+    parts = [kd.ablate(audit, half, **(arguments | {"families": ["true"], "seeds": [seed]})) for seed, half in enumerate(halves)]
+    whole = pool(parts)
+    assert whole.settings["seeds"] == [0, 1] and whole.held_out.height == 90
+    each = [part.table.filter(arm=CLEAN, measure="auc")["value"][0] for part in parts]
+    assert whole.table.filter(arm=CLEAN, measure="auc")["value"][0] == pytest.approx(np.mean(each))
+    assert whole.table["says"].null_count() == 0
+
+
+def test_flip_rates_are_what_is_expected_of_the_rows_asked_about():
+    labels = np.array([True, True, False, False, True])
+    here = np.array([True, True, True, True, False])
+    rates = _flip_rates(labels, np.array([0.9, 0.5, 0.4, 0.2, 0.0]), here)
+    assert rates == pytest.approx({"desirable": 0.6 / 2.0, "undesirable": 0.6 / 2.0})
 
 
 def test_without_truth_the_arms_that_need_it_are_left_out(found, sides, model):

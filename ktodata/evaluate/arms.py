@@ -22,12 +22,15 @@ class Arm:
 
     rows : training rows as shards hold them (row_id, prompt, completion, label; weight, p_desirable, prompt_group)
     settings : of `kd.train.fit`, beside those that all arms share. says : what it is, in a sentence.
+    family : what kind of treatment; budget : the share of the rows that it reviews, if any
     """
 
     name: str
     says: str
     rows: pl.DataFrame
     settings: Mapping[str, Any] = field(default_factory=dict)
+    family: str = ""
+    budget: float | None = None
 
 
 def run_arms(

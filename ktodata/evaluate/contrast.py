@@ -16,6 +16,7 @@ from ktodata.evaluate.intervals import Statistic, percentile_interval, weighted_
 from ktodata.signals.intervals import Interval
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 RESAMPLES = 2000
 SMALLEST_GAP = 0.01  # AUC between baseline and ceiling, below which a share of it says nothing
@@ -42,13 +43,15 @@ def contrast(
     scores : arm, seed, row_id, reward, as `run_arms` gives them
     held_out : row_id, truth (bool), group (rows drawn together), model (null where it is not known)
 
+    All arms of a seed have scored the same rows; seeds may have rows of their own (cross-validation: one seed for each part).
+
     measures: "auc", P(a truly desirable row has the higher reward); "auc_within_model", the same among the rows of one generating
     model, averaged over models by their number of pairs. Each is the mean over seeds. minus_baseline is paired; differs: its 95 %
     interval does not hold 0. gap_recovered = (arm - baseline) / (ceiling - baseline), 1 is all of it;
     null without a ceiling, or where baseline and ceiling are within SMALLEST_GAP.
     Raises DataError when an arm lacks a seed or a row that another has.
     """
-    arms, seeds, rewards, rows = _cube(scores, held_out)
+    arms, seeds, rewards, scored, rows = _cube(scores, held_out)
     if baseline not in arms or (ceiling is not None and ceiling not in arms):
         raise DataError(
             f"contrast: the arms are {', '.join(arms)}; baseline {baseline!r} and ceiling {ceiling!r} must be among them."
@@ -57,22 +60,24 @@ def contrast(
     draws, picks = _draws(rows["group"], len(seeds), resamples, seed)
     lines: list[dict[str, Any]] = []
     parts = _parts(rows["model"])
-    measures: dict[str, Callable[[Floats], Statistic | None]] = {
-        "auc": lambda reward: weighted_auc(reward, truth),
-        "auc_within_model": lambda reward: weighted_auc_within(reward, truth, parts),
+    measures: dict[str, Callable[[Floats, Bools], Statistic | None]] = {
+        "auc": lambda reward, here: weighted_auc(reward[here], truth[here]),
+        "auc_within_model": lambda reward, here: weighted_auc_within(reward[here], truth[here], [part[here] for part in parts]),
     }
     for measure, of in measures.items():
-        statistics = [one for of_arm in rewards for reward in of_arm if (one := of(reward)) is not None]
-        if not statistics:
+        statistics = [of(reward, here) for of_arm in rewards for reward, here in zip(of_arm, scored, strict=True)]
+        told = [None if one is None else one(draws[:, scored[n % len(seeds)]]) for n, one in enumerate(statistics)]
+        known = [one for one in told if one is not None]
+        if len(known) < len(told):  # a measure that some seed's rows do not have
             continue
-        each = np.array([one(draws) for one in statistics]).reshape(len(arms), len(seeds), -1)  # 1 + resamples in the last
+        each = np.array(known).reshape(len(arms), len(seeds), -1)  # 1 + resamples in the last
         mean = np.einsum("asr,rs->ar", each, picks)
         lines += _lines(arms, measure, mean, baseline, ceiling, len(seeds))
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
-def _cube(scores: pl.DataFrame, held_out: pl.DataFrame) -> tuple[list[str], list[int], Floats, pl.DataFrame]:
-    """Arms, seeds, rewards [arms, seeds, rows], and the rows that are known and scored."""
+def _cube(scores: pl.DataFrame, held_out: pl.DataFrame) -> tuple[list[str], list[int], Floats, Bools, pl.DataFrame]:
+    """Arms, seeds, rewards [arms, seeds, rows], which rows a seed has scored [seeds, rows], and the rows known and scored."""
     arms, seeds = scores["arm"].unique(maintain_order=True).to_list(), sorted(scores["seed"].unique())
     rows = held_out.filter(pl.col("truth").is_not_null()).join(scores, on="row_id", how="semi").sort("row_id")
     cube = np.full((len(arms), len(seeds), rows.height), np.nan)
@@ -80,14 +85,15 @@ def _cube(scores: pl.DataFrame, held_out: pl.DataFrame) -> tuple[list[str], list
         for s, seed in enumerate(seeds):
             own = scores.filter(arm=arm, seed=seed).select("row_id", "reward")
             cube[a, s] = rows.select("row_id").join(own, on="row_id", how="left", maintain_order="left")["reward"].to_numpy()
-    missing = np.argwhere(np.isnan(cube))
+    scored = ~np.isnan(cube).all(0)
+    missing = np.argwhere(np.isnan(cube) & scored)
     if len(missing):
         a, s, row = missing[0]
         raise DataError(
             f"contrast: {len(missing):,} scores are missing (first: arm {arms[a]!r}, seed {seeds[s]}, row_id "
             f"{rows['row_id'][int(row)]})."
         )
-    return arms, seeds, cube, rows
+    return arms, seeds, cube, scored, rows
 
 
 def _draws(groups: pl.Series, seeds: int, resamples: int, seed: int) -> tuple[Floats, Floats]:

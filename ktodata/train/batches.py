@@ -82,9 +82,9 @@ def plan_training(
     return _plan(steps[: None if max_steps is None else max_steps], rows.label, groups, leaves)
 
 
-def plan_held_out(rows: TokenRows, *, batch_size: int, seed: int) -> Plan:
+def plan_held_out(rows: TokenRows, *, batch_size: int, seed: int, z0_rows: int | None = None) -> Plan:
     """One pass over all rows, in the same shape as a training epoch; the same partners at every evaluation."""
-    return plan_training(rows, batch_size=batch_size, epochs=1, max_steps=None, seed=seed)
+    return plan_training(rows, batch_size=batch_size, epochs=1, max_steps=None, seed=seed, z0_rows=z0_rows)
 
 
 def shifted(plan: Plan, by: int) -> Plan:

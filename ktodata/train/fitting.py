@@ -36,7 +36,7 @@ def fit(
         bool, Field(description="let up to a quarter of an update be rows of one prompt, computed once; false: deal rows singly")
     ] = True,
     z0_rows: Annotated[
-        int | None, Field(ge=2, description="mismatched pairs that z0 is estimated from in each update; none: one for every row")
+        int | None, Field(ge=2, description="mismatched pairs that z0 is estimated from in each batch; none: one for every row")
     ] = None,
     learning_rate: Annotated[float, Field(gt=0, le=1, description="peak of AdamW's learning rate")] = 5e-6,
     warmup_fraction: Annotated[float, Field(ge=0, le=1, description="share of all updates during which the rate rises")] = 0.1,

@@ -65,7 +65,13 @@ _CURRENT: ContextVar[StateStore | None] = ContextVar("ktodata_shared_states", de
 
 @contextmanager
 def shared_states(*, most_mb: float = 4000) -> Iterator[None]:
-    """Let all trainings inside share what their frozen layers give; memory up to `most_mb`, beside that of each training."""
+    """Let all trainings inside share what their frozen layers give; memory up to `most_mb`, beside that of each training.
+
+    Inside another `shared_states`, that one's store goes on being used.
+    """
+    if _CURRENT.get() is not None:
+        yield
+        return
     token = _CURRENT.set(StateStore(most_mb))
     try:
         yield

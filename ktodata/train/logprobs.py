@@ -1,6 +1,7 @@
 """log p(completion | prompt): only the positions that predict a completion token go through the vocabulary projection."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +125,23 @@ def _float_product(left: Tensor, right: Tensor) -> Tensor:
         return left @ right
     if left.is_cuda:
         return torch.mm(left, right, out_dtype=torch.float32)
-    return left.float() @ right.float()
+    with _products_of_narrow_numbers():
+        return left.float() @ right.float()
+
+
+@contextmanager
+def _products_of_narrow_numbers() -> Iterator[None]:
+    """Let a CPU's bfloat16 instructions take float32 numbers that were bfloat16 before: the products are exact all the same."""
+    settings: Any = getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(settings, "fp32_precision"):  # before torch 2.9
+        yield
+        return
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

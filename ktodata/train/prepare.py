@@ -66,7 +66,7 @@ def prepare(train_rows: pl.DataFrame, held_out_rows: pl.DataFrame, tokenizer: An
     facts["validation"] = held_out_facts
     if held_out is None:
         return Prepared(rows, plan, Plan((), {}), facts, len(rows))
-    shown = shifted(plan_held_out(held_out, batch_size=batch_size, seed=seed), len(rows))
+    shown = shifted(plan_held_out(held_out, batch_size=batch_size, seed=seed, z0_rows=settings["z0_rows"]), len(rows))
     return Prepared(joined(rows, held_out), plan, shown, facts, len(rows))
 
 

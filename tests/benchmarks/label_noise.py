@@ -44,9 +44,11 @@ FLIPS = ("uniform", "class-conditional", "instance-dependent")
 DRAWN = 300  # bootstrap draws
 
 
-def load(folder: Path, file: str, label: str, leave_out: str | None = None, *, places: bool = False) -> pl.DataFrame:
-    """A feedback table with the column `truth` (and `place`, if asked for), validated, without repeats, with vectors."""
-    keep = {"truth": "label"} | ({leave_out: leave_out} if leave_out else {})
+def load(
+    folder: Path, file: str, label: str, leave_out: str | None = None, *, places: bool = False, also: dict[str, str] | None = None
+) -> pl.DataFrame:
+    """A feedback table with the column `truth` (`place` if asked for, and `also`), validated, without repeats, with vectors."""
+    keep = {"truth": "label"} | ({leave_out: leave_out} if leave_out else {}) | (also or {})
     if file == XSTEST[0]:
         keep |= {name: name for name in SYSTEMS}
     keep |= {"place": "index_in_type"} if places else {}

@@ -52,6 +52,23 @@ def test_the_auc_is_the_plain_one_averaged_over_seeds():
     assert line(contrast(scores, held_out, baseline="noisy"), "noisy")["value"] == pytest.approx(np.mean(plain))
 
 
+def test_seeds_may_have_rows_of_their_own():
+    """Cross-validation: each seed's AUC is over its own rows, and the mean is of those."""
+    from sklearn.metrics import roc_auc_score
+
+    scores, held_out = made({"noisy": 0.5, "clean": 1.5})
+    parts = {0: held_out["row_id"][:100], 1: held_out["row_id"][100:250], 2: held_out["row_id"][250:]}
+    own = pl.concat([scores.filter(pl.col("seed") == seed, pl.col("row_id").is_in(ids.implode())) for seed, ids in parts.items()])
+    table = contrast(own, held_out, baseline="noisy", ceiling="clean")
+    joined = own.join(held_out, on="row_id").filter(arm="clean")
+    plain = [roc_auc_score(part["truth"], part["reward"]) for _, part in joined.group_by("seed")]
+    assert line(table, "clean")["value"] == pytest.approx(np.mean(plain))
+    assert line(table, "clean")["differs"]
+    lacking = own.filter(~((pl.col("arm") == "clean") & (pl.col("row_id") == parts[1][0])))
+    with pytest.raises(DataError, match=r"1 scores are missing \(first: arm 'clean', seed 1, row_id r0100"):
+        contrast(lacking, held_out, baseline="noisy")
+
+
 def test_knowing_who_wrote_an_answer_is_worth_nothing_within_a_model():
     """Rewards that only know which of two models wrote the row, one of them mostly right: AUC high, within a model a coin's."""
     rng = np.random.default_rng(1)

@@ -1,0 +1,77 @@
+"""KTO beside the untrained base, SFT, DPO, ORPO and RLHF on four real sets, on equal terms: `kd.evaluate.compare`, one table a set.
+
+    python tests/benchmarks/methods.py DATA_FOLDER [--sets xstest tulu hh gsm8k] [--seeds 3] [--updates 32] [--folder DIR]
+
+Labels that are trained on: XSTest's by GPT-4, GSM8K's by self-consistency (both judged by the truth that the set has), Tülu's and
+HH-harmless's by people (judged by the same kind of label). One prompt in five is held out, with its near repeats (XSTest: with its
+contrasting twin). Rows are drawn by a hash of their prompt, all rows of a prompt together, so that pairs stay whole.
+
+SmolLM2-135M-Instruct, its top 6 layers, bfloat16 arithmetic, updates of 16 completions. Rates: those of evaluate/terms.py times 20
+for every method, as updates are few; KTO's is then that of trainer_quality.py. No score had a part in any of it. Finished arms are
+kept in DIR.
+"""
+
+import argparse
+from pathlib import Path
+
+import polars as pl
+from ablation import by_hash
+from label_noise import POLICY, load
+from machine import machine, write_result
+
+import ktodata as kd
+
+# file, label that is trained on, column of partial verdicts, tokens of a row, rows that are trained on, rows that are held out
+SETS = {
+    "xstest": ("kto_xstest.jsonl.gz", "weak_label_gpt4", "partial_refusal", 64, 1000, 300),
+    "tulu": ("kto_tulu1_human.jsonl.gz", "label", None, 128, 600, 200),
+    "hh": ("kto_hh_harmless.jsonl.gz", "label", None, 128, 600, 200),
+    "gsm8k": ("kto_gsm8k_solutions.jsonl.gz", "weak_label", None, 128, 600, 200),
+}
+
+
+def sides(folder: Path, name: str) -> pl.DataFrame:
+    """The rows of a set as shards hold them: part is "train" or "test"; truth only scores."""
+    file, label, leave_out, _, train, test = SETS[name]
+    table = load(folder, file, label, leave_out, places=name == "xstest")
+    table = by_hash(table, pl.col("place") if name == "xstest" else pl.col("prompt_group"))
+    part = pl.when(pl.col("part_of_five") == 0).then(pl.lit("test")).otherwise(pl.lit("train"))
+    table = table.with_columns(part=part, weight=1.0).drop("prompt_embedding", "completion_embedding")
+    drawn = [table.filter(part=which).head(most) for which, most in (("train", train), ("test", test))]
+    return pl.concat(drawn)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=32)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    for name in options.sets:
+        rows = sides(options.data, name)
+        found = kd.evaluate.compare(
+            rows,
+            model=POLICY,
+            seeds=list(range(options.seeds)),
+            truth_column="truth",
+            max_steps=options.updates,
+            epochs=1000,
+            batch_size=16,
+            max_length=SETS[name][3],
+            trainable_layers=6,
+            learning_rate_factor=20,
+            rollout_tokens=24,
+            dtype="bfloat16",
+            out=None if options.folder is None else options.folder / name,
+            notify=lambda event: print(event, flush=True),
+        )
+        print(*found.verdict(), sep="\n", flush=True)
+        about = {"set": name, "rows": dict(rows["part"].value_counts().iter_rows())}
+        place = write_result(f"methods_{name}", about | found.as_dict() | machine())
+        found.plot().savefig(place.with_suffix(".png"), dpi=110)
+
+
+if __name__ == "__main__":
+    main()
