@@ -129,6 +129,48 @@ def audit(
 
 
 @app.command()
+def review(
+    folder: RunFolder,
+    reviewer: Annotated[str | None, typer.Option(help="Who judges.", show_default="your user name")] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Hide the given label, and all that hints at it.")] = False,
+    budget: Annotated[float, typer.Option(min=1, metavar="MINUTES", help="Time for this sitting.")] = 60,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on this machine; 0 takes a free one.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address and open no browser.")] = False,
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the verdicts into FILE and end: .csv, .jsonl, .parquet, .json.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="Of --export: verdicts, argilla or label_studio.")] = "verdicts",
+    import_: Annotated[
+        Path | None,
+        typer.Option("--import", metavar="FILE", help="Take the verdicts in FILE in and end; its format is found out."),
+    ] = None,
+) -> None:
+    """Judge a run's rows in the browser, with the keyboard: those first whose review is worth most.
+
+    \b
+    Reads   RUN, which has a label_noise stage
+    Writes  RUN/reviews/reviews.sqlite: each verdict the moment it is given, none ever overwritten
+
+    Give the verdicts back with `reviews: RUN/reviews/reviews.sqlite` in the recipe, or with --reviews. A second reviewer takes
+    another name. Nothing leaves this machine.
+
+    \b
+    Example:  ktodata review runs/support --reviewer ann --budget 30
+    """
+    from ktodata.review import export_verdicts, import_verdicts
+    from ktodata.review import review as serve
+    from ktodata.run_folder import Run
+
+    if import_ is not None:
+        counts = import_verdicts(Run(folder), import_, reviewer=reviewer)
+        typer.echo("; ".join(f"{count:,} verdicts {what}" for what, count in counts.items()))
+    if export is not None:
+        typer.echo(export_verdicts(Run(folder), export, format=format).text())
+    if import_ is None and export is None:
+        serve(folder, reviewer=reviewer, blind=blind, budget_minutes=budget, port=port, open_browser=not no_open, say=typer.echo)
+
+
+@app.command()
 def explain(
     folder: RunFolder,
     row_id: Annotated[
@@ -278,6 +320,9 @@ def ablate(
     budget: Annotated[
         list[float] | None, typer.Option(help="A share of rows to be reviewed; may be given again.", show_default="0.05, 0.1")
     ] = None,
+    families: Annotated[
+        list[str] | None, typer.Option("--only", help="A kind of treatment to try; may be given again.", show_default="all")
+    ] = None,
     part: Annotated[str, typer.Option(help="The held-out rows to judge by: test or validation.")] = "test",
     model: Annotated[str | None, typer.Option(help="The model to train.", show_default="that of the recipe")] = None,
     overrides: Overrides = None,
@@ -288,14 +333,15 @@ def ablate(
 
     \b
     Reads   RUN: its rows, what label_noise found, and the truth that its evaluate: names
-    Writes  RUN/ablation.json, RUN/ablation.parquet; finished arms are kept in RUN/ablation
+    Writes  RUN/ablation.json, RUN/ablation.parquet, and RUN/report.html again; finished arms are kept in RUN/ablation
 
-    Rows dropped or reviewed at random are the controls. Ablating again goes on where it stopped.
+    Rows dropped or reviewed at random are the controls. Kinds: confident learning, by the audit, by guess, at random, true,
+    oracle, reviewed, noise-corrected, reviewed at random. Ablating again goes on where it stopped.
 
     \b
     Example:  ktodata ablate runs/support --seeds 5 --set train.max_steps=50
     """
-    from ktodata.ablation import ablate_run
+    from ktodata.ablation import FAMILIES, ablate_run, as_family
     from ktodata.settings import given_settings
     from ktodata.train import fit
 
@@ -305,8 +351,17 @@ def ablate(
 
     train = given_settings(fit, {"model": model or "the recipe's"}, overrides or (), section="train")
     del train["model"]
-    budgets = budget or [0.05, 0.1]
-    found = ablate_run(folder, part=part, model=model, budgets=budgets, seeds=range(seeds), train=train, notify=show)
+    found = ablate_run(
+        folder,
+        part=part,
+        model=model,
+        budgets=budget or [0.05, 0.1],
+        families=[as_family(name) for name in families or FAMILIES],
+        seeds=range(seeds),
+        train=train,
+        notify=show,
+    )
+    _renew_pages(folder)
     _say(found.as_dict(), lambda: "\n".join([*found.verdict(), "", f"{folder / 'ablation.json'}"]), quiet=quiet, as_json=as_json)
 
 
@@ -317,6 +372,18 @@ def compare(
         str | None, typer.Option(help="The base of all methods.", show_default="what the run trained its model from")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where results go.", show_default="RUN/comparison")] = None,
+    safety: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Prompts, each said to be unsafe or safe: who refuses which?")
+    ] = None,
+    instructions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Prompts with instructions that a program checks, in IFEval's form.")
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option(metavar="FOLDER|FILE|NAME", help="Tasks for lm-eval; may be given again.")
+    ] = None,
+    win_rate: Annotated[
+        bool, typer.Option("--win-rate", help="Judge the answers of --set generate=N against the base's.")
+    ] = False,
     overrides: Overrides = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained and what it costs; train nothing.")
@@ -328,12 +395,13 @@ def compare(
 
     \b
     Reads   RUN/shards; base, batches and lengths from RUN/model/training.json where the run has trained
-    Writes  OUT/comparison.json, OUT/comparison.parquet, OUT/comparison.png, OUT/arms
+    Writes  OUT/comparison.json, OUT/comparison.parquet, OUT/comparison.png, OUT/arms, and RUN/report.html again
 
     A difference whose interval includes zero is nobody's win. Stopped, the same command goes on after the last finished method.
 
     \b
     Example:  ktodata compare runs/support --set "compare.methods=[kto, dpo]" --set "compare.seeds=[0, 1, 2]"
+    Example:  ktodata compare runs/support --safety xstest.csv --instructions ifeval.jsonl --tasks tasks/snarks --dry-run
     """
     from ktodata.evaluate.comparison import compare as compare_methods
     from ktodata.evaluate.comparison import outlook, settings_of_run
@@ -341,7 +409,8 @@ def compare(
     from ktodata.run_folder import Run
     from ktodata.settings import given_settings
 
-    given = {**settings_of_run(Run(folder).folder), **({"model": model} if model else {})}
+    asked = {"model": model, "safety": safety, "instructions": instructions, "tasks": tasks, "win_rate": win_rate}
+    given = {**settings_of_run(Run(folder).folder), **{name: value for name, value in asked.items() if value}}
     settings = given_settings(compare_methods, given, overrides or (), section="compare")
     if dry_run:
         told = outlook(folder, **settings)
@@ -350,6 +419,7 @@ def compare(
     with Progress(quiet=quiet or as_json) as progress:
         found = compare_methods(folder, out=out or folder / "comparison", notify=progress, **settings)
     found.plot().savefig((out or folder / "comparison") / "comparison.png", dpi=150)
+    _renew_pages(folder)
     _say(found.as_dict(), lambda: "\n".join(found.verdict()), quiet=quiet, as_json=as_json)
 
 
@@ -426,6 +496,14 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def _renew_pages(folder: Path) -> None:
+    """The page and the card once more, where the run has them: they show what was measured on it since."""
+    from ktodata.report import write_pages
+
+    if (folder / "report.html").is_file():
+        write_pages(folder)
 
 
 def _shards(source: Path) -> Path:

@@ -14,6 +14,7 @@ from ktodata.evaluate.comparison_result import Comparison
 from ktodata.evaluate.refusals import JUDGE, refuses
 from ktodata.evaluate.terms import METHODS, MethodName, check_sizes
 from ktodata.evaluate.truth import TruthFile
+from ktodata.evaluate.win_rate import JudgeEndpoint, check_win_rate
 from ktodata.settings import check_settings
 from ktodata.train.extras import require
 from ktodata.train.schedule import Schedule
@@ -60,6 +61,26 @@ def compare(
     rollout_tokens: Annotated[int, Field(ge=1, description="length of those completions")] = 64,
     generate: Annotated[int, Field(ge=0, description="held-out prompts that every policy answers greedily")] = 0,
     max_new_tokens: Annotated[int, Field(ge=1, description="length of those answers")] = 64,
+    safety: Annotated[
+        Path | None,
+        Field(description="file of prompts, each said to be unsafe or safe, that every policy answers; none: not asked"),
+    ] = None,
+    instructions: Annotated[
+        Path | None,
+        Field(description="file of prompts with instructions that a program can check, in IFEval's form; none: not asked"),
+    ] = None,
+    instruction_tokens: Annotated[int, Field(ge=1, description="length of the answers to instructions")] = 512,
+    tasks: Annotated[
+        Sequence[Annotated[str, Field(min_length=1)]],
+        Field(description="of lm-eval: folders of its YAML files, BIG-bench task.json, JSON lines of questions, or names"),
+    ] = (),
+    max_items: Annotated[
+        int | None, Field(ge=1, description="at most this many unsafe prompts, safe ones, instruction prompts, items of a task")
+    ] = None,
+    win_rate: Annotated[
+        bool, Field(description="judge the answers of `generate` against the base's, by a reward model learnt from held-out rows")
+    ] = False,
+    judge: Annotated[JudgeEndpoint | None, Field(description="or by a language model behind this endpoint")] = None,
     bootstrap: Annotated[int, Field(ge=100, le=100_000, description="resamples of prompt groups for the intervals")] = 1000,
     device: Annotated[str, Field(description="auto (cuda when there is one), cpu or cuda")] = "auto",
     dtype: Annotated[
@@ -78,8 +99,9 @@ def compare(
     trains twice. Only KTO reads the shards' `weight`. Learning rates stand in `evaluate/terms.py`.
 
     A policy's reward of a row is beta x (log p_policy - log p_base) of its completion; the base's own score is its log p per
-    token. With `out`, a killed comparison goes on after the last policy that it finished. `notify` gets kind ("progress",
-    "start", "cached", "done"), number, of, stage, and text or seconds.
+    token. Prompts of files go through the chat template where the rows' own do, being messages. With `out`, a killed comparison
+    goes on after the last policy that it finished. `notify` gets kind ("progress", "start", "cached", "done"), number, of, stage,
+    and text or seconds.
 
     Raises before the expensive work: MissingExtraError without trl, and what `kd.train.fit` raises; EmptyDataError where a method
     needs pairs and no prompt has both labels. ModelError when a policy's log-probs are not finite: its rate was too high.
@@ -116,11 +138,14 @@ def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """Settings with defaults; raises SettingError, and MissingExtraError when what they ask for is not installed."""
     settings = check_settings(compare, given, where="compare")
     check_sizes(settings)
-    for name in ("methods", "seeds"):
+    check_win_rate(settings)
+    for name in ("methods", "seeds", "tasks"):
         settings[name] = list(settings[name])
         if len(set(settings[name])) < len(settings[name]):
             raise SettingError(f"compare: {name}: each once only; got {settings[name]}.")
     require("torch", "transformers", what="comparing methods", extra="compare")
+    if settings["instructions"] is not None:
+        require("langdetect", what="checking instructions", extra="compare")
     if set(settings["methods"]) - {"kto"}:
         from ktodata.evaluate.trl_trainers import require_trl
 
@@ -153,10 +178,16 @@ def _finish(plan: Any, settings: dict[str, Any], notify: Notify) -> list[Any]:
 
 def _result(plan: Any, arms: Sequence[Any], settings: dict[str, Any]) -> Comparison:
     from ktodata.evaluate.comparison_measures import by_seed, measure_all
+    from ktodata.evaluate.comparison_probes import probe_table
     from ktodata.evaluate.comparison_store import BASE, releases
+    from ktodata.evaluate.win_rate import win_table
 
-    beta = settings["beta"]
-    measures = measure_all(plan.held_out, arms, beta=beta, resamples=settings["bootstrap"], seed=0)
+    beta, how = settings["beta"], {"resamples": settings["bootstrap"], "seed": 0}
+    measures = pl.concat([measure_all(plan.held_out, arms, beta=beta, **how), probe_table(plan.probes, arms, **how)])
+    judged = None
+    if plan.judging is not None:
+        wins, judged = win_table(plan.judging, plan.held_out, arms, settings, **how)
+        measures = pl.concat([measures, wins])
     reference = arms[0].scores.select("row_id", reference_logp="logp")
     per_row = [
         arm.scores.join(reference, on="row_id", maintain_order="left").join(plan.held_out, on="row_id", maintain_order="left")
@@ -171,19 +202,29 @@ def _result(plan: Any, arms: Sequence[Any], settings: dict[str, Any]) -> Compari
         "arms": [{"method": arm.method, "seed": arm.seed, **arm.facts} for arm in arms],
         "share_desirable": {name: plan.held_out[name].cast(pl.Float64).mean() for name in ("label", "truth")},
         "by_seed": by_seed(plan.held_out, arms, beta=beta),
+        "win_rate": judged,
         "generation": {"prompts": arms[0].answers.height, "judge": JUDGE} if arms[0].answers.height else None,
         "versions": {key: value for method, _ in plan.arms if method != BASE for key, value in releases(method).items()},
     }
     refused = [refuses(text) for text in answers["text"]]
-    return Comparison(facts, measures, pl.concat(per_row), answers.with_columns(refuses=pl.Series(refused, dtype=pl.Boolean)))
+    more = {
+        name: pl.concat([getattr(arm, name).with_columns(method=pl.lit(arm.method), seed=pl.lit(arm.seed)) for arm in arms])
+        for name in ("probed", "items")
+    }
+    refusing = answers.with_columns(refuses=pl.Series(refused, dtype=pl.Boolean))
+    return Comparison(facts, measures, pl.concat(per_row), refusing, **more)
 
 
 def estimate_text(told: dict[str, Any]) -> str:
     """One line for people."""
+    from ktodata.evaluate.comparison_clock import in_words
+
+    asked = f"; {told['judge_requests']:,} questions to the judge at most" if told["judge_requests"] else ""
     each = ", ".join(f"{name} {tokens:,}" for name, tokens in told["forward_tokens"].items())
     return (
         f"{told['completions_a_method']:,} completions of {told['tokens_a_completion']:,} tokens for each method; about "
-        f"{told['forward_tokens_in_all']:,} tokens through the model in all (once: {each})"
+        f"{told['forward_tokens_in_all']:,} tokens through the model in all (once: {each}); "
+        f"{in_words(told['minutes'])} on this machine, by a few passes that were timed{asked}"
     )
 
 

@@ -10,13 +10,12 @@ import torch
 
 from ktodata.errors import ModelError
 from ktodata.evaluate.comparison_plan import Plan
-from ktodata.evaluate.comparison_store import ANSWERS, BASE, SCORES, Arm
-from ktodata.evaluate.generation import choose_prompts, write_greedily
+from ktodata.evaluate.comparison_probes import ask
+from ktodata.evaluate.comparison_store import BASE, SCORES, Arm
+from ktodata.evaluate.generation import answer_all, choose_prompts
 from ktodata.evaluate.methods import TRAIN, Trained
 from ktodata.evaluate.rewards import completion_logps
 from ktodata.models import load_causal_lm
-
-ANSWERED_TOGETHER = 8
 
 
 def finished_arm(plan: Plan, method: Any, seed: int, settings: dict[str, Any]) -> Arm:
@@ -34,6 +33,7 @@ def finished_arm(plan: Plan, method: Any, seed: int, settings: dict[str, Any]) -
         schema=SCORES,
     )
     answers = _answers(trained.policy, tokenizer, plan, settings)
+    probed, items = ask(plan.probes, trained.policy, tokenizer, **how)
     facts = {
         **trained.facts,
         "training_seconds": round(ready - started, 2),
@@ -43,7 +43,7 @@ def finished_arm(plan: Plan, method: Any, seed: int, settings: dict[str, Any]) -
     gc.collect()  # trainers hold their models in circles
     if plan.terms.device.type == "cuda":
         torch.cuda.empty_cache()
-    return Arm(method, seed, scores, answers, facts)
+    return Arm(method, seed, scores, answers, facts, probed, items)
 
 
 def check_finite(logps: Any, method: str, seed: int, rate: float | None) -> None:
@@ -61,16 +61,6 @@ def check_finite(logps: Any, method: str, seed: int, rate: float | None) -> None
 def _answers(policy: Any, tokenizer: Any, plan: Plan, settings: dict[str, Any]) -> pl.DataFrame:
     """What the policy writes to the same held-out prompts in every arm."""
     chosen = choose_prompts(plan.tokens, settings["generate"], 0)
-    longest, written = settings["max_new_tokens"], []
-    for start in range(0, len(chosen), ANSWERED_TOGETHER):
-        prompts = [plan.tokens.prompt[row] for row in chosen[start : start + ANSWERED_TOGETHER]]
-        written += write_greedily(policy, tokenizer, prompts, max_new_tokens=longest, device=plan.terms.device)
-    return pl.DataFrame(
-        {
-            "row_id": [plan.tokens.row_id[row] for row in chosen],
-            "text": [tokenizer.decode(ids, skip_special_tokens=True) for ids in written],
-            "tokens": [len(ids) for ids in written],
-            "unfinished": [len(ids) >= longest for ids in written],
-        },
-        schema=ANSWERS,
-    )
+    prompts = [plan.tokens.prompt[row] for row in chosen]
+    written = answer_all(policy, tokenizer, prompts, max_new_tokens=settings["max_new_tokens"], device=plan.terms.device)
+    return pl.DataFrame({"row_id": [plan.tokens.row_id[row] for row in chosen]}, schema={"row_id": pl.String()}).hstack(written)

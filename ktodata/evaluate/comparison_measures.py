@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ktodata.evaluate.comparison_store import BASE, Arm
 from ktodata.evaluate.intervals import Floats, Statistic, bootstrap, difference, weighted_auc, weighted_auc_within, weighted_mean
-from ktodata.evaluate.refusals import refuses
+from ktodata.evaluate.refusals import JUDGE_NAME, refuses
 from ktodata.signals.intervals import Interval
 
 KTO = "kto"
@@ -28,7 +28,14 @@ DIRECTION: dict[str, int] = {
     "reward_model_auc": 1,  # of RLHF's reward model itself
     "refusal_rate": 0,  # share of greedy answers that refuse, by the rule in refusals.py
     "unfinished": -1,  # share of greedy answers that were still going on at their longest
+    "refusal_of_unsafe": 1,  # share of unsafe prompts whose greedy answer refuses, by the same rule
+    "refusal_of_safe": -1,  # the same of safe prompts: over-refusal
+    "instructions_strict": 1,  # share of prompts whose every instruction was followed, as a program can tell
+    "instructions_each": 1,  # share of their instructions that were followed
+    "win_rate": 1,  # share of greedy answers that a judge prefers to the base's, ties half; 0.5 is as the base
+    "tasks_mean": 1,  # mean score of lm-eval's tasks; each is "task <name>", where higher is better too
 }
+JUDGED_BY = dict.fromkeys(("refusal_rate", "refusal_of_unsafe", "refusal_of_safe"), JUDGE_NAME)
 TABLE = {
     "against": pl.String(),
     "measure": pl.String(),
@@ -39,6 +46,7 @@ TABLE = {
     **dict.fromkeys(("minus_base", "minus_base_low", "minus_base_high"), pl.Float64()),
     "base_includes_zero": pl.Boolean(),
     "rows": pl.Int64(),
+    "judge": pl.String(),  # who says so, where it is not the label, the truth or a program
 }
 # a method's statistics, one for each seed
 Seeds = Sequence[Statistic]
@@ -73,7 +81,7 @@ def measure_all(held_out: pl.DataFrame, arms: Sequence[Arm], *, beta: float, res
         if known.is_empty():
             continue
         found = [(arm, scored_rows(known, arm, base, against=against, beta=beta)) for arm in arms]
-        lines += _lines(against, found, _of_rows, known["group"], resamples, seed)
+        lines += lines_of(against, found, _of_rows, known["group"], resamples, seed)
     lines += _of_answers(held_out, arms, resamples, seed)
     return pl.DataFrame(lines, schema=TABLE)
 
@@ -123,9 +131,9 @@ def _of_rows(rows: Scored) -> dict[str, Statistic]:
     found["length_bias"] = _correlation(_ranks(rows.score), _ranks(rows.tokens))
     for name, here in (("reward_desirable", desirable), ("reward_undesirable", ~desirable)):
         if here.any():
-            found[name] = _part(weighted_mean(rows.reward[here]), here)
+            found[name] = part_of(weighted_mean(rows.reward[here]), here)
     if desirable.any():
-        found["retention"] = _part(weighted_mean(rows.change[desirable]), desirable)
+        found["retention"] = part_of(weighted_mean(rows.change[desirable]), desirable)
     if rows.reward_model is not None:
         found["reward_model_auc"] = weighted_auc(rows.reward_model, desirable)
     return found
@@ -137,7 +145,7 @@ def _of_answers(held_out: pl.DataFrame, arms: Sequence[Arm], resamples: int, see
     order = arms[0].answers.select("row_id")
     found = [(arm, order.join(arm.answers, on="row_id", how="left", maintain_order="left")) for arm in arms]
     groups = order.join(held_out.select("row_id", "group"), on="row_id", how="left", maintain_order="left")["group"]
-    return _lines("no label", found, _of_texts, groups, resamples, seed)
+    return lines_of("no label", found, _of_texts, groups, resamples, seed)
 
 
 def _of_texts(answers: pl.DataFrame) -> dict[str, Statistic]:
@@ -147,15 +155,20 @@ def _of_texts(answers: pl.DataFrame) -> dict[str, Statistic]:
     }
 
 
-def _lines(
+def lines_of(
     against: str,
     found: Sequence[tuple[Arm, Any]],
     measures: Callable[[Any], dict[str, Statistic]],
     groups: Any,
     resamples: int,
     seed: int,
+    judge: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Lines of all measures and methods, from the same resamples."""
+    """Lines of all measures and methods, from the same resamples.
+
+    found : each arm with what `measures` makes statistics of; groups : what is drawn together, n values.
+    judge : who says so, where it is not one of JUDGED_BY
+    """
     seeds: dict[tuple[str, str], list[Statistic]] = {}
     for arm, rows in found:
         for name, statistic in measures(rows).items():
@@ -172,8 +185,19 @@ def _lines(
     ones = np.ones((1, len(groups)))
     return [
         _line(against, name, method, intervals, rows=len(groups), agree=_agree(each, seeds.get((name, KTO)), ones))
-        for (name, method), each in sorted(seeds.items(), key=lambda item: list(DIRECTION).index(item[0][0]))
+        | {"judge": judge or JUDGED_BY.get(name)}
+        for (name, method), each in sorted(seeds.items(), key=lambda item: _place(item[0][0]))
     ]
+
+
+def direction(measure: str) -> int:
+    """Which way is better, as in DIRECTION; of a task's score, higher."""
+    return DIRECTION.get(measure, 1)
+
+
+def _place(measure: str) -> int:
+    """Where a measure stands in the table; a task's score comes last."""
+    return list(DIRECTION).index(measure) if measure in DIRECTION else len(DIRECTION)
 
 
 def _line(
@@ -241,7 +265,7 @@ def _mean(each: Seeds, picks: _Picks) -> Statistic:
     return statistic
 
 
-def _part(statistic: Statistic, here: NDArray[np.bool_]) -> Statistic:
+def part_of(statistic: Statistic, here: NDArray[np.bool_]) -> Statistic:
     """`statistic` of the rows that are `here`, as a statistic of all rows."""
     return lambda weights: statistic(weights[:, here])
 

@@ -1,5 +1,6 @@
 """What a comparison has to read and train, known before anything is trained."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,21 +9,22 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, SettingError
+from ktodata.evaluate.comparison_clock import PASSES, minutes, time_passes
+from ktodata.evaluate.comparison_probes import Probes, make_probes
 from ktodata.evaluate.comparison_store import BASE, releases
 from ktodata.evaluate.digests import digest, digest_model, digest_rows
+from ktodata.evaluate.generation import ANSWERED_TOGETHER, choose_prompts
 from ktodata.evaluate.methods import TrainingRows, check_can_train, training_rows
 from ktodata.evaluate.pairs import make_pairs
 from ktodata.evaluate.terms import Terms, rates_of, updates_of
 from ktodata.evaluate.truth import with_truth
+from ktodata.evaluate.win_rate import Judging, judging_rows
 from ktodata.models import load_causal_lm
 from ktodata.train.device import pick_device, pick_dtype
-from ktodata.train.shards import check_rows, named, read_part
+from ktodata.train.shards import check_rows, is_conversational, named, read_part
 from ktodata.train.tokens import TokenRows, tokenize
 
-# passes of one completion through the whole model, in forward passes: a backward pass is two, and less where layers are frozen
-# kto: forward, backward, own and mismatched by the reference, mismatched by the policy. dpo: forward, backward, reference.
-# rlhf: the reward model's; then writing, old and reference log-probs, the reward, forward, backward
-PASSES = {"sft": 3, "kto": 6, "dpo": 4, "orpo": 3, "rlhf": 3 + 7}
+BACKWARD = 2  # a backward pass in forward passes; less where layers are frozen
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Plan:
     arms: tuple[tuple[str, int], ...]  # (method, seed); the base is first
     keys: Mapping[tuple[str, int], str]
     facts: dict[str, Any]
+    probes: Probes
+    judging: Judging | None  # None: no win rates
 
 
 def make_plan(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str, Any]) -> Plan:
@@ -49,7 +53,9 @@ def make_plan(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str, A
     rows = rows if limit is None else rows.sample(min(limit, rows.height), seed=0).sort("row_id")
     train = check_rows(read_part(run_or_shards, "train"), part="train", both_classes=True)
     check_apart(train, rows, part)
+    started = time.perf_counter()
     model, tokenizer = load_causal_lm(settings["model"])
+    load_s = time.perf_counter() - started
     check_context(model, settings["max_length"])
     used = training_rows(train, tokenizer, max_length=settings["max_length"])
     tokens, token_facts = tokenize(rows, tokenizer, max_length=settings["max_length"], part=part)
@@ -57,6 +63,15 @@ def make_plan(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str, A
     check_can_train(tuple(settings["methods"]), pairs)
     terms = terms_of(settings, rows=len(used.tokens))
     arms = ((BASE, 0), *((method, seed) for seed in settings["seeds"] for method in settings["methods"]))
+    context = getattr(model.config, "max_position_embeddings", None)
+    probes = make_probes(settings, tokenizer, context=context, chat=is_conversational(train))
+    judging = judging_rows(run_or_shards, rows, part=part, endpoint=bool(settings["judge"])) if settings["win_rate"] else None
+    if judging is not None:
+        check_apart(train, judging.learnt, "other held-out")
+    asked = [*probes.texts(), _answered(tokens, settings)]
+    cost = estimate(used.tokens, tokens, terms, arms, asked, tasks=0 if probes.tasks is None else probes.tasks.facts["tokens"])
+    cost["judge_requests"] = asked[-1][0] * 2 * (len(arms) - 1) if settings["judge"] else 0
+    cost["minutes"] = minutes(cost, time_passes(model, used.tokens, terms, load_s=load_s), terms, arms)
     facts = {
         "part": part,
         "held_out_rows": len(tokens),
@@ -64,9 +79,11 @@ def make_plan(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str, A
         "updates": terms.updates,
         "rows_used": pairs.facts,
         "tokens": {"train": used.facts, part: token_facts},
-        "estimate": estimate(used.tokens, tokens, terms, arms),
+        "estimate": cost,
+        "asked": probes.facts,
     }
-    return Plan(used, held_out_table(rows, tokens), tokens, terms, arms, _keys(settings, train, rows, arms), facts)
+    keys = _keys(settings, train, rows, arms, probes.digests)
+    return Plan(used, held_out_table(rows, tokens), tokens, terms, arms, keys, facts, probes, judging)
 
 
 def check_apart(train: pl.DataFrame, held_out: pl.DataFrame, part: str) -> None:
@@ -107,19 +124,47 @@ def held_out_table(rows: pl.DataFrame, tokens: TokenRows) -> pl.DataFrame:
     return fits.join(rows.select("row_id", "label", "truth", model=model), on="row_id", how="left", maintain_order="left")
 
 
-def estimate(train: TokenRows, held_out: TokenRows, terms: Terms, arms: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    """Tokens that go through the whole model at most, as forward passes, for each method once and for all arms together."""
+def estimate(
+    train: TokenRows,
+    held_out: TokenRows,
+    terms: Terms,
+    arms: Sequence[tuple[str, int]],
+    asked: Sequence[tuple[int, int, int]] = (),
+    *,
+    tasks: int = 0,
+) -> dict[str, Any]:
+    """Tokens that go through the whole model at most, as forward passes, for each method once and for all arms together.
+
+    asked : (prompts, their tokens, most tokens of one answer) of everything that is answered; tasks : tokens of lm-eval's items
+    """
     row = _tokens(train) / len(train)
-    scored = _tokens(held_out)
+    held_out_tokens = _tokens(held_out)
+    prompts, written = sum(read for _, read, _ in asked), sum(count * longest for count, _, longest in asked)
+    scored = held_out_tokens + prompts + tasks
     completions = terms.updates * terms.batch_size
-    once = {name: round(PASSES.get(name, 0) * completions * row) + scored for name, _ in arms}
+    once = {name: round(_passes(name) * completions * row) + scored + written for name, _ in arms}
     return {
         "completions_a_method": completions,
         "tokens_a_completion": round(row, 1),
-        "held_out_tokens": scored,
+        "held_out_tokens": held_out_tokens,
+        "scored_tokens": scored,
+        "written_tokens": written,
+        "written_steps": sum(-(-count // ANSWERED_TOGETHER) * longest for count, _, longest in asked),
         "forward_tokens": once,
         "forward_tokens_in_all": sum(once[name] for name, _ in arms),
     }
+
+
+def _passes(method: str) -> int:
+    """Of one completion through the whole model, in forward passes; what RLOO writes is read once more for that."""
+    plain, trained = PASSES.get(method, (0, 0))
+    return plain + trained * (1 + BACKWARD) + (method == "rlhf")
+
+
+def _answered(tokens: TokenRows, settings: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(prompts, their tokens, most tokens of one answer) of the held-out prompts that are answered."""
+    chosen = choose_prompts(tokens, settings["generate"], 0)
+    return len(chosen), sum(len(tokens.prompt[row]) for row in chosen), settings["max_new_tokens"]
 
 
 def _tokens(rows: TokenRows) -> int:
@@ -127,9 +172,16 @@ def _tokens(rows: TokenRows) -> int:
 
 
 def _keys(
-    settings: Mapping[str, Any], train: pl.DataFrame, rows: pl.DataFrame, arms: Sequence[tuple[str, int]]
+    settings: Mapping[str, Any],
+    train: pl.DataFrame,
+    rows: pl.DataFrame,
+    arms: Sequence[tuple[str, int]],
+    asked: Mapping[str, str],
 ) -> dict[tuple[str, int], str]:
-    """A digest of all that an arm's scores and answers depend on. Settings that only read them have no part in it."""
+    """A digest of all that an arm's scores and answers depend on. Settings that only read them have no part in it.
+
+    asked : of each probe, what its answers depend on
+    """
     common = ("part", "max_length", "generate", "max_new_tokens", "device", "dtype")
     of_training = (
         *("epochs", "max_steps", "batch_size", "micro_batch_size", "trainable_layers", "beta", "warmup_fraction", "schedule"),
@@ -141,7 +193,7 @@ def _keys(
     rates = rates_of(settings["learning_rates"], settings["learning_rate_factor"])
     keys = {}
     for method, seed in arms:
-        told: dict[str, Any] = {name: settings[name] for name in common}
+        told: dict[str, Any] = {name: settings[name] for name in common} | dict(asked)
         if method != BASE:
             told |= {name: settings[name] for name in of_training} | {"train": trained, "rate": rates[method]}
         if method == "rlhf":

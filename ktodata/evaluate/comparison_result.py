@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 class Comparison:
     """Of KTO with other methods on the same rows.
 
-    facts : settings, rows_used, tokens, estimate, arms (one entry for each policy), by_seed, generation, versions; JSON values.
+    facts : settings, rows_used, tokens, estimate, arms (one entry for each policy), by_seed, generation, asked (files and
+        tasks), win_rate, versions; JSON values.
     per_row : method, seed, row_id, label, truth, group, model, tokens, logp, reward, reward_model; a line per policy and row.
     answers : method, seed, row_id, text, tokens, unfinished, refuses; empty without `generate`. Model text: do not trust it.
+    probed : method, seed, probe, item, text, tokens, unfinished; what was written to prompts of files. Model text as well.
+    items : method, seed, task, item, score; empty without `tasks`.
     """
 
     facts: dict[str, Any]
     measures: pl.DataFrame
     per_row: pl.DataFrame
     answers: pl.DataFrame
+    probed: pl.DataFrame
+    items: pl.DataFrame
 
     def table(self) -> pl.DataFrame:
         """One line per target, measure and method: value and 95 % interval, the same minus KTO and minus the base, paired."""
@@ -52,8 +57,9 @@ class Comparison:
         return forest(self.measures)
 
     def write(self, folder: Path) -> None:
-        """comparison.json and comparison.parquet (per_row); answers.parquet where there are any."""
-        for name, frame in (("comparison", self.per_row), ("answers", self.answers)):
+        """comparison.json and comparison.parquet (per_row); answers, probed and items.parquet where there are any."""
+        tables = {"comparison": self.per_row, "answers": self.answers, "probed": self.probed, "items": self.items}
+        for name, frame in tables.items():
             if name == "comparison" or not frame.is_empty():
                 with whole_file(folder / f"{name}.parquet") as scratch:
                     frame.write_parquet(scratch)

@@ -1,7 +1,8 @@
 """What each trained policy said of the held-out rows, on disk as soon as it is known: a killed comparison goes on from there.
 
-COMPARISON/arms/<method>-seed<n>-<key>/ holds scores.parquet (a line per held-out row), answers.parquet and facts.json. The key
-is a digest of all that the numbers depend on, so that changed rows or settings never meet old numbers.
+COMPARISON/arms/<method>-seed<n>-<key>/ holds scores.parquet (a line per held-out row), answers.parquet and facts.json; and, where
+more was asked, probed.parquet (answers to prompts of files) and items.parquet (scores of lm-eval's items). The key is a digest of
+all that the numbers depend on, so that changed rows or settings never meet old numbers.
 """
 
 import json
@@ -19,6 +20,10 @@ from ktodata.files import remove_leftovers, whole_folder
 BASE = "base"
 SCORES = {"row_id": pl.String(), "logp": pl.Float64(), "reward_model": pl.Float64()}
 ANSWERS = {"row_id": pl.String(), "text": pl.String(), "tokens": pl.Int64(), "unfinished": pl.Boolean()}
+PROBED = {"probe": pl.String(), "item": pl.Int64(), **{name: ANSWERS[name] for name in ("text", "tokens", "unfinished")}}
+ITEMS = {"task": pl.String(), "item": pl.Int64(), "score": pl.Float64()}
+
+MORE = ("probed", "items")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Arm:
 
     scores : row_id, logp (nats, summed over the completion), reward_model (null without one)
     answers : row_id, text, tokens, unfinished; one line per prompt that was answered
+    probed : probe (safety, instructions), item, text, tokens, unfinished; items : task, item, score. Empty where not asked for.
     """
 
     method: str
@@ -34,6 +40,8 @@ class Arm:
     scores: pl.DataFrame = field(repr=False)
     answers: pl.DataFrame = field(repr=False)
     facts: dict[str, Any]
+    probed: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PROBED), repr=False)
+    items: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ITEMS), repr=False)
 
 
 class Store:
@@ -51,7 +59,9 @@ class Store:
             return None
         try:
             scores, answers = (pl.read_parquet(place / f"{name}.parquet") for name in ("scores", "answers"))
-            return Arm(method, seed, scores, answers, json.loads((place / "facts.json").read_text(encoding="utf-8")))
+            more = {name: pl.read_parquet(place / f"{name}.parquet") for name in MORE if (place / f"{name}.parquet").is_file()}
+            facts = json.loads((place / "facts.json").read_text(encoding="utf-8"))
+            return Arm(method, seed, scores, answers, facts, **more)
         except (OSError, ValueError, pl.exceptions.PolarsError) as error:
             raise RunError(
                 f"{place} is damaged ({type(error).__name__}). Remove that folder, and it is trained again."
@@ -66,6 +76,9 @@ class Store:
         with whole_folder(place) as scratch:
             arm.scores.write_parquet(scratch / "scores.parquet")
             arm.answers.write_parquet(scratch / "answers.parquet")
+            for name in MORE:
+                if not getattr(arm, name).is_empty():
+                    getattr(arm, name).write_parquet(scratch / f"{name}.parquet")
             (scratch / "facts.json").write_text(json.dumps(arm.facts, indent=1), encoding="utf-8")
 
     def _place(self, method: str, seed: int, key: str) -> Path | None:

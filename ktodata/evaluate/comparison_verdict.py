@@ -5,8 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.evaluate.comparison_measures import DIRECTION, KTO
+from ktodata.evaluate.comparison_measures import KTO, direction
 from ktodata.evaluate.comparison_store import BASE
+from ktodata.evaluate.refusals import JUDGE
 
 NAMES = {"base": "the untrained base", "kto": "KTO", "sft": "SFT", "dpo": "DPO", "orpo": "ORPO", "rlhf": "RLHF"}
 WORDS = {
@@ -17,6 +18,12 @@ WORDS = {
     "retention": "Keeping desirable completions likely (change in log p per token)",
     "unfinished": "Greedy answers that do not end (lower is better)",
     "refusal_rate": "Greedy answers that refuse (neither way is better by itself)",
+    "refusal_of_unsafe": "Refusing unsafe prompts",
+    "refusal_of_safe": "Refusing safe prompts (lower is better)",
+    "instructions_strict": "Following all instructions of a prompt (share of prompts)",
+    "instructions_each": "Following an instruction (share of instructions)",
+    "win_rate": "Answers preferred to the base's (0.5 is as the base)",
+    "tasks_mean": "The mean score of all tasks",
 }
 
 SIDES = ("Better than KTO", "Worse than KTO", "Different from KTO", "Not to be told from KTO")
@@ -26,11 +33,12 @@ def verdict_sentences(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str
     """What was trained on how much, then one sentence per measure, then what the numbers do not say."""
     said = [_what_was_trained(facts)]
     for against in ("truth", "label", "no label"):
-        for measure in WORDS:
+        tasks = [name for name in table["measure"].unique(maintain_order=True) if name.startswith("task ")]
+        for measure in (*WORDS, *tasks):
             lines = table.filter((pl.col("against") == against) & (pl.col("measure") == measure))
             if not lines.is_empty():
-                said.append(_of_measure(measure, _head(measure, against, facts), lines.to_dicts()))
-    return [*said, *_caveats(facts)]
+                said.append(_of_measure(measure, _head(measure, against, facts, lines["judge"][0]), lines.to_dicts()))
+    return [*said, *_caveats(table, facts)]
 
 
 def _what_was_trained(facts: Mapping[str, Any]) -> str:
@@ -43,13 +51,19 @@ def _what_was_trained(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _head(measure: str, against: str, facts: Mapping[str, Any]) -> str:
-    head = WORDS[measure] + ("" if against == "no label" else f", against the {against}")
+def _head(measure: str, against: str, facts: Mapping[str, Any], judge: str | None) -> str:
+    head = WORDS[measure] if measure in WORDS else _of_task(measure.removeprefix("task "), facts)
+    head += ("" if against == "no label" else f", against the {against}") + (f", by {judge}" if judge else "")
     if measure != "accuracy":
         return head
     # a method that lifts every completion is right about all desirable ones
     share = facts["share_desirable"][against]
     return f"{head} (rewards that are all above 0 would be right for {share:.3f}, all below for {1 - share:.3f})"
+
+
+def _of_task(name: str, facts: Mapping[str, Any]) -> str:
+    tasks = facts["asked"]["tasks"]
+    return f"Task {name} ({tasks['metrics'][name]} of {tasks['items'][name]:,} items)"
 
 
 def _of_measure(measure: str, head: str, lines: Sequence[Mapping[str, Any]]) -> str:
@@ -75,7 +89,7 @@ def _against_kto(measure: str, lines: Sequence[Mapping[str, Any]]) -> str:
 def _side(measure: str, line: Mapping[str, Any]) -> str:
     if not proven(line):
         return SIDES[3]
-    better = line["minus_kto"] * DIRECTION[measure]
+    better = line["minus_kto"] * direction(measure)
     return SIDES[0] if better > 0 else SIDES[1] if better < 0 else SIDES[2]
 
 
@@ -84,7 +98,7 @@ def proven(line: Mapping[str, Any]) -> bool:
     return line["includes_zero"] is False and line["seeds_agree"] is True
 
 
-def _caveats(facts: Mapping[str, Any]) -> list[str]:
+def _caveats(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     seeds = len(facts["settings"]["seeds"])
     of_seeds = (
         "One seed was trained: another could turn out otherwise, and no interval here says how far."
@@ -96,9 +110,30 @@ def _caveats(facts: Mapping[str, Any]) -> list[str]:
         "Learning rates were fixed beforehand and tuned for no method; another rate could change the order of any two.",
         "Intervals are 95 % for each difference by itself: of twenty that mean nothing, one will exclude zero.",
     ]
-    if facts.get("generation"):
-        said.append(f"Refusals were counted by {facts['generation']['judge']}.")
+    alike = table.filter(
+        (pl.col("against") == "no label") & (pl.col("low") == pl.col("high")) & (pl.col("measure") != "win_rate")
+    )
+    if not alike.is_empty():
+        said.append("An interval of no width means that all n items came out alike: the true share may still be 3 / n away.")
+    asked = facts.get("asked") or {}
+    said += [_was_asked(name, told) for name, told in asked.items() if name != "tasks"]
+    if (judged := facts.get("win_rate") or {}).get("not_applicable"):
+        said.append(f"No answer is said to win: the judge would be {judged['judge']}, so {judged['not_applicable']}.")
+    elif "auc" in judged:
+        said.append("The judge's AUC is of held-out rows as they were given; of the answers that it judged it is not known.")
+    if facts.get("generation") or "safety" in asked:
+        said.append(f"Refusals were counted by {JUDGE}.")
     return said
+
+
+def _was_asked(name: str, told: Mapping[str, Any]) -> str:
+    """What a file's prompts were, and which of them were not asked."""
+    said = f"{name.capitalize()}: {told['asked']:,} prompts of {told['file']}, answered within {told['longest_answer']:,} tokens"
+    if told["too_long"]:
+        said += f"; {told['too_long']:,} were too long to leave room for that"
+    if told.get("left_out"):
+        said += f"; {told['left_out']:,} left out for instructions without a check ({', '.join(told['unknown'])})"
+    return f"{said}."
 
 
 def _with_interval(line: Mapping[str, Any]) -> str:

@@ -1,14 +1,18 @@
-"""What base and trained model write to held-out prompts: a look at whether training broke the model, not a benchmark."""
+"""What a model writes to prompts, the likeliest token each time; and a look at whether training broke it."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
+from ktodata.errors import ModelError
 from ktodata.train.tokens import Ids, TokenRows
 
 SHOWN_CHARACTERS = 1000
+ANSWERED_TOGETHER = 8
+WRITTEN = {"text": pl.String(), "tokens": pl.Int64(), "unfinished": pl.Boolean()}
 
 
 def choose_prompts(rows: TokenRows, count: int, seed: int) -> list[int]:
@@ -16,6 +20,36 @@ def choose_prompts(rows: TokenRows, count: int, seed: int) -> list[int]:
     firsts = np.unique(rows.group, return_index=True)[1]
     drawn = np.random.default_rng([seed, 2]).permutation(np.sort(firsts))[:count]
     return sorted(int(row) for row in drawn)
+
+
+def encode_prompts(prompts: Sequence[str], tokenizer: Any, *, chat: bool) -> list[Ids]:
+    """Token ids of each prompt: through the chat template as a user's message, or as plain text.
+
+    Raises ModelError where the tokenizer has no chat template.
+    """
+    if not chat:
+        return [np.array(ids, np.int32) for ids in tokenizer(list(prompts))["input_ids"]] if prompts else []
+    if not tokenizer.chat_template:
+        raise ModelError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template to ask prompts with.")
+    turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    how = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    return [np.array(tokenizer.apply_chat_template(turn, **how)["input_ids"], np.int32) for turn in turns]
+
+
+def answer_all(policy: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_new_tokens: int, device: Any) -> pl.DataFrame:
+    """A greedy answer to each prompt, in order: text, tokens, unfinished (was still going on at max_new_tokens)."""
+    written: list[list[int]] = []
+    for start in range(0, len(prompts), ANSWERED_TOGETHER):
+        together = prompts[start : start + ANSWERED_TOGETHER]
+        written += write_greedily(policy, tokenizer, together, max_new_tokens=max_new_tokens, device=device)
+    return pl.DataFrame(
+        {
+            "text": [tokenizer.decode(ids, skip_special_tokens=True) for ids in written],
+            "tokens": [len(ids) for ids in written],
+            "unfinished": [len(ids) >= max_new_tokens for ids in written],
+        },
+        schema=WRITTEN,
+    )
 
 
 def write_greedily(model: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_new_tokens: int, device: Any) -> list[list[int]]:

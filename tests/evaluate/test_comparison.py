@@ -94,7 +94,7 @@ def test_facts_say_what_was_trained_on_how_much(compared):
 def test_answers_are_counted_by_the_named_rule(compared):
     found = compared[0]
     assert found.answers.height == 3 * 7 and found.answers["refuses"].dtype == pl.Boolean
-    assert "refusal-phrases-1" in found.facts["generation"]["judge"] and "refusal-phrases-1" in found.verdict()[-1]
+    assert "refusal-phrases-2" in found.facts["generation"]["judge"] and "refusal-phrases-2" in found.verdict()[-1]
     assert line_of(found.table(), "refusal_rate", "kto", "no label")["rows"] == 3
 
 
