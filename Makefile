@@ -25,7 +25,8 @@ test: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	# a process for each core, one thread in each: torch and OpenBLAS lose more by waiting for each other than they win
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered
 
 bench: install
 	$(BIN)/python tests/benchmarks/run_all.py

@@ -42,11 +42,13 @@ Family = Literal[
     "true",
     "oracle",  # exactly the wrong rows are dropped
     "reviewed",  # by the audit's queue, and the others softened by what was learnt
+    "relabelled",  # the same reviews, and every other row has the likelier label
+    "weighted",  # the same, and each row weighs by how far its label is the likelier one
     "noise-corrected",  # the same reviews, and a loss corrected for the flip rates that they give
     "reviewed at random",  # as many put right, and nothing learnt from them
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
-REVIEWING: tuple[Family, ...] = ("reviewed", "noise-corrected", "reviewed at random")
+REVIEWING: tuple[Family, ...] = ("reviewed", "relabelled", "weighted", "noise-corrected", "reviewed at random")
 TERMS: Mapping[str, Any] = {"epochs": 1, "max_steps": 77, "batch_size": 16, "learning_rate": 2e-5, "trainable_layers": 6}
 SOFT = {"soft_labels": True}
 WORDS = {"says": pl.String(), "rows": pl.Int64(), "family": pl.String(), "budget": pl.Float64()}  # of each arm
@@ -347,8 +349,8 @@ def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
 
 
 def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: float, seed: int) -> list[Arm]:
-    """Soft labels after a share of the rows was reviewed, chosen by the audit's queue, or a loss corrected by the flip rates that
-    those reviews give; and as many drawn at random, put right only.
+    """Soft labels after a share of rows was reviewed, chosen by the audit's queue, or the likelier labels, or a loss corrected
+    by the flip rates that those reviews give; and as many drawn at random, put right only.
     """
     labels, count = plain["label"].to_numpy(), round(budget * plain.height)
     queued, learnt = reviews(labels, truth, count, order="gain", seed=seed)
@@ -359,6 +361,12 @@ def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: flo
     righted = plain.with_columns(label=pl.Series(np.where(drawn, truth, labels)))
     says, name = f"{count:,} rows of the queue reviewed", f"{budget:.0%} reviewed"
     arms = [Arm(f"{name}, soft labels", f"{says}; the rest softened", _softened(plain, soft), SOFT, "reviewed", budget)]
+    likelier = plain.with_columns(label=pl.Series(np.where(known | queued, soft > 1 / 2, labels)))
+    told = f"{says}; the rest have the likelier label"
+    arms.append(Arm(f"{name}, relabelled", told, likelier, family="relabelled", budget=budget))
+    weighted = likelier.with_columns(weight=pl.Series(np.abs(2 * soft - 1)))
+    told = f"{says}; the rest have the likelier label, and weigh by how far it is the likelier one"
+    arms.append(Arm(f"{name}, weighted", told, weighted, family="weighted", budget=budget))
     rates = _flip_rates(labels, learnt.p_desirable, ~queued)
     if known.all() and sum(rates.values()) < 1:  # from there on labels say the opposite, and no loss can be corrected
         put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))

@@ -35,6 +35,10 @@ def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The run folder.", show_default="runs/<name of the recipe>")] = None,
     reviews: Reviews = None,
+    telemetry: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN|FILE", help="An earlier training on these rows: a run, its model/, or telemetry.parquet."),
+    ] = None,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what would run; run nothing.")] = False,
@@ -47,21 +51,30 @@ def run(
     Reads   RECIPE, the feedback that it names, and people's verdicts on rows of it
     Writes  OUT/shards, OUT/ledger.parquet, OUT/report.html, OUT/README.md, OUT/manifest.json, ...
 
-    Stages whose inputs have not changed are not run again; a run that was killed goes on where it stopped.
+    Stages whose inputs have not changed are not run again; a run that was killed goes on where it stopped. A recipe with
+    self_training: leaves its rounds in OUT/rounds, and says in OUT/report.html which one stands.
 
     \b
     Example:  ktodata run pipelines/quickstart.yaml --set label_noise.min_precision=0.9
     """
-    from ktodata import runner
+    from ktodata import self_training
     from ktodata.progress import Progress
 
     if dry_run:
-        plan, stages = runner.dry_run(recipe, out=out, overrides=overrides or (), reviews=reviews or ())
+        plan, stages = self_training.dry_run(
+            recipe, out=out, overrides=overrides or (), reviews=reviews or (), telemetry=telemetry
+        )
         _say({"recipe": plan.as_dict(), "stages": dict(stages)}, _plan_text(stages), quiet=quiet, as_json=as_json)
         return
     with Progress(quiet=quiet or as_json) as progress:
-        done = runner.run(recipe, out=out, overrides=overrides or (), reviews=reviews or (), until=until, notify=progress)
-    _say(done.manifest, lambda: _summary(done), quiet=quiet, as_json=as_json)
+        done = self_training.run(
+            recipe, out=out, overrides=overrides or (), reviews=reviews or (), telemetry=telemetry, until=until, notify=progress
+        )
+    rounds = self_training.rounds_of(done)
+    if rounds is None:
+        _say(done.manifest, lambda: _summary(done), quiet=quiet, as_json=as_json)
+    else:
+        _say(rounds, lambda: f"{rounds['verdict']}\n\n{_summary(done)}", quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -336,7 +349,7 @@ def ablate(
     Writes  RUN/ablation.json, RUN/ablation.parquet, and RUN/report.html again; finished arms are kept in RUN/ablation
 
     Rows dropped or reviewed at random are the controls. Kinds: confident learning, by the audit, by guess, at random, true,
-    oracle, reviewed, noise-corrected, reviewed at random. Ablating again goes on where it stopped.
+    oracle, reviewed, relabelled, noise-corrected, reviewed at random. Ablating again goes on where it stopped.
 
     \b
     Example:  ktodata ablate runs/support --seeds 5 --set train.max_steps=50

@@ -99,7 +99,7 @@ def test_help_reads_like_a_manual(ktodata):
 
 def test_every_command_has_an_example_that_names_it(ktodata):
     _, out, _ = ktodata("--help")
-    commands = ("run", "audit", "explain", "export", "convert", "train", "push", "evaluate", "compare", "report", "init")
+    commands = ("run", "audit", "review", "explain", "export", "convert", "train", "push", "evaluate", "compare", "report", "init")
     for command in commands:
         assert f"  {command} " in out
         code, told, _ = ktodata(command, "--help")

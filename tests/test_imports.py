@@ -23,8 +23,8 @@ LAYERS = (
     ("stages",),
     ("ledger", "recipe", "run_folder"),
     ("runner",),
-    ("label_audit",),
-    ("ablation",),
+    ("label_audit", "self_training"),
+    ("ablation", "review"),
     ("auditing", "progress"),
     ("cli",),
 )

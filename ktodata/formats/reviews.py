@@ -2,8 +2,10 @@
 
 A file of verdicts (CSV, JSON lines or Parquet, also .gz and .zst) has a column `row_id` and a column `trusted_label` or
 `verdict`. A verdict is true/false, desirable/undesirable, good/bad or 1/0; where the file has a column `label` too, keep and
-flip say whether that label is right. `reviewer`, `reviewed_at` and `note` are kept, other columns are passed over, and an empty
-cell is a row that nobody has judged yet. A verdict is never guessed: one that cannot be read is an error.
+flip say whether that label is right. `drop` (the row is of no use) and `contested` (people truly differ) are verdicts without a
+label. `reviewer`, `reviewed_at` and `note` are kept, other columns are passed over, and an empty cell is a row that nobody has
+judged yet. A verdict is never guessed: one that cannot be read is an error. The store of `ktodata review` (reviews.sqlite) is
+read as it is.
 """
 
 import math
@@ -17,11 +19,12 @@ import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, KtodataError, LabelError, MissingColumnError
 from ktodata.feedback import check_columns
-from ktodata.formats.files import Place, find_places, fingerprint, nearest
+from ktodata.formats.files import Kind, Place, find_places, fingerprint, nearest
 from ktodata.formats.labels import shown
 from ktodata.formats.readers import Found, read_records
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
+from ktodata.formats.verdict_store import SUFFIX, read_store
 from ktodata.stage import StageResult
 
 VERDICT_COLUMNS = ("trusted_label", "verdict")
@@ -30,6 +33,7 @@ SCHEMA = pl.Schema(
     {
         "row_id": pl.String(),
         "trusted_label": pl.Boolean(),
+        "verdict": pl.String(),
         "reviewer": pl.String(),
         "reviewed_at": pl.Datetime("us", "UTC"),
         "note": pl.String(),
@@ -42,9 +46,14 @@ SCHEMA = pl.Schema(
 JUDGES = {"true": True, "desirable": True, "good": True, "1": True, "1.0": True}
 JUDGES |= {"false": False, "undesirable": False, "bad": False, "0": False, "0.0": False}
 ON_THE_LABEL = {"keep": True, "flip": False}
+WITHOUT_LABEL = ("drop", "contested")
 SAY = (
     "Write true or false, desirable or undesirable, good or bad, 1 or 0 (in a file with a column label also keep or flip), "
-    "or leave the cell empty for no verdict."
+    "drop or contested, or leave the cell empty for no verdict."
+)
+NOT_ACTED_ON = (
+    "drop and contested give no trusted label, and no stage acts on them yet: such rows go through as if nobody had judged them. "
+    "They are in the table verdicts of this stage."
 )
 
 # what a spreadsheet would run, after white space too, or take apart
@@ -58,8 +67,9 @@ ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d{15,}")
 class Reviews:
     """What people said.
 
-    verdicts : row_id, trusted_label (true desirable), reviewer, reviewed_at (UTC), note, file, line; one line for each row that
-        was judged. reviewer, reviewed_at and note are null where nobody wrote them.
+    verdicts : row_id, trusted_label (true desirable; null for drop and contested), verdict ("desirable", "undesirable", "drop" or
+        "contested"), reviewer, reviewed_at (UTC), note, file, line; one line for each row that was judged. reviewer, reviewed_at
+        and note are null where nobody wrote them.
     facts : counts for the manifest. records == verdicts + repeated + empty, always.
     """
 
@@ -73,8 +83,11 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
     Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), MissingColumnError, LabelError (cells
     that are no verdict: how many, and file, line and row_id of the first) and DataError (verdicts on one row that differ).
     """
-    places = _places([paths] if isinstance(paths, Path | str) else paths)
-    read = [_read(place) for place in places]
+    given = _files([paths] if isinstance(paths, Path | str) else paths)
+    stores = [path for path in given if path.suffix == SUFFIX]
+    tables = [path for path in given if path.suffix != SUFFIX]
+    places = find_places(tables) if tables else []
+    read = [_read(place) for place in places] + [read_store(store) for store in stores]
     said = pl.DataFrame([verdict for verdicts, _ in read for verdict in verdicts], schema=SCHEMA, orient="row")
     verdicts = _one_each(said)
     files = [facts for _, facts in read]
@@ -100,19 +113,23 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     _check_known(verdicts, feedback["row_id"])
     before = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
     rows = feedback.select("row_id", "label", before=before).join(
-        verdicts.select("row_id", verdict="trusted_label"), on="row_id", how="left", maintain_order="left"
+        verdicts.select("row_id", verdict="trusted_label", said="verdict"), on="row_id", how="left", maintain_order="left"
     )
     counts = {
         "desirable": pl.col("verdict"),
         "undesirable": ~pl.col("verdict"),
         "differ_from_label": pl.col("verdict") != pl.col("label"),
         "confirmed": pl.col("verdict") == pl.col("before"),
-        "overridden": pl.col("verdict") != pl.col("before"),
+        "overridden": pl.col("before").is_not_null()
+        & pl.col("said").is_not_null()
+        & pl.col("verdict").ne_missing(pl.col("before")),
+        **{word: pl.col("said") == word for word in WITHOUT_LABEL},
     }
     counted = rows.select(expression.sum().alias(name) for name, expression in counts.items()).row(0, named=True)
+    not_acted_on = {"not_acted_on": NOT_ACTED_ON} if any(counted[word] for word in WITHOUT_LABEL) else {}
     return StageResult(
-        columns=rows.select("row_id", trusted_label=pl.coalesce("verdict", "before")),
-        facts={**reviews.facts, **counted},
+        columns=rows.select("row_id", trusted_label=pl.when(pl.col("said").is_null()).then("before").otherwise("verdict")),
+        facts={**reviews.facts, **counted, **not_acted_on},
         tables={"verdicts": verdicts},
     )
 
@@ -124,6 +141,8 @@ def reviews_in_words(facts: Mapping[str, Any]) -> str:
         "earlier trusted labels overridden": facts["overridden"],
         "verdicts given twice": facts["repeated"],
         "cells still empty": facts["empty"],
+        "called of no use (drop), which nothing acts on yet": facts["drop"],
+        "contested, which nothing acts on yet": facts["contested"],
     }
     return "; ".join([told, *(f"{count:,} {what}" for what, count in rest.items() if count)]) + "."
 
@@ -134,11 +153,29 @@ def write_queue(rows: pl.DataFrame, path: Path) -> None:
     rows : row_id, label, and what the reviewer is shown. Text that a spreadsheet would run or round gets an apostrophe in front.
     """
     check_columns(rows, ("row_id", "label"), who="write_queue")
+    _for_spreadsheets(rows).with_columns(trusted_label=pl.lit(None, pl.Boolean)).write_csv(path)
+
+
+def write_verdicts(verdicts: pl.DataFrame, path: Path, *, kind: Kind) -> None:
+    """Write verdicts as `read_reviews` takes them: kind "csv", "lines" or "parquet".
+
+    verdicts : row_id, label, verdict ("keep", "flip", "drop", "contested"), reviewer, reviewed_at, note, and what else is known
+    """
+    check_columns(verdicts, READ[:1] + READ[2:], who="write_verdicts")
+    if kind == "parquet":
+        verdicts.write_parquet(path)
+    elif kind == "lines":
+        verdicts.write_ndjson(path)
+    else:
+        _for_spreadsheets(verdicts).write_csv(path)
+
+
+def _for_spreadsheets(rows: pl.DataFrame) -> pl.DataFrame:
+    """With an apostrophe before every text that a spreadsheet would run or round."""
     texts = [
         pl.col(name).str.replace(FORMULA, "'$1") for name, dtype in rows.schema.items() if dtype == pl.String and name != "row_id"
     ]
-    row_id = pl.col("row_id").str.replace(rf"{FORMULA}|{NUMBER}|^(')", "'$1$2$3")
-    rows.with_columns(row_id, *texts, trusted_label=pl.lit(None, pl.Boolean)).write_csv(path)
+    return rows.with_columns(pl.col("row_id").str.replace(rf"{FORMULA}|{NUMBER}|^(')", "'$1$2$3"), *texts)
 
 
 def is_filled_in(path: Path) -> bool:
@@ -151,12 +188,12 @@ def is_filled_in(path: Path) -> bool:
         return True
 
 
-def _places(paths: Sequence[Path | str]) -> list[Place]:
+def _files(paths: Sequence[Path | str]) -> list[Path]:
     """The files, each once. Only files: a mistyped name must not be looked for on a hub."""
     files = list({Path(path).resolve(): Path(path) for path in paths}.values())
     if missing := next((file for file in files if not file.is_file()), None):
         raise FormatError(f"there is no file of verdicts {str(missing)!r}. {nearest(str(missing))}")
-    return find_places(files) if files else []
+    return files
 
 
 # --- one file ----------------------------------------------------------------------------------------------------------
@@ -228,9 +265,11 @@ def _verdict(record: Record, file: str, line: int) -> Iterator[dict[str, Any]]:
     if len(said) > 1:
         raise UnusableError("label", f"both {' and '.join(said)} are filled in, and one row has one verdict")
     for value in said.values():
+        trusted_label = _judged(value, record.get("label"))
         yield {
             "row_id": _row_id(record.get("row_id")),
-            "trusted_label": _judged(value, record.get("label")),
+            "trusted_label": trusted_label,
+            "verdict": _word(value) if trusted_label is None else "desirable" if trusted_label else "undesirable",
             "reviewer": _text(record.get("reviewer"), "reviewer"),
             "reviewed_at": moment(record.get("reviewed_at")),
             "note": _text(record.get("note"), "note"),
@@ -248,11 +287,13 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
 
 
-def _judged(value: Any, label: Any) -> bool:
-    """What a cell says of its row: true desirable."""
+def _judged(value: Any, label: Any) -> bool | None:
+    """What a cell says of its row: true desirable; None where it is a verdict without a label."""
     word = _word(value)
     if word in JUDGES:
         return JUDGES[word]
+    if word in WITHOUT_LABEL:
+        return None
     if word not in ON_THE_LABEL:
         raise UnusableError("label", f"{shown(value)} is no verdict")
     if (given := JUDGES.get(_word(label))) is None:
@@ -288,13 +329,12 @@ def _text(value: Any, what: str) -> str | None:
 
 def _one_each(said: pl.DataFrame) -> pl.DataFrame:
     """The first verdict on each row. Raises DataError where another differs from it."""
-    differ = said.filter(pl.col("trusted_label").n_unique().over("row_id") > 1)
+    differ = said.filter(pl.col("verdict").n_unique().over("row_id") > 1)
     if differ.is_empty():
         return said.unique("row_id", keep="first", maintain_order=True)
-    first = differ.filter(pl.col("row_id") == differ["row_id"][0]).unique("trusted_label", keep="first", maintain_order=True)
+    first = differ.filter(pl.col("row_id") == differ["row_id"][0]).unique("verdict", keep="first", maintain_order=True)
     told = " and ".join(
-        f"{'desirable' if verdict else 'undesirable'} at {file!r} line {line:,}"
-        for verdict, file, line in first.select("trusted_label", "file", "line").iter_rows()
+        f"{verdict} at {file!r} line {line:,}" for verdict, file, line in first.select("verdict", "file", "line").iter_rows()
     )
     raise DataError(
         f"reviews: {differ['row_id'].n_unique():,} of {said['row_id'].n_unique():,} rows have verdicts that differ "

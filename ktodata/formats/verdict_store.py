@@ -1,0 +1,195 @@
+"""Verdicts in a SQLite file, as the review desk keeps them: each act is a line that is never changed; one verdict for each row.
+
+An event is a verdict on a row, or takes an earlier verdict back (`undoes`). What a reviewer says of a row is the last verdict
+that was not taken back: the view `standing`. Where reviewers differ on a row it is contested, and nobody's label is trusted.
+"""
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from ktodata.errors import FormatError
+from ktodata.formats.times import moment
+
+Verdict = Literal["keep", "flip", "drop", "contested"]
+VERDICTS: tuple[Verdict, ...] = ("keep", "flip", "drop", "contested")
+SUFFIX = ".sqlite"
+APPLICATION_ID = 0x6B746F76  # "ktov", in the file's header
+VERSION = 1
+TABLES = """
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    row_id TEXT NOT NULL,
+    reviewer TEXT NOT NULL,
+    verdict TEXT CHECK (verdict IN ('keep', 'flip', 'drop', 'contested')),
+    undoes INTEGER UNIQUE REFERENCES events (id),
+    label INTEGER NOT NULL CHECK (label IN (0, 1)),             -- as given, when it was judged; 1 desirable
+    trusted_label INTEGER CHECK (trusted_label IN (0, 1)),      -- that follows; null for drop and contested
+    note TEXT NOT NULL,
+    seconds REAL CHECK (seconds >= 0),                          -- that the row was looked at
+    at TEXT NOT NULL,                                           -- UTC, ISO 8601
+    detector TEXT NOT NULL,                                     -- key of the label_noise stage that made the queue
+    blind INTEGER NOT NULL CHECK (blind IN (0, 1)),             -- whether the given label was hidden
+    via TEXT NOT NULL,                                          -- "desk", or the file that was imported
+    CHECK ((verdict IS NULL) != (undoes IS NULL)),
+    CHECK (trusted_label IS CASE verdict WHEN 'keep' THEN label WHEN 'flip' THEN 1 - label END)
+);
+CREATE INDEX events_of_row ON events (row_id, reviewer);
+CREATE TRIGGER events_stay BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
+CREATE TRIGGER events_last BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
+CREATE VIEW held AS
+    SELECT * FROM events AS event
+    WHERE verdict IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events AS other WHERE other.undoes = event.id);
+CREATE VIEW standing AS
+    SELECT * FROM held WHERE id IN (SELECT max(id) FROM held GROUP BY row_id, reviewer) ORDER BY id;
+"""
+STANDING_SCHEMA = pl.Schema(
+    {
+        "id": pl.Int64(),
+        "row_id": pl.String(),
+        "reviewer": pl.String(),
+        "verdict": pl.String(),
+        "label": pl.Boolean(),
+        "trusted_label": pl.Boolean(),
+        "note": pl.String(),
+        "seconds": pl.Float64(),
+        "at": pl.String(),
+        "detector": pl.String(),
+        "blind": pl.Boolean(),
+        "via": pl.String(),
+    }
+)
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Make an empty store of a new file. Raises FormatError when the file is another program's, or a later version's."""
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            for statement in _statements(TABLES):
+                connection.execute(statement)
+    check_store(connection, "the review store")
+
+
+def check_store(connection: sqlite3.Connection, name: str) -> None:
+    """Raise FormatError unless the file is a store that this version reads."""
+    kind = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if kind != APPLICATION_ID:
+        raise FormatError(f"{name} is a SQLite file, but not one in which `ktodata review` keeps verdicts.")
+    if version != VERSION:
+        raise FormatError(f"{name} was written by another version of ktodata ({version}; this one reads {VERSION}).")
+
+
+def standing(connection: sqlite3.Connection) -> pl.DataFrame:
+    """What each reviewer says of each row now, in the order given: STANDING_SCHEMA. trusted_label: true desirable, or null."""
+    lines = connection.execute(f"SELECT {', '.join(STANDING_SCHEMA)} FROM standing").fetchall()
+    table = pl.DataFrame(lines, schema=dict.fromkeys(STANDING_SCHEMA), orient="row", infer_schema_length=None)
+    return table.cast(STANDING_SCHEMA)
+
+
+def said(verdict: pl.Expr, trusted_label: pl.Expr) -> pl.Expr:
+    """What a verdict says of its row: "desirable", "undesirable", "drop" or "contested"."""
+    label = pl.when(trusted_label).then(pl.lit("desirable")).otherwise(pl.lit("undesirable"))
+    return pl.when(trusted_label.is_not_null()).then(label).otherwise(verdict)
+
+
+def settled(verdicts: pl.DataFrame) -> pl.DataFrame:
+    """One verdict for each row, in the order in which rows were first judged; rows whose reviewers differ are contested.
+
+    verdicts : as `standing` gives them
+    Returns the same columns; `reviewer` names all, `note` says who said what where they differ, `id` and `at` are the last, and
+    `seconds` are those of all together.
+    """
+    differ = _differ()
+    who = pl.format("{}: {}", "reviewer", said(pl.col("verdict"), pl.col("trusted_label")))
+    notes = pl.col("note").filter(pl.col("note") != "")
+    return (
+        verdicts.group_by("row_id", maintain_order=True)
+        .agg(
+            id=pl.col("id").max(),
+            reviewer=pl.col("reviewer").str.join(", "),
+            verdict=pl.when(differ).then(pl.lit("contested")).otherwise(pl.col("verdict").last()),
+            label=pl.col("label").last(),
+            trusted_label=pl.when(~differ).then(pl.col("trusted_label").last()),
+            note=pl.when(differ).then(who.append(notes).str.join("; ")).otherwise(notes.str.join("; ")),
+            seconds=pl.col("seconds").sum(),
+            at=pl.col("at").max(),
+            detector=pl.col("detector").last(),
+            blind=pl.col("blind").all(),
+            via=pl.col("via").unique(maintain_order=True).str.join(", "),
+        )
+        .select(STANDING_SCHEMA.names())
+    )
+
+
+def read_store(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The settled verdicts of a store as records of `formats.reviews`, and the facts about it; `line` is the event's number.
+
+    Raises FormatError for a file that is no store. A desk may be writing to it meanwhile.
+    """
+    each = read_standing(path)
+    rows = settled(each)
+    records = [_record(row, path.name) for row in rows.iter_rows(named=True)]
+    content = json.dumps([(one["row_id"], one["verdict"], one["trusted_label"]) for one in records])
+    return records, {
+        "name": path.name,
+        "bytes": path.stat().st_size,
+        # of what is said: the bytes of a store differ with what is still in its log
+        "sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "records": rows.height,
+        "verdicts": rows.height,
+        "empty": 0,
+        "unparseable_times": 0,
+        "reviewers": each["reviewer"].n_unique(),
+        "judged_by_several": each.height - rows.height,
+        "reviewers_differ": each.group_by("row_id").agg(_differ()).filter("differ").height,
+    }
+
+
+def read_standing(path: Path) -> pl.DataFrame:
+    """What each reviewer says of each row in a store: STANDING_SCHEMA. Raises FormatError for a file that is no store."""
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            check_store(connection, repr(path.name))
+            return standing(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise FormatError(f"{path.name!r} cannot be read as a store of verdicts: {error}.") from error
+
+
+def _differ() -> pl.Expr:
+    return (said(pl.col("verdict"), pl.col("trusted_label")).n_unique() > 1).alias("differ")
+
+
+def _record(row: dict[str, Any], file: str) -> dict[str, Any]:
+    words = {None: row["verdict"], True: "desirable", False: "undesirable"}
+    return {
+        "row_id": row["row_id"],
+        "trusted_label": row["trusted_label"],
+        "verdict": words[row["trusted_label"]],
+        "reviewer": row["reviewer"],
+        "reviewed_at": moment(row["at"]),
+        "note": row["note"] or None,
+        "file": file,
+        "line": row["id"],
+    }
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script: executescript would end the transaction that they are to be one of."""
+    statements, lines = [], ""
+    for line in script.splitlines(keepends=True):
+        lines += line
+        if sqlite3.complete_statement(lines):
+            statements.append(lines)
+            lines = ""
+    return statements

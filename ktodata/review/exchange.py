@@ -1,0 +1,287 @@
+"""Verdicts out to a file and in from one: as verdict files, as Argilla records, and as Label Studio tasks."""
+
+import getpass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
+from ktodata.files import whole_file
+from ktodata.formats.files import Kind, find_places, kind_of, nearest
+from ktodata.formats.labels import shown
+from ktodata.formats.readers import read_records
+from ktodata.formats.records import Record, clip, stamp
+from ktodata.formats.reviews import read_reviews, write_verdicts
+from ktodata.formats.times import moment
+from ktodata.formats.verdict_store import SUFFIX, Verdict, read_standing, said, settled
+from ktodata.review.store import PLACE, Given, VerdictStore
+from ktodata.run_folder import Run
+
+FORMATS = ("verdicts", "argilla", "label_studio")
+QUESTION, NOTE = "label", "note"
+SAID = ("desirable", "undesirable", "drop", "contested")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a file holds: rows, verdicts of all reviewers, and what the format has no place for, in words."""
+
+    path: Path
+    rows: int
+    verdicts: int
+    contested: int
+    dropped: int
+    lost: tuple[str, ...]
+
+    def text(self) -> str:
+        """For a terminal."""
+        ends = f"{self.contested:,} contested, {self.dropped:,} to drop"
+        told = f"{self.verdicts:,} verdicts on {self.rows:,} rows in {self.path}: {ends}"
+        return "\n".join([told, *(f"  lost: {text}" for text in self.lost)])
+
+
+class Read(NamedTuple):
+    """One verdict of a file; says: one of SAID."""
+
+    row_id: str
+    reviewer: str | None
+    says: str
+    note: str
+    at: datetime | None
+    seconds: float | None
+
+
+# --- out -------------------------------------------------------------------------------------------------------------
+
+
+def export_verdicts(run: Run, path: Path, *, format: str = "verdicts") -> Exported:
+    """Write the verdicts of a run.
+
+    format : "verdicts" is one line a row as `reviews:` takes it, by the name of `path` .csv, .jsonl or .parquet; rows whose
+        reviewers differ are contested there. "argilla" and "label_studio" hold what each reviewer said, as .json or .jsonl.
+    Raises EmptyDataError when nobody has judged a row yet.
+    """
+    name = format.replace("-", "_")
+    if name not in FORMATS:
+        raise SettingError(f"there is no format {format!r} for verdicts; there are {', '.join(FORMATS)}.")
+    kind = kind_of(str(path))
+    allowed = ("csv", "lines", "parquet") if name == "verdicts" else ("json", "lines")
+    if kind not in allowed or path.suffix in (".gz", ".zst"):
+        raise FormatError(
+            f"verdicts as {name} are written as {' or '.join(f'.{_ending(one)}' for one in allowed)}; got {path.name!r}."
+        )
+    if not (run.folder / PLACE).is_file() or (standing := read_standing(run.folder / PLACE)).is_empty():
+        raise EmptyDataError(f"nobody has judged a row of {run.folder} yet: `ktodata review {run.folder}` opens the desk.")
+    rows = settled(standing)
+    lost: tuple[str, ...] = ()
+    with whole_file(path) as scratch:
+        if name == "verdicts":
+            write_verdicts(_as_file(rows), scratch, kind=kind)
+        else:
+            lost = _write_tasks(run, standing, scratch, name, kind)
+    contested, dropped = (int((rows["verdict"] == word).sum()) for word in ("contested", "drop"))
+    return Exported(path, rows.height, standing.height, contested, dropped, lost)
+
+
+def _ending(kind: str) -> str:
+    return {"lines": "jsonl"}.get(kind, kind)
+
+
+def _as_file(rows: pl.DataFrame) -> pl.DataFrame:
+    """Settled verdicts under the names that files of verdicts have."""
+    kept = ("row_id", "label", "verdict", "reviewer")
+    return rows.select(*kept, "note", "seconds", "detector", "blind", "via", reviewed_at="at").select(
+        *kept, "reviewed_at", "note", "seconds", "detector", "blind", "via"
+    )
+
+
+def _write_tasks(run: Run, standing: pl.DataFrame, path: Path, name: str, kind: Kind) -> tuple[str, ...]:
+    texts = run.stage("ingest").columns.select("row_id", "prompt", "completion")
+    told = standing.with_columns(says=said(pl.col("verdict"), pl.col("trusted_label")))
+    known = told.join(texts, on="row_id", how="inner", maintain_order="left")
+    make: Callable[[list[dict[str, Any]]], dict[str, Any]] = _argilla if name == "argilla" else _label_studio
+    records = [make(rows.to_dicts()) for _, rows in known.group_by("row_id", maintain_order=True)]
+    lines = [json.dumps(record, ensure_ascii=False) for record in records]
+    text = "".join(f"{line}\n" for line in lines) if kind == "lines" else "[" + ",\n".join(lines) + "]\n"
+    path.write_text(text, encoding="utf-8")
+    gone = told.height - known.height
+    homeless = "when a verdict was given, seconds, " if name == "argilla" else ""
+    return (
+        f"{name} has no place for {homeless}detector and whether the label was hidden",
+        *([f"{gone:,} verdicts are left out: their rows are no longer in the run"] if gone else []),
+    )
+
+
+def _argilla(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+    first = verdicts[0]
+    notes = [one for one in verdicts if one["note"]]
+    responses = {QUESTION: [_response(one, one["says"]) for one in verdicts]}
+    return {
+        "id": first["row_id"],
+        "status": "completed",
+        "fields": {"prompt": first["prompt"], "completion": first["completion"]},
+        "metadata": {"row_id": first["row_id"], "given": "desirable" if first["label"] else "undesirable"},
+        "responses": responses | ({NOTE: [_response(one, one["note"]) for one in notes]} if notes else {}),
+    }
+
+
+def _response(verdict: Mapping[str, Any], value: str) -> dict[str, Any]:
+    return {"value": value, "user_id": verdict["reviewer"], "status": "submitted"}
+
+
+def _label_studio(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+    first = verdicts[0]
+    given = "desirable" if first["label"] else "undesirable"
+    return {
+        "id": first["row_id"],
+        "data": {"row_id": first["row_id"], "prompt": first["prompt"], "completion": first["completion"], "given": given},
+        "annotations": [
+            {
+                "completed_by": one["reviewer"],
+                "created_at": one["at"],
+                "lead_time": one["seconds"],
+                "was_cancelled": False,
+                "result": [_result(QUESTION, "choices", "choices", one["says"])]
+                + ([_result(NOTE, "textarea", "text", one["note"])] if one["note"] else []),
+            }
+            for one in verdicts
+        ],
+    }
+
+
+def _result(name: str, kind: str, key: str, value: str) -> dict[str, Any]:
+    return {"from_name": name, "to_name": "completion", "type": kind, "value": {key: [value]}}
+
+
+# --- in --------------------------------------------------------------------------------------------------------------
+
+
+def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> dict[str, int]:
+    """Read verdicts into the run's store, all or none of them: how many were imported, unchanged and older.
+
+    path : a file of verdicts, a store, or what Argilla or Label Studio exported of what was exported here; looked at, not named.
+    reviewer : who said it, where the file does not tell; the user's name when None.
+    Raises DataError when a verdict is on a row that the run does not hold, FormatError for a record that is none of these.
+    """
+    verdicts = list(_read(path))
+    if not verdicts:
+        raise EmptyDataError(f"{path.name!r} holds no verdict.")
+    labels = dict(run.stage("ingest").columns.select("row_id", "label").iter_rows())
+    unknown = [one.row_id for one in verdicts if one.row_id not in labels]
+    if unknown:
+        raise DataError(
+            f"{path.name!r}: {len(unknown):,} of {len(verdicts):,} verdicts are on rows that {run.folder} does not hold (first: "
+            f"{clip(unknown[0], 40)}). They are probably on another run; nothing was imported."
+        )
+    detector = run.stage("label_noise").key or "none"
+    somebody = reviewer or getpass.getuser()
+    given = [_given(one, labels[one.row_id], detector, one.reviewer or somebody, path.name) for one in verdicts]
+    store = VerdictStore(run.folder)
+    try:
+        counts = store.bring_in(given)
+    finally:
+        store.close()
+    return {name: counts[name] for name in ("imported", "unchanged", "older")}
+
+
+def _given(one: Read, label: bool, detector: str, reviewer: str, file: str) -> Given:
+    on_label: dict[str, Verdict] = {"desirable": "keep" if label else "flip", "undesirable": "flip" if label else "keep"}
+    verdict: Verdict = on_label.get(one.says) or ("drop" if one.says == "drop" else "contested")
+    at = stamp(one.at) or ""
+    return Given(one.row_id, reviewer, verdict, label, detector, one.note, one.seconds, at, via=file)
+
+
+def _read(path: Path) -> Iterator[Read]:
+    if not path.is_file():
+        raise FormatError(f"there is no file of verdicts {str(path)!r}. {nearest(str(path))}")
+    if path.suffix == SUFFIX:
+        for row in read_standing(path).with_columns(says=said(pl.col("verdict"), pl.col("trusted_label"))).iter_rows(named=True):
+            yield Read(row["row_id"], row["reviewer"], row["says"], row["note"], moment(row["at"]), row["seconds"])
+        return
+    found = next(read_records(find_places(path)[0]))
+    if isinstance(found.record, Mapping) and "annotations" in found.record:
+        yield from _tasks(path, _from_label_studio)
+    elif isinstance(found.record, Mapping) and "responses" in found.record:
+        yield from _tasks(path, _from_argilla)
+    else:
+        for row in read_reviews(path).verdicts.iter_rows(named=True):
+            yield Read(row["row_id"], row["reviewer"], row["verdict"], row["note"] or "", row["reviewed_at"], None)
+
+
+def _tasks(path: Path, read: Callable[[Record], Iterable[Read]]) -> Iterator[Read]:
+    """The verdicts of every record. Raises FormatError naming the line of the first that cannot be read."""
+    for found in read_records(find_places(path)[0]):
+        try:
+            if found.problem is not None:
+                raise ValueError(str(found.problem))
+            yield from read(found.record)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise FormatError(
+                f"{path.name!r}: record {found.line:,} cannot be read as verdicts on a row ({clip(str(error), 120)}). "
+                "Nothing was imported."
+            ) from error
+
+
+def _from_argilla(record: Record) -> Iterator[Read]:
+    row_id = _row_id(record, (record.get("metadata") or {}).get("row_id"))
+    responses = record["responses"]
+    notes = {_name(one.get("user_id")): str(one["value"]) for one in _submitted(responses.get(NOTE))}
+    for one in _submitted(responses.get(QUESTION)):
+        who = _name(one.get("user_id"))
+        yield Read(row_id, who, _says(one["value"]), notes.get(who, ""), None, None)
+
+
+def _submitted(responses: Any) -> list[Mapping[str, Any]]:
+    return [one for one in responses or [] if one.get("status") in (None, "submitted")]
+
+
+def _from_label_studio(record: Record) -> Iterator[Read]:
+    row_id = _row_id(record, record["data"].get("row_id"))
+    for one in record["annotations"]:
+        said_of = {result["from_name"]: result["value"] for result in one.get("result") or []}
+        if one.get("was_cancelled") or QUESTION not in said_of:
+            continue
+        note = said_of.get(NOTE, {}).get("text") or [""]
+        text = "\n".join(note) if isinstance(note, list) else str(note)
+        seconds = one.get("lead_time")
+        yield Read(
+            row_id,
+            _name(one.get("completed_by")),
+            _says(_only(said_of[QUESTION]["choices"])),
+            text,
+            moment(one.get("created_at")),
+            float(seconds) if seconds is not None else None,
+        )
+
+
+def _row_id(record: Record, beside: Any) -> str:
+    """Tools give records ids of their own; what was written beside the texts stays."""
+    found = beside if beside is not None else record.get("id")
+    if not isinstance(found, str) or not found:
+        raise ValueError("it names no row_id")
+    return found
+
+
+def _only(choices: Sequence[Any]) -> Any:
+    if len(choices) != 1:
+        raise ValueError(f"{len(choices)} choices were made, and a row has one verdict")
+    return choices[0]
+
+
+def _says(value: Any) -> str:
+    word = str(value).strip().casefold()
+    if word not in SAID:
+        raise ValueError(f"{shown(value)} is no verdict; they are {', '.join(SAID)}")
+    return word
+
+
+def _name(user: Any) -> str | None:
+    """A reviewer's name; Label Studio may give an object, or a number."""
+    if isinstance(user, Mapping):
+        user = user.get("email") or user.get("username") or user.get("id")
+    return None if user is None else str(user)

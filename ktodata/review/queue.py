@@ -1,0 +1,60 @@
+"""What stands in line: every row that nobody has judged yet, in the order in which its review is worth most."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.label_audit import LabelAudit
+from ktodata.signals.trusted import draw_order
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ReviewQueue:
+    """The order, as places in the audit's table.
+
+    order : int [open rows]; the first `sitting` are those of LabelAudit.next_reviews, a random draw first
+    drawn : bool [N], rows that were drawn at random: they measure the labels
+    p_wrong : float [N], P(the given label is wrong), in [0, 1]; `measured` says whether it may be read as a probability
+    """
+
+    order: Ints
+    sitting: int
+    drawn: Bools
+    p_wrong: NDArray[np.float64]
+    measured: bool
+
+    @property
+    def worth(self) -> NDArray[np.float64]:
+        """What a review takes away of each row's cost in training, p (1 - p): float [N] (signals/policy.py)."""
+        return self.p_wrong * (1 - self.p_wrong)
+
+
+def line_up(audit: LabelAudit, sitting: int) -> ReviewQueue:
+    """Every open row of an audit: first a sitting of `sitting` rows as next_reviews gives it, then the others by p (1 - p).
+
+    next_reviews takes the rows one after the other, each unlike those before it, which is too slow for all of them. The audit
+    learns from a sitting's verdicts when the run is made again, and the next sitting is lined up anew. Equal rows, and all where
+    nothing was learnt of the labels, stand in random order.
+    """
+    table = audit.table
+    quality = audit.result.columns["label_quality"].cast(pl.Float64)
+    p_wrong = 1 - quality.fill_null(1.0).to_numpy()
+    open_rows = audit.trained & audit.table_column("trusted_label", None).is_null().to_numpy()
+    asked = audit.next_reviews(sitting)
+    places = dict(zip(table["row_id"], range(table.height), strict=True))
+    first = np.array([places[row_id] for row_id in asked["row_id"]], dtype=np.int64)
+    drawn = np.zeros(table.height, bool)
+    drawn[first[(asked["why"] == "measures").to_numpy()]] = True
+    if "not_learnt" in audit.facts:
+        drawn |= open_rows
+    open_rows[first] = False
+    random = draw_order(table["row_id"], int(audit.settings.get("seed", 0)))
+    rest = random[open_rows[random]]
+    worth = p_wrong * (1 - p_wrong)
+    order = np.concatenate([first, rest[np.argsort(-worth[rest], kind="stable")]])
+    return ReviewQueue(order, len(first), drawn, p_wrong, audit.p_wrong_was_measured)

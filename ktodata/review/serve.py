@@ -1,0 +1,70 @@
+"""From a run folder to a desk in the browser: bound to this machine, until Ctrl-C."""
+
+import getpass
+import importlib.util
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+from ktodata.errors import MissingExtraError, RunError
+from ktodata.run_folder import Run
+
+HOST = "127.0.0.1"
+
+
+def review(
+    folder: Path | str,
+    *,
+    reviewer: str | None = None,
+    blind: bool = False,
+    budget_minutes: float = 60.0,
+    port: int = 0,
+    open_browser: bool = True,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve the review desk of a run until it is interrupted.
+
+    reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it.
+    budget_minutes : of this sitting; half as many rows are drawn at random at first, while no row was reviewed.
+    port : 0 takes a free one. say : is told the address, which works once, and where verdicts are kept.
+
+    Raises RunError (no label_noise in the run, a port that is taken, a store that cannot be written) and MissingExtraError.
+    """
+    missing = [module for module in ("starlette", "uvicorn") if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MissingExtraError(f"the review desk needs {', '.join(missing)}: pip install 'ktodata[review]'")
+    import uvicorn
+
+    from ktodata.review.desk import open_desk
+    from ktodata.review.guard import Guard
+    from ktodata.review.web import Web
+
+    desk = open_desk(Run(folder), reviewer=reviewer or getpass.getuser(), blind=blind, budget_minutes=budget_minutes)
+    with _listening(port) as bound:
+        web = Web(desk)
+        guard = Guard(web.app(), bound.getsockname()[1])
+        web.csrf = guard.csrf
+        say(f"review desk (this address works once): {guard.address}")
+        say(f"verdicts are kept in {desk.store.path}; Ctrl-C ends the sitting")
+        if open_browser:
+            # it may wait for the browser to end
+            threading.Thread(target=webbrowser.open, args=(guard.address,), daemon=True).start()
+        config = uvicorn.Config(guard, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none")
+        try:
+            uvicorn.Server(config).run(sockets=[bound])
+        finally:
+            desk.store.close()
+
+
+def _listening(port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((HOST, port))
+    except OSError as error:
+        bound.close()
+        raise RunError(f"port {port} of {HOST} cannot be taken: {error.strerror}. --port 0 takes a free one.") from error
+    bound.listen()
+    return bound

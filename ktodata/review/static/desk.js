@@ -1,0 +1,130 @@
+// Keys and buttons of the review desk: each act is one request, answered with the page of the next row.
+"use strict";
+
+(() => {
+  const KEYS = { k: "keep", f: "flip", d: "drop", c: "contested" };
+  const BLIND_KEYS = { g: "desirable", b: "undesirable", d: "drop", c: "contested" };
+  const csrf = document.querySelector("meta[name=csrf]").content;
+  const help = document.getElementById("help");
+  let busy = false;
+  let looked = 0; // milliseconds that the row was in sight
+  let since = document.hidden ? null : performance.now();
+
+  const main = () => document.getElementById("main");
+  const note = () => document.getElementById("note");
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden && since !== null) {
+      looked += performance.now() - since;
+      since = null;
+    } else if (!document.hidden && since === null) {
+      since = performance.now();
+    }
+  });
+
+  function seconds() {
+    return (looked + (since === null ? 0 : performance.now() - since)) / 1000;
+  }
+
+  function complain(text) {
+    const problem = document.getElementById("problem");
+    problem.querySelector("span").textContent = text;
+    problem.hidden = !text;
+  }
+
+  function show(html) {
+    // scripts in a parsed document never run, and the page's policy would not let them
+    const next = new DOMParser().parseFromString(html, "text/html");
+    main().replaceWith(document.adoptNode(next.getElementById("main")));
+    document.title = next.title;
+    const here = `/${main().dataset.filters}`;
+    if (location.pathname + location.search !== here) history.replaceState(null, "", here);
+    looked = 0;
+    since = document.hidden ? null : performance.now();
+    scrollTo(0, 0);
+    main().focus({ preventScroll: true });
+    document.getElementById("live").textContent = document.getElementById("announce").innerText;
+  }
+
+  async function act(name, told) {
+    if (busy || !main().dataset.detector) return;
+    busy = true;
+    const { detector, filters } = main().dataset;
+    try {
+      const answer = await fetch(`/${name}`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
+        body: JSON.stringify({ detector, filters, ...told }),
+      });
+      const text = await answer.text();
+      if (answer.ok) {
+        complain("");
+        show(text);
+      } else {
+        complain(answer.headers.get("Content-Type").startsWith("application/json") ? JSON.parse(text).problem : text);
+      }
+    } catch {
+      complain("The desk does not answer: the verdict on this row may not have been kept. Is `ktodata review` still running?");
+    } finally {
+      busy = false;
+    }
+  }
+
+  function judge(verdict) {
+    const { rowId, seen } = main().dataset;
+    if (rowId) act("verdict", { row_id: rowId, seen: Number(seen), verdict, note: note().value, seconds: seconds() });
+  }
+
+  function skip() {
+    const { rowId } = main().dataset;
+    if (rowId) act("skip", { row_id: rowId });
+  }
+
+  function undo() {
+    const { last } = main().dataset;
+    if (last) act("undo", { last });
+  }
+
+  const ACTS = { skip, undo, unskip: () => act("unskip", {}) };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.verdict) judge(button.dataset.verdict);
+    else if (button.dataset.act) ACTS[button.dataset.act]();
+    else if (button.id === "open-help") help.showModal();
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || help.open) return;
+    if (event.target.matches("textarea, select, input")) {
+      if (event.key === "Escape") main().focus({ preventScroll: true });
+      return;
+    }
+    // a key that is held down must not judge rows that nobody has read
+    if (event.repeat) return;
+    const verdicts = main().dataset.blind === "yes" ? BLIND_KEYS : KEYS;
+    const acts = {
+      s: skip,
+      u: undo,
+      n: () => note() && note().focus(),
+      p: () => location.assign("/progress"),
+      r: () => location.assign("/"),
+      "?": () => help.showModal(),
+      "/": () => {
+        const filters = document.getElementById("filters");
+        if (!filters) return;
+        filters.open = true;
+        filters.querySelector("select").focus();
+      },
+    };
+    if (Object.hasOwn(verdicts, event.key)) judge(verdicts[event.key]);
+    else if (Object.hasOwn(acts, event.key)) acts[event.key]();
+    else return;
+    event.preventDefault();
+  });
+
+  document.addEventListener("submit", (event) => {
+    if (event.target.id === "verdict-form") event.preventDefault();
+  });
+})();

@@ -1,0 +1,176 @@
+"""How long a reviewer waits: from a verdict to the page of the next row, and until the desk is open.
+
+    python tests/benchmarks/review_speed.py [--rows 100000] [--verdicts 200]
+
+Rows are made up: 60 random words a text, four rows to a prompt, 256 random numbers a vector, five raters, a quality for each of six
+signals. `ktodata review` is started as a process of its own on a run folder that holds them, at its default budget, and spoken to
+over HTTP as the page's script does: the time of a verdict runs from the request to the last byte of the next row's page, with the
+verdict synced to disk in between. Start-up runs from the command to the address, loading of Python and libraries included. What
+the browser then needs to draw the page is not in it.
+"""
+
+import argparse
+import http.client
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import polars as pl
+from machine import machine, write_result
+
+from ktodata.feedback import feedback_table
+from ktodata.files import write_json
+from ktodata.run_folder import save_result
+from ktodata.signals.votes import RATERS_SCHEMA
+from ktodata.stage import StageResult
+from ktodata.stages.label_noise import ADDS
+
+DIMENSION = 256
+WORDS_A_TEXT = 60
+TO_A_PROMPT = 4
+RATERS = 5
+SIGNALS = ("text", "answer", "pair", "form", "prompt", "together")
+
+
+def write_run(folder: Path, rows: int, seed: int = 0) -> None:
+    """A run folder as far as the desk reads it."""
+    rng = np.random.default_rng(seed)
+    words = np.array([f"word{number}" for number in range(5000)])
+
+    def texts(count: int) -> list[str]:
+        return [" ".join(line) for line in words[rng.integers(len(words), size=(count, WORDS_A_TEXT))]]
+
+    def vectors() -> pl.Series:
+        drawn = rng.standard_normal((rows, DIMENSION), dtype=np.float32)
+        return pl.Series(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=pl.Array(pl.Float32, DIMENSION))
+
+    group = np.arange(rows) // TO_A_PROMPT
+    prompts = np.array(texts(int(group[-1]) + 1), dtype=object)[group]
+    label = rng.random(rows) < 0.7
+    row_id = pl.Series([f"{number:016x}" for number in range(rows)])
+    table = pl.DataFrame(
+        {
+            "row_id": row_id,
+            "prompt": pl.Series(prompts, dtype=pl.String),
+            "completion": texts(rows),
+            "label": label,
+            "rater": [f"rater {number}" for number in rng.integers(RATERS, size=rows)],
+            "source": "made up",
+            "source_line": np.arange(1, rows + 1),
+        }
+    ).with_columns(votes=pl.concat_list(pl.struct("rater", "label", created_at=pl.lit(None, pl.Datetime("us", "UTC")))))
+    feedback = pl.concat([feedback_table(), table], how="diagonal")
+    quality = rng.random(rows)
+    noise = pl.DataFrame(
+        {
+            "row_id": row_id,
+            "p_desirable": np.where(label, quality, 1 - quality),
+            "label_quality": quality,
+            "is_label_issue": quality < 0.1,
+            "flagged": False,
+            "soft_label": label.astype(float),
+            "doubts": pl.Series([None] * rows, dtype=pl.List(pl.String)),
+        }
+    ).select("row_id", *ADDS)
+    signals = pl.DataFrame({"row_id": row_id} | {name: rng.random(rows) for name in SIGNALS})
+    facts = {"trusted": {"rows": 0}, "planted": {"per_given_class": {}}}
+    named = row_id.alias("row_id").to_frame()
+    embedded = named.with_columns(prompt_embedding=vectors(), completion_embedding=vectors())
+    grouped = named.with_columns(prompt_group=row_id.gather(group * TO_A_PROMPT), pooled_votes=feedback["votes"])
+    tables = {"signals": signals, "raters": pl.DataFrame(schema=RATERS_SCHEMA)}
+    results = {
+        "ingest": StageResult(feedback),
+        "dedupe": StageResult(grouped),
+        "embed": StageResult(embedded),
+        "label_noise": StageResult(noise, facts=facts, tables=tables),
+    }
+    for name, result in results.items():
+        save_result(folder, name, result, {"key": f"made up {rows} {name}", "rows_in": rows})
+    steps = [{name: {}} for name in results if name != "ingest"]
+    recipe = {"steps": steps, "evaluate": None}
+    write_json(folder / "manifest.json", {"name": "made up", "recipe": recipe, "stages": [{"name": name} for name in results]})
+
+
+class Page:
+    """A browser's side of the desk, without the browser."""
+
+    def __init__(self, address: str) -> None:
+        place = urlsplit(address)
+        self._host = place.netloc
+        self._connection = http.client.HTTPConnection(place.netloc)
+        self._connection.request("GET", f"{place.path}?{place.query}", headers={"Host": place.netloc})
+        answer = self._connection.getresponse()
+        answer.read()
+        self._cookie = (answer.getheader("Set-Cookie") or "").split(";")[0]
+        self._read(self._ask("GET", "/"))
+
+    def judge(self, verdict: str) -> None:
+        told = {"row_id": self.row["row-id"], "seen": int(self.row["seen"]), "detector": self.row["detector"], "filters": ""}
+        self._read(self._ask("POST", "/verdict", json.dumps(told | {"verdict": verdict, "note": "", "seconds": 30.0})))
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> str:
+        headers = {"Cookie": self._cookie}
+        if method == "POST":
+            headers |= {"Content-Type": "application/json", "Origin": f"http://{self._host}", "X-CSRF-Token": self._csrf}
+        self._connection.request(method, path, body, headers)
+        answer = self._connection.getresponse()
+        text = answer.read().decode()
+        if answer.status != 200:
+            raise RuntimeError(f"{method} {path}: {answer.status} {text[:200]}")
+        return text
+
+    def _read(self, page: str) -> None:
+        self.bytes = len(page.encode())
+        self._csrf = re.search('name="csrf" content="([^"]*)"', page)[1]  # type: ignore[index]
+        self.row = dict(re.findall('data-([a-z-]+)="([^"]*)"', re.search("<main[^>]*>", page)[0]))  # type: ignore[index]
+
+
+def measure(folder: Path, verdicts: int) -> dict[str, Any]:
+    """Start the desk, give so many verdicts, and stop it."""
+    command = [sys.executable, "-c", "from ktodata.cli import main; main()", "review", str(folder), "--no-open"]
+    start = time.perf_counter()
+    desk = subprocess.Popen([*command, "--reviewer", "benchmark"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert desk.stdout is not None
+        address = desk.stdout.readline().split()[-1]
+        opened = time.perf_counter() - start
+        page, seconds = Page(address), []
+        for number in range(verdicts):
+            asked = time.perf_counter()
+            page.judge("flip" if number % 5 == 0 else "keep")
+            seconds.append(time.perf_counter() - asked)
+    finally:
+        desk.terminate()
+        desk.wait()
+    median, high = np.quantile(seconds, [0.5, 0.95])
+    return {
+        "start_up_seconds": round(opened, 2),
+        "verdicts": verdicts,
+        "median_ms": round(1000 * median, 1),
+        "percentile_95_ms": round(1000 * high, 1),
+        "slowest_ms": round(1000 * max(seconds), 1),
+        "page_bytes": page.bytes,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--verdicts", type=int, default=200)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        write_run(Path(made, "run"), asked.rows)
+        result = {"rows": asked.rows, "dimension": DIMENSION, **measure(Path(made, "run"), asked.verdicts)}
+    print(json.dumps(result))
+    write_result("review_speed", result | machine())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""A small run to review, made once; each test has a copy of its own."""
+
+import shutil
+
+import pytest
+from desk_runs import write_recipe
+
+import ktodata as kd
+from ktodata.run_folder import Run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pages():
+    """Runs without report.html: its figures take longer than all the rest, and nothing here looks at it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ktodata.report.write_pages", lambda run: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """(the recipe, a finished run of it). Not to be changed: `run` is a copy."""
+    folder = tmp_path_factory.mktemp("review")
+    recipe = write_recipe(folder)
+    return recipe, kd.run(recipe, out=folder / "run").folder
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of the run."""
+    return Run(shutil.copytree(made[1], tmp_path / "run"))

@@ -1,0 +1,21 @@
+"""The benchmark of the desk makes runs that the desk can open and ask about."""
+
+import sys
+from pathlib import Path
+
+from ktodata.review.desk import open_desk
+from ktodata.review.filters import Filters
+from ktodata.run_folder import Run
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+
+def test_made_up_rows_can_be_judged(tmp_path):
+    from review_speed import SIGNALS, write_run
+
+    write_run(tmp_path / "run", 120)
+    desk = open_desk(Run(tmp_path / "run"), reviewer="ann", blind=False, budget_minutes=20)
+    turn = desk.turn(Filters())
+    assert (turn.left, turn.sitting, turn.row.siblings_in_all) == (120, 20, 3)
+    assert len(turn.row.judgement.signals) == len(SIGNALS) and turn.row.nearest
+    desk.store.close()

@@ -1,0 +1,137 @@
+"""The store of a run: durable at once, never overwritten, and never two answers to one question."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+
+from ktodata.errors import FormatError, RunError
+from ktodata.formats.reviews import read_reviews
+from ktodata.review.store import Given, StaleError, VerdictStore
+
+KEEP = Given("r1", "ann", "keep", True, "d1", note="fine", seconds=3.5)
+
+
+@pytest.fixture
+def store(tmp_path):
+    kept = VerdictStore(tmp_path)
+    yield kept
+    kept.close()
+
+
+def test_it_syncs_every_write_ahead_of_its_log(store):
+    pragma = {name: store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
+    assert pragma == {"journal_mode": "wal", "synchronous": 2}
+
+
+def test_a_verdict_carries_who_when_what_and_by_which_detector(store):
+    number = store.give(replace(KEEP, blind=True), seen=0)
+    told = store.standing_on("r1", "ann")
+    assert (told.id, told.verdict, told.label, told.note, told.seconds, told.detector, told.blind, told.via) == (
+        number, "keep", True, "fine", 3.5, "d1", True, "desk",
+    )  # fmt: skip
+    assert told.at.endswith("Z") and told.at.startswith("20")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "label", "says"),
+    [("keep", True, "desirable"), ("keep", False, "undesirable"), ("flip", True, "undesirable"), ("flip", False, "desirable"),
+     ("drop", True, "drop"), ("contested", False, "contested")],
+)  # fmt: skip
+def test_what_a_verdict_says_of_its_row(store, verdict, label, says):
+    given = Given("r", "ann", verdict, label, "d1")
+    store.give(given, seen=0)
+    assert given.says == says
+    trusted = {"desirable": True, "undesirable": False}.get(says)
+    assert store.standing().select("trusted_label").item() is trusted
+
+
+def test_a_row_that_was_decided_meanwhile_is_refused(store):
+    first = store.give(KEEP, seen=0)
+    with pytest.raises(StaleError, match=r"decided meanwhile \(desirable\)"):
+        store.give(replace(KEEP, verdict="flip"), seen=0)
+    assert store.standing()["verdict"].to_list() == ["keep"]
+    second = store.give(replace(KEEP, verdict="flip"), seen=first)  # whoever saw the first may take another in its place
+    store.undo("ann", second, "d1")
+    with pytest.raises(StaleError):
+        store.give(KEEP, seen=second)
+    assert store.give(replace(KEEP, reviewer="bob"), seen=0)  # another reviewer's verdict is another matter
+
+
+def test_undo_takes_the_latest_back_and_only_that(store):
+    first, second = store.give(KEEP, seen=0), store.give(replace(KEEP, row_id="r2"), seen=0)
+    store.give(replace(KEEP, row_id="r3", reviewer="bob"), seen=0)
+    with pytest.raises(StaleError, match="no longer your latest"):
+        store.undo("ann", first, "d1")
+    assert store.undo("ann", second, "d1").row_id == "r2"
+    with pytest.raises(StaleError):
+        store.undo("ann", second, "d1")
+    assert store.undo("ann", first, "d1").note == "fine"
+    with pytest.raises(StaleError):
+        store.undo("ann", first, "d1")
+    assert store.standing()["reviewer"].to_list() == ["bob"]
+    assert len(store.touched_since(0)) == 5  # three verdicts and two undone, all still there
+
+
+def test_what_is_written_survives_a_kill(tmp_path):
+    """A process that gives three verdicts and kills itself, with the fourth half written."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from ktodata.review.store import *\n"
+        "store = VerdictStore(Path(sys.argv[1]))\n"
+        "for n in range(3): store.give(Given(f'r{n}', 'ann', 'flip', True, 'd'), seen=0)\n"
+        "store._connection.execute('BEGIN IMMEDIATE'); store._insert(Given('r3', 'ann', 'flip', True, 'd'))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    again = VerdictStore(tmp_path)
+    assert again.standing()["row_id"].to_list() == ["r0", "r1", "r2"]
+    assert read_reviews(again.path).verdicts["trusted_label"].to_list() == [False, False, False]
+    again.close()
+
+
+def test_two_desks_at_once_write_each_verdict_once(tmp_path):
+    """Two threads with a connection each race for the same fifty rows: every row has one verdict, and the other is told."""
+    refused = []
+
+    def race():
+        mine = VerdictStore(tmp_path)
+        for number in range(50):
+            try:
+                mine.give(replace(KEEP, row_id=f"r{number}"), seen=0)
+            except StaleError:
+                refused.append(number)
+        mine.close()
+
+    VerdictStore(tmp_path).close()
+    threads = [threading.Thread(target=race) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kept = VerdictStore(tmp_path)
+    assert sorted(refused) == list(range(50)) and len(kept.touched_since(0)) == 50
+    kept.close()
+
+
+def test_verdicts_from_elsewhere_come_in_all_or_none(store):
+    old = replace(KEEP, at="2020-01-01T00:00:00Z")
+    assert store.bring_in([replace(old, at="2021-01-01T00:00:00Z"), replace(old, row_id="r2")]) == {"imported": 2}
+    again = [KEEP, replace(old, verdict="flip"), replace(old, row_id="r2", verdict="flip", at="2022-01-01T00:00:00Z")]
+    assert store.bring_in(again) == {"unchanged": 1, "older": 1, "imported": 1}
+    assert store.standing().select("row_id", "verdict").rows() == [("r1", "keep"), ("r2", "flip")]
+    with pytest.raises(sqlite3.IntegrityError):
+        store.bring_in([replace(KEEP, row_id="r9"), replace(KEEP, row_id="r8", verdict="nonsense")])
+    assert "r9" not in store.standing()["row_id"]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "reviews").write_text("a file in the way")
+    with pytest.raises(RunError, match="cannot keep verdicts in"):
+        VerdictStore(tmp_path)
+    (tmp_path / "other" / "reviews").mkdir(parents=True)
+    sqlite3.connect(tmp_path / "other" / "reviews" / "reviews.sqlite").execute("CREATE TABLE t (x)").connection.close()
+    with pytest.raises(FormatError, match="not one in which"):
+        VerdictStore(tmp_path / "other")

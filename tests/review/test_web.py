@@ -1,0 +1,380 @@
+"""The desk over HTTP: who is let in, what a page shows, and what is refused."""
+
+import html
+import json
+import re
+from copy import copy
+
+import numpy as np
+import pytest
+from desk_runs import HOSTILE
+from starlette.testclient import TestClient
+
+from ktodata.errors import RunError
+from ktodata.review.desk import open_desk
+from ktodata.review.guard import HEADERS, Guard
+from ktodata.review.pages import render, static
+from ktodata.review.serve import HOST, _listening
+from ktodata.review.store import VerdictStore
+from ktodata.review.web import Web
+from ktodata.run_folder import Run
+
+PORT = 8765
+ORIGIN = f"http://127.0.0.1:{PORT}"
+
+
+class Visitor:
+    """A browser's side, with what it may send made plain."""
+
+    def __init__(self, desk):
+        web = Web(desk)
+        self.guard = Guard(web.app(), PORT)
+        web.csrf = self.guard.csrf
+        self.client = TestClient(self.guard, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=False)
+
+    def enter(self):
+        answer = self.client.get(self.guard.address)
+        assert answer.status_code == 200
+        return answer
+
+    def post(self, path, body, **headers):
+        sent = {"Origin": ORIGIN, "X-CSRF-Token": self.guard.csrf, "Content-Type": "application/json"} | headers
+        content = body if isinstance(body, str | bytes) else json.dumps(body)
+        return self.client.post(path, content=content, headers={name: value for name, value in sent.items() if value is not None})
+
+
+@pytest.fixture(scope="module")
+def opened(made):
+    return open_desk(Run(made[1]), reviewer="ann", blind=False, budget_minutes=20)
+
+
+@pytest.fixture
+def desk(opened, tmp_path):
+    """The module's desk at a store of its own: to open one takes longer than most tests."""
+    fresh = copy(opened)
+    fresh.queue, fresh.book, fresh.store = copy(opened.queue), copy(opened.book), VerdictStore(tmp_path)
+    fresh._mine, fresh._others = np.zeros_like(opened._mine), np.zeros_like(opened._others)
+    fresh._skipped, fresh._seconds, fresh._read_up_to = [], [], 0
+    yield fresh
+    fresh.store.close()
+
+
+@pytest.fixture
+def visitor(desk):
+    inside = Visitor(desk)
+    inside.enter()
+    return inside
+
+
+def verdict(page, **more):
+    """The body that the page's script would send."""
+    shown = dict(re.findall('data-([a-z-]+)="([^"]*)"', re.search("<main[^>]*>", page)[0]))
+    told = {
+        "row_id": shown["row-id"],
+        "seen": int(shown["seen"]),
+        "detector": shown["detector"],
+        "filters": html.unescape(shown["filters"]),
+    }
+    return told | {"verdict": "keep", "note": "", "seconds": 5.0} | more
+
+
+# --- who is let in -----------------------------------------------------------------------------------------------------
+
+
+def test_without_the_token_nothing_is_shown_and_nothing_is_done(desk):
+    outside = Visitor(desk)
+    for path in ("/", "/row?id=x", "/progress", "/text", "/static/desk.js", "/open", "/open?token=", "/open?token=guess"):
+        assert outside.client.get(path).status_code == 403, path
+    for path in ("/verdict", "/skip", "/undo", "/unskip", "/open"):
+        assert outside.post(path, {}).status_code == 403, path
+    assert desk.store.touched_since(0) == []
+
+
+def test_the_token_is_worth_one_use(desk):
+    visitor = Visitor(desk)
+    entered = visitor.enter()
+    cookie = entered.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
+    assert visitor.guard.address.split("=")[1] not in cookie + entered.text
+    assert visitor.client.get("/").status_code == 200
+    other = Visitor(desk)
+    other.guard, other.client = visitor.guard, TestClient(visitor.guard, base_url=ORIGIN)
+    assert other.client.get(visitor.guard.address).status_code == 403
+    assert other.client.get("/", headers={"Cookie": "ktodata_review_8765=guess; \x00bad"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "127.0.0.1:80", f"127.0.0.1.evil.example:{PORT}", ""]
+)
+def test_another_name_for_this_machine_is_refused(visitor, host):
+    """DNS rebinding: the cookie would be sent along, so the name must be looked at."""
+    assert visitor.client.get("/", headers={"Host": host}).status_code == 403
+    assert visitor.client.get("/", headers={"Host": f"127.0.0.1:{PORT}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": None}, 403),
+        ({"Origin": f"http://localhost:{PORT}"}, 403),  # another of the desk's own names: another page
+        ({"Origin": "http://127.0.0.1:9999"}, 403),
+        ({"X-CSRF-Token": None}, 403),
+        ({"X-CSRF-Token": "guess"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Cookie": "ktodata_review_8765=guess"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+    ],
+)
+def test_a_change_from_elsewhere_is_refused(visitor, desk, headers, status):
+    body = verdict(visitor.client.get("/").text)
+    assert visitor.post("/verdict", body, **headers).status_code == status
+    assert desk.store.touched_since(0) == []
+    assert visitor.post("/verdict", body).status_code == 200
+
+
+def test_a_page_of_another_site_cannot_look_either(visitor):
+    assert visitor.client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert visitor.client.get("/", headers={"Sec-Fetch-Site": "none"}).status_code == 200
+
+
+def test_every_answer_is_guarded(visitor):
+    for answer in (visitor.client.get("/"), visitor.client.get("/nothing"), visitor.client.get("/static/desk.js"), visitor.post("/verdict", "x"),
+                   visitor.client.get("/", headers={"Host": "evil"}), visitor.client.put("/")):  # fmt: skip
+        assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+    policy = HEADERS["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+
+
+def test_nothing_is_loaded_from_elsewhere(visitor):
+    for path in ("/", "/progress"):
+        page = visitor.client.get(path).text
+        assert set(re.findall(r'(?:src|href)="(https?:[^"]*|//[^"]*)"', page)) == set()
+        assert (
+            re.findall(
+                r"<script(?![^>]*src=)|<style|\son\w+=|style=",
+                re.sub(r'<(?:div class="text"|bdi).*?</(?:div|bdi)>', "", page, flags=re.S),
+            )
+            == []
+        )
+    look = static("desk.css").decode()
+    assert "url(" not in look and "@import" not in look and "http" not in look
+    assert visitor.client.get("/static/..%2Fweb.py").status_code == 404
+
+
+# --- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"verdict": "maybe"}, {"verdict": None}, {"verdict": ["keep"]}, {"seen": "0"}, {"seen": True}, {"seconds": "5"}, {"seconds": True},
+        {"note": "x" * 4001}, {"note": 5}, {"row_id": None}, {"filters": 1}, {"detector": None},
+    ],
+)  # fmt: skip
+def test_a_body_that_no_page_sends_is_refused(visitor, desk, more):
+    answer = visitor.post("/verdict", verdict(visitor.client.get("/").text, **more))
+    assert answer.status_code == 400 and answer.json()["problem"]
+    assert desk.store.touched_since(0) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [("", 400), ("[1]", 400), ("{", 400), ("[" * 60_000, 400), (b"\xff", 400), ('{"seconds": NaN}', 400), ("x" * 70_000, 413)],
+)
+def test_broken_bodies_are_refused(visitor, body, status):
+    assert visitor.post("/verdict", body).status_code == status
+
+
+def test_a_stale_row_is_refused_and_the_page_is_told(visitor, desk):
+    body = verdict(visitor.client.get("/").text)
+    assert visitor.post("/verdict", body).status_code == 200
+    again = visitor.post("/verdict", body | {"verdict": "flip"})
+    assert again.status_code == 409 and "decided meanwhile" in again.json()["problem"]
+    other = visitor.post("/verdict", verdict(visitor.client.get("/").text, detector="of another run"))
+    assert other.status_code == 409 and "made anew" in other.json()["problem"]
+    assert visitor.post("/verdict", verdict(visitor.client.get("/").text, row_id="nobody")).status_code == 409
+    assert desk.store.standing()["verdict"].to_list() == ["keep"]
+
+
+def test_a_store_that_fails_is_said(visitor, desk, monkeypatch):
+    body = verdict(visitor.client.get("/").text)
+
+    def full(*_, **__):
+        raise RunError("cannot write: no room")
+
+    monkeypatch.setattr(desk.store, "give", full)
+    answer = visitor.post("/verdict", body)
+    assert (answer.status_code, answer.json()) == (500, {"problem": "cannot write: no room"})
+
+
+# --- what is shown -----------------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_is_answered_with_the_next_row(visitor, desk):
+    page = visitor.client.get("/").text
+    answer = visitor.post("/verdict", verdict(page, note="half \ud83d and NUL \0", verdict="flip"))
+    assert verdict(answer.text)["row_id"] != verdict(page)["row_id"]
+    (kept,) = desk.store.standing().iter_rows(named=True)
+    assert (kept["verdict"], kept["note"], kept["seconds"]) == ("flip", "half \ufffd and NUL ␀", 5.0)
+    back = visitor.post("/undo", {"last": verdict_last(answer.text), "detector": desk.detector, "filters": ""})
+    assert verdict(back.text)["row_id"] == verdict(page)["row_id"] and "half \ufffd" in back.text
+    skipped = visitor.post("/skip", verdict(back.text))
+    assert verdict(skipped.text)["row_id"] != verdict(page)["row_id"] and "1 skipped" in skipped.text
+    assert verdict(visitor.post("/unskip", {"filters": ""}).text)["row_id"] == verdict(page)["row_id"]
+
+
+def verdict_last(page):
+    return re.search('data-last="([^"]*)"', page)[1]
+
+
+def test_filters_stay_with_the_next_row(visitor, desk):
+    page = visitor.client.get("/", params={"rater": "user 2"}).text
+    assert verdict(page)["filters"] == "?rater=user+2"
+    after = visitor.post("/verdict", verdict(page)).text
+    assert verdict(after)["filters"] == "?rater=user+2" and ">user 2 (" in after
+    assert "Nothing left here" in visitor.client.get("/", params={"rater": '"><script>x'}).text
+
+
+def hostile_ids(desk):
+    return [row_id for row_id, prompt in desk.run.feedback.select("row_id", "prompt").iter_rows() if prompt.startswith(HOSTILE)]
+
+
+def test_hostile_rows_are_shown_as_text(visitor, desk):
+    ids = hostile_ids(desk)
+    assert len(ids) == len(HOSTILE)
+    pages = [visitor.client.get("/row", params={"id": row_id}).text for row_id in ids]
+    together = "".join(pages)
+    assert together.count("<script") == len(pages)  # each page's own
+    assert together.count("<img") == 0 and 'href="javascript' not in together and together.count("</textarea>") == len(pages)
+    assert "&lt;script&gt;window.pwned=1" in together and "49" not in re.findall(r"and (\S+) \{%", together)
+    assert "⟨U+202E⟩dcba" in together and "\u202e" not in together and "\u2066" not in together
+    assert "\x07" not in together and "␇" in together and "a written surrogate \\ud800" in together
+    assert "x" * 100_000 in html.unescape(together)
+
+
+def test_a_text_with_surrogates_or_of_any_length_breaks_no_page(visitor, desk, monkeypatch):
+    """Parquet holds no lone surrogate, so a row with one was set aside on reading; were one to come through, it is shown."""
+    assert desk.run.quarantine["reason"].to_list() == ["lone_surrogate"]
+    place = int(desk.queue.order[0])
+    monkeypatch.setattr(
+        type(desk.book._rows), "row", _with(type(desk.book._rows).row, completion="low \udc00 high \ud800" + "y" * 300_000)
+    )
+    page = visitor.client.get("/").text
+    assert "low \ufffd high \ufffdyyy" in page and "The first 200,000 characters." in page
+    assert len(page) < 240_000
+    assert place == desk.place(verdict(page)["row_id"])
+
+
+def _with(row, **values):
+    def changed(self, *args, **settings):
+        return (
+            row(self, *args, **settings) | values
+            if settings.get("named") and "completion" in self.columns
+            else row(self, *args, **settings)
+        )
+
+    return changed
+
+
+def test_the_whole_text_is_a_plain_file(visitor, desk):
+    row_id = hostile_ids(desk)[0]
+    answer = visitor.client.get("/text", params={"id": row_id, "side": "completion"})
+    assert answer.headers["content-type"].startswith("text/plain") and answer.text.startswith("<script>window.pwned")
+    assert visitor.client.get("/text", params={"id": row_id, "side": "label"}).status_code == 400
+    assert visitor.client.get("/text", params={"id": "nobody", "side": "prompt"}).status_code == 409
+
+
+def test_a_blind_page_tells_no_label(run):
+    desk = open_desk(run, reviewer="bob", blind=True, budget_minutes=20)
+    visitor = Visitor(desk)
+    visitor.enter()
+    other = open_desk(run, reviewer="bob", blind=False, budget_minutes=20)
+    for _ in range(6):
+        page = visitor.client.get("/").text
+        main = re.sub(r"(?s)<form class=.*?</form>|<details.*?</details>", "", re.search("(?s)<main.*</main>", page)[0])
+        shown = re.sub(r'(?s)<div class="text".*?</div>|<bdi>.*?</bdi>', "", main)
+        assert not re.search(r"\b(un)?desirable\b|p\(wrong\)|signal|user \d|keep|flip", shown), shown
+        row_id = verdict(page)["row_id"]
+        assert re.search("class=.tag", visitor.client.get("/").text) is None
+        assert other.book.shown(desk.place(row_id), 0.1, blind=False).judgement is not None
+        told = visitor.post("/verdict", verdict(page, verdict="desirable"))
+        assert told.status_code == 200
+        given = dict(run.feedback.select("row_id", "label").iter_rows())[row_id]
+        assert desk.store.standing_on(row_id, "bob").verdict == ("keep" if given else "flip")
+        again = visitor.client.get("/row", params={"id": row_id}).text
+        assert "You said <strong>desirable</strong>" in again
+    desk.store.close()
+    other.store.close()
+
+
+def test_progress_tells_who_agrees_and_what_is_not_known(visitor, desk):
+    bob = copy(desk)
+    bob.reviewer, bob.blind = "bob", True
+    for number in range(12):
+        page = visitor.client.get("/").text
+        row_id = verdict(page)["row_id"]
+        visitor.post("/verdict", verdict(page, verdict="keep" if number % 3 else "flip", note="<b>why</b>"))
+        bob.give(row_id, "keep", seen=0, detector=bob.detector, note="", seconds=3.0)
+    page = visitor.client.get("/progress").text
+    assert "4 rows: contested, and no trusted label" in page
+    assert re.search(r"<bdi>ann</bdi>, <bdi>bob</bdi></th><td class=\"n\">12</td><td class=\"n\">67", page)
+    assert page.count("not known</td>") >= 6 and "p(wrong) was not measured on this data" in page
+    assert "&lt;b&gt;why&lt;/b&gt;" in page and "<b>why" not in page
+
+
+def test_what_is_known_is_told_in_numbers(visitor, desk):
+    object.__setattr__(desk.queue, "measured", True)
+    page = visitor.client.get("/progress").text
+    rows = desk.queue.order[:20]
+    assert f'<td class="n">{desk.queue.p_wrong[rows].sum():,.1f}</td>' in page
+    assert "as measured on this data" in visitor.client.get("/").text
+
+
+def test_a_text_is_escaped_in_every_place_of_a_template():
+    """A reviewer's or run's name comes from outside too."""
+    frame = {"here": "row", "reviewer": "<i>\ud800", "blind": False, "detector": '"><i>', "csrf": "", "name": "<i>"}
+    page = render(
+        "progress.html.j2",
+        **frame,
+        tallies=[],
+        drawn=[],
+        agreements=[],
+        differ=[],
+        differ_in_all=0,
+        mine=[],
+        outlook=_outlook(),
+        store="<i>",
+    )
+    assert "<i>" not in page and "\ufffd" in page
+
+
+def _outlook():
+    from ktodata.review.desk import Outlook
+
+    return Outlook(60.0, 0.0, 60.0, measured=False, purchases=[])
+
+
+# --- the server --------------------------------------------------------------------------------------------------------
+
+
+def test_it_listens_on_this_machine_only_and_says_when_it_cannot():
+    with _listening(0) as bound:
+        address, port = bound.getsockname()
+        assert address == HOST == "127.0.0.1"
+        with pytest.raises(RunError, match=f"port {port} of 127.0.0.1 cannot be taken"):
+            _listening(port)
+
+
+def test_a_missing_extra_is_said(run, monkeypatch):
+    import importlib.util
+
+    from ktodata.errors import MissingExtraError
+    from ktodata.review import review
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ktodata\[review\]'"):
+        review(run.folder)
