@@ -43,12 +43,11 @@ Family = Literal[
     "oracle",  # exactly the wrong rows are dropped
     "reviewed",  # by the audit's queue, and the others softened by what was learnt
     "relabelled",  # the same reviews, and every other row has the likelier label
-    "weighted",  # the same, and each row weighs by how far its label is the likelier one
     "noise-corrected",  # the same reviews, and a loss corrected for the flip rates that they give
     "reviewed at random",  # as many put right, and nothing learnt from them
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
-REVIEWING: tuple[Family, ...] = ("reviewed", "relabelled", "weighted", "noise-corrected", "reviewed at random")
+REVIEWING: tuple[Family, ...] = ("reviewed", "relabelled", "noise-corrected", "reviewed at random")
 TERMS: Mapping[str, Any] = {"epochs": 1, "max_steps": 77, "batch_size": 16, "learning_rate": 2e-5, "trainable_layers": 6}
 SOFT = {"soft_labels": True}
 WORDS = {"says": pl.String(), "rows": pl.Int64(), "family": pl.String(), "budget": pl.Float64()}  # of each arm
@@ -364,9 +363,6 @@ def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: flo
     likelier = plain.with_columns(label=pl.Series(np.where(known | queued, soft > 1 / 2, labels)))
     told = f"{says}; the rest have the likelier label"
     arms.append(Arm(f"{name}, relabelled", told, likelier, family="relabelled", budget=budget))
-    weighted = likelier.with_columns(weight=pl.Series(np.abs(2 * soft - 1)))
-    told = f"{says}; the rest have the likelier label, and weigh by how far it is the likelier one"
-    arms.append(Arm(f"{name}, weighted", told, weighted, family="weighted", budget=budget))
     rates = _flip_rates(labels, learnt.p_desirable, ~queued)
     if known.all() and sum(rates.values()) < 1:  # from there on labels say the opposite, and no loss can be corrected
         put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))

@@ -93,6 +93,35 @@ def test_reviews_come_back_as_trusted_labels(audit):
         assert row["error_rate_low"] <= sum(real) / len(real) <= row["error_rate_high"]
 
 
+def test_the_random_draw_is_recognised_among_the_rows_it_was_made_of():
+    """Held-out rows and rows held for review were never to be drawn: they do not stand between those that were."""
+    from ktodata.signals.trusted import rows_to_review
+    from ktodata.stages.label_noise import _mark_reviewed
+
+    rng = np.random.default_rng(0)
+    trained = rng.random(600) < 0.5
+    table = pl.DataFrame(
+        {
+            "row_id": [f"r{n:03}" for n in range(600)],
+            "label": rng.random(600) < 0.8,
+            "part": np.where(trained, "train", "test"),
+            "state": ["keep"] * 600,
+            "prompt": ["p"] * 600,
+            "completion": ["c"] * 600,
+            "trained": trained,
+        }
+    )
+    asked = rows_to_review(table.filter("trained"), total=40, seed=3)["row_id"]
+    others = table.filter(pl.Series(trained), ~pl.col("row_id").is_in(asked.implode()))["row_id"][:25]  # doubtful ones, say
+    seen = pl.concat([asked, others])
+    reviewed = table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(seen.implode())).then("label"))
+    marked = _mark_reviewed(reviewed, seed=3)
+    assert marked["reviewed"].sum() == len(seen) > len(asked) > 20
+    assert set(asked) <= set(marked.filter("drawn")["row_id"])
+    assert marked["drawn"].sum() < len(asked) + 6  # but for a few that stand next in the order
+    assert not marked.filter(~pl.col("trained"))["drawn"].any()
+
+
 def test_verdicts_on_unknown_or_repeated_rows_are_refused(audit):
     row_id = audit.table["row_id"][0]
     with pytest.raises(DataError, match="not in the audit"):

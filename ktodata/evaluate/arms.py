@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import DataError
-from ktodata.evaluate.digests import digest, digest_model, digest_rows
+from ktodata.evaluate.digests import digest, digest_model, digest_rows, digest_trainer
 from ktodata.files import whole_file
 
 Notify = Callable[[dict[str, Any]], None]
@@ -112,4 +112,5 @@ def _train(arm: Arm, held_out: pl.DataFrame, settings: dict[str, Any]) -> pl.Dat
 def _key(rows: pl.DataFrame, held_out: pl.DataFrame, settings: dict[str, Any]) -> str:
     """Names a training by all that its scores depend on."""
     scored = [name for name in SCORED if name in held_out.columns and name != "label"]
-    return digest(settings, digest_model(settings["model"]), digest_rows(rows, rows.columns), digest_rows(held_out, scored))
+    told = (digest_trainer(), settings, digest_model(settings["model"]))
+    return digest(*told, digest_rows(rows, rows.columns), digest_rows(held_out, scored))

@@ -12,7 +12,7 @@ from ktodata.errors import DataError, EmptyDataError, SettingError
 from ktodata.evaluate.comparison_clock import PASSES, minutes, time_passes
 from ktodata.evaluate.comparison_probes import Probes, make_probes
 from ktodata.evaluate.comparison_store import BASE, releases
-from ktodata.evaluate.digests import digest, digest_model, digest_rows
+from ktodata.evaluate.digests import digest, digest_model, digest_rows, digest_trainer
 from ktodata.evaluate.generation import ANSWERED_TOGETHER, choose_prompts
 from ktodata.evaluate.methods import TrainingRows, check_can_train, training_rows
 from ktodata.evaluate.pairs import make_pairs
@@ -192,11 +192,12 @@ def _keys(
     trained = digest_rows(train, used)
     rates = rates_of(settings["learning_rates"], settings["learning_rate_factor"])
     keys = {}
+    ours = {"kto": digest_trainer()}
     for method, seed in arms:
         told: dict[str, Any] = {name: settings[name] for name in common} | dict(asked)
         if method != BASE:
             told |= {name: settings[name] for name in of_training} | {"train": trained, "rate": rates[method]}
         if method == "rlhf":
             told["reward_model_rate"] = rates["reward_model"]
-        keys[method, seed] = digest(method, seed, scored, told, releases(method))
+        keys[method, seed] = digest(method, seed, scored, told, releases(method), ours.get(method))
     return keys

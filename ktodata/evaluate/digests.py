@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import xxhash
 
+import ktodata.train
 from ktodata.files import digest_file
 from ktodata.models import resolve_model
 
@@ -20,6 +22,13 @@ def digest(*parts: Any) -> str:
 def digest_rows(rows: pl.DataFrame, columns: Iterable[str]) -> str:
     """16 hex digits of these columns, by row_id."""
     return digest(rows.sort("row_id").select(columns).to_dicts())
+
+
+@cache
+def digest_trainer() -> str:
+    """16 hex digits of the code that trains: other code, other numbers."""
+    package = Path(ktodata.train.__file__).parent
+    return digest([(path.name, digest_file(path)) for path in sorted(package.glob("*.py"))])
 
 
 def digest_model(name: str) -> str:

@@ -57,14 +57,14 @@ def balance(
 ) -> Balance:
     """The weights in force. With neither given, the label that counts less is raised until both count the same; else those given.
 
-    soft : a row counts towards both labels, by its p_desirable, as in the loss
+    soft : a row counts towards its likelier label, by how far that is the likelier one, as in the loss
     flip_rates : labels are counted as they would be without those flips, as in the loss
 
     The paper fixes one of the two weights to 1; so does this, and one that is not given beside one that is.
     """
     given, soft_given = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
-    share = label_shares(given, soft_given, soft_labels=soft, flip_rates=flip_rates).numpy()
-    for_, against = float((rows.weight * share).sum()), float((rows.weight * (1 - share)).sum())
+    shares = label_shares(given, soft_given, soft_labels=soft, flip_rates=flip_rates)
+    for_, against = (float((rows.weight * share.numpy()).sum()) for share in shares)
     if desirable_weight is None and undesirable_weight is None and for_ > 0 and against > 0:
         return Balance(for_, against, max(1.0, against / for_), max(1.0, for_ / against))
     return Balance(
@@ -78,8 +78,8 @@ def balance(
 def check_weights_fit(rows: TokenRows, *, soft: bool, flip_rates: FlipRates | None) -> None:
     """Raise SettingError when rows are weighted by the very label that is doubted.
 
-    Soft labels and flip rates make the loss what it would be under the true labels, if a row's weight does not hang on its given
-    one. `rebalance` by weights makes it do so.
+    Soft labels and flip rates say what a row's label should be; a weight that hangs on the given one, as `rebalance` by weights
+    makes it do, would go with the wrong label.
     """
     if not soft and flip_rates is None:
         return

@@ -51,7 +51,7 @@ def fit(
     undesirable_weight: Annotated[
         float | None, Field(ge=0, description="as desirable_weight; one given alone leaves the other 1")
     ] = None,
-    soft_labels: Annotated[bool, Field(description="train on the shards' p_desirable instead of the label as given")] = False,
+    soft_labels: Annotated[bool, Field(description="pull each row to its likelier label, by 2 p_desirable - 1")] = False,
     flip_rates: Annotated[
         FlipRates | None, Field(description="correct the loss for labels that were flipped at these rates, by true label")
     ] = None,

@@ -1,11 +1,14 @@
-"""Publish a trained policy: what `fit` wrote, with a model card that says how it was trained and what was measured."""
+"""Publish a trained policy: what `fit` wrote, with a model card that says how it was trained and what was measured.
+
+`upload` is how anything of ktodata's gets to the Hub: as one commit, private unless asked otherwise.
+"""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -31,7 +34,9 @@ MEASURES = {
 }
 
 
-def push_to_hub(folder: Path | str, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+def push_to_hub(
+    folder: Path | str, repo_id: str, *, private: bool = True, token: str | None = None, about_feedback: str = ""
+) -> str:
     """Upload the policy in `folder` to the Hugging Face Hub as one commit, and return its address.
 
     folder : what `fit` wrote into `out`. Uploaded are the policy or adapter, the tokenizer, training.json without row ids, and
@@ -40,33 +45,54 @@ def push_to_hub(folder: Path | str, repo_id: str, *, private: bool = True, token
     repo_id : "name/model"; it is made when it is not there, readable by its owner only unless `private` is false. A `private`
         upload into a repository that everyone can read is refused.
     token : with write access; none: the one that `hf auth login` or HF_TOKEN gave.
+    about_feedback : Markdown for the card, on what the policy learnt from (`ktodata push RUN` writes it).
 
     Raises RunError when `folder` is not a finished training, SettingError for a bad repo_id or a token that the Hub does not
     take, ModelError when the Hub cannot be reached or refuses, MissingExtraError when huggingface_hub is not installed.
     """
     folder = Path(folder)
     facts = _read_facts(folder)
-    require("huggingface_hub", what="push_to_hub", extra="hub")
+    written = _written_anew(folder, facts, about_feedback)
+    files: dict[str, Path | bytes] = {path.name: path for path in _public_files(folder)}
+    files |= {name: content.encode() for name, content in written.items()}
+    return upload(repo_id, files, kind="model", message="Policy trained with ktodata", private=private, token=token)
+
+
+def upload(
+    repo_id: str,
+    files: Mapping[str, Path | bytes],
+    *,
+    kind: Literal["model", "dataset"],
+    message: str,
+    private: bool = True,
+    token: str | None = None,
+) -> str:
+    """Commit {path in the repository: file or content} to the Hub and return the address; all files arrive, or none.
+
+    The repository is made when it is not there. Raises as `push_to_hub` does.
+    """
+    require("huggingface_hub", what="pushing to the Hub", extra="hub")
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    written = _written_anew(folder, facts)
-    kept = [path for path in _public_files(folder) if path.name not in written]
-    added = [CommitOperationAdd(path.name, path) for path in kept]
-    added += [CommitOperationAdd(name, content.encode()) for name, content in written.items()]
+    added = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
     api = HfApi(token=token, library_name="ktodata")
     with _speaking(repo_id):
-        address = api.create_repo(repo_id, private=private, exist_ok=True)
-        if private and not api.model_info(address.repo_id).private:
-            raise SettingError(f"{repo_id!r} is there already, and everyone can read it. Say private=False, or name another.")
-        api.create_commit(address.repo_id, added, commit_message="Policy trained with ktodata")
+        address = api.create_repo(repo_id, private=private, repo_type=kind, exist_ok=True)
+        if private and not api.repo_info(address.repo_id, repo_type=kind).private:
+            raise SettingError(
+                f"{repo_id!r} is there already, and everyone can read it. Say private=False (--public), or name another."
+            )
+        api.create_commit(address.repo_id, added, repo_type=kind, commit_message=message)
     return str(address)
 
 
-def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]]) -> str:
+def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]], about_feedback: str = "") -> str:
     """Markdown with YAML front matter: base model, objective, settings, row counts, and what was measured on held-out rows.
 
     facts : of `TrainResult`, as in training.json. held_out : one entry per look; the last is the policy's, or the best where
         training was to stop early.
+
+    about_feedback : sections on what it learnt from; without them the card says that it does not know.
 
     Holds no text of any row, no row id, and names no licence.
     """
@@ -91,6 +117,9 @@ def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]]) -> str
         "## Rows\n\n" + _table(("part", "rows"), _row_counts(facts)),
         "## Held-out rows\n\n" + _measured(held_out, early_stop=settings.get("early_stop") is not None),
         "## Settings\n\n" + _table(("setting", "value"), shown),
+        about_feedback.strip()
+        or "## What is not known\n\nHow the feedback was curated, and how far its labels hold: this card was "
+        "made from the training alone.",
         "## Licence\n\nThis card names none: the base model's licence and the rights in the feedback decide.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -110,11 +139,12 @@ def _public_files(folder: Path) -> list[Path]:
     )
 
 
-def _written_anew(folder: Path, facts: dict[str, Any]) -> dict[str, str]:
+def _written_anew(folder: Path, facts: dict[str, Any], about_feedback: str) -> dict[str, str]:
     """Text of the files that are not published as they stand in the folder, by name."""
     base = _public_name(facts["settings"]["model"])
     told = _without_row_ids(facts) | {"settings": facts["settings"] | {"model": base}}
-    written = {"README.md": model_card(facts, facts.get("held_out", ())), "training.json": json.dumps(told, indent=1)}
+    card = model_card(facts, facts.get("held_out", ()), about_feedback)
+    written = {"README.md": card, "training.json": json.dumps(told, indent=1)}
     adapter = folder / "adapter_config.json"
     if adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))

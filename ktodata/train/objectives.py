@@ -74,44 +74,49 @@ def make_objective(
     return OBJECTIVES[name](beta, desirable_weight, undesirable_weight, soft_labels, flip_rates, **special)
 
 
-def label_shares(desirable: Tensor, p_desirable: Tensor, *, soft_labels: bool, flip_rates: FlipRates | None) -> Tensor:
-    """How much of each row's loss is the desirable label's: q, float [B]; the rest, 1 - q, is the undesirable label's.
+def label_shares(
+    desirable: Tensor, p_desirable: Tensor, *, soft_labels: bool, flip_rates: FlipRates | None
+) -> tuple[Tensor, Tensor]:
+    """(how much of each row the desirable label's loss counts, how much the undesirable label's): float [B] each.
 
-    Plain labels: q = 1 for desirable rows, 0 for the others.
+    Plain labels: (1, 0) for desirable rows, (0, 1) for the others.
 
-    Soft labels: q = p_desirable, in [0, 1]. The loss q x loss(desirable) + (1 - q) x loss(undesirable) is the expected loss under
-    the true label, as good as the probabilities are; in {0, 1} it is the plain loss. (label_noise learns its p_desirable from the
-    labels as given, each row's own left out: with many flips it lies nearer to 1/2 than the chance of the true label.)
+    Soft labels: a row is pulled to its likelier label, by how far that is the likelier one: (2 p - 1, 0) where p = p_desirable is
+    above 1/2, (0, 1 - 2 p) below; in {0, 1} it is the plain loss. With D = U that is KTO's gradient of the expected loss
+    p x loss(desirable) + (1 - p) x loss(undesirable). With unequal weights it is not, and is meant not to be: the expected loss
+    pulls down every row with p below U / (D + U), at weights of 1 : 6 all below 0.86, most of which are desirable; and a rare
+    label's weight then lifts the small doubts of all other rows. What either wins back is in tests/benchmarks/LOG.md.
 
-    Flip rates d = P(given undesirable | truly desirable), u = P(given desirable | truly undesirable): q = (y - u) / Z with
-    Z = 1 - d - u for the plain label y in {0, 1}, so q = (1 - u) / Z >= 1 or q = -u / Z <= 0. Then the mean over flips is the
-    clean loss: for a truly desirable row E[y] = 1 - d and E[q] = 1; for an undesirable one E[y] = u and E[q] = 0. This is the
-    unbiased estimator of Natarajan et al. 2013 ("Learning with Noisy Labels", lemma 1), written for a share.
+    Flip rates d = P(given undesirable | truly desirable), u = P(given desirable | truly undesirable): (q, 1 - q) with
+    q = (y - u) / Z and Z = 1 - d - u for the plain label y in {0, 1}, so q = (1 - u) / Z >= 1 or q = -u / Z <= 0. Then the mean
+    over flips is the clean loss: for a truly desirable row E[y] = 1 - d and E[q] = 1; for an undesirable one E[y] = u and
+    E[q] = 0. That is the unbiased estimator of Natarajan et al. 2013 ("Learning with Noisy Labels", lemma 1), as a share.
     Limits: d + u < 1, flips that depend on the true label alone, rates that are known. The price is noise: what the two labels
     say lies 1 / Z times further apart. With KTO's cost, which of a margin and of its negative adds up to 1, flip rates change the
     weights D and U of the labels to [(1 - u) D + d U] / Z and [(1 - d) U + u D] / Z, and nothing else: they cannot say which
     rows are wrong, and with d = u and D = U the gradient is rescaled by 1 / Z and no more.
 
-    Of both: the expected loss is right only if a row's own weight does not depend on its given label, as `rebalance` by weights
-    makes it do. Even the labels out with desirable_weight and undesirable_weight instead: they go with the label that is meant.
+    Of both: a row's own weight must not depend on its given label, as `rebalance` by weights makes it do. Even them out with
+    desirable_weight and undesirable_weight instead: they go with the label that is meant.
     """
     if soft_labels:
-        return p_desirable
+        pull = 2 * p_desirable - 1
+        return pull.clamp(min=0), (-pull).clamp(min=0)
     given = desirable.to(p_desirable.dtype)
-    if flip_rates is None:
-        return given
-    return (given - flip_rates["undesirable"]) / (1 - flip_rates["desirable"] - flip_rates["undesirable"])
+    if flip_rates is not None:
+        given = (given - flip_rates["undesirable"]) / (1 - flip_rates["desirable"] - flip_rates["undesirable"])
+    return given, 1 - given
 
 
 @dataclass(frozen=True)
 class MarginObjective:
-    """A cost of margins. With q from `label_shares`, u = beta x (policy_logp - reference_logp - shift) and a row's own weight w:
+    """A cost of margins. With a, b of `label_shares`, u = beta x (policy_logp - reference_logp - shift), and a row's weight w:
 
-    loss = w x [desirable_weight x q x cost(u) + undesirable_weight x (1 - q) x cost(-u)]
+    loss = w x [desirable_weight x a x cost(u) + undesirable_weight x b x cost(-u)]
 
     beta : per nat, > 0
     desirable_weight, undesirable_weight : >= 0, times each row's own
-    soft_labels : take p_desirable for the label
+    soft_labels : p_desirable says which way a row is pulled, and how far
     flip_rates : correct for labels that were flipped at these rates; not together with soft_labels
 
     Raises SettingError for values out of range; `loss` and `gradient_weight` raise ShapeError unless all is [B].
@@ -155,8 +160,9 @@ class MarginObjective:
         check_same_length(policy_logps=policy_logps, **per_row)
         log_ratio = policy_logps - examples.reference_logps
         margin = self.beta * (log_ratio if self.point == "zero" else log_ratio - shift)
-        q = label_shares(examples.desirable, examples.p_desirable, soft_labels=self.soft_labels, flip_rates=self.flip_rates)
-        return margin, self.desirable_weight * examples.weight * q, self.undesirable_weight * examples.weight * (1 - q)
+        how: Any = {"soft_labels": self.soft_labels, "flip_rates": self.flip_rates}
+        for_, against = label_shares(examples.desirable, examples.p_desirable, **how)
+        return margin, self.desirable_weight * examples.weight * for_, self.undesirable_weight * examples.weight * against
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ def test_both_given_are_taken_as_they_are():
     assert weights(rows_of(6, 2), 0.3, 0.7) == (0.3, 0.7)
 
 
-def test_soft_labels_count_towards_both():
-    """Three rows of p 0.5, 0.25, 0.25 are 1 desirable row and 2 undesirable ones, whatever their labels."""
-    rows = rows_of(2, 1, p_desirable=[0.5, 0.25, 0.25])
+def test_soft_labels_count_towards_the_likelier_label():
+    """Three rows of p 0.75, 0.25, 0.25 pull up by 0.5 and down by 1, whatever their labels."""
+    rows = rows_of(2, 1, p_desirable=[0.75, 0.25, 0.25])
     assert weights(rows, soft=True) == (2, 1)
     assert weights(rows, soft=False) == (1, 2)
 

@@ -90,14 +90,16 @@ def test_export_writes_what_label_noise_found_and_the_trainer_reads_it(tmp_path)
 
 
 def test_a_soft_label_by_hand():
-    """p 0.75, log-ratio over z0 20 nats, beta 0.1: sigmoid(2) = 0.8808; D = 2, U = 1
-    loss            0.75 x 2 x 0.1192 + 0.25 x 1 x 0.8808 = 0.3990
-    gradient       -(0.75 x 2 - 0.25 x 1) x 0.1 x 0.8808 x 0.1192 = -0.01312
+    """p 0.75, log-ratio over z0 20 nats, beta 0.1: sigmoid(2) = 0.8808; D = 2, U = 1. Pulled up by 2 p - 1 = 0.5:
+    loss            0.5 x 2 x 0.1192 = 0.1192
+    gradient       -0.5 x 2 x 0.1 x 0.8808 x 0.1192 = -0.01050
+    p 0.1: pulled down by 0.8: loss 0.8 x 1 x 0.8808 = 0.7046, gradient +0.8 x 0.1 x 0.8808 x 0.1192 = 0.00840
     """
-    soft, row = Kto(0.1, 2.0, 1.0, soft_labels=True), one_row(False, 0.75)
-    logps = torch.tensor([20.0], dtype=torch.float64)
-    assert soft.loss(logps, row, 0 * SHIFT).item() == pytest.approx(0.3990, abs=1e-4)
-    assert soft.gradient_weight(logps, row, 0 * SHIFT).item() == pytest.approx(-0.01312, abs=1e-5)
+    soft, logps = Kto(0.1, 2.0, 1.0, soft_labels=True), torch.tensor([20.0], dtype=torch.float64)
+    for p, loss, gradient in ((0.75, 0.1192, -0.01050), (0.1, 0.7046, 0.00840)):
+        row = one_row(False, p)
+        assert soft.loss(logps, row, 0 * SHIFT).item() == pytest.approx(loss, abs=1e-4)
+        assert soft.gradient_weight(logps, row, 0 * SHIFT).item() == pytest.approx(gradient, abs=1e-5)
 
 
 @each_cost
@@ -111,13 +113,22 @@ def test_a_certain_soft_label_is_the_plain_label_to_the_last_bit(kind, log_ratio
 
 @each_cost
 @given(log_ratio=nats, p=share, label=st.booleans())
-def test_soft_labels_interpolate_between_the_two_labels_whatever_the_label_was(kind, log_ratio, p, label):
+def test_a_row_is_pulled_to_its_likelier_label_whatever_the_label_was(kind, log_ratio, p, label):
+    """Whatever the weights are: a row that is likelier desirable is never pulled down."""
     logps = torch.tensor([log_ratio], dtype=torch.float64)
     for ask in ("loss", "gradient_weight"):
-        plain = getattr(kind(0.3, 1.5, 0.7), ask)
-        mixed = p * plain(logps, one_row(True, 1.0), SHIFT) + (1 - p) * plain(logps, one_row(False, 0.0), SHIFT)
-        soft = getattr(kind(0.3, 1.5, 0.7, soft_labels=True), ask)(logps, one_row(label, p), SHIFT)
-        torch.testing.assert_close(soft, mixed, rtol=1e-9, atol=1e-12)
+        plain = getattr(kind(0.3, 1.5, 70.0), ask)
+        expected = abs(2 * p - 1) * plain(logps, one_row(p > 0.5, float(p > 0.5)), SHIFT)
+        soft = getattr(kind(0.3, 1.5, 70.0, soft_labels=True), ask)(logps, one_row(label, p), SHIFT)
+        torch.testing.assert_close(soft, expected, rtol=1e-9, atol=1e-12)
+
+
+@given(log_ratio=nats, p=share)
+def test_with_equal_weights_ktos_gradient_is_that_of_the_expected_loss(log_ratio, p):
+    logps, plain = torch.tensor([log_ratio], dtype=torch.float64), Kto(0.3).gradient_weight
+    expected = p * plain(logps, one_row(True, 1.0), SHIFT) + (1 - p) * plain(logps, one_row(False, 0.0), SHIFT)
+    soft = Kto(0.3, soft_labels=True).gradient_weight(logps, one_row(True, p), SHIFT)
+    torch.testing.assert_close(soft, expected, rtol=1e-9, atol=1e-12)
 
 
 @each_cost
@@ -129,12 +140,12 @@ def test_plain_labels_do_not_look_at_p_desirable(kind, log_ratio, p):
 
 @given(log_ratio=nats, p=share)
 def test_ktos_gradient_is_that_of_one_signed_weight(log_ratio, p):
-    """-(p D - (1 - p) U) x beta x sigmoid x (1 - sigmoid): at p = U / (D + U) a row does not pull at all"""
+    """-(2 p - 1) x (D above 1/2, U below) x beta x sigmoid x (1 - sigmoid): at 1/2 a row does not pull at all"""
     soft, logps = Kto(0.3, 1.5, 0.5, soft_labels=True), torch.tensor([log_ratio], dtype=torch.float64)
     s = torch.sigmoid(0.3 * (logps - SHIFT))
-    expected = -(p * 1.5 - (1 - p) * 0.5) * 0.3 * s * (1 - s)
+    expected = -(2 * p - 1) * (1.5 if p > 0.5 else 0.5) * 0.3 * s * (1 - s)
     torch.testing.assert_close(soft.gradient_weight(logps, one_row(True, p), SHIFT), expected, rtol=1e-9, atol=1e-12)
-    assert abs(soft.gradient_weight(logps, one_row(True, 0.25), SHIFT).item()) < 1e-15
+    assert abs(soft.gradient_weight(logps, one_row(True, 0.5), SHIFT).item()) < 1e-15
 
 
 # flip rates from confident learning, as FlipRates says
