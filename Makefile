@@ -1,12 +1,13 @@
 # make quickstart   install, then run the whole flow on the project's own sample feedback
 # make test         install, then lint, type-check and test
+# make docs         install, then build the documentation site into site/
 # make bench        install, then run the benchmarks
 # make bench-gpu    install, then compare trainers on this machine's GPU
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart test bench bench-gpu clean
+.PHONY: install quickstart test docs bench bench-gpu clean
 
 install: $(VENV)/installed
 
@@ -28,6 +29,9 @@ test: install
 	# a process for each core, one thread in each: torch and OpenBLAS lose more by waiting for each other than they win
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: install
 	$(BIN)/python tests/benchmarks/run_all.py
 
@@ -35,4 +39,4 @@ bench-gpu: install
 	$(BIN)/python tests/benchmarks/trainer_gpu.py
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs site .pytest_cache .mypy_cache .ruff_cache

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ktodata.label_audit import LabelAudit, audit
     from ktodata.ledger import apply
     from ktodata.run_folder import Run
-    from ktodata.runner import run
     from ktodata.sample import production_prompts_path, sample_path, truth_path
+    from ktodata.self_training import run
     from ktodata.signals.confident_learning import find_label_issues, get_label_quality_scores
     from ktodata.signals.judge import estimate_cost, judge
     from ktodata.signals.prompt_groups import find_leaks
@@ -61,7 +61,7 @@ _HOMES = {
     "production_prompts_path": "sample",
     "read": "formats",
     "rebalance": "stages.rebalance",
-    "run": "runner",
+    "run": "self_training",
     "sample_path": "sample",
     "split": "stages.split",
     "train": "train",

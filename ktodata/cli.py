@@ -205,19 +205,38 @@ def explain(
 @app.command()
 def export(
     folder: RunFolder,
-    out: Annotated[Path, typer.Option(help="The file to write.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write.", show_default=False)] = None,
     format: Annotated[str, typer.Option(help="The dialect to write; a wrong name lists them.")] = "trl",
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the run's shards to this data set on the Hub instead.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Of --push: let everyone see it; otherwise it is private.")] = False,
+    allow_pii: Annotated[
+        bool, typer.Option("--allow-pii", help="Of --push: also when the shards hold personal data or keys.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Of --push: say what would be sent; send nothing.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the clean rows of a run in another trainer's dialect.
+    """Write the clean rows of a run in another trainer's dialect, or upload its shards with their card.
+
+    \b
+    Uploaded are the shards of all parts, the card, checksums, and the ledger without evidence: row_id, stage, action, reason.
 
     \b
     Example:  ktodata export runs/quickstart --format llamafactory_sharegpt --out kto.jsonl
+    Example:  ktodata export runs/support --push our-team/support-feedback --dry-run
     """
+    from ktodata.errors import SettingError
     from ktodata.formats import write
     from ktodata.formats.shards import read_shards
 
+    if (out is None) == (push is None):
+        raise SettingError("export: give --out FILE to write a file, or --push OWNER/NAME to upload the run's shards.")
+    if push is not None:
+        _push_dataset(folder, push, public=public, allow_pii=allow_pii, dry_run=dry_run, quiet=quiet)
+        return
+    assert out is not None
     written = write(read_shards(folder, part), out, format=format)
     _say(None, _written_text(out, written.records, written.lost), quiet=quiet, as_json=False)
 
@@ -293,10 +312,9 @@ def push(
     \b
     Example:  ktodata push runs/support our-team/support-kto
     """
-    from ktodata.train import push_to_hub
+    from ktodata.sharing import push_model
 
-    model = folder / "model" if (folder / "model" / "training.json").is_file() else folder
-    typer.echo(push_to_hub(model, repo, private=not public))
+    typer.echo(push_model(folder, repo, private=not public))
 
 
 @app.command()
@@ -437,18 +455,35 @@ def compare(
 
 
 @app.command()
-def report(folder: RunFolder, quiet: Quiet = False) -> None:
+def report(
+    folder: RunFolder,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="A page of numbers: no text of any row, names numbered. For outside the team.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of --no-text.", show_default="RUN/report-without-text.html")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
     """Write the page and the card of a run again: RUN/report.html and RUN/README.md.
 
     \b
     Example:  ktodata report runs/quickstart
+    Example:  ktodata report runs/support --no-text --out for-the-board.html
     """
-    from ktodata.report import write_pages
+    from ktodata.errors import SettingError
+    from ktodata.report import write_page_without_text, write_pages
     from ktodata.run_folder import Run
 
     Run(folder)
-    write_pages(folder)
-    _say(None, f"{folder / 'report.html'}", quiet=quiet, as_json=False)
+    if out is not None and not no_text:
+        raise SettingError("--out is for the page without text: give --no-text too. The whole page stays in the run folder.")
+    place = (out or folder / "report-without-text.html") if no_text else folder / "report.html"
+    if no_text:
+        write_page_without_text(folder, place)
+    else:
+        write_pages(folder)
+    _say(None, f"{place}", quiet=quiet, as_json=False)
 
 
 @app.command()
@@ -517,6 +552,20 @@ def _renew_pages(folder: Path) -> None:
 
     if (folder / "report.html").is_file():
         write_pages(folder)
+
+
+def _push_dataset(folder: Path, repo: str, *, public: bool, allow_pii: bool, dry_run: bool, quiet: bool) -> None:
+    """List what goes, and send it."""
+    from ktodata.sharing import dataset_files, listing
+    from ktodata.train.hub import upload
+
+    files = dataset_files(folder, allow_pii=allow_pii)
+    _say(None, f"{repo} ({'public' if public else 'private'}):\n{listing(files)}", quiet=quiet, as_json=False)
+    if dry_run:
+        _say(None, "nothing was sent (--dry-run)", quiet=quiet, as_json=False)
+        return
+    address = upload(repo, files, kind="dataset", message="Feedback curated with ktodata", private=not public)
+    typer.echo(address)
 
 
 def _shards(source: Path) -> Path:

@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from ktodata.errors import MissingColumnError, RecipeError, SettingError
 from ktodata.feedback import COLUMNS
@@ -14,7 +16,7 @@ from ktodata.settings import assign, bare_type, check_settings, read_assignment,
 from ktodata.stage import Prompts
 from ktodata.stages import ORDER, Stage, load_stage
 
-SECTIONS = ("name", "seed", "ingest", "reviews", "steps", "export", "train", "evaluate")
+SECTIONS = ("name", "seed", "ingest", "reviews", "telemetry", "steps", "export", "train", "evaluate", "self_training")
 STEPS = tuple(name for name in ORDER if name not in ("ingest", "export"))
 # the runner fills these in, so they are not the recipe's to set
 GIVEN_BY_RUNNER = frozenset({"out", "progress", "resume"})
@@ -35,17 +37,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole recipe, checked. `folder` is where its relative paths start; `reviews` are files of people's verdicts."""
+    """A whole recipe, checked. `folder` is where its relative paths start; `reviews` are files of people's verdicts.
+
+    telemetry : of an earlier training on these rows; self_training : settings of the rounds. None where the recipe has none.
+    """
 
     name: str
     seed: int
     folder: Path
     ingest: Step
     reviews: tuple[str, ...]
+    telemetry: str | None
     steps: tuple[Step, ...]
     export: Step
     train: dict[str, Any] | None
     evaluate: dict[str, Any] | None
+    self_training: dict[str, Any] | None
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe, every default written out, as JSON values."""
@@ -54,19 +61,36 @@ class Recipe:
             "seed": self.seed,
             "ingest": self.ingest.settings,
             "reviews": list(self.reviews),
+            "telemetry": self.telemetry,
             "steps": [{step.name: step.settings} for step in self.steps],
             "export": self.export.settings,
             "train": self.train,
             "evaluate": self.evaluate,
+            "self_training": self.self_training,
         }
 
 
+def self_training_settings(
+    *,
+    rounds: Annotated[int, Field(ge=1, le=20, description="retrainings after the first training, at most")] = 3,
+    patience: Annotated[int, Field(ge=1, le=20, description="stop after so many rounds in a row without a higher AUC")] = 1,
+    bootstrap: Annotated[int, Field(ge=100, le=100_000, description="resamples of prompt groups for the intervals")] = 1000,
+) -> dict[str, Any]:
+    """The keys of a recipe's `self_training:` section; ktodata/self_training.py says what becomes of them."""
+    return {"rounds": rounds, "patience": patience, "bootstrap": bootstrap}
+
+
 def load_recipe(
-    source: Path | str | Mapping[str, Any], *, overrides: Sequence[str] = (), reviews: Sequence[Path | str] = ()
+    source: Path | str | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    reviews: Sequence[Path | str] = (),
+    telemetry: Path | str | None = None,
 ) -> Recipe:
     """Read and check a recipe: a YAML file or the same as a dict. `overrides` are texts such as "label_noise.min_precision=0.9".
 
-    reviews : further files of verdicts, beside those that the recipe names; their paths start at the working directory.
+    reviews : further files of verdicts, beside those that the recipe names; telemetry : in place of the one that the recipe
+        names. Their paths start at the working directory.
 
     Raises RecipeError, SettingError or MissingColumnError before any row is read.
     """
@@ -78,7 +102,8 @@ def load_recipe(
     for text in overrides:
         override(raw, text)
     recipe = _check(raw, folder)
-    return replace(recipe, reviews=(*recipe.reviews, *(_from_folder(path, folder) for path in reviews)))
+    given = recipe.telemetry if telemetry is None else path_from(telemetry, folder)
+    return replace(recipe, reviews=(*recipe.reviews, *(path_from(path, folder) for path in reviews)), telemetry=given)
 
 
 def override(raw: dict[str, Any], text: str) -> None:
@@ -151,12 +176,17 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
         folder=folder,
         ingest=_make_step("ingest", raw["ingest"], "ingest", seed),
         reviews=_review_files(raw.get("reviews")),
+        telemetry=_telemetry_place(raw.get("telemetry")),
         steps=steps,
         export=_make_step("export", raw.get("export"), "export", seed),
         train=train,
         evaluate=_outside("evaluate", raw.get("evaluate"), seed) if "evaluate" in raw else None,
+        self_training=_with_seed(self_training_settings, raw["self_training"], "self_training", seed)
+        if "self_training" in raw
+        else None,
     )
     _check_order(recipe)
+    _check_rounds(recipe)
     return recipe
 
 
@@ -168,7 +198,16 @@ def _review_files(given: Any) -> tuple[str, ...]:
     return tuple(str(file) for file in files)
 
 
-def _from_folder(path: Path | str, folder: Path) -> str:
+def _telemetry_place(given: Any) -> str | None:
+    """Where the telemetry of an earlier training is."""
+    if given is not None and (not isinstance(given, str | Path) or not str(given).strip()):
+        raise SettingError(
+            f"telemetry is the folder of a run that trained on these rows, or its telemetry.parquet; got {given!r}."
+        )
+    return None if given is None else str(given)
+
+
+def path_from(path: Path | str, folder: Path) -> str:
     """A path that starts at the working directory, as it reads from `folder`: a manifest holds no path of one machine."""
     given = Path(path).expanduser()
     return os.path.relpath(given.parent.resolve() / given.name, folder.resolve())
@@ -242,9 +281,31 @@ def _check_order(recipe: Recipe) -> None:
         raise RecipeError("the recipe evaluates but holds nothing out: add the step `- split: {validation: 0.05, test: 0.1}`.")
 
 
+def _check_rounds(recipe: Recipe) -> None:
+    """Self-training has something to train, labels to think again about, and rows to judge by."""
+    if recipe.self_training is None:
+        return
+    steps = {step.name: step.settings for step in recipe.steps}
+    if recipe.train is None:
+        raise RecipeError("the recipe has self_training but trains nothing: add a train: section.")
+    if "label_noise" not in steps:
+        raise RecipeError(
+            "the recipe has self_training, and label_noise is what learns from telemetry: add the step label_noise."
+        )
+    if not steps.get("split", {}).get("validation"):
+        raise RecipeError(
+            "the recipe has self_training, whose rounds are judged by validation rows: add the step `- split: {validation: 0.2}`."
+        )
+
+
 def _check_kept(recipe: Recipe) -> None:
     """A kept metadata column never takes the name of a column that a stage adds."""
-    taken = {"state", *(column for name in STEPS for column in load_stage(name).adds), *recipe.export.stage.adds}
+    taken = {
+        "state",
+        "training_dynamics",
+        *(column for name in STEPS for column in load_stage(name).adds),
+        *recipe.export.stage.adds,
+    }
     if clash := sorted(taken & set(recipe.ingest.settings.get("keep") or ())):
         raise SettingError(
             f"ingest: keep: {', '.join(clash)} is the name of a column that a stage adds. "

@@ -17,22 +17,26 @@ from typing import Any
 import polars as pl
 import xxhash
 
-from ktodata.errors import EmptyDataError, RunError, SettingError
+from ktodata.errors import EmptyDataError, RecipeError, RunError, SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.files import digest_file, remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.reviews import Reviews, join_reviews, read_reviews
+from ktodata.formats.telemetry import read_telemetry
 from ktodata.ledger import Decided, account, outcomes, write_up
 from ktodata.meter import Meter
 from ktodata.recipe import Recipe, Step, load_recipe, takes_prompts
 from ktodata.run_folder import Run, Saved, digest, save_result, stage_folder, truth_from
 from ktodata.settings import settings_of
+from ktodata.signals.dynamics import join_dynamics
 from ktodata.stage import StageResult
 
 # an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
 Notify = Callable[[Mapping[str, Any]], None]
 # what a stage writes beside its own folder: when that is gone, the stage runs again
 BESIDE = {"ingest": "quarantine.parquet", "export": "shards", "train": "model", "evaluate": "evaluation.json"}
+# what is known of rows from elsewhere, joined right after they are read, and the column that holds it
+JOINED = {"reviews": "trusted_label", "telemetry": "training_dynamics"}
 VERSIONS_OF = (
     "ktodata",
     "polars",
@@ -52,6 +56,7 @@ def run(
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
     reviews: Sequence[Path | str] = (),
+    telemetry: Path | str | None = None,
     until: str | None = None,
     notify: Notify = lambda event: None,
 ) -> Run:
@@ -61,13 +66,21 @@ def run(
     out : the run folder; runs/<name> when None. It may hold an earlier or unfinished run of the same recipe name.
     overrides : e.g. ["label_noise.min_precision=0.9"].
     reviews : files of people's verdicts (row_id, trusted_label), beside those of the recipe's `reviews:`.
+    telemetry : of an earlier training on these rows (run folder, model folder or telemetry.parquet), in place of the recipe's.
     until : the last stage to run; the run then ends without shards.
 
-    Raises RecipeError and its kin, and what `read_reviews` raises, before reading a row; DataError, ModelError, RunError while
-    running. A run that was killed goes on where it stopped when the same call is made again.
+    Raises RecipeError and its kin, and what `read_reviews` and `read_telemetry` raise, before reading a row; DataError,
+    ModelError, RunError while running. A run that was killed goes on where it stopped when the same call is made again.
     """
-    plan = load_recipe(recipe, overrides=overrides, reviews=reviews)
-    return _Execution(plan, Path(out) if out else Path("runs") / plan.name, until, notify).go()
+    plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
+    if plan.self_training is not None:
+        raise RecipeError("a recipe with self_training runs in rounds: use ktodata.run, or take self_training out.")
+    return run_plan(plan, Path(out) if out else Path("runs") / plan.name, until=until, notify=notify)
+
+
+def run_plan(plan: Recipe, folder: Path, *, until: str | None = None, notify: Notify = lambda event: None) -> Run:
+    """Run a checked recipe once, whatever rounds it asks for; otherwise as `run`."""
+    return _Execution(plan, folder, until, notify).go()
 
 
 def dry_run(
@@ -76,11 +89,16 @@ def dry_run(
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
     reviews: Sequence[Path | str] = (),
+    telemetry: Path | str | None = None,
 ) -> tuple[Recipe, list[tuple[str, str]]]:
     """The checked recipe, and for each stage "unchanged" or "runs", without running any."""
-    plan = load_recipe(recipe, overrides=overrides, reviews=reviews)
-    execution = _Execution(plan, Path(out) if out else Path("runs") / plan.name, None, lambda event: None)
-    return plan, execution.preview()
+    plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
+    return plan, preview_plan(plan, Path(out) if out else Path("runs") / plan.name)
+
+
+def preview_plan(plan: Recipe, folder: Path) -> list[tuple[str, str]]:
+    """For each stage "unchanged" or "runs", without running any."""
+    return _Execution(plan, folder, None, lambda event: None).preview()
 
 
 @dataclass
@@ -100,20 +118,22 @@ class _Execution:
             raise SettingError(f"--until {self.until}: the recipe has no such stage; it has {', '.join(names)}.")
         # before anything else runs: a word that is no verdict must not come to light after an hour of reading
         self.reviews = self._read_reviews()
+        self.telemetry = None if self.recipe.telemetry is None else read_telemetry(self._place(self.recipe.telemetry))
 
     def names(self) -> list[str]:
         after = [name for name in ("train", "evaluate") if getattr(self.recipe, name) is not None]
-        reviews = ["reviews"] if self.recipe.reviews else []
-        return ["ingest", *reviews, *(step.name for step in self.recipe.steps), "export", *after]
+        joined = [name for name in JOINED if getattr(self.recipe, name)]
+        return ["ingest", *joined, *(step.name for step in self.recipe.steps), "export", *after]
 
     def go(self) -> Run:
         _check_folder(self.folder, self.recipe.name)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone_in(self.folder):
+        with alone_in(self.folder):
             remove_leftovers(self.folder)
-            if self.reviews is None:
-                # a page must not count the verdicts of an earlier run; they are joined again in no time
-                shutil.rmtree(stage_folder(self.folder, "reviews"), ignore_errors=True)
+            for name in JOINED:
+                if name not in self.names():
+                    # a page must not count the verdicts of an earlier run; they are joined again in no time
+                    shutil.rmtree(stage_folder(self.folder, name), ignore_errors=True)
             self.started = _now()
             self._write_manifest("running")
             for name in self.names():
@@ -164,16 +184,16 @@ class _Execution:
         return {"stage": name, "number": self.names().index(name) + 1, "of": len(self.names())}
 
     def _work(self, name: str) -> StageResult:
-        if name == "ingest":
-            return self._ingest()
-        if name == "reviews" and self.reviews is not None:
-            return join_reviews(self.saved["ingest"].columns, self.reviews)
-        if name == "export":
-            return self._export()
-        if name == "train":
-            return self._train()
-        if name == "evaluate":
-            return self._evaluate()
+        own = {
+            "ingest": self._ingest,
+            "reviews": self._join_reviews,
+            "telemetry": self._join_telemetry,
+            "export": self._export,
+            "train": self._train,
+            "evaluate": self._evaluate,
+        }
+        if name in own:
+            return own[name]()
         step = self._step(name)
         return step.stage.function(self._input(step), **self._arguments(step))
 
@@ -191,11 +211,13 @@ class _Execution:
         """For each column that the step is given, the stage that added it (the last one that did)."""
         wanted = {*step.stage.needs, *step.stage.uses} - {"state"}
         providers = dict.fromkeys(self.saved["ingest"].columns.columns, "ingest")
-        if "reviews" in self.saved:
-            providers["trusted_label"] = "reviews"
+        providers |= {column: name for name, column in JOINED.items() if name in self.saved}
         for earlier in self._before(step.name):
             providers |= dict.fromkeys(earlier.stage.adds, earlier.name)
-        return providers if step.name == "export" else {column: name for column, name in providers.items() if column in wanted}
+        if step.name == "export":
+            # shards do not hold it, so they do not change with it
+            return {column: name for column, name in providers.items() if name != "telemetry"}
+        return {column: name for column, name in providers.items() if column in wanted}
 
     def _states(self, name: str) -> pl.DataFrame:
         """row_id, state, gone of every row as stage `name` finds them (or as they end, for export)."""
@@ -206,7 +228,10 @@ class _Execution:
 
     def _decided(self, steps: Sequence[Step]) -> list[Decided]:
         done = [step for step in steps if step.name in self.saved]
-        return [Decided(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in done]
+        taken = [Decided(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in done]
+        # people's verdicts come before every step; held-out rows keep their natural mix, whatever is said of them
+        by_people = [Decided("reviews", "train", self.saved["reviews"].decisions)] if "reviews" in self.saved else []
+        return [*by_people, *taken]
 
     def _part(self) -> pl.DataFrame | None:
         return self.saved["split"].columns if "split" in self.saved else None
@@ -261,6 +286,15 @@ class _Execution:
         files = [self._place(path) for path in self.recipe.reviews]
         return read_reviews(files) if files else None
 
+    def _join_reviews(self) -> StageResult:
+        assert self.reviews is not None
+        return join_reviews(self.saved["ingest"].columns, self.reviews)
+
+    def _join_telemetry(self) -> StageResult:
+        assert self.telemetry is not None
+        joined = join_dynamics(self.saved["ingest"].columns, self.telemetry.looks, beta=self.telemetry.beta)
+        return StageResult(joined.columns, facts={**self.telemetry.facts, **joined.facts})
+
     def _export(self) -> StageResult:
         from ktodata.formats.shards import write_shards
         from ktodata.stages.export import shard_table
@@ -310,6 +344,9 @@ class _Execution:
         if name == "reviews" and self.reviews is not None:
             files = [(file["name"], file["sha256"]) for file in self.reviews.facts["files"]]
             return digest("reviews", _code(), files, self.saved["ingest"].done["digests"]["columns"])
+        if name == "telemetry" and self.telemetry is not None:
+            made_of = self.telemetry.digest, self.telemetry.beta
+            return digest("telemetry", _code(), made_of, self.saved["ingest"].done["digests"]["columns"])
         if name == "train":
             return digest("train", _code(), self.recipe.train, self.saved["export"].facts["checksums"])
         if name == "evaluate":
@@ -345,7 +382,7 @@ class _Execution:
     def _rows_before(self, name: str) -> int | None:
         if name == "ingest":
             return None
-        if name == "reviews":
+        if name in JOINED:
             return self.saved["ingest"].columns.height
         before = self._states(name if name not in ("train", "evaluate") else "export")
         return before.height - int(before["gone"].sum())
@@ -425,7 +462,7 @@ def _check_folder(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Two processes never write one run folder."""
     with (folder / ".lock").open("w") as lock:
         try:
@@ -474,7 +511,7 @@ def _frame_digest(frame: pl.DataFrame) -> str:
 def _code(*also: str) -> str:
     """The digest of the code that makes results: another version of a stage makes another result."""
     package = Path(__file__).parent
-    apart = {"cli.py", "progress.py", "__init__.py", "sample", "report"} - set(also)
+    apart = {"cli.py", "progress.py", "__init__.py", "sample", "report", "review"} - set(also)
     endings = (".py", ".j2", ".css")
     sources = sorted(path.relative_to(package) for path in package.rglob("*") if path.suffix in endings)
     return digest([(str(path), digest_file(package / path)) for path in sources if not apart & set(path.parts)])

@@ -99,7 +99,20 @@ def test_help_reads_like_a_manual(ktodata):
 
 def test_every_command_has_an_example_that_names_it(ktodata):
     _, out, _ = ktodata("--help")
-    commands = ("run", "audit", "review", "explain", "export", "convert", "train", "push", "evaluate", "compare", "report", "init")
+    commands = (
+        "run",
+        "audit",
+        "review",
+        "explain",
+        "export",
+        "convert",
+        "train",
+        "push",
+        "evaluate",
+        "compare",
+        "report",
+        "init",
+    )
     for command in commands:
         assert f"  {command} " in out
         code, told, _ = ktodata(command, "--help")
@@ -211,11 +224,11 @@ def test_explain_shows_control_signs_and_does_not_obey_them():
 def test_push_uploads_the_model_of_a_run(ktodata, tmp_path, monkeypatch):
     asked = []
 
-    def push(folder, repo, *, private):
+    def push(folder, repo, *, private, token, about_feedback):
         asked.append((folder, repo, private))
         return "the address"
 
-    monkeypatch.setattr("ktodata.train.hub.push_to_hub", push)
+    monkeypatch.setattr("ktodata.sharing.push_to_hub", push)
     model = tmp_path / "model"
     model.mkdir()
     (model / "training.json").write_text("{}")

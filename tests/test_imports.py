@@ -23,7 +23,7 @@ LAYERS = (
     ("stages",),
     ("ledger", "recipe", "run_folder"),
     ("runner",),
-    ("label_audit", "self_training"),
+    ("label_audit", "self_training", "sharing"),
     ("ablation", "review"),
     ("auditing", "progress"),
     ("cli",),

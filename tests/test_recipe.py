@@ -50,6 +50,8 @@ def test_defaults_are_written_out():
         ({"reviews": ["r.csv", 3]}, SettingError, "e.g. reviews: [review.csv]; got 3."),
         ({"reviews": " "}, SettingError, "got ' '"),
         ({"review": "r.csv"}, RecipeError, "'review'. Did you mean 'reviews'"),
+        ({"telemetri": "runs/x"}, RecipeError, "'telemetri'. Did you mean 'telemetry'"),
+        ({"ingest": {"paths": ["f"], "keep": ["training_dynamics"]}}, SettingError, "keep: {given_training_dynamics"),
     ],
 )
 def test_what_is_wrong_is_said(change, error, words):
@@ -119,6 +121,22 @@ def test_reviews_from_the_command_line_start_where_it_was_typed(tmp_path, monkey
     path = write(tmp_path / "recipes", "name: y\ningest: {paths: [f.jsonl]}\nreviews: own.csv\n")
     monkeypatch.chdir(tmp_path)
     assert load_recipe(path, reviews=["r.csv", tmp_path / "recipes" / "s.csv"]).reviews == ("own.csv", "../r.csv", "s.csv")
+
+
+def test_telemetry_from_the_command_line_stands_in_place_of_the_recipe_s(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    path = write(tmp_path / "recipes", "name: y\ningest: {paths: [f.jsonl]}\ntelemetry: runs/first\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(path).as_dict()["telemetry"] == "runs/first"
+    assert load_recipe(path, telemetry="runs/second").telemetry == "../runs/second"
+    assert load_recipe(BASE).telemetry is None and load_recipe(BASE).self_training is None
+
+
+def test_the_defaults_of_self_training_are_written_out():
+    steps = ["validate", "dedupe", {"split": {"validation": 0.2}}, "embed", "label_noise"]
+    plan = {**BASE, "steps": steps, "train": {"model": "m"}, "self_training": None}
+    assert load_recipe(plan).as_dict()["self_training"] == {"rounds": 3, "patience": 1, "bootstrap": 1000}
+    assert load_recipe(plan, overrides=["self_training.rounds=2"]).self_training["rounds"] == 2
 
 
 def test_coverage_embeds_its_reference_like_embed():

@@ -6,10 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from random import Random
 
+import polars as pl
 import pytest
 import yaml
 from scipy.stats import binomtest
 
+import ktodata as kd
 from ktodata.sample import checks, make, production_prompts_path, sample_path, truth_path
 from ktodata.sample.families import FAMILIES, draw_tasks
 from ktodata.sample.raters import LONG_CHARACTERS, RATERS, Rater
@@ -380,3 +382,25 @@ def test_the_quickstart_recipe_reads_the_sample():
     assert list(steps) == ["validate", "dedupe", "split", "embed", "label_noise", "rebalance", "coverage"]
     assert [(recipe_file.parent / path).resolve() for path in recipe["ingest"]["paths"]] == [sample_path().resolve()]
     assert (recipe_file.parent / steps["coverage"]["reference"]).resolve() == production_prompts_path().resolve()
+
+
+def test_the_verdicts_of_the_self_training_recipe_are_the_truth_and_cover_its_validation_rows(tmp_path):
+    """They are found by the recipe's own ingest and split: all of validation, and 60 training rows."""
+    recipe_file = Path(__file__).parents[1] / "pipelines" / "self_training_audit.yaml"
+    run = kd.run(recipe_file, out=tmp_path / "run", overrides=["validate.max_tokens=null"], until="split")
+    verdicts = run.stage("reviews").table("verdicts")
+    rows = run.feedback.join(verdicts.select("row_id", "note", verdict="trusted_label"), on="row_id", how="left")
+    truth = {line["id"]: line["truth"] for line in map(json.loads, truth_path().read_text(encoding="utf-8").splitlines())}
+    reviewed = rows.filter(pl.col("verdict").is_not_null())
+    assert [truth[name] for name in reviewed["source_id"]] == reviewed["verdict"].to_list()
+    counts = dict(reviewed.group_by("part", "note").len().select(pl.concat_str("part", "note", separator=" "), "len").iter_rows())
+    assert counts == {"validation validation": 157, "train queue": 60}
+    assert rows.filter((pl.col("part") == "validation") & pl.col("verdict").is_null()).is_empty()
+    wrong = reviewed.filter(pl.col("verdict") != pl.col("label")).group_by("note", "label").len()
+    found = {(note, label): count for note, label, count in wrong.iter_rows()}
+    card = (sample_path().parent / "README.md").read_text(encoding="utf-8")
+    assert f"verdicts on {verdicts.height} rows" in card
+    down, up = (found[("queue", label)] for label in (False, True))
+    assert f'Of the 60, {down + up} labels are wrong ({down} "down", {up} "up")' in card
+    down, up = (found[("validation", label)] for label in (False, True))
+    assert f'of the 157 validation rows, {down + up} are ({down} "down", {up} "up")' in card

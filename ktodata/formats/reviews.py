@@ -25,7 +25,7 @@ from ktodata.formats.readers import Found, read_records
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
 from ktodata.formats.verdict_store import SUFFIX, read_store
-from ktodata.stage import StageResult
+from ktodata.stage import StageResult, decide
 
 VERDICT_COLUMNS = ("trusted_label", "verdict")
 READ = ("row_id", *VERDICT_COLUMNS, "label", "reviewer", "reviewed_at", "note")
@@ -50,10 +50,6 @@ WITHOUT_LABEL = ("drop", "contested")
 SAY = (
     "Write true or false, desirable or undesirable, good or bad, 1 or 0 (in a file with a column label also keep or flip), "
     "drop or contested, or leave the cell empty for no verdict."
-)
-NOT_ACTED_ON = (
-    "drop and contested give no trusted label, and no stage acts on them yet: such rows go through as if nobody had judged them. "
-    "They are in the table verdicts of this stage."
 )
 
 # what a spreadsheet would run, after white space too, or take apart
@@ -105,7 +101,8 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
 def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     """People's verdicts as the trusted labels of a feedback table; a verdict stands before a trusted label that was there.
 
-    columns : row_id, trusted_label of every row. tables : `verdicts`, as they were read.
+    columns : row_id, trusted_label of every row. decisions : rows said to be of no use are dropped, contested ones are held for
+    review; of training rows. tables : `verdicts`, as they were read.
     Raises DataError when a verdict is on a row that is not in `feedback`, naming the first and how many.
     """
     check_columns(feedback, ("row_id", "label"), who="reviews")
@@ -126,10 +123,15 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
         **{word: pl.col("said") == word for word in WITHOUT_LABEL},
     }
     counted = rows.select(expression.sum().alias(name) for name, expression in counts.items()).row(0, named=True)
-    not_acted_on = {"not_acted_on": NOT_ACTED_ON} if any(counted[word] for word in WITHOUT_LABEL) else {}
     return StageResult(
         columns=rows.select("row_id", trusted_label=pl.when(pl.col("said").is_null()).then("before").otherwise("verdict")),
-        facts={**reviews.facts, **counted, **not_acted_on},
+        decisions=pl.concat(
+            [
+                decide(rows, (pl.col("said") == "drop").fill_null(False), action="drop", reason="reviewed_drop"),
+                decide(rows, (pl.col("said") == "contested").fill_null(False), action="review", reason="reviewed_contested"),
+            ]
+        ),
+        facts={**reviews.facts, **counted},
         tables={"verdicts": verdicts},
     )
 
@@ -141,8 +143,8 @@ def reviews_in_words(facts: Mapping[str, Any]) -> str:
         "earlier trusted labels overridden": facts["overridden"],
         "verdicts given twice": facts["repeated"],
         "cells still empty": facts["empty"],
-        "called of no use (drop), which nothing acts on yet": facts["drop"],
-        "contested, which nothing acts on yet": facts["contested"],
+        "called of no use and dropped": facts["drop"],
+        "contested and held for review": facts["contested"],
     }
     return "; ".join([told, *(f"{count:,} {what}" for what, count in rest.items() if count)]) + "."
 

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from ktodata.stage import StageResult
 
 
-def build_report(run: Path) -> str:
-    """report.html of a run folder, finished or not. Raises RunError when `run` is no run folder."""
+def build_report(run: Path, *, text: bool = True) -> str:
+    """report.html of a run folder, finished or not; without `text` only its numbers. RunError when `run` is no run folder."""
     from ktodata.report.page import build_report as build
 
-    return build(run)
+    return build(run, text=text)
 
 
 def build_card(run: Path) -> str:
@@ -25,11 +25,24 @@ def build_card(run: Path) -> str:
     return build(run)
 
 
+def build_feedback_section(run: Path) -> str:
+    """Of a model's card, what is to be said of the run that trained it. Raises RunError when `run` is no run folder."""
+    from ktodata.report.card import build_feedback_section as build
+
+    return build(run)
+
+
 def write_pages(run: Path) -> None:
     """report.html and README.md into a run folder, each whole. Raises RunError when `run` is no run folder."""
     for name, text in (("README.md", build_card(run)), ("report.html", build_report(run))):
         with whole_file(run / name) as scratch:
             scratch.write_text(text, encoding="utf-8")
+
+
+def write_page_without_text(run: Path, place: Path) -> None:
+    """The numbers of report.html into `place`: no text of any row, no given name. RunError when `run` is no run folder."""
+    with whole_file(place) as scratch:
+        scratch.write_text(build_report(run, text=False), encoding="utf-8")
 
 
 def build_audit_page(source: "Path | StageResult", feedback: "pl.DataFrame | None" = None, *, name: str = "label audit") -> str:

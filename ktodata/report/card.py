@@ -7,10 +7,11 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ktodata.formats.reviews import reviews_in_words
 from ktodata.report import text
-from ktodata.report.files import pick
+from ktodata.report.files import RunFiles, pick
 from ktodata.report.flow import PARTS, Flow
-from ktodata.report.found import read_run
+from ktodata.report.found import Found, read_run
 from ktodata.report.removed import read_reasons
 from ktodata.report.verdict import trust
 
@@ -29,18 +30,60 @@ CLUSTERS = 15
 def build_card(run: Path) -> str:
     """The card of a run, finished or not, as Markdown with the Hub's YAML header. Raises RunError when `run` is no run folder."""
     found = read_run(run)
-    manifest = found.files.manifest
-    license_id = pick(found.files.facts("export"), "license") or pick(manifest, "recipe.export.license")
-    card = _environment().get_template("card.md.j2")
-    return card.render(
-        header=_header(found.name, license_id, found.flow),
-        license=license_id,
-        manifest=manifest,
-        run=found,
-        trust=trust(found.noise),
-        reasons=read_reasons(found.files, with_examples=False),
-        most_clusters=CLUSTERS,
-    )
+    shown = _shown(found)
+    header = _header(found.name, shown["license"], found.flow)
+    return _environment().get_template("card.md.j2").render(shown, header=header, most_clusters=CLUSTERS)
+
+
+def build_feedback_section(run: Path) -> str:
+    """Of a model's card, what is to be said of the run it was trained in: its rows, labels, results, and what is not known.
+
+    Markdown without any row's text, row_id, or word of a prompt. Raises RunError when `run` is no run folder.
+    """
+    return _environment().get_template("model.md.j2").render(_shown(read_run(run)))
+
+
+def _shown(found: Found) -> dict[str, Any]:
+    manifest, reviews = found.files.manifest, found.files.facts("reviews")
+    return {
+        "license": pick(found.files.facts("export"), "license") or pick(manifest, "recipe.export.license"),
+        "manifest": manifest,
+        "run": found,
+        "flow": found.flow,
+        "noise": found.noise,
+        "balance": found.balance,
+        "coverage": found.coverage,
+        "evaluation": found.evaluation,
+        "trust": trust(found.noise),
+        "reasons": read_reasons(found.files, with_examples=False),
+        "reviews": reviews_in_words(reviews) if "verdicts" in reviews else "",
+        "personal_data": _personal_data(found.files),
+        "texts_are": _texts_are(found.files),
+    }
+
+
+def _personal_data(files: RunFiles) -> str:
+    """What was looked for and found, and what was done about it."""
+    told = files.facts("validate").get("pii") or {}
+    if told.get("setting", "off") == "off":
+        return "Not looked for."
+    kinds = ", ".join(f"{text.plural(one['rows'], 'row')} with {name.replace('_', ' ')}" for name, one in told["found"].items())
+    said = [f"Looked for by form, with {told['finder']}; names and postal addresses have none."]
+    if not kinds:
+        return " ".join([*said, "None was found."])
+    written = files.facts("export").get("masked") or {}
+    done = {
+        "count": "Nothing was done about it: the texts are as they came.",
+        "mask": f"In {text.plural(written.get('rows'), 'exported row')}, {text.plural(written.get('places'), 'place')} "
+        "are masked by a placeholder such as <EMAIL_1>, the same for the same value within a row.",
+        "quarantine": "Those rows were left out.",
+    }
+    return " ".join([*said, f"Found in the rows that were read: {kinds}.", done[told["setting"]]])
+
+
+def _texts_are(files: RunFiles) -> str:
+    masked = pick(files.facts("validate"), "pii.setting") == "mask"
+    return "Texts are as they came in, but for what was masked." if masked else "Texts are as they came in."
 
 
 def _header(name: str, license_id: Any, flow: Flow | None) -> str:

@@ -113,8 +113,7 @@ def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
         rows = plural(pick(facts, f"against_{against}.rows", default=0), "held-out row")
         said = (
             f"On {rows}, measured against {AGAINST[against]}, the trained model puts a desirable answer above an undesirable one "
-            f"{_with_interval(found['auc'])} of the time, the base model {_with_interval(found['base_auc'])}; 50 % is chance. "
-            "Whether curation made the difference takes a control that this run has not: as many rows taken out at random."
+            f"{_with_interval(found['auc'])} of the time, the base model {_with_interval(found['base_auc'])}; 50 % is chance."
         )
         if gain["low"] > 0:
             return "Training did.", said

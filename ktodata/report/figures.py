@@ -71,13 +71,13 @@ _STYLE: dict[str, Any] = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-_WIDTH = 7.6  # inches; the page scales the drawing to its column
+WIDTH = 7.6  # inches; the page scales the drawing to its column
 MAP_POINTS = 3000
 
 Given = ParamSpec("Given")
 
 
-def _styled(draw: Callable[Given, Markup]) -> Callable[Given, Markup]:
+def styled(draw: Callable[Given, Markup]) -> Callable[Given, Markup]:
     """Draw with our settings of matplotlib, and leave the caller's as they were."""
 
     @wraps(draw)
@@ -100,13 +100,13 @@ class Leaving:
     left: int
 
 
-@_styled
+@styled
 def flow(first: int, leaving: Sequence[Leaving], parts: Sequence[tuple[str, int]]) -> Markup:
     """How many rows came in, where some left, and what the rest became. Widths are to scale.
 
     first : rows in. leaving : in order, with how many were left after each step. parts : ("train", 804), ...
     """
-    figure, axes = _canvas(height=2.7)
+    figure, axes = canvas(height=2.7)
     axes.axis("off")
     scale, end = max(first, 1), len(leaving) + 0.2
     words = -0.36 * scale - max((step.dropped + step.review for step in leaving), default=0)  # below the deepest band
@@ -133,7 +133,7 @@ def flow(first: int, leaving: Sequence[Leaving], parts: Sequence[tuple[str, int]
     _fan_out(axes, end, float(first), base, parts, scale)
     told = "; ".join(f"{step.step}: {step.dropped} out, {step.review} to review, {step.left} left" for step in leaving)
     ends = ", ".join(f"{name} {rows}" for name, rows in parts) or f"{count(first - base)} rows"
-    return _svg(figure, "flow", "Flow of the rows", f"{first} rows in. {told}. In the end: {ends}.")
+    return svg(figure, "flow", "Flow of the rows", f"{first} rows in. {told}. In the end: {ends}.")
 
 
 def _stream(axes: Any, edge: Sequence[tuple[float, float]], top: float) -> None:
@@ -185,7 +185,7 @@ class Measured:
     role: str = "kept"
 
 
-@_styled
+@styled
 def ranges(
     key: str,
     title: str,
@@ -199,7 +199,7 @@ def ranges(
     """A dot with its interval for each row, on one axis. `reference`: a value to compare with, and its name."""
     from matplotlib.ticker import PercentFormatter
 
-    figure, axes = _canvas(height=0.75 + 0.2 * len(rows))
+    figure, axes = canvas(height=0.75 + 0.2 * len(rows))
     heights = np.arange(len(rows))[::-1]
     axes.grid(axis="x")
     if reference:
@@ -226,7 +226,7 @@ def ranges(
     if as_percent:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     told = "; ".join(_tell(row, as_percent) for row in rows)
-    return _svg(figure, key, title, f"{axis}. {told}.")
+    return svg(figure, key, title, f"{axis}. {told}.")
 
 
 def _tell(row: Measured, as_percent: bool) -> str:
@@ -235,10 +235,10 @@ def _tell(row: Measured, as_percent: bool) -> str:
     return f"{one_line(row.name, 40)}: {scale * row.value:.3g}{unit}{span}"
 
 
-@_styled
+@styled
 def histogram(key: str, title: str, desirable: np.ndarray, undesirable: np.ndarray, *, axis: str) -> Markup:
     """How a score in [0, 1] is spread among rows given as desirable (above the line) and as undesirable (below it)."""
-    figure, axes = _canvas(height=2.1)
+    figure, axes = canvas(height=2.1)
     edges = np.linspace(0, 1, 41)
     above, below = (np.histogram(values, bins=edges)[0] for values in (desirable, undesirable))
     axes.bar(edges[:-1], above, width=0.022, align="edge", color=COLOUR["desirable"])
@@ -261,16 +261,16 @@ def histogram(key: str, title: str, desirable: np.ndarray, undesirable: np.ndarr
         f"{axis}. Below one half: {low[0]} of {len(desirable)} rows given as desirable, "
         f"{low[1]} of {len(undesirable)} given as undesirable."
     )
-    return _svg(figure, key, title, told)
+    return svg(figure, key, title, told)
 
 
-@_styled
+@styled
 def prompt_map(x: np.ndarray, y: np.ndarray, cluster: np.ndarray, names: dict[int, str]) -> Markup:
     """Every prompt as a dot, near prompts near each other, coloured by cluster; names at the middle of their cluster.
 
     At most MAP_POINTS dots are drawn, evenly taken from the rows as they stand; the caller says so beside the picture.
     """
-    figure, axes = _canvas(height=4.6)
+    figure, axes = canvas(height=4.6)
     axes.set_axis_off()
     keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), MAP_POINTS)).astype(int)) if len(x) else np.array([], int)
     size = 15 if len(keep) < 400 else 8 if len(keep) < 1500 else 4
@@ -284,7 +284,7 @@ def prompt_map(x: np.ndarray, y: np.ndarray, cluster: np.ndarray, names: dict[in
     for rank, (at_x, at_y, text) in enumerate(_apart(axes, [(a, b, f"{n} {one_line(names[n], 30)}") for a, b, n in named[:24]])):
         axes.text(at_x, at_y, text, ha="center", va="center", fontsize=7.5, fontweight="bold", gid=f"halo_{rank}")
     told = "; ".join(f"{number} {one_line(names[number], 40)}: {int((cluster == number).sum())} rows" for number in order)
-    return _svg(figure, "map", "Map of the prompts", f"Each dot is a row; near dots are like prompts. Clusters: {told}.")
+    return svg(figure, "map", "Map of the prompts", f"Each dot is a row; near dots are like prompts. Clusters: {told}.")
 
 
 def _apart(axes: Any, labels: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
@@ -294,7 +294,7 @@ def _apart(axes: Any, labels: list[tuple[float, float, str]]) -> list[tuple[floa
     axes.autoscale_view()
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     # estimated from the figure's size: a 7.5 point bold letter is about 4.9 points wide, a line 10 points high
-    letter = max((x1 - x0) / (_WIDTH * 72), (y1 - y0) / (4.6 * 72)) * 4.9
+    letter = max((x1 - x0) / (WIDTH * 72), (y1 - y0) / (4.6 * 72)) * 4.9
     line = letter * 2.1
     placed: list[tuple[float, float, str]] = []
     for at_x, at_y, text in sorted(labels, key=lambda label: (-label[1], label[0], label[2])):
@@ -319,12 +319,12 @@ class Curve:
     reference: float | None = None
 
 
-@_styled
+@styled
 def curves(key: str, title: str, series: Sequence[Curve], *, across: str = "step", top: float | None = None) -> Markup:
     """Small pictures side by side, one for each quantity. across: what runs along the foot; top: where all scales end."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH, 2.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
     for axes, curve in zip(np.atleast_1d(figure.subplots(1, len(series))), series, strict=True):
         steps, values = np.asarray(curve.steps, float), np.asarray(curve.values, float)
         if curve.reference is not None:
@@ -341,18 +341,18 @@ def curves(key: str, title: str, series: Sequence[Curve], *, across: str = "step
             axes.set_ylim(0, top)
         axes.grid(axis="y")
     told = "; ".join(f"{c.title}: from {c.values[0]:.4g} to {c.values[-1]:.4g}" for c in series if len(c.values))
-    return _svg(figure, key, title, f"{told}.")
+    return svg(figure, key, title, f"{told}.")
 
 
-def _canvas(*, height: float) -> tuple[Any, Any]:
+def canvas(*, height: float) -> tuple[Any, Any]:
     """A figure of the page's width with one pair of axes; no global state of matplotlib is touched."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Any, key: str, title: str, description: str) -> Markup:
+def svg(figure: Any, key: str, title: str, description: str) -> Markup:
     """The figure as an <svg> that says what it shows; ids are the figure's own, so many fit on one page."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

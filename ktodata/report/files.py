@@ -45,6 +45,27 @@ class RunFiles:
         return _parquet(self.path / "model" / "telemetry.parquet")
 
     @cached_property
+    def ablation(self) -> dict[str, Any]:
+        """What `ktodata ablate` wrote down; empty when the run was not ablated."""
+        return _json(self.path / "ablation.json")
+
+    @cached_property
+    def ablation_scores(self) -> pl.DataFrame | None:
+        """Every held-out row's reward in every arm: arm, seed, row_id, reward; None where that is not there."""
+        return _with_columns(_parquet(self.path / "ablation.parquet"), ("arm", "seed", "row_id", "reward"))
+
+    @cached_property
+    def comparison(self) -> dict[str, Any]:
+        """What `ktodata compare` wrote down; empty when no methods were compared."""
+        return _json(self.path / "comparison" / "comparison.json")
+
+    @cached_property
+    def comparison_rows(self) -> pl.DataFrame | None:
+        """Every held-out row's reward by every policy, with label and truth; None where that is not there."""
+        found = _parquet(self.path / "comparison" / "comparison.parquet")
+        return _with_columns(found, ("method", "row_id", "reward", "label", "truth"))
+
+    @cached_property
     def ledger(self) -> pl.DataFrame:
         """Every decision: row_id, stage, action, reason, evidence, caused_by."""
         found = _parquet(self.path / "ledger.parquet")
@@ -104,6 +125,10 @@ def _json(file: Path) -> dict[str, Any]:
         return {}
     found = json.loads(file.read_text(encoding="utf-8"))
     return found if isinstance(found, dict) else {}
+
+
+def _with_columns(table: pl.DataFrame | None, needs: Iterable[str]) -> pl.DataFrame | None:
+    return table if table is not None and set(needs) <= set(table.columns) else None
 
 
 def _parquet(file: Path) -> pl.DataFrame | None:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ktodata.report.ablation import Ablation, read_ablation
 from ktodata.report.balance import Balance, read_balance
+from ktodata.report.comparison import Comparison, read_comparison
 from ktodata.report.coverage import Coverage, read_coverage
 from ktodata.report.evaluation import Evaluation, read_evaluation
 from ktodata.report.files import RunFiles, pick
@@ -24,11 +26,17 @@ class Found:
     coverage: Coverage | None
     training: Training | None
     evaluation: Evaluation | None
+    ablation: Ablation | None
+    comparison: Comparison | None
 
 
 def read_run(folder: Path) -> Found:
     """Read a run, finished or not. Raises RunError when `folder` is no run folder."""
-    files = RunFiles(folder)
+    return read_found(RunFiles(folder))
+
+
+def read_found(files: RunFiles) -> Found:
+    """What the files of a run say, whether with its texts or without."""
     return Found(
         files=files,
         name=str(pick(files.manifest, "name", default=files.path.name)),
@@ -38,4 +46,6 @@ def read_run(folder: Path) -> Found:
         coverage=read_coverage(files),
         training=read_training(files),
         evaluation=read_evaluation(files),
+        ablation=read_ablation(files),
+        comparison=read_comparison(files),
     )

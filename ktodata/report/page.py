@@ -1,6 +1,7 @@
 """report.html: one page that holds everything, opens from disk without a network, and runs no script."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,11 +12,12 @@ from markupsafe import Markup
 
 from ktodata.report import text
 from ktodata.report.files import pick
-from ktodata.report.found import read_run
+from ktodata.report.found import read_found, read_run
 from ktodata.report.removed import read_pairs, read_reasons, read_unreadable
 from ktodata.report.verdict import verdict
+from ktodata.report.without_text import WithoutText
 
-# anchor, title, the stage it needs
+# anchor, title, the stage it needs, or what was made of the run afterwards
 SECTIONS = (
     ("flow", "Where the rows went", "ingest"),
     ("labels", "Can the labels be trusted", "label_noise"),
@@ -26,6 +28,8 @@ SECTIONS = (
     ("quarantine", "Records that could not be read", "ingest"),
     ("training", "Training", "train"),
     ("results", "Held-out results", "evaluate"),
+    ("curation", "Did curation help", "ablation"),
+    ("methods", "Methods side by side", "comparison"),
     ("measured", "How each number was measured", "ingest"),
     ("manifest", "What was run", "ingest"),
 )
@@ -46,27 +50,37 @@ STAGES = (
 NUMBERS = 60  # of a stage's own numbers, shown folded away
 
 
-def build_report(run: Path) -> str:
-    """The page of a run, finished or not, as HTML. Raises RunError when `run` is no run folder."""
-    found = read_run(run)
+def build_report(run: Path, *, text: bool = True) -> str:
+    """The page of a run, finished or not, as HTML. Raises RunError when `run` is no run folder.
+
+    text : without it, the page holds numbers only: no text of any row, no name of a rater, source, model or file.
+    """
+    found = read_run(run) if text else read_found(WithoutText(run))
     files = found.files
+    afterwards = {"ablation": found.ablation, "comparison": found.comparison}
     facts = {stage: files.facts(stage) for stage in STAGES}
     return render(
         "report.html.j2",
         title=f"{found.name} · ktodata",
         name=found.name,
         manifest=files.manifest,
-        sections=[(anchor, title, files.has(stage)) for anchor, title, stage in SECTIONS],
+        sections=[
+            (anchor, title, afterwards[needs] is not None if needs in afterwards else files.has(needs))
+            for anchor, title, needs in SECTIONS
+        ],
         verdict=verdict(found),
         flow=found.flow,
-        noise=found.noise,
+        noise=found.noise if text or found.noise is None else replace(found.noise, examples=[]),
         balance=found.balance,
         coverage=found.coverage,
         training=found.training,
         evaluation=found.evaluation,
-        reasons=read_reasons(files),
+        without_text=not text,
+        ablation=found.ablation,
+        comparison=found.comparison,
+        reasons=read_reasons(files, with_examples=text),
         pairs=read_pairs(files),
-        unreadable=read_unreadable(files),
+        unreadable=read_unreadable(files) if text else [replace(group, examples=[]) for group in read_unreadable(files)],
         facts=facts,
         numbers={stage: flat(of_stage) for stage, of_stage in facts.items()},
         settings=flat(pick(files.manifest, "recipe", default={}), most=200),
@@ -89,7 +103,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = (text.count, text.percent, text.number, text.interval, text.plural, text.bytes_size)
+    shown = (text.count, text.percent, text.number, text.signed, text.interval, text.plural, text.bytes_size)
     environment.filters |= {function.__name__: function for function in shown} | {"pick": pick}
     return environment
 

@@ -68,6 +68,11 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:,.{digits}f}" if _is_number(value) else "unknown"
 
 
+def signed(value: Any, digits: int = 3) -> str:
+    """A difference, with its sign: '+0.086'; what is not a number -> 'unknown'."""
+    return f"{value:+,.{digits}f}" if _is_number(value) else "unknown"
+
+
 def interval(low_high: Any, *, as_percent: bool = False, digits: int | None = None) -> str:
     """[0.04, 0.12], an Interval, or a dict with low and high -> '4.0 to 12.0 %'; empty where there is no interval."""
     if isinstance(low_high, Mapping):

@@ -138,10 +138,23 @@ def _what_was_done(flow: Flow | None, balance: Balance | None) -> tuple[str, str
 
 
 def _did_it_help(found: Found) -> tuple[str, str]:
+    """Curation, where an ablation has compared treatments of these very rows; else training, and what is missing to say more."""
+    ablation = found.ablation
+    if ablation is not None and ablation.answer is not None:
+        trained = f" {found.evaluation.verdict[1]}" if found.evaluation is not None else ""
+        return ablation.answer[0], ablation.answer[1] + trained
     if found.evaluation is None:
         trained = " A model was trained, but not evaluated." if found.training is not None else ""
         return "Not measured.", f"This run does not evaluate a model on held-out rows.{trained}"
-    return found.evaluation.verdict
+    short, said = found.evaluation.verdict
+    if ablation is not None and ablation.stale:
+        return short, f"{said} An ablation is there, but of other rows, so whether curation made the difference is not known."
+    if ablation is not None:
+        return short, f"{said} What an ablation found stands under “Did curation help”."
+    return (
+        short,
+        f"{said} Whether curation made the difference takes a control that this run has not: `ktodata ablate` trains it.",
+    )
 
 
 def _next(found: Found) -> tuple[str, str]:

@@ -2,9 +2,12 @@
 
 A row that was trained on is remembered, right or wrong, and then vouches for itself. So only looks count that were made before
 the row's own first update: what the policy thinks of it then, it learnt from other rows.
+
+In a recipe, `telemetry:` joins this to the rows as the column `training_dynamics`; label_noise acts on it as far as reviewed rows
+show that it is right (reviewed_model.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import DataError, MissingColumnError, ShapeError
+from ktodata.feedback import check_columns
 from ktodata.signals.signal import Floats, Signal
+from ktodata.stage import StageResult
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -89,6 +94,51 @@ def dynamics_columns(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: Bo
     )
     rows = pl.DataFrame({"row_id": pl.Series(row_ids, dtype=pl.String), "row": np.arange(len(labels))})
     return rows.join(found, on="row", how="left", maintain_order="left").drop("row").with_columns(pl.col("looks").fill_null(0))
+
+
+def join_dynamics(feedback: pl.DataFrame, telemetry: pl.DataFrame, *, beta: float = 0.1) -> StageResult:
+    """The signal as a column of a feedback table: row_id, training_dynamics (1 sound .. 0 doubtful) of every row.
+
+    Null for a row without a look before its own first update: facts["rows_without_a_look"]. Labels are those of `feedback`;
+    how many rows were trained on under another is facts["labels_other_than_trained_on"].
+    Raises DataError when the telemetry has rows that `feedback` has not, and what `training_dynamics` raises.
+    """
+    check_columns(feedback, ("row_id", "label"), who="telemetry")
+    _check_known(telemetry["row_id"].unique(maintain_order=True), feedback["row_id"])
+    found = training_dynamics(telemetry, feedback["row_id"].to_list(), feedback["label"].to_numpy(), beta=beta)
+    quality = pl.Series(found.quality).fill_nan(None)
+    return StageResult(
+        feedback.select("row_id", training_dynamics=quality), facts={**found.facts, "rows_without_a_look": quality.null_count()}
+    )
+
+
+def as_opinion(quality: Floats, labels: Bools) -> Floats:
+    """A quality of labels in [0, 1] as an opinion of rows in [-1, 1]: + says desirable, 0 nothing; nan stays nan. float [N]"""
+    return np.where(labels, 1.0, -1.0) * (2 * quality - 1)
+
+
+def dynamics_in_words(weights: Mapping[str, Mapping[str, float]]) -> str:
+    """One sentence on what weight the dynamics got. weights : of each given class, {"weight", "low", "high"}; none: no class."""
+    if not weights:
+        return "Training dynamics are shown, and not acted on: too few rows were reviewed to say how far they are right."
+    each = "; ".join(f"among given {name} {_worth(one)}" for name, one in weights.items())
+    return f"Training dynamics act as far as reviewed rows bear them out: {each}."
+
+
+def _worth(one: Mapping[str, float]) -> str:
+    if one["weight"] == one["low"] == one["high"]:
+        return "not at all"
+    return f"with weight {one['weight']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+
+
+def _check_known(seen: pl.Series, row_ids: pl.Series) -> None:
+    """Raise DataError when the training saw a row that is not there."""
+    unknown = seen.filter(~seen.is_in(row_ids.implode()))
+    if len(unknown):
+        raise DataError(
+            f"telemetry: {len(unknown):,} of {len(seen):,} rows that were trained on are not in the data (first: row_id "
+            f"{unknown[0][:40]!r}). Give the telemetry of a training on this feedback, read with the same settings as then."
+        )
 
 
 def _looks(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: Bools, beta: float) -> pl.DataFrame:

@@ -76,6 +76,8 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     if told["flip_rates"]:
         by_truth = ", ".join(f"{share:.1%} of the truly {name}" for name, share in told["flip_rates"].items())
         rates += f" So {by_truth} rows carry the other label: what the trainer's flip_rates takes."
+    if dynamics := facts.get("training_dynamics"):
+        rates += f" {dynamics['text']}"
     return issue("KD041", f"Against the trusted labels, {rates}", told["wrong"]) if told["wrong"] else passed("KD041", rates)
 
 

@@ -7,15 +7,24 @@ opinion, believed as far as it proved right, plus a Gaussian process over the te
 
 one for each given class, as the two are wrong for different reasons. The scale t is that of the largest marginal likelihood, so
 that a class whose few errors show no pattern keeps the model's ranking (Rasmussen and Williams 2006, chapters 2 and 5).
+
+Further opinions o_k of a row, each in [-1, 1], centred within a class, + for desirable (training dynamics are one), come in as
+
+    truth = m + a0 + a1 m + sum_k b_k o_k + f(row) + noise,      b_k ~ N(0, s)
+
+where s is none or OPINION, whichever has the larger marginal likelihood. The b_k are learnt from reviewed rows alone: an opinion
+moves p as far as it proved right there, by its own sign, and not at all where nobody reviewed or where it told nothing.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import ndtr
 
+from ktodata.errors import DataError, ShapeError
 from ktodata.signals.views import ALONE, Rows
 
 Floats = NDArray[np.float64]
@@ -29,26 +38,49 @@ SHIFT, SLOPE = (
     0.1,
     0.2,
 )  # prior variances of a0 and a1: rows may have been reviewed because they looked wrong, so a0 is kept small
+OPINION = 0.2  # prior variance of an opinion's weight b_k, as SLOPE is that of the model's own
 CHUNK = 4096
 
 
 @dataclass(frozen=True)
+class Weight:
+    """What reviewed rows say an opinion is worth: the posterior mean of b and its 95 % interval.
+
+    + : it says desirable where the truth is; - : the other way round; 0 (and an interval of no width): it was not believed.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Reviewed:
-    """p_desirable : float [N]; scale : of each given class, what was chosen; None for a class with too few reviewed rows."""
+    """p_desirable : float [N]; scale : of each given class, what was chosen; None for a class with too few reviewed rows.
+
+    weights : of each given class, one for each opinion; none for a class with too few reviewed rows.
+    """
 
     p_desirable: Floats
     scale: dict[bool, float | None]
+    weights: dict[bool, tuple[Weight, ...]]
 
 
-def learn_from_reviews(rows: Rows, p_desirable: Floats, labels: Bools, reviewed: Bools, truth: Bools) -> Reviewed:
+def learn_from_reviews(
+    rows: Rows, p_desirable: Floats, labels: Bools, reviewed: Bools, truth: Bools, *, opinions: Floats | None = None
+) -> Reviewed:
     """P(truly desirable) of every row: float [N].
 
     p_desirable : float [N], out of fold, from the labels as given
     labels, reviewed : bool [N]; truth : bool [N], used on reviewed rows only
+    opinions : float [N, K] in [-1, 1], + for desirable, of anything but the reviews; nan: none on this row, counted as 0
     A reviewed row is answered by the others (leave one out), so that answers and reviews can be compared.
+    Raises ShapeError for opinions on another number of rows, DataError for one outside [-1, 1].
     """
+    further = _checked(opinions, len(labels))
     answer = np.asarray(p_desirable, float).copy()
     scale: dict[bool, float | None] = {}
+    weights: dict[bool, tuple[Weight, ...]] = {False: (), True: ()}
     for given in (False, True):
         here, known = np.flatnonzero(labels == given), np.flatnonzero((labels == given) & reviewed)
         scale[given] = None
@@ -56,30 +88,70 @@ def learn_from_reviews(rows: Rows, p_desirable: Floats, labels: Bools, reviewed:
             continue
         if len(known) > MOST_REVIEWED:
             known = np.sort(np.random.default_rng(0).permutation(known)[:MOST_REVIEWED])
-        answer[here], scale[given] = _answers(rows, p_desirable, here, known, truth)
-    return Reviewed(answer, scale)
+        told = _answers(rows, p_desirable, further, here, known, truth)
+        answer[here], scale[given], weights[given] = told
+    return Reviewed(answer, scale, weights)
 
 
-def _answers(rows: Rows, p: Floats, here: NDArray[np.int64], known: NDArray[np.int64], truth: Bools) -> tuple[Floats, float]:
-    opinion = 2 * p - 1
-    target = np.where(truth[known], 1.0, -1.0) - opinion[known]
+def _checked(opinions: Floats | None, rows: int) -> Floats:
+    """The opinions as float [rows, K], 0 where there is none."""
+    if opinions is None:
+        return np.zeros((rows, 0))
+    if opinions.ndim != 2 or len(opinions) != rows:
+        raise ShapeError(f"learn_from_reviews: opinions of shape {opinions.shape} on {rows:,} rows; give float [{rows}, K].")
+    known = np.nan_to_num(np.asarray(opinions, float), nan=0.0)
+    if outside := int((np.abs(known) > 1).any(axis=1).sum()):
+        raise DataError(f"learn_from_reviews: the opinions on {outside:,} of {rows:,} rows are outside [-1, 1].")
+    return np.asarray(known)
+
+
+def _answers(
+    rows: Rows, p: Floats, further: Floats, here: NDArray[np.int64], known: NDArray[np.int64], truth: Bools
+) -> tuple[Floats, float, tuple[Weight, ...]]:
+    seen = _Seen(2 * p - 1, further)
+    target = np.where(truth[known], 1.0, -1.0) - seen.opinion[known]
     kernel = _texts(rows, known, known)
-    scale = max(SCALES, key=lambda one: _likelihood(_covariance(one * kernel, opinion[known], opinion[known]), target))
-    factor = cho_factor(_covariance(scale * kernel, opinion[known], opinion[known]) + NOISE * np.eye(len(known)))
+    believed = (0.0, OPINION) if further[known].any() else (0.0,)
+    scale, spread = max(
+        product(SCALES, believed), key=lambda one: _likelihood(seen.covariance(one[0] * kernel, known, known, one[1]), target)
+    )
+    factor = cho_factor(seen.covariance(scale * kernel, known, known, spread) + NOISE * np.eye(len(known)))
     pulled = cho_solve(factor, target)
     found = np.empty(len(here))
     for start in range(0, len(here), CHUNK):
         part = here[start : start + CHUNK]
         near = _texts(rows, part, known) if scale else np.zeros((len(part), len(known)))
-        across = _covariance(scale * near, opinion[part], opinion[known])
-        mean = opinion[part] + across @ pulled
-        own = scale * _own(rows, part) + SHIFT + SLOPE * opinion[part] ** 2
+        across = seen.covariance(scale * near, part, known, spread)
+        mean = seen.opinion[part] + across @ pulled
+        own = scale * _own(rows, part) + SHIFT + SLOPE * seen.opinion[part] ** 2
+        own = own + spread * np.square(further[part]).sum(axis=1)
         variance = own - (across * cho_solve(factor, across.T).T).sum(axis=1) + NOISE
         found[start : start + CHUNK] = ndtr(mean / np.sqrt(np.maximum(variance, NOISE)))
     precision = np.diag(cho_solve(factor, np.eye(len(known))))
     left_out = np.where(truth[known], 1.0, -1.0) - pulled / precision
     found[np.searchsorted(here, known)] = ndtr(left_out * np.sqrt(precision))
-    return found, scale
+    return found, scale, _weights(spread * further[known], factor, pulled, spread)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of each row beside its text: the model's opinion m [N], and those of others [N, K]."""
+
+    opinion: Floats
+    further: Floats
+
+    def covariance(self, texts: Floats, some: NDArray[np.int64], others: NDArray[np.int64], spread: float) -> Floats:
+        """Of the truth of `some` and `others`, noise left out; `spread` is the prior variance of the opinions' weights."""
+        from_model = texts + SHIFT + SLOPE * np.outer(self.opinion[some], self.opinion[others])
+        return np.asarray(from_model + spread * (self.further[some] @ self.further[others].T))
+
+
+def _weights(across: Floats, factor: tuple[Floats, bool], pulled: Floats, spread: float) -> tuple[Weight, ...]:
+    """Mean and 95 % interval of each b. across : float [n, K], covariance of the reviewed rows' truth with each b."""
+    means = across.T @ pulled
+    variances = spread - (across * cho_solve(factor, across)).sum(axis=0) if across.size else np.zeros(0)
+    reach = 1.96 * np.sqrt(np.maximum(variances, 0))
+    return tuple(Weight(float(mean), float(mean - one), float(mean + one)) for mean, one in zip(means, reach, strict=True))
 
 
 def _texts(rows: Rows, some: NDArray[np.int64], others: NDArray[np.int64]) -> Floats:
@@ -94,10 +166,6 @@ def _own(rows: Rows, some: NDArray[np.int64]) -> Floats:
     near = np.exp(np.square(rows.prompts[some]).sum(axis=1, dtype=np.float64) - 1)
     both = np.asarray(length * (near + ALONE))
     return both if rows.reading is None else (both + np.square(rows.reading[some]).sum(axis=1, dtype=np.float64)) / 2
-
-
-def _covariance(texts: Floats, opinion: Floats, others: Floats) -> Floats:
-    return texts + SHIFT + SLOPE * np.outer(opinion, others)
 
 
 def _likelihood(covariance: Floats, target: Floats) -> float:

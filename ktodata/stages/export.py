@@ -11,10 +11,11 @@ from ktodata.errors import DataError, EmptyDataError
 from ktodata.feedback import TURN, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.signals.order import OrderCheck, check_order, plan_order
+from ktodata.signals.pii_masks import masked
 from ktodata.stage import StageResult, decide, no_decisions
 
 NEEDS = ("prompt", "completion", "label", "turns", "state")
-USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label")
+USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label", "pii_masks")
 ADDS = ("part", "shard", "position")
 
 PARTS = ("train", "validation", "test")
@@ -71,6 +72,7 @@ def export(
         "conversational": is_conversational(feedback, conversational),
         "shard_rows": shard_rows,
         "left_out": left_out["row_id"].to_list(),
+        "masked": _masked_facts(feedback, placed),
     }
     facts["findings"] = [finding.as_dict() for finding in (check_labels_in_blocks(check), check_partners(check))]
     return StageResult(columns=placed, decisions=_leave_out(left_out, block), facts=facts)
@@ -84,9 +86,12 @@ def shard_table(
     feedback : the table that `export` was given, with all columns. columns : what `export` returned.
     metadata : further columns of `feedback` to write. A name that TRL gives a meaning of its own becomes meta_<name>.
     Prompt and completion are text, or both lists of {role, content} when conversational. The label of a row in state "relabel" is
-    turned round. p_desirable is the soft_label of label_noise, where there is one.
+    turned round. p_desirable is the soft_label of label_noise, where there is one. What pii_masks names is replaced, and so are
+    personal data in the other columns, when masking was asked for.
     """
     check_columns(feedback, ["row_id", *NEEDS, *metadata], who="shard_table")
+    described = [name for name in (*KEPT_COLUMNS, *metadata) if name in feedback.columns and name != "prompt_group"]
+    feedback = masked(feedback, described)
     chat = is_conversational(feedback, conversational)
     weight = pl.col("weight") if "weight" in feedback.columns else pl.lit(1.0)
     if "soft_label" in feedback.columns:  # what a trainer should weigh by; the models' own opinion is not that
@@ -182,6 +187,15 @@ def _facts(rows: pl.DataFrame, check: OrderCheck, block: int) -> dict[str, Any]:
         "block": block,
         "order": check.as_dict(),
     }
+
+
+def _masked_facts(feedback: pl.DataFrame, placed: pl.DataFrame) -> dict[str, Any]:
+    """How many of the written rows were masked, and at how many places; empty when that was not asked for."""
+    if "pii_masks" not in feedback.columns or feedback["pii_masks"].null_count() == feedback.height:
+        return {}
+    written = feedback.join(placed, on="row_id", how="semi").select("row_id", "pii_masks").explode("pii_masks").drop_nulls()
+    places = written.filter(pl.col("pii_masks").struct.field("field") != "turns")
+    return {"rows": written["row_id"].n_unique(), "places": places.height}
 
 
 def _counts(table: pl.DataFrame, column: str) -> dict[str, int]:

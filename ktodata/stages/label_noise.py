@@ -16,6 +16,7 @@ from ktodata.stage import Action, StageResult, decide, no_decisions
 
 if TYPE_CHECKING:
     from ktodata.signals.features import Components
+    from ktodata.signals.reviewed_model import Reviewed
     from ktodata.signals.views import Rows
 
 Floats = NDArray[np.float64]
@@ -162,8 +163,11 @@ def _mark_reviewed(table: pl.DataFrame, seed: int) -> pl.DataFrame:
 
     reviewed = pl.col("trusted_label").is_not_null() & pl.col("trained")
     table = table.with_columns(reviewed=reviewed, wrong=reviewed & (pl.col("trusted_label") != pl.col("label")).fill_null(False))
-    drawn = random_sample(table["row_id"], table["label"].to_numpy(), table["reviewed"].to_numpy(), seed)
-    return table.with_columns(drawn=pl.Series(drawn))
+    # the draw was made among these rows; held ones and held-out ones would count as drawn and not reviewed
+    trained = table.filter("trained").select("row_id", "label", "reviewed")
+    found = random_sample(trained["row_id"], trained["label"].to_numpy(), trained["reviewed"].to_numpy(), seed)
+    drawn = trained.select("row_id", drawn=pl.Series(found))
+    return table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col("drawn").fill_null(False))
 
 
 def _add_model(
@@ -174,6 +178,7 @@ def _add_model(
     Also the trust curve, and p_desirable by each view alone.
     """
     from ktodata.signals.detection import NAMES, detect
+    from ktodata.signals.dynamics import as_opinion
     from ktodata.signals.reviewed_model import learn_from_reviews
     from ktodata.signals.second_votes import find_systems, pool
 
@@ -191,12 +196,16 @@ def _add_model(
     systems = find_systems(table.select("label", "trained", votes="pooled_votes"))
     groups = table["prompt_group"].rank("dense").to_numpy()
     reviewed, wrong, drawn = (table[name].to_numpy() for name in ("reviewed", "wrong", "drawn"))
+    dynamics = table["training_dynamics"].cast(pl.Float64)
+    opinions = as_opinion(dynamics.to_numpy(), labels)[:, None] if dynamics.count() else None
 
     def refine(p_desirable: Floats, of_systems: Floats) -> Floats:
         if systems is not None:
             p_desirable = pool(systems, of_systems, train)
-        learnt = learn_from_reviews(texts, p_desirable, labels, reviewed, labels ^ wrong)
+        learnt = learn_from_reviews(texts, p_desirable, labels, reviewed, labels ^ wrong, opinions=opinions)
         facts["reviews"] = {NAMES[given]: {"scale_of_what_they_taught": scale} for given, scale in learnt.scale.items()}
+        if opinions is not None:
+            facts["training_dynamics"] = _weight_of_dynamics(learnt, dynamics, labels, reviewed)
         return learnt.p_desirable
 
     facts["systems"] = [] if systems is None else systems.names
@@ -228,6 +237,27 @@ def _add_model(
         flagged=pl.Series(found.flagged),
     )
     return table, found.curve, found.views
+
+
+def _weight_of_dynamics(
+    learnt: "Reviewed", dynamics: pl.Series, labels: NDArray[np.bool_], reviewed: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """What the reviewed rows of each given class say that training dynamics are worth; a class without an answer is left out."""
+    from ktodata.signals.detection import NAMES
+    from ktodata.signals.dynamics import dynamics_in_words
+
+    looked_at = dynamics.is_not_null().to_numpy()
+    weights = {
+        NAMES[given]: {"weight": one.value, "low": one.low, "high": one.high}
+        for given, of_class in learnt.weights.items()
+        for one in of_class
+    }
+    return {
+        "rows_with_a_look": int(looked_at.sum()),
+        "reviewed_with_a_look": {name: int((looked_at & reviewed & (labels == given)).sum()) for given, name in NAMES.items()},
+        "weights": weights,
+        "text": dynamics_in_words(weights),
+    }
 
 
 def _texts(table: pl.DataFrame, train: NDArray[np.bool_]) -> "Rows":

@@ -9,13 +9,18 @@ KD005   the conversation does not end with a turn to be answered    review  no_t
 KD006   one label holds more than nine rows in ten                  none: rebalance acts on it
 KD007   every label is the same                                     none: training refuses it
 KD008   a pair has lost a side                                      none: KTO reads single rows
+KD009   a text holds personal data, a key or a password             as `pii` says: none, masked in the shards, or quarantine
 
 KD003 is for review: the verdict was on the answer, and cutting the prompt off keeps it; dropping would lose it. Prompts under
 MIN_REPEATED_CHARS are passed over, since "Hello" is a natural beginning of an answer to "Hello". What is decided here holds for
 held-out rows too.
+
+pii: count says how many and where (stages/validate/pii.parquet: row_id, field, position, kind; never the text). mask lets export
+write <EMAIL_1> in its place, the same for the same value within a row; what the run folder holds stays as it came, as no stage
+rewrites text. quarantine leaves the rows out. What is looked for, and how it is told: signals/pii.py.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import Field
@@ -24,18 +29,25 @@ from ktodata.errors import ModelError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.models import resolve_model
-from ktodata.stage import StageResult, decide
+from ktodata.signals.pii import KINDS
+from ktodata.signals.pii_masks import MASKS, SPANS, masks_column, pii_spans
+from ktodata.signals.pii_presidio import presidio
+from ktodata.stage import StageResult, decide, no_decisions
 
 NEEDS = ("prompt", "completion", "label", "turns", "source_line")
 USES = ("pair_id",)
-ADDS = ("prompt_tokens", "completion_tokens")
+TOKEN_COUNTS = ("prompt_tokens", "completion_tokens")
+ADDS = (*TOKEN_COUNTS, "pii_masks")
 APPLIES_TO = "all"
 
 MIN_REPEATED_CHARS = 20
 MOST_OF_ONE_LABEL = 0.9
 ANSWERED_ROLES = ("user", "tool")  # an assistant also answers what a tool gave back
 TOKENIZER_BATCH = 1000
+ROWS_NAMED = 20  # rows of each kind whose row_id stands in the facts
 
+Pii = Literal["count", "mask", "quarantine", "off"]
+Finder = Literal["auto", "patterns", "presidio"]
 Tokens = Annotated[int | None, Field(ge=1, description="tokens; longer rows are dropped; needs a tokenizer")]
 
 
@@ -51,6 +63,13 @@ def validate(
         int | None,
         Field(ge=1, description="tokens of prompt and completion together; longer rows are dropped; needs a tokenizer"),
     ] = None,
+    pii: Annotated[
+        Pii, Field(description="what to do about personal data and keys: count, mask in the shards, quarantine their rows")
+    ] = "count",
+    pii_finder: Annotated[
+        Finder,
+        Field(description="auto: patterns, with Presidio's own where it is installed; presidio: names of people too, far slower"),
+    ] = "auto",
 ) -> StageResult:
     """Count tokens, decide on rows that cannot or should not be used as they are, and report on the table as a whole."""
     check_columns(feedback, ("row_id", *NEEDS), who="validate")
@@ -62,14 +81,22 @@ def validate(
         )
     table = feedback.with_columns(_token_counts(feedback, tokenizer)) if tokenizer else _uncounted(feedback)
     table = table.with_columns(tokens=pl.col("prompt_tokens") + pl.col("completion_tokens"))
+    spans, finder = _look_for_pii(feedback, pii, pii_finder)
     row_checks = _row_checks(limits)
     findings = [check(table) for check in (check_empty_prompt, check_empty_completion, check_repeated_prompt)]
     findings += [check_length(table, limits), check_last_turn(table)]
     findings += [check(table) for check in (check_label_balance, check_one_class, check_pairs)]
+    findings.append(check_pii(feedback, spans, pii))
+    masks = masks_column(table["row_id"], spans) if pii == "mask" else table.select("row_id", pii_masks=pl.lit(None, MASKS))
     return StageResult(
-        columns=table.select("row_id", *ADDS),
-        decisions=pl.concat([decide(table, where, **how) for where, how in row_checks]),
-        facts={"findings": [finding.as_dict() for finding in findings], "tokens": _token_facts(table, tokenizer, limits)},
+        columns=table.join(masks, on="row_id", how="left", maintain_order="left").select("row_id", *ADDS),
+        decisions=pl.concat([*(decide(table, where, **how) for where, how in row_checks), _decide_on_pii(spans, pii)]),
+        facts={
+            "findings": [finding.as_dict() for finding in findings],
+            "tokens": _token_facts(table, tokenizer, limits),
+            "pii": _pii_facts(spans, pii, finder),
+        },
+        tables={"pii": spans.drop("mask")},
     )
 
 
@@ -193,11 +220,79 @@ def _about_rows(code: str, feedback: pl.DataFrame, wrong: pl.Expr, text: str) ->
     return issue(code, f"{count:,} of {feedback.height:,} rows {text}.", count) if count else passed(code)
 
 
+# --- personal data and keys --------------------------------------------------------------------------------------------
+
+
+def check_pii(feedback: pl.DataFrame, spans: pl.DataFrame, pii: Pii) -> Finding:
+    """KD009: a text holds personal data, a key or a password."""
+    if pii == "off":
+        return not_applicable("KD009", "pii is off: personal data was not looked for")
+    if feedback.is_empty():
+        return not_applicable("KD009", "the table has no rows")
+    rows = spans["row_id"].n_unique()
+    if not rows:
+        return passed("KD009")
+    kinds = ", ".join(f"{one['rows']:,} {kind.replace('_', ' ')}" for kind, one in _counted(spans).items())
+    done = {
+        "count": "They are only counted: pii: mask replaces them in the shards, pii: quarantine leaves their rows out.",
+        "mask": "They are masked in the shards; the texts in this run folder, and its page, are as they came.",
+        "quarantine": "Their rows are quarantined.",
+    }
+    return issue("KD009", f"{rows:,} of {feedback.height:,} rows hold personal data or keys (rows: {kinds}). {done[pii]}", rows)
+
+
+def _look_for_pii(feedback: pl.DataFrame, pii: Pii, pii_finder: Finder) -> tuple[pl.DataFrame, str]:
+    """What was found where, and by what."""
+    if pii == "off":
+        return pl.DataFrame(schema=SPANS), "none"
+    also = None if pii_finder == "patterns" else presidio(names=pii_finder == "presidio")
+    finder, named = also or (None, "")
+    return pii_spans(feedback, finder), " and ".join(filter(None, ("ktodata's patterns", named)))
+
+
+def _decide_on_pii(spans: pl.DataFrame, pii: Pii) -> pl.DataFrame:
+    """A row that is masked is kept, which the ledger says; of a conversation each place counts once, not again in its turns."""
+    if pii not in ("mask", "quarantine"):
+        return no_decisions()
+    of_rows = spans.group_by("row_id", maintain_order=True).agg(
+        spans=(pl.col("field") != "turns").sum(),
+        kinds=pl.col("kind").unique().sort().str.join(", "),
+    )
+    every, evidence = pl.lit(value=True), ("spans", "kinds")
+    if pii == "mask":
+        return decide(of_rows, every, action="keep", reason="pii_masked", evidence=evidence)
+    return decide(of_rows, every, action="quarantine", reason="pii_found", evidence=evidence)
+
+
+def _counted(spans: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """{kind: {prompt, completion: how many; rows; row_ids: the first}}, the most frequent kind first."""
+    found = spans.group_by("kind").agg(
+        rows=pl.col("row_id").n_unique(),
+        prompt=(pl.col("field") == "prompt").sum(),
+        completion=(pl.col("field") == "completion").sum(),
+        row_ids=pl.col("row_id").unique(maintain_order=True).head(ROWS_NAMED),
+    )
+    lines = found.sort("rows", "kind", descending=[True, False]).select("kind", "prompt", "completion", "rows", "row_ids")
+    return {line.pop("kind"): line for line in lines.iter_rows(named=True)}
+
+
+def _pii_facts(spans: pl.DataFrame, pii: Pii, finder: str) -> dict[str, Any]:
+    if pii == "off":
+        return {"setting": pii}
+    return {
+        "setting": pii,
+        "finder": finder,
+        "looked_for": list(KINDS),
+        "rows": spans["row_id"].n_unique(),
+        "found": _counted(spans),
+    }
+
+
 # --- tokens ------------------------------------------------------------------------------------------------------------
 
 
 def _uncounted(feedback: pl.DataFrame) -> pl.DataFrame:
-    return feedback.with_columns(pl.lit(None, dtype=pl.Int32).alias(name) for name in ADDS)
+    return feedback.with_columns(pl.lit(None, dtype=pl.Int32).alias(name) for name in TOKEN_COUNTS)
 
 
 def _token_counts(feedback: pl.DataFrame, name: str) -> list[pl.Series]:
@@ -249,7 +344,7 @@ def _load_tokenizer(name: str) -> Any:
 def _token_facts(table: pl.DataFrame, tokenizer: str | None, limits: dict[str, int]) -> dict[str, Any]:
     if tokenizer is None or table.is_empty():
         return {"tokenizer": tokenizer}
-    columns = {name: table[name] for name in (*ADDS, "tokens")}
+    columns = {name: table[name] for name in (*TOKEN_COUNTS, "tokens")}
     spread = {name: {"median": values.median(), "longest": values.max(), "sum": values.sum()} for name, values in columns.items()}
     refused = table["prompt_tokens"].null_count()
     return {

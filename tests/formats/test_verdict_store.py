@@ -97,16 +97,8 @@ def test_the_pipeline_takes_a_store_and_loses_no_verdict(store):
     assert joined.columns["trusted_label"].to_list() == [True, False, None, None, True]
     counted = {name: joined.facts[name] for name in ("desirable", "undesirable", "drop", "contested", "overridden", "confirmed")}
     assert counted == {"desirable": 1, "undesirable": 1, "drop": 1, "contested": 1, "overridden": 3, "confirmed": 1}
-    assert "no stage acts on them yet" in joined.facts["not_acted_on"]
-    assert "1 called of no use (drop), which nothing acts on yet; 1 contested" in reviews_in_words(joined.facts)
-
-
-def test_nothing_is_said_of_acting_where_every_verdict_is_a_label(store):
-    joined = join_reviews(
-        feedback_table({"row_id": "a", "prompt": "p", "completion": "c", "label": True}),
-        read_reviews(store(("a", "ann", "keep"))),
-    )
-    assert "not_acted_on" not in joined.facts
+    assert joined.actions() == {"c": ("drop", "reviewed_drop"), "d": ("review", "reviewed_contested")}
+    assert "1 called of no use and dropped; 1 contested and held for review" in reviews_in_words(joined.facts)
 
 
 def test_the_digest_follows_what_is_said_and_nothing_else(store):

@@ -117,6 +117,7 @@ NOISE_FACTS = {
     "label_noise_estimate": {"wrong": 0.12},
     "identifiability": {"verdict": "identifiable", "limits": "Systematic noise looks like signal."},
     "doubts": {"doubtful_label": 9, "outvoted": 0},
+    "rows": {"learnt_from": 45},
     "trusted": {"rows": 0, "wrong": 0},
     "ask_for_review": {"rows": 60, "why": "A person's verdict on these 60 rows would tell."},
 }
@@ -231,3 +232,97 @@ def _train(folder, feedback):
     pl.DataFrame(lines).write_parquet(folder / "model" / "telemetry.parquet")
     (folder / "model" / "training.json").write_text(json.dumps({"steps": 6}))
     _stage(folder, "train", feedback.select("row_id"), {"device": "cpu", "steps": 6})
+
+
+def write_ablation(
+    folder: Path, *, row_ids=None, judged_by="label", truth=True, families=True, chance=-1.0, changed=None
+) -> None:
+    """Six arms, two seeds, the run's six test rows: every second is desirable. The numbers are made up.
+
+    chance : what the reward of the arm that was reviewed at random is multiplied by: 1 ranks as the arm reviewed by the queue does
+    changed : {family: columns of its line to be changed}
+    """
+    ids = list(row_ids) if row_ids is not None else held_out_ids(folder)
+    arms = [
+        # arm, family, budget, rows, what it gains, low, high
+        ("labels as given", "as given", None, 45, None, None, None),
+        (HOSTILE[0], "confident learning", None, 40, 0.05, -0.02, 0.11),
+        ("dropped at random", "at random", None, 40, -0.01, -0.05, 0.04),
+        ("true labels", "true", None, 45, 0.2, 0.1, 0.3),
+        ("10% reviewed", "reviewed", 0.1, 45, 0.15, 0.05, 0.25),
+        ("10% at random", "reviewed at random", 0.1, 45, 0.04, -0.01, 0.1),
+    ]
+    lines = []
+    for arm, family, budget, rows, gain, low, high in arms:
+        line = {"arm": arm, "says": f"what {arm} is", "measure": "auc", "rows": rows, "seeds": 2}
+        line |= {"value": 0.6 + (gain or 0), "low": 0.5, "high": 0.9}
+        line |= {"minus_baseline": gain, "minus_low": low, "minus_high": high}
+        line |= {"differs": None if gain is None else low > 0 or high < 0}
+        share = gain is not None and family != "true"
+        line |= {
+            "gap_recovered": gain / 0.2 if share else None,
+            "gap_low": 0.0 if share else None,
+            "gap_high": 1.5 if share else None,
+        }
+        lines.append(line | ({"family": family, "budget": budget} if families else {}) | (changed or {}).get(family, {}))
+    settings = {"model": "tiny {{ 7 * 7 }} <b>", "seeds": [0, 1], "max_steps": 8, "batch_size": 16, "learning_rate": 1e-3}
+    settings |= {"trainable_layers": 1, "max_length": 48, "part": "test", "judged_by": judged_by}
+    told = {"settings": settings, "verdict": [f"{HOSTILE[1]}: no difference that this can show."], "arms": lines}
+    (folder / "ablation.json").write_text(json.dumps(told))
+    scores = [
+        {"arm": arm, "seed": seed, "row_id": row_id, "reward": _reward(family, number, seed, chance)}
+        for arm, family, *_ in arms
+        for seed in (0, 1)
+        for number, row_id in enumerate(ids)
+    ]
+    table = pl.DataFrame(scores)
+    if truth:
+        known = pl.DataFrame({"row_id": ids, "truth": [number % 2 == 0 for number in range(len(ids))]})
+        table = table.join(known, on="row_id")
+    table.write_parquet(folder / "ablation.parquet")
+
+
+def _reward(family, number, seed, chance):
+    """Perfect for the arm reviewed by the queue."""
+    right = 1.0 if number % 2 == 0 else -1.0
+    return {"reviewed": right, "reviewed at random": chance * right}.get(family, float(number % 3)) + 0.1 * seed
+
+
+def write_comparison(folder: Path, *, row_ids=None) -> None:
+    """The base, KTO and DPO; DPO is worse than KTO by more than chance, and both are better than the base."""
+    ids = list(row_ids) if row_ids is not None else held_out_ids(folder)
+    lines = []
+    for method, value, kto, base in (("base", 0.5, -0.3, None), ("kto", 0.8, None, 0.3), ("dpo", 0.7, -0.1, 0.2)):
+        line = {"against": "truth", "measure": "auc", "method": method, "value": value, "low": value - 0.1, "high": value + 0.1}
+        for other, gap in (("kto", kto), ("base", base)):
+            ends = {"": gap, "_low": gap and gap - 0.05, "_high": gap and gap + 0.05}
+            line |= {f"minus_{other}{end}": number for end, number in ends.items()}
+        line |= {"includes_zero": None if kto is None else False, "seeds_agree": None if kto is None else True}
+        lines.append(line | {"base_includes_zero": None if base is None else False, "rows": len(ids)})
+    settings = {"model": "tiny", "seeds": [0, 1], "batch_size": 8, "max_length": 48, "trainable_layers": None, "bootstrap": 1000}
+    told = {
+        "settings": settings,
+        "part": "test",
+        "held_out_rows": len(ids),
+        "prompt_groups": len(ids),
+        "updates": 8,
+        "rows_used": {"rows": 36, "pairs": 9, "rows_used": {"kto": 36, "sft": 27, "dpo": 17}},
+        "tokens": {"train": {"skipped_row_ids": []}},
+        "learning_rates": {"kto": 5e-6, "dpo": 5e-6},
+        "arms": [{"method": name, "seed": seed} for name, seed in (("base", 0), ("kto", 0), ("dpo", 0), ("kto", 1), ("dpo", 1))],
+        "versions": {"torch": "2", "trl": HOSTILE[2]},
+        "measures": lines,
+        "verdict": ["Of 36 training rows, each could use: ...", HOSTILE[0], HOSTILE[6]],
+    }
+    (folder / "comparison").mkdir(exist_ok=True)
+    (folder / "comparison" / "comparison.json").write_text(json.dumps(told))
+    rows = [
+        {"method": method, "seed": seed, "row_id": row_id, "label": number % 2 == 0, "truth": number % 3 == 0, "reward": reward}
+        for method, seed, reward in (("base", 0, 0.0), ("kto", 0, 1.0), ("kto", 1, 3.0), ("dpo", 0, -1.0))
+        for number, row_id in enumerate(ids)
+    ]
+    pl.DataFrame(rows).write_parquet(folder / "comparison" / "comparison.parquet")
+
+
+def held_out_ids(folder):
+    return pl.read_parquet(folder / "stages/split/columns.parquet").filter(part="test")["row_id"].to_list()

@@ -32,7 +32,10 @@ def opened(html, folder, *more):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return folders.write_run(tmp_path_factory.mktemp("run") / "small")
+    folder = folders.write_run(tmp_path_factory.mktemp("run") / "small")
+    folders.write_ablation(folder)
+    folders.write_comparison(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def test_the_report_opens_from_disk_with_all_its_sections(report):
     dom, console = report
     assert console == []
     assert [anchor for anchor, _, _ in SECTIONS if f'<section id="{anchor}"' not in dom] == []
-    assert dom.count("<svg") == 8
+    assert dom.count("<svg") == 13
 
 
 def test_no_script_of_the_data_ran(report):

@@ -1,10 +1,12 @@
 """The dataset card: a header that the Hub can read, every number, and no text that breaks out of its place."""
 
+import json
+
 import folders
 import pytest
 import yaml
 
-from ktodata.report import build_card
+from ktodata.report import build_card, build_feedback_section
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +70,73 @@ def test_a_run_without_licence_or_shards_says_so(tmp_path):
     assert "**Licence:** not stated." in card
     assert "there are no shards yet" in card
     assert "Not measured: the recipe has no `label_noise`." in card
+
+
+def test_the_card_says_what_a_model_learnt_and_whether_curation_helped(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    card = build_card(folder)
+    assert "| gain in AUC, paired | labels as given | 6 | 0.300 | 0.100 to 0.500 |" in card
+    assert "That curation helped has not been shown" in card and "ktodata compare" not in card
+    folders.write_ablation(folder)
+    folders.write_comparison(folder)
+    card = build_card(folder)
+    assert "report.html shows it whole). Curation did\\. Of 2 treatments of the labels" in card
+    assert "has not been shown" not in card
+    assert "KTO beside other methods" in card and "Of 36 training rows, each could use" in card
+    assert "<script>" not in card and "\\<script\\>" in card
+
+
+def test_an_ablation_of_other_rows_is_not_told(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    folders.write_ablation(folder, row_ids=["other", "rows"])
+    assert "an ablation is there, but of other rows than these." in build_card(folder)
+
+
+PII = {"finder": "ktodata's patterns", "rows": 3, "found": {"email": {"rows": 3}, "api_key": {"rows": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({}, "Not looked for\\."),
+        ({"pii": {"setting": "off"}}, "Not looked for\\."),
+        ({"pii": {**PII, "setting": "count", "found": {}}}, "None was found\\."),
+        ({"pii": {**PII, "setting": "count"}}, "3 rows with email, 1 row with api key\\. Nothing was done about it"),
+        ({"pii": {**PII, "setting": "mask"}}, "In 2 exported rows, 5 places are masked by a placeholder such as \\<EMAIL\\_1\\>"),
+        ({"pii": {**PII, "setting": "quarantine"}}, "Those rows were left out\\."),
+    ],
+)
+def test_the_card_says_what_was_done_about_personal_data(facts, said, tmp_path):
+    folder = folders.write_run(tmp_path / "run", stages=("export",))
+    (folder / "stages/validate").mkdir()
+    (folder / "stages/validate/facts.json").write_text(json.dumps(facts))
+    exported = folder / "stages/export/facts.json"
+    exported.write_text(json.dumps({**json.loads(exported.read_text()), "masked": {"rows": 2, "places": 5}}))
+    card = build_card(folder)
+    assert said in card.split("## Personal data")[1].split("##")[0]
+    assert ("but for what was masked" in card) == (facts.get("pii", {}).get("setting") == "mask")
+
+
+def test_reviews_are_told(tmp_path):
+    folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
+    told = {"verdicts": 40, "differ_from_label": 6, "overridden": 0, "repeated": 0, "empty": 2, "drop": 0, "contested": 0}
+    (folder / "stages/reviews").mkdir()
+    (folder / "stages/reviews/facts.json").write_text(json.dumps(told))
+    assert "40 rows reviewed, 6 with another verdict than the given label; 2 cells still empty" in build_card(folder)
+
+
+def test_the_models_section_says_what_the_run_did_and_holds_no_word_of_a_prompt(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    folders.write_ablation(folder)
+    told = build_feedback_section(folder)
+    for line in (
+        "62 rows of binary feedback: 36 train, 4 validation, 6 test.",
+        "| dedupe | near\\_repeat | dropped | 5 |",
+        "KTO's weights: 1.000 for desirable and 3.000 for undesirable rows.",
+        "The feedback's licence, as its recipe names it: cc\\-by\\-4\\.0.",
+        "| AUC of the trained model, by its reward | labels as given | 6 | 0.800 | 0.700 to 0.900 |",
+        "## What is not known",
+    ):
+        assert line in told, line
+    assert "Whether curation helped was measured on one model" in told
+    assert not any(word in told for word in ("question", "thumbs.jsonl", "poems", "lists"))

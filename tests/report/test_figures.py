@@ -2,13 +2,22 @@
 
 import matplotlib
 import numpy as np
+import polars as pl
 import pytest
 
-from ktodata.report import figures
+from ktodata.evaluate.ablation_figures import Rewards
+from ktodata.report import arm_figures, figures
+from ktodata.report.arms import Value
 
 
 def drawings():
     line = np.linspace(0, 1, 50)
+    gaps = [
+        arm_figures.Gap("a $x$ <b>", Value(0.1, 0.05, 0.2), True),
+        arm_figures.Gap("long " * 30, Value(-0.1, -0.2, 0.1), False),
+    ]
+    points = pl.DataFrame({"budget": [0.1], "minus_baseline": [0.1], "minus_low": [-0.1], "minus_high": [0.3]})
+    arms = [Rewards("a $x$ <b>", line, -line), Rewards("one side only", line, line[:0])]
     return {
         "flow": figures.flow(
             62, [figures.Leaving("dedupe", 5, 0, 57), figures.Leaving("label noise", 0, 9, 48)], [("train", 48)]
@@ -19,6 +28,9 @@ def drawings():
         "curves": figures.curves(
             "c", "t", [figures.Curve("loss", [0, 1], [0.5, 0.4]), figures.Curve("auc", [0], [0.5], [0.4], [0.6])]
         ),
+        "forest": arm_figures.forest("f", "t", [("minus KTO's\nright is better", gaps), ("minus the base's", gaps[:1])]),
+        "reviews": arm_figures.review_curve("v", {"<i>queue": points, "chance $x$": points}, 0.2, measure="auc"),
+        "rewards": arm_figures.rewards("w", arms, shared=False),
     }
 
 
@@ -39,12 +51,19 @@ def test_every_colour_is_the_page_s(drawn):
 
 def test_names_stay_text_and_are_not_mathematics(drawn):
     assert "a $x$ &lt;b&gt;" in drawn["ranges"]
+    assert all("a $x$ &lt;b&gt;" in drawn[name] for name in ("forest", "rewards"))
+    assert "&lt;i&gt;queue" in drawn["reviews"] and "chance $x$" in drawn["reviews"]
     assert "11 name 11 $\\bad$" in drawn["map"]
 
 
 def test_the_description_tells_what_the_picture_shows(drawn):
     assert "62 rows in. dedupe: 5 out, 0 to review, 57 left; label noise: 0 out, 9 to review, 48 left." in drawn["flow"]
     assert "a $x$ &lt;b&gt;: 50 % (40 to 60 %)" in drawn["ranges"]
+    assert (
+        "minus KTO&#x27;s right is better: a $x$ &lt;b&gt; +0.100 (+0.050 to +0.200), more than chance; long" in drawn["forest"]
+    )
+    assert "chance $x$: +0.100 (-0.100 to +0.300) at 0.1; true labels: +0.200." in drawn["reviews"]
+    assert "one side only: 0.5 desirable, no rows that are undesirable" in drawn["rewards"]
     assert "25 of 50 rows given as desirable, 20 of 20 given as undesirable" in drawn["histogram"]
 
 

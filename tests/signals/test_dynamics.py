@@ -3,7 +3,7 @@ import polars as pl
 import pytest
 
 from ktodata.errors import DataError, MissingColumnError, ShapeError
-from ktodata.signals.dynamics import dynamics_columns, training_dynamics
+from ktodata.signals.dynamics import as_opinion, dynamics_columns, dynamics_in_words, join_dynamics, training_dynamics
 
 
 def telemetry(*looks):
@@ -137,3 +137,33 @@ def test_errors_say_what_is_wrong():
         training_dynamics(looks, ["r0", "r0"], np.array([True, False]))
     with pytest.raises(DataError, match="none of the 1 rows"):
         training_dynamics(looks, ["x"], label)
+
+
+def test_joined_rows_without_a_look_are_null_and_counted():
+    """r0 and r1 were looked at by one evaluation, r1 under another label than it now has; r2 was not."""
+    looks = telemetry(("r0", "validation", 0, 5, 2.0), ("r1", "validation", 0, 5, -2.0))
+    looks = looks.with_columns(label=pl.Series([True, True]))
+    table = pl.DataFrame({"row_id": ["r2", "r1", "r0"], "label": [True, False, True]})
+    joined = join_dynamics(table, looks)
+    assert joined.columns.to_dict(as_series=False) == {"row_id": ["r2", "r1", "r0"], "training_dynamics": [None, 0.5, 0.5]}
+    counted = {name: joined.facts[name] for name in ("rows", "rows_seen", "rows_without_a_look", "labels_other_than_trained_on")}
+    assert counted == {"rows": 3, "rows_seen": 2, "rows_without_a_look": 1, "labels_other_than_trained_on": 1}
+
+
+def test_rows_of_another_table_are_refused():
+    looks = telemetry(("r0", "train", 0, 5, 2.0), ("r0", "train", 1, 9, 2.0), ("x" * 99, "train", 0, 5, 2.0))
+    with pytest.raises(DataError, match=r"1 of 2 rows that were trained on are not in the data \(first: row_id 'x{40}'\)"):
+        join_dynamics(pl.DataFrame({"row_id": ["r0"], "label": [True]}), looks)
+
+
+def test_an_opinion_says_desirable_by_its_sign():
+    """Sound and doubtful, of a desirable and of an undesirable label: a doubted "undesirable" speaks for desirable."""
+    quality, labels = np.array([1.0, 0.0, 1.0, 0.0, np.nan]), np.array([True, True, False, False, True])
+    np.testing.assert_array_equal(as_opinion(quality, labels), [1, -1, -1, 1, np.nan])
+
+
+def test_the_weight_in_words():
+    weights = {"desirable": {"weight": 0.0, "low": 0.0, "high": 0.0}, "undesirable": {"weight": 0.5, "low": 0.1, "high": 0.9}}
+    told = dynamics_in_words(weights)
+    assert "among given desirable not at all; among given undesirable with weight +0.50 (+0.10 to +0.90)" in told
+    assert "not acted on" in dynamics_in_words({})

@@ -5,8 +5,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ktodata.errors import MissingColumnError, ModelError, SettingError
+from ktodata.errors import MissingColumnError, MissingExtraError, ModelError, SettingError
 from ktodata.feedback import feedback_table
+from ktodata.recipe import load_recipe
+from ktodata.signals.pii import KINDS
 from ktodata.stages.validate import ADDS, validate
 
 LONG_QUESTION = "What is the capital of France?"  # 30 characters, over MIN_REPEATED_CHARS
@@ -266,3 +268,75 @@ def test_two_transcripts_of_hh_harmless_end_with_the_assistant(shared):
     result = validate(read(shared / "kto_hh_harmless.jsonl.gz", transcripts=True).feedback)
     reasons = result.decisions["reason"].value_counts().rows()
     assert ("no_turn_to_answer", 2) in reasons
+
+
+# --- KD009: personal data ----------------------------------------------------------------------------------------------
+
+PERSONAL = (
+    {"row_id": "a" * 16, "prompt": "write to ann@example.org", "completion": "ann@example.org? done", "label": True},
+    {"row_id": "b" * 16, "prompt": "hello", "completion": "call 212-555-0123", "label": False},
+    {"row_id": "c" * 16, "prompt": "7 * 6?", "completion": "42", "label": True},
+)
+
+
+def look(pii: str, *rows: Any) -> Any:
+    return validate(feedback_table(*(rows or PERSONAL)), pii=pii, pii_finder="patterns")  # type: ignore[arg-type]
+
+
+def test_kd009_counts_by_kind_and_place_and_holds_no_text():
+    found = look("count")
+    assert found.facts["pii"] == {
+        "setting": "count",
+        "finder": "ktodata's patterns",
+        "looked_for": list(KINDS),
+        "rows": 2,
+        "found": {
+            "email": {"prompt": 1, "completion": 1, "rows": 1, "row_ids": ["a" * 16]},
+            "phone": {"prompt": 0, "completion": 1, "rows": 1, "row_ids": ["b" * 16]},
+        },
+    }
+    assert found.tables["pii"].rows() == [
+        ("a" * 16, "prompt", None, 9, 24, "email"),
+        ("a" * 16, "completion", None, 0, 15, "email"),
+        ("b" * 16, "completion", None, 5, 17, "phone"),
+    ]
+    assert found.actions() == {} and found.columns["pii_masks"].null_count() == 3
+    told = finding("KD009", feedback_table(*PERSONAL), pii_finder="patterns")
+    assert told["status"] == "issue" and told["rows"] == 2
+    assert told["text"].startswith("2 of 3 rows hold personal data or keys (rows: 1 email, 1 phone). They are only counted")
+    assert "ann@" not in str(found.facts)
+
+
+def test_kd009_masks_by_a_column_and_says_so_in_the_ledger():
+    found = look("mask")
+    masks = found.columns["pii_masks"].to_list()
+    assert [mask["mask"] for mask in masks[0]] == ["<EMAIL_1>", "<EMAIL_1>"]
+    assert [len(row) for row in masks] == [2, 1, 0]
+    assert found.actions() == {"a" * 16: ("keep", "pii_masked"), "b" * 16: ("keep", "pii_masked")}
+    assert found.decisions["evidence"].to_list() == ['{"kinds": "email", "spans": 2}', '{"kinds": "phone", "spans": 1}']
+
+
+def test_kd009_quarantines_only_those_rows():
+    assert look("quarantine").actions() == {"a" * 16: ("quarantine", "pii_found"), "b" * 16: ("quarantine", "pii_found")}
+
+
+def test_kd009_stays_silent_and_says_when_it_did_not_look():
+    clean = look("mask", GOOD, BAD)
+    assert clean.facts["pii"]["found"] == {} and clean.columns["pii_masks"].to_list() == [[], []]
+    assert finding("KD009", feedback_table(GOOD, BAD))["status"] == "passed"
+    off = look("off")
+    assert off.facts["pii"] == {"setting": "off"} and off.tables["pii"].is_empty()
+    assert finding("KD009", feedback_table(*PERSONAL), pii="off")["status"] == "not_applicable"
+
+
+def test_a_recipe_may_say_off():
+    """Not the boolean that YAML once made of it."""
+    step = load_recipe({"name": "x", "ingest": {"paths": "x.jsonl"}, "steps": [{"validate": {"pii": "off"}}]}).steps[0]
+    assert step.settings["pii"] == "off"
+
+
+def test_presidio_is_asked_for_by_name_and_told_when_it_is_not_there(monkeypatch):
+    monkeypatch.setattr("ktodata.signals.pii_presidio.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="presidio-analyzer"):
+        validate(feedback_table(GOOD), pii_finder="presidio")
+    assert validate(feedback_table(GOOD)).facts["pii"]["finder"] == "ktodata's patterns"

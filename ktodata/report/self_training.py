@@ -1,0 +1,17 @@
+"""The page of a self-training: its rounds in one table, with links to their own pages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ktodata.report.page import render
+
+
+def build_rounds_page(told: Mapping[str, Any]) -> str:
+    """report.html beside the rounds, as HTML, from what self_training.json says. Links are relative: the folder can be moved."""
+    return render(
+        "self_training.html.j2",
+        title=f"{told['name']} · ktodata self-training",
+        name=told["name"],
+        told=told,
+        rounds=[{**line, "page": f"{line['folder']}/report.html"} for line in told["rounds"]],
+    )
