@@ -18,7 +18,7 @@ from ktodata.stage import StageResult
 
 sys.path.insert(0, str(Path(__file__).parent / "train"))
 
-ROWS, REVIEWED = 200, 60
+ROWS, REVIEWED = 240, 100
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -87,7 +87,7 @@ def telemetry(truth, labels, rows=None):
             "z0": 0.0,
             "completion_tokens": 4,
         }
-        | {"log_ratio": (1.0 if truth[row_id] else -1.0) + 0.4 * float(rng.normal())}
+        | {"log_ratio": (1.0 if truth[row_id] else -1.0) + 0.2 * float(rng.normal())}
         for row_id in list(truth)[:rows]
     ]
     return pl.DataFrame(lines)

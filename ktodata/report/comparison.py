@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.evaluate.ablation_figures import rewards_by_class
-from ktodata.evaluate.comparison_measures import DIRECTION, KTO
+from ktodata.evaluate.comparison_measures import KTO, direction
 from ktodata.evaluate.comparison_store import BASE
 from ktodata.evaluate.comparison_verdict import NAMES, proven
 from ktodata.report import arm_figures
@@ -39,6 +39,12 @@ MEASURES = {
     "reward_model_auc": "AUC of the reward model",
     "refusal_rate": "greedy answers that refuse",
     "unfinished": "greedy answers that do not end",
+    "refusal_of_unsafe": "unsafe prompts refused",
+    "refusal_of_safe": "safe prompts refused",
+    "instructions_strict": "prompts whose every instruction was followed",
+    "instructions_each": "instructions followed",
+    "win_rate": "answers preferred to the base's",
+    "tasks_mean": "mean score of all tasks",
 }
 BETTER = {1: "higher is better", -1: "lower is better", 0: "neither way is better by itself"}
 LINES = pl.Schema(
@@ -46,7 +52,7 @@ LINES = pl.Schema(
     | dict.fromkeys(("value", "low", "high", "minus_kto", "minus_kto_low", "minus_kto_high"), pl.Float64())
     | {"includes_zero": pl.Boolean(), "seeds_agree": pl.Boolean()}
     | dict.fromkeys(("minus_base", "minus_base_low", "minus_base_high"), pl.Float64())
-    | {"base_includes_zero": pl.Boolean(), "rows": pl.Int64()}
+    | {"base_includes_zero": pl.Boolean(), "rows": pl.Int64(), "judge": pl.String()}
 )
 
 
@@ -132,9 +138,10 @@ def _name(method: Any) -> str:
 
 def _line(line: Mapping[str, Any], told: Mapping[str, Any], seeds: Mapping[str, int]) -> Line:
     measure, method = str(line["measure"]), str(line["method"])
-    way = BETTER.get(DIRECTION.get(measure, 0), "")
+    named = one_line(MEASURES.get(measure, measure.replace("_", " ")), 80)
+    judge = f", by {one_line(line['judge'], 60)}" if line["judge"] else ""
     return Line(
-        measure=f"{MEASURES.get(measure, measure.replace('_', ' '))}; {way}",
+        measure=f"{named}{judge}; {BETTER[direction(measure)]}",
         against=str(line["against"]),
         method=_name(method),
         value=value_of(line, "value", "low", "high"),

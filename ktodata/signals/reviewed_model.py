@@ -8,12 +8,15 @@ opinion, believed as far as it proved right, plus a Gaussian process over the te
 one for each given class, as the two are wrong for different reasons. The scale t is that of the largest marginal likelihood, so
 that a class whose few errors show no pattern keeps the model's ranking (Rasmussen and Williams 2006, chapters 2 and 5).
 
-Further opinions o_k of a row, each in [-1, 1], centred within a class, + for desirable (training dynamics are one), come in as
+Further opinions o_k of a row, each in [-1, 1], + for desirable (training dynamics are one), come in as
 
-    truth = m + a0 + a1 m + sum_k b_k o_k + f(row) + noise,      b_k ~ N(0, s)
+    truth = m + a0 + a1 m + sum_k b_k u_k + f(row) + noise,      b_k ~ N(0, s),      u_k = o_k - (c_k + d_k m)
 
-where s is none or OPINION, whichever has the larger marginal likelihood. The b_k are learnt from reviewed rows alone: an opinion
-moves p as far as it proved right there, by its own sign, and not at all where nobody reviewed or where it told nothing.
+where u_k is what an opinion says beyond m: its residual from the line through all rows of the class (0 where there is none). As
+queues ask for rows by m, an opinion that shares in m would otherwise be judged by rows chosen for being odd, and learn a wrong
+sign. s is OPINION where that raises the log marginal likelihood by EVIDENCE, else none. The b_k are learnt from reviewed rows
+alone: an opinion moves p as far as it proved right there, by its own sign, and not at all where nobody reviewed or it told
+nothing.
 """
 
 from dataclasses import dataclass
@@ -39,6 +42,7 @@ SHIFT, SLOPE = (
     0.2,
 )  # prior variances of a0 and a1: rows may have been reviewed because they looked wrong, so a0 is kept small
 OPINION = 0.2  # prior variance of an opinion's weight b_k, as SLOPE is that of the model's own
+EVIDENCE = 2.0  # nats, odds of 7 to 1: with 50 reviewed rows a useless opinion often gains half a nat
 CHUNK = 4096
 
 
@@ -77,7 +81,7 @@ def learn_from_reviews(
     A reviewed row is answered by the others (leave one out), so that answers and reviews can be compared.
     Raises ShapeError for opinions on another number of rows, DataError for one outside [-1, 1].
     """
-    further = _checked(opinions, len(labels))
+    opinions = _checked(opinions, len(labels))
     answer = np.asarray(p_desirable, float).copy()
     scale: dict[bool, float | None] = {}
     weights: dict[bool, tuple[Weight, ...]] = {False: (), True: ()}
@@ -88,33 +92,35 @@ def learn_from_reviews(
             continue
         if len(known) > MOST_REVIEWED:
             known = np.sort(np.random.default_rng(0).permutation(known)[:MOST_REVIEWED])
-        told = _answers(rows, p_desirable, further, here, known, truth)
-        answer[here], scale[given], weights[given] = told
+        seen = _seen(2 * p_desirable - 1, opinions, here)
+        answer[here], scale[given], weights[given] = _answers(rows, seen, here, known, truth)
     return Reviewed(answer, scale, weights)
 
 
 def _checked(opinions: Floats | None, rows: int) -> Floats:
-    """The opinions as float [rows, K], 0 where there is none."""
+    """The opinions as float [rows, K], nan where there is none."""
     if opinions is None:
         return np.zeros((rows, 0))
     if opinions.ndim != 2 or len(opinions) != rows:
         raise ShapeError(f"learn_from_reviews: opinions of shape {opinions.shape} on {rows:,} rows; give float [{rows}, K].")
-    known = np.nan_to_num(np.asarray(opinions, float), nan=0.0)
-    if outside := int((np.abs(known) > 1).any(axis=1).sum()):
+    if outside := int((np.abs(opinions) > 1).any(axis=1).sum()):
         raise DataError(f"learn_from_reviews: the opinions on {outside:,} of {rows:,} rows are outside [-1, 1].")
-    return np.asarray(known)
+    return np.asarray(opinions, float)
 
 
 def _answers(
-    rows: Rows, p: Floats, further: Floats, here: NDArray[np.int64], known: NDArray[np.int64], truth: Bools
+    rows: Rows, seen: "_Seen", here: NDArray[np.int64], known: NDArray[np.int64], truth: Bools
 ) -> tuple[Floats, float, tuple[Weight, ...]]:
-    seen = _Seen(2 * p - 1, further)
     target = np.where(truth[known], 1.0, -1.0) - seen.opinion[known]
     kernel = _texts(rows, known, known)
-    believed = (0.0, OPINION) if further[known].any() else (0.0,)
-    scale, spread = max(
-        product(SCALES, believed), key=lambda one: _likelihood(seen.covariance(one[0] * kernel, known, known, one[1]), target)
-    )
+
+    def evidence(one: tuple[float, float]) -> float:
+        scale, spread = one
+        asked = EVIDENCE if spread else 0.0
+        return _likelihood(seen.covariance(scale * kernel, known, known, spread), target) - asked
+
+    believed = (0.0, OPINION) if seen.further[known].any() else (0.0,)
+    scale, spread = max(product(SCALES, believed), key=evidence)
     factor = cho_factor(seen.covariance(scale * kernel, known, known, spread) + NOISE * np.eye(len(known)))
     pulled = cho_solve(factor, target)
     found = np.empty(len(here))
@@ -124,18 +130,18 @@ def _answers(
         across = seen.covariance(scale * near, part, known, spread)
         mean = seen.opinion[part] + across @ pulled
         own = scale * _own(rows, part) + SHIFT + SLOPE * seen.opinion[part] ** 2
-        own = own + spread * np.square(further[part]).sum(axis=1)
+        own = own + spread * np.square(seen.further[part]).sum(axis=1)
         variance = own - (across * cho_solve(factor, across.T).T).sum(axis=1) + NOISE
         found[start : start + CHUNK] = ndtr(mean / np.sqrt(np.maximum(variance, NOISE)))
     precision = np.diag(cho_solve(factor, np.eye(len(known))))
     left_out = np.where(truth[known], 1.0, -1.0) - pulled / precision
     found[np.searchsorted(here, known)] = ndtr(left_out * np.sqrt(precision))
-    return found, scale, _weights(spread * further[known], factor, pulled, spread)
+    return found, scale, _weights(spread * seen.further[known], factor, pulled, spread)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is known of each row beside its text: the model's opinion m [N], and those of others [N, K]."""
+    """What is known of each row of a class beside its text: the model's opinion m [N], and what others say beyond it [N, K]."""
 
     opinion: Floats
     further: Floats
@@ -144,6 +150,16 @@ class _Seen:
         """Of the truth of `some` and `others`, noise left out; `spread` is the prior variance of the opinions' weights."""
         from_model = texts + SHIFT + SLOPE * np.outer(self.opinion[some], self.opinion[others])
         return np.asarray(from_model + spread * (self.further[some] @ self.further[others].T))
+
+
+def _seen(opinion: Floats, others: Floats, here: NDArray[np.int64]) -> _Seen:
+    """The opinions on the rows `here`, with what the model's own foretells of the others taken away; 0 where one has none."""
+    further = np.zeros(others.shape)
+    for column in range(others.shape[1]):
+        rows = here[np.isfinite(others[here, column])]
+        line = np.column_stack([np.ones(len(rows)), opinion[rows]])
+        further[rows, column] = others[rows, column] - line @ np.linalg.lstsq(line, others[rows, column], rcond=None)[0]
+    return _Seen(opinion, further)
 
 
 def _weights(across: Floats, factor: tuple[Floats, bool], pulled: Floats, spread: float) -> tuple[Weight, ...]:

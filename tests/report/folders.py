@@ -299,6 +299,8 @@ def write_comparison(folder: Path, *, row_ids=None) -> None:
             line |= {f"minus_{other}{end}": number for end, number in ends.items()}
         line |= {"includes_zero": None if kto is None else False, "seeds_agree": None if kto is None else True}
         lines.append(line | {"base_includes_zero": None if base is None else False, "rows": len(ids)})
+    asked = {"against": "no label", "method": "kto", "value": 0.25, "low": 0.1, "high": 0.4, "rows": 20}
+    lines += [asked | {"measure": "refusal_of_safe", "judge": "a rule <b>"}, asked | {"measure": "task <b>sums"}]
     settings = {"model": "tiny", "seeds": [0, 1], "batch_size": 8, "max_length": 48, "trainable_layers": None, "bootstrap": 1000}
     told = {
         "settings": settings,

@@ -76,6 +76,8 @@ def test_every_number_is_in_the_folded_tables(html):
     assert lines[4] == "10% reviewedwhat 10% reviewed isAUC0.7500.500 to 0.900+0.150+0.050 to +0.250no75 %0 to 150 %452"
     assert lines[0].endswith("AUC0.6000.500 to 0.900–––452") and "yes" in lines[1]
     methods = Page(section(html, "methods")).said
+    assert "safe prompts refused, by a rule <b>; lower is betterno labelKTO0.2500.100 to 0.400" in methods
+    assert "task <b>sums; higher is better" in methods
     assert "KTO362DPO172" in methods  # rows used, seeds
     assert "DPO0.7000.600 to 0.800-0.100-0.150 to -0.050no+0.200+0.150 to +0.250no172" in methods
 

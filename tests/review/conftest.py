@@ -8,13 +8,13 @@ from desk_runs import write_recipe
 import ktodata as kd
 from ktodata.run_folder import Run
 
+PAGES = ("ktodata.report.write_pages", lambda run: None)  # they take longer than all the rest, and nothing here looks at them
 
-@pytest.fixture(scope="session", autouse=True)
-def no_pages():
-    """Runs without report.html: its figures take longer than all the rest, and nothing here looks at it."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("ktodata.report.write_pages", lambda run: None)
-        yield
+
+@pytest.fixture(autouse=True)
+def no_pages(monkeypatch):
+    """Runs without report.html."""
+    monkeypatch.setattr(*PAGES)
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,9 @@ def made(tmp_path_factory):
     """(the recipe, a finished run of it). Not to be changed: `run` is a copy."""
     folder = tmp_path_factory.mktemp("review")
     recipe = write_recipe(folder)
-    return recipe, kd.run(recipe, out=folder / "run").folder
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(*PAGES)
+        return recipe, kd.run(recipe, out=folder / "run").folder
 
 
 @pytest.fixture

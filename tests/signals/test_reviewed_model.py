@@ -155,6 +155,15 @@ def test_an_opinion_that_is_wrong_in_one_class_is_used_by_its_sign():
     np.testing.assert_allclose(found.p_desirable, right.p_desirable)
 
 
+def test_an_opinion_that_only_repeats_the_model_is_no_second_one():
+    """The model's own opinion handed in again: nothing is left of it beyond m, and it is not believed."""
+    rows, labels, truth, p, _ = flips_unseen()
+    reviewed = sample(labels, 30)
+    plain, found = (learn_from_reviews(rows, p, labels, reviewed, truth, opinions=one) for one in (None, 2 * p[:, None] - 1))
+    assert {weight.value for weights in found.weights.values() for weight in weights} == {0.0}
+    np.testing.assert_array_equal(found.p_desirable, plain.p_desirable)
+
+
 def test_nobody_reviewed_so_no_opinion_moves_anything():
     rows, labels, truth, p, opinion = flips_unseen()
     found = learn_from_reviews(rows, p, labels, sample(labels, 7), truth, opinions=opinion[:, None])
