@@ -9,7 +9,10 @@ HERE = Path(__file__).parent
 APART = {"run_all.py", "machine.py", "trainer_arms.py", "trainer_gpu.py"}
 # the real data sets beside the checkout, for those that measure on them
 DATA = HERE.parents[2] / "shared" / "data"
-NEEDS_DATA = {"ablation.py", "label_noise.py", "label_noise_speed.py", "raters.py", "trainer_quality.py", "trainer_speed.py"}
+NEEDS_DATA = {
+    *("ablation.py", "balance.py", "label_noise.py", "label_noise_speed.py", "methods.py", "narrow_prompts.py", "raters.py"),
+    *("self_training.py", "trainer_quality.py", "trainer_speed.py"),
+}
 
 for script in sorted(path for path in HERE.glob("*.py") if path.name not in APART):
     print(f"== {script.name}", flush=True)
