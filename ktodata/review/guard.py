@@ -27,7 +27,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 # a redirect would still count as coming from wherever the address was clicked, and the cookie would stay behind
-OPENED = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>ktodata review</title>'
+OPENED = (
+    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>ktodata review</title>'
+    '<link rel="icon" href="/static/icon.svg">'
+)
 
 
 class Guard:

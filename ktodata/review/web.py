@@ -47,6 +47,7 @@ class Web:
             Route("/text", self.text),
             Route("/progress", self.progress),
             Route("/static/{name}", self.static),
+            Route("/favicon.ico", self.icon),  # what a browser asks for before it has read a page
             *(Route(f"/{name}", act, methods=["POST"]) for name, act in acts.items()),
         ]
         handlers = {StaleError: _stale, BadRequestError: _bad_request, KtodataError: _failed}
@@ -96,6 +97,10 @@ class Web:
         if name not in pages.STATIC:
             return PlainTextResponse("There is no such file.", 404)
         return Response(pages.static(name), media_type=pages.STATIC[name])
+
+    async def icon(self, _request: Request) -> Response:
+        """The picture of the pages, where browsers look for it."""
+        return Response(pages.static("icon.svg"), media_type=pages.STATIC["icon.svg"])
 
     # --- to do ---------------------------------------------------------------------------------------------------------
 
