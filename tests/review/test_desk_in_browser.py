@@ -23,6 +23,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 FLAGS = ["--no-sandbox", "--disable-quic", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+ROW = "html[data-ready] main[data-row-id]"  # the page is there, and its script has run: before that, no key counts
 KEYS = {"k": "keep", "f": "flip", "d": "drop", "c": "contested"}
 
 
@@ -106,7 +107,7 @@ def test_fifty_rows_by_keyboard_survive_a_kill(run, page):
     given = []
     with commanded(run, "--reviewer", "ann") as (process, address):
         page.goto(address)
-        page.wait_for_selector("main[data-row-id]")
+        page.wait_for_selector(ROW)
         for number in range(25):
             key = "kfdc"[number % 4]
             given.append((row_on(page), KEYS[key]))
@@ -125,7 +126,7 @@ def test_fifty_rows_by_keyboard_survive_a_kill(run, page):
         assert "does not answer" in page.inner_text("#problem") and row_on(page) == stood
     with served(run, "ann") as address:
         page.goto(address)
-        page.wait_for_selector("main[data-row-id]")
+        page.wait_for_selector(ROW)
         assert row_on(page) == stood and page.get_attribute("main", "data-decided") == "25"
         for number in range(25, 50):
             key = "kfdc"[number % 4]
@@ -147,7 +148,7 @@ def test_hostile_rows_are_text_and_break_nothing(run, page):
     ids = {prompt: row_id for row_id, prompt in run.feedback.select("row_id", "prompt").iter_rows() if prompt.startswith(HOSTILE)}
     with served(run, "<i>bob</i>") as address:
         page.goto(address)
-        page.wait_for_selector("main[data-row-id]")
+        page.wait_for_selector(ROW)
         origin = re.match(r"http://[^/]*", address)[0]
         for prompt, row_id in ids.items():
             page.goto(f"{origin}/row?id={row_id}")
@@ -166,24 +167,11 @@ def test_hostile_rows_are_text_and_break_nothing(run, page):
     assert page.said == []
 
 
-def turn_to(page, key, selector):
-    """Press a key until the page that it leads to is there: keys count once the script of the page before has run."""
-    from playwright.sync_api import TimeoutError as TooLateError
-
-    for _ in range(4):
-        page.keyboard.press(key)
-        try:
-            return page.wait_for_selector(selector, timeout=5000)
-        except TooLateError:
-            continue
-    raise AssertionError(f"{key} does not lead to {selector}; the page is {page.url}")
-
-
 def test_pages_tabs_and_another_site(run, page, browser):
     """Help, filters, progress by key; a second tab makes the first stale; a cross-site form and a stranger are refused."""
     with served(run, "ann", blind=True) as address:
         page.goto(address)
-        page.wait_for_selector("main[data-row-id]")
+        page.wait_for_selector(ROW)
         origin = re.match(r"http://[^/]*", address)[0]
         page.keyboard.press("k")  # not a key of a blind reviewer
         page.keyboard.press("?")
@@ -195,7 +183,7 @@ def test_pages_tabs_and_another_site(run, page, browser):
         assert page.evaluate("document.activeElement.name") == "rater"
         page.select_option("select[name=rater]", "user 1")
         page.click("text=Show these")
-        page.wait_for_selector("main[data-filters='?rater=user+1']")
+        page.wait_for_selector("html[data-ready] main[data-filters='?rater=user+1']")
         first = row_on(page)
         other = page.context.new_page()
         other.goto(f"{origin}/?rater=user+1")
@@ -207,9 +195,12 @@ def test_pages_tabs_and_another_site(run, page, browser):
         page.click("#problem a")
         page.wait_for_function("row => document.querySelector('main').dataset.rowId !== row", arg=first)
         assert page.url.startswith(f"{origin}/?rater=user+1")
-        turn_to(page, "p", "main.progress")
+        page.wait_for_selector(ROW)
+        page.keyboard.press("p")
+        page.wait_for_selector("html[data-ready] main.progress")
         assert "rest of the budget" in page.inner_text("main")
-        turn_to(page, "r", "main[data-row-id]")
+        page.keyboard.press("r")
+        page.wait_for_selector(ROW)
 
         # another port of this machine is another origin, but the same site: the cookie is sent along
         elsewhere = page.context.new_page()
@@ -238,7 +229,7 @@ def test_it_fits_and_can_be_read(run, page):
     """No sideways scrolling, the buttons in sight, focus that shows, and text that stands out from its ground by 4.5 to 1."""
     with served(run, "ann") as address:
         page.goto(address)
-        page.wait_for_selector("main[data-row-id]")
+        page.wait_for_selector(ROW)
         for width, scheme in ((1200, "light"), (800, "dark")):
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)

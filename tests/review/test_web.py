@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 from copy import copy
 
 import numpy as np
@@ -44,8 +45,9 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def opened(made):
-    return open_desk(Run(made[1]), reviewer="ann", blind=False, budget_minutes=20)
+def opened(made, tmp_path_factory):
+    folder = shutil.copytree(made[1], tmp_path_factory.mktemp("web") / "run")
+    return open_desk(Run(folder), reviewer="ann", blind=False, budget_minutes=20)
 
 
 @pytest.fixture

@@ -127,4 +127,5 @@
   document.addEventListener("submit", (event) => {
     if (event.target.id === "verdict-form") event.preventDefault();
   });
+  document.documentElement.dataset.ready = "yes"; // from here on keys count
 })();
