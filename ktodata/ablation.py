@@ -96,19 +96,13 @@ class Ablation:
         write_json(folder / "ablation.json", self.as_dict())
 
     def plot(self, measure: str = "auc") -> Any:
-        """A matplotlib figure: each arm's difference from the labels as given, with its 95 % interval."""
-        from matplotlib.figure import Figure
+        """A matplotlib figure: each arm's difference from the labels as given, with its 95 % interval.
 
-        rows = self.table.filter(pl.col("measure") == measure, pl.col("arm") != NOISY).reverse()
-        figure = Figure(figsize=(7, 0.5 + 0.35 * max(rows.height, 1)), layout="constrained")
-        axes = figure.subplots()
-        places = np.arange(rows.height)
-        middle = rows["minus_baseline"].to_numpy()
-        reach = np.abs(np.stack([middle - rows["minus_low"].to_numpy(), rows["minus_high"].to_numpy() - middle]))
-        axes.errorbar(middle, places, xerr=reach, fmt="o", capsize=3)
-        axes.axvline(0, linewidth=1, color="grey")
-        axes.set(yticks=places, yticklabels=rows["arm"].to_list(), xlabel=f"held-out {measure}, minus {NOISY} (95 % interval)")
-        return figure
+        Raises EmptyDataError when no arm has a difference in that measure.
+        """
+        from ktodata.evaluate.ablation_figures import forest
+
+        return forest(self.table, measure=measure)
 
 
 def ablate(

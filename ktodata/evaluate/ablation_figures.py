@@ -1,7 +1,7 @@
-"""Arms drawn: what reviewed rows buy, and how far the rewards of the two classes lie apart. For notebooks and for the page.
+"""Arms drawn: their differences, what reviewed rows buy, how far the rewards of the two classes lie apart.
 
-`review_curve` and `reward_distributions` give a matplotlib figure. What they draw with (`draw_...`) takes its colours from the
-caller, as the page's follow the reader's light or dark theme.
+`forest`, `review_curve` and `reward_distributions` give a matplotlib figure, which a notebook shows. What they draw with (`draw_...`) takes its
+colours from the caller, as those of the page follow the reader's light or dark theme.
 """
 
 import textwrap
@@ -20,12 +20,13 @@ from ktodata.train.figures import DESIRABLE, MUTED, PLAIN, RULE, UNDESIRABLE, Dr
 Floats = NDArray[np.float64]
 
 TRUE = "true"  # the family of the true labels, as `kd.ablate` names it
-LOOK = {"desirable": DESIRABLE, "undesirable": UNDESIRABLE, "kept": PLAIN, "doubt": "#b07a12", "gone": "#8d949c", "muted": MUTED}
+LOOK = {"desirable": DESIRABLE, "undesirable": UNDESIRABLE, "kept": PLAIN, "doubt": "#b07a12", "gone": "#8d949c"}
+LOOK |= {"muted": MUTED, "paper": "white"}
 # told apart without colour as well
 _LINES = (("kept", "o", "-"), ("doubt", "s", "--"), ("undesirable", "^", ":"), ("desirable", "D", "-."), ("gone", "v", "-"))
 MEASURES = {"auc": "AUC", "auc_within_model": "AUC within a model"}
 SMALLEST_GAP = 0.01  # AUC between the labels as given and the true ones, below which a share of it says nothing
-ACROSS, BINS, WIDEST = 3, 25, 30  # pictures in a row, bars of a class, signs in a line of a title
+ACROSS, BINS, WIDEST = 3, 25, 32  # pictures in a row, bars of a class, signs in a line of a title
 BEYOND = 0.005  # share of the rewards at either end that the outermost bars hold
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -41,6 +42,8 @@ _STYLE: dict[str, Any] = {
     "ytick.color": RULE,
     "xtick.labelcolor": MUTED,
     "ytick.labelcolor": MUTED,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
 }
@@ -52,6 +55,36 @@ class Rewards(NamedTuple):
     arm: str
     desirable: Floats
     undesirable: Floats
+
+
+class Gap(NamedTuple):
+    """How much one arm differs from the one it is set against, with a 95 % interval; `proven`: by more than chance."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    proven: bool
+
+
+def forest(table: pl.DataFrame, *, measure: str = "auc") -> Drawing:
+    """A figure: each arm's difference from the labels as given, 95 % intervals; filled dots differ by more than chance.
+
+    table : of `kd.ablate` (`.table`): arm, measure, minus_baseline, minus_low, minus_high, differs
+    Raises MissingColumnError, and EmptyDataError when no arm has a difference.
+    """
+    columns = ("minus_baseline", "minus_low", "minus_high")
+    check_columns(table, ("arm", "measure", *columns, "differs"), who="forest")
+    known = table.filter(pl.col("measure") == measure).drop_nulls(columns)
+    if known.is_empty():
+        raise EmptyDataError(f"forest: no arm of the table has a difference in {measure}.")
+    gaps = [Gap(*line) for line in known.select("arm", *columns, pl.col("differs").fill_null(False)).iter_rows()]
+    with matplotlib.rc_context(_STYLE):
+        figure = Drawing(figsize=(7, 0.7 + 0.3 * len(gaps)), layout="constrained")
+        axes = figure.subplots()
+        draw_forest(axes, gaps, [gap.name for gap in gaps], LOOK)
+        axes.set_xlabel(f"held-out {MEASURES.get(measure, measure)}, minus that of the labels as given; right is better")
+    return figure
 
 
 def review_curve(table: pl.DataFrame, *, measure: str = "auc") -> Drawing:
@@ -115,6 +148,22 @@ def rewards_by_class(rewards: pl.DataFrame) -> list[Rewards]:
         Rewards(str(arm), *(rows.filter(truth=truth)["reward"].to_numpy() for truth in (True, False)))
         for (arm,), rows in each.group_by("arm", maintain_order=True)
     ]
+
+
+def draw_forest(axes: Any, gaps: Sequence[Gap], names: Sequence[str], look: Mapping[str, str]) -> None:
+    """A dot with its interval for each gap, in the line of its name, about zero."""
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.axvline(0, color=look["muted"], linewidth=0.9, linestyle=(0, (3, 2)))
+    for gap in gaps:
+        height, fill = -names.index(gap.name), look["kept" if gap.proven else "paper"]
+        axes.plot([gap.low, gap.high], [height, height], color=look["kept"], linewidth=1.8)
+        axes.plot([gap.value], [height], "o", color=look["kept"], markerfacecolor=fill, markersize=5.4)
+    axes.set_yticks([-number for number in range(len(names))], ["\n".join(_wrapped(name)) for name in names])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-len(names) + 0.3, 0.7)
+    axes.xaxis.get_major_locator().set_params(nbins=6)
 
 
 def draw_review_curve(

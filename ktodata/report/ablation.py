@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.evaluate.ablation_figures import TRUE, ceiling_of, review_lines, rewards_by_class
+from ktodata.evaluate.ablation_figures import TRUE, Gap, ceiling_of, review_lines, rewards_by_class
 from ktodata.evaluate.contrast import contrast
 from ktodata.report import arm_figures
 from ktodata.report.arms import (
@@ -123,9 +123,8 @@ def _line(line: Mapping[str, Any]) -> Line:
 def _forest(table: pl.DataFrame) -> Markup | None:
     panels = []
     for measure, name in MEASURES.items():
-        known = table.filter(pl.col("measure") == measure).iter_rows(named=True)
-        each = [arm_figures.Gap(str(line["arm"]), value_of(line, *MINUS), line["differs"] is True) for line in known]
-        gaps = [gap for gap in each if gap.by.known]
+        known = table.filter(pl.col("measure") == measure).drop_nulls(MINUS)
+        gaps = [Gap(*line) for line in known.select("arm", *MINUS, pl.col("differs").fill_null(False)).iter_rows()]
         if gaps:
             panels.append((f"{name} minus that of the labels as given\nright is better", gaps))
     return (

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.evaluate.ablation_figures import rewards_by_class
+from ktodata.evaluate.ablation_figures import Gap, rewards_by_class
 from ktodata.evaluate.comparison_measures import KTO, direction
 from ktodata.evaluate.comparison_store import BASE
 from ktodata.evaluate.comparison_verdict import NAMES, proven
@@ -164,7 +164,7 @@ def _forest(table: pl.DataFrame, against: str) -> Markup | None:
         for line in auc:
             by = value_of(line, *(f"minus_{other}{end}" for end in ("", "_low", "_high")))
             beyond = proven(line) if other == KTO else line["base_includes_zero"] is False
-            gaps += [arm_figures.Gap(_name(line["method"]), by, beyond)] if by.known else []
+            gaps += [Gap(_name(line["method"]), by.value, by.low, by.high, beyond)] if by.known else []
         if gaps:
             panels.append((f"AUC minus {name}\nagainst the {against}; right is better", gaps))
     return (

@@ -5,7 +5,14 @@ import polars as pl
 import pytest
 
 from ktodata.errors import EmptyDataError, MissingColumnError
-from ktodata.evaluate.ablation_figures import ceiling_of, review_curve, review_lines, reward_distributions, rewards_by_class
+from ktodata.evaluate.ablation_figures import (
+    ceiling_of,
+    forest,
+    review_curve,
+    review_lines,
+    reward_distributions,
+    rewards_by_class,
+)
 
 
 def table(**changed):
@@ -91,3 +98,44 @@ def test_rewards_that_are_all_equal_or_of_one_class_are_drawn():
     flat = rewards().with_columns(reward=pl.lit(0.0), truth=pl.lit(True))
     low, high = reward_distributions(flat).axes[0].get_xlim()
     assert low < 0 < high
+
+
+def arms():
+    lines = [
+        ("labels as given", "auc", None, None, None, None),
+        ("helps", "auc", 0.1, 0.05, 0.15, True),
+        ("unsure $x$", "auc", 0.02, -0.03, 0.07, False),
+        ("not judged", "auc", -0.1, -0.2, -0.05, None),
+        ("helps", "auc_within_model", 0.3, 0.2, 0.4, True),
+    ]
+    names = ["arm", "measure", "minus_baseline", "minus_low", "minus_high", "differs"]
+    return pl.DataFrame(lines, schema=names, orient="row")
+
+
+def test_the_forest_has_a_line_for_each_difference_from_the_top_down():
+    axes = forest(arms()).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["helps", "unsure $x$", "not judged"]
+    spans = {tuple(line.get_xdata()): line.get_ydata()[0] for line in axes.lines if line.get_marker() == "None"}
+    assert [spans[one] for one in ((0.05, 0.15), (-0.03, 0.07), (-0.2, -0.05))] == [0, -1, -2]
+    assert (0, 0) in spans  # the labels as given
+    assert "minus that of the labels as given" in axes.get_xlabel() and "AUC" in axes.get_xlabel()
+
+
+def test_only_what_differs_by_more_than_chance_is_filled():
+    dots = [line for line in forest(arms()).axes[0].lines if line.get_marker() == "o"]
+    assert [(dot.get_xdata()[0], dot.get_markerfacecolor() == "white") for dot in dots] == [
+        (0.1, False),
+        (0.02, True),
+        (-0.1, True),
+    ]
+
+
+def test_a_forest_of_another_measure_or_of_nothing():
+    within = forest(arms(), measure="auc_within_model").axes[0]
+    assert [text.get_text() for text in within.get_yticklabels()] == ["helps"] and "within a model" in within.get_xlabel()
+    with pytest.raises(EmptyDataError, match="no arm of the table has a difference in brier"):
+        forest(arms(), measure="brier")
+    with pytest.raises(EmptyDataError, match="difference in auc"):
+        forest(arms().head(1))
+    with pytest.raises(MissingColumnError, match="forest needs column 'differs'"):
+        forest(arms().drop("differs"))

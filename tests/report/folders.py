@@ -10,6 +10,7 @@ from ktodata.feedback import feedback_table
 from ktodata.ledger import Decided, account, outcomes, write_up
 from ktodata.stage import decide
 
+PROOF = ("dedupe", "split", "label_noise", "export", "evaluate")  # of a run: what the proof needs, and no more to draw
 HOSTILE = (
     "<script>window.pwned=1;document.title='pwned'</script>",
     "</script></style></title><img src=x onerror=\"document.title='pwned'\">",

@@ -5,17 +5,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.evaluate.ablation_figures import Rewards
+from ktodata.evaluate.ablation_figures import Gap, Rewards
 from ktodata.report import arm_figures, figures
-from ktodata.report.arms import Value
 
 
 def drawings():
     line = np.linspace(0, 1, 50)
-    gaps = [
-        arm_figures.Gap("a $x$ <b>", Value(0.1, 0.05, 0.2), True),
-        arm_figures.Gap("long " * 30, Value(-0.1, -0.2, 0.1), False),
-    ]
+    gaps = [Gap("a $x$ <b>", 0.1, 0.05, 0.2, proven=True), Gap("long " * 30, -0.1, -0.2, 0.1, proven=False)]
     points = pl.DataFrame({"budget": [0.1], "minus_baseline": [0.1], "minus_low": [-0.1], "minus_high": [0.3]})
     arms = [Rewards("a $x$ <b>", line, -line), Rewards("one side only", line, line[:0])]
     return {

@@ -13,31 +13,12 @@ from ktodata.report.ablation import DRAWN, REVIEWED_AT_RANDOM, TREATMENTS, TRUE,
 from ktodata.report.files import RunFiles
 from ktodata.report.verdict import verdict_lines
 
-SHORT = ("dedupe", "split", "label_noise", "export", "evaluate")  # of a run: what the proof needs, and no more to draw
 NO_ABLATION, NO_COMPARISON = "ktodata ablate RUN trains one model for each", "ktodata compare RUN trains SFT, KTO, DPO"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = folders.write_run(tmp_path_factory.mktemp("run") / "small", stages=SHORT)
-    folders.write_ablation(folder)
-    folders.write_comparison(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def html(run):
-    return build_report(run)
-
-
-@pytest.fixture
-def ablated(tmp_path):
-    def make(**how):
-        folder = folders.write_run(tmp_path / "small", stages=SHORT)
-        folders.write_ablation(folder, **how)
-        return folder
-
-    return make
+def html(proven):
+    return build_report(proven)
 
 
 def pictures(html):
@@ -91,7 +72,7 @@ def test_names_from_files_stay_text(html):
 
 
 def test_nothing_was_measured_says_the_command(tmp_path):
-    html = build_report(folders.write_run(tmp_path / "small", stages=SHORT))
+    html = build_report(folders.write_run(tmp_path / "small", stages=folders.PROOF))
     said = Page(html).said
     assert NO_ABLATION in said and NO_COMPARISON in said
     assert not [key for key in pictures(html) if key.startswith(("ablation", "comparison"))]
@@ -101,7 +82,7 @@ def test_nothing_was_measured_says_the_command(tmp_path):
 @pytest.mark.parametrize("anchor", ["curation", "methods"])
 def test_results_of_other_rows_are_not_shown_as_if_current(tmp_path, anchor):
     """The run was made anew, and one of its six test rows is now another."""
-    folder = folders.write_run(tmp_path / "small", stages=SHORT)
+    folder = folders.write_run(tmp_path / "small", stages=folders.PROOF)
     ids = [*folders.held_out_ids(folder)[:5], "gone"]
     {"curation": folders.write_ablation, "methods": folders.write_comparison}[anchor](folder, row_ids=ids)
     html = build_report(folder)
@@ -114,10 +95,8 @@ def test_results_of_other_rows_are_not_shown_as_if_current(tmp_path, anchor):
 
 
 @pytest.mark.parametrize("anchor", ["curation", "methods"])
-def test_results_of_other_training_rows_are_not_shown(tmp_path, anchor):
-    folder = folders.write_run(tmp_path / "small", stages=SHORT)
-    folders.write_ablation(folder)
-    folders.write_comparison(folder)
+def test_results_of_other_training_rows_are_not_shown(measured_run, anchor):
+    folder = measured_run
     stage, facts = {
         "curation": ("label_noise", folders.NOISE_FACTS | {"rows": {"learnt_from": 50}}),
         "methods": ("export", {"rows": {"train": 41}}),
@@ -128,17 +107,15 @@ def test_results_of_other_training_rows_are_not_shown(tmp_path, anchor):
 
 
 @pytest.mark.parametrize("anchor", ["curation", "methods"])
-def test_without_the_scores_it_cannot_be_told_whose_they_are(tmp_path, anchor):
-    folder = folders.write_run(tmp_path / "small", stages=SHORT)
-    folders.write_ablation(folder)
-    folders.write_comparison(folder)
+def test_without_the_scores_it_cannot_be_told_whose_they_are(measured_run, anchor):
+    folder = measured_run
     (folder / {"curation": "ablation.parquet", "methods": "comparison/comparison.parquet"}[anchor]).unlink()
     assert "The file that says which rows were scored is not there." in Page(section(build_report(folder), anchor)).said
 
 
-def test_the_answer_names_the_best_treatment_and_its_control(run):
+def test_the_answer_names_the_best_treatment_and_its_control(proven):
     """Of two treatments one is better; ranking its control the wrong way round, it is ahead of that by an AUC of 1."""
-    line = verdict_lines(run)[3]
+    line = verdict_lines(proven)[3]
     assert line.startswith(
         "Did it help? Curation did. Of 2 treatments of the labels, each training the same model, 1 did better than the labels as "
         "given by more than chance, 0 worse. Best: 10% reviewed, +0.150 (+0.050 to +0.250). Its control: 10% at random, +0.040 "
@@ -166,6 +143,34 @@ def test_no_more_is_claimed_than_the_control_leaves(ablated, how, short, told):
     assert found.answer[0] == short and told in found.answer[1]
 
 
+DROPPED = {"minus_baseline": 0.18, "minus_low": 0.08, "minus_high": 0.28, "differs": True}
+
+
+def test_rows_that_are_dropped_have_as_many_dropped_at_random_for_control(ablated):
+    """Confident learning is ahead here; the review arm's control is of no concern to it."""
+    short, told = read_ablation(RunFiles(ablated(changed={"confident learning": DROPPED}))).answer
+    assert "2 did better than the labels as given by more than chance" in told
+    assert f"Best: {folders.HOSTILE[0][:40]}" in told and "Its control: dropped at random, -0.010 (-0.050 to +0.040)" in told
+    assert short == "Perhaps."  # both arms rank the rows alike
+    fewer = read_ablation(RunFiles(ablated(changed={"confident learning": DROPPED | {"rows": 39}}))).answer
+    assert "It has no random control here." in fewer[1]  # 40 rows were dropped at random
+
+
+def test_one_treatment_may_help_and_another_harm(ablated):
+    told = read_ablation(RunFiles(ablated(changed={"confident learning": WORSE}))).answer[1]
+    assert "1 did better than the labels as given by more than chance, 1 worse." in told
+    assert "Best: 10% reviewed, +0.150" in told and "-0.200 (-0.300 to -0.100)" in told
+
+
+def test_where_all_scored_rows_are_of_one_class_nothing_is_ranked(ablated):
+    """The control's gain is told, but that the queue is ahead of it cannot be."""
+    folder = ablated()
+    scores = pl.read_parquet(folder / "ablation.parquet").with_columns(truth=pl.lit(True))
+    scores.write_parquet(folder / "ablation.parquet")
+    short, told = read_ablation(RunFiles(folder)).answer
+    assert short == "Perhaps." and "Its control: 10% at random, +0.040 (-0.010 to +0.100). To compare with" in told
+
+
 def test_arms_without_families_are_shown_without_curve_or_answer(ablated):
     """As an earlier version wrote them."""
     folder = ablated(families=False)
@@ -188,10 +193,8 @@ def test_rewards_are_split_by_what_the_rows_were_judged_by(ablated, judged_by, d
 
 
 @pytest.mark.parametrize("told", ["[]", '{"arms": "none", "measures": 3, "settings": null}', '{"arms": [7, {"arm": 3}]}'])
-def test_files_of_another_version_break_nothing(tmp_path, told):
-    folder = folders.write_run(tmp_path / "small", stages=SHORT)
-    folders.write_ablation(folder)
-    folders.write_comparison(folder)
+def test_files_of_another_version_break_nothing(measured_run, told):
+    folder = measured_run
     for name in ("ablation.json", "comparison/comparison.json"):
         (folder / name).write_text(told)
     assert "Did curation help" in Page(build_report(folder)).said
