@@ -1,7 +1,7 @@
 """Arms drawn: their differences, what reviewed rows buy, how far the rewards of the two classes lie apart.
 
-`forest`, `review_curve` and `reward_distributions` give a matplotlib figure, which a notebook shows. What they draw with (`draw_...`) takes its
-colours from the caller, as those of the page follow the reader's light or dark theme.
+`forest`, `review_curve` and `reward_distributions` give a matplotlib figure, which a notebook shows. What they draw with
+(`draw_...`) takes its colours from the caller, as those of the page follow the reader's light or dark theme.
 """
 
 import textwrap

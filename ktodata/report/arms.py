@@ -109,7 +109,8 @@ def _groups(run: RunFiles, row_ids: pl.Series) -> pl.DataFrame:
 def table_of(told: Mapping[str, Any], key: str, schema: pl.Schema) -> pl.DataFrame:
     """A table from JSON: what is missing, or of another kind than this version knows, is null."""
     lines = lines_of(told, key)
-    return pl.DataFrame([pl.Series(name, [line.get(name) for line in lines], kind, strict=False) for name, kind in schema.items()])
+    columns = {name: [line.get(name) for line in lines] for name in schema}
+    return pl.DataFrame([pl.Series(name, columns[name], kind, strict=False) for name, kind in schema.items()])
 
 
 def lines_of(told: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
