@@ -59,7 +59,7 @@ class Saved:
 
 
 class Run:
-    """A run folder, read lazily. `ktodata.load_run(folder)` makes one; `ktodata.run(recipe)` returns one."""
+    """A run folder, read lazily. `kd.Run(folder)` opens one; `kd.run(recipe)` returns one."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)

@@ -10,6 +10,8 @@ the other, the largest gain first:
 The first rows are drawn at random within each given class: they alone measure the labels, and they show what no model suspects.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +34,7 @@ def queue(rows: Rows, p_wrong: Floats, open_rows: Bools, count: int) -> Ints:
     worth = np.asarray(p_wrong * (1 - p_wrong), np.float64)
     places = np.flatnonzero(open_rows)
     places = places[np.argsort(-worth[places], kind="stable")][: max(POOL, count)]
+    parts, prompts = [part[places] for part in rows.topic_free], rows.prompts[places]
     nearest = np.zeros(len(places))
     gain = worth[places]
     taken: list[int] = []
@@ -40,7 +43,7 @@ def queue(rows: Rows, p_wrong: Floats, open_rows: Bools, count: int) -> Ints:
         best = int(np.flatnonzero(left)[np.argmax(gain[left])])
         taken.append(best)
         left[best] = False
-        nearest = np.maximum(nearest, _similarity(rows, places, places[best]))
+        nearest = np.maximum(nearest, _similarity(parts, prompts, best))
         gain = worth[places] * (1 - nearest)
     return np.asarray(places[taken], dtype=np.int64)
 
@@ -69,10 +72,9 @@ def shares(undesirable: int, desirable: int, count: int) -> tuple[int, int]:
     return min(undesirable, count - second), second
 
 
-def _similarity(rows: Rows, places: Ints, one: int) -> Floats:
+def _similarity(parts: Sequence[Floats], prompts: Floats, one: int) -> Floats:
     """How alike the answers are, topic taken away: in [0, 1], 1 for a row with itself."""
-    parts = rows.topic_free
-    alike = sum((part[places] @ part[one] for part in parts[1:]), start=parts[0][places] @ parts[0][one]) / len(parts)
-    near = np.exp(rows.prompts[places] @ rows.prompts[one] - 1)
+    alike = sum((part @ part[one] for part in parts[1:]), start=parts[0] @ parts[0][one]) / len(parts)
+    near = np.exp(prompts @ prompts[one] - 1)
     similarity: Floats = np.clip(np.asarray(alike * near, float), 0, 1)
     return similarity

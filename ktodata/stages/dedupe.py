@@ -328,10 +328,10 @@ def _counted(code: str, count: int, text: str) -> Finding:
 
 def _trusted_finding(trusted: dict[str, int]) -> Finding:
     if not trusted["rows"]:
-        return not_applicable("KD026", "no row has a trusted label")
+        return not_applicable("KD029", "no row has a trusted label")
     lost, both = trusted["lost_with_near_repeats"], trusted["texts_with_both"]
     return _counted(
-        "KD026",
+        "KD029",
         lost + both,
         f"{lost:,} of {trusted['rows']:,} trusted labels are on rows dropped as near repeats, and nothing uses them."
         f" {both:,} texts have trusted labels that differ.",

@@ -128,9 +128,9 @@ def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
     known = column(result, "trusted_label")
     assert {row: known[row] for row in ("2", "4", "6", "9", "11")} == {"2": False, "4": True, "6": False, "9": None, "11": None}
     assert result.facts["trusted"] == {"rows": 7, "from_same_text": 2, "lost_with_near_repeats": 1, "texts_with_both": 2}
-    assert findings(result)["KD026"] == "issue"
-    assert findings(dedupe(feedback.head(2)))["KD026"] == "passed"
-    assert findings(dedupe(feedback.drop("trusted_label")))["KD026"] == "not_applicable"
+    assert findings(result)["KD029"] == "issue"
+    assert findings(dedupe(feedback.head(2)))["KD029"] == "passed"
+    assert findings(dedupe(feedback.drop("trusted_label")))["KD029"] == "not_applicable"
 
 
 def test_the_kept_row_holds_everybodys_votes():
