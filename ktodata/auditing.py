@@ -49,6 +49,7 @@ def audit_feedback(
     label_noise: Mapping[str, Any],
     policy: str | None = None,
     reviews: Sequence[Path | str] = (),
+    telemetry: Path | str | None = None,
     budget_minutes: float | None = None,
     seed: int = 0,
     notify: Notify = lambda event: None,
@@ -57,6 +58,8 @@ def audit_feedback(
 
     policy : a causal language model, best the one to be trained: its hidden states are a further view of the labels.
     reviews : files of people's verdicts, which count as trusted labels; what they hold is in the facts, as `verdicts`.
+    telemetry : of a training on these rows: run folder, model folder or telemetry.parquet. It counts as far as reviewed rows show
+        that it is right.
     budget_minutes : also write review.csv, the rows that so many minutes are best spent on, at a minute a row. One that somebody
         has filled in stays as it is; review-2.csv is written then.
     ingest, label_noise : settings as in a recipe. encoder : what `embed` uses. Errors are those of `ktodata.run`.
@@ -69,7 +72,7 @@ def audit_feedback(
         "ingest": {"paths": paths, **ingest},
         "steps": [*steps, {"label_noise": dict(label_noise)}],
     }
-    done = run(recipe, out=out, reviews=reviews, until="label_noise", notify=notify)
+    done = run(recipe, out=out, reviews=reviews, telemetry=telemetry, until="label_noise", notify=notify)
     table = _table(done)
     with whole_file(done.folder / "audit.parquet") as scratch:
         table.write_parquet(scratch)

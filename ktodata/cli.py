@@ -27,6 +27,12 @@ Reviews = Annotated[
     list[Path] | None,
     typer.Option("--reviews", metavar="FILE", help="People's verdicts (row_id, trusted_label); may be given again."),
 ]
+Telemetry = Annotated[
+    Path | None,
+    typer.Option(
+        "--telemetry", metavar="RUN|FILE", help="An earlier training on these rows: a run, its model/, or telemetry.parquet."
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 
 
@@ -35,10 +41,7 @@ def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="The run folder.", show_default="runs/<name of the recipe>")] = None,
     reviews: Reviews = None,
-    telemetry: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN|FILE", help="An earlier training on these rows: a run, its model/, or telemetry.parquet."),
-    ] = None,
+    telemetry: Telemetry = None,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what would run; run nothing.")] = False,
@@ -91,6 +94,7 @@ def audit(
     rater: Annotated[str | None, typer.Option(help="The column that says who gave the label.")] = None,
     trusted: Annotated[str | None, typer.Option(help="The column with an expert's label, where known.")] = None,
     reviews: Reviews = None,
+    telemetry: Telemetry = None,
     encoder: Annotated[
         str, typer.Option(help="Sentence encoder: a hub id, a folder or a packaged name.")
     ] = "packaged:wordllama-256",
@@ -134,6 +138,7 @@ def audit(
             label_noise=settings,
             policy=policy,
             reviews=reviews or (),
+            telemetry=telemetry,
             budget_minutes=budget,
             seed=seed,
             notify=progress,

@@ -47,8 +47,10 @@ def audit(
     encoder : a sentence encoder: packaged name, hub id or folder
     policy : a causal language model, the one to be trained if possible: its hidden states are a view of their own, and by far the
         best one once some rows are reviewed (one forward pass, cached)
-    judged : what `kd.judge` returned: its votes count as those of one more rater, and its opinion is shown as a signal
-    telemetry : of a training on these rows (`kd.train.fit(...).telemetry`, or telemetry/*.parquet of a run): shown as a signal
+    judged : what `kd.judge` returned: its votes count as those of one more rater, and its opinion as far as reviewed rows show
+        that it is right
+    telemetry : of a training on these rows (`kd.train.fit(...).telemetry`, or model/telemetry.parquet of a run); counts as far as
+        reviewed rows show that it is right
     label_noise_settings : as `kd.label_noise` takes them
 
     Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of the stages.

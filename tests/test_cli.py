@@ -37,6 +37,8 @@ Options:
                                  known.
   --reviews FILE                 People's verdicts (row_id, trusted_label);
                                  may be given again.
+  --telemetry RUN|FILE           An earlier training on these rows: a run, its
+                                 model/, or telemetry.parquet.
   --encoder <str>                Sentence encoder: a hub id, a folder or a
                                  packaged name.  [default:
                                  packaged:wordllama-256]
@@ -301,6 +303,29 @@ def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path)
     assert code == 0 and "10 rows reviewed, 5 with another verdict than the given label." in told
     code, told, _ = ktodata("explain", tmp_path / "run", first[0])
     assert code == 0 and "reviews: trusted_label=" in told
+
+
+def test_what_an_earlier_training_saw_goes_into_an_audit(ktodata, dishes, tmp_path):
+    """A model of these rows: it is no signal of its own until reviews show what it is worth."""
+    assert ktodata("audit", dishes, "--out", tmp_path / "plain")[0] == 0
+    ids = pl.read_parquet(tmp_path / "plain" / "audit.parquet").select("row_id", "label")
+    looks = ids.select(
+        "row_id",
+        part=pl.lit("train"),
+        epoch=pl.lit(0, pl.Int32),
+        step=pl.lit(1, pl.Int32),
+        label="label",
+        log_ratio=pl.when("label").then(1.0).otherwise(-1.0).cast(pl.Float32),
+        z0=pl.lit(0.0, pl.Float32),
+        completion_tokens=pl.lit(5, pl.Int32),
+    )
+    looks.write_parquet(tmp_path / "telemetry.parquet")
+    code, told, _ = ktodata("audit", dishes, "--out", tmp_path / "out", "--telemetry", tmp_path / "telemetry.parquet", "--json")
+    assert code == 0
+    joined = pl.read_parquet(tmp_path / "out" / "stages" / "telemetry" / "columns.parquet")
+    assert joined["training_dynamics"].count() == ids.height
+    code, _, err = ktodata("audit", dishes, "--out", tmp_path / "out", "--telemetry", tmp_path / "none.parquet")
+    assert code == 1 and "telemetry: there is no" in err
 
 
 def test_verdicts_on_other_data_end_with_a_sentence(ktodata, dishes, tmp_path):
