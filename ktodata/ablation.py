@@ -22,7 +22,7 @@ from ktodata.files import whole_file, write_json
 from ktodata.label_audit import LabelAudit
 from ktodata.run_folder import Run
 from ktodata.settings import unknown_name
-from ktodata.signals.policy import DROP_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
+from ktodata.signals.policy import DROP_FROM, LIKELIER_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
 from ktodata.signals.review_simulation import reviews_of
 from ktodata.signals.reviewed_model import Reviewed
 
@@ -321,19 +321,25 @@ def _by_policy(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
     p_wrong = (rows["soft_label"] - rows["label"].cast(pl.Float64)).abs()
     if not (p_wrong > 0).any():
         return []
-    turned = pl.col("label") ^ pl.Series(p_wrong > RELABEL_FROM)
-    kept = (p_wrong <= DROP_FROM) | (p_wrong > RELABEL_FROM)
     dropped = int((p_wrong > DROP_FROM).sum())
     soft = _softened(plain, rows["soft_label"].to_numpy())
     ours: Family = "by the audit"
     arms = [Arm("soft labels", "each label weighs what the audit believes of it", soft, SOFT, family=ours)]
+    if (p_wrong > LIKELIER_FROM).any():
+        likelier = _turned(plain, p_wrong > LIKELIER_FROM)
+        arms.append(Arm("likelier labels", "over 1/2 relabelled, none dropped", likelier, family=ours))
     if dropped:
         likely = plain.filter(p_wrong <= DROP_FROM)
         arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely, family=ours))
         arms.append(_random_drop(plain, dropped, seed, "the audit's count"))
-        repaired = plain.with_columns(label=turned).filter(kept)
+        kept = (p_wrong <= DROP_FROM) | (p_wrong > RELABEL_FROM)
+        repaired = _turned(plain, p_wrong > RELABEL_FROM).filter(kept)
         arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", repaired, family=ours))
     return arms
+
+
+def _turned(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
+    return plain.with_columns(label=pl.col("label") ^ wrong)
 
 
 def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:

@@ -177,7 +177,7 @@ def _check_drift(facts: dict[str, Any]) -> Finding:
 
 
 def _check_policy(facts: dict[str, Any]) -> Finding:
-    """KD049: what wrong labels are expected to cost training, and what soft labels or repair would take away."""
+    """KD049: what wrong labels are expected to cost training, and what each policy would take away."""
     told = facts["policy"]
     if not told["rows"]:
         return not_applicable(
@@ -189,8 +189,8 @@ def _check_policy(facts: dict[str, Any]) -> Finding:
     by = "; ".join(f"{name} by {basis}" for name, basis in measured.items() if basis) or "by raters who share rows"
     text = (
         f"{told['cost']['keep']:.1%} of {told['rows']:,} labels are expected to be wrong ({by}). Soft labels are expected to "
-        f"take {saved['soft']:.0%} of that cost to training away, dropping and relabelling {saved['repair']:.0%}, dropping alone "
-        f"{saved['drop']:.0%}; reviewing rows takes all of theirs."
+        f"take {saved['soft']:.0%} of that cost to training away, the likelier label {saved['relabel']:.0%}, dropping and "
+        f"relabelling {saved['repair']:.0%}, dropping alone {saved['drop']:.0%}; reviewing rows takes all of theirs."
     )
     return issue("KD049", text) if told["cost"]["keep"] >= COSTLY else passed("KD049", text)
 

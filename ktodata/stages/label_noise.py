@@ -11,7 +11,7 @@ from pydantic import Field
 from ktodata.errors import OneClassError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.signals.label_findings import label_findings
-from ktodata.signals.policy import DROP_FROM, RELABEL_FROM
+from ktodata.signals.policy import DROP_FROM, LIKELIER_FROM, RELABEL_FROM
 from ktodata.stage import Action, StageResult, decide, no_decisions
 
 if TYPE_CHECKING:
@@ -69,11 +69,12 @@ def label_noise(
     folds: Annotated[int, Field(ge=3, le=20, description="parts of the data; each is predicted by models of the others")] = 5,
     repeats: Annotated[int, Field(ge=1, le=20, description="fold assignments averaged, and plantings; more is steadier")] = 3,
     action: Annotated[
-        Literal["review", "drop", "soft", "repair", "none"],
+        Literal["review", "drop", "soft", "relabel", "repair", "none"],
         Field(
             description="what becomes of flagged rows: review, drop, or nothing (none). soft: nothing more, soft_label says how "
-            "far each label is believed (train with soft_labels). repair: for trainers without soft labels, drop rows whose "
-            "measured P(wrong) is over 1/4 and relabel those over 3/4. Only these last two and use_trusted ever turn a label"
+            "far each label is believed (train with soft_labels). relabel: rows whose measured P(wrong) is over 1/2 take the "
+            "other label, none is dropped. repair: those over 1/4 are dropped and those over 3/4 relabelled. Only these last "
+            "three and use_trusted ever turn a label"
         ),
     ] = "review",
     use_trusted: Annotated[
@@ -510,9 +511,9 @@ def _doubts() -> pl.Expr:
 
 def _decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFrame:
     """`review` for every doubt, but for what `action` and `use_trusted` say otherwise."""
-    by_policy = action in ("soft", "repair")
+    by_policy = action in ("soft", "relabel", "repair")
     measured = pl.col("p_wrong").is_not_null() | pl.col("trusted_label").is_not_null()
-    # what soft labels or repair see to need not wait for a person
+    # what soft labels, relabel or repair see to need not wait for a person
     open_doubt = ~measured if by_policy else pl.lit(value=True)
     rules: list[tuple[pl.Expr, Action, str]] = [
         (_doubted("trusted_disagrees"), "relabel" if by_policy or use_trusted == "relabel" else "review", "trusted_disagrees"),
@@ -522,6 +523,8 @@ def _decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFra
     ]
     if action in ("review", "drop"):
         rules.append((_doubted("doubtful_label"), "drop" if action == "drop" else "review", "doubtful_label"))
+    if action == "relabel":
+        rules.append((pl.col("p_wrong") > LIKELIER_FROM, "relabel", "likelier_label"))
     if action == "repair":
         rules.append((pl.col("p_wrong").is_between(DROP_FROM, RELABEL_FROM, closed="right"), "drop", "likely_wrong"))
         rules.append((pl.col("p_wrong") > RELABEL_FROM, "relabel", "surely_wrong"))

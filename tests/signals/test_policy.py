@@ -20,9 +20,11 @@ def test_costs_are_the_expected_squared_error_of_the_pull(values):
     pulls = np.linspace(-1, 1, 2001)[:, None]
     assert found.keep == pytest.approx(squared_error(1, p).mean())
     assert found.drop == pytest.approx(np.minimum(squared_error(1, p), squared_error(0, p)).mean())
+    assert found.relabel == pytest.approx(np.min([squared_error(pull, p) for pull in (1, -1)], axis=0).mean())
     best_of_three = np.min([squared_error(pull, p) for pull in (1, 0, -1)], axis=0)
     assert found.repair == pytest.approx(best_of_three.mean())
     assert found.soft == pytest.approx(squared_error(pulls, p).min(axis=0).mean(), abs=1e-6)
+    assert found.repair <= found.relabel + 1e-12 <= found.keep + 2e-12
     assert found.soft <= found.repair + 1e-12 <= found.drop + 2e-12 <= found.keep + 3e-12
 
 

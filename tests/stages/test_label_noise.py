@@ -293,6 +293,19 @@ def test_repair_drops_from_a_quarter_and_relabels_from_three_quarters():
     assert len(turned & wrong) / len(turned) > 0.85
 
 
+def test_relabel_turns_from_a_half_and_drops_nothing():
+    table, wrong = two_topics(1200)
+    result = label_noise(table, action="relabel")
+    p_wrong = {row["row_id"]: json.loads(row["evidence"])["p_wrong"] for row in result.decisions.to_dicts()}
+    assert set(result.actions().values()) == {("relabel", "likelier_label")}
+    doubted = label_noise(table, action="soft").columns.join(table.select("row_id", "label"), on="row_id")
+    over_half = doubted.filter((pl.col("soft_label") - pl.col("label").cast(pl.Float64)).abs() > 0.5)
+    assert set(result.actions()) == set(over_half["row_id"]) and min(p_wrong.values()) > 0.5
+    assert len(set(p_wrong) & wrong) / len(p_wrong) > 0.8
+    blind, _ = two_topics(600, distance=0.1)
+    assert label_noise(blind, action="relabel").decisions.height == 0
+
+
 def test_reviewed_rows_take_their_verdict_as_soft_label_and_teach_the_others():
     table, wrong = two_topics(600, wrong=0.2)
     is_wrong = pl.col("row_id").is_in(list(wrong))
