@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ktodata.formats import convert, read, write
     from ktodata.label_audit import LabelAudit, audit
     from ktodata.ledger import apply
+    from ktodata.report.notebook import show
+    from ktodata.report.prompt_map import prompt_map
+    from ktodata.review.in_notebook import review_widget
     from ktodata.run_folder import Run
     from ktodata.sample import production_prompts_path, sample_path, truth_path
     from ktodata.self_training import run
@@ -59,10 +62,13 @@ _HOMES = {
     "judge": "signals.judge",
     "label_noise": "stages.label_noise",
     "production_prompts_path": "sample",
+    "prompt_map": "report.prompt_map",
     "read": "formats",
     "rebalance": "stages.rebalance",
+    "review_widget": "review.in_notebook",
     "run": "self_training",
     "sample_path": "sample",
+    "show": "report.notebook",
     "split": "stages.split",
     "train": "train",
     "truth_path": "sample",
@@ -94,10 +100,13 @@ __all__ = [
     "judge",
     "label_noise",
     "production_prompts_path",
+    "prompt_map",
     "read",
     "rebalance",
+    "review_widget",
     "run",
     "sample_path",
+    "show",
     "split",
     "train",
     "truth_path",

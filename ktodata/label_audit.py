@@ -27,6 +27,7 @@ from ktodata.stages.label_noise import label_noise
 from ktodata.stages.validate import validate
 
 SECONDS_A_ROW = 60.0
+ROWS_DRAWN = 6  # of the queue, where an audit draws itself
 MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "doubts")
 
 
@@ -234,7 +235,11 @@ class LabelAudit:
         return figure
 
     def _repr_html_(self) -> str:
-        return self.result._repr_html_()
+        from ktodata.report.notebook import label_audit_html
+
+        # an audit that was read from a run has no tables beside its columns
+        curve = self.plot_trust_curve() if "trust_curve" in self.result.tables else None
+        return label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN))
 
     def _of_class(self, name: str) -> dict[str, Any]:
         told = self.facts.get("planted", {}).get("per_given_class", {}).get(name, {})

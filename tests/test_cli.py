@@ -320,7 +320,7 @@ def test_what_an_earlier_training_saw_goes_into_an_audit(ktodata, dishes, tmp_pa
         completion_tokens=pl.lit(5, pl.Int32),
     )
     looks.write_parquet(tmp_path / "telemetry.parquet")
-    code, told, _ = ktodata("audit", dishes, "--out", tmp_path / "out", "--telemetry", tmp_path / "telemetry.parquet", "--json")
+    code, _, _ = ktodata("audit", dishes, "--out", tmp_path / "out", "--telemetry", tmp_path / "telemetry.parquet", "--json")
     assert code == 0
     joined = pl.read_parquet(tmp_path / "out" / "stages" / "telemetry" / "columns.parquet")
     assert joined["training_dynamics"].count() == ids.height

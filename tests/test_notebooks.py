@@ -28,7 +28,10 @@ def code_of(notebook):
 
 
 def test_there_are_notebooks():
-    assert {"audit_label_noise", "compare_methods", "does_curation_help"} <= {path.stem for path in NOTEBOOKS}
+    assert {path.stem for path in NOTEBOOKS} == {
+        *("00_tour", "audit_label_noise", "compare_methods"),
+        *("does_curation_help", "read_coverage", "review_in_a_notebook"),
+    }
 
 
 def test_it_opens_with_what_you_learn_how_long_it_takes_and_what_it_needs(notebook):

@@ -7,9 +7,40 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ktodata.formats.verdict_store import settled
 from ktodata.report import text
+from ktodata.review import agreement, progress
+from ktodata.review.desk import Desk, Turn
+from ktodata.review.filters import Filters
 
 STATIC = {"desk.js": "text/javascript", "desk.css": "text/css", "icon.svg": "image/svg+xml"}
+LATEST = 20  # verdicts shown on the page of progress
+MOST_DIFFERENT = 200  # rows shown there
+
+
+def row_page(desk: Desk, turn: Turn, filters: Filters, **around: str) -> str:
+    """The page of one row. around : csrf, the web page's token; or frame, another template to stand in."""
+    around = _around(desk, "row", around)
+    return render("row.html.j2", **around, turn=turn, filters=filters, choices=desk.columns.choices, outlook=desk.outlook())
+
+
+def progress_page(desk: Desk, **around: str) -> str:
+    """Who said what, how far reviewers agree, and what further reviews would buy. around : as for a row's page."""
+    standing = desk.store.standing()
+    mine = standing.filter(standing["reviewer"] == desk.reviewer).sort("id", descending=True).head(LATEST)
+    differ = agreement.disagreements(standing)
+    return render(
+        "progress.html.j2",
+        **_around(desk, "progress", around),
+        tallies=progress.tallies(standing),
+        drawn=progress.drawn_so_far(settled(standing), desk.book.row_ids, desk.queue.drawn),
+        agreements=agreement.agreements(standing),
+        differ=differ.head(MOST_DIFFERENT).to_dicts(),
+        differ_in_all=differ.height,
+        mine=mine.to_dicts(),
+        outlook=desk.outlook(),
+        store=desk.store.path,
+    )
 
 
 def render(template: str, **context: Any) -> str:
@@ -24,6 +55,23 @@ def static(name: str) -> bytes:
     if name != "desk.css":
         return own
     return resources.files("ktodata.report").joinpath("templates/style.css").read_bytes() + own
+
+
+def widget_look() -> str:
+    """The desk's look, for a page within a page: in a shadow tree there is no root element for it to begin at."""
+    return static("desk.css").decode().replace(":root", ":host") + static("widget.css").decode()
+
+
+def _around(desk: Desk, here: str, more: dict[str, str]) -> dict[str, Any]:
+    """What stands around every page."""
+    known = {
+        "here": here,
+        "name": desk.name,
+        "reviewer": desk.reviewer,
+        "blind": desk.blind,
+        "detector": desk.detector,
+    }
+    return known | more
 
 
 @cache

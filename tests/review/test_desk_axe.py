@@ -1,0 +1,25 @@
+"""The desk in a browser, looked at by axe: nothing serious in light or in dark, on the page of a row, its help and the progress."""
+
+import pytest
+from accessibility import grave
+from test_desk_in_browser import CHROMIUM, FLAGS, ROW, served
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'ktodata[dev]'")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_grave(run, scheme):
+    with sync_api.sync_playwright() as playwright, served(run, "ann") as address:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_context(color_scheme=scheme).new_page()
+        page.goto(address)
+        page.wait_for_selector(ROW)
+        assert grave(page) == []
+        page.keyboard.press("?")
+        page.wait_for_selector("#help[open], #help:not([hidden])")
+        assert grave(page) == []
+        page.goto(f"{page.url.split('?')[0].rstrip('/')}/progress")
+        page.wait_for_selector("main.progress")
+        assert grave(page) == []
+        browser.close()

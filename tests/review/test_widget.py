@@ -1,0 +1,247 @@
+"""The desk as a widget, from Python: what a message does, what the page then holds, and what outlives the kernel."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from desk_runs import HOSTILE
+
+import ktodata as kd
+from ktodata.errors import MissingExtraError, RunError
+from ktodata.formats.verdict_store import read_standing
+from ktodata.label_audit import LabelAudit
+from ktodata.report.text import clean
+from ktodata.run_folder import Run
+
+pytest.importorskip("anywidget", reason="no anywidget: pip install 'ktodata[notebook]'")
+from markupsafe import escape
+from widget_pages import data_of, say
+
+
+@pytest.fixture
+def widget(run):
+    opened = kd.review_widget(run, reviewer="ann", budget_minutes=20)
+    yield opened
+    opened.close()
+
+
+def judge(widget, verdict="keep", **more):
+    """Send a verdict on the row that is shown; returns its row_id."""
+    row = data_of(widget)
+    asked = {
+        "act": "verdict",
+        "row_id": row["row-id"],
+        "seen": int(row["seen"]),
+        "detector": row["detector"],
+        "filters": row["filters"],
+        "verdict": verdict,
+        "note": "",
+        "seconds": 3.0,
+    }
+    say(widget, **(asked | more))
+    return row["row-id"]
+
+
+# --- acts --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_is_on_disk_before_the_next_row_is_shown(run, widget):
+    on_disk = []
+    widget.observe(lambda change: on_disk.append(read_standing(widget.path).select("row_id", "verdict").rows()), "page")
+    first = judge(widget, "flip", note=" checked twice ")
+    assert on_disk == [[(first, "flip")]]
+    assert data_of(widget)["row-id"] != first and data_of(widget)["decided"] == "1"
+    label = dict(run.feedback.select("row_id", "label").iter_rows())[first]
+    told = widget.verdicts.row(0, named=True)
+    assert (told["row_id"], told["verdict"], told["trusted_label"], told["label"]) == (first, "flip", not label, label)
+    assert (told["note"], told["reviewer"], told["seconds"]) == ("checked twice", "ann", 3.0)
+    assert widget.path == run.folder / "reviews" / "reviews.sqlite"
+
+
+def test_rows_come_as_at_the_web_desk_and_undo_brings_the_last_one_back(widget):
+    expected = [widget.desk.book.row_ids[int(place)] for place in widget.desk.queue.order[:5]]
+    assert [judge(widget, verdict) for verdict in ("keep", "flip", "drop", "contested", "keep")] == expected
+    say(widget, act="undo", last=data_of(widget)["last"], detector=widget.desk.detector, filters="")
+    assert data_of(widget)["row-id"] == expected[-1] and widget.verdicts.height == 4
+    say(widget, act="skip", row_id=expected[-1], detector=widget.desk.detector, filters="")
+    assert data_of(widget)["row-id"] not in expected and "1 skipped" in widget.page["html"]
+    say(widget, act="unskip", detector=widget.desk.detector, filters="")
+    assert data_of(widget)["row-id"] == expected[-1]
+
+
+def test_an_old_view_is_refused_and_the_page_stays_as_it_is(widget):
+    old = data_of(widget)
+    judge(widget)
+    now = widget.page["html"]
+    judge(widget, **{"row_id": old["row-id"], "seen": 0, "verdict": "flip"})
+    assert "decided meanwhile" in widget.page["problem"] and widget.page["html"] == now
+    assert widget.verdicts["verdict"].to_list() == ["keep"]
+    judge(widget, detector="another")
+    assert "made anew" in widget.page["problem"]
+    judge(widget)
+    assert widget.page["problem"] == "" and widget.verdicts.height == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"act": "format"},
+        {"act": ["verdict"], "filters": ""},
+        {"act": "verdict", "filters": ""},
+        {"act": "verdict", "filters": 3},
+        {"go": "/etc/passwd"},
+        {"go": "http://[", "x": 1},
+        {"go": "/text?side=label&id=1"},
+        {"go": "/row?id=nobody"},
+        {"go": None},
+        {},
+    ],
+)
+def test_what_the_page_never_asks_is_refused_in_words(widget, message):
+    before = dict(widget.page)
+    say(widget, **message)
+    assert widget.page["problem"] and widget.page["html"] == before["html"] and widget.page["answer"] == before["answer"] + 1
+    assert widget.verdicts.is_empty()
+
+
+@pytest.mark.parametrize("more", [{"verdict": "perhaps"}, {"seen": True}, {"seconds": float("nan")}, {"note": "x" * 4001}])
+def test_a_verdict_is_checked_as_on_the_web(widget, more):
+    judge(widget, **more)
+    assert widget.page["problem"] and widget.verdicts.is_empty()
+
+
+def test_filters_progress_and_a_row_by_name(widget):
+    say(widget, go="/?rater=user+1")
+    assert data_of(widget)["filters"] == "?rater=user+1" and "under these filters" in widget.page["html"]
+    rater = dict(widget.desk.run.feedback.select("row_id", "rater").iter_rows())
+    assert {rater[judge(widget)] for _ in range(3)} == {"user 1"}
+    assert data_of(widget)["filters"] == "?rater=user+1"  # they stay
+    judged = widget.verdicts["row_id"][0]
+    say(widget, go=f"/row?id={judged}")
+    assert data_of(widget)["row-id"] == judged and "You said <strong>keep</strong>" in widget.page["html"]
+    say(widget, go="/progress")
+    assert (
+        "rest of the budget" in widget.page["html"] and '<main id="main" tabindex="-1" class="progress">' in widget.page["html"]
+    )
+
+
+def test_a_blind_page_tells_no_label(run):
+    blind = kd.review_widget(run, reviewer="bob", blind=True)
+    assert "p(wrong)" not in blind.page["html"] and 'data-verdict="keep"' not in blind.page["html"]
+    row_id = judge(blind, "undesirable")
+    label = dict(run.feedback.select("row_id", "label").iter_rows())[row_id]
+    assert blind.verdicts.select("verdict", "trusted_label").row(0) == ("flip" if label else "keep", False)
+    blind.close()
+
+
+# --- hostile text ------------------------------------------------------------------------------------------------------
+
+
+def test_hostile_text_is_text(run, widget):
+    ids = {prompt: row_id for row_id, prompt in run.feedback.select("row_id", "prompt").iter_rows() if prompt.startswith(HOSTILE)}
+    assert len(ids) == len(HOSTILE)
+    for prompt, row_id in ids.items():
+        say(widget, go=f"/row?id={row_id}")
+        html = widget.page["html"]
+        assert data_of(widget)["row-id"] == row_id
+        assert f'dir="auto">{escape(clean(prompt))}</div>' in html
+        assert not any(mark in html for mark in ("<script", "<img", "\u202e", "\u2066", "\x07", "\x1b", 'href="javascript'))
+        html.encode()
+    assert "desk &lt;b&gt;run" in html
+
+
+def test_the_whole_of_a_long_text_is_sent_on_its_own(widget, monkeypatch):
+    sent = []
+    monkeypatch.setattr(widget, "send", lambda content, buffers=None: sent.append(content))
+    long = next(row_id for row_id, text in widget.desk.run.feedback.select("row_id", "prompt").iter_rows() if len(text) > 99_999)
+    before = widget.page["html"]
+    say(widget, go=f"/text?side=prompt&id={long}")
+    assert sent == [{"side": "prompt", "text": "x" * 100_000 + " ?"}] and widget.page["html"] == before
+
+
+def test_the_look_is_the_web_desks(widget):
+    assert ":root" not in widget.look and widget.look.count(":host {") >= 3 and ".verdict-form" in widget.look
+
+
+# --- verdicts go on ----------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+import ktodata as kd
+from test_widget import judge
+widget = kd.review_widget(sys.argv[1], reviewer="ann")
+print(*[judge(widget, "keep") for _ in range(10)], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_kernel_loses_nothing(run):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(run.folder), str(Path(__file__).parent)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    given = done.stdout.split()
+    again = kd.review_widget(run, reviewer="ann")
+    assert len(given) == 10 and again.verdicts["row_id"].to_list() == given
+    assert data_of(again)["decided"] == "10" and data_of(again)["row-id"] not in given
+    again.close()
+
+
+def test_verdicts_count_in_the_pipeline(made, run, widget):
+    judged = [judge(widget, verdict) for verdict in ("keep", "flip", "drop", "contested")]
+    trusted = kd.run(made[0], out=run.folder, reviews=[widget.path]).feedback.select("row_id", "trusted_label").drop_nulls()
+    assert dict(trusted.iter_rows()) == dict(widget.verdicts.select("row_id", "trusted_label").drop_nulls().iter_rows())
+    assert set(trusted["row_id"]) == set(judged[:2])
+    assert widget.verdicts["verdict"].to_list() == ["keep", "flip", "drop", "contested"]
+    assert widget.verdicts["trusted_label"].null_count() == 2
+    judge(widget)
+    assert "made anew" in widget.page["problem"]
+
+
+def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
+    """The rows of the run's own desk in the same order; its verdicts make the audit anew."""
+    audit = LabelAudit.of_run(run)
+    signals = run.stage("label_noise")
+    audit.result.tables.update({name: signals.table(name) for name in ("signals", "raters", "confusions", "trust_curve")})
+    here = kd.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", budget_minutes=20)
+    there = kd.review_widget(run, reviewer="ann", budget_minutes=20)
+    assert here.desk.queue.order.tolist() == there.desk.queue.order.tolist()
+    assert [judge(here) for _ in range(6)] == [judge(there) for _ in range(6)]
+    reviewed = audit.with_reviews(here.verdicts)
+    assert reviewed.facts["trusted"]["rows"] == 6
+    assert dict(reviewed.table.select("row_id", "trusted_label").drop_nulls().iter_rows()) == dict(
+        here.verdicts.select("row_id", "trusted_label").iter_rows()
+    )
+    here.close()
+    reopened = kd.review_widget(reviewed, folder=tmp_path / "new" / "reviews", reviewer="ann")
+    assert reopened.verdicts.height == 6
+    assert data_of(reopened)["row-id"] not in set(reopened.verdicts["row_id"])
+    reopened.close()
+    there.close()
+
+
+# --- what is at fault --------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_reviewed_is_said(run, tmp_path, monkeypatch):
+    audit = LabelAudit.of_run(run)
+    with pytest.raises(RunError, match="folder='reviews/support'"):
+        kd.review_widget(audit)
+    with pytest.raises(RunError, match="in its own folder"):
+        kd.review_widget(run, folder=tmp_path)
+    with pytest.raises(RunError, match="is a run folder"):
+        kd.review_widget(audit, folder=run.folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot keep verdicts"):
+        kd.review_widget(audit, folder=tmp_path / "file")
+    with pytest.raises(RunError, match=r"no manifest\.json"):
+        kd.review_widget(tmp_path)
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    monkeypatch.setattr("ktodata.train.extras.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ktodata\[notebook\]'"):
+        kd.review_widget(Run(run.folder))
+    assert isinstance(audit.table, pl.DataFrame)
