@@ -328,6 +328,12 @@ def evaluate(
     reference: Annotated[
         str | None, typer.Option(help="The model before training.", show_default="the one it was trained from")
     ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            "--beside", metavar="RUN", help="An earlier run of this feedback: is this one's model better? Nothing is scored anew."
+        ),
+    ] = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -336,7 +342,15 @@ def evaluate(
 
     \b
     Example:  ktodata evaluate runs/support --set evaluate.max_rows=500
+              ktodata evaluate runs/reviewed --beside runs/support
     """
+    if earlier is not None:
+        from ktodata.errors import SettingError
+
+        if reference or overrides:
+            raise SettingError("evaluate: --beside reads what both runs have evaluated; --reference and --set go without it.")
+        _evaluate_beside(folder, earlier, quiet=quiet, as_json=as_json)
+        return
     from ktodata.evaluate import evaluate as evaluate_model
     from ktodata.files import write_json
     from ktodata.run_folder import Run
@@ -347,6 +361,14 @@ def evaluate(
     found = evaluate_model(folder, **settings).as_dict()
     write_json(folder / "evaluation.json", found)
     _say(found, lambda: _evaluation_text(found), quiet=quiet, as_json=as_json)
+
+
+def _evaluate_beside(folder: Path, earlier: Path, *, quiet: bool, as_json: bool) -> None:
+    from ktodata.evaluate.beside import beside
+    from ktodata.run_folder import Run
+
+    found = beside(Run(folder), Run(earlier))
+    _say(found.as_dict(), found.verdict, quiet=quiet, as_json=as_json)
 
 
 @app.command()
