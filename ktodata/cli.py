@@ -364,7 +364,7 @@ def evaluate(
 
 
 def _evaluate_beside(folder: Path, earlier: Path, *, quiet: bool, as_json: bool) -> None:
-    from ktodata.evaluate.beside import beside
+    from ktodata.beside import beside
     from ktodata.run_folder import Run
 
     found = beside(Run(folder), Run(earlier))

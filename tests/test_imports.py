@@ -24,7 +24,7 @@ LAYERS = (
     ("ledger", "recipe", "run_folder"),
     ("runner",),
     ("label_audit", "self_training", "sharing"),
-    ("ablation", "review"),
+    ("ablation", "beside", "review"),
     ("auditing", "progress"),
     ("cli",),
 )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 from markupsafe import Markup
 
@@ -42,9 +43,10 @@ class Hole:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The findings of coverage, ready to be shown."""
+    """The findings of coverage, ready to be shown. prompts : distinct ones; dots : those with a place on the map."""
 
     rows: int
+    prompts: int
     dots: int
     drawn: int
     clusters: list[Cluster]
@@ -78,8 +80,9 @@ def read_coverage(run: RunFiles) -> Coverage | None:
     dots = placed.drop_nulls()
     return Coverage(
         rows=sum(cluster.rows for cluster in clusters),
+        prompts=sum(cluster.prompts or 0 for cluster in clusters),
         dots=dots.height,
-        drawn=min(dots.height, figures.MAP_POINTS),
+        drawn=evenly(dots).height,
         clusters=clusters[:CLUSTERS],
         more_clusters=max(0, len(clusters) - CLUSTERS),
         picture=_picture(dots, clusters),
@@ -87,6 +90,12 @@ def read_coverage(run: RunFiles) -> Coverage | None:
         holes=_holes(run.table("coverage", "holes")),
         facts=run.facts("coverage"),
     )
+
+
+def evenly(dots: pl.DataFrame) -> pl.DataFrame:
+    """Those that are drawn: all, or so many evenly taken from the rows as they stand, as the picture takes them."""
+    most = figures.MAP_POINTS
+    return dots if dots.height <= most else dots[np.unique(np.linspace(0, dots.height - 1, most).astype(int))]
 
 
 def _cluster(row: Mapping[str, Any]) -> Cluster:

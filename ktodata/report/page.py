@@ -1,8 +1,10 @@
-"""report.html: one page that holds everything, opens from disk without a network, and runs no script."""
+"""report.html: one page that holds everything, opens from disk without a network, and runs no script but its own."""
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ktodata.report import text
+from ktodata.report.dots import read_dots
 from ktodata.report.files import pick
+from ktodata.report.find import read_findable
 from ktodata.report.found import read_found, read_run
 from ktodata.report.removed import read_pairs, read_reasons, read_unreadable
 from ktodata.report.verdict import verdict
@@ -24,6 +28,7 @@ SECTIONS = (
     ("balance", "Balance and weights", "ingest"),
     ("coverage", "What the prompts cover", "coverage"),
     ("removed", "What was taken out, and why", "ingest"),
+    ("find", "Find a row", "ingest"),
     ("repeats", "Repeats", "dedupe"),
     ("quarantine", "Records that could not be read", "ingest"),
     ("training", "Training", "train"),
@@ -36,6 +41,7 @@ SECTIONS = (
 STAGES = (
     "ingest",
     "reviews",
+    "telemetry",
     "validate",
     "dedupe",
     "split",
@@ -47,6 +53,9 @@ STAGES = (
     "train",
     "evaluate",
 )
+PAGE_BYTES = 4_900_000  # under five million, so that it opens at once and can be sent by mail
+LEAST_FOR_ROWS = 500_000  # bytes for the search, whatever the rest of the page takes
+SCRIPTS = ("page.js", "map.js", "find.js")
 NUMBERS = 60  # of a stage's own numbers, shown folded away
 
 
@@ -59,9 +68,11 @@ def build_report(run: Path, *, text: bool = True) -> str:
     files = found.files
     afterwards = {"ablation": found.ablation, "comparison": found.comparison}
     facts = {stage: files.facts(stage) for stage in STAGES}
-    return render(
+    page = partial(
+        render,
         "report.html.j2",
         title=f"{found.name} · ktodata",
+        script=_script(),
         name=found.name,
         manifest=files.manifest,
         sections=[
@@ -73,6 +84,7 @@ def build_report(run: Path, *, text: bool = True) -> str:
         noise=found.noise if text or found.noise is None else replace(found.noise, examples=[]),
         balance=found.balance,
         coverage=found.coverage,
+        dots=read_dots(files),
         training=found.training,
         evaluation=found.evaluation,
         without_text=not text,
@@ -85,12 +97,34 @@ def build_report(run: Path, *, text: bool = True) -> str:
         numbers={stage: flat(of_stage) for stage, of_stage in facts.items()},
         settings=flat(pick(files.manifest, "recipe", default={}), most=200),
     )
+    room = max(PAGE_BYTES - len(page(findable=None).encode()), LEAST_FOR_ROWS)
+    return page(findable=read_findable(files, most_bytes=room))
 
 
-def render(template: str, **context: Any) -> str:
-    """A page from its template; every text that is not Markup is escaped, and cleaned of what no page can show."""
-    style = Markup(resources.files("ktodata.report").joinpath("templates/style.css").read_text(encoding="utf-8"))
-    return str(_environment().get_template(template).render(style=style, **context))
+def render(template: str, *, script: str = "", **context: Any) -> str:
+    """A page from its template; every text that is not Markup is escaped, and cleaned of what no page can show.
+
+    script : the page's own; the page's policy lets this run and nothing else, and without it nothing at all.
+    """
+    shown = {"style": Markup(_template_file("style.css")), "script": Markup(script), "policy": Markup(_policy(script))}
+    return str(_environment().get_template(template).render(shown, **context))
+
+
+def _policy(script: str) -> str:
+    """Content-Security-Policy: nothing is loaded, one script may run, and not even that one may make markup of a text."""
+    may_run = ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        may_run = f"script-src 'sha256-{digest}'; require-trusted-types-for 'script'; trusted-types 'none'; "
+    return f"default-src 'none'; style-src 'unsafe-inline'; {may_run}base-uri 'none'; form-action 'none'"
+
+
+def _script() -> str:
+    return "\n" + "".join(_template_file(f"script/{name}") for name in SCRIPTS)
+
+
+def _template_file(name: str) -> str:
+    return resources.files("ktodata.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 @cache

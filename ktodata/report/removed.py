@@ -16,6 +16,12 @@ REASONS = 40
 EXAMPLES_PER_REASON = 3
 PAIRS = 8
 RECORDS_PER_REASON = 5
+FATES = {
+    "drop": "dropped",
+    "quarantine": "quarantined",
+    "review": "held for a person to review",
+    "relabel": "kept, with the other label",
+}
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,7 @@ class Reason:
     @property
     def fate(self) -> str:
         """What became of the rows, in words."""
-        return {
-            "drop": "dropped",
-            "quarantine": "quarantined",
-            "review": "held for a person to review",
-            "relabel": "kept, with the other label",
-        }.get(self.action, self.action)
+        return FATES.get(self.action, self.action)
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,13 @@ def read_reasons(run: RunFiles, *, with_examples: bool = True) -> list[Reason]:
 
 def _why(row: Mapping[str, Any]) -> list[str]:
     """The evidence of a decision in words, and the row that caused it."""
-    proofs = {name: value for name, value in _evidence(row["evidence"]).items() if value is not None and name != "label"}
-    said = [f"{name.replace('_', ' ')}: {_value(value)}" for name, value in proofs.items()]
-    return said[:6] + ([f"because of row {row['caused_by']}"] if row["caused_by"] else [])
+    return evidence_in_words(row["evidence"]) + ([f"because of row {row['caused_by']}"] if row["caused_by"] else [])
+
+
+def evidence_in_words(evidence: str | None) -> list[str]:
+    """The evidence of a decision, which the ledger holds as JSON: ["similarity: 0.910", ...], at most six."""
+    proofs = {name: value for name, value in _evidence(evidence).items() if value is not None and name != "label"}
+    return [f"{name.replace('_', ' ')}: {_value(value)}" for name, value in proofs.items()][:6]
 
 
 def _evidence(text: str | None) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 Numbers stay. Of texts only ktodata's own words stay, by a rule that needs no list of what is foreign: a word is shown if
 ktodata's code holds it in a string or a name; any other becomes "…". Raters, sources, models and files become "rater 1",
-"source 1", "model 1", "file 1", the same all over the page; other names "name 1". Rows are not shown at all. A row_id is a
-digest, and a word that is one stays.
+"source 1", "model 1", "file 1", the same all over the page; other names "name 1". Rows are not shown at all: those that left are
+found by row_id and reason, and a dot of the map has numbers. A row_id is a digest, and a word that is one stays.
 """
 
 import ast

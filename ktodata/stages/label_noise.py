@@ -78,11 +78,12 @@ def label_noise(
         ),
     ] = "review",
     use_trusted: Annotated[
-        Literal["measure", "relabel"],
+        Literal["relabel", "measure"],
         Field(
-            description="a trusted label that differs: send the row to review (measure), or put the trusted label in its place"
+            description="a trusted label that differs stands in the place of the label (relabel), or only measures, and the row "
+            "is held for review (measure)"
         ),
-    ] = "measure",
+    ] = "relabel",
     contradiction_similarity: Annotated[
         float, Field(gt=0, le=1, description="cosine from which completions to one prompt are nearly the same; 1 is equal")
     ] = 0.98,

@@ -1,33 +1,28 @@
-"""The page in a real browser: opened from disk, nothing loaded, nothing run, nothing missing."""
+"""The page in a real browser: opened from disk, nothing loaded, no script but its own run, nothing missing."""
 
 import re
-import shutil
-import subprocess
-from html import unescape
 
 import folders
 import pytest
+from accessibility import grave
+from opening import CHROMIUM, FLAGS, opened, unpacked
+from test_size import enlarge
 
 from ktodata.report import build_audit_page, build_report
 from ktodata.report.page import SECTIONS
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0",
-    "--virtual-time-budget=3000", "--host-resolver-rules=MAP * ~NOTFOUND",
-)  # fmt: skip
-
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'ktodata[dev]'")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+READY = "html[data-ready]"
+PWNED = "document.title='pwned'"
 
 
-def opened(html, folder, *more):
-    """(the DOM after loading, what the page wrote to the console) of a page opened from disk."""
-    file = folder / "page.html"
-    file.write_text(html, encoding="utf-8")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", *more, "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -39,37 +34,293 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def report(run, tmp_path_factory):
-    return opened(build_report(run), tmp_path_factory.mktemp("browser"))
+def html(run):
+    return build_report(run)
 
 
-def title(dom):
-    return unescape(re.search("<title>([^<]*)</title>", dom)[1])
+@pytest.fixture(scope="module")
+def file(html, tmp_path_factory):
+    return written(tmp_path_factory.mktemp("page"), html)
 
 
-def test_the_report_opens_from_disk_with_all_its_sections(report):
-    dom, console = report
-    assert console == []
-    assert [anchor for anchor, _, _ in SECTIONS if f'<section id="{anchor}"' not in dom] == []
-    assert dom.count("<svg") == 13
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """44 rows left: 15 repeats, 27 doubted rows, and the two records."""
+    folder = folders.write_run(tmp_path_factory.mktemp("many") / "run")
+    enlarge(folder, 180)
+    return written(folder, build_report(folder))
 
 
-def test_no_script_of_the_data_ran(report):
-    dom, _ = report
-    assert title(dom) == "small <b>run</b> \ufffd · ktodata"
-    assert "<script" not in dom
-    assert "&lt;script&gt;window.pwned=1;document.title='pwned'&lt;/script&gt;" in dom
+@pytest.fixture
+def page(browser, file):
+    with opened(browser, file) as tab:
+        tab.wait_for_selector(READY)
+        yield tab
 
 
-def test_a_script_in_the_page_would_not_run_either(run, tmp_path):
+def written(folder, html):
+    path = folder / "page.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def said(page, name="find-said"):
+    return page.inner_text(f"#{name}")
+
+
+def find(page, text, count):
+    """Search, until so many rows are told to be found."""
+    page.fill("#find-text", text)
+    page.wait_for_function("wanted => document.getElementById('find-said').textContent.startsWith(wanted)", arg=f"{count} of ")
+
+
+def test_the_report_opens_from_disk_with_all_its_sections(page, file):
+    ids = page.evaluate("[...document.querySelectorAll('section')].map(node => node.id)")
+    assert ids == [anchor for anchor, _, _ in SECTIONS]
+    assert page.locator("svg").count() == 13
+    assert page.asked == [file.as_uri()] and page.said == []
+
+
+def test_no_script_of_the_data_ran(page):
+    assert page.title() == "small <b>run</b> \ufffd · ktodata"
+    assert page.evaluate("window.pwned") is None and page.locator("main script, main img").count() == 0
+    assert "<script>window.pwned=1;document.title='pwned'</script>" in page.inner_text("#labels")
+
+
+@pytest.mark.parametrize(
+    "injected",
+    [
+        f"<script>{PWNED}</script>",
+        f'<img src="data:," onerror="{PWNED}">',
+        f'<iframe srcdoc="<script>parent.{PWNED.replace(chr(39), "&quot;")}</script>"></iframe>',
+    ],
+)
+def test_a_script_in_the_page_would_not_run_either(browser, html, tmp_path, injected):
     """Were a text ever let through unescaped, the page's policy still stops it; the same page without the policy runs it."""
-    html = build_report(run).replace("</main>", "<script>document.title='pwned'</script></main>")
-    dom, console = opened(html, tmp_path)
-    assert title(dom) != "pwned" and "Content Security Policy" in "".join(console)
-    open_page = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", html)
-    assert title(opened(open_page, tmp_path)[0]) == "pwned"
+    spoilt = html.replace("</main>", f"{injected}</main>", 1)
+    with opened(browser, written(tmp_path, spoilt)) as page:
+        page.wait_for_selector(READY)
+        page.wait_for_timeout(100)
+        assert page.title() != "pwned" and "Content Security Policy" in "".join(page.said)
+    free = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", spoilt)
+    with opened(browser, written(tmp_path, free)) as page:
+        page.wait_for_function("document.title === 'pwned'")
 
 
-def test_the_audit_opens(run, tmp_path):
-    dom, console = opened(build_audit_page(run), tmp_path)
-    assert console == [] and "Rows doubted most" in dom and title(dom).endswith("ktodata audit")
+def test_our_own_script_changed_by_a_letter_does_not_run(browser, html, tmp_path):
+    changed = html.replace("const SHOWN = 25;", "const SHOWN = 26;")
+    assert changed != html
+    with opened(browser, written(tmp_path, changed)) as page:
+        page.wait_for_timeout(500)
+        assert page.locator(READY).count() == 0 and "Content Security Policy" in "".join(page.said)
+
+
+def test_not_even_our_own_script_could_make_markup_of_a_text(page):
+    refused = "try { document.body.innerHTML = '<b>'; 'written' } catch (problem) { problem.name }"
+    assert page.evaluate(refused) == "TypeError"
+
+
+def test_rows_are_found_by_text_reason_row_and_cause(page):
+    assert said(page) == "16 of 16 rows, 1 to 16 shown"
+    find(page, 'DROPPED "question 21"', 1)
+    assert "dropped" in page.inner_text("#found") and "similarity: 0.910" in page.inner_text("#found")
+    cause = page.inner_text("#found summary code")
+    page.click("#found summary")
+    assert "answer 30" in page.inner_text("#found details")
+    find(page, f"near {cause}", 5)
+    find(page, "doubted again", 8)  # the ninth says it beyond what the page holds of it
+    find(page, "meh", 1)
+    assert "thumbs.jsonl:3" in page.inner_text("#found") and "quarantined" in page.inner_text("#found")
+    find(page, "no such words", "None")
+    assert page.locator("#found li").count() == 0
+
+
+def test_filters_narrow_and_say_how_many(page):
+    options = page.locator("#find-reason option").all_inner_texts()
+    assert options == ["any", "doubted label (9)", "near repeat (5)", "unmapped label (1)", "not json (1)"]
+    page.select_option("#find-step", "dedupe")
+    assert said(page) == "5 of 16 rows, 1 to 5 shown"
+    page.select_option("#find-fate", "held for a person to review")
+    assert said(page).startswith("None of 16 rows.")
+    page.select_option("#find-step", "")
+    page.select_option("#find-reason", "doubted label")
+    assert said(page) == "9 of 16 rows, 1 to 9 shown"
+    assert page.get_attribute("#find-said", "role") == "status" and page.get_attribute("#find-said", "aria-live") == "polite"
+
+
+def test_hostile_rows_are_text_and_break_nothing(page):
+    page.select_option("#find-reason", "doubted label")
+    shown = page.locator("#found .side:first-child bdi").all_text_contents()
+    visible = {3: "abc ⟨U+202E⟩dcba right to left ⟨U+2066⟩isolate", 4: "x" * 320, 5: "nul ␀ and bell ␇ and escape ␛[31m"}
+    assert shown == [visible.get(number, text[:320]) for number, text in enumerate(folders.HOSTILE)]
+    assert "100,000 characters in all" in page.inner_text("#found")
+    assert page.locator("#found script, #found img, #found a").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    find(page, "<script>", 1)
+    assert page.title() != "pwned" and page.evaluate("window.pwned") is None and page.said == []
+
+
+def test_pages_of_twenty_five_by_keyboard_alone(browser, many):
+    with opened(browser, many) as page:
+        page.wait_for_selector(READY)
+        assert said(page) == "44 of 44 rows, 1 to 25 shown" and page.locator("#found li").count() == 25
+        page.focus("#find-text")
+        for _ in range(5):
+            page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "find-on"
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        page.keyboard.press("Enter")
+        assert said(page) == "44 of 44 rows, 26 to 44 shown" and page.get_attribute("#found", "start") == "26"
+        page.keyboard.press("Enter")  # there is no third page
+        assert said(page) == "44 of 44 rows, 26 to 44 shown" and page.get_attribute("#find-on", "aria-disabled") == "true"
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Space")
+        assert said(page) == "44 of 44 rows, 1 to 25 shown"
+        find(page, "21-1", 1)
+        assert page.inner_text("#found .head code") == "21-1" and "question 20" in page.inner_text("#found")
+
+
+def drawn(page):
+    """The map's pixels, once all that was asked for is drawn."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return page.evaluate("document.getElementById('map-canvas').toDataURL()")
+
+
+def test_the_map_moves_zooms_and_comes_back(page):
+    page.mouse.move(0, 0)
+    whole = drawn(page)
+    page.click("#map-in")
+    near = drawn(page)
+    page.focus("#map-canvas")
+    page.keyboard.press("ArrowLeft")
+    moved = drawn(page)
+    box = page.locator("#map-canvas").bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 260, box["y"] + 240, steps=3)
+    page.mouse.up()
+    dragged = drawn(page)
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(50)
+    assert len({whole, near, moved, dragged, drawn(page)}) == 5
+    page.keyboard.press("0")
+    assert drawn(page) == whole
+
+
+def test_a_dot_tells_its_prompt_to_pointer_and_keyboard(page, html):
+    dots = unpacked(html, "dots-data")
+    order = sorted(range(len(dots["x"])), key=lambda dot: dots["x"][dot])
+    page.focus("#map-canvas")
+    page.keyboard.press("n")
+    first = dots["prompt"][order[0]]
+    assert page.text_content("#map-said bdi") == first and dots["row_id"][order[0]] in said(page, "map-said")
+    page.keyboard.press("p")  # round the other way
+    assert page.text_content("#map-said bdi") == dots["prompt"][order[-1]]
+    page.locator("#map-canvas").scroll_into_view_if_needed()
+    box = page.locator("#map-canvas").bounding_box()
+    scale = 0.92 * min(box["width"] / max(dots["x"]), box["height"] / max(dots["y"]))
+    x = box["x"] + box["width"] / 2 + (dots["x"][order[0]] - max(dots["x"]) / 2) * scale
+    y = box["y"] + box["height"] / 2 - (dots["y"][order[0]] - max(dots["y"]) / 2) * scale
+    page.mouse.move(x, y)
+    assert page.is_visible("#map-tip") and page.text_content("#map-tip bdi") == first
+    page.mouse.click(x, y)
+    assert page.text_content("#map-said bdi") == first
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    assert not page.is_visible("#map-tip")
+
+
+def test_a_cluster_of_the_legend_is_shown_alone(page, html):
+    names = page.locator("#map-clusters bdi").all_text_contents()
+    assert names == [f"{number} {name}" for number, name, *_ in unpacked(html, "dots-data")["clusters"]]
+    assert "1 dates <script>document.title='pwned'</script>" in names
+    whole = drawn(page)
+    page.focus("#map-clusters button >> nth=1")
+    page.keyboard.press("Enter")
+    assert drawn(page) != whole and "20 dots" in said(page, "map-said")
+    assert page.locator("#map-clusters [aria-pressed=true]").count() == 1
+    page.focus("#map-canvas")
+    told = set()
+    for _ in range(21):
+        page.keyboard.press("n")
+        told.add(page.text_content("#map-said bdi"))
+    assert len(told) == 20
+    page.click("#map-clusters button >> nth=1")
+    assert said(page, "map-said") == "All 60 dots are shown."
+
+
+def test_the_map_is_coloured_in_each_way_with_a_key(page):
+    keys = {}
+    for way in page.locator("#map-by option").evaluate_all("all => all.map(one => one.value)"):
+        page.select_option("#map-by", way)
+        keys[way] = (drawn(page), page.locator("#map-key li").all_inner_texts())
+    assert list(keys) == ["cluster", "label", "doubt", "fate", "coverage"]
+    assert len({pixels for pixels, _ in keys.values()}) == 5
+    assert keys["cluster"][1] == []
+    assert [" ".join(line.split()) for line in keys["label"][1]] == ["given as desirable 45", "given as undesirable 15"]
+    assert [" ".join(line.split()) for line in keys["doubt"][1]] == ["doubt 0 to 0.1 51", "doubt 0.75 to 1 9"]
+    assert sum(int(line.split()[-1]) for line in keys["fate"][1]) == 60
+    assert [line.split()[-1] for line in keys["coverage"][1]] == ["1", "59"]  # the one that the hole is nearest to
+
+
+def test_the_map_follows_the_theme(page):
+    page.emulate_media(color_scheme="light")
+    light = drawn(page)
+    page.emulate_media(color_scheme="dark")
+    assert drawn(page) != light
+
+
+def test_on_paper_stands_the_picture_and_no_control(page):
+    assert page.is_visible("#map-tool") and page.is_visible("#find-tool") and not page.is_visible(".static-map")
+    page.emulate_media(media="print")
+    assert page.is_visible(".static-map svg") and not page.is_visible("#map-tool") and not page.is_visible("#find-tool")
+
+
+def test_without_scripts_the_picture_stays_and_the_reader_is_told(browser, file):
+    with opened(browser, file, java_script_enabled=False) as page:
+        assert page.is_visible(".static-map svg") and not page.is_visible("#map-tool") and not page.is_visible("#find-tool")
+        assert "needs a browser that runs scripts" in page.inner_text("#find")
+
+
+def test_a_browser_that_cannot_unpack_says_so(browser, file):
+    with opened(browser, file, before="delete window.DecompressionStream") as page:
+        page.wait_for_selector("#find-problem")
+        assert "DecompressionStream is not defined" in said(page, "find-problem") and "ledger.parquet" in said(
+            page, "find-problem"
+        )
+        assert page.is_visible(".static-map svg") and not page.is_visible("#find-tool") and not page.is_visible("#map-tool")
+
+
+def test_a_run_without_a_map_has_its_search(browser, tmp_path):
+    with opened(browser, written(tmp_path, build_report(folders.write_run(tmp_path / "run", stages=("dedupe",))))) as page:
+        page.wait_for_selector(READY)
+        find(page, "near repeat", 5)
+        assert page.locator("#map-tool, .static-map").count() == 0 and page.said == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 420)])
+def test_axe_finds_nothing_grave(browser, file, scheme, width):
+    with opened(browser, file, color_scheme=scheme, viewport={"width": width, "height": 900}) as page:
+        page.wait_for_selector(READY)
+        page.focus("#map-canvas")
+        page.keyboard.press("n")
+        page.select_option("#map-by", "doubt")
+        page.click("#map-clusters button >> nth=0")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert grave(page) == []
+
+
+def test_the_version_without_text_has_a_map_and_a_search_of_its_own(browser, run, tmp_path):
+    with opened(browser, written(tmp_path, build_report(run, text=False))) as page:
+        page.wait_for_selector(READY)
+        page.focus("#map-canvas")
+        page.keyboard.press("n")
+        assert page.locator("#map-said bdi").count() == 0 and "cluster " in said(page, "map-said")
+        find(page, "near repeat", 5)
+        assert page.locator("#found .side, #found bdi").count() == 0 and "because of row" in page.inner_text("#found")
+        assert page.said == []
+
+
+def test_the_audit_opens_and_runs_nothing(browser, run, tmp_path):
+    with opened(browser, written(tmp_path, build_audit_page(run))) as page:
+        assert page.said == [] and "Rows doubted most" in page.content() and page.title().endswith("ktodata audit")
+        assert page.locator("script").count() == 0 and grave(page) == []

@@ -1,30 +1,36 @@
 """The page: everything is there, untrusted text stays text, and what is missing is said."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
 
 import folders
+import polars as pl
 import pytest
+from opening import unpacked
 
 from ktodata.errors import RunError
-from ktodata.report import build_report
+from ktodata.report import build_audit_page, build_report
 from ktodata.report.page import SECTIONS
 from ktodata.report.verdict import verdict_lines
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, ids, headings, and the text of the page."""
+    """Tags with their attributes, ids, headings, and the text of the page; the page's own scripts, which follow it, apart."""
 
     VOID = ("meta", "br", "img", "link", "input", "hr")
+    UNSEEN = ("script", "style")
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.open, self.text, self.headings = [], [], [], []
+        self.tags, self.open, self.text, self.headings, self.scripts = [], [], [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
+        own = tag == "script" and self.open == ["html", "body"]
+        (self.scripts if own else self.tags).append((tag, dict(attrs)))
         if tag in ("h1", "h2", "h3"):
             self.headings.append(int(tag[1]))
         if tag not in self.VOID:
@@ -37,7 +43,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        if not set(self.open) & set(self.UNSEEN):
+            self.text.append(data)
 
     @property
     def said(self):
@@ -84,9 +91,12 @@ def test_hostile_text_is_shown_as_text(number, page):
 
 def test_no_text_of_the_data_became_markup(page, html):
     allowed = {"name", "content", "charset", "http-equiv", "lang", "class", "id", "href", "style", "scope", "colspan", "open"}
+    controls = {"hidden", "role", "tabindex", "type", "value", "autocomplete", "spellcheck", "maxlength"}
+    spoken = {"aria-label", "aria-labelledby", "aria-describedby", "aria-hidden", "aria-disabled", "aria-live"}
     names = {name for tag, attributes in page.tags for name in attributes if not _drawn(tag)}
-    assert names <= allowed | {"aria-label", "aria-labelledby"}
+    assert names <= allowed | controls | spoken
     assert not {"script", "img", "iframe", "object", "embed", "form", "link"} & {tag for tag, _ in page.tags}
+    assert len(page.scripts) == 3
     assert all(a.get("href", "#").startswith("#") for _, a in page.tags)
     assert "49" not in re.findall(r"poems [^<]*", html)[0]
 
@@ -95,10 +105,61 @@ def _drawn(tag):
     return tag in ("svg", "g", "path", "use", "text", "defs", "clippath", "rect", "title", "desc")
 
 
-def test_nothing_is_loaded_and_no_script_may_run(html):
+def test_nothing_is_loaded_and_only_the_script_that_the_policy_names_may_run(html):
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", html, flags=re.S)
+    assert [attributes for attributes, _ in scripts] == [
+        ' type="text/plain" id="dots-data"',
+        ' type="text/plain" id="rows-data"',
+        "",
+    ]
+    assert all(re.fullmatch("[A-Za-z0-9+/]+=*", data) for _, data in scripts[:2])
+    digest = base64.b64encode(hashlib.sha256(scripts[2][1].encode()).digest()).decode()
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)[1]
-    assert policy.startswith("default-src 'none'") and "script-src" not in policy
+    assert policy == (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; require-trusted-types-for 'script'; "
+        "trusted-types 'none'; base-uri 'none'; form-action 'none'"
+    )
+    assert html.index("Content-Security-Policy") < html.index("<script")
     assert not re.search(r"(?:src|href)=\"?https?:|url\(['\"]?https?:|@import", html)
+
+
+def test_our_script_makes_no_markup_and_no_code_of_a_text(html):
+    script = re.search(r"<script>(.*?)</script>", html, flags=re.S)[1]
+    assert "textContent" in script
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|import\(|fetch\(|XMLHttp|localStorage", script
+    )
+
+
+def test_the_page_says_what_it_runs(html, run):
+    assert "loads nothing, and runs no script but its own, for the map and the search" in html
+    audit = build_audit_page(run)
+    assert "runs no script." in audit and "<script" not in audit and "script-src" not in audit
+
+
+def test_what_is_packed_is_clean_and_holds_every_row_that_left(html):
+    rows = unpacked(html, "rows-data")
+    assert len(rows["row_id"]) == 5 + 9 + 2
+    told = json.dumps([rows, unpacked(html, "dots-data")], ensure_ascii=False)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", told)
+    assert "x" * 320 in told and "x" * 321 not in told
+
+
+def test_a_telemetry_step_is_part_of_the_page(tmp_path):
+    folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
+    (folder / "stages/telemetry").mkdir()
+    (folder / "stages/telemetry/facts.json").write_text(json.dumps({"rows_seen": 41, "knowledge_at_last_step": 0.25}))
+    page = Page(build_report(folder))
+    assert "Every number that telemetry reported" in page.said and "knowledge_at_last_step0.25" in page.said
+    assert "How much the policy of an earlier training sided with each label" in page.said
+
+
+def test_without_rows_that_left_there_is_nothing_to_find(tmp_path):
+    folder = folders.write_run(tmp_path / "run", stages=("split",))
+    pl.read_parquet(folder / "quarantine.parquet").clear().write_parquet(folder / "quarantine.parquet")
+    html = build_report(folder)
+    assert unpacked(html, "rows-data") is None and 'id="find-tool"' not in html
+    assert "No row was dropped, relabelled or held back, and every record became a row." in Page(html).said
 
 
 def test_controls_surrogates_and_direction_marks_are_made_visible(html):

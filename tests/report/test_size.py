@@ -1,13 +1,17 @@
 """A large run makes a page that still opens at once."""
 
 import time
+from html import unescape
 
 import folders
 import numpy as np
 import polars as pl
 import pytest
+from opening import unpacked
 
 from ktodata.report import build_report
+from ktodata.report.files import RunFiles
+from ktodata.report.find import read_findable
 
 
 def enlarge(folder, rows):
@@ -31,3 +35,30 @@ def test_a_hundred_thousand_rows_make_a_page_under_five_megabytes(tmp_path):
     html = build_report(folder)
     assert len(html.encode()) < 5_000_000
     assert time.perf_counter() - started < 60
+    rows = unpacked(html, "rows-data")
+    assert len(rows["row_id"]) == 1667 * 14 + 2 and len(unpacked(html, "dots-data")["x"]) == 3000
+    assert "3,000 of the 100,020 prompts of the map's sample are drawn" in unescape(html)
+
+
+def test_however_little_room_there_is_the_rows_stay_within_it(tmp_path, monkeypatch):
+    """452 rows whose texts all differ and pack badly: excerpts shrink, then texts go, then rows, and the page says so."""
+    folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
+    enlarge(folder, 3000)
+    noise = np.random.default_rng(0)
+    ingest = folder / "stages/ingest/columns.parquet"
+    table = pl.read_parquet(ingest)
+    texts = pl.Series([noise.bytes(160).hex() for _ in range(table.height)])
+    table.with_columns(prompt=texts, completion=texts.reverse()).write_parquet(ingest)
+    found = {room: read_findable(RunFiles(folder), most_bytes=room) for room in (5_000_000, 150_000, 10_000, 1_200)}
+    assert all(len(rows.packed) <= room and rows.rows == 452 for room, rows in found.items())
+    shown = {room: (rows.excerpt, rows.there, rows.whole) for room, rows in found.items()}
+    assert shown[5_000_000] == (320, 452, True)
+    assert 0 < shown[150_000][0] < 320 and shown[150_000][1:] == (452, True)
+    assert shown[10_000][:2] == (0, 452)
+    assert shown[1_200][0] == 0 and 50 < shown[1_200][1] < 452
+    monkeypatch.setattr("ktodata.report.page.PAGE_BYTES", 0)
+    monkeypatch.setattr("ktodata.report.page.LEAST_FOR_ROWS", 1_200)
+    html = build_report(folder)
+    assert len(unpacked(html, "rows-data")["row_id"]) == found[1_200].there
+    assert f"{found[1_200].left_out} rows of them are left out here" in html
+    assert "holds nothing of their texts; <code>ktodata explain RUN ROW_ID</code>" in html

@@ -7,6 +7,7 @@ from html import unescape
 import folders
 import polars as pl
 import pytest
+from opening import unpacked
 from typer.testing import CliRunner
 
 from ktodata.cli import app
@@ -123,6 +124,30 @@ def test_of_every_section_no_name_and_no_text_is_left(pages):
     for kept in ("true labels", "dropped at random", "cluster 1", "hole 1", "KTO", "Systematic noise looks like signal."):
         assert kept in page, kept
     assert "rows doubted most" in page.casefold() and "No label is doubted" not in page
+
+
+def test_what_is_packed_holds_row_ids_reasons_and_numbers_and_nothing_else(pages):
+    """Compressed data shows no marker to a search of the page, so it is unpacked here."""
+    for name, (full, page) in pages.items():
+        whole, rows = unpacked(full, "rows-data"), unpacked(page, "rows-data")
+        told = json.dumps(rows, ensure_ascii=False)
+        assert set(rows) == {"kinds", "kind", "row_id", "cause", "causes", "label"} and set(rows["causes"]) == {"row_id"}
+        assert rows["kinds"] == whole["kinds"] and rows["kind"] == whole["kind"] and rows["label"] == whole["label"]
+        assert MARK not in told and "pwned" not in told and "thumbs" not in told
+        records = len(whole["row_id"]) - 2
+        assert rows["row_id"][:records] == whole["row_id"][:records]
+        assert rows["row_id"][records:] == ["record 1", "record 2"] and f"{MARK}file" in json.dumps(
+            unpacked(pages["finished"][0], "rows-data")
+        )
+        assert name == "finished" or "(again)" in json.dumps(whole)
+
+
+def test_the_map_without_text_has_numbers_only(pages):
+    whole, dots = (unpacked(page, "dots-data") for page in pages["whole"])
+    assert set(dots) == {"x", "y", "clusters", "cluster", "row_id", "label", "quality", "fates", "fate"}
+    assert set(whole) - set(dots) == {"prompt", "beside_hole"}
+    assert [name for _, name, *_ in dots["clusters"]] == ["cluster 0", "cluster 1", "cluster 2"]
+    assert dots["x"] == whole["x"] and dots["quality"] == whole["quality"]
 
 
 def test_the_run_folder_is_not_touched(finished):

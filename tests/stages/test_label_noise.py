@@ -143,8 +143,8 @@ def test_trusted_rows_that_disagree_go_to_review_or_are_relabelled():
     table = table.with_columns(
         trusted_label=pl.when(pl.col("row_id").is_in(["1", "2"])).then(pl.col("label") ^ (pl.col("row_id") == "2"))
     )
-    assert label_noise(table).actions() == {"2": ("review", "trusted_disagrees")}
-    result = label_noise(table, use_trusted="relabel")
+    assert label_noise(table, use_trusted="measure").actions() == {"2": ("review", "trusted_disagrees")}
+    result = label_noise(table)
     assert result.actions() == {"2": ("relabel", "trusted_disagrees")}
     assert codes(result)["KD041"] == "issue"
     assert result.tables["ask_for_review"].height == 0

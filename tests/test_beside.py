@@ -8,9 +8,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
+from ktodata.beside import beside
 from ktodata.cli import app
 from ktodata.errors import DataError, OneClassError, RunError
-from ktodata.evaluate.beside import beside
 from ktodata.run_folder import Run
 
 ROWS = 120

@@ -1,0 +1,148 @@
+// The search: all rows that left, twenty-five at a time.
+(() => {
+  const SHOWN = 25;
+  const WAIT = 120; // milliseconds after a key, before it is searched
+
+  async function open() {
+    const rows = await unpack("rows-data");
+    const count = rows.row_id.length;
+    const filters = [["find-fate", 0], ["find-step", 1], ["find-reason", 2]];
+    let texts = null; // made when the first word is searched
+    let found = [];
+    let page = 0;
+
+    function search() {
+      const typed = by("find-text").value.toLowerCase().match(/"[^"]+"|\S+/g) ?? [];
+      const words = typed.map((word) => (word.length > 2 && word.startsWith('"') && word.endsWith('"') ? word.slice(1, -1) : word));
+      if (words.length) texts ??= rows.row_id.map((_, row) => searched(rows, row));
+      const wanted = filters.map(([id, part]) => [part, by(id).value]).filter(([, value]) => value);
+      const kinds = rows.kinds.map((kind) => wanted.every(([part, value]) => kind[part] === value));
+      found = [];
+      for (let row = 0; row < count; row++) {
+        if (kinds[rows.kind[row]] && words.every((word) => texts[row].includes(word))) found.push(row);
+      }
+      turn(0);
+    }
+
+    function turn(to) {
+      page = to;
+      const first = page * SHOWN;
+      const shown = found.slice(first, first + SHOWN);
+      const list = by("found");
+      list.start = first + 1;
+      list.replaceChildren(...shown.map((row) => card(rows, row)));
+      by("find-back").setAttribute("aria-disabled", page === 0);
+      by("find-on").setAttribute("aria-disabled", first + SHOWN >= found.length);
+      const range = `${say(first + 1)} to ${say(first + shown.length)} shown`;
+      by("find-said").textContent = found.length
+        ? `${say(found.length)} of ${say(count)} rows, ${range}`
+        : `None of ${say(count)} rows. Try fewer words, or another filter.`;
+    }
+
+    for (const [id, part] of filters) {
+      by(id).append(...choices(rows, part));
+      by(id).addEventListener("change", search);
+    }
+    let waiting;
+    by("find-text").addEventListener("input", () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(search, WAIT);
+    });
+    by("find-back").addEventListener("click", () => page > 0 && turn(page - 1));
+    by("find-on").addEventListener("click", () => (page + 1) * SHOWN < found.length && turn(page + 1));
+    by("find-tool").hidden = false;
+    search();
+  }
+
+  function searched(rows, row) {
+    const parts = [rows.row_id[row], rows.causes.row_id[rows.cause[row]] ?? "", ...rows.kinds[rows.kind[row]]];
+    if (rows.giver) parts.push(rows.evidence[row], ...rows.givers[rows.giver[row]]);
+    if (rows.prompt) parts.push(rows.prompt[row], rows.completion[row]);
+    return parts.join("\n").toLowerCase();
+  }
+
+  // the most frequent first, each with its number of rows
+  function choices(rows, part) {
+    const counts = new Map();
+    for (const kind of rows.kind) {
+      const name = rows.kinds[kind][part];
+      counts.set(name, (counts.get(name) ?? 0) + 1);
+    }
+    const most = [...counts].sort((one, other) => other[1] - one[1]);
+    return most.map(([name, many]) => {
+      const choice = make("option", `${name} (${say(many)})`);
+      choice.value = name;
+      return choice;
+    });
+  }
+
+  function card(rows, row) {
+    const [fate, step, reason] = rows.kinds[rows.kind[row]];
+    const head = make("p", undefined, "head");
+    head.append(make("strong", fate), make("span", `${step}: ${reason}`));
+    if (rows.evidence?.[row]) head.append(make("bdi", rows.evidence[row]));
+    const label = rows.label[row];
+    if (label !== null) head.append(make("span", `given as ${label ? "desirable" : "undesirable"}`, `tag ${label ? "yes" : "no"}`));
+    const given = giver(rows, row);
+    if (given) head.append(make("bdi", given));
+    head.append(named("row", rows.row_id[row]));
+    const box = make("div", undefined, "row");
+    box.append(head);
+    if (rows.prompt) box.append(sides(rows, row, rows.excerpt));
+    if (rows.cause[row] !== null) box.append(cause(rows, rows.cause[row]));
+    const item = make("li");
+    item.append(box);
+    return item;
+  }
+
+  function named(what, id) {
+    const name = make("span", `${what} `);
+    name.append(make("code", id));
+    return name;
+  }
+
+  function cause(rows, at) {
+    const name = named("because of row", rows.causes.row_id[at]);
+    if (!rows.prompt) return name;
+    const shut = make("details");
+    const summary = make("summary");
+    summary.append(name);
+    shut.append(summary, sides(rows.causes, at, rows.excerpt));
+    return shut;
+  }
+
+  function giver(rows, row) {
+    if (!rows.giver) return "";
+    const [rater, source] = rows.givers[rows.giver[row]];
+    const line = rows.line[row];
+    return [rater, line === null ? source : `${source}:${line}`].filter(Boolean).join(", ");
+  }
+
+  function sides(rows, row, excerpt) {
+    const both = make("div", undefined, "sides");
+    for (const which of ["prompt", "completion"]) {
+      const length = rows[`${which}_chars`][row];
+      if (length === null) continue;
+      const side = make("div", undefined, "side");
+      const begin = rows[which][row];
+      side.append(make("span", rows.completion_chars[row] === null ? "the record" : which, "which"), make("bdi", begin));
+      if (length > excerpt) side.append(make("span", ` … ${say(length)} characters in all`, "length"));
+      both.append(side);
+    }
+    return both;
+  }
+
+  async function start() {
+    if (!by("rows-data")) return;
+    try {
+      await open();
+    } catch (problem) {
+      by("find-problem").textContent = `The search does not work in this browser (${problem.message}). All decisions are in ledger.parquet.`;
+      by("find-problem").hidden = false;
+    }
+  }
+
+  Promise.all([window.mapReady, start()]).then(() => {
+    document.documentElement.dataset.ready = Math.round(performance.now());
+  });
+})();

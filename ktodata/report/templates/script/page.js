@@ -1,0 +1,30 @@
+// What the map and the search share. Texts of rows reach the page as data, and are shown with textContent only.
+"use strict";
+
+const by = (id) => document.getElementById(id);
+const say = (number) => number.toLocaleString("en");
+
+async function unpack(id) {
+  const letters = atob(by(id).textContent);
+  const bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < letters.length; at++) bytes[at] = letters.charCodeAt(at); // Uint8Array.from takes many times as long
+  const whole = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(whole).text());
+}
+
+function make(tag, text, name) {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  if (name) node.className = name;
+  return node;
+}
+
+// what scrolls sideways can be reached with the keyboard
+const sideways = new ResizeObserver((seen) => {
+  for (const { target } of seen) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+document.querySelectorAll("figure, .scroll").forEach((node) => sideways.observe(node));
+
