@@ -21,7 +21,7 @@ class Beside:
         return self.facts
 
     def verdict(self) -> str:
-        """One sentence. A gain counts if its 95 % interval lacks zero."""
+        """In sentences. A gain counts if its 95 % interval lacks zero; that is over rows, of the two trainings at hand."""
         told = self.facts
         gain, low, high = (told["gain"][name] for name in ("value", "low", "high"))
         word = "no difference that this can show"
@@ -34,7 +34,8 @@ class Beside:
         return (
             f"Held-out AUC {spans['earlier_auc']} before, {spans['auc']} now; {gain:+.3f} ({low:+.3f} to {high:+.3f}): {word}. "
             f"{told['rows']:,} {told['part']} rows in {told['prompt_groups']:,} prompt groups that both runs hold out, judged by "
-            f"{'the truth' if told['judged_by'] == 'truth' else 'their labels as given'}."
+            f"{'the truth' if told['judged_by'] == 'truth' else 'their labels as given'}. That is of these two trainings: "
+            "another train.seed may move either by as much. Train both with three before you believe it."
         )
 
 
@@ -42,7 +43,8 @@ def beside(run: Run, earlier: Run, *, resamples: int = 1000, seed: int = 0) -> B
     """How much better a run's model ranks held-out rows than an earlier run's: AUC in [0, 1], higher is better, paired.
 
     Read off what both have evaluated; nothing is scored anew. Rows are those that both scored, so neither was trained on them.
-    Judged by the truth where both runs were told it, else by the labels as given. 95 % intervals, resampling prompt groups.
+    Judged by the truth where both runs were told it, else by the labels as given. 95 % intervals, resampling prompt groups: they
+    say what other held-out rows would change, not what another seed of the training would.
     Raises RunError for a run that was not evaluated, DataError where they share no row, hold out different parts or trained on
     rows that the other holds out, OneClassError where the shared rows are all of one label.
     """

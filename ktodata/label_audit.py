@@ -28,6 +28,7 @@ from ktodata.stages.validate import validate
 
 SECONDS_A_ROW = 60.0
 ROWS_DRAWN = 6  # of the queue, where an audit draws itself
+HELD, AS_LIKELY_AS_NOT = "review", 0.5  # the state of rows that wait for a person; P(wrong) of a text with both labels
 MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "doubts")
 
 
@@ -85,7 +86,8 @@ class LabelAudit:
             raise RunError(f"{run.folder} has no label_noise: put the steps embed and label_noise into its recipe.")
         found = run.stage("label_noise")
         learnt = pl.col("is_label_issue").is_not_null()  # label_noise says so of the rows that it learnt from, and of no others
-        state = pl.when(learnt).then(pl.lit("keep")).otherwise(pl.lit("review"))
+        held = pl.col("row_id").is_in(_held(run).implode())
+        state = pl.when(learnt).then(pl.lit("keep")).when(held).then(pl.lit(HELD)).otherwise(pl.lit("drop"))
         seen = found.columns.select("row_id", state=state)
         table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(seen, on="row_id", maintain_order="left")
         steps = {name: settings for step in run.manifest["recipe"]["steps"] for name, settings in step.items()}
@@ -149,21 +151,38 @@ class LabelAudit:
 
         While no row was reviewed, the first half is drawn at random (why "measures"): it says how wrong the labels are, and what
         no model suspects. The others (why "gain") are those that nobody can call yet, each less worth the more it is like one
-        before it: signals/review_queue.py. Empty where nothing was learnt of the labels.
+        before it: signals/review_queue.py. Texts with both labels, which are held until somebody decides (why "held"), count as
+        rows whose label is wrong as likely as not. Empty where nothing was learnt of the labels.
         """
-        p_wrong = self._p_wrong()
+        p_wrong = self.p_wrong
         shown = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(p_wrong))
         shown = shown.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
         if "not_learnt" in self.facts:
             return shown.clear()
-        open_rows = self.trained & self.table_column("trusted_label", None).is_null().to_numpy()
+        open_rows = self.trained & self.unjudged
         half = 0 if self.facts["trusted"]["rows"] else -(-count // 2)
         drawn = rows_to_review(self.table.filter(pl.Series(open_rows)), total=half, seed=self._seed)["row_id"]
         places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
         first = np.array([places[row_id] for row_id in drawn], dtype=np.int64)
         open_rows[first] = False
-        rest = queue(self._texts(), p_wrong, open_rows, count - len(first))
+        rest = queue(self._texts(), p_wrong, open_rows | self.held, count - len(first))
+        shown = shown.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))
         return pl.concat([shown[first].with_columns(why=pl.lit("measures")), shown[rest]])
+
+    @property
+    def unjudged(self) -> NDArray[np.bool_]:
+        """Rows without a trusted label: bool [N]."""
+        return np.asarray(self.table_column("trusted_label", None).is_null().to_numpy())
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Training rows that wait for a verdict because their text has both labels, one row of each text: bool [N]."""
+        waits = (self.table_column("part", "train") == "train") & (self.table_column("state", "keep") == HELD)
+        text, judged = ("prompt", "completion"), pl.Series(~self.unjudged)
+        table = (
+            self.table.select(*text, waits=waits, judged=judged).with_row_index().with_columns(pl.col("judged").any().over(text))
+        )
+        return _mask(table.filter("waits", ~pl.col("judged")).unique(text, keep="first")["index"], self.table.height)
 
     @property
     def p_wrong_was_measured(self) -> bool:
@@ -198,6 +217,9 @@ class LabelAudit:
             )
         joined = self.table.join(known, on="row_id", how="left", maintain_order="left")
         table = joined.with_columns(trusted_label=pl.coalesce("reviewed", "trusted_label")).drop("reviewed")
+        if "state" in table.columns:  # what was held until somebody decides is decided
+            decided = (pl.col("state") == HELD) & pl.col("trusted_label").is_not_null()
+            table = table.with_columns(state=pl.when(decided).then(pl.lit("keep")).otherwise("state"))
         return LabelAudit(table, label_noise(table, **self.settings), self.settings)
 
     def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
@@ -275,8 +297,17 @@ class LabelAudit:
         )
         return np.asarray(in_training.to_numpy())
 
-    def _p_wrong(self) -> NDArray[np.float64]:
-        return np.asarray(1 - self.result.columns["label_quality"].cast(pl.Float64).fill_null(1.0).to_numpy())
+    @property
+    def doubts(self) -> pl.Series:
+        """Why each row is doubted, as label_noise says it; of those that are held, "contradicted": list of text [N], or null."""
+        found = self.result.columns.select("doubts", held=pl.Series(self.held))
+        return found.select(pl.when("held").then(pl.lit(["contradicted"])).otherwise("doubts").alias("doubts")).to_series()
+
+    @property
+    def p_wrong(self) -> NDArray[np.float64]:
+        """P(the given label is wrong) where `p_wrong_was_measured`, else an order of doubt: float [N], 0 of unknown rows."""
+        p_wrong = 1 - self.result.columns["label_quality"].cast(pl.Float64).fill_null(1.0).to_numpy()
+        return np.where(self.held, AS_LIKELY_AS_NOT, p_wrong)
 
     @property
     def _seed(self) -> int:
@@ -284,6 +315,21 @@ class LabelAudit:
 
     def _texts(self) -> Rows:
         return rows_of(self.table)
+
+
+def _held(run: Run) -> pl.Series:
+    """Row ids that dedupe held because their text has both labels, and that no reviewer called contested or of no use."""
+    if "dedupe" not in run.stage_names():
+        return pl.Series([], dtype=pl.String)
+    held = run.stage("dedupe").decisions.filter(pl.col("action") == "review")["row_id"]
+    decided = run.stage("reviews").decisions["row_id"] if "reviews" in run.stage_names() else held.clear()
+    return held.filter(~held.is_in(decided.implode()))
+
+
+def _mask(places: pl.Series, rows: int) -> NDArray[np.bool_]:
+    mask = np.zeros(rows, bool)
+    mask[places.to_numpy()] = True
+    return mask
 
 
 def rows_of(table: pl.DataFrame) -> Rows:

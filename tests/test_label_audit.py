@@ -177,3 +177,29 @@ def test_a_model_and_its_training_are_further_views(feedback, tmp_path, monkeypa
         assert signals[name].filter(wrong).mean() < signals[name].filter(~wrong).mean() - 0.1
     agreed = audit.result.tables["agreement"]
     assert agreed.filter(first="reading", second="text")["rank_correlation"].min() > 0
+
+
+@pytest.fixture(scope="module")
+def disputed(feedback):
+    """The same questions, twelve of them given the other label as well by somebody else."""
+    again = feedback.slice(100, 12).with_columns(pl.lit("again ").add(pl.col("row_id")).alias("row_id"), label=~pl.col("label"))
+    return kd.audit(pl.concat([feedback, again]), seed=0)
+
+
+def test_texts_with_both_labels_are_asked_about_once_each(disputed):
+    queue = disputed.next_reviews(40)
+    held = queue.filter(why="held")
+    assert held.height == 12 and held["p_wrong"].to_list() == [0.5] * 12
+    assert held.select("prompt", "completion").n_unique() == 12
+    assert queue.filter(why="measures").height == 20 and not set(queue.filter(why="measures")["row_id"]) & set(held["row_id"])
+    assert disputed.held.sum() == 12 and not (disputed.held & disputed.trained).any()
+    doubted = disputed.table.select("row_id").with_columns(disputed.doubts).filter(pl.Series(disputed.held))
+    assert doubted["doubts"].to_list() == [["contradicted"]] * 12
+
+
+def test_a_verdict_lets_training_have_the_row(disputed):
+    row_id, label = disputed.next_reviews(40).filter(why="held").select("row_id", "label").row(0)
+    again = disputed.with_reviews(pl.DataFrame({"row_id": [row_id], "trusted_label": [not label]}))
+    assert again.trained.sum() == disputed.trained.sum() + 1 and again.held.sum() == 11  # and the text is not asked about again
+    assert again.result.actions()[row_id] == ("relabel", "trusted_disagrees")
+    assert row_id not in again.next_reviews(40)["row_id"]

@@ -105,7 +105,7 @@ class RowBook:
         votes = pl.col("pooled_votes" if "pooled_votes" in table.columns else "votes").alias("votes")
         shown = [name for name in ("row_id", "prompt", "completion", "label", "rater", *ABOUT) if name in table.columns]
         # the stage's own word: the table's may be older
-        doubts = audit.result.columns.select("row_id", "doubts")
+        doubts = audit.result.columns.select("row_id", doubts=audit.doubts)
         self._rows = table.select(*shown, votes).join(doubts, on="row_id", how="left", maintain_order="left")
         self._signals = table.select("row_id").join(noise.table("signals"), on="row_id", how="left", maintain_order="left")
         self._members = _members(table["prompt_group"]) if "prompt_group" in table.columns else None

@@ -64,7 +64,7 @@ class Desk:
         self.detector = self._key_on_disk()
         self.queue = line_up(audit, max(FEWEST_IN_A_SITTING, int(budget_minutes)))
         self.book = RowBook(audit, run)
-        self.columns = FilterColumns(audit.table, audit.result.columns["doubts"], self.queue.drawn)
+        self.columns = FilterColumns(audit.table, audit.doubts, self.queue.drawn)
         self.store = VerdictStore(run.folder)
         self._mine = np.zeros(len(self.book), bool)
         self._others = np.zeros(len(self.book), bool)
@@ -83,7 +83,7 @@ class Desk:
         first = self.queue.order[: self.queue.sitting]
         return Turn(
             row=None if place is None else self.book.shown(place, float(self.queue.p_wrong[place]), blind=self.blind),
-            why="" if place is None else "measures" if self.queue.drawn[place] else "gain",
+            why="" if place is None else self.queue.why(place),
             seen=said.id if said else 0,
             said=said,
             note=note or (said.note if said else ""),

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.label_audit import LabelAudit
@@ -19,14 +18,20 @@ class ReviewQueue:
 
     order : int [open rows]; the first `sitting` are those of LabelAudit.next_reviews, a random draw first
     drawn : bool [N], rows that were drawn at random: they measure the labels
+    held : bool [N], rows that training waits for: their text has both labels
     p_wrong : float [N], P(the given label is wrong), in [0, 1]; `measured` says whether it may be read as a probability
     """
 
     order: Ints
     sitting: int
     drawn: Bools
+    held: Bools
     p_wrong: NDArray[np.float64]
     measured: bool
+
+    def why(self, place: int) -> str:
+        """Why a row is asked about: "measures" (drawn at random), "held" (its text has both labels) or "gain"."""
+        return "measures" if self.drawn[place] else "held" if self.held[place] else "gain"
 
     @property
     def worth(self) -> NDArray[np.float64]:
@@ -42,9 +47,8 @@ def line_up(audit: LabelAudit, sitting: int) -> ReviewQueue:
     nothing was learnt of the labels, stand in random order.
     """
     table = audit.table
-    quality = audit.result.columns["label_quality"].cast(pl.Float64)
-    p_wrong = 1 - quality.fill_null(1.0).to_numpy()
-    open_rows = audit.trained & audit.table_column("trusted_label", None).is_null().to_numpy()
+    p_wrong, held = audit.p_wrong, audit.held
+    open_rows = audit.trained & audit.unjudged
     asked = audit.next_reviews(sitting)
     places = dict(zip(table["row_id"], range(table.height), strict=True))
     first = np.array([places[row_id] for row_id in asked["row_id"]], dtype=np.int64)
@@ -52,9 +56,10 @@ def line_up(audit: LabelAudit, sitting: int) -> ReviewQueue:
     drawn[first[(asked["why"] == "measures").to_numpy()]] = True
     if "not_learnt" in audit.facts:
         drawn |= open_rows
+    open_rows |= held
     open_rows[first] = False
     random = draw_order(table["row_id"], int(audit.settings.get("seed", 0)))
     rest = random[open_rows[random]]
     worth = p_wrong * (1 - p_wrong)
     order = np.concatenate([first, rest[np.argsort(-worth[rest], kind="stable")]])
-    return ReviewQueue(order, len(first), drawn, p_wrong, audit.p_wrong_was_measured)
+    return ReviewQueue(order, len(first), drawn, held, p_wrong, audit.p_wrong_was_measured)

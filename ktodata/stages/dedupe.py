@@ -52,7 +52,8 @@ def dedupe(
     Equal means equal after Unicode NFC, folding of white space and, unless told otherwise, of case. Of equal rows the
     best-evidenced stays: one that no earlier step has doubted, then most votes, then with a trusted label, then the first.
     It gets everybody's votes as `pooled_votes`. Where one text has both labels, one row of each label is held for review, with
-    the votes of both sides; further repeats are dropped as repeats of their label's row.
+    the votes of both sides; further repeats are dropped as repeats of their label's row. A trusted label settles it: rows of the
+    other label are dropped as overruled.
 
     A trusted label is about the text: rows of one text that have none get that of the others, unless those differ, so that it is
     not lost when the row that was judged is the one that goes. Near rows share none; see facts `trusted`.
@@ -128,21 +129,29 @@ def _with_contamination(
 
 
 def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add contradicted, opposite (the other label's row), duplicate_of, pooled_votes, trusted_differ, and fill trusted_label.
+    """Add contradicted, opposite (the other label's row), overruled, duplicate_of, pooled_votes, trusted_differ.
 
-    Expects best-evidenced rows first.
+    And fill trusted_label. Where one text has both labels and a trusted one, that settles it: rows of the other label are
+    overruled, and nothing is contradicted. Expects best-evidenced rows first.
     """
     text = ("prompt_number", "completion_number")
     desirable = pl.col("row_id").filter("label").first().over(text)
     undesirable = pl.col("row_id").filter(~pl.col("label")).first().over(text)
     keeper = pl.col("row_id").first().over(*text, "label")
+    both = pl.col("label").n_unique().over(text) > 1
     least, most = pl.col("trusted_label").min().over(text), pl.col("trusted_label").max().over(text)
     votes = rows.sort("place").select(*text, "votes").explode("votes").group_by(text, maintain_order=True).agg(pooled="votes")
+    settled = both & (least == most).fill_null(False)
+    # only by a row that can stand for the text
+    sound = [pl.col("sound").filter(label).any().over(text) for label in (pl.col("label"), ~pl.col("label"))]
+    overruled = settled & (pl.col("label") != least) & pl.when("label").then(sound[1]).otherwise(sound[0])
+    opposite = pl.when("label").then(undesirable).otherwise(desirable)
     return (
         rows.with_columns(
-            contradicted=pl.col("label").n_unique().over(text) > 1,
-            opposite=pl.when("label").then(undesirable).otherwise(desirable),
-            duplicate_of=pl.when(pl.col("row_id") != keeper).then(keeper),
+            contradicted=both & ~settled,
+            opposite=opposite,
+            overruled=overruled,
+            duplicate_of=pl.when(overruled).then(opposite).when(pl.col("row_id") != keeper).then(keeper),
             same_text=pl.len().over(text),
             trusted_differ=least != most,
             trusted_label=pl.coalesce("trusted_label", pl.when(least == most).then(least)),
@@ -208,7 +217,7 @@ def _near_contradictions(rows: pl.DataFrame, alike: Pairs) -> pl.DataFrame:
 
 def _decisions(rows: pl.DataFrame) -> pl.DataFrame:
     clean = pl.col("match").is_null()
-    repeat = clean & pl.col("duplicate_of").is_not_null() & ~pl.col("near_repeat")
+    repeat = clean & pl.col("duplicate_of").is_not_null() & ~pl.col("near_repeat") & ~pl.col("overruled")
     held = clean & pl.col("contradicted") & pl.col("duplicate_of").is_null()
     votes = pl.col("pooled").list.eval(pl.element().struct.field("label"))
     counted = rows.filter(held).with_columns(
@@ -222,6 +231,14 @@ def _decisions(rows: pl.DataFrame) -> pl.DataFrame:
                 rows, ~clean, action="drop", reason="contaminated", evidence=("match", "match_similarity", "evaluation_prompt")
             ),
             decide(rows, repeat, action="drop", reason="repeat", evidence=("same_text",), caused_by="duplicate_of"),
+            decide(
+                rows,
+                clean & pl.col("overruled"),
+                action="drop",
+                reason="overruled",
+                evidence=("same_text", "trusted_label"),
+                caused_by="duplicate_of",
+            ),
             decide(
                 rows,
                 clean & pl.col("near_repeat"),
@@ -252,7 +269,7 @@ def _facts(
     return {
         "rows": rows.height,
         "texts": rows.select(pl.struct("prompt_number", "completion_number").n_unique()).item(),
-        "repeats": clean.filter(pl.col("duplicate_of").is_not_null() & ~pl.col("near_repeat")).height,
+        "repeats": clean.filter(pl.col("duplicate_of").is_not_null() & ~pl.col("near_repeat") & ~pl.col("overruled")).height,
         "near_repeats": int(rows["near_repeat"].sum()),
         "contradicted_texts": contradicted.select(pl.struct("prompt_number", "completion_number").n_unique()).item(),
         "contradicted_rows": contradicted.height,
@@ -272,12 +289,15 @@ def _facts(
 
 
 def _trusted_facts(clean: pl.DataFrame) -> dict[str, int]:
-    """Rows that came with a trusted label, rows that stay and got one from the same text, labels lost, texts judged both ways."""
+    """Rows that came with a trusted label, rows that stay and got one from the same text, labels lost, rows of the label that a
+    trusted one overrules, texts judged both ways.
+    """
     stays = pl.col("duplicate_of").is_null()
     counts = {
         "rows": pl.col("trusted"),
         "from_same_text": stays & ~pl.col("trusted") & pl.col("trusted_label").is_not_null(),
         "lost_with_near_repeats": pl.col("near_repeat") & pl.col("trusted"),
+        "overruled": pl.col("overruled"),
     }
     differ = clean.filter("trusted_differ").select(pl.struct("prompt_number", "completion_number").n_unique()).item()
     return {name: int(clean.select(rows.sum()).item() or 0) for name, rows in counts.items()} | {"texts_with_both": differ}

@@ -514,16 +514,18 @@ def _decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFra
     """`review` for every doubt, but for what `action` and `use_trusted` say otherwise."""
     by_policy = action in ("soft", "relabel", "repair")
     measured = pl.col("p_wrong").is_not_null() | pl.col("trusted_label").is_not_null()
-    # what soft labels, relabel or repair see to need not wait for a person
-    open_doubt = ~measured if by_policy else pl.lit(value=True)
+    # what a person has judged need not wait for one, unless verdicts are to do nothing but measure
+    asked = pl.col("trusted_label").is_null() if by_policy or use_trusted == "relabel" else pl.lit(value=True)
+    # nor need what soft labels, relabel or repair see to
+    open_doubt = asked & ~measured if by_policy else asked
     rules: list[tuple[pl.Expr, Action, str]] = [
         (_doubted("trusted_disagrees"), "relabel" if by_policy or use_trusted == "relabel" else "review", "trusted_disagrees"),
-        (_doubted("contradicted"), "review", "contradicted"),
+        (_doubted("contradicted") & asked, "review", "contradicted"),
         (_doubted("outvoted") & open_doubt, "review", "outvoted"),
         (_doubted("near_contradiction") & open_doubt, "review", "near_contradiction"),
     ]
     if action in ("review", "drop"):
-        rules.append((_doubted("doubtful_label"), "drop" if action == "drop" else "review", "doubtful_label"))
+        rules.append((_doubted("doubtful_label") & asked, "drop" if action == "drop" else "review", "doubtful_label"))
     if action == "relabel":
         rules.append((pl.col("p_wrong") > LIKELIER_FROM, "relabel", "likelier_label"))
     if action == "repair":

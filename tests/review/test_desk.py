@@ -1,6 +1,7 @@
 """A sitting: the order of the rows, what each act leads to, filters, the budget, and what is stale."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -162,6 +163,37 @@ def test_verdicts_count_in_the_pipeline_and_the_next_desk_goes_on(made, run, des
     next_desk.store.close()
 
 
+@pytest.fixture
+def disputed(made, tmp_path):
+    """(the recipe, a run) of the same feedback, three texts of it given the other label too by somebody else."""
+    lines = Path(made[0]["ingest"]["paths"][0]).read_text().splitlines()
+    again = [json.loads(line) for line in lines[50:53]]
+    other = [one | {"id": f"again {one['id']}", "thumb": "down" if one["thumb"] == "up" else "up"} for one in again]
+    (tmp_path / "feedback.jsonl").write_text("".join(f"{line}\n" for line in (*lines, *map(json.dumps, other))))
+    recipe = made[0] | {"ingest": made[0]["ingest"] | {"paths": [str(tmp_path / "feedback.jsonl")]}}
+    return recipe, kd.run(recipe, out=tmp_path / "run")
+
+
+def test_what_is_held_until_somebody_decides_is_asked_about_and_then_decided(disputed):
+    recipe, run = disputed
+    waited = run.manifest["rows"]["review"]
+    desk = sit(run)
+    held = [desk.book.row_ids[int(place)] for place in desk.queue.order if desk.queue.held[place]]
+    assert len(held) == 3 and desk.queue.held.sum() == 3  # one of each text
+    assert set(held) <= {desk.book.row_ids[int(place)] for place in desk.queue.order[: desk.queue.sitting]}
+    contradicted = Filters(reason="contradicted")
+    turn = desk.turn(contradicted)
+    assert turn.left == 3 and turn.why == "held" and turn.row.judgement.doubts == ["the same text has both labels"]
+    flipped, confirmed = judge(desk, "flip", turn=turn), judge(desk, "keep", turn=desk.turn(contradicted))
+    twins = dict(run.ledger.filter(reason="labels_disagree", stage="dedupe").select("row_id", "caused_by").iter_rows())
+    again = kd.run(recipe, out=run.folder, reviews=[desk.store.path])
+    outcomes = {row_id: again.explain(row_id)["outcome"] for row_id in (flipped, twins[flipped], confirmed, twins[confirmed])}
+    assert list(outcomes.values()) == ["drop", "keep", "keep", "drop"]
+    assert again.manifest["rows"]["review"] == waited - 4
+    assert sit(again, "bob").turn(contradicted).left == 1
+    desk.store.close()
+
+
 # --- filters and the second reviewer -----------------------------------------------------------------------------------
 
 
@@ -247,11 +279,11 @@ def test_signals_and_the_rater_are_those_of_the_run(desk):
 def test_what_reviews_buy_by_hand():
     """p = 0.5, 0.1, 0.2: the first two hold 0.6 wrong labels and 0.25 + 0.09 of 0.25 + 0.09 + 0.16 of the cost; 2 rows at 30 s."""
     p = np.array([0.2, 0.5, 0.1])
-    queue = ReviewQueue(np.array([1, 2, 0]), 2, np.zeros(3, bool), p, measured=True)
+    queue = ReviewQueue(np.array([1, 2, 0]), 2, np.zeros(3, bool), np.zeros(3, bool), p, measured=True)
     bought = buys(queue, queue.order, 2, 30.0)
     assert (bought.rows, bought.minutes) == (2, 1.0)
     assert (bought.wrong_labels, bought.cost, bought.cost_share) == pytest.approx((0.6, 0.34, 0.68))
-    unknown = ReviewQueue(queue.order, 2, queue.drawn, p, measured=False)
+    unknown = ReviewQueue(queue.order, 2, queue.drawn, queue.held, p, measured=False)
     assert buys(unknown, queue.order, 2, 30.0).wrong_labels is None
 
 

@@ -107,7 +107,7 @@ def test_the_best_evidenced_row_is_kept():
 
 
 def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
-    """A trusted label is about the text. Rows 2, 4, 6 and 9 stay for their votes, or are held; 10 is a near repeat of 11."""
+    """A trusted label is about the text. Rows 2, 4 and 9 stay for their votes, 6 is overruled; 10 is a near repeat of 11."""
     vote = {"rater": "a", "label": True, "created_at": None}
     twice = {"label": True, "votes": [vote, vote]}
     feedback = feedback_table(
@@ -127,10 +127,44 @@ def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
     assert column(result, "duplicate_of")["10"] == "11"
     known = column(result, "trusted_label")
     assert {row: known[row] for row in ("2", "4", "6", "9", "11")} == {"2": False, "4": True, "6": False, "9": None, "11": None}
-    assert result.facts["trusted"] == {"rows": 7, "from_same_text": 2, "lost_with_near_repeats": 1, "texts_with_both": 2}
+    facts = {"rows": 7, "from_same_text": 1, "lost_with_near_repeats": 1, "overruled": 1, "texts_with_both": 2}
+    assert result.facts["trusted"] == facts
     assert findings(result)["KD029"] == "issue"
     assert findings(dedupe(feedback.head(2)))["KD029"] == "passed"
     assert findings(dedupe(feedback.drop("trusted_label")))["KD029"] == "not_applicable"
+
+
+def test_a_trusted_label_settles_a_text_with_both_labels():
+    """Of the rows that say otherwise one could be relabelled, but then the text would stand there twice."""
+    feedback = feedback_table(
+        {"prompt": "p", "completion": "settled", "label": True, "trusted_label": False},
+        {"prompt": "p", "completion": "settled", "label": False},
+        {"prompt": "p", "completion": "Settled", "label": True},
+        {"prompt": "p", "completion": "open", "label": True},
+        {"prompt": "p", "completion": "open", "label": False},
+        {"prompt": "p", "completion": "no one's", "label": True, "trusted_label": True},
+        {"prompt": "p", "completion": "no one's", "label": False, "trusted_label": False},
+    )
+    result = dedupe(feedback)
+    assert result.actions() == {
+        "1": ("drop", "overruled"),
+        "3": ("drop", "overruled"),
+        **dict.fromkeys("4567", ("review", "labels_disagree")),
+    }
+    assert column(result, "duplicate_of") | {"1": "2", "3": "2"} == column(result, "duplicate_of")
+    assert column(result, "trusted_label")["2"] is False and column(result, "contradicted")["2"] is False
+    assert len(column(result, "pooled_votes")["2"]) == 3
+    assert result.facts["held_for_review"] == 4 and result.facts["repeats"] == 0 and result.facts["trusted"]["overruled"] == 2
+
+
+def test_a_row_that_cannot_stand_for_its_text_overrules_nothing():
+    """The row that agrees with the verdict is of no use, so the other stays: label_noise gives it the trusted label."""
+    feedback = feedback_table(
+        {"prompt": "p", "completion": "text", "label": True, "trusted_label": False},
+        {"prompt": "p", "completion": "text", "label": False},
+    ).with_columns(state=pl.when(pl.col("row_id") == "2").then(pl.lit("drop")).otherwise(pl.lit("keep")))
+    result = dedupe(feedback)
+    assert "1" not in result.actions() and column(result, "contradicted") == {"1": False, "2": False}
 
 
 def test_the_kept_row_holds_everybodys_votes():

@@ -131,6 +131,19 @@ def test_a_label_of_one_prompt_is_said_not_raised():
     assert "too few prompt groups" in label_noise(one_prompt).facts["not_learnt"]
 
 
+def test_what_a_person_has_judged_waits_for_nobody():
+    """A row that most votes speak against, and that somebody has looked at and confirmed."""
+    table, _ = two_topics(wrong=0.0)
+    votes = [{"rater": name, "label": False, "created_at": None} for name in "abc"]
+    one = table.filter("label")["row_id"][0]
+    outvoted = pl.col("row_id") == one
+    table = table.with_columns(votes=pl.when(outvoted).then(pl.lit(votes, table.schema["votes"])).otherwise("votes"))
+    assert label_noise(table).actions()[one] == ("review", "outvoted")
+    confirmed = table.with_columns(trusted_label=pl.when(outvoted).then("label"))
+    assert one not in label_noise(confirmed).actions()
+    assert label_noise(confirmed, use_trusted="measure").actions()[one] == ("review", "outvoted")
+
+
 def test_no_rows():
     table, _ = two_topics()
     result = label_noise(table.clear())
