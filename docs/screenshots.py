@@ -1,0 +1,89 @@
+"""The pictures of the README and of the site: the quickstart's report, a desk opened on it, the first steps of the tour.
+
+make screenshots        (runs the quickstart first; needs Chromium)
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+SIZE = {"width": 1240, "height": 860}
+ROW = "html[data-ready] main[data-row-id]"
+KEYS = "kkfk"  # pressed before the desk is shown, so that its progress shows something
+LAST_CELL = "audit"  # of the tour: what an audit looks like when it draws itself
+
+
+def report(page: Page, run: Path) -> None:
+    """The top of the page, and its map."""
+    page.goto((run / "report.html").as_uri())
+    page.screenshot(path=PICTURES / "report.png")
+    page.evaluate("document.getElementById('coverage').scrollIntoView()")
+    page.wait_for_timeout(500)  # the map draws in a frame of its own
+    page.screenshot(path=PICTURES / "map.png")
+
+
+@contextmanager
+def desk_on_a_copy(run: Path) -> Iterator[str]:
+    """The address of a desk: what is pressed for a picture is no verdict on the run itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(run, Path(folder) / run.name, ignore=shutil.ignore_patterns("reviews", "model"))
+        command = ["-c", "from ktodata.cli import main; main()", "review", str(copy), "--reviewer", "ann", "--no-open"]
+        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def desk(page: Page, run: Path) -> None:
+    with desk_on_a_copy(run) as address:
+        page.goto(address)
+        for key in KEYS:
+            page.wait_for_selector(ROW)
+            shown = page.get_attribute("main", "data-row-id")
+            page.keyboard.press(key)
+            page.wait_for_function("row => document.querySelector('main').dataset.rowId !== row", arg=shown)
+        page.screenshot(path=PICTURES / "desk.png")
+
+
+def notebook(page: Page) -> None:
+    """The tour as Jupyter shows it, up to its audit."""
+    tour = nbformat.read(ROOT / "notebooks" / "00_tour.ipynb", as_version=4)
+    last = next(place for place, cell in enumerate(tour.cells) if cell.source.splitlines()[-1:] == [LAST_CELL])
+    tour.cells = tour.cells[: last + 1]
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(tour, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+        place = Path(folder) / "tour.html"
+        place.write_text(HTMLExporter().from_notebook_node(tour)[0], encoding="utf-8")
+        page.goto(place.as_uri(), wait_until="domcontentloaded")  # its mathematics would come from elsewhere; there is none
+        page.evaluate("document.querySelectorAll('.jp-CodeCell:last-of-type')[0].scrollIntoView()")
+        page.screenshot(path=PICTURES / "notebook.png")
+
+
+def main() -> None:
+    run = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "runs" / "quickstart"
+    PICTURES.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport=SIZE)
+        report(page, run)
+        desk(page, run)
+        notebook(page)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What a run says while it runs: a line for each stage, in a log also how far a long one is, and nothing when asked for quiet."""
+
+import pytest
+
+from ktodata import progress
+from ktodata.progress import EVERY, Progress
+
+PLACE = {"number": 2, "of": 3, "stage": "train"}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the test sets."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def say(*events, clock=None, quiet=False):
+    with Progress(quiet=quiet) as told:
+        for at, kind, more in events:
+            if clock is not None:
+                clock[0] = at
+            told(PLACE | {"kind": kind} | more)
+
+
+def test_a_log_hears_of_a_long_stage_now_and_then(clock, capsys):
+    steps = [(at, "progress", {"text": f"step {at} [bold]"}) for at in (1, EVERY - 1, EVERY + 1, EVERY + 2, 2 * EVERY + 2)]
+    say((0, "start", {}), *steps, (2 * EVERY + 3, "done", {"seconds": 63.04}), clock=clock)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"[2/3] train: step {EVERY + 1} [bold]", f"[2/3] train: step {2 * EVERY + 2} [bold]", "[2/3] train: 63.0 s"]
+
+
+def test_short_stages_are_a_line_each(capsys):
+    say((0, "start", {}), (1, "done", {"seconds": 0.5}), (1, "cached", {}))
+    assert capsys.readouterr().err.splitlines() == ["[2/3] train: 0.5 s", "[2/3] train: unchanged"]
+
+
+def test_quiet_is_quiet(clock, capsys):
+    say(
+        (0, "start", {}),
+        (EVERY * 2, "progress", {"text": "step"}),
+        (EVERY * 3, "done", {"seconds": 1.0}),
+        clock=clock,
+        quiet=True,
+    )
+    assert capsys.readouterr().err == ""
