@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-
 EVERY = 30.0  # seconds between two lines of one stage where there is no terminal
 
 

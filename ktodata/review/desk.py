@@ -11,6 +11,7 @@ from ktodata.label_audit import LabelAudit
 from ktodata.review.book import RowBook, Shown
 from ktodata.review.budget import STEPS, Purchase, buys, pace
 from ktodata.review.filters import OTHERS, FilterColumns, Filters
+from ktodata.review.in_memory import AuditInMemory
 from ktodata.review.queue import line_up
 from ktodata.review.store import Given, StaleError, Standing, VerdictStore
 from ktodata.run_folder import Run, Saved, stage_folder
@@ -58,7 +59,7 @@ class Desk:
 
     def __init__(self, run: Run, *, reviewer: str, blind: bool = False, budget_minutes: float = 60.0) -> None:
         """Raises RunError when the run has no label_noise, or its verdicts cannot be kept."""
-        audit = LabelAudit.of_run(run)
+        audit = run.audit if isinstance(run, AuditInMemory) else LabelAudit.of_run(run)
         self.run, self.reviewer, self.blind, self.budget = run, reviewer, blind, budget_minutes
         self.name = str(run.manifest["name"])
         self.detector = self._key_on_disk()

@@ -36,7 +36,7 @@ class AuditInMemory(Run):
 
     def __init__(self, audit: LabelAudit, folder: Path | str) -> None:
         """Raises RunError when `folder` is a run's, whose verdicts are on another audit, or cannot be made."""
-        self.folder, self._audit = Path(folder), audit
+        self.folder, self.audit = Path(folder), audit
         if (self.folder / "manifest.json").exists():
             raise RunError(f"{self.folder} is a run folder, and keeps the verdicts on its own audit. Give another folder.")
         try:
@@ -46,14 +46,14 @@ class AuditInMemory(Run):
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return {"name": self.folder.name, "recipe": {"steps": [{"label_noise": dict(self._audit.settings)}]}}
+        return {"name": self.folder.name, "recipe": {"steps": [{"label_noise": dict(self.audit.settings)}]}}
 
     @cached_property
     def feedback(self) -> pl.DataFrame:
-        return self._audit.table.drop("state", strict=False)
+        return self.audit.table.drop("state", strict=False)
 
     def stage_names(self) -> list[str]:
         return ["embed", "label_noise"]
 
     def stage(self, name: str) -> Saved:
-        return _Kept(self.folder / "stages" / name, self._audit.result)
+        return _Kept(self.folder / "stages" / name, self.audit.result)

@@ -11,7 +11,7 @@ APART = {"run_all.py", "machine.py", "trainer_arms.py", "trainer_gpu.py"}
 DATA = HERE.parents[2] / "shared" / "data"
 NEEDS_DATA = {
     *("ablation.py", "balance.py", "label_noise.py", "label_noise_speed.py", "methods.py", "narrow_prompts.py", "raters.py"),
-    *("self_training.py", "trainer_quality.py", "trainer_speed.py"),
+    *("self_training.py", "trainer_quality.py", "trainer_speed.py", "treatments.py"),
 }
 
 for script in sorted(path for path in HERE.glob("*.py") if path.name not in APART):

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -200,6 +201,19 @@ def test_verdicts_count_in_the_pipeline(made, run, widget):
     assert widget.verdicts["trusted_label"].null_count() == 2
     judge(widget)
     assert "made anew" in widget.page["problem"]
+
+
+def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
+    """Five rows of the run's audit stand for texts that dedupe held because they have both labels."""
+    audit = LabelAudit.of_run(run)
+    waits = pl.col("row_id").is_in(audit.table["row_id"][-5:].implode())
+    audit = replace(audit, table=audit.table.with_columns(state=pl.when(waits).then(pl.lit("review")).otherwise("state")))
+    signals = run.stage("label_noise")
+    audit.result.tables.update({name: signals.table(name) for name in ("signals", "raters", "confusions", "trust_curve")})
+    here = kd.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", budget_minutes=20)
+    held = {here.desk.book.row_ids[int(place)] for place in here.desk.queue.order if here.desk.queue.held[place]}
+    assert held == set(audit.table["row_id"][-5:])
+    here.close()
 
 
 def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
