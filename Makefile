@@ -32,7 +32,7 @@ test: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	# a process for each core, one thread in each: torch and OpenBLAS lose more by waiting for each other than they win
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -19,3 +19,9 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared real data sets are not on this machine")
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a slow test first: where files are dealt to several processes, none is left alone with a long one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
