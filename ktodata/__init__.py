@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ktodata.run_folder import Run
     from ktodata.sample import production_prompts_path, sample_path, truth_path
     from ktodata.self_training import run
+    from ktodata.sharing import push_dataset
     from ktodata.signals.confident_learning import find_label_issues, get_label_quality_scores
     from ktodata.signals.judge import estimate_cost, judge
     from ktodata.signals.prompt_groups import find_leaks
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ktodata.stages.rebalance import rebalance
     from ktodata.stages.split import split
     from ktodata.stages.validate import validate
+    from ktodata.two_runs import beside
 
 # the public names, sorted, and the module that holds each
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "ablate": "ablation",
     "apply": "ledger",
     "audit": "label_audit",
+    "beside": "two_runs",
     "convert": "formats",
     "coverage": "stages.coverage",
     "dedupe": "stages.dedupe",
@@ -63,6 +66,7 @@ _HOMES = {
     "label_noise": "stages.label_noise",
     "production_prompts_path": "sample",
     "prompt_map": "report.prompt_map",
+    "push_dataset": "sharing",
     "read": "formats",
     "rebalance": "stages.rebalance",
     "review_widget": "review.in_notebook",
@@ -85,6 +89,7 @@ __all__ = [
     "ablate",
     "apply",
     "audit",
+    "beside",
     "convert",
     "coverage",
     "dedupe",
@@ -101,6 +106,7 @@ __all__ = [
     "label_noise",
     "production_prompts_path",
     "prompt_map",
+    "push_dataset",
     "read",
     "rebalance",
     "review_widget",

@@ -364,10 +364,9 @@ def evaluate(
 
 
 def _evaluate_beside(folder: Path, earlier: Path, *, quiet: bool, as_json: bool) -> None:
-    from ktodata.beside import beside
-    from ktodata.run_folder import Run
+    from ktodata.two_runs import beside
 
-    found = beside(Run(folder), Run(earlier))
+    found = beside(folder, earlier)
     _say(found.as_dict(), found.verdict, quiet=quiet, as_json=as_json)
 
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("ledger", "recipe", "run_folder"),
     ("runner",),
     ("label_audit", "self_training", "sharing"),
-    ("ablation", "beside", "review"),
+    ("ablation", "review", "two_runs"),
     ("auditing", "progress"),
     ("cli",),
 )

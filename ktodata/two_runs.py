@@ -1,6 +1,7 @@
 """Two runs beside each other: is the model of the second better on the rows that both hold out? What a review round ends with."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -39,15 +40,17 @@ class Beside:
         )
 
 
-def beside(run: Run, earlier: Run, *, resamples: int = 1000, seed: int = 0) -> Beside:
+def beside(run: Run | Path | str, earlier: Run | Path | str, *, resamples: int = 1000, seed: int = 0) -> Beside:
     """How much better a run's model ranks held-out rows than an earlier run's: AUC in [0, 1], higher is better, paired.
 
+    run, earlier : runs or their folders.
     Read off what both have evaluated; nothing is scored anew. Rows are those that both scored, so neither was trained on them.
     Judged by the truth where both runs were told it, else by the labels as given. 95 % intervals, resampling prompt groups: they
     say what other held-out rows would change, not what another seed of the training would.
     Raises RunError for a run that was not evaluated, DataError where they share no row, hold out different parts or trained on
     rows that the other holds out, OneClassError where the shared rows are all of one label.
     """
+    run, earlier = (one if isinstance(one, Run) else Run(one) for one in (run, earlier))
     ours, theirs = _scored(run), _scored(earlier)
     parts = [one.stage("evaluate").facts["part"] for one in (run, earlier)]
     if parts[0] != parts[1]:

@@ -8,10 +8,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from ktodata.beside import beside
 from ktodata.cli import app
 from ktodata.errors import DataError, OneClassError, RunError
 from ktodata.run_folder import Run
+from ktodata.two_runs import beside
 
 ROWS = 120
 
