@@ -10,8 +10,9 @@ from ktodata.report.coverage import Coverage, read_coverage
 from ktodata.report.evaluation import Evaluation, read_evaluation
 from ktodata.report.files import RunFiles, pick
 from ktodata.report.flow import Flow, read_flow
-from ktodata.report.noise import Noise, read_noise
+from ktodata.report.noise import Noise, read_noise_and_judges
 from ktodata.report.training import Training, read_training
+from ktodata.report.without_text import WithoutText
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,15 @@ def read_run(folder: Path) -> Found:
 
 def read_found(files: RunFiles) -> Found:
     """What the files of a run say, whether with its texts or without."""
+    with_examples = not isinstance(files, WithoutText)
     return Found(
         files=files,
         name=str(pick(files.manifest, "name", default=files.path.name)),
         flow=read_flow(files),
-        noise=read_noise(files),
+        noise=read_noise_and_judges(files, with_examples=with_examples),
         balance=read_balance(files),
         coverage=read_coverage(files),
-        training=read_training(files),
+        training=read_training(files, with_examples=with_examples),
         evaluation=read_evaluation(files),
         ablation=read_ablation(files),
         comparison=read_comparison(files),

@@ -1,15 +1,18 @@
 """What is known of the labels: how many are doubted and why, how well the detector measured itself, who gave them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 from markupsafe import Markup
 
 from ktodata.report import figures
+from ktodata.report.contested import Contested, read_contested
+from ktodata.report.drift import Drift, read_drift
 from ktodata.report.examples import MOST, Example, Rows, examples
 from ktodata.report.files import RunFiles, pick
+from ktodata.report.raters import Raters, read_raters
 from ktodata.report.shares import Share
 from ktodata.report.text import interval, number, percent, plural
 from ktodata.signals.intervals import Interval
@@ -38,6 +41,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Judges:
+    """What the votes say of those who judged, and of rows on which they differ; each None where the stage left no such table."""
+
+    raters: Raters | None
+    contested: Contested | None
+    drift: Drift | None
+
+
+@dataclass(frozen=True)
 class Noise:
     """The findings of label_noise, ready to be shown."""
 
@@ -59,6 +71,7 @@ class Noise:
     curve: Markup | None
     raters_picture: Markup | None
     examples: list[Example]
+    judges: Judges | None = None  # of a whole run; an audit is of the labels alone
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,13 @@ def read_noise(run: RunFiles) -> Noise | None:
     return describe_noise(
         run, given, Told(columns, run.facts("label_noise"), run.table("label_noise", "trust_curve"), contradicted)
     )
+
+
+def read_noise_and_judges(run: RunFiles, *, with_examples: bool = True) -> Noise | None:
+    """The findings, and who judged how; without examples of the latter when asked for."""
+    noise = read_noise(run)
+    contested, drift = read_contested(run, with_examples=with_examples), read_drift(run, with_examples=with_examples)
+    return noise and replace(noise, judges=Judges(read_raters(run), contested, drift))
 
 
 def describe_noise(source: Rows, given: pl.DataFrame, told: Told) -> Noise:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from ktodata.report import figures
 from ktodata.report.files import RunFiles
+from ktodata.report.telemetry import Looks, read_looks
 from ktodata.signals.intervals import auroc
 
 CURVE_POINTS = 200
@@ -16,17 +17,19 @@ CURVE_POINTS = 200
 
 @dataclass(frozen=True)
 class Training:
-    """The curves, and what training.json says."""
+    """The curves, what training.json says, and what training saw of single rows (None where that is not known)."""
 
     picture: Markup | None
     facts: Mapping[str, Any]
+    looks: Looks | None
 
 
-def read_training(run: RunFiles) -> Training | None:
+def read_training(run: RunFiles, *, with_examples: bool = True) -> Training | None:
     """The curves, from the telemetry of single rows; None when the run does not train."""
     if not run.training and not run.has("train"):
         return None
-    return Training(_picture(run.telemetry), run.training or run.facts("train"))
+    facts = run.training or run.facts("train")
+    return Training(_picture(run.telemetry), facts, read_looks(run, with_examples=with_examples))
 
 
 def _picture(telemetry: pl.DataFrame | None) -> Markup | None:

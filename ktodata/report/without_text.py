@@ -25,6 +25,8 @@ NAMED = ("rater", "source", "model")
 ROW_IDS = ("row_id", "duplicate_of", "caused_by")
 # lists of rows' texts inside a stage's facts
 EXAMPLES = ("examples", "exemplars", "answers", "nearest")
+# tables with one line a group, whose `value` is a name of the kind that its `column` says
+GROUPED = ("drift", "drift_examples")
 # tables of coverage whose names are made of words of prompts
 SUBJECTS = ("clusters", "holes")
 # not ours to speak with: the sample's words are made up data
@@ -113,6 +115,8 @@ class WithoutText(RunFiles):
             return None
         if "name" in found.columns:
             found = found.with_columns(name=_called_subjects(found, name)["called"])
+        if name in GROUPED and {"column", "value"} <= set(found.columns):
+            found = self._names.grouped(found)
         return self._named(found.drop(EXAMPLES, strict=False))
 
     def columns(self, stage: str, *names: str) -> pl.DataFrame | None:
@@ -179,7 +183,7 @@ class _Names:
         return re.sub(rf"{LEFT_OUT}(?:[^\w\s]*\s?{LEFT_OUT})+", LEFT_OUT, text)
 
     def table(self, table: pl.DataFrame) -> pl.DataFrame:
-        """A table whose texts are names; lists of texts become null, unless all their words are ours."""
+        """A table whose texts are names; lists of texts become null, unless all their words are ours, and votes stay."""
         for name, dtype in table.schema.items():
             if dtype == pl.String and name not in ROW_IDS:
                 known = table[name].drop_nulls().unique(maintain_order=True)
@@ -187,7 +191,24 @@ class _Names:
                 table = table.with_columns(pl.col(name).replace_strict(called, return_dtype=pl.String))
             elif dtype == pl.List(pl.String) and not all(map(is_ours, table[name].explode().drop_nulls().unique())):
                 table = table.with_columns(pl.lit(None, dtype).alias(name))
+            elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+                table = table.with_columns(self._votes(table[name]))
         return table
+
+    def grouped(self, table: pl.DataFrame) -> pl.DataFrame:
+        """A table of groups, with each value named by the kind of its column."""
+        called = [self._name(column, value) for column, value in table.select("column", "value").iter_rows()]
+        return table.with_columns(value=pl.Series(called, dtype=pl.String))
+
+    def _votes(self, votes: pl.Series) -> pl.Series:
+        """Votes with their raters numbered; any other list of objects, as turns are, becomes null."""
+        of_raters = pl.Schema(votes.explode().struct.schema).get("rater") == pl.String
+        if not of_raters:
+            return pl.Series(votes.name, [None] * len(votes), dtype=votes.dtype)
+        raters = votes.explode().struct.field("rater").drop_nulls().unique(maintain_order=True)
+        called = {name: self._name("rater", name) for name in raters}
+        numbered = pl.field("rater").replace_strict(called, default=None, return_dtype=pl.String)
+        return votes.list.eval(pl.element().struct.with_fields(numbered))
 
     def _name(self, column: str, text: str) -> str:
         if column not in NAMED and is_ours(text):

@@ -1,6 +1,7 @@
 """A small run folder written by hand, so that a test knows every number on the page."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import polars as pl
 
 from ktodata.feedback import feedback_table
 from ktodata.ledger import Decided, account, outcomes, write_up
+from ktodata.signals.drift import SCHEMA as DRIFT_SCHEMA
 from ktodata.stage import decide
 
+# of each rater: how often right, and its interval
+ENDS = {"": [0.9, 0.92, 0.2, 0.8], "_low": [0.8, 0.85, 0.1, 0.3], "_high": [0.95, 0.97, 0.4, 0.99]}
 PROOF = ("dedupe", "split", "label_noise", "export", "evaluate")  # of a run: what the proof needs, and no more to draw
 HOSTILE = (
     "<script>window.pwned=1;document.title='pwned'</script>",
@@ -37,10 +41,18 @@ def rows(count=60):
 
 
 def write_run(
-    folder: Path, *, stages=("dedupe", "split", "label_noise", "rebalance", "coverage", "export", "train", "evaluate")
+    folder: Path,
+    *,
+    stages=("dedupe", "split", "label_noise", "rebalance", "coverage", "export", "train", "evaluate"),
+    dated=False,
 ) -> Path:
-    """A run of 62 rows in: 2 quarantined; of 60 rows 5 dropped as repeats, 9 held for review, 46 kept (36 + 4 + 6)."""
+    """A run of 62 rows in: 2 quarantined; of 60 rows 5 dropped as repeats, 9 held for review, 46 kept (36 + 4 + 6).
+
+    dated : each row a day after the one before it, from 2025-03-01
+    """
     feedback = rows()
+    if dated:
+        feedback = feedback.with_columns(created_at=pl.datetime(2025, 3, 1, time_zone="UTC") + pl.duration(days=pl.int_range(60)))
     folder.mkdir(parents=True, exist_ok=True)
     _stage(folder, "ingest", feedback, {"rows": 60})
     _quarantine().write_parquet(folder / "quarantine.parquet")
@@ -57,6 +69,7 @@ def write_run(
             duplicate_of=pl.when(is_repeat).then("of"),
             duplicate_similarity=pl.when(is_repeat).then("similarity"),
             contradicted=pl.col("row_id") == ids[40],
+            pooled_votes=pooled_votes(feedback, repeats),
         )
         _stage(folder, "dedupe", columns, {"near_repeats": 5})
     if "label_noise" in stages:
@@ -65,7 +78,8 @@ def write_run(
         decided.append(Decided("label_noise", "train", decisions))
         curve = {"given": [True] * 3, "rows_acted_on": [1, 5, 20], "expected_precision": [1.0, 0.9, 0.4]}
         ends = {"expected_precision_low": [0.9, 0.8, 0.3], "expected_precision_high": [1.0, 1.0, 0.5]}
-        _stage(folder, "label_noise", _noise(feedback, doubted), NOISE_FACTS, trust_curve=pl.DataFrame(curve | ends))
+        tables = {"trust_curve": pl.DataFrame(curve | ends), **judged_tables(ids)}
+        _stage(folder, "label_noise", _noise(feedback, doubted), NOISE_FACTS, **tables)
     part = pl.DataFrame({"row_id": ids, "part": ["train"] * 50 + ["validation"] * 4 + ["test"] * 6})
     states = outcomes(ids, decided, part=part if "split" in stages else None, split_follows=False)
     kept = states.filter(pl.col("state").is_in(["keep", "relabel"])).select("row_id").join(part, on="row_id")
@@ -121,6 +135,9 @@ NOISE_FACTS = {
     "rows": {"learnt_from": 45},
     "trusted": {"rows": 0, "wrong": 0},
     "ask_for_review": {"rows": 60, "why": "A person's verdict on these 60 rows would tell."},
+    "votes": {"raters": 12, "votes": 96, "rows_with_several_raters": 18},
+    "agreement": {"alpha": {"value": 0.61, "low": 0.4, "high": 0.8}, "verdicts": {"sound": 14, "wrong": 2, "contested": 2}},
+    "drift": {"tested": {"created_at": 1, "source": 1, "rater": 2}, "tests": 14, "significant": 2},
 }
 REBALANCE_FACTS = {
     "n_D": 27,
@@ -182,6 +199,60 @@ def _noise(feedback, doubted):
     )
 
 
+def pooled_votes(feedback, repeats):
+    """Each row's own vote, and of rows 30 to 47 three: rater 2 says the opposite of the label of the last six, the others the label."""
+    votes = feedback["votes"].to_list()
+    for number in range(30, 48):
+        label = feedback["label"][number]
+        says = {"rater 0": label, "rater 1": label, "rater 2": label != (number >= 42)}
+        votes[number] = [{"rater": name, "label": said, "created_at": None} for name, said in says.items()]
+    gone = feedback["row_id"].is_in(repeats.implode())
+    return pl.Series([None if out else cast for out, cast in zip(gone, votes, strict=True)], dtype=feedback["votes"].dtype)
+
+
+def judged_tables(ids):
+    """What label_noise found of raters, contested rows and drift: two groups differ, one of them since the 31st of March."""
+    names = ["rater 0", "rater 1", "rater 2", HOSTILE[0][:200]]
+    raters = pl.DataFrame({"rater": names, "votes": [29, 29, 28, 1]})
+    confusions = raters.with_columns(
+        **{f"sensitivity{end}": pl.Series(values) for end, values in ENDS.items()},
+        **{f"specificity{end}": pl.Series(values) for end, values in ENDS.items()},
+        weight=pl.Series([1.0, 0.55, 1.0, 1.0]),
+        inverted=pl.Series([False, False, True, False]),
+    )
+    contested = pl.DataFrame({"row_id": [ids[42], ids[43]], "label": [True, True], "p_contested": [0.83, 0.91]})
+    since = {f"since{end}": datetime(2025, 3, day, tzinfo=UTC) for end, day in (("", 31), ("_low", 28), ("_high", 31))}
+    found = {"rows": 60, "effect_points": -0.21, "effect_points_low": -0.31, "effect_points_high": -0.11}
+    found |= dict.fromkeys(("effect_log_odds", "offset_before", "slope_before", "offset", "slope"), 0.5)
+    found |= {"p_value": 0.0025, "p_adjusted": 0.0025, "significant": True}
+    plain = {
+        "effect_points": 0.02,
+        "effect_points_low": -0.05,
+        "effect_points_high": 0.09,
+        "p_adjusted": 0.745,
+        "significant": False,
+    }
+    strict = {"rows": 21, "effect_points": 0.34, "effect_points_low": 0.2, "effect_points_high": 0.45}
+    drift = [
+        {"column": "created_at", "value": "(all rows)", "kind": "change", **since, **found},
+        {"column": "source", "value": HOSTILE[1][:200], "kind": "offset", **found, **strict},
+        {"column": "rater", "value": HOSTILE[0][:200], "kind": "none", **found, **plain},
+    ]
+    pair = {"label": False, "p_desirable": 0.72, "other_label": True, "other_p_desirable": 0.74, "similarity": 0.88}
+    examples = [
+        {"column": "created_at", "value": "(all rows)", "row_id": ids[40 + 4 * n], "other_row_id": ids[13 + n], **pair}
+        for n in range(3)
+    ]
+    examples.append({**examples[0], "column": "source", "value": HOSTILE[1][:200], "row_id": ids[0], "other_row_id": ids[1]})
+    return {
+        "raters": raters,
+        "confusions": confusions,
+        "contested": contested,
+        "drift": pl.DataFrame(drift, schema=DRIFT_SCHEMA),
+        "drift_examples": pl.DataFrame(examples),
+    }
+
+
 def _coverage(folder, feedback):
     rng = np.random.default_rng(0)
     cluster = np.arange(feedback.height) % 3
@@ -222,16 +293,19 @@ def _train(folder, feedback):
                 {
                     "row_id": feedback["row_id"][number],
                     "part": "validation" if step in (0, 5) else "train",
+                    "epoch": max(step - 1, 0),
                     "step": step,
                     "label": label,
                     "loss": 0.5 - 0.02 * step,
                     "z0": 0.1 * step,
                     "log_ratio": step * (1.0 if label else -1.0) * (number % 5 - 1),
+                    "gradient_weight": 0.02,
+                    "completion_tokens": 5,
                 }
             )
     (folder / "model").mkdir(exist_ok=True)
     pl.DataFrame(lines).write_parquet(folder / "model" / "telemetry.parquet")
-    (folder / "model" / "training.json").write_text(json.dumps({"steps": 6}))
+    (folder / "model" / "training.json").write_text(json.dumps({"steps": 6, "settings": {"beta": 0.1}}))
     _stage(folder, "train", feedback.select("row_id"), {"device": "cpu", "steps": 6})
 
 

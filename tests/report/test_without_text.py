@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from ktodata.cli import app
 from ktodata.report import build_report
+from ktodata.report.files import RunFiles
 from ktodata.report.without_text import WithoutText, is_ours
 from ktodata.runner import run
 
@@ -71,7 +72,7 @@ def pages(finished, whole):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Every section, hand written: the sample's names and texts stand in all of them."""
-    folder = folders.write_run(tmp_path_factory.mktemp("run") / "small")
+    folder = folders.write_run(tmp_path_factory.mktemp("run") / "small", dated=True)
     folders.write_ablation(folder)
     folders.write_comparison(folder)
     return folder
@@ -178,6 +179,53 @@ def test_a_rater_who_is_named_as_a_word_of_ours_gets_a_number_too(tmp_path):
     (folder / "stages/label_noise").mkdir()
     (folder / "stages/label_noise/facts.json").write_text(json.dumps({"text": text}))
     assert WithoutText(folder).facts("label_noise")["text"] == text.replace("label (", "1 (").replace("4711", "1")
+
+
+def test_groups_that_drift_are_numbered_by_their_kind_as_everywhere_else(tmp_path):
+    folder = folders.write_run(tmp_path / "run", stages=("dedupe", "label_noise"))
+    ingest = folder / "stages/ingest/columns.parquet"
+    pl.read_parquet(ingest).with_columns(rater=pl.lit("label"), source=pl.lit("4711")).write_parquet(ingest)
+    drift = folder / "stages/label_noise/drift.parquet"
+    named = pl.read_parquet(drift).with_columns(
+        column=pl.Series(["rater", "source", "script"]), value=pl.Series(["label", "4711", f"{MARK}ic"])
+    )
+    named.write_parquet(drift)
+    files = WithoutText(folder)
+    called = files.table("label_noise", "drift").select("column", "value").rows()
+    assert called == [("rater", "rater 1"), ("source", "source 1"), ("script", "script 1")]
+    rater, source = (files.columns("ingest", name)[name].unique().to_list() for name in ("rater", "source"))
+    assert (rater, source) == (["rater 1"], ["source 1"])
+
+
+def test_of_votes_stay_who_cast_them_by_number_and_of_turns_nothing(tmp_path):
+    folder = folders.write_run(tmp_path / "run", stages=("dedupe",))
+    ingest = folder / "stages/ingest/columns.parquet"
+    turns = pl.lit([{"role": "user", "content": f"{MARK}turn"}])
+    pl.read_parquet(ingest).with_columns(turns=turns).write_parquet(ingest)
+    files = WithoutText(folder)
+    given, called = (run.columns("dedupe", "pooled_votes")["pooled_votes"].explode() for run in (RunFiles(folder), files))
+    pairs = pl.DataFrame({"given": given.struct.field("rater"), "called": called.struct.field("rater")}).drop_nulls().unique()
+    assert pairs.height == pairs["called"].n_unique() == 12
+    assert pairs["called"].str.contains(r"^rater \d+$").all()
+    assert called.struct.field("label").equals(given.struct.field("label"))
+    assert files.columns("ingest", "turns")["turns"].null_count() == 60
+
+
+def test_who_judged_how_has_numbers_for_names_and_no_row(pages):
+    page = unescape(pages["whole"][1])
+    said = page.partition("<h3>Who gave the labels</h3>")[2].partition("<h3>Rows doubted most</h3>")[0]
+    for kept in (
+        "up and down may be swapped",
+        "66.7\u2009% of 18",
+        "2 of 18 training rows",
+        "another threshold",
+        "since 2025-03-31",
+    ):
+        assert kept in said, kept
+    # who gives labels under the name of a source goes by one number
+    assert re.search(r'<bdi>rater \d+</bdi><br><span class="quiet">source</span>', said)
+    assert 'class="row"' not in said and "For example" not in said
+    assert said.count("Rows are left out of this version.") == 1
 
 
 @pytest.mark.parametrize(
