@@ -13,7 +13,7 @@ from ktodata.report.votes import read_votes
 from ktodata.signals.votes import FEWEST_SHARED, aggregate_votes
 
 RATERS = 20  # shown at most, those with most votes
-COUNTS_LESS = 0.95  # weight of a rater's vote under which the page says so
+COUNTS_LESS = 0.7  # weight of a rater's vote under which the page says so; chance alone takes some
 Said = tuple[str, str]  # a number, and under it its interval or why there is none
 UNKNOWN: Said = ("–", "")
 
@@ -52,7 +52,9 @@ def read_raters(run: RunFiles) -> Raters | None:
     shown = agreed.sort(pl.col("rater").replace_strict(place)).sort("votes", descending=True, maintain_order=True).head(RATERS)
     errors = run.table("label_noise", "confusions")
     if errors is not None and "sensitivity" in errors.columns:
-        shown = shown.join(errors.drop("votes").unique("rater", keep="first"), on="rater", how="left", maintain_order="left")
+        shown = shown.join(
+            errors.drop("votes", strict=False).unique("rater", keep="first"), on="rater", how="left", maintain_order="left"
+        )
     facts = run.facts("label_noise")
     return Raters(
         lines=[_rater(line, judged[line["rater"]]) for line in shown.iter_rows(named=True)],

@@ -74,6 +74,35 @@ def test_at_most_so_many_raters_are_shown_and_it_says_of_how_many(own):
     assert "with most votes of 55" in build_report(own)
 
 
+def test_votes_on_a_text_with_both_labels_count_once(own):
+    """dedupe keeps a row of each label of such a text, and gives both of them everybody's votes."""
+    ingest, dedupe = own / "stages/ingest/columns.parquet", own / "stages/dedupe/columns.parquet"
+    second, first = (pl.col("row_id") == name for name in ("46", "45"))
+    change(
+        ingest,
+        **{text: pl.when(second).then(pl.col(text).filter(first).first()).otherwise(text) for text in ("prompt", "completion")},
+    )
+    votes = pl.col("pooled_votes")
+    change(dedupe, pooled_votes=pl.when(second).then(votes.filter(first).first()).otherwise(votes))
+    found = {line.name: line for line in read_raters(RunFiles(own)).lines}["rater 2"]
+    assert found.votes == 26 and found.agreement[0] == "70.6\u2009% of 17"
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_votes_that_nobody_signed_are_said_to_be_so(own, text):
+    dedupe = own / "stages/dedupe/columns.parquet"
+    votes = pl.read_parquet(dedupe)["pooled_votes"]
+    nobody = [cast and [{**vote, "rater": None} for vote in cast] for cast in votes.to_list()]
+    change(dedupe, pooled_votes=pl.Series(nobody, dtype=votes.dtype))
+    assert "No rater is named" in build_report(own, text=text)
+
+
+def test_without_dedupe_each_row_has_its_own_votes(tmp_path):
+    folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
+    lines = {line.name: line for line in read_raters(RunFiles(folder)).lines}
+    assert lines["rater 0"].votes == 17 and lines["rater 0"].agreement == ("–", "no row is shared")
+
+
 def test_votes_that_say_too_little_of_raters_are_said_to_do_so(own):
     errors = table(own, "confusions")
     pl.read_parquet(errors).clear().write_parquet(errors)
@@ -181,7 +210,7 @@ def test_a_table_that_is_not_there_is_said_and_breaks_nothing(own, gone):
         "raters": "there is no table of raters here",
         "contested": "Contested rows cannot be told",
         "drift": "there is no table of drift here",
-        "drift_examples": "No rows of like content with opposite labels were kept.",
+        "drift_examples": "There are no rows to show for it.",
     }
     page = build_report(own)
     assert said[gone] in page
