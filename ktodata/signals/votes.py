@@ -47,11 +47,12 @@ class Votes:
     facts: dict[str, Any]
 
 
-def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None) -> Votes:
+def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: pl.DataFrame | None = None) -> Votes:
     """Pool the votes on each text.
 
     rows : row_id, label, votes (those of every row with the same text, where they are known)
     p_desirable : float [N], out of fold, for CROWDLAB; None when there is no model
+    judged : row_id, votes of all that raters are to be judged by, each text once; `rows` when None
     """
     cast = _explode(rows)
     counted = _count(rows, cast)
@@ -71,6 +72,9 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None) -> Votes:
     if p_desirable is not None and n_shared >= FEWEST_SHARED:
         quality, rated, pooled = _crowdlab(rows, shared, p_desirable)
         facts |= {"aggregated_by": "CROWDLAB (cleanlab) with the out-of-fold probabilities", "raters_pooled": pooled}
+    if judged is not None:
+        named = _explode(judged).filter(pl.col("rater").is_not_null())
+        last = named.unique(["row_id", "rater"], keep="last", maintain_order=True)
     return Votes(counted, quality, _raters(named, last, rated), facts)
 
 

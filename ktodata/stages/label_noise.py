@@ -313,11 +313,22 @@ def _add_votes(table: pl.DataFrame, facts: dict[str, Any]) -> tuple[pl.DataFrame
     told = aggregate_votes(
         trained.select("row_id", "label", votes="pooled_votes"),
         trained["p_desirable"].to_numpy() if "p_desirable" in trained.columns else None,
+        judged=_judged(table).select("row_id", votes="vote"),
     )
     facts["votes"] = told.facts | {"quality_from_votes": told.quality.height}
     table = table.join(told.rows, on="row_id", how="left", maintain_order="left")
     table = table.join(told.quality, on="row_id", how="left", maintain_order="left")
     return table.with_columns(label_quality=pl.coalesce("vote_quality", "label_quality")), told.raters
+
+
+def _judged(table: pl.DataFrame) -> pl.DataFrame:
+    """What raters are judged by, each text once: row_id, prompt, completion, label, part, state, vote.
+
+    Rows that wait because their own votes differ are among them. They say most about raters: without them all would seem to agree.
+    """
+    asked = table.select("row_id", "prompt", "completion", "label", "part", "state", vote="pooled_votes")
+    here = (pl.col("part") == "train") & (pl.col("state") != "drop")
+    return asked.filter(here).unique(["prompt", "completion"], keep="first", maintain_order=True)
 
 
 def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -331,11 +342,7 @@ def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tupl
     if facts["votes"]["rows_with_several_raters"] < FEWEST_SHARED:
         nothing = table.with_columns(p_by_raters=pl.lit(None, pl.Float64))
         return nothing, pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=CONTESTED_SCHEMA)
-    # rows that wait because their own votes differ say most about raters: without them all would seem to agree
-    asked = table.select("row_id", "prompt", "completion", "label", "part", "state", vote="pooled_votes")
-    judged = asked.filter((pl.col("part") == "train") & (pl.col("state") != "drop")).unique(
-        ["prompt", "completion"], keep="first", maintain_order=True
-    )
+    judged = _judged(table)
     cast = judged.select("row_id", "vote").explode("vote")
     votes = cast.select(
         "row_id", rater=pl.col("vote").struct.field("rater"), verdict=pl.col("vote").struct.field("label")

@@ -380,6 +380,8 @@ def test_raters_are_judged_by_the_rows_on_which_they_differ_too():
     seen, unseen = label_noise(waiting), label_noise(waiting.filter(~pl.col("contradicted")))
     assert seen.facts["agreement"]["alpha"]["value"] < unseen.facts["agreement"]["alpha"]["value"] - 0.1
     assert set(seen.tables["contested"]["row_id"]) & set(table["row_id"][:60])
+    agreement = [one.tables["raters"].select("shared", "agreement").mean().row(0) for one in (seen, unseen)]
+    assert agreement[0][0] > agreement[1][0] and agreement[0][1] < agreement[1][1] - 0.05
 
 
 def test_labels_that_follow_another_criterion_in_one_script_are_found():
