@@ -324,7 +324,7 @@ def _add_votes(table: pl.DataFrame, facts: dict[str, Any]) -> tuple[pl.DataFrame
 def _judged(table: pl.DataFrame) -> pl.DataFrame:
     """What raters are judged by, each text once: row_id, prompt, completion, label, part, state, vote.
 
-    Rows that wait because their own votes differ are among them. They say most about raters: without them all would seem to agree.
+    Rows that wait because their own votes differ are among them: without those all raters would seem to agree.
     """
     asked = table.select("row_id", "prompt", "completion", "label", "part", "state", vote="pooled_votes")
     here = (pl.col("part") == "train") & (pl.col("state") != "drop")
