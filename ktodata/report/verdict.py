@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from ktodata.report.balance import Balance
 from ktodata.report.files import RunFiles
 from ktodata.report.flow import Flow
@@ -14,6 +16,7 @@ from ktodata.report.text import count, interval, number, one_line, percent, plur
 NOISY = 0.03  # share of doubted labels from which a set is called noisy
 UNREADABLE = 0.02  # share of quarantined records from which they are worth a line
 LOPSIDED = 2 / 3  # share of one label above which a set is called lopsided
+SET_ASIDE = ("overruled", "reviewed_contested")
 CROWDED = 0.5  # share of the largest prompt cluster above which the prompts are called narrow
 
 
@@ -158,7 +161,7 @@ def _did_it_help(found: Found) -> tuple[str, str]:
 
 
 def _next(found: Found) -> tuple[str, str]:
-    held = found.flow.review if found.flow is not None else 0
+    held = found.flow.review - _decided(found.files) if found.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review, most doubtful first."] if held else []
     if found.noise is not None and not _trusted_rows(found.files):
         todo.append(
@@ -175,6 +178,12 @@ def _next(found: Found) -> tuple[str, str]:
         return "Nothing urgent.", "Read the examples below before you train on this."
     short = "Review rows." if held else "Have a sample judged." if found.noise is not None else "Look closer."
     return short, " ".join(todo)
+
+
+def _decided(files: RunFiles) -> int:
+    """Rows that are set aside by a person's verdict, and wait for none."""
+    last = files.ledger.filter(pl.col("stage") == "export", pl.col("action") == "review")
+    return int(last["reason"].is_in(SET_ASIDE).sum())
 
 
 def _trusted_rows(files: RunFiles) -> int:

@@ -53,7 +53,7 @@ def dedupe(
     best-evidenced stays: one that no earlier step has doubted, then most votes, then with a trusted label, then the first.
     It gets everybody's votes as `pooled_votes`. Where one text has both labels, one row of each label is held for review, with
     the votes of both sides; further repeats are dropped as repeats of their label's row. A trusted label settles it: rows of the
-    other label are dropped as overruled.
+    other label are set aside as overruled.
 
     A trusted label is about the text: rows of one text that have none get that of the others, unless those differ, so that it is
     not lost when the row that was judged is the one that goes. Near rows share none; see facts `trusted`.
@@ -129,7 +129,7 @@ def _with_contamination(
 
 
 def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add contradicted, opposite (the other label's row), overruled, duplicate_of, pooled_votes, trusted_differ.
+    """Add contradicted, settled, opposite (the other label's row), overruled, duplicate_of, pooled_votes, trusted_differ.
 
     And fill trusted_label. Where one text has both labels and a trusted one, that settles it: rows of the other label are
     overruled, and nothing is contradicted. Expects best-evidenced rows first.
@@ -149,6 +149,7 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     return (
         rows.with_columns(
             contradicted=both & ~settled,
+            settled=settled,
             opposite=opposite,
             overruled=overruled,
             duplicate_of=pl.when(overruled).then(opposite).when(pl.col("row_id") != keeper).then(keeper),
@@ -166,7 +167,9 @@ def _near(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: fl
     """Near pairs of the rows that would stay so far, as places in `rows`."""
     if near is None:
         return NO_PAIRS
-    stays = pl.col("sound") & pl.col("duplicate_of").is_null() & ~pl.col("contradicted") & pl.col("match").is_null()
+    # a text with both labels is near to nothing, settled or not: a verdict must not change which rows there are to split
+    one_label = ~pl.col("contradicted") & ~pl.col("settled")
+    stays = pl.col("sound") & pl.col("duplicate_of").is_null() & one_label & pl.col("match").is_null()
     open_ = np.flatnonzero(rows.select(stays).to_series().to_numpy())
     completions = prepare(rows["completion"].gather(completion_places), templates=False, seed=seed)
     prompt_of = rows["prompt_number"].to_numpy()[open_]
@@ -231,10 +234,11 @@ def _decisions(rows: pl.DataFrame) -> pl.DataFrame:
                 rows, ~clean, action="drop", reason="contaminated", evidence=("match", "match_similarity", "evaluation_prompt")
             ),
             decide(rows, repeat, action="drop", reason="repeat", evidence=("same_text",), caused_by="duplicate_of"),
+            # set aside, not dropped: a verdict must not move other rows from one side of a later split to the other
             decide(
                 rows,
                 clean & pl.col("overruled"),
-                action="drop",
+                action="review",
                 reason="overruled",
                 evidence=("same_text", "trusted_label"),
                 caused_by="duplicate_of",

@@ -147,14 +147,26 @@ def test_a_trusted_label_settles_a_text_with_both_labels():
     )
     result = dedupe(feedback)
     assert result.actions() == {
-        "1": ("drop", "overruled"),
-        "3": ("drop", "overruled"),
+        "1": ("review", "overruled"),
+        "3": ("review", "overruled"),
         **dict.fromkeys("4567", ("review", "labels_disagree")),
     }
     assert column(result, "duplicate_of") | {"1": "2", "3": "2"} == column(result, "duplicate_of")
     assert column(result, "trusted_label")["2"] is False and column(result, "contradicted")["2"] is False
     assert len(column(result, "pooled_votes")["2"]) == 3
     assert result.facts["held_for_review"] == 4 and result.facts["repeats"] == 0 and result.facts["trusted"]["overruled"] == 2
+
+
+def test_a_verdict_drops_no_row_so_that_a_split_stays_as_it_was():
+    near = [
+        {"prompt": QUESTION, "completion": ANSWER, "label": True},
+        {"prompt": QUESTION, "completion": f"{ANSWER} well", "label": True},
+    ]
+    feedback = feedback_table(*near, {"prompt": QUESTION, "completion": f"{ANSWER} well", "label": False})
+    verdict = feedback.with_columns(trusted_label=pl.when(pl.col("row_id") == "3").then(pl.lit(True)))
+    for rows in (feedback, verdict):
+        assert not [row_id for row_id, (action, _) in dedupe(rows).actions().items() if action == "drop"]
+    assert dedupe(verdict).actions() == {"3": ("review", "overruled")}
 
 
 def test_a_row_that_cannot_stand_for_its_text_overrules_nothing():
