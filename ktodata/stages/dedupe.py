@@ -144,7 +144,8 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     settled = both & (least == most).fill_null(False)
     # only by a row that can stand for the text
     sound = [pl.col("sound").filter(label).any().over(text) for label in (pl.col("label"), ~pl.col("label"))]
-    overruled = settled & (pl.col("label") != least) & pl.when("label").then(sound[1]).otherwise(sound[0])
+    other_label = (pl.col("label") != least) & pl.when("label").then(sound[1]).otherwise(sound[0])
+    overruled = settled & other_label & (pl.col("row_id") == keeper)  # its repeats are repeats
     opposite = pl.when("label").then(undesirable).otherwise(desirable)
     return (
         rows.with_columns(

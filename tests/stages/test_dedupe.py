@@ -148,25 +148,27 @@ def test_a_trusted_label_settles_a_text_with_both_labels():
     result = dedupe(feedback)
     assert result.actions() == {
         "1": ("review", "overruled"),
-        "3": ("review", "overruled"),
+        "3": ("drop", "repeat"),
         **dict.fromkeys("4567", ("review", "labels_disagree")),
     }
-    assert column(result, "duplicate_of") | {"1": "2", "3": "2"} == column(result, "duplicate_of")
+    assert column(result, "duplicate_of") | {"1": "2", "3": "1"} == column(result, "duplicate_of")
     assert column(result, "trusted_label")["2"] is False and column(result, "contradicted")["2"] is False
     assert len(column(result, "pooled_votes")["2"]) == 3
-    assert result.facts["held_for_review"] == 4 and result.facts["repeats"] == 0 and result.facts["trusted"]["overruled"] == 2
+    assert result.facts["held_for_review"] == 4 and result.facts["repeats"] == 1 and result.facts["trusted"]["overruled"] == 1
 
 
-def test_a_verdict_drops_no_row_so_that_a_split_stays_as_it_was():
-    near = [
-        {"prompt": QUESTION, "completion": ANSWER, "label": True},
-        {"prompt": QUESTION, "completion": f"{ANSWER} well", "label": True},
-    ]
-    feedback = feedback_table(*near, {"prompt": QUESTION, "completion": f"{ANSWER} well", "label": False})
-    verdict = feedback.with_columns(trusted_label=pl.when(pl.col("row_id") == "3").then(pl.lit(True)))
-    for rows in (feedback, verdict):
-        assert not [row_id for row_id, (action, _) in dedupe(rows).actions().items() if action == "drop"]
-    assert dedupe(verdict).actions() == {"3": ("review", "overruled")}
+@pytest.mark.parametrize("verdict", [None, True, False])
+def test_the_same_rows_go_with_a_verdict_and_without_so_that_a_split_stays_as_it_was(verdict):
+    """A near text, and repeats of either label of a text that has both; somebody has judged the third row, which stays."""
+    well = {"prompt": QUESTION, "completion": f"{ANSWER} well"}
+    near = {"prompt": QUESTION, "completion": ANSWER, "label": True}
+    feedback = feedback_table(near, *(well | {"label": label} for label in (True, False, True, False, False)))
+    judged = feedback.with_columns(trusted_label=pl.when(pl.col("row_id") == "3").then(pl.lit(verdict, pl.Boolean)))
+    actions = dedupe(judged).actions()
+    assert [row_id for row_id, (action, _) in actions.items() if action == "drop"] == ["4", "5", "6"]
+    assert {row_id for row_id, (_, reason) in actions.items() if reason == "overruled"} == {True: {"3"}, False: {"2"}}.get(
+        verdict, set()
+    )
 
 
 def test_a_row_that_cannot_stand_for_its_text_overrules_nothing():
