@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -174,15 +175,14 @@ class LabelAudit:
         """Rows without a trusted label: bool [N]."""
         return np.asarray(self.table_column("trusted_label", None).is_null().to_numpy())
 
-    @property
+    @cached_property
     def held(self) -> NDArray[np.bool_]:
         """Training rows that wait for a verdict because their text has both labels, one row of each text: bool [N]."""
+        text = ("prompt", "completion")
         waits = (self.table_column("part", "train") == "train") & (self.table_column("state", "keep") == HELD)
-        text, judged = ("prompt", "completion"), pl.Series(~self.unjudged)
-        table = (
-            self.table.select(*text, waits=waits, judged=judged).with_row_index().with_columns(pl.col("judged").any().over(text))
-        )
-        return _mask(table.filter("waits", ~pl.col("judged")).unique(text, keep="first")["index"], self.table.height)
+        table = self.table.select(*text, waits=waits, judged=pl.Series(~self.unjudged))
+        asked = pl.col("waits") & ~pl.col("judged").any().over(text) & pl.struct(*text, "waits").is_first_distinct()
+        return np.asarray(table.select(asked).to_series().to_numpy())
 
     @property
     def p_wrong_was_measured(self) -> bool:
@@ -324,12 +324,6 @@ def _held(run: Run) -> pl.Series:
     held = run.stage("dedupe").decisions.filter(pl.col("action") == "review")["row_id"]
     decided = run.stage("reviews").decisions["row_id"] if "reviews" in run.stage_names() else held.clear()
     return held.filter(~held.is_in(decided.implode()))
-
-
-def _mask(places: pl.Series, rows: int) -> NDArray[np.bool_]:
-    mask = np.zeros(rows, bool)
-    mask[places.to_numpy()] = True
-    return mask
 
 
 def rows_of(table: pl.DataFrame) -> Rows:

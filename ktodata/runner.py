@@ -83,19 +83,6 @@ def run_plan(plan: Recipe, folder: Path, *, until: str | None = None, notify: No
     return _Execution(plan, folder, until, notify).go()
 
 
-def dry_run(
-    recipe: Path | str | Mapping[str, Any],
-    *,
-    out: Path | str | None = None,
-    overrides: Sequence[str] = (),
-    reviews: Sequence[Path | str] = (),
-    telemetry: Path | str | None = None,
-) -> tuple[Recipe, list[tuple[str, str]]]:
-    """The checked recipe, and for each stage "unchanged" or "runs", without running any."""
-    plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
-    return plan, preview_plan(plan, Path(out) if out else Path("runs") / plan.name)
-
-
 def preview_plan(plan: Recipe, folder: Path) -> list[tuple[str, str]]:
     """For each stage "unchanged" or "runs", without running any."""
     return _Execution(plan, folder, None, lambda event: None).preview()

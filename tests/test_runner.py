@@ -15,7 +15,7 @@ import pytest
 
 import ktodata as kd
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, OneClassError, RunError, SettingError
-from ktodata.runner import dry_run
+from ktodata.self_training import dry_run
 
 WORDS = [
     "apple",

@@ -46,7 +46,7 @@ def read_raters(run: RunFiles) -> Raters | None:
     votes = read_votes(run)
     if votes is None or run.table("label_noise", "raters") is None:
         return None
-    # the stage's own table leaves out rows that wait because their votes differ, and so has raters agree who do not
+    # the stage's own table is of the training part; here every vote counts, so that one line is about one set of votes
     agreed, judged = aggregate_votes(votes, None).raters, _judged(votes)
     place = {name: number for number, name in enumerate(judged)}  # of ties the first in the data: names can be left out of a page
     shown = agreed.sort(pl.col("rater").replace_strict(place)).sort("votes", descending=True, maintain_order=True).head(RATERS)

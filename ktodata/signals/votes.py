@@ -56,8 +56,7 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: p
     """
     cast = _explode(rows)
     counted = _count(rows, cast)
-    named = cast.filter(pl.col("rater").is_not_null())
-    last = named.unique(["row_id", "rater"], keep="last", maintain_order=True)
+    named, last = _by_rater(cast)
     shared = last.filter(pl.len().over("row_id") > 1)
     n_shared = shared["row_id"].n_unique()
     facts: dict[str, Any] = {
@@ -73,8 +72,7 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: p
         quality, rated, pooled = _crowdlab(rows, shared, p_desirable)
         facts |= {"aggregated_by": "CROWDLAB (cleanlab) with the out-of-fold probabilities", "raters_pooled": pooled}
     if judged is not None:
-        named = _explode(judged).filter(pl.col("rater").is_not_null())
-        last = named.unique(["row_id", "rater"], keep="last", maintain_order=True)
+        named, last = _by_rater(_explode(judged))
     return Votes(counted, quality, _raters(named, last, rated), facts)
 
 
@@ -84,6 +82,12 @@ def _explode(rows: pl.DataFrame) -> pl.DataFrame:
     fields = [pl.col("vote").struct.field("rater"), pl.col("vote").struct.field("label").alias("verdict")]
     cast = cast.select("row_id", *fields, pl.col("vote").struct.field("created_at"))
     return cast.drop_nulls("verdict").sort("created_at", nulls_last=False, maintain_order=True)
+
+
+def _by_rater(cast: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(every vote that has a rater, each rater's last one on a row)."""
+    named = cast.filter(pl.col("rater").is_not_null())
+    return named, named.unique(["row_id", "rater"], keep="last", maintain_order=True)
 
 
 def _count(rows: pl.DataFrame, cast: pl.DataFrame) -> pl.DataFrame:
