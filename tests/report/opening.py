@@ -4,11 +4,7 @@ import base64
 import gzip
 import json
 import re
-import shutil
 from contextlib import contextmanager
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-quic", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"]
 
 
 def unpacked(html, name):

@@ -2,27 +2,25 @@
 
 import re
 
+import chromium
 import folders
 import pytest
 from accessibility import grave
-from opening import CHROMIUM, FLAGS, opened, unpacked
+from opening import opened, unpacked
 from test_size import enlarge
 
 from ktodata.report import build_audit_page, build_report
 from ktodata.report.page import SECTIONS
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'ktodata[dev]'")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+pytestmark = chromium.NEEDED
 READY = "html[data-ready]"
 PWNED = "document.title='pwned'"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium.launched() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

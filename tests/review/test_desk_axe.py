@@ -1,17 +1,16 @@
 """The desk in a browser, looked at by axe: nothing serious in light or in dark, on the page of a row, its help and the progress."""
 
+import chromium
 import pytest
 from accessibility import grave
-from test_desk_in_browser import CHROMIUM, FLAGS, ROW, served
+from test_desk_in_browser import ROW, served
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'ktodata[dev]'")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+pytestmark = chromium.NEEDED
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_grave(run, scheme):
-    with sync_api.sync_playwright() as playwright, served(run, "ann") as address:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium.launched(chromium.THIS_MACHINE) as browser, served(run, "ann") as address:
         page = browser.new_context(color_scheme=scheme).new_page()
         page.goto(address)
         page.wait_for_selector(ROW)
@@ -22,4 +21,3 @@ def test_axe_finds_nothing_grave(run, scheme):
         page.goto(f"{page.url.split('?')[0].rstrip('/')}/progress")
         page.wait_for_selector("main.progress")
         assert grave(page) == []
-        browser.close()

@@ -2,13 +2,13 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 
+import chromium
 import pytest
 import uvicorn
 from desk_runs import HOSTILE
@@ -19,10 +19,7 @@ from ktodata.review.serve import _listening
 from ktodata.review.store import VerdictStore
 from ktodata.review.web import Web
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'ktodata[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-FLAGS = ["--no-sandbox", "--disable-quic", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+pytestmark = chromium.NEEDED
 ROW = "html[data-ready] main[data-row-id]"  # the page is there, and its script has run: before that, no key counts
 KEYS = {"k": "keep", "f": "flip", "d": "drop", "c": "contested"}
 
@@ -61,22 +58,15 @@ def served(run, reviewer, **settings):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
+    with chromium.launched(chromium.THIS_MACHINE) as started:
+        yield started
 
 
 @pytest.fixture
 def page(browser):
     """A page that writes down what it says on its console; `said` holds it."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    opened = context.new_page()
-    opened.said = []
-    opened.on("console", lambda message: opened.said.append(message.text))
-    opened.on("pageerror", lambda error: opened.said.append(str(error)))
-    yield opened
-    context.close()
+    with chromium.listening(browser, 1200) as opened:
+        yield opened
 
 
 def row_on(page):

@@ -1,7 +1,6 @@
 """The widget's front end in a real browser, in a page that stands in for a notebook: its cell, its shortcuts, its kernel."""
 
-import shutil
-
+import chromium
 import pytest
 from desk_runs import HOSTILE
 
@@ -9,10 +8,7 @@ import ktodata as kd
 from ktodata.report.text import clean
 
 pytest.importorskip("anywidget", reason="no anywidget: pip install 'ktodata[notebook]'")
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'ktodata[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-FLAGS = ["--no-sandbox", "--disable-quic", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"]
+pytestmark = chromium.NEEDED
 KEYS = {"k": "keep", "f": "flip", "d": "drop", "c": "contested"}
 NOTEBOOK = """<!doctype html><html lang="en"><title>notebook</title><style>button { display: none } body, div { font: 30px serif; color: red; border: 0 }</style>
 <textarea id="code" aria-label="code">print()</textarea><div id="cell" style="width: 1000px"></div>"""
@@ -42,23 +38,16 @@ MODEL = """async ({ esm, state }) => {
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
+    with chromium.launched() as started:
+        yield started
 
 
 @pytest.fixture
 def page(browser):
     """A page that writes down what it says on its console, and what it would load; `said` holds it."""
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    opened = context.new_page()
-    opened.said = []
-    opened.on("console", lambda message: opened.said.append(message.text))
-    opened.on("pageerror", lambda error: opened.said.append(str(error)))
-    opened.on("request", lambda request: request.url.startswith("blob:") or opened.said.append(request.url))
-    yield opened
-    context.close()
+    with chromium.listening(browser, 1100) as opened:
+        opened.on("request", lambda request: request.url.startswith("blob:") or opened.said.append(request.url))
+        yield opened
 
 
 @pytest.fixture
