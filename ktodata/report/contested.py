@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.report.examples import Example, examples
-from ktodata.report.files import RunFiles, pick
+from ktodata.report.files import Tables, pick
 from ktodata.report.shares import Share
 from ktodata.report.text import one_line, percent, plural
 
@@ -24,7 +24,7 @@ class Contested:
     examples: list[Example]
 
 
-def read_contested(run: RunFiles, *, with_examples: bool = True) -> Contested | None:
+def read_contested(run: Tables, *, with_examples: bool = True) -> Contested | None:
     """The contested rows; None where label_noise left no such table, or no row has votes of several people."""
     table = run.table("label_noise", "contested")
     judged = sum(pick(run.facts("label_noise"), "agreement.verdicts", default={}).values())
@@ -34,7 +34,7 @@ def read_contested(run: RunFiles, *, with_examples: bool = True) -> Contested | 
     return Contested(Share(table.height, judged), _examples(run, worst) if with_examples else [])
 
 
-def _examples(run: RunFiles, worst: pl.DataFrame) -> list[Example]:
+def _examples(run: Tables, worst: pl.DataFrame) -> list[Example]:
     pooled = run.columns("dedupe", "pooled_votes")
     own = run.rows(worst["row_id"])
     votes: dict[str, Any] = {row_id: row.get("votes") for row_id, row in own.items()}

@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.report.examples import Example, examples
-from ktodata.report.files import RunFiles, pick
+from ktodata.report.files import Tables, pick
 from ktodata.report.over_time import DAY, Change, Panel, over_time, panel
 from ktodata.report.text import interval, number, one_line, percent, plural, signed
 from ktodata.signals.drift import ALL, OVER_TIME, SCHEMA
@@ -63,7 +63,7 @@ class Drift:
     pairs: list[Unlike]
 
 
-def read_drift(run: RunFiles, *, with_examples: bool = True) -> Drift | None:
+def read_drift(run: Tables, *, with_examples: bool = True) -> Drift | None:
     """The comparison; None where label_noise left no such table."""
     table = run.table("label_noise", "drift")
     if table is None or not set(SCHEMA) <= set(table.columns):
@@ -105,7 +105,7 @@ def _name(value: str) -> str:
     return "all rows" if value == ALL else one_line(value, 40)
 
 
-def _picture(run: RunFiles, changed: pl.DataFrame) -> Markup | None:
+def _picture(run: Tables, changed: pl.DataFrame) -> Markup | None:
     """All rows, and beside them those who were found to change; None where rows have no dates."""
     given = run.columns("ingest", "label", "created_at", "source", "rater")
     if given is None or "created_at" not in given.columns:
@@ -123,7 +123,7 @@ def _change(one: Mapping[str, Any] | None) -> Change | None:
     return Change(one["since"], one["since_low"], one["since_high"]) if one else None
 
 
-def _pairs(run: RunFiles, found: pl.DataFrame) -> list[Unlike]:
+def _pairs(run: Tables, found: pl.DataFrame) -> list[Unlike]:
     table = run.table("label_noise", "drift_examples")
     if table is None or table.is_empty():
         return []
@@ -133,7 +133,7 @@ def _pairs(run: RunFiles, found: pl.DataFrame) -> list[Unlike]:
     return [pair for one in chosen.iter_rows(named=True) if (pair := _pair(run, one))]
 
 
-def _pair(run: RunFiles, one: Mapping[str, Any]) -> Unlike | None:
+def _pair(run: Tables, one: Mapping[str, Any]) -> Unlike | None:
     alike = [] if one["similarity"] is None else [f"similarity {number(one['similarity'], 2)}"]
     content = [f"by its content desirable with {percent(one[name], 0)}" for name in ("p_desirable", "other_p_desirable")]
     row = examples(run, {one["row_id"]: content[:1]})

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -14,6 +14,25 @@ from ktodata.stage import DECISION_SCHEMA
 QUARANTINE_SCHEMA = pl.Schema(
     {"file": pl.String(), "line": pl.Int64(), "reason": pl.String(), "detail": pl.String(), "raw": pl.String()}
 )
+
+
+class Tables(Protocol):
+    """What stages left behind: in a run folder, or in memory."""
+
+    def facts(self, stage: str, /) -> dict[str, Any]:
+        """The stage's own facts; empty when it did not run."""
+
+    def table(self, stage: str, name: str, /) -> pl.DataFrame | None:
+        """A small table that the stage left; None when there is none."""
+
+    def columns(self, stage: str, /, *names: str) -> pl.DataFrame | None:
+        """row_id and those of the stage's columns that are there (all, when none is named); None when it did not run."""
+
+    def text_numbers(self) -> pl.DataFrame:
+        """row_id, text: the same number for rows of the same prompt and completion."""
+
+    def rows(self, row_ids: Iterable[str], /) -> dict[str, dict[str, Any]]:
+        """{row_id: the feedback row} for a few rows; those unknown are left out."""
 
 
 class RunFiles:
@@ -99,6 +118,10 @@ class RunFiles:
         wanted = [name for name in ("row_id", *names) if name in there] if names else there
         return scan.select(list(dict.fromkeys(wanted))).collect()
 
+    def text_numbers(self) -> pl.DataFrame:
+        """row_id, text: the same number for rows of the same prompt and completion."""
+        return with_text_number(pl.scan_parquet(self.path / "stages" / "ingest" / "columns.parquet")).collect()
+
     def rows(self, row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """{row_id: the feedback row} for a few rows; those unknown are left out."""
         file = self.path / "stages" / "ingest" / "columns.parquet"
@@ -107,6 +130,11 @@ class RunFiles:
         wanted = pl.Series(sorted(set(row_ids)), dtype=pl.String)
         found = pl.scan_parquet(file).filter(pl.col("row_id").is_in(wanted.implode())).collect()
         return {row["row_id"]: row for row in found.iter_rows(named=True)}
+
+
+def with_text_number(feedback: pl.LazyFrame) -> pl.LazyFrame:
+    """row_id and text, a number that says which rows have the same prompt and completion."""
+    return feedback.select("row_id", text=pl.struct("prompt", "completion").hash())
 
 
 def pick(values: Mapping[str, Any], *keys: str, default: Any = None) -> Any:

@@ -10,7 +10,7 @@ from ktodata.report.coverage import Coverage, read_coverage
 from ktodata.report.evaluation import Evaluation, read_evaluation
 from ktodata.report.files import RunFiles, pick
 from ktodata.report.flow import Flow, read_flow
-from ktodata.report.noise import Noise, read_noise_and_judges
+from ktodata.report.noise import Noise, read_noise
 from ktodata.report.training import Training, read_training
 from ktodata.report.without_text import WithoutText
 
@@ -43,7 +43,7 @@ def read_found(files: RunFiles) -> Found:
         files=files,
         name=str(pick(files.manifest, "name", default=files.path.name)),
         flow=read_flow(files),
-        noise=read_noise_and_judges(files, with_examples=with_examples),
+        noise=read_noise(files, with_examples=with_examples),
         balance=read_balance(files),
         coverage=read_coverage(files),
         training=read_training(files, with_examples=with_examples),

@@ -1,7 +1,7 @@
 """What is known of the labels: how many are doubted and why, how well the detector measured itself, who gave them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -11,7 +11,7 @@ from ktodata.report import figures
 from ktodata.report.contested import Contested, read_contested
 from ktodata.report.drift import Drift, read_drift
 from ktodata.report.examples import MOST, Example, Rows, examples
-from ktodata.report.files import RunFiles, pick
+from ktodata.report.files import Tables, pick
 from ktodata.report.raters import Raters, read_raters
 from ktodata.report.shares import Share
 from ktodata.report.text import interval, number, percent, plural
@@ -71,47 +71,17 @@ class Noise:
     curve: Markup | None
     raters_picture: Markup | None
     examples: list[Example]
-    judges: Judges | None = None  # of a whole run; an audit is of the labels alone
+    judges: Judges
 
 
-@dataclass(frozen=True)
-class Told:
-    """What label_noise handed over, from a run folder or from memory, and how many rows dedupe found to have both labels."""
-
-    columns: pl.DataFrame
-    facts: Mapping[str, Any]
-    curve: pl.DataFrame | None
-    contradicted: int
-
-
-def read_noise(run: RunFiles) -> Noise | None:
-    """The findings; None when label_noise is not part of the run."""
-    columns = run.columns("label_noise")
+def read_noise(run: Tables, *, with_examples: bool = True) -> Noise | None:
+    """The findings, and who judged how; without examples of the latter when asked for. None where label_noise did not run."""
+    columns, facts = run.columns("label_noise"), run.facts("label_noise")
     given = run.columns("ingest", "label", "rater")
     if columns is None or given is None:
         return None
-    both = run.columns("dedupe", "contradicted")
-    contradicted = int(both["contradicted"].sum()) if both is not None and "contradicted" in both.columns else 0
-    return describe_noise(
-        run, given, Told(columns, run.facts("label_noise"), run.table("label_noise", "trust_curve"), contradicted)
-    )
-
-
-def read_noise_and_judges(run: RunFiles, *, with_examples: bool = True) -> Noise | None:
-    """The findings, and who judged how; without examples of the latter when asked for."""
-    noise = read_noise(run)
-    contested, drift = read_contested(run, with_examples=with_examples), read_drift(run, with_examples=with_examples)
-    return noise and replace(noise, judges=Judges(read_raters(run), contested, drift))
-
-
-def describe_noise(source: Rows, given: pl.DataFrame, told: Told) -> Noise:
-    """Counts, pictures and examples.
-
-    source : where texts are looked up. given : row_id, label and, where raters are known, rater.
-    """
-    rows = told.columns.join(given, on="row_id", how="left", maintain_order="left")
+    rows = columns.join(given, on="row_id", how="left", maintain_order="left")
     learnt = rows.filter(pl.col("is_label_issue").is_not_null())
-    facts = told.facts
     measured = pick(facts, "planted.auroc_averaged_over_given_classes", default={})
     verdict = _verdict(facts)
     checked = pick(facts, "trusted.rows", default=0)
@@ -125,15 +95,20 @@ def describe_noise(source: Rows, given: pl.DataFrame, told: Told) -> Noise:
         detector=Interval(measured.get("value"), measured.get("low"), measured.get("high")),
         estimate=pick(facts, "label_noise_estimate.wrong") if verdict == "identifiable" else None,
         trusted=Share(pick(facts, "trusted.wrong", default=0), checked) if checked else None,
-        contradicted=told.contradicted,
+        contradicted=_contradicted(run),
         limits=pick(facts, "identifiability.limits", default=""),
         ask=pick(facts, "ask_for_review.why", default="") if pick(facts, "ask_for_review.rows") else "",
         facts=facts,
         measured=[*_on_planted(facts), *_on_trusted(facts)],
         quality=_quality(rows),
-        curve=_curve(told.curve),
+        curve=_curve(run.table("label_noise", "trust_curve")),
         raters_picture=_raters(learnt),
-        examples=_examples(source, rows),
+        examples=_examples(run, rows),
+        judges=Judges(
+            read_raters(run),
+            read_contested(run, with_examples=with_examples),
+            read_drift(run, with_examples=with_examples),
+        ),
     )
 
 
@@ -145,6 +120,11 @@ def _verdict(facts: Mapping[str, Any]) -> str:
     classes = pick(facts, "planted.per_given_class", default={})
     flips = [pick(one, "planted_flips_at_this_depth.flips", default=0) for one in classes.values()]
     return "too few" if said == "not" and flips and min(flips) < FEWEST_PLANTED else said
+
+
+def _contradicted(run: Tables) -> int:
+    both = run.columns("dedupe", "contradicted")
+    return int(both["contradicted"].sum()) if both is not None and "contradicted" in both.columns else 0
 
 
 def _doubted(rows: pl.DataFrame) -> Share:

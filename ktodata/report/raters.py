@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.report.files import RunFiles, pick
+from ktodata.report.files import Tables, pick
 from ktodata.report.shares import Share
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 from ktodata.report.votes import read_votes
@@ -41,7 +41,7 @@ class Raters:
     agreement: str  # of all raters, beyond chance; empty where unknown
 
 
-def read_raters(run: RunFiles) -> Raters | None:
+def read_raters(run: Tables) -> Raters | None:
     """The table; None where label_noise left none."""
     votes = read_votes(run)
     if votes is None or run.table("label_noise", "raters") is None:

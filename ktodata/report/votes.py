@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from ktodata.report.files import RunFiles
+from ktodata.report.files import Tables
 
 
-def read_votes(run: RunFiles) -> pl.DataFrame | None:
+def read_votes(run: Tables) -> pl.DataFrame | None:
     """row_id, label, votes (rater, label, created_at), a line a text; None where the rows carry no votes."""
     given = run.columns("ingest", "label", "votes")
     if given is None or not {"label", "votes"} <= set(given.columns):
@@ -14,8 +14,6 @@ def read_votes(run: RunFiles) -> pl.DataFrame | None:
     if pooled is None or "pooled_votes" not in pooled.columns:
         return given.select("row_id", "label", "votes")
     # of a text with both labels dedupe keeps a row of each, and both carry all votes
-    file = run.path / "stages" / "ingest" / "columns.parquet"
-    texts = pl.scan_parquet(file).select("row_id", text=pl.struct("prompt", "completion").hash()).collect()
     rows = given.drop("votes").join(pooled.drop_nulls("pooled_votes"), on="row_id", maintain_order="left")
-    rows = rows.join(texts, on="row_id", maintain_order="left")
+    rows = rows.join(run.text_numbers(), on="row_id", maintain_order="left")
     return rows.unique("text", keep="first", maintain_order=True).select("row_id", "label", votes="pooled_votes")

@@ -18,6 +18,7 @@ effects are lower bounds. A group whose content the model misjudges cannot be to
 change a group is looked for, not several.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -33,6 +34,7 @@ from ktodata.feedback import check_columns
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Likeness = Callable[[int, Ints], Floats]  # (place of a row, places [K] of others) -> similarity [K], 1 for the same
 
 ALL = "(all rows)"
 OVER_TIME = "created_at"
@@ -46,6 +48,8 @@ CHANGE_DROP = 7.35  # twice the log-likelihood given up at the ends of a 95 % in
 FLOOR_SPREAD = 0.2  # log-odds between groups of one column that are expected whatever the data say
 RIDGE = (0.25, 1.0)  # precision of a group's offset and slope around the rest's: sd 2 and 1
 EXAMPLES = 5
+CANDIDATES = 20  # rows of a finding from which its examples are chosen
+LIKE_P = 1000  # rows of nearly the same p that are compared with one by likeness
 SHAPES = ("offset", "slope", "change of offset", "change of slope")
 
 SCHEMA = pl.Schema(
@@ -156,7 +160,7 @@ def criteria_drift(
     level: float = 0.05,
     permutations: int = 399,
     seed: int = 0,
-    embeddings: NDArray[np.floating[Any]] | None = None,
+    likeness: Likeness | None = None,
 ) -> Drift:
     """Find groups and dates at which the label given the content changes.
 
@@ -164,13 +168,13 @@ def criteria_drift(
         depend on each other), and those of `by` and created_at that exist; nulls are left out of that column's tests
     level : chance of any false alarm, over all groups of all columns
     permutations : p-values are multiples of 1 / (permutations + 1)
-    embeddings : float [N, d], of the completions, to choose the examples by; by p_desirable alone if not given
+    likeness : how alike one row is to others, to choose the examples by; by p_desirable alone if not given
 
     Sources: Westfall and Young 1993; studentised by prompt so that rows of one prompt may hang together (Janssen 1997).
     """
     check_columns(rows, ("row_id", "label", "p_desirable", "prompt_group"), who="criteria_drift")
     usable = rows.select((pl.col("label").is_not_null() & pl.col("p_desirable").is_finite()).fill_null(value=False)).to_series()
-    rows, embeddings = rows.filter(usable), None if embeddings is None else embeddings[usable.to_numpy()]
+    places, rows = np.flatnonzero(usable.to_numpy()), rows.filter(usable)
     data = _arrays(rows)
     columns = _columns(rows, by, data)
     facts: dict[str, Any] = {
@@ -187,7 +191,8 @@ def criteria_drift(
     chance = _chance(data, columns, eta, permutations, np.random.default_rng(seed))
     found, base, eta = _search(data, columns, base, eta, chance, level)
     table = _table(data, columns, found, base, eta, chance)
-    examples = _examples(rows, data, found, base, embeddings)
+    alike = None if likeness is None else lambda row, others: likeness(int(places[row]), places[others])
+    examples = _examples(rows, data, found, base, alike)
     facts |= {
         "tests": int(np.isfinite(chance[0]).sum()),
         "significant": len(found),
@@ -609,35 +614,47 @@ def _dates(one: _Found, data: _Rows) -> dict[str, datetime | None]:
     return {"since": since, "since_low": low, "since_high": high}
 
 
-def _examples(
-    rows: pl.DataFrame, data: _Rows, found: list[_Found], base: Floats, embeddings: NDArray[np.floating[Any]] | None
-) -> pl.DataFrame:
+def _examples(rows: pl.DataFrame, data: _Rows, found: list[_Found], base: Floats, likeness: Likeness | None) -> pl.DataFrame:
     """For each finding rows that it explains best, each beside a row like it outside that has the other label."""
     ids, p = rows["row_id"].cast(pl.String), rows["p_desirable"].to_numpy()
     lines = []
     for one in found:
-        inside = _parts(one)[-1]
-        outside = np.ones(len(p), bool)
-        outside[one.rows] = False
-        if one.cut is not None:
-            outside[:] = False
-            outside[one.rows[: one.cut + 1]] = True
-        plain = base[0] + base[1] * data.x[inside]
-        moved = one.terms[-1][0] + one.terms[-1][1] * data.x[inside]
-        gain = _log_likelihood(data.y[inside], plain + moved) - _log_likelihood(data.y[inside], plain)
-        for row in inside[np.argsort(-gain, kind="stable")[:EXAMPLES]].tolist():
-            others = np.flatnonzero(outside & (data.y != data.y[row]))
-            if not len(others):
-                continue
-            near = others[np.argsort(np.abs(data.x[others] - data.x[row]), kind="stable")[:200]]
-            similarity = None
-            if embeddings is not None:
-                alike = embeddings[near] @ embeddings[row]
-                alike = alike / (np.linalg.norm(embeddings[near], axis=1) * np.linalg.norm(embeddings[row]) + 1e-12)
-                near, similarity = near[[int(alike.argmax())]], float(alike.max())
-            other = int(near[0])
+        group = {"column": one.column.name, "value": one.column.values[one.group]}
+        pairs = [_nearest(row, _outside(one, data.y, row), data.x, likeness) for row in _explained(one, data, base)]
+        told = [pair for pair in pairs if pair is not None]
+        for row, other, similarity in sorted(told, key=lambda pair: -(pair[2] or 0.0))[:EXAMPLES]:
             pair = {"row_id": ids[row], "label": bool(data.y[row]), "p_desirable": float(p[row])}
             pair |= {"other_row_id": ids[other], "other_label": bool(data.y[other]), "other_p_desirable": float(p[other])}
-            group = {"column": one.column.name, "value": one.column.values[one.group]}
             lines.append(group | pair | {"similarity": similarity})
     return pl.DataFrame(lines, schema=EXAMPLES_SCHEMA)
+
+
+def _explained(one: _Found, data: _Rows, base: Floats) -> list[int]:
+    """The rows that a finding explains best; the most alike of these pairs are shown."""
+    inside = _parts(one)[-1]
+    plain = base[0] + base[1] * data.x[inside]
+    moved = one.terms[-1][0] + one.terms[-1][1] * data.x[inside]
+    gain = _log_likelihood(data.y[inside], plain + moved) - _log_likelihood(data.y[inside], plain)
+    order = np.argsort(-gain, kind="stable")[:CANDIDATES]
+    return [int(row) for row in inside[order[gain[order] > 0]]]
+
+
+def _outside(one: _Found, y: Floats, row: int) -> Ints:
+    """Rows with the other label: outside the group, or before its change."""
+    outside = np.ones(len(y), bool)
+    outside[one.rows] = False
+    if one.cut is not None:
+        outside[:] = False
+        outside[one.rows[: one.cut + 1]] = True
+    return np.flatnonzero(outside & (y != y[row]))
+
+
+def _nearest(row: int, others: Ints, x: Floats, likeness: Likeness | None) -> tuple[int, int, float | None] | None:
+    """(row, the most alike of the others, how alike): among those of like p, by `likeness`; by p alone without it."""
+    if not len(others):
+        return None
+    near = others[np.argsort(np.abs(x[others] - x[row]), kind="stable")[:LIKE_P]]
+    if likeness is None:
+        return row, int(near[0]), None
+    alike = likeness(row, near)
+    return row, int(near[alike.argmax()]), float(alike.max())

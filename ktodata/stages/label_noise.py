@@ -15,6 +15,7 @@ from ktodata.signals.policy import DROP_FROM, LIKELIER_FROM, RELABEL_FROM
 from ktodata.stage import Action, StageResult, decide, no_decisions
 
 if TYPE_CHECKING:
+    from ktodata.signals.drift import Likeness
     from ktodata.signals.features import Components
     from ktodata.signals.reviewed_model import Reviewed
     from ktodata.signals.views import Rows
@@ -372,11 +373,27 @@ def _look_for_drift(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tu
         p_desirable="from_text",
         prompt_group=pl.col("prompt_group").rank("dense").cast(pl.Int64),
     )
-    found = criteria_drift(rows, DRIFTS_BY, seed=seed)
+    found = criteria_drift(rows, DRIFTS_BY, seed=seed, likeness=_likeness(table))
     facts["drift"] = dict(found.facts)
     named = found.table.filter("significant").select("column", "value", "kind", "since", "effect_points")
     facts["drift"]["found"] = named.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M")).to_dicts()
     return found.table, found.examples
+
+
+def _likeness(table: pl.DataFrame) -> "Likeness":
+    """How alike two trained rows are, by their places among those: the cosine of their prompts and of their answers, averaged."""
+    trained, sides = np.flatnonzero(table["trained"].to_numpy()), _vectors(table)
+
+    def alike(row: int, others: NDArray[np.int64]) -> Floats:
+        prompts, answers = (_cosines(side[trained[others]], side[trained[row]]) for side in sides)
+        return (prompts + answers) / 2
+
+    return alike
+
+
+def _cosines(rows: NDArray[np.float32], one: NDArray[np.float32]) -> Floats:
+    length = np.linalg.norm(rows, axis=1) * np.linalg.norm(one)
+    return np.asarray(rows @ one / np.maximum(length, 1e-12), float)
 
 
 def _add_contradictions(table: pl.DataFrame, facts: dict[str, Any], similarity: float) -> pl.DataFrame:

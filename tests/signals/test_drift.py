@@ -119,9 +119,28 @@ def test_nothing_to_compare_is_answered():
     assert criteria_drift(rows(30).head(0)).table.height == 0
 
 
-def test_examples_are_chosen_by_embedding():
-    """The embedding is the row's own number: the nearest of the 200 nearest by p is the one with the closest number."""
+def test_examples_are_pairs_that_are_alike():
+    """Rows are as alike as their row numbers are near, so that a pair of neighbours is found and not one of equal p."""
     table = rows(1000, strict=2.0)
-    angle = np.linspace(0, 3, 1000)
-    told = criteria_drift(table, permutations=99, embeddings=np.stack([np.cos(angle), np.sin(angle)], axis=1))
-    assert told.examples["similarity"].min() > 0.99
+    number = np.arange(table.height)
+
+    def likeness(row: int, others: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.abs(number[others] - row))
+
+    with_it, without = (criteria_drift(table, permutations=99, likeness=one).examples for one in (likeness, None))
+    assert with_it["similarity"].min() >= 1 / 3
+    assert without["similarity"].null_count() == without.height > 0
+
+
+def test_likeness_is_asked_for_places_of_the_table_that_was_given():
+    """Rows without a label are left out, and the places of all others stay theirs."""
+    table = rows(1000, strict=2.0).with_columns(label=pl.when(pl.int_range(pl.len()) >= 100).then("label"))
+    asked: set[int] = set()
+
+    def likeness(row: int, others: np.ndarray) -> np.ndarray:
+        asked.update([row, *others.tolist()])
+        return np.ones(len(others))
+
+    criteria_drift(table, permutations=99, likeness=likeness)
+    assert min(asked) >= 100
+    assert max(asked) >= 990

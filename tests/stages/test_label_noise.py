@@ -393,5 +393,10 @@ def test_labels_that_follow_another_criterion_in_one_script_are_found():
         prompt=pl.when(foreign).then(pl.format("вопрос {}", "row_id")).otherwise("prompt"),
         label=pl.col("label") & ~(foreign & pl.Series(strict)),
     )
-    found = label_noise(table).facts["drift"]["found"]
+    result = label_noise(table)
+    found = result.facts["drift"]["found"]
     assert {(one["column"], one["value"]) for one in found} & {("script", "Cyrillic"), ("script", "Latin")}
+    pairs = result.tables["drift_examples"]
+    assert pairs.height
+    assert pairs["similarity"].is_between(-1.001, 1.001).all()
+    assert (pairs["label"] != pairs["other_label"]).all()
