@@ -1,6 +1,6 @@
 """KTO beside the untrained base, SFT, DPO, ORPO and RLHF on four real sets, on equal terms: `kd.evaluate.compare`, one table a set.
 
-    python tests/benchmarks/methods.py DATA_FOLDER [--sets xstest tulu hh gsm8k] [--seeds 3] [--updates 32] [--folder DIR]
+    python tests/benchmarks/methods.py DATA_FOLDER [--sets xstest tulu hh gsm8k] [--seeds 3] [--updates 32] [--ask N] [--folder DIR]
 
 Labels that are trained on: XSTest's by GPT-4, GSM8K's by self-consistency (both judged by the truth that the set has), Tülu's and
 HH-harmless's by people (judged by the same kind of label). One prompt in five is held out, with its near repeats (XSTest: with its
@@ -9,10 +9,16 @@ contrasting twin). Rows are drawn by a hash of their prompt, all rows of a promp
 SmolLM2-135M-Instruct, its top 6 layers, bfloat16 arithmetic, updates of 16 completions. Rates: those of evaluate/terms.py times 20
 for every method, as updates are few; KTO's is then that of trainer_quality.py. No score had a part in any of it. Finished arms are
 kept in DIR.
+
+--ask N puts N questions of each kind to every policy, so that a method is not judged by rewards alone: unsafe prompts (AdvBench, XSTest)
+and safe ones (XSTest), refused or not; IFEval's verifiable instructions; lm-eval on three of BIG-bench's tasks. Rows are then messages,
+as the model was tuned on, and no XSTest prompt that a set trains on is asked.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from ablation import by_hash
@@ -20,6 +26,7 @@ from label_noise import POLICY, load
 from machine import machine, write_result
 
 import ktodata as kd
+from ktodata.formats.hh_rlhf import is_transcript, transcript_prompt
 
 # file, label that is trained on, column of partial verdicts, tokens of a row, rows that are trained on, rows that are held out
 SETS = {
@@ -28,6 +35,8 @@ SETS = {
     "hh": ("kto_hh_harmless.jsonl.gz", "label", None, 128, 600, 200),
     "gsm8k": ("kto_gsm8k_solutions.jsonl.gz", "weak_label", None, 128, 600, 200),
 }
+TASKS = ("simple_ethical_questions", "implicatures", "general_knowledge")
+ANSWER_TOKENS = {"max_new_tokens": 48, "instruction_tokens": 128}
 
 
 def sides(folder: Path, name: str) -> pl.DataFrame:
@@ -41,36 +50,71 @@ def sides(folder: Path, name: str) -> pl.DataFrame:
     return pl.concat(drawn)
 
 
+def as_messages(rows: pl.DataFrame) -> pl.DataFrame:
+    """Prompts and completions as turns; a transcript is taken apart."""
+    prompts = [
+        transcript_prompt(prompt) if is_transcript(prompt) else [{"role": "user", "content": prompt}] for prompt in rows["prompt"]
+    ]
+    completions = [[{"role": "assistant", "content": completion}] for completion in rows["completion"]]
+    return rows.with_columns(prompt=pl.Series(prompts), completion=pl.Series(completions))
+
+
+def questions(data: Path, rows: pl.DataFrame, folder: Path, most: int) -> dict[str, Any]:
+    """The settings of `compare` that ask every policy; `rows` are those of the set, as text."""
+    trained = rows.filter(pl.col("part") == "train")["prompt"].implode()
+    xstest = kd.read(data / SETS["xstest"][0], label="label", keep={"unsafe": "unsafe"}).feedback.select("prompt", "unsafe")
+    advbench = pl.read_csv(data / "tasks" / "advbench_harmful_behaviors.csv").select(prompt="goal", unsafe=pl.lit("true"))
+    asked = pl.concat([xstest.with_columns(pl.col("unsafe").cast(pl.String)), advbench]).filter(~pl.col("prompt").is_in(trained))
+    asked.unique(maintain_order=True).write_csv(folder / "safety.csv")
+    return {
+        "safety": folder / "safety.csv",
+        "instructions": data / "tasks" / "ifeval_dev.jsonl",
+        "tasks": [str(data / "tasks" / "bigbench" / name / "task.json") for name in TASKS],
+        "max_items": most,
+        **ANSWER_TOKENS,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", nargs="*", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=32)
+    parser.add_argument("--ask", type=int, metavar="N", help="questions of each kind that every policy answers")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     for name in options.sets:
-        rows = sides(options.data, name)
-        found = kd.evaluate.compare(
-            rows,
-            model=POLICY,
-            seeds=list(range(options.seeds)),
-            truth_column="truth",
-            max_steps=options.updates,
-            epochs=1000,
-            batch_size=16,
-            max_length=SETS[name][3],
-            trainable_layers=6,
-            learning_rate_factor=20,
-            rollout_tokens=24,
-            dtype="bfloat16",
-            out=None if options.folder is None else options.folder / name,
-            notify=lambda event: print(event, flush=True),
-        )
-        print(*found.verdict(), sep="\n", flush=True)
-        about = {"set": name, "rows": dict(rows["part"].value_counts().iter_rows())}
-        place = write_result(f"methods_{name}", about | found.as_dict() | machine())
-        found.plot().savefig(place.with_suffix(".png"), dpi=110)
+        with tempfile.TemporaryDirectory() as scratch:
+            measure(name, Path(scratch), options)
+
+
+def measure(name: str, scratch: Path, options: argparse.Namespace) -> None:
+    rows, asked = sides(options.data, name), {}
+    if options.ask:
+        asked = questions(options.data, rows, scratch, options.ask)
+        rows, name = as_messages(rows), f"{name}_asked"
+    found = kd.evaluate.compare(
+        rows,
+        model=POLICY,
+        seeds=list(range(options.seeds)),
+        truth_column="truth",
+        max_steps=options.updates,
+        epochs=1000,
+        batch_size=16,
+        max_length=SETS[name.removesuffix("_asked")][3],
+        trainable_layers=6,
+        learning_rate_factor=20,
+        rollout_tokens=24,
+        dtype="bfloat16",
+        **asked,
+        out=None if options.folder is None else options.folder / name,
+        notify=lambda event: print(event, flush=True),
+    )
+    print(*found.verdict(), sep="\n", flush=True)
+    about = {"set": name, "rows": dict(rows["part"].value_counts().iter_rows())}
+    place = write_result(f"methods_{name}", about | found.as_dict() | machine())
+    found.plot().savefig(place.with_suffix(".png"), dpi=110)
 
 
 if __name__ == "__main__":
