@@ -11,9 +11,10 @@ import polars as pl
 from ktodata.files import whole_file
 from ktodata.formats.reviews import is_filled_in, reviews_in_words, write_queue
 from ktodata.label_audit import LabelAudit
+from ktodata.recipe import load_recipe
 from ktodata.report import build_audit_page
 from ktodata.run_folder import Run, with_columns_of
-from ktodata.runner import Notify, run
+from ktodata.runner import Notify, run_plan
 from ktodata.stages.label_noise import ADDS
 
 
@@ -72,7 +73,8 @@ def audit_feedback(
         "ingest": {"paths": paths, **ingest},
         "steps": [*steps, {"label_noise": dict(label_noise)}],
     }
-    done = run(recipe, out=out, reviews=reviews, telemetry=telemetry, until="label_noise", notify=notify)
+    plan = load_recipe(recipe, reviews=reviews, telemetry=telemetry)
+    done = run_plan(plan, Path(out), until="label_noise", notify=notify)
     table = _table(done)
     with whole_file(done.folder / "audit.parquet") as scratch:
         table.write_parquet(scratch)

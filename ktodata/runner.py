@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import xxhash
 
-from ktodata.errors import EmptyDataError, RecipeError, RunError, SettingError
+from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.files import digest_file, remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.formats.prompts import read_prompts
@@ -25,7 +25,7 @@ from ktodata.formats.reviews import Reviews, join_reviews, read_reviews
 from ktodata.formats.telemetry import read_telemetry
 from ktodata.ledger import Decided, account, outcomes, write_up
 from ktodata.meter import Meter
-from ktodata.recipe import Recipe, Step, load_recipe, takes_prompts
+from ktodata.recipe import Recipe, Step, takes_prompts
 from ktodata.run_folder import Run, Saved, digest, save_result, stage_folder, truth_from
 from ktodata.settings import settings_of
 from ktodata.signals.dynamics import join_dynamics
@@ -50,36 +50,8 @@ VERSIONS_OF = (
 )
 
 
-def run(
-    recipe: Path | str | Mapping[str, Any],
-    *,
-    out: Path | str | None = None,
-    overrides: Sequence[str] = (),
-    reviews: Sequence[Path | str] = (),
-    telemetry: Path | str | None = None,
-    until: str | None = None,
-    notify: Notify = lambda event: None,
-) -> Run:
-    """Run a recipe into a run folder and return it. Stages whose inputs have not changed are read back, not run again.
-
-    recipe : a YAML file, or the same as a dict.
-    out : the run folder; runs/<name> when None. It may hold an earlier or unfinished run of the same recipe name.
-    overrides : e.g. ["label_noise.min_precision=0.9"].
-    reviews : files of people's verdicts (row_id, trusted_label), beside those of the recipe's `reviews:`.
-    telemetry : of an earlier training on these rows (run folder, model folder or telemetry.parquet), in place of the recipe's.
-    until : the last stage to run; the run then ends without shards.
-
-    Raises RecipeError and its kin, and what `read_reviews` and `read_telemetry` raise, before reading a row; DataError,
-    ModelError, RunError while running. A run that was killed goes on where it stopped when the same call is made again.
-    """
-    plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
-    if plan.self_training is not None:
-        raise RecipeError("a recipe with self_training runs in rounds: use ktodata.run, or take self_training out.")
-    return run_plan(plan, Path(out) if out else Path("runs") / plan.name, until=until, notify=notify)
-
-
 def run_plan(plan: Recipe, folder: Path, *, until: str | None = None, notify: Notify = lambda event: None) -> Run:
-    """Run a checked recipe once, whatever rounds it asks for; otherwise as `run`."""
+    """Run a checked recipe once into a run folder, whatever rounds it asks for; `ktodata.run` says what else holds."""
     return _Execution(plan, folder, until, notify).go()
 
 

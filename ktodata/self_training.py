@@ -52,8 +52,20 @@ def run(
 ) -> Run:
     """Run a recipe into a run folder and return it; with `self_training:`, run its rounds and return the one that stands.
 
-    Arguments and errors as `ktodata.runner.run`. With rounds, `out` holds them in rounds/; `until` stops in round 0.
-    Raises OneClassError before the first training when the validation rows are all of one label.
+    Stages whose inputs have not changed are read back, not run again; a run that was killed goes on where it stopped when the
+    same call is made again.
+
+    recipe : a YAML file, or the same as a dict.
+    out : the run folder; runs/<name> when None. It may hold an earlier or unfinished run of the same recipe name. With rounds, it
+        holds them in rounds/.
+    overrides : e.g. ["label_noise.min_precision=0.9"].
+    reviews : files of people's verdicts (row_id, trusted_label), beside those of the recipe's `reviews:`.
+    telemetry : of an earlier training on these rows (run folder, model folder or telemetry.parquet), in place of the recipe's.
+    until : the last stage to run; the run then ends without shards. With rounds, it stops in round 0.
+
+    Raises RecipeError and its kin, and what `read_reviews` and `read_telemetry` raise, before reading a row; DataError,
+    ModelError, RunError while running; with rounds, OneClassError before the first training when the validation rows are all of
+    one label.
     """
     plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
     folder = Path(out) if out else Path("runs") / plan.name

@@ -168,7 +168,7 @@ def test_trl_trains_on_the_shards_as_they_are(run, tiny_model, tmp_path):
 
 KILLED = """
 import json, os, signal, sys
-from ktodata.runner import run
+from ktodata.self_training import run
 def notify(event):
     if event["kind"] == "progress" and event["text"].startswith("update 8 "): os.kill(os.getpid(), signal.SIGKILL)
 run(json.loads(sys.argv[1]), out=sys.argv[2], notify=notify)

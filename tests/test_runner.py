@@ -256,7 +256,7 @@ def test_changed_feedback_is_noticed(tmp_path):
 KILLED = """
 import json, os, signal, sys
 import ktodata.run_folder as folder
-from ktodata.runner import run
+from ktodata.self_training import run
 recipe, out, stage, moment = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 def notify(event):

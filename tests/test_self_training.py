@@ -313,11 +313,6 @@ def test_folders_of_others_are_left_alone(place, truth, planted, tmp_path):
     assert plan.self_training["patience"] == 3 and dict(stages)["ingest"] == "unchanged" and dict(stages)["train"] == "runs"
 
 
-def test_a_runner_does_not_pass_over_rounds(place, truth, tmp_path):
-    with pytest.raises(RecipeError, match=r"runs in rounds: use ktodata\.run"):
-        runner.run(rounds(place), out=tmp_path / "run")
-
-
 def test_what_cannot_be_judged_is_said_before_the_first_training(place, truth, fits, tmp_path, monkeypatch):
     def refuse(held_out):
         raise OneClassError(f"{held_out['part'].unique().to_list()} is all of one label")

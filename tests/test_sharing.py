@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ktodata.cli import app
 from ktodata.errors import DataError, RunError, SettingError
-from ktodata.runner import run
+from ktodata.self_training import run
 from ktodata.sharing import dataset_files, listing, pii_in, push_dataset, push_model
 
 TOKEN = "hf_secret"

@@ -14,7 +14,7 @@ from ktodata.cli import app
 from ktodata.report import build_report
 from ktodata.report.files import RunFiles
 from ktodata.report.without_text import WithoutText, is_ours
-from ktodata.runner import run
+from ktodata.self_training import run
 
 MARK = "zqmark"
 SAID = "This is the version without text."
