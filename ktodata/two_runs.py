@@ -67,9 +67,8 @@ def beside(run: Run | Path | str, earlier: Run | Path | str, *, resamples: int =
     now, before = weighted_auc(rows["reward"], labels), weighted_auc(rows["earlier"], labels)
     asked = {"auc": now, "earlier_auc": before, "gain": difference(now, before)}
     found = bootstrap(asked, rows["group"], resamples=resamples, seed=seed)
-    low, high = found["gain"].low, found["gain"].high
     facts: dict[str, Any] = {name: one.as_dict() for name, one in found.items()}
-    facts["includes_zero"] = low is None or high is None or low <= 0 <= high
+    facts["includes_zero"] = found["gain"].includes_zero is not False
     facts |= {"judged_by": judged_by, "part": parts[0], "rows": rows.height, "prompt_groups": rows["group"].n_unique()}
     return Beside({**facts, "earlier": earlier.folder.name})
 

@@ -213,10 +213,10 @@ def _line(
         "method": method,
         **own.as_dict(),
         **{f"minus_kto{end}": value for end, value in zip(("", "_low", "_high"), kto, strict=True)},
-        "includes_zero": _includes_zero(kto),
+        "includes_zero": kto.includes_zero,
         "seeds_agree": agree if kto.value is not None else None,
         **{f"minus_base{end}": value for end, value in zip(("", "_low", "_high"), base, strict=True)},
-        "base_includes_zero": _includes_zero(base),
+        "base_includes_zero": base.includes_zero,
         "rows": rows,
     }
 
@@ -229,12 +229,6 @@ def _agree(each: Seeds, kto: Seeds | None, ones: Floats) -> bool | None:
     first = list(each) * len(kto) if len(each) == 1 else list(each)
     gaps = [float(one(ones)[0] - other(ones)[0]) for one, other in zip(first, kto, strict=False)]
     return all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)
-
-
-def _includes_zero(interval: Interval) -> bool | None:
-    if interval.low is None or interval.high is None:
-        return None
-    return interval.low <= 0 <= interval.high
 
 
 class _Picks:

@@ -123,7 +123,7 @@ def _lines(
         line |= {"value": value.value, "low": value.low, "high": value.high}
         if arm != baseline:
             line |= {"minus_baseline": minus.value, "minus_low": minus.low, "minus_high": minus.high}
-            line["differs"] = minus.low is not None and minus.high is not None and (minus.low > 0 or minus.high < 0)
+            line["differs"] = minus.includes_zero is False
         if gap is not None and gap[0] >= SMALLEST_GAP and arm not in (baseline, ceiling):
             # where a draw has hardly a gap, a share of it would be anything
             share = np.where(gap >= SMALLEST_GAP, (mean[number] - base) / np.maximum(gap, SMALLEST_GAP), np.nan)

@@ -109,7 +109,4 @@ def _in_order(rows: pl.DataFrame, rewards: pl.DataFrame, number: int) -> pl.Seri
 
 
 def _difference(found: Interval | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    known = found.low is not None and found.high is not None
-    return {**found.as_dict(), "includes_zero": not known or found.low <= 0 <= found.high}  # type: ignore[operator]
+    return None if found is None else {**found.as_dict(), "includes_zero": found.includes_zero is not False}

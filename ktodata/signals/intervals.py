@@ -17,6 +17,11 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
 
+    @property
+    def includes_zero(self) -> bool | None:
+        """Whether zero is in it, so that a difference is none that can be shown; None where an end is not known."""
+        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
+
     def as_dict(self) -> dict[str, float | None]:
         """As JSON values."""
         return self._asdict()

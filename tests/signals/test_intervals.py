@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ktodata.signals.intervals import auroc, clopper_pearson, placements, share
+from ktodata.signals.intervals import Interval, auroc, clopper_pearson, placements, share
 
 
 def test_clopper_pearson_by_hand_and_at_its_ends():
@@ -21,6 +21,13 @@ def test_clopper_pearson_equals_scipys():
 
 def test_share_of_nothing_is_unknown():
     assert share(0, 0) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"), [(-0.1, 0.2, True), (0.0, 0.2, True), (0.1, 0.2, False), (-0.2, -0.1, False), (None, 0.2, None)]
+)
+def test_an_interval_says_whether_zero_is_in_it(low, high, answer):
+    assert Interval(0.1, low, high).includes_zero is answer
 
 
 def test_auroc_by_hand():
