@@ -283,6 +283,16 @@ def test_truth_that_says_the_opposite_is_measured_as_the_opposite():
     assert (truth["value"], truth["rows"]) == (0.0, 2)
 
 
+@pytest.mark.parametrize(
+    ("truth", "told"), [([True, False, True, False], ["truth"]), ([True, False, False, True], ["truth", "label"])]
+)
+def test_a_truth_that_is_the_label_is_told_of_once(truth, told):
+    rows = held_out([True, False, True, False], truth=truth)
+    table = measured(rows, [arm("base", [0.0] * 4), arm("kto", [1.0, -1.0, 1.0, -1.0])])
+    said = verdict_sentences(table, FACTS | {"share_desirable": {"label": 0.5, "truth": 0.5}})
+    assert [against for against in ("truth", "label") if any(f"(AUC), against the {against}" in one for one in said)] == told
+
+
 def test_what_cannot_be_measured_is_none_and_the_verdict_says_so():
     rows = held_out([True, True, True])
     table = measured(rows, [arm("base", [0.0] * 3), arm("kto", [1.0] * 3)])
