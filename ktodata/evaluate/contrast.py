@@ -2,6 +2,10 @@
 
 Uncertainty has two sources, and both are drawn: which prompts were held out (whole groups are resampled) and what a seed did
 (seeds are resampled, the same ones for all arms). A difference is always taken within a draw.
+
+Where each of five seeds holds out rows of its own (cross-validation), the part of the prompts is drawn twice. Simulated, equal
+arms are then called different in 1 of 100 draws where trainings add no luck, in 6 where that spreads twice as far as the luck of
+the prompts, and in 17 where five times as far, of which five seeds show too little.
 """
 
 from collections.abc import Callable, Sequence

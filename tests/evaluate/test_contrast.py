@@ -93,6 +93,27 @@ def test_equal_arms_differ_one_time_in_twenty():
     assert sum(found) <= 9  # 3 are expected; 10 or more come by chance once in a thousand
 
 
+@pytest.mark.parametrize(("trainings_differ", "most"), [(0.0, 2), (0.3, 7)])
+def test_equal_arms_of_a_cross_validation_seldom_differ(trainings_differ, most):
+    """Five parts with a seed each: what a training adds by chance is drawn with its part. 40 draws; 1 in 20 would be 2."""
+    alarms = 0
+    for draw in range(40):
+        rng = np.random.default_rng([draw, 3])
+        prompt, truth = np.arange(600) // 5, rng.random(600) < 0.8
+        seen = 0.9 * truth + rng.standard_normal(600)
+        tables = [
+            pl.DataFrame({"row_id": [str(row) for row in range(600)], "seed": prompt % 5, "reward": reward}).with_columns(arm=arm)
+            for arm in (pl.lit("noisy"), pl.lit("other"))
+            for reward in [
+                seen + 0.9 * rng.standard_normal(120)[prompt] + trainings_differ * truth * rng.standard_normal(5)[prompt % 5]
+            ]
+        ]
+        held_out = tables[0].select("row_id", truth=pl.Series(truth), group=pl.Series(prompt), model=pl.lit(None, pl.String))
+        scores = pl.concat(tables)
+        alarms += line(contrast(scores, held_out, baseline="noisy", resamples=200), "other")["differs"]
+    assert alarms <= most
+
+
 def test_no_gap_no_share_of_it():
     scores, held_out = made({"noisy": 0.5, "arm": 0.9, "clean": 0.5})
     assert line(contrast(scores, held_out, baseline="noisy", ceiling="clean"), "arm")["gap_recovered"] is None
