@@ -1,7 +1,7 @@
 """Does curation make a better model? Every treatment of a set's weak labels, trained on equal terms and judged by the truth.
 
     python tests/benchmarks/ablation.py DATA_FOLDER [--set xstest] [--labels weak_label_gpt4] [--flips 0.2 uniform] [--votes]
-        [--folds 5] [--families ...] [--steps 40] [--folder DIR]
+        [--folds 5] [--families ...] [--steps 40] [--folder DIR] [--scores DIR]
 
 Cross-validated: prompts are dealt into five parts; each part is held out once, with a seed of its own, so that every row is judged
 once by models that never saw it or its prompt. (XSTest: a prompt and its contrasting twin, of the same kind and place in it, are in
@@ -11,7 +11,7 @@ is a second vote. --flips: the truth with flips planted, in place of the weak la
 
 Model: SmolLM2-135M-Instruct, its top 6 layers, in bfloat16 arithmetic; its hidden states are a view of the audit. Length and rate
 are those of trainer_quality.py, the number of updates is what the time allowed; no score had a part in them. Finished arms are kept
-in DIR, so that a benchmark that was stopped goes on.
+in DIR, so that a benchmark that was stopped goes on. --scores DIR keeps every held-out row's reward, which pooled.py puts together.
 """
 
 import argparse
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="*", default=[0.05, 0.1])
     parser.add_argument("--families", nargs="*", choices=get_args(Family), default=FAMILIES)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--scores", type=Path)
     options = parser.parse_args()
     table = rows_of(options.data, options.set, options.labels if options.set == "xstest" else None)
     name = f"ablation_{options.set}" + (f"_{options.labels}" if options.set == "xstest" and not options.flips else "")
@@ -85,6 +86,10 @@ def main() -> None:
             found = pool(parts)
             with pl.Config(tbl_rows=100, tbl_cols=20, fmt_str_lengths=50, tbl_width_chars=220):
                 print(found.table.drop("says", "seeds"), flush=True)
+    if options.scores is not None:
+        options.scores.mkdir(parents=True, exist_ok=True)
+        found.scores.write_parquet(options.scores / f"{name}.parquet")
+        found.held_out.write_parquet(options.scores / "held_out.parquet")
     about = {"rows": table.height, "wrong": float((table["label"] != table["truth"]).mean())}
     about |= {"undesirable": float(1 - table["truth"].mean()), "budgets": options.budgets}
     place = write_result(name, about | found.as_dict() | machine())
