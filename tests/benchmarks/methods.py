@@ -36,6 +36,7 @@ SETS = {
     "gsm8k": ("kto_gsm8k_solutions.jsonl.gz", "weak_label", None, 128, 600, 200),
 }
 TASKS = ("simple_ethical_questions", "implicatures", "general_knowledge")
+PATHS = {"safety", "instructions", "tasks"}
 ANSWER_TOKENS = {"max_new_tokens": 48, "instruction_tokens": 128}
 
 
@@ -112,9 +113,16 @@ def measure(name: str, scratch: Path, options: argparse.Namespace) -> None:
         notify=lambda event: print(event, flush=True),
     )
     print(*found.verdict(), sep="\n", flush=True)
+    told = found.as_dict()
+    told["settings"] |= {setting: _names(told["settings"][setting]) for setting in asked.keys() & PATHS}
     about = {"set": name, "rows": dict(rows["part"].value_counts().iter_rows())}
-    place = write_result(f"methods_{name}", about | found.as_dict() | machine())
+    place = write_result(f"methods_{name}", about | told | machine())
     found.plot().savefig(place.with_suffix(".png"), dpi=110)
+
+
+def _names(path: Any) -> Any:
+    """A file by its name, a task by its folder's as well: where they lie is the machine's."""
+    return ["/".join(Path(one).parts[-2:]) for one in path] if isinstance(path, list) else Path(path).name
 
 
 if __name__ == "__main__":
