@@ -4,7 +4,8 @@
     python tests/benchmarks/pooled.py DIR [--kinds NAME ...]
 
 Every kind and part of the rows is a training of its own; measures are their mean. Prompts are drawn once for all kinds, as the rows
-are the same; trainings are drawn as seeds are (evaluate/contrast.py). Arms that some kind lacks are left out.
+are the same; trainings are drawn as seeds are (evaluate/contrast.py). Arms that some kind lacks are left out. Intervals are somewhat
+too narrow: kinds share the order of rows that a seed gives, and true labels are the same trainings for every kind.
 """
 
 import argparse
