@@ -82,6 +82,9 @@ class Ablation:
             )
             gap = "" if line["gap_recovered"] is None else f"; {line['gap_recovered']:.0%} of the gap to true labels"
             told.append(f"{line['arm']}: {word}, AUC {span}{gap}.")
+        clean = self.table.filter(pl.col("measure") == "auc", pl.col("arm") == CLEAN)
+        if clean.height and not clean["differs"][0]:
+            told.append("True labels are not better than those as given by more than chance, so no share of that gap is told.")
         return told
 
     def as_dict(self) -> dict[str, Any]:

@@ -404,7 +404,9 @@ def ablate(
 
     def show(event: dict[str, Any]) -> None:
         if not (quiet or as_json):
-            typer.echo(f"{event['done'] + 1:>3} of {event['of']}  {event['arm']}, seed {event['seed']}", err=True)
+            left = event["seconds_left"]
+            told = "" if left is None else f"; at most about {max(1, round(left / 60))} minutes to go"
+            typer.echo(f"{event['done'] + 1:>3} of {event['of']}  {event['arm']}, seed {event['seed']}{told}", err=True)
 
     train = given_settings(fit, {"model": model or "the recipe's"}, overrides or (), section="train")
     del train["model"]

@@ -10,7 +10,7 @@ from train.tiny_models import save_tiny_llama
 
 import ktodata as kd
 from ktodata import cli
-from ktodata.ablation import CLEAN, NOISY, _flip_rates, pool
+from ktodata.ablation import CLEAN, NOISY, Ablation, _flip_rates, pool
 from ktodata.errors import DataError, RunError
 from ktodata.feedback import feedback_table
 
@@ -67,6 +67,8 @@ def test_true_labels_win_and_every_treatment_has_its_control(found):
     assert line["wrong rows dropped"]["gap_recovered"] > 0.5
     assert line[NOISY]["seeds"] == 2
     assert len(events) == len(arms) * 2 and {event["seed"] for event in events} == {0, 1}
+    left = [event["seconds_left"] for event in events]
+    assert left[0] is None and all(one > 0 for one in left[1:])  # by what was trained so far
     assert any(told.startswith(f"{CLEAN}: better") for told in ablation.verdict())
     json.dumps(ablation.as_dict())
     assert len(ablation.plot().axes[0].get_yticklabels()) == len(arms) - 1
@@ -77,8 +79,10 @@ def test_what_was_trained_is_not_trained_again(found, sides, monkeypatch):
     from ktodata.evaluate import arms
 
     monkeypatch.setattr(arms, "_train", lambda *_: pytest.fail("trained again"))
-    again = kd.ablate(audit, sides[2], **arguments)
+    events: list[dict] = []
+    again = kd.ablate(audit, sides[2], **arguments, notify=events.append)
     assert again.table.equals(ablation.table)
+    assert {event["seconds_left"] for event in events} == {None}
 
 
 def test_only_the_families_asked_for_are_trained_and_the_table_says_which(found, sides):
@@ -160,3 +164,11 @@ def test_a_run_is_ablated_by_the_truth_that_its_recipe_names(model, tmp_path, mo
     assert told["settings"]["judged_by"] == "truth"
     assert told["settings"]["max_steps"] == 2 and told["settings"]["batch_size"] == TERMS["batch_size"]
     assert {arm["rows"] for arm in told["arms"] if arm["arm"] == NOISY} == {run.stage("label_noise").facts["rows"]["learnt_from"]}
+
+
+@pytest.mark.parametrize("differs", [True, False])
+def test_a_gap_that_may_be_chance_is_said_to_be_one(differs):
+    line = {"arm": CLEAN, "measure": "auc", "minus_baseline": 0.1, "minus_low": 0.0, "minus_high": 0.2, "gap_recovered": None}
+    table = pl.DataFrame([line | {"differs": differs}], schema_overrides={"gap_recovered": pl.Float64})
+    said = Ablation(table, pl.DataFrame(), pl.DataFrame(), {}).verdict()
+    assert ("no share of that gap is told" in said[-1]) is not differs

@@ -1,5 +1,6 @@
 """Arms on equal terms: the same model, budget and seeds, other labels; each is trained once and scores the same held-out rows."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,21 +50,25 @@ def run_arms(
     held_out : row_id, prompt, completion, label, as shards hold them; nothing of it is trained on, and its label is not used
     train : settings of `kd.train.fit` that all arms share, the budget among them
     folder : where each arm's scores are kept as soon as they are there; a comparison that was stopped goes on from them
+    notify : called before each arm with arm, seed, done, of, and seconds_left: at most, by the mean of those trained so far; None
+        before the first, and less where some of the rest are kept already
 
     reward = beta x (log p of the trained policy - log p of the untrained model), in units of beta nats; higher is more desirable.
     Raises DataError for two arms of one name, or a training row that is held out as well; otherwise what `fit` raises.
     """
     from ktodata.train.kept import shared_states
 
-    found = []
+    found: list[pl.DataFrame] = []
+    spent: list[float] = []
     with shared_states():
         for place, seed in enumerate(seeds):
             arms = list(arms_of(seed))
             _check(arms, held_out)
             for number, arm in enumerate(arms):
-                event = {"arm": arm.name, "seed": seed, "done": place * len(arms) + number, "of": len(seeds) * len(arms)}
-                notify(event)
-                scores = _scores(arm, held_out, {**train, **arm.settings, "model": model, "seed": seed}, folder)
+                done, of = place * len(arms) + number, len(seeds) * len(arms)
+                left = sum(spent) / len(spent) * (of - done) if spent else None
+                notify({"arm": arm.name, "seed": seed, "done": done, "of": of, "seconds_left": left})
+                scores = _scores(arm, held_out, {**train, **arm.settings, "model": model, "seed": seed}, folder, spent)
                 found.append(scores.select(pl.lit(arm.name).alias("arm"), pl.lit(seed).cast(pl.Int64).alias("seed"), pl.all()))
     return pl.concat(found).cast(SCORES) if found else pl.DataFrame(schema=SCORES)
 
@@ -81,12 +86,14 @@ def _check(arms: Sequence[Arm], held_out: pl.DataFrame) -> None:
             )
 
 
-def _scores(arm: Arm, held_out: pl.DataFrame, settings: dict[str, Any], folder: Path | None) -> pl.DataFrame:
-    """row_id, reward: from `folder` if this very arm was trained before."""
+def _scores(arm: Arm, held_out: pl.DataFrame, settings: dict[str, Any], folder: Path | None, spent: list[float]) -> pl.DataFrame:
+    """row_id, reward: from `folder` if this very arm was trained before; else the seconds of its training join those `spent`."""
     place = None if folder is None else folder / f"{_key(arm.rows, held_out, settings)}.parquet"
     if place is not None and place.is_file():
         return pl.read_parquet(place)
+    start = time.perf_counter()
     scores = _train(arm, held_out, settings)
+    spent.append(time.perf_counter() - start)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(place) as scratch:

@@ -52,7 +52,7 @@ def contrast(
     measures: "auc", P(a truly desirable row has the higher reward); "auc_within_model", the same among the rows of one generating
     model, averaged over models by their number of pairs. Each is the mean over seeds. minus_baseline is paired; differs: its 95 %
     interval does not hold 0. gap_recovered = (arm - baseline) / (ceiling - baseline), 1 is all of it;
-    null without a ceiling, or where baseline and ceiling are within SMALLEST_GAP.
+    null without a ceiling, or where the ceiling is not above the baseline by SMALLEST_GAP and beyond chance: a share of nothing.
     Raises DataError when an arm lacks a seed or a row that another has.
     """
     arms, seeds, rewards, scored, rows = _cube(scores, held_out)
@@ -120,6 +120,8 @@ def _lines(
 ) -> list[dict[str, Any]]:
     base = mean[arms.index(baseline)]
     gap = None if ceiling is None else mean[arms.index(ceiling)] - base
+    if gap is not None and (gap[0] < SMALLEST_GAP or _told(gap).includes_zero is not False):
+        gap = None
     lines = []
     for number, arm in enumerate(arms):
         value, minus = _told(mean[number]), _told(mean[number] - base)
@@ -128,7 +130,7 @@ def _lines(
         if arm != baseline:
             line |= {"minus_baseline": minus.value, "minus_low": minus.low, "minus_high": minus.high}
             line["differs"] = minus.includes_zero is False
-        if gap is not None and gap[0] >= SMALLEST_GAP and arm not in (baseline, ceiling):
+        if gap is not None and arm not in (baseline, ceiling):
             # where a draw has hardly a gap, a share of it would be anything
             share = np.where(gap >= SMALLEST_GAP, (mean[number] - base) / np.maximum(gap, SMALLEST_GAP), np.nan)
             told = _told(share)
