@@ -32,7 +32,7 @@ SIDES = ("Better than KTO", "Worse than KTO", "Different from KTO", "Not to be t
 def verdict_sentences(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     """What was trained on how much, then one sentence per measure, then what the numbers do not say."""
     said = [_what_was_trained(facts)]
-    for against in ("truth", "no label") if _same(table, "truth", "label") else ("truth", "label", "no label"):
+    for against in ("truth", "no label") if _truth_is_label(table) else ("truth", "label", "no label"):
         tasks = [name for name in table["measure"].unique(maintain_order=True) if name.startswith("task ")]
         for measure in (*WORDS, *tasks):
             lines = table.filter((pl.col("against") == against) & (pl.col("measure") == measure))
@@ -41,10 +41,10 @@ def verdict_sentences(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str
     return [*said, *_caveats(table, facts)]
 
 
-def _same(table: pl.DataFrame, one: str, other: str) -> bool:
-    """Whether the same was measured against both: held-out rows whose truth is their label need no second telling."""
-    of_one, of_other = (table.filter(pl.col("against") == against).drop("against") for against in (one, other))
-    return of_one.equals(of_other)
+def _truth_is_label(table: pl.DataFrame) -> bool:
+    """Whether the same was measured against both, which need no second telling then."""
+    truth, label = (table.filter(pl.col("against") == against).drop("against") for against in ("truth", "label"))
+    return truth.equals(label)
 
 
 def _what_was_trained(facts: Mapping[str, Any]) -> str:

@@ -91,10 +91,10 @@ def main() -> None:
 
 
 def measure(name: str, scratch: Path, options: argparse.Namespace) -> None:
-    rows, asked = sides(options.data, name), {}
+    rows, asked, called = sides(options.data, name), {}, name
     if options.ask:
-        asked = questions(options.data, rows, scratch, options.ask)
-        rows, name = as_messages(rows), f"{name}_asked"
+        asked, called = questions(options.data, rows, scratch, options.ask), f"{name}_asked"
+        rows = as_messages(rows)
     found = kd.evaluate.compare(
         rows,
         model=POLICY,
@@ -103,20 +103,20 @@ def measure(name: str, scratch: Path, options: argparse.Namespace) -> None:
         max_steps=options.updates,
         epochs=1000,
         batch_size=16,
-        max_length=SETS[name.removesuffix("_asked")][3],
+        max_length=SETS[name][3],
         trainable_layers=6,
         learning_rate_factor=20,
         rollout_tokens=24,
         dtype="bfloat16",
         **asked,
-        out=None if options.folder is None else options.folder / name,
+        out=None if options.folder is None else options.folder / called,
         notify=lambda event: print(event, flush=True),
     )
     print(*found.verdict(), sep="\n", flush=True)
     told = found.as_dict()
     told["settings"] |= {setting: _names(told["settings"][setting]) for setting in asked.keys() & PATHS}
-    about = {"set": name, "rows": dict(rows["part"].value_counts().iter_rows())}
-    place = write_result(f"methods_{name}", about | told | machine())
+    about = {"set": called, "rows": dict(rows["part"].value_counts().iter_rows())}
+    place = write_result(f"methods_{called}", about | told | machine())
     found.plot().savefig(place.with_suffix(".png"), dpi=110)
 
 
