@@ -22,6 +22,7 @@ app = typer.Typer(
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, for scripts.")]
+DryTraining = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained and what it costs; train nothing.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; may be given again.")]
 Reviews = Annotated[
     list[Path] | None,
@@ -383,6 +384,7 @@ def ablate(
     part: Annotated[str, typer.Option(help="The held-out rows to judge by: test or validation.")] = "test",
     model: Annotated[str | None, typer.Option(help="The model to train.", show_default="that of the recipe")] = None,
     overrides: Overrides = None,
+    dry_run: DryTraining = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -396,30 +398,29 @@ def ablate(
     oracle, reviewed, relabelled, noise-corrected, reviewed at random. Ablating again goes on where it stopped.
 
     \b
+    Example:  ktodata ablate runs/support --seeds 5 --dry-run
     Example:  ktodata ablate runs/support --seeds 5 --set train.max_steps=50
     """
-    from ktodata.ablation import FAMILIES, ablate_run, as_family
+    from ktodata.ablation import ablate_run, plan_of_run
     from ktodata.settings import given_settings
     from ktodata.train import fit
+    from ktodata.treatments import FAMILIES, as_family
 
     def show(event: dict[str, Any]) -> None:
         if not (quiet or as_json):
-            left = event["seconds_left"]
-            told = "" if left is None else f"; at most about {max(1, round(left / 60))} minutes to go"
-            typer.echo(f"{event['done'] + 1:>3} of {event['of']}  {event['arm']}, seed {event['seed']}{told}", err=True)
+            typer.echo(_ablation_text(event), err=True)
 
     train = given_settings(fit, {"model": model or "the recipe's"}, overrides or (), section="train")
     del train["model"]
-    found = ablate_run(
-        folder,
-        part=part,
-        model=model,
-        budgets=budget or [0.05, 0.1],
-        families=[as_family(name) for name in families or FAMILIES],
-        seeds=range(seeds),
-        train=train,
-        notify=show,
-    )
+    asked: dict[str, Any] = {
+        **{"part": part, "model": model, "budgets": budget or [0.05, 0.1], "seeds": range(seeds), "train": train},
+        "families": [as_family(name) for name in families or FAMILIES],
+    }
+    if dry_run:
+        told = plan_of_run(folder, **asked).outlook()
+        _say(told, lambda: _ablation_outlook_text(told), quiet=quiet, as_json=as_json)
+        return
+    found = ablate_run(folder, **asked, notify=show)
     _renew_pages(folder)
     _say(found.as_dict(), lambda: "\n".join([*found.verdict(), "", f"{folder / 'ablation.json'}"]), quiet=quiet, as_json=as_json)
 
@@ -444,9 +445,7 @@ def compare(
         bool, typer.Option("--win-rate", help="Judge the answers of --set generate=N against the base's.")
     ] = False,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be trained and what it costs; train nothing.")
-    ] = False,
+    dry_run: DryTraining = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -635,6 +634,29 @@ def _outlook_text(told: dict[str, Any]) -> str:
     lines = [f"{used['rows']:,} training rows, {used['pairs']:,} pairs; {told['updates']:,} updates for each method"]
     lines += [f"  {name:<5} {used['rows_used'][name]:,} rows" for name in told["settings"]["methods"]]
     return "\n".join([*lines, estimate_text(told["estimate"])])
+
+
+def _ablation_outlook_text(told: dict[str, Any]) -> str:
+    """Each arm with what it is, and what training them all costs."""
+    from ktodata.evaluate.arms_clock import estimate_text
+
+    width = max(len(arm["arm"]) for arm in told["arms"])
+    lines = [
+        f"{arm['arm']:<{width}}  {arm['rows']:>9,} rows  {arm['says']}" + (f" ({arm['kept']} kept)" if arm["kept"] else "")
+        for arm in told["arms"]
+    ]
+    return "\n".join([*lines, "", estimate_text(told["estimate"])])
+
+
+def _ablation_text(event: dict[str, Any]) -> str:
+    """One line for what an ablation says as it goes."""
+    from ktodata.evaluate.arms_clock import estimate_text
+    from ktodata.evaluate.comparison_clock import in_words
+
+    if event["kind"] == "estimate":
+        return estimate_text(event)
+    told = "nothing is left to train for it" if event["kept"] else f"{in_words(event['seconds_left'] / 60)} to go"
+    return f"{event['done'] + 1:>3} of {event['of']}  {event['arm']}, seed {event['seed']}; {told}"
 
 
 def _row_text(found: dict[str, Any]) -> str:

@@ -10,9 +10,12 @@ from train.tiny_models import save_tiny_llama
 
 import ktodata as kd
 from ktodata import cli
-from ktodata.ablation import CLEAN, NOISY, Ablation, _flip_rates, pool
+from ktodata.ablation import Ablation, plan_of_run, pool
 from ktodata.errors import DataError, RunError
+from ktodata.evaluate import arms_clock, arms_run
+from ktodata.evaluate.arms import Arm, Training
 from ktodata.feedback import feedback_table
+from ktodata.treatments import CLEAN, NOISY, _flip_rates
 
 DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
 TERMS = {"max_steps": 8, "batch_size": 16, "learning_rate": 1e-3, "trainable_layers": 1, "max_length": 48, "device": "cpu"}
@@ -66,9 +69,12 @@ def test_true_labels_win_and_every_treatment_has_its_control(found):
     assert line[CLEAN]["value"] > 0.9 and line[CLEAN]["differs"] and line[CLEAN]["minus_baseline"] > 0
     assert line["wrong rows dropped"]["gap_recovered"] > 0.5
     assert line[NOISY]["seeds"] == 2
-    assert len(events) == len(arms) * 2 and {event["seed"] for event in events} == {0, 1}
-    left = [event["seconds_left"] for event in events]
-    assert left[0] is None and all(one > 0 for one in left[1:])  # by what was trained so far
+    estimate, *each = events
+    assert estimate["kind"] == "estimate" and estimate["trainings"] == len(arms) * 2 == len(each) and not estimate["kept"]
+    assert estimate["updates"] == TERMS["max_steps"] and estimate["minutes"] > 0
+    assert {event["seed"] for event in each} == {0, 1} and not each[0]["kept"]
+    assert each[0]["seconds_left"] == pytest.approx(estimate["minutes"] * 60)
+    assert all(event["seconds_left"] > 0 or event["kept"] for event in each)
     assert any(told.startswith(f"{CLEAN}: better") for told in ablation.verdict())
     json.dumps(ablation.as_dict())
     assert len(ablation.plot().axes[0].get_yticklabels()) == len(arms) - 1
@@ -76,13 +82,29 @@ def test_true_labels_win_and_every_treatment_has_its_control(found):
 
 def test_what_was_trained_is_not_trained_again(found, sides, monkeypatch):
     ablation, audit, arguments, _ = found
-    from ktodata.evaluate import arms
 
-    monkeypatch.setattr(arms, "_train", lambda *_: pytest.fail("trained again"))
+    for module in (arms_run, arms_clock):
+        monkeypatch.setattr(module, "fit_arm", lambda *_: pytest.fail("trained again"))
     events: list[dict] = []
     again = kd.ablate(audit, sides[2], **arguments, notify=events.append)
     assert again.table.equals(ablation.table)
-    assert {event["seconds_left"] for event in events} == {None}
+    estimate, *each = events
+    assert estimate["kept"] == estimate["trainings"] == len(each) and estimate["minutes"] == 0
+    assert {(event["kept"], event["seconds_left"]) for event in each} == {(True, 0)}
+    assert arms_clock.estimate_text(estimate).endswith("nothing is left to train")
+
+
+def test_the_estimate_counts_what_is_left_to_train(tmp_path):
+    """By hand: 2 updates of 4 rows, 6 held-out rows, half a partner to each row that is seen: 7 mismatched pairs a training."""
+    pace = arms_clock.Pace(preparing=100, pair=1, update=10, look=2, partners=0.5, tokens=30)
+    settings, held_out = {"max_steps": 2, "batch_size": 4}, rows(6)
+    (tmp_path / "kept").touch()
+    arm = Arm("one", "", rows(20))
+    names = ("kept", "left", "left", "too")  # two come to the same
+    trainings = [Training(arm, 0, settings, name, tmp_path / name) for name in names]
+    own = 2 * 4 + 6  # paid for by the first that is trained, as all look at the same rows
+    each = 100 + 7 + 2 * 10 + 6 * 2
+    assert arms_clock.seconds_of(trainings, held_out, pace) == [0, each + own, 0, each]
 
 
 def test_only_the_families_asked_for_are_trained_and_the_table_says_which(found, sides):
@@ -148,22 +170,32 @@ def test_a_run_is_ablated_by_the_truth_that_its_recipe_names(model, tmp_path, mo
         "evaluate": {"truth": {"path": "truth.jsonl", "id": "id", "label": "truth"}},
     }
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
-    from ktodata.ablation import ablate_run
-
     run = kd.run(tmp_path / "recipe.json", out=tmp_path / "run", until="export")
-    with pytest.raises(RunError, match="holds out no validation rows"):
-        ablate_run(run.folder, part="validation")
     typed = ["ktodata", "ablate", str(run.folder), "--seeds", "1", "--budget", "0.2", "--set", "train.max_steps=2"]
-    monkeypatch.setattr(sys, "argv", typed)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert not ended.value.code, err
+
+    def entered(*more):
+        monkeypatch.setattr(sys, "argv", [*typed, *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert not ended.value.code, err
+        return out, err
+
+    out, _ = entered("--dry-run")
+    assert "20% reviewed at random" in out and "2 updates of 16 completions each" in out and "that were timed" in out
+    assert not (run.folder / "ablation.json").exists() and not (run.folder / "ablation").exists()
+    out, err = entered()
     assert f"{CLEAN}: " in out and "20% reviewed at random: " in out
+    assert "that were timed" in err and f"{CLEAN}, seed 0; under a minute to go" in err
     told = json.loads((run.folder / "ablation.json").read_text())
     assert told["settings"]["judged_by"] == "truth"
     assert told["settings"]["max_steps"] == 2 and told["settings"]["batch_size"] == TERMS["batch_size"]
     assert {arm["rows"] for arm in told["arms"] if arm["arm"] == NOISY} == {run.stage("label_noise").facts["rows"]["learnt_from"]}
+    out, _ = entered("--dry-run", "--json")
+    outlook = json.loads(out)
+    assert {arm["kept"] for arm in outlook["arms"]} == {1} and outlook["estimate"]["minutes"] == 0
+    with pytest.raises(RunError, match="holds out no validation rows"):
+        plan_of_run(run.folder, part="validation")
 
 
 @pytest.mark.parametrize("differs", [True, False])

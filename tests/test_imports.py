@@ -24,6 +24,7 @@ LAYERS = (
     ("ledger", "recipe", "run_folder"),
     ("runner",),
     ("label_audit", "self_training", "sharing"),
+    ("treatments",),
     ("ablation", "review", "two_runs"),
     ("auditing", "progress"),
     ("cli",),

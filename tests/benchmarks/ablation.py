@@ -1,7 +1,7 @@
 """Does curation make a better model? Every treatment of a set's weak labels, trained on equal terms and judged by the truth.
 
     python tests/benchmarks/ablation.py DATA_FOLDER [--set xstest] [--labels weak_label_gpt4] [--flips 0.2 uniform] [--votes]
-        [--folds 5] [--families ...] [--steps 40] [--folder DIR] [--scores DIR]
+        [--folds 5] [--families ...] [--steps 40] [--folder DIR] [--scores DIR] [--called NAME]
 
 Cross-validated: prompts are dealt into five parts; each part is held out once, with a seed of its own, so that every row is judged
 once by models that never saw it or its prompt. (XSTest: a prompt and its contrasting twin, of the same kind and place in it, are in
@@ -24,9 +24,10 @@ from label_noise import FLIPS, POLICY, SYSTEMS, flipped, load, with_both_votes
 from machine import machine, write_result
 
 import ktodata as kd
-from ktodata.ablation import FAMILIES, Family, ablate, pool
+from ktodata.ablation import ablate, pool
 from ktodata.label_audit import LabelAudit
 from ktodata.train.kept import shared_states
+from ktodata.treatments import FAMILIES, Family
 
 TERMS = {"max_length": 64, "z0_rows": 4, "keep_states_mb": 6000, "dtype": "bfloat16"}
 # file, column of the weak label (none: flips only), rows that are left out, tokens of a row, rows used (drawn by hash)
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="*", choices=get_args(Family), default=FAMILIES)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--scores", type=Path)
+    parser.add_argument("--called", help="added to the name of the result, where a set is measured in more ways than one")
     options = parser.parse_args()
     table = rows_of(options.data, options.set, options.labels if options.set == "xstest" else None)
     name = f"ablation_{options.set}" + (f"_{options.labels}" if options.set == "xstest" and not options.flips else "")
@@ -78,6 +80,7 @@ def main() -> None:
         table, name = flipped(table, rate, kind), f"{name}_{kind}_{rate:.0%}".replace("%", "")
     if options.votes:
         table, name = with_both_votes(table), f"{name}_votes"
+    name = "_".join(filter(None, (name, options.called)))
     terms = TERMS | {"max_steps": options.steps, "learning_rate": options.rate, "max_length": SETS[options.set][3]}
     parts = []
     with shared_states(most_mb=9000):

@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 from machine import machine, write_result
 
-from ktodata.ablation import CLEAN, NOISY
 from ktodata.evaluate.contrast import contrast
+from ktodata.treatments import CLEAN, NOISY
 
 SEEDS = 1000  # more than a benchmark has: kind number times this, plus the seed, is a seed of its own
 

@@ -14,7 +14,8 @@ from ablation import TERMS, rows_of
 from label_noise import POLICY
 from machine import machine, write_result
 
-from ktodata.evaluate.arms import Arm, run_arms
+from ktodata.evaluate.arms import Arm
+from ktodata.evaluate.arms_run import run_arms
 from ktodata.evaluate.contrast import contrast
 from ktodata.train.kept import shared_states
 

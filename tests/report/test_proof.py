@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 from test_page import Page
 
-from ktodata.ablation import FAMILIES
 from ktodata.report import build_report
 from ktodata.report.ablation import DRAWN, REVIEWED_AT_RANDOM, TREATMENTS, TRUE, read_ablation
 from ktodata.report.files import RunFiles
 from ktodata.report.verdict import verdict_lines
+from ktodata.treatments import FAMILIES
 
 NO_ABLATION, NO_COMPARISON = "ktodata ablate RUN trains one model for each", "ktodata compare RUN trains SFT, KTO, DPO"
 

@@ -1,0 +1,86 @@
+"""Arms trained one after the other; each scores the same held-out rows, and finished ones are kept."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.evaluate.arms import Arm, Training, fit_arm, plan_arms
+from ktodata.evaluate.arms_clock import estimate_arms
+from ktodata.files import whole_file
+
+Notify = Callable[[dict[str, Any]], None]
+SCORES = pl.Schema({"arm": pl.String(), "seed": pl.Int64(), "row_id": pl.String(), "reward": pl.Float64()})
+
+
+def run_arms(
+    arms_of: Callable[[int], Sequence[Arm]],
+    held_out: pl.DataFrame,
+    *,
+    model: str,
+    seeds: Sequence[int],
+    train: Mapping[str, Any],
+    folder: Path | None = None,
+    notify: Notify = lambda event: None,
+) -> pl.DataFrame:
+    """`plan_arms`, and `train_arms` with what it gives."""
+    planned = plan_arms(arms_of, held_out, model=model, seeds=seeds, train=train, folder=folder)
+    return train_arms(planned, held_out, notify=notify)
+
+
+def train_arms(trainings: Sequence[Training], held_out: pl.DataFrame, *, notify: Notify = lambda event: None) -> pl.DataFrame:
+    """Train every arm with every seed and score the held-out rows: arm, seed, row_id, reward.
+
+    Where arms have a place to be kept in, each is written there as soon as it is trained: what was stopped goes on from them.
+    notify : called once with kind "estimate" (`estimate_arms`), and before each arm with kind "arm", arm, seed, done, of, kept
+        (nothing is left to train for it) and seconds_left, by the estimate times how far it was off so far
+
+    reward = beta x (log p of the trained policy - log p of the untrained model), in units of beta nats; higher is more desirable.
+    Raises what `fit` raises.
+    """
+    from ktodata.train.kept import shared_states
+
+    if not trainings:
+        return pl.DataFrame(schema=SCORES)
+    estimate = estimate_arms(trainings, held_out)
+    notify({"kind": "estimate", **estimate})
+    expected, found, off, spent = estimate["seconds"], [], 1.0, 0.0
+    scores: dict[str, pl.DataFrame] = {}
+    with shared_states():
+        for done, training in enumerate(trainings):
+            known = training.kept or training.key in scores
+            told = {"arm": training.arm.name, "seed": training.seed, "done": done, "of": len(trainings), "kept": known}
+            notify({"kind": "arm", **told, "seconds_left": off * sum(expected[done:])})
+            started = time.perf_counter()
+            if training.key not in scores:
+                scores[training.key] = _scores(training, held_out)
+            if not known:
+                spent += time.perf_counter() - started
+                off = spent / sum(expected[: done + 1])
+            named = (pl.lit(training.arm.name).alias("arm"), pl.lit(training.seed).cast(pl.Int64).alias("seed"))
+            found.append(scores[training.key].select(*named, pl.all()))
+    return pl.concat(found).cast(SCORES)
+
+
+def _scores(training: Training, held_out: pl.DataFrame) -> pl.DataFrame:
+    """row_id, reward: as they were kept, else trained for, and kept."""
+    place = training.kept_in
+    if place is None:
+        return _train(training, held_out)
+    if training.kept:
+        return pl.read_parquet(place)
+    scores = _train(training, held_out)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(place) as scratch:
+        scores.write_parquet(scratch)
+    return scores
+
+
+def _train(training: Training, held_out: pl.DataFrame) -> pl.DataFrame:
+    fitted = fit_arm(training.arm, held_out, training.settings)
+    looks = fitted.telemetry.filter(pl.col("part") == "validation")
+    last = looks.filter(pl.col("step") == looks["step"].max())
+    beta = float(fitted.facts["settings"]["beta"])
+    return last.select("row_id", reward=beta * pl.col("log_ratio").cast(pl.Float64)).sort("row_id")
