@@ -113,12 +113,18 @@ def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
         rows = plural(pick(facts, f"against_{against}.rows", default=0), "held-out row")
         said = (
             f"On {rows}, measured against {AGAINST[against]}, the trained model puts a desirable answer above an undesirable one "
-            f"{_with_interval(found['auc'])} of the time, the base model {_with_interval(found['base_auc'])}; 50 % is chance."
+            f"{_with_interval(found['auc'])} of the time, the base model {_with_interval(found['base_auc'])}; 50 % is chance. On the same rows that is {_points(gain)}."
         )
         if gain["low"] > 0:
             return "Training did.", said
         return ("It got worse." if gain["high"] < 0 else "No clear difference."), said
     return "Not measured.", "The held-out rows do not hold both labels, so base and trained model cannot be compared."
+
+
+def _points(gain: Mapping[str, Any]) -> str:
+    """A difference of two shares with its interval."""
+    value, low, high = (f"{100 * gain[name]:+.0f}" for name in ("value", "low", "high"))
+    return f"{value} percentage points ({low} to {high})"
 
 
 def _with_interval(found: Mapping[str, Any]) -> str:

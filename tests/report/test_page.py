@@ -235,7 +235,10 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
     told = json.loads((folder / "evaluation.json").read_text())
     told["against_label"]["measures"]["auc_gain"] = dict(zip(("value", "low", "high"), gain, strict=True))
     (folder / "evaluation.json").write_text(json.dumps(told))
-    assert verdict_lines(folder)[3].startswith(f"Did it help? {short}")
+    line = verdict_lines(folder)[3]
+    assert line.startswith(f"Did it help? {short}")
+    value, low, high = (f"{100 * number:+.0f}" for number in gain)
+    assert f"On the same rows that is {value} percentage points ({low} to {high})." in line
 
 
 @pytest.mark.parametrize(
