@@ -395,7 +395,7 @@ def ablate(
     Writes  RUN/ablation.json, RUN/ablation.parquet, and RUN/report.html again; finished arms are kept in RUN/ablation
 
     Rows dropped or reviewed at random are the controls. Kinds: confident learning, by the audit, by guess, at random, true,
-    oracle, reviewed, relabelled, noise-corrected, reviewed at random. Ablating again goes on where it stopped.
+    oracle, reviewed, relabelled, repaired, noise-corrected, reviewed at random. Ablating again goes on where it stopped.
 
     \b
     Example:  ktodata ablate runs/support --seeds 5 --dry-run

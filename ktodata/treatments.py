@@ -36,11 +36,12 @@ Family = Literal[
     "oracle",  # exactly the wrong rows are dropped
     "reviewed",  # by the audit's queue, and the others softened by what was learnt
     "relabelled",  # the same reviews, and every other row has the likelier label
+    "repaired",  # the same reviews, and other rows are dropped if they may be wrong, relabelled if they likely are
     "noise-corrected",  # the same reviews, and a loss corrected for the flip rates that they give
     "reviewed at random",  # as many put right, and nothing learnt from them
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
-REVIEWING: tuple[Family, ...] = ("reviewed", "relabelled", "noise-corrected", "reviewed at random")
+REVIEWING: tuple[Family, ...] = ("reviewed", "relabelled", "repaired", "noise-corrected", "reviewed at random")
 SOFT = {"soft_labels": True}
 
 
@@ -144,14 +145,17 @@ def _by_policy(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
         likely = plain.filter(p_wrong <= DROP_FROM)
         arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely, family=ours))
         arms.append(_random_drop(plain, dropped, seed, "the audit's count"))
-        kept = (p_wrong <= DROP_FROM) | (p_wrong > RELABEL_FROM)
-        repaired = _turned(plain, p_wrong > RELABEL_FROM).filter(kept)
-        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", repaired, family=ours))
+        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", _repaired(plain, p_wrong), family=ours))
     return arms
 
 
 def _turned(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
     return plain.with_columns(label=pl.col("label") ^ wrong)
+
+
+def _repaired(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
+    """Rows by P(their label is wrong): those over 1/4 are dropped, those over 3/4 have the other label."""
+    return _turned(plain, wrong > RELABEL_FROM).filter((wrong <= DROP_FROM) | (wrong > RELABEL_FROM))
 
 
 def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
@@ -160,8 +164,9 @@ def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
 
 
 def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: float, seed: int) -> list[Arm]:
-    """Soft labels after a share of rows was reviewed, chosen by the audit's queue, or the likelier labels, or a loss corrected
-    by the flip rates that those reviews give; and as many drawn at random, put right only.
+    """Soft labels after a share of rows was reviewed, chosen by the audit's queue, or the likelier labels, or the rows
+    repaired by those probabilities, or a loss corrected by the flip rates that the reviews give; and as many drawn at random, put
+    right only.
     """
     labels, count = plain["label"].to_numpy(), round(budget * plain.height)
     queued, learnt = reviews(labels, truth, count, order="gain", seed=seed)
@@ -175,6 +180,9 @@ def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: flo
     likelier = plain.with_columns(label=pl.Series(np.where(known | queued, soft > 1 / 2, labels)))
     told = f"{says}; the rest have the likelier label"
     arms.append(Arm(f"{name}, relabelled", told, likelier, family="relabelled", budget=budget))
+    repaired = _repaired(plain, pl.Series(np.abs(soft - labels)))
+    told = f"{says}; of the rest, over 1/4 dropped, over 3/4 relabelled"
+    arms.append(Arm(f"{name}, repaired", told, repaired, family="repaired", budget=budget))
     rates = _flip_rates(labels, learnt.p_desirable, ~queued)
     if known.all() and sum(rates.values()) < 1:  # from there on labels say the opposite, and no loss can be corrected
         put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))

@@ -15,7 +15,7 @@ from ktodata.errors import DataError, RunError
 from ktodata.evaluate import arms_clock, arms_run
 from ktodata.evaluate.arms import Arm, Training
 from ktodata.feedback import feedback_table
-from ktodata.treatments import CLEAN, NOISY, _flip_rates
+from ktodata.treatments import CLEAN, NOISY, _flip_rates, _repaired
 
 DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
 TERMS = {"max_steps": 8, "batch_size": 16, "learning_rate": 1e-3, "trainable_layers": 1, "max_length": 48, "device": "cpu"}
@@ -59,7 +59,7 @@ def test_true_labels_win_and_every_treatment_has_its_control(found):
     ablation, _, _, events = found
     table = ablation.table.filter(measure="auc")
     arms = table["arm"].to_list()
-    assert {NOISY, CLEAN, "wrong rows dropped", "20% reviewed, soft labels", "20% reviewed at random"} <= set(arms)
+    assert {NOISY, CLEAN, "wrong rows dropped", "20% reviewed, soft labels", "20% reviewed, repaired", "20% reviewed at random"} <= set(arms)
     for dropped in ("confident learning, dropped", "likely wrong, dropped"):
         if dropped in arms:
             control = "confident learning's count" if "confident" in dropped else "the audit's count"
@@ -137,6 +137,11 @@ def test_flip_rates_are_what_is_expected_of_the_rows_asked_about():
     here = np.array([True, True, True, True, False])
     rates = _flip_rates(labels, np.array([0.9, 0.5, 0.4, 0.2, 0.0]), here)
     assert rates == pytest.approx({"desirable": 0.6 / 2.0, "undesirable": 0.6 / 2.0})
+
+
+def test_repairing_drops_what_may_be_wrong_and_relabels_what_likely_is():
+    table = pl.DataFrame({"row_id": ["sure", "doubted", "even", "wrong"], "label": [True, True, False, False]})
+    assert _repaired(table, pl.Series([0.1, 0.3, 0.5, 0.9])).rows() == [("sure", True), ("wrong", True)]
 
 
 def test_without_truth_the_arms_that_need_it_are_left_out(found, sides, model):

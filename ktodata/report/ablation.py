@@ -26,7 +26,7 @@ from ktodata.report.files import RunFiles, pick
 from ktodata.report.text import count, one_line, plural
 
 # families of arms, as `kd.ablate` names them: what is tried on the labels, and its controls; the others are bounds
-TREATMENTS = ("confident learning", "by the audit", "by guess", "reviewed", "relabelled", "noise-corrected")
+TREATMENTS = ("confident learning", "by the audit", "by guess", "reviewed", "relabelled", "repaired", "noise-corrected")
 DRAWN, REVIEWED_AT_RANDOM = "at random", "reviewed at random"
 MEASURES = {"auc": "AUC", "auc_within_model": "AUC within a generating model"}
 LINES = pl.Schema(
