@@ -59,7 +59,14 @@ def test_true_labels_win_and_every_treatment_has_its_control(found):
     ablation, _, _, events = found
     table = ablation.table.filter(measure="auc")
     arms = table["arm"].to_list()
-    assert {NOISY, CLEAN, "wrong rows dropped", "20% reviewed, soft labels", "20% reviewed, repaired", "20% reviewed at random"} <= set(arms)
+    assert {
+        NOISY,
+        CLEAN,
+        "wrong rows dropped",
+        "20% reviewed, soft labels",
+        "20% reviewed, repaired",
+        "20% reviewed at random",
+    } <= set(arms)
     for dropped in ("confident learning, dropped", "likely wrong, dropped"):
         if dropped in arms:
             control = "confident learning's count" if "confident" in dropped else "the audit's count"

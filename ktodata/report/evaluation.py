@@ -113,7 +113,8 @@ def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
         rows = plural(pick(facts, f"against_{against}.rows", default=0), "held-out row")
         said = (
             f"On {rows}, measured against {AGAINST[against]}, the trained model puts a desirable answer above an undesirable one "
-            f"{_with_interval(found['auc'])} of the time, the base model {_with_interval(found['base_auc'])}; 50 % is chance. On the same rows that is {_points(gain)}."
+            f"{_with_interval(found['auc'])} of the time, the base model {_with_interval(found['base_auc'])}; 50 % is chance. "
+            f"On the same rows that is {_points(gain)}."
         )
         if gain["low"] > 0:
             return "Training did.", said
