@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ktodata.signals.one_thread import one_thread
+from ktodata.signals.vectors import of_unit_length
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -85,11 +86,7 @@ def nearest_cluster(vectors: Floats, clusters: Clusters) -> Ints:
 
 def _centred(vectors: Floats, mean: Floats) -> Floats:
     """Vectors without the mean, of length 1 again; all zero where nothing is left."""
-    rest = vectors - mean
-    length = np.linalg.norm(rest, axis=1, keepdims=True)
-    # what is left of texts that are all alike is rounding, not direction
-    scaled: Floats = np.divide(rest, length, out=np.zeros_like(rest), where=length > 1e-4)
-    return scaled
+    return of_unit_length(vectors - mean, shortest=1e-4)  # what is left of texts that are all alike is rounding, not direction
 
 
 def _nearest(vectors: Floats, centres: Floats) -> Ints:

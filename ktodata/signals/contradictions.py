@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktodata.signals.vectors import of_unit_length
+
 Floats = NDArray[np.float32]
 
 CHUNK = 16_384  # pairs compared at once
@@ -31,7 +33,7 @@ def near_contradictions(rows: pl.DataFrame, prompts: Floats, completions: Floats
         place=pl.int_range(pl.len()),
     )
     both = keyed.filter(pl.col("label").n_unique().over("key") > 1).with_columns(group=pl.col("key").rank("dense"))
-    p, c = _unit(prompts), _unit(completions)
+    p, c = of_unit_length(prompts), of_unit_length(completions)
     found = [_similar(pairs, p, c, similarity) for pairs in _pairs(both)]
     twins = pl.concat([pl.DataFrame(schema={"one": pl.Int64, "other": pl.Int64, "near_similarity": pl.Float64}), *found])
     turned = twins.select(one="other", other="one", near_similarity="near_similarity")
@@ -66,8 +68,3 @@ def _similar(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], p: Floats, c: F
     cosine = np.einsum("ij,ij->i", c[one], c[other])
     near = (cosine >= similarity) & (np.einsum("ij,ij->i", p[one], p[other]) >= similarity)
     return pl.DataFrame({"one": one[near], "other": other[near], "near_similarity": cosine[near].astype(np.float64)})
-
-
-def _unit(vectors: Floats) -> Floats:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))

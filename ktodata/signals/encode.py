@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ktodata.errors import ModelError
 from ktodata.models import first_line, load_encoder
 from ktodata.signals.vector_cache import cache_folder, load_vectors, store_vectors, text_keys
+from ktodata.signals.vectors import of_unit_length
 
 Vectors = npt.NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda"]
@@ -76,16 +77,8 @@ def _encode(encoder: Any, texts: list[str], model: str, batch_size: int) -> Vect
             f"Try a smaller batch_size (it is {batch_size}), a smaller max_chars, or another model."
         ) from error
     vectors = np.empty((len(texts), dimension), np.float32)
-    vectors[order] = _unit(np.asarray(raw, np.float32))
+    vectors[order] = of_unit_length(np.asarray(raw, np.float32))
     return vectors
-
-
-def _unit(raw: Vectors) -> Vectors:
-    """Rows scaled to length 1; rows that are zero or not finite become zero."""
-    clean = np.where(np.isfinite(raw).all(axis=1, keepdims=True), raw, 0)
-    length = np.linalg.norm(clean, axis=1, keepdims=True)
-    scaled: Vectors = np.divide(clean, length, out=np.zeros_like(clean), where=length > 0)
-    return scaled
 
 
 def _is_static(encoder: Any) -> bool:

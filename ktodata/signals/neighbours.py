@@ -11,6 +11,7 @@ from ktodata.errors import EmptyDataError, OneClassError, ShapeError
 from ktodata.signals.features import map_chunks
 from ktodata.signals.one_thread import one_thread
 from ktodata.signals.signal import Floats, Signal
+from ktodata.signals.vectors import of_unit_length
 
 Vectors = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -125,7 +126,7 @@ def nearest_rows(vectors: Vectors, groups: NDArray[np.integer], train: Bools, *,
     (k-means), and the PROBES cells nearest to the row's own are searched; facts["recall"] is the share of true neighbours that a
     sample of rows found. The same on any number of cores.
     """
-    unit = _unit(vectors)
+    unit = of_unit_length(vectors.astype(np.float32))
     candidates = np.flatnonzero(train & unit.any(axis=1))
     _, codes = np.unique(groups, return_inverse=True)
     code = codes.reshape(-1).astype(np.int64)
@@ -301,14 +302,6 @@ def _check(vectors: Vectors, labels: Bools, groups: NDArray[np.integer], train: 
     if labels[train].all() or not labels[train].any():
         name = "desirable" if labels[train].all() else "undesirable"
         raise OneClassError(f"neighbour_agreement: all {int(train.sum()):,} training rows are {name}; neighbours can only agree.")
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    """Rows scaled to length 1; zero where they are zero or not finite."""
-    clean = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, 0).astype(np.float32)
-    length = np.linalg.norm(clean, axis=1, keepdims=True)
-    scaled: Vectors = np.divide(clean, length, out=np.zeros_like(clean), where=length > 0)
-    return scaled
 
 
 def _blocks(rows: Ints, size: int = BLOCK) -> Iterator[Ints]:

@@ -12,6 +12,7 @@ from ktodata.errors import OneClassError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.signals.label_findings import label_findings
 from ktodata.signals.policy import DROP_FROM, LIKELIER_FROM, RELABEL_FROM
+from ktodata.signals.vectors import of_unit_length
 from ktodata.stage import Action, StageResult, decide, no_decisions
 
 if TYPE_CHECKING:
@@ -385,15 +386,10 @@ def _likeness(table: pl.DataFrame) -> "Likeness":
     trained, sides = np.flatnonzero(table["trained"].to_numpy()), _vectors(table)
 
     def alike(row: int, others: NDArray[np.int64]) -> Floats:
-        prompts, answers = (_cosines(side[trained[others]], side[trained[row]]) for side in sides)
-        return (prompts + answers) / 2
+        prompts, answers = (of_unit_length(side[trained[others]]) @ of_unit_length(side[trained[[row]]])[0] for side in sides)
+        return np.asarray((prompts + answers) / 2, float)
 
     return alike
-
-
-def _cosines(rows: NDArray[np.float32], one: NDArray[np.float32]) -> Floats:
-    length = np.linalg.norm(rows, axis=1) * np.linalg.norm(one)
-    return np.asarray(rows @ one / np.maximum(length, 1e-12), float)
 
 
 def _add_contradictions(table: pl.DataFrame, facts: dict[str, Any], similarity: float) -> pl.DataFrame:

@@ -58,7 +58,7 @@ def test_an_encoder_that_dies_on_the_way_leaves_no_partial_cache(encoder, monkey
     def killed(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(encode, "_unit", killed)
+    monkeypatch.setattr(encode, "of_unit_length", killed)
     with pytest.raises(KeyboardInterrupt):
         encode_texts(["feet"], model=encoder)
     assert cached_files() == []
