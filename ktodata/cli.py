@@ -402,13 +402,10 @@ def ablate(
     Example:  ktodata ablate runs/support --seeds 5 --set train.max_steps=50
     """
     from ktodata.ablation import ablate_run, plan_of_run
+    from ktodata.progress import Progress
     from ktodata.settings import given_settings
     from ktodata.train import fit
     from ktodata.treatments import FAMILIES, as_family
-
-    def show(event: dict[str, Any]) -> None:
-        if not (quiet or as_json):
-            typer.echo(_ablation_text(event), err=True)
 
     train = given_settings(fit, {"model": model or "the recipe's"}, overrides or (), section="train")
     del train["model"]
@@ -420,7 +417,8 @@ def ablate(
         told = plan_of_run(folder, **asked).outlook()
         _say(told, lambda: _ablation_outlook_text(told), quiet=quiet, as_json=as_json)
         return
-    found = ablate_run(folder, **asked, notify=show)
+    with Progress(quiet=quiet or as_json) as progress:
+        found = ablate_run(folder, **asked, notify=progress)
     _renew_pages(folder)
     _say(found.as_dict(), lambda: "\n".join([*found.verdict(), "", f"{folder / 'ablation.json'}"]), quiet=quiet, as_json=as_json)
 
@@ -646,17 +644,6 @@ def _ablation_outlook_text(told: dict[str, Any]) -> str:
         for arm in told["arms"]
     ]
     return "\n".join([*lines, "", estimate_text(told["estimate"])])
-
-
-def _ablation_text(event: dict[str, Any]) -> str:
-    """One line for what an ablation says as it goes."""
-    from ktodata.evaluate.arms_clock import estimate_text
-    from ktodata.evaluate.comparison_clock import in_words
-
-    if event["kind"] == "estimate":
-        return estimate_text(event)
-    told = "nothing is left to train for it" if event["kept"] else f"{in_words(event['seconds_left'] / 60)} to go"
-    return f"{event['done'] + 1:>3} of {event['of']}  {event['arm']}, seed {event['seed']}; {told}"
 
 
 def _row_text(found: dict[str, Any]) -> str:

@@ -27,14 +27,12 @@ class Progress:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         place = f"[{event['number']}/{event['of']}] {event['stage']}"
-        if event["kind"] == "start":
-            self._spin(place)
-        elif event["kind"] == "progress":
-            self._spin(f"{place}: {event['text']}")
+        if event["kind"] in ("start", "progress"):
+            self._spin(f"{place}: {event['text']}" if "text" in event else place)
         else:
             self._end()
             self._told = time.monotonic()
-            self._console.print(f"{place}: unchanged" if event["kind"] == "cached" else f"{place}: {event['seconds']:.1f} s")
+            self._console.print(_line(place, event))
 
     def _spin(self, text: str) -> None:
         """Show `text` beside the spinner; plain Text, so that nothing in it is read as markup."""
@@ -55,3 +53,11 @@ class Progress:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _line(place: str, event: Mapping[str, Any]) -> str:
+    """What stays on the screen: of a note its text, of a stage that is over how long it took, and what was said beside that."""
+    if event["kind"] == "note":
+        return f"{event['stage']}: {event['text']}"
+    took = "unchanged" if event["kind"] == "cached" else f"{event['seconds']:.1f} s"
+    return f"{place}: {took}; {event['text']}" if "text" in event else f"{place}: {took}"

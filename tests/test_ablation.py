@@ -77,11 +77,13 @@ def test_true_labels_win_and_every_treatment_has_its_control(found):
     assert line["wrong rows dropped"]["gap_recovered"] > 0.5
     assert line[NOISY]["seeds"] == 2
     estimate, *each = events
-    assert estimate["kind"] == "estimate" and estimate["trainings"] == len(arms) * 2 == len(each) and not estimate["kept"]
+    assert estimate["kind"] == "note" and estimate["trainings"] == len(arms) * 2 and not estimate["kept"]
     assert estimate["updates"] == TERMS["max_steps"] and estimate["minutes"] > 0
-    assert {event["seed"] for event in each} == {0, 1} and not each[0]["kept"]
-    assert each[0]["seconds_left"] == pytest.approx(estimate["minutes"] * 60)
-    assert all(event["seconds_left"] > 0 or event["kept"] for event in each)
+    begun = [event for event in each if event["kind"] != "done"]
+    assert [event["number"] for event in begun] == list(range(1, len(arms) * 2 + 1)) and begun[0]["kind"] == "start"
+    assert {(event["arm"], event["seed"]) for event in begun} == {(arm, seed) for arm in arms for seed in (0, 1)}
+    assert begun[0]["seconds_left"] == pytest.approx(estimate["minutes"] * 60)
+    assert each[-1]["seconds_left"] == pytest.approx(0, abs=1e-6)
     assert any(told.startswith(f"{CLEAN}: better") for told in ablation.verdict())
     json.dumps(ablation.as_dict())
     assert len(ablation.plot().axes[0].get_yticklabels()) == len(arms) - 1
@@ -97,8 +99,8 @@ def test_what_was_trained_is_not_trained_again(found, sides, monkeypatch):
     assert again.table.equals(ablation.table)
     estimate, *each = events
     assert estimate["kept"] == estimate["trainings"] == len(each) and estimate["minutes"] == 0
-    assert {(event["kept"], event["seconds_left"]) for event in each} == {(True, 0)}
-    assert arms_clock.estimate_text(estimate).endswith("nothing is left to train")
+    assert {(event["kind"], event["seconds_left"]) for event in each} == {("cached", 0)}
+    assert estimate["text"].endswith("nothing is left to train")
 
 
 def test_the_estimate_counts_what_is_left_to_train(tmp_path):
@@ -112,6 +114,13 @@ def test_the_estimate_counts_what_is_left_to_train(tmp_path):
     own = 2 * 4 + 6  # paid for by the first that is trained, as all look at the same rows
     each = 100 + 7 + 2 * 10 + 6 * 2
     assert arms_clock.seconds_of(trainings, held_out, pace) == [0, each + own, 0, each]
+
+
+def test_the_time_to_go_follows_what_trainings_took():
+    left = arms_clock.TimeLeft([10.0, 0.0, 20.0])
+    assert left.told()["seconds_left"] == 30
+    left.took(0, 30.0)  # three times what was expected, and so may be the rest
+    assert left.told() == {"seconds_left": 60, "text": "about 1 minute to go"}
 
 
 def test_only_the_families_asked_for_are_trained_and_the_table_says_which(found, sides):
@@ -198,7 +207,7 @@ def test_a_run_is_ablated_by_the_truth_that_its_recipe_names(model, tmp_path, mo
     assert not (run.folder / "ablation.json").exists() and not (run.folder / "ablation").exists()
     out, err = entered()
     assert f"{CLEAN}: " in out and "20% reviewed at random: " in out
-    assert "that were timed" in err and f"{CLEAN}, seed 0; under a minute to go" in err
+    assert "that were timed" in err and f"{CLEAN}, seed 0: " in err and "s; under a minute to go" in err
     told = json.loads((run.folder / "ablation.json").read_text())
     assert told["settings"]["judged_by"] == "truth"
     assert told["settings"]["max_steps"] == 2 and told["settings"]["batch_size"] == TERMS["batch_size"]

@@ -36,6 +36,15 @@ def test_short_stages_are_a_line_each(capsys):
     assert capsys.readouterr().err.splitlines() == ["[2/3] train: 0.5 s", "[2/3] train: unchanged"]
 
 
+def test_notes_stay_and_what_is_said_of_a_stage_stands_beside_its_seconds(capsys):
+    say(
+        (0, "note", {"text": "about 5 minutes"}),
+        (1, "start", {"text": "to go"}),
+        (2, "done", {"seconds": 1.0, "text": "4 to go"}),
+    )
+    assert capsys.readouterr().err.splitlines() == ["train: about 5 minutes", "[2/3] train: 1.0 s; 4 to go"]
+
+
 def test_quiet_is_quiet(clock, capsys):
     say(
         (0, "start", {}),

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from ktodata.evaluate.arms import Training, fit_arm
+from ktodata.evaluate.comparison_clock import in_words
 
 UPDATES = 3  # the first one is slower: memory, kernels
 HELD_OUT = 16  # rows that are scored
@@ -90,10 +91,26 @@ def estimate_arms(trainings: Sequence[Training], held_out: pl.DataFrame) -> dict
     return told | {"tokens_a_completion": round(pace.tokens, 1), "seconds": seconds, "minutes": sum(seconds) / 60}
 
 
+class TimeLeft:
+    """What is left of the estimate as trainings end, times how far it was off so far."""
+
+    def __init__(self, seconds: Sequence[float]) -> None:
+        self._expected, self._left, self._over, self._spent = seconds, sum(seconds), 0.0, 0.0
+
+    def took(self, number: int, seconds: float) -> None:
+        """Training `number`, from 0, took so many seconds."""
+        self._left -= self._expected[number]
+        self._over += self._expected[number]
+        self._spent += seconds
+
+    def told(self) -> dict[str, Any]:
+        """Of an event: seconds_left, and text."""
+        left = max(0.0, self._left) * (self._spent / self._over if self._over else 1)
+        return {"seconds_left": left, "text": f"{in_words(left / 60)} to go"}
+
+
 def estimate_text(told: dict[str, Any]) -> str:
     """One line for people."""
-    from ktodata.evaluate.comparison_clock import in_words
-
     kept = f", {told['kept']:,} of them kept from before" if told["kept"] else ""
     text = f"{told['trainings']:,} trainings{kept}; {told['updates']:,} updates of {told['batch_size']:,} completions each"
     if told["tokens_a_completion"] is None:

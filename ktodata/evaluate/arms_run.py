@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.evaluate.arms import Arm, Training, fit_arm, plan_arms
-from ktodata.evaluate.arms_clock import estimate_arms
+from ktodata.evaluate.arms_clock import TimeLeft, estimate_arms, estimate_text
 from ktodata.files import whole_file
 
 Notify = Callable[[dict[str, Any]], None]
@@ -34,8 +34,9 @@ def train_arms(trainings: Sequence[Training], held_out: pl.DataFrame, *, notify:
     """Train every arm with every seed and score the held-out rows: arm, seed, row_id, reward.
 
     Where arms have a place to be kept in, each is written there as soon as it is trained: what was stopped goes on from them.
-    notify : called once with kind "estimate" (`estimate_arms`), and before each arm with kind "arm", arm, seed, done, of, kept
-        (nothing is left to train for it) and seconds_left, by the estimate times how far it was off so far
+    notify : gets kind, number, of, stage, text. First "note", with what it will cost (`estimate_arms`); before each arm "start",
+        or "cached" where nothing is left to train for it; after it "done", with seconds. Those of an arm have arm, seed and
+        seconds_left, by the estimate times how far it was off so far.
 
     reward = beta x (log p of the trained policy - log p of the untrained model), in units of beta nats; higher is more desirable.
     Raises what `fit` raises.
@@ -45,22 +46,24 @@ def train_arms(trainings: Sequence[Training], held_out: pl.DataFrame, *, notify:
     if not trainings:
         return pl.DataFrame(schema=SCORES)
     estimate = estimate_arms(trainings, held_out)
-    notify({"kind": "estimate", **estimate})
-    expected, found, off, spent = estimate["seconds"], [], 1.0, 0.0
+    notify({"kind": "note", "number": 0, "of": len(trainings), "stage": "estimate", "text": estimate_text(estimate), **estimate})
+    left = TimeLeft(estimate["seconds"])
+    found: list[pl.DataFrame] = []
     scores: dict[str, pl.DataFrame] = {}
     with shared_states():
-        for done, training in enumerate(trainings):
+        for number, training in enumerate(trainings, 1):
             known = training.kept or training.key in scores
-            told = {"arm": training.arm.name, "seed": training.seed, "done": done, "of": len(trainings), "kept": known}
-            notify({"kind": "arm", **told, "seconds_left": off * sum(expected[done:])})
+            named = {"arm": training.arm.name, "seed": training.seed}
+            event = {"number": number, "of": len(trainings), "stage": f"{training.arm.name}, seed {training.seed}", **named}
+            notify({"kind": "cached" if known else "start", **event, **left.told()})
             started = time.perf_counter()
             if training.key not in scores:
                 scores[training.key] = _scores(training, held_out)
             if not known:
-                spent += time.perf_counter() - started
-                off = spent / sum(expected[: done + 1])
-            named = (pl.lit(training.arm.name).alias("arm"), pl.lit(training.seed).cast(pl.Int64).alias("seed"))
-            found.append(scores[training.key].select(*named, pl.all()))
+                left.took(number - 1, seconds := time.perf_counter() - started)
+                notify({"kind": "done", **event, "seconds": seconds, **left.told()})
+            columns = [pl.lit(value).alias(name) for name, value in named.items()]
+            found.append(scores[training.key].select(*columns, pl.all()))
     return pl.concat(found).cast(SCORES)
 
 

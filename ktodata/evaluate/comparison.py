@@ -100,7 +100,7 @@ def compare(
 
     A policy's reward of a row is beta x (log p_policy - log p_base) of its completion; the base's own score is its log p per
     token. Prompts of files go through the chat template where the rows' own do, being messages. With `out`, a killed comparison
-    goes on after the last policy that it finished. `notify` gets kind ("progress", "start", "cached", "done"), number, of, stage,
+    goes on after the last policy that it finished. `notify` gets kind ("note", "start", "cached", "done"), number, of, stage,
     and text or seconds.
 
     Raises before the expensive work: MissingExtraError without trl, and what `kd.train.fit` raises; EmptyDataError where a method
@@ -159,7 +159,7 @@ def _finish(plan: Any, settings: dict[str, Any], notify: Notify) -> list[Any]:
     from ktodata.evaluate.comparison_store import Store
 
     store, count, cost = Store(settings["out"]), len(plan.arms), plan.facts["estimate"]
-    notify({"kind": "progress", "number": 0, "of": count, "stage": "estimate", "text": estimate_text(cost)})
+    notify({"kind": "note", "number": 0, "of": count, "stage": "estimate", "text": estimate_text(cost)})
     arms = []
     for number, (method, seed) in enumerate(plan.arms, 1):
         event = {"number": number, "of": count, "stage": method if method == "base" else f"{method}, seed {seed}"}

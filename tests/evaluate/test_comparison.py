@@ -87,7 +87,7 @@ def test_facts_say_what_was_trained_on_how_much(compared):
     assert found.facts["versions"]["trl"] == "1.16.0"
     each = {(line["method"], line["seed"]): line["auc"] for line in found.facts["by_seed"]}
     assert np.mean([each["dpo", seed] for seed in (0, 1)]) == pytest.approx(line_of(found.table(), "auc", "dpo")["value"])
-    assert events[0]["kind"] == "progress" and "64 completions of " in events[0]["text"]
+    assert events[0]["kind"] == "note" and "64 completions of " in events[0]["text"]
     assert [event["kind"] for event in events[1:]] == ["start", "done"] * 7
 
 
