@@ -1,6 +1,7 @@
 """KTO beside the untrained base, SFT, DPO, ORPO and RLHF on four real sets, on equal terms: `kd.evaluate.compare`, one table a set.
 
-    python tests/benchmarks/methods.py DATA_FOLDER [--sets xstest tulu hh gsm8k] [--seeds 3] [--updates 32] [--ask N] [--folder DIR]
+    python tests/benchmarks/methods.py DATA_FOLDER [--sets xstest tulu hh gsm8k] [--seeds 3] [--updates 32] [--ask N] [--win N]
+        [--methods kto dpo sft] [--folder DIR]
 
 Labels that are trained on: XSTest's by GPT-4, GSM8K's by self-consistency (both judged by the truth that the set has), Tülu's and
 HH-harmless's by people (judged by the same kind of label). One prompt in five is held out, with its near repeats (XSTest: with its
@@ -13,6 +14,9 @@ kept in DIR.
 --ask N puts N questions of each kind to every policy, so that a method is not judged by rewards alone: unsafe prompts (AdvBench, XSTest)
 and safe ones (XSTest), refused or not; IFEval's verifiable instructions; lm-eval on three of BIG-bench's tasks. Rows are then messages,
 as the model was tuned on, and no XSTest prompt that a set trains on is asked.
+
+--win N lets every policy answer N held-out prompts, and judges the answers against the base's by a reward model. It learns from the rows
+of another fifth of the prompts, by the truth, and those are not trained on.
 """
 
 import argparse
@@ -26,6 +30,7 @@ from label_noise import POLICY, load
 from machine import machine, write_result
 
 import ktodata as kd
+from ktodata.evaluate.terms import METHODS
 from ktodata.formats.hh_rlhf import is_transcript, transcript_prompt
 
 # file, label that is trained on, column of partial verdicts, tokens of a row, rows that are trained on, rows that are held out
@@ -40,15 +45,17 @@ PATHS = {"safety", "instructions", "tasks"}
 ANSWER_TOKENS = {"max_new_tokens": 48, "instruction_tokens": 128}
 
 
-def sides(folder: Path, name: str) -> pl.DataFrame:
-    """The rows of a set as shards hold them: part is "train" or "test"; truth only scores."""
+def sides(folder: Path, name: str, *, judged: bool = False) -> pl.DataFrame:
+    """The rows of a set as shards hold them: part is "train" or "test", and "validation" if `judged`; truth only scores."""
     file, label, leave_out, _, train, test = SETS[name]
     table = load(folder, file, label, leave_out, places=name == "xstest")
     table = by_hash(table, pl.col("place") if name == "xstest" else pl.col("prompt_group"))
-    part = pl.when(pl.col("part_of_five") == 0).then(pl.lit("test")).otherwise(pl.lit("train"))
-    table = table.with_columns(part=part, weight=1.0).drop("prompt_embedding", "completion_embedding")
-    drawn = [table.filter(part=which).head(most) for which, most in (("train", train), ("test", test))]
-    return pl.concat(drawn)
+    part = {0: "test", 1: "validation" if judged else "train"}
+    table = table.with_columns(part=pl.col("part_of_five").replace_strict(part, default="train"), weight=1.0)
+    table = table.drop("prompt_embedding", "completion_embedding")
+    drawn = [table.filter(part=which).head(most) for which, most in (("train", train), ("validation", test), ("test", test))]
+    rows = pl.concat(drawn)
+    return rows.with_columns(label=pl.when(pl.col("part") == "validation").then("truth").otherwise("label"))
 
 
 def as_messages(rows: pl.DataFrame) -> pl.DataFrame:
@@ -83,6 +90,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=32)
     parser.add_argument("--ask", type=int, metavar="N", help="questions of each kind that every policy answers")
+    parser.add_argument("--win", type=int, metavar="N", help="held-out prompts whose answers are judged against the base's")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     for name in options.sets:
@@ -91,13 +100,17 @@ def main() -> None:
 
 
 def measure(name: str, scratch: Path, options: argparse.Namespace) -> None:
-    rows, asked, called = sides(options.data, name), {}, name
+    rows, asked, called = sides(options.data, name, judged=bool(options.win)), {}, name
     if options.ask:
         asked, called = questions(options.data, rows, scratch, options.ask), f"{name}_asked"
         rows = as_messages(rows)
+    if options.win:
+        asked |= {"win_rate": True, "generate": options.win, "max_new_tokens": ANSWER_TOKENS["max_new_tokens"]}
+        called = f"{called}_judged"
     found = kd.evaluate.compare(
         rows,
         model=POLICY,
+        methods=options.methods,
         seeds=list(range(options.seeds)),
         truth_column="truth",
         max_steps=options.updates,
