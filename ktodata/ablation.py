@@ -103,7 +103,8 @@ def ablate(
     truth : row_id -> true label of the audit's rows, for the arms that need it (true labels, wrong rows dropped, reviews played)
     budgets : shares of the rows that are reviewed
     families : the kinds of treatment to try (`treatments.Family`); the labels as given are always among them
-    train : settings of `kd.train.fit` in place of TERMS; every arm makes the same updates. Fix them beforehand.
+    train : settings of `kd.train.fit` in place of TERMS; every arm makes the same updates. Fix them beforehand. z0 is estimated
+        from a quarter as many pairs as an update has rows, unless z0_rows says: that halves the cost of an arm.
     conversational : hand the model messages through its chat template, in place of plain text
     folder : keeps each arm's scores as it goes, so that a stopped ablation goes on
     notify : called with what it will cost before the first training, and before each arm (`evaluate.arms_run.train_arms`)
@@ -176,7 +177,7 @@ def plan_ablation(
     known = held_out.filter(pl.col("truth").is_not_null())
     if known["truth"].n_unique() < 2:
         raise DataError(f"ablate: {known.height:,} held-out rows have a known truth; both true and false are needed.")
-    settings = _equal_budget({**TERMS, **(train or {})}, int(audit.trained.sum()))
+    settings = _equal_terms({**TERMS, **(train or {})}, int(audit.trained.sum()))
     arms_of = treatments(audit, truth=truth, budgets=budgets, families=families)
 
     def shown(seed: int) -> list[Arm]:
@@ -220,10 +221,14 @@ def _with_words(table: pl.DataFrame, told: Mapping[str, Mapping[str, Any]]) -> p
     return table.join(words, on="arm", how="left", maintain_order="left")
 
 
-def _equal_budget(settings: dict[str, Any], rows: int) -> dict[str, Any]:
-    """As many updates for every arm, whatever it left out: those that `epochs` over all rows make, unless max_steps says."""
-    steps = settings["max_steps"] or settings["epochs"] * -(-rows // settings["batch_size"])
-    return settings | {"max_steps": steps, "epochs": 1000}
+def _equal_terms(settings: dict[str, Any], rows: int) -> dict[str, Any]:
+    """As many updates for every arm, whatever it left out: those that `epochs` over all rows make, unless max_steps says.
+
+    Mismatched pairs are what costs most, as no arm can share another's; a quarter as many as rows do for z0, unless z0_rows says.
+    """
+    batch = settings["batch_size"]
+    steps = settings["max_steps"] or settings["epochs"] * -(-rows // batch)
+    return settings | {"max_steps": steps, "epochs": 1000, "z0_rows": settings.get("z0_rows") or max(2, batch // 4)}
 
 
 def ablate_run(folder: Path | str, *, notify: Notify = lambda event: None, **asked: Any) -> Ablation:
