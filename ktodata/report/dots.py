@@ -9,7 +9,6 @@ import polars as pl
 from ktodata.report.beginnings import beginnings
 from ktodata.report.coverage import evenly
 from ktodata.report.files import RunFiles
-from ktodata.report.flow import fates
 from ktodata.report.packed import pack
 from ktodata.report.removed import FATES
 from ktodata.report.text import clean, one_line
@@ -92,7 +91,7 @@ def _column(run: RunFiles, stage: str, name: str, dots: pl.DataFrame) -> pl.Seri
 
 def _fates(run: RunFiles, dots: pl.DataFrame) -> pl.Series:
     """What became of each dot's row, in words."""
-    action = dots.select("row_id").join(fates(run).select("row_id", "action"), on="row_id", how="left", maintain_order="left")
+    action = dots.select("row_id").join(run.fates.select("row_id", "action"), on="row_id", how="left", maintain_order="left")
     return action["action"].replace_strict(FATES, default="kept as it came")
 
 

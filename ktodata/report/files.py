@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.stage import DECISION_SCHEMA
+from ktodata.stage import DECISION_SCHEMA, strongest_decisions
 
 QUARANTINE_SCHEMA = pl.Schema(
     {"file": pl.String(), "line": pl.Int64(), "reason": pl.String(), "detail": pl.String(), "raw": pl.String()}
@@ -89,6 +89,22 @@ class RunFiles:
         """Every decision: row_id, stage, action, reason, evidence, caused_by."""
         found = _parquet(self.path / "ledger.parquet")
         return pl.DataFrame(schema={**DECISION_SCHEMA, "stage": pl.String()}) if found is None else found
+
+    @cached_property
+    def fates(self) -> pl.DataFrame:
+        """row_id, stage, action, reason, evidence, caused_by of each row not simply kept: what settled it, each row once.
+
+        A finished run says so in the ledger's last lines (stage "export"). Before that, the strongest decision so far counts.
+        """
+        settled = self.ledger.filter(pl.col("stage") == "export")
+        if settled.is_empty():
+            found = strongest_decisions(self.ledger).select("row_id", "stage", "action", "reason", "evidence", "caused_by")
+            return found.filter(pl.col("action") != "keep")
+        decided_by = pl.col("evidence").str.json_path_match("$.decided_by").fill_null("export")
+        last = settled.filter(pl.col("action") != "keep").select("row_id", decided_by.alias("stage"), "action", "reason")
+        before = self.ledger.filter(pl.col("stage") != "export")
+        taken = before.unique(["row_id", "stage", "action", "reason"], maintain_order=True)
+        return last.join(taken, on=["row_id", "stage", "action", "reason"], how="left", maintain_order="left")
 
     @cached_property
     def quarantine(self) -> pl.DataFrame:

@@ -11,7 +11,6 @@ import polars as pl
 
 from ktodata.report.beginnings import beginnings
 from ktodata.report.files import RunFiles
-from ktodata.report.flow import fates
 from ktodata.report.packed import pack
 from ktodata.report.removed import FATES, evidence_in_words
 from ktodata.report.text import clean, one_line
@@ -82,7 +81,7 @@ def read_findable(run: RunFiles, *, most_bytes: int) -> Findable | None:
 
 
 def _rows(run: RunFiles, with_text: bool) -> pl.DataFrame:
-    fate = fates(run)
+    fate = run.fates
     words = [" · ".join(map(clean, evidence_in_words(evidence))) for evidence in fate["evidence"]]
     fate = fate.with_columns(evidence=pl.Series(words, dtype=pl.String))
     if with_text:

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
 from markupsafe import Markup
 
 from ktodata.report import figures
 from ktodata.report.files import RunFiles, pick
-from ktodata.stage import strongest_decisions
 
 PARTS = ("train", "validation", "test")
 
@@ -52,7 +50,7 @@ def read_flow(run: RunFiles) -> Flow | None:
     rows = run.columns("ingest", "row_id")
     if rows is None:
         return None
-    fate = fates(run)
+    fate = run.fates
     counted = pick(run.manifest, "rows", default={})
     totals = dict(fate.group_by("action").len().iter_rows())
     quarantined = pick(counted, "quarantined", default=run.quarantine.height + totals.get("quarantine", 0))
@@ -65,21 +63,6 @@ def read_flow(run: RunFiles) -> Flow | None:
     leaving = [figures.Leaving(step.name.replace("_", " "), step.dropped, step.review, step.left) for step in steps]
     picture = figures.flow(rows_in, [step for step in leaving if step.dropped or step.review], parts)
     return Flow(rows_in, quarantined, rows.height, kept, dropped, review, totals.get("relabel", 0), steps, parts, picture)
-
-
-def fates(run: RunFiles) -> pl.DataFrame:
-    """row_id, stage, action, reason of each row that was not simply kept: the decision that settled it, each row once.
-
-    A finished run says so in the ledger's last lines (stage "export"). Before that, the strongest decision so far counts.
-    """
-    settled = run.ledger.filter(pl.col("stage") == "export")
-    if settled.is_empty():
-        found = strongest_decisions(run.ledger).select("row_id", "stage", "action", "reason", "evidence", "caused_by")
-        return found.filter(pl.col("action") != "keep")
-    decided_by = pl.col("evidence").str.json_path_match("$.decided_by").fill_null("export")
-    last = settled.filter(pl.col("action") != "keep").select("row_id", decided_by.alias("stage"), "action", "reason")
-    taken = run.ledger.filter(pl.col("stage") != "export").unique(["row_id", "stage", "action", "reason"], maintain_order=True)
-    return last.join(taken, on=["row_id", "stage", "action", "reason"], how="left", maintain_order="left")
 
 
 def _steps(run: RunFiles, tally: dict[tuple[str, str], int], rows_in: int) -> tuple[Step, ...]:

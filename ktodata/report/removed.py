@@ -9,7 +9,6 @@ import polars as pl
 
 from ktodata.report.examples import Example, examples
 from ktodata.report.files import RunFiles
-from ktodata.report.flow import fates
 from ktodata.report.text import Excerpt, excerpt, number
 
 REASONS = 40
@@ -60,7 +59,7 @@ class Unreadable:
 
 def read_reasons(run: RunFiles, *, with_examples: bool = True) -> list[Reason]:
     """Every reason, the most frequent first; each row counts once, for the decision that settled it."""
-    fate = fates(run)
+    fate = run.fates
     counted = (
         fate.group_by("stage", "action", "reason", maintain_order=True)
         .agg(pl.len(), pl.col("row_id").sort().head(EXAMPLES_PER_REASON).alias("first"))
