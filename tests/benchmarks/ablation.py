@@ -1,7 +1,7 @@
 """Does curation make a better model? Every treatment of a set's weak labels, trained on equal terms and judged by the truth.
 
     python tests/benchmarks/ablation.py DATA_FOLDER [--set xstest] [--labels weak_label_gpt4] [--flips 0.2 uniform] [--votes]
-        [--folds 5] [--families ...] [--steps 40] [--folder DIR] [--scores DIR] [--called NAME]
+        [--folds 5] [--families ...] [--arms ...] [--steps 40] [--folder DIR] [--scores DIR] [--called NAME]
 
 Cross-validated: prompts are dealt into five parts; each part is held out once, with a seed of its own, so that every row is judged
 once by models that never saw it or its prompt. (XSTest: a prompt and its contrasting twin, of the same kind and place in it, are in
@@ -16,6 +16,7 @@ in DIR, so that a benchmark that was stopped goes on. --scores DIR keeps every h
 
 import argparse
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -24,10 +25,10 @@ from label_noise import FLIPS, POLICY, SYSTEMS, flipped, load, with_both_votes
 from machine import machine, write_result
 
 import ktodata as kd
-from ktodata.ablation import ablate, pool
+from ktodata.ablation import plan_ablation, pool
 from ktodata.label_audit import LabelAudit
 from ktodata.train.kept import shared_states
-from ktodata.treatments import FAMILIES, Family
+from ktodata.treatments import FAMILIES, NOISY, Family
 
 TERMS = {"max_length": 64, "z0_rows": 4, "keep_states_mb": 6000, "dtype": "bfloat16"}
 # file, column of the weak label (none: flips only), rows that are left out, tokens of a row, rows used (drawn by hash)
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--budgets", type=float, nargs="*", default=[0.05, 0.1])
     parser.add_argument("--families", nargs="*", choices=get_args(Family), default=FAMILIES)
+    parser.add_argument("--arms", nargs="*", metavar="NAME", help="of those families, only these, and the labels as given")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--scores", type=Path)
     parser.add_argument("--called", help="added to the name of the result, where a set is measured in more ways than one")
@@ -103,7 +105,7 @@ def one_part(table: pl.DataFrame, fold: int, terms: dict, options: argparse.Name
     held_out = pl.col("part_of_five") == fold
     train = table.filter(~held_out)
     audit = LabelAudit(train, kd.label_noise(train), {"seed": 0})
-    return ablate(
+    plan = plan_ablation(
         audit,
         table.filter(held_out),
         model=POLICY,
@@ -112,9 +114,13 @@ def one_part(table: pl.DataFrame, fold: int, terms: dict, options: argparse.Name
         families=options.families,
         seeds=[fold],
         train=terms,
+        conversational=False,
         folder=options.folder,
-        notify=lambda event: print(event, flush=True),
     )
+    if options.arms:
+        wanted = {NOISY, *options.arms}
+        plan = replace(plan, trainings=[training for training in plan.trainings if training.arm.name in wanted])
+    return plan.train(lambda event: print(event, flush=True))
 
 
 if __name__ == "__main__":
