@@ -104,7 +104,7 @@ def test_the_thin_region_is_named(run):
 def test_held_out_results_name_base_and_trained_with_intervals(run):
     found = json.loads((run.folder / "evaluation.json").read_text())
     for against in ("against_label", "against_truth"):
-        for measure in ("auc", "base_auc", "auc_gain"):
+        for measure in ("auc", "base_auc", "policy_auc", "policy_gain"):
             told = found[against]["measures"][measure]
             assert told["low"] <= told["value"] <= told["high"]
     page = (run.folder / "report.html").read_text()

@@ -13,6 +13,7 @@ from ktodata.train.figures import MUTED, PLAIN, RULE, Drawing
 PANELS = {
     "auc": "AUC of the reward\n0.5 is chance",
     "auc_within_model": "AUC within a model\n0.5 is chance",
+    "policy_auc": "AUC of log p per token\nlike for like with the base",
     "brier": "Brier score\nlower is better, 0.25 knows nothing",
     "retention": "desirable log p per token\nminus the base's, nats",
     "length_bias": "reward and length\nrank correlation, 0 is none",

@@ -19,6 +19,8 @@ DIRECTION: dict[str, int] = {
     "auc": 1,  # P(a desirable row has the higher reward); 0.5 is chance
     # the same within the rows that one model wrote, averaged over models by their pairs: to tell models apart is no merit
     "auc_within_model": 1,
+    # P(a desirable row is the likelier one, by the policy's own log p per token): like against like for base and methods
+    "policy_auc": 1,
     "accuracy": 1,  # share of rows whose reward is above 0 where they are desirable, not above 0 where they are not
     "brier": -1,  # mean squared error of sigmoid(reward) as P(desirable); 0.25 knows nothing
     "length_bias": 0,  # Spearman correlation of reward and completion tokens, over the full sample's ranks; 0 is none
@@ -60,7 +62,8 @@ class Scored:
     target: NDArray[np.bool_]
     score: Floats  # the reward; of the base, its log p per token
     reward: Floats  # of the base, 0
-    change: Floats  # log p minus the base's, per token
+    own: Floats  # log p per token
+    change: Floats  # the same minus the base's
     tokens: Floats
     model: NDArray[Any]
     reward_model: Floats | None
@@ -97,6 +100,7 @@ def scored_rows(known: pl.DataFrame, arm: Arm, base: Arm, *, against: str, beta:
         target=known[against].to_numpy().astype(bool),
         score=reference / tokens if arm.method == BASE else reward,
         reward=reward,
+        own=logp / tokens,
         change=(logp - reference) / tokens,
         tokens=tokens,
         model=known["model"].fill_null("").to_numpy(),
@@ -125,6 +129,7 @@ def _of_rows(rows: Scored) -> dict[str, Statistic]:
     within = weighted_auc_within(rows.score, desirable, [rows.model == name for name in np.unique(rows.model) if name])
     if within is not None:
         found["auc_within_model"] = within
+    found["policy_auc"] = weighted_auc(rows.own, desirable)
     if not rows.is_base:
         found["accuracy"] = weighted_mean((rows.reward > 0) == desirable)
     found["brier"] = weighted_mean((1 / (1 + np.exp(-rows.reward)) - desirable) ** 2)

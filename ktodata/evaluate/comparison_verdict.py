@@ -11,8 +11,9 @@ from ktodata.evaluate.refusals import JUDGE
 
 NAMES = {"base": "the untrained base", "kto": "KTO", "sft": "SFT", "dpo": "DPO", "orpo": "ORPO", "rlhf": "RLHF"}
 WORDS = {
-    "auc": "Ranking held-out rows (AUC)",
+    "auc": "Ranking held-out rows by what training changed (AUC of the reward; of the base, its log p per token)",
     "auc_within_model": "Ranking rows of one model among themselves (AUC within a model)",
+    "policy_auc": "Finding desirable rows likelier (AUC of each policy's own log p per token)",
     "accuracy": "Telling desirable from undesirable by the sign of the reward (accuracy)",
     "brier": "Rewards as chances (Brier, lower is better)",
     "retention": "Keeping desirable completions likely (change in log p per token)",

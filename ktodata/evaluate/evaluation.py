@@ -20,7 +20,7 @@ from ktodata.train.shards import check_rows, read_part
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found. `per_row`: row_id, label, truth, reward, base_score, log-probs, model."""
+    """What was found. `per_row`: row_id, label, truth, reward, base_score, policy_score, log-probs, model."""
 
     facts: dict[str, Any]
     per_row: pl.DataFrame
@@ -81,9 +81,10 @@ def evaluate(
 ) -> Evaluation:
     """Score held-out rows with a trained policy and with the model it was trained from.
 
-    The trained score of a row is its implicit reward, beta x (log p_policy - log p_reference) of the completion; the base score
-    is the reference's own log-prob per token. Each is measured by AUC against the label as given, and against the truth where
-    that is known; their difference is paired. accuracy counts reward > 0 as desirable. Intervals: 95 %, resampling prompt groups.
+    Two things are measured by AUC, against the label as given, and against the truth where that is known. Like against like:
+    policy_auc and base_auc rank rows by each model's own log-prob per token of the completion, and policy_gain is their paired
+    difference. What training changed: auc ranks by the implicit reward, beta x (log p_policy - log p_reference), where 0.5 is
+    chance. accuracy counts reward > 0 as desirable. Intervals: 95 %, resampling prompt groups.
     """
     settings = check_settings(
         evaluate, {name: value for name, value in locals().items() if name != "run_or_shards"}, where="evaluate"
@@ -105,7 +106,7 @@ def evaluate(
 
 
 def measure(scored: pl.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
-    """All measures of scored rows (row_id, label, truth, group, reward, base_score, model), as JSON values."""
+    """All measures of scored rows (row_id, label, truth, group, reward, base_score, policy_score, model), as JSON values."""
     known = scored.filter(pl.col("truth").is_not_null())
     return {
         "rows": scored.height,
@@ -129,12 +130,13 @@ def _measures(scored: pl.DataFrame, target: str, resamples: int, seed: int) -> d
             **counts,
             "not_applicable": f"{only}: {target} gives {counts['desirable']} desirable, {counts['undesirable']} undesirable",
         }
-    reward, base = scored["reward"].to_numpy(), scored["base_score"].to_numpy()
-    trained_auc, base_auc = weighted_auc(reward, labels), weighted_auc(base, labels)
+    reward = scored["reward"].to_numpy()
+    base_auc, policy_auc = (weighted_auc(scored[name].to_numpy(), labels) for name in ("base_score", "policy_score"))
     statistics: dict[str, Statistic] = {
-        "auc": trained_auc,
+        "auc": weighted_auc(reward, labels),
         "base_auc": base_auc,
-        "auc_gain": difference(trained_auc, base_auc),
+        "policy_auc": policy_auc,
+        "policy_gain": difference(policy_auc, base_auc),
         "accuracy": weighted_mean((reward > 0) == labels),
         # of sigmoid(reward) read as P(desirable): 0.25 knows nothing, lower is better
         "brier": weighted_mean((1 / (1 + np.exp(-reward)) - labels) ** 2),

@@ -32,8 +32,8 @@ def reward_table(rows: TokenRows, policy_logps: Any, reference_logps: Any, *, be
     """One line per row.
 
     reward : beta x (policy_logp - reference_logp); higher means that training made the completion likelier.
-    base_score : reference_logp / completion tokens: what the untrained model itself thinks of the completion. By token, as its
-        sum would mostly measure length.
+    base_score, policy_score : reference_logp and policy_logp / completion tokens: what the untrained and the trained model
+        themselves think of the completion. By token, as the sums would mostly measure length.
     """
     tokens = np.array([len(completion) for completion in rows.completion])
     return pl.DataFrame(
@@ -46,5 +46,6 @@ def reward_table(rows: TokenRows, policy_logps: Any, reference_logps: Any, *, be
             "reference_logp": reference_logps,
             "reward": beta * (policy_logps - reference_logps),
             "base_score": reference_logps / tokens,
+            "policy_score": policy_logps / tokens,
         }
     )

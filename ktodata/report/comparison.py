@@ -28,8 +28,9 @@ from ktodata.report.files import RunFiles, pick
 from ktodata.report.text import count, one_line, plural
 
 MEASURES = {
-    "auc": "AUC",
-    "auc_within_model": "AUC within a generating model",
+    "auc": "AUC of the reward; of the base, its log p per token",
+    "auc_within_model": "the same within a generating model",
+    "policy_auc": "AUC of each policy's own log p per token",
     "accuracy": "rows whose reward has the right sign",
     "brier": "Brier score of the reward",
     "length_bias": "rank correlation of reward and length",
@@ -166,7 +167,7 @@ def _forest(table: pl.DataFrame, against: str) -> Markup | None:
             beyond = proven(line) if other == KTO else line["base_includes_zero"] is False
             gaps += [Gap(_name(line["method"]), by.value, by.low, by.high, beyond)] if by.known else []
         if gaps:
-            panels.append((f"AUC minus {name}\nagainst the {against}; right is better", gaps))
+            panels.append((f"AUC of the reward, minus {name}\nagainst the {against}; right is better", gaps))
     return (
         arm_figures.forest("comparison-forest", "Each method, minus KTO and minus the untrained base", panels) if panels else None
     )

@@ -12,12 +12,15 @@ from ktodata.report.text import Excerpt, excerpt, interval, percent, plural
 
 AGAINST = {"label": "labels as given", "truth": "the truth"}
 MEASURES = {
-    "base_auc": "AUC of the base model, by its own log-probability per token",
-    "auc": "AUC of the trained model, by its reward",
-    "auc_gain": "gain in AUC, paired",
+    "base_auc": "AUC of the base model, by its log-probability per token",
+    "policy_auc": "AUC of the trained model, by its log-probability per token",
+    "policy_gain": "gain of the trained model over the base, paired",
+    "auc": "AUC of what training changed (the reward)",
     "accuracy": "rows whose reward has the right sign",
     "brier": "Brier score of the reward (lower is better, 0.25 knows nothing)",
 }
+# measure, its name in the picture, its colour
+DOTS = (("base_auc", "base", "gone"), ("policy_auc", "trained", "kept"), ("auc", "what training changed", "doubt"))
 ANSWERS = 6
 
 
@@ -90,7 +93,7 @@ def _picture(facts: Mapping[str, Any]) -> Markup | None:
     """AUC of the base and of the trained model, against each."""
     dots = []
     for against, called in AGAINST.items():
-        for key, model, role in (("base_auc", "base", "gone"), ("auc", "trained", "kept")):
+        for key, model, role in DOTS:
             found = pick(facts, f"against_{against}.measures.{key}", default={})
             if found.get("value") is not None:
                 dots.append(figures.Measured(f"{model}, {called}", found["value"], found.get("low"), found.get("high"), role))
@@ -104,17 +107,21 @@ def _picture(facts: Mapping[str, Any]) -> Markup | None:
 
 
 def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Better, worse, or no difference that the paired interval shows; against the truth where it is known."""
+    """Better, worse, or no difference that the paired interval shows; against the truth where it is known.
+
+    Base and trained model are judged alike, by their own log-probabilities. The reward says what training changed.
+    """
     for against in ("truth", "label"):
         found = pick(facts, f"against_{against}.measures", default={})
-        gain = pick(found, "auc_gain", default={})
+        gain = pick(found, "policy_gain", default={})
         if gain.get("value") is None or gain.get("low") is None:
             continue
         rows = plural(pick(facts, f"against_{against}.rows", default=0), "held-out row")
         said = (
-            f"On {rows}, measured against {AGAINST[against]}, the trained model puts a desirable answer above an undesirable one "
-            f"{_with_interval(found['auc'])} of the time, the base model {_with_interval(found['base_auc'])}; 50 % is chance. "
-            f"On the same rows that is {_points(gain)}."
+            f"On {rows}, measured against {AGAINST[against]}, the trained model finds a desirable answer likelier than an "
+            f"undesirable one {_with_interval(found['policy_auc'])} of the time, the base model "
+            f"{_with_interval(found['base_auc'])}: {_points(gain)}. What training changed ranks them right "
+            f"{_with_interval(found['auc'])} of the time; 50 % is chance."
         )
         if gain["low"] > 0:
             return "Training did.", said

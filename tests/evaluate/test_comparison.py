@@ -109,7 +109,7 @@ def test_written_files_hold_what_was_returned(compared):
 def test_the_figure_has_a_panel_for_each_measure_and_a_point_for_each_method(compared, tmp_path):
     figure = compared[0].plot()
     assert [axes.get_title(loc="left").splitlines()[0] for axes in figure.axes] == [
-        "AUC of the reward", "AUC within a model", "Brier score", "desirable log p per token",
+        "AUC of the reward", "AUC within a model", "AUC of log p per token", "Brier score", "desirable log p per token",
     ]  # fmt: skip
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["the untrained base", "KTO", "SFT", "DPO"]
     figure.savefig(tmp_path / "forest.png")
@@ -241,7 +241,8 @@ def test_measures_by_hand():
     assert value("brier") == pytest.approx(((chances - [1, 1, 0, 0]) ** 2).mean())
     assert value("length_bias") == pytest.approx(3 / 15**0.5)
     assert (value("reward_desirable"), value("reward_undesirable"), value("retention")) == (0.0, 1.0, 0.0)
-    assert value("auc", "base") == 0.25  # by log p per token: -2, -2 | -1, -2: two ties of four pairs
+    assert value("auc", "base") == value("policy_auc", "base") == 0.25  # log p per token: -2, -2 | -1, -2: two ties of four pairs
+    assert value("policy_auc") == 0.25  # -1.5, -2.5 | -0.5, -2: one of four
     assert set(table["measure"]) <= set(DIRECTION)
 
 
@@ -290,7 +291,9 @@ def test_a_truth_that_is_the_label_is_told_of_once(truth, told):
     rows = held_out([True, False, True, False], truth=truth)
     table = measured(rows, [arm("base", [0.0] * 4), arm("kto", [1.0, -1.0, 1.0, -1.0])])
     said = verdict_sentences(table, FACTS | {"share_desirable": {"label": 0.5, "truth": 0.5}})
-    assert [against for against in ("truth", "label") if any(f"(AUC), against the {against}" in one for one in said)] == told
+    assert [
+        against for against in ("truth", "label") if any(f"log p per token), against the {against}" in one for one in said)
+    ] == told
 
 
 def test_what_cannot_be_measured_is_none_and_the_verdict_says_so():

@@ -33,8 +33,8 @@ def test_what_was_learnt_shows_and_the_base_model_did_not_know_it(trained):
     result = evaluate(trained, **QUICK)
     found = result.as_dict()["against_label"]["measures"]
     assert found["auc"]["value"] > 0.95 > found["base_auc"]["value"]
-    assert found["auc_gain"]["value"] == pytest.approx(found["auc"]["value"] - found["base_auc"]["value"])
-    assert found["auc_gain"]["low"] > 0
+    assert found["policy_gain"]["value"] == pytest.approx(found["policy_auc"]["value"] - found["base_auc"]["value"])
+    assert found["policy_gain"]["low"] > 0
     assert found["accuracy"]["value"] > 0.9
     by_class = {line["label"]: line["mean_reward"]["value"] for line in result.facts["by_class"]}
     assert by_class[True] > 0 > by_class[False]
@@ -74,6 +74,7 @@ def test_reward_by_hand(trained, folder):
     found = per_row.filter(row_id="r0").row(0, named=True)
     assert found["reward"] == pytest.approx(0.2 * (logp(trained / "model") - logp(folder)), rel=1e-4)
     assert found["base_score"] == pytest.approx(logp(folder) / (len(ids) - start), rel=1e-4)
+    assert found["policy_score"] == pytest.approx(logp(trained / "model") / (len(ids) - start), rel=1e-4)
 
 
 def test_written_files_hold_what_was_returned(trained, tmp_path):
@@ -109,6 +110,7 @@ def scored(labels, rewards, truth=None):
             "group": [str(number // 2) for number in range(count)],
             "reward": rewards,
             "base_score": [0.0] * count,
+            "policy_score": [-reward for reward in rewards],
             "model": [None] * count,
         },
         schema_overrides={"truth": pl.Boolean, "model": pl.String},
@@ -129,6 +131,7 @@ def test_measures_by_hand():
     assert found["auc"]["value"] == 0.25
     assert found["accuracy"]["value"] == 0.5
     assert found["base_auc"]["value"] == 0.5
+    assert found["policy_auc"]["value"] == 0.75 and found["policy_gain"]["value"] == 0.25  # the other way round
     chances = 1 / (1 + np.exp(-np.array([1.0, -1.0, 2.0, 0.0])))
     assert found["brier"]["value"] == pytest.approx(((chances - [1, 1, 0, 0]) ** 2).mean())
 

@@ -158,7 +158,8 @@ EVALUATION = {
         "measures": {
             "auc": {"value": 0.8, "low": 0.7, "high": 0.9},
             "base_auc": {"value": 0.5, "low": 0.4, "high": 0.6},
-            "auc_gain": {"value": 0.3, "low": 0.1, "high": 0.5},
+            "policy_auc": {"value": 0.8, "low": 0.7, "high": 0.9},
+            "policy_gain": {"value": 0.3, "low": 0.1, "high": 0.5},
         },
     },
     "against_truth": {"rows": 0, "not_applicable": "no rows: truth gives 0 desirable, 0 undesirable"},

@@ -75,7 +75,7 @@ def test_a_run_without_licence_or_shards_says_so(tmp_path):
 def test_the_card_says_what_a_model_learnt_and_whether_curation_helped(tmp_path):
     folder = folders.write_run(tmp_path / "run")
     card = build_card(folder)
-    assert "| gain in AUC, paired | labels as given | 6 | 0.300 | 0.100 to 0.500 |" in card
+    assert "| gain of the trained model over the base, paired | labels as given | 6 | 0.300 | 0.100 to 0.500 |" in card
     assert "That curation helped has not been shown" in card and "ktodata compare" not in card
     folders.write_ablation(folder)
     folders.write_comparison(folder)
@@ -134,7 +134,7 @@ def test_the_models_section_says_what_the_run_did_and_holds_no_word_of_a_prompt(
         "| dedupe | near\\_repeat | dropped | 5 |",
         "KTO's weights: 1.000 for desirable and 3.000 for undesirable rows.",
         "The feedback's licence, as its recipe names it: cc\\-by\\-4\\.0.",
-        "| AUC of the trained model, by its reward | labels as given | 6 | 0.800 | 0.700 to 0.900 |",
+        "| AUC of the trained model, by its log-probability per token | labels as given | 6 | 0.800 | 0.700 to 0.900 |",
         "## What is not known",
     ):
         assert line in told, line

@@ -223,7 +223,10 @@ def test_five_lines_for_a_terminal(run):
     assert lines[3].startswith(
         "Did it help? Training did. On 6 held-out rows, measured against labels as given, the trained model"
     )
-    assert "80\u2009% (70 to 90\u2009%) of the time, the base model 50\u2009% (40 to 60\u2009%)" in lines[3]
+    assert (
+        "likelier than an undesirable one 80\u2009% (70 to 90\u2009%) of the time, the base model 50\u2009% (40 to 60\u2009%): +30 p"
+        in lines[3]
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,12 +236,12 @@ def test_five_lines_for_a_terminal(run):
 def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain, short):
     folder = folders.write_run(tmp_path / "small")
     told = json.loads((folder / "evaluation.json").read_text())
-    told["against_label"]["measures"]["auc_gain"] = dict(zip(("value", "low", "high"), gain, strict=True))
+    told["against_label"]["measures"]["policy_gain"] = dict(zip(("value", "low", "high"), gain, strict=True))
     (folder / "evaluation.json").write_text(json.dumps(told))
     line = verdict_lines(folder)[3]
     assert line.startswith(f"Did it help? {short}")
     value, low, high = (f"{100 * number:+.0f}" for number in gain)
-    assert f"On the same rows that is {value} percentage points ({low} to {high})." in line
+    assert f"%): {value} percentage points ({low} to {high})." in line
 
 
 @pytest.mark.parametrize(

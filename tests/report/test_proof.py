@@ -45,7 +45,8 @@ def test_both_sections_are_drawn_and_told(html):
     assert "8 updates of 16 completions, learning rate 0.001, the top 1 layer, at most 48 tokens a row." in curation
     assert "2 seeds (0, 1)." in curation and "6 test rows, judged by their labels as given" in curation
     assert (
-        "AUC minus KTO's against the truth; right is better: the untrained base -0.300 (-0.350 to -0.250), more than" in methods
+        "AUC of the reward, minus KTO's against the truth; right is better: the untrained base -0.300 (-0.350 to -0.250), more than"
+        in methods
     )
     assert "KTO: 2 desirable, 2 undesirable; DPO: -1 desirable, -1 undesirable." in methods  # KTO: the mean of 1 and 3
     assert "kto" not in methods and NO_ABLATION not in curation and NO_COMPARISON not in methods
