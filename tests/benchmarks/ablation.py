@@ -25,7 +25,8 @@ from label_noise import FLIPS, POLICY, SYSTEMS, flipped, load, with_both_votes
 from machine import machine, write_result
 
 import ktodata as kd
-from ktodata.ablation import plan_ablation, pool
+from ktodata.ablation import Ablation, plan_ablation, pool
+from ktodata.evaluate.contrast import contrast
 from ktodata.label_audit import LabelAudit
 from ktodata.train.kept import shared_states
 from ktodata.treatments import FAMILIES, NOISY, Family
@@ -96,9 +97,26 @@ def main() -> None:
         found.scores.write_parquet(options.scores / f"{name}.parquet")
         found.held_out.write_parquet(options.scores / "held_out.parquet")
     about = {"rows": table.height, "wrong": float((table["label"] != table["truth"]).mean())}
-    about |= {"undesirable": float(1 - table["truth"].mean()), "budgets": options.budgets}
+    about |= {
+        "undesirable": float(1 - table["truth"].mean()),
+        "budgets": options.budgets,
+        "queue_minus_random": by_the_queue(found),
+    }
     place = write_result(name, about | found.as_dict() | machine())
     found.plot().savefig(place.with_suffix(".png"), dpi=110)
+
+
+def by_the_queue(found: Ablation) -> list[dict]:
+    """What each kind of review gives by the audit's queue, minus as many rows reviewed at random; paired."""
+    arms = found.table.filter(pl.col("budget").is_not_null(), pl.col("measure") == "auc").select("arm", "family", "budget")
+    lines = []
+    for arm, _, budget in arms.filter(pl.col("family") == "reviewed at random").iter_rows():
+        of_budget = found.scores.filter(pl.col("arm").is_in(arms.filter(pl.col("budget") == budget)["arm"].implode()))
+        compared = contrast(of_budget, found.held_out.unique(maintain_order=True), baseline=arm).filter(pl.col("arm") != arm)
+        lines += compared.select(
+            "arm", "measure", pl.lit(arm).alias("minus"), "^minus_(baseline|low|high)$", "differs"
+        ).to_dicts()
+    return lines
 
 
 def one_part(table: pl.DataFrame, fold: int, terms: dict, options: argparse.Namespace):

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,9 @@ def machine() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "command": " ".join(["python", Path("tests/benchmarks", Path(sys.argv[0]).name).as_posix(), *map(_named, sys.argv[1:])]),
+        "command": shlex.join(
+            ["python", Path("tests/benchmarks", Path(sys.argv[0]).name).as_posix(), *map(_named, sys.argv[1:])]
+        ),
     }
 
 
