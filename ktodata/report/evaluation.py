@@ -131,7 +131,7 @@ def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
 
 def _points(gain: Mapping[str, Any]) -> str:
     """A difference of two shares with its interval."""
-    value, low, high = (f"{100 * gain[name]:+.0f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{100 * gain[name]:+.1f}" for name in ("value", "low", "high"))
     return f"{value} percentage points ({low} to {high})"
 
 

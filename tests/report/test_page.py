@@ -224,7 +224,7 @@ def test_five_lines_for_a_terminal(run):
         "Did it help? Training did. On 6 held-out rows, measured against labels as given, the trained model"
     )
     assert (
-        "likelier than an undesirable one 80\u2009% (70 to 90\u2009%) of the time, the base model 50\u2009% (40 to 60\u2009%): +30 p"
+        "likelier than an undesirable one 80\u2009% (70 to 90\u2009%) of the time, the base model 50\u2009% (40 to 60\u2009%): +30.0 p"
         in lines[3]
     )
 
@@ -240,7 +240,7 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
     (folder / "evaluation.json").write_text(json.dumps(told))
     line = verdict_lines(folder)[3]
     assert line.startswith(f"Did it help? {short}")
-    value, low, high = (f"{100 * number:+.0f}" for number in gain)
+    value, low, high = (f"{100 * number:+.1f}" for number in gain)
     assert f"%): {value} percentage points ({low} to {high})." in line
 
 
