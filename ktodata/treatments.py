@@ -52,15 +52,16 @@ def treatments(
 
     Raises DataError where the truth of training rows is missing.
     """
-    rows = training_rows(audit)
+    rows = _training_rows(audit)
     guess = _guessed(audit) if "by guess" in families else None
-    real = None if truth is None else _truth_of(rows, truth)
-    reviews = partial(reviews_of, audit.rows_of_trained(), audit.p_desirable_of_trained())
-    played = budgets if {*REVIEWING} & {*families} else ()
+    by_truth: Callable[[int], list[Arm]] = lambda seed: []  # noqa: E731
+    if truth is not None:
+        reviews = partial(reviews_of, audit.rows_of_trained(), audit.p_desirable_of_trained())
+        played = budgets if {*REVIEWING} & {*families} else ()
+        by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, played)
 
     def of_seed(seed: int) -> list[Arm]:
-        by_truth = [] if real is None else _by_truth(rows, real, reviews, played, seed)
-        return [arm for arm in (*_arms(rows, guess, seed), *by_truth) if arm.family in ("as given", *families)]
+        return [arm for arm in (*_arms(rows, guess, seed), *by_truth(seed)) if arm.family in ("as given", *families)]
 
     return of_seed
 
@@ -73,7 +74,7 @@ def as_family(name: str) -> Family:
     raise SettingError(unknown_name("ablate: unknown kind of treatment", name, FAMILIES))
 
 
-def training_rows(audit: LabelAudit) -> pl.DataFrame:
+def _training_rows(audit: LabelAudit) -> pl.DataFrame:
     """The rows that the audit learnt from: row_id, prompt, completion, label, prompt_group, soft_label, is_label_issue."""
     measured = audit.result.columns.select("row_id", "soft_label", "is_label_issue")
     rows = audit.table.select("row_id", "prompt", "completion", "label", "prompt_group").filter(pl.Series(audit.trained))

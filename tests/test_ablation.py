@@ -15,6 +15,7 @@ from ktodata.errors import DataError, RunError
 from ktodata.evaluate import arms_clock, arms_run
 from ktodata.evaluate.arms import Arm, Training
 from ktodata.feedback import feedback_table
+from ktodata.label_audit import LabelAudit
 from ktodata.treatments import CLEAN, NOISY, _flip_rates, _repaired
 
 DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
@@ -160,8 +161,9 @@ def test_repairing_drops_what_may_be_wrong_and_relabels_what_likely_is():
     assert _repaired(table, pl.Series([0.1, 0.3, 0.5, 0.9])).rows() == [("sure", True), ("wrong", True)]
 
 
-def test_without_truth_the_arms_that_need_it_are_left_out(found, sides, model):
+def test_without_truth_the_arms_that_need_it_are_left_out(found, sides, model, monkeypatch):
     _, audit, arguments, _ = found
+    monkeypatch.setattr(LabelAudit, "rows_of_trained", lambda _: pytest.fail("reviews were prepared that cannot be played"))
     told = kd.ablate(audit, sides[2], **(arguments | {"truth": None, "seeds": [0]}))
     assert not {CLEAN, "wrong rows dropped"} & set(told.table["arm"])
     assert told.table["gap_recovered"].null_count() == told.table.height
