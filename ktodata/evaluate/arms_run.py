@@ -1,33 +1,17 @@
 """Arms trained one after the other; each scores the same held-out rows, and finished ones are kept."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
 
-from ktodata.evaluate.arms import Arm, Training, fit_arm, plan_arms
+from ktodata.evaluate.arms import Training, fit_arm
 from ktodata.evaluate.arms_clock import TimeLeft, estimate_arms, estimate_text
 from ktodata.files import whole_file
 
 Notify = Callable[[dict[str, Any]], None]
 SCORES = pl.Schema({"arm": pl.String(), "seed": pl.Int64(), "row_id": pl.String(), "reward": pl.Float64()})
-
-
-def run_arms(
-    arms_of: Callable[[int], Sequence[Arm]],
-    held_out: pl.DataFrame,
-    *,
-    model: str,
-    seeds: Sequence[int],
-    train: Mapping[str, Any],
-    folder: Path | None = None,
-    notify: Notify = lambda event: None,
-) -> pl.DataFrame:
-    """`plan_arms`, and `train_arms` with what it gives."""
-    planned = plan_arms(arms_of, held_out, model=model, seeds=seeds, train=train, folder=folder)
-    return train_arms(planned, held_out, notify=notify)
 
 
 def train_arms(trainings: Sequence[Training], held_out: pl.DataFrame, *, notify: Notify = lambda event: None) -> pl.DataFrame:

@@ -9,6 +9,7 @@ held-out reward AUC; the best of a sweep is chosen with the truth of the held-ou
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from ablation import TERMS, rows_of
 from label_noise import POLICY
 from machine import machine, write_result
 
-from ktodata.evaluate.arms import Arm
-from ktodata.evaluate.arms_run import run_arms
+from ktodata.evaluate.arms import Arm, plan_arms
+from ktodata.evaluate.arms_run import train_arms
 from ktodata.evaluate.contrast import contrast
 from ktodata.train.kept import shared_states
 
@@ -71,17 +72,12 @@ def main() -> None:
                 held_out = table.filter(pl.col("part_of_five") == fold).with_columns(label="truth")
                 rows = drawn(table.filter(pl.col("part_of_five") != fold), ratio, options.rows, fold)
                 counts.append([int(rows["label"].sum()), int((~rows["label"]).sum())])
-                scores.append(
-                    run_arms(
-                        lambda _, rows=rows, ratio=ratio: arms(rows, ratio),
-                        held_out,
-                        model=POLICY,
-                        seeds=[fold],
-                        train=terms,
-                        folder=options.folder,
-                        notify=lambda event, ratio=ratio: print(ratio, event, flush=True),
-                    )
+                tried = arms(rows, ratio)
+                planned = plan_arms(
+                    lambda _, tried=tried: tried, held_out, model=POLICY, seeds=[fold], train=terms, folder=options.folder
                 )
+                notify = partial(print, ratio, flush=True)
+                scores.append(train_arms(planned, held_out, notify=notify))
             about = table.select("row_id", "truth", group="prompt_group", model="model")
             lines = contrast(pl.concat(scores), about, baseline=AUTOMATIC)
             found[f"1:{ratio}"] = {"rows": counts, "arms": lines.to_dicts()}
