@@ -32,7 +32,7 @@ class Progress:
         else:
             self._end()
             self._told = time.monotonic()
-            self._console.print(_line(place, event))
+            self._console.print(_line(place, event), soft_wrap=True)  # a line stays a line, however long
 
     def _spin(self, text: str) -> None:
         """Show `text` beside the spinner; plain Text, so that nothing in it is read as markup."""

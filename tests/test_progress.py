@@ -37,12 +37,9 @@ def test_short_stages_are_a_line_each(capsys):
 
 
 def test_notes_stay_and_what_is_said_of_a_stage_stands_beside_its_seconds(capsys):
-    say(
-        (0, "note", {"text": "about 5 minutes"}),
-        (1, "start", {"text": "to go"}),
-        (2, "done", {"seconds": 1.0, "text": "4 to go"}),
-    )
-    assert capsys.readouterr().err.splitlines() == ["train: about 5 minutes", "[2/3] train: 1.0 s; 4 to go"]
+    note = "about 5 minutes, " * 8  # no terminal's width cuts a line in two
+    say((0, "note", {"text": note}), (1, "start", {"text": "to go"}), (2, "done", {"seconds": 1.0, "text": "4 to go"}))
+    assert capsys.readouterr().err.splitlines() == [f"train: {note}", "[2/3] train: 1.0 s; 4 to go"]
 
 
 def test_quiet_is_quiet(clock, capsys):
