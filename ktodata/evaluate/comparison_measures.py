@@ -94,13 +94,13 @@ def scored_rows(known: pl.DataFrame, arm: Arm, base: Arm, *, against: str, beta:
     both = known.select("row_id").join(arm.scores, on="row_id", how="left", maintain_order="left")
     reference = known.select("row_id").join(base.scores, on="row_id", how="left", maintain_order="left")["logp"].to_numpy()
     logp, tokens = both["logp"].to_numpy(), known["tokens"].to_numpy().astype(float)
-    reward = beta * (logp - reference)
+    reward, own = beta * (logp - reference), logp / tokens
     asked = None if both["reward_model"].is_null().any() else both["reward_model"].to_numpy()
     return Scored(
         target=known[against].to_numpy().astype(bool),
-        score=reference / tokens if arm.method == BASE else reward,
+        score=own if arm.method == BASE else reward,
         reward=reward,
-        own=logp / tokens,
+        own=own,
         change=(logp - reference) / tokens,
         tokens=tokens,
         model=known["model"].fill_null("").to_numpy(),

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ktodata.report import figures
 from ktodata.report.files import RunFiles, pick
-from ktodata.report.text import Excerpt, excerpt, interval, percent, plural
+from ktodata.report.text import Excerpt, excerpt, interval, percent, plural, signed
 
 AGAINST = {"label": "labels as given", "truth": "the truth"}
 MEASURES = {
@@ -131,7 +131,7 @@ def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
 
 def _points(gain: Mapping[str, Any]) -> str:
     """A difference of two shares with its interval."""
-    value, low, high = (f"{100 * gain[name]:+.1f}" for name in ("value", "low", "high"))
+    value, low, high = (signed(100 * gain[name], 1) for name in ("value", "low", "high"))
     return f"{value} percentage points ({low} to {high})"
 
 
