@@ -12,23 +12,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ktodata.ablation import ablate
+    from ktodata import datasets, evaluate, notebook, train
     from ktodata.errors import KtodataError
+    from ktodata.experiments.comparison import compare
     from ktodata.feedback import feedback_table
     from ktodata.formats import convert, read, write
-    from ktodata.label_audit import LabelAudit, audit
-    from ktodata.ledger import apply
-    from ktodata.report.notebook import show
-    from ktodata.report.prompt_map import prompt_map
-    from ktodata.review.in_notebook import review_widget
-    from ktodata.run_folder import Run
-    from ktodata.sample import production_prompts_path, sample_path, truth_path
-    from ktodata.self_training import run
-    from ktodata.sharing import push_dataset
-    from ktodata.signals.confident_learning import find_label_issues, get_label_quality_scores
-    from ktodata.signals.judge import estimate_cost, judge
-    from ktodata.signals.prompt_groups import find_leaks
-    from ktodata.stage import StageResult
+    from ktodata.labels.judge import judge
+    from ktodata.ledger import add_columns
+    from ktodata.pipeline.ablate import ablate
+    from ktodata.pipeline.audit import audit
+    from ktodata.pipeline.run_folder import Run
+    from ktodata.pipeline.self_training import run
     from ktodata.stages.coverage import coverage
     from ktodata.stages.dedupe import dedupe
     from ktodata.stages.embed import embed
@@ -38,84 +32,61 @@ if TYPE_CHECKING:
     from ktodata.stages.rebalance import rebalance
     from ktodata.stages.split import split
     from ktodata.stages.validate import validate
-    from ktodata.two_runs import beside
 
-# the public names, sorted, and the module that holds each
+# the public names, and the module that holds each
 _HOMES = {
     "KtodataError": "errors",
-    "LabelAudit": "label_audit",
-    "Run": "run_folder",
-    "StageResult": "stage",
-    "ablate": "ablation",
-    "apply": "ledger",
-    "audit": "label_audit",
-    "beside": "two_runs",
+    "Run": "pipeline.run_folder",
+    "ablate": "pipeline.ablate",
+    "add_columns": "ledger",
+    "audit": "pipeline.audit",
+    "compare": "experiments.comparison",
     "convert": "formats",
     "coverage": "stages.coverage",
+    "datasets": "datasets",
     "dedupe": "stages.dedupe",
     "embed": "stages.embed",
-    "estimate_cost": "signals.judge",
     "evaluate": "evaluate",
     "export": "stages.export",
     "feedback_table": "feedback",
-    "find_label_issues": "signals.confident_learning",
-    "find_leaks": "signals.prompt_groups",
-    "get_label_quality_scores": "signals.confident_learning",
     "hidden_states": "stages.hidden_states",
-    "judge": "signals.judge",
+    "judge": "labels.judge",
     "label_noise": "stages.label_noise",
-    "production_prompts_path": "sample",
-    "prompt_map": "report.prompt_map",
-    "push_dataset": "sharing",
+    "notebook": "notebook",
     "read": "formats",
     "rebalance": "stages.rebalance",
-    "review_widget": "review.in_notebook",
-    "run": "self_training",
-    "sample_path": "sample",
-    "show": "report.notebook",
+    "run": "pipeline.self_training",
     "split": "stages.split",
     "train": "train",
-    "truth_path": "sample",
     "validate": "stages.validate",
     "write": "formats",
 }
-_MODULES = ("evaluate", "train")  # public as modules: kd.train.fit(...), kd.evaluate.evaluate(...)
+_MODULES = ("datasets", "evaluate", "notebook", "train")  # public as modules: kd.train.fit(...), kd.notebook.show(...)
 
 __all__ = [
     "KtodataError",
-    "LabelAudit",
     "Run",
-    "StageResult",
     "ablate",
-    "apply",
+    "add_columns",
     "audit",
-    "beside",
+    "compare",
     "convert",
     "coverage",
+    "datasets",
     "dedupe",
     "embed",
-    "estimate_cost",
     "evaluate",
     "export",
     "feedback_table",
-    "find_label_issues",
-    "find_leaks",
-    "get_label_quality_scores",
     "hidden_states",
     "judge",
     "label_noise",
-    "production_prompts_path",
-    "prompt_map",
-    "push_dataset",
+    "notebook",
     "read",
     "rebalance",
-    "review_widget",
     "run",
-    "sample_path",
-    "show",
     "split",
     "train",
-    "truth_path",
     "validate",
     "write",
 ]

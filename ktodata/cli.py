@@ -61,7 +61,7 @@ def run(
     \b
     Example:  ktodata run pipelines/quickstart.yaml --set label_noise.min_precision=0.9
     """
-    from ktodata import self_training
+    from ktodata.pipeline import self_training
     from ktodata.progress import Progress
 
     if dry_run:
@@ -125,7 +125,7 @@ def audit(
     \b
     Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
     """
-    from ktodata.auditing import audit_feedback
+    from ktodata.pipeline.audit_command import audit_feedback
     from ktodata.progress import Progress
 
     ingest = {"label": _label(label, up, down), "rater": rater, "trusted": trusted}
@@ -176,9 +176,9 @@ def review(
     \b
     Example:  ktodata review runs/support --reviewer ann --budget 30
     """
+    from ktodata.pipeline.run_folder import Run
     from ktodata.review import export_verdicts, import_verdicts
     from ktodata.review import review as serve
-    from ktodata.run_folder import Run
 
     if import_ is not None:
         counts = import_verdicts(Run(folder), import_, reviewer=reviewer)
@@ -202,7 +202,7 @@ def explain(
     \b
     Example:  ktodata explain runs/quickstart 0f3a9c2b7d41e856
     """
-    from ktodata.run_folder import Run
+    from ktodata.pipeline.run_folder import Run
 
     found = Run(folder).explain(row_id)
     _say(found, lambda: _row_text(found), quiet=False, as_json=as_json)
@@ -293,7 +293,7 @@ def train(
     """
     from ktodata.settings import given_settings
     from ktodata.train import fit
-    from ktodata.train.summary import summary_lines
+    from ktodata.train.results.summary import summary_lines
 
     settings = given_settings(fit, {"model": model}, overrides or (), section="train")
     fitted = fit(_shards(source), out=out or source / "model", progress=not (quiet or as_json), **settings)
@@ -318,7 +318,7 @@ def push(
     \b
     Example:  ktodata push runs/support our-team/support-kto
     """
-    from ktodata.sharing import push_model
+    from ktodata.pipeline.sharing import push_model
 
     typer.echo(push_model(folder, repo, private=not public))
 
@@ -354,7 +354,7 @@ def evaluate(
         return
     from ktodata.evaluate import evaluate as evaluate_model
     from ktodata.files import write_json
-    from ktodata.run_folder import Run
+    from ktodata.pipeline.run_folder import Run
     from ktodata.settings import given_settings
 
     given = {**Run(folder).evaluate_settings(), **({"reference": reference} if reference else {})}
@@ -365,9 +365,9 @@ def evaluate(
 
 
 def _evaluate_beside(folder: Path, earlier: Path, *, quiet: bool, as_json: bool) -> None:
-    from ktodata.two_runs import beside
+    from ktodata.pipeline.compare_runs import compare_runs
 
-    found = beside(folder, earlier)
+    found = compare_runs(folder, earlier)
     _say(found.as_dict(), found.verdict, quiet=quiet, as_json=as_json)
 
 
@@ -401,11 +401,11 @@ def ablate(
     Example:  ktodata ablate runs/support --seeds 5 --dry-run
     Example:  ktodata ablate runs/support --seeds 5 --set train.max_steps=50
     """
-    from ktodata.ablation import ablate_run, plan_of_run
+    from ktodata.pipeline.ablate import ablate_run, plan_of_run
+    from ktodata.pipeline.treatments import FAMILIES, as_family
     from ktodata.progress import Progress
     from ktodata.settings import given_settings
     from ktodata.train import fit
-    from ktodata.treatments import FAMILIES, as_family
 
     train = given_settings(fit, {"model": model or "the recipe's"}, overrides or (), section="train")
     del train["model"]
@@ -459,10 +459,10 @@ def compare(
     Example:  ktodata compare runs/support --set "compare.methods=[kto, dpo]" --set "compare.seeds=[0, 1, 2]"
     Example:  ktodata compare runs/support --safety xstest.csv --instructions ifeval.jsonl --tasks tasks/snarks --dry-run
     """
-    from ktodata.evaluate.comparison import compare as compare_methods
-    from ktodata.evaluate.comparison import outlook, settings_of_run
+    from ktodata.experiments.comparison import compare as compare_methods
+    from ktodata.experiments.comparison import outlook, settings_of_run
+    from ktodata.pipeline.run_folder import Run
     from ktodata.progress import Progress
-    from ktodata.run_folder import Run
     from ktodata.settings import given_settings
 
     asked = {"model": model, "safety": safety, "instructions": instructions, "tasks": tasks, "win_rate": win_rate}
@@ -497,8 +497,8 @@ def report(
     Example:  ktodata report runs/support --no-text --out for-the-board.html
     """
     from ktodata.errors import SettingError
+    from ktodata.pipeline.run_folder import Run
     from ktodata.report import write_page_without_text, write_pages
-    from ktodata.run_folder import Run
 
     Run(folder)
     if out is not None and not no_text:
@@ -581,8 +581,8 @@ def _renew_pages(folder: Path) -> None:
 
 def _push_dataset(folder: Path, repo: str, *, public: bool, allow_pii: bool, dry_run: bool, quiet: bool) -> None:
     """List what goes, and send it."""
-    from ktodata.sharing import dataset_files, listing
-    from ktodata.train.hub import upload
+    from ktodata.pipeline.sharing import dataset_files, listing
+    from ktodata.train.results.hub import upload
 
     files = dataset_files(folder, allow_pii=allow_pii)
     _say(None, f"{repo} ({'public' if public else 'private'}):\n{listing(files)}", quiet=quiet, as_json=False)
@@ -626,7 +626,7 @@ def _evaluation_text(found: dict[str, Any]) -> str:
 
 def _outlook_text(told: dict[str, Any]) -> str:
     """What each method can use, and what training them all costs."""
-    from ktodata.evaluate.comparison import estimate_text
+    from ktodata.experiments.comparison import estimate_text
 
     used = told["rows_used"]
     lines = [f"{used['rows']:,} training rows, {used['pairs']:,} pairs; {told['updates']:,} updates for each method"]
@@ -636,7 +636,7 @@ def _outlook_text(told: dict[str, Any]) -> str:
 
 def _ablation_outlook_text(told: dict[str, Any]) -> str:
     """Each arm with what it is, and what training them all costs."""
-    from ktodata.evaluate.arms_clock import estimate_text
+    from ktodata.experiments.arms_clock import estimate_text
 
     width = max(len(arm["arm"]) for arm in told["arms"])
     lines = [
@@ -677,7 +677,7 @@ def _plain(value: Any) -> str:
 def _summary(done: Any) -> str:
     """What was found, what people said, what was dropped, where the page is."""
     from ktodata.formats.reviews import reviews_in_words
-    from ktodata.report.verdict import verdict_lines
+    from ktodata.report.headline import verdict_lines
 
     said = [reviews_in_words(stage["facts"]) for stage in done.manifest["stages"] if stage["name"] == "reviews"]
     return "\n\n".join([*verdict_lines(done.folder), *said, f"page: {done.folder / 'report.html'}"])

@@ -104,7 +104,7 @@ def account(final: pl.DataFrame, exported: pl.DataFrame, *, quarantined_records:
     return counts
 
 
-def apply(feedback: pl.DataFrame, result: StageResult) -> pl.DataFrame:
+def add_columns(feedback: pl.DataFrame, result: StageResult) -> pl.DataFrame:
     """`feedback` with the stage's columns joined on and the rows that it dropped left out, as a recipe would hand it on.
 
     For notebooks. The column `state` says what was decided about the rows that stay ("keep", "relabel", "review").

@@ -93,7 +93,7 @@ class StageResult:
 
     def _repr_html_(self) -> str:
         # the one import that runs upwards: a notebook asks a result to draw itself, and drawing is the report's work
-        from ktodata.report.notebook import stage_result_html
+        from ktodata.report.notebook_html import stage_result_html
 
         return stage_result_html(self)
 

@@ -230,7 +230,7 @@ def test_push_uploads_the_model_of_a_run(ktodata, tmp_path, monkeypatch):
         asked.append((folder, repo, private))
         return "the address"
 
-    monkeypatch.setattr("ktodata.sharing.push_to_hub", push)
+    monkeypatch.setattr("ktodata.pipeline.sharing.push_to_hub", push)
     model = tmp_path / "model"
     model.mkdir()
     (model / "training.json").write_text("{}")

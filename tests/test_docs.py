@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 import ktodata as kd
 from ktodata.cli import app
-from ktodata.evaluate import compare, evaluate
-from ktodata.formats import DIALECTS
-from ktodata.recipe import GIVEN_BY_RUNNER, SECTIONS, load_recipe, self_training_settings
+from ktodata.evaluate import evaluate
+from ktodata.experiments.comparison import compare
+from ktodata.formats import FORMATS
+from ktodata.pipeline.recipe import GIVEN_BY_RUNNER, SECTIONS, load_recipe, self_training_settings
 from ktodata.settings import settings_of
 from ktodata.stages import ORDER, load_stage
 from ktodata.train import fit
@@ -46,7 +47,7 @@ EXAMPLES = {name: text for name, text in sections(PAGES["dialects.md"]).items() 
 
 
 def test_every_dialect_has_an_example():
-    assert set(EXAMPLES) == set(DIALECTS)
+    assert set(EXAMPLES) == set(FORMATS)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -5,7 +5,7 @@ import pytest
 
 from ktodata.errors import RunError
 from ktodata.feedback import feedback_table
-from ktodata.ledger import Decided, account, apply, outcomes, write_up
+from ktodata.ledger import Decided, account, add_columns, outcomes, write_up
 from ktodata.stage import DECISION_SCHEMA, StageResult, decide
 
 IDS = pl.Series(["a", "b", "c"])
@@ -75,7 +75,7 @@ def test_apply_joins_columns_and_leaves_dropped_rows_out():
         decide(feedback, pl.col("row_id") == "2", action="drop", reason="x"),
     )
     second = StageResult(feedback.select("row_id"), decide(feedback, pl.col("row_id") == "3", action="review", reason="y"))
-    once = apply(feedback, first)
+    once = add_columns(feedback, first)
     assert once.select("row_id", "length", "state").rows() == [("1", 2, "keep"), ("3", 2, "keep")]
-    assert apply(once, second)["state"].to_list() == ["keep", "review"]
-    assert apply(apply(once, second), first)["state"].to_list() == ["keep", "review"]
+    assert add_columns(once, second)["state"].to_list() == ["keep", "review"]
+    assert add_columns(add_columns(once, second), first)["state"].to_list() == ["keep", "review"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from train.tiny_models import save_tiny_llama
+from tiny_models import save_tiny_llama
 
 import ktodata as kd
 
 # figures of plain frames, which a notebook may import by name
-FIGURES = "from ktodata.evaluate.ablation_figures import "
+FIGURES = "from ktodata.experiments.ablation_figures import "
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 from ruamel.yaml import YAML
-from train.tiny_models import tiny_llama, word_tokenizer
+from tiny_models import tiny_llama, word_tokenizer
 
 import ktodata as kd
 from ktodata.cli import app
-from ktodata.recipe import load_recipe
+from ktodata.pipeline.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -58,7 +58,10 @@ def test_make_targets_and_links_exist():
 
 def test_what_a_run_leaves_is_there(tmp_path):
     """The tree in the README, but for model and evaluation, which a run without training does not have."""
-    plan = {"name": "x", "ingest": {"paths": [str(kd.sample_path())], "label": {"column": "thumb", "up": True, "down": False}}}
+    plan = {
+        "name": "x",
+        "ingest": {"paths": [str(kd.datasets.sample_path())], "label": {"column": "thumb", "up": True, "down": False}},
+    }
     run = kd.run({**plan, "steps": ["validate", "dedupe", "split"]}, out=tmp_path / "run")
     tree = re.search(r"runs/support/\n(.*?)```", TEXT, flags=re.DOTALL)
     assert tree is not None

@@ -12,9 +12,10 @@ import yaml
 from scipy.stats import binomtest
 
 import ktodata as kd
-from ktodata.sample import checks, make, production_prompts_path, sample_path, truth_path
-from ktodata.sample.families import FAMILIES, draw_tasks
-from ktodata.sample.raters import LONG_CHARACTERS, RATERS, Rater
+from ktodata.datasets import production_prompts_path, sample_path, truth_path
+from tools.sample import answer_checks, make_sample
+from tools.sample.simulated_raters import LONG_CHARACTERS, RATERS, Rater
+from tools.sample.task_families import FAMILIES, draw_tasks
 
 SORTED = {"right": ["2", "6", "7"], "given": ["7", "6", "2"]}
 TARA = {"name": "Tara", "age": "47"}
@@ -117,14 +118,14 @@ TARA = {"name": "Tara", "age": "47"}
     ],
 )  # fmt: skip
 def test_a_checker_takes_right_answers_and_refuses_wrong_ones(check, prompt, expected, right, wrong):
-    judge = checks.CHECKS[check]
+    judge = answer_checks.CHECKS[check]
     assert [answer for answer in right if not judge(prompt, expected, answer)] == []
     assert [answer for answer in wrong if judge(prompt, expected, answer)] == []
 
 
 def test_every_checker_has_examples_above():
     marks = test_a_checker_takes_right_answers_and_refuses_wrong_ones.pytestmark
-    assert {case[0] for mark in marks for case in mark.args[1]} == set(checks.CHECKS)
+    assert {case[0] for mark in marks for case in mark.args[1]} == set(answer_checks.CHECKS)
 
 
 def test_arithmetic_tasks_expect_what_python_computes():
@@ -140,8 +141,8 @@ def test_a_family_has_many_prompts_in_several_phrasings_and_none_gives_the_answe
     tasks = draw_tasks({family: 60}, Random(2))
     assert len({task.prompt for task in tasks}) == 60
     assert {task.family for task in tasks} == {family}
-    assert not any(checks.CHECKS[task.check](task.prompt, task.expected, "") for task in tasks)
-    assert not any(task.check == "number" and checks.number(task.prompt, task.expected, task.prompt) for task in tasks)
+    assert not any(answer_checks.CHECKS[task.check](task.prompt, task.expected, "") for task in tasks)
+    assert not any(task.check == "number" and answer_checks.number(task.prompt, task.expected, task.prompt) for task in tasks)
     assert len({" ".join(task.prompt.split()[:2]) for task in tasks}) >= 3
 
 
@@ -154,7 +155,9 @@ def test_too_many_prompts_of_a_family_are_refused_with_the_count():
 
 
 def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line and line + "\n" != make.CUT_LINE]
+    return [
+        json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line and line + "\n" != make_sample.CUT_LINE
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +174,9 @@ def truth() -> dict[str, dict]:
 def rows(given, truth) -> list[dict]:
     """Given and true side by side, without the broken records."""
     both = [given[name] | truth[name] for name in given]
-    return [row | {"up": row["thumb"] == "up"} for row in both if row["planted"] not in {fault for fault, _ in make.BROKEN}]
+    return [
+        row | {"up": row["thumb"] == "up"} for row in both if row["planted"] not in {fault for fault, _ in make_sample.BROKEN}
+    ]
 
 
 def test_the_files_are_small_and_every_record_has_its_truth(given, truth):
@@ -184,7 +189,7 @@ def test_the_files_are_small_and_every_record_has_its_truth(given, truth):
 
 def test_the_committed_truth_is_what_the_checkers_say(given, truth):
     said = {
-        name: checks.CHECKS[truth[name]["check"]](record["prompt"], truth[name]["expected"], record["completion"])
+        name: answer_checks.CHECKS[truth[name]["check"]](record["prompt"], truth[name]["expected"], record["completion"])
         for name, record in given.items()
     }
     assert said == {name: record["truth"] for name, record in truth.items()}
@@ -192,7 +197,7 @@ def test_the_committed_truth_is_what_the_checkers_say(given, truth):
 
 def test_the_committed_prompts_and_answers_expected_come_from_the_families(given, truth):
     """The tasks need no model: they can be drawn again, and the files must hold exactly these."""
-    tasks = {task.prompt: task for task in draw_tasks(make.FEEDBACK_PROMPTS, Random("0/feedback"))}
+    tasks = {task.prompt: task for task in draw_tasks(make_sample.FEEDBACK_PROMPTS, Random("0/feedback"))}
     rewritten = [name for name in given if (truth[name]["planted"] or "").startswith("near_duplicate_of")]
     for name in given.keys() - rewritten:
         task = tasks[given[name]["prompt"]]
@@ -204,7 +209,7 @@ def test_four_thumbs_in_five_are_up(rows):
 
 
 def test_both_models_are_there_often_on_one_prompt_and_neither_is_always_right(rows):
-    share = {model: [row["truth"] for row in rows if row["model"] == model] for model in make.TEMPERATURES}
+    share = {model: [row["truth"] for row in rows if row["model"] == model] for model in make_sample.TEMPERATURES}
     assert all(len(truths) > 250 and 0.5 < sum(truths) / len(truths) < 0.95 for truths in share.values())
     answered_by = {}
     for row in rows:
@@ -290,19 +295,19 @@ def test_broken_records_are_there_and_only_those_planted(given, truth):
     assert Counter(odd.values()) == {None: 3, "meh": 3, "-1": 1}
     assert {truth[name]["planted"] for name in odd} == {"no_thumb", "odd_thumb"}
     assert [truth[name]["planted"] for name in empty] == ["empty_completion"] * 3
-    assert sample_path().read_text(encoding="utf-8").count(make.CUT_LINE) == 1
+    assert sample_path().read_text(encoding="utf-8").count(make_sample.CUT_LINE) == 1
     with pytest.raises(json.JSONDecodeError):
-        json.loads(make.CUT_LINE)
+        json.loads(make_sample.CUT_LINE)
 
 
 def test_dates_are_thin_in_the_feedback_and_common_in_production(rows, given):
-    asked = frozenset(task.prompt for task in draw_tasks(make.FEEDBACK_PROMPTS, Random("0/feedback")))
-    tasks = draw_tasks(make.PRODUCTION_PROMPTS, Random("0/production"), taken=asked)
+    asked = frozenset(task.prompt for task in draw_tasks(make_sample.FEEDBACK_PROMPTS, Random("0/feedback")))
+    tasks = draw_tasks(make_sample.PRODUCTION_PROMPTS, Random("0/production"), taken=asked)
     families = {task.prompt: task.family for task in tasks}
     production = [record["prompt"] for record in read_lines(production_prompts_path())]
     assert production == list(families)
-    assert Counter(families.values())[make.THIN_FAMILY] / len(production) == 0.12
-    assert 0.003 <= sum(row["family"] == make.THIN_FAMILY for row in rows) / len(rows) <= 0.01
+    assert Counter(families.values())[make_sample.THIN_FAMILY] / len(production) == 0.12
+    assert 0.003 <= sum(row["family"] == make_sample.THIN_FAMILY for row in rows) / len(rows) <= 0.01
     assert not set(production) & {record["prompt"] for record in given.values()}
 
 
@@ -323,9 +328,9 @@ def stub(prompts, temperature, seed):
 
 
 def test_the_script_makes_the_same_files_for_the_same_answers():
-    first = make.make_sample(stub, seed=0)
-    assert first == make.make_sample(stub, seed=0)
-    assert first[0] != make.make_sample(stub, seed=1)[0]
+    first = make_sample.make_sample(stub, seed=0)
+    assert first == make_sample.make_sample(stub, seed=0)
+    assert first[0] != make_sample.make_sample(stub, seed=1)[0]
     assert first[2] == production_prompts_path().read_text(encoding="utf-8")
 
 
@@ -335,18 +340,18 @@ def test_the_committed_votes_follow_from_the_committed_answers(given, truth):
     for name, record in given.items():
         if (truth[name]["planted"] or "").partition(":")[0] in ("", "duplicate_of", "contradicts"):
             recorded[record["prompt"], record["model"]] = record["completion"]
-    models = {temperature: model for model, temperature in make.TEMPERATURES.items()}
+    models = {temperature: model for model, temperature in make_sample.TEMPERATURES.items()}
 
     def replay(prompts, temperature, seed):
         return [recorded.get((prompt, models[temperature]), "") for prompt in prompts]
 
     committed = tuple(path.read_text(encoding="utf-8") for path in (sample_path(), truth_path(), production_prompts_path()))
-    assert make.make_sample(replay, seed=0) == committed
+    assert make_sample.make_sample(replay, seed=0) == committed
 
 
 @pytest.mark.slow
 def test_smollm2_answers_with_its_chat_template():
-    generate = make.smollm2()
+    generate = make_sample.smollm2()
     prompts = ["What is the capital of France?", "What is the opposite of 'strong'?", "How many letters are in the word 'cat'?"]
     answers = generate(prompts, 0.2, 0)
     assert answers == generate(prompts, 0.2, 0)
@@ -369,8 +374,8 @@ def test_the_card_says_the_numbers_that_hold(rows, given):
         f'{wrong.total()} labels are wrong (8 %): {wrong["up"]} of the "up" (2 %) and {wrong["down"]} of the "down" (31 %)'
         in card
     )
-    assert f"{make.VOTED_ON[False]:.0%} of the wrong ones".replace("%", " %") in card
-    assert f"{make.SECOND_VOTES:.0%} got a second".replace("%", " %") in card
+    assert f"{make_sample.VOTED_ON[False]:.0%} of the wrong ones".replace("%", " %") in card
+    assert f"{make_sample.SECOND_VOTES:.0%} got a second".replace("%", " %") in card
     for rater in RATERS:
         assert f"| {rater.name} | {rater.share:.0%} | {rater.misses:.0%} | {rater.faults:.0%} |".replace("%", " %") in card
 

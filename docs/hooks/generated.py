@@ -32,7 +32,7 @@ from mkdocs.structure.pages import Page
 from pydantic import ConfigDict, create_model
 from pydantic.fields import FieldInfo
 
-from ktodata.recipe import GIVEN_BY_RUNNER, self_training_settings, takes_prompts
+from ktodata.pipeline.recipe import GIVEN_BY_RUNNER, self_training_settings, takes_prompts
 from ktodata.settings import settings_of
 from ktodata.stages import load_stage
 
@@ -85,7 +85,8 @@ def _function(name: str) -> Callable[..., Any]:
     if name == "self_training":
         return self_training_settings
     if name in ("train", "evaluate", "compare"):
-        from ktodata.evaluate import compare, evaluate
+        from ktodata.evaluate import evaluate
+        from ktodata.experiments.comparison import compare
         from ktodata.train import fit
 
         functions: dict[str, Callable[..., Any]] = {"train": fit, "evaluate": evaluate, "compare": compare}
@@ -204,10 +205,10 @@ def _help(name: str, command: click.Command) -> str:
 
 def dialects() -> str:
     """Every dialect with its own first words, and what is still there when a file of it is read again."""
-    from ktodata.formats import DIALECTS
+    from ktodata.formats import FORMATS
 
     lines = ["| `format` | what it is | what it holds |", "|---|---|---|"]
-    for name, dialect in DIALECTS.items():
+    for name, dialect in FORMATS.items():
         module = sys.modules[dialect.read.__module__]
         about = _words((module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")).replace("|", r"\|")
         lines.append(f"| [`{name}`](#{name}) | {about} | {', '.join(dialect.holds)} |")

@@ -4,13 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ktodata.evaluate.comparison import compare
-    from ktodata.evaluate.comparison_result import Comparison
     from ktodata.evaluate.evaluation import Evaluation, evaluate
 
-_HOMES = {"Comparison": "comparison_result", "Evaluation": "evaluation", "compare": "comparison", "evaluate": "evaluation"}
+_HOMES = {"Evaluation": "evaluation", "evaluate": "evaluation"}
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate"]
+__all__ = ["Evaluation", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,12 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import EmptyDataError, ModelError
-from ktodata.evaluate.intervals import Statistic, bootstrap, difference, weighted_auc, weighted_mean
+from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
+from ktodata.extras import require
 from ktodata.files import whole_file, write_json
 from ktodata.settings import check_settings
-from ktodata.train.extras import require
-from ktodata.train.shards import check_rows, read_part
+from ktodata.train.data.training_rows import check_rows, read_part
 
 
 @dataclass(frozen=True)

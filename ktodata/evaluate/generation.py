@@ -8,7 +8,7 @@ import polars as pl
 import torch
 
 from ktodata.errors import ModelError
-from ktodata.train.tokens import Ids, TokenRows
+from ktodata.train.data.tokens import Ids, TokenRows
 
 SHOWN_CHARACTERS = 1000
 ANSWERED_TOGETHER = 8

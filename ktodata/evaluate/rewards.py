@@ -8,8 +8,8 @@ import polars as pl
 import torch
 
 from ktodata.models import load_causal_lm
-from ktodata.train.scorer import Scorer
-from ktodata.train.tokens import TokenRows
+from ktodata.train.data.tokens import TokenRows
+from ktodata.train.model.scorer import Scorer
 
 
 def load_policy(model: str, reference: str) -> Any:

@@ -9,8 +9,8 @@ import torch
 from ktodata.evaluate.generation import choose_prompts, describe, examples, write_greedily
 from ktodata.evaluate.rewards import completion_logps, load_policy, reward_table
 from ktodata.models import load_causal_lm
-from ktodata.train.device import pick_device, pick_dtype
-from ktodata.train.tokens import tokenize
+from ktodata.train.data.tokens import tokenize
+from ktodata.train.model.device import pick_device, pick_dtype
 
 
 def score(rows: pl.DataFrame, settings: dict[str, Any], *, policy: str, reference: str) -> tuple[pl.DataFrame, dict[str, Any]]:

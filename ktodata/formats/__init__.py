@@ -5,8 +5,8 @@ written only for rows that still have theirs; logs and exports (langfuse, langsm
 is what the votes say; pairs (trl_paired, hh_rlhf, preference) only where both sides are there.
 """
 
+from ktodata.formats.dialects import FORMATS
 from ktodata.formats.reading import IngestResult, read
-from ktodata.formats.registry import DIALECTS
 from ktodata.formats.writing import Written, convert, write
 
-__all__ = ["DIALECTS", "IngestResult", "Written", "convert", "read", "write"]
+__all__ = ["FORMATS", "IngestResult", "Written", "convert", "read", "write"]

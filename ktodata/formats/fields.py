@@ -6,7 +6,7 @@ from typing import Any
 
 from ktodata.errors import SettingError
 from ktodata.feedback import COLUMNS
-from ktodata.formats.labels import BOOLEANS, LabelRule, Meanings, label_rule
+from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings, label_rule
 from ktodata.formats.records import ABSENT, Record, UnusableError, Verdict, Vote, listed, lookup, majority
 
 Columns = str | Sequence[str] | None

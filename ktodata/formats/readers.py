@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ktodata.errors import EmptyDataError, FormatError, MissingExtraError
-from ktodata.formats.files import Place
+from ktodata.formats.paths import Place
 from ktodata.formats.records import UnusableError, clip, kind
 
 BUFFER_BYTES = 1 << 20
@@ -25,7 +25,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
-class Found:
+class SourceRecord:
     """One record, or what is wrong with it. `raw` is its text as it stands in the file; None: the file has no text for it."""
 
     line: int
@@ -34,7 +34,7 @@ class Found:
     raw: bytes | str | None = None
 
 
-def read_records(place: Place) -> Iterator[Found]:
+def read_records(place: Place) -> Iterator[SourceRecord]:
     """Every record of a place. Raises EmptyDataError when there is none, FormatError when the file is damaged."""
     readers = {"lines": _lines, "json": _json, "csv": _csv, "parquet": _parquet, "saved": _saved, "hub": _hub}
     count = 0
@@ -74,7 +74,7 @@ def _unbroken(lines: Iterable[Any], place: Place) -> Iterator[Any]:
         ) from error
 
 
-def _lines(place: Place) -> Iterator[Found]:
+def _lines(place: Place) -> Iterator[SourceRecord]:
     with _open(place) as file:
         for number, line in enumerate(_unbroken(file, place), start=1):
             raw = line.removeprefix(BOM) if number == 1 else line
@@ -82,33 +82,35 @@ def _lines(place: Place) -> Iterator[Found]:
                 yield _parse(number, raw)
 
 
-def _parse(number: int, raw: bytes) -> Found:
+def _parse(number: int, raw: bytes) -> SourceRecord:
     try:
         record = json.loads(raw.decode())
     except UnicodeDecodeError as error:
-        return Found(number, problem=UnusableError("invalid_utf8", f"byte {error.start + 1:,} of the line is not UTF-8"), raw=raw)
+        return SourceRecord(
+            number, problem=UnusableError("invalid_utf8", f"byte {error.start + 1:,} of the line is not UTF-8"), raw=raw
+        )
     except RecursionError:
-        return Found(number, problem=UnusableError("malformed_json", "the values are nested too deep"), raw=raw)
+        return SourceRecord(number, problem=UnusableError("malformed_json", "the values are nested too deep"), raw=raw)
     except ValueError as error:
         if b"\0" in raw:
-            return Found(
+            return SourceRecord(
                 number, problem=UnusableError("nul", f"the line holds a NUL byte at position {raw.index(0) + 1:,}"), raw=raw
             )
-        return Found(number, problem=UnusableError("malformed_json", str(error)), raw=raw)
+        return SourceRecord(number, problem=UnusableError("malformed_json", str(error)), raw=raw)
     return _object(number, record, raw)
 
 
-def _object(number: int, record: Any, raw: bytes | str | None = None) -> Found:
+def _object(number: int, record: Any, raw: bytes | str | None = None) -> SourceRecord:
     if isinstance(record, dict):
-        return Found(number, record, raw=raw)
-    return Found(
+        return SourceRecord(number, record, raw=raw)
+    return SourceRecord(
         number,
         problem=UnusableError("not_an_object", f"the record is {kind(record)}, not an object"),
         raw=raw or json.dumps(record),
     )
 
 
-def _json(place: Place) -> Iterator[Found]:
+def _json(place: Place) -> Iterator[SourceRecord]:
     with _open(place) as file:
         content = b"".join(_unbroken(file, place)).removeprefix(BOM)
     if content.lstrip()[:1] != b"[":
@@ -126,14 +128,14 @@ def _json(place: Place) -> Iterator[Found]:
     yield from (_object(number, record) for number, record in enumerate(records, start=1))
 
 
-def _one_object(content: bytes) -> list[Found]:
+def _one_object(content: bytes) -> list[SourceRecord]:
     try:
         return [_object(1, json.loads(content.decode()), content)]
     except (ValueError, RecursionError):
         return []
 
 
-def _csv(place: Place) -> Iterator[Found]:
+def _csv(place: Place) -> Iterator[SourceRecord]:
     # the module's own limit is 131,072 characters a field; completions are longer
     csv.field_size_limit(sys.maxsize)
     with _open(place) as file:
@@ -185,21 +187,23 @@ def _next_row(rows: Any, place: Place, start: int) -> list[str] | UnusableError 
         return UnusableError("malformed_csv", str(error))
 
 
-def _field_row(line: int, header: list[str], row: list[str] | UnusableError) -> Found:
+def _field_row(line: int, header: list[str], row: list[str] | UnusableError) -> SourceRecord:
     if isinstance(row, UnusableError):
-        return Found(line, problem=row, raw="")
+        return SourceRecord(line, problem=row, raw="")
     raw = ",".join(row)
     if not raw.isascii() and not raw.isprintable():
         try:
             raw.encode()
         except UnicodeEncodeError:
-            return Found(line, problem=UnusableError("invalid_utf8", "the record is not UTF-8"), raw=raw)
+            return SourceRecord(line, problem=UnusableError("invalid_utf8", "the record is not UTF-8"), raw=raw)
     if len(row) != len(header):
-        return Found(line, problem=UnusableError("field_count", f"{len(row)} fields, the header has {len(header)}"), raw=raw)
-    return Found(line, dict(zip(header, row, strict=True)), raw=raw)
+        return SourceRecord(
+            line, problem=UnusableError("field_count", f"{len(row)} fields, the header has {len(header)}"), raw=raw
+        )
+    return SourceRecord(line, dict(zip(header, row, strict=True)), raw=raw)
 
 
-def _parquet(place: Place) -> Iterator[Found]:
+def _parquet(place: Place) -> Iterator[SourceRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -209,7 +213,7 @@ def _parquet(place: Place) -> Iterator[Found]:
             for batch in file.iter_batches(BATCH_ROWS):
                 for record in batch.to_pylist():
                     number += 1
-                    yield Found(number, record)
+                    yield SourceRecord(number, record)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FormatError(
             f"{place.name!r} cannot be read as Parquet after record {number:,}: {clip(str(error), 200)}."
@@ -224,12 +228,12 @@ def _datasets() -> Any:
     return datasets
 
 
-def _saved(place: Place) -> Iterator[Found]:
+def _saved(place: Place) -> Iterator[SourceRecord]:
     library = _datasets()
     yield from _splits(_loaded(library.load_from_disk, place, f"{place.name!r} cannot be read as a saved data set"))
 
 
-def _hub(place: Place) -> Iterator[Found]:
+def _hub(place: Place) -> Iterator[SourceRecord]:
     library = _datasets()
     yield from _splits(
         _loaded(library.load_dataset, place, f"{place.path!r} is no file here, and as a data set on the hub it cannot be read")
@@ -243,7 +247,7 @@ def _loaded(load: Callable[[str], Any], place: Place, failure: str) -> Any:
         raise FormatError(f"{failure}: {clip(str(error), 200)}") from error
 
 
-def _splits(dataset: Any) -> Iterator[Found]:
+def _splits(dataset: Any) -> Iterator[SourceRecord]:
     splits = [dataset[name] for name in dataset] if isinstance(dataset, dict) else [dataset]
     records = (record for split in splits for record in split)
-    yield from (Found(number, record) for number, record in enumerate(records, start=1))
+    yield from (SourceRecord(number, record) for number, record in enumerate(records, start=1))

@@ -12,16 +12,16 @@ import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, LabelError, SettingError
 from ktodata.feedback import check_feedback
-from ktodata.formats.dialect import Dialect
+from ktodata.formats.dialects import FORMATS, detect_format, format_named
+from ktodata.formats.dialects.mapping import MAPPING
+from ktodata.formats.dialects.preference import PREFERENCE
+from ktodata.formats.dialects.ratings import HELPSTEER, ULTRAFEEDBACK
 from ktodata.formats.fields import Columns, Fields, make_fields
-from ktodata.formats.files import Place, find_places, fingerprint
-from ktodata.formats.labels import LABEL_REASONS, UnmappedLabelError
-from ktodata.formats.mapping import MAPPING
-from ktodata.formats.preference import PREFERENCE
-from ktodata.formats.ratings import HELPSTEER, ULTRAFEEDBACK
-from ktodata.formats.readers import Found, read_records
+from ktodata.formats.format import Format
+from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
+from ktodata.formats.paths import Place, find_places, fingerprint
+from ktodata.formats.readers import SourceRecord, read_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
-from ktodata.formats.registry import DIALECTS, detect, dialect_named
 from ktodata.formats.table import FeedbackTable, QuarantineTable
 
 # a file of free text read as labels must not fill the manifest with its values
@@ -68,7 +68,7 @@ def read(
 ) -> IngestResult:
     """Read feedback from files (.jsonl, .json, .csv, .parquet, also .gz and .zst), a saved data set or a hub id.
 
-    format : a dialect's name (`ktodata.formats.DIALECTS`), or "auto": each record is read in the first dialect it looks like;
+    format : a dialect's name (`ktodata.formats.FORMATS`), or "auto": each record is read in the first dialect it looks like;
         with `prompt` or `completion` given, "mapping", or, with two completions, "preference".
     prompt : column of the prompt, or several whose texts are joined, each on its own line. "a.b" is b inside a.
     completion : column of the completion, or of the two that are compared.
@@ -106,19 +106,19 @@ def read(
     return reader.result(files)
 
 
-def _chosen_dialect(format: str, fields: Fields) -> Dialect | None:
+def _chosen_dialect(format: str, fields: Fields) -> Format | None:
     """The one dialect of all records, or None when each record says its own. Raises SettingError for settings that clash."""
     compares = fields.label.names_sides or len(fields.completion) == 2
     if format == "auto":
         chosen = PREFERENCE if compares else MAPPING if fields.prompt or fields.completion else None
     else:
-        chosen = dialect_named(format)
+        chosen = format_named(format)
     if chosen is not None:
         _check_fit(chosen, fields, compares=compares)
     return chosen
 
 
-def _check_fit(dialect: Dialect, fields: Fields, *, compares: bool) -> None:
+def _check_fit(dialect: Format, fields: Fields, *, compares: bool) -> None:
     rule = fields.label
     if (fields.prompt or fields.completion) and not dialect.takes_columns:
         raise SettingError(f"format {dialect.name!r} has its own columns; with prompt or completion given, say format: mapping.")
@@ -142,7 +142,7 @@ def _check_fit(dialect: Dialect, fields: Fields, *, compares: bool) -> None:
 class _Reader:
     """Sorts records into rows and quarantine, and counts."""
 
-    def __init__(self, fields: Fields, dialect: Dialect | None) -> None:
+    def __init__(self, fields: Fields, dialect: Format | None) -> None:
         self._fields = fields
         self._dialect = dialect
         self._table = FeedbackTable(fields)
@@ -166,7 +166,7 @@ class _Reader:
                 self._set_aside(found, place.name, problem)
         return fingerprint(place) | {"records": self._records - before, "dialects": dict(sorted(dialects.items()))}
 
-    def _use(self, found: Found, file: str) -> str:
+    def _use(self, found: SourceRecord, file: str) -> str:
         if found.problem is not None:
             raise found.problem
         record = found.record
@@ -178,14 +178,14 @@ class _Reader:
         self._table.add(judged, record, dialect, file, found.line)
         return dialect.name
 
-    def _dialect_of(self, record: Mapping[str, Any]) -> Dialect:
+    def _dialect_of(self, record: Mapping[str, Any]) -> Format:
         if self._dialect is None:
-            if (found := detect(record, self._fields)) is None:
+            if (found := detect_format(record, self._fields)) is None:
                 raise UnusableError("unknown_dialect", f"the record looks like no known format; it has {listed(record)}")
             return found
         # where the user names the columns, the dialect's own `read` says which of them is missing
         if not self._dialect.takes_columns and not self._dialect.matches(record, self._fields):
-            other = detect(record, self._fields)
+            other = detect_format(record, self._fields)
             like = f"looks like {other.name}" if other else f"has {listed(record)}"
             raise UnusableError("other_dialect", f"not {self._dialect.name}: the record {like}")
         return self._dialect
@@ -195,7 +195,7 @@ class _Reader:
         if self._not_yet_seen:
             self._not_yet_seen = [(setting, name) for setting, name in self._not_yet_seen if lookup(record, name) is ABSENT]
 
-    def _set_aside(self, found: Found, file: str, problem: UnusableError) -> None:
+    def _set_aside(self, found: SourceRecord, file: str, problem: UnusableError) -> None:
         self._quarantine.add(file, found, problem)
         self._reasons[problem.reason] += 1
         self._first = self._first or (file, found.line, problem)
@@ -239,7 +239,7 @@ class _Reader:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
         return FormatError(
             f"none of {self._records:,} records can be used: {reasons} (first: {file} line {line:,}, {problem.detail}). "
-            f"The formats are auto, {', '.join(DIALECTS)}; for columns of other names say prompt, completion and label."
+            f"The formats are auto, {', '.join(FORMATS)}; for columns of other names say prompt, completion and label."
         )
 
     def _no_label_text(self, file: str, line: int, problem: UnusableError) -> str:

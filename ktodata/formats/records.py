@@ -44,7 +44,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(slots=True)
-class Judged:
+class LabelledCompletion:
     """One completion and its verdict. `about` overrides what would be read from the record: rater, model, pair_id, ..."""
 
     prompt: Prompt

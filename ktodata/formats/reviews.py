@@ -19,9 +19,9 @@ import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, KtodataError, LabelError, MissingColumnError
 from ktodata.feedback import check_columns
-from ktodata.formats.files import Kind, Place, find_places, fingerprint, nearest
-from ktodata.formats.labels import shown
-from ktodata.formats.readers import Found, read_records
+from ktodata.formats.label_rules import shown
+from ktodata.formats.paths import Kind, Place, find_places, fingerprint, nearest
+from ktodata.formats.readers import SourceRecord, read_records
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
 from ktodata.formats.verdict_store import SUFFIX, read_store
@@ -204,12 +204,12 @@ def _files(paths: Sequence[Path | str]) -> list[Path]:
 def _read(place: Place) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The verdicts in a file, and the facts about it."""
     columns: dict[str, None] = {}
-    records: list[Found] = []
+    records: list[SourceRecord] = []
     for found in read_records(place):
         columns |= dict.fromkeys(found.record or {})
         # the texts that were judged are long, and not needed
         slim = {name: value for name, value in (found.record or {}).items() if name in READ}
-        records.append(Found(found.line, slim, found.problem))
+        records.append(SourceRecord(found.line, slim, found.problem))
     _check_file(records, columns, place.name)
     verdicts = _verdicts(records, place.name)
     times = [found.record["reviewed_at"] for found in records if _said(found.record) and "reviewed_at" in found.record]
@@ -222,7 +222,7 @@ def _read(place: Place) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return verdicts, fingerprint(place) | counts
 
 
-def _check_file(records: Sequence[Found], columns: Mapping[str, None], file: str) -> None:
+def _check_file(records: Sequence[SourceRecord], columns: Mapping[str, None], file: str) -> None:
     """Raise unless the file has its columns and every record of it can be read."""
     there = {"row_id": "row_id" in columns, " or ".join(VERDICT_COLUMNS): any(name in columns for name in VERDICT_COLUMNS)}
     if columns and not all(there.values()):
@@ -242,10 +242,10 @@ def _check_file(records: Sequence[Found], columns: Mapping[str, None], file: str
         )
 
 
-def _verdicts(records: Sequence[Found], file: str) -> list[dict[str, Any]]:
+def _verdicts(records: Sequence[SourceRecord], file: str) -> list[dict[str, Any]]:
     """What each filled cell says. Raises LabelError when one cannot be read, FormatError when it is beside no row_id."""
     verdicts: list[dict[str, Any]] = []
-    wrong: list[tuple[Found, UnusableError]] = []
+    wrong: list[tuple[SourceRecord, UnusableError]] = []
     for found in records:
         try:
             verdicts += _verdict(found.record, file, found.line)

@@ -1,4 +1,4 @@
-"""Judged completions become the feedback table, unusable records the quarantine table."""
+"""LabelledCompletion completions become the feedback table, unusable records the quarantine table."""
 
 import json
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from typing import Any
 import polars as pl
 
 from ktodata.feedback import COLUMNS, VOTE
-from ktodata.formats.dialect import Dialect
+from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 from ktodata.formats.fields import RATING, Fields
-from ktodata.formats.hh_rlhf import is_transcript, transcript_prompt
-from ktodata.formats.readers import Found
-from ktodata.formats.records import ABSENT, Judged, Record, UnusableError, Vote, checked, lookup, plain
-from ktodata.formats.rowids import content_key, number_repeats
+from ktodata.formats.format import Format
+from ktodata.formats.readers import SourceRecord
+from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Vote, checked, lookup, plain
+from ktodata.formats.row_ids import content_key, number_repeats
 from ktodata.formats.times import moment
 
 # rows are Python objects until so many are there, then a frame
@@ -47,7 +47,7 @@ class FeedbackTable:
         self._chunks: list[pl.DataFrame] = []
         self.unparseable_times = 0
 
-    def add(self, judged: list[Judged], record: Record, dialect: Dialect, file: str, line: int) -> None:
+    def add(self, judged: list[LabelledCompletion], record: Record, dialect: Format, file: str, line: int) -> None:
         """Add the rows of one record, all or, when one of its values is unusable, none."""
         common = self._common(record, dialect, file, line)
         if len(judged) > 1 and common["pair_id"] is None and dialect.group == "pair_id":
@@ -60,7 +60,7 @@ class FeedbackTable:
         if len(self._rows) >= CHUNK_ROWS:
             self._close_chunk()
 
-    def _common(self, record: Record, dialect: Dialect, file: str, line: int) -> dict[str, Any]:
+    def _common(self, record: Record, dialect: Format, file: str, line: int) -> dict[str, Any]:
         def given(name: str) -> Any:
             columns = self._fields.about.get(name)
             column = columns[0] if columns else dialect.about.get(name, USUAL.get(name))
@@ -77,7 +77,7 @@ class FeedbackTable:
         self.unparseable_times += time is None
         return time
 
-    def _row(self, judged: Judged, common: Mapping[str, Any]) -> dict[str, Any]:
+    def _row(self, judged: LabelledCompletion, common: Mapping[str, Any]) -> dict[str, Any]:
         row = {**common, **{name: _name(value, name) for name, value in judged.about.items()}}
         prompt = judged.prompt
         if self._fields.transcripts and is_transcript(prompt):
@@ -116,7 +116,7 @@ class QuarantineTable:
     def __init__(self) -> None:
         self._rows: list[tuple[str, int, str, str, str, int]] = []
 
-    def add(self, file: str, found: Found, problem: UnusableError) -> None:
+    def add(self, file: str, found: SourceRecord, problem: UnusableError) -> None:
         """Set one record aside."""
         raw, chars = _raw_text(found)
         self._rows.append((file, found.line, problem.reason, _utf8(problem.detail), raw, chars))
@@ -126,7 +126,7 @@ class QuarantineTable:
         return pl.DataFrame(self._rows, schema=QUARANTINE, orient="row")
 
 
-def _raw_text(found: Found) -> tuple[str, int]:
+def _raw_text(found: SourceRecord) -> tuple[str, int]:
     raw = found.raw
     if raw is None:
         raw = json.dumps(found.record, default=str, ensure_ascii=False)

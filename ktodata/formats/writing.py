@@ -15,11 +15,11 @@ import polars as pl
 from ktodata.errors import DataError, EmptyDataError, FormatError
 from ktodata.feedback import COLUMNS, check_columns
 from ktodata.files import whole_file
-from ktodata.formats.dialect import Dialect
-from ktodata.formats.files import Kind, kind_of
+from ktodata.formats.dialects import format_named
+from ktodata.formats.format import Format
+from ktodata.formats.paths import Kind, kind_of
 from ktodata.formats.reading import IngestResult, read
 from ktodata.formats.records import CannotHoldError
-from ktodata.formats.registry import dialect_named
 
 NEEDS = ("row_id", "prompt", "completion", "label")
 CHUNK_ROWS = 10_000
@@ -41,7 +41,7 @@ def write(feedback: pl.DataFrame, path: str | Path, *, format: str = "trl") -> W
     A row that the dialect cannot say truly is left out, and a column that it has no place for is not written; both are in `lost`.
     The file appears whole or not at all. Raises EmptyDataError when no row can be written.
     """
-    dialect, target = dialect_named(format), Path(path)
+    dialect, target = format_named(format), Path(path)
     check_columns(feedback, NEEDS, who="write")
     kind = kind_of(str(target))
     if dialect.group is not None and feedback[dialect.group].null_count() == feedback.height:
@@ -81,7 +81,7 @@ def _complete(feedback: pl.DataFrame) -> pl.DataFrame:
 class _Records:
     """The records of a table, made as they are asked for; counts what was written and what was left out."""
 
-    def __init__(self, dialect: Dialect, table: pl.DataFrame) -> None:
+    def __init__(self, dialect: Format, table: pl.DataFrame) -> None:
         self._dialect = dialect
         self._table = table
         self._left_out: Counter[str] = Counter()

@@ -5,11 +5,11 @@ from pathlib import Path
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.report.files import RunFiles, pick
-from ktodata.report.in_memory import InMemory
-from ktodata.report.noise import Noise, read_noise
+from ktodata.report.headline import trust
+from ktodata.report.memory_files import MemoryFiles
 from ktodata.report.page import flat, render
-from ktodata.report.verdict import trust
+from ktodata.report.run_files import RunFiles, pick
+from ktodata.report.sections.labels_section import LabelsSection, read_labels_section
 from ktodata.stage import StageResult
 
 
@@ -22,12 +22,12 @@ def build_audit_page(source: Path | StageResult, feedback: pl.DataFrame | None =
     if isinstance(source, StageResult):
         if feedback is None:
             raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
-        return _page(read_noise(InMemory(source, feedback)), name, what="the result")
+        return _page(read_labels_section(MemoryFiles(source, feedback)), name, what="the result")
     run = RunFiles(source)
-    return _page(read_noise(run), str(pick(run.manifest, "name", default=name)), what=str(run.path))
+    return _page(read_labels_section(run), str(pick(run.manifest, "name", default=name)), what=str(run.path))
 
 
-def _page(noise: Noise | None, name: str, *, what: str) -> str:
+def _page(noise: LabelsSection | None, name: str, *, what: str) -> str:
     if noise is None:
         raise RunError(f"{what} holds no result of label_noise, so there is nothing to audit. Add the step to its recipe.")
     return render(

@@ -9,11 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ktodata.formats.reviews import reviews_in_words
 from ktodata.report import text
-from ktodata.report.files import RunFiles, pick
-from ktodata.report.flow import PARTS, Flow
-from ktodata.report.found import Found, read_run
-from ktodata.report.removed import read_reasons
-from ktodata.report.verdict import trust
+from ktodata.report.contents import RunContents, read_run
+from ktodata.report.headline import trust
+from ktodata.report.run_files import RunFiles, pick
+from ktodata.report.sections.dropped_rows import read_reasons
+from ktodata.report.sections.flow_section import PARTS, FlowSection
 
 # the Hub's size categories: the first whose upper end is not reached
 SIZES = (
@@ -43,7 +43,7 @@ def build_feedback_section(run: Path) -> str:
     return _environment().get_template("model.md.j2").render(_shown(read_run(run)))
 
 
-def _shown(found: Found) -> dict[str, Any]:
+def _shown(found: RunContents) -> dict[str, Any]:
     manifest, reviews = found.files.manifest, found.files.facts("reviews")
     return {
         "license": pick(found.files.facts("export"), "license") or pick(manifest, "recipe.export.license"),
@@ -86,7 +86,7 @@ def _texts_are(files: RunFiles) -> str:
     return "Texts are as they came in, but for what was masked." if masked else "Texts are as they came in."
 
 
-def _header(name: str, license_id: Any, flow: Flow | None) -> str:
+def _header(name: str, license_id: Any, flow: FlowSection | None) -> str:
     """The YAML that the Hub reads; dumped, never pasted, so that no name can break out of it."""
     parts = [part for part, rows in flow.parts if rows] if flow else []
     fields: dict[str, Any] = {

@@ -21,14 +21,14 @@ class Example:
     notes: tuple[str, ...]
 
 
-class Rows(Protocol):
+class ExampleRows(Protocol):
     """Where rows can be looked up: a run folder, or a table in memory."""
 
     def rows(self, row_ids: Iterable[str], /) -> dict[str, dict[str, Any]]:
         """{row_id: the feedback row}; those unknown are left out."""
 
 
-def examples(source: Rows, notes: Mapping[str, Sequence[str]]) -> list[Example]:
+def examples(source: ExampleRows, notes: Mapping[str, Sequence[str]]) -> list[Example]:
     """The rows named by `notes` ({row_id: what to say about it}), in that order; those unknown to `source` are left out."""
     rows = source.rows(notes)
     return [_example(rows[row_id], said) for row_id, said in notes.items() if row_id in rows]

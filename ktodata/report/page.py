@@ -13,12 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ktodata.report import text
-from ktodata.report.dots import read_dots
-from ktodata.report.files import pick
-from ktodata.report.find import read_findable
-from ktodata.report.found import read_found, read_run
-from ktodata.report.removed import read_pairs, read_reasons, read_unreadable
-from ktodata.report.verdict import verdict
+from ktodata.report.contents import read_found, read_run
+from ktodata.report.headline import verdict
+from ktodata.report.map.map_data import read_map_data
+from ktodata.report.map.search_index import read_search_index
+from ktodata.report.run_files import pick
+from ktodata.report.sections.dropped_rows import read_pairs, read_reasons, read_unreadable
 from ktodata.report.without_text import WithoutText
 
 # anchor, title, the stage it needs, or what was made of the run afterwards
@@ -84,7 +84,7 @@ def build_report(run: Path, *, text: bool = True) -> str:
         noise=found.noise if text or found.noise is None else replace(found.noise, examples=[]),
         balance=found.balance,
         coverage=found.coverage,
-        dots=read_dots(files),
+        dots=read_map_data(files),
         training=found.training,
         evaluation=found.evaluation,
         without_text=not text,
@@ -98,7 +98,7 @@ def build_report(run: Path, *, text: bool = True) -> str:
         settings=flat(pick(files.manifest, "recipe", default={}), most=200),
     )
     room = max(PAGE_BYTES - len(page(findable=None).encode()), LEAST_FOR_ROWS)
-    return page(findable=read_findable(files, most_bytes=room))
+    return page(findable=read_search_index(files, most_bytes=room))
 
 
 def render(template: str, *, script: str = "", **context: Any) -> str:

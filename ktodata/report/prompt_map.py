@@ -1,4 +1,4 @@
-"""`kd.prompt_map`: the map of prompts to pan, zoom and choose from, in a notebook. What is chosen comes back as rows."""
+"""`kd.notebook.prompt_map`: the map of prompts to pan, zoom and choose from, in a notebook. What is chosen comes back as rows."""
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 
 from ktodata.errors import EmptyDataError, SettingError
+from ktodata.extras import require
 from ktodata.feedback import check_columns
 from ktodata.report.text import clean, one_line
-from ktodata.train.extras import require
 
 if TYPE_CHECKING:
     import jscatter
@@ -36,7 +36,7 @@ def prompt_map(
 ) -> "PromptMap":
     """An interactive map of the prompts: one point a prompt, near in meaning is near on the map, far means little.
 
-    feedback : with map_x, map_y and cluster, as `kd.apply(feedback, kd.coverage(feedback))` gives it
+    feedback : with map_x, map_y and cluster, as `kd.add_columns(feedback, kd.coverage(feedback))` gives it
     color_by : "cluster"; "label", the share of desirable rows of the prompt; "doubt", 1 - label_quality of its most doubtful row,
         1 doubtful; "distance", 1 - cosine to the nearest other prompt on the map, 0 where there is one just like it
     clusters : `kd.coverage(feedback).tables["clusters"]`, for their names. height : of the picture, pixels

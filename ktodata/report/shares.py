@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ktodata.signals.intervals import clopper_pearson
+from ktodata.stats import clopper_pearson
 
 
 @dataclass(frozen=True)

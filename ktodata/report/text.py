@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ktodata.signals.intervals import Interval
+from ktodata.stats import Interval
 
 # What stands here is neither HTML nor Markdown: both escape on their own. It only removes what no page can show:
 # lone surrogates (cannot be written as UTF-8), control characters, and marks that turn the reading direction of what follows.

@@ -17,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.report.files import QUARANTINE_SCHEMA, RunFiles
+from ktodata.report.run_files import QUARANTINE_SCHEMA, RunFiles
 
 LEFT_OUT = "…"
 # columns of names that are replaced even where a name happens to be a word of ours

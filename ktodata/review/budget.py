@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ktodata.label_audit import SECONDS_A_ROW
+from ktodata.pipeline.audit import SECONDS_A_ROW
 from ktodata.review.queue import ReviewQueue
 
 STEPS = (30, 60, 120, 240)  # rows
@@ -13,11 +13,11 @@ FEWEST_FOR_A_PACE = 5  # verdicts
 
 
 @dataclass(frozen=True)
-class Purchase:
+class ExpectedGain:
     """What so many reviews are expected to find; None where p was not measured.
 
     wrong_labels : of the rows looked at
-    cost : training cost taken away, in wrong labels (signals/policy.py: a wrong label costs 1); cost_share : of all open rows'
+    cost : training cost taken away, in wrong labels (labels/actions.py: a wrong label costs 1); cost_share : of all open rows'
     """
 
     rows: int
@@ -27,14 +27,14 @@ class Purchase:
     cost_share: float | None
 
 
-def buys(queue: ReviewQueue, left: NDArray[np.int64], rows: int, seconds_a_row: float) -> Purchase:
+def buys(queue: ReviewQueue, left: NDArray[np.int64], rows: int, seconds_a_row: float) -> ExpectedGain:
     """The next `rows` rows of those left. left : places in the order of the queue, int [<= N]"""
     taken = left[:rows]
     minutes = len(taken) * seconds_a_row / 60
     if not queue.measured:
-        return Purchase(len(taken), minutes, None, None, None)
+        return ExpectedGain(len(taken), minutes, None, None, None)
     cost, total = float(queue.worth[taken].sum()), float(queue.worth[left].sum())
-    return Purchase(len(taken), minutes, float(queue.p_wrong[taken].sum()), cost, cost / total if total else 0.0)
+    return ExpectedGain(len(taken), minutes, float(queue.p_wrong[taken].sum()), cost, cost / total if total else 0.0)
 
 
 def pace(seconds: list[float]) -> float:

@@ -12,15 +12,15 @@ import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.files import whole_file
-from ktodata.formats.files import Kind, find_places, kind_of, nearest
-from ktodata.formats.labels import shown
+from ktodata.formats.label_rules import shown
+from ktodata.formats.paths import Kind, find_places, kind_of, nearest
 from ktodata.formats.readers import read_records
 from ktodata.formats.records import Record, clip, stamp
 from ktodata.formats.reviews import read_reviews, write_verdicts
 from ktodata.formats.times import moment
 from ktodata.formats.verdict_store import SUFFIX, Verdict, read_standing, said, settled
+from ktodata.pipeline.run_folder import Run
 from ktodata.review.store import PLACE, Given, VerdictStore
-from ktodata.run_folder import Run
 
 FORMATS = ("verdicts", "argilla", "label_studio")
 QUESTION, NOTE = "label", "note"

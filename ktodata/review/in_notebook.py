@@ -1,13 +1,13 @@
-"""`kd.review_widget`: the review desk in a notebook."""
+"""`kd.notebook.review_widget`: the review desk in a notebook."""
 
 import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ktodata.errors import RunError
-from ktodata.label_audit import LabelAudit
-from ktodata.run_folder import Run
-from ktodata.train.extras import require
+from ktodata.extras import require
+from ktodata.pipeline.audit import LabelAudit
+from ktodata.pipeline.run_folder import Run
 
 if TYPE_CHECKING:
     from ktodata.review.widget import ReviewWidget
@@ -35,15 +35,15 @@ def review_widget(
     Raises RunError (no label_noise in the run, no folder for an audit, a store that cannot be written) and MissingExtraError.
     """
     require("anywidget", what="the review desk in a notebook", extra="notebook")
-    from ktodata.review.desk import open_desk
-    from ktodata.review.in_memory import AuditInMemory
+    from ktodata.review.audit_run import AuditRun
+    from ktodata.review.session import open_session
     from ktodata.review.widget import ReviewWidget
 
     if isinstance(rows, LabelAudit):
         if folder is None:
             raise RunError("review_widget: say where the verdicts on this audit are kept, e.g. folder='reviews/support'.")
-        rows = AuditInMemory(rows, folder)
+        rows = AuditRun(rows, folder)
     elif folder is not None:
         raise RunError("review_widget: a run keeps its verdicts in its own folder; leave `folder` out.")
     run = rows if isinstance(rows, Run) else Run(rows)
-    return ReviewWidget(open_desk(run, reviewer=reviewer or getpass.getuser(), blind=blind, budget_minutes=budget_minutes))
+    return ReviewWidget(open_session(run, reviewer=reviewer or getpass.getuser(), blind=blind, budget_minutes=budget_minutes))

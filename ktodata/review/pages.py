@@ -9,32 +9,32 @@ from markupsafe import Markup
 
 from ktodata.formats.verdict_store import settled
 from ktodata.report import text
-from ktodata.review import agreement, progress
-from ktodata.review.desk import Desk, Turn
+from ktodata.review import review_progress, reviewer_agreement
 from ktodata.review.filters import Filters
+from ktodata.review.session import ReviewSession, Turn
 
 STATIC = {"desk.js": "text/javascript", "desk.css": "text/css", "icon.svg": "image/svg+xml"}
 LATEST = 20  # verdicts shown on the page of progress
 MOST_DIFFERENT = 200  # rows shown there
 
 
-def row_page(desk: Desk, turn: Turn, filters: Filters, **around: str) -> str:
+def row_page(desk: ReviewSession, turn: Turn, filters: Filters, **around: str) -> str:
     """The page of one row. around : csrf, the web page's token; or frame, another template to stand in."""
     around = _around(desk, "row", around)
     return render("row.html.j2", **around, turn=turn, filters=filters, choices=desk.columns.choices, outlook=desk.outlook())
 
 
-def progress_page(desk: Desk, **around: str) -> str:
+def progress_page(desk: ReviewSession, **around: str) -> str:
     """Who said what, how far reviewers agree, and what further reviews would buy. around : as for a row's page."""
     standing = desk.store.standing()
     mine = standing.filter(standing["reviewer"] == desk.reviewer).sort("id", descending=True).head(LATEST)
-    differ = agreement.disagreements(standing)
+    differ = reviewer_agreement.disagreements(standing)
     return render(
         "progress.html.j2",
         **_around(desk, "progress", around),
-        tallies=progress.tallies(standing),
-        drawn=progress.drawn_so_far(settled(standing), desk.book.row_ids, desk.queue.drawn),
-        agreements=agreement.agreements(standing),
+        tallies=review_progress.tallies(standing),
+        drawn=review_progress.drawn_so_far(settled(standing), desk.book.row_ids, desk.queue.drawn),
+        agreements=reviewer_agreement.agreements(standing),
         differ=differ.head(MOST_DIFFERENT).to_dicts(),
         differ_in_all=differ.height,
         mine=mine.to_dicts(),
@@ -62,7 +62,7 @@ def widget_look() -> str:
     return static("desk.css").decode().replace(":root", ":host") + static("widget.css").decode()
 
 
-def _around(desk: Desk, here: str, more: dict[str, str]) -> dict[str, Any]:
+def _around(desk: ReviewSession, here: str, more: dict[str, str]) -> dict[str, Any]:
     """What stands around every page."""
     known = {
         "here": here,

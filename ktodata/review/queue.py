@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ktodata.label_audit import LabelAudit
-from ktodata.signals.trusted import draw_order
+from ktodata.labels.people.trusted import draw_order
+from ktodata.pipeline.audit import LabelAudit
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -35,7 +35,7 @@ class ReviewQueue:
 
     @property
     def worth(self) -> NDArray[np.float64]:
-        """What a review takes away of each row's cost in training, p (1 - p): float [N] (signals/policy.py)."""
+        """What a review takes away of each row's cost in training, p (1 - p): float [N] (labels/actions.py)."""
         return self.p_wrong * (1 - self.p_wrong)
 
 

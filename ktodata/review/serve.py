@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ktodata.errors import MissingExtraError, RunError
-from ktodata.run_folder import Run
+from ktodata.pipeline.run_folder import Run
 
 HOST = "127.0.0.1"
 
@@ -37,14 +37,14 @@ def review(
         raise MissingExtraError(f"the review desk needs {', '.join(missing)}: pip install 'ktodata[review]'")
     import uvicorn
 
-    from ktodata.review.desk import open_desk
-    from ktodata.review.guard import Guard
+    from ktodata.review.auth import AuthMiddleware
+    from ktodata.review.session import open_session
     from ktodata.review.web import Web
 
-    desk = open_desk(Run(folder), reviewer=reviewer or getpass.getuser(), blind=blind, budget_minutes=budget_minutes)
+    desk = open_session(Run(folder), reviewer=reviewer or getpass.getuser(), blind=blind, budget_minutes=budget_minutes)
     with _listening(port) as bound:
         web = Web(desk)
-        guard = Guard(web.app(), bound.getsockname()[1])
+        guard = AuthMiddleware(web.app(), bound.getsockname()[1])
         web.csrf = guard.csrf
         say(f"review desk (this address works once): {guard.address}")
         say(f"verdicts are kept in {desk.store.path}; Ctrl-C ends the sitting")

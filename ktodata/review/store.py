@@ -46,7 +46,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Standing(Given):
+class CurrentVerdict(Given):
     """What a reviewer says of a row now; `id` is the event's number."""
 
     id: int = 0
@@ -107,7 +107,7 @@ class VerdictStore:
                     counts["imported"] += 1
         return counts
 
-    def undo(self, reviewer: str, event: int, detector: str) -> Standing:
+    def undo(self, reviewer: str, event: int, detector: str) -> CurrentVerdict:
         """Take a reviewer's latest verdict back, and return what it was.
 
         Raises StaleError when `event` is not the latest one that stands.
@@ -123,11 +123,11 @@ class VerdictStore:
             )
             return latest
 
-    def standing_on(self, row_id: str, reviewer: str) -> Standing | None:
+    def standing_on(self, row_id: str, reviewer: str) -> CurrentVerdict | None:
         """What a reviewer says of a row now."""
         return self._one("SELECT * FROM held WHERE row_id = ? AND reviewer = ? ORDER BY id DESC LIMIT 1", row_id, reviewer)
 
-    def latest(self, reviewer: str) -> Standing | None:
+    def latest(self, reviewer: str) -> CurrentVerdict | None:
         """A reviewer's latest verdict that stands."""
         return self._one("SELECT * FROM held WHERE reviewer = ? ORDER BY id DESC LIMIT 1", reviewer)
 
@@ -144,12 +144,12 @@ class VerdictStore:
         found = self._connection.execute("SELECT id, row_id, reviewer FROM events WHERE id > ? ORDER BY id", (event,))
         return [tuple(line) for line in found]
 
-    def _one(self, question: str, *values: str) -> Standing | None:
+    def _one(self, question: str, *values: str) -> CurrentVerdict | None:
         line = self._connection.execute(question, values).fetchone()
         if line is None:
             return None
         known = {name: line[name] for name in STANDING_SCHEMA if name != "trusted_label"}
-        return Standing(**{**known, "label": bool(line["label"]), "blind": bool(line["blind"])})
+        return CurrentVerdict(**{**known, "label": bool(line["label"]), "blind": bool(line["blind"])})
 
     def _insert(self, given: Given) -> int:
         trusted = {"keep": given.label, "flip": not given.label}.get(given.verdict)

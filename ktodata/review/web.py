@@ -12,16 +12,16 @@ from starlette.routing import Route
 
 from ktodata.errors import KtodataError
 from ktodata.review import pages
-from ktodata.review.acts import ACTS, BadRequestError, View, act, text_of
-from ktodata.review.desk import Desk
 from ktodata.review.filters import Filters
+from ktodata.review.review_actions import ACTS, BadRequestError, View, run_action, text_of
+from ktodata.review.session import ReviewSession
 from ktodata.review.store import StaleError
 
 
 class Web:
     """The routes of one desk. Handlers run one after the other on the server's loop: a reviewer has two hands."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: ReviewSession) -> None:
         self.desk = desk
         self.csrf = ""  # the guard's, once it is made
 
@@ -73,7 +73,7 @@ class Web:
 
     async def act(self, request: Request) -> Response:
         """A verdict, a skip, an undo: the request's path says which."""
-        return self._page(act(self.desk, request.url.path.removeprefix("/"), await _asked(request)))
+        return self._page(run_action(self.desk, request.url.path.removeprefix("/"), await _asked(request)))
 
     def _page(self, view: View) -> Response:
         turn = self.desk.turn(view.filters, place=view.place, note=view.note)

@@ -14,23 +14,23 @@ from ktodata.errors import KtodataError
 from ktodata.formats.verdict_store import settled
 from ktodata.report.text import clean
 from ktodata.review import pages
-from ktodata.review.acts import BadRequestError, View, act, text_of
-from ktodata.review.desk import Desk
 from ktodata.review.filters import Filters
+from ktodata.review.review_actions import BadRequestError, View, run_action, text_of
+from ktodata.review.session import ReviewSession
 from ktodata.review.store import StaleError
 
 FRAME = "widget.html.j2"
 
 
 class ReviewWidget(anywidget.AnyWidget):
-    """A sitting of one reviewer in a notebook; `kd.review_widget` makes one."""
+    """A sitting of one reviewer in a notebook; `kd.notebook.review_widget` makes one."""
 
     _esm = resources.files("ktodata.review").joinpath("static", "widget.js").read_text(encoding="utf-8")
     look = traitlets.Unicode().tag(sync=True)
     # html: the whole desk, its texts escaped. problem: why the last act was not done. answer: how many messages were answered
     page = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: ReviewSession) -> None:
         self.desk = desk
         self._after: int | None = None  # place of the row that is likely to come next
         super().__init__(look=pages.widget_look(), page={"html": self._row(View(Filters())), "problem": "", "answer": 0})
@@ -68,7 +68,7 @@ class ReviewWidget(anywidget.AnyWidget):
             self.desk.book.look_ahead(self._after)  # while this row is read
 
     def _act(self, message: Mapping[str, Any]) -> str:
-        return self._row(act(self.desk, str(message["act"]), message))
+        return self._row(run_action(self.desk, str(message["act"]), message))
 
     def _go(self, to: object) -> str:
         """The page at one of the web desk's addresses."""

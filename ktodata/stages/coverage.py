@@ -9,9 +9,7 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import Field
 
-from ktodata.errors import EmptyDataError, SettingError
-from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.signals.clusters import (
+from ktodata.embeddings.clusters import (
     Clusters,
     cluster_as_tight,
     cluster_names,
@@ -23,11 +21,13 @@ from ktodata.signals.clusters import (
     nearest_cluster,
     tightness,
 )
-from ktodata.signals.encode import encode_texts
-from ktodata.signals.holes import CALIBRATION_QUANTILE, Nearest, calibrate, nearest_prompts, rows_per_reference_prompt
-from ktodata.signals.intervals import clopper_pearson
-from ktodata.signals.prompt_map import map_prompts, map_sample
+from ktodata.embeddings.encode import encode_texts
+from ktodata.embeddings.holes import CALIBRATION_QUANTILE, NearestPrompts, calibrate, nearest_prompts, rows_per_reference_prompt
+from ktodata.embeddings.map_layout import map_prompts, map_sample
+from ktodata.errors import EmptyDataError, SettingError
+from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import Prompts, StageResult
+from ktodata.stats import clopper_pearson
 
 NEEDS = ("prompt", "label", "prompt_embedding", "source", "state")
 USES = ("part", "prompt_group")
@@ -268,7 +268,7 @@ def _compare(
     embedded = _embed_reference(table["prompt"].to_list(), prompts, vectors, encoder)
     groups = prompts["group"].rank("dense").cast(pl.Int64).to_numpy()
     threshold = calibrate(vectors, groups, seed=seed) if min_similarity is None else min_similarity
-    near: Nearest = nearest_prompts(embedded, vectors)
+    near: NearestPrompts = nearest_prompts(embedded, vectors)
     table = table.with_columns(
         similarity=pl.Series(near.similarity),
         nearest=prompts["prompt"].gather(near.number),

@@ -10,11 +10,11 @@ from pydantic import Field
 from ktodata.errors import SettingError
 from ktodata.feedback import VOTE, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.signals.contamination import contaminated
-from ktodata.signals.near import NO_PAIRS, Pairs, Texts, near_rows, near_texts, nearest_kept, prepare
-from ktodata.signals.prompt_groups import components, different, first_of
-from ktodata.signals.words import Index, normalised
 from ktodata.stage import Prompts, StageResult, decide, no_decisions
+from ktodata.text.contamination import contaminated
+from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
+from ktodata.text.prompt_groups import components, different, first_of
+from ktodata.text.words import Index, normalised
 
 NEEDS = ("prompt", "completion", "label", "votes")
 USES = ("state", "trusted_label")
@@ -115,7 +115,7 @@ def _rows(feedback: pl.DataFrame, ignore_case: bool) -> pl.DataFrame:
 
 def _with_contamination(
     rows: pl.DataFrame, prompt_places: Index, evaluation: Prompts, near_prompts: float, ignore_case: bool, seed: int
-) -> tuple[pl.DataFrame, Pairs]:
+) -> tuple[pl.DataFrame, SimilarPairs]:
     """Add match, match_similarity and evaluation_prompt (its first 200 characters); null where a prompt is clean."""
     exams = list(evaluation or [])
     prompts = rows["prompt"].gather(prompt_places)
@@ -164,7 +164,7 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _near(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: float | None, seed: int) -> Pairs:
+def _near(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: float | None, seed: int) -> SimilarPairs:
     """Near pairs of the rows that would stay so far, as places in `rows`."""
     if near is None:
         return NO_PAIRS
@@ -179,7 +179,7 @@ def _near(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: fl
     return replace(pairs, left=open_[pairs.left], right=open_[pairs.right])
 
 
-def _with_near_repeats(rows: pl.DataFrame, alike: Pairs) -> pl.DataFrame:
+def _with_near_repeats(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
     """Add near_repeat and duplicate_similarity, and point near repeats at the row they are near."""
     label = rows["label"].to_numpy()
     agree = label[alike.left] == label[alike.right]
@@ -196,15 +196,15 @@ def _with_near_repeats(rows: pl.DataFrame, alike: Pairs) -> pl.DataFrame:
     )
 
 
-def _with_prompt_groups(rows: pl.DataFrame, grouped: Pairs, prompts: int) -> pl.DataFrame:
+def _with_prompt_groups(rows: pl.DataFrame, grouped: SimilarPairs, prompts: int) -> pl.DataFrame:
     """Add prompt_group: the row_id of the first row of the prompt's group."""
     member_of = components(grouped.left, grouped.right, prompts)
     group = pl.Series(member_of[rows["prompt_number"].to_numpy()])
     return rows.with_columns(prompt_group=pl.col("row_id").sort_by("place").first().over(group))
 
 
-def _near_contradictions(rows: pl.DataFrame, alike: Pairs) -> pl.DataFrame:
-    """Pairs of near rows that both stay and have opposite labels."""
+def _near_contradictions(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
+    """SimilarPairs of near rows that both stay and have opposite labels."""
     label, gone = rows["label"].to_numpy(), rows["near_repeat"].to_numpy()
     opposed = (label[alike.left] != label[alike.right]) & ~gone[alike.left] & ~gone[alike.right]
     left, right = alike.left[opposed], alike.right[opposed]
@@ -265,7 +265,7 @@ def _decisions(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _facts(
-    rows: pl.DataFrame, opposed: pl.DataFrame, prompts: Texts, pairs: dict[str, Pairs], evaluation: Prompts
+    rows: pl.DataFrame, opposed: pl.DataFrame, prompts: Texts, pairs: dict[str, SimilarPairs], evaluation: Prompts
 ) -> dict[str, Any]:
     clean = rows.filter(pl.col("match").is_null())
     contradicted = clean.filter(pl.col("contradicted"))

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from ktodata.embeddings.encode import Device, encode_texts
 from ktodata.findings import issue, passed
-from ktodata.signals.encode import Device, encode_texts
 from ktodata.stage import StageResult
 
 NEEDS = ("prompt", "completion")

@@ -27,7 +27,7 @@ def hidden_states(
     cache: Annotated[bool, Field(description="keep vectors on disk by content, so that no text is read twice")] = True,
 ) -> StageResult:
     """Add hidden_state, the mean over the completion's tokens; zero where a completion has no token."""
-    from ktodata.train.hidden_states import mean_hidden_states
+    from ktodata.train.model.layer_states import mean_hidden_states
 
     found = mean_hidden_states(
         feedback["prompt"].to_list(),

@@ -8,18 +8,18 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ktodata.embeddings.vectors import of_unit_length
 from ktodata.errors import OneClassError, SettingError
 from ktodata.feedback import check_columns
-from ktodata.signals.label_findings import label_findings
-from ktodata.signals.policy import DROP_FROM, LIKELIER_FROM, RELABEL_FROM
-from ktodata.signals.vectors import of_unit_length
+from ktodata.labels.actions import DROP_FROM, LIKELIER_FROM, RELABEL_FROM
+from ktodata.labels.label_findings import label_findings
 from ktodata.stage import Action, StageResult, decide, no_decisions
 
 if TYPE_CHECKING:
-    from ktodata.signals.drift import Likeness
-    from ktodata.signals.features import Components
-    from ktodata.signals.reviewed_model import Reviewed
-    from ktodata.signals.views import Rows
+    from ktodata.labels.classifier.feature_sets import RowFeatures
+    from ktodata.labels.classifier.features import Components
+    from ktodata.labels.people.drift import Likeness
+    from ktodata.labels.people.reviewed_model import Reviewed
 
 Floats = NDArray[np.float64]
 
@@ -163,7 +163,7 @@ def _with_defaults(feedback: pl.DataFrame) -> pl.DataFrame:
 
 def _mark_reviewed(table: pl.DataFrame, seed: int) -> pl.DataFrame:
     """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so)."""
-    from ktodata.signals.trusted import random_sample
+    from ktodata.labels.people.trusted import random_sample
 
     reviewed = pl.col("trusted_label").is_not_null() & pl.col("trained")
     table = table.with_columns(reviewed=reviewed, wrong=reviewed & (pl.col("trusted_label") != pl.col("label")).fill_null(False))
@@ -181,10 +181,10 @@ def _add_model(
 
     Also the trust curve, and p_desirable by each view alone.
     """
-    from ktodata.signals.detection import NAMES, detect
-    from ktodata.signals.dynamics import as_opinion
-    from ktodata.signals.reviewed_model import learn_from_reviews
-    from ktodata.signals.second_votes import find_systems, pool
+    from ktodata.labels.classifier.detection import NAMES, detect
+    from ktodata.labels.classifier.training_dynamics import as_opinion
+    from ktodata.labels.people.reviewed_model import learn_from_reviews
+    from ktodata.labels.people.weak_sources import find_weak_sources, pool
 
     labels, train = table["label"].to_numpy(), table["trained"].to_numpy()
     counts = {"desirable": int((labels & train).sum()), "undesirable": int((~labels & train).sum())}
@@ -197,7 +197,7 @@ def _add_model(
         )
         return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve(), {}
     texts = _texts(table, train)
-    systems = find_systems(table.select("label", "trained", votes="pooled_votes"))
+    systems = find_weak_sources(table.select("label", "trained", votes="pooled_votes"))
     groups = table["prompt_group"].rank("dense").to_numpy()
     reviewed, wrong, drawn = (table[name].to_numpy() for name in ("reviewed", "wrong", "drawn"))
     dynamics = table["training_dynamics"].cast(pl.Float64)
@@ -247,8 +247,8 @@ def _weight_of_dynamics(
     learnt: "Reviewed", dynamics: pl.Series, labels: NDArray[np.bool_], reviewed: NDArray[np.bool_]
 ) -> dict[str, Any]:
     """What the reviewed rows of each given class say that training dynamics are worth; a class without an answer is left out."""
-    from ktodata.signals.detection import NAMES
-    from ktodata.signals.dynamics import dynamics_in_words
+    from ktodata.labels.classifier.detection import NAMES
+    from ktodata.labels.classifier.training_dynamics import dynamics_in_words
 
     looked_at = dynamics.is_not_null().to_numpy()
     weights = {
@@ -264,16 +264,16 @@ def _weight_of_dynamics(
     }
 
 
-def _texts(table: pl.DataFrame, train: NDArray[np.bool_]) -> "Rows":
-    from ktodata.signals.views import as_rows
+def _texts(table: pl.DataFrame, train: NDArray[np.bool_]) -> "RowFeatures":
+    from ktodata.labels.classifier.feature_sets import row_features
 
-    return as_rows(*_vectors(table), table["completion"], fit_rows=train, hidden_states=_hidden_states(table))
+    return row_features(*_vectors(table), table["completion"], fit_rows=train, hidden_states=_hidden_states(table))
 
 
-def _views(table: pl.DataFrame, texts: "Rows", train: NDArray[np.bool_]) -> "dict[str, Callable[[], Components]]":
+def _views(table: pl.DataFrame, texts: "RowFeatures", train: NDArray[np.bool_]) -> "dict[str, Callable[[], Components]]":
     """What makes each view's components, in the order in which they are made."""
-    from ktodata.signals.features import form_features
-    from ktodata.signals.views import form_components, kernel_components, pair_components
+    from ktodata.labels.classifier.feature_sets import form_components, kernel_components, pair_components
+    from ktodata.labels.classifier.features import form_features
 
     form = form_features(table)
     reading = {} if texts.reading is None else {"reading": lambda: kernel_components(texts, "reading", fit_rows=train)}
@@ -287,7 +287,7 @@ def _views(table: pl.DataFrame, texts: "Rows", train: NDArray[np.bool_]) -> "dic
 
 
 def _no_curve() -> pl.DataFrame:
-    from ktodata.signals.planted import trust_curve
+    from ktodata.labels.classifier.noise_injection import trust_curve
 
     return trust_curve(np.empty(0), rows=0, error_rates=(0.0, 0.0), given=True, basis="planted flips").clear()
 
@@ -307,7 +307,7 @@ def _hidden_states(table: pl.DataFrame) -> NDArray[np.float32] | None:
 
 def _add_votes(table: pl.DataFrame, facts: dict[str, Any]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Add votes_up, votes_down, outvoted, and CROWDLAB's quality to label_quality where several raters judged a training row."""
-    from ktodata.signals.votes import aggregate_votes
+    from ktodata.labels.people.votes import aggregate_votes
 
     # columns first: a filtered table is a copy, vectors included
     columns = table.select("row_id", "label", "pooled_votes", "trained", *(["p_desirable"] if "not_learnt" not in facts else []))
@@ -338,8 +338,8 @@ def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tupl
 
     Null and empty unless raters share rows.
     """
-    from ktodata.signals.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, dawid_skene, wrong_or_contested
-    from ktodata.signals.votes import FEWEST_SHARED
+    from ktodata.labels.people.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, dawid_skene, wrong_or_contested
+    from ktodata.labels.people.votes import FEWEST_SHARED
 
     if facts["votes"]["rows_with_several_raters"] < FEWEST_SHARED:
         nothing = table.with_columns(p_by_raters=pl.lit(None, pl.Float64))
@@ -359,8 +359,8 @@ def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tupl
 
 def _look_for_drift(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Groups and dates at which the label given the content changes; empty where there is no model of the content."""
-    from ktodata.signals.drift import EXAMPLES_SCHEMA, SCHEMA, criteria_drift
-    from ktodata.signals.scripts import main_script
+    from ktodata.labels.people.drift import EXAMPLES_SCHEMA, SCHEMA, criteria_drift
+    from ktodata.text.scripts import main_script
 
     if "not_learnt" in facts:
         return pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA)
@@ -394,7 +394,7 @@ def _likeness(table: pl.DataFrame) -> "Likeness":
 
 def _add_contradictions(table: pl.DataFrame, facts: dict[str, Any], similarity: float) -> pl.DataFrame:
     """Add near_twin and near_similarity for training rows with a near-equal completion of the other label."""
-    from ktodata.signals.contradictions import near_contradictions
+    from ktodata.text.contradictions import near_contradictions
 
     trained = table.filter(pl.col("trained") & ~pl.col("contradicted"))
     twins = near_contradictions(trained, *_vectors(trained), similarity=similarity)
@@ -404,8 +404,8 @@ def _add_contradictions(table: pl.DataFrame, facts: dict[str, Any], similarity: 
 
 def _check_trusted(table: pl.DataFrame, facts: dict[str, Any], min_precision: float) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Measure the labels on trusted rows drawn at random, and the flags on all of them; take flags back that those refute."""
-    from ktodata.signals.detection import NAMES
-    from ktodata.signals.trusted import check_flags, flip_rates, trusted_rates
+    from ktodata.labels.classifier.detection import NAMES
+    from ktodata.labels.people.trusted import check_flags, flip_rates, trusted_rates
 
     trusted = table.filter((pl.col("part") == "train") & (pl.col("state") != "drop") & pl.col("trusted_label").is_not_null())
     sample = trusted.filter("drawn")
@@ -432,8 +432,8 @@ def _check_trusted(table: pl.DataFrame, facts: dict[str, Any], min_precision: fl
 
 
 def _rows_to_ask(table: pl.DataFrame, facts: dict[str, Any], total: int, seed: int) -> pl.DataFrame:
-    from ktodata.signals.intervals import share
-    from ktodata.signals.trusted import rows_to_review
+    from ktodata.labels.people.trusted import rows_to_review
+    from ktodata.stats import share
 
     open_rows = table.filter(pl.col("trained") & pl.col("trusted_label").is_null())
     sample = rows_to_review(open_rows, total=total if not facts["trusted"]["rows"] else 0, seed=seed)
@@ -450,8 +450,8 @@ def _rows_to_ask(table: pl.DataFrame, facts: dict[str, Any], total: int, seed: i
 
 def _soften(table: pl.DataFrame, facts: dict[str, Any]) -> pl.DataFrame:
     """Add soft_label, and p_wrong where that is a probability: by reviews, second votes, raters, or random flips that show."""
-    from ktodata.signals.detection import NAMES
-    from ktodata.signals.policy import costs, soft_labels, wrong_by_random_flips
+    from ktodata.labels.actions import costs, soft_labels, wrong_by_random_flips
+    from ktodata.labels.classifier.detection import NAMES
 
     labels = table["label"].to_numpy()
     p_wrong, known, basis = np.zeros(len(labels)), np.zeros(len(labels), bool), {}
@@ -487,13 +487,13 @@ def _compare_signals(
     table: pl.DataFrame, facts: dict[str, Any], views: dict[str, Floats], neighbours: int
 ) -> dict[str, pl.DataFrame]:
     """Each signal's quality for each row; how far each two agree; how each did on reviewed rows."""
-    from ktodata.signals.agreement import agreement, measured, signal_table
-    from ktodata.signals.neighbours import neighbour_agreement
-    from ktodata.signals.signal import Signal
+    from ktodata.labels.agreement import agreement, measured, signal_table
+    from ktodata.labels.classifier.neighbours import neighbour_agreement
+    from ktodata.labels.evidence import Evidence
 
     labels, trained = table["label"].to_numpy(), table["trained"].to_numpy()
     further = {"votes": "vote_quality", "training_dynamics": "training_dynamics"}
-    found = [Signal(name, np.where(labels, p, 1 - p), ("text", "label"), "a linear model") for name, p in views.items()]
+    found = [Evidence(name, np.where(labels, p, 1 - p), ("text", "label"), "a linear model") for name, p in views.items()]
     if views and neighbours and table.height > NEIGHBOURS_UP_TO:
         facts["neighbours"] = {"left_out": f"more than {NEIGHBOURS_UP_TO:,} rows: the search would take longer than all the rest"}
     elif views and neighbours:
@@ -503,12 +503,12 @@ def _compare_signals(
     judged = table["judge_p_desirable"].cast(pl.Float64)
     if judged.null_count() < len(judged):
         quality = np.where(labels, judged.to_numpy(), 1 - judged.to_numpy())
-        found.append(Signal("judge", quality, ("judge_p_desirable", "label"), "questions to a language model"))
+        found.append(Evidence("judge", quality, ("judge_p_desirable", "label"), "questions to a language model"))
     for name, column in further.items():
         if table[column].null_count() < table.height:
-            found.append(Signal(name, table[column].cast(pl.Float64).to_numpy(), (column,), "none"))
+            found.append(Evidence(name, table[column].cast(pl.Float64).to_numpy(), (column,), "none"))
     if views:
-        found.append(Signal("together", table["label_quality"].to_numpy(), ("all",), "none"))
+        found.append(Evidence("together", table["label_quality"].to_numpy(), ("all",), "none"))
     return {
         "signals": signal_table(table["row_id"], found),
         "agreement": agreement(found, labels, trained),

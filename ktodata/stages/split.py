@@ -9,10 +9,10 @@ from pydantic import Field
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.signals.parts import deal_groups
-from ktodata.signals.prompt_groups import PARTS, components, different, find_leaks, first_of
-from ktodata.signals.words import Index
 from ktodata.stage import StageResult
+from ktodata.text.prompt_groups import PARTS, components, different, find_leaks, first_of
+from ktodata.text.split_parts import deal_groups
+from ktodata.text.words import Index
 
 NEEDS = ("prompt", "label", "prompt_group")
 USES = ("source",)

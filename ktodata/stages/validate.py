@@ -17,7 +17,7 @@ held-out rows too.
 
 pii: count says how many and where (stages/validate/pii.parquet: row_id, field, position, kind; never the text). mask lets export
 write <EMAIL_1> in its place, the same for the same value within a row; what the run folder holds stays as it came, as no stage
-rewrites text. quarantine leaves the rows out. What is looked for, and how it is told: signals/pii.py.
+rewrites text. quarantine leaves the rows out. What is looked for, and how it is told: text/pii/patterns.py.
 """
 
 from typing import Annotated, Any, Literal
@@ -29,10 +29,10 @@ from ktodata.errors import ModelError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.models import resolve_model
-from ktodata.signals.pii import KINDS
-from ktodata.signals.pii_masks import MASKS, SPANS, masks_column, pii_spans
-from ktodata.signals.pii_presidio import presidio
 from ktodata.stage import StageResult, decide, no_decisions
+from ktodata.text.pii.masks import MASKS, SPANS, masks_column, pii_spans
+from ktodata.text.pii.patterns import KINDS
+from ktodata.text.pii.presidio import presidio
 
 NEEDS = ("prompt", "completion", "label", "turns", "source_line")
 USES = ("pair_id",)

@@ -4,14 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ktodata.train.fitting import fit
-    from ktodata.train.hub import push_to_hub
-    from ktodata.train.kept import shared_states
-    from ktodata.train.result import TrainResult
+    from ktodata.train.fit_command import fit
+    from ktodata.train.model.activation_cache import shared_activations
+    from ktodata.train.results.hub import push_to_hub
+    from ktodata.train.results.train_result import TrainResult
 
-__all__ = ["TrainResult", "fit", "push_to_hub", "shared_states"]
+__all__ = ["TrainResult", "fit", "push_to_hub", "shared_activations"]
 
-_WHERE = {"TrainResult": "result", "fit": "fitting", "push_to_hub": "hub", "shared_states": "kept"}
+_WHERE = {
+    "TrainResult": "results.train_result",
+    "fit": "fit_command",
+    "push_to_hub": "results.hub",
+    "shared_activations": "model.activation_cache",
+}
 
 
 def __getattr__(name: str) -> Any:

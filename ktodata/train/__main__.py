@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ktodata.errors import KtodataError
+from ktodata.extras import require
 from ktodata.settings import given_settings
-from ktodata.train.extras import require
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 
@@ -36,8 +36,8 @@ def train(
     Example:  torchrun --nproc-per-node 8 -m ktodata.train runs/support --model Qwen/Qwen3-0.6B --set epochs=2
     """  # noqa: D301
     from ktodata.train import fit
-    from ktodata.train.processes import process_group
-    from ktodata.train.summary import summary_lines
+    from ktodata.train.distributed.processes import process_group
+    from ktodata.train.results.summary import summary_lines
 
     settings = given_settings(fit, {"model": model}, overrides or (), section="train")
     with process_group(settings.get("device", "auto")) as first:
@@ -73,7 +73,7 @@ def only_the_first_speaks() -> Iterator[None]:
 
 def may_speak() -> bool:
     """Whether this is the first of the processes to ask: an error that all of them meet is said once, one of any is said."""
-    from ktodata.train.processes import meeting_place
+    from ktodata.train.distributed.processes import meeting_place
 
     store = meeting_place()
     return store is None or store.add("ktodata/said", 1) == 1

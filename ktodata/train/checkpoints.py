@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from ktodata.errors import RunError
 from ktodata.files import whole_folder
+from ktodata.train.distributed.sharding import gathered, share_of
+from ktodata.train.distributed.world import Distributed
 from ktodata.train.optimizers import flat_state, load_flat_state
-from ktodata.train.sharding import gathered, share_of
 from ktodata.train.state import State, Weights, trainable
-from ktodata.train.world import World
 
 
 class Checkpoints:
@@ -23,7 +23,7 @@ class Checkpoints:
     key : names the training they belong to: its settings, rows and reference.
     """
 
-    def __init__(self, folder: Path, key: str, world: World) -> None:
+    def __init__(self, folder: Path, key: str, world: Distributed) -> None:
         self.folder, self._key, self._world = folder, key, world
 
     def save(self, model: Any, optimizer: Any, state: State) -> None:

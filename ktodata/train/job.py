@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ktodata.train.batches import Plan
 from ktodata.train.checkpoints import Checkpoints
+from ktodata.train.data.batches import BatchPlan
+from ktodata.train.distributed.world import Distributed, SingleProcess
 from ktodata.train.early_stop import EarlyStop
+from ktodata.train.model.scorer import Scorer
 from ktodata.train.objectives import Objective
 from ktodata.train.reference import ReferenceLogps
-from ktodata.train.scorer import Scorer
 from ktodata.train.state import State
-from ktodata.train.world import Alone, World
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Job:
     reference: ReferenceLogps
     objective: Objective
     optimizer: Any
-    plan: Plan
-    held_out: Plan
+    plan: BatchPlan
+    held_out: BatchPlan
     state: State
     learning_rate: Callable[[int], float]
     checkpoints: Checkpoints | None = None
@@ -35,4 +35,4 @@ class Job:
     save_every_steps: int | None = None
     log_every_steps: int = 1
     report: Callable[[dict[str, Any]], None] = field(default=lambda event: None)
-    world: World = field(default_factory=Alone)
+    world: Distributed = field(default_factory=SingleProcess)

@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 
-from ktodata.train.batches import Step
+from ktodata.train.data.batches import Batch
+from ktodata.train.data.packing import Pair
+from ktodata.train.distributed.sharding import shorten_gradients
+from ktodata.train.distributed.work_split import shared_logps, split_work
 from ktodata.train.early_stop import best
 from ktodata.train.job import Job
 from ktodata.train.objectives import ReferencePoint, reference_point
-from ktodata.train.packing import Pair
-from ktodata.train.seen import Seen, read, read_held_out
-from ktodata.train.sharding import shorten_gradients
-from ktodata.train.shares import shared_logps, shares
+from ktodata.train.results.step_metrics import StepMetrics, read, read_held_out
 from ktodata.train.state import Weights
 
 Tensor = Any
@@ -22,7 +22,7 @@ Parts = list[list[int]]  # places in a step's rows, of one pass each
 def train(job: Job) -> None:
     """Train `job.scorer.model` in place from `job.state.step` to the end of the plan; `job.state` grows as it goes."""
     state, first_step, last_step = job.state, job.state.step, len(job.plan.steps)
-    unread: list[Seen] = []  # steps whose numbers are still on the device: reading them waits for it
+    unread: list[StepMetrics] = []  # steps whose numbers are still on the device: reading them waits for it
     read_every = 1 if job.objective.point == "running_mean" else job.log_every_steps  # its next step needs this one's rewards
 
     def due(every: int | None) -> bool:
@@ -34,7 +34,7 @@ def train(job: Job) -> None:
         if done or due(read_every) or due(job.eval_every_steps) or due(job.save_every_steps):
             read(unread, job)
         if job.held_out.steps and (done or due(job.eval_every_steps)):
-            look_at_held_out(job)
+            evaluate_held_out(job)
             job.report({"step": step, "steps": last_step, "held_out": state.held_out[-1]})
             if job.early_stop is not None:
                 if best(state.held_out) == step:
@@ -52,12 +52,12 @@ def train(job: Job) -> None:
         state.best.restore(job.scorer.model)
 
 
-def train_step(job: Job, batch: Step) -> Seen:
+def train_step(job: Job, batch: Batch) -> StepMetrics:
     """One update from one effective batch, of which this process computes its share."""
     scorer, own = job.scorer, batch.matched()
     dealt = micro_batches(job, own)
     parts = dealt[job.world.rank]
-    seen = Seen(scorer, job.reference, batch)
+    seen = StepMetrics(scorer, job.reference, batch)
     dropout = dropout_of_adapters(scorer.model)
     with dropout or nullcontext():
         point, first = measure_point(job, seen, dealt, may_join=dropout is None)
@@ -75,7 +75,7 @@ def train_step(job: Job, batch: Step) -> Seen:
     return seen
 
 
-def measure_point(job: Job, seen: Seen, dealt: list[Parts], *, may_join: bool) -> tuple[ReferencePoint, Tensor | None]:
+def measure_point(job: Job, seen: StepMetrics, dealt: list[Parts], *, may_join: bool) -> tuple[ReferencePoint, Tensor | None]:
     """(reference point of one effective batch, before any of its losses; the first part's log-probs where those were made too).
 
     dealt : of every process, the places in the step's rows that go through its model together.
@@ -109,11 +109,11 @@ def standing_point(job: Job) -> ReferencePoint:
     return ReferencePoint(value=tensor, unclamped=tensor, standard_error=torch.full_like(tensor, torch.nan))
 
 
-def look_at_held_out(job: Job) -> None:
+def evaluate_held_out(job: Job) -> None:
     """Loss and implicit rewards of held-out rows under the policy as it is now; their telemetry goes into the state."""
     looks = []
     for batch in job.held_out.steps:
-        seen = Seen(job.scorer, job.reference, batch)
+        seen = StepMetrics(job.scorer, job.reference, batch)
         if job.objective.point == "mismatched":
             crossed = list(batch.mismatched().values())
             point = reference_point(shared_logps(job.scorer, job.world, crossed) - job.reference(crossed))
@@ -133,7 +133,7 @@ def micro_batches(job: Job, pairs: list[Pair]) -> list[Parts]:
     Where processes pass through the model in step, those with fewer parts get empty ones.
     """
     dealt = []
-    for share in shares(job.scorer.leaves, pairs, job.world.size):
+    for share in split_work(job.scorer.leaves, pairs, job.world.size):
         own = [pairs[place] for place in share]
         parts = job.scorer.micro_batches(own, tokens=job.micro_batch_tokens, rows=job.micro_batch_size)
         dealt.append([[share[number] for number in part] for part in parts])

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import softplus
 
 from ktodata.errors import SettingError, ShapeError
-from ktodata.train.settings import FlipRates, ObjectiveName
+from ktodata.train.setting_tables import FlipRates, ObjectiveName
 
 Tensor = Any  # a torch.Tensor; its shape and unit stand in each docstring
 Point = Literal["mismatched", "zero", "running_mean"]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from ktodata.errors import SettingError
-from ktodata.train.extras import require
-from ktodata.train.settings import OptimizerName
+from ktodata.extras import require
+from ktodata.train.setting_tables import OptimizerName
 
 Tensor = Any
 

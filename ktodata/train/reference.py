@@ -12,11 +12,11 @@ import polars as pl
 import torch
 import xxhash
 
-from ktodata.train.kept import Key, StateStore, tokens_of
-from ktodata.train.packing import Pair
-from ktodata.train.scorer import Scorer
-from ktodata.train.shares import shared_logps
-from ktodata.train.world import Alone, World
+from ktodata.train.data.packing import Pair
+from ktodata.train.distributed.work_split import shared_logps
+from ktodata.train.distributed.world import Distributed, SingleProcess
+from ktodata.train.model.activation_cache import ActivationCache, Key, tokens_of
+from ktodata.train.model.scorer import Scorer
 
 Tensor = Any
 
@@ -54,7 +54,13 @@ def reference_key(reference: str, scorer: Scorer, pairs: Sequence[Pair]) -> str:
 
 
 def reference_logps(
-    scorer: Scorer, pairs: Sequence[Pair], *, key: str, cache: Path, world: World | None = None, store: StateStore | None = None
+    scorer: Scorer,
+    pairs: Sequence[Pair],
+    *,
+    key: str,
+    cache: Path,
+    world: Distributed | None = None,
+    store: ActivationCache | None = None,
 ) -> tuple[ReferenceLogps, dict[str, Any]]:
     """Log-probs of every pair, from `cache`/<key>.parquet or from the model with its adapters off; and facts.
 
@@ -62,7 +68,7 @@ def reference_logps(
     Of several processes the first one looks into its cache and tells the others; else each computes its share.
     Call it before the first update: full training has no other copy of the reference.
     """
-    file, world = cache / f"{key}.parquet", world or Alone()
+    file, world = cache / f"{key}.parquet", world or SingleProcess()
     kept = world.first(_read(file, pairs) if world.rank == 0 else None)
     if kept is None:
         with adapters_off(scorer.model):
@@ -78,7 +84,7 @@ def reference_logps(
     return logps, {"key": key, "pairs": len(pairs), "source": source}
 
 
-def _computed(scorer: Scorer, pairs: Sequence[Pair], world: World, store: StateStore | None) -> Any:
+def _computed(scorer: Scorer, pairs: Sequence[Pair], world: Distributed, store: ActivationCache | None) -> Any:
     """float32 [len(pairs)], from `store` where it has them."""
     if store is None or world.size > 1:
         return shared_logps(scorer, world, pairs).cpu().numpy()

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import torch
 
+from ktodata.train.distributed.sharding import share_of, whole
 from ktodata.train.objectives import RunningMean
-from ktodata.train.sharding import share_of, whole
 
 Tensor = Any
 

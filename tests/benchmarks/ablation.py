@@ -25,11 +25,11 @@ from label_noise import FLIPS, POLICY, SYSTEMS, flipped, load, with_both_votes
 from machine import machine, write_result
 
 import ktodata as kd
-from ktodata.ablation import Ablation, plan_ablation, pool
-from ktodata.evaluate.contrast import contrast
-from ktodata.label_audit import LabelAudit
-from ktodata.train.kept import shared_states
-from ktodata.treatments import FAMILIES, NOISY, Family
+from ktodata.experiments.contrast import contrast
+from ktodata.pipeline.ablate import Ablation, plan_ablation, pool
+from ktodata.pipeline.audit import LabelAudit
+from ktodata.pipeline.treatments import FAMILIES, NOISY, Family
+from ktodata.train.model.activation_cache import shared_activations
 
 TERMS = {"max_length": 64, "z0_rows": 4, "keep_states_mb": 6000, "dtype": "bfloat16"}
 # file, column of the weak label (none: flips only), rows that are left out, tokens of a row, rows used (drawn by hash)
@@ -48,7 +48,7 @@ def rows_of(folder: Path, name: str, label: str | None) -> pl.DataFrame:
     table = table if most is None else table.head(most)
     if name == "xstest":
         table = table.with_columns(part_of_five=pl.col("place").cast(pl.Int64) % 5)
-    return kd.apply(table, kd.hidden_states(table, model=POLICY))
+    return kd.add_columns(table, kd.hidden_states(table, model=POLICY))
 
 
 def by_hash(table: pl.DataFrame, group: pl.Expr) -> pl.DataFrame:
@@ -86,7 +86,7 @@ def main() -> None:
     name = "_".join(filter(None, (name, options.called)))
     terms = TERMS | {"max_steps": options.steps, "learning_rate": options.rate, "max_length": SETS[options.set][3]}
     parts = []
-    with shared_states(most_mb=9000):
+    with shared_activations(most_mb=9000):
         for fold in range(options.folds):
             parts.append(one_part(table, fold, terms, options))
             found = pool(parts)

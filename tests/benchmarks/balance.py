@@ -2,7 +2,7 @@
 
     python tests/benchmarks/balance.py DATA_FOLDER [--folds 3] [--rows 110] [--steps 20] [--folder DIR]
 
-Rows: XSTest completions with people's verdicts, drawn to the ratio from the training side of each part (ablation.py says how the set
+Rows: XSTest completions with people's verdicts, drawn to the ratio from the training side of each part (pipeline/ablate.py says how the set
 is parted; a part is held out as it is). Arms: the weights that `kd.train.fit` sets when it is given none, the same desirable weight
 times 1/4, 1/2, 2 and 4, and no weights. All else is equal: rows, seeds, updates, held-out rows. "No worse" is a paired difference of
 held-out reward AUC; the best of a sweep is chosen with the truth of the held-out rows in hand, so it is flattered.
@@ -18,10 +18,10 @@ from ablation import TERMS, rows_of
 from label_noise import POLICY
 from machine import machine, write_result
 
-from ktodata.evaluate.arms import Arm, plan_arms
-from ktodata.evaluate.arms_run import train_arms
-from ktodata.evaluate.contrast import contrast
-from ktodata.train.kept import shared_states
+from ktodata.experiments.arms import Arm, plan_arms
+from ktodata.experiments.arms_run import train_arms
+from ktodata.experiments.contrast import contrast
+from ktodata.train.model.activation_cache import shared_activations
 
 AUTOMATIC = "automatic"
 RATIOS = (1, 4, 10)  # undesirable rows for each desirable one
@@ -65,7 +65,7 @@ def main() -> None:
     table = rows_of(options.data, "xstest", "weak_label_gpt4")
     terms = TERMS | {"max_steps": options.steps, "epochs": 1000, "batch_size": 16, "learning_rate": 1e-4, "trainable_layers": 6}
     found = {}
-    with shared_states(most_mb=9000):
+    with shared_activations(most_mb=9000):
         for ratio in RATIOS:
             scores, counts = [], []
             for fold in range(options.folds):

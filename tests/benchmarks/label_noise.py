@@ -30,10 +30,10 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
 import ktodata as kd
-from ktodata.label_audit import rows_of
-from ktodata.signals.intervals import share
-from ktodata.signals.review_simulation import simulate_review
-from ktodata.signals.trusted import rows_to_review, trusted_rates
+from ktodata.labels.people.review_simulation import simulate_review
+from ktodata.labels.people.trusted import rows_to_review, trusted_rates
+from ktodata.pipeline.audit import rows_of
+from ktodata.stats import share
 
 ENCODER = "packaged:all-minilm-l6-v2"
 XSTEST = ("kto_xstest.jsonl.gz", "partial_refusal")
@@ -56,9 +56,9 @@ def load(
     if leave_out:
         table = table.filter(~pl.col(leave_out).cast(pl.Boolean, strict=False))
     for stage in (kd.validate, kd.dedupe):
-        table = kd.apply(table, stage(table))
+        table = kd.add_columns(table, stage(table))
     truth = table["truth"] if table.schema["truth"] == pl.Boolean else table["truth"].cast(pl.String) == "true"
-    return kd.apply(table, kd.embed(table, model=ENCODER)).with_columns(truth=truth)
+    return kd.add_columns(table, kd.embed(table, model=ENCODER)).with_columns(truth=truth)
 
 
 def with_both_votes(table: pl.DataFrame) -> pl.DataFrame:
@@ -75,7 +75,7 @@ def with_both_votes(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_hidden_states(table: pl.DataFrame) -> pl.DataFrame:
-    return kd.apply(table, kd.hidden_states(table, model=POLICY))
+    return kd.add_columns(table, kd.hidden_states(table, model=POLICY))
 
 
 def with_reviews(table: pl.DataFrame, seed: int) -> pl.DataFrame:

@@ -98,7 +98,7 @@ def write(folder: Path, rows: int, path: Path) -> None:
     path.mkdir()
     for start in range(0, rows, AT_ONCE):
         part = table.slice(start, AT_ONCE)
-        kd.apply(part, kd.embed(part, model=ENCODER, cache=False)).write_parquet(path / f"{start:09}.parquet")
+        kd.add_columns(part, kd.embed(part, model=ENCODER, cache=False)).write_parquet(path / f"{start:09}.parquet")
 
 
 # --- the two that are compared ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""KTO beside the untrained base, SFT, DPO, ORPO and RLHF on four real sets, on equal terms: `kd.evaluate.compare`, one table a set.
+"""KTO beside the untrained base, SFT, DPO, ORPO and RLHF on four real sets, on equal terms: `kd.compare`, one table a set.
 
     python tests/benchmarks/methods.py DATA_FOLDER [--sets xstest tulu hh gsm8k] [--seeds 3] [--updates 32] [--ask N] [--win N]
         [--methods kto dpo sft] [--folder DIR]
@@ -7,7 +7,7 @@ Labels that are trained on: XSTest's by GPT-4, GSM8K's by self-consistency (both
 HH-harmless's by people (judged by the same kind of label). One prompt in five is held out, with its near repeats (XSTest: with its
 contrasting twin). Rows are drawn by a hash of their prompt, all rows of a prompt together, so that pairs stay whole.
 
-SmolLM2-135M-Instruct, its top 6 layers, bfloat16 arithmetic, updates of 16 completions. Rates: those of evaluate/terms.py times 20
+SmolLM2-135M-Instruct, its top 6 layers, bfloat16 arithmetic, updates of 16 completions. Rates: those of experiments/methods/terms.py times 20
 for every method, as updates are few; KTO's is then that of trainer_quality.py. No score had a part in any of it. Finished arms are
 kept in DIR.
 
@@ -30,8 +30,8 @@ from label_noise import POLICY, load
 from machine import machine, write_result
 
 import ktodata as kd
-from ktodata.evaluate.terms import METHODS
-from ktodata.formats.hh_rlhf import is_transcript, transcript_prompt
+from ktodata.experiments.methods.terms import METHODS
+from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 
 # file, label that is trained on, column of partial verdicts, tokens of a row, rows that are trained on, rows that are held out
 SETS = {
@@ -107,7 +107,7 @@ def measure(name: str, scratch: Path, options: argparse.Namespace) -> None:
     if options.win:
         asked |= {"win_rate": True, "generate": options.win, "max_new_tokens": ANSWER_TOKENS["max_new_tokens"]}
         called = f"{called}_judged"
-    found = kd.evaluate.compare(
+    found = kd.compare(
         rows,
         model=POLICY,
         methods=options.methods,

@@ -6,7 +6,7 @@ XSTest completions with people's verdicts, so that nothing but the prompts is na
 their contrasts. "without": trained on the rows of all other topics; "with": on as many rows of all topics. `coverage` sees the
 training prompts and, as its reference, held-out prompts: the topic's share that it calls uncovered, beside that of the other topics,
 and what it says of the largest hole. Both models are scored on the same held-out rows: KTO loss (lower is better) and reward AUC, on
-the topic and elsewhere, paired by a bootstrap over prompts within each fold (ablation.py says how the set is parted).
+the topic and elsewhere, paired by a bootstrap over prompts within each fold (pipeline/ablate.py says how the set is parted).
 """
 
 import argparse
@@ -19,8 +19,8 @@ from label_noise import ENCODER, POLICY, load
 from machine import machine, write_result
 
 import ktodata as kd
-from ktodata.evaluate.intervals import bootstrap, difference, weighted_auc, weighted_mean
-from ktodata.train.kept import shared_states
+from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
+from ktodata.train.model.activation_cache import shared_activations
 
 TOPICS = {
     "privacy": ("privacy_public", "privacy_fictional", "contrast_privacy"),
@@ -90,7 +90,7 @@ def main() -> None:
     table = rows_of(options.data)
     terms = TERMS | {"max_steps": options.steps, "epochs": 1000, "batch_size": 16, "learning_rate": 1e-4, "trainable_layers": 6}
     result = {}
-    with shared_states(most_mb=9000):
+    with shared_activations(most_mb=9000):
         for topic in TOPICS:
             told, scores = [], []
             for fold in range(options.folds):

@@ -4,7 +4,7 @@
     python tests/benchmarks/pooled.py DIR [--kinds NAME ...]
 
 Every kind and part of the rows is a training of its own; measures are their mean. Prompts are drawn once for all kinds, as the rows
-are the same; trainings are drawn as seeds are (evaluate/contrast.py). Arms that some kind lacks are left out. Intervals are somewhat
+are the same; trainings are drawn as seeds are (experiments/contrast.py). Arms that some kind lacks are left out. Intervals are somewhat
 too narrow: kinds share the order of rows that a seed gives, and true labels are the same trainings for every kind.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import polars as pl
 from machine import machine, write_result
 
-from ktodata.evaluate.contrast import contrast
-from ktodata.treatments import CLEAN, NOISY
+from ktodata.experiments.contrast import contrast
+from ktodata.pipeline.treatments import CLEAN, NOISY
 
 SEEDS = 1000  # more than a benchmark has: kind number times this, plus the seed, is a seed of its own
 

@@ -20,8 +20,8 @@ from machine import machine, write_result
 from scipy.stats import spearmanr
 
 import ktodata as kd
-from ktodata.signals.drift import criteria_drift
-from ktodata.signals.raters import dawid_skene, krippendorff_alpha
+from ktodata.labels.people.drift import criteria_drift
+from ktodata.labels.people.raters import dawid_skene, krippendorff_alpha
 
 ENCODER = "packaged:all-minilm-l6-v2"
 VOTES = {"row_id": pl.String, "rater": pl.String, "verdict": pl.Boolean}
@@ -181,16 +181,16 @@ def llmbar(folder: Path) -> dict[str, Any]:
 
 def with_p(table: pl.DataFrame) -> pl.DataFrame:
     """p_desirable out of fold, learnt from the labels as they are in `table`."""
-    return kd.apply(table, kd.label_noise(table))
+    return kd.add_columns(table, kd.label_noise(table))
 
 
 def drift_table(folder: Path) -> pl.DataFrame:
     """Human verdicts with annotator, model and time; the source is one of five, drawn by prompt."""
     table = kd.read(folder / "kto_tulu1_human.jsonl.gz", rater="annotator", created_at="timestamp", model="model").feedback
     for stage in (kd.validate, kd.dedupe):
-        table = kd.apply(table, stage(table))
+        table = kd.add_columns(table, stage(table))
     table = table.with_columns(source=pl.format("source {}", pl.col("prompt").hash(seed=1) % 5))
-    return kd.apply(table, kd.embed(table, model=ENCODER))
+    return kd.add_columns(table, kd.embed(table, model=ENCODER))
 
 
 def planted(table: pl.DataFrame, seed: int) -> dict[str, Any]:

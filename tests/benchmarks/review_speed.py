@@ -27,8 +27,8 @@ from machine import machine, write_result
 
 from ktodata.feedback import feedback_table
 from ktodata.files import write_json
-from ktodata.run_folder import save_result
-from ktodata.signals.votes import RATERS_SCHEMA
+from ktodata.labels.people.votes import RATERS_SCHEMA
+from ktodata.pipeline.run_folder import save_result
 from ktodata.stage import StageResult
 from ktodata.stages.label_noise import ADDS
 

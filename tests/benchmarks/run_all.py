@@ -10,8 +10,16 @@ APART = {"run_all.py", "machine.py", "trainer_arms.py", "pooled.py", "trainer_gp
 # the real data sets beside the checkout, for those that measure on them
 DATA = HERE.parents[2] / "shared" / "data"
 NEEDS_DATA = {
-    *("ablation.py", "balance.py", "label_noise.py", "label_noise_speed.py", "methods.py", "narrow_prompts.py", "raters.py"),
-    *("self_training.py", "terms.py", "trainer_quality.py", "trainer_speed.py", "treatments.py"),
+    *(
+        "pipeline/ablate.py",
+        "balance.py",
+        "label_noise.py",
+        "label_noise_speed.py",
+        "methods.py",
+        "narrow_prompts.py",
+        "raters.py",
+    ),
+    *("pipeline/self_training.py", "terms.py", "trainer_quality.py", "trainer_speed.py", "pipeline/treatments.py"),
 }
 
 for script in sorted(path for path in HERE.glob("*.py") if path.name not in APART):

@@ -3,7 +3,7 @@
     python tests/benchmarks/self_training.py DATA_FOLDER [--labels weak_label_gpt4] [--folds 5] [--steps 40] [--cross-fit]
         [--folder DIR]
 
-XSTest, with a weak system's labels; rows, folds and terms are those of ablation.py, and people's verdicts judge. In each fold:
+XSTest, with a weak system's labels; rows, folds and terms are those of pipeline/ablate.py, and people's verdicts judge. In each fold:
 
     round 0             5 % of the training rows reviewed (played, by the audit's queue), the others softened by what that taught
     round 1             the same with the telemetry of round 0 as an opinion: looks before a row's own first update
@@ -29,15 +29,15 @@ from label_noise import POLICY, SYSTEMS
 from machine import machine, write_result
 
 import ktodata as kd
-from ktodata.ablation import TERMS as BASE_TERMS
-from ktodata.evaluate.contrast import contrast
-from ktodata.evaluate.digests import digest, digest_rows
-from ktodata.label_audit import LabelAudit
-from ktodata.signals.dynamics import as_opinion, training_dynamics
-from ktodata.signals.policy import soft_labels
-from ktodata.signals.review_simulation import reviews_of
-from ktodata.signals.reviewed_model import Reviewed, learn_from_reviews
-from ktodata.train.kept import shared_states
+from ktodata.experiments.contrast import contrast
+from ktodata.experiments.digests import digest, digest_rows
+from ktodata.labels.actions import soft_labels
+from ktodata.labels.classifier.training_dynamics import as_opinion, training_dynamics
+from ktodata.labels.people.review_simulation import reviews_of
+from ktodata.labels.people.reviewed_model import Reviewed, learn_from_reviews
+from ktodata.pipeline.ablate import TERMS as BASE_TERMS
+from ktodata.pipeline.audit import LabelAudit
+from ktodata.train.model.activation_cache import shared_activations
 
 ROUND_0, ROUND_1, SHUFFLED, CROSS_FIT = "round 0", "round 1", "shuffled", "round 1, cross-fit"
 
@@ -167,7 +167,7 @@ def main() -> None:
     by_label = about.with_columns(model=table["label"].cast(pl.String))
     difference = partial(contrast, baseline=ROUND_0)
     rewards, beliefs, facts = [], [], {}
-    with shared_states(most_mb=9000):
+    with shared_activations(most_mb=9000):
         for number in range(options.folds):
             fold = Fold.of(table, number, options.budget, terms, options.folder)
             one = measured(fold, cross_fit=options.cross_fit)

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/terms.py DATA_FOLDER [--rates 1e-4 3e-4] [--steps 40] [--folder DIR]
 
-XSTest completions with people's verdicts, parted as ablation.py says. Parts 1 to 4: two of them are judged in turn by models of the
-three others, pooled; part 0 is not touched. All else is as in ablation.py: SmolLM2-135M-Instruct, its top 6 layers, updates of 16.
+XSTest completions with people's verdicts, parted as pipeline/ablate.py says. Parts 1 to 4: two of them are judged in turn by models of the
+three others, pooled; part 0 is not touched. All else is as in pipeline/ablate.py: SmolLM2-135M-Instruct, its top 6 layers, updates of 16.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from ablation import TERMS, rows_of
 from label_noise import POLICY
 from machine import machine, write_result
 
-from ktodata.evaluate.arms import Arm, plan_arms
-from ktodata.evaluate.arms_run import train_arms
-from ktodata.evaluate.contrast import contrast
-from ktodata.train.kept import shared_states
+from ktodata.experiments.arms import Arm, plan_arms
+from ktodata.experiments.arms_run import train_arms
+from ktodata.experiments.contrast import contrast
+from ktodata.train.model.activation_cache import shared_activations
 
 PARTS, JUDGED = (1, 2, 3, 4), (4, 3)
 
@@ -34,7 +34,7 @@ def main() -> None:
     shared = {**TERMS, "epochs": 1000, "batch_size": 16, "trainable_layers": 6}
     tried = [{"learning_rate": rate, "max_steps": steps} for steps in options.steps for rate in options.rates]
     scores = []
-    with shared_states(most_mb=9000):
+    with shared_activations(most_mb=9000):
         for judged in JUDGED:
             rows = table.filter(pl.col("part_of_five").is_in([part for part in PARTS if part != judged]))
             rows = rows.select("row_id", "prompt", "completion", "label", "prompt_group")

@@ -32,7 +32,7 @@ from scipy.stats import t as student
 from trainer_arms import QUIET, Job, Row, token_lengths, trl_config, versions
 
 import ktodata as kd
-from ktodata.evaluate.intervals import Statistic, bootstrap, weighted_auc
+from ktodata.evaluate.bootstrap import Statistic, bootstrap, weighted_auc
 from ktodata.models import load_causal_lm
 
 MODEL = "packaged:smollm2-135m-instruct"

@@ -170,8 +170,8 @@ def test_greedy_writing_is_the_likeliest_token_each_time_whatever_the_padding(tr
 
 
 def test_generated_prompts_are_of_different_groups():
-    from ktodata.train.shards import check_rows
-    from ktodata.train.tokens import tokenize
+    from ktodata.train.data.tokens import tokenize
+    from ktodata.train.data.training_rows import check_rows
 
     rows, _ = tokenize(check_rows(text_rows(12), part="test", both_classes=False), word_tokenizer(), max_length=64, part="test")
     chosen = choose_prompts(rows, 4, seed=0)

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from ktodata.formats import DIALECTS, read, write
-from ktodata.formats.dialect import Dialect
+from ktodata.formats import FORMATS, read, write
+from ktodata.formats.format import Format
 
 SKY = "What colour is the sky?"
-WHOLE = list(DIALECTS.values())
+WHOLE = list(FORMATS.values())
 
 
-def named(dialect: Dialect) -> str:
+def named(dialect: Format) -> str:
     return dialect.name
 
 
@@ -26,7 +26,7 @@ def rows(feedback: pl.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("dialect", WHOLE, ids=named)
-def test_the_example_comes_back_field_by_field(dialect: Dialect, lines, tmp_path: Path):
+def test_the_example_comes_back_field_by_field(dialect: Format, lines, tmp_path: Path):
     source = lines(dialect.example)
     first = read(source, format=dialect.name, **dialect.settings).feedback
     written = write(first, tmp_path / "again.jsonl", format=dialect.name)
@@ -37,14 +37,14 @@ def test_the_example_comes_back_field_by_field(dialect: Dialect, lines, tmp_path
 
 
 @pytest.mark.parametrize("dialect", [d for d in WHOLE if d.name != "mapping"], ids=named)
-def test_the_example_is_recognised(dialect: Dialect, lines):
+def test_the_example_is_recognised(dialect: Format, lines):
     facts = read(lines(dialect.example), **dialect.settings).facts
     assert facts["files"][0]["dialects"] == {dialect.name: 1}
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl.gz", ".jsonl.zst", ".parquet"])
 @pytest.mark.parametrize("dialect", WHOLE, ids=named)
-def test_every_kind_of_file_holds_every_dialect(dialect: Dialect, suffix: str, lines, tmp_path: Path):
+def test_every_kind_of_file_holds_every_dialect(dialect: Format, suffix: str, lines, tmp_path: Path):
     first = read(lines(dialect.example), format=dialect.name, **dialect.settings).feedback
     write(first, tmp_path / f"again{suffix}", format=dialect.name)
     again = read(tmp_path / f"again{suffix}", format=dialect.name, **dialect.settings).feedback

@@ -5,8 +5,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.evaluate.ablation_figures import Gap, Rewards
-from ktodata.report import arm_figures, figures
+from ktodata.experiments.ablation_figures import Gap, Rewards
+from ktodata.report import figures
+from ktodata.report.sections import experiment_pictures
 
 
 def drawings():
@@ -24,9 +25,9 @@ def drawings():
         "curves": figures.curves(
             "c", "t", [figures.Curve("loss", [0, 1], [0.5, 0.4]), figures.Curve("auc", [0], [0.5], [0.4], [0.6])]
         ),
-        "forest": arm_figures.forest("f", "t", [("minus KTO's\nright is better", gaps), ("minus the base's", gaps[:1])]),
-        "reviews": arm_figures.review_curve("v", {"<i>queue": points, "chance $x$": points}, 0.2, measure="auc"),
-        "rewards": arm_figures.rewards("w", arms, shared=False),
+        "forest": experiment_pictures.forest("f", "t", [("minus KTO's\nright is better", gaps), ("minus the base's", gaps[:1])]),
+        "reviews": experiment_pictures.review_curve("v", {"<i>queue": points, "chance $x$": points}, 0.2, measure="auc"),
+        "rewards": experiment_pictures.rewards("w", arms, shared=False),
     }
 
 

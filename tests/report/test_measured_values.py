@@ -4,7 +4,8 @@ import folders
 import polars as pl
 import pytest
 
-from ktodata.report.arms import (
+from ktodata.report.run_files import RunFiles
+from ktodata.report.sections.experiment_rows import (
     Value,
     as_many,
     facts_of,
@@ -17,7 +18,6 @@ from ktodata.report.arms import (
     whose_rows,
     with_truth,
 )
-from ktodata.report.files import RunFiles
 
 TERMS = {"batch_size": 16, "learning_rate": 1e-4, "trainable_layers": 6, "max_length": 64}
 

@@ -6,7 +6,7 @@ import polars as pl
 from ktodata.feedback import feedback_table
 from ktodata.findings import issue
 from ktodata.report import build_audit_page
-from ktodata.report.notebook import run_html, stage_result_html
+from ktodata.report.notebook_html import run_html, stage_result_html
 from ktodata.stage import StageResult, decide
 
 

@@ -13,8 +13,8 @@ from opening import unpacked
 
 from ktodata.errors import RunError
 from ktodata.report import build_audit_page, build_report
+from ktodata.report.headline import verdict_lines
 from ktodata.report.page import SECTIONS
-from ktodata.report.verdict import verdict_lines
 
 
 class Page(HTMLParser):

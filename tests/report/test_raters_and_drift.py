@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 
 from ktodata.report import build_report
-from ktodata.report.contested import read_contested
-from ktodata.report.drift import read_drift
-from ktodata.report.files import RunFiles
-from ktodata.report.over_time import Change, over_time, panel
-from ktodata.report.raters import RATERS, read_raters
+from ktodata.report.run_files import RunFiles
+from ktodata.report.sections.contested_section import read_contested
+from ktodata.report.sections.drift_section import read_drift
+from ktodata.report.sections.over_time import Change, over_time, panel
+from ktodata.report.sections.raters_section import RATERS, read_raters
 
 STAGES = ("dedupe", "split", "label_noise")
 

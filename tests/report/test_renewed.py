@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ktodata.cli import app
-from ktodata.evaluate import comparison
+from ktodata.experiments import comparison
 
 CURATED = ("dedupe", "split", "label_noise", "export")
 
@@ -29,7 +29,7 @@ def measured(request, monkeypatch):
         folders.write_comparison(folder)
         return told
 
-    monkeypatch.setattr("ktodata.ablation.ablate_run", ablate_run)
+    monkeypatch.setattr("ktodata.pipeline.ablate.ablate_run", ablate_run)
     monkeypatch.setattr(comparison, "compare", compare)
     return request.param, {"ablate": "ablation-forest-title", "compare": "comparison-forest-title"}[request.param]
 

@@ -4,7 +4,7 @@ import folders
 import pytest
 from test_page import Page
 
-from ktodata.report.self_training import build_rounds_page
+from ktodata.report.rounds_page import build_rounds_page
 
 
 def lines_of(html):

@@ -33,7 +33,7 @@ class Page(HTMLParser):
 
 
 def drawn(frame, **settings):
-    return Page(kd.show(frame, **settings)._repr_html_())
+    return Page(kd.notebook.show(frame, **settings)._repr_html_())
 
 
 def test_hostile_text_is_text():
@@ -71,7 +71,7 @@ def test_the_label_is_a_word_and_its_quality_a_bar():
     assert [attributes["value"] for tag, attributes in page.tags if tag == "meter"] == ["0.91", "0.13"]
     assert page.told.count("doubts:") == 1 and "outvoted, contradicted" in page.told and "secret" not in page.told
     assert "secret: s" in drawn(frame, columns=["secret"]).told and "row_id" not in drawn(frame, columns=["secret"]).told
-    assert repr(kd.show(frame)) == repr(frame)
+    assert repr(kd.notebook.show(frame)) == repr(frame)
 
 
 @pytest.mark.parametrize(("rows", "counted"), [(2, "2 of 1,204 rows"), (5_000, "1,204 of 1,204 rows"), (0, "0 of 1,204 rows")])
@@ -83,9 +83,9 @@ def test_it_says_how_many_rows_there_are(rows, counted):
 
 def test_a_frame_without_texts_is_refused():
     with pytest.raises(MissingColumnError, match="show needs column 'completion'"):
-        kd.show(pl.DataFrame({"prompt": ["p"]}))
+        kd.notebook.show(pl.DataFrame({"prompt": ["p"]}))
     with pytest.raises(MissingColumnError, match="'nowhere'"):
-        kd.show(pl.DataFrame({"prompt": ["p"], "completion": ["c"]}), columns=["nowhere"])
+        kd.notebook.show(pl.DataFrame({"prompt": ["p"], "completion": ["c"]}), columns=["nowhere"])
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from opening import unpacked
 
 from ktodata.report import build_report
-from ktodata.report.files import RunFiles
-from ktodata.report.find import read_findable
+from ktodata.report.map.search_index import read_search_index
+from ktodata.report.run_files import RunFiles
 
 
 def enlarge(folder, rows):
@@ -49,7 +49,7 @@ def test_however_little_room_there_is_the_rows_stay_within_it(tmp_path, monkeypa
     table = pl.read_parquet(ingest)
     texts = pl.Series([noise.bytes(160).hex() for _ in range(table.height)])
     table.with_columns(prompt=texts, completion=texts.reverse()).write_parquet(ingest)
-    found = {room: read_findable(RunFiles(folder), most_bytes=room) for room in (5_000_000, 150_000, 10_000, 1_200)}
+    found = {room: read_search_index(RunFiles(folder), most_bytes=room) for room in (5_000_000, 150_000, 10_000, 1_200)}
     assert all(len(rows.packed) <= room and rows.rows == 452 for room, rows in found.items())
     shown = {room: (rows.excerpt, rows.there, rows.whole) for room, rows in found.items()}
     assert shown[5_000_000] == (320, 452, True)

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from ktodata.report import build_report
-from ktodata.report.files import RunFiles
-from ktodata.report.telemetry import MOST, read_looks
+from ktodata.report.run_files import RunFiles
+from ktodata.report.sections.telemetry_section import MOST, read_telemetry_section
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def write(folder, *looks):
 
 
 def side(folder, label):
-    return next(one for one in read_looks(RunFiles(folder)).sides if one.label == label)
+    return next(one for one in read_telemetry_section(RunFiles(folder)).sides if one.label == label)
 
 
 def test_each_label_has_its_own_numbers_with_their_intervals(trained):
-    found = read_looks(RunFiles(trained))
+    found = read_telemetry_section(RunFiles(trained))
     assert (found.rows, found.once, found.untold) == (12, 0, 0)
     desirable, undesirable = found.sides
     assert desirable.rows == 9 and desirable.median == ("-0.0250", "-0.2750 to 0.4750")
@@ -55,13 +55,13 @@ def test_at_most_so_many_rows_of_a_label_are_shown(trained):
     write(trained, *(look(str(number), step, -number) for number in range(1, 31) for step in (1, 2)))
     worst = side(trained, "desirable").worst
     assert [row.row_id for row in worst] == [str(number) for number in range(30, 30 - MOST, -1)]
-    assert len(read_looks(RunFiles(trained)).sides) == 1  # no undesirable row, so no line for them
+    assert len(read_telemetry_section(RunFiles(trained)).sides) == 1  # no undesirable row, so no line for them
 
 
 def test_when_a_row_was_first_learnt_and_how_often_forgotten(trained):
     ratios = (-9, 1, -9, 1, -9)
     write(trained, *(look("12", 1 + number, ratio, epoch=number) for number, ratio in enumerate(ratios)), look("13", 5, 1))
-    found = read_looks(RunFiles(trained))
+    found = read_telemetry_section(RunFiles(trained))
     row = side(trained, "desirable")
     assert row.worst[0].notes[2:] == ("first learnt in epoch 2", "forgotten 2 times")
     assert row.forgotten == ("100.0\u2009%", "2.5 to 100.0\u2009%")  # of rows with several looks
@@ -71,7 +71,7 @@ def test_when_a_row_was_first_learnt_and_how_often_forgotten(trained):
 
 def test_one_look_a_row_tells_little_and_the_page_says_so(trained):
     write(trained, look("12", 1, -2), look("13", 3, 2), look("14", 0, -1e-6), look("15", 2, 3, label=False))
-    found = read_looks(RunFiles(trained))
+    found = read_telemetry_section(RunFiles(trained))
     assert (found.rows, found.once, found.untold) == (3, 3, 1)
     row = side(trained, "desirable")
     assert row.worst[0].notes == ("margin -0.200, looked at once, after 1 update",) and len(row.worst) == 1
@@ -102,7 +102,7 @@ def test_what_is_not_there_is_said_and_breaks_nothing(trained, lacks):
         write(trained, look("12", 0, 1))
     else:
         telemetry.unlink()
-    assert read_looks(RunFiles(trained)) is None
+    assert read_telemetry_section(RunFiles(trained)) is None
     assert "the run has no telemetry of single rows after the first update" in build_report(trained)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ktodata.report.text import bytes_size, clean, count, excerpt, interval, markdown, number, one_line, percent, plural
-from ktodata.signals.intervals import Interval
+from ktodata.stats import Interval
 
 
 def test_clean_makes_everything_visible():

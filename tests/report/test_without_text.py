@@ -11,10 +11,10 @@ from opening import unpacked
 from typer.testing import CliRunner
 
 from ktodata.cli import app
+from ktodata.pipeline.self_training import run
 from ktodata.report import build_report
-from ktodata.report.files import RunFiles
+from ktodata.report.run_files import RunFiles
 from ktodata.report.without_text import WithoutText, is_ours
-from ktodata.self_training import run
 
 MARK = "zqmark"
 SAID = "This is the version without text."

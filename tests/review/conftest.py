@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from desk_runs import write_recipe
+from review_runs import write_recipe
 
 import ktodata as kd
-from ktodata.run_folder import Run
+from ktodata.pipeline.run_folder import Run
 
 PAGES = ("ktodata.report.write_pages", lambda run: None)  # they take longer than all the rest, and nothing here looks at them
 

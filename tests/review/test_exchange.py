@@ -8,9 +8,9 @@ import pytest
 import ktodata as kd
 from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.formats.reviews import read_reviews
+from ktodata.pipeline.run_folder import Run
 from ktodata.review import export_verdicts, import_verdicts
 from ktodata.review.store import Given, VerdictStore
-from ktodata.run_folder import Run
 
 NOTES = ("", "=1+1", "'tis", 'two\nlines, "quoted"', "\u202eturned")
 

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from ktodata.review.desk import open_desk
+from ktodata.pipeline.run_folder import Run
 from ktodata.review.filters import Filters
-from ktodata.run_folder import Run
+from ktodata.review.session import open_session
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -14,7 +14,7 @@ def test_made_up_rows_can_be_judged(tmp_path):
     from review_speed import SIGNALS, write_run
 
     write_run(tmp_path / "run", 120)
-    desk = open_desk(Run(tmp_path / "run"), reviewer="ann", blind=False, budget_minutes=20)
+    desk = open_session(Run(tmp_path / "run"), reviewer="ann", blind=False, budget_minutes=20)
     turn = desk.turn(Filters())
     assert (turn.left, turn.sitting, turn.row.siblings_in_all) == (120, 20, 3)
     assert len(turn.row.judgement.signals) == len(SIGNALS) and turn.row.nearest

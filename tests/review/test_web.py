@@ -8,17 +8,17 @@ from copy import copy
 
 import numpy as np
 import pytest
-from desk_runs import HOSTILE
+from review_runs import HOSTILE
 from starlette.testclient import TestClient
 
 from ktodata.errors import RunError
-from ktodata.review.desk import open_desk
-from ktodata.review.guard import HEADERS, Guard
+from ktodata.pipeline.run_folder import Run
+from ktodata.review.auth import HEADERS, AuthMiddleware
 from ktodata.review.pages import render, static
 from ktodata.review.serve import HOST, _listening
+from ktodata.review.session import open_session
 from ktodata.review.store import VerdictStore
 from ktodata.review.web import Web
-from ktodata.run_folder import Run
 
 PORT = 8765
 ORIGIN = f"http://127.0.0.1:{PORT}"
@@ -29,7 +29,7 @@ class Visitor:
 
     def __init__(self, desk):
         web = Web(desk)
-        self.guard = Guard(web.app(), PORT)
+        self.guard = AuthMiddleware(web.app(), PORT)
         web.csrf = self.guard.csrf
         self.client = TestClient(self.guard, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=False)
 
@@ -47,7 +47,7 @@ class Visitor:
 @pytest.fixture(scope="module")
 def opened(made, tmp_path_factory):
     folder = shutil.copytree(made[1], tmp_path_factory.mktemp("web") / "run")
-    return open_desk(Run(folder), reviewer="ann", blind=False, budget_minutes=20)
+    return open_session(Run(folder), reviewer="ann", blind=False, budget_minutes=20)
 
 
 @pytest.fixture
@@ -291,10 +291,10 @@ def test_the_whole_text_is_a_plain_file(visitor, desk):
 
 
 def test_a_blind_page_tells_no_label(run):
-    desk = open_desk(run, reviewer="bob", blind=True, budget_minutes=20)
+    desk = open_session(run, reviewer="bob", blind=True, budget_minutes=20)
     visitor = Visitor(desk)
     visitor.enter()
-    other = open_desk(run, reviewer="bob", blind=False, budget_minutes=20)
+    other = open_session(run, reviewer="bob", blind=False, budget_minutes=20)
     for _ in range(6):
         page = visitor.client.get("/").text
         main = re.sub(r"(?s)<form class=.*?</form>|<details.*?</details>", "", re.search("(?s)<main.*</main>", page)[0])
@@ -355,7 +355,7 @@ def test_a_text_is_escaped_in_every_place_of_a_template():
 
 
 def _outlook():
-    from ktodata.review.desk import Outlook
+    from ktodata.review.session import Outlook
 
     return Outlook(60.0, 0.0, 60.0, measured=False, purchases=[])
 

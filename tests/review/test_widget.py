@@ -8,14 +8,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from desk_runs import HOSTILE
+from review_runs import HOSTILE
 
 import ktodata as kd
 from ktodata.errors import MissingExtraError, RunError
 from ktodata.formats.verdict_store import read_standing
-from ktodata.label_audit import LabelAudit
+from ktodata.pipeline.audit import LabelAudit
+from ktodata.pipeline.run_folder import Run
 from ktodata.report.text import clean
-from ktodata.run_folder import Run
 
 pytest.importorskip("anywidget", reason="no anywidget: pip install 'ktodata[notebook]'")
 from markupsafe import escape
@@ -24,7 +24,7 @@ from widget_pages import data_of, say
 
 @pytest.fixture
 def widget(run):
-    opened = kd.review_widget(run, reviewer="ann", budget_minutes=20)
+    opened = kd.notebook.review_widget(run, reviewer="ann", budget_minutes=20)
     yield opened
     opened.close()
 
@@ -130,7 +130,7 @@ def test_filters_progress_and_a_row_by_name(widget):
 
 
 def test_a_blind_page_tells_no_label(run):
-    blind = kd.review_widget(run, reviewer="bob", blind=True)
+    blind = kd.notebook.review_widget(run, reviewer="bob", blind=True)
     assert "p(wrong)" not in blind.page["html"] and 'data-verdict="keep"' not in blind.page["html"]
     row_id = judge(blind, "undesirable")
     label = dict(run.feedback.select("row_id", "label").iter_rows())[row_id]
@@ -174,7 +174,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 import ktodata as kd
 from test_widget import judge
-widget = kd.review_widget(sys.argv[1], reviewer="ann")
+widget = kd.notebook.review_widget(sys.argv[1], reviewer="ann")
 print(*[judge(widget, "keep") for _ in range(10)], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -182,11 +182,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_killed_kernel_loses_nothing(run):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(run.folder), str(Path(__file__).parent)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", KILLED, str(run.folder), str(Path(__file__).parents[1] / "support")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     given = done.stdout.split()
-    again = kd.review_widget(run, reviewer="ann")
+    again = kd.notebook.review_widget(run, reviewer="ann")
     assert len(given) == 10 and again.verdicts["row_id"].to_list() == given
     assert data_of(again)["decided"] == "10" and data_of(again)["row-id"] not in given
     again.close()
@@ -210,7 +213,7 @@ def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
     audit = replace(audit, table=audit.table.with_columns(state=pl.when(waits).then(pl.lit("review")).otherwise("state")))
     signals = run.stage("label_noise")
     audit.result.tables.update({name: signals.table(name) for name in ("signals", "raters", "confusions", "trust_curve")})
-    here = kd.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", budget_minutes=20)
+    here = kd.notebook.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", budget_minutes=20)
     held = {here.desk.book.row_ids[int(place)] for place in here.desk.queue.order if here.desk.queue.held[place]}
     assert held == set(audit.table["row_id"][-5:])
     here.close()
@@ -221,8 +224,8 @@ def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
     audit = LabelAudit.of_run(run)
     signals = run.stage("label_noise")
     audit.result.tables.update({name: signals.table(name) for name in ("signals", "raters", "confusions", "trust_curve")})
-    here = kd.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", budget_minutes=20)
-    there = kd.review_widget(run, reviewer="ann", budget_minutes=20)
+    here = kd.notebook.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", budget_minutes=20)
+    there = kd.notebook.review_widget(run, reviewer="ann", budget_minutes=20)
     assert here.desk.queue.order.tolist() == there.desk.queue.order.tolist()
     assert [judge(here) for _ in range(6)] == [judge(there) for _ in range(6)]
     reviewed = audit.with_reviews(here.verdicts)
@@ -231,7 +234,7 @@ def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
         here.verdicts.select("row_id", "trusted_label").iter_rows()
     )
     here.close()
-    reopened = kd.review_widget(reviewed, folder=tmp_path / "new" / "reviews", reviewer="ann")
+    reopened = kd.notebook.review_widget(reviewed, folder=tmp_path / "new" / "reviews", reviewer="ann")
     assert reopened.verdicts.height == 6
     assert data_of(reopened)["row-id"] not in set(reopened.verdicts["row_id"])
     reopened.close()
@@ -244,18 +247,18 @@ def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
 def test_what_cannot_be_reviewed_is_said(run, tmp_path, monkeypatch):
     audit = LabelAudit.of_run(run)
     with pytest.raises(RunError, match="folder='reviews/support'"):
-        kd.review_widget(audit)
+        kd.notebook.review_widget(audit)
     with pytest.raises(RunError, match="in its own folder"):
-        kd.review_widget(run, folder=tmp_path)
+        kd.notebook.review_widget(run, folder=tmp_path)
     with pytest.raises(RunError, match="is a run folder"):
-        kd.review_widget(audit, folder=run.folder)
+        kd.notebook.review_widget(audit, folder=run.folder)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot keep verdicts"):
-        kd.review_widget(audit, folder=tmp_path / "file")
+        kd.notebook.review_widget(audit, folder=tmp_path / "file")
     with pytest.raises(RunError, match=r"no manifest\.json"):
-        kd.review_widget(tmp_path)
+        kd.notebook.review_widget(tmp_path)
     monkeypatch.setitem(sys.modules, "anywidget", None)
-    monkeypatch.setattr("ktodata.train.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("ktodata.extras.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ktodata\[notebook\]'"):
-        kd.review_widget(Run(run.folder))
+        kd.notebook.review_widget(Run(run.folder))
     assert isinstance(audit.table, pl.DataFrame)

@@ -2,7 +2,7 @@
 
 import chromium
 import pytest
-from desk_runs import HOSTILE
+from review_runs import HOSTILE
 
 import ktodata as kd
 from ktodata.report.text import clean
@@ -56,7 +56,7 @@ def sit(page, run):
     made = []
 
     def open_widget(**settings):
-        widget = kd.review_widget(run, **({"reviewer": "ann"} | settings))
+        widget = kd.notebook.review_widget(run, **({"reviewer": "ann"} | settings))
         widget.dead, sent = False, []
         widget.send = lambda content, buffers=None: sent.append(content)
 

@@ -6,9 +6,9 @@ import pytest
 
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError, SettingError
 from ktodata.feedback import feedback_table
-from ktodata.signals.prompt_groups import find_leaks
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.split import split
+from ktodata.text.prompt_groups import find_leaks
 
 
 def word(number: int) -> str:

@@ -7,9 +7,9 @@ import pytest
 
 from ktodata.errors import MissingColumnError, MissingExtraError, ModelError, SettingError
 from ktodata.feedback import feedback_table
-from ktodata.recipe import load_recipe
-from ktodata.signals.pii import KINDS
+from ktodata.pipeline.recipe import load_recipe
 from ktodata.stages.validate import ADDS, validate
+from ktodata.text.pii.patterns import KINDS
 
 LONG_QUESTION = "What is the capital of France?"  # 30 characters, over MIN_REPEATED_CHARS
 GOOD = ("sky?", "blue", True)
@@ -336,7 +336,7 @@ def test_a_recipe_may_say_off():
 
 
 def test_presidio_is_asked_for_by_name_and_told_when_it_is_not_there(monkeypatch):
-    monkeypatch.setattr("ktodata.signals.pii_presidio.find_spec", lambda name: None)
+    monkeypatch.setattr("ktodata.text.pii.presidio.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="presidio-analyzer"):
         validate(feedback_table(GOOD), pii_finder="presidio")
     assert validate(feedback_table(GOOD)).facts["pii"]["finder"] == "ktodata's patterns"

@@ -20,13 +20,13 @@ from tiny_models import (
 )
 
 from ktodata.train import loop
-from ktodata.train.adapters import with_adapters
-from ktodata.train.attention import NAME
-from ktodata.train.batches import plan_training
+from ktodata.train.data.batches import plan_training
 from ktodata.train.loop import train, train_step
+from ktodata.train.model.adapters import with_adapters
+from ktodata.train.model.attention import NAME
+from ktodata.train.model.frozen_layers import freeze_below
+from ktodata.train.model.gradient_checkpointing import checkpoint_layers
 from ktodata.train.objectives import ApoZero, Bco, Kto, KtoHoelder
-from ktodata.train.recompute import recompute_activations
-from ktodata.train.trunk import freeze_below
 
 WEIGHTS = {"desirable_weight": 1.5, "undesirable_weight": 0.7}
 
@@ -46,7 +46,7 @@ def moved_job(objective=None, *, layers=2, trainable_layers=None, recompute=Fals
     rows, model = rows_of(), tiny_llama(VOCABULARY, layers=layers)
     frozen = freeze_below(model, trainable_layers) if trainable_layers else 0
     if recompute:
-        recompute_activations(model)
+        checkpoint_layers(model)
     scorer = scorer_of(model, rows, frozen_layers=frozen, keep_states_mb=10)
     scorer.method = method or scorer.method
     job = job_of(scorer, plan_of(rows, z0_rows=z0_rows), objective=objective or Kto(0.3, **WEIGHTS), **settings)

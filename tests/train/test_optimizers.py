@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_llama
 
+from ktodata import extras
 from ktodata.errors import MissingExtraError, SettingError
-from ktodata.train import extras
 from ktodata.train.optimizers import check_optimizer, flat_state, load_flat_state, make_optimizer
 
 EIGHT_BIT = pytest.param(

@@ -9,10 +9,10 @@ from tiny_models import assert_same_gradients, chat_rows, job_of, keep_gradients
 
 from ktodata.models import load_causal_lm
 from ktodata.train import loop
-from ktodata.train.batches import Plan, Step
+from ktodata.train.data.batches import Batch, BatchPlan
+from ktodata.train.data.tokens import tokenize
+from ktodata.train.data.training_rows import check_rows
 from ktodata.train.objectives import make_objective
-from ktodata.train.shards import check_rows
-from ktodata.train.tokens import tokenize
 
 trl = pytest.importorskip("trl")
 SIZE = 6
@@ -56,10 +56,10 @@ def our_step(rows, model_folder, objective, **settings):
     model, tokenizer = load_causal_lm(model_folder)
     tokens, _ = tokenize(check_rows(rows, part="train", both_classes=True), tokenizer, max_length=24, part="train")
     # TRL pairs each prompt with the completion of the row before it
-    step = Step(0, np.arange(SIZE), np.roll(np.arange(SIZE), 1), np.arange(SIZE))
+    step = Batch(0, np.arange(SIZE), np.roll(np.arange(SIZE), 1), np.arange(SIZE))
     scorer = scorer_of(model, tokens)
     assert scorer.method == "packed"
-    job = job_of(scorer, Plan((step,), {}), objective=make_objective(objective, beta=0.3, **WEIGHTS), **settings)
+    job = job_of(scorer, BatchPlan((step,), {}), objective=make_objective(objective, beta=0.3, **WEIGHTS), **settings)
     moved(model)
     kept = keep_gradients(job)
     seen = loop.train_step(job, step)

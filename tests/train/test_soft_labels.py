@@ -12,11 +12,11 @@ from tiny_models import text_rows
 from ktodata.errors import DataError
 from ktodata.feedback import feedback_table
 from ktodata.formats.shards import write_shards
-from ktodata.signals.confident_learning import compute_confident_joint, noise_matrices
+from ktodata.labels.classifier.confident_learning import compute_confident_joint, noise_matrices
 from ktodata.stages.export import export, shard_table
+from ktodata.train.data.tokens import joined, tokenize
+from ktodata.train.data.training_rows import check_rows, read_part
 from ktodata.train.objectives import ApoZero, Bco, Examples, Kto, KtoHoelder
-from ktodata.train.shards import check_rows, read_part
-from ktodata.train.tokens import joined, tokenize
 
 nats, share = st.floats(-50, 50), st.floats(0, 1)
 SHIFT = torch.tensor(1.5, dtype=torch.float64)

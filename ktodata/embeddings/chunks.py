@@ -1,0 +1,70 @@
+"""Sums in one order: results that do not change in the last bit with the number of cores."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Part = TypeVar("Part")
+
+CHUNK = 1024  # rows worked on at once: few enough for the cache, and fixed, so that sums are the same on any number of cores
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Inside it, BLAS and OpenMP (numpy products, scikit-learn) use one thread."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    limits: AbstractContextManager[object] = threadpool_limits(1)
+    return limits
+
+
+def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
+    """`work` on each CHUNK of `rows`, on all cores, results in order of the rows.
+
+    The matrix library is held to one thread meanwhile: the cores are busy with chunks, and its own split of a sum would depend on
+    how many there are.
+    """
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slices = [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
+    with _matrix_library().limit(limits=1), ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Part]] = deque()
+        for one in slices:
+            waiting.append(pool.submit(work, one))
+            if len(waiting) > 2 * workers:  # a few in flight, so that no core waits and results do not pile up
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@cache
+def _matrix_library() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()  # looks through every loaded library: once is enough
+
+
+def joined(count: int, work: Callable[[slice], Floats]) -> Floats:
+    """`work` on every chunk of `count` rows, one below the other."""
+    parts = map_chunks(count, work)
+    if (first := next(parts, None)) is None:
+        return work(slice(0, 0))
+    made = np.empty((count, first.shape[1]), np.float32)
+    made[: len(first)], at = first, len(first)
+    for part in parts:
+        made[at : at + len(part)] = part
+        at += len(part)
+    return made
+
+
+def total(parts: Iterator[NDArray[np.float64]]) -> NDArray[np.float64]:
+    total = next(parts).copy()
+    for part in parts:
+        total += part
+    return total

@@ -1,0 +1,1 @@
+"""Ablations of label treatments and comparisons of methods, on equal terms."""

@@ -1,0 +1,307 @@
+"""What arms are worth on held-out rows: every measure with its interval, and each method minus KTO and minus the base, paired."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.evaluate.bootstrap import Floats, Statistic, bootstrap, difference, weighted_auc, weighted_auc_within, weighted_mean
+from ktodata.experiments.comparison_store import BASE, TrainedArm
+from ktodata.experiments.probes.refusals import JUDGE_NAME, refuses
+from ktodata.stats import Interval
+
+KTO = "kto"
+# which way is better: 1 higher, -1 lower, 0 neither by itself
+DIRECTION: dict[str, int] = {
+    "auc": 1,  # P(a desirable row has the higher reward); 0.5 is chance
+    # the same within the rows that one model wrote, averaged over models by their pairs: to tell models apart is no merit
+    "auc_within_model": 1,
+    # P(a desirable row is the likelier one, by the policy's own log p per token): like against like for base and methods
+    "policy_auc": 1,
+    "accuracy": 1,  # share of rows whose reward is above 0 where they are desirable, not above 0 where they are not
+    "brier": -1,  # mean squared error of sigmoid(reward) as P(desirable); 0.25 knows nothing
+    "length_bias": 0,  # Spearman correlation of reward and completion tokens, over the full sample's ranks; 0 is none
+    "reward_desirable": 0,  # mean reward of each class, beta x nats: both may rise, or fall
+    "reward_undesirable": 0,
+    "retention": 1,  # mean change in log p per token of desirable completions, nats; 0 is as the base, below it has forgotten
+    "reward_model_auc": 1,  # of RLHF's reward model itself
+    "refusal_rate": 0,  # share of greedy answers that refuse, by the rule in refusals.py
+    "unfinished": -1,  # share of greedy answers that were still going on at their longest
+    "refusal_of_unsafe": 1,  # share of unsafe prompts whose greedy answer refuses, by the same rule
+    "refusal_of_safe": -1,  # the same of safe prompts: over-refusal
+    "instructions_strict": 1,  # share of prompts whose every instruction was followed, as a program can tell
+    "instructions_each": 1,  # share of their instructions that were followed
+    "win_rate": 1,  # share of greedy answers that a judge prefers to the base's, ties half; 0.5 is as the base
+    "tasks_mean": 1,  # mean score of lm-eval's tasks; each is "task <name>", where higher is better too
+}
+JUDGED_BY = dict.fromkeys(("refusal_rate", "refusal_of_unsafe", "refusal_of_safe"), JUDGE_NAME)
+TABLE = {
+    "against": pl.String(),
+    "measure": pl.String(),
+    "method": pl.String(),
+    **dict.fromkeys(("value", "low", "high", "minus_kto", "minus_kto_low", "minus_kto_high"), pl.Float64()),
+    "includes_zero": pl.Boolean(),
+    "seeds_agree": pl.Boolean(),
+    **dict.fromkeys(("minus_base", "minus_base_low", "minus_base_high"), pl.Float64()),
+    "base_includes_zero": pl.Boolean(),
+    "rows": pl.Int64(),
+    "judge": pl.String(),  # who says so, where it is not the label, the truth or a program
+}
+# a method's statistics, one for each seed
+Seeds = Sequence[Statistic]
+Measure = Callable[["Scored"], dict[str, Statistic]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One arm's numbers for n rows, in the order of the held-out rows."""
+
+    target: NDArray[np.bool_]
+    score: Floats  # the reward; of the base, its log p per token
+    reward: Floats  # of the base, 0
+    own: Floats  # log p per token
+    change: Floats  # the same minus the base's
+    tokens: Floats
+    model: NDArray[Any]
+    reward_model: Floats | None
+    is_base: bool
+
+
+def measure_all(held_out: pl.DataFrame, arms: Sequence[TrainedArm], *, beta: float, resamples: int, seed: int) -> pl.DataFrame:
+    """One line per target (label, truth where it is known), measure and method; columns as in TABLE.
+
+    held_out : row_id, label, truth, group, tokens, model; arms : with one score for each of those rows. Several seeds of a method
+    count as their mean. Intervals are 95 %: prompt groups are drawn anew, and seeds with them, the same ones for all methods. Of
+    few seeds that says little, hence seeds_agree: whether every seed is on the same side of KTO.
+    """
+    lines: list[dict[str, Any]] = []
+    base = next(arm for arm in arms if arm.method == BASE)
+    for against in ("label", "truth"):
+        known = held_out.filter(pl.col(against).is_not_null())
+        if known.is_empty():
+            continue
+        found = [(arm, scored_rows(known, arm, base, against=against, beta=beta)) for arm in arms]
+        lines += lines_of(against, found, _of_rows, known["group"], resamples, seed)
+    lines += _of_answers(held_out, arms, resamples, seed)
+    return pl.DataFrame(lines, schema=TABLE)
+
+
+def scored_rows(known: pl.DataFrame, arm: TrainedArm, base: TrainedArm, *, against: str, beta: float) -> Scored:
+    """The arm's scores of the rows in `known`, in their order."""
+    both = known.select("row_id").join(arm.scores, on="row_id", how="left", maintain_order="left")
+    reference = known.select("row_id").join(base.scores, on="row_id", how="left", maintain_order="left")["logp"].to_numpy()
+    logp, tokens = both["logp"].to_numpy(), known["tokens"].to_numpy().astype(float)
+    reward, own = beta * (logp - reference), logp / tokens
+    asked = None if both["reward_model"].is_null().any() else both["reward_model"].to_numpy()
+    return Scored(
+        target=known[against].to_numpy().astype(bool),
+        score=own if arm.method == BASE else reward,
+        reward=reward,
+        own=own,
+        change=(logp - reference) / tokens,
+        tokens=tokens,
+        model=known["model"].fill_null("").to_numpy(),
+        reward_model=asked,
+        is_base=arm.method == BASE,
+    )
+
+
+def by_seed(held_out: pl.DataFrame, arms: Sequence[TrainedArm], *, beta: float) -> list[dict[str, Any]]:
+    """AUC of every arm alone: method, seed, auc; against the truth where it is known, else the label."""
+    against = "truth" if held_out["truth"].is_not_null().any() else "label"
+    known = held_out.filter(pl.col(against).is_not_null())
+    base = next(arm for arm in arms if arm.method == BASE)
+    told = []
+    for arm in arms:
+        rows = scored_rows(known, arm, base, against=against, beta=beta)
+        value = float(weighted_auc(rows.score, rows.target)(np.ones((1, known.height)))[0])
+        told.append({"method": arm.method, "seed": arm.seed, "against": against, "auc": value if np.isfinite(value) else None})
+    return told
+
+
+def _of_rows(rows: Scored) -> dict[str, Statistic]:
+    """The measures of one arm that need rows with a target. The base has a reward of 0 for all rows, hence no accuracy."""
+    desirable = rows.target
+    found: dict[str, Statistic] = {"auc": weighted_auc(rows.score, desirable)}
+    within = weighted_auc_within(rows.score, desirable, [rows.model == name for name in np.unique(rows.model) if name])
+    if within is not None:
+        found["auc_within_model"] = within
+    found["policy_auc"] = weighted_auc(rows.own, desirable)
+    if not rows.is_base:
+        found["accuracy"] = weighted_mean((rows.reward > 0) == desirable)
+    found["brier"] = weighted_mean((1 / (1 + np.exp(-rows.reward)) - desirable) ** 2)
+    found["length_bias"] = _correlation(_ranks(rows.score), _ranks(rows.tokens))
+    for name, here in (("reward_desirable", desirable), ("reward_undesirable", ~desirable)):
+        if here.any():
+            found[name] = part_of(weighted_mean(rows.reward[here]), here)
+    if desirable.any():
+        found["retention"] = part_of(weighted_mean(rows.change[desirable]), desirable)
+    if rows.reward_model is not None:
+        found["reward_model_auc"] = weighted_auc(rows.reward_model, desirable)
+    return found
+
+
+def _of_answers(held_out: pl.DataFrame, arms: Sequence[TrainedArm], resamples: int, seed: int) -> list[dict[str, Any]]:
+    if any(arm.answers.is_empty() for arm in arms):
+        return []
+    order = arms[0].answers.select("row_id")
+    found = [(arm, order.join(arm.answers, on="row_id", how="left", maintain_order="left")) for arm in arms]
+    groups = order.join(held_out.select("row_id", "group"), on="row_id", how="left", maintain_order="left")["group"]
+    return lines_of("no label", found, _of_texts, groups, resamples, seed)
+
+
+def _of_texts(answers: pl.DataFrame) -> dict[str, Statistic]:
+    return {
+        "refusal_rate": weighted_mean([refuses(text) for text in answers["text"]]),
+        "unfinished": weighted_mean(answers["unfinished"].cast(pl.Float64)),
+    }
+
+
+def lines_of(
+    against: str,
+    found: Sequence[tuple[TrainedArm, Any]],
+    measures: Callable[[Any], dict[str, Statistic]],
+    groups: Any,
+    resamples: int,
+    seed: int,
+    judge: str | None = None,
+) -> list[dict[str, Any]]:
+    """Lines of all measures and methods, from the same resamples.
+
+    found : each arm with what `measures` makes statistics of; groups : what is drawn together, n values.
+    judge : who says so, where it is not one of JUDGED_BY
+    """
+    seeds: dict[tuple[str, str], list[Statistic]] = {}
+    for arm, rows in found:
+        for name, statistic in measures(rows).items():
+            seeds.setdefault((name, arm.method), []).append(_remembered(statistic))
+    statistics: dict[str, Statistic] = {}
+    picks = _Picks(seed)
+    mean = {key: _remembered(_mean(each, picks)) for key, each in seeds.items()}
+    for name, method in seeds:
+        statistics[f"{name} {method}"] = mean[name, method]
+        for other in (KTO, BASE):
+            if (name, other) in seeds and method != other:
+                statistics[f"{name} {method} - {other}"] = difference(mean[name, method], mean[name, other])
+    intervals = bootstrap(statistics, groups, resamples=resamples, seed=seed)
+    ones = np.ones((1, len(groups)))
+    return [
+        _line(against, name, method, intervals, rows=len(groups), agree=_agree(each, seeds.get((name, KTO)), ones))
+        | {"judge": judge or JUDGED_BY.get(name)}
+        for (name, method), each in sorted(seeds.items(), key=lambda item: _place(item[0][0]))
+    ]
+
+
+def direction(measure: str) -> int:
+    """Which way is better, as in DIRECTION; of a task's score, higher."""
+    return DIRECTION.get(measure, 1)
+
+
+def _place(measure: str) -> int:
+    """Where a measure stands in the table; a task's score comes last."""
+    return list(DIRECTION).index(measure) if measure in DIRECTION else len(DIRECTION)
+
+
+def _line(
+    against: str, name: str, method: str, intervals: Mapping[str, Interval], *, rows: int, agree: bool | None
+) -> dict[str, Any]:
+    nothing = Interval(None, None, None)
+    own = intervals[f"{name} {method}"]
+    kto = intervals.get(f"{name} {method} - {KTO}", nothing)
+    base = intervals.get(f"{name} {method} - {BASE}", nothing)
+    return {
+        "against": against,
+        "measure": name,
+        "method": method,
+        **own.as_dict(),
+        **{f"minus_kto{end}": value for end, value in zip(("", "_low", "_high"), kto, strict=True)},
+        "includes_zero": kto.includes_zero,
+        "seeds_agree": agree if kto.value is not None else None,
+        **{f"minus_base{end}": value for end, value in zip(("", "_low", "_high"), base, strict=True)},
+        "base_includes_zero": base.includes_zero,
+        "rows": rows,
+    }
+
+
+def _agree(each: Seeds, kto: Seeds | None, ones: Floats) -> bool | None:
+    """Whether each seed of a method differs from KTO's same seed in one direction; the base has one, and meets them all."""
+    if kto is None:
+        return None
+    # the base was not trained for any seed
+    first = list(each) * len(kto) if len(each) == 1 else list(each)
+    gaps = [float(one(ones)[0] - other(ones)[0]) for one, other in zip(first, kto, strict=False)]
+    return all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)
+
+
+class _Picks:
+    """How often each of S seeds is drawn in each resample, the same for every statistic: float [R, S], lines sum to 1."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng([seed, 5])
+        self._drawn: dict[int, Floats] = {}
+        self._of: Floats | None = None
+
+    def __call__(self, weights: Floats, seeds: int) -> Floats:
+        if self._of is not weights:
+            self._of, self._drawn = weights, {}
+        if seeds not in self._drawn:
+            even = np.full(seeds, 1 / seeds)
+            as_it_is = len(weights) == 1 and bool((weights == 1).all())
+            drawn = self._random.multinomial(seeds, even, size=len(weights)) / seeds
+            self._drawn[seeds] = even[None] if as_it_is else drawn
+        return self._drawn[seeds]
+
+
+def _mean(each: Seeds, picks: _Picks) -> Statistic:
+    def statistic(weights: Floats) -> Floats:
+        values = np.stack([one(weights) for one in each], axis=1)
+        mean: Floats = (values * picks(weights, len(each))).sum(1)
+        return mean
+
+    return statistic
+
+
+def part_of(statistic: Statistic, here: NDArray[np.bool_]) -> Statistic:
+    """`statistic` of the rows that are `here`, as a statistic of all rows."""
+    return lambda weights: statistic(weights[:, here])
+
+
+def _remembered(statistic: Statistic) -> Statistic:
+    """The same, computed once for the same weights: a method meets KTO, the base, and itself."""
+    last: list[Floats] = []
+
+    def look(weights: Floats) -> Floats:
+        if not last or last[0] is not weights:
+            last[:] = [weights, statistic(weights)]
+        return last[1]
+
+    return look
+
+
+def _ranks(values: Floats) -> Floats:
+    from scipy.stats import rankdata
+
+    ranks: Floats = rankdata(values)
+    return ranks
+
+
+def _correlation(first: Floats, second: Floats) -> Statistic:
+    """Pearson's, weighted; nan where either does not vary."""
+
+    def statistic(weights: Floats) -> Floats:
+        share = weights / weights.sum(1, keepdims=True)
+        x, y = (values - (share @ values)[:, None] for values in (first, second))
+        spread = np.sqrt((share * x**2).sum(1) * (share * y**2).sum(1))
+        return divided((share * x * y).sum(1), spread, where=spread > 1e-12)
+
+    return statistic
+
+
+def divided(above: Floats, below: Floats, *, where: NDArray[np.bool_]) -> Floats:
+    """The quotient; nan elsewhere."""
+    found = np.full(len(above), np.nan)
+    np.divide(above, below, out=found, where=where)
+    return found

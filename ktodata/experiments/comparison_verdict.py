@@ -1,0 +1,154 @@
+"""What a comparison's table says, in plain sentences. No win is claimed where an interval includes zero, or seeds disagree."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from ktodata.experiments.comparison_measures import KTO, direction
+from ktodata.experiments.comparison_store import BASE
+from ktodata.experiments.probes.refusals import JUDGE
+
+NAMES = {"base": "the untrained base", "kto": "KTO", "sft": "SFT", "dpo": "DPO", "orpo": "ORPO", "rlhf": "RLHF"}
+WORDS = {
+    "auc": "Ranking held-out rows by what training changed (AUC of the reward; of the base, its log p per token)",
+    "auc_within_model": "Ranking rows of one model among themselves (AUC within a model)",
+    "policy_auc": "Finding desirable rows likelier (AUC of each policy's own log p per token)",
+    "accuracy": "Telling desirable from undesirable by the sign of the reward (accuracy)",
+    "brier": "Rewards as chances (Brier, lower is better)",
+    "retention": "Keeping desirable completions likely (change in log p per token)",
+    "unfinished": "Greedy answers that do not end (lower is better)",
+    "refusal_rate": "Greedy answers that refuse (neither way is better by itself)",
+    "refusal_of_unsafe": "Refusing unsafe prompts",
+    "refusal_of_safe": "Refusing safe prompts (lower is better)",
+    "instructions_strict": "Following all instructions of a prompt (share of prompts)",
+    "instructions_each": "Following an instruction (share of instructions)",
+    "win_rate": "Answers preferred to the base's (0.5 is as the base)",
+    "tasks_mean": "The mean score of all tasks",
+}
+
+SIDES = ("Better than KTO", "Worse than KTO", "Different from KTO", "Not to be told from KTO")
+
+
+def verdict_sentences(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
+    """What was trained on how much, then one sentence per measure, then what the numbers do not say."""
+    said = [_what_was_trained(facts)]
+    for against in ("truth", "no label") if _truth_is_label(table) else ("truth", "label", "no label"):
+        tasks = [name for name in table["measure"].unique(maintain_order=True) if name.startswith("task ")]
+        for measure in (*WORDS, *tasks):
+            lines = table.filter((pl.col("against") == against) & (pl.col("measure") == measure))
+            if not lines.is_empty():
+                said.append(_of_measure(measure, _head(measure, against, facts, lines["judge"][0]), lines.to_dicts()))
+    return [*said, *_caveats(table, facts)]
+
+
+def _truth_is_label(table: pl.DataFrame) -> bool:
+    """Whether the same was measured against both, which need no second telling then."""
+    truth, label = (table.filter(pl.col("against") == against).drop("against") for against in ("truth", "label"))
+    return truth.equals(label)
+
+
+def _what_was_trained(facts: Mapping[str, Any]) -> str:
+    used, trained = facts["rows_used"], [arm["method"] for arm in facts["arms"] if arm["method"] != BASE]
+    each = ", ".join(f"{NAMES[name]} {used['rows_used'][name]:,}" for name in dict.fromkeys(trained))
+    return (
+        f"Of {used['rows']:,} training rows, each could use: {each}. Every one made {facts['updates']:,} updates of "
+        f"{facts['settings']['batch_size']} completions; scored on {facts['held_out_rows']:,} {facts['part']} rows of "
+        f"{facts['prompt_groups']:,} prompt groups."
+    )
+
+
+def _head(measure: str, against: str, facts: Mapping[str, Any], judge: str | None) -> str:
+    head = WORDS[measure] if measure in WORDS else _of_task(measure.removeprefix("task "), facts)
+    head += ("" if against == "no label" else f", against the {against}") + (f", by {judge}" if judge else "")
+    if measure != "accuracy":
+        return head
+    # a method that lifts every completion is right about all desirable ones
+    share = facts["share_desirable"][against]
+    return f"{head} (rewards that are all above 0 would be right for {share:.3f}, all below for {1 - share:.3f})"
+
+
+def _of_task(name: str, facts: Mapping[str, Any]) -> str:
+    tasks = facts["asked"]["tasks"]
+    return f"Task {name} ({tasks['metrics'][name]} of {tasks['items'][name]:,} items)"
+
+
+def _of_measure(measure: str, head: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    of = {line["method"]: line for line in lines}
+    if all(line["value"] is None for line in lines):
+        return f"{head}: cannot be measured on these rows."
+    values = "; ".join(f"{NAMES[method]} {_with_interval(line)}" for method, line in of.items())
+    if KTO not in of:
+        return f"{head}: {values}. KTO was not trained, so nothing is set against it."
+    return f"{head}: {values}. {_against_kto(measure, [line for method, line in of.items() if method != KTO])}"
+
+
+def _against_kto(measure: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Who is better, worse, or cannot be told from KTO, each with the difference and its interval."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if line["minus_kto"] is not None:
+            told = f"{NAMES[line['method']]} ({_gap(line)})"
+            found.setdefault(_side(measure, line), []).append(told)
+    return " ".join(f"{side}: {', '.join(found[side])}." for side in SIDES if side in found)
+
+
+def _side(measure: str, line: Mapping[str, Any]) -> str:
+    if not proven(line):
+        return SIDES[3]
+    better = line["minus_kto"] * direction(measure)
+    return SIDES[0] if better > 0 else SIDES[1] if better < 0 else SIDES[2]
+
+
+def proven(line: Mapping[str, Any]) -> bool:
+    """Whether a difference from KTO is more than chance: its interval excludes zero, and all seeds point one way."""
+    return line["includes_zero"] is False and line["seeds_agree"] is True
+
+
+def _caveats(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
+    seeds = len(facts["settings"]["seeds"])
+    of_seeds = (
+        "One seed was trained: another could turn out otherwise, and no interval here says how far."
+        if seeds == 1
+        else f"{seeds} seeds were trained and averaged; intervals are over held-out prompts and those seeds."
+    )
+    said = [
+        of_seeds,
+        "Learning rates were fixed beforehand and tuned for no method; another rate could change the order of any two.",
+        "Intervals are 95 % for each difference by itself: of twenty that mean nothing, one will exclude zero.",
+    ]
+    alike = table.filter(
+        (pl.col("against") == "no label") & (pl.col("low") == pl.col("high")) & (pl.col("measure") != "win_rate")
+    )
+    if not alike.is_empty():
+        said.append("An interval of no width means that all n items came out alike: the true share may still be 3 / n away.")
+    asked = facts.get("asked") or {}
+    said += [_was_asked(name, told) for name, told in asked.items() if name != "tasks"]
+    if (judged := facts.get("win_rate") or {}).get("not_applicable"):
+        said.append(f"No answer is said to win: the judge would be {judged['judge']}, so {judged['not_applicable']}.")
+    elif "auc" in judged:
+        said.append("The judge's AUC is of held-out rows as they were given; of the answers that it judged it is not known.")
+    if facts.get("generation") or "safety" in asked:
+        said.append(f"Refusals were counted by {JUDGE}.")
+    return said
+
+
+def _was_asked(name: str, told: Mapping[str, Any]) -> str:
+    """What a file's prompts were, and which of them were not asked."""
+    said = f"{name.capitalize()}: {told['asked']:,} prompts of {told['file']}, answered within {told['longest_answer']:,} tokens"
+    if told["too_long"]:
+        said += f"; {told['too_long']:,} were too long to leave room for that"
+    if told.get("left_out"):
+        said += f"; {told['left_out']:,} left out for instructions without a check ({', '.join(told['unknown'])})"
+    return f"{said}."
+
+
+def _with_interval(line: Mapping[str, Any]) -> str:
+    if line["value"] is None:
+        return "not measurable"
+    return f"{line['value']:.3f} ({line['low']:.3f} to {line['high']:.3f})"
+
+
+def _gap(line: Mapping[str, Any]) -> str:
+    gap = f"{line['minus_kto']:+.3f}, {line['minus_kto_low']:+.3f} to {line['minus_kto_high']:+.3f}"
+    return gap + ("; not in every seed" if line["includes_zero"] is False and not proven(line) else "")

@@ -1,0 +1,40 @@
+"""Names for what a training depends on, so that changed rows, settings or weights never meet old numbers."""
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import xxhash
+
+import ktodata.train
+from ktodata.files import digest_file
+from ktodata.models import resolve_model
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of JSON values."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+
+
+def digest_rows(rows: pl.DataFrame, columns: Iterable[str]) -> str:
+    """16 hex digits of these columns, by row_id."""
+    return digest(rows.sort("row_id").select(columns).to_dicts())
+
+
+@cache
+def digest_trainer() -> str:
+    """16 hex digits of the code that trains: other code, other numbers."""
+    package = Path(ktodata.train.__file__).parent
+    return digest([(str(path.relative_to(package)), digest_file(path)) for path in sorted(package.rglob("*.py"))])
+
+
+def digest_model(name: str) -> str:
+    """16 hex digits of a model's files where they are on this machine, else of its name."""
+    place = Path(resolve_model(name))
+    if not place.is_dir():
+        return digest(name)
+    files = sorted(path for path in place.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".jinja", ".model"))
+    return digest([(path.name, digest_file(path)) for path in files])

@@ -1,0 +1,1 @@
+"""One function a method, from the same rows to a trained model."""

@@ -1,0 +1,73 @@
+"""Axolotl's `rl: kto` data: its types argilla, intel, ultra and argilla_chat; user_defined is read with the settings of `read`.
+
+The prompt's column is instruction (argilla), question (intel) or prompt (ultra, prompt_pairs), with an optional system beside it;
+argilla_chat holds question and answer as the two turns of completion. What is written is type ultra, which has room for one
+system text and one user turn, no more.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ktodata.formats.fields import Fields
+from ktodata.formats.format import Format, Row
+from ktodata.formats.records import (
+    CannotHoldError,
+    LabelledCompletion,
+    Prompt,
+    Record,
+    UnusableError,
+    conversation,
+    need,
+    row_turns,
+    text,
+)
+
+QUESTIONS = ("instruction", "question", "prompt")
+
+
+def _is_chat(record: Record) -> bool:
+    completion = record.get("completion")
+    return isinstance(completion, list) and len(completion) > 1
+
+
+def matches(record: Record, _fields: Fields) -> bool:
+    # prompt and completion alone are TRL's; a system text makes them type ultra
+    asked = "instruction" in record or "question" in record or ("system" in record and "prompt" in record)
+    return "completion" in record and (asked or ("prompt" not in record and _is_chat(record)))
+
+
+def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    if _is_chat(record):
+        turns, completion = conversation(record["completion"], "completion")
+        return [LabelledCompletion(turns, completion, fields.verdict(record))]
+    return [LabelledCompletion(_prompt(record), text(need(record, "completion"), "completion"), fields.verdict(record))]
+
+
+def _prompt(record: Record) -> Prompt:
+    question = next((name for name in QUESTIONS if name in record), None)
+    if question is None:
+        raise UnusableError("missing_column", f"none of the columns {', '.join(QUESTIONS)}")
+    asked = text(record[question], question)
+    if not record.get("system"):
+        return asked
+    return [{"role": "system", "content": text(record["system"], "system")}, {"role": "user", "content": asked}]
+
+
+def write(rows: Sequence[Row]) -> dict[str, Any]:
+    row = rows[0]
+    turns = row_turns(row)
+    roles = [turn["role"] for turn in turns]
+    if roles not in (["user"], ["system", "user"]):
+        raise CannotHoldError("a conversation of several turns has no place in it")
+    system = turns[0]["content"] if len(turns) == 2 else ""
+    return {"system": system, "prompt": turns[-1]["content"], "completion": row["completion"], "label": row["label"]}
+
+
+AXOLOTL = Format(
+    name="axolotl",
+    matches=matches,
+    read=read,
+    write=write,
+    holds=("prompt", "completion", "label"),
+    example={"system": "Be brief.", "prompt": "What colour is the sky?", "completion": "Blue.", "label": True},
+)

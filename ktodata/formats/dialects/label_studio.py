@@ -1,0 +1,104 @@
+"""Label Studio's JSON export: tasks with data {prompt, completion} and annotations whose results are choices or ratings.
+
+A choice is a text, so the recipe says what each means ({desirable: true, undesirable: false} for what is written here).
+Cancelled annotations are passed over, and so are results of other controls than `label.column`, where that is given.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ktodata.formats.dialects.logs import rater_name, voted
+from ktodata.formats.fields import Fields
+from ktodata.formats.format import Format, Row
+from ktodata.formats.records import (
+    LabelledCompletion,
+    Record,
+    UnusableError,
+    Vote,
+    completion_of,
+    need,
+    need_list,
+    prompt_of,
+    stamp,
+    votes_of_row,
+)
+
+CHOICES = {True: "desirable", False: "undesirable"}
+
+
+def matches(record: Record, _fields: Fields) -> bool:
+    return isinstance(record.get("data"), Mapping) and "annotations" in record
+
+
+def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    data = need(record, "data")
+    prompt = prompt_of(data, fields.prompt or ("prompt",))
+    column = fields.completion[0] if fields.completion else "completion"
+    votes = [vote for item in need_list(record["annotations"], "annotations") for vote in _votes(item, fields)]
+    return [LabelledCompletion(prompt, completion_of(need(data, column), column), voted(votes))]
+
+
+def _votes(annotation: Any, fields: Fields) -> list[Vote]:
+    if not isinstance(annotation, Mapping) or annotation.get("was_cancelled"):
+        return []
+    values = [_value(result, fields) for result in need_list(annotation.get("result"), "result")]
+    labels = [fields.label.truth(value) for value in values if value is not None]
+    rater = rater_name(annotation.get("completed_by"))
+    return [Vote(rater, label, annotation.get("created_at")) for label in labels if label is not None]
+
+
+def _value(result: Any, fields: Fields) -> Any:
+    if not isinstance(result, Mapping) or fields.label.column not in (None, result.get("from_name")):
+        return None
+    value = result.get("value")
+    if not isinstance(value, Mapping) or not ("choices" in value or "rating" in value):
+        return None
+    if "rating" in value:
+        return value["rating"]
+    choices = need_list(value["choices"], "choices")
+    if len(choices) > 1:
+        raise UnusableError("label_unmapped", f"{len(choices)} choices were made at once")
+    return choices[0] if choices else None
+
+
+def write(rows: Sequence[Row]) -> dict[str, Any]:
+    row = rows[0]
+    annotations = [
+        {
+            "completed_by": vote["rater"],
+            "created_at": stamp(vote["created_at"]),
+            "was_cancelled": False,
+            "result": [
+                {"from_name": "label", "to_name": "completion", "type": "choices", "value": {"choices": [CHOICES[vote["label"]]]}}
+            ],
+        }
+        for vote in votes_of_row(row)
+    ]
+    data = {"prompt": row["turns"] or row["prompt"], "completion": row["completion"]}
+    return {"id": row["source_id"] or row["row_id"], "data": data, "annotations": annotations}
+
+
+LABEL_STUDIO = Format(
+    name="label_studio",
+    matches=matches,
+    read=read,
+    write=write,
+    takes_columns=True,
+    holds=("prompt", "completion", "label", "turns", "votes", "rater", "created_at", "source_id"),
+    example={
+        "id": "task-1",
+        "data": {"prompt": "What colour is the sky?", "completion": "Blue."},
+        "annotations": [
+            {
+                "completed_by": "ann",
+                "created_at": "2025-05-01T10:00:00Z",
+                "was_cancelled": False,
+                "result": [
+                    {"from_name": "label", "to_name": "completion", "type": "choices", "value": {"choices": ["desirable"]}}
+                ],
+            }
+        ],
+    },
+    settings={"label": {"desirable": True, "undesirable": False}},
+    about={"source_id": "id"},
+)

@@ -1,0 +1,51 @@
+"""Any other record, read by the columns that the recipe names; written, the feedback table's own column names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ktodata.formats.fields import Fields
+from ktodata.formats.format import Format, Row
+from ktodata.formats.records import LabelledCompletion, Record, completion_of, need, prompt_of, stamp
+
+TEXTS = ("rater", "source_id", "pair_id", "model")
+ABOUT = ("rater", "created_at", "source_id", "source", "pair_id", "model")
+
+
+def matches(_record: Record, _fields: Fields) -> bool:
+    return True
+
+
+def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    column = fields.completion[0] if fields.completion else "completion"
+    completion = completion_of(need(record, column), column)
+    return [LabelledCompletion(prompt_of(record, fields.prompt or ("prompt",)), completion, fields.verdict(record))]
+
+
+def write(rows: Sequence[Row]) -> dict[str, Any]:
+    row = rows[0]
+    judged = {"prompt": row["turns"] or row["prompt"], "completion": row["completion"], "label": row["label"]}
+    about = {name: row[name] for name in TEXTS} | {"created_at": stamp(row["created_at"]), "source": row["source"]}
+    return judged | about | {"trusted_label": row["trusted_label"]}
+
+
+MAPPING = Format(
+    name="mapping",
+    matches=matches,
+    read=read,
+    write=write,
+    takes_columns=True,
+    holds=("prompt", "completion", "label", "turns", *ABOUT, "trusted_label"),
+    example={
+        "prompt": "What colour is the sky?",
+        "completion": "Blue.",
+        "label": True,
+        "rater": "ann",
+        "source_id": "q-1",
+        "pair_id": None,
+        "model": "small",
+        "created_at": "2025-05-01T10:00:00Z",
+        "source": "survey",
+        "trusted_label": True,
+    },
+    settings={name: name for name in ABOUT} | {"trusted": "trusted_label"},
+)

@@ -1,0 +1,107 @@
+"""Two completions and which is better: response1, response2, preference (1, 2, or 0 for a tie), or columns of those kinds.
+
+A pair with several raters gives each side their votes; the label is what most raters say, ties among them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ktodata.formats.dialects.two_sides import better_and_worse
+from ktodata.formats.fields import Fields
+from ktodata.formats.format import Format, Row
+from ktodata.formats.label_rules import SIDES, Side
+from ktodata.formats.records import (
+    ABSENT,
+    LabelledCompletion,
+    Record,
+    UnusableError,
+    Verdict,
+    Vote,
+    completion_of,
+    listed,
+    lookup,
+    need,
+    prompt_of,
+)
+
+RESPONSES = ("response1", "response2")
+
+
+def matches(record: Record, fields: Fields) -> bool:
+    columns = fields.completion or RESPONSES
+    return all(lookup(record, column) is not ABSENT for column in columns) and fields.has_label(record, "preference")
+
+
+def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    prompt = prompt_of(record, fields.prompt or ("prompt",))
+    completions = [completion_of(need(record, column), column) for column in fields.completion or RESPONSES]
+    votes = _votes(record, fields)
+    better = _label(record, fields, votes)
+    models = fields.about.get("model", ())
+    return [
+        LabelledCompletion(
+            prompt, completion, _verdict(side, better, votes), {"model": lookup(record, models[at])} if len(models) == 2 else {}
+        )
+        for at, (side, completion) in enumerate(zip(("first", "second"), completions, strict=True))
+    ]
+
+
+def _side(value: Any, fields: Fields) -> Side | None:
+    outcome = fields.label.outcome(value, SIDES)
+    if isinstance(outcome, bool):
+        raise UnusableError("label_unmapped", "a comparison is first, second or tie, not true or false")
+    return outcome
+
+
+def _votes(record: Record, fields: Fields) -> list[tuple[str | None, Side]]:
+    given = ((rater, lookup(record, column)) for column, rater in fields.votes.items())
+    said = ((rater, _side(value, fields)) for rater, value in given if value is not ABSENT)
+    return [(rater, side) for rater, side in said if side is not None]
+
+
+def _label(record: Record, fields: Fields, votes: list[tuple[str | None, Side]]) -> Side:
+    if not fields.votes or fields.label.column:
+        column = fields.label_column("preference")
+        value = lookup(record, column)
+        if value is ABSENT:
+            raise UnusableError("label_missing", f"no column {column!r}; the record has {listed(record)}")
+        better = _side(value, fields)
+    else:
+        better = _most_said([side for _, side in votes])
+    if better is None:
+        raise UnusableError("unlabelled", "the preference is null, or nobody has voted")
+    if better == "tie":
+        raise UnusableError("tie", "neither side is better")
+    return better
+
+
+def _most_said(sides: Sequence[Side]) -> Side | None:
+    counts = Counter(sides).most_common(2)
+    if len(counts) == 2 and counts[0][1] == counts[1][1]:
+        raise UnusableError("tied_votes", f"{counts[0][1]} of {len(sides)} votes say {counts[0][0]}, as many {counts[1][0]}")
+    return counts[0][0] if counts else None
+
+
+def _verdict(side: str, better: Side, votes: list[tuple[str | None, Side]]) -> Verdict:
+    said = [Vote(rater, vote == side) for rater, vote in votes if vote != "tie"]
+    return Verdict(side == better, said or None)
+
+
+def write(rows: Sequence[Row]) -> dict[str, Any]:
+    better, _ = better_and_worse(rows)
+    first, second = rows
+    completions = {"response1": first["completion"], "response2": second["completion"]}
+    return {"prompt": first["turns"] or first["prompt"], **completions, "preference": 1 if better is first else 2}
+
+
+PREFERENCE = Format(
+    name="preference",
+    matches=matches,
+    read=read,
+    write=write,
+    takes_columns=True,
+    group="pair_id",
+    holds=("prompt", "completion", "label", "turns"),
+    example={"prompt": "What colour is the sky?", "response1": "Green.", "response2": "Blue.", "preference": 2},
+)

@@ -1,0 +1,96 @@
+"""Ratings with a threshold: UltraFeedback and HelpSteer.
+
+A label does not give a rating back, so reading with `at_least` keeps it in the column `rating`, and only rows that have one are
+written. A rating that a mapping turned into a label (4: true) is kept only if the recipe's `keep` names it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ktodata.formats.fields import Fields
+from ktodata.formats.format import Format, Row
+from ktodata.formats.records import (
+    CannotHoldError,
+    LabelledCompletion,
+    Record,
+    UnusableError,
+    kind,
+    need,
+    need_list,
+    rating_of_row,
+    text,
+)
+
+ASPECTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+
+def _text_prompt(row: Row) -> str:
+    if row["turns"] is not None and [turn["role"] for turn in row["turns"]] != ["user"]:
+        raise CannotHoldError("a conversation of several turns has no place in it")
+    prompt: str = row["prompt"]
+    return prompt
+
+
+def is_ultrafeedback(record: Record, _fields: Fields) -> bool:
+    return "instruction" in record and "completions" in record
+
+
+def read_ultrafeedback(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    """Each completion of the record is a row; one that cannot be read takes the record with it."""
+    prompt = text(need(record, "instruction"), "instruction")
+    return [_rated(prompt, item, fields) for item in need_list(record["completions"], "completions")]
+
+
+def _rated(prompt: str, item: Any, fields: Fields) -> LabelledCompletion:
+    if not isinstance(item, Mapping):
+        raise UnusableError("not_text", f"completions holds {kind(item)} where a completion should be")
+    completion = text(need(item, "response"), "response")
+    return LabelledCompletion(prompt, completion, fields.rated(item, "overall_score"), {"model": item.get("model")})
+
+
+def write_ultrafeedback(rows: Sequence[Row]) -> dict[str, Any]:
+    completions = [{"model": row["model"], "response": row["completion"], "overall_score": rating_of_row(row)} for row in rows]
+    return {"instruction": _text_prompt(rows[0]), "completions": completions}
+
+
+def is_helpsteer(record: Record, _fields: Fields) -> bool:
+    return "prompt" in record and "response" in record and any(aspect in record for aspect in ASPECTS)
+
+
+def read_helpsteer(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    prompt, completion = text(need(record, "prompt"), "prompt"), text(need(record, "response"), "response")
+    return [LabelledCompletion(prompt, completion, fields.rated(record, "helpfulness"))]
+
+
+def write_helpsteer(rows: Sequence[Row]) -> dict[str, Any]:
+    rating = rating_of_row(rows[0])
+    score = int(rating) if rating.is_integer() else rating
+    return {"prompt": _text_prompt(rows[0]), "response": rows[0]["completion"], "helpfulness": score}
+
+
+ULTRAFEEDBACK = Format(
+    name="ultrafeedback",
+    matches=is_ultrafeedback,
+    read=read_ultrafeedback,
+    write=write_ultrafeedback,
+    group="prompt",
+    holds=("prompt", "completion", "label", "model", "rating"),
+    example={
+        "instruction": "What colour is the sky?",
+        "completions": [
+            {"model": "large", "response": "Blue.", "overall_score": 8.5},
+            {"model": "small", "response": "Green.", "overall_score": 2.0},
+        ],
+    },
+    settings={"label": {"column": "overall_score", "at_least": 5}},
+)
+
+HELPSTEER = Format(
+    name="helpsteer",
+    matches=is_helpsteer,
+    read=read_helpsteer,
+    write=write_helpsteer,
+    holds=("prompt", "completion", "label", "rating"),
+    example={"prompt": "What colour is the sky?", "response": "Blue.", "helpfulness": 4},
+    settings={"label": {"column": "helpfulness", "at_least": 3}},
+)

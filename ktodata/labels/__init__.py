@@ -1,0 +1,1 @@
+"""What is believed of a label, and what is done about it."""

@@ -1,0 +1,95 @@
+"""What to do about each label: what it costs training to leave it, soften it, drop it, relabel it or have it reviewed.
+
+Training pulls a completion up (+1) or down (-1). Let c in [-1, 1] be the pull a row is given, y = +1 or -1 the right one, and
+p = P(the given label is wrong). A row's cost is the expected squared error E[(c - y)^2] / 4, lower is better:
+
+    keep       c = the label      p
+    drop       c = 0              1/4
+    relabel    c = minus it       1 - p
+    soft       c = E[y]           p (1 - p)     the least there is without asking anyone
+    review     c = y              0
+
+So a row is better dropped than kept when p > 1/4 and better relabelled than dropped when p > 3/4; a soft label beats all three,
+and a review is worth p (1 - p) more. That holds for a p that is a probability; where p was not measured, only keeping is left.
+Models have not confirmed that order: trained on XSTest, relabelling from 1/2 on and dropping nothing did at least as well as soft
+labels (tests/benchmarks/LOG.md). A cost says what a row's pull gets wrong, not what a model makes of it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ktodata.labels.classifier.confident_learning import noise_matrices
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+DROP_FROM = 1 / 4
+RELABEL_FROM = 3 / 4
+LIKELIER_FROM = 1 / 2  # of a relabelling that drops nothing
+POLICIES = ("drop", "relabel", "repair", "soft")
+EDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Mean cost of a row whose p is known, under each policy.
+
+    relabel : every row has its likelier label. repair : the cheapest of keep, drop and relabel, row by row
+    """
+
+    rows: int
+    keep: float
+    drop: float
+    relabel: float
+    repair: float
+    soft: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values, with the share of keep's cost that each policy takes away."""
+        saved = {name: 1 - getattr(self, name) / self.keep if self.keep > 0 else 0.0 for name in POLICIES}
+        return {
+            "is": "expected squared error of a row's pull in training, / 4; 0 is best, 1 is a wrong label",
+            "rows": self.rows,
+            "cost": {name: getattr(self, name) for name in ("keep", *POLICIES)},
+            "share_of_cost_taken_away": saved,
+        }
+
+
+def costs(p_wrong: Floats, known: Bools) -> Costs:
+    """What each policy costs. p_wrong : float [N]; known : bool [N], rows whose p_wrong is a measured probability."""
+    p = p_wrong[known]
+    if not len(p):
+        return Costs(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    drop, relabel = np.minimum(p, DROP_FROM), np.minimum(p, 1 - p)
+    each = (p, drop, relabel, np.minimum(drop, relabel), p * (1 - p))
+    return Costs(len(p), *(float(one.mean()) for one in each))
+
+
+def wrong_by_random_flips(p_desirable: Floats, labels: Bools, confident_joint: NDArray[np.int64]) -> Floats:
+    """P(the given label is wrong | text, label) if labels were flipped by class and chance alone: float [N].
+
+    p_desirable : float [N], P(the *given* label is desirable | text), out of fold
+    confident_joint : int [2, 2], counts of (given, true)
+
+    With a = P(given desirable | truly undesirable), b = P(given undesirable | truly desirable) and t = P(truly desirable | text),
+    p_desirable = t (1 - b) + (1 - t) a, from which t, and by Bayes the share of a label that is flipped.
+    """
+    told = noise_matrices(confident_joint).given_if_true
+    a, b = float(told[1, 0]), float(told[0, 1])
+    p = np.clip(p_desirable, EDGE, 1 - EDGE)
+    t = np.clip((p - a) / max(1 - a - b, EDGE), 0, 1)
+    up, down = (1 - t) * a, t * b
+    return np.where(labels, up / np.maximum(up + t * (1 - b), EDGE), down / np.maximum(down + (1 - t) * (1 - a), EDGE))
+
+
+def soft_labels(labels: Bools, p_wrong: Floats, known: Bools, reviewed: Bools, truth: Bools) -> Floats:
+    """P(truly desirable) for the trainer's signed weight: float [N].
+
+    A reviewed row has its verdict, a row whose p_wrong is known its probability, every other row its label for certain.
+    labels, known, reviewed, truth : bool [N]; truth is read on reviewed rows only
+    """
+    soft = np.where(known, np.where(labels, 1 - p_wrong, p_wrong), labels.astype(np.float64))
+    return np.asarray(np.where(reviewed, truth.astype(np.float64), soft))

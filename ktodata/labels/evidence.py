@@ -1,0 +1,31 @@
+"""What every signal of label quality gives: one number a row, of one direction, and what it took to get it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One view of how far each label can be believed.
+
+    quality : float [N], 1 sound .. 0 doubtful; nan where the signal has nothing to say of a row
+    needs : columns or inputs that it was made of
+    cost : what it takes, in words ("one matrix product", "one pass of the model over all rows")
+    facts : how it was made; JSON values only
+    """
+
+    name: str
+    quality: Floats
+    needs: tuple[str, ...]
+    cost: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Rows that it says something of: bool [N]."""
+        return np.isfinite(self.quality)

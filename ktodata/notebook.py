@@ -1,0 +1,26 @@
+"""`kd.notebook`: what draws itself in a notebook. `show(rows)`, `prompt_map(run)`, `review_widget(run)`; each loads on first use."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ktodata.report.notebook_html import show
+    from ktodata.report.prompt_map import prompt_map
+    from ktodata.review.in_notebook import review_widget
+
+__all__ = ["prompt_map", "review_widget", "show"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "show":
+        from ktodata.report.notebook_html import show
+
+        return show
+    if name == "prompt_map":
+        from ktodata.report.prompt_map import prompt_map
+
+        return prompt_map
+    if name == "review_widget":
+        from ktodata.review.in_notebook import review_widget
+
+        return review_widget
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,333 @@
+"""`kd.audit`: how far the labels can be trusted, what to look at next, and what reviews would buy, in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.errors import DataError, RunError
+from ktodata.feedback import check_columns
+from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
+from ktodata.labels.classifier.training_dynamics import training_dynamics
+from ktodata.labels.judge import JudgeScores, with_judge
+from ktodata.labels.people.review_queue import queue
+from ktodata.labels.people.review_simulation import simulate_review
+from ktodata.labels.people.trusted import rows_to_review
+from ktodata.ledger import add_columns
+from ktodata.pipeline.run_folder import Run
+from ktodata.stage import StageResult
+from ktodata.stages.dedupe import dedupe
+from ktodata.stages.embed import embed
+from ktodata.stages.hidden_states import hidden_states
+from ktodata.stages.label_noise import ADDS as LABEL_NOISE_ADDS
+from ktodata.stages.label_noise import label_noise
+from ktodata.stages.validate import validate
+
+SECONDS_A_ROW = 60.0
+ROWS_DRAWN = 6  # of the queue, where an audit draws itself
+HELD, AS_LIKELY_AS_NOT = "review", 0.5  # the state of rows that wait for a person; P(wrong) of a text with both labels
+MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "doubts")
+
+
+def audit(
+    feedback: pl.DataFrame,
+    *,
+    encoder: str = "packaged:wordllama-256",
+    policy: str | None = None,
+    judged: JudgeScores | None = None,
+    telemetry: pl.DataFrame | None = None,
+    seed: int = 0,
+    **label_noise_settings: Any,
+) -> "LabelAudit":
+    """Say how far the labels of a feedback table can be trusted.
+
+    feedback : as `kd.read(...).feedback` or `kd.feedback_table` gives it; several votes on a text, and trusted_label where an
+        expert has judged, are used
+    encoder : a sentence encoder: packaged name, hub id or folder
+    policy : a causal language model, the one to be trained if possible: its hidden states are a view of their own, and by far the
+        best one once some rows are reviewed (one forward pass, cached)
+    judged : what `kd.judge` returned: its votes count as those of one more rater, and its opinion as far as reviewed rows show
+        that it is right
+    telemetry : of a training on these rows (`kd.train.fit(...).telemetry`, or model/telemetry.parquet of a run); counts as far as
+        reviewed rows show that it is right
+    label_noise_settings : as `kd.label_noise` takes them
+
+    Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of the stages.
+    """
+    table = feedback
+    for stage in (validate, dedupe):
+        table = add_columns(table, stage(table))
+    table = add_columns(table, embed(table, model=encoder))
+    if policy is not None:
+        table = add_columns(table, hidden_states(table, model=policy))
+    if judged is not None:
+        table = with_judge(table, judged)
+    if telemetry is not None:
+        dynamics = training_dynamics(telemetry, table["row_id"].to_list(), table["label"].to_numpy())
+        table = table.with_columns(training_dynamics=pl.Series(dynamics.quality).fill_nan(None))
+    return LabelAudit(table, label_noise(table, seed=seed, **label_noise_settings), dict(label_noise_settings) | {"seed": seed})
+
+
+@dataclass(frozen=True)
+class LabelAudit:
+    """What an audit found. `table`: the rows that were looked at, with their vectors; `result`: what label_noise returned."""
+
+    table: pl.DataFrame
+    result: StageResult
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of_run(cls, run: Run) -> "LabelAudit":
+        """The audit that a run made: its rows as label_noise saw them, and what that found. Raises RunError where it has none."""
+        if not {"embed", "label_noise"} <= set(run.stage_names()):
+            raise RunError(f"{run.folder} has no label_noise: put the steps embed and label_noise into its recipe.")
+        found = run.stage("label_noise")
+        learnt = pl.col("is_label_issue").is_not_null()  # label_noise says so of the rows that it learnt from, and of no others
+        held = pl.col("row_id").is_in(_held(run).implode())
+        state = pl.when(learnt).then(pl.lit("keep")).when(held).then(pl.lit(HELD)).otherwise(pl.lit("drop"))
+        seen = found.columns.select("row_id", state=state)
+        table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(seen, on="row_id", maintain_order="left")
+        steps = {name: settings for step in run.manifest["recipe"]["steps"] for name, settings in step.items()}
+        return cls(table, StageResult(found.columns, facts=found.facts), steps["label_noise"])
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Every number, as JSON values; `findings` says them in words."""
+        return self.result.facts
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """Every row that was looked at with what was measured of it, the most doubtful label first."""
+        plain = self.table.drop("prompt_embedding", "completion_embedding", "hidden_state", strict=False)
+        measured = self.result.columns.select("row_id", *MEASURED)
+        joined = plain.drop(MEASURED, strict=False).join(measured, on="row_id", how="left", maintain_order="left")
+        return joined.sort("label_quality", "row_id", nulls_last=True)
+
+    @property
+    def issues(self) -> pl.DataFrame:
+        """Rows doubted for a reason (`doubts`), the most doubtful first."""
+        return self.rows.filter(pl.col("doubts").is_not_null())
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        """One line for each given class.
+
+        rows; verdict (can random errors be told there?); planted_auroc (0.5 is chance); flagged and expected_precision with what
+        it was measured on; reviewed rows, and error_rate among them with its exact 95 % interval. Null: not measured.
+        """
+        return pl.DataFrame([self._of_class(name) for name in ("desirable", "undesirable")], infer_schema_length=None)
+
+    @property
+    def findings(self) -> pl.DataFrame:
+        """code, status ("issue", "passed", "not_applicable") and what was found, in words."""
+        return pl.DataFrame(self.facts["findings"], infer_schema_length=None)
+
+    @property
+    def raters(self) -> pl.DataFrame:
+        """Each rater's agreement with the others and, where they share rows, confusion by Dawid and Skene with intervals."""
+        told, confusions = self.result.tables["raters"], self.result.tables["confusions"]
+        return told.join(confusions.drop("votes"), on="rater", how="left", maintain_order="left")
+
+    @property
+    def drift(self) -> pl.DataFrame:
+        """Sources, raters, models and dates tested for criteria of their own; `significant` marks what was found."""
+        return self.result.tables["drift"]
+
+    @property
+    def trust_curve(self) -> pl.DataFrame:
+        """Expected precision with its interval against rows acted on, for each given class, and what it was measured on."""
+        return self.result.tables["trust_curve"]
+
+    @property
+    def ask_for_review(self) -> pl.DataFrame:
+        """A random sample, half of each given class, whose verdicts would measure the labels."""
+        return self.result.tables["ask_for_review"]
+
+    def next_reviews(self, count: int) -> pl.DataFrame:
+        """The `count` rows whose review is worth most, best first: row_id, label, p_wrong, prompt, completion, why.
+
+        While no row was reviewed, the first half is drawn at random (why "measures"): it says how wrong the labels are, and what
+        no model suspects. The others (why "gain") are those that nobody can call yet, each less worth the more it is like one
+        before it: labels/people/review_queue.py. Texts with both labels, which are held until somebody decides (why "held"), count as
+        rows whose label is wrong as likely as not. Empty where nothing was learnt of the labels.
+        """
+        p_wrong = self.p_wrong
+        shown = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(p_wrong))
+        shown = shown.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
+        if "not_learnt" in self.facts:
+            return shown.clear()
+        open_rows = self.trained & self.unjudged
+        half = 0 if self.facts["trusted"]["rows"] else -(-count // 2)
+        drawn = rows_to_review(self.table.filter(pl.Series(open_rows)), total=half, seed=self._seed)["row_id"]
+        places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
+        first = np.array([places[row_id] for row_id in drawn], dtype=np.int64)
+        open_rows[first] = False
+        rest = queue(self._texts(), p_wrong, open_rows | self.held, count - len(first))
+        shown = shown.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))
+        return pl.concat([shown[first].with_columns(why=pl.lit("measures")), shown[rest]])
+
+    @property
+    def unjudged(self) -> NDArray[np.bool_]:
+        """Rows without a trusted label: bool [N]."""
+        return np.asarray(self.table_column("trusted_label", None).is_null().to_numpy())
+
+    @cached_property
+    def held(self) -> NDArray[np.bool_]:
+        """Training rows that wait for a verdict because their text has both labels, one row of each text: bool [N]."""
+        text = ("prompt", "completion")
+        waits = (self.table_column("part", "train") == "train") & (self.table_column("state", "keep") == HELD)
+        table = self.table.select(*text, waits=waits, judged=pl.Series(~self.unjudged))
+        asked = pl.col("waits") & ~pl.col("judged").any().over(text) & pl.struct(*text, "waits").is_first_distinct()
+        return np.asarray(table.select(asked).to_series().to_numpy())
+
+    @property
+    def p_wrong_was_measured(self) -> bool:
+        """Whether p_wrong may be read as a probability: rows of both given classes were reviewed, or random errors show in both.
+
+        Elsewhere it says which labels the models of the labels find odd, and no more.
+        """
+        reviewed = self.facts.get("reviews", {}).values()
+        classes = self.facts.get("planted", {}).get("per_given_class", {}).values()
+        by_review = bool(reviewed) and all(one["scale_of_what_they_taught"] is not None for one in reviewed)
+        return by_review or (bool(classes) and all(one["verdict"] == "identifiable" for one in classes))
+
+    def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:
+        """What so many minutes of review are expected to find: rows, wrong_labels_expected (None where that cannot be told)."""
+        rows = self.next_reviews(int(minutes * 60 // seconds_a_row))
+        expected = float(rows["p_wrong"].sum() or 0.0) if self.p_wrong_was_measured else None
+        return {"minutes": minutes, "rows": rows.height, "wrong_labels_expected": expected}
+
+    def with_reviews(self, verdicts: pl.DataFrame) -> "LabelAudit":
+        """The audit made anew with a person's verdicts as trusted labels.
+
+        verdicts : row_id, trusted_label (true desirable). Raises DataError for a row_id that is unknown or there twice.
+        """
+        check_columns(verdicts, ("row_id", "trusted_label"), who="with_reviews")
+        known = verdicts.select("row_id", reviewed=pl.col("trusted_label").cast(pl.Boolean)).drop_nulls()
+        if twice := known.height - known["row_id"].n_unique():
+            raise DataError(f"with_reviews: {twice:,} of {known.height:,} verdicts are on a row that has one already.")
+        unknown = known.join(self.table, on="row_id", how="anti")["row_id"]
+        if len(unknown):
+            raise DataError(
+                f"with_reviews: {len(unknown):,} of {known.height:,} row_ids are not in the audit (first: {unknown[0]})."
+            )
+        joined = self.table.join(known, on="row_id", how="left", maintain_order="left")
+        table = joined.with_columns(trusted_label=pl.coalesce("reviewed", "trusted_label")).drop("reviewed")
+        if "state" in table.columns:  # what was held until somebody decides is decided
+            decided = (pl.col("state") == HELD) & pl.col("trusted_label").is_not_null()
+            table = table.with_columns(state=pl.when(decided).then(pl.lit("keep")).otherwise("state"))
+        return LabelAudit(table, label_noise(table, **self.settings), self.settings)
+
+    def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
+        """What budgets of reviewed rows buy under several orders, where the truth is known: labels/people/review_simulation.py.
+
+        truth : row_id -> the true label, of every row that was learnt from
+        """
+        rows = self.table.filter(pl.Series(self.trained))
+        missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
+        if missing:
+            raise DataError(f"simulate_review: truth lacks {len(missing):,} of {rows.height:,} rows (first: {missing[0]}).")
+        known = np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
+        p = self.p_desirable_of_trained()
+        return simulate_review(self.rows_of_trained(), p, rows["label"].to_numpy(), known, budgets, seed=seed)
+
+    def table_column(self, name: str, default: bool | str | None) -> pl.Series:
+        """A column of the table, or the same value for every row."""
+        if name in self.table.columns:
+            return self.table[name]
+        return pl.Series(name, [default] * self.table.height)
+
+    def plot_trust_curve(self) -> Any:
+        """A matplotlib figure: expected precision against rows acted on, with its interval, for each given class."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for (given, basis), part in self.trust_curve.group_by("given", "basis", maintain_order=True):
+            acted = part["rows_acted_on"].to_numpy()
+            axes.plot(acted, part["expected_precision"], label=f"given {'desirable' if given else 'undesirable'} ({basis})")
+            axes.fill_between(acted, part["expected_precision_low"], part["expected_precision_high"], alpha=0.2)
+        axes.set(xscale="log", ylim=(0, 1), xlabel="rows acted on, most doubtful first", ylabel="share expected to be wrong")
+        if axes.lines:
+            axes.legend(frameon=False)
+        return figure
+
+    def _repr_html_(self) -> str:
+        from ktodata.report.notebook_html import label_audit_html
+
+        # an audit that was read from a run has no tables beside its columns
+        curve = self.plot_trust_curve() if "trust_curve" in self.result.tables else None
+        return label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN))
+
+    def _of_class(self, name: str) -> dict[str, Any]:
+        told = self.facts.get("planted", {}).get("per_given_class", {}).get(name, {})
+        reviewed = self.facts["trusted"][name]
+        rate = reviewed["error_rate"]
+        return {
+            "given": name,
+            "rows": self.facts["rows"][name],
+            "verdict": told.get("verdict"),
+            "planted_auroc": told.get("auroc_of_planted_flips", {}).get("value"),
+            "flagged": told.get("flagged", 0),
+            "expected_precision": told.get("expected_precision", {}).get("value"),
+            "measured_on": told.get("basis"),
+            "reviewed": reviewed["rows"],
+            "error_rate": rate["value"],
+            "error_rate_low": rate["low"],
+            "error_rate_high": rate["high"],
+        }
+
+    def rows_of_trained(self) -> RowFeatures:
+        """What the models of the labels see of the rows that were learnt from."""
+        return rows_of(self.table.filter(pl.Series(self.trained)))
+
+    def p_desirable_of_trained(self) -> NDArray[np.float64]:
+        """Of the same rows, before any further review: float [rows]."""
+        return np.asarray(self.result.columns["p_desirable"].to_numpy()[self.trained])
+
+    @property
+    def trained(self) -> NDArray[np.bool_]:
+        """Which rows of the table were learnt from: bool [N]."""
+        in_training = (self.table_column("part", "train") == "train") & self.table_column("state", "keep").is_in(
+            ["keep", "relabel"]
+        )
+        return np.asarray(in_training.to_numpy())
+
+    @property
+    def doubts(self) -> pl.Series:
+        """Why each row is doubted, as label_noise says it; of those that are held, "contradicted": list of text [N], or null."""
+        found = self.result.columns.select("doubts", held=pl.Series(self.held))
+        return found.select(pl.when("held").then(pl.lit(["contradicted"])).otherwise("doubts").alias("doubts")).to_series()
+
+    @property
+    def p_wrong(self) -> NDArray[np.float64]:
+        """P(the given label is wrong) where `p_wrong_was_measured`, else an order of doubt: float [N], 0 of unknown rows."""
+        p_wrong = 1 - self.result.columns["label_quality"].cast(pl.Float64).fill_null(1.0).to_numpy()
+        return np.where(self.held, AS_LIKELY_AS_NOT, p_wrong)
+
+    @property
+    def _seed(self) -> int:
+        return int(self.settings.get("seed", 0))
+
+    def _texts(self) -> RowFeatures:
+        return rows_of(self.table)
+
+
+def _held(run: Run) -> pl.Series:
+    """Row ids that dedupe held because their text has both labels, and that no reviewer called contested or of no use."""
+    if "dedupe" not in run.stage_names():
+        return pl.Series([], dtype=pl.String)
+    held = run.stage("dedupe").decisions.filter(pl.col("action") == "review")["row_id"]
+    decided = run.stage("reviews").decisions["row_id"] if "reviews" in run.stage_names() else held.clear()
+    return held.filter(~held.is_in(decided.implode()))
+
+
+def rows_of(table: pl.DataFrame) -> RowFeatures:
+    """What the models of the labels see of a table: prompt_embedding, completion_embedding and, if it is there, hidden_state."""
+    prompts, completions = (table[f"{side}_embedding"].to_numpy().astype(np.float32) for side in ("prompt", "completion"))
+    states = table["hidden_state"].to_numpy().astype(np.float32) if "hidden_state" in table.columns else None
+    return row_features(prompts, completions, table["completion"], fit_rows=np.ones(table.height, bool), hidden_states=states)

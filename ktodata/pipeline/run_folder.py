@@ -1,0 +1,217 @@
+"""The run folder: its layout, how it is read, and how a stage's result gets into it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import xxhash
+
+from ktodata.errors import DataError, RunError
+from ktodata.files import digest_file, whole_folder, write_json
+from ktodata.stage import StageResult
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A stage's result as it lies in the run folder."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str | None:
+        """What the result was made from; None when there is no whole result."""
+        return self.done.get("key")
+
+    @cached_property
+    def done(self) -> dict[str, Any]:
+        """The note written last: key, digests, seconds, peak_mb, rows."""
+        try:
+            note: dict[str, Any] = json.loads((self.folder / "done.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return note
+
+    @cached_property
+    def columns(self) -> pl.DataFrame:
+        """The narrow table that the stage added."""
+        return pl.read_parquet(self.folder / "columns.parquet")
+
+    @cached_property
+    def decisions(self) -> pl.DataFrame:
+        """What the stage decided."""
+        return pl.read_parquet(self.folder / "decisions.parquet")
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The stage's numbers."""
+        facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
+        return facts
+
+    def table(self, name: str) -> pl.DataFrame:
+        """One of the stage's further tables."""
+        return pl.read_parquet(self.folder / f"{name}.parquet")
+
+
+class Run:
+    """A run folder, read lazily. `kd.Run(folder)` opens one; `kd.run(recipe)` returns one."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "manifest.json").is_file():
+            raise RunError(
+                f"{self.folder} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out {self.folder}` makes one."
+            )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        from ktodata.report.notebook_html import run_html
+
+        return run_html(self.folder)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Resolved recipe, versions, inputs, and each stage's rows, seconds and memory."""
+        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        return manifest
+
+    def evaluate_settings(self) -> dict[str, Any]:
+        """The recipe's evaluate: section, with the path of its truth from here; empty when it had none."""
+        manifest = self.manifest
+        return truth_from(self.folder / manifest["recipe_folder"], manifest["recipe"]["evaluate"] or {})
+
+    @cached_property
+    def ledger(self) -> pl.DataFrame:
+        """Every decision: row_id, stage, action, reason, evidence (JSON), caused_by. A row's last line says what became of it."""
+        return self._parquet("ledger.parquet")
+
+    @cached_property
+    def quarantine(self) -> pl.DataFrame:
+        """Every record that could not become a row: file, line, reason, raw text."""
+        return self._parquet("quarantine.parquet")
+
+    @cached_property
+    def feedback(self) -> pl.DataFrame:
+        """The feedback table with every curation stage's columns; rows that a stage did not see hold nulls there.
+
+        `trusted_label` is what the last stage that dealt with it made of it: a verdict of `reviews` stands before that of ingest.
+
+        What training and evaluation saw of a row is in `stage("train").columns` and `stage("evaluate").columns`.
+        """
+        table = self.stage("ingest").columns
+        for name in self.stage_names():
+            if name not in ("ingest", "export", "train", "evaluate"):
+                table = with_columns_of(table, self.stage(name).columns)
+        return table
+
+    def stage_names(self) -> list[str]:
+        """The stages with a saved table, in the order in which they ran."""
+        return [
+            stage["name"]
+            for stage in self.manifest["stages"]
+            if (stage_folder(self.folder, stage["name"]) / "columns.parquet").exists()
+        ]
+
+    def stage(self, name: str) -> Saved:
+        """A stage's saved result. Raises RunError when the run has none."""
+        saved = Saved(stage_folder(self.folder, name))
+        if saved.key is None:
+            raise RunError(f"{self.folder} holds no result of stage {name!r}; it has {', '.join(self.stage_names()) or 'none'}.")
+        return saved
+
+    def shards(self, part: str = "train") -> pl.DataFrame:
+        """The exported rows of one part, in training order."""
+        files = sorted((self.folder / "shards").glob(f"{part}-*.parquet"))
+        if not files:
+            raise RunError(f"{self.folder} holds no {part} shards; parts are {', '.join(PARTS)}, and --until stops before them.")
+        return pl.read_parquet(files)
+
+    def explain(self, row_id: str) -> dict[str, Any]:
+        """All that is known of one row: its text, what each stage measured, each decision and its evidence, what became of it.
+
+        Raises DataError for a row_id that the run does not hold, naming near ones.
+        """
+        rows = self.feedback.filter(pl.col("row_id") == row_id)
+        if rows.is_empty():
+            near = self.feedback.filter(pl.col("row_id").str.starts_with(row_id[:4]))["row_id"].head(3).to_list()
+            hint = f" Rows that begin alike: {', '.join(near)}." if near else ""
+            raise DataError(f"no row {row_id!r} in {self.folder}.{hint}")
+        own = self.stage("ingest").columns.columns
+        measured = {
+            # of reviews, what was said: its column holds what was known of all other rows as well
+            name: (self.stage(name).table("verdicts") if name == "reviews" else self.stage(name).columns)
+            .filter(pl.col("row_id") == row_id)
+            .drop("row_id")
+            .to_dicts()
+            for name in self.stage_names()
+            if name != "ingest"
+        }
+        decisions = [
+            {**line, "evidence": json.loads(line["evidence"] or "{}")}
+            for line in self.ledger.filter(pl.col("row_id") == row_id).iter_rows(named=True)
+        ]
+        return {
+            "row": rows.select(own).to_dicts()[0],
+            "measured": {name: found[0] for name, found in measured.items() if found},
+            "decisions": decisions,
+            "outcome": next((line["action"] for line in reversed(decisions) if line["stage"] == "export"), None),
+        }
+
+    def _parquet(self, name: str) -> pl.DataFrame:
+        path = self.folder / name
+        if not path.exists():
+            raise RunError(
+                f"{self.folder} has no {name}: the run did not finish. `ktodata run` again takes it up where it stopped."
+            )
+        return pl.read_parquet(path)
+
+
+def with_columns_of(table: pl.DataFrame, columns: pl.DataFrame) -> pl.DataFrame:
+    """`table` with a stage's columns joined on; where it has one of them already, the stage's values stand before its own."""
+    again = [name for name in columns.columns if name in table.columns and name != "row_id"]
+    joined = table.join(columns, on="row_id", how="left", maintain_order="left", suffix="\0")
+    return joined.with_columns(pl.coalesce(f"{name}\0", name).alias(name) for name in again).drop(f"{name}\0" for name in again)
+
+
+def truth_from(folder: Path, evaluate: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `evaluate` in which the path of the truth, if there is one, starts at `folder`."""
+    settings = dict(evaluate)
+    if settings.get("truth"):
+        settings["truth"] = {**settings["truth"], "path": str(folder / Path(settings["truth"]["path"]).expanduser())}
+    return settings
+
+
+def stage_folder(run: Path, name: str) -> Path:
+    """Where a stage's result lies."""
+    return run / "stages" / name
+
+
+def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, Any]) -> Saved:
+    """Write a stage's result whole or not at all, with `note` and the digests of its columns and decisions in done.json."""
+    with whole_folder(stage_folder(run, name)) as scratch:
+        result.columns.write_parquet(scratch / "columns.parquet")
+        result.decisions.write_parquet(scratch / "decisions.parquet")
+        for table_name, table in result.tables.items():
+            table.write_parquet(scratch / f"{table_name}.parquet")
+        write_json(scratch / "facts.json", dict(result.facts))
+        digests = {part: digest_file(scratch / f"{part}.parquet") for part in ("columns", "decisions")}
+        write_json(scratch / "done.json", {**note, "digests": digests})
+    return Saved(stage_folder(run, name))
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of any JSON values. The key 1 is another than the key "1" or true, and so is another label mapping."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(_typed(parts), default=str).encode())
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ["mapping", *sorted([type(key).__name__, str(key), _typed(item)] for key, item in value.items())]
+    return [_typed(item) for item in value] if isinstance(value, list | tuple) else value

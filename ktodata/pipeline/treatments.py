@@ -1,0 +1,203 @@
+"""The treatments of the labels that an ablation tries, each with its random control, as rows to train on.
+
+Dropping rows has its control, as many dropped at random; so has review, as many reviewed at random.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.errors import DataError, SettingError
+from ktodata.experiments.arms import Arm
+from ktodata.labels.actions import DROP_FROM, LIKELIER_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
+from ktodata.labels.people.review_simulation import reviews_of
+from ktodata.labels.people.reviewed_model import Reviewed
+from ktodata.pipeline.audit import LabelAudit
+from ktodata.settings import unknown_name
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# reviews_of, for one audit's rows: (labels, truth, count, order=, seed=) -> (which were reviewed, what they taught)
+Reviewing = Callable[..., tuple[Bools, Reviewed]]
+
+NOISY, CLEAN = "labels as given", "true labels"
+Family = Literal[
+    "as given",
+    "confident learning",  # rows that it doubts are dropped
+    "by the audit",  # what the audit's measured chances ask for
+    "by guess",  # the same, where nothing measured them
+    "at random",  # as many dropped at random as another arm drops
+    "true",
+    "oracle",  # exactly the wrong rows are dropped
+    "reviewed",  # by the audit's queue, and the others softened by what was learnt
+    "relabelled",  # the same reviews, and every other row has the likelier label
+    "repaired",  # the same reviews, and other rows are dropped if they may be wrong, relabelled if they likely are
+    "noise-corrected",  # the same reviews, and a loss corrected for the flip rates that they give
+    "reviewed at random",  # as many put right, and nothing learnt from them
+]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+REVIEWING: tuple[Family, ...] = ("reviewed", "relabelled", "repaired", "noise-corrected", "reviewed at random")
+SOFT = {"soft_labels": True}
+
+
+def treatments(
+    audit: LabelAudit, *, truth: Mapping[str, bool] | None, budgets: Sequence[float], families: Sequence[Family]
+) -> Callable[[int], list[Arm]]:
+    """The arms of a seed, as some of them draw rows at random; arguments as in `kd.ablate`.
+
+    Raises DataError where the truth of training rows is missing.
+    """
+    rows = _training_rows(audit)
+    guess = _guessed(audit) if "by guess" in families else None
+    by_truth: Callable[[int], list[Arm]] = lambda seed: []  # noqa: E731
+    if truth is not None:
+        reviews = partial(reviews_of, audit.rows_of_trained(), audit.p_desirable_of_trained())
+        played = budgets if {*REVIEWING} & {*families} else ()
+        by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, played)
+
+    def of_seed(seed: int) -> list[Arm]:
+        return [arm for arm in (*_arms(rows, guess, seed), *by_truth(seed)) if arm.family in ("as given", *families)]
+
+    return of_seed
+
+
+def as_family(name: str) -> Family:
+    """The kind of treatment of that name. Raises SettingError for an unknown one."""
+    for family in FAMILIES:
+        if family == name:
+            return family
+    raise SettingError(unknown_name("ablate: unknown kind of treatment", name, FAMILIES))
+
+
+def _training_rows(audit: LabelAudit) -> pl.DataFrame:
+    """The rows that the audit learnt from: row_id, prompt, completion, label, prompt_group, soft_label, is_label_issue."""
+    measured = audit.result.columns.select("row_id", "soft_label", "is_label_issue")
+    rows = audit.table.select("row_id", "prompt", "completion", "label", "prompt_group").filter(pl.Series(audit.trained))
+    return rows.join(measured, on="row_id", how="left", maintain_order="left")
+
+
+def _truth_of(rows: pl.DataFrame, truth: Mapping[str, bool]) -> Bools:
+    missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
+    if missing:
+        raise DataError(f"ablate: truth lacks {len(missing):,} of {rows.height:,} training rows (first: {missing[0]}).")
+    return np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
+
+
+def _plain(rows: pl.DataFrame) -> pl.DataFrame:
+    """As they are trained on, whatever the audit thinks of them."""
+    return rows.drop("soft_label", "is_label_issue")
+
+
+def _guessed(audit: LabelAudit) -> Floats | None:
+    """P(the label is wrong) of the training rows if errors were random: float [rows]; None where nothing was learnt."""
+    if "not_learnt" in audit.facts:
+        return None
+    labels = audit.table["label"].to_numpy()[audit.trained]
+    joint = np.asarray(audit.facts["label_noise_estimate"]["confident_joint"])
+    return wrong_by_random_flips(audit.p_desirable_of_trained(), labels, joint)
+
+
+def _arms(rows: pl.DataFrame, guess: Floats | None, seed: int) -> list[Arm]:
+    """Those that need no truth."""
+    plain, doubted = _plain(rows), rows["is_label_issue"].fill_null(False)
+    arms = [Arm(NOISY, "every row with the label it came with", plain, family="as given")]
+    if doubted.any():
+        says = "rows that confident learning doubts are dropped"
+        arms.append(Arm("confident learning, dropped", says, plain.filter(~doubted), family="confident learning"))
+        arms.append(_random_drop(plain, int(doubted.sum()), seed, "confident learning's count"))
+    by_policy = _by_policy(rows, plain, seed)
+    if not by_policy and guess is not None:
+        labels = plain["label"].to_numpy()
+        soft = _softened(plain, np.where(labels, 1 - guess, guess))
+        says = "softened as if all errors were random; nothing measured it"
+        arms.append(Arm("soft labels, by guess", says, soft, SOFT, family="by guess"))
+    return arms + by_policy
+
+
+def _by_truth(rows: pl.DataFrame, truth: Bools, reviews: Reviewing, budgets: Sequence[float], seed: int) -> list[Arm]:
+    """What can be tried only where the truth is known."""
+    plain, real = _plain(rows), pl.Series("truth", truth)
+    right = plain.filter(real == rows["label"])
+    arms = [
+        Arm(CLEAN, "every row with its true label", plain.with_columns(label=real), family="true"),
+        Arm("wrong rows dropped", "exactly the wrong rows are dropped, as only an oracle could", right, family="oracle"),
+    ]
+    return arms + [arm for budget in budgets for arm in _reviewed(plain, truth, reviews, budget, seed)]
+
+
+def _by_policy(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
+    """What the audit's measured chances ask for; nothing where none was measured."""
+    p_wrong = (rows["soft_label"] - rows["label"].cast(pl.Float64)).abs()
+    if not (p_wrong > 0).any():
+        return []
+    dropped = int((p_wrong > DROP_FROM).sum())
+    soft = _softened(plain, rows["soft_label"].to_numpy())
+    ours: Family = "by the audit"
+    arms = [Arm("soft labels", "each label weighs what the audit believes of it", soft, SOFT, family=ours)]
+    if (p_wrong > LIKELIER_FROM).any():
+        likelier = _turned(plain, p_wrong > LIKELIER_FROM)
+        arms.append(Arm("likelier labels", "over 1/2 relabelled, none dropped", likelier, family=ours))
+    if dropped:
+        likely = plain.filter(p_wrong <= DROP_FROM)
+        arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely, family=ours))
+        arms.append(_random_drop(plain, dropped, seed, "the audit's count"))
+        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", _repaired(plain, p_wrong), family=ours))
+    return arms
+
+
+def _turned(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
+    return plain.with_columns(label=pl.col("label") ^ wrong)
+
+
+def _repaired(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
+    """Rows by P(their label is wrong): those over 1/4 are dropped, those over 3/4 have the other label."""
+    return _turned(plain, wrong > RELABEL_FROM).filter((wrong <= DROP_FROM) | (wrong > RELABEL_FROM))
+
+
+def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
+    places = np.sort(np.random.default_rng([seed, 0xD209]).permutation(plain.height)[count:])
+    return Arm(f"dropped at random, {whose}", f"{count:,} rows are dropped at random", plain[places], family="at random")
+
+
+def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: float, seed: int) -> list[Arm]:
+    """Soft labels after a share of rows was reviewed, chosen by the audit's queue, or the likelier labels, or the rows
+    repaired by those probabilities, or a loss corrected by the flip rates that the reviews give; and as many drawn at random, put
+    right only.
+    """
+    labels, count = plain["label"].to_numpy(), round(budget * plain.height)
+    queued, learnt = reviews(labels, truth, count, order="gain", seed=seed)
+    known = np.where(labels, learnt.scale[True] is not None, learnt.scale[False] is not None)
+    p_wrong = np.where(labels, 1 - learnt.p_desirable, learnt.p_desirable)
+    soft = soft_labels(labels, p_wrong, known, queued, truth)
+    drawn, _ = reviews(labels, truth, count, order="random", seed=seed)
+    righted = plain.with_columns(label=pl.Series(np.where(drawn, truth, labels)))
+    says, name = f"{count:,} rows of the queue reviewed", f"{budget:.0%} reviewed"
+    arms = [Arm(f"{name}, soft labels", f"{says}; the rest softened", _softened(plain, soft), SOFT, "reviewed", budget)]
+    likelier = plain.with_columns(label=pl.Series(np.where(known | queued, soft > 1 / 2, labels)))
+    told = f"{says}; the rest have the likelier label"
+    arms.append(Arm(f"{name}, relabelled", told, likelier, family="relabelled", budget=budget))
+    repaired = _repaired(plain, pl.Series(np.abs(soft - labels)))
+    told = f"{says}; of the rest, over 1/4 dropped, over 3/4 relabelled"
+    arms.append(Arm(f"{name}, repaired", told, repaired, family="repaired", budget=budget))
+    rates = _flip_rates(labels, learnt.p_desirable, ~queued)
+    if known.all() and sum(rates.values()) < 1:  # from there on labels say the opposite, and no loss can be corrected
+        put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))
+        told = f"{says} and put right; the loss corrected for the flip rates of the rest"
+        arms.append(Arm(f"{name}, noise-corrected", told, put_right, {"flip_rates": rates}, "noise-corrected", budget))
+    at_random = f"{count:,} rows drawn at random and put right"
+    return [*arms, Arm(f"{name} at random", at_random, righted, family="reviewed at random", budget=budget)]
+
+
+def _flip_rates(labels: Bools, p_desirable: Floats, here: Bools) -> dict[str, float]:
+    """Shares of each true class that are labelled otherwise, as expected of the rows `here`."""
+    p, up = p_desirable[here], labels[here]
+    return {"desirable": float(p[~up].sum() / p.sum()), "undesirable": float((1 - p)[up].sum() / (1 - p).sum())}
+
+
+def _softened(plain: pl.DataFrame, soft: Floats) -> pl.DataFrame:
+    return plain.with_columns(p_desirable=pl.Series(soft))

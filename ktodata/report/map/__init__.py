@@ -1,0 +1,1 @@
+"""The data behind the map and the search of the page."""

@@ -1,0 +1,228 @@
+"""How results draw themselves in a notebook: small tables, every text of the data escaped."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup, escape
+
+from ktodata.feedback import check_columns
+from ktodata.report.contents import read_run
+from ktodata.report.headline import verdict
+from ktodata.report.page import flat
+from ktodata.report.text import clean, count, interval, number, one_line, percent, plural
+from ktodata.stage import StageResult
+
+SHOWN = 24
+FOLD, FOLD_LINES = 400, 12  # characters and lines of a text in sight; the others are folded
+LONGEST = 20_000  # characters that are put on the page at all
+# what is said of a row beside its texts, where the frame has it, in this order
+SAID = (
+    *("row_id", "trusted_label", "verdict", "note", "p_wrong", "p_desirable", "why", "doubts"),
+    *("rater", "model", "source", "cluster", "part"),
+)
+WORDS = {True: "desirable", False: "undesirable"}
+DOTS = {True: "#0d7a70", False: "#b8501b"}
+TOP = "text-align:left;vertical-align:top;"
+WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere;"
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Rows of a feedback frame that draw themselves; as text, the frame itself."""
+
+    frame: pl.DataFrame
+    shown: int
+    said: Sequence[str]
+
+    def __repr__(self) -> str:
+        return repr(self.frame)
+
+    def _repr_html_(self) -> str:
+        return str(Markup("<div>{}</div>").format(_rows(self.frame, self.shown, self.said)))
+
+
+def show(frame: pl.DataFrame, *, rows: int = 10, columns: Sequence[str] | None = None) -> RowTable:
+    """The first rows of a feedback frame, to be read in a notebook: texts wrapped, long ones folded, the label as a word.
+
+    frame : with prompt and completion; label, and label_quality (1 sound, 0 doubtful) as a bar, where it has them
+    columns : what else is said of each row; by default those that help to judge it. Nulls are left out
+
+    Every text is shown as text, whatever is written in it. Raises MissingColumnError.
+    """
+    check_columns(frame, ("prompt", "completion", *(columns or ())), who="show")
+    return RowTable(frame, rows, [name for name in SAID if name in frame.columns] if columns is None else list(columns))
+
+
+def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | None, reviews: pl.DataFrame) -> str:
+    """What an audit found, as HTML for a notebook: its verdict, how far it may be acted on, and what to review next.
+
+    summary, reviews : as LabelAudit.summary and .next_reviews give them. curve : a matplotlib figure of the trust curve, or None
+    """
+    asked = Markup("<p><strong>What to review next</strong>: rows from which most is learnt</p>")
+    parts = [
+        Markup("<p><strong>{}</strong> looked at</p>").format(plural(int(summary["rows"].sum()), "label")),
+        _table(
+            "",
+            ("given", "labels", "can random errors be told?", "AUROC of planted errors", "flagged", "reviewed", "wrong of those"),
+            [_class(row) for row in summary.iter_rows(named=True)],
+        ),
+        *_issues(result),
+        _picture(curve, "Trust curve: the share expected to be wrong, by rows acted on") if curve is not None else Markup(""),
+        Markup("").join([asked, _rows(reviews, reviews.height, ("p_wrong", "why"))])
+        if reviews.height
+        else Markup("<p>There is nothing to review: {}</p>").format(_text(str(result.facts.get("not_learnt", "every row was")))),
+        _folded("Its numbers", _table("", ("name", "value"), flat(result.facts, most=SHOWN))),
+    ]
+    return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
+
+
+def stage_result_html(result: StageResult) -> str:
+    """What a stage added, decided and found, as HTML for a notebook."""
+    decided = result.decisions.group_by("action", "reason").len().sort("len", "action", "reason", descending=[True, False, False])
+    added = ", ".join(name for name in result.columns.columns if name != "row_id")
+    parts = [
+        Markup("<p><strong>{}</strong> rows; adds {}</p>").format(count(result.columns.height), _text(added or "no column")),
+        *_issues(result),
+        _table(
+            "What it decides",
+            ("action", "reason", "rows"),
+            [(action, reason, count(rows)) for action, reason, rows in decided.rows()],
+        )
+        if decided.height
+        else Markup("<p>It drops, changes and holds back no row.</p>"),
+        _folded("Its numbers", _table("", ("name", "value"), flat(result.facts, most=SHOWN))),
+    ]
+    return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
+
+
+def run_html(run: Path) -> str:
+    """The five lines and the way of the rows of a run folder, as HTML for a notebook. Raises RunError when `run` is none."""
+    found = read_run(run)
+    lines = [
+        Markup("<li>{} <strong>{}</strong> {}</li>").format(_text(line.question), _text(line.short), _text(line.text))
+        for line in verdict(found)
+    ]
+    steps = found.flow.steps if found.flow is not None else ()
+    parts = [
+        Markup("<p><strong>{}</strong></p>").format(_text(found.name)),
+        Markup("<ol>{}</ol>").format(Markup("").join(lines)),
+        _table(
+            "Where the rows went",
+            ("step", "out", "to review", "left"),
+            [(step.name, count(step.dropped), count(step.review), count(step.left)) for step in steps],
+        ),
+    ]
+    return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
+
+
+def _issues(result: StageResult) -> list[Markup]:
+    issues = [finding for finding in result.facts.get("findings", ()) if finding.get("status") == "issue"]
+    return [Markup("<p><code>{}</code> {}</p>").format(_code(finding), _text(finding.get("text", ""))) for finding in issues]
+
+
+def _class(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """One given class of an audit's summary, in words."""
+    auroc, rate = row["planted_auroc"], row["error_rate"]
+    between = interval([row["error_rate_low"], row["error_rate_high"]], as_percent=True)
+    return (
+        row["given"],
+        count(row["rows"]),
+        row["verdict"] or "not measured",
+        "not measured" if auroc is None else f"{number(auroc, 2)} (chance: 0.5)",
+        count(row["flagged"]),
+        count(row["reviewed"]),
+        "not known" if rate is None else f"{percent(rate)} ({between})",
+    )
+
+
+def _picture(figure: Any, told: str) -> Markup:
+    """A figure on white, which can be read in a dark notebook, too."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="svg", facecolor="white")
+    data = base64.b64encode(drawn.getvalue()).decode()
+    return Markup('<img alt="{}" style="max-width:100%;background:#fff" src="data:image/svg+xml;base64,{}">').format(told, data)
+
+
+def _rows(frame: pl.DataFrame, shown: int, said: Sequence[str]) -> Markup:
+    wanted = {"prompt", "completion", "label", "label_quality", *said}
+    head = frame.select(name for name in frame.columns if name in wanted).head(shown)
+    lines = [
+        Markup('<tr><td style="{}">{}</td><td style="{}">{}</td><td style="{}">{}</td></tr>').format(
+            TOP, Markup("").join(_about(row, said)), TOP, _folding(row["prompt"]), TOP, _folding(row["completion"])
+        )
+        for row in head.iter_rows(named=True)
+    ]
+    names = Markup("").join(
+        Markup('<th scope="col" style="{}width:{}">{}</th>').format(TOP, width, name)
+        for name, width in (("row", "20%"), ("prompt", "40%"), ("completion", "40%"))
+    )
+    counted = f"{count(head.height)} of {plural(frame.height, 'row')}"
+    return Markup(
+        '<table style="table-layout:fixed;width:100%"><caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table>'
+    ).format(counted, names, Markup("").join(lines))
+
+
+def _about(row: Mapping[str, Any], said: Sequence[str]) -> Iterator[Markup]:
+    """The label as a word, its quality as a bar, and what else is said of the row."""
+    if "label" in row:
+        dot = Markup('<span style="color:{}" aria-hidden="true">&#9679;</span>').format(DOTS.get(row["label"], "#888"))
+        yield Markup("<div>{} <strong>{}</strong></div>").format(dot, WORDS.get(row["label"], "no label"))
+    if row.get("label_quality") is not None:
+        quality = number(float(row["label_quality"]), 2)
+        bar = '<meter min="0" max="1" low="0.5" high="0.5" optimum="1" value="{}" style="width:5em"></meter>'
+        yield Markup("<div>" + bar + " quality {}</div>").format(quality, quality)
+    for name in said:
+        if row[name] is not None and row[name] != []:
+            yield Markup('<div style="{}"><small>{}: {}</small></div>').format(WRAPPED, name, _text(_value(row[name])))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value, 2)
+    return one_line(", ".join(map(str, value)) if isinstance(value, list) else value, 200)
+
+
+def _folding(value: str | None) -> Markup:
+    """A text as it is: what is long is folded behind its beginning, and what is very long is counted and left out."""
+    text = value or ""
+    seen = len("\n".join(text[:FOLD].split("\n")[:FOLD_LINES]))
+    beginning = _wrapped(text[:seen])
+    if len(text) == seen:
+        return beginning
+    rest = _wrapped(text[seen:LONGEST])
+    if len(text) > LONGEST:
+        rest += Markup("<div>and {} more</div>").format(plural(len(text) - LONGEST, "character"))
+    return beginning + _folded(f"… {count(len(text))} characters in all", rest)
+
+
+def _wrapped(text: str) -> Markup:
+    return Markup('<div dir="auto" style="{}">{}</div>').format(WRAPPED, clean(text))
+
+
+def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    head = Markup("").join(Markup('<th scope="col">{}</th>').format(name) for name in names)
+    body = Markup("").join(
+        Markup("<tr>{}</tr>").format(
+            Markup("").join(Markup('<td style="text-align:left">{}</td>').format(_text(cell)) for cell in row)
+        )
+        for row in rows
+    )
+    title = Markup("<caption>{}</caption>").format(caption) if caption else Markup("")
+    return Markup("<table>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(title, head, body)
+
+
+def _folded(title: str, inside: Markup) -> Markup:
+    return Markup("<details><summary>{}</summary>{}</details>").format(title, inside)
+
+
+def _text(value: str) -> Markup:
+    return Markup("<bdi>{}</bdi>").format(escape(clean(value)))
+
+
+def _code(finding: dict[str, str]) -> Markup:
+    return escape(clean(finding.get("code", "")))

@@ -1,0 +1,41 @@
+"""How many rows of each label there are before and after, and the weights that KTO should be given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ktodata.report.run_files import RunFiles, pick
+from ktodata.report.sections.flow_section import PARTS
+from ktodata.report.shares import Share
+
+
+@dataclass(frozen=True)
+class BalanceSection:
+    """Shares of desirable rows, in the order of the flow, and the weights of KTO's loss (None without rebalance)."""
+
+    shares: dict[str, Share]
+    desirable_weight: float | None
+    undesirable_weight: float | None
+    ratio: float | None
+    trainer_settings: Mapping[str, Mapping[str, float]]
+    facts: Mapping[str, Any]
+
+
+def read_balance(run: RunFiles) -> BalanceSection | None:
+    """Counts by label as given and for each exported part; None before ingest has written its rows."""
+    given = run.columns("ingest", "label")
+    if given is None:
+        return None
+    facts, exported = run.facts("rebalance"), run.facts("export")
+    shares = {"as given": Share(int(given["label"].sum()), given.height)}
+    for part in PARTS:
+        if rows := pick(exported, f"rows.{part}"):
+            shares[part] = Share(int(pick(exported, f"desirable.{part}", default=0)), int(rows))
+    return BalanceSection(
+        shares,
+        pick(facts, "lambda_D"),
+        pick(facts, "lambda_U"),
+        pick(facts, "weighted_ratio"),
+        pick(facts, "trainer_settings", default={}),
+        facts,
+    )

@@ -1,0 +1,139 @@
+"""Held-out results: the base model against the trained one, with intervals, and what they do and do not show."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from ktodata.report import figures
+from ktodata.report.run_files import RunFiles, pick
+from ktodata.report.text import Excerpt, excerpt, interval, percent, plural, signed
+
+AGAINST = {"label": "labels as given", "truth": "the truth"}
+MEASURES = {
+    "base_auc": "AUC of the base model, by its log-probability per token",
+    "policy_auc": "AUC of the trained model, by its log-probability per token",
+    "policy_gain": "gain of the trained model over the base, paired",
+    "auc": "AUC of what training changed (the reward)",
+    "accuracy": "rows whose reward has the right sign",
+    "brier": "Brier score of the reward (lower is better, 0.25 knows nothing)",
+}
+# measure, its name in the picture, its colour
+DOTS = (("base_auc", "base", "gone"), ("policy_auc", "trained", "kept"), ("auc", "what training changed", "doubt"))
+ANSWERS = 6
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number, what it is held against, and on how many rows."""
+
+    name: str
+    against: str
+    rows: int
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def interval(self) -> str:
+        """The ends of its 95 % interval as text; empty where none was measured."""
+        return interval([self.low, self.high])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the two models wrote to one held-out prompt."""
+
+    prompt: Excerpt
+    base: Excerpt
+    trained: Excerpt
+
+
+@dataclass(frozen=True)
+class EvaluationSection:
+    """What evaluation.json says, ready to be shown."""
+
+    lines: list[Result]
+    not_applicable: list[str]
+    groups: int | None
+    picture: Markup | None
+    answers: list[Answer]
+    verdict: tuple[str, str]
+    facts: Mapping[str, Any]
+
+
+def read_evaluation(run: RunFiles) -> EvaluationSection | None:
+    """The held-out results; None when the run does not evaluate."""
+    facts = run.evaluation or run.facts("evaluate")
+    if not facts:
+        return None
+    told = pick(facts, "generation.examples", default=[])
+    return EvaluationSection(
+        lines=list(_lines(facts)),
+        not_applicable=[str(why) for name in AGAINST if (why := pick(facts, f"against_{name}.not_applicable"))],
+        groups=pick(facts, "prompt_groups"),
+        picture=_picture(facts),
+        answers=[Answer(*(excerpt(one.get(name), 240) for name in ("prompt", "base", "trained"))) for one in told[:ANSWERS]],
+        verdict=_verdict(facts),
+        facts=facts,
+    )
+
+
+def _lines(facts: Mapping[str, Any]) -> Iterator[Result]:
+    for against, called in AGAINST.items():
+        measures = pick(facts, f"against_{against}.measures", default={})
+        rows = pick(facts, f"against_{against}.rows", default=0)
+        for key, name in MEASURES.items():
+            if (found := measures.get(key)) and found.get("value") is not None:
+                yield Result(name, called, rows, found["value"], found.get("low"), found.get("high"))
+
+
+def _picture(facts: Mapping[str, Any]) -> Markup | None:
+    """AUC of the base and of the trained model, against each."""
+    dots = []
+    for against, called in AGAINST.items():
+        for key, model, role in DOTS:
+            found = pick(facts, f"against_{against}.measures.{key}", default={})
+            if found.get("value") is not None:
+                dots.append(figures.Measured(f"{model}, {called}", found["value"], found.get("low"), found.get("high"), role))
+    if not dots:
+        return None
+    limits = (min(0.4, *(dot.low if dot.low is not None else dot.value for dot in dots)), 1.0)
+    axis = "AUC on held-out rows, with its 95 % interval"
+    return figures.ranges(
+        "results", "Held-out results", dots, axis=axis, limits=limits, as_percent=False, reference=(0.5, "chance")
+    )
+
+
+def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Better, worse, or no difference that the paired interval shows; against the truth where it is known.
+
+    Base and trained model are judged alike, by their own log-probabilities. The reward says what training changed.
+    """
+    for against in ("truth", "label"):
+        found = pick(facts, f"against_{against}.measures", default={})
+        gain = pick(found, "policy_gain", default={})
+        if gain.get("value") is None or gain.get("low") is None:
+            continue
+        rows = plural(pick(facts, f"against_{against}.rows", default=0), "held-out row")
+        said = (
+            f"On {rows}, measured against {AGAINST[against]}, the trained model finds a desirable answer likelier than an "
+            f"undesirable one {_with_interval(found['policy_auc'])} of the time, the base model "
+            f"{_with_interval(found['base_auc'])}: {_points(gain)}. What training changed ranks them right "
+            f"{_with_interval(found['auc'])} of the time; 50 % is chance."
+        )
+        if gain["low"] > 0:
+            return "Training did.", said
+        return ("It got worse." if gain["high"] < 0 else "No clear difference."), said
+    return "Not measured.", "The held-out rows do not hold both labels, so base and trained model cannot be compared."
+
+
+def _points(gain: Mapping[str, Any]) -> str:
+    """A difference of two shares with its interval."""
+    value, low, high = (signed(100 * gain[name], 1) for name in ("value", "low", "high"))
+    return f"{value} percentage points ({low} to {high})"
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    return f"{percent(found.get('value'), 0)} ({interval(found, as_percent=True, digits=0)})"

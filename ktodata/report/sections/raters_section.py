@@ -1,0 +1,127 @@
+"""Who gave the labels: how much each rater says, how far others agree, and how often each is right, as the votes tell it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from ktodata.labels.people.votes import FEWEST_SHARED, aggregate_votes
+from ktodata.report.run_files import Tables, pick
+from ktodata.report.sections.votes_section import read_votes
+from ktodata.report.shares import Share
+from ktodata.report.text import count, interval, number, one_line, percent, plural
+
+RATERS = 20  # shown at most, those with most votes
+COUNTS_LESS = 0.7  # weight of a rater's vote under which the page says so; chance alone takes some
+Said = tuple[str, str]  # a number, and under it its interval or why there is none
+UNKNOWN: Said = ("–", "")
+
+
+@dataclass(frozen=True)
+class RaterLine:
+    """One line of the table, in words: number and interval of each measure."""
+
+    name: str
+    votes: int
+    desirable: Said  # share of the rater's votes that say so
+    agreement: Said  # with the majority of the others, on rows that they share
+    up_if_good: Said  # says desirable, of desirable answers
+    up_if_bad: Said  # says desirable, of undesirable answers
+    remarks: str
+
+
+@dataclass(frozen=True)
+class RatersSection:
+    """The raters with most votes; `weighed` is empty where errors could be estimated, and says why not where they could not."""
+
+    lines: list[RaterLine]
+    raters: int  # in all
+    weighed: str
+    agreement: str  # of all raters, beyond chance; empty where unknown
+
+
+def read_raters(run: Tables) -> RatersSection | None:
+    """The table; None where label_noise left none."""
+    votes = read_votes(run)
+    if votes is None or run.table("label_noise", "raters") is None:
+        return None
+    # the stage's own table is of the training part; here every vote counts, so that one line is about one set of votes
+    agreed, judged = aggregate_votes(votes, None).raters, _judged(votes)
+    place = {name: number for number, name in enumerate(judged)}  # of ties the first in the data: names can be left out of a page
+    shown = agreed.sort(pl.col("rater").replace_strict(place)).sort("votes", descending=True, maintain_order=True).head(RATERS)
+    errors = run.table("label_noise", "confusions")
+    if errors is not None and "sensitivity" in errors.columns:
+        shown = shown.join(
+            errors.drop("votes", strict=False).unique("rater", keep="first"), on="rater", how="left", maintain_order="left"
+        )
+    facts = run.facts("label_noise")
+    return RatersSection(
+        lines=[_rater(line, judged[line["rater"]]) for line in shown.iter_rows(named=True)],
+        raters=agreed.height,
+        weighed=_not_weighed(errors, pick(facts, "votes.rows_with_several_raters")),
+        agreement=_alpha(pick(facts, "agreement.alpha", default={})),
+    )
+
+
+def _not_weighed(errors: pl.DataFrame | None, shared: Any) -> str:
+    if errors is None:
+        return "This run has no estimate of the raters' errors."
+    if not errors.is_empty():
+        return ""
+    few = f"Raters share too few rows: {plural(shared, 'row')} of the training part got votes of more than one rater"
+    return f"{few}, and {FEWEST_SHARED} are asked for. So nothing can be said of who errs how often."
+
+
+def _alpha(found: Mapping[str, Any]) -> str:
+    ends = interval(found)
+    return f"{number(found['value'], 2)} ({ends})" if ends and found.get("value") is not None else ""
+
+
+def _judged(votes: pl.DataFrame) -> dict[str, Share]:
+    """Of each rater: votes that say desirable, of all; a later vote on a row stands for an earlier one."""
+    cast = votes.select("row_id", "votes").explode("votes").drop_nulls("votes").unnest("votes").drop_nulls(["rater", "label"])
+    last = cast.sort("created_at", nulls_last=False, maintain_order=True).unique(
+        ["row_id", "rater"], keep="last", maintain_order=True
+    )
+    counted = last.group_by("rater", maintain_order=True).agg(pl.col("label").sum().cast(pl.Int64), pl.len())
+    return {rater: Share(hits, total) for rater, hits, total in counted.iter_rows()}
+
+
+def _rater(line: Mapping[str, Any], judged: Share) -> RaterLine:
+    sound, mistaken = (_ends(line, name) for name in ("sensitivity", "specificity"))
+    return RaterLine(
+        name=one_line(line["rater"], 40),
+        votes=line["votes"],
+        desirable=(percent(judged.value), interval((judged.low, judged.high), as_percent=True)),
+        agreement=_agreement(line),
+        up_if_good=_percent(sound),
+        up_if_bad=_percent(mistaken and (1 - mistaken[0], 1 - mistaken[2], 1 - mistaken[1])),
+        remarks="; ".join(_remarks(line)),
+    )
+
+
+def _ends(line: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
+    found = tuple(line.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    return None if None in found else found  # type: ignore[return-value]
+
+
+def _percent(found: tuple[float, float, float] | None) -> Said:
+    return (percent(found[0]), interval(found[1:], as_percent=True)) if found else UNKNOWN
+
+
+def _agreement(line: Mapping[str, Any]) -> Said:
+    found = _ends(line, "agreement")
+    if not line["shared"] or found is None:
+        return "–", "no row is shared"
+    value, ends = _percent(found)
+    return f"{value} of {count(line['shared'])}", ends
+
+
+def _remarks(line: Mapping[str, Any]) -> Iterator[str]:
+    if line.get("inverted"):
+        yield "says the opposite of what the others say: up and down may be swapped"
+    if (line.get("weight") or 1) < COUNTS_LESS:
+        yield f"errs together with others: a vote counts {number(line['weight'], 2)}"
+    if line.get("self_contradictions"):
+        yield f"gave both labels to {plural(line['self_contradictions'], 'row')}"

@@ -1,0 +1,70 @@
+"""What training did, step by step, and what the trained model does on rows that it never saw."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from ktodata.report import figures
+from ktodata.report.run_files import RunFiles
+from ktodata.report.sections.telemetry_section import TelemetrySection, read_telemetry_section
+from ktodata.stats import auroc
+
+CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class TrainingSection:
+    """The curves, what training.json says, and what training saw of single rows (None where that is not known)."""
+
+    picture: Markup | None
+    facts: Mapping[str, Any]
+    looks: TelemetrySection | None
+
+
+def read_training(run: RunFiles, *, with_examples: bool = True) -> TrainingSection | None:
+    """The curves, from the telemetry of single rows; None when the run does not train."""
+    if not run.training and not run.has("train"):
+        return None
+    facts = run.training or run.facts("train")
+    return TrainingSection(_picture(run.telemetry), facts, read_telemetry_section(run, with_examples=with_examples))
+
+
+def _picture(telemetry: pl.DataFrame | None) -> Markup | None:
+    if (
+        telemetry is None
+        or telemetry.is_empty()
+        or not {"part", "step", "loss", "z0", "label", "log_ratio"} <= set(telemetry.columns)
+    ):
+        return None
+    train = (
+        telemetry.filter(pl.col("part") == "train").group_by("step").agg(pl.col("loss").mean(), pl.col("z0").first()).sort("step")
+    )
+    thin = train.gather_every(max(1, train.height // CURVE_POINTS))
+    shown = [
+        figures.Curve(title, thin["step"].to_list(), thin[name].to_list())
+        for title, name in (("training loss (0.5 × weight at the start)", "loss"), ("z0, reference point (nats)", "z0"))
+        if thin.height > 1
+    ]
+    return (
+        figures.curves("training", "TrainingSection", [*shown, *_held_out(telemetry.filter(pl.col("part") == "validation"))])
+        if shown
+        else None
+    )
+
+
+def _held_out(validation: pl.DataFrame) -> list[figures.Curve]:
+    """Reward AUC on the validation rows at each evaluation; at step 0 policy and reference are one, so it is 0.5."""
+    points = []
+    for (step,), rows in validation.sort("step").group_by("step", maintain_order=True):
+        sides = [rows.filter(pl.col("label") == value)["log_ratio"].to_numpy() for value in (False, True)]
+        found = auroc(*sides)
+        if found.value is not None:
+            points.append((float(str(step)), found))
+    if not points:
+        return []
+    steps = [step for step, _ in points]
+    values, low, high = ([getattr(found, name) for _, found in points] for name in ("value", "low", "high"))
+    return [figures.Curve("validation reward AUC", steps, values, low, high, reference=0.5)]

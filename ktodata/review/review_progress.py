@@ -1,0 +1,58 @@
+"""How far the review has come: what each reviewer said, and what the random draw says of the labels so far."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.formats.verdict_store import VERDICTS
+from ktodata.stats import Interval, share
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One reviewer's verdicts that stand, by kind; seconds is the median that a row took, None where it was not measured."""
+
+    reviewer: str
+    rows: int
+    verdicts: dict[str, int]
+    blind: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Of one given label, the rows drawn at random that were settled so far: how many of them were wrong, exact interval."""
+
+    given: str
+    settled: int
+    wrong: Interval
+
+
+def tallies(standing: pl.DataFrame) -> list[Tally]:
+    """One line a reviewer, the one with most verdicts first. standing : as the store gives it."""
+    counted = standing.group_by("reviewer").agg(
+        pl.len(),
+        pl.col("blind").sum(),
+        pl.col("seconds").median(),
+        *((pl.col("verdict") == one).sum().alias(one) for one in VERDICTS),
+    )
+    return [
+        Tally(row["reviewer"], row["len"], {one: row[one] for one in VERDICTS}, row["blind"], row["seconds"])
+        for row in counted.sort("len", "reviewer", descending=[True, False]).iter_rows(named=True)
+    ]
+
+
+def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bool_]) -> list[Drawn]:
+    """The error rate of each given label among the settled rows of the random draw.
+
+    settled : one verdict a row, as formats.verdict_store.settled gives it. row_ids, drawn : of all rows, bool [N]
+    """
+    names = row_ids.filter(pl.Series(drawn))
+    judged = settled.filter(pl.col("row_id").is_in(names.implode()) & pl.col("trusted_label").is_not_null())
+    found = []
+    for label, given in ((True, "desirable"), (False, "undesirable")):
+        rows = judged.filter(pl.col("label") == label)
+        found.append(Drawn(given, rows.height, share(int((rows["verdict"] == "flip").sum()), rows.height)))
+    return found

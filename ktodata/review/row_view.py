@@ -1,0 +1,226 @@
+"""What is known of one row: its text, what each signal says, its siblings, the rows most like it, and who labelled it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.pipeline.audit import LabelAudit
+from ktodata.pipeline.run_folder import Run
+from ktodata.report.sections.labels_section import DOUBTS
+from ktodata.report.text import Excerpt, excerpt
+from ktodata.stats import Interval, share
+
+LONGEST = 200_000  # characters of a text that are shown on the page; the whole of it is one link away
+SHORT = 280  # of a row shown beside it
+MOST_SIBLINGS = 12
+MOST_NEAREST = 6
+KEPT_NEAREST = 64  # rows
+ABOUT = ("source", "source_line", "model", "created_at", "part", "cluster")
+SIGNALS = {
+    "together": "all together",
+    "text": "answer in the light of its prompt",
+    "answer": "answer, topic taken away",
+    "pair": "prompt and answer side by side",
+    "form": "length and form",
+    "reading": "hidden states of a language model",
+    "prompt": "prompt alone",
+    "neighbour_agreement": "rows nearby",
+    "judge": "language model as a judge",
+    "votes": "votes on this text",
+    "training_dynamics": "what training saw",
+}
+
+
+@dataclass(frozen=True)
+class SimilarRow:
+    """Another row, in short. label : None where hidden. similarity : mean cosine of both texts' vectors; None for a sibling."""
+
+    row_id: str
+    label: bool | None
+    prompt: Excerpt
+    completion: Excerpt
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class RaterSummary:
+    """Whoever gave the label: rows in the run, share called desirable, agreement with others where they share rows."""
+
+    name: str
+    rows: int
+    desirable: float
+    agreement: Interval
+    shared: int
+    reviewed: Interval  # share of wrong labels among those with a trusted label
+    reviewed_rows: int
+
+
+@dataclass(frozen=True)
+class RowVote:
+    """One rater's label of this text."""
+
+    rater: str | None
+    label: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All that tells the given label, or hints at it: left out where the reviewer is to be blind."""
+
+    label: bool
+    p_wrong: float
+    signals: list[tuple[str, float]]  # quality of the label, 1 sound .. 0 doubtful
+    doubts: list[str]
+    votes: list[RowVote]
+    rater: RaterSummary | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row, ready to be shown. judgement is None where the given label is hidden."""
+
+    row_id: str
+    prompt: Excerpt
+    completion: Excerpt
+    about: list[tuple[str, Any]]
+    judgement: Judgement | None
+    siblings: list[SimilarRow] = field(default_factory=list)
+    siblings_in_all: int = 0
+    nearest: list[SimilarRow] = field(default_factory=list)
+
+
+class RowView:
+    """The rows of an audit, each found in no time."""
+
+    def __init__(self, audit: LabelAudit, run: Run) -> None:
+        table = audit.table.rechunk()
+        noise = run.stage("label_noise")
+        self.places: dict[str, int] = dict(zip(table["row_id"], range(table.height), strict=True))
+        self.labels: NDArray[np.bool_] = table["label"].to_numpy()
+        votes = pl.col("pooled_votes" if "pooled_votes" in table.columns else "votes").alias("votes")
+        shown = [name for name in ("row_id", "prompt", "completion", "label", "rater", *ABOUT) if name in table.columns]
+        # the stage's own word: the table's may be older
+        doubts = audit.result.columns.select("row_id", doubts=audit.doubts)
+        self._rows = table.select(*shown, votes).join(doubts, on="row_id", how="left", maintain_order="left")
+        self._signals = table.select("row_id").join(noise.table("signals"), on="row_id", how="left", maintain_order="left")
+        self._members = _members(table["prompt_group"]) if "prompt_group" in table.columns else None
+        # embed makes them of length 1, so that their products are cosines
+        self._vectors = [
+            np.ascontiguousarray(table[f"{side}_embedding"].to_numpy(), np.float32) for side in ("prompt", "completion")
+        ]
+        self._raters = _raters(table, noise.table("raters"))
+        # most of what a page costs: kept, so that the next row's can be found while this one is read
+        self._near = lru_cache(maxsize=KEPT_NEAREST)(self._find_nearest)
+
+    def __len__(self) -> int:
+        return self._rows.height
+
+    def shown(self, place: int, p_wrong: float, *, blind: bool) -> Shown:
+        """What the reviewer sees of a row; when `blind` no given label, as the rows beside it will be asked about too."""
+        row = self._rows.row(place, named=True)
+        siblings = self._siblings(place)
+        return Shown(
+            row_id=row["row_id"],
+            prompt=excerpt(row["prompt"], LONGEST),
+            completion=excerpt(row["completion"], LONGEST),
+            about=[(name, row[name]) for name in ABOUT if row.get(name) is not None],
+            judgement=None if blind else self._judgement(place, row, p_wrong),
+            siblings=[self._beside(other, blind=blind) for other in siblings[:MOST_SIBLINGS]],
+            siblings_in_all=len(siblings),
+            nearest=self._nearest(place, blind=blind),
+        )
+
+    @property
+    def row_ids(self) -> pl.Series:
+        """The name of each row, by its place."""
+        return self._rows["row_id"]
+
+    def text(self, place: int, side: str) -> str:
+        """The whole prompt or completion."""
+        return str(self._rows.item(place, side))
+
+    def _judgement(self, place: int, row: Mapping[str, Any], p_wrong: float) -> Judgement:
+        quality = self._signals.drop("row_id").row(place, named=True)
+        votes = [RowVote(vote["rater"], vote["label"]) for vote in row["votes"] or ()]
+        return Judgement(
+            label=row["label"],
+            p_wrong=p_wrong,
+            signals=[(SIGNALS.get(name, name), value) for name, value in quality.items() if value is not None],
+            doubts=[DOUBTS.get(doubt, doubt) for doubt in row["doubts"] or ()],
+            votes=votes if len(votes) > 1 else [],
+            rater=self._raters.get(row["rater"]) if row.get("rater") is not None else None,
+        )
+
+    def _siblings(self, place: int) -> list[int]:
+        """Other rows of the same group of prompts."""
+        if self._members is None:
+            return []
+        order, starts, group = self._members
+        rows = order[starts[group[place]] : starts[group[place] + 1]]
+        return [int(other) for other in rows if other != place]
+
+    def look_ahead(self, place: int) -> None:
+        """Find the rows nearest to one that will soon be shown. May run beside everything else."""
+        self._near(place)
+
+    def _nearest(self, place: int, *, blind: bool) -> list[SimilarRow]:
+        return [self._beside(other, blind=blind, similarity=similarity) for other, similarity in self._near(place)]
+
+    def _find_nearest(self, place: int) -> list[tuple[int, float]]:
+        """Places of the rows of other prompts whose texts are most alike, and how alike."""
+        similarity = sum(vectors @ vectors[place] for vectors in self._vectors) / len(self._vectors)
+        similarity = np.asarray(similarity)
+        similarity[[place, *self._siblings(place)]] = -np.inf
+        most = min(MOST_NEAREST, len(self) - 1)
+        near = np.argpartition(-similarity, most)[:most] if most else np.empty(0, np.int64)
+        ordered = near[np.argsort(-similarity[near], kind="stable")]
+        return [(int(other), float(similarity[other])) for other in ordered if similarity[other] > 0]
+
+    def _beside(self, place: int, *, blind: bool, similarity: float | None = None) -> SimilarRow:
+        row = self._rows.row(place, named=True)
+        prompt, completion = (excerpt(row[side], SHORT) for side in ("prompt", "completion"))
+        return SimilarRow(row["row_id"], None if blind else row["label"], prompt, completion, similarity)
+
+
+def _members(groups: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Places ordered by group, where each group starts among them, and the group of each place; a row without one is alone."""
+    alone = pl.format("\0{}", pl.int_range(pl.len()))
+    group = groups.to_frame("group").select(pl.coalesce("group", alone).rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group))])
+    return np.argsort(group, kind="stable"), starts, group
+
+
+def _raters(table: pl.DataFrame, told: pl.DataFrame) -> dict[str, RaterSummary]:
+    """Each rater by name: labels given, agreement from label_noise's table, and what trusted labels say."""
+    if "rater" not in table.columns:
+        return {}
+    trusted = pl.col("trusted_label") if "trusted_label" in table.columns else pl.lit(None, pl.Boolean)
+    counted = (
+        table.select("rater", "label", trusted=trusted)
+        .drop_nulls("rater")
+        .group_by("rater")
+        .agg(
+            rows=pl.len(),
+            desirable=pl.col("label").mean(),
+            reviewed=pl.col("trusted").count(),
+            wrong=(pl.col("trusted") != pl.col("label")).sum(),
+        )
+        .join(told.select("rater", "shared", "agreement", "agreement_low", "agreement_high"), on="rater", how="left")
+    )
+    return {
+        row["rater"]: RaterSummary(
+            row["rater"],
+            row["rows"],
+            row["desirable"],
+            Interval(row["agreement"], row["agreement_low"], row["agreement_high"]),
+            row["shared"] or 0,
+            share(row["wrong"], row["reviewed"]),
+            row["reviewed"],
+        )
+        for row in counted.iter_rows(named=True)
+    }

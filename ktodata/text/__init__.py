@@ -1,0 +1,1 @@
+"""What texts have in common: words, shingles, near duplicates, prompt groups, contamination."""

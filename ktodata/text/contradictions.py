@@ -1,0 +1,70 @@
+"""Nearly the same completion to the same prompt, with opposite labels: one is likely wrong, or the criterion is unclear."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.embeddings.vectors import of_unit_length
+
+Floats = NDArray[np.float32]
+
+CHUNK = 16_384  # pairs compared at once
+LARGE = 256  # rows of a group from which it is compared as one matrix
+NUMBER = r"\d+(?:[.,]\d+)*"
+
+
+def near_contradictions(rows: pl.DataFrame, prompts: Floats, completions: Floats, *, similarity: float) -> pl.DataFrame:
+    """For each row with a near twin of the other label: row_id, near_twin (row_id), near_similarity (cosine of the completions).
+
+    rows : row_id, prompt, completion, label, prompt_group; prompts, completions : float32 [N, d], their embeddings
+
+    Twins share their prompt_group, both cosines are at least `similarity`, and prompt and completion hold the same numbers in the
+    same order: embeddings hardly see that "A: 3" is not "A: 4". Only the most similar twin is named, the first of equals.
+    """
+    keyed = rows.select(
+        "row_id",
+        "label",
+        key=pl.struct(
+            "prompt_group",
+            *(pl.col(text).str.extract_all(NUMBER).list.join(" ").alias(text) for text in ("prompt", "completion")),
+        ),
+        place=pl.int_range(pl.len()),
+    )
+    both = keyed.filter(pl.col("label").n_unique().over("key") > 1).with_columns(group=pl.col("key").rank("dense"))
+    p, c = of_unit_length(prompts), of_unit_length(completions)
+    found = [_similar(pairs, p, c, similarity) for pairs in _pairs(both)]
+    twins = pl.concat([pl.DataFrame(schema={"one": pl.Int64, "other": pl.Int64, "near_similarity": pl.Float64}), *found])
+    turned = twins.select(one="other", other="one", near_similarity="near_similarity")
+    best = pl.concat([twins, turned]).sort(["one", "near_similarity", "other"], descending=[False, True, False])
+    best = best.unique("one", keep="first", maintain_order=True)
+    ids = rows["row_id"]
+    return pl.DataFrame(
+        {"row_id": ids.gather(best["one"]), "near_twin": ids.gather(best["other"]), "near_similarity": best["near_similarity"]},
+        schema={"row_id": pl.String, "near_twin": pl.String, "near_similarity": pl.Float64},
+    )
+
+
+def _pairs(both: pl.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(desirable rows, undesirable rows), side by side, a bounded number at a time."""
+    size = pl.len().over("group")
+    small = both.filter(size <= LARGE)
+    up, down = (small.filter(pl.col("label") == side).select("group", "place") for side in (True, False))
+    pairs = up.join(down, on="group", maintain_order="left_right")
+    for start in range(0, pairs.height, CHUNK):
+        part = pairs.slice(start, CHUNK)
+        yield part["place"].to_numpy(), part["place_right"].to_numpy()
+    for _, group in both.filter(size > LARGE).group_by("group", maintain_order=True):
+        ups, downs = (group.filter(pl.col("label") == side)["place"].to_numpy() for side in (True, False))
+        step = max(CHUNK // len(downs), 1)
+        for start in range(0, len(ups), step):
+            some = ups[start : start + step]
+            yield np.repeat(some, len(downs)), np.tile(downs, len(some))
+
+
+def _similar(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], p: Floats, c: Floats, similarity: float) -> pl.DataFrame:
+    one, other = pairs
+    cosine = np.einsum("ij,ij->i", c[one], c[other])
+    near = (cosine >= similarity) & (np.einsum("ij,ij->i", p[one], p[other]) >= similarity)
+    return pl.DataFrame({"one": one[near], "other": other[near], "near_similarity": cosine[near].astype(np.float64)})

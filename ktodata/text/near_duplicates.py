@@ -1,0 +1,132 @@
+"""Near-duplicate texts and rows: candidates from MinHash, each verified by true Jaccard similarity and by its numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.text.minhash import Signatures, candidate_pairs, signatures
+from ktodata.text.shingles import jaccard, shingle_sets, template_words
+from ktodata.text.words import U64, Index, Ragged, figures, mixed, word_hashes
+
+
+@dataclass(frozen=True)
+class Texts:
+    """n different texts, made ready to be compared.
+
+    sets : all shingles. own : those that are not template only (the same as sets where templates are not looked for, and for a
+    text that is all template). figures : hash of the numbers. signature : MinHash of own.
+    """
+
+    sets: Ragged
+    own: Ragged
+    figures: U64
+    signature: Signatures
+
+    def __len__(self) -> int:
+        return len(self.sets)
+
+
+@dataclass(frozen=True)
+class SimilarPairs:
+    """Verified pairs left < right, sorted; similarity in [0, 1], 1 the same words.
+
+    compared : pairs that were verified. skipped : pairs of crowded buckets that were not.
+    """
+
+    left: Index
+    right: Index
+    similarity: NDArray[np.float64]
+    compared: int
+    skipped: int
+
+
+NO_PAIRS = SimilarPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), compared=0, skipped=0)
+
+
+def prepare(texts: pl.Series, *, templates: bool, seed: int) -> Texts:
+    """Make different, normalised texts comparable. templates: discount words that only fill a template (for prompts)."""
+    words = word_hashes(texts)
+    sets = shingle_sets(words)
+    own = _own_sets(words, sets) if templates else sets
+    return Texts(sets, own, figures(texts), signatures(own, seed=seed))
+
+
+def _own_sets(words: Ragged, sets: Ragged) -> Ragged:
+    template = template_words(words)
+    if not template.any():
+        return sets
+    text = np.repeat(np.arange(len(words)), words.lengths)
+    has_own = np.bincount(text[~template], minlength=len(words)) > 0
+    return shingle_sets(words, ~template | ~has_own[text])
+
+
+def similarity(texts: Texts, left: Index, right: Index) -> NDArray[np.float64]:
+    """How alike two texts are, in [0, 1]: Jaccard of all shingles or of the own ones, whichever is lower; 0 if numbers differ."""
+    result = np.asarray(left == right, dtype=np.float64)
+    open_ = np.flatnonzero((left != right) & (texts.figures[left] == texts.figures[right]))
+    a, b = left[open_], right[open_]
+    result[open_] = jaccard(texts.own, a, b)
+    if texts.own is not texts.sets:
+        alike = np.flatnonzero(result[open_] > 0)
+        result[open_[alike]] = np.minimum(result[open_[alike]], jaccard(texts.sets, a[alike], b[alike]))
+    return result
+
+
+def near_texts(texts: Texts, threshold: float) -> SimilarPairs:
+    """All pairs of texts that are at least so similar."""
+    found = candidate_pairs(texts.signature, threshold=threshold, apart=texts.figures)
+    value = similarity(texts, found.left, found.right)
+    near = value >= threshold
+    return SimilarPairs(found.left[near], found.right[near], value[near], len(found.left), found.skipped)
+
+
+def near_rows(prompts: Texts, completions: Texts, prompt_of: Index, completion_of: Index, threshold: float) -> SimilarPairs:
+    """All pairs of rows whose prompts and whose completions are both at least so similar; the similarity is the lower of the two.
+
+    prompt_of, completion_of : int [rows], which text is the row's. Either text alone would merge what it must not: one
+    refusal given to two questions, or two answers to one question.
+    """
+    by_prompt, by_completion = prompts.signature[prompt_of], completions.signature[completion_of]
+    found = candidate_pairs(
+        np.minimum(by_prompt, by_completion),  # the signature of both sets' union: if both are near, so is the union
+        threshold=threshold,
+        apart=mixed(prompts.figures[prompt_of]) + completions.figures[completion_of],
+        order_by=(by_completion, by_prompt),
+    )
+    left, right = found.left, found.right
+    value = similarity(prompts, prompt_of[left], prompt_of[right])
+    near = np.flatnonzero(value >= threshold)
+    left, right, value = left[near], right[near], value[near]
+    value = np.minimum(value, similarity(completions, completion_of[left], completion_of[right]))
+    near = np.flatnonzero(value >= threshold)
+    return SimilarPairs(left[near], right[near], value[near], len(found.left), found.skipped)
+
+
+def nearest_kept(pairs: SimilarPairs, rows: int) -> tuple[Index, NDArray[np.float64]]:
+    """Decide which of `rows` rows stay, best row first (row 0): for each the kept row it repeats, or -1, and their similarity.
+
+    A row goes only if it is near a row that itself stays (a star, never a chain): A ~ B ~ C with A and C unlike keeps A and C.
+    """
+    undecided, kept, gone = np.ones(rows, bool), np.zeros(rows, bool), np.zeros(rows, bool)
+    left, right = pairs.left, pairs.right
+    while undecided.any():
+        blocked = np.zeros(rows, bool)
+        blocked[right] = True  # a better row beside it has not been decided yet
+        now = undecided & ~blocked
+        kept |= now
+        gone[right[now[left]]] = True
+        undecided &= ~(now | gone)
+        still = undecided[left] & undecided[right]
+        left, right = left[still], right[still]
+    return _best_centre(pairs, kept, gone)
+
+
+def _best_centre(pairs: SimilarPairs, kept: NDArray[np.bool_], gone: NDArray[np.bool_]) -> tuple[Index, NDArray[np.float64]]:
+    star = np.flatnonzero(kept[pairs.left] & gone[pairs.right])
+    star = star[np.lexsort((-pairs.left[star], pairs.similarity[star], pairs.right[star]))]  # the last of each row is its best
+    centre, alike = np.full(len(kept), -1), np.full(len(kept), np.nan)
+    centre[pairs.right[star]] = pairs.left[star]
+    alike[pairs.right[star]] = pairs.similarity[star]
+    return centre, alike

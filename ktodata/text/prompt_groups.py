@@ -1,0 +1,87 @@
+"""Prompts that belong together: what must stand on one side of a split, and a search for what does not."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from ktodata.errors import DataError
+from ktodata.feedback import check_columns
+from ktodata.text.near_duplicates import SimilarPairs, near_texts, prepare
+from ktodata.text.words import Index, normalised
+
+# the further right a part stands, the less the model may have seen of it
+PARTS = ("train", "validation", "test")
+
+
+def components(left: Index, right: Index, size: int) -> Index:
+    """For each of `size` things the smallest thing that it is linked to by pairs, over any number of steps."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    links = coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
+    _, member_of = connected_components(links, directed=False)
+    smallest = np.full(size, size)
+    np.minimum.at(smallest, member_of, np.arange(size))
+    return np.asarray(smallest[member_of], dtype=np.int64)
+
+
+def first_of(keys: pl.Series) -> Index:
+    """For each value the place where it stands first."""
+    frame = keys.rename("key").to_frame().with_columns(place=pl.int_range(pl.len(), dtype=pl.Int64))
+    return frame.select(pl.col("place").min().over("key"))["place"].to_numpy().astype(np.int64)
+
+
+def different(keys: Index) -> tuple[Index, Index]:
+    """From the place where each value stands first: the places of the different values, and which of them each value is."""
+    places, which = np.unique(keys, return_inverse=True)
+    return places, which.astype(np.int64)
+
+
+def find_leaks(
+    feedback: pl.DataFrame, *, near_prompts: float = 0.8, ignore_case: bool = True, seed: int = 0, parts: Sequence[str] = PARTS
+) -> pl.DataFrame:
+    """Search a split for prompts that stand, equal or nearly so, on two sides of it. Works on any split, not only on ours.
+
+    feedback : row_id, prompt and part (one of `parts`, given from the training part outwards; rows without a part are left out).
+
+    Returns row_id, part, prompt's nearest on the other side as other_row_id, other_part, and similarity (0 to 1, 1 the same
+    words): one line for every held-out row and every near prompt of an earlier part, naming the first row with that prompt.
+    """
+    check_columns(feedback, ("row_id", "prompt", "part"), who="find_leaks")
+    rows = feedback.select("row_id", "prompt", "part").filter(pl.col("part").is_not_null())
+    if unknown := sorted(set(rows["part"].unique()) - set(parts)):
+        raise DataError(f"find_leaks: part holds {', '.join(map(repr, unknown))}; it may hold {', '.join(parts)}.")
+    texts = rows.select(normalised(pl.col("prompt"), ignore_case=ignore_case))["prompt"]
+    places, prompt = different(first_of(texts))
+    pairs = near_texts(prepare(texts.gather(places), templates=True, seed=seed), near_prompts)
+    return _across(rows.with_columns(prompt=pl.Series(prompt)), _both_ways(pairs, len(places)), parts)
+
+
+def _both_ways(pairs: SimilarPairs, prompts: int) -> pl.DataFrame:
+    """prompt, other, similarity for each pair in both directions, and for each prompt with itself."""
+    same = np.arange(prompts)
+    return pl.DataFrame(
+        {
+            "prompt": np.concatenate([pairs.left, pairs.right, same]),
+            "other": np.concatenate([pairs.right, pairs.left, same]),
+            "similarity": np.concatenate([pairs.similarity, pairs.similarity, np.ones(prompts)]),
+        }
+    )
+
+
+def _across(rows: pl.DataFrame, near: pl.DataFrame, parts: Sequence[str]) -> pl.DataFrame:
+    rows = rows.with_columns(
+        rank=pl.col("part").replace_strict({part: rank for rank, part in enumerate(parts)}, return_dtype=pl.Int8)
+    )
+    firsts = rows.unique(["prompt", "rank"], keep="first", maintain_order=True)
+    firsts = firsts.select(other="prompt", other_row_id="row_id", other_part="part", other_rank="rank")
+    return (
+        rows.with_row_index("place")
+        .filter(pl.col("rank") > 0)
+        .join(near, on="prompt")
+        .join(firsts, on="other")
+        .filter(pl.col("other_rank") < pl.col("rank"))
+        .sort("place", "similarity", "other_rank", "other", descending=[False, True, False, False])
+        .select("row_id", "part", "other_row_id", "other_part", "similarity")
+    )

@@ -1,0 +1,167 @@
+"""Prompt and completion as token ids. A completion's first token and its end token count; the prompt's tokens do not."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.errors import EmptyDataError, ModelError
+from ktodata.train.data.training_rows import is_conversational, named
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """N rows, ready to be paired and batched. Completions are already cut so that prompt + completion fit max_length."""
+
+    row_id: tuple[str, ...]
+    label: NDArray[np.bool_]
+    weight: NDArray[np.float64]
+    p_desirable: NDArray[np.float64]  # P(truly desirable); the label itself where none was given
+    group: tuple[str, ...]  # rows of one group share their prompt, or nearly
+    prompt: tuple[Ids, ...]
+    completion: tuple[Ids, ...]
+    max_length: int
+
+    def __len__(self) -> int:
+        return len(self.row_id)
+
+    def first(self, count: int) -> "TokenRows":
+        """The first `count` rows alone."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return TokenRows(**{name: value if name == "max_length" else value[:count] for name, value in parts.items()})
+
+    def sequence(self, row: int, partner: int) -> tuple[Ids, int]:
+        """(token ids of row's prompt + partner's completion, cut to max_length; where the completion starts)."""
+        ids = np.concatenate([self.prompt[row], self.completion[partner]])[: self.max_length]
+        return ids, len(self.prompt[row])
+
+
+def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) -> tuple[TokenRows, dict[str, Any]]:
+    """Token ids of every row that fits, and facts: what was skipped (with row_id), cut, or does not end.
+
+    Text is encoded as prompt, and as prompt + completion + end token; messages go through the chat template. The completion
+    starts where the two encodings part, as in TRL. A row whose prompt alone fills max_length, or whose completion has no token,
+    is skipped; a completion that does not fit is cut at its end. Raises EmptyDataError when no row is left, ModelError when the
+    tokenizer cannot do it.
+    """
+    conversational = is_conversational(rows)
+    alone, whole = _encode_messages(rows, tokenizer) if conversational else _encode_text(rows, tokenizer)
+    starts = [common_prefix_length(short, long) for short, long in zip(alone, whole, strict=True)]
+    prompts = [np.array(ids[:start], dtype=np.int32) for ids, start in zip(whole, starts, strict=True)]
+    completions = [np.array(ids[start:], dtype=np.int32) for ids, start in zip(whole, starts, strict=True)]
+    kept = [number for number, prompt in enumerate(prompts) if len(prompt) < max_length and len(completions[number])]
+    facts = _facts(rows, alone, prompts, completions, kept, max_length, tokenizer.eos_token_id)
+    if not kept:
+        full, empty = (sum(facts[f"skipped_{why}"].values()) for why in ("over_long_prompt", "without_completion"))
+        raise EmptyDataError(
+            f"{part}: none of {rows.height:,} rows has room for a completion: {full:,} prompts have {max_length:,} or more "
+            f"tokens, {empty:,} completions have none (row_id {named(rows['row_id'])}). Raise max_length, or drop long prompts."
+        )
+    chosen = rows[kept]
+    groups = chosen["prompt_group"].to_list()
+    return TokenRows(
+        row_id=tuple(chosen["row_id"]),
+        label=chosen["label"].to_numpy(),
+        weight=chosen["weight"].to_numpy(),
+        p_desirable=chosen["p_desirable"].to_numpy(),
+        # without groups from dedupe, rows with exactly the same prompt tokens are a group
+        group=tuple(group or prompts[number].tobytes().hex() for group, number in zip(groups, kept, strict=True)),
+        prompt=tuple(prompts[number] for number in kept),
+        completion=tuple(completions[number][: max_length - len(prompts[number])] for number in kept),
+        max_length=max_length,
+    ), facts
+
+
+def joined(first: TokenRows, second: TokenRows) -> TokenRows:
+    """The rows of both in one table, those of `second` numbered after those of `first`."""
+    return TokenRows(
+        row_id=first.row_id + second.row_id,
+        label=np.concatenate([first.label, second.label]),
+        weight=np.concatenate([first.weight, second.weight]),
+        p_desirable=np.concatenate([first.p_desirable, second.p_desirable]),
+        group=first.group + second.group,
+        prompt=first.prompt + second.prompt,
+        completion=first.completion + second.completion,
+        max_length=first.max_length,
+    )
+
+
+def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Number of leading tokens that both have in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+
+
+def _encode_text(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:
+    end = tokenizer.eos_token
+    if end is None:
+        raise ModelError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no end-of-sequence token, so a completion could not say where it ends."
+        )
+    prompts = rows["prompt"].to_list()
+    ended = [text if text.endswith(end) else text + end for text in rows["completion"]]
+    wholes = [prompt + completion for prompt, completion in zip(prompts, ended, strict=True)]
+    return tokenizer(prompts)["input_ids"], tokenizer(wholes)["input_ids"]
+
+
+def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"the rows are conversations, but the tokenizer {tokenizer.name_or_path!r} has no chat template. "
+            "Use an instruction-tuned model, or export the rows as plain text."
+        )
+    alone, whole = [], []
+    for row_id, prompt, completion in rows.select("row_id", "prompt", "completion").iter_rows():
+        try:
+            alone.append(_render(tokenizer, prompt, add_generation_prompt=True))
+            whole.append(_render(tokenizer, prompt + completion, add_generation_prompt=False))
+        except Exception as error:  # templates are programs: they raise what they like
+            raise ModelError(f"the chat template of {tokenizer.name_or_path!r} refuses row_id {row_id}: {error}") from error
+    return alone, whole
+
+
+def _render(tokenizer: Any, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
+    ids: list[int] = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+    )["input_ids"]
+    return ids
+
+
+def _facts(
+    rows: pl.DataFrame,
+    alone: list[list[int]],
+    prompts: list[Ids],
+    completions: list[Ids],
+    kept: list[int],
+    max_length: int,
+    end: int | None,
+) -> dict[str, Any]:
+    labels, row_ids = rows["label"].to_list(), rows["row_id"].to_list()
+    skipped = sorted(set(range(rows.height)) - set(kept))
+    too_long = {number for number in skipped if len(prompts[number]) >= max_length}
+    cut = [number for number in kept if len(prompts[number]) + len(completions[number]) > max_length]
+    return {
+        "rows": len(kept),
+        "skipped_over_long_prompt": _per_label(labels[number] for number in too_long),
+        # a chat template may render a completion to nothing
+        "skipped_without_completion": _per_label(labels[number] for number in set(skipped) - too_long),
+        "skipped_row_ids": [row_ids[number] for number in skipped],
+        "cut_completions": _per_label(labels[number] for number in cut),
+        "cut_row_ids": [row_ids[number] for number in cut],
+        # the prompt alone was encoded differently than before its completion: tokens merge, or the template differs
+        "moved_boundaries": sum(len(prompts[number]) < len(alone[number]) for number in kept),
+        "without_end_token": sum(end not in completions[number].tolist() for number in kept),
+        "prompt_tokens": sum(len(prompts[number]) for number in kept),
+        "completion_tokens": sum(min(len(completions[n]), max_length - len(prompts[n])) for n in kept),
+    }
+
+
+def _per_label(labels: Any) -> dict[str, int]:
+    counts = Counter(labels)
+    return {"desirable": counts[True], "undesirable": counts[False]}

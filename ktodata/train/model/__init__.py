@@ -1,0 +1,1 @@
+"""The language model: its forward pass, faster ways through it, and what is kept of it."""

@@ -1,0 +1,1 @@
+"""What a training leaves behind: metrics, telemetry, figures, files, a model card."""

@@ -1,0 +1,59 @@
+"""What training.json says of a training beside its numbers: what was asked for, what it ran on, and how it ended."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ktodata.train.data.batches import BatchPlan
+from ktodata.train.distributed.world import Distributed
+from ktodata.train.early_stop import best
+from ktodata.train.model.scorer import Scorer
+from ktodata.train.state import State, trainable
+
+# what a training may be resumed under although it differs
+NOT_IN_KEY = ("out", "progress", "resume", "keep_checkpoints", "save_every_steps", "log_every_steps", "logs", "parallel")
+LIBRARIES = ("ktodata", "torch", "transformers", "safetensors", "polars", "numpy")
+
+
+def recorded_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that say what is trained, as JSON can hold them."""
+    kept = {name: value for name, value in settings.items() if name not in NOT_IN_KEY}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
+
+
+def circumstances(settings: dict[str, Any], scorer: Scorer, world: Distributed) -> dict[str, Any]:
+    """Settings, versions, devices, and which of several ways was taken."""
+    device = scorer.device
+    used = [*LIBRARIES, *(["peft"] if settings["lora"] is not None else []), *_of_8_bits(settings)]
+    return {
+        "settings": recorded_settings(settings),
+        "versions": {name: version(name) for name in used} | {"python": platform.python_version()},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "processes": world.size,
+        "parallel": world.parallel,
+        "dtype": str(scorer.compute_dtype).removeprefix("torch."),
+        "attention": scorer.kernel if scorer.method == "packed" else scorer.model.config._attn_implementation,
+        "method": scorer.method,
+        "trainable_parameters": sum(tensor.numel() for tensor in trainable(scorer.model).values()),
+    }
+
+
+def outcome(state: State, plan: BatchPlan, seconds: dict[str, float]) -> dict[str, Any]:
+    """How long it took, how fast it was, and which step's weights it left."""
+    trained = sum(line["tokens"] for line in state.history if line["step"] >= state.resumed_at)
+    return {
+        "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
+        "tokens_per_second": round(trained / seconds["training"], 1),
+        # of the best look at held-out rows where early_stop is set, else the last
+        "weights_of_step": state.step if state.best is None else best(state.held_out),
+        "stopped_early": state.step < len(plan.steps),
+    }
+
+
+def _of_8_bits(settings: dict[str, Any]) -> list[str]:
+    quantized = settings["lora"] is not None and "quantize" in settings["lora"]
+    return ["bitsandbytes"] if quantized or settings["optimizer"] != "adamw" else []

@@ -1,0 +1,99 @@
+"""The telemetry of an earlier training: what it saw of each row, read from a run folder, a model folder or the file itself."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.errors import EmptyDataError, FormatError, MissingColumnError
+from ktodata.files import digest_file
+from ktodata.formats.paths import nearest
+
+FILE, BESIDE = "telemetry.parquet", "training.json"
+# what is read of a look; as ktodata.train.results.telemetry writes it
+COLUMNS = pl.Schema(
+    {
+        "row_id": pl.String(),
+        "part": pl.String(),
+        "epoch": pl.Int32(),
+        "step": pl.Int32(),
+        "label": pl.Boolean(),
+        "log_ratio": pl.Float32(),
+        "z0": pl.Float32(),
+        "completion_tokens": pl.Int32(),
+    }
+)
+USUAL_BETA = 0.1
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Looks of one training. looks : one line a look, the columns of COLUMNS; beta : per nat; digest : of the file."""
+
+    looks: pl.DataFrame
+    beta: float
+    digest: str
+    facts: Mapping[str, Any]
+
+
+def read_telemetry(path: Path | str) -> Telemetry:
+    """Read what a training saw of its rows.
+
+    path : a run folder (its model/ is read), a model folder, or a telemetry.parquet. beta is taken from the training.json beside
+        it; without one it is 0.1, and facts["beta_from"] says so.
+
+    Raises FormatError (missing or damaged file), MissingColumnError (another kind of table) and EmptyDataError (no looks).
+    """
+    place = _file(Path(path))
+    looks = _looks(place)
+    beta, told = _beta(place.with_name(BESIDE))
+    return Telemetry(looks, beta, digest_file(place), {"lines": looks.height, "beta": beta, "beta_from": told})
+
+
+def _file(path: Path) -> Path:
+    """The file that a path stands for."""
+    tried = [path / "model" / FILE, path / FILE] if path.is_dir() else [path]
+    found = next((one for one in tried if one.is_file()), None)
+    if found is not None:
+        return found
+    if path.is_dir():
+        raise FormatError(
+            f"telemetry: {path} holds no {FILE}, nor does its model/. Give the folder of a run that trained a model."
+        )
+    raise FormatError(f"telemetry: there is no {str(path)!r}. {nearest(str(path))}")
+
+
+def _looks(place: Path) -> pl.DataFrame:
+    try:
+        table = pl.read_parquet(place)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise FormatError(f"telemetry: {str(place)!r} is no Parquet file that can be read ({type(error).__name__}).") from error
+    if missing := [name for name in COLUMNS.names() if name not in table.columns]:
+        raise MissingColumnError(
+            f"telemetry: {str(place)!r} has no column {', '.join(map(repr, missing))}. Give the file as training wrote it."
+        )
+    if table.is_empty():
+        raise EmptyDataError(f"telemetry: {str(place)!r} holds no looks: that training saw no row.")
+    try:
+        return table.select(COLUMNS.names()).cast(COLUMNS)
+    except pl.exceptions.PolarsError as error:
+        wrong = [name for name, dtype in COLUMNS.items() if table.schema[name] != dtype]
+        raise FormatError(
+            f"telemetry: {str(place)!r} holds other values than training writes in {', '.join(map(repr, wrong))}."
+        ) from error
+
+
+def _beta(beside: Path) -> tuple[float, str]:
+    """(beta of the training, where that was read)."""
+    if not beside.is_file():
+        return USUAL_BETA, f"the usual value, as no {BESIDE} is beside the file"
+    try:
+        beta = float(json.loads(beside.read_text(encoding="utf-8"))["settings"]["beta"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"telemetry: {str(beside)!r} is damaged ({type(error).__name__}: {error}).") from error
+    if not beta > 0:
+        raise FormatError(f"telemetry: {str(beside)!r} says beta {beta}; it is above 0.")
+    return beta, BESIDE

@@ -1,0 +1,113 @@
+"""What a training gives back, in memory and as a folder."""
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ktodata.errors import RunError
+from ktodata.models import load_causal_lm, no_progress_bars
+from ktodata.train.results.group_margins import by_group
+from ktodata.train.results.summary import as_html, summary_lines
+from ktodata.train.results.telemetry import summarise
+
+if TYPE_CHECKING:
+    from ktodata.train.results.training_figures import Drawing
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training. `policy` and `tokenizer` are None in one that was loaded, until `with_policy`."""
+
+    history: pl.DataFrame  # one line per update
+    held_out: list[dict[str, Any]]  # one entry per look at the validation rows
+    telemetry: pl.DataFrame  # one line per row and epoch or look; columns in ktodata.train.results.telemetry.SCHEMA
+    facts: dict[str, Any]
+    model: Path | None  # the folder of the policy (or adapter) and its tokenizer
+    policy: Any = field(default=None, repr=False)  # the trained model itself
+    tokenizer: Any = field(default=None, repr=False)
+
+    def per_row(self) -> pl.DataFrame:
+        """What training saw of each row, one line per row; columns in `ktodata.train.results.telemetry.summarise`."""
+        return summarise(self.telemetry, beta=self._beta())
+
+    def by_group(self, feedback: pl.DataFrame, column: str) -> pl.DataFrame:
+        """Which labels, sources or raters the rest argues against; columns and errors as in `ktodata.train.results.group_margins.by_group`."""
+        return by_group(self.per_row(), feedback, column)
+
+    def plot(self) -> "Drawing":
+        """Loss, z0, rewards, held-out AUC, gradient norm and learning rate over updates, as a matplotlib figure."""
+        from ktodata.train.results.training_figures import training_figure
+
+        return training_figure(self.history, self.held_out, beta=self._beta())
+
+    def plot_rows(self) -> "Drawing":
+        """Training rows on a map: how sure the policy was of each label, and how much it wavered, as a matplotlib figure.
+
+        Raises EmptyDataError when no row was seen twice.
+        """
+        from ktodata.train.results.training_figures import row_map
+
+        return row_map(self.per_row())
+
+    def save(self, folder: Path | str) -> None:
+        """Policy, tokenizer, telemetry.parquet and, as the last, training.json: where that stands, the rest is whole.
+
+        Raises RunError when the policy is not in memory.
+        """
+        if self.policy is None:
+            raise RunError(f"the policy is in {self.model}, not in memory. Call with_policy() first, or copy that folder.")
+        out = Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        scratch = out / ".writing"
+        shutil.rmtree(scratch, ignore_errors=True)
+        with no_progress_bars():
+            self.policy.save_pretrained(scratch)
+        self.tokenizer.save_pretrained(scratch)
+        self.telemetry.write_parquet(scratch / "telemetry.parquet")
+        told = {**self.facts, "history": self.history.to_dicts(), "held_out": self.held_out}
+        (scratch / "training.json").write_text(json.dumps(told, indent=1))
+        (out / "training.json").unlink(missing_ok=True)  # of an earlier training: it must not vouch for a half-written one
+        for file in sorted(scratch.iterdir(), key=lambda file: file.name == "training.json"):
+            file.replace(out / file.name)
+        scratch.rmdir()
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "TrainResult":
+        """A finished training as `save` or `fit` left it, without its model.
+
+        Raises RunError when the folder holds no finished training, or a damaged one.
+        """
+        place = Path(folder)
+        if not (place / "training.json").is_file():
+            raise RunError(f"{place} holds no finished training: training.json, which is written last, is not there.")
+        try:
+            facts = json.loads((place / "training.json").read_text())
+            history, held_out = pl.DataFrame(facts.pop("history"), infer_schema_length=None), facts.pop("held_out")
+            telemetry = pl.read_parquet(place / "telemetry.parquet")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
+            raise RunError(
+                f"the training in {place} is damaged ({type(error).__name__}: {error}). Train again into it."
+            ) from error
+        return cls(history=history, held_out=held_out, telemetry=telemetry, facts=facts, model=place)
+
+    def with_policy(self) -> "TrainResult":
+        """The same with the policy and its tokenizer read from `model`.
+
+        Raises RunError for a training that was never saved, ModelError when the model cannot be read.
+        """
+        if self.policy is not None:
+            return self
+        if self.model is None:
+            raise RunError("this training has neither its policy in memory nor a folder to read it from.")
+        policy, tokenizer = load_causal_lm(str(self.model))
+        return replace(self, policy=policy, tokenizer=tokenizer)
+
+    def _beta(self) -> float:
+        return float(self.facts["settings"]["beta"])
+
+    def _repr_html_(self) -> str:
+        return as_html(summary_lines(self.facts, self.history, self.held_out, self.model))

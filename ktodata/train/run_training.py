@@ -1,0 +1,251 @@
+"""What `fit` does, in order: model, rows as tokens, plan, reference, loop, files."""
+
+import json
+import shutil
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import xxhash
+
+from ktodata.errors import ModelError, RunError
+from ktodata.models import cache_dir, load_causal_lm
+from ktodata.train.checkpoints import Checkpoints
+from ktodata.train.data.packing import Pair
+from ktodata.train.data.preparation import Prepared, fit_to, prepare
+from ktodata.train.data.tokens import TokenRows
+from ktodata.train.data.training_rows import named
+from ktodata.train.distributed.processes import world_around
+from ktodata.train.distributed.sharding import check_can_shard, gathered, shard
+from ktodata.train.distributed.world import Distributed
+from ktodata.train.early_stop import EarlyStop, check_can_stop_early
+from ktodata.train.job import Job
+from ktodata.train.loop import train
+from ktodata.train.loss_weights import balance
+from ktodata.train.model.activation_cache import current_cache
+from ktodata.train.model.adapters import quantized_options
+from ktodata.train.model.device import pick_device, pick_dtype
+from ktodata.train.model.frozen_layers import freeze_below
+from ktodata.train.model.gradient_checkpointing import checkpoint_layers
+from ktodata.train.model.scorer import Scorer
+from ktodata.train.objectives import Objective, make_objective
+from ktodata.train.optimizers import check_optimizer, make_optimizer
+from ktodata.train.reference import ReferenceLogps, reference_key, reference_logps, weights_hash
+from ktodata.train.results.provenance import circumstances, outcome, recorded_settings
+from ktodata.train.results.telemetry import SCHEMA
+from ktodata.train.results.trackers import LoggerName, check_loggers, open_loggers
+from ktodata.train.results.train_result import TrainResult
+from ktodata.train.results.training_progress import reporting
+from ktodata.train.schedule import learning_rate_at
+from ktodata.train.state import State, Weights, trainable
+
+
+def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_rows: pl.DataFrame) -> TrainResult:
+    """Train as `settings` say; the rows have passed `check_rows`."""
+    clock = time.perf_counter()
+    device = pick_device(settings["device"])
+    compute_dtype = pick_dtype(settings["dtype"], device)
+    world = world_around(settings["parallel"], device)
+    sharded = world.parallel == "fsdp"
+    if sharded:
+        check_can_shard(settings)
+    check_optimizer(settings["optimizer"], device.type)
+    check_loggers(loggers_of(settings), folder=settings["out"])
+    torch.manual_seed(settings["seed"])
+    options = quantized_options(settings["lora"], device=device, compute_dtype=compute_dtype)
+    model, tokenizer = load_causal_lm(settings["model"], **options)
+    if not sharded:  # else it may be larger than one device, which gets its share of it below
+        model.to(device)
+    model.eval()  # dropout off: the reference has none
+    prepared = prepare(train_rows, held_out_rows, tokenizer, settings)
+    prepared = fit_to(model, prepared)
+    if settings["early_stop"] is not None:
+        check_can_stop_early(prepared.held_out_labels, settings["eval_every_steps"])
+    untouched = weights_hash(model)
+    model, frozen = choose_weights(model, settings)
+    if settings["gradient_checkpointing"]:
+        checkpoint_layers(model)
+    weights = balance(
+        prepared.train_rows,
+        desirable_weight=settings["desirable_weight"],
+        undesirable_weight=settings["undesirable_weight"],
+        soft=settings["soft_labels"],
+        flip_rates=settings["flip_rates"],
+    )
+    objective = make_objective(
+        settings["objective"],
+        beta=settings["beta"],
+        desirable_weight=weights.desirable_weight,
+        undesirable_weight=weights.undesirable_weight,
+        soft_labels=settings["soft_labels"],
+        flip_rates=settings["flip_rates"],
+        robustness=settings["robustness"],
+    )
+    scorer = Scorer(
+        model,
+        prepared.rows,
+        device=device,
+        compute_dtype=compute_dtype,
+        frozen_layers=frozen,
+        keep_states_mb=settings["keep_states_mb"],
+        **({"share": partial(shard, device=device, compute_dtype=compute_dtype)} if sharded else {}),
+    )
+    pairs = prepared.pairs(objective)
+    prepared_at = time.perf_counter()
+    made_by = f"{untouched} {compute_dtype} {scorer.method}"
+    states = scorer.keep_states(pairs, made_by=made_by)
+    key = reference_key(untouched, scorer, pairs)
+    if not world.agree(training_key(settings, key)):
+        raise RunError(
+            f"the {world.size} processes do not train the same: settings, rows, model or releases of torch differ between them. "
+            "Give every process the same files and the same installation."
+        )
+    store = current_cache(made_by, scorer.frozen_layers)
+    reference, reference_facts = reference_logps(
+        scorer, pairs, key=key, cache=cache_dir() / "reference", world=world, store=store
+    )
+    check_reference(reference, pairs, prepared.rows)
+    ready, before = time.perf_counter(), scorer.take_work(world)
+    state = train_all(scorer, reference, objective, prepared, settings, key, world)
+    ended = time.perf_counter()
+    seconds = {"preparing": prepared_at - clock, "reference": ready - prepared_at, "training": ended - ready}
+    facts = {
+        **circumstances(settings, scorer, world),
+        "frozen_layers": frozen,
+        "kept_states": states,
+        "reference": reference_facts | {"weights_hash": untouched} | before,
+        **prepared.facts,
+        "balance": weights.facts(prepared.train_rows),
+        **scorer.take_work(world),  # of all forward passes after the reference
+        **outcome(state, prepared.plan, seconds),
+    }
+    result = TrainResult(
+        history=pl.DataFrame(state.history, infer_schema_length=None),
+        held_out=state.held_out,
+        telemetry=pl.concat(state.telemetry) if state.telemetry else pl.DataFrame(schema=SCHEMA),
+        facts=facts,
+        model=settings["out"],
+        policy=in_one_piece(model, settings, world) if sharded else model,
+        tokenizer=tokenizer,
+    )
+    if settings["out"] is not None and world.rank == 0:
+        result.save(settings["out"])
+        if not settings["keep_checkpoints"]:
+            shutil.rmtree(settings["out"] / "checkpoints", ignore_errors=True)
+    world.first(None)  # no process goes on before the files are there
+    return result
+
+
+def choose_weights(model: Any, settings: dict[str, Any]) -> tuple[Any, int]:
+    """(the model with only the wanted weights trainable, how many of its lowest layers are frozen)."""
+    layers, lora = settings["trainable_layers"], settings["lora"]
+    if lora is not None:
+        from ktodata.train.model.adapters import with_adapters
+
+        model, frozen = with_adapters(model, lora, layers)
+        return model.eval(), frozen
+    if layers is None:
+        model.requires_grad_(True)
+        return model, 0
+    return model, freeze_below(model, layers)
+
+
+def in_one_piece(model: Any, settings: dict[str, Any], world: Distributed) -> Any:
+    """The policy of a model that is shared out over processes, in the host's memory of the first one; None in the others."""
+    weights = gathered(trainable(model).items(), keep=world.rank == 0)
+    if world.rank > 0:
+        return None
+    # what is frozen is as it was read
+    policy, _ = choose_weights(load_causal_lm(settings["model"])[0], settings)
+    Weights(weights).restore(policy)
+    return policy.eval()
+
+
+def train_all(
+    scorer: Scorer,
+    reference: ReferenceLogps,
+    objective: Objective,
+    prepared: Prepared,
+    settings: dict[str, Any],
+    reference_key: str,
+    world: Distributed,
+) -> State:
+    """The loop with its optimizer, schedule, checkpoints and logs; of several processes, the first one logs."""
+    optimizer = make_optimizer(scorer.model, settings["optimizer"], weight_decay=settings["weight_decay"])
+    state, checkpoints, early_stop = State(), None, None
+    if settings["early_stop"] is not None:
+        early_stop = EarlyStop(**settings["early_stop"])
+    if settings["out"] is not None:
+        checkpoints = Checkpoints(settings["out"] / "checkpoints", training_key(settings, reference_key), world)
+        if not settings["resume"]:
+            checkpoints.clear()
+        checkpoints.restore(scorer.model, optimizer, state)
+    rate = partial(
+        learning_rate_at,
+        steps=len(prepared.plan.steps),
+        peak=settings["learning_rate"],
+        warmup_fraction=settings["warmup_fraction"],
+        schedule=settings["schedule"],
+    )
+    told = recorded_settings(settings)
+    with (
+        reporting(world.rank == 0 and settings["progress"]) as show,
+        open_loggers(
+            loggers_of(settings) if world.rank == 0 else [], folder=settings["out"], settings=told, resumed_step=state.step
+        ) as log,
+    ):
+
+        def report(event: dict[str, Any]) -> None:
+            show(event)
+            log(event)
+
+        on_cuda = scorer.device.type == "cuda"
+        train(
+            Job(
+                scorer=scorer,
+                reference=reference,
+                objective=objective,
+                optimizer=optimizer,
+                plan=prepared.plan,
+                held_out=prepared.held_out,
+                state=state,
+                learning_rate=rate,
+                checkpoints=checkpoints,
+                early_stop=early_stop,
+                micro_batch_tokens=settings["micro_batch_tokens"] or (16384 if on_cuda else 1024),
+                micro_batch_size=settings["micro_batch_size"],
+                max_grad_norm=settings["max_grad_norm"],
+                eval_every_steps=settings["eval_every_steps"],
+                save_every_steps=settings["save_every_steps"],
+                log_every_steps=settings["log_every_steps"] or (10 if on_cuda else 1),
+                report=report,
+                world=world,
+            )
+        )
+    return state
+
+
+def loggers_of(settings: dict[str, Any]) -> list[LoggerName]:
+    """Those asked for; with none said, JSON lines wherever there is a folder for them."""
+    if settings["logs"] is not None:
+        return list(settings["logs"])
+    return ["jsonl"] if settings["out"] is not None else []
+
+
+def training_key(settings: dict[str, Any], reference_key: str) -> str:
+    """Names a training: two with the same key make the same steps."""
+    return xxhash.xxh3_128_hexdigest(json.dumps([recorded_settings(settings), reference_key], sort_keys=True).encode())
+
+
+def check_reference(reference: ReferenceLogps, pairs: list[Pair], rows: TokenRows) -> None:
+    """Raise ModelError when a log-prob of the reference is not finite: the model is broken, training would be too."""
+    finite = reference(pairs).isfinite().cpu().numpy()
+    if not finite.all():
+        bad = pl.Series([rows.row_id[row] for row in dict.fromkeys(pairs[number][0] for number in np.flatnonzero(~finite))])
+        raise ModelError(
+            f"the reference model gives {len(bad):,} of {len(rows):,} rows a log-prob that is not finite (row_id {named(bad)}): "
+            "its weights are damaged, or dtype is too narrow for it."
+        )

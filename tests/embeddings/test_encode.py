@@ -1,0 +1,106 @@
+"""Vectors: unit length, each text once, kept on disk whole or not at all."""
+
+import numpy as np
+import pytest
+from encoders import save_encoder
+
+from ktodata.embeddings import encode
+from ktodata.embeddings.encode import encode_texts
+from ktodata.embeddings.vector_cache import load_vectors, store_vectors, text_keys
+from ktodata.errors import ModelError
+from ktodata.models import cache_dir
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return save_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
+
+
+def cached_files():
+    return sorted((cache_dir() / "vectors").rglob("*.*"))
+
+
+def test_vectors_have_length_one_and_unseen_texts_are_zero_not_nan(encoder):
+    found = encode_texts(["feet", "feet metres", "", "\x00", "unseen", "\u202e"], model=encoder)
+    assert np.linalg.norm(found.vectors, axis=1) == pytest.approx([1, 1, 0, 0, 0, 0], abs=1e-6)
+    assert found.zero_vectors == 4
+    assert found.vectors.dtype == np.float32
+
+
+def test_the_same_text_has_the_same_vector_whatever_stands_beside_it(encoder):
+    alone = encode_texts(["poem love"], model=encoder, cache=False).vectors[0]
+    among = encode_texts(["feet " * n for n in range(50)] + ["poem love"], model=encoder, cache=False).vectors[-1]
+    assert np.array_equal(alone, among)
+
+
+def test_a_second_run_encodes_only_what_is_new(encoder, monkeypatch):
+    first = encode_texts(["feet", "love"], model=encoder)
+    sent = []
+    monkeypatch.setattr(encode, "_encode", lambda e, texts, *rest: sent.append(texts) or np.ones((len(texts), 8), np.float32))
+    second = encode_texts(["love", "pasta", "feet"], model=encoder)
+    assert (first.from_cache, second.from_cache, sent) == (0, 2, [["pasta"]])
+    assert np.array_equal(second.vectors[[2, 0]], first.vectors)
+
+
+def test_other_weights_under_the_same_name_do_not_share_a_cache(tmp_path):
+    encode_texts(["feet"], model=save_encoder(tmp_path / "model", seed=0))
+    again = encode_texts(["feet"], model=save_encoder(tmp_path / "model", seed=1))
+    assert again.from_cache == 0
+    assert len(list((cache_dir() / "vectors").iterdir())) == 2
+
+
+def test_an_encoder_that_dies_on_the_way_leaves_no_partial_cache(encoder, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(encode, "of_unit_length", killed)
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(["feet"], model=encoder)
+    assert cached_files() == []
+
+
+def test_a_damaged_cache_file_is_counted_and_its_texts_encoded_again(encoder):
+    encode_texts(["feet"], model=encoder)
+    (file,) = cached_files()
+    file.write_bytes(file.read_bytes()[:40])
+    again = encode_texts(["feet"], model=encoder)
+    assert (again.from_cache, again.unreadable_cache_files) == (0, 1)
+    assert np.linalg.norm(again.vectors[0]) == pytest.approx(1)
+    assert encode_texts(["feet"], model=encoder).from_cache == 1
+
+
+def test_two_writers_of_the_same_texts_leave_one_vector_each(tmp_path):
+    keys = text_keys(["a", "b", "c"])
+    store_vectors(tmp_path, keys[:2], np.eye(2, 4, dtype=np.float32))
+    store_vectors(tmp_path, keys[1:], np.eye(2, 4, dtype=np.float32))
+    lines, vectors, unreadable = load_vectors(tmp_path, keys)
+    assert sorted(lines) == sorted(keys) and vectors.shape == (3, 4) and unreadable == 0
+
+
+def test_keys_tell_texts_apart_that_look_alike():
+    assert len(set(text_keys(["\u00e9", "e\u0301", "e", "", "\x00"]))) == 5
+
+
+def test_a_failing_encoder_is_a_model_error_with_what_to_try(encoder, monkeypatch):
+    import sentence_transformers
+
+    def out_of_memory(*args, **options):
+        raise RuntimeError("CUDA out of memory\nmany lines more")
+
+    monkeypatch.setattr(sentence_transformers.SentenceTransformer, "encode", out_of_memory)
+    with pytest.raises(ModelError, match=r"failed on 1 texts: CUDA out of memory\. Try a smaller batch_size \(it is 5\)"):
+        encode_texts(["feet"], model=encoder, batch_size=5)
+
+
+def test_cuda_without_a_device_is_refused(encoder, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match="torch sees no CUDA device"):
+        encode_texts(["feet"], model=encoder, device="cuda")
+    assert encode_texts(["feet"], model=encoder, device="auto").device == "cpu"

@@ -1,0 +1,1 @@
+from model_fixtures import folder, own_cache  # noqa: F401

@@ -1,0 +1,146 @@
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.special import expit
+
+from ktodata.labels.people.drift import criteria_drift
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TURNED = 60.0  # day
+
+
+def rows(n=2000, *, seed=0, strict=0.0, invert=False, turn=0.0):
+    """Labels drawn from p over 100 days; source "s2" is `strict` log-odds stricter; rater "r3" says the opposite from day 60 on;
+    `turn`: everyone is that much more lenient from day 60 on."""
+    rng = np.random.default_rng(seed)
+    x, source, rater, day = rng.normal(0.8, 1.5, n), rng.integers(0, 4, n), rng.integers(0, 8, n), rng.random(n) * 100
+    label = rng.random(n) < expit(x - strict * (source == 2) + turn * (day >= TURNED))
+    return pl.DataFrame(
+        {
+            "row_id": [str(k) for k in range(n)],
+            "label": label ^ (invert & (rater == 3) & (day >= TURNED)),
+            "p_desirable": expit(x),
+            "prompt_group": rng.integers(0, n // 3, n),
+            "source": [f"s{k}" for k in source],
+            "rater": [f"r{k}" for k in rater],
+            "created_at": [START + timedelta(days=float(d)) for d in day],
+        }
+    )
+
+
+def found(drift):
+    return {(one["column"], one["value"]): one for one in drift.table.filter("significant").iter_rows(named=True)}
+
+
+def test_the_strict_source_is_named_and_no_other():
+    drift = criteria_drift(rows(strict=1.2), permutations=199)
+    one = found(drift)
+    assert list(one) == [("source", "s2")]
+    line = one["source", "s2"]
+    assert line["kind"] == "offset"
+    assert line["effect_log_odds"] == pytest.approx(-1.2, abs=0.35)
+    assert line["effect_points_low"] < line["effect_points"] < line["effect_points_high"] < -0.05
+    pairs = drift.examples
+    assert (pairs["label"] != pairs["other_label"]).all()
+    assert (pairs["p_desirable"] - pairs["other_p_desirable"]).abs().max() < 0.05
+
+
+def test_the_inverted_rater_is_named_and_dated():
+    line = found(criteria_drift(rows(invert=True, seed=1), permutations=199))["rater", "r3"]
+    assert line["kind"] == "change"
+    assert line["since_low"] <= START + timedelta(days=TURNED) <= line["since_high"]
+    assert line["since_high"] - line["since_low"] < timedelta(days=30)
+    assert line["slope_before"] > 0.5 > -0.5 > line["slope"]
+
+
+def test_a_rater_inverted_throughout_has_a_slope_below_0():
+    table = rows().with_columns(label=pl.col("label") ^ (pl.col("rater") == "r3")).drop("created_at")
+    line = found(criteria_drift(table, permutations=199))["rater", "r3"]
+    assert line["kind"] == "inverted"
+    assert line["slope"] == pytest.approx(-1, abs=0.4)
+
+
+def test_two_troubles_are_told_apart():
+    one = found(criteria_drift(rows(strict=1.2, invert=True), permutations=199))
+    assert {key: line["kind"] for key, line in one.items()} == {("source", "s2"): "offset", ("rater", "r3"): "change"}
+
+
+def test_a_change_of_everyone_is_one_change():
+    one = found(criteria_drift(rows(turn=1.2), permutations=199))
+    assert list(one) == [("created_at", "(all rows)")]
+    line = one["created_at", "(all rows)"]
+    assert line["since_low"] <= START + timedelta(days=TURNED) <= line["since_high"]
+    assert line["effect_log_odds"] == pytest.approx(1.2, abs=0.35)
+
+
+def test_no_false_alarm_in_clean_shuffles():
+    """Level 0.05 over all groups of all columns: of 20 shuffles one alarm is expected, four or more have a chance of 1.6 %."""
+    table = rows(600, strict=1.0, invert=True)
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for seed in range(20):
+        order = rng.permutation(table.height)
+        shuffled = table.with_columns(table[order].select("source", "rater", "created_at"))
+        # p as a model would learn it from these labels, whose link with p the planted trouble has weakened
+        alarms += criteria_drift(shuffled, permutations=99, seed=seed).facts["significant"] > 0
+    assert alarms <= 3
+
+
+def test_rows_of_one_prompt_that_hang_together_are_no_drift():
+    """Each prompt has an offset of its own that p does not know, and one source: only the prompts' number counts, not the rows'."""
+    rng = np.random.default_rng(0)
+    prompt = np.repeat(np.arange(100), 10)
+    x = rng.normal(0.5, 1, 1000)
+    alarms = 0
+    for seed in range(10):
+        label = rng.random(1000) < expit(x + rng.normal(0, 1.5, 100)[prompt])
+        table = pl.DataFrame({"label": label, "p_desirable": expit(x), "prompt_group": prompt}).with_columns(
+            row_id=pl.int_range(1000).cast(pl.String), source=pl.Series(rng.integers(0, 4, 100)[prompt]).cast(pl.String)
+        )
+        alarms += criteria_drift(table, permutations=99, seed=seed).facts["significant"] > 0
+    assert alarms <= 2
+
+
+def test_a_model_that_knows_nothing_raises_no_alarm():
+    """p is all but constant and goes against the labels, as out-of-fold p of shuffled labels does."""
+    table = rows(800).with_columns(label=pl.Series(np.random.default_rng(0).random(800) < 0.8))
+    p = 0.8 - 0.001 * (table["label"].cast(pl.Float64) - 0.8)
+    assert criteria_drift(table.with_columns(p_desirable=p), permutations=99).facts["significant"] == 0
+
+
+def test_nothing_to_compare_is_answered():
+    plain = rows(200).drop("created_at").with_columns(source=pl.lit("one"), rater=None)
+    told = criteria_drift(plain)
+    assert told.table.height == 0
+    assert told.facts["tests"] == 0
+    assert criteria_drift(rows(200).with_columns(label=pl.lit(value=True))).table.height == 0
+    assert criteria_drift(rows(30).head(0)).table.height == 0
+
+
+def test_examples_are_pairs_that_are_alike():
+    """Rows are as alike as their row numbers are near, so that a pair of neighbours is found and not one of equal p."""
+    table = rows(1000, strict=2.0)
+    number = np.arange(table.height)
+
+    def likeness(row: int, others: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.abs(number[others] - row))
+
+    with_it, without = (criteria_drift(table, permutations=99, likeness=one).examples for one in (likeness, None))
+    assert with_it["similarity"].min() >= 1 / 3
+    assert without["similarity"].null_count() == without.height > 0
+
+
+def test_likeness_is_asked_for_places_of_the_table_that_was_given():
+    """Rows without a label are left out, and the places of all others stay theirs."""
+    table = rows(1000, strict=2.0).with_columns(label=pl.when(pl.int_range(pl.len()) >= 100).then("label"))
+    asked: set[int] = set()
+
+    def likeness(row: int, others: np.ndarray) -> np.ndarray:
+        asked.update([row, *others.tolist()])
+        return np.ones(len(others))
+
+    criteria_drift(table, permutations=99, likeness=likeness)
+    assert min(asked) >= 100
+    assert max(asked) >= 990

@@ -1,0 +1,96 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from ktodata.labels.people.trusted import check_flags, depths_of_errors, flip_rates, random_sample, rows_to_review, trusted_rates
+
+
+def test_rates_by_class_and_source():
+    trusted = pl.DataFrame(
+        {
+            "label": [True] * 4 + [False] * 2,
+            "trusted_label": [True, True, True, False, True, False],
+            "source": ["a"] * 3 + ["b"] * 3,
+        }
+    )
+    told = {
+        (r["by"], r["value"], r["given"]): (r["rows"], r["wrong"]) for r in trusted_rates(trusted, ("source", "rater")).to_dicts()
+    }
+    assert told == {
+        ("label", None, False): (2, 1),
+        ("label", None, True): (4, 1),
+        ("source", "a", True): (3, 0),
+        ("source", "b", True): (1, 1),
+        ("source", "b", False): (2, 1),
+    }
+    of_desirable = trusted_rates(trusted, ()).row(1, named=True)
+    assert (of_desirable["error_low"], of_desirable["error_high"]) == pytest.approx((0.0063, 0.8059), abs=1e-3)
+
+
+def test_flags_checked_by_hand():
+    """Three flagged, two of them wrong; three wrong in all."""
+    trusted = pl.DataFrame(
+        {
+            "label": [True] * 5,
+            "trusted_label": [False, False, True, False, True],
+            "flagged": [True, True, True, False, False],
+            "label_quality": [0.1, 0.2, 0.3, 0.4, 0.9],
+        }
+    )
+    told = check_flags(trusted, trusted, given=True)
+    assert told["flag_precision"]["value"] == pytest.approx(2 / 3)
+    assert told["flag_recall"]["value"] == pytest.approx(2 / 3)
+    assert told["auroc"]["value"] == pytest.approx(5 / 6)
+    assert check_flags(trusted, trusted, given=False)["error_rate"]["value"] is None
+
+
+def test_depths():
+    quality = np.array([0.1, 0.2, 0.3, 0.4, 0.0])
+    in_class = np.array([True, True, True, True, False])
+    assert depths_of_errors(quality, in_class, np.array([True, False, True, False, True])).tolist() == [0.0, 0.5]
+
+
+def test_the_sample_is_stratified_and_says_what_it_stands_for():
+    rows = pl.DataFrame({"row_id": [str(n) for n in range(1000)], "label": [n >= 100 for n in range(1000)]})
+    sample = rows_to_review(rows, total=60, seed=0)
+    assert sample.group_by("label", "stands_for").len().sort("label").rows() == [(False, 2.5, 40), (True, 45.0, 20)]
+    assert not sample["label"][:30].all() and sample["label"][:30].any(), "in random order, so that the reviewer sees no pattern"
+    assert sample.equals(rows_to_review(rows, total=60, seed=0))
+    assert not sample.equals(rows_to_review(rows, total=60, seed=1))
+
+
+def test_a_small_class_is_taken_whole_and_the_other_fills_up():
+    rows = pl.DataFrame({"row_id": [str(n) for n in range(100)], "label": [n >= 5 for n in range(100)]})
+    assert rows_to_review(rows, total=60, seed=0)["label"].sum() == 55
+    assert rows_to_review(rows.head(20), total=60, seed=0).height == 20
+    assert rows_to_review(rows, total=0, seed=0).height == 0
+
+
+def test_rows_reviewed_because_they_looked_wrong_do_not_count_as_a_sample():
+    """Sixty drawn at random, then sixty of the most doubtful: the first alone say how many labels are wrong."""
+    rng, ids = np.random.default_rng(0), pl.Series("row_id", [f"row {n}" for n in range(2000)])
+    labels, wrong = rng.random(2000) < 0.7, rng.random(2000) < 0.1
+    asked = rows_to_review(pl.DataFrame({"row_id": ids, "label": labels}), total=60, seed=3)["row_id"]
+    drawn = ids.is_in(asked.implode()).to_numpy()
+    reviewed = drawn.copy()
+    reviewed[np.flatnonzero(wrong & ~drawn)[:60]] = True
+    found = random_sample(ids, labels, reviewed, 3)
+    assert (found & drawn).sum() == 60
+    assert (found & ~drawn).sum() <= 4  # a doubtful row may happen to be next in the draw
+    skipped = reviewed & ~np.isin(np.arange(2000), np.flatnonzero(drawn)[:2])
+    assert random_sample(ids, labels, skipped, 3).sum() >= 50, "a row that nobody could judge does not undo the draw"
+
+
+def test_trusted_rows_of_unknown_origin_are_taken_for_a_random_draw():
+    ids, labels = pl.Series("row_id", [f"row {n}" for n in range(500)]), np.arange(500) % 2 == 0
+    reviewed = np.arange(500) % 25 == 0
+    assert (random_sample(ids, labels, reviewed, 0) == reviewed).all()
+
+
+def test_flip_rates_are_those_that_were_made():
+    """1,000 truly desirable rows, 10 % flipped; 500 undesirable, 40 % flipped: 900 + 200 are labelled desirable."""
+    given = {True: 1100, False: 400}
+    found = flip_rates(given, {True: 200 / 1100, False: 100 / 400})
+    assert found == {"desirable": pytest.approx(0.1), "undesirable": pytest.approx(0.4)}
+    assert flip_rates(given, {True: None, False: 0.1}) is None
+    assert flip_rates({True: 10, False: 10}, {True: 1.0, False: 0.0}) is None, "no truly desirable row would be left"

@@ -1,0 +1,205 @@
+"""`kd.audit`: from a table to a verdict, a queue, and back again with a person's verdicts."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import ktodata as kd
+from ktodata.errors import DataError, MissingColumnError
+from ktodata.feedback import feedback_table
+
+DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
+TOOLS = ("pan", "pot", "oven", "wok", "grill", "steamer")
+
+
+@pytest.fixture(scope="module")
+def feedback():
+    """Help or refusal for 240 questions; every eighth label is flipped. source_id holds the truth."""
+    rows = []
+    for number in range(240):
+        dish, tool = DISHES[number % 10], TOOLS[number % 6]
+        helps = number % 3 > 0
+        text = (
+            f"Take the {tool}, heat it and cook the {dish} for {number} minutes."
+            if helps
+            else f"Sorry, I cannot talk about {dish}."
+        )
+        label = helps ^ (number % 8 == 0)
+        rows.append(
+            {
+                "prompt": f"How do I make {dish} in a {tool}, way {number}?",
+                "completion": text,
+                "label": label,
+                "source_id": str(helps),
+            }
+        )
+    return feedback_table(*rows)
+
+
+@pytest.fixture(scope="module")
+def audit(feedback):
+    return kd.audit(feedback, seed=0)
+
+
+def truth_of(audit):
+    return {row_id: truth == "True" for row_id, truth in audit.table.select("row_id", "source_id").iter_rows()}
+
+
+def test_it_says_of_each_class_what_is_known(audit):
+    summary = audit.summary
+    assert summary["given"].to_list() == ["desirable", "undesirable"]
+    assert summary["rows"].sum() == audit.facts["rows"]["learnt_from"]
+    assert summary["error_rate"].null_count() == 2  # nobody has reviewed anything
+    assert json.dumps(dict(audit.facts))
+    assert {"KD040", "KD047", "KD048"} <= set(audit.findings["code"])
+
+
+def test_doubtful_rows_come_first_and_the_flipped_ones_are_among_them(audit):
+    truth = truth_of(audit)
+    first = audit.rows.head(20)
+    wrong = [label != truth[row_id] for row_id, label in first.select("row_id", "label").iter_rows()]
+    assert sum(wrong) >= 15
+    assert "prompt_embedding" not in audit.rows.columns
+
+
+def test_the_queue_is_of_open_rows_and_says_what_is_not_known(audit):
+    rows = audit.next_reviews(12)
+    assert rows.columns == ["row_id", "label", "p_wrong", "prompt", "completion", "why"]
+    assert rows["row_id"].n_unique() == 12
+    assert rows["why"].to_list() == ["measures"] * 6 + ["gain"] * 6  # nobody has reviewed a row yet
+    bought = audit.buys(12)
+    assert bought["rows"] == 12
+    assert (bought["wrong_labels_expected"] is None) == (not audit.p_wrong_was_measured)
+
+
+def test_reviews_come_back_as_trusted_labels(audit):
+    truth = truth_of(audit)
+    asked = audit.ask_for_review.select("row_id")
+    verdicts = asked.with_columns(trusted_label=pl.col("row_id").replace_strict(truth, return_dtype=pl.Boolean))
+    again = audit.with_reviews(verdicts)
+    assert again.summary["reviewed"].sum() == verdicts.height
+    assert again.p_wrong_was_measured
+    assert again.buys(12)["wrong_labels_expected"] is not None
+    assert set(again.next_reviews(12)["why"]) == {"gain"}
+    assert not set(again.next_reviews(20)["row_id"]) & set(verdicts["row_id"])
+    for row in again.summary.iter_rows(named=True):
+        real = [
+            truth[row_id] != label
+            for row_id, label in audit.table.select("row_id", "label").iter_rows()
+            if label == (row["given"] == "desirable")
+        ]
+        assert row["error_rate_low"] <= sum(real) / len(real) <= row["error_rate_high"]
+
+
+def test_the_random_draw_is_recognised_among_the_rows_it_was_made_of():
+    """Held-out rows and rows held for review were never to be drawn: they do not stand between those that were."""
+    from ktodata.labels.people.trusted import rows_to_review
+    from ktodata.stages.label_noise import _mark_reviewed
+
+    rng = np.random.default_rng(0)
+    trained = rng.random(600) < 0.5
+    table = pl.DataFrame(
+        {
+            "row_id": [f"r{n:03}" for n in range(600)],
+            "label": rng.random(600) < 0.8,
+            "part": np.where(trained, "train", "test"),
+            "state": ["keep"] * 600,
+            "prompt": ["p"] * 600,
+            "completion": ["c"] * 600,
+            "trained": trained,
+        }
+    )
+    asked = rows_to_review(table.filter("trained"), total=40, seed=3)["row_id"]
+    others = table.filter(pl.Series(trained), ~pl.col("row_id").is_in(asked.implode()))["row_id"][:25]  # doubtful ones, say
+    seen = pl.concat([asked, others])
+    reviewed = table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(seen.implode())).then("label"))
+    marked = _mark_reviewed(reviewed, seed=3)
+    assert marked["reviewed"].sum() == len(seen) > len(asked) > 20
+    assert set(asked) <= set(marked.filter("drawn")["row_id"])
+    assert marked["drawn"].sum() < len(asked) + 6  # but for a few that stand next in the order
+    assert not marked.filter(~pl.col("trained"))["drawn"].any()
+
+
+def test_verdicts_on_unknown_or_repeated_rows_are_refused(audit):
+    row_id = audit.table["row_id"][0]
+    with pytest.raises(DataError, match="not in the audit"):
+        audit.with_reviews(pl.DataFrame({"row_id": ["nobody"], "trusted_label": [True]}))
+    with pytest.raises(DataError, match="has one already"):
+        audit.with_reviews(pl.DataFrame({"row_id": [row_id, row_id], "trusted_label": [True, False]}))
+    with pytest.raises(MissingColumnError, match="trusted_label"):
+        audit.with_reviews(pl.DataFrame({"row_id": [row_id]}))
+
+
+def test_a_budget_can_be_played_through(audit):
+    played = audit.simulate_review(truth_of(audit), [10, 30])
+    assert set(played["order"]) == {"gain", "suspicion", "random"}
+    best, chance = (played.filter(order=order, reviewed=30)["errors_left"][0] for order in ("gain", "random"))
+    assert best < chance
+    with pytest.raises(DataError, match="truth lacks"):
+        audit.simulate_review({}, [10])
+
+
+def test_it_draws_itself(audit):
+    assert audit.plot_trust_curve().axes[0].get_ylabel()
+    assert "<table" in audit._repr_html_() or "<div" in audit._repr_html_()
+
+
+def test_too_few_rows_are_said_and_nothing_is_asked(feedback):
+    few = kd.audit(feedback.head(12))
+    assert few.next_reviews(5).height == 0
+    assert few.buys(5) == {"minutes": 5, "rows": 0, "wrong_labels_expected": None}
+    assert few.trust_curve.height == 0
+
+
+def test_a_model_and_its_training_are_further_views(feedback, tmp_path, monkeypatch):
+    """A stand-in for the model whose hidden states tell help from refusal, and telemetry that sides with the truth."""
+    from ktodata.train.model import layer_states as module
+
+    def states(prompts, completions, **_):
+        told = np.array([[float("Sorry" in text), len(text), 1.0] for text in completions], np.float32)
+        return module.HiddenStates(told, {"cut_to_max_length": 0})
+
+    monkeypatch.setattr(module, "mean_hidden_states", states)
+    truth = {row_id: text == "True" for row_id, text in feedback.select("row_id", "source_id").iter_rows()}
+    looks = [
+        {"row_id": row_id, "part": "train", "epoch": 0, "step": step, "z0": 0.0, "completion_tokens": 9, "label": label}
+        | {"log_ratio": (1.0 if truth[row_id] else -1.0) * step / 20}
+        for step, (row_id, label) in enumerate(feedback.select("row_id", "label").iter_rows(), start=1)
+    ]
+    audit = kd.audit(feedback, policy="any", telemetry=pl.DataFrame(looks), plant=0.05, repeats=1)
+    signals = audit.result.tables["signals"]
+    assert {"reading", "text", "answer", "neighbour_agreement", "training_dynamics", "together"} <= set(signals.columns)
+    assert "hidden_state" not in audit.rows.columns
+    wrong = pl.Series([truth[row_id] != label for row_id, label in audit.table.select("row_id", "label").iter_rows()])
+    for name in ("reading", "training_dynamics"):
+        assert signals[name].filter(wrong).mean() < signals[name].filter(~wrong).mean() - 0.1
+    agreed = audit.result.tables["agreement"]
+    assert agreed.filter(first="reading", second="text")["rank_correlation"].min() > 0
+
+
+@pytest.fixture(scope="module")
+def disputed(feedback):
+    """The same questions, twelve of them given the other label as well by somebody else."""
+    again = feedback.slice(100, 12).with_columns(pl.lit("again ").add(pl.col("row_id")).alias("row_id"), label=~pl.col("label"))
+    return kd.audit(pl.concat([feedback, again]), seed=0)
+
+
+def test_texts_with_both_labels_are_asked_about_once_each(disputed):
+    queue = disputed.next_reviews(40)
+    held = queue.filter(why="held")
+    assert held.height == 12 and held["p_wrong"].to_list() == [0.5] * 12
+    assert held.select("prompt", "completion").n_unique() == 12
+    assert queue.filter(why="measures").height == 20 and not set(queue.filter(why="measures")["row_id"]) & set(held["row_id"])
+    assert disputed.held.sum() == 12 and not (disputed.held & disputed.trained).any()
+    doubted = disputed.table.select("row_id").with_columns(disputed.doubts).filter(pl.Series(disputed.held))
+    assert doubted["doubts"].to_list() == [["contradicted"]] * 12
+
+
+def test_a_verdict_lets_training_have_the_row(disputed):
+    row_id, label = disputed.next_reviews(40).filter(why="held").select("row_id", "label").row(0)
+    again = disputed.with_reviews(pl.DataFrame({"row_id": [row_id], "trusted_label": [not label]}))
+    assert again.trained.sum() == disputed.trained.sum() + 1 and again.held.sum() == 11  # and the text is not asked about again
+    assert again.result.actions()[row_id] == ("relabel", "trusted_disagrees")
+    assert row_id not in again.next_reviews(40)["row_id"]

@@ -1,0 +1,201 @@
+"""Sharing a run's data set: what goes, what stays here, and when nothing goes at all. The Hub is one that runs here."""
+
+import hashlib
+import io
+import json
+import shutil
+
+import polars as pl
+import pytest
+import yaml
+from hub_stand_in import hubs
+from typer.testing import CliRunner
+
+from ktodata.cli import app
+from ktodata.errors import DataError, RunError, SettingError
+from ktodata.pipeline.self_training import run
+from ktodata.pipeline.sharing import dataset_files, listing, pii_in, push_dataset, push_model
+
+TOKEN = "hf_secret"
+ADDRESS = "ann@example.org"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with hubs(monkeypatch) as start:
+        yield start
+
+
+def feedback(place, *, rater="u{}", last="thank you"):
+    lines = [
+        {"prompt": f"what is {n} and {n}?", "completion": f"it is {2 * n}", "label": n % 3 != 0, "user": rater.format(n % 4)}
+        for n in range(60)
+    ]
+    lines.append({"prompt": f"write to {ADDRESS} please", "completion": last, "label": True, "user": "u1"})
+    lines.append({"prompt": "what is 2 and 2?", "completion": "it is 4", "label": True, "user": "u2"})
+    place.mkdir()
+    (place / "thumbs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(place / "thumbs.jsonl")
+
+
+def made(place, *, pii="mask", **given):
+    recipe = {
+        "name": "thumbs",
+        "ingest": {"paths": feedback(place / "in", **given), "rater": "user"},
+        "steps": [{"validate": {"pii": pii, "pii_finder": "patterns"}}, {"dedupe": {}}, {"split": {"test": 0.2}}],
+        "export": {"license": "cc-by-4.0"},
+    }
+    return run(recipe, out=place / "run").folder
+
+
+@pytest.fixture(scope="module")
+def masked_run(tmp_path_factory):
+    return made(
+        tmp_path_factory.mktemp("masked"), rater="u{}@example.org", last=f"I told Ann ({ADDRESS.upper()}, bob@example.org)"
+    )
+
+
+@pytest.fixture(scope="module")
+def open_run(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("open"), pii="count")
+
+
+def test_the_shards_hold_placeholders_and_the_run_folder_the_text(masked_run):
+    rows = pl.concat([pl.read_parquet(path) for path in sorted((masked_run / "shards").glob("*.parquet"))])
+    row = rows.filter(pl.col("prompt").str.starts_with("write to")).row(0, named=True)
+    assert (row["prompt"], row["completion"]) == ("write to <EMAIL_1> please", "I told Ann (<EMAIL_1>, <EMAIL_2>)")
+    assert rows["rater"].unique().len() == 5  # four addresses, and u1 and u2 of the last rows, less the repeat that was dropped
+    assert not rows["rater"].str.contains("@").any()
+    kept = pl.read_parquet(masked_run / "stages/ingest/columns.parquet").filter(pl.col("row_id") == row["row_id"])
+    assert kept["prompt"].item() == f"write to {ADDRESS} please"
+    assert json.loads((masked_run / "stages/export/facts.json").read_text())["masked"] == {"rows": 1, "places": 3}
+
+
+def test_the_ledger_says_which_rows_were_masked_and_how_often(masked_run):
+    line = pl.read_parquet(masked_run / "ledger.parquet").filter(reason="pii_masked", stage="validate").row(0, named=True)
+    assert line["action"] == "keep"
+    assert json.loads(line["evidence"]) == {"spans": 3, "kinds": "email"}
+    assert "They are masked in the shards; the texts in this run folder" in (masked_run / "report.html").read_text()
+
+
+def test_what_is_sent_is_all_that_is_listed(hub, masked_run):
+    server = hub()
+    assert push_dataset(masked_run, "me/policy", token=TOKEN) == f"{server.address}/datasets/me/policy"
+    assert set(server.files) == {
+        "README.md",
+        "ledger.parquet",
+        "shards/checksums.json",
+        "shards/test-00000-of-00001.parquet",
+        "shards/train-00000-of-00001.parquet",
+        "shards/validation-00000-of-00001.parquet",
+    }
+    assert set(server.files) == {line.split()[0] for line in listing(dataset_files(masked_run)).splitlines()}
+    train = masked_run / "shards/train-00000-of-00001.parquet"
+    assert server.files["shards/train-00000-of-00001.parquet"] == train.read_bytes()
+    assert server.made[0]["visibility"] == "private" and server.made[0]["type"] == "dataset"
+    assert server.commits == ["/api/datasets/me/policy/commit/main"]
+    assert server.tokens == {f"Bearer {TOKEN}"}
+
+
+def test_the_ledger_that_is_sent_has_no_evidence(masked_run):
+    sent = pl.read_parquet(io.BytesIO(dataset_files(masked_run)["ledger.parquet"]))
+    assert sent.columns == ["row_id", "stage", "action", "reason"]
+    assert sent.height == pl.read_parquet(masked_run / "ledger.parquet").height
+
+
+def test_the_card_that_is_sent_reads_as_a_card(masked_run):
+    card = dataset_files(masked_run)["README.md"].decode()
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == "cc-by-4.0"
+    assert ADDRESS not in card
+
+
+def test_personal_data_is_refused_until_it_is_masked_or_allowed(hub, open_run):
+    server = hub()
+    with pytest.raises(
+        DataError, match=r"email in prompt of 1 row \(first: [0-9a-f]{16}\)\. Nothing was sent\. Set validate: {pii: mask}"
+    ) as raised:
+        push_dataset(open_run, "me/policy", token=TOKEN)
+    assert ADDRESS not in str(raised.value)
+    assert not server.made and not server.files
+    push_dataset(open_run, "me/policy", allow_pii=True, token=TOKEN)
+    assert server.files
+
+
+def test_personal_data_is_looked_for_in_messages_and_beside_the_texts_too(tmp_path):
+    rows = {"row_id": ["a", "b"], "prompt_group": ["4111111111111111", "x"], "rater": [ADDRESS, "u2"]}
+    rows["prompt"] = [[{"role": "system", "content": "be brief"}, {"role": "user", "content": text}] for text in ("hi", ADDRESS)]
+    pl.DataFrame(rows).write_parquet(tmp_path / "train.parquet")
+    assert pii_in([tmp_path / "train.parquet"]) == {("email", "rater"): (1, ["a"]), ("email", "prompt"): (1, ["b"])}
+
+
+def test_nothing_goes_into_a_public_repository_unasked(hub, masked_run):
+    server = hub(private=False)
+    with pytest.raises(SettingError, match="everyone can read it"):
+        push_dataset(masked_run, "me/policy", token=TOKEN)
+    assert not server.files
+    push_dataset(masked_run, "me/policy", private=False, token=TOKEN)
+    assert server.made[-1]["visibility"] == "public" and server.files
+
+
+def test_an_unfinished_run_is_refused(masked_run, tmp_path):
+    folder = shutil.copytree(masked_run, tmp_path / "run")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "stopped after dedupe"}))
+    with pytest.raises(RunError, match=r"is not finished \(its status is 'stopped after dedupe'\)"):
+        dataset_files(folder)
+
+
+def test_a_shard_that_is_not_what_export_wrote_is_refused(masked_run, tmp_path):
+    folder = shutil.copytree(masked_run, tmp_path / "run")
+    shard = next((folder / "shards").glob("train-*.parquet"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(RunError, match=r"1 of 3 shards are not what export wrote \(train-00000-of-00001\.parquet\)"):
+        dataset_files(folder)
+    # other rows, with a checksum that fits them
+    shard.write_bytes(whole)
+    pl.read_parquet(shard).head(3).write_parquet(shard)
+    checksums = json.loads((folder / "shards/checksums.json").read_text())
+    checksums[shard.name]["sha256"] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    (folder / "shards/checksums.json").write_text(json.dumps(checksums))
+    with pytest.raises(RunError, match="1 of 3 shards are not what export wrote"):
+        dataset_files(folder)
+    (folder / "shards/checksums.json").unlink()
+    with pytest.raises(RunError, match=r"has no checksums\.json"):
+        dataset_files(folder)
+
+
+def test_the_command_lists_and_sends_and_a_dry_run_only_lists(hub, masked_run):
+    server = hub()
+    listed = CliRunner().invoke(app, ["export", str(masked_run), "--push", "me/policy", "--dry-run"])
+    assert listed.exit_code == 0 and "me/policy (private):" in listed.output and "nothing was sent" in listed.output
+    assert not server.made
+    sent = CliRunner().invoke(app, ["export", str(masked_run), "--push", "me/policy", "--public"])
+    assert sent.exit_code == 0 and "me/policy (public):" in sent.output and "ledger.parquet" in sent.output
+    assert server.made[0]["visibility"] == "public" and "ledger.parquet" in server.files
+
+
+@pytest.mark.parametrize("given", [[], ["--out", "a.jsonl", "--push", "me/policy"]])
+def test_the_command_wants_a_file_or_a_repository(given, masked_run):
+    asked = CliRunner().invoke(app, ["export", str(masked_run), *given])
+    assert asked.exit_code == 1 and "--out FILE to write a file, or --push OWNER/NAME" in str(asked.exception)
+
+
+def test_a_models_card_tells_of_the_run_that_trained_it(hub, masked_run, tmp_path):
+    server, folder = hub(), shutil.copytree(masked_run, tmp_path / "run")
+    rows = pl.read_parquet(next((folder / "shards").glob("train-*.parquet"))).height
+    (folder / "model").mkdir()
+
+    def card(rows, pushed):
+        facts = {"settings": {"model": "acme/base-1b"}, "train": {"rows": rows, "skipped_row_ids": ["secret-1"]}}
+        (folder / "model/training.json").write_text(json.dumps(facts))
+        push_model(pushed, "me/policy", token=TOKEN)
+        return server.files["README.md"].decode()
+
+    for pushed in (folder, folder / "model"):
+        told = card(rows - 1, pushed)
+        assert "## The feedback that it learnt from" in told and "## What is not known" in told and "secret-1" not in told
+        assert "places are masked by a placeholder" in told
+    # other rows than those of the run
+    told = card(rows + 7, folder)
+    assert "The feedback that it learnt from" not in told and "made from the training alone" in told

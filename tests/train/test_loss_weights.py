@@ -1,0 +1,137 @@
+"""What each label counts in the loss."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tiny_models import text_rows, token_rows
+
+from ktodata.errors import SettingError
+from ktodata.train import fit
+from ktodata.train.loss_weights import Balance, balance, check_weights_fit
+
+
+def rows_of(desirable, undesirable, *, weight=None, p_desirable=None):
+    labels = [True] * desirable + [False] * undesirable
+    rows = token_rows([[1]] * len(labels), [[2]] * len(labels), labels=labels)
+    told = {"weight": weight, "p_desirable": p_desirable}
+    return dataclasses.replace(rows, **{name: np.array(values) for name, values in told.items() if values is not None})
+
+
+def weights(rows, desirable_weight=None, undesirable_weight=None, soft=False):
+    found = balance(rows, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight, soft=soft)
+    return found.desirable_weight, found.undesirable_weight
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((6, 2), (1, 3)), ((2, 6), (3, 1)), ((4, 4), (1, 1))],
+)
+def test_with_none_given_the_rarer_label_is_raised_until_both_count_the_same(counts, expected):
+    """6 x 1 = 2 x 3"""
+    rows = rows_of(*counts)
+    assert weights(rows) == expected
+    assert balance(rows, desirable_weight=None, undesirable_weight=None, soft=False).ratio == 1
+
+
+def test_a_row_counts_by_its_own_weight():
+    """desirable 0.5 + 0.5 + 1 = 2, undesirable 8: 2 x 4 = 8 x 1"""
+    assert weights(rows_of(3, 1, weight=[0.5, 0.5, 1, 8])) == (4, 1)
+
+
+def test_one_given_alone_leaves_the_other_at_1():
+    rows = rows_of(6, 2)
+    assert weights(rows, desirable_weight=0.5) == (0.5, 1)
+    assert weights(rows, undesirable_weight=2.5) == (1, 2.5)
+    assert weights(rows, desirable_weight=0.0) == (0, 1)
+
+
+def test_both_given_are_taken_as_they_are():
+    assert weights(rows_of(6, 2), 0.3, 0.7) == (0.3, 0.7)
+
+
+def test_soft_labels_count_towards_the_likelier_label():
+    """Three rows of p 0.75, 0.25, 0.25 pull up by 0.5 and down by 1, whatever their labels."""
+    rows = rows_of(2, 1, p_desirable=[0.75, 0.25, 0.25])
+    assert weights(rows, soft=True) == (2, 1)
+    assert weights(rows, soft=False) == (1, 2)
+
+
+def test_labels_are_counted_as_they_would_be_without_the_flips():
+    """6 of 10 rows desirable; truly 8, of which a quarter was flipped: 8 x 0.75 = 6. So 8 x 1 = 2 x 4."""
+    found = balance(
+        rows_of(6, 4),
+        desirable_weight=None,
+        undesirable_weight=None,
+        soft=False,
+        flip_rates={"desirable": 0.25, "undesirable": 0.0},
+    )
+    assert (found.desirable, found.undesirable) == pytest.approx((8, 2))
+    assert (found.desirable_weight, found.undesirable_weight) == pytest.approx((1, 4))
+
+
+DOUBT = pytest.mark.parametrize(
+    ("doubt", "named"),
+    [
+        ({"soft": True, "flip_rates": None}, "soft_labels"),
+        ({"soft": False, "flip_rates": {"desirable": 0.1, "undesirable": 0.1}}, "flip_rates"),
+    ],
+)
+
+
+@DOUBT
+def test_weights_by_a_label_that_is_doubted_are_refused(doubt, named):
+    with pytest.raises(SettingError, match=f"4 desirable rows weigh 1 each, 2 undesirable ones 2: with {named} .*by: none"):
+        check_weights_fit(rows_of(4, 2, weight=[1, 1, 1, 1, 2, 2]), **doubt)
+
+
+@DOUBT
+def test_weights_that_do_not_hang_on_the_label_are_not(doubt, named):
+    for weight in ([3] * 6, [1, 2, 1, 2, 1, 2]):
+        check_weights_fit(rows_of(4, 2, weight=weight), **doubt)
+    check_weights_fit(rows_of(4, 2, weight=[1, 1, 1, 1, 2, 2]), soft=False, flip_rates=None)
+
+
+@pytest.mark.parametrize("weight", [[1, 0], [0, 1], [0, 0]])
+def test_a_label_that_counts_nothing_cannot_be_raised(weight):
+    assert weights(rows_of(1, 1, weight=weight)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "ratio", "within"),
+    [
+        (Balance(4, 4, 1, 1), 1, True),
+        (Balance(4, 3, 1, 1), 4 / 3, True),
+        (Balance(4, 2.9, 1, 1), 4 / 2.9, False),
+        (Balance(3.9, 4, 1, 1), 0.975, False),
+        (Balance(8, 2, 0.5, 1.5), 4 / 3, True),
+    ],
+)
+def test_the_papers_rule_is_checked_weights_included(found, ratio, within):
+    facts = found.facts(rows_of(4, 3))
+    assert facts["weighted_ratio"] == pytest.approx(ratio, abs=1e-4)
+    assert facts["within_paper_rule"] is within
+    assert ("within" if within else "outside") + " the paper's 1 to 4/3" in facts["said"]
+
+
+def test_said_aloud():
+    facts = balance(rows_of(6, 2), desirable_weight=1.5, undesirable_weight=None, soft=False).facts(rows_of(6, 2))
+    assert facts["said"] == "desirable 6 x 1.5 : undesirable 2 x 1 = 4.50 (outside the paper's 1 to 4/3)"
+    assert (facts["desirable"], facts["undesirable"]) == (6, 2)
+
+
+def test_without_undesirable_rows_there_is_no_ratio():
+    facts = Balance(4, 0, 1, 1).facts(rows_of(4, 0))
+    assert facts["weighted_ratio"] is None
+    assert facts["within_paper_rule"] is False
+
+
+def test_a_training_says_and_takes_the_weights_in_force(model_folder):
+    """text_rows(12): 8 desirable, 4 undesirable; before the first update each row's loss is half its weight, 1 or 2"""
+    settings = {"batch_size": 12, "device": "cpu", "max_steps": 1}
+    even = fit(text_rows(12), model=model_folder, **settings)
+    assert (even.facts["balance"]["desirable_weight"], even.facts["balance"]["undesirable_weight"]) == (1, 2)
+    losses = {label: table["loss"].to_list() for (label,), table in even.telemetry.group_by("label")}
+    assert losses == {True: pytest.approx([0.5] * 8, abs=1e-5), False: pytest.approx([1.0] * 4, abs=1e-5)}
+    given = fit(text_rows(12), model=model_folder, desirable_weight=1.0, **settings)
+    assert given.history["loss"][0] == pytest.approx(0.5, abs=1e-5)
