@@ -17,7 +17,7 @@ from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighte
 from ktodata.feedback import check_columns
 from ktodata.stats import Interval
 
-FEWEST_OF_A_KIND = 5  # reviewed rows of either verdict, from which reviews and not labels are what is judged by
+MIN_OF_A_KIND = 5  # reviewed rows of either verdict, from which reviews and not labels are what is judged by
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ruler:
 
 
 def ruler(held_out: pl.DataFrame) -> Ruler:
-    """The held-out rows that were reviewed, if FEWEST_OF_A_KIND of either verdict were; else all, by their labels as given.
+    """The held-out rows that were reviewed, if MIN_OF_A_KIND of either verdict were; else all, by their labels as given.
 
     held_out : row_id, label, trusted_label, prompt_group
     Raises OneClassError where those rows are all of one label: nothing can be told apart then.
@@ -46,7 +46,7 @@ def ruler(held_out: pl.DataFrame) -> Ruler:
     check_columns(held_out, ("row_id", "label", "trusted_label", "prompt_group"), who="ruler")
     reviewed = held_out.filter(pl.col("trusted_label").is_not_null())
     good = int(reviewed["trusted_label"].sum())
-    if min(good, reviewed.height - good) >= FEWEST_OF_A_KIND:
+    if min(good, reviewed.height - good) >= MIN_OF_A_KIND:
         return Ruler(reviewed.select("row_id", truth="trusted_label", group="prompt_group"), "reviewed labels")
     if held_out["label"].n_unique() < 2:
         raise OneClassError(

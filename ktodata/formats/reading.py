@@ -25,7 +25,7 @@ from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.table import FeedbackTable, QuarantineTable
 
 # a file of free text read as labels must not fill the manifest with its values
-MOST_VALUES = 1000
+MAX_VALUES = 1000
 SHOWN_VALUES = 20
 
 
@@ -199,7 +199,7 @@ class _Reader:
         self._quarantine.add(file, found, problem)
         self._reasons[problem.reason] += 1
         self._first = self._first or (file, found.line, problem)
-        if isinstance(problem, UnmappedLabelError) and (problem.value in self._unmapped or len(self._unmapped) < MOST_VALUES):
+        if isinstance(problem, UnmappedLabelError) and (problem.value in self._unmapped or len(self._unmapped) < MAX_VALUES):
             self._unmapped[problem.value] += 1
 
     def result(self, files: list[dict[str, Any]]) -> IngestResult:

@@ -12,7 +12,7 @@ from ktodata.stats import auroc
 
 Bools = NDArray[np.bool_]
 
-FEWEST_ROWS = 10  # that two signals must both speak of, for their agreement to be told
+MIN_ROWS = 10  # that two signals must both speak of, for their agreement to be told
 AGREEMENT_SCHEMA = pl.Schema(
     {"first": pl.String(), "second": pl.String(), "given": pl.Boolean(), "rows": pl.Int64(), "rank_correlation": pl.Float64()}
 )
@@ -44,7 +44,7 @@ def agreement(signals: Sequence[Evidence], labels: Bools, rows: Bools) -> pl.Dat
         for given in (False, True):
             both = rows & (labels == given) & first.known & second.known
             pair = pl.DataFrame({"a": first.quality[both], "b": second.quality[both]})
-            told = pair.select(pl.corr("a", "b", method="spearman")).item() if pair.height >= FEWEST_ROWS else None
+            told = pair.select(pl.corr("a", "b", method="spearman")).item() if pair.height >= MIN_ROWS else None
             lines.append((first.name, second.name, given, pair.height, None if told is None or np.isnan(told) else told))
     return pl.DataFrame(lines, schema=AGREEMENT_SCHEMA, orient="row")
 

@@ -55,8 +55,8 @@ FATAL = {
     404: "there is no such address or model",
 }
 FAILURES_IN_A_ROW = 20  # then the endpoint is taken to be down
-LONGEST_WAIT_S = 60.0
-LEAST_ANSWER_MASS = 0.05  # a local model that gives yes and no together less than this is not answering the question
+MAX_WAIT_S = 60.0
+MIN_ANSWER_MASS = 0.05  # a local model that gives yes and no together less than this is not answering the question
 BYTES_PER_TOKEN = 4
 OVERHEAD_TOKENS = 12  # chat markers of two messages
 
@@ -520,7 +520,7 @@ def _pause_s(attempt: int, backoff_s: float, asked: str | None) -> float:
     except ValueError:  # a date
         wanted = math.nan
     doubled = backoff_s * 2**attempt * random.uniform(0.5, 1)
-    return min(max(0.0, wanted) if math.isfinite(wanted) else doubled, LONGEST_WAIT_S)
+    return min(max(0.0, wanted) if math.isfinite(wanted) else doubled, MAX_WAIT_S)
 
 
 class _Local:
@@ -549,7 +549,7 @@ class _Local:
             logits = self._model(torch.tensor([ids]), **({"logits_to_keep": 1} if last_only else {})).logits[0, -1]
         p = logits.float().softmax(-1)
         yes, no = float(p[self._yes].sum()), float(p[self._no].sum())
-        p_yes = yes / (yes + no) if yes + no >= LEAST_ANSWER_MASS else None
+        p_yes = yes / (yes + no) if yes + no >= MIN_ANSWER_MASS else None
         return _Answer("", p_yes, {"in": len(ids), "out": 1})
 
     def _ids(self, roles: dict[str, str]) -> list[int]:

@@ -151,7 +151,7 @@ def _check_prompt(facts: dict[str, Any]) -> Finding:
         return passed("KD047")
     return issue(
         "KD047",
-        f"The prompt alone tells {told['share_told_by_prompt_alone']:.0%} of what the text tells of the labels: models fail on "
+        f"The prompt alone tells {told['prompt_information_share']:.0%} of what the text tells of the labels: models fail on "
         "some topics, or whoever labelled dislikes them, and labels and text cannot say which. Rows are ranked by what their "
         "answers do beyond the topic. Reviewed rows would settle it.",
     )

@@ -27,7 +27,7 @@ WORDS = {"says": pl.String(), "rows": pl.Int64(), "family": pl.String(), "budget
 # what a recipe's train: may say about every arm; labels and weights are what the arms differ in
 TRAINED_BY = (
     *("objective", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_fraction", "schedule", "beta", "max_length"),
-    *("trainable_layers", "lora", "optimizer", "weight_decay", "device", "dtype", "z0_rows", "keep_states_mb"),
+    *("trainable_layers", "lora", "optimizer", "weight_decay", "device", "dtype", "kl_pairs_per_batch", "activation_cache_mb"),
 )
 
 
@@ -104,7 +104,7 @@ def ablate(
     budgets : shares of the rows that are reviewed
     families : the kinds of treatment to try (`treatments.Family`); the labels as given are always among them
     train : settings of `kd.train.fit` in place of TERMS; every arm makes the same updates. Fix them beforehand. z0 is estimated
-        from a quarter as many pairs as an update has rows, unless z0_rows says: that halves the cost of an arm.
+        from a quarter as many pairs as an update has rows, unless kl_pairs_per_batch says: that halves the cost of an arm.
     conversational : hand the model messages through its chat template, in place of plain text
     folder : keeps each arm's scores as it goes, so that a stopped ablation goes on
     notify : called with what it will cost before the first training, and before each arm (`evaluate.arms_run.train_arms`)
@@ -224,11 +224,15 @@ def _with_words(table: pl.DataFrame, told: Mapping[str, Mapping[str, Any]]) -> p
 def _equal_terms(settings: dict[str, Any], rows: int) -> dict[str, Any]:
     """As many updates for every arm, whatever it left out: those that `epochs` over all rows make, unless max_steps says.
 
-    Mismatched pairs are what costs most, as no arm can share another's; a quarter as many as rows do for z0, unless z0_rows says.
+    Mismatched pairs are what costs most, as no arm can share another's; a quarter as many as rows do for z0, unless kl_pairs_per_batch says.
     """
     batch = settings["batch_size"]
     steps = settings["max_steps"] or settings["epochs"] * -(-rows // batch)
-    return settings | {"max_steps": steps, "epochs": 1000, "z0_rows": settings.get("z0_rows") or max(2, batch // 4)}
+    return settings | {
+        "max_steps": steps,
+        "epochs": 1000,
+        "kl_pairs_per_batch": settings.get("kl_pairs_per_batch") or max(2, batch // 4),
+    }
 
 
 def ablate_run(folder: Path | str, *, notify: Notify = lambda event: None, **asked: Any) -> Ablation:

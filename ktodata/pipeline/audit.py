@@ -192,7 +192,7 @@ class LabelAudit:
         """
         reviewed = self.facts.get("reviews", {}).values()
         classes = self.facts.get("planted", {}).get("per_given_class", {}).values()
-        by_review = bool(reviewed) and all(one["scale_of_what_they_taught"] is not None for one in reviewed)
+        by_review = bool(reviewed) and all(one["gp_scale"] is not None for one in reviewed)
         return by_review or (bool(classes) and all(one["verdict"] == "identifiable" for one in classes))
 
     def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:

@@ -37,7 +37,7 @@ from ktodata.report.rounds_page import build_rounds_page
 
 RESULT = "self_training.json"
 SAME = 0.01  # a soft label that moved by less is the same
-MOST_EPOCHS = 1000  # rounds end by their number of updates
+MAX_EPOCHS = 1000  # rounds end by their number of updates
 
 
 def run(
@@ -273,7 +273,7 @@ def _plan_of_round(plan: Recipe, before: Path | None, updates: int | None) -> Re
     once = replace(plan, self_training=None, evaluate=None)
     if before is None:
         return once
-    train = {**(plan.train or {}), "max_steps": updates, "epochs": MOST_EPOCHS}
+    train = {**(plan.train or {}), "max_steps": updates, "epochs": MAX_EPOCHS}
     return replace(once, telemetry=path_from(before, plan.folder), train=train)
 
 

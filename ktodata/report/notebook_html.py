@@ -19,7 +19,7 @@ from ktodata.stage import StageResult
 
 SHOWN = 24
 FOLD, FOLD_LINES = 400, 12  # characters and lines of a text in sight; the others are folded
-LONGEST = 20_000  # characters that are put on the page at all
+MAX_CHARS_SHOWN = 20_000  # characters that are put on the page at all
 # what is said of a row beside its texts, where the frame has it, in this order
 SAID = (
     *("row_id", "trusted_label", "verdict", "note", "p_wrong", "p_desirable", "why", "doubts"),
@@ -194,9 +194,9 @@ def _folding(value: str | None) -> Markup:
     beginning = _wrapped(text[:seen])
     if len(text) == seen:
         return beginning
-    rest = _wrapped(text[seen:LONGEST])
-    if len(text) > LONGEST:
-        rest += Markup("<div>and {} more</div>").format(plural(len(text) - LONGEST, "character"))
+    rest = _wrapped(text[seen:MAX_CHARS_SHOWN])
+    if len(text) > MAX_CHARS_SHOWN:
+        rest += Markup("<div>and {} more</div>").format(plural(len(text) - MAX_CHARS_SHOWN, "character"))
     return beginning + _folded(f"… {count(len(text))} characters in all", rest)
 
 

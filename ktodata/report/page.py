@@ -54,7 +54,7 @@ STAGES = (
     "evaluate",
 )
 PAGE_BYTES = 4_900_000  # under five million, so that it opens at once and can be sent by mail
-LEAST_FOR_ROWS = 500_000  # bytes for the search, whatever the rest of the page takes
+MIN_FOR_ROWS = 500_000  # bytes for the search, whatever the rest of the page takes
 SCRIPTS = ("page.js", "map.js", "find.js")
 NUMBERS = 60  # of a stage's own numbers, shown folded away
 
@@ -97,7 +97,7 @@ def build_report(run: Path, *, text: bool = True) -> str:
         numbers={stage: flat(of_stage) for stage, of_stage in facts.items()},
         settings=flat(pick(files.manifest, "recipe", default={}), most=200),
     )
-    room = max(PAGE_BYTES - len(page(findable=None).encode()), LEAST_FOR_ROWS)
+    room = max(PAGE_BYTES - len(page(findable=None).encode()), MIN_FOR_ROWS)
     return page(findable=read_search_index(files, most_bytes=room))
 
 

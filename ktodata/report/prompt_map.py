@@ -23,7 +23,7 @@ NEEDS: dict[ColorBy, tuple[str, ...]] = {
 COLUMN: dict[ColorBy, str] = {"cluster": "cluster", "label": "desirable_share", "doubt": "doubt", "distance": "distance"}
 UNDESIRABLE_TO_DESIRABLE = ("#b8501b", "#d8d3c8", "#0d7a70")
 POINT_SIZE = 7  # pixels
-MOST_IN_LEGEND = 12  # clusters; a longer legend hides the map
+MAX_IN_LEGEND = 12  # clusters; a longer legend hides the map
 HOVER_CHARS = 400
 
 
@@ -138,7 +138,7 @@ def _scatter(points: pl.DataFrame, color_by: ColorBy, height: int) -> "jscatter.
         scatter.color(by=column)
     scatter.axes(False)  # only what is near means something
     scatter.size(default=POINT_SIZE)
-    scatter.legend(color_by != "cluster" or len(kinds) <= MOST_IN_LEGEND)
+    scatter.legend(color_by != "cluster" or len(kinds) <= MAX_IN_LEGEND)
     said = [*dict.fromkeys(("cluster", column)), "rows"]
     # no histograms: jupyter-scatter 1.0 fails on that of a column with one value, and then shows no text either
     scatter.tooltip(True, properties=said, histograms=False, preview="shown", preview_type="text")

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN = "/open"
-MOST_BYTES = 64 * 1024  # of a request's body
+MAX_BYTES = 64 * 1024  # of a request's body
 SAFE = ("GET", "HEAD")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -92,7 +92,7 @@ class AuthMiddleware:
         length = headers.get("content-length", "")
         if not length.isdecimal():
             return _refused("A change says how long it is.", 411)
-        return _refused("That is too long.", 413) if int(length) > MOST_BYTES else None
+        return _refused("That is too long.", 413) if int(length) > MAX_BYTES else None
 
 
 def _refused(why: str, status: int = 403) -> Response:

@@ -9,7 +9,7 @@ from ktodata.pipeline.audit import SECONDS_A_ROW
 from ktodata.review.queue import ReviewQueue
 
 STEPS = (30, 60, 120, 240)  # rows
-FEWEST_FOR_A_PACE = 5  # verdicts
+MIN_FOR_A_PACE = 5  # verdicts
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,4 @@ def buys(queue: ReviewQueue, left: NDArray[np.int64], rows: int, seconds_a_row: 
 
 def pace(seconds: list[float]) -> float:
     """Seconds a row takes: the median of what was seen, or SECONDS_A_ROW while that is too little to tell."""
-    return max(float(np.median(seconds)), 1.0) if len(seconds) >= FEWEST_FOR_A_PACE else SECONDS_A_ROW
+    return max(float(np.median(seconds)), 1.0) if len(seconds) >= MIN_FOR_A_PACE else SECONDS_A_ROW

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
-MOST_CHOICES = 200  # of a column, the most frequent
+MAX_CHOICES = 200  # of a column, the most frequent
 OTHERS = "others"
 
 
@@ -63,7 +63,7 @@ class FilterColumns:
         counted = {name: self._table[name].drop_nulls() for name in self._table.columns} | {
             "reason": self._reasons.explode().drop_nulls()
         }
-        found = {name: values.value_counts(sort=True).head(MOST_CHOICES).rows() for name, values in counted.items()}
+        found = {name: values.value_counts(sort=True).head(MAX_CHOICES).rows() for name, values in counted.items()}
         return {name: rows for name, rows in found.items() if len(rows) > 1}
 
     def _one(self, name: str, value: str) -> Bools:
@@ -71,7 +71,7 @@ class FilterColumns:
             if name != "reason" and name not in self._table.columns:
                 return np.zeros(len(self._reasons), bool)
             found = self._reasons.list.contains(value) if name == "reason" else self._table[name] == value
-            if len(self._masks) >= MOST_CHOICES:
+            if len(self._masks) >= MAX_CHOICES:
                 self._masks.clear()
             self._masks[name, value] = found.fill_null(False).to_numpy()
         return self._masks[name, value]

@@ -15,7 +15,7 @@ from ktodata.review.session import ReviewSession, Turn
 
 STATIC = {"desk.js": "text/javascript", "desk.css": "text/css", "icon.svg": "image/svg+xml"}
 LATEST = 20  # verdicts shown on the page of progress
-MOST_DIFFERENT = 200  # rows shown there
+MAX_DIFFERENT = 200  # rows shown there
 
 
 def row_page(desk: ReviewSession, turn: Turn, filters: Filters, **around: str) -> str:
@@ -35,7 +35,7 @@ def progress_page(desk: ReviewSession, **around: str) -> str:
         tallies=review_progress.tallies(standing),
         drawn=review_progress.drawn_so_far(settled(standing), desk.book.row_ids, desk.queue.drawn),
         agreements=reviewer_agreement.agreements(standing),
-        differ=differ.head(MOST_DIFFERENT).to_dicts(),
+        differ=differ.head(MAX_DIFFERENT).to_dicts(),
         differ_in_all=differ.height,
         mine=mine.to_dicts(),
         outlook=desk.outlook(),

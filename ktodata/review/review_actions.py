@@ -11,8 +11,8 @@ from ktodata.report.text import clean
 from ktodata.review.filters import Filters
 from ktodata.review.session import ReviewSession
 
-MOST_NOTE = 4000  # characters
-MOST_SECONDS = 86_400.0
+MAX_NOTE = 4000  # characters
+MAX_SECONDS = 86_400.0
 SIDES = ("prompt", "completion")
 
 
@@ -55,7 +55,7 @@ def _verdict(desk: ReviewSession, filters: Filters, asked: Mapping[str, Any]) ->
         seen=_whole(asked, "seen"),
         detector=_text(asked, "detector"),
         # a NUL or a lone surrogate can be typed, and not be kept as UTF-8
-        note=clean(_text(asked, "note", most=MOST_NOTE)).strip(),
+        note=clean(_text(asked, "note", most=MAX_NOTE)).strip(),
         seconds=_seconds(asked),
     )
     return View(filters)
@@ -102,4 +102,4 @@ def _seconds(asked: Mapping[str, Any]) -> float:
     value = asked.get("seconds")
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise BadRequestError("seconds is a number.")
-    return round(min(max(float(value), 0.0), MOST_SECONDS), 1)
+    return round(min(max(float(value), 0.0), MAX_SECONDS), 1)

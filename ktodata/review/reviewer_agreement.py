@@ -11,7 +11,7 @@ from ktodata.evaluate.bootstrap import bootstrap
 from ktodata.formats.verdict_store import said
 from ktodata.stats import Interval, share
 
-FEWEST_ROWS = 10  # that both judged, for kappa to be told
+MIN_ROWS = 10  # that both judged, for kappa to be told
 RESAMPLES = 1000
 NOT_TOLD = Interval(None, None, None)
 
@@ -67,7 +67,7 @@ def _kappa(both: pl.DataFrame) -> Interval:
     from sklearn.metrics import cohen_kappa_score
 
     names = sorted({*both["first_says"], *both["second_says"]})
-    if both.height < FEWEST_ROWS or len(names) < 2:
+    if both.height < MIN_ROWS or len(names) < 2:
         return NOT_TOLD
     codes = [np.array([names.index(word) for word in both[side]]) for side in ("first_says", "second_says")]
     cells = np.eye(len(names) ** 2)[codes[0] * len(names) + codes[1]]  # [rows, pairs of words]

@@ -15,10 +15,10 @@ from ktodata.report.sections.labels_section import DOUBTS
 from ktodata.report.text import Excerpt, excerpt
 from ktodata.stats import Interval, share
 
-LONGEST = 200_000  # characters of a text that are shown on the page; the whole of it is one link away
+MAX_CHARS_SHOWN = 200_000  # characters of a text that are shown on the page; the whole of it is one link away
 SHORT = 280  # of a row shown beside it
-MOST_SIBLINGS = 12
-MOST_NEAREST = 6
+MAX_SIBLINGS = 12
+MAX_NEAREST = 6
 KEPT_NEAREST = 64  # rows
 ABOUT = ("source", "source_line", "model", "created_at", "part", "cluster")
 SIGNALS = {
@@ -126,11 +126,11 @@ class RowView:
         siblings = self._siblings(place)
         return Shown(
             row_id=row["row_id"],
-            prompt=excerpt(row["prompt"], LONGEST),
-            completion=excerpt(row["completion"], LONGEST),
+            prompt=excerpt(row["prompt"], MAX_CHARS_SHOWN),
+            completion=excerpt(row["completion"], MAX_CHARS_SHOWN),
             about=[(name, row[name]) for name in ABOUT if row.get(name) is not None],
             judgement=None if blind else self._judgement(place, row, p_wrong),
-            siblings=[self._beside(other, blind=blind) for other in siblings[:MOST_SIBLINGS]],
+            siblings=[self._beside(other, blind=blind) for other in siblings[:MAX_SIBLINGS]],
             siblings_in_all=len(siblings),
             nearest=self._nearest(place, blind=blind),
         )
@@ -176,7 +176,7 @@ class RowView:
         similarity = sum(vectors @ vectors[place] for vectors in self._vectors) / len(self._vectors)
         similarity = np.asarray(similarity)
         similarity[[place, *self._siblings(place)]] = -np.inf
-        most = min(MOST_NEAREST, len(self) - 1)
+        most = min(MAX_NEAREST, len(self) - 1)
         near = np.argpartition(-similarity, most)[:most] if most else np.empty(0, np.int64)
         ordered = near[np.argsort(-similarity[near], kind="stable")]
         return [(int(other), float(similarity[other])) for other in ordered if similarity[other] > 0]

@@ -16,7 +16,7 @@ from ktodata.review.queue import line_up
 from ktodata.review.row_view import RowView, Shown
 from ktodata.review.store import CurrentVerdict, Given, StaleError, VerdictStore
 
-FEWEST_IN_A_SITTING = 2
+MIN_IN_A_SITTING = 2
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ReviewSession:
         self.run, self.reviewer, self.blind, self.budget = run, reviewer, blind, budget_minutes
         self.name = str(run.manifest["name"])
         self.detector = self._key_on_disk()
-        self.queue = line_up(audit, max(FEWEST_IN_A_SITTING, int(budget_minutes)))
+        self.queue = line_up(audit, max(MIN_IN_A_SITTING, int(budget_minutes)))
         self.book = RowView(audit, run)
         self.columns = FilterColumns(audit.table, audit.doubts, self.queue.drawn)
         self.store = VerdictStore(run.folder)

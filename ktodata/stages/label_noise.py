@@ -41,7 +41,7 @@ USES = (
 ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "doubts")
 
 DRIFTS_BY = ("source", "rater", "model", "script")
-FEWEST_ROWS = 10  # of each label; a model of fewer is noise
+MIN_ROWS = 10  # of each label; a model of fewer is noise
 NEIGHBOURS_UP_TO = 20_000  # rows
 # what a row can be doubted for, strongest evidence first
 DOUBTS = ("trusted_disagrees", "contradicted", "outvoted", "near_contradiction", "doubtful_label")
@@ -190,10 +190,10 @@ def _add_model(
     counts = {"desirable": int((labels & train).sum()), "undesirable": int((~labels & train).sum())}
     facts["rows"] = {"seen": table.height, "learnt_from": int(train.sum())} | counts
     nothing = {"p_desirable": pl.lit(None, pl.Float64), "is_label_issue": pl.lit(None, pl.Boolean), "flagged": pl.lit(False)}
-    if min(counts.values()) < FEWEST_ROWS:
+    if min(counts.values()) < MIN_ROWS:
         facts["not_learnt"] = (
             f"{counts['desirable']:,} desirable and {counts['undesirable']:,} undesirable training rows: at least "
-            f"{FEWEST_ROWS} of each are needed to learn what sets them apart."
+            f"{MIN_ROWS} of each are needed to learn what sets them apart."
         )
         return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve(), {}
     texts = _texts(table, train)
@@ -207,7 +207,7 @@ def _add_model(
         if systems is not None:
             p_desirable = pool(systems, of_systems, train)
         learnt = learn_from_reviews(texts, p_desirable, labels, reviewed, labels ^ wrong, opinions=opinions)
-        facts["reviews"] = {NAMES[given]: {"scale_of_what_they_taught": scale} for given, scale in learnt.scale.items()}
+        facts["reviews"] = {NAMES[given]: {"gp_scale": scale} for given, scale in learnt.scale.items()}
         if opinions is not None:
             facts["training_dynamics"] = _weight_of_dynamics(learnt, dynamics, labels, reviewed)
         return learnt.p_desirable
@@ -339,9 +339,9 @@ def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tupl
     Null and empty unless raters share rows.
     """
     from ktodata.labels.people.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, dawid_skene, wrong_or_contested
-    from ktodata.labels.people.votes import FEWEST_SHARED
+    from ktodata.labels.people.votes import MIN_SHARED
 
-    if facts["votes"]["rows_with_several_raters"] < FEWEST_SHARED:
+    if facts["votes"]["rows_with_several_raters"] < MIN_SHARED:
         nothing = table.with_columns(p_by_raters=pl.lit(None, pl.Float64))
         return nothing, pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=CONTESTED_SCHEMA)
     judged = _judged(table)
@@ -460,7 +460,7 @@ def _soften(table: pl.DataFrame, facts: dict[str, Any]) -> pl.DataFrame:
         joint = np.asarray(facts["label_noise_estimate"]["confident_joint"])
         for given, name in NAMES.items():
             here, told = labels == given, facts["planted"]["per_given_class"][name]
-            reviewed = facts["reviews"][name]["scale_of_what_they_taught"] is not None
+            reviewed = facts["reviews"][name]["gp_scale"] is not None
             basis[name] = "reviews" if reviewed else "votes of several systems" if facts["systems"] else None
             p = np.where(labels, 1 - refined, refined)
             if basis[name] is None and told["verdict"] == "identifiable":

@@ -41,7 +41,7 @@ ADDS = (*TOKEN_COUNTS, "pii_masks")
 APPLIES_TO = "all"
 
 MIN_REPEATED_CHARS = 20
-MOST_OF_ONE_LABEL = 0.9
+MAX_OF_ONE_LABEL = 0.9
 ANSWERED_ROLES = ("user", "tool")  # an assistant also answers what a tool gave back
 TOKENIZER_BATCH = 1000
 ROWS_NAMED = 20  # rows of each kind whose row_id stands in the facts
@@ -182,7 +182,7 @@ def check_label_balance(feedback: pl.DataFrame) -> Finding:
     if feedback.is_empty():
         return not_applicable("KD006", "the table has no rows")
     share = feedback.select(pl.col("label").mean()).item()
-    if 1 - MOST_OF_ONE_LABEL <= share <= MOST_OF_ONE_LABEL:
+    if 1 - MAX_OF_ONE_LABEL <= share <= MAX_OF_ONE_LABEL:
         return passed("KD006")
     return issue(
         "KD006", f"{share:.1%} of {feedback.height:,} rows are desirable. rebalance suggests loss weights for the rarer label."

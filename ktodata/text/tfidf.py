@@ -22,9 +22,9 @@ FITTED = 20_000  # texts that the words and directions are learnt from, at most
 FITTED_OF_MORE = 6_000  # where there are more than that, and with fewer rounds: it would take half of the time, and shows little
 ROUNDS = 5  # of power iteration, as in scikit-learn
 ROUNDS_OF_MORE = 2
-MOST_WORDS = 100_000  # words and pairs
-FEWEST_TEXTS = 2  # that a word is in
-MOST_CHARS = 10_000  # of a text
+MAX_WORDS = 100_000  # words and pairs
+MIN_TEXTS = 2  # that a word is in
+MAX_CHARS = 10_000  # of a text
 BITS = 20  # of a hash that a term is looked up by
 WORD = r"[\p{L}\p{N}_]+"
 
@@ -51,7 +51,7 @@ class TextTerms:
 
 def terms_of(texts: pl.Series) -> TextTerms:
     """Every word of each text and every pair of words that follow each other; capitals count as small letters."""
-    lists = texts.str.slice(0, MOST_CHARS).str.to_lowercase().str.extract_all(WORD)
+    lists = texts.str.slice(0, MAX_CHARS).str.to_lowercase().str.extract_all(WORD)
     words = lists.explode(empty_as_null=False)
     text = np.repeat(np.arange(len(texts)), lists.list.len().to_numpy().astype(np.int64))
     every, there = np.zeros((len(words), 2), np.uint64), np.ones((len(words), 2), bool)
@@ -125,19 +125,19 @@ class Vocabulary:
 
 
 def vocabulary(found: TextTerms) -> Vocabulary:
-    """The terms that two texts share, at most MOST_WORDS of the most frequent, each with its place in the order of letters."""
+    """The terms that two texts share, at most MAX_WORDS of the most frequent, each with its place in the order of letters."""
     order = np.lexsort((found.text, found.hashes))
     hashes, text = found.hashes[order], found.text[order]
     new_term = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
     new_text = new_term | np.append(True, text[1:] != text[:-1])[: len(hashes)]
     starts = np.flatnonzero(new_term)
     in_texts = np.add.reduceat(new_text, starts, dtype=np.int64) if len(starts) else starts
-    shared = in_texts >= FEWEST_TEXTS
+    shared = in_texts >= MIN_TEXTS
     times = np.diff(np.append(starts, len(hashes)))[shared]
     starts = starts[shared]
     in_letters = found.written(order[starts]).arg_sort().to_numpy().astype(np.int64)
-    if len(in_letters) > MOST_WORDS:
-        most = np.sort(np.argsort(-times[in_letters].astype(np.float32))[:MOST_WORDS])
+    if len(in_letters) > MAX_WORDS:
+        most = np.sort(np.argsort(-times[in_letters].astype(np.float32))[:MAX_WORDS])
         in_letters = in_letters[most]
     kept = np.sort(in_letters)
     column = np.empty(len(kept), np.int64)

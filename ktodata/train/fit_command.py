@@ -32,10 +32,10 @@ def fit(
     micro_batch_size: Annotated[
         int | None, Field(ge=1, le=4096, description="rows of one forward pass at most; memory only; none: what tokens allow")
     ] = None,
-    share_prompts: Annotated[
+    group_by_prompt: Annotated[
         bool, Field(description="let up to a quarter of an update be rows of one prompt, computed once; false: deal rows singly")
     ] = True,
-    z0_rows: Annotated[
+    kl_pairs_per_batch: Annotated[
         int | None, Field(ge=2, description="mismatched pairs that z0 is estimated from in each batch; none: one for every row")
     ] = None,
     learning_rate: Annotated[float, Field(gt=0, le=1, description="peak of AdamW's learning rate")] = 5e-6,
@@ -55,7 +55,7 @@ def fit(
     flip_rates: Annotated[
         FlipRates | None, Field(description="correct the loss for labels that were flipped at these rates, by true label")
     ] = None,
-    robustness: Annotated[
+    holder_gamma: Annotated[
         float | None, Field(gt=1, description="kto_hoelder only: how fast contradicting rows are let go; 2")
     ] = None,
     max_length: Annotated[int, Field(ge=2, description="tokens of prompt and completion; the end is cut off")] = 1024,
@@ -67,7 +67,7 @@ def fit(
     gradient_checkpointing: Annotated[
         bool, Field(description="compute activations again in the backward pass: less memory, a third more arithmetic")
     ] = False,
-    keep_states_mb: Annotated[
+    activation_cache_mb: Annotated[
         float, Field(ge=0, description="memory for frozen layers' output, MB; beyond it they rerun")
     ] = 2000,
     device: Annotated[str, Field(description="auto (cuda when there is one), cpu, cuda, cuda:1, ...")] = "auto",

@@ -59,18 +59,20 @@ def make_objective(
     undesirable_weight: float = 1.0,
     soft_labels: bool = False,
     flip_rates: FlipRates | None = None,
-    robustness: float | None = None,
+    holder_gamma: float | None = None,
 ) -> Objective:
     """The objective of that name: "kto", "kto_hoelder", "apo_zero" or "bco"; the other settings as in `MarginObjective`.
 
-    robustness : gamma of kto_hoelder, 2 when None; no other objective takes it.
+    holder_gamma : gamma of kto_hoelder, 2 when None; no other objective takes it.
     Raises SettingError for an unknown name, for a value out of its range, and for settings that do not go together.
     """
     if name not in OBJECTIVES:
         raise SettingError(f"objective is one of {', '.join(get_args(ObjectiveName))}; got {name!r}.")
-    special = {} if robustness is None else {"robustness": robustness}
+    special = {} if holder_gamma is None else {"holder_gamma": holder_gamma}
     if special and name != "kto_hoelder":
-        raise SettingError(f"robustness is a setting of kto_hoelder, and the objective is {name}. Leave it out, or change that.")
+        raise SettingError(
+            f"holder_gamma is a setting of kto_hoelder, and the objective is {name}. Leave it out, or change that."
+        )
     return OBJECTIVES[name](beta, desirable_weight, undesirable_weight, soft_labels, flip_rates, **special)
 
 
@@ -198,11 +200,11 @@ class ApoZero(Kto):
 
 @dataclass(frozen=True)
 class KtoHoelder(MarginObjective):
-    """KTO's margin under a cost that lets go of rows which contradict their label. With m = sigmoid(margin), g = robustness:
+    """KTO's margin under a cost that lets go of rows which contradict their label. With m = sigmoid(margin), g = holder_gamma:
 
     cost = 2^g x [1 / (g (1 + g)) - m^g / g + m^(1 + g) / (1 + g)],   pull = 2^g x m^g x (1 - m)^2
 
-    robustness : > 1. A contradicting row's pull falls as m^g, KTO's as m; at 1 it would fall no faster.
+    holder_gamma : > 1. A contradicting row's pull falls as m^g, KTO's as m; at 1 it would fall no faster.
     In [0, weight x 2^g / (g (1 + g))]. The pull vanishes at both ends; at g = 2 it is 4 times KTO's squared. It equals KTO's,
     1/4, at margin 0, so that beta and learning rate mean the same there; for g > 2 it is largest beyond 0, at m = g / (2 + g).
 
@@ -213,20 +215,20 @@ class KtoHoelder(MarginObjective):
     labels are let go as well, and a policy that starts on the wrong side of a row hardly comes back.
     """
 
-    robustness: float = 2.0
+    holder_gamma: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.robustness > 1, "robustness", "> 1 (at 1 or less no row is let go faster than by kto)", self.robustness)
+        _check(self.holder_gamma > 1, "holder_gamma", "> 1 (at 1 or less no row is let go faster than by kto)", self.holder_gamma)
 
     def cost(self, margin: Tensor) -> Tensor:
         """In [0, 2^g / (g (1 + g))]; not convex."""
-        m, g = torch.sigmoid(margin), self.robustness
+        m, g = torch.sigmoid(margin), self.holder_gamma
         return 2**g * (1 / (g * (1 + g)) - m**g / g + m ** (1 + g) / (1 + g))
 
     def pull(self, margin: Tensor) -> Tensor:
         """1/4 at margin 0, and 0 far away on either side."""
-        return 2**self.robustness * torch.sigmoid(margin) ** self.robustness * torch.sigmoid(-margin) ** 2
+        return 2**self.holder_gamma * torch.sigmoid(margin) ** self.holder_gamma * torch.sigmoid(-margin) ** 2
 
 
 @dataclass(frozen=True)

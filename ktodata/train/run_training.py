@@ -82,7 +82,7 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
         undesirable_weight=weights.undesirable_weight,
         soft_labels=settings["soft_labels"],
         flip_rates=settings["flip_rates"],
-        robustness=settings["robustness"],
+        holder_gamma=settings["holder_gamma"],
     )
     scorer = Scorer(
         model,
@@ -90,7 +90,7 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
         device=device,
         compute_dtype=compute_dtype,
         frozen_layers=frozen,
-        keep_states_mb=settings["keep_states_mb"],
+        activation_cache_mb=settings["activation_cache_mb"],
         **({"share": partial(shard, device=device, compute_dtype=compute_dtype)} if sharded else {}),
     )
     pairs = prepared.pairs(objective)

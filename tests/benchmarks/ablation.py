@@ -31,7 +31,7 @@ from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.treatments import FAMILIES, NOISY, Family
 from ktodata.train.model.activation_cache import shared_activations
 
-TERMS = {"max_length": 64, "z0_rows": 4, "keep_states_mb": 6000, "dtype": "bfloat16"}
+TERMS = {"max_length": 64, "kl_pairs_per_batch": 4, "activation_cache_mb": 6000, "dtype": "bfloat16"}
 # file, column of the weak label (none: flips only), rows that are left out, tokens of a row, rows used (drawn by hash)
 SETS = {
     "xstest": ("kto_xstest.jsonl.gz", None, "partial_refusal", 64, None),

@@ -117,8 +117,8 @@ TRAIN: dict[str, Callable[[list[Row], int, int], Any]] = {
     "trl": train_trl,
     "ktodata": train_ktodata,
     # what its ways to save cost: rows of one prompt dealt singly, and z0 from a quarter of the pairs
-    "ktodata_dealt_singly": partial(train_ktodata, share_prompts=False),
-    "ktodata_z0_of_4": partial(train_ktodata, z0_rows=4),
+    "ktodata_dealt_singly": partial(train_ktodata, group_by_prompt=False),
+    "ktodata_z0_of_4": partial(train_ktodata, kl_pairs_per_batch=4),
 }
 
 

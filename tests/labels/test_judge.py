@@ -298,7 +298,7 @@ def test_errors_come_before_the_first_request(stand_in, monkeypatch, settings, e
 def tiny(tmp_path, monkeypatch):
     """A random two-layer Llama with a tokenizer of words, in a folder."""
     monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "LEAST_ANSWER_MASS", 0.0)  # random weights do not know that a question was asked
+    monkeypatch.setattr(module, "MIN_ANSWER_MASS", 0.0)  # random weights do not know that a question was asked
     torch = pytest.importorskip("torch")
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -325,7 +325,7 @@ def test_a_local_model_judges(tiny, monkeypatch):
     again = judge(GOOD_AND_BAD, criterion="good", judge=tiny)
     assert (again.facts["requests"], again.facts["cached"]) == (0, 6)
     assert again.rows.equals(judged.rows)
-    monkeypatch.setattr(module, "LEAST_ANSWER_MASS", 1.01)
+    monkeypatch.setattr(module, "MIN_ANSWER_MASS", 1.01)
     silent = judge(GOOD_AND_BAD, criterion="good", judge=tiny, cache=False)
     assert silent.facts["unparsed"] == 6, "neither yes nor no is likely: no verdict"
 

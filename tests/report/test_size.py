@@ -57,7 +57,7 @@ def test_however_little_room_there_is_the_rows_stay_within_it(tmp_path, monkeypa
     assert shown[10_000][:2] == (0, 452)
     assert shown[1_200][0] == 0 and 50 < shown[1_200][1] < 452
     monkeypatch.setattr("ktodata.report.page.PAGE_BYTES", 0)
-    monkeypatch.setattr("ktodata.report.page.LEAST_FOR_ROWS", 1_200)
+    monkeypatch.setattr("ktodata.report.page.MIN_FOR_ROWS", 1_200)
     html = build_report(folder)
     assert len(unpacked(html, "rows-data")["row_id"]) == found[1_200].there
     assert f"{found[1_200].left_out} rows of them are left out here" in html

@@ -155,7 +155,7 @@ def test_accumulation_equals_the_big_batch(model_folder, cut, objective):
 
 @pytest.mark.parametrize("cut", [{"micro_batch_size": 1}, {"micro_batch_size": 2}, {}], ids=str)
 def test_accumulation_equals_the_big_batch_with_a_sample_for_z0(model_folder, cut):
-    settings = {"model": model_folder, "z0_rows": 2, **BIG}
+    settings = {"model": model_folder, "kl_pairs_per_batch": 2, **BIG}
     assert_same_training(fit(text_rows(12), **cut, **settings), fit(text_rows(12), micro_batch_tokens=10_000, **settings))
 
 
@@ -167,17 +167,17 @@ def test_activations_computed_again_give_the_same_training(model_folder, extra):
     assert_same_training(again, kept)
 
 
-@pytest.mark.parametrize("share_prompts", [True, False])
-def test_rows_dealt_by_prompt_or_singly_are_each_used_once_an_epoch_in_the_same_mix(model_folder, share_prompts):
+@pytest.mark.parametrize("group_by_prompt", [True, False])
+def test_rows_dealt_by_prompt_or_singly_are_each_used_once_an_epoch_in_the_same_mix(model_folder, group_by_prompt):
     """text_rows: 8 of 24 rows undesirable, so 2 of each 6; two rows a prompt, computed once where they meet"""
     rows = text_rows(24)
-    result = fit(rows, model=model_folder, epochs=3, share_prompts=share_prompts, **{**BIG, "batch_size": 8})
+    result = fit(rows, model=model_folder, epochs=3, group_by_prompt=group_by_prompt, **{**BIG, "batch_size": 8})
     step_metrics = result.telemetry.group_by("row_id", "epoch").len()
     assert (step_metrics.height, step_metrics["len"].unique().to_list()) == (24 * 3, [1])
     undesirable = result.telemetry.group_by("step").agg((~pl.col("label")).sum())["label"]
     assert undesirable.min() >= 2
     assert undesirable.max() <= 3
-    assert (result.facts["plan"]["rows_per_prompt"] == 2.0) is share_prompts
+    assert (result.facts["plan"]["rows_per_prompt"] == 2.0) is group_by_prompt
 
 
 def test_numbers_read_seldom_are_the_same_numbers(model_folder):
@@ -273,7 +273,7 @@ def test_frozen_layers_stay_and_run_apart_they_give_the_whole_models_result(mode
     before = tiny_llama(len(word_tokenizer())).state_dict()
     settings = {"model": model_folder, "epochs": 2, "trainable_layers": 1, **FAST}
     apart = fit(text_rows(12), **settings)
-    nothing_kept = fit(text_rows(12), keep_states_mb=0, **settings)
+    nothing_kept = fit(text_rows(12), activation_cache_mb=0, **settings)
     monkeypatch.setattr(scorer, "can_split", lambda model: False)
     whole = fit(text_rows(12), **settings)
     kept = [result.facts["kept_states"]["kept_sequences"] for result in (apart, nothing_kept, whole)]

@@ -41,15 +41,19 @@ def plan_of(rows, batch_size=10, epochs=1, **settings):
     return plan_training(rows, batch_size=batch_size, epochs=epochs, max_steps=None, seed=0, **settings)
 
 
-def moved_job(objective=None, *, layers=2, trainable_layers=None, recompute=False, method=None, z0_rows=None, **settings):
+def moved_job(
+    objective=None, *, layers=2, trainable_layers=None, recompute=False, method=None, kl_pairs_per_batch=None, **settings
+):
     """A job of one step on 10 rows of 4 prompts, whose policy has left its reference."""
     rows, model = rows_of(), tiny_llama(VOCABULARY, layers=layers)
     frozen = freeze_below(model, trainable_layers) if trainable_layers else 0
     if recompute:
         checkpoint_layers(model)
-    scorer = scorer_of(model, rows, frozen_layers=frozen, keep_states_mb=10)
+    scorer = scorer_of(model, rows, frozen_layers=frozen, activation_cache_mb=10)
     scorer.method = method or scorer.method
-    job = job_of(scorer, plan_of(rows, z0_rows=z0_rows), objective=objective or Kto(0.3, **WEIGHTS), **settings)
+    job = job_of(
+        scorer, plan_of(rows, kl_pairs_per_batch=kl_pairs_per_batch), objective=objective or Kto(0.3, **WEIGHTS), **settings
+    )
     if frozen:
         for parameter in (p for p in model.parameters() if p.requires_grad):
             with torch.no_grad():
@@ -118,16 +122,16 @@ def test_any_cut_into_micro_batches_gives_the_step_spelt_out(cut, joined, method
 def test_z0_of_a_sample_is_that_of_those_pairs_alone(cut, joined, monkeypatch):
     """With 3 of 10 pairs looked at, most micro-batches of one row have none."""
     joined_or_not(monkeypatch, joined)
-    job = moved_job(z0_rows=3, **cut)
+    job = moved_job(kl_pairs_per_batch=3, **cut)
     assert len(job.plan.steps[0].compared) == 3
     assert_step_as_spelt_out(job)
 
 
 @CUTS
-@pytest.mark.parametrize("keep_states_mb", [0, 0.001, 10])
-def test_the_step_under_frozen_layers(cut, keep_states_mb):
+@pytest.mark.parametrize("activation_cache_mb", [0, 0.001, 10])
+def test_the_step_under_frozen_layers(cut, activation_cache_mb):
     job = moved_job(layers=4, trainable_layers=2, **cut)
-    job.scorer._keep_bytes = int(keep_states_mb * 1e6)
+    job.scorer._keep_bytes = int(activation_cache_mb * 1e6)
     (step,) = job.plan.steps
     job.scorer.keep_states([*step.matched(), *step.mismatched().values()])
     assert_step_as_spelt_out(job)
@@ -167,7 +171,7 @@ def test_without_mismatched_pairs_in_the_loss_none_is_computed(objective):
 
 
 def test_of_sampled_pairs_only_those_are_computed():
-    job = moved_job(z0_rows=3, micro_batch_size=4)
+    job = moved_job(kl_pairs_per_batch=3, micro_batch_size=4)
     (step,) = job.plan.steps
     expected = sum(map(job.scorer.length, [*step.matched(), *step.mismatched().values()]))
     assert asked(job) == expected

@@ -33,7 +33,7 @@ OBJECTIVES = {
     "apo_zero, soft labels": ApoZero(0.3, 1.5, 0.7, soft_labels=True),
     "apo_zero, flip rates": ApoZero(0.3, 1.5, 0.7, flip_rates=FLIPS),
     "kto_hoelder": KtoHoelder(0.3, 1.5, 0.7),
-    "kto_hoelder, gamma 3.5": KtoHoelder(0.3, 1.5, 0.7, robustness=3.5),
+    "kto_hoelder, gamma 3.5": KtoHoelder(0.3, 1.5, 0.7, holder_gamma=3.5),
     "kto_hoelder, soft labels": KtoHoelder(0.3, 1.5, 0.7, soft_labels=True),
     "kto_hoelder, flip rates": KtoHoelder(0.3, 1.5, 0.7, flip_rates=FLIPS),
     "bco": Bco(0.3, 1.5, 0.7),
@@ -291,10 +291,10 @@ def test_hoelder_of_gamma_two_pulls_as_four_times_ktos_pull_squared(margin):
 @pytest.mark.parametrize("gamma", [1.5, 2.0, 3.0, 5.0])
 def test_hoelder_lets_go_of_rows_that_contradict_their_label_faster_than_kto(gamma):
     """Pull against KTO's, for margins -2, -4, ..., -30: falls at every step, and in the end by e^-2(gamma - 1) a step."""
-    share = [pull_at(KtoHoelder(1.0, robustness=gamma), u, True) / pull_at(Kto(1.0), u, True) for u in range(-2, -31, -2)]
+    share = [pull_at(KtoHoelder(1.0, holder_gamma=gamma), u, True) / pull_at(Kto(1.0), u, True) for u in range(-2, -31, -2)]
     assert all(later < earlier for earlier, later in pairwise(share))
     assert share[-1] / share[-2] == pytest.approx(math.exp(-2 * (gamma - 1)), rel=1e-3)
-    assert abs(pull_at(KtoHoelder(1.0, robustness=gamma), -30.0, True)) < 1e-18
+    assert abs(pull_at(KtoHoelder(1.0, holder_gamma=gamma), -30.0, True)) < 1e-18
 
 
 def test_bco_does_not_let_go():
@@ -369,8 +369,8 @@ def test_make_objective_hands_its_settings_on(name, kind, point):
 
 
 def test_make_objective_hands_flip_rates_and_robustness_on():
-    made = make_objective("kto_hoelder", flip_rates=FLIPS, robustness=3.0)
-    assert made == KtoHoelder(flip_rates=FLIPS, robustness=3.0)
+    made = make_objective("kto_hoelder", flip_rates=FLIPS, holder_gamma=3.0)
+    assert made == KtoHoelder(flip_rates=FLIPS, holder_gamma=3.0)
 
 
 @pytest.mark.parametrize(
@@ -381,9 +381,9 @@ def test_make_objective_hands_flip_rates_and_robustness_on():
         ({"name": "kto", "beta": math.nan}, "beta is a number > 0; got nan"),
         ({"name": "bco", "desirable_weight": -1.0}, "desirable_weight is a number >= 0; got -1.0"),
         ({"name": "kto", "undesirable_weight": math.inf}, "undesirable_weight is a number >= 0; got inf"),
-        ({"name": "kto_hoelder", "robustness": -1.0}, r"robustness is a number > 1 .*; got -1.0"),
-        ({"name": "kto_hoelder", "robustness": 1.0}, r"no row is let go faster than by kto.*; got 1.0"),
-        ({"name": "kto", "robustness": 2.0}, "robustness is a setting of kto_hoelder, and the objective is kto"),
+        ({"name": "kto_hoelder", "holder_gamma": -1.0}, r"holder_gamma is a number > 1 .*; got -1.0"),
+        ({"name": "kto_hoelder", "holder_gamma": 1.0}, r"no row is let go faster than by kto.*; got 1.0"),
+        ({"name": "kto", "holder_gamma": 2.0}, "holder_gamma is a setting of kto_hoelder, and the objective is kto"),
         (
             {"name": "kto", "flip_rates": {"desirable": 0.5, "undesirable": 0.5}},
             "is 1; it must be below 1. At 1 the labels say nothing",

@@ -15,7 +15,7 @@ from ktodata.files import digest_file, whole_folder
 from ktodata.models import cache_dir
 
 VERSION = 1  # of the folders below: raise it when they change
-MOST_ANSWERS = 10  # different answers of a file of questions that are taken for choices
+MAX_ANSWERS = 10  # different answers of a file of questions that are taken for choices
 CHOICE = {
     "output_type": "multiple_choice",
     "doc_to_text": "context",
@@ -53,7 +53,7 @@ def task_folder(place: Path) -> tuple[Path, dict[str, Any]]:
         random order, so that the first of them are a fair draw.
 
     BIG-bench: choices are ranked by their likelihood after the input (`target_scores`), or an answer is written and must be a
-    `target`. Questions: true and false are the choices yes and no; up to MOST_ANSWERS different answers are each other's choices;
+    `target`. Questions: true and false are the choices yes and no; up to MAX_ANSWERS different answers are each other's choices;
     other answers are written. An item with no single best choice is left out. Raises FormatError with the item's number.
     """
     source = place / "task.json" if place.is_dir() else place
@@ -148,7 +148,7 @@ def _questions(source: Path) -> tuple[list[Item], int]:
     words = [({True: "yes", False: "no"}[answer] if isinstance(answer, bool) else str(answer)) for _, answer in rows]
     choices = sorted(set(words))
     asked = [f"Question: {question}\nAnswer:" for question, _ in rows]
-    if 2 <= len(choices) <= MOST_ANSWERS:
+    if 2 <= len(choices) <= MAX_ANSWERS:
         items: list[Item] = [
             {"context": text, "choices": choices, "gold": choices.index(word)} for text, word in zip(asked, words, strict=True)
         ]

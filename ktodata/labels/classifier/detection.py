@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 NAMES = {False: "undesirable", True: "desirable"}
-FEWEST_TRUSTED_ERRORS = 10  # of one given class, for its flags to be measured on trusted rows
+MIN_TRUSTED_ERRORS = 10  # of one given class, for its flags to be measured on trusted rows
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _curve(
 
 def _errors_known(trusted: tuple[Bools, Bools], in_class: Bools) -> bool:
     """Whether enough errors of the class are known for its curve to be measured on them."""
-    return int((trusted[1] & in_class).sum()) >= FEWEST_TRUSTED_ERRORS
+    return int((trusted[1] & in_class).sum()) >= MIN_TRUSTED_ERRORS
 
 
 def _lowest(quality: Floats, in_class: Bools, count: int) -> Bools:

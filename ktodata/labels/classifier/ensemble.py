@@ -18,7 +18,7 @@ EDGE = 1e-3  # probabilities are kept this far from 0 and 1: no view is surer th
 PROMPT_DRIVEN = 0.1  # share of what the text tells of the labels that the prompt alone tells too
 PROMPT_SETTLES = 1 / 3  # from here on labels are mostly about what was asked, and the answer is too little to go by
 ANSWER_TELLS = 0.25  # the topic-free view must tell this share of it, or there is nothing to go on with
-LEAST_NATS = 10.0  # over all training rows; what a prompt tells less of may be chance
+MIN_NATS = 10.0  # over all training rows; what a prompt tells less of may be chance
 PENALTY = 1.0  # on weights, towards an even blend; matters for tables of a few dozen rows only
 
 
@@ -48,7 +48,7 @@ def fit_ensemble(views: Mapping[str, Floats], prompt: Floats, labels: Bools, tra
     told = {name: worst - log_loss(column[train, 0], given) for name, column in views.items()}
     told["prompt"], told["all"] = worst - log_loss(prompt[train], given), worst - log_loss(everything[0][train], given)
     by_prompt, by_answer = (_share(told.get(name, 0.0), told["all"]) for name in ("prompt", "answer"))
-    seen = told["prompt"] * len(given) >= LEAST_NATS
+    seen = told["prompt"] * len(given) >= MIN_NATS
     driven = seen and PROMPT_DRIVEN <= by_prompt < PROMPT_SETTLES and by_answer >= ANSWER_TELLS
     used = ["answer"] if driven else list(views)
     columns, weights = [], np.zeros(len(used))
@@ -62,7 +62,7 @@ def fit_ensemble(views: Mapping[str, Floats], prompt: Floats, labels: Bools, tra
     facts = {
         "views": {name: {"nats_told_per_row": round(value, 5)} for name, value in told.items()},
         "weights": dict(zip(used, (round(float(weight), 3) for weight in weights), strict=True)),
-        "share_told_by_prompt_alone": round(by_prompt, 4),
+        "prompt_information_share": round(by_prompt, 4),
         "labels_follow_the_prompt": bool(driven),
     }
     return Ensemble(np.stack(columns, axis=1), facts)

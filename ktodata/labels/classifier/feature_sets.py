@@ -66,7 +66,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class TopicFree:
+class PromptResidual:
     """`vectors` without what their prompts foretell of them, at length 1: float32 [N, d]."""
 
     vectors: Floats
@@ -91,7 +91,7 @@ class RowFeatures:
 
     prompts: Vectors
     completions: tuple[Vectors, ...]
-    topic_free: tuple[Vectors, ...]
+    prompt_residual: tuple[Vectors, ...]
     reading: Floats | None = None
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class RowFeatures:
         if view == "reading":
             assert self.reading is not None
             return Seen(None, self.reading[rows])
-        parts = self.topic_free if view == "answer" else self.completions
+        parts = self.prompt_residual if view == "answer" else self.completions
         return Seen(self.prompts[rows], np.hstack([part[rows] for part in parts]) * np.float32(len(parts) ** -0.5))
 
 
@@ -149,12 +149,12 @@ def row_features(
     # in one go: half of it, finding directions, runs on one core
     with one_thread(), ThreadPoolExecutor(2) as pool:
         made = [completions, *pool.map(lambda some: word_vectors(some, fit_rows), (texts.str.slice(0, OPENING), texts))]
-    topic_free = tuple(TopicFree(one, p, *_foretold(one, p, fit_rows)) for one in made)
+    prompt_residual = tuple(PromptResidual(one, p, *_foretold(one, p, fit_rows)) for one in made)
     reading = None if hidden_states is None else _standard(hidden_states, fit_rows)
     return RowFeatures(
         p,
         tuple(Unit(one, _lengths(one)) for one in made),
-        topic_free,
+        prompt_residual,
         None if reading is None else np.asarray(reading / _lengths(reading)),
     )
 

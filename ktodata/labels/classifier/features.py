@@ -15,15 +15,15 @@ Bools = NDArray[np.bool_]
 Places = slice | Ints
 
 COMPONENTS = 512  # principal components kept
-MOST_FITTED = 30_000  # rows that components and models are found on, at most; all are predicted
+MAX_FITTED = 30_000  # rows that components and models are found on, at most; all are predicted
 
 
 def fitted_rows(fit_rows: Bools) -> Ints | None:
-    """MOST_FITTED of `fit_rows` drawn at random, ascending, the same for every view; None where there are no more than that."""
+    """MAX_FITTED of `fit_rows` drawn at random, ascending, the same for every view; None where there are no more than that."""
     rows = np.flatnonzero(fit_rows)
-    if len(rows) <= MOST_FITTED:
+    if len(rows) <= MAX_FITTED:
         return None
-    return np.sort(np.random.default_rng(0xF17).permutation(rows)[:MOST_FITTED])
+    return np.sort(np.random.default_rng(0xF17).permutation(rows)[:MAX_FITTED])
 
 
 def form_features(feedback: pl.DataFrame) -> Floats:

@@ -28,8 +28,8 @@ TWO_LEVELS = 0.9  # share of the variance of p_desirable that two levels explain
 NEARLY_TWO_LEVELS = 0.8
 WELL_RANKED = 0.85  # lower end of the interval of the AUROC of real errors within their given class
 RANKED = 0.7
-FEWEST_PLANTED = 10  # in a class; fewer say nothing
-LEAST_CONTRAST = 0.15  # 1 - both error rates: what is left of the labels' say; dividing by less blows chance up to certainty
+MIN_PLANTED = 10  # in a class; fewer say nothing
+MIN_CONTRAST = 0.15  # 1 - both error rates: what is left of the labels' say; dividing by less blows chance up to certainty
 CURVE_POINTS = 200
 
 SYSTEMATIC = (
@@ -121,7 +121,7 @@ def two_levels(p_desirable: Floats) -> float:
 def of_real_errors(found: Recovery, error_rates: tuple[float, float]) -> Interval:
     """AUROC of real errors within their given class, from that of planted flips and both classes' error rates."""
     contrast = 1 - sum(error_rates)
-    if found.auroc.value is None or contrast <= LEAST_CONTRAST:
+    if found.auroc.value is None or contrast <= MIN_CONTRAST:
         return Interval(None, None, None)
     value, low, high = (float(np.clip(0.5 + ((end or 0.0) - 0.5) / contrast, 0, 1)) for end in found.auroc)
     return Interval(value, low, high)
@@ -132,7 +132,7 @@ def verdict(found: Recovery, levels: float, error_rates: tuple[float, float]) ->
 
     Judged by the lower ends of intervals, so that little data cannot look like good data.
     """
-    if len(found.depths) < FEWEST_PLANTED or found.auroc.low is None:
+    if len(found.depths) < MIN_PLANTED or found.auroc.low is None:
         return "not"
     real = of_real_errors(found, error_rates).low or 0.0
     if levels >= TWO_LEVELS and real >= WELL_RANKED:
@@ -163,7 +163,7 @@ def trust_curve(
     contrast = 1 - own - other
 
     def recall_of_errors(recall: Floats) -> Floats:
-        real = ((1 - own) * recall - other * share_taken) / contrast if contrast > LEAST_CONTRAST else np.zeros_like(recall)
+        real = ((1 - own) * recall - other * share_taken) / contrast if contrast > MIN_CONTRAST else np.zeros_like(recall)
         return np.clip(real, 0, 1)
 
     ends = {"": hits / max(len(depths), 1)} | dict(zip(("_low", "_high"), clopper_pearson(hits, len(depths)), strict=True))

@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 NEEDS = ("row_id", "part", "epoch", "step", "log_ratio", "z0", "completion_tokens")
 WINDOW = 201  # looks of one label, nearest in step, that a look is ranked among
 LOOKS_PER_BIN = 400  # of both labels, to say how much the policy knew at that time
-MOST_BINS = 20
+MAX_BINS = 20
 BLOCK = 20_000
 
 
@@ -208,7 +208,7 @@ def _knowledge(fair: pl.DataFrame) -> Floats:
     parts = fair["part"].to_numpy()
     for part in np.unique(parts):
         which = np.flatnonzero(parts == part)  # sorted by step
-        bins = int(np.clip(len(which) // LOOKS_PER_BIN, 1, MOST_BINS))
+        bins = int(np.clip(len(which) // LOOKS_PER_BIN, 1, MAX_BINS))
         found = [(rows, _auc(fair[rows])) for rows in np.array_split(which, bins)]
         known = [(rows, max(0.0, 2 * auc - 1)) for rows, auc in found if auc is not None]
         if known:

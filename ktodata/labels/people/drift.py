@@ -39,11 +39,11 @@ Likeness = Callable[[int, Ints], Floats]  # (place of a row, places [K] of other
 ALL = "(all rows)"
 OVER_TIME = "created_at"
 WITHIN = ("source", "rater")  # columns in whose groups a change over time is looked for
-FEWEST_ROWS = 20  # of a group, and on either side of a change a quarter of it
-FEWEST_PROMPTS = 5
-FEWEST_INFORMATION = 1.0  # sum of p (1 - p): under it a group's labels say too little of any offset
+MIN_ROWS = 20  # of a group, and on either side of a change a quarter of it
+MIN_PROMPTS = 5
+MIN_INFORMATION = 1.0  # sum of p (1 - p): under it a group's labels say too little of any offset
 STRATA = 20  # of p; labels are exchanged only between rows of one stratum
-MOST_FINDINGS = 20
+MAX_FINDINGS = 20
 CHANGE_DROP = 7.35  # twice the log-likelihood given up at the ends of a 95 % interval of a change point; Hansen 2000, table I
 FLOOR_SPREAD = 0.2  # log-odds between groups of one column that are expected whatever the data say
 RIDGE = (0.25, 1.0)  # precision of a group's offset and slope around the rest's: sd 2 and 1
@@ -212,7 +212,7 @@ def _arrays(rows: pl.DataFrame) -> _Rows:
 
 
 def _columns(rows: pl.DataFrame, by: tuple[str, ...], data: _Rows) -> list[_Column]:
-    """The groupings that can be tested: groups of FEWEST_ROWS and FEWEST_PROMPTS or more, beside something to compare with."""
+    """The groupings that can be tested: groups of MIN_ROWS and MIN_PROMPTS or more, beside something to compare with."""
     made = []
     for name in (OVER_TIME, *by):
         if name not in rows.columns or (name == OVER_TIME and data.time is None):
@@ -222,7 +222,7 @@ def _columns(rows: pl.DataFrame, by: tuple[str, ...], data: _Rows) -> list[_Colu
         timed = data.time is not None and name in (OVER_TIME, *WITHIN)
         counted = pl.DataFrame({"value": value, "prompt": data.prompt}).filter(pl.Series(known))
         sizes = counted.group_by("value").agg(pl.len(), prompts=pl.col("prompt").n_unique())
-        kept = sizes.filter((pl.col("len") >= FEWEST_ROWS) & (pl.col("prompts") >= FEWEST_PROMPTS))["value"].sort().to_list()
+        kept = sizes.filter((pl.col("len") >= MIN_ROWS) & (pl.col("prompts") >= MIN_PROMPTS))["value"].sort().to_list()
         if not kept or (name != OVER_TIME and sizes.height < 2):
             continue
         place = value.replace_strict(kept, list(range(len(kept))), default=-1, return_dtype=pl.Int64).to_numpy()
@@ -241,7 +241,7 @@ def _column(name: str, values: list[str], place: Ints, data: _Rows, *, timed: bo
     if timed:
         last = np.r_[(time[order][1:] > time[order][:-1]) & (code[1:] == code[:-1]), False]
         size, within = np.diff(starts)[code], np.arange(len(code)) - starts[code]
-        fewest = np.maximum(size // 20, FEWEST_ROWS // 4)
+        fewest = np.maximum(size // 20, MIN_ROWS // 4)
         last &= (within + 1 >= fewest) & (size - within - 1 >= fewest)
         last &= time[order] > np.iinfo(np.int64).min
     return _Column(name, values, order, code, starts, cell, cells // (data.prompt.max() + 1), last)
@@ -288,7 +288,7 @@ def _statistics(column: _Column, how: _Directions, residual: Floats) -> Floats:
         # never under what independent rows would give: few prompts can look alike by chance
         variance = np.maximum(robust, how.model[k])
         total = np.bincount(column.code, scores, groups)
-        known = how.model[k] > FEWEST_INFORMATION
+        known = how.model[k] > MIN_INFORMATION
         if column.name != OVER_TIME:
             sound = known & (how.kept[k] > 0.02)
             z = total[sound] / np.sqrt(variance[sound] * how.kept[k][sound])
@@ -347,7 +347,7 @@ def _search(
     index = _index(columns)
     found: list[_Found] = []
     now = chance[0]
-    while len(found) < MOST_FINDINGS:
+    while len(found) < MAX_FINDINGS:
         done = {(one.column.name, one.group) for one in found}
         still = np.array([(columns[c].name, group) not in done for c, _, group in index])
         left = np.where(still & np.isfinite(now), now, np.inf)
@@ -475,7 +475,7 @@ def _refit(data: _Rows, found: list[_Found]) -> tuple[Floats, Floats]:
     for one in found:
         if one.column.name != OVER_TIME:
             rest[one.rows] = False
-    if rest.sum() < FEWEST_ROWS:
+    if rest.sum() < MIN_ROWS:
         rest[:] = True
     extra = np.zeros((len(found), len(data.y)))
     base = np.zeros(2)

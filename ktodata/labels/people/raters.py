@@ -30,7 +30,7 @@ STEPS = 300
 TOLERANCE = 1e-5  # largest change of a posterior in one step
 STRENGTH = 4.0  # votes of each class that the pooled confusion counts for, in each rater's own
 POOLED_PRIOR = (4.0, 1.0)  # right and wrong votes put into the pooled confusion: without them one rater alone tells anything
-MOST_CORRELATED = 300  # raters whose errors are compared pair by pair; beyond, the correlations of the rarest are taken as 0
+MAX_CORRELATED = 300  # raters whose errors are compared pair by pair; beyond, the correlations of the rarest are taken as 0
 COPY = 0.95  # correlation of two raters' verdicts from which one may be a copy of the other
 COIN = 4.0  # contested rows: P(desirable) ~ Beta(4, 4), nine in ten of them between 0.23 and 0.77
 CONTESTED_PRIOR = (2.0, 18.0)  # contested rows in a hundred, before any vote: 10, worth 20 rows
@@ -342,7 +342,7 @@ def _independence(cast: _Cast, fit: _Fit | None) -> Floats:
     """
     from scipy.sparse import csr_matrix
 
-    often = np.argsort(-np.bincount(cast.rater, minlength=len(cast.raters)), kind="stable")[:MOST_CORRELATED]
+    often = np.argsort(-np.bincount(cast.rater, minlength=len(cast.raters)), kind="stable")[:MAX_CORRELATED]
     slot = np.full(len(cast.raters), -1)
     slot[often] = np.arange(len(often))
     if cast.raters.null_count():

@@ -22,7 +22,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 POOL = 4096  # rows of the largest p (1 - p) among which the queue is made
-MOST_OF_THE_RARER = 2 / 3  # of a random sample
+MAX_OF_THE_RARER = 2 / 3  # of a random sample
 
 
 def queue(rows: RowFeatures, p_wrong: Floats, open_rows: Bools, count: int) -> Ints:
@@ -34,7 +34,7 @@ def queue(rows: RowFeatures, p_wrong: Floats, open_rows: Bools, count: int) -> I
     worth = np.asarray(p_wrong * (1 - p_wrong), np.float64)
     places = np.flatnonzero(open_rows)
     places = places[np.argsort(-worth[places], kind="stable")][: max(POOL, count)]
-    parts, prompts = [part[places] for part in rows.topic_free], rows.prompts[places]
+    parts, prompts = [part[places] for part in rows.prompt_residual], rows.prompts[places]
     nearest = np.zeros(len(places))
     gain = worth[places]
     taken: list[int] = []
@@ -65,7 +65,7 @@ def shares(undesirable: int, desirable: int, count: int) -> tuple[int, int]:
     """
     if not undesirable or not desirable:
         return min(undesirable, count), min(desirable, count)
-    rarer = min(MOST_OF_THE_RARER, 1 / (1 + (min(undesirable, desirable) / max(undesirable, desirable)) ** 0.5))
+    rarer = min(MAX_OF_THE_RARER, 1 / (1 + (min(undesirable, desirable) / max(undesirable, desirable)) ** 0.5))
     share = rarer if undesirable <= desirable else 1 - rarer
     first = min(undesirable, round(share * count))
     second = min(desirable, count - first)

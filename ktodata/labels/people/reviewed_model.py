@@ -33,8 +33,8 @@ from ktodata.labels.classifier.feature_sets import ALONE, RowFeatures
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-FEWEST_REVIEWED = 8  # of one given class; with fewer the model's opinion stands
-MOST_REVIEWED = 3000  # rows of one class that are compared with all others; beyond, a random part of them
+MIN_REVIEWED = 8  # of one given class; with fewer the model's opinion stands
+MAX_REVIEWED = 3000  # rows of one class that are compared with all others; beyond, a random part of them
 SCALES = (0.0, 0.1, 0.3, 1.0, 3.0)
 NOISE = 0.15  # variance of the truth (+1 or -1) around what can be seen
 SHIFT, SLOPE = (
@@ -88,10 +88,10 @@ def learn_from_reviews(
     for given in (False, True):
         here, known = np.flatnonzero(labels == given), np.flatnonzero((labels == given) & reviewed)
         scale[given] = None
-        if len(known) < FEWEST_REVIEWED:
+        if len(known) < MIN_REVIEWED:
             continue
-        if len(known) > MOST_REVIEWED:
-            known = np.sort(np.random.default_rng(0).permutation(known)[:MOST_REVIEWED])
+        if len(known) > MAX_REVIEWED:
+            known = np.sort(np.random.default_rng(0).permutation(known)[:MAX_REVIEWED])
         seen = _seen(2 * p_desirable - 1, opinions, here)
         answer[here], scale[given], weights[given] = _answers(rows, seen, here, known, truth)
     return Reviewed(answer, scale, weights)
@@ -177,7 +177,7 @@ def _texts(rows: RowFeatures, some: NDArray[np.int64], others: NDArray[np.int64]
 
 def _own(rows: RowFeatures, some: NDArray[np.int64]) -> Floats:
     """The kernel of each row with itself: completions of length 1, so 1 + ALONE, less where a row has no text to see."""
-    parts = (*rows.completions, *rows.topic_free)
+    parts = (*rows.completions, *rows.prompt_residual)
     length = sum(np.square(part[some]).sum(axis=1, dtype=np.float64) for part in parts) / len(parts)
     near = np.exp(np.square(rows.prompts[some]).sum(axis=1, dtype=np.float64) - 1)
     both = np.asarray(length * (near + ALONE))

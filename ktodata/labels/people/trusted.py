@@ -12,7 +12,7 @@ from ktodata.labels.people.review_queue import shares
 from ktodata.stats import auroc, clopper_pearson, share
 
 NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody could say
-FEWEST_DRAWN = 10
+MIN_DRAWN = 10
 
 RATES_SCHEMA = pl.Schema(
     {
@@ -125,7 +125,7 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
 
     Within a class rows are drawn in `draw_order`, so its beginning is a random sample; a row further down was reviewed for
     another reason: because it looked doubtful, say. The beginning ends where less than NEARLY_ALL of it is reviewed. With under
-    FEWEST_DRAWN such rows nobody followed the order, and all reviewed rows are taken for a random draw.
+    MIN_DRAWN such rows nobody followed the order, and all reviewed rows are taken for a random draw.
     """
     drawn = np.zeros(len(labels), bool)
     if not reviewed.any():
@@ -137,4 +137,4 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
         ends = np.flatnonzero(reviewed[order] & (share >= NEARLY_ALL))
         drawn[order[: ends[-1] + 1 if len(ends) else 0]] = True
     drawn &= reviewed
-    return drawn if drawn.sum() >= FEWEST_DRAWN else reviewed.copy()
+    return drawn if drawn.sum() >= MIN_DRAWN else reviewed.copy()

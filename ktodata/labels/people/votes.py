@@ -12,8 +12,8 @@ from ktodata.stats import clopper_pearson
 
 Floats = NDArray[np.float64]
 
-FEWEST_SHARED = 10  # rows with two raters or more; under that raters cannot be compared
-MOST_RATERS = 200  # columns of CROWDLAB's dense matrix; the raters beyond are pooled into one
+MIN_SHARED = 10  # rows with two raters or more; under that raters cannot be compared
+MAX_RATERS = 200  # columns of CROWDLAB's dense matrix; the raters beyond are pooled into one
 OTHERS = "(all other raters)"
 
 RATERS_SCHEMA = pl.Schema(
@@ -68,7 +68,7 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: p
     }
     quality = pl.DataFrame(schema={"row_id": pl.String, "vote_quality": pl.Float64})
     rated: dict[str, float] = {}
-    if p_desirable is not None and n_shared >= FEWEST_SHARED:
+    if p_desirable is not None and n_shared >= MIN_SHARED:
         quality, rated, pooled = _crowdlab(rows, shared, p_desirable)
         facts |= {"aggregated_by": "CROWDLAB (cleanlab) with the out-of-fold probabilities", "raters_pooled": pooled}
     if judged is not None:
@@ -150,7 +150,7 @@ def _crowdlab(rows: pl.DataFrame, shared: pl.DataFrame, p_desirable: Floats) -> 
 def _wide(shared: pl.DataFrame, row_ids: pl.Series) -> tuple[Floats, list[str], int]:
     """Verdicts as float [rows, raters], nan where there is none; the raters; and how many of them share the last column."""
     often = shared.group_by("rater").len().sort("len", "rater", descending=[True, False])["rater"]
-    kept = often.head(MOST_RATERS)
+    kept = often.head(MAX_RATERS)
     pooled = len(often) - len(kept)
     named = shared.with_columns(rater=pl.when(pl.col("rater").is_in(kept.implode())).then("rater").otherwise(None))
     up = pl.col("verdict").mean()  # a half: the pooled raters disagree among themselves, and say nothing

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 COVERS = 0.8  # share of the training rows that a system has judged
-MOST_SYSTEMS = 8
+MAX_SYSTEMS = 8
 # Systems that err independently and are right nine times in ten would deserve log(0.9 / 0.1) = 2.2. They read the same text and
 # err together, and their models have seen the same labels: about half.
 VOTE_NATS = 1.0
@@ -49,7 +49,7 @@ def find_weak_sources(rows: pl.DataFrame) -> WeakSources | None:
     )
     last = cast.drop_nulls(["rater", "verdict"]).unique(["place", "rater"], keep="last", maintain_order=True)
     counts = last.filter("trained").group_by("rater").len().sort("len", "rater", descending=[True, False])
-    names = counts.filter(pl.col("len") >= COVERS * int(rows["trained"].sum()))["rater"].head(MOST_SYSTEMS).sort().to_list()
+    names = counts.filter(pl.col("len") >= COVERS * int(rows["trained"].sum()))["rater"].head(MAX_SYSTEMS).sort().to_list()
     if len(names) < 2:
         return None
     labels = np.repeat(rows["label"].to_numpy()[:, None], len(names), axis=1)

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.labels.classifier.noise_injection import FEWEST_PLANTED
+from ktodata.labels.classifier.noise_injection import MIN_PLANTED
 from ktodata.report import figures
 from ktodata.report.examples import MOST, Example, ExampleRows, examples
 from ktodata.report.run_files import Tables, pick
@@ -20,7 +20,7 @@ from ktodata.stats import Interval
 
 LABELS = {"desirable": True, "undesirable": False}
 RATERS = 20  # shown at most, those with most labels
-FEWEST_LABELS = 5  # of a rater, to be shown; fewer tell nothing
+MIN_LABELS = 5  # of a rater, to be shown; fewer tell nothing
 DOUBTS = {
     "trusted_disagrees": "somebody trusted gave the other label",
     "contradicted": "the same text has both labels",
@@ -119,7 +119,7 @@ def _verdict(facts: Mapping[str, Any]) -> str:
     said = str(pick(facts, "identifiability.verdict", default="not measured"))
     classes = pick(facts, "planted.per_given_class", default={})
     flips = [pick(one, "planted_flips_at_this_depth.flips", default=0) for one in classes.values()]
-    return "too few" if said == "not" and flips and min(flips) < FEWEST_PLANTED else said
+    return "too few" if said == "not" and flips and min(flips) < MIN_PLANTED else said
 
 
 def _contradicted(run: Tables) -> int:
@@ -193,7 +193,7 @@ def _raters(rows: pl.DataFrame) -> Markup | None:
     if "rater" not in rows.columns:
         return None
     named = rows.filter(pl.col("rater").is_not_null())
-    counted = named.group_by("rater").agg(pl.len(), pl.col("is_label_issue").sum()).filter(pl.col("len") >= FEWEST_LABELS)
+    counted = named.group_by("rater").agg(pl.len(), pl.col("is_label_issue").sum()).filter(pl.col("len") >= MIN_LABELS)
     if counted.height < 2:
         return None
     most = counted.sort("len", "rater", descending=[True, False]).head(RATERS)

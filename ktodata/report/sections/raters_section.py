@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.labels.people.votes import FEWEST_SHARED, aggregate_votes
+from ktodata.labels.people.votes import MIN_SHARED, aggregate_votes
 from ktodata.report.run_files import Tables, pick
 from ktodata.report.sections.votes_section import read_votes
 from ktodata.report.shares import Share
@@ -70,7 +70,7 @@ def _not_weighed(errors: pl.DataFrame | None, shared: Any) -> str:
     if not errors.is_empty():
         return ""
     few = f"Raters share too few rows: {plural(shared, 'row')} of the training part got votes of more than one rater"
-    return f"{few}, and {FEWEST_SHARED} are asked for. So nothing can be said of who errs how often."
+    return f"{few}, and {MIN_SHARED} are asked for. So nothing can be said of who errs how often."
 
 
 def _alpha(found: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ import polars as pl
 from stdnum import iban, luhn
 from stdnum.us import ssn
 
-MOST_LEFT_OFF = 3  # groups of digits at a candidate's end that may not be its own
+MAX_LEFT_OFF = 3  # groups of digits at a candidate's end that may not be its own
 
 
 @dataclass(frozen=True, order=True)
@@ -110,7 +110,7 @@ def _as_it_is(candidate: str) -> int:
 def _longest(candidate: str, is_one: Callable[[str], bool], separators: str) -> int:
     """Groups at the end may belong to what follows ("... 3000 BIC", "... 1111 123"): leave them off until it is one."""
     end = len(candidate)
-    for _ in range(1 + MOST_LEFT_OFF):
+    for _ in range(1 + MAX_LEFT_OFF):
         if is_one(candidate[:end]):
             return end
         end = max(candidate.rfind(sign, 0, end) for sign in separators)

@@ -12,7 +12,7 @@ Finder = Callable[[str], list[Span]]
 # what these find beyond ktodata's own patterns: telephone numbers as eight countries write them at home, and wallets
 BY_FORM = ("PhoneRecognizer", "CryptoRecognizer")
 KINDS = {"PHONE_NUMBER": "phone", "CRYPTO": "crypto_wallet", "PERSON": "person"}
-LEAST_SCORE = 0.4  # what Presidio gives a telephone number without a word beside it that says so
+MIN_SCORE = 0.4  # what Presidio gives a telephone number without a word beside it that says so
 PIECE = 100_000  # characters; spaCy refuses texts from a million on
 SIZES = ("sm", "md", "lg", "trf")
 
@@ -34,7 +34,7 @@ def presidio(*, names: bool = False) -> tuple[Finder, str] | None:
     engine = _engine(model)
 
     def look(piece: str) -> list[Any]:
-        people = engine.analyze(piece, language="en", entities=["PERSON"], score_threshold=LEAST_SCORE)
+        people = engine.analyze(piece, language="en", entities=["PERSON"], score_threshold=MIN_SCORE)
         return [*people, *_each(recognisers, piece)]
 
     return (lambda text: _in_pieces(text, look)), f"{what} with {model}"
@@ -69,7 +69,7 @@ def _by_form() -> list[Any]:
 
 def _each(recognisers: list[Any], text: str) -> list[Any]:
     found = [one.analyze(text, entities=one.supported_entities, nlp_artifacts=None) or [] for one in recognisers]
-    return [result for results in found for result in results if result.score >= LEAST_SCORE]
+    return [result for results in found for result in results if result.score >= MIN_SCORE]
 
 
 def _in_pieces(text: str, look: Callable[[str], list[Any]]) -> list[Span]:

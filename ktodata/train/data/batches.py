@@ -51,14 +51,14 @@ def plan_training(
     epochs: int,
     max_steps: int | None,
     seed: int,
-    share_prompts: bool = True,
-    z0_rows: int | None = None,
+    group_by_prompt: bool = True,
+    kl_pairs_per_batch: int | None = None,
 ) -> BatchPlan:
     """Shuffle every epoch anew into effective batches of at most batch_size rows, both labels in each where possible.
 
-    share_prompts : let up to a quarter of a batch be rows of one prompt, which is then computed once; otherwise rows are
+    group_by_prompt : let up to a quarter of a batch be rows of one prompt, which is then computed once; otherwise rows are
         dealt one by one
-    z0_rows : mismatched pairs looked at in each step, drawn anew; none: all
+    kl_pairs_per_batch : mismatched pairs looked at in each step, drawn anew; none: all
 
     Batches differ by at most one row in size, so no lonely row is left at the end. Within a batch rows stand longest first:
     micro-batches of neighbours pad little, and what would not fit into memory fails at once.
@@ -68,7 +68,7 @@ def plan_training(
     lengths = np.array([len(p) + len(c) for p, c in zip(rows.prompt, rows.completion, strict=True)])
     leaves = Leaves(rows)
     groups = np.unique(rows.group, return_inverse=True)[1]
-    most = max(1, batch_size // 4) if share_prompts else 1
+    most = max(1, batch_size // 4) if group_by_prompt else 1
     steps: list[Batch] = []
     for epoch in range(epochs):
         if len(steps) >= wanted:
@@ -76,15 +76,15 @@ def plan_training(
         for batch in _deal(rows.label, leaves.prompt_of, batch_size, most, random):
             longest_first = batch[np.lexsort((batch, -lengths[batch]))]
             partners = longest_first[derange(groups[longest_first], leaves.completion_of[longest_first], random)]
-            count = min(len(batch), z0_rows or len(batch))
+            count = min(len(batch), kl_pairs_per_batch or len(batch))
             compared = np.arange(len(batch)) if count == len(batch) else np.sort(random.permutation(len(batch))[:count])
             steps.append(Batch(epoch, longest_first, partners, compared))
     return _plan(steps[: None if max_steps is None else max_steps], rows.label, groups, leaves)
 
 
-def plan_held_out(rows: TokenRows, *, batch_size: int, seed: int, z0_rows: int | None = None) -> BatchPlan:
+def plan_held_out(rows: TokenRows, *, batch_size: int, seed: int, kl_pairs_per_batch: int | None = None) -> BatchPlan:
     """One pass over all rows, in the same shape as a training epoch; the same partners at every evaluation."""
-    return plan_training(rows, batch_size=batch_size, epochs=1, max_steps=None, seed=seed, z0_rows=z0_rows)
+    return plan_training(rows, batch_size=batch_size, epochs=1, max_steps=None, seed=seed, kl_pairs_per_batch=kl_pairs_per_batch)
 
 
 def shifted(plan: BatchPlan, by: int) -> BatchPlan:

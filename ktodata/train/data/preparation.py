@@ -58,15 +58,17 @@ def prepare(train_rows: pl.DataFrame, held_out_rows: pl.DataFrame, tokenizer: An
         epochs=settings["epochs"],
         max_steps=settings["max_steps"],
         seed=seed,
-        share_prompts=settings["share_prompts"],
-        z0_rows=settings["z0_rows"],
+        group_by_prompt=settings["group_by_prompt"],
+        kl_pairs_per_batch=settings["kl_pairs_per_batch"],
     )
     facts = {"train": token_facts, "plan": plan.facts}
     held_out, held_out_facts = _held_out(held_out_rows, tokenizer, max_length)
     facts["validation"] = held_out_facts
     if held_out is None:
         return Prepared(rows, plan, BatchPlan((), {}), facts, len(rows))
-    shown = shifted(plan_held_out(held_out, batch_size=batch_size, seed=seed, z0_rows=settings["z0_rows"]), len(rows))
+    shown = shifted(
+        plan_held_out(held_out, batch_size=batch_size, seed=seed, kl_pairs_per_batch=settings["kl_pairs_per_batch"]), len(rows)
+    )
     return Prepared(joined(rows, held_out), plan, shown, facts, len(rows))
 
 

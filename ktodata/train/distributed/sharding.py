@@ -23,9 +23,9 @@ def check_can_shard(settings: dict[str, Any]) -> None:
         raise SettingError(f"optimizer {settings['optimizer']!r} cannot be shared out over processes: use 'adamw', {instead}")
     if lora is not None and "quantize" in lora:
         raise SettingError(f"a model held in 4 bits cannot be shared out over processes: leave lora.quantize out, {instead}")
-    if settings["trainable_layers"] is not None and settings["keep_states_mb"] > 0:
+    if settings["trainable_layers"] is not None and settings["activation_cache_mb"] > 0:
         raise SettingError(
-            "parallel fsdp runs every layer in every pass, so it keeps no states of frozen layers: give keep_states_mb=0 "
+            "parallel fsdp runs every layer in every pass, so it keeps no states of frozen layers: give activation_cache_mb=0 "
             f"with trainable_layers, {instead}"
         )
 

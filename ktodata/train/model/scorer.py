@@ -59,7 +59,7 @@ class Scorer:
         device: Any,
         compute_dtype: Any,
         frozen_layers: int = 0,
-        keep_states_mb: float = 0,
+        activation_cache_mb: float = 0,
         share: Callable[[PackedPolicy], Any] = lambda policy: policy,
     ) -> None:
         self.model, self.rows, self.device = model, rows, device
@@ -67,7 +67,7 @@ class Scorer:
         self.kernel: Kernel = pick_kernel(device, compute_dtype, model.config)
         self.work = Work()
         self.compute_dtype = compute_dtype
-        self._keep_bytes = int(keep_states_mb * 1e6)
+        self._keep_bytes = int(activation_cache_mb * 1e6)
         self._states = _States()
         self._no_grad_tokens = 16384 if device.type == "cuda" else 4096
         self.policy: Any = share(

@@ -81,7 +81,7 @@ def test_a_large_table_is_blended_as_a_sample_of_it_says(monkeypatch):
 
     labels, views = opinions(text=1.0, answer=0.5)
     whole = fit_ensemble(views, np.full(2000, 0.6), labels, np.ones(2000, bool))
-    monkeypatch.setattr(features, "MOST_FITTED", 1000)
+    monkeypatch.setattr(features, "MAX_FITTED", 1000)
     part = fit_ensemble(views, np.full(2000, 0.6), labels, np.ones(2000, bool))
     for name, weight in whole.facts["weights"].items():
         assert part.facts["weights"][name] == pytest.approx(weight, rel=0.2)

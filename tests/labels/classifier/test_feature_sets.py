@@ -105,7 +105,7 @@ def test_of_a_large_table_a_sample_is_held_and_all_rows_can_be_scored(monkeypatc
     everything = np.ones(240, bool)
     rows = row_features(prompts, completions, texts, fit_rows=everything)
     form = form_features(pl.DataFrame({"prompt": texts, "completion": texts}))
-    monkeypatch.setattr(features, "MOST_FITTED", 150)
+    monkeypatch.setattr(features, "MAX_FITTED", 150)
     for made in (
         kernel_components(rows, "text", fit_rows=everything),
         pair_components(prompts, completions, form, fit_rows=everything),

@@ -111,7 +111,7 @@ def large(monkeypatch):
     """Tables of more than 1,000 training rows count as large."""
     from ktodata.labels.classifier import features
 
-    monkeypatch.setattr(features, "MOST_FITTED", 1000)
+    monkeypatch.setattr(features, "MAX_FITTED", 1000)
 
 
 def test_a_large_table_is_predicted_from_a_sample_of_it(large):

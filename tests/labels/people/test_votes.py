@@ -80,7 +80,7 @@ def test_quality_equals_cleanlabs_own():
 
 
 def test_rare_raters_are_pooled(monkeypatch):
-    monkeypatch.setattr(votes, "MOST_RATERS", 3)
+    monkeypatch.setattr(votes, "MAX_RATERS", 3)
     table, _, p = crowd()
     told = aggregate_votes(table, p)
     assert told.facts["raters_pooled"] == 2

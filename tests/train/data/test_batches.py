@@ -6,7 +6,7 @@ from tiny_models import token_rows
 
 from ktodata.train.data.batches import Batch, derange, plan_held_out, plan_training, shifted
 
-BOTH_WAYS = pytest.mark.parametrize("share_prompts", [True, False], ids=["shared", "singly"])
+BOTH_WAYS = pytest.mark.parametrize("group_by_prompt", [True, False], ids=["shared", "singly"])
 
 
 def rows_of(labels, *, groups=None, completions=None, prompts=None):
@@ -37,9 +37,9 @@ def of_each_label(made, labels):
 @BOTH_WAYS
 @pytest.mark.parametrize("rows_a_prompt", [1, 3, 1000])
 @pytest.mark.parametrize(("count", "batch_size"), [(64, 16), (65, 16), (17, 16), (7, 3), (9, 2), (2, 16)])
-def test_each_epoch_uses_every_row_once_in_batches_of_nearly_one_size(count, batch_size, rows_a_prompt, share_prompts):
+def test_each_epoch_uses_every_row_once_in_batches_of_nearly_one_size(count, batch_size, rows_a_prompt, group_by_prompt):
     prompts = [number // rows_a_prompt for number in range(count)]
-    made = plan(rows_of(alternating(count), prompts=prompts), batch_size, epochs=2, share_prompts=share_prompts)
+    made = plan(rows_of(alternating(count), prompts=prompts), batch_size, epochs=2, group_by_prompt=group_by_prompt)
     for epoch in (0, 1):
         rows = np.concatenate([step.rows for step in made.steps if step.epoch == epoch])
         assert sorted(rows) == list(range(count))
@@ -53,12 +53,12 @@ def test_each_epoch_uses_every_row_once_in_batches_of_nearly_one_size(count, bat
     labels=st.lists(st.booleans(), min_size=2, max_size=120),
     batch_size=st.integers(2, 40),
     prompts=st.integers(1, 120),
-    share_prompts=st.booleans(),
+    group_by_prompt=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_whatever_the_prompts_no_row_is_lost_and_none_is_alone(labels, batch_size, prompts, share_prompts, seed):
+def test_whatever_the_prompts_no_row_is_lost_and_none_is_alone(labels, batch_size, prompts, group_by_prompt, seed):
     of = np.random.default_rng(seed).integers(0, prompts, len(labels)).tolist()
-    made = plan(rows_of(labels, prompts=of), batch_size, seed=seed, share_prompts=share_prompts)
+    made = plan(rows_of(labels, prompts=of), batch_size, seed=seed, group_by_prompt=group_by_prompt)
     assert sorted(np.concatenate([step.rows for step in made.steps])) == list(range(len(labels)))
     sizes = [len(step.rows) for step in made.steps]
     assert max(sizes) - min(sizes) <= 1
@@ -70,29 +70,29 @@ def test_whatever_the_prompts_no_row_is_lost_and_none_is_alone(labels, batch_siz
 
 @BOTH_WAYS
 @pytest.mark.parametrize("rare", [True, False])
-def test_every_batch_holds_both_labels_when_there_are_enough(rare, share_prompts):
+def test_every_batch_holds_both_labels_when_there_are_enough(rare, group_by_prompt):
     labels = [rare] * 10 + [not rare] * 90
-    made = plan(rows_of(labels), batch_size=10, share_prompts=share_prompts)
+    made = plan(rows_of(labels), batch_size=10, group_by_prompt=group_by_prompt)
     assert [min(counts) for counts in of_each_label(made, labels)] == [1] * 10
     assert made.facts["one_class_batches"] == 0
 
 
 @BOTH_WAYS
-def test_every_batch_has_the_mix_of_all_rows_although_prompts_stay_together(share_prompts):
+def test_every_batch_has_the_mix_of_all_rows_although_prompts_stay_together(group_by_prompt):
     """20 prompts of 4 rows, of which every second one is undesirable only: 40 of 80, so 8 of each 16, give or take a row or two."""
     prompts = [number // 4 for number in range(80)]
     labels = [prompt % 2 == 0 for prompt in prompts]
-    made = plan(rows_of(labels, prompts=prompts), batch_size=16, epochs=3, share_prompts=share_prompts)
+    made = plan(rows_of(labels, prompts=prompts), batch_size=16, epochs=3, group_by_prompt=group_by_prompt)
     assert all(abs(desirable - 8) <= 2 for desirable, _ in of_each_label(made, labels))
 
 
 @BOTH_WAYS
 @given(seed=st.integers(0, 200), batches=st.integers(2, 8))
-def test_no_batch_goes_without_a_label_of_which_there_is_one_for_each(share_prompts, seed, batches):
+def test_no_batch_goes_without_a_label_of_which_there_is_one_for_each(group_by_prompt, seed, batches):
     random = np.random.default_rng(seed)
     labels = random.permutation([True] * batches + [False] * (7 * batches)).tolist()
     prompts = random.integers(0, 3 * batches, len(labels)).tolist()
-    made = plan(rows_of(labels, prompts=prompts), batch_size=8, seed=seed, share_prompts=share_prompts)
+    made = plan(rows_of(labels, prompts=prompts), batch_size=8, seed=seed, group_by_prompt=group_by_prompt)
     assert made.facts["one_class_batches"] == 0
 
 
@@ -104,7 +104,7 @@ def test_rows_of_one_prompt_meet_in_one_batch_up_to_a_quarter_of_it():
     """32 prompts of 4 rows in batches of 16: a quarter is 4, so a batch is 4 whole prompts; dealt singly, rows hardly meet."""
     prompts = [number % 32 for number in range(128)]
     rows = rows_of([number // 32 % 2 == 0 for number in range(128)], prompts=prompts)
-    shared, singly = (plan(rows, batch_size=16, share_prompts=share).facts["rows_per_prompt"] for share in (True, False))
+    shared, singly = (plan(rows, batch_size=16, group_by_prompt=share).facts["rows_per_prompt"] for share in (True, False))
     assert shared == 4.0
     assert singly < 1.5
 
@@ -154,8 +154,8 @@ def test_held_out_rows_are_passed_once_and_numbered_behind_the_training_rows():
 
 
 @BOTH_WAYS
-def test_partners_are_the_steps_own_completions_each_used_once_never_the_own(share_prompts):
-    made = plan(rows_of(alternating(50, every=3)), batch_size=7, epochs=3, share_prompts=share_prompts)
+def test_partners_are_the_steps_own_completions_each_used_once_never_the_own(group_by_prompt):
+    made = plan(rows_of(alternating(50, every=3)), batch_size=7, epochs=3, group_by_prompt=group_by_prompt)
     for step in made.steps:
         assert sorted(step.partners) == sorted(step.rows)
         assert not (step.partners == step.rows).any()
@@ -171,10 +171,10 @@ def test_partners_share_neither_prompt_group_nor_completion():
 
 
 @BOTH_WAYS
-def test_rows_of_one_prompt_are_never_each_others_partners(share_prompts):
+def test_rows_of_one_prompt_are_never_each_others_partners(group_by_prompt):
     """At most a quarter of a batch is dealt as one prompt: three quarters are left to choose from."""
     prompts = [number // 4 for number in range(64)]
-    made = plan(rows_of(alternating(64), prompts=prompts), batch_size=16, epochs=2, share_prompts=share_prompts)
+    made = plan(rows_of(alternating(64), prompts=prompts), batch_size=16, epochs=2, group_by_prompt=group_by_prompt)
     assert made.facts["partners_sharing_prompt_group"] == 0
     assert made.facts["partners_with_equal_completion"] == 0
 
@@ -192,9 +192,9 @@ def test_pairs_of_a_step_by_hand():
     assert step.mismatched() == {0: (4, 7), 2: (5, 4)}
 
 
-@pytest.mark.parametrize(("z0_rows", "looked_at"), [(None, 8), (3, 3), (8, 8), (100, 8)])
-def test_z0_is_estimated_from_so_many_pairs_of_each_step(z0_rows, looked_at):
-    made = plan(rows_of(alternating(32)), batch_size=8, epochs=2, z0_rows=z0_rows)
+@pytest.mark.parametrize(("kl_pairs_per_batch", "looked_at"), [(None, 8), (3, 3), (8, 8), (100, 8)])
+def test_z0_is_estimated_from_so_many_pairs_of_each_step(kl_pairs_per_batch, looked_at):
+    made = plan(rows_of(alternating(32)), batch_size=8, epochs=2, kl_pairs_per_batch=kl_pairs_per_batch)
     for step in made.steps:
         assert len(step.compared) == len(step.mismatched()) == looked_at
         assert sorted(set(step.compared)) == step.compared.tolist()
@@ -204,6 +204,6 @@ def test_z0_is_estimated_from_so_many_pairs_of_each_step(z0_rows, looked_at):
 
 def test_sampled_pairs_change_no_batch_of_the_first_epoch_but_the_sample():
     rows = rows_of(alternating(8))
-    some, every = (plan(rows, batch_size=8, z0_rows=z0_rows).steps[0] for z0_rows in (3, None))
+    some, every = (plan(rows, batch_size=8, kl_pairs_per_batch=kl_pairs_per_batch).steps[0] for kl_pairs_per_batch in (3, None))
     assert (some.rows == every.rows).all()
     assert (some.partners == every.partners).all()

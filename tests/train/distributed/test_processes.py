@@ -50,13 +50,13 @@ CASES = {
     "plain": ({}, BOTH),
     "one_micro_batch": ({"micro_batch_tokens": 4000}, ("fsdp",)),
     "one_row_each": ({"micro_batch_size": 1}, ("ddp",)),
-    "sampled_z0": ({"z0_rows": 2}, ("fsdp",)),
+    "sampled_z0": ({"kl_pairs_per_batch": 2}, ("fsdp",)),
     "running_mean": ({"objective": "bco"}, ("ddp",)),
     "no_reference_point": ({"objective": "apo_zero"}, ("fsdp",)),
     "adapters": ({"lora": {"r": 2}}, BOTH),
-    "adapters_on_top": ({"lora": {"r": 2}, "trainable_layers": 1, "keep_states_mb": 0.0}, ("fsdp",)),
-    "top_layer": ({"trainable_layers": 1, "keep_states_mb": 0.0}, ("fsdp",)),
-    "some_kept_states": ({"trainable_layers": 1, "keep_states_mb": 0.003}, ("ddp",)),
+    "adapters_on_top": ({"lora": {"r": 2}, "trainable_layers": 1, "activation_cache_mb": 0.0}, ("fsdp",)),
+    "top_layer": ({"trainable_layers": 1, "activation_cache_mb": 0.0}, ("fsdp",)),
+    "some_kept_states": ({"trainable_layers": 1, "activation_cache_mb": 0.003}, ("ddp",)),
     "recomputed": ({"gradient_checkpointing": True}, BOTH),
     "early_stop": ({"early_stop": {"patience": 1}, "eval_every_steps": 1, "max_steps": 6}, ("fsdp",)),
     "rows_of_one_prompt": ({"rows": "one_prompt"}, BOTH),  # all of them are one process's
@@ -326,11 +326,11 @@ def test_processes_that_do_not_know_of_each_other_refuse(monkeypatch):
     [
         ({"optimizer": "adamw_8bit"}, "optimizer 'adamw_8bit' cannot be shared out"),
         ({"lora": {"quantize": "4bit"}}, "4 bits cannot be shared out"),
-        ({"trainable_layers": 1}, "give keep_states_mb=0"),
+        ({"trainable_layers": 1}, "give activation_cache_mb=0"),
     ],
 )
 def test_settings_that_shared_weights_do_not_go_with_are_refused(changed, said):
-    settings = {"optimizer": "adamw", "lora": None, "trainable_layers": None, "keep_states_mb": 2000.0}
+    settings = {"optimizer": "adamw", "lora": None, "trainable_layers": None, "activation_cache_mb": 2000.0}
     check_can_shard(settings)
     with pytest.raises(SettingError, match=said):
         check_can_shard(settings | changed)

@@ -89,7 +89,7 @@ SOFT_CAPPED = {"head_dim": 8, "final_logit_softcapping": 0.5}
 def test_other_architectures_have_the_same_result_by_the_fastest_method_that_agrees(make, method, trainable_layers):
     model, rows = make(), shared_rows()
     frozen = freeze_below(model, trainable_layers) if trainable_layers else 0
-    scorer = scorer_of(model, rows, frozen_layers=frozen, keep_states_mb=10)
+    scorer = scorer_of(model, rows, frozen_layers=frozen, activation_cache_mb=10)
     assert method in (None, scorer.method)
     scorer.keep_states(pairs_of(rows))
     as_single_rows(scorer, pairs_of(rows))
@@ -276,14 +276,14 @@ def test_partners_of_some_rows_and_the_same_partner_twice():
     assert_same_continuation(scorer, [(row, row) for row in range(6)], [(4, 1), (0, 1), (3, 2), (2, 1)])
 
 
-@pytest.mark.parametrize("keep_states_mb", [0, 0.001, 100], ids=["none_kept", "some_kept", "all_kept"])
-def test_continued_under_frozen_layers_equals_plain(keep_states_mb):
+@pytest.mark.parametrize("activation_cache_mb", [0, 0.001, 100], ids=["none_kept", "some_kept", "all_kept"])
+def test_continued_under_frozen_layers_equals_plain(activation_cache_mb):
     rows, model = shared_rows(), tiny_llama(VOCABULARY, layers=4)
-    scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 2), keep_states_mb=keep_states_mb)
+    scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 2), activation_cache_mb=activation_cache_mb)
     own = [(row, row) for row in range(6)]
     partners = [(row, (row + 1) % 6) for row in range(6)]
     kept = scorer.keep_states([*own, *partners])["kept_sequences"]
-    assert {0: kept == 0, 0.001: 0 < kept < 6, 100: kept == 12}[keep_states_mb]
+    assert {0: kept == 0, 0.001: 0 < kept < 6, 100: kept == 12}[activation_cache_mb]
     assert_same_continuation(scorer, own, partners)
     for places in ([0, 1], [4, 5], [0, 5]):  # own rows that are kept, or not, or both
         assert_same_continuation(scorer, [own[place] for place in places], [partners[place] for place in places])
@@ -292,18 +292,18 @@ def test_continued_under_frozen_layers_equals_plain(keep_states_mb):
 # --- frozen layers ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keep_states_mb", [0, 0.001, 100], ids=["none_kept", "some_kept", "all_kept"])
-def test_frozen_layers_apart_equal_the_whole_model_in_value_and_gradient(keep_states_mb):
+@pytest.mark.parametrize("activation_cache_mb", [0, 0.001, 100], ids=["none_kept", "some_kept", "all_kept"])
+def test_frozen_layers_apart_equal_the_whole_model_in_value_and_gradient(activation_cache_mb):
     rows, pairs = random_rows(), pairs_of(random_rows())
     results = []
     for apart in (True, False):
         model = tiny_llama(VOCABULARY, layers=4)
         frozen = freeze_below(model, 2)
-        scorer = scorer_of(model, rows, frozen_layers=frozen if apart else 0, keep_states_mb=keep_states_mb)
+        scorer = scorer_of(model, rows, frozen_layers=frozen if apart else 0, activation_cache_mb=activation_cache_mb)
         kept = scorer.keep_states(pairs)
         assert (scorer.method, scorer.frozen_layers) == ("packed", 2 if apart else 0)
         assert kept["of_sequences"] == len(pairs)
-        assert kept["kept_sequences"] == ({0: 0, 0.001: 2, 100: len(pairs)}[keep_states_mb] if apart else 0)
+        assert kept["kept_sequences"] == ({0: 0, 0.001: 2, 100: len(pairs)}[activation_cache_mb] if apart else 0)
         results.append(value_and_gradients(model, lambda scorer=scorer: scorer(pairs)))
         assert len(model.model.layers) == 4  # whole again
     assert_same(*results)
@@ -320,7 +320,7 @@ def test_kept_states_of_rows_that_share_a_prompt_equal_their_own(tokens):
     rows = dataclasses.replace(plain, prompt=(plain.prompt[1],) * 3 + (plain.prompt[3],))
     pairs = [(row, partner) for row in range(4) for partner in (row, (row + 1) % 4)]
     model = tiny_llama(VOCABULARY, layers=4)
-    scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 1), keep_states_mb=10)
+    scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 1), activation_cache_mb=10)
     scorer._no_grad_tokens = tokens
     kept = scorer.keep_states(pairs)
     assert (kept["kept_sequences"], kept["of_sequences"]) == (6, 6)
@@ -331,7 +331,7 @@ def test_kept_states_of_rows_that_share_a_prompt_equal_their_own(tokens):
 def test_kept_states_do_not_pass_what_they_may_take():
     """Prompts of 2 and 5 tokens, completions of 1, 3, 5: (2+1), (5+3), 5 tokens of 16 x 4 bytes; 1,023 bytes hold 15 tokens."""
     rows, model = shared_rows(), tiny_llama(VOCABULARY, layers=4)
-    scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 2), keep_states_mb=1023e-6)
+    scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 2), activation_cache_mb=1023e-6)
     assert scorer.keep_states([(row, row) for row in range(6)])["kept_sequences"] == 2
     assert scorer._states.megabytes == pytest.approx(11 * 64 / 1e6)
 
@@ -388,7 +388,7 @@ def test_activations_computed_again_under_frozen_layers():
     rows, model = shared_rows(), tiny_llama(VOCABULARY, layers=4)
     frozen = freeze_below(model, 2)
     checkpoint_layers(model)
-    as_single_rows(scorer_of(model, rows, frozen_layers=frozen, keep_states_mb=10), pairs_of(rows))
+    as_single_rows(scorer_of(model, rows, frozen_layers=frozen, activation_cache_mb=10), pairs_of(rows))
 
 
 def test_a_model_that_cannot_compute_activations_again_says_so():
@@ -427,7 +427,7 @@ def test_adapters_are_packed_and_off_they_leave_a_frozen_copy(rows):
 def test_below_adapters_on_top_layers_the_others_are_run_apart():
     rows, pairs = random_rows(), pairs_of(random_rows())
     model, frozen = learnt_adapters(tiny_llama(VOCABULARY, layers=4), 1)
-    scorer = scorer_of(model, rows, frozen_layers=frozen, keep_states_mb=10)
+    scorer = scorer_of(model, rows, frozen_layers=frozen, activation_cache_mb=10)
     assert (frozen, scorer.method, scorer.frozen_layers) == (3, "packed", 3)
     assert {name.split("layers.")[1][0] for name, p in model.named_parameters() if p.requires_grad} == {"3"}
     assert scorer.keep_states(pairs)["kept_sequences"] == len(pairs)
