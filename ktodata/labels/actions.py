@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ktodata.labels.classifier.confident_learning import noise_matrices
-
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -77,8 +75,8 @@ def wrong_by_random_flips(p_desirable: Floats, labels: Bools, confident_joint: N
     With a = P(given desirable | truly undesirable), b = P(given undesirable | truly desirable) and t = P(truly desirable | text),
     p_desirable = t (1 - b) + (1 - t) a, from which t, and by Bayes the share of a label that is flipped.
     """
-    told = noise_matrices(confident_joint).given_if_true
-    a, b = float(told[1, 0]), float(told[0, 1])
+    given_if_true = confident_joint / np.maximum(confident_joint.sum(axis=0), 1)
+    a, b = float(given_if_true[1, 0]), float(given_if_true[0, 1])
     p = np.clip(p_desirable, EDGE, 1 - EDGE)
     t = np.clip((p - a) / max(1 - a - b, EDGE), 0, 1)
     up, down = (1 - t) * a, t * b

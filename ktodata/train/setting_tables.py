@@ -26,9 +26,9 @@ OptimizerName = Literal["adamw", "adamw_8bit", "adamw_paged_8bit"]
 class FlipRates(TypedDict):
     """How often a label was given wrongly, by the true label; the two together below 1.
 
-    From `noise_matrices` of `ktodata.labels.classifier.confident_learning`, in which class 1 is desirable: desirable is
-    `given_if_true[0, 1]`, undesirable is `given_if_true[1, 0]`; it takes the `confident_joint` from the facts of label_noise.
-    Those are estimates for noise that depends on the true label alone: rates from a checked sample are better.
+    Of the `confident_joint` in the facts of label_noise (rows the given label, columns the true one, undesirable first), divided
+    by the sum of its columns: desirable is entry [0, 1], undesirable is [1, 0]. Those are estimates for noise that depends on
+    the true label alone: rates from a checked sample are better.
     """
 
     desirable: Annotated[float, Field(ge=0, lt=1, description="share of truly desirable rows that are labelled undesirable")]

@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.labels.classifier.confident_learning import compute_confident_joint, find_label_issues
 from ktodata.labels.classifier.ensemble import fit_ensemble
 from ktodata.labels.classifier.features import Components
 from ktodata.labels.classifier.noise_injection import (
@@ -86,9 +85,8 @@ def detect(
     prompt = seen.pop("prompt")[:, 0]
     predicted = fit_ensemble(seen, prompt, every, train, further=further.shape[1])
     p_desirable = predicted.p_desirable[:, 0]
-    joint = compute_confident_joint(labels[train].astype(np.int64), np.stack([1 - p_desirable, p_desirable], axis=1)[train])
     is_issue = np.zeros(len(labels), bool)
-    is_issue[train] = find_label_issues(labels[train], p_desirable[train])
+    joint, is_issue[train] = confident_learning(labels[train], p_desirable[train])
     rates = {given: float(joint[int(given), 1 - int(given)] / joint[int(given)].sum()) for given in NAMES}
     levels = two_levels(p_desirable[train])
     found = {given: recovery(predicted.p_desirable[:, flips], planting, train, given=given) for given in NAMES}
@@ -120,6 +118,20 @@ def detect(
     return Detection(
         refined, p_desirable, {name: one[:, 0] for name, one in seen.items()}, is_issue, flagged, pl.concat(curves), facts
     )
+
+
+def confident_learning(labels: Bools, p_desirable: Floats) -> tuple[NDArray[np.int64], Bools]:
+    """Which labels disagree with out-of-sample probabilities more than chance allows, both labels being there (arXiv:1911.00068).
+
+    Returns the confident joint, int [2, 2], counts of (given, true) class, undesirable first; and bool [N], the labels doubted.
+    """
+    from cleanlab.count import compute_confident_joint  # here, not above: loading cleanlab takes a second or more
+    from cleanlab.filter import find_label_issues
+
+    given, probs = labels.astype(np.int64), np.stack([1 - p_desirable, p_desirable], axis=1)
+    joint = compute_confident_joint(given, probs)
+    # in this process: for two classes, others would take longer to start than to answer
+    return joint, find_label_issues(given, probs, confident_joint=joint, n_jobs=1)
 
 
 def _curve(
