@@ -36,5 +36,5 @@ def _page(noise: LabelsSection | None, name: str, *, what: str) -> str:
         name=name,
         noise=noise,
         trust=trust(noise),
-        numbers={"label_noise": flat(noise.facts)},
+        numbers=lambda _stage: flat(noise.facts),
     )

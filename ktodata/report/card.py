@@ -1,11 +1,9 @@
 """README.md of a run: a dataset card that says what was removed and why, how far the labels hold, and how to load and train."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ktodata.formats.reviews import reviews_in_words
 from ktodata.report import text
@@ -14,6 +12,7 @@ from ktodata.report.headline import trust
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.dropped_rows import read_reasons
 from ktodata.report.sections.flow_section import PARTS, FlowSection
+from ktodata.report.templating import template_environment
 
 # the Hub's size categories: the first whose upper end is not reached
 SIZES = (
@@ -32,7 +31,11 @@ def build_card(run: Path) -> str:
     found = read_run(run)
     shown = _shown(found)
     header = _header(found.name, shown["license"], found.flow)
-    return _environment().get_template("card.md.j2").render(shown, header=header, most_clusters=CLUSTERS)
+    return (
+        template_environment("ktodata.report", html=False)
+        .get_template("card.md.j2")
+        .render(shown, header=header, most_clusters=CLUSTERS)
+    )
 
 
 def build_feedback_section(run: Path) -> str:
@@ -40,7 +43,7 @@ def build_feedback_section(run: Path) -> str:
 
     Markdown without any row's text, row_id, or word of a prompt. Raises RunError when `run` is no run folder.
     """
-    return _environment().get_template("model.md.j2").render(_shown(read_run(run)))
+    return template_environment("ktodata.report", html=False).get_template("model.md.j2").render(_shown(read_run(run)))
 
 
 def _shown(found: RunContents) -> dict[str, Any]:
@@ -105,14 +108,3 @@ def _header(name: str, license_id: Any, flow: FlowSection | None) -> str:
 
 def _size(rows: int) -> str:
     return next((category for below, category in SIZES if rows < below), "n>100M")
-
-
-@cache
-def _environment() -> Environment:
-    # no autoescape: this is Markdown, and every text of the data goes through the filter `markdown`
-    environment = Environment(
-        loader=PackageLoader("ktodata.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    shown = (text.markdown, text.count, text.percent, text.number, text.interval, text.plural)
-    environment.filters |= {function.__name__: function for function in shown} | {"pick": pick}
-    return environment

@@ -9,7 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ktodata.report import text
@@ -19,6 +18,7 @@ from ktodata.report.map.map_data import read_map_data
 from ktodata.report.map.search_index import read_search_index
 from ktodata.report.run_files import pick
 from ktodata.report.sections.dropped_rows import read_pairs, read_reasons, read_unreadable
+from ktodata.report.templating import template_environment
 from ktodata.report.without_text import WithoutText
 
 # anchor, title, the stage it needs, or what was made of the run afterwards
@@ -38,21 +38,6 @@ SECTIONS = (
     ("measured", "How each number was measured", "ingest"),
     ("manifest", "What was run", "ingest"),
 )
-STAGES = (
-    "ingest",
-    "reviews",
-    "telemetry",
-    "validate",
-    "dedupe",
-    "split",
-    "embed",
-    "label_noise",
-    "rebalance",
-    "coverage",
-    "export",
-    "train",
-    "evaluate",
-)
 PAGE_BYTES = 4_900_000  # under five million, so that it opens at once and can be sent by mail
 MIN_FOR_ROWS = 500_000  # bytes for the search, whatever the rest of the page takes
 SCRIPTS = ("page.js", "map.js", "find.js")
@@ -67,7 +52,7 @@ def build_report(run: Path, *, text: bool = True) -> str:
     found = read_run(run) if text else read_found(WithoutText(run))
     files = found.files
     afterwards = {"ablation": found.ablation, "comparison": found.comparison}
-    facts = {stage: files.facts(stage) for stage in STAGES}
+    facts = cache(files.facts)
     page = partial(
         render,
         "report.html.j2",
@@ -94,7 +79,7 @@ def build_report(run: Path, *, text: bool = True) -> str:
         pairs=read_pairs(files),
         unreadable=read_unreadable(files) if text else [replace(group, examples=[]) for group in read_unreadable(files)],
         facts=facts,
-        numbers={stage: flat(of_stage) for stage, of_stage in facts.items()},
+        numbers=lambda stage: flat(facts(stage)),
         settings=flat(pick(files.manifest, "recipe", default={}), most=200),
     )
     room = max(PAGE_BYTES - len(page(findable=None).encode()), MIN_FOR_ROWS)
@@ -107,7 +92,7 @@ def render(template: str, *, script: str = "", **context: Any) -> str:
     script : the page's own; the page's policy lets this run and nothing else, and without it nothing at all.
     """
     shown = {"style": Markup(_template_file("style.css")), "script": Markup(script), "policy": Markup(_policy(script))}
-    return str(_environment().get_template(template).render(shown, **context))
+    return str(template_environment("ktodata.report").get_template(template).render(shown, **context))
 
 
 def _policy(script: str) -> str:
@@ -125,21 +110,6 @@ def _script() -> str:
 
 def _template_file(name: str) -> str:
     return resources.files("ktodata.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ktodata.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = (text.count, text.percent, text.number, text.signed, text.interval, text.plural, text.bytes_size)
-    environment.filters |= {function.__name__: function for function in shown} | {"pick": pick}
-    return environment
 
 
 def flat(facts: Mapping[str, Any], *, most: int = NUMBERS) -> list[tuple[str, str]]:

@@ -4,11 +4,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from ktodata.formats.verdict_store import settled
-from ktodata.report import text
+from ktodata.report.templating import template_environment
 from ktodata.review import review_progress, reviewer_agreement
 from ktodata.review.filters import Filters
 from ktodata.review.session import ReviewSession, Turn
@@ -45,7 +42,7 @@ def progress_page(desk: ReviewSession, **around: str) -> str:
 
 def render(template: str, **context: Any) -> str:
     """A page from its template."""
-    return str(_environment().get_template(template).render(**context))
+    return str(template_environment("ktodata.review").get_template(template).render(**context))
 
 
 @cache
@@ -72,18 +69,3 @@ def _around(desk: ReviewSession, here: str, more: dict[str, str]) -> dict[str, A
         "detector": desk.detector,
     }
     return known | more
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ktodata.review"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = (text.count, text.percent, text.number, text.interval, text.plural, text.one_line)
-    environment.filters |= {function.__name__: function for function in shown}
-    return environment

@@ -145,6 +145,14 @@ def test_what_is_packed_is_clean_and_holds_every_row_that_left(html):
     assert "x" * 320 in told and "x" * 321 not in told
 
 
+def test_hidden_states_report_their_numbers_beside_the_labels(tmp_path):
+    folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
+    (folder / "stages/hidden_states").mkdir()
+    (folder / "stages/hidden_states/facts.json").write_text(json.dumps({"layer": 17, "dimension": 576}))
+    page = Page(build_report(folder))
+    assert "Every number that hidden_states reported" in page.said and "layer17" in page.said and "dimension576" in page.said
+
+
 def test_a_telemetry_step_is_part_of_the_page(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
     (folder / "stages/telemetry").mkdir()

@@ -49,7 +49,7 @@ def _picture(telemetry: pl.DataFrame | None) -> Markup | None:
         if thin.height > 1
     ]
     return (
-        figures.curves("training", "TrainingSection", [*shown, *_held_out(telemetry.filter(pl.col("part") == "validation"))])
+        figures.curves("training", "Training", [*shown, *_held_out(telemetry.filter(pl.col("part") == "validation"))])
         if shown
         else None
     )
