@@ -299,10 +299,10 @@ def train(
     fitted = fit(_shards(source), out=out or source / "model", progress=not (quiet or as_json), **settings)
 
     def told() -> str:
-        lines = summary_lines(fitted.facts, fitted.history, fitted.held_out, fitted.model)
+        lines = summary_lines(fitted.metrics, fitted.history, fitted.held_out, fitted.model)
         return "\n".join(f"{name:<20} {text}" for name, text in lines)
 
-    _say(fitted.facts, told, quiet=quiet, as_json=as_json)
+    _say(fitted.metrics, told, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -679,5 +679,5 @@ def _summary(done: Any) -> str:
     from ktodata.formats.reviews import reviews_in_words
     from ktodata.report.headline import verdict_lines
 
-    said = [reviews_in_words(stage["facts"]) for stage in done.manifest["stages"] if stage["name"] == "reviews"]
+    said = [reviews_in_words(stage["metrics"]) for stage in done.manifest["stages"] if stage["name"] == "reviews"]
     return "\n\n".join([*verdict_lines(done.folder), *said, f"page: {done.folder / 'report.html'}"])

@@ -14,7 +14,7 @@ class Finding:
     rows: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON values, for a stage's facts."""
+        """As JSON values, for a stage's metrics."""
         return asdict(self)
 
 

@@ -75,13 +75,13 @@ class StageResult:
 
     columns : one line per row the stage saw: row_id and the columns named in ADDS.
     decisions : row_id, action, reason, evidence (JSON), caused_by; only for rows that are not simply kept.
-    facts : numbers for the manifest and the report; JSON values only.
+    metrics : numbers for the manifest and the report; JSON values only.
     tables : further small tables that are not keyed by row (clusters, raters), by name.
     """
 
     columns: pl.DataFrame
     decisions: pl.DataFrame = field(default_factory=no_decisions)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ def test_python_blocks_run(tmp_path):
     told = training.replace('"runs/support"', "forty").replace('"HuggingFaceTB/SmolLM2-135M-Instruct"', repr(str(tmp_path)))
     assert told != training
     exec(compile(told, "README.md", "exec"), scope)
-    assert scope["fitted"].per_row().filter(part="train").height == scope["fitted"].facts["train"]["rows"] > 30
+    assert scope["fitted"].per_row().filter(part="train").height == scope["fitted"].metrics["train"]["rows"] > 30
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

@@ -57,7 +57,7 @@ def run(request, shared, tmp_path_factory):
 
 def test_every_record_is_accounted_for(run):
     done, records, unread = run
-    read = done.stage("ingest").facts
+    read = done.stage("ingest").metrics
     assert read["records"] == records
     assert dict(done.quarantine.group_by("reason").len().iter_rows()) == unread
     rows = done.manifest["rows"]
@@ -71,7 +71,7 @@ def test_no_prompt_group_stands_on_both_sides(run):
     done, _, _ = run
     sides = [set(done.shards(part)["prompt_group"]) for part in ("train", "validation", "test")]
     assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
-    assert done.stage("split").facts["leaks"] == 0
+    assert done.stage("split").metrics["leaks"] == 0
 
 
 def test_the_card_and_the_page_say_what_was_done(run):

@@ -42,7 +42,7 @@ def measure_pace(first: ArmTraining, held_out: pl.DataFrame) -> Pace:
         "seed": time.time_ns() % 2**31,  # rows in an order of their own, for which no reference is kept on disk
         "progress": lambda event: told.append((time.perf_counter(), event)),
     }
-    facts = fit_arm(first.arm, some, asked).facts
+    facts = fit_arm(first.arm, some, asked).metrics
     updated = [moment for moment, event in told if "held_out" not in event]
     looked = [moment for moment, event in told if "held_out" in event]
     reference, seconds = facts["reference"], facts["seconds"]

@@ -69,5 +69,5 @@ def _train(training: ArmTraining, held_out: pl.DataFrame) -> pl.DataFrame:
     fitted = fit_arm(training.arm, held_out, training.settings)
     looks = fitted.telemetry.filter(pl.col("part") == "validation")
     last = looks.filter(pl.col("step") == looks["step"].max())
-    beta = float(fitted.facts["settings"]["beta"])
+    beta = float(fitted.metrics["settings"]["beta"])
     return last.select("row_id", reward=beta * pl.col("log_ratio").cast(pl.Float64)).sort("row_id")

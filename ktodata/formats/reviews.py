@@ -131,7 +131,7 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
                 decide(rows, (pl.col("said") == "contested").fill_null(False), action="review", reason="reviewed_contested"),
             ]
         ),
-        facts={**reviews.facts, **counted},
+        metrics={**reviews.facts, **counted},
         tables={"verdicts": verdicts},
     )
 

@@ -282,7 +282,7 @@ def plan_of_run(
         families=families,
         seeds=seeds,
         train={**asked, **(train or {})},
-        conversational=bool(run.stage("export").facts["conversational"]) if "export" in run.stage_names() else False,
+        conversational=bool(run.stage("export").metrics["conversational"]) if "export" in run.stage_names() else False,
         folder=run.folder / "ablation",
     )
     return replace(plan, settings={**plan.settings, "part": part, "judged_by": rows["judged_by"][0]})

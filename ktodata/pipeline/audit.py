@@ -92,12 +92,12 @@ class LabelAudit:
         seen = found.columns.select("row_id", state=state)
         table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(seen, on="row_id", maintain_order="left")
         steps = {name: settings for step in run.manifest["recipe"]["steps"] for name, settings in step.items()}
-        return cls(table, StageResult(found.columns, facts=found.facts), steps["label_noise"])
+        return cls(table, StageResult(found.columns, metrics=found.metrics), steps["label_noise"])
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def metrics(self) -> Mapping[str, Any]:
         """Every number, as JSON values; `findings` says them in words."""
-        return self.result.facts
+        return self.result.metrics
 
     @property
     def rows(self) -> pl.DataFrame:
@@ -124,7 +124,7 @@ class LabelAudit:
     @property
     def findings(self) -> pl.DataFrame:
         """code, status ("issue", "passed", "not_applicable") and what was found, in words."""
-        return pl.DataFrame(self.facts["findings"], infer_schema_length=None)
+        return pl.DataFrame(self.metrics["findings"], infer_schema_length=None)
 
     @property
     def raters(self) -> pl.DataFrame:
@@ -158,10 +158,10 @@ class LabelAudit:
         p_wrong = self.p_wrong
         shown = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(p_wrong))
         shown = shown.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
-        if "not_learnt" in self.facts:
+        if "not_learnt" in self.metrics:
             return shown.clear()
         open_rows = self.trained & self.unjudged
-        half = 0 if self.facts["trusted"]["rows"] else -(-count // 2)
+        half = 0 if self.metrics["trusted"]["rows"] else -(-count // 2)
         drawn = rows_to_review(self.table.filter(pl.Series(open_rows)), total=half, seed=self._seed)["row_id"]
         places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
         first = np.array([places[row_id] for row_id in drawn], dtype=np.int64)
@@ -190,8 +190,8 @@ class LabelAudit:
 
         Elsewhere it says which labels the models of the labels find odd, and no more.
         """
-        reviewed = self.facts.get("reviews", {}).values()
-        classes = self.facts.get("planted", {}).get("per_given_class", {}).values()
+        reviewed = self.metrics.get("reviews", {}).values()
+        classes = self.metrics.get("planted", {}).get("per_given_class", {}).values()
         by_review = bool(reviewed) and all(one["gp_scale"] is not None for one in reviewed)
         return by_review or (bool(classes) and all(one["verdict"] == "identifiable" for one in classes))
 
@@ -264,12 +264,12 @@ class LabelAudit:
         return label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN))
 
     def _of_class(self, name: str) -> dict[str, Any]:
-        told = self.facts.get("planted", {}).get("per_given_class", {}).get(name, {})
-        reviewed = self.facts["trusted"][name]
+        told = self.metrics.get("planted", {}).get("per_given_class", {}).get(name, {})
+        reviewed = self.metrics["trusted"][name]
         rate = reviewed["error_rate"]
         return {
             "given": name,
-            "rows": self.facts["rows"][name],
+            "rows": self.metrics["rows"][name],
             "verdict": told.get("verdict"),
             "planted_auroc": told.get("auroc_of_planted_flips", {}).get("value"),
             "flagged": told.get("flagged", 0),

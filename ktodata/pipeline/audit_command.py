@@ -80,8 +80,8 @@ def audit_feedback(
         table.write_parquet(scratch)
     with whole_file(done.folder / "audit.html") as scratch:
         scratch.write_text(build_audit_page(done.folder), encoding="utf-8")
-    verdicts = {"verdicts": done.stage("reviews").facts} if reviews else {}
-    facts = done.stage("label_noise").facts | verdicts
+    verdicts = {"verdicts": done.stage("reviews").metrics} if reviews else {}
+    facts = done.stage("label_noise").metrics | verdicts
     if budget_minutes is None:
         return Audit(done.folder, table, facts)
     place = _free_place(done.folder)

@@ -52,7 +52,7 @@ def compare_runs(run: Run | Path | str, earlier: Run | Path | str, *, resamples:
     """
     run, earlier = (one if isinstance(one, Run) else Run(one) for one in (run, earlier))
     ours, theirs = _scored(run), _scored(earlier)
-    parts = [one.stage("evaluate").facts["part"] for one in (run, earlier)]
+    parts = [one.stage("evaluate").metrics["part"] for one in (run, earlier)]
     if parts[0] != parts[1]:
         raise DataError(f"{run.folder} was evaluated on {parts[0]} rows and {earlier.folder} on {parts[1]} rows.")
     both = ours.join(theirs.select("row_id", earlier="reward", earlier_truth="truth"), on="row_id", maintain_order="left")

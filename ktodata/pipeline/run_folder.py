@@ -48,10 +48,10 @@ class Saved:
         return pl.read_parquet(self.folder / "decisions.parquet")
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """The stage's numbers."""
-        facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
-        return facts
+        metrics: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text())
+        return metrics
 
     def table(self, name: str) -> pl.DataFrame:
         """One of the stage's further tables."""
@@ -200,7 +200,7 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
         result.decisions.write_parquet(scratch / "decisions.parquet")
         for table_name, table in result.tables.items():
             table.write_parquet(scratch / f"{table_name}.parquet")
-        write_json(scratch / "facts.json", dict(result.facts))
+        write_json(scratch / "metrics.json", dict(result.metrics))
         digests = {part: digest_file(scratch / f"{part}.parquet") for part in ("columns", "decisions")}
         write_json(scratch / "done.json", {**note, "digests": digests})
     return Saved(stage_folder(run, name))

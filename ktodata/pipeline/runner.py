@@ -239,7 +239,7 @@ class _Execution:
             raise EmptyDataError(
                 f"none of {read.quarantine.height:,} records became a row; {self.folder / 'quarantine.parquet'} says why."
             )
-        return StageResult(read.feedback, facts=read.facts)
+        return StageResult(read.feedback, metrics=read.facts)
 
     def _read_reviews(self) -> Reviews | None:
         files = [self._place(path) for path in self.recipe.reviews]
@@ -252,7 +252,7 @@ class _Execution:
     def _join_telemetry(self) -> StageResult:
         assert self.telemetry is not None
         joined = join_dynamics(self.saved["ingest"].columns, self.telemetry.looks, beta=self.telemetry.beta)
-        return StageResult(joined.columns, facts={**self.telemetry.facts, **joined.facts})
+        return StageResult(joined.columns, metrics={**self.telemetry.facts, **joined.metrics})
 
     def _export(self) -> StageResult:
         from ktodata.formats.shards import write_shards
@@ -265,7 +265,7 @@ class _Execution:
         table = shard_table(feedback, result.columns, conversational=step.settings["conversational"], metadata=metadata)
         with whole_folder(self.folder / "shards") as scratch:
             checksums = write_shards(table, scratch)
-        return StageResult(result.columns, result.decisions, {**result.facts, "checksums": checksums}, result.tables)
+        return StageResult(result.columns, result.decisions, {**result.metrics, "checksums": checksums}, result.tables)
 
     def _train(self) -> StageResult:
         from ktodata.train import fit
@@ -276,7 +276,7 @@ class _Execution:
 
         settings = self.recipe.train or {}
         fitted = fit(self.folder / "shards", out=self.folder / "model", progress=tell, resume=self._same_training(), **settings)
-        return StageResult(fitted.per_row(), facts=fitted.facts)
+        return StageResult(fitted.per_row(), metrics=fitted.metrics)
 
     def _same_training(self) -> bool:
         """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
@@ -290,7 +290,7 @@ class _Execution:
 
         found = evaluate(self.folder, **self._evaluate_settings())
         write_json(self.folder / "evaluation.json", found.as_dict())
-        return StageResult(found.per_row, facts=found.as_dict())
+        return StageResult(found.per_row, metrics=found.as_dict())
 
     def _evaluate_settings(self) -> dict[str, Any]:
         return truth_from(self.recipe.folder, self.recipe.evaluate or {})
@@ -307,7 +307,7 @@ class _Execution:
             made_of = self.telemetry.digest, self.telemetry.beta
             return digest("telemetry", _code(), made_of, self.saved["ingest"].done["digests"]["columns"])
         if name == "train":
-            return digest("train", _code(), self.recipe.train, self.saved["export"].facts["checksums"])
+            return digest("train", _code(), self.recipe.train, self.saved["export"].metrics["checksums"])
         if name == "evaluate":
             settings = self._evaluate_settings()
             return digest("evaluate", _code(), settings, self._truth_digest(settings), self.saved["train"].key)
@@ -352,7 +352,7 @@ class _Execution:
         rows_in = saved.done["rows_in"]
         rows_out = saved.columns.height if rows_in is None or name in ("export", "train", "evaluate") else rows_in - dropped
         shown = {"rows_in": rows_in, "rows_out": rows_out, "seconds": saved.done["seconds"], "peak_mb": saved.done["peak_mb"]}
-        return {"name": name, "cached": cached, **shown, "facts": saved.facts}
+        return {"name": name, "cached": cached, **shown, "metrics": saved.metrics}
 
     def _finish(self) -> None:
         """Ledger, counts, card and page. Without shards (--until) there is a ledger, but no outcome to account for yet."""
@@ -381,7 +381,7 @@ class _Execution:
             write_json(scratch / "done.json", {"key": key})
 
     def _write_manifest(self, status: str, rows: Mapping[str, int] | None = None) -> None:
-        facts = {entry["name"]: entry["facts"] for entry in self.entries}
+        metrics = {entry["name"]: entry["metrics"] for entry in self.entries}
         manifest = {
             "name": self.recipe.name,
             "status": status,
@@ -393,9 +393,11 @@ class _Execution:
             "recipe_folder": os.path.relpath(self.recipe.folder.resolve(), self.folder.resolve()),
             "versions": _versions(),
             "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine()},
-            "inputs": facts.get("ingest", {}).get("files", []),
-            "encoder": facts.get("embed", {}).get("encoder"),
-            "device": {name: facts[name]["device"] for name in ("embed", "train", "evaluate") if "device" in facts.get(name, {})},
+            "inputs": metrics.get("ingest", {}).get("files", []),
+            "encoder": metrics.get("embed", {}).get("encoder"),
+            "device": {
+                name: metrics[name]["device"] for name in ("embed", "train", "evaluate") if "device" in metrics.get(name, {})
+            },
             "rows": dict(rows or {}),
             "stages": self.entries,
         }

@@ -317,8 +317,8 @@ def _rewards(run: Run) -> pl.DataFrame:
     from ktodata.train.results.train_result import TrainResult
 
     trained = TrainResult.load(run.folder / "model")
-    last = trained.telemetry.filter((pl.col("part") == "validation") & (pl.col("step") == trained.facts["weights_of_step"]))
-    beta = float(trained.facts["settings"]["beta"])
+    last = trained.telemetry.filter((pl.col("part") == "validation") & (pl.col("step") == trained.metrics["weights_of_step"]))
+    beta = float(trained.metrics["settings"]["beta"])
     return last.select("row_id", reward=beta * pl.col("log_ratio").cast(pl.Float64))
 
 

@@ -51,14 +51,14 @@ def _about_feedback(model: Path) -> str:
     if model.name != "model" or not (run / "manifest.json").is_file() or not (model / "training.json").is_file():
         return ""
     facts = json.loads((model / "training.json").read_text(encoding="utf-8"))
-    exported = json.loads((run / "stages/export/facts.json").read_text(encoding="utf-8")) if _exported(run) else {}
+    exported = json.loads((run / "stages/export/metrics.json").read_text(encoding="utf-8")) if _exported(run) else {}
     learnt = facts.get("train", {})
     rows = learnt.get("rows", 0) + len(learnt.get("skipped_row_ids", ()))
     return build_feedback_section(run) if rows == exported.get("rows", {}).get("train") else ""
 
 
 def _exported(run: Path) -> bool:
-    return (run / "stages/export/facts.json").is_file()
+    return (run / "stages/export/metrics.json").is_file()
 
 
 def dataset_files(folder: Path | str, *, allow_pii: bool = False) -> dict[str, Path | bytes]:
@@ -124,7 +124,7 @@ def _checked_shards(run: Run) -> list[Path]:
     if not (place / CHECKSUMS).is_file():
         raise RunError(f"{place} has no {CHECKSUMS}, so nobody can tell whether its files are whole: {again}")
     known = json.loads((place / CHECKSUMS).read_text(encoding="utf-8"))
-    written = run.stage("export").facts["checksums"]
+    written = run.stage("export").metrics["checksums"]
     wrong = sorted({*changed_shards(place), *(name for name in {*known, *written} if known.get(name) != written.get(name))})
     if wrong:
         raise RunError(f"{len(wrong):,} of {len(written):,} shards are not what export wrote ({', '.join(wrong[:3])}): {again}")

@@ -95,10 +95,10 @@ def _plain(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _guessed(audit: LabelAudit) -> Floats | None:
     """P(the label is wrong) of the training rows if errors were random: float [rows]; None where nothing was learnt."""
-    if "not_learnt" in audit.facts:
+    if "not_learnt" in audit.metrics:
         return None
     labels = audit.table["label"].to_numpy()[audit.trained]
-    joint = np.asarray(audit.facts["label_noise_estimate"]["confident_joint"])
+    joint = np.asarray(audit.metrics["label_noise_estimate"]["confident_joint"])
     return wrong_by_random_flips(audit.p_desirable_of_trained(), labels, joint)
 
 

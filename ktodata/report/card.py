@@ -47,9 +47,9 @@ def build_feedback_section(run: Path) -> str:
 
 
 def _shown(found: RunContents) -> dict[str, Any]:
-    manifest, reviews = found.files.manifest, found.files.facts("reviews")
+    manifest, reviews = found.files.manifest, found.files.metrics("reviews")
     return {
-        "license": pick(found.files.facts("export"), "license") or pick(manifest, "recipe.export.license"),
+        "license": pick(found.files.metrics("export"), "license") or pick(manifest, "recipe.export.license"),
         "manifest": manifest,
         "run": found,
         "flow": found.flow,
@@ -67,14 +67,14 @@ def _shown(found: RunContents) -> dict[str, Any]:
 
 def _personal_data(files: RunFiles) -> str:
     """What was looked for and found, and what was done about it."""
-    told = files.facts("validate").get("pii") or {}
+    told = files.metrics("validate").get("pii") or {}
     if told.get("setting", "off") == "off":
         return "Not looked for."
     kinds = ", ".join(f"{text.plural(one['rows'], 'row')} with {name.replace('_', ' ')}" for name, one in told["found"].items())
     said = [f"Looked for by form, with {told['finder']}; names and postal addresses have none."]
     if not kinds:
         return " ".join([*said, "None was found."])
-    written = files.facts("export").get("masked") or {}
+    written = files.metrics("export").get("masked") or {}
     done = {
         "count": "Nothing was done about it: the texts are as they came.",
         "mask": f"In {text.plural(written.get('rows'), 'exported row')}, {text.plural(written.get('places'), 'place')} "
@@ -85,7 +85,7 @@ def _personal_data(files: RunFiles) -> str:
 
 
 def _texts_are(files: RunFiles) -> str:
-    masked = pick(files.facts("validate"), "pii.setting") == "mask"
+    masked = pick(files.metrics("validate"), "pii.setting") == "mask"
     return "Texts are as they came in, but for what was masked." if masked else "Texts are as they came in."
 
 

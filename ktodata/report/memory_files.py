@@ -19,9 +19,9 @@ class MemoryFiles:
     result: StageResult
     feedback: pl.DataFrame
 
-    def facts(self, stage: str) -> dict[str, Any]:
+    def metrics(self, stage: str) -> dict[str, Any]:
         """Those of label_noise; of all others nothing is known."""
-        return dict(self.result.facts) if stage == STAGE else {}
+        return dict(self.result.metrics) if stage == STAGE else {}
 
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """Those of label_noise."""

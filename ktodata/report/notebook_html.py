@@ -75,8 +75,10 @@ def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | No
         _picture(curve, "Trust curve: the share expected to be wrong, by rows acted on") if curve is not None else Markup(""),
         Markup("").join([asked, _rows(reviews, reviews.height, ("p_wrong", "why"))])
         if reviews.height
-        else Markup("<p>There is nothing to review: {}</p>").format(_text(str(result.facts.get("not_learnt", "every row was")))),
-        _folded("Its numbers", _table("", ("name", "value"), flat(result.facts, most=SHOWN))),
+        else Markup("<p>There is nothing to review: {}</p>").format(
+            _text(str(result.metrics.get("not_learnt", "every row was")))
+        ),
+        _folded("Its numbers", _table("", ("name", "value"), flat(result.metrics, most=SHOWN))),
     ]
     return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
 
@@ -95,7 +97,7 @@ def stage_result_html(result: StageResult) -> str:
         )
         if decided.height
         else Markup("<p>It drops, changes and holds back no row.</p>"),
-        _folded("Its numbers", _table("", ("name", "value"), flat(result.facts, most=SHOWN))),
+        _folded("Its numbers", _table("", ("name", "value"), flat(result.metrics, most=SHOWN))),
     ]
     return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
 
@@ -121,7 +123,7 @@ def run_html(run: Path) -> str:
 
 
 def _issues(result: StageResult) -> list[Markup]:
-    issues = [finding for finding in result.facts.get("findings", ()) if finding.get("status") == "issue"]
+    issues = [finding for finding in result.metrics.get("findings", ()) if finding.get("status") == "issue"]
     return [Markup("<p><code>{}</code> {}</p>").format(_code(finding), _text(finding.get("text", ""))) for finding in issues]
 
 

@@ -52,7 +52,7 @@ def build_report(run: Path, *, text: bool = True) -> str:
     found = read_run(run) if text else read_found(WithoutText(run))
     files = found.files
     afterwards = {"ablation": found.ablation, "comparison": found.comparison}
-    facts = cache(files.facts)
+    facts = cache(files.metrics)
     page = partial(
         render,
         "report.html.j2",

@@ -19,8 +19,8 @@ QUARANTINE_SCHEMA = pl.Schema(
 class Tables(Protocol):
     """What stages left behind: in a run folder, or in memory."""
 
-    def facts(self, stage: str, /) -> dict[str, Any]:
-        """The stage's own facts; empty when it did not run."""
+    def metrics(self, stage: str, /) -> dict[str, Any]:
+        """The stage's own numbers; empty when it did not run."""
 
     def table(self, stage: str, name: str, /) -> pl.DataFrame | None:
         """A small table that the stage left; None when there is none."""
@@ -116,9 +116,9 @@ class RunFiles:
         """Whether that stage has left something."""
         return (self.path / "stages" / stage).is_dir()
 
-    def facts(self, stage: str) -> dict[str, Any]:
-        """The stage's own facts; empty when it did not run."""
-        return _json(self.path / "stages" / stage / "facts.json")
+    def metrics(self, stage: str) -> dict[str, Any]:
+        """The stage's own numbers; empty when it did not run."""
+        return _json(self.path / "stages" / stage / "metrics.json")
 
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """A small table that the stage left; None when there is none."""

@@ -23,7 +23,7 @@ LEFT_OUT = "…"
 # columns of names that are replaced even where a name happens to be a word of ours
 NAMED = ("rater", "source", "model")
 ROW_IDS = ("row_id", "duplicate_of", "caused_by")
-# lists of rows' texts inside a stage's facts
+# lists of rows' texts inside a stage's metrics
 EXAMPLES = ("examples", "exemplars", "answers", "nearest")
 # tables with one line a group, whose `value` is a name of the kind that its `column` says
 GROUPED = ("drift", "drift_examples")
@@ -104,9 +104,9 @@ class WithoutText(RunFiles):
         reasons = self._given.quarantine.select("reason")
         return reasons.select(pl.col(name) if name == "reason" else pl.lit(None, of).alias(name) for name, of in _QUARANTINE)
 
-    def facts(self, stage: str) -> dict[str, Any]:
+    def metrics(self, stage: str) -> dict[str, Any]:
         """The stage's numbers."""
-        return self._cleaned(self._given.facts(stage))
+        return self._cleaned(self._given.metrics(stage))
 
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """The table without names and examples; a cluster goes by its number."""
@@ -225,7 +225,7 @@ def _given_names(run: RunFiles) -> Iterator[tuple[str, str]]:
         if "votes" in rows.columns:
             voters = rows["votes"].explode().drop_nulls().struct.field("rater").drop_nulls().unique(maintain_order=True)
             yield from (("rater", name) for name in voters)
-    for listed in (run.manifest.get("inputs"), run.facts("ingest").get("files"), run.facts("reviews").get("files")):
+    for listed in (run.manifest.get("inputs"), run.metrics("ingest").get("files"), run.metrics("reviews").get("files")):
         yield from (("file", file["name"]) for file in _objects(listed) if isinstance(file.get("name"), str))
     for kind, told, key in (("arm", run.ablation, "arms"), ("method", run.comparison, "measures")):
         yield from ((kind, line[kind]) for line in _objects(told.get(key)) if isinstance(line.get(kind), str))

@@ -25,7 +25,7 @@ class _Kept(Saved):
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        return dict(self.result.facts)
+        return dict(self.result.metrics)
 
     def table(self, name: str) -> pl.DataFrame:
         return self.result.tables[name]

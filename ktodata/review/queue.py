@@ -54,7 +54,7 @@ def line_up(audit: LabelAudit, sitting: int) -> ReviewQueue:
     first = np.array([places[row_id] for row_id in asked["row_id"]], dtype=np.int64)
     drawn = np.zeros(table.height, bool)
     drawn[first[(asked["why"] == "measures").to_numpy()]] = True
-    if "not_learnt" in audit.facts:
+    if "not_learnt" in audit.metrics:
         drawn |= open_rows
     open_rows |= held
     open_rows[first] = False

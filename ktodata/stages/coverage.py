@@ -86,7 +86,7 @@ def coverage(
     facts["findings"] = [finding.as_dict() for finding in _findings(tables["clusters"], facts, compared, tables.get("holes"))]
     columns = _columns(feedback, training, prompts, vectors, found, seed)
     facts["map_rows"] = int(columns["map_x"].is_not_null().sum())
-    return StageResult(columns=columns, facts=facts, tables=tables)
+    return StageResult(columns=columns, metrics=facts, tables=tables)
 
 
 def _training_rows(feedback: pl.DataFrame) -> pl.DataFrame:
@@ -288,7 +288,7 @@ def _compare(
 def _embed_reference(texts: list[str], prompts: pl.DataFrame, vectors: Floats, encoder: str | None) -> Floats:
     """Vectors of the reference prompts, after a look whether the encoder gives the training prompts the vectors they have."""
     if encoder is None:
-        raise SettingError("coverage: a reference set needs encoder: the model that embed used (its facts.json names it).")
+        raise SettingError("coverage: a reference set needs encoder: the model that embed used (its metrics.json names it).")
     probes = prompts.with_row_index().sort(pl.col("prompt").str.len_bytes(), "prompt")["index"].head(8).to_numpy()
     found = encode_texts([*prompts["prompt"].gather(probes), *texts], model=encoder).vectors
     again, reference = found[: len(probes)], found[len(probes) :]

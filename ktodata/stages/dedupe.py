@@ -82,7 +82,7 @@ def dedupe(
     return StageResult(
         columns=rows.sort("place").select("row_id", *ADDS),
         decisions=_decisions(rows.sort("place")),
-        facts=facts | {"findings": [finding.as_dict() for finding in _findings(facts)]},
+        metrics=facts | {"findings": [finding.as_dict() for finding in _findings(facts)]},
         tables={"near_contradictions": opposed},
     )
 

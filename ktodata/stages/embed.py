@@ -57,7 +57,7 @@ def embed(
         "max_chars": max_chars,
     }
     facts["findings"] = [_check_seen(facts).as_dict(), _check_truncation(truncated, feedback.height, max_chars).as_dict()]
-    return StageResult(columns=feedback.select("row_id").with_columns(**columns), facts=facts)
+    return StageResult(columns=feedback.select("row_id").with_columns(**columns), metrics=facts)
 
 
 def _lines_of(texts: pl.Series, lines: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -75,7 +75,7 @@ def export(
         "masked": _masked_facts(feedback, placed),
     }
     facts["findings"] = [finding.as_dict() for finding in (check_labels_in_blocks(check), check_partners(check))]
-    return StageResult(columns=placed, decisions=_leave_out(left_out, block), facts=facts)
+    return StageResult(columns=placed, decisions=_leave_out(left_out, block), metrics=facts)
 
 
 def shard_table(

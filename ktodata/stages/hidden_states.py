@@ -43,4 +43,4 @@ def hidden_states(
     said = issue("KD052", f"{cut:,} texts are longer than {max_length:,} tokens; what is beyond was not read.", cut)
     facts["findings"] = [(said if cut else passed("KD052")).as_dict()]
     vectors = pl.Series(found.vectors.astype(np.float32), dtype=pl.Array(pl.Float32, found.vectors.shape[1]))
-    return StageResult(columns=feedback.select("row_id").with_columns(hidden_state=vectors), facts=facts)
+    return StageResult(columns=feedback.select("row_id").with_columns(hidden_state=vectors), metrics=facts)

@@ -127,7 +127,7 @@ def label_noise(
     return StageResult(
         columns=table.select("row_id", *ADDS),
         decisions=no_decisions() if action == "none" else _decisions(table, action, use_trusted),
-        facts=facts,
+        metrics=facts,
         tables={
             "raters": raters,
             "confusions": confusions,

@@ -56,7 +56,7 @@ def rebalance(
     weights = kto_weights(after.desirable, after.undesirable, target) if by == "weights" else (1.0, 1.0)
     facts = _facts(before, after, weights, by) | {"dropped_over_cap": capped.height, "dropped_to_ratio": surplus.height}
     facts["findings"] = [finding.as_dict() for finding in _findings(before, after, weights, rows.height)]
-    return StageResult(columns=_weigh(feedback, rows, weights), decisions=_decisions(capped, surplus), facts=facts)
+    return StageResult(columns=_weigh(feedback, rows, weights), decisions=_decisions(capped, surplus), metrics=facts)
 
 
 def kto_weights(desirable: int, undesirable: int, target: float = 1.0) -> tuple[float, float]:

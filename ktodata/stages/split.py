@@ -71,7 +71,7 @@ def split(
     facts = _facts(feedback, part, groups, fractions, leaks, joined)
     findings = [finding.as_dict() for finding in _findings(facts)]
     columns = feedback.select("row_id", part=part)
-    return StageResult(columns=columns, facts=facts | {"findings": findings}, tables={"leaks": leaks})
+    return StageResult(columns=columns, metrics=facts | {"findings": findings}, tables={"leaks": leaks})
 
 
 def _check(feedback: pl.DataFrame, needs: tuple[str, ...], group: str) -> None:

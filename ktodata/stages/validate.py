@@ -91,7 +91,7 @@ def validate(
     return StageResult(
         columns=table.join(masks, on="row_id", how="left", maintain_order="left").select("row_id", *ADDS),
         decisions=pl.concat([*(decide(table, where, **how) for where, how in row_checks), _decide_on_pii(spans, pii)]),
-        facts={
+        metrics={
             "findings": [finding.as_dict() for finding in findings],
             "tokens": _token_facts(table, tokenizer, limits),
             "pii": _pii_facts(spans, pii, finder),

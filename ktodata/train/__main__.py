@@ -43,7 +43,7 @@ def train(
     with process_group(settings.get("device", "auto")) as first:
         fitted = fit(source, out=out or source / "model", progress=first and not quiet, **settings)
     if not quiet:
-        for name, text in summary_lines(fitted.facts, fitted.history, fitted.held_out, fitted.model):
+        for name, text in summary_lines(fitted.metrics, fitted.history, fitted.held_out, fitted.model):
             typer.echo(f"{name:<20} {text}")
 
 

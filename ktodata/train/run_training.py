@@ -126,7 +126,7 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
         history=pl.DataFrame(state.history, infer_schema_length=None),
         held_out=state.held_out,
         telemetry=pl.concat(state.telemetry) if state.telemetry else pl.DataFrame(schema=SCHEMA),
-        facts=facts,
+        metrics=facts,
         model=settings["out"],
         policy=in_one_piece(model, settings, world) if sharded else model,
         tokenizer=tokenizer,

@@ -110,9 +110,9 @@ def measure(rows: int, kind: str) -> dict[str, object]:
         "split_s": round(end - middle, 2),
         "peak_gb": _peak_gb(),
         "peak_gb_of_making_the_rows": before,
-        "leaks": done.facts["leaks"],
-        "groups_joined": done.facts["groups_joined"],
-    } | {name: deduped.facts[name] for name in names}
+        "leaks": done.metrics["leaks"],
+        "groups_joined": done.metrics["groups_joined"],
+    } | {name: deduped.metrics[name] for name in names}
 
 
 def _peak_gb() -> float:

@@ -200,10 +200,10 @@ def measure(table: pl.DataFrame) -> dict[str, Any]:
         "share_wrong": float(wrong.mean()),
         "scores": {name: {half: scored(table, q, rows) for half, rows in halves.items()} for name, q in methods.items()},
         "average_precision_minus": precision_gains(table, methods, unseen),
-        "verdicts": {name: one["verdict"] for name, one in found.facts["planted"]["per_given_class"].items()},
-        "estimated_wrong": found.facts["label_noise_estimate"]["wrong"],
-        "weights": found.facts["out_of_fold"]["weights"],
-        "labels_follow_the_prompt": found.facts["out_of_fold"]["labels_follow_the_prompt"],
+        "verdicts": {name: one["verdict"] for name, one in found.metrics["planted"]["per_given_class"].items()},
+        "estimated_wrong": found.metrics["label_noise_estimate"]["wrong"],
+        "weights": found.metrics["out_of_fold"]["weights"],
+        "labels_follow_the_prompt": found.metrics["out_of_fold"]["labels_follow_the_prompt"],
         "flagged": int(flagged.sum()),
         "flagged_precision": share(int((flagged & wrong).sum()), int(flagged.sum())).as_dict(),
         "likelier_wrong_than_right": {
@@ -211,7 +211,7 @@ def measure(table: pl.DataFrame) -> dict[str, Any]:
             "expected_precision": float(1 - quality[sure].mean()) if sure.any() else None,
             "precision": share(int((sure & wrong).sum()), int(sure.sum())).as_dict(),
         },
-        "trusted": found.facts["trusted"],
+        "trusted": found.metrics["trusted"],
     }
 
 

@@ -49,8 +49,8 @@ def told_by_coverage(train: pl.DataFrame, held_out: pl.DataFrame, topic: str) ->
     inside, elsewhere = (found(held_out.filter(there)) for there in (pl.col("topic") == topic, pl.col("topic") != topic))
     holes = found(held_out).tables["holes"]
     return {
-        "uncovered_of_topic": inside.facts["reference"]["uncovered"],
-        "uncovered_elsewhere": elsewhere.facts["reference"]["uncovered"],
+        "uncovered_of_topic": inside.metrics["reference"]["uncovered"],
+        "uncovered_elsewhere": elsewhere.metrics["reference"]["uncovered"],
         "largest_hole": holes.head(1).to_dicts(),
     }
 

@@ -112,7 +112,7 @@ def _stage(folder: Path, name: str, columns: pl.DataFrame, facts: dict[str, Any]
     place = folder / "stages" / name
     place.mkdir(parents=True)
     columns.write_parquet(place / "columns.parquet")
-    (place / "facts.json").write_text(json.dumps(facts))
+    (place / "metrics.json").write_text(json.dumps(facts))
     for table, frame in tables.items():
         frame.write_parquet(place / f"{table}.parquet")
 

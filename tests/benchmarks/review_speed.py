@@ -89,7 +89,7 @@ def write_run(folder: Path, rows: int, seed: int = 0) -> None:
         "ingest": StageResult(feedback),
         "dedupe": StageResult(grouped),
         "embed": StageResult(embedded),
-        "label_noise": StageResult(noise, facts=facts, tables=tables),
+        "label_noise": StageResult(noise, metrics=facts, tables=tables),
     }
     for name, result in results.items():
         save_result(folder, name, result, {"key": f"made up {rows} {name}", "rows_in": rows})

@@ -246,24 +246,24 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
         progress=note,
     )
     lengths = token_lengths(job.rows, AutoTokenizer.from_pretrained(job.model), job.max_length).sum(1)
-    counted = result.facts["train"]["prompt_tokens"] + result.facts["train"]["completion_tokens"]
+    counted = result.metrics["train"]["prompt_tokens"] + result.metrics["train"]["completion_tokens"]
     if counted != lengths.sum():
         raise RuntimeError(f"ktodata trained on {counted} tokens of an epoch, the rows have {lengths.sum()}")
     first, last, seconds = watch.between()
     seen = result.telemetry.filter((pl.col("part") == "train") & pl.col("step").is_between(first, last - 1))
     updates = seen.join(frame.select("row_id", "prompt"), on="row_id").group_by("step")
     meeting = updates.agg(pl.len() / pl.col("prompt").n_unique())
-    took = result.facts["seconds"]
+    took = result.metrics["seconds"]
     return figures(
         epoch_tokens=int(lengths.sum()),
         timed_tokens=int(lengths[seen["row_id"].cast(pl.Int64).to_numpy()].sum()),
         seconds=seconds,
         reference_seconds=took["reference"],
-        padding_ratio=result.facts["padding_ratio"],
-        shared_ratio=result.facts["shared_ratio"],  # tokens of all sequences asked for, by token computed without padding
+        padding_ratio=result.metrics["padding_ratio"],
+        shared_ratio=result.metrics["shared_ratio"],  # tokens of all sequences asked for, by token computed without padding
         rows_per_prompt_in_an_update=meeting["len"].mean(),
         seconds_of_parts=took,
-        versions=result.facts["versions"],
+        versions=result.metrics["versions"],
     )
 
 

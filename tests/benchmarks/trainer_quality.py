@@ -105,11 +105,11 @@ def train_ktodata(rows: list[Row], seed: int, steps: int, **changed: Any) -> Any
     """The policy after one pass over `rows`."""
     frame = pl.DataFrame(rows).with_columns(row_id=pl.int_range(pl.len()).cast(pl.String))
     result = kd.train.fit(frame, model=MODEL, schedule="constant", warmup_fraction=0, device="cpu", seed=seed, **TERMS, **changed)
-    used = {name: result.facts["balance"][name] for name in even_weights(rows)}
+    used = {name: result.metrics["balance"][name] for name in even_weights(rows)}
     if any(abs(used[name] - wanted) > 1e-4 for name, wanted in even_weights(rows).items()):
         raise RuntimeError(f"ktodata weighted the labels {used}")
-    if result.history.height != steps or result.facts["train"]["rows"] != len(rows):
-        raise RuntimeError(f"ktodata made {result.history.height} updates from {result.facts['train']['rows']} rows")
+    if result.history.height != steps or result.metrics["train"]["rows"] != len(rows):
+        raise RuntimeError(f"ktodata made {result.history.height} updates from {result.metrics['train']['rows']} rows")
     return result.policy
 
 

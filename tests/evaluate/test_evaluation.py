@@ -97,7 +97,7 @@ def test_an_adapter_is_put_on_its_reference(folder, tmp_path, monkeypatch):
     result = evaluate(rows, model=str(tmp_path / "out"), generate=0, **QUICK)
     assert result.facts["reference"] == folder
     assert result.per_row["reward"].abs().min() > 0
-    assert fitted.facts["trainable_parameters"] < sum(p.numel() for p in fitted.policy.parameters())
+    assert fitted.metrics["trainable_parameters"] < sum(p.numel() for p in fitted.policy.parameters())
 
 
 def scored(labels, rewards, truth=None):

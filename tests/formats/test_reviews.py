@@ -232,10 +232,10 @@ def test_verdicts_stand_before_trusted_labels(feedback, write):
     reviews = read_reviews(write("row_id,verdict", "d,false", "a,true", "b,false", "c,false", "e,"))
     joined = join_reviews(feedback, reviews)
     assert joined.columns.rows() == [("a", True), ("b", False), ("c", False), ("d", False), ("e", None)]
-    counts = {name: joined.facts[name] for name in ("desirable", "undesirable", "differ_from_label", "confirmed", "overridden")}
+    counts = {name: joined.metrics[name] for name in ("desirable", "undesirable", "differ_from_label", "confirmed", "overridden")}
     assert counts == {"desirable": 1, "undesirable": 3, "differ_from_label": 1, "confirmed": 1, "overridden": 2}
     assert joined.decisions.is_empty()
-    assert reviews_in_words(joined.facts) == (
+    assert reviews_in_words(joined.metrics) == (
         "4 rows reviewed, 1 with another verdict than the given label; 2 earlier trusted labels overridden; 1 cells still empty."
     )
 
@@ -243,7 +243,7 @@ def test_verdicts_stand_before_trusted_labels(feedback, write):
 def test_no_verdict_at_all_changes_nothing(feedback, write):
     joined = join_reviews(feedback, read_reviews(write("row_id,verdict", "a,", "b,")))
     assert joined.columns.equals(feedback.select("row_id", "trusted_label"))
-    assert (joined.facts["verdicts"], joined.facts["differ_from_label"]) == (0, 0)
+    assert (joined.metrics["verdicts"], joined.metrics["differ_from_label"]) == (0, 0)
 
 
 def test_rows_that_are_not_there_are_said(feedback, write):

@@ -95,10 +95,12 @@ def test_the_pipeline_takes_a_store_and_loses_no_verdict(store):
     joined = join_reviews(feedback_table(*rows), reviews)
     # what a person could not say is no trusted label any more; e was not judged
     assert joined.columns["trusted_label"].to_list() == [True, False, None, None, True]
-    counted = {name: joined.facts[name] for name in ("desirable", "undesirable", "drop", "contested", "overridden", "confirmed")}
+    counted = {
+        name: joined.metrics[name] for name in ("desirable", "undesirable", "drop", "contested", "overridden", "confirmed")
+    }
     assert counted == {"desirable": 1, "undesirable": 1, "drop": 1, "contested": 1, "overridden": 3, "confirmed": 1}
     assert joined.actions() == {"c": ("drop", "reviewed_drop"), "d": ("review", "reviewed_contested")}
-    assert "1 called of no use and dropped; 1 contested and held for review" in reviews_in_words(joined.facts)
+    assert "1 called of no use and dropped; 1 contested and held for review" in reviews_in_words(joined.metrics)
 
 
 def test_the_digest_follows_what_is_said_and_nothing_else(store):

@@ -214,7 +214,9 @@ def test_a_run_is_ablated_by_the_truth_that_its_recipe_names(model, tmp_path, mo
     assert told["settings"]["judged_by"] == "truth"
     assert told["settings"]["max_steps"] == 2 and told["settings"]["batch_size"] == TERMS["batch_size"]
     assert told["settings"]["kl_pairs_per_batch"] == TERMS["batch_size"] // 4
-    assert {arm["rows"] for arm in told["arms"] if arm["arm"] == NOISY} == {run.stage("label_noise").facts["rows"]["learnt_from"]}
+    assert {arm["rows"] for arm in told["arms"] if arm["arm"] == NOISY} == {
+        run.stage("label_noise").metrics["rows"]["learnt_from"]
+    }
     out, _ = entered("--dry-run", "--json")
     outlook = json.loads(out)
     assert {arm["kept"] for arm in outlook["arms"]} == {1} and outlook["estimate"]["minutes"] == 0

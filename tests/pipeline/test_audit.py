@@ -50,9 +50,9 @@ def truth_of(audit):
 def test_it_says_of_each_class_what_is_known(audit):
     summary = audit.summary
     assert summary["given"].to_list() == ["desirable", "undesirable"]
-    assert summary["rows"].sum() == audit.facts["rows"]["learnt_from"]
+    assert summary["rows"].sum() == audit.metrics["rows"]["learnt_from"]
     assert summary["error_rate"].null_count() == 2  # nobody has reviewed anything
-    assert json.dumps(dict(audit.facts))
+    assert json.dumps(dict(audit.metrics))
     assert {"KD040", "KD047", "KD048"} <= set(audit.findings["code"])
 
 

@@ -37,7 +37,7 @@ def make(tmp_path):
         (folder / "stages" / "evaluate").mkdir(parents=True)
         (folder / "shards").mkdir()
         scored.write_parquet(folder / "stages/evaluate/columns.parquet")
-        (folder / "stages/evaluate/facts.json").write_text(json.dumps({"part": part}))
+        (folder / "stages/evaluate/metrics.json").write_text(json.dumps({"part": part}))
         (folder / "stages/evaluate/done.json").write_text(json.dumps({"key": "k"}))
         pl.DataFrame({"row_id": list(trained)}).write_parquet(folder / "shards/train-00000-of-00001.parquet")
         (folder / "manifest.json").write_text(json.dumps({"stages": [{"name": "evaluate"}]}))

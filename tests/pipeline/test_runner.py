@@ -173,7 +173,7 @@ def test_changed_reviews_run_only_what_sees_them(feedback, tmp_path):
     more = kd.run(plan, out=tmp_path / "run")
     assert stages_run(more)[0] == "reviews" and "label_noise" in stages_run(more) and "embed" not in stages_run(more)
     assert (
-        more.stage("label_noise").facts["trusted"]["rows"]
+        more.stage("label_noise").metrics["trusted"]["rows"]
         == more.stage("split").columns.filter(pl.col("row_id").is_in(rows[:6]) & (pl.col("part") == "train")).height
     )
     asks = "Have somebody you trust judge"
@@ -205,7 +205,7 @@ def test_a_review_becomes_the_trusted_label_and_is_counted(tmp_path):
     assert known(run, "dedupe")[rows[4]] is True
     told = next(stage for stage in run.manifest["stages"] if stage["name"] == "reviews")
     assert (told["rows_in"], told["rows_out"]) == (5, 5)
-    counts = {name: told["facts"][name] for name in ("records", "verdicts", "overridden", "differ_from_label")}
+    counts = {name: told["metrics"][name] for name in ("records", "verdicts", "overridden", "differ_from_label")}
     assert counts == {"records": 2, "verdicts": 2, "overridden": 1, "differ_from_label": 2}
     assert dict(run.feedback.select("row_id", "trusted_label").iter_rows())[rows[0]] is False
     story = run.explain(rows[0])
@@ -379,7 +379,7 @@ def test_paths_start_at_the_recipe(tmp_path, monkeypatch):
     (tmp_path / "r.csv").write_text("row_id,verdict\n,\n")
     monkeypatch.chdir(tmp_path.parent)
     run = kd.run(tmp_path / "recipe.yaml", out=tmp_path / "run", reviews=[f"{tmp_path.name}/r.csv"])
-    assert run.manifest["recipe"]["reviews"] == ["r.csv", "r.csv"] and run.stage("reviews").facts["records"] == 1
+    assert run.manifest["recipe"]["reviews"] == ["r.csv", "r.csv"] and run.stage("reviews").metrics["records"] == 1
     assert run.manifest["rows"]["rows"] > 0
     assert str(tmp_path) not in json.dumps(run.manifest)
     assert os.environ.get("HOME", "/nowhere") not in (run.folder / "README.md").read_text()

@@ -68,7 +68,7 @@ def test_the_shards_hold_placeholders_and_the_run_folder_the_text(masked_run):
     assert not rows["rater"].str.contains("@").any()
     kept = pl.read_parquet(masked_run / "stages/ingest/columns.parquet").filter(pl.col("row_id") == row["row_id"])
     assert kept["prompt"].item() == f"write to {ADDRESS} please"
-    assert json.loads((masked_run / "stages/export/facts.json").read_text())["masked"] == {"rows": 1, "places": 3}
+    assert json.loads((masked_run / "stages/export/metrics.json").read_text())["masked"] == {"rows": 1, "places": 3}
 
 
 def test_the_ledger_says_which_rows_were_masked_and_how_often(masked_run):

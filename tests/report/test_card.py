@@ -109,8 +109,8 @@ PII = {"finder": "ktodata's patterns", "rows": 3, "found": {"email": {"rows": 3}
 def test_the_card_says_what_was_done_about_personal_data(facts, said, tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("export",))
     (folder / "stages/validate").mkdir()
-    (folder / "stages/validate/facts.json").write_text(json.dumps(facts))
-    exported = folder / "stages/export/facts.json"
+    (folder / "stages/validate/metrics.json").write_text(json.dumps(facts))
+    exported = folder / "stages/export/metrics.json"
     exported.write_text(json.dumps({**json.loads(exported.read_text()), "masked": {"rows": 2, "places": 5}}))
     card = build_card(folder)
     assert said in card.split("## Personal data")[1].split("##")[0]
@@ -121,7 +121,7 @@ def test_reviews_are_told(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
     told = {"verdicts": 40, "differ_from_label": 6, "overridden": 0, "repeated": 0, "empty": 2, "drop": 0, "contested": 0}
     (folder / "stages/reviews").mkdir()
-    (folder / "stages/reviews/facts.json").write_text(json.dumps(told))
+    (folder / "stages/reviews/metrics.json").write_text(json.dumps(told))
     assert "40 rows reviewed, 6 with another verdict than the given label; 2 cells still empty" in build_card(folder)
 
 

@@ -102,7 +102,7 @@ def test_results_of_other_training_rows_are_not_shown(measured_run, anchor):
         "curation": ("label_noise", folders.NOISE_FACTS | {"rows": {"learnt_from": 50}}),
         "methods": ("export", {"rows": {"train": 41}}),
     }[anchor]
-    (folder / f"stages/{stage}/facts.json").write_text(json.dumps(facts))
+    (folder / f"stages/{stage}/metrics.json").write_text(json.dumps(facts))
     trained, now = {"curation": (45, 50), "methods": (36, 41)}[anchor]
     assert f"They were trained on {trained} rows; it now has {now}." in Page(section(build_report(folder), anchor)).said
 

@@ -36,6 +36,6 @@ def test_an_audit_of_a_table_in_memory_equals_that_of_a_run(tmp_path):
     feedback = folders.rows()
     kept = {file.stem: pl.read_parquet(file) for file in (run / "stages/label_noise").glob("*.parquet")}
     assert {"trust_curve", "raters", "drift", "contested"} <= set(kept)
-    result = StageResult(kept.pop("columns"), facts=folders.NOISE_FACTS, tables=kept)
+    result = StageResult(kept.pop("columns"), metrics=folders.NOISE_FACTS, tables=kept)
     name = "small <b>run</b> \ud800"
     assert build_audit_page(result, feedback, name=name) == build_audit_page(run)

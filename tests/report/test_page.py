@@ -148,7 +148,7 @@ def test_what_is_packed_is_clean_and_holds_every_row_that_left(html):
 def test_hidden_states_report_their_numbers_beside_the_labels(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
     (folder / "stages/hidden_states").mkdir()
-    (folder / "stages/hidden_states/facts.json").write_text(json.dumps({"layer": 17, "dimension": 576}))
+    (folder / "stages/hidden_states/metrics.json").write_text(json.dumps({"layer": 17, "dimension": 576}))
     page = Page(build_report(folder))
     assert "Every number that hidden_states reported" in page.said and "layer17" in page.said and "dimension576" in page.said
 
@@ -156,7 +156,7 @@ def test_hidden_states_report_their_numbers_beside_the_labels(tmp_path):
 def test_a_telemetry_step_is_part_of_the_page(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
     (folder / "stages/telemetry").mkdir()
-    (folder / "stages/telemetry/facts.json").write_text(json.dumps({"rows_seen": 41, "knowledge_at_last_step": 0.25}))
+    (folder / "stages/telemetry/metrics.json").write_text(json.dumps({"rows_seen": 41, "knowledge_at_last_step": 0.25}))
     page = Page(build_report(folder))
     assert "Every number that telemetry reported" in page.said and "knowledge_at_last_step0.25" in page.said
     assert "How much the policy of an earlier training sided with each label" in page.said
@@ -273,14 +273,14 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
 )
 def test_trust_is_no_greater_than_what_was_measured(tmp_path, changed, short):
     folder = folders.write_run(tmp_path / "small")
-    (folder / "stages/label_noise/facts.json").write_text(json.dumps(folders.NOISE_FACTS | changed))
+    (folder / "stages/label_noise/metrics.json").write_text(json.dumps(folders.NOISE_FACTS | changed))
     assert verdict_lines(folder)[0].startswith(f"Can these labels be trusted? {short}")
 
 
 def test_a_stage_that_says_less_than_expected_breaks_nothing(tmp_path):
     """Facts may be empty, or hold other names than this version knows."""
     folder = folders.write_run(tmp_path / "small")
-    for facts in (folder / "stages").glob("*/facts.json"):
+    for facts in (folder / "stages").glob("*/metrics.json"):
         facts.write_text('{"something": {"else": [1, 2, {"deep": null}]}}')
     (folder / "evaluation.json").write_text('{"something": "else"}')
     assert "Every number that rebalance reported" in Page(build_report(folder)).said

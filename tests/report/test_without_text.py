@@ -163,7 +163,7 @@ def test_a_name_is_called_the_same_wherever_it_stands(finished):
     assert raters["rater"].unique().sort().to_list() == ["rater 1", "rater 2", "rater 3", "rater 4"]
     given = pl.read_parquet(finished / "stages/ingest/columns.parquet")["rater"]
     assert pl.DataFrame({"given": given, "called": raters["rater"]}).unique().height == 4
-    busiest = files.facts("ingest")["busiest_raters"]
+    busiest = files.metrics("ingest")["busiest_raters"]
     assert set(busiest) == set(raters["rater"].unique())
 
 
@@ -177,8 +177,8 @@ def test_a_rater_who_is_named_as_a_word_of_ours_gets_a_number_too(tmp_path):
     assert found["label"].dtype == pl.Boolean
     text = "judged differently by 2 group(s): rater label (shift, +20% desirable); model 4711 (shift, -9% desirable)."
     (folder / "stages/label_noise").mkdir()
-    (folder / "stages/label_noise/facts.json").write_text(json.dumps({"text": text}))
-    assert WithoutText(folder).facts("label_noise")["text"] == text.replace("label (", "1 (").replace("4711", "1")
+    (folder / "stages/label_noise/metrics.json").write_text(json.dumps({"text": text}))
+    assert WithoutText(folder).metrics("label_noise")["text"] == text.replace("label (", "1 (").replace("4711", "1")
 
 
 def test_groups_that_drift_are_numbered_by_their_kind_as_everywhere_else(tmp_path):
@@ -262,10 +262,10 @@ def test_words_of_prompts_in_the_names_of_clusters_are_not_shown_though_they_may
     named.write_parquet(folder / "stages/coverage/clusters.parquet")
     text = "the largest, 'label, prompt, don't tell', holds 15% of 60 rows; 'row's label' and “a row” too; it's row 3's label"
     facts = {"largest": {"name": "label, prompt, don't tell"}, "findings": [{"code": "KD080", "status": "issue", "text": text}]}
-    (folder / "stages/coverage/facts.json").write_text(json.dumps(facts))
+    (folder / "stages/coverage/metrics.json").write_text(json.dumps(facts))
     files = WithoutText(folder)
     assert files.table("coverage", "clusters")["name"].to_list() == ["cluster 0", "cluster 1", "cluster 2"]
-    told = files.facts("coverage")
+    told = files.metrics("coverage")
     assert told["largest"] == {"name": "cluster 0"}
     assert told["findings"][0]["text"].startswith("the largest, 'cluster 0', holds 15% of 60 rows; … and … too")
     page = unescape(build_report(folder, text=False))

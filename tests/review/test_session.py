@@ -146,7 +146,7 @@ def test_verdicts_count_in_the_pipeline_and_the_next_desk_goes_on(made, run, des
     again = kd.run(made[0], out=run.folder, reviews=[desk.store.path])
     trusted = dict(again.feedback.select("row_id", "trusted_label").drop_nulls().iter_rows())
     assert trusted == {row_id: given[row_id] == right for row_id, right in judged.items()}
-    facts = again.stage("reviews").facts
+    facts = again.stage("reviews").metrics
     assert (facts["verdicts"], facts["differ_from_label"], facts["drop"], facts["contested"]) == (22, 5, 1, 1)
     outcome = {name: again.explain(row_id)["outcome"] for name, row_id in (("dropped", dropped), ("contested", contested))}
     assert outcome == {"dropped": "drop", "contested": "review"}

@@ -229,7 +229,7 @@ def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
     assert here.desk.queue.order.tolist() == there.desk.queue.order.tolist()
     assert [judge(here) for _ in range(6)] == [judge(there) for _ in range(6)]
     reviewed = audit.with_reviews(here.verdicts)
-    assert reviewed.facts["trusted"]["rows"] == 6
+    assert reviewed.metrics["trusted"]["rows"] == 6
     assert dict(reviewed.table.select("row_id", "trusted_label").drop_nulls().iter_rows()) == dict(
         here.verdicts.select("row_id", "trusted_label").iter_rows()
     )

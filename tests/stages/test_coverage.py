@@ -46,7 +46,7 @@ def feedback(encoder):
 
 
 def statuses(result):
-    return {finding["code"]: finding["status"] for finding in result.facts["findings"]}
+    return {finding["code"]: finding["status"] for finding in result.metrics["findings"]}
 
 
 def test_the_planted_topics_are_clusters_with_their_names_and_counts(feedback):
@@ -62,13 +62,13 @@ def test_the_planted_topics_are_clusters_with_their_names_and_counts(feedback):
     assert [near[0].split()[0] for near in clusters["exemplars"]] == ["convert", "poem", "pasta"]
     assert result.columns["cluster"].to_list() == [0] * 120 + [1] * 60 + [2] * 40
     assert result.columns.schema["cluster"] == pl.Int32
-    json.dumps(result.facts)
+    json.dumps(result.metrics)
 
 
 def test_effective_number_of_clusters_by_hand(feedback):
     """Shares 6/11, 3/11, 2/11."""
     share = np.array([6, 3, 2]) / 11
-    facts = coverage(feedback).facts["effective_clusters"]
+    facts = coverage(feedback).metrics["effective_clusters"]
     assert facts["value"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
     assert facts["low"] < facts["value"] < facts["high"] <= 3
 
@@ -112,7 +112,7 @@ def test_a_thin_cluster_is_named(feedback):
     thin = feedback.filter(~pl.col("prompt").str.contains("#food[1-3][0-9]$"))  # 10 of 40 are left
     result = coverage(thin, clusters=3)
     assert result.tables["clusters"]["thin"].to_list() == [False, False, True]
-    text = next(f["text"] for f in result.facts["findings"] if f["code"] == "KD082")
+    text = next(f["text"] for f in result.metrics["findings"] if f["code"] == "KD082")
     assert "pasta" in text and "10 rows" in text
 
 
@@ -122,7 +122,7 @@ def test_only_rows_trained_on_are_counted_but_every_row_has_a_cluster(feedback):
         state=pl.when(pl.int_range(pl.len()) % 10 == 1).then(pl.lit("review")).otherwise(pl.lit("keep")),
     )
     result = coverage(table)
-    assert result.facts["rows"] == result.tables["clusters"]["rows"].sum() == 176
+    assert result.metrics["rows"] == result.tables["clusters"]["rows"].sum() == 176
     assert result.columns["cluster"].to_list() == [0] * 120 + [1] * 60 + [2] * 40
     assert result.columns.filter(pl.col("map_x").is_not_null()).height == 176
 
@@ -148,20 +148,20 @@ def test_a_region_that_the_training_prompts_lack_is_a_hole_with_the_rows_it_need
     assert holes.height == 1
     assert all(text.startswith("pasta") for text in holes["examples"][0])
     assert "pasta" in holes["name"][0] or "tomato" in holes["name"][0]
-    assert result.facts["reference"]["uncovered"]["share"] == pytest.approx(20 / 65)
+    assert result.metrics["reference"]["uncovered"]["share"] == pytest.approx(20 / 65)
     assert statuses(result)["KD084"] == "issue"
 
 
 def test_a_covered_reference_has_no_holes(feedback, encoder):
     result = coverage(feedback, reference=prompts("units", 30) + prompts("food", 30), encoder=encoder)
     assert statuses(result)["KD084"] == "passed"
-    assert result.facts["reference"]["uncovered"]["share"] == 0
+    assert result.metrics["reference"]["uncovered"]["share"] == 0
     assert result.tables["holes"].height == 0
 
 
 def test_repeated_reference_prompts_count_as_often_as_they_are_asked(feedback, encoder):
     result = coverage(feedback, reference=["yes no"] * 7 + prompts("units", 3), encoder=encoder, min_similarity=0.9)
-    assert result.facts["reference"]["uncovered"]["rows"] == 7
+    assert result.metrics["reference"]["uncovered"]["rows"] == 7
     assert result.tables["holes"]["reference_prompts"].to_list() == [7]
 
 
@@ -173,7 +173,7 @@ def test_near_duplicates_of_one_group_do_not_set_the_threshold(feedback, encoder
             feedback.with_columns(prompt_group="row_id", row_id="x" + pl.col("row_id"), prompt=pl.col("prompt") + " !"),
         ]
     )
-    told = coverage(twins, reference=["yes"], encoder=encoder).facts["reference"]["min_similarity"]
+    told = coverage(twins, reference=["yes"], encoder=encoder).metrics["reference"]["min_similarity"]
     assert told < 0.99999
 
 
@@ -200,7 +200,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_order_of_rows(feedback,
     first = coverage(feedback, reference=reference, encoder=encoder, seed=3)
     again = coverage(feedback.reverse(), reference=reference, encoder=encoder, seed=3)
     assert first.columns.equals(again.columns.reverse())
-    assert first.facts == again.facts
+    assert first.metrics == again.metrics
     assert all(first.tables[name].equals(again.tables[name]) for name in ("clusters", "cluster_labels", "holes"))
 
 

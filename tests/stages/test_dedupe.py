@@ -25,7 +25,7 @@ def numbers(*texts: str) -> list[tuple[str, str, bool]]:
 
 
 def findings(result: StageResult) -> dict[str, str]:
-    return {finding["code"]: finding["status"] for finding in result.facts["findings"]}
+    return {finding["code"]: finding["status"] for finding in result.metrics["findings"]}
 
 
 def column(result: StageResult, name: str) -> dict[str, object]:
@@ -83,7 +83,7 @@ def test_no_row_is_lost_and_the_input_is_left_alone():
 )
 def test_what_equal_means(one, other, ignore_case, same):
     result = dedupe(feedback_table(("p", one, True), ("p", other, True)), near=None, ignore_case=ignore_case)
-    assert result.facts["repeats"] == int(same)
+    assert result.metrics["repeats"] == int(same)
 
 
 def test_texts_of_three_words_keep_the_first_of_each():
@@ -128,7 +128,7 @@ def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
     known = column(result, "trusted_label")
     assert {row: known[row] for row in ("2", "4", "6", "9", "11")} == {"2": False, "4": True, "6": False, "9": None, "11": None}
     facts = {"rows": 7, "from_same_text": 1, "lost_with_near_repeats": 1, "overruled": 1, "texts_with_both": 2}
-    assert result.facts["trusted"] == facts
+    assert result.metrics["trusted"] == facts
     assert findings(result)["KD029"] == "issue"
     assert findings(dedupe(feedback.head(2)))["KD029"] == "passed"
     assert findings(dedupe(feedback.drop("trusted_label")))["KD029"] == "not_applicable"
@@ -154,7 +154,9 @@ def test_a_trusted_label_settles_a_text_with_both_labels():
     assert column(result, "duplicate_of") | {"1": "2", "3": "1"} == column(result, "duplicate_of")
     assert column(result, "trusted_label")["2"] is False and column(result, "contradicted")["2"] is False
     assert len(column(result, "pooled_votes")["2"]) == 3
-    assert result.facts["held_for_review"] == 4 and result.facts["repeats"] == 1 and result.facts["trusted"]["overruled"] == 1
+    assert (
+        result.metrics["held_for_review"] == 4 and result.metrics["repeats"] == 1 and result.metrics["trusted"]["overruled"] == 1
+    )
 
 
 @pytest.mark.parametrize("verdict", [None, True, False])
@@ -211,7 +213,11 @@ def test_one_row_of_each_label_is_held_and_says_how_the_votes_stand():
     held = result.decisions.filter(pl.col("action") == "review").sort("row_id")
     assert held["caused_by"].to_list() == ["4", "1"]
     assert json.loads(held["evidence"][0]) == {"desirable_votes": 3, "undesirable_votes": 2}
-    assert (result.facts["contradicted_texts"], result.facts["contradicted_rows"], result.facts["held_for_review"]) == (1, 5, 2)
+    assert (result.metrics["contradicted_texts"], result.metrics["contradicted_rows"], result.metrics["held_for_review"]) == (
+        1,
+        5,
+        2,
+    )
     assert findings(result)["KD021"] == "issue"
 
 
@@ -290,7 +296,7 @@ def test_empty_and_wordless_texts_do_not_crash():
 
 def test_a_table_without_rows():
     result = dedupe(feedback_table())
-    assert (result.columns.height, result.decisions.height, result.facts["rows"]) == (0, 0, 0)
+    assert (result.columns.height, result.decisions.height, result.metrics["rows"]) == (0, 0, 0)
     assert set(findings(result).values()) == {"not_applicable"}
 
 
@@ -327,8 +333,8 @@ def test_ten_thousand_rows_of_one_template_do_not_merge():
     rows = [(prompt.format(a, b), answer.format(a, b), True) for a in names[:100] for b in names[100:200]]
     feedback = feedback_table(*rows)
     result = dedupe(feedback)
-    assert result.facts["prompt_groups"] == 10_000
-    assert result.facts["near_repeats"] == 0
+    assert result.metrics["prompt_groups"] == 10_000
+    assert result.metrics["near_repeats"] == 0
     assert findings(result)["KD023"] == "passed"
 
 
@@ -338,13 +344,13 @@ def test_numbered_rows_of_one_template_do_not_merge():
         for n in range(2_000)
     ]
     result = dedupe(feedback_table(*rows))
-    assert (result.facts["prompt_groups"], result.facts["near_repeats"]) == (2_000, 0)
+    assert (result.metrics["prompt_groups"], result.metrics["near_repeats"]) == (2_000, 0)
 
 
 def test_a_large_group_is_reported():
     feedback = feedback_table(*numbers(*[QUESTION] * 12, *words_named(88)))
     result = dedupe(feedback)
-    assert result.facts["largest_prompt_group"] == {"row_id": "1", "rows": 12, "share": 0.12}
+    assert result.metrics["largest_prompt_group"] == {"row_id": "1", "rows": 12, "share": 0.12}
     assert findings(result)["KD023"] == "issue"
     assert findings(dedupe(feedback.tail(92)))["KD023"] == "passed"
 
@@ -357,7 +363,7 @@ def test_pairs_left_uncompared_are_counted():
         for a, b in zip(names, names[::-1], strict=True)
     ]
     result = dedupe(feedback_table(*rows), near=0.95)
-    assert result.facts["pairs"]["rows"]["skipped"] > 0
+    assert result.metrics["pairs"]["rows"]["skipped"] > 0
     assert findings(result)["KD025"] == "issue"
     assert findings(dedupe(feedback_table(*rows[:20])))["KD025"] == "passed"
 
@@ -407,7 +413,7 @@ def test_the_same_input_gives_the_same_output():
     one, other = (dedupe(feedback_table(*rows), seed=5) for _ in range(2))
     assert one.columns.equals(other.columns)
     assert one.decisions.equals(other.decisions)
-    assert one.facts == other.facts
+    assert one.metrics == other.metrics
     assert one.tables["near_contradictions"].equals(other.tables["near_contradictions"])
 
 
@@ -427,9 +433,9 @@ def test_repeats_and_disagreements_of_the_tulu_judges(shared):
     for record in records:
         text = tuple(" ".join(record[name].lower().split()) for name in ("prompt", "completion"))
         labels.setdefault(text, []).append(record["label"])
-    assert result.facts["texts"] == len(labels)
-    assert result.facts["contradicted_texts"] == sum(len(set(given)) == 2 for given in labels.values())
-    assert result.facts["repeats"] == sum(len(given) - len(set(given)) for given in labels.values())
+    assert result.metrics["texts"] == len(labels)
+    assert result.metrics["contradicted_texts"] == sum(len(set(given)) == 2 for given in labels.values())
+    assert result.metrics["repeats"] == sum(len(given) - len(set(given)) for given in labels.values())
     held = result.columns.filter(pl.col("pooled_votes").is_not_null())
     assert held["pooled_votes"].list.len().max() == max(len(given) for given in labels.values())
 
@@ -441,5 +447,5 @@ def test_prompts_with_one_long_tool_description_do_not_merge(shared):
         records = [json.loads(line) for line in lines]
     feedback = feedback_table(*((r["instruction"] + "\n" + r["input"], r["response"], True) for r in records))
     result = dedupe(feedback)
-    assert result.facts["largest_prompt_group"]["share"] < 0.01
-    assert 0.01 < result.facts["near_repeats"] / len(records) < 0.1
+    assert result.metrics["largest_prompt_group"]["share"] < 0.01
+    assert 0.01 < result.metrics["near_repeats"] / len(records) < 0.1

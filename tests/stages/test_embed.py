@@ -43,7 +43,7 @@ def test_each_row_has_the_vectors_of_its_own_texts(encoder):
 
 
 def test_the_facts_say_what_ran_and_what_was_not_read(encoder):
-    facts = embed(FEEDBACK, model=encoder, max_chars=20).facts
+    facts = embed(FEEDBACK, model=encoder, max_chars=20).metrics
     told = {key: facts[key] for key in ("encoder", "device", "dimension", "rows", "distinct_texts", "from_cache", "zero_vectors")}
     assert told == {
         "encoder": encoder,
@@ -56,11 +56,11 @@ def test_the_facts_say_what_ran_and_what_was_not_read(encoder):
     }
     assert facts["truncated"] == {"prompt": 1, "completion": 0}
     assert {f["code"]: f["status"] for f in facts["findings"]} == {"KD050": "issue", "KD051": "issue"}
-    assert embed(FEEDBACK, model=encoder, max_chars=20).facts["from_cache"] == 6
+    assert embed(FEEDBACK, model=encoder, max_chars=20).metrics["from_cache"] == 6
 
 
 def test_kd050_and_kd051_are_silent_when_all_is_read(encoder):
-    findings = embed(feedback_table(("convert feet", "yes", True)), model=encoder).facts["findings"]
+    findings = embed(feedback_table(("convert feet", "yes", True)), model=encoder).metrics["findings"]
     assert [finding["status"] for finding in findings] == ["passed", "passed"]
 
 

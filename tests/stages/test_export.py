@@ -20,7 +20,7 @@ def rows(count, desirable=0.5):
 
 
 def statuses(result):
-    return {finding["code"]: finding["status"] for finding in result.facts["findings"]}
+    return {finding["code"]: finding["status"] for finding in result.metrics["findings"]}
 
 
 def test_rows_in_state_keep_and_relabel_are_exported_and_each_part_has_its_own_positions():
@@ -38,9 +38,9 @@ def test_rows_in_state_keep_and_relabel_are_exported_and_each_part_has_its_own_p
     ]
     assert result.columns["row_id"].to_list()[5:] == ["9", "8", "10"]  # held out: in the order of the table
     assert set(result.columns["row_id"]) == {"1", "2", "5", "6", "7", "8", "9", "10"}
-    assert result.facts["rows"] == {"test": 2, "train": 5, "validation": 1}
-    assert result.facts["relabelled"] == 1
-    json.dumps(result.facts)
+    assert result.metrics["rows"] == {"test": 2, "train": 5, "validation": 1}
+    assert result.metrics["relabelled"] == 1
+    json.dumps(result.metrics)
 
 
 def test_every_block_holds_both_labels_and_no_prompt_twice():
@@ -68,15 +68,15 @@ def test_a_row_alone_in_the_last_block_is_left_out_by_a_decision():
     table = rows(33, desirable=0.7).with_columns(quality)
     result = export(table, block=16)
     assert result.actions() == {"3": ("drop", "alone_in_last_block")}
-    assert result.facts["left_out"] == ["3"]
+    assert result.metrics["left_out"] == ["3"]
     assert result.columns.height == 32 and "3" not in result.columns["row_id"]
     assert json.loads(result.decisions["evidence"][0]) == {"block": 16, "label": True, "label_quality": 0.1}
 
 
 def test_a_lone_row_can_be_kept_and_is_reported_then():
     result = export(rows(33), block=16, lone_row="keep")
-    assert (result.columns.height, result.actions(), result.facts["order"]["lone_last_row"]) == (33, {}, True)
-    assert "1 row is alone in the last block" in result.facts["findings"][1]["text"]
+    assert (result.columns.height, result.actions(), result.metrics["order"]["lone_last_row"]) == (33, {}, True)
+    assert "1 row is alone in the last block" in result.metrics["findings"][1]["text"]
 
 
 def test_the_only_row_is_not_left_out():
@@ -104,8 +104,8 @@ def test_kd090_and_kd091_count_what_cannot_be_kept():
     table = rows(48, desirable=2 / 48).with_columns(prompt_group=pl.when(pl.int_range(pl.len()) < 24).then(0).otherwise("row_id"))
     result = export(table, block=16)
     assert statuses(result) == {"KD090": "issue", "KD091": "issue"}
-    assert result.facts["order"]["single_class_blocks"] == 1
-    assert result.facts["order"]["same_group_in_block"] == result.facts["order"]["unavoidable_same_group_in_block"] == 21
+    assert result.metrics["order"]["single_class_blocks"] == 1
+    assert result.metrics["order"]["same_group_in_block"] == result.metrics["order"]["unavoidable_same_group_in_block"] == 21
 
 
 def test_findings_do_not_apply_without_training_rows():
@@ -153,7 +153,7 @@ def test_one_conversation_makes_all_rows_conversations():
         [{"role": "assistant", "content": "4"}],
         [{"role": "assistant", "content": "blue"}],
     ]
-    assert export(table).facts["conversational"] is True
+    assert export(table).metrics["conversational"] is True
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("auto", pl.String()), ("never", pl.String()), ("always", None)])
@@ -207,4 +207,4 @@ def test_the_checker_agrees_with_the_written_order():
         codes["completion"].to_numpy(),
         block=8,
     )
-    assert again.as_dict() == result.facts["order"]
+    assert again.as_dict() == result.metrics["order"]

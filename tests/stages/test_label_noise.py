@@ -24,7 +24,7 @@ def two_topics(rows=400, *, wrong=0.1, distance=3.0, seed=0):
 
 
 def codes(result):
-    return {finding["code"]: finding["status"] for finding in result.facts["findings"]}
+    return {finding["code"]: finding["status"] for finding in result.metrics["findings"]}
 
 
 def flagged(result):
@@ -34,14 +34,14 @@ def flagged(result):
 def test_flipped_rows_are_flagged_and_sent_to_review():
     table, wrong = two_topics(1200)
     result = label_noise(table)
-    assert result.facts["identifiability"]["verdict"] == "identifiable"
+    assert result.metrics["identifiability"]["verdict"] == "identifiable"
     assert len(flagged(result) & wrong) / len(flagged(result)) >= 0.8
     assert len(flagged(result) & wrong) / len(wrong) >= 0.5
     assert set(result.decisions["action"]) == {"review"}
     assert set(result.decisions["row_id"]) == flagged(result)
     evidence = json.loads(result.decisions["evidence"][0])
     assert evidence["label_quality"] < 0.5
-    estimate = result.facts["label_noise_estimate"]["wrong"]
+    estimate = result.metrics["label_noise_estimate"]["wrong"]
     assert estimate == pytest.approx(len(wrong) / 1200, abs=0.03)
 
 
@@ -56,9 +56,9 @@ def test_where_text_says_nothing_nothing_is_flagged_and_it_says_so():
     result = label_noise(table)
     assert flagged(result) == set()
     assert result.decisions.height == 0
-    assert result.facts["is_label_issue"] > 60, "the plain confident-learning set would have taken many"
-    assert result.facts["identifiability"]["verdict"] == "not"
-    assert "Systematic noise" in result.facts["identifiability"]["limits"]
+    assert result.metrics["is_label_issue"] > 60, "the plain confident-learning set would have taken many"
+    assert result.metrics["identifiability"]["verdict"] == "not"
+    assert "Systematic noise" in result.metrics["identifiability"]["limits"]
     assert codes(result)["KD040"] == "issue"
     assert codes(result)["KD043"] == "not_applicable"  # a share of wrong labels would be a guess dressed as a number
     assert (
@@ -88,7 +88,7 @@ def test_one_seed_gives_the_same_bytes():
     table, _ = two_topics()
     first, second, other = label_noise(table, seed=1), label_noise(table, seed=1), label_noise(table, seed=2)
     assert first.columns.equals(second.columns) and first.decisions.equals(second.decisions)
-    assert json.dumps(first.facts) == json.dumps(second.facts)
+    assert json.dumps(first.metrics) == json.dumps(second.metrics)
     assert not first.columns.equals(other.columns)
 
 
@@ -111,7 +111,7 @@ def test_dropped_and_waiting_rows_teach_nothing_and_get_no_second_decision():
     table, _ = two_topics(1200)
     table = table.with_columns(state=pl.when(pl.int_range(pl.len()) % 4 == 0).then(pl.lit("drop")).otherwise(pl.lit("keep")))
     result = label_noise(table)
-    assert result.facts["rows"]["learnt_from"] == 900
+    assert result.metrics["rows"]["learnt_from"] == 900
     assert not set(table.filter(state="drop")["row_id"]) & set(result.decisions["row_id"])
 
 
@@ -122,13 +122,13 @@ def test_too_few_of_a_label_is_said_not_raised(keep):
     result = label_noise(few)
     assert result.columns["p_desirable"].null_count() == few.height
     assert codes(result)["KD040"] == "not_applicable"
-    assert "at least 10 of each" in result.facts["not_learnt"]
+    assert "at least 10 of each" in result.metrics["not_learnt"]
 
 
 def test_a_label_of_one_prompt_is_said_not_raised():
     table, _ = two_topics()
     one_prompt = table.with_columns(prompt_group=pl.when("label").then("row_id").otherwise(pl.lit("same")))
-    assert "too few prompt groups" in label_noise(one_prompt).facts["not_learnt"]
+    assert "too few prompt groups" in label_noise(one_prompt).metrics["not_learnt"]
 
 
 def test_what_a_person_has_judged_waits_for_nobody():
@@ -180,7 +180,7 @@ def test_systematic_noise_is_invisible_until_rows_are_trusted():
     assert not flagged(blind) & set(table["row_id"].filter(pl.Series(trait)))
     asked = blind.tables["ask_for_review"]["row_id"]
     seeing = label_noise(table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(asked.implode())).then("truth")))
-    told = seeing.facts["trusted"]["undesirable"]["error_rate"]
+    told = seeing.metrics["trusted"]["undesirable"]["error_rate"]
     actual = trait.sum() / (~table["label"]).sum()
     assert told["low"] <= actual <= told["high"]
     assert told["low"] > 0.02, "the sample proves that there are errors"
@@ -192,7 +192,7 @@ def test_trusted_rows_take_refuted_flags_back():
     sample = sorted(doubted)[:40]
     vouched = table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(sample)).then("label"))
     result = label_noise(vouched)
-    assert result.facts["trusted"]["flags_refuted"]
+    assert result.metrics["trusted"]["flags_refuted"]
     assert codes(result)["KD042"] == "issue"
     assert not flagged(result) & set(sample)
     assert len(flagged(result)) < len(doubted)
@@ -262,9 +262,9 @@ def test_nothing_is_flagged_where_the_truth_cannot_be_read_off_the_text(shared):
         **{f"{side}_embedding": pl.Series(found, dtype=pl.Array(pl.Float32, 64)) for side, found in vectors.items()},
     )
     result = label_noise(table)
-    assert result.facts["is_label_issue"] > 300
-    assert result.facts["flagged"] == 0
-    assert result.facts["identifiability"]["verdict"] == "not"
+    assert result.metrics["is_label_issue"] > 300
+    assert result.metrics["flagged"] == 0
+    assert result.metrics["identifiability"]["verdict"] == "not"
 
 
 def hard(table):
@@ -275,7 +275,7 @@ def test_labels_are_softened_only_where_their_chance_of_being_wrong_was_measured
     """Identifiable flips: the flipped rows are softened most. Text that says nothing: every label stays as hard as it was."""
     table, wrong = two_topics(1200)
     result = label_noise(table, action="soft")
-    assert result.facts["policy"]["p_wrong_measured_by"] == dict.fromkeys(
+    assert result.metrics["policy"]["p_wrong_measured_by"] == dict.fromkeys(
         ("desirable", "undesirable"), "random flips, as identified"
     )
     soft = table.join(result.columns, on="row_id").with_columns(
@@ -327,7 +327,7 @@ def test_reviewed_rows_take_their_verdict_as_soft_label_and_teach_the_others():
     result = label_noise(table, action="soft")
     reviewed = table.join(result.columns, on="row_id").filter(pl.col("trusted_label").is_not_null())
     assert (reviewed["soft_label"] == reviewed["truth"].cast(pl.Float64)).all()
-    assert set(result.facts["policy"]["p_wrong_measured_by"].values()) == {"reviews"}
+    assert set(result.metrics["policy"]["p_wrong_measured_by"].values()) == {"reviews"}
     assert {reason for _, reason in result.actions().values()} == {"trusted_disagrees"}
     assert {action for action, _ in result.actions().values()} == {"relabel"}
     measured = result.tables["signals_on_reviewed"].filter(signal="together")
@@ -378,7 +378,7 @@ def test_raters_are_judged_by_the_rows_on_which_they_differ_too():
         state=pl.when(pl.int_range(pl.len()) < 60).then(pl.lit("review")).otherwise(pl.lit("keep")),
     )
     seen, unseen = label_noise(waiting), label_noise(waiting.filter(~pl.col("contradicted")))
-    assert seen.facts["agreement"]["alpha"]["value"] < unseen.facts["agreement"]["alpha"]["value"] - 0.1
+    assert seen.metrics["agreement"]["alpha"]["value"] < unseen.metrics["agreement"]["alpha"]["value"] - 0.1
     assert set(seen.tables["contested"]["row_id"]) & set(table["row_id"][:60])
     agreement = [one.tables["raters"].select("shared", "agreement").mean().row(0) for one in (seen, unseen)]
     assert agreement[0][0] > agreement[1][0] and agreement[0][1] < agreement[1][1] - 0.05
@@ -394,7 +394,7 @@ def test_labels_that_follow_another_criterion_in_one_script_are_found():
         label=pl.col("label") & ~(foreign & pl.Series(strict)),
     )
     result = label_noise(table)
-    found = result.facts["drift"]["found"]
+    found = result.metrics["drift"]["found"]
     assert {(one["column"], one["value"]) for one in found} & {("script", "Cyrillic"), ("script", "Latin")}
     pairs = result.tables["drift_examples"]
     assert pairs.height

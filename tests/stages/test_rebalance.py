@@ -20,7 +20,7 @@ def quality(*values):
 
 
 def statuses(result):
-    return {finding["code"]: finding["status"] for finding in result.facts["findings"]}
+    return {finding["code"]: finding["status"] for finding in result.metrics["findings"]}
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_every_row_gets_the_weight_of_its_label():
     assert result.columns["weight"].to_list() == [1.0] * 8 + [4.0] * 2
     assert result.columns.schema["weight"] == pl.Float64
     assert result.actions() == {}
-    assert (result.facts["n_D"], result.facts["n_U"], result.facts["weighted_ratio"]) == (8, 2, 1.0)
-    assert result.facts["effective_rows"] == pytest.approx((8 + 8) ** 2 / (8 + 2 * 16))
-    names = result.facts["trainer_settings"]
+    assert (result.metrics["n_D"], result.metrics["n_U"], result.metrics["weighted_ratio"]) == (8, 2, 1.0)
+    assert result.metrics["effective_rows"] == pytest.approx((8 + 8) ** 2 / (8 + 2 * 16))
+    names = result.metrics["trainer_settings"]
     assert names["trl"] == {"desirable_weight": 1.0, "undesirable_weight": 4.0}
     assert names["llamafactory"] == {"kto_chosen_weight": 1.0, "kto_rejected_weight": 4.0}
-    json.dumps(result.facts)
+    json.dumps(result.metrics)
 
 
 def test_only_rows_that_will_be_trained_on_are_counted():
@@ -63,7 +63,7 @@ def test_only_rows_that_will_be_trained_on_are_counted():
         part=pl.Series(["train"] * 8 + ["validation", "test"]),
     )
     result = rebalance(table)
-    assert (result.facts["n_D"], result.facts["n_U"], result.facts["lambda_U"]) == (4, 2, 2.0)
+    assert (result.metrics["n_D"], result.metrics["n_U"], result.metrics["lambda_U"]) == (4, 2, 2.0)
     assert result.columns["weight"].to_list() == [1.0] * 4 + [2.0, 2.0] + [1.0] * 4
 
 
@@ -76,7 +76,7 @@ def test_drop_reaches_the_ratio_exactly_with_the_least_trustworthy_rows():
     assert result.actions() == dict.fromkeys(("3", "5", "6"), ("drop", "rebalance"))
     assert json.loads(result.decisions["evidence"][0]) == {"desirable": True, "label_quality": 0.2}
     assert set(result.columns["weight"]) == {1.0}
-    assert (result.facts["n_D"], result.facts["n_U"]) == (3, 3)
+    assert (result.metrics["n_D"], result.metrics["n_U"]) == (3, 3)
 
 
 def test_a_trusted_row_goes_only_when_nothing_else_is_left():
@@ -95,7 +95,7 @@ def test_a_row_without_quality_goes_after_the_bad_and_before_the_good():
     ("ratio", "kept"), [(1.0, (20, 20)), (2.0, (40, 20)), (0.5, (10, 20)), (4.0, (80, 20)), (8.0, (80, 10)), (1000.0, (80, 1))]
 )
 def test_any_ratio_is_reached(ratio, kept):
-    facts = rebalance(rows(80, 20), by="drop", ratio=ratio).facts
+    facts = rebalance(rows(80, 20), by="drop", ratio=ratio).metrics
     assert (facts["n_D"], facts["n_U"]) == kept
 
 
@@ -112,7 +112,7 @@ def test_caps_take_the_least_trustworthy_of_each_cluster_before_the_weights():
     result = rebalance(table, max_per_cluster=2)
     assert result.actions() == {"1": ("drop", "cluster_cap"), "3": ("drop", "cluster_cap")}
     assert json.loads(result.decisions["evidence"][0])["cluster_rows"] == 4
-    assert (result.facts["dropped_over_cap"], result.facts["lambda_D"], result.facts["lambda_U"]) == (2, 1.0, 1.0)
+    assert (result.metrics["dropped_over_cap"], result.metrics["lambda_D"], result.metrics["lambda_U"]) == (2, 1.0, 1.0)
 
 
 def test_caps_without_clusters_say_which_step_is_missing():

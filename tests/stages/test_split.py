@@ -47,9 +47,9 @@ def test_near_duplicate_prompts_stay_on_one_side():
     result = split(feedback, validation=0.1, test=0.1)
     sides = feedback.join(result.columns, on="row_id").with_columns(family=(pl.col("row_id").cast(pl.Int64) - 1) // 4)
     assert sides.group_by("family").agg(pl.col("part").n_unique())["part"].max() == 1
-    assert result.facts["leaks"] == 0
-    assert result.facts["groups"] == 200
-    assert findings(result.facts) == {"KD026": "passed", "KD027": "passed", "KD028": "passed"}
+    assert result.metrics["leaks"] == 0
+    assert result.metrics["groups"] == 200
+    assert findings(result.metrics) == {"KD026": "passed", "KD027": "passed", "KD028": "passed"}
 
 
 def test_a_split_by_rows_leaks_and_is_caught():
@@ -70,8 +70,8 @@ def test_groups_that_do_not_hold_together_are_joined():
     """Prompt groups made by something that sees no near-duplicates: one a row. The search finds them, and they are dealt again."""
     feedback = planted(100).with_columns(prompt_group="row_id")
     result = split(feedback, validation=0.1, test=0.1)
-    assert result.facts["leaks"] == 0
-    assert 0 < result.facts["groups_joined"] <= 300
+    assert result.metrics["leaks"] == 0
+    assert 0 < result.metrics["groups_joined"] <= 300
     assert find_leaks(feedback.join(result.columns, on="row_id"), seed=99).is_empty()
 
 
@@ -99,14 +99,14 @@ def test_every_part_has_the_mix_of_the_whole():
 def test_a_rare_label_reaches_every_part():
     """40 undesirable rows of 2,000: a tenth is four."""
     feedback = feedback_table(*((sentence(n), word(n), n % 50 > 0) for n in range(2_000)))
-    facts = split(grouped(feedback), validation=0.1, test=0.1).facts
+    facts = split(grouped(feedback), validation=0.1, test=0.1).metrics
     assert [facts["parts"][part]["undesirable"] for part in ("train", "validation", "test")] == [32, 4, 4]
     assert facts["parts"]["test"]["share_of_undesirable"] == 0.1
 
 
 def test_without_strata_only_sizes_are_kept():
     feedback = grouped(planted(200))
-    facts = split(feedback, validation=0.1, test=0.1, stratify=False).facts
+    facts = split(feedback, validation=0.1, test=0.1, stratify=False).metrics
     assert abs(facts["parts"]["test"]["rows"] - 80) <= 4
 
 
@@ -126,15 +126,15 @@ def test_groups_too_large_for_the_fractions_are_reported():
     """Five prompts of 20 rows: a part of 10 rows becomes one of 20 or none."""
     feedback = grouped(feedback_table(*((sentence(n % 5), word(n), n % 3 > 0) for n in range(100))))
     result = split(feedback, validation=0, test=0.1)
-    assert result.facts["parts"]["test"]["rows"] == 20
-    assert findings(result.facts)["KD026"] == "issue"
+    assert result.metrics["parts"]["test"]["rows"] == 20
+    assert findings(result.metrics)["KD026"] == "issue"
 
 
 def test_a_part_without_one_label_is_reported():
     feedback = grouped(feedback_table(*((sentence(n), word(n), n != 7) for n in range(100))))
-    assert findings(split(feedback, validation=0.1, test=0.1).facts)["KD027"] == "issue"
+    assert findings(split(feedback, validation=0.1, test=0.1).metrics)["KD027"] == "issue"
     same = feedback.with_columns(label=pl.lit(True))
-    assert findings(split(same, validation=0.1, test=0.1).facts)["KD027"] == "not_applicable"
+    assert findings(split(same, validation=0.1, test=0.1).metrics)["KD027"] == "not_applicable"
 
 
 def test_rows_held_for_review_get_a_part():
@@ -147,15 +147,15 @@ def test_another_column_can_hold_rows_together():
     result = split(feedback, validation=0.1, test=0.1, group="rater")
     table = feedback.join(result.columns, on="row_id").drop_nulls("rater")
     assert table.group_by("rater").agg(pl.col("part").n_unique())["part"].max() == 1
-    assert result.facts["leaks"] > 0  # near prompts were not asked to stay together: counted, not hidden
-    assert result.tables["leaks"].height == result.facts["leaks"]
-    assert findings(result.facts)["KD028"] == "issue"
+    assert result.metrics["leaks"] > 0  # near prompts were not asked to stay together: counted, not hidden
+    assert result.tables["leaks"].height == result.metrics["leaks"]
+    assert findings(result.metrics)["KD028"] == "issue"
 
 
 def test_no_groups():
     result = split(grouped(planted(100)), validation=0.1, test=0.1, group="none")
-    assert result.facts["groups"] == 400
-    assert result.facts["parts"]["test"]["rows"] == 40
+    assert result.metrics["groups"] == 400
+    assert result.metrics["parts"]["test"]["rows"] == 40
 
 
 def test_the_seed_decides():
@@ -206,7 +206,7 @@ def test_an_empty_table_and_a_missing_column_are_errors():
 def test_a_small_table_still_fills_small_parts():
     """20 prompts of one row, 5 % each: one row for validation and one for test."""
     feedback = grouped(feedback_table(*((sentence(n), "x", n % 2 == 0) for n in range(20))))
-    facts = split(feedback).facts
+    facts = split(feedback).metrics
     assert {name: part["rows"] for name, part in facts["parts"].items()} == {"train": 18, "validation": 1, "test": 1}
 
 

@@ -17,7 +17,7 @@ BAD = ("grass?", "red", False)
 
 
 def finding(code: str, feedback: pl.DataFrame, **settings: Any) -> dict[str, Any]:
-    found = [f for f in validate(feedback, **settings).facts["findings"] if f["code"] == code]
+    found = [f for f in validate(feedback, **settings).metrics["findings"] if f["code"] == code]
     assert len(found) == 1
     return found[0]
 
@@ -171,7 +171,7 @@ def test_tokens_of_text_conversations_and_refused_conversations(words: str):
     result = validate(feedback, tokenizer=words)
     assert result.columns["prompt_tokens"].to_list() == [3, 10, None, 3]
     assert result.columns["completion_tokens"].to_list() == [3, 2, 2, 2]
-    assert result.facts["tokens"]["refused_by_template"] == 1
+    assert result.metrics["tokens"]["refused_by_template"] == 1
 
 
 def test_a_limit_without_a_tokenizer_and_a_tokenizer_that_is_none(tmp_path):
@@ -285,7 +285,7 @@ def look(pii: str, *rows: Any) -> Any:
 
 def test_kd009_counts_by_kind_and_place_and_holds_no_text():
     found = look("count")
-    assert found.facts["pii"] == {
+    assert found.metrics["pii"] == {
         "setting": "count",
         "finder": "ktodata's patterns",
         "looked_for": list(KINDS),
@@ -304,7 +304,7 @@ def test_kd009_counts_by_kind_and_place_and_holds_no_text():
     told = finding("KD009", feedback_table(*PERSONAL), pii_finder="patterns")
     assert told["status"] == "issue" and told["rows"] == 2
     assert told["text"].startswith("2 of 3 rows hold personal data or keys (rows: 1 email, 1 phone). They are only counted")
-    assert "ann@" not in str(found.facts)
+    assert "ann@" not in str(found.metrics)
 
 
 def test_kd009_masks_by_a_column_and_says_so_in_the_ledger():
@@ -322,10 +322,10 @@ def test_kd009_quarantines_only_those_rows():
 
 def test_kd009_stays_silent_and_says_when_it_did_not_look():
     clean = look("mask", GOOD, BAD)
-    assert clean.facts["pii"]["found"] == {} and clean.columns["pii_masks"].to_list() == [[], []]
+    assert clean.metrics["pii"]["found"] == {} and clean.columns["pii_masks"].to_list() == [[], []]
     assert finding("KD009", feedback_table(GOOD, BAD))["status"] == "passed"
     off = look("off")
-    assert off.facts["pii"] == {"setting": "off"} and off.tables["pii"].is_empty()
+    assert off.metrics["pii"] == {"setting": "off"} and off.tables["pii"].is_empty()
     assert finding("KD009", feedback_table(*PERSONAL), pii="off")["status"] == "not_applicable"
 
 
@@ -339,4 +339,4 @@ def test_presidio_is_asked_for_by_name_and_told_when_it_is_not_there(monkeypatch
     monkeypatch.setattr("ktodata.text.pii.presidio.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="presidio-analyzer"):
         validate(feedback_table(GOOD), pii_finder="presidio")
-    assert validate(feedback_table(GOOD)).facts["pii"]["finder"] == "ktodata's patterns"
+    assert validate(feedback_table(GOOD)).metrics["pii"]["finder"] == "ktodata's patterns"

@@ -171,7 +171,7 @@ def _stage(folder, name, columns, facts, **tables):
     place = folder / "stages" / name
     place.mkdir(parents=True, exist_ok=True)
     columns.write_parquet(place / "columns.parquet")
-    (place / "facts.json").write_text(json.dumps(facts))
+    (place / "metrics.json").write_text(json.dumps(facts))
     for table, frame in tables.items():
         frame.write_parquet(place / f"{table}.parquet")
 

@@ -177,7 +177,7 @@ def test_rows_dealt_by_prompt_or_singly_are_each_used_once_an_epoch_in_the_same_
     undesirable = result.telemetry.group_by("step").agg((~pl.col("label")).sum())["label"]
     assert undesirable.min() >= 2
     assert undesirable.max() <= 3
-    assert (result.facts["plan"]["rows_per_prompt"] == 2.0) is group_by_prompt
+    assert (result.metrics["plan"]["rows_per_prompt"] == 2.0) is group_by_prompt
 
 
 def test_numbers_read_seldom_are_the_same_numbers(model_folder):
@@ -207,7 +207,7 @@ def test_without_mismatched_pairs_fewer_tokens_go_through_the_model(model_folder
     asked = {}
     for objective in ("kto", "apo_zero", "bco"):
         result = fit(text_rows(12), model=model_folder, objective=objective, **FAST)
-        asked[objective] = result.facts["asked_tokens"]
+        asked[objective] = result.metrics["asked_tokens"]
         assert (asked[objective] == result.history["tokens"].sum()) is (objective != "kto")
     assert asked["apo_zero"] == asked["bco"] < asked["kto"]
 
@@ -221,7 +221,7 @@ def test_the_models_attention_is_as_it_was_read(model_folder):
 def test_bfloat16_trains_nearly_as_float32(model_folder):
     """A loss lies in [0, 1]; rounding moves it by less than 0.01."""
     exact, rounded = (fit(text_rows(12), model=model_folder, dtype=dtype, **FAST) for dtype in ("float32", "bfloat16"))
-    assert rounded.facts["dtype"] == "bfloat16"
+    assert rounded.metrics["dtype"] == "bfloat16"
     assert rounded.history["loss"].to_list() == pytest.approx(exact.history["loss"].to_list(), abs=0.01)
     assert {value.dtype for value in weights_of(rounded).values()} == {torch.float32}
 
@@ -229,7 +229,7 @@ def test_bfloat16_trains_nearly_as_float32(model_folder):
 def test_cached_reference_equals_live_one_and_is_used_again(model_folder):
     first = fit(text_rows(12), model=model_folder, epochs=2, **FAST)
     again = fit(text_rows(12), model=model_folder, epochs=2, **FAST)
-    assert (first.facts["reference"]["source"], again.facts["reference"]["source"]) == ("computed", "cache")
+    assert (first.metrics["reference"]["source"], again.metrics["reference"]["source"]) == ("computed", "cache")
     assert_same_weights(first, again)
     assert first.telemetry.equals(again.telemetry)
 
@@ -238,11 +238,11 @@ def test_a_reference_made_again_is_the_same_and_serves_any_micro_batch_size(mode
     settings = {"model": model_folder, "epochs": 2, **FAST}
     first = fit(text_rows(12), **settings)
     cut = fit(text_rows(12), micro_batch_size=1, **settings)
-    assert cut.facts["reference"]["source"] == "cache"
+    assert cut.metrics["reference"]["source"] == "cache"
     (file,) = (tmp_path / "cache" / "reference").glob("*.parquet")
     file.unlink()
     again = fit(text_rows(12), **settings)
-    assert again.facts["reference"]["source"] == "computed"
+    assert again.metrics["reference"]["source"] == "computed"
     assert_same_weights(first, again)
     assert first.telemetry.equals(again.telemetry)
     by_row = ["row_id", "epoch"]
@@ -255,16 +255,16 @@ def test_another_model_does_not_meet_the_cached_reference(model_folder, tmp_path
     tokenizer.save_pretrained(tmp_path / "other")
     first = fit(text_rows(12), model=model_folder, **FAST)
     other = fit(text_rows(12), model=str(tmp_path / "other"), **FAST)
-    assert other.facts["reference"]["source"] == "computed"
-    assert other.facts["reference"]["key"] != first.facts["reference"]["key"]
+    assert other.metrics["reference"]["source"] == "computed"
+    assert other.metrics["reference"]["key"] != first.metrics["reference"]["key"]
 
 
 def test_a_damaged_cache_file_is_made_again(model_folder, tmp_path):
     first = fit(text_rows(12), model=model_folder, **FAST)
     (file,) = (tmp_path / "cache" / "reference").glob("*.parquet")
     file.write_bytes(b"PAR1 but no more")
-    assert fit(text_rows(12), model=model_folder, **FAST).facts["reference"]["source"] == "computed"
-    assert first.facts["reference"]["key"] == file.stem
+    assert fit(text_rows(12), model=model_folder, **FAST).metrics["reference"]["source"] == "computed"
+    assert first.metrics["reference"]["key"] == file.stem
 
 
 def test_frozen_layers_stay_and_run_apart_they_give_the_whole_models_result(model_folder, monkeypatch):
@@ -276,10 +276,10 @@ def test_frozen_layers_stay_and_run_apart_they_give_the_whole_models_result(mode
     nothing_kept = fit(text_rows(12), activation_cache_mb=0, **settings)
     monkeypatch.setattr(scorer, "can_split", lambda model: False)
     whole = fit(text_rows(12), **settings)
-    kept = [result.facts["kept_states"]["kept_sequences"] for result in (apart, nothing_kept, whole)]
-    assert kept == [apart.facts["kept_states"]["of_sequences"], 0, 0]
+    kept = [result.metrics["kept_states"]["kept_sequences"] for result in (apart, nothing_kept, whole)]
+    assert kept == [apart.metrics["kept_states"]["of_sequences"], 0, 0]
     for other in (nothing_kept, whole):
-        assert other.facts["method"] == "packed"
+        assert other.metrics["method"] == "packed"
         assert apart.history["loss"].to_list() == pytest.approx(other.history["loss"].to_list(), abs=1e-5)
     moved = {name.split(".")[2] for name, value in weights_of(apart).items() if not torch.equal(value, before[name])}
     assert moved == {"1", "weight"}  # layer 1 and the final norm
@@ -335,7 +335,7 @@ def test_a_mismatched_pair_longer_than_the_models_context_is_cut_to_it(tmp_path,
 def test_conversations_train_and_no_pad_token_is_needed(model_folder):
     result = fit(chat_rows(12), model=model_folder, **FAST)
     assert result.tokenizer.pad_token is None
-    assert result.facts["train"]["without_end_token"] == 0
+    assert result.metrics["train"]["without_end_token"] == 0
 
 
 def test_a_frame_with_parts_trains_on_train_and_looks_at_validation(model_folder):
@@ -493,7 +493,7 @@ def test_a_training_stops_early_with_the_weights_of_its_best_look(model_folder, 
     best = weights_after(4, model_folder)
     with_aucs(monkeypatch, 0.5, 0.7, 0.6, 0.7)
     stopped = fit(held_out_rows(), model=model_folder, out=tmp_path, **EARLY)
-    assert stopped.facts["stopped_early"]
+    assert stopped.metrics["stopped_early"]
     assert stopped.history.height == 8
     assert [look["step"] for look in stopped.held_out] == [2, 4, 6, 8]
     assert_same_weights(stopped, best)
@@ -505,7 +505,7 @@ def test_a_training_that_does_not_stop_early_has_its_best_looks_weights_too(mode
     best = weights_after(6, model_folder)
     with_aucs(monkeypatch, 0.5, 0.6, 0.8, 0.7)
     whole = fit(held_out_rows(), model=model_folder, max_steps=8, **EARLY)
-    assert not whole.facts["stopped_early"]
+    assert not whole.metrics["stopped_early"]
     assert whole.history.height == 8
     assert_same_weights(whole, best)
 

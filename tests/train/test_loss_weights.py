@@ -130,7 +130,7 @@ def test_a_training_says_and_takes_the_weights_in_force(model_folder):
     """text_rows(12): 8 desirable, 4 undesirable; before the first update each row's loss is half its weight, 1 or 2"""
     settings = {"batch_size": 12, "device": "cpu", "max_steps": 1}
     even = fit(text_rows(12), model=model_folder, **settings)
-    assert (even.facts["balance"]["desirable_weight"], even.facts["balance"]["undesirable_weight"]) == (1, 2)
+    assert (even.metrics["balance"]["desirable_weight"], even.metrics["balance"]["undesirable_weight"]) == (1, 2)
     losses = {label: table["loss"].to_list() for (label,), table in even.telemetry.group_by("label")}
     assert losses == {True: pytest.approx([0.5] * 8, abs=1e-5), False: pytest.approx([1.0] * 4, abs=1e-5)}
     given = fit(text_rows(12), model=model_folder, desirable_weight=1.0, **settings)

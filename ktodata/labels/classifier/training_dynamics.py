@@ -108,7 +108,7 @@ def join_dynamics(feedback: pl.DataFrame, telemetry: pl.DataFrame, *, beta: floa
     found = training_dynamics(telemetry, feedback["row_id"].to_list(), feedback["label"].to_numpy(), beta=beta)
     quality = pl.Series(found.quality).fill_nan(None)
     return StageResult(
-        feedback.select("row_id", training_dynamics=quality), facts={**found.facts, "rows_without_a_look": quality.null_count()}
+        feedback.select("row_id", training_dynamics=quality), metrics={**found.facts, "rows_without_a_look": quality.null_count()}
     )
 
 

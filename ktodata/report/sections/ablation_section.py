@@ -77,7 +77,7 @@ def read_ablation(run: RunFiles) -> AblationSection | None:
     table = table_of(told, "arms", LINES)
     scores = run.ablation_scores
     part, by_label = str(pick(told, "settings.part", default="test")), pick(told, "settings.judged_by") == "label"
-    stale = whose_rows(run, scores, part) or as_many(_trained_on(table), pick(run.facts("label_noise"), "rows.learnt_from"))
+    stale = whose_rows(run, scores, part) or as_many(_trained_on(table), pick(run.metrics("label_noise"), "rows.learnt_from"))
     if stale or scores is None:
         return AblationSection(stale, [], None, None, None, None, [], [], by_label)
     settings, judged = facts_of(told, "settings"), _judged(scores, part, by_label=by_label)

@@ -26,7 +26,7 @@ def read_balance(run: RunFiles) -> BalanceSection | None:
     given = run.columns("ingest", "label")
     if given is None:
         return None
-    facts, exported = run.facts("rebalance"), run.facts("export")
+    facts, exported = run.metrics("rebalance"), run.metrics("export")
     shares = {"as given": Share(int(given["label"].sum()), given.height)}
     for part in PARTS:
         if rows := pick(exported, f"rows.{part}"):

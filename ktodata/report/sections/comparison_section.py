@@ -95,7 +95,7 @@ def read_comparison(run: RunFiles) -> ComparisonSection | None:
     if not told:
         return None
     table, rows, part = table_of(told, "measures", LINES), run.comparison_rows, str(pick(told, "part", default="test"))
-    stale = whose_rows(run, rows, part) or as_many(_trained_on(told), pick(run.facts("export"), "rows.train"))
+    stale = whose_rows(run, rows, part) or as_many(_trained_on(told), pick(run.metrics("export"), "rows.train"))
     against = "truth" if (table["against"] == "truth").any() else "label"
     if stale or rows is None:
         return ComparisonSection(stale, [], None, None, [], None, [], [], against)

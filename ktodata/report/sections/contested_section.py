@@ -27,7 +27,7 @@ class ContestedSection:
 def read_contested(run: Tables, *, with_examples: bool = True) -> ContestedSection | None:
     """The contested rows; None where label_noise left no such table, or no row has votes of several people."""
     table = run.table("label_noise", "contested")
-    judged = sum(pick(run.facts("label_noise"), "agreement.verdicts", default={}).values())
+    judged = sum(pick(run.metrics("label_noise"), "agreement.verdicts", default={}).values())
     if table is None or not judged:
         return None
     worst = table.sort("p_contested", "row_id", descending=[True, False]).head(EXAMPLES)

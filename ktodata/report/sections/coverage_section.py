@@ -88,7 +88,7 @@ def read_coverage(run: RunFiles) -> CoverageSection | None:
         picture=_picture(dots, clusters),
         shares=_shares(clusters[:CLUSTERS]),
         holes=_holes(run.table("coverage", "holes")),
-        facts=run.facts("coverage"),
+        facts=run.metrics("coverage"),
     )
 
 

@@ -68,7 +68,7 @@ def read_drift(run: Tables, *, with_examples: bool = True) -> DriftSection | Non
     table = run.table("label_noise", "drift")
     if table is None or not set(SCHEMA) <= set(table.columns):
         return None
-    facts = pick(run.facts("label_noise"), "drift", default={})
+    facts = pick(run.metrics("label_noise"), "drift", default={})
     found = table.filter("significant")
     return DriftSection(
         tested=", ".join(_tested(pick(facts, "tested", default={}))),

@@ -65,7 +65,7 @@ class EvaluationSection:
 
 def read_evaluation(run: RunFiles) -> EvaluationSection | None:
     """The held-out results; None when the run does not evaluate."""
-    facts = run.evaluation or run.facts("evaluate")
+    facts = run.evaluation or run.metrics("evaluate")
     if not facts:
         return None
     told = pick(facts, "generation.examples", default=[])

@@ -76,7 +76,7 @@ class LabelsSection:
 
 def read_labels_section(run: Tables, *, with_examples: bool = True) -> LabelsSection | None:
     """The findings, and who judged how; without examples of the latter when asked for. None where label_noise did not run."""
-    columns, facts = run.columns("label_noise"), run.facts("label_noise")
+    columns, facts = run.columns("label_noise"), run.metrics("label_noise")
     given = run.columns("ingest", "label", "rater")
     if columns is None or given is None:
         return None

@@ -55,7 +55,7 @@ def read_raters(run: Tables) -> RatersSection | None:
         shown = shown.join(
             errors.drop("votes", strict=False).unique("rater", keep="first"), on="rater", how="left", maintain_order="left"
         )
-    facts = run.facts("label_noise")
+    facts = run.metrics("label_noise")
     return RatersSection(
         lines=[_rater(line, judged[line["rater"]]) for line in shown.iter_rows(named=True)],
         raters=agreed.height,

@@ -42,7 +42,7 @@ class TelemetrySection:
 
 def read_telemetry_section(run: RunFiles, *, with_examples: bool = True) -> TelemetrySection | None:
     """What telemetry says of each training row; None where it is not there, or without the training's beta."""
-    seen, beta = run.telemetry, pick(run.training, "settings.beta", default=pick(run.facts("train"), "settings.beta"))
+    seen, beta = run.telemetry, pick(run.training, "settings.beta", default=pick(run.metrics("train"), "settings.beta"))
     if seen is None or not set(NEEDS) <= set(seen.columns) or not isinstance(beta, int | float):
         return None
     train = seen.filter(pl.col("part") == "train")

@@ -28,7 +28,7 @@ def read_training(run: RunFiles, *, with_examples: bool = True) -> TrainingSecti
     """The curves, from the telemetry of single rows; None when the run does not train."""
     if not run.training and not run.has("train"):
         return None
-    facts = run.training or run.facts("train")
+    facts = run.training or run.metrics("train")
     return TrainingSection(_picture(run.telemetry), facts, read_telemetry_section(run, with_examples=with_examples))
 
 

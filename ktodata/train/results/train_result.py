@@ -25,7 +25,7 @@ class TrainResult:
     history: pl.DataFrame  # one line per update
     held_out: list[dict[str, Any]]  # one entry per look at the validation rows
     telemetry: pl.DataFrame  # one line per row and epoch or look; columns in ktodata.train.results.telemetry.SCHEMA
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
     model: Path | None  # the folder of the policy (or adapter) and its tokenizer
     policy: Any = field(default=None, repr=False)  # the trained model itself
     tokenizer: Any = field(default=None, repr=False)
@@ -68,7 +68,7 @@ class TrainResult:
             self.policy.save_pretrained(scratch)
         self.tokenizer.save_pretrained(scratch)
         self.telemetry.write_parquet(scratch / "telemetry.parquet")
-        told = {**self.facts, "history": self.history.to_dicts(), "held_out": self.held_out}
+        told = {**self.metrics, "history": self.history.to_dicts(), "held_out": self.held_out}
         (scratch / "training.json").write_text(json.dumps(told, indent=1))
         (out / "training.json").unlink(missing_ok=True)  # of an earlier training: it must not vouch for a half-written one
         for file in sorted(scratch.iterdir(), key=lambda file: file.name == "training.json"):
@@ -92,7 +92,7 @@ class TrainResult:
             raise RunError(
                 f"the training in {place} is damaged ({type(error).__name__}: {error}). Train again into it."
             ) from error
-        return cls(history=history, held_out=held_out, telemetry=telemetry, facts=facts, model=place)
+        return cls(history=history, held_out=held_out, telemetry=telemetry, metrics=facts, model=place)
 
     def with_policy(self) -> "TrainResult":
         """The same with the policy and its tokenizer read from `model`.
@@ -107,7 +107,7 @@ class TrainResult:
         return replace(self, policy=policy, tokenizer=tokenizer)
 
     def _beta(self) -> float:
-        return float(self.facts["settings"]["beta"])
+        return float(self.metrics["settings"]["beta"])
 
     def _repr_html_(self) -> str:
-        return as_html(summary_lines(self.facts, self.history, self.held_out, self.model))
+        return as_html(summary_lines(self.metrics, self.history, self.held_out, self.model))

@@ -152,7 +152,9 @@ def test_joined_rows_without_a_look_are_null_and_counted():
     table = pl.DataFrame({"row_id": ["r2", "r1", "r0"], "label": [True, False, True]})
     joined = join_dynamics(table, looks)
     assert joined.columns.to_dict(as_series=False) == {"row_id": ["r2", "r1", "r0"], "training_dynamics": [None, 0.5, 0.5]}
-    counted = {name: joined.facts[name] for name in ("rows", "rows_seen", "rows_without_a_look", "labels_other_than_trained_on")}
+    counted = {
+        name: joined.metrics[name] for name in ("rows", "rows_seen", "rows_without_a_look", "labels_other_than_trained_on")
+    }
     assert counted == {"rows": 3, "rows_seen": 2, "rows_without_a_look": 1, "labels_other_than_trained_on": 1}
 
 

@@ -85,7 +85,7 @@ def test_the_map_of_coverage_is_what_it_takes():
     found = kd.coverage(feedback, seed=0)
     feedback = kd.add_columns(feedback, found)
     drawn = kd.notebook.prompt_map(feedback, clusters=found.tables["clusters"])
-    assert drawn.points.height == feedback["prompt"].n_unique() == found.facts["map_rows"]
+    assert drawn.points.height == feedback["prompt"].n_unique() == found.metrics["map_rows"]
     drawn.widget.selection = picked(*range(drawn.points.height))
     assert drawn.selected.equals(feedback)
 

@@ -126,18 +126,18 @@ def test_settings_are_refused_with_their_value(setting, value, says):
 
 def test_neighbours_of_one_prompt_are_not_each_others_partners(model_folder):
     """Rows 2k and 2k + 1 share their prompt; taking the next row's completion would pair them."""
-    plan = fit(ROWS, model=model_folder, **FAST).facts["plan"]
+    plan = fit(ROWS, model=model_folder, **FAST).metrics["plan"]
     assert (plan["partners_sharing_prompt_group"], plan["partners_with_equal_completion"]) == (0, 0)
 
 
 def test_where_all_rows_are_one_prompt_the_partners_that_share_it_are_counted(model_folder):
     alike = ROWS.with_columns(prompt=pl.lit("what is one "), prompt_group=pl.lit("same"))
-    assert fit(alike, model=model_folder, **FAST).facts["plan"]["partners_sharing_prompt_group"] == 12
+    assert fit(alike, model=model_folder, **FAST).metrics["plan"]["partners_sharing_prompt_group"] == 12
 
 
 def test_where_all_completions_are_one_the_partners_that_are_equal_are_counted(model_folder):
     alike = ROWS.with_columns(completion=pl.lit("two"))
-    assert fit(alike, model=model_folder, **FAST).facts["plan"]["partners_with_equal_completion"] == 12
+    assert fit(alike, model=model_folder, **FAST).metrics["plan"]["partners_with_equal_completion"] == 12
 
 
 def test_a_prompt_that_fills_max_length_is_left_out_by_name(model_folder):
@@ -146,9 +146,9 @@ def test_a_prompt_that_fills_max_length_is_left_out_by_name(model_folder):
         prompt=pl.when(pl.col("row_id") == "r5").then(pl.lit("one " * 19)).otherwise("prompt")
     )
     result = fit(rows, model=model_folder, max_length=20, **FAST)
-    assert result.facts["train"]["skipped_row_ids"] == ["r4"]
-    assert result.facts["train"]["skipped_over_long_prompt"] == {"desirable": 1, "undesirable": 0}
-    assert result.facts["train"]["cut_row_ids"] == ["r5"]
+    assert result.metrics["train"]["skipped_row_ids"] == ["r4"]
+    assert result.metrics["train"]["skipped_over_long_prompt"] == {"desirable": 1, "undesirable": 0}
+    assert result.metrics["train"]["cut_row_ids"] == ["r5"]
     assert "r4" not in result.telemetry["row_id"]
     assert result.telemetry.filter(row_id="r5")["completion_tokens"].to_list() == [1]
 
@@ -159,7 +159,7 @@ def test_a_chat_completion_without_a_token_is_left_out_by_name(tmp_path):
     message = pl.concat_list(pl.struct(role=pl.lit("assistant"), content=pl.lit("yes")))
     rows = chat_rows().with_columns(completion=pl.when(pl.col("row_id") == "r4").then(message).otherwise("completion"))
     result = fit(rows, model=saved(tmp_path, word_tokenizer(chat_template=shown)), **FAST)
-    assert result.facts["train"]["skipped_row_ids"] == ["r4"]
+    assert result.metrics["train"]["skipped_row_ids"] == ["r4"]
 
 
 def test_where_no_prompt_leaves_room_the_rows_are_named(model_folder):
@@ -226,9 +226,9 @@ def test_new_weights_under_an_old_name_have_a_reference_of_their_own(tmp_path, t
     """Against the kept log-probs of the old weights the first update's log-ratios would not be 0."""
     for seed in (0, 1):
         result = fit(ROWS, model=saved(tmp_path / "model", tokenizer, seed=seed), **FAST)
-        assert result.facts["reference"]["source"] == "computed"
+        assert result.metrics["reference"]["source"] == "computed"
         assert result.telemetry.filter(step=0)["log_ratio"].abs().max() < 1e-4
-    assert fit(ROWS, model=str(tmp_path / "model"), **FAST).facts["reference"]["source"] == "cache"
+    assert fit(ROWS, model=str(tmp_path / "model"), **FAST).metrics["reference"]["source"] == "cache"
 
 
 def test_a_training_is_not_resumed_under_another_model(tmp_path, tokenizer):

@@ -105,7 +105,7 @@ def told(result):
     weights = {} if result.policy is None else {name: tensor.clone() for name, tensor in trainable(result.policy).items()}
     held_out = pl.DataFrame([{name: look[name] for name in ("step", "rows", "loss")} for look in result.held_out])
     return {"history": result.history, "held_out": held_out, "telemetry": result.telemetry, "weights": weights} | {
-        name: result.facts[name] for name in ("processes", "parallel", "method", "computed_tokens", "asked_tokens")
+        name: result.metrics[name] for name in ("processes", "parallel", "method", "computed_tokens", "asked_tokens")
     }
 
 

@@ -25,7 +25,7 @@ TERMS = {"trainable_layers": 1, "max_steps": 2, "batch_size": 4, "learning_rate"
 
 def trained(model, rows=ROWS):
     result = kd.train.fit(rows, model=model, **TERMS)
-    return torch.cat([parameter.detach().flatten() for parameter in result.policy.parameters()]), result.facts["kept_states"]
+    return torch.cat([parameter.detach().flatten() for parameter in result.policy.parameters()]), result.metrics["kept_states"]
 
 
 def test_they_end_as_they_would_alone_and_the_second_computes_only_what_is_new(model_folder, monkeypatch):

@@ -27,7 +27,7 @@ def test_fp32_on_cuda_is_the_training_of_the_cpu(model_folder):
 
     _, on_cpu = losses(model_folder, device="cpu", dtype="float32")
     told, on_cuda = losses(model_folder, device="cuda", dtype="float32")
-    assert told.facts["device"] == torch.cuda.get_device_name()
+    assert told.metrics["device"] == torch.cuda.get_device_name()
     np.testing.assert_allclose(on_cuda, on_cpu, rtol=1e-4)
 
 

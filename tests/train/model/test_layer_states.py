@@ -90,4 +90,4 @@ def test_the_stage_adds_one_vector_a_row(model_folder):
     result = kd.hidden_states(table, model=model_folder)
     assert result.columns["row_id"].to_list() == ["a", "b"]
     assert result.columns["hidden_state"].dtype.shape == (result.columns["hidden_state"].to_numpy().shape[1],)
-    assert result.facts["findings"][0]["status"] == "passed"
+    assert result.metrics["findings"][0]["status"] == "passed"

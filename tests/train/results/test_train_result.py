@@ -80,16 +80,16 @@ def test_a_panel_without_numbers_says_so(bare):
 
 
 def test_an_objective_without_a_reference_point_leaves_its_panel_empty(bare):
-    without = TrainResult(bare.history.drop("z0", "z0_unclamped", "z0_standard_error"), [], bare.telemetry, bare.facts, None)
+    without = TrainResult(bare.history.drop("z0", "z0_unclamped", "z0_standard_error"), [], bare.telemetry, bare.metrics, None)
     assert [text.get_text() for text in without.plot().axes[1].texts] == ["not measured"]
 
 
 def test_a_reference_point_that_was_not_estimated_has_no_band(bare):
     nothing = bare.history.with_columns(z0=pl.lit(0.0), z0_unclamped=pl.lit(0.0), z0_standard_error=pl.lit(float("nan")))
-    without = TrainResult(nothing, [], bare.telemetry, bare.facts, None)
+    without = TrainResult(nothing, [], bare.telemetry, bare.metrics, None)
     axes = without.plot().axes[1]
     assert (len(axes.collections), len(axes.get_lines())) == (0, 1)
-    assert "standard error" not in dict(summary_lines(bare.facts, nothing, [], None))["z0"]
+    assert "standard error" not in dict(summary_lines(bare.metrics, nothing, [], None))["z0"]
 
 
 def test_the_map_shows_every_row_twice_seen_under_its_label(result):
@@ -123,10 +123,10 @@ def test_figures_show_in_a_notebook_and_leave_matplotlib_alone(result):
 
 
 def test_the_summary_tells_what_a_reader_asks_first(result):
-    said = dict(summary_lines(result.facts, result.history, result.held_out, result.model))
+    said = dict(summary_lines(result.metrics, result.history, result.held_out, result.model))
     assert said["rows"] == "8 desirable, 4 undesirable; 6 held out"
     assert said["trained"] == "6 updates in 2 epochs; objective kto, beta 0.1"
-    assert said["balance"] == result.facts["balance"]["said"]
+    assert said["balance"] == result.metrics["balance"]["said"]
     assert f"{result.held_out[-1]['auc']['value']:.3f} (95 % interval" in said["held-out reward AUC"]
     assert f"{result.history['z0'][-1]:.3f} nats at the last update (standard error" in said["z0"]
     assert "tokens/s (cpu, float32)" in said["speed"] and "padded tokens per real one" in said["speed"]
@@ -167,7 +167,7 @@ def test_a_training_reads_back_from_its_folder(result):
     assert again.held_out == result.held_out
     assert again.telemetry.equals(result.telemetry)
     assert again.per_row().equals(result.per_row())
-    assert again.facts == json.loads(json.dumps(result.facts))
+    assert again.metrics == json.loads(json.dumps(result.metrics))
     assert (again.policy, again.tokenizer) == (None, None)
     assert again._repr_html_() == result._repr_html_()
 
@@ -241,7 +241,7 @@ def test_without_its_policy_a_training_is_not_saved(result, tmp_path):
 
 
 def test_a_policy_that_is_nowhere_cannot_be_read(bare):
-    lost = TrainResult(bare.history, [], bare.telemetry, bare.facts, None)
+    lost = TrainResult(bare.history, [], bare.telemetry, bare.metrics, None)
     with pytest.raises(RunError, match="neither its policy in memory nor a folder"):
         lost.with_policy()
 
