@@ -11,10 +11,11 @@ from ktodata.extras import require
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import check_rows, read_part
 from ktodata.train.early_stop import EarlyStopSettings
+from ktodata.train.objectives import ObjectiveName
 from ktodata.train.results.trackers import LoggerName
 from ktodata.train.results.train_result import TrainResult
 from ktodata.train.schedule import Schedule
-from ktodata.train.setting_tables import FlipRates, LoraSettings, ObjectiveName, OptimizerName
+from ktodata.train.setting_tables import FlipRates, LoraSettings, OptimizerName
 
 
 def fit(

@@ -9,7 +9,7 @@ import torch
 
 from ktodata.errors import SettingError
 from ktodata.train.data.tokens import TokenRows
-from ktodata.train.objectives import label_shares
+from ktodata.train.objectives import label_targets
 from ktodata.train.setting_tables import FlipRates
 
 
@@ -25,8 +25,8 @@ class Balance:
     @property
     def ratio(self) -> float:
         """Desirable over undesirable, weights included. The paper's rule (Eq. 8): between 1 and 4/3."""
-        against = self.undesirable * self.undesirable_weight
-        return self.desirable * self.desirable_weight / against if against else math.inf
+        undesirable = self.undesirable * self.undesirable_weight
+        return self.desirable * self.desirable_weight / undesirable if undesirable else math.inf
 
     def facts(self, rows: TokenRows) -> dict[str, Any]:
         """For training.json; `said` is the sentence for people."""
@@ -62,14 +62,14 @@ def balance(
 
     The paper fixes one of the two weights to 1; so does this, and one that is not given beside one that is.
     """
-    given, soft_given = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
-    shares = label_shares(given, soft_given, soft_labels=soft, flip_rates=flip_rates)
-    for_, against = (float((rows.weight * share.numpy()).sum()) for share in shares)
-    if desirable_weight is None and undesirable_weight is None and for_ > 0 and against > 0:
-        return Balance(for_, against, max(1.0, against / for_), max(1.0, for_ / against))
+    label, p_desirable = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
+    target, confidence = label_targets(label, p_desirable, soft_labels=soft, flip_rates=flip_rates)
+    desirable, undesirable = (float((rows.weight * (confidence * share).numpy()).sum()) for share in (target, 1 - target))
+    if desirable_weight is None and undesirable_weight is None and desirable > 0 and undesirable > 0:
+        return Balance(desirable, undesirable, max(1.0, undesirable / desirable), max(1.0, desirable / undesirable))
     return Balance(
-        for_,
-        against,
+        desirable,
+        undesirable,
         1.0 if desirable_weight is None else desirable_weight,
         1.0 if undesirable_weight is None else undesirable_weight,
     )
@@ -83,10 +83,10 @@ def check_weights_fit(rows: TokenRows, *, soft: bool, flip_rates: FlipRates | No
     """
     if not soft and flip_rates is None:
         return
-    for_, against = np.unique(rows.weight[rows.label]), np.unique(rows.weight[~rows.label])
-    if len(for_) == len(against) == 1 and for_[0] != against[0]:
+    desirable, undesirable = np.unique(rows.weight[rows.label]), np.unique(rows.weight[~rows.label])
+    if len(desirable) == len(undesirable) == 1 and desirable[0] != undesirable[0]:
         counts = int(rows.label.sum()), int((~rows.label).sum())
-        of_each = f"{counts[0]:,} desirable rows weigh {for_[0]:g} each, {counts[1]:,} undesirable ones {against[0]:g}"
+        of_each = f"{counts[0]:,} desirable rows weigh {desirable[0]:g} each, {counts[1]:,} undesirable ones {undesirable[0]:g}"
         raise SettingError(
             f"{of_each}: with {'soft_labels' if soft else 'flip_rates'} a weight must not hang on the label that is doubted. "
             "Set rebalance: {by: none}; desirable_weight and undesirable_weight even the labels out."

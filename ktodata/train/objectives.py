@@ -1,27 +1,89 @@
-"""What is minimised: losses as pure functions of tensors, and the objectives that the training loop is given.
+"""What is minimised: the loss as a pure function of tensors, and the objectives that the training loop is given.
 
-An objective is a cost of each row's margin: how far the policy sides with the label, beta x (log-ratio - shift) for the desirable
-label, its negative for the undesirable one. KTO, APO-zero, BCO and the Hoelder variant differ in that cost and in where the shift
-comes from; soft labels and flip rates say how much of a row's loss is which label's.
+An objective is a cost of each row's margin: how far the model sides with the desirable label, beta x (log-ratio - shift), or its
+negative for the undesirable one. KTO, APO-zero, BCO and the Hoelder variant differ in that cost and in where the shift comes
+from; soft labels and flip rates say which label a row is pulled to, and how far. A new objective is a new class in OBJECTIVES.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol, get_args
-
-import torch
-from torch.nn.functional import softplus
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ktodata.errors import SettingError, ShapeError
-from ktodata.train.setting_tables import FlipRates, ObjectiveName
+from ktodata.train.setting_tables import FlipRates
 
-Tensor = Any  # a torch.Tensor; its shape and unit stand in each docstring
+Tensor = Any  # a torch.Tensor; each docstring says its shape and unit. Settings are checked here without loading torch
 Point = Literal["mismatched", "zero", "running_mean"]
+
+
+def kto_cost(margin: Tensor) -> Tensor:
+    """1 - sigmoid(margin): float in [0, 1], same shape, falling; 1/2 at 0. Costs of a margin and its negative add up to 1."""
+    return 1 - margin.sigmoid()
+
+
+def kto_pull(margin: Tensor) -> Tensor:
+    """-d kto_cost / d margin: float in [0, 1/4], same shape, largest at 0; the same for a margin and its negative."""
+    return margin.sigmoid() * (-margin).sigmoid()
+
+
+def kto_loss(
+    policy_logps: Tensor,
+    reference_logps: Tensor,
+    desirable: Tensor,
+    kl: Tensor | float,
+    *,
+    beta: float = 0.1,
+    desirable_weight: float | Tensor = 1.0,
+    undesirable_weight: float | Tensor = 1.0,
+    cost: Callable[[Tensor], Tensor] = kto_cost,
+) -> Tensor:
+    """KTO loss of each of B examples: in [0, its weight], lower is better, 0.5 x weight before training starts.
+
+    policy_logps, reference_logps : float [B]
+        log p(completion | prompt) in nats, summed over completion tokens; prompt and padding left out.
+    desirable : bool [B], or float [B]: how much of a row's loss is the desirable label's, the rest being the undesirable one's
+    kl : float []
+        The reference point z0 in nats, >= 0, one for the batch, carrying no gradient.
+    beta : per nat
+        Larger holds the model closer to the reference; 0.1 is the paper's usual value.
+    desirable_weight, undesirable_weight : float, or float [B] for a weight of each row
+    cost : of a margin; every objective is this loss with a cost of its own, and this is the function that training runs
+
+    Returns float [B]. Raises ShapeError when the [B] tensors differ in length, naming each length.
+    Source: Ethayarajh et al. 2024, arXiv:2402.01306, section 4.
+    """
+    check_same_length(policy_logps=policy_logps, reference_logps=reference_logps, desirable=desirable)
+    margin = beta * (policy_logps - reference_logps - kl)  # [B]; the label decides its sign, and nothing else
+    desirable = desirable.to(margin.dtype)
+    return desirable_weight * desirable * cost(margin) + undesirable_weight * (1 - desirable) * cost(-margin)
+
+
+def kto_gradient_weight(
+    policy_logps: Tensor,
+    reference_logps: Tensor,
+    desirable: Tensor,
+    kl: Tensor | float,
+    *,
+    beta: float = 0.1,
+    desirable_weight: float | Tensor = 1.0,
+    undesirable_weight: float | Tensor = 1.0,
+    pull: Callable[[Tensor], Tensor] = kto_pull,
+) -> Tensor:
+    """The derivative d kto_loss / d policy_logp of each row: float [B] per nat, signed: negative pushes the completion up.
+
+    pull : -d cost / d margin. With KTO's, the size is in [0, weight x beta / 4], largest where the log-ratio equals kl, and near
+    0 far away from it on either side. The other arguments, and what is raised, are those of `kto_loss`.
+    """
+    check_same_length(policy_logps=policy_logps, reference_logps=reference_logps, desirable=desirable)
+    margin = beta * (policy_logps - reference_logps - kl)
+    desirable = desirable.to(margin.dtype)
+    return beta * (undesirable_weight * (1 - desirable) * pull(-margin) - desirable_weight * desirable * pull(margin))
 
 
 @dataclass(frozen=True)
 class Examples:
-    """B rows as the losses need them; all [B], on the policy's device."""
+    """B rows as the losses need them; all [B], on the model's device."""
 
     desirable: Tensor  # bool, the label as given
     p_desirable: Tensor  # float, P(truly desirable); the label itself, 0 or 1, where none was given
@@ -33,63 +95,20 @@ class Examples:
         return Examples(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
-class Objective(Protocol):
-    """All that the training loop knows of a loss."""
-
-    @property
-    def beta(self) -> float:
-        """Per nat: a reward is beta x log-ratio; larger holds the policy closer to the reference."""
-
-    @property
-    def point(self) -> Point:
-        """Where the shift comes from: z0 of mismatched pairs, 0 always, or the running mean of earlier rewards / beta."""
-
-    def loss(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
-        """Float [B], lower is better. policy_logps : float [B], nats. shift : float [], nats, carrying no gradient."""
-
-    def gradient_weight(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
-        """Float [B]: d loss / d policy_logp per nat, signed: negative pushes the completion up. Carries no gradient."""
-
-
-def make_objective(
-    name: ObjectiveName,
-    *,
-    beta: float = 0.1,
-    desirable_weight: float = 1.0,
-    undesirable_weight: float = 1.0,
-    soft_labels: bool = False,
-    flip_rates: FlipRates | None = None,
-    holder_gamma: float | None = None,
-) -> Objective:
-    """The objective of that name: "kto", "kto_hoelder", "apo_zero" or "bco"; the other settings as in `MarginObjective`.
-
-    holder_gamma : gamma of kto_hoelder, 2 when None; no other objective takes it.
-    Raises SettingError for an unknown name, for a value out of its range, and for settings that do not go together.
-    """
-    if name not in OBJECTIVES:
-        raise SettingError(f"objective is one of {', '.join(get_args(ObjectiveName))}; got {name!r}.")
-    special = {} if holder_gamma is None else {"holder_gamma": holder_gamma}
-    if special and name != "kto_hoelder":
-        raise SettingError(
-            f"holder_gamma is a setting of kto_hoelder, and the objective is {name}. Leave it out, or change that."
-        )
-    return OBJECTIVES[name](beta, desirable_weight, undesirable_weight, soft_labels, flip_rates, **special)
-
-
-def label_shares(
+def label_targets(
     desirable: Tensor, p_desirable: Tensor, *, soft_labels: bool, flip_rates: FlipRates | None
-) -> tuple[Tensor, Tensor]:
-    """(how much of each row the desirable label's loss counts, how much the undesirable label's): float [B] each.
+) -> tuple[Tensor, Tensor | float]:
+    """(how much of each row's loss is the desirable label's, the rest being the other's: float [B]; times the row's weight).
 
-    Plain labels: (1, 0) for desirable rows, (0, 1) for the others.
+    Plain labels: 1 for desirable rows, 0 for the others; times 1.
 
-    Soft labels: a row is pulled to its likelier label, by how far that is the likelier one: (2 p - 1, 0) where p = p_desirable is
-    above 1/2, (0, 1 - 2 p) below; in {0, 1} it is the plain loss. With D = U that is KTO's gradient of the expected loss
-    p x loss(desirable) + (1 - p) x loss(undesirable). With unequal weights it is not, and is meant not to be: the expected loss
-    pulls down every row with p below U / (D + U), at weights of 1 : 6 all below 0.86, most of which are desirable; and a rare
-    label's weight then lifts the small doubts of all other rows. What either wins back is in tests/benchmarks/LOG.md.
+    Soft labels: a row is pulled to its likelier label, by how far that is the likelier one: 1 times 2 p - 1 where p = p_desirable
+    is above 1/2, 0 times 1 - 2 p below; with p in {0, 1} it is the plain loss. With D = U that is KTO's gradient of the expected
+    loss p x loss(desirable) + (1 - p) x loss(undesirable). With unequal weights it is not, and is meant not to be: the expected
+    loss pulls down every row with p below U / (D + U), at weights of 1 : 6 all below 0.86, most of which are desirable; and a
+    rare label's weight then lifts the small doubts of all other rows. What either wins back is in tests/benchmarks/LOG.md.
 
-    Flip rates d = P(given undesirable | truly desirable), u = P(given desirable | truly undesirable): (q, 1 - q) with
+    Flip rates d = P(given undesirable | truly desirable), u = P(given desirable | truly undesirable): q times 1, with
     q = (y - u) / Z and Z = 1 - d - u for the plain label y in {0, 1}, so q = (1 - u) / Z >= 1 or q = -u / Z <= 0. Then the mean
     over flips is the clean loss: for a truly desirable row E[y] = 1 - d and E[q] = 1; for an undesirable one E[y] = u and
     E[q] = 0. That is the unbiased estimator of Natarajan et al. 2013 ("Learning with Noisy Labels", lemma 1), as a share.
@@ -102,24 +121,23 @@ def label_shares(
     desirable_weight and undesirable_weight instead: they go with the label that is meant.
     """
     if soft_labels:
-        pull = 2 * p_desirable - 1
-        return pull.clamp(min=0), (-pull).clamp(min=0)
+        return (p_desirable > 0.5).to(p_desirable.dtype), (2 * p_desirable - 1).abs()
     given = desirable.to(p_desirable.dtype)
     if flip_rates is not None:
         given = (given - flip_rates["undesirable"]) / (1 - flip_rates["desirable"] - flip_rates["undesirable"])
-    return given, 1 - given
+    return given, 1.0
 
 
 @dataclass(frozen=True)
-class MarginObjective:
-    """A cost of margins. With a, b of `label_shares`, u = beta x (policy_logp - reference_logp - shift), and a row's weight w:
+class Objective:
+    """A cost of margins under the loss of `kto_loss`, and all that the training loop knows of a loss.
 
-    loss = w x [desirable_weight x a x cost(u) + undesirable_weight x b x cost(-u)]
-
-    beta : per nat, > 0
+    beta : per nat, > 0; a reward is beta x log-ratio
     desirable_weight, undesirable_weight : >= 0, times each row's own
     soft_labels : p_desirable says which way a row is pulled, and how far
     flip_rates : correct for labels that were flipped at these rates; not together with soft_labels
+
+    point : where the shift comes from: z0 of mismatched pairs, 0 always, or the running mean of earlier rewards / beta
 
     Raises SettingError for values out of range; `loss` and `gradient_weight` raise ShapeError unless all is [B].
     """
@@ -129,46 +147,58 @@ class MarginObjective:
     undesirable_weight: float = 1.0
     soft_labels: bool = False
     flip_rates: FlipRates | None = None
+    name: ClassVar[str]
     point: ClassVar[Point] = "mismatched"
 
     def __post_init__(self) -> None:
-        _check(self.beta > 0, "beta", "> 0", self.beta)
-        _check(self.desirable_weight >= 0, "desirable_weight", ">= 0", self.desirable_weight)
-        _check(self.undesirable_weight >= 0, "undesirable_weight", ">= 0", self.undesirable_weight)
+        _check_number(self.beta > 0, "beta", "> 0", self.beta)
+        _check_number(self.desirable_weight >= 0, "desirable_weight", ">= 0", self.desirable_weight)
+        _check_number(self.undesirable_weight >= 0, "undesirable_weight", ">= 0", self.undesirable_weight)
         if self.flip_rates is not None:
             _check_flip_rates(self.flip_rates, soft_labels=self.soft_labels)
+            if math.isinf(self.max_cost):
+                raise SettingError(
+                    f"flip_rates: the loss of {self.name} has no upper bound, so its correction has no lower one and would be "
+                    "driven to -infinity. Use objective: kto or apo_zero with flip_rates, or this one with soft_labels."
+                )
 
     def loss(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
-        """Float [B]; see `Objective`."""
-        margin, for_, against = self._parts(policy_logps, examples, shift)
-        return for_ * self.cost(margin) + against * self.cost(-margin)
+        """Float [B], lower is better. policy_logps : float [B], nats. shift : float [], nats, carrying no gradient."""
+        return kto_loss(policy_logps, **self._loss_terms(examples, shift), cost=self.cost)
 
     def gradient_weight(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
-        """Float [B], signed; see `Objective`."""
-        margin, for_, against = self._parts(policy_logps.detach(), examples, shift)
-        return self.beta * (against * self.pull(-margin) - for_ * self.pull(margin))
+        """Float [B]: d loss / d policy_logp per nat, signed: negative pushes the completion up. Carries no gradient."""
+        return kto_gradient_weight(policy_logps.detach(), **self._loss_terms(examples, shift), pull=self.pull)
 
     def cost(self, margin: Tensor) -> Tensor:
-        """What a margin costs: float, same shape, falling."""
+        """What a margin costs: float in [0, max_cost], same shape, falling."""
         raise NotImplementedError
 
     def pull(self, margin: Tensor) -> Tensor:
         """-d cost / d margin: float, same shape, >= 0."""
         raise NotImplementedError
 
-    def _parts(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(margin of the desirable label, weight of its cost, weight of the undesirable label's cost), each float [B]."""
-        per_row = {field.name: getattr(examples, field.name) for field in fields(examples)}
-        check_same_length(policy_logps=policy_logps, **per_row)
-        log_ratio = policy_logps - examples.reference_logps
-        margin = self.beta * (log_ratio if self.point == "zero" else log_ratio - shift)
-        how: Any = {"soft_labels": self.soft_labels, "flip_rates": self.flip_rates}
-        for_, against = label_shares(examples.desirable, examples.p_desirable, **how)
-        return margin, self.desirable_weight * examples.weight * for_, self.undesirable_weight * examples.weight * against
+    @property
+    def max_cost(self) -> float:
+        """The cost of a margin of -infinity; it may be infinite."""
+        raise NotImplementedError
+
+    def _loss_terms(self, examples: Examples, shift: Tensor) -> dict[str, Any]:
+        """What `kto_loss` and `kto_gradient_weight` are given beside the model's log-probs."""
+        rates: Any = {"soft_labels": self.soft_labels, "flip_rates": self.flip_rates}
+        target, confidence = label_targets(examples.desirable, examples.p_desirable, **rates)
+        return {
+            "reference_logps": examples.reference_logps,
+            "desirable": target,
+            "kl": 0.0 if self.point == "zero" else shift,
+            "beta": self.beta,
+            "desirable_weight": self.desirable_weight * examples.weight * confidence,
+            "undesirable_weight": self.undesirable_weight * examples.weight * confidence,
+        }
 
 
 @dataclass(frozen=True)
-class Kto(MarginObjective):
+class Kto(Objective):
     """KTO: cost = 1 - sigmoid(margin), pull = sigmoid x (1 - sigmoid); shift = z0 >= 0 of mismatched pairs.
 
     In [0, weight]; half the weight before training starts. With flip rates it may be negative, down to -weight x rate / Z.
@@ -177,13 +207,20 @@ class Kto(MarginObjective):
     Source: Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7 and 8; the cost of the two labels adds up to 1.
     """
 
+    name: ClassVar[str] = "kto"
+
     def cost(self, margin: Tensor) -> Tensor:
-        """1 - sigmoid(margin), in [0, 1]."""
+        """1 - sigmoid(margin)."""
         return kto_cost(margin)
 
     def pull(self, margin: Tensor) -> Tensor:
         """In [0, 1/4], the same for both labels."""
-        return torch.sigmoid(margin) * torch.sigmoid(-margin)
+        return kto_pull(margin)
+
+    @property
+    def max_cost(self) -> float:
+        """1."""
+        return 1.0
 
 
 @dataclass(frozen=True)
@@ -195,11 +232,12 @@ class ApoZero(Kto):
     Source: arXiv:2408.06266 for pairs; the form for single completions is the one that TRL calls apo_zero_unpaired.
     """
 
+    name: ClassVar[str] = "apo_zero"
     point: ClassVar[Point] = "zero"
 
 
 @dataclass(frozen=True)
-class KtoHoelder(MarginObjective):
+class KtoHoelder(Objective):
     """KTO's margin under a cost that lets go of rows which contradict their label. With m = sigmoid(margin), g = holder_gamma:
 
     cost = 2^g x [1 / (g (1 + g)) - m^g / g + m^(1 + g) / (1 + g)],   pull = 2^g x m^g x (1 - m)^2
@@ -216,23 +254,31 @@ class KtoHoelder(MarginObjective):
     """
 
     holder_gamma: float = 2.0
+    name: ClassVar[str] = "kto_hoelder"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.holder_gamma > 1, "holder_gamma", "> 1 (at 1 or less no row is let go faster than by kto)", self.holder_gamma)
+        _check_number(
+            self.holder_gamma > 1, "holder_gamma", "> 1 (at 1 or less no row is let go faster than by kto)", self.holder_gamma
+        )
 
     def cost(self, margin: Tensor) -> Tensor:
-        """In [0, 2^g / (g (1 + g))]; not convex."""
-        m, g = torch.sigmoid(margin), self.holder_gamma
+        """Not convex."""
+        m, g = margin.sigmoid(), self.holder_gamma
         return 2**g * (1 / (g * (1 + g)) - m**g / g + m ** (1 + g) / (1 + g))
 
     def pull(self, margin: Tensor) -> Tensor:
         """1/4 at margin 0, and 0 far away on either side."""
-        return 2**self.holder_gamma * torch.sigmoid(margin) ** self.holder_gamma * torch.sigmoid(-margin) ** 2
+        return 2**self.holder_gamma * margin.sigmoid() ** self.holder_gamma * (-margin).sigmoid() ** 2
+
+    @property
+    def max_cost(self) -> float:
+        """2^g / (g (1 + g))."""
+        return 2**self.holder_gamma / (self.holder_gamma * (1 + self.holder_gamma))
 
 
 @dataclass(frozen=True)
-class Bco(MarginObjective):
+class Bco(Objective):
     """BCO: cost = -log sigmoid(margin), pull = sigmoid(-margin); shift = delta / beta, delta the mean reward of earlier steps.
 
     A classifier whose logit is reward - delta. In [0, infinity), weight x ln 2 at margin 0. The pull is largest, beta x weight,
@@ -242,26 +288,49 @@ class Bco(MarginObjective):
     Source: Jung et al. 2024, arXiv:2404.04656.
     """
 
+    name: ClassVar[str] = "bco"
     point: ClassVar[Point] = "running_mean"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.flip_rates is not None:
-            raise SettingError(
-                "flip_rates: bco's loss has no upper bound, so its correction has no lower one and would be driven to -infinity. "
-                "Use objective: kto or apo_zero with flip_rates, or bco with soft_labels."
-            )
-
     def cost(self, margin: Tensor) -> Tensor:
-        """-log sigmoid(margin), >= 0, convex."""
+        """-log sigmoid(margin), convex."""
+        from torch.nn.functional import softplus
+
         return softplus(-margin)
 
     def pull(self, margin: Tensor) -> Tensor:
         """In [0, 1]."""
-        return torch.sigmoid(-margin)
+        return (-margin).sigmoid()
+
+    @property
+    def max_cost(self) -> float:
+        """Infinite."""
+        return math.inf
 
 
-OBJECTIVES: dict[str, type[MarginObjective]] = {"kto": Kto, "kto_hoelder": KtoHoelder, "apo_zero": ApoZero, "bco": Bco}
+OBJECTIVES: dict[str, type[Objective]] = {cls.name: cls for cls in (Kto, KtoHoelder, ApoZero, Bco)}
+# of any of them, each once
+OBJECTIVE_SETTINGS = tuple(dict.fromkeys(field.name for cls in OBJECTIVES.values() for field in fields(cls)))
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
+
+
+def make_objective(name: str, **settings: Any) -> Objective:
+    """The objective of that name in OBJECTIVES; a setting that is None has the objective's own default.
+
+    Raises SettingError for an unknown name, for a value out of its range, and for settings that do not go together.
+    """
+    if name not in OBJECTIVES:
+        raise SettingError(f"objective is one of {', '.join(OBJECTIVES)}; got {name!r}.")
+    given = {setting: value for setting, value in settings.items() if value is not None}
+    for setting in given:
+        owners = [cls.name for cls in OBJECTIVES.values() if setting in (field.name for field in fields(cls))]
+        if name not in owners:
+            raise SettingError(
+                f"{setting} is a setting of {', '.join(owners)}, and the objective is {name}. Leave it out, or change that."
+            )
+    return OBJECTIVES[name](**given)
 
 
 class RunningMean:
@@ -293,51 +362,6 @@ class RunningMean:
         self._total, self._count = float(state["total"]), int(state["count"])
 
 
-def kto_loss(
-    policy_logps: Tensor,
-    reference_logps: Tensor,
-    desirable: Tensor,
-    kl: Tensor,
-    *,
-    beta: float = 0.1,
-    desirable_weight: float | Tensor = 1.0,
-    undesirable_weight: float | Tensor = 1.0,
-) -> Tensor:
-    """KTO loss of each of B examples: in [0, its weight], lower is better, 0.5 x weight before training starts.
-
-    policy_logps, reference_logps : float [B]
-        log p(completion | prompt) in nats, summed over completion tokens; prompt and padding left out.
-    desirable : bool [B]
-    kl : float []
-        The reference point z0 in nats, >= 0, one for the batch, carrying no gradient.
-    beta : per nat
-        Larger holds the policy closer to the reference; 0.1 is the paper's usual value.
-    desirable_weight, undesirable_weight : float, or float [B] for a weight of each row
-
-    Returns float [B]. Raises ShapeError when the [B] tensors differ in length, naming each length.
-    Source: Ethayarajh et al. 2024, arXiv:2402.01306, section 4.
-    """
-    check_same_length(policy_logps=policy_logps, reference_logps=reference_logps, desirable=desirable)
-    log_ratio = policy_logps - reference_logps  # [B], nats
-    gain = torch.where(desirable, log_ratio - kl, kl - log_ratio)  # the sign is the only thing the label decides
-    weight = torch.where(desirable, desirable_weight, undesirable_weight)
-    return weight * kto_cost(beta * gain)
-
-
-def kto_cost(margin: Tensor) -> Tensor:
-    """1 - sigmoid(margin): float in [0, 1], same shape, falling; 1/2 at 0. Costs of a margin and its negative add up to 1."""
-    return 1 - torch.sigmoid(margin)
-
-
-def kto_gradient_weight(log_ratio: Tensor, kl: Tensor, *, beta: float = 0.1, weight: float | Tensor = 1.0) -> Tensor:
-    """How hard each row pulls: |d loss / d log p(completion)|, float [B] in [0, weight x beta / 4], per nat.
-
-    Largest where log_ratio equals kl, near 0 far away from it on either side; the same for both labels.
-    """
-    s = torch.sigmoid(beta * (log_ratio - kl))
-    return weight * beta * s * (1 - s)
-
-
 @dataclass(frozen=True)
 class ReferencePoint:
     """KTO's z0 of one effective batch, in nats, and how well it is known."""
@@ -354,7 +378,7 @@ def reference_point(log_ratios: Tensor) -> ReferencePoint:
     """
     log_ratios = log_ratios.detach()
     mean = log_ratios.mean()
-    error = log_ratios.std(unbiased=True) / len(log_ratios) ** 0.5 if len(log_ratios) > 1 else torch.full_like(mean, torch.nan)
+    error = log_ratios.std(unbiased=True) / len(log_ratios) ** 0.5 if len(log_ratios) > 1 else mean.new_full((), math.nan)
     # a true KL is never negative, but its estimate from mismatched pairs can be: hence the clamp
     return ReferencePoint(value=mean.clamp(min=0), unclamped=mean, standard_error=error)
 
@@ -367,7 +391,7 @@ def check_same_length(**tensors: Tensor) -> None:
         raise ShapeError(f"these must all be [B] with the same B: {named}.")
 
 
-def _check(good: bool, name: str, wanted: str, value: float) -> None:
+def _check_number(good: bool, name: str, wanted: str, value: float) -> None:
     if not (good and math.isfinite(value)):
         raise SettingError(f"{name} is a number {wanted}; got {value}.")
 

@@ -31,7 +31,7 @@ from ktodata.train.model.device import pick_device, pick_dtype
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
 from ktodata.train.model.scorer import Scorer
-from ktodata.train.objectives import Objective, make_objective
+from ktodata.train.objectives import OBJECTIVE_SETTINGS, Objective, make_objective
 from ktodata.train.optimizers import check_optimizer, make_optimizer
 from ktodata.train.reference import ReferenceLogps, reference_key, reference_logps, weights_hash
 from ktodata.train.results.provenance import circumstances, outcome, recorded_settings
@@ -75,15 +75,8 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
         soft=settings["soft_labels"],
         flip_rates=settings["flip_rates"],
     )
-    objective = make_objective(
-        settings["objective"],
-        beta=settings["beta"],
-        desirable_weight=weights.desirable_weight,
-        undesirable_weight=weights.undesirable_weight,
-        soft_labels=settings["soft_labels"],
-        flip_rates=settings["flip_rates"],
-        holder_gamma=settings["holder_gamma"],
-    )
+    balanced = {"desirable_weight": weights.desirable_weight, "undesirable_weight": weights.undesirable_weight}
+    objective = make_objective(settings["objective"], **{name: settings[name] for name in OBJECTIVE_SETTINGS} | balanced)
     scorer = Scorer(
         model,
         prepared.rows,

@@ -19,7 +19,6 @@ class LoraSettings(TypedDict, total=False):
 LoraSettings.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
 
 
-ObjectiveName = Literal["kto", "kto_hoelder", "apo_zero", "bco"]
 OptimizerName = Literal["adamw", "adamw_8bit", "adamw_paged_8bit"]
 
 

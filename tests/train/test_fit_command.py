@@ -26,6 +26,7 @@ from ktodata.errors import (
     SettingError,
 )
 from ktodata.train import fit
+from ktodata.train.objectives import OBJECTIVES
 
 FAST = {"batch_size": 4, "learning_rate": 1e-3, "warmup_fraction": 0.0, "device": "cpu"}
 
@@ -143,7 +144,7 @@ def assert_same_training(found, expected):
     assert_same_weights(found, expected, rtol=0, atol=0.1 * FAST["learning_rate"])
 
 
-@pytest.mark.parametrize("objective", ["kto", "kto_hoelder", "apo_zero", "bco"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize(
     "cut", [{"micro_batch_size": 1}, {"micro_batch_size": 3}, {"micro_batch_tokens": 1}, {"micro_batch_tokens": 20}], ids=str
 )
@@ -364,6 +365,7 @@ KILLED = """
 import os, signal, sys
 import polars as pl
 from ktodata.train import fit
+from ktodata.train.objectives import OBJECTIVES
 
 def at_step(event):
     if event["step"] == int(sys.argv[4]):

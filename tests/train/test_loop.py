@@ -27,6 +27,7 @@ from ktodata.train.model.attention import NAME
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
 from ktodata.train.objectives import ApoZero, Bco, Kto, KtoHoelder
+from ktodata.train.results.step_metrics import StepMetrics
 
 WEIGHTS = {"desirable_weight": 1.5, "undesirable_weight": 0.7}
 
@@ -69,7 +70,7 @@ def spelt_out(job):
     crossed = list(step.mismatched().values())
     with torch.no_grad():
         unclamped = (one_by_one(scorer.model, scorer.rows, crossed) - job.reference(crossed)).mean()
-    examples = loop.Seen(scorer, job.reference, step).examples
+    examples = StepMetrics(scorer, job.reference, step).examples
     losses = job.objective.loss(one_by_one(scorer.model, scorer.rows, step.matched()), examples, unclamped.clamp(min=0))
     losses.mean().backward()
     found = gradients(scorer.model)

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
@@ -8,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ktodata.errors import SettingError, ShapeError
+from ktodata.settings import check_settings, settings_of
+from ktodata.train import fit
 from ktodata.train.objectives import (
+    OBJECTIVES,
     ApoZero,
     Bco,
     Examples,
     Kto,
     KtoHoelder,
+    Objective,
     RunningMean,
     kto_gradient_weight,
     kto_loss,
@@ -24,24 +29,23 @@ from ktodata.train.objectives import (
 nats = st.floats(-50, 50)
 rates = st.tuples(st.floats(0, 0.49), st.floats(0, 0.49)).map(lambda pair: {"desirable": pair[0], "undesirable": pair[1]})
 FLIPS = {"desirable": 0.1, "undesirable": 0.3}
-# every cost, with every way to take a label
-OBJECTIVES = {
-    "kto": Kto(0.3, 1.5, 0.7),
-    "kto, soft labels": Kto(0.3, 1.5, 0.7, soft_labels=True),
-    "kto, flip rates": Kto(0.3, 1.5, 0.7, flip_rates=FLIPS),
-    "apo_zero": ApoZero(0.3, 1.5, 0.7),
-    "apo_zero, soft labels": ApoZero(0.3, 1.5, 0.7, soft_labels=True),
-    "apo_zero, flip rates": ApoZero(0.3, 1.5, 0.7, flip_rates=FLIPS),
-    "kto_hoelder": KtoHoelder(0.3, 1.5, 0.7),
-    "kto_hoelder, gamma 3.5": KtoHoelder(0.3, 1.5, 0.7, holder_gamma=3.5),
-    "kto_hoelder, soft labels": KtoHoelder(0.3, 1.5, 0.7, soft_labels=True),
-    "kto_hoelder, flip rates": KtoHoelder(0.3, 1.5, 0.7, flip_rates=FLIPS),
-    "bco": Bco(0.3, 1.5, 0.7),
-    "bco, soft labels": Bco(0.3, 1.5, 0.7, soft_labels=True),
-}
-each_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
-each_cost = pytest.mark.parametrize("kind", [Kto, ApoZero, KtoHoelder, Bco])
 SHIFT = torch.tensor(1.5, dtype=torch.float64)
+
+
+def every_way(kind):
+    """Objectives of one class with every way to take a label, and with another value of each setting of its own."""
+    own = [field for field in fields(kind) if field not in fields(Objective)]
+    ways = {"": {}, ", soft labels": {"soft_labels": True}, ", flip rates": {"flip_rates": FLIPS}}
+    ways |= {f", other {field.name}": {field.name: 1.75 * field.default} for field in own}
+    if not math.isfinite(kind().max_cost):
+        del ways[", flip rates"]  # refused: see test_flip_rates_are_refused_where_the_cost_has_no_limit
+    return {kind.name + way: kind(0.3, 1.5, 0.7, **settings) for way, settings in ways.items()}
+
+
+# whatever is in OBJECTIVES is tested by being there
+EVERY_WAY = {name: objective for kind in OBJECTIVES.values() for name, objective in every_way(kind).items()}
+each_objective = pytest.mark.parametrize("objective", EVERY_WAY.values(), ids=EVERY_WAY.keys())
+each_kind = pytest.mark.parametrize("kind", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 
 
 def examples_of(labels, *, p_desirable=None, weight=None, reference=None):
@@ -118,8 +122,10 @@ def test_parts_of_a_batch_cost_what_they_cost_in_it(objective):
 @each_objective
 def test_lengths_that_differ_are_named(objective):
     logps, rows = five_rows()
-    with pytest.raises(ShapeError, match=r"policy_logps \[5\], desirable \[3\], p_desirable \[3\]"):
+    with pytest.raises(ShapeError, match=r"policy_logps \[5\], reference_logps \[3\], desirable \[3\]"):
         objective.loss(logps, rows[:3], SHIFT)
+    with pytest.raises(ShapeError, match=r"policy_logps \[3\], reference_logps \[5\], desirable \[5\]"):
+        objective.gradient_weight(logps[:3], rows, SHIFT)
 
 
 @each_objective
@@ -135,26 +141,79 @@ def test_far_away_loss_and_gradient_stay_finite_in_float32(objective, log_ratio)
     assert objective.gradient_weight(logps, rows, torch.tensor(0.0)).isfinite().all()
 
 
-@each_cost
+@each_kind
 @given(log_ratio=nats, label=st.booleans(), shift=st.floats(0, 20), beta=st.floats(0.01, 2))
 def test_turning_labels_log_ratios_and_shift_round_changes_nothing(kind, log_ratio, label, shift, beta):
     there, back = loss_at(kind(beta), log_ratio, label, shift), loss_at(kind(beta), -log_ratio, not label, -shift)
     assert there == pytest.approx(back, rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", [Kto, KtoHoelder, Bco])
+@each_kind
 @given(log_ratio=nats, label=st.booleans(), shift=st.floats(0, 20), more=st.floats(-10, 10))
 def test_only_the_log_ratio_over_the_shift_counts(kind, log_ratio, label, shift, more):
-    there, moved = loss_at(kind(), log_ratio, label, shift), loss_at(kind(), log_ratio + more, label, shift + more)
+    """An objective whose shift is always 0 takes no notice of the one that it is given."""
+    moved_ratio = log_ratio if kind.point == "zero" else log_ratio + more
+    there, moved = loss_at(kind(), log_ratio, label, shift), loss_at(kind(), moved_ratio, label, shift + more)
     assert there == pytest.approx(moved, rel=1e-9, abs=1e-9)
 
 
-@each_cost
+@each_kind
 @given(log_ratio=nats, more=st.floats(0.5, 10))
 def test_the_loss_falls_towards_the_label_and_its_gradient_points_there(kind, log_ratio, more):
     assert loss_at(kind(), log_ratio + more, True) < loss_at(kind(), log_ratio, True)
     assert loss_at(kind(), log_ratio + more, False) > loss_at(kind(), log_ratio, False)
     assert pull_at(kind(), log_ratio, True) < 0 < pull_at(kind(), log_ratio, False)
+
+
+@each_objective
+@given(margin=st.floats(-700, 700))
+def test_a_cost_lies_between_zero_and_its_limit(objective, margin):
+    cost = objective.cost(torch.tensor([margin], dtype=torch.float64)).item()
+    assert -1e-12 <= cost <= objective.max_cost * (1 + 1e-12)
+
+
+@each_objective
+def test_the_limit_of_a_cost_is_reached_by_rows_that_contradict_their_label_and_zero_by_rows_that_fit(objective):
+    costs = objective.cost(torch.tensor([-700.0, 700.0], dtype=torch.float64)).tolist()
+    assert costs[0] == pytest.approx(objective.max_cost) if math.isfinite(objective.max_cost) else costs[0] >= 700
+    assert costs[1] == pytest.approx(0, abs=1e-12)
+
+
+@each_kind
+@pytest.mark.parametrize("label", [True, False])
+def test_the_weight_of_a_label_scales_its_rows_and_no_other(kind, label):
+    plain, heavy = kind(0.3), kind(0.3, **{"desirable_weight" if label else "undesirable_weight": 3.0})
+    assert loss_at(heavy, 2.0, label, 1.0) == pytest.approx(3 * loss_at(plain, 2.0, label, 1.0))
+    assert loss_at(heavy, 2.0, not label, 1.0) == loss_at(plain, 2.0, not label, 1.0)
+
+
+@each_kind
+@given(log_ratio=nats, shift=st.floats(0, 20), flips=rates, weights=st.tuples(st.floats(0, 5), st.floats(0, 5)))
+def test_the_mean_over_flips_is_the_clean_loss(kind, log_ratio, shift, flips, weights):
+    if math.isinf(kind().max_cost):
+        return
+    clean, corrected = kind(0.1, *weights), kind(0.1, *weights, flip_rates=flips)
+    for truly, rate in ((True, flips["desirable"]), (False, flips["undesirable"])):
+        as_given, flipped = (loss_at(corrected, log_ratio, given, shift) for given in (truly, not truly))
+        assert (1 - rate) * as_given + rate * flipped == pytest.approx(loss_at(clean, log_ratio, truly, shift), abs=1e-9)
+
+
+@each_kind
+def test_without_flips_the_correction_changes_nothing(kind):
+    if math.isinf(kind().max_cost):
+        return
+    logps, rows = five_rows()
+    corrected = kind(flip_rates={"desirable": 0.0, "undesirable": 0.0})
+    assert torch.equal(corrected.loss(logps, rows, SHIFT), kind().loss(logps, rows, SHIFT))
+
+
+@each_kind
+def test_flip_rates_are_refused_where_the_cost_has_no_limit(kind):
+    if math.isfinite(kind().max_cost):
+        assert kind(flip_rates=FLIPS).flip_rates == FLIPS
+        return
+    with pytest.raises(SettingError, match=f"loss of {kind.name}.*-infinity.*soft_labels"):
+        kind(flip_rates=FLIPS)
 
 
 # KTO
@@ -191,25 +250,17 @@ def test_before_training_every_row_costs_half_its_weight():
     assert loss.tolist() == [1.0, 1.5]
 
 
-@given(st.lists(st.tuples(nats, st.booleans(), st.floats(0, 9)), min_size=1, max_size=5), st.floats(0, 20), st.floats(0.01, 2))
-def test_the_objective_is_the_loss_to_the_last_bit(rows, kl, beta):
-    logps, labels, weight = (torch.tensor(column) for column in zip(*rows, strict=True))
-    kl, zeros = torch.tensor(kl), torch.zeros(len(rows))
-    expected = kto_loss(logps, zeros, labels, kl, beta=beta, desirable_weight=1.5 * weight, undesirable_weight=0.7 * weight)
-    assert torch.equal(Kto(beta, 1.5, 0.7).loss(logps, Examples(labels, labels.float(), weight, zeros), kl), expected)
-
-
 @given(nats, st.floats(0, 20))
 def test_the_two_labels_of_one_row_cost_one_together(log_ratio, kl):
     both = kto_loss(torch.full((2,), log_ratio), torch.zeros(2), torch.tensor([True, False]), torch.tensor(kl))
     torch.testing.assert_close(both.sum(), torch.tensor(1.0))
 
 
-def test_kto_gradient_weight_is_the_size_of_the_objectives():
-    logps, rows = five_rows()
-    weight = torch.where(rows.desirable, 1.5, 0.7) * rows.weight
-    size = kto_gradient_weight((logps - rows.reference_logps).detach(), SHIFT, beta=0.3, weight=weight)
-    torch.testing.assert_close(Kto(0.3, 1.5, 0.7).gradient_weight(logps, rows, SHIFT), torch.where(rows.desirable, -size, size))
+def test_kto_gradient_weight_by_hand():
+    """beta 0.1, log-ratio 30, kl 10, weight 2: sigmoid(2) = 0.8808; 2 x 0.1 x 0.8808 x 0.1192 = 0.0210, up or down"""
+    logps, labels, kl = torch.tensor([30.0, 30.0]), torch.tensor([True, False]), torch.tensor(10.0)
+    pulls = kto_gradient_weight(logps, torch.zeros(2), labels, kl, desirable_weight=2.0, undesirable_weight=2.0)
+    torch.testing.assert_close(pulls, torch.tensor([-0.0210, 0.0210]), atol=1e-4, rtol=0)
 
 
 def test_reference_point_by_hand():
@@ -239,15 +290,6 @@ def test_flip_rates_by_hand():
     assert loss_at(corrected, 0.0, False) == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("kind", [Kto, ApoZero, KtoHoelder])
-@given(log_ratio=nats, shift=st.floats(0, 20), flips=rates, weights=st.tuples(st.floats(0, 5), st.floats(0, 5)))
-def test_the_mean_over_flips_is_the_clean_loss(kind, log_ratio, shift, flips, weights):
-    clean, corrected = kind(0.1, *weights), kind(0.1, *weights, flip_rates=flips)
-    for truly, rate in ((True, flips["desirable"]), (False, flips["undesirable"])):
-        kept, flipped = (loss_at(corrected, log_ratio, given, shift) for given in (truly, not truly))
-        assert (1 - rate) * kept + rate * flipped == pytest.approx(loss_at(clean, log_ratio, truly, shift), abs=1e-9)
-
-
 @given(flips=rates, weights=st.tuples(st.floats(0, 5), st.floats(0, 5)))
 def test_for_kto_flip_rates_are_other_weights_of_the_labels(flips, weights):
     (big, small), (d, u) = weights, flips.values()
@@ -264,13 +306,6 @@ def test_equal_flip_rates_and_weights_only_rescale_ktos_gradient():
     logps, rows = five_rows()
     corrected = Kto(flip_rates={"desirable": 0.2, "undesirable": 0.2}).gradient_weight(logps, rows, SHIFT)
     torch.testing.assert_close(corrected, Kto().gradient_weight(logps, rows, SHIFT) / 0.6)
-
-
-@pytest.mark.parametrize("kind", [Kto, ApoZero, KtoHoelder])
-def test_without_flips_the_correction_changes_nothing(kind):
-    logps, rows = five_rows()
-    corrected = kind(flip_rates={"desirable": 0.0, "undesirable": 0.0})
-    assert torch.equal(corrected.loss(logps, rows, SHIFT), kind().loss(logps, rows, SHIFT))
 
 
 # Hoelder
@@ -332,11 +367,11 @@ def test_bco_by_hand():
 def test_running_mean_by_hand():
     """rewards 1, 3 then 5: 0 before any, then (1 + 3) / 2 = 2, then (1 + 3 + 5) / 3 = 3"""
     mean = RunningMean()
-    seen = [mean.value]
+    values = [mean.value]
     for rewards in ([1.0, 3.0], [], [5.0]):
         mean.update(torch.tensor(rewards, requires_grad=True))
-        seen.append(mean.value)
-    assert seen == [0.0, 2.0, 2.0, 3.0]
+        values.append(mean.value)
+    assert values == [0.0, 2.0, 2.0, 3.0]
 
 
 @given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=20))
@@ -353,28 +388,36 @@ def test_running_mean_goes_on_from_a_checkpoint_to_the_last_bit(rewards):
 # settings
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "point"),
-    [
-        ("kto", Kto, "mismatched"),
-        ("kto_hoelder", KtoHoelder, "mismatched"),
-        ("apo_zero", ApoZero, "zero"),
-        ("bco", Bco, "running_mean"),
-    ],
-)
-def test_make_objective_hands_its_settings_on(name, kind, point):
-    made = make_objective(name, beta=0.2, desirable_weight=2.0, undesirable_weight=3.0, soft_labels=True)
+@each_kind
+def test_make_objective_hands_its_settings_on(kind):
+    made = make_objective(kind.name, beta=0.2, desirable_weight=2.0, undesirable_weight=3.0, soft_labels=True, flip_rates=None)
     assert made == kind(0.2, 2.0, 3.0, soft_labels=True)
-    assert (made.beta, made.point) == (0.2, point)
 
 
-def test_make_objective_hands_flip_rates_and_robustness_on():
+def test_fit_takes_the_names_of_all_objectives_and_no_other():
+    for name in OBJECTIVES:
+        assert check_settings(fit, {"model": "m", "objective": name}, where="fit")["objective"] == name
+    with pytest.raises(SettingError, match=r"fit: objective: it should be 'kto', .*got 'dpo'"):
+        check_settings(fit, {"model": "m", "objective": "dpo"}, where="fit")
+
+
+@each_kind
+def test_every_setting_of_an_objective_is_a_setting_of_fit(kind):
+    assert {field.name for field in fields(kind)} <= set(settings_of(fit))
+
+
+def test_where_the_shift_of_an_objective_comes_from():
+    points = {"kto": "mismatched", "kto_hoelder": "mismatched", "apo_zero": "zero", "bco": "running_mean"}
+    assert {name: kind.point for name, kind in OBJECTIVES.items()} == points
+
+
+def test_make_objective_hands_flip_rates_and_holder_gamma_on():
     made = make_objective("kto_hoelder", flip_rates=FLIPS, holder_gamma=3.0)
     assert made == KtoHoelder(flip_rates=FLIPS, holder_gamma=3.0)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"name": "dpo"}, "objective is one of kto, kto_hoelder, apo_zero, bco; got 'dpo'"),
         ({"name": "kto", "beta": 0.0}, "beta is a number > 0; got 0.0"),
@@ -399,8 +442,8 @@ def test_make_objective_hands_flip_rates_and_robustness_on():
         ({"name": "bco", "flip_rates": FLIPS}, "driven to -infinity. Use objective: kto or apo_zero"),
     ],
 )
-def test_wrong_settings_are_refused(settings, said):
-    with pytest.raises(SettingError, match=said):
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(SettingError, match=message):
         make_objective(**settings)
 
 

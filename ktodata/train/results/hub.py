@@ -16,6 +16,7 @@ from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.extras import require
 from ktodata.models import first_line
 from ktodata.train.early_stop import best
+from ktodata.train.objectives import OBJECTIVE_SETTINGS
 
 # what a policy, an adapter and a tokenizer are saved as; what stands beside them (telemetry, logs, checkpoints) holds rows
 SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -24,7 +25,7 @@ WRITE_TOKEN = "a token with write access: token=..., HF_TOKEN, or hf auth login.
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # in the order of the card; a path, or what a training does not have, is not among them
 SHOWN = (
-    *("objective", "beta", "desirable_weight", "undesirable_weight", "soft_labels", "flip_rates", "robustness"),
+    *("objective", *OBJECTIVE_SETTINGS),
     *("optimizer", "learning_rate", "schedule", "warmup_fraction", "weight_decay", "max_grad_norm"),
     *("epochs", "max_steps", "batch_size", "max_length", "early_stop", "trainable_layers", "lora", "seed"),
 )

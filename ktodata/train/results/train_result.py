@@ -35,7 +35,7 @@ class TrainResult:
         return summarise(self.telemetry, beta=self._beta())
 
     def by_group(self, feedback: pl.DataFrame, column: str) -> pl.DataFrame:
-        """Which labels, sources or raters the rest argues against; columns and errors as in `ktodata.train.results.group_margins.by_group`."""
+        """Which labels, sources or raters the rest argues against; see `ktodata.train.results.group_margins.by_group`."""
         return by_group(self.per_row(), feedback, column)
 
     def plot(self) -> "Drawing":
