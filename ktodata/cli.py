@@ -212,7 +212,7 @@ def explain(
 def export(
     folder: RunFolder,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write.", show_default=False)] = None,
-    format: Annotated[str, typer.Option(help="The dialect to write; a wrong name lists them.")] = "trl",
+    format: Annotated[str, typer.Option(help="The format to write; a wrong name lists them.")] = "trl",
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
     push: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload the run's shards to this data set on the Hub instead.")
@@ -224,7 +224,7 @@ def export(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Of --push: say what would be sent; send nothing.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the clean rows of a run in another trainer's dialect, or upload its shards with their card.
+    """Write the clean rows of a run in another trainer's format, or upload its shards with their card.
 
     \b
     Uploaded are the shards of all parts, the card, checksums, and the ledger without evidence: row_id, stage, action, reason.
@@ -251,13 +251,13 @@ def export(
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="The feedback to read.", show_default=False)],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)],
-    from_: Annotated[str, typer.Option("--from", help="The dialect to read; auto looks at each record.")] = "auto",
-    to: Annotated[str, typer.Option("--to", help="The dialect to write; a wrong name lists them.")] = "trl",
+    from_: Annotated[str, typer.Option("--from", help="The format to read; auto looks at each record.")] = "auto",
+    to: Annotated[str, typer.Option("--to", help="The format to write; a wrong name lists them.")] = "trl",
     overrides: Overrides = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Rewrite feedback from one dialect into another. Every setting of `ingest:` in a recipe can be given with --set.
+    """Rewrite feedback from one format into another. Every setting of `ingest:` in a recipe can be given with --set.
 
     \b
     Example:  ktodata convert kto.json feedback.jsonl --from llamafactory_sharegpt --to trl

@@ -3,7 +3,7 @@
 KtodataError
 ├── DataError                the feedback is at fault (exit code 1)
 │   ├── LabelError           a label is not what the recipe says labels are
-│   ├── FormatError          a file is not in the dialect it is read as
+│   ├── FormatError          a file is not in the format it is read as
 │   ├── MissingColumnError   a stage needs a column that nothing adds
 │   ├── EmptyDataError       no rows, or none left
 │   └── OneClassError        every label is the same: nothing to learn from
@@ -29,7 +29,7 @@ class LabelError(DataError):
 
 
 class FormatError(DataError):
-    """A file is not in the dialect it is read as."""
+    """A file is not in the format it is read as."""
 
 
 class MissingColumnError(DataError):

@@ -46,12 +46,26 @@ def sections(text: str) -> dict[str, str]:
 EXAMPLES = {name: text for name, text in sections(PAGES["dialects.md"]).items() if blocks(text, "bash")}
 
 
-def test_every_dialect_has_an_example():
-    assert set(EXAMPLES) == set(FORMATS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_its_section(name, pages):
+    page = pages["dialects.html"]
+    assert name in page.names
+    assert " ".join(FORMATS[name].summary.replace("`", "").split()[:6]) in " ".join("".join(page.words).split())
+
+
+def test_what_the_pages_have_no_section_for_gets_one(monkeypatch, tmp_path):
+    generated = runpy.run_path(str(DOCS / "hooks" / "generated.py"))
+    assert generated["others"]("formats") == generated["others"]("stages") == ""
+    monkeypatch.setitem(generated["others"].__globals__, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    for page, names in (("dialects.md", FORMATS), ("recipes.md", ORDER)):
+        first, *others = names
+        (tmp_path / "docs" / page).write_text(f"## {first}\n")
+        assert list(sections(generated["others"]("formats" if names is FORMATS else "stages"))) == others
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_dialect_is_read_and_written(name, tmp_path, monkeypatch):
+def test_the_example_of_a_format_is_read_and_written(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     section = EXAMPLES[name]
     (sample,) = (found for found in BLOCK.finditer(section) if found["title"])

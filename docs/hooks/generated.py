@@ -3,7 +3,8 @@
     {{ settings: dedupe }}     a stage, or train, evaluate, self_training, compare: a table of its settings
     {{ stage: dedupe }}        what a stage does, needs and adds, and its settings
     {{ commands }}             the help of every command
-    {{ dialects }}             every dialect, and what comes back when it is read again
+    {{ formats }}              every format, and what comes back when it is read again
+    {{ others: formats }}      a section for each format (or, with stages, each stage) that the page has none for
     {{ checks: MODULE }}       codes and meanings of the checks in a module
     {{ benchmarks }}           what each benchmark says of itself, with links to its results
 
@@ -17,7 +18,6 @@ import inspect
 import itertools
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -32,9 +32,10 @@ from mkdocs.structure.pages import Page
 from pydantic import ConfigDict, create_model
 from pydantic.fields import FieldInfo
 
+from ktodata.formats import FORMATS
 from ktodata.pipeline.recipe import GIVEN_BY_RUNNER, self_training_settings, takes_prompts
 from ktodata.settings import settings_of
-from ktodata.stages import load_stage
+from ktodata.stages import ORDER, load_stage
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
@@ -187,7 +188,31 @@ def stage(name: str) -> str:
     return "\n".join([_words(first), "", *told, f"- decisions, where it makes any, are about {rows}", "", settings_table(name)])
 
 
-# --- commands, dialects, checks, benchmarks ------------------------------------------------------------------------------
+# --- formats ---------------------------------------------------------------------------------------------------------------
+
+
+def formats() -> str:
+    """Every format with its own first words, and what is still there when a file of it is read again."""
+    lines = ["| `format` | what it is | what it holds |", "|---|---|---|"]
+    for name, format in FORMATS.items():
+        summary = _words(format.summary).replace("|", r"\|")
+        lines.append(f"| [`{name}`](#{name}) | {summary} | {', '.join(format.holds)} |")
+    return "\n".join(lines)
+
+
+def format_section(name: str) -> str:
+    """What a format is, and a record of it."""
+    return f"{_words(FORMATS[name].summary)}\n\n```json\n{json.dumps(FORMATS[name].example, ensure_ascii=False)}\n```"
+
+
+def others(kind: str) -> str:
+    """Sections of what the page of that kind has no section for: what is added to the registry is on the site by being there."""
+    page, names, section = {"formats": ("dialects.md", FORMATS, format_section), "stages": ("recipes.md", ORDER, stage)}[kind]
+    own = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE))
+    return "\n\n".join(f"## {name}\n{section(name)}" for name in names if name not in own)
+
+
+# --- commands, checks, benchmarks ------------------------------------------------------------------------------------------
 
 
 def commands() -> str:
@@ -201,18 +226,6 @@ def commands() -> str:
 def _help(name: str, command: click.Command) -> str:
     context = command.context_class(command, info_name=f"ktodata {name}", terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH)
     return f"## {name}\n```text\n{command.get_help(context)}\n```"
-
-
-def dialects() -> str:
-    """Every dialect with its own first words, and what is still there when a file of it is read again."""
-    from ktodata.formats import FORMATS
-
-    lines = ["| `format` | what it is | what it holds |", "|---|---|---|"]
-    for name, dialect in FORMATS.items():
-        module = sys.modules[dialect.read.__module__]
-        about = _words((module.__doc__ or "").partition("\n\n")[0].replace("\n", " ")).replace("|", r"\|")
-        lines.append(f"| [`{name}`](#{name}) | {about} | {', '.join(dialect.holds)} |")
-    return "\n".join(lines)
 
 
 def checks(module: str) -> str:
@@ -266,7 +279,8 @@ RENDERERS: dict[str, Callable[..., str]] = {
     "settings": settings_table,
     "stage": stage,
     "commands": commands,
-    "dialects": dialects,
+    "formats": formats,
+    "others": others,
     "checks": checks,
     "benchmarks": benchmarks,
 }

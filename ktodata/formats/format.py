@@ -1,20 +1,99 @@
-"""One shape for every dialect: how its records are recognised, read and written."""
+"""A format: how its records are recognised, read and written; and the columns that the settings of `read` name for it."""
 
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ktodata.formats.fields import Fields
-from ktodata.formats.records import LabelledCompletion, Record
+from ktodata.errors import SettingError
+from ktodata.feedback import COLUMNS
+from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings, label_rule
+from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup
 
+Columns = str | Sequence[str] | None
 Row = Mapping[str, Any]
+RATING = "rating"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Column names; an empty tuple or a missing key leaves the choice to the format."""
+
+    prompt: tuple[str, ...] = ()
+    completion: tuple[str, ...] = ()
+    label: LabelRule = field(default_factory=LabelRule)
+    votes: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    trusted: LabelRule | None = None
+    keep: Mapping[str, str] = field(default_factory=dict)
+    transcripts: bool = False
+
+    def label_column(self, own: str = "label") -> str:
+        """The column of the label."""
+        return self.label.column or own
+
+    def has_label(self, record: Record, own: str = "label") -> bool:
+        """Whether the record has the column of the label, or of a vote where votes are all that was asked for."""
+        columns = self.votes if self.votes and not self.label.column else (self.label_column(own),)
+        return any(lookup(record, column) is not ABSENT for column in columns)
+
+    def named_columns(self) -> list[tuple[str, str]]:
+        """(setting, column) of every optional column that the reader named; one that is in no record is a mistake."""
+        named = [("votes", column) for column in self.votes] + [("keep", column) for column in self.keep.values()]
+        named += [(setting, column) for setting, columns in self.about.items() for column in columns]
+        return named + ([("trusted", self.trusted.column)] if self.trusted and self.trusted.column else [])
+
+    def verdict(self, record: Record, own_column: str = "label", own: Meanings = BOOLEANS) -> Verdict:
+        """The label of a record that judges one completion, with its votes. Raises UnusableError when there is none."""
+        if self.votes:
+            return self._verdict_of_votes(record, own)
+        return self.judge(self._label_value(record, own_column), own)
+
+    def _label_value(self, record: Record, own_column: str) -> Any:
+        column = self.label_column(own_column)
+        value = lookup(record, column)
+        if value is ABSENT:
+            raise UnusableError("label_missing", f"no column {column!r}; the record has {listed(record)}")
+        return value
+
+    def judge(self, value: Any, own: Meanings = BOOLEANS) -> Verdict:
+        """The verdict that one value gives."""
+        label = self.label.truth(value, own)
+        if label is None:
+            raise UnusableError("unlabelled", "the label is null, or one that the recipe sets aside")
+        return Verdict(label, rating=None if self.label.at_least is None else self.label.rating(value))
+
+    def rated(self, record: Record, own_column: str) -> Verdict:
+        """The label of a record whose format holds ratings: they need a threshold, or a meaning for each."""
+        if self.label.at_least is None and self.label.meanings is None and not self.votes:
+            column = self.label_column(own_column)
+            raise UnusableError("needs_threshold", f"{column!r} is a rating: say label: {{column: {column}, at_least: ...}}")
+        return self.verdict(record, own_column)
+
+    def _verdict_of_votes(self, record: Record, own: Meanings) -> Verdict:
+        values = ((rater, lookup(record, column)) for column, rater in self.votes.items())
+        labels = ((rater, self.label.truth(value, own)) for rater, value in values if value is not ABSENT)
+        votes = [Vote(rater, label) for rater, label in labels if label is not None]
+        if self.label.column is None:
+            return Verdict.by_votes(votes)
+        label = self.judge(self._label_value(record, self.label.column), own).label
+        # the label is a verdict of its own, unless it is one of the columns that were counted above
+        return Verdict(label, votes if self.label.column in self.votes else [Vote(None, label), *votes])
+
+    def trusted_label(self, record: Record) -> bool | None:
+        """The expert's verdict, where there is one."""
+        if self.trusted is None:
+            return None
+        value = lookup(record, self.trusted.column or "trusted_label")
+        return None if value is ABSENT else self.trusted.truth(value)
 
 
 @dataclass(frozen=True)
 class Format:
     """A way in which others write feedback down.
 
-    matches : whether a record looks like this dialect (types are not checked: that is what `read` is for).
+    matches : whether a record looks like this format (types are not checked: that is what `read` is for).
     read : the completions that a record judges. Raises UnusableError with a reason when it cannot become rows.
     write : one record from one feedback row, or from the rows of one group. Raises CannotHoldError when it would not be true.
     group : the feedback column whose equal values make one record; None: a row is a record.
@@ -34,3 +113,67 @@ class Format:
     about: Mapping[str, str] = field(default_factory=dict)
     group: str | None = None
     takes_columns: bool = False
+
+    @property
+    def summary(self) -> str:
+        """What it is: the first words of its `read`, or of its file."""
+        words = self.read.__doc__ or sys.modules[self.read.__module__].__doc__ or ""
+        return inspect.cleandoc(words).partition("\n\n")[0].replace("\n", " ")
+
+
+def _column_names(setting: Columns, *, name: str, most: int = 9) -> tuple[str, ...]:
+    """A setting that is a column name, or a list of at most `most`."""
+    names = () if setting is None else (setting,) if isinstance(setting, str) else tuple(setting)
+    if not all(isinstance(column, str) for column in names) or len(names) > most:
+        raise SettingError(f"{name} is a column name or a list of at most {most}; got {setting!r}.")
+    return names
+
+
+def make_fields(
+    *,
+    prompt: Columns,
+    completion: Columns,
+    label: str | Mapping[Any, Any] | None,
+    votes: Mapping[str, str] | Sequence[str] | None,
+    trusted: str | Mapping[Any, Any] | None,
+    keep: Sequence[str] | Mapping[str, str] | None,
+    transcripts: bool,
+    about: Mapping[str, Columns],
+) -> Fields:
+    """Check the settings of `read` and put them in one place."""
+    rule = label_rule(label)
+    voters = dict(votes) if isinstance(votes, Mapping) else {column: column for column in votes or ()}
+    return Fields(
+        prompt=_column_names(prompt, name="prompt"),
+        completion=_column_names(completion, name="completion", most=2),
+        label=rule,
+        votes=voters,
+        about={
+            name: _column_names(column, name=name, most=2 if name == "model" else 1) for name, column in about.items() if column
+        },
+        trusted=_trusted_rule(trusted, rule),
+        keep=_kept_columns(keep, rule),
+        transcripts=transcripts,
+    )
+
+
+def _trusted_rule(setting: str | Mapping[Any, Any] | None, label: LabelRule) -> LabelRule | None:
+    """A bare column name is read with the label's own meanings and with JSON booleans."""
+    if setting is None:
+        return None
+    rule = label_rule(setting, name="trusted")
+    if rule.meanings is None and rule.at_least is None and label.meanings:
+        return LabelRule(rule.column, {**label.meanings, **BOOLEANS})
+    return rule
+
+
+def _kept_columns(keep: Sequence[str] | Mapping[str, str] | None, label: LabelRule) -> Mapping[str, str]:
+    kept = dict(keep) if isinstance(keep, Mapping) else {column: column for column in keep or ()}
+    taken = [*COLUMNS] + ([RATING] if label.at_least is not None else [])
+    for name in kept:
+        if name in taken:
+            raise SettingError(
+                f"keep: {name!r} is a column of the feedback table. Give the kept column another name: "
+                f"keep: {{original_{name}: {kept[name]}}}, or, if it is the {name} itself, say {name}: {kept[name]}."
+            )
+    return kept

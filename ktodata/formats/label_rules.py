@@ -45,8 +45,8 @@ def shown(value: Any) -> str:
 class LabelRule:
     """How a column becomes a label.
 
-    column : None: the dialect's own.
-    meanings : None: the dialect's own, which is JSON booleans unless its definition says more.
+    column : None: the format's own.
+    meanings : None: the format's own, which is JSON booleans unless its definition says more.
     at_least : threshold of a rating: at or above is desirable. Numbers written as text count, since CSV has no others.
     """
 

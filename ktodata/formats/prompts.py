@@ -25,14 +25,14 @@ def read_prompts(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FormatError(f"there is no file of prompts {path}.")
-    prompts = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".txt" else _column(path)
+    prompts = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".txt" else _read_column(path)
     prompts = [prompt for prompt in prompts if prompt.strip()]
     if not prompts:
         raise FormatError(f"{path} holds no prompts.")
     return prompts
 
 
-def _column(path: Path) -> list[str]:
+def _read_column(path: Path) -> list[str]:
     if path.suffix not in READERS:
         raise FormatError(f"{path}: prompts are read from {', '.join(['.txt', *READERS])} files.")
     try:
@@ -41,10 +41,10 @@ def _column(path: Path) -> list[str]:
         raise FormatError(f"{path} cannot be read: {first_line(error)}") from error
     if "prompt" not in table.columns:
         raise FormatError(f"{path} has no column 'prompt'; it has {', '.join(table.columns)}.")
-    return [_text(value) for value in table["prompt"].drop_nulls().to_list()]
+    return [_last_user_text(value) for value in table["prompt"].drop_nulls().to_list()]
 
 
-def _text(prompt: Any) -> str:
+def _last_user_text(prompt: Any) -> str:
     if isinstance(prompt, list):
         return next((turn["content"] for turn in reversed(prompt) if turn.get("role") == "user"), "")
     return str(prompt)

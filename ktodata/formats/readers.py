@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from ktodata.errors import EmptyDataError, FormatError, MissingExtraError
-from ktodata.formats.paths import Place
+from ktodata.formats.data_files import FileKind, Source
 from ktodata.formats.records import UnusableError, clip, kind
 
 BUFFER_BYTES = 1 << 20
@@ -34,34 +34,33 @@ class SourceRecord:
     raw: bytes | str | None = None
 
 
-def read_records(place: Place) -> Iterator[SourceRecord]:
-    """Every record of a place. Raises EmptyDataError when there is none, FormatError when the file is damaged."""
-    readers = {"lines": _lines, "json": _json, "csv": _csv, "parquet": _parquet, "saved": _saved, "hub": _hub}
+def read_records(source: Source) -> Iterator[SourceRecord]:
+    """Every record of a source. Raises EmptyDataError when there is none, FormatError when the file is damaged."""
     count = 0
-    for found in readers[place.kind](place):
+    for record in _READERS[source.kind](source):
         count += 1
-        yield found
+        yield record
     if count == 0:
-        raise EmptyDataError(f"{place.name!r} holds no records.")
+        raise EmptyDataError(f"{source.name!r} holds no records.")
 
 
-def _open(place: Place) -> BinaryIO:
+def _open_unpacked(source: Source) -> BinaryIO:
     """The bytes of a file, unpacked where its first bytes say that it is packed, whatever its name says."""
     import pyarrow as pa
 
     try:
-        with Path(place.path).open("rb") as file:
+        with Path(source.path).open("rb") as file:
             start = file.read(4)
     except OSError as error:
-        raise FormatError(f"{place.path!r} cannot be opened: {error.strerror}.") from error
+        raise FormatError(f"{source.path!r} cannot be opened: {error.strerror}.") from error
     packing = next((name for magic, name in MAGIC.items() if start.startswith(magic)), None)
     # Arrow's streams raise on a truncated gzip or zstd stream; zstandard's own reader takes it for the end of the file
-    stream = pa.input_stream(place.path, compression=packing, buffer_size=BUFFER_BYTES)
+    stream = pa.input_stream(source.path, compression=packing, buffer_size=BUFFER_BYTES)
     return cast(BinaryIO, io.BufferedReader(stream, BUFFER_BYTES))
 
 
-def _unbroken(lines: Iterable[Any], place: Place) -> Iterator[Any]:
-    """`lines`, with a damaged file named along with the place of the damage."""
+def _unbroken(lines: Iterable[Any], source: Source) -> Iterator[Any]:
+    """`lines`, with a damaged file named along with the line of the damage."""
     count = 0
     try:
         for line in lines:
@@ -69,20 +68,20 @@ def _unbroken(lines: Iterable[Any], place: Place) -> Iterator[Any]:
             yield line
     except OSError as error:
         raise FormatError(
-            f"{place.name!r} is damaged or cut off after line {count:,}: {clip(str(error))}. "
+            f"{source.name!r} is damaged or cut off after line {count:,}: {clip(str(error))}. "
             "Nothing of it is used; fetch the file again."
         ) from error
 
 
-def _lines(place: Place) -> Iterator[SourceRecord]:
-    with _open(place) as file:
-        for number, line in enumerate(_unbroken(file, place), start=1):
+def _read_lines(source: Source) -> Iterator[SourceRecord]:
+    with _open_unpacked(source) as file:
+        for number, line in enumerate(_unbroken(file, source), start=1):
             raw = line.removeprefix(BOM) if number == 1 else line
             if not raw.isspace() and raw:
-                yield _parse(number, raw)
+                yield _parse_line(number, raw)
 
 
-def _parse(number: int, raw: bytes) -> SourceRecord:
+def _parse_line(number: int, raw: bytes) -> SourceRecord:
     try:
         record = json.loads(raw.decode())
     except UnicodeDecodeError as error:
@@ -97,10 +96,10 @@ def _parse(number: int, raw: bytes) -> SourceRecord:
                 number, problem=UnusableError("nul", f"the line holds a NUL byte at position {raw.index(0) + 1:,}"), raw=raw
             )
         return SourceRecord(number, problem=UnusableError("malformed_json", str(error)), raw=raw)
-    return _object(number, record, raw)
+    return _as_record(number, record, raw)
 
 
-def _object(number: int, record: Any, raw: bytes | str | None = None) -> SourceRecord:
+def _as_record(number: int, record: Any, raw: bytes | str | None = None) -> SourceRecord:
     if isinstance(record, dict):
         return SourceRecord(number, record, raw=raw)
     return SourceRecord(
@@ -110,43 +109,43 @@ def _object(number: int, record: Any, raw: bytes | str | None = None) -> SourceR
     )
 
 
-def _json(place: Place) -> Iterator[SourceRecord]:
-    with _open(place) as file:
-        content = b"".join(_unbroken(file, place)).removeprefix(BOM)
+def _read_json(source: Source) -> Iterator[SourceRecord]:
+    with _open_unpacked(source) as file:
+        content = b"".join(_unbroken(file, source)).removeprefix(BOM)
     if content.lstrip()[:1] != b"[":
         # many a .json file is in truth JSON lines; a single object over several lines is one record
-        yield from _one_object(content) or (
-            _parse(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()
+        yield from _single_object(content) or (
+            _parse_line(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()
         )
         return
     try:
         records = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(
-            f"{place.name!r} is not JSON: {clip(str(error), 200)}. A file with one object a line is read as .jsonl."
+            f"{source.name!r} is not JSON: {clip(str(error), 200)}. A file with one object a line is read as .jsonl."
         ) from error
-    yield from (_object(number, record) for number, record in enumerate(records, start=1))
+    yield from (_as_record(number, record) for number, record in enumerate(records, start=1))
 
 
-def _one_object(content: bytes) -> list[SourceRecord]:
+def _single_object(content: bytes) -> list[SourceRecord]:
     try:
-        return [_object(1, json.loads(content.decode()), content)]
+        return [_as_record(1, json.loads(content.decode()), content)]
     except (ValueError, RecursionError):
         return []
 
 
-def _csv(place: Place) -> Iterator[SourceRecord]:
+def _read_csv(source: Source) -> Iterator[SourceRecord]:
     # the module's own limit is 131,072 characters a field; completions are longer
     csv.field_size_limit(sys.maxsize)
-    with _open(place) as file:
+    with _open_unpacked(source) as file:
         # bytes that are not UTF-8 come through as surrogates, so that only their own row is set aside
         lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        rows = csv.reader(_unbroken(lines, place), strict=True)
-        header = _header(rows, place)
+        rows = csv.reader(_unbroken(lines, source), strict=True)
+        header = _read_header(rows, source)
         start = rows.line_num + 1
-        while (row := _next_row(rows, place, start)) is not None:
+        while (row := _next_row(rows, source, start)) is not None:
             if not _is_blank(row):
-                yield _field_row(start, header, row)
+                yield _row_record(start, header, row)
             start = rows.line_num + 1
 
 
@@ -154,7 +153,7 @@ def _is_blank(row: list[str] | UnusableError) -> bool:
     return isinstance(row, list) and len(row) <= 1 and not "".join(row).strip()
 
 
-def _header(rows: Any, place: Place) -> list[str]:
+def _read_header(rows: Any, source: Source) -> list[str]:
     """The column names. A name that stands there twice is numbered, so that nobody is given the wrong one of the two.
 
     Raises FormatError where the first line that is not blank cannot be read as CSV.
@@ -162,32 +161,32 @@ def _header(rows: Any, place: Place) -> list[str]:
     header: list[str] | UnusableError | None = []
     while header is not None and _is_blank(header):
         line = rows.line_num + 1
-        header = _next_row(rows, place, line)
+        header = _next_row(rows, source, line)
     if isinstance(header, UnusableError):
         raise FormatError(
-            f"{place.name!r}: the column names at line {line:,} cannot be read as CSV: {header.detail}. Save it again."
+            f"{source.name!r}: the column names at line {line:,} cannot be read as CSV: {header.detail}. Save it again."
         )
     header = header or []
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     names = []
     for name in header:
-        seen[name] += 1
-        names.append(f"{name} ({seen[name]})" if header.count(name) > 1 else name)
+        counts[name] += 1
+        names.append(f"{name} ({counts[name]})" if header.count(name) > 1 else name)
     return names
 
 
-def _next_row(rows: Any, place: Place, start: int) -> list[str] | UnusableError | None:
+def _next_row(rows: Any, source: Source, start: int) -> list[str] | UnusableError | None:
     try:
         return cast("list[str] | None", next(rows, None))
     except csv.Error as error:
         if "unexpected end" in str(error):
             raise FormatError(
-                f"{place.name!r}: a quote opened in the record at line {start:,} is never closed, and takes in all that follows."
+                f"{source.name!r}: a quote opened in the record at line {start:,} is never closed, and takes in all that follows."
             ) from error
         return UnusableError("malformed_csv", str(error))
 
 
-def _field_row(line: int, header: list[str], row: list[str] | UnusableError) -> SourceRecord:
+def _row_record(line: int, header: list[str], row: list[str] | UnusableError) -> SourceRecord:
     if isinstance(row, UnusableError):
         return SourceRecord(line, problem=row, raw="")
     raw = ",".join(row)
@@ -203,20 +202,20 @@ def _field_row(line: int, header: list[str], row: list[str] | UnusableError) -> 
     return SourceRecord(line, dict(zip(header, row, strict=True)), raw=raw)
 
 
-def _parquet(place: Place) -> Iterator[SourceRecord]:
+def _read_parquet(source: Source) -> Iterator[SourceRecord]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     try:
-        with pq.ParquetFile(place.path) as file:
+        with pq.ParquetFile(source.path) as file:
             for batch in file.iter_batches(BATCH_ROWS):
                 for record in batch.to_pylist():
                     number += 1
                     yield SourceRecord(number, record)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FormatError(
-            f"{place.name!r} cannot be read as Parquet after record {number:,}: {clip(str(error), 200)}."
+            f"{source.name!r} cannot be read as Parquet after record {number:,}: {clip(str(error), 200)}."
         ) from error
 
 
@@ -228,26 +227,40 @@ def _datasets() -> Any:
     return datasets
 
 
-def _saved(place: Place) -> Iterator[SourceRecord]:
+def _read_saved(source: Source) -> Iterator[SourceRecord]:
     library = _datasets()
-    yield from _splits(_loaded(library.load_from_disk, place, f"{place.name!r} cannot be read as a saved data set"))
-
-
-def _hub(place: Place) -> Iterator[SourceRecord]:
-    library = _datasets()
-    yield from _splits(
-        _loaded(library.load_dataset, place, f"{place.path!r} is no file here, and as a data set on the hub it cannot be read")
+    yield from _split_records(
+        _load_dataset(library.load_from_disk, source, f"{source.name!r} cannot be read as a saved data set")
     )
 
 
-def _loaded(load: Callable[[str], Any], place: Place, failure: str) -> Any:
+def _read_hub(source: Source) -> Iterator[SourceRecord]:
+    library = _datasets()
+    yield from _split_records(
+        _load_dataset(
+            library.load_dataset, source, f"{source.path!r} is no file here, and as a data set on the hub it cannot be read"
+        )
+    )
+
+
+def _load_dataset(load: Callable[[str], Any], source: Source, failure: str) -> Any:
     try:
-        return load(place.path)
+        return load(source.path)
     except Exception as error:  # the library raises a dozen kinds, most of them private
         raise FormatError(f"{failure}: {clip(str(error), 200)}") from error
 
 
-def _splits(dataset: Any) -> Iterator[SourceRecord]:
+def _split_records(dataset: Any) -> Iterator[SourceRecord]:
     splits = [dataset[name] for name in dataset] if isinstance(dataset, dict) else [dataset]
     records = (record for split in splits for record in split)
     yield from (SourceRecord(number, record) for number, record in enumerate(records, start=1))
+
+
+_READERS: dict[FileKind, Callable[[Source], Iterator[SourceRecord]]] = {
+    "lines": _read_lines,
+    "json": _read_json,
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+    "saved": _read_saved,
+    "hub": _read_hub,
+}

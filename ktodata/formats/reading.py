@@ -12,14 +12,12 @@ import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, LabelError, SettingError
 from ktodata.feedback import check_feedback
+from ktodata.formats.data_files import Source, find_sources, fingerprint
 from ktodata.formats.dialects import FORMATS, detect_format, format_named
 from ktodata.formats.dialects.mapping import MAPPING
 from ktodata.formats.dialects.preference import PREFERENCE
-from ktodata.formats.dialects.ratings import HELPSTEER, ULTRAFEEDBACK
-from ktodata.formats.fields import Columns, Fields, make_fields
-from ktodata.formats.format import Format
+from ktodata.formats.format import Columns, Fields, Format, make_fields
 from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
-from ktodata.formats.paths import Place, find_places, fingerprint
 from ktodata.formats.readers import SourceRecord, read_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.table import FeedbackTable, QuarantineTable
@@ -44,8 +42,8 @@ class IngestResult:
 
     def _repr_html_(self) -> str:
         reasons = self.quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
-        told = "".join(f"<li>{count:,} quarantined: {html.escape(reason)}</li>" for reason, count in reasons.iter_rows())
-        return f"<p><strong>{self.facts['records']:,}</strong> records, {self.feedback.height:,} rows</p><ul>{told}</ul>"
+        counts = "".join(f"<li>{count:,} quarantined: {html.escape(reason)}</li>" for reason, count in reasons.iter_rows())
+        return f"<p><strong>{self.facts['records']:,}</strong> records, {self.feedback.height:,} rows</p><ul>{counts}</ul>"
 
 
 def read(
@@ -68,7 +66,7 @@ def read(
 ) -> IngestResult:
     """Read feedback from files (.jsonl, .json, .csv, .parquet, also .gz and .zst), a saved data set or a hub id.
 
-    format : a dialect's name (`ktodata.formats.FORMATS`), or "auto": each record is read in the first dialect it looks like;
+    format : its name (`ktodata.formats.FORMATS`), or "auto": each record is read in the first format that it looks like;
         with `prompt` or `completion` given, "mapping", or, with two completions, "preference".
     prompt : column of the prompt, or several whose texts are joined, each on its own line. "a.b" is b inside a.
     completion : column of the completion, or of the two that are compared.
@@ -101,104 +99,104 @@ def read(
         transcripts=transcripts,
         about=about,
     )
-    reader = _Reader(fields, _chosen_dialect(format, fields))
-    files = [reader.read(place) for place in find_places(paths)]
+    reader = _Reader(fields, _chosen_format(format, fields))
+    files = [reader.read(source) for source in find_sources(paths)]
     return reader.result(files)
 
 
-def _chosen_dialect(format: str, fields: Fields) -> Format | None:
-    """The one dialect of all records, or None when each record says its own. Raises SettingError for settings that clash."""
+def _chosen_format(name: str, fields: Fields) -> Format | None:
+    """The format of all records; None: each is read in the first it looks like. Raises SettingError for settings that clash."""
     compares = fields.label.names_sides or len(fields.completion) == 2
-    if format == "auto":
+    if name == "auto":
         chosen = PREFERENCE if compares else MAPPING if fields.prompt or fields.completion else None
     else:
-        chosen = format_named(format)
+        chosen = format_named(name)
     if chosen is not None:
         _check_fit(chosen, fields, compares=compares)
     return chosen
 
 
-def _check_fit(dialect: Format, fields: Fields, *, compares: bool) -> None:
+def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
     rule = fields.label
-    if (fields.prompt or fields.completion) and not dialect.takes_columns:
-        raise SettingError(f"format {dialect.name!r} has its own columns; with prompt or completion given, say format: mapping.")
-    if compares and dialect is not PREFERENCE:
+    if (fields.prompt or fields.completion) and not format.takes_columns:
+        raise SettingError(f"format {format.name!r} has its own columns; with prompt or completion given, say format: mapping.")
+    if compares and format is not PREFERENCE:
         raise SettingError(
-            f"two completions, and the words first, second and tie, are for format: preference, not {dialect.name!r}."
+            f"two completions, and the words first, second and tie, are for format: preference, not {format.name!r}."
         )
-    if dialect is PREFERENCE and (
+    if format is PREFERENCE and (
         len(fields.completion) == 1 or rule.at_least is not None or (rule.meanings and not rule.names_sides)
     ):
         raise SettingError(
             "format 'preference' compares two completions: completion names two columns, "
             "and a value of the label means first, second, tie or null."
         )
-    if dialect in (ULTRAFEEDBACK, HELPSTEER) and rule.at_least is None and rule.meanings is None and not fields.votes:
+    if "rating" in format.holds and rule.at_least is None and rule.meanings is None and not fields.votes:
         raise SettingError(
-            f"format {dialect.name!r} holds ratings: say which are desirable, e.g. label: {{column: ..., at_least: 4}}."
+            f"format {format.name!r} holds ratings: say which are desirable, e.g. label: {{column: ..., at_least: 4}}."
         )
 
 
 class _Reader:
     """Sorts records into rows and quarantine, and counts."""
 
-    def __init__(self, fields: Fields, dialect: Format | None) -> None:
+    def __init__(self, fields: Fields, format: Format | None) -> None:
         self._fields = fields
-        self._dialect = dialect
+        self._format = format
         self._table = FeedbackTable(fields)
         self._quarantine = QuarantineTable()
         self._records = 0
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
-        self._first: tuple[str, int, UnusableError] | None = None
-        self._not_yet_seen = fields.named_columns()
-        self._a_record: Mapping[str, Any] = {}
+        self._first_problem: tuple[str, int, UnusableError] | None = None
+        self._missing_columns = fields.named_columns()
+        self._first_record: Mapping[str, Any] = {}
 
-    def read(self, place: Place) -> dict[str, Any]:
+    def read(self, source: Source) -> dict[str, Any]:
         """Read one file to its end; the facts about it."""
-        dialects: Counter[str] = Counter()
+        formats: Counter[str] = Counter()
         before = self._records
-        for found in read_records(place):
+        for entry in read_records(source):
             self._records += 1
             try:
-                dialects[self._use(found, place.name)] += 1
+                formats[self._use(entry, source.name)] += 1
             except UnusableError as problem:
-                self._set_aside(found, place.name, problem)
-        return fingerprint(place) | {"records": self._records - before, "dialects": dict(sorted(dialects.items()))}
+                self._set_aside(entry, source.name, problem)
+        return fingerprint(source) | {"records": self._records - before, "formats": dict(sorted(formats.items()))}
 
-    def _use(self, found: SourceRecord, file: str) -> str:
-        if found.problem is not None:
-            raise found.problem
-        record = found.record
-        self._look_for_columns(record)
-        dialect = self._dialect_of(record)
-        judged = dialect.read(record, self._fields)
-        if not judged:
+    def _use(self, entry: SourceRecord, file: str) -> str:
+        if entry.problem is not None:
+            raise entry.problem
+        record = entry.record
+        self._note_columns(record)
+        format = self._format_of(record)
+        completions = format.read(record, self._fields)
+        if not completions:
             raise UnusableError("no_completions", "the record holds no completion")
-        self._table.add(judged, record, dialect, file, found.line)
-        return dialect.name
+        self._table.add(completions, record, format, file, entry.line)
+        return format.name
 
-    def _dialect_of(self, record: Mapping[str, Any]) -> Format:
-        if self._dialect is None:
-            if (found := detect_format(record, self._fields)) is None:
-                raise UnusableError("unknown_dialect", f"the record looks like no known format; it has {listed(record)}")
-            return found
-        # where the user names the columns, the dialect's own `read` says which of them is missing
-        if not self._dialect.takes_columns and not self._dialect.matches(record, self._fields):
+    def _format_of(self, record: Mapping[str, Any]) -> Format:
+        if self._format is None:
+            if (format := detect_format(record, self._fields)) is None:
+                raise UnusableError("unknown_format", f"the record looks like no known format; it has {listed(record)}")
+            return format
+        # where the user names the columns, the format's own `read` says which of them is missing
+        if not self._format.takes_columns and not self._format.matches(record, self._fields):
             other = detect_format(record, self._fields)
             like = f"looks like {other.name}" if other else f"has {listed(record)}"
-            raise UnusableError("other_dialect", f"not {self._dialect.name}: the record {like}")
-        return self._dialect
+            raise UnusableError("other_format", f"not {self._format.name}: the record {like}")
+        return self._format
 
-    def _look_for_columns(self, record: Mapping[str, Any]) -> None:
-        self._a_record = self._a_record or record
-        if self._not_yet_seen:
-            self._not_yet_seen = [(setting, name) for setting, name in self._not_yet_seen if lookup(record, name) is ABSENT]
+    def _note_columns(self, record: Mapping[str, Any]) -> None:
+        self._first_record = self._first_record or record
+        if self._missing_columns:
+            self._missing_columns = [(setting, name) for setting, name in self._missing_columns if lookup(record, name) is ABSENT]
 
-    def _set_aside(self, found: SourceRecord, file: str, problem: UnusableError) -> None:
-        self._quarantine.add(file, found, problem)
+    def _set_aside(self, entry: SourceRecord, file: str, problem: UnusableError) -> None:
+        self._quarantine.add(file, entry, problem)
         self._reasons[problem.reason] += 1
-        self._first = self._first or (file, found.line, problem)
+        self._first_problem = self._first_problem or (file, entry.line, problem)
         if isinstance(problem, UnmappedLabelError) and (problem.value in self._unmapped or len(self._unmapped) < MAX_VALUES):
             self._unmapped[problem.value] += 1
 
@@ -207,7 +205,7 @@ class _Reader:
         aside = self._reasons.total()
         if aside == self._records:
             raise self._nothing_usable()
-        if self._not_yet_seen:
+        if self._missing_columns:
             raise self._no_such_column()
         table = self._table.table()
         facts = {
@@ -218,22 +216,22 @@ class _Reader:
             "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
             "unparseable_times": self._table.unparseable_times,
             "files": _with_rows(files, table),
-            **_row_facts(table),
+            **_label_counts(table),
         }
         feedback = table.drop("file")
         check_feedback(feedback)
         return IngestResult(feedback, self._quarantine.table(), facts)
 
     def _no_such_column(self) -> SettingError:
-        setting, column = self._not_yet_seen[0]
+        setting, column = self._missing_columns[0]
         return SettingError(f"{setting}: no record has a column {column!r}; {self._columns_hint(column)}")
 
     def _columns_hint(self, column: str) -> str:
-        close = get_close_matches(column, self._a_record, n=1)
-        return f"the first has {listed(self._a_record)}." + (f" Did you mean {close[0]!r}?" if close else "")
+        close = get_close_matches(column, self._first_record, n=1)
+        return f"the first has {listed(self._first_record)}." + (f" Did you mean {close[0]!r}?" if close else "")
 
     def _nothing_usable(self) -> LabelError | FormatError | EmptyDataError:
-        file, line, problem = self._first or ("", 0, UnusableError("", ""))
+        file, line, problem = self._first_problem or ("", 0, UnusableError("", ""))
         if set(self._reasons) <= set(LABEL_REASONS):
             return LabelError(self._no_label_text(file, line, problem))
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
@@ -264,7 +262,7 @@ def _with_rows(files: Sequence[dict[str, Any]], table: pl.DataFrame) -> list[dic
     return [file | {"rows": rows.get(file["name"], 0)} for file in files]
 
 
-def _row_facts(table: pl.DataFrame) -> dict[str, Any]:
+def _label_counts(table: pl.DataFrame) -> dict[str, Any]:
     raters = table["votes"].explode().struct.field("rater").drop_nulls()
     counts = raters.value_counts().sort("count", "rater", descending=[True, False])
     return {

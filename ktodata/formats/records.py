@@ -1,8 +1,10 @@
-"""What a dialect makes of one record, and the words for what is wrong with one that cannot become rows."""
+"""What a format makes of one record, and the words for what is wrong with one that cannot become rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import xxhash
 
 Record = Mapping[str, Any]
 Turn = dict[str, str]
@@ -15,7 +17,7 @@ ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assi
 
 
 class UnusableError(Exception):
-    """A record cannot become rows. `reason` is a short code, `detail` says what was found; both go to the quarantine."""
+    """A record cannot become rows. `reason` is a short code, `detail` says what is wrong; both go to the quarantine."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -24,7 +26,7 @@ class UnusableError(Exception):
 
 
 class CannotHoldError(Exception):
-    """A row cannot be said in the dialect that is written; the text says why."""
+    """A row cannot be said in the format that is written; the text says why."""
 
 
 class Vote(NamedTuple):
@@ -41,6 +43,11 @@ class Verdict(NamedTuple):
     label: bool
     votes: list[Vote] | None = None
     rating: float | None = None
+
+    @classmethod
+    def by_votes(cls, votes: list[Vote]) -> "Verdict":
+        """What most of several votes say."""
+        return cls(majority([vote.label for vote in votes]), votes)
 
 
 @dataclass(slots=True)
@@ -199,6 +206,13 @@ def answer(completion: str) -> Turn:
     return {"role": "assistant", "content": completion}
 
 
+def rater_name(value: Any) -> str | None:
+    """A rater as text: a name, a number, or an object that holds one."""
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ("email", "user_id", "id") if value.get(key) is not None), None)
+    return None if value is None else str(value)
+
+
 def majority(labels: Sequence[bool]) -> bool:
     """What most votes say. No vote, or as many on each side, is no label."""
     if not labels:
@@ -210,7 +224,7 @@ def majority(labels: Sequence[bool]) -> bool:
 
 
 def votes_of_row(row: Record) -> list[dict[str, Any]]:
-    """The votes of a feedback row, for a dialect that holds votes and no label beside them."""
+    """The votes of a feedback row, for a format that holds votes and no label beside them."""
     votes: list[dict[str, Any]] = row["votes"]
     up = sum(vote["label"] for vote in votes)
     if 2 * up == len(votes) or (2 * up > len(votes)) != row["label"]:
@@ -219,13 +233,13 @@ def votes_of_row(row: Record) -> list[dict[str, Any]]:
 
 
 def rating_of_row(row: Record) -> float:
-    """The rating that a row's label was made from, for a dialect that holds ratings and no labels."""
+    """The rating that a row's label was made from, for a format that holds ratings and no labels."""
     rating: float | None = row.get("rating")
     if rating is None:
         raise CannotHoldError("there is no rating, and a label does not say how good")
     return rating
 
 
-def stamp(moment: Any) -> str | None:
-    """A time as ISO text in UTC."""
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+def text_id(text: str) -> str:
+    """16 hex digits that name `text`: the same on every machine."""
+    return xxhash.xxh3_64_hexdigest(text.encode())

@@ -19,8 +19,8 @@ import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, KtodataError, LabelError, MissingColumnError
 from ktodata.feedback import check_columns
+from ktodata.formats.data_files import FileKind, Source, find_sources, fingerprint, nearest
 from ktodata.formats.label_rules import shown
-from ktodata.formats.paths import Kind, Place, find_places, fingerprint, nearest
 from ktodata.formats.readers import SourceRecord, read_records
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
@@ -79,21 +79,21 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
     Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), MissingColumnError, LabelError (cells
     that are no verdict: how many, and file, line and row_id of the first) and DataError (verdicts on one row that differ).
     """
-    given = _files([paths] if isinstance(paths, Path | str) else paths)
-    stores = [path for path in given if path.suffix == SUFFIX]
-    tables = [path for path in given if path.suffix != SUFFIX]
-    places = find_places(tables) if tables else []
-    read = [_read(place) for place in places] + [read_store(store) for store in stores]
-    said = pl.DataFrame([verdict for verdicts, _ in read for verdict in verdicts], schema=SCHEMA, orient="row")
-    verdicts = _one_each(said)
-    files = [facts for _, facts in read]
+    files = _verdict_files([paths] if isinstance(paths, Path | str) else paths)
+    stores = [path for path in files if path.suffix == SUFFIX]
+    tables = [path for path in files if path.suffix != SUFFIX]
+    sources = find_sources(tables) if tables else []
+    contents = [_read_verdicts(source) for source in sources] + [read_store(store) for store in stores]
+    every = pl.DataFrame([verdict for verdicts, _ in contents for verdict in verdicts], schema=SCHEMA, orient="row")
+    verdicts = _first_of_each_row(every)
+    counts = [facts for _, facts in contents]
     facts = {
-        "files": files,
-        "records": sum(file["records"] for file in files),
+        "files": counts,
+        "records": sum(file["records"] for file in counts),
         "verdicts": verdicts.height,
-        "repeated": said.height - verdicts.height,
-        "empty": sum(file["empty"] for file in files),
-        "unparseable_times": sum(file["unparseable_times"] for file in files),
+        "repeated": every.height - verdicts.height,
+        "empty": sum(file["empty"] for file in counts),
+        "unparseable_times": sum(file["unparseable_times"] for file in counts),
     }
     return Reviews(verdicts, facts)
 
@@ -103,42 +103,42 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
 
     columns : row_id, trusted_label of every row. decisions : rows said to be of no use are dropped, contested ones are held for
     review; of training rows. tables : `verdicts`, as they were read.
-    Raises DataError when a verdict is on a row that is not in `feedback`, naming the first and how many.
+    Raises DataError as `check_verdicts` does.
     """
     check_columns(feedback, ("row_id", "label"), who="reviews")
     verdicts = reviews.verdicts
-    _check_known(verdicts, feedback["row_id"])
+    check_verdicts(verdicts, feedback["row_id"])
     before = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
     rows = feedback.select("row_id", "label", before=before).join(
-        verdicts.select("row_id", verdict="trusted_label", said="verdict"), on="row_id", how="left", maintain_order="left"
+        verdicts.select("row_id", reviewed="trusted_label", verdict="verdict"), on="row_id", how="left", maintain_order="left"
     )
     counts = {
-        "desirable": pl.col("verdict"),
-        "undesirable": ~pl.col("verdict"),
-        "differ_from_label": pl.col("verdict") != pl.col("label"),
-        "confirmed": pl.col("verdict") == pl.col("before"),
+        "desirable": pl.col("reviewed"),
+        "undesirable": ~pl.col("reviewed"),
+        "differ_from_label": pl.col("reviewed") != pl.col("label"),
+        "confirmed": pl.col("reviewed") == pl.col("before"),
         "overridden": pl.col("before").is_not_null()
-        & pl.col("said").is_not_null()
-        & pl.col("verdict").ne_missing(pl.col("before")),
-        **{word: pl.col("said") == word for word in WITHOUT_LABEL},
+        & pl.col("verdict").is_not_null()
+        & pl.col("reviewed").ne_missing(pl.col("before")),
+        **{word: pl.col("verdict") == word for word in WITHOUT_LABEL},
     }
-    counted = rows.select(expression.sum().alias(name) for name, expression in counts.items()).row(0, named=True)
+    verdict_counts = rows.select(expression.sum().alias(name) for name, expression in counts.items()).row(0, named=True)
     return StageResult(
-        columns=rows.select("row_id", trusted_label=pl.when(pl.col("said").is_null()).then("before").otherwise("verdict")),
+        columns=rows.select("row_id", trusted_label=pl.when(pl.col("verdict").is_null()).then("before").otherwise("reviewed")),
         decisions=pl.concat(
             [
-                decide(rows, (pl.col("said") == "drop").fill_null(False), action="drop", reason="reviewed_drop"),
-                decide(rows, (pl.col("said") == "contested").fill_null(False), action="review", reason="reviewed_contested"),
+                decide(rows, (pl.col("verdict") == "drop").fill_null(False), action="drop", reason="reviewed_drop"),
+                decide(rows, (pl.col("verdict") == "contested").fill_null(False), action="review", reason="reviewed_contested"),
             ]
         ),
-        metrics={**reviews.facts, **counted},
+        metrics={**reviews.facts, **verdict_counts},
         tables={"verdicts": verdicts},
     )
 
 
 def reviews_in_words(facts: Mapping[str, Any]) -> str:
     """One sentence from the facts of `join_reviews`."""
-    told = f"{facts['verdicts']:,} rows reviewed, {facts['differ_from_label']:,} with another verdict than the given label"
+    summary = f"{facts['verdicts']:,} rows reviewed, {facts['differ_from_label']:,} with another verdict than the given label"
     rest = {
         "earlier trusted labels overridden": facts["overridden"],
         "verdicts given twice": facts["repeated"],
@@ -146,7 +146,7 @@ def reviews_in_words(facts: Mapping[str, Any]) -> str:
         "called of no use and dropped": facts["drop"],
         "contested and held for review": facts["contested"],
     }
-    return "; ".join([told, *(f"{count:,} {what}" for what, count in rest.items() if count)]) + "."
+    return "; ".join([summary, *(f"{count:,} {what}" for what, count in rest.items() if count)]) + "."
 
 
 def write_queue(rows: pl.DataFrame, path: Path) -> None:
@@ -158,7 +158,7 @@ def write_queue(rows: pl.DataFrame, path: Path) -> None:
     _for_spreadsheets(rows).with_columns(trusted_label=pl.lit(None, pl.Boolean)).write_csv(path)
 
 
-def write_verdicts(verdicts: pl.DataFrame, path: Path, *, kind: Kind) -> None:
+def write_verdicts(verdicts: pl.DataFrame, path: Path, *, kind: FileKind) -> None:
     """Write verdicts as `read_reviews` takes them: kind "csv", "lines" or "parquet".
 
     verdicts : row_id, label, verdict ("keep", "flip", "drop", "contested"), reviewer, reviewed_at, note, and what else is known
@@ -190,7 +190,7 @@ def is_filled_in(path: Path) -> bool:
         return True
 
 
-def _files(paths: Sequence[Path | str]) -> list[Path]:
+def _verdict_files(paths: Sequence[Path | str]) -> list[Path]:
     """The files, each once. Only files: a mistyped name must not be looked for on a hub."""
     files = list({Path(path).resolve(): Path(path) for path in paths}.values())
     if missing := next((file for file in files if not file.is_file()), None):
@@ -201,25 +201,25 @@ def _files(paths: Sequence[Path | str]) -> list[Path]:
 # --- one file ----------------------------------------------------------------------------------------------------------
 
 
-def _read(place: Place) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _read_verdicts(source: Source) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The verdicts in a file, and the facts about it."""
     columns: dict[str, None] = {}
     records: list[SourceRecord] = []
-    for found in read_records(place):
-        columns |= dict.fromkeys(found.record or {})
+    for entry in read_records(source):
+        columns |= dict.fromkeys(entry.record or {})
         # the texts that were judged are long, and not needed
-        slim = {name: value for name, value in (found.record or {}).items() if name in READ}
-        records.append(SourceRecord(found.line, slim, found.problem))
-    _check_file(records, columns, place.name)
-    verdicts = _verdicts(records, place.name)
-    times = [found.record["reviewed_at"] for found in records if _said(found.record) and "reviewed_at" in found.record]
+        slim = {name: value for name, value in (entry.record or {}).items() if name in READ}
+        records.append(SourceRecord(entry.line, slim, entry.problem))
+    _check_file(records, columns, source.name)
+    verdicts = _verdicts_in(records, source.name)
+    times = [entry.record["reviewed_at"] for entry in records if _filled_cells(entry.record) and "reviewed_at" in entry.record]
     counts = {
         "records": len(records),
         "verdicts": len(verdicts),
         "empty": len(records) - len(verdicts),
         "unparseable_times": sum(not _is_empty(time) and moment(time) is None for time in times),
     }
-    return verdicts, fingerprint(place) | counts
+    return verdicts, fingerprint(source) | counts
 
 
 def _check_file(records: Sequence[SourceRecord], columns: Mapping[str, None], file: str) -> None:
@@ -233,7 +233,7 @@ def _check_file(records: Sequence[SourceRecord], columns: Mapping[str, None], fi
             f"{file!r} has no column {lacks}; it has {listed(columns)}.{hint} A file of verdicts has row_id, and "
             "trusted_label or verdict."
         )
-    broken = [(found.line, found.problem) for found in records if found.problem is not None]
+    broken = [(entry.line, entry.problem) for entry in records if entry.problem is not None]
     if broken:
         line, problem = broken[0]
         raise FormatError(
@@ -242,15 +242,15 @@ def _check_file(records: Sequence[SourceRecord], columns: Mapping[str, None], fi
         )
 
 
-def _verdicts(records: Sequence[SourceRecord], file: str) -> list[dict[str, Any]]:
+def _verdicts_in(records: Sequence[SourceRecord], file: str) -> list[dict[str, Any]]:
     """What each filled cell says. Raises LabelError when one cannot be read, FormatError when it is beside no row_id."""
     verdicts: list[dict[str, Any]] = []
     wrong: list[tuple[SourceRecord, UnusableError]] = []
-    for found in records:
+    for entry in records:
         try:
-            verdicts += _verdict(found.record, file, found.line)
+            verdicts += _verdict_of(entry.record, file, entry.line)
         except UnusableError as unusable:
-            wrong.append((found, unusable))
+            wrong.append((entry, unusable))
     if not wrong:
         return verdicts
     first, problem = wrong[0]
@@ -261,26 +261,26 @@ def _verdicts(records: Sequence[SourceRecord], file: str) -> list[dict[str, Any]
     )
 
 
-def _verdict(record: Record, file: str, line: int) -> Iterator[dict[str, Any]]:
+def _verdict_of(record: Record, file: str, line: int) -> Iterator[dict[str, Any]]:
     """The verdict of one record, or nothing where its cell is empty."""
-    said = _said(record)
-    if len(said) > 1:
-        raise UnusableError("label", f"both {' and '.join(said)} are filled in, and one row has one verdict")
-    for value in said.values():
-        trusted_label = _judged(value, record.get("label"))
+    cells = _filled_cells(record)
+    if len(cells) > 1:
+        raise UnusableError("label", f"both {' and '.join(cells)} are filled in, and one row has one verdict")
+    for value in cells.values():
+        trusted_label = _as_label(value, record.get("label"))
         yield {
-            "row_id": _row_id(record.get("row_id")),
+            "row_id": _as_row_id(record.get("row_id")),
             "trusted_label": trusted_label,
-            "verdict": _word(value) if trusted_label is None else "desirable" if trusted_label else "undesirable",
-            "reviewer": _text(record.get("reviewer"), "reviewer"),
+            "verdict": _as_word(value) if trusted_label is None else "desirable" if trusted_label else "undesirable",
+            "reviewer": _optional_text(record.get("reviewer"), "reviewer"),
             "reviewed_at": moment(record.get("reviewed_at")),
-            "note": _text(record.get("note"), "note"),
+            "note": _optional_text(record.get("note"), "note"),
             "file": file,
             "line": line,
         }
 
 
-def _said(record: Record) -> dict[str, Any]:
+def _filled_cells(record: Record) -> dict[str, Any]:
     """The verdict cells of a record that are filled in."""
     return {name: record[name] for name in VERDICT_COLUMNS if not _is_empty(record.get(name))}
 
@@ -289,26 +289,26 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
 
 
-def _judged(value: Any, label: Any) -> bool | None:
+def _as_label(value: Any, label: Any) -> bool | None:
     """What a cell says of its row: true desirable; None where it is a verdict without a label."""
-    word = _word(value)
+    word = _as_word(value)
     if word in JUDGES:
         return JUDGES[word]
     if word in WITHOUT_LABEL:
         return None
     if word not in ON_THE_LABEL:
         raise UnusableError("label", f"{shown(value)} is no verdict")
-    if (given := JUDGES.get(_word(label))) is None:
+    if (given_label := JUDGES.get(_as_word(label))) is None:
         raise UnusableError("label", f"{word} is said of the given label, and column label holds {shown(label)} here")
-    return given == ON_THE_LABEL[word]
+    return given_label == ON_THE_LABEL[word]
 
 
-def _word(value: Any) -> str:
+def _as_word(value: Any) -> str:
     """A cell as a word: true, TRUE and a boolean are the same, whatever wrote the file."""
     return str(value).strip().casefold() if isinstance(value, str | bool | int | float) else ""
 
 
-def _row_id(value: Any) -> str:
+def _as_row_id(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
@@ -317,7 +317,7 @@ def _row_id(value: Any) -> str:
     return checked(value.strip().removeprefix("'"), "row_id")
 
 
-def _text(value: Any, what: str) -> str | None:
+def _optional_text(value: Any, what: str) -> str | None:
     """What somebody wrote beside a verdict; a number is a name too."""
     if _is_empty(value):
         return None
@@ -329,28 +329,34 @@ def _text(value: Any, what: str) -> str | None:
 # --- all files ---------------------------------------------------------------------------------------------------------
 
 
-def _one_each(said: pl.DataFrame) -> pl.DataFrame:
+def _first_of_each_row(verdicts: pl.DataFrame) -> pl.DataFrame:
     """The first verdict on each row. Raises DataError where another differs from it."""
-    differ = said.filter(pl.col("verdict").n_unique().over("row_id") > 1)
+    differ = verdicts.filter(pl.col("verdict").n_unique().over("row_id") > 1)
     if differ.is_empty():
-        return said.unique("row_id", keep="first", maintain_order=True)
+        return verdicts.unique("row_id", keep="first", maintain_order=True)
     first = differ.filter(pl.col("row_id") == differ["row_id"][0]).unique("verdict", keep="first", maintain_order=True)
-    told = " and ".join(
+    places = " and ".join(
         f"{verdict} at {file!r} line {line:,}" for verdict, file, line in first.select("verdict", "file", "line").iter_rows()
     )
     raise DataError(
-        f"reviews: {differ['row_id'].n_unique():,} of {said['row_id'].n_unique():,} rows have verdicts that differ "
-        f"(first: row_id {clip(first['row_id'][0], 40)}: {told}). Settle them and leave each row one verdict."
+        f"reviews: {differ['row_id'].n_unique():,} of {verdicts['row_id'].n_unique():,} rows have verdicts that differ "
+        f"(first: row_id {clip(first['row_id'][0], 40)}: {places}). Settle them and leave each row one verdict."
     )
 
 
-def _check_known(verdicts: pl.DataFrame, row_ids: pl.Series) -> None:
-    """Raise DataError when a verdict is on a row that is not there."""
+def check_verdicts(verdicts: pl.DataFrame, row_ids: pl.Series, *, who: str = "reviews") -> None:
+    """Raise DataError when a row has two verdicts, or when one is on a row that is not there.
+
+    verdicts : row_id, and file and line where they were read from files. row_ids : of the data. who : asks, for the message.
+    """
+    if repeated := verdicts.height - verdicts["row_id"].n_unique():
+        raise DataError(f"{who}: {repeated:,} of {verdicts.height:,} verdicts are on a row that has one already.")
     unknown = verdicts.filter(~pl.col("row_id").is_in(row_ids.implode()))
     if unknown.is_empty():
         return
-    row_id, file, line = unknown.select("row_id", "file", "line").row(0)
-    first = f"first: {clip(row_id, 40)} at {file!r} line {line:,}"
+    example = unknown.row(0, named=True)
+    row_id = example["row_id"]
+    first = f"first: {clip(row_id, 40)}" + (f" at {example['file']!r} line {example['line']:,}" if "file" in example else "")
     hint = (
         " It looks like a number that a spreadsheet has rounded: import the column row_id as text."
         if ROUNDED.fullmatch(row_id)
@@ -358,11 +364,11 @@ def _check_known(verdicts: pl.DataFrame, row_ids: pl.Series) -> None:
     )
     if unknown.height == verdicts.height:
         raise DataError(
-            f"reviews: none of {verdicts.height:,} reviewed row_ids is in the data ({first}; a row_id of the data: "
+            f"{who}: none of {verdicts.height:,} reviewed row_ids is in the data ({first}; a row_id of the data: "
             f"{clip(row_ids[0], 40) if len(row_ids) else 'none'}).{hint} These verdicts are probably on other data. A row_id is "
             "made of a row's text, label, rater, time and source_id: read the feedback with the same settings as then."
         )
     raise DataError(
-        f"reviews: {unknown.height:,} of {verdicts.height:,} reviewed row_ids are not in the data ({first}).{hint} "
+        f"{who}: {unknown.height:,} of {verdicts.height:,} reviewed row_ids are not in the data ({first}).{hint} "
         "Read all of the feedback that was reviewed, or take those lines out."
     )

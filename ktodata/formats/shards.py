@@ -41,7 +41,7 @@ def write_shards(table: pl.DataFrame, folder: Path) -> dict[str, dict[str, str |
     """
     check_columns(table, ("part", "shard", "position", "row_id"), who="write_shards")
     folder.mkdir(parents=True, exist_ok=True)
-    written = [_write_shard(name, rows, folder) for name, rows in _shards(table)]
+    written = [_write_shard(name, rows, folder) for name, rows in _shard_tables(table)]
     names = {shard.file for shard in written}
     for path in folder.iterdir():
         if SHARD_NAME.fullmatch(path.name) and path.name not in names:
@@ -57,10 +57,12 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
     folder : a run folder, or its shards/. Messages become `turns` and plain text; what shards do not hold is null, and the label
     is the only vote. Raises EmptyDataError when there is no shard of that part.
     """
-    place = folder / "shards" if (folder / "shards").is_dir() else folder
-    files = sorted(path for path in place.glob(f"{part}-*.parquet") if SHARD_NAME.fullmatch(path.name))
+    shards = folder / "shards" if (folder / "shards").is_dir() else folder
+    files = sorted(path for path in shards.glob(f"{part}-*.parquet") if SHARD_NAME.fullmatch(path.name))
     if not files:
-        raise EmptyDataError(f"{place} holds no {part}-00000-of-....parquet: give a run folder, or the folder that export wrote.")
+        raise EmptyDataError(
+            f"{shards} holds no {part}-00000-of-....parquet: give a run folder, or the folder that export wrote."
+        )
     rows = pl.concat([pl.read_parquet(path) for path in files])
     turns = pl.Series([None] * rows.height, dtype=pl.List(TURN))
     if rows.schema["prompt"] == pl.List(TURN):
@@ -71,10 +73,10 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
         )
     vote = pl.struct(rater=pl.col("rater") if "rater" in rows.columns else None, label="label", created_at=None)
     rows = rows.with_columns(turns=turns, votes=pl.concat_list(vote).cast(COLUMNS["votes"].dtype))
-    absent = [name for name in COLUMNS if name not in rows.columns]
-    rows = rows.with_columns(pl.lit(None, COLUMNS[name].dtype).alias(name) for name in absent)
+    missing = [name for name in COLUMNS if name not in rows.columns]
+    rows = rows.with_columns(pl.lit(None, COLUMNS[name].dtype).alias(name) for name in missing)
     rows = rows.with_columns(
-        pl.col("source").fill_null(place.name), pl.col("source_line").fill_null(pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
+        pl.col("source").fill_null(shards.name), pl.col("source_line").fill_null(pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
     )
     return rows.select(*COLUMNS, *(name for name in rows.columns if name not in COLUMNS))
 
@@ -82,10 +84,10 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
 def changed_shards(folder: Path) -> list[str]:
     """Files named in checksums.json that are missing or hold other bytes."""
     checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-    return [name for name, known in sorted(checksums.items()) if _digest(folder / name) != known["sha256"]]
+    return [name for name, shard in sorted(checksums.items()) if _sha256(folder / name) != shard["sha256"]]
 
 
-def _shards(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+def _shard_tables(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     ordered = table.sort("part", "position")
     of_part = dict(ordered.group_by("part").agg(pl.col("shard").n_unique()).iter_rows())
     for (part, number), rows in ordered.group_by("part", "shard", maintain_order=True):
@@ -103,7 +105,7 @@ def _write_shard(name: str, rows: pl.DataFrame, folder: Path) -> Shard:
     return Shard(name, rows.height, len(content), hashlib.sha256(content).hexdigest())
 
 
-def _digest(path: Path) -> str | None:
+def _sha256(path: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""LabelledCompletion completions become the feedback table, unusable records the quarantine table."""
+"""Labelled completions become the feedback table, unusable records the quarantine table."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,9 @@ import polars as pl
 
 from ktodata.feedback import COLUMNS, VOTE
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
-from ktodata.formats.fields import RATING, Fields
-from ktodata.formats.format import Format
+from ktodata.formats.format import RATING, Fields, Format
 from ktodata.formats.readers import SourceRecord
-from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Vote, checked, lookup, plain
-from ktodata.formats.row_ids import content_key, number_repeats
+from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Vote, checked, lookup, plain, text_id
 from ktodata.formats.times import moment
 
 # rows are Python objects until so many are there, then a frame
@@ -21,7 +19,7 @@ CHUNK_ROWS = 20_000
 RAW_CHARS = 10_000
 INT64 = range(-(2**63), 2**63)
 TEXTS = ("rater", "source_id", "source", "pair_id", "model")
-# what a record is asked for where neither a setting nor its dialect names a column
+# what a record is asked for where neither a setting nor its format names a column
 USUAL = {"source_id": "id"}
 
 QUARANTINE = pl.Schema(
@@ -47,28 +45,28 @@ class FeedbackTable:
         self._chunks: list[pl.DataFrame] = []
         self.unparseable_times = 0
 
-    def add(self, judged: list[LabelledCompletion], record: Record, dialect: Format, file: str, line: int) -> None:
+    def add(self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, line: int) -> None:
         """Add the rows of one record, all or, when one of its values is unusable, none."""
-        common = self._common(record, dialect, file, line)
-        if len(judged) > 1 and common["pair_id"] is None and dialect.group == "pair_id":
+        common = self._common(record, format, file, line)
+        if len(completions) > 1 and common["pair_id"] is None and format.group == "pair_id":
             common["pair_id"] = f"{file}:{line}"
         kept = {name: _scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
-        rows = [self._row(one, common) for one in judged]
+        rows = [self._row(completion, common) for completion in completions]
         self._rows += rows
         for name, value in kept.items():
             self._kept[name] += [value] * len(rows)
         if len(self._rows) >= CHUNK_ROWS:
             self._close_chunk()
 
-    def _common(self, record: Record, dialect: Format, file: str, line: int) -> dict[str, Any]:
-        def given(name: str) -> Any:
-            columns = self._fields.about.get(name)
-            column = columns[0] if columns else dialect.about.get(name, USUAL.get(name))
-            return None if column is None else lookup(record, column)
+    def _common(self, record: Record, format: Format, file: str, line: int) -> dict[str, Any]:
+        def column(name: str) -> Any:
+            named = self._fields.about.get(name)
+            key = named[0] if named else format.about.get(name, USUAL.get(name))
+            return None if key is None else lookup(record, key)
 
-        common: dict[str, Any] = {name: _name(given(name), name) for name in TEXTS}
+        common: dict[str, Any] = {name: _as_name(column(name), name) for name in TEXTS}
         common |= {"file": file, "source": common["source"] or file, "source_line": line}
-        return common | {"created_at": self._time(given("created_at")), "trusted_label": self._fields.trusted_label(record)}
+        return common | {"created_at": self._time(column("created_at")), "trusted_label": self._fields.trusted_label(record)}
 
     def _time(self, value: Any) -> datetime | None:
         if value is None or value is ABSENT:
@@ -78,7 +76,7 @@ class FeedbackTable:
         return time
 
     def _row(self, judged: LabelledCompletion, common: Mapping[str, Any]) -> dict[str, Any]:
-        row = {**common, **{name: _name(value, name) for name, value in judged.about.items()}}
+        row = {**common, **{name: _as_name(value, name) for name, value in judged.about.items()}}
         prompt = judged.prompt
         if self._fields.transcripts and is_transcript(prompt):
             prompt = transcript_prompt(str(prompt))
@@ -89,7 +87,7 @@ class FeedbackTable:
         row |= {"prompt": plain(prompt), "turns": None if isinstance(prompt, str) else prompt, "completion": judged.completion}
         row |= {"label": judged.verdict.label, RATING: judged.verdict.rating}
         row["votes"] = None if votes is None else [self._vote(vote, row) for vote in votes]
-        row["row_id"] = _content_name(row)
+        row["row_id"] = _content_id(row)
         return row
 
     def _vote(self, vote: Vote, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,9 +103,11 @@ class FeedbackTable:
     def table(self) -> pl.DataFrame:
         """The feedback table: its own columns, `rating` where ratings were read, what was kept, and `file`, for the accounts."""
         self._close_chunk()
-        table = number_repeats(pl.concat(self._chunks))
+        table = _number_repeats(pl.concat(self._chunks))
         extra = [RATING] if self._fields.label.at_least is not None else []
-        return table.select(*COLUMNS, *extra, "file").with_columns(_series(name, values) for name, values in self._kept.items())
+        return table.select(*COLUMNS, *extra, "file").with_columns(
+            _kept_series(name, values) for name, values in self._kept.items()
+        )
 
 
 class QuarantineTable:
@@ -116,20 +116,20 @@ class QuarantineTable:
     def __init__(self) -> None:
         self._rows: list[tuple[str, int, str, str, str, int]] = []
 
-    def add(self, file: str, found: SourceRecord, problem: UnusableError) -> None:
+    def add(self, file: str, entry: SourceRecord, problem: UnusableError) -> None:
         """Set one record aside."""
-        raw, chars = _raw_text(found)
-        self._rows.append((file, found.line, problem.reason, _utf8(problem.detail), raw, chars))
+        raw, chars = _raw_text(entry)
+        self._rows.append((file, entry.line, problem.reason, _utf8(problem.detail), raw, chars))
 
     def table(self) -> pl.DataFrame:
         """file, line, reason, detail, raw (at most RAW_CHARS), raw_chars (how long it truly is)."""
         return pl.DataFrame(self._rows, schema=QUARANTINE, orient="row")
 
 
-def _raw_text(found: SourceRecord) -> tuple[str, int]:
-    raw = found.raw
+def _raw_text(entry: SourceRecord) -> tuple[str, int]:
+    raw = entry.raw
     if raw is None:
-        raw = json.dumps(found.record, default=str, ensure_ascii=False)
+        raw = json.dumps(entry.record, default=str, ensure_ascii=False)
     whole = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
     whole = whole.rstrip("\r\n")
     return _utf8(whole[:RAW_CHARS]), len(whole)
@@ -139,16 +139,42 @@ def _utf8(value: str) -> str:
     return value.encode("utf-8", "replace").decode()
 
 
-def _content_name(row: Mapping[str, Any]) -> str:
+def _content_key(*parts: str | None) -> str:
+    """16 hex digits that stand for the parts, in order; the lengths keep ("ab", "c") apart from ("a", "bc")."""
+    lengths = ",".join("-" if part is None else str(len(part)) for part in parts)
+    return text_id(lengths + "\x1f" + "".join(part for part in parts if part is not None))
+
+
+def _number_repeats(table: pl.DataFrame) -> pl.DataFrame:
+    """Turn column `row_id` from the name of the content into the name of the row: exact repeats are told apart by number.
+
+    Repeats are numbered by file and line, so that the order in which files are read changes nothing.
+    """
+    repeated = pl.col("row_id").is_duplicated()
+    if not table.select(repeated.any()).item():
+        return table
+    places = table.select("row_id", "file", "source_line", repeated=repeated).with_row_index("position").filter("repeated")
+    numbered = places.sort("row_id", "file", "source_line", "position").with_columns(nth=pl.int_range(pl.len()).over("row_id"))
+    later = numbered.filter(pl.col("nth") > 0).select("position", name=pl.format("{}:{}", "row_id", "nth"))
+    renamed = later.select("position", renamed=pl.Series([text_id(name) for name in later["name"]], dtype=pl.String))
+    return (
+        table.with_row_index("position")
+        .join(renamed, on="position", how="left", maintain_order="left")
+        .with_columns(row_id=pl.coalesce("renamed", "row_id"))
+        .drop("position", "renamed")
+    )
+
+
+def _content_id(row: Mapping[str, Any]) -> str:
     turns, time = row["turns"], row["created_at"]
-    said = row["prompt"] if turns is None else json.dumps(turns, ensure_ascii=False)
+    prompt = row["prompt"] if turns is None else json.dumps(turns, ensure_ascii=False)
     label = "desirable" if row["label"] else "undesirable"
     # whether it was a conversation is part of the content: the plain text of one could be typed as a prompt
     form = "text" if turns is None else "turns"
-    return content_key(form, said, row["completion"], label, row["rater"], time and time.isoformat(), row["source_id"])
+    return _content_key(form, prompt, row["completion"], label, row["rater"], time and time.isoformat(), row["source_id"])
 
 
-def _name(value: Any, what: str) -> str | None:
+def _as_name(value: Any, what: str) -> str | None:
     """A value that names something, as text."""
     if value is None or value is ABSENT:
         return None
@@ -164,10 +190,10 @@ def _scalar(value: Any, column: str) -> Any:
     return checked(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False), column)
 
 
-def _series(name: str, values: list[Any]) -> pl.Series:
-    kinds = {type(value) for value in values if value is not None}
+def _kept_series(name: str, values: list[Any]) -> pl.Series:
+    types = {type(value) for value in values if value is not None}
     for dtype, fitting in ((pl.Boolean(), {bool}), (pl.Int64(), {int}), (pl.Float64(), {int, float})):
-        if kinds and kinds <= fitting:
+        if types and types <= fitting:
             return pl.Series(name, values, dtype=dtype, strict=False)
     # a column of several types is text: a value must not change its meaning because another row has a different type
     texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]

@@ -1,4 +1,4 @@
-"""Times as others write them, in UTC."""
+"""Times as others write them, and as they are written here: in UTC."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -25,6 +25,11 @@ def moment(value: Any) -> datetime | None:
         return datetime(value.year, value.month, value.day, tzinfo=UTC) if isinstance(value, date) else None
     except (ValueError, OverflowError):
         return None
+
+
+def stamp(time: datetime | None) -> str | None:
+    """A time as ISO text in UTC."""
+    return None if time is None else time.isoformat().replace("+00:00", "Z")
 
 
 def _since_1970(number: float) -> datetime:

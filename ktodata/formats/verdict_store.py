@@ -15,8 +15,8 @@ import polars as pl
 from ktodata.errors import FormatError
 from ktodata.formats.times import moment
 
-Verdict = Literal["keep", "flip", "drop", "contested"]
-VERDICTS: tuple[Verdict, ...] = ("keep", "flip", "drop", "contested")
+VerdictWord = Literal["keep", "flip", "drop", "contested"]
+VERDICTS: tuple[VerdictWord, ...] = ("keep", "flip", "drop", "contested")
 SUFFIX = ".sqlite"
 APPLICATION_ID = 0x6B746F76  # "ktov", in the file's header
 VERSION = 1
@@ -47,7 +47,7 @@ CREATE VIEW held AS
 CREATE VIEW standing AS
     SELECT * FROM held WHERE id IN (SELECT max(id) FROM held GROUP BY row_id, reviewer) ORDER BY id;
 """
-STANDING_SCHEMA = pl.Schema(
+CURRENT_SCHEMA = pl.Schema(
     {
         "id": pl.Int64(),
         "row_id": pl.String(),
@@ -87,28 +87,28 @@ def check_store(connection: sqlite3.Connection, name: str) -> None:
         raise FormatError(f"{name} was written by another version of ktodata ({version}; this one reads {VERSION}).")
 
 
-def standing(connection: sqlite3.Connection) -> pl.DataFrame:
-    """What each reviewer says of each row now, in the order given: STANDING_SCHEMA. trusted_label: true desirable, or null."""
-    lines = connection.execute(f"SELECT {', '.join(STANDING_SCHEMA)} FROM standing").fetchall()
-    table = pl.DataFrame(lines, schema=dict.fromkeys(STANDING_SCHEMA), orient="row", infer_schema_length=None)
-    return table.cast(STANDING_SCHEMA)
+def current_verdicts(connection: sqlite3.Connection) -> pl.DataFrame:
+    """Each reviewer's last verdict on each row, in the order given: STANDING_SCHEMA. trusted_label: true desirable, or null."""
+    lines = connection.execute(f"SELECT {', '.join(CURRENT_SCHEMA)} FROM standing").fetchall()
+    table = pl.DataFrame(lines, schema=dict.fromkeys(CURRENT_SCHEMA), orient="row", infer_schema_length=None)
+    return table.cast(CURRENT_SCHEMA)
 
 
-def said(verdict: pl.Expr, trusted_label: pl.Expr) -> pl.Expr:
-    """What a verdict says of its row: "desirable", "undesirable", "drop" or "contested"."""
+def verdict_word(verdict: pl.Expr, trusted_label: pl.Expr) -> pl.Expr:
+    """A verdict as a word: "desirable", "undesirable", "drop" or "contested"."""
     label = pl.when(trusted_label).then(pl.lit("desirable")).otherwise(pl.lit("undesirable"))
     return pl.when(trusted_label.is_not_null()).then(label).otherwise(verdict)
 
 
-def settled(verdicts: pl.DataFrame) -> pl.DataFrame:
+def verdict_per_row(verdicts: pl.DataFrame) -> pl.DataFrame:
     """One verdict for each row, in the order in which rows were first judged; rows whose reviewers differ are contested.
 
     verdicts : as `standing` gives them
     Returns the same columns; `reviewer` names all, `note` says who said what where they differ, `id` and `at` are the last, and
     `seconds` are those of all together.
     """
-    differ = _differ()
-    who = pl.format("{}: {}", "reviewer", said(pl.col("verdict"), pl.col("trusted_label")))
+    differ = _reviewers_differ()
+    who = pl.format("{}: {}", "reviewer", verdict_word(pl.col("verdict"), pl.col("trusted_label")))
     notes = pl.col("note").filter(pl.col("note") != "")
     return (
         verdicts.group_by("row_id", maintain_order=True)
@@ -125,23 +125,23 @@ def settled(verdicts: pl.DataFrame) -> pl.DataFrame:
             blind=pl.col("blind").all(),
             via=pl.col("via").unique(maintain_order=True).str.join(", "),
         )
-        .select(STANDING_SCHEMA.names())
+        .select(CURRENT_SCHEMA.names())
     )
 
 
 def read_store(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The settled verdicts of a store as records of `formats.reviews`, and the facts about it; `line` is the event's number.
 
-    Raises FormatError for a file that is no store. A desk may be writing to it meanwhile.
+    Raises FormatError for a file that is no store. Somebody may be writing to it meanwhile.
     """
-    each = read_standing(path)
-    rows = settled(each)
-    records = [_record(row, path.name) for row in rows.iter_rows(named=True)]
-    content = json.dumps([(one["row_id"], one["verdict"], one["trusted_label"]) for one in records])
+    each = read_current_verdicts(path)
+    rows = verdict_per_row(each)
+    records = [_review_record(row, path.name) for row in rows.iter_rows(named=True)]
+    content = json.dumps([(record["row_id"], record["verdict"], record["trusted_label"]) for record in records])
     return records, {
         "name": path.name,
         "bytes": path.stat().st_size,
-        # of what is said: the bytes of a store differ with what is still in its log
+        # of the verdicts: the bytes of a store differ with what is still in its log
         "sha256": hashlib.sha256(content.encode()).hexdigest(),
         "records": rows.height,
         "verdicts": rows.height,
@@ -149,28 +149,28 @@ def read_store(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         "unparseable_times": 0,
         "reviewers": each["reviewer"].n_unique(),
         "judged_by_several": each.height - rows.height,
-        "reviewers_differ": each.group_by("row_id").agg(_differ()).filter("differ").height,
+        "reviewers_differ": each.group_by("row_id").agg(_reviewers_differ()).filter("differ").height,
     }
 
 
-def read_standing(path: Path) -> pl.DataFrame:
-    """What each reviewer says of each row in a store: STANDING_SCHEMA. Raises FormatError for a file that is no store."""
+def read_current_verdicts(path: Path) -> pl.DataFrame:
+    """Each reviewer's last verdict on each row of a store: STANDING_SCHEMA. Raises FormatError for a file that is no store."""
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
             check_store(connection, repr(path.name))
-            return standing(connection)
+            return current_verdicts(connection)
         finally:
             connection.close()
     except sqlite3.Error as error:
         raise FormatError(f"{path.name!r} cannot be read as a store of verdicts: {error}.") from error
 
 
-def _differ() -> pl.Expr:
-    return (said(pl.col("verdict"), pl.col("trusted_label")).n_unique() > 1).alias("differ")
+def _reviewers_differ() -> pl.Expr:
+    return (verdict_word(pl.col("verdict"), pl.col("trusted_label")).n_unique() > 1).alias("differ")
 
 
-def _record(row: dict[str, Any], file: str) -> dict[str, Any]:
+def _review_record(row: dict[str, Any], file: str) -> dict[str, Any]:
     words = {None: row["verdict"], True: "desirable", False: "undesirable"}
     return {
         "row_id": row["row_id"],

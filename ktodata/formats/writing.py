@@ -1,4 +1,4 @@
-"""Writing feedback in a dialect, and saying what that dialect could not hold."""
+"""Writing feedback in a format, and saying what that format could not hold."""
 
 import contextlib
 import gzip
@@ -15,9 +15,9 @@ import polars as pl
 from ktodata.errors import DataError, EmptyDataError, FormatError
 from ktodata.feedback import COLUMNS, check_columns
 from ktodata.files import whole_file
+from ktodata.formats.data_files import FileKind, kind_of
 from ktodata.formats.dialects import format_named
 from ktodata.formats.format import Format
-from ktodata.formats.paths import Kind, kind_of
 from ktodata.formats.reading import IngestResult, read
 from ktodata.formats.records import CannotHoldError
 
@@ -36,17 +36,19 @@ class Written(NamedTuple):
 
 
 def write(feedback: pl.DataFrame, path: str | Path, *, format: str = "trl") -> Written:
-    """Write a feedback table in a dialect; the name of `path` says how: .jsonl, .json, .csv, .parquet, text also .gz or .zst.
+    """Write a feedback table in a format; the name of `path` says how: .jsonl, .json, .csv, .parquet, text also .gz or .zst.
 
-    A row that the dialect cannot say truly is left out, and a column that it has no place for is not written; both are in `lost`.
+    A row that the format cannot say truly is left out, and a column that it has no place for is not written; both are in `lost`.
     The file appears whole or not at all. Raises EmptyDataError when no row can be written.
     """
-    dialect, target = format_named(format), Path(path)
+    target_format, target = format_named(format), Path(path)
     check_columns(feedback, NEEDS, who="write")
     kind = kind_of(str(target))
-    if dialect.group is not None and feedback[dialect.group].null_count() == feedback.height:
-        raise DataError(f"format {format!r} writes pairs, and no row has a {dialect.group}. Write another format, e.g. trl.")
-    records = _Records(dialect, _complete(feedback))
+    if target_format.group is not None and feedback[target_format.group].null_count() == feedback.height:
+        raise DataError(
+            f"format {format!r} writes pairs, and no row has a {target_format.group}. Write another format, e.g. trl."
+        )
+    records = _Records(target_format, _complete(feedback))
     if not target.parent.is_dir():
         raise FormatError(f"there is no folder {str(target.parent)!r} to write {target.name!r} into.")
     with whole_file(target) as scratch:
@@ -81,17 +83,17 @@ def _complete(feedback: pl.DataFrame) -> pl.DataFrame:
 class _Records:
     """The records of a table, made as they are asked for; counts what was written and what was left out."""
 
-    def __init__(self, dialect: Format, table: pl.DataFrame) -> None:
-        self._dialect = dialect
+    def __init__(self, format: Format, table: pl.DataFrame) -> None:
+        self._format = format
         self._table = table
         self._left_out: Counter[str] = Counter()
         self.rows = 0
         self.written = 0
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for rows in _groups(self._table, self._dialect.group):
+        for rows in _record_rows(self._table, self._format.group):
             try:
-                record = self._dialect.write(rows)
+                record = self._format.write(rows)
             except CannotHoldError as reason:
                 self._left_out[str(reason)] += len(rows)
                 continue
@@ -102,10 +104,10 @@ class _Records:
     def lost(self, feedback: pl.DataFrame) -> tuple[str, ...]:
         """What the file does not hold, in sentences."""
         left_out = [f"{count:,} rows are left out: {reason}" for reason, count in self._left_out.most_common()]
-        homeless = [name for name in feedback.columns if name not in (*self._dialect.holds, *PLACES)]
-        counts = {name: _worth_keeping(feedback, name) for name in homeless}
+        unheld = [name for name in feedback.columns if name not in (*self._format.holds, *PLACES)]
+        counts = {name: _worth_keeping(feedback, name) for name in unheld}
         columns = [f"{name} ({count:,} rows)" for name, count in counts.items() if count]
-        return (*left_out, *([f"{self._dialect.name} has no place for {', '.join(columns)}"] if columns else []))
+        return (*left_out, *([f"{self._format.name} has no place for {', '.join(columns)}"] if columns else []))
 
 
 def _worth_keeping(feedback: pl.DataFrame, name: str) -> int:
@@ -114,25 +116,25 @@ def _worth_keeping(feedback: pl.DataFrame, name: str) -> int:
     return feedback.height - feedback[name].null_count()
 
 
-def _groups(table: pl.DataFrame, group: str | None) -> Iterator[list[dict[str, Any]]]:
+def _record_rows(table: pl.DataFrame, group: str | None) -> Iterator[list[dict[str, Any]]]:
     """The rows of each record: single ones, or those that share `group`, which stand where the first of them stood."""
     if group is None:
-        yield from ([row] for row in _rows(table))
+        yield from ([row] for row in _iter_rows(table))
         return
     table = table.with_row_index("_place")
     # a row without a group is a group of its own, not one with all others that have none
     name = pl.coalesce(group, pl.format("\0{}", "_place"))
     ordered = table.with_columns(_first=pl.col("_place").min().over(name)).sort("_first", "_place")
-    for _, rows in groupby(_rows(ordered), key=lambda row: row["_first"]):
+    for _, rows in groupby(_iter_rows(ordered), key=lambda row: row["_first"]):
         yield list(rows)
 
 
-def _rows(table: pl.DataFrame) -> Iterator[dict[str, Any]]:
+def _iter_rows(table: pl.DataFrame) -> Iterator[dict[str, Any]]:
     for chunk in table.iter_slices(CHUNK_ROWS):
         yield from chunk.iter_rows(named=True)
 
 
-def _write_records(records: Iterable[dict[str, Any]], path: Path, kind: Kind, packing: str) -> None:
+def _write_records(records: Iterable[dict[str, Any]], path: Path, kind: FileKind, packing: str) -> None:
     if kind == "parquet":
         _write_parquet(records, path)
         return

@@ -12,13 +12,13 @@ import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.files import whole_file
+from ktodata.formats.data_files import FileKind, find_sources, kind_of, nearest
 from ktodata.formats.label_rules import shown
-from ktodata.formats.paths import Kind, find_places, kind_of, nearest
 from ktodata.formats.readers import read_records
-from ktodata.formats.records import Record, clip, stamp
+from ktodata.formats.records import Record, clip
 from ktodata.formats.reviews import read_reviews, write_verdicts
-from ktodata.formats.times import moment
-from ktodata.formats.verdict_store import SUFFIX, Verdict, read_standing, said, settled
+from ktodata.formats.times import moment, stamp
+from ktodata.formats.verdict_store import SUFFIX, VerdictWord, read_current_verdicts, verdict_per_row, verdict_word
 from ktodata.pipeline.run_folder import Run
 from ktodata.review.store import PLACE, Given, VerdictStore
 
@@ -75,9 +75,9 @@ def export_verdicts(run: Run, path: Path, *, format: str = "verdicts") -> Export
         raise FormatError(
             f"verdicts as {name} are written as {' or '.join(f'.{_ending(one)}' for one in allowed)}; got {path.name!r}."
         )
-    if not (run.folder / PLACE).is_file() or (standing := read_standing(run.folder / PLACE)).is_empty():
+    if not (run.folder / PLACE).is_file() or (standing := read_current_verdicts(run.folder / PLACE)).is_empty():
         raise EmptyDataError(f"nobody has judged a row of {run.folder} yet: `ktodata review {run.folder}` opens the desk.")
-    rows = settled(standing)
+    rows = verdict_per_row(standing)
     lost: tuple[str, ...] = ()
     with whole_file(path) as scratch:
         if name == "verdicts":
@@ -100,9 +100,9 @@ def _as_file(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _write_tasks(run: Run, standing: pl.DataFrame, path: Path, name: str, kind: Kind) -> tuple[str, ...]:
+def _write_tasks(run: Run, standing: pl.DataFrame, path: Path, name: str, kind: FileKind) -> tuple[str, ...]:
     texts = run.stage("ingest").columns.select("row_id", "prompt", "completion")
-    told = standing.with_columns(says=said(pl.col("verdict"), pl.col("trusted_label")))
+    told = standing.with_columns(says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
     known = told.join(texts, on="row_id", how="inner", maintain_order="left")
     make: Callable[[list[dict[str, Any]]], dict[str, Any]] = _argilla if name == "argilla" else _label_studio
     records = [make(rows.to_dicts()) for _, rows in known.group_by("row_id", maintain_order=True)]
@@ -190,8 +190,8 @@ def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> dic
 
 
 def _given(one: Read, label: bool, detector: str, reviewer: str, file: str) -> Given:
-    on_label: dict[str, Verdict] = {"desirable": "keep" if label else "flip", "undesirable": "flip" if label else "keep"}
-    verdict: Verdict = on_label.get(one.says) or ("drop" if one.says == "drop" else "contested")
+    on_label: dict[str, VerdictWord] = {"desirable": "keep" if label else "flip", "undesirable": "flip" if label else "keep"}
+    verdict: VerdictWord = on_label.get(one.says) or ("drop" if one.says == "drop" else "contested")
     at = stamp(one.at) or ""
     return Given(one.row_id, reviewer, verdict, label, detector, one.note, one.seconds, at, via=file)
 
@@ -200,10 +200,14 @@ def _read(path: Path) -> Iterator[Read]:
     if not path.is_file():
         raise FormatError(f"there is no file of verdicts {str(path)!r}. {nearest(str(path))}")
     if path.suffix == SUFFIX:
-        for row in read_standing(path).with_columns(says=said(pl.col("verdict"), pl.col("trusted_label"))).iter_rows(named=True):
+        for row in (
+            read_current_verdicts(path)
+            .with_columns(says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
+            .iter_rows(named=True)
+        ):
             yield Read(row["row_id"], row["reviewer"], row["says"], row["note"], moment(row["at"]), row["seconds"])
         return
-    found = next(read_records(find_places(path)[0]))
+    found = next(read_records(find_sources(path)[0]))
     if isinstance(found.record, Mapping) and "annotations" in found.record:
         yield from _tasks(path, _from_label_studio)
     elif isinstance(found.record, Mapping) and "responses" in found.record:
@@ -215,7 +219,7 @@ def _read(path: Path) -> Iterator[Read]:
 
 def _tasks(path: Path, read: Callable[[Record], Iterable[Read]]) -> Iterator[Read]:
     """The verdicts of every record. Raises FormatError naming the line of the first that cannot be read."""
-    for found in read_records(find_places(path)[0]):
+    for found in read_records(find_sources(path)[0]):
         try:
             if found.problem is not None:
                 raise ValueError(str(found.problem))

@@ -4,7 +4,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ktodata.formats.verdict_store import settled
+from ktodata.formats.verdict_store import verdict_per_row
 from ktodata.report.templating import template_environment
 from ktodata.review import review_progress, reviewer_agreement
 from ktodata.review.filters import Filters
@@ -30,7 +30,7 @@ def progress_page(desk: ReviewSession, **around: str) -> str:
         "progress.html.j2",
         **_around(desk, "progress", around),
         tallies=review_progress.tallies(standing),
-        drawn=review_progress.drawn_so_far(settled(standing), desk.book.row_ids, desk.queue.drawn),
+        drawn=review_progress.drawn_so_far(verdict_per_row(standing), desk.book.row_ids, desk.queue.drawn),
         agreements=reviewer_agreement.agreements(standing),
         differ=differ.head(MAX_DIFFERENT).to_dicts(),
         differ_in_all=differ.height,

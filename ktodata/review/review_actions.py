@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 from urllib.parse import parse_qsl
 
-from ktodata.formats.verdict_store import Verdict
+from ktodata.formats.verdict_store import VerdictWord
 from ktodata.report.text import clean
 from ktodata.review.filters import Filters
 from ktodata.review.session import ReviewSession
@@ -47,7 +47,7 @@ def text_of(desk: ReviewSession, side: str, row_id: str) -> str:
 def _verdict(desk: ReviewSession, filters: Filters, asked: Mapping[str, Any]) -> View:
     word, row_id = _text(asked, "verdict"), _text(asked, "row_id")
     verdict: Any = desk.judge(row_id, word == "desirable") if word in ("desirable", "undesirable") else word
-    if verdict not in get_args(Verdict):
+    if verdict not in get_args(VerdictWord):
         raise BadRequestError(f"{word[:40]!r} is no verdict.")
     desk.give(
         row_id,

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.evaluate.bootstrap import bootstrap
-from ktodata.formats.verdict_store import said
+from ktodata.formats.verdict_store import verdict_word
 from ktodata.stats import Interval, share
 
 MIN_ROWS = 10  # that both judged, for kappa to be told
@@ -29,7 +29,7 @@ class Agreement:
 
 def shared_rows(standing: pl.DataFrame) -> pl.DataFrame:
     """Rows that several reviewers judged, one line for each two: row_id, first, second, first_says, second_says, notes."""
-    told = standing.select("row_id", "reviewer", "note", says=said(pl.col("verdict"), pl.col("trusted_label")))
+    told = standing.select("row_id", "reviewer", "note", says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
     pairs = told.join(told, on="row_id", suffix="_of_second", maintain_order="left").filter(
         pl.col("reviewer") < pl.col("reviewer_of_second")
     )

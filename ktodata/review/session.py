@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ktodata.errors import RunError
-from ktodata.formats.verdict_store import Verdict
+from ktodata.formats.verdict_store import VerdictWord
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run, Saved, stage_folder
 from ktodata.review.audit_run import AuditRun
@@ -97,7 +97,7 @@ class ReviewSession:
             after=next((int(one) for one in left[:2] if one != place), None),
         )
 
-    def give(self, row_id: str, verdict: Verdict, *, seen: int, detector: str, note: str, seconds: float) -> None:
+    def give(self, row_id: str, verdict: VerdictWord, *, seen: int, detector: str, note: str, seconds: float) -> None:
         """Write a verdict down. Raises StaleError when the row is not as it was shown."""
         self.check_detector(detector)
         place = self.place(row_id)
@@ -115,7 +115,7 @@ class ReviewSession:
         self._seconds.append(seconds)
         self._skipped = [one for one in self._skipped if one[0] != place]
 
-    def judge(self, row_id: str, desirable: bool) -> Verdict:
+    def judge(self, row_id: str, desirable: bool) -> VerdictWord:
         """Keep or flip, from what a blind reviewer says of the answer."""
         return "keep" if bool(self.book.labels[self.place(row_id)]) == desirable else "flip"
 

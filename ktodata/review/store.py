@@ -12,7 +12,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.formats.times import moment
-from ktodata.formats.verdict_store import STANDING_SCHEMA, Verdict, check_store, create_tables, standing
+from ktodata.formats.verdict_store import CURRENT_SCHEMA, VerdictWord, check_store, create_tables, current_verdicts
 
 PLACE = Path("reviews", "reviews.sqlite")
 PATIENCE_SECONDS = 5.0  # that a write waits for another desk's
@@ -28,7 +28,7 @@ class Given:
 
     row_id: str
     reviewer: str
-    verdict: Verdict
+    verdict: VerdictWord
     label: bool
     detector: str
     note: str = ""
@@ -137,7 +137,7 @@ class VerdictStore:
 
     def standing(self) -> pl.DataFrame:
         """What each reviewer says of each row: formats.verdict_store.STANDING_SCHEMA, in the order given."""
-        return standing(self._connection)
+        return current_verdicts(self._connection)
 
     def touched_since(self, event: int) -> list[tuple[int, str, str]]:
         """(number, row_id, reviewer) of every event after `event`."""
@@ -148,7 +148,7 @@ class VerdictStore:
         line = self._connection.execute(question, values).fetchone()
         if line is None:
             return None
-        known = {name: line[name] for name in STANDING_SCHEMA if name != "trusted_label"}
+        known = {name: line[name] for name in CURRENT_SCHEMA if name != "trusted_label"}
         return CurrentVerdict(**{**known, "label": bool(line["label"]), "blind": bool(line["blind"])})
 
     def _insert(self, given: Given) -> int:

@@ -11,7 +11,7 @@ import polars as pl
 import traitlets
 
 from ktodata.errors import KtodataError
-from ktodata.formats.verdict_store import settled
+from ktodata.formats.verdict_store import verdict_per_row
 from ktodata.report.text import clean
 from ktodata.review import pages
 from ktodata.review.filters import Filters
@@ -44,7 +44,7 @@ class ReviewWidget(anywidget.AnyWidget):
         reviewers differ), label (as given), note, reviewer, seconds and at (UTC, ISO 8601).
         """
         names = ("row_id", "verdict", "trusted_label", "label", "note", "reviewer", "seconds", "at")
-        return settled(self.desk.store.standing()).select(names)
+        return verdict_per_row(self.desk.store.standing()).select(names)
 
     @property
     def path(self) -> Path:

@@ -10,8 +10,8 @@ from pydantic import Field
 from ktodata.errors import DataError, EmptyDataError
 from ktodata.feedback import TURN, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.formats.row_order import OrderCheck, check_order, plan_order
 from ktodata.stage import StageResult, decide, no_decisions
+from ktodata.stages.row_order import OrderCheck, check_order, plan_order
 from ktodata.text.pii.masks import masked
 
 NEEDS = ("prompt", "completion", "label", "turns", "state")
@@ -43,11 +43,11 @@ def export(
             description="when one row would stand alone in the last block: leave out the least trustworthy of the larger class"
         ),
     ] = "leave_out",
-    format: Annotated[Literal["trl"], Field(description="dialect of the shards; other dialects: ktodata export")] = "trl",
+    format: Annotated[Literal["trl"], Field(description="format of the shards; other formats: ktodata export")] = "trl",
     license: Annotated[str | None, Field(description="licence of the data, for the dataset card, e.g. cc-by-4.0")] = None,
     seed: int = 0,
 ) -> StageResult:
-    """Give each exported row its part, shard and position. Training rows are ordered for KTO (see formats/row_order.py).
+    """Give each exported row its part, shard and position. Training rows are ordered for KTO (see stages/row_order.py).
 
     Exported are rows in state keep or relabel; without a column `part` all are for training. Held-out rows keep the order of
     `feedback`. TRL pairs rows inside blocks of `block` counted from the start, so with n mod block = 1 no order can help the last

@@ -23,7 +23,7 @@ def ingest(
     *,
     paths: Annotated[str | list[str], Field(description="files, globs, saved data set folders or hub ids")],
     format: Annotated[
-        str, Field(description='a dialect, or "auto": each record is read in the first dialect it looks like')
+        str, Field(description='its name, or "auto": each record is read in the first format that it looks like')
     ] = "auto",
     prompt: Annotated[Columns, Field(description="column of the prompt, or several that are joined line by line")] = None,
     completion: Annotated[Columns, Field(description="column of the completion, or of the two that are compared")] = None,

@@ -56,7 +56,7 @@ def reasons(result: IngestResult) -> list[tuple[int, str]]:
         ({"chosen": "\n\nHuman: a", "rejected": "\n\nHuman: a"}, "no_assistant_turn"),
         ({"prompt": "sky?", "response": "blue", "helpfulness": 4}, "needs_threshold"),
         ({"instruction": "sky?", "completions": []}, "no_completions"),
-        ({"question": "sky?", "answer": "blue"}, "unknown_dialect"),
+        ({"question": "sky?", "answer": "blue"}, "unknown_format"),
         ({"id": "\ud800", **GOOD}, "lone_surrogate"),
     ],
 )
@@ -89,19 +89,19 @@ def test_blank_lines_and_a_byte_order_mark_are_no_records(lines):
     assert result.facts["records"] == 2
 
 
-def test_mixed_dialects_are_each_read_in_their_own(lines):
+def test_mixed_formats_are_each_read_in_their_own(lines):
     talk = [{"role": "user", "content": "sky?"}, {"role": "assistant", "content": "blue"}]
     pair = {"prompt": "sky?", "chosen": "blue", "rejected": "red"}
     path = lines(GOOD, {"messages": talk, "kto_tag": True}, pair, {"messages": talk, "label": False})
     result = read(path)
-    assert result.facts["files"][0]["dialects"] == {"llamafactory_sharegpt": 1, "ms_swift": 1, "trl": 1, "trl_paired": 1}
+    assert result.facts["files"][0]["formats"] == {"llamafactory_sharegpt": 1, "ms_swift": 1, "trl": 1, "trl_paired": 1}
     assert result.feedback["source_line"].to_list() == [1, 2, 3, 3, 4]
 
 
 def test_with_a_named_format_a_record_of_another_is_set_aside_and_named(lines):
     talk = [{"role": "user", "content": "sky?"}, {"role": "assistant", "content": "blue"}]
     result = read(lines(GOOD, {"messages": talk, "label": True}), format="trl")
-    assert reasons(result) == [(2, "other_dialect")]
+    assert reasons(result) == [(2, "other_format")]
     assert "looks like ms_swift" in result.quarantine["detail"][0]
 
 

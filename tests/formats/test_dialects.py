@@ -1,6 +1,7 @@
-"""Every dialect: its example is recognised, read, written and read again, with all that it says it holds."""
+"""Every format: its example is recognised, read, written and read again, with all that it says it holds."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +11,80 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from ktodata.feedback import feedback_table
 from ktodata.formats import FORMATS, read, write
 from ktodata.formats.format import Format
 
 SKY = "What colour is the sky?"
-WHOLE = list(FORMATS.values())
 
 
-def named(dialect: Format) -> str:
-    return dialect.name
+def named(format: Format) -> str:
+    return format.name
 
 
 def rows(feedback: pl.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
     return feedback.select(columns or ("prompt", "completion", "label")).rows()
 
 
-@pytest.mark.parametrize("dialect", WHOLE, ids=named)
-def test_the_example_comes_back_field_by_field(dialect: Format, lines, tmp_path: Path):
-    source = lines(dialect.example)
-    first = read(source, format=dialect.name, **dialect.settings).feedback
-    written = write(first, tmp_path / "again.jsonl", format=dialect.name)
+@pytest.mark.parametrize("format", FORMATS.values(), ids=named)
+def test_the_example_comes_back_field_by_field(format: Format, lines, tmp_path: Path):
+    source = lines(format.example)
+    first = read(source, format=format.name, **format.settings).feedback
+    written = write(first, tmp_path / "again.jsonl", format=format.name)
     assert written.rows == first.height
-    assert json.loads((tmp_path / "again.jsonl").read_text()) == dialect.example
-    again = read(tmp_path / "again.jsonl", format=dialect.name, **dialect.settings).feedback
-    assert_frame_equal(first.select(dialect.holds), again.select(dialect.holds))
+    assert json.loads((tmp_path / "again.jsonl").read_text()) == format.example
+    again = read(tmp_path / "again.jsonl", format=format.name, **format.settings).feedback
+    assert_frame_equal(first.select(format.holds), again.select(format.holds))
 
 
-@pytest.mark.parametrize("dialect", [d for d in WHOLE if d.name != "mapping"], ids=named)
-def test_the_example_is_recognised(dialect: Format, lines):
-    facts = read(lines(dialect.example), **dialect.settings).facts
-    assert facts["files"][0]["dialects"] == {dialect.name: 1}
+@pytest.mark.parametrize("format", [d for d in FORMATS.values() if d.name != "mapping"], ids=named)
+def test_the_example_is_recognised(format: Format, lines):
+    facts = read(lines(format.example), **format.settings).facts
+    assert facts["files"][0]["formats"] == {format.name: 1}
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl.gz", ".jsonl.zst", ".parquet"])
-@pytest.mark.parametrize("dialect", WHOLE, ids=named)
-def test_every_kind_of_file_holds_every_dialect(dialect: Format, suffix: str, lines, tmp_path: Path):
-    first = read(lines(dialect.example), format=dialect.name, **dialect.settings).feedback
-    write(first, tmp_path / f"again{suffix}", format=dialect.name)
-    again = read(tmp_path / f"again{suffix}", format=dialect.name, **dialect.settings).feedback
-    assert_frame_equal(first.select(dialect.holds), again.select(dialect.holds))
+@pytest.mark.parametrize("format", FORMATS.values(), ids=named)
+def test_every_kind_of_file_holds_every_format(format: Format, suffix: str, lines, tmp_path: Path):
+    first = read(lines(format.example), format=format.name, **format.settings).feedback
+    write(first, tmp_path / f"again{suffix}", format=format.name)
+    again = read(tmp_path / f"again{suffix}", format=format.name, **format.settings).feedback
+    assert_frame_equal(first.select(format.holds), again.select(format.holds))
 
 
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 
 
-@pytest.mark.parametrize("name", ["trl", "llamafactory_sharegpt", "ms_swift", "llamafactory_alpaca", "halos", "mapping"])
+def pairs_of(texts: list[tuple[str, str, str]]) -> pl.DataFrame:
+    """Two rows for each (prompt, better, worse), with all that any format holds of a row."""
+    about = {"rater": "ann", "created_at": datetime(2025, 5, 1, 10, tzinfo=UTC), "model": "small", "source": "survey"}
+    sides = [
+        {
+            "prompt": f"{number} {prompt}",
+            "completion": side,
+            "label": label,
+            "rating": 9.5 if label else 1.0,
+            "pair_id": f"p{number}",
+        }
+        for number, (prompt, *both) in enumerate(texts)
+        for side, label in zip(both, (True, False), strict=True)
+    ]
+    return feedback_table(
+        *(side | about | {"source_id": f"s{at}", "trusted_label": side["label"]} for at, side in enumerate(sides))
+    )
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=named)
 @settings(max_examples=25, deadline=None)
-@given(texts=st.lists(st.tuples(any_text, any_text, st.booleans()), min_size=1, max_size=4))
-def test_any_text_comes_back_as_it_was(tmp_path_factory, name: str, texts: list[tuple[str, str, bool]]):
-    folder = tmp_path_factory.mktemp("texts")
-    path = folder / "a.jsonl"
-    path.write_text("".join(json.dumps({"prompt": p, "completion": c, "label": v}) + "\n" for p, c, v in texts))
-    first = read(path).feedback
-    write(first, folder / "b.jsonl", format=name)
-    assert rows(read(folder / "b.jsonl", format=name).feedback) == texts == rows(first)
+@given(texts=st.lists(st.tuples(any_text, any_text, any_text), min_size=1, max_size=4))
+def test_any_text_comes_back_as_it_was(tmp_path_factory, format: Format, texts: list[tuple[str, str, str]]):
+    """The numbers before the prompts keep those apart that a format groups by."""
+    path = tmp_path_factory.mktemp("texts") / "written.jsonl"
+    feedback = pairs_of(texts)
+    assert write(feedback, path, format=format.name).rows == feedback.height
+    again = read(path, format=format.name, **format.settings).feedback
+    held = [name for name in format.holds if name != "turns"]  # a plain prompt comes back as one turn where there are only turns
+    assert sorted(again.select(held).rows(), key=repr) == sorted(feedback.select(held).rows(), key=repr)
 
 
 # --- field by field, where an example shows only one form --------------------------------------------------------------
@@ -106,7 +127,7 @@ def test_trl_paired_without_a_prompt_takes_what_both_sides_share(lines):
 )
 def test_axolotl_types(record: dict[str, Any], lines):
     result = read(lines(record))
-    assert result.facts["files"][0]["dialects"] == {"axolotl": 1}
+    assert result.facts["files"][0]["formats"] == {"axolotl": 1}
     assert rows(result.feedback) == [(SKY, "Blue.", True)]
 
 

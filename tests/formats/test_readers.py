@@ -57,12 +57,12 @@ def test_a_hub_id_is_given_to_datasets_as_it_is(monkeypatch):
         ("team/thumbs", 1, "a"),
         ("team/thumbs", 2, "b"),
     ]
-    assert result.facts["files"][0] | {"dialects": None} == {
+    assert result.facts["files"][0] | {"formats": None} == {
         "name": "team/thumbs",
         "bytes": None,
         "sha256": None,
         "records": 2,
-        "dialects": None,
+        "formats": None,
         "rows": 2,
     }
 
@@ -174,7 +174,7 @@ def test_facts_count_and_name_what_was_read(lines, tmp_path: Path):
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "records": 3,
-            "dialects": {"trl": 2},
+            "formats": {"trl": 2},
             "rows": 2,
         }
     ]

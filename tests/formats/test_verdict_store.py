@@ -8,7 +8,7 @@ import pytest
 from ktodata.errors import DataError, FormatError
 from ktodata.feedback import feedback_table
 from ktodata.formats.reviews import join_reviews, read_reviews, reviews_in_words
-from ktodata.formats.verdict_store import create_tables, read_standing, settled
+from ktodata.formats.verdict_store import create_tables, read_current_verdicts, verdict_per_row
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_what_stands_is_the_last_verdict_that_was_not_taken_back(store):
         ("c", "ann", "drop"), ("c", "bob", "flip", False),
         ("d", "bob", "keep"), ("d", "bob", "flip"),
     )  # fmt: skip
-    told = read_standing(path).select("row_id", "reviewer", "verdict", "trusted_label", "id").rows()
+    told = read_current_verdicts(path).select("row_id", "reviewer", "verdict", "trusted_label", "id").rows()
     assert told == [
         ("a", "ann", "keep", True, 1),
         ("c", "ann", "drop", None, 6),
@@ -61,7 +61,7 @@ def test_reviewers_who_differ_make_a_row_contested(store):
         ("c", "ann", "contested"), ("c", "bob", "contested"),
         ("d", "ann", "drop"), ("d", "bob", "keep"),
     )  # fmt: skip
-    rows = settled(read_standing(path))
+    rows = verdict_per_row(read_current_verdicts(path))
     assert dict(rows.select("row_id", "verdict").iter_rows()) == {
         "a": "keep",
         "b": "contested",

@@ -123,7 +123,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path):
         write(feedback_table(SKY), tmp_path / "none" / "a.jsonl")
 
 
-def test_convert_reads_one_dialect_and_writes_another(lines, tmp_path: Path):
+def test_convert_reads_one_format_and_writes_another(lines, tmp_path: Path):
     source = lines({"q": "sky?", "a": "blue", "thumb": "up"}, {"q": "sky?", "a": "red", "thumb": "down"}, {"q": "sky?", "a": "?"})
     result, out = convert(
         source,

@@ -84,7 +84,7 @@ def _standing(run):
 
 @pytest.mark.parametrize(("format", "ending"), [("argilla", "jsonl"), ("label_studio", "json")])
 def test_other_tools_records_are_read_as_feedback_too(judged, tmp_path, format, ending):
-    """The same files are the dialects that ktodata reads: submitted verdicts are votes; drop and contested say nothing."""
+    """The same files are the formats that ktodata reads: submitted verdicts are votes; drop and contested say nothing."""
     run, ids, labels = judged
     export_verdicts(run, tmp_path / f"tasks.{ending}", format=format)
     settings = {"label": {"desirable": True, "undesirable": False, "drop": None, "contested": None}}

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from ktodata.formats.verdict_store import STANDING_SCHEMA
+from ktodata.formats.verdict_store import CURRENT_SCHEMA
 from ktodata.review.review_progress import drawn_so_far, tallies
 from ktodata.review.reviewer_agreement import agreements, disagreements, shared_rows
 
@@ -26,7 +26,7 @@ def standing(*verdicts):
         | {"trusted_label": {"keep": given, "flip": not given}.get(what), "at": "", "detector": "d", "via": "desk"}
         for n, (row, who, what, given) in enumerate(verdicts)
     ]
-    return pl.DataFrame(lines, schema=STANDING_SCHEMA)
+    return pl.DataFrame(lines, schema=CURRENT_SCHEMA)
 
 
 def both(pairs):

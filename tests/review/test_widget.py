@@ -12,7 +12,7 @@ from review_runs import HOSTILE
 
 import ktodata as kd
 from ktodata.errors import MissingExtraError, RunError
-from ktodata.formats.verdict_store import read_standing
+from ktodata.formats.verdict_store import read_current_verdicts
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.text import clean
@@ -51,7 +51,7 @@ def judge(widget, verdict="keep", **more):
 
 def test_a_verdict_is_on_disk_before_the_next_row_is_shown(run, widget):
     on_disk = []
-    widget.observe(lambda change: on_disk.append(read_standing(widget.path).select("row_id", "verdict").rows()), "page")
+    widget.observe(lambda change: on_disk.append(read_current_verdicts(widget.path).select("row_id", "verdict").rows()), "page")
     first = judge(widget, "flip", note=" checked twice ")
     assert on_disk == [[(first, "flip")]]
     assert data_of(widget)["row-id"] != first and data_of(widget)["decided"] == "1"

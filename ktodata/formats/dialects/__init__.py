@@ -1,4 +1,4 @@
-"""Every dialect by name, the more particular before the more general: the first that matches a record reads it."""
+"""Every format by name, the more particular before the more general: the first that matches a record reads it."""
 
 from difflib import get_close_matches
 
@@ -8,23 +8,19 @@ from ktodata.formats.dialects.axolotl import AXOLOTL
 from ktodata.formats.dialects.halos import HALOS
 from ktodata.formats.dialects.hh_rlhf import HH_RLHF
 from ktodata.formats.dialects.label_studio import LABEL_STUDIO
-from ktodata.formats.dialects.langfuse import LANGFUSE
-from ktodata.formats.dialects.langsmith import LANGSMITH
-from ktodata.formats.dialects.llamafactory_alpaca import LLAMAFACTORY_ALPACA
-from ktodata.formats.dialects.llamafactory_sharegpt import LLAMAFACTORY_SHAREGPT
+from ktodata.formats.dialects.llamafactory import LLAMAFACTORY_ALPACA, LLAMAFACTORY_SHAREGPT
 from ktodata.formats.dialects.mapping import MAPPING
 from ktodata.formats.dialects.ms_swift import MS_SWIFT
 from ktodata.formats.dialects.preference import PREFERENCE
 from ktodata.formats.dialects.ratings import HELPSTEER, ULTRAFEEDBACK
-from ktodata.formats.dialects.trl import TRL
-from ktodata.formats.dialects.trl_paired import TRL_PAIRED
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format
+from ktodata.formats.dialects.traces import LANGFUSE, LANGSMITH
+from ktodata.formats.dialects.trl import TRL, TRL_PAIRED
+from ktodata.formats.format import Fields, Format
 from ktodata.formats.records import Record
 
 FORMATS: dict[str, Format] = {
-    dialect.name: dialect
-    for dialect in (
+    format.name: format
+    for format in (
         HALOS,
         LABEL_STUDIO,
         ARGILLA,
@@ -46,7 +42,7 @@ FORMATS: dict[str, Format] = {
 
 
 def format_named(name: str) -> Format:
-    """The dialect of that name. Raises SettingError with the nearest name."""
+    """The format of that name. Raises SettingError with the nearest name."""
     if name not in FORMATS:
         close = get_close_matches(name, FORMATS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -55,5 +51,5 @@ def format_named(name: str) -> Format:
 
 
 def detect_format(record: Record, fields: Fields) -> Format | None:
-    """The first dialect that a record looks like; mapping, which takes anything, is only used when it is asked for."""
-    return next((dialect for dialect in FORMATS.values() if dialect is not MAPPING and dialect.matches(record, fields)), None)
+    """The first format that a record looks like; mapping, which takes anything, is only used when it is asked for."""
+    return next((format for format in FORMATS.values() if format is not MAPPING and format.matches(record, fields)), None)

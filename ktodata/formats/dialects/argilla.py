@@ -9,18 +9,18 @@ from itertools import zip_longest
 from typing import Any
 
 from ktodata.formats.dialects.label_studio import CHOICES
-from ktodata.formats.dialects.logs import rater_name, voted
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
+from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
     Record,
     UnusableError,
+    Verdict,
     Vote,
     completion_of,
     need,
     need_list,
     prompt_of,
+    rater_name,
     votes_of_row,
 )
 
@@ -39,7 +39,7 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     submitted = [(value, user) for value, user, status in _responses(record, fields) if status in (None, "submitted")]
     labels = [(rater_name(user), fields.label.truth(value)) for value, user in submitted]
     votes = [Vote(rater, label) for rater, label in labels if label is not None]
-    return [LabelledCompletion(prompt, completion_of(need(texts, column), column), voted(votes))]
+    return [LabelledCompletion(prompt, completion_of(need(texts, column), column), Verdict.by_votes(votes))]
 
 
 def _responses(record: Record, fields: Fields) -> Iterator[Response]:
@@ -48,10 +48,10 @@ def _responses(record: Record, fields: Fields) -> Iterator[Response]:
         names = (f"{question}.responses", f"{question}.responses.users", f"{question}.responses.status")
         return zip_longest(*(need_list(record.get(name) or [], name) for name in names))
     answers = record["responses"].get(question) if isinstance(record["responses"], Mapping) else None
-    return (_response(item) for item in need_list(answers or [], f"responses to {question!r}"))
+    return (_parse_response(item) for item in need_list(answers or [], f"responses to {question!r}"))
 
 
-def _response(item: Any) -> Response:
+def _parse_response(item: Any) -> Response:
     if not isinstance(item, Mapping):
         raise UnusableError("not_a_response", "responses hold something that is not an object with a value")
     return item.get("value"), item.get("user_id"), item.get("status")
@@ -61,8 +61,7 @@ def write(rows: Sequence[Row]) -> dict[str, Any]:
     row = rows[0]
     responses = [{"value": CHOICES[vote["label"]], "user_id": vote["rater"], "status": "submitted"} for vote in votes_of_row(row)]
     fields = {"prompt": row["turns"] or row["prompt"], "completion": row["completion"]}
-    name = row["source_id"] or row["row_id"]
-    return {"id": name, "status": "completed", "fields": fields, "responses": {"label": responses}}
+    return {"id": row["source_id"] or row["row_id"], "status": "completed", "fields": fields, "responses": {"label": responses}}
 
 
 ARGILLA = Format(

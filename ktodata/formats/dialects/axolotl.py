@@ -8,8 +8,7 @@ system text and one user turn, no more.
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
+from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     CannotHoldError,
     LabelledCompletion,
@@ -32,8 +31,8 @@ def _is_chat(record: Record) -> bool:
 
 def matches(record: Record, _fields: Fields) -> bool:
     # prompt and completion alone are TRL's; a system text makes them type ultra
-    asked = "instruction" in record or "question" in record or ("system" in record and "prompt" in record)
-    return "completion" in record and (asked or ("prompt" not in record and _is_chat(record)))
+    has_question = "instruction" in record or "question" in record or ("system" in record and "prompt" in record)
+    return "completion" in record and (has_question or ("prompt" not in record and _is_chat(record)))
 
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
@@ -44,13 +43,13 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
 
 
 def _prompt(record: Record) -> Prompt:
-    question = next((name for name in QUESTIONS if name in record), None)
-    if question is None:
+    column = next((name for name in QUESTIONS if name in record), None)
+    if column is None:
         raise UnusableError("missing_column", f"none of the columns {', '.join(QUESTIONS)}")
-    asked = text(record[question], question)
+    question = text(record[column], column)
     if not record.get("system"):
-        return asked
-    return [{"role": "system", "content": text(record["system"], "system")}, {"role": "user", "content": asked}]
+        return question
+    return [{"role": "system", "content": text(record["system"], "system")}, {"role": "user", "content": question}]
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ What is written is binary_feedback. HALOs always reads `reward`, so the label st
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.dialects.two_sides import two_sides
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
+from ktodata.formats.dialects.pairs import labelled_pair
+from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.label_rules import BOOLEANS, Meanings
 from ktodata.formats.records import (
     LabelledCompletion,
@@ -19,9 +18,9 @@ from ktodata.formats.records import (
     kind,
     need,
     row_turns,
+    text_id,
     turns_of,
 )
-from ktodata.formats.row_ids import text_id
 
 ZERO_ONE: Meanings = {(int, 1): True, (int, 0): False, **BOOLEANS}
 TYPES = ("binary_feedback", "pairwise_feedback")
@@ -34,17 +33,17 @@ def matches(record: Record, _fields: Fields) -> bool:
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     turns = turns_of(need(record, "prompt"), "prompt")
     if record.get("type") == "pairwise_feedback":
-        return _pair(record, turns)
+        return _read_pair(record, turns)
     return [LabelledCompletion(turns, completion_of(need(record, "output"), "output"), fields.verdict(record, own=ZERO_ONE))]
 
 
-def _pair(record: Record, turns: list[dict[str, str]]) -> list[LabelledCompletion]:
+def _read_pair(record: Record, turns: list[dict[str, str]]) -> list[LabelledCompletion]:
     first, second = (completion_of(need(record, side), side) for side in ("output_A", "output_B"))
     label = need(record, "label")
     if (type(label), label) == (int, 1):
-        return two_sides(turns, first, second)
+        return labelled_pair(turns, first, second)
     if (type(label), label) == (int, 0):
-        return two_sides(turns, second, first)
+        return labelled_pair(turns, second, first)
     raise UnusableError("label_unmapped", f"the label of a pair is 1 (A is better) or 0 (B is); this is {kind(label)}")
 
 

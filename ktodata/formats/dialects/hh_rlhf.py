@@ -7,9 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.dialects.two_sides import better_and_worse, same_prompt, two_sides
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
+from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same_prompt
+from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     CannotHoldError,
     LabelledCompletion,
@@ -37,7 +36,7 @@ def transcript_turns(transcript: str) -> list[Turn]:
     if start.strip() or not parts:
         raise UnusableError("not_a_transcript", "the text does not start with 'Human:'")
     roles = ["user" if speaker == "Human" else "assistant" for speaker in parts[::2]]
-    return [{"role": role, "content": said.removeprefix(" ")} for role, said in zip(roles, parts[1::2], strict=True)]
+    return [{"role": role, "content": content.removeprefix(" ")} for role, content in zip(roles, parts[1::2], strict=True)]
 
 
 def transcript_prompt(prompt: str) -> list[Turn]:
@@ -64,7 +63,7 @@ def matches(record: Record, _fields: Fields) -> bool:
 def read(record: Record, _fields: Fields) -> list[LabelledCompletion]:
     sides = (conversation(transcript_turns(text(record[side], side)), side) for side in ("chosen", "rejected"))
     (prompt, chosen), (other_prompt, rejected) = sides
-    return two_sides(same_prompt(prompt, other_prompt), chosen, rejected)
+    return labelled_pair(same_prompt(prompt, other_prompt), chosen, rejected)
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:

@@ -7,21 +7,21 @@ Cancelled annotations are passed over, and so are results of other controls than
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.dialects.logs import rater_name, voted
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
+from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
     Record,
     UnusableError,
+    Verdict,
     Vote,
     completion_of,
     need,
     need_list,
     prompt_of,
-    stamp,
+    rater_name,
     votes_of_row,
 )
+from ktodata.formats.times import stamp
 
 CHOICES = {True: "desirable", False: "undesirable"}
 
@@ -34,20 +34,20 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     data = need(record, "data")
     prompt = prompt_of(data, fields.prompt or ("prompt",))
     column = fields.completion[0] if fields.completion else "completion"
-    votes = [vote for item in need_list(record["annotations"], "annotations") for vote in _votes(item, fields)]
-    return [LabelledCompletion(prompt, completion_of(need(data, column), column), voted(votes))]
+    votes = [vote for item in need_list(record["annotations"], "annotations") for vote in _annotation_votes(item, fields)]
+    return [LabelledCompletion(prompt, completion_of(need(data, column), column), Verdict.by_votes(votes))]
 
 
-def _votes(annotation: Any, fields: Fields) -> list[Vote]:
+def _annotation_votes(annotation: Any, fields: Fields) -> list[Vote]:
     if not isinstance(annotation, Mapping) or annotation.get("was_cancelled"):
         return []
-    values = [_value(result, fields) for result in need_list(annotation.get("result"), "result")]
+    values = [_result_value(result, fields) for result in need_list(annotation.get("result"), "result")]
     labels = [fields.label.truth(value) for value in values if value is not None]
     rater = rater_name(annotation.get("completed_by"))
     return [Vote(rater, label, annotation.get("created_at")) for label in labels if label is not None]
 
 
-def _value(result: Any, fields: Fields) -> Any:
+def _result_value(result: Any, fields: Fields) -> Any:
     if not isinstance(result, Mapping) or fields.label.column not in (None, result.get("from_name")):
         return None
     value = result.get("value")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
-from ktodata.formats.records import LabelledCompletion, Record, completion_of, need, prompt_of, stamp
+from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.records import LabelledCompletion, Record, completion_of, need, prompt_of
+from ktodata.formats.times import stamp
 
 TEXTS = ("rater", "source_id", "pair_id", "model")
 ABOUT = ("rater", "created_at", "source_id", "source", "pair_id", "model")

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
+from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import LabelledCompletion, Record, answer, conversation, need, row_turns
 
 

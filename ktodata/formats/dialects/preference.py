@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.dialects.two_sides import better_and_worse
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
+from ktodata.formats.dialects.pairs import better_and_worse
+from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.label_rules import SIDES, Side
 from ktodata.formats.records import (
     ABSENT,
@@ -36,39 +35,38 @@ def matches(record: Record, fields: Fields) -> bool:
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     prompt = prompt_of(record, fields.prompt or ("prompt",))
     completions = [completion_of(need(record, column), column) for column in fields.completion or RESPONSES]
-    votes = _votes(record, fields)
-    better = _label(record, fields, votes)
-    models = fields.about.get("model", ())
+    votes = _side_votes(record, fields)
+    better = _better_side(record, fields, votes)
+    columns = fields.about.get("model", ())
+    models = [{"model": lookup(record, column)} for column in columns] if len(columns) == 2 else [{}, {}]
     return [
-        LabelledCompletion(
-            prompt, completion, _verdict(side, better, votes), {"model": lookup(record, models[at])} if len(models) == 2 else {}
-        )
-        for at, (side, completion) in enumerate(zip(("first", "second"), completions, strict=True))
+        LabelledCompletion(prompt, completion, _side_verdict(side, better, votes), model)
+        for side, completion, model in zip(("first", "second"), completions, models, strict=True)
     ]
 
 
-def _side(value: Any, fields: Fields) -> Side | None:
+def _parse_side(value: Any, fields: Fields) -> Side | None:
     outcome = fields.label.outcome(value, SIDES)
     if isinstance(outcome, bool):
         raise UnusableError("label_unmapped", "a comparison is first, second or tie, not true or false")
     return outcome
 
 
-def _votes(record: Record, fields: Fields) -> list[tuple[str | None, Side]]:
-    given = ((rater, lookup(record, column)) for column, rater in fields.votes.items())
-    said = ((rater, _side(value, fields)) for rater, value in given if value is not ABSENT)
-    return [(rater, side) for rater, side in said if side is not None]
+def _side_votes(record: Record, fields: Fields) -> list[tuple[str | None, Side]]:
+    values = ((rater, lookup(record, column)) for column, rater in fields.votes.items())
+    sides = ((rater, _parse_side(value, fields)) for rater, value in values if value is not ABSENT)
+    return [(rater, side) for rater, side in sides if side is not None]
 
 
-def _label(record: Record, fields: Fields, votes: list[tuple[str | None, Side]]) -> Side:
+def _better_side(record: Record, fields: Fields, votes: list[tuple[str | None, Side]]) -> Side:
     if not fields.votes or fields.label.column:
         column = fields.label_column("preference")
         value = lookup(record, column)
         if value is ABSENT:
             raise UnusableError("label_missing", f"no column {column!r}; the record has {listed(record)}")
-        better = _side(value, fields)
+        better = _parse_side(value, fields)
     else:
-        better = _most_said([side for _, side in votes])
+        better = _majority_side([side for _, side in votes])
     if better is None:
         raise UnusableError("unlabelled", "the preference is null, or nobody has voted")
     if better == "tie":
@@ -76,16 +74,16 @@ def _label(record: Record, fields: Fields, votes: list[tuple[str | None, Side]])
     return better
 
 
-def _most_said(sides: Sequence[Side]) -> Side | None:
+def _majority_side(sides: Sequence[Side]) -> Side | None:
     counts = Counter(sides).most_common(2)
     if len(counts) == 2 and counts[0][1] == counts[1][1]:
         raise UnusableError("tied_votes", f"{counts[0][1]} of {len(sides)} votes say {counts[0][0]}, as many {counts[1][0]}")
     return counts[0][0] if counts else None
 
 
-def _verdict(side: str, better: Side, votes: list[tuple[str | None, Side]]) -> Verdict:
-    said = [Vote(rater, vote == side) for rater, vote in votes if vote != "tie"]
-    return Verdict(side == better, said or None)
+def _side_verdict(side: str, better: Side, votes: list[tuple[str | None, Side]]) -> Verdict:
+    labels = [Vote(rater, vote == side) for rater, vote in votes if vote != "tie"]
+    return Verdict(side == better, labels or None)
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:

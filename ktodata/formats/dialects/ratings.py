@@ -7,8 +7,7 @@ written. A rating that a mapping turned into a label (4: true) is kept only if t
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
+from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     CannotHoldError,
     LabelledCompletion,
@@ -36,12 +35,15 @@ def is_ultrafeedback(record: Record, _fields: Fields) -> bool:
 
 
 def read_ultrafeedback(record: Record, fields: Fields) -> list[LabelledCompletion]:
-    """Each completion of the record is a row; one that cannot be read takes the record with it."""
+    """UltraFeedback: an instruction and several completions with an overall_score, read with a threshold.
+
+    Each completion of the record is a row; one that cannot be read takes the record with it.
+    """
     prompt = text(need(record, "instruction"), "instruction")
-    return [_rated(prompt, item, fields) for item in need_list(record["completions"], "completions")]
+    return [_read_completion(prompt, item, fields) for item in need_list(record["completions"], "completions")]
 
 
-def _rated(prompt: str, item: Any, fields: Fields) -> LabelledCompletion:
+def _read_completion(prompt: str, item: Any, fields: Fields) -> LabelledCompletion:
     if not isinstance(item, Mapping):
         raise UnusableError("not_text", f"completions holds {kind(item)} where a completion should be")
     completion = text(need(item, "response"), "response")
@@ -58,6 +60,7 @@ def is_helpsteer(record: Record, _fields: Fields) -> bool:
 
 
 def read_helpsteer(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    """HelpSteer: a prompt and a response rated from 0 to 4 for helpfulness and more, read with a threshold."""
     prompt, completion = text(need(record, "prompt"), "prompt"), text(need(record, "response"), "response")
     return [LabelledCompletion(prompt, completion, fields.rated(record, "helpfulness"))]
 

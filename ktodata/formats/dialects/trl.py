@@ -1,23 +1,34 @@
-"""TRL's unpaired preference: prompt, completion, label; text, or lists of turns."""
+"""TRL's data sets, unpaired (prompt, completion, label) and paired (prompt, chosen, rejected)."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.fields import Fields
-from ktodata.formats.format import Format, Row
-from ktodata.formats.records import LabelledCompletion, Record, answer, completion_of, need, prompt_of
+from ktodata.formats.dialects.hh_rlhf import is_transcript
+from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same_prompt
+from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.records import (
+    LabelledCompletion,
+    Record,
+    UnusableError,
+    answer,
+    completion_of,
+    conversation,
+    need,
+    prompt_of,
+)
 
 
-def matches(record: Record, _fields: Fields) -> bool:
+def is_trl(record: Record, _fields: Fields) -> bool:
     return "prompt" in record and "completion" in record
 
 
-def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
+def read_trl(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    """TRL's unpaired preference: prompt, completion, label; text, or lists of turns."""
     completion = completion_of(need(record, "completion"), "completion")
     return [LabelledCompletion(prompt_of(record, ("prompt",)), completion, fields.verdict(record))]
 
 
-def write(rows: Sequence[Row]) -> dict[str, Any]:
+def write_trl(rows: Sequence[Row]) -> dict[str, Any]:
     row = rows[0]
     if row["turns"] is None:
         return {"prompt": row["prompt"], "completion": row["completion"], "label": row["label"]}
@@ -26,13 +37,47 @@ def write(rows: Sequence[Row]) -> dict[str, Any]:
 
 TRL = Format(
     name="trl",
-    matches=matches,
-    read=read,
-    write=write,
+    matches=is_trl,
+    read=read_trl,
+    write=write_trl,
     holds=("prompt", "completion", "label", "turns"),
     example={
         "prompt": [{"role": "user", "content": "What colour is the sky?"}],
         "completion": [{"role": "assistant", "content": "Blue."}],
         "label": True,
     },
+)
+
+
+def is_trl_paired(record: Record, _fields: Fields) -> bool:
+    # a transcript without a prompt is hh_rlhf's; with a prompt beside it, it is a completion like any other
+    return "chosen" in record and "rejected" in record and ("prompt" in record or not is_transcript(record["chosen"]))
+
+
+def read_trl_paired(record: Record, _fields: Fields) -> list[LabelledCompletion]:
+    """TRL's preference: prompt, chosen, rejected; text or turns. Without a prompt both are whole conversations that share it."""
+    if "prompt" in record:
+        prompt = prompt_of(record, ("prompt",))
+        return labelled_pair(prompt, completion_of(record["chosen"], "chosen"), completion_of(record["rejected"], "rejected"))
+    if isinstance(record["chosen"], str):
+        raise UnusableError("no_prompt", "chosen and rejected are text, and there is no column 'prompt'")
+    chosen, rejected = (conversation(record[side], side) for side in ("chosen", "rejected"))
+    return labelled_pair(same_prompt(chosen[0], rejected[0]), chosen[1], rejected[1])
+
+
+def write_trl_paired(rows: Sequence[Row]) -> dict[str, Any]:
+    better, worse = better_and_worse(rows)
+    if better["turns"] is None:
+        return {"prompt": better["prompt"], "chosen": better["completion"], "rejected": worse["completion"]}
+    return {"prompt": better["turns"], "chosen": [answer(better["completion"])], "rejected": [answer(worse["completion"])]}
+
+
+TRL_PAIRED = Format(
+    name="trl_paired",
+    matches=is_trl_paired,
+    read=read_trl_paired,
+    write=write_trl_paired,
+    group="pair_id",
+    holds=("prompt", "completion", "label", "turns"),
+    example={"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected": "Green."},
 )

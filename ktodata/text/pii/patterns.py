@@ -41,7 +41,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Kind:
+class PiiKind:
     """How one kind is found.
 
     screen : for polars' engine: a text that it does not match holds none. pattern : candidates. genuine : how many of a
@@ -216,14 +216,14 @@ _BEGIN, _END = _ARMOUR.format("BEGIN"), _ARMOUR.format("END")
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
 KINDS = {
-    "email": Kind(
+    "email": PiiKind(
         r"[A-Za-z0-9_%+-]@[A-Za-z0-9-]+[.][A-Za-z]",
         re.compile(
             r"(?<![A-Za-z0-9])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
         ),
         _as_it_is,
     ),
-    "phone": Kind(
+    "phone": PiiKind(
         r"[+][1-9][ .()/-]{0,2}[0-9]|[0-9]{3}\)? ?[ .-]?[0-9]{3}[ .-][0-9]{4}",
         re.compile(
             r"(?<![0-9A-Za-z+])\+[1-9](?:[ .()/-]{0,2}[0-9]){6,14}(?![0-9])"
@@ -232,7 +232,7 @@ KINDS = {
         ),
         _phone,
     ),
-    "ip_address": Kind(
+    "ip_address": PiiKind(
         r"[0-9][.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}",
         re.compile(
             rf"(?<![0-9A-Za-z.])(?:{_BYTE}\.){{3}}{_BYTE}(?![0-9A-Za-z]|\.[0-9])"
@@ -240,34 +240,34 @@ KINDS = {
         ),
         _ip_address,
     ),
-    "credit_card": Kind(
+    "credit_card": PiiKind(
         r"[2-6](?:[ -]?[0-9]){13}",
         re.compile(r"(?<![0-9A-Za-z.,-])[2-6](?:[ -]?[0-9]){13,18}(?![0-9A-Za-z])"),
         _credit_card,
     ),
-    "iban": Kind(
+    "iban": PiiKind(
         r"[A-Z]{2}[0-9]{2} ?[A-Z0-9]{4}",
         re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"),
         _iban,
     ),
-    "us_ssn": Kind(
+    "us_ssn": PiiKind(
         r"[0-9]{3}-[0-9]{2}-[0-9]{4}",
         re.compile(r"(?<![0-9A-Za-z-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9A-Za-z]|-[0-9])"),
         _us_ssn,
     ),
-    "api_key": Kind(_KEY_SCREEN, re.compile(rf"(?<![A-Za-z0-9_-])(?:{_KEYS})"), _api_key),
-    "token": Kind(
+    "api_key": PiiKind(_KEY_SCREEN, re.compile(rf"(?<![A-Za-z0-9_-])(?:{_KEYS})"), _api_key),
+    "token": PiiKind(
         r"eyJ[A-Za-z0-9_-]+[.]eyJ",
         re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}+\.eyJ[A-Za-z0-9_-]{5,}+\.[A-Za-z0-9_-]*+"),
         _as_it_is,
     ),
-    "private_key": Kind(
+    "private_key": PiiKind(
         "PRIVATE KEY",
         # the body has single hyphens (Proc-Type), but never two: so it cannot run into the next armour
         re.compile(rf"{_BEGIN}(?:(?:[A-Za-z0-9+/=\s\\:,.]|-(?!-))*+{_END}|(?:[\s\\]{{0,4}}[rn]?[A-Za-z0-9+/=]{{32,}}+)++)"),
         _as_it_is,
     ),
-    "password_url": Kind(
+    "password_url": PiiKind(
         r"://[^\s/:@]{0,64}:[^\s/@]+@",
         re.compile(
             r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,15}://[^\s/:@\"'<>]{0,64}:[^\s/@\"'<>]{1,128}@[A-Za-z0-9.-]{0,253}"

@@ -10,7 +10,7 @@ import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, MissingColumnError
 from ktodata.files import digest_file
-from ktodata.formats.paths import nearest
+from ktodata.formats.data_files import nearest
 
 FILE, BESIDE = "telemetry.parquet", "training.json"
 # what is read of a look; as ktodata.train.results.telemetry writes it

@@ -1,4 +1,4 @@
-"""What the dialects that compare two completions have in common."""
+"""What the formats that compare two completions have in common."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from ktodata.formats.format import Row
 from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, UnusableError, Verdict
 
 
-def two_sides(prompt: Prompt, better: str, worse: str) -> list[LabelledCompletion]:
+def labelled_pair(prompt: Prompt, better: str, worse: str) -> list[LabelledCompletion]:
     """The better completion as a desirable row, the worse as an undesirable one."""
     return [LabelledCompletion(prompt, better, Verdict(True)), LabelledCompletion(prompt, worse, Verdict(False))]
 

@@ -1,4 +1,4 @@
-"""What `paths` mean: files, globs, saved data sets, hub ids. Everything is found and named before anything is read."""
+"""What `paths` name: files, globs, saved data sets, hub ids. All are looked up and named before anything is read."""
 
 import glob
 import hashlib
@@ -11,40 +11,40 @@ from typing import Literal
 
 from ktodata.errors import FormatError, SettingError
 
-Kind = Literal["lines", "json", "csv", "parquet", "saved", "hub"]
-KINDS: dict[str, Kind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+FileKind = Literal["lines", "json", "csv", "parquet", "saved", "hub"]
+KINDS: dict[str, FileKind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 PACKED = (".gz", ".zst")
 SAVED_MARKS = ("dataset_info.json", "dataset_dict.json")
 
 
 @dataclass(frozen=True)
-class Place:
-    """One thing to read. `name` is what rows and messages call it: never an absolute path."""
+class Source:
+    """A file or data set to read. `name` is what rows and messages call it: never an absolute path."""
 
     path: str
     name: str
-    kind: Kind
+    kind: FileKind
 
 
-def find_places(paths: str | Path | Sequence[str | Path]) -> list[Place]:
-    """Everything that `paths` name, each once, in the order given; a glob's files are sorted.
+def find_sources(paths: str | Path | Sequence[str | Path]) -> list[Source]:
+    """Every file and data set that `paths` name, each once, in the order given; a glob's files are sorted.
 
     Raises FormatError for what is not there, with the nearest names that are.
     """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
-    if not given:
+    patterns = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not patterns:
         raise SettingError("paths is empty; name at least one file, glob, data set folder or hub id.")
-    found = list(dict.fromkeys(place for path in given for place in _expand(str(path))))
-    local = [path for path, kind in found if kind != "hub"]
+    sources = list(dict.fromkeys(source for pattern in patterns for source in _expand(str(pattern))))
+    local = [path for path, kind in sources if kind != "hub"]
     root = os.path.commonpath([Path(path).absolute().parent for path in local]) if local else ""
-    return [Place(path, path if kind == "hub" else _relative(path, root), kind) for path, kind in found]
+    return [Source(path, path if kind == "hub" else _relative(path, root), kind) for path, kind in sources]
 
 
 def _relative(path: str, root: str) -> str:
     return Path(path).absolute().relative_to(root).as_posix()
 
 
-def _expand(path: str) -> list[tuple[str, Kind]]:
+def _expand(path: str) -> list[tuple[str, FileKind]]:
     if Path(path).is_dir():
         return [(path, _folder_kind(path))]
     if Path(path).exists():
@@ -78,7 +78,7 @@ def _suffix(path: str) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def kind_of(path: str) -> Kind:
+def kind_of(path: str) -> FileKind:
     """The kind of a file, by its name. Raises FormatError for a name that says nothing."""
     if (kind := KINDS.get(_suffix(path))) is None:
         raise FormatError(
@@ -87,7 +87,7 @@ def kind_of(path: str) -> Kind:
     return kind
 
 
-def _folder_kind(path: str) -> Kind:
+def _folder_kind(path: str) -> FileKind:
     if any((Path(path) / mark).exists() for mark in SAVED_MARKS):
         return "saved"
     raise FormatError(
@@ -107,13 +107,13 @@ def nearest(path: str) -> str:
     return f"Nearest in {str(folder)!r}: {', '.join(close)}."
 
 
-def fingerprint(place: Place) -> dict[str, int | str | None]:
+def fingerprint(source: Source) -> dict[str, int | str | None]:
     """{name, bytes, sha256} of a file; a data set that is not one file has neither size nor hash."""
-    if place.kind in ("hub", "saved"):
-        return {"name": place.name, "bytes": None, "sha256": None}
-    with Path(place.path).open("rb") as file:
+    if source.kind in ("hub", "saved"):
+        return {"name": source.name, "bytes": None, "sha256": None}
+    with Path(source.path).open("rb") as file:
         return {
-            "name": place.name,
-            "bytes": Path(place.path).stat().st_size,
+            "name": source.name,
+            "bytes": Path(source.path).stat().st_size,
             "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
         }

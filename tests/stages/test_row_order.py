@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ktodata.formats.row_order import check_order, plan_order
+from ktodata.stages.row_order import check_order, plan_order
 
 
 def planned(labels, groups, completions, *, block, seed=0):
