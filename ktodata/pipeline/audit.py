@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ktodata.errors import DataError, RunError
 from ktodata.feedback import check_columns
+from ktodata.formats.reviews import check_verdicts
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.classifier.training_dynamics import training_dynamics
 from ktodata.labels.judge import JudgeScores, with_judge
@@ -207,15 +208,9 @@ class LabelAudit:
         verdicts : row_id, trusted_label (true desirable). Raises DataError for a row_id that is unknown or there twice.
         """
         check_columns(verdicts, ("row_id", "trusted_label"), who="with_reviews")
-        known = verdicts.select("row_id", reviewed=pl.col("trusted_label").cast(pl.Boolean)).drop_nulls()
-        if twice := known.height - known["row_id"].n_unique():
-            raise DataError(f"with_reviews: {twice:,} of {known.height:,} verdicts are on a row that has one already.")
-        unknown = known.join(self.table, on="row_id", how="anti")["row_id"]
-        if len(unknown):
-            raise DataError(
-                f"with_reviews: {len(unknown):,} of {known.height:,} row_ids are not in the audit (first: {unknown[0]})."
-            )
-        joined = self.table.join(known, on="row_id", how="left", maintain_order="left")
+        labels = verdicts.select("row_id", reviewed=pl.col("trusted_label").cast(pl.Boolean)).drop_nulls()
+        check_verdicts(labels, self.table["row_id"], who="with_reviews")
+        joined = self.table.join(labels, on="row_id", how="left", maintain_order="left")
         table = joined.with_columns(trusted_label=pl.coalesce("reviewed", "trusted_label")).drop("reviewed")
         if "state" in table.columns:  # what was held until somebody decides is decided
             decided = (pl.col("state") == HELD) & pl.col("trusted_label").is_not_null()

@@ -124,9 +124,9 @@ def test_the_random_draw_is_recognised_among_the_rows_it_was_made_of():
 
 def test_verdicts_on_unknown_or_repeated_rows_are_refused(audit):
     row_id = audit.table["row_id"][0]
-    with pytest.raises(DataError, match="not in the audit"):
+    with pytest.raises(DataError, match=r"with_reviews: none of 1 .*first: nobody"):
         audit.with_reviews(pl.DataFrame({"row_id": ["nobody"], "trusted_label": [True]}))
-    with pytest.raises(DataError, match="has one already"):
+    with pytest.raises(DataError, match="1 of 2 verdicts"):
         audit.with_reviews(pl.DataFrame({"row_id": [row_id, row_id], "trusted_label": [True, False]}))
     with pytest.raises(MissingColumnError, match="trusted_label"):
         audit.with_reviews(pl.DataFrame({"row_id": [row_id]}))
