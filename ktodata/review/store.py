@@ -136,7 +136,7 @@ class VerdictStore:
         return self._one("SELECT * FROM held WHERE row_id = ? AND reviewer != ? LIMIT 1", row_id, reviewer) is not None
 
     def standing(self) -> pl.DataFrame:
-        """What each reviewer says of each row: formats.verdict_store.STANDING_SCHEMA, in the order given."""
+        """Each reviewer's last verdict on each row: formats.verdict_store.CURRENT_SCHEMA, in the order given."""
         return current_verdicts(self._connection)
 
     def touched_since(self, event: int) -> list[tuple[int, str, str]]:

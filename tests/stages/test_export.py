@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError
 from ktodata.feedback import feedback_table
-from ktodata.stages.row_order import check_order
 from ktodata.formats.shards import write_shards
 from ktodata.stages.export import export, shard_table
+from ktodata.stages.row_order import check_order
 
 
 def rows(count, desirable=0.5):
