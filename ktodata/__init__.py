@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ktodata import datasets, evaluate, notebook, train
     from ktodata.errors import KtodataError
-    from ktodata.experiments.comparison import compare
+    from ktodata.experiments.compare import compare
     from ktodata.feedback import feedback_table
     from ktodata.formats import convert, read, write
     from ktodata.labels.judge import judge
@@ -40,7 +40,7 @@ _HOMES = {
     "ablate": "pipeline.ablate",
     "add_columns": "ledger",
     "audit": "pipeline.audit",
-    "compare": "experiments.comparison",
+    "compare": "experiments.compare",
     "convert": "formats",
     "coverage": "stages.coverage",
     "datasets": "datasets",

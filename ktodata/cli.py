@@ -401,8 +401,8 @@ def ablate(
     Example:  ktodata ablate runs/support --seeds 5 --dry-run
     Example:  ktodata ablate runs/support --seeds 5 --set train.max_steps=50
     """
+    from ktodata.experiments.treatments import FAMILIES, as_family
     from ktodata.pipeline.ablate import ablate_run, plan_of_run
-    from ktodata.pipeline.treatments import FAMILIES, as_family
     from ktodata.progress import Progress
     from ktodata.settings import given_settings
     from ktodata.train import fit
@@ -459,8 +459,8 @@ def compare(
     Example:  ktodata compare runs/support --set "compare.methods=[kto, dpo]" --set "compare.seeds=[0, 1, 2]"
     Example:  ktodata compare runs/support --safety xstest.csv --instructions ifeval.jsonl --tasks tasks/snarks --dry-run
     """
-    from ktodata.experiments.comparison import compare as compare_methods
-    from ktodata.experiments.comparison import outlook, settings_of_run
+    from ktodata.experiments.compare import compare as compare_methods
+    from ktodata.experiments.compare import outlook, settings_of_run
     from ktodata.pipeline.run_folder import Run
     from ktodata.progress import Progress
     from ktodata.settings import given_settings
@@ -626,7 +626,7 @@ def _evaluation_text(found: dict[str, Any]) -> str:
 
 def _outlook_text(told: dict[str, Any]) -> str:
     """What each method can use, and what training them all costs."""
-    from ktodata.experiments.comparison import estimate_text
+    from ktodata.experiments.clock import estimate_text
 
     used = told["rows_used"]
     lines = [f"{used['rows']:,} training rows, {used['pairs']:,} pairs; {told['updates']:,} updates for each method"]
@@ -636,7 +636,7 @@ def _outlook_text(told: dict[str, Any]) -> str:
 
 def _ablation_outlook_text(told: dict[str, Any]) -> str:
     """Each arm with what it is, and what training them all costs."""
-    from ktodata.experiments.arms_clock import estimate_text
+    from ktodata.experiments.clock import estimate_text
 
     width = max(len(arm["arm"]) for arm in told["arms"])
     lines = [

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import ktodata as kd
 from ktodata.cli import app
 from ktodata.evaluate import evaluate
-from ktodata.experiments.comparison import compare
+from ktodata.experiments.compare import compare
 from ktodata.formats import FORMATS
 from ktodata.pipeline.recipe import GIVEN_BY_RUNNER, SECTIONS, load_recipe, self_training_settings
 from ktodata.settings import settings_of

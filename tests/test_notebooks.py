@@ -14,7 +14,7 @@ from tiny_models import save_tiny_llama
 import ktodata as kd
 
 # figures of plain frames, which a notebook may import by name
-FIGURES = "from ktodata.experiments.ablation_figures import "
+FIGURES = "from ktodata.experiments.arm_figures import "
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 

@@ -87,7 +87,7 @@ def _function(name: str) -> Callable[..., Any]:
         return self_training_settings
     if name in ("train", "evaluate", "compare"):
         from ktodata.evaluate import evaluate
-        from ktodata.experiments.comparison import compare
+        from ktodata.experiments.compare import compare
         from ktodata.train import fit
 
         functions: dict[str, Callable[..., Any]] = {"train": fit, "evaluate": evaluate, "compare": compare}

@@ -1,233 +1,121 @@
-"""`compare`: KTO beside the untrained base, SFT, DPO, ORPO and RLHF, trained on the same rows on the same terms."""
+"""What a comparison of methods gives back: every row's score and every measure, on disk and in sentences."""
 
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from pydantic import Field
 
-from ktodata.errors import SettingError
-from ktodata.evaluate.truth import TruthFile
-from ktodata.experiments.comparison_result import Comparison
-from ktodata.experiments.methods.terms import METHODS, MethodName, check_sizes
+from ktodata.experiments.arms import BASE, TrainedArm
+from ktodata.experiments.digests import releases
+from ktodata.experiments.measures import by_seed, measure_all
+from ktodata.experiments.method_verdict import verdict_sentences
 from ktodata.experiments.probes.refusals import JUDGE, refuses
-from ktodata.experiments.probes.win_rate import JudgeEndpoint, check_win_rate
-from ktodata.extras import require
-from ktodata.settings import check_settings
-from ktodata.train.schedule import Schedule
+from ktodata.files import whole_file, write_json
 
-Notify = Callable[[dict[str, Any]], None]
-NOT_TOLD = ("out", "notify")
-# what a comparison takes over from the training of its run
-OF_RUN = ("model", "max_length", "batch_size", "epochs", "trainable_layers", "beta", "warmup_fraction", "schedule")
+if TYPE_CHECKING:
+    from ktodata.experiments.method_plan import MethodPlan
+    from ktodata.train.results.training_figures import Drawing
 
 
-def compare(
-    run_or_shards: Path | str | pl.DataFrame,
-    *,
-    model: Annotated[str, Field(min_length=1, description="the base of all methods: hub id, folder, or packaged name")],
-    methods: Annotated[
-        Sequence[MethodName], Field(min_length=1, description="which to train; the base is always scored")
-    ] = METHODS,
-    seeds: Annotated[
-        Sequence[Annotated[int, Field(ge=0)]], Field(min_length=1, description="each method is trained once for each")
-    ] = (0,),
-    part: Annotated[Literal["test", "validation"], Field(description="the held-out rows to score")] = "test",
-    truth: Annotated[TruthFile | None, Field(description="a file that says what is true of rows; used to score only")] = None,
-    truth_column: Annotated[str | None, Field(description="or the shards' own column that says it")] = None,
-    max_rows: Annotated[int | None, Field(ge=2, description="score at most this many held-out rows; none: all")] = None,
-    epochs: Annotated[int, Field(ge=1, le=1000, description="KTO's passes over the rows; all others make as many updates")] = 1,
-    max_steps: Annotated[int | None, Field(ge=1, description="stop every method after this many updates")] = None,
-    batch_size: Annotated[int, Field(ge=2, le=4096, description="completions of one update, of every method; even")] = 32,
-    micro_batch_size: Annotated[int, Field(ge=2, le=4096, description="completions of one forward pass; memory only; even")] = 8,
-    max_length: Annotated[int, Field(ge=2, description="tokens of prompt and completion; the end is cut off")] = 1024,
-    trainable_layers: Annotated[
-        int | None, Field(ge=1, description="train the top layers and final norm only; none: all")
-    ] = None,
-    learning_rates: Annotated[
-        dict[str, float] | None,
-        Field(description="peak rates of some methods, in place of those in experiments/methods/terms.py"),
-    ] = None,
-    learning_rate_factor: Annotated[float, Field(gt=0, le=10_000, description="multiplies the rate of every method alike")] = 1.0,
-    warmup_fraction: Annotated[float, Field(ge=0, le=1, description="share of all updates during which the rate rises")] = 0.1,
-    schedule: Annotated[Schedule, Field(description="how the rate falls after the warm-up")] = "linear",
-    beta: Annotated[
-        float, Field(gt=0, le=100, description="per nat; of KTO and DPO, and of the rewards that are measured")
-    ] = 0.1,
-    max_grad_norm: Annotated[float, Field(gt=0, description="longer gradients are shortened to this norm")] = 1.0,
-    rollouts: Annotated[int, Field(ge=2, le=64, description="completions that RLOO writes to one prompt")] = 4,
-    rollout_tokens: Annotated[int, Field(ge=1, description="length of those completions")] = 64,
-    generate: Annotated[int, Field(ge=0, description="held-out prompts that every policy answers greedily")] = 0,
-    max_new_tokens: Annotated[int, Field(ge=1, description="length of those answers")] = 64,
-    safety: Annotated[
-        Path | None,
-        Field(description="file of prompts, each said to be unsafe or safe, that every policy answers; none: not asked"),
-    ] = None,
-    instructions: Annotated[
-        Path | None,
-        Field(description="file of prompts with instructions that a program can check, in IFEval's form; none: not asked"),
-    ] = None,
-    instruction_tokens: Annotated[int, Field(ge=1, description="length of the answers to instructions")] = 512,
-    tasks: Annotated[
-        Sequence[Annotated[str, Field(min_length=1)]],
-        Field(description="of lm-eval: folders of its YAML files, BIG-bench task.json, JSON lines of questions, or names"),
-    ] = (),
-    max_items: Annotated[
-        int | None, Field(ge=1, description="at most this many unsafe prompts, safe ones, instruction prompts, items of a task")
-    ] = None,
-    win_rate: Annotated[
-        bool, Field(description="judge the answers of `generate` against the base's, by a reward model learnt from held-out rows")
-    ] = False,
-    judge: Annotated[JudgeEndpoint | None, Field(description="or by a language model behind this endpoint")] = None,
-    bootstrap: Annotated[int, Field(ge=100, le=100_000, description="resamples of prompt groups for the intervals")] = 1000,
-    device: Annotated[str, Field(description="auto (cuda when there is one), cpu or cuda")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], Field(description="of the arithmetic, not of the weights; auto: bfloat16 on cuda")
-    ] = "auto",
-    out: Annotated[Path | None, Field(description="folder for results and finished policies' scores; none: memory")] = None,
-    notify: Annotated[Callable[[dict[str, Any]], None] | None, Field(description="called at every event, with a dict")] = None,
-) -> Comparison:
-    """Train each method for each seed on the training rows, and score the held-out rows with every policy.
+@dataclass(frozen=True)
+class Comparison:
+    """Of KTO with other methods on the same rows.
 
-    run_or_shards : as in `kd.train.fit`; held-out rows as in `kd.evaluate.evaluate`.
-
-    On equal terms: one base, one set of trainable layers, AdamW with one schedule, as many updates of as many completions for
-    all, the same token ids. Methods differ in the rows that they can use: KTO takes all, SFT the desirable ones, DPO, ORPO and
-    the reward model of RLHF those whose prompt has both labels (`experiments/methods/preference_pairs.py`); they pass over fewer rows more often. RLHF
-    trains twice. Only KTO reads the shards' `weight`. Learning rates stand in `experiments/methods/terms.py`.
-
-    A policy's reward of a row is beta x (log p_policy - log p_base) of its completion; the base's own score is its log p per
-    token. Prompts of files go through the chat template where the rows' own do, being messages. With `out`, a killed comparison
-    goes on after the last policy that it finished. `notify` gets kind ("note", "start", "cached", "done"), number, of, stage,
-    and text or seconds.
-
-    Raises before the expensive work: MissingExtraError without trl, and what `kd.train.fit` raises; EmptyDataError where a method
-    needs pairs and no prompt has both labels. ModelError when a policy's log-probs are not finite: its rate was too high.
+    facts : settings, rows_used, tokens, estimate, arms (one entry for each policy), by_seed, generation, asked (files and
+        tasks), win_rate, versions; JSON values.
+    per_row : method, seed, row_id, label, truth, group, model, tokens, logp, reward, reward_model; a line per policy and row.
+    answers : method, seed, row_id, text, tokens, unfinished, refuses; empty without `generate`. Model text: do not trust it.
+    probed : method, seed, probe, item, text, tokens, unfinished; what was written to prompts of files. Model text as well.
+    items : method, seed, task, item, score; empty without `tasks`.
     """
-    settings = _checked({name: value for name, value in locals().items() if name != "run_or_shards"})
-    from ktodata.experiments.comparison_plan import make_plan
 
-    plan = make_plan(run_or_shards, settings)
-    arms = _finish(plan, settings, notify or (lambda event: None))
-    found = _result(plan, arms, settings)
-    if settings["out"] is not None:
-        found.write(settings["out"])
-    return found
+    facts: dict[str, Any]
+    measures: pl.DataFrame
+    per_row: pl.DataFrame
+    answers: pl.DataFrame
+    probed: pl.DataFrame
+    items: pl.DataFrame
 
+    def table(self) -> pl.DataFrame:
+        """One line per target, measure and method: value and 95 % interval, the same minus KTO and minus the base, paired."""
+        return self.measures
 
-def outlook(run_or_shards: Path | str | pl.DataFrame, **settings: Any) -> dict[str, Any]:
-    """What `compare` with these settings would train: rows_used, updates, estimate and more. Nothing is trained."""
-    checked = _checked(settings)
-    from ktodata.experiments.comparison_plan import make_plan
+    @property
+    def rows_used(self) -> dict[str, Any]:
+        """Rows that each method could learn from, pairs, prompts; see `ktodata.experiments.methods.preference_pairs`."""
+        used: dict[str, Any] = self.facts["rows_used"]
+        return used
 
-    return {"settings": _told(checked), **make_plan(run_or_shards, checked).facts}
+    def verdict(self) -> list[str]:
+        """Who wins where, in plain sentences; none where an interval includes zero."""
+        return verdict_sentences(self.measures, self.facts)
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values: facts, measures, verdict."""
+        return {**self.facts, "measures": self.measures.to_dicts(), "verdict": self.verdict()}
 
-def settings_of_run(folder: Path) -> dict[str, Any]:
-    """Base, batches, lengths, layers and beta of the training in a run folder, where there is one: compare on its terms."""
-    told = folder / "model" / "training.json"
-    if not told.is_file():
-        return {}
-    trained: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))["settings"]
-    return {name: trained[name] for name in OF_RUN if trained.get(name) is not None}
+    def plot(self) -> "Drawing":
+        """A forest plot, as a matplotlib figure."""
+        from ktodata.experiments.arm_figures import method_forest
 
+        return method_forest(self.measures)
 
-def _checked(given: dict[str, Any]) -> dict[str, Any]:
-    """Settings with defaults; raises SettingError, and MissingExtraError when what they ask for is not installed."""
-    settings = check_settings(compare, given, where="compare")
-    check_sizes(settings)
-    check_win_rate(settings)
-    for name in ("methods", "seeds", "tasks"):
-        settings[name] = list(settings[name])
-        if len(set(settings[name])) < len(settings[name]):
-            raise SettingError(f"compare: {name}: each once only; got {settings[name]}.")
-    require("torch", "transformers", what="comparing methods", extra="compare")
-    if settings["instructions"] is not None:
-        require("langdetect", what="checking instructions", extra="compare")
-    if set(settings["methods"]) - {"kto"}:
-        from ktodata.experiments.methods.trl_trainers import require_trl
-
-        require_trl()
-    return settings
+    def write(self, folder: Path) -> None:
+        """comparison.json and comparison.parquet (per_row); answers, probed and items.parquet where there are any."""
+        tables = {"comparison": self.per_row, "answers": self.answers, "probed": self.probed, "items": self.items}
+        for name, frame in tables.items():
+            if name == "comparison" or not frame.is_empty():
+                with whole_file(folder / f"{name}.parquet") as scratch:
+                    frame.write_parquet(scratch)
+        write_json(folder / "comparison.json", self.as_dict())
 
 
-def _finish(plan: Any, settings: dict[str, Any], notify: Notify) -> list[Any]:
-    """Every arm of the plan: as an earlier call left it, or trained now and kept at once."""
-    from ktodata.experiments.comparison_arms import finished_arm
-    from ktodata.experiments.comparison_store import Store
-
-    store, count, cost = Store(settings["out"]), len(plan.arms), plan.facts["estimate"]
-    notify({"kind": "note", "number": 0, "of": count, "stage": "estimate", "text": estimate_text(cost)})
-    arms = []
-    for number, (method, seed) in enumerate(plan.arms, 1):
-        event = {"number": number, "of": count, "stage": method if method == "base" else f"{method}, seed {seed}"}
-        started = time.perf_counter()
-        arm = store.find(method, seed, plan.keys[method, seed])
-        if arm is None:
-            notify({**event, "kind": "start"})
-            arm = finished_arm(plan, method, seed, settings)
-            store.keep(arm, plan.keys[method, seed])
-            notify({**event, "kind": "done", "seconds": time.perf_counter() - started})
-        else:
-            notify({**event, "kind": "cached"})
-        arms.append(arm)
-    return arms
-
-
-def _result(plan: Any, arms: Sequence[Any], settings: dict[str, Any]) -> Comparison:
-    from ktodata.experiments.comparison_measures import by_seed, measure_all
-    from ktodata.experiments.comparison_store import BASE, releases
+def comparison_of(plan: "MethodPlan", arms: Sequence[TrainedArm]) -> Comparison:
+    """All measures of trained arms, the base first."""
     from ktodata.experiments.probes.probe_table import probe_table
     from ktodata.experiments.probes.win_rate import win_table
 
-    beta, how = settings["beta"], {"resamples": settings["bootstrap"], "seed": 0}
-    measures = pl.concat([measure_all(plan.held_out, arms, beta=beta, **how), probe_table(plan.probes, arms, **how)])
-    judged = None
+    settings, held_out, judged = plan.settings, plan.held_out, None
+    beta, draws = settings["beta"], {"resamples": settings["bootstrap"], "seed": 0}
+    tables = [measure_all(held_out, arms, beta=beta, **draws), probe_table(plan.probes, arms, **draws)]
     if plan.judging is not None:
-        wins, judged = win_table(plan.judging, plan.held_out, arms, settings, **how)
-        measures = pl.concat([measures, wins])
+        wins, judged = win_table(plan.judging, held_out, arms, settings, **draws)
+        tables.append(wins)
     reference = arms[0].scores.select("row_id", reference_logp="logp")
-    per_row = [
-        arm.scores.join(reference, on="row_id", maintain_order="left").join(plan.held_out, on="row_id", maintain_order="left")
-        .with_columns(reward=beta * (pl.col("logp") - pl.col("reference_logp")), method=pl.lit(arm.method), seed=pl.lit(arm.seed))
-        for arm in arms
-    ]  # fmt: skip
-    answers = pl.concat([arm.answers.with_columns(method=pl.lit(arm.method), seed=pl.lit(arm.seed)) for arm in arms])
+    per_row = _of_all(arms, "scores", reference, held_out)
+    per_row = per_row.with_columns(reward=beta * (pl.col("logp") - pl.col("reference_logp")))
+    answers = _of_all(arms, "answers")
+    refused = pl.Series([refuses(text) for text in answers["text"]], dtype=pl.Boolean)
     facts = {
-        "settings": _told(settings),
+        "settings": json_settings(settings),
         **plan.facts,
+        "estimate": plan.cost,
         "learning_rates": dict(plan.terms.rates),
-        "arms": [{"method": arm.method, "seed": arm.seed, **arm.facts} for arm in arms],
-        "share_desirable": {name: plan.held_out[name].cast(pl.Float64).mean() for name in ("label", "truth")},
-        "by_seed": by_seed(plan.held_out, arms, beta=beta),
+        "arms": [{"method": arm.name, "seed": arm.seed, **arm.facts} for arm in arms],
+        "share_desirable": {name: held_out[name].cast(pl.Float64).mean() for name in ("label", "truth")},
+        "by_seed": by_seed(held_out, arms, beta=beta),
         "win_rate": judged,
         "generation": {"prompts": arms[0].answers.height, "judge": JUDGE} if arms[0].answers.height else None,
-        "versions": {key: value for method, _ in plan.arms if method != BASE for key, value in releases(method).items()},
+        "versions": {name: release for arm in arms if arm.name != BASE for name, release in releases(arm.name).items()},
     }
-    refused = [refuses(text) for text in answers["text"]]
-    more = {
-        name: pl.concat([getattr(arm, name).with_columns(method=pl.lit(arm.method), seed=pl.lit(arm.seed)) for arm in arms])
-        for name in ("probed", "items")
-    }
-    refusing = answers.with_columns(refuses=pl.Series(refused, dtype=pl.Boolean))
-    return Comparison(facts, measures, pl.concat(per_row), refusing, **more)
+    more = {name: _of_all(arms, name) for name in ("probed", "items")}
+    return Comparison(facts, pl.concat(tables), per_row, answers.with_columns(refuses=refused), **more)
 
 
-def estimate_text(told: dict[str, Any]) -> str:
-    """One line for people."""
-    from ktodata.experiments.comparison_clock import in_words
-
-    asked = f"; {told['judge_requests']:,} questions to the judge at most" if told["judge_requests"] else ""
-    each = ", ".join(f"{name} {tokens:,}" for name, tokens in told["forward_tokens"].items())
-    return (
-        f"{told['completions_a_method']:,} completions of {told['tokens_a_completion']:,} tokens for each method; about "
-        f"{told['forward_tokens_in_all']:,} tokens through the model in all (once: {each}); "
-        f"{in_words(told['minutes'])} on this machine, by a few passes that were timed{asked}"
-    )
+def json_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON values, without what has no part in the numbers."""
+    wanted = {name: value for name, value in settings.items() if name not in ("out", "notify")}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in wanted.items()}
 
 
-def _told(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items() if name not in NOT_TOLD}
+def _of_all(arms: Sequence[TrainedArm], table: str, *by_row: pl.DataFrame) -> pl.DataFrame:
+    """One table of every arm, with method and seed, and what `by_row` knows of each row_id."""
+    frames = []
+    for arm in arms:
+        frame: pl.DataFrame = getattr(arm, table)
+        for known in by_row:
+            frame = frame.join(known, on="row_id", how="left", maintain_order="left")
+        frames.append(frame.with_columns(method=pl.lit(arm.name), seed=pl.lit(arm.seed)))
+    return pl.concat(frames)

@@ -44,7 +44,7 @@ def contrast(
 ) -> pl.DataFrame:
     """One line for each arm and measure, in the order of `scores`.
 
-    scores : arm, seed, row_id, reward, as `arms_run.train_arms` gives them
+    scores : arm, seed, row_id, reward, as `KtoPlan.rewards` gives them
     held_out : row_id, truth (bool), group (rows drawn together), model (null where it is not known)
 
     All arms of a seed have scored the same rows; seeds may have rows of their own (cross-validation: one seed for each part).

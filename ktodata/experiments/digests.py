@@ -1,8 +1,9 @@
 """Names for what a training depends on, so that changed rows, settings or weights never meet old numbers."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 import xxhash
 
 import ktodata.train
+from ktodata.experiments.arms import BASE
 from ktodata.files import digest_file
 from ktodata.models import resolve_model
 
@@ -38,3 +40,9 @@ def digest_model(name: str) -> str:
         return digest(name)
     files = sorted(path for path in place.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".jinja", ".model"))
     return digest([(path.name, digest_file(path)) for path in files])
+
+
+def releases(method: str) -> Mapping[str, str]:
+    """Of the libraries that a method's numbers depend on."""
+    names = ["torch", "transformers"] + ([] if method == BASE else ["ktodata"] if method == "kto" else ["trl", "accelerate"])
+    return {name: version(name) for name in names}

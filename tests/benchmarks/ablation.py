@@ -25,10 +25,11 @@ from label_noise import FLIPS, POLICY, SYSTEMS, flipped, load, with_both_votes
 from machine import machine, write_result
 
 import ktodata as kd
+from ktodata.experiments.ablation import Ablation, pool
 from ktodata.experiments.contrast import contrast
-from ktodata.pipeline.ablate import Ablation, plan_ablation, pool
+from ktodata.experiments.treatments import FAMILIES, NOISY, Family
+from ktodata.pipeline.ablate import plan_ablation
 from ktodata.pipeline.audit import LabelAudit
-from ktodata.pipeline.treatments import FAMILIES, NOISY, Family
 from ktodata.train.model.activation_cache import shared_activations
 
 TERMS = {"max_length": 64, "kl_pairs_per_batch": 4, "activation_cache_mb": 6000, "dtype": "bfloat16"}
@@ -138,7 +139,7 @@ def one_part(table: pl.DataFrame, fold: int, terms: dict, options: argparse.Name
     if options.arms:
         wanted = {NOISY, *options.arms}
         plan = replace(plan, trainings=[training for training in plan.trainings if training.arm.name in wanted])
-    return plan.train(lambda event: print(event, flush=True))
+    return plan.run(lambda event: print(event, flush=True))
 
 
 if __name__ == "__main__":

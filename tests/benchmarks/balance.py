@@ -18,8 +18,8 @@ from ablation import TERMS, rows_of
 from label_noise import POLICY
 from machine import machine, write_result
 
-from ktodata.experiments.arms import Arm, plan_arms
-from ktodata.experiments.arms_run import train_arms
+from ktodata.experiments.ablation import plan_arms
+from ktodata.experiments.arms import Arm
 from ktodata.experiments.contrast import contrast
 from ktodata.train.model.activation_cache import shared_activations
 
@@ -73,11 +73,11 @@ def main() -> None:
                 rows = drawn(table.filter(pl.col("part_of_five") != fold), ratio, options.rows, fold)
                 counts.append([int(rows["label"].sum()), int((~rows["label"]).sum())])
                 tried = arms(rows, ratio)
-                planned = plan_arms(
+                plan = plan_arms(
                     lambda _, tried=tried: tried, held_out, model=POLICY, seeds=[fold], train=terms, folder=options.folder
                 )
                 notify = partial(print, ratio, flush=True)
-                scores.append(train_arms(planned, held_out, notify=notify))
+                scores.append(plan.rewards(notify))
             about = table.select("row_id", "truth", group="prompt_group", model="model")
             lines = contrast(pl.concat(scores), about, baseline=AUTOMATIC)
             found[f"1:{ratio}"] = {"rows": counts, "arms": lines.to_dicts()}

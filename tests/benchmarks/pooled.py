@@ -15,7 +15,7 @@ import polars as pl
 from machine import machine, write_result
 
 from ktodata.experiments.contrast import contrast
-from ktodata.pipeline.treatments import CLEAN, NOISY
+from ktodata.experiments.treatments import CLEAN, NOISY
 
 SEEDS = 1000  # more than a benchmark has: kind number times this, plus the seed, is a seed of its own
 

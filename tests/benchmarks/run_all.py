@@ -11,7 +11,7 @@ APART = {"run_all.py", "machine.py", "trainer_arms.py", "pooled.py", "trainer_gp
 DATA = HERE.parents[2] / "shared" / "data"
 NEEDS_DATA = {
     *(
-        "pipeline/ablate.py",
+        "ablation.py",
         "balance.py",
         "label_noise.py",
         "label_noise_speed.py",
@@ -19,7 +19,7 @@ NEEDS_DATA = {
         "narrow_prompts.py",
         "raters.py",
     ),
-    *("pipeline/self_training.py", "terms.py", "trainer_quality.py", "trainer_speed.py", "pipeline/treatments.py"),
+    *("pipeline/self_training.py", "terms.py", "trainer_quality.py", "trainer_speed.py", "treatments.py"),
 }
 
 for script in sorted(path for path in HERE.glob("*.py") if path.name not in APART):

@@ -14,8 +14,8 @@ from ablation import TERMS, rows_of
 from label_noise import POLICY
 from machine import machine, write_result
 
-from ktodata.experiments.arms import Arm, plan_arms
-from ktodata.experiments.arms_run import train_arms
+from ktodata.experiments.ablation import plan_arms
+from ktodata.experiments.arms import Arm
 from ktodata.experiments.contrast import contrast
 from ktodata.train.model.activation_cache import shared_activations
 
@@ -40,10 +40,10 @@ def main() -> None:
             rows = rows.select("row_id", "prompt", "completion", "label", "prompt_group")
             arms = [Arm(_name(one), "true labels", rows, one) for one in tried]
             held_out = table.filter(pl.col("part_of_five") == judged)
-            planned = plan_arms(
+            plan = plan_arms(
                 lambda _, arms=arms: arms, held_out, model=POLICY, seeds=[judged], train=shared, folder=options.folder
             )
-            scores.append(train_arms(planned, held_out, notify=lambda event: print(event, flush=True)))
+            scores.append(plan.rewards(lambda event: print(event, flush=True)))
             lines = contrast(pl.concat(scores), about, baseline=_name(tried[0]))
             with pl.Config(tbl_rows=100, tbl_cols=20, fmt_str_lengths=50, tbl_width_chars=220):
                 print(lines, flush=True)

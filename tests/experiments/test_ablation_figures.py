@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from ktodata.errors import EmptyDataError, MissingColumnError
-from ktodata.experiments.ablation_figures import (
+from ktodata.experiments.arm_figures import (
     ceiling_of,
     forest,
     review_curve,

@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 import ktodata as kd
 from ktodata.cli import app
 from ktodata.errors import DataError, EmptyDataError, KtodataError, MissingExtraError, ModelError, RunError, SettingError
-from ktodata.experiments.comparison import estimate_text, outlook
-from ktodata.experiments.comparison_arms import check_finite
-from ktodata.experiments.comparison_measures import DIRECTION, TABLE, measure_all
-from ktodata.experiments.comparison_store import ANSWERS, SCORES, TrainedArm
-from ktodata.experiments.comparison_verdict import SIDES, verdict_sentences
+from ktodata.experiments.arms import ANSWERS, SCORES, Arm, ArmTraining, TrainedArm
+from ktodata.experiments.clock import estimate_text
+from ktodata.experiments.compare import outlook
+from ktodata.experiments.measures import DIRECTION, TABLE, measure_all
+from ktodata.experiments.method_plan import check_finite
+from ktodata.experiments.method_verdict import SIDES, verdict_sentences
 from ktodata.experiments.methods import train_methods
 from ktodata.experiments.probes.refusals import refuses
 
@@ -87,7 +88,7 @@ def test_facts_say_what_was_trained_on_how_much(compared):
     assert found.facts["versions"]["trl"] == "1.16.0"
     each = {(line["method"], line["seed"]): line["auc"] for line in found.facts["by_seed"]}
     assert np.mean([each["dpo", seed] for seed in (0, 1)]) == pytest.approx(line_of(found.table(), "auc", "dpo")["value"])
-    assert events[0]["kind"] == "note" and "64 completions of " in events[0]["text"]
+    assert events[0]["kind"] == "note" and "8 updates of 8 completions" in events[0]["text"]
     assert [event["kind"] for event in events[1:]] == ["start", "done"] * 7
 
 
@@ -108,7 +109,7 @@ def test_written_files_hold_what_was_returned(compared):
 
 def test_the_figure_has_a_panel_for_each_measure_and_a_point_for_each_method(compared, tmp_path):
     figure = compared[0].plot()
-    assert [axes.get_title(loc="left").splitlines()[0] for axes in figure.axes] == [
+    assert [axes.get_xlabel().splitlines()[0] for axes in figure.axes] == [
         "AUC of the reward", "AUC within a model", "AUC of log p per token", "Brier score", "desirable log p per token",
     ]  # fmt: skip
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["the untrained base", "KTO", "SFT", "DPO"]
@@ -407,7 +408,7 @@ def test_bad_settings(folder, settings, error, says):
 
 def test_a_row_that_is_trained_on_is_not_scored(folder):
     leaking = split_rows().with_columns(row_id=pl.when(pl.col("row_id") == "r50g").then(pl.lit("r0g")).otherwise("row_id"))
-    with pytest.raises(DataError, match=r"1 test rows are training rows as well \(row_id r0g\)"):
+    with pytest.raises(DataError, match=r"test: 1 of its 60 training rows are held out as well \(first: r0g\)"):
         kd.compare(leaking, model=folder, **QUICK)
 
 
@@ -419,7 +420,7 @@ def test_no_prompt_with_both_labels(folder):
 
 def test_a_broken_policy_is_told_and_not_ranked():
     with pytest.raises(ModelError, match=r"dpo, seed 1: 1 of 2 log-probs are not finite: training at rate 0.5 broke it"):
-        check_finite(np.array([0.0, np.nan]), "dpo", 1, 0.5)
+        check_finite(np.array([0.0, np.nan]), ArmTraining(Arm("dpo", "", pl.DataFrame()), 1, {}, ""), 0.5)
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 import ktodata as kd
 from ktodata.cli import app
 from ktodata.errors import RunError, SettingError
-from ktodata.experiments.comparison import estimate_text, outlook
-from ktodata.experiments.comparison_clock import Speed, in_words, minutes
-from ktodata.experiments.comparison_measures import DIRECTION, direction
-from ktodata.experiments.comparison_store import ANSWERS, PROBED, SCORES, TrainedArm
-from ktodata.experiments.comparison_verdict import WORDS
+from ktodata.experiments.arms import ANSWERS, PROBED, SCORES, TrainedArm
+from ktodata.experiments.clock import Pace, estimate_text, in_words
+from ktodata.experiments.compare import outlook
+from ktodata.experiments.measures import DIRECTION, direction
+from ktodata.experiments.method_plan import method_seconds
+from ktodata.experiments.method_verdict import WORDS
 from ktodata.experiments.methods import train_methods
 from ktodata.experiments.methods.terms import TrainingTerms
 from ktodata.experiments.probes.probe_table import Probe, Probes, probe_table
@@ -137,7 +138,7 @@ def test_prompts_without_room_for_an_answer(asked):
 
 def test_the_outlook_counts_what_is_asked_by_hand(asked):
     """3 prompts of rows, 5 of safety and 3 of instructions; answers of 4, 4 and 6 tokens, up to 8 together; what is scored adds up."""
-    told = outlook(held_out_rows(), **asked[2])
+    told = outlook(held_out_rows(), **asked[2] | {"out": None})
     cost = told["estimate"]
     assert cost["written_tokens"] == 3 * 4 + 5 * 4 + 3 * 6 and cost["written_steps"] == 4 + 4 + 6
     prompts = 5 * 3 + 3 * 3 + 3 * 5  # "what is sea", and "what is one plus two" of the rows
@@ -145,21 +146,29 @@ def test_the_outlook_counts_what_is_asked_by_hand(asked):
     assert cost["forward_tokens"]["base"] == cost["scored_tokens"] + cost["written_tokens"]
     assert cost["minutes"] > 0 and "under a minute on this machine" in estimate_text(cost) and "judge" not in estimate_text(cost)
     judge = {"endpoint": "http://127.0.0.1:9", "model": "m"}
-    asked_of_judge = outlook(held_out_rows(), **asked[2] | {"judge": judge})["estimate"]
+    asked_of_judge = outlook(held_out_rows(), **asked[2] | {"judge": judge, "out": None})["estimate"]
     assert "6 questions to the judge at most" in estimate_text(asked_of_judge)
+    kept = outlook(held_out_rows(), **asked[2])["estimate"]
+    assert (kept["trainings"], kept["kept"], kept["minutes"]) == (2, 2, 0) and "2 of them kept" in estimate_text(kept)
 
 
-def test_minutes_by_hand():
-    """100 completions of 10 tokens. KTO: 3 plain passes and one trained; base: none. Each scores 200 tokens, writes 5 times and
-    loads the model (KTO twice): 1000 x (3 x 0.01 + 0.06) + 2 x (200 x 0.01 + 5 x 2) + 3 x 1 = 117 seconds. RLHF: 3 and 2 passes,
-    and 4 updates in which 16 completions of 8 tokens are written, 8 together: + 4 x 8 x 2 x 2.
+def test_seconds_by_hand():
+    """A pair of 10 tokens takes 0.1 s without gradient, so a token 0.01 s. An update of 16 completions, each with its mismatched pair,
+    takes 11.2 s: 16 x 0.1 for the pairs, and 9.6 / 160 = 0.06 s for a token that is trained on.
+
+    100 completions of 10 tokens. KTO: 3 plain passes and one trained; base: none. Each scores 200 tokens, writes 5 times and loads
+    the model (KTO twice). RLHF: 3 and 2 passes, and 4 updates in which 16 completions of 8 tokens are written, 8 together.
     """
-    told = {"completions_a_method": 100, "tokens_a_completion": 10.0, "scored_tokens": 200, "written_steps": 5}
-    speed, names = Speed(forward=0.01, trained=0.06, written=2.0, load=1.0), TrainingTerms.__dataclass_fields__
+    pace = Pace(preparing=1.0, pair=0.1, update=11.2, scoring=9.0, partners=1.0, tokens=10.0, batch=16)
+    assert (pace.forward, pace.trained) == pytest.approx((0.01, 0.06))
+    work = {"completions_a_method": 100, "tokens_a_completion": 10.0, "scored_tokens": 200, "written_steps": 5}
+    names = TrainingTerms.__dataclass_fields__
     terms = TrainingTerms(**dict.fromkeys(names) | {"updates": 4, "rollout_tokens": 8, "batch_size": 16})
-    assert minutes(told, speed, terms, [("base", 0), ("kto", 0)]) == pytest.approx(117 / 60)
-    rlhf = 1000 * (3 * 0.01 + 2 * 0.06) + 200 * 0.01 + 5 * 2 + 2 + 4 * 8 * 2 * 2
-    assert minutes(told, speed, terms, [("rlhf", 0)]) == pytest.approx(rlhf / 60)
+    base = 200 * 0.01 + 5 * 2 + 1
+    assert method_seconds("base", work, pace, 2.0, terms) == pytest.approx(base)
+    assert method_seconds("kto", work, pace, 2.0, terms) == pytest.approx(1000 * (3 * 0.01 + 0.06) + base + 1)
+    rlhf = 1000 * (3 * 0.01 + 2 * 0.06) + base + 1 + 4 * 8 * 2 * 2
+    assert method_seconds("rlhf", work, pace, 2.0, terms) == pytest.approx(rlhf)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def auc(scores, label):
 def test_rewards_of_held_out_rows_move_the_right_way(method, chat, folder, terms):
     trained = TRAIN[method](training_of(easy_rows(30, chat=chat), folder), terms, 0)
     held_out = tokens_of(easy_rows(20, start=50, chat=chat), folder)
-    found, label = rewards(trained.policy, folder, held_out), held_out.label
+    found, label = rewards(trained.model, folder, held_out), held_out.label
     assert auc(found, label) > 0.85
     assert found[label].mean() > 0.05  # all of them make good answers likelier; SFT and ORPO may lift bad ones with them
     if method in ("kto", "dpo"):
@@ -86,8 +86,8 @@ def test_rewards_of_held_out_rows_move_the_right_way(method, chat, folder, terms
 def test_only_the_top_layers_and_the_final_norm_are_trained_and_the_seed_decides(method, folder, terms):
     rows, short = training_of(easy_rows(12), folder), replace(terms, updates=2)
     before = load_causal_lm(folder)[0].state_dict()
-    after = {seed: TRAIN[method](rows, short, seed).policy.state_dict() for seed in (0, 1)}
-    again = TRAIN[method](rows, short, 0).policy.state_dict()
+    after = {seed: TRAIN[method](rows, short, seed).model.state_dict() for seed in (0, 1)}
+    again = TRAIN[method](rows, short, 0).model.state_dict()
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[0][name])}
     assert moved == {name for name in before if name.startswith("model.layers.1.") or name == "model.norm.weight"}
     assert all(torch.equal(again[name], after[0][name]) for name in before)
@@ -97,7 +97,7 @@ def test_only_the_top_layers_and_the_final_norm_are_trained_and_the_seed_decides
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_how_an_update_is_cut_changes_memory_only(method, folder, terms):
     rows = training_of(easy_rows(12), folder)
-    whole, cut = (TRAIN[method](rows, replace(terms, updates=3, micro_batch_size=size), 0).policy.state_dict() for size in (8, 2))
+    whole, cut = (TRAIN[method](rows, replace(terms, updates=3, micro_batch_size=size), 0).model.state_dict() for size in (8, 2))
     for name, tensor in whole.items():
         torch.testing.assert_close(cut[name], tensor, atol=2e-4, rtol=0)
 
@@ -176,7 +176,7 @@ def test_hostile_text_is_trained_on_like_any_other(method, folder, terms):
     rows = training_of(frame, folder, max_length=32)
     assert 10 <= len(rows.tokens) < 16  # the longest prompts leave no room
     trained = TRAIN[method](rows, replace(terms, max_length=32, updates=1), 0)
-    assert np.isfinite(completion_logps(trained.policy, rows.tokens, device=CPU, compute_dtype=torch.float32)).all()
+    assert np.isfinite(completion_logps(trained.model, rows.tokens, device=CPU, compute_dtype=torch.float32)).all()
 
 
 def test_a_reward_model_ranks_and_reads_what_is_written_as_it_reads_rows(folder, terms):

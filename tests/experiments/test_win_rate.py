@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from ktodata.errors import EmptyDataError, SettingError
-from ktodata.experiments.comparison_store import ANSWERS, SCORES, TrainedArm
+from ktodata.experiments.arms import ANSWERS, SCORES, TrainedArm
 from ktodata.experiments.probes.win_rate import Judging, check_win_rate, judging_rows, win_table
 from ktodata.train.model import layer_states
 

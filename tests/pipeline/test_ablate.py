@@ -11,12 +11,15 @@ from tiny_models import save_tiny_llama
 import ktodata as kd
 from ktodata import cli
 from ktodata.errors import DataError, RunError
-from ktodata.experiments import arms_clock, arms_run
+from ktodata.experiments import ablation as experiment
+from ktodata.experiments.ablation import Ablation, kto_seconds, pool
 from ktodata.experiments.arms import Arm, ArmTraining
+from ktodata.experiments.clock import Pace, TimeLeft
+from ktodata.experiments.experiment import ExperimentPlan
+from ktodata.experiments.treatments import CLEAN, NOISY, _flip_rates, _repaired
 from ktodata.feedback import feedback_table
-from ktodata.pipeline.ablate import Ablation, plan_of_run, pool
+from ktodata.pipeline.ablate import plan_of_run
 from ktodata.pipeline.audit import LabelAudit
-from ktodata.pipeline.treatments import CLEAN, NOISY, _flip_rates, _repaired
 
 DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
 TERMS = {"max_steps": 8, "batch_size": 16, "learning_rate": 1e-3, "trainable_layers": 1, "max_length": 48, "device": "cpu"}
@@ -93,8 +96,8 @@ def test_true_labels_win_and_every_treatment_has_its_control(found):
 def test_what_was_trained_is_not_trained_again(found, sides, monkeypatch):
     ablation, audit, arguments, _ = found
 
-    for module in (arms_run, arms_clock):
-        monkeypatch.setattr(module, "fit_arm", lambda *_: pytest.fail("trained again"))
+    for name in ("fit_on", "measure_pace"):
+        monkeypatch.setattr(experiment, name, lambda *_: pytest.fail("trained again"))
     events: list[dict] = []
     again = kd.ablate(audit, sides[2], **arguments, notify=events.append)
     assert again.table.equals(ablation.table)
@@ -104,24 +107,35 @@ def test_what_was_trained_is_not_trained_again(found, sides, monkeypatch):
     assert estimate["text"].endswith("nothing is left to train")
 
 
-def test_the_estimate_counts_what_is_left_to_train(tmp_path):
-    """By hand: 2 updates of 4 rows, 6 held-out rows, half a partner to each row that is seen: 7 mismatched pairs a training."""
-    pace = arms_clock.Pace(preparing=100, pair=1, update=10, look=2, partners=0.5, tokens=30)
-    settings, held_out = {"max_steps": 2, "batch_size": 4}, rows(6)
-    (tmp_path / "kept").touch()
-    arm = Arm("one", "", rows(20))
-    names = ("kept", "left", "left", "too")  # two come to the same
-    trainings = [ArmTraining(arm, 0, settings, name, tmp_path / name) for name in names]
-    own = 2 * 4 + 6  # paid for by the first that is trained, as all look at the same rows
+def test_the_estimate_counts_what_is_left_to_train():
+    """By hand: 2 updates of 4 rows, 6 held-out rows, half a partner to each row that is trained on or scored: 7 mismatched pairs."""
+    pace = Pace(preparing=100, pair=1, update=10, scoring=2, partners=0.5, tokens=30)
+    training = ArmTraining(Arm("one", "", rows(20)), 0, {"max_steps": 2, "batch_size": 4}, "key")
+    own = 2 * 4 + 6  # paid for by the first that is trained, as all train on and score the same rows
     each = 100 + 7 + 2 * 10 + 6 * 2
-    assert arms_clock.seconds_of(trainings, held_out, pace) == [0, each + own, 0, each]
+    assert [kto_seconds(training, 6, pace, first=first) for first in (True, False)] == [each + own, each]
+
+
+def test_only_the_first_of_a_key_that_is_not_kept_takes_time(tmp_path):
+    class Plan(ExperimentPlan):
+        def train(self, training):
+            raise NotImplementedError
+
+        def expect(self, left):
+            return [float(training.seed) for training in left], {}
+
+    (tmp_path / "any-seed0-kept").mkdir()
+    names = ("kept", "left", "left", "too")  # two come to the same
+    trainings = [ArmTraining(Arm(f"arm {seed}", "", rows(2)), seed, {}, name) for seed, name in enumerate(names, 1)]
+    cost = Plan(trainings, rows(2), {}, tmp_path).cost
+    assert cost == {"trainings": 4, "kept": 1, "seconds": [0, 2, 0, 4], "minutes": 6 / 60}
 
 
 def test_the_time_to_go_follows_what_trainings_took():
-    left = arms_clock.TimeLeft([10.0, 0.0, 20.0])
-    assert left.told()["seconds_left"] == 30
+    left = TimeLeft([10.0, 0.0, 20.0])
+    assert left.as_event()["seconds_left"] == 30
     left.took(0, 30.0)  # three times what was expected, and so may be the rest
-    assert left.told() == {"seconds_left": 60, "text": "about 1 minute to go"}
+    assert left.as_event() == {"seconds_left": 60, "text": "about 1 minute to go"}
 
 
 def test_only_the_families_asked_for_are_trained_and_the_table_says_which(found, sides):

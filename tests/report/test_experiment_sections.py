@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from test_page import Page
 
-from ktodata.pipeline.treatments import FAMILIES
+from ktodata.experiments.treatments import FAMILIES
 from ktodata.report import build_report
 from ktodata.report.headline import verdict_lines
 from ktodata.report.run_files import RunFiles

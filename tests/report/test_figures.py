@@ -5,14 +5,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.experiments.ablation_figures import Gap, Rewards
+from ktodata.experiments.arm_figures import ForestDot, Rewards
 from ktodata.report import figures
 from ktodata.report.sections import experiment_pictures
 
 
 def drawings():
     line = np.linspace(0, 1, 50)
-    gaps = [Gap("a $x$ <b>", 0.1, 0.05, 0.2, proven=True), Gap("long " * 30, -0.1, -0.2, 0.1, proven=False)]
+    gaps = [ForestDot("a $x$ <b>", 0.1, 0.05, 0.2, proven=True), ForestDot("long " * 30, -0.1, -0.2, 0.1, proven=False)]
     points = pl.DataFrame({"budget": [0.1], "minus_baseline": [0.1], "minus_low": [-0.1], "minus_high": [0.3]})
     arms = [Rewards("a $x$ <b>", line, -line), Rewards("one side only", line, line[:0])]
     return {

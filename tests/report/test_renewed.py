@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ktodata.cli import app
-from ktodata.experiments import comparison
+from ktodata.experiments import compare as comparison
 
 CURATED = ("dedupe", "split", "label_noise", "export")
 

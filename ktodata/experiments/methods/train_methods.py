@@ -29,15 +29,15 @@ class TrainingRows:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedPolicy:
     """facts: passes (over the method's own rows), completions (read with gradient), learning_rate, and the method's own."""
 
-    policy: Any
+    model: Any
     facts: dict[str, Any]
     reward_model: RewardModel | None = None
 
 
-Method = Callable[[TrainingRows, TrainingTerms, int], Trained]
+Method = Callable[[TrainingRows, TrainingTerms, int], TrainedPolicy]
 
 
 def training_rows(rows: pl.DataFrame, tokenizer: Any, *, max_length: int) -> TrainingRows:
@@ -60,7 +60,7 @@ def check_can_train(methods: Mapping[str, Any] | tuple[str, ...], pairs: Prefere
         )
 
 
-def train_kto(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
+def train_kto(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
     """`kd.train.fit`: all rows."""
     from ktodata.train import fit
 
@@ -84,10 +84,10 @@ def train_kto(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
         seed=seed,
     )
     seen = result.telemetry.filter(part="train").height
-    return Trained(result.policy.eval(), _facts(terms, "kto", count, seen))
+    return TrainedPolicy(result.policy.eval(), _facts(terms, "kto", count, seen))
 
 
-def train_sft(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
+def train_sft(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
     """Maximum likelihood of the desirable completions."""
     import trl
 
@@ -98,14 +98,14 @@ def train_sft(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
         examples = sft_examples(rows.tokens, numbers)
         how = {"rate": terms.rates["sft"], "seed": seed, "max_length": terms.max_length}
         trained = train_with_trl(trl.SFTTrainer, trl.SFTConfig, model, tokenizer, examples, terms, **how)
-    return Trained(policy_of(trained, terms), _facts(terms, "sft", len(desirable)))
+    return TrainedPolicy(policy_of(trained, terms), _facts(terms, "sft", len(desirable)))
 
 
-def train_dpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
+def train_dpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
     """arXiv:2305.18290; reference log-probs are computed once, by the model before training."""
     import trl
 
-    class WithIds(trl.DPOTrainer):  # type: ignore[misc]
+    class EncodedDPOTrainer(trl.DPOTrainer):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset  # it has prompt_ids, chosen_ids and rejected_ids already
 
@@ -114,15 +114,17 @@ def train_dpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
     with quiet():
         examples = dpo_examples(rows.tokens, pairs, numbers)
         how = {"rate": terms.rates["dpo"], "beta": terms.beta, "max_length": terms.max_length, "precompute_ref_log_probs": True}
-        trained = train_with_trl(WithIds, trl.DPOConfig, model, tokenizer, examples, terms, seed=seed, completions=2, **how)
-    return Trained(policy_of(trained, terms), _facts(terms, "dpo", pairs.facts["rows_used"]["dpo"], pairs=pairs))
+        trained = train_with_trl(
+            EncodedDPOTrainer, trl.DPOConfig, model, tokenizer, examples, terms, seed=seed, completions=2, **how
+        )
+    return TrainedPolicy(policy_of(trained, terms), _facts(terms, "dpo", pairs.facts["rows_used"]["dpo"], pairs=pairs))
 
 
-def train_orpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
+def train_orpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
     """arXiv:2403.07691; as in its own code, the likelihood term is of prompt and chosen completion."""
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    class WithIds(ORPOTrainer):  # type: ignore[misc]
+    class EncodedORPOTrainer(ORPOTrainer):  # type: ignore[misc]
         def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
             return {}  # the columns that it would make are there already
 
@@ -131,11 +133,13 @@ def train_orpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
     with quiet():
         examples = orpo_examples(rows.tokens, pairs, numbers)
         how = {"rate": terms.rates["orpo"], "beta": ORPO_LAMBDA, "max_length": terms.max_length}
-        trained = train_with_trl(WithIds, ORPOConfig, model, tokenizer, examples, terms, seed=seed, completions=2, **how)
-    return Trained(policy_of(trained, terms), _facts(terms, "orpo", pairs.facts["rows_used"]["orpo"], pairs=pairs))
+        trained = train_with_trl(
+            EncodedORPOTrainer, ORPOConfig, model, tokenizer, examples, terms, seed=seed, completions=2, **how
+        )
+    return TrainedPolicy(policy_of(trained, terms), _facts(terms, "orpo", pairs.facts["rows_used"]["orpo"], pairs=pairs))
 
 
-def train_rlhf(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
+def train_rlhf(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
     """A reward model on the pairs, then RLOO (arXiv:2402.14740) on the training prompts with it."""
     import trl
 
@@ -169,7 +173,7 @@ def train_rlhf(rows: TrainingRows, terms: TrainingTerms, seed: int) -> Trained:
         "reward_model_learning_rate": terms.rates["reward_model"],
     }
     facts = _facts(terms, "rlhf", pairs.facts["rows_used"]["rlhf"], pairs=pairs) | told
-    return Trained(policy_of(trained, terms), facts, judge)
+    return TrainedPolicy(policy_of(trained, terms), facts, judge)
 
 
 TRAIN: dict[MethodName, Method] = {

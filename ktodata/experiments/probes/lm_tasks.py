@@ -21,7 +21,7 @@ import polars as pl
 from ktodata.errors import DataError, SettingError
 from ktodata.evaluate.bootstrap import Statistic, weighted_mean
 from ktodata.evaluate.generation import ANSWERED_TOGETHER
-from ktodata.experiments.comparison_store import ITEMS
+from ktodata.experiments.arms import ITEMS
 from ktodata.experiments.digests import digest
 from ktodata.experiments.probes.lm_task_files import is_task_file, task_folder
 from ktodata.extras import require

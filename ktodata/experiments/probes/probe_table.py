@@ -10,9 +10,9 @@ import polars as pl
 from ktodata.errors import RunError, SettingError
 from ktodata.evaluate.bootstrap import Statistic
 from ktodata.evaluate.generation import answer_all, encode_prompts
-from ktodata.experiments.comparison_measures import TABLE, lines_of
-from ktodata.experiments.comparison_store import ITEMS, PROBED, TrainedArm
+from ktodata.experiments.arms import ITEMS, PROBED, TrainedArm
 from ktodata.experiments.digests import digest
+from ktodata.experiments.measures import TABLE, lines_of
 from ktodata.experiments.probes import instructions, safety
 from ktodata.experiments.probes.lm_tasks import LmTasks, load_tasks, score_tasks, task_measures
 from ktodata.train.data.tokens import Ids
@@ -86,7 +86,7 @@ def ask(probes: Probes, policy: Any, tokenizer: Any, *, device: Any, compute_dty
 
 
 def probe_table(probes: Probes, arms: Sequence[TrainedArm], *, resamples: int, seed: int) -> pl.DataFrame:
-    """The measures of all probes, one line per measure and method; columns as in `comparison_measures.TABLE`."""
+    """The measures of all probes, one line per measure and method; columns as in `measures.TABLE`."""
     lines: list[dict[str, Any]] = []
     for probe in probes.asked:
         if probe.name == "safety":
@@ -138,7 +138,7 @@ def _joined(asked: pl.DataFrame, answers: pl.DataFrame, arm: TrainedArm, name: s
     both = asked.join(answers, on=on, how="inner", maintain_order="left")
     if both.height != asked.height:
         raise RunError(
-            f"{arm.method}, seed {arm.seed}: {name}: {both.height:,} answers were kept to {asked.height:,} prompts. Remove the "
-            f"folders arms/{arm.method}-seed{arm.seed}-*, and it is trained again."
+            f"{arm.name}, seed {arm.seed}: {name}: {both.height:,} answers were kept to {asked.height:,} prompts. Remove the "
+            f"folders arms/{arm.name}-seed{arm.seed}-*, and it is trained again."
         )
     return both

@@ -15,9 +15,9 @@ from typing_extensions import TypedDict  # pydantic reads typing's own only from
 
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.evaluate.bootstrap import Floats, Statistic, bootstrap, weighted_auc, weighted_mean
-from ktodata.experiments.comparison_measures import TABLE, lines_of, part_of
-from ktodata.experiments.comparison_store import BASE, TrainedArm
+from ktodata.experiments.arms import BASE, TrainedArm
 from ktodata.experiments.digests import digest
+from ktodata.experiments.measures import TABLE, lines_of, part_of
 from ktodata.labels.judge import judge as ask_judge
 from ktodata.stats import Interval
 from ktodata.train.data.training_rows import check_rows, read_part
@@ -84,13 +84,13 @@ def win_table(
     resamples: int,
     seed: int,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """(lines of win_rate, columns as in `comparison_measures.TABLE`; facts with the judge). No lines where nothing is claimed.
+    """(lines of win_rate, columns as in `measures.TABLE`; facts with the judge). No lines where nothing is claimed.
 
     win_rate : in [0, 1], the share of prompts whose answer beats the base's; ties count half, so that 0.5 is as the base.
     """
     answered = arms[0].answers.select("row_id").join(judging.scored, on="row_id", how="left", maintain_order="left")
     texts = [answered.select("row_id").join(arm.answers, on="row_id", how="left", maintain_order="left")["text"] for arm in arms]
-    base = texts[[arm.method for arm in arms].index(BASE)]
+    base = texts[[arm.name for arm in arms].index(BASE)]
     wins: list[Floats] | None
     if settings["judge"] is not None:
         wins, name, facts = _by_endpoint(answered["prompt"], texts, base, settings["judge"])

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.experiments.ablation_figures import TRUE, Gap, ceiling_of, review_lines, rewards_by_class
+from ktodata.experiments.arm_figures import TRUE, ForestDot, ceiling_of, review_lines, rewards_by_class
 from ktodata.experiments.contrast import contrast
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections import experiment_pictures
@@ -124,7 +124,7 @@ def _forest(table: pl.DataFrame) -> Markup | None:
     panels = []
     for measure, name in MEASURES.items():
         known = table.filter(pl.col("measure") == measure).drop_nulls(MINUS)
-        gaps = [Gap(*line) for line in known.select("arm", *MINUS, pl.col("differs").fill_null(False)).iter_rows()]
+        gaps = [ForestDot(*line) for line in known.select("arm", *MINUS, pl.col("differs").fill_null(False)).iter_rows()]
         if gaps:
             panels.append((f"{name} minus that of the labels as given\nright is better", gaps))
     return (

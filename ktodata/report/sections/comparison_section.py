@@ -7,10 +7,10 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.experiments.ablation_figures import Gap, rewards_by_class
-from ktodata.experiments.comparison_measures import KTO, direction
-from ktodata.experiments.comparison_store import BASE
-from ktodata.experiments.comparison_verdict import NAMES, proven
+from ktodata.experiments.arm_figures import ForestDot, rewards_by_class
+from ktodata.experiments.arms import BASE
+from ktodata.experiments.measures import KTO, direction
+from ktodata.experiments.method_verdict import NAMES, proven
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections import experiment_pictures
 from ktodata.report.sections.experiment_rows import (
@@ -165,7 +165,7 @@ def _forest(table: pl.DataFrame, against: str) -> Markup | None:
         for line in auc:
             by = value_of(line, *(f"minus_{other}{end}" for end in ("", "_low", "_high")))
             beyond = proven(line) if other == KTO else line["base_includes_zero"] is False
-            gaps += [Gap(_name(line["method"]), by.value, by.low, by.high, beyond)] if by.known else []
+            gaps += [ForestDot(_name(line["method"]), by.value, by.low, by.high, beyond)] if by.known else []
         if gaps:
             panels.append((f"AUC of the reward, minus {name}\nagainst the {against}; right is better", gaps))
     return (

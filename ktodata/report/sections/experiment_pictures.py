@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.experiments.ablation_figures import ACROSS, Gap, Rewards, draw_forest, draw_review_curve, draw_rewards
+from ktodata.experiments.arm_figures import ACROSS, ForestDot, Rewards, draw_forest, draw_review_curve, draw_rewards
 from ktodata.report.figures import COLOUR, WIDTH, styled, svg
 from ktodata.report.sections.experiment_rows import Value
 from ktodata.report.text import one_line, signed
@@ -16,22 +16,21 @@ NAME = 60  # signs of an arm's name
 
 
 @styled
-def forest(key: str, title: str, panels: Sequence[tuple[str, Sequence[Gap]]]) -> Markup:
+def forest(key: str, title: str, panels: Sequence[tuple[str, Sequence[ForestDot]]]) -> Markup:
     """A picture for each (what was measured, differences): dots with intervals about zero; filled where zero lies outside."""
     from matplotlib.figure import Figure
 
     panels = [(axis, [gap._replace(name=one_line(gap.name, NAME)) for gap in gaps]) for axis, gaps in panels]
     names = list(dict.fromkeys(gap.name for _, gaps in panels for gap in gaps))
     figure = Figure(figsize=(WIDTH, 0.65 + 0.27 * len(names)), layout="constrained")
-    for place, (axes, (axis, gaps)) in enumerate(zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True)):
-        draw_forest(axes, gaps, names, COLOUR)
-        axes.tick_params(axis="y", labelcolor=COLOUR["ink"], labelleft=place == 0)
-        axes.set_xlabel(axis)
+    draw_forest(figure, panels, names, COLOUR)
+    for axes in figure.axes:
+        axes.tick_params(axis="y", labelcolor=COLOUR["ink"])
     told = ". ".join(f"{axis.replace(chr(10), ' ')}: {'; '.join(map(_tell, gaps))}" for axis, gaps in panels)
     return svg(figure, key, title, f"{told}.")
 
 
-def _tell(gap: Gap) -> str:
+def _tell(gap: ForestDot) -> str:
     word = "more than chance" if gap.proven else "no difference that this can show"
     value, ends = Value(gap.value, gap.low, gap.high).signed
     return f"{gap.name} {value} ({ends}), {word}"
@@ -43,7 +42,7 @@ def review_curve(key: str, lines: dict[str, pl.DataFrame], ceiling: float | None
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-    draw_review_curve(figure.subplots(), lines, ceiling, COLOUR, measure=measure)
+    draw_review_curve(figure, lines, ceiling, COLOUR, measure=measure)
     told = [
         f"{family}: "
         + ", ".join(

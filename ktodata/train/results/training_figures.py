@@ -51,7 +51,7 @@ class Drawing(Figure):
         return buffer.getvalue()
 
 
-def _styled(draw: Callable[_Given, Drawing]) -> Callable[_Given, Drawing]:
+def styled(draw: Callable[_Given, Drawing]) -> Callable[_Given, Drawing]:
     """Draw with our settings of matplotlib, and leave the caller's as they were."""
 
     @wraps(draw)
@@ -62,7 +62,7 @@ def _styled(draw: Callable[_Given, Drawing]) -> Callable[_Given, Drawing]:
     return drawn
 
 
-@_styled
+@styled
 def training_figure(history: pl.DataFrame, held_out: Sequence[Mapping[str, Any]], *, beta: float) -> Drawing:
     """Six panels over updates: loss, z0, rewards of each label, held-out AUC, gradient norm, learning rate.
 
@@ -97,7 +97,7 @@ def training_figure(history: pl.DataFrame, held_out: Sequence[Mapping[str, Any]]
     return figure
 
 
-@_styled
+@styled
 def row_map(per_row: pl.DataFrame) -> Drawing:
     """Each training row at its variability (across) and confidence (up), marked by its given label.
 

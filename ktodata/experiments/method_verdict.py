@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.experiments.comparison_measures import KTO, direction
-from ktodata.experiments.comparison_store import BASE
+from ktodata.experiments.arms import BASE
+from ktodata.experiments.measures import KTO, direction
 from ktodata.experiments.probes.refusals import JUDGE
 
 NAMES = {"base": "the untrained base", "kto": "KTO", "sft": "SFT", "dpo": "DPO", "orpo": "ORPO", "rlhf": "RLHF"}

@@ -4,6 +4,7 @@ Dropping rows has its control, as many dropped at random; so has review, as many
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from ktodata.errors import DataError, SettingError
 from ktodata.experiments.arms import Arm
 from ktodata.labels.actions import DROP_FROM, LIKELIER_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
+from ktodata.labels.classifier.feature_sets import RowFeatures
 from ktodata.labels.people.review_simulation import reviews_of
 from ktodata.labels.people.reviewed_model import Reviewed
-from ktodata.pipeline.audit import LabelAudit
 from ktodata.settings import unknown_name
 
 Floats = NDArray[np.float64]
@@ -45,18 +46,35 @@ REVIEWING: tuple[Family, ...] = ("reviewed", "relabelled", "repaired", "noise-co
 SOFT = {"soft_labels": True}
 
 
+@dataclass(frozen=True)
+class AuditedRows:
+    """Rows that an audit learnt from, and what it measured of them.
+
+    rows : row_id, prompt, completion, label, prompt_group, soft_label, is_label_issue
+    p_desirable : float [rows]; confident_joint : int [2, 2], counts of (given, true); None: nothing was learnt of the labels
+    features : what the models of the labels see of the rows; made only where reviews are played
+    """
+
+    rows: pl.DataFrame
+    p_desirable: Floats
+    confident_joint: NDArray[np.int64] | None
+    features: Callable[[], RowFeatures]
+
+
 def treatments(
-    audit: LabelAudit, *, truth: Mapping[str, bool] | None, budgets: Sequence[float], families: Sequence[Family]
+    audited: AuditedRows, *, truth: Mapping[str, bool] | None, budgets: Sequence[float], families: Sequence[Family]
 ) -> Callable[[int], list[Arm]]:
     """The arms of a seed, as some of them draw rows at random; arguments as in `kd.ablate`.
 
     Raises DataError where the truth of training rows is missing.
     """
-    rows = _training_rows(audit)
-    guess = _guessed(audit) if "by guess" in families else None
+    rows = audited.rows
+    guess = None
+    if "by guess" in families and audited.confident_joint is not None:
+        guess = wrong_by_random_flips(audited.p_desirable, rows["label"].to_numpy(), audited.confident_joint)
     by_truth: Callable[[int], list[Arm]] = lambda seed: []  # noqa: E731
     if truth is not None:
-        reviews = partial(reviews_of, audit.rows_of_trained(), audit.p_desirable_of_trained())
+        reviews = partial(reviews_of, audited.features(), audited.p_desirable)
         played = budgets if {*REVIEWING} & {*families} else ()
         by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, played)
 
@@ -74,13 +92,6 @@ def as_family(name: str) -> Family:
     raise SettingError(unknown_name("ablate: unknown kind of treatment", name, FAMILIES))
 
 
-def _training_rows(audit: LabelAudit) -> pl.DataFrame:
-    """The rows that the audit learnt from: row_id, prompt, completion, label, prompt_group, soft_label, is_label_issue."""
-    measured = audit.result.columns.select("row_id", "soft_label", "is_label_issue")
-    rows = audit.table.select("row_id", "prompt", "completion", "label", "prompt_group").filter(pl.Series(audit.trained))
-    return rows.join(measured, on="row_id", how="left", maintain_order="left")
-
-
 def _truth_of(rows: pl.DataFrame, truth: Mapping[str, bool]) -> Bools:
     missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
     if missing:
@@ -91,15 +102,6 @@ def _truth_of(rows: pl.DataFrame, truth: Mapping[str, bool]) -> Bools:
 def _plain(rows: pl.DataFrame) -> pl.DataFrame:
     """As they are trained on, whatever the audit thinks of them."""
     return rows.drop("soft_label", "is_label_issue")
-
-
-def _guessed(audit: LabelAudit) -> Floats | None:
-    """P(the label is wrong) of the training rows if errors were random: float [rows]; None where nothing was learnt."""
-    if "not_learnt" in audit.metrics:
-        return None
-    labels = audit.table["label"].to_numpy()[audit.trained]
-    joint = np.asarray(audit.metrics["label_noise_estimate"]["confident_joint"])
-    return wrong_by_random_flips(audit.p_desirable_of_trained(), labels, joint)
 
 
 def _arms(rows: pl.DataFrame, guess: Floats | None, seed: int) -> list[Arm]:

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.evaluate.bootstrap import Floats, Statistic, bootstrap, difference, weighted_auc, weighted_auc_within, weighted_mean
-from ktodata.experiments.comparison_store import BASE, TrainedArm
+from ktodata.experiments.arms import BASE, TrainedArm
 from ktodata.experiments.probes.refusals import JUDGE_NAME, refuses
 from ktodata.stats import Interval
 
@@ -78,7 +78,7 @@ def measure_all(held_out: pl.DataFrame, arms: Sequence[TrainedArm], *, beta: flo
     few seeds that says little, hence seeds_agree: whether every seed is on the same side of KTO.
     """
     lines: list[dict[str, Any]] = []
-    base = next(arm for arm in arms if arm.method == BASE)
+    base = next(arm for arm in arms if arm.name == BASE)
     for against in ("label", "truth"):
         known = held_out.filter(pl.col(against).is_not_null())
         if known.is_empty():
@@ -98,14 +98,14 @@ def scored_rows(known: pl.DataFrame, arm: TrainedArm, base: TrainedArm, *, again
     asked = None if both["reward_model"].is_null().any() else both["reward_model"].to_numpy()
     return Scored(
         target=known[against].to_numpy().astype(bool),
-        score=own if arm.method == BASE else reward,
+        score=own if arm.name == BASE else reward,
         reward=reward,
         own=own,
         change=(logp - reference) / tokens,
         tokens=tokens,
         model=known["model"].fill_null("").to_numpy(),
         reward_model=asked,
-        is_base=arm.method == BASE,
+        is_base=arm.name == BASE,
     )
 
 
@@ -113,12 +113,12 @@ def by_seed(held_out: pl.DataFrame, arms: Sequence[TrainedArm], *, beta: float) 
     """AUC of every arm alone: method, seed, auc; against the truth where it is known, else the label."""
     against = "truth" if held_out["truth"].is_not_null().any() else "label"
     known = held_out.filter(pl.col(against).is_not_null())
-    base = next(arm for arm in arms if arm.method == BASE)
+    base = next(arm for arm in arms if arm.name == BASE)
     told = []
     for arm in arms:
         rows = scored_rows(known, arm, base, against=against, beta=beta)
         value = float(weighted_auc(rows.score, rows.target)(np.ones((1, known.height)))[0])
-        told.append({"method": arm.method, "seed": arm.seed, "against": against, "auc": value if np.isfinite(value) else None})
+        told.append({"method": arm.name, "seed": arm.seed, "against": against, "auc": value if np.isfinite(value) else None})
     return told
 
 
@@ -177,7 +177,7 @@ def lines_of(
     seeds: dict[tuple[str, str], list[Statistic]] = {}
     for arm, rows in found:
         for name, statistic in measures(rows).items():
-            seeds.setdefault((name, arm.method), []).append(_remembered(statistic))
+            seeds.setdefault((name, arm.name), []).append(_remembered(statistic))
     statistics: dict[str, Statistic] = {}
     picks = _Picks(seed)
     mean = {key: _remembered(_mean(each, picks)) for key, each in seeds.items()}
