@@ -2,7 +2,7 @@
 
     python tests/benchmarks/balance.py DATA_FOLDER [--folds 3] [--rows 110] [--steps 20] [--folder DIR]
 
-Rows: XSTest completions with people's verdicts, drawn to the ratio from the training side of each part (pipeline/ablate.py says how the set
+Rows: XSTest completions with people's verdicts, drawn to the ratio from the training side of each part (ablation.py says how the set
 is parted; a part is held out as it is). Arms: the weights that `kd.train.fit` sets when it is given none, the same desirable weight
 times 1/4, 1/2, 2 and 4, and no weights. All else is equal: rows, seeds, updates, held-out rows. "No worse" is a paired difference of
 held-out reward AUC; the best of a sweep is chosen with the truth of the held-out rows in hand, so it is flattered.

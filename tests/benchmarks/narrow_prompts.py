@@ -6,7 +6,7 @@ XSTest completions with people's verdicts, so that nothing but the prompts is na
 their contrasts. "without": trained on the rows of all other topics; "with": on as many rows of all topics. `coverage` sees the
 training prompts and, as its reference, held-out prompts: the topic's share that it calls uncovered, beside that of the other topics,
 and what it says of the largest hole. Both models are scored on the same held-out rows: KTO loss (lower is better) and reward AUC, on
-the topic and elsewhere, paired by a bootstrap over prompts within each fold (pipeline/ablate.py says how the set is parted).
+the topic and elsewhere, paired by a bootstrap over prompts within each fold (ablation.py says how the set is parted).
 """
 
 import argparse

@@ -19,7 +19,7 @@ NEEDS_DATA = {
         "narrow_prompts.py",
         "raters.py",
     ),
-    *("pipeline/self_training.py", "terms.py", "trainer_quality.py", "trainer_speed.py", "treatments.py"),
+    *("self_training.py", "terms.py", "trainer_quality.py", "trainer_speed.py", "treatments.py"),
 }
 
 for script in sorted(path for path in HERE.glob("*.py") if path.name not in APART):

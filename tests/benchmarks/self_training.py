@@ -3,7 +3,7 @@
     python tests/benchmarks/self_training.py DATA_FOLDER [--labels weak_label_gpt4] [--folds 5] [--steps 40] [--cross-fit]
         [--folder DIR]
 
-XSTest, with a weak system's labels; rows, folds and terms are those of pipeline/ablate.py, and people's verdicts judge. In each fold:
+XSTest, with a weak system's labels; rows, folds and terms are those of ablation.py, and people's verdicts judge. In each fold:
 
     round 0             5 % of the training rows reviewed (played, by the audit's queue), the others softened by what that taught
     round 1             the same with the telemetry of round 0 as an opinion: looks before a row's own first update

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/terms.py DATA_FOLDER [--rates 1e-4 3e-4] [--steps 40] [--folder DIR]
 
-XSTest completions with people's verdicts, parted as pipeline/ablate.py says. Parts 1 to 4: two of them are judged in turn by models of the
-three others, pooled; part 0 is not touched. All else is as in pipeline/ablate.py: SmolLM2-135M-Instruct, its top 6 layers, updates of 16.
+XSTest completions with people's verdicts, parted as ablation.py says. Parts 1 to 4: two of them are judged in turn by models of the
+three others, pooled; part 0 is not touched. All else is as in ablation.py: SmolLM2-135M-Instruct, its top 6 layers, updates of 16.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python tests/benchmarks/treatments.py DATA_FOLDER [--draws 3] [--budgets 0.05 0.1]
 
 A ridge regression on the policy's hidden states stands in for the policy: it ranks held-out rows by what training rows are pulled to.
-It is a guide to which treatments are worth training in pipeline/ablate.py, whose sets, parts and audits these are, and no result: there is no
+It is a guide to which treatments are worth training in ablation.py, whose sets, parts and audits these are, and no result: there is no
 KTO in it. For each set, part and draw of reviews (played by the audit's queue):
 
     as given, true      the labels, each side weighing the same
