@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.extras import require
 from ktodata.models import first_line
@@ -95,26 +93,28 @@ def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]], about_
 
     about_feedback : sections on what it learnt from; without them the card says that it does not know.
 
-    Holds no text of any row, no row id, and names no licence.
+    Holds no text of any row, no row id, and names no licence. Raises MissingExtraError when huggingface_hub is not installed.
     """
+    require("huggingface_hub", what="a model card", extra="hub")
+    from huggingface_hub import ModelCardData
+
     settings = facts["settings"]
     objective = str(settings.get("objective", "kto"))
-    front: dict[str, Any] = {
-        "library_name": "transformers" if settings.get("lora") is None else "peft",
-        "pipeline_tag": "text-generation",
-        "tags": sorted({"ktodata", "kto", objective}),
-    }
-    named = _public_name(settings["model"])
-    if HUB_ID.fullmatch(named):
-        front["base_model"] = named
+    base = _public_name(settings["model"])
+    front = ModelCardData(
+        base_model=base if HUB_ID.fullmatch(base) else None,
+        library_name="transformers" if settings.get("lora") is None else "peft",
+        pipeline_tag="text-generation",
+        tags=sorted({"ktodata", "kto", objective}),
+    )
     # a label's weight that was left to the balance of the rows stands there
     in_force = {**facts.get("balance", {}), **{name: value for name, value in settings.items() if value is not None}}
     shown = [(name, _code(in_force[name])) for name in SHOWN if name in in_force]
     parts = [
-        f"---\n{yaml.safe_dump(front, sort_keys=True)}---",
-        f"# {_code(named)} after {_code(objective)}",
+        f"---\n{front.to_yaml()}\n---",
+        f"# {_code(base)} after {_code(objective)}",
         f"Trained on binary feedback (single completions, each desirable or undesirable) with {_code(objective)} by ktodata"
-        f"{_version(facts)}, starting from {_code(named)}, which is also the reference.",
+        f"{_version(facts)}, starting from {_code(base)}, which is also the reference.",
         "## Rows\n\n" + _table(("part", "rows"), _row_counts(facts)),
         "## Held-out rows\n\n" + _measured(held_out, early_stop=settings.get("early_stop") is not None),
         "## Settings\n\n" + _table(("setting", "value"), shown),

@@ -1,4 +1,4 @@
-"""Where the numbers of a training go while it runs: a file of JSON lines, TensorBoard, Weights & Biases, trackio."""
+"""Where the numbers of a training go while it runs: a file of JSON lines, or one of accelerate's trackers."""
 
 import json
 import math
@@ -24,6 +24,7 @@ def check_loggers(names: Sequence[LoggerName], *, folder: Path | None) -> None:
     for name in names:
         if name != "jsonl":
             require(name, what=f"logger {name!r}", extra=name)
+            require("accelerate", what=f"logger {name!r}")
         if name in IN_FOLDER and folder is None:
             raise SettingError(f"logger {name!r} writes into out, which is not given. Give out, or leave {name!r} out.")
 
@@ -43,11 +44,14 @@ def open_loggers(
     """
     check_loggers(names, folder=folder)
     with ExitStack() as stack:
-        reports = [stack.enter_context(OPEN[name](folder, settings, resumed_step)) for name in names]
+        reports = []
+        for name in names:
+            opened = _json_lines(folder, resumed_step) if name == "jsonl" else _tracker(name, folder, settings, resumed_step)
+            reports.append(stack.enter_context(opened))
 
         def report(event: dict[str, Any]) -> None:
-            for one in reports:
-                one(event)
+            for write in reports:
+                write(event)
 
         yield report
 
@@ -73,8 +77,8 @@ def _without_gaps(value: Any) -> Any:
     """Without None and what is not finite, at every depth: JSON has no word for the latter."""
     if not isinstance(value, dict):
         return value
-    kept = {name: _without_gaps(inner) for name, inner in value.items()}
-    return {name: inner for name, inner in kept.items() if not _is_gap(inner)}
+    cleaned = {name: _without_gaps(inner) for name, inner in value.items()}
+    return {name: inner for name, inner in cleaned.items() if not _is_gap(inner)}
 
 
 def _is_gap(value: Any) -> bool:
@@ -82,9 +86,10 @@ def _is_gap(value: Any) -> bool:
 
 
 @contextmanager
-def _jsonl(folder: Path, settings: dict[str, Any], resumed_step: int) -> Iterator[Report]:
+def _json_lines(folder: Path | None, resumed_step: int) -> Iterator[Report]:
+    assert folder is not None  # check_loggers refuses it
     path = folder / "log.jsonl"
-    _cut(path, resumed_step)
+    _drop_later_steps(path, resumed_step)
     with path.open("a", encoding="utf-8") as file:
 
         def report(event: dict[str, Any]) -> None:
@@ -94,12 +99,11 @@ def _jsonl(folder: Path, settings: dict[str, Any], resumed_step: int) -> Iterato
         yield report
 
 
-def _cut(path: Path, resumed_step: int) -> None:
+def _drop_later_steps(path: Path, resumed_step: int) -> None:
     """Leave the lines of steps up to `resumed_step` only."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and resumed_step else []
-    kept = [line for line in lines if _step_of(line) <= resumed_step]
     with whole_file(path) as scratch:
-        scratch.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        scratch.write_text("".join(line + "\n" for line in lines if _step_of(line) <= resumed_step), encoding="utf-8")
 
 
 def _step_of(line: str) -> float:
@@ -110,41 +114,28 @@ def _step_of(line: str) -> float:
 
 
 @contextmanager
-def _tensorboard(folder: Path, settings: dict[str, Any], resumed_step: int) -> Iterator[Report]:
-    from torch.utils.tensorboard import SummaryWriter
+def _tracker(name: str, folder: Path | None, settings: dict[str, Any], resumed_step: int) -> Iterator[Report]:
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    with SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1) as writer:
-        writer.add_text("settings", f"```json\n{json.dumps(settings, indent=1)}\n```", global_step=resumed_step + 1)
-
-        def report(event: dict[str, Any]) -> None:
-            for name, value in scalars(event).items():
-                writer.add_scalar(name, value, global_step=event["step"])
-
-        yield report
-
-
-@contextmanager
-def _wandb(folder: Path | None, settings: dict[str, Any], resumed_step: int) -> Iterator[Report]:
-    import wandb
-
-    run_id = _run_id(folder, "wandb", resumed_step)
-    run = wandb.init(project=PROJECT, id=run_id, resume="allow", config=settings, dir=folder and str(folder))
+    PartialState()  # accelerate's own logger asks for it
+    tracker = LOGGER_TYPE_TO_CLASS[name](**_tracker_options(name, folder, settings, resumed_step))
+    tracker.start()
     try:
-        yield lambda event: run.log(scalars(event), step=event["step"])
+        if name == "tensorboard":  # its table of hyperparameters takes no lists or tables, and would begin anew at each resume
+            tracker.log({"settings": f"```json\n{json.dumps(settings, indent=1)}\n```"}, step=resumed_step + 1)
+        yield lambda event: tracker.log(scalars(event), step=event["step"])
     finally:
-        run.finish()
+        tracker.finish()
 
 
-@contextmanager
-def _trackio(folder: Path | None, settings: dict[str, Any], resumed_step: int) -> Iterator[Report]:
-    import trackio
-
-    run_id = _run_id(folder, "trackio", resumed_step)
-    run = trackio.init(project=PROJECT, name=run_id, resume="allow", config=settings, embed=False)
-    try:
-        yield lambda event: run.log(scalars(event), step=event["step"])
-    finally:
-        run.finish()
+def _tracker_options(name: str, folder: Path | None, settings: dict[str, Any], resumed_step: int) -> dict[str, Any]:
+    """What the tracker is made with, so that a resumed training goes on where it was."""
+    if name == "tensorboard":
+        return {"run_name": "tensorboard", "logging_dir": str(folder), "purge_step": resumed_step + 1}
+    run = {"run_name": PROJECT, "resume": "allow", "config": settings}  # accelerate's run_name is their project
+    run_id = _run_id(folder, name, resumed_step)
+    return run | ({"id": run_id, "dir": folder and str(folder)} if name == "wandb" else {"name": run_id, "embed": False})
 
 
 def _run_id(folder: Path | None, service: str, resumed_step: int) -> str:
@@ -158,6 +149,3 @@ def _run_id(folder: Path | None, service: str, resumed_step: int) -> str:
     with whole_file(file) as scratch:
         scratch.write_text(new + "\n", encoding="utf-8")
     return new
-
-
-OPEN: dict[LoggerName, Any] = {"jsonl": _jsonl, "tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
