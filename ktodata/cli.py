@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ktodata.errors import KtodataError
+from ktodata.train.train_command import train
 
 app = typer.Typer(
     name="ktodata",
@@ -275,34 +276,7 @@ def convert(
     _say(facts, lambda: _written_text(target, written.records, lost), quiet=quiet, as_json=as_json)
 
 
-@app.command()
-def train(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN|SHARDS", help="A run folder, or a folder of shards.", show_default=False)
-    ],
-    model: Annotated[str, typer.Option(help="Hub id, folder or packaged name of a causal language model.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Where the model goes.", show_default="RUN/model")] = None,
-    overrides: Overrides = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Train a model on clean shards with KTO. Every setting of `train:` in a recipe can be given with --set.
-
-    \b
-    Example:  ktodata train runs/support --model HuggingFaceTB/SmolLM2-135M-Instruct --set train.epochs=2
-    """
-    from ktodata.settings import given_settings
-    from ktodata.train import fit
-    from ktodata.train.results.summary import summary_lines
-
-    settings = given_settings(fit, {"model": model}, overrides or (), section="train")
-    fitted = fit(_shards(source), out=out or source / "model", progress=not (quiet or as_json), **settings)
-
-    def told() -> str:
-        lines = summary_lines(fitted.metrics, fitted.history, fitted.held_out, fitted.model)
-        return "\n".join(f"{name:<20} {text}" for name, text in lines)
-
-    _say(fitted.metrics, told, quiet=quiet, as_json=as_json)
+app.command()(train)
 
 
 @app.command()
@@ -591,10 +565,6 @@ def _push_dataset(folder: Path, repo: str, *, public: bool, allow_pii: bool, dry
         return
     address = upload(repo, files, kind="dataset", message="Feedback curated with ktodata", private=not public)
     typer.echo(address)
-
-
-def _shards(source: Path) -> Path:
-    return source / "shards" if (source / "shards").is_dir() else source
 
 
 def _written_text(path: Path, records: int, lost: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ class Pace:
 
 def fit_on(rows: pl.DataFrame, held_out: pl.DataFrame, settings: Mapping[str, Any]) -> TrainResult:
     """Train on `rows`, and score `held_out` when that is done. Raises what `fit` raises."""
-    from ktodata.train.fit_command import fit
+    from ktodata.train.trainer import fit
 
     wanted = held_out.select(name for name in SCORED if name in held_out.columns)
     parts = [rows.with_columns(part=pl.lit("train")), wanted.with_columns(part=pl.lit("validation"))]

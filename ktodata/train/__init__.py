@@ -4,16 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ktodata.train.fit_command import fit
     from ktodata.train.model.activation_cache import shared_activations
     from ktodata.train.results.hub import push_to_hub
     from ktodata.train.results.train_result import TrainResult
+    from ktodata.train.trainer import fit
 
 __all__ = ["TrainResult", "fit", "push_to_hub", "shared_activations"]
 
 _WHERE = {
     "TrainResult": "results.train_result",
-    "fit": "fit_command",
+    "fit": "trainer",
     "push_to_hub": "results.hub",
     "shared_activations": "model.activation_cache",
 }
