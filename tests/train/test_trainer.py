@@ -79,11 +79,11 @@ def test_the_telemetry_is_the_loss_row_by_row(model_folder):
     result = fit(weighted, model=model_folder, epochs=2, beta=0.5, undesirable_weight=2.0, **FAST)
     first = result.telemetry.filter(step=0)
     torch.testing.assert_close(first["log_ratio"].to_torch(), torch.zeros(4), atol=1e-5, rtol=0)
-    step_metrics = result.telemetry.join(weighted.select("row_id", "weight"), on="row_id")
+    by_row = result.telemetry.join(weighted.select("row_id", "weight"), on="row_id")
     sign = pl.when("label").then(1.0).otherwise(-1.0)
     weight = pl.col("weight") * pl.when("label").then(1.0).otherwise(2.0)
     expected = weight / (1 + (sign * 0.5 * (pl.col("log_ratio") - pl.col("z0"))).exp())
-    assert step_metrics.select((expected - pl.col("loss")).abs().max()).item() < 1e-4
+    assert by_row.select((expected - pl.col("loss")).abs().max()).item() < 1e-4
     by_step = result.telemetry.group_by("step").agg(pl.col("loss").mean()).sort("step")["loss"].to_list()
     assert by_step == pytest.approx(result.history["loss"].to_list(), rel=1e-5)
 
@@ -96,11 +96,11 @@ def test_per_row_sums_up_by_hand(model_folder):
 
     rows, _ = tokenize(check_rows(text_rows(3), part="train", both_classes=True), word_tokenizer(), max_length=64, part="train")
     zero = {"loss": [0.5], "gradient_weight": [0.1], "ref_logp": [-5.0]}
-    step_metrics = [
+    observations = [
         observed(rows, [1], part="train", epoch=0, step=2, z0=0.0, logp=[-3.0], **zero),
         observed(rows, [1], part="train", epoch=1, step=6, z0=1.0, logp=[-6.0], **zero),
     ]
-    line = summarise(pl.concat(step_metrics), beta=0.5).row(0, named=True)
+    line = summarise(pl.concat(observations), beta=0.5).row(0, named=True)
     assert (line["row_id"], line["observations"], line["mean_margin"], line["last_margin"]) == ("r1", 2, 0.0, -1.0)
     assert (line["forgotten"], line["mean_log_ratio"]) == (1, 0.5)
     assert line["std_margin"] == pytest.approx(2**0.5)
@@ -173,8 +173,8 @@ def test_rows_dealt_by_prompt_or_singly_are_each_used_once_an_epoch_in_the_same_
     """text_rows: 8 of 24 rows undesirable, so 2 of each 6; two rows a prompt, computed once where they meet"""
     rows = text_rows(24)
     result = fit(rows, model=model_folder, epochs=3, group_by_prompt=group_by_prompt, **{**BIG, "batch_size": 8})
-    step_metrics = result.telemetry.group_by("row_id", "epoch").len()
-    assert (step_metrics.height, step_metrics["len"].unique().to_list()) == (24 * 3, [1])
+    counts = result.telemetry.group_by("row_id", "epoch").len()
+    assert (counts.height, counts["len"].unique().to_list()) == (24 * 3, [1])
     undesirable = result.telemetry.group_by("step").agg((~pl.col("label")).sum())["label"]
     assert undesirable.min() >= 2
     assert undesirable.max() <= 3
@@ -308,6 +308,7 @@ def saved(model, tokenizer, folder):
     return str(folder)
 
 
+@pytest.mark.filterwarnings("ignore:a .* model is scored by method")
 @pytest.mark.parametrize("kind", ["gpt2", "mistral_with_a_short_window", "gemma2"])
 def test_other_architectures_train(kind, tmp_path, tokenizer):
     size = {"vocab_size": len(tokenizer)}
@@ -319,6 +320,11 @@ def test_other_architectures_train(kind, tmp_path, tokenizer):
     settings = {"model": saved(model, tokenizer, tmp_path / "model"), "epochs": 2, **BIG}
     big, small = (fit(text_rows(12), micro_batch_size=rows, **settings) for rows in (None, 1))
     assert_same_history(small, big)
+    metrics = big.metrics
+    assert {"packed": [], "padded": ["packed"], "logits": ["packed", "padded"]}[metrics["method"]] == [
+        *metrics["rejected_methods"]
+    ]
+    assert all(metrics["rejected_methods"].values())
 
 
 def test_a_mismatched_pair_longer_than_the_models_context_is_cut_to_it(tmp_path, tokenizer):
@@ -341,9 +347,9 @@ def test_conversations_train_and_no_pad_token_is_needed(model_folder):
 
 def test_a_frame_with_parts_trains_on_train_and_looks_at_validation(model_folder):
     rows = text_rows(18).with_columns(part=pl.Series(["train"] * 10 + ["validation"] * 4 + ["test"] * 4))
-    step_metrics = fit(rows, model=model_folder, **FAST).telemetry
-    assert set(step_metrics.filter(part="train")["row_id"]) == {f"r{number}" for number in range(10)}
-    assert set(step_metrics.filter(part="validation")["row_id"]) == {f"r{number}" for number in range(10, 14)}
+    telemetry = fit(rows, model=model_folder, **FAST).telemetry
+    assert set(telemetry.filter(part="train")["row_id"]) == {f"r{number}" for number in range(10)}
+    assert set(telemetry.filter(part="validation")["row_id"]) == {f"r{number}" for number in range(10, 14)}
 
 
 def test_one_validation_label_has_no_gap_but_a_loss(model_folder):

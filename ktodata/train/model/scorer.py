@@ -1,5 +1,6 @@
 """One object that answers "how likely is this completion after that prompt, under the weights as they are now?"."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ktodata.models import first_line
 from ktodata.train.data.packing import Leaf, Leaves, Pack, Pair, continuation, pack, packs_of
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.distributed.sharding import recover
@@ -19,6 +21,9 @@ from ktodata.train.model.packed_model import PackedPolicy, Passed
 
 Tensor = Any
 Method = Literal["packed", "padded", "logits"]
+
+# what an architecture's own code raises when it is run over a layout that it does not know
+FOREIGN_LAYOUT = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass
@@ -79,7 +84,8 @@ class Scorer:
                 reach=min(rows.max_length, max(map(len, rows.prompt), default=0) + max(map(len, rows.completion), default=0)),
             )
         )
-        self.method: Method = self._fastest_that_agrees()
+        self.rejected: dict[str, str] = {}  # faster methods -> why each cannot be used for this model
+        self.method: Method = self._choose_method()
 
     @property
     def frozen_layers(self) -> int:
@@ -241,30 +247,49 @@ class Scorer:
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
 
-    def _fastest_that_agrees(self) -> Method:
-        by_length = sorted(range(len(self.rows)), key=lambda row: self.length((row, row)))
-        short, middle = by_length[0], by_length[len(by_length) // 2]
-        own, crossed = [(short, short), (middle, middle)], [(short, middle), (middle, short)]
-        # bf16 keeps 8 bits: a sum over a completion may be off by some 1 %
-        tolerance = 1e-4 if self.compute_dtype == torch.float32 else 3e-2
+    def _choose_method(self) -> Method:
+        """The first method that reproduces the model's own logits on a few pairs; why those before it do not is in `rejected`."""
+        own, crossed = self._trial_pairs()
         with torch.no_grad():
             expected = self._padded([*own, *crossed], "logits")
             for method in ("packed", "padded"):
-                if not isinstance(self.model.get_output_embeddings(), nn.Linear) or decoder_of(self.model) is None:
-                    break
                 self.method = method
-                try:
-                    # once with prompts shared within a pack, once with completions that continue it
-                    found = [self([*own, *crossed]), torch.cat(self.with_partners(own, crossed))]
-                # what another architecture's code does with a layout it does not know is not foreseeable
-                except Exception:
-                    recover(self.policy)
-                    continue
-                if all(torch.allclose(one, expected, rtol=tolerance, atol=tolerance) for one in found):
-                    self.work = Work()
-                    return method
+                reason = self._objection(own, crossed, expected)
+                if reason is None:
+                    break
+                self.rejected[method] = reason
+            else:
+                self.method = "logits"
         self.work = Work()
-        return "logits"
+        if self.rejected:
+            kind, reasons = self.model.config.model_type, "; ".join(f"{name}: {why}" for name, why in self.rejected.items())
+            warnings.warn(f"a {kind} model is scored by method {self.method!r}, which is slower ({reasons}).", stacklevel=3)
+        return self.method
+
+    def _trial_pairs(self) -> tuple[list[Pair], list[Pair]]:
+        """(two rows with their own completions, the same prompts with each other's): the shortest row, and a middling one."""
+        by_length = sorted(range(len(self.rows)), key=lambda row: self.length((row, row)))
+        short, middle = by_length[0], by_length[len(by_length) // 2]
+        return [(short, short), (middle, middle)], [(short, middle), (middle, short)]
+
+    def _objection(self, own: list[Pair], crossed: list[Pair], expected: Tensor) -> str | None:
+        """Why the method that is set cannot be used for this model; None when it gives the `expected` log-probs."""
+        if not isinstance(self.model.get_output_embeddings(), nn.Linear) or decoder_of(self.model) is None:
+            return "its head is no linear layer on top of a decoder"
+        try:
+            # once with prompts shared within a pack, once with completions that continue it
+            trials = [self([*own, *crossed]), torch.cat(self.with_partners(own, crossed))]
+        except torch.OutOfMemoryError:
+            raise
+        except FOREIGN_LAYOUT as error:
+            recover(self.policy)
+            return f"{type(error).__name__}: {first_line(error)}"
+        # bf16 keeps 8 bits: a sum over a completion may be off by some 1 %
+        tolerance = 1e-4 if self.compute_dtype == torch.float32 else 3e-2
+        if all(torch.allclose(trial, expected, rtol=tolerance, atol=tolerance) for trial in trials):
+            return None
+        off = max(float((trial - expected).abs().max()) for trial in trials)
+        return f"its log-probs are up to {off:.3g} nats off those of the model's own logits"
 
 
 class _States:

@@ -38,6 +38,7 @@ def circumstances(settings: dict[str, Any], scorer: Scorer, world: Distributed) 
         "dtype": str(scorer.compute_dtype).removeprefix("torch."),
         "attention": scorer.kernel if scorer.method == "packed" else scorer.model.config._attn_implementation,
         "method": scorer.method,
+        "rejected_methods": scorer.rejected,
         "trainable_parameters": sum(tensor.numel() for tensor in trainable(scorer.model).values()),
     }
 

@@ -1,6 +1,7 @@
 """Every faster way to a log-prob gives what the model's own logits give, in value and in gradient."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -93,6 +94,33 @@ def test_other_architectures_have_the_same_result_by_the_fastest_method_that_agr
     assert method in (None, scorer.method)
     scorer.keep_states(pairs_of(rows))
     as_single_rows(scorer, pairs_of(rows))
+
+
+def test_a_slower_method_says_why_the_faster_ones_cannot_be_used():
+    with pytest.warns(UserWarning, match="mistral .*'padded'.*packed: NotImplementedError: a sliding window"):
+        scorer = scorer_of(tiny_of("Mistral", sliding_window=4), shared_rows())
+    assert scorer.rejected == {"packed": "NotImplementedError: a sliding window shorter than a sequence"}
+    with pytest.warns(UserWarning, match="gemma2 .*'logits'"):
+        scorer = scorer_of(tiny_of("Gemma2", **SOFT_CAPPED), shared_rows())
+    assert list(scorer.rejected) == ["packed", "padded"]
+    assert re.search(r"up to [\d.]+ nats off those of the model's own logits", scorer.rejected["padded"])
+
+
+def test_the_fastest_method_has_nothing_to_say(recwarn):
+    assert scorer_of(tiny_llama(VOCABULARY), shared_rows()).rejected == {}
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory left"), AssertionError("a mistake of ours")])
+def test_an_error_that_says_nothing_of_the_architecture_is_not_swallowed(error, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    model = tiny_llama(VOCABULARY)
+    plain = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda *a, layout=None, **k: plain(*a, **k) if layout is None else fail())
+    with pytest.raises(type(error), match=str(error)):
+        scorer_of(model, shared_rows())
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3"])
