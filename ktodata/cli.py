@@ -1,15 +1,18 @@
-"""The command line: one command a job; words and exit codes only. 0 done, 1 the data or recipe is at fault, 2 wrong usage."""
+"""The command line: one command a job; words and exit codes only. 0 done, 1 the data or recipe is at fault, 2 wrong usage.
+
+What a command prints is worded in pipeline/command_texts.py; with --json, standard output holds one JSON value and nothing else.
+"""
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ktodata.errors import KtodataError
+from ktodata.errors import KtodataError, RecipeError, SettingError
 from ktodata.train.train_command import train
 
 app = typer.Typer(
@@ -36,12 +39,19 @@ Telemetry = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
+Feedback = Annotated[
+    str, typer.Argument(metavar="FEEDBACK", help="JSONL, Parquet, CSV or a Hugging Face data set.", show_default=False)
+]
+Source = Annotated[Path, typer.Argument(metavar="RUN|SHARDS", help="A run folder, or a folder of shards.", show_default=False)]
+Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.", show_default=False)]
 
 
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The run folder.", show_default="runs/<name of the recipe>")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The run folder.", show_default="runs/<recipe's name>")
+    ] = None,
     reviews: Reviews = None,
     telemetry: Telemetry = None,
     overrides: Overrides = None,
@@ -57,58 +67,45 @@ def run(
     Writes  OUT/shards, OUT/ledger.parquet, OUT/report.html, OUT/README.md, OUT/manifest.json, ...
 
     Stages whose inputs have not changed are not run again; a run that was killed goes on where it stopped. A recipe with
-    self_training: leaves its rounds in OUT/rounds, and says in OUT/report.html which one stands.
+    self_training: leaves its rounds in OUT/rounds, and says in OUT/report.html which one is the result.
 
     \b
     Example:  ktodata run pipelines/quickstart.yaml --set label_noise.min_precision=0.9
     """
     from ktodata.pipeline import self_training
+    from ktodata.pipeline.command_texts import plan_text, run_text
     from ktodata.progress import Progress
 
+    settings: dict[str, Any] = {"out": out, "overrides": overrides or (), "reviews": reviews or (), "telemetry": telemetry}
     if dry_run:
-        plan, stages = self_training.dry_run(
-            recipe, out=out, overrides=overrides or (), reviews=reviews or (), telemetry=telemetry
-        )
-        _say({"recipe": plan.as_dict(), "stages": dict(stages)}, _plan_text(stages), quiet=quiet, as_json=as_json)
+        plan, stages = self_training.dry_run(recipe, **settings)
+        _print_result({"recipe": plan.as_dict(), "stages": dict(stages)}, lambda: plan_text(stages), quiet=quiet, as_json=as_json)
         return
     with Progress(quiet=quiet or as_json) as progress:
-        done = self_training.run(
-            recipe, out=out, overrides=overrides or (), reviews=reviews or (), telemetry=telemetry, until=until, notify=progress
-        )
+        done = self_training.run(recipe, until=until, notify=progress, **settings)
     rounds = self_training.rounds_of(done)
-    if rounds is None:
-        _say(done.manifest, lambda: _summary(done), quiet=quiet, as_json=as_json)
-    else:
-        _say(rounds, lambda: f"{rounds['verdict']}\n\n{_summary(done)}", quiet=quiet, as_json=as_json)
+    _print_result(rounds or done.manifest, lambda: run_text(done, rounds), quiet=quiet, as_json=as_json)
 
 
 @app.command()
 def audit(
-    feedback: Annotated[
-        str, typer.Argument(metavar="FEEDBACK", help="JSONL, Parquet, CSV or a Hugging Face data set.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("audit"),
+    feedback: Feedback,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")] = Path("audit"),
     label: Annotated[str | None, typer.Option(help="The column that holds the label.", show_default="label")] = None,
-    up: Annotated[
-        str | None, typer.Option(help="The value that means desirable, as JSON or plain text.", show_default="true")
-    ] = None,
+    up: Annotated[str | None, typer.Option(help="The value that means desirable, as JSON or text.", show_default="true")] = None,
     down: Annotated[str | None, typer.Option(help="The value that means undesirable.", show_default="false")] = None,
     rater: Annotated[str | None, typer.Option(help="The column that says who gave the label.")] = None,
     trusted: Annotated[str | None, typer.Option(help="The column with an expert's label, where known.")] = None,
     reviews: Reviews = None,
     telemetry: Telemetry = None,
-    encoder: Annotated[
-        str, typer.Option(help="Sentence encoder: a hub id, a folder or a packaged name.")
-    ] = "packaged:wordllama-256",
-    policy: Annotated[
+    encoder: Annotated[str, typer.Option(help="Sentence encoder: hub id, folder or packaged name.")] = "packaged:wordllama-256",
+    model: Annotated[
         str | None,
         typer.Option(help="The language model to be trained: it reads each row once, which finds more.", show_default="none"),
     ] = None,
     min_precision: Annotated[float, typer.Option(min=0, max=1, help="Flag only what is this likely to be wrong.")] = 0.8,
-    plant: Annotated[
-        float, typer.Option(min=0, max=0.4, help="Share of labels flipped on purpose to measure the audit itself.")
-    ] = 0.05,
-    budget: Annotated[
+    plant: Annotated[float, typer.Option(min=0, max=0.4, help="Share of labels flipped to measure the audit itself.")] = 0.05,
+    minutes: Annotated[
         float | None, typer.Option(min=1, help="Minutes of review: write the rows they are best spent on.", show_default="none")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer.")] = 0,
@@ -119,7 +116,7 @@ def audit(
 
     \b
     Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set; verdicts with --reviews
-    Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --budget
+    Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --minutes
 
     Fill in trusted_label in review.csv, and give it back with --reviews.
 
@@ -129,23 +126,22 @@ def audit(
     from ktodata.pipeline.audit_command import audit_feedback
     from ktodata.progress import Progress
 
-    ingest = {"label": _label(label, up, down), "rater": rater, "trusted": trusted}
-    settings = {"min_precision": min_precision, "plant": plant}
+    columns = {"label": _label_setting(label, up, down), "rater": rater, "trusted": trusted}
     with Progress(quiet=quiet or as_json) as progress:
-        found = audit_feedback(
+        result = audit_feedback(
             feedback,
             out=out,
-            ingest={k: v for k, v in ingest.items() if v is not None},
+            ingest={name: column for name, column in columns.items() if column is not None},
             encoder=encoder,
-            label_noise=settings,
-            policy=policy,
+            label_noise={"min_precision": min_precision, "plant": plant},
+            model=model,
             reviews=reviews or (),
             telemetry=telemetry,
-            budget_minutes=budget,
+            minutes=minutes,
             seed=seed,
             notify=progress,
         )
-    _say(found.facts, found.text, quiet=quiet, as_json=as_json)
+    _print_result(result.metrics, result.text, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -153,9 +149,9 @@ def review(
     folder: RunFolder,
     reviewer: Annotated[str | None, typer.Option(help="Who judges.", show_default="your user name")] = None,
     blind: Annotated[bool, typer.Option("--blind", help="Hide the given label, and all that hints at it.")] = False,
-    budget: Annotated[float, typer.Option(min=1, metavar="MINUTES", help="Time for this sitting.")] = 60,
+    minutes: Annotated[float, typer.Option(min=1, help="Time for this sitting.")] = 60,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on this machine; 0 takes a free one.")] = 0,
-    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address and open no browser.")] = False,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: go to the address that is printed.")] = False,
     export: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the verdicts into FILE and end: .csv, .jsonl, .parquet, .json.")
     ] = None,
@@ -164,6 +160,8 @@ def review(
         Path | None,
         typer.Option("--import", metavar="FILE", help="Take the verdicts in FILE in and end; its format is found out."),
     ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Judge a run's rows in the browser, with the keyboard: those first whose review is worth most.
 
@@ -175,38 +173,44 @@ def review(
     another name. Nothing leaves this machine.
 
     \b
-    Example:  ktodata review runs/support --reviewer ann --budget 30
+    Example:  ktodata review runs/support --reviewer ann --minutes 30
     """
+    from ktodata.pipeline.command_texts import exchange_text
     from ktodata.pipeline.run_folder import Run
     from ktodata.review import export_verdicts, import_verdicts
     from ktodata.review import review as serve
+    from ktodata.review.serve import places_text
 
-    if import_ is not None:
-        counts = import_verdicts(Run(folder), import_, reviewer=reviewer)
-        typer.echo("; ".join(f"{count:,} verdicts {what}" for what, count in counts.items()))
-    if export is not None:
-        typer.echo(export_verdicts(Run(folder), export, format=format).text())
-    if import_ is None and export is None:
-        serve(folder, reviewer=reviewer, blind=blind, budget_minutes=budget, port=port, open_browser=not no_open, say=typer.echo)
+    if import_ is not None or export is not None:
+        imported = import_verdicts(Run(folder), import_, reviewer=reviewer) if import_ else None
+        exported = export_verdicts(Run(folder), export, format=format) if export else None
+        moved = {"imported": imported, "exported": exported.as_dict() if exported else None}
+        _print_result(moved, lambda: exchange_text(imported, exported.text() if exported else None), quiet=quiet, as_json=as_json)
+        return
+
+    def announce(address: str, store: Path) -> None:
+        _print_result({"address": address, "store": store}, places_text(address, store), quiet=quiet, as_json=as_json)
+
+    serve(folder, reviewer=reviewer, blind=blind, budget_minutes=minutes, port=port, open_browser=not no_open, announce=announce)
 
 
 @app.command()
 def explain(
     folder: RunFolder,
-    row_id: Annotated[
-        str, typer.Argument(metavar="ROW_ID", help="The row's id, as in the ledger and the shards.", show_default=False)
-    ],
+    row_id: Annotated[str, typer.Argument(metavar="ROW_ID", help="As in the ledger and the shards.", show_default=False)],
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell everything that happened to one row, and why.
+    """Say everything that happened to one row, and why.
 
     \b
     Example:  ktodata explain runs/quickstart 0f3a9c2b7d41e856
     """
+    from ktodata.pipeline.command_texts import row_text
     from ktodata.pipeline.run_folder import Run
 
-    found = Run(folder).explain(row_id)
-    _say(found, lambda: _row_text(found), quiet=False, as_json=as_json)
+    explained = Run(folder).explain(row_id)
+    _print_result(explained, lambda: row_text(explained), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -219,11 +223,10 @@ def export(
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload the run's shards to this data set on the Hub instead.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Of --push: let everyone see it; otherwise it is private.")] = False,
-    allow_pii: Annotated[
-        bool, typer.Option("--allow-pii", help="Of --push: also when the shards hold personal data or keys.")
-    ] = False,
+    allow_pii: Annotated[bool, typer.Option("--allow-pii", help="Of --push: also where personal data or keys are left.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Of --push: say what would be sent; send nothing.")] = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the clean rows of a run in another trainer's format, or upload its shards with their card.
 
@@ -234,18 +237,23 @@ def export(
     Example:  ktodata export runs/quickstart --format llamafactory_sharegpt --out kto.jsonl
     Example:  ktodata export runs/support --push our-team/support-feedback --dry-run
     """
-    from ktodata.errors import SettingError
     from ktodata.formats import write
     from ktodata.formats.shards import read_shards
+    from ktodata.pipeline.command_texts import push_text, written_text
+    from ktodata.pipeline.run_folder import Run
+    from ktodata.pipeline.sharing import dataset_files, file_sizes, send_dataset
 
-    if (out is None) == (push is None):
-        raise SettingError("export: give --out FILE to write a file, or --push OWNER/NAME to upload the run's shards.")
-    if push is not None:
-        _push_dataset(folder, push, public=public, allow_pii=allow_pii, dry_run=dry_run, quiet=quiet)
+    if push is not None and out is None:
+        files = dataset_files(Run(folder), allow_pii=allow_pii)
+        address = None if dry_run else send_dataset(files, push, private=not public)
+        upload = {"repository": push, "private": not public, "files": file_sizes(files), "address": address}
+        _print_result(upload, lambda: push_text(upload), quiet=quiet, as_json=as_json)
         return
-    assert out is not None
+    if out is None or push is not None:
+        raise SettingError("export: give --out FILE to write a file, or --push OWNER/NAME to upload the run's shards.")
     written = write(read_shards(folder, part), out, format=format)
-    _say(None, _written_text(out, written.records, written.lost), quiet=quiet, as_json=False)
+    counts = {"file": out, "records": written.records, "lost": written.lost}
+    _print_result(counts, lambda: written_text(out, written.records, written.lost), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -265,15 +273,16 @@ def convert(
     Example:  ktodata convert thumbs.jsonl kto.jsonl --set "label={column: thumb, up: true, down: false}"
     """
     from ktodata.formats import convert as convert_file
+    from ktodata.pipeline.command_texts import quarantine_lines, written_text
     from ktodata.settings import given_settings
     from ktodata.stages.ingest import ingest
 
     settings = given_settings(ingest, {"paths": source, "format": from_}, overrides or (), section="ingest")
     reading = {name: value for name, value in settings.items() if name not in ("paths", "format")}
     result, written = convert_file(source, target, from_=settings["format"], to=to, **reading)
-    lost = [*written.lost, *_reasons(result.quarantine)]
-    facts = {"records": written.records, "rows": written.rows, "lost": lost, "read": result.facts}
-    _say(facts, lambda: _written_text(target, written.records, lost), quiet=quiet, as_json=as_json)
+    lost = [*written.lost, *quarantine_lines(result.quarantine)]
+    counts = {"file": target, "records": written.records, "rows": written.rows, "lost": lost, "read": result.facts}
+    _print_result(counts, lambda: written_text(target, written.records, lost), quiet=quiet, as_json=as_json)
 
 
 app.command()(train)
@@ -281,11 +290,11 @@ app.command()(train)
 
 @app.command()
 def push(
-    folder: Annotated[
-        Path, typer.Argument(metavar="RUN|MODEL", help="A run that trained, or a trained model's folder.", show_default=False)
-    ],
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="RUN|MODEL", help="A trained run, or a model's folder.", show_default=False)],
+    repo: Repository,
     public: Annotated[bool, typer.Option("--public", help="Let everyone see it; otherwise it is private.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Upload a trained model with a card that says what it was trained on and measured at. No row's text goes with it.
 
@@ -294,7 +303,8 @@ def push(
     """
     from ktodata.pipeline.sharing import push_model
 
-    typer.echo(push_model(folder, repo, private=not public))
+    address = push_model(folder, repo, private=not public)
+    _print_result({"repository": repo, "private": not public, "address": address}, address, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -303,11 +313,9 @@ def evaluate(
     reference: Annotated[
         str | None, typer.Option(help="The model before training.", show_default="the one it was trained from")
     ] = None,
-    earlier: Annotated[
+    baseline: Annotated[
         Path | None,
-        typer.Option(
-            "--beside", metavar="RUN", help="An earlier run of this feedback: is this one's model better? Nothing is scored anew."
-        ),
+        typer.Option(metavar="RUN", help="Another run of this feedback: is this one's model better? Nothing is scored anew."),
     ] = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
@@ -317,32 +325,26 @@ def evaluate(
 
     \b
     Example:  ktodata evaluate runs/support --set evaluate.max_rows=500
-              ktodata evaluate runs/reviewed --beside runs/support
+              ktodata evaluate runs/reviewed --baseline runs/support
     """
-    if earlier is not None:
-        from ktodata.errors import SettingError
+    from ktodata.pipeline.command_texts import evaluation_text
+    from ktodata.pipeline.run_folder import Run
 
+    if baseline is not None:
         if reference or overrides:
-            raise SettingError("evaluate: --beside reads what both runs have evaluated; --reference and --set go without it.")
-        _evaluate_beside(folder, earlier, quiet=quiet, as_json=as_json)
+            raise SettingError("evaluate: --baseline reads what both runs have evaluated; --reference and --set go without it.")
+        comparison = Run(folder).compare(baseline)
+        _print_result(comparison.as_dict(), comparison.verdict, quiet=quiet, as_json=as_json)
         return
     from ktodata.evaluate import evaluate as evaluate_model
     from ktodata.files import write_json
-    from ktodata.pipeline.run_folder import Run
     from ktodata.settings import given_settings
 
     given = {**Run(folder).evaluate_settings(), **({"reference": reference} if reference else {})}
     settings = given_settings(evaluate_model, given, overrides or (), section="evaluate")
-    found = evaluate_model(folder, **settings).as_dict()
-    write_json(folder / "evaluation.json", found)
-    _say(found, lambda: _evaluation_text(found), quiet=quiet, as_json=as_json)
-
-
-def _evaluate_beside(folder: Path, earlier: Path, *, quiet: bool, as_json: bool) -> None:
-    from ktodata.pipeline.compare_runs import compare_runs
-
-    found = compare_runs(folder, earlier)
-    _say(found.as_dict(), found.verdict, quiet=quiet, as_json=as_json)
+    evaluation = evaluate_model(folder, **settings).as_dict()
+    write_json(folder / "evaluation.json", evaluation)
+    _print_result(evaluation, lambda: evaluation_text(evaluation), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -350,7 +352,7 @@ def ablate(
     folder: RunFolder,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm, each with its own seed.")] = 3,
     budget: Annotated[
-        list[float] | None, typer.Option(help="A share of rows to be reviewed; may be given again.", show_default="0.05, 0.1")
+        list[float] | None, typer.Option(help="Share of rows to review; may be given again.", show_default="0.05, 0.1")
     ] = None,
     families: Annotated[
         list[str] | None, typer.Option("--only", help="A kind of treatment to try; may be given again.", show_default="all")
@@ -377,24 +379,26 @@ def ablate(
     """
     from ktodata.experiments.treatments import FAMILIES, as_family
     from ktodata.pipeline.ablate import ablate_run, plan_of_run
+    from ktodata.pipeline.command_texts import ablation_outlook_text
     from ktodata.progress import Progress
     from ktodata.settings import given_settings
     from ktodata.train import fit
 
     train = given_settings(fit, {"model": model or "the recipe's"}, overrides or (), section="train")
     del train["model"]
-    asked: dict[str, Any] = {
+    settings: dict[str, Any] = {
         **{"part": part, "model": model, "budgets": budget or [0.05, 0.1], "seeds": range(seeds), "train": train},
         "families": [as_family(name) for name in families or FAMILIES],
     }
     if dry_run:
-        told = plan_of_run(folder, **asked).outlook()
-        _say(told, lambda: _ablation_outlook_text(told), quiet=quiet, as_json=as_json)
+        outlook = plan_of_run(folder, **settings).outlook()
+        _print_result(outlook, lambda: ablation_outlook_text(outlook), quiet=quiet, as_json=as_json)
         return
     with Progress(quiet=quiet or as_json) as progress:
-        found = ablate_run(folder, **asked, notify=progress)
+        result = ablate_run(folder, **settings, notify=progress)
     _renew_pages(folder)
-    _say(found.as_dict(), lambda: "\n".join([*found.verdict(), "", f"{folder / 'ablation.json'}"]), quiet=quiet, as_json=as_json)
+    text = "\n".join([*result.verdict(), "", f"{folder / 'ablation.json'}"])
+    _print_result(result.as_dict(), text, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -403,7 +407,9 @@ def compare(
     model: Annotated[
         str | None, typer.Option(help="The base of all methods.", show_default="what the run trained its model from")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where results go.", show_default="RUN/comparison")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder for results.", show_default="RUN/comparison")
+    ] = None,
     safety: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Prompts, each said to be unsafe or safe: who refuses which?")
     ] = None,
@@ -435,22 +441,24 @@ def compare(
     """
     from ktodata.experiments.compare import compare as compare_methods
     from ktodata.experiments.compare import outlook, settings_of_run
+    from ktodata.pipeline.command_texts import comparison_outlook_text
     from ktodata.pipeline.run_folder import Run
     from ktodata.progress import Progress
     from ktodata.settings import given_settings
 
-    asked = {"model": model, "safety": safety, "instructions": instructions, "tasks": tasks, "win_rate": win_rate}
-    given = {**settings_of_run(Run(folder).folder), **{name: value for name, value in asked.items() if value}}
+    typed = {"model": model, "safety": safety, "instructions": instructions, "tasks": tasks, "win_rate": win_rate}
+    given = {**settings_of_run(Run(folder).folder), **{name: value for name, value in typed.items() if value}}
     settings = given_settings(compare_methods, given, overrides or (), section="compare")
     if dry_run:
-        told = outlook(folder, **settings)
-        _say(told, lambda: _outlook_text(told), quiet=quiet, as_json=as_json)
+        plan = outlook(folder, **settings)
+        _print_result(plan, lambda: comparison_outlook_text(plan), quiet=quiet, as_json=as_json)
         return
+    place = out or folder / "comparison"
     with Progress(quiet=quiet or as_json) as progress:
-        found = compare_methods(folder, out=out or folder / "comparison", notify=progress, **settings)
-    found.plot().savefig((out or folder / "comparison") / "comparison.png", dpi=150)
+        comparison = compare_methods(folder, out=place, notify=progress, **settings)
+    comparison.plot().savefig(place / "comparison.png", dpi=150)
     _renew_pages(folder)
-    _say(found.as_dict(), lambda: "\n".join(found.verdict()), quiet=quiet, as_json=as_json)
+    _print_result(comparison.as_dict(), lambda: "\n".join(comparison.verdict()), quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -460,9 +468,11 @@ def report(
         bool, typer.Option("--no-text", help="A page of numbers: no text of any row, names numbered. For outside the team.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of --no-text.", show_default="RUN/report-without-text.html")
+        Path | None,
+        typer.Option(metavar="FILE", help="Of --no-text: the file to write.", show_default="RUN/report-without-text.html"),
     ] = None,
     quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the page and the card of a run again: RUN/report.html and RUN/README.md.
 
@@ -470,23 +480,26 @@ def report(
     Example:  ktodata report runs/quickstart
     Example:  ktodata report runs/support --no-text --out for-the-board.html
     """
-    from ktodata.errors import SettingError
     from ktodata.pipeline.run_folder import Run
     from ktodata.report import write_page_without_text, write_pages
 
     Run(folder)
     if out is not None and not no_text:
         raise SettingError("--out is for the page without text: give --no-text too. The whole page stays in the run folder.")
-    place = (out or folder / "report-without-text.html") if no_text else folder / "report.html"
+    page = (out or folder / "report-without-text.html") if no_text else folder / "report.html"
     if no_text:
-        write_page_without_text(folder, place)
+        write_page_without_text(folder, page)
     else:
         write_pages(folder)
-    _say(None, f"{place}", quiet=quiet, as_json=False)
+    _print_result({"page": page}, str(page), quiet=quiet, as_json=as_json)
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to start in.", show_default=False)]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to start in.", show_default=False)],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
     """Write a commented recipe to start from: DIR/recipe.yaml.
 
     \b
@@ -494,24 +507,23 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder 
     """
     from importlib.resources import files
 
-    from ktodata.errors import RecipeError
-
     target = folder / "recipe.yaml"
     if target.exists():
         raise RecipeError(f"{target} is there already; nothing was written.")
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text(files("ktodata").joinpath("recipe_template.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    typer.echo(f"{target}: say there which files to read, then  ktodata run {target}")
+    text = f"{target}: say there which files to read, then  ktodata run {target}"
+    _print_result({"recipe": target}, text, quiet=quiet, as_json=as_json)
 
 
 def main() -> None:
     """The console script: ktodata's own errors become one line and exit code 1."""
-    with _errors_spoken():
+    with _errors_in_one_line():
         app()
 
 
 @contextmanager
-def _errors_spoken() -> Iterator[None]:
+def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except KtodataError as error:
@@ -522,22 +534,22 @@ def _errors_spoken() -> Iterator[None]:
         sys.exit(130)
 
 
-def _say(value: Any, text: str | Callable[[], str], *, quiet: bool, as_json: bool) -> None:
+def _print_result(value: Any, text: str | Callable[[], str], *, quiet: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(value, indent=1, default=str))
     elif not quiet:
         typer.echo(text if isinstance(text, str) else text())
 
 
-def _label(column: str | None, up: str | None, down: str | None) -> str | dict[Any, Any] | None:
+def _label_setting(column: str | None, up: str | None, down: str | None) -> str | dict[Any, Any] | None:
     """What the options say of the label, as a recipe would."""
     if up is None and down is None:
         return column
-    pairs = [(_value(text), meaning) for text, meaning in ((up, True), (down, False)) if text is not None]
+    pairs = [(_label_value(text), meaning) for text, meaning in ((up, True), (down, False)) if text is not None]
     return {"column": column or "label", **dict(pairs)}
 
 
-def _value(text: str) -> Any:
+def _label_value(text: str) -> Any:
     """1, true and null are what JSON says they are; anything else is a word."""
     try:
         return json.loads(text)
@@ -551,103 +563,3 @@ def _renew_pages(folder: Path) -> None:
 
     if (folder / "report.html").is_file():
         write_pages(folder)
-
-
-def _push_dataset(folder: Path, repo: str, *, public: bool, allow_pii: bool, dry_run: bool, quiet: bool) -> None:
-    """List what goes, and send it."""
-    from ktodata.pipeline.sharing import dataset_files, listing
-    from ktodata.train.results.hub import upload
-
-    files = dataset_files(folder, allow_pii=allow_pii)
-    _say(None, f"{repo} ({'public' if public else 'private'}):\n{listing(files)}", quiet=quiet, as_json=False)
-    if dry_run:
-        _say(None, "nothing was sent (--dry-run)", quiet=quiet, as_json=False)
-        return
-    address = upload(repo, files, kind="dataset", message="Feedback curated with ktodata", private=not public)
-    typer.echo(address)
-
-
-def _written_text(path: Path, records: int, lost: Sequence[str]) -> str:
-    return "\n".join([f"{records:,} records written to {path}", *(f"  lost: {text}" for text in lost)])
-
-
-def _reasons(quarantine: Any) -> list[str]:
-    """One sentence for each reason why records did not become rows."""
-    counts = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
-    return [f"{number:,} records not read: {reason}" for reason, number in counts.iter_rows()]
-
-
-def _plan_text(stages: list[tuple[str, str]]) -> str:
-    return "\n".join(f"{name:<12} {answer}" for name, answer in stages)
-
-
-def _evaluation_text(found: dict[str, Any]) -> str:
-    """One line per measure, against the given label and against the truth where that is known."""
-    lines = [f"{found['rows']:,} {found['part']} rows, {found['prompt_groups']:,} prompt groups; intervals are 95 %"]
-    for against in ("label", "truth"):
-        told = found[f"against_{against}"]
-        lines += [f"against {against}: {told.get('not_applicable', '')}".rstrip()]
-        lines += [
-            f"  {name:<10} {one['value']:.3f}  ({one['low']:.3f} to {one['high']:.3f})"
-            for name, one in told.get("measures", {}).items()
-        ]
-    return "\n".join(lines)
-
-
-def _outlook_text(told: dict[str, Any]) -> str:
-    """What each method can use, and what training them all costs."""
-    from ktodata.experiments.clock import estimate_text
-
-    used = told["rows_used"]
-    lines = [f"{used['rows']:,} training rows, {used['pairs']:,} pairs; {told['updates']:,} updates for each method"]
-    lines += [f"  {name:<5} {used['rows_used'][name]:,} rows" for name in told["settings"]["methods"]]
-    return "\n".join([*lines, estimate_text(told["estimate"])])
-
-
-def _ablation_outlook_text(told: dict[str, Any]) -> str:
-    """Each arm with what it is, and what training them all costs."""
-    from ktodata.experiments.clock import estimate_text
-
-    width = max(len(arm["arm"]) for arm in told["arms"])
-    lines = [
-        f"{arm['arm']:<{width}}  {arm['rows']:>9,} rows  {arm['says']}" + (f" ({arm['kept']} kept)" if arm["kept"] else "")
-        for arm in told["arms"]
-    ]
-    return "\n".join([*lines, "", estimate_text(told["estimate"])])
-
-
-def _row_text(found: dict[str, Any]) -> str:
-    """One row's story, for a terminal: control signs of untrusted text are shown, not obeyed."""
-    row = found["row"]
-    lines = [f"row {row['row_id']}  from {row['source']}:{row['source_line']}", f"outcome: {found['outcome']}", ""]
-    lines += [
-        f"{name}: {_plain(row[name])}"
-        for name in ("prompt", "completion", "label", "rater", "created_at", "model")
-        if row[name] is not None
-    ]
-    for stage, measured in found["measured"].items():
-        shown = {name: value for name, value in measured.items() if not isinstance(value, list) and value is not None}
-        lines.append(f"{stage}: " + ", ".join(f"{name}={_plain(value)}" for name, value in shown.items()))
-    lines += ["", "decisions:"]
-    for line in found["decisions"]:
-        cause = f", caused by row {line['caused_by']}" if line["caused_by"] else ""
-        evidence = _plain(json.dumps(line["evidence"], ensure_ascii=False))
-        lines.append(f"  {line['stage']}: {line['action']} ({line['reason']}{cause})  {evidence}")
-    return "\n".join(lines)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    text = str(value)
-    cut = text[:2000] + (f" ... ({len(text):,} characters)" if len(text) > 2000 else "")
-    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in cut)
-
-
-def _summary(done: Any) -> str:
-    """What was found, what people said, what was dropped, where the page is."""
-    from ktodata.formats.reviews import reviews_in_words
-    from ktodata.report.headline import verdict_lines
-
-    said = [reviews_in_words(stage["metrics"]) for stage in done.manifest["stages"] if stage["name"] == "reviews"]
-    return "\n\n".join([*verdict_lines(done.folder), *said, f"page: {done.folder / 'report.html'}"])

@@ -5,6 +5,8 @@ The raters are simulated; sample/README.md says how. `python -m tools.sample.mak
 
 from pathlib import Path
 
+__all__ = ["production_prompts_path", "sample_path", "truth_path"]
+
 _FOLDER = Path(__file__).parent / "sample"
 
 

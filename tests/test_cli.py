@@ -5,8 +5,10 @@ import sys
 
 import polars as pl
 import pytest
+import typer
 
 from ktodata import cli
+from ktodata.pipeline.command_texts import row_text
 
 AUDIT_HELP = """\
 Usage: ktodata audit [OPTIONS] {FEEDBACK}
@@ -15,7 +17,7 @@ Usage: ktodata audit [OPTIONS] {FEEDBACK}
   first.
 
   Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set; verdicts with --reviews
-  Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --budget
+  Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --minutes
 
   Fill in trusted_label in review.csv, and give it back with --reviews.
 
@@ -25,11 +27,11 @@ Arguments:
   FEEDBACK <str>  JSONL, Parquet, CSV or a Hugging Face data set.  [required]
 
 Options:
-  --out <path>                   The folder to write to.  [default: audit]
+  --out FOLDER                   The folder to write to.  [default: audit]
   --label <str>                  The column that holds the label.  [default:
                                  (label)]
   --up <str>                     The value that means desirable, as JSON or
-                                 plain text.  [default: (true)]
+                                 text.  [default: (true)]
   --down <str>                   The value that means undesirable.  [default:
                                  (false)]
   --rater <str>                  The column that says who gave the label.
@@ -39,17 +41,16 @@ Options:
                                  may be given again.
   --telemetry RUN|FILE           An earlier training on these rows: a run, its
                                  model/, or telemetry.parquet.
-  --encoder <str>                Sentence encoder: a hub id, a folder or a
-                                 packaged name.  [default:
-                                 packaged:wordllama-256]
-  --policy <str>                 The language model to be trained: it reads
+  --encoder <str>                Sentence encoder: hub id, folder or packaged
+                                 name.  [default: packaged:wordllama-256]
+  --model <str>                  The language model to be trained: it reads
                                  each row once, which finds more.  [default:
                                  (none)]
   --min-precision <float range>  Flag only what is this likely to be wrong.
                                  [default: 0.8; 0<=x<=1]
-  --plant <float range>          Share of labels flipped on purpose to measure
-                                 the audit itself.  [default: 0.05; 0<=x<=0.4]
-  --budget <float range>         Minutes of review: write the rows they are
+  --plant <float range>          Share of labels flipped to measure the audit
+                                 itself.  [default: 0.05; 0<=x<=0.4]
+  --minutes <float range>        Minutes of review: write the rows they are
                                  best spent on.  [default: (none); x>=1]
   --seed <int range>             Same seed, same answer.  [default: 0; x>=0]
   -q, --quiet                    Print nothing but errors.
@@ -101,24 +102,38 @@ def test_help_reads_like_a_manual(ktodata):
 
 def test_every_command_has_an_example_that_names_it(ktodata):
     _, out, _ = ktodata("--help")
-    commands = (
-        "run",
-        "audit",
-        "review",
-        "explain",
-        "export",
-        "convert",
-        "train",
-        "push",
-        "evaluate",
-        "compare",
-        "report",
-        "init",
-    )
-    for command in commands:
+    for command in typer.main.get_command(cli.app).commands:
         assert f"  {command} " in out
         code, told, _ = ktodata(command, "--help")
         assert code == 0 and f"Example:  ktodata {command} " in told
+
+
+def test_every_command_can_be_read_by_a_script_and_be_silent():
+    commands = typer.main.get_command(cli.app).commands
+    options = {name: {option for parameter in command.params for option in parameter.opts} for name, command in commands.items()}
+    assert len(options) == 13
+    assert [name for name, there in options.items() if not {"--json", "--quiet"} <= there] == []
+
+
+def test_with_json_standard_output_holds_one_value(ktodata, folder):
+    run = folder / "scripted"
+    words = {
+        "run": ("run", folder / "recipe.yaml", "--out", run),
+        "report": ("report", run),
+        "export": ("export", run, "--out", folder / "scripted.jsonl"),
+        "convert": ("convert", folder / "scripted.jsonl", folder / "again.jsonl"),
+        "init": ("init", folder / "scripted-recipe"),
+    }
+    values = {}
+    for name, typed in words.items():
+        code, out, _ = ktodata(*typed, "--json")
+        assert code == 0, name
+        values[name] = json.loads(out)
+    assert values["report"] == {"page": str(run / "report.html")}
+    assert values["export"]["records"] == values["convert"]["records"] > 30
+    assert values["init"] == {"recipe": str(folder / "scripted-recipe" / "recipe.yaml")}
+    for typed in (words["report"], words["export"], ("explain", run, pl.read_parquet(run / "ledger.parquet")["row_id"][0])):
+        assert ktodata(*typed, "--quiet")[:2] == (0, "")
 
 
 def test_run_explain_export(ktodata, folder):
@@ -218,7 +233,7 @@ def test_explain_shows_control_signs_and_does_not_obey_them():
         "label": True,
     }
     row |= dict.fromkeys(("rater", "created_at", "model"))
-    told = cli._row_text({"row": row, "outcome": "keep", "measured": {}, "decisions": []})
+    told = row_text({"row": row, "outcome": "keep", "measured": {}, "decisions": []})
     assert "\x1b" not in told and "\x00" not in told and "\u202e" not in told
     assert "\\x1b[2J[red]\\x00" in told and "(4,000 characters)" in told
 
@@ -257,7 +272,7 @@ def dishes(tmp_path):
 
 
 def test_a_budget_writes_the_rows_it_is_best_spent_on(ktodata, dishes, tmp_path):
-    code, out, _ = ktodata("audit", dishes, "--out", tmp_path / "out", "--budget", "7")
+    code, out, _ = ktodata("audit", dishes, "--out", tmp_path / "out", "--minutes", "7")
     assert code == 0
     assert "7 minutes: 7 rows in" in out
     asked = pl.read_csv(tmp_path / "out" / "review.csv")
@@ -276,7 +291,7 @@ def judge(path, word):
 def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path):
     """audit, fill in, audit again, run: a queue that was filled in stays as it is, and the next is of other rows."""
     out = tmp_path / "out"
-    audit = ("audit", dishes, "--out", out, "--budget", "5")
+    audit = ("audit", dishes, "--out", out, "--minutes", "5")
     assert ktodata(*audit)[0] == 0
     assert ktodata(*audit)[0] == 0 and not (out / "review-2.csv").exists()  # nobody has judged yet: the same queue again
     first = judge(out / "review.csv", "flip")

@@ -255,7 +255,7 @@ def test_a_setting_says_what_it_may_be(pages):
 
 def test_every_public_name_is_there(pages):
     shown = pages["python.html"].names
-    modules = {"train": kd.train.__all__, "evaluate": kd.evaluate.__all__}
+    modules = {name: getattr(kd, name).__all__ for name in ("datasets", "evaluate", "notebook", "train")}
     wanted = {f"ktodata.{name}" for name in kd.__all__ if name not in modules}
     wanted |= {f"ktodata.{module}.{name}" for module, names in modules.items() for name in names}
     assert wanted <= shown

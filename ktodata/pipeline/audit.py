@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.errors import DataError, RunError
+from ktodata.errors import DataError, RunError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.formats.reviews import check_verdicts
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
@@ -35,21 +36,21 @@ MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_l
 
 
 def audit(
-    feedback: pl.DataFrame,
+    feedback: pl.DataFrame | Run | Path | str,
     *,
     encoder: str = "packaged:wordllama-256",
-    policy: str | None = None,
+    model: str | None = None,
     judged: JudgeScores | None = None,
     telemetry: pl.DataFrame | None = None,
     seed: int = 0,
     **label_noise_settings: Any,
 ) -> "LabelAudit":
-    """Say how far the labels of a feedback table can be trusted.
+    """Say how far the labels of a feedback table can be trusted; of a run, or its folder, the audit that it made.
 
     feedback : as `kd.read(...).feedback` or `kd.feedback_table` gives it; several votes on a text, and trusted_label where an
-        expert has judged, are used
+        expert has judged, are used. A run takes no settings beside it: its recipe says how it was audited
     encoder : a sentence encoder: packaged name, hub id or folder
-    policy : a causal language model, the one to be trained if possible: its hidden states are a view of their own, and by far the
+    model : a causal language model, the one to be trained if possible: its hidden states are a view of their own, and by far the
         best one once some rows are reviewed (one forward pass, cached)
     judged : what `kd.judge` returned: its votes count as those of one more rater, and its opinion as far as reviewed rows show
         that it is right
@@ -57,14 +58,19 @@ def audit(
         reviewed rows show that it is right
     label_noise_settings : as `kd.label_noise` takes them
 
-    Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of the stages.
+    Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of the stages; RunError for a run
+    without label_noise.
     """
+    if not isinstance(feedback, pl.DataFrame):
+        if model is not None or judged is not None or telemetry is not None or label_noise_settings:
+            raise SettingError("audit: a run was audited as its recipe says; settings are for a table of feedback.")
+        return LabelAudit.of_run(feedback if isinstance(feedback, Run) else Run(feedback))
     table = feedback
     for stage in (validate, dedupe):
         table = add_columns(table, stage(table))
     table = add_columns(table, embed(table, model=encoder))
-    if policy is not None:
-        table = add_columns(table, hidden_states(table, model=policy))
+    if model is not None:
+        table = add_columns(table, hidden_states(table, model=model))
     if judged is not None:
         table = with_judge(table, judged)
     if telemetry is not None:
@@ -75,7 +81,7 @@ def audit(
 
 @dataclass(frozen=True)
 class LabelAudit:
-    """What an audit found. `table`: the rows that were looked at, with their vectors; `result`: what label_noise returned."""
+    """`table`: the rows of the audit, with their vectors; `result`: what label_noise returned; `settings`: those it was given."""
 
     table: pl.DataFrame
     result: StageResult
@@ -83,17 +89,17 @@ class LabelAudit:
 
     @classmethod
     def of_run(cls, run: Run) -> "LabelAudit":
-        """The audit that a run made: its rows as label_noise saw them, and what that found. Raises RunError where it has none."""
+        """The audit that a run made: its rows as label_noise was given them, and its result. RunError where it has none."""
         if not {"embed", "label_noise"} <= set(run.stage_names()):
             raise RunError(f"{run.folder} has no label_noise: put the steps embed and label_noise into its recipe.")
-        found = run.stage("label_noise")
+        noise = run.stage("label_noise")
         learnt = pl.col("is_label_issue").is_not_null()  # label_noise says so of the rows that it learnt from, and of no others
-        held = pl.col("row_id").is_in(_held(run).implode())
+        held = pl.col("row_id").is_in(_held_row_ids(run).implode())
         state = pl.when(learnt).then(pl.lit("keep")).when(held).then(pl.lit(HELD)).otherwise(pl.lit("drop"))
-        seen = found.columns.select("row_id", state=state)
-        table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(seen, on="row_id", maintain_order="left")
+        states = noise.columns.select("row_id", state=state)
+        table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(states, on="row_id", maintain_order="left")
         steps = {name: settings for step in run.manifest["recipe"]["steps"] for name, settings in step.items()}
-        return cls(table, StageResult(found.columns, metrics=found.metrics), steps["label_noise"])
+        return cls(table, StageResult(noise.columns, metrics=noise.metrics), steps["label_noise"])
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -102,7 +108,7 @@ class LabelAudit:
 
     @property
     def rows(self) -> pl.DataFrame:
-        """Every row that was looked at with what was measured of it, the most doubtful label first."""
+        """Every row of the audit with what was measured of it, the most doubtful label first."""
         plain = self.table.drop("prompt_embedding", "completion_embedding", "hidden_state", strict=False)
         measured = self.result.columns.select("row_id", *MEASURED)
         joined = plain.drop(MEASURED, strict=False).join(measured, on="row_id", how="left", maintain_order="left")
@@ -124,18 +130,18 @@ class LabelAudit:
 
     @property
     def findings(self) -> pl.DataFrame:
-        """code, status ("issue", "passed", "not_applicable") and what was found, in words."""
+        """code, status ("issue", "passed", "not_applicable") and text."""
         return pl.DataFrame(self.metrics["findings"], infer_schema_length=None)
 
     @property
     def raters(self) -> pl.DataFrame:
         """Each rater's agreement with the others and, where they share rows, confusion by Dawid and Skene with intervals."""
-        told, confusions = self.result.tables["raters"], self.result.tables["confusions"]
-        return told.join(confusions.drop("votes"), on="rater", how="left", maintain_order="left")
+        agreement, confusions = self.result.tables["raters"], self.result.tables["confusions"]
+        return agreement.join(confusions.drop("votes"), on="rater", how="left", maintain_order="left")
 
     @property
     def drift(self) -> pl.DataFrame:
-        """Sources, raters, models and dates tested for criteria of their own; `significant` marks what was found."""
+        """Sources, raters, models and dates tested for criteria of their own; `significant` marks those that differ."""
         return self.result.tables["drift"]
 
     @property
@@ -153,23 +159,23 @@ class LabelAudit:
 
         While no row was reviewed, the first half is drawn at random (why "measures"): it says how wrong the labels are, and what
         no model suspects. The others (why "gain") are those that nobody can call yet, each less worth the more it is like one
-        before it: labels/people/review_queue.py. Texts with both labels, which are held until somebody decides (why "held"), count as
-        rows whose label is wrong as likely as not. Empty where nothing was learnt of the labels.
+        before it: labels/people/review_queue.py. Texts with both labels, which are held until somebody decides (why "held"),
+        count as rows whose label is wrong as likely as not. Empty where nothing was learnt of the labels.
         """
         p_wrong = self.p_wrong
-        shown = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(p_wrong))
-        shown = shown.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
+        rows = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(p_wrong))
+        rows = rows.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
         if "not_learnt" in self.metrics:
-            return shown.clear()
+            return rows.clear()
         open_rows = self.trained & self.unjudged
         half = 0 if self.metrics["trusted"]["rows"] else -(-count // 2)
         drawn = rows_to_review(self.table.filter(pl.Series(open_rows)), total=half, seed=self._seed)["row_id"]
         places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
         first = np.array([places[row_id] for row_id in drawn], dtype=np.int64)
         open_rows[first] = False
-        rest = queue(self._texts(), p_wrong, open_rows | self.held, count - len(first))
-        shown = shown.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))
-        return pl.concat([shown[first].with_columns(why=pl.lit("measures")), shown[rest]])
+        rest = queue(features_of(self.table), p_wrong, open_rows | self.held, count - len(first))
+        rows = rows.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))
+        return pl.concat([rows[first].with_columns(why=pl.lit("measures")), rows[rest]])
 
     @property
     def unjudged(self) -> NDArray[np.bool_]:
@@ -182,8 +188,8 @@ class LabelAudit:
         text = ("prompt", "completion")
         waits = (self.table_column("part", "train") == "train") & (self.table_column("state", "keep") == HELD)
         table = self.table.select(*text, waits=waits, judged=pl.Series(~self.unjudged))
-        asked = pl.col("waits") & ~pl.col("judged").any().over(text) & pl.struct(*text, "waits").is_first_distinct()
-        return np.asarray(table.select(asked).to_series().to_numpy())
+        waiting = pl.col("waits") & ~pl.col("judged").any().over(text) & pl.struct(*text, "waits").is_first_distinct()
+        return np.asarray(table.select(waiting).to_series().to_numpy())
 
     @property
     def p_wrong_was_measured(self) -> bool:
@@ -193,8 +199,8 @@ class LabelAudit:
         """
         reviewed = self.metrics.get("reviews", {}).values()
         classes = self.metrics.get("planted", {}).get("per_given_class", {}).values()
-        by_review = bool(reviewed) and all(one["gp_scale"] is not None for one in reviewed)
-        return by_review or (bool(classes) and all(one["verdict"] == "identifiable" for one in classes))
+        by_review = bool(reviewed) and all(each["gp_scale"] is not None for each in reviewed)
+        return by_review or (bool(classes) and all(each["verdict"] == "identifiable" for each in classes))
 
     def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:
         """What so many minutes of review are expected to find: rows, wrong_labels_expected (None where that cannot be told)."""
@@ -226,9 +232,9 @@ class LabelAudit:
         missing = [row_id for row_id in rows["row_id"] if row_id not in truth]
         if missing:
             raise DataError(f"simulate_review: truth lacks {len(missing):,} of {rows.height:,} rows (first: {missing[0]}).")
-        known = np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
+        true_labels = np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
         p = self.p_desirable_of_trained()
-        return simulate_review(self.rows_of_trained(), p, rows["label"].to_numpy(), known, budgets, seed=seed)
+        return simulate_review(self.features_of_trained(), p, rows["label"].to_numpy(), true_labels, budgets, seed=seed)
 
     def table_column(self, name: str, default: bool | str | None) -> pl.Series:
         """A column of the table, or the same value for every row."""
@@ -259,26 +265,26 @@ class LabelAudit:
         return label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN))
 
     def _of_class(self, name: str) -> dict[str, Any]:
-        told = self.metrics.get("planted", {}).get("per_given_class", {}).get(name, {})
+        detection = self.metrics.get("planted", {}).get("per_given_class", {}).get(name, {})
         reviewed = self.metrics["trusted"][name]
         rate = reviewed["error_rate"]
         return {
             "given": name,
             "rows": self.metrics["rows"][name],
-            "verdict": told.get("verdict"),
-            "planted_auroc": told.get("auroc_of_planted_flips", {}).get("value"),
-            "flagged": told.get("flagged", 0),
-            "expected_precision": told.get("expected_precision", {}).get("value"),
-            "measured_on": told.get("basis"),
+            "verdict": detection.get("verdict"),
+            "planted_auroc": detection.get("auroc_of_planted_flips", {}).get("value"),
+            "flagged": detection.get("flagged", 0),
+            "expected_precision": detection.get("expected_precision", {}).get("value"),
+            "measured_on": detection.get("basis"),
             "reviewed": reviewed["rows"],
             "error_rate": rate["value"],
             "error_rate_low": rate["low"],
             "error_rate_high": rate["high"],
         }
 
-    def rows_of_trained(self) -> RowFeatures:
+    def features_of_trained(self) -> RowFeatures:
         """What the models of the labels see of the rows that were learnt from."""
-        return rows_of(self.table.filter(pl.Series(self.trained)))
+        return features_of(self.table.filter(pl.Series(self.trained)))
 
     def p_desirable_of_trained(self) -> NDArray[np.float64]:
         """Of the same rows, before any further review: float [rows]."""
@@ -295,8 +301,8 @@ class LabelAudit:
     @property
     def doubts(self) -> pl.Series:
         """Why each row is doubted, as label_noise says it; of those that are held, "contradicted": list of text [N], or null."""
-        found = self.result.columns.select("doubts", held=pl.Series(self.held))
-        return found.select(pl.when("held").then(pl.lit(["contradicted"])).otherwise("doubts").alias("doubts")).to_series()
+        doubts = self.result.columns.select("doubts", held=pl.Series(self.held))
+        return doubts.select(pl.when("held").then(pl.lit(["contradicted"])).otherwise("doubts").alias("doubts")).to_series()
 
     @property
     def p_wrong(self) -> NDArray[np.float64]:
@@ -308,11 +314,8 @@ class LabelAudit:
     def _seed(self) -> int:
         return int(self.settings.get("seed", 0))
 
-    def _texts(self) -> RowFeatures:
-        return rows_of(self.table)
 
-
-def _held(run: Run) -> pl.Series:
+def _held_row_ids(run: Run) -> pl.Series:
     """Row ids that dedupe held because their text has both labels, and that no reviewer called contested or of no use."""
     if "dedupe" not in run.stage_names():
         return pl.Series([], dtype=pl.String)
@@ -321,7 +324,7 @@ def _held(run: Run) -> pl.Series:
     return held.filter(~held.is_in(decided.implode()))
 
 
-def rows_of(table: pl.DataFrame) -> RowFeatures:
+def features_of(table: pl.DataFrame) -> RowFeatures:
     """What the models of the labels see of a table: prompt_embedding, completion_embedding and, if it is there, hidden_state."""
     prompts, completions = (table[f"{side}_embedding"].to_numpy().astype(np.float32) for side in ("prompt", "completion"))
     states = table["hidden_state"].to_numpy().astype(np.float32) if "hidden_state" in table.columns else None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import xxhash
@@ -13,6 +13,9 @@ import xxhash
 from ktodata.errors import DataError, RunError
 from ktodata.files import digest_file, whole_folder, write_json
 from ktodata.stage import StageResult
+
+if TYPE_CHECKING:
+    from ktodata.pipeline.compare_runs import RunComparison
 
 PARTS = ("train", "validation", "test")
 
@@ -159,10 +162,31 @@ class Run:
         ]
         return {
             "row": rows.select(own).to_dicts()[0],
-            "measured": {name: found[0] for name, found in measured.items() if found},
+            "measured": {name: lines[0] for name, lines in measured.items() if lines},
             "decisions": decisions,
             "outcome": next((line["action"] for line in reversed(decisions) if line["stage"] == "export"), None),
         }
+
+    def compare(self, baseline: "Run | Path | str", *, resamples: int = 1000, seed: int = 0) -> "RunComparison":
+        """Whether this run's model is better than the baseline's on the rows that both hold out; `verdict()` says it in words.
+
+        Read off what both runs have evaluated; nothing is scored anew. 95 % intervals resample prompt groups. Raises as
+        `pipeline.compare_runs.compare_runs`.
+        """
+        from ktodata.pipeline.compare_runs import compare_runs
+
+        other = baseline if isinstance(baseline, Run) else Run(baseline)
+        return compare_runs(self, other, resamples=resamples, seed=seed)
+
+    def push(self, repo_id: str, *, private: bool = True, allow_pii: bool = False, token: str | None = None) -> str:
+        """Upload shards, card, checksums and ledger to a data set on the Hub, and return its address.
+
+        Raises RunError where the run is not finished or a shard was changed, DataError where shards hold personal data or keys
+        and `allow_pii` is false, and what `ktodata.train.push_to_hub` raises; nothing is sent then. That pushes the model.
+        """
+        from ktodata.pipeline.sharing import dataset_files, send_dataset
+
+        return send_dataset(dataset_files(self, allow_pii=allow_pii), repo_id, private=private, token=token)
 
     def _parquet(self, name: str) -> pl.DataFrame:
         path = self.folder / name

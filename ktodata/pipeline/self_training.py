@@ -4,10 +4,10 @@
     round n   label_noise is given the telemetry of round n-1 (column training_dynamics); the rows are exported and the base model
               is trained anew, with the same settings, seed and number of updates
 
-Dynamics act only as far as reviewed rows show that they are right (labels/people/reviewed_model.py), so a recipe without reviews ends
-with round 1, in which nothing changed. Rounds are judged by the reward AUC of *validation* rows, never by test rows or by the
-loss of training. It ends when `patience` rounds in a row did not raise that, when a round changes nothing that training sees, or
-after `rounds`. A round stands as the result only if its gain over round 0 has an interval above zero; otherwise round 0 stands.
+Dynamics act only as far as reviewed rows show that they are right (labels/people/reviewed_model.py), so a recipe without
+reviews ends with round 1, in which nothing changed. Rounds are judged by the reward AUC of *validation* rows, never by test rows
+or by the loss of training. It ends when `patience` rounds in a row did not raise that, when a round changes nothing that training
+sees, or after `rounds`. A round is the result only if its gain over round 0 has an interval above zero; otherwise round 0 is.
 
     RUN/rounds/0, 1, ...       a run each, resumable as any run; what telemetry does not touch is linked from round 0
     RUN/self_training.json     a line for each round, and which one stands

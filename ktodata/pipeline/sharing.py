@@ -5,18 +5,20 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from ktodata.errors import DataError, RunError
 from ktodata.feedback import TURN
 from ktodata.formats.shards import CHECKSUMS, changed_shards
-from ktodata.pipeline.run_folder import Run
 from ktodata.report import build_card, build_feedback_section
-from ktodata.report.text import bytes_size
 from ktodata.text.pii.masks import Placeholders, replaced
 from ktodata.text.pii.patterns import find_in_texts, find_pii
 from ktodata.train.results.hub import push_to_hub, upload
+
+if TYPE_CHECKING:
+    from ktodata.pipeline.run_folder import Run
 
 # evidence can quote a text, and caused_by names a row beside it; neither is needed to say what was done
 LEDGER_COLUMNS = ("row_id", "stage", "action", "reason")
@@ -24,14 +26,8 @@ OURS = ("row_id", "prompt_group")  # digests: one in some hundred thousand looks
 ROWS_NAMED = 3
 
 
-def push_dataset(
-    folder: Path | str, repo_id: str, *, private: bool = True, allow_pii: bool = False, token: str | None = None
-) -> str:
-    """Upload a finished run's shards, card, checksums and ledger to a data set on the Hub, and return its address.
-
-    Raises what `dataset_files` and `ktodata.train.push_to_hub` raise; nothing is sent then.
-    """
-    files = dataset_files(folder, allow_pii=allow_pii)
+def send_dataset(files: Mapping[str, Path | bytes], repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+    """Upload `dataset_files` to a data set on the Hub, and return its address. Raises as `ktodata.train.push_to_hub`."""
     return upload(repo_id, files, kind="dataset", message="Feedback curated with ktodata", private=private, token=token)
 
 
@@ -50,10 +46,10 @@ def _about_feedback(model: Path) -> str:
     run = model.absolute().parent
     if model.name != "model" or not (run / "manifest.json").is_file() or not (model / "training.json").is_file():
         return ""
-    facts = json.loads((model / "training.json").read_text(encoding="utf-8"))
+    training = json.loads((model / "training.json").read_text(encoding="utf-8"))
     exported = json.loads((run / "stages/export/metrics.json").read_text(encoding="utf-8")) if _exported(run) else {}
-    learnt = facts.get("train", {})
-    rows = learnt.get("rows", 0) + len(learnt.get("skipped_row_ids", ()))
+    train = training.get("train", {})
+    rows = train.get("rows", 0) + len(train.get("skipped_row_ids", ()))
     return build_feedback_section(run) if rows == exported.get("rows", {}).get("train") else ""
 
 
@@ -61,7 +57,7 @@ def _exported(run: Path) -> bool:
     return (run / "stages/export/metrics.json").is_file()
 
 
-def dataset_files(folder: Path | str, *, allow_pii: bool = False) -> dict[str, Path | bytes]:
+def dataset_files(run: "Run", *, allow_pii: bool = False) -> dict[str, Path | bytes]:
     """{path in the repository: file or content} of all that is shared of a run.
 
     The shards as they are, shards/checksums.json, README.md (the card, made anew; e-mail addresses and the like in names of
@@ -71,22 +67,20 @@ def dataset_files(folder: Path | str, *, allow_pii: bool = False) -> dict[str, P
     Raises RunError when the run is not finished or a shard is not what export wrote, DataError when the shards hold personal
     data or keys and `allow_pii` is false: which kinds, in which columns, of which rows.
     """
-    run = Run(folder)
     shards = _checked_shards(run)
-    found = {} if allow_pii else pii_in(shards)
-    if found:
-        raise DataError(_refusal(run, found))
+    personal = {} if allow_pii else pii_in(shards)
+    if personal:
+        raise DataError(_refusal(run, personal))
     files: dict[str, Path | bytes] = {f"shards/{path.name}": path for path in shards}
     files[f"shards/{CHECKSUMS}"] = run.folder / "shards" / CHECKSUMS
-    files["ledger.parquet"] = _ledger(run)
-    files["README.md"] = _card(run).encode()
+    files["ledger.parquet"] = _public_ledger(run)
+    files["README.md"] = _public_card(run).encode()
     return files
 
 
-def listing(files: Mapping[str, Path | bytes]) -> str:
-    """One line for each file: its path in the repository, and its size."""
-    sizes = {name: len(content) if isinstance(content, bytes) else content.stat().st_size for name, content in files.items()}
-    return "\n".join(f"  {name:<48} {bytes_size(size)}" for name, size in sorted(sizes.items()))
+def file_sizes(files: Mapping[str, Path | bytes]) -> dict[str, int]:
+    """{path in the repository: bytes}."""
+    return {name: len(content) if isinstance(content, bytes) else content.stat().st_size for name, content in files.items()}
 
 
 def pii_in(shards: list[Path]) -> dict[tuple[str, str], tuple[int, list[str]]]:
@@ -94,17 +88,17 @@ def pii_in(shards: list[Path]) -> dict[tuple[str, str], tuple[int, list[str]]]:
     rows: Counter[tuple[str, str]] = Counter()
     named: dict[tuple[str, str], list[str]] = {}
     for path in shards:
-        for column, texts in _texts(pl.read_parquet(path)):
+        for column, texts in _text_columns(pl.read_parquet(path)):
             kinds = {text: {span.kind for span in spans} for text, spans in find_in_texts(texts["text"]).items()}
             touched = texts.filter(pl.col("text").is_in(pl.Series(list(kinds), dtype=pl.String).implode()))
-            met = {(row_id, kind) for row_id, text in touched.iter_rows() for kind in kinds[text]}
-            for row_id, kind in sorted(met):
+            hits = {(row_id, kind) for row_id, text in touched.iter_rows() for kind in kinds[text]}
+            for row_id, kind in sorted(hits):
                 rows[kind, column] += 1
                 named.setdefault((kind, column), []).append(row_id)
     return {place: (count, named[place][:ROWS_NAMED]) for place, count in rows.most_common()}
 
 
-def _texts(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+def _text_columns(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     """(column, its row_id and text) of each column of text or messages."""
     for name, dtype in table.schema.items():
         if dtype == pl.String and name not in OURS:
@@ -114,7 +108,7 @@ def _texts(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
             yield name, turns.select("row_id", text=pl.col("turn").struct.field("content"))
 
 
-def _checked_shards(run: Run) -> list[Path]:
+def _checked_shards(run: "Run") -> list[Path]:
     """The shards that export wrote, each the same as then."""
     again = "`ktodata run` again with its recipe writes them anew; nothing was sent."
     status = run.manifest.get("status")
@@ -123,33 +117,33 @@ def _checked_shards(run: Run) -> list[Path]:
     place = run.folder / "shards"
     if not (place / CHECKSUMS).is_file():
         raise RunError(f"{place} has no {CHECKSUMS}, so nobody can tell whether its files are whole: {again}")
-    known = json.loads((place / CHECKSUMS).read_text(encoding="utf-8"))
+    listed = json.loads((place / CHECKSUMS).read_text(encoding="utf-8"))
     written = run.stage("export").metrics["checksums"]
-    wrong = sorted({*changed_shards(place), *(name for name in {*known, *written} if known.get(name) != written.get(name))})
+    wrong = sorted({*changed_shards(place), *(name for name in {*listed, *written} if listed.get(name) != written.get(name))})
     if wrong:
         raise RunError(f"{len(wrong):,} of {len(written):,} shards are not what export wrote ({', '.join(wrong[:3])}): {again}")
-    return [place / name for name in sorted(known)]
+    return [place / name for name in sorted(listed)]
 
 
-def _ledger(run: Run) -> bytes:
+def _public_ledger(run: "Run") -> bytes:
     buffer = io.BytesIO()
     run.ledger.select(LEDGER_COLUMNS).write_parquet(buffer)
     return buffer.getvalue()
 
 
-def _card(run: Run) -> str:
+def _public_card(run: "Run") -> str:
     """The card. A cluster's name is made of words of prompts that were not masked, so what is found in it is."""
     card, placeholders = build_card(run.folder), Placeholders()
     spans = find_pii(card)
     return replaced(card, [(at.start, at.end, placeholders.of(at.kind, card[at.start : at.end])) for at in spans])
 
 
-def _refusal(run: Run, found: dict[tuple[str, str], tuple[int, list[str]]]) -> str:
-    told = "; ".join(
+def _refusal(run: "Run", personal: dict[tuple[str, str], tuple[int, list[str]]]) -> str:
+    places = "; ".join(
         f"{kind.replace('_', ' ')} in {column} of {rows:,} row{'s' if rows > 1 else ''} (first: {', '.join(row_ids)})"
-        for (kind, column), (rows, row_ids) in found.items()
+        for (kind, column), (rows, row_ids) in personal.items()
     )
     return (
-        f"the shards of {run.folder} hold personal data or keys: {told}. Nothing was sent. Set validate: {{pii: mask}} in the "
+        f"the shards of {run.folder} hold personal data or keys: {places}. Nothing was sent. Set validate: {{pii: mask}} in the "
         "recipe and run it again, or allow it with --allow-pii once you have looked at them (`ktodata explain RUN ROW_ID`)."
     )

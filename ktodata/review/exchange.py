@@ -3,7 +3,7 @@
 import getpass
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,10 @@ class Exported:
     contested: int
     dropped: int
     lost: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "path": str(self.path), "lost": list(self.lost)}
 
     def text(self) -> str:
         """For a terminal."""

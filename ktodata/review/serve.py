@@ -14,6 +14,16 @@ from ktodata.pipeline.run_folder import Run
 HOST = "127.0.0.1"
 
 
+def places_text(address: str, store: Path) -> str:
+    """Where to go, and where verdicts are kept."""
+    return f"review desk (this address works once): {address}\nverdicts are kept in {store}; Ctrl-C ends the sitting"
+
+
+def print_places(address: str, store: Path) -> None:
+    """For a person at a terminal."""
+    print(places_text(address, store))  # noqa: T201
+
+
 def review(
     folder: Path | str,
     *,
@@ -22,13 +32,13 @@ def review(
     budget_minutes: float = 60.0,
     port: int = 0,
     open_browser: bool = True,
-    say: Callable[[str], None] = print,
+    announce: Callable[[str, Path], None] = print_places,
 ) -> None:
     """Serve the review desk of a run until it is interrupted.
 
     reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it.
     budget_minutes : of this sitting; half as many rows are drawn at random at first, while no row was reviewed.
-    port : 0 takes a free one. say : is told the address, which works once, and where verdicts are kept.
+    port : 0 takes a free one. announce : is given the address, which works once, and the file of the verdicts.
 
     Raises RunError (no label_noise in the run, a port that is taken, a store that cannot be written) and MissingExtraError.
     """
@@ -46,8 +56,7 @@ def review(
         web = Web(desk)
         guard = AuthMiddleware(web.app(), bound.getsockname()[1])
         web.csrf = guard.csrf
-        say(f"review desk (this address works once): {guard.address}")
-        say(f"verdicts are kept in {desk.store.path}; Ctrl-C ends the sitting")
+        announce(guard.address, desk.store.path)
         if open_browser:
             # it may wait for the browser to end
             threading.Thread(target=webbrowser.open, args=(guard.address,), daemon=True).start()

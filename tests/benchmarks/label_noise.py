@@ -32,7 +32,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import ktodata as kd
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.trusted import rows_to_review, trusted_rates
-from ktodata.pipeline.audit import rows_of
+from ktodata.pipeline.audit import features_of
 from ktodata.stats import share
 
 ENCODER = "packaged:all-minilm-l6-v2"
@@ -246,7 +246,7 @@ def measure_budget(table: pl.DataFrame, draws: int) -> dict[str, Any]:
     """Wrong labels left after reviews, as they are and after the others were relabelled: means over draws, for each order."""
     p = kd.label_noise(table).columns["p_desirable"].to_numpy()
     labels, truth = table["label"].to_numpy(), table["truth"].to_numpy()
-    rows = rows_of(table)
+    rows = features_of(table)
     budgets = [round(share_reviewed * table.height) for share_reviewed in (0.025, 0.05, 0.1, 0.2)]
     played = pl.concat(
         [simulate_review(rows, p, labels, truth, budgets, seed=seed).with_columns(draw=pl.lit(seed)) for seed in range(draws)]

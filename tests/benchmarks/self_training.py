@@ -60,7 +60,7 @@ class Fold:
         held_out = table.filter(pl.col("part_of_five") == number).with_columns(label="truth")
         audit = LabelAudit(train, kd.label_noise(train), {"seed": 0})
         labels, truth = train["label"].to_numpy(), train["truth"].to_numpy()
-        rows, p = audit.rows_of_trained(), audit.p_desirable_of_trained()
+        rows, p = audit.features_of_trained(), audit.p_desirable_of_trained()
         reviewed, _ = reviews_of(rows, p, labels, truth, round(budget * train.height), order="gain", seed=number)
         return cls(number, train, held_out, audit, reviewed, terms, folder)
 
@@ -70,7 +70,7 @@ class Fold:
 
     def learn(self, opinion: np.ndarray | None) -> Reviewed:
         """What the reviews say of every row, with an opinion [N] or without."""
-        rows, p, truth = self.audit.rows_of_trained(), self.audit.p_desirable_of_trained(), self.train["truth"].to_numpy()
+        rows, p, truth = self.audit.features_of_trained(), self.audit.p_desirable_of_trained(), self.train["truth"].to_numpy()
         opinions = None if opinion is None else opinion[:, None]
         return learn_from_reviews(rows, p, self.labels, self.reviewed, truth, opinions=opinions)
 

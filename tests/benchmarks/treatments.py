@@ -77,7 +77,7 @@ def measured(name: str, table: pl.DataFrame, draws: int, budgets: list[float]) -
         for draw in range(draws):
             for budget in budgets:
                 asked = round(budget * train.height)
-                rows, p = audit.rows_of_trained(), audit.p_desirable_of_trained()
+                rows, p = audit.features_of_trained(), audit.p_desirable_of_trained()
                 reviewed, learnt = reviews_of(rows, p, labels, truth, asked, order="gain", seed=10 * draw + part)
                 for treatment, pull in pulls(labels, truth, learnt.p_desirable, reviewed).items():
                     for strength in STRENGTHS:

@@ -177,7 +177,7 @@ def test_repairing_drops_what_may_be_wrong_and_relabels_what_likely_is():
 
 def test_without_truth_the_arms_that_need_it_are_left_out(found, sides, model, monkeypatch):
     _, audit, arguments, _ = found
-    monkeypatch.setattr(LabelAudit, "rows_of_trained", lambda _: pytest.fail("reviews were prepared that cannot be played"))
+    monkeypatch.setattr(LabelAudit, "features_of_trained", lambda _: pytest.fail("reviews were prepared that cannot be played"))
     told = kd.ablate(audit, sides[2], **(arguments | {"truth": None, "seeds": [0]}))
     assert not {CLEAN, "wrong rows dropped"} & set(told.table["arm"])
     assert told.table["gap_recovered"].null_count() == told.table.height

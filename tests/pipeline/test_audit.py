@@ -168,7 +168,7 @@ def test_a_model_and_its_training_are_further_views(feedback, tmp_path, monkeypa
         | {"log_ratio": (1.0 if truth[row_id] else -1.0) * step / 20}
         for step, (row_id, label) in enumerate(feedback.select("row_id", "label").iter_rows(), start=1)
     ]
-    audit = kd.audit(feedback, policy="any", telemetry=pl.DataFrame(looks), plant=0.05, repeats=1)
+    audit = kd.audit(feedback, model="any", telemetry=pl.DataFrame(looks), plant=0.05, repeats=1)
     signals = audit.result.tables["signals"]
     assert {"reading", "text", "answer", "neighbour_agreement", "training_dynamics", "together"} <= set(signals.columns)
     assert "hidden_state" not in audit.rows.columns

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from ktodata.cli import app
 from ktodata.errors import DataError, OneClassError, RunError
-from ktodata.pipeline.compare_runs import compare_runs
 from ktodata.pipeline.run_folder import Run
 
 ROWS = 120
@@ -48,35 +47,35 @@ def make(tmp_path):
 
 def test_a_better_model_is_said_to_be_better_by_the_plain_difference(make):
     now, before = make("now", 2.0), make("before", 0.5)
-    found = compare_runs(now, before, resamples=400)
+    found = now.compare(before, resamples=400)
     told, rows = found.as_dict(), now.stage("evaluate").columns
     plain = [roc_auc_score(rows["truth"], run.stage("evaluate").columns["reward"]) for run in (now, before)]
-    assert told["auc"]["value"] == pytest.approx(plain[0]) and told["earlier_auc"]["value"] == pytest.approx(plain[1])
+    assert told["auc"]["value"] == pytest.approx(plain[0]) and told["baseline_auc"]["value"] == pytest.approx(plain[1])
     assert told["gain"]["value"] == pytest.approx(plain[0] - plain[1]) and not told["includes_zero"]
-    assert (told["judged_by"], told["rows"], told["prompt_groups"], told["earlier"]) == ("truth", ROWS, ROWS // 2, "before")
+    assert (told["judged_by"], told["rows"], told["prompt_groups"], told["baseline"]) == ("truth", ROWS, ROWS // 2, "before")
     assert (
         "better by more than chance. 120 test rows in 60 prompt groups that both runs hold out, judged by the truth."
         in found.verdict()
     )
     width = {name: told[name]["high"] - told[name]["low"] for name in ("gain", "auc")}
     assert width["gain"] < width["auc"] * 2  # the luck that both share cancels
-    assert "worse by more than chance" in compare_runs(before, now, resamples=400).verdict()
+    assert "worse by more than chance" in before.compare(now.folder, resamples=400).verdict()
 
 
 def test_the_same_model_shows_no_difference(make):
-    found = compare_runs(make("now", 1.0), make("before", 1.0), resamples=100)
+    found = make("now", 1.0).compare(make("before", 1.0), resamples=100)
     assert found.as_dict()["includes_zero"] and "no difference that this can show" in found.verdict()
 
 
 def test_only_rows_that_both_hold_out_count(make):
-    told = compare_runs(make("now", 1.0), make("before", 1.0, start=40), resamples=50).as_dict()
+    told = make("now", 1.0).compare(make("before", 1.0, start=40), resamples=50).as_dict()
     assert told["rows"] == ROWS - 40
     with pytest.raises(DataError, match="hold out no row in common"):
-        compare_runs(make("a", 1.0), make("b", 1.0, start=ROWS), resamples=50)
+        make("a", 1.0).compare(make("b", 1.0, start=ROWS), resamples=50)
 
 
 def test_labels_judge_where_either_run_lacks_the_truth(make):
-    found = compare_runs(make("now", 1.0), make("before", 1.0, truth=False), resamples=50)
+    found = make("now", 1.0).compare(make("before", 1.0, truth=False), resamples=50)
     assert found.as_dict()["judged_by"] == "label" and "judged by their labels as given" in found.verdict()
 
 
@@ -84,25 +83,25 @@ def test_labels_judge_where_either_run_lacks_the_truth(make):
 def test_rows_that_either_was_trained_on_tell_nothing(make, which):
     runs = {name: make(name, 1.0, trained=("r3",) if name == which else ("t1",)) for name in ("now", "before")}
     with pytest.raises(DataError, match=f"{which} was trained on 1 of the 120 rows that both evaluated .first: r3"):
-        compare_runs(runs["now"], runs["before"], resamples=50)
+        runs["now"].compare(runs["before"], resamples=50)
 
 
 def test_what_cannot_be_compared_says_why(make, tmp_path):
     with pytest.raises(DataError, match=r"was evaluated on test rows and .* on validation rows"):
-        compare_runs(make("a", 1.0), make("b", 1.0, part="validation"))
+        make("a", 1.0).compare(make("b", 1.0, part="validation"))
     with pytest.raises(OneClassError, match="the 120 rows that both runs hold out are all of one label"):
-        compare_runs(make("c", 1.0, truth=False, one_class=True), make("d", 1.0, truth=False))
+        make("c", 1.0, truth=False, one_class=True).compare(make("d", 1.0, truth=False))
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "manifest.json").write_text('{"stages": []}')
     with pytest.raises(RunError, match="bare was not evaluated"):
-        compare_runs(make("e", 1.0), Run(tmp_path / "bare"))
+        make("e", 1.0).compare(Run(tmp_path / "bare"))
 
 
 def test_the_command_says_it_in_a_sentence(make):
     now, before = make("now", 2.0), make("before", 0.5)
-    done = CliRunner().invoke(app, ["evaluate", str(now.folder), "--beside", str(before.folder)])
+    done = CliRunner().invoke(app, ["evaluate", str(now.folder), "--baseline", str(before.folder)])
     assert done.exit_code == 0 and "better by more than chance" in done.output
-    as_json = CliRunner().invoke(app, ["evaluate", str(now.folder), "--beside", str(before.folder), "--json"])
+    as_json = CliRunner().invoke(app, ["evaluate", str(now.folder), "--baseline", str(before.folder), "--json"])
     assert json.loads(as_json.output)["rows"] == ROWS
-    both = CliRunner().invoke(app, ["evaluate", str(now.folder), "--beside", str(before.folder), "--reference", "x"])
+    both = CliRunner().invoke(app, ["evaluate", str(now.folder), "--baseline", str(before.folder), "--reference", "x"])
     assert both.exit_code != 0 and "--reference and --set go without it" in str(both.exception)

@@ -122,6 +122,14 @@ def test_explain_tells_a_row_its_story(finished):
         finished.explain("nonsense")
 
 
+def test_the_audit_of_a_run_is_the_one_that_it_made(finished):
+    noise = finished.stage("label_noise")
+    for audit in (kd.audit(finished), kd.audit(finished.folder)):
+        assert audit.metrics == noise.metrics and audit.result.columns.equals(noise.columns)
+    with pytest.raises(kd.KtodataError, match="settings are for a table of feedback"):
+        kd.audit(finished, min_precision=0.5)
+
+
 def test_an_unchanged_recipe_runs_no_stage_again(finished, feedback):
     before = results(finished.folder)
     started = time.perf_counter()

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from ktodata.cli import app
 from ktodata.errors import DataError, RunError, SettingError
+from ktodata.pipeline.run_folder import Run
 from ktodata.pipeline.self_training import run
-from ktodata.pipeline.sharing import dataset_files, listing, pii_in, push_dataset, push_model
+from ktodata.pipeline.sharing import dataset_files, file_sizes, pii_in, push_model
 
 TOKEN = "hf_secret"
 ADDRESS = "ann@example.org"
@@ -80,7 +81,7 @@ def test_the_ledger_says_which_rows_were_masked_and_how_often(masked_run):
 
 def test_what_is_sent_is_all_that_is_listed(hub, masked_run):
     server = hub()
-    assert push_dataset(masked_run, "me/policy", token=TOKEN) == f"{server.address}/datasets/me/policy"
+    assert Run(masked_run).push("me/policy", token=TOKEN) == f"{server.address}/datasets/me/policy"
     assert set(server.files) == {
         "README.md",
         "ledger.parquet",
@@ -89,7 +90,7 @@ def test_what_is_sent_is_all_that_is_listed(hub, masked_run):
         "shards/train-00000-of-00001.parquet",
         "shards/validation-00000-of-00001.parquet",
     }
-    assert set(server.files) == {line.split()[0] for line in listing(dataset_files(masked_run)).splitlines()}
+    assert {name: len(content) for name, content in server.files.items()} == file_sizes(dataset_files(Run(masked_run)))
     train = masked_run / "shards/train-00000-of-00001.parquet"
     assert server.files["shards/train-00000-of-00001.parquet"] == train.read_bytes()
     assert server.made[0]["visibility"] == "private" and server.made[0]["type"] == "dataset"
@@ -98,13 +99,13 @@ def test_what_is_sent_is_all_that_is_listed(hub, masked_run):
 
 
 def test_the_ledger_that_is_sent_has_no_evidence(masked_run):
-    sent = pl.read_parquet(io.BytesIO(dataset_files(masked_run)["ledger.parquet"]))
+    sent = pl.read_parquet(io.BytesIO(dataset_files(Run(masked_run))["ledger.parquet"]))
     assert sent.columns == ["row_id", "stage", "action", "reason"]
     assert sent.height == pl.read_parquet(masked_run / "ledger.parquet").height
 
 
 def test_the_card_that_is_sent_reads_as_a_card(masked_run):
-    card = dataset_files(masked_run)["README.md"].decode()
+    card = dataset_files(Run(masked_run))["README.md"].decode()
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "cc-by-4.0"
     assert ADDRESS not in card
 
@@ -114,10 +115,10 @@ def test_personal_data_is_refused_until_it_is_masked_or_allowed(hub, open_run):
     with pytest.raises(
         DataError, match=r"email in prompt of 1 row \(first: [0-9a-f]{16}\)\. Nothing was sent\. Set validate: {pii: mask}"
     ) as raised:
-        push_dataset(open_run, "me/policy", token=TOKEN)
+        Run(open_run).push("me/policy", token=TOKEN)
     assert ADDRESS not in str(raised.value)
     assert not server.made and not server.files
-    push_dataset(open_run, "me/policy", allow_pii=True, token=TOKEN)
+    Run(open_run).push("me/policy", allow_pii=True, token=TOKEN)
     assert server.files
 
 
@@ -131,9 +132,9 @@ def test_personal_data_is_looked_for_in_messages_and_beside_the_texts_too(tmp_pa
 def test_nothing_goes_into_a_public_repository_unasked(hub, masked_run):
     server = hub(private=False)
     with pytest.raises(SettingError, match="everyone can read it"):
-        push_dataset(masked_run, "me/policy", token=TOKEN)
+        Run(masked_run).push("me/policy", token=TOKEN)
     assert not server.files
-    push_dataset(masked_run, "me/policy", private=False, token=TOKEN)
+    Run(masked_run).push("me/policy", private=False, token=TOKEN)
     assert server.made[-1]["visibility"] == "public" and server.files
 
 
@@ -142,7 +143,7 @@ def test_an_unfinished_run_is_refused(masked_run, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "stopped after dedupe"}))
     with pytest.raises(RunError, match=r"is not finished \(its status is 'stopped after dedupe'\)"):
-        dataset_files(folder)
+        dataset_files(Run(folder))
 
 
 def test_a_shard_that_is_not_what_export_wrote_is_refused(masked_run, tmp_path):
@@ -151,7 +152,7 @@ def test_a_shard_that_is_not_what_export_wrote_is_refused(masked_run, tmp_path):
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1])
     with pytest.raises(RunError, match=r"1 of 3 shards are not what export wrote \(train-00000-of-00001\.parquet\)"):
-        dataset_files(folder)
+        dataset_files(Run(folder))
     # other rows, with a checksum that fits them
     shard.write_bytes(whole)
     pl.read_parquet(shard).head(3).write_parquet(shard)
@@ -159,10 +160,10 @@ def test_a_shard_that_is_not_what_export_wrote_is_refused(masked_run, tmp_path):
     checksums[shard.name]["sha256"] = hashlib.sha256(shard.read_bytes()).hexdigest()
     (folder / "shards/checksums.json").write_text(json.dumps(checksums))
     with pytest.raises(RunError, match="1 of 3 shards are not what export wrote"):
-        dataset_files(folder)
+        dataset_files(Run(folder))
     (folder / "shards/checksums.json").unlink()
     with pytest.raises(RunError, match=r"has no checksums\.json"):
-        dataset_files(folder)
+        dataset_files(Run(folder))
 
 
 def test_the_command_lists_and_sends_and_a_dry_run_only_lists(hub, masked_run):
@@ -170,6 +171,8 @@ def test_the_command_lists_and_sends_and_a_dry_run_only_lists(hub, masked_run):
     listed = CliRunner().invoke(app, ["export", str(masked_run), "--push", "me/policy", "--dry-run"])
     assert listed.exit_code == 0 and "me/policy (private):" in listed.output and "nothing was sent" in listed.output
     assert not server.made
+    as_json = CliRunner().invoke(app, ["export", str(masked_run), "--push", "me/policy", "--dry-run", "--json"])
+    assert json.loads(as_json.output)["address"] is None and "ledger.parquet" in json.loads(as_json.output)["files"]
     sent = CliRunner().invoke(app, ["export", str(masked_run), "--push", "me/policy", "--public"])
     assert sent.exit_code == 0 and "me/policy (public):" in sent.output and "ledger.parquet" in sent.output
     assert server.made[0]["visibility"] == "public" and "ledger.parquet" in server.files

@@ -1,0 +1,115 @@
+"""What the commands print for a person: each text is made from the value that --json prints for a script."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.pipeline.run_folder import Run
+from ktodata.report.text import bytes_size
+
+
+def plan_text(stages: Sequence[tuple[str, str]]) -> str:
+    """A line for each stage: its name, and whether it would run."""
+    return "\n".join(f"{name:<12} {answer}" for name, answer in stages)
+
+
+def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:
+    """What self-training came to, if there was any; what was found, what people said, what was dropped, where the page is."""
+    from ktodata.formats.reviews import reviews_in_words
+    from ktodata.report.headline import verdict_lines
+
+    reviews = [reviews_in_words(stage["metrics"]) for stage in run.manifest["stages"] if stage["name"] == "reviews"]
+    verdict = [] if rounds is None else [rounds["verdict"]]
+    return "\n\n".join([*verdict, *verdict_lines(run.folder), *reviews, f"page: {run.folder / 'report.html'}"])
+
+
+def written_text(path: Path, records: int, lost: Sequence[str]) -> str:
+    """How many records are in a file now, and what it could not hold."""
+    return "\n".join([f"{records:,} records written to {path}", *(f"  lost: {text}" for text in lost)])
+
+
+def quarantine_lines(quarantine: pl.DataFrame) -> list[str]:
+    """One sentence for each reason why records did not become rows."""
+    counts = quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    return [f"{number:,} records not read: {reason}" for reason, number in counts.iter_rows()]
+
+
+def push_text(upload: Mapping[str, Any]) -> str:
+    """What goes to the Hub, a line for each file with its size, and where it is now."""
+    files = [f"  {name:<48} {bytes_size(size)}" for name, size in sorted(upload["files"].items())]
+    head = f"{upload['repository']} ({'private' if upload['private'] else 'public'}):"
+    return "\n".join([head, *files, upload["address"] or "nothing was sent (--dry-run)"])
+
+
+def exchange_text(imported: Mapping[str, int] | None, exported: str | None) -> str:
+    """How many verdicts came in, and what went out."""
+    counts = [] if imported is None else ["; ".join(f"{count:,} verdicts {what}" for what, count in imported.items())]
+    return "\n".join([*counts, *([] if exported is None else [exported])])
+
+
+def evaluation_text(evaluation: Mapping[str, Any]) -> str:
+    """One line per measure, against the given label and against the truth where that is known."""
+    rows, groups = evaluation["rows"], evaluation["prompt_groups"]
+    lines = [f"{rows:,} {evaluation['part']} rows, {groups:,} prompt groups; intervals are 95 %"]
+    for against in ("label", "truth"):
+        result = evaluation[f"against_{against}"]
+        lines += [f"against {against}: {result.get('not_applicable', '')}".rstrip()]
+        lines += [
+            f"  {name:<10} {measure['value']:.3f}  ({measure['low']:.3f} to {measure['high']:.3f})"
+            for name, measure in result.get("measures", {}).items()
+        ]
+    return "\n".join(lines)
+
+
+def comparison_outlook_text(outlook: Mapping[str, Any]) -> str:
+    """What each method can use, and what training them all costs."""
+    from ktodata.experiments.clock import estimate_text
+
+    used = outlook["rows_used"]
+    lines = [f"{used['rows']:,} training rows, {used['pairs']:,} pairs; {outlook['updates']:,} updates for each method"]
+    lines += [f"  {name:<5} {used['rows_used'][name]:,} rows" for name in outlook["settings"]["methods"]]
+    return "\n".join([*lines, estimate_text(outlook["estimate"])])
+
+
+def ablation_outlook_text(outlook: Mapping[str, Any]) -> str:
+    """Each arm with what it is, and what training them all costs."""
+    from ktodata.experiments.clock import estimate_text
+
+    width = max(len(arm["arm"]) for arm in outlook["arms"])
+    lines = [
+        f"{arm['arm']:<{width}}  {arm['rows']:>9,} rows  {arm['says']}" + (f" ({arm['kept']} kept)" if arm["kept"] else "")
+        for arm in outlook["arms"]
+    ]
+    return "\n".join([*lines, "", estimate_text(outlook["estimate"])])
+
+
+def row_text(explained: Mapping[str, Any]) -> str:
+    """One row's story, for a terminal: control signs of untrusted text are shown, not obeyed."""
+    row = explained["row"]
+    lines = [f"row {row['row_id']}  from {row['source']}:{row['source_line']}", f"outcome: {explained['outcome']}", ""]
+    lines += [
+        f"{name}: {_printable(row[name])}"
+        for name in ("prompt", "completion", "label", "rater", "created_at", "model")
+        if row[name] is not None
+    ]
+    for stage, columns in explained["measured"].items():
+        values = {name: value for name, value in columns.items() if not isinstance(value, list) and value is not None}
+        lines.append(f"{stage}: " + ", ".join(f"{name}={_printable(value)}" for name, value in values.items()))
+    return "\n".join([*lines, "", "decisions:", *map(_decision_line, explained["decisions"])])
+
+
+def _decision_line(decision: Mapping[str, Any]) -> str:
+    cause = f", caused by row {decision['caused_by']}" if decision["caused_by"] else ""
+    evidence = _printable(json.dumps(decision["evidence"], ensure_ascii=False))
+    return f"  {decision['stage']}: {decision['action']} ({decision['reason']}{cause})  {evidence}"
+
+
+def _printable(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    cut = text[:2000] + (f" ... ({len(text):,} characters)" if len(text) > 2000 else "")
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in cut)
