@@ -99,7 +99,7 @@ def _audited_rows(audit: LabelAudit) -> AuditedRows:
     rows = audit.table.select("row_id", "prompt", "completion", "label", "prompt_group").filter(pl.Series(audit.trained))
     rows = rows.join(measured, on="row_id", how="left", maintain_order="left")
     joint = None if "not_learnt" in audit.metrics else np.asarray(audit.metrics["label_noise_estimate"]["confident_joint"])
-    return AuditedRows(rows, audit.p_desirable_of_trained(), joint, audit.rows_of_trained)
+    return AuditedRows(rows, audit.p_desirable_of_trained(), joint, audit.features_of_trained)
 
 
 def _equal_terms(settings: dict[str, Any], rows: int) -> dict[str, Any]:
