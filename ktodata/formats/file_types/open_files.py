@@ -1,0 +1,70 @@
+"""Any file as records, each with its line or number; what is wrong with one record is with it, a broken file raises.
+
+Reading is streaming: one line, one row, one batch or one value of a document is in memory at a time.
+"""
+
+from collections.abc import Callable, Iterator
+
+from ktodata.errors import EmptyDataError, SettingError
+from ktodata.formats.file_types.byte_streams import open_as_utf8
+from ktodata.formats.file_types.csv_files import csv_records
+from ktodata.formats.file_types.file_settings import FileSettings
+from ktodata.formats.file_types.file_shape import KIND_NAMES, FileShape, file_shape
+from ktodata.formats.file_types.json_files import JsonStream, array_records, column_records, json_lines, object_records
+from ktodata.formats.file_types.saved_data import dataset_records, hub_dataset, saved_dataset
+from ktodata.formats.file_types.tables import (
+    arrow_records,
+    duckdb_records,
+    excel_records,
+    parquet_records,
+    sqlite_records,
+)
+from ktodata.formats.paths import Place
+from ktodata.formats.readers import SourceRecord
+
+ONE_TABLE = ("json_lines", "csv", "parquet", "arrow_file", "arrow_stream", "feather")
+
+
+def open_records(place: Place, settings: FileSettings | None = None, shape: FileShape | None = None) -> Iterator[SourceRecord]:
+    """Every record of a place. Raises EmptyDataError when there is none, FormatError when the file is damaged."""
+    settings = settings or FileSettings()
+    shape = shape or file_shape(place, settings)
+    if settings.table is not None and shape.kind in ONE_TABLE:
+        raise SettingError(f"table: {place.name!r} is {KIND_NAMES[shape.kind]}, which holds one table; leave table out.")
+    count = 0
+    for record in _records_of(place, settings, shape):
+        count += 1
+        yield record
+    if count == 0:
+        raise EmptyDataError(f"{place.name!r} holds no records.")
+
+
+def _records_of(place: Place, settings: FileSettings, shape: FileShape) -> Iterator[SourceRecord]:
+    path, name, table = place.path, place.name, settings.table
+    readers: dict[str, Callable[[], Iterator[SourceRecord]]] = {
+        "parquet": lambda: parquet_records(path, name),
+        "sqlite": lambda: sqlite_records(path, name, table),
+        "duckdb": lambda: duckdb_records(path, name, table),
+        "excel": lambda: excel_records(path, name, table),
+        "saved_dataset": lambda: dataset_records(saved_dataset(place), table, name),
+        "hub": lambda: dataset_records(hub_dataset(place), table, name),
+    }
+    if shape.kind in ("arrow_file", "arrow_stream", "feather"):
+        return arrow_records(path, name, shape.kind)
+    return readers.get(shape.kind, lambda: _text_records(place, settings, shape))()
+
+
+def _text_records(place: Place, settings: FileSettings, shape: FileShape) -> Iterator[SourceRecord]:
+    max_bytes = settings.max_record_bytes
+    with open_as_utf8(place.path, shape.encoding or "utf-8") as file:
+        if shape.kind == "json_lines":
+            yield from json_lines(file, place.name, max_bytes)
+        elif shape.kind == "csv":
+            delimiter = shape.delimiter or ","
+            yield from csv_records(file, place.name, delimiter, max_bytes, has_sep_line=shape.has_sep_line)
+        else:
+            stream = JsonStream(file, place.name, max_bytes)
+            if shape.kind == "json_array":
+                yield from array_records(stream, shape.wrapped_in)
+            else:
+                yield from (column_records if shape.kind == "json_columns" else object_records)(stream)
