@@ -7,7 +7,7 @@ from typing import Literal
 from ktodata.errors import SettingError
 
 MAX_RECORD_MB = 64.0
-FileKind = Literal[
+ShapeKind = Literal[
     "json_lines",
     "json_array",
     "json_objects",

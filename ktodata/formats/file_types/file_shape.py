@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ktodata.errors import EmptyDataError, FormatError
+from ktodata.formats.data_files import PACKED, Source
 from ktodata.formats.file_types.byte_streams import BUFFER_BYTES, compression_of, damaged, first_bytes, open_unpacked
 from ktodata.formats.file_types.csv_files import DELIMITERS, csv_shape
 from ktodata.formats.file_types.encodings import BOMS, Encoding, encoding_of_start, encoding_of_table
-from ktodata.formats.file_types.file_settings import FileKind, FileSettings
+from ktodata.formats.file_types.file_settings import FileSettings, ShapeKind
 from ktodata.formats.file_types.json_shapes import LINE_SUFFIXES, begins_with_json, json_shape
 from ktodata.formats.file_types.saved_data import saved_dataset, split_sizes
 from ktodata.formats.file_types.tables import Tables, duckdb_tables, excel_sheets, sqlite_tables
-from ktodata.formats.paths import PACKED, Place
 from ktodata.formats.records import clip
 
-KIND_NAMES: dict[FileKind, str] = {
+KIND_NAMES: dict[ShapeKind, str] = {
     "json_lines": "JSON lines",
     "json_array": "a JSON array",
     "json_objects": "JSON objects",
@@ -40,7 +40,7 @@ SAMPLE_BYTES = 1 << 18
 CSV_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 MIN_CSV_SHARE = 0.9  # of rows that have as many fields as the first, where the name does not say CSV
 # (offset, bytes, kind)
-MAGIC: tuple[tuple[int, bytes, FileKind], ...] = (
+MAGIC: tuple[tuple[int, bytes, ShapeKind], ...] = (
     (0, b"PAR1", "parquet"),
     (0, b"ARROW1", "arrow_file"),
     (0, b"\xff\xff\xff\xff", "arrow_stream"),
@@ -74,7 +74,7 @@ class FileShape:
     evidence : why, in words.
     """
 
-    kind: FileKind
+    kind: ShapeKind
     compression: str | None = None
     encoding: str | None = None
     encoding_is_certain: bool = True
@@ -94,66 +94,66 @@ class FileShape:
         return ", ".join([*parts, *([f"packed with {self.compression}"] if self.compression else [])])
 
 
-def file_shape(place: Place, settings: FileSettings | None = None) -> FileShape:
-    """Say what a place is. Raises FormatError for a file that is no feedback at all, EmptyDataError for an empty one."""
+def file_shape(source: Source, settings: FileSettings | None = None) -> FileShape:
+    """Say what a source is. Raises FormatError for a file that is no feedback at all, EmptyDataError for an empty one."""
     settings = settings or FileSettings()
-    if place.kind == "hub":
+    if source.kind == "hub":
         return FileShape("hub", evidence="there is no such file, and the name is one that the hub gives")
-    if Path(place.path).is_dir():
-        tables = split_sizes(saved_dataset(place))
+    if Path(source.path).is_dir():
+        tables = split_sizes(saved_dataset(source))
         return FileShape("saved_dataset", tables=tables, evidence="a folder with the marks of datasets.save_to_disk")
-    start = first_bytes(place.path, 512)
-    return _binary_shape(place, start) or _text_shape(place, start, settings)
+    start = first_bytes(source.path, 512)
+    return _binary_shape(source, start) or _text_shape(source, start, settings)
 
 
 def _has_magic(start: bytes, offset: int, magic: bytes) -> bool:
     return start[offset : offset + len(magic)] == magic
 
 
-def _binary_shape(place: Place, start: bytes) -> FileShape | None:
+def _binary_shape(source: Source, start: bytes) -> FileShape | None:
     """The shape of a file whose format has a mark of its own; None: it is text, packed or not."""
     for offset, magic, what in REFUSED:
         if _has_magic(start, offset, magic):
-            raise FormatError(f"{place.name!r} is {what}.")
+            raise FormatError(f"{source.name!r} is {what}.")
     if start.startswith(b"PK\x03\x04"):
-        return _zip_shape(place)
+        return _zip_shape(source)
     kind = next((kind for offset, magic, kind in MAGIC if _has_magic(start, offset, magic)), None)
     if kind is None:
         return None
     tables = {"sqlite": sqlite_tables, "duckdb": duckdb_tables}.get(kind)
     evidence = f"it begins with the bytes of {KIND_NAMES[kind]}"
-    return FileShape(kind, tables=tables(place.path, place.name) if tables else {}, evidence=evidence)
+    return FileShape(kind, tables=tables(source.path, source.name) if tables else {}, evidence=evidence)
 
 
-def _zip_shape(place: Place) -> FileShape:
+def _zip_shape(source: Source) -> FileShape:
     try:
-        with zipfile.ZipFile(place.path) as archive:
+        with zipfile.ZipFile(source.path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError) as error:
-        raise damaged(place.name, "its start", error) from error
+        raise damaged(source.name, "its start", error) from error
     if "xl/workbook.xml" not in names:
         listing = ", ".join(clip(name, 40) for name in names[:5])
-        raise FormatError(f"{place.name!r} is a zip archive; unpack it first. It holds {listing or 'nothing'}.")
-    return FileShape("excel", tables=excel_sheets(place.path, place.name), evidence="a zip archive with xl/workbook.xml in it")
+        raise FormatError(f"{source.name!r} is a zip archive; unpack it first. It holds {listing or 'nothing'}.")
+    return FileShape("excel", tables=excel_sheets(source.path, source.name), evidence="a zip archive with xl/workbook.xml in it")
 
 
 # --- text --------------------------------------------------------------------------------------------------------------
 
 
-def _text_shape(place: Place, start: bytes, settings: FileSettings) -> FileShape:
+def _text_shape(source: Source, start: bytes, settings: FileSettings) -> FileShape:
     compression = compression_of(start)
-    sample = _unpacked_start(place)
+    sample = _unpacked_start(source)
     if compression:
-        _refuse_packed(place, sample, compression)
+        _refuse_packed(source, sample, compression)
     encoding = _encoding_of_sample(sample, settings)
     text = sample.decode(encoding.name, "replace").removeprefix("\ufeff")
     if not text.strip():
-        raise EmptyDataError(f"{place.name!r} holds no records.")
+        raise EmptyDataError(f"{source.name!r} holds no records.")
     if text.lstrip()[:15].lower().startswith(_WEB_PAGE):
-        raise FormatError(f"{place.name!r} is a web page (HTML), not data: perhaps what a server answered without a sign-in.")
-    shape = _shape_of_text(place, text, settings, is_whole=len(sample) < SAMPLE_BYTES)
+        raise FormatError(f"{source.name!r} is a web page (HTML), not data: perhaps what a server answered without a sign-in.")
+    shape = _shape_of_text(source, text, settings, is_whole=len(sample) < SAMPLE_BYTES)
     if shape.kind == "csv":
-        encoding = _encoding_of_csv(place, sample, encoding, settings)
+        encoding = _encoding_of_csv(source, sample, encoding, settings)
     elif settings.table is not None:
         shape = replace(shape, kind="json_array", wrapped_in=settings.table, evidence=f"table is a setting: {settings.table}")
     evidence = "; ".join([*([compression] if compression else []), encoding.evidence, shape.evidence])
@@ -166,19 +166,19 @@ def _text_shape(place: Place, start: bytes, settings: FileSettings) -> FileShape
     )
 
 
-def _unpacked_start(place: Place) -> bytes:
+def _unpacked_start(source: Source) -> bytes:
     try:
-        with open_unpacked(place.path) as file:
+        with open_unpacked(source.path) as file:
             return file.read(SAMPLE_BYTES)
     except OSError as error:
-        raise damaged(place.name, "line 0", error) from error
+        raise damaged(source.name, "line 0", error) from error
 
 
-def _refuse_packed(place: Place, sample: bytes, compression: str) -> None:
+def _refuse_packed(source: Source, sample: bytes, compression: str) -> None:
     """Formats that are read at any place in the file cannot be read from a packed one."""
     marks = [(offset, magic) for offset, magic, _ in MAGIC] + [(0, b"PK\x03\x04"), (257, b"ustar"), (0, b"\x1f\x8b")]
     if any(_has_magic(sample, offset, magic) for offset, magic in marks):
-        raise FormatError(f"{place.name!r} is packed with {compression}, and what is in it is no text; unpack it first.")
+        raise FormatError(f"{source.name!r} is packed with {compression}, and what is in it is no text; unpack it first.")
 
 
 def _encoding_of_sample(sample: bytes, settings: FileSettings) -> Encoding:
@@ -188,16 +188,16 @@ def _encoding_of_sample(sample: bytes, settings: FileSettings) -> Encoding:
     return encoding_of_start(sample) or Encoding("utf-8", False, advice)
 
 
-def _encoding_of_csv(place: Place, sample: bytes, encoding: Encoding, settings: FileSettings) -> Encoding:
+def _encoding_of_csv(source: Source, sample: bytes, encoding: Encoding, settings: FileSettings) -> Encoding:
     """A table without a mark is read to its end: its first letter that is not ASCII may come late."""
     is_marked = any(sample.startswith(bom) for bom, _, _ in BOMS)
     if settings.encoding is not None or is_marked or encoding.name != "utf-8":
         return encoding
     try:
-        with open_unpacked(place.path) as file:
+        with open_unpacked(source.path) as file:
             return encoding_of_table(_chunks(file))
     except OSError as error:
-        raise damaged(place.name, "its start", error) from error
+        raise damaged(source.name, "its start", error) from error
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -205,8 +205,8 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _shape_of_text(place: Place, text: str, settings: FileSettings, *, is_whole: bool) -> FileShape:
-    suffix = suffix_of(place.path)
+def _shape_of_text(source: Source, text: str, settings: FileSettings, *, is_whole: bool) -> FileShape:
+    suffix = suffix_of(source.path)
     names_json = suffix in (*LINE_SUFFIXES, ".json")
     if text.lstrip()[0] in "{[" and settings.delimiter is None and (suffix not in CSV_SUFFIXES or begins_with_json(text)):
         kind, wrapped_in, evidence = json_shape(text, suffix, is_whole=is_whole)
@@ -218,7 +218,7 @@ def _shape_of_text(place: Place, text: str, settings: FileSettings, *, is_whole:
     if names_json:
         return FileShape("json_lines", evidence=f"its name ends with {suffix}")
     raise FormatError(
-        f"cannot tell what kind of file {place.name!r} is: it begins with {clip(repr(text.lstrip()[:40]), 44)}. "
+        f"cannot tell what kind of file {source.name!r} is: it begins with {clip(repr(text.lstrip()[:40]), 44)}. "
         "JSON, CSV, Parquet, Arrow, SQLite, DuckDB and .xlsx are read, JSON and CSV also packed with gzip or zstd."
     )
 

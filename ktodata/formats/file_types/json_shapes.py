@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ktodata.formats.dialects import detect_format
-from ktodata.formats.fields import Fields
-from ktodata.formats.file_types.file_settings import FileKind
+from ktodata.formats.file_types.file_settings import ShapeKind
+from ktodata.formats.format import Fields
 
 # under these names exports and APIs hand out a list of records
 WRAPPERS = ("data", "rows", "items", "results", "records", "result", "traces", "runs", "examples", "feedback", "response")
@@ -22,7 +22,7 @@ _SCALARS = (str, int, float, bool, type(None))
 class JsonShape(NamedTuple):
     """The kind of file, the path of its list where it is inside an object, and why."""
 
-    kind: FileKind
+    kind: ShapeKind
     wrapped_in: str | None
     evidence: str
 

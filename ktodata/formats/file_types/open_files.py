@@ -6,6 +6,7 @@ Reading is streaming: one line, one row, one batch or one value of a document is
 from collections.abc import Callable, Iterator
 
 from ktodata.errors import EmptyDataError, SettingError
+from ktodata.formats.data_files import Source
 from ktodata.formats.file_types.byte_streams import open_as_utf8
 from ktodata.formats.file_types.csv_files import csv_records
 from ktodata.formats.file_types.file_settings import FileSettings
@@ -19,51 +20,50 @@ from ktodata.formats.file_types.tables import (
     parquet_records,
     sqlite_records,
 )
-from ktodata.formats.paths import Place
 from ktodata.formats.readers import SourceRecord
 
 ONE_TABLE = ("json_lines", "csv", "parquet", "arrow_file", "arrow_stream", "feather")
 
 
-def open_records(place: Place, settings: FileSettings | None = None, shape: FileShape | None = None) -> Iterator[SourceRecord]:
-    """Every record of a place. Raises EmptyDataError when there is none, FormatError when the file is damaged."""
+def open_records(source: Source, settings: FileSettings | None = None, shape: FileShape | None = None) -> Iterator[SourceRecord]:
+    """Every record of a source. Raises EmptyDataError when there is none, FormatError when the file is damaged."""
     settings = settings or FileSettings()
-    shape = shape or file_shape(place, settings)
+    shape = shape or file_shape(source, settings)
     if settings.table is not None and shape.kind in ONE_TABLE:
-        raise SettingError(f"table: {place.name!r} is {KIND_NAMES[shape.kind]}, which holds one table; leave table out.")
+        raise SettingError(f"table: {source.name!r} is {KIND_NAMES[shape.kind]}, which holds one table; leave table out.")
     count = 0
-    for record in _records_of(place, settings, shape):
+    for record in _records_of(source, settings, shape):
         count += 1
         yield record
     if count == 0:
-        raise EmptyDataError(f"{place.name!r} holds no records.")
+        raise EmptyDataError(f"{source.name!r} holds no records.")
 
 
-def _records_of(place: Place, settings: FileSettings, shape: FileShape) -> Iterator[SourceRecord]:
-    path, name, table = place.path, place.name, settings.table
+def _records_of(source: Source, settings: FileSettings, shape: FileShape) -> Iterator[SourceRecord]:
+    path, name, table = source.path, source.name, settings.table
     readers: dict[str, Callable[[], Iterator[SourceRecord]]] = {
         "parquet": lambda: parquet_records(path, name),
         "sqlite": lambda: sqlite_records(path, name, table),
         "duckdb": lambda: duckdb_records(path, name, table),
         "excel": lambda: excel_records(path, name, table),
-        "saved_dataset": lambda: dataset_records(saved_dataset(place), table, name),
-        "hub": lambda: dataset_records(hub_dataset(place), table, name),
+        "saved_dataset": lambda: dataset_records(saved_dataset(source), table, name),
+        "hub": lambda: dataset_records(hub_dataset(source), table, name),
     }
     if shape.kind in ("arrow_file", "arrow_stream", "feather"):
         return arrow_records(path, name, shape.kind)
-    return readers.get(shape.kind, lambda: _text_records(place, settings, shape))()
+    return readers.get(shape.kind, lambda: _text_records(source, settings, shape))()
 
 
-def _text_records(place: Place, settings: FileSettings, shape: FileShape) -> Iterator[SourceRecord]:
+def _text_records(source: Source, settings: FileSettings, shape: FileShape) -> Iterator[SourceRecord]:
     max_bytes = settings.max_record_bytes
-    with open_as_utf8(place.path, shape.encoding or "utf-8") as file:
+    with open_as_utf8(source.path, shape.encoding or "utf-8") as file:
         if shape.kind == "json_lines":
-            yield from json_lines(file, place.name, max_bytes)
+            yield from json_lines(file, source.name, max_bytes)
         elif shape.kind == "csv":
             delimiter = shape.delimiter or ","
-            yield from csv_records(file, place.name, delimiter, max_bytes, has_sep_line=shape.has_sep_line)
+            yield from csv_records(file, source.name, delimiter, max_bytes, has_sep_line=shape.has_sep_line)
         else:
-            stream = JsonStream(file, place.name, max_bytes)
+            stream = JsonStream(file, source.name, max_bytes)
             if shape.kind == "json_array":
                 yield from array_records(stream, shape.wrapped_in)
             else:

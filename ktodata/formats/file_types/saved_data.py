@@ -4,21 +4,21 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ktodata.errors import FormatError, MissingExtraError
+from ktodata.formats.data_files import Source
 from ktodata.formats.file_types.tables import chosen_table
-from ktodata.formats.paths import Place
 from ktodata.formats.readers import SourceRecord
 from ktodata.formats.records import clip
 
 
-def saved_dataset(place: Place) -> Any:
+def saved_dataset(source: Source) -> Any:
     """A saved data set, or a mapping of its splits."""
-    return _load_dataset(_library().load_from_disk, place, f"{place.name!r} cannot be read as a saved data set")
+    return _load_dataset(_library().load_from_disk, source, f"{source.name!r} cannot be read as a saved data set")
 
 
-def hub_dataset(place: Place) -> Any:
+def hub_dataset(source: Source) -> Any:
     """A data set of the hub, or a mapping of its splits."""
-    failure = f"{place.path!r} is no file here, and as a data set on the hub it cannot be read"
-    return _load_dataset(_library().load_dataset, place, failure)
+    failure = f"{source.path!r} is no file here, and as a data set on the hub it cannot be read"
+    return _load_dataset(_library().load_dataset, source, failure)
 
 
 def split_sizes(dataset: Any) -> dict[str, int | None]:
@@ -46,8 +46,8 @@ def _library() -> Any:
     return datasets
 
 
-def _load_dataset(load: Callable[[str], Any], place: Place, failure: str) -> Any:
+def _load_dataset(load: Callable[[str], Any], source: Source, failure: str) -> Any:
     try:
-        return load(place.path)
+        return load(source.path)
     except Exception as error:  # the library raises a dozen kinds, most of them private
         raise FormatError(f"{failure}: {clip(str(error), 200)}") from error
