@@ -124,6 +124,12 @@ def test_settings_override_what_the_content_says(tmp_path):
     assert problems_of(damaged, encoding="cp1252") == [(2, None), (3, "invalid_utf8")]
 
 
+def test_an_encoding_that_the_file_is_not_in_is_an_error(tmp_path):
+    for encoding in ("utf-16", "utf-32", "utf-16-le"):
+        with pytest.raises(KtodataError):
+            records_of(write(tmp_path / "a.csv", "a,b\n1,2\n"), encoding=encoding)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -474,6 +480,7 @@ STARTS = st.sampled_from(
     start=STARTS, content=st.binary(max_size=120), name=st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a"])
 )
 @example(start=b"", content=b"\xff\xff\xff\xff\x70\0\0\0", name="a.arrow")
+@example(start=b"\xff\xfe", content=b"\0", name="a.jsonl")
 @example(start=b"SQLite format 3\0", content=b"", name="a.db")
 def test_any_bytes_are_records_or_an_error_of_ours(start, content, name, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / f"shape-{name}"

@@ -60,6 +60,7 @@ class _Utf8Stream(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file = file
+        self._encoding = encoding
         # half a surrogate pair and a byte that the encoding does not define go on as bytes that are not UTF-8
         self._errors = "surrogatepass" if encoding.lower().replace("_", "-").startswith("utf") else "surrogateescape"
         self._decoder = codecs.getincrementaldecoder(encoding)(self._errors)
@@ -73,8 +74,8 @@ class _Utf8Stream(io.RawIOBase):
             chunk = self._file.read(BUFFER_BYTES)
             try:
                 self._ready = self._decoder.decode(chunk, final=not chunk).encode("utf-8", self._errors)
-            except UnicodeDecodeError as error:
-                raise OSError(f"the bytes are not {error.encoding}: {error.reason}") from error
+            except UnicodeError as error:
+                raise OSError(f"the bytes are not {self._encoding}: {error}") from error
             if not chunk:
                 break
         n_bytes = min(len(target), len(self._ready))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.formats.data_files import Source
-from ktodata.formats.file_types.byte_streams import open_as_utf8
+from ktodata.formats.file_types.byte_streams import damaged, open_as_utf8
 from ktodata.formats.file_types.csv_files import csv_records
 from ktodata.formats.file_types.file_settings import FileSettings
 from ktodata.formats.file_types.file_shape import KIND_NAMES, FileShape, file_shape
@@ -32,9 +32,12 @@ def open_records(source: Source, settings: FileSettings | None = None, shape: Fi
     if settings.table is not None and shape.kind in ONE_TABLE:
         raise SettingError(f"table: {source.name!r} is {KIND_NAMES[shape.kind]}, which holds one table; leave table out.")
     count = 0
-    for record in _records_of(source, settings, shape):
-        count += 1
-        yield record
+    try:
+        for record in _records_of(source, settings, shape):
+            count += 1
+            yield record
+    except OSError as error:
+        raise damaged(source.name, f"record {count:,}", error) from error
     if count == 0:
         raise EmptyDataError(f"{source.name!r} holds no records.")
 
