@@ -71,7 +71,7 @@ class FileShape:
     delimiter, has_sep_line : of a CSV; whether its first line is Excel's `sep=`.
     wrapped_in : the dotted path of the list of records inside a JSON object.
     tables : rows by table, sheet or split (None: not counted); empty for a file that is one table.
-    evidence : why, in words.
+    encoding_evidence, content_evidence : why, in words.
     """
 
     kind: ShapeKind
@@ -82,7 +82,14 @@ class FileShape:
     has_sep_line: bool = False
     wrapped_in: str | None = None
     tables: Tables = field(default_factory=dict)
-    evidence: str = ""
+    encoding_evidence: str = ""
+    content_evidence: str = ""
+
+    @property
+    def evidence(self) -> str:
+        """Why it is taken for that."""
+        packing = f"packed with {self.compression} by its first bytes" if self.compression else ""
+        return "; ".join(part for part in (packing, self.encoding_evidence, self.content_evidence) if part)
 
     def text(self) -> str:
         """The shape in a few words."""
@@ -98,10 +105,10 @@ def file_shape(source: Source, settings: FileSettings | None = None) -> FileShap
     """Say what a source is. Raises FormatError for a file that is no feedback at all, EmptyDataError for an empty one."""
     settings = settings or FileSettings()
     if source.kind == "hub":
-        return FileShape("hub", evidence="there is no such file, and the name is one that the hub gives")
+        return FileShape("hub", content_evidence="there is no such file, and the name is one that the hub gives")
     if Path(source.path).is_dir():
         tables = split_sizes(saved_dataset(source))
-        return FileShape("saved_dataset", tables=tables, evidence="a folder with the marks of datasets.save_to_disk")
+        return FileShape("saved_dataset", tables=tables, content_evidence="a folder with the marks of datasets.save_to_disk")
     start = first_bytes(source.path, 512)
     return _binary_shape(source, start) or _text_shape(source, start, settings)
 
@@ -122,7 +129,7 @@ def _binary_shape(source: Source, start: bytes) -> FileShape | None:
         return None
     tables = {"sqlite": sqlite_tables, "duckdb": duckdb_tables}.get(kind)
     evidence = f"it begins with the bytes of {KIND_NAMES[kind]}"
-    return FileShape(kind, tables=tables(source.path, source.name) if tables else {}, evidence=evidence)
+    return FileShape(kind, tables=tables(source.path, source.name) if tables else {}, content_evidence=evidence)
 
 
 def _zip_shape(source: Source) -> FileShape:
@@ -134,7 +141,9 @@ def _zip_shape(source: Source) -> FileShape:
     if "xl/workbook.xml" not in names:
         listing = ", ".join(clip(name, 40) for name in names[:5])
         raise FormatError(f"{source.name!r} is a zip archive; unpack it first. It holds {listing or 'nothing'}.")
-    return FileShape("excel", tables=excel_sheets(source.path, source.name), evidence="a zip archive with xl/workbook.xml in it")
+    return FileShape(
+        "excel", tables=excel_sheets(source.path, source.name), content_evidence="a zip archive with xl/workbook.xml in it"
+    )
 
 
 # --- text --------------------------------------------------------------------------------------------------------------
@@ -155,14 +164,15 @@ def _text_shape(source: Source, start: bytes, settings: FileSettings) -> FileSha
     if shape.kind == "csv":
         encoding = _encoding_of_csv(source, sample, encoding, settings)
     elif settings.table is not None:
-        shape = replace(shape, kind="json_array", wrapped_in=settings.table, evidence=f"table is a setting: {settings.table}")
-    evidence = "; ".join([*([compression] if compression else []), encoding.evidence, shape.evidence])
+        shape = replace(
+            shape, kind="json_array", wrapped_in=settings.table, content_evidence=f"table is a setting: {settings.table}"
+        )
     return replace(
         shape,
         compression=compression,
         encoding=encoding.name,
         encoding_is_certain=encoding.is_certain,
-        evidence=evidence,
+        encoding_evidence=encoding.evidence,
     )
 
 
@@ -210,13 +220,13 @@ def _shape_of_text(source: Source, text: str, settings: FileSettings, *, is_whol
     names_json = suffix in (*LINE_SUFFIXES, ".json")
     if text.lstrip()[0] in "{[" and settings.delimiter is None and (suffix not in CSV_SUFFIXES or begins_with_json(text)):
         kind, wrapped_in, evidence = json_shape(text, suffix, is_whole=is_whole)
-        return FileShape(kind, wrapped_in=wrapped_in, evidence=evidence)
+        return FileShape(kind, wrapped_in=wrapped_in, content_evidence=evidence)
     csv = csv_shape(text, settings.delimiter, is_whole=is_whole)
     is_table = csv.n_columns > 1 and csv.share >= MIN_CSV_SHARE and csv.n_rows > 1 and "\0" not in text
     if settings.delimiter or suffix in CSV_SUFFIXES or is_table:
-        return FileShape("csv", delimiter=csv.delimiter, has_sep_line=csv.has_sep_line, evidence=csv.evidence)
+        return FileShape("csv", delimiter=csv.delimiter, has_sep_line=csv.has_sep_line, content_evidence=csv.evidence)
     if names_json:
-        return FileShape("json_lines", evidence=f"its name ends with {suffix}")
+        return FileShape("json_lines", content_evidence=f"its name ends with {suffix}")
     raise FormatError(
         f"cannot tell what kind of file {source.name!r} is: it begins with {clip(repr(text.lstrip()[:40]), 44)}. "
         "JSON, CSV, Parquet, Arrow, SQLite, DuckDB and .xlsx are read, JSON and CSV also packed with gzip or zstd."

@@ -19,8 +19,7 @@ MAX_NAMED = 8
 
 def chosen_table(tables: Tables, wanted: str | None, name: str, what: str = "tables") -> str:
     """The table to read: the one that is named, or the only one with rows. Raises SettingError with the tables that there are."""
-    counts = [f"{table} ({_row_count(rows)})" for table, rows in list(tables.items())[:MAX_NAMED]]
-    listing = ", ".join(counts) + (f" and {len(tables) - MAX_NAMED} more" if len(tables) > MAX_NAMED else "")
+    listing = table_listing(tables)
     if wanted is not None:
         if wanted not in tables:
             close = get_close_matches(wanted, tables, n=1)
@@ -33,6 +32,12 @@ def chosen_table(tables: Tables, wanted: str | None, name: str, what: str = "tab
     if len(filled) > 1:
         raise SettingError(f"{name!r} holds several {what}: {listing}. Say which to read, e.g. table: {filled[0]}.")
     return filled[0]
+
+
+def table_listing(tables: Tables) -> str:
+    """The first tables with their rows, for people."""
+    counts = [f"{clip(table, 40)} ({_row_count(rows)})" for table, rows in list(tables.items())[:MAX_NAMED]]
+    return ", ".join(counts) + (f" and {len(tables) - MAX_NAMED} more" if len(tables) > MAX_NAMED else "")
 
 
 def _row_count(rows: int | None) -> str:

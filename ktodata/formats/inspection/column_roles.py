@@ -1,0 +1,194 @@
+"""Which columns look like prompt, completion, conversation, label, rater, time, id or model, each with its evidence.
+
+The evidence is the values and the name; neither says what a label's values mean, and nothing here does.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ktodata.formats.inspection.column_profiles import ColumnProfile
+from ktodata.formats.times import moment
+
+Role = Literal["messages", "prompt", "completion", "label", "rater", "created_at", "source_id", "model", "split"]
+ROLES: tuple[Role, ...] = ("messages", "prompt", "completion", "label", "rater", "created_at", "source_id", "model", "split")
+
+MAX_LABEL_VALUES = 11  # a scale from 0 to 10
+MAX_LABEL_CANDIDATES = 6
+MIN_SHARE = 0.9
+MIN_LABELLED = 20  # of a column whose name says nothing; in fewer records any column has few values
+MIN_EPOCH = 3e8  # seconds, 1979: a smaller number is a duration, or a date written as 20250301
+_WORDS = {
+    "prompt": "prompt question instruction query input inputs request user_message user_input ask problem",
+    "completion": "completion answer response output outputs reply generation generated assistant result prediction text_out",
+    "label": "label labels rating thumb thumbs feedback score scores vote verdict good bad quality grade reward correct accepted "
+    "approved helpful like liked preference desirable kto_tag sentiment reaction satisfaction csat pass passed is_good value",
+    "rater": "rater annotator reviewer judge user userid user_id uid author worker annotator_id labeler labeller evaluator "
+    "rated_by completed_by customer member",
+    "created_at": "created_at created timestamp ts date time datetime rated_at judged_at updated_at at when "
+    "submitted_at start_time",
+    "source_id": "id uuid row_id record_id eval_id trace_id run_id example_id conversation_id message_id request_id key",
+    "model": "model model_id model_name model_version engine llm",
+    "split": "split partition fold subset",
+}
+# of an entry that has a name (scores[name=thumb].value) only these can be the verdict
+ENTRY_VALUES = (".value", ".stringValue", ".score", ".rating", ".choices.0", ".label", ".avg", ".value.rating")
+_NAMES = {role: frozenset(words.split()) for role, words in _WORDS.items()}
+# named so, a column of few values is no verdict
+_OTHER = frozenset(("language", "lang", "locale", "country", "status", "type", "object", "version", "index", "source"))
+_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+
+
+@dataclass(frozen=True)
+class RoleCandidate:
+    """A column that may have a role, and why. `is_named`: its name speaks for it, too."""
+
+    role: Role
+    column: str
+    is_named: bool
+    evidence: str
+
+
+def column_roles(columns: Sequence[ColumnProfile], n_records: int) -> dict[Role, list[RoleCandidate]]:
+    """The candidates for each role, the likeliest first."""
+    candidates: dict[Role, list[RoleCandidate]] = {role: [] for role in ROLES}
+    for column in columns:
+        if column.n_values and (not column.n_repeated or "[" in column.path):
+            for candidate in _roles_of(column, n_records):
+                candidates[candidate.role].append(candidate)
+    for role, of_role in candidates.items():
+        of_role.sort(key=lambda candidate: (not candidate.is_named, _depth(candidate.column)))
+        candidates[role] = of_role[: MAX_LABEL_CANDIDATES if role == "label" else 4]
+    return candidates
+
+
+def _depth(path: str) -> int:
+    return path.count(".")
+
+
+def names_role(path: str, role: str) -> bool:
+    """Whether the last names of a path are words for a role: `user_id`, `userId`, `meta.user`, `scores[name=thumb].value`."""
+    names = [name for name in re.split(r"[.\[\]=]", path) if name and not name.isdigit()]
+    return any(_snake(name) in _NAMES[role] for name in names[-1:]) or _is_compound(names[-1] if names else "", role)
+
+
+def _snake(name: str) -> str:
+    return "_".join(part.lower() for part in _PART.findall(name)) or name.lower()
+
+
+def _is_compound(name: str, role: str) -> bool:
+    """`user_feedback` and `thumb_value`, but not `user_language`: the last word that says anything decides."""
+    parts = _snake(name).split("_")
+    return len(parts) > 1 and role in ("label", "created_at", "completion", "prompt") and parts[-1] in _NAMES[role]
+
+
+def _roles_of(column: ColumnProfile, n_records: int) -> list[RoleCandidate]:
+    if column.share_of("conversation", "conversation as JSON text") >= MIN_SHARE:
+        return [_conversation(column)]
+    if column.share_of("turn", "turn as JSON text") >= MIN_SHARE:
+        return [_turn_candidate(column)]
+    roles = [*_time(column), *_names_of_things(column, n_records)]
+    if not roles:
+        roles = _label(column)
+    if not roles and column.share_of("number", "boolean", "time") == 0:
+        roles = _texts(column)
+    return roles
+
+
+def _conversation(column: ColumnProfile) -> RoleCandidate:
+    is_text = column.types["conversation as JSON text"] > 0
+    n_conversations = column.types["conversation"] + column.types["conversation as JSON text"]
+    share = column.n_assistant_last / n_conversations
+    ends = "all end" if share == 1 else f"{column.n_assistant_last:,} of them end"
+    how_many = f"{n_conversations:,} of {column.n_values:,} values are conversations"
+    evidence = f"{how_many}{' as JSON text' if is_text else ''}; {ends} with the assistant's turn"
+    if share >= 0.5:
+        role: Role = "completion" if names_role(column.path, "completion") else "messages"
+        return RoleCandidate(role, column.path, True, evidence)
+    return RoleCandidate("prompt", column.path, True, evidence)
+
+
+def _turn_candidate(column: ColumnProfile) -> RoleCandidate:
+    is_answer = 2 * column.n_assistant_last >= column.n_values
+    whose = (
+        f"{column.n_assistant_last if is_answer else column.n_values - column.n_assistant_last:,} of {column.n_values:,} values"
+    )
+    evidence = f"{whose} are single turns of {'the assistant' if is_answer else 'others than the assistant'}"
+    return RoleCandidate("completion" if is_answer else "prompt", column.path, True, evidence)
+
+
+def _texts(column: ColumnProfile) -> list[RoleCandidate]:
+    """Texts, some of which may be turns: prompt or completion by name, or, where they are long and differ, either."""
+    sides: tuple[Role, ...] = ("prompt", "completion")
+    what = f"text, {column.mean_chars:,.0f} characters on average" if len(column.types) == 1 else column.type_text()
+    named = [role for role in sides if names_role(column.path, role)]
+    if named:
+        return [RoleCandidate(role, column.path, True, f"its name; {what}") for role in named]
+    is_long = column.mean_chars >= 20 and (column.n_distinct is None or column.n_distinct > MAX_LABEL_VALUES)
+    return [RoleCandidate(role, column.path, False, what) for role in sides] if is_long else []
+
+
+def _time(column: ColumnProfile) -> list[RoleCandidate]:
+    """Dates and ISO texts are times whatever their name; numbers only under a name that says so."""
+    is_named = names_role(column.path, "created_at")
+    is_number = column.share_of("number") >= MIN_SHARE
+    if column.share_of("time") >= MIN_SHARE:
+        return [RoleCandidate("created_at", column.path, is_named, f"{column.n_values:,} times")]
+    values = [value for _, value in list(column.counts)[:50]]
+    if not values or (is_number and not is_named) or column.types["boolean"]:
+        return []
+    readable = sum(moment(value) is not None and not (is_number and value < MIN_EPOCH) for value in values)
+    if readable >= MIN_SHARE * len(values):
+        if not is_named and not all(isinstance(value, str) and "-" in value for value in values):
+            return []
+        return [RoleCandidate("created_at", column.path, is_named, _times_text(readable, len(values)))]
+    if is_named and column.n_distinct != 1 and any(char.isdigit() for value in values for char in str(value)):
+        return [RoleCandidate("created_at", column.path, False, f"its name; but {_times_text(readable, len(values))}")]
+    return []
+
+
+def _times_text(readable: int, n_values: int) -> str:
+    return f"{readable:,} of {n_values:,} different values read as times"
+
+
+def _names_of_things(column: ColumnProfile, n_records: int) -> list[RoleCandidate]:
+    if column.share_of("text", "number") < MIN_SHARE or (column.types["text"] and column.mean_chars > 80):
+        return []
+    distinct = "over 1,000" if column.n_distinct is None else f"{column.n_distinct:,}"
+    is_unique = column.n_values > 1 and (column.n_distinct is None or column.n_distinct == column.n_values)
+    evidence = f"its name; {distinct} different value{'s' * (distinct != '1')} in {column.n_values:,}"
+    for role in ("model", "split", "rater"):
+        if names_role(column.path, role) and not (role == "rater" and is_unique and names_role(column.path, "source_id")):
+            return [RoleCandidate(role, column.path, True, evidence)]
+    if names_role(column.path, "source_id"):
+        return [RoleCandidate("source_id", column.path, is_unique, evidence if not is_unique else "its name; no value twice")]
+    return []
+
+
+def _label(column: ColumnProfile) -> list[RoleCandidate]:
+    """A scalar of few values. What they mean is not asked here: a name or a type cannot say it."""
+    is_scalar = column.share_of("text", "number", "boolean") == 1
+    is_named = names_role(column.path, "label")
+    n_distinct = column.n_distinct
+    is_number = column.share_of("number") == 1 or is_number_text(column)
+    if "[" in column.path and not column.path.endswith(ENTRY_VALUES):
+        return []
+    few = n_distinct is not None and n_distinct <= MAX_LABEL_VALUES
+    if not is_scalar or not (few or (is_named and is_number)) or _snake(column.path.rpartition(".")[2]) in _OTHER:
+        return []
+    if n_distinct == 1 and not is_named:
+        return []
+    if not is_named and column.n_values < MIN_LABELLED:
+        return []
+    if few and column.mean_chars > 40:
+        return []
+    how_many = "numbers" if not few else "one value" if n_distinct == 1 else f"{n_distinct:,} different values"
+    reason = f"its name; {how_many}" if is_named else f"{how_many} in {column.n_values:,} records"
+    return [RoleCandidate("label", column.path, is_named, reason)]
+
+
+def is_number_text(column: ColumnProfile) -> bool:
+    """Whether a column of text holds numbers, as every CSV's does."""
+    values = [value for kind, value in column.counts if kind is str]
+    return bool(values) and all(re.fullmatch(r"[+-]?\d{1,15}([.,]\d{1,15})?", value) for value in values)

@@ -1,0 +1,222 @@
+"""`kd.inspect`: what a file is, its columns, what each may be, and a recipe to begin with. Nothing is believed of a label."""
+
+import html
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ktodata.errors import FormatError
+from ktodata.formats.data_files import Source, find_sources
+from ktodata.formats.dialects import FORMATS, detect_format
+from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
+from ktodata.formats.file_types.file_shape import FileShape, file_shape
+from ktodata.formats.file_types.open_files import open_records
+from ktodata.formats.format import Fields
+from ktodata.formats.inspection.column_profiles import ColumnProfile, profile_columns
+from ktodata.formats.inspection.column_roles import ROLES, Role, RoleCandidate, column_roles
+from ktodata.formats.inspection.label_choices import LabelChoice, label_choices
+from ktodata.formats.inspection.recipe_draft import draft_recipe
+from ktodata.formats.label_rules import LabelRule
+from ktodata.formats.records import clip
+
+MAX_RECORDS = 2_000
+MAX_SHOWN_COLUMNS = 60
+MIN_FORMAT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the first records of a file show.
+
+    path, name : where it is, and what messages call it.
+    shape, settings : what the file is, and what was said about it.
+    n_records : records looked at; `is_whole`: the file has no others. `problems`: reasons of those that cannot be read.
+    columns : each column with its types, counts and examples; `n_more_columns` are not among them.
+    roles : for prompt, completion, messages, label, rater, ... the columns that may be it, the likeliest first.
+    labels : the columns that may be the label, with each value's count. What a value means is for a person to say.
+    format : the format that most records look like, and its share of them; None: none.
+    """
+
+    path: str
+    name: str
+    shape: FileShape
+    settings: FileSettings
+    n_records: int
+    is_whole: bool
+    problems: Mapping[str, int]
+    columns: Sequence[ColumnProfile]
+    n_more_columns: int
+    roles: Mapping[Role, Sequence[RoleCandidate]]
+    labels: Sequence[LabelChoice]
+    format: str | None
+    format_share: float
+
+    def recipe(self, relative_to: str | Path | None = None) -> str:
+        """A recipe as YAML: each choice with its evidence in a comment. A run refuses it until the label's meaning is said."""
+        return draft_recipe(self, relative_to)
+
+    def text(self) -> str:
+        """A summary for a terminal."""
+        records = self._records_text()
+        lines = [f"{clip(self.name)}: {self.shape.text()}", f"  ({self.shape.evidence})", records]
+        if self.shape.tables:
+            tables = (
+                f"{clip(table, 40)} ({'not counted' if rows is None else f'{rows:,}'})"
+                for table, rows in self.shape.tables.items()
+            )
+            lines.append(f"tables: {', '.join(islice(tables, 12))}")
+        lines += ["", *_table_lines(self.column_rows()), *self._more_columns(), "", *self._role_lines()]
+        return "\n".join(lines)
+
+    def _records_text(self) -> str:
+        text = f"{self.n_records:,} record{'s' * (self.n_records != 1)}" + ("" if self.is_whole else ", the first of more")
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.problems.items())
+        return f"{text}, {sum(self.problems.values()):,} of them unreadable ({reasons})" if reasons else text
+
+    def _more_columns(self) -> list[str]:
+        n_more = self.n_more_columns + max(len(self.columns) - MAX_SHOWN_COLUMNS, 0)
+        return [f"and {n_more:,} more columns"] if n_more else []
+
+    def column_rows(self) -> list[tuple[str, str, str, str, str]]:
+        """(column, type, values, different values, examples) of each column, as text for people."""
+        return [
+            (
+                clip(column.path, 60),
+                column.type_text(),
+                f"{column.n_values:,}" + (f" ({column.n_null:,} empty)" if column.n_null else ""),
+                "many" if column.n_distinct is None else f"{column.n_distinct:,}",
+                ", ".join(column.examples),
+            )
+            for column in self.columns[:MAX_SHOWN_COLUMNS]
+        ]
+
+    @property
+    def has_json_text(self) -> bool:
+        """Whether prompt, completion or messages hold JSON as text: a format that only knows their names takes it for words."""
+        texts: tuple[Role, ...] = ("messages", "prompt", "completion")
+        chosen = {candidate.column for role in texts for candidate in self.roles[role][:1]}
+        json_texts = ("conversation as JSON text", "turn as JSON text")
+        return any(column.path in chosen and column.share_of(*json_texts) > 0 for column in self.columns)
+
+    def _format_line(self) -> str:
+        if self.format is None:
+            return "format      none that is known; prompt and completion are named by their columns"
+        share = f"{self.format_share:.0%} of the records look like it"
+        return f"format      {self.format}: {share}" + (
+            " by its names, but its messages are JSON text" if self.has_json_text else ""
+        )
+
+    def _role_lines(self) -> list[str]:
+        lines = [self._format_line()]
+        for role in ROLES:
+            lines += [
+                f"{role if at == 0 else '  or':<11} {clip(candidate.column, 60)}: {candidate.evidence}"
+                for at, candidate in enumerate(self.roles[role])
+                if role != "label" and (candidate.is_named or at == 0)
+            ]
+        lines += [f"{'label' if at == 0 else '  or':<11} {choice.text()}" for at, choice in enumerate(self.labels)]
+        if self.labels:
+            return [*lines, "", "What the values of the label mean is yours to say; nothing here is taken from their names."]
+        is_paired = self.format is not None and FORMATS[self.format].group == "pair_id"
+        return [*lines, "", "The format itself says which answer is better." if is_paired else "No column looks like a label."]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The inspection as JSON values."""
+        names = ("column", "type", "values", "distinct", "examples")
+        return {
+            "file": self.name,
+            "shape": {"kind": self.shape.kind, "encoding": self.shape.encoding, "compression": self.shape.compression}
+            | {"delimiter": self.shape.delimiter, "wrapped_in": self.shape.wrapped_in, "evidence": self.shape.evidence}
+            | {"encoding_is_certain": self.shape.encoding_is_certain, "tables": dict(self.shape.tables)},
+            "records": self.n_records,
+            "is_whole": self.is_whole,
+            "problems": dict(self.problems),
+            "columns": [dict(zip(names, row, strict=True)) for row in self.column_rows()],
+            "roles": {
+                role: [{"column": candidate.column, "evidence": candidate.evidence} for candidate in candidates]
+                for role, candidates in self.roles.items()
+            },
+            "labels": [choice.as_dict() for choice in self.labels],
+            "format": self.format,
+            "format_share": self.format_share,
+        }
+
+    def _repr_html_(self) -> str:
+        cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.column_rows())
+        head = "".join(f"<th>{name}</th>" for name in ("column", "type", "values", "different", "examples"))
+        roles = "".join(f"<li>{html.escape(line)}</li>" for line in [*self._more_columns(), *self._role_lines()] if line)
+        records = self._records_text()
+        return (
+            f"<p><strong>{html.escape(clip(self.name))}</strong>: {html.escape(self.shape.text())}; {html.escape(records)}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table><ul>{roles}</ul>"
+        )
+
+
+def _table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows under their names, in columns as wide as their longest cell; the last column ends where it ends."""
+    table = [("column", "type", "values", "different", "examples"), *rows]
+    widths = [max(len(row[at]) for row in table) for at in range(4)]
+    padded = ([f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)] + [row[4]] for row in table)
+    return ["  ".join(cells).rstrip() for cells in padded]
+
+
+def inspect(
+    file: str | Path,
+    *,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    table: str | None = None,
+    max_record_mb: float = MAX_RECORD_MB,
+) -> Inspection:
+    """Look at a file before it is read for good: what it is, its columns, which of them may be prompt, completion and label.
+
+    Up to 2,000 records are read. delimiter, encoding, table and max_record_mb are as for `kd.read`, where the content does not
+    say it or says it wrongly. Raises FormatError for a file that is no feedback, EmptyDataError for an empty one.
+    """
+    settings = FileSettings(delimiter, encoding, table, max_record_mb)
+    source = _one_source(file)
+    shape = file_shape(source, settings)
+    records = list(islice(open_records(source, settings, shape), MAX_RECORDS + 1))
+    is_whole, records = len(records) <= MAX_RECORDS, records[:MAX_RECORDS]
+    usable = [record.record for record in records if record.problem is None and isinstance(record.record, Mapping)]
+    columns, n_more = profile_columns(usable)
+    roles = column_roles(columns, len(usable))
+    format_name, share = _format_of(usable, [candidate.column for candidate in roles["label"]])
+    return Inspection(
+        path=source.path,
+        name=source.name,
+        shape=shape,
+        settings=settings,
+        n_records=len(records),
+        is_whole=is_whole,
+        problems=dict(Counter(record.problem.reason for record in records if record.problem is not None).most_common()),
+        columns=columns,
+        n_more_columns=n_more,
+        roles=roles,
+        labels=label_choices(columns, roles["label"], format_name),
+        format=format_name,
+        format_share=share,
+    )
+
+
+def _one_source(file: str | Path) -> Source:
+    if Path(file).is_file():
+        return Source(str(file), Path(file).name, "lines")
+    sources = find_sources(file)
+    if len(sources) > 1:
+        raise FormatError(f"{str(file)!r} matches {len(sources):,} files; inspect looks at one, e.g. {sources[0].path!r}.")
+    return sources[0]
+
+
+def _format_of(records: Sequence[Mapping[str, Any]], label_columns: Sequence[str]) -> tuple[str | None, float]:
+    """The format of most records, with the label in its own column or in one of those that may be it."""
+    for column in (None, *label_columns):
+        fields = Fields(label=LabelRule(column))
+        names = Counter(format.name for record in records if (format := detect_format(record, fields)) is not None)
+        if names and names.most_common(1)[0][1] >= MIN_FORMAT_SHARE * len(records):
+            name, count = names.most_common(1)[0]
+            return name, count / len(records)
+    return None, 0.0
