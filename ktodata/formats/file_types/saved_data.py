@@ -12,13 +12,13 @@ from ktodata.formats.records import clip
 
 def saved_dataset(source: Source) -> Any:
     """A saved data set, or a mapping of its splits."""
-    return _load_dataset(_library().load_from_disk, source, f"{source.name!r} cannot be read as a saved data set")
+    return _load_by_library(_library().load_from_disk, source, f"{source.name!r} cannot be read as a saved data set")
 
 
 def hub_dataset(source: Source) -> Any:
     """A data set of the hub, or a mapping of its splits."""
     failure = f"{source.path!r} is no file here, and as a data set on the hub it cannot be read"
-    return _load_dataset(_library().load_dataset, source, failure)
+    return _load_by_library(_library().load_dataset, source, failure)
 
 
 def split_sizes(dataset: Any) -> dict[str, int | None]:
@@ -46,7 +46,7 @@ def _library() -> Any:
     return datasets
 
 
-def _load_dataset(load: Callable[[str], Any], source: Source, failure: str) -> Any:
+def _load_by_library(load: Callable[[str], Any], source: Source, failure: str) -> Any:
     try:
         return load(source.path)
     except Exception as error:  # the library raises a dozen kinds, most of them private

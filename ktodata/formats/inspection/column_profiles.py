@@ -113,7 +113,7 @@ class ColumnProfile:
             self.n_null += 1
             return
         self.types[self._type_of(value)] += 1
-        self._count(value)
+        self._count_value(value)
         if len(self.examples) < EXAMPLES and (example := one_line(value)) not in self.examples:
             self.examples.append(example)
 
@@ -133,7 +133,7 @@ class ColumnProfile:
         names = {bool: "boolean", int: "number", float: "number", list: "list", dict: "object"}
         return names.get(type(value), "time" if hasattr(value, "year") else type(value).__name__)
 
-    def _count(self, value: Any) -> None:
+    def _count_value(self, value: Any) -> None:
         is_short = not isinstance(value, str) or len(value) <= MAX_VALUE_CHARS
         if not isinstance(value, str | bool | int | float) or not is_short:
             # long texts are told apart by their hash: how many differ is known, what they are is not kept

@@ -88,11 +88,11 @@ def _roles_of(column: ColumnProfile, n_records: int) -> list[RoleCandidate]:
         return [_conversation(column)]
     if column.share_of("turn", "turn as JSON text") >= MIN_SHARE:
         return [_turn_candidate(column)]
-    roles = [*_time(column), *_names_of_things(column, n_records)]
+    roles = [*_time_candidates(column), *_names_of_things(column, n_records)]
     if not roles:
-        roles = _label(column)
+        roles = _label_candidates(column)
     if not roles and column.share_of("number", "boolean", "time") == 0:
-        roles = _texts(column)
+        roles = _text_candidates(column)
     return roles
 
 
@@ -118,7 +118,7 @@ def _turn_candidate(column: ColumnProfile) -> RoleCandidate:
     return RoleCandidate("completion" if is_answer else "prompt", column.path, True, evidence)
 
 
-def _texts(column: ColumnProfile) -> list[RoleCandidate]:
+def _text_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     """Texts, some of which may be turns: prompt or completion by name, or, where they are long and differ, either."""
     sides: tuple[Role, ...] = ("prompt", "completion")
     what = f"text, {column.mean_chars:,.0f} characters on average" if len(column.types) == 1 else column.type_text()
@@ -129,7 +129,7 @@ def _texts(column: ColumnProfile) -> list[RoleCandidate]:
     return [RoleCandidate(role, column.path, False, what) for role in sides] if is_long else []
 
 
-def _time(column: ColumnProfile) -> list[RoleCandidate]:
+def _time_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     """Dates and ISO texts are times whatever their name; numbers only under a name that says so."""
     is_named = names_role(column.path, "created_at")
     is_number = column.share_of("number") >= MIN_SHARE
@@ -166,7 +166,7 @@ def _names_of_things(column: ColumnProfile, n_records: int) -> list[RoleCandidat
     return []
 
 
-def _label(column: ColumnProfile) -> list[RoleCandidate]:
+def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     """A scalar of few values. What they mean is not asked here: a name or a type cannot say it."""
     is_scalar = column.share_of("text", "number", "boolean") == 1
     is_named = names_role(column.path, "label")

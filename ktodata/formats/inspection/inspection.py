@@ -184,7 +184,7 @@ def inspect(
     usable = [record.record for record in records if record.problem is None and isinstance(record.record, Mapping)]
     columns, n_more = profile_columns(usable)
     roles = column_roles(columns, len(usable))
-    format_name, share = _format_of(usable, [candidate.column for candidate in roles["label"]])
+    format_name, share = _commonest_format(usable, [candidate.column for candidate in roles["label"]])
     return Inspection(
         path=source.path,
         name=source.name,
@@ -211,7 +211,7 @@ def _one_source(file: str | Path) -> Source:
     return sources[0]
 
 
-def _format_of(records: Sequence[Mapping[str, Any]], label_columns: Sequence[str]) -> tuple[str | None, float]:
+def _commonest_format(records: Sequence[Mapping[str, Any]], label_columns: Sequence[str]) -> tuple[str | None, float]:
     """The format of most records, with the label in its own column or in one of those that may be it."""
     for column in (None, *label_columns):
         fields = Fields(label=LabelRule(column))
