@@ -1,0 +1,222 @@
+"""A conversation's turns, from the shapes in which chat APIs write them, with all that a chat template can render.
+
+A turn is a dict of role and content, and, where it has them, name, tool_call_id, tool_calls (OpenAI's form: id, type,
+function {name, arguments}) and reasoning_content. Read are OpenAI's, Anthropic's and Gemini's messages, LangChain's (as dicts
+and as constructors), ShareGPT's {from, value}, and LLaMA-Factory's function_call and observation. What a text model cannot be
+shown makes the record unusable: a verdict on an answer to a picture must not become one on the words around it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ktodata.formats.records import UnusableError, checked, clip, kind, need_list
+
+Turn = dict[str, Any]
+
+ROLES = {
+    **{"human": "user", "prompter": "user", "HumanMessage": "user"},
+    **dict.fromkeys(("gpt", "bot", "model", "ai", "AIMessage", "AIMessageChunk", "function_call", "chatbot"), "assistant"),
+    **dict.fromkeys(("observation", "function", "ToolMessage", "FunctionMessage", "function_response", "ipython"), "tool"),
+    **{"developer": "system", "SystemMessage": "system"},
+}
+# keys that are carried under their own name; `thinking` and `reasoning` are other names of the same thing
+CARRIED = ("name", "tool_call_id")
+REASONING = ("reasoning_content", "thinking", "reasoning")
+# what holds the parts of a turn, or says again what another key says; everything else is counted as not kept
+UNDERSTOOD = {
+    "role",
+    "from",
+    "type",
+    "content",
+    "value",
+    "parts",
+    "data",
+    "kwargs",
+    "lc",
+    "id",
+    "tool_calls",
+    *CARRIED,
+    *REASONING,
+}
+UNDERSTOOD |= {"additional_kwargs", "function_call", "author", "message"}
+TEXT_PARTS = ("text", "input_text", "output_text")
+REASONING_PARTS = ("thinking", "reasoning", "redacted_thinking")
+CALL_PARTS = ("tool_use", "tool_call", "function_call", "functionCall")
+RESULT_PARTS = ("tool_result", "functionResponse")
+
+
+def read_turns(value: Any, what: str, not_kept: Counter[str] | None = None) -> list[Turn]:
+    """A conversation as turns. `not_kept` is given the name of every key of a turn that a template could not be shown.
+
+    Raises UnusableError for an empty list, an entry that is no turn, or a part that is not text (an image, a file).
+    """
+    turns = [turn for item in need_list(value, what) for turn in _turns(item, what, not_kept)]
+    if not turns:
+        raise UnusableError("no_turns", f"{what} is an empty list")
+    return turns
+
+
+def _turns(item: Any, what: str, not_kept: Counter[str] | None) -> Iterator[Turn]:
+    """The turns of one entry: one, or, as Anthropic puts tool results into the user's, one for each result before it."""
+    item = _unwrapped(item)
+    if not isinstance(item, Mapping):
+        raise UnusableError("not_a_turn", f"{what} holds {kind(item)} where a turn (role, content) should be")
+    role = _role(item, what)
+    if not_kept is not None and len(item) > 2:
+        not_kept.update(f"{what}[].{key}" for key, value in item.items() if key not in UNDERSTOOD and value not in (None, [], {}))
+    turn: Turn = {"role": role, "content": ""}
+    texts: list[str] = []
+    content = next((item[key] for key in ("content", "value", "parts") if item.get(key) is not None), None)
+    for part in content if isinstance(content, list) else [] if content is None else [content]:
+        yield from _add_part(turn, texts, part, f"a {clip(role, 20)} turn of {what}")
+    turn["content"] = "".join(texts) if isinstance(content, list) else texts[0] if texts else ""
+    _add_fields(turn, item, what)
+    if item.get("from") == "function_call" or item.get("role") == "function_call":
+        turn |= {"tool_calls": _sharegpt_calls(turn["content"], what), "content": ""}
+    has_results = isinstance(content, list) and any(_part_kind(part) in RESULT_PARTS for part in content)
+    if content is None and not turn.get("tool_calls"):
+        raise UnusableError("not_text", f"a {clip(role, 20)} turn of {what} is null, not text")
+    if turn["content"] or turn.get("tool_calls") or turn.get("reasoning_content") or not has_results:
+        yield turn
+
+
+def _unwrapped(item: Any) -> Any:
+    """LangChain's constructor {lc, id, kwargs} and {type, data}, and {message: {...}}, as the message in them."""
+    if isinstance(item, Mapping) and isinstance(item.get("kwargs"), Mapping) and "lc" in item:
+        names = item.get("id")
+        return {"type": names[-1] if isinstance(names, list) and names else None, **item["kwargs"]}
+    if isinstance(item, Mapping) and isinstance(item.get("data"), Mapping) and "content" in item["data"] and "type" in item:
+        return {"type": item["type"], **item["data"]}
+    if isinstance(item, Mapping) and isinstance(item.get("message"), Mapping) and "role" in item["message"]:
+        return item["message"]
+    return item
+
+
+def _role(item: Mapping[str, Any], what: str) -> str:
+    author = item.get("author")
+    role = item.get("role") or item.get("from") or (author.get("role") if isinstance(author, Mapping) else item.get("type"))
+    if not isinstance(role, str):
+        raise UnusableError("not_a_turn", f"{what} holds a turn without a role")
+    return ROLES.get(role, checked(role, "a role"))
+
+
+def _part_kind(part: Any) -> str | None:
+    """What a part of a content list is: its `type`, or the key that Gemini names it by."""
+    if isinstance(part, str):
+        return "text"
+    if not isinstance(part, Mapping):
+        return None
+    if isinstance(part.get("type"), str):
+        return str(part["type"])
+    return next((key for key in ("text", *CALL_PARTS, *RESULT_PARTS) if key in part), None)
+
+
+def _add_part(turn: Turn, texts: list[str], part: Any, where: str) -> Iterator[Turn]:
+    """Put one part into the turn; a tool's result is a turn of its own."""
+    part_kind = _part_kind(part)
+    if part_kind in TEXT_PARTS:
+        texts.append(_text(part if isinstance(part, str) else part.get("text"), where))
+    elif part_kind in REASONING_PARTS:
+        thought = part.get("thinking") or part.get("reasoning") or part.get("text") or part.get("data") or ""
+        turn["reasoning_content"] = turn.get("reasoning_content", "") + _text(thought, where)
+    elif part_kind in CALL_PARTS:
+        turn.setdefault("tool_calls", []).append(_call(part.get(part_kind, part), where))
+    elif part_kind in RESULT_PARTS:
+        yield _result(part.get(part_kind, part), where)
+    else:
+        raise UnusableError("not_text", f"{where} is {_part_name(part, part_kind)}, not text")
+
+
+def _part_name(part: Any, part_kind: str | None) -> str:
+    if isinstance(part, Mapping):
+        return f"a part of type {clip(part_kind, 40)!r}" if part_kind else f"a part with {clip(', '.join(map(str, part)), 60)}"
+    return kind(part)
+
+
+def _result(part: Mapping[str, Any], where: str) -> Turn:
+    content = part.get("content", part.get("response", ""))
+    if isinstance(content, list):
+        content = "".join(_text(one.get("text") if isinstance(one, Mapping) else one, where) for one in content)
+    turn: Turn = {"role": "tool", "content": content if isinstance(content, str) else _json(content, where)}
+    named = {"tool_call_id": part.get("tool_use_id") or part.get("id"), "name": part.get("name")}
+    return turn | {key: _text(value, where) for key, value in named.items() if value is not None}
+
+
+def _add_fields(turn: Turn, item: Mapping[str, Any], what: str) -> None:
+    more = item.get("additional_kwargs")
+    calls = item.get("tool_calls") or (more.get("tool_calls") if isinstance(more, Mapping) else None)
+    if calls is None and isinstance(item.get("function_call"), Mapping):
+        calls = [item["function_call"]]
+    if calls:
+        turn["tool_calls"] = [_call(call, what) for call in need_list(calls, f"tool_calls of {what}")]
+    thought = next((item[key] for key in REASONING if item.get(key)), None)
+    if thought is not None and "reasoning_content" not in turn:
+        turn["reasoning_content"] = _text(thought, f"reasoning of {what}")
+    turn |= {key: _text(item[key], f"{key} of {what}") for key in CARRIED if item.get(key)}
+
+
+def _call(call: Any, what: str) -> dict[str, Any]:
+    """One call in OpenAI's form, its arguments as they were given: an object, or the text that a model wrote."""
+    if not isinstance(call, Mapping):
+        raise UnusableError("not_a_call", f"a tool call of {what} is {kind(call)}, not an object")
+    function = call["function"] if isinstance(call.get("function"), Mapping) else call
+    name = function.get("name")
+    if not isinstance(name, str):
+        raise UnusableError("not_a_call", f"a tool call of {what} has no name")
+    arguments: Any = next((function[key] for key in ("arguments", "args", "input", "parameters") if key in function), {})
+    _json(arguments, what)
+    made = {"type": "function", "function": {"name": checked(name, "a tool's name"), "arguments": arguments}}
+    return {"id": _text(call["id"], f"a tool call's id of {what}"), **made} if call.get("id") else made
+
+
+def _sharegpt_calls(content: str, what: str) -> list[dict[str, Any]]:
+    """LLaMA-Factory's function_call turn, whose text is one call as JSON, or a list of them."""
+    try:
+        calls = json.loads(content)
+    except (ValueError, RecursionError):
+        raise UnusableError("not_a_call", f"a function_call turn of {what} is not JSON") from None
+    return [_call(call, what) for call in (calls if isinstance(calls, list) else [calls])]
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise UnusableError("not_text", f"{where} is {kind(value)}, not text")
+    return checked(value, where)
+
+
+def _json(value: Any, where: str) -> str:
+    """A value as JSON text that can be stored. Raises UnusableError where it cannot."""
+    try:
+        return checked(json.dumps(value, ensure_ascii=False), where)
+    except (TypeError, ValueError, RecursionError):
+        raise UnusableError("not_json", f"{where} cannot be written as JSON") from None
+
+
+def plain_turn(turn: Turn) -> str:
+    """All that a turn says, as text: its reasoning, its content and its calls. A turn of content alone is that content."""
+    calls = [f"{call['function']['name']}({_arguments(call)})" for call in turn.get("tool_calls") or ()]
+    thought = turn.get("reasoning_content")
+    parts = [
+        f"<think>{thought}</think>" if thought else "",
+        turn["content"],
+        *(f"<tool_call>{call}</tool_call>" for call in calls),
+    ]
+    return "\n".join(part for part in parts if part) if thought or calls else str(turn["content"])
+
+
+def _arguments(call: Mapping[str, Any]) -> str:
+    """As JSON whose keys are in order, so that the same call is the same text however it was written."""
+    arguments = call["function"]["arguments"]
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return str(arguments)
+    return json.dumps(arguments, ensure_ascii=False, sort_keys=True)
+
+
+def is_plain(turn: Turn) -> bool:
+    """Whether a turn is its role and content and nothing else."""
+    return not any(turn.get(key) for key in ("tool_calls", "reasoning_content", *CARRIED))
