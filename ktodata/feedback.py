@@ -8,8 +8,26 @@ import polars as pl
 
 from ktodata.errors import DataError, MissingColumnError
 
-TURN = pl.Struct({"role": pl.String, "content": pl.String})
+# a turn of a conversation; tool_calls is JSON: [{id, type, function: {name, arguments}}]
+TURN_FIELDS = ("role", "content", "name", "tool_call_id", "tool_calls", "reasoning_content")
+TURN = pl.Struct(dict.fromkeys(TURN_FIELDS, pl.String))
 VOTE = pl.Struct({"rater": pl.String, "label": pl.Boolean, "created_at": pl.Datetime("us", "UTC")})
+
+
+def one_turn(role: str, content: pl.Expr) -> pl.Expr:
+    """A conversation of one plain turn: list of TURN."""
+    empty = [pl.lit(None, pl.String).alias(name) for name in TURN_FIELDS[2:]]
+    return pl.concat_list(pl.struct(pl.lit(role).alias("role"), content.alias("content"), *empty))
+
+
+def whole_turns(turns: pl.Series) -> pl.Series:
+    """Conversations whose turns lack fields, as shards write them without those that no row uses, as a list of TURN."""
+    inner: Any = turns.dtype
+    names = {field.name for field in inner.inner.fields}
+    fields = [
+        pl.element().struct.field(name) if name in names else pl.lit(None, pl.String).alias(name) for name in TURN.to_schema()
+    ]
+    return turns.list.eval(pl.struct(fields))
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,10 @@ COLUMNS: dict[str, Column] = {
     ),
     "completion": Column(pl.String(), "the model's output that was judged", nullable=False),
     "label": Column(pl.Boolean(), "the verdict as given: true desirable, false undesirable", nullable=False),
-    "turns": Column(pl.List(TURN), "the prompt's turns (role, content) when the source was a conversation"),
+    "turns": Column(pl.List(TURN), "the prompt's turns when the source was a conversation"),
+    "answer": Column(TURN, "the judged turn, where it is more than text: calls, reasoning; `completion` says it all as text"),
+    "tools": Column(pl.String(), "the tools that the model was given, as JSON"),
+    "chat_template_kwargs": Column(pl.String(), "what else its chat template was given, as JSON"),
     "votes": Column(
         pl.List(VOTE), "every verdict on this record, with its rater and time; at least the label itself", nullable=False
     ),

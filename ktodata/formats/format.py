@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ktodata.errors import SettingError
@@ -43,6 +44,16 @@ class Fields:
         named = [("votes", column) for column in self.votes] + [("keep", column) for column in self.keep.values()]
         named += [(setting, column) for setting, columns in self.about.items() for column in columns]
         return named + ([("trusted", self.trusted.column)] if self.trusted and self.trusted.column else [])
+
+    def columns(self) -> set[str]:
+        """The record's own columns that any setting names: the first step of each path."""
+        paths = (*self.prompt, *self.completion, self.label.column, *(column for _, column in self.named_columns()))
+        return {path for path in paths if path} | {path.partition(".")[0] for path in paths if path}
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether a setting says where the texts are: the format's own columns are then none of them."""
+        return bool(self.prompt or self.completion)
 
     def verdict(self, record: Record, own_column: str = "label", own: Meanings = BOOLEANS) -> Verdict:
         """The label of a record that judges one completion, with its votes. Raises UnusableError when there is none."""
@@ -101,6 +112,8 @@ class Format:
     takes_columns : whether the settings `prompt` and `completion` name its columns; else it has its own.
     example, settings : a record, and the settings of `read` that it needs.
     about : the record's columns that hold rater, created_at, source_id, ... unless a setting says otherwise.
+    also_reads : fields of a record that `read` looks at, beside those of the example. What a record has beyond these, and what no
+        setting names, is not kept, and is counted by name.
     """
 
     name: str
@@ -111,8 +124,14 @@ class Format:
     example: Record
     settings: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+    also_reads: tuple[str, ...] = ()
     group: str | None = None
     takes_columns: bool = False
+
+    @cached_property
+    def own_fields(self) -> frozenset[str]:
+        """The fields of a record that `read` looks at."""
+        return frozenset((*self.example, *self.about.values(), *self.also_reads))
 
     @property
     def summary(self) -> str:

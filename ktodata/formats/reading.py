@@ -20,7 +20,7 @@ from ktodata.formats.format import Columns, Fields, Format, make_fields
 from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
 from ktodata.formats.readers import SourceRecord, read_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
-from ktodata.formats.table import FeedbackTable, QuarantineTable
+from ktodata.formats.table import GIVEN, USUAL, FeedbackTable, QuarantineTable
 
 # a file of free text read as labels must not fill the manifest with its values
 MAX_VALUES = 1000
@@ -145,6 +145,8 @@ class _Reader:
         self._format = format
         self._table = FeedbackTable(fields)
         self._quarantine = QuarantineTable()
+        # records that became rows, by format and fields: a file has few shapes, so what is not kept costs nothing to count
+        self._shapes: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self._records = 0
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
@@ -174,6 +176,7 @@ class _Reader:
         if not completions:
             raise UnusableError("no_completions", "the record holds no completion")
         self._table.add(completions, record, format, file, entry.line)
+        self._shapes[format.name, tuple(record)] += 1
         return format.name
 
     def _format_of(self, record: Mapping[str, Any]) -> Format:
@@ -214,6 +217,7 @@ class _Reader:
             "rows": table.height,
             "quarantined": dict(sorted(self._reasons.items())),
             "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
+            "not_kept": self._not_kept(),
             "unparseable_times": self._table.unparseable_times,
             "files": _with_rows(files, table),
             **_label_counts(table),
@@ -221,6 +225,15 @@ class _Reader:
         feedback = table.drop("file")
         check_feedback(feedback)
         return IngestResult(feedback, self._quarantine.table(), facts)
+
+    def _not_kept(self) -> dict[str, int]:
+        """{field: records that have it} of all fields that no row carries, the commonest first; of turns too."""
+        counts = self._table.not_kept.copy()
+        for (name, columns), records in self._shapes.items():
+            own = frozenset() if self._fields.names_columns and FORMATS[name].takes_columns else FORMATS[name].own_fields
+            kept = own | {*GIVEN, "system", *USUAL.values()} | self._fields.columns()
+            counts.update({column: records for column in columns if column not in kept})
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def _no_such_column(self) -> SettingError:
         setting, column = self._missing_columns[0]

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 import xxhash
 
 Record = Mapping[str, Any]
-Turn = dict[str, str]
+Turn = dict[str, Any]  # role and content, and what else a chat template can render: `turns.py`
 Prompt = str | list[Turn]
 
 # `lookup` answers this where there is no such column; None is a value that a record may well hold
 ABSENT: Any = object()
-
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "prompter": "user"}
 
 
 class UnusableError(Exception):
@@ -52,12 +50,16 @@ class Verdict(NamedTuple):
 
 @dataclass(slots=True)
 class LabelledCompletion:
-    """One completion and its verdict. `about` overrides what would be read from the record: rater, model, pair_id, ..."""
+    """One completion, as text or as the turn that was judged, and its verdict.
+
+    `about` overrides what would be read from the record: rater, model, pair_id, ...; `tools` are those that the model was given.
+    """
 
     prompt: Prompt
-    completion: str
+    completion: str | Turn
     verdict: Verdict
     about: Mapping[str, Any] = field(default_factory=dict)
+    tools: Any = None
 
 
 def lookup(record: Record, column: str) -> Any:
@@ -132,78 +134,6 @@ def text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise UnusableError("not_text", f"{what} is {kind(value)}, not text")
     return checked(value, what)
-
-
-def turns_of(value: Any, what: str) -> list[Turn]:
-    """A conversation as [{"role", "content"}], also from ShareGPT's {"from", "value"}."""
-    turns = [_turn(item, what) for item in need_list(value, what)]
-    if not turns:
-        raise UnusableError("no_turns", f"{what} is an empty list")
-    return turns
-
-
-def _turn(item: Any, what: str) -> Turn:
-    if not isinstance(item, Mapping):
-        raise UnusableError("not_a_turn", f"{what} holds {kind(item)} where a turn (role, content) should be")
-    role = item.get("role", item.get("from"))
-    if not isinstance(role, str):
-        raise UnusableError("not_a_turn", f"{what} holds a turn without a role")
-    content = text(item.get("content", item.get("value")), f"a {clip(role, 20)} turn of {what}")
-    return {"role": ROLES.get(role, checked(role, "a role")), "content": content}
-
-
-def prompt_of(record: Record, columns: Sequence[str]) -> Prompt:
-    """The prompt: text or turns from one column, or the texts of several, each on its own line, empty ones left out."""
-    if len(columns) == 1:
-        value = need(record, columns[0])
-        return turns_of(value, columns[0]) if isinstance(value, list) else text(value, columns[0])
-    parts = [text(need(record, column), column) for column in columns]
-    return "\n".join(part for part in parts if part)
-
-
-def completion_of(value: Any, what: str) -> str:
-    """The completion: text, or a list that holds one assistant turn and nothing else."""
-    if not isinstance(value, list):
-        return text(value, what)
-    turns = turns_of(value, what)
-    if turns[-1]["role"] != "assistant":
-        raise UnusableError(
-            "no_assistant_turn", f"{what} ends with a turn of {clip(turns[-1]['role'], 20)!r}, not of the assistant"
-        )
-    if len(turns) > 1:
-        raise UnusableError("several_turns", f"{what} holds {len(turns)} turns; which of them was judged is not said")
-    return turns[0]["content"]
-
-
-def conversation(value: Any, what: str) -> tuple[list[Turn], str]:
-    """(the turns before, the answer) of a conversation that ends with the judged assistant turn."""
-    turns = turns_of(value, what)
-    if turns[-1]["role"] != "assistant":
-        raise UnusableError(
-            "no_assistant_turn", f"{what} ends with a turn of {clip(turns[-1]['role'], 20)!r}, not of the assistant"
-        )
-    if len(turns) == 1:
-        raise UnusableError("no_prompt", f"{what} holds the assistant's turn only")
-    return turns[:-1], turns[-1]["content"]
-
-
-def plain(prompt: Prompt) -> str:
-    """The prompt as text: a single user turn is its content, several turns stand under role headers."""
-    if isinstance(prompt, str):
-        return prompt
-    if len(prompt) == 1 and prompt[0]["role"] == "user":
-        return prompt[0]["content"]
-    return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in prompt)
-
-
-def row_turns(row: Record) -> list[Turn]:
-    """The prompt of a feedback row as turns; a plain prompt is one user turn."""
-    return row["turns"] or [{"role": "user", "content": row["prompt"]}]
-
-
-def answer(completion: str) -> Turn:
-    """The completion as a turn."""
-    return {"role": "assistant", "content": completion}
 
 
 def rater_name(value: Any) -> str | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from ktodata.errors import EmptyDataError
-from ktodata.feedback import COLUMNS, TURN, check_columns
+from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
 from ktodata.files import whole_file, write_json
-from ktodata.formats.records import plain
+from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
 
 CHECKSUMS = "checksums.json"
 SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.parquet")
@@ -65,11 +65,14 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
         )
     rows = pl.concat([pl.read_parquet(path) for path in files])
     turns = pl.Series([None] * rows.height, dtype=pl.List(TURN))
-    if rows.schema["prompt"] == pl.List(TURN):
-        turns = rows["prompt"]
+    if isinstance(rows.schema["prompt"], pl.List):
+        turns = whole_turns(rows["prompt"])
+        answers = whole_turns(rows["completion"]).list.first()
+        loaded = [loaded_turn(answer) for answer in answers]
         rows = rows.with_columns(
-            prompt=pl.Series([plain(prompt) for prompt in turns], dtype=pl.String),
-            completion=pl.col("completion").list.first().struct.field("content"),
+            prompt=pl.Series([plain([loaded_turn(turn) for turn in prompt]) for prompt in turns], dtype=pl.String),
+            completion=pl.Series([plain_turn(answer) for answer in loaded], dtype=pl.String),
+            answer=pl.when(pl.Series([not is_plain(answer) for answer in loaded], dtype=pl.Boolean)).then(answers),
         )
     vote = pl.struct(rater=pl.col("rater") if "rater" in rows.columns else None, label="label", created_at=None)
     rows = rows.with_columns(turns=turns, votes=pl.concat_list(vote).cast(COLUMNS["votes"].dtype))

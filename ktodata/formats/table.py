@@ -1,6 +1,7 @@
 """Labelled completions become the feedback table, unusable records the quarantine table."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,13 +12,28 @@ from ktodata.feedback import COLUMNS, VOTE
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 from ktodata.formats.format import RATING, Fields, Format
 from ktodata.formats.readers import SourceRecord
-from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Vote, checked, lookup, plain, text_id
+from ktodata.formats.records import (
+    ABSENT,
+    LabelledCompletion,
+    Prompt,
+    Record,
+    Turn,
+    UnusableError,
+    Vote,
+    checked,
+    lookup,
+    text_id,
+)
 from ktodata.formats.times import moment
+from ktodata.formats.turns import NOT_KEPT, is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn
 
 # rows are Python objects until so many are there, then a frame
 CHUNK_ROWS = 20_000
 RAW_CHARS = 10_000
 INT64 = range(-(2**63), 2**63)
+# what a template is given beside the turns, and what no text model can be shown
+GIVEN = ("tools", "chat_template_kwargs")
+MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 TEXTS = ("rater", "source_id", "source", "pair_id", "model")
 # what a record is asked for where neither a setting nor its format names a column
 USUAL = {"source_id": "id"}
@@ -44,6 +60,7 @@ class FeedbackTable:
         self._kept: dict[str, list[Any]] = {name: [] for name in fields.keep}
         self._chunks: list[pl.DataFrame] = []
         self.unparseable_times = 0
+        self.not_kept: Counter[str] = Counter()
 
     def add(self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, line: int) -> None:
         """Add the rows of one record, all or, when one of its values is unusable, none."""
@@ -66,7 +83,9 @@ class FeedbackTable:
 
         common: dict[str, Any] = {name: _as_name(column(name), name) for name in TEXTS}
         common |= {"file": file, "source": common["source"] or file, "source_line": line}
-        return common | {"created_at": self._time(column("created_at")), "trusted_label": self._fields.trusted_label(record)}
+        common |= {"created_at": self._time(column("created_at")), "trusted_label": self._fields.trusted_label(record)}
+        _check_no_media(record)
+        return common | {name: json_field(record.get(name), name) for name in GIVEN} | {"system": _system(record, format)}
 
     def _time(self, value: Any) -> datetime | None:
         if value is None or value is ABSENT:
@@ -80,15 +99,29 @@ class FeedbackTable:
         prompt = judged.prompt
         if self._fields.transcripts and is_transcript(prompt):
             prompt = transcript_prompt(str(prompt))
+        prompt = _with_system(row.pop("system"), prompt)
+        row["tools"] = row["tools"] or json_field(judged.tools, "tools")
         votes = judged.verdict.votes
         if votes and len(votes) == 1:
             row["rater"] = row["rater"] or votes[0].rater
             row["created_at"] = row["created_at"] or self._time(votes[0].created_at)
-        row |= {"prompt": plain(prompt), "turns": None if isinstance(prompt, str) else prompt, "completion": judged.completion}
-        row |= {"label": judged.verdict.label, RATING: judged.verdict.rating}
+        row |= self._texts(prompt, judged) | {"label": judged.verdict.label, RATING: judged.verdict.rating}
         row["votes"] = None if votes is None else [self._vote(vote, row) for vote in votes]
         row["row_id"] = _content_id(row)
         return row
+
+    def _texts(self, prompt: Prompt, judged: LabelledCompletion) -> dict[str, Any]:
+        """prompt, turns, completion, answer: as text for whoever reads or compares, as turns where they are more than text."""
+        answer = {"role": "assistant", "content": judged.completion} if isinstance(judged.completion, str) else judged.completion
+        turns = None if isinstance(prompt, str) else prompt
+        for turn in [*(turns or ()), answer]:
+            self.not_kept.update(f"a turn's {key}" for key in turn.get(NOT_KEPT, ()))
+        return {
+            "prompt": plain(prompt),
+            "turns": turns and [stored_turn(turn) for turn in turns],
+            "completion": plain_turn(answer),
+            "answer": None if is_plain(answer) else stored_turn(answer),
+        }
 
     def _vote(self, vote: Vote, row: Mapping[str, Any]) -> dict[str, Any]:
         rater = row["rater"] if vote.rater is None else checked(vote.rater, "a rater's name")
@@ -167,11 +200,32 @@ def _number_repeats(table: pl.DataFrame) -> pl.DataFrame:
 
 def _content_id(row: Mapping[str, Any]) -> str:
     turns, time = row["turns"], row["created_at"]
-    prompt = row["prompt"] if turns is None else json.dumps(turns, ensure_ascii=False)
+    prompt = row["prompt"] if turns is None else json.dumps([loaded_turn(turn) for turn in turns], ensure_ascii=False)
     label = "desirable" if row["label"] else "undesirable"
     # whether it was a conversation is part of the content: the plain text of one could be typed as a prompt
     form = "text" if turns is None else "turns"
-    return _content_key(form, prompt, row["completion"], label, row["rater"], time and time.isoformat(), row["source_id"])
+    # a part only where there is one: rows without tools are named as they always were
+    more = [row["answer"] and json.dumps(row["answer"], ensure_ascii=False), row["tools"], row["chat_template_kwargs"]]
+    known = (row["rater"], time and time.isoformat(), row["source_id"])
+    return _content_key(form, prompt, row["completion"], label, *known, *(more if any(more) else ()))
+
+
+def _system(record: Record, format: Format) -> str | None:
+    """The system prompt that stands beside the messages; null where there is none, or where the format's `read` has used it."""
+    system = None if "system" in format.own_fields else record.get("system")
+    return checked(system, "system") if isinstance(system, str) and system else None
+
+
+def _with_system(system: str | None, prompt: Prompt) -> Prompt:
+    if system is None:
+        return prompt
+    turns: list[Turn] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return turns if turns[0]["role"] == "system" else [{"role": "system", "content": system}, *turns]
+
+
+def _check_no_media(record: Record) -> None:
+    if media := [name for name in MEDIA if record.get(name)]:
+        raise UnusableError("not_text", f"the record has {', '.join(media)}, which a text model cannot be shown")
 
 
 def _as_name(value: Any, what: str) -> str | None:

@@ -7,13 +7,10 @@ shown makes the record unusable: a verdict on an answer to a picture must not be
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.records import UnusableError, checked, clip, kind, need_list
-
-Turn = dict[str, Any]
+from ktodata.formats.records import Prompt, Record, Turn, UnusableError, checked, clip, kind, need, need_list, text
 
 ROLES = {
     **{"human": "user", "prompter": "user", "HumanMessage": "user"},
@@ -23,6 +20,8 @@ ROLES = {
 }
 # keys that are carried under their own name; `thinking` and `reasoning` are other names of the same thing
 CARRIED = ("name", "tool_call_id")
+STORED = (*CARRIED, "tool_calls", "reasoning_content")  # of a turn in the feedback table, beside role and content
+NOT_KEPT = "not kept"
 REASONING = ("reasoning_content", "thinking", "reasoning")
 # what holds the parts of a turn, or says again what another key says; everything else is counted as not kept
 UNDERSTOOD = {
@@ -47,26 +46,27 @@ CALL_PARTS = ("tool_use", "tool_call", "function_call", "functionCall")
 RESULT_PARTS = ("tool_result", "functionResponse")
 
 
-def read_turns(value: Any, what: str, not_kept: Counter[str] | None = None) -> list[Turn]:
-    """A conversation as turns. `not_kept` is given the name of every key of a turn that a template could not be shown.
+def turns_of(value: Any, what: str) -> list[Turn]:
+    """A conversation as turns. NOT_KEPT of a turn names its keys that no template could be shown: to be counted, not stored.
 
     Raises UnusableError for an empty list, an entry that is no turn, or a part that is not text (an image, a file).
     """
-    turns = [turn for item in need_list(value, what) for turn in _turns(item, what, not_kept)]
+    turns = [turn for item in need_list(value, what) for turn in _turns(item, what)]
     if not turns:
         raise UnusableError("no_turns", f"{what} is an empty list")
     return turns
 
 
-def _turns(item: Any, what: str, not_kept: Counter[str] | None) -> Iterator[Turn]:
+def _turns(item: Any, what: str) -> Iterator[Turn]:
     """The turns of one entry: one, or, as Anthropic puts tool results into the user's, one for each result before it."""
     item = _unwrapped(item)
     if not isinstance(item, Mapping):
         raise UnusableError("not_a_turn", f"{what} holds {kind(item)} where a turn (role, content) should be")
     role = _role(item, what)
-    if not_kept is not None and len(item) > 2:
-        not_kept.update(f"{what}[].{key}" for key, value in item.items() if key not in UNDERSTOOD and value not in (None, [], {}))
     turn: Turn = {"role": role, "content": ""}
+    if len(item) > 2:
+        unknown = [key for key, value in item.items() if key not in UNDERSTOOD and value not in (None, "", [], {})]
+        turn |= {NOT_KEPT: unknown} if unknown else {}
     texts: list[str] = []
     content = next((item[key] for key in ("content", "value", "parts") if item.get(key) is not None), None)
     for part in content if isinstance(content, list) else [] if content is None else [content]:
@@ -219,4 +219,93 @@ def _arguments(call: Mapping[str, Any]) -> str:
 
 def is_plain(turn: Turn) -> bool:
     """Whether a turn is its role and content and nothing else."""
-    return not any(turn.get(key) for key in ("tool_calls", "reasoning_content", *CARRIED))
+    return not any(turn.get(key) for key in STORED)
+
+
+def stored_turn(turn: Turn) -> dict[str, str | None]:
+    """A turn as the feedback table holds it: a text or null for each field of `feedback.TURN`, the calls as JSON."""
+    calls = turn.get("tool_calls")
+    texts = {key: turn.get(key) for key in STORED} | {"tool_calls": json.dumps(calls, ensure_ascii=False) if calls else None}
+    return {"role": turn["role"], "content": turn["content"], **texts}
+
+
+def loaded_turn(stored: Mapping[str, Any]) -> Turn:
+    """What `stored_turn` stored, as a chat template takes it: no nulls, the calls as objects."""
+    turn = {key: value for key, value in stored.items() if value is not None or key == "content"}
+    return turn | {"tool_calls": json.loads(turn["tool_calls"])} if "tool_calls" in turn else turn
+
+
+def prompt_of(record: Record, columns: Sequence[str]) -> Prompt:
+    """The prompt: text or turns from one column, or the texts of several, each on its own line, empty ones left out."""
+    if len(columns) == 1:
+        value = need(record, columns[0])
+        return turns_of(value, columns[0]) if isinstance(value, list) else text(value, columns[0])
+    parts = [text(need(record, column), column) for column in columns]
+    return "\n".join(part for part in parts if part)
+
+
+def completion_of(value: Any, what: str) -> str | Turn:
+    """The completion: text, or a list that holds one assistant turn and nothing else, or that turn alone."""
+    if not isinstance(value, list | Mapping):
+        return text(value, what)
+    turns = turns_of(value if isinstance(value, list) else [value], what)
+    _check_ends_with_answer(turns, what)
+    if len(turns) > 1:
+        raise UnusableError("several_turns", f"{what} holds {len(turns)} turns; which of them was judged is not said")
+    return turns[0]
+
+
+def conversation(value: Any, what: str) -> tuple[list[Turn], Turn]:
+    """(the turns before, the answer) of a conversation that ends with the judged assistant turn."""
+    turns = turns_of(value, what)
+    _check_ends_with_answer(turns, what)
+    if len(turns) == 1:
+        raise UnusableError("no_prompt", f"{what} holds the assistant's turn only")
+    return turns[:-1], turns[-1]
+
+
+def _check_ends_with_answer(turns: Sequence[Turn], what: str) -> None:
+    if (last := turns[-1]["role"]) != "assistant":
+        raise UnusableError("no_assistant_turn", f"{what} ends with a turn of {clip(last, 20)!r}, not of the assistant")
+
+
+def plain(prompt: Prompt | Sequence[Mapping[str, Any]]) -> str:
+    """The prompt as text: a single user turn is its content, several turns stand under role headers."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1 and prompt[0]["role"] == "user":
+        return plain_turn(dict(prompt[0]))
+    return "\n\n".join(f"{turn['role'].capitalize()}: {plain_turn(dict(turn))}" for turn in prompt)
+
+
+def row_turns(row: Record) -> list[Turn]:
+    """The prompt of a feedback row as turns; a plain prompt is one user turn."""
+    return [loaded_turn(turn) for turn in row["turns"]] if row["turns"] else [{"role": "user", "content": row["prompt"]}]
+
+
+def answer_turn(row: Record) -> Turn:
+    """The judged answer of a feedback row as a turn."""
+    return loaded_turn(row["answer"]) if row.get("answer") else {"role": "assistant", "content": row["completion"]}
+
+
+def row_prompt(row: Record) -> Prompt:
+    """The prompt of a feedback row as it was read: text, or turns."""
+    return row_turns(row) if row["turns"] else str(row["prompt"])
+
+
+def row_completion(row: Record) -> str | list[Turn]:
+    """The judged answer of a feedback row: text, or, where it is more than that, a list of its one turn."""
+    return [answer_turn(row)] if row.get("answer") else str(row["completion"])
+
+
+def json_field(value: Any, what: str) -> str | None:
+    """A field of a record that a template is given (tools, chat_template_kwargs) as JSON text; null where it is empty.
+
+    Raises UnusableError for text that is not JSON.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError):
+            raise UnusableError("not_json", f"{what} is text that is not JSON") from None
+    return _json(value, what) if value not in (None, [], {}) else None

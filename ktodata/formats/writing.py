@@ -13,18 +13,21 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError
-from ktodata.feedback import COLUMNS, check_columns
+from ktodata.feedback import COLUMNS, check_columns, one_turn
 from ktodata.files import whole_file
 from ktodata.formats.data_files import FileKind, kind_of
 from ktodata.formats.dialects import format_named
 from ktodata.formats.format import Format
 from ktodata.formats.reading import IngestResult, read
 from ktodata.formats.records import CannotHoldError
+from ktodata.formats.turns import is_plain
 
 NEEDS = ("row_id", "prompt", "completion", "label")
 CHUNK_ROWS = 10_000
 # these say where a row was found, which a new file cannot and need not repeat
 PLACES = ("row_id", "source", "source_line")
+# what a template is given beside the turns, as JSON text in every format that has a place for it
+GIVEN = ("tools", "chat_template_kwargs")
 
 
 class Written(NamedTuple):
@@ -74,10 +77,9 @@ def _complete(feedback: pl.DataFrame) -> pl.DataFrame:
     table = feedback.with_columns(missing)
     only_vote = pl.concat_list(pl.struct("rater", "label", "created_at"))
     table = table.with_columns(votes=pl.col("votes").fill_null(only_vote.cast(COLUMNS["votes"].dtype)))
-    if table["turns"].null_count() == table.height:
+    if table["turns"].null_count() == table.height and table["answer"].null_count() == table.height:
         return table
-    one_turn = pl.concat_list(pl.struct(role=pl.lit("user"), content=pl.col("prompt")))
-    return table.with_columns(turns=pl.col("turns").fill_null(one_turn))
+    return table.with_columns(turns=pl.col("turns").fill_null(one_turn("user", pl.col("prompt"))))
 
 
 class _Records:
@@ -93,13 +95,24 @@ class _Records:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for rows in _record_rows(self._table, self._format.group):
             try:
-                record = self._format.write(rows)
+                self._check_can_hold(rows)
+                record = self._format.write(rows) | {name: rows[0][name] for name in GIVEN if self._may_be_given(name)}
             except CannotHoldError as reason:
                 self._left_out[str(reason)] += len(rows)
                 continue
             self.rows += len(rows)
             self.written += 1
             yield record
+
+    def _check_can_hold(self, rows: list[dict[str, Any]]) -> None:
+        """Raises CannotHoldError for a row whose calls or reasoning a format of texts would write as if they were text."""
+        turns = [turn for row in rows for turn in [*(row["turns"] or ()), *([row["answer"]] if row["answer"] else [])]]
+        if "answer" not in self._format.holds and not all(map(is_plain, turns)):
+            raise CannotHoldError("tool calls and reasoning have no place in it")
+
+    def _may_be_given(self, name: str) -> bool:
+        """Whether the records have the field: all of them, where one row has a value."""
+        return name in self._format.holds and self._table[name].null_count() < self._table.height
 
     def lost(self, feedback: pl.DataFrame) -> tuple[str, ...]:
         """What the file does not hold, in sentences."""

@@ -8,13 +8,13 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import DataError, EmptyDataError
-from ktodata.feedback import TURN, check_columns
+from ktodata.feedback import check_columns, one_turn
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import StageResult, decide, no_decisions
 from ktodata.stages.row_order import OrderCheck, check_order, plan_order
 from ktodata.text.pii.masks import masked
 
-NEEDS = ("prompt", "completion", "label", "turns", "state")
+NEEDS = ("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs", "state")
 USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label", "pii_masks")
 ADDS = ("part", "shard", "position")
 
@@ -23,6 +23,7 @@ Conversational = Literal["auto", "always", "never"]
 
 # written when they are there, after row_id, prompt, completion, label and weight
 KEPT_COLUMNS = ("prompt_group", "p_desirable", "label_quality", "cluster", "source", "source_id", "rater", "model")
+GIVEN = ("tools", "chat_template_kwargs")  # to the chat template, as JSON text
 # columns that TRL gives a meaning of its own: metadata of that name is written as meta_<name>
 TRL_COLUMNS = ("messages", "chosen", "rejected", "tools", "images", "image", "chat_template_kwargs", "completions", "labels")
 
@@ -101,23 +102,31 @@ def shard_table(
     placed = columns.select("row_id", "part", "shard", "position").join(
         feedback.drop("part", "shard", "position", strict=False), on="row_id", how="left", maintain_order="left"
     )
-    return placed.select(
+    given = [name for name in GIVEN if chat and placed[name].null_count() < placed.height]
+    table = placed.select(
         "part",
         "shard",
         "position",
         "row_id",
         prompt=_prompt_turns() if chat else pl.col("prompt"),
-        completion=_turns("assistant", pl.col("completion")) if chat else pl.col("completion"),
+        completion=_answer_turn() if chat else pl.col("completion"),
         label=_label(),
         weight=weight.cast(pl.Float64).fill_null(1.0),
-        **{name: pl.col(name) for name in kept},
+        **{name: pl.col(name) for name in (*given, *kept)},
         **extra,
     )
+    return table.with_columns(_used_fields(table, ("prompt", "completion"))) if chat else table
 
 
 def is_conversational(feedback: pl.DataFrame, conversational: Conversational) -> bool:
-    """Whether the shards hold lists of messages: as asked, or, by "auto", when any row has turns."""
-    return conversational == "always" or (conversational == "auto" and feedback["turns"].null_count() < feedback.height)
+    """Whether the shards hold lists of messages: as requested, or, by "auto", when any row has turns, calls or reasoning.
+
+    Raises DataError for "never" where a row is more than text: its calls would be trained on as if the model wrote them as words.
+    """
+    conversations, more = (feedback.height - feedback[name].null_count() for name in ("turns", "answer"))
+    if conversational == "never" and more:
+        raise DataError(f"export: conversational is never, and {more:,} rows hold tool calls or reasoning, which text cannot.")
+    return conversational == "always" or (conversational == "auto" and conversations + more > 0)
 
 
 def _exported(feedback: pl.DataFrame) -> pl.DataFrame:
@@ -236,12 +245,20 @@ def check_partners(check: OrderCheck) -> Finding:
     )
 
 
-def _turns(role: str, content: pl.Expr) -> pl.Expr:
-    return pl.concat_list(pl.struct(role=pl.lit(role), content=content)).cast(pl.List(TURN))
+def _answer_turn() -> pl.Expr:
+    text = one_turn("assistant", pl.col("completion"))
+    return pl.when(pl.col("answer").is_not_null()).then(pl.concat_list("answer")).otherwise(text)
+
+
+def _used_fields(table: pl.DataFrame, columns: Sequence[str]) -> list[pl.Expr]:
+    """The columns with the fields of a turn that some row uses: plain conversations are written as role and content."""
+    turns = pl.concat([table[name].explode() for name in columns]).struct.unnest()
+    used = [name for name in turns.columns if name in ("role", "content") or turns[name].null_count() < turns.height]
+    return [pl.col(name).list.eval(pl.struct(pl.element().struct.field(used))) for name in columns]
 
 
 def _prompt_turns() -> pl.Expr:
-    return pl.coalesce(pl.col("turns"), _turns("user", pl.col("prompt")))
+    return pl.coalesce(pl.col("turns"), one_turn("user", pl.col("prompt")))
 
 
 def _free_name(name: str, kept: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def reasons(result: IngestResult) -> list[tuple[int, str]]:
         ({**GOOD, "prompt": []}, "no_turns"),
         ({**GOOD, "prompt": ["sky?"]}, "not_a_turn"),
         ({**GOOD, "prompt": [{"content": "sky?"}]}, "not_a_turn"),
-        ({**GOOD, "prompt": [{"role": "user", "content": [{"type": "text", "text": "sky?"}]}]}, "not_text"),
+        ({**GOOD, "prompt": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "not_text"),
         ({**GOOD, "completion": [{"role": "user", "content": "blue"}]}, "no_assistant_turn"),
         ({**GOOD, "completion": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "blue"}]}, "several_turns"),
         ({"messages": [{"role": "user", "content": "sky?"}], "label": True}, "no_assistant_turn"),

@@ -14,12 +14,17 @@ from polars.testing import assert_frame_equal
 from ktodata.feedback import feedback_table
 from ktodata.formats import FORMATS, read, write
 from ktodata.formats.format import Format
+from ktodata.formats.turns import loaded_turn
 
 SKY = "What colour is the sky?"
 
 
 def named(format: Format) -> str:
     return format.name
+
+
+def turns_in(feedback: pl.DataFrame) -> list[list[dict[str, Any]] | None]:
+    return [turns and [loaded_turn(turn) for turn in turns] for turns in feedback["turns"].to_list()]
 
 
 def rows(feedback: pl.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
@@ -102,8 +107,8 @@ def test_trl_as_text_and_as_turns(lines):
         )
     )
     assert rows(result.feedback) == [(SKY, "Blue.", True), (f"System: Be brief.\n\nUser: {SKY}", "Blue.", False)]
-    assert result.feedback["turns"].to_list()[0] is None
-    assert [turn["role"] for turn in result.feedback["turns"].to_list()[1]] == ["system", "user"]
+    assert turns_in(result.feedback)[0] is None
+    assert [turn["role"] for turn in turns_in(result.feedback)[1]] == ["system", "user"]
 
 
 def test_trl_paired_without_a_prompt_takes_what_both_sides_share(lines):
@@ -140,7 +145,7 @@ def test_llamafactory_sharegpt_with_from_and_value(lines):
     talk = [{"from": "human", "value": SKY}, {"from": "gpt", "value": "Blue."}]
     feedback = read(lines({"conversations": talk, "kto_tag": False})).feedback
     assert rows(feedback) == [(SKY, "Blue.", False)]
-    assert feedback["turns"].to_list() == [[{"role": "user", "content": SKY}]]
+    assert turns_in(feedback) == [[{"role": "user", "content": SKY}]]
 
 
 def test_llamafactory_alpaca_joins_instruction_and_input_as_its_trainer_does(lines):
@@ -158,7 +163,7 @@ def test_halos_pairs(lines):
 def test_hh_rlhf_with_two_human_turns_in_a_row(lines):
     start = "\n\nHuman: Hi!\n\nHuman: Are you there?\n\nAssistant:"
     feedback = read(lines({"chosen": f"{start} Yes.", "rejected": f"{start} No."})).feedback
-    assert feedback["turns"].to_list()[0] == [{"role": "user", "content": "Hi!"}, {"role": "user", "content": "Are you there?"}]
+    assert turns_in(feedback)[0] == [{"role": "user", "content": "Hi!"}, {"role": "user", "content": "Are you there?"}]
     assert feedback["completion"].to_list() == ["Yes.", "No."]
 
 
@@ -166,7 +171,7 @@ def test_transcript_prompts_become_turns_only_on_request(lines):
     path = lines({"prompt": "\n\nHuman: Hi!\n\nAssistant:", "completion": " Hello.", "label": True})
     plain, parsed = read(path).feedback, read(path, transcripts=True).feedback
     assert rows(plain) == [("\n\nHuman: Hi!\n\nAssistant:", " Hello.", True)]
-    assert parsed["turns"].to_list() == [[{"role": "user", "content": "Hi!"}]]
+    assert turns_in(parsed) == [[{"role": "user", "content": "Hi!"}]]
     assert rows(parsed) == [("Hi!", " Hello.", True)]
 
 

@@ -1,11 +1,11 @@
 """Turns in the shapes of chat APIs: all that a template can render is kept, what it cannot is refused or counted."""
 
-from collections import Counter
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ktodata.formats.records import UnusableError
-from ktodata.formats.turns import is_plain, plain_turn, read_turns
+from ktodata.formats.turns import NOT_KEPT, is_plain, loaded_turn, plain_turn, stored_turn, turns_of
 
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Bonn"}}}
 ASKS = {"role": "user", "content": "Rain?"}
@@ -52,7 +52,7 @@ EXCHANGES = {
 
 @pytest.mark.parametrize("vendor", EXCHANGES)
 def test_every_vendor_says_the_same_exchange(vendor):
-    turns = read_turns(EXCHANGES[vendor], "messages")
+    turns = turns_of(EXCHANGES[vendor], "messages")
     assert [turn["role"] for turn in turns] == ["user", "assistant", "tool", "assistant"]
     assert [turn["content"] for turn in turns] == ["Rain?", "", "wet", "Yes."]
     (call,) = turns[1]["tool_calls"]
@@ -62,10 +62,10 @@ def test_every_vendor_says_the_same_exchange(vendor):
 
 @pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
 def test_reasoning_is_kept_whatever_it_is_called(key):
-    (turn,) = read_turns([{"role": "assistant", "content": "No.", key: "13 x 17"}], "completion")
+    (turn,) = turns_of([{"role": "assistant", "content": "No.", key: "13 x 17"}], "completion")
     assert turn["reasoning_content"] == "13 x 17"
     assert plain_turn(turn) == "<think>13 x 17</think>\nNo."
-    (part,) = read_turns(
+    (part,) = turns_of(
         [{"role": "assistant", "content": [{"type": "thinking", "thinking": "13 x 17"}, {"type": "text", "text": "No."}]}],
         "completion",
     )
@@ -73,7 +73,7 @@ def test_reasoning_is_kept_whatever_it_is_called(key):
 
 
 def test_a_turn_of_content_alone_is_its_content():
-    (turn,) = read_turns([{"role": "assistant", "content": "Blue."}], "completion")
+    (turn,) = turns_of([{"role": "assistant", "content": "Blue."}], "completion")
     assert turn == {"role": "assistant", "content": "Blue."}
     assert is_plain(turn)
     assert plain_turn(turn) == "Blue."
@@ -82,14 +82,12 @@ def test_a_turn_of_content_alone_is_its_content():
 def test_the_same_call_is_the_same_text_however_its_arguments_are_written():
     texts = {
         plain_turn(
-            read_turns([{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": a}}]}], "m")[
-                0
-            ]
+            turns_of([{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": a}}]}], "m")[0]
         )
         for a in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, '{"b":2,"a":1}')
     }
     assert len(texts) == 1
-    other = read_turns(
+    other = turns_of(
         [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 2}}}]}], "m"
     )
     assert plain_turn(other[0]) not in texts
@@ -107,18 +105,33 @@ def test_the_same_call_is_the_same_text_however_its_arguments_are_written():
 )
 def test_what_is_not_text_is_refused(part):
     with pytest.raises(UnusableError) as refused:
-        read_turns([{"role": "user", "content": [{"type": "text", "text": "See:"}, part]}], "messages")
+        turns_of([{"role": "user", "content": [{"type": "text", "text": "See:"}, part]}], "messages")
     assert refused.value.reason == "not_text"
 
 
-def test_an_unknown_key_is_counted_by_name():
-    not_kept: Counter[str] = Counter()
-    read_turns(
-        [{"role": "user", "content": "a", "mood": "cross", "empty": None}, {"role": "user", "content": "b", "mood": "glad"}],
-        "m",
-        not_kept,
+def test_an_unknown_key_is_named():
+    turns = turns_of(
+        [{"role": "user", "content": "a", "mood": "cross", "empty": None}, {"role": "user", "content": "b", "id": "m2"}], "m"
     )
-    assert not_kept == {"m[].mood": 2}
+    assert [turn.get(NOT_KEPT) for turn in turns] == [["mood"], None]
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "role": st.sampled_from(["user", "assistant", "tool"]),
+            "content": st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+        },
+        optional={
+            "name": st.text("ab", min_size=1),
+            "tool_call_id": st.text("ab", min_size=1),
+            "reasoning_content": st.text("ab ", min_size=1),
+            "tool_calls": st.lists(st.just({"id": "c", **CALL}), min_size=1),
+        },
+    )
+)
+def test_what_is_stored_is_loaded(turn):
+    assert loaded_turn(stored_turn(turn)) == turn
 
 
 @pytest.mark.parametrize(
@@ -138,5 +151,5 @@ def test_an_unknown_key_is_counted_by_name():
 )
 def test_what_is_no_turn_has_a_reason(turns, reason):
     with pytest.raises(UnusableError) as refused:
-        read_turns(turns, "messages")
+        turns_of(turns, "messages")
     assert refused.value.reason == reason

@@ -16,13 +16,12 @@ from ktodata.formats.records import (
     UnusableError,
     Verdict,
     Vote,
-    completion_of,
     need,
     need_list,
-    prompt_of,
     rater_name,
     votes_of_row,
 )
+from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
 
 Response = tuple[Any, Any, Any]  # value, user, status
 
@@ -60,7 +59,7 @@ def _parse_response(item: Any) -> Response:
 def write(rows: Sequence[Row]) -> dict[str, Any]:
     row = rows[0]
     responses = [{"value": CHOICES[vote["label"]], "user_id": vote["rater"], "status": "submitted"} for vote in votes_of_row(row)]
-    fields = {"prompt": row["turns"] or row["prompt"], "completion": row["completion"]}
+    fields = {"prompt": row_prompt(row), "completion": row_completion(row)}
     return {"id": row["source_id"] or row["row_id"], "status": "completed", "fields": fields, "responses": {"label": responses}}
 
 
@@ -70,7 +69,7 @@ ARGILLA = Format(
     read=read,
     write=write,
     takes_columns=True,
-    holds=("prompt", "completion", "label", "turns", "rater", "source_id"),
+    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs", "rater", "source_id"),
     example={
         "id": "record-1",
         "status": "completed",

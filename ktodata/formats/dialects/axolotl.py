@@ -9,17 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.records import (
-    CannotHoldError,
-    LabelledCompletion,
-    Prompt,
-    Record,
-    UnusableError,
-    conversation,
-    need,
-    row_turns,
-    text,
-)
+from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, Record, UnusableError, need, text
+from ktodata.formats.turns import conversation, row_turns
 
 QUESTIONS = ("instruction", "question", "prompt")
 
@@ -68,5 +59,6 @@ AXOLOTL = Format(
     read=read,
     write=write,
     holds=("prompt", "completion", "label"),
+    also_reads=("instruction", "question"),
     example={"system": "Be brief.", "prompt": "What colour is the sky?", "completion": "Blue.", "label": True},
 )

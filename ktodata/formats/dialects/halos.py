@@ -9,18 +9,8 @@ from typing import Any
 from ktodata.formats.dialects.pairs import labelled_pair
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.label_rules import BOOLEANS, Meanings
-from ktodata.formats.records import (
-    LabelledCompletion,
-    Record,
-    UnusableError,
-    answer,
-    completion_of,
-    kind,
-    need,
-    row_turns,
-    text_id,
-    turns_of,
-)
+from ktodata.formats.records import LabelledCompletion, Record, UnusableError, kind, need, text_id
+from ktodata.formats.turns import answer_turn, completion_of, row_turns, turns_of
 
 ZERO_ONE: Meanings = {(int, 1): True, (int, 0): False, **BOOLEANS}
 TYPES = ("binary_feedback", "pairwise_feedback")
@@ -52,7 +42,7 @@ def write(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "prompt_id": text_id(row["prompt"]),
         "prompt": row_turns(row),
-        "output": [answer(row["completion"])],
+        "output": [answer_turn(row)],
         "label": int(row["label"]),
         "reward": float(row["label"]),
         "type": "binary_feedback",
@@ -64,7 +54,8 @@ HALOS = Format(
     matches=matches,
     read=read,
     write=write,
-    holds=("prompt", "completion", "label", "turns"),
+    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    also_reads=("output_A", "output_B"),
     example={
         "prompt_id": text_id("What colour is the sky?"),
         "prompt": [{"role": "user", "content": "What colour is the sky?"}],

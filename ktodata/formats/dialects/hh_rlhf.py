@@ -9,17 +9,8 @@ from typing import Any
 
 from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same_prompt
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.records import (
-    CannotHoldError,
-    LabelledCompletion,
-    Record,
-    Turn,
-    UnusableError,
-    answer,
-    conversation,
-    row_turns,
-    text,
-)
+from ktodata.formats.records import CannotHoldError, LabelledCompletion, Record, Turn, UnusableError, text
+from ktodata.formats.turns import answer_turn, conversation, row_turns
 
 HEADERS = {"user": "\n\nHuman:", "assistant": "\n\nAssistant:"}
 _HEADER = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -69,7 +60,7 @@ def read(record: Record, _fields: Fields) -> list[LabelledCompletion]:
 def write(rows: Sequence[Row]) -> dict[str, Any]:
     better, worse = better_and_worse(rows)
     sides = {"chosen": better, "rejected": worse}
-    return {side: transcript([*row_turns(row), answer(row["completion"])]) for side, row in sides.items()}
+    return {side: transcript([*row_turns(row), answer_turn(row)]) for side, row in sides.items()}
 
 
 HH_RLHF = Format(

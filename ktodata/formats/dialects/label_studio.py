@@ -14,14 +14,13 @@ from ktodata.formats.records import (
     UnusableError,
     Verdict,
     Vote,
-    completion_of,
     need,
     need_list,
-    prompt_of,
     rater_name,
     votes_of_row,
 )
 from ktodata.formats.times import stamp
+from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
 
 CHOICES = {True: "desirable", False: "undesirable"}
 
@@ -74,7 +73,7 @@ def write(rows: Sequence[Row]) -> dict[str, Any]:
         }
         for vote in votes_of_row(row)
     ]
-    data = {"prompt": row["turns"] or row["prompt"], "completion": row["completion"]}
+    data = {"prompt": row_prompt(row), "completion": row_completion(row)}
     return {"id": row["source_id"] or row["row_id"], "data": data, "annotations": annotations}
 
 
@@ -84,7 +83,19 @@ LABEL_STUDIO = Format(
     read=read,
     write=write,
     takes_columns=True,
-    holds=("prompt", "completion", "label", "turns", "votes", "rater", "created_at", "source_id"),
+    holds=(
+        "prompt",
+        "completion",
+        "label",
+        "turns",
+        "answer",
+        "tools",
+        "chat_template_kwargs",
+        "votes",
+        "rater",
+        "created_at",
+        "source_id",
+    ),
     example={
         "id": "task-1",
         "data": {"prompt": "What colour is the sky?", "completion": "Blue."},

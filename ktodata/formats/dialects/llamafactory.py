@@ -11,14 +11,11 @@ from ktodata.formats.records import (
     Record,
     Turn,
     UnusableError,
-    answer,
-    conversation,
     need,
     need_list,
-    prompt_of,
-    row_turns,
     text,
 )
+from ktodata.formats.turns import answer_turn, conversation, prompt_of, row_turns
 
 
 def is_alpaca(record: Record, fields: Fields) -> bool:
@@ -66,6 +63,7 @@ LLAMAFACTORY_ALPACA = Format(
     read=read_alpaca,
     write=write_alpaca,
     holds=("prompt", "completion", "label", "turns"),
+    also_reads=("history", "input"),
     example={
         "instruction": "What colour is the sky?",
         "input": "",
@@ -92,7 +90,7 @@ def read_sharegpt(record: Record, fields: Fields) -> list[LabelledCompletion]:
 
 
 def write_sharegpt(rows: Sequence[Row]) -> dict[str, Any]:
-    return {"messages": [*row_turns(rows[0]), answer(rows[0]["completion"])], "kto_tag": rows[0]["label"]}
+    return {"messages": [*row_turns(rows[0]), answer_turn(rows[0])], "kto_tag": rows[0]["label"]}
 
 
 LLAMAFACTORY_SHAREGPT = Format(
@@ -100,7 +98,8 @@ LLAMAFACTORY_SHAREGPT = Format(
     matches=is_sharegpt,
     read=read_sharegpt,
     write=write_sharegpt,
-    holds=("prompt", "completion", "label", "turns"),
+    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    also_reads=("conversations",),
     example={
         "messages": [{"role": "user", "content": "What colour is the sky?"}, {"role": "assistant", "content": "Blue."}],
         "kto_tag": True,

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.records import LabelledCompletion, Record, completion_of, need, prompt_of
+from ktodata.formats.records import LabelledCompletion, Record, need
 from ktodata.formats.times import stamp
+from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
 
 TEXTS = ("rater", "source_id", "pair_id", "model")
 ABOUT = ("rater", "created_at", "source_id", "source", "pair_id", "model")
@@ -23,7 +24,7 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:
     row = rows[0]
-    judged = {"prompt": row["turns"] or row["prompt"], "completion": row["completion"], "label": row["label"]}
+    judged = {"prompt": row_prompt(row), "completion": row_completion(row), "label": row["label"]}
     about = {name: row[name] for name in TEXTS} | {"created_at": stamp(row["created_at"]), "source": row["source"]}
     return judged | about | {"trusted_label": row["trusted_label"]}
 
@@ -34,7 +35,7 @@ MAPPING = Format(
     read=read,
     write=write,
     takes_columns=True,
-    holds=("prompt", "completion", "label", "turns", *ABOUT, "trusted_label"),
+    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs", *ABOUT, "trusted_label"),
     example={
         "prompt": "What colour is the sky?",
         "completion": "Blue.",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.records import LabelledCompletion, Record, answer, conversation, need, row_turns
+from ktodata.formats.records import LabelledCompletion, Record, need
+from ktodata.formats.turns import answer_turn, conversation, row_turns
 
 
 def matches(record: Record, fields: Fields) -> bool:
@@ -17,7 +18,7 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:
-    return {"messages": [*row_turns(rows[0]), answer(rows[0]["completion"])], "label": rows[0]["label"]}
+    return {"messages": [*row_turns(rows[0]), answer_turn(rows[0])], "label": rows[0]["label"]}
 
 
 MS_SWIFT = Format(
@@ -25,7 +26,7 @@ MS_SWIFT = Format(
     matches=matches,
     read=read,
     write=write,
-    holds=("prompt", "completion", "label", "turns"),
+    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
     example={
         "messages": [
             {"role": "system", "content": "Be brief."},

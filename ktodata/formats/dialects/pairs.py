@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from ktodata.formats.format import Row
-from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, UnusableError, Verdict
+from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, Turn, UnusableError, Verdict
 
 
-def labelled_pair(prompt: Prompt, better: str, worse: str) -> list[LabelledCompletion]:
+def labelled_pair(prompt: Prompt, better: str | Turn, worse: str | Turn) -> list[LabelledCompletion]:
     """The better completion as a desirable row, the worse as an undesirable one."""
     return [LabelledCompletion(prompt, better, Verdict(True)), LabelledCompletion(prompt, worse, Verdict(False))]
 
@@ -26,6 +26,6 @@ def better_and_worse(rows: Sequence[Row]) -> tuple[Row, Row]:
         raise CannotHoldError("the other side of the pair is not there")
     if rows[0]["label"] == rows[1]["label"]:
         raise CannotHoldError("both sides of the pair have the same label")
-    if (rows[0]["prompt"], rows[0]["turns"]) != (rows[1]["prompt"], rows[1]["turns"]):
+    if any(rows[0][name] != rows[1][name] for name in ("prompt", "turns", "tools")):
         raise CannotHoldError("the two sides of the pair have different prompts")
     return (rows[0], rows[1]) if rows[0]["label"] else (rows[1], rows[0])

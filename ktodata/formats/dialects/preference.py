@@ -10,19 +10,8 @@ from typing import Any
 from ktodata.formats.dialects.pairs import better_and_worse
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.label_rules import SIDES, Side
-from ktodata.formats.records import (
-    ABSENT,
-    LabelledCompletion,
-    Record,
-    UnusableError,
-    Verdict,
-    Vote,
-    completion_of,
-    listed,
-    lookup,
-    need,
-    prompt_of,
-)
+from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup, need
+from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
 
 RESPONSES = ("response1", "response2")
 
@@ -89,8 +78,8 @@ def _side_verdict(side: str, better: Side, votes: list[tuple[str | None, Side]])
 def write(rows: Sequence[Row]) -> dict[str, Any]:
     better, _ = better_and_worse(rows)
     first, second = rows
-    completions = {"response1": first["completion"], "response2": second["completion"]}
-    return {"prompt": first["turns"] or first["prompt"], **completions, "preference": 1 if better is first else 2}
+    completions = {"response1": row_completion(first), "response2": row_completion(second)}
+    return {"prompt": row_prompt(first), **completions, "preference": 1 if better is first else 2}
 
 
 PREFERENCE = Format(
@@ -100,6 +89,6 @@ PREFERENCE = Format(
     write=write,
     takes_columns=True,
     group="pair_id",
-    holds=("prompt", "completion", "label", "turns"),
+    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
     example={"prompt": "What colour is the sky?", "response1": "Green.", "response2": "Blue.", "preference": 2},
 )

@@ -16,21 +16,31 @@ from ktodata.formats.records import (
     UnusableError,
     Verdict,
     Vote,
-    completion_of,
     kind,
     need,
     need_list,
     rater_name,
-    row_turns,
     text,
-    turns_of,
     votes_of_row,
 )
 from ktodata.formats.times import stamp
+from ktodata.formats.turns import completion_of, row_completion, row_turns, turns_of
 
 PROMPT_KEYS = ("messages", "input", "question", "prompt", "text")
 COMPLETION_KEYS = ("output", "answer", "completion", "content", "text", "messages")
-HOLDS = ("prompt", "completion", "label", "turns", "votes", "rater", "created_at", "source_id")
+HOLDS = (
+    "prompt",
+    "completion",
+    "label",
+    "turns",
+    "answer",
+    "tools",
+    "chat_template_kwargs",
+    "votes",
+    "rater",
+    "created_at",
+    "source_id",
+)
 
 # --- what both have in common -------------------------------------------------------------------------------------------
 
@@ -116,7 +126,7 @@ def write_langfuse(rows: Sequence[Row]) -> dict[str, Any]:
         }
         for vote in votes_of_row(row)
     ]
-    return {"id": _trace_id(row), "input": row_turns(row), "output": row["completion"], "scores": scores}
+    return {"id": _trace_id(row), "input": row_turns(row), "output": row_completion(row), "scores": scores}
 
 
 LANGFUSE = Format(
@@ -125,6 +135,7 @@ LANGFUSE = Format(
     read=read_langfuse,
     write=write_langfuse,
     holds=HOLDS,
+    also_reads=("dataType", "value", "stringValue", "name", "authorUserId", "source", "timestamp"),
     example={
         "id": "trace-1",
         "input": [{"role": "user", "content": "What colour is the sky?"}],
@@ -178,7 +189,7 @@ def write_langsmith(rows: Sequence[Row]) -> dict[str, Any]:
         }
         for vote in votes_of_row(row)
     ]
-    texts = {"inputs": {"messages": row_turns(row)}, "outputs": {"output": row["completion"]}}
+    texts = {"inputs": {"messages": row_turns(row)}, "outputs": {"output": row_completion(row)}}
     return {"id": _trace_id(row), **texts, "feedback": feedback}
 
 
@@ -188,6 +199,7 @@ LANGSMITH = Format(
     read=read_langsmith,
     write=write_langsmith,
     holds=HOLDS,
+    also_reads=("key", "score", "value", "feedback_source", "created_at"),
     example={
         "id": "run-1",
         "inputs": {"messages": [{"role": "user", "content": "What colour is the sky?"}]},

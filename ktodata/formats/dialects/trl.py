@@ -6,16 +6,8 @@ from typing import Any
 from ktodata.formats.dialects.hh_rlhf import is_transcript
 from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same_prompt
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.records import (
-    LabelledCompletion,
-    Record,
-    UnusableError,
-    answer,
-    completion_of,
-    conversation,
-    need,
-    prompt_of,
-)
+from ktodata.formats.records import LabelledCompletion, Record, UnusableError, need
+from ktodata.formats.turns import answer_turn, completion_of, conversation, prompt_of, row_turns
 
 
 def is_trl(record: Record, _fields: Fields) -> bool:
@@ -32,7 +24,7 @@ def write_trl(rows: Sequence[Row]) -> dict[str, Any]:
     row = rows[0]
     if row["turns"] is None:
         return {"prompt": row["prompt"], "completion": row["completion"], "label": row["label"]}
-    return {"prompt": row["turns"], "completion": [answer(row["completion"])], "label": row["label"]}
+    return {"prompt": row_turns(row), "completion": [answer_turn(row)], "label": row["label"]}
 
 
 TRL = Format(
@@ -40,7 +32,7 @@ TRL = Format(
     matches=is_trl,
     read=read_trl,
     write=write_trl,
-    holds=("prompt", "completion", "label", "turns"),
+    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
     example={
         "prompt": [{"role": "user", "content": "What colour is the sky?"}],
         "completion": [{"role": "assistant", "content": "Blue."}],
@@ -69,7 +61,7 @@ def write_trl_paired(rows: Sequence[Row]) -> dict[str, Any]:
     better, worse = better_and_worse(rows)
     if better["turns"] is None:
         return {"prompt": better["prompt"], "chosen": better["completion"], "rejected": worse["completion"]}
-    return {"prompt": better["turns"], "chosen": [answer(better["completion"])], "rejected": [answer(worse["completion"])]}
+    return {"prompt": row_turns(better), "chosen": [answer_turn(better)], "rejected": [answer_turn(worse)]}
 
 
 TRL_PAIRED = Format(
@@ -78,6 +70,6 @@ TRL_PAIRED = Format(
     read=read_trl_paired,
     write=write_trl_paired,
     group="pair_id",
-    holds=("prompt", "completion", "label", "turns"),
+    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
     example={"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected": "Green."},
 )

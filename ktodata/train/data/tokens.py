@@ -1,7 +1,9 @@
 """Prompt and completion as token ids. A completion's first token and its end token count; the prompt's tokens do not."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import takewhile
 from typing import Any
@@ -14,6 +16,7 @@ from ktodata.errors import EmptyDataError, ModelError
 from ktodata.train.data.training_rows import is_conversational, named
 
 Ids = NDArray[np.int32]
+GIVEN = ("tools", "chat_template_kwargs")  # columns of shards that a chat template is given
 
 
 @dataclass(frozen=True)
@@ -117,18 +120,46 @@ def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]
             "Use an instruction-tuned model, or export the rows as plain text."
         )
     alone, whole = [], []
-    for row_id, prompt, completion in rows.select("row_id", "prompt", "completion").iter_rows():
+    given = [name for name in GIVEN if name in rows.columns]
+    for row in rows.select("row_id", "prompt", "completion", *given).iter_rows(named=True):
+        row_id, prompt, completion = row["row_id"], *([_message(turn) for turn in row[side]] for side in ("prompt", "completion"))
+        options = _template_options(row)
         try:
-            alone.append(_render(tokenizer, prompt, add_generation_prompt=True))
-            whole.append(_render(tokenizer, prompt + completion, add_generation_prompt=False))
+            alone.append(_render(tokenizer, prompt, options, add_generation_prompt=True))
+            whole.append(_render(tokenizer, prompt + completion, options, add_generation_prompt=False))
         except Exception as error:  # templates are programs: they raise what they like
             raise ModelError(f"the chat template of {tokenizer.name_or_path!r} refuses row_id {row_id}: {error}") from error
     return alone, whole
 
 
-def _render(tokenizer: Any, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> list[int]:
+def _message(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn of a shard as a template takes it: no nulls, calls as objects, and their arguments too, where they are JSON."""
+    message = {key: value for key, value in turn.items() if value is not None}
+    if not message.get("tool_calls"):
+        return message
+    calls = message["tool_calls"]
+    message["tool_calls"] = [_call(call) for call in (json.loads(calls) if isinstance(calls, str) else calls)]
+    return {"content": ""} | message  # many templates look for it
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    if isinstance(function.get("arguments"), str):
+        with suppress(ValueError):
+            function["arguments"] = json.loads(function["arguments"])
+    return call | {"function": function}
+
+
+def _template_options(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row's template is given beside its messages: `tools`, and all of `chat_template_kwargs`; either may be JSON text."""
+    given = {name: row[name] for name in GIVEN if row.get(name)}
+    loaded = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
+    return {**loaded.pop("chat_template_kwargs", {}), **loaded}
+
+
+def _render(tokenizer: Any, messages: list[dict[str, Any]], options: dict[str, Any], *, add_generation_prompt: bool) -> list[int]:
     ids: list[int] = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True, **options
     )["input_ids"]
     return ids
 

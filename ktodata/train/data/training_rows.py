@@ -115,13 +115,20 @@ def _check_texts(rows: pl.DataFrame, part: str) -> None:
         if not conversational and dtype != pl.String:
             raise FormatError(f"{part}: {name} is {dtype}; it must be text, or a list of messages with role and content.")
         column = pl.col(name)
-        text = column.list.eval(pl.element().struct.field("content").fill_null("")).list.join("") if conversational else column
+        text = _turn_texts(column, dtype) if conversational else column
         blank = rows.filter(text.is_null() | (text.str.strip_chars() == ""))
         if blank.height:
             raise DataError(
                 f"{part}: {blank.height:,} of {rows.height:,} rows have an empty {name} (row_id {named(blank['row_id'])}). "
                 "Drop them: an empty text has nothing to learn from."
             )
+
+
+def _turn_texts(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """All that the messages say, joined: a turn of calls alone is not empty."""
+    inner: pl.Struct = dtype.inner  # type: ignore[attr-defined]
+    names = [field.name for field in inner.fields if field.dtype == pl.String and field.name != "role"]
+    return column.list.eval(pl.concat_str(pl.element().struct.field(names).fill_null(""))).list.join("")
 
 
 def _holds_messages(dtype: pl.DataType) -> bool:
