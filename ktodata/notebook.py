@@ -1,4 +1,4 @@
-"""`kd.notebook`: what draws itself in a notebook. `show(rows)`, `prompt_map(run)`, `review_widget(run)`; each loads on first use."""
+"""`kd.notebook`: what draws itself in a notebook: `show(rows)`, `prompt_map(run)`, `review_widget(run)`. Each loads when first used."""
 
 from typing import TYPE_CHECKING, Any
 
