@@ -1,15 +1,17 @@
 import json
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
-import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.errors import DataError, KtodataError, MissingColumnError, ModelError, SettingError, ShapeError
+from ktodata import extras
+from ktodata.errors import DataError, KtodataError, MissingColumnError, MissingExtraError, ModelError, SettingError, ShapeError
 from ktodata.feedback import feedback_table
-from ktodata.labels import judge as module
+from ktodata.labels import judge_local, judge_questions, judge_workers
 from ktodata.labels.judge import estimate_cost, judge, with_judge
 
 KEY = "sk-secret-of-the-test"
@@ -90,7 +92,6 @@ def test_verdicts_of_three_wordings(stand_in):
     }  # fmt: skip
     assert judged.facts["disagreements"] == {"rows": 0, "of": 2}
     assert stand_in.seen[0][0]["Authorization"] == f"Bearer {KEY}"
-    np.testing.assert_array_equal(judged.signal(np.array([True, True])).quality, [1.0, 0.0])
 
 
 def test_a_judge_that_always_says_yes_disagrees_with_itself(stand_in):
@@ -99,7 +100,7 @@ def test_a_judge_that_always_says_yes_disagrees_with_itself(stand_in):
     judged = ask(stand_in)
     assert judged.rows["p_desirable"].round(4).to_list() == [0.6667, 0.6667]
     assert judged.facts["disagreements"] == {"rows": 2, "of": 2}
-    assert {name: found["said_desirable"] for name, found in judged.facts["per_wording"].items()} == {
+    assert {name: counts["share_desirable"] for name, counts in judged.facts["per_wording"].items()} == {
         "criterion_first": 1.0, "text_first": 1.0, "violation": 0.0,
     }  # fmt: skip
 
@@ -173,11 +174,39 @@ def test_no_redirect_carries_the_key_away(stand_in):
 
 
 def test_an_endpoint_that_is_down_is_given_up(stand_in, monkeypatch):
-    monkeypatch.setattr(module, "FAILURES_IN_A_ROW", 3)
+    monkeypatch.setattr(judge_workers, "FAILURES_IN_A_ROW", 3)
     stand_in.reply = lambda _: (503, {})
     with pytest.raises(ModelError, match="failed 3 times in a row, last with: HTTP 503, after 1 retries"):
         ask(stand_in, feedback(*(("q", str(k)) for k in range(50))), retries=1, concurrency=1)
     assert len(stand_in.seen) == 6
+
+
+def test_nobody_at_the_address_and_nobody_who_answers_in_time(stand_in):
+    stand_in.reply = lambda _: time.sleep(0.5) or completion("yes")
+    rows = feedback(("q", "slow"))
+    assert list(ask(stand_in, rows, votes=1, timeout_s=0.05, retries=1).facts["failed"].values()) == [1]
+    assert len(stand_in.seen) == 2
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        judged = ask(stand_in, rows, judge=nobody, votes=1, retries=2)
+    assert judged.facts["retries"] == 2
+    assert all("no connection" in reason for reason in judged.facts["failed"])
+
+
+def test_the_pause_that_the_server_wants_is_kept(stand_in):
+    """Retry-After: 0.3 s; without it the pause would be a thousandth of a second."""
+    replies = iter([(429, {}), completion("yes")])
+    stand_in.reply, stand_in.headers = lambda _: next(replies), {"Retry-After": "0.3"}
+    start = time.perf_counter()
+    judged = ask(stand_in, feedback(("q", "fine")), votes=1)
+    assert judged.facts["retries"] == 1 and time.perf_counter() - start >= 0.3
+
+
+def test_without_its_client_a_judge_at_an_address_names_the_extra(stand_in, monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"ktodata\[judge\]"):
+        ask(stand_in)
 
 
 def test_a_second_run_asks_nothing(stand_in):
@@ -231,8 +260,8 @@ def test_injected_text_stays_inside_the_fence(stand_in):
 
 def test_a_fence_is_drawn_again_if_a_text_holds_it(monkeypatch):
     codes = iter(["aaaa", "bbbb"])
-    monkeypatch.setattr(module.secrets, "token_hex", lambda _: next(codes))
-    assert module._fence("has aaaa in it", "") == "data-bbbb"
+    monkeypatch.setattr(judge_questions.secrets, "token_hex", lambda _: next(codes))
+    assert judge_questions.fence_of("has aaaa in it", "") == "data-bbbb"
 
 
 def test_long_texts_are_cut_and_counted(stand_in):
@@ -279,6 +308,8 @@ def test_cost_is_known_before(stand_in):
         ({"api_key_env": "NOT_SET_ANYWHERE"}, SettingError, "not set"),
         ({"api_key_env": "BROKEN_KEY"}, SettingError, "characters that no key has"),
         ({"judge": "http://user:pw@127.0.0.1/v1"}, SettingError, "without user"),
+        ({"judge": "http://127.0.0.1/v1?key=pw"}, SettingError, "without user"),
+        ({"judge": "http://[::1/v1"}, SettingError, "without user"),
         ({"votes": 0}, SettingError, "at least 1; got 0"),
         ({"rows": GOOD_AND_BAD.drop("prompt")}, MissingColumnError, "'prompt'"),
         ({"rows": GOOD_AND_BAD.with_columns(prompt=None)}, DataError, "must be text"),
@@ -298,7 +329,7 @@ def test_errors_come_before_the_first_request(stand_in, monkeypatch, settings, e
 def tiny(tmp_path, monkeypatch):
     """A random two-layer Llama with a tokenizer of words, in a folder."""
     monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "MIN_ANSWER_MASS", 0.0)  # random weights do not know that a question was asked
+    monkeypatch.setattr(judge_local, "MIN_ANSWER_MASS", 0.0)  # random weights do not know that a question was asked
     torch = pytest.importorskip("torch")
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -325,7 +356,7 @@ def test_a_local_model_judges(tiny, monkeypatch):
     again = judge(GOOD_AND_BAD, criterion="good", judge=tiny)
     assert (again.facts["requests"], again.facts["cached"]) == (0, 6)
     assert again.rows.equals(judged.rows)
-    monkeypatch.setattr(module, "MIN_ANSWER_MASS", 1.01)
+    monkeypatch.setattr(judge_local, "MIN_ANSWER_MASS", 1.01)
     silent = judge(GOOD_AND_BAD, criterion="good", judge=tiny, cache=False)
     assert silent.facts["unparsed"] == 6, "neither yes nor no is likely: no verdict"
 
@@ -336,10 +367,10 @@ def test_a_local_answer_is_its_own_logits(tiny):
 
     from ktodata.models import load_causal_lm
 
-    settings = module._Settings("good", 1, 100, 16, 0.0, {})
-    local = module._Local(tiny, settings)
-    question = module._Question("k", "criterion_first", "the", "bad", (False, False))
-    text = "\n\n".join([*module._messages(question, settings).values(), "Answer:"])
+    settings = judge_questions.JudgeSettings("good", 1, 100, 16, 0.0, {})
+    local = judge_local.LocalJudge(tiny, settings)
+    question = judge_questions.JudgeQuestion("k", "criterion_first", "the", "bad", (False, False))
+    text = "\n\n".join([*judge_questions.chat_messages(question, settings).values(), "Answer:"])
     model, tokenizer = load_causal_lm(tiny)
     p = model(torch.tensor([tokenizer(text)["input_ids"]])).logits[0, -1].softmax(-1).tolist()
     expected = (p[1] + p[3]) / (p[1] + p[2] + p[3] + p[4])

@@ -1,0 +1,77 @@
+"""A judge on this machine: a causal language model that answers with P(yes) against P(no)."""
+
+import inspect
+import threading
+from pathlib import Path
+from typing import Any
+
+from ktodata.errors import ModelError
+from ktodata.labels.judge_questions import JudgeAnswer, JudgeQuestion, JudgeSettings, NoAnswer, chat_messages
+from ktodata.labels.judge_store import digest_json
+from ktodata.models import load_causal_lm, resolve_model
+
+MIN_ANSWER_MASS = 0.05  # a model that gives yes and no together less than this is not answering the question
+
+
+class LocalJudge:
+    """P(yes) against P(no) as the first word of a causal model's answer. It has no retries."""
+
+    def __init__(self, name: str, settings: JudgeSettings) -> None:
+        self.name = name
+        self.stopped = threading.Event()
+        self.retried = 0
+        self._settings = settings
+        self._model, self._tokenizer = load_causal_lm(name)
+        self._yes, self._no = _first_tokens(self._tokenizer, name)
+        self.identity = {"model": name, "content": _model_version(name, self._model)}
+        self._model.eval()
+
+    def __call__(self, question: JudgeQuestion) -> JudgeAnswer:
+        """Ask one question. Raises NoAnswer for a text that is too long for the model."""
+        import torch
+
+        ids = self._input_ids(chat_messages(question, self._settings))
+        longest = getattr(self._model.config, "max_position_embeddings", None)
+        if longest and len(ids) > longest:
+            raise NoAnswer(f"longer than the {longest:,} tokens that the model reads: lower max_chars")
+        last_only = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        with torch.inference_mode():
+            logits = self._model(torch.tensor([ids]), **({"logits_to_keep": 1} if last_only else {})).logits[0, -1]
+        p = logits.float().softmax(-1)
+        yes, no = float(p[self._yes].sum()), float(p[self._no].sum())
+        p_yes = yes / (yes + no) if yes + no >= MIN_ANSWER_MASS else None
+        return JudgeAnswer("", p_yes, {"in": len(ids), "out": 1})
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _input_ids(self, roles: dict[str, str]) -> list[int]:
+        if self._tokenizer.chat_template:
+            # one message: not every template knows a system's
+            message = [{"role": "user", "content": "\n\n".join(roles.values())}]
+            text = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self._tokenizer("\n\n".join([*roles.values(), "Answer:"]))["input_ids"])
+
+
+def _first_tokens(tokenizer: Any, name: str) -> tuple[list[int], list[int]]:
+    """Ids that begin "yes" and "no" in their usual spellings, without those that begin both or are unknown."""
+    sides = []
+    for word in ("yes", "no"):
+        spellings = [before + form for before in ("", " ") for form in (word, word.capitalize(), word.upper())]
+        encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in spellings]
+        # a word in several tokens begins with one that other words share ("y", "n", a lone space)
+        sides.append({ids[0] for ids in encoded if len(ids) == 1} - {tokenizer.unk_token_id})
+    yes, no = sides[0] - sides[1], sides[1] - sides[0]
+    if not yes or not no:
+        raise ModelError(f"the judge {name!r} has no single token for yes or for no, so its answer cannot be read. Take another.")
+    return sorted(yes), sorted(no)
+
+
+def _model_version(name: str, model: Any) -> str:
+    """What sets two versions of a model of one name apart: its files' names, sizes and times, or the hub's commit."""
+    folder = Path(resolve_model(name))
+    if not folder.is_dir():
+        return str(getattr(model.config, "_commit_hash", None) or "")
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return digest_json([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
