@@ -159,12 +159,6 @@ def row_features(
     )
 
 
-def without_topic(vectors: Floats, prompts: Floats, fit_rows: Bools) -> Floats:
-    """What a ridge regression on the prompts' vectors leaves of `vectors`: float32, same shape."""
-    mean, weights = _foretold(vectors, prompts, fit_rows)
-    return np.asarray(vectors - mean - prompts @ weights)
-
-
 def _foretold(vectors: Floats, prompts: Vectors, fit_rows: Bools) -> tuple[Floats, Floats]:
     """Mean float32 [d'] and weights float32 [d, d'] of a ridge regression of `vectors` on the prompts' vectors."""
     rows = fitted_rows(fit_rows)

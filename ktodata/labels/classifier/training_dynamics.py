@@ -74,28 +74,6 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
     return Evidence("training_dynamics", quality, ("telemetry", "label"), "free with a training run", facts)
 
 
-def dynamics_columns(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: Bools, *, beta: float = 0.1) -> pl.DataFrame:
-    """For information, over all looks of each row, those after its own updates too. One line a row, in the order given.
-
-    looks : how many. aum : mean margin, no unit, higher is better (Pleiss et al. 2020, arXiv:2001.10528, with KTO's reward).
-    confidence, variability : mean and standard deviation (n) of sigmoid(margin) over looks (Swayamdipta et al. 2020,
-        arXiv:2009.10795). forgotten : times a positive margin turned negative (Toneva et al. 2019, arXiv:1812.05159).
-    Null where a row was never looked at; variability and forgotten need two looks. They tell hard rows from easy ones; a
-    memorised wrong label looks easy here, which is why they are not the signal.
-    """
-    looks = _looks(telemetry, row_ids, labels, beta)
-    value, fits, again = 1 / (1 + (-pl.col("margin")).exp()), (pl.col("margin") > 0) & (pl.col("step") > 0), pl.len() > 1
-    found = looks.group_by("row").agg(
-        looks=pl.len(),
-        aum=pl.col("margin").mean(),
-        confidence=value.mean(),
-        variability=pl.when(again).then(value.std(ddof=0)),
-        forgotten=pl.when(again).then((fits.shift(1) & ~fits).sum()),
-    )
-    rows = pl.DataFrame({"row_id": pl.Series(row_ids, dtype=pl.String), "row": np.arange(len(labels))})
-    return rows.join(found, on="row", how="left", maintain_order="left").drop("row").with_columns(pl.col("looks").fill_null(0))
-
-
 def join_dynamics(feedback: pl.DataFrame, telemetry: pl.DataFrame, *, beta: float = 0.1) -> StageResult:
     """The signal as a column of a feedback table: row_id, training_dynamics (1 sound .. 0 doubtful) of every row.
 

@@ -10,18 +10,20 @@ from ktodata.labels.classifier.feature_sets import (
     kernel_components,
     pair_components,
     row_features,
-    without_topic,
 )
 from ktodata.labels.classifier.features import form_features
 from ktodata.text.tfidf import word_vectors
 
 
 def test_what_the_prompt_foretells_is_gone_and_the_rest_stays():
-    prompts, completions, _, topic, refuses = refusals()
-    left = without_topic(completions, prompts, np.ones(240, bool))
-    for one in range(3):
-        assert abs(left[topic == one, one].mean()) < 0.05  # it stood at 1
-    assert left[refuses, 5].mean() - left[~refuses, 5].mean() > 0.6  # of 0.8
+    """Before: 1 in the direction of the row's topic, and 0.8 more in direction 5 where the reply refuses; then at length 1."""
+    prompts, completions, texts, topic, refuses = refusals()
+    rows = row_features(prompts, completions, texts, fit_rows=np.ones(240, bool))
+    left, whole = rows.prompt_residual[0][:], rows.completions[0][:]
+    for number in range(3):
+        assert whole[topic == number, number].mean() > 0.5
+        assert abs(left[topic == number, number].mean()) < 0.1
+    assert left[refuses, 5].mean() - left[~refuses, 5].mean() > 0.6
 
 
 def test_components_are_uncorrelated_of_one_size_and_project_other_rows():

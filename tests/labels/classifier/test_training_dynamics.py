@@ -5,7 +5,6 @@ import pytest
 from ktodata.errors import DataError, MissingColumnError, ShapeError
 from ktodata.labels.classifier.training_dynamics import (
     as_opinion,
-    dynamics_columns,
     dynamics_in_words,
     join_dynamics,
     training_dynamics,
@@ -121,16 +120,6 @@ def test_the_order_of_the_looks_and_beta_change_nothing():
     expected = training_dynamics(looks, ids, labels, beta=0.1).quality
     found = training_dynamics(looks.sample(fraction=1, shuffle=True, seed=1), ids, labels, beta=0.5).quality
     np.testing.assert_array_equal(found, expected)
-
-
-def test_columns_by_hand():
-    """beta = 0.1; r0 (desirable): margins 0.1, -0.2 -> aum -0.05, forgotten once. r1 (undesirable): one look, margin 0.3."""
-    looks = telemetry(("r0", "train", 0, 1, 1.0), ("r0", "train", 1, 9, -2.0), ("r1", "train", 0, 2, -3.0))
-    found = dynamics_columns(looks, ["r0", "r1", "r2"], np.array([True, False, True]))
-    assert found["aum"].round(6).to_list() == [-0.05, 0.3, None]
-    assert found["forgotten"].to_list() == [1, None, None]
-    assert found["looks"].to_list() == [2, 1, 0]
-    assert found["confidence"].round(4).to_list() == [0.4876, 0.5744, None]
 
 
 def test_errors_say_what_is_wrong():
