@@ -104,7 +104,9 @@ def audit(
         typer.Option(help="The language model to be trained: it reads each row once, which finds more.", show_default="none"),
     ] = None,
     min_precision: Annotated[float, typer.Option(min=0, max=1, help="Flag only what is this likely to be wrong.")] = 0.8,
-    plant: Annotated[float, typer.Option(min=0, max=0.4, help="Share of labels flipped to measure the audit itself.")] = 0.05,
+    noise_injection: Annotated[
+        float, typer.Option(min=0, max=0.4, help="Share of labels flipped to measure the audit itself.")
+    ] = 0.05,
     minutes: Annotated[
         float | None, typer.Option(min=1, help="Minutes of review: write the rows they are best spent on.", show_default="none")
     ] = None,
@@ -133,7 +135,7 @@ def audit(
             out=out,
             ingest={name: column for name, column in columns.items() if column is not None},
             encoder=encoder,
-            label_noise={"min_precision": min_precision, "plant": plant},
+            label_noise={"min_precision": min_precision, "noise_injection": noise_injection},
             model=model,
             reviews=reviews or (),
             telemetry=telemetry,

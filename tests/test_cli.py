@@ -27,36 +27,37 @@ Arguments:
   FEEDBACK <str>  JSONL, Parquet, CSV or a Hugging Face data set.  [required]
 
 Options:
-  --out FOLDER                   The folder to write to.  [default: audit]
-  --label <str>                  The column that holds the label.  [default:
-                                 (label)]
-  --up <str>                     The value that means desirable, as JSON or
-                                 text.  [default: (true)]
-  --down <str>                   The value that means undesirable.  [default:
-                                 (false)]
-  --rater <str>                  The column that says who gave the label.
-  --trusted <str>                The column with an expert's label, where
-                                 known.
-  --reviews FILE                 People's verdicts (row_id, trusted_label);
-                                 may be given again.
-  --telemetry RUN|FILE           An earlier training on these rows: a run, its
-                                 model/, or telemetry.parquet.
-  --encoder <str>                Sentence encoder: hub id, folder or packaged
-                                 name.  [default: packaged:wordllama-256]
-  --model <str>                  The language model to be trained: it reads
-                                 each row once, which finds more.  [default:
-                                 (none)]
-  --min-precision <float range>  Flag only what is this likely to be wrong.
-                                 [default: 0.8; 0<=x<=1]
-  --plant <float range>          Share of labels flipped to measure the audit
-                                 itself.  [default: 0.05; 0<=x<=0.4]
-  --minutes <float range>        Minutes of review: write the rows they are
-                                 best spent on.  [default: (none); x>=1]
-  --seed <int range>             Same seed, same answer.  [default: 0; x>=0]
-  -q, --quiet                    Print nothing but errors.
-  --json                         Print the result as JSON on standard output,
-                                 for scripts.
-  --help                         Show this message and exit.
+  --out FOLDER                    The folder to write to.  [default: audit]
+  --label <str>                   The column that holds the label.  [default:
+                                  (label)]
+  --up <str>                      The value that means desirable, as JSON or
+                                  text.  [default: (true)]
+  --down <str>                    The value that means undesirable.  [default:
+                                  (false)]
+  --rater <str>                   The column that says who gave the label.
+  --trusted <str>                 The column with an expert's label, where
+                                  known.
+  --reviews FILE                  People's verdicts (row_id, trusted_label);
+                                  may be given again.
+  --telemetry RUN|FILE            An earlier training on these rows: a run,
+                                  its model/, or telemetry.parquet.
+  --encoder <str>                 Sentence encoder: hub id, folder or packaged
+                                  name.  [default: packaged:wordllama-256]
+  --model <str>                   The language model to be trained: it reads
+                                  each row once, which finds more.  [default:
+                                  (none)]
+  --min-precision <float range>   Flag only what is this likely to be wrong.
+                                  [default: 0.8; 0<=x<=1]
+  --noise-injection <float range>
+                                  Share of labels flipped to measure the audit
+                                  itself.  [default: 0.05; 0<=x<=0.4]
+  --minutes <float range>         Minutes of review: write the rows they are
+                                  best spent on.  [default: (none); x>=1]
+  --seed <int range>              Same seed, same answer.  [default: 0; x>=0]
+  -q, --quiet                     Print nothing but errors.
+  --json                          Print the result as JSON on standard output,
+                                  for scripts.
+  --help                          Show this message and exit.
 """
 
 

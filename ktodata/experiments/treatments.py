@@ -17,14 +17,14 @@ from ktodata.experiments.arms import Arm
 from ktodata.labels.actions import DROP_FROM, LIKELIER_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
 from ktodata.labels.classifier.feature_sets import RowFeatures
 from ktodata.labels.people.review_simulation import reviews_of
-from ktodata.labels.people.reviewed_model import Reviewed
+from ktodata.labels.people.reviewed_model import ReviewedModel
 from ktodata.settings import unknown_name
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 # reviews_of, for one audit's rows: (labels, truth, count, order=, seed=) -> (which were reviewed, what they taught)
-Reviewing = Callable[..., tuple[Bools, Reviewed]]
+Reviewing = Callable[..., tuple[Bools, ReviewedModel]]
 
 NOISY, CLEAN = "labels as given", "true labels"
 Family = Literal[

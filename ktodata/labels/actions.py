@@ -6,7 +6,7 @@ p = P(the given label is wrong). A row's cost is the expected squared error E[(c
     keep       c = the label      p
     drop       c = 0              1/4
     relabel    c = minus it       1 - p
-    soft       c = E[y]           p (1 - p)     the least there is without asking anyone
+    soften     c = E[y]           p (1 - p)     the least there is without asking anyone
     review     c = y              0
 
 So a row is better dropped than kept when p > 1/4 and better relabelled than dropped when p > 3/4; a soft label beats all three,
@@ -27,43 +27,43 @@ Bools = NDArray[np.bool_]
 DROP_FROM = 1 / 4
 RELABEL_FROM = 3 / 4
 LIKELIER_FROM = 1 / 2  # of a relabelling that drops nothing
-POLICIES = ("drop", "relabel", "repair", "soft")
+LABEL_ACTIONS = ("drop", "relabel", "drop_and_relabel", "soften")
 EDGE = 1e-3
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Mean cost of a row whose p is known, under each policy.
+    """Mean cost of a row whose p is known, under each label action.
 
-    relabel : every row has its likelier label. repair : the cheapest of keep, drop and relabel, row by row
+    relabel : every row has its likelier label. drop_and_relabel : the cheapest of keep, drop and relabel, row by row
     """
 
     rows: int
     keep: float
     drop: float
     relabel: float
-    repair: float
-    soft: float
+    drop_and_relabel: float
+    soften: float
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON values, with the share of keep's cost that each policy takes away."""
-        saved = {name: 1 - getattr(self, name) / self.keep if self.keep > 0 else 0.0 for name in POLICIES}
+        """As JSON values, with the share of keep's cost that each action takes away."""
+        saved = {name: 1 - getattr(self, name) / self.keep if self.keep > 0 else 0.0 for name in LABEL_ACTIONS}
         return {
             "is": "expected squared error of a row's pull in training, / 4; 0 is best, 1 is a wrong label",
             "rows": self.rows,
-            "cost": {name: getattr(self, name) for name in ("keep", *POLICIES)},
+            "cost": {name: getattr(self, name) for name in ("keep", *LABEL_ACTIONS)},
             "share_of_cost_taken_away": saved,
         }
 
 
 def costs(p_wrong: Floats, known: Bools) -> Costs:
-    """What each policy costs. p_wrong : float [N]; known : bool [N], rows whose p_wrong is a measured probability."""
+    """What each label action costs. p_wrong : float [N]; known : bool [N], rows whose p_wrong is a measured probability."""
     p = p_wrong[known]
     if not len(p):
         return Costs(0, 0.0, 0.0, 0.0, 0.0, 0.0)
     drop, relabel = np.minimum(p, DROP_FROM), np.minimum(p, 1 - p)
     each = (p, drop, relabel, np.minimum(drop, relabel), p * (1 - p))
-    return Costs(len(p), *(float(one.mean()) for one in each))
+    return Costs(len(p), *(float(cost.mean()) for cost in each))
 
 
 def wrong_by_random_flips(p_desirable: Floats, labels: Bools, confident_joint: NDArray[np.int64]) -> Floats:

@@ -1,4 +1,4 @@
-"""What every signal of label quality gives: one number a row, of one direction, and what it took to get it."""
+"""What every piece of evidence on labels gives: one number a row, of one direction, and what it took to get it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +11,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One view of how far each label can be believed.
+    """How far each label can be believed, by one account.
 
-    quality : float [N], 1 sound .. 0 doubtful; nan where the signal has nothing to say of a row
+    quality : float [N], 1 sound .. 0 doubtful; nan where there is nothing to say of a row
     needs : columns or inputs that it was made of
     cost : what it takes, in words ("one matrix product", "one pass of the model over all rows")
     facts : how it was made; JSON values only

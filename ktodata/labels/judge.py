@@ -105,7 +105,7 @@ def judge(
         **_request_counts(questions, missing, missing[:max_requests], judge_model, store, failed),
         "cut": {side: int((to_judge[side].str.len_chars() > max_chars).sum()) for side in ("prompt", "completion")},
     }
-    return _scores(feedback, to_judge, questions, store, judge_model.name, facts)
+    return _collect_scores(feedback, to_judge, questions, store, judge_model.name, facts)
 
 
 def with_judge(feedback: pl.DataFrame, judged: JudgeScores) -> pl.DataFrame:
@@ -212,7 +212,7 @@ def _count_tokens(store: AnswerStore, requested: Sequence[JudgeQuestion], side: 
     return sum(counts) if counts else None
 
 
-def _scores(
+def _collect_scores(
     feedback: pl.DataFrame,
     to_judge: pl.DataFrame,
     questions: QuestionSet,

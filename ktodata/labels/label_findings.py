@@ -1,5 +1,6 @@
-"""What was found of the labels, in words: the checks KD040 to KD049 and KD070, each from the facts of label_noise."""
+"""What is known of the labels, in words: the checks KD040 to KD049 and KD070, each from the facts of label_noise."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ktodata.findings import Finding, issue, not_applicable, passed
@@ -9,7 +10,7 @@ COSTLY = 0.02  # expected share of wrong labels from which something should be d
 
 
 def label_findings(facts: dict[str, Any]) -> list[Finding]:
-    """Every check's answer, from the facts of label_noise; adds `identifiability` to them."""
+    """Every check's answer, from the facts of label_noise."""
     return [
         _check_identifiable(facts),
         _check_trusted_rows(facts),
@@ -20,7 +21,7 @@ def label_findings(facts: dict[str, Any]) -> list[Finding]:
         _check_outvoted(facts),
         _check_prompt(facts),
         _check_drift(facts),
-        _check_policy(facts),
+        _check_label_actions(facts),
         _check_contested(facts),
     ]
 
@@ -29,56 +30,61 @@ def _check_identifiable(facts: dict[str, Any]) -> Finding:
     """KD040: random label errors cannot be told from sound rows here."""
     if "not_learnt" in facts:
         return not_applicable("KD040", facts["not_learnt"])
-    if not facts["planted"]["fraction"]:
+    if "identifiability" not in facts:
         return not_applicable(
-            "KD040", "No flips were planted (plant: 0), so the detector was not measured and nothing is flagged."
+            "KD040", "No flips were injected (noise_injection: 0), so the detector was not measured and nothing is flagged."
         )
-    classes = facts["planted"]["per_given_class"]
-    told = "; ".join(f"{name}: {_verdict_in_words(one)}" for name, one in classes.items())
-    facts["identifiability"] = {"verdict": _worst(classes), "reason": told, "limits": SYSTEMATIC}
-    text = f"{told}. {SYSTEMATIC}"
-    return passed("KD040", text) if _worst(classes) == "identifiable" else issue("KD040", text)
+    answer = facts["identifiability"]
+    text = f"{answer['reason']}. {answer['limits']}"
+    return passed("KD040", text) if answer["verdict"] == "identifiable" else issue("KD040", text)
 
 
-def _worst(classes: dict[str, Any]) -> str:
-    return max((str(one["verdict"]) for one in classes.values()), key=("identifiable", "weakly", "not").index)
+def identifiability_in_words(classes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The verdict of the class that is worse off, why, and what no injected flip can show.
+
+    classes : "per_given_class" of the injected flips
+    """
+    verdict = max((str(figures["verdict"]) for figures in classes.values()), key=("identifiable", "weakly", "not").index)
+    reason = "; ".join(f"{name}: {_class_in_words(figures)}" for name, figures in classes.items())
+    return {"verdict": verdict, "reason": reason, "limits": SYSTEMATIC}
 
 
-def _verdict_in_words(one: dict[str, Any]) -> str:
-    figure, flips = one["auroc_of_planted_flips"], one["planted_flips_at_this_depth"]["flips"]
-    if figure["value"] is None or flips < 10:
-        return f"not identifiable, because only {flips} flips could be planted among {one['rows']:,} rows; 10 are the least"
-    seen = (
-        f"planted flips look more doubtful than other rows {figure['value']:.0%} of the time ({figure['low']:.0%} to "
-        f"{figure['high']:.0%}; 50% is chance)"
+def _class_in_words(figures: Mapping[str, Any]) -> str:
+    auroc, flips = figures["auroc_of_injected_flips"], figures["injected_flips_at_this_depth"]["flips"]
+    if auroc["value"] is None or flips < 10:
+        return f"not identifiable, because only {flips} flips could be injected among {figures['rows']:,} rows; 10 are the least"
+    ranking = (
+        f"injected flips look more doubtful than other rows {auroc['value']:.0%} of the time ({auroc['low']:.0%} to "
+        f"{auroc['high']:.0%}; 50% is chance)"
     )
     because = {
-        "identifiable": "and the probabilities stand at two clear levels, so the noise can be told from the signal",
+        "identifiable": "and the probabilities are at two clear levels, so the noise can be separated from the signal",
         "weakly": "which is enough to order a review by, not to act on unseen",
         "not": "so the text, as these vectors show it, says too little about the label",
     }
-    word = {"identifiable": "identifiable", "weakly": "weakly identifiable", "not": "not identifiable"}[one["verdict"]]
-    return f"{word}: {seen}, {because[one['verdict']]}"
+    word = {"identifiable": "identifiable", "weakly": "weakly identifiable", "not": "not identifiable"}[figures["verdict"]]
+    return f"{word}: {ranking}, {because[figures['verdict']]}"
 
 
 def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     """KD041: trusted labels show errors in the given ones."""
-    told = facts["trusted"]
-    if not told["rows"]:
+    trusted = facts["trusted"]
+    if not trusted["rows"]:
         return not_applicable("KD041", f"No row has a trusted_label. {facts['ask_for_review']['why']}")
     rates = "; ".join(
-        f"{name}: {one['error_rate']['value']:.1%} of {one['drawn_at_random']} wrong ({one['error_rate']['low']:.1%} to "
-        f"{one['error_rate']['high']:.1%})"
-        for name, one in told.items()
-        if isinstance(one, dict) and one.get("drawn_at_random")
+        f"{name}: {figures['error_rate']['value']:.1%} of {figures['drawn_at_random']} wrong "
+        f"({figures['error_rate']['low']:.1%} to {figures['error_rate']['high']:.1%})"
+        for name, figures in trusted.items()
+        if isinstance(figures, dict) and figures.get("drawn_at_random")
     )
-    rates = f"{rates}. Measured on {told['rates_from']}."
-    if told["flip_rates"]:
-        by_truth = ", ".join(f"{share:.1%} of the truly {name}" for name, share in told["flip_rates"].items())
+    rates = f"{rates}. Measured on {trusted['rates_from']}."
+    if trusted["flip_rates"]:
+        by_truth = ", ".join(f"{share:.1%} of the truly {name}" for name, share in trusted["flip_rates"].items())
         rates += f" So {by_truth} rows carry the other label: what the trainer's flip_rates takes."
     if dynamics := facts.get("training_dynamics"):
         rates += f" {dynamics['text']}"
-    return issue("KD041", f"Against the trusted labels, {rates}", told["wrong"]) if told["wrong"] else passed("KD041", rates)
+    wrong = trusted["wrong"]
+    return issue("KD041", f"Against the trusted labels, {rates}", wrong) if wrong else passed("KD041", rates)
 
 
 def _check_flags(facts: dict[str, Any]) -> Finding:
@@ -89,41 +95,41 @@ def _check_flags(facts: dict[str, Any]) -> Finding:
         return issue("KD042", f"Trusted rows show the flags among {' and '.join(refuted)} rows to be mostly wrong: taken back.")
     if not facts["flagged"]:
         return passed("KD042", "Nothing is flagged: at no depth were flags measured to be as precise as min_precision asks.")
-    told = "; ".join(
-        f"{name}: {one['flagged']:,} rows, {one['expected_precision']['value']:.0%} expected wrong (at least "
-        f"{one['expected_precision']['low']:.0%}, measured on {one['basis']})"
-        for name, one in facts["planted"]["per_given_class"].items()
-        if one["flagged"]
+    by_class = "; ".join(
+        f"{name}: {figures['flagged']:,} rows, {figures['expected_precision']['value']:.0%} expected wrong (at least "
+        f"{figures['expected_precision']['low']:.0%}, measured on {figures['basis']})"
+        for name, figures in facts["injected_flips"]["per_given_class"].items()
+        if figures["flagged"]
     )
-    return issue("KD042", f"{facts['flagged']:,} rows are flagged. {told}.", facts["flagged"])
+    return issue("KD042", f"{facts['flagged']:,} rows are flagged. {by_class}.", facts["flagged"])
 
 
 def _check_noise(facts: dict[str, Any]) -> Finding:
     """KD043: confident learning estimates one label in ten or more wrong."""
     if "not_learnt" in facts:
         return not_applicable("KD043", facts["not_learnt"])
-    told = facts["label_noise_estimate"]
+    estimate = facts["label_noise_estimate"]
     if facts.get("identifiability", {}).get("verdict") != "identifiable":
         return not_applicable(
             "KD043",
-            f"How many labels are wrong cannot be told from what is given (KD040). Confident learning would say "
-            f"{told['wrong']:.0%}, which is right only where random errors can be identified; trusted rows would measure it.",
+            f"How many labels are wrong is not known from these rows alone (KD040). Confident learning would say "
+            f"{estimate['wrong']:.0%}, which is right only where random errors can be identified; trusted rows would measure it.",
         )
-    each = ", ".join(f"{share:.1%} of {name}" for name, share in told["wrong_among_given"].items())
-    text = f"Estimated wrong: {told['wrong']:.1%} of labels ({each}); this is {told['is']}."
-    return issue("KD043", text) if told["wrong"] >= 0.1 else passed("KD043", text)
+    each = ", ".join(f"{share:.1%} of {name}" for name, share in estimate["wrong_among_given"].items())
+    text = f"Estimated wrong: {estimate['wrong']:.1%} of labels ({each}); this is {estimate['is']}."
+    return issue("KD043", text) if estimate["wrong"] >= 0.1 else passed("KD043", text)
 
 
 def _check_raters(facts: dict[str, Any]) -> Finding:
     """KD044: several raters judged the same rows, so they can be compared."""
-    told = facts["votes"]
-    if not told["quality_from_votes"]:
+    votes = facts["votes"]
+    if not votes["quality_from_votes"]:
         return not_applicable(
             "KD044",
-            f"{told['raters']:,} raters share {told['rows_with_several_raters']:,} rows: at least 10 shared rows (and a model) "
+            f"{votes['raters']:,} raters share {votes['rows_with_several_raters']:,} rows: at least 10 shared rows (and a model) "
             "are needed to compare raters. A second vote on some rows would show systematic noise.",
         )
-    return passed("KD044", f"{told['raters']:,} raters share {told['rows_with_several_raters']:,} rows; see table raters.")
+    return passed("KD044", f"{votes['raters']:,} raters share {votes['rows_with_several_raters']:,} rows; see table raters.")
 
 
 def _check_near(facts: dict[str, Any]) -> Finding:
@@ -146,13 +152,13 @@ def _check_prompt(facts: dict[str, Any]) -> Finding:
     """KD047: labels follow what was asked, in part, and not only what was answered."""
     if "not_learnt" in facts:
         return not_applicable("KD047", facts["not_learnt"])
-    told = facts["out_of_fold"]
-    if not told["labels_follow_the_prompt"]:
+    ensemble = facts["out_of_fold"]
+    if not ensemble["labels_follow_the_prompt"]:
         return passed("KD047")
     return issue(
         "KD047",
-        f"The prompt alone tells {told['prompt_information_share']:.0%} of what the text tells of the labels: models fail on "
-        "some topics, or whoever labelled dislikes them, and labels and text cannot say which. Rows are ranked by what their "
+        f"The prompt alone carries {ensemble['prompt_information_share']:.0%} of what the text says of the labels: models fail "
+        "on some topics, or whoever labelled dislikes them, and labels and text cannot say which. Rows are ranked by what their "
         "answers do beyond the topic. Reviewed rows would settle it.",
     )
 
@@ -161,49 +167,50 @@ def _check_drift(facts: dict[str, Any]) -> Finding:
     """KD048: somebody's labels, or those after some date, follow other criteria than the rest."""
     if "not_learnt" in facts:
         return not_applicable("KD048", facts["not_learnt"])
-    found = facts["drift"]["found"]
+    groups = facts["drift"]["significant_groups"]
     if not facts["drift"]["tests"]:
         return not_applicable("KD048", "There are no two sources, raters or models with enough rows, nor dates, to compare.")
-    if not found:
+    if not groups:
         return passed("KD048")
     each = "; ".join(
-        f"{one['column']} {one['value']} ({one['kind']}{', since ' + one['since'] if one['since'] else ''}, "
-        f"{one['effect_points']:+.0%} desirable)"
-        for one in found[:5]
+        f"{group['column']} {group['value']} ({group['kind']}{', since ' + group['since'] if group['since'] else ''}, "
+        f"{group['effect_points']:+.0%} desirable)"
+        for group in groups[:5]
     )
     return issue(
-        "KD048", f"The same content is judged differently by {len(found)} group(s): {each}. See table drift.", len(found)
+        "KD048", f"The same content is judged differently by {len(groups)} group(s): {each}. See table drift.", len(groups)
     )
 
 
-def _check_policy(facts: dict[str, Any]) -> Finding:
-    """KD049: what wrong labels are expected to cost training, and what each policy would take away."""
-    told = facts["policy"]
-    if not told["rows"]:
+def _check_label_actions(facts: dict[str, Any]) -> Finding:
+    """KD049: what wrong labels are expected to cost training, and what each label action would take away."""
+    costs = facts["label_action_costs"]
+    if not costs["rows"]:
         return not_applicable(
             "KD049",
             "No label's chance of being wrong was measured (no reviewed rows, no second votes, random errors not identifiable), "
             "so no automatic action is known to pay: train on the labels as they are, or have rows reviewed.",
         )
-    saved, measured = told["share_of_cost_taken_away"], told["p_wrong_measured_by"]
+    saved, measured = costs["share_of_cost_taken_away"], costs["p_wrong_measured_by"]
     by = "; ".join(f"{name} by {basis}" for name, basis in measured.items() if basis) or "by raters who share rows"
     text = (
-        f"{told['cost']['keep']:.1%} of {told['rows']:,} labels are expected to be wrong ({by}). Soft labels are expected to "
-        f"take {saved['soft']:.0%} of that cost to training away, the likelier label {saved['relabel']:.0%}, dropping and "
-        f"relabelling {saved['repair']:.0%}, dropping alone {saved['drop']:.0%}; reviewing rows takes all of theirs."
+        f"{costs['cost']['keep']:.1%} of {costs['rows']:,} labels are expected to be wrong ({by}). Soft labels are expected to "
+        f"take {saved['soften']:.0%} of that cost to training away, the likelier label {saved['relabel']:.0%}, dropping and "
+        f"relabelling {saved['drop_and_relabel']:.0%}, dropping alone {saved['drop']:.0%}; reviewing rows takes all of theirs."
     )
-    return issue("KD049", text) if told["cost"]["keep"] >= COSTLY else passed("KD049", text)
+    return issue("KD049", text) if costs["cost"]["keep"] >= COSTLY else passed("KD049", text)
 
 
 def _check_contested(facts: dict[str, Any]) -> Finding:
     """KD070: people differ on some rows, so no label of them is wrong, and more votes would not settle them."""
-    told = facts.get("agreement")
-    if told is None:
-        return not_applicable("KD070", "Raters share too few rows to tell mistaken labels from those on which people differ.")
-    rows, every = told["verdicts"].get("contested", 0), sum(told["verdicts"].values())
+    agreement = facts.get("agreement")
+    if agreement is None:
+        return not_applicable("KD070", "Raters share too few rows to separate mistaken labels from those on which people differ.")
+    verdicts = agreement["verdicts"]
+    rows, total = verdicts.get("contested", 0), sum(verdicts.values())
     text = (
-        f"Of {every:,} rows with two votes or more, {told['verdicts'].get('wrong', 0):,} are labelled wrong and {rows:,} "
-        f"contested; {told['verdicts'].get('unclear', 0):,} cannot be told apart by so few votes."
+        f"Of {total:,} rows with two votes or more, {verdicts.get('wrong', 0):,} are labelled wrong and {rows:,} "
+        f"contested; of {verdicts.get('unclear', 0):,} so few votes do not say which."
     )
     if not rows:
         return passed("KD070", text)

@@ -32,7 +32,7 @@ from ktodata.stages.validate import validate
 SECONDS_A_ROW = 60.0
 ROWS_DRAWN = 6  # of the queue, where an audit draws itself
 HELD, AS_LIKELY_AS_NOT = "review", 0.5  # the state of rows that wait for a person; P(wrong) of a text with both labels
-MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "doubts")
+MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "evidence_against")
 
 
 def audit(
@@ -50,9 +50,9 @@ def audit(
     feedback : as `kd.read(...).feedback` or `kd.feedback_table` gives it; several votes on a text, and trusted_label where an
         expert has judged, are used. A run takes no settings beside it: its recipe says how it was audited
     encoder : a sentence encoder: packaged name, hub id or folder
-    model : a causal language model, the one to be trained if possible: its hidden states are a view of their own, and by far the
-        best one once some rows are reviewed (one forward pass, cached)
-    judged : what `kd.judge` returned: its votes count as those of one more rater, and its opinion as far as reviewed rows show
+    model : a causal language model, the one to be trained if possible: its hidden states are a feature set of their own, and by far
+        the best one once some rows are reviewed (one forward pass, cached)
+    judged : what `kd.judge` returned: its votes count as those of one more rater, and its scores as far as reviewed rows show
         that it is right
     telemetry : of a training on these rows (`kd.train.fit(...).telemetry`, or model/telemetry.parquet of a run); counts as far as
         reviewed rows show that it is right
@@ -116,14 +116,14 @@ class LabelAudit:
 
     @property
     def issues(self) -> pl.DataFrame:
-        """Rows doubted for a reason (`doubts`), the most doubtful first."""
-        return self.rows.filter(pl.col("doubts").is_not_null())
+        """Rows doubted for a reason (`evidence_against`), the most doubtful first."""
+        return self.rows.filter(pl.col("evidence_against").is_not_null())
 
     @property
     def summary(self) -> pl.DataFrame:
         """One line for each given class.
 
-        rows; verdict (can random errors be told there?); planted_auroc (0.5 is chance); flagged and expected_precision with what
+        rows; verdict (can random errors be told there?); injected_auroc (0.5 is chance); flagged and expected_precision with what
         it was measured on; reviewed rows, and error_rate among them with its exact 95 % interval. Null: not measured.
         """
         return pl.DataFrame([self._of_class(name) for name in ("desirable", "undesirable")], infer_schema_length=None)
@@ -198,7 +198,7 @@ class LabelAudit:
         Elsewhere it says which labels the models of the labels find odd, and no more.
         """
         reviewed = self.metrics.get("reviews", {}).values()
-        classes = self.metrics.get("planted", {}).get("per_given_class", {}).values()
+        classes = self.metrics.get("injected_flips", {}).get("per_given_class", {}).values()
         by_review = bool(reviewed) and all(each["gp_scale"] is not None for each in reviewed)
         return by_review or (bool(classes) and all(each["verdict"] == "identifiable" for each in classes))
 
@@ -265,14 +265,14 @@ class LabelAudit:
         return label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN))
 
     def _of_class(self, name: str) -> dict[str, Any]:
-        detection = self.metrics.get("planted", {}).get("per_given_class", {}).get(name, {})
+        detection = self.metrics.get("injected_flips", {}).get("per_given_class", {}).get(name, {})
         reviewed = self.metrics["trusted"][name]
         rate = reviewed["error_rate"]
         return {
             "given": name,
             "rows": self.metrics["rows"][name],
             "verdict": detection.get("verdict"),
-            "planted_auroc": detection.get("auroc_of_planted_flips", {}).get("value"),
+            "injected_auroc": detection.get("auroc_of_injected_flips", {}).get("value"),
             "flagged": detection.get("flagged", 0),
             "expected_precision": detection.get("expected_precision", {}).get("value"),
             "measured_on": detection.get("basis"),
@@ -299,10 +299,11 @@ class LabelAudit:
         return np.asarray(in_training.to_numpy())
 
     @property
-    def doubts(self) -> pl.Series:
+    def evidence_against(self) -> pl.Series:
         """Why each row is doubted, as label_noise says it; of those that are held, "contradicted": list of text [N], or null."""
-        doubts = self.result.columns.select("doubts", held=pl.Series(self.held))
-        return doubts.select(pl.when("held").then(pl.lit(["contradicted"])).otherwise("doubts").alias("doubts")).to_series()
+        kinds = self.result.columns.select("evidence_against", held=pl.Series(self.held))
+        with_held = pl.when("held").then(pl.lit(["contradicted"])).otherwise("evidence_against")
+        return kinds.select(with_held.alias("evidence_against")).to_series()
 
     @property
     def p_wrong(self) -> NDArray[np.float64]:

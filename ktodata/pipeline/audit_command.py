@@ -32,7 +32,7 @@ class Audit:
         """The findings in words, for a terminal."""
         findings = [f"{finding['code']}  {finding['text']}" for finding in self.metrics["findings"] if finding["text"]]
         rows = self.metrics["rows"]
-        head = f"{rows['seen']:,} rows: {rows['desirable']:,} desirable, {rows['undesirable']:,} undesirable."
+        head = f"{rows['total']:,} rows: {rows['desirable']:,} desirable, {rows['undesirable']:,} undesirable."
         if reviewed := self.metrics.get("verdicts"):
             head = f"{head}\n{reviews_in_words(reviewed)}"
         places = [f"rows: {self.folder / 'audit.parquet'}", f"page: {self.folder / 'audit.html'}"]

@@ -22,7 +22,7 @@ FOLD, FOLD_LINES = 400, 12  # characters and lines of a text in sight; the other
 MAX_CHARS_SHOWN = 20_000  # characters that are put on the page at all
 # what is said of a row beside its texts, where the frame has it, in this order
 SAID = (
-    *("row_id", "trusted_label", "verdict", "note", "p_wrong", "p_desirable", "why", "doubts"),
+    *("row_id", "trusted_label", "verdict", "note", "p_wrong", "p_desirable", "why", "evidence_against"),
     *("rater", "model", "source", "cluster", "part"),
 )
 WORDS = {True: "desirable", False: "undesirable"}
@@ -68,7 +68,15 @@ def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | No
         Markup("<p><strong>{}</strong> looked at</p>").format(plural(int(summary["rows"].sum()), "label")),
         _table(
             "",
-            ("given", "labels", "can random errors be told?", "AUROC of planted errors", "flagged", "reviewed", "wrong of those"),
+            (
+                "given",
+                "labels",
+                "can random errors be told?",
+                "AUROC of injected errors",
+                "flagged",
+                "reviewed",
+                "wrong of those",
+            ),
             [_class(row) for row in summary.iter_rows(named=True)],
         ),
         *_issues(result),
@@ -129,7 +137,7 @@ def _issues(result: StageResult) -> list[Markup]:
 
 def _class(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One given class of an audit's summary, in words."""
-    auroc, rate = row["planted_auroc"], row["error_rate"]
+    auroc, rate = row["injected_auroc"], row["error_rate"]
     between = interval([row["error_rate_low"], row["error_rate_high"]], as_percent=True)
     return (
         row["given"],

@@ -24,10 +24,10 @@ ABOUT = ("source", "source_line", "model", "created_at", "part", "cluster")
 SIGNALS = {
     "together": "all together",
     "text": "answer in the light of its prompt",
-    "answer": "answer, topic taken away",
+    "completion_residual": "answer, topic taken away",
     "pair": "prompt and answer side by side",
-    "form": "length and form",
-    "reading": "hidden states of a language model",
+    "surface_features": "length and form",
+    "hidden_state": "hidden states of a language model",
     "prompt": "prompt alone",
     "neighbour_agreement": "rows nearby",
     "judge": "language model as a judge",
@@ -105,9 +105,9 @@ class RowView:
         votes = pl.col("pooled_votes" if "pooled_votes" in table.columns else "votes").alias("votes")
         shown = [name for name in ("row_id", "prompt", "completion", "label", "rater", *ABOUT) if name in table.columns]
         # the stage's own word: the table's may be older
-        doubts = audit.result.columns.select("row_id", doubts=audit.doubts)
+        doubts = audit.result.columns.select("row_id", evidence_against=audit.evidence_against)
         self._rows = table.select(*shown, votes).join(doubts, on="row_id", how="left", maintain_order="left")
-        self._signals = table.select("row_id").join(noise.table("signals"), on="row_id", how="left", maintain_order="left")
+        self._signals = table.select("row_id").join(noise.table("evidence"), on="row_id", how="left", maintain_order="left")
         self._members = _members(table["prompt_group"]) if "prompt_group" in table.columns else None
         # embed makes them of length 1, so that their products are cosines
         self._vectors = [
@@ -151,7 +151,7 @@ class RowView:
             label=row["label"],
             p_wrong=p_wrong,
             signals=[(SIGNALS.get(name, name), value) for name, value in quality.items() if value is not None],
-            doubts=[DOUBTS.get(doubt, doubt) for doubt in row["doubts"] or ()],
+            doubts=[DOUBTS.get(doubt, doubt) for doubt in row["evidence_against"] or ()],
             votes=votes if len(votes) > 1 else [],
             rater=self._raters.get(row["rater"]) if row.get("rater") is not None else None,
         )

@@ -65,7 +65,7 @@ class ReviewSession:
         self.detector = self._key_on_disk()
         self.queue = line_up(audit, max(MIN_IN_A_SITTING, int(budget_minutes)))
         self.book = RowView(audit, run)
-        self.columns = FilterColumns(audit.table, audit.doubts, self.queue.drawn)
+        self.columns = FilterColumns(audit.table, audit.evidence_against, self.queue.drawn)
         self.store = VerdictStore(run.folder)
         self._mine = np.zeros(len(self.book), bool)
         self._others = np.zeros(len(self.book), bool)

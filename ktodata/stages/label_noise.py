@@ -1,6 +1,7 @@
 """Which labels are likely wrong, how well that can be known on this data, and what to ask for where it cannot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -12,16 +13,21 @@ from ktodata.embeddings.vectors import of_unit_length
 from ktodata.errors import OneClassError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.labels.actions import DROP_FROM, LIKELIER_FROM, RELABEL_FROM
-from ktodata.labels.label_findings import label_findings
+from ktodata.labels.label_findings import identifiability_in_words, label_findings
 from ktodata.stage import Action, StageResult, decide, no_decisions
 
 if TYPE_CHECKING:
+    from ktodata.labels.classifier.detection import Detection
     from ktodata.labels.classifier.feature_sets import RowFeatures
     from ktodata.labels.classifier.features import Components
-    from ktodata.labels.people.drift import Likeness
-    from ktodata.labels.people.reviewed_model import Reviewed
+    from ktodata.labels.evidence import Evidence
+    from ktodata.labels.people.drift import Drift, Likeness
+    from ktodata.labels.people.raters import Aggregated
+    from ktodata.labels.people.reviewed_model import ReviewedModel
+    from ktodata.labels.people.votes import Votes
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 NEEDS = ("prompt", "completion", "label", "votes", "prompt_group", "prompt_embedding", "completion_embedding")
 USES = (
@@ -38,14 +44,14 @@ USES = (
     "judge_p_desirable",
     "training_dynamics",
 )
-ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "doubts")
+ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "evidence_against")
 
 DRIFTS_BY = ("source", "rater", "model", "script")
 MIN_ROWS = 10  # of each label; a model of fewer is noise
 NEIGHBOURS_UP_TO = 20_000  # rows
-# what a row can be doubted for, strongest evidence first
-DOUBTS = ("trusted_disagrees", "contradicted", "outvoted", "near_contradiction", "doubtful_label")
-EVIDENCE = (
+# what can speak against a label, strongest first
+KINDS_AGAINST = ("trusted_disagrees", "contradicted", "outvoted", "near_contradiction", "doubtful_label")
+DECISION_EVIDENCE = (
     "label",
     "p_desirable",
     "label_quality",
@@ -56,6 +62,55 @@ EVIDENCE = (
     "near_twin",
     "near_similarity",
 )
+LABEL_QUALITY_IS = (
+    "1 sound .. 0 doubtful: the calibrated out-of-fold probability of the given label; CROWDLAB's where several raters "
+    "judged a training row"
+)
+
+
+@dataclass(frozen=True)
+class FittedClassifier:
+    """What models of the labels say; `detection` and `reviews` are None where `not_learnt` says why.
+
+    rows : counts. weak_sources : their names; None where nobody looked for any. dynamics : training dynamics, None without any
+    """
+
+    rows: dict[str, int]
+    not_learnt: str | None = None
+    weak_sources: list[str] | None = None
+    detection: "Detection | None" = None
+    reviews: "ReviewedModel | None" = None
+    dynamics: pl.Series | None = None
+
+
+@dataclass(frozen=True)
+class RaterWeights:
+    """What raters who share rows are worth, and which of those rows are wrong or contested: verdicts."""
+
+    aggregated: "Aggregated"
+    verdicts: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class TrustedCheck:
+    """Labels and flags against trusted rows. refuted : given classes whose flags those show to be mostly wrong."""
+
+    facts: dict[str, Any]
+    rates: pl.DataFrame
+    refuted: list[bool]
+
+
+@dataclass(frozen=True)
+class LabelBeliefs:
+    """p_wrong : float [N], a probability where `measured`, bool [N]. basis : what measured it in each given class.
+
+    rows_by_raters : how many of these rows have it from raters who share rows
+    """
+
+    p_wrong: Floats
+    measured: Bools
+    basis: dict[str, str | None]
+    rows_by_raters: int
 
 
 def label_noise(
@@ -64,25 +119,27 @@ def label_noise(
     min_precision: Annotated[
         float, Field(ge=0, le=1, description="flag rows only as far down as this share of them is expected to be wrong")
     ] = 0.8,
-    plant: Annotated[
+    noise_injection: Annotated[
         float,
         Field(ge=0, le=0.4, description="share of each label flipped on purpose to measure the detector; 0 measures nothing"),
     ] = 0.05,
     folds: Annotated[int, Field(ge=3, le=20, description="parts of the data; each is predicted by models of the others")] = 5,
-    repeats: Annotated[int, Field(ge=1, le=20, description="fold assignments averaged, and plantings; more is steadier")] = 3,
+    repeats: Annotated[
+        int, Field(ge=1, le=20, description="fold assignments averaged, and rounds of noise injection; more is steadier")
+    ] = 3,
     action: Annotated[
-        Literal["review", "drop", "soft", "relabel", "repair", "none"],
+        Literal["review", "drop", "soften", "relabel", "drop_and_relabel", "keep"],
         Field(
-            description="what becomes of flagged rows: review, drop, or nothing (none). soft: nothing more, soft_label says how "
-            "far each label is believed (train with soft_labels). relabel: rows whose measured P(wrong) is over 1/2 take the "
-            "other label, none is dropped. repair: those over 1/4 are dropped and those over 3/4 relabelled. Only these last "
-            "three and use_trusted ever turn a label"
+            description="what becomes of flagged rows: review, drop, or nothing (keep). soften: nothing more, soft_label says "
+            "how far each label is believed (train with soft_labels). relabel: rows whose measured P(wrong) is over 1/2 take the "
+            "other label, none is dropped. drop_and_relabel: those over 1/4 are dropped and those over 3/4 relabelled. Only "
+            "these last three and use_trusted ever turn a label"
         ),
     ] = "review",
     use_trusted: Annotated[
         Literal["relabel", "measure"],
         Field(
-            description="a trusted label that differs stands in the place of the label (relabel), or only measures, and the row "
+            description="a trusted label that differs takes the place of the label (relabel), or only measures, and the row "
             "is held for review (measure)"
         ),
     ] = "relabel",
@@ -93,51 +150,57 @@ def label_noise(
         int, Field(ge=0, description="rows to ask a person about, drawn at random within each given label")
     ] = 60,
     neighbours: Annotated[
-        int, Field(ge=0, description="near rows that vote in the signal of that name, up to 20,000 rows; 0 leaves it out")
+        int, Field(ge=0, description="near rows that vote in the evidence of that name, up to 20,000 rows; 0 leaves it out")
     ] = 10,
     seed: int = 0,
 ) -> StageResult:
     """Say how far each label can be trusted; flag rows only where flags were measured to be right on this data."""
+    from ktodata.labels.people.trusted import mark_reviewed
+
     check_columns(feedback, NEEDS, who="label_noise")
-    if not 0 <= plant <= 0.4 or folds < 3 or repeats < 1:
+    if not 0 <= noise_injection <= 0.4 or folds < 3 or repeats < 1:
         raise SettingError(
-            f"label_noise: plant is a share in [0, 0.4], folds >= 3, repeats >= 1; got {plant}, {folds}, {repeats}."
+            "label_noise: noise_injection is a share in [0, 0.4], folds >= 3, repeats >= 1; "
+            f"got {noise_injection}, {folds}, {repeats}."
         )
-    table = _with_defaults(feedback)
-    facts: dict[str, Any] = {}
-    table = _mark_reviewed(table, seed)
-    table, curve, views = _add_model(
-        table, facts, min_precision=min_precision, plant=plant, folds=folds, repeats=repeats, seed=seed
-    )
-    table, raters = _add_votes(table, facts)
-    table, confusions, contested = _weigh_raters(table, facts, seed)
-    drift, drift_examples = _look_for_drift(table, facts, seed)
-    table = _add_contradictions(table, facts, contradiction_similarity)
-    table, rates = _check_trusted(table, facts, min_precision)
-    ask = _rows_to_ask(table, facts, review_rows, seed)
-    table = _soften(table, facts)
-    signals = _compare_signals(table, facts, views, neighbours)
-    table = table.with_columns(doubts=_doubts())
-    facts["doubts"] = {doubt: int(table["doubts"].list.contains(doubt).sum()) for doubt in DOUBTS}
-    facts["label_quality"] = (
-        "1 sound .. 0 doubtful: the calibrated out-of-fold probability of the given label; CROWDLAB's where several raters "
-        "judged a training row"
-    )
-    facts["findings"] = [finding.as_dict() for finding in label_findings(facts)]
+    table = mark_reviewed(_with_defaults(feedback), seed)
+    classifier = _fit_classifier(table, min_precision, fraction=noise_injection, folds=folds, repeats=repeats, seed=seed)
+    table = _with_probabilities(table, classifier)
+    votes = _pool_votes(table, classifier)
+    raters = _weigh_raters(table, votes, seed)
+    table = _with_votes(table, votes, raters)
+    drift = _look_for_drift(table, seed) if classifier.detection else None
+    table = _with_near_twins(table, contradiction_similarity)
+    trusted = _check_trusted(table, classifier.rows, min_precision)
+    table = _without_refuted_flags(table, trusted.refuted)
+    sample = _rows_to_ask(table, review_rows if not trusted.facts["rows"] else 0, seed)
+    beliefs = _measure_p_wrong(table, classifier)
+    table = _with_soft_labels(table, beliefs).with_columns(evidence_against=_evidence_against())
+    evidence = _gather_evidence(table, classifier.detection, neighbours)
+    facts = _describe_classifier(classifier, table) | _describe_people(votes, raters, drift)
+    facts |= {
+        "near_contradictions": {"rows": table["near_twin"].count(), "similarity": contradiction_similarity},
+        "trusted": trusted.facts,
+        "flagged": int(table["flagged"].sum()),
+        "ask_for_review": _describe_sample(sample.height, review_rows),
+        "label_action_costs": _describe_beliefs(beliefs),
+        **_describe_neighbours(evidence, table.height, asked_for=bool(classifier.detection and neighbours)),
+        "evidence_against": {kind: int(table["evidence_against"].list.contains(kind).sum()) for kind in KINDS_AGAINST},
+        "label_quality": LABEL_QUALITY_IS,
+    }
+    if classifier.detection and noise_injection:
+        facts["identifiability"] = identifiability_in_words(facts["injected_flips"]["per_given_class"])
     return StageResult(
         columns=table.select("row_id", *ADDS),
-        decisions=no_decisions() if action == "none" else _decisions(table, action, use_trusted),
-        metrics=facts,
-        tables={
-            "raters": raters,
-            "confusions": confusions,
-            "contested": contested,
-            **signals,
-            "drift": drift,
-            "drift_examples": drift_examples,
-            "trust_curve": curve,
-            "trusted_rates": rates,
-            "ask_for_review": ask,
+        decisions=no_decisions() if action == "keep" else _decisions(table, action, use_trusted),
+        metrics=facts | {"findings": [finding.as_dict() for finding in label_findings(facts)]},
+        tables=_people_tables(votes, raters)
+        | _evidence_tables(table, evidence)
+        | _drift_tables(drift)
+        | {
+            "trust_curve": classifier.detection.curve if classifier.detection else _no_curve(),
+            "trusted_rates": trusted.rates,
+            "ask_for_review": sample,
         },
     )
 
@@ -161,138 +224,106 @@ def _with_defaults(feedback: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
 
 
-def _mark_reviewed(table: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so)."""
-    from ktodata.labels.people.trusted import random_sample
-
-    reviewed = pl.col("trusted_label").is_not_null() & pl.col("trained")
-    table = table.with_columns(reviewed=reviewed, wrong=reviewed & (pl.col("trusted_label") != pl.col("label")).fill_null(False))
-    # the draw was made among these rows; held ones and held-out ones would count as drawn and not reviewed
-    trained = table.filter("trained").select("row_id", "label", "reviewed")
-    found = random_sample(trained["row_id"], trained["label"].to_numpy(), trained["reviewed"].to_numpy(), seed)
-    drawn = trained.select("row_id", drawn=pl.Series(found))
-    return table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col("drawn").fill_null(False))
-
-
-def _add_model(
-    table: pl.DataFrame, facts: dict[str, Any], *, min_precision: float, plant: float, folds: int, repeats: int, seed: int
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Floats]]:
-    """Add p_desirable, label_quality, is_label_issue and flagged; null and false where there is too little to learn from.
-
-    Also the trust curve, and p_desirable by each view alone.
-    """
-    from ktodata.labels.classifier.detection import NAMES, detect
-    from ktodata.labels.classifier.training_dynamics import as_opinion
-    from ktodata.labels.people.reviewed_model import learn_from_reviews
+def _fit_classifier(
+    table: pl.DataFrame, min_precision: float, *, fraction: float, folds: int, repeats: int, seed: int
+) -> FittedClassifier:
+    """What models of the labels, votes of weak sources and reviews say together, and how far flags are right."""
+    from ktodata.labels.classifier.detection import find_label_errors, predict_labels
     from ktodata.labels.people.weak_sources import find_weak_sources, pool
 
     labels, train = table["label"].to_numpy(), table["trained"].to_numpy()
     counts = {"desirable": int((labels & train).sum()), "undesirable": int((~labels & train).sum())}
-    facts["rows"] = {"seen": table.height, "learnt_from": int(train.sum())} | counts
-    nothing = {"p_desirable": pl.lit(None, pl.Float64), "is_label_issue": pl.lit(None, pl.Boolean), "flagged": pl.lit(False)}
+    rows = {"total": table.height, "learnt_from": int(train.sum())} | counts
     if min(counts.values()) < MIN_ROWS:
-        facts["not_learnt"] = (
-            f"{counts['desirable']:,} desirable and {counts['undesirable']:,} undesirable training rows: at least "
-            f"{MIN_ROWS} of each are needed to learn what sets them apart."
-        )
-        return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve(), {}
-    texts = _texts(table, train)
-    systems = find_weak_sources(table.select("label", "trained", votes="pooled_votes"))
-    groups = table["prompt_group"].rank("dense").to_numpy()
-    reviewed, wrong, drawn = (table[name].to_numpy() for name in ("reviewed", "wrong", "drawn"))
-    dynamics = table["training_dynamics"].cast(pl.Float64)
-    opinions = as_opinion(dynamics.to_numpy(), labels)[:, None] if dynamics.count() else None
-
-    def refine(p_desirable: Floats, of_systems: Floats) -> Floats:
-        if systems is not None:
-            p_desirable = pool(systems, of_systems, train)
-        learnt = learn_from_reviews(texts, p_desirable, labels, reviewed, labels ^ wrong, opinions=opinions)
-        facts["reviews"] = {NAMES[given]: {"gp_scale": scale} for given, scale in learnt.scale.items()}
-        if opinions is not None:
-            facts["training_dynamics"] = _weight_of_dynamics(learnt, dynamics, labels, reviewed)
-        return learnt.p_desirable
-
-    facts["systems"] = [] if systems is None else systems.names
+        return FittedClassifier(rows, _too_few(counts))
+    features = _row_features(table, train)
+    sources = find_weak_sources(table.select("label", "trained", votes="pooled_votes"))
+    names = [] if sources is None else sources.names
+    weak_labels = np.empty((len(labels), 0), bool) if sources is None else sources.labels
+    groups, how = table["prompt_group"].rank("dense").to_numpy(), {"folds": folds, "repeats": repeats, "seed": seed}
     try:
-        found = detect(
-            _views(table, texts, train),
-            labels,
-            groups,
-            train,
-            (drawn, drawn & wrong),
-            systems=None if systems is None else systems.labels,
-            refine=refine,
-            min_precision=min_precision,
-            plant=plant,
-            folds=folds,
-            repeats=repeats,
-            seed=seed,
-        )
+        feature_sets = _feature_sets(table, features, train)
+        predictions = predict_labels(feature_sets, labels, groups, train, weak_labels, fraction=fraction, **how)
     except OneClassError as error:
-        facts["not_learnt"] = str(error)
-        return table.with_columns(label_quality=pl.lit(None, pl.Float64), **nothing), _no_curve(), {}
-    facts |= found.facts
-    facts["is_label_issue"] = int(found.is_label_issue.sum())
-    table = table.with_columns(
-        p_desirable=pl.Series(found.p_desirable),
-        from_text=pl.Series(found.from_text),
-        label_quality=pl.Series(np.where(labels, found.p_desirable, 1 - found.p_desirable)),
-        is_label_issue=pl.when("trained").then(pl.Series(found.is_label_issue)),
-        flagged=pl.Series(found.flagged),
+        return FittedClassifier(rows, str(error), names)
+    pooled = predictions.p_desirable if sources is None else pool(sources, predictions.of_weak_sources, train)
+    reviews, dynamics = _learn_from_reviews(table, features, pooled)
+    drawn, wrong = table["drawn"].to_numpy(), table["wrong"].to_numpy()
+    detection = find_label_errors(
+        predictions, reviews.p_desirable, labels, train, (drawn, drawn & wrong), min_precision=min_precision
     )
-    return table, found.curve, found.views
+    return FittedClassifier(rows, None, names, detection, reviews, dynamics)
 
 
-def _weight_of_dynamics(
-    learnt: "Reviewed", dynamics: pl.Series, labels: NDArray[np.bool_], reviewed: NDArray[np.bool_]
-) -> dict[str, Any]:
-    """What the reviewed rows of each given class say that training dynamics are worth; a class without an answer is left out."""
-    from ktodata.labels.classifier.detection import NAMES
-    from ktodata.labels.classifier.training_dynamics import dynamics_in_words
-
-    looked_at = dynamics.is_not_null().to_numpy()
-    weights = {
-        NAMES[given]: {"weight": one.value, "low": one.low, "high": one.high}
-        for given, of_class in learnt.weights.items()
-        for one in of_class
-    }
-    return {
-        "rows_with_a_look": int(looked_at.sum()),
-        "reviewed_with_a_look": {name: int((looked_at & reviewed & (labels == given)).sum()) for given, name in NAMES.items()},
-        "weights": weights,
-        "text": dynamics_in_words(weights),
-    }
+def _too_few(counts: Mapping[str, int]) -> str:
+    return (
+        f"{counts['desirable']:,} desirable and {counts['undesirable']:,} undesirable training rows: at least "
+        f"{MIN_ROWS} of each are needed to learn what sets them apart."
+    )
 
 
-def _texts(table: pl.DataFrame, train: NDArray[np.bool_]) -> "RowFeatures":
+def _learn_from_reviews(
+    table: pl.DataFrame, features: "RowFeatures", p_desirable: Floats
+) -> "tuple[ReviewedModel, pl.Series | None]":
+    """What reviewed rows make of p_desirable and of training dynamics; and the latter, None where there are none."""
+    from ktodata.labels.classifier.training_dynamics import signed_evidence
+    from ktodata.labels.people.reviewed_model import learn_from_reviews
+
+    labels, reviewed, wrong = (table[name].to_numpy() for name in ("label", "reviewed", "wrong"))
+    dynamics = table["training_dynamics"].cast(pl.Float64)
+    evidence = signed_evidence(dynamics.to_numpy(), labels)[:, None] if dynamics.count() else None
+    learnt = learn_from_reviews(features, p_desirable, labels, reviewed, labels ^ wrong, evidence=evidence)
+    return learnt, dynamics if dynamics.count() else None
+
+
+def _with_probabilities(table: pl.DataFrame, classifier: FittedClassifier) -> pl.DataFrame:
+    """Add p_desirable, label_quality, is_label_issue and flagged; null and false where nothing was learnt."""
+    detection, reviews = classifier.detection, classifier.reviews
+    if detection is None or reviews is None:
+        nothing, no_issue = pl.lit(None, pl.Float64), pl.lit(None, pl.Boolean)
+        return table.with_columns(
+            label_quality=nothing, p_desirable=nothing, is_label_issue=no_issue, flagged=pl.lit(value=False)
+        )
+    p_desirable = reviews.p_desirable
+    return table.with_columns(
+        p_desirable=pl.Series(p_desirable),
+        from_text=pl.Series(detection.predictions.p_desirable),
+        label_quality=pl.Series(np.where(table["label"].to_numpy(), p_desirable, 1 - p_desirable)),
+        is_label_issue=pl.when("trained").then(pl.Series(detection.is_label_issue)),
+        flagged=pl.Series(detection.flagged),
+    )
+
+
+def _row_features(table: pl.DataFrame, train: Bools) -> "RowFeatures":
     from ktodata.labels.classifier.feature_sets import row_features
 
-    return row_features(*_vectors(table), table["completion"], fit_rows=train, hidden_states=_hidden_states(table))
+    return row_features(*_embeddings(table), table["completion"], fit_rows=train, hidden_states=_hidden_states(table))
 
 
-def _views(table: pl.DataFrame, texts: "RowFeatures", train: NDArray[np.bool_]) -> "dict[str, Callable[[], Components]]":
-    """What makes each view's components, in the order in which they are made."""
-    from ktodata.labels.classifier.feature_sets import form_components, kernel_components, pair_components
-    from ktodata.labels.classifier.features import form_features
+def _feature_sets(table: pl.DataFrame, features: "RowFeatures", train: Bools) -> "dict[str, Callable[[], Components]]":
+    """What makes the components of each feature set, in the order in which they are made."""
+    from ktodata.labels.classifier.feature_sets import kernel_components, pair_components, surface_components
+    from ktodata.labels.classifier.features import surface_features
 
-    form = form_features(table)
-    reading = {} if texts.reading is None else {"reading": lambda: kernel_components(texts, "reading", fit_rows=train)}
-    return reading | {
-        "text": lambda: kernel_components(texts, "text", fit_rows=train),
-        "answer": lambda: kernel_components(texts, "answer", fit_rows=train),
-        "pair": lambda: pair_components(*_vectors(table), form, fit_rows=train),
-        "form": lambda: form_components(form, fit_rows=train),
-        "prompt": lambda: kernel_components(texts, "prompt", fit_rows=train),
+    surface, hidden_state = surface_features(table), {}
+    if features.hidden_state is not None:
+        hidden_state = {"hidden_state": lambda: kernel_components(features, "hidden_state", fit_rows=train)}
+    return hidden_state | {
+        "text": lambda: kernel_components(features, "text", fit_rows=train),
+        "completion_residual": lambda: kernel_components(features, "completion_residual", fit_rows=train),
+        "pair": lambda: pair_components(*_embeddings(table), surface, fit_rows=train),
+        "surface_features": lambda: surface_components(surface, fit_rows=train),
+        "prompt": lambda: kernel_components(features, "prompt", fit_rows=train),
     }
 
 
 def _no_curve() -> pl.DataFrame:
     from ktodata.labels.classifier.noise_injection import trust_curve
 
-    return trust_curve(np.empty(0), rows=0, error_rates=(0.0, 0.0), given=True, basis="planted flips").clear()
+    return trust_curve(np.empty(0), rows=0, error_rates=(0.0, 0.0), given=True, basis="injected flips").clear()
 
 
-def _vectors(table: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _embeddings(table: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     prompts, completions = (
         table[f"{side}_embedding"].to_numpy().astype(np.float32, copy=False) for side in ("prompt", "completion")
     )
@@ -305,67 +336,62 @@ def _hidden_states(table: pl.DataFrame) -> NDArray[np.float32] | None:
     return np.asarray(table["hidden_state"].to_numpy(), dtype=np.float32)
 
 
-def _add_votes(table: pl.DataFrame, facts: dict[str, Any]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Add votes_up, votes_down, outvoted, and CROWDLAB's quality to label_quality where several raters judged a training row."""
+def _pool_votes(table: pl.DataFrame, classifier: FittedClassifier) -> "Votes":
+    """The votes on each row, and CROWDLAB's quality where several raters judged a training row."""
     from ktodata.labels.people.votes import aggregate_votes
 
     # columns first: a filtered table is a copy, vectors included
-    columns = table.select("row_id", "label", "pooled_votes", "trained", *(["p_desirable"] if "not_learnt" not in facts else []))
-    trained = columns.filter("trained")
-    told = aggregate_votes(
+    trained = table.select("row_id", "label", "pooled_votes", "trained", "p_desirable").filter("trained")
+    return aggregate_votes(
         trained.select("row_id", "label", votes="pooled_votes"),
-        trained["p_desirable"].to_numpy() if "p_desirable" in trained.columns else None,
-        judged=_judged(table).select("row_id", votes="vote"),
+        trained["p_desirable"].to_numpy() if classifier.detection else None,
+        judged=_texts_with_votes(table).select("row_id", votes="vote"),
     )
-    facts["votes"] = told.facts | {"quality_from_votes": told.quality.height}
-    table = table.join(told.rows, on="row_id", how="left", maintain_order="left")
-    table = table.join(told.quality, on="row_id", how="left", maintain_order="left")
-    return table.with_columns(label_quality=pl.coalesce("vote_quality", "label_quality")), told.raters
 
 
-def _judged(table: pl.DataFrame) -> pl.DataFrame:
+def _texts_with_votes(table: pl.DataFrame) -> pl.DataFrame:
     """What raters are judged by, each text once: row_id, prompt, completion, label, part, state, vote.
 
     Rows that wait because their own votes differ are among them: without those all raters would seem to agree.
     """
-    asked = table.select("row_id", "prompt", "completion", "label", "part", "state", vote="pooled_votes")
-    here = (pl.col("part") == "train") & (pl.col("state") != "drop")
-    return asked.filter(here).unique(["prompt", "completion"], keep="first", maintain_order=True)
+    rows = table.select("row_id", "prompt", "completion", "label", "part", "state", vote="pooled_votes")
+    in_training = (pl.col("part") == "train") & (pl.col("state") != "drop")
+    return rows.filter(in_training).unique(["prompt", "completion"], keep="first", maintain_order=True)
 
 
-def _weigh_raters(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Add p_by_raters, by Dawid and Skene; and what each rater says of either class, and which rows are wrong or contested.
-
-    Null and empty unless raters share rows.
-    """
-    from ktodata.labels.people.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, dawid_skene, wrong_or_contested
+def _weigh_raters(table: pl.DataFrame, votes: "Votes", seed: int) -> RaterWeights | None:
+    """What each rater says of either class, by Dawid and Skene, and which rows are contested; None unless raters share rows."""
+    from ktodata.labels.people.raters import dawid_skene, wrong_or_contested
     from ktodata.labels.people.votes import MIN_SHARED
 
-    if facts["votes"]["rows_with_several_raters"] < MIN_SHARED:
-        nothing = table.with_columns(p_by_raters=pl.lit(None, pl.Float64))
-        return nothing, pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=CONTESTED_SCHEMA)
-    judged = _judged(table)
-    cast = judged.select("row_id", "vote").explode("vote")
-    votes = cast.select(
-        "row_id", rater=pl.col("vote").struct.field("rater"), verdict=pl.col("vote").struct.field("label")
-    ).drop_nulls("verdict")
-    told = dawid_skene(votes, seed=seed)
-    facts["agreement"] = dict(told.facts)
-    apart = wrong_or_contested(told, judged)
-    facts["agreement"]["verdicts"] = dict(apart["verdict"].value_counts(sort=True).iter_rows())
-    shared = told.rows.filter(pl.col("contested").is_not_null()).select("row_id", p_by_raters="p_desirable")
-    return table.join(shared, on="row_id", how="left", maintain_order="left"), told.raters, apart.filter(verdict="contested")
+    if votes.facts["rows_with_several_raters"] < MIN_SHARED:
+        return None
+    texts = _texts_with_votes(table)
+    vote = pl.col("vote").struct
+    cast = texts.select("row_id", "vote").explode("vote")
+    cast = cast.select("row_id", rater=vote.field("rater"), verdict=vote.field("label")).drop_nulls("verdict")
+    aggregated = dawid_skene(cast, seed=seed)
+    return RaterWeights(aggregated, wrong_or_contested(aggregated, texts))
 
 
-def _look_for_drift(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Groups and dates at which the label given the content changes; empty where there is no model of the content."""
-    from ktodata.labels.people.drift import EXAMPLES_SCHEMA, SCHEMA, criteria_drift
+def _with_votes(table: pl.DataFrame, votes: "Votes", raters: RaterWeights | None) -> pl.DataFrame:
+    """Add votes_up, votes_down, outvoted, p_by_raters, and CROWDLAB's quality to label_quality where there is one."""
+    for columns in (votes.rows, votes.quality):
+        table = table.join(columns, on="row_id", how="left", maintain_order="left")
+    table = table.with_columns(label_quality=pl.coalesce("vote_quality", "label_quality"))
+    if raters is None:
+        return table.with_columns(p_by_raters=pl.lit(None, pl.Float64))
+    shared = raters.aggregated.rows.filter(pl.col("contested").is_not_null()).select("row_id", p_by_raters="p_desirable")
+    return table.join(shared, on="row_id", how="left", maintain_order="left")
+
+
+def _look_for_drift(table: pl.DataFrame, seed: int) -> "Drift":
+    """Groups and dates at which the label given the content changes."""
+    from ktodata.labels.people.drift import criteria_drift
     from ktodata.text.scripts import main_script
 
-    if "not_learnt" in facts:
-        return pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA)
-    asked = table.select("row_id", "label", "trained", "prompt", "prompt_group", "from_text", "created_at", *DRIFTS_BY[:3])
-    rows = asked.filter("trained").select(
+    columns = table.select("row_id", "label", "trained", "prompt", "prompt_group", "from_text", "created_at", *DRIFTS_BY[:3])
+    rows = columns.filter("trained").select(
         "row_id",
         "label",
         *DRIFTS_BY[:3],
@@ -374,150 +400,137 @@ def _look_for_drift(table: pl.DataFrame, facts: dict[str, Any], seed: int) -> tu
         p_desirable="from_text",
         prompt_group=pl.col("prompt_group").rank("dense").cast(pl.Int64),
     )
-    found = criteria_drift(rows, DRIFTS_BY, seed=seed, likeness=_likeness(table))
-    facts["drift"] = dict(found.facts)
-    named = found.table.filter("significant").select("column", "value", "kind", "since", "effect_points")
-    facts["drift"]["found"] = named.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M")).to_dicts()
-    return found.table, found.examples
+    return criteria_drift(rows, DRIFTS_BY, seed=seed, likeness=_likeness(table))
 
 
 def _likeness(table: pl.DataFrame) -> "Likeness":
     """How alike two trained rows are, by their places among those: the cosine of their prompts and of their answers, averaged."""
-    trained, sides = np.flatnonzero(table["trained"].to_numpy()), _vectors(table)
+    trained, sides = np.flatnonzero(table["trained"].to_numpy()), _embeddings(table)
 
-    def alike(row: int, others: NDArray[np.int64]) -> Floats:
-        prompts, answers = (of_unit_length(side[trained[others]]) @ of_unit_length(side[trained[[row]]])[0] for side in sides)
+    def cosine(row: int, compared: NDArray[np.int64]) -> Floats:
+        prompts, answers = (of_unit_length(side[trained[compared]]) @ of_unit_length(side[trained[[row]]])[0] for side in sides)
         return np.asarray((prompts + answers) / 2, float)
 
-    return alike
+    return cosine
 
 
-def _add_contradictions(table: pl.DataFrame, facts: dict[str, Any], similarity: float) -> pl.DataFrame:
+def _with_near_twins(table: pl.DataFrame, similarity: float) -> pl.DataFrame:
     """Add near_twin and near_similarity for training rows with a near-equal completion of the other label."""
     from ktodata.text.contradictions import near_contradictions
 
     trained = table.filter(pl.col("trained") & ~pl.col("contradicted"))
-    twins = near_contradictions(trained, *_vectors(trained), similarity=similarity)
-    facts["near_contradictions"] = {"rows": twins.height, "similarity": similarity}
+    twins = near_contradictions(trained, *_embeddings(trained), similarity=similarity)
     return table.join(twins, on="row_id", how="left", maintain_order="left")
 
 
-def _check_trusted(table: pl.DataFrame, facts: dict[str, Any], min_precision: float) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Measure the labels on trusted rows drawn at random, and the flags on all of them; take flags back that those refute."""
+def _check_trusted(table: pl.DataFrame, rows: Mapping[str, int], min_precision: float) -> TrustedCheck:
+    """Measure the labels on trusted rows drawn at random, and the flags on all of them."""
     from ktodata.labels.classifier.detection import NAMES
     from ktodata.labels.people.trusted import check_flags, flip_rates, trusted_rates
 
     trusted = table.filter((pl.col("part") == "train") & (pl.col("state") != "drop") & pl.col("trusted_label").is_not_null())
     sample = trusted.filter("drawn")
-    rates = trusted_rates(sample, ("source", "rater"))
-    facts["trusted"] = {
+    checks = {given: check_flags(trusted, sample, given=given) for given in NAMES}
+    highest = {given: check["flag_precision"]["high"] for given, check in checks.items()}
+    refuted = [given for given, high in highest.items() if high is not None and high < min_precision]
+    errors = {given: check["error_rate"]["value"] for given, check in checks.items()}
+    facts = {
         "rows": trusted.height,
         "wrong": int((trusted["label"] != trusted["trusted_label"]).sum()),
         "rates_from": "the rows drawn at random" if sample.height < trusted.height else "all of them, taken for a random draw",
         "drawn_at_random": sample.height,
+        **{NAMES[given]: check for given, check in checks.items()},
+        "flip_rates": flip_rates({given: rows[name] for given, name in NAMES.items()}, errors),
+        "flags_refuted": [NAMES[given] for given in refuted],
     }
-    refuted = []
-    for given, name in NAMES.items():
-        checked = check_flags(trusted, sample, given=given)
-        facts["trusted"][name] = checked
-        if checked["flag_precision"]["high"] is not None and checked["flag_precision"]["high"] < min_precision:
-            refuted.append(given)
-    errors = {given: facts["trusted"][name]["error_rate"]["value"] for given, name in NAMES.items()}
-    facts["trusted"]["flip_rates"] = flip_rates({given: facts["rows"][name] for given, name in NAMES.items()}, errors)
-    facts["trusted"]["flags_refuted"] = [NAMES[given] for given in refuted]
+    return TrustedCheck(facts, trusted_rates(sample, ("source", "rater")), refuted)
+
+
+def _without_refuted_flags(table: pl.DataFrame, refuted: list[bool]) -> pl.DataFrame:
     vouched = (pl.col("trusted_label") == pl.col("label")).fill_null(False)
-    table = table.with_columns(flagged=pl.col("flagged") & ~pl.col("label").is_in(refuted) & ~vouched)
-    facts["flagged"] = int(table["flagged"].sum())
-    return table, rates
+    return table.with_columns(flagged=pl.col("flagged") & ~pl.col("label").is_in(refuted) & ~vouched)
 
 
-def _rows_to_ask(table: pl.DataFrame, facts: dict[str, Any], total: int, seed: int) -> pl.DataFrame:
+def _rows_to_ask(table: pl.DataFrame, total: int, seed: int) -> pl.DataFrame:
     from ktodata.labels.people.trusted import rows_to_review
-    from ktodata.stats import share
 
-    open_rows = table.filter(pl.col("trained") & pl.col("trusted_label").is_null())
-    sample = rows_to_review(open_rows, total=total if not facts["trusted"]["rows"] else 0, seed=seed)
-    half = max(total // 2, 1)
-    low, high = (f"{end or 0:.0%}" for end in share(round(half / 10), half)[1:])
-    facts["ask_for_review"] = {
-        "rows": sample.height,
-        "why": f"A person's verdict on these {sample.height} rows, drawn at random within each given label, would give the true "
-        f"error rate of each label with an exact interval (one wrong in ten of {half} would mean {low} to {high}), show "
-        "systematic noise, and measure the flags themselves. Give them back as a file of reviews, or in column trusted_label.",
-    }
-    return sample
+    return rows_to_review(table.filter(pl.col("trained") & pl.col("trusted_label").is_null()), total=total, seed=seed)
 
 
-def _soften(table: pl.DataFrame, facts: dict[str, Any]) -> pl.DataFrame:
-    """Add soft_label, and p_wrong where that is a probability: by reviews, second votes, raters, or random flips that show."""
-    from ktodata.labels.actions import costs, soft_labels, wrong_by_random_flips
+def _measure_p_wrong(table: pl.DataFrame, classifier: FittedClassifier) -> LabelBeliefs:
+    """P(the given label is wrong) where that was measured: by reviews, second votes, raters, or random flips that show."""
     from ktodata.labels.classifier.detection import NAMES
 
     labels = table["label"].to_numpy()
-    p_wrong, known, basis = np.zeros(len(labels)), np.zeros(len(labels), bool), {}
-    if "not_learnt" not in facts:
-        refined, text = table["p_desirable"].to_numpy(), table["from_text"].to_numpy()
-        joint = np.asarray(facts["label_noise_estimate"]["confident_joint"])
-        for given, name in NAMES.items():
-            here, told = labels == given, facts["planted"]["per_given_class"][name]
-            reviewed = facts["reviews"][name]["gp_scale"] is not None
-            basis[name] = "reviews" if reviewed else "votes of several systems" if facts["systems"] else None
-            p = np.where(labels, 1 - refined, refined)
-            if basis[name] is None and told["verdict"] == "identifiable":
-                basis[name], p = "random flips, as identified", wrong_by_random_flips(text, labels, joint)
-            if basis[name] is not None:
-                p_wrong[here], known[here] = p[here], True
+    p_wrong, measured, basis = np.zeros(len(labels)), np.zeros(len(labels), bool), {}
+    for given, name in NAMES.items() if classifier.detection else ():
+        in_class = labels == given
+        basis[name], p = _measured_in_class(table, classifier, given)
+        if basis[name] is not None:
+            p_wrong[in_class], measured[in_class] = p[in_class], True
     voted = table["p_by_raters"].is_not_null().to_numpy()
-    if not facts.get("systems") and voted.any():
+    if not classifier.weak_sources and voted.any():
         by_raters = table["p_by_raters"].fill_null(0.5).to_numpy()
-        p_wrong, known = np.where(voted, np.where(labels, 1 - by_raters, by_raters), p_wrong), known | voted
-    trusted = table["trusted_label"].is_not_null().to_numpy()
-    truth = table["trusted_label"].fill_null(False).to_numpy()
-    known &= table["trained"].to_numpy() & ~trusted
-    facts["policy"] = {"p_wrong_measured_by": basis, "rows_by_raters": int((voted & known).sum())} | costs(
-        p_wrong, known
-    ).as_dict()
+        p_wrong, measured = np.where(voted, np.where(labels, 1 - by_raters, by_raters), p_wrong), measured | voted
+    measured &= (table["trained"] & table["trusted_label"].is_null()).to_numpy()
+    return LabelBeliefs(p_wrong, measured, basis, int((voted & measured).sum()))
+
+
+def _measured_in_class(table: pl.DataFrame, classifier: FittedClassifier, given: bool) -> tuple[str | None, Floats]:
+    """What measured p_wrong among rows of one given class, None where nothing did; and p_wrong by it, float [N]."""
+    from ktodata.labels.actions import wrong_by_random_flips
+
+    assert classifier.detection is not None and classifier.reviews is not None
+    labels, refined = table["label"].to_numpy(), table["p_desirable"].to_numpy()
+    p_wrong = np.where(labels, 1 - refined, refined)
+    if classifier.reviews.scale[given] is not None:
+        return "reviews", p_wrong
+    if classifier.weak_sources:
+        return "votes of several weak sources", p_wrong
+    if classifier.detection.classes[given].identifiability != "identifiable":
+        return None, p_wrong
+    joint = classifier.detection.confident_joint
+    return "random flips, as identified", wrong_by_random_flips(table["from_text"].to_numpy(), labels, joint)
+
+
+def _with_soft_labels(table: pl.DataFrame, beliefs: LabelBeliefs) -> pl.DataFrame:
+    """Add soft_label, and p_wrong where that is a probability."""
+    from ktodata.labels.actions import soft_labels
+
+    trusted, truth = table["trusted_label"].is_not_null().to_numpy(), table["trusted_label"].fill_null(False).to_numpy()
+    soft = soft_labels(table["label"].to_numpy(), beliefs.p_wrong, beliefs.measured, trusted, truth)
     return table.with_columns(
-        soft_label=pl.Series(soft_labels(labels, p_wrong, known, trusted, truth)),
-        p_wrong=pl.when(pl.Series(known)).then(pl.Series(p_wrong)),
+        soft_label=pl.Series(soft), p_wrong=pl.when(pl.Series(beliefs.measured)).then(pl.Series(beliefs.p_wrong))
     )
 
 
-def _compare_signals(
-    table: pl.DataFrame, facts: dict[str, Any], views: dict[str, Floats], neighbours: int
-) -> dict[str, pl.DataFrame]:
-    """Each signal's quality for each row; how far each two agree; how each did on reviewed rows."""
-    from ktodata.labels.agreement import agreement, measured, signal_table
+def _gather_evidence(table: pl.DataFrame, detection: "Detection | None", neighbours: int) -> "list[Evidence]":
+    """Everything that speaks for or against the labels, row by row."""
     from ktodata.labels.classifier.neighbours import neighbour_agreement
     from ktodata.labels.evidence import Evidence
 
     labels, trained = table["label"].to_numpy(), table["trained"].to_numpy()
-    further = {"votes": "vote_quality", "training_dynamics": "training_dynamics"}
-    found = [Evidence(name, np.where(labels, p, 1 - p), ("text", "label"), "a linear model") for name, p in views.items()]
-    if views and neighbours and table.height > NEIGHBOURS_UP_TO:
-        facts["neighbours"] = {"left_out": f"more than {NEIGHBOURS_UP_TO:,} rows: the search would take longer than all the rest"}
-    elif views and neighbours:
+    by_feature_set = detection.predictions.by_feature_set if detection else {}
+    evidence = [
+        Evidence(name, np.where(labels, p, 1 - p), ("text", "label"), "a linear model") for name, p in by_feature_set.items()
+    ]
+    if detection and neighbours and table.height <= NEIGHBOURS_UP_TO:
         groups = table["prompt_group"].rank("dense").to_numpy()
-        found.append(neighbour_agreement(np.hstack(_vectors(table)), labels, groups, trained, neighbours=neighbours))
-        facts["neighbours"] = found[-1].facts
+        evidence.append(neighbour_agreement(np.hstack(_embeddings(table)), labels, groups, trained, neighbours=neighbours))
     judged = table["judge_p_desirable"].cast(pl.Float64)
     if judged.null_count() < len(judged):
         quality = np.where(labels, judged.to_numpy(), 1 - judged.to_numpy())
-        found.append(Evidence("judge", quality, ("judge_p_desirable", "label"), "questions to a language model"))
-    for name, column in further.items():
+        evidence.append(Evidence("judge", quality, ("judge_p_desirable", "label"), "questions to a language model"))
+    for name, column in {"votes": "vote_quality", "training_dynamics": "training_dynamics"}.items():
         if table[column].null_count() < table.height:
-            found.append(Evidence(name, table[column].cast(pl.Float64).to_numpy(), (column,), "none"))
-    if views:
-        found.append(Evidence("together", table["label_quality"].to_numpy(), ("all",), "none"))
-    return {
-        "signals": signal_table(table["row_id"], found),
-        "agreement": agreement(found, labels, trained),
-        "signals_on_reviewed": measured(found, labels, table["reviewed"].to_numpy(), table["wrong"].to_numpy()),
-    }
+            evidence.append(Evidence(name, table[column].cast(pl.Float64).to_numpy(), (column,), "none"))
+    if detection:
+        evidence.append(Evidence("together", table["label_quality"].to_numpy(), ("all",), "none"))
+    return evidence
 
 
-def _doubts() -> pl.Expr:
-    """The names of DOUBTS that hold for a training row, strongest first; null when there is none."""
+def _evidence_against() -> pl.Expr:
+    """The names of KINDS_AGAINST that hold for a training row, strongest first; null when there is none."""
     holds = {
         "trusted_disagrees": pl.col("trusted_label") != pl.col("label"),
         "contradicted": pl.col("contradicted"),
@@ -525,45 +538,145 @@ def _doubts() -> pl.Expr:
         "near_contradiction": pl.col("near_twin").is_not_null(),
         "doubtful_label": pl.col("flagged"),
     }
-    named = [pl.when(pl.col("trained") & holds[doubt].fill_null(False)).then(pl.lit(doubt)) for doubt in DOUBTS]
-    every = pl.concat_list(named).list.drop_nulls()
-    return pl.when(every.list.len() > 0).then(every)
+    names = [pl.when(pl.col("trained") & holds[kind].fill_null(False)).then(pl.lit(kind)) for kind in KINDS_AGAINST]
+    kinds = pl.concat_list(names).list.drop_nulls()
+    return pl.when(kinds.list.len() > 0).then(kinds)
 
 
 def _decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFrame:
-    """`review` for every doubt, but for what `action` and `use_trusted` say otherwise."""
-    by_policy = action in ("soft", "relabel", "repair")
+    """`review` for all evidence against a label, but for what `action` and `use_trusted` say otherwise."""
+    by_p_wrong = action in ("soften", "relabel", "drop_and_relabel")
     measured = pl.col("p_wrong").is_not_null() | pl.col("trusted_label").is_not_null()
     # what a person has judged need not wait for one, unless verdicts are to do nothing but measure
-    asked = pl.col("trusted_label").is_null() if by_policy or use_trusted == "relabel" else pl.lit(value=True)
-    # nor need what soft labels, relabel or repair see to
-    open_doubt = asked & ~measured if by_policy else asked
+    unjudged = pl.col("trusted_label").is_null() if by_p_wrong or use_trusted == "relabel" else pl.lit(value=True)
+    # nor need what soft labels, relabel or drop_and_relabel see to
+    unsettled = unjudged & ~measured if by_p_wrong else unjudged
+    on_trusted: Action = "relabel" if by_p_wrong or use_trusted == "relabel" else "review"
     rules: list[tuple[pl.Expr, Action, str]] = [
-        (_doubted("trusted_disagrees"), "relabel" if by_policy or use_trusted == "relabel" else "review", "trusted_disagrees"),
-        (_doubted("contradicted") & asked, "review", "contradicted"),
-        (_doubted("outvoted") & open_doubt, "review", "outvoted"),
-        (_doubted("near_contradiction") & open_doubt, "review", "near_contradiction"),
+        (_speaks_against("trusted_disagrees"), on_trusted, "trusted_disagrees"),
+        (_speaks_against("contradicted") & unjudged, "review", "contradicted"),
+        (_speaks_against("outvoted") & unsettled, "review", "outvoted"),
+        (_speaks_against("near_contradiction") & unsettled, "review", "near_contradiction"),
     ]
     if action in ("review", "drop"):
-        rules.append((_doubted("doubtful_label") & asked, "drop" if action == "drop" else "review", "doubtful_label"))
+        doubtful = _speaks_against("doubtful_label") & unjudged
+        rules.append((doubtful, "drop" if action == "drop" else "review", "doubtful_label"))
     if action == "relabel":
         rules.append((pl.col("p_wrong") > LIKELIER_FROM, "relabel", "likelier_label"))
-    if action == "repair":
+    if action == "drop_and_relabel":
         rules.append((pl.col("p_wrong").is_between(DROP_FROM, RELABEL_FROM, closed="right"), "drop", "likely_wrong"))
         rules.append((pl.col("p_wrong") > RELABEL_FROM, "relabel", "surely_wrong"))
-    each = [
-        decide(
-            table,
-            where.fill_null(False),
-            action=what,
-            reason=reason,
-            evidence=EVIDENCE,
-            caused_by="near_twin" if reason == "near_contradiction" else None,
-        )
-        for where, what, reason in rules
-    ]
-    return pl.concat([no_decisions(), *each])
+    return pl.concat([no_decisions(), *(_decide_rule(table, *rule) for rule in rules)])
 
 
-def _doubted(doubt: str) -> pl.Expr:
-    return pl.col("doubts").list.contains(doubt)
+def _decide_rule(table: pl.DataFrame, where: pl.Expr, action: Action, reason: str) -> pl.DataFrame:
+    caused_by = "near_twin" if reason == "near_contradiction" else None
+    where = where.fill_null(False)
+    return decide(table, where, action=action, reason=reason, evidence=DECISION_EVIDENCE, caused_by=caused_by)
+
+
+def _speaks_against(kind: str) -> pl.Expr:
+    return pl.col("evidence_against").list.contains(kind)
+
+
+def _describe_classifier(classifier: FittedClassifier, table: pl.DataFrame) -> dict[str, Any]:
+    from ktodata.labels.classifier.detection import NAMES
+
+    facts: dict[str, Any] = {"rows": classifier.rows}
+    if classifier.weak_sources is not None:
+        facts["weak_sources"] = classifier.weak_sources
+    if classifier.detection is None or classifier.reviews is None:
+        return facts | {"not_learnt": classifier.not_learnt}
+    facts["reviews"] = {NAMES[given]: {"gp_scale": scale} for given, scale in classifier.reviews.scale.items()}
+    if classifier.dynamics is not None:
+        facts["training_dynamics"] = _describe_dynamics(classifier.reviews, classifier.dynamics, table)
+    return facts | classifier.detection.as_dict() | {"is_label_issue": int(classifier.detection.is_label_issue.sum())}
+
+
+def _describe_dynamics(reviews: "ReviewedModel", dynamics: pl.Series, table: pl.DataFrame) -> dict[str, Any]:
+    """What the reviewed rows of each given class say that training dynamics are worth; a class without an answer is left out."""
+    from ktodata.labels.classifier.detection import NAMES
+    from ktodata.labels.classifier.training_dynamics import dynamics_in_words
+
+    observed, labels, reviewed = dynamics.is_not_null().to_numpy(), table["label"].to_numpy(), table["reviewed"].to_numpy()
+    weights = {
+        NAMES[given]: {"weight": weight.value, "low": weight.low, "high": weight.high}
+        for given, of_class in reviews.weights.items()
+        for weight in of_class
+    }
+    return {
+        "rows_with_a_look": int(observed.sum()),
+        "reviewed_with_a_look": {name: int((observed & reviewed & (labels == given)).sum()) for given, name in NAMES.items()},
+        "weights": weights,
+        "text": dynamics_in_words(weights),
+    }
+
+
+def _describe_people(votes: "Votes", raters: RaterWeights | None, drift: "Drift | None") -> dict[str, Any]:
+    facts: dict[str, Any] = {"votes": votes.facts | {"quality_from_votes": votes.quality.height}}
+    if raters is not None:
+        verdicts = dict(raters.verdicts["verdict"].value_counts(sort=True).iter_rows())
+        facts["agreement"] = raters.aggregated.facts | {"verdicts": verdicts}
+    if drift is not None:
+        groups = drift.table.filter("significant").select("column", "value", "kind", "since", "effect_points")
+        groups = groups.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M"))
+        facts["drift"] = drift.facts | {"significant_groups": groups.to_dicts()}
+    return facts
+
+
+def _describe_sample(rows: int, review_rows: int) -> dict[str, Any]:
+    from ktodata.stats import share
+
+    half = max(review_rows // 2, 1)
+    low, high = (f"{end or 0:.0%}" for end in share(round(half / 10), half)[1:])
+    return {
+        "rows": rows,
+        "why": f"A person's verdict on these {rows} rows, drawn at random within each given label, would give the true "
+        f"error rate of each label with an exact interval (one wrong in ten of {half} would mean {low} to {high}), show "
+        "systematic noise, and measure the flags themselves. Give them back as a file of reviews, or in column trusted_label.",
+    }
+
+
+def _describe_beliefs(beliefs: LabelBeliefs) -> dict[str, Any]:
+    from ktodata.labels.actions import costs
+
+    by = {"p_wrong_measured_by": beliefs.basis, "rows_by_raters": beliefs.rows_by_raters}
+    return by | costs(beliefs.p_wrong, beliefs.measured).as_dict()
+
+
+def _describe_neighbours(evidence: "list[Evidence]", rows: int, *, asked_for: bool) -> dict[str, Any]:
+    if asked_for and rows > NEIGHBOURS_UP_TO:
+        reason = f"more than {NEIGHBOURS_UP_TO:,} rows: the search would take longer than all the rest"
+        return {"neighbours": {"left_out": reason}}
+    searched = [piece.facts for piece in evidence if piece.name == "neighbour_agreement"]
+    return {"neighbours": searched[0]} if searched else {}
+
+
+def _people_tables(votes: "Votes", raters: RaterWeights | None) -> dict[str, pl.DataFrame]:
+    from ktodata.labels.people.raters import CONTESTED_SCHEMA, RATERS_SCHEMA
+
+    if raters is None:
+        confusions, contested = pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=CONTESTED_SCHEMA)
+    else:
+        confusions, contested = raters.aggregated.raters, raters.verdicts.filter(verdict="contested")
+    return {"raters": votes.raters, "confusions": confusions, "contested": contested}
+
+
+def _evidence_tables(table: pl.DataFrame, evidence: "list[Evidence]") -> dict[str, pl.DataFrame]:
+    """Each piece's quality for each row; how far each two agree; how each did on reviewed rows."""
+    from ktodata.labels.agreement import agreement, evidence_on_reviewed, evidence_table
+
+    labels, trained, reviewed, wrong = (table[name].to_numpy() for name in ("label", "trained", "reviewed", "wrong"))
+    return {
+        "evidence": evidence_table(table["row_id"], evidence),
+        "agreement": agreement(evidence, labels, trained),
+        "evidence_on_reviewed": evidence_on_reviewed(evidence, labels, reviewed, wrong),
+    }
+
+
+def _drift_tables(drift: "Drift | None") -> dict[str, pl.DataFrame]:
+    from ktodata.labels.people.drift import EXAMPLES_SCHEMA, SCHEMA
+
+    if drift is None:
+        return {"drift": pl.DataFrame(schema=SCHEMA), "drift_examples": pl.DataFrame(schema=EXAMPLES_SCHEMA)}
+    return {"drift": drift.table, "drift_examples": drift.examples}

@@ -7,7 +7,7 @@ Cross-validated: prompts are dealt into five parts; each part is held out once, 
 once by models that never saw it or its prompt. (XSTest: a prompt and its contrasting twin, of the same kind and place in it, are in
 one part. Elsewhere: rows whose prompts are near repeats.) The audit and every arm see the training side alone; the truth of it is
 used by the arms that say so (true labels, wrong rows dropped, rows reviewed) and by nothing else. --votes: the other system's label
-is a second vote. --flips: the truth with flips planted, in place of the weak labels.
+is a second vote. --flips: the truth with flips injected, in place of the weak labels.
 
 Model: SmolLM2-135M-Instruct, its top 6 layers, in bfloat16 arithmetic; its hidden states are a view of the audit. Length and rate
 are those of trainer_quality.py, the number of updates is what the time allowed; no score had a part in them. Finished arms are kept

@@ -200,7 +200,7 @@ def measure(table: pl.DataFrame) -> dict[str, Any]:
         "share_wrong": float(wrong.mean()),
         "scores": {name: {half: scored(table, q, rows) for half, rows in halves.items()} for name, q in methods.items()},
         "average_precision_minus": precision_gains(table, methods, unseen),
-        "verdicts": {name: one["verdict"] for name, one in found.metrics["planted"]["per_given_class"].items()},
+        "verdicts": {name: one["verdict"] for name, one in found.metrics["injected_flips"]["per_given_class"].items()},
         "estimated_wrong": found.metrics["label_noise_estimate"]["wrong"],
         "weights": found.metrics["out_of_fold"]["weights"],
         "labels_follow_the_prompt": found.metrics["out_of_fold"]["labels_follow_the_prompt"],

@@ -89,7 +89,9 @@ def write_run(folder: Path, rows: int, left: float, seed: int = 0) -> None:
     ]  # fmt: skip
     doubted = pl.col("label_quality") < 0.1
     noise = found.select("row_id", "label_quality", p_desirable="label_quality", is_label_issue=doubted)
-    _stage(folder, "label_noise", noise.with_columns(doubts=pl.when("is_label_issue").then(pl.lit(["doubtful_label"]))), {})
+    _stage(
+        folder, "label_noise", noise.with_columns(evidence_against=pl.when("is_label_issue").then(pl.lit(["doubtful_label"]))), {}
+    )
     cluster = pl.Series(rng.integers(CLUSTERS, size=rows), dtype=pl.Int32)
     place = pl.DataFrame({"row_id": ids, "cluster": cluster, "map_x": rng.normal(size=rows), "map_y": rng.normal(size=rows)})
     on_map = pl.int_range(pl.len()) < DOTS

@@ -36,7 +36,7 @@ DIMENSION = 256
 WORDS_A_TEXT = 60
 TO_A_PROMPT = 4
 RATERS = 5
-SIGNALS = ("text", "answer", "pair", "form", "prompt", "together")
+SIGNALS = ("text", "completion_residual", "pair", "surface_features", "prompt", "together")
 
 
 def write_run(folder: Path, rows: int, seed: int = 0) -> None:
@@ -76,15 +76,15 @@ def write_run(folder: Path, rows: int, seed: int = 0) -> None:
             "is_label_issue": quality < 0.1,
             "flagged": False,
             "soft_label": label.astype(float),
-            "doubts": pl.Series([None] * rows, dtype=pl.List(pl.String)),
+            "evidence_against": pl.Series([None] * rows, dtype=pl.List(pl.String)),
         }
     ).select("row_id", *ADDS)
     signals = pl.DataFrame({"row_id": row_id} | {name: rng.random(rows) for name in SIGNALS})
-    facts = {"trusted": {"rows": 0}, "planted": {"per_given_class": {}}}
+    facts = {"trusted": {"rows": 0}, "injected_flips": {"per_given_class": {}}}
     named = row_id.alias("row_id").to_frame()
     embedded = named.with_columns(prompt_embedding=vectors(), completion_embedding=vectors())
     grouped = named.with_columns(prompt_group=row_id.gather(group * TO_A_PROMPT), pooled_votes=feedback["votes"])
-    tables = {"signals": signals, "raters": pl.DataFrame(schema=RATERS_SCHEMA)}
+    tables = {"evidence": signals, "raters": pl.DataFrame(schema=RATERS_SCHEMA)}
     results = {
         "ingest": StageResult(feedback),
         "dedupe": StageResult(grouped),

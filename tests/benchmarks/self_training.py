@@ -32,9 +32,9 @@ import ktodata as kd
 from ktodata.experiments.contrast import contrast
 from ktodata.experiments.digests import digest, digest_rows
 from ktodata.labels.actions import soft_labels
-from ktodata.labels.classifier.training_dynamics import as_opinion, training_dynamics
+from ktodata.labels.classifier.training_dynamics import signed_evidence, training_dynamics
 from ktodata.labels.people.review_simulation import reviews_of
-from ktodata.labels.people.reviewed_model import Reviewed, learn_from_reviews
+from ktodata.labels.people.reviewed_model import ReviewedModel, learn_from_reviews
 from ktodata.pipeline.ablate import TERMS as BASE_TERMS
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.train.model.activation_cache import shared_activations
@@ -68,13 +68,13 @@ class Fold:
     def labels(self) -> np.ndarray:
         return self.train["label"].to_numpy()
 
-    def learn(self, opinion: np.ndarray | None) -> Reviewed:
+    def learn(self, opinion: np.ndarray | None) -> ReviewedModel:
         """What the reviews say of every row, with an opinion [N] or without."""
         rows, p, truth = self.audit.features_of_trained(), self.audit.p_desirable_of_trained(), self.train["truth"].to_numpy()
         opinions = None if opinion is None else opinion[:, None]
         return learn_from_reviews(rows, p, self.labels, self.reviewed, truth, opinions=opinions)
 
-    def soft(self, learnt: Reviewed) -> pl.DataFrame:
+    def soft(self, learnt: ReviewedModel) -> pl.DataFrame:
         """Rows to train on: soft labels of what was learnt, as the ablation's arm of reviews has them."""
         known = np.array([learnt.scale[bool(label)] is not None for label in self.labels])
         p_wrong = np.where(self.labels, 1 - learnt.p_desirable, learnt.p_desirable)
@@ -107,7 +107,7 @@ class Fold:
 
     def opinion(self, looks: pl.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
         signal = training_dynamics(looks, self.train["row_id"].to_list(), self.labels)
-        return as_opinion(signal.quality, self.labels), dict(signal.facts)
+        return signed_evidence(signal.quality, self.labels), dict(signal.facts)
 
 
 def measured(fold: Fold, *, cross_fit: bool) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:

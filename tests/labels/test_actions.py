@@ -22,10 +22,10 @@ def test_costs_are_the_expected_squared_error_of_the_pull(values):
     assert found.drop == pytest.approx(np.minimum(squared_error(1, p), squared_error(0, p)).mean())
     assert found.relabel == pytest.approx(np.min([squared_error(pull, p) for pull in (1, -1)], axis=0).mean())
     best_of_three = np.min([squared_error(pull, p) for pull in (1, 0, -1)], axis=0)
-    assert found.repair == pytest.approx(best_of_three.mean())
-    assert found.soft == pytest.approx(squared_error(pulls, p).min(axis=0).mean(), abs=1e-6)
-    assert found.repair <= found.relabel + 1e-12 <= found.keep + 2e-12
-    assert found.soft <= found.repair + 1e-12 <= found.drop + 2e-12 <= found.keep + 3e-12
+    assert found.drop_and_relabel == pytest.approx(best_of_three.mean())
+    assert found.soften == pytest.approx(squared_error(pulls, p).min(axis=0).mean(), abs=1e-6)
+    assert found.drop_and_relabel <= found.relabel + 1e-12 <= found.keep + 2e-12
+    assert found.soften <= found.drop_and_relabel + 1e-12 <= found.drop + 2e-12 <= found.keep + 3e-12
 
 
 def test_rows_of_unknown_p_cost_nothing_that_could_be_said():

@@ -95,8 +95,7 @@ def test_reviews_come_back_as_trusted_labels(audit):
 
 def test_the_random_draw_is_recognised_among_the_rows_it_was_made_of():
     """Held-out rows and rows held for review were never to be drawn: they do not stand between those that were."""
-    from ktodata.labels.people.trusted import rows_to_review
-    from ktodata.stages.label_noise import _mark_reviewed
+    from ktodata.labels.people.trusted import mark_reviewed, rows_to_review
 
     rng = np.random.default_rng(0)
     trained = rng.random(600) < 0.5
@@ -115,7 +114,7 @@ def test_the_random_draw_is_recognised_among_the_rows_it_was_made_of():
     others = table.filter(pl.Series(trained), ~pl.col("row_id").is_in(asked.implode()))["row_id"][:25]  # doubtful ones, say
     seen = pl.concat([asked, others])
     reviewed = table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(seen.implode())).then("label"))
-    marked = _mark_reviewed(reviewed, seed=3)
+    marked = mark_reviewed(reviewed, seed=3)
     assert marked["reviewed"].sum() == len(seen) > len(asked) > 20
     assert set(asked) <= set(marked.filter("drawn")["row_id"])
     assert marked["drawn"].sum() < len(asked) + 6  # but for a few that stand next in the order
@@ -168,15 +167,17 @@ def test_a_model_and_its_training_are_further_views(feedback, tmp_path, monkeypa
         | {"log_ratio": (1.0 if truth[row_id] else -1.0) * step / 20}
         for step, (row_id, label) in enumerate(feedback.select("row_id", "label").iter_rows(), start=1)
     ]
-    audit = kd.audit(feedback, model="any", telemetry=pl.DataFrame(looks), plant=0.05, repeats=1)
-    signals = audit.result.tables["signals"]
-    assert {"reading", "text", "answer", "neighbour_agreement", "training_dynamics", "together"} <= set(signals.columns)
+    audit = kd.audit(feedback, model="any", telemetry=pl.DataFrame(looks), noise_injection=0.05, repeats=1)
+    signals = audit.result.tables["evidence"]
+    assert {"hidden_state", "text", "completion_residual", "neighbour_agreement", "training_dynamics", "together"} <= set(
+        signals.columns
+    )
     assert "hidden_state" not in audit.rows.columns
     wrong = pl.Series([truth[row_id] != label for row_id, label in audit.table.select("row_id", "label").iter_rows()])
-    for name in ("reading", "training_dynamics"):
+    for name in ("hidden_state", "training_dynamics"):
         assert signals[name].filter(wrong).mean() < signals[name].filter(~wrong).mean() - 0.1
     agreed = audit.result.tables["agreement"]
-    assert agreed.filter(first="reading", second="text")["rank_correlation"].min() > 0
+    assert agreed.filter(first="hidden_state", second="text")["rank_correlation"].min() > 0
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +194,8 @@ def test_texts_with_both_labels_are_asked_about_once_each(disputed):
     assert held.select("prompt", "completion").n_unique() == 12
     assert queue.filter(why="measures").height == 20 and not set(queue.filter(why="measures")["row_id"]) & set(held["row_id"])
     assert disputed.held.sum() == 12 and not (disputed.held & disputed.trained).any()
-    doubted = disputed.table.select("row_id").with_columns(disputed.doubts).filter(pl.Series(disputed.held))
-    assert doubted["doubts"].to_list() == [["contradicted"]] * 12
+    doubted = disputed.table.select("row_id").with_columns(disputed.evidence_against).filter(pl.Series(disputed.held))
+    assert doubted["evidence_against"].to_list() == [["contradicted"]] * 12
 
 
 def test_a_verdict_lets_training_have_the_row(disputed):

@@ -163,7 +163,7 @@ def known(run: kd.Run, stage: str) -> dict[str, bool]:
 
 def test_changed_reviews_run_only_what_sees_them(feedback, tmp_path):
     """A verdict more runs dedupe and what follows from it, but reads and embeds no text again; a note more runs nothing else."""
-    plan = recipe(feedback, plant=0.0, repeats=1) | {"reviews": str(tmp_path / "r.csv")}
+    plan = recipe(feedback, noise_injection=0.0, repeats=1) | {"reviews": str(tmp_path / "r.csv")}
     without = kd.run({**plan, "reviews": None}, out=tmp_path / "run")
     rows = without.stage("dedupe").columns.filter(pl.col("duplicate_of").is_null())["row_id"][10:].to_list()
     write_verdicts(tmp_path / "r.csv", dict.fromkeys(rows[:5], True))

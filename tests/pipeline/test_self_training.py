@@ -45,7 +45,7 @@ def place(tmp_path_factory):
 
 
 def recipe(place, **more):
-    label_noise = {"action": "soft", "plant": 0.0, "folds": 3, "repeats": 1, "neighbours": 0}
+    label_noise = {"action": "soften", "noise_injection": 0.0, "folds": 3, "repeats": 1, "neighbours": 0}
     steps = ["validate", {"dedupe": {"near": 1.0}}, {"split": {"validation": 0.25, "test": 0.1}}]
     steps += [{"embed": {"model": str(place / "encoder")}}, {"label_noise": label_noise}]
     train = {"model": str(place / "model"), "max_steps": 6, "batch_size": 8, "learning_rate": 1e-2, "soft_labels": True}
@@ -140,7 +140,7 @@ def test_without_reviews_telemetry_is_shown_and_moves_nothing(place, truth, tmp_
     assert run.stage("label_noise").columns.equals(columns)
     told = run.stage("label_noise").metrics["training_dynamics"]
     assert told["weights"] == {} and "not acted on" in told["text"]
-    assert run.stage("label_noise").table("signals")["training_dynamics"].null_count() == 0
+    assert run.stage("label_noise").table("evidence")["training_dynamics"].null_count() == 0
 
 
 def test_telemetry_that_cannot_be_used_is_said_before_or_after_reading(place, truth, tmp_path):

@@ -263,7 +263,7 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
         (
             {
                 "identifiability": {"verdict": "not"},
-                "planted": {"per_given_class": {"undesirable": {"planted_flips_at_this_depth": {"flips": 6}}}},
+                "injected_flips": {"per_given_class": {"undesirable": {"injected_flips_at_this_depth": {"flips": 6}}}},
             },
             "Too few rows to tell.",
         ),

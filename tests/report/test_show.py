@@ -62,14 +62,14 @@ def test_the_label_is_a_word_and_its_quality_a_bar():
             "completion": ["c"] * 3,
             "label": [True, False, None],
             "label_quality": [0.91, 0.128, None],
-            "doubts": [None, ["outvoted", "contradicted"], []],
+            "evidence_against": [None, ["outvoted", "contradicted"], []],
             "secret": ["s"] * 3,
         }
     )
     page = drawn(frame)
     assert all(word in page.told for word in ("● desirable", "● undesirable", "● no label"))
     assert [attributes["value"] for tag, attributes in page.tags if tag == "meter"] == ["0.91", "0.13"]
-    assert page.told.count("doubts:") == 1 and "outvoted, contradicted" in page.told and "secret" not in page.told
+    assert page.told.count("evidence_against:") == 1 and "outvoted, contradicted" in page.told and "secret" not in page.told
     assert "secret: s" in drawn(frame, columns=["secret"]).told and "row_id" not in drawn(frame, columns=["secret"]).told
     assert repr(kd.notebook.show(frame)) == repr(frame)
 

@@ -265,7 +265,7 @@ def test_siblings_share_the_prompt_and_the_nearest_are_the_nearest(desk):
 def test_signals_and_the_rater_are_those_of_the_run(desk):
     place = 33
     shown = desk.book.shown(place, 0.25, blind=False).judgement
-    signals = desk.run.stage("label_noise").table("signals").filter(row_id=desk.book.row_ids[place]).drop("row_id").row(0)
+    signals = desk.run.stage("label_noise").table("evidence").filter(row_id=desk.book.row_ids[place]).drop("row_id").row(0)
     assert [value for _, value in shown.signals] == pytest.approx([value for value in signals if value is not None])
     assert ("all together" in dict(shown.signals)) and shown.p_wrong == 0.25
     table = LabelAudit.of_run(desk.run).table.filter(rater="user 0")

@@ -216,17 +216,17 @@ def test_near_contradictions_name_their_twin():
     assert dict(near.select("row_id", "caused_by").iter_rows()) == {"1": "twin", "twin": "1"}
 
 
-def test_action_drop_and_none():
+def test_action_drop_and_keep():
     table, _ = two_topics(1200)
     dropped = label_noise(table, action="drop")
     assert set(dropped.decisions["action"]) == {"drop"}
     assert set(dropped.decisions["row_id"]) == flagged(dropped)
-    assert label_noise(table, action="none").decisions.height == 0
+    assert label_noise(table, action="keep").decisions.height == 0
 
 
-def test_no_planting_no_flags():
+def test_no_noise_injection_no_flags():
     table, _ = two_topics(600)
-    result = label_noise(table, plant=0)
+    result = label_noise(table, noise_injection=0)
     assert flagged(result) == set()
     assert codes(result)["KD040"] == "not_applicable"
 
@@ -242,7 +242,7 @@ def test_texts_of_any_kind_and_zero_vectors_are_survived():
 def test_bad_settings_and_missing_columns_are_named():
     table, _ = two_topics(30)
     with pytest.raises(SettingError, match=r"0\.9"):
-        label_noise(table, plant=0.9)
+        label_noise(table, noise_injection=0.9)
     with pytest.raises(MissingColumnError, match="prompt_group"):
         label_noise(table.drop("prompt_group"))
 
@@ -274,8 +274,8 @@ def hard(table):
 def test_labels_are_softened_only_where_their_chance_of_being_wrong_was_measured():
     """Identifiable flips: the flipped rows are softened most. Text that says nothing: every label stays as hard as it was."""
     table, wrong = two_topics(1200)
-    result = label_noise(table, action="soft")
-    assert result.metrics["policy"]["p_wrong_measured_by"] == dict.fromkeys(
+    result = label_noise(table, action="soften")
+    assert result.metrics["label_action_costs"]["p_wrong_measured_by"] == dict.fromkeys(
         ("desirable", "undesirable"), "random flips, as identified"
     )
     soft = table.join(result.columns, on="row_id").with_columns(
@@ -288,14 +288,14 @@ def test_labels_are_softened_only_where_their_chance_of_being_wrong_was_measured
     assert result.decisions.height == 0
     assert codes(result)["KD049"] == "issue"
     blind, _ = two_topics(600, distance=0.1)
-    told = label_noise(blind, action="soft")
+    told = label_noise(blind, action="soften")
     assert told.columns["soft_label"].to_list() == hard(blind)
     assert codes(told)["KD049"] == "not_applicable"
 
 
-def test_repair_drops_from_a_quarter_and_relabels_from_three_quarters():
+def test_drop_and_relabel_drops_from_a_quarter_and_relabels_from_three_quarters():
     table, wrong = two_topics(1200)
-    result = label_noise(table, action="repair")
+    result = label_noise(table, action="drop_and_relabel")
     p_wrong = {row["row_id"]: json.loads(row["evidence"])["p_wrong"] for row in result.decisions.to_dicts()}
     done = result.actions()
     assert {reason for _, reason in done.values()} == {"likely_wrong", "surely_wrong"}
@@ -311,7 +311,7 @@ def test_relabel_turns_from_a_half_and_drops_nothing():
     result = label_noise(table, action="relabel")
     p_wrong = {row["row_id"]: json.loads(row["evidence"])["p_wrong"] for row in result.decisions.to_dicts()}
     assert set(result.actions().values()) == {("relabel", "likelier_label")}
-    doubted = label_noise(table, action="soft").columns.join(table.select("row_id", "label"), on="row_id")
+    doubted = label_noise(table, action="soften").columns.join(table.select("row_id", "label"), on="row_id")
     over_half = doubted.filter((pl.col("soft_label") - pl.col("label").cast(pl.Float64)).abs() > 0.5)
     assert set(result.actions()) == set(over_half["row_id"]) and min(p_wrong.values()) > 0.5
     assert len(set(p_wrong) & wrong) / len(p_wrong) > 0.8
@@ -324,13 +324,13 @@ def test_reviewed_rows_take_their_verdict_as_soft_label_and_teach_the_others():
     is_wrong = pl.col("row_id").is_in(list(wrong))
     table = table.with_columns(truth=pl.col("label") ^ is_wrong)
     table = table.with_columns(trusted_label=pl.when(pl.int_range(pl.len()) % 5 == 0).then("truth"))
-    result = label_noise(table, action="soft")
+    result = label_noise(table, action="soften")
     reviewed = table.join(result.columns, on="row_id").filter(pl.col("trusted_label").is_not_null())
     assert (reviewed["soft_label"] == reviewed["truth"].cast(pl.Float64)).all()
-    assert set(result.metrics["policy"]["p_wrong_measured_by"].values()) == {"reviews"}
+    assert set(result.metrics["label_action_costs"]["p_wrong_measured_by"].values()) == {"reviews"}
     assert {reason for _, reason in result.actions().values()} == {"trusted_disagrees"}
     assert {action for action, _ in result.actions().values()} == {"relabel"}
-    measured = result.tables["signals_on_reviewed"].filter(signal="together")
+    measured = result.tables["evidence_on_reviewed"].filter(evidence="together")
     assert measured["reviewed"].sum() == 120 and measured["auroc"].min() > 0.9
 
 
@@ -356,7 +356,7 @@ def test_rows_on_which_people_differ_are_told_from_wrong_ones():
     assert codes(label_noise(table))["KD070"] == "not_applicable"
 
 
-def test_hidden_states_are_a_view_and_show_what_the_vectors_do_not():
+def test_hidden_states_are_a_feature_set_and_show_what_the_vectors_do_not():
     """Vectors that say nothing; hidden states that do."""
     table, wrong = two_topics(800, distance=0.0)
     truth = (table["label"] ^ pl.Series([row_id in wrong for row_id in table["row_id"]])).to_numpy()
@@ -366,7 +366,7 @@ def test_hidden_states_are_a_view_and_show_what_the_vectors_do_not():
     assert flagged(label_noise(table)) == set()
     result = label_noise(seeing)
     assert len(flagged(result) & wrong) > 0.5 * len(wrong)
-    assert result.tables["signals"]["reading"].null_count() == 0
+    assert result.tables["evidence"]["hidden_state"].null_count() == 0
 
 
 def test_raters_are_judged_by_the_rows_on_which_they_differ_too():
@@ -394,7 +394,7 @@ def test_labels_that_follow_another_criterion_in_one_script_are_found():
         label=pl.col("label") & ~(foreign & pl.Series(strict)),
     )
     result = label_noise(table)
-    found = result.metrics["drift"]["found"]
+    found = result.metrics["drift"]["significant_groups"]
     assert {(one["column"], one["value"]) for one in found} & {("script", "Cyrillic"), ("script", "Latin")}
     pairs = result.tables["drift_examples"]
     assert pairs.height

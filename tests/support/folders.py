@@ -116,22 +116,22 @@ def write_run(
 
 
 NOISE_FACTS = {
-    "planted": {
+    "injected_flips": {
         "auroc_averaged_over_given_classes": {"value": 0.93, "low": 0.91, "high": 0.95},
         "per_given_class": {
             "desirable": {
                 "rows": 45,
                 "flagged": 6,
-                "basis": "planted flips",
+                "basis": "injected flips",
                 "expected_precision": {"value": 0.85, "low": 0.8, "high": 0.9},
-                "auroc_of_planted_flips": {"value": 0.94, "low": 0.92, "high": 0.96},
-                "planted_flips_at_this_depth": {"flips": 12, "recall": {"value": 0.75, "low": 0.43, "high": 0.95}},
+                "auroc_of_injected_flips": {"value": 0.94, "low": 0.92, "high": 0.96},
+                "injected_flips_at_this_depth": {"flips": 12, "recall": {"value": 0.75, "low": 0.43, "high": 0.95}},
             },
         },
     },
     "label_noise_estimate": {"wrong": 0.12},
     "identifiability": {"verdict": "identifiable", "limits": "Systematic noise looks like signal."},
-    "doubts": {"doubtful_label": 9, "outvoted": 0},
+    "evidence_against": {"doubtful_label": 9, "outvoted": 0},
     "rows": {"learnt_from": 45},
     "trusted": {"rows": 0, "wrong": 0},
     "ask_for_review": {"rows": 60, "why": "A person's verdict on these 60 rows would tell."},
@@ -196,7 +196,7 @@ def _noise(feedback, doubted):
         p_desirable=pl.when("label").then(pl.Series(quality)).otherwise(1 - pl.Series(quality)),
         label_quality=pl.Series(quality),
         is_label_issue=pl.Series(quality < 0.5),
-        doubts=pl.when(pl.Series(quality < 0.5)).then(pl.lit(["doubtful_label"])),
+        evidence_against=pl.when(pl.Series(quality < 0.5)).then(pl.lit(["doubtful_label"])),
     )
 
 

@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from ktodata.labels.classifier.ensemble import fit_ensemble
 from ktodata.labels.classifier.features import Components
 from ktodata.labels.classifier.noise_injection import (
+    Identifiability,
+    InjectedNoise,
     Recovery,
+    auroc_of_real_errors,
     class_average,
+    identifiability,
     inject_flips,
-    of_real_errors,
-    planted_figures,
+    injected_figures,
     recovery,
     rows_to_flag,
     trust_curve,
     two_levels,
-    verdict,
 )
 from ktodata.labels.classifier.out_of_fold import calibration_error, out_of_fold
 from ktodata.labels.people.trusted import depths_of_errors
@@ -28,96 +30,178 @@ from ktodata.stats import Interval
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 NAMES = {False: "undesirable", True: "desirable"}
 MIN_TRUSTED_ERRORS = 10  # of one given class, for its flags to be measured on trusted rows
+ESTIMATE_IS = (
+    "an estimate by confident learning, right only if the noise depends on the true class alone and the model is good; "
+    "where the verdict is not 'identifiable' it may be far off either way"
+)
+
+
+@dataclass(frozen=True)
+class LabelPredictions:
+    """What models that never saw a row's own label say of it.
+
+    p_desirable : float [N]; by_feature_set : the same from each feature set alone
+    with_flips : float [N, R], of the labels with the flips that were injected; injected : those labels and flips
+    fraction : share of each class that was flipped
+    of_weak_sources : float [N, S], of the labels of each weak source
+    facts : how they were made; JSON values only
+    """
+
+    p_desirable: Floats
+    by_feature_set: dict[str, Floats]
+    with_flips: Floats
+    injected: InjectedNoise
+    fraction: float
+    of_weak_sources: Floats
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClassDetection:
+    """How well errors among the rows of one given class are found, and how many of these rows are flagged.
+
+    error_rates : share of wrong labels in this class and in the other, by confident learning
+    curve : expected precision by depth, as `trust_curve` makes it
+    """
+
+    recovery: Recovery
+    identifiability: Identifiability
+    error_rates: tuple[float, float]
+    curve: pl.DataFrame
+    rows: int
+    flagged: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        at = self.curve.filter(pl.col("rows_acted_on") == self.flagged)
+        ends = [at[f"expected_precision{end}"][0] if at.height else None for end in ("", "_low", "_high")]
+        return {
+            "rows": self.rows,
+            "verdict": self.identifiability,
+            "flagged": self.flagged,
+            "expected_precision": Interval(*ends).as_dict(),
+            "basis": self.curve["basis"][0],
+            "auroc_of_injected_flips": self.recovery.auroc.as_dict(),
+            "auroc_of_real_errors_if_the_noise_is_as_estimated": auroc_of_real_errors(self.recovery, self.error_rates).as_dict(),
+            "injected_flips_at_this_depth": injected_figures(self.recovery, rows=self.rows, flagged=self.flagged),
+        }
 
 
 @dataclass(frozen=True)
 class Detection:
-    """p_desirable : float [N]; is_label_issue, flagged : bool [N], false off the training rows; curve : expected precision.
+    """is_label_issue, flagged : bool [N], false off the training rows.
 
-    from_text : float [N], p_desirable before votes and reviews: from models that never saw the row's own label
-    views : the same from each view alone
+    confident_joint : int [2, 2], counts of (given, true); classes : by given label
+    two_levels : share of the variance of the probabilities that two levels explain
     """
 
-    p_desirable: Floats
-    from_text: Floats
-    views: dict[str, Floats]
+    predictions: LabelPredictions
     is_label_issue: Bools
     flagged: Bools
-    curve: pl.DataFrame
-    facts: dict[str, Any]
+    confident_joint: Ints
+    two_levels: float
+    classes: dict[bool, ClassDetection]
+
+    @property
+    def curve(self) -> pl.DataFrame:
+        """The trust curves of both classes."""
+        return pl.concat([each.curve for each in self.classes.values()])
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        joint = self.confident_joint
+        return {
+            "out_of_fold": self.predictions.facts,
+            "two_levels": self.two_levels,
+            "label_noise_estimate": {
+                "is": ESTIMATE_IS,
+                "wrong_among_given": {NAMES[given]: each.error_rates[0] for given, each in self.classes.items()},
+                "wrong": float((joint[0, 1] + joint[1, 0]) / max(joint.sum(), 1)),
+                "confident_joint": joint.tolist(),
+            },
+            "injected_flips": {
+                "fraction": self.predictions.fraction,
+                "repeats": self.predictions.with_flips.shape[1],
+                "auroc_averaged_over_given_classes": class_average([each.recovery for each in self.classes.values()]).as_dict(),
+                "per_given_class": {NAMES[given]: each.as_dict() for given, each in self.classes.items()},
+            },
+        }
 
 
-def detect(
-    views: Mapping[str, Callable[[], Components]],
+def predict_labels(
+    feature_sets: Mapping[str, Callable[[], Components]],
     labels: Bools,
     groups: NDArray[np.integer],
     train: Bools,
-    trusted: tuple[Bools, Bools],
+    weak_labels: Bools,
     *,
-    systems: Bools | None = None,
-    refine: Callable[[Floats, Floats], Floats] = lambda p_desirable, of_systems: p_desirable,
-    min_precision: float,
-    plant: float,
+    fraction: float,
     folds: int,
     repeats: int,
     seed: int,
-) -> Detection:
-    """Look for wrong labels among the training rows, measure how well that works here, and flag no further than it holds.
+) -> LabelPredictions:
+    """Predict labels out of fold: as they are given, with flips injected, and as weak sources give them.
 
-    views : what makes each view's components; "prompt" only says how far labels follow it. Made one at a time, for memory.
-    trusted : bool [N] each: rows whose label was checked, and those of them where it was wrong. They are not trained on as such.
-    systems : bool [N, S], labels of further systems, to be modelled as well
-    refine : (p_desirable float [N], of the systems' labels float [N, S]) -> float [N]: what further votes and reviews make of it.
-        Planted flips measure the model without it: votes and reviews know nothing of them.
+    feature_sets : what makes the components of each; "prompt" only says how far labels follow it. Made one at a time, for memory.
+    weak_labels : bool [N, S]
+    fraction : share of each class that is flipped, `repeats` times
     """
-    planting = inject_flips(labels, train, fraction=plant, repeats=repeats, seed=seed)
-    further = np.empty((len(labels), 0), bool) if systems is None else systems
-    every = np.hstack([labels[:, None], planting.labels, further])
-    flips = slice(1, 1 + planting.labels.shape[1])
-    seen, fitted = {}, {}
-    for name, components in views.items():
-        asked = every[:, :1] if name == "prompt" else every
-        one = out_of_fold(components(), asked, groups, train, folds=folds, seeds=repeats, seed=seed)
-        seen[name], fitted[name] = one.p_desirable, one.facts
-    prompt = seen.pop("prompt")[:, 0]
-    predicted = fit_ensemble(seen, prompt, every, train, further=further.shape[1])
-    p_desirable = predicted.p_desirable[:, 0]
-    is_issue = np.zeros(len(labels), bool)
-    joint, is_issue[train] = confident_learning(labels[train], p_desirable[train])
-    rates = {given: float(joint[int(given), 1 - int(given)] / joint[int(given)].sum()) for given in NAMES}
-    levels = two_levels(p_desirable[train])
-    found = {given: recovery(predicted.p_desirable[:, flips], planting, train, given=given) for given in NAMES}
-    refined = refine(p_desirable, predicted.p_desirable[:, flips.stop :])
-    flagged, curves, per_class = np.zeros(len(labels), bool), [], {}
-    for given, name in NAMES.items():
-        in_class = train & (labels == given)
-        told = verdict(found[given], levels, (rates[given], rates[not given]))
-        p = refined if _errors_known(trusted, in_class) else p_desirable
-        quality = p if given else 1 - p
-        curve = _curve(found[given], quality, in_class, trusted, rates, given=given, known=told == "identifiable", plant=plant)
-        trustworthy = told == "identifiable" or curve["basis"][0] == "trusted rows"
-        against = int((in_class & (quality < 0.5)).sum())  # no row is flagged whose label the model thinks the likelier one
-        count = rows_to_flag(curve, min_precision=min_precision, most=against) if trustworthy else 0
-        flagged |= _lowest(quality, in_class, count)
-        curves.append(curve)
-        per_class[name] = _class_facts(found[given], told, curve, rates, given=given, rows=int(in_class.sum()), flagged=count)
-    facts = {
-        "out_of_fold": predicted.facts | {"fits": fitted, "calibration": calibration_error(p_desirable[train], labels[train])},
-        "two_levels": levels,
-        "label_noise_estimate": _noise_estimate(joint, rates, int(train.sum())),
-        "planted": {
-            "fraction": plant,
-            "repeats": repeats,
-            "auroc_averaged_over_given_classes": class_average(list(found.values())).as_dict(),
-            "per_given_class": per_class,
-        },
-    }
-    return Detection(
-        refined, p_desirable, {name: one[:, 0] for name, one in seen.items()}, is_issue, flagged, pl.concat(curves), facts
-    )
+    injected = inject_flips(labels, train, fraction=fraction, repeats=repeats, seed=seed)
+    targets = np.hstack([labels[:, None], injected.labels, weak_labels])
+    probs, fits = {}, {}
+    for name, components in feature_sets.items():
+        columns = targets[:, :1] if name == "prompt" else targets
+        fit = out_of_fold(components(), columns, groups, train, folds=folds, seeds=repeats, seed=seed)
+        probs[name], fits[name] = fit.p_desirable, fit.facts
+    prompt = probs.pop("prompt")[:, 0]
+    ensemble = fit_ensemble(probs, prompt, targets, train, weak_sources=weak_labels.shape[1])
+    p_desirable, with_flips, of_weak_sources = np.split(ensemble.p_desirable, [1, 1 + repeats], axis=1)
+    facts = ensemble.facts | {"fits": fits, "calibration": calibration_error(p_desirable[train, 0], labels[train])}
+    by_feature_set = {name: values[:, 0] for name, values in probs.items()}
+    return LabelPredictions(p_desirable[:, 0], by_feature_set, with_flips, injected, fraction, of_weak_sources, facts)
+
+
+def find_label_errors(
+    predictions: LabelPredictions,
+    refined: Floats,
+    labels: Bools,
+    train: Bools,
+    trusted: tuple[Bools, Bools],
+    *,
+    min_precision: float,
+) -> Detection:
+    """Measure on injected flips how well wrong labels are found among the training rows, and flag no further than it holds.
+
+    refined : float [N], p_desirable with what further votes and reviews say. Injected flips measure the models without those:
+        votes and reviews know nothing of the flips.
+    trusted : bool [N] each: rows whose label was checked, and those of them where it was wrong. They are not trained on as such.
+    """
+    is_issue, flagged = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
+    joint, is_issue[train] = confident_learning(labels[train], predictions.p_desirable[train])
+    shares = {given: float(joint[int(given), 1 - int(given)] / joint[int(given)].sum()) for given in NAMES}
+    levels, classes = two_levels(predictions.p_desirable[train]), {}
+    for given in NAMES:
+        in_class, rates = train & (labels == given), (shares[given], shares[not given])
+        flips = recovery(predictions.with_flips, predictions.injected, train, given=given)
+        verdict = identifiability(flips, levels, rates)
+        checked, wrong = (rows & in_class for rows in trusted)
+        by_trusted = int(wrong.sum()) >= MIN_TRUSTED_ERRORS
+        p = refined if by_trusted else predictions.p_desirable
+        quality, rows = p if given else 1 - p, int(in_class.sum())
+        if by_trusted:
+            curve = _curve_on_trusted(quality, in_class, checked, wrong, given=given)
+        else:
+            curve = _curve_on_flips(flips, rows, rates, verdict, predictions.fraction, given=given)
+        # no row is flagged whose label the model thinks the likelier one
+        against = int((in_class & (quality < 0.5)).sum()) if by_trusted or verdict == "identifiable" else 0
+        count = rows_to_flag(curve, min_precision=min_precision, most=against)
+        flagged |= _most_doubtful(quality, in_class, count)
+        classes[given] = ClassDetection(flips, verdict, rates, curve, rows, count)
+    return Detection(predictions, is_issue, flagged, joint, levels, classes)
 
 
 def confident_learning(labels: Bools, p_desirable: Floats) -> tuple[NDArray[np.int64], Bools]:
@@ -134,64 +218,25 @@ def confident_learning(labels: Bools, p_desirable: Floats) -> tuple[NDArray[np.i
     return joint, find_label_issues(given, probs, confident_joint=joint, n_jobs=1)
 
 
-def _curve(
-    found: Recovery,
-    quality: Floats,
-    in_class: Bools,
-    trusted: tuple[Bools, Bools],
-    rates: dict[bool, float],
-    *,
-    given: bool,
-    known: bool,
-    plant: float,
+def _curve_on_trusted(quality: Floats, in_class: Bools, checked: Bools, wrong: Bools, *, given: bool) -> pl.DataFrame:
+    """The class's trust curve, measured on errors that trusted rows show."""
+    depths, rate = depths_of_errors(quality, in_class, wrong), float(wrong.sum() / checked.sum())
+    return trust_curve(depths, rows=int(in_class.sum()), error_rates=(rate, 0.0), given=given, basis="trusted rows")
+
+
+def _curve_on_flips(
+    flips: Recovery, rows: int, rates: tuple[float, float], verdict: Identifiability, fraction: float, *, given: bool
 ) -> pl.DataFrame:
-    """The class's trust curve: from trusted rows if they hold enough errors, else from planted flips.
+    """The class's trust curve, measured on injected flips.
 
-    Where the noise rate cannot be known it is taken to be no higher than the planted one, so that the curve does not flatter.
+    Where the noise rate cannot be known it is taken to be no higher than that of the flips, so that the curve does not flatter.
     """
-    checked, wrong = trusted[0] & in_class, trusted[1] & in_class
-    rows = int(in_class.sum())
-    if _errors_known(trusted, in_class):
-        depths, rate = depths_of_errors(quality, in_class, wrong), float(wrong.sum() / checked.sum())
-        return trust_curve(depths, rows=rows, error_rates=(rate, 0.0), given=given, basis="trusted rows")
-    assumed = (rates[given], rates[not given]) if known else (min(rates[given], plant), 0.0)
-    return trust_curve(found.depths, rows=rows, error_rates=assumed, given=given, basis="planted flips")
+    assumed = rates if verdict == "identifiable" else (min(rates[0], fraction), 0.0)
+    return trust_curve(flips.depths, rows=rows, error_rates=assumed, given=given, basis="injected flips")
 
 
-def _errors_known(trusted: tuple[Bools, Bools], in_class: Bools) -> bool:
-    """Whether enough errors of the class are known for its curve to be measured on them."""
-    return int((trusted[1] & in_class).sum()) >= MIN_TRUSTED_ERRORS
-
-
-def _lowest(quality: Floats, in_class: Bools, count: int) -> Bools:
+def _most_doubtful(quality: Floats, in_class: Bools, count: int) -> Bools:
     chosen = np.zeros(len(quality), bool)
     rows = np.flatnonzero(in_class)
     chosen[rows[np.argsort(quality[rows], kind="stable")[:count]]] = True
     return chosen
-
-
-def _class_facts(
-    found: Recovery, told: str, curve: pl.DataFrame, rates: dict[bool, float], *, given: bool, rows: int, flagged: int
-) -> dict[str, Any]:
-    at = curve.filter(pl.col("rows_acted_on") == flagged)
-    ends = [at[f"expected_precision{end}"][0] if at.height else None for end in ("", "_low", "_high")]
-    return {
-        "rows": rows,
-        "verdict": told,
-        "flagged": flagged,
-        "expected_precision": Interval(*ends).as_dict(),
-        "basis": curve["basis"][0],
-        "auroc_of_planted_flips": found.auroc.as_dict(),
-        "auroc_of_real_errors_if_the_noise_is_as_estimated": of_real_errors(found, (rates[given], rates[not given])).as_dict(),
-        "planted_flips_at_this_depth": planted_figures(found, rows=rows, flagged=flagged),
-    }
-
-
-def _noise_estimate(joint: NDArray[np.int64], rates: dict[bool, float], rows: int) -> dict[str, Any]:
-    return {
-        "is": "an estimate by confident learning, right only if the noise depends on the true class alone and the model is good; "
-        "where the verdict is not 'identifiable' it may be far off either way",
-        "wrong_among_given": {name: rates[given] for given, name in NAMES.items()},
-        "wrong": float((joint[0, 1] + joint[1, 0]) / max(rows, 1)),
-        "confident_joint": joint.tolist(),
-    }

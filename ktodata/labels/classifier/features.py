@@ -1,4 +1,4 @@
-"""What a row looks like to the out-of-fold models: both embeddings, how they relate, and the form of the text."""
+"""What a row looks like to the out-of-fold models: both embeddings, how they relate, and the surface of the text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ MAX_FITTED = 30_000  # rows that components and models are found on, at most; al
 
 
 def fitted_rows(fit_rows: Bools) -> Ints | None:
-    """MAX_FITTED of `fit_rows` drawn at random, ascending, the same for every view; None where there are no more than that."""
+    """MAX_FITTED of `fit_rows` drawn at random, ascending, the same for every feature set; None where there are no more."""
     rows = np.flatnonzero(fit_rows)
     if len(rows) <= MAX_FITTED:
         return None
     return np.sort(np.random.default_rng(0xF17).permutation(rows)[:MAX_FITTED])
 
 
-def form_features(feedback: pl.DataFrame) -> Floats:
+def surface_features(feedback: pl.DataFrame) -> Floats:
     """Length and form of prompt and completion, no meaning: float32 [N, 11], finite for any text."""
     prompt, completion = pl.col("prompt"), pl.col("completion")
     chars, words = completion.str.len_chars(), completion.str.count_matches(r"\S+") + 1
@@ -34,7 +34,7 @@ def form_features(feedback: pl.DataFrame) -> Floats:
     def per_char(pattern: str) -> pl.Expr:
         return completion.str.count_matches(pattern) / (chars + 1)
 
-    made = feedback.select(
+    features = feedback.select(
         prompt_chars=prompt.str.len_chars().log1p(),
         completion_chars=chars.log1p(),
         completion_words=words.log(),
@@ -47,7 +47,7 @@ def form_features(feedback: pl.DataFrame) -> Floats:
         asks=completion.str.contains("?", literal=True).cast(pl.Float64),
         finished=completion.str.contains(r"[.!?…。\"')\]}`]\s*$").cast(pl.Float64),
     )
-    return made.to_numpy().astype(np.float32)
+    return features.to_numpy().astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,22 @@ class Components:
 
 
 def principal_components(
-    prompts: Floats, completions: Floats, form: Floats, *, fit_rows: Bools, components: int = COMPONENTS
+    prompts: Floats, completions: Floats, surface: Floats, *, fit_rows: Bools, components: int = COMPONENTS
 ) -> Components:
-    """Standardise [p, c, |p - c|, p * c, form] and keep the leading components; no label is looked at.
+    """Standardise [p, c, |p - c|, p * c, surface] and keep the leading components; no label is looked at.
 
     prompts, completions : float32 [N, d] embeddings
-    form : float32 [N, m]
+    surface : float32 [N, m], surface features
     fit_rows : bool [N], the rows that mean, scale and components are found on; the others are only projected
 
     The 4 d + m wide table is made a chunk at a time and never held whole.
     """
     sample = fitted_rows(fit_rows)
-    n = len(form) if sample is None else len(sample)
+    n = len(surface) if sample is None else len(sample)
 
     def wide(part: Places) -> Floats:
         p, c = prompts[part], completions[part]
-        joined = np.hstack([p, c, np.abs(p - c), p * c, form[part]])
+        joined = np.hstack([p, c, np.abs(p - c), p * c, surface[part]])
         return np.asarray(np.nan_to_num(joined, copy=False, posinf=0, neginf=0))
 
     def fitted(part: slice) -> Floats:
@@ -127,7 +127,7 @@ def principal_components(
         energy, axes = np.linalg.eigh(moment)
     keep = min(components, len(energy), max(count - 1, 1))
     axes = axes[:, ::-1][:, :keep].astype(np.float32)
-    kept = np.maximum(energy[::-1][:keep], 0)
+    leading = np.maximum(energy[::-1][:keep], 0)
     values = joined(n, lambda part: (wide(part if sample is None else sample[part]) - centre) * scale @ axes)
     projection = Projection(lambda part: wide(part) - centre, scale[:, None] * axes, np.zeros(keep, np.float32))
-    return Components(values, kept, float(kept.sum() / max(energy.sum(), 1e-12)), sample, projection)
+    return Components(values, leading, float(leading.sum() / max(energy.sum(), 1e-12)), sample, projection)

@@ -1,8 +1,8 @@
 """Many ridge-penalised logistic regressions on the same rows, fitted together.
 
-Folds, seeds and planted labels all ask for the same kind of model on the same components. Fitted side by side, each step is one
-large matrix product, and as the components are orthogonal one diagonal bounds the curvature of every model (Böhning and
-Lindsay 1988): no model needs a matrix of its own.
+Folds, seeds and labels with injected flips all ask for the same kind of model on the same components. Fitted side by side, each
+step is one large matrix product, and as the components are orthogonal one diagonal bounds the curvature of every model (Böhning
+and Lindsay 1988): no model needs a matrix of its own.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def fit_logistic(
     pull = np.vstack([np.broadcast_to(penalty, (len(components.energy), n_models)), np.zeros((1, n_models))])
     spread = np.sqrt(np.append(components.energy / len(rows), 1.0))[:, None] * used.sum(axis=0).clip(min=1)
     now = ahead = np.zeros((rows.shape[1] + 1, n_models))
-    now[-1] = ahead[-1] = _prior_log_odds(targets, used)
+    now[-1] = ahead[-1] = _base_rate_log_odds(targets, used)
     momentum = np.ones(n_models)
     for step in range(1, STEPS + 1):  # noqa: B007 - the count of steps is reported
         slope = _gradient(rows, targets, used, ahead) + pull * ahead
@@ -59,7 +59,7 @@ def fit_logistic(
     return Models(ahead[:-1], ahead[-1], step)
 
 
-def _prior_log_odds(targets: NDArray[np.bool_], used: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _base_rate_log_odds(targets: NDArray[np.bool_], used: NDArray[np.bool_]) -> NDArray[np.float64]:
     desirable, all_used = (targets & used).sum(axis=0), used.sum(axis=0)
     return np.asarray(np.log((desirable + 0.5) / (all_used - desirable + 0.5)))
 

@@ -77,7 +77,7 @@ def neighbour_agreement(
     likelihood ratio are ours. facts["flip_rates"] is what `flip_rates` finds.
     Raises ShapeError for unequal lengths, EmptyDataError without training rows, OneClassError when all have one label.
     """
-    _check(vectors, labels, groups, train)
+    _check_arguments(vectors, labels, groups, train)
     nearest = nearest_rows(vectors, groups, train, neighbours=neighbours)
     base = float(labels[train].mean())
     weight = np.clip(nearest.similarity, 0, 1).astype(np.float64)
@@ -90,7 +90,7 @@ def neighbour_agreement(
         "neighbours": neighbours,
         "base_rate": base,
         "rows_without_neighbours": int((nearest.rows[:, 0] < 0).sum()),
-        "mean_similarity": _mean(nearest.similarity[nearest.rows >= 0]),
+        "mean_similarity": _mean_or_none(nearest.similarity[nearest.rows >= 0]),
         **nearest.facts,
         "flip_rates": asdict(flip_rates(labels, train, nearest)),
     }
@@ -114,7 +114,7 @@ def flip_rates(labels: Bools, train: Bools, nearest: NearestRows) -> NeighbourFl
     one, pair = float(triple[:, :2].mean()), float((triple[:, 0] & triple[:, 1]).mean())
     if pair - one**2 < 3 * one * (1 - one) / np.sqrt(len(rows)):  # three standard errors of it, were labels independent
         return NeighbourFlipRates(None, None, None, None, len(rows))
-    (p, a, b), misfit = _solve(seen)
+    (p, a, b), misfit = _solve_flip_rates(seen)
     return NeighbourFlipRates(1 - a, b, p, misfit, len(rows))
 
 
@@ -130,7 +130,7 @@ def nearest_rows(vectors: Vectors, groups: NDArray[np.integer], train: Bools, *,
     _, codes = np.unique(groups, return_inverse=True)
     code = codes.reshape(-1).astype(np.int64)
     cells = _one_cell(len(unit), candidates) if len(candidates) <= EXACT_ROWS else _cells(unit, candidates, seed)
-    rows, similarity = _search(unit, code, cells, neighbours)
+    rows, similarity = _search_cells(unit, code, cells, neighbours)
     missing = ~unit.any(axis=1)
     rows[missing], similarity[missing] = -1, -np.inf
     facts: dict[str, Any] = {"search": "every pair", "recall": 1.0}
@@ -183,7 +183,7 @@ def _cells(unit: Vectors, candidates: Ints, seed: int) -> _Cells:
     return _Cells(of_row, members, near, THINNED * PROBES * len(candidates) // count)
 
 
-def _search(unit: Vectors, code: Ints, cells: _Cells, neighbours: int) -> tuple[Ints, Vectors]:
+def _search_cells(unit: Vectors, code: Ints, cells: _Cells, neighbours: int) -> tuple[Ints, Vectors]:
     order = np.argsort(cells.of_row, kind="stable")
     found = list(map_chunks(len(unit), _search_chunk(unit, code, cells, order, neighbours)))
     rows, similarity = np.empty((len(unit), neighbours), np.int64), np.empty((len(unit), neighbours), np.float32)
@@ -202,7 +202,7 @@ def _search_chunk(
             found = cells.to_search(int(cell))
             found = found[np.argsort(code[found], kind="stable")]
             there = unit[found]
-            for block in _blocks(queries[cells.of_row[queries] == cell]):
+            for block in _row_blocks(queries[cells.of_row[queries] == cell]):
                 best, values = _nearest_of(unit[block] @ there.T, code[block], code[found], neighbours)
                 rows.append(np.where(best >= 0, found[best] if len(found) else -1, -1))
                 similarity.append(values)
@@ -253,7 +253,7 @@ def _recall(unit: Vectors, code: Ints, candidates: Ints, rows: Ints, rng: np.ran
     found = candidates[np.argsort(code[candidates], kind="stable")]
     hits = true = 0
     with one_thread():
-        for block in _blocks(sample, 16):
+        for block in _row_blocks(sample, 16):
             best, _ = _nearest_of(unit[block] @ unit[found].T, code[block], code[found], rows.shape[1])
             exact = np.where(best >= 0, found[best], -1)
             hits += sum(len(np.intersect1d(a[a >= 0], b)) for a, b in zip(exact, rows[block], strict=True))
@@ -278,7 +278,7 @@ def _implied(p: Floats, a: Floats, b: Floats) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _solve(seen: Floats) -> tuple[tuple[float, float, float], float]:
+def _solve_flip_rates(seen: Floats) -> tuple[tuple[float, float, float], float]:
     """(p, a, b) whose patterns are nearest to those seen, a > b, and their root mean squared difference."""
     centre, reach = np.array([0.5, 0.5, 0.5]), 0.5
     for _ in range(24):
@@ -291,7 +291,7 @@ def _solve(seen: Floats) -> tuple[tuple[float, float, float], float]:
     return (p, a, b), float(np.sqrt(error.min()))
 
 
-def _check(vectors: Vectors, labels: Bools, groups: NDArray[np.integer], train: Bools) -> None:
+def _check_arguments(vectors: Vectors, labels: Bools, groups: NDArray[np.integer], train: Bools) -> None:
     lengths = {"vectors": len(vectors), "labels": len(labels), "groups": len(groups), "train": len(train)}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
@@ -303,9 +303,9 @@ def _check(vectors: Vectors, labels: Bools, groups: NDArray[np.integer], train: 
         raise OneClassError(f"neighbour_agreement: all {int(train.sum()):,} training rows are {name}; neighbours can only agree.")
 
 
-def _blocks(rows: Ints, size: int = BLOCK) -> Iterator[Ints]:
+def _row_blocks(rows: Ints, size: int = BLOCK) -> Iterator[Ints]:
     yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def _mean(values: Vectors) -> float | None:
+def _mean_or_none(values: Vectors) -> float | None:
     return float(values.mean(dtype=np.float64)) if values.size else None

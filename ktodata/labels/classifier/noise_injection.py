@@ -1,12 +1,12 @@
 """How well the detector finds label errors on this very data: flip some labels on purpose, look again, and count.
 
 Random flips measure the detector against random noise only. Noise that follows a rule looks like signal to any model of the
-labels, and no planted flip shows it; trusted rows do.
+labels, and no injected flip shows it; trusted rows do.
 
-The rows that flips are planted among are not clean, and a flip planted on a wrong label repairs it. What is counted is a mixture:
+The rows that flips are injected into are not clean, and a flip of a wrong label repairs it. What is counted is a mixture:
 with e the error rate of a given class and e' that of the other, and q the share of the class taken, most doubtful first,
-    planted(q) = (1 - e') errors(q) + e' sound(q)
-    q          = e errors(q) + (1 - e) sound(q)
+    injected(q) = (1 - e') errors(q) + e' sound(q)
+    q           = e errors(q) + (1 - e) sound(q)
 from which errors(q), the recall of real errors, follows if e and e' are known (Scott, Blanchard and Handy 2013). They are taken
 from the confident joint only where the probabilities stand at two clear levels; a heap around the middle fits *any* error rate.
 """
@@ -22,18 +22,18 @@ from ktodata.stats import Interval, clopper_pearson, normal_interval, placements
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-Verdict = Literal["identifiable", "weakly", "not"]
+Identifiability = Literal["identifiable", "weakly", "not"]
 
 TWO_LEVELS = 0.9  # share of the variance of p_desirable that two levels explain; 0.64 for a normal heap, 1 for two sharp levels
 NEARLY_TWO_LEVELS = 0.8
 WELL_RANKED = 0.85  # lower end of the interval of the AUROC of real errors within their given class
 RANKED = 0.7
-MIN_PLANTED = 10  # in a class; fewer say nothing
+MIN_INJECTED = 10  # in a class; fewer say nothing
 MIN_CONTRAST = 0.15  # 1 - both error rates: what is left of the labels' say; dividing by less blows chance up to certainty
 CURVE_POINTS = 200
 
 SYSTEMATIC = (
-    "Planted flips are random, so they measure this detector against random mistakes only. Systematic noise (a rater or judge "
+    "Injected flips are random, so they measure this detector against random mistakes only. Systematic noise (a rater or judge "
     "that is wrong for one reason, again and again) looks like signal to every model of these labels and cannot be seen this "
     "way, however good the figures here are. Only trusted labels on a random sample, or second votes, can show it."
 )
@@ -49,12 +49,12 @@ class InjectedNoise:
 
 @dataclass(frozen=True)
 class Recovery:
-    """How planted flips rank among the rows of one given class.
+    """How injected flips rank among the rows of one given class.
 
-    depths : float [P], for each planted flip the share of unplanted rows of its given class that look more doubtful; 0 is best
-    auroc : P(a planted flip looks more doubtful than an unplanted row), 0.5 is chance; unplanted rows hold the real errors
+    depths : float [P], for each injected flip the share of untouched rows of its given class that look more doubtful; 0 is best
+    auroc : P(a injected flip looks more doubtful than an untouched row), 0.5 is chance; untouched rows hold the real errors
     variance : of the AUROC
-    per_repeat : planted flips with this given label in one repeat
+    per_repeat : injected flips with this given label in one repeat
     """
 
     depths: Floats
@@ -79,14 +79,14 @@ def inject_flips(labels: Bools, rows: Bools, *, fraction: float, repeats: int, s
     return InjectedNoise(labels[:, None] ^ flipped, flipped)
 
 
-def recovery(p_desirable: Floats, planting: InjectedNoise, rows: Bools, *, given: bool) -> Recovery:
-    """Where the detector put the flips planted into class `given`; p_desirable float [N, R] as found on the planted labels."""
+def recovery(p_desirable: Floats, injected: InjectedNoise, rows: Bools, *, given: bool) -> Recovery:
+    """Where the detector put the flips injected into class `given`; p_desirable float [N, R], of the labels with flips."""
     quality = p_desirable if given else 1 - p_desirable
-    in_class = rows[:, None] & (planting.labels == given)
+    in_class = rows[:, None] & (injected.labels == given)
     depths, variances = [], []
     for repeat in range(quality.shape[1]):
-        planted = in_class[:, repeat] & planting.flipped[:, repeat]
-        above, below = placements(quality[planted, repeat], quality[in_class[:, repeat] & ~planted, repeat])
+        flips = in_class[:, repeat] & injected.flipped[:, repeat]
+        above, below = placements(quality[flips, repeat], quality[in_class[:, repeat] & ~flips, repeat])
         depths.append(1 - above)
         variances.append(below.var(ddof=1) / len(below) if len(below) > 1 else np.nan)
     pooled = np.sort(np.concatenate(depths))
@@ -100,10 +100,10 @@ def recovery(p_desirable: Floats, planting: InjectedNoise, rows: Bools, *, given
 
 def class_average(recoveries: list[Recovery]) -> Interval:
     """AUROC averaged over given classes (a ranking by class alone scores 0.5), with its interval."""
-    values = [one.auroc.value for one in recoveries if one.auroc.value is not None]
+    values = [each.auroc.value for each in recoveries if each.auroc.value is not None]
     if len(values) < len(recoveries):
         return Interval(None, None, None)
-    variance = sum(one.variance for one in recoveries) / len(recoveries) ** 2
+    variance = sum(each.variance for each in recoveries) / len(recoveries) ** 2
     return normal_interval(sum(values) / len(values), variance)
 
 
@@ -118,26 +118,26 @@ def two_levels(p_desirable: Floats) -> float:
     return float((lower / n * (1 - lower / n) * gap**2).max() / ordered.var())
 
 
-def of_real_errors(found: Recovery, error_rates: tuple[float, float]) -> Interval:
-    """AUROC of real errors within their given class, from that of planted flips and both classes' error rates."""
+def auroc_of_real_errors(flips: Recovery, error_rates: tuple[float, float]) -> Interval:
+    """AUROC of real errors within their given class, from that of injected flips and both classes' error rates."""
     contrast = 1 - sum(error_rates)
-    if found.auroc.value is None or contrast <= MIN_CONTRAST:
+    if flips.auroc.value is None or contrast <= MIN_CONTRAST:
         return Interval(None, None, None)
-    value, low, high = (float(np.clip(0.5 + ((end or 0.0) - 0.5) / contrast, 0, 1)) for end in found.auroc)
+    value, low, high = (float(np.clip(0.5 + ((end or 0.0) - 0.5) / contrast, 0, 1)) for end in flips.auroc)
     return Interval(value, low, high)
 
 
-def verdict(found: Recovery, levels: float, error_rates: tuple[float, float]) -> Verdict:
+def identifiability(flips: Recovery, levels: float, error_rates: tuple[float, float]) -> Identifiability:
     """Whether random errors of this given class can be told from sound rows.
 
     Judged by the lower ends of intervals, so that little data cannot look like good data.
     """
-    if len(found.depths) < MIN_PLANTED or found.auroc.low is None:
+    if len(flips.depths) < MIN_INJECTED or flips.auroc.low is None:
         return "not"
-    real = of_real_errors(found, error_rates).low or 0.0
+    real = auroc_of_real_errors(flips, error_rates).low or 0.0
     if levels >= TWO_LEVELS and real >= WELL_RANKED:
         return "identifiable"
-    return "weakly" if found.auroc.low >= RANKED or (levels >= NEARLY_TWO_LEVELS and real >= WELL_RANKED) else "not"
+    return "weakly" if flips.auroc.low >= RANKED or (levels >= NEARLY_TWO_LEVELS and real >= WELL_RANKED) else "not"
 
 
 def trust_curve(
@@ -146,24 +146,24 @@ def trust_curve(
     rows: int,
     error_rates: tuple[float, float],
     given: bool,
-    basis: Literal["planted flips", "trusted rows"],
+    basis: Literal["injected flips", "trusted rows"],
 ) -> pl.DataFrame:
     """Expected precision if the n most doubtful rows of one given class are acted on, n from 1 to half of the class.
 
-    depths : float [P], where planted flips (or errors known from trusted rows) rank among the class's rows, 0 most doubtful
+    depths : float [P], where injected flips (or errors known from trusted rows) rank among the class's rows, 0 most doubtful
     rows : rows of the class
-    error_rates : assumed share of wrong labels in this class, and, for planted flips, in the other one (0: take flips as errors)
+    error_rates : assumed share of wrong labels in this class, and, for injected flips, in the other one (0: take flips as errors)
 
     The interval is that of the recall (exact); the error rates have none here.
     """
     most = max(rows // 2, 1)
     acted = np.unique(np.geomspace(1, most, CURVE_POINTS).round().astype(np.int64))
-    share_taken, (own, other) = acted / max(rows, 1), error_rates
+    share_taken, (own, opposite) = acted / max(rows, 1), error_rates
     hits = np.searchsorted(np.sort(depths), share_taken, side="right")
-    contrast = 1 - own - other
+    contrast = 1 - own - opposite
 
     def recall_of_errors(recall: Floats) -> Floats:
-        real = ((1 - own) * recall - other * share_taken) / contrast if contrast > MIN_CONTRAST else np.zeros_like(recall)
+        real = ((1 - own) * recall - opposite * share_taken) / contrast if contrast > MIN_CONTRAST else np.zeros_like(recall)
         return np.clip(real, 0, 1)
 
     ends = {"": hits / max(len(depths), 1)} | dict(zip(("_low", "_high"), clopper_pearson(hits, len(depths)), strict=True))
@@ -182,14 +182,14 @@ def rows_to_flag(curve: pl.DataFrame, *, min_precision: float, most: int) -> int
     return int(max(reached.to_list(), default=0))
 
 
-def planted_figures(found: Recovery, *, rows: int, flagged: int) -> dict[str, object]:
-    """Of planted flips alone, at the depth flagged: recall, and precision with every unplanted row counted as sound."""
+def injected_figures(flips: Recovery, *, rows: int, flagged: int) -> dict[str, object]:
+    """Of injected flips alone, at the depth flagged: recall, and precision with every untouched row counted as sound."""
     depth = flagged / max(rows, 1)
-    hits = int((found.depths <= depth).sum()) if flagged else 0
-    repeats = len(found.depths) / found.per_repeat if found.per_repeat else 0
-    others = round(depth * max(rows - found.per_repeat, 0) * repeats)
+    hits = int((flips.depths <= depth).sum()) if flagged else 0
+    repeats = len(flips.depths) / flips.per_repeat if flips.per_repeat else 0
+    untouched = round(depth * max(rows - flips.per_repeat, 0) * repeats)
     return {
-        "flips": len(found.depths),
-        "recall": share(hits, len(found.depths)).as_dict(),
-        "precision": share(hits, hits + others).as_dict(),
+        "flips": len(flips.depths),
+        "recall": share(hits, len(flips.depths)).as_dict(),
+        "precision": share(hits, hits + untouched).as_dict(),
     }

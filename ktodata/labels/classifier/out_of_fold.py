@@ -41,7 +41,7 @@ def out_of_fold(
 ) -> OutOfFold:
     """Predict every row out of fold, once for each column of `labels`, averaged over `seeds` fold assignments.
 
-    labels : bool [N, L]; column 0 holds the labels as given, further ones labels with planted flips
+    labels : bool [N, L]; column 0 holds the labels as given, further ones labels with injected flips
     groups : int [N]; rows of one group are always predicted by models that saw none of it
     train : bool [N]; only these rows are fitted on. Others get their group's fold, or, where no training row shares their group,
         the mean of all models.
@@ -56,13 +56,13 @@ def out_of_fold(
     for fold in assigned:
         scores, models = _nested_scores(components, labels, fold, train, folds=folds, penalty=penalty)
         calibrated += _calibrated(scores, labels, fold, train, folds=folds) / seeds
-        raw += _assemble(expit(scores[:, 0, np.arange(folds), np.arange(folds)]), fold) / seeds
+        raw += _own_fold(expit(scores[:, 0, np.arange(folds), np.arange(folds)]), fold) / seeds
         steps = max(steps, models.steps)
     facts = _model_facts(components, penalty=penalty, steps=steps, folds=folds, seeds=seeds) | {
         "calibration": "sigmoid (Platt) on inner out-of-fold scores of the training folds",
         "rows_fitted": int(train.sum()),
     }
-    return _measured(calibrated, raw, labels, train, facts)
+    return _with_calibration_errors(calibrated, raw, labels, train, facts)
 
 
 def _from_sample(
@@ -76,12 +76,12 @@ def _from_sample(
     row's label reaches its prediction, but only through two numbers that tens of thousands of rows share.
     """
     n_labels, seeds, targets, local = labels.shape[1], fold.shape[1], labels[rows], fold[rows]
-    some = Components(components.values, components.energy, components.explained)
+    fitted = Components(components.values, components.energy, components.explained)
     everything = np.ones(len(rows), bool)
-    penalty = choose_penalty(some, targets[:, 0], everything, local[:, 0], folds=folds)
+    penalty = choose_penalty(fitted, targets[:, 0], everything, local[:, 0], folds=folds)
     used = local[:, :, None] != np.arange(folds)
     models = fit_logistic(
-        some,
+        fitted,
         np.tile(targets, seeds * folds),
         np.repeat(used.reshape(len(rows), -1), n_labels, axis=1),
         np.full(seeds * folds * n_labels, penalty),
@@ -99,8 +99,8 @@ def _from_sample(
     score = components.scores(models.weights, models.intercepts)
 
     def predicted(part: slice) -> tuple[Floats, Floats]:
-        told = score(part).reshape(-1, seeds, folds, n_labels)
-        return _mean_of_own(expit(slope * told + shift), fold[part]), _mean_of_own(expit(told[..., :1]), fold[part])[:, 0]
+        log_odds = score(part).reshape(-1, seeds, folds, n_labels)
+        return _mean_of_own(expit(slope * log_odds + shift), fold[part]), _mean_of_own(expit(log_odds[..., :1]), fold[part])[:, 0]
 
     at = 0
     for probs, uncalibrated in map_chunks(len(labels), predicted):
@@ -110,7 +110,7 @@ def _from_sample(
         "calibration": "sigmoid (Platt) on out-of-fold scores of the training folds",
         "rows_fitted": len(rows),
     }
-    return _measured(calibrated, raw, labels, train, facts)
+    return _with_calibration_errors(calibrated, raw, labels, train, facts)
 
 
 def _model_facts(components: Components, *, penalty: float, steps: int, folds: int, seeds: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _model_facts(components: Components, *, penalty: float, steps: int, folds: i
     }
 
 
-def _measured(calibrated: Floats, raw: Floats, labels: Bools, train: Bools, facts: dict[str, Any]) -> OutOfFold:
+def _with_calibration_errors(calibrated: Floats, raw: Floats, labels: Bools, train: Bools, facts: dict[str, Any]) -> OutOfFold:
     """With how well calibrated it was, and is, on the training rows."""
     errors = {
         "before_calibration": calibration_error(raw[train], labels[train, 0]),
@@ -175,11 +175,11 @@ def _folds_of_all(groups: NDArray[np.integer], labels: Bools, train: Bools, *, f
     fold_of_group = np.full(group.max(initial=0) + 1, -1)
     fold_of_group[group[train]] = group_folds(group[train], labels[train], folds=folds, seed=seed)
     fold = fold_of_group[group]
-    for one, other in combinations(range(folds), 2):
-        inner = train & (fold != one) & (fold != other)
+    for a, b in combinations(range(folds), 2):
+        inner = train & (fold != a) & (fold != b)
         if labels[inner].all() or not labels[inner].any():
             raise OneClassError(
-                f"without folds {one} and {other} of {folds}, {inner.sum():,} training rows hold one label only: "
+                f"without folds {a} and {b} of {folds}, {inner.sum():,} training rows hold one label only: "
                 f"{(labels & train).sum():,} desirable and {(~labels & train).sum():,} undesirable rows are too few, or in too "
                 f"few prompt groups, for {folds} folds. Use fewer folds, or collect the rarer label."
             )
@@ -216,7 +216,7 @@ def _calibrated(scores: NDArray[np.float32], labels: Bools, fold: Ints, train: B
             inner = scores[rows[inside], column, a, fold[inside]]  # the row's own fold left out, and fold a
             slope, shift = platt(inner.astype(np.float64), labels[inside, column])
             probs[:, column, a] = expit(slope * scores[:, column, a, a] + shift)
-    return np.stack([_assemble(probs[:, column], fold) for column in range(labels.shape[1])], axis=1)
+    return np.stack([_own_fold(probs[:, column], fold) for column in range(labels.shape[1])], axis=1)
 
 
 def platt(scores: Floats, labels: Bools) -> tuple[float, float]:
@@ -237,7 +237,7 @@ def platt(scores: Floats, labels: Bools) -> tuple[float, float]:
     return (slope, shift) if slope > 0 else (0.0, float(logit(targets.mean())))
 
 
-def _assemble(per_fold: Floats, fold: Ints) -> Floats:
+def _own_fold(per_fold: Floats, fold: Ints) -> Floats:
     """The column of each row's own fold; the mean over folds where it has none."""
     own = per_fold[np.arange(len(fold)), np.maximum(fold, 0)]
     return np.where(fold >= 0, own, per_fold.mean(axis=1))

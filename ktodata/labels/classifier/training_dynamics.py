@@ -51,21 +51,21 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
     prompts held out (validation looks) to rule that out.
     Raises MissingColumnError, ShapeError and DataError (repeated row_ids; none of the rows in the telemetry).
     """
-    looks = _looks(telemetry, row_ids, labels, beta)
+    looks = _looks_at_rows(telemetry, row_ids, labels, beta)
     fair = _fair(looks)
-    plain, per_token = (_ranks(fair, name) for name in ("margin", "per_token"))
+    plain, per_token = (_ranks_at_once(fair, name) for name in ("margin", "per_token"))
     rank, weight = (plain + per_token) / 2, _knowledge(fair)
     pull, total = (np.bincount(fair["row"], weights=values, minlength=len(labels)) for values in (weight * (rank - 0.5), weight))
-    seen = np.bincount(fair["row"], minlength=len(labels)) > 0
+    measured = np.bincount(fair["row"], minlength=len(labels)) > 0
     score = 0.5 + np.divide(pull, total, out=np.zeros(len(labels)), where=total > 0) * _most_known(fair, weight, len(labels))
-    quality = _rank_within_label(score, seen, labels)
+    quality = _rank_within_label(score, measured, labels)
     facts = {
         "rows": len(labels),
-        "rows_seen": int(seen.sum()),
+        "rows_seen": int(measured.sum()),
         "looks": looks.height,
         "looks_used": fair.height,
         "labels_other_than_trained_on": _differing(looks),
-        "told_apart_auc": {part: _last_auc(fair, part) for part in ("train", "validation")},
+        "label_auc": {part: _last_auc(fair, part) for part in ("train", "validation")},
         "knowledge_at_last_step": float(weight[-1]) if len(weight) else 0.0,
         "rank_spread_by_length": {
             name: _spread_by_length(fair, values) for name, values in (("plain", plain), ("per_token", per_token), ("mean", rank))
@@ -75,23 +75,24 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
 
 
 def join_dynamics(feedback: pl.DataFrame, telemetry: pl.DataFrame, *, beta: float = 0.1) -> StageResult:
-    """The signal as a column of a feedback table: row_id, training_dynamics (1 sound .. 0 doubtful) of every row.
+    """The evidence as a column of a feedback table: row_id, training_dynamics (1 sound .. 0 doubtful) of every row.
 
     Null for a row without a look before its own first update: facts["rows_without_a_look"]. Labels are those of `feedback`;
     how many rows were trained on under another is facts["labels_other_than_trained_on"].
     Raises DataError when the telemetry has rows that `feedback` has not, and what `training_dynamics` raises.
     """
     check_columns(feedback, ("row_id", "label"), who="telemetry")
-    _check_known(telemetry["row_id"].unique(maintain_order=True), feedback["row_id"])
-    found = training_dynamics(telemetry, feedback["row_id"].to_list(), feedback["label"].to_numpy(), beta=beta)
-    quality = pl.Series(found.quality).fill_nan(None)
+    _check_telemetry_rows(telemetry["row_id"].unique(maintain_order=True), feedback["row_id"])
+    dynamics = training_dynamics(telemetry, feedback["row_id"].to_list(), feedback["label"].to_numpy(), beta=beta)
+    quality = pl.Series(dynamics.quality).fill_nan(None)
     return StageResult(
-        feedback.select("row_id", training_dynamics=quality), metrics={**found.facts, "rows_without_a_look": quality.null_count()}
+        feedback.select("row_id", training_dynamics=quality),
+        metrics={**dynamics.facts, "rows_without_a_look": quality.null_count()},
     )
 
 
-def as_opinion(quality: Floats, labels: Bools) -> Floats:
-    """A quality of labels in [0, 1] as an opinion of rows in [-1, 1]: + says desirable, 0 nothing; nan stays nan. float [N]"""
+def signed_evidence(quality: Floats, labels: Bools) -> Floats:
+    """A quality of labels in [0, 1] as evidence on rows in [-1, 1]: + says desirable, 0 nothing; nan stays nan. float [N]"""
     return np.where(labels, 1.0, -1.0) * (2 * quality - 1)
 
 
@@ -99,27 +100,27 @@ def dynamics_in_words(weights: Mapping[str, Mapping[str, float]]) -> str:
     """One sentence on what weight the dynamics got. weights : of each given class, {"weight", "low", "high"}; none: no class."""
     if not weights:
         return "Training dynamics are shown, and not acted on: too few rows were reviewed to say how far they are right."
-    each = "; ".join(f"among given {name} {_worth(one)}" for name, one in weights.items())
+    each = "; ".join(f"among given {name} {_weight_in_words(weight)}" for name, weight in weights.items())
     return f"Training dynamics act as far as reviewed rows bear them out: {each}."
 
 
-def _worth(one: Mapping[str, float]) -> str:
-    if one["weight"] == one["low"] == one["high"]:
+def _weight_in_words(weight: Mapping[str, float]) -> str:
+    if weight["weight"] == weight["low"] == weight["high"]:
         return "not at all"
-    return f"with weight {one['weight']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+    return f"with weight {weight['weight']:+.2f} ({weight['low']:+.2f} to {weight['high']:+.2f})"
 
 
-def _check_known(seen: pl.Series, row_ids: pl.Series) -> None:
+def _check_telemetry_rows(trained: pl.Series, row_ids: pl.Series) -> None:
     """Raise DataError when the training saw a row that is not there."""
-    unknown = seen.filter(~seen.is_in(row_ids.implode()))
+    unknown = trained.filter(~trained.is_in(row_ids.implode()))
     if len(unknown):
         raise DataError(
-            f"telemetry: {len(unknown):,} of {len(seen):,} rows that were trained on are not in the data (first: row_id "
+            f"telemetry: {len(unknown):,} of {len(trained):,} rows that were trained on are not in the data (first: row_id "
             f"{unknown[0][:40]!r}). Give the telemetry of a training on this feedback, read with the same settings as then."
         )
 
 
-def _looks(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: Bools, beta: float) -> pl.DataFrame:
+def _looks_at_rows(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: Bools, beta: float) -> pl.DataFrame:
     """The looks at these rows: row (its number), given (its label), part, step, log_ratio, margin, per_token; sorted by step."""
     if missing := [name for name in NEEDS if name not in telemetry.columns]:
         raise MissingColumnError(
@@ -151,7 +152,7 @@ def _fair(looks: pl.DataFrame) -> pl.DataFrame:
     return looks.filter(unspoilt & (step > 0)).unique(["row", "part", "step"], keep="first", maintain_order=True)
 
 
-def _ranks(fair: pl.DataFrame, name: str) -> Floats:
+def _ranks_at_once(fair: pl.DataFrame, name: str) -> Floats:
     """Rank in (0, 1) of each look's value among comparable looks."""
     ranks = np.full(fair.height, 0.5)
     at_once = pl.when(pl.col("part") != "train").then(pl.col("step")).otherwise(-1)
@@ -173,8 +174,8 @@ def _rank_in_window(values: Floats, width: int) -> Floats:
     ranks = np.empty(len(values))
     for start in range(0, len(values), BLOCK):
         part = slice(start, start + BLOCK)
-        beside, own = windows[first[part]], values[part, None]
-        ranks[part] = ((beside < own).sum(axis=1) + (beside <= own).sum(axis=1)) / (2 * width)
+        window, own = windows[first[part]], values[part, None]
+        ranks[part] = ((window < own).sum(axis=1) + (window <= own).sum(axis=1)) / (2 * width)
     return ranks
 
 
@@ -187,8 +188,8 @@ def _knowledge(fair: pl.DataFrame) -> Floats:
     for part in np.unique(parts):
         which = np.flatnonzero(parts == part)  # sorted by step
         bins = int(np.clip(len(which) // LOOKS_PER_BIN, 1, MAX_BINS))
-        found = [(rows, _auc(fair[rows])) for rows in np.array_split(which, bins)]
-        known = [(rows, max(0.0, 2 * auc - 1)) for rows, auc in found if auc is not None]
+        bin_auc = [(rows, _label_auc(fair[rows])) for rows in np.array_split(which, bins)]
+        known = [(rows, max(0.0, 2 * auc - 1)) for rows, auc in bin_auc if auc is not None]
         if known:
             size = [len(rows) for rows, _ in known]
             rising = (
@@ -207,7 +208,7 @@ def _most_known(fair: pl.DataFrame, weight: Floats, rows: int) -> Floats:
     return most
 
 
-def _auc(looks: pl.DataFrame) -> float | None:
+def _label_auc(looks: pl.DataFrame) -> float | None:
     """Chance that a desirable row's log-ratio is above an undesirable one's; None when one label is missing."""
     given = looks["given"].to_numpy()
     ups, downs = int(given.sum()), int((~given).sum())
@@ -220,13 +221,13 @@ def _auc(looks: pl.DataFrame) -> float | None:
 def _last_auc(fair: pl.DataFrame, part: str) -> float | None:
     """AUC over the last quarter of a part's looks."""
     looks = fair.filter(pl.col("part") == part)
-    return _auc(looks.tail(max(looks.height // 4, min(looks.height, LOOKS_PER_BIN))))
+    return _label_auc(looks.tail(max(looks.height // 4, min(looks.height, LOOKS_PER_BIN))))
 
 
-def _rank_within_label(score: Floats, seen: Bools, labels: Bools) -> Floats:
+def _rank_within_label(score: Floats, measured: Bools, labels: Bools) -> Floats:
     quality = np.full(len(labels), np.nan)
     for given in (False, True):
-        which = np.flatnonzero(seen & (labels == given))
+        which = np.flatnonzero(measured & (labels == given))
         if len(which):
             quality[which] = _rank_in_window(score[which], len(which))
     return quality
@@ -243,5 +244,5 @@ def _spread_by_length(fair: pl.DataFrame, ranks: Floats) -> float | None:
     if fair.height < 3 or fair["completion_tokens"].n_unique() < 2:
         return None
     table: Any = pl.DataFrame({"length": fair["completion_tokens"], "distance": np.abs(ranks - 0.5)})
-    found = table.select(pl.corr("length", "distance", method="spearman")).item()
-    return float(found) if np.isfinite(found) else None
+    correlation = table.select(pl.corr("length", "distance", method="spearman")).item()
+    return float(correlation) if np.isfinite(correlation) else None

@@ -110,7 +110,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class _Column:
+class _Grouping:
     """One grouping of the rows that have one, sorted by group and, inside, by time.
 
     rows : int [n], place in the table; code : int [n], 0..G-1; starts : int [G + 1]; cell : int [n], group x prompt, with
@@ -128,10 +128,10 @@ class _Column:
 
 
 @dataclass
-class _Found:
+class _Departure:
     """A group that departs: its rows in time order, the last one before a change (`cut`), and what was added to their fit."""
 
-    column: _Column
+    column: _Grouping
     group: int
     shape: int
     p_value: float
@@ -144,7 +144,7 @@ class _Found:
 
 
 @dataclass
-class _Rows:
+class _RowArrays:
     """The rows as arrays: label y, x = log-odds of p, prompt code, time (microseconds; the smallest integer where unknown)."""
 
     y: Floats
@@ -176,7 +176,7 @@ def criteria_drift(
     usable = rows.select((pl.col("label").is_not_null() & pl.col("p_desirable").is_finite()).fill_null(value=False)).to_series()
     places, rows = np.flatnonzero(usable.to_numpy()), rows.filter(usable)
     data = _arrays(rows)
-    columns = _columns(rows, by, data)
+    columns = _groupings(rows, by, data)
     facts: dict[str, Any] = {
         "rows": rows.height,
         "tested": {one.name: len(one.values) for one in columns},
@@ -189,10 +189,10 @@ def criteria_drift(
     base = _recalibrated(data.y, data.x, np.zeros(len(data.y)))
     eta = base[0] + base[1] * data.x
     chance = _chance(data, columns, eta, permutations, np.random.default_rng(seed))
-    found, base, eta = _search(data, columns, base, eta, chance, level)
-    table = _table(data, columns, found, base, eta, chance)
+    found, base, eta = _search_departures(data, columns, base, eta, chance, level)
+    table = _drift_table(data, columns, found, base, eta, chance)
     alike = None if likeness is None else lambda row, others: likeness(int(places[row]), places[others])
-    examples = _examples(rows, data, found, base, alike)
+    examples = _example_pairs(rows, data, found, base, alike)
     facts |= {
         "tests": int(np.isfinite(chance[0]).sum()),
         "significant": len(found),
@@ -201,17 +201,17 @@ def criteria_drift(
     return Drift(table, examples, facts)
 
 
-def _arrays(rows: pl.DataFrame) -> _Rows:
+def _arrays(rows: pl.DataFrame) -> _RowArrays:
     p = np.clip(rows["p_desirable"].to_numpy().astype(float), 1e-3, 1 - 1e-3)
     time = None
     if OVER_TIME in rows.columns and rows[OVER_TIME].null_count() < rows.height:
         micros = rows[OVER_TIME].cast(pl.Datetime("us", "UTC")).dt.timestamp("us")
         time = micros.fill_null(np.iinfo(np.int64).min).to_numpy().astype(np.int64)
     prompt = np.unique(rows["prompt_group"].to_numpy(), return_inverse=True)[1].astype(np.int64)
-    return _Rows(rows["label"].to_numpy().astype(float), logit(p), prompt, time)
+    return _RowArrays(rows["label"].to_numpy().astype(float), logit(p), prompt, time)
 
 
-def _columns(rows: pl.DataFrame, by: tuple[str, ...], data: _Rows) -> list[_Column]:
+def _groupings(rows: pl.DataFrame, by: tuple[str, ...], data: _RowArrays) -> list[_Grouping]:
     """The groupings that can be tested: groups of MIN_ROWS and MIN_PROMPTS or more, beside something to compare with."""
     made = []
     for name in (OVER_TIME, *by):
@@ -226,11 +226,11 @@ def _columns(rows: pl.DataFrame, by: tuple[str, ...], data: _Rows) -> list[_Colu
         if not kept or (name != OVER_TIME and sizes.height < 2):
             continue
         place = value.replace_strict(kept, list(range(len(kept))), default=-1, return_dtype=pl.Int64).to_numpy()
-        made.append(_column(name, kept, np.where(known, place, -1), data, timed=timed))
+        made.append(_grouping(name, kept, np.where(known, place, -1), data, timed=timed))
     return made
 
 
-def _column(name: str, values: list[str], place: Ints, data: _Rows, *, timed: bool) -> _Column:
+def _grouping(name: str, values: list[str], place: Ints, data: _RowArrays, *, timed: bool) -> _Grouping:
     time = data.time if timed and data.time is not None else np.zeros(len(place), np.int64)
     order = np.lexsort((time, place))
     order = order[place[order] >= 0]
@@ -244,7 +244,7 @@ def _column(name: str, values: list[str], place: Ints, data: _Rows, *, timed: bo
         fewest = np.maximum(size // 20, MIN_ROWS // 4)
         last &= (within + 1 >= fewest) & (size - within - 1 >= fewest)
         last &= time[order] > np.iinfo(np.int64).min
-    return _Column(name, values, order, code, starts, cell, cells // (data.prompt.max() + 1), last)
+    return _Grouping(name, values, order, code, starts, cell, cells // (data.prompt.max() + 1), last)
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class _Directions:
     progress: Floats  # [2, n], running share of model variance inside the group, for the bridge
 
 
-def _directions(column: _Column, x: Floats, v: Floats) -> _Directions:
+def _directions(column: _Grouping, x: Floats, v: Floats) -> _Directions:
     """Score directions of one column at the present fit; v = p (1 - p)."""
     groups = len(column.values)
     here_x, here_v = x[column.rows], v[column.rows]
@@ -277,7 +277,7 @@ def _directions(column: _Column, x: Floats, v: Floats) -> _Directions:
     return _Directions(u, model.astype(float), kept.astype(float), progress)
 
 
-def _statistics(column: _Column, how: _Directions, residual: Floats) -> Floats:
+def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats:
     """Log p-value (large-sample) of each group's four tests: float [4, G], nan where it cannot be tested; residual float [N]."""
     groups = len(column.values)
     out = np.full((4, groups), np.nan)
@@ -304,13 +304,13 @@ def _statistics(column: _Column, how: _Directions, residual: Floats) -> Floats:
     return out
 
 
-def _all_statistics(data: _Rows, columns: list[_Column], eta: Floats) -> Floats:
+def _all_statistics(data: _RowArrays, columns: list[_Grouping], eta: Floats) -> Floats:
     p = expit(eta)
     residual, v = data.y - p, p * (1 - p)
     return np.concatenate([_statistics(one, _directions(one, data.x, v), residual).ravel() for one in columns])
 
 
-def _chance(data: _Rows, columns: list[_Column], eta: Floats, permutations: int, rng: np.random.Generator) -> Floats:
+def _chance(data: _RowArrays, columns: list[_Grouping], eta: Floats, permutations: int, rng: np.random.Generator) -> Floats:
     """The tests with residuals exchanged between rows of like p: float [1 + permutations, T]; line 0 is the data as they are.
 
     Exchanged are standardised residuals; each permutation is one joint draw for all tests.
@@ -339,13 +339,13 @@ def _without_fit(residual: Floats, x: Floats, v: Floats) -> Floats:
     return np.asarray(residual - v * (weights @ z))
 
 
-def _search(
-    data: _Rows, columns: list[_Column], base: Floats, eta: Floats, chance: Floats, level: float
-) -> tuple[list[_Found], Floats, Floats]:
+def _search_departures(
+    data: _RowArrays, columns: list[_Grouping], base: Floats, eta: Floats, chance: Floats, level: float
+) -> tuple[list[_Departure], Floats, Floats]:
     """Take the most certain group, fit it, test the others beside it, until none is certain."""
     smallest = np.nanmin(chance[1:], axis=1)
     index = _index(columns)
-    found: list[_Found] = []
+    found: list[_Departure] = []
     now = chance[0]
     while len(found) < MAX_FINDINGS:
         done = {(one.column.name, one.group) for one in found}
@@ -358,23 +358,23 @@ def _search(
         c, shape, group = index[best]
         group = _smaller(columns[c], group) if shape < 2 else group
         rows = columns[c].rows[columns[c].starts[group] : columns[c].starts[group + 1]]
-        one = _Found(columns[c], group, shape, _rank(chance[1:, best], left[best]), adjusted, rows)
+        one = _Departure(columns[c], group, shape, _rank(chance[1:, best], left[best]), adjusted, rows)
         if shape >= 2:
             _date(one, data, eta)
         found.append(one)
         _, eta = _refit(data, found)
         now = _all_statistics(data, columns, eta)
-    return _look_back(data, columns, found, smallest, level)
+    return _judge_again(data, columns, found, smallest, level)
 
 
-def _smaller(column: _Column, group: int) -> int:
+def _smaller(column: _Grouping, group: int) -> int:
     """Of two groups that depart from each other the one with fewer rows; any other group as it is."""
     return int(np.diff(column.starts).argmin()) if len(column.values) == 2 else group
 
 
-def _look_back(
-    data: _Rows, columns: list[_Column], found: list[_Found], smallest: Floats, level: float
-) -> tuple[list[_Found], Floats, Floats]:
+def _judge_again(
+    data: _RowArrays, columns: list[_Grouping], found: list[_Departure], smallest: Floats, level: float
+) -> tuple[list[_Departure], Floats, Floats]:
     """Judge each finding again beside all others: is it one at all, and did it depart always or since a date?
 
     A group found early may owe its change to a rater found later; one found as constant may have changed beside it.
@@ -399,13 +399,13 @@ def _look_back(
     return found, *_refit(data, found)
 
 
-def _tests_of(one: _Found, columns: list[_Column], now: Floats) -> list[float]:
+def _tests_of(one: _Departure, columns: list[_Grouping], now: Floats) -> list[float]:
     """The group's four log p-values, infinite where it cannot be tested."""
     mine = [value for value, (c, _, g) in zip(now, _index(columns), strict=True) if columns[c] is one.column and g == one.group]
     return [value if np.isfinite(value) else np.inf for value in map(float, mine)]
 
 
-def _index(columns: list[_Column]) -> list[tuple[int, int, int]]:
+def _index(columns: list[_Grouping]) -> list[tuple[int, int, int]]:
     """Column, shape and group of each test, in the order of _all_statistics."""
     return [(c, shape, g) for c, one in enumerate(columns) for shape in range(4) for g in range(len(one.values))]
 
@@ -415,7 +415,7 @@ def _rank(null: Floats, value: float) -> float:
     return float((1 + (null <= value + 1e-9).sum()) / (1 + len(null)))
 
 
-def _fit(y: Floats, x: Floats, eta: Floats, ridge: Floats) -> tuple[Floats, Floats]:
+def _fit_offset_slope(y: Floats, x: Floats, eta: Floats, ridge: Floats) -> tuple[Floats, Floats]:
     """Logistic regression y ~ eta + a + b x with a ridge on (a, b), by Newton: the two numbers, and their covariance [2, 2]."""
     z = np.stack([np.ones(len(x)), x])
     theta = np.zeros(2)
@@ -436,11 +436,11 @@ def _recalibrated(y: Floats, x: Floats, eta: Floats) -> Floats:
     A p that knows nothing is all but constant, and what little it varies goes against the left-out labels: fitted freely its
     slope would be large and negative, and every group look inverted beside it.
     """
-    base = _fit(y, x, eta + x, np.array([0.0, 4.0]))[0] + np.array([0.0, 1.0])
-    return base if base[1] > 0 else _fit(y, x, eta, np.array([0.0, 1e9]))[0]
+    base = _fit_offset_slope(y, x, eta + x, np.array([0.0, 4.0]))[0] + np.array([0.0, 1.0])
+    return base if base[1] > 0 else _fit_offset_slope(y, x, eta, np.array([0.0, 1e9]))[0]
 
 
-def _date(one: _Found, data: _Rows, eta: Floats) -> None:
+def _date(one: _Departure, data: _RowArrays, eta: Floats) -> None:
     """The split of a group's rows that fits best, and the splits that fit hardly worse. Sets `cut` and `span`."""
     column, rows = one.column, one.rows
     last = np.zeros(0, bool) if column.last is None else column.last
@@ -451,8 +451,8 @@ def _date(one: _Found, data: _Rows, eta: Floats) -> None:
     for start in places[np.linspace(0, len(places) - 1, min(7, len(places))).astype(int)]:
         place, path = int(start), np.empty(0)
         for _ in range(10):
-            before = _fit(y[: place + 1], x[: place + 1], at[: place + 1], np.array(RIDGE))[0]
-            after = _fit(y[place + 1 :], x[place + 1 :], at[place + 1 :], np.array(RIDGE))[0]
+            before = _fit_offset_slope(y[: place + 1], x[: place + 1], at[: place + 1], np.array(RIDGE))[0]
+            after = _fit_offset_slope(y[place + 1 :], x[place + 1 :], at[place + 1 :], np.array(RIDGE))[0]
             gain = _log_likelihood(y, at + before[0] + before[1] * x) - _log_likelihood(y, at + after[0] + after[1] * x)
             path = np.cumsum(gain)[places] + _log_likelihood(y, at + after[0] + after[1] * x).sum()
             following = int(places[path.argmax()])
@@ -469,7 +469,7 @@ def _log_likelihood(y: Floats, eta: Floats) -> Floats:
     return np.asarray(y * eta - np.logaddexp(0, eta))
 
 
-def _refit(data: _Rows, found: list[_Found]) -> tuple[Floats, Floats]:
+def _refit(data: _RowArrays, found: list[_Departure]) -> tuple[Floats, Floats]:
     """Recalibrate p on the rows of no finding, then fit each finding beside the others: (intercept, slope) and eta float [N]."""
     rest = np.ones(len(data.y), bool)
     for one in found:
@@ -486,9 +486,11 @@ def _refit(data: _Rows, found: list[_Found]) -> tuple[Floats, Floats]:
             eta = base[0] + base[1] * data.x + extra.sum(axis=0) - extra[k]
             extra[k] = 0
             one.terms, one.covariance = [], []
-            for part in _parts(one):
+            for part in _row_parts(one):
                 terms, covariance = (
-                    _fit(data.y[part], data.x[part], eta[part], np.array(RIDGE)) if len(part) else (np.zeros(2), np.eye(2))
+                    _fit_offset_slope(data.y[part], data.x[part], eta[part], np.array(RIDGE))
+                    if len(part)
+                    else (np.zeros(2), np.eye(2))
                 )
                 extra[k][part] = terms[0] + terms[1] * data.x[part]
                 one.terms.append(terms)
@@ -496,7 +498,7 @@ def _refit(data: _Rows, found: list[_Found]) -> tuple[Floats, Floats]:
     return base, np.asarray(base[0] + base[1] * data.x + extra.sum(axis=0))
 
 
-def _parts(one: _Found) -> list[Ints]:
+def _row_parts(one: _Departure) -> list[Ints]:
     """The group's rows, or those before and those after its change. Over all rows the time before the change *is* the rest."""
     if one.cut is None:
         return [one.rows]
@@ -504,7 +506,7 @@ def _parts(one: _Found) -> list[Ints]:
     return [before[:0], after] if one.column.name == OVER_TIME else [before, after]
 
 
-def _inflation(data: _Rows, part: Ints, eta: Floats) -> float:
+def _inflation(data: _RowArrays, part: Ints, eta: Floats) -> float:
     """How much more rows of one prompt vary together than apart: >= 1."""
     if not len(part):
         return 1.0
@@ -513,7 +515,9 @@ def _inflation(data: _Rows, part: Ints, eta: Floats) -> float:
     return max(1.0, float((together**2).sum() / max((p * (1 - p)).sum(), 1e-9)))
 
 
-def _table(data: _Rows, columns: list[_Column], found: list[_Found], base: Floats, eta: Floats, chance: Floats) -> pl.DataFrame:
+def _drift_table(
+    data: _RowArrays, columns: list[_Grouping], found: list[_Departure], base: Floats, eta: Floats, chance: Floats
+) -> pl.DataFrame:
     smallest = np.nanmin(chance[1:], axis=1)
     index, now = _index(columns), _all_statistics(data, columns, eta)
     lines: list[dict[str, Any]] = []
@@ -525,32 +529,32 @@ def _table(data: _Rows, columns: list[_Column], found: list[_Found], base: Float
         for group in range(len(column.values)):
             if group not in known and not np.isfinite(tests[:, group]).any():
                 continue
-            one = known.get(group) or _plain(column, group, tests, nulls, smallest)
+            one = known.get(group) or _no_departure(column, group, tests, nulls, smallest)
             if group not in known:
-                terms, covariance = _fit(data.y[one.rows], data.x[one.rows], eta[one.rows], np.array(RIDGE))
+                terms, covariance = _fit_offset_slope(data.y[one.rows], data.x[one.rows], eta[one.rows], np.array(RIDGE))
                 one.terms, one.covariance = [terms], [covariance * _inflation(data, one.rows, eta)]
             fitted[group] = one
         spread = _between([one for one in fitted.values() if one.cut is None], data)
-        lines += [_line(one, data, base, spread, significant=group in known) for group, one in fitted.items()]
+        lines += [_drift_line(one, data, base, spread, significant=group in known) for group, one in fitted.items()]
     table = pl.DataFrame(lines, schema=SCHEMA, infer_schema_length=None)
     return table.sort("significant", "p_adjusted", "p_value", descending=[True, False, False], maintain_order=True)
 
 
-def _plain(column: _Column, group: int, tests: Floats, nulls: Floats, smallest: Floats) -> _Found:
+def _no_departure(column: _Grouping, group: int, tests: Floats, nulls: Floats, smallest: Floats) -> _Departure:
     """A group of which nothing was found, with its most certain test."""
     shape = int(np.nanargmin(tests[:, group]))
     value = float(tests[shape, group])
     rows = column.rows[column.starts[group] : column.starts[group + 1]]
-    return _Found(column, group, shape, _rank(nulls[:, shape, group], value), _rank(smallest, value), rows)
+    return _Departure(column, group, shape, _rank(nulls[:, shape, group], value), _rank(smallest, value), rows)
 
 
-def _mean_effect(one: _Found, data: _Rows) -> tuple[float, float]:
+def _mean_effect(one: _Departure, data: _RowArrays) -> tuple[float, float]:
     """A group's departure in log-odds at its own mean content, and the variance of that."""
     at = np.array([1.0, float(data.x[one.rows].mean())])
     return float(one.terms[-1] @ at), float(at @ one.covariance[-1] @ at)
 
 
-def _between(groups: list[_Found], data: _Rows) -> float:
+def _between(groups: list[_Departure], data: _RowArrays) -> float:
     """Variance of true departures between groups of one column, by moments, not under FLOOR_SPREAD squared."""
     if not groups:
         return FLOOR_SPREAD**2
@@ -558,8 +562,8 @@ def _between(groups: list[_Found], data: _Rows) -> float:
     return max(FLOOR_SPREAD**2, float((effects[:, 0] ** 2 - effects[:, 1]).mean()))
 
 
-def _line(one: _Found, data: _Rows, base: Floats, spread: float, *, significant: bool) -> dict[str, Any]:
-    part = _parts(one)[-1]
+def _drift_line(one: _Departure, data: _RowArrays, base: Floats, spread: float, *, significant: bool) -> dict[str, Any]:
+    part = _row_parts(one)[-1]
     x = data.x[part]
     after, covariance = one.terms[-1], one.covariance[-1]
     before, covariance_before = (one.terms[0], one.covariance[0]) if one.cut is not None else (np.zeros(2), np.zeros((2, 2)))
@@ -596,7 +600,7 @@ def _line(one: _Found, data: _Rows, base: Floats, spread: float, *, significant:
     }
 
 
-def _kind(one: _Found, slope_high: float) -> str:
+def _kind(one: _Departure, slope_high: float) -> str:
     if one.cut is not None or one.shape >= 2:
         return "change"
     if slope_high < 0:
@@ -604,7 +608,7 @@ def _kind(one: _Found, slope_high: float) -> str:
     return SHAPES[one.shape]
 
 
-def _dates(one: _Found, data: _Rows) -> dict[str, datetime | None]:
+def _dates(one: _Departure, data: _RowArrays) -> dict[str, datetime | None]:
     """When it changed: `since` is the first row after; the interval runs from the row before its first likely cut on."""
     if one.cut is None or one.span is None or data.time is None:
         return {"since": None, "since_low": None, "since_high": None}
@@ -614,13 +618,15 @@ def _dates(one: _Found, data: _Rows) -> dict[str, datetime | None]:
     return {"since": since, "since_low": low, "since_high": high}
 
 
-def _examples(rows: pl.DataFrame, data: _Rows, found: list[_Found], base: Floats, likeness: Likeness | None) -> pl.DataFrame:
+def _example_pairs(
+    rows: pl.DataFrame, data: _RowArrays, found: list[_Departure], base: Floats, likeness: Likeness | None
+) -> pl.DataFrame:
     """For each finding rows that it explains best, each beside a row like it outside that has the other label."""
     ids, p = rows["row_id"].cast(pl.String), rows["p_desirable"].to_numpy()
     lines = []
     for one in found:
         group = {"column": one.column.name, "value": one.column.values[one.group]}
-        pairs = [_nearest(row, _outside(one, data.y, row), data.x, likeness) for row in _explained(one, data, base)]
+        pairs = [_most_alike(row, _rows_to_compare(one, data.y, row), data.x, likeness) for row in _explained(one, data, base)]
         told = [pair for pair in pairs if pair is not None]
         for row, other, similarity in sorted(told, key=lambda pair: -(pair[2] or 0.0))[:EXAMPLES]:
             pair = {"row_id": ids[row], "label": bool(data.y[row]), "p_desirable": float(p[row])}
@@ -629,9 +635,9 @@ def _examples(rows: pl.DataFrame, data: _Rows, found: list[_Found], base: Floats
     return pl.DataFrame(lines, schema=EXAMPLES_SCHEMA)
 
 
-def _explained(one: _Found, data: _Rows, base: Floats) -> list[int]:
+def _explained(one: _Departure, data: _RowArrays, base: Floats) -> list[int]:
     """The rows that a finding explains best; the most alike of these pairs are shown."""
-    inside = _parts(one)[-1]
+    inside = _row_parts(one)[-1]
     plain = base[0] + base[1] * data.x[inside]
     moved = one.terms[-1][0] + one.terms[-1][1] * data.x[inside]
     gain = _log_likelihood(data.y[inside], plain + moved) - _log_likelihood(data.y[inside], plain)
@@ -639,7 +645,7 @@ def _explained(one: _Found, data: _Rows, base: Floats) -> list[int]:
     return [int(row) for row in inside[order[gain[order] > 0]]]
 
 
-def _outside(one: _Found, y: Floats, row: int) -> Ints:
+def _rows_to_compare(one: _Departure, y: Floats, row: int) -> Ints:
     """Rows with the other label: outside the group, or before its change."""
     outside = np.ones(len(y), bool)
     outside[one.rows] = False
@@ -649,7 +655,7 @@ def _outside(one: _Found, y: Floats, row: int) -> Ints:
     return np.flatnonzero(outside & (y != y[row]))
 
 
-def _nearest(row: int, others: Ints, x: Floats, likeness: Likeness | None) -> tuple[int, int, float | None] | None:
+def _most_alike(row: int, others: Ints, x: Floats, likeness: Likeness | None) -> tuple[int, int, float | None] | None:
     """(row, the most alike of the others, how alike): among those of like p, by `likeness`; by p alone without it."""
     if not len(others):
         return None

@@ -88,7 +88,7 @@ class Aggregated:
 
 
 @dataclass(frozen=True)
-class _Cast:
+class _CodedVotes:
     """V votes: row and rater as codes, the verdict; a null among `raters`, the last, holds the votes without a name."""
 
     row: Ints
@@ -99,7 +99,7 @@ class _Cast:
 
 
 @dataclass
-class _Fit:
+class _EmState:
     """State of EM: confusion float [J, 2] (sensitivity, specificity), pooled [2], posterior [N, 2 or 3], kind shares."""
 
     confusion: Floats
@@ -197,21 +197,21 @@ def krippendorff_alpha(votes: pl.DataFrame, *, draws: int = 1000, seed: int = 0)
 
     alpha = 1 - (n - 1) x sum_rows up x down / (m - 1) / (n_up x n_down), m votes on a row, n in all. Source: Krippendorff 2011.
     """
-    sums = _last(votes).group_by("row_id").agg(up=pl.col("verdict").sum().cast(pl.Int64), m=pl.len().cast(pl.Int64))
+    sums = _last_votes(votes).group_by("row_id").agg(up=pl.col("verdict").sum().cast(pl.Int64), m=pl.len().cast(pl.Int64))
     kinds = sums.filter(pl.col("m") > 1).group_by("up", "m").len().sort("up", "m")  # rows of one split are interchangeable
     up, m, count = (kinds[name].to_numpy().astype(float) for name in ("up", "m", "len"))
     if not len(count):
         return Interval(None, None, None)
-    value = _alpha(count[None], up, m)[0]
+    value = _alpha_of_splits(count[None], up, m)[0]
     if not np.isfinite(value):
         return Interval(None, None, None)
     drawn = np.random.default_rng(seed).multinomial(int(count.sum()), count / count.sum(), size=draws)
-    sampled = _alpha(drawn.astype(float), up, m)
+    sampled = _alpha_of_splits(drawn.astype(float), up, m)
     low, high = np.nanquantile(sampled, [0.025, 0.975])
     return Interval(float(value), float(low), float(high))
 
 
-def _alpha(count: Floats, up: Floats, m: Floats) -> Floats:
+def _alpha_of_splits(count: Floats, up: Floats, m: Floats) -> Floats:
     """Alpha of each line of count float [B, K]: how many rows have each of K splits."""
     n_up, n = count @ up, count @ m
     disagree = count @ (up * (m - up) / (m - 1))
@@ -219,22 +219,22 @@ def _alpha(count: Floats, up: Floats, m: Floats) -> Floats:
     return np.where(chance > 0, 1 - (n - 1) * disagree / np.where(chance > 0, chance, 1), np.nan)
 
 
-def _last(votes: pl.DataFrame) -> pl.DataFrame:
+def _last_votes(votes: pl.DataFrame) -> pl.DataFrame:
     """Each named rater's last verdict on each row, and every verdict without a name, in the order of their rows."""
     cast = votes.select("row_id", "rater", "verdict").drop_nulls(["row_id", "verdict"])
     named = cast.filter(pl.col("rater").is_not_null()).unique(["row_id", "rater"], keep="last", maintain_order=True)
     return pl.concat([named, cast.filter(pl.col("rater").is_null())])
 
 
-def _coded(votes: pl.DataFrame) -> _Cast:
-    last = _last(votes).with_columns(pl.col("rater").cast(pl.String))
+def _coded(votes: pl.DataFrame) -> _CodedVotes:
+    last = _last_votes(votes).with_columns(pl.col("rater").cast(pl.String))
     order = votes.drop_nulls(["row_id", "verdict"])["row_id"].unique(maintain_order=True)
     place = pl.DataFrame({"row_id": order}).with_row_index("row")
     names = last["rater"].unique().sort(nulls_last=True)
     coded = last.join(place, on="row_id", how="left", maintain_order="left")
     rater_place = pl.DataFrame({"rater": names}).with_row_index("code")
     coded = coded.join(rater_place, on="rater", how="left", nulls_equal=True, maintain_order="left")
-    return _Cast(
+    return _CodedVotes(
         coded["row"].to_numpy().astype(np.int64),
         coded["code"].to_numpy().astype(np.int64),
         coded["verdict"].cast(pl.Boolean).to_numpy().astype(bool),
@@ -260,7 +260,9 @@ def _prior_log_odds(prior: pl.DataFrame | dict[str, float] | None, row_ids: pl.S
     return np.asarray(logit(np.clip(known, 0.01, 0.99)))
 
 
-def _em(cast: _Cast, prior: Floats, weight: Floats, strength: float, *, start: _Fit | None = None, coin: bool = False) -> _Fit:
+def _em(
+    cast: _CodedVotes, prior: Floats, weight: Floats, strength: float, *, start: _EmState | None = None, coin: bool = False
+) -> _EmState:
     """Expectation and maximisation in turn, from the majority or from `start`; with `coin`, contested rows are a third class."""
     rows, raters = len(cast.row_ids), len(cast.raters)
     coin_log = _coin_log(cast, weight) if coin else None
@@ -272,7 +274,7 @@ def _em(cast: _Cast, prior: Floats, weight: Floats, strength: float, *, start: _
     else:
         posterior = start.posterior
     contested = CONTESTED_PRIOR[0] / sum(CONTESTED_PRIOR) if coin else 0.0
-    fit = _Fit(np.empty((raters, 2)), np.empty(2), posterior, 0.5, contested, 0.0, 0, False)
+    fit = _EmState(np.empty((raters, 2)), np.empty(2), posterior, 0.5, contested, 0.0, 0, False)
     for step in range(1, STEPS + 1):
         before = fit.posterior
         _maximise(fit, cast, strength)
@@ -284,16 +286,16 @@ def _em(cast: _Cast, prior: Floats, weight: Floats, strength: float, *, start: _
     return fit
 
 
-def _coin_log(cast: _Cast, weight: Floats) -> Floats:
+def _coin_log(cast: _CodedVotes, weight: Floats) -> Floats:
     """Log-probability of each row's weighted votes if its P(desirable) were a draw of Beta(COIN, COIN): float [N]."""
     up = np.bincount(cast.row, weight * cast.up, len(cast.row_ids))
     down = np.bincount(cast.row, weight * ~cast.up, len(cast.row_ids))
     return np.asarray(betaln(COIN + up, COIN + down) - betaln(COIN, COIN))
 
 
-def _maximise(fit: _Fit, cast: _Cast, strength: float) -> None:
+def _maximise(fit: _EmState, cast: _CodedVotes, strength: float) -> None:
     """Confusions from the posterior, each rater's own shrunk to the pooled one, that to POOLED_PRIOR; and the class shares."""
-    right, total = _counts(fit.posterior, cast)
+    right, total = _expected_counts(fit.posterior, cast)
     fit.pooled = (right.sum(axis=0) + POOLED_PRIOR[0]) / (total.sum(axis=0) + sum(POOLED_PRIOR))
     fit.confusion = (right + strength * fit.pooled) / (total + strength)
     each = fit.posterior.sum(axis=0)
@@ -305,7 +307,7 @@ def _maximise(fit: _Fit, cast: _Cast, strength: float) -> None:
         fit.contested = float((hits + CONTESTED_PRIOR[0]) / (trials + sum(CONTESTED_PRIOR)))
 
 
-def _counts(posterior: Floats, cast: _Cast) -> tuple[Floats, Floats]:
+def _expected_counts(posterior: Floats, cast: _CodedVotes) -> tuple[Floats, Floats]:
     """Expected right votes and votes of each rater on desirable and on undesirable rows: two float [J, 2]."""
     raters = len(cast.raters)
     desirable, undesirable = posterior[cast.row, 0], posterior[cast.row, 1]
@@ -314,7 +316,7 @@ def _counts(posterior: Floats, cast: _Cast) -> tuple[Floats, Floats]:
     return np.stack(right, axis=1).astype(float), total.astype(float)
 
 
-def _expect(fit: _Fit, cast: _Cast, prior: Floats, weight: Floats, coin_log: Floats | None) -> None:
+def _expect(fit: _EmState, cast: _CodedVotes, prior: Floats, weight: Floats, coin_log: Floats | None) -> None:
     """Posterior of each row from its votes: log-likelihoods added, each vote times its weight."""
     rows = len(cast.row_ids)
     right, wrong = np.log(fit.confusion), np.log1p(-fit.confusion)
@@ -333,7 +335,7 @@ def _expect(fit: _Fit, cast: _Cast, prior: Floats, weight: Floats, coin_log: Flo
     fit.likelihood = float(norm.sum())
 
 
-def _independence(cast: _Cast, fit: _Fit | None) -> Floats:
+def _independence(cast: _CodedVotes, fit: _EmState | None) -> Floats:
     """Weight of each vote, 1 / (1 + sum of its rater's error correlations with the row's other raters): float [V] in (0, 1].
 
     k raters who always err together weigh 1 / k each: together one vote. Correlations are of what the posterior leaves
@@ -370,7 +372,7 @@ def _independence(cast: _Cast, fit: _Fit | None) -> Floats:
     return weight
 
 
-def _row_table(cast: _Cast, fit: _Fit, third: _Fit) -> pl.DataFrame:
+def _row_table(cast: _CodedVotes, fit: _EmState, third: _EmState) -> pl.DataFrame:
     up = np.bincount(cast.row, cast.up, len(cast.row_ids)).astype(np.int64)
     down = np.bincount(cast.row, ~cast.up, len(cast.row_ids)).astype(np.int64)
     p = fit.posterior[:, 0]
@@ -397,7 +399,7 @@ def _no_rows() -> pl.DataFrame:
     return pl.DataFrame(schema=schema | dict.fromkeys(numbers, pl.Float64))
 
 
-def _rater_table(cast: _Cast, fit: _Fit, weight: Floats, strength: float) -> pl.DataFrame:
+def _rater_table(cast: _CodedVotes, fit: _EmState, weight: Floats, strength: float) -> pl.DataFrame:
     """Each named rater's confusion with intervals on the log-odds scale; informativeness by the delta method."""
     covariance = _covariance(cast, fit, weight, strength)
     a, b = fit.confusion.T
@@ -429,14 +431,14 @@ def _rater_table(cast: _Cast, fit: _Fit, weight: Floats, strength: float) -> pl.
     return table.select(RATERS_SCHEMA.names()).cast(RATERS_SCHEMA)
 
 
-def _covariance(cast: _Cast, fit: _Fit, weight: Floats, strength: float) -> Floats:
+def _covariance(cast: _CodedVotes, fit: _EmState, weight: Floats, strength: float) -> Floats:
     """Of each rater's two log-odds: float [J, 2, 2], the inverse of complete minus missing information.
 
     A row whose class only this rater's vote decides tells nothing of the rater: there the missing information takes back what
     the complete one gave, and the prior is all that is left.
     """
     raters = len(cast.raters)
-    _, total = _counts(fit.posterior, cast)
+    _, total = _expected_counts(fit.posterior, cast)
     spread = fit.confusion * (1 - fit.confusion)
     p = fit.posterior[cast.row, 0]
     gap = np.stack([cast.up - fit.confusion[cast.rater, 0], cast.up - 1 + fit.confusion[cast.rater, 1]], axis=1)

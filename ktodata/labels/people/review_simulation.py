@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ktodata.errors import SettingError
 from ktodata.labels.classifier.feature_sets import RowFeatures
 from ktodata.labels.people.review_queue import queue, stratified
-from ktodata.labels.people.reviewed_model import Reviewed, learn_from_reviews
+from ktodata.labels.people.reviewed_model import ReviewedModel, learn_from_reviews
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -54,18 +54,20 @@ def simulate_review(
     """
     if list(budgets) != sorted(set(budgets)) or not budgets or budgets[0] < 1:
         raise SettingError(f"simulate_review: budgets are rising numbers of rows from 1 on; got {list(budgets)}.")
-    lines = [line for order in orders for line in _played(rows, p_desirable, labels, truth, list(budgets), order, sure, seed)]
+    lines = [
+        line for order in orders for line in _simulated_lines(rows, p_desirable, labels, truth, list(budgets), order, sure, seed)
+    ]
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
 def reviews_of(
     rows: RowFeatures, p_desirable: Floats, labels: Bools, truth: Bools, count: int, *, order: Order, seed: int = 0
-) -> tuple[Bools, Reviewed]:
+) -> tuple[Bools, ReviewedModel]:
     """(bool [N]: the `count` rows that are reviewed in this order, what was learnt from them). Arguments as `simulate_review`."""
     return next(_rounds(rows, p_desirable, labels, truth, [count], order, seed))
 
 
-def _played(
+def _simulated_lines(
     rows: RowFeatures, p_desirable: Floats, labels: Bools, truth: Bools, budgets: list[int], order: Order, sure: float, seed: int
 ) -> list[dict[str, str | int]]:
     wrong = labels != truth
@@ -87,7 +89,7 @@ def _played(
 
 def _rounds(
     rows: RowFeatures, p_desirable: Floats, labels: Bools, truth: Bools, budgets: list[int], order: Order, seed: int
-) -> Iterator[tuple[Bools, Reviewed]]:
+) -> Iterator[tuple[Bools, ReviewedModel]]:
     """For each budget the rows reviewed by then, and what they taught."""
     reviewed = np.zeros(len(labels), bool)
     reviewed[stratified(labels, ~reviewed, max(2, round(OPENING * budgets[0])), seed=seed)] = True
@@ -99,11 +101,11 @@ def _rounds(
                 reviewed[drawn] = True
                 continue
             found = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
-            reviewed[_next(rows, _p_wrong(found, labels), reviewed, order, count)] = True
+            reviewed[_next_to_review(rows, _p_wrong(found, labels), reviewed, order, count)] = True
         yield reviewed.copy(), learn_from_reviews(rows, p_desirable, labels, reviewed, truth)
 
 
-def _next(rows: RowFeatures, p_wrong: Floats, reviewed: Bools, order: Order, count: int) -> NDArray[np.int64]:
+def _next_to_review(rows: RowFeatures, p_wrong: Floats, reviewed: Bools, order: Order, count: int) -> NDArray[np.int64]:
     if order == "suspicion":
         places = np.flatnonzero(~reviewed)
         return places[np.argsort(-p_wrong[places], kind="stable")][:count]

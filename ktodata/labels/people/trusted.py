@@ -138,3 +138,14 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
         drawn[order[: ends[-1] + 1 if len(ends) else 0]] = True
     drawn &= reviewed
     return drawn if drawn.sum() >= MIN_DRAWN else reviewed.copy()
+
+
+def mark_reviewed(table: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so)."""
+    reviewed = pl.col("trusted_label").is_not_null() & pl.col("trained")
+    table = table.with_columns(reviewed=reviewed, wrong=reviewed & (pl.col("trusted_label") != pl.col("label")).fill_null(False))
+    # the draw was made among these rows; held ones and held-out ones would count as drawn and not reviewed
+    trained = table.filter("trained").select("row_id", "label", "reviewed")
+    sample = random_sample(trained["row_id"], trained["label"].to_numpy(), trained["reviewed"].to_numpy(), seed)
+    drawn = trained.select("row_id", drawn=pl.Series(sample))
+    return table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col("drawn").fill_null(False))

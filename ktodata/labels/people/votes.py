@@ -55,7 +55,7 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: p
     judged : row_id, votes of all that raters are to be judged by, each text once; `rows` when None
     """
     cast = _explode(rows)
-    counted = _count(rows, cast)
+    counted = _count_votes(rows, cast)
     named, last = _by_rater(cast)
     shared = last.filter(pl.len().over("row_id") > 1)
     n_shared = shared["row_id"].n_unique()
@@ -73,7 +73,7 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: p
         facts |= {"aggregated_by": "CROWDLAB (cleanlab) with the out-of-fold probabilities", "raters_pooled": pooled}
     if judged is not None:
         named, last = _by_rater(_explode(judged))
-    return Votes(counted, quality, _raters(named, last, rated), facts)
+    return Votes(counted, quality, _rater_agreement(named, last, rated), facts)
 
 
 def _explode(rows: pl.DataFrame) -> pl.DataFrame:
@@ -90,7 +90,7 @@ def _by_rater(cast: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return named, named.unique(["row_id", "rater"], keep="last", maintain_order=True)
 
 
-def _count(rows: pl.DataFrame, cast: pl.DataFrame) -> pl.DataFrame:
+def _count_votes(rows: pl.DataFrame, cast: pl.DataFrame) -> pl.DataFrame:
     sums = cast.group_by("row_id").agg(
         votes_up=pl.col("verdict").sum().cast(pl.Int64), votes_down=(~pl.col("verdict")).sum().cast(pl.Int64)
     )
@@ -100,7 +100,7 @@ def _count(rows: pl.DataFrame, cast: pl.DataFrame) -> pl.DataFrame:
     return joined.select("row_id", votes_up=up, votes_down=down, outvoted=(against > for_it) & (against >= 2))
 
 
-def _raters(named: pl.DataFrame, last: pl.DataFrame, rated: dict[str, float]) -> pl.DataFrame:
+def _rater_agreement(named: pl.DataFrame, last: pl.DataFrame, rated: dict[str, float]) -> pl.DataFrame:
     up = pl.col("verdict").cast(pl.Int64)
     balance = (2 * up - 1).sum().over("row_id") - (2 * up - 1)  # of the other raters: above 0, most say desirable
     judged = last.with_columns(others=balance)
@@ -129,7 +129,7 @@ def _crowdlab(rows: pl.DataFrame, shared: pl.DataFrame, p_desirable: Floats) -> 
     from cleanlab.multiannotator import get_label_quality_multiannotator
 
     judged = rows.select("row_id", "label", p=pl.Series(p_desirable)).join(shared, on="row_id", how="semi", maintain_order="left")
-    matrix, raters, pooled = _wide(shared, judged["row_id"])
+    matrix, raters, pooled = _vote_matrix(shared, judged["row_id"])
     p = np.clip(judged["p"].to_numpy(), 1e-6, 1 - 1e-6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that no consensus names: the facts carry the counts
@@ -147,7 +147,7 @@ def _crowdlab(rows: pl.DataFrame, shared: pl.DataFrame, p_desirable: Floats) -> 
     )
 
 
-def _wide(shared: pl.DataFrame, row_ids: pl.Series) -> tuple[Floats, list[str], int]:
+def _vote_matrix(shared: pl.DataFrame, row_ids: pl.Series) -> tuple[Floats, list[str], int]:
     """Verdicts as float [rows, raters], nan where there is none; the raters; and how many of them share the last column."""
     often = shared.group_by("rater").len().sort("len", "rater", descending=[True, False])["rater"]
     kept = often.head(MAX_RATERS)

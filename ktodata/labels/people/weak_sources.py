@@ -1,11 +1,11 @@
-"""Labels of several systems on the same rows: a string match, a judge model, a user. Each is a vote, and each can be learnt.
+"""Labels of several sources on the same rows: a string match, a judge model, a user. Each is a vote, and each can be learnt.
 
-What one system gets wrong for a reason, a model of its labels gets wrong too; a second system with other reasons shows it. So
-each system's labels are modelled from the text, out of fold, and a row is as desirable as these models and the votes say:
+What one source gets wrong for a reason, a model of its labels gets wrong too; a second source with other reasons shows it. So
+each source's labels are modelled from the text, out of fold, and a row is as desirable as these models and the votes say:
 
-    log-odds = mean over systems of the model's log-odds + VOTE_NATS x (votes for - votes against)
+    log-odds = mean over sources of the model's log-odds + VOTE_NATS x (votes for - votes against)
 
-Raters who judged few rows are not systems: votes.py and raters.py see to those.
+Raters who judged few rows are no weak sources: votes.py and raters.py see to those.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from scipy.special import expit, logit
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-COVERS = 0.8  # share of the training rows that a system has judged
-MAX_SYSTEMS = 8
-# Systems that err independently and are right nine times in ten would deserve log(0.9 / 0.1) = 2.2. They read the same text and
+COVERS = 0.8  # share of the training rows that a source has judged
+MAX_SOURCES = 8
+# Sources that err independently and are right nine times in ten would deserve log(0.9 / 0.1) = 2.2. They read the same text and
 # err together, and their models have seen the same labels: about half.
 VOTE_NATS = 1.0
 EDGE = 1e-3
@@ -49,7 +49,7 @@ def find_weak_sources(rows: pl.DataFrame) -> WeakSources | None:
     )
     last = cast.drop_nulls(["rater", "verdict"]).unique(["place", "rater"], keep="last", maintain_order=True)
     counts = last.filter("trained").group_by("rater").len().sort("len", "rater", descending=[True, False])
-    names = counts.filter(pl.col("len") >= COVERS * int(rows["trained"].sum()))["rater"].head(MAX_SYSTEMS).sort().to_list()
+    names = counts.filter(pl.col("len") >= COVERS * int(rows["trained"].sum()))["rater"].head(MAX_SOURCES).sort().to_list()
     if len(names) < 2:
         return None
     labels = np.repeat(rows["label"].to_numpy()[:, None], len(names), axis=1)
@@ -58,19 +58,19 @@ def find_weak_sources(rows: pl.DataFrame) -> WeakSources | None:
         own = last.filter(rater=name)
         labels[own["place"].to_numpy(), column] = own["verdict"].to_numpy()
         voted[own["place"].to_numpy(), column] = True
-    seen = rows["trained"].to_numpy()
-    one_class = [bool(labels[seen, column].all() or not labels[seen, column].any()) for column in range(len(names))]
-    if any(one_class) or (labels[seen] == labels[seen][:, :1]).all():
+    trained = rows["trained"].to_numpy()
+    one_class = [bool(labels[trained, column].all() or not labels[trained, column].any()) for column in range(len(names))]
+    if any(one_class) or (labels[trained] == labels[trained][:, :1]).all():
         return None
     return WeakSources(names, labels, voted)
 
 
-def pool(systems: WeakSources, models: Floats, count_votes: Bools) -> Floats:
-    """p_desirable of each row from all systems: float [N].
+def pool(sources: WeakSources, models: Floats, count_votes: Bools) -> Floats:
+    """p_desirable of each row from all sources: float [N].
 
-    models : float [N, S], out of fold, of each system's labels
+    models : float [N, S], out of fold, of each source's labels
     count_votes : bool [N]; other rows are answered by the models alone, as held-out ones must be
     """
-    opinion = logit(np.clip(models, EDGE, 1 - EDGE)).mean(axis=1)
-    votes = (np.where(systems.labels, 1, -1) * systems.voted).sum(axis=1)
-    return np.asarray(expit(opinion + VOTE_NATS * votes * count_votes))
+    log_odds = logit(np.clip(models, EDGE, 1 - EDGE)).mean(axis=1)
+    votes = (np.where(sources.labels, 1, -1) * sources.voted).sum(axis=1)
+    return np.asarray(expit(log_odds + VOTE_NATS * votes * count_votes))

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.labels.classifier.noise_injection import MIN_PLANTED
+from ktodata.labels.classifier.noise_injection import MIN_INJECTED
 from ktodata.report import figures
 from ktodata.report.examples import MOST, Example, ExampleRows, examples
 from ktodata.report.run_files import Tables, pick
@@ -82,14 +82,14 @@ def read_labels_section(run: Tables, *, with_examples: bool = True) -> LabelsSec
         return None
     rows = columns.join(given, on="row_id", how="left", maintain_order="left")
     learnt = rows.filter(pl.col("is_label_issue").is_not_null())
-    measured = pick(facts, "planted.auroc_averaged_over_given_classes", default={})
+    measured = pick(facts, "injected_flips.auroc_averaged_over_given_classes", default={})
     verdict = _verdict(facts)
     checked = pick(facts, "trusted.rows", default=0)
     return LabelsSection(
         doubted=_doubted(learnt),
         by_label={name: _doubted(learnt.filter(pl.col("label") == value)) for name, value in LABELS.items()},
-        flagged={name: pick(facts, f"planted.per_given_class.{name}.flagged", default=0) for name in LABELS},
-        reasons=[(DOUBTS.get(name, name), rows) for name, rows in pick(facts, "doubts", default={}).items() if rows],
+        flagged={name: pick(facts, f"injected_flips.per_given_class.{name}.flagged", default=0) for name in LABELS},
+        reasons=[(DOUBTS.get(name, name), rows) for name, rows in pick(facts, "evidence_against", default={}).items() if rows],
         verdict=verdict,
         not_learnt=pick(facts, "not_learnt", default=""),
         detector=Interval(measured.get("value"), measured.get("low"), measured.get("high")),
@@ -113,13 +113,13 @@ def read_labels_section(run: Tables, *, with_examples: bool = True) -> LabelsSec
 
 
 def _verdict(facts: Mapping[str, Any]) -> str:
-    """The stage's own word; "too few" where it says "not" only because hardly any flips could be planted in a label."""
+    """The stage's own word; "too few" where it says "not" only because hardly any flips could be injected in a label."""
     if "not_learnt" in facts:
         return "not learnt"
     said = str(pick(facts, "identifiability.verdict", default="not measured"))
-    classes = pick(facts, "planted.per_given_class", default={})
-    flips = [pick(one, "planted_flips_at_this_depth.flips", default=0) for one in classes.values()]
-    return "too few" if said == "not" and flips and min(flips) < MIN_PLANTED else said
+    classes = pick(facts, "injected_flips.per_given_class", default={})
+    flips = [pick(one, "injected_flips_at_this_depth.flips", default=0) for one in classes.values()]
+    return "too few" if said == "not" and flips and min(flips) < MIN_INJECTED else said
 
 
 def _contradicted(run: Tables) -> int:
@@ -133,16 +133,16 @@ def _doubted(rows: pl.DataFrame) -> Share:
 
 def _on_planted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
     """How labels flipped on purpose fared, for each given label."""
-    for name, one in pick(facts, "planted.per_given_class", default={}).items():
-        found = pick(one, "planted_flips_at_this_depth", default={})
+    for name, one in pick(facts, "injected_flips.per_given_class", default={}).items():
+        found = pick(one, "injected_flips_at_this_depth", default={})
         on = f"{plural(found.get('flips', 0), 'flip')} planted among {plural(one.get('rows', 0), 'row')} given as {name}"
-        ranked = pick(one, "auroc_of_planted_flips", default={})
-        yield _line(f"planted flips ranked below other rows ({name})", ranked, on)
+        ranked = pick(one, "auroc_of_injected_flips", default={})
+        yield _line(f"injected flips ranked below other rows ({name})", ranked, on)
         if one.get("flagged"):
             yield _line(
                 f"flags expected to be right ({name})", pick(one, "expected_precision", default={}), str(one.get("basis"))
             )
-            yield _line(f"planted flips found at that depth ({name})", pick(found, "recall", default={}), on)
+            yield _line(f"injected flips found at that depth ({name})", pick(found, "recall", default={}), on)
 
 
 def _on_trusted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
@@ -212,15 +212,15 @@ def _raters(rows: pl.DataFrame) -> Markup | None:
 def _examples(source: ExampleRows, rows: pl.DataFrame) -> list[Example]:
     """The rows doubted most: first those with evidence of their own, then those that only the model doubts."""
     worst = (
-        rows.filter(pl.col("doubts").is_not_null() | pl.col("is_label_issue"))
-        .sort(pl.col("doubts").is_null(), "label_quality", "row_id", nulls_last=True)
+        rows.filter(pl.col("evidence_against").is_not_null() | pl.col("is_label_issue"))
+        .sort(pl.col("evidence_against").is_null(), "label_quality", "row_id", nulls_last=True)
         .head(MOST)
     )
     return examples(source, {row["row_id"]: _said(row) for row in worst.iter_rows(named=True)})
 
 
 def _said(row: Mapping[str, Any]) -> list[str]:
-    said = [DOUBTS.get(doubt, doubt) for doubt in row["doubts"] or ()]
+    said = [DOUBTS.get(doubt, doubt) for doubt in row["evidence_against"] or ()]
     if row["label_quality"] is not None:
         said.append(f"label quality {number(row['label_quality'], 2)}")
     if row["p_desirable"] is not None:

@@ -6,12 +6,12 @@ import pytest
 from refusal_rows import refusals
 
 from ktodata.labels.classifier.feature_sets import (
-    form_components,
     kernel_components,
     pair_components,
     row_features,
+    surface_components,
 )
-from ktodata.labels.classifier.features import form_features
+from ktodata.labels.classifier.features import surface_features
 from ktodata.text.tfidf import word_vectors
 
 
@@ -30,12 +30,12 @@ def test_components_are_uncorrelated_of_one_size_and_project_other_rows():
     prompts, completions, texts, _, _ = refusals()
     fit_rows = np.arange(240) < 200
     rows = row_features(prompts, completions, texts, fit_rows=fit_rows)
-    form = form_features(pl.DataFrame({"prompt": texts, "completion": texts}))
+    form = surface_features(pl.DataFrame({"prompt": texts, "completion": texts}))
     for made in (
         kernel_components(rows, "text", fit_rows=fit_rows),
-        kernel_components(rows, "answer", fit_rows=fit_rows),
+        kernel_components(rows, "completion_residual", fit_rows=fit_rows),
         pair_components(prompts, completions, form, fit_rows=fit_rows),
-        form_components(form, fit_rows=fit_rows),
+        surface_components(form, fit_rows=fit_rows),
     ):
         assert made.values.shape[0] == 240
         fitted = made.values[fit_rows].astype(np.float64)
@@ -62,7 +62,9 @@ def test_the_same_rows_give_the_same_components():
     prompts, completions, texts, _, _ = refusals()
     first, second = (
         kernel_components(
-            row_features(prompts, completions, texts, fit_rows=np.ones(240, bool)), "answer", fit_rows=np.ones(240, bool)
+            row_features(prompts, completions, texts, fit_rows=np.ones(240, bool)),
+            "completion_residual",
+            fit_rows=np.ones(240, bool),
         )
         for _ in range(2)
     )
@@ -106,12 +108,12 @@ def test_of_a_large_table_a_sample_is_held_and_all_rows_can_be_scored(monkeypatc
     prompts, completions, texts, _, _ = refusals()
     everything = np.ones(240, bool)
     rows = row_features(prompts, completions, texts, fit_rows=everything)
-    form = form_features(pl.DataFrame({"prompt": texts, "completion": texts}))
+    form = surface_features(pl.DataFrame({"prompt": texts, "completion": texts}))
     monkeypatch.setattr(features, "MAX_FITTED", 150)
     for made in (
         kernel_components(rows, "text", fit_rows=everything),
         pair_components(prompts, completions, form, fit_rows=everything),
-        form_components(form, fit_rows=everything),
+        surface_components(form, fit_rows=everything),
     ):
         assert made.values.shape[0] == len(made.rows) == 150
         said = made.scores(np.eye(made.values.shape[1]), np.zeros(made.values.shape[1]))(slice(0, 240))

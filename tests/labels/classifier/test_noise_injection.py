@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from ktodata.labels.classifier.noise_injection import (
+    auroc_of_real_errors,
     class_average,
+    identifiability,
     inject_flips,
-    of_real_errors,
     recovery,
     rows_to_flag,
     trust_curve,
     two_levels,
-    verdict,
 )
 
 
@@ -61,8 +61,8 @@ def test_real_errors_hide_behind_real_noise_and_the_correction_finds_them():
     found = recovery(np.repeat(p[:, None], 3, axis=1), planting, np.ones(6000, bool), given=True)
     rates = (float((truth != labels)[labels].mean()), float((truth != labels)[~labels].mean()))
     assert found.auroc.value < 0.92
-    assert of_real_errors(found, rates).value == pytest.approx(1, abs=0.03)
-    assert verdict(found, two_levels(p), rates) == "identifiable"
+    assert auroc_of_real_errors(found, rates).value == pytest.approx(1, abs=0.03)
+    assert identifiability(found, two_levels(p), rates) == "identifiable"
 
 
 def test_expected_precision_holds_on_known_errors():
@@ -72,7 +72,7 @@ def test_expected_precision_holds_on_known_errors():
         in_class = labels == given
         found = recovery(np.repeat(p[:, None], 3, axis=1), planting, np.ones(6000, bool), given=given)
         rates = (float(wrong[in_class].mean()), float(wrong[~in_class].mean()))
-        curve = trust_curve(found.depths, rows=int(in_class.sum()), error_rates=rates, given=given, basis="planted flips")
+        curve = trust_curve(found.depths, rows=int(in_class.sum()), error_rates=rates, given=given, basis="injected flips")
         count = rows_to_flag(curve, min_precision=0.8, most=int(in_class.sum()))
         quality = np.where(given, p, 1 - p)[in_class]
         precision = wrong[in_class][np.argsort(quality)[:count]].mean()
@@ -112,4 +112,4 @@ def test_a_normal_heap_has_two_levels_to_64_percent():
 def test_few_flips_are_no_verdict():
     _, _, planting, p = scored(60, plant_repeats=1)
     found = recovery(p[:, None], planting, np.ones(60, bool), given=True)
-    assert verdict(found, 1.0, (0.0, 0.0)) == "not"
+    assert identifiability(found, 1.0, (0.0, 0.0)) == "not"

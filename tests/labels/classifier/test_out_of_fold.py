@@ -3,7 +3,7 @@ import polars as pl
 import pytest
 
 from ktodata.errors import OneClassError
-from ktodata.labels.classifier.features import form_features, principal_components
+from ktodata.labels.classifier.features import principal_components, surface_features
 from ktodata.labels.classifier.logistic import fit_logistic
 from ktodata.labels.classifier.out_of_fold import calibration_error, out_of_fold, platt
 
@@ -101,7 +101,7 @@ def test_a_label_in_too_few_groups_is_an_error_that_counts():
 
 def test_form_features_are_finite_for_any_text():
     texts = ["", "\x00", "x" * 100_000, "\u202eabc", "$x$ <script>", "é" * 7, "a\n\n\nb?"]
-    made = form_features(pl.DataFrame({"prompt": texts, "completion": texts[::-1]}))
+    made = surface_features(pl.DataFrame({"prompt": texts, "completion": texts[::-1]}))
     assert made.shape == (7, 11)
     assert np.isfinite(made).all()
 
@@ -151,10 +151,10 @@ def test_a_sampled_row_scores_as_its_components_say(large):
 
 
 def test_a_large_table_is_the_same_on_any_number_of_cores(monkeypatch, large):
-    from ktodata.labels.classifier import features
+    from ktodata.embeddings import chunks
 
     vectors, form, labels = two_classes(rows=1500)
-    monkeypatch.setattr(features, "CHUNK", 64)
+    monkeypatch.setattr(chunks, "CHUNK", 64)
 
     def predict():
         components = components_of(vectors, form)
@@ -163,20 +163,20 @@ def test_a_large_table_is_the_same_on_any_number_of_cores(monkeypatch, large):
         ).p_desirable
 
     many = predict()
-    monkeypatch.setattr(features.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(chunks.os, "sched_getaffinity", lambda _: {0})
     assert predict().tobytes() == many.tobytes()
 
 
 def test_the_same_on_any_number_of_cores(monkeypatch):
-    from ktodata.labels.classifier import features
+    from ktodata.embeddings import chunks
 
     vectors, form, labels = two_classes(rows=400)
-    monkeypatch.setattr(features, "CHUNK", 64)
+    monkeypatch.setattr(chunks, "CHUNK", 64)
 
     def predict():
         components = components_of(vectors, form)
         return out_of_fold(components, labels[:, None], np.arange(400), np.ones(400, bool), folds=3, seeds=1, seed=0).p_desirable
 
     many = predict()
-    monkeypatch.setattr(features.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(chunks.os, "sched_getaffinity", lambda _: {0})
     assert predict().tobytes() == many.tobytes()

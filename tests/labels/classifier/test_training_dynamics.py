@@ -4,9 +4,9 @@ import pytest
 
 from ktodata.errors import DataError, MissingColumnError, ShapeError
 from ktodata.labels.classifier.training_dynamics import (
-    as_opinion,
     dynamics_in_words,
     join_dynamics,
+    signed_evidence,
     training_dynamics,
 )
 
@@ -156,7 +156,7 @@ def test_rows_of_another_table_are_refused():
 def test_an_opinion_says_desirable_by_its_sign():
     """Sound and doubtful, of a desirable and of an undesirable label: a doubted "undesirable" speaks for desirable."""
     quality, labels = np.array([1.0, 0.0, 1.0, 0.0, np.nan]), np.array([True, True, False, False, True])
-    np.testing.assert_array_equal(as_opinion(quality, labels), [1, -1, -1, 1, np.nan])
+    np.testing.assert_array_equal(signed_evidence(quality, labels), [1, -1, -1, 1, np.nan])
 
 
 def test_the_weight_in_words():

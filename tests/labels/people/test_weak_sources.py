@@ -1,4 +1,4 @@
-"""Labels of several systems: who counts as one, and what their votes and models say together."""
+"""Labels of several sources: who counts as one, and what their votes and models say together."""
 
 import numpy as np
 import polars as pl
@@ -19,20 +19,20 @@ def table(*votes, trained=None):
     )
 
 
-def test_raters_of_most_rows_are_systems_and_others_are_not():
+def test_raters_of_most_rows_are_sources_and_others_are_not():
     rows = [{"gpt": n % 2 == 0, "match": n % 3 == 0} | ({"ann": True} if n < 3 else {}) for n in range(10)]
-    found = find_weak_sources(table(*rows))
-    assert found.names == ["gpt", "match"]
-    assert found.labels[:, 0].tolist() == [n % 2 == 0 for n in range(10)]
-    assert found.labels[:, 1].tolist() == [n % 3 == 0 for n in range(10)]
-    assert found.voted.all()
+    sources = find_weak_sources(table(*rows))
+    assert sources.names == ["gpt", "match"]
+    assert sources.labels[:, 0].tolist() == [n % 2 == 0 for n in range(10)]
+    assert sources.labels[:, 1].tolist() == [n % 3 == 0 for n in range(10)]
+    assert sources.voted.all()
 
 
-def test_where_a_system_is_silent_the_given_label_stands_in_and_is_no_vote():
+def test_where_a_source_is_silent_the_given_label_stands_in_and_is_no_vote():
     rows = [{"gpt": n % 2 == 0} | ({"match": n % 3 == 0} if n else {}) for n in range(10)]
-    found = find_weak_sources(table(*rows))
-    assert found.labels[0].tolist() == [True, True]
-    assert found.voted[0].tolist() == [True, False]
+    sources = find_weak_sources(table(*rows))
+    assert sources.labels[0].tolist() == [True, True]
+    assert sources.voted[0].tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_where_a_system_is_silent_the_given_label_stands_in_and_is_no_vote():
         [{"gpt": True, "match": False} | {} for _ in range(10)],
     ],
 )
-def test_systems_that_teach_nothing_are_none(rows):
+def test_sources_that_teach_nothing_are_none(rows):
     assert find_weak_sources(table(*rows)) is None
 
 
@@ -56,8 +56,8 @@ def test_coverage_is_of_training_rows():
 
 def test_pool_by_hand():
     """Models at 0.8 and 0.6: mean log-odds (1.386 + 0.405) / 2 = 0.896. Two votes for: + 2. One each way: + 0. Not counted: + 0."""
-    systems = WeakSources(["a", "b"], np.array([[True, True], [True, False], [True, True]]), np.ones((3, 2), bool))
-    found = pool(systems, np.tile([0.8, 0.6], (3, 1)), np.array([True, True, False]))
-    assert logit(found) == pytest.approx([2.896, 0.896, 0.896], abs=1e-3)
-    silent = WeakSources(["a", "b"], systems.labels, np.array([[True, False]] * 3))
+    sources = WeakSources(["a", "b"], np.array([[True, True], [True, False], [True, True]]), np.ones((3, 2), bool))
+    pooled = pool(sources, np.tile([0.8, 0.6], (3, 1)), np.array([True, True, False]))
+    assert logit(pooled) == pytest.approx([2.896, 0.896, 0.896], abs=1e-3)
+    silent = WeakSources(["a", "b"], sources.labels, np.array([[True, False]] * 3))
     assert pool(silent, np.full((3, 2), 0.5), np.ones(3, bool)) == pytest.approx(expit([1.0, 1.0, 1.0]))
