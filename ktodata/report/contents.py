@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ktodata.report.run_files import RunFiles, pick
-from ktodata.report.sections.ablation_section import AblationSection, read_ablation
+from ktodata.report.sections.ablation_section import read_ablation
 from ktodata.report.sections.balance_section import BalanceSection, read_balance
-from ktodata.report.sections.comparison_section import ComparisonSection, read_comparison
+from ktodata.report.sections.comparison_section import read_comparison
 from ktodata.report.sections.coverage_section import CoverageSection, read_coverage
 from ktodata.report.sections.evaluation_section import EvaluationSection, read_evaluation
+from ktodata.report.sections.experiment_rows import ExperimentSection
 from ktodata.report.sections.flow_section import FlowSection, read_flow
 from ktodata.report.sections.labels_section import LabelsSection, read_labels_section
 from ktodata.report.sections.training_section import TrainingSection, read_training
@@ -27,8 +28,8 @@ class RunContents:
     coverage: CoverageSection | None
     training: TrainingSection | None
     evaluation: EvaluationSection | None
-    ablation: AblationSection | None
-    comparison: ComparisonSection | None
+    ablation: ExperimentSection | None
+    comparison: ExperimentSection | None
 
 
 def read_run(folder: Path) -> RunContents:

@@ -7,15 +7,14 @@ import pytest
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.experiment_rows import (
     Value,
-    as_many,
-    facts_of,
     how_seeded,
     how_trained,
     lines_of,
+    object_of,
     sentences,
     table_of,
     value_of,
-    whose_rows,
+    why_stale,
     with_truth,
 )
 
@@ -40,31 +39,32 @@ def scored(row_ids):
 def test_rows_are_the_runs_own_as_long_as_all_are_held_out(proven):
     run, ids = RunFiles(proven), folders.held_out_ids(proven)
     train = pl.read_parquet(proven / "stages/split/columns.parquet").filter(part="train")["row_id"]
-    assert whose_rows(run, scored(ids[:3] * 2), "test") == ""  # not every held-out row needs a score
-    assert whose_rows(run, scored([*ids, "gone"]), "test") == "1 of 7 scored rows is not among its test rows."
-    assert whose_rows(run, scored([*ids, *train[:2]]), "test") == "2 of 8 scored rows are not among its test rows."
-    assert whose_rows(run, scored(ids), "validation").startswith("6 of 6 scored rows are not among its validation rows")
-    assert whose_rows(run, None, "test") == "The file that says which rows were scored is not there."
+    assert why_stale(run, scored(ids[:3] * 2), "test") == ""  # not every held-out row needs a score
+    assert why_stale(run, scored([*ids, "gone"]), "test") == "1 of 7 scored rows is not among its test rows."
+    assert why_stale(run, scored([*ids, *train[:2]]), "test") == "2 of 8 scored rows are not among its test rows."
+    assert why_stale(run, scored(ids), "validation").startswith("6 of 6 scored rows are not among its validation rows")
+    assert why_stale(run, None, "test") == "The file that says which rows were scored is not there."
 
 
 def test_a_part_given_with_the_feedback_is_known_without_a_split(tmp_path):
     folder = folders.write_run(tmp_path / "small", stages=())
-    assert whose_rows(RunFiles(folder), scored(["a"]), "test") == "The run no longer says which rows it holds out."
+    assert why_stale(RunFiles(folder), scored(["a"]), "test") == "The run no longer says which rows it holds out."
     place = folder / "stages/ingest/columns.parquet"
     given = pl.read_parquet(place).with_columns(part=pl.lit("train"))
     given = given.with_columns(part=pl.when(pl.col("row_id") == given["row_id"][0]).then(pl.lit("test")).otherwise("part"))
     given.write_parquet(place)
-    assert whose_rows(RunFiles(folder), scored(given["row_id"][:1].to_list()), "test") == ""
-    assert whose_rows(RunFiles(folder), scored(given["row_id"][:2].to_list()), "test") != ""
+    assert why_stale(RunFiles(folder), scored(given["row_id"][:1].to_list()), "test") == ""
+    assert why_stale(RunFiles(folder), scored(given["row_id"][:2].to_list()), "test") != ""
 
 
 @pytest.mark.parametrize(("trained", "now"), [(45, 45), (None, 45), (45, None), ("45", 46)])
-def test_equal_or_unknown_numbers_say_nothing(trained, now):
-    assert as_many(trained, now) == ""
+def test_equal_or_unknown_numbers_say_nothing(proven, trained, now):
+    assert why_stale(RunFiles(proven), scored(folders.held_out_ids(proven)), "test", trained=trained, now=now) == ""
 
 
-def test_another_number_of_rows_is_said():
-    assert as_many(1, 1200) == "They were trained on 1 row; it now has 1,200."
+def test_another_number_of_rows_is_said(proven):
+    stale = why_stale(RunFiles(proven), scored(folders.held_out_ids(proven)), "test", trained=1, now=1200)
+    assert stale == "They were trained on 1 row; it now has 1,200."
 
 
 def test_truth_is_the_scores_own_then_the_evaluations_then_unknown(ablated):
@@ -100,7 +100,7 @@ def test_json_of_another_kind_is_null_and_breaks_nothing():
     told = {"arms": [{"arm": "one", "value": 1, "rows": "many", "more": 7}, 3, {"value": "x"}]}
     assert table_of(told, "arms", schema).rows() == [("one", 1.0, None), (None, None, None)]
     assert table_of({"arms": "none"}, "arms", schema).is_empty() and lines_of({}, "arms") == []
-    assert facts_of({"settings": 3}, "settings") == {} and facts_of({"settings": {"a": 1}}, "settings") == {"a": 1}
+    assert object_of({"settings": 3}, "settings") == {} and object_of({"settings": {"a": 1}}, "settings") == {"a": 1}
     assert sentences("not a list") == [] and sentences(["a", 3]) == ["a", "3"]
 
 

@@ -1,26 +1,24 @@
-"""Did curation help: what `ktodata ablate` found on a run, drawn, and in one answer that claims no more than it shows."""
+"""Did curation help: what `ktodata ablate` measured on a run, drawn, and in one answer that claims no more than it shows."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
-from ktodata.experiments.arm_figures import TRUE, ForestDot, ceiling_of, review_lines, rewards_by_class
-from ktodata.experiments.contrast import contrast
+from ktodata.experiments.ablation import WORDS
+from ktodata.experiments.arm_figures import MINUS, TRUE, ceiling_of, difference_dots, review_lines, rewards_by_class
+from ktodata.experiments.contrast import SCHEMA, contrast
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections import experiment_pictures
 from ktodata.report.sections.experiment_rows import (
-    Value,
-    as_many,
-    facts_of,
+    ExperimentSection,
     how_seeded,
     how_trained,
+    object_of,
     sentences,
     table_of,
     value_of,
-    whose_rows,
+    why_stale,
     with_truth,
 )
 from ktodata.report.text import count, one_line, plural
@@ -29,69 +27,29 @@ from ktodata.report.text import count, one_line, plural
 TREATMENTS = ("confident learning", "by the audit", "by guess", "reviewed", "relabelled", "repaired", "noise-corrected")
 DRAWN, REVIEWED_AT_RANDOM = "at random", "reviewed at random"
 MEASURES = {"auc": "AUC", "auc_within_model": "AUC within a generating model"}
-LINES = pl.Schema(
-    dict.fromkeys(("arm", "says", "measure", "family"), pl.String())
-    | dict.fromkeys(("budget", "value", "low", "high", "minus_baseline", "minus_low", "minus_high"), pl.Float64())
-    | {"differs": pl.Boolean()}
-    | dict.fromkeys(("gap_recovered", "gap_low", "gap_high"), pl.Float64())
-    | {"rows": pl.Int64(), "seeds": pl.Int64()}
-)
-MINUS = ("minus_baseline", "minus_low", "minus_high")
 
 
-@dataclass(frozen=True)
-class TreatmentLine:
-    """One arm by one measure; `minus` is its difference from the labels as given, `share` of the gap to true labels."""
-
-    arm: str
-    says: str
-    measure: str
-    value: Value
-    minus: Value
-    differs: bool | None
-    share: Value
-    rows: int | None
-    seeds: int | None
-
-
-@dataclass(frozen=True)
-class AblationSection:
-    """What was found, ready to be shown. `stale`: why it is not about the rows of today; then nothing else is shown."""
-
-    stale: str
-    verdict: list[str]
-    answer: tuple[str, str] | None
-    forest: Markup | None
-    curve: Markup | None
-    rewards: Markup | None
-    lines: list[TreatmentLine]
-    measured: list[tuple[str, str]]
-    by_label: bool
-
-
-def read_ablation(run: RunFiles) -> AblationSection | None:
-    """The findings; None when the run was not ablated."""
-    told = run.ablation
-    if not told:
+def read_ablation(run: RunFiles) -> ExperimentSection | None:
+    """What was measured; None when the run was not ablated."""
+    if not run.ablation:
         return None
-    table = table_of(told, "arms", LINES)
-    scores = run.ablation_scores
-    part, by_label = str(pick(told, "settings.part", default="test")), pick(told, "settings.judged_by") == "label"
-    stale = whose_rows(run, scores, part) or as_many(_trained_on(table), pick(run.metrics("label_noise"), "rows.learnt_from"))
+    table, scores = table_of(run.ablation, "arms", pl.Schema({**SCHEMA, **WORDS})), run.ablation_scores
+    part, by_label = str(pick(run.ablation, "settings.part", default="test")), pick(run.ablation, "settings.judged_by") == "label"
+    against = "label" if by_label else "truth"
+    stale = why_stale(run, scores, part, trained=_trained_on(table), now=pick(run.metrics("label_noise"), "rows.learnt_from"))
     if stale or scores is None:
-        return AblationSection(stale, [], None, None, None, None, [], [], by_label)
-    settings, judged = facts_of(told, "settings"), _judged(scores, part, by_label=by_label)
-    scores = with_truth(run, scores, by_label=by_label)
-    return AblationSection(
-        stale="",
-        verdict=sentences(told.get("verdict")),
+        return ExperimentSection(stale, against)
+    judged, scores = _judged(scores, part, by_label=by_label), with_truth(run, scores, by_label=by_label)
+    title, curves = "Each treatment of the labels, minus the labels as given", review_lines(table, "auc")
+    return ExperimentSection(
+        against=against,
+        verdict=sentences(run.ablation.get("verdict")),
         answer=_answer(table, scores, judged),
-        forest=_forest(table),
-        curve=_curve(table),
-        rewards=_rewards(scores),
-        lines=[_line(line) for line in table.iter_rows(named=True)],
-        measured=list(_measured(settings, judged)),
-        by_label=by_label,
+        forest=experiment_pictures.forest("ablation-forest", title, _panels(table)),
+        curve=experiment_pictures.review_curve("ablation-curve", curves, ceiling_of(table, "auc"), measure="auc"),
+        rewards=experiment_pictures.rewards("ablation-rewards", rewards_by_class(scores), shared=True),
+        lines=[_shown(line) for line in table.iter_rows(named=True)],
+        measured=list(_how_measured(object_of(run.ablation, "settings"), judged)),
     )
 
 
@@ -106,42 +64,23 @@ def _judged(scores: pl.DataFrame, part: str, *, by_label: bool) -> str:
     return f"{plural(scores['row_id'].n_unique(), part + ' row')}, judged by {whose}"
 
 
-def _line(line: Mapping[str, Any]) -> TreatmentLine:
-    return TreatmentLine(
-        arm=one_line(line["arm"], 80),
-        says=one_line(line["says"] or "", 160),
-        measure=MEASURES.get(line["measure"], str(line["measure"])),
-        value=value_of(line, "value", "low", "high"),
-        minus=value_of(line, *MINUS),
-        differs=line["differs"],
-        share=value_of(line, "gap_recovered", "gap_low", "gap_high"),
-        rows=line["rows"],
-        seeds=line["seeds"],
-    )
+def _shown(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the table: `minus` is its difference from the labels as given, `share` of the gap to true labels."""
+    return {
+        **line,
+        "arm": one_line(line["arm"], 80),
+        "says": one_line(line["says"] or "", 160),
+        "measure": MEASURES.get(line["measure"], str(line["measure"])),
+        "value": value_of(line, "value", "low", "high"),
+        "minus": value_of(line, *MINUS),
+        "share": value_of(line, "gap_recovered", "gap_low", "gap_high"),
+    }
 
 
-def _forest(table: pl.DataFrame) -> Markup | None:
-    panels = []
-    for measure, name in MEASURES.items():
-        known = table.filter(pl.col("measure") == measure).drop_nulls(MINUS)
-        gaps = [ForestDot(*line) for line in known.select("arm", *MINUS, pl.col("differs").fill_null(False)).iter_rows()]
-        if gaps:
-            panels.append((f"{name} minus that of the labels as given\nright is better", gaps))
-    return (
-        experiment_pictures.forest("ablation-forest", "Each treatment of the labels, minus the labels as given", panels)
-        if panels
-        else None
-    )
-
-
-def _curve(table: pl.DataFrame) -> Markup | None:
-    lines = review_lines(table, "auc")
-    return experiment_pictures.review_curve("ablation-curve", lines, ceiling_of(table, "auc"), measure="auc") if lines else None
-
-
-def _rewards(scores: pl.DataFrame) -> Markup | None:
-    arms = rewards_by_class(scores)
-    return experiment_pictures.rewards("ablation-rewards", arms, shared=True) if arms else None
+def _panels(table: pl.DataFrame) -> experiment_pictures.Panels:
+    names = {measure: f"{name} minus that of the labels as given\nright is better" for measure, name in MEASURES.items()}
+    panels = [(name, difference_dots(table, measure)) for measure, name in names.items()]
+    return [(name, dots) for name, dots in panels if dots]
 
 
 def _answer(table: pl.DataFrame, scores: pl.DataFrame, judged: str) -> tuple[str, str] | None:
@@ -155,24 +94,24 @@ def _answer(table: pl.DataFrame, scores: pl.DataFrame, judged: str) -> tuple[str
         return None
     better = tried.filter("differs", pl.col("minus_baseline") > 0).sort("minus_baseline", descending=True, maintain_order=True)
     worse = tried.filter("differs", pl.col("minus_baseline") < 0).sort("minus_baseline", maintain_order=True)
-    told = [
+    text = [
         f"Of {plural(tried.height, 'treatment')} of the labels, each training the same model, {count(better.height)} did better "
         f"than the labels as given by more than chance, {count(worse.height)} worse."
     ]
     short = "It got worse." if worse.height else "No clear difference."
-    for name, found in (("Best", better), ("Worst", worse)):
-        if found.height:
-            told.append(f"{name}: {_gain(found.row(0, named=True))}.")
+    for name, arms in (("Best", better), ("Worst", worse)):
+        if arms.height:
+            text.append(f"{name}: {_gain(arms.row(0, named=True))}.")
     if better.height:
-        short, beside = _beside_control(auc, scores, better.row(0, named=True))
-        told.append(beside)
+        short, sentence = _against_control(auc, scores, better.row(0, named=True))
+        text.append(sentence)
     true = auc.filter(pl.col("family") == TRUE).drop_nulls("minus_baseline")
     if true.height:
-        told.append(f"To compare with: {_gain(true.row(0, named=True))}.")
-    return short, " ".join([*told, f"Differences in held-out AUC with 95 % intervals; {judged}."])
+        text.append(f"To compare with: {_gain(true.row(0, named=True))}.")
+    return short, " ".join([*text, f"Differences in held-out AUC with 95 % intervals; {judged}."])
 
 
-def _beside_control(auc: pl.DataFrame, scores: pl.DataFrame, best: Mapping[str, Any]) -> tuple[str, str]:
+def _against_control(auc: pl.DataFrame, scores: pl.DataFrame, best: Mapping[str, Any]) -> tuple[str, str]:
     """What may be claimed of the best treatment: that it did it only where it beats as many rows taken at random, too."""
     control = _control(auc, best)
     if control is None:
@@ -196,8 +135,8 @@ def _control(auc: pl.DataFrame, arm: Mapping[str, Any]) -> dict[str, Any] | None
         if arm["budget"] is not None
         else (pl.col("family") == DRAWN) & (pl.col("rows") == arm["rows"])
     )
-    found = auc.filter(same).drop_nulls("minus_baseline")
-    return found.row(0, named=True) if found.height else None
+    arms = auc.filter(same).drop_nulls("minus_baseline")
+    return arms.row(0, named=True) if arms.height else None
 
 
 def _gain(line: Mapping[str, Any]) -> str:
@@ -205,7 +144,7 @@ def _gain(line: Mapping[str, Any]) -> str:
     return f"{one_line(line['arm'], 60)}, {gain} ({ends})"
 
 
-def _measured(settings: Mapping[str, Any], judged: str) -> Iterator[tuple[str, str]]:
+def _how_measured(settings: Mapping[str, Any], judged: str) -> Iterator[tuple[str, str]]:
     """How it was measured: (what, in words)."""
     yield (
         "Model",

@@ -1,29 +1,28 @@
-"""Methods side by side: what `ktodata compare` found on a run, drawn."""
+"""Methods side by side: what `ktodata compare` measured on a run, drawn."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
-from ktodata.experiments.arm_figures import ForestDot, rewards_by_class
+from ktodata.experiments.arm_figures import ForestDot, Rewards, rewards_by_class
 from ktodata.experiments.arms import BASE
-from ktodata.experiments.measures import KTO, direction
+from ktodata.experiments.measures import KTO, TABLE, direction
 from ktodata.experiments.method_verdict import NAMES, proven
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections import experiment_pictures
 from ktodata.report.sections.experiment_rows import (
+    ExperimentSection,
     Value,
-    as_many,
-    facts_of,
     how_seeded,
     how_trained,
     lines_of,
+    object_of,
     sentences,
     table_of,
     value_of,
-    whose_rows,
+    why_stale,
 )
 from ktodata.report.text import count, one_line, plural
 
@@ -48,152 +47,99 @@ MEASURES = {
     "tasks_mean": "mean score of all tasks",
 }
 BETTER = {1: "higher is better", -1: "lower is better", 0: "neither way is better by itself"}
-LINES = pl.Schema(
-    dict.fromkeys(("against", "measure", "method"), pl.String())
-    | dict.fromkeys(("value", "low", "high", "minus_kto", "minus_kto_low", "minus_kto_high"), pl.Float64())
-    | {"includes_zero": pl.Boolean(), "seeds_agree": pl.Boolean()}
-    | dict.fromkeys(("minus_base", "minus_base_low", "minus_base_high"), pl.Float64())
-    | {"base_includes_zero": pl.Boolean(), "rows": pl.Int64(), "judge": pl.String()}
-)
 
 
-@dataclass(frozen=True)
-class MethodLine:
-    """One method by one measure, and its differences from KTO and from the untrained base."""
-
-    measure: str
-    against: str
-    method: str
-    value: Value
-    minus_kto: Value
-    includes_zero: bool | None
-    minus_base: Value
-    base_includes_zero: bool | None
-    rows: int | None
-    rows_used: int | None
-    seeds: int
-
-
-@dataclass(frozen=True)
-class ComparisonSection:
-    """What was found, ready to be shown. `stale`: why it is not about the rows of today; then nothing else is shown."""
-
-    stale: str
-    verdict: list[str]
-    forest: Markup | None
-    rewards: Markup | None
-    lines: list[MethodLine]
-    rows: int | None
-    used: list[tuple[str, int | None, int]]  # method, rows that it could learn from, seeds
-    measured: list[tuple[str, str]]
-    against: str
-
-
-def read_comparison(run: RunFiles) -> ComparisonSection | None:
-    """The findings; None when no methods were compared on the run."""
-    told = run.comparison
-    if not told:
+def read_comparison(run: RunFiles) -> ExperimentSection | None:
+    """What was measured; None when no methods were compared on the run."""
+    comparison, rows = run.comparison, run.comparison_rows
+    if not comparison:
         return None
-    table, rows, part = table_of(told, "measures", LINES), run.comparison_rows, str(pick(told, "part", default="test"))
-    stale = whose_rows(run, rows, part) or as_many(_trained_on(told), pick(run.metrics("export"), "rows.train"))
+    table, part = table_of(comparison, "measures", pl.Schema(TABLE)), str(pick(comparison, "part", default="test"))
     against = "truth" if (table["against"] == "truth").any() else "label"
+    stale = why_stale(run, rows, part, trained=_trained_on(comparison), now=pick(run.metrics("export"), "rows.train"))
     if stale or rows is None:
-        return ComparisonSection(stale, [], None, None, [], None, [], [], against)
-    seeds = _seeds(told)
-    lines = [_line(line, told, seeds) for line in table.iter_rows(named=True)]
-    return ComparisonSection(
-        stale="",
-        verdict=sentences(told.get("verdict")),
-        forest=_forest(table.filter(pl.col("against") == against), against),
-        rewards=_rewards(rows, against),
-        lines=lines,
-        rows=pick(told, "rows_used.rows"),
-        used=[(_name(method), _used(told, method), number) for method, number in seeds.items() if method != BASE],
-        measured=list(_measured(told, against)),
+        return ExperimentSection(stale, against)
+    seeds = Counter(str(arm.get("method")) for arm in lines_of(comparison, "arms"))
+    panels = _panels(table.filter(pl.col("against") == against), against)
+    return ExperimentSection(
         against=against,
+        verdict=sentences(comparison.get("verdict")),
+        forest=experiment_pictures.forest("comparison-forest", "Each method, minus KTO and minus the untrained base", panels),
+        rewards=experiment_pictures.rewards("comparison-rewards", _rewards(rows, against), shared=False),
+        lines=[_shown(line, comparison, seeds) for line in table.iter_rows(named=True)],
+        rows=pick(comparison, "rows_used.rows"),
+        used=[(_name(method), _used(comparison, method), number) for method, number in seeds.items() if method != BASE],
+        measured=list(_how_measured(comparison, against)),
     )
 
 
-def _trained_on(told: Mapping[str, Any]) -> int | None:
+def _trained_on(comparison: Mapping[str, Any]) -> int | None:
     """Training rows as the shards held them, those that were too long for max_length among them."""
-    used, skipped = pick(told, "rows_used.rows"), pick(told, "tokens.train.skipped_row_ids", default=[])
+    used, skipped = pick(comparison, "rows_used.rows"), pick(comparison, "tokens.train.skipped_row_ids", default=[])
     return used + len(skipped) if isinstance(used, int) and isinstance(skipped, list) else None
 
 
-def _seeds(told: Mapping[str, Any]) -> dict[str, int]:
-    """How often each method was trained, in the order of the comparison."""
-    found: dict[str, int] = {}
-    for arm in lines_of(told, "arms"):
-        found[str(arm.get("method"))] = found.get(str(arm.get("method")), 0) + 1
-    return found
-
-
-def _used(told: Mapping[str, Any], method: str) -> int | None:
-    found = facts_of(told, "rows_used.rows_used").get(method)
-    return found if isinstance(found, int) else None
+def _used(comparison: Mapping[str, Any], method: str) -> int | None:
+    rows = object_of(comparison, "rows_used.rows_used").get(method)
+    return rows if isinstance(rows, int) else None
 
 
 def _name(method: Any) -> str:
     return NAMES.get(method, one_line(method, 40))
 
 
-def _line(line: Mapping[str, Any], told: Mapping[str, Any], seeds: Mapping[str, int]) -> MethodLine:
+def _shown(line: Mapping[str, Any], comparison: Mapping[str, Any], seeds: Mapping[str, int]) -> dict[str, Any]:
+    """A line of the table: one method by one measure, and its differences from KTO and from the untrained base."""
     measure, method = str(line["measure"]), str(line["method"])
-    named = one_line(MEASURES.get(measure, measure.replace("_", " ")), 80)
+    name = one_line(MEASURES.get(measure, measure.replace("_", " ")), 80)
     judge = f", by {one_line(line['judge'], 60)}" if line["judge"] else ""
-    return MethodLine(
-        measure=f"{named}{judge}; {BETTER[direction(measure)]}",
-        against=str(line["against"]),
-        method=_name(method),
-        value=value_of(line, "value", "low", "high"),
-        minus_kto=value_of(line, "minus_kto", "minus_kto_low", "minus_kto_high"),
-        includes_zero=line["includes_zero"],
-        minus_base=value_of(line, "minus_base", "minus_base_low", "minus_base_high"),
-        base_includes_zero=line["base_includes_zero"],
-        rows=line["rows"],
-        rows_used=_used(told, method),
-        seeds=seeds.get(method, 0),
-    )
+    return {
+        **line,
+        "measure": f"{name}{judge}; {BETTER[direction(measure)]}",
+        "method": _name(method),
+        "value": value_of(line, "value", "low", "high"),
+        **{f"minus_{other}": _difference(line, other) for other in (KTO, BASE)},
+        "rows_used": _used(comparison, method),
+        "seeds": seeds.get(method, 0),
+    }
 
 
-def _forest(table: pl.DataFrame, against: str) -> Markup | None:
+def _difference(line: Mapping[str, Any], other: str) -> Value:
+    return value_of(line, *(f"minus_{other}{end}" for end in ("", "_low", "_high")))
+
+
+def _panels(table: pl.DataFrame, against: str) -> experiment_pictures.Panels:
     """AUC of each method, minus KTO's and minus the base's."""
-    auc = table.filter(pl.col("measure") == "auc").to_dicts()
     panels = []
     for other, name in ((KTO, "KTO's"), (BASE, "the untrained base's")):
-        gaps = []
-        for line in auc:
-            by = value_of(line, *(f"minus_{other}{end}" for end in ("", "_low", "_high")))
-            beyond = proven(line) if other == KTO else line["base_includes_zero"] is False
-            gaps += [ForestDot(_name(line["method"]), by.value, by.low, by.high, beyond)] if by.known else []
-        if gaps:
-            panels.append((f"AUC of the reward, minus {name}\nagainst the {against}; right is better", gaps))
-    return (
-        experiment_pictures.forest("comparison-forest", "Each method, minus KTO and minus the untrained base", panels)
-        if panels
-        else None
-    )
+        dots = []
+        for line in table.filter(pl.col("measure") == "auc").iter_rows(named=True):
+            gap, is_proven = _difference(line, other), proven(line) if other == KTO else line["base_includes_zero"] is False
+            dots += [ForestDot(_name(line["method"]), gap.value, gap.low, gap.high, is_proven)] if gap.known else []
+        panels.append((f"AUC of the reward, minus {name}\nagainst the {against}; right is better", dots))
+    return [(axis, dots) for axis, dots in panels if dots]
 
 
-def _rewards(rows: pl.DataFrame, against: str) -> Markup | None:
+def _rewards(rows: pl.DataFrame, against: str) -> list[Rewards]:
     trained = rows.filter(pl.col("method") != BASE)
-    told = trained.select(arm=pl.col("method").replace(NAMES), row_id="row_id", reward="reward", truth=against)
-    arms = rewards_by_class(told)
-    return experiment_pictures.rewards("comparison-rewards", arms, shared=False) if arms else None
+    return rewards_by_class(trained.select("row_id", "reward", arm=pl.col("method").replace(NAMES), truth=against))
 
 
-def _measured(told: Mapping[str, Any], against: str) -> Iterator[tuple[str, str]]:
+def _how_measured(comparison: Mapping[str, Any], against: str) -> Iterator[tuple[str, str]]:
     """How it was measured: (what, in words)."""
-    settings, part = facts_of(told, "settings"), str(pick(told, "part", default="test"))
-    rates = facts_of(told, "learning_rates")
+    settings, part = object_of(comparison, "settings"), str(pick(comparison, "part", default="test"))
+    rates = object_of(comparison, "learning_rates")
     yield "Base", f"{one_line(settings.get('model', 'not said'), 120)}, the same for all methods."
-    yield "Training of every method", how_trained(settings, told.get("updates"))
+    yield "Training of every method", how_trained(settings, comparison.get("updates"))
     if rates:
         each = ", ".join(f"{_name(name)} {rate:g}" for name, rate in rates.items() if isinstance(rate, float))
         yield "Peak learning rates", f"{each}. Fixed beforehand, tuned for none."
     yield "Seeds", how_seeded(settings.get("seeds"))
     whose = "the truth" if against == "truth" else "the labels as given, with their own errors"
-    rows, groups = plural(pick(told, "held_out_rows"), f"{part} row"), plural(pick(told, "prompt_groups"), "prompt group")
+    rows, groups = (
+        plural(pick(comparison, "held_out_rows"), f"{part} row"),
+        plural(pick(comparison, "prompt_groups"), "prompt group"),
+    )
     yield "Judged on", f"{rows} of {groups}, by {whose}; none of them was trained on."
     yield (
         "Score",
@@ -204,5 +150,5 @@ def _measured(told: Mapping[str, Any], against: str) -> Iterator[tuple[str, str]
         f"95 %, by {count(settings.get('bootstrap'))} resamples of whole prompt groups and of seeds, the same for all methods. A "
         "difference counts only where its interval lacks zero and every seed points one way.",
     )
-    if versions := facts_of(told, "versions"):
+    if versions := object_of(comparison, "versions"):
         yield "Made with", ", ".join(f"{one_line(name, 30)} {one_line(version, 30)}" for name, version in versions.items()) + "."

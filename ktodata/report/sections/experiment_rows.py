@@ -1,10 +1,11 @@
-"""What an ablation and a comparison share on the page: whose rows they scored, and what those rows truly are."""
+"""What an ablation and a comparison share on the page: what is shown, whose rows they scored, what those rows truly are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
+from markupsafe import Markup
 
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.text import count, interval, number, percent, plural, signed
@@ -42,38 +43,59 @@ class Value:
         return (percent(self.value, 0), interval(ends, as_percent=True, digits=0)) if self.known else NOTHING
 
 
+@dataclass(frozen=True)
+class ExperimentSection:
+    """What was measured, ready to be shown. `stale`: why it is not about the rows of today; then nothing else is shown.
+
+    against : what held-out rows were judged by, "truth" or "label"; measured : how, as (what, in words)
+    answer : (in a word, in sentences) whether it helped; rows : that were trained on
+    used : of each method, (name, rows that it could learn from, seeds)
+    """
+
+    stale: str = ""
+    against: str = "label"
+    verdict: list[str] = field(default_factory=list)
+    answer: tuple[str, str] | None = None
+    forest: Markup | None = None
+    curve: Markup | None = None
+    rewards: Markup | None = None
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    measured: list[tuple[str, str]] = field(default_factory=list)
+    rows: int | None = None
+    used: list[tuple[str, int | None, int]] = field(default_factory=list)
+
+
 def value_of(line: Mapping[str, Any], *names: str) -> Value:
     """From a line of a table: the columns that hold value, low and high."""
     return Value(*(line.get(name) for name in names))
 
 
-def whose_rows(run: RunFiles, scores: pl.DataFrame | None, part: str) -> str:
-    """Why scored rows are not the run's held-out rows of today; empty where they are. A row_id is named by the row's content."""
+def why_stale(run: RunFiles, scores: pl.DataFrame | None, part: str, *, trained: Any = None, now: Any = None) -> str:
+    """Why what was measured is not about the run's rows of today; empty where it is. A row_id is named by the row's content.
+
+    trained, now : number of training rows, then and today; where one is not a number, it says nothing
+    """
     if scores is None:
         return "The file that says which rows were scored is not there."
-    held_out = _held_out(run, part)
+    held_out = _held_out_ids(run, part)
     if held_out is None:
         return "The run no longer says which rows it holds out."
     scored = scores["row_id"].unique()
     foreign = int((~scored.is_in(held_out.implode())).sum())
-    if not foreign:
-        return ""
-    return f"{count(foreign)} of {plural(len(scored), 'scored row')} {'is' if foreign == 1 else 'are'} not among its {part} rows."
+    if foreign:
+        is_are = "is" if foreign == 1 else "are"
+        return f"{count(foreign)} of {plural(len(scored), 'scored row')} {is_are} not among its {part} rows."
+    if isinstance(trained, int) and isinstance(now, int) and trained != now:
+        return f"They were trained on {plural(trained, 'row')}; it now has {count(now)}."
+    return ""
 
 
-def _held_out(run: RunFiles, part: str) -> pl.Series | None:
+def _held_out_ids(run: RunFiles, part: str) -> pl.Series | None:
     for stage in ("split", "export", "ingest"):
         placed = run.columns(stage, "part")
         if placed is not None and "part" in placed.columns:
             return placed.filter(pl.col("part") == part)["row_id"]
     return None
-
-
-def as_many(trained: Any, now: Any) -> str:
-    """Why training rows are not those of today, by their number; empty where that cannot be told."""
-    if not (isinstance(trained, int) and isinstance(now, int)) or trained == now:
-        return ""
-    return f"They were trained on {plural(trained, 'row')}; it now has {count(now)}."
 
 
 def with_truth(run: RunFiles, scores: pl.DataFrame, *, by_label: bool) -> pl.DataFrame:
@@ -82,13 +104,16 @@ def with_truth(run: RunFiles, scores: pl.DataFrame, *, by_label: bool) -> pl.Dat
     Their own where they have them; else the truth that the run's evaluation was told.
     by_label : the scored rows were judged by their labels as given, which then stand for the truth
     """
-    for name, known in (("truth", _truth(run, by_label=by_label)), ("group", _groups(run, scores["row_id"].unique()))):
+    for name, known in (
+        ("truth", _truth_of_run(run, by_label=by_label)),
+        ("group", _groups_of_run(run, scores["row_id"].unique())),
+    ):
         if name not in scores.columns:
             scores = scores.join(known, on="row_id", how="left", maintain_order="left")
     return scores
 
 
-def _truth(run: RunFiles, *, by_label: bool) -> pl.DataFrame:
+def _truth_of_run(run: RunFiles, *, by_label: bool) -> pl.DataFrame:
     stage, column = ("ingest", "label") if by_label else ("evaluate", "truth")
     known = run.columns(stage, column)
     if known is None or column not in known.columns:
@@ -96,7 +121,7 @@ def _truth(run: RunFiles, *, by_label: bool) -> pl.DataFrame:
     return known.select("row_id", truth=column)
 
 
-def _groups(run: RunFiles, row_ids: pl.Series) -> pl.DataFrame:
+def _groups_of_run(run: RunFiles, row_ids: pl.Series) -> pl.DataFrame:
     """The groups that dedupe found; where it did not run, rows of one prompt."""
     known = run.columns("dedupe", "prompt_group")
     if known is not None and "prompt_group" in known.columns:
@@ -106,40 +131,40 @@ def _groups(run: RunFiles, row_ids: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"row_id": list(rows), "group": [row["prompt"] for row in rows.values()]}, schema=schema)
 
 
-def table_of(told: Mapping[str, Any], key: str, schema: pl.Schema) -> pl.DataFrame:
+def table_of(values: Mapping[str, Any], key: str, schema: pl.Schema) -> pl.DataFrame:
     """A table from JSON: what is missing, or of another kind than this version knows, is null."""
-    lines = lines_of(told, key)
+    lines = lines_of(values, key)
     columns = {name: [line.get(name) for line in lines] for name in schema}
     return pl.DataFrame([pl.Series(name, columns[name], kind, strict=False) for name, kind in schema.items()])
 
 
-def lines_of(told: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+def lines_of(values: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """The objects of a list in JSON; none where there is something else."""
-    found = told.get(key)
-    return [line for line in found if isinstance(line, dict)] if isinstance(found, list) else []
+    lines = values.get(key)
+    return [line for line in lines if isinstance(line, dict)] if isinstance(lines, list) else []
 
 
-def facts_of(told: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def object_of(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """An object in JSON; empty where there is something else."""
-    found = pick(told, key)
-    return found if isinstance(found, Mapping) else {}
+    value = pick(values, key)
+    return value if isinstance(value, Mapping) else {}
 
 
-def sentences(told: Any) -> list[str]:
+def sentences(verdict: Any) -> list[str]:
     """The verdict as it was written."""
-    return [str(sentence) for sentence in told] if isinstance(told, list) else []
+    return [str(sentence) for sentence in verdict] if isinstance(verdict, list) else []
 
 
 def how_trained(settings: Mapping[str, Any], updates: Any) -> str:
     """Updates, batch, rate, layers and lengths that all arms share, in a sentence."""
     layers, length = settings.get("trainable_layers"), settings.get("max_length")
-    said = [
+    parts = [
         f"{count(updates)} updates of {count(settings.get('batch_size'))} completions",
         f"learning rate {settings['learning_rate']:g}" if isinstance(settings.get("learning_rate"), float) else "",
         f"the top {plural(layers, 'layer')}" if isinstance(layers, int) else "all layers",
         f"at most {count(length)} tokens a row" if isinstance(length, int) else "",
     ]
-    return ", ".join(filter(None, said)) + "."
+    return ", ".join(filter(None, parts)) + "."
 
 
 def how_seeded(seeds: Any) -> str:
