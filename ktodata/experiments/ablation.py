@@ -110,7 +110,7 @@ class KtoPlan(ExperimentPlan):
     def run(self, notify: Notify = lambda event: None) -> Ablation:
         """Train every arm, and set it against the labels as given."""
         scores = self.rewards(notify)
-        words = {training.arm.name: _words(training.arm) for training in self.trainings}
+        words = {training.arm.name: _arm_words(training.arm) for training in self.trainings}
         return _ablation(scores, self.held_out, words, self.settings)
 
     def outlook(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class KtoPlan(ExperimentPlan):
         store = ArmStore(self.folder)
         for training in self.trainings:
             line = arms.setdefault(
-                training.arm.name, {"arm": training.arm.name, **_words(training.arm), "trainings": 0, "kept": 0}
+                training.arm.name, {"arm": training.arm.name, **_arm_words(training.arm), "trainings": 0, "kept": 0}
             )
             line["trainings"] += 1
             line["kept"] += training in store
@@ -193,7 +193,7 @@ def _check_names(arms: Sequence[Arm]) -> None:
         raise DataError(f"two arms are named {twice[0]!r}; each needs a name of its own.")
 
 
-def _words(arm: Arm) -> dict[str, Any]:
+def _arm_words(arm: Arm) -> dict[str, Any]:
     """As in WORDS."""
     return {"says": arm.says, "rows": arm.rows.height, "family": arm.family, "budget": arm.budget}
 

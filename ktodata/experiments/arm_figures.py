@@ -71,7 +71,7 @@ def forest(table: pl.DataFrame, *, measure: str = "auc") -> Drawing:
         raise EmptyDataError(f"forest: no arm of the table has a difference in {measure}.")
     names = [dot.name for dot in dots]
     axis = f"held-out {MEASURES.get(measure, measure)}, minus that of the labels as given; right is better"
-    return _figure(lambda figure: draw_forest(figure, [(axis, dots)], names, COLOURS), (7, 0.7 + 0.3 * len(dots)))
+    return _drawing(lambda figure: draw_forest(figure, [(axis, dots)], names, COLOURS), (7, 0.7 + 0.3 * len(dots)))
 
 
 def method_forest(table: pl.DataFrame) -> Drawing:
@@ -98,7 +98,7 @@ def method_forest(table: pl.DataFrame) -> Drawing:
         note = f"against the {against}; 95 % intervals; filled: differs from KTO (dashed) by more than chance"
         figure.supxlabel(note, fontsize=8, color=MUTED)
 
-    return _figure(draw, (2.6 * len(panels) + 1.4, 0.42 * len(names) + 1.7))
+    return _drawing(draw, (2.6 * len(panels) + 1.4, 0.42 * len(names) + 1.7))
 
 
 def review_curve(table: pl.DataFrame, *, measure: str = "auc") -> Drawing:
@@ -115,7 +115,7 @@ def review_curve(table: pl.DataFrame, *, measure: str = "auc") -> Drawing:
             f"review_curve: no arm has both a budget and {measure}; reviews are played only where truth is known."
         )
     ceiling = ceiling_of(table, measure)
-    return _figure(lambda figure: draw_review_curve(figure, lines, ceiling, COLOURS, measure=measure), (7, 3.4))
+    return _drawing(lambda figure: draw_review_curve(figure, lines, ceiling, COLOURS, measure=measure), (7, 3.4))
 
 
 def reward_distributions(rewards: pl.DataFrame, *, shared: bool = True) -> Drawing:
@@ -130,11 +130,11 @@ def reward_distributions(rewards: pl.DataFrame, *, shared: bool = True) -> Drawi
     if not arms:
         raise EmptyDataError(f"reward_distributions: none of {rewards.height:,} lines has a reward and a known truth.")
     height = 0.6 + 1.25 * -(-len(arms) // ACROSS)
-    return _figure(lambda figure: draw_rewards(figure, arms, COLOURS, shared=shared), (7.6, height))
+    return _drawing(lambda figure: draw_rewards(figure, arms, COLOURS, shared=shared), (7.6, height))
 
 
 @styled
-def _figure(draw: Callable[[Drawing], None], size: tuple[float, float]) -> Drawing:
+def _drawing(draw: Callable[[Drawing], None], size: tuple[float, float]) -> Drawing:
     figure = Drawing(figsize=size, layout="constrained")
     draw(figure)
     return figure
@@ -214,7 +214,7 @@ def draw_review_curve(
     axes.grid(visible=False)
     furthest = max(float(points["budget"][-1]) for points in lines.values())
     axes.axhline(0, color=colours["muted"], linewidth=0.9, linestyle=(0, (3, 2)))
-    _beside(axes, 0, "labels as given", colours, above=False)
+    _note_at(axes, 0, "labels as given", colours, above=False)
     keys = []
     for number, points in enumerate(lines.values()):
         colour, marker, stroke = _LINES[number % len(_LINES)]
@@ -227,7 +227,7 @@ def draw_review_curve(
         keys.append(Line2D([], [], color=colours[colour], marker=marker, linestyle=stroke, linewidth=1.4, markersize=5))
     if ceiling is not None:
         axes.axhline(ceiling, color=colours["muted"], linewidth=0.9, linestyle=(0, (1, 2)))
-        _beside(axes, ceiling, "true labels", colours, above=ceiling >= 0)
+        _note_at(axes, ceiling, "true labels", colours, above=ceiling >= 0)
         if ceiling >= SMALLEST_GAP:
             share = axes.secondary_yaxis("right", functions=(lambda gain: gain / ceiling, lambda part: part * ceiling))
             share.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -241,7 +241,7 @@ def draw_review_curve(
     axes.legend(keys, list(lines), loc="lower left", bbox_to_anchor=(0, 1), ncols=len(lines), borderaxespad=0)
 
 
-def _beside(axes: Any, height: float, text: str, colours: Mapping[str, str], *, above: bool) -> None:
+def _note_at(axes: Any, height: float, text: str, colours: Mapping[str, str], *, above: bool) -> None:
     where = {"xycoords": ("axes fraction", "data"), "xytext": (2, 3 if above else -3), "textcoords": "offset points"}
     axes.annotate(text, (0, height), va="bottom" if above else "top", fontsize=7, color=colours["muted"], **where)
 
@@ -249,10 +249,10 @@ def _beside(axes: Any, height: float, text: str, colours: Mapping[str, str], *, 
 def draw_rewards(figure: Any, arms: Sequence[Rewards], colours: Mapping[str, str], *, shared: bool) -> None:
     """Small pictures: bars are shares of their class, so that a rare class is as tall as a common one; ticks are medians."""
     grid = figure.subplots(-(-len(arms) // ACROSS), ACROSS, squeeze=False)
-    ends = _ends(arms)
+    ends = _axis_ends(arms)
     for axes, arm in zip(grid.flat, arms, strict=False):
         axes.grid(visible=False)
-        _panel(axes, arm, ends if shared else _ends([arm]), colours)
+        _draw_reward_panel(axes, arm, ends if shared else _axis_ends([arm]), colours)
         axes.set_title("\n".join(_wrapped(arm.arm)))
     for number, axes in enumerate(grid.flat):
         if number >= len(arms):
@@ -266,7 +266,7 @@ def _wrapped(name: str) -> Sequence[str]:
     return textwrap.wrap(name, WIDEST, max_lines=2, placeholder=" …") or [""]
 
 
-def _panel(axes: Any, arm: Rewards, ends: tuple[float, float], colours: Mapping[str, str]) -> None:
+def _draw_reward_panel(axes: Any, arm: Rewards, ends: tuple[float, float], colours: Mapping[str, str]) -> None:
     edges = np.linspace(*ends, BINS + 1)
     sides = [(arm.desirable, 1, colours["desirable"]), (arm.undesirable, -1, colours["undesirable"])]
     shares = [np.histogram(np.clip(values, *ends), bins=edges)[0] / max(len(values), 1) for values, _, _ in sides]
@@ -286,7 +286,7 @@ def _panel(axes: Any, arm: Rewards, ends: tuple[float, float], colours: Mapping[
     axes.xaxis.get_major_locator().set_params(nbins=4)
 
 
-def _ends(arms: Sequence[Rewards]) -> tuple[float, float]:
+def _axis_ends(arms: Sequence[Rewards]) -> tuple[float, float]:
     """Of an axis that holds all but the outermost rewards; never without width."""
     low, high = np.quantile(np.concatenate([np.concatenate(arm[1:]) for arm in arms]), [BEYOND, 1 - BEYOND])
     room = 0.03 * (high - low) or 1.0

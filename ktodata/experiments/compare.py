@@ -103,7 +103,7 @@ def compare(
     Raises before the expensive work: MissingExtraError without trl, and what `kd.train.fit` raises; EmptyDataError where a method
     needs pairs and no prompt has both labels. ModelError when a policy's log-probs are not finite: its rate was too high.
     """
-    settings = _checked({name: value for name, value in locals().items() if name != "run_or_shards"})
+    settings = _check_compare_settings({name: value for name, value in locals().items() if name != "run_or_shards"})
     from ktodata.experiments.method_plan import plan_methods
 
     comparison = plan_methods(run_or_shards, settings).run(notify or (lambda event: None))
@@ -114,7 +114,7 @@ def compare(
 
 def outlook(run_or_shards: Path | str | pl.DataFrame, **settings: Any) -> dict[str, Any]:
     """What `compare` with these settings would train: rows_used, updates, estimate and more. Nothing of it is kept."""
-    checked = _checked(settings)
+    checked = _check_compare_settings(settings)
     from ktodata.experiments.method_plan import plan_methods
 
     plan = plan_methods(run_or_shards, checked)
@@ -130,9 +130,9 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
     return {name: trained[name] for name in OF_RUN if trained.get(name) is not None}
 
 
-def _checked(given: dict[str, Any]) -> dict[str, Any]:
+def _check_compare_settings(requested: dict[str, Any]) -> dict[str, Any]:
     """Settings with defaults; raises SettingError, and MissingExtraError when what they ask for is not installed."""
-    settings = check_settings(compare, given, where="compare")
+    settings = check_settings(compare, requested, where="compare")
     check_sizes(settings)
     check_win_rate(settings)
     for name in ("methods", "seeds", "tasks"):

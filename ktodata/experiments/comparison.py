@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Comparison:
     """Of KTO with other methods on the same rows.
 
-    facts : settings, rows_used, tokens, estimate, arms (one entry for each policy), by_seed, generation, asked (files and
+    facts : settings, rows_used, tokens, estimate, arms (one entry for each policy), by_seed, generation, probes (files and
         tasks), win_rate, versions; JSON values.
     per_row : method, seed, row_id, label, truth, group, model, tokens, logp, reward, reward_model; a line per policy and row.
     answers : method, seed, row_id, text, tokens, unfinished, refuses; empty without `generate`. Model text: do not trust it.

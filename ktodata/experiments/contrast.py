@@ -55,32 +55,31 @@ def contrast(
     null without a ceiling, or where the ceiling is not above the baseline by SMALLEST_GAP and beyond chance: a share of nothing.
     Raises DataError when an arm lacks a seed or a row that another has.
     """
-    arms, seeds, rewards, scored, rows = _cube(scores, held_out)
+    arms, seeds, rewards, scored, rows = _reward_cube(scores, held_out)
     if baseline not in arms or (ceiling is not None and ceiling not in arms):
         raise DataError(
             f"contrast: the arms are {', '.join(arms)}; baseline {baseline!r} and ceiling {ceiling!r} must be among them."
         )
     truth = rows["truth"].to_numpy()
-    draws, picks = _draws(rows["group"], len(seeds), resamples, seed)
+    draws, picks = _bootstrap_draws(rows["group"], len(seeds), resamples, seed)
     lines: list[dict[str, Any]] = []
-    parts = _parts(rows["model"])
+    parts = _rows_of_models(rows["model"])
     measures: dict[str, Callable[[Floats, Bools], Statistic | None]] = {
         "auc": lambda reward, here: weighted_auc(reward[here], truth[here]),
         "auc_within_model": lambda reward, here: weighted_auc_within(reward[here], truth[here], [part[here] for part in parts]),
     }
-    for measure, of in measures.items():
-        statistics = [of(reward, here) for of_arm in rewards for reward, here in zip(of_arm, scored, strict=True)]
-        told = [None if one is None else one(draws[:, scored[n % len(seeds)]]) for n, one in enumerate(statistics)]
-        known = [one for one in told if one is not None]
-        if len(known) < len(told):  # a measure that some seed's rows do not have
+    for measure, statistic_of in measures.items():
+        statistics = [statistic_of(reward, here) for of_arm in rewards for reward, here in zip(of_arm, scored, strict=True)]
+        drawn = [statistic(draws[:, scored[n % len(seeds)]]) for n, statistic in enumerate(statistics) if statistic is not None]
+        if len(drawn) < len(statistics):  # a measure that some seed's rows do not have
             continue
-        each = np.array(known).reshape(len(arms), len(seeds), -1)  # 1 + resamples in the last
+        each = np.array(drawn).reshape(len(arms), len(seeds), -1)  # 1 + resamples in the last
         mean = np.einsum("asr,rs->ar", each, picks)
-        lines += _lines(arms, measure, mean, baseline, ceiling, len(seeds))
+        lines += _contrast_lines(arms, measure, mean, baseline, ceiling, len(seeds))
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
-def _cube(scores: pl.DataFrame, held_out: pl.DataFrame) -> tuple[list[str], list[int], Floats, Bools, pl.DataFrame]:
+def _reward_cube(scores: pl.DataFrame, held_out: pl.DataFrame) -> tuple[list[str], list[int], Floats, Bools, pl.DataFrame]:
     """Arms, seeds, rewards [arms, seeds, rows], which rows a seed has scored [seeds, rows], and the rows known and scored."""
     arms, seeds = scores["arm"].unique(maintain_order=True).to_list(), sorted(scores["seed"].unique())
     rows = held_out.filter(pl.col("truth").is_not_null()).join(scores, on="row_id", how="semi").sort("row_id")
@@ -100,7 +99,7 @@ def _cube(scores: pl.DataFrame, held_out: pl.DataFrame) -> tuple[list[str], list
     return arms, seeds, cube, scored, rows
 
 
-def _draws(groups: pl.Series, seeds: int, resamples: int, seed: int) -> tuple[Floats, Floats]:
+def _bootstrap_draws(groups: pl.Series, seeds: int, resamples: int, seed: int) -> tuple[Floats, Floats]:
     """Weights of rows [1 + R, n] and of seeds [1 + R, S]; the first line is the data as it is."""
     random = np.random.default_rng(seed)
     number = groups.rank("dense").to_numpy() - 1
@@ -110,21 +109,21 @@ def _draws(groups: pl.Series, seeds: int, resamples: int, seed: int) -> tuple[Fl
     return np.vstack([np.ones((1, len(number))), rows]), np.vstack([np.full((1, seeds), 1 / seeds), picks])
 
 
-def _parts(model: pl.Series) -> list[NDArray[np.bool_]]:
+def _rows_of_models(model: pl.Series) -> list[NDArray[np.bool_]]:
     """The rows of each generating model; rows of an unknown one are in none."""
     return [(model == name).fill_null(False).to_numpy() for name in model.drop_nulls().unique().sort()]
 
 
-def _lines(
+def _contrast_lines(
     arms: Sequence[str], measure: str, mean: Floats, baseline: str, ceiling: str | None, seeds: int
 ) -> list[dict[str, Any]]:
     base = mean[arms.index(baseline)]
     gap = None if ceiling is None else mean[arms.index(ceiling)] - base
-    if gap is not None and (gap[0] < SMALLEST_GAP or _told(gap).includes_zero is not False):
+    if gap is not None and (gap[0] < SMALLEST_GAP or _mean_interval(gap).includes_zero is not False):
         gap = None
     lines = []
     for number, arm in enumerate(arms):
-        value, minus = _told(mean[number]), _told(mean[number] - base)
+        value, minus = _mean_interval(mean[number]), _mean_interval(mean[number] - base)
         line: dict[str, Any] = {"arm": arm, "measure": measure, "seeds": seeds}
         line |= {"value": value.value, "low": value.low, "high": value.high}
         if arm != baseline:
@@ -133,11 +132,11 @@ def _lines(
         if gap is not None and arm not in (baseline, ceiling):
             # where a draw has hardly a gap, a share of it would be anything
             share = np.where(gap >= SMALLEST_GAP, (mean[number] - base) / np.maximum(gap, SMALLEST_GAP), np.nan)
-            told = _told(share)
-            line |= {"gap_recovered": told.value, "gap_low": told.low, "gap_high": told.high}
+            share_recovered = _mean_interval(share)
+            line |= {"gap_recovered": share_recovered.value, "gap_low": share_recovered.low, "gap_high": share_recovered.high}
         lines.append(line)
     return lines
 
 
-def _told(values: Floats) -> Interval:
+def _mean_interval(values: Floats) -> Interval:
     return percentile_interval(float(values[0]), values[1:])

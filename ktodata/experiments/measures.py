@@ -83,9 +83,9 @@ def measure_all(held_out: pl.DataFrame, arms: Sequence[TrainedArm], *, beta: flo
         known = held_out.filter(pl.col(against).is_not_null())
         if known.is_empty():
             continue
-        found = [(arm, scored_rows(known, arm, base, against=against, beta=beta)) for arm in arms]
-        lines += lines_of(against, found, _of_rows, known["group"], resamples, seed)
-    lines += _of_answers(held_out, arms, resamples, seed)
+        arm_rows = [(arm, scored_rows(known, arm, base, against=against, beta=beta)) for arm in arms]
+        lines += lines_of(against, arm_rows, _row_statistics, known["group"], resamples, seed)
+    lines += _answer_lines(held_out, arms, resamples, seed)
     return pl.DataFrame(lines, schema=TABLE)
 
 
@@ -95,7 +95,7 @@ def scored_rows(known: pl.DataFrame, arm: TrainedArm, base: TrainedArm, *, again
     reference = known.select("row_id").join(base.scores, on="row_id", how="left", maintain_order="left")["logp"].to_numpy()
     logp, tokens = both["logp"].to_numpy(), known["tokens"].to_numpy().astype(float)
     reward, own = beta * (logp - reference), logp / tokens
-    asked = None if both["reward_model"].is_null().any() else both["reward_model"].to_numpy()
+    reward_model = None if both["reward_model"].is_null().any() else both["reward_model"].to_numpy()
     return Scored(
         target=known[against].to_numpy().astype(bool),
         score=own if arm.name == BASE else reward,
@@ -104,7 +104,7 @@ def scored_rows(known: pl.DataFrame, arm: TrainedArm, base: TrainedArm, *, again
         change=(logp - reference) / tokens,
         tokens=tokens,
         model=known["model"].fill_null("").to_numpy(),
-        reward_model=asked,
+        reward_model=reward_model,
         is_base=arm.name == BASE,
     )
 
@@ -114,46 +114,46 @@ def by_seed(held_out: pl.DataFrame, arms: Sequence[TrainedArm], *, beta: float) 
     against = "truth" if held_out["truth"].is_not_null().any() else "label"
     known = held_out.filter(pl.col(against).is_not_null())
     base = next(arm for arm in arms if arm.name == BASE)
-    told = []
+    lines = []
     for arm in arms:
         rows = scored_rows(known, arm, base, against=against, beta=beta)
         value = float(weighted_auc(rows.score, rows.target)(np.ones((1, known.height)))[0])
-        told.append({"method": arm.name, "seed": arm.seed, "against": against, "auc": value if np.isfinite(value) else None})
-    return told
+        lines.append({"method": arm.name, "seed": arm.seed, "against": against, "auc": value if np.isfinite(value) else None})
+    return lines
 
 
-def _of_rows(rows: Scored) -> dict[str, Statistic]:
+def _row_statistics(rows: Scored) -> dict[str, Statistic]:
     """The measures of one arm that need rows with a target. The base has a reward of 0 for all rows, hence no accuracy."""
     desirable = rows.target
-    found: dict[str, Statistic] = {"auc": weighted_auc(rows.score, desirable)}
+    statistics: dict[str, Statistic] = {"auc": weighted_auc(rows.score, desirable)}
     within = weighted_auc_within(rows.score, desirable, [rows.model == name for name in np.unique(rows.model) if name])
     if within is not None:
-        found["auc_within_model"] = within
-    found["policy_auc"] = weighted_auc(rows.own, desirable)
+        statistics["auc_within_model"] = within
+    statistics["policy_auc"] = weighted_auc(rows.own, desirable)
     if not rows.is_base:
-        found["accuracy"] = weighted_mean((rows.reward > 0) == desirable)
-    found["brier"] = weighted_mean((1 / (1 + np.exp(-rows.reward)) - desirable) ** 2)
-    found["length_bias"] = _correlation(_ranks(rows.score), _ranks(rows.tokens))
+        statistics["accuracy"] = weighted_mean((rows.reward > 0) == desirable)
+    statistics["brier"] = weighted_mean((1 / (1 + np.exp(-rows.reward)) - desirable) ** 2)
+    statistics["length_bias"] = _correlation(_value_ranks(rows.score), _value_ranks(rows.tokens))
     for name, here in (("reward_desirable", desirable), ("reward_undesirable", ~desirable)):
         if here.any():
-            found[name] = part_of(weighted_mean(rows.reward[here]), here)
+            statistics[name] = part_of(weighted_mean(rows.reward[here]), here)
     if desirable.any():
-        found["retention"] = part_of(weighted_mean(rows.change[desirable]), desirable)
+        statistics["retention"] = part_of(weighted_mean(rows.change[desirable]), desirable)
     if rows.reward_model is not None:
-        found["reward_model_auc"] = weighted_auc(rows.reward_model, desirable)
-    return found
+        statistics["reward_model_auc"] = weighted_auc(rows.reward_model, desirable)
+    return statistics
 
 
-def _of_answers(held_out: pl.DataFrame, arms: Sequence[TrainedArm], resamples: int, seed: int) -> list[dict[str, Any]]:
+def _answer_lines(held_out: pl.DataFrame, arms: Sequence[TrainedArm], resamples: int, seed: int) -> list[dict[str, Any]]:
     if any(arm.answers.is_empty() for arm in arms):
         return []
     order = arms[0].answers.select("row_id")
-    found = [(arm, order.join(arm.answers, on="row_id", how="left", maintain_order="left")) for arm in arms]
+    answers = [(arm, order.join(arm.answers, on="row_id", how="left", maintain_order="left")) for arm in arms]
     groups = order.join(held_out.select("row_id", "group"), on="row_id", how="left", maintain_order="left")["group"]
-    return lines_of("no label", found, _of_texts, groups, resamples, seed)
+    return lines_of("no label", answers, _answer_statistics, groups, resamples, seed)
 
 
-def _of_texts(answers: pl.DataFrame) -> dict[str, Statistic]:
+def _answer_statistics(answers: pl.DataFrame) -> dict[str, Statistic]:
     return {
         "refusal_rate": weighted_mean([refuses(text) for text in answers["text"]]),
         "unfinished": weighted_mean(answers["unfinished"].cast(pl.Float64)),
@@ -162,7 +162,7 @@ def _of_texts(answers: pl.DataFrame) -> dict[str, Statistic]:
 
 def lines_of(
     against: str,
-    found: Sequence[tuple[TrainedArm, Any]],
+    arm_rows: Sequence[tuple[TrainedArm, Any]],
     measures: Callable[[Any], dict[str, Statistic]],
     groups: Any,
     resamples: int,
@@ -175,12 +175,12 @@ def lines_of(
     judge : who says so, where it is not one of JUDGED_BY
     """
     seeds: dict[tuple[str, str], list[Statistic]] = {}
-    for arm, rows in found:
+    for arm, rows in arm_rows:
         for name, statistic in measures(rows).items():
             seeds.setdefault((name, arm.name), []).append(_remembered(statistic))
     statistics: dict[str, Statistic] = {}
     picks = _Picks(seed)
-    mean = {key: _remembered(_mean(each, picks)) for key, each in seeds.items()}
+    mean = {key: _remembered(_mean_over_seeds(each, picks)) for key, each in seeds.items()}
     for name, method in seeds:
         statistics[f"{name} {method}"] = mean[name, method]
         for other in (KTO, BASE):
@@ -189,9 +189,9 @@ def lines_of(
     intervals = bootstrap(statistics, groups, resamples=resamples, seed=seed)
     ones = np.ones((1, len(groups)))
     return [
-        _line(against, name, method, intervals, rows=len(groups), agree=_agree(each, seeds.get((name, KTO)), ones))
+        _table_line(against, name, method, intervals, rows=len(groups), agree=_seeds_agree(each, seeds.get((name, KTO)), ones))
         | {"judge": judge or JUDGED_BY.get(name)}
-        for (name, method), each in sorted(seeds.items(), key=lambda item: _place(item[0][0]))
+        for (name, method), each in sorted(seeds.items(), key=lambda item: _place_in_table(item[0][0]))
     ]
 
 
@@ -200,12 +200,12 @@ def direction(measure: str) -> int:
     return DIRECTION.get(measure, 1)
 
 
-def _place(measure: str) -> int:
+def _place_in_table(measure: str) -> int:
     """Where a measure stands in the table; a task's score comes last."""
     return list(DIRECTION).index(measure) if measure in DIRECTION else len(DIRECTION)
 
 
-def _line(
+def _table_line(
     against: str, name: str, method: str, intervals: Mapping[str, Interval], *, rows: int, agree: bool | None
 ) -> dict[str, Any]:
     nothing = Interval(None, None, None)
@@ -226,13 +226,13 @@ def _line(
     }
 
 
-def _agree(each: Seeds, kto: Seeds | None, ones: Floats) -> bool | None:
+def _seeds_agree(each: Seeds, kto: Seeds | None, ones: Floats) -> bool | None:
     """Whether each seed of a method differs from KTO's same seed in one direction; the base has one, and meets them all."""
     if kto is None:
         return None
     # the base was not trained for any seed
     first = list(each) * len(kto) if len(each) == 1 else list(each)
-    gaps = [float(one(ones)[0] - other(ones)[0]) for one, other in zip(first, kto, strict=False)]
+    gaps = [float(own(ones)[0] - other(ones)[0]) for own, other in zip(first, kto, strict=False)]
     return all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)
 
 
@@ -255,9 +255,9 @@ class _Picks:
         return self._drawn[seeds]
 
 
-def _mean(each: Seeds, picks: _Picks) -> Statistic:
+def _mean_over_seeds(each: Seeds, picks: _Picks) -> Statistic:
     def statistic(weights: Floats) -> Floats:
-        values = np.stack([one(weights) for one in each], axis=1)
+        values = np.stack([statistic_of_seed(weights) for statistic_of_seed in each], axis=1)
         mean: Floats = (values * picks(weights, len(each))).sum(1)
         return mean
 
@@ -273,15 +273,15 @@ def _remembered(statistic: Statistic) -> Statistic:
     """The same, computed once for the same weights: a method meets KTO, the base, and itself."""
     last: list[Floats] = []
 
-    def look(weights: Floats) -> Floats:
+    def computed(weights: Floats) -> Floats:
         if not last or last[0] is not weights:
             last[:] = [weights, statistic(weights)]
         return last[1]
 
-    return look
+    return computed
 
 
-def _ranks(values: Floats) -> Floats:
+def _value_ranks(values: Floats) -> Floats:
     from scipy.stats import rankdata
 
     ranks: Floats = rankdata(values)
@@ -302,6 +302,6 @@ def _correlation(first: Floats, second: Floats) -> Statistic:
 
 def divided(above: Floats, below: Floats, *, where: NDArray[np.bool_]) -> Floats:
     """The quotient; nan elsewhere."""
-    found = np.full(len(above), np.nan)
-    np.divide(above, below, out=found, where=where)
-    return found
+    quotients = np.full(len(above), np.nan)
+    np.divide(above, below, out=quotients, where=where)
+    return quotients

@@ -150,9 +150,9 @@ def plan_methods(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str
         "updates": terms.updates,
         "rows_used": pairs.facts,
         "tokens": {"train": used.facts, part: token_facts},
-        "asked": probes.facts,
+        "probes": probes.facts,
     }
-    keys = _keys(settings, train, rows, arms, probes.digests)
+    keys = _training_keys(settings, train, rows, arms, probes.digests)
     trainings = [ArmTraining(Arm(method, method, train), seed, settings, keys[method, seed]) for method, seed in arms]
     folder = None if settings["out"] is None else settings["out"] / "arms"
     about = held_out_table(rows, tokens)
@@ -203,8 +203,8 @@ def tokens_of_work(
     methods : of all arms. prompts : (prompts, their tokens, most tokens of one answer) of everything that is answered
     tasks : tokens of lm-eval's items
     """
-    row = _tokens(train) / len(train)
-    held_out_tokens = _tokens(held_out)
+    row = _token_count(train) / len(train)
+    held_out_tokens = _token_count(held_out)
     written = sum(count * longest for count, _, longest in prompts)
     scored = held_out_tokens + sum(read for _, read, _ in prompts) + tasks
     completions = terms.updates * terms.batch_size
@@ -244,11 +244,11 @@ def _prompts_answered(tokens: TokenRows, settings: Mapping[str, Any]) -> tuple[i
     return len(chosen), sum(len(tokens.prompt[row]) for row in chosen), settings["max_new_tokens"]
 
 
-def _tokens(rows: TokenRows) -> int:
+def _token_count(rows: TokenRows) -> int:
     return sum(len(p) + len(c) for p, c in zip(rows.prompt, rows.completion, strict=True))
 
 
-def _keys(
+def _training_keys(
     settings: Mapping[str, Any],
     train: pl.DataFrame,
     rows: pl.DataFrame,

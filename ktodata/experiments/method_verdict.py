@@ -32,14 +32,16 @@ SIDES = ("Better than KTO", "Worse than KTO", "Different from KTO", "Not to be t
 
 def verdict_sentences(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     """What was trained on how much, then one sentence per measure, then what the numbers do not say."""
-    said = [_what_was_trained(facts)]
+    sentences = [_what_was_trained(facts)]
     for against in ("truth", "no label") if _truth_is_label(table) else ("truth", "label", "no label"):
         tasks = [name for name in table["measure"].unique(maintain_order=True) if name.startswith("task ")]
         for measure in (*WORDS, *tasks):
             lines = table.filter((pl.col("against") == against) & (pl.col("measure") == measure))
             if not lines.is_empty():
-                said.append(_of_measure(measure, _head(measure, against, facts, lines["judge"][0]), lines.to_dicts()))
-    return [*said, *_caveats(table, facts)]
+                sentences.append(
+                    _measure_sentence(measure, _measure_head(measure, against, facts, lines["judge"][0]), lines.to_dicts())
+                )
+    return [*sentences, *_caveats(table, facts)]
 
 
 def _truth_is_label(table: pl.DataFrame) -> bool:
@@ -58,8 +60,8 @@ def _what_was_trained(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _head(measure: str, against: str, facts: Mapping[str, Any], judge: str | None) -> str:
-    head = WORDS[measure] if measure in WORDS else _of_task(measure.removeprefix("task "), facts)
+def _measure_head(measure: str, against: str, facts: Mapping[str, Any], judge: str | None) -> str:
+    head = WORDS[measure] if measure in WORDS else _task_head(measure.removeprefix("task "), facts)
     head += ("" if against == "no label" else f", against the {against}") + (f", by {judge}" if judge else "")
     if measure != "accuracy":
         return head
@@ -68,12 +70,12 @@ def _head(measure: str, against: str, facts: Mapping[str, Any], judge: str | Non
     return f"{head} (rewards that are all above 0 would be right for {share:.3f}, all below for {1 - share:.3f})"
 
 
-def _of_task(name: str, facts: Mapping[str, Any]) -> str:
-    tasks = facts["asked"]["tasks"]
+def _task_head(name: str, facts: Mapping[str, Any]) -> str:
+    tasks = facts["probes"]["tasks"]
     return f"Task {name} ({tasks['metrics'][name]} of {tasks['items'][name]:,} items)"
 
 
-def _of_measure(measure: str, head: str, lines: Sequence[Mapping[str, Any]]) -> str:
+def _measure_sentence(measure: str, head: str, lines: Sequence[Mapping[str, Any]]) -> str:
     of = {line["method"]: line for line in lines}
     if all(line["value"] is None for line in lines):
         return f"{head}: cannot be measured on these rows."
@@ -85,15 +87,15 @@ def _of_measure(measure: str, head: str, lines: Sequence[Mapping[str, Any]]) -> 
 
 def _against_kto(measure: str, lines: Sequence[Mapping[str, Any]]) -> str:
     """Who is better, worse, or cannot be told from KTO, each with the difference and its interval."""
-    found: dict[str, list[str]] = {}
+    by_side: dict[str, list[str]] = {}
     for line in lines:
         if line["minus_kto"] is not None:
-            told = f"{NAMES[line['method']]} ({_gap(line)})"
-            found.setdefault(_side(measure, line), []).append(told)
-    return " ".join(f"{side}: {', '.join(found[side])}." for side in SIDES if side in found)
+            text = f"{NAMES[line['method']]} ({_difference_from_kto(line)})"
+            by_side.setdefault(_side_of_kto(measure, line), []).append(text)
+    return " ".join(f"{side}: {', '.join(by_side[side])}." for side in SIDES if side in by_side)
 
 
-def _side(measure: str, line: Mapping[str, Any]) -> str:
+def _side_of_kto(measure: str, line: Mapping[str, Any]) -> str:
     if not proven(line):
         return SIDES[3]
     better = line["minus_kto"] * direction(measure)
@@ -112,7 +114,7 @@ def _caveats(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         if seeds == 1
         else f"{seeds} seeds were trained and averaged; intervals are over held-out prompts and those seeds."
     )
-    said = [
+    sentences = [
         of_seeds,
         "Learning rates were fixed beforehand and tuned for no method; another rate could change the order of any two.",
         "Intervals are 95 % for each difference by itself: of twenty that mean nothing, one will exclude zero.",
@@ -121,26 +123,27 @@ def _caveats(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         (pl.col("against") == "no label") & (pl.col("low") == pl.col("high")) & (pl.col("measure") != "win_rate")
     )
     if not alike.is_empty():
-        said.append("An interval of no width means that all n items came out alike: the true share may still be 3 / n away.")
-    asked = facts.get("asked") or {}
-    said += [_was_asked(name, told) for name, told in asked.items() if name != "tasks"]
+        sentences.append("An interval of no width means that all n items came out alike: the true share may still be 3 / n away.")
+    probes = facts.get("probes") or {}
+    sentences += [_prompts_sentence(name, numbers) for name, numbers in probes.items() if name != "tasks"]
     if (judged := facts.get("win_rate") or {}).get("not_applicable"):
-        said.append(f"No answer is said to win: the judge would be {judged['judge']}, so {judged['not_applicable']}.")
+        sentences.append(f"No answer is said to win: the judge would be {judged['judge']}, so {judged['not_applicable']}.")
     elif "auc" in judged:
-        said.append("The judge's AUC is of held-out rows as they were given; of the answers that it judged it is not known.")
-    if facts.get("generation") or "safety" in asked:
-        said.append(f"Refusals were counted by {JUDGE}.")
-    return said
+        sentences.append("The judge's AUC is of held-out rows as they were given; of the answers that it judged it is not known.")
+    if facts.get("generation") or "safety" in probes:
+        sentences.append(f"Refusals were counted by {JUDGE}.")
+    return sentences
 
 
-def _was_asked(name: str, told: Mapping[str, Any]) -> str:
-    """What a file's prompts were, and which of them were not asked."""
-    said = f"{name.capitalize()}: {told['asked']:,} prompts of {told['file']}, answered within {told['longest_answer']:,} tokens"
-    if told["too_long"]:
-        said += f"; {told['too_long']:,} were too long to leave room for that"
-    if told.get("left_out"):
-        said += f"; {told['left_out']:,} left out for instructions without a check ({', '.join(told['unknown'])})"
-    return f"{said}."
+def _prompts_sentence(name: str, numbers: Mapping[str, Any]) -> str:
+    """What a file's prompts were, and which of them were not answered."""
+    answered, longest = numbers["answered"], numbers["longest_answer"]
+    sentence = f"{name.capitalize()}: {answered:,} prompts of {numbers['file']}, answered within {longest:,} tokens"
+    if numbers["too_long"]:
+        sentence += f"; {numbers['too_long']:,} were too long to leave room for that"
+    if numbers.get("left_out"):
+        sentence += f"; {numbers['left_out']:,} left out for instructions without a check ({', '.join(numbers['unknown'])})"
+    return f"{sentence}."
 
 
 def _with_interval(line: Mapping[str, Any]) -> str:
@@ -149,6 +152,6 @@ def _with_interval(line: Mapping[str, Any]) -> str:
     return f"{line['value']:.3f} ({line['low']:.3f} to {line['high']:.3f})"
 
 
-def _gap(line: Mapping[str, Any]) -> str:
+def _difference_from_kto(line: Mapping[str, Any]) -> str:
     gap = f"{line['minus_kto']:+.3f}, {line['minus_kto_low']:+.3f} to {line['minus_kto_high']:+.3f}"
     return gap + ("; not in every seed" if line["includes_zero"] is False and not proven(line) else "")

@@ -79,7 +79,9 @@ def treatments(
         by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, played)
 
     def of_seed(seed: int) -> list[Arm]:
-        return [arm for arm in (*_arms(rows, guess, seed), *by_truth(seed)) if arm.family in ("as given", *families)]
+        return [
+            arm for arm in (*_arms_without_truth(rows, guess, seed), *by_truth(seed)) if arm.family in ("as given", *families)
+        ]
 
     return of_seed
 
@@ -99,20 +101,20 @@ def _truth_of(rows: pl.DataFrame, truth: Mapping[str, bool]) -> Bools:
     return np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
 
 
-def _plain(rows: pl.DataFrame) -> pl.DataFrame:
+def _without_measures(rows: pl.DataFrame) -> pl.DataFrame:
     """As they are trained on, whatever the audit thinks of them."""
     return rows.drop("soft_label", "is_label_issue")
 
 
-def _arms(rows: pl.DataFrame, guess: Floats | None, seed: int) -> list[Arm]:
+def _arms_without_truth(rows: pl.DataFrame, guess: Floats | None, seed: int) -> list[Arm]:
     """Those that need no truth."""
-    plain, doubted = _plain(rows), rows["is_label_issue"].fill_null(False)
+    plain, doubted = _without_measures(rows), rows["is_label_issue"].fill_null(False)
     arms = [Arm(NOISY, "every row with the label it came with", plain, family="as given")]
     if doubted.any():
         says = "rows that confident learning doubts are dropped"
         arms.append(Arm("confident learning, dropped", says, plain.filter(~doubted), family="confident learning"))
         arms.append(_random_drop(plain, int(doubted.sum()), seed, "confident learning's count"))
-    by_policy = _by_policy(rows, plain, seed)
+    by_policy = _by_measured_chances(rows, plain, seed)
     if not by_policy and guess is not None:
         labels = plain["label"].to_numpy()
         soft = _softened(plain, np.where(labels, 1 - guess, guess))
@@ -123,7 +125,7 @@ def _arms(rows: pl.DataFrame, guess: Floats | None, seed: int) -> list[Arm]:
 
 def _by_truth(rows: pl.DataFrame, truth: Bools, reviews: Reviewing, budgets: Sequence[float], seed: int) -> list[Arm]:
     """What can be tried only where the truth is known."""
-    plain, real = _plain(rows), pl.Series("truth", truth)
+    plain, real = _without_measures(rows), pl.Series("truth", truth)
     right = plain.filter(real == rows["label"])
     arms = [
         Arm(CLEAN, "every row with its true label", plain.with_columns(label=real), family="true"),
@@ -132,7 +134,7 @@ def _by_truth(rows: pl.DataFrame, truth: Bools, reviews: Reviewing, budgets: Seq
     return arms + [arm for budget in budgets for arm in _reviewed(plain, truth, reviews, budget, seed)]
 
 
-def _by_policy(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
+def _by_measured_chances(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
     """What the audit's measured chances ask for; nothing where none was measured."""
     p_wrong = (rows["soft_label"] - rows["label"].cast(pl.Float64)).abs()
     if not (p_wrong > 0).any():
@@ -181,16 +183,16 @@ def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: flo
     says, name = f"{count:,} rows of the queue reviewed", f"{budget:.0%} reviewed"
     arms = [Arm(f"{name}, soft labels", f"{says}; the rest softened", _softened(plain, soft), SOFT, "reviewed", budget)]
     likelier = plain.with_columns(label=pl.Series(np.where(known | queued, soft > 1 / 2, labels)))
-    told = f"{says}; the rest have the likelier label"
-    arms.append(Arm(f"{name}, relabelled", told, likelier, family="relabelled", budget=budget))
+    sentence = f"{says}; the rest have the likelier label"
+    arms.append(Arm(f"{name}, relabelled", sentence, likelier, family="relabelled", budget=budget))
     repaired = _repaired(plain, pl.Series(np.abs(soft - labels)))
-    told = f"{says}; of the rest, over 1/4 dropped, over 3/4 relabelled"
-    arms.append(Arm(f"{name}, repaired", told, repaired, family="repaired", budget=budget))
+    sentence = f"{says}; of the rest, over 1/4 dropped, over 3/4 relabelled"
+    arms.append(Arm(f"{name}, repaired", sentence, repaired, family="repaired", budget=budget))
     rates = _flip_rates(labels, learnt.p_desirable, ~queued)
     if known.all() and sum(rates.values()) < 1:  # from there on labels say the opposite, and no loss can be corrected
         put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))
-        told = f"{says} and put right; the loss corrected for the flip rates of the rest"
-        arms.append(Arm(f"{name}, noise-corrected", told, put_right, {"flip_rates": rates}, "noise-corrected", budget))
+        sentence = f"{says} and put right; the loss corrected for the flip rates of the rest"
+        arms.append(Arm(f"{name}, noise-corrected", sentence, put_right, {"flip_rates": rates}, "noise-corrected", budget))
     at_random = f"{count:,} rows drawn at random and put right"
     return [*arms, Arm(f"{name} at random", at_random, righted, family="reviewed at random", budget=budget)]
 

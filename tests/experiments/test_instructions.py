@@ -126,7 +126,7 @@ def test_prompts_with_unknown_instructions_are_left_out_and_counted(tmp_path):
     )
     prompts, facts = read_instructions(path)
     assert prompts.select("item", "prompt").rows() == [(0, "a"), (1, "c")]
-    assert json.loads(prompts["asked"][0]) == [["length_constraints:number_words", {"num_words": 5.0, "relation": AT_LEAST}]]
+    assert json.loads(prompts["instructions"][0]) == [["length_constraints:number_words", {"num_words": 5.0, "relation": AT_LEAST}]]
     assert facts == {"file": "if.jsonl", "prompts": 2, "left_out": 1, "unknown": {"made:up": 1}}
 
 
@@ -169,7 +169,7 @@ def test_measures_by_hand():
     """
     both = json.dumps([["punctuation:no_comma", {}], ["detectable_format:title", {}]])
     one = json.dumps([["punctuation:no_comma", {}]])
-    answers = pl.DataFrame({"text": ["<<a>> b", "a b", "a, b"], "asked": [both, both, one]})
+    answers = pl.DataFrame({"text": ["<<a>> b", "a b", "a, b"], "instructions": [both, both, one]})
     measures = instruction_measures(answers)
     weights = np.array([[1.0, 1, 1], [2, 1, 0]])
     np.testing.assert_allclose(measures["instructions_strict"](weights), [1 / 3, 2 / 3])

@@ -67,10 +67,10 @@ def test_results_are_written_and_json_holds_them(asked):
     for name in ("probed", "items"):
         assert pl.read_parquet(out / "comparison" / f"{name}.parquet").equals(getattr(found, name))
     told = json.loads((out / "comparison" / "comparison.json").read_text())
-    assert {line["measure"] for line in told["measures"]} >= set(MEASURED) and told["asked"]["tasks"]["metrics"] == {
+    assert {line["measure"] for line in told["measures"]} >= set(MEASURED) and told["probes"]["tasks"]["metrics"] == {
         "questions": "acc"
     }
-    assert told["asked"]["instructions"]["unknown"] == {} and told["settings"]["safety"].endswith("safety.jsonl")
+    assert told["probes"]["instructions"]["unknown"] == {} and told["settings"]["safety"].endswith("safety.jsonl")
 
 
 def test_a_second_call_asks_no_policy_anything(asked, monkeypatch):
@@ -142,7 +142,7 @@ def test_the_outlook_counts_what_is_asked_by_hand(asked):
     cost = told["estimate"]
     assert cost["written_tokens"] == 3 * 4 + 5 * 4 + 3 * 6 and cost["written_steps"] == 4 + 4 + 6
     prompts = 5 * 3 + 3 * 3 + 3 * 5  # "what is sea", and "what is one plus two" of the rows
-    assert cost["scored_tokens"] == cost["held_out_tokens"] + prompts + told["asked"]["tasks"]["tokens"]
+    assert cost["scored_tokens"] == cost["held_out_tokens"] + prompts + told["probes"]["tasks"]["tokens"]
     assert cost["forward_tokens"]["base"] == cost["scored_tokens"] + cost["written_tokens"]
     assert cost["minutes"] > 0 and "under a minute on this machine" in estimate_text(cost) and "judge" not in estimate_text(cost)
     judge = {"endpoint": "http://127.0.0.1:9", "model": "m"}
@@ -201,4 +201,4 @@ def test_the_command_takes_files_and_tasks(asked, tmp_path):
     )
     assert dry.exit_code == 0, dry.output
     found = json.loads(dry.stdout)
-    assert list(found["asked"]) == ["safety", "instructions", "tasks"] and found["settings"]["win_rate"] is True
+    assert list(found["probes"]) == ["safety", "instructions", "tasks"] and found["settings"]["win_rate"] is True

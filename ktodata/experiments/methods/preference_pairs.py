@@ -35,7 +35,7 @@ def make_pairs(rows: pl.DataFrame, *, seed: int) -> PreferencePairs:
     pair; the others are dealt round, so that they are in as equally many pairs as possible. Who meets whom is drawn by `seed`;
     the order of `rows` has no part in it. Two rows with one completion are never a pair, as nothing tells them apart.
     """
-    label, completions = rows["label"].to_numpy(), _texts(rows["completion"])
+    label, completions = rows["label"].to_numpy(), _comparable_texts(rows["completion"])
     random = np.random.default_rng([seed, 3])
     of_prompt = _by_prompt(rows)
     chosen: list[int] = []
@@ -45,7 +45,9 @@ def make_pairs(rows: pl.DataFrame, *, seed: int) -> PreferencePairs:
         met = _meet(good, bad, completions) if len(good) and len(bad) else []
         chosen += [first for first, _ in met]
         rejected += [second for _, second in met]
-    return PreferencePairs(np.array(chosen, np.int64), np.array(rejected, np.int64), _facts(label, of_prompt, chosen, rejected))
+    return PreferencePairs(
+        np.array(chosen, np.int64), np.array(rejected, np.int64), _pair_counts(label, of_prompt, chosen, rejected)
+    )
 
 
 def _meet(good: Numbers, bad: Numbers, completions: Sequence[str]) -> list[tuple[int, int]]:
@@ -60,8 +62,8 @@ def _meet(good: Numbers, bad: Numbers, completions: Sequence[str]) -> list[tuple
 
     best: list[tuple[int, int]] = []
     for turn in turns:
-        found = dealt(turn)
-        best = found if len(found) > len(best) else best
+        pairs = dealt(turn)
+        best = pairs if len(pairs) > len(best) else best
         if len(best) == count:
             break
     return best
@@ -69,21 +71,21 @@ def _meet(good: Numbers, bad: Numbers, completions: Sequence[str]) -> list[tuple
 
 def _by_prompt(rows: pl.DataFrame) -> list[Numbers]:
     """Row numbers of each prompt, by row_id; prompts by their first row_id."""
-    prompts = _texts(rows["prompt"])
+    prompts = _comparable_texts(rows["prompt"])
     groups: dict[str, list[int]] = {}
     for number in rows["row_id"].arg_sort().to_list():
         groups.setdefault(prompts[number], []).append(number)
     return [np.array(numbers, np.int64) for numbers in groups.values()]
 
 
-def _texts(column: pl.Series) -> list[str]:
+def _comparable_texts(column: pl.Series) -> list[str]:
     """Texts as they are; messages as JSON of all their fields, so that equal ones are equal text."""
     if column.dtype == pl.String:
         return column.to_list()
     return [json.dumps(messages, sort_keys=True, default=str) for messages in column.to_list()]
 
 
-def _facts(
+def _pair_counts(
     label: NDArray[np.bool_], of_prompt: Sequence[Numbers], chosen: Iterable[int], rejected: Iterable[int]
 ) -> dict[str, Any]:
     """Counts. rows_used: of each method, the different rows that it can learn from."""

@@ -26,13 +26,13 @@ class RewardModel:
     def score(self, rows: TokenRows) -> NDArray[np.float64]:
         """The reward of each row: float64 [N]."""
         wholes = [np.concatenate([p, c]) for p, c in zip(rows.prompt, rows.completion, strict=True)]
-        found = np.zeros(len(wholes))
+        rewards = np.zeros(len(wholes))
         by_length = sorted(range(len(wholes)), key=lambda number: len(wholes[number]))
         size = self._terms.micro_batch_size
         for start in range(0, len(by_length), size):
             here = by_length[start : start + size]
-            found[here] = self._batch([wholes[number] for number in here])
-        return found
+            rewards[here] = self._batch([wholes[number] for number in here])
+        return rewards
 
     def of_written(self, prompts: list[Any], completions: list[Any], **_: Any) -> list[float | None]:
         """What RLOO asks of its rollouts. None for a text of which the tokenizer makes nothing.

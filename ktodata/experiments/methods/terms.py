@@ -52,14 +52,14 @@ class TrainingTerms:
         return "bfloat16" if "bfloat16" in str(self.compute_dtype) else "float32"
 
 
-def rates_of(given: Mapping[str, float] | None, factor: float) -> dict[str, float]:
+def rates_of(own_rates: Mapping[str, float] | None, factor: float) -> dict[str, float]:
     """LEARNING_RATES, or those given in their place, times `factor`. Raises SettingError for an unknown name or a bad rate."""
-    for name, rate in (given or {}).items():
+    for name, rate in (own_rates or {}).items():
         if name not in LEARNING_RATES:
             raise SettingError(unknown_name("compare: learning_rates: unknown method", name, LEARNING_RATES))
         if not 0 < rate <= 1:
             raise SettingError(f"compare: learning_rates: {name}: a rate is above 0, at most 1; got {rate!r}.")
-    return {name: rate * factor for name, rate in {**LEARNING_RATES, **(given or {})}.items()}
+    return {name: rate * factor for name, rate in {**LEARNING_RATES, **(own_rates or {})}.items()}
 
 
 def updates_of(rows: int, *, batch_size: int, epochs: int, max_steps: int | None) -> int:

@@ -83,8 +83,8 @@ def train_kto(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPol
         dtype=terms.dtype,
         seed=seed,
     )
-    seen = result.telemetry.filter(part="train").height
-    return TrainedPolicy(result.policy.eval(), _facts(terms, "kto", count, seen))
+    n_read = result.telemetry.filter(part="train").height
+    return TrainedPolicy(result.policy.eval(), _method_facts(terms, "kto", count, n_read))
 
 
 def train_sft(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
@@ -98,7 +98,7 @@ def train_sft(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPol
         examples = sft_examples(rows.tokens, numbers)
         how = {"rate": terms.rates["sft"], "seed": seed, "max_length": terms.max_length}
         trained = train_with_trl(trl.SFTTrainer, trl.SFTConfig, model, tokenizer, examples, terms, **how)
-    return TrainedPolicy(policy_of(trained, terms), _facts(terms, "sft", len(desirable)))
+    return TrainedPolicy(policy_of(trained, terms), _method_facts(terms, "sft", len(desirable)))
 
 
 def train_dpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
@@ -109,7 +109,7 @@ def train_dpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPol
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset  # it has prompt_ids, chosen_ids and rejected_ids already
 
-    pairs, numbers = _pairs(rows, terms, seed)
+    pairs, numbers = _pairs_in_turn(rows, terms, seed)
     model, tokenizer = fresh_model(terms)
     with quiet():
         examples = dpo_examples(rows.tokens, pairs, numbers)
@@ -117,7 +117,7 @@ def train_dpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPol
         trained = train_with_trl(
             EncodedDPOTrainer, trl.DPOConfig, model, tokenizer, examples, terms, seed=seed, completions=2, **how
         )
-    return TrainedPolicy(policy_of(trained, terms), _facts(terms, "dpo", pairs.facts["rows_used"]["dpo"], pairs=pairs))
+    return TrainedPolicy(policy_of(trained, terms), _method_facts(terms, "dpo", pairs.facts["rows_used"]["dpo"], pairs=pairs))
 
 
 def train_orpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
@@ -128,7 +128,7 @@ def train_orpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPo
         def tokenize_row(self, feature: Any, model: Any = None) -> dict[str, Any]:
             return {}  # the columns that it would make are there already
 
-    pairs, numbers = _pairs(rows, terms, seed)
+    pairs, numbers = _pairs_in_turn(rows, terms, seed)
     model, tokenizer = fresh_model(terms)
     with quiet():
         examples = orpo_examples(rows.tokens, pairs, numbers)
@@ -136,14 +136,14 @@ def train_orpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPo
         trained = train_with_trl(
             EncodedORPOTrainer, ORPOConfig, model, tokenizer, examples, terms, seed=seed, completions=2, **how
         )
-    return TrainedPolicy(policy_of(trained, terms), _facts(terms, "orpo", pairs.facts["rows_used"]["orpo"], pairs=pairs))
+    return TrainedPolicy(policy_of(trained, terms), _method_facts(terms, "orpo", pairs.facts["rows_used"]["orpo"], pairs=pairs))
 
 
 def train_rlhf(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
     """A reward model on the pairs, then RLOO (arXiv:2402.14740) on the training prompts with it."""
     import trl
 
-    pairs, numbers = _pairs(rows, terms, seed)
+    pairs, numbers = _pairs_in_turn(rows, terms, seed)
     judge = train_reward_model(rows.tokens, pairs, numbers, terms, seed)
     prompts = _prompts_with_room(rows, terms)
     wanted = terms.updates * terms.batch_size // terms.rollouts
@@ -165,14 +165,14 @@ def train_rlhf(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPo
             shuffle_dataset=False,
             trainer={"reward_funcs": judge.of_written},
         )
-    told = {
+    rollout_facts = {
         "prompts": len(prompts),
         "rollout_tokens": terms.rollout_tokens,
         "mean_reward_first_quarter": judge.mean_of(0, 0.25),
         "mean_reward_last_quarter": judge.mean_of(0.75, 1),
         "reward_model_learning_rate": terms.rates["reward_model"],
     }
-    facts = _facts(terms, "rlhf", pairs.facts["rows_used"]["rlhf"], pairs=pairs) | told
+    facts = _method_facts(terms, "rlhf", pairs.facts["rows_used"]["rlhf"], pairs=pairs) | rollout_facts
     return TrainedPolicy(policy_of(trained, terms), facts, judge)
 
 
@@ -185,7 +185,7 @@ TRAIN: dict[MethodName, Method] = {
 }
 
 
-def _pairs(rows: TrainingRows, terms: TrainingTerms, seed: int) -> tuple[PreferencePairs, Any]:
+def _pairs_in_turn(rows: TrainingRows, terms: TrainingTerms, seed: int) -> tuple[PreferencePairs, Any]:
     """(the pairs of this seed, the order in which they are read)."""
     pairs = make_pairs(rows.frame, seed=seed)
     return pairs, in_turn(len(pairs), terms.updates * terms.batch_size // 2, seed)
@@ -204,10 +204,10 @@ def _prompts_with_room(rows: TrainingRows, terms: TrainingTerms) -> list[Any]:
     return list(different.values())
 
 
-def _facts(
+def _method_facts(
     terms: TrainingTerms, method: MethodName, rows: int, completions: int | None = None, pairs: PreferencePairs | None = None
 ) -> dict[str, Any]:
     """What is told of every method; its passes are completions read with gradient, for each row that it can use."""
     read = terms.updates * terms.batch_size if completions is None else completions
-    told = {"rows": rows, "updates": terms.updates, "completions": read, "passes": round(read / rows, 3)}
-    return told | {"learning_rate": terms.rates[method]} | ({} if pairs is None else {"pairs": len(pairs)})
+    counts = {"rows": rows, "updates": terms.updates, "completions": read, "passes": round(read / rows, 3)}
+    return counts | {"learning_rate": terms.rates[method]} | ({} if pairs is None else {"pairs": len(pairs)})

@@ -25,13 +25,13 @@ def in_turn(items: int, wanted: int, seed: int) -> Numbers:
 
 def sft_examples(rows: TokenRows, numbers: Numbers) -> list[Example]:
     """input_ids, labels: the loss is of the completion's tokens."""
-    return [{"input_ids": ids, "labels": labels} for ids, labels in (_labelled(*_row(rows, int(n))) for n in numbers)]
+    return [{"input_ids": ids, "labels": labels} for ids, labels in (_labelled(*_row_ids(rows, int(n))) for n in numbers)]
 
 
 def dpo_examples(rows: TokenRows, pairs: PreferencePairs, numbers: Numbers) -> list[Example]:
     """prompt_ids, chosen_ids, rejected_ids of the pairs with these numbers."""
-    found = (split_pair(rows, int(pairs.chosen[n]), int(pairs.rejected[n])) for n in numbers)
-    return [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected} for prompt, chosen, rejected in found]
+    splits = (split_pair(rows, int(pairs.chosen[n]), int(pairs.rejected[n])) for n in numbers)
+    return [{"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected} for prompt, chosen, rejected in splits]
 
 
 def orpo_examples(rows: TokenRows, pairs: PreferencePairs, numbers: Numbers) -> list[Example]:
@@ -51,7 +51,7 @@ def reward_examples(rows: TokenRows, pairs: PreferencePairs, numbers: Numbers) -
     """chosen_ids, rejected_ids: prompt and completion in one."""
 
     def whole(number: int) -> list[int]:
-        prompt, completion = _row(rows, number)
+        prompt, completion = _row_ids(rows, number)
         return prompt + completion
 
     return [{"chosen_ids": whole(int(pairs.chosen[n])), "rejected_ids": whole(int(pairs.rejected[n]))} for n in numbers]
@@ -62,12 +62,12 @@ def split_pair(rows: TokenRows, chosen: int, rejected: int) -> tuple[list[int], 
 
     Where tokens merge across the end of the prompt, its last token may belong to a completion.
     """
-    (first, good), (second, bad) = _row(rows, chosen), _row(rows, rejected)
+    (first, good), (second, bad) = _row_ids(rows, chosen), _row_ids(rows, rejected)
     start = min(len(first), len(second))
     return first[:start], first[start:] + good, second[start:] + bad
 
 
-def _row(rows: TokenRows, number: int) -> tuple[list[int], list[int]]:
+def _row_ids(rows: TokenRows, number: int) -> tuple[list[int], list[int]]:
     return rows.prompt[number].tolist(), rows.completion[number].tolist()
 
 

@@ -158,11 +158,11 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     bars, level = datasets.are_progress_bars_disabled(), transformers_logging.get_verbosity()
-    trl_level, given = logging.getLogger("trl").level, os.environ.get("TQDM_DISABLE")
+    trl_level, tqdm_before = logging.getLogger("trl").level, os.environ.get("TQDM_DISABLE")
     restore: list[Callable[[], Any]] = [
         lambda: transformers_logging.set_verbosity(level),
         lambda: logging.getLogger("trl").setLevel(trl_level),
-        lambda: os.environ.pop("TQDM_DISABLE") if given is None else os.environ.update(TQDM_DISABLE=given),
+        lambda: os.environ.pop("TQDM_DISABLE") if tqdm_before is None else os.environ.update(TQDM_DISABLE=tqdm_before),
         lambda: None if bars else datasets.enable_progress_bars(),
     ]
     try:

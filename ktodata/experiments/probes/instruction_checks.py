@@ -166,8 +166,8 @@ def is_two_answers(answer: str) -> bool:
     parts = [part.strip() for part in answer.split("******")]
     if not all(parts[1:-1]):
         return False
-    told = [part for part in parts if part]
-    return len(told) == 2 and told[0] != told[1]
+    texts = [part for part in parts if part]
+    return len(texts) == 2 and texts[0] != texts[1]
 
 
 @_checks("combination:repeat_prompt")

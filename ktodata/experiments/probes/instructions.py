@@ -13,12 +13,12 @@ from ktodata.errors import EmptyDataError, FormatError
 from ktodata.evaluate.bootstrap import Floats, Statistic, weighted_mean
 from ktodata.experiments.probes.instruction_checks import CHECKS, follows
 
-INSTRUCTIONS = {"item": pl.Int64(), "prompt": pl.String(), "asked": pl.String()}
+INSTRUCTIONS = {"item": pl.Int64(), "prompt": pl.String(), "instructions": pl.String()}
 NEEDS = ("prompt", "instruction_id_list", "kwargs")
 
 
 def read_instructions(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """(item, prompt, asked: a JSON list of [instruction, arguments]; one line a prompt, in the file's order; facts with counts).
+    """(item, prompt, instructions: a JSON list of [instruction, arguments]; one line a prompt; facts with counts).
 
     path : IFEval's JSON lines: prompt, instruction_id_list, kwargs (an object for each instruction; null arguments are left out).
 
@@ -32,22 +32,22 @@ def read_instructions(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise FormatError(f"instructions: {path} is not UTF-8: {error.reason} at byte {error.start:,}.") from error
-    found: list[dict[str, Any]] = []
+    prompts: list[dict[str, Any]] = []
     unknown = Counter[str]()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        prompt, asked = _record(line, f"instructions: {path.name}, line {number:,}")
-        strange = sorted({name for name, _ in asked if name not in CHECKS})
+        prompt, instructions = _parse_instruction_record(line, f"instructions: {path.name}, line {number:,}")
+        strange = sorted({name for name, _ in instructions if name not in CHECKS})
         unknown.update(strange)
         if not strange:
-            found.append({"item": len(found), "prompt": prompt, "asked": json.dumps(asked)})
-    if not found:
-        told = f"; without a check: {', '.join(unknown)}" if unknown else ""
-        raise EmptyDataError(f"instructions: {path} holds no prompt that can be scored{told}.")
+            prompts.append({"item": len(prompts), "prompt": prompt, "instructions": json.dumps(instructions)})
+    if not prompts:
+        unchecked = f"; without a check: {', '.join(unknown)}" if unknown else ""
+        raise EmptyDataError(f"instructions: {path} holds no prompt that can be scored{unchecked}.")
     records = sum(bool(line.strip()) for line in lines)
-    facts = {"file": path.name, "prompts": len(found), "left_out": records - len(found), "unknown": dict(unknown)}
-    return pl.DataFrame(found, schema=INSTRUCTIONS), facts
+    facts = {"file": path.name, "prompts": len(prompts), "left_out": records - len(prompts), "unknown": dict(unknown)}
+    return pl.DataFrame(prompts, schema=INSTRUCTIONS), facts
 
 
 def at_most(prompts: pl.DataFrame, limit: int | None) -> pl.DataFrame:
@@ -58,15 +58,16 @@ def at_most(prompts: pl.DataFrame, limit: int | None) -> pl.DataFrame:
 def instruction_measures(answers: pl.DataFrame) -> dict[str, Statistic]:
     """instructions_strict: share of prompts whose every instruction was followed; instructions_each: share of instructions.
 
-    answers : text, asked
+    answers : text, instructions
     """
     kept = [
-        [follows(name, text, told) for name, told in json.loads(asked)] for text, asked in answers["text", "asked"].iter_rows()
+        [follows(name, text, arguments) for name, arguments in json.loads(instructions)]
+        for text, instructions in answers["text", "instructions"].iter_rows()
     ]
-    followed, asked = (np.array(list(map(count, kept)), float) for count in (sum, len))
+    followed, total = (np.array(list(map(count, kept)), float) for count in (sum, len))
     return {
-        "instructions_strict": weighted_mean(followed == asked),
-        "instructions_each": _ratio(followed, asked),
+        "instructions_strict": weighted_mean(followed == total),
+        "instructions_each": _ratio(followed, total),
     }
 
 
@@ -74,7 +75,7 @@ def _ratio(above: Floats, below: Floats) -> Statistic:
     return lambda weights: (weights @ above) / (weights @ below)
 
 
-def _record(line: str, where: str) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
+def _parse_instruction_record(line: str, where: str) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
     """(the prompt, its instructions with their arguments)."""
     try:
         record = json.loads(line)
@@ -83,25 +84,25 @@ def _record(line: str, where: str) -> tuple[str, list[tuple[str, dict[str, Any]]
     missing = [name for name in NEEDS if not isinstance(record, dict) or name not in record]
     if missing:
         raise FormatError(f"{where} has no {', '.join(missing)}. IFEval's records have {', '.join(NEEDS)}.")
-    names, given = record["instruction_id_list"], record["kwargs"]
+    names, arguments = record["instruction_id_list"], record["kwargs"]
     if not isinstance(record["prompt"], str) or not record["prompt"].strip():
         raise FormatError(f"{where}: the prompt is empty or no text.")
-    if not isinstance(names, list) or not isinstance(given, list) or not names or len(names) != len(given):
+    if not isinstance(names, list) or not isinstance(arguments, list) or not names or len(names) != len(arguments):
         raise FormatError(f"{where}: instruction_id_list and kwargs are lists of one length, and not empty.")
-    if not all(isinstance(told, dict | None) for told in given):
+    if not all(isinstance(of_one, dict | None) for of_one in arguments):
         raise FormatError(f"{where}: kwargs holds something other than objects.")
-    known = [{key: value for key, value in (told or {}).items() if value is not None} for told in given]
-    asked = list(zip(map(str, names), known, strict=True))
-    for name, told in asked:
-        _check_arguments(name, told, where)
-    return record["prompt"], asked
+    known = [{key: value for key, value in (of_one or {}).items() if value is not None} for of_one in arguments]
+    instructions = list(zip(map(str, names), known, strict=True))
+    for name, checked in instructions:
+        _check_arguments(name, checked, where)
+    return record["prompt"], instructions
 
 
-def _check_arguments(name: str, told: dict[str, Any], where: str) -> None:
+def _check_arguments(name: str, arguments: dict[str, Any], where: str) -> None:
     if name not in CHECKS:
         return
     try:
-        CHECKS[name]("", **told)
+        CHECKS[name]("", **arguments)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

@@ -90,18 +90,18 @@ def _write(folder: Path, name: str, items: list[Item]) -> None:
 
 def _big_bench(source: Path) -> tuple[list[Item], int]:
     """(items, how many were left out)."""
-    told = _json(source.read_text(encoding="utf-8", errors="replace"), str(source))
-    examples = told.get("examples") if isinstance(told, dict) else None
+    task = _json(source.read_text(encoding="utf-8", errors="replace"), str(source))
+    examples = task.get("examples") if isinstance(task, dict) else None
     if not isinstance(examples, list) or not examples:
         raise FormatError(f"tasks: {source} is no BIG-bench task: it has no list `examples`, or an empty one.")
     kinds = {"target_scores" if "target_scores" in example else "target" for example in examples if isinstance(example, dict)}
     if len(kinds) != 1:
         raise FormatError(f"tasks: {source}: some examples have target_scores and some do not.")
-    made = list(_choices(told, examples, source) if kinds == {"target_scores"} else _targets(told, examples, source))
+    made = list(_choices(task, examples, source) if kinds == {"target_scores"} else _targets(task, examples, source))
     return [item for item in made if item is not None], made.count(None)
 
 
-def _choices(told: dict[str, Any], examples: list[Any], source: Path) -> Iterator[Item | None]:
+def _choices(task: dict[str, Any], examples: list[Any], source: Path) -> Iterator[Item | None]:
     shuffled = random.Random(0)
     for number, example in enumerate(examples, 1):
         scores = example.get("target_scores")
@@ -116,24 +116,24 @@ def _choices(told: dict[str, Any], examples: list[Any], source: Path) -> Iterato
         if list(scores.values()).count(best) > 1:
             yield None
             continue
-        shown = choices if told.get("append_choices_to_input", True) else []
-        yield {"context": _context(told, example, shown), "choices": choices, "gold": choices.index(max(scores, key=scores.get))}  # type: ignore[arg-type]
+        shown = choices if task.get("append_choices_to_input", True) else []
+        yield {"context": _context(task, example, shown), "choices": choices, "gold": choices.index(max(scores, key=scores.get))}  # type: ignore[arg-type]
 
 
-def _targets(told: dict[str, Any], examples: list[Any], source: Path) -> Iterator[Item]:
+def _targets(task: dict[str, Any], examples: list[Any], source: Path) -> Iterator[Item]:
     for number, example in enumerate(examples, 1):
         target = example.get("target") if isinstance(example, dict) else None
         targets = target if isinstance(target, list) else [target]
         if not targets or not all(isinstance(text, str) and text.strip() for text in targets):
             raise FormatError(f"tasks: {source}: example {number:,} has neither target_scores nor a target of text.")
-        yield {"context": _context(told, example, []), "gold": targets}
+        yield {"context": _context(task, example, []), "gold": targets}
 
 
-def _context(told: dict[str, Any], example: dict[str, Any], choices: list[str]) -> str:
+def _context(task: dict[str, Any], example: dict[str, Any], choices: list[str]) -> str:
     """As BIG-bench puts an example: prefix, input, choices, and what stands before the answer."""
-    shown = "".join(f"{told.get('choice_prefix', chr(10) + '  choice: ')}{choice}" for choice in choices)
-    before, after = told.get("example_input_prefix", "\nQ: "), told.get("example_output_prefix", "\nA: ")
-    return f"{told.get('task_prefix', '')}{before}{example.get('input', '')}{shown}{after}".strip()
+    shown = "".join(f"{task.get('choice_prefix', chr(10) + '  choice: ')}{choice}" for choice in choices)
+    before, after = task.get("example_input_prefix", "\nQ: "), task.get("example_output_prefix", "\nA: ")
+    return f"{task.get('task_prefix', '')}{before}{example.get('input', '')}{shown}{after}".strip()
 
 
 def _questions(source: Path) -> tuple[list[Item], int]:
@@ -147,13 +147,13 @@ def _questions(source: Path) -> tuple[list[Item], int]:
             rows.append((str(row["question"]), row["answer"]))
     words = [({True: "yes", False: "no"}[answer] if isinstance(answer, bool) else str(answer)) for _, answer in rows]
     choices = sorted(set(words))
-    asked = [f"Question: {question}\nAnswer:" for question, _ in rows]
+    contexts = [f"Question: {question}\nAnswer:" for question, _ in rows]
     if 2 <= len(choices) <= MAX_ANSWERS:
         items: list[Item] = [
-            {"context": text, "choices": choices, "gold": choices.index(word)} for text, word in zip(asked, words, strict=True)
+            {"context": text, "choices": choices, "gold": choices.index(word)} for text, word in zip(contexts, words, strict=True)
         ]
     else:
-        items = [{"context": text, "gold": [word]} for text, word in zip(asked, words, strict=True)]
+        items = [{"context": text, "gold": [word]} for text, word in zip(contexts, words, strict=True)]
     return items, 0
 
 

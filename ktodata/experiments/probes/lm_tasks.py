@@ -56,30 +56,30 @@ def load_tasks(sources: Sequence[str], tokenizer: Any, *, limit: int | None, cha
     """
     require("lm_eval", what="tasks of lm-eval", extra="tasks")
     loaded: dict[str, Any] = {}
-    names, told, made = [], [], []
+    names, digests, made = [], [], []
     for source in sources:
         place = Path(source)
         if is_task_file(place):
             folder, facts = task_folder(place)
             made.append(facts)
-            found = _of_folder(folder)
-            told.append(facts["digest"])
+            tasks = _folder_tasks(folder)
+            digests.append(facts["digest"])
         elif place.is_dir():
-            found = _of_folder(place)
-            told.append(digest([(path.name, digest_file(path)) for path in sorted(place.rglob("*")) if path.is_file()]))
+            tasks = _folder_tasks(place)
+            digests.append(digest([(path.name, digest_file(path)) for path in sorted(place.rglob("*")) if path.is_file()]))
         elif "/" in source or place.suffix in (".json", ".jsonl", ".yaml"):
             raise SettingError(f"compare: tasks: there is no folder, task.json or .jsonl file {source!r}.")
         else:
             names.append(source)
-            told.append(source)
+            digests.append(source)
             continue
-        _add(loaded, found)
+        _add_tasks(loaded, tasks)
     if names:
-        _add(loaded, _of_names(names))
-    metrics = {name: _metric(name, task) for name, task in loaded.items()}
-    counts = {name: _count(name, task, limit) for name, task in loaded.items()}
-    with _quiet():
-        tokens, requests = _tokens(loaded, tokenizer, limit)
+        _add_tasks(loaded, _named_tasks(names))
+    metrics = {name: _first_metric(name, task) for name, task in loaded.items()}
+    counts = {name: _item_count(name, task, limit) for name, task in loaded.items()}
+    with _quiet_lm_eval():
+        tokens, requests = _request_tokens(loaded, tokenizer, limit)
     facts = {
         "lm_eval": version("lm_eval"),
         "metrics": metrics,
@@ -91,7 +91,7 @@ def load_tasks(sources: Sequence[str], tokenizer: Any, *, limit: int | None, cha
     }
     items = [{"task": name, "item": number} for name, count in counts.items() for number in range(count)]
     frame = pl.DataFrame(items, schema={"task": pl.String(), "item": pl.Int64()})
-    return LmTasks(loaded, frame, metrics, limit, chat, digest(told, version("lm_eval")), facts)
+    return LmTasks(loaded, frame, metrics, limit, chat, digest(digests, version("lm_eval")), facts)
 
 
 def score_tasks(tasks: LmTasks, policy: Any, tokenizer: Any, *, compute_dtype: Any) -> pl.DataFrame:
@@ -101,7 +101,7 @@ def score_tasks(tasks: LmTasks, policy: Any, tokenizer: Any, *, compute_dtype: A
     from lm_eval.models.huggingface import HFLM
 
     mixed = None if compute_dtype == torch.float32 else str(compute_dtype).removeprefix("torch.")
-    with _quiet():
+    with _quiet_lm_eval():
         lm = HFLM(
             pretrained=policy,
             tokenizer=deepcopy(tokenizer),  # it gets a pad token there
@@ -109,12 +109,12 @@ def score_tasks(tasks: LmTasks, policy: Any, tokenizer: Any, *, compute_dtype: A
             batch_size=ANSWERED_TOGETHER,
             mixed_precision_dtype=mixed,
         )
-        asked = {"tasks": tasks.loaded, "groups": {}, "group_map": {}}
+        task_dict = {"tasks": tasks.loaded, "groups": {}, "group_map": {}}
         how = {"limit": tasks.limit, "apply_chat_template": tasks.chat, "bootstrap_iters": 0, "log_samples": True}
-        found = evaluator.evaluate(lm=lm, task_dict=asked, **how)
+        results = evaluator.evaluate(lm=lm, task_dict=task_dict, **how)
     lines = [
-        {"task": name, "item": sample["doc_id"], "score": _number(name, tasks.metrics[name], sample)}
-        for name, samples in found["samples"].items()
+        {"task": name, "item": sample["doc_id"], "score": _item_score(name, tasks.metrics[name], sample)}
+        for name, samples in results["samples"].items()
         for sample in samples
         if sample["filter"] == samples[0]["filter"]  # several ways of reading an answer: the task's first
     ]
@@ -125,7 +125,7 @@ def task_measures(tasks: LmTasks) -> Iterator[tuple[pl.DataFrame, Callable[[pl.D
     """(the items, what to measure of their scores): each task by itself, then the mean of several tasks."""
     names = list(tasks.loaded)
     for name in names:
-        yield tasks.items.filter(pl.col("task") == name), partial(_of_task, name)
+        yield tasks.items.filter(pl.col("task") == name), partial(_task_statistics, name)
     if len(names) > 1:
         yield tasks.items, _mean_of_tasks
 
@@ -135,7 +135,7 @@ def measure_of(task: str) -> str:
     return f"task {task}"
 
 
-def _of_task(name: str, rows: pl.DataFrame) -> dict[str, Statistic]:
+def _task_statistics(name: str, rows: pl.DataFrame) -> dict[str, Statistic]:
     return {measure_of(name): weighted_mean(rows["score"])}
 
 
@@ -146,28 +146,28 @@ def _mean_of_tasks(rows: pl.DataFrame) -> dict[str, Statistic]:
     each = [weighted_mean(scores[part]) for part in parts]
 
     def statistic(weights: Any) -> Any:
-        return sum(one(weights[:, part]) for one, part in zip(each, parts, strict=True)) / len(parts)
+        return sum(mean(weights[:, part]) for mean, part in zip(each, parts, strict=True)) / len(parts)
 
     return {MEAN: statistic}
 
 
-def _of_folder(folder: Path) -> dict[str, Any]:
+def _folder_tasks(folder: Path) -> dict[str, Any]:
     """The tasks of a folder's YAML files."""
     from lm_eval.tasks import TaskManager
 
-    with _quiet():
+    with _quiet_lm_eval():
         manager = TaskManager(include_path=str(folder), include_defaults=False)
         names = manager.all_subtasks
     if not names:
         raise SettingError(f"compare: tasks: {folder} holds no lm-eval task: no YAML file with `task:`, no task.json.")
-    return _loaded(manager, names)
+    return _load_from(manager, names)
 
 
-def _of_names(names: Sequence[str]) -> dict[str, Any]:
+def _named_tasks(names: Sequence[str]) -> dict[str, Any]:
     """Tasks that lm-eval brings along."""
     from lm_eval.tasks import TaskManager
 
-    with _quiet():
+    with _quiet_lm_eval():
         manager = TaskManager()
     for name in names:
         if name not in manager.task_index:
@@ -176,35 +176,35 @@ def _of_names(names: Sequence[str]) -> dict[str, Any]:
                 f"compare: tasks: {name!r} is no folder or file, and lm-eval {version('lm_eval')} has no task of that name. "
                 f"Nearest: {', '.join(near) or 'none'}."
             )
-    return _loaded(manager, list(names))
+    return _load_from(manager, list(names))
 
 
-def _loaded(manager: Any, names: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _load_from(manager: Any, names: Sequence[str]) -> dict[str, Any]:
+    tasks: dict[str, Any] = {}
     for name in names:
         try:
-            with _quiet():
-                found |= manager.load([name])["tasks"]
+            with _quiet_lm_eval():
+                tasks |= manager.load([name])["tasks"]
         except Exception as error:  # YAML, templates, data sets and the hub all raise what they like
             raise DataError(
                 f"compare: tasks: {name}: its data cannot be read: {first_line(error)}. Without a network, give a folder "
                 "whose YAML names local files."
             ) from error
-    for task in found.values():
+    for task in tasks.values():
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    return found
+    return tasks
 
 
-def _add(loaded: dict[str, Any], found: dict[str, Any]) -> None:
-    for name, task in found.items():
+def _add_tasks(loaded: dict[str, Any], tasks: dict[str, Any]) -> None:
+    for name, task in tasks.items():
         if name in loaded:
             raise SettingError(f"compare: tasks: {name!r} is named twice. Give each task once.")
         loaded[name] = task
 
 
-def _metric(name: str, task: Any) -> str:
+def _first_metric(name: str, task: Any) -> str:
     """The task's first metric. Raises SettingError when lower is better."""
     known = task.higher_is_better()
     first = next(iter(known), None)
@@ -215,14 +215,14 @@ def _metric(name: str, task: Any) -> str:
     return str(first)
 
 
-def _count(name: str, task: Any, limit: int | None) -> int:
+def _item_count(name: str, task: Any, limit: int | None) -> int:
     count = len(task.eval_docs)
     if not count:
         raise DataError(f"compare: tasks: {name} has no items.")
     return count if limit is None else min(count, limit)
 
 
-def _tokens(loaded: dict[str, Any], tokenizer: Any, limit: int | None) -> tuple[int, int]:
+def _request_tokens(loaded: dict[str, Any], tokenizer: Any, limit: int | None) -> tuple[int, int]:
     """(tokens that all requests have together, requests)."""
     texts: list[str] = []
     for task in loaded.values():
@@ -232,7 +232,7 @@ def _tokens(loaded: dict[str, Any], tokenizer: Any, limit: int | None) -> tuple[
     return sum(map(len, tokenizer(texts)["input_ids"])), len(texts)
 
 
-def _number(name: str, metric: str, sample: dict[str, Any]) -> float:
+def _item_score(name: str, metric: str, sample: dict[str, Any]) -> float:
     value = sample.get(metric)
     try:
         return float(value)  # type: ignore[arg-type]
@@ -243,7 +243,7 @@ def _number(name: str, metric: str, sample: dict[str, Any]) -> float:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet_lm_eval() -> Iterator[None]:
     """No bars and no log lines of lm-eval and datasets."""
     from ktodata.experiments.methods.trl_trainers import quiet
 

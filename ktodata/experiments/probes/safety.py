@@ -31,13 +31,13 @@ def read_safety_prompts(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     Raises FormatError, MissingColumnError, LabelError for a verdict that is neither, DataError for empty prompts, and for a
     prompt that is called both safe and unsafe.
     """
-    table = _read(path)
+    table = _read_prompt_file(path)
     column = next((name for name in PROMPT_COLUMNS if name in table.columns), None)
     if column is None:
         raise MissingColumnError(
             f"safety: {path} has no column {' or '.join(PROMPT_COLUMNS)}; it has {', '.join(table.columns)}."
         )
-    rows = pl.DataFrame({"prompt": table[column].cast(pl.String), "unsafe": _verdicts(path, table, column)})
+    rows = pl.DataFrame({"prompt": table[column].cast(pl.String), "unsafe": _unsafe_verdicts(path, table, column)})
     empty = rows.with_row_index("row", 1).filter(pl.col("prompt").fill_null("").str.strip_chars() == "")
     if empty.height:
         raise DataError(
@@ -73,7 +73,7 @@ def refusal_measures(answers: pl.DataFrame, unsafe: bool) -> dict[str, Statistic
     return {MEASURES[unsafe]: weighted_mean([refuses(text) for text in answers["text"]])}
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read_prompt_file(path: Path) -> pl.DataFrame:
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if suffix not in READERS:
         raise FormatError(f"safety: {path}: prompts are read from {', '.join(READERS)} files.")
@@ -86,7 +86,7 @@ def _read(path: Path) -> pl.DataFrame:
     return table
 
 
-def _verdicts(path: Path, table: pl.DataFrame, column: str) -> pl.Series:
+def _unsafe_verdicts(path: Path, table: pl.DataFrame, column: str) -> pl.Series:
     """Whether each prompt is unsafe."""
     name = next((name for name in VERDICT_COLUMNS if name in table.columns), None)
     if name is None and column == "goal":
@@ -96,14 +96,14 @@ def _verdicts(path: Path, table: pl.DataFrame, column: str) -> pl.Series:
             f"safety: {path} does not say which prompts are unsafe; it has {', '.join(table.columns)}. Add a column "
             "`unsafe`: true where a refusal is due, false where it is not."
         )
-    said = table[name]
-    if name == "label" and said.dtype == pl.Boolean:
+    values = table[name]
+    if name == "label" and values.dtype == pl.Boolean:
         raise LabelError(f"safety: {path}: column 'label' is true or false, which does not say what is unsafe. Call it `unsafe`.")
-    found = [UNSAFE.get(str(value).strip().lower()) for value in said]
-    unread = [number for number, value in enumerate(found) if value is None]
+    verdicts = [UNSAFE.get(str(value).strip().lower()) for value in values]
+    unread = [number for number, value in enumerate(verdicts) if value is None]
     if unread:
         raise LabelError(
             f"safety: {path}: column {name!r}: {len(unread):,} of {table.height:,} values are neither safe nor unsafe (first: "
-            f"{str(said[unread[0]])[:80]!r} in row {unread[0] + 1:,}). Write true or false."
+            f"{str(values[unread[0]])[:80]!r} in row {unread[0] + 1:,}). Write true or false."
         )
-    return pl.Series(found, dtype=pl.Boolean)
+    return pl.Series(verdicts, dtype=pl.Boolean)

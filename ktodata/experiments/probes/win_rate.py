@@ -65,14 +65,14 @@ def judging_rows(run_or_shards: Any, scored: pl.DataFrame, *, part: str, endpoin
     other = {"test": "validation", "validation": "test"}[part]
     rows = read_part(run_or_shards, other)
     if endpoint:
-        return Judging(_as_text(scored), _as_text(scored.clear()))
+        return Judging(_rows_as_text(scored), _rows_as_text(scored.clear()))
     if rows.is_empty():
         raise EmptyDataError(
             f"compare: win_rate needs a judge: there are no {other} rows to learn a reward model from. Hold some out with the "
             "step `split`, or name an endpoint with judge=."
         )
     rows = check_rows(rows, part=other, both_classes=True)
-    return Judging(_as_text(scored), _as_text(rows))
+    return Judging(_rows_as_text(scored), _rows_as_text(rows))
 
 
 def win_table(
@@ -102,11 +102,11 @@ def win_table(
     groups = answered.select("row_id").join(held_out.select("row_id", "group"), on="row_id", how="left", maintain_order="left")[
         "group"
     ]
-    lines = lines_of("no label", list(zip(arms, wins, strict=True)), _measures, groups, resamples, seed, judge=name)
+    lines = lines_of("no label", list(zip(arms, wins, strict=True)), _win_statistics, groups, resamples, seed, judge=name)
     return pl.DataFrame(lines, schema=TABLE), facts
 
 
-def _measures(wins: Floats) -> dict[str, Statistic]:
+def _win_statistics(wins: Floats) -> dict[str, Statistic]:
     """What of each prompt is 1 won, 0.5 tied, 0 lost, nan not judged."""
     judged = np.isfinite(wins)
     return {"win_rate": part_of(weighted_mean(wins[judged]), judged)}
@@ -139,7 +139,7 @@ def _by_reward_model(
     own = model.decision_function(states(scored["prompt"], scored["completion"]))
     auc = bootstrap({"auc": weighted_auc(own, scored["label"])}, scored["group"], resamples=resamples, seed=seed)["auc"]
     facts = {"learnt_from_rows": learnt.height, "auc": auc.as_dict(), "auc_rows": scored.height}
-    name = f"a reward model of {_in_words(auc)} on the scored rows' labels"
+    name = f"a reward model of {_auc_in_words(auc)} on the scored rows' labels"
     if auc.low is None or auc.low <= 0.5:
         return None, name, facts | {"not_applicable": "the reward model does not tell desirable rows from undesirable ones"}
     of_base = model.decision_function(states(prompts, base))
@@ -151,54 +151,54 @@ def _by_reward_model(
 
 
 def _by_endpoint(
-    prompts: pl.Series, texts: Sequence[pl.Series], base: pl.Series, told: JudgeEndpoint
+    prompts: pl.Series, texts: Sequence[pl.Series], base: pl.Series, endpoint: JudgeEndpoint
 ) -> tuple[list[Floats], str, dict[str, Any]]:
     """(wins of each arm, the judge's name, facts). An answer wins that is preferred in both orders; one in one order ties."""
-    asked = {
+    comparisons = {
         (prompt, first, second)
         for text in texts
         for prompt, own, other in zip(prompts, text, base, strict=True)
         if own != other
         for first, second in ((own, other), (other, own))
     }
-    ordered = sorted(asked)
+    ordered = sorted(comparisons)
     questions = pl.DataFrame(
         [
-            {"row_id": str(number), "prompt": prompt, "completion": _two(prompt, first, second)}
+            {"row_id": str(number), "prompt": prompt, "completion": _both_answers(prompt, first, second)}
             for number, (prompt, first, second) in enumerate(ordered)
         ],
         schema={"row_id": pl.String(), "prompt": pl.String(), "completion": pl.String()},
     )
     longest = max([len(text) for text in (*questions["prompt"], *questions["completion"])], default=1)
-    criterion = BOTH.format(criterion=told.get("criterion", CRITERION))
-    how = {"judge": told["endpoint"], "model": told["model"], "api_key_env": told.get("api_key_env")}
+    criterion = BOTH.format(criterion=endpoint.get("criterion", CRITERION))
+    how = {"judge": endpoint["endpoint"], "model": endpoint["model"], "api_key_env": endpoint.get("api_key_env")}
     judged = ask_judge(questions, criterion=criterion, votes=1, max_chars=longest, **how)  # type: ignore[arg-type]
-    said = dict(zip(ordered, judged.votes.sort(pl.col("row_id").cast(pl.Int64))["verdict"], strict=True))
+    verdicts = dict(zip(ordered, judged.votes.sort(pl.col("row_id").cast(pl.Int64))["verdict"], strict=True))
 
     def won(prompt: str, own: str, other: str) -> float:
         if own == other:
             return 0.5
-        first, second = said[prompt, own, other], said[prompt, other, own]
+        first, second = verdicts[prompt, own, other], verdicts[prompt, other, own]
         return float("nan") if first is None or second is None else (first + (not second)) / 2
 
     wins = [np.array([won(*three) for three in zip(prompts, text, base, strict=True)]) for text in texts]
     names = ("requests", "cached", "failed", "tokens_in", "tokens_out")
-    told_back = {name: judged.facts[name] for name in names} | {"not_judged": int(sum(np.isnan(one).sum() for one in wins))}
-    return wins, f"{told['model']}, asked in both orders", told_back
+    counts = {name: judged.facts[name] for name in names} | {"not_judged": int(sum(np.isnan(of_arm).sum() for of_arm in wins))}
+    return wins, f"{endpoint['model']}, asked in both orders", counts
 
 
-def _two(prompt: str, first: str, second: str) -> str:
+def _both_answers(prompt: str, first: str, second: str) -> str:
     """Both answers between marks that neither can hold: they are made of both."""
     return TWO.format(mark=digest(prompt, first, second), first=first, second=second)
 
 
-def _as_text(rows: pl.DataFrame) -> pl.DataFrame:
+def _rows_as_text(rows: pl.DataFrame) -> pl.DataFrame:
     """row_id, prompt, completion, label; messages become text, a single one without its role."""
-    both = {name: pl.Series([_plain(value) for value in rows[name]], dtype=pl.String) for name in ("prompt", "completion")}
+    both = {name: pl.Series([_message_text(value) for value in rows[name]], dtype=pl.String) for name in ("prompt", "completion")}
     return rows.select("row_id", "label").with_columns(**both)
 
 
-def _plain(value: Any) -> str:
+def _message_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if len(value) == 1:
@@ -206,5 +206,5 @@ def _plain(value: Any) -> str:
     return "\n\n".join(f"{turn['role']}: {turn['content'] or ''}" for turn in value)
 
 
-def _in_words(auc: Interval) -> str:
+def _auc_in_words(auc: Interval) -> str:
     return "an AUC that cannot be measured" if auc.value is None else f"AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f})"

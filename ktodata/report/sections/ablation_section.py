@@ -36,7 +36,7 @@ def read_ablation(run: RunFiles) -> ExperimentSection | None:
     table, scores = table_of(run.ablation, "arms", pl.Schema({**SCHEMA, **WORDS})), run.ablation_scores
     part, by_label = str(pick(run.ablation, "settings.part", default="test")), pick(run.ablation, "settings.judged_by") == "label"
     against = "label" if by_label else "truth"
-    stale = why_stale(run, scores, part, trained=_trained_on(table), now=pick(run.metrics("label_noise"), "rows.learnt_from"))
+    stale = why_stale(run, scores, part, trained=_rows_of_baseline(table), now=pick(run.metrics("label_noise"), "rows.learnt_from"))
     if stale or scores is None:
         return ExperimentSection(stale, against)
     judged, scores = _judged(scores, part, by_label=by_label), with_truth(run, scores, by_label=by_label)
@@ -44,16 +44,16 @@ def read_ablation(run: RunFiles) -> ExperimentSection | None:
     return ExperimentSection(
         against=against,
         verdict=sentences(run.ablation.get("verdict")),
-        answer=_answer(table, scores, judged),
-        forest=experiment_pictures.forest("ablation-forest", title, _panels(table)),
+        answer=_curation_answer(table, scores, judged),
+        forest=experiment_pictures.forest("ablation-forest", title, _treatment_panels(table)),
         curve=experiment_pictures.review_curve("ablation-curve", curves, ceiling_of(table, "auc"), measure="auc"),
         rewards=experiment_pictures.rewards("ablation-rewards", rewards_by_class(scores), shared=True),
-        lines=[_shown(line) for line in table.iter_rows(named=True)],
-        measured=list(_how_measured(object_of(run.ablation, "settings"), judged)),
+        lines=[_treatment_line(line) for line in table.iter_rows(named=True)],
+        measured=list(_ablation_terms(object_of(run.ablation, "settings"), judged)),
     )
 
 
-def _trained_on(table: pl.DataFrame) -> int | None:
+def _rows_of_baseline(table: pl.DataFrame) -> int | None:
     """Rows of the labels as given, which are all that there are."""
     rows = table.filter(pl.col("minus_baseline").is_null())["rows"].drop_nulls()
     return int(rows[0]) if len(rows) else None
@@ -64,7 +64,7 @@ def _judged(scores: pl.DataFrame, part: str, *, by_label: bool) -> str:
     return f"{plural(scores['row_id'].n_unique(), part + ' row')}, judged by {whose}"
 
 
-def _shown(line: Mapping[str, Any]) -> dict[str, Any]:
+def _treatment_line(line: Mapping[str, Any]) -> dict[str, Any]:
     """A line of the table: `minus` is its difference from the labels as given, `share` of the gap to true labels."""
     return {
         **line,
@@ -77,13 +77,13 @@ def _shown(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _panels(table: pl.DataFrame) -> experiment_pictures.Panels:
+def _treatment_panels(table: pl.DataFrame) -> experiment_pictures.Panels:
     names = {measure: f"{name} minus that of the labels as given\nright is better" for measure, name in MEASURES.items()}
     panels = [(name, difference_dots(table, measure)) for measure, name in names.items()]
     return [(name, dots) for name, dots in panels if dots]
 
 
-def _answer(table: pl.DataFrame, scores: pl.DataFrame, judged: str) -> tuple[str, str] | None:
+def _curation_answer(table: pl.DataFrame, scores: pl.DataFrame, judged: str) -> tuple[str, str] | None:
     """The best treatment beside its control; None where the file does not say which arms are treatments.
 
     scores : arm, seed, row_id, reward, truth, group
@@ -144,7 +144,7 @@ def _gain(line: Mapping[str, Any]) -> str:
     return f"{one_line(line['arm'], 60)}, {gain} ({ends})"
 
 
-def _how_measured(settings: Mapping[str, Any], judged: str) -> Iterator[tuple[str, str]]:
+def _ablation_terms(settings: Mapping[str, Any], judged: str) -> Iterator[tuple[str, str]]:
     """How it was measured: (what, in words)."""
     yield (
         "Model",

@@ -56,24 +56,24 @@ def read_comparison(run: RunFiles) -> ExperimentSection | None:
         return None
     table, part = table_of(comparison, "measures", pl.Schema(TABLE)), str(pick(comparison, "part", default="test"))
     against = "truth" if (table["against"] == "truth").any() else "label"
-    stale = why_stale(run, rows, part, trained=_trained_on(comparison), now=pick(run.metrics("export"), "rows.train"))
+    stale = why_stale(run, rows, part, trained=_rows_compared_on(comparison), now=pick(run.metrics("export"), "rows.train"))
     if stale or rows is None:
         return ExperimentSection(stale, against)
     seeds = Counter(str(arm.get("method")) for arm in lines_of(comparison, "arms"))
-    panels = _panels(table.filter(pl.col("against") == against), against)
+    panels = _method_panels(table.filter(pl.col("against") == against), against)
     return ExperimentSection(
         against=against,
         verdict=sentences(comparison.get("verdict")),
         forest=experiment_pictures.forest("comparison-forest", "Each method, minus KTO and minus the untrained base", panels),
-        rewards=experiment_pictures.rewards("comparison-rewards", _rewards(rows, against), shared=False),
-        lines=[_shown(line, comparison, seeds) for line in table.iter_rows(named=True)],
+        rewards=experiment_pictures.rewards("comparison-rewards", _method_rewards(rows, against), shared=False),
+        lines=[_method_line(line, comparison, seeds) for line in table.iter_rows(named=True)],
         rows=pick(comparison, "rows_used.rows"),
-        used=[(_name(method), _used(comparison, method), number) for method, number in seeds.items() if method != BASE],
-        measured=list(_how_measured(comparison, against)),
+        used=[(_method_name(method), _used(comparison, method), number) for method, number in seeds.items() if method != BASE],
+        measured=list(_comparison_terms(comparison, against)),
     )
 
 
-def _trained_on(comparison: Mapping[str, Any]) -> int | None:
+def _rows_compared_on(comparison: Mapping[str, Any]) -> int | None:
     """Training rows as the shards held them, those that were too long for max_length among them."""
     used, skipped = pick(comparison, "rows_used.rows"), pick(comparison, "tokens.train.skipped_row_ids", default=[])
     return used + len(skipped) if isinstance(used, int) and isinstance(skipped, list) else None
@@ -84,11 +84,11 @@ def _used(comparison: Mapping[str, Any], method: str) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def _name(method: Any) -> str:
+def _method_name(method: Any) -> str:
     return NAMES.get(method, one_line(method, 40))
 
 
-def _shown(line: Mapping[str, Any], comparison: Mapping[str, Any], seeds: Mapping[str, int]) -> dict[str, Any]:
+def _method_line(line: Mapping[str, Any], comparison: Mapping[str, Any], seeds: Mapping[str, int]) -> dict[str, Any]:
     """A line of the table: one method by one measure, and its differences from KTO and from the untrained base."""
     measure, method = str(line["measure"]), str(line["method"])
     name = one_line(MEASURES.get(measure, measure.replace("_", " ")), 80)
@@ -96,43 +96,43 @@ def _shown(line: Mapping[str, Any], comparison: Mapping[str, Any], seeds: Mappin
     return {
         **line,
         "measure": f"{name}{judge}; {BETTER[direction(measure)]}",
-        "method": _name(method),
+        "method": _method_name(method),
         "value": value_of(line, "value", "low", "high"),
-        **{f"minus_{other}": _difference(line, other) for other in (KTO, BASE)},
+        **{f"minus_{other}": _difference_from(line, other) for other in (KTO, BASE)},
         "rows_used": _used(comparison, method),
         "seeds": seeds.get(method, 0),
     }
 
 
-def _difference(line: Mapping[str, Any], other: str) -> Value:
+def _difference_from(line: Mapping[str, Any], other: str) -> Value:
     return value_of(line, *(f"minus_{other}{end}" for end in ("", "_low", "_high")))
 
 
-def _panels(table: pl.DataFrame, against: str) -> experiment_pictures.Panels:
+def _method_panels(table: pl.DataFrame, against: str) -> experiment_pictures.Panels:
     """AUC of each method, minus KTO's and minus the base's."""
     panels = []
     for other, name in ((KTO, "KTO's"), (BASE, "the untrained base's")):
         dots = []
         for line in table.filter(pl.col("measure") == "auc").iter_rows(named=True):
-            gap, is_proven = _difference(line, other), proven(line) if other == KTO else line["base_includes_zero"] is False
-            dots += [ForestDot(_name(line["method"]), gap.value, gap.low, gap.high, is_proven)] if gap.known else []
+            gap, is_proven = _difference_from(line, other), proven(line) if other == KTO else line["base_includes_zero"] is False
+            dots += [ForestDot(_method_name(line["method"]), gap.value, gap.low, gap.high, is_proven)] if gap.known else []
         panels.append((f"AUC of the reward, minus {name}\nagainst the {against}; right is better", dots))
     return [(axis, dots) for axis, dots in panels if dots]
 
 
-def _rewards(rows: pl.DataFrame, against: str) -> list[Rewards]:
+def _method_rewards(rows: pl.DataFrame, against: str) -> list[Rewards]:
     trained = rows.filter(pl.col("method") != BASE)
     return rewards_by_class(trained.select("row_id", "reward", arm=pl.col("method").replace(NAMES), truth=against))
 
 
-def _how_measured(comparison: Mapping[str, Any], against: str) -> Iterator[tuple[str, str]]:
+def _comparison_terms(comparison: Mapping[str, Any], against: str) -> Iterator[tuple[str, str]]:
     """How it was measured: (what, in words)."""
     settings, part = object_of(comparison, "settings"), str(pick(comparison, "part", default="test"))
     rates = object_of(comparison, "learning_rates")
     yield "Base", f"{one_line(settings.get('model', 'not said'), 120)}, the same for all methods."
     yield "Training of every method", how_trained(settings, comparison.get("updates"))
     if rates:
-        each = ", ".join(f"{_name(name)} {rate:g}" for name, rate in rates.items() if isinstance(rate, float))
+        each = ", ".join(f"{_method_name(name)} {rate:g}" for name, rate in rates.items() if isinstance(rate, float))
         yield "Peak learning rates", f"{each}. Fixed beforehand, tuned for none."
     yield "Seeds", how_seeded(settings.get("seeds"))
     whose = "the truth" if against == "truth" else "the labels as given, with their own errors"

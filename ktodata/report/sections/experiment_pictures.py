@@ -28,7 +28,7 @@ def forest(key: str, title: str, panels: Panels) -> Markup | None:
             axes.tick_params(axis="y", labelcolor=COLOUR["ink"])
 
     text = ". ".join(f"{axis.replace(chr(10), ' ')}: {'; '.join(map(_difference_text, dots))}" for axis, dots in panels)
-    return _picture(draw, 0.65 + 0.27 * len(names), key, title, f"{text}.") if panels else None
+    return _arm_picture(draw, 0.65 + 0.27 * len(names), key, title, f"{text}.") if panels else None
 
 
 def _difference_text(dot: ForestDot) -> str:
@@ -50,27 +50,27 @@ def review_curve(key: str, lines: dict[str, pl.DataFrame], ceiling: float | None
     def draw(figure: Figure) -> None:
         draw_review_curve(figure, lines, ceiling, COLOUR, measure=measure)
 
-    return _picture(draw, 3.2, key, "What reviewed rows buy", text) if lines else None
+    return _arm_picture(draw, 3.2, key, "What reviewed rows buy", text) if lines else None
 
 
 def rewards(key: str, arms: Sequence[Rewards], *, shared: bool) -> Markup | None:
     """How rewards are spread among truly desirable rows (above the line) and undesirable ones (below it), for each arm."""
     arms = [arm._replace(arm=one_line(arm.arm, NAME)) for arm in arms]
-    medians = "; ".join(f"{arm.arm}: {_median(arm.desirable)} desirable, {_median(arm.undesirable)} undesirable" for arm in arms)
+    medians = "; ".join(f"{arm.arm}: {_class_median(arm.desirable)} desirable, {_class_median(arm.undesirable)} undesirable" for arm in arms)
     text = f"Median rewards on held-out rows. {medians}."
 
     def draw(figure: Figure) -> None:
         draw_rewards(figure, arms, COLOUR, shared=shared)
 
-    return _picture(draw, 0.6 + 1.15 * -(-len(arms) // ACROSS), key, "Rewards by class", text) if arms else None
+    return _arm_picture(draw, 0.6 + 1.15 * -(-len(arms) // ACROSS), key, "Rewards by class", text) if arms else None
 
 
-def _median(values: Any) -> str:
+def _class_median(values: Any) -> str:
     return f"{np.median(values):.3g}" if len(values) else "no rows that are"
 
 
 @styled
-def _picture(draw: Callable[[Figure], None], height: float, key: str, title: str, text: str) -> Markup:
+def _arm_picture(draw: Callable[[Figure], None], height: float, key: str, title: str, text: str) -> Markup:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     draw(figure)
     return svg(figure, key, title, text)
