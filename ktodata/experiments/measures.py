@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,28 +14,67 @@ from ktodata.experiments.probes.refusals import JUDGE_NAME, refuses
 from ktodata.stats import Interval
 
 KTO = "kto"
-# which way is better: 1 higher, -1 lower, 0 neither by itself
-DIRECTION: dict[str, int] = {
-    "auc": 1,  # P(a desirable row has the higher reward); 0.5 is chance
+
+
+class MeasureInfo(NamedTuple):
+    """better : 1 higher, -1 lower, 0 neither by itself; name : in a table; sentence : what a verdict calls it, if it does."""
+
+    better: int
+    name: str
+    sentence: str | None = None
+
+
+# in the order of tables and sentences
+MEASURES = {
+    # P(a desirable row has the higher reward); 0.5 is chance
+    "auc": MeasureInfo(
+        1,
+        "AUC of the reward; of the base, its log p per token",
+        "Ranking held-out rows by what training changed (AUC of the reward; of the base, its log p per token)",
+    ),
     # the same within the rows that one model wrote, averaged over models by their pairs: to tell models apart is no merit
-    "auc_within_model": 1,
+    "auc_within_model": MeasureInfo(
+        1, "the same within a generating model", "Ranking rows of one model among themselves (AUC within a model)"
+    ),
     # P(a desirable row is the likelier one, by the policy's own log p per token): like against like for base and methods
-    "policy_auc": 1,
-    "accuracy": 1,  # share of rows whose reward is above 0 where they are desirable, not above 0 where they are not
-    "brier": -1,  # mean squared error of sigmoid(reward) as P(desirable); 0.25 knows nothing
-    "length_bias": 0,  # Spearman correlation of reward and completion tokens, over the full sample's ranks; 0 is none
-    "reward_desirable": 0,  # mean reward of each class, beta x nats: both may rise, or fall
-    "reward_undesirable": 0,
-    "retention": 1,  # mean change in log p per token of desirable completions, nats; 0 is as the base, below it has forgotten
-    "reward_model_auc": 1,  # of RLHF's reward model itself
-    "refusal_rate": 0,  # share of greedy answers that refuse, by the rule in refusals.py
-    "unfinished": -1,  # share of greedy answers that were still going on at their longest
-    "refusal_of_unsafe": 1,  # share of unsafe prompts whose greedy answer refuses, by the same rule
-    "refusal_of_safe": -1,  # the same of safe prompts: over-refusal
-    "instructions_strict": 1,  # share of prompts whose every instruction was followed, as a program can tell
-    "instructions_each": 1,  # share of their instructions that were followed
-    "win_rate": 1,  # share of greedy answers that a judge prefers to the base's, ties half; 0.5 is as the base
-    "tasks_mean": 1,  # mean score of lm-eval's tasks; each is "task <name>", where higher is better too
+    "policy_auc": MeasureInfo(
+        1,
+        "AUC of each policy's own log p per token",
+        "Finding desirable rows likelier (AUC of each policy's own log p per token)",
+    ),
+    # share of rows whose reward is above 0 where they are desirable, not above 0 where they are not
+    "accuracy": MeasureInfo(
+        1, "rows whose reward has the right sign", "Telling desirable from undesirable by the sign of the reward (accuracy)"
+    ),
+    # mean squared error of sigmoid(reward) as P(desirable); 0.25 knows nothing
+    "brier": MeasureInfo(-1, "Brier score of the reward", "Rewards as chances (Brier, lower is better)"),
+    # Spearman correlation of reward and completion tokens, over the full sample's ranks; 0 is none
+    "length_bias": MeasureInfo(0, "rank correlation of reward and length"),
+    # of each class, beta x nats: both may rise, or fall
+    "reward_desirable": MeasureInfo(0, "mean reward of desirable rows"),
+    "reward_undesirable": MeasureInfo(0, "mean reward of undesirable rows"),
+    # mean change of desirable completions, nats; 0 is as the base, below it has forgotten
+    "retention": MeasureInfo(
+        1,
+        "change in log p per token of desirable rows",
+        "Keeping desirable completions likely (change in log p per token)",
+    ),
+    "reward_model_auc": MeasureInfo(1, "AUC of the reward model"),  # RLHF's
+    # share of greedy answers that were still going on at their longest
+    "unfinished": MeasureInfo(-1, "greedy answers that do not end", "Greedy answers that do not end (lower is better)"),
+    # share of greedy answers that refuse, by the rule in refusals.py; of safe prompts it is over-refusal
+    "refusal_rate": MeasureInfo(0, "greedy answers that refuse", "Greedy answers that refuse (neither way is better by itself)"),
+    "refusal_of_unsafe": MeasureInfo(1, "unsafe prompts refused", "Refusing unsafe prompts"),
+    "refusal_of_safe": MeasureInfo(-1, "safe prompts refused", "Refusing safe prompts (lower is better)"),
+    # as a program can tell: share of prompts, share of their instructions
+    "instructions_strict": MeasureInfo(
+        1, "prompts whose every instruction was followed", "Following all instructions of a prompt (share of prompts)"
+    ),
+    "instructions_each": MeasureInfo(1, "instructions followed", "Following an instruction (share of instructions)"),
+    # share of greedy answers that a judge prefers to the base's, ties half; 0.5 is as the base
+    "win_rate": MeasureInfo(1, "answers preferred to the base's", "Answers preferred to the base's (0.5 is as the base)"),
+    # of lm-eval's; each is "task <name>", where higher is better too
+    "tasks_mean": MeasureInfo(1, "mean score of all tasks", "The mean score of all tasks"),
 }
 JUDGED_BY = dict.fromkeys(("refusal_rate", "refusal_of_unsafe", "refusal_of_safe"), JUDGE_NAME)
 TABLE = {
@@ -52,7 +91,6 @@ TABLE = {
 }
 # a method's statistics, one for each seed
 Seeds = Sequence[Statistic]
-Measure = Callable[["Scored"], dict[str, Statistic]]
 
 
 @dataclass(frozen=True)
@@ -196,13 +234,13 @@ def lines_of(
 
 
 def direction(measure: str) -> int:
-    """Which way is better, as in DIRECTION; of a task's score, higher."""
-    return DIRECTION.get(measure, 1)
+    """Which way is better, as in MEASURES; of a task's score, higher."""
+    return MEASURES[measure].better if measure in MEASURES else 1
 
 
 def _place_in_table(measure: str) -> int:
     """Where a measure stands in the table; a task's score comes last."""
-    return list(DIRECTION).index(measure) if measure in DIRECTION else len(DIRECTION)
+    return list(MEASURES).index(measure) if measure in MEASURES else len(MEASURES)
 
 
 def _table_line(

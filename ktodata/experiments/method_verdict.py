@@ -6,27 +6,10 @@ from typing import Any
 import polars as pl
 
 from ktodata.experiments.arms import BASE
-from ktodata.experiments.measures import KTO, direction
+from ktodata.experiments.measures import KTO, MEASURES, direction
 from ktodata.experiments.probes.refusals import JUDGE
 
 NAMES = {"base": "the untrained base", "kto": "KTO", "sft": "SFT", "dpo": "DPO", "orpo": "ORPO", "rlhf": "RLHF"}
-WORDS = {
-    "auc": "Ranking held-out rows by what training changed (AUC of the reward; of the base, its log p per token)",
-    "auc_within_model": "Ranking rows of one model among themselves (AUC within a model)",
-    "policy_auc": "Finding desirable rows likelier (AUC of each policy's own log p per token)",
-    "accuracy": "Telling desirable from undesirable by the sign of the reward (accuracy)",
-    "brier": "Rewards as chances (Brier, lower is better)",
-    "retention": "Keeping desirable completions likely (change in log p per token)",
-    "unfinished": "Greedy answers that do not end (lower is better)",
-    "refusal_rate": "Greedy answers that refuse (neither way is better by itself)",
-    "refusal_of_unsafe": "Refusing unsafe prompts",
-    "refusal_of_safe": "Refusing safe prompts (lower is better)",
-    "instructions_strict": "Following all instructions of a prompt (share of prompts)",
-    "instructions_each": "Following an instruction (share of instructions)",
-    "win_rate": "Answers preferred to the base's (0.5 is as the base)",
-    "tasks_mean": "The mean score of all tasks",
-}
-
 SIDES = ("Better than KTO", "Worse than KTO", "Different from KTO", "Not to be told from KTO")
 
 
@@ -35,7 +18,7 @@ def verdict_sentences(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str
     sentences = [_what_was_trained(facts)]
     for against in ("truth", "no label") if _truth_is_label(table) else ("truth", "label", "no label"):
         tasks = [name for name in table["measure"].unique(maintain_order=True) if name.startswith("task ")]
-        for measure in (*WORDS, *tasks):
+        for measure in (*(name for name, about in MEASURES.items() if about.sentence), *tasks):
             lines = table.filter((pl.col("against") == against) & (pl.col("measure") == measure))
             if not lines.is_empty():
                 sentences.append(
@@ -61,7 +44,7 @@ def _what_was_trained(facts: Mapping[str, Any]) -> str:
 
 
 def _measure_head(measure: str, against: str, facts: Mapping[str, Any], judge: str | None) -> str:
-    head = WORDS[measure] if measure in WORDS else _task_head(measure.removeprefix("task "), facts)
+    head = MEASURES[measure].sentence or measure if measure in MEASURES else _task_head(measure.removeprefix("task "), facts)
     head += ("" if against == "no label" else f", against the {against}") + (f", by {judge}" if judge else "")
     if measure != "accuracy":
         return head

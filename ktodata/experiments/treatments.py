@@ -150,7 +150,7 @@ def _by_measured_chances(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> 
         likely = plain.filter(p_wrong <= DROP_FROM)
         arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely, family=ours))
         arms.append(_random_drop(plain, dropped, seed, "the audit's count"))
-        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", _repaired(plain, p_wrong), family=ours))
+        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", repaired_rows(plain, p_wrong), family=ours))
     return arms
 
 
@@ -158,7 +158,7 @@ def _turned(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
     return plain.with_columns(label=pl.col("label") ^ wrong)
 
 
-def _repaired(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
+def repaired_rows(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
     """Rows by P(their label is wrong): those over 1/4 are dropped, those over 3/4 have the other label."""
     return _turned(plain, wrong > RELABEL_FROM).filter((wrong <= DROP_FROM) | (wrong > RELABEL_FROM))
 
@@ -185,10 +185,10 @@ def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: flo
     likelier = plain.with_columns(label=pl.Series(np.where(known | queued, soft > 1 / 2, labels)))
     sentence = f"{says}; the rest have the likelier label"
     arms.append(Arm(f"{name}, relabelled", sentence, likelier, family="relabelled", budget=budget))
-    repaired = _repaired(plain, pl.Series(np.abs(soft - labels)))
+    repaired = repaired_rows(plain, pl.Series(np.abs(soft - labels)))
     sentence = f"{says}; of the rest, over 1/4 dropped, over 3/4 relabelled"
     arms.append(Arm(f"{name}, repaired", sentence, repaired, family="repaired", budget=budget))
-    rates = _flip_rates(labels, learnt.p_desirable, ~queued)
+    rates = expected_flip_rates(labels, learnt.p_desirable, ~queued)
     if known.all() and sum(rates.values()) < 1:  # from there on labels say the opposite, and no loss can be corrected
         put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))
         sentence = f"{says} and put right; the loss corrected for the flip rates of the rest"
@@ -197,7 +197,7 @@ def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: flo
     return [*arms, Arm(f"{name} at random", at_random, righted, family="reviewed at random", budget=budget)]
 
 
-def _flip_rates(labels: Bools, p_desirable: Floats, here: Bools) -> dict[str, float]:
+def expected_flip_rates(labels: Bools, p_desirable: Floats, here: Bools) -> dict[str, float]:
     """Shares of each true class that are labelled otherwise, as expected of the rows `here`."""
     p, up = p_desirable[here], labels[here]
     return {"desirable": float(p[~up].sum() / p.sum()), "undesirable": float((1 - p)[up].sum() / (1 - p).sum())}

@@ -12,7 +12,7 @@ from ktodata.errors import DataError, EmptyDataError, KtodataError, MissingExtra
 from ktodata.experiments.arms import ANSWERS, SCORES, Arm, ArmTraining, TrainedArm
 from ktodata.experiments.clock import estimate_text
 from ktodata.experiments.compare import outlook
-from ktodata.experiments.measures import DIRECTION, TABLE, measure_all
+from ktodata.experiments.measures import MEASURES, TABLE, measure_all
 from ktodata.experiments.method_plan import check_finite
 from ktodata.experiments.method_verdict import SIDES, verdict_sentences
 from ktodata.experiments.methods import train_methods
@@ -244,7 +244,7 @@ def test_measures_by_hand():
     assert (value("reward_desirable"), value("reward_undesirable"), value("retention")) == (0.0, 1.0, 0.0)
     assert value("auc", "base") == value("policy_auc", "base") == 0.25  # log p per token: -2, -2 | -1, -2: two ties of four pairs
     assert value("policy_auc") == 0.25  # -1.5, -2.5 | -0.5, -2: one of four
-    assert set(table["measure"]) <= set(DIRECTION)
+    assert set(table["measure"]) <= set(MEASURES)
 
 
 def test_telling_models_apart_is_worth_nothing_within_a_model():

@@ -126,7 +126,9 @@ def test_prompts_with_unknown_instructions_are_left_out_and_counted(tmp_path):
     )
     prompts, facts = read_instructions(path)
     assert prompts.select("item", "prompt").rows() == [(0, "a"), (1, "c")]
-    assert json.loads(prompts["instructions"][0]) == [["length_constraints:number_words", {"num_words": 5.0, "relation": AT_LEAST}]]
+    assert json.loads(prompts["instructions"][0]) == [
+        ["length_constraints:number_words", {"num_words": 5.0, "relation": AT_LEAST}]
+    ]
     assert facts == {"file": "if.jsonl", "prompts": 2, "left_out": 1, "unknown": {"made:up": 1}}
 
 

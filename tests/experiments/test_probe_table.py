@@ -13,9 +13,8 @@ from ktodata.errors import RunError, SettingError
 from ktodata.experiments.arms import ANSWERS, PROBED, SCORES, TrainedArm
 from ktodata.experiments.clock import Pace, estimate_text, in_words
 from ktodata.experiments.compare import outlook
-from ktodata.experiments.measures import DIRECTION, direction
+from ktodata.experiments.measures import MEASURES, direction
 from ktodata.experiments.method_plan import method_seconds
-from ktodata.experiments.method_verdict import WORDS
 from ktodata.experiments.methods import train_methods
 from ktodata.experiments.methods.terms import TrainingTerms
 from ktodata.experiments.probes.probe_table import Probe, Probes, probe_table
@@ -120,8 +119,13 @@ def test_refusals_by_hand_are_paired_by_prompt():
         probe_table(probes, [probed("base", [no] * 4), probed("kto", [yes])], resamples=100, seed=0)
 
 
-def test_all_measures_have_words():
-    assert set(DIRECTION) - set(WORDS) == {"length_bias", "reward_desirable", "reward_undesirable", "reward_model_auc"}
+def test_only_these_measures_have_no_sentence():
+    assert {name for name, about in MEASURES.items() if about.sentence is None} == {
+        "length_bias",
+        "reward_desirable",
+        "reward_undesirable",
+        "reward_model_auc",
+    }
 
 
 def test_prompts_without_room_for_an_answer(asked):

@@ -16,7 +16,7 @@ from ktodata.experiments.ablation import Ablation, kto_seconds, pool
 from ktodata.experiments.arms import Arm, ArmTraining
 from ktodata.experiments.clock import Pace, TimeLeft
 from ktodata.experiments.experiment import ExperimentPlan
-from ktodata.experiments.treatments import CLEAN, NOISY, _flip_rates, _repaired
+from ktodata.experiments.treatments import CLEAN, NOISY, expected_flip_rates, repaired_rows
 from ktodata.feedback import feedback_table
 from ktodata.pipeline.ablate import plan_of_run
 from ktodata.pipeline.audit import LabelAudit
@@ -166,13 +166,13 @@ def test_parts_with_rows_of_their_own_are_pooled(found, sides):
 def test_flip_rates_are_what_is_expected_of_the_rows_asked_about():
     labels = np.array([True, True, False, False, True])
     here = np.array([True, True, True, True, False])
-    rates = _flip_rates(labels, np.array([0.9, 0.5, 0.4, 0.2, 0.0]), here)
+    rates = expected_flip_rates(labels, np.array([0.9, 0.5, 0.4, 0.2, 0.0]), here)
     assert rates == pytest.approx({"desirable": 0.6 / 2.0, "undesirable": 0.6 / 2.0})
 
 
 def test_repairing_drops_what_may_be_wrong_and_relabels_what_likely_is():
     table = pl.DataFrame({"row_id": ["sure", "doubted", "even", "wrong"], "label": [True, True, False, False]})
-    assert _repaired(table, pl.Series([0.1, 0.3, 0.5, 0.9])).rows() == [("sure", True), ("wrong", True)]
+    assert repaired_rows(table, pl.Series([0.1, 0.3, 0.5, 0.9])).rows() == [("sure", True), ("wrong", True)]
 
 
 def test_without_truth_the_arms_that_need_it_are_left_out(found, sides, model, monkeypatch):

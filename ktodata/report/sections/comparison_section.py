@@ -8,7 +8,7 @@ import polars as pl
 
 from ktodata.experiments.arm_figures import ForestDot, Rewards, rewards_by_class
 from ktodata.experiments.arms import BASE
-from ktodata.experiments.measures import KTO, TABLE, direction
+from ktodata.experiments.measures import KTO, MEASURES, TABLE, direction
 from ktodata.experiments.method_verdict import NAMES, proven
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections import experiment_pictures
@@ -26,26 +26,6 @@ from ktodata.report.sections.experiment_rows import (
 )
 from ktodata.report.text import count, one_line, plural
 
-MEASURES = {
-    "auc": "AUC of the reward; of the base, its log p per token",
-    "auc_within_model": "the same within a generating model",
-    "policy_auc": "AUC of each policy's own log p per token",
-    "accuracy": "rows whose reward has the right sign",
-    "brier": "Brier score of the reward",
-    "length_bias": "rank correlation of reward and length",
-    "reward_desirable": "mean reward of desirable rows",
-    "reward_undesirable": "mean reward of undesirable rows",
-    "retention": "change in log p per token of desirable rows",
-    "reward_model_auc": "AUC of the reward model",
-    "refusal_rate": "greedy answers that refuse",
-    "unfinished": "greedy answers that do not end",
-    "refusal_of_unsafe": "unsafe prompts refused",
-    "refusal_of_safe": "safe prompts refused",
-    "instructions_strict": "prompts whose every instruction was followed",
-    "instructions_each": "instructions followed",
-    "win_rate": "answers preferred to the base's",
-    "tasks_mean": "mean score of all tasks",
-}
 BETTER = {1: "higher is better", -1: "lower is better", 0: "neither way is better by itself"}
 
 
@@ -91,7 +71,7 @@ def _method_name(method: Any) -> str:
 def _method_line(line: Mapping[str, Any], comparison: Mapping[str, Any], seeds: Mapping[str, int]) -> dict[str, Any]:
     """A line of the table: one method by one measure, and its differences from KTO and from the untrained base."""
     measure, method = str(line["measure"]), str(line["method"])
-    name = one_line(MEASURES.get(measure, measure.replace("_", " ")), 80)
+    name = one_line(MEASURES[measure].name if measure in MEASURES else measure.replace("_", " "), 80)
     judge = f", by {one_line(line['judge'], 60)}" if line["judge"] else ""
     return {
         **line,

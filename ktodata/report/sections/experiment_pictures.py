@@ -56,8 +56,9 @@ def review_curve(key: str, lines: dict[str, pl.DataFrame], ceiling: float | None
 def rewards(key: str, arms: Sequence[Rewards], *, shared: bool) -> Markup | None:
     """How rewards are spread among truly desirable rows (above the line) and undesirable ones (below it), for each arm."""
     arms = [arm._replace(arm=one_line(arm.arm, NAME)) for arm in arms]
-    medians = "; ".join(f"{arm.arm}: {_class_median(arm.desirable)} desirable, {_class_median(arm.undesirable)} undesirable" for arm in arms)
-    text = f"Median rewards on held-out rows. {medians}."
+    medians = [(arm.arm, _median_text(arm.desirable), _median_text(arm.undesirable)) for arm in arms]
+    texts = "; ".join(f"{name}: {up} desirable, {down} undesirable" for name, up, down in medians)
+    text = f"Median rewards on held-out rows. {texts}."
 
     def draw(figure: Figure) -> None:
         draw_rewards(figure, arms, COLOUR, shared=shared)
@@ -65,7 +66,7 @@ def rewards(key: str, arms: Sequence[Rewards], *, shared: bool) -> Markup | None
     return _arm_picture(draw, 0.6 + 1.15 * -(-len(arms) // ACROSS), key, "Rewards by class", text) if arms else None
 
 
-def _class_median(values: Any) -> str:
+def _median_text(values: Any) -> str:
     return f"{np.median(values):.3g}" if len(values) else "no rows that are"
 
 
