@@ -1,4 +1,4 @@
-"""`kd.notebook`: what draws itself in a notebook: `show(rows)`, `prompt_map(run)`, `review_widget(run)`. Each loads when first used."""
+"""`kd.notebook`: what draws itself in a notebook: `show(rows)`, `prompt_map(run)`, `review_widget(run)`, loaded on first use."""
 
 from typing import TYPE_CHECKING, Any
 

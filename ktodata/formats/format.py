@@ -1,6 +1,7 @@
 """A format: how its records are recognised, read and written; and the columns that the settings of `read` name for it."""
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class Fields:
     def columns(self) -> set[str]:
         """The record's own columns that any setting names: the first step of each path."""
         paths = (*self.prompt, *self.completion, self.label.column, *(column for _, column in self.named_columns()))
-        return {path for path in paths if path} | {path.partition(".")[0] for path in paths if path}
+        return {path for path in paths if path} | {re.split(r"[.\[]", path)[0] for path in paths if path}
 
     @property
     def names_columns(self) -> bool:

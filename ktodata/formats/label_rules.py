@@ -21,7 +21,8 @@ SIDE_WORDS = ("first", "second", "tie")
 # a record with one of these has no usable label; everything else about it may be fine
 LABEL_REASONS = ("label_missing", "label_unmapped", "unlabelled", "tied_votes", "tie", "needs_threshold")
 
-_NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
+# one comma with one or two digits after it is a decimal comma; 1,234 could be either, and is not a number
+_NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15}|,\d{1,2})?")
 
 
 class UnmappedLabelError(UnusableError):
@@ -48,11 +49,15 @@ class LabelRule:
     column : None: the format's own.
     meanings : None: the format's own, which is JSON booleans unless its definition says more.
     at_least : threshold of a rating: at or above is desirable. Numbers written as text count, since CSV has no others.
+    at_most : and at or below is undesirable, what lies between is no label; None: all below at_least is undesirable.
+    by_number : numbers among the meanings match whatever has their value: 1, 1.0, "1" and "1.0". Booleans are no numbers.
     """
 
     column: str | None = None
     meanings: Meanings | None = None
     at_least: float | None = None
+    at_most: float | None = None
+    by_number: bool = False
 
     @property
     def names_sides(self) -> bool:
@@ -61,14 +66,30 @@ class LabelRule:
 
     def outcome(self, value: Any, own: Meanings = BOOLEANS) -> Outcome:
         """What `value` means. None: it was set aside on purpose, or there is none. Raises UnmappedLabelError."""
-        if self.at_least is not None:
-            return None if value is None else self.rating(value) >= self.at_least
-        meanings = own if self.meanings is None else self.meanings
+        meanings = own if self.meanings is None and self.at_least is None else self.meanings or {}
         # only these can be a key at all: a list is not hashable
         if isinstance(value, str | bool | int | float) and (type(value), value) in meanings:
             return meanings[type(value), value]
-        if value is None:
-            return meanings.get((type(None), None))
+        if value is None or value == "":  # nobody has said anything, in whatever way a source writes that down
+            return meanings.get((type(value), value))
+        if self.at_least is not None:
+            return self._of_rating(self.rating(value))
+        return self._of_number(value, meanings)
+
+    def _of_rating(self, rating: float) -> bool | None:
+        assert self.at_least is not None
+        if rating >= self.at_least:
+            return True
+        return False if self.at_most is None or rating <= self.at_most else None
+
+    def _of_number(self, value: Any, meanings: Meanings) -> Outcome:
+        """A whole number and the same with a point are one number in JSON, and so in a recipe; text is one only `by_number`."""
+        if isinstance(value, bool) or (isinstance(value, str) and not self.by_number):
+            raise UnmappedLabelError(value)
+        number = self.rating(value)
+        for (kind, key), outcome in meanings.items():
+            if kind in (int, float) and key == number:
+                return outcome
         raise UnmappedLabelError(value)
 
     def truth(self, value: Any, own: Meanings = BOOLEANS) -> bool | None:
@@ -78,7 +99,7 @@ class LabelRule:
     def rating(self, value: Any) -> float:
         """`value` as a number. Raises UnmappedLabelError."""
         if isinstance(value, str) and _NUMBER.fullmatch(value):
-            return float(value)
+            return float(value.replace(",", "."))
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         raise UnmappedLabelError(value)
@@ -90,28 +111,45 @@ def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") 
         return LabelRule(setting)
     meanings = dict(setting)
     column = meanings.pop("column", None)
-    at_least = meanings.pop("at_least", None)
+    at_least, at_most, by_number = (meanings.pop(key, None) for key in ("at_least", "at_most", "by_number"))
+    pairs = meanings.pop("values", None)
     if column is not None and not isinstance(column, str):
         raise SettingError(f"{name}: column must be the name of a column; got {shown(column)}.")
-    if at_least is not None:
-        return LabelRule(column, None, _threshold(at_least, meanings, name))
-    for value, outcome in meanings.items():
+    named = {(type(value), value): outcome for value, outcome in meanings.items()} | _pairs(pairs, name)
+    if at_least is not None or at_most is not None:
+        return LabelRule(column, named or None, *_thresholds(at_least, at_most, named, name))
+    for (_, value), outcome in named.items():
         if not (outcome is None or isinstance(outcome, bool) or outcome in SIDE_WORDS):
             raise SettingError(
                 f"{name}: {shown(value)} is said to mean {shown(outcome)}; a value means true (desirable), "
                 "false (undesirable) or null (no label), or, where two completions are compared, first, second or tie."
             )
-    rule = LabelRule(column, {(type(value), value): outcome for value, outcome in meanings.items()} or None)
-    if rule.names_sides and any(isinstance(outcome, bool) for outcome in meanings.values()):
+    rule = LabelRule(column, named or None, by_number=by_number is True)
+    if rule.names_sides and any(isinstance(outcome, bool) for outcome in named.values()):
         raise SettingError(
             f"{name}: true/false and first/second cannot stand in one mapping; a value judges one completion or compares two."
         )
     return rule
 
 
-def _threshold(at_least: Any, meanings: Mapping[Any, Any], name: str) -> float:
-    if meanings:
-        raise SettingError(f"{name}: at_least and a meaning for {shown(next(iter(meanings)))} cannot stand together; give one.")
-    if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not math.isfinite(at_least):
-        raise SettingError(f"{name}: at_least is a number, the lowest rating that is desirable; got {shown(at_least)}.")
-    return float(at_least)
+def _pairs(pairs: Any, name: str) -> dict[tuple[type, Any], Outcome]:
+    """The meanings that a mapping could not tell apart, as [[1, true], [true, true], ["1", false]]."""
+    if pairs is None:
+        return {}
+    if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise SettingError(f"{name}: values is a list of [value, meaning]; got {clip(pairs, 60)}.")
+    return {(type(value), value): outcome for value, outcome in pairs}
+
+
+def _thresholds(at_least: Any, at_most: Any, named: Meanings, name: str) -> tuple[float, float | None]:
+    if at_least is None:
+        raise SettingError(f"{name}: at_most stands beside at_least, the lowest rating that is desirable; give both.")
+    if spoken := [value for (_, value), outcome in named.items() if outcome is not None]:
+        raise SettingError(f"{name}: at_least and a meaning for {shown(spoken[0])} cannot stand together; give one.")
+    for key, bound in (("at_least", at_least), ("at_most", at_most)):
+        if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound)):
+            what = "the lowest rating that is desirable" if key == "at_least" else "the highest that is undesirable"
+            raise SettingError(f"{name}: {key} is a number, {what}; got {shown(bound)}.")
+    if at_most is not None and at_most >= at_least:
+        raise SettingError(f"{name}: at_most ({at_most:g}) must be below at_least ({at_least:g}).")
+    return float(at_least), None if at_most is None else float(at_most)

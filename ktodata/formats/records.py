@@ -1,5 +1,6 @@
 """What a format makes of one record, and the words for what is wrong with one that cannot become rows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -62,13 +63,35 @@ class LabelledCompletion:
     tools: Any = None
 
 
-def lookup(record: Record, column: str) -> Any:
-    """The value of `column`, ABSENT where there is none. "a.b" is b inside a, unless the record has a column of that name."""
-    if column in record:
+# a step of a path: a name, a number of a list, or the first entry of a list whose field has a value
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]|\[([^\[\]=]+)=([^\[\]]*)\]")
+
+
+def lookup(record: Any, column: str) -> Any:
+    """The value of `column`, ABSENT where there is none.
+
+    A column may be a path, unless the record has a column of that name: "a.b" is b inside a, "choices.0.message" the message of
+    the first of a list, "scores[name=thumb].value" the value of the first entry of a list whose name is thumb.
+    """
+    if isinstance(record, Mapping) and column in record:
         return record[column]
-    head, dot, rest = column.partition(".")
-    inside = record.get(head) if dot else None
-    return lookup(inside, rest) if isinstance(inside, Mapping) else ABSENT
+    if not (step := _STEP.match(column)):
+        return ABSENT
+    inside, rest = _step_into(record, step), column[step.end() :].removeprefix(".")
+    return lookup(inside, rest) if rest and inside is not ABSENT else inside
+
+
+def _step_into(value: Any, step: re.Match[str]) -> Any:
+    name, number, key, wanted = step.groups()
+    if isinstance(value, Mapping):
+        return value.get(name, ABSENT)
+    if not isinstance(value, list):
+        return ABSENT
+    if key is not None:
+        entries = (entry for entry in value if isinstance(entry, Mapping))
+        return next((entry for entry in entries if str(entry.get(key)) == wanted), ABSENT)
+    place = number or name
+    return value[int(place)] if place.isdecimal() and int(place) < len(value) else ABSENT
 
 
 def need(record: Record, column: str) -> Any:

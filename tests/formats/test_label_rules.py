@@ -35,11 +35,45 @@ def test_without_meanings_only_booleans_are_labels(lines):
     ],
 )
 def test_one_and_its_lookalikes_differ(recipe: str, desirable: object, lines):
-    """1, "1", true and 1.0 are equal or alike in Python and in YAML; each matches only itself."""
+    """1, "1" and true are equal or alike in Python and in YAML; each matches only itself. 1 and 1.0 are one number, as in JSON."""
     everything = (1, "1", True, 1.0, "up")
     result = read(lines(*with_labels(*everything)), label=yaml.safe_load(recipe))
-    matched = [i for i, value in enumerate(everything, start=1) if (type(value), value) == (type(desirable), desirable)]
+    numbers = {int: float}
+    matched = [
+        i
+        for i, value in enumerate(everything, start=1)
+        if numbers.get(type(value), type(value)) is numbers.get(type(desirable), type(desirable)) and value == desirable
+    ]
     assert result.feedback["source_line"].to_list() == matched
+
+
+def test_pairs_tell_apart_what_a_mapping_cannot(lines):
+    rule = {"column": "label", "values": [[1, True], [1.0, False], [True, False], ["1", True]]}
+    result = read(lines(*with_labels(1, 1.0, True, "1", "1.0")), label=rule)
+    assert result.feedback["label"].to_list() == [True, False, False, True]
+    assert result.quarantine["reason"].to_list() == ["label_unmapped"]
+
+
+def test_numbers_match_by_value_where_asked(lines):
+    rule = {"column": "label", "by_number": True, 1: True, 0: False}
+    result = read(lines(*with_labels(1, "1", "1.0", 0.0, "0", True, "one")), label=rule)
+    assert result.feedback["label"].to_list() == [True, True, True, False, False]
+    assert result.metrics["unmapped_labels"] == {"true": 1, "'one'": 1}
+
+
+def test_a_band_between_two_thresholds_is_no_label(lines):
+    rule = {"column": "label", "at_least": 4, "at_most": 2, "n/a": None}
+    result = read(lines(*with_labels(5, "4,5", 4, 3, 2, "1.5", None, "", "n/a", "1,234")), label=rule)
+    assert result.feedback["label"].to_list() == [True, True, True, False, False]
+    assert result.metrics["quarantined"] == {"label_unmapped": 1, "unlabelled": 4}
+
+
+@pytest.mark.parametrize(
+    "bounds", [{"at_most": 2}, {"at_least": 2, "at_most": 4}, {"at_least": 4, "at_most": "2"}, {"values": 3}]
+)
+def test_bounds_that_cannot_be_meant(bounds, lines):
+    with pytest.raises(SettingError):
+        read(lines(*with_labels(1, 5)), label={"column": "label", **bounds})
 
 
 def test_null_sets_a_value_aside_and_the_rest_is_unmapped(lines):
