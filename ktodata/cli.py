@@ -283,7 +283,7 @@ def convert(
     reading = {name: value for name, value in settings.items() if name not in ("paths", "format")}
     result, written = convert_file(source, target, from_=settings["format"], to=to, **reading)
     lost = [*written.lost, *quarantine_lines(result.quarantine)]
-    counts = {"file": target, "records": written.records, "rows": written.rows, "lost": lost, "read": result.facts}
+    counts = {"file": target, "records": written.records, "rows": written.rows, "lost": lost, "read": result.metrics}
     _print_result(counts, lambda: written_text(target, written.records, lost), quiet=quiet, as_json=as_json)
 
 

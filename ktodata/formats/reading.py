@@ -33,17 +33,17 @@ class IngestResult:
 
     feedback : the feedback table (see ktodata.feedback.COLUMNS), then `rating` where ratings were read, then what was kept.
     quarantine : file, line, reason, detail, raw, raw_chars; one line for each record that did not become rows.
-    facts : counts for the manifest and the report. records == records_used + quarantine.height, always.
+    metrics : counts for the manifest and the report. records == records_used + quarantine.height, always.
     """
 
     feedback: pl.DataFrame
     quarantine: pl.DataFrame
-    facts: Mapping[str, Any]
+    metrics: Mapping[str, Any]
 
     def _repr_html_(self) -> str:
         reasons = self.quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
         counts = "".join(f"<li>{count:,} quarantined: {html.escape(reason)}</li>" for reason, count in reasons.iter_rows())
-        return f"<p><strong>{self.facts['records']:,}</strong> records, {self.feedback.height:,} rows</p><ul>{counts}</ul>"
+        return f"<p><strong>{self.metrics['records']:,}</strong> records, {self.feedback.height:,} rows</p><ul>{counts}</ul>"
 
 
 def read(
@@ -155,7 +155,7 @@ class _Reader:
         self._first_record: Mapping[str, Any] = {}
 
     def read(self, source: Source) -> dict[str, Any]:
-        """Read one file to its end; the facts about it."""
+        """Read one file to its end; the metrics about it."""
         formats: Counter[str] = Counter()
         before = self._records
         for entry in read_records(source):
@@ -204,14 +204,14 @@ class _Reader:
             self._unmapped[problem.value] += 1
 
     def result(self, files: list[dict[str, Any]]) -> IngestResult:
-        """The tables and the facts. Raises when nothing can be used, or when a column that the reader named is nowhere."""
+        """The tables and the metrics. Raises when nothing can be used, or when a column that the reader named is nowhere."""
         aside = self._reasons.total()
         if aside == self._records:
             raise self._nothing_usable()
         if self._missing_columns:
             raise self._no_such_column()
         table = self._table.table()
-        facts = {
+        metrics = {
             "records": self._records,
             "records_used": self._records - aside,
             "rows": table.height,
@@ -224,7 +224,7 @@ class _Reader:
         }
         feedback = table.drop("file")
         check_feedback(feedback)
-        return IngestResult(feedback, self._quarantine.table(), facts)
+        return IngestResult(feedback, self._quarantine.table(), metrics)
 
     def _not_kept(self) -> dict[str, int]:
         """{field: records that have it} of all fields that no row carries, the commonest first; of turns too."""

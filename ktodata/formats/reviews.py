@@ -66,11 +66,11 @@ class Reviews:
     verdicts : row_id, trusted_label (true desirable; null for drop and contested), verdict ("desirable", "undesirable", "drop" or
         "contested"), reviewer, reviewed_at (UTC), note, file, line; one line for each row that was judged. reviewer, reviewed_at
         and note are null where nobody wrote them.
-    facts : counts for the manifest. records == verdicts + repeated + empty, always.
+    metrics : counts for the manifest. records == verdicts + repeated + empty, always.
     """
 
     verdicts: pl.DataFrame
-    facts: Mapping[str, Any]
+    metrics: Mapping[str, Any]
 
 
 def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
@@ -86,8 +86,8 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
     contents = [_read_verdicts(source) for source in sources] + [read_store(store) for store in stores]
     every = pl.DataFrame([verdict for verdicts, _ in contents for verdict in verdicts], schema=SCHEMA, orient="row")
     verdicts = _first_of_each_row(every)
-    counts = [facts for _, facts in contents]
-    facts = {
+    counts = [metrics for _, metrics in contents]
+    metrics = {
         "files": counts,
         "records": sum(file["records"] for file in counts),
         "verdicts": verdicts.height,
@@ -95,7 +95,7 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
         "empty": sum(file["empty"] for file in counts),
         "unparseable_times": sum(file["unparseable_times"] for file in counts),
     }
-    return Reviews(verdicts, facts)
+    return Reviews(verdicts, metrics)
 
 
 def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
@@ -131,20 +131,20 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
                 decide(rows, (pl.col("verdict") == "contested").fill_null(False), action="review", reason="reviewed_contested"),
             ]
         ),
-        metrics={**reviews.facts, **verdict_counts},
+        metrics={**reviews.metrics, **verdict_counts},
         tables={"verdicts": verdicts},
     )
 
 
-def reviews_in_words(facts: Mapping[str, Any]) -> str:
-    """One sentence from the facts of `join_reviews`."""
-    summary = f"{facts['verdicts']:,} rows reviewed, {facts['differ_from_label']:,} with another verdict than the given label"
+def reviews_in_words(metrics: Mapping[str, Any]) -> str:
+    """One sentence from the metrics of `join_reviews`."""
+    summary = f"{metrics['verdicts']:,} rows reviewed, {metrics['differ_from_label']:,} with another verdict than the given label"
     rest = {
-        "earlier trusted labels overridden": facts["overridden"],
-        "verdicts given twice": facts["repeated"],
-        "cells still empty": facts["empty"],
-        "called of no use and dropped": facts["drop"],
-        "contested and held for review": facts["contested"],
+        "earlier trusted labels overridden": metrics["overridden"],
+        "verdicts given twice": metrics["repeated"],
+        "cells still empty": metrics["empty"],
+        "called of no use and dropped": metrics["drop"],
+        "contested and held for review": metrics["contested"],
     }
     return "; ".join([summary, *(f"{count:,} {what}" for what, count in rest.items() if count)]) + "."
 
@@ -202,7 +202,7 @@ def _verdict_files(paths: Sequence[Path | str]) -> list[Path]:
 
 
 def _read_verdicts(source: Source) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The verdicts in a file, and the facts about it."""
+    """The verdicts in a file, and the metrics about it."""
     columns: dict[str, None] = {}
     records: list[SourceRecord] = []
     for entry in read_records(source):

@@ -239,7 +239,7 @@ class _Execution:
             raise EmptyDataError(
                 f"none of {read.quarantine.height:,} records became a row; {self.folder / 'quarantine.parquet'} says why."
             )
-        return StageResult(read.feedback, metrics=read.facts)
+        return StageResult(read.feedback, metrics=read.metrics)
 
     def _read_reviews(self) -> Reviews | None:
         files = [self._place(path) for path in self.recipe.reviews]
@@ -301,7 +301,7 @@ class _Execution:
         if name == "ingest":
             return digest("ingest", _code(), {**self.recipe.ingest.settings, "paths": None}, _content_of(self._paths()))
         if name == "reviews" and self.reviews is not None:
-            files = [(file["name"], file["sha256"]) for file in self.reviews.facts["files"]]
+            files = [(file["name"], file["sha256"]) for file in self.reviews.metrics["files"]]
             return digest("reviews", _code(), files, self.saved["ingest"].done["digests"]["columns"])
         if name == "telemetry" and self.telemetry is not None:
             made_of = self.telemetry.digest, self.telemetry.beta

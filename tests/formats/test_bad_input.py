@@ -65,8 +65,8 @@ def test_one_bad_record_among_good_ones(record, reason: str, lines):
     assert result.feedback["source_line"].to_list() == [1, 3]
     assert reasons(result) == [(2, reason)]
     assert result.quarantine["file"].to_list() == ["thumbs.jsonl"]
-    assert result.facts["quarantined"] == {reason: 1}
-    assert (result.facts["records"], result.facts["records_used"]) == (3, 2)
+    assert result.metrics["quarantined"] == {reason: 1}
+    assert (result.metrics["records"], result.metrics["records_used"]) == (3, 2)
 
 
 def test_the_raw_text_is_kept_as_valid_text(lines):
@@ -86,7 +86,7 @@ def test_a_long_raw_text_is_cut_and_its_length_is_said(lines):
 def test_blank_lines_and_a_byte_order_mark_are_no_records(lines):
     result = read(lines(b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), "", "   ", json.dumps(GOOD) + "\r"))
     assert result.feedback["source_line"].to_list() == [1, 4]
-    assert result.facts["records"] == 2
+    assert result.metrics["records"] == 2
 
 
 def test_mixed_formats_are_each_read_in_their_own(lines):
@@ -94,7 +94,7 @@ def test_mixed_formats_are_each_read_in_their_own(lines):
     pair = {"prompt": "sky?", "chosen": "blue", "rejected": "red"}
     path = lines(GOOD, {"messages": talk, "kto_tag": True}, pair, {"messages": talk, "label": False})
     result = read(path)
-    assert result.facts["files"][0]["formats"] == {"llamafactory_sharegpt": 1, "ms_swift": 1, "trl": 1, "trl_paired": 1}
+    assert result.metrics["files"][0]["formats"] == {"llamafactory_sharegpt": 1, "ms_swift": 1, "trl": 1, "trl_paired": 1}
     assert result.feedback["source_line"].to_list() == [1, 2, 3, 3, 4]
 
 
@@ -288,8 +288,8 @@ def test_any_bytes_are_accounted_for(content: list[bytes], label, tmp_path_facto
     path.write_bytes(b"\n".join([json.dumps(GOOD).encode(), *content]))
     result = read(path, label=label)
     given_records = 1 + sum(bool(line.strip()) for line in content)
-    assert result.facts["records"] == result.facts["records_used"] + result.quarantine.height == given_records
-    assert result.facts["records_used"] == result.feedback["source_line"].n_unique()
+    assert result.metrics["records"] == result.metrics["records_used"] + result.quarantine.height == given_records
+    assert result.metrics["records_used"] == result.feedback["source_line"].n_unique()
 
 
 @settings(max_examples=40, deadline=None)

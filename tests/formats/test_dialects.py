@@ -44,7 +44,7 @@ def test_the_example_comes_back_field_by_field(format: Format, lines, tmp_path: 
 
 @pytest.mark.parametrize("format", [d for d in FORMATS.values() if d.name != "mapping"], ids=named)
 def test_the_example_is_recognised(format: Format, lines):
-    facts = read(lines(format.example), **format.settings).facts
+    facts = read(lines(format.example), **format.settings).metrics
     assert facts["files"][0]["formats"] == {format.name: 1}
 
 
@@ -132,7 +132,7 @@ def test_trl_paired_without_a_prompt_takes_what_both_sides_share(lines):
 )
 def test_axolotl_types(record: dict[str, Any], lines):
     result = read(lines(record))
-    assert result.facts["files"][0]["formats"] == {"axolotl": 1}
+    assert result.metrics["files"][0]["formats"] == {"axolotl": 1}
     assert rows(result.feedback) == [(SKY, "Blue.", True)]
 
 
@@ -216,7 +216,7 @@ def test_langfuse_kinds_of_scores_and_their_names(lines):
 def test_langsmith_scores_are_labels_only_when_the_recipe_says_so(lines):
     record = {"inputs": {"question": SKY}, "outputs": {"answer": "Blue."}, "key": "thumb", "score": 1}
     bare, sound = lines(record, {**record, "score": True}), {1: True, 0: False}
-    assert read(bare).facts["unmapped_labels"] == {"1": 1}
+    assert read(bare).metrics["unmapped_labels"] == {"1": 1}
     assert rows(read(bare, label=sound).feedback) == [(SKY, "Blue.", True)]
 
 

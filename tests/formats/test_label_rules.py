@@ -19,9 +19,9 @@ def test_without_meanings_only_booleans_are_labels(lines):
     assert result.quarantine["line"].to_list() == [3, 4, 5, 6, 7, 8, 9, 10, 11]
     assert set(result.quarantine.filter(line=9)["reason"]) == {"unlabelled"}
     assert set(result.quarantine.filter(result.quarantine["line"] != 9)["reason"]) == {"label_unmapped"}
-    assert result.facts["unmapped_labels"]["'-1'"] == 1
-    assert result.facts["unmapped_labels"]["-1"] == 1
-    assert result.facts["quarantined"] == {"label_unmapped": 8, "unlabelled": 1}
+    assert result.metrics["unmapped_labels"]["'-1'"] == 1
+    assert result.metrics["unmapped_labels"]["-1"] == 1
+    assert result.metrics["quarantined"] == {"label_unmapped": 8, "unlabelled": 1}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_votes_become_one_row_with_a_majority_label(lines):
     ]
     assert result.feedback["rater"].to_list() == [None, "ann"]  # who gave a single vote gave the label
     assert result.quarantine.select("line", "reason").rows() == [(2, "tied_votes"), (4, "unlabelled"), (5, "label_unmapped")]
-    assert (result.facts["votes"], result.facts["raters"]) == (4, 3)
+    assert (result.metrics["votes"], result.metrics["raters"]) == (4, 3)
 
 
 def test_a_label_column_goes_before_the_majority_and_is_a_vote_of_its_own(lines):

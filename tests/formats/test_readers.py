@@ -57,7 +57,7 @@ def test_a_hub_id_is_given_to_datasets_as_it_is(monkeypatch):
         ("team/thumbs", 1, "a"),
         ("team/thumbs", 2, "b"),
     ]
-    assert result.facts["files"][0] | {"formats": None} == {
+    assert result.metrics["files"][0] | {"formats": None} == {
         "name": "team/thumbs",
         "bytes": None,
         "sha256": None,
@@ -155,7 +155,7 @@ def test_sources_are_file_names_told_apart_by_folder_where_they_must_be(lines, t
     both = read(str(tmp_path / "*" / "thumbs.jsonl"))
     assert both.feedback["source"].unique(maintain_order=True).to_list() == ["july/thumbs.jsonl", "june/thumbs.jsonl"]
     assert read(tmp_path / "july" / "thumbs.jsonl").feedback["source"].to_list() == ["thumbs.jsonl"] * 2
-    assert str(tmp_path) not in json.dumps(both.facts)
+    assert str(tmp_path) not in json.dumps(both.metrics)
 
 
 def test_a_file_named_twice_is_read_once(lines, tmp_path: Path):
@@ -167,7 +167,7 @@ def test_facts_count_and_name_what_was_read(lines, tmp_path: Path):
     import hashlib
 
     path = lines(*ROWS, "{")
-    facts = read(path, rater="id").facts
+    facts = read(path, rater="id").metrics
     assert facts["files"] == [
         {
             "name": "thumbs.jsonl",
@@ -240,5 +240,5 @@ def test_times_that_are_none_are_counted(lines):
     rows = [{**ROWS[0], "at": at} for at in ("yesterday", 1740830400, None)]
     result = read(lines(*rows), created_at="at")
     assert result.feedback["created_at"].to_list() == [None, datetime(2025, 3, 1, 12, tzinfo=UTC), None]
-    assert result.facts["unparseable_times"] == 1
+    assert result.metrics["unparseable_times"] == 1
     assert result.feedback["votes"].to_list()[1][0]["created_at"] == datetime(2025, 3, 1, 12, tzinfo=UTC)

@@ -74,7 +74,7 @@ def test_files_of_every_kind_say_the_same(write, tmp_path):
     pl.DataFrame(records).write_csv(tmp_path / "review.csv")
     for path in (lines, packed, *(tmp_path / name for name in ("review.parquet", "numbers.parquet", "review.csv"))):
         assert verdicts(path) == {"a": True, "c": False}, path
-        assert read_reviews(path).facts["empty"] == 1
+        assert read_reviews(path).metrics["empty"] == 1
 
 
 def test_who_when_and_why_are_kept(write):
@@ -90,7 +90,7 @@ def test_who_when_and_why_are_kept(write):
         ("17", None, None),
         (None, None, None),
     ]
-    assert read.facts["unparseable_times"] == 1
+    assert read.metrics["unparseable_times"] == 1
 
 
 def test_every_record_is_counted(write):
@@ -98,13 +98,13 @@ def test_every_record_is_counted(write):
     one = write("row_id,verdict", "a,good", "b,", "a,true", "c,bad", ",", name="one.csv")
     two = write("row_id,verdict", "c,0", "d,good", name="two.csv")
     read = read_reviews([one, two, one])  # a file named twice is read once
-    assert {name: read.facts[name] for name in ("records", "verdicts", "repeated", "empty")} == {
+    assert {name: read.metrics[name] for name in ("records", "verdicts", "repeated", "empty")} == {
         "records": 7,
         "verdicts": 3,
         "repeated": 2,
         "empty": 2,
     }
-    assert [file["name"] for file in read.facts["files"]] == ["one.csv", "two.csv"]
+    assert [file["name"] for file in read.metrics["files"]] == ["one.csv", "two.csv"]
     assert read.verdicts.select("row_id", "file", "line").rows() == [
         ("a", "one.csv", 2),
         ("c", "one.csv", 5),

@@ -77,7 +77,7 @@ def test_reviewers_who_differ_make_a_row_contested(store):
         2,
         "2026-01-01T00:00:01Z",
     )
-    facts = read_reviews(path).facts["files"][0]
+    facts = read_reviews(path).metrics["files"][0]
     assert (facts["reviewers"], facts["judged_by_several"], facts["reviewers_differ"]) == (2, 4, 2)
 
 
@@ -90,7 +90,7 @@ def test_the_pipeline_takes_a_store_and_loses_no_verdict(store):
         ("c", None, "drop", 3),
         ("d", None, "contested", 4),
     ]
-    assert reviews.facts["records"] == reviews.facts["verdicts"] == 4
+    assert reviews.metrics["records"] == reviews.metrics["verdicts"] == 4
     rows = [{"row_id": name, "prompt": name, "completion": "c", "label": True, "trusted_label": True} for name in "abcde"]
     joined = join_reviews(feedback_table(*rows), reviews)
     # what a person could not say is no trusted label any more; e was not judged
@@ -104,10 +104,10 @@ def test_the_pipeline_takes_a_store_and_loses_no_verdict(store):
 
 
 def test_the_digest_follows_what_is_said_and_nothing_else(store):
-    one = read_reviews(store(("a", "ann", "keep"), name="one.sqlite")).facts["files"][0]["sha256"]
+    one = read_reviews(store(("a", "ann", "keep"), name="one.sqlite")).metrics["files"][0]["sha256"]
     back_again = (("a", "ann", "keep"), ("a", "ann", "flip"), ("a", "ann", 2))
-    assert read_reviews(store(*back_again, name="two.sqlite")).facts["files"][0]["sha256"] == one
-    assert read_reviews(store(("a", "ann", "flip"), name="three.sqlite")).facts["files"][0]["sha256"] != one
+    assert read_reviews(store(*back_again, name="two.sqlite")).metrics["files"][0]["sha256"] == one
+    assert read_reviews(store(("a", "ann", "flip"), name="three.sqlite")).metrics["files"][0]["sha256"] != one
 
 
 def test_an_empty_store_is_no_verdict(store):

@@ -20,8 +20,8 @@ def accounted(result: IngestResult) -> IngestResult:
     """The result, once it is sure that every record is a row (or a pair of rows) or in the quarantine."""
     check_feedback(result.feedback)
     used = result.feedback.select(pl.struct("source", "source_line").n_unique()).item()
-    assert result.facts["records"] == used + result.quarantine.height
-    assert result.facts["rows"] == result.feedback.height
+    assert result.metrics["records"] == used + result.quarantine.height
+    assert result.metrics["rows"] == result.feedback.height
     return result
 
 
@@ -59,8 +59,8 @@ def test_xstest_labelled_by_a_judge_that_was_silent_8_times(shared: Path):
     result = accounted(
         ingest(paths=str(shared / "kto_xstest.jsonl.gz"), label="weak_label_gpt4", trusted="label", model="model", keep=["type"])
     )
-    assert result.facts["quarantined"] == {"unlabelled": 8}
-    assert result.facts["labels"] == {"desirable": 1030, "undesirable": 312}
+    assert result.metrics["quarantined"] == {"unlabelled": 8}
+    assert result.metrics["labels"] == {"desirable": 1030, "undesirable": 312}
     agreed = result.feedback.filter(pl.col("label") == pl.col("trusted_label")).height
     assert agreed == 1094  # of 1,342: the judge and the people
     assert result.feedback["type"].n_unique() > 10
@@ -70,20 +70,20 @@ def test_xstest_labelled_by_a_judge_that_was_silent_8_times(shared: Path):
 def test_xstest_with_the_votes_of_two_people(shared: Path):
     votes = {"label_annotator_1": "first", "label_annotator_2": "second"}
     result = accounted(ingest(paths=str(shared / "kto_xstest.jsonl.gz"), votes=votes))
-    assert set(result.facts["quarantined"]) == {"tied_votes"}
-    assert result.facts["votes"] == 2 * result.feedback.height
+    assert set(result.metrics["quarantined"]) == {"tied_votes"}
+    assert result.metrics["votes"] == 2 * result.feedback.height
     both = accounted(ingest(paths=str(shared / "kto_xstest.jsonl.gz"), label="label", votes=votes))
     assert both.feedback.height == 1350
-    assert both.facts["votes"] == 3 * 1350
+    assert both.metrics["votes"] == 3 * 1350
 
 
 @pytest.mark.shared
 def test_tulu_with_its_raters_and_times(shared: Path):
     result = accounted(ingest(paths=str(shared / "kto_tulu1_human.jsonl.gz"), rater="annotator", created_at="timestamp"))
     assert result.feedback.height == 1400
-    assert result.facts["raters"] == 16
-    assert result.facts["busiest_raters"]["se"] == 246
-    assert result.facts["unparseable_times"] == 0
+    assert result.metrics["raters"] == 16
+    assert result.metrics["busiest_raters"]["se"] == 246
+    assert result.metrics["unparseable_times"] == 0
     assert result.feedback["created_at"].null_count() == 0
     assert {str(time.year) for time in result.feedback["created_at"]} == {"2023"}
 
@@ -103,7 +103,7 @@ def test_hh_harmless_as_pairs_and_as_conversations(shared: Path):
 @pytest.mark.shared
 def test_halueval(shared: Path):
     result = accounted(ingest(paths=str(shared / "kto_halueval_general.jsonl.gz"), keep=["spans"]))
-    assert result.facts["labels"] == {"desirable": 2154, "undesirable": 490}
+    assert result.metrics["labels"] == {"desirable": 2154, "undesirable": 490}
     assert result.feedback["spans"].str.starts_with("[").all()
 
 
@@ -112,7 +112,7 @@ def test_llamafactory_demo_with_its_conversations(shared: Path):
     result = accounted(ingest(paths=str(shared / "kto_llamafactory_demo.jsonl.gz"), prompt="messages"))
     assert result.feedback["turns"].null_count() == 0
     assert (result.feedback["turns"].list.len() > 1).sum() == 49
-    assert result.facts["labels"] == {"desirable": 83, "undesirable": 93}
+    assert result.metrics["labels"] == {"desirable": 83, "undesirable": 93}
 
 
 PANDALM: dict[str, Any] = {
@@ -128,8 +128,8 @@ PANDALM: dict[str, Any] = {
 def test_pandalm_by_the_most_votes(shared: Path):
     """54 pairs that all three call a tie, 9 that two of three do: 63 of 624."""
     result = accounted(ingest(paths=str(shared / "pref_pandalm.jsonl.gz"), **PANDALM))
-    assert result.facts["quarantined"] == {"tie": 63}
-    assert result.facts["labels"] == {"desirable": 561, "undesirable": 561}
+    assert result.metrics["quarantined"] == {"tie": 63}
+    assert result.metrics["labels"] == {"desirable": 561, "undesirable": 561}
     assert result.feedback["votes"].list.len().max() == 3
 
 
@@ -141,7 +141,7 @@ def test_pandalm_with_json_booleans_for_responses(shared: Path, tmp_path: Path):
     dirty = [json.dumps({**json.loads(lines[0]), "response1": True}), *lines[1:]]
     (tmp_path / "dirty.jsonl").write_text("\n".join(dirty))
     result = accounted(ingest(paths=str(tmp_path / "dirty.jsonl"), **PANDALM))
-    assert result.facts["quarantined"] == {"not_text": 1, "tie": 63}
+    assert result.metrics["quarantined"] == {"not_text": 1, "tie": 63}
     assert result.quarantine.row(0, named=True)["detail"] == "response1 is a boolean, not text"
 
 
@@ -160,7 +160,7 @@ def test_tulu_preferences(shared: Path):
             created_at="timestamp",
         )
     )
-    assert result.facts["quarantined"] == {"tie": 235}
+    assert result.metrics["quarantined"] == {"tie": 235}
     assert result.feedback.height == 2 * 465
     assert result.feedback["model"].n_unique() == 4
 
@@ -177,10 +177,10 @@ def test_convabuse_in_csv_with_eight_sparse_annotators(shared: Path):
             votes=votes,
         )
     )
-    assert result.facts["records"] == 2501
-    assert set(result.facts["quarantined"]) == {"tied_votes", "label_unmapped"}
-    assert set(result.facts["unmapped_labels"]) == {"'0, 1'", "'1, 0'"}  # one annotator, asked twice, said both
-    assert result.facts["raters"] == 8
+    assert result.metrics["records"] == 2501
+    assert set(result.metrics["quarantined"]) == {"tied_votes", "label_unmapped"}
+    assert set(result.metrics["unmapped_labels"]) == {"'0, 1'", "'1, 0'"}  # one annotator, asked twice, said both
+    assert result.metrics["raters"] == 8
 
 
 @pytest.mark.shared
@@ -190,4 +190,4 @@ def test_many_files_at_once_keep_their_names_apart(shared: Path):
     assert result.feedback["source"].unique(maintain_order=True).to_list() == names
     assert result.feedback.height == 2644 + 3068
     manifest = {file["file"]: file["sha256"] for file in json.loads((shared / "MANIFEST.json").read_text())["files"]}
-    assert {file["name"]: file["sha256"] for file in result.facts["files"]} == {name: manifest[name] for name in names}
+    assert {file["name"]: file["sha256"] for file in result.metrics["files"]} == {name: manifest[name] for name in names}
