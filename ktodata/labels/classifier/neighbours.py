@@ -110,11 +110,11 @@ def flip_rates(labels: Bools, train: Bools, nearest: NearestRows) -> NeighbourFl
     if nearest.rows.shape[1] < 2 or not len(rows):
         return NeighbourFlipRates(None, None, None, None, 0)
     triple = labels[np.column_stack([rows, nearest.rows[rows, :2]])]  # [rows, 3]
-    seen = np.concatenate([_patterns(triple[:, :order]) for order in (1, 2, 3)])
-    one, pair = float(triple[:, :2].mean()), float((triple[:, 0] & triple[:, 1]).mean())
-    if pair - one**2 < 3 * one * (1 - one) / np.sqrt(len(rows)):  # three standard errors of it, were labels independent
+    shares = np.concatenate([_patterns(triple[:, :order]) for order in (1, 2, 3)])
+    ones, pair = float(triple[:, :2].mean()), float((triple[:, 0] & triple[:, 1]).mean())
+    if pair - ones**2 < 3 * ones * (1 - ones) / np.sqrt(len(rows)):  # three standard errors of it, were labels independent
         return NeighbourFlipRates(None, None, None, None, len(rows))
-    (p, a, b), misfit = _solve_flip_rates(seen)
+    (p, a, b), misfit = _solve_flip_rates(shares)
     return NeighbourFlipRates(1 - a, b, p, misfit, len(rows))
 
 
@@ -150,8 +150,8 @@ class _Cells:
     most: int
 
     def to_search(self, cell: int) -> Ints:
-        found = np.concatenate([self.members[other] for other in self.near[cell]])
-        return found if len(found) <= self.most else found[np.linspace(0, len(found) - 1, self.most).astype(np.int64)]
+        rows = np.concatenate([self.members[other] for other in self.near[cell]])
+        return rows if len(rows) <= self.most else rows[np.linspace(0, len(rows) - 1, self.most).astype(np.int64)]
 
     @property
     def thinned(self) -> int:
@@ -185,10 +185,10 @@ def _cells(unit: Vectors, candidates: Ints, seed: int) -> _Cells:
 
 def _search_cells(unit: Vectors, code: Ints, cells: _Cells, neighbours: int) -> tuple[Ints, Vectors]:
     order = np.argsort(cells.of_row, kind="stable")
-    found = list(map_chunks(len(unit), _search_chunk(unit, code, cells, order, neighbours)))
+    parts = list(map_chunks(len(unit), _search_chunk(unit, code, cells, order, neighbours)))
     rows, similarity = np.empty((len(unit), neighbours), np.int64), np.empty((len(unit), neighbours), np.float32)
-    rows[order] = np.concatenate([part[0] for part in found])
-    similarity[order] = np.concatenate([part[1] for part in found])
+    rows[order] = np.concatenate([part[0] for part in parts])
+    similarity[order] = np.concatenate([part[1] for part in parts])
     return rows, similarity
 
 
@@ -199,12 +199,12 @@ def _search_chunk(
         queries = order[part]  # sorted by cell
         rows, similarity = [], []
         for cell in np.unique(cells.of_row[queries]):
-            found = cells.to_search(int(cell))
-            found = found[np.argsort(code[found], kind="stable")]
-            there = unit[found]
+            candidates = cells.to_search(int(cell))
+            candidates = candidates[np.argsort(code[candidates], kind="stable")]
+            vectors = unit[candidates]
             for block in _row_blocks(queries[cells.of_row[queries] == cell]):
-                best, values = _nearest_of(unit[block] @ there.T, code[block], code[found], neighbours)
-                rows.append(np.where(best >= 0, found[best] if len(found) else -1, -1))
+                best, values = _nearest_of(unit[block] @ vectors.T, code[block], code[candidates], neighbours)
+                rows.append(np.where(best >= 0, candidates[best] if len(candidates) else -1, -1))
                 similarity.append(values)
         return np.concatenate(rows), np.concatenate(similarity)
 
@@ -250,12 +250,12 @@ def _tiles_of_largest(similarity: Vectors, count: int) -> Ints:
 
 def _recall(unit: Vectors, code: Ints, candidates: Ints, rows: Ints, rng: np.random.Generator) -> float:
     sample = np.sort(rng.choice(candidates, RECALL_SAMPLE, replace=False))
-    found = candidates[np.argsort(code[candidates], kind="stable")]
+    ordered = candidates[np.argsort(code[candidates], kind="stable")]
     hits = true = 0
     with one_thread():
         for block in _row_blocks(sample, 16):
-            best, _ = _nearest_of(unit[block] @ unit[found].T, code[block], code[found], rows.shape[1])
-            exact = np.where(best >= 0, found[best], -1)
+            best, _ = _nearest_of(unit[block] @ unit[ordered].T, code[block], code[ordered], rows.shape[1])
+            exact = np.where(best >= 0, ordered[best], -1)
             hits += sum(len(np.intersect1d(a[a >= 0], b)) for a, b in zip(exact, rows[block], strict=True))
             true += int((exact >= 0).sum())
     return hits / max(true, 1)
@@ -273,19 +273,19 @@ def _implied(p: Floats, a: Floats, b: Floats) -> Floats:
     columns = []
     for order in (1, 2, 3):
         ones = np.array([number.bit_count() for number in range(1 << order)])
-        for one in ones:
-            columns.append(p * a**one * (1 - a) ** (order - one) + (1 - p) * b**one * (1 - b) ** (order - one))
+        for n_ones in ones:
+            columns.append(p * a**n_ones * (1 - a) ** (order - n_ones) + (1 - p) * b**n_ones * (1 - b) ** (order - n_ones))
     return np.stack(columns, axis=1)
 
 
-def _solve_flip_rates(seen: Floats) -> tuple[tuple[float, float, float], float]:
+def _solve_flip_rates(shares: Floats) -> tuple[tuple[float, float, float], float]:
     """(p, a, b) whose patterns are nearest to those seen, a > b, and their root mean squared difference."""
     centre, reach = np.array([0.5, 0.5, 0.5]), 0.5
     for _ in range(24):
         axes = [np.clip(np.linspace(middle - reach, middle + reach, 21), 0, 1) for middle in centre]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
         grid = grid[grid[:, 1] > grid[:, 2]]
-        error = np.square(_implied(*grid.T) - seen).mean(axis=1)
+        error = np.square(_implied(*grid.T) - shares).mean(axis=1)
         centre, reach = grid[error.argmin()], reach / 2  # by half only: the error has a long, narrow valley
     p, a, b = (float(value) for value in centre)
     return (p, a, b), float(np.sqrt(error.min()))
@@ -294,8 +294,8 @@ def _solve_flip_rates(seen: Floats) -> tuple[tuple[float, float, float], float]:
 def _check_arguments(vectors: Vectors, labels: Bools, groups: NDArray[np.integer], train: Bools) -> None:
     lengths = {"vectors": len(vectors), "labels": len(labels), "groups": len(groups), "train": len(train)}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
-        raise ShapeError(f"neighbour_agreement: all need one line a row; their lengths are {told}.")
+        listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        raise ShapeError(f"neighbour_agreement: all need one line a row; their lengths are {listed}.")
     if not train.any():
         raise EmptyDataError(f"neighbour_agreement: none of {len(train):,} rows is a training row; none can vouch.")
     if labels[train].all() or not labels[train].any():

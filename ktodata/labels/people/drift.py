@@ -179,7 +179,7 @@ def criteria_drift(
     columns = _groupings(rows, by, data)
     facts: dict[str, Any] = {
         "rows": rows.height,
-        "tested": {one.name: len(one.values) for one in columns},
+        "tested": {grouping.name: len(grouping.values) for grouping in columns},
         "permutations": permutations,
         "level": level,
         "adjusted_by": "smallest p-value of each permutation over all tests (Westfall-Young)",
@@ -189,13 +189,13 @@ def criteria_drift(
     base = _recalibrated(data.y, data.x, np.zeros(len(data.y)))
     eta = base[0] + base[1] * data.x
     chance = _chance(data, columns, eta, permutations, np.random.default_rng(seed))
-    found, base, eta = _search_departures(data, columns, base, eta, chance, level)
-    table = _drift_table(data, columns, found, base, eta, chance)
+    departures, base, eta = _search_departures(data, columns, base, eta, chance, level)
+    table = _drift_table(data, columns, departures, base, eta, chance)
     alike = None if likeness is None else lambda row, others: likeness(int(places[row]), places[others])
-    examples = _example_pairs(rows, data, found, base, alike)
+    examples = _example_pairs(rows, data, departures, base, alike)
     facts |= {
         "tests": int(np.isfinite(chance[0]).sum()),
-        "significant": len(found),
+        "significant": len(departures),
         "recalibration": {"intercept": float(base[0]), "slope": float(base[1])},
     }
     return Drift(table, examples, facts)
@@ -213,7 +213,7 @@ def _arrays(rows: pl.DataFrame) -> _RowArrays:
 
 def _groupings(rows: pl.DataFrame, by: tuple[str, ...], data: _RowArrays) -> list[_Grouping]:
     """The groupings that can be tested: groups of MIN_ROWS and MIN_PROMPTS or more, beside something to compare with."""
-    made = []
+    groupings = []
     for name in (OVER_TIME, *by):
         if name not in rows.columns or (name == OVER_TIME and data.time is None):
             continue
@@ -222,12 +222,12 @@ def _groupings(rows: pl.DataFrame, by: tuple[str, ...], data: _RowArrays) -> lis
         timed = data.time is not None and name in (OVER_TIME, *WITHIN)
         counted = pl.DataFrame({"value": value, "prompt": data.prompt}).filter(pl.Series(known))
         sizes = counted.group_by("value").agg(pl.len(), prompts=pl.col("prompt").n_unique())
-        kept = sizes.filter((pl.col("len") >= MIN_ROWS) & (pl.col("prompts") >= MIN_PROMPTS))["value"].sort().to_list()
-        if not kept or (name != OVER_TIME and sizes.height < 2):
+        values = sizes.filter((pl.col("len") >= MIN_ROWS) & (pl.col("prompts") >= MIN_PROMPTS))["value"].sort().to_list()
+        if not values or (name != OVER_TIME and sizes.height < 2):
             continue
-        place = value.replace_strict(kept, list(range(len(kept))), default=-1, return_dtype=pl.Int64).to_numpy()
-        made.append(_grouping(name, kept, np.where(known, place, -1), data, timed=timed))
-    return made
+        place = value.replace_strict(values, list(range(len(values))), default=-1, return_dtype=pl.Int64).to_numpy()
+        groupings.append(_grouping(name, values, np.where(known, place, -1), data, timed=timed))
+    return groupings
 
 
 def _grouping(name: str, values: list[str], place: Ints, data: _RowArrays, *, timed: bool) -> _Grouping:
@@ -264,17 +264,17 @@ def _directions(column: _Grouping, x: Floats, v: Floats) -> _Directions:
     total = np.bincount(column.code, here_v, groups)
     centre = np.bincount(column.code, here_v * here_x, groups) / np.maximum(total, 1e-12)
     u = np.stack([np.ones(len(here_x)), here_x - centre[column.code]])
-    model = np.stack([np.bincount(column.code, here_v * one**2, groups) for one in u])
+    model = np.stack([np.bincount(column.code, here_v * direction**2, groups) for direction in u])
     z = np.stack([np.ones(len(x)), x])
     inverse = np.linalg.inv((v * z) @ z.T + 1e-9 * np.eye(2))
-    kept = np.empty_like(model)
-    for k, one in enumerate(u):
-        across = np.stack([np.bincount(column.code, here_v * one * part[column.rows], groups) for part in z], axis=1)
-        kept[k] = 1 - np.einsum("gi,ij,gj->g", across, inverse, across) / np.maximum(model[k], 1e-12)
+    remaining = np.empty_like(model)
+    for k, direction in enumerate(u):
+        across = np.stack([np.bincount(column.code, here_v * direction * part[column.rows], groups) for part in z], axis=1)
+        remaining[k] = 1 - np.einsum("gi,ij,gj->g", across, inverse, across) / np.maximum(model[k], 1e-12)
     running = np.cumsum(here_v * u**2, axis=1)
     before = np.concatenate([np.zeros((2, 1)), running], axis=1)[:, column.starts[:-1]]
     progress = (running - before[:, column.code]) / np.maximum(model[:, column.code], 1e-12)
-    return _Directions(u, model.astype(float), kept.astype(float), progress)
+    return _Directions(u, model.astype(float), remaining.astype(float), progress)
 
 
 def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats:
@@ -307,7 +307,7 @@ def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats
 def _all_statistics(data: _RowArrays, columns: list[_Grouping], eta: Floats) -> Floats:
     p = expit(eta)
     residual, v = data.y - p, p * (1 - p)
-    return np.concatenate([_statistics(one, _directions(one, data.x, v), residual).ravel() for one in columns])
+    return np.concatenate([_statistics(each, _directions(each, data.x, v), residual).ravel() for each in columns])
 
 
 def _chance(data: _RowArrays, columns: list[_Grouping], eta: Floats, permutations: int, rng: np.random.Generator) -> Floats:
@@ -321,7 +321,7 @@ def _chance(data: _RowArrays, columns: list[_Grouping], eta: Floats, permutation
     # log-odds 0.05 apart are alike: of a p that hardly varies the order would be that of the labels it was not shown
     order = np.argsort(eta + rng.normal(0, 0.05, len(eta)), kind="stable")
     strata = np.array_split(order, max(1, min(STRATA, len(order) // 50)))
-    how = [_directions(one, data.x, v) for one in columns]
+    how = [_directions(grouping, data.x, v) for grouping in columns]
     lines = [np.concatenate([_statistics(c, h, data.y - p).ravel() for c, h in zip(columns, how, strict=True)])]
     drawn = np.empty_like(standard)
     for _ in range(permutations):
@@ -345,10 +345,10 @@ def _search_departures(
     """Take the most certain group, fit it, test the others beside it, until none is certain."""
     smallest = np.nanmin(chance[1:], axis=1)
     index = _index(columns)
-    found: list[_Departure] = []
+    departures: list[_Departure] = []
     now = chance[0]
-    while len(found) < MAX_FINDINGS:
-        done = {(one.column.name, one.group) for one in found}
+    while len(departures) < MAX_FINDINGS:
+        done = {(departure.column.name, departure.group) for departure in departures}
         still = np.array([(columns[c].name, group) not in done for c, _, group in index])
         left = np.where(still & np.isfinite(now), now, np.inf)
         best = int(np.argmin(left))
@@ -358,13 +358,13 @@ def _search_departures(
         c, shape, group = index[best]
         group = _smaller(columns[c], group) if shape < 2 else group
         rows = columns[c].rows[columns[c].starts[group] : columns[c].starts[group + 1]]
-        one = _Departure(columns[c], group, shape, _rank(chance[1:, best], left[best]), adjusted, rows)
+        grouping = _Departure(columns[c], group, shape, _rank(chance[1:, best], left[best]), adjusted, rows)
         if shape >= 2:
-            _date(one, data, eta)
-        found.append(one)
-        _, eta = _refit(data, found)
+            _date(grouping, data, eta)
+        departures.append(grouping)
+        _, eta = _refit(data, departures)
         now = _all_statistics(data, columns, eta)
-    return _judge_again(data, columns, found, smallest, level)
+    return _judge_again(data, columns, departures, smallest, level)
 
 
 def _smaller(column: _Grouping, group: int) -> int:
@@ -373,41 +373,45 @@ def _smaller(column: _Grouping, group: int) -> int:
 
 
 def _judge_again(
-    data: _RowArrays, columns: list[_Grouping], found: list[_Departure], smallest: Floats, level: float
+    data: _RowArrays, columns: list[_Grouping], departures: list[_Departure], smallest: Floats, level: float
 ) -> tuple[list[_Departure], Floats, Floats]:
     """Judge each finding again beside all others: is it one at all, and did it depart always or since a date?
 
     A group found early may owe its change to a rater found later; one found as constant may have changed beside it.
     """
-    for one in list(found):
-        others = [other for other in found if other is not one]
+    for departure in list(departures):
+        others = [other for other in departures if other is not departure]
         _, eta = _refit(data, others)
-        tests = _tests_of(one, columns, _all_statistics(data, columns, eta))
+        tests = _tests_of(departure, columns, _all_statistics(data, columns, eta))
         if _rank(smallest, min(tests)) > level:
-            found = others
+            departures = others
             continue
-        if one.column.last is None:
+        if departure.column.last is None:
             continue
-        one.cut = None
-        if one.column.name != OVER_TIME:  # there a constant departure is no departure
-            _, constant = _refit(data, found)
-            tests = _tests_of(one, columns, _all_statistics(data, columns, constant))
+        departure.cut = None
+        if departure.column.name != OVER_TIME:  # there a constant departure is no departure
+            _, constant = _refit(data, departures)
+            tests = _tests_of(departure, columns, _all_statistics(data, columns, constant))
         if _rank(smallest, min(tests[2:])) <= level:
-            _date(one, data, eta)
-        elif one.shape >= 2:
-            one.shape = 0
-    return found, *_refit(data, found)
+            _date(departure, data, eta)
+        elif departure.shape >= 2:
+            departure.shape = 0
+    return departures, *_refit(data, departures)
 
 
-def _tests_of(one: _Departure, columns: list[_Grouping], now: Floats) -> list[float]:
+def _tests_of(departure: _Departure, columns: list[_Grouping], now: Floats) -> list[float]:
     """The group's four log p-values, infinite where it cannot be tested."""
-    mine = [value for value, (c, _, g) in zip(now, _index(columns), strict=True) if columns[c] is one.column and g == one.group]
-    return [value if np.isfinite(value) else np.inf for value in map(float, mine)]
+    own = [
+        value
+        for value, (c, _, g) in zip(now, _index(columns), strict=True)
+        if columns[c] is departure.column and g == departure.group
+    ]
+    return [value if np.isfinite(value) else np.inf for value in map(float, own)]
 
 
 def _index(columns: list[_Grouping]) -> list[tuple[int, int, int]]:
     """Column, shape and group of each test, in the order of _all_statistics."""
-    return [(c, shape, g) for c, one in enumerate(columns) for shape in range(4) for g in range(len(one.values))]
+    return [(c, shape, g) for c, grouping in enumerate(columns) for shape in range(4) for g in range(len(grouping.values))]
 
 
 def _rank(null: Floats, value: float) -> float:
@@ -440,11 +444,11 @@ def _recalibrated(y: Floats, x: Floats, eta: Floats) -> Floats:
     return base if base[1] > 0 else _fit_offset_slope(y, x, eta, np.array([0.0, 1e9]))[0]
 
 
-def _date(one: _Departure, data: _RowArrays, eta: Floats) -> None:
+def _date(departure: _Departure, data: _RowArrays, eta: Floats) -> None:
     """The split of a group's rows that fits best, and the splits that fit hardly worse. Sets `cut` and `span`."""
-    column, rows = one.column, one.rows
+    column, rows = departure.column, departure.rows
     last = np.zeros(0, bool) if column.last is None else column.last
-    places = np.flatnonzero(last[column.starts[one.group] : column.starts[one.group + 1]])
+    places = np.flatnonzero(last[column.starts[departure.group] : column.starts[departure.group + 1]])
     y, x, at = data.y[rows], data.x[rows], eta[rows]
     best, best_path, best_place = -np.inf, np.empty(0), 0
     # the likelihood of a split has local peaks: start from several
@@ -462,48 +466,48 @@ def _date(one: _Departure, data: _RowArrays, eta: Floats) -> None:
         if path.max() > best:
             best, best_path, best_place = float(path.max()), path, place
     near = places[2 * (best - best_path) <= CHANGE_DROP]
-    one.cut, one.span = best_place, (int(near[0]), int(near[-1]))
+    departure.cut, departure.span = best_place, (int(near[0]), int(near[-1]))
 
 
 def _log_likelihood(y: Floats, eta: Floats) -> Floats:
     return np.asarray(y * eta - np.logaddexp(0, eta))
 
 
-def _refit(data: _RowArrays, found: list[_Departure]) -> tuple[Floats, Floats]:
+def _refit(data: _RowArrays, departures: list[_Departure]) -> tuple[Floats, Floats]:
     """Recalibrate p on the rows of no finding, then fit each finding beside the others: (intercept, slope) and eta float [N]."""
     rest = np.ones(len(data.y), bool)
-    for one in found:
-        if one.column.name != OVER_TIME:
-            rest[one.rows] = False
+    for departure in departures:
+        if departure.column.name != OVER_TIME:
+            rest[departure.rows] = False
     if rest.sum() < MIN_ROWS:
         rest[:] = True
-    extra = np.zeros((len(found), len(data.y)))
+    extra = np.zeros((len(departures), len(data.y)))
     base = np.zeros(2)
     for _ in range(4):
-        beside = extra.sum(axis=0)
-        base = _recalibrated(data.y[rest], data.x[rest], beside[rest])
-        for k, one in enumerate(found):
+        added = extra.sum(axis=0)
+        base = _recalibrated(data.y[rest], data.x[rest], added[rest])
+        for k, departure in enumerate(departures):
             eta = base[0] + base[1] * data.x + extra.sum(axis=0) - extra[k]
             extra[k] = 0
-            one.terms, one.covariance = [], []
-            for part in _row_parts(one):
+            departure.terms, departure.covariance = [], []
+            for part in _row_parts(departure):
                 terms, covariance = (
                     _fit_offset_slope(data.y[part], data.x[part], eta[part], np.array(RIDGE))
                     if len(part)
                     else (np.zeros(2), np.eye(2))
                 )
                 extra[k][part] = terms[0] + terms[1] * data.x[part]
-                one.terms.append(terms)
-                one.covariance.append(covariance * _inflation(data, part, eta + extra[k]))
+                departure.terms.append(terms)
+                departure.covariance.append(covariance * _inflation(data, part, eta + extra[k]))
     return base, np.asarray(base[0] + base[1] * data.x + extra.sum(axis=0))
 
 
-def _row_parts(one: _Departure) -> list[Ints]:
+def _row_parts(departure: _Departure) -> list[Ints]:
     """The group's rows, or those before and those after its change. Over all rows the time before the change *is* the rest."""
-    if one.cut is None:
-        return [one.rows]
-    before, after = one.rows[: one.cut + 1], one.rows[one.cut + 1 :]
-    return [before[:0], after] if one.column.name == OVER_TIME else [before, after]
+    if departure.cut is None:
+        return [departure.rows]
+    before, after = departure.rows[: departure.cut + 1], departure.rows[departure.cut + 1 :]
+    return [before[:0], after] if departure.column.name == OVER_TIME else [before, after]
 
 
 def _inflation(data: _RowArrays, part: Ints, eta: Floats) -> float:
@@ -516,26 +520,30 @@ def _inflation(data: _RowArrays, part: Ints, eta: Floats) -> float:
 
 
 def _drift_table(
-    data: _RowArrays, columns: list[_Grouping], found: list[_Departure], base: Floats, eta: Floats, chance: Floats
+    data: _RowArrays, columns: list[_Grouping], departures: list[_Departure], base: Floats, eta: Floats, chance: Floats
 ) -> pl.DataFrame:
     smallest = np.nanmin(chance[1:], axis=1)
     index, now = _index(columns), _all_statistics(data, columns, eta)
     lines: list[dict[str, Any]] = []
     for number, column in enumerate(columns):
-        known = {one.group: one for one in found if one.column is column}
-        mine = np.array([c == number for c, _, _ in index])
-        tests, nulls = now[mine].reshape(4, -1), chance[1:, mine].reshape(len(smallest), 4, -1)
+        by_group = {departure.group: departure for departure in departures if departure.column is column}
+        own = np.array([c == number for c, _, _ in index])
+        tests, nulls = now[own].reshape(4, -1), chance[1:, own].reshape(len(smallest), 4, -1)
         fitted = {}
         for group in range(len(column.values)):
-            if group not in known and not np.isfinite(tests[:, group]).any():
+            if group not in by_group and not np.isfinite(tests[:, group]).any():
                 continue
-            one = known.get(group) or _no_departure(column, group, tests, nulls, smallest)
-            if group not in known:
-                terms, covariance = _fit_offset_slope(data.y[one.rows], data.x[one.rows], eta[one.rows], np.array(RIDGE))
-                one.terms, one.covariance = [terms], [covariance * _inflation(data, one.rows, eta)]
-            fitted[group] = one
-        spread = _between([one for one in fitted.values() if one.cut is None], data)
-        lines += [_drift_line(one, data, base, spread, significant=group in known) for group, one in fitted.items()]
+            departure = by_group.get(group) or _no_departure(column, group, tests, nulls, smallest)
+            if group not in by_group:
+                terms, covariance = _fit_offset_slope(
+                    data.y[departure.rows], data.x[departure.rows], eta[departure.rows], np.array(RIDGE)
+                )
+                departure.terms, departure.covariance = [terms], [covariance * _inflation(data, departure.rows, eta)]
+            fitted[group] = departure
+        spread = _between([departure for departure in fitted.values() if departure.cut is None], data)
+        lines += [
+            _drift_line(departure, data, base, spread, significant=group in by_group) for group, departure in fitted.items()
+        ]
     table = pl.DataFrame(lines, schema=SCHEMA, infer_schema_length=None)
     return table.sort("significant", "p_adjusted", "p_value", descending=[True, False, False], maintain_order=True)
 
@@ -548,30 +556,32 @@ def _no_departure(column: _Grouping, group: int, tests: Floats, nulls: Floats, s
     return _Departure(column, group, shape, _rank(nulls[:, shape, group], value), _rank(smallest, value), rows)
 
 
-def _mean_effect(one: _Departure, data: _RowArrays) -> tuple[float, float]:
+def _mean_effect(departure: _Departure, data: _RowArrays) -> tuple[float, float]:
     """A group's departure in log-odds at its own mean content, and the variance of that."""
-    at = np.array([1.0, float(data.x[one.rows].mean())])
-    return float(one.terms[-1] @ at), float(at @ one.covariance[-1] @ at)
+    at = np.array([1.0, float(data.x[departure.rows].mean())])
+    return float(departure.terms[-1] @ at), float(at @ departure.covariance[-1] @ at)
 
 
 def _between(groups: list[_Departure], data: _RowArrays) -> float:
     """Variance of true departures between groups of one column, by moments, not under FLOOR_SPREAD squared."""
     if not groups:
         return FLOOR_SPREAD**2
-    effects = np.array([_mean_effect(one, data) for one in groups])
+    effects = np.array([_mean_effect(departure, data) for departure in groups])
     return max(FLOOR_SPREAD**2, float((effects[:, 0] ** 2 - effects[:, 1]).mean()))
 
 
-def _drift_line(one: _Departure, data: _RowArrays, base: Floats, spread: float, *, significant: bool) -> dict[str, Any]:
-    part = _row_parts(one)[-1]
+def _drift_line(departure: _Departure, data: _RowArrays, base: Floats, spread: float, *, significant: bool) -> dict[str, Any]:
+    part = _row_parts(departure)[-1]
     x = data.x[part]
-    after, covariance = one.terms[-1], one.covariance[-1]
-    before, covariance_before = (one.terms[0], one.covariance[0]) if one.cut is not None else (np.zeros(2), np.zeros((2, 2)))
-    if one.cut is not None and one.column.name == OVER_TIME:
+    after, covariance = departure.terms[-1], departure.covariance[-1]
+    before, covariance_before = (
+        (departure.terms[0], departure.covariance[0]) if departure.cut is not None else (np.zeros(2), np.zeros((2, 2)))
+    )
+    if departure.cut is not None and departure.column.name == OVER_TIME:
         before, covariance_before = np.zeros(2), np.zeros((2, 2))
     at = np.array([1.0, float(x.mean())])
     difference, both = after - before, covariance + covariance_before
-    shrink = spread / (spread + float(at @ both @ at)) if one.cut is None else 1.0
+    shrink = spread / (spread + float(at @ both @ at)) if departure.cut is None else 1.0
     drawn = np.random.default_rng(0).multivariate_normal(difference * shrink, both * shrink, size=400)
     sample = x[np.linspace(0, len(x) - 1, min(len(x), 500)).astype(int)]
     start = base[0] + before[0] + (base[1] + before[1]) * sample
@@ -581,77 +591,80 @@ def _drift_line(one: _Departure, data: _RowArrays, base: Floats, spread: float, 
     slope = (base[1] + after[1]) / base[1] if abs(base[1]) > 1e-9 else float("nan")
     slope_high = base[1] + after[1] + 1.96 * float(np.sqrt(covariance[1, 1]))
     return {
-        "column": one.column.name,
-        "value": one.column.values[one.group],
-        "kind": _kind(one, slope_high) if significant else "none",
-        "rows": len(one.rows),
+        "column": departure.column.name,
+        "value": departure.column.values[departure.group],
+        "kind": _kind(departure, slope_high) if significant else "none",
+        "rows": len(departure.rows),
         "effect_points": float((expit(start + moved[0] + moved[1] * sample) - expit(start)).mean()),
         "effect_points_low": float(low),
         "effect_points_high": float(high),
         "effect_log_odds": float(moved @ at),
-        "offset_before": float(before[0]) if one.cut is not None else None,
-        "slope_before": float((base[1] + before[1]) / base[1]) if one.cut is not None else None,
+        "offset_before": float(before[0]) if departure.cut is not None else None,
+        "slope_before": float((base[1] + before[1]) / base[1]) if departure.cut is not None else None,
         "offset": float(after[0]),
         "slope": float(slope),
-        "p_value": one.p_value,
-        "p_adjusted": one.p_adjusted,
+        "p_value": departure.p_value,
+        "p_adjusted": departure.p_adjusted,
         "significant": significant,
-        **_dates(one, data),
+        **_dates(departure, data),
     }
 
 
-def _kind(one: _Departure, slope_high: float) -> str:
-    if one.cut is not None or one.shape >= 2:
+def _kind(departure: _Departure, slope_high: float) -> str:
+    if departure.cut is not None or departure.shape >= 2:
         return "change"
     if slope_high < 0:
         return "inverted"
-    return SHAPES[one.shape]
+    return SHAPES[departure.shape]
 
 
-def _dates(one: _Departure, data: _RowArrays) -> dict[str, datetime | None]:
+def _dates(departure: _Departure, data: _RowArrays) -> dict[str, datetime | None]:
     """When it changed: `since` is the first row after; the interval runs from the row before its first likely cut on."""
-    if one.cut is None or one.span is None or data.time is None:
+    if departure.cut is None or departure.span is None or data.time is None:
         return {"since": None, "since_low": None, "since_high": None}
-    time = data.time[one.rows]
-    places = (one.cut + 1, one.span[0], one.span[1] + 1)
+    time = data.time[departure.rows]
+    places = (departure.cut + 1, departure.span[0], departure.span[1] + 1)
     since, low, high = (pl.Series([int(time[k])]).cast(pl.Datetime("us", "UTC")).item() for k in places)
     return {"since": since, "since_low": low, "since_high": high}
 
 
 def _example_pairs(
-    rows: pl.DataFrame, data: _RowArrays, found: list[_Departure], base: Floats, likeness: Likeness | None
+    rows: pl.DataFrame, data: _RowArrays, departures: list[_Departure], base: Floats, likeness: Likeness | None
 ) -> pl.DataFrame:
     """For each finding rows that it explains best, each beside a row like it outside that has the other label."""
     ids, p = rows["row_id"].cast(pl.String), rows["p_desirable"].to_numpy()
     lines = []
-    for one in found:
-        group = {"column": one.column.name, "value": one.column.values[one.group]}
-        pairs = [_most_alike(row, _rows_to_compare(one, data.y, row), data.x, likeness) for row in _explained(one, data, base)]
-        told = [pair for pair in pairs if pair is not None]
-        for row, other, similarity in sorted(told, key=lambda pair: -(pair[2] or 0.0))[:EXAMPLES]:
+    for departure in departures:
+        group = {"column": departure.column.name, "value": departure.column.values[departure.group]}
+        pairs = [
+            _most_alike(row, _rows_to_compare(departure, data.y, row), data.x, likeness)
+            for row in _explained(departure, data, base)
+        ]
+        matched = [pair for pair in pairs if pair is not None]
+        for row, other, similarity in sorted(matched, key=lambda pair: -(pair[2] or 0.0))[:EXAMPLES]:
             pair = {"row_id": ids[row], "label": bool(data.y[row]), "p_desirable": float(p[row])}
             pair |= {"other_row_id": ids[other], "other_label": bool(data.y[other]), "other_p_desirable": float(p[other])}
             lines.append(group | pair | {"similarity": similarity})
     return pl.DataFrame(lines, schema=EXAMPLES_SCHEMA)
 
 
-def _explained(one: _Departure, data: _RowArrays, base: Floats) -> list[int]:
+def _explained(departure: _Departure, data: _RowArrays, base: Floats) -> list[int]:
     """The rows that a finding explains best; the most alike of these pairs are shown."""
-    inside = _row_parts(one)[-1]
+    inside = _row_parts(departure)[-1]
     plain = base[0] + base[1] * data.x[inside]
-    moved = one.terms[-1][0] + one.terms[-1][1] * data.x[inside]
+    moved = departure.terms[-1][0] + departure.terms[-1][1] * data.x[inside]
     gain = _log_likelihood(data.y[inside], plain + moved) - _log_likelihood(data.y[inside], plain)
     order = np.argsort(-gain, kind="stable")[:CANDIDATES]
     return [int(row) for row in inside[order[gain[order] > 0]]]
 
 
-def _rows_to_compare(one: _Departure, y: Floats, row: int) -> Ints:
+def _rows_to_compare(departure: _Departure, y: Floats, row: int) -> Ints:
     """Rows with the other label: outside the group, or before its change."""
     outside = np.ones(len(y), bool)
-    outside[one.rows] = False
-    if one.cut is not None:
+    outside[departure.rows] = False
+    if departure.cut is not None:
         outside[:] = False
-        outside[one.rows[: one.cut + 1]] = True
+        outside[departure.rows[: departure.cut + 1]] = True
     return np.flatnonzero(outside & (y != y[row]))
 
 

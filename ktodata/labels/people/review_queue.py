@@ -72,9 +72,9 @@ def shares(undesirable: int, desirable: int, count: int) -> tuple[int, int]:
     return min(undesirable, count - second), second
 
 
-def _similarity(parts: Sequence[Floats], prompts: Floats, one: int) -> Floats:
+def _similarity(parts: Sequence[Floats], prompts: Floats, taken: int) -> Floats:
     """How alike the answers are, topic taken away: in [0, 1], 1 for a row with itself."""
-    alike = sum((part @ part[one] for part in parts[1:]), start=parts[0] @ parts[0][one]) / len(parts)
-    near = np.exp(prompts @ prompts[one] - 1)
+    alike = sum((part @ part[taken] for part in parts[1:]), start=parts[0] @ parts[0][taken]) / len(parts)
+    near = np.exp(prompts @ prompts[taken] - 1)
     similarity: Floats = np.clip(np.asarray(alike * near, float), 0, 1)
     return similarity

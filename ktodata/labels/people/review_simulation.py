@@ -100,8 +100,8 @@ def _rounds(
                 drawn = np.random.default_rng([seed, int(reviewed.sum())]).permutation(np.flatnonzero(~reviewed))[:count]
                 reviewed[drawn] = True
                 continue
-            found = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
-            reviewed[_next_to_review(rows, _p_wrong(found, labels), reviewed, order, count)] = True
+            p_refined = learn_from_reviews(rows, p_desirable, labels, reviewed, truth).p_desirable
+            reviewed[_next_to_review(rows, _p_wrong(p_refined, labels), reviewed, order, count)] = True
         yield reviewed.copy(), learn_from_reviews(rows, p_desirable, labels, reviewed, truth)
 
 

@@ -169,7 +169,7 @@ def _evidence_weights(across: Floats, factor: tuple[Floats, bool], pulled: Float
     variances = spread - (across * cho_solve(factor, across)).sum(axis=0) if across.size else np.zeros(0)
     reach = 1.96 * np.sqrt(np.maximum(variances, 0))
     return tuple(
-        EvidenceWeight(float(mean), float(mean - one), float(mean + one)) for mean, one in zip(means, reach, strict=True)
+        EvidenceWeight(float(mean), float(mean - width), float(mean + width)) for mean, width in zip(means, reach, strict=True)
     )
 
 

@@ -133,13 +133,13 @@ def _crowdlab(rows: pl.DataFrame, shared: pl.DataFrame, p_desirable: Floats) -> 
     p = np.clip(judged["p"].to_numpy(), 1e-6, 1 - 1e-6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that no consensus names: the facts carry the counts
-        told = get_label_quality_multiannotator(
+        crowdlab = get_label_quality_multiannotator(
             matrix, np.stack([1 - p, p], axis=1), return_detailed_quality=False, verbose=False
         )
-    consensus = told["label_quality"]["consensus_label"].to_numpy().astype(bool)
-    score = told["label_quality"]["consensus_quality_score"].to_numpy().astype(float)
+    consensus = crowdlab["label_quality"]["consensus_label"].to_numpy().astype(bool)
+    score = crowdlab["label_quality"]["consensus_quality_score"].to_numpy().astype(float)
     quality = np.where(consensus == judged["label"].to_numpy(), score, 1 - score)
-    rated = told["annotator_stats"]["annotator_quality"].sort_index().to_numpy()  # its index is the column of the matrix
+    rated = crowdlab["annotator_stats"]["annotator_quality"].sort_index().to_numpy()  # its index is the column of the matrix
     return (
         pl.DataFrame({"row_id": judged["row_id"], "vote_quality": quality}),
         dict(zip(raters, rated.tolist(), strict=True)),
