@@ -52,16 +52,16 @@ class _SharedQuestions:
     def work(self) -> None:
         """Ask until no question is left. An error ends the other workers, too, with the question they are at."""
         try:
-            while question := self._next():
+            while question := self._take():
                 try:
                     self._keep(question.key, self._model(question))
                 except NoAnswer as reason:
-                    self._count(reason)
+                    self._count_failure(reason)
         except BaseException:
             self._model.stopped.set()
             raise
 
-    def _next(self) -> JudgeQuestion | None:
+    def _take(self) -> JudgeQuestion | None:
         with self._lock:
             return None if self._model.stopped.is_set() else next(self._left, None)
 
@@ -70,7 +70,7 @@ class _SharedQuestions:
             self._failed_in_a_row, self._answered = 0, True
             self._store.add(key, answer)
 
-    def _count(self, reason: NoAnswer) -> None:
+    def _count_failure(self, reason: NoAnswer) -> None:
         with self._lock:
             self.failed[str(reason)] += 1
             # a run of texts that are too long is no reason to end, unless nothing ever worked

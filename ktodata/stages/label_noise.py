@@ -192,7 +192,7 @@ def label_noise(
         facts["identifiability"] = identifiability_in_words(facts["injected_flips"]["per_given_class"])
     return StageResult(
         columns=table.select("row_id", *ADDS),
-        decisions=no_decisions() if action == "keep" else _decisions(table, action, use_trusted),
+        decisions=no_decisions() if action == "keep" else _label_decisions(table, action, use_trusted),
         metrics=facts | {"findings": [finding.as_dict() for finding in label_findings(facts)]},
         tables=_people_tables(votes, raters)
         | _evidence_tables(table, evidence)
@@ -543,7 +543,7 @@ def _evidence_against() -> pl.Expr:
     return pl.when(kinds.list.len() > 0).then(kinds)
 
 
-def _decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFrame:
+def _label_decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFrame:
     """`review` for all evidence against a label, but for what `action` and `use_trusted` say otherwise."""
     by_p_wrong = action in ("soften", "relabel", "drop_and_relabel")
     measured = pl.col("p_wrong").is_not_null() | pl.col("trusted_label").is_not_null()

@@ -3,7 +3,7 @@
     python tests/benchmarks/raters.py DATA_FOLDER
 
 Aggregation is scored on votes it did not see: each row gives up one vote, the others predict it (accuracy; log loss in nats).
-LLMBar has a gold label; its settings are chosen on the rows of even number and reported on those of odd number. Drift is planted
+LLMBar has a gold label; its settings are chosen on the rows of even number and reported on those of odd number. Drift is injected
 into labels that people gave, and looked for again; clean data are the same rows with raters, sources and dates shuffled.
 """
 
@@ -193,8 +193,8 @@ def drift_table(folder: Path) -> pl.DataFrame:
     return kd.add_columns(table, kd.embed(table, model=ENCODER))
 
 
-def planted(table: pl.DataFrame, seed: int) -> dict[str, Any]:
-    """One model's or rater's labels re-thresholded; one rater inverted from a date on. Each is planted alone, p learnt anew."""
+def injected_drift(table: pl.DataFrame, seed: int) -> dict[str, Any]:
+    """One model's or rater's labels re-thresholded; one rater inverted from a date on. Each is injected alone, p learnt anew."""
     rng = np.random.default_rng(seed)
     out: dict[str, Any] = {}
     rater = table["rater"].value_counts(sort=True)["rater"][0]
@@ -221,7 +221,7 @@ def found(table: pl.DataFrame, column: str, value: str) -> dict[str, Any]:
     line = hits.filter((pl.col("column") == column) & (pl.col("value") == value)).to_dicts()
     others = hits.filter((pl.col("column") != column) | (pl.col("value") != value))
     names = [f"{c}={v} ({k})" for c, v, k in others.select("column", "value", "kind").iter_rows()]
-    return {"planted in": f"{column}={value}", "named": bool(line), "line": line[0] if line else None, "others named": names}
+    return {"injected in": f"{column}={value}", "named": bool(line), "line": line[0] if line else None, "others named": names}
 
 
 def shuffles(table: pl.DataFrame) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def main() -> None:
     print(json.dumps(result["llmbar"], indent=1))
     result["seconds"] = speed()
     table = drift_table(folder)
-    result["drift"] = {"planted": [planted(table, seed) for seed in range(3)], "clean": shuffles(table)}
+    result["drift"] = {"injected": [injected_drift(table, seed) for seed in range(3)], "clean": shuffles(table)}
     print(json.dumps([result["seconds"], result["drift"]], indent=1, default=str))
     write_result("raters", result | machine())
 

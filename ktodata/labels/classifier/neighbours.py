@@ -77,7 +77,7 @@ def neighbour_agreement(
     likelihood ratio are ours. facts["flip_rates"] is what `flip_rates` finds.
     Raises ShapeError for unequal lengths, EmptyDataError without training rows, OneClassError when all have one label.
     """
-    _check_arguments(vectors, labels, groups, train)
+    _check_lengths_and_classes(vectors, labels, groups, train)
     nearest = nearest_rows(vectors, groups, train, neighbours=neighbours)
     base = float(labels[train].mean())
     weight = np.clip(nearest.similarity, 0, 1).astype(np.float64)
@@ -291,7 +291,7 @@ def _solve_flip_rates(shares: Floats) -> tuple[tuple[float, float, float], float
     return (p, a, b), float(np.sqrt(error.min()))
 
 
-def _check_arguments(vectors: Vectors, labels: Bools, groups: NDArray[np.integer], train: Bools) -> None:
+def _check_lengths_and_classes(vectors: Vectors, labels: Bools, groups: NDArray[np.integer], train: Bools) -> None:
     lengths = {"vectors": len(vectors), "labels": len(labels), "groups": len(groups), "train": len(train)}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
