@@ -10,6 +10,8 @@ KtodataError
 ├── RecipeError              the recipe is at fault (exit code 1)
 │   └── SettingError         one setting: unknown, of the wrong type, or out of its range
 ├── RunError                 the run folder is at fault (exit code 1)
+├── ServiceError             a service that feedback is pulled from does not answer as it should
+│   └── NotThereError        it has no such thing (404), or not any more
 ├── ModelError               a model or tokenizer cannot be read, or does not fit the work
 ├── ShapeError               tensors or tables that must have one length have several
 └── MissingExtraError        an optional package is not installed
@@ -54,6 +56,14 @@ class SettingError(RecipeError):
 
 class RunError(KtodataError):
     """The run folder is not one, is another run's, or cannot be written."""
+
+
+class ServiceError(KtodataError):
+    """A service that feedback is pulled from refuses, fails, or answers something else than it should."""
+
+
+class NotThereError(ServiceError):
+    """The service has no such thing."""
 
 
 class ModelError(KtodataError):

@@ -1,0 +1,147 @@
+"""Arize Phoenix: the annotations of a project's spans and traces, each with its span.
+
+A record is a span {id, trace_id, name, span_kind, parent_id, start_time, end_time, attributes, annotations}: `attributes` are
+OpenInference's, flat ("llm.input_messages.0.message.role"); `annotations` are {id, name, annotator_kind: HUMAN | LLM | CODE,
+result: {label, score, explanation}, identifier, user_id, metadata, created_at, updated_at}. An annotation of a trace stands with
+the trace's root span. `plain` gives its columns. `since` is the earliest start of a span.
+
+Asked: GET /v1/projects/{project}/spans, then /span_annotations and /trace_annotations of these: it lists none without ids.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any
+from urllib.parse import quote
+
+from ktodata.errors import NotThereError
+from ktodata.formats.sources.held_items import Feed, HeldItems, Item
+from ktodata.formats.sources.plain_columns import LabelCandidate, PlainRecord
+from ktodata.formats.sources.service import Query, Service, batches, by_cursor
+from ktodata.formats.sources.source import Joined, Source, bearer
+
+ON_SPANS, ON_TRACES = "span_annotations", "trace_annotations"
+
+
+def fetch(service: Service, query: Query) -> None:
+    project = f"/v1/projects/{quote(query.project or '', safe='')}"
+    by_cursor(
+        lambda cursor: service.get("spans", f"{project}/spans", limit=500, start_time=query.since_text(), cursor=cursor),
+        itemgetter("next_cursor"),
+    )
+    _fetch_annotations(service, ON_SPANS, project, "span_ids", list(service.held("spans")))
+    try:
+        traces = dict.fromkeys(span["context"]["trace_id"] for span in service.held("spans").values())
+        _fetch_annotations(service, ON_TRACES, project, "trace_ids", list(traces))
+    except NotThereError:  # a server from before Phoenix had them
+        return
+
+
+def _fetch_annotations(service: Service, feed: str, project: str, parameter: str, keys: list[str]) -> None:
+    def fetch_batch(batch: list[str]) -> None:
+        settings: dict[str, Any] = {parameter: batch, "limit": 1000}
+        by_cursor(lambda cursor: service.get(feed, f"{project}/{feed}", **settings, cursor=cursor), itemgetter("next_cursor"))
+
+    for batch in batches(keys, 100):
+        fetch_batch(batch)
+
+
+def join(items: HeldItems, query: Query) -> Joined:
+    spans = items.of("spans")
+    roots = {span["context"]["trace_id"]: key for key, span in spans.items() if not span.get("parent_id")}
+    records: dict[str, dict[str, Any]] = {}
+    left_out: Counter[str] = Counter()
+    for feed, keys, field in ((ON_SPANS, {key: key for key in spans}, "span_id"), (ON_TRACES, roots, "trace_id")):
+        for annotation in items.of(feed).values():
+            key = keys.get(annotation[field])
+            if key is None:
+                left_out[f"{field.removesuffix('_id')} not there"] += 1
+            else:
+                records.setdefault(key, _span_record(spans[key]))["annotations"].append(annotation)
+    return Joined(list(records.values()), left_out)
+
+
+def _span_record(span: Item) -> dict[str, Any]:
+    own = {name: value for name, value in span.items() if name not in ("id", "context", "events")}
+    return {"id": span["context"]["span_id"], "trace_id": span["context"]["trace_id"], **own, "annotations": []}
+
+
+def plain(record: Item) -> PlainRecord:
+    """The columns of a record. The label of an annotation is its candidate's value; its score, where it has no label."""
+    attributes = nested(record.get("attributes") or {})
+    llm = attributes.get("llm") or {}
+    prompt, answers = _turns(llm.get("input_messages")), _turns(llm.get("output_messages"))
+    return PlainRecord(
+        prompt or _value(attributes.get("input")),
+        answers[-1] if answers else _value(attributes.get("output")),
+        [_candidate(annotation) for annotation in record["annotations"]],
+    )
+
+
+def _candidate(annotation: Item) -> LabelCandidate:
+    result = annotation.get("result") or {}
+    value = result.get("label") if result.get("label") is not None else result.get("score")
+    rater = annotation.get("user_id") or annotation.get("identifier") or None
+    return LabelCandidate(annotation["name"], value, annotation["annotator_kind"], rater, annotation.get("updated_at"))
+
+
+def nested(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat attributes as objects in objects; numbered ones are lists."""
+    tree: dict[str, Any] = {}
+    for name, value in attributes.items():
+        *path, last = name.split(".")
+        inside = tree
+        for part in path:
+            step = inside.setdefault(part, {})
+            inside = step if isinstance(step, dict) else {}
+        inside[last] = value
+    return {name: _listed(value) for name, value in tree.items()}
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return [_listed(item) for item in value] if isinstance(value, list) else value
+    if value and all(key.isdecimal() for key in value):
+        return [_listed(value[key]) for key in sorted(value, key=int)]
+    return {key: _listed(item) for key, item in value.items()}
+
+
+def _turns(messages: Any) -> list[dict[str, Any]]:
+    """OpenInference's messages as chat turns."""
+    turns = [item["message"] for item in messages or () if isinstance(item, Mapping) and isinstance(item.get("message"), Mapping)]
+    return [_turn(message) for message in turns]
+
+
+def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
+    parts = [item.get("message_content") or {} for item in message.get("contents") or ()]
+    turn = {"role": message.get("role"), "content": message.get("content")}
+    if parts and turn["content"] is None:
+        turn["content"] = [{"type": part.get("type"), "text": part.get("text")} for part in parts]
+    calls = [item.get("tool_call") or {} for item in message.get("tool_calls") or ()]
+    return turn | ({"tool_calls": [{"type": "function", **call} for call in calls]} if calls else {})
+
+
+def _value(logged: Any) -> Any:
+    """Input or output: its value, parsed where its mime type says JSON."""
+    if not isinstance(logged, Mapping):
+        return logged
+    try:
+        return json.loads(logged["value"]) if logged.get("mime_type") == "application/json" else logged.get("value")
+    except (ValueError, TypeError, KeyError):
+        return logged.get("value")
+
+
+PHOENIX_SOURCE = Source(
+    name="phoenix",
+    project="the project's name or id",
+    takes=("PHOENIX_API_KEY",),
+    headers=bearer,
+    feeds={
+        "spans": Feed(itemgetter("data"), key=lambda span: span["context"]["span_id"]),
+        ON_SPANS: Feed(itemgetter("data"), updated=("updated_at",)),
+        ON_TRACES: Feed(itemgetter("data"), updated=("updated_at",)),
+    },
+    fetch=fetch,
+    join=join,
+)
