@@ -1,5 +1,6 @@
 # make quickstart   install, then run the whole flow on the project's own sample feedback
 # make test         install, then lint, type-check and test
+# make test-servers install, then pull from real servers of Phoenix, MLflow, Label Studio, each in its own environment
 # make screenshots  the pictures of the README, from the quickstart (needs Chromium)
 # make docs         install, then build the documentation site into site/
 # make bench        install, then run the benchmarks
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart screenshots test docs bench bench-gpu clean
+.PHONY: install quickstart screenshots test docs bench bench-gpu test-servers clean
 
 install: $(VENV)/installed
 
@@ -33,6 +34,9 @@ test: install
 	$(BIN)/mypy
 	# a process for each core, one thread in each: torch and OpenBLAS lose more by waiting for each other than they win
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+
+test-servers: install
+	$(BIN)/pytest -m servers tests/formats/sources
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
