@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ktodata.errors import MissingColumnError, RecipeError, SettingError
 from ktodata.feedback import COLUMNS
+from ktodata.pipeline.pulled_feedback import split_ingest
 from ktodata.settings import assign, bare_type, check_settings, read_assignment, settings_of, unknown_name
 from ktodata.stage import Prompts
 from ktodata.stages import ORDER, Stage, load_stage
@@ -39,6 +40,7 @@ class RecipeStep:
 class Recipe:
     """A whole recipe, checked. `folder` is where its relative paths start; `reviews` are files of people's verdicts.
 
+    pull : what is pulled from a service for `ingest`: from, url, project, since; None where it reads files
     telemetry : of an earlier training on these rows; self_training : settings of the rounds. None where the recipe has none.
     """
 
@@ -53,13 +55,14 @@ class Recipe:
     train: dict[str, Any] | None
     evaluate: dict[str, Any] | None
     self_training: dict[str, Any] | None
+    pull: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe, every default written out, as JSON values."""
         return {
             "name": self.name,
             "seed": self.seed,
-            "ingest": self.ingest.settings,
+            "ingest": self.ingest.settings if self.pull is None else {**self.pull, **self.ingest.settings, "paths": None},
             "reviews": list(self.reviews),
             "telemetry": self.telemetry,
             "steps": [{step.name: step.settings} for step in self.steps],
@@ -170,11 +173,13 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
     steps = tuple(_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))
     train = _outside("train", raw.get("train"), seed) if "train" in raw else None
     _share_models(steps, train)
+    ingest, pull = split_ingest(raw["ingest"])
     recipe = Recipe(
         name=name,
         seed=seed,
         folder=folder,
-        ingest=_make_step("ingest", raw["ingest"], "ingest", seed),
+        ingest=_make_step("ingest", ingest, "ingest", seed),
+        pull=pull,
         reviews=_review_files(raw.get("reviews")),
         telemetry=_telemetry_place(raw.get("telemetry")),
         steps=steps,

@@ -25,6 +25,7 @@ from ktodata.formats.reviews import Reviews, join_reviews, read_reviews
 from ktodata.labels.classifier.training_dynamics import join_dynamics
 from ktodata.ledger import Decided, account, outcomes, write_up
 from ktodata.meter import Meter
+from ktodata.pipeline.pulled_feedback import pull_for_run
 from ktodata.pipeline.recipe import Recipe, RecipeStep, takes_prompts
 from ktodata.pipeline.run_folder import Run, Saved, digest, save_result, stage_folder, truth_from
 from ktodata.settings import settings_of
@@ -95,6 +96,8 @@ class _Execution:
                     shutil.rmtree(stage_folder(self.folder, name), ignore_errors=True)
             self.started = _now()
             self._write_manifest("running")
+            if self.recipe.pull is not None:
+                pull_for_run(self.folder, self.recipe.pull)
             for name in self.names():
                 self._one(name)
                 if name == self.until:
@@ -222,6 +225,8 @@ class _Execution:
     def _paths(self) -> list[str]:
         """The paths to ingest; a hub id stays as it is."""
         given = self.recipe.ingest.settings["paths"]
+        if self.recipe.pull is not None:
+            return [str(self.folder / given)]
         paths = [given] if isinstance(given, str | Path) else list(given)
         return [
             str(self._place(str(path))) if _looks_like_a_path(str(path), self._place(str(path))) else str(path) for path in paths

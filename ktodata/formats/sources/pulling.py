@@ -1,8 +1,8 @@
 """Pull feedback from a running service into a folder: all pages as they came, and one file of records made from them.
 
-    pulled/pull.json             what is pulled, the number of the pull, whether it ended
+    pulled/pull.json             what is pulled, the number of the pull, whether it ended, what it brought
     pulled/pages/000001.json.gz  every page, in the order in which they came
-    pulled/records.jsonl         the last version of every record, in the shape that the service's format is read in
+    pulled/langfuse.jsonl        the last version of every record, in the shape that the service's format is read in
     pulled/history.jsonl         every earlier version of a verdict or of what it is about
 
 A pull asks for every verdict again and compares, as services filter by when a verdict was given, not by when it was changed; what
@@ -30,6 +30,9 @@ from ktodata.formats.times import moment
 
 # after that, cursors are stale, and what came since would be missed: an interrupted pull is begun anew
 TAKEN_UP_WITHIN = timedelta(days=1)
+
+
+COUNTS = ("n_records", "new", "changed", "earlier", "left_out", "pages")
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def pull(
     finally:
         http.close()
     pulled = _write_records(folder, source.join(service.items, query), service)
-    _note(folder, source, http.url, query, number, finished=True)
+    _note(folder, source, http.url, query, number, pulled)
     return pulled
 
 
@@ -128,7 +131,7 @@ def _begin(folder: Path, source: Source, url: str, query: Query) -> int:
         if interrupted:
             return int(note["pull"])
         number = int(note["pull"]) + 1
-    _note(folder, source, url, query, number, finished=False)
+    _note(folder, source, url, query, number)
     return number
 
 
@@ -143,14 +146,18 @@ def _read_note(folder: Path) -> dict[str, Any]:
     return note
 
 
-def _note(folder: Path, source: Source, url: str, query: Query, number: int, *, finished: bool) -> None:
-    started = _read_note(folder)["started_at"] if finished else datetime.now(UTC).isoformat(timespec="seconds")
+def _note(folder: Path, source: Source, url: str, query: Query, number: int, pulled: Pulled | None = None) -> None:
+    """Say what is pulled, and what the pull brought when it ended."""
+    started = datetime.now(UTC).isoformat(timespec="seconds") if pulled is None else _read_note(folder)["started_at"]
     settings = {"source": source.name, "url": url, "project": query.project, "since": query.since_text()}
-    write_json(folder / "pull.json", {**settings, "pull": number, "started_at": started, "finished": finished})
+    brought = {} if pulled is None else {name: getattr(pulled, name) for name in COUNTS}
+    write_json(
+        folder / "pull.json", {**settings, "pull": number, "started_at": started, "finished": pulled is not None, **brought}
+    )
 
 
 def _write_records(folder: Path, joined: Joined, service: Service) -> Pulled:
-    path = folder / "records.jsonl"
+    path = folder / f"{service.http.name}.jsonl"
     before = _record_digests(path)
     lines = {str(record["id"]): json.dumps(record) for record in joined.records}
     _write_lines(path, list(lines.values()))

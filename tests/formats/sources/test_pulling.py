@@ -132,7 +132,7 @@ def test_a_killed_process_leaves_only_whole_pages(stand_in, tmp_path, pull_from)
     command = [sys.executable, "-c", code, str(tmp_path / "pulled"), stand_in.url]
     assert subprocess.run(command, check=False, env={**os.environ, **service.environment}).returncode == -signal.SIGKILL
     assert len(page_bodies(tmp_path / "pulled")) == 2
-    assert not (tmp_path / "pulled/records.jsonl").exists()
+    assert not (tmp_path / "pulled/langfuse.jsonl").exists()
     stand_in.requests.clear()
     assert pull_from(service).new == 5
     assert [request.value("cursor") for request in stand_in.requests if request.path.endswith("scores")] == ["4"]
