@@ -21,10 +21,10 @@ from ktodata.formats.sources.from_mlflow import MLFLOW_SOURCE
 from ktodata.formats.sources.from_open_webui import OPEN_WEBUI_SOURCE
 from ktodata.formats.sources.from_phoenix import PHOENIX_SOURCE
 from ktodata.formats.sources.pulling import Pulled, pull
-from ktodata.formats.sources.source import Source
+from ktodata.formats.sources.source import PullSource
 from ktodata.settings import unknown_name
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, PullSource] = {
     source.name: source
     for source in (
         LANGFUSE_SOURCE,
@@ -38,11 +38,11 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def source_named(name: str) -> Source:
+def source_named(name: str) -> PullSource:
     """The source of that name. Raises SettingError with the nearest one."""
     if name not in SOURCES:
         raise SettingError(unknown_name("from: there is no service", name, list(SOURCES)))
     return SOURCES[name]
 
 
-__all__ = ["SOURCES", "Pulled", "Source", "pull", "source_named"]
+__all__ = ["SOURCES", "PullSource", "Pulled", "pull", "source_named"]

@@ -16,7 +16,7 @@ from ktodata.errors import SettingError
 from ktodata.formats.sources.held_items import LOOK_UP, Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service, by_offset
-from ktodata.formats.sources.source import Credentials, Joined, Source
+from ktodata.formats.sources.source import Credentials, Joined, PullSource
 from ktodata.formats.times import moment
 
 PAGE_SIZE = 100
@@ -85,7 +85,7 @@ def _suggestions_of(record: Item, questions: dict[str, str]) -> dict[str, list[I
     return dict(suggestions)
 
 
-ARGILLA_SOURCE = Source(
+ARGILLA_SOURCE = PullSource(
     name="argilla",
     project="the dataset's name or id",
     needs=("ARGILLA_API_KEY",),

@@ -15,7 +15,7 @@ from typing import Any
 from ktodata.formats.sources.held_items import Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service
-from ktodata.formats.sources.source import Credentials, Joined, Source
+from ktodata.formats.sources.source import Credentials, Joined, PullSource
 
 PAGE_SIZE = 100
 
@@ -68,7 +68,7 @@ def join(items: HeldItems, query: Query) -> Joined:
     return Joined(records, Counter())
 
 
-LABEL_STUDIO_SOURCE = Source(
+LABEL_STUDIO_SOURCE = PullSource(
     name="label_studio",
     url="https://app.humansignal.com",
     project="the number of the project, as in the address of its page",

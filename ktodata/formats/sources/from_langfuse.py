@@ -18,7 +18,7 @@ from ktodata.errors import NotThereError
 from ktodata.formats.sources.held_items import Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor, by_offset
-from ktodata.formats.sources.source import Credentials, Joined, Source
+from ktodata.formats.sources.source import Credentials, Joined, PullSource
 
 FIELDS = "core,basic,time,io,model,trace_context"
 OBSERVATION, TRACE = "observation", "trace"
@@ -149,7 +149,7 @@ def _score(score: Item) -> dict[str, Any]:
     return {**score, **texts}
 
 
-LANGFUSE_SOURCE = Source(
+LANGFUSE_SOURCE = PullSource(
     name="langfuse",
     url="https://cloud.langfuse.com",
     needs=("LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"),

@@ -15,7 +15,7 @@ from ktodata.errors import NotThereError, SettingError
 from ktodata.formats.sources.held_items import LOOK_UP, Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor, by_offset
-from ktodata.formats.sources.source import Credentials, Joined, Source
+from ktodata.formats.sources.source import Credentials, Joined, PullSource
 
 TEXTS = ("inputs", "outputs", "error", "extra", "tags")
 SELECT = ("id", "trace_id", "session_id", "name", "run_type", "start_time", "end_time", *TEXTS)
@@ -75,7 +75,7 @@ def _fetch_runs(service: Service, project: str, feedback: list[Item]) -> None:
         )
 
 
-def _runs(body: Any) -> list[Item]:
+def _runs_of_page(body: Any) -> list[Item]:
     runs: list[Item] = body["runs"] if "runs" in body else body["items"]
     return runs
 
@@ -93,7 +93,7 @@ def join(items: HeldItems, query: Query) -> Joined:
     return Joined(list(records.values()), left_out)
 
 
-LANGSMITH_SOURCE = Source(
+LANGSMITH_SOURCE = PullSource(
     name="langsmith",
     url="https://api.smith.langchain.com",
     project="the tracing project's name or id",
@@ -103,7 +103,7 @@ LANGSMITH_SOURCE = Source(
     feeds={
         "projects": LOOK_UP,
         "feedback": Feed(list, updated=("modified_at", "created_at")),
-        "runs": Feed(_runs, key=itemgetter("id")),
+        "runs": Feed(_runs_of_page, key=itemgetter("id")),
     },
     fetch=fetch,
     join=join,

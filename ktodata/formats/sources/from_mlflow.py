@@ -20,7 +20,7 @@ from ktodata.formats.sources.held_items import LOOK_UP, Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.plain_columns import LabelCandidate, PlainRecord
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor
-from ktodata.formats.sources.source import Credentials, Joined, Source
+from ktodata.formats.sources.source import Credentials, Joined, PullSource
 
 TRACES = "/api/3.0/mlflow/traces"
 SOURCES = {"LLM_JUDGE": "LLM", "AI_JUDGE": "LLM"}
@@ -117,7 +117,7 @@ def _otlp_value(value: Any) -> Any:
     return int(inside) if kind == "int_value" else inside
 
 
-MLFLOW_SOURCE = Source(
+MLFLOW_SOURCE = PullSource(
     name="mlflow",
     project="the experiment's name or id",
     takes=("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),

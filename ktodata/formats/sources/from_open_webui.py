@@ -14,7 +14,7 @@ from typing import Any
 from ktodata.formats.sources.held_items import Feed, HeldItems, Item
 from ktodata.formats.sources.plain_columns import LabelCandidate, PlainRecord
 from ktodata.formats.sources.service import Query, Service
-from ktodata.formats.sources.source import Joined, Source, bearer
+from ktodata.formats.sources.source import Joined, PullSource, bearer
 from ktodata.formats.times import moment
 
 LINKS = ("id", "parentId", "childrenIds")
@@ -64,7 +64,7 @@ def _messages(record: Item) -> Messages:
     return inside if isinstance(inside, Mapping) else {}
 
 
-OPEN_WEBUI_SOURCE = Source(
+OPEN_WEBUI_SOURCE = PullSource(
     name="open_webui",
     needs=("OPEN_WEBUI_API_KEY",),
     headers=bearer,

@@ -19,7 +19,7 @@ from ktodata.errors import NotThereError
 from ktodata.formats.sources.held_items import Feed, HeldItems, Item
 from ktodata.formats.sources.plain_columns import LabelCandidate, PlainRecord
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor
-from ktodata.formats.sources.source import Joined, Source, bearer
+from ktodata.formats.sources.source import Joined, PullSource, bearer
 
 ON_SPANS, ON_TRACES = "span_annotations", "trace_annotations"
 
@@ -71,10 +71,10 @@ def plain(record: Item) -> PlainRecord:
     """The columns of a record. The label of an annotation is its candidate's value; its score, where it has no label."""
     attributes = nested(record.get("attributes") or {})
     llm = attributes.get("llm") or {}
-    prompt, answers = _turns(llm.get("input_messages")), _turns(llm.get("output_messages"))
+    prompt, answers = _chat_turns(llm.get("input_messages")), _chat_turns(llm.get("output_messages"))
     return PlainRecord(
-        prompt or _value(attributes.get("input")),
-        answers[-1] if answers else _value(attributes.get("output")),
+        prompt or _logged_value(attributes.get("input")),
+        answers[-1] if answers else _logged_value(attributes.get("output")),
         [_candidate(annotation) for annotation in record["annotations"]],
     )
 
@@ -107,7 +107,7 @@ def _listed(value: Any) -> Any:
     return {key: _listed(item) for key, item in value.items()}
 
 
-def _turns(messages: Any) -> list[dict[str, Any]]:
+def _chat_turns(messages: Any) -> list[dict[str, Any]]:
     """OpenInference's messages as chat turns."""
     turns = [item["message"] for item in messages or () if isinstance(item, Mapping) and isinstance(item.get("message"), Mapping)]
     return [_turn(message) for message in turns]
@@ -122,7 +122,7 @@ def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
     return turn | ({"tool_calls": [{"type": "function", **call} for call in calls]} if calls else {})
 
 
-def _value(logged: Any) -> Any:
+def _logged_value(logged: Any) -> Any:
     """Input or output: its value, parsed where its mime type says JSON."""
     if not isinstance(logged, Mapping):
         return logged
@@ -132,7 +132,7 @@ def _value(logged: Any) -> Any:
         return logged.get("value")
 
 
-PHOENIX_SOURCE = Source(
+PHOENIX_SOURCE = PullSource(
     name="phoenix",
     project="the project's name or id",
     takes=("PHOENIX_API_KEY",),

@@ -60,14 +60,14 @@ class HttpClient:
 
     def text(self, method: str, url: str, body: Any = None) -> str:
         """The JSON text that a request is answered with. Raises NotThereError or ServiceError."""
-        response = self._answer(method, url, body)
+        response = self._final_answer(method, url, body)
         if response.status_code in REFUSED and self.renew is not None:
             renew, self.renew = self.renew, None  # asking for it must not ask for it again
             self.headers |= renew()
             self.renew = renew
-            response = self._answer(method, url, body)
+            response = self._final_answer(method, url, body)
         if response.status_code in REFUSED:
-            raise ServiceError(self._refusal(response.status_code, url))
+            raise ServiceError(self._credentials_refused(response.status_code, url))
         if response.status_code >= 400:
             kind = NotThereError if response.status_code in GONE else ServiceError
             raise kind(self.without_secrets(f"{self.name}: {url} answered {response.status_code}: {_excerpt(response)}"))
@@ -80,7 +80,7 @@ class HttpClient:
                 text = text.replace(secret, "***")
         return text
 
-    def _answer(self, method: str, url: str, body: Any) -> Any:
+    def _final_answer(self, method: str, url: str, body: Any) -> Any:
         """The first answer that is no passing failure and no redirect."""
         for number in range(MAX_TRIES):
             response, failure = self._send(method, url, body)
@@ -132,7 +132,7 @@ class HttpClient:
             )
         return wish if wish is not None else float(2**number)
 
-    def _refusal(self, status: int, url: str) -> str:
+    def _credentials_refused(self, status: int, url: str) -> str:
         names = " and ".join(self.variables)
         why = "what is set is not accepted there" if self.secrets else "none is set"
         return f"{self.name}: {url} refuses the credentials ({status}): set {names} in the environment ({why})."

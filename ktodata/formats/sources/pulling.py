@@ -25,7 +25,7 @@ from ktodata.formats.sources.held_items import HeldItems
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.page_store import PageStore, body_digest
 from ktodata.formats.sources.service import Query, Service
-from ktodata.formats.sources.source import Credentials, Joined, Source
+from ktodata.formats.sources.source import Credentials, Joined, PullSource
 from ktodata.formats.times import moment
 
 # after that, cursors are stale, and what came since would be missed: an interrupted pull is begun anew
@@ -56,7 +56,7 @@ class Pulled:
 
 
 def pull(
-    source: Source,
+    source: PullSource,
     folder: Path,
     *,
     url: str | None = None,
@@ -80,12 +80,12 @@ def pull(
         source.fetch(service, query)
     finally:
         http.close()
-    pulled = _write_records(folder, source.join(service.items, query), service)
+    pulled = _write_pulled(folder, source.join(service.items, query), service)
     _note(folder, source, http.url, query, number, pulled)
     return pulled
 
 
-def _query(source: Source, project: str | None, since: str | date | None) -> Query:
+def _query(source: PullSource, project: str | None, since: str | date | None) -> Query:
     if source.project is not None and project is None:
         raise SettingError(f"{source.name} needs project: {source.project}.")
     time_of_since = None if since is None else moment(since)
@@ -94,7 +94,7 @@ def _query(source: Source, project: str | None, since: str | date | None) -> Que
     return Query(None if project is None else str(project), time_of_since)
 
 
-def _credentials(source: Source, environment: Mapping[str, str]) -> Credentials:
+def _credentials(source: PullSource, environment: Mapping[str, str]) -> Credentials:
     if missing := [name for name in source.needs if not environment.get(name)]:
         raise SettingError(
             f"{source.name} needs {' and '.join(missing)} in the environment; credentials never stand in a recipe."
@@ -102,7 +102,7 @@ def _credentials(source: Source, environment: Mapping[str, str]) -> Credentials:
     return {name: environment[name] for name in (*source.needs, *source.takes) if environment.get(name)}
 
 
-def _client(source: Source, url: str | None, credentials: Credentials, sleep: Callable[[float], None]) -> HttpClient:
+def _client(source: PullSource, url: str | None, credentials: Credentials, sleep: Callable[[float], None]) -> HttpClient:
     address = url or source.url
     if address is None:
         raise SettingError(f"{source.name} needs url: the address of the service, such as http://localhost:8080.")
@@ -110,7 +110,7 @@ def _client(source: Source, url: str | None, credentials: Credentials, sleep: Ca
     return HttpClient(source.name, address, (*source.needs, *source.takes), secrets=secrets, sleep=sleep)
 
 
-def _service(source: Source, folder: Path, http: HttpClient, number: int) -> Service:
+def _service(source: PullSource, folder: Path, http: HttpClient, number: int) -> Service:
     """The service, with everything that the folder holds."""
     pages, items = PageStore(folder / "pages"), HeldItems(source.feeds)
     for head, body in pages.read():
@@ -118,7 +118,7 @@ def _service(source: Source, folder: Path, http: HttpClient, number: int) -> Ser
     return Service(http, pages, items, number)
 
 
-def _begin(folder: Path, source: Source, url: str, query: Query) -> int:
+def _begin(folder: Path, source: PullSource, url: str, query: Query) -> int:
     """The number of the pull: that of an interrupted one, or the next."""
     note = _read_note(folder)
     number = 1
@@ -146,7 +146,7 @@ def _read_note(folder: Path) -> dict[str, Any]:
     return note
 
 
-def _note(folder: Path, source: Source, url: str, query: Query, number: int, pulled: Pulled | None = None) -> None:
+def _note(folder: Path, source: PullSource, url: str, query: Query, number: int, pulled: Pulled | None = None) -> None:
     """Say what is pulled, and what the pull brought when it ended."""
     started = datetime.now(UTC).isoformat(timespec="seconds") if pulled is None else _read_note(folder)["started_at"]
     settings = {"source": source.name, "url": url, "project": query.project, "since": query.since_text()}
@@ -156,12 +156,12 @@ def _note(folder: Path, source: Source, url: str, query: Query, number: int, pul
     )
 
 
-def _write_records(folder: Path, joined: Joined, service: Service) -> Pulled:
+def _write_pulled(folder: Path, joined: Joined, service: Service) -> Pulled:
     path = folder / f"{service.http.name}.jsonl"
     before = _record_digests(path)
     lines = {str(record["id"]): json.dumps(record) for record in joined.records}
-    _write_lines(path, list(lines.values()))
-    _write_lines(folder / "history.jsonl", [json.dumps(version) for version in service.items.earlier])
+    _write_jsonl(path, list(lines.values()))
+    _write_jsonl(folder / "history.jsonl", [json.dumps(version) for version in service.items.earlier])
     return Pulled(
         records=path,
         n_records=len(lines),
@@ -181,6 +181,6 @@ def _record_digests(path: Path) -> dict[str, str]:
         return {str(json.loads(line)["id"]): body_digest(line.rstrip("\n")) for line in file}
 
 
-def _write_lines(path: Path, lines: list[str]) -> None:
+def _write_jsonl(path: Path, lines: list[str]) -> None:
     with whole_file(path) as scratch:
         scratch.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

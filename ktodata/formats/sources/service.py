@@ -40,12 +40,12 @@ class Service:
 
     def get(self, feed: str, path: str, **params: Any) -> Any:
         """The JSON at a path. Parameters that are None are left out."""
-        return self._page(feed, "GET", self.http.address(path, params), None)
+        return self._page_body(feed, "GET", self.http.address(path, params), None)
 
     def post(self, feed: str, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON that a query is answered with. What is None in the query is left out."""
         given = {name: value for name, value in body.items() if value is not None}
-        return self._page(feed, "POST", self.http.address(path), given)
+        return self._page_body(feed, "POST", self.http.address(path), given)
 
     def held(self, feed: str) -> Mapping[str, Item]:
         """Everything of a feed, by key."""
@@ -55,7 +55,7 @@ class Service:
         """What this pull found new or changed."""
         return self.items.changed(feed, self.pull)
 
-    def _page(self, feed: str, method: str, url: str, body: Any) -> Any:
+    def _page_body(self, feed: str, method: str, url: str, body: Any) -> Any:
         head = PageHead(self.pull, feed, method, self.http.without_secrets(url), body, _now_text(), digest="")
         if (before := self.pages.answered(head)) is not None:
             self.n_pages += 1

@@ -22,7 +22,7 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Source:
+class PullSource:
     """A service that feedback is pulled from.
 
     url : where it is unless the recipe says otherwise; None where everybody has their own
