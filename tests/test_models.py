@@ -109,8 +109,8 @@ def test_two_who_unpack_at_once_both_get_the_model(tmp_path):
 def test_a_static_encoder_is_unpacked_once_and_reads_offline():
     folder = resolve_model("packaged:wordllama-256")
     assert resolve_model("packaged:wordllama-256") == folder
-    found = load_encoder("packaged:wordllama-256").encode(["hello"], show_progress_bar=False)
-    assert found.shape == (1, 256) and np.isfinite(found).all()
+    vectors = load_encoder("packaged:wordllama-256").encode(["hello"], show_progress_bar=False)
+    assert vectors.shape == (1, 256) and np.isfinite(vectors).all()
 
 
 @pytest.mark.slow

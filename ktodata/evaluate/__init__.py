@@ -1,4 +1,4 @@
-"""What a trained policy is worth on rows it never saw. Loads torch on first use only."""
+"""What a trained model is worth on rows it never saw. Loads torch on first use only."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -26,7 +26,7 @@ def bootstrap(statistics: dict[str, Statistic], groups: ArrayLike, *, resamples:
     count, rows = int(number.max()) + 1, len(number)
     random = np.random.default_rng(seed)
     drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
-    for size in _blocks(resamples, max(1, BLOCK // rows)):
+    for size in _block_sizes(resamples, max(1, BLOCK // rows)):
         weights = random.multinomial(count, np.full(count, 1 / count), size=size)[:, number].astype(float)
         for name, statistic in statistics.items():
             drawn[name].append(statistic(weights))
@@ -39,8 +39,8 @@ def bootstrap(statistics: dict[str, Statistic], groups: ArrayLike, *, resamples:
 
 def weighted_mean(values: ArrayLike) -> Statistic:
     """The mean of n values."""
-    held = np.asarray(values, float)
-    return lambda weights: _divide(weights @ held, weights.sum(1))
+    numbers = np.asarray(values, float)
+    return lambda weights: _ratio_or_nan(weights @ numbers, weights.sum(1))
 
 
 def weighted_auc(scores: ArrayLike, labels: ArrayLike) -> Statistic:
@@ -55,7 +55,7 @@ def weighted_auc(scores: ArrayLike, labels: ArrayLike) -> Statistic:
         above = np.add.reduceat(ordered * true, starts, axis=1)
         below = np.add.reduceat(ordered * ~true, starts, axis=1)
         beaten = np.cumsum(below, axis=1) - below / 2  # all lower false rows, and half of the equal ones
-        return _divide((above * beaten).sum(1), above.sum(1) * below.sum(1))
+        return _ratio_or_nan((above * beaten).sum(1), above.sum(1) * below.sum(1))
 
     return statistic
 
@@ -67,16 +67,18 @@ def weighted_auc_within(scores: ArrayLike, labels: ArrayLike, parts: Sequence[ND
     the parts that can be measured count; nan where none can.
     """
     score, label = np.asarray(scores, float), np.asarray(labels, bool)
-    held = [np.flatnonzero(part) for part in parts if 0 < label[part].sum() < part.sum()]
-    if len(held) < 2:
+    rows_of_parts = [np.flatnonzero(part) for part in parts if 0 < label[part].sum() < part.sum()]
+    if len(rows_of_parts) < 2:
         return None
-    pairs = np.array([label[rows].sum() * (~label[rows]).sum() for rows in held], float)
-    each = [weighted_auc(score[rows], label[rows]) for rows in held]
+    pairs = np.array([label[rows].sum() * (~label[rows]).sum() for rows in rows_of_parts], float)
+    each = [weighted_auc(score[rows], label[rows]) for rows in rows_of_parts]
 
     def statistic(weights: Floats) -> Floats:
-        values = np.stack([one(weights[:, rows]) for one, rows in zip(each, held, strict=True)])
+        values = np.stack(
+            [statistic_of_part(weights[:, rows]) for statistic_of_part, rows in zip(each, rows_of_parts, strict=True)]
+        )
         known = np.isfinite(values) * pairs[:, None]
-        return _divide((np.nan_to_num(values) * known).sum(0), known.sum(0))
+        return _ratio_or_nan((np.nan_to_num(values) * known).sum(0), known.sum(0))
 
     return statistic
 
@@ -86,7 +88,7 @@ def difference(first: Statistic, second: Statistic) -> Statistic:
     return lambda weights: first(weights) - second(weights)
 
 
-def _divide(above: Floats, below: Floats) -> Floats:
+def _ratio_or_nan(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
@@ -99,5 +101,5 @@ def percentile_interval(value: float, drawn: Floats) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def _blocks(total: int, size: int) -> list[int]:
+def _block_sizes(total: int, size: int) -> list[int]:
     return [min(size, total - start) for start in range(0, total, size)]

@@ -20,21 +20,21 @@ from ktodata.train.data.training_rows import check_rows, read_part
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found. `per_row`: row_id, label, truth, reward, base_score, policy_score, log-probs, model."""
+    """Results of `evaluate`. `per_row`: row_id, label, truth, reward, base_score, policy_score, log-probs, model."""
 
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
     per_row: pl.DataFrame
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return self.facts
+        return self.metrics
 
     def table(self) -> pl.DataFrame:
         """One line per measure: against (label or truth), measure, value, low, high (95 %), rows."""
         lines = [
-            {"against": against, "measure": measure, **found, "rows": self.facts[f"against_{against}"]["rows"]}
+            {"against": against, "measure": measure, **interval, "rows": self.metrics[f"against_{against}"]["rows"]}
             for against in ("label", "truth")
-            for measure, found in self.facts[f"against_{against}"].get("measures", {}).items()
+            for measure, interval in self.metrics[f"against_{against}"].get("measures", {}).items()
         ]
         number = pl.Float64()
         return pl.DataFrame(
@@ -53,14 +53,14 @@ class Evaluation:
         """evaluation.json and evaluation.parquet."""
         with whole_file(folder / "evaluation.parquet") as scratch:
             self.per_row.write_parquet(scratch)
-        write_json(folder / "evaluation.json", self.facts)
+        write_json(folder / "evaluation.json", self.metrics)
 
 
 def evaluate(
     run_or_shards: Path | str | pl.DataFrame,
     *,
     model: Annotated[
-        str | None, Field(description="folder of the trained policy or adapter; none: model/ in the run folder")
+        str | None, Field(description="folder of the trained model or adapter; none: model/ in the run folder")
     ] = None,
     reference: Annotated[str | None, Field(description="the model before training; none: the one training.json names")] = None,
     part: Annotated[Literal["test", "validation"], Field(description="the held-out rows to score")] = "test",
@@ -79,7 +79,7 @@ def evaluate(
     seed: Annotated[int, Field(ge=0, description="of drawn rows, prompts and resamples")] = 0,
     out: Annotated[Path | None, Field(description="folder for evaluation.json and evaluation.parquet; none: memory")] = None,
 ) -> Evaluation:
-    """Score held-out rows with a trained policy and with the model it was trained from.
+    """Score held-out rows with a trained model and with the model it was trained from.
 
     Two things are measured by AUC, against the label as given, and against the truth where that is known. Like against like:
     policy_auc and base_auc rank rows by each model's own log-prob per token of the completion, and policy_gain is their paired
@@ -97,9 +97,9 @@ def evaluate(
         raise EmptyDataError(f"there are no {part} rows to evaluate on. Hold some out with the step `split`.")
     rows = with_truth(check_rows(rows, part=part, both_classes=False), settings["truth"], truth_column)
     rows = rows if max_rows is None else rows.sample(min(max_rows, rows.height), seed=seed).sort("row_id")
-    folder, base = _models(run_or_shards, model, reference)
-    scored, told = score(rows, settings, policy=folder, reference=base)
-    result = Evaluation({"part": part, "beta": beta, **told, **measure(scored, resamples=bootstrap, seed=seed)}, scored)
+    folder, base = _model_and_reference(run_or_shards, model, reference)
+    scored, metrics = score(rows, settings, trained=folder, reference=base)
+    result = Evaluation({"part": part, "beta": beta, **metrics, **measure(scored, resamples=bootstrap, seed=seed)}, scored)
     if out is not None:
         result.write(settings["out"])
     return result
@@ -107,21 +107,21 @@ def evaluate(
 
 def measure(scored: pl.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
     """All measures of scored rows (row_id, label, truth, group, reward, base_score, policy_score, model), as JSON values."""
-    known = scored.filter(pl.col("truth").is_not_null())
+    with_truth_only = scored.filter(pl.col("truth").is_not_null())
     return {
         "rows": scored.height,
         "prompt_groups": scored["group"].n_unique(),
-        "against_label": _measures(scored, "label", resamples, seed),
-        "against_truth": _measures(known, "truth", resamples, seed),
-        "by_class": [_class(scored, label, resamples, seed) for label in (True, False)],
+        "against_label": _ranking_measures(scored, "label", resamples, seed),
+        "against_truth": _ranking_measures(with_truth_only, "truth", resamples, seed),
+        "by_class": [_class_reward(scored, label, resamples, seed) for label in (True, False)],
         "by_model": [
-            {"model": name} | _measures(scored.filter(pl.col("model") == name), "label", resamples, seed)
+            {"model": name} | _ranking_measures(scored.filter(pl.col("model") == name), "label", resamples, seed)
             for name in sorted(scored["model"].drop_nulls().unique())
         ],
     }
 
 
-def _measures(scored: pl.DataFrame, target: str, resamples: int, seed: int) -> dict[str, Any]:
+def _ranking_measures(scored: pl.DataFrame, target: str, resamples: int, seed: int) -> dict[str, Any]:
     labels = scored[target].to_numpy().astype(bool)
     counts = {"rows": scored.height, "desirable": int(labels.sum()), "undesirable": int((~labels).sum())}
     if not counts["desirable"] or not counts["undesirable"]:
@@ -138,30 +138,30 @@ def _measures(scored: pl.DataFrame, target: str, resamples: int, seed: int) -> d
         "policy_auc": policy_auc,
         "policy_gain": difference(policy_auc, base_auc),
         "accuracy": weighted_mean((reward > 0) == labels),
-        # of sigmoid(reward) read as P(desirable): 0.25 knows nothing, lower is better
+        # of sigmoid(reward) read as P(desirable): 0.25 is chance, lower is better
         "brier": weighted_mean((1 / (1 + np.exp(-reward)) - labels) ** 2),
     }
-    found = bootstrap(statistics, scored["group"], resamples=resamples, seed=seed)
-    return {**counts, "measures": {name: interval.as_dict() for name, interval in found.items()}}
+    intervals = bootstrap(statistics, scored["group"], resamples=resamples, seed=seed)
+    return {**counts, "measures": {name: interval.as_dict() for name, interval in intervals.items()}}
 
 
-def _class(scored: pl.DataFrame, label: bool, resamples: int, seed: int) -> dict[str, Any]:
+def _class_reward(scored: pl.DataFrame, label: bool, resamples: int, seed: int) -> dict[str, Any]:
     rows = scored.filter(pl.col("label") == label)
-    told = {"label": label, "rows": rows.height}
+    counts = {"label": label, "rows": rows.height}
     if rows.is_empty():
-        return {**told, "not_applicable": "no rows"}
+        return {**counts, "not_applicable": "no rows"}
     mean = bootstrap({"reward": weighted_mean(rows["reward"])}, rows["group"], resamples=resamples, seed=seed)["reward"]
-    return {**told, "mean_reward": mean.as_dict()}
+    return {**counts, "mean_reward": mean.as_dict()}
 
 
-def _models(run_or_shards: Path | str | pl.DataFrame, model: str | None, reference: str | None) -> tuple[str, str]:
+def _model_and_reference(run_or_shards: Path | str | pl.DataFrame, model: str | None, reference: str | None) -> tuple[str, str]:
     if model is None:
         if isinstance(run_or_shards, pl.DataFrame) or not (Path(run_or_shards) / "model").is_dir():
-            raise ModelError("there is no model/ beside the rows: say with model= which trained policy to evaluate.")
+            raise ModelError("there is no model/ beside the rows: say with model= which trained model to evaluate.")
         model = str(Path(run_or_shards) / "model")
     if reference is None:
-        told = Path(model) / "training.json"
-        if not told.is_file():
-            raise ModelError(f"{told} is not there, so say with reference= which model {model} was trained from.")
-        reference = str(json.loads(told.read_text())["settings"]["model"])
+        training = Path(model) / "training.json"
+        if not training.is_file():
+            raise ModelError(f"{training} is not there, so say with reference= which model {model} was trained from.")
+        reference = str(json.loads(training.read_text())["settings"]["model"])
     return model, reference

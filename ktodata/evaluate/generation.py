@@ -1,4 +1,4 @@
-"""What a model writes to prompts, the likeliest token each time; and a look at whether training broke it."""
+"""What a model writes to prompts, the likeliest token each time; and whether training broke it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,8 @@ import torch
 from ktodata.errors import ModelError
 from ktodata.train.data.tokens import Ids, TokenRows
 
-SHOWN_CHARACTERS = 1000
-ANSWERED_TOGETHER = 8
+MAX_EXAMPLE_CHARACTERS = 1000
+ANSWER_BATCH_SIZE = 8
 WRITTEN = {"text": pl.String(), "tokens": pl.Int64(), "unfinished": pl.Boolean()}
 
 
@@ -32,16 +32,16 @@ def encode_prompts(prompts: Sequence[str], tokenizer: Any, *, chat: bool) -> lis
     if not tokenizer.chat_template:
         raise ModelError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template to ask prompts with.")
     turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
-    how = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
-    return [np.array(tokenizer.apply_chat_template(turn, **how)["input_ids"], np.int32) for turn in turns]
+    template_options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    return [np.array(tokenizer.apply_chat_template(turn, **template_options)["input_ids"], np.int32) for turn in turns]
 
 
-def answer_all(policy: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_new_tokens: int, device: Any) -> pl.DataFrame:
+def answer_all(model: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_new_tokens: int, device: Any) -> pl.DataFrame:
     """A greedy answer to each prompt, in order: text, tokens, unfinished (was still going on at max_new_tokens)."""
     written: list[list[int]] = []
-    for start in range(0, len(prompts), ANSWERED_TOGETHER):
-        together = prompts[start : start + ANSWERED_TOGETHER]
-        written += write_greedily(policy, tokenizer, together, max_new_tokens=max_new_tokens, device=device)
+    for start in range(0, len(prompts), ANSWER_BATCH_SIZE):
+        together = prompts[start : start + ANSWER_BATCH_SIZE]
+        written += write_greedily(model, tokenizer, together, max_new_tokens=max_new_tokens, device=device)
     return pl.DataFrame(
         {
             "text": [tokenizer.decode(ids, skip_special_tokens=True) for ids in written],
@@ -71,7 +71,7 @@ def write_greedily(model: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_ne
             pad_token_id=pad,
             eos_token_id=end,
         )
-    return [_until(ids, end) for ids in written[:, width:].tolist()]
+    return [_cut_at_end(ids, end) for ids in written[:, width:].tolist()]
 
 
 def describe(written: Sequence[Sequence[int]], max_new_tokens: int) -> dict[str, Any]:
@@ -93,18 +93,18 @@ def repeated_trigrams(ids: Sequence[int]) -> float | None:
 
 
 def examples(tokenizer: Any, rows: TokenRows, chosen: Sequence[int], written: dict[str, list[list[int]]]) -> list[dict[str, str]]:
-    """The prompt and what each model wrote to it, as text, cut to SHOWN_CHARACTERS."""
+    """The prompt and what each model wrote to it, as text, cut to MAX_EXAMPLE_CHARACTERS."""
     return [
-        {"row_id": rows.row_id[row], "prompt": _text(tokenizer, rows.prompt[row].tolist())}
-        | {name: _text(tokenizer, texts[number]) for name, texts in written.items()}
+        {"row_id": rows.row_id[row], "prompt": _decoded(tokenizer, rows.prompt[row].tolist())}
+        | {name: _decoded(tokenizer, texts[number]) for name, texts in written.items()}
         for number, row in enumerate(chosen)
     ]
 
 
-def _until(ids: list[int], end: int | None) -> list[int]:
+def _cut_at_end(ids: list[int], end: int | None) -> list[int]:
     return ids[: ids.index(end)] if end in ids else ids
 
 
-def _text(tokenizer: Any, ids: list[int]) -> str:
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
     text: str = tokenizer.decode(ids, skip_special_tokens=True)
-    return text[-SHOWN_CHARACTERS:]
+    return text[-MAX_EXAMPLE_CHARACTERS:]

@@ -12,8 +12,8 @@ from ktodata.train.data.tokens import TokenRows
 from ktodata.train.model.scorer import Scorer
 
 
-def load_policy(model: str, reference: str) -> Any:
-    """The trained policy: a whole model, or an adapter on top of `reference`."""
+def load_trained(model: str, reference: str) -> Any:
+    """The trained model: a whole model, or an adapter on top of `reference`."""
     if (Path(model) / "adapter_config.json").is_file():
         from peft import PeftModel
 

@@ -27,7 +27,7 @@ class Ruler:
     rows: pl.DataFrame
     by: Literal["reviewed labels", "labels as given"]
 
-    def facts(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return {
             "judged_by": self.by,
@@ -41,7 +41,7 @@ def ruler(held_out: pl.DataFrame) -> Ruler:
     """The held-out rows that were reviewed, if MIN_OF_A_KIND of either verdict were; else all, by their labels as given.
 
     held_out : row_id, label, trusted_label, prompt_group
-    Raises OneClassError where those rows are all of one label: nothing can be told apart then.
+    Raises OneClassError where those rows are all of one label: nothing can be ranked then.
     """
     check_columns(held_out, ("row_id", "label", "trusted_label", "prompt_group"), who="ruler")
     reviewed = held_out.filter(pl.col("trusted_label").is_not_null())
@@ -61,25 +61,25 @@ def compare_rounds(rewards: Sequence[pl.DataFrame], by: Ruler, *, resamples: int
 
     rewards : of each round, row_id and reward; a round has at least the rows that round 0 has
     minus_best : to the best round before it, which is `best_before`, the earliest of equals; minus_round_0 : to the labels that
-    no telemetry has touched. includes_zero : whether the interval does.
+    no telemetry has changed. includes_zero : whether the interval does.
     Raises DataError where a round lacks a row, OneClassError where the rows that were scored are all of one label.
     """
     rows = by.rows.join(rewards[0], on="row_id", how="semi", maintain_order="left")
     if rows["truth"].n_unique() < 2:
         raise OneClassError(f"self_training: the {rows.height:,} validation rows that the model scored are all of one label.")
-    aucs = [weighted_auc(_in_order(rows, one, number), rows["truth"]) for number, one in enumerate(rewards)]
+    aucs = [weighted_auc(_rewards_in_order(rows, table, number), rows["truth"]) for number, table in enumerate(rewards)]
     lines: list[dict[str, Any]] = []
     for auc in aucs:
-        asked: dict[str, Statistic] = {"auc": auc}
+        statistics: dict[str, Statistic] = {"auc": auc}
         best = best_round(lines) if lines else None
         if best is not None:
-            asked |= {"minus_best": difference(auc, aucs[best]), "minus_round_0": difference(auc, aucs[0])}
-        found = bootstrap(asked, rows["group"], resamples=resamples, seed=seed)
+            statistics |= {"minus_best": difference(auc, aucs[best]), "minus_round_0": difference(auc, aucs[0])}
+        intervals = bootstrap(statistics, rows["group"], resamples=resamples, seed=seed)
         lines.append(
             {
-                "auc": found["auc"].as_dict(),
+                "auc": intervals["auc"].as_dict(),
                 "best_before": best,
-                **{name: _difference(found.get(name)) for name in ("minus_best", "minus_round_0")},
+                **{name: _difference_or_none(intervals.get(name)) for name in ("minus_best", "minus_round_0")},
             }
         )
     return lines
@@ -101,12 +101,12 @@ def standing_round(lines: Sequence[dict[str, Any]]) -> int:
     return best if best and not lines[best]["minus_round_0"]["includes_zero"] else 0
 
 
-def _in_order(rows: pl.DataFrame, rewards: pl.DataFrame, number: int) -> pl.Series:
+def _rewards_in_order(rows: pl.DataFrame, rewards: pl.DataFrame, number: int) -> pl.Series:
     joined = rows.select("row_id").join(rewards, on="row_id", how="left", maintain_order="left")["reward"]
     if missing := joined.null_count():
         raise DataError(f"self_training: round {number} lacks the rewards of {missing:,} of {rows.height:,} validation rows.")
     return joined
 
 
-def _difference(found: Interval | None) -> dict[str, Any] | None:
-    return None if found is None else {**found.as_dict(), "includes_zero": found.includes_zero is not False}
+def _difference_or_none(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else {**interval.as_dict(), "includes_zero": interval.includes_zero is not False}

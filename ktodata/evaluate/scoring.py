@@ -1,4 +1,4 @@
-"""Reads both models, one after the other, and asks each about every row."""
+"""Reads both models, one after the other, and scores every row with each."""
 
 from pathlib import Path
 from typing import Any
@@ -7,41 +7,41 @@ import polars as pl
 import torch
 
 from ktodata.evaluate.generation import choose_prompts, describe, examples, write_greedily
-from ktodata.evaluate.rewards import completion_logps, load_policy, reward_table
+from ktodata.evaluate.rewards import completion_logps, load_trained, reward_table
 from ktodata.models import load_causal_lm
 from ktodata.train.data.tokens import tokenize
 from ktodata.train.model.device import pick_device, pick_dtype
 
 
-def score(rows: pl.DataFrame, settings: dict[str, Any], *, policy: str, reference: str) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """(one line per row that fits, facts with the generation check)."""
+def score(rows: pl.DataFrame, settings: dict[str, Any], *, trained: str, reference: str) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """(one line per row that fits, metrics with the generation check)."""
     device = pick_device(settings["device"])
     compute_dtype = pick_dtype(settings["dtype"], device)
     base, tokenizer = load_causal_lm(reference)
-    tokens, token_facts = tokenize(rows, tokenizer, max_length=settings["max_length"], part=settings["part"])
+    tokens, token_metrics = tokenize(rows, tokenizer, max_length=settings["max_length"], part=settings["part"])
     chosen = choose_prompts(tokens, settings["generate"], settings["seed"])
     logps, written = {}, {}
     for name in ("base", "trained"):
-        loaded = base if name == "base" else load_policy(policy, reference)
+        loaded = base if name == "base" else load_trained(trained, reference)
         logps[name] = completion_logps(loaded, tokens, device=device, compute_dtype=compute_dtype)
         if chosen:
             prompts, longest = [tokens.prompt[row] for row in chosen], settings["max_new_tokens"]
             written[name] = write_greedily(loaded, tokenizer, prompts, max_new_tokens=longest, device=device)
         loaded.cpu()  # the other model gets the device's memory
     table = reward_table(tokens, logps["trained"], logps["base"], beta=settings["beta"])
-    known = rows.select("row_id", "truth", model=pl.col("model") if "model" in rows.columns else pl.lit(None, dtype=pl.String))
-    facts = {
-        "model": Path(policy).name,  # not where it lies: results are shared
+    given = rows.select("row_id", "truth", model=pl.col("model") if "model" in rows.columns else pl.lit(None, dtype=pl.String))
+    metrics = {
+        "model": Path(trained).name,  # not where it lies: results are shared
         "reference": reference,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": str(compute_dtype).removeprefix("torch."),
-        "tokens": token_facts,
-        "generation": _generation(written, tokenizer, tokens, chosen, settings["max_new_tokens"]),
+        "tokens": token_metrics,
+        "generation": _generation_check(written, tokenizer, tokens, chosen, settings["max_new_tokens"]),
     }
-    return table.join(known, on="row_id", how="left", maintain_order="left"), facts
+    return table.join(given, on="row_id", how="left", maintain_order="left"), metrics
 
 
-def _generation(written: dict[str, Any], tokenizer: Any, tokens: Any, chosen: list[int], longest: int) -> dict[str, Any]:
+def _generation_check(written: dict[str, Any], tokenizer: Any, tokens: Any, chosen: list[int], longest: int) -> dict[str, Any]:
     if not chosen:
         return {"not_applicable": "generate is 0"}
     shares = {name: describe(texts, longest) for name, texts in written.items()}

@@ -29,36 +29,37 @@ TruthFile.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-
 def with_truth(rows: pl.DataFrame, truth: TruthFile | None, truth_column: str | None) -> pl.DataFrame:
     """`rows` with the column `truth` (null where it is not known), from a file or from one of its own columns."""
     if truth is not None:
-        return _joined(rows, truth)
+        return _join_truth(rows, truth)
     if truth_column is None:
         return rows.with_columns(truth=pl.lit(None, dtype=pl.Boolean))
     if truth_column not in rows.columns:
         raise MissingColumnError(f"truth_column {truth_column!r}: the rows have {', '.join(rows.columns)}.")
-    return rows.with_columns(truth=_boolean(rows[truth_column], f"column {truth_column!r}"))
+    return rows.with_columns(truth=_checked_boolean(rows[truth_column], f"column {truth_column!r}"))
 
 
-def _joined(rows: pl.DataFrame, truth: TruthFile) -> pl.DataFrame:
-    table = _read(Path(truth["path"]))
+def _join_truth(rows: pl.DataFrame, truth: TruthFile) -> pl.DataFrame:
+    table = _read_truth(Path(truth["path"]))
     for column in (truth["id"], truth["label"]):
         if column not in table.columns:
             raise MissingColumnError(f"{truth['path']} has no column {column!r}; it has {', '.join(table.columns)}.")
     known = table.select(
-        id=pl.col(truth["id"]).cast(pl.String), truth=_boolean(table[truth["label"]], f"{truth['path']}: {truth['label']!r}")
+        id=pl.col(truth["id"]).cast(pl.String),
+        truth=_checked_boolean(table[truth["label"]], f"{truth['path']}: {truth['label']!r}"),
     ).unique()
     if contradicted := known.height - known["id"].n_unique():
         raise DataError(f"{truth['path']}: {contradicted:,} ids have more than one truth. Give each row one.")
     key = next(name for name in (truth["id"], "source_id", "row_id") if name in rows.columns)
     bare = rows.drop("truth", strict=False).with_columns(id=pl.col(key).cast(pl.String))
-    found = bare.join(known, on="id", how="left", maintain_order="left")
-    if found["truth"].is_null().all():
+    joined = bare.join(known, on="id", how="left", maintain_order="left")
+    if joined["truth"].is_null().all():
         raise DataError(
             f"{truth['path']}: none of its {known.height:,} ids (first: {known['id'].min()!r}) is a {key} of the {rows.height:,} "
-            f"rows (first: {found['id'].min()!r})."
+            f"rows (first: {joined['id'].min()!r})."
         )
-    return found.drop("id")
+    return joined.drop("id")
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read_truth(path: Path) -> pl.DataFrame:
     reader = READERS.get(path.suffix)
     if reader is None:
         raise FormatError(f"{path}: truth is read from {', '.join(READERS)}.")
@@ -69,7 +70,7 @@ def _read(path: Path) -> pl.DataFrame:
     return table
 
 
-def _boolean(values: pl.Series, what: str) -> pl.Series:
+def _checked_boolean(values: pl.Series, what: str) -> pl.Series:
     if values.dtype != pl.Boolean:
         raise LabelError(f"{what} is {values.dtype}; truth must be true or false.")
     return values

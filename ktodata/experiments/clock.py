@@ -74,7 +74,7 @@ def measure_pace(rows: pl.DataFrame, held_out: pl.DataFrame, settings: Mapping[s
         update=float(np.mean(np.diff(updated))),
         scoring=(evaluated[-1] - updated[-1]) / scored if scored else 0.0,
         partners=reference["pairs"] / own - 1,
-        tokens=reference["asked_tokens"] / reference["pairs"],
+        tokens=reference["requested_tokens"] / reference["pairs"],
         batch=batch,
     )
 

@@ -12,7 +12,7 @@ import polars as pl
 import torch
 
 from ktodata.errors import EmptyDataError, ModelError, SettingError
-from ktodata.evaluate.generation import ANSWERED_TOGETHER, answer_all, choose_prompts
+from ktodata.evaluate.generation import ANSWER_BATCH_SIZE, answer_all, choose_prompts
 from ktodata.evaluate.rewards import completion_logps
 from ktodata.evaluate.truth import with_truth
 from ktodata.experiments.arms import BASE, SCORES, Arm, ArmTraining, TrainedArm
@@ -85,7 +85,7 @@ class MethodPlan(ExperimentPlan):
         rows = self.rows.frame.drop("part", strict=False)
         pace, written = measure_pace(rows, rows.clear(), trial), 0.0
         if self.work["written_steps"] or "rlhf" in {training.arm.name for training in left}:
-            prompts = [ids for ids in self.rows.tokens.prompt if len(ids)][:ANSWERED_TOGETHER]
+            prompts = [ids for ids in self.rows.tokens.prompt if len(ids)][:ANSWER_BATCH_SIZE]
             written = time_writing(load_causal_lm(self.terms.model)[0], prompts, self.terms.device) if prompts else 0.0
         return [method_seconds(training.arm.name, self.work, pace, written, self.terms) for training in left], numbers
 
@@ -215,20 +215,20 @@ def tokens_of_work(
         "held_out_tokens": held_out_tokens,
         "scored_tokens": scored,
         "written_tokens": written,
-        "written_steps": sum(-(-count // ANSWERED_TOGETHER) * longest for count, _, longest in prompts),
+        "written_steps": sum(-(-count // ANSWER_BATCH_SIZE) * longest for count, _, longest in prompts),
         "forward_tokens": once,
         "forward_tokens_in_all": sum(once[name] for name in methods),
     }
 
 
 def method_seconds(method: str, work: Mapping[str, Any], pace: Pace, written: float, terms: TrainingTerms) -> float:
-    """What one arm is expected to take. written : seconds of one more token to ANSWERED_TOGETHER prompts"""
+    """What one arm is expected to take. written : seconds of one more token to ANSWER_BATCH_SIZE prompts"""
     plain, trained = PASSES.get(method, (0, 0))
     tokens: float = work["completions_a_method"] * work["tokens_a_completion"]
     seconds: float = tokens * (plain * pace.forward + trained * pace.trained) + work["scored_tokens"] * pace.forward
     seconds += work["written_steps"] * written + pace.preparing * (1 + (trained > 0))
     if method == "rlhf":
-        seconds += terms.updates * terms.rollout_tokens * written * max(1, terms.batch_size / ANSWERED_TOGETHER)
+        seconds += terms.updates * terms.rollout_tokens * written * max(1, terms.batch_size / ANSWER_BATCH_SIZE)
     return seconds
 
 

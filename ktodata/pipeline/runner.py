@@ -256,7 +256,7 @@ class _Execution:
 
     def _join_telemetry(self) -> StageResult:
         assert self.telemetry is not None
-        joined = join_dynamics(self.saved["ingest"].columns, self.telemetry.looks, beta=self.telemetry.beta)
+        joined = join_dynamics(self.saved["ingest"].columns, self.telemetry.observations, beta=self.telemetry.beta)
         return StageResult(joined.columns, metrics={**self.telemetry.facts, **joined.metrics})
 
     def _export(self) -> StageResult:

@@ -228,7 +228,7 @@ class _Rounds:
             "helped": stands > 0,
             "highest": best_round(lines),
             "ended_because": ended,
-            **self._judge_by(self.runs[0]).facts(),
+            **self._judge_by(self.runs[0]).as_dict(),
             "part": "validation",
             "is": "auc: P(a desirable row has the higher reward), in [0, 1], higher is better; intervals: 95 %, by prompt group",
             "rounds": [

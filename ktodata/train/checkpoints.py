@@ -1,4 +1,4 @@
-"""All that a killed training needs to go on as if nothing had happened: weights, optimizer, random state, what was seen."""
+"""All that a killed training needs to go on as if nothing had happened: weights, optimizer, random state, results so far."""
 
 import json
 import shutil
@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from ktodata.errors import RunError
 from ktodata.files import whole_folder
-from ktodata.train.distributed.sharding import gathered, share_of
-from ktodata.train.distributed.world import Distributed
+from ktodata.train.distributed.interface import Distributed
+from ktodata.train.distributed.sharding import gathered, shard_like
 from ktodata.train.optimizers import flat_state, load_flat_state
 from ktodata.train.state import State, Weights, trainable
 
@@ -23,21 +23,21 @@ class Checkpoints:
     key : names the training they belong to: its settings, rows and reference.
     """
 
-    def __init__(self, folder: Path, key: str, world: Distributed) -> None:
-        self.folder, self._key, self._world = folder, key, world
+    def __init__(self, folder: Path, key: str, distributed: Distributed) -> None:
+        self.folder, self._key, self._distributed = folder, key, distributed
 
     def save(self, model: Any, optimizer: Any, state: State) -> None:
         """Write the checkpoint of `state.step`, then remove those that are neither the last nor the best.
 
         Every process must call it; the first one writes.
         """
-        first = self._world.rank == 0
-        weights = gathered(trainable(model).items(), keep=first)
-        moments = gathered(flat_state(optimizer).items(), keep=first)
-        if first:
-            self._write(weights, moments, state)
+        writes = self._distributed.rank == 0
+        weights = gathered(trainable(model).items(), keep=writes)
+        moments = gathered(flat_state(optimizer).items(), keep=writes)
+        if writes:
+            self._write_checkpoint(weights, moments, state)
 
-    def _write(self, weights: dict[str, Any], moments: dict[str, Any], state: State) -> None:
+    def _write_checkpoint(self, weights: dict[str, Any], moments: dict[str, Any], state: State) -> None:
         target = self.folder / f"step-{state.step:08d}"
         with whole_folder(target) as scratch:
             save_file(weights, scratch / "weights.safetensors")
@@ -46,15 +46,15 @@ class Checkpoints:
             if state.best is not None:
                 save_file(state.best.tensors, scratch / "best.safetensors")
             pl.concat(state.telemetry).write_parquet(scratch / "telemetry.parquet")
-            told = {
+            progress = {
                 "key": self._key,
                 "step": state.step,
                 "history": state.history,
                 "held_out": state.held_out,
                 "running": state.running.state(),
             }
-            (scratch / "state.json").write_text(json.dumps(told))
-        for folder in set(self._all()) - {target, self._best()}:
+            (scratch / "state.json").write_text(json.dumps(progress))
+        for folder in set(self._folders()) - {target, self._best()}:
             shutil.rmtree(folder)
 
     def restore(self, model: Any, optimizer: Any, state: State) -> bool:
@@ -64,16 +64,16 @@ class Checkpoints:
 
         Raises RunError when the checkpoints belong to another training, or when processes find different ones.
         """
-        checkpoints = self._all()
-        if not self._world.agree(str([folder.name for folder in checkpoints])):
+        checkpoints = self._folders()
+        if not self._distributed.all_equal(str([folder.name for folder in checkpoints])):
             raise RunError(
                 f"{self.folder} does not hold the same checkpoints for every process: give an out that all of them see."
             )
         if not checkpoints:
             return False
         last = checkpoints[-1]
-        told = self._told(last)
-        if told["key"] != self._key:
+        saved = self._progress(last)
+        if saved["key"] != self._key:
             raise RunError(
                 f"{self.folder} holds checkpoints of another training (other settings, rows or reference weights). "
                 "Give another out, or resume=False to start afresh and discard them."
@@ -81,9 +81,9 @@ class Checkpoints:
         Weights(load_file(last / "weights.safetensors")).restore(model)
         load_flat_state(optimizer, _shared_out(load_file(last / "optimizer.safetensors"), optimizer))
         _set_random_state(load_file(last / "random.safetensors"))
-        state.step, state.history, state.held_out = told["step"], told["history"], told["held_out"]
+        state.step, state.history, state.held_out = saved["step"], saved["history"], saved["held_out"]
         state.resumed_at = state.step
-        state.running.restore(told["running"])
+        state.running.restore(saved["running"])
         if (last / "best.safetensors").is_file():
             state.best = Weights(load_file(last / "best.safetensors"))
         state.telemetry = [pl.read_parquet(last / "telemetry.parquet")]
@@ -91,34 +91,34 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove them all. Every process must call it, and none goes on before they are gone."""
-        if self._world.rank == 0:
+        if self._distributed.rank == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._world.first(None)
+        self._distributed.broadcast(None)
 
-    def _all(self) -> list[Path]:
+    def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
 
-    def _told(self, folder: Path) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        return told
+    def _progress(self, folder: Path) -> dict[str, Any]:
+        progress: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        return progress
 
     def _best(self) -> Path | None:
-        looks: list[tuple[float, Path]] = []
-        for folder in self._all():
-            told = self._told(folder)
-            looks += [(_goodness(seen), folder) for seen in told["held_out"] if seen["step"] == told["step"]]
-        return max(looks)[1] if looks else None
+        scored: list[tuple[float, Path]] = []
+        for folder in self._folders():
+            saved = self._progress(folder)
+            scored += [(_goodness(line), folder) for line in saved["held_out"] if line["step"] == saved["step"]]
+        return max(scored)[1] if scored else None
 
 
-def _goodness(look: dict[str, Any]) -> float:
-    """Of one look at held-out rows, higher is better: the AUC, or the loss where a label is missing."""
-    return float(look["auc"]["value"]) if look["auc"] is not None else -float(look["loss"])
+def _goodness(evaluation: dict[str, Any]) -> float:
+    """Of one evaluation of held-out rows, higher is better: the AUC, or the loss where a label is missing."""
+    return float(evaluation["auc"]["value"]) if evaluation["auc"] is not None else -float(evaluation["loss"])
 
 
 def _shared_out(flat: dict[str, Any], optimizer: Any) -> dict[str, Any]:
     """What `flat_state` names, shared out as the parameters are that it belongs to."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return {name: share_of(value, parameters[int(name.split(".")[0])]) for name, value in flat.items()}
+    return {name: shard_like(value, parameters[int(name.split(".")[0])]) for name, value in flat.items()}
 
 
 def _random_state() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""When to stop: once the policy no longer tells desirable from undesirable held-out rows better than it did."""
+"""When to stop: once the model no longer separates desirable from undesirable held-out rows better than it did."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from ktodata.errors import SettingError
 
 
 class EarlyStopSettings(TypedDict, total=False):
-    """Stop when the held-out reward AUC stands still. What is left out has the default that its description gives."""
+    """Stop when the held-out reward AUC no longer rises. What is left out has the default that its description gives."""
 
-    patience: Annotated[int, Field(ge=1, le=1000, description="looks at the validation rows without a better AUC; 3")]
+    patience: Annotated[int, Field(ge=1, le=1000, description="evaluations without a better AUC; 3")]
     min_delta: Annotated[float, Field(ge=0, le=0.5, description="an AUC is better when higher by more than this; 0")]
 
 
@@ -23,33 +23,33 @@ EarlyStopSettings.__pydantic_config__ = ConfigDict(extra="forbid")  # type: igno
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """The rule, asked after every look at the validation rows. It keeps nothing: a resumed training asks the same question."""
+    """The rule, applied after every evaluation. It keeps nothing: a resumed training applies the same."""
 
     patience: int = 3
     min_delta: float = 0.0
 
     def should_stop(self, held_out: Sequence[dict[str, Any]]) -> bool:
-        """Whether none of the last `patience` looks had an AUC above the best before them by more than `min_delta`.
+        """Whether none of the last `patience` evaluations had an AUC above the best before them by more than `min_delta`.
 
-        held_out : one {"step", "auc": {"value", ...}, ...} a look, in order; AUC of the implicit rewards in [0, 1], higher is
-            better, 0.5 when they tell nothing.
+        held_out : {"step", "auc": {"value", ...}, ...} of each evaluation, in order; AUC of the implicit rewards in [0, 1],
+            higher is better, 0.5 is chance.
         """
         best, waited = -math.inf, 0
-        for look in held_out:
-            if look["auc"]["value"] > best + self.min_delta:
-                best, waited = look["auc"]["value"], 0
+        for evaluation in held_out:
+            if evaluation["auc"]["value"] > best + self.min_delta:
+                best, waited = evaluation["auc"]["value"], 0
             else:
                 waited += 1
         return waited >= self.patience
 
 
 def best(held_out: Sequence[dict[str, Any]]) -> int:
-    """The step of the look with the highest AUC, the earliest of equals."""
-    return int(max(held_out, key=lambda look: look["auc"]["value"])["step"])
+    """The step of the evaluation with the highest AUC, the earliest of equals."""
+    return int(max(held_out, key=lambda evaluation: evaluation["auc"]["value"])["step"])
 
 
 def check_can_stop_early(desirable: Sequence[bool], eval_every_steps: int | None) -> None:
-    """Raise SettingError when no AUC can be had to stop by: too few rows of a label, or no look before the end.
+    """Raise SettingError when no AUC can be had to stop by: too few rows of a label, or no evaluation before the end.
 
     desirable : labels of the validation rows that are scored; each label needs two, as for the AUC's interval.
     """
@@ -60,4 +60,4 @@ def check_can_stop_early(desirable: Sequence[bool], eval_every_steps: int | None
             f"{len(desirable) - positive:,} undesirable ones. Put more rows into the validation part, or leave early_stop out."
         )
     if eval_every_steps is None:
-        raise SettingError("early_stop needs looks at the validation rows before the end: set eval_every_steps.")
+        raise SettingError("early_stop needs evaluations before the end: set eval_every_steps.")

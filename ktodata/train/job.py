@@ -6,7 +6,7 @@ from typing import Any
 
 from ktodata.train.checkpoints import Checkpoints
 from ktodata.train.data.batches import BatchPlan
-from ktodata.train.distributed.world import Distributed, SingleProcess
+from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.early_stop import EarlyStop
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.objectives import Objective
@@ -16,7 +16,7 @@ from ktodata.train.state import State
 
 @dataclass(frozen=True)
 class Job:
-    """A training: who is asked, what is minimised, in which order, and how often one looks."""
+    """A training: who scores, what is minimised, in which order, and how often it is evaluated."""
 
     scorer: Scorer
     reference: ReferenceLogps
@@ -35,4 +35,4 @@ class Job:
     save_every_steps: int | None = None
     log_every_steps: int = 1
     report: Callable[[dict[str, Any]], None] = field(default=lambda event: None)
-    world: Distributed = field(default_factory=SingleProcess)
+    distributed: Distributed = field(default_factory=SingleProcess)

@@ -7,7 +7,7 @@ import torch
 
 from ktodata.train.data.batches import Batch
 from ktodata.train.data.packing import Pair
-from ktodata.train.distributed.sharding import shorten_gradients
+from ktodata.train.distributed.sharding import clip_gradients
 from ktodata.train.distributed.work_split import shared_logps, split_work
 from ktodata.train.early_stop import best
 from ktodata.train.job import Job
@@ -26,7 +26,7 @@ def train(job: Job) -> None:
     read_every = 1 if job.objective.point == "running_mean" else job.log_every_steps  # its next step needs this one's rewards
 
     def due(every: int | None) -> bool:
-        # at first_step there is nothing new: an untrained policy is its reference, a resumed one was looked at before
+        # at first_step there is nothing new: an untrained model is its reference, a resumed one was evaluated before
         return every is not None and step > first_step and step % every == 0
 
     for step in range(first_step, last_step + 1):
@@ -56,26 +56,26 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
     """One update from one effective batch, of which this process computes its share."""
     scorer, own = job.scorer, batch.matched()
     dealt = micro_batches(job, own)
-    parts = dealt[job.world.rank]
-    seen = StepMetrics(scorer, job.reference, batch)
+    parts = dealt[job.distributed.rank]
+    metrics = StepMetrics(scorer, job.reference, batch)
     dropout = dropout_of_adapters(scorer.model)
     with dropout or nullcontext():
-        point, first = measure_point(job, seen, dealt, may_join=dropout is None)
+        point, first = measure_point(job, metrics, dealt, may_join=dropout is None)
         for number, part in enumerate(parts):
             logps = first if number == 0 and first is not None else scorer([own[place] for place in part])
-            losses = job.objective.loss(logps, seen.examples[part], point.value)
-            seen.note(part, logps, losses)
+            losses = job.objective.loss(logps, metrics.examples[part], point.value)
+            metrics.note(part, logps, losses)
             (losses.sum() / len(own)).backward()  # divided by the whole step's rows: accumulation equals one big batch
-    job.world.share_gradients(scorer.model)
+    job.distributed.sum_gradients(scorer.model)
     trainable = [parameter for group in job.optimizer.param_groups for parameter in group["params"]]
-    norm = shorten_gradients(trainable, job.max_grad_norm)
+    norm = clip_gradients(trainable, job.max_grad_norm)
     job.optimizer.step()
     job.optimizer.zero_grad(set_to_none=True)
-    seen.finish("train", job.state.step, point, norm, job.optimizer.param_groups[0]["lr"])
-    return seen
+    metrics.finish("train", job.state.step, point, norm, job.optimizer.param_groups[0]["lr"])
+    return metrics
 
 
-def measure_point(job: Job, seen: StepMetrics, dealt: list[Parts], *, may_join: bool) -> tuple[ReferencePoint, Tensor | None]:
+def measure_point(job: Job, metrics: StepMetrics, dealt: list[Parts], *, may_join: bool) -> tuple[ReferencePoint, Tensor | None]:
     """(reference point of one effective batch, before any of its losses; the first part's log-probs where those were made too).
 
     dealt : of every process, the places in the step's rows that go through its model together.
@@ -83,26 +83,26 @@ def measure_point(job: Job, seen: StepMetrics, dealt: list[Parts], *, may_join: 
     partners' completions.
     """
     if job.objective.point != "mismatched":
-        return standing_point(job), None
-    own, crossed, scorer = seen.batch.matched(), seen.batch.mismatched(), job.scorer
-    joined = 1 if may_join and (scorer.continues or not job.world.in_step) else 0
+        return fixed_point(job), None
+    own, crossed, scorer = metrics.batch.matched(), metrics.batch.mismatched(), job.scorer
+    joined = 1 if may_join and (scorer.continues or not job.distributed.is_sharded) else 0
     apart = [[place for part in parts[joined:] for place in part if place in crossed] for parts in dealt]
-    passes = max(scorer.passes([crossed[place] for place in places]) for places in apart) if job.world.in_step else 0
-    mine = apart[job.world.rank]
+    passes = max(scorer.passes([crossed[place] for place in places]) for places in apart) if job.distributed.is_sharded else 0
+    mine = apart[job.distributed.rank]
     logps = torch.zeros(len(own), device=scorer.device)
     logps[mine] = scorer.without_gradient([crossed[place] for place in mine], passes=passes)
     first = None
-    for part in dealt[job.world.rank][:joined]:
+    for part in dealt[job.distributed.rank][:joined]:
         partnered = [place for place in part if place in crossed]
-        if partnered or job.world.in_step:
+        if partnered or job.distributed.is_sharded:
             first, logps[partnered] = scorer.with_partners(
                 [own[place] for place in part], [crossed[place] for place in partnered]
             )
-    logps = job.world.sum(logps)[list(crossed)]
+    logps = job.distributed.sum(logps)[list(crossed)]
     return reference_point(logps - job.reference(list(crossed.values()))), first
 
 
-def standing_point(job: Job) -> ReferencePoint:
+def fixed_point(job: Job) -> ReferencePoint:
     """The reference point of objectives without mismatched pairs: 0, or the running mean of past rewards, in nats."""
     value = job.state.running.value / job.objective.beta if job.objective.point == "running_mean" else 0.0
     tensor = torch.tensor(value, dtype=torch.float32, device=job.scorer.device)
@@ -110,21 +110,21 @@ def standing_point(job: Job) -> ReferencePoint:
 
 
 def evaluate_held_out(job: Job) -> None:
-    """Loss and implicit rewards of held-out rows under the policy as it is now; their telemetry goes into the state."""
-    looks = []
+    """Loss and implicit rewards of held-out rows under the model as it is now; their telemetry goes into the state."""
+    evaluations = []
     for batch in job.held_out.steps:
-        seen = StepMetrics(job.scorer, job.reference, batch)
+        metrics = StepMetrics(job.scorer, job.reference, batch)
         if job.objective.point == "mismatched":
             crossed = list(batch.mismatched().values())
-            point = reference_point(shared_logps(job.scorer, job.world, crossed) - job.reference(crossed))
+            point = reference_point(shared_logps(job.scorer, job.distributed, crossed) - job.reference(crossed))
         else:
-            point = standing_point(job)
+            point = fixed_point(job)
         everything = list(range(len(batch.rows)))
-        logps = shared_logps(job.scorer, job.world, batch.matched())
-        seen.note(everything, logps, job.objective.loss(logps, seen.examples, point.value))
-        seen.finish("validation", job.state.step, point)
-        looks.append(seen)
-    read_held_out(looks, job)
+        logps = shared_logps(job.scorer, job.distributed, batch.matched())
+        metrics.note(everything, logps, job.objective.loss(logps, metrics.examples, point.value))
+        metrics.finish("validation", job.state.step, point)
+        evaluations.append(metrics)
+    read_held_out(evaluations, job)
 
 
 def micro_batches(job: Job, pairs: list[Pair]) -> list[Parts]:
@@ -133,11 +133,11 @@ def micro_batches(job: Job, pairs: list[Pair]) -> list[Parts]:
     Where processes pass through the model in step, those with fewer parts get empty ones.
     """
     dealt = []
-    for share in split_work(job.scorer.leaves, pairs, job.world.size):
+    for share in split_work(job.scorer.sequences, pairs, job.distributed.size):
         own = [pairs[place] for place in share]
         parts = job.scorer.micro_batches(own, tokens=job.micro_batch_tokens, rows=job.micro_batch_size)
         dealt.append([[share[number] for number in part] for part in parts])
-    turns = max(map(len, dealt)) if job.world.in_step else 0
+    turns = max(map(len, dealt)) if job.distributed.is_sharded else 0
     return [[*parts, *([[]] * (turns - len(parts)))] for parts in dealt]
 
 

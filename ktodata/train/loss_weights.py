@@ -28,11 +28,11 @@ class Balance:
         undesirable = self.undesirable * self.undesirable_weight
         return self.desirable * self.desirable_weight / undesirable if undesirable else math.inf
 
-    def facts(self, rows: TokenRows) -> dict[str, Any]:
-        """For training.json; `said` is the sentence for people."""
+    def as_dict(self, rows: TokenRows) -> dict[str, Any]:
+        """For training.json; `sentence` is for people."""
         ratio = self.ratio
         within = 1 - 1e-6 <= ratio <= 4 / 3 + 1e-6
-        said = (
+        sentence = (
             f"desirable {self.desirable:,.0f} x {self.desirable_weight:.3g} : undesirable {self.undesirable:,.0f} x "
             f"{self.undesirable_weight:.3g} = {ratio:.2f} ({'within' if within else 'outside'} the paper's 1 to 4/3)"
         )
@@ -43,7 +43,7 @@ class Balance:
             "undesirable_weight": round(self.undesirable_weight, 6),
             "weighted_ratio": round(ratio, 4) if math.isfinite(ratio) else None,
             "within_paper_rule": within,
-            "said": said,
+            "sentence": sentence,
         }
 
 

@@ -250,7 +250,7 @@ class KtoHoelder(Objective):
     power divergence among Hoelder divergences. Made here: a single completion's margin in the pair's place, scale and constant.
     The paper's theorems are on pairs, and nothing of them is claimed for this loss: that one row's pull vanishes does not make
     the minimiser that of clean labels. The two labels' costs do not add up to a constant, unlike KTO's. Hard rows with right
-    labels are let go as well, and a policy that starts on the wrong side of a row hardly comes back.
+    labels are let go as well, and a model that starts on the wrong side of a row hardly comes back.
     """
 
     holder_gamma: float = 2.0
@@ -334,10 +334,10 @@ def make_objective(name: str, **settings: Any) -> Objective:
 
 
 class RunningMean:
-    """The mean of all rewards seen so far (beta x nats): BCO's delta; 0 before any.
+    """The mean of all rewards so far (beta x nats): BCO's delta; 0 before any.
 
     A step's shift is the mean known before it, and the step's rewards go in after it: so the order of micro-batches cannot
-    matter. Every reward counts alike however old, so the mean lags behind a policy that moves fast.
+    matter. Every reward counts alike however old, so the mean lags behind a model that moves fast.
     """
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ def make_optimizer(model: Any, name: OptimizerName, *, weight_decay: float) -> A
 
     Raises SettingError for a device that `name` does not work on, MissingExtraError when bitsandbytes is not installed.
     """
-    groups = _groups(model, weight_decay)
+    groups = _parameter_groups(model, weight_decay)
     device = groups[0]["params"][0].device.type
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, fused=device in FUSED)
@@ -35,7 +35,7 @@ def make_optimizer(model: Any, name: OptimizerName, *, weight_decay: float) -> A
 
     kind = bitsandbytes.optim.PagedAdamW8bit if name == "adamw_paged_8bit" else bitsandbytes.optim.AdamW8bit
     optimizer = kind(groups, lr=0.0)
-    _in_float32(optimizer, model)
+    _keep_embeddings_in_float32(optimizer, model)
     return optimizer
 
 
@@ -67,12 +67,12 @@ def load_flat_state(optimizer: Any, flat: dict[str, Tensor]) -> None:
         number, name = key.split(".", 1)
         state.setdefault(int(number), {})[name] = value
     if hasattr(optimizer, "init_state"):
-        _fill(optimizer, state)
+        _fill_buffers(optimizer, state)
     else:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trainable if parameter.ndim >= 2], "weight_decay": weight_decay},
@@ -85,7 +85,7 @@ def _parameters(optimizer: Any) -> list[Any]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _in_float32(optimizer: Any, model: Any) -> None:
+def _keep_embeddings_in_float32(optimizer: Any, model: Any) -> None:
     """Keep the state of embeddings in float32: their gradients are too uneven for bytes."""
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
@@ -95,7 +95,7 @@ def _in_float32(optimizer: Any, model: Any) -> None:
             weakref.finalize(weight, optimizer.mng.pid2config.pop, id(weight), None)
 
 
-def _fill(optimizer: Any, state: dict[int, dict[str, Tensor]]) -> None:
+def _fill_buffers(optimizer: Any, state: dict[int, dict[str, Tensor]]) -> None:
     """Copy into buffers that bitsandbytes makes itself: its own loading would leave paged state unpaged."""
     places = [
         (group, parameter, first, second)

@@ -13,8 +13,8 @@ import torch
 import xxhash
 
 from ktodata.train.data.packing import Pair
+from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.distributed.work_split import shared_logps
-from ktodata.train.distributed.world import Distributed, SingleProcess
 from ktodata.train.model.activation_cache import ActivationCache, Key, tokens_of
 from ktodata.train.model.scorer import Scorer
 
@@ -59,44 +59,44 @@ def reference_logps(
     *,
     key: str,
     cache: Path,
-    world: Distributed | None = None,
+    distributed: Distributed | None = None,
     store: ActivationCache | None = None,
 ) -> tuple[ReferenceLogps, dict[str, Any]]:
-    """Log-probs of every pair, from `cache`/<key>.parquet or from the model with its adapters off; and facts.
+    """Log-probs of every pair, from `cache`/<key>.parquet or from the model with its adapters off; and metrics.
 
-    store : of an earlier training of the same model (kept.py); what it holds is not computed again.
-    Of several processes the first one looks into its cache and tells the others; else each computes its share.
+    store : of an earlier training of the same model (activation_cache.py); what it holds is not computed again.
+    Of several processes the first one looks into its cache and hands it to the others; else each computes its share.
     Call it before the first update: full training has no other copy of the reference.
     """
-    file, world = cache / f"{key}.parquet", world or SingleProcess()
-    kept = world.first(_read(file, pairs) if world.rank == 0 else None)
-    if kept is None:
+    file, distributed = cache / f"{key}.parquet", distributed or SingleProcess()
+    logps = distributed.broadcast(_read_cached(file, pairs) if distributed.rank == 0 else None)
+    if logps is None:
         with adapters_off(scorer.model):
-            kept = _computed(scorer, pairs, world, store)
-        if world.rank == 0:
-            _write(file, pairs, kept)
+            logps = _compute_missing(scorer, pairs, distributed, store)
+        if distributed.rank == 0:
+            _write_cached(file, pairs, logps)
         source = "computed"
     else:
         source = "cache"
     if store is not None:
-        store.logps |= dict(zip(_names(scorer, pairs), kept.tolist(), strict=True))
-    logps = ReferenceLogps(dict(zip(pairs, kept.tolist(), strict=True)), scorer.device)
-    return logps, {"key": key, "pairs": len(pairs), "source": source}
+        store.logps |= dict(zip(_sequence_keys(scorer, pairs), logps.tolist(), strict=True))
+    reference = ReferenceLogps(dict(zip(pairs, logps.tolist(), strict=True)), scorer.device)
+    return reference, {"key": key, "pairs": len(pairs), "source": source}
 
 
-def _computed(scorer: Scorer, pairs: Sequence[Pair], world: Distributed, store: ActivationCache | None) -> Any:
+def _compute_missing(scorer: Scorer, pairs: Sequence[Pair], distributed: Distributed, store: ActivationCache | None) -> Any:
     """float32 [len(pairs)], from `store` where it has them."""
-    if store is None or world.size > 1:
-        return shared_logps(scorer, world, pairs).cpu().numpy()
-    names = _names(scorer, pairs)
-    missing = [number for number, name in enumerate(names) if name not in store.logps]
-    found = shared_logps(scorer, world, [pairs[number] for number in missing]).cpu().numpy() if missing else []
-    known = store.logps | {names[number]: float(logp) for number, logp in zip(missing, found, strict=True)}
-    return np.array([known[name] for name in names], dtype=np.float32)
+    if store is None or distributed.size > 1:
+        return shared_logps(scorer, distributed, pairs).cpu().numpy()
+    keys = _sequence_keys(scorer, pairs)
+    missing = [number for number, name in enumerate(keys) if name not in store.logps]
+    computed = shared_logps(scorer, distributed, [pairs[number] for number in missing]).cpu().numpy() if missing else []
+    known = store.logps | {keys[number]: float(logp) for number, logp in zip(missing, computed, strict=True)}
+    return np.array([known[name] for name in keys], dtype=np.float32)
 
 
-def _names(scorer: Scorer, pairs: Sequence[Pair]) -> list[Key]:
-    return [tokens_of(scorer.leaves, scorer.leaves.of(pair)) for pair in pairs]
+def _sequence_keys(scorer: Scorer, pairs: Sequence[Pair]) -> list[Key]:
+    return [tokens_of(scorer.sequences, scorer.sequences.of(pair)) for pair in pairs]
 
 
 def adapters_off(model: Any) -> Any:
@@ -104,7 +104,7 @@ def adapters_off(model: Any) -> Any:
     return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
 
 
-def _read(file: Path, pairs: Sequence[Pair]) -> Any:
+def _read_cached(file: Path, pairs: Sequence[Pair]) -> Any:
     try:
         table = pl.read_parquet(file)
     except (OSError, pl.exceptions.PolarsError):  # absent or damaged: it is made again
@@ -113,7 +113,7 @@ def _read(file: Path, pairs: Sequence[Pair]) -> Any:
     return table["logp"].to_numpy() if table.select("row", "partner").equals(expected) else None
 
 
-def _write(file: Path, pairs: Sequence[Pair], logps: Any) -> None:
+def _write_cached(file: Path, pairs: Sequence[Pair], logps: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     table = pl.DataFrame(pairs, schema={"row": pl.Int64, "partner": pl.Int64}, orient="row").with_columns(logp=pl.Series(logps))
     handle, scratch = tempfile.mkstemp(dir=file.parent, prefix=".writing-")

@@ -18,9 +18,9 @@ from ktodata.train.data.packing import Pair
 from ktodata.train.data.preparation import Prepared, fit_to, prepare
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.data.training_rows import named
-from ktodata.train.distributed.processes import world_around
+from ktodata.train.distributed.interface import Distributed
+from ktodata.train.distributed.processes import current_processes
 from ktodata.train.distributed.sharding import check_can_shard, gathered, shard
-from ktodata.train.distributed.world import Distributed
 from ktodata.train.early_stop import EarlyStop, check_can_stop_early
 from ktodata.train.job import Job
 from ktodata.train.loop import train
@@ -48,8 +48,8 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
     clock = time.perf_counter()
     device = pick_device(settings["device"])
     compute_dtype = pick_dtype(settings["dtype"], device)
-    world = world_around(settings["parallel"], device)
-    sharded = world.parallel == "fsdp"
+    distributed = current_processes(settings["parallel"], device)
+    sharded = distributed.parallel == "fsdp"
     if sharded:
         check_can_shard(settings)
     check_optimizer(settings["optimizer"], device.type)
@@ -84,51 +84,51 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
         compute_dtype=compute_dtype,
         frozen_layers=frozen,
         activation_cache_mb=settings["activation_cache_mb"],
-        **({"share": partial(shard, device=device, compute_dtype=compute_dtype)} if sharded else {}),
+        **({"shard": partial(shard, device=device, compute_dtype=compute_dtype)} if sharded else {}),
     )
     pairs = prepared.pairs(objective)
     prepared_at = time.perf_counter()
     made_by = f"{untouched} {compute_dtype} {scorer.method}"
-    states = scorer.keep_states(pairs, made_by=made_by)
+    cached = scorer.cache_activations(pairs, made_by=made_by)
     key = reference_key(untouched, scorer, pairs)
-    if not world.agree(training_key(settings, key)):
+    if not distributed.all_equal(training_key(settings, key)):
         raise RunError(
-            f"the {world.size} processes do not train the same: settings, rows, model or releases of torch differ between them. "
-            "Give every process the same files and the same installation."
+            f"the {distributed.size} processes do not train the same: settings, rows, model or releases of torch differ between "
+            "them. Give every process the same files and the same installation."
         )
     store = current_cache(made_by, scorer.frozen_layers)
-    reference, reference_facts = reference_logps(
-        scorer, pairs, key=key, cache=cache_dir() / "reference", world=world, store=store
+    reference, reference_metrics = reference_logps(
+        scorer, pairs, key=key, cache=cache_dir() / "reference", distributed=distributed, store=store
     )
     check_reference(reference, pairs, prepared.rows)
-    ready, before = time.perf_counter(), scorer.take_work(world)
-    state = train_all(scorer, reference, objective, prepared, settings, key, world)
+    ready, before = time.perf_counter(), scorer.take_work(distributed)
+    state = train_all(scorer, reference, objective, prepared, settings, key, distributed)
     ended = time.perf_counter()
     seconds = {"preparing": prepared_at - clock, "reference": ready - prepared_at, "training": ended - ready}
-    facts = {
-        **circumstances(settings, scorer, world),
+    metrics = {
+        **circumstances(settings, scorer, distributed),
         "frozen_layers": frozen,
-        "kept_states": states,
-        "reference": reference_facts | {"weights_hash": untouched} | before,
-        **prepared.facts,
-        "balance": weights.facts(prepared.train_rows),
-        **scorer.take_work(world),  # of all forward passes after the reference
+        "activation_cache": cached,
+        "reference": reference_metrics | {"weights_hash": untouched} | before,
+        **prepared.metrics,
+        "balance": weights.as_dict(prepared.train_rows),
+        **scorer.take_work(distributed),  # of all forward passes after the reference
         **outcome(state, prepared.plan, seconds),
     }
     result = TrainResult(
         history=pl.DataFrame(state.history, infer_schema_length=None),
         held_out=state.held_out,
         telemetry=pl.concat(state.telemetry) if state.telemetry else pl.DataFrame(schema=SCHEMA),
-        metrics=facts,
-        model=settings["out"],
-        policy=in_one_piece(model, settings, world) if sharded else model,
+        metrics=metrics,
+        folder=settings["out"],
+        model=gathered_model(model, settings, distributed) if sharded else model,
         tokenizer=tokenizer,
     )
-    if settings["out"] is not None and world.rank == 0:
+    if settings["out"] is not None and distributed.rank == 0:
         result.save(settings["out"])
         if not settings["keep_checkpoints"]:
             shutil.rmtree(settings["out"] / "checkpoints", ignore_errors=True)
-    world.first(None)  # no process goes on before the files are there
+    distributed.broadcast(None)  # no process goes on before the files are there
     return result
 
 
@@ -146,15 +146,15 @@ def choose_weights(model: Any, settings: dict[str, Any]) -> tuple[Any, int]:
     return model, freeze_below(model, layers)
 
 
-def in_one_piece(model: Any, settings: dict[str, Any], world: Distributed) -> Any:
-    """The policy of a model that is shared out over processes, in the host's memory of the first one; None in the others."""
-    weights = gathered(trainable(model).items(), keep=world.rank == 0)
-    if world.rank > 0:
+def gathered_model(model: Any, settings: dict[str, Any], distributed: Distributed) -> Any:
+    """A model that is shared out over processes, whole in the host's memory of the first one; None in the others."""
+    weights = gathered(trainable(model).items(), keep=distributed.rank == 0)
+    if distributed.rank > 0:
         return None
     # what is frozen is as it was read
-    policy, _ = choose_weights(load_causal_lm(settings["model"])[0], settings)
-    Weights(weights).restore(policy)
-    return policy.eval()
+    whole, _ = choose_weights(load_causal_lm(settings["model"])[0], settings)
+    Weights(weights).restore(whole)
+    return whole.eval()
 
 
 def train_all(
@@ -164,7 +164,7 @@ def train_all(
     prepared: Prepared,
     settings: dict[str, Any],
     reference_key: str,
-    world: Distributed,
+    distributed: Distributed,
 ) -> State:
     """The loop with its optimizer, schedule, checkpoints and logs; of several processes, the first one logs."""
     optimizer = make_optimizer(scorer.model, settings["optimizer"], weight_decay=settings["weight_decay"])
@@ -172,7 +172,7 @@ def train_all(
     if settings["early_stop"] is not None:
         early_stop = EarlyStop(**settings["early_stop"])
     if settings["out"] is not None:
-        checkpoints = Checkpoints(settings["out"] / "checkpoints", training_key(settings, reference_key), world)
+        checkpoints = Checkpoints(settings["out"] / "checkpoints", training_key(settings, reference_key), distributed)
         if not settings["resume"]:
             checkpoints.clear()
         checkpoints.restore(scorer.model, optimizer, state)
@@ -183,11 +183,14 @@ def train_all(
         warmup_fraction=settings["warmup_fraction"],
         schedule=settings["schedule"],
     )
-    told = recorded_settings(settings)
+    recorded = recorded_settings(settings)
     with (
-        reporting(world.rank == 0 and settings["progress"]) as show,
+        reporting(distributed.rank == 0 and settings["progress"]) as show,
         open_loggers(
-            loggers_of(settings) if world.rank == 0 else [], folder=settings["out"], settings=told, resumed_step=state.step
+            loggers_of(settings) if distributed.rank == 0 else [],
+            folder=settings["out"],
+            settings=recorded,
+            resumed_step=state.step,
         ) as log,
     ):
 
@@ -215,14 +218,14 @@ def train_all(
                 save_every_steps=settings["save_every_steps"],
                 log_every_steps=settings["log_every_steps"] or (10 if on_cuda else 1),
                 report=report,
-                world=world,
+                distributed=distributed,
             )
         )
     return state
 
 
 def loggers_of(settings: dict[str, Any]) -> list[LoggerName]:
-    """Those asked for; with none said, JSON lines wherever there is a folder for them."""
+    """Those requested; by default JSON lines wherever there is a folder for them."""
     if settings["logs"] is not None:
         return list(settings["logs"])
     return ["jsonl"] if settings["out"] is not None else []

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from ktodata.train.distributed.sharding import share_of, whole
+from ktodata.train.distributed.sharding import shard_like, whole
 from ktodata.train.objectives import RunningMean
 
 Tensor = Any
@@ -28,7 +28,7 @@ class Weights:
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, tensor in self.tensors.items():
-                parameters[name].copy_(share_of(tensor, parameters[name]))
+                parameters[name].copy_(shard_like(tensor, parameters[name]))
 
 
 def trainable(model: Any) -> dict[str, Tensor]:
@@ -45,6 +45,6 @@ class State:
     held_out: list[dict[str, Any]] = field(default_factory=list)
     telemetry: list[pl.DataFrame] = field(default_factory=list)
     running: RunningMean = field(default_factory=RunningMean)  # of rewards, for objectives that compare with it
-    best: Weights | None = None  # those of the best look at held-out rows, when training may stop early
+    best: Weights | None = None  # those of the best evaluation, when training may stop early
     resumed_at: int = 0  # updates that were made before this process began: not part of what is saved
     read_at: float | None = None  # perf_counter when numbers were last read: not part of what is saved

@@ -42,5 +42,5 @@ def train(
     if as_json:
         typer.echo(json.dumps(result.metrics, indent=1, default=str))
     elif not quiet:
-        for name, text in summary_lines(result.metrics, result.history, result.held_out, result.model):
+        for name, text in summary_lines(result.metrics, result.history, result.held_out, result.folder):
             typer.echo(f"{name:<20} {text}")

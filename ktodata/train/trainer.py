@@ -1,4 +1,4 @@
-"""`fit`: from shards to a trained policy. Its keyword-only parameters are the keys of a recipe's `train:` section."""
+"""`fit`: from shards to a trained model. Its keyword-only parameters are the keys of a recipe's `train:` section."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ def fit(
     shards: Path | str | pl.DataFrame,
     *,
     model: Annotated[str, Field(min_length=1, description="causal LM to train: hub id, folder, or packaged name")],
-    out: Annotated[Path | None, Field(description="folder for policy, training.json, telemetry.parquet; none: memory")] = None,
+    out: Annotated[Path | None, Field(description="folder for the model, training.json, telemetry.parquet; none: memory")] = None,
     objective: Annotated[ObjectiveName, Field(description="what is minimised; each is explained in train/objectives.py")] = "kto",
     epochs: Annotated[int, Field(ge=1, le=1000, description="passes over the training rows")] = 1,
     max_steps: Annotated[int | None, Field(ge=1, description="stop after this many updates, even within an epoch")] = None,
@@ -42,7 +42,7 @@ def fit(
     learning_rate: Annotated[float, Field(gt=0, le=1, description="peak of AdamW's learning rate")] = 5e-6,
     warmup_fraction: Annotated[float, Field(ge=0, le=1, description="share of all updates during which the rate rises")] = 0.1,
     schedule: Annotated[Schedule, Field(description="how the rate falls after the warm-up")] = "linear",
-    beta: Annotated[float, Field(gt=0, le=100, description="per nat; larger holds the policy closer to the reference")] = 0.1,
+    beta: Annotated[float, Field(gt=0, le=100, description="per nat; larger holds the model closer to the reference")] = 0.1,
     desirable_weight: Annotated[
         float | None,
         Field(
@@ -81,10 +81,11 @@ def fit(
     ] = "auto",
     seed: Annotated[int, Field(ge=0, description="of row order, partners and adapters")] = 0,
     eval_every_steps: Annotated[
-        int | None, Field(ge=1, description="look at validation rows this often; always at the end")
+        int | None, Field(ge=1, description="score validation rows this often; always at the end")
     ] = None,
     early_stop: Annotated[
-        EarlyStopSettings | None, Field(description="stop when held-out AUC stands still, and take the best weights; none: never")
+        EarlyStopSettings | None,
+        Field(description="stop when held-out AUC no longer rises, and take the best weights; none: never"),
     ] = None,
     save_every_steps: Annotated[int | None, Field(ge=1, description="write a checkpoint this often; none: never")] = None,
     keep_checkpoints: Annotated[bool, Field(description="leave the checkpoints when training is done")] = False,
@@ -103,7 +104,7 @@ def fit(
 ) -> TrainResult:
     """Train a causal language model on binary feedback with KTO (arXiv:2402.01306).
 
-    shards : a folder that export wrote (train-*.parquet, and validation-*.parquet to be looked at), a run folder, a Parquet file,
+    shards : a folder that export wrote (train-*.parquet, and validation-*.parquet to be scored), a run folder, a Parquet file,
         or a frame. Columns: row_id, prompt, completion (text, or messages), label; optional: weight, p_desirable, prompt_group.
 
     The reference log-probs are computed before the first update and cached by what they depend on. The loss is summed over the
@@ -113,20 +114,20 @@ def fit(
 
     Several processes train one model together where `torchrun -m ktodata.train` starts them, or where a script that torchrun
     started has called torch.distributed.init_process_group() before. Updates are those of one process, to rounding: batch_size is
-    of all processes together. Each of them returns the result; the first one writes the files, and with fsdp has the policy.
+    of all processes together. Each of them returns the result; the first one writes the files, and with fsdp has the model.
 
     Raises before the expensive work: LabelError, OneClassError, MissingColumnError, EmptyDataError, DataError for the rows,
     SettingError for a setting, ModelError for the model or tokenizer, RunError for a folder with another training's checkpoints.
     """
     settings = check_settings(fit, {name: value for name, value in locals().items() if name != "shards"}, where="fit")
     require("torch", "transformers", "safetensors", *([] if lora is None else ["peft"]))
-    train_rows, held_out_rows = _read(shards)
+    train_rows, held_out_rows = _checked_parts(shards)
     from ktodata.train.run_training import run_training
 
     return run_training(settings, train_rows, held_out_rows)
 
 
-def _read(shards: Path | str | pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _checked_parts(shards: Path | str | pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     train_rows = check_rows(read_part(shards, "train"), part="train", both_classes=True)
     held_out = read_part(shards, "validation")
     return train_rows, held_out if held_out.is_empty() else check_rows(held_out, part="validation", both_classes=False)

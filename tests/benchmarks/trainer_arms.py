@@ -61,9 +61,9 @@ def run_job(job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "job.json"
         file.write_text(json.dumps(asdict(job)))
-        told = QUIET | {"OMP_NUM_THREADS": str(job.threads), "HF_HOME": scratch, "KTODATA_CACHE": f"{scratch}/ktodata"}
+        environment = QUIET | {"OMP_NUM_THREADS": str(job.threads), "HF_HOME": scratch, "KTODATA_CACHE": f"{scratch}/ktodata"}
         command = [sys.executable, __file__, str(file)]
-        answer = subprocess.run(command, env=os.environ | told, capture_output=True, text=True, check=False)
+        answer = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise RuntimeError(f"{job.arm} failed:\n{answer.stderr[-4000:]}")
     return json.loads(answer.stdout.splitlines()[-1])
@@ -201,7 +201,7 @@ def trl_config(job: Job, folder: str, **more: Any) -> Any:
     """KTOConfig with what costs time without training switched off."""
     import trl
 
-    told = {
+    options = {
         "output_dir": folder,
         "per_device_train_batch_size": job.micro_batch,
         "gradient_accumulation_steps": job.batch_size // job.micro_batch,
@@ -216,7 +216,7 @@ def trl_config(job: Job, folder: str, **more: Any) -> Any:
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": job.device != "cpu",
     }
-    return trl.KTOConfig(**{**told, **more})
+    return trl.KTOConfig(**{**options, **more})
 
 
 def train_with_ktodata(job: Job) -> dict[str, Any]:
@@ -250,13 +250,13 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
     if counted != lengths.sum():
         raise RuntimeError(f"ktodata trained on {counted} tokens of an epoch, the rows have {lengths.sum()}")
     first, last, seconds = watch.between()
-    seen = result.telemetry.filter((pl.col("part") == "train") & pl.col("step").is_between(first, last - 1))
-    updates = seen.join(frame.select("row_id", "prompt"), on="row_id").group_by("step")
+    trained = result.telemetry.filter((pl.col("part") == "train") & pl.col("step").is_between(first, last - 1))
+    updates = trained.join(frame.select("row_id", "prompt"), on="row_id").group_by("step")
     meeting = updates.agg(pl.len() / pl.col("prompt").n_unique())
     took = result.metrics["seconds"]
     return figures(
         epoch_tokens=int(lengths.sum()),
-        timed_tokens=int(lengths[seen["row_id"].cast(pl.Int64).to_numpy()].sum()),
+        timed_tokens=int(lengths[trained["row_id"].cast(pl.Int64).to_numpy()].sum()),
         seconds=seconds,
         reference_seconds=took["reference"],
         padding_ratio=result.metrics["padding_ratio"],
@@ -280,14 +280,14 @@ def main() -> None:
     job = Job(**json.loads(Path(sys.argv[1]).read_text()))
     train = train_with_ktodata if job.arm == "ktodata" else train_with_trl
     try:
-        found = train(job) | {"peak_mb": peak_mb(job.device)}
+        figures = train(job) | {"peak_mb": peak_mb(job.device)}
     except ModuleNotFoundError as error:
-        found = {"cannot_run": str(error)}
+        figures = {"cannot_run": str(error)}
     except RuntimeError as error:
         if "out of memory" not in str(error).lower():
             raise
-        found = {"cannot_run": str(error).splitlines()[0]}
-    print(json.dumps({"arm": job.arm, **found}))
+        figures = {"cannot_run": str(error).splitlines()[0]}
+    print(json.dumps({"arm": job.arm, **figures}))
 
 
 def versions() -> dict[str, str]:

@@ -188,7 +188,7 @@ def measure(name: str, data_set: str, options: argparse.Namespace) -> dict[str, 
         }
         tuned, sweep = size, {}
         if {"trl_tuned", "trl_patched"} & set(options.arms):
-            micro_batches = [one for one in (8, 16, 32, 64) if size % one == 0]
+            micro_batches = [job for job in (8, 16, 32, 64) if size % job == 0]
             tuned, sweep = best_micro_batch(Job(arm="trl_tuned", micro_batch=size, **about), micro_batches)
         runs = []
         for repeat in range(options.repeats):
@@ -216,11 +216,11 @@ def medians(runs: list[dict[str, Any]], flops: float) -> dict[str, Any]:
     refused = [run["cannot_run"] for run in runs if "cannot_run" in run]
     if refused:
         return {"cannot_run": refused[0]}
-    found = {name: median(run[name] for run in runs) for name in ("tokens_per_second", "padding_ratio", "peak_mb")}
+    figures = {name: median(run[name] for run in runs) for name in ("tokens_per_second", "padding_ratio", "peak_mb")}
     peak = next(
         (value for name, value in PEAK_FLOPS.items() if torch.cuda.is_available() and name in torch.cuda.get_device_name()), None
     )
-    return found | {"mfu": found["tokens_per_second"] * flops / peak if peak else None}
+    return figures | {"mfu": figures["tokens_per_second"] * flops / peak if peak else None}
 
 
 def main() -> None:
@@ -246,16 +246,16 @@ def main() -> None:
         parser.error("there is no CUDA device; --smoke runs on a CPU")
     if options.rows % options.batch_size or options.batch_size % 8:
         parser.error("--rows must be a multiple of --batch-size, and that one of 8")
-    found = {}
+    figures = {}
     for name in options.shapes:
         for data_set in options.data_sets:
             print(f"{name}, lengths of {data_set}", flush=True)
-            found[f"{name}, {data_set}"] = measure(name, data_set, options)
-            for arm, told in found[f"{name}, {data_set}"]["medians"].items():
-                print(f"  {arm}: {told}", flush=True)
+            figures[f"{name}, {data_set}"] = measure(name, data_set, options)
+            for arm, line in figures[f"{name}, {data_set}"]["medians"].items():
+                print(f"  {arm}: {line}", flush=True)
     if not options.smoke:
         terms = {"dtype": "bfloat16", "batch_size": options.batch_size, "max_length": options.max_length, "epochs": EPOCHS}
-        write_result("trainer_gpu", {**terms, "peak_flops": PEAK_FLOPS, "runs": found, **machine()})
+        write_result("trainer_gpu", {**terms, "peak_flops": PEAK_FLOPS, "runs": figures, **machine()})
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def train_ktodata(rows: list[Row], seed: int, steps: int, **changed: Any) -> Any
         raise RuntimeError(f"ktodata weighted the labels {used}")
     if result.history.height != steps or result.metrics["train"]["rows"] != len(rows):
         raise RuntimeError(f"ktodata made {result.history.height} updates from {result.metrics['train']['rows']} rows")
-    return result.policy
+    return result.model
 
 
 TRAIN: dict[str, Callable[[list[Row], int, int], Any]] = {
@@ -145,9 +145,9 @@ def run_all_seeds(train: pl.DataFrame, held_out: pl.DataFrame, options: argparse
     """One line for every seed and arm: from the file of an earlier run, or trained now."""
     terms = {**TERMS, "model": MODEL, "steps": options.steps, "held_out": held_out["row_id"].to_list()}
     done = [json.loads(line) for line in options.lines.read_text().splitlines()] if options.lines.exists() else []
-    kept = {(line["seed"], line["arm"]): line for line in done if line["terms"] == terms}
+    finished = {(line["seed"], line["arm"]): line for line in done if line["terms"] == terms}
     wanted = [(seed, arm) for seed in range(options.seeds) for arm in options.arms]
-    missing = [turn for turn in wanted if turn not in kept]
+    missing = [turn for turn in wanted if turn not in finished]
     if missing:
         untrained, tokenizer = load_causal_lm(MODEL)
         rows = held_out.to_dicts()
@@ -162,9 +162,9 @@ def run_all_seeds(train: pl.DataFrame, held_out: pl.DataFrame, options: argparse
             line = {"seed": seed, "arm": arm, "terms": terms, "training_seconds": took, "rewards": rewards.tolist()}
             with options.lines.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            kept[seed, arm] = line
+            finished[seed, arm] = line
             print(f"  seed {seed} {arm:<8} AUC {_auc(line, held_out):.4f}  {took:5.0f} s of training", flush=True)
-    return [kept[turn] for turn in wanted]
+    return [finished[turn] for turn in wanted]
 
 
 def estimate(scoring_seconds: float, scored_rows: int, trainings: int, steps: int) -> None:
@@ -222,7 +222,7 @@ def _difference(first: Statistic, second: Statistic, weights: np.ndarray) -> np.
 
 
 def _mean(statistics: list[Statistic]) -> Statistic:
-    return lambda weights: np.mean([one(weights) for one in statistics], axis=0)
+    return lambda weights: np.mean([run(weights) for run in statistics], axis=0)
 
 
 def main() -> None:
@@ -242,11 +242,11 @@ def main() -> None:
             f"--steps {options.steps} needs {options.steps * TERMS['batch_size']} training rows, there are {train.height}"
         )
     print(f"{train.height} rows to train on, {held_out.height} held out; lines in {options.lines}", flush=True)
-    found = compare(run_all_seeds(train, held_out, options), held_out)
-    print(json.dumps(found["difference"]))
+    comparison = compare(run_all_seeds(train, held_out, options), held_out)
+    print(json.dumps(comparison["difference"]))
     sizes = {"training_rows": train.height, "held_out_rows": held_out.height, "held_out_twins": held_out["twins"].n_unique()}
     terms = {"model": MODEL, "data_set": "xstest", **TERMS, "steps": options.steps, **sizes}
-    write_result("trainer_quality", {**terms, **found, "versions": versions(), **machine()})
+    write_result("trainer_quality", {**terms, **comparison, "versions": versions(), **machine()})
 
 
 if __name__ == "__main__":

@@ -74,11 +74,11 @@ def compare(rows: list[Row], options: argparse.Namespace, tokenizer: Any) -> dic
         here = drawn[repeat]
         # TRL's own default
         micro_batch = 8 if arm == "trl_default" else tuned
-        told = run_job(Job(arm=arm, rows=here, warm_up=shortened(here), micro_batch=micro_batch, **about))
-        if "cannot_run" in told:
-            raise RuntimeError(f"{arm}: {told['cannot_run']}")
-        runs.append({"repeat": repeat, **told})
-        print(f"  {repeat} {arm:<12} {told['tokens_per_second']:7.1f} tokens/s {told['peak_mb']:7.0f} MB", flush=True)
+        figures = run_job(Job(arm=arm, rows=here, warm_up=shortened(here), micro_batch=micro_batch, **about))
+        if "cannot_run" in figures:
+            raise RuntimeError(f"{arm}: {figures['cannot_run']}")
+        runs.append({"repeat": repeat, **figures})
+        print(f"  {repeat} {arm:<12} {figures['tokens_per_second']:7.1f} tokens/s {figures['peak_mb']:7.0f} MB", flush=True)
     return {
         "rows": [described(each, tokenizer) for each in drawn],
         "micro_batch": tuned,
@@ -105,11 +105,11 @@ def medians(runs: list[dict[str, Any]], arm: str) -> dict[str, float]:
 def ratios(runs: list[dict[str, Any]], arm: str) -> dict[str, Any]:
     """ktodata's figure / the arm's in the same repeat: each, and their median. Speed: more is better; memory: less."""
     ours, theirs = ({run["repeat"]: run for run in runs if run["arm"] == name} for name in ("ktodata", arm))
-    found = {}
+    medians = {}
     for name in ("tokens_per_second", "peak_mb"):
         each = [ours[repeat][name] / theirs[repeat][name] for repeat in sorted(ours)]
-        found[name] = {"each": each, "median": median(each)}
-    return found
+        medians[name] = {"each": each, "median": median(each)}
+    return medians
 
 
 def main() -> None:
@@ -128,16 +128,16 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(MODEL))
-    found = {}
+    results = {}
     for data_set in options.data_sets:
         print(data_set, flush=True)
-        found[data_set] = compare(usable(read_rows(options.folder, data_set), tokenizer), options, tokenizer)
-        for arm, ratio in found[data_set]["ktodata_over"].items():
+        results[data_set] = compare(usable(read_rows(options.folder, data_set), tokenizer), options, tokenizer)
+        for arm, ratio in results[data_set]["ktodata_over"].items():
             print(
                 f"  ktodata / {arm}: {ratio['tokens_per_second']['median']:.2f} x tokens/s, {ratio['peak_mb']['median']:.2f} x memory"
             )
     terms = {"model": MODEL, "dtype": "float32", "max_length": MAX_LENGTH, "batch_size": BATCH_SIZE, "epochs": EPOCHS}
-    write_result("trainer_speed", {**terms, "threads": options.threads, "versions": versions(), "sets": found, **machine()})
+    write_result("trainer_speed", {**terms, "threads": options.threads, "versions": versions(), "sets": results, **machine()})
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def test_the_interval_covers_the_true_auc_about_as_often_as_it_says():
     covered = 0
     for seed in range(200):
         score, label, group = simulated(np.random.default_rng(seed))
-        found = bootstrap({"auc": weighted_auc(score, label)}, group, resamples=300, seed=seed)["auc"]
-        covered += found.low <= 0.7602 <= found.high
+        interval = bootstrap({"auc": weighted_auc(score, label)}, group, resamples=300, seed=seed)["auc"]
+        covered += interval.low <= 0.7602 <= interval.high
     assert 178 <= covered <= 198
 
 
@@ -68,24 +68,22 @@ def test_a_difference_is_paired():
     """Two scores that rank alike differ by exactly 0 in every resample, however wide each one's own interval is."""
     score, label, group = simulated(np.random.default_rng(3))
     first, second = weighted_auc(score, label), weighted_auc(2 * score + 1, label)
-    found = bootstrap({"gain": difference(first, second), "auc": first}, group, resamples=200, seed=0)
-    assert tuple(found["gain"]) == (0.0, 0.0, 0.0)
-    assert found["auc"].high - found["auc"].low > 0.05
+    intervals = bootstrap({"gain": difference(first, second), "auc": first}, group, resamples=200, seed=0)
+    assert tuple(intervals["gain"]) == (0.0, 0.0, 0.0)
+    assert intervals["auc"].high - intervals["auc"].low > 0.05
 
 
 def test_the_seed_decides_and_blocks_do_not(monkeypatch):
-    from ktodata.evaluate import bootstrap
-
     score, label, group = simulated(np.random.default_rng(4))
     whole = bootstrap({"auc": weighted_auc(score, label)}, group, resamples=200, seed=1)
-    monkeypatch.setattr(bootstrap, "BLOCK", 1000)
+    monkeypatch.setattr("ktodata.evaluate.bootstrap.BLOCK", 1000)
     assert bootstrap({"auc": weighted_auc(score, label)}, group, resamples=200, seed=1) == whole
     assert bootstrap({"auc": weighted_auc(score, label)}, group, resamples=200, seed=2) != whole
 
 
 def test_what_cannot_be_measured_is_none_never_nan():
-    found = bootstrap({"auc": weighted_auc([1, 2], [True, True])}, [0, 1], resamples=100, seed=0)["auc"]
-    assert tuple(found) == (None, None, None)
+    interval = bootstrap({"auc": weighted_auc([1, 2], [True, True])}, [0, 1], resamples=100, seed=0)["auc"]
+    assert tuple(interval) == (None, None, None)
 
 
 def test_a_thousand_resamples_of_five_thousand_rows_are_quick():

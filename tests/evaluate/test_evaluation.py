@@ -31,19 +31,19 @@ def trained(folder, tmp_path_factory):
 
 def test_what_was_learnt_shows_and_the_base_model_did_not_know_it(trained):
     result = evaluate(trained, **QUICK)
-    found = result.as_dict()["against_label"]["measures"]
-    assert found["auc"]["value"] > 0.95 > found["base_auc"]["value"]
-    assert found["policy_gain"]["value"] == pytest.approx(found["policy_auc"]["value"] - found["base_auc"]["value"])
-    assert found["policy_gain"]["low"] > 0
-    assert found["accuracy"]["value"] > 0.9
-    by_class = {line["label"]: line["mean_reward"]["value"] for line in result.facts["by_class"]}
+    measures = result.as_dict()["against_label"]["measures"]
+    assert measures["auc"]["value"] > 0.95 > measures["base_auc"]["value"]
+    assert measures["policy_gain"]["value"] == pytest.approx(measures["policy_auc"]["value"] - measures["base_auc"]["value"])
+    assert measures["policy_gain"]["low"] > 0
+    assert measures["accuracy"]["value"] > 0.9
+    by_class = {line["label"]: line["mean_reward"]["value"] for line in result.metrics["by_class"]}
     assert by_class[True] > 0 > by_class[False]
-    assert [(line["model"], line["rows"]) for line in result.facts["by_model"]] == [("large", 8), ("small", 8)]
+    assert [(line["model"], line["rows"]) for line in result.metrics["by_model"]] == [("large", 8), ("small", 8)]
 
 
 def test_truth_that_says_the_opposite_is_measured_as_the_opposite(trained):
     result = evaluate(trained, truth_column="truth", generate=0, **QUICK)
-    label, truth = (result.facts[f"against_{name}"]["measures"]["auc"]["value"] for name in ("label", "truth"))
+    label, truth = (result.metrics[f"against_{name}"]["measures"]["auc"]["value"] for name in ("label", "truth"))
     assert truth == pytest.approx(1 - label)
     assert set(result.table()["against"]) == {"label", "truth"}
 
@@ -52,7 +52,7 @@ def test_truth_from_a_file_by_its_id(trained, tmp_path):
     pl.DataFrame({"row_id": ["r0", "r1", "r2", "other"], "ok": [True, True, False, False]}).write_csv(tmp_path / "truth.csv")
     truth = {"path": str(tmp_path / "truth.csv"), "id": "row_id", "label": "ok"}
     result = evaluate(trained, truth=truth, generate=0, **QUICK)
-    assert result.facts["against_truth"]["rows"] == 3
+    assert result.metrics["against_truth"]["rows"] == 3
     assert result.per_row.sort("row_id").filter(pl.col("truth").is_not_null())["truth"].to_list() == [True, True, False]
 
 
@@ -71,17 +71,17 @@ def test_reward_by_hand(trained, folder):
             logps = AutoModelForCausalLM.from_pretrained(folder)(ids[None]).logits[0].log_softmax(-1)
         return sum(logps[place - 1, ids[place]].item() for place in range(start, len(ids)))
 
-    found = per_row.filter(row_id="r0").row(0, named=True)
-    assert found["reward"] == pytest.approx(0.2 * (logp(trained / "model") - logp(folder)), rel=1e-4)
-    assert found["base_score"] == pytest.approx(logp(folder) / (len(ids) - start), rel=1e-4)
-    assert found["policy_score"] == pytest.approx(logp(trained / "model") / (len(ids) - start), rel=1e-4)
+    line = per_row.filter(row_id="r0").row(0, named=True)
+    assert line["reward"] == pytest.approx(0.2 * (logp(trained / "model") - logp(folder)), rel=1e-4)
+    assert line["base_score"] == pytest.approx(logp(folder) / (len(ids) - start), rel=1e-4)
+    assert line["policy_score"] == pytest.approx(logp(trained / "model") / (len(ids) - start), rel=1e-4)
 
 
 def test_written_files_hold_what_was_returned(trained, tmp_path):
     result = evaluate(trained, out=tmp_path, generate=3, **QUICK)
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result.as_dict()
     assert pl.read_parquet(tmp_path / "evaluation.parquet").equals(result.per_row)
-    shown = result.facts["generation"]
+    shown = result.metrics["generation"]
     assert len(shown["examples"]) == shown["base"]["texts"] == shown["trained"]["texts"] == 3
     assert shown["examples"][0].keys() == {"row_id", "prompt", "base", "trained"}
 
@@ -95,9 +95,9 @@ def test_an_adapter_is_put_on_its_reference(folder, tmp_path, monkeypatch):
     rows = text_rows(16).with_columns(part=pl.Series(["train"] * 10 + ["test"] * 6))
     fitted = fit(rows, model=folder, out=tmp_path / "out", lora={}, epochs=3, batch_size=4, learning_rate=1e-2, device="cpu")
     result = evaluate(rows, model=str(tmp_path / "out"), generate=0, **QUICK)
-    assert result.facts["reference"] == folder
+    assert result.metrics["reference"] == folder
     assert result.per_row["reward"].abs().min() > 0
-    assert fitted.metrics["trainable_parameters"] < sum(p.numel() for p in fitted.policy.parameters())
+    assert fitted.metrics["trainable_parameters"] < sum(p.numel() for p in fitted.model.parameters())
 
 
 def scored(labels, rewards, truth=None):
@@ -118,28 +118,30 @@ def scored(labels, rewards, truth=None):
 
 
 def test_one_class_is_not_applicable_with_its_reason():
-    found = measure(scored([True] * 4, [0.1, 0.2, 0.3, 0.4]), resamples=100, seed=0)
-    assert found["against_label"]["not_applicable"] == "one class only: label gives 4 desirable, 0 undesirable"
-    assert found["against_truth"]["not_applicable"].startswith("no rows")
-    assert found["by_class"][1]["not_applicable"] == "no rows"
-    assert "NaN" not in json.dumps(found)
+    metrics = measure(scored([True] * 4, [0.1, 0.2, 0.3, 0.4]), resamples=100, seed=0)
+    assert metrics["against_label"]["not_applicable"] == "one class only: label gives 4 desirable, 0 undesirable"
+    assert metrics["against_truth"]["not_applicable"].startswith("no rows")
+    assert metrics["by_class"][1]["not_applicable"] == "no rows"
+    assert "NaN" not in json.dumps(metrics)
 
 
 def test_measures_by_hand():
     """rewards 1, -1 | 2, 0, true first two of three: AUC pairs (1>0, 1>2 no, -1>0 no, -1>2 no) = 1/4; r > 0 right in 1 and 0: 2/4"""
-    found = measure(scored([True, True, False, False], [1.0, -1.0, 2.0, 0.0]), resamples=100, seed=0)["against_label"]["measures"]
-    assert found["auc"]["value"] == 0.25
-    assert found["accuracy"]["value"] == 0.5
-    assert found["base_auc"]["value"] == 0.5
-    assert found["policy_auc"]["value"] == 0.75 and found["policy_gain"]["value"] == 0.25  # the other way round
+    metrics = measure(scored([True, True, False, False], [1.0, -1.0, 2.0, 0.0]), resamples=100, seed=0)["against_label"][
+        "measures"
+    ]
+    assert metrics["auc"]["value"] == 0.25
+    assert metrics["accuracy"]["value"] == 0.5
+    assert metrics["base_auc"]["value"] == 0.5
+    assert metrics["policy_auc"]["value"] == 0.75 and metrics["policy_gain"]["value"] == 0.25  # the other way round
     chances = 1 / (1 + np.exp(-np.array([1.0, -1.0, 2.0, 0.0])))
-    assert found["brier"]["value"] == pytest.approx(((chances - [1, 1, 0, 0]) ** 2).mean())
+    assert metrics["brier"]["value"] == pytest.approx(((chances - [1, 1, 0, 0]) ** 2).mean())
 
 
 def test_generation_is_described_by_hand():
     """[1,1,1,1,1]: trigrams 3, different 1 -> 2/3 repeated; [1,2,3]: 0; []: no trigram. Mean of the two: 1/3."""
-    told = describe([[1, 1, 1, 1, 1], [1, 2, 3], []], max_new_tokens=5)
-    assert told == {
+    shares = describe([[1, 1, 1, 1, 1], [1, 2, 3], []], max_new_tokens=5)
+    assert shares == {
         "texts": 3,
         "empty": pytest.approx(1 / 3),
         "unfinished": pytest.approx(1 / 3),
@@ -158,7 +160,7 @@ def test_greedy_writing_is_the_likeliest_token_each_time_whatever_the_padding(tr
     model = AutoModelForCausalLM.from_pretrained(trained / "model").eval()
     prompts = [np.array([3, 4, 5], dtype=np.int32), np.array([3, 4, 6, 7, 8, 9], dtype=np.int32)]
     written = write_greedily(model, word_tokenizer(), prompts, max_new_tokens=6, device=torch.device("cpu"))
-    for prompt, found in zip(prompts, written, strict=True):
+    for prompt, expected in zip(prompts, written, strict=True):
         ids = prompt.tolist()
         for _ in range(6):
             with torch.no_grad():
@@ -166,7 +168,7 @@ def test_greedy_writing_is_the_likeliest_token_each_time_whatever_the_padding(tr
             if ids[-1] == 2:
                 ids.pop()
                 break
-        assert found == ids[len(prompt) :]
+        assert expected == ids[len(prompt) :]
 
 
 def test_generated_prompts_are_of_different_groups():

@@ -23,8 +23,8 @@ def rewards(table, *strengths, seed=0):
     luck = rng.normal(size=table.height)
     own = [luck + 0.2 * rng.normal(size=table.height) for _ in strengths]
     return [
-        table.select("row_id", reward=pl.Series(force * table["label"].to_numpy() + one))
-        for force, one in zip(strengths, own, strict=True)
+        table.select("row_id", reward=pl.Series(force * table["label"].to_numpy() + gain))
+        for force, gain in zip(strengths, own, strict=True)
     ]
 
 
@@ -37,7 +37,7 @@ def test_the_auc_is_the_plain_one_and_differences_are_paired():
     table = held_out()
     given = rewards(table, 0.5, 0.5, 1.0)
     lines = compare_rounds(given, ruler(table), resamples=400, seed=0)
-    plain = [roc_auc_score(table["label"], one["reward"]) for one in given]
+    plain = [roc_auc_score(table["label"], table_of_round["reward"]) for table_of_round in given]
     assert [line["auc"]["value"] for line in lines] == pytest.approx(plain)
     assert lines[0]["minus_best"] is None and lines[0]["best_before"] is None
     same, better = lines[1]["minus_round_0"], lines[2]["minus_round_0"]
@@ -69,11 +69,11 @@ def test_reviewed_rows_judge_where_there_are_five_of_either_verdict():
     table = held_out()
     verdicts = [*[True] * 5, *[False] * 5]
     reviewed = table.with_columns(trusted_label=pl.Series([*verdicts, *[None] * 290]))
-    told = ruler(reviewed)
-    assert told.by == "reviewed labels" and dict(told.rows.select("row_id", "truth").iter_rows()) == {
+    by = ruler(reviewed)
+    assert by.by == "reviewed labels" and dict(by.rows.select("row_id", "truth").iter_rows()) == {
         f"r{n:03}": verdict for n, verdict in enumerate(verdicts)
     }
-    assert told.facts() == {"judged_by": "reviewed labels", "rows": 10, "desirable": 5, "prompt_groups": 5}
+    assert by.as_dict() == {"judged_by": "reviewed labels", "rows": 10, "desirable": 5, "prompt_groups": 5}
     fewer = ruler(reviewed.with_columns(trusted_label=pl.when(pl.col("row_id") != "r009").then("trusted_label")))
     assert fewer.by == "labels as given" and fewer.rows.height == 300
 

@@ -119,14 +119,14 @@ def one_by_one(model, rows, pairs):
     """log p(completion | prompt) of unpadded single rows through the model's own logits, spelt out: float32 [pairs], nats."""
     import torch
 
-    found = []
+    logps_of_pairs = []
     for pair in pairs:
         ids, start = rows.sequence(*pair)
         tokens = torch.tensor(ids.astype(np.int64))
         logps = model(tokens[None]).logits[0].float().log_softmax(-1)
         # without a prompt nothing predicts the first token
-        found.append(logps[range(max(start, 1) - 1, len(ids) - 1), tokens[max(start, 1) :]].sum())
-    return torch.stack(found)
+        logps_of_pairs.append(logps[range(max(start, 1) - 1, len(ids) - 1), tokens[max(start, 1) :]].sum())
+    return torch.stack(logps_of_pairs)
 
 
 def scorer_of(model, rows, **settings):
@@ -163,9 +163,9 @@ def job_of(scorer, plan, *, objective=None, **settings):
 
 def keep_gradients(job):
     """A list that gets the gradients of each update of `job`, as they are when the optimizer is asked to step."""
-    kept = []
-    job.optimizer.register_step_pre_hook(lambda *_: kept.append(gradients(job.scorer.model)))
-    return kept
+    recorded = []
+    job.optimizer.register_step_pre_hook(lambda *_: recorded.append(gradients(job.scorer.model)))
+    return recorded
 
 
 def moved(model):
@@ -188,25 +188,25 @@ def value_and_gradients(model, compute):
     import torch
 
     model.zero_grad()
-    found = compute()
-    (found * torch.arange(1.0, len(found) + 1)).sum().backward()
-    return found.detach(), gradients(model)
+    values = compute()
+    (values * torch.arange(1.0, len(values) + 1)).sum().backward()
+    return values.detach(), gradients(model)
 
 
-def assert_same(found, expected, *, relative=1e-5):
+def assert_same(result, expected, *, relative=1e-5):
     """Both are what `value_and_gradients` gives."""
     import torch
 
-    torch.testing.assert_close(found[0], expected[0], rtol=relative, atol=relative)
-    assert_same_gradients(found[1], expected[1], relative=relative)
+    torch.testing.assert_close(result[0], expected[0], rtol=relative, atol=relative)
+    assert_same_gradients(result[1], expected[1], relative=relative)
 
 
-def assert_same_gradients(found, expected, *, relative):
+def assert_same_gradients(result, expected, *, relative):
     """Each tensor differs by at most `relative` of its own largest entry."""
-    assert found.keys() == expected.keys()
+    assert result.keys() == expected.keys()
     for name, gradient in expected.items():
         assert gradient.abs().max() > 0, name
-        assert (found[name] - gradient).abs().max() <= relative * gradient.abs().max(), name
+        assert (result[name] - gradient).abs().max() <= relative * gradient.abs().max(), name
 
 
 def text_rows(count=12, *, start=0):

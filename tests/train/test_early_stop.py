@@ -31,8 +31,8 @@ def test_stops_after_two_looks_without_a_better_auc(aucs, min_delta, stop):
 
 def test_asked_look_by_look_it_stops_once_and_where_it_should():
     held_out = looks(0.6, 0.7, 0.8, 0.79, 0.78, 0.77, 0.9)
-    asked = [EarlyStop(patience=3).should_stop(held_out[:number]) for number in range(1, 8)]
-    assert asked == [False, False, False, False, False, True, False]
+    stops = [EarlyStop(patience=3).should_stop(held_out[:number]) for number in range(1, 8)]
+    assert stops == [False, False, False, False, False, True, False]
     assert best(held_out[:6]) == 30
 
 
@@ -41,10 +41,10 @@ def test_the_earliest_of_equals_is_the_best():
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"), [([True] * 9, "9 desirable and 0 undesirable"), ([True, False, False], "1 desirable")]
+    ("labels", "message"), [([True] * 9, "9 desirable and 0 undesirable"), ([True, False, False], "1 desirable")]
 )
-def test_without_two_rows_of_each_label_there_is_no_auc_to_stop_by(labels, said):
-    with pytest.raises(SettingError, match=said):
+def test_without_two_rows_of_each_label_there_is_no_auc_to_stop_by(labels, message):
+    with pytest.raises(SettingError, match=message):
         check_can_stop_early(labels, 10)
 
 

@@ -43,12 +43,19 @@ def plan_of(rows, batch_size=10, epochs=1, **settings):
 
 
 def moved_job(
-    objective=None, *, layers=2, trainable_layers=None, recompute=False, method=None, kl_pairs_per_batch=None, **settings
+    objective=None,
+    *,
+    layers=2,
+    trainable_layers=None,
+    gradient_checkpointing=False,
+    method=None,
+    kl_pairs_per_batch=None,
+    **settings,
 ):
     """A job of one step on 10 rows of 4 prompts, whose policy has left its reference."""
     rows, model = rows_of(), tiny_llama(VOCABULARY, layers=layers)
     frozen = freeze_below(model, trainable_layers) if trainable_layers else 0
-    if recompute:
+    if gradient_checkpointing:
         checkpoint_layers(model)
     scorer = scorer_of(model, rows, frozen_layers=frozen, activation_cache_mb=10)
     scorer.method = method or scorer.method
@@ -73,21 +80,21 @@ def spelt_out(job):
     examples = StepMetrics(scorer, job.reference, step).examples
     losses = job.objective.loss(one_by_one(scorer.model, scorer.rows, step.matched()), examples, unclamped.clamp(min=0))
     losses.mean().backward()
-    found = gradients(scorer.model)
+    expected_gradients = gradients(scorer.model)
     scorer.model.zero_grad()
-    return losses.detach(), unclamped.clamp(min=0), unclamped, found
+    return losses.detach(), unclamped.clamp(min=0), unclamped, expected_gradients
 
 
 def assert_step_as_spelt_out(job):
     losses, z0, unclamped, expected = spelt_out(job)
-    kept = keep_gradients(job)
-    seen = train_step(job, job.plan.steps[0])
-    torch.testing.assert_close(seen.losses, losses, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(seen.point.value, z0, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(seen.point.unclamped, unclamped, rtol=1e-5, atol=1e-5)
-    assert_same_gradients(kept[0], expected, relative=1e-5)
+    recorded = keep_gradients(job)
+    metrics = train_step(job, job.plan.steps[0])
+    torch.testing.assert_close(metrics.losses, losses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics.point.value, z0, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(metrics.point.unclamped, unclamped, rtol=1e-5, atol=1e-5)
+    assert_same_gradients(recorded[0], expected, relative=1e-5)
     norm = sum(gradient.square().sum() for gradient in expected.values()).sqrt()
-    torch.testing.assert_close(seen.grad_norm, norm, rtol=1e-5, atol=0)
+    torch.testing.assert_close(metrics.grad_norm, norm, rtol=1e-5, atol=0)
 
 
 CUTS = pytest.mark.parametrize(
@@ -132,16 +139,16 @@ def test_z0_of_a_sample_is_that_of_those_pairs_alone(cut, joined, monkeypatch):
 @pytest.mark.parametrize("activation_cache_mb", [0, 0.001, 10])
 def test_the_step_under_frozen_layers(cut, activation_cache_mb):
     job = moved_job(layers=4, trainable_layers=2, **cut)
-    job.scorer._keep_bytes = int(activation_cache_mb * 1e6)
+    job.scorer.cache_bytes = int(activation_cache_mb * 1e6)
     (step,) = job.plan.steps
-    job.scorer.keep_states([*step.matched(), *step.mismatched().values()])
+    job.scorer.cache_activations([*step.matched(), *step.mismatched().values()])
     assert_step_as_spelt_out(job)
 
 
 @CUTS
 @pytest.mark.parametrize("method", ["packed", "padded"])
 def test_the_step_with_activations_computed_again(cut, method):
-    assert_step_as_spelt_out(moved_job(recompute=True, method=method, **cut))
+    assert_step_as_spelt_out(moved_job(gradient_checkpointing=True, method=method, **cut))
 
 
 @pytest.mark.parametrize(
@@ -154,11 +161,11 @@ def test_every_objective_of_mismatched_pairs_goes_through_the_same_step(objectiv
 # --- what the model is asked -----------------------------------------------------------------------------------------------
 
 
-def asked(job):
-    """Pairs that go through the model in the job's step, as tokens asked for."""
+def requested_tokens(job):
+    """Tokens of the pairs that go through the model in the job's step."""
     job.scorer.take_work()
     train_step(job, job.plan.steps[0])
-    return job.scorer.take_work()["asked_tokens"]
+    return job.scorer.take_work()["requested_tokens"]
 
 
 @pytest.mark.parametrize("objective", [ApoZero(0.3), Bco(0.3)], ids=["apo_zero", "bco"])
@@ -166,16 +173,16 @@ def test_without_mismatched_pairs_in_the_loss_none_is_computed(objective):
     job = moved_job(objective, micro_batch_size=4)
     (step,) = job.plan.steps
     own = sum(job.scorer.length(pair) for pair in step.matched())
-    assert asked(job) == own
+    assert requested_tokens(job) == own
     crossed = sum(job.scorer.length(pair) for pair in step.mismatched().values())
-    assert asked(moved_job(Kto(0.3), micro_batch_size=4)) == own + crossed
+    assert requested_tokens(moved_job(Kto(0.3), micro_batch_size=4)) == own + crossed
 
 
 def test_of_sampled_pairs_only_those_are_computed():
     job = moved_job(kl_pairs_per_batch=3, micro_batch_size=4)
     (step,) = job.plan.steps
     expected = sum(map(job.scorer.length, [*step.matched(), *step.mismatched().values()]))
-    assert asked(job) == expected
+    assert requested_tokens(job) == expected
 
 
 def test_joined_prompts_are_computed_once_for_both_passes():
@@ -183,10 +190,10 @@ def test_joined_prompts_are_computed_once_for_both_passes():
     job = moved_job()
     (step,) = job.plan.steps
     train_step(job, step)
-    rows, leaves = job.scorer.rows, job.scorer.leaves
+    rows, sequences = job.scorer.rows, job.scorer.sequences
     prompts = sum(len(rows.prompt[row]) for row in range(4))
-    crossed = {leaves.of(pair) for pair in step.mismatched().values()}
-    completions = sum(map(len, rows.completion)) + sum(len(leaves.completion(leaf)) for leaf in crossed)
+    crossed = {sequences.of(pair) for pair in step.mismatched().values()}
+    completions = sum(map(len, rows.completion)) + sum(len(sequences.completion(sequence)) for sequence in crossed)
     job.scorer.take_work()
     train_step(job, step)
     assert job.scorer.take_work()["computed_tokens"] == prompts + completions
@@ -253,8 +260,8 @@ def test_the_adapters_dropout_is_on_in_a_step_and_off_outside():
 
 def test_a_long_gradient_is_shortened_and_told_at_its_own_length():
     free, held = moved_job(), moved_job(max_grad_norm=0.01)
-    kept = keep_gradients(held)
+    recorded = keep_gradients(held)
     norms = [train_step(job, job.plan.steps[0]).grad_norm for job in (free, held)]
     assert norms[0] > 0.01
     assert torch.equal(*norms)
-    assert sum(gradient.square().sum() for gradient in kept[0].values()).sqrt().item() == pytest.approx(0.01, rel=1e-4)
+    assert sum(gradient.square().sum() for gradient in recorded[0].values()).sqrt().item() == pytest.approx(0.01, rel=1e-4)

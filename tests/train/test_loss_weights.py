@@ -14,13 +14,13 @@ from ktodata.train.loss_weights import Balance, balance, check_weights_fit
 def rows_of(desirable, undesirable, *, weight=None, p_desirable=None):
     labels = [True] * desirable + [False] * undesirable
     rows = token_rows([[1]] * len(labels), [[2]] * len(labels), labels=labels)
-    told = {"weight": weight, "p_desirable": p_desirable}
-    return dataclasses.replace(rows, **{name: np.array(values) for name, values in told.items() if values is not None})
+    columns = {"weight": weight, "p_desirable": p_desirable}
+    return dataclasses.replace(rows, **{name: np.array(values) for name, values in columns.items() if values is not None})
 
 
 def weights(rows, desirable_weight=None, undesirable_weight=None, soft=False):
-    found = balance(rows, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight, soft=soft)
-    return found.desirable_weight, found.undesirable_weight
+    weights_in_force = balance(rows, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight, soft=soft)
+    return weights_in_force.desirable_weight, weights_in_force.undesirable_weight
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_soft_labels_count_towards_the_likelier_label():
 
 def test_labels_are_counted_as_they_would_be_without_the_flips():
     """6 of 10 rows desirable; truly 8, of which a quarter was flipped: 8 x 0.75 = 6. So 8 x 1 = 2 x 4."""
-    found = balance(
+    weights_in_force = balance(
         rows_of(6, 4),
         desirable_weight=None,
         undesirable_weight=None,
         soft=False,
         flip_rates={"desirable": 0.25, "undesirable": 0.0},
     )
-    assert (found.desirable, found.undesirable) == pytest.approx((8, 2))
-    assert (found.desirable_weight, found.undesirable_weight) == pytest.approx((1, 4))
+    assert (weights_in_force.desirable, weights_in_force.undesirable) == pytest.approx((8, 2))
+    assert (weights_in_force.desirable_weight, weights_in_force.undesirable_weight) == pytest.approx((1, 4))
 
 
 DOUBT = pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_label_that_counts_nothing_cannot_be_raised(weight):
 
 
 @pytest.mark.parametrize(
-    ("found", "ratio", "within"),
+    ("weights_in_force", "ratio", "within"),
     [
         (Balance(4, 4, 1, 1), 1, True),
         (Balance(4, 3, 1, 1), 4 / 3, True),
@@ -107,21 +107,21 @@ def test_a_label_that_counts_nothing_cannot_be_raised(weight):
         (Balance(8, 2, 0.5, 1.5), 4 / 3, True),
     ],
 )
-def test_the_papers_rule_is_checked_weights_included(found, ratio, within):
-    facts = found.facts(rows_of(4, 3))
+def test_the_papers_rule_is_checked_weights_included(weights_in_force, ratio, within):
+    facts = weights_in_force.as_dict(rows_of(4, 3))
     assert facts["weighted_ratio"] == pytest.approx(ratio, abs=1e-4)
     assert facts["within_paper_rule"] is within
-    assert ("within" if within else "outside") + " the paper's 1 to 4/3" in facts["said"]
+    assert ("within" if within else "outside") + " the paper's 1 to 4/3" in facts["sentence"]
 
 
 def test_said_aloud():
-    facts = balance(rows_of(6, 2), desirable_weight=1.5, undesirable_weight=None, soft=False).facts(rows_of(6, 2))
-    assert facts["said"] == "desirable 6 x 1.5 : undesirable 2 x 1 = 4.50 (outside the paper's 1 to 4/3)"
+    facts = balance(rows_of(6, 2), desirable_weight=1.5, undesirable_weight=None, soft=False).as_dict(rows_of(6, 2))
+    assert facts["sentence"] == "desirable 6 x 1.5 : undesirable 2 x 1 = 4.50 (outside the paper's 1 to 4/3)"
     assert (facts["desirable"], facts["undesirable"]) == (6, 2)
 
 
 def test_without_undesirable_rows_there_is_no_ratio():
-    facts = Balance(4, 0, 1, 1).facts(rows_of(4, 0))
+    facts = Balance(4, 0, 1, 1).as_dict(rows_of(4, 0))
     assert facts["weighted_ratio"] is None
     assert facts["within_paper_rule"] is False
 

@@ -69,9 +69,9 @@ def test_decay_holds_for_matrices_that_train_and_for_nothing_else():
     for group in optimizer.param_groups:
         group["lr"] = 0.1
     optimizer.step()
-    kept = {"small.bias", "frozen.weight"}
+    undecayed = {"small.bias", "frozen.weight"}
     for name, value in weights(model).items():
-        torch.testing.assert_close(value, before[name] * (1 if name in kept else 0.95))
+        torch.testing.assert_close(value, before[name] * (1 if name in undecayed else 0.95))
 
 
 @pytest.mark.parametrize("name", ["adamw", EIGHT_BIT])
@@ -115,9 +115,9 @@ def test_eight_bits_for_large_matrices_but_not_for_embeddings():
     model = Layers()
     optimizer = make_optimizer(model, "adamw_8bit", weight_decay=0.0)
     updates(model, optimizer, range(1))
-    found = {name: optimizer.state[value]["state1"].dtype for name, value in model.named_parameters() if value.requires_grad}
-    assert found.pop("large.weight") == torch.uint8
-    assert set(found.values()) == {torch.float32}
+    dtypes = {name: optimizer.state[value]["state1"].dtype for name, value in model.named_parameters() if value.requires_grad}
+    assert dtypes.pop("large.weight") == torch.uint8
+    assert set(dtypes.values()) == {torch.float32}
     overrides, number = optimizer.mng.pid2config, id(model.embedding.weight)
     assert number in overrides
     del model, optimizer

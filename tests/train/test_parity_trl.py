@@ -61,9 +61,9 @@ def our_step(rows, model_folder, objective, **settings):
     assert scorer.method == "packed"
     job = job_of(scorer, BatchPlan((step,), {}), objective=make_objective(objective, beta=0.3, **WEIGHTS), **settings)
     moved(model)
-    kept = keep_gradients(job)
-    seen = loop.train_step(job, step)
-    return seen.losses.mean().item(), seen.point.value.item(), kept[0]
+    recorded = keep_gradients(job)
+    metrics = loop.train_step(job, step)
+    return metrics.losses.mean().item(), metrics.point.value.item(), recorded[0]
 
 
 @pytest.mark.parametrize("joined", [True, False], ids=["prompts_joined", "prompts_apart"])

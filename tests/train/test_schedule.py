@@ -20,10 +20,10 @@ def test_constant_by_hand():
 
 def test_cosine_falls_from_the_peak_through_its_half():
     """after the warm-up of 2, half way (step 6) the cosine stands at one half"""
-    found = rates("cosine")
-    assert found[2] == 8.0
-    assert found[6] == pytest.approx(4.0)
-    assert found[2:] == sorted(found[2:], reverse=True)
+    rate = rates("cosine")
+    assert rate[2] == 8.0
+    assert rate[6] == pytest.approx(4.0)
+    assert rate[2:] == sorted(rate[2:], reverse=True)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "constant", "cosine"])

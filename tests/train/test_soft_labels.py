@@ -44,8 +44,8 @@ def test_rows_keep_their_p_desirable_and_null_is_the_label_itself():
 def test_without_the_column_or_with_nulls_only_every_row_has_its_label():
     rows = text_rows(4)
     for table in (rows, rows.with_columns(p_desirable=None)):
-        found = check_rows(table, part="train", both_classes=True)["p_desirable"]
-        assert (found.dtype, found.to_list()) == (pl.Float64, [0.0, 1.0, 1.0, 0.0])
+        p_desirable = check_rows(table, part="train", both_classes=True)["p_desirable"]
+        assert (p_desirable.dtype, p_desirable.to_list()) == (pl.Float64, [0.0, 1.0, 1.0, 0.0])
 
 
 def test_a_p_desirable_of_other_number_types_is_read():
@@ -76,9 +76,9 @@ def test_tokens_carry_p_desirable_of_the_rows_that_fit(tokenizer):
 
 
 def test_export_writes_what_label_noise_found_and_the_trainer_reads_it(tmp_path):
-    found = [0.9, None, 0.2, 0.6]
+    estimates = [0.9, None, 0.2, 0.6]
     feedback = feedback_table(*[(f"p{i}", f"c{i}", i % 2 == 0) for i in range(4)])
-    feedback = feedback.with_columns(state=pl.Series(["keep", "keep", "relabel", "keep"]), p_desirable=pl.Series(found))
+    feedback = feedback.with_columns(state=pl.Series(["keep", "keep", "relabel", "keep"]), p_desirable=pl.Series(estimates))
     write_shards(shard_table(feedback, export(feedback).columns), tmp_path)
     read = check_rows(read_part(tmp_path, "train"), part="train", both_classes=True).sort("row_id")
     # row 3 was labelled desirable and is relabelled: its p_desirable was of the truth, and is not turned round

@@ -32,7 +32,7 @@ FAST = {"batch_size": 4, "learning_rate": 1e-3, "warmup_fraction": 0.0, "device"
 
 
 def weights_of(result):
-    return {name: value.clone() for name, value in result.policy.state_dict().items()}
+    return {name: value.clone() for name, value in result.model.state_dict().items()}
 
 
 def assert_same_weights(first, second, **tolerance):
@@ -62,12 +62,12 @@ def test_a_training_writes_a_model_that_loads_its_log_and_its_telemetry(model_fo
     loaded = AutoModelForCausalLM.from_pretrained(out)
     torch.testing.assert_close(dict(loaded.state_dict()), weights_of(result), rtol=0, atol=0)
     assert len(AutoTokenizer.from_pretrained(out)) == len(result.tokenizer)
-    told = json.loads((out / "training.json").read_text())
-    assert [line["step"] for line in told["history"]] == list(range(6))
-    assert [look["step"] for look in told["held_out"]] == [2, 4, 6]
-    assert told["attention"] == "sdpa"
-    assert told["settings"]["learning_rate"] == 1e-3
-    assert told["padding_ratio"] >= 1
+    training = json.loads((out / "training.json").read_text())
+    assert [line["step"] for line in training["history"]] == list(range(6))
+    assert [evaluation["step"] for evaluation in training["held_out"]] == [2, 4, 6]
+    assert training["attention"] == "sdpa"
+    assert training["settings"]["learning_rate"] == 1e-3
+    assert training["padding_ratio"] >= 1
     telemetry = pl.read_parquet(out / "telemetry.parquet")
     assert telemetry.filter(part="train")["row_id"].value_counts()["count"].to_list() == [2] * 12
     assert telemetry.filter(part="validation")["row_id"].value_counts()["count"].to_list() == [3] * 6
@@ -130,18 +130,18 @@ def test_rows_of_weight_zero_do_not_pull(model_folder):
 BIG = {**FAST, "batch_size": 6}
 
 
-def assert_same_history(found, expected):
+def assert_same_history(result, expected):
     """Later losses see the earlier updates; grad_norm is that of the whole step's gradient."""
     for name in ("loss", "z0", "z0_unclamped", "z0_standard_error", "grad_norm"):
-        assert found.history[name].is_null().equals(expected.history[name].is_null()), name  # nothing estimated, in both
+        assert result.history[name].is_null().equals(expected.history[name].is_null()), name  # nothing estimated, in both
         wanted = pytest.approx(expected.history[name].drop_nulls().to_list(), rel=1e-4, abs=1e-5)
-        assert found.history[name].drop_nulls().to_list() == wanted, name
+        assert result.history[name].drop_nulls().to_list() == wanted, name
 
 
-def assert_same_training(found, expected):
+def assert_same_training(result, expected):
     """A tenth of one update's length apart at most: AdamW makes much of a gradient's rounding where it is nearly 0."""
-    assert_same_history(found, expected)
-    assert_same_weights(found, expected, rtol=0, atol=0.1 * FAST["learning_rate"])
+    assert_same_history(result, expected)
+    assert_same_weights(result, expected, rtol=0, atol=0.1 * FAST["learning_rate"])
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -162,10 +162,10 @@ def test_accumulation_equals_the_big_batch_with_a_sample_for_z0(model_folder, cu
 
 @pytest.mark.parametrize("extra", [{}, {"trainable_layers": 1}, {"lora": {"r": 2}}, {"micro_batch_size": 2}], ids=str)
 def test_activations_computed_again_give_the_same_training(model_folder, extra):
-    again, kept = (
+    again, stored = (
         fit(text_rows(12), model=model_folder, epochs=2, gradient_checkpointing=flag, **extra, **BIG) for flag in (True, False)
     )
-    assert_same_training(again, kept)
+    assert_same_training(again, stored)
 
 
 @pytest.mark.parametrize("group_by_prompt", [True, False])
@@ -200,23 +200,25 @@ def test_the_log_has_a_line_for_every_update_and_look(model_folder, tmp_path, lo
     updates = [line for line in lines if "held_out" not in line]
     assert [line["step"] for line in updates] == list(range(1, 9))
     assert [line["loss"] for line in updates] == result.history["loss"].to_list()
-    assert [line["held_out"]["loss"] for line in lines if "held_out" in line] == [look["loss"] for look in result.held_out]
+    assert [line["held_out"]["loss"] for line in lines if "held_out" in line] == [
+        evaluation["loss"] for evaluation in result.held_out
+    ]
     assert {line["steps"] for line in lines} == {8}
 
 
 def test_without_mismatched_pairs_fewer_tokens_go_through_the_model(model_folder):
-    asked = {}
+    tokens = {}
     for objective in ("kto", "apo_zero", "bco"):
         result = fit(text_rows(12), model=model_folder, objective=objective, **FAST)
-        asked[objective] = result.metrics["asked_tokens"]
-        assert (asked[objective] == result.history["tokens"].sum()) is (objective != "kto")
-    assert asked["apo_zero"] == asked["bco"] < asked["kto"]
+        tokens[objective] = result.metrics["requested_tokens"]
+        assert (tokens[objective] == result.history["tokens"].sum()) is (objective != "kto")
+    assert tokens["apo_zero"] == tokens["bco"] < tokens["kto"]
 
 
 def test_the_models_attention_is_as_it_was_read(model_folder):
-    policy = fit(text_rows(12), model=model_folder, **FAST).policy
-    assert policy.config._attn_implementation == "sdpa"
-    assert policy.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=2, do_sample=False).shape[1] > 3
+    model = fit(text_rows(12), model=model_folder, **FAST).model
+    assert model.config._attn_implementation == "sdpa"
+    assert model.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=2, do_sample=False).shape[1] > 3
 
 
 def test_bfloat16_trains_nearly_as_float32(model_folder):
@@ -247,7 +249,7 @@ def test_a_reference_made_again_is_the_same_and_serves_any_micro_batch_size(mode
     assert_same_weights(first, again)
     assert first.telemetry.equals(again.telemetry)
     by_row = ["row_id", "epoch"]
-    ours, theirs = (one.telemetry.sort(by_row)["ref_logp"].to_list() for one in (cut, first))
+    ours, theirs = (call.telemetry.sort(by_row)["ref_logp"].to_list() for call in (cut, first))
     assert ours == theirs
 
 
@@ -277,8 +279,8 @@ def test_frozen_layers_stay_and_run_apart_they_give_the_whole_models_result(mode
     nothing_kept = fit(text_rows(12), activation_cache_mb=0, **settings)
     monkeypatch.setattr(scorer, "can_split", lambda model: False)
     whole = fit(text_rows(12), **settings)
-    kept = [result.metrics["kept_states"]["kept_sequences"] for result in (apart, nothing_kept, whole)]
-    assert kept == [apart.metrics["kept_states"]["of_sequences"], 0, 0]
+    cached = [result.metrics["activation_cache"]["sequences"] for result in (apart, nothing_kept, whole)]
+    assert cached == [apart.metrics["activation_cache"]["of_sequences"], 0, 0]
     for other in (nothing_kept, whole):
         assert other.metrics["method"] == "packed"
         assert apart.history["loss"].to_list() == pytest.approx(other.history["loss"].to_list(), abs=1e-5)
@@ -292,14 +294,14 @@ def test_lora_trains_adapters_only_and_saves_them(model_folder, tmp_path):
     out = tmp_path / "out"
     result = fit(text_rows(12), model=model_folder, out=out, epochs=3, lora={"r": 2, "dropout": 0.1}, **FAST)
     base = tiny_llama(len(word_tokenizer())).state_dict()
-    kept = {
+    frozen = {
         name.removeprefix("base_model.model.").replace(".base_layer", ""): value for name, value in weights_of(result).items()
     }
-    assert all(torch.equal(kept[name], value) for name, value in base.items())
+    assert all(torch.equal(frozen[name], value) for name, value in base.items())
     assert (out / "adapter_config.json").exists()
     assert not (out / "model.safetensors").exists()
     ids = torch.tensor([[3, 4, 5]])
-    torch.testing.assert_close(AutoPeftModelForCausalLM.from_pretrained(out).eval()(ids).logits, result.policy(ids).logits)
+    torch.testing.assert_close(AutoPeftModelForCausalLM.from_pretrained(out).eval()(ids).logits, result.model(ids).logits)
 
 
 def saved(model, tokenizer, folder):
@@ -359,10 +361,10 @@ def test_one_validation_label_has_no_gap_but_a_loss(model_folder):
             text_rows(12, start=12).filter("label").with_columns(part=pl.lit("validation")),
         ]
     )
-    (look,) = fit(rows, model=model_folder, **FAST).held_out
-    assert look["reward_gap"] is None
-    assert "8 desirable and 0 undesirable" in look["not_applicable"]
-    assert look["loss"] > 0
+    (evaluation,) = fit(rows, model=model_folder, **FAST).held_out
+    assert evaluation["reward_gap"] is None
+    assert "8 desirable and 0 undesirable" in evaluation["not_applicable"]
+    assert evaluation["loss"] > 0
 
 
 # --- killed and resumed ----------------------------------------------------------------------------------------------------
@@ -464,11 +466,11 @@ def with_aucs(monkeypatch, *aucs):
     """The looks at held-out rows find these AUCs, in this order."""
     from ktodata.train.results import step_metrics
 
-    found = iter(aucs)
+    values = iter(aucs)
     monkeypatch.setattr(
         step_metrics,
         "reward_gap",
-        lambda rewards, desirable: {"reward_gap": None, "auc": {"value": next(found), "low": 0.0, "high": 1.0}},
+        lambda rewards, desirable: {"reward_gap": None, "auc": {"value": next(values), "low": 0.0, "high": 1.0}},
     )
 
 
@@ -503,7 +505,7 @@ def test_a_training_stops_early_with_the_weights_of_its_best_look(model_folder, 
     stopped = fit(held_out_rows(), model=model_folder, out=tmp_path, **EARLY)
     assert stopped.metrics["stopped_early"]
     assert stopped.history.height == 8
-    assert [look["step"] for look in stopped.held_out] == [2, 4, 6, 8]
+    assert [evaluation["step"] for evaluation in stopped.held_out] == [2, 4, 6, 8]
     assert_same_weights(stopped, best)
     written = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(weights_of(best)[name], value) for name, value in written.items())
@@ -537,10 +539,10 @@ def test_the_last_and_the_best_checkpoint_are_kept(model_folder, tmp_path):
     rows = text_rows(18).with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
     often = {"save_every_steps": 1, "eval_every_steps": 1, "keep_checkpoints": True}
     result = fit(rows, model=model_folder, out=tmp_path, epochs=3, **often, **FAST)
-    looks = [look for look in result.held_out if look["step"] < result.history.height]
-    best = min(looks, key=lambda look: look["loss"])["step"]
-    kept = {int(path.name.removeprefix("step-")) for path in (tmp_path / "checkpoints").iterdir()}
-    assert kept == {best, result.history.height - 1}
+    evaluations = [evaluation for evaluation in result.held_out if evaluation["step"] < result.history.height]
+    best = min(evaluations, key=lambda evaluation: evaluation["loss"])["step"]
+    steps = {int(path.name.removeprefix("step-")) for path in (tmp_path / "checkpoints").iterdir()}
+    assert steps == {best, result.history.height - 1}
 
 
 def test_checkpoints_of_another_training_are_not_resumed_from(model_folder, tmp_path):
@@ -602,9 +604,9 @@ def test_one_class_left_after_long_prompts_are_skipped(model_folder):
 def test_skipped_rows_are_listed(model_folder, tmp_path):
     rows = text_rows(12).with_columns(prompt=pl.when(pl.col("row_id") == "r3").then(pl.lit("one " * 30)).otherwise("prompt"))
     fit(rows, model=model_folder, out=tmp_path, max_length=20, **FAST)
-    told = json.loads((tmp_path / "training.json").read_text())
-    assert told["train"]["skipped_row_ids"] == ["r3"]
-    assert told["train"]["skipped_over_long_prompt"] == {"desirable": 0, "undesirable": 1}
+    training = json.loads((tmp_path / "training.json").read_text())
+    assert training["train"]["skipped_row_ids"] == ["r3"]
+    assert training["train"]["skipped_over_long_prompt"] == {"desirable": 0, "undesirable": 1}
 
 
 def test_rows_longer_than_the_models_context(model_folder):

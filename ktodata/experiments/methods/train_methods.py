@@ -84,7 +84,7 @@ def train_kto(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPol
         seed=seed,
     )
     n_read = result.telemetry.filter(part="train").height
-    return TrainedPolicy(result.policy.eval(), _method_facts(terms, "kto", count, n_read))
+    return TrainedPolicy(result.model.eval(), _method_facts(terms, "kto", count, n_read))
 
 
 def train_sft(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:

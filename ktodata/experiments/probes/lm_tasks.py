@@ -20,7 +20,7 @@ import polars as pl
 
 from ktodata.errors import DataError, SettingError
 from ktodata.evaluate.bootstrap import Statistic, weighted_mean
-from ktodata.evaluate.generation import ANSWERED_TOGETHER
+from ktodata.evaluate.generation import ANSWER_BATCH_SIZE
 from ktodata.experiments.arms import ITEMS
 from ktodata.experiments.digests import digest
 from ktodata.experiments.probes.lm_task_files import is_task_file, task_folder
@@ -106,7 +106,7 @@ def score_tasks(tasks: LmTasks, policy: Any, tokenizer: Any, *, compute_dtype: A
             pretrained=policy,
             tokenizer=deepcopy(tokenizer),  # it gets a pad token there
             backend="causal",
-            batch_size=ANSWERED_TOGETHER,
+            batch_size=ANSWER_BATCH_SIZE,
             mixed_precision_dtype=mixed,
         )
         task_dict = {"tasks": tasks.loaded, "groups": {}, "group_map": {}}

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ktodata.train.data.packing import Leaves, Pair
+from ktodata.train.data.packing import Pair, Sequences
 from ktodata.train.data.tokens import TokenRows
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 Entry = tuple[int, int, int]  # rank of a batch, tie-breaker, number of the batch
 
 # batches that a prompt's rows are offered to before they are parted
@@ -23,9 +23,9 @@ class Batch:
     """One effective batch: row numbers, longest first, and for each the row whose completion is its mismatched partner."""
 
     epoch: int
-    rows: Rows
-    partners: Rows
-    compared: Rows  # places in `rows` whose mismatched pair is looked at: all of them, or a sample
+    rows: RowNumbers
+    partners: RowNumbers
+    compared: RowNumbers  # places in `rows` whose mismatched pair is scored: all of them, or a sample
 
     def matched(self) -> list[Pair]:
         """Each row's prompt with its own completion."""
@@ -41,7 +41,7 @@ class BatchPlan:
     """All steps of a training, and what could not be had."""
 
     steps: tuple[Batch, ...]
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 def plan_training(
@@ -58,7 +58,7 @@ def plan_training(
 
     group_by_prompt : let up to a quarter of a batch be rows of one prompt, which is then computed once; otherwise rows are
         dealt one by one
-    kl_pairs_per_batch : mismatched pairs looked at in each step, drawn anew; none: all
+    kl_pairs_per_batch : mismatched pairs scored in each step, drawn anew; none: all
 
     Batches differ by at most one row in size, so no lonely row is left at the end. Within a batch rows stand longest first:
     micro-batches of neighbours pad little, and what would not fit into memory fails at once.
@@ -66,20 +66,20 @@ def plan_training(
     random = np.random.default_rng([seed, 1])
     wanted = max_steps if max_steps is not None else np.inf
     lengths = np.array([len(p) + len(c) for p, c in zip(rows.prompt, rows.completion, strict=True)])
-    leaves = Leaves(rows)
+    sequences = Sequences(rows)
     groups = np.unique(rows.group, return_inverse=True)[1]
     most = max(1, batch_size // 4) if group_by_prompt else 1
     steps: list[Batch] = []
     for epoch in range(epochs):
         if len(steps) >= wanted:
             break
-        for batch in _deal(rows.label, leaves.prompt_of, batch_size, most, random):
+        for batch in _deal(rows.label, sequences.prompt_of, batch_size, most, random):
             longest_first = batch[np.lexsort((batch, -lengths[batch]))]
-            partners = longest_first[derange(groups[longest_first], leaves.completion_of[longest_first], random)]
+            partners = longest_first[derange(groups[longest_first], sequences.completion_of[longest_first], random)]
             count = min(len(batch), kl_pairs_per_batch or len(batch))
             compared = np.arange(len(batch)) if count == len(batch) else np.sort(random.permutation(len(batch))[:count])
             steps.append(Batch(epoch, longest_first, partners, compared))
-    return _plan(steps[: None if max_steps is None else max_steps], rows.label, groups, leaves)
+    return _batch_plan(steps[: None if max_steps is None else max_steps], rows.label, groups, sequences)
 
 
 def plan_held_out(rows: TokenRows, *, batch_size: int, seed: int, kl_pairs_per_batch: int | None = None) -> BatchPlan:
@@ -90,11 +90,11 @@ def plan_held_out(rows: TokenRows, *, batch_size: int, seed: int, kl_pairs_per_b
 def shifted(plan: BatchPlan, by: int) -> BatchPlan:
     """The same plan for rows that stand `by` places further down in a joined table."""
     return BatchPlan(
-        tuple(Batch(step.epoch, step.rows + by, step.partners + by, step.compared) for step in plan.steps), plan.facts
+        tuple(Batch(step.epoch, step.rows + by, step.partners + by, step.compared) for step in plan.steps), plan.metrics
     )
 
 
-def derange(groups: Rows, texts: Rows, random: np.random.Generator) -> Rows:
+def derange(groups: RowNumbers, texts: RowNumbers, random: np.random.Generator) -> RowNumbers:
     """For each of B rows the position of another one, each used once: of another prompt group, with another completion.
 
     groups, texts : numbers that are equal where the prompt group, the completion, is the same.
@@ -106,11 +106,13 @@ def derange(groups: Rows, texts: Rows, random: np.random.Generator) -> Rows:
     cost = random.random((size, size)) / (size + 1)  # all of it together stays below one violation
     cost += (groups[:, None] == groups[None, :]) + 1.0 * (texts[:, None] == texts[None, :])
     np.fill_diagonal(cost, 2.0 * size + 2)  # dearer than every other pair violating both rules
-    partners: Rows = linear_sum_assignment(cost)[1]
+    partners: RowNumbers = linear_sum_assignment(cost)[1]
     return partners
 
 
-def _deal(label: NDArray[np.bool_], prompt: Rows, batch_size: int, most: int, random: np.random.Generator) -> list[Rows]:
+def _deal(
+    label: NDArray[np.bool_], prompt: RowNumbers, batch_size: int, most: int, random: np.random.Generator
+) -> list[RowNumbers]:
     """Row numbers of each batch, at most `most` of one prompt dealt together; the rarer label evenly over all batches."""
     # a batch of one has no mismatched pair: with batch_size 2 and an odd number of rows, one batch has three
     count = min(-(-len(label) // batch_size), len(label) // 2)
@@ -119,14 +121,14 @@ def _deal(label: NDArray[np.bool_], prompt: Rows, batch_size: int, most: int, ra
     rarer = label if 2 * label.sum() <= len(label) else ~label
     # no piece may hold so many of the rarer label that a batch goes without
     even = max(1, int(rarer.sum()) // count)
-    pieces = [piece for rows in _by_prompt(prompt, random) for piece in _parted(rows, rarer, most, even)]
+    pieces = [piece for rows in _rows_by_prompt(prompt, random) for piece in _parted(rows, rarer, most, even)]
     dealer = _Dealer(prompt, sizes.tolist(), random)
     dealer.evenly([piece for piece in pieces if rarer[piece].any()], rarer)
     dealer.fill([piece for piece in pieces if not rarer[piece].any()])
     return [np.concatenate(batch) for batch in dealer.batches]
 
 
-def _by_prompt(prompt: Rows, random: np.random.Generator) -> list[Rows]:
+def _rows_by_prompt(prompt: RowNumbers, random: np.random.Generator) -> list[RowNumbers]:
     """The rows of each prompt, prompts and rows in random order."""
     order = random.permutation(len(prompt))
     order = order[np.argsort(prompt[order], kind="stable")]
@@ -134,7 +136,7 @@ def _by_prompt(prompt: Rows, random: np.random.Generator) -> list[Rows]:
     return [groups[number] for number in random.permutation(len(groups))]
 
 
-def _parted(rows: Rows, rarer: NDArray[np.bool_], most: int, even: int) -> list[Rows]:
+def _parted(rows: RowNumbers, rarer: NDArray[np.bool_], most: int, even: int) -> list[RowNumbers]:
     """One prompt's rows in pieces of nearly one size: at most `most` rows, at most `even` of the rarer label."""
     count = max(-(-len(rows) // most), -(-int(rarer[rows].sum()) // even))
     rare_first = rows[np.argsort(~rarer[rows], kind="stable")]
@@ -144,24 +146,24 @@ def _parted(rows: Rows, rarer: NDArray[np.bool_], most: int, even: int) -> list[
 class _Dealer:
     """Fills batches of given sizes with pieces; parts a piece only where none of a few batches has room for it."""
 
-    def __init__(self, prompt: Rows, sizes: list[int], random: np.random.Generator) -> None:
-        self.batches: list[list[Rows]] = [[] for _ in sizes]
+    def __init__(self, prompt: RowNumbers, sizes: list[int], random: np.random.Generator) -> None:
+        self.batches: list[list[RowNumbers]] = [[] for _ in sizes]
         self._room, self._prompt, self._random = sizes, prompt, random
         self._prompts: list[set[int]] = [set() for _ in sizes]
 
-    def evenly(self, pieces: list[Rows], rarer: NDArray[np.bool_]) -> None:
+    def evenly(self, pieces: list[RowNumbers], rarer: NDArray[np.bool_]) -> None:
         """Deal pieces to the batch that has the fewest rows of the rarer label so far, those with the most of it first."""
 
-        def of_rarer(rows: Iterable[Rows]) -> int:
+        def of_rarer(rows: Iterable[RowNumbers]) -> int:
             return sum(int(rarer[piece].sum()) for piece in rows)
 
-        self._deal(sorted(pieces, key=lambda piece: of_rarer([piece])), lambda number: of_rarer(self.batches[number]))
+        self._deal_pieces(sorted(pieces, key=lambda piece: of_rarer([piece])), lambda number: of_rarer(self.batches[number]))
 
-    def fill(self, pieces: list[Rows]) -> None:
+    def fill(self, pieces: list[RowNumbers]) -> None:
         """Deal pieces to the batch with the most room, the largest first."""
-        self._deal(sorted(pieces, key=len), lambda number: -self._room[number])
+        self._deal_pieces(sorted(pieces, key=len), lambda number: -self._room[number])
 
-    def _deal(self, waiting: list[Rows], rank: Callable[[int], int]) -> None:
+    def _deal_pieces(self, waiting: list[RowNumbers], rank: Callable[[int], int]) -> None:
         """Give the last of `waiting` to the batch of lowest rank, until none is left."""
         numbers = [number for number in self._random.permutation(len(self.batches)).tolist() if self._room[number]]
         heap = [(rank(number), tie, number) for tie, number in enumerate(numbers)]
@@ -178,7 +180,7 @@ class _Dealer:
             for entry in passed:
                 heapq.heappush(heap, entry)
 
-    def _offer(self, heap: list[Entry], piece: Rows) -> tuple[Entry, list[Entry]]:
+    def _offer(self, heap: list[Entry], piece: RowNumbers) -> tuple[Entry, list[Entry]]:
         """(the entry of the batch that takes the piece, entries to put back): the best one with room and without its prompt."""
         tried = [heapq.heappop(heap)]
         while heap and len(tried) < OFFERS and heap[0][0] == tried[0][0] and not self._suits(tried[-1][2], piece):
@@ -186,22 +188,22 @@ class _Dealer:
         chosen = tried[-1] if self._suits(tried[-1][2], piece) else tried[0]
         return chosen, [entry for entry in tried if entry is not chosen]
 
-    def _suits(self, number: int, piece: Rows) -> bool:
+    def _suits(self, number: int, piece: RowNumbers) -> bool:
         return self._room[number] >= len(piece) and int(self._prompt[piece[0]]) not in self._prompts[number]
 
-    def _give(self, number: int, piece: Rows) -> None:
+    def _give(self, number: int, piece: RowNumbers) -> None:
         self.batches[number].append(piece)
         self._room[number] -= len(piece)
         self._prompts[number].add(int(self._prompt[piece[0]]))
 
 
-def _plan(steps: list[Batch], label: NDArray[np.bool_], groups: Rows, leaves: Leaves) -> BatchPlan:
-    texts, prompts = leaves.completion_of, leaves.prompt_of
+def _batch_plan(steps: list[Batch], label: NDArray[np.bool_], groups: RowNumbers, sequences: Sequences) -> BatchPlan:
+    texts, prompts = sequences.completion_of, sequences.prompt_of
     shared_prompt = sum(int((groups[step.rows] == groups[step.partners]).sum()) for step in steps)
     equal_completion = sum(int((texts[step.rows] == texts[step.partners]).sum()) for step in steps)
     one_class = sum(int(label[step.rows].all() or not label[step.rows].any()) for step in steps)
     distinct = sum(len(np.unique(prompts[step.rows])) for step in steps)
-    facts = {
+    metrics = {
         "steps": len(steps),
         "batch_rows_min": min((len(step.rows) for step in steps), default=0),
         "batch_rows_max": max((len(step.rows) for step in steps), default=0),
@@ -210,4 +212,4 @@ def _plan(steps: list[Batch], label: NDArray[np.bool_], groups: Rows, leaves: Le
         "partners_sharing_prompt_group": shared_prompt,
         "partners_with_equal_completion": equal_completion,
     }
-    return BatchPlan(tuple(steps), facts)
+    return BatchPlan(tuple(steps), metrics)

@@ -14,34 +14,34 @@ from numpy.typing import NDArray
 from ktodata.train.data.tokens import Ids, TokenRows
 
 Pair = tuple[int, int]  # (row whose prompt, row whose completion)
-Leaf = tuple[int, int]  # (number of a prompt, number of a completion): pairs with the same tokens are one leaf
+SequenceKey = tuple[int, int]  # (number of a prompt, number of a completion): pairs with the same tokens have one key
 Numbers = NDArray[np.int64]
 
 
-class Leaves:
+class Sequences:
     """Which pairs of a table of rows are the same tokens, and those tokens."""
 
     def __init__(self, rows: TokenRows) -> None:
         self.rows = rows
-        self._prompts, self.prompt_of = _numbered(rows.prompt)
-        self._completions, self.completion_of = _numbered(rows.completion)
+        self._prompts, self.prompt_of = _number_distinct(rows.prompt)
+        self._completions, self.completion_of = _number_distinct(rows.completion)
 
-    def of(self, pair: Pair) -> Leaf:
-        """The leaf of (row whose prompt, row whose completion)."""
+    def of(self, pair: Pair) -> SequenceKey:
+        """The sequence of (row whose prompt, row whose completion)."""
         row, partner = pair
         return int(self.prompt_of[row]), int(self.completion_of[partner])
 
-    def prompt(self, leaf: Leaf) -> Ids:
+    def prompt(self, sequence: SequenceKey) -> Ids:
         """Token ids before the completion."""
-        return self._prompts[leaf[0]]
+        return self._prompts[sequence[0]]
 
-    def completion(self, leaf: Leaf) -> Ids:
+    def completion(self, sequence: SequenceKey) -> Ids:
         """Token ids of the completion, cut so that it fits max_length after this prompt."""
-        return self._completions[leaf[1]][: self.rows.max_length - len(self._prompts[leaf[0]])]
+        return self._completions[sequence[1]][: self.rows.max_length - len(self._prompts[sequence[0]])]
 
-    def length(self, leaf: Leaf) -> int:
-        """Tokens of the leaf's own sequence, prompt and completion."""
-        return len(self.prompt(leaf)) + len(self.completion(leaf))
+    def length(self, sequence: SequenceKey) -> int:
+        """Tokens of prompt and completion."""
+        return len(self.prompt(sequence)) + len(self.completion(sequence))
 
 
 @dataclass(frozen=True)
@@ -55,114 +55,114 @@ class Segment:
 
 @dataclass(frozen=True)
 class Pack:
-    """One forward pass over L tokens, of which C are predicted; K leaves are scored.
+    """One forward pass over L tokens, of which C are predicted; K sequences are scored.
 
     With `continues` the prompts are not in it: prefixes are places in an earlier pack, whose keys and values are at hand.
     """
 
-    leaves: tuple[Leaf, ...]  # [K]
+    sequences: tuple[SequenceKey, ...]  # [K]
     ids: Numbers  # [L]
-    positions: Numbers  # [L], place in the leaf's own sequence
+    positions: Numbers  # [L], place in its own sequence
     segments: tuple[Segment, ...]  # in the order of their tokens, all L of them
     sources: Numbers  # [C], the token whose hidden state predicts; negative: -1 - its place in the earlier pack
     targets: Numbers  # [C], the token predicted
-    owners: Numbers  # [C], the leaf that it belongs to
+    owners: Numbers  # [C], the sequence that it belongs to
     prompts: dict[int, tuple[int, int]]  # number of each prompt in it -> where it stands
-    completions: dict[Leaf, tuple[int, int]]  # where each completion stands
+    completions: dict[SequenceKey, tuple[int, int]]  # where each completion stands
     continues: bool = False
 
-    def places_of(self, wanted: Sequence[Leaf]) -> list[int]:
-        """Where each of `wanted` stands in `leaves`."""
-        places = {leaf: number for number, leaf in enumerate(self.leaves)}
-        return [places[leaf] for leaf in wanted]
+    def places_of(self, wanted: Sequence[SequenceKey]) -> list[int]:
+        """Where each of `wanted` stands in `sequences`."""
+        places = {sequence: number for number, sequence in enumerate(self.sequences)}
+        return [places[sequence] for sequence in wanted]
 
 
-def pack(leaves: Leaves, wanted: Sequence[Leaf]) -> Pack:
+def pack(sequences: Sequences, wanted: Sequence[SequenceKey]) -> Pack:
     """One pack of all `wanted` (each at most once), those of one prompt together, in order of first appearance."""
-    writer = _Writer(leaves)
+    writer = _Writer(sequences)
     for prompt, group in by_prompt(wanted).items():
-        writer.tree(prompt, group)
+        writer.prompt_group(prompt, group)
     return writer.pack(continues=False)
 
 
-def continuation(leaves: Leaves, wanted: Sequence[Leaf], earlier: Pack) -> Pack:
+def continuation(sequences: Sequences, wanted: Sequence[SequenceKey], earlier: Pack) -> Pack:
     """One pack of the completions of `wanted` alone; their prompts are all in `earlier`."""
-    writer = _Writer(leaves)
-    for leaf in wanted:
-        writer.branch(leaf, earlier.prompts[leaf[0]])
+    writer = _Writer(sequences)
+    for sequence in wanted:
+        writer.continuation(sequence, earlier.prompts[sequence[0]])
     return writer.pack(continues=True)
 
 
-def by_prompt(wanted: Sequence[Leaf]) -> dict[int, list[Leaf]]:
-    """Leaves under the number of their prompt."""
-    groups: dict[int, list[Leaf]] = {}
-    for leaf in wanted:
-        groups.setdefault(leaf[0], []).append(leaf)
+def by_prompt(wanted: Sequence[SequenceKey]) -> dict[int, list[SequenceKey]]:
+    """Sequences under the number of their prompt."""
+    groups: dict[int, list[SequenceKey]] = {}
+    for sequence in wanted:
+        groups.setdefault(sequence[0], []).append(sequence)
     return groups
 
 
-def packs_of(leaves: Leaves, wanted: Sequence[Leaf], *, tokens: int) -> list[list[Leaf]]:
-    """`wanted` in parts of at most `tokens` tokens each (one leaf may have more), as few as first-fit by falling size finds.
+def packs_of(sequences: Sequences, wanted: Sequence[SequenceKey], *, tokens: int) -> list[list[SequenceKey]]:
+    """`wanted` in parts of at most `tokens` tokens each (one sequence may have more), as few as first-fit by falling size finds.
 
-    Leaves of one prompt stay together unless they do not fit into one part. A pure function of its arguments.
+    Sequences of one prompt stay together unless they do not fit into one part. A pure function of its arguments.
     """
-    trees = [tree for group in by_prompt(wanted).values() for tree in _trees(leaves, group, tokens)]
-    sizes = [_tree_tokens(leaves, tree) for tree in trees]
-    parts: list[list[Leaf]] = []
+    prompt_groups = [part for group in by_prompt(wanted).values() for part in _fitting_groups(sequences, group, tokens)]
+    sizes = [_prompt_group_tokens(sequences, prompt_group) for prompt_group in prompt_groups]
+    parts: list[list[SequenceKey]] = []
     room: list[int] = []
-    for number in sorted(range(len(trees)), key=lambda number: -sizes[number]):
-        # only the last few parts are asked: with many thousand trees, asking all would cost the square of their number
+    for number in sorted(range(len(prompt_groups)), key=lambda number: -sizes[number]):
+        # only the last few parts are tried: with many thousand groups, trying all would cost the square of their number
         fits = next((part for part in range(max(0, len(parts) - 64), len(parts)) if room[part] >= sizes[number]), None)
         if fits is None:
             parts.append([])
             room.append(tokens)
             fits = len(parts) - 1
-        parts[fits] += trees[number]
+        parts[fits] += prompt_groups[number]
         room[fits] -= sizes[number]
     return parts
 
 
-def packed_tokens(leaves: Leaves, wanted: Sequence[Leaf]) -> int:
+def packed_tokens(sequences: Sequences, wanted: Sequence[SequenceKey]) -> int:
     """Tokens that a pack of `wanted` has."""
-    return sum(_tree_tokens(leaves, group) for group in by_prompt(wanted).values())
+    return sum(_prompt_group_tokens(sequences, group) for group in by_prompt(wanted).values())
 
 
-def _trees(leaves: Leaves, group: list[Leaf], tokens: int) -> list[list[Leaf]]:
-    """Leaves of one prompt, parted where they would have more than `tokens` tokens together."""
-    prompt, used = len(leaves.prompt(group[0])), tokens + 1
-    trees: list[list[Leaf]] = []
-    for leaf in group:
-        size = len(leaves.completion(leaf))
+def _fitting_groups(sequences: Sequences, group: list[SequenceKey], tokens: int) -> list[list[SequenceKey]]:
+    """Sequences of one prompt, parted where they would have more than `tokens` tokens together."""
+    prompt, used = len(sequences.prompt(group[0])), tokens + 1
+    fitting: list[list[SequenceKey]] = []
+    for sequence in group:
+        size = len(sequences.completion(sequence))
         if used + size > tokens:
-            trees.append([])
+            fitting.append([])
             used = prompt
-        trees[-1].append(leaf)
+        fitting[-1].append(sequence)
         used += size
-    return trees
+    return fitting
 
 
-def _tree_tokens(leaves: Leaves, tree: list[Leaf]) -> int:
-    return len(leaves.prompt(tree[0])) + sum(len(leaves.completion(leaf)) for leaf in tree)
+def _prompt_group_tokens(sequences: Sequences, prompt_group: list[SequenceKey]) -> int:
+    return len(sequences.prompt(prompt_group[0])) + sum(len(sequences.completion(sequence)) for sequence in prompt_group)
 
 
 class _Writer:
-    """Writes trees one after the other into one sequence."""
+    """Writes prompts with their completions one after the other into one row of tokens."""
 
-    def __init__(self, leaves: Leaves) -> None:
-        self._leaves = leaves
+    def __init__(self, sequences: Sequences) -> None:
+        self._sequences = sequences
         self._length = 0
         self._ids: list[Ids] = []
         self._positions: list[Numbers] = []
         self._segments: list[Segment] = []
         self._sources: list[Numbers] = []
         self._targets: list[Ids] = []
-        self._scored: list[Leaf] = []
+        self._scored: list[SequenceKey] = []
         self._owners: list[Numbers] = []
         self._prompts: dict[int, tuple[int, int]] = {}
-        self._completions: dict[Leaf, tuple[int, int]] = {}
+        self._completions: dict[SequenceKey, tuple[int, int]] = {}
 
-    def tree(self, prompt: int, group: list[Leaf]) -> None:
-        ids = self._leaves.prompt(group[0])
+    def prompt_group(self, prompt: int, group: list[SequenceKey]) -> None:
+        ids = self._sequences.prompt(group[0])
         start = self._length
         self._append(ids, at=0)
         self._prompts[prompt] = (start, self._length)
@@ -170,29 +170,31 @@ class _Writer:
         alone = len(group) == 1 or not len(ids)
         if not alone:
             self._segments.append(Segment(start, self._length))
-        for leaf in group:
-            self._completion(leaf, self._prompts[prompt], joined_from=start if alone else None)
+        for sequence in group:
+            self._completion(sequence, self._prompts[prompt], joined_from=start if alone else None)
 
-    def branch(self, leaf: Leaf, prompt: tuple[int, int]) -> None:
+    def continuation(self, sequence: SequenceKey, prompt: tuple[int, int]) -> None:
         # the token before its first one is in the earlier pack
-        self._completion(leaf, prompt, joined_from=None, elsewhere=True)
+        self._completion(sequence, prompt, joined_from=None, elsewhere=True)
 
     def pack(self, *, continues: bool) -> Pack:
         return Pack(
-            leaves=tuple(self._scored),
-            ids=_joined(self._ids),
-            positions=_joined(self._positions),
+            sequences=tuple(self._scored),
+            ids=_concatenated(self._ids),
+            positions=_concatenated(self._positions),
             segments=tuple(self._segments),
-            sources=_joined(self._sources),
-            targets=_joined(self._targets),
-            owners=_joined(self._owners),
+            sources=_concatenated(self._sources),
+            targets=_concatenated(self._targets),
+            owners=_concatenated(self._owners),
             prompts=self._prompts,
             completions=self._completions,
             continues=continues,
         )
 
-    def _completion(self, leaf: Leaf, prompt: tuple[int, int], *, joined_from: int | None, elsewhere: bool = False) -> None:
-        ids, start = self._leaves.completion(leaf), self._length
+    def _completion(
+        self, sequence: SequenceKey, prompt: tuple[int, int], *, joined_from: int | None, elsewhere: bool = False
+    ) -> None:
+        ids, start = self._sequences.completion(sequence), self._length
         before = prompt[1] - prompt[0]
         self._append(ids, at=before)
         if joined_from is not None and before:
@@ -204,8 +206,8 @@ class _Writer:
         self._sources.append(np.array([*first, *range(start, self._length - 1)], dtype=np.int64))
         self._targets.append(ids[len(ids) - len(self._sources[-1]) :])  # without a prompt nothing predicts the first token
         self._owners.append(np.full(len(self._sources[-1]), len(self._scored)))
-        self._completions[leaf] = (start, self._length)
-        self._scored.append(leaf)
+        self._completions[sequence] = (start, self._length)
+        self._scored.append(sequence)
 
     def _append(self, ids: Ids, *, at: int) -> None:
         self._ids.append(ids)
@@ -213,11 +215,11 @@ class _Writer:
         self._length += len(ids)
 
 
-def _joined(parts: Sequence[NDArray[np.integer]]) -> Numbers:
+def _concatenated(parts: Sequence[NDArray[np.integer]]) -> Numbers:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).astype(np.int64)
 
 
-def _numbered(texts: Sequence[Ids]) -> tuple[list[Ids], Numbers]:
+def _number_distinct(texts: Sequence[Ids]) -> tuple[list[Ids], Numbers]:
     """(the distinct ones in order of appearance, the number of each text's)."""
     numbers: dict[bytes, int] = {}
     of = np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in texts], dtype=np.int64)

@@ -21,7 +21,7 @@ class Prepared:
     rows: TokenRows
     plan: BatchPlan
     held_out: BatchPlan
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
     count: int  # of training rows
 
     @property
@@ -45,7 +45,7 @@ class Prepared:
 def prepare(train_rows: pl.DataFrame, held_out_rows: pl.DataFrame, tokenizer: Any, settings: dict[str, Any]) -> Prepared:
     """Tokens and plan. Raises OneClassError when what fits max_length holds one label only."""
     max_length, batch_size, seed = settings["max_length"], settings["batch_size"], settings["seed"]
-    rows, token_facts = tokenize(train_rows, tokenizer, max_length=max_length, part="train")
+    rows, token_metrics = tokenize(train_rows, tokenizer, max_length=max_length, part="train")
     if rows.label.all() or not rows.label.any():
         raise OneClassError(
             f"train: of {train_rows.height:,} rows, {len(rows):,} fit max_length {max_length:,}, and all of those are "
@@ -61,27 +61,26 @@ def prepare(train_rows: pl.DataFrame, held_out_rows: pl.DataFrame, tokenizer: An
         group_by_prompt=settings["group_by_prompt"],
         kl_pairs_per_batch=settings["kl_pairs_per_batch"],
     )
-    facts = {"train": token_facts, "plan": plan.facts}
-    held_out, held_out_facts = _held_out(held_out_rows, tokenizer, max_length)
-    facts["validation"] = held_out_facts
+    metrics = {"train": token_metrics, "plan": plan.metrics}
+    held_out, metrics["validation"] = _held_out_tokens(held_out_rows, tokenizer, max_length)
     if held_out is None:
-        return Prepared(rows, plan, BatchPlan((), {}), facts, len(rows))
-    shown = shifted(
+        return Prepared(rows, plan, BatchPlan((), {}), metrics, len(rows))
+    held_out_plan = shifted(
         plan_held_out(held_out, batch_size=batch_size, seed=seed, kl_pairs_per_batch=settings["kl_pairs_per_batch"]), len(rows)
     )
-    return Prepared(joined(rows, held_out), plan, shown, facts, len(rows))
+    return Prepared(joined(rows, held_out), plan, held_out_plan, metrics, len(rows))
 
 
-def _held_out(rows: pl.DataFrame, tokenizer: Any, max_length: int) -> tuple[TokenRows | None, dict[str, Any]]:
+def _held_out_tokens(rows: pl.DataFrame, tokenizer: Any, max_length: int) -> tuple[TokenRows | None, dict[str, Any]]:
     if rows.is_empty():
         return None, {"not_applicable": "there are no validation rows"}
     try:
-        tokens, facts = tokenize(rows, tokenizer, max_length=max_length, part="validation")
+        tokens, metrics = tokenize(rows, tokenizer, max_length=max_length, part="validation")
     except EmptyDataError as error:
         return None, {"not_applicable": str(error)}
     if len(tokens) < 2:
         return None, {"not_applicable": "one validation row has no mismatched partner to estimate z0 with"}
-    return tokens, facts
+    return tokens, metrics
 
 
 def fit_to(model: Any, prepared: Prepared) -> Prepared:

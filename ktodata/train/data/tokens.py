@@ -36,7 +36,7 @@ class TokenRows:
         return len(self.row_id)
 
     def first(self, count: int) -> "TokenRows":
-        """The first `count` rows alone."""
+        """The first `count` rows prompt_ids."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return TokenRows(**{name: value if name == "max_length" else value[:count] for name, value in parts.items()})
 
@@ -47,7 +47,7 @@ class TokenRows:
 
 
 def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) -> tuple[TokenRows, dict[str, Any]]:
-    """Token ids of every row that fits, and facts: what was skipped (with row_id), cut, or does not end.
+    """Token ids of every row that fits, and metrics: what was skipped (with row_id), cut, or does not end.
 
     Text is encoded as prompt, and as prompt + completion + end token; messages go through the chat template. The completion
     starts where the two encodings part, as in TRL. A row whose prompt alone fills max_length, or whose completion has no token,
@@ -55,19 +55,19 @@ def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) 
     tokenizer cannot do it.
     """
     conversational = is_conversational(rows)
-    alone, whole = _encode_messages(rows, tokenizer) if conversational else _encode_text(rows, tokenizer)
-    starts = [common_prefix_length(short, long) for short, long in zip(alone, whole, strict=True)]
-    prompts = [np.array(ids[:start], dtype=np.int32) for ids, start in zip(whole, starts, strict=True)]
-    completions = [np.array(ids[start:], dtype=np.int32) for ids, start in zip(whole, starts, strict=True)]
-    kept = [number for number, prompt in enumerate(prompts) if len(prompt) < max_length and len(completions[number])]
-    facts = _facts(rows, alone, prompts, completions, kept, max_length, tokenizer.eos_token_id)
-    if not kept:
-        full, empty = (sum(facts[f"skipped_{why}"].values()) for why in ("over_long_prompt", "without_completion"))
+    prompt_ids, whole_ids = _encode_messages(rows, tokenizer) if conversational else _encode_text(rows, tokenizer)
+    starts = [common_prefix_length(short, long) for short, long in zip(prompt_ids, whole_ids, strict=True)]
+    prompts = [np.array(ids[:start], dtype=np.int32) for ids, start in zip(whole_ids, starts, strict=True)]
+    completions = [np.array(ids[start:], dtype=np.int32) for ids, start in zip(whole_ids, starts, strict=True)]
+    fitting = [number for number, prompt in enumerate(prompts) if len(prompt) < max_length and len(completions[number])]
+    metrics = _token_metrics(rows, prompt_ids, prompts, completions, fitting, max_length, tokenizer.eos_token_id)
+    if not fitting:
+        full, empty = (sum(metrics[f"skipped_{why}"].values()) for why in ("over_long_prompt", "without_completion"))
         raise EmptyDataError(
             f"{part}: none of {rows.height:,} rows has room for a completion: {full:,} prompts have {max_length:,} or more "
             f"tokens, {empty:,} completions have none (row_id {named(rows['row_id'])}). Raise max_length, or drop long prompts."
         )
-    chosen = rows[kept]
+    chosen = rows[fitting]
     groups = chosen["prompt_group"].to_list()
     return TokenRows(
         row_id=tuple(chosen["row_id"]),
@@ -75,11 +75,11 @@ def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) 
         weight=chosen["weight"].to_numpy(),
         p_desirable=chosen["p_desirable"].to_numpy(),
         # without groups from dedupe, rows with exactly the same prompt tokens are a group
-        group=tuple(group or prompts[number].tobytes().hex() for group, number in zip(groups, kept, strict=True)),
-        prompt=tuple(prompts[number] for number in kept),
-        completion=tuple(completions[number][: max_length - len(prompts[number])] for number in kept),
+        group=tuple(group or prompts[number].tobytes().hex() for group, number in zip(groups, fitting, strict=True)),
+        prompt=tuple(prompts[number] for number in fitting),
+        completion=tuple(completions[number][: max_length - len(prompts[number])] for number in fitting),
         max_length=max_length,
-    ), facts
+    ), metrics
 
 
 def joined(first: TokenRows, second: TokenRows) -> TokenRows:
@@ -119,17 +119,17 @@ def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]
             f"the rows are conversations, but the tokenizer {tokenizer.name_or_path!r} has no chat template. "
             "Use an instruction-tuned model, or export the rows as plain text."
         )
-    alone, whole = [], []
+    prompt_ids, whole_ids = [], []
     given = [name for name in GIVEN if name in rows.columns]
     for row in rows.select("row_id", "prompt", "completion", *given).iter_rows(named=True):
         row_id, prompt, completion = row["row_id"], *([_message(turn) for turn in row[side]] for side in ("prompt", "completion"))
         options = _template_options(row)
         try:
-            alone.append(_render(tokenizer, prompt, options, add_generation_prompt=True))
-            whole.append(_render(tokenizer, prompt + completion, options, add_generation_prompt=False))
+            prompt_ids.append(_render(tokenizer, prompt, options, add_generation_prompt=True))
+            whole_ids.append(_render(tokenizer, prompt + completion, options, add_generation_prompt=False))
         except Exception as error:  # templates are programs: they raise what they like
             raise ModelError(f"the chat template of {tokenizer.name_or_path!r} refuses row_id {row_id}: {error}") from error
-    return alone, whole
+    return prompt_ids, whole_ids
 
 
 def _message(turn: dict[str, Any]) -> dict[str, Any]:
@@ -164,21 +164,21 @@ def _render(tokenizer: Any, messages: list[dict[str, Any]], options: dict[str, A
     return ids
 
 
-def _facts(
+def _token_metrics(
     rows: pl.DataFrame,
-    alone: list[list[int]],
+    prompt_ids: list[list[int]],
     prompts: list[Ids],
     completions: list[Ids],
-    kept: list[int],
+    fitting: list[int],
     max_length: int,
     end: int | None,
 ) -> dict[str, Any]:
     labels, row_ids = rows["label"].to_list(), rows["row_id"].to_list()
-    skipped = sorted(set(range(rows.height)) - set(kept))
+    skipped = sorted(set(range(rows.height)) - set(fitting))
     too_long = {number for number in skipped if len(prompts[number]) >= max_length}
-    cut = [number for number in kept if len(prompts[number]) + len(completions[number]) > max_length]
+    cut = [number for number in fitting if len(prompts[number]) + len(completions[number]) > max_length]
     return {
-        "rows": len(kept),
+        "rows": len(fitting),
         "skipped_over_long_prompt": _per_label(labels[number] for number in too_long),
         # a chat template may render a completion to nothing
         "skipped_without_completion": _per_label(labels[number] for number in set(skipped) - too_long),
@@ -186,10 +186,10 @@ def _facts(
         "cut_completions": _per_label(labels[number] for number in cut),
         "cut_row_ids": [row_ids[number] for number in cut],
         # the prompt alone was encoded differently than before its completion: tokens merge, or the template differs
-        "moved_boundaries": sum(len(prompts[number]) < len(alone[number]) for number in kept),
-        "without_end_token": sum(end not in completions[number].tolist() for number in kept),
-        "prompt_tokens": sum(len(prompts[number]) for number in kept),
-        "completion_tokens": sum(min(len(completions[n]), max_length - len(prompts[n])) for n in kept),
+        "moved_boundaries": sum(len(prompts[number]) < len(prompt_ids[number]) for number in fitting),
+        "without_end_token": sum(end not in completions[number].tolist() for number in fitting),
+        "prompt_tokens": sum(len(prompts[number]) for number in fitting),
+        "completion_tokens": sum(min(len(completions[n]), max_length - len(prompts[n])) for n in fitting),
     }
 
 

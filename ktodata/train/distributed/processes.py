@@ -1,4 +1,4 @@
-"""A world of several processes, over torch.distributed: NCCL between GPUs, gloo between CPUs."""
+"""A distributed of several processes, over torch.distributed: NCCL between GPUs, gloo between CPUs."""
 
 import os
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.distributed.nn
 
 from ktodata.errors import SettingError
+from ktodata.train.distributed.interface import Distributed, Parallel, SingleProcess
 from ktodata.train.distributed.sharding import is_sharded
-from ktodata.train.distributed.world import Distributed, Parallel, SingleProcess
 
 Tensor = Any
 
@@ -32,7 +32,7 @@ class Processes:
         self._device = device
 
     @property
-    def in_step(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether each holds a part of every matrix, which the others need at every pass."""
         return self.parallel == "fsdp"
 
@@ -42,7 +42,7 @@ class Processes:
         dist.all_reduce(total)
         return total
 
-    def share_gradients(self, model: Any) -> None:
+    def sum_gradients(self, model: Any) -> None:
         """Sum the gradients of what trains over all processes; for what is shared out, the backward pass has done so."""
         trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
         parameters = [parameter for parameter in trained if not is_sharded(parameter)]
@@ -55,13 +55,13 @@ class Processes:
             for gradient, summed in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
 
-    def first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the process of rank 0 has."""
         held = [value if self.rank == 0 else None]
         dist.broadcast_object_list(held, src=0, device=self._device)
         return held[0]
 
-    def agree(self, value: str) -> bool:
+    def all_equal(self, value: str) -> bool:
         """Whether all processes have the same value."""
         values: list[str] = [""] * self.size
         dist.all_gather_object(values, value)
@@ -102,7 +102,7 @@ def meeting_place() -> Any:
     return next(dist.rendezvous("env://"))[0]
 
 
-def world_around(parallel: Literal["auto", "ddp", "fsdp"], device: Any) -> Distributed:
+def current_processes(parallel: Literal["auto", "ddp", "fsdp"], device: Any) -> Distributed:
     """The processes that this one trains with: those of torch's default process group, if there is one.
 
     Raises SettingError when a launcher started several processes but they have not met, or when they would share one GPU.

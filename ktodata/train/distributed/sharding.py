@@ -30,13 +30,13 @@ def check_can_shard(settings: dict[str, Any]) -> None:
         )
 
 
-def shard(policy: Any, *, device: Any, compute_dtype: Any) -> Any:
-    """`policy` (a PackedPolicy) with each decoder layer, and then the rest, shared out over the default process group.
+def shard(packed_model: Any, *, device: Any, compute_dtype: Any) -> Any:
+    """`packed_model` (a PackedModel) with each decoder layer, and then the rest, shared out over the default process group.
 
     Weights go to `device` part by part, so that the model may come from the host's memory. They stay float32; matrices of layers
     travel in `compute_dtype`, those outside of layers (embeddings, head) in float32: each product is that of a training alone.
     Gradients are float32 sums over all processes. Norms and biases, few as they are, every process has whole, in float32:
-    their gradients are for `World.share_gradients` to sum.
+    their gradients are for `Distributed.sum_gradients` to sum.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -45,23 +45,23 @@ def shard(policy: Any, *, device: Any, compute_dtype: Any) -> Any:
     # inputs are left alone: autocast rounds what each product takes, and the residual stream stays float32
     in_layers = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     elsewhere = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
-    vectors = {parameter for parameter in policy.parameters() if parameter.ndim < 2}
+    vectors = {parameter for parameter in packed_model.parameters() if parameter.ndim < 2}
     for vector in vectors:
         vector.data = vector.data.to(device)
-    for layer in decoder_layers(policy.model)[0]:
+    for layer in decoder_layers(packed_model.model)[0]:
         fully_shard(layer, mesh=mesh, mp_policy=in_layers, ignored_params=vectors)
     # by itself the root would keep its weights whole after a pass, and an optimizer made then would hold those
-    fully_shard(policy, mesh=mesh, mp_policy=elsewhere, reshard_after_forward=True, ignored_params=vectors)
-    register_fsdp_forward_method(policy, "padded")
-    for part in policy.modules():
+    fully_shard(packed_model, mesh=mesh, mp_policy=elsewhere, reshard_after_forward=True, ignored_params=vectors)
+    register_fsdp_forward_method(packed_model, "padded")
+    for part in packed_model.modules():
         if isinstance(part, FSDPModule):
             # a plain sum: the loss is already divided by the rows of the whole step
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
-    return policy
+    return packed_model
 
 
-def shorten_gradients(parameters: list[Tensor], longest: float) -> Tensor:
+def clip_gradients(parameters: list[Tensor], longest: float) -> Tensor:
     """Scale all gradients down where their joint norm is above `longest`. Returns the norm before: float [], the same in all."""
     parameters = [parameter for parameter in parameters if parameter.grad is not None]  # an expert that no token went to
     shared = [parameter for parameter in parameters if is_sharded(parameter)]
@@ -79,10 +79,10 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def recover(policy: Any) -> None:
-    """Make a policy usable again after a pass through it has failed; of no effect on one that is not sharded."""
-    if hasattr(policy, "reset_iter_state"):
-        policy.reset_iter_state()
+def recover(packed_model: Any) -> None:
+    """Make a model usable again after a pass through it has failed; of no effect on one that is not sharded."""
+    if hasattr(packed_model, "reset_iter_state"):
+        packed_model.reset_iter_state()
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
-def share_of(tensor: Tensor, like: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """`tensor`, whole and the same in every process, on the device of `like`, shared out as that is."""
     tensor = tensor.to(like.device)
     if not is_sharded(like) or tensor.shape != like.shape:
@@ -104,7 +104,7 @@ def gathered(tensors: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, 
     """Whole tensors by name, in the host's memory; {} without `keep`: every process must call it, not all need the result."""
     held: dict[str, Tensor] = {}
     for name, tensor in tensors:
-        one = whole(tensor.detach())
+        full = whole(tensor.detach())
         if keep:
-            held[name] = one.cpu().contiguous()
+            held[name] = full.cpu().contiguous()
     return held

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from ktodata.train.data.packing import Leaf, Leaves
+from ktodata.train.data.packing import SequenceKey, Sequences
 
 Tensor = Any
 Key = tuple[bytes, bytes]
@@ -37,14 +37,14 @@ class ActivationCache:
             self.logps.clear()
         return self
 
-    def find(self, leaves: Leaves, leaf: Leaf) -> tuple[Tensor, Tensor] | None:
+    def find(self, sequences: Sequences, sequence: SequenceKey) -> tuple[Tensor, Tensor] | None:
         """(of the prompt, of the completion after it), if both are held."""
-        key = tokens_of(leaves, leaf)
+        key = tokens_of(sequences, sequence)
         return (self._prompts[key[0]], self._completions[key]) if key in self._completions else None
 
-    def add(self, leaves: Leaves, leaf: Leaf, prompt_states: Tensor, states: Tensor) -> None:
-        """Hold a leaf's states, unless that would be more than `most_mb` in all."""
-        prompt, completion = tokens_of(leaves, leaf)
+    def add(self, sequences: Sequences, sequence: SequenceKey, prompt_states: Tensor, states: Tensor) -> None:
+        """Hold a sequence's states, unless that would be more than `most_mb` in all."""
+        prompt, completion = tokens_of(sequences, sequence)
         held = self._prompts.get(prompt)
         wanted = states.numel() * states.element_size()
         wanted += prompt_states.numel() * prompt_states.element_size() if held is None else 0
@@ -55,12 +55,12 @@ class ActivationCache:
         self._completions[prompt, completion] = states
 
 
-def tokens_of(leaves: Leaves, leaf: Leaf) -> Key:
-    """What names a leaf in every training."""
-    return leaves.prompt(leaf).tobytes(), leaves.completion(leaf).tobytes()
+def tokens_of(sequences: Sequences, sequence: SequenceKey) -> Key:
+    """What names a sequence in every training."""
+    return sequences.prompt(sequence).tobytes(), sequences.completion(sequence).tobytes()
 
 
-_CURRENT: ContextVar[ActivationCache | None] = ContextVar("ktodata_shared_states", default=None)
+_CURRENT: ContextVar[ActivationCache | None] = ContextVar("ktodata_shared_activations", default=None)
 
 
 @contextmanager

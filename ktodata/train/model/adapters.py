@@ -68,7 +68,7 @@ def with_adapters(model: Any, lora: LoraSettings, trainable_layers: int | None) 
 def _keep_gradients(layers: nn.ModuleList) -> None:
     """Keep 4-bit layers from repacking their weights for inference.
 
-    On a CPU with AVX512-BF16, bitsandbytes does that to a model in eval mode, as the policy always is: scales are rounded, and no
+    On a CPU with AVX512-BF16, bitsandbytes does that to a model in eval mode, as this one always is: scales are rounded, and no
     gradient passes to the layers below.
     """
     for part in layers.modules():

@@ -159,8 +159,8 @@ def _varlen(
     if plan["keys"] is not None:
         k, v = k.index_select(0, plan["keys"]), v.index_select(0, plan["keys"])
     # parameters came and were renamed between releases of torch
-    options: dict[str, Any] = {"window_size": (-1, 0)} if _varlen_takes("window_size") else {"is_causal": True}
-    if query.shape[1] != key.shape[1] and _varlen_takes("enable_gqa"):
+    options: dict[str, Any] = {"window_size": (-1, 0)} if varlen_takes("window_size") else {"is_causal": True}
+    if query.shape[1] != key.shape[1] and varlen_takes("enable_gqa"):
         options["enable_gqa"] = True
     elif query.shape[1] != key.shape[1]:
         k, v = (tensor.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for tensor in (k, v))
@@ -192,7 +192,7 @@ def _varlen_plan(layout: Layout, device: Any, *, offset: int) -> dict[str, Any]:
 
 
 @cache
-def _varlen_takes(name: str) -> bool:
+def varlen_takes(name: str) -> bool:
     from torch.nn.attention.varlen import varlen_attn
 
     return name in inspect.signature(varlen_attn).parameters

@@ -1,4 +1,4 @@
-"""When only the top layers train, the frozen layers below are run once per sequence, for policy and reference alike.
+"""When only the top layers train, the frozen layers below are run once per sequence, for model and reference alike.
 
 The model is split with its own code: its forward is run over the lower layers without the final norm, and later over the upper
 ones from the states kept. That holds for decoders that pass one residual stream through `layers` under one causal mask; all
@@ -59,18 +59,18 @@ def can_split(model: Any) -> bool:
 
 def lower_states(decoder: Any, input_ids: Tensor, frozen: int, **layout: Any) -> Tensor:
     """The residual stream [B, T, H] after the lowest `frozen` layers; no gradient. layout: further arguments of the decoder."""
-    with torch.no_grad(), _only(decoder, slice(0, frozen), norm=False):
+    with torch.no_grad(), _layers_only(decoder, slice(0, frozen), norm=False):
         return decoder(input_ids=input_ids, use_cache=False, **layout).last_hidden_state
 
 
 def upper_states(decoder: Any, states: Tensor, frozen: int, **layout: Any) -> Tensor:
     """What the whole decoder would return [B, T, H], from `lower_states`."""
-    with _only(decoder, slice(frozen, None), norm=True):
+    with _layers_only(decoder, slice(frozen, None), norm=True):
         return decoder(inputs_embeds=states, use_cache=False, **layout).last_hidden_state
 
 
 @contextmanager
-def _only(decoder: Any, part: slice, *, norm: bool) -> Iterator[None]:
+def _layers_only(decoder: Any, part: slice, *, norm: bool) -> Iterator[None]:
     layers, final_norm = decoder.layers, decoder.norm
     try:
         decoder.layers = nn.ModuleList(layers[part])

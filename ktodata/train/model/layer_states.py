@@ -2,7 +2,7 @@
 
 A sentence encoder says what a text is about; a causal model that read the prompt first also holds how the completion answers it,
 and most of that stands in the middle layers (Alain and Bengio 2016, arXiv:1610.01644). With a few reviewed rows it is the best
-view of the truth there is here; see tests/benchmarks/label_noise.py.
+feature set there is here; see tests/benchmarks/label_noise.py.
 """
 
 import hashlib
@@ -61,34 +61,34 @@ def mean_hidden_states(
     chosen = len(layers) // 2 + 1 if layer is None else layer
     if not 1 <= chosen <= len(layers):
         raise SettingError(f"hidden_states: layer is {layer}, but {model!r} has layers 1 to {len(layers)}.")
-    where = pick_device(device)
-    loaded.to(where).eval()
+    on = pick_device(device)
+    loaded.to(on).eval()
     pairs = list(zip(prompts, completions, strict=True))
     distinct = sorted(set(pairs))
-    depends_on = repr((weights_hash(loaded), tokenizer.chat_template, len(tokenizer), chosen, max_length))
-    folder = cache_folder("hidden_states", model, hashlib.blake2b(depends_on.encode(), digest_size=8).hexdigest())
+    digest_of = repr((weights_hash(loaded), tokenizer.chat_template, len(tokenizer), chosen, max_length))
+    folder = cache_folder("hidden_states", model, hashlib.blake2b(digest_of.encode(), digest_size=8).hexdigest())
     keys = dict(zip(distinct, text_keys([BETWEEN.join(pair) for pair in distinct]), strict=True))
     known, stored, unreadable = load_vectors(folder, list(keys.values())) if cache else ({}, np.empty((0, 0), np.float32), 0)
-    found = {pair: stored[known[key]] for pair, key in keys.items() if key in known}
-    encoded = {pair: _encode(tokenizer, *pair, max_length) for pair in distinct}
-    missing = sorted((pair for pair in distinct if pair not in found), key=lambda pair: len(encoded[pair].ids))
+    states = {pair: stored[known[key]] for pair, key in keys.items() if key in known}
+    encoded = {pair: _encode_row(tokenizer, *pair, max_length) for pair in distinct}
+    missing = sorted((pair for pair in distinct if pair not in states), key=lambda pair: len(encoded[pair].ids))
     for start in range(0, len(missing), ROWS_PER_FILE):
         part = missing[start : start + ROWS_PER_FILE]  # of nearly the same length
-        made = _run(loaded, layers[chosen - 1], [encoded[pair] for pair in part], where)
+        made = _run_batches(loaded, layers[chosen - 1], [encoded[pair] for pair in part], on)
         if cache:
             store_vectors(folder, [keys[pair] for pair in part], made)
-        found |= dict(zip(part, made, strict=True))
-    vectors = np.stack([found[pair] for pair in pairs]) if pairs else np.empty((0, loaded.config.hidden_size), np.float32)
+        states |= dict(zip(part, made, strict=True))
+    vectors = np.stack([states[pair] for pair in pairs]) if pairs else np.empty((0, loaded.config.hidden_size), np.float32)
     facts = {
         "model": model,
         "layer": chosen,
         "of_layers": len(layers),
         "max_length": max_length,
-        "device": str(where),
+        "device": str(on),
         "distinct_texts": len(distinct),
         "from_cache": len(distinct) - len(missing),
         "unreadable_cache_files": unreadable,
-        "cut_to_max_length": sum(one.cut for one in encoded.values()),
+        "cut_to_max_length": sum(text.cut for text in encoded.values()),
         "zero_vectors": int((~vectors.any(axis=1)).sum()),
     }
     return HiddenStates(vectors, facts)
@@ -101,7 +101,7 @@ class _Encoded:
     cut: bool
 
 
-def _encode(tokenizer: Any, prompt: str, completion: str, max_length: int) -> _Encoded:
+def _encode_row(tokenizer: Any, prompt: str, completion: str, max_length: int) -> _Encoded:
     if tokenizer.chat_template:
         turn = [{"role": "user", "content": prompt}]
         text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
@@ -110,22 +110,22 @@ def _encode(tokenizer: Any, prompt: str, completion: str, max_length: int) -> _E
         before = tokenizer(prompt)["input_ids"]
     after = tokenizer(completion, add_special_tokens=False)["input_ids"]
     room = max(max_length // 2, max_length - len(after))
-    kept = before[-room:]
-    ids = np.array((kept + after)[:max_length], dtype=np.int32)
-    return _Encoded(ids, len(kept), len(ids) < len(before) + len(after))
+    start = before[-room:]
+    ids = np.array((start + after)[:max_length], dtype=np.int32)
+    return _Encoded(ids, len(start), len(ids) < len(before) + len(after))
 
 
-def _run(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
+def _run_batches(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
     longest = max(1, *(len(row.ids) for row in rows))
     size = max(1, BATCH_TOKENS // longest)
-    return np.vstack([_batch(model, layer, rows[start : start + size], device) for start in range(0, len(rows), size)])
+    return np.vstack([_run_batch(model, layer, rows[start : start + size], device) for start in range(0, len(rows), size)])
 
 
 class LayerReachedError(Exception):
     """Raised from inside the forward pass: what is above is not needed."""
 
 
-def _batch(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
+def _run_batch(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
     batch = collate([(row.ids, row.start) for row in rows], device)
     if not batch.input_ids.shape[1]:  # texts in which the tokenizer sees nothing
         return np.zeros((len(rows), model.config.hidden_size), np.float32)

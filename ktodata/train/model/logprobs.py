@@ -12,8 +12,8 @@ from ktodata.train.data.tokens import Ids
 
 Tensor = Any
 
-# logits kept for the backward pass; beyond it they are computed again, tile by tile
-KEPT_LOGITS_MB = 1024
+# logits stored for the backward pass; beyond it they are computed again, tile by tile
+MAX_STORED_LOGITS_MB = 1024
 TILE_MB = 256
 
 
@@ -76,18 +76,18 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
             weight = weight.to(states.dtype)  # the same tensor unless arithmetic is in bfloat16
             size = max(1, int(TILE_MB * 1e6 / (4 * len(weight))))
             needs_gradient = any(ctx.needs_input_grad)
-            keep = needs_gradient and 4 * len(states) * len(weight) <= KEPT_LOGITS_MB * 1e6
-            kept, norms, picked = [], [], []
+            keep = needs_gradient and 4 * len(states) * len(weight) <= MAX_STORED_LOGITS_MB * 1e6
+            stored, norms, picked = [], [], []
             for part in _tiles(len(states), size):
                 logits = _logits(states[part], weight, bias)
                 norms.append(torch.logsumexp(logits, dim=-1))
                 picked.append(logits.gather(1, targets[part, None])[:, 0])
                 if keep:
-                    kept.append(logits)
+                    stored.append(logits)
             norm = _cat(norms, states)
         if needs_gradient:
             ctx.save_for_backward(states, weight, bias, targets, norm)
-            ctx.kept, ctx.size = kept, size
+            ctx.stored, ctx.size = stored, size
         return _cat(picked, states) - norm
 
     @staticmethod
@@ -97,10 +97,10 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
             torch.zeros_like(tensor, dtype=torch.float32) if wanted else None
             for tensor, wanted in zip((states, weight, bias), ctx.needs_input_grad[:3], strict=True)
         )
-        kept = list(ctx.kept)
-        ctx.kept = None  # they are overwritten: there is no second backward pass through here
+        stored = list(ctx.stored)
+        ctx.stored = None  # they are overwritten: there is no second backward pass through here
         for part in _tiles(len(states), ctx.size):
-            logits = kept.pop(0) if kept else _logits(states[part], weight, bias)
+            logits = stored.pop(0) if stored else _logits(states[part], weight, bias)
             of_logits = logits.sub_(norm[part, None]).exp_().mul_(-upstream[part, None])
             of_logits.scatter_add_(1, targets[part, None], upstream[part, None].to(of_logits.dtype))
             if of_bias is not None:

@@ -18,14 +18,14 @@ Tensor = Any
 
 
 class Passed(NamedTuple):
-    """What a forward pass leaves: log-probs, and what completions after the same prompts need later."""
+    """What a forward pass sequences: log-probs, and what completions after the same prompts need later."""
 
-    logps: Tensor  # float32 [K], nats, of the pack's leaves
+    logps: Tensor  # float32 [K], nats, of the pack's sequences
     hidden: Tensor  # float [L, H], no gradient
     memory: Memory | None
 
 
-class PackedPolicy(nn.Module):  # type: ignore[misc]
+class PackedModel(nn.Module):  # type: ignore[misc]
     """Log-probs of the completions in a pack. frozen_layers: the lowest layers that never train; they run without gradient."""
 
     def __init__(self, model: Any, *, kernel: Kernel, dtype: Any, frozen_layers: int, reach: int) -> None:
@@ -49,7 +49,7 @@ class PackedPolicy(nn.Module):  # type: ignore[misc]
             sources = np.where(sources < 0, len(hidden) - 1 - sources, sources)
         head = self.model.get_output_embeddings()
         per_token = token_logps(pool[on(sources, device)], head, on(pack.targets, device), self.dtype)
-        return Passed(summed(per_token, on(pack.owners, device), len(pack.leaves)), hidden.detach(), memory)
+        return Passed(summed(per_token, on(pack.owners, device), len(pack.sequences)), hidden.detach(), memory)
 
     def lower(self, pack: Pack) -> Tensor:
         """Float [L, H]: the frozen layers' output on `pack`."""

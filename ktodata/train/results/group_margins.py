@@ -20,8 +20,8 @@ def by_group(per_row: pl.DataFrame, feedback: pl.DataFrame, column: str) -> pl.D
     Raises MissingColumnError for a column that is not there, DataError for a column of lists, for a row_id that is repeated in
     feedback, and when feedback holds none of the rows.
     """
-    rows = _joined(per_row, feedback, column).sort("group", "row_id", "part")  # one order of each sum: the same last bit
-    found = (
+    rows = _rows_with_group(per_row, feedback, column).sort("group", "row_id", "part")  # one order of each sum: the same last bit
+    margins = (
         rows.with_columns(expected=pl.col("mean_margin").mean().over("label", "part"))
         .group_by("group", maintain_order=True)
         .agg(
@@ -32,11 +32,11 @@ def by_group(per_row: pl.DataFrame, feedback: pl.DataFrame, column: str) -> pl.D
         )
         .sort(pl.col("mean") - pl.col("expected"), maintain_order=True)
     )
-    reach = found["error"] * pl.Series(stdtrit(found["n"].to_numpy().astype(float) - 1, 0.975))
-    return found.select("group", "n", "mean", low=pl.col("mean") - reach, high=pl.col("mean") + reach, expected="expected")
+    reach = margins["error"] * pl.Series(stdtrit(margins["n"].to_numpy().astype(float) - 1, 0.975))
+    return margins.select("group", "n", "mean", low=pl.col("mean") - reach, high=pl.col("mean") + reach, expected="expected")
 
 
-def _joined(per_row: pl.DataFrame, feedback: pl.DataFrame, column: str) -> pl.DataFrame:
+def _rows_with_group(per_row: pl.DataFrame, feedback: pl.DataFrame, column: str) -> pl.DataFrame:
     missing = [name for name in ("row_id", column) if name not in feedback.columns]
     if missing:
         raise MissingColumnError(

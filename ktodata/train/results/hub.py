@@ -1,4 +1,4 @@
-"""Publish a trained policy: what `fit` wrote, with a model card that says how it was trained and what was measured.
+"""Publish a trained model: what `fit` wrote, with a model card that says how it was trained and what was measured.
 
 `upload` is how anything of ktodata's gets to the Hub: as one commit, private unless asked otherwise.
 """
@@ -16,7 +16,7 @@ from ktodata.models import first_line
 from ktodata.train.early_stop import best
 from ktodata.train.objectives import OBJECTIVE_SETTINGS
 
-# what a policy, an adapter and a tokenizer are saved as; what stands beside them (telemetry, logs, checkpoints) holds rows
+# what a model, an adapter and a tokenizer are saved as; the other files (telemetry, logs, checkpoints) holds rows
 SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 NOT_PUBLIC = re.compile(r".*_run\.txt")
 WRITE_TOKEN = "a token with write access: token=..., HF_TOKEN, or hf auth login."
@@ -28,7 +28,7 @@ SHOWN = (
     *("epochs", "max_steps", "batch_size", "max_length", "early_stop", "trainable_layers", "lora", "seed"),
 )
 MEASURES = {
-    "auc": "AUC of the implicit reward (0.5 tells nothing, 1 is perfect)",
+    "auc": "AUC of the implicit reward (0.5 is chance, 1 is perfect)",
     "reward_gap": "mean implicit reward, desirable minus undesirable (higher is better)",
 }
 
@@ -36,25 +36,25 @@ MEASURES = {
 def push_to_hub(
     folder: Path | str, repo_id: str, *, private: bool = True, token: str | None = None, about_feedback: str = ""
 ) -> str:
-    """Upload the policy in `folder` to the Hugging Face Hub as one commit, and return its address.
+    """Upload the model in `folder` to the Hugging Face Hub as one commit, and return its address.
 
-    folder : what `fit` wrote into `out`. Uploaded are the policy or adapter, the tokenizer, training.json without row ids, and
+    folder : what `fit` wrote into `out`. Uploaded are the model or adapter, the tokenizer, training.json without row ids, and
         a model card made from it as README.md; telemetry.parquet, logs, checkpoints and anything else stay here, and so does
         the path of a base model that is a folder.
     repo_id : "name/model"; it is made when it is not there, readable by its owner only unless `private` is false. A `private`
         upload into a repository that everyone can read is refused.
     token : with write access; none: the one that `hf auth login` or HF_TOKEN gave.
-    about_feedback : Markdown for the card, on what the policy learnt from (`ktodata push RUN` writes it).
+    about_feedback : Markdown for the card, on what the model learnt from (`ktodata push RUN` writes it).
 
     Raises RunError when `folder` is not a finished training, SettingError for a bad repo_id or a token that the Hub does not
     take, ModelError when the Hub cannot be reached or refuses, MissingExtraError when huggingface_hub is not installed.
     """
     folder = Path(folder)
-    facts = _read_facts(folder)
-    written = _written_anew(folder, facts, about_feedback)
+    facts = _read_training(folder)
+    written = _public_texts(folder, facts, about_feedback)
     files: dict[str, Path | bytes] = {path.name: path for path in _public_files(folder)}
     files |= {name: content.encode() for name, content in written.items()}
-    return upload(repo_id, files, kind="model", message="Policy trained with ktodata", private=private, token=token)
+    return upload(repo_id, files, kind="model", message="Model trained with ktodata", private=private, token=token)
 
 
 def upload(
@@ -75,7 +75,7 @@ def upload(
 
     added = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
     api = HfApi(token=token, library_name="ktodata")
-    with _speaking(repo_id):
+    with _hub_errors(repo_id):
         address = api.create_repo(repo_id, private=private, repo_type=kind, exist_ok=True)
         if private and not api.repo_info(address.repo_id, repo_type=kind).private:
             raise SettingError(
@@ -88,7 +88,7 @@ def upload(
 def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]], about_feedback: str = "") -> str:
     """Markdown with YAML front matter: base model, objective, settings, row counts, and what was measured on held-out rows.
 
-    facts : of `TrainResult`, as in training.json. held_out : one entry per look; the last is the policy's, or the best where
+    facts : of `TrainResult`, as in training.json. held_out : one entry per evaluation; the last is the model's, or the best where
         training was to stop early.
 
     about_feedback : sections on what it learnt from; without them the card says that it does not know.
@@ -109,15 +109,15 @@ def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]], about_
     )
     # a label's weight that was left to the balance of the rows stands there
     in_force = {**facts.get("balance", {}), **{name: value for name, value in settings.items() if value is not None}}
-    shown = [(name, _code(in_force[name])) for name in SHOWN if name in in_force]
+    shown = [(name, _code_span(in_force[name])) for name in SHOWN if name in in_force]
     parts = [
         f"---\n{front.to_yaml()}\n---",
-        f"# {_code(base)} after {_code(objective)}",
-        f"Trained on binary feedback (single completions, each desirable or undesirable) with {_code(objective)} by ktodata"
-        f"{_version(facts)}, starting from {_code(base)}, which is also the reference.",
-        "## Rows\n\n" + _table(("part", "rows"), _row_counts(facts)),
-        "## Held-out rows\n\n" + _measured(held_out, early_stop=settings.get("early_stop") is not None),
-        "## Settings\n\n" + _table(("setting", "value"), shown),
+        f"# {_code_span(base)} after {_code_span(objective)}",
+        f"Trained on binary feedback (single completions, each desirable or undesirable) with {_code_span(objective)} by ktodata"
+        f"{_version_span(facts)}, starting from {_code_span(base)}, which is also the reference.",
+        "## Rows\n\n" + _markdown_table(("part", "rows"), _row_counts(facts)),
+        "## Held-out rows\n\n" + _held_out_text(held_out, early_stop=settings.get("early_stop") is not None),
+        "## Settings\n\n" + _markdown_table(("setting", "value"), shown),
         about_feedback.strip()
         or "## What is not known\n\nHow the feedback was curated, and how far its labels hold: this card was "
         "made from the training alone.",
@@ -126,7 +126,7 @@ def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]], about_
     return "\n\n".join(parts) + "\n"
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def _read_training(folder: Path) -> dict[str, Any]:
     file = folder / "training.json"
     if not file.exists():
         raise RunError(f"{folder} has no training.json, so it is no finished training. Give the folder that fit wrote to (out).")
@@ -140,12 +140,12 @@ def _public_files(folder: Path) -> list[Path]:
     )
 
 
-def _written_anew(folder: Path, facts: dict[str, Any], about_feedback: str) -> dict[str, str]:
+def _public_texts(folder: Path, facts: dict[str, Any], about_feedback: str) -> dict[str, str]:
     """Text of the files that are not published as they stand in the folder, by name."""
     base = _public_name(facts["settings"]["model"])
-    told = _without_row_ids(facts) | {"settings": facts["settings"] | {"model": base}}
+    public = _without_row_ids(facts) | {"settings": facts["settings"] | {"model": base}}
     card = model_card(facts, facts.get("held_out", ()), about_feedback)
-    written = {"README.md": card, "training.json": json.dumps(told, indent=1)}
+    written = {"README.md": card, "training.json": json.dumps(public, indent=1)}
     adapter = folder / "adapter_config.json"
     if adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))
@@ -174,47 +174,50 @@ def _row_counts(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"train, {label}", rows
 
 
-def _measured(held_out: Sequence[dict[str, Any]], *, early_stop: bool) -> str:
+def _held_out_text(held_out: Sequence[dict[str, Any]], *, early_stop: bool) -> str:
     if not held_out:
-        return "None were looked at."
-    look = _best(held_out) if early_stop else held_out[-1]
-    lines = [("rows", look["rows"]), ("mean loss (lower is better)", f"{look['loss']:.4f}")]
+        return "None were scored."
+    evaluation = _best_evaluation(held_out) if early_stop else held_out[-1]
+    lines = [("rows", evaluation["rows"]), ("mean loss (lower is better)", f"{evaluation['loss']:.4f}")]
     for name, meaning in MEASURES.items():
-        if found := look.get(name):
-            lines.append((meaning, f"{found['value']:.3f} (95 % interval {found['low']:.3f} to {found['high']:.3f})"))
-    said = [
-        f"After {look['step']:,} updates, on validation rows that training did not see.",
-        _table(("measure", "value"), lines),
+        if interval := evaluation.get(name):
+            ends = f"{interval['low']:.3f} to {interval['high']:.3f}"
+            lines.append((meaning, f"{interval['value']:.3f} (95 % interval {ends})"))
+    paragraphs = [
+        f"After {evaluation['step']:,} updates, on validation rows that training did not see.",
+        _markdown_table(("measure", "value"), lines),
     ]
     if early_stop:
-        said.append(f"These weights were chosen for the highest AUC of {len(held_out):,} looks at these rows, which flatters it.")
-    if not look.get("auc"):
-        said.append("AUC was not measured: it needs two rows of each label.")
-    return "\n\n".join(said)
+        paragraphs.append(
+            f"These weights were chosen for the highest AUC of {len(held_out):,} evaluations on these rows, which flatters it."
+        )
+    if not evaluation.get("auc"):
+        paragraphs.append("AUC was not measured: it needs two rows of each label.")
+    return "\n\n".join(paragraphs)
 
 
-def _best(held_out: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return next(look for look in held_out if look["step"] == best(held_out))
+def _best_evaluation(held_out: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return next(evaluation for evaluation in held_out if evaluation["step"] == best(held_out))
 
 
-def _version(facts: dict[str, Any]) -> str:
+def _version_span(facts: dict[str, Any]) -> str:
     version = facts.get("versions", {}).get("ktodata")
-    return f" {_code(version)}" if version else ""
+    return f" {_code_span(version)}" if version else ""
 
 
-def _table(head: tuple[str, str], lines: Iterable[tuple[str, Any]]) -> str:
+def _markdown_table(head: tuple[str, str], lines: Iterable[tuple[str, Any]]) -> str:
     rows = [f"| {name} | {value} |" for name, value in lines]
     return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *rows])
 
 
-def _code(text: Any) -> str:
+def _code_span(text: Any) -> str:
     """Foreign text as a code span that it cannot break out of, nor out of a table's cell."""
     plain = text if isinstance(text, str) else json.dumps(text)
     return "`" + re.sub(r"[`|\x00-\x1f\x7f\u2028\u2029]", " ", plain).strip() + "`"
 
 
 @contextmanager
-def _speaking(repo_id: str) -> Iterator[None]:
+def _hub_errors(repo_id: str) -> Iterator[None]:
     """Turn what huggingface_hub raises into ktodata's errors. The token is in none of them."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 

@@ -1,4 +1,4 @@
-"""What training.json says of a training beside its numbers: what was asked for, what it ran on, and how it ended."""
+"""What training.json says of a training beside its numbers: what was requested, what it ran on, and how it ended."""
 
 import platform
 from importlib.metadata import version
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ktodata.train.data.batches import BatchPlan
-from ktodata.train.distributed.world import Distributed
+from ktodata.train.distributed.interface import Distributed
 from ktodata.train.early_stop import best
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.state import State, trainable
@@ -20,21 +20,21 @@ LIBRARIES = ("ktodata", "torch", "transformers", "safetensors", "polars", "numpy
 
 def recorded_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that say what is trained, as JSON can hold them."""
-    kept = {name: value for name, value in settings.items() if name not in NOT_IN_KEY}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in kept.items()}
+    recorded = {name: value for name, value in settings.items() if name not in NOT_IN_KEY}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in recorded.items()}
 
 
-def circumstances(settings: dict[str, Any], scorer: Scorer, world: Distributed) -> dict[str, Any]:
+def circumstances(settings: dict[str, Any], scorer: Scorer, distributed: Distributed) -> dict[str, Any]:
     """Settings, versions, devices, and which of several ways was taken."""
     device = scorer.device
-    used = [*LIBRARIES, *(["peft"] if settings["lora"] is not None else []), *_of_8_bits(settings)]
+    used = [*LIBRARIES, *(["peft"] if settings["lora"] is not None else []), *_quantization_library(settings)]
     return {
         "settings": recorded_settings(settings),
         "versions": {name: version(name) for name in used} | {"python": platform.python_version()},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "processes": world.size,
-        "parallel": world.parallel,
+        "processes": distributed.size,
+        "parallel": distributed.parallel,
         "dtype": str(scorer.compute_dtype).removeprefix("torch."),
         "attention": scorer.kernel if scorer.method == "packed" else scorer.model.config._attn_implementation,
         "method": scorer.method,
@@ -49,12 +49,12 @@ def outcome(state: State, plan: BatchPlan, seconds: dict[str, float]) -> dict[st
     return {
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "tokens_per_second": round(trained / seconds["training"], 1),
-        # of the best look at held-out rows where early_stop is set, else the last
+        # of the best evaluation where early_stop is set, else the last
         "weights_of_step": state.step if state.best is None else best(state.held_out),
         "stopped_early": state.step < len(plan.steps),
     }
 
 
-def _of_8_bits(settings: dict[str, Any]) -> list[str]:
+def _quantization_library(settings: dict[str, Any]) -> list[str]:
     quantized = settings["lora"] is not None and "quantize" in settings["lora"]
     return ["bitsandbytes"] if quantized or settings["optimizer"] != "adamw" else []

@@ -1,4 +1,4 @@
-"""What one effective batch gave: kept on the device while training goes on, read when it is asked for."""
+"""What one effective batch gave: kept on the device while training goes on, read when it is needed."""
 
 import math
 import time
@@ -59,28 +59,28 @@ def read(unread: list[StepMetrics], job: Job) -> None:
     """Take the numbers of finished steps off the device: past the check for NaN, into history and telemetry, to the report."""
     if not unread:
         return
-    for seen in unread:  # each process has noted its own rows
-        seen.logps, seen.losses = job.world.sum(torch.stack([seen.logps, seen.losses]))
-    for seen in unread:
-        _check_finite(seen, job)
-        line = _line(seen, job)
+    for metrics in unread:  # each process has noted its own rows
+        metrics.logps, metrics.losses = job.distributed.sum(torch.stack([metrics.logps, metrics.losses]))
+    for metrics in unread:
+        _check_finite(metrics, job)
+        line = _history_line(metrics, job)
         if job.objective.point == "running_mean":
-            job.state.running.update(job.objective.beta * seen.log_ratios)
+            job.state.running.update(job.objective.beta * metrics.log_ratios)
         job.state.history.append(line)
-        job.state.telemetry.append(_telemetry(seen, job, seen.batch.epoch))
+        job.state.telemetry.append(_row_telemetry(metrics, job, metrics.batch.epoch))
     now = time.perf_counter()
     seconds = now - job.state.read_at if job.state.read_at is not None else None
     job.state.read_at = now
-    for seen, line in zip(unread, job.state.history[-len(unread) :], strict=True):
-        pace = {} if seconds is None else {"tokens_per_second": round(sum(one.tokens for one in unread) / seconds, 1)}
-        job.report({**line, **pace, "step": seen.step + 1, "steps": len(job.plan.steps)})
+    for metrics, line in zip(unread, job.state.history[-len(unread) :], strict=True):
+        pace = {} if seconds is None else {"tokens_per_second": round(sum(metrics.tokens for metrics in unread) / seconds, 1)}
+        job.report({**line, **pace, "step": metrics.step + 1, "steps": len(job.plan.steps)})
     unread.clear()
 
 
-def read_held_out(looks: list[StepMetrics], job: Job) -> None:
+def read_held_out(evaluations: list[StepMetrics], job: Job) -> None:
     """Take an evaluation's numbers off the device, into the state."""
     epoch = job.state.history[-1]["epoch"] if job.state.history else 0
-    tables = [_telemetry(seen, job, epoch) for seen in looks]
+    tables = [_row_telemetry(metrics, job, epoch) for metrics in evaluations]
     job.state.telemetry.extend(tables)
     table = pl.concat(tables)
     rewards = job.objective.beta * table["log_ratio"].to_numpy().astype(np.float64)
@@ -91,60 +91,72 @@ def read_held_out(looks: list[StepMetrics], job: Job) -> None:
 
 def reward_gap(rewards: Any, desirable: Any) -> dict[str, Any]:
     """Mean reward of desirable minus undesirable rows (beta x nats; higher is better) and AUC, each with its 95 % interval."""
-    for_, against = rewards[desirable], rewards[~desirable]
-    if min(len(for_), len(against)) < 2:
-        reason = f"{len(for_)} desirable and {len(against)} undesirable held-out rows: both need two"
+    desirable_rewards, undesirable_rewards = rewards[desirable], rewards[~desirable]
+    if min(len(desirable_rewards), len(undesirable_rewards)) < 2:
+        reason = f"{len(desirable_rewards)} desirable and {len(undesirable_rewards)} undesirable held-out rows: both need two"
         return {"reward_gap": None, "auc": None, "not_applicable": reason}
-    gap = float(for_.mean() - against.mean())
-    reach = 1.96 * float(np.sqrt(for_.var(ddof=1) / len(for_) + against.var(ddof=1) / len(against)))
-    return {"reward_gap": {"value": gap, "low": gap - reach, "high": gap + reach}, "auc": auroc(against, for_).as_dict()}
-
-
-def _check_finite(seen: StepMetrics, job: Job) -> None:
-    bad = ~(seen.losses.isfinite() & seen.logps.isfinite()).cpu().numpy()
-    if bad.any():
-        row_ids = pl.Series([job.scorer.rows.row_id[row] for row in seen.batch.rows[bad]])
-        raise ModelError(
-            f"step {seen.step}: the loss is not finite for {bad.sum()} of {len(bad)} rows (row_id {named(row_ids)}). "
-            "Look at those rows, lower learning_rate, or train in float32."
+    gap = float(desirable_rewards.mean() - undesirable_rewards.mean())
+    reach = 1.96 * float(
+        np.sqrt(
+            desirable_rewards.var(ddof=1) / len(desirable_rewards) + undesirable_rewards.var(ddof=1) / len(undesirable_rewards)
         )
-    if seen.grad_norm is not None and not bool(torch.isfinite(seen.grad_norm)):
-        row_ids = pl.Series([job.scorer.rows.row_id[row] for row in seen.batch.rows])
-        raise ModelError(
-            f"step {seen.step}: the gradient is not finite (row_id {named(row_ids)}), although the losses are. "
-            "Look at those rows, lower learning_rate, or train in float32."
-        )
-
-
-def _line(seen: StepMetrics, job: Job) -> dict[str, Any]:
-    rewards, desirable = job.objective.beta * seen.log_ratios, seen.examples.desirable
+    )
     return {
-        "step": seen.step,
-        "epoch": seen.batch.epoch,
-        "rows": len(seen.batch.rows),
-        "tokens": seen.tokens,
-        "loss": float(seen.losses.mean()),
-        "z0": float(seen.point.value),
-        "z0_unclamped": float(seen.point.unclamped),
-        "z0_standard_error": _finite(float(seen.point.standard_error)),  # none where nothing was estimated
-        "reward_desirable": _mean(rewards[desirable]),
-        "reward_undesirable": _mean(rewards[~desirable]),
-        "grad_norm": None if seen.grad_norm is None else float(seen.grad_norm),
-        "learning_rate": seen.learning_rate,
+        "reward_gap": {"value": gap, "low": gap - reach, "high": gap + reach},
+        "auc": auroc(undesirable_rewards, desirable_rewards).as_dict(),
     }
 
 
-def _telemetry(seen: StepMetrics, job: Job, epoch: int) -> pl.DataFrame:
-    pull = job.objective.gradient_weight(seen.logps, seen.examples, seen.point.value).abs()
-    measured = {"logp": seen.logps, "ref_logp": seen.examples.reference_logps, "loss": seen.losses, "gradient_weight": pull}
+def _check_finite(metrics: StepMetrics, job: Job) -> None:
+    bad = ~(metrics.losses.isfinite() & metrics.logps.isfinite()).cpu().numpy()
+    if bad.any():
+        row_ids = pl.Series([job.scorer.rows.row_id[row] for row in metrics.batch.rows[bad]])
+        raise ModelError(
+            f"step {metrics.step}: the loss is not finite for {bad.sum()} of {len(bad)} rows (row_id {named(row_ids)}). "
+            "Look at those rows, lower learning_rate, or train in float32."
+        )
+    if metrics.grad_norm is not None and not bool(torch.isfinite(metrics.grad_norm)):
+        row_ids = pl.Series([job.scorer.rows.row_id[row] for row in metrics.batch.rows])
+        raise ModelError(
+            f"step {metrics.step}: the gradient is not finite (row_id {named(row_ids)}), although the losses are. "
+            "Look at those rows, lower learning_rate, or train in float32."
+        )
+
+
+def _history_line(metrics: StepMetrics, job: Job) -> dict[str, Any]:
+    rewards, desirable = job.objective.beta * metrics.log_ratios, metrics.examples.desirable
+    return {
+        "step": metrics.step,
+        "epoch": metrics.batch.epoch,
+        "rows": len(metrics.batch.rows),
+        "tokens": metrics.tokens,
+        "loss": float(metrics.losses.mean()),
+        "z0": float(metrics.point.value),
+        "z0_unclamped": float(metrics.point.unclamped),
+        "z0_standard_error": _finite_or_none(float(metrics.point.standard_error)),  # none where nothing was estimated
+        "reward_desirable": _mean_or_none(rewards[desirable]),
+        "reward_undesirable": _mean_or_none(rewards[~desirable]),
+        "grad_norm": None if metrics.grad_norm is None else float(metrics.grad_norm),
+        "learning_rate": metrics.learning_rate,
+    }
+
+
+def _row_telemetry(metrics: StepMetrics, job: Job, epoch: int) -> pl.DataFrame:
+    pull = job.objective.gradient_weight(metrics.logps, metrics.examples, metrics.point.value).abs()
+    measured = {
+        "logp": metrics.logps,
+        "ref_logp": metrics.examples.reference_logps,
+        "loss": metrics.losses,
+        "gradient_weight": pull,
+    }
     arrays = {name: tensor.cpu().numpy() for name, tensor in measured.items()}
-    rows, z0 = seen.batch.rows.tolist(), float(seen.point.value)
-    return observed(job.scorer.rows, rows, part=seen.part, epoch=epoch, step=seen.step, z0=z0, **arrays)
+    rows, z0 = metrics.batch.rows.tolist(), float(metrics.point.value)
+    return observed(job.scorer.rows, rows, part=metrics.part, epoch=epoch, step=metrics.step, z0=z0, **arrays)
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _mean(values: Tensor) -> float | None:
+def _mean_or_none(values: Tensor) -> float | None:
     return float(values.mean()) if len(values) else None

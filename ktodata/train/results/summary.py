@@ -1,4 +1,4 @@
-"""A finished training in a few lines: what it was given, how it went, and whether it can be trusted."""
+"""A finished training in a few lines: its rows, how it went, and whether it can be trusted."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ UNKNOWN = "not noted"
 def summary_lines(
     facts: Mapping[str, Any], history: pl.DataFrame, held_out: Sequence[dict[str, Any]], model: object
 ) -> list[tuple[str, str]]:
-    """(name, text) of each line. facts : as in training.json; what an older file lacks is said to be "not noted"."""
+    """(name, text) of each line. facts : as in training.json; what an older file lacks reads "not noted"."""
     return [
-        ("rows", _rows(facts)),
-        ("trained", _trained(facts, history)),
-        ("balance", facts.get("balance", {}).get("said", UNKNOWN)),
-        ("loss", _loss(history)),
-        ("z0", _reference_point(history)),
-        ("held-out reward AUC", _auc(facts, held_out)),
-        ("speed", _speed(facts)),
+        ("rows", _rows_line(facts)),
+        ("trained", _updates_line(facts, history)),
+        ("balance", facts.get("balance", {}).get("sentence", UNKNOWN)),
+        ("loss", _loss_line(history)),
+        ("z0", _z0_line(history)),
+        ("held-out reward AUC", _auc_line(facts, held_out)),
+        ("speed", _speed_line(facts)),
         ("model", "in memory only" if model is None else str(model)),
     ]
 
@@ -36,7 +36,7 @@ def as_html(lines: Sequence[tuple[str, str]]) -> str:
     return str(Markup("<table><tbody>{}</tbody></table>").format(Markup("").join(shown)))
 
 
-def _rows(facts: Mapping[str, Any]) -> str:
+def _rows_line(facts: Mapping[str, Any]) -> str:
     balance, train, validation = facts.get("balance"), facts.get("train", {}), facts.get("validation", {})
     if not balance:
         return UNKNOWN
@@ -46,18 +46,18 @@ def _rows(facts: Mapping[str, Any]) -> str:
     return f"{balance['desirable']:,} desirable, {balance['undesirable']:,} undesirable{f' ({lost})' if lost else ''}; {held}"
 
 
-def _trained(facts: Mapping[str, Any], history: pl.DataFrame) -> str:
+def _updates_line(facts: Mapping[str, Any], history: pl.DataFrame) -> str:
     settings = facts.get("settings", {})
     epochs = history["epoch"].n_unique() if history.height else 0
     objective = f"{settings.get('objective', 'kto')}, beta {settings['beta']:g}" if "beta" in settings else UNKNOWN
     return f"{history.height:,} updates in {epochs:,} {'epoch' if epochs == 1 else 'epochs'}; objective {objective}"
 
 
-def _loss(history: pl.DataFrame) -> str:
+def _loss_line(history: pl.DataFrame) -> str:
     return f"{history['loss'][0]:.4f} at the first update, {history['loss'][-1]:.4f} at the last" if history.height else UNKNOWN
 
 
-def _reference_point(history: pl.DataFrame) -> str:
+def _z0_line(history: pl.DataFrame) -> str:
     last = history.row(-1, named=True) if history.height else {}
     if last.get("z0") is None:
         return UNKNOWN
@@ -66,19 +66,20 @@ def _reference_point(history: pl.DataFrame) -> str:
     return f"{last['z0']:.3f} nats at the last update" + (f" (standard error {error:.3f})" if known else "")
 
 
-def _auc(facts: Mapping[str, Any], held_out: Sequence[dict[str, Any]]) -> str:
+def _auc_line(facts: Mapping[str, Any], held_out: Sequence[dict[str, Any]]) -> str:
     if not held_out:
-        return f"not measured: {facts.get('validation', {}).get('not_applicable', 'there was no look at validation rows')}"
-    look = held_out[-1]
-    if look["auc"] is None:
-        return f"not measured: {look['not_applicable']}"
-    of_best = facts.get("settings", {}).get("early_stop") is not None  # then the best look's weights were kept, not the last's
-    look = next(seen for seen in held_out if seen["step"] == best(held_out)) if of_best else look
-    auc = look["auc"]
-    return f"{auc['value']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f}) after {look['step']:,} updates"
+        return f"not measured: {facts.get('validation', {}).get('not_applicable', 'no validation rows were scored')}"
+    evaluation = held_out[-1]
+    if evaluation["auc"] is None:
+        return f"not measured: {evaluation['not_applicable']}"
+    of_best = facts.get("settings", {}).get("early_stop") is not None  # then the weights are those of the best evaluation
+    if of_best:
+        evaluation = next(line for line in held_out if line["step"] == best(held_out))
+    auc = evaluation["auc"]
+    return f"{auc['value']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f}) after {evaluation['step']:,} updates"
 
 
-def _speed(facts: Mapping[str, Any]) -> str:
+def _speed_line(facts: Mapping[str, Any]) -> str:
     if "tokens_per_second" not in facts:
         return UNKNOWN
     on = ", ".join(str(facts[name]) for name in ("device", "dtype") if name in facts)

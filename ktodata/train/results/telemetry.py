@@ -11,7 +11,7 @@ from ktodata.train.data.tokens import TokenRows
 SCHEMA = pl.Schema(
     {
         "row_id": pl.String(),
-        "part": pl.String(),  # "train": seen just before the update that used it; "validation": at an evaluation
+        "part": pl.String(),  # "train": just before the update that used it; "validation": at an evaluation
         "epoch": pl.Int32(),
         "step": pl.Int32(),  # updates made before
         "label": pl.Boolean(),
@@ -47,28 +47,29 @@ def observed(
 
 
 def summarise(telemetry: pl.DataFrame, *, beta: float) -> pl.DataFrame:
-    """One line per row of what `telemetry` saw of it, sorted by row_id and part; a look is one line of `telemetry`.
+    """One line per row of `telemetry`, sorted by row_id and part; an observation is one line of `telemetry`.
 
-    margin = beta x (log_ratio - z0) for desirable rows, its negative for undesirable ones: no unit, positive when the policy
+    margin = beta x (log_ratio - z0) for desirable rows, its negative for undesirable ones: no unit, positive when the model
     sides with the label. Compare rows of one label only: training may move all log-ratios one way, which lifts the margins of
     one label and lowers those of the other.
 
     Returns, besides row_id, part, label and completion_tokens:
 
-    observations : looks at the row.
+    observations : lines of the row.
     mean_margin : higher is better; low where the label disagrees with what other rows teach. It is the area under the margin of
         Pleiss et al. 2020, arXiv:2001.10528, with KTO's implicit reward in place of the logit gap.
-    std_margin : standard deviation over looks (n - 1). last_margin : at the last look.
-    confidence, variability : mean and standard deviation (n) over looks of sigmoid(margin), in [0, 1] and [0, 0.5]; an untrained
-        policy gives 0.5. correctness : share of looks with a positive margin. The three axes of the maps of Swayamdipta et al.
-        2020, arXiv:2009.10795, where confidence is the probability of the label itself; here it is KTO's value of the row.
-    forgotten : times a positive margin turned negative from one look to the next. first_learnt_epoch : of the first look with a
-        positive margin, from 0; null where there was none. After Toneva et al. 2019, arXiv:1812.05159.
+    std_margin : standard deviation over observations (n - 1). last_margin : at the last.
+    confidence, variability : mean and standard deviation (n) over observations of sigmoid(margin), in [0, 1] and [0, 0.5]; an
+        untrained model gives 0.5. correctness : share of observations with a positive margin. The three axes of the maps of
+        Swayamdipta et al. 2020, arXiv:2009.10795, where confidence is the probability of the label itself; here it is KTO's value
+        of the row.
+    forgotten : times a positive margin turned negative from one observation to the next. first_learnt_epoch : of the first one
+        with a positive margin, from 0; null where there was none. After Toneva et al. 2019, arXiv:1812.05159.
     mean_log_ratio : nats. mean_gradient_weight : mean |d loss / d logp| per nat, how hard the row pulled.
 
     What cannot be known is null. A training row is seen before its own update, so a training of one epoch shows what the rows
     before it taught about it, never whether it was learnt itself: std_margin, variability, forgotten and first_learnt_epoch need
-    two looks. At step 0 the policy still is its reference: margins there are 0 but for rounding, and count as not positive.
+    two observations. At step 0 the model still is its reference: margins there are 0 but for rounding, and count as not positive.
     """
     sign = pl.when(pl.col("label")).then(1.0).otherwise(-1.0)
     margin = sign * beta * (pl.col("log_ratio").cast(pl.Float64) - pl.col("z0").cast(pl.Float64))
@@ -76,7 +77,7 @@ def summarise(telemetry: pl.DataFrame, *, beta: float) -> pl.DataFrame:
     fits = (pl.col("margin") > 0) & (pl.col("step") > 0)
     again = pl.len() > 1
     return (
-        # in one order whatever order the looks came in, so that each sum has the same last bit
+        # in one order whatever order the observations came in, so that each sum has the same last bit
         telemetry.sort("row_id", "part", "step", maintain_order=True)
         .with_columns(margin=margin)
         .group_by("row_id", "part", "label", maintain_order=True)

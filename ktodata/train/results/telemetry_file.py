@@ -12,8 +12,8 @@ from ktodata.errors import EmptyDataError, FormatError, MissingColumnError
 from ktodata.files import digest_file
 from ktodata.formats.data_files import nearest
 
-FILE, BESIDE = "telemetry.parquet", "training.json"
-# what is read of a look; as ktodata.train.results.telemetry writes it
+FILE, TRAINING = "telemetry.parquet", "training.json"
+# what is read of it; as ktodata.train.results.telemetry writes it
 COLUMNS = pl.Schema(
     {
         "row_id": pl.String(),
@@ -31,9 +31,9 @@ USUAL_BETA = 0.1
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Looks of one training. looks : one line a look, the columns of COLUMNS; beta : per nat; digest : of the file."""
+    """Observations of one training: one line a row and pass, the columns of COLUMNS; beta : per nat; digest : of the file."""
 
-    looks: pl.DataFrame
+    observations: pl.DataFrame
     beta: float
     digest: str
     facts: Mapping[str, Any]
@@ -45,20 +45,20 @@ def read_telemetry(path: Path | str) -> Telemetry:
     path : a run folder (its model/ is read), a model folder, or a telemetry.parquet. beta is taken from the training.json beside
         it; without one it is 0.1, and facts["beta_from"] says so.
 
-    Raises FormatError (missing or damaged file), MissingColumnError (another kind of table) and EmptyDataError (no looks).
+    Raises FormatError (missing or damaged file), MissingColumnError (another kind of table) and EmptyDataError (no rows).
     """
-    place = _file(Path(path))
-    looks = _looks(place)
-    beta, told = _beta(place.with_name(BESIDE))
-    return Telemetry(looks, beta, digest_file(place), {"lines": looks.height, "beta": beta, "beta_from": told})
+    place = _telemetry_path(Path(path))
+    observations = _observations(place)
+    beta, source = _recorded_beta(place.with_name(TRAINING))
+    return Telemetry(observations, beta, digest_file(place), {"lines": observations.height, "beta": beta, "beta_from": source})
 
 
-def _file(path: Path) -> Path:
+def _telemetry_path(path: Path) -> Path:
     """The file that a path stands for."""
     tried = [path / "model" / FILE, path / FILE] if path.is_dir() else [path]
-    found = next((one for one in tried if one.is_file()), None)
-    if found is not None:
-        return found
+    existing = next((file for file in tried if file.is_file()), None)
+    if existing is not None:
+        return existing
     if path.is_dir():
         raise FormatError(
             f"telemetry: {path} holds no {FILE}, nor does its model/. Give the folder of a run that trained a model."
@@ -66,7 +66,7 @@ def _file(path: Path) -> Path:
     raise FormatError(f"telemetry: there is no {str(path)!r}. {nearest(str(path))}")
 
 
-def _looks(place: Path) -> pl.DataFrame:
+def _observations(place: Path) -> pl.DataFrame:
     try:
         table = pl.read_parquet(place)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -76,7 +76,7 @@ def _looks(place: Path) -> pl.DataFrame:
             f"telemetry: {str(place)!r} has no column {', '.join(map(repr, missing))}. Give the file as training wrote it."
         )
     if table.is_empty():
-        raise EmptyDataError(f"telemetry: {str(place)!r} holds no looks: that training saw no row.")
+        raise EmptyDataError(f"telemetry: {str(place)!r} has no rows: that training saw none.")
     try:
         return table.select(COLUMNS.names()).cast(COLUMNS)
     except pl.exceptions.PolarsError as error:
@@ -86,14 +86,14 @@ def _looks(place: Path) -> pl.DataFrame:
         ) from error
 
 
-def _beta(beside: Path) -> tuple[float, str]:
+def _recorded_beta(training: Path) -> tuple[float, str]:
     """(beta of the training, where that was read)."""
-    if not beside.is_file():
-        return USUAL_BETA, f"the usual value, as no {BESIDE} is beside the file"
+    if not training.is_file():
+        return USUAL_BETA, f"the usual value, as no {TRAINING} is beside the file"
     try:
-        beta = float(json.loads(beside.read_text(encoding="utf-8"))["settings"]["beta"])
+        beta = float(json.loads(training.read_text(encoding="utf-8"))["settings"]["beta"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"telemetry: {str(beside)!r} is damaged ({type(error).__name__}: {error}).") from error
+        raise FormatError(f"telemetry: {str(training)!r} is damaged ({type(error).__name__}: {error}).") from error
     if not beta > 0:
-        raise FormatError(f"telemetry: {str(beside)!r} says beta {beta}; it is above 0.")
-    return beta, BESIDE
+        raise FormatError(f"telemetry: {str(training)!r} says beta {beta}; it is above 0.")
+    return beta, TRAINING

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training. `policy` and `tokenizer` are None in one that was loaded, until `with_policy`."""
+    """A finished training. `model` and `tokenizer` are None in one that was loaded, until `with_model`."""
 
     history: pl.DataFrame  # one line per update
-    held_out: list[dict[str, Any]]  # one entry per look at the validation rows
-    telemetry: pl.DataFrame  # one line per row and epoch or look; columns in ktodata.train.results.telemetry.SCHEMA
+    held_out: list[dict[str, Any]]  # one entry per evaluation of the validation rows
+    telemetry: pl.DataFrame  # one line per row and epoch or evaluation; columns in ktodata.train.results.telemetry.SCHEMA
     metrics: dict[str, Any]
-    model: Path | None  # the folder of the policy (or adapter) and its tokenizer
-    policy: Any = field(default=None, repr=False)  # the trained model itself
+    folder: Path | None  # where the model (or adapter) and its tokenizer were saved
+    model: Any = field(default=None, repr=False)  # the trained model itself
     tokenizer: Any = field(default=None, repr=False)
 
     def per_row(self) -> pl.DataFrame:
@@ -45,7 +45,7 @@ class TrainResult:
         return training_figure(self.history, self.held_out, beta=self._beta())
 
     def plot_rows(self) -> "Drawing":
-        """Training rows on a map: how sure the policy was of each label, and how much it wavered, as a matplotlib figure.
+        """Training rows on a map: how sure the model was of each label, and how much it wavered, as a matplotlib figure.
 
         Raises EmptyDataError when no row was seen twice.
         """
@@ -54,22 +54,22 @@ class TrainResult:
         return row_map(self.per_row())
 
     def save(self, folder: Path | str) -> None:
-        """Policy, tokenizer, telemetry.parquet and, as the last, training.json: where that stands, the rest is whole.
+        """Model, tokenizer, telemetry.parquet and, as the last, training.json: where that is, the rest is whole.
 
-        Raises RunError when the policy is not in memory.
+        Raises RunError when the model is not in memory.
         """
-        if self.policy is None:
-            raise RunError(f"the policy is in {self.model}, not in memory. Call with_policy() first, or copy that folder.")
+        if self.model is None:
+            raise RunError(f"the model is in {self.folder}, not in memory. Call with_model() first, or copy that folder.")
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         scratch = out / ".writing"
         shutil.rmtree(scratch, ignore_errors=True)
         with no_progress_bars():
-            self.policy.save_pretrained(scratch)
+            self.model.save_pretrained(scratch)
         self.tokenizer.save_pretrained(scratch)
         self.telemetry.write_parquet(scratch / "telemetry.parquet")
-        told = {**self.metrics, "history": self.history.to_dicts(), "held_out": self.held_out}
-        (scratch / "training.json").write_text(json.dumps(told, indent=1))
+        training = {**self.metrics, "history": self.history.to_dicts(), "held_out": self.held_out}
+        (scratch / "training.json").write_text(json.dumps(training, indent=1))
         (out / "training.json").unlink(missing_ok=True)  # of an earlier training: it must not vouch for a half-written one
         for file in sorted(scratch.iterdir(), key=lambda file: file.name == "training.json"):
             file.replace(out / file.name)
@@ -92,22 +92,22 @@ class TrainResult:
             raise RunError(
                 f"the training in {place} is damaged ({type(error).__name__}: {error}). Train again into it."
             ) from error
-        return cls(history=history, held_out=held_out, telemetry=telemetry, metrics=facts, model=place)
+        return cls(history=history, held_out=held_out, telemetry=telemetry, metrics=facts, folder=place)
 
-    def with_policy(self) -> "TrainResult":
-        """The same with the policy and its tokenizer read from `model`.
+    def with_model(self) -> "TrainResult":
+        """The same with the model and its tokenizer read from `folder`.
 
         Raises RunError for a training that was never saved, ModelError when the model cannot be read.
         """
-        if self.policy is not None:
+        if self.model is not None:
             return self
-        if self.model is None:
-            raise RunError("this training has neither its policy in memory nor a folder to read it from.")
-        policy, tokenizer = load_causal_lm(str(self.model))
-        return replace(self, policy=policy, tokenizer=tokenizer)
+        if self.folder is None:
+            raise RunError("this training has neither its model in memory nor a folder to read it from.")
+        model, tokenizer = load_causal_lm(str(self.folder))
+        return replace(self, model=model, tokenizer=tokenizer)
 
     def _beta(self) -> float:
         return float(self.metrics["settings"]["beta"])
 
     def _repr_html_(self) -> str:
-        return as_html(summary_lines(self.metrics, self.history, self.held_out, self.model))
+        return as_html(summary_lines(self.metrics, self.history, self.held_out, self.folder))

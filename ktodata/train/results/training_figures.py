@@ -39,7 +39,7 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
 }
-_Given = ParamSpec("_Given")
+_Arguments = ParamSpec("_Arguments")
 
 
 class Drawing(Figure):
@@ -51,11 +51,11 @@ class Drawing(Figure):
         return buffer.getvalue()
 
 
-def styled(draw: Callable[_Given, Drawing]) -> Callable[_Given, Drawing]:
+def styled(draw: Callable[_Arguments, Drawing]) -> Callable[_Arguments, Drawing]:
     """Draw with our settings of matplotlib, and leave the caller's as they were."""
 
     @wraps(draw)
-    def drawn(*args: _Given.args, **settings: _Given.kwargs) -> Drawing:
+    def drawn(*args: _Arguments.args, **settings: _Arguments.kwargs) -> Drawing:
         with matplotlib.rc_context(_STYLE):
             return draw(*args, **settings)
 
@@ -66,17 +66,17 @@ def styled(draw: Callable[_Given, Drawing]) -> Callable[_Given, Drawing]:
 def training_figure(history: pl.DataFrame, held_out: Sequence[Mapping[str, Any]], *, beta: float) -> Drawing:
     """Six panels over updates: loss, z0, rewards of each label, held-out AUC, gradient norm, learning rate.
 
-    history : a line per update. held_out : a dict per look at the validation rows, as in `TrainResult`. A panel whose numbers
-    were not measured says so.
+    history : a line per update. held_out : a dict per evaluation of the validation rows, as in `TrainResult`. A panel whose
+    numbers were not measured says so.
     """
     figure = Drawing(figsize=(10.5, 5.4), layout="constrained")
     (loss, z0, rewards), (auc, norm, rate) = figure.subplots(2, 3, sharex=True)
-    _lines(loss, history, {"loss": {"label": "training", "color": PLAIN}})
-    _held_out_loss(loss, held_out)
-    _titled(loss, "loss", "mean over the update's rows")
-    _reference_point(z0, history)
-    _titled(z0, "z0, the reference point", "nats")
-    _lines(
+    _draw_lines(loss, history, {"loss": {"label": "training", "color": PLAIN}})
+    _draw_held_out_loss(loss, held_out)
+    _label_axes(loss, "loss", "mean over the update's rows")
+    _draw_z0(z0, history)
+    _label_axes(z0, "z0, the reference point", "nats")
+    _draw_lines(
         rewards,
         history,
         {
@@ -84,13 +84,13 @@ def training_figure(history: pl.DataFrame, held_out: Sequence[Mapping[str, Any]]
             "reward_undesirable": {"label": "undesirable", "color": UNDESIRABLE, "linestyle": "--"},
         },
     )
-    _titled(rewards, "implicit reward", f"beta × nats, beta = {beta:g}")
-    _auc(auc, held_out)
-    _titled(auc, "held-out reward AUC", "95 % interval; 0.5 is chance")
-    _lines(norm, history, {"grad_norm": {"color": PLAIN}})
-    _titled(norm, "gradient norm, before clipping", "loss per unit of weight")
-    _lines(rate, history, {"learning_rate": {"color": PLAIN}})
-    _titled(rate, "learning rate", "no unit")
+    _label_axes(rewards, "implicit reward", f"beta × nats, beta = {beta:g}")
+    _draw_auc(auc, held_out)
+    _label_axes(auc, "held-out reward AUC", "95 % interval; 0.5 is chance")
+    _draw_lines(norm, history, {"grad_norm": {"color": PLAIN}})
+    _label_axes(norm, "gradient norm, before clipping", "loss per unit of weight")
+    _draw_lines(rate, history, {"learning_rate": {"color": PLAIN}})
+    _label_axes(rate, "learning rate", "no unit")
     for axes in (auc, norm, rate):
         axes.set_xlabel("updates made")
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
@@ -101,33 +101,33 @@ def training_figure(history: pl.DataFrame, held_out: Sequence[Mapping[str, Any]]
 def row_map(per_row: pl.DataFrame) -> Drawing:
     """Each training row at its variability (across) and confidence (up), marked by its given label.
 
-    Low: the policy sided against the label; look there for wrong ones. Right: it moved far, by learning the row or by wavering,
+    Low: the model sided against the label; look there for wrong ones. Right: it moved far, by learning the row or by wavering,
     as every row sets out from 0.5. The map of Swayamdipta et al. 2020, arXiv:2009.10795, over KTO's value of a row. At most
-    MAP_POINTS rows are drawn, evenly taken by row_id; the title says so. Raises EmptyDataError when no training row was seen
+    MAP_POINTS rows are drawn, evenly taken by row_id; the title says so. Raises EmptyDataError when no training row was measured
     twice.
     """
     train = per_row.filter(pl.col("part") == "train")
-    known = train.drop_nulls("variability")
-    if known.is_empty():
+    moved = train.drop_nulls("variability")
+    if moved.is_empty():
         raise EmptyDataError(
-            f"none of {train.height:,} training rows was seen twice; how far each moved is not known. Train two epochs or more."
+            f"none of {train.height:,} training rows was seen twice; how far each moved is not moved. Train two epochs or more."
         )
-    shown = known.gather_every(-(-known.height // MAP_POINTS))
+    shown = moved.gather_every(-(-moved.height // MAP_POINTS))
     figure = Drawing(figsize=(6.2, 4.8), layout="constrained")
     axes = figure.subplots()
     axes.axhline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
     for label, colour, marker, name in ((True, DESIRABLE, "o", "desirable"), (False, UNDESIRABLE, "x", "undesirable")):
         rows = shown.filter(pl.col("label") == label)
         axes.scatter(rows["variability"], rows["confidence"], s=18, c=colour, marker=marker, alpha=0.7, linewidths=1, label=name)
-    drawn = f"{known.height:,} rows" if shown.height == known.height else f"{shown.height:,} of {known.height:,} rows"
-    axes.set_title(f"{drawn}; below the line the policy sided against the label")
-    axes.set_xlabel("variability: standard deviation of sigmoid(margin) over looks")
+    drawn = f"{moved.height:,} rows" if shown.height == moved.height else f"{shown.height:,} of {moved.height:,} rows"
+    axes.set_title(f"{drawn}; below the line the model sided against the label")
+    axes.set_xlabel("variability: standard deviation of sigmoid(margin) over observations")
     axes.set_ylabel("confidence: mean of sigmoid(margin)")
     axes.legend(title="given label")
     return figure
 
 
-def _titled(axes: Any, title: str, unit: str) -> None:
+def _label_axes(axes: Any, title: str, unit: str) -> None:
     axes.set_title(title)
     axes.set_ylabel(unit)
     if not axes.has_data():
@@ -136,36 +136,40 @@ def _titled(axes: Any, title: str, unit: str) -> None:
         axes.legend()
 
 
-def _lines(axes: Any, history: pl.DataFrame, looks: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw_lines(axes: Any, history: pl.DataFrame, styles: Mapping[str, Mapping[str, Any]]) -> None:
     """One line for each column that was measured; updates where it was not are left out."""
-    for name, look in looks.items():
+    for name, style in styles.items():
         if name in history.columns:
-            seen = history.drop_nulls(name)
-            if seen.height:
-                axes.plot(seen["step"], seen[name], **_few(seen.height), **look)
+            measured = history.drop_nulls(name)
+            if measured.height:
+                axes.plot(measured["step"], measured[name], **_markers(measured.height), **style)
 
 
-def _reference_point(axes: Any, history: pl.DataFrame) -> None:
+def _draw_z0(axes: Any, history: pl.DataFrame) -> None:
     if {"z0_unclamped", "z0_standard_error"} <= set(history.columns):
-        seen = history.filter(pl.col("z0_standard_error").is_finite())  # nan where no mismatched pairs were scored
-        middle, reach = seen["z0_unclamped"].to_numpy(), 1.96 * seen["z0_standard_error"].to_numpy()
-        if seen.height:
+        measured = history.filter(pl.col("z0_standard_error").is_finite())  # nan where no mismatched pairs were scored
+        middle, reach = measured["z0_unclamped"].to_numpy(), 1.96 * measured["z0_standard_error"].to_numpy()
+        if measured.height:
             band = {"color": MUTED, "alpha": 0.25, "linewidth": 0}
-            axes.fill_between(seen["step"], middle - reach, middle + reach, label="95 % of the estimate, unclamped", **band)
-    _lines(axes, history, {"z0": {"label": "used", "color": PLAIN}})
+            axes.fill_between(measured["step"], middle - reach, middle + reach, label="95 % of the estimate, unclamped", **band)
+    _draw_lines(axes, history, {"z0": {"label": "used", "color": PLAIN}})
 
 
-def _held_out_loss(axes: Any, held_out: Sequence[Mapping[str, Any]]) -> None:
+def _draw_held_out_loss(axes: Any, held_out: Sequence[Mapping[str, Any]]) -> None:
     if held_out:
-        steps, losses = [look["step"] for look in held_out], [look["loss"] for look in held_out]
+        steps, losses = zip(*((evaluation["step"], evaluation["loss"]) for evaluation in held_out), strict=True)
         axes.plot(steps, losses, color=MUTED, linestyle="--", marker="s", markersize=3.5, label="held-out")
 
 
-def _auc(axes: Any, held_out: Sequence[Mapping[str, Any]]) -> None:
-    seen = [(look["step"], look["auc"]) for look in held_out if (look.get("auc") or {}).get("value") is not None]
-    if not seen:
+def _draw_auc(axes: Any, held_out: Sequence[Mapping[str, Any]]) -> None:
+    measured = [
+        (evaluation["step"], evaluation["auc"])
+        for evaluation in held_out
+        if (evaluation.get("auc") or {}).get("value") is not None
+    ]
+    if not measured:
         return
-    steps, value, low, high = zip(*((step, auc["value"], auc["low"], auc["high"]) for step, auc in seen), strict=True)
+    steps, value, low, high = zip(*((step, auc["value"], auc["low"], auc["high"]) for step, auc in measured), strict=True)
     axes.axhline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
     below = [v - at for v, at in zip(value, low, strict=True)]
     above = [at - v for v, at in zip(value, high, strict=True)]
@@ -173,6 +177,6 @@ def _auc(axes: Any, held_out: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylim(0, 1.02)
 
 
-def _few(points: int) -> dict[str, Any]:
+def _markers(points: int) -> dict[str, Any]:
     """Markers while single points can be told apart."""
     return {"marker": "o", "markersize": 3} if points < 30 else {}

@@ -18,27 +18,27 @@ def reporting(progress: bool | Report) -> Iterator[Report]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        said = TextColumn("training {task.description}")
-        with Progress(said, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        text = TextColumn("training {task.description}")
+        with Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
             task = bar.add_task("reference", total=None)
-            seen: dict[str, Any] = {}
+            latest: dict[str, Any] = {}
 
             def show(event: dict[str, Any]) -> None:
-                seen.update(event)
-                bar.update(task, completed=event["step"], total=event["steps"], description=described(seen))
+                latest.update(event)
+                bar.update(task, completed=event["step"], total=event["steps"], description=described(latest))
 
             yield show
 
 
-def described(seen: dict[str, Any]) -> str:
+def described(latest: dict[str, Any]) -> str:
     """The last known loss, z0 (nats), speed (tokens/s) and held-out AUC in a few words; what is not known yet is left out."""
-    auc = (seen.get("held_out") or {}).get("auc")
+    auc = (latest.get("held_out") or {}).get("auc")
     words = [
         f"{word} {value:{form}}"
         for word, value, form in (
-            ("loss", seen.get("loss"), ".4f"),
-            ("z0", seen.get("z0"), ".2f"),
-            ("tokens/s", seen.get("tokens_per_second"), ",.0f"),
+            ("loss", latest.get("loss"), ".4f"),
+            ("z0", latest.get("z0"), ".2f"),
+            ("tokens/s", latest.get("tokens_per_second"), ",.0f"),
             ("AUC", auc and auc["value"], ".3f"),
         )
         if value is not None

@@ -242,6 +242,6 @@ def test_rows_that_came_later_are_scored_against_the_same_reference(model_folder
     """After full training nothing of the reference is left in memory; its name in training.json is enough."""
     fit(ROWS, model=model_folder, out=tmp_path / "out", **FAST)
     later = text_rows(8, start=12).with_columns(part=pl.lit("test"))
-    found = evaluate(later, model=str(tmp_path / "out"), generate=0, bootstrap=100, device="cpu")
-    assert found.facts["rows"] == 8
-    assert found.per_row["row_id"].sort().to_list() == sorted(later["row_id"])
+    evaluation = evaluate(later, model=str(tmp_path / "out"), generate=0, bootstrap=100, device="cpu")
+    assert evaluation.metrics["rows"] == 8
+    assert evaluation.per_row["row_id"].sort().to_list() == sorted(later["row_id"])

@@ -74,7 +74,7 @@ def test_every_batch_holds_both_labels_when_there_are_enough(rare, group_by_prom
     labels = [rare] * 10 + [not rare] * 90
     made = plan(rows_of(labels), batch_size=10, group_by_prompt=group_by_prompt)
     assert [min(counts) for counts in of_each_label(made, labels)] == [1] * 10
-    assert made.facts["one_class_batches"] == 0
+    assert made.metrics["one_class_batches"] == 0
 
 
 @BOTH_WAYS
@@ -93,18 +93,18 @@ def test_no_batch_goes_without_a_label_of_which_there_is_one_for_each(group_by_p
     labels = random.permutation([True] * batches + [False] * (7 * batches)).tolist()
     prompts = random.integers(0, 3 * batches, len(labels)).tolist()
     made = plan(rows_of(labels, prompts=prompts), batch_size=8, seed=seed, group_by_prompt=group_by_prompt)
-    assert made.facts["one_class_batches"] == 0
+    assert made.metrics["one_class_batches"] == 0
 
 
 def test_batches_that_lack_a_label_are_counted():
-    assert plan(rows_of([True] * 3 + [False] * 97), batch_size=10).facts["one_class_batches"] == 7
+    assert plan(rows_of([True] * 3 + [False] * 97), batch_size=10).metrics["one_class_batches"] == 7
 
 
 def test_rows_of_one_prompt_meet_in_one_batch_up_to_a_quarter_of_it():
     """32 prompts of 4 rows in batches of 16: a quarter is 4, so a batch is 4 whole prompts; dealt singly, rows hardly meet."""
     prompts = [number % 32 for number in range(128)]
     rows = rows_of([number // 32 % 2 == 0 for number in range(128)], prompts=prompts)
-    shared, singly = (plan(rows, batch_size=16, group_by_prompt=share).facts["rows_per_prompt"] for share in (True, False))
+    shared, singly = (plan(rows, batch_size=16, group_by_prompt=share).metrics["rows_per_prompt"] for share in (True, False))
     assert shared == 4.0
     assert singly < 1.5
 
@@ -175,14 +175,14 @@ def test_rows_of_one_prompt_are_never_each_others_partners(group_by_prompt):
     """At most a quarter of a batch is dealt as one prompt: three quarters are left to choose from."""
     prompts = [number // 4 for number in range(64)]
     made = plan(rows_of(alternating(64), prompts=prompts), batch_size=16, epochs=2, group_by_prompt=group_by_prompt)
-    assert made.facts["partners_sharing_prompt_group"] == 0
-    assert made.facts["partners_with_equal_completion"] == 0
+    assert made.metrics["partners_sharing_prompt_group"] == 0
+    assert made.metrics["partners_with_equal_completion"] == 0
 
 
 def test_impossible_partners_are_counted_and_never_the_own_row():
     """Four rows, three with one completion: two of the three must meet an equal one, in either direction at least two times."""
     made = plan(rows_of([True, False, True, False], completions=[[5], [5], [5], [6]]), batch_size=4)
-    assert made.facts["partners_with_equal_completion"] == 2
+    assert made.metrics["partners_with_equal_completion"] == 2
     assert not (made.steps[0].partners == made.steps[0].rows).any()
 
 

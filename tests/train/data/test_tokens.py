@@ -34,9 +34,9 @@ def test_chat_completion_is_what_the_template_puts_after_the_assistants_header(t
         prompt=pl.lit([[{"role": "user", "content": "what is one"}]]).list.first(),
         completion=pl.lit([[{"role": "assistant", "content": "two three"}]]).list.first(),
     )
-    found, facts = tokens_of(rows, tokenizer)
-    assert tokenizer.convert_ids_to_tokens(found.prompt[0])[-3:] == ["<|start|>", "assistant", ":"]
-    assert tokenizer.convert_ids_to_tokens(found.completion[0]) == ["two", "three", "<|end|>"]
+    tokens, facts = tokens_of(rows, tokenizer)
+    assert tokenizer.convert_ids_to_tokens(tokens.prompt[0])[-3:] == ["<|start|>", "assistant", ":"]
+    assert tokenizer.convert_ids_to_tokens(tokens.completion[0]) == ["two", "three", "<|end|>"]
     assert facts["moved_boundaries"] == 0
 
 
@@ -45,9 +45,9 @@ def test_a_template_that_writes_the_prompt_differently_alone_is_counted():
         "{% for m in messages %}<|start|>{{ m['role'] }}:{{ m['content'] }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|start|>assistant:system{% endif %}"
     )
-    found, facts = tokens_of(chat_rows(4), odd)
+    tokens, facts = tokens_of(chat_rows(4), odd)
     assert facts["moved_boundaries"] == 4
-    assert odd.convert_ids_to_tokens(found.prompt[0])[-1] == ":"
+    assert odd.convert_ids_to_tokens(tokens.prompt[0])[-1] == ":"
 
 
 def test_conversations_need_a_chat_template():

@@ -21,12 +21,12 @@ from tiny_models import random_rows, text_rows, tiny_gpt2, tiny_llama, word_toke
 
 from ktodata.errors import KtodataError, SettingError
 from ktodata.train import __main__, fit, loop
-from ktodata.train.data.packing import Leaves
-from ktodata.train.distributed.processes import world_around
+from ktodata.train.data.packing import Sequences
+from ktodata.train.distributed.processes import current_processes
 from ktodata.train.distributed.sharding import check_can_shard, whole
 from ktodata.train.distributed.work_split import split_work
 from ktodata.train.model import packed_model
-from ktodata.train.model.packed_model import PackedPolicy
+from ktodata.train.model.packed_model import PackedModel
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.state import trainable
 
@@ -56,7 +56,7 @@ CASES = {
     "adapters": ({"lora": {"r": 2}}, BOTH),
     "adapters_on_top": ({"lora": {"r": 2}, "trainable_layers": 1, "activation_cache_mb": 0.0}, ("fsdp",)),
     "top_layer": ({"trainable_layers": 1, "activation_cache_mb": 0.0}, ("fsdp",)),
-    "some_kept_states": ({"trainable_layers": 1, "activation_cache_mb": 0.003}, ("ddp",)),
+    "some_cached_activations": ({"trainable_layers": 1, "activation_cache_mb": 0.003}, ("ddp",)),
     "recomputed": ({"gradient_checkpointing": True}, BOTH),
     "early_stop": ({"early_stop": {"patience": 1}, "eval_every_steps": 1, "max_steps": 6}, ("fsdp",)),
     "rows_of_one_prompt": ({"rows": "one_prompt"}, BOTH),  # all of them are one process's
@@ -95,32 +95,32 @@ def only_by(method):
 
     with pytest.MonkeyPatch.context() as patch:
         if method != "packed":
-            patch.setattr(PackedPolicy, "_hidden", fails)
+            patch.setattr(PackedModel, "_hidden", fails)
         if method == "logits":
             patch.setattr(packed_model, "completion_logps", fails)
         yield
 
 
 def told(result):
-    weights = {} if result.policy is None else {name: tensor.clone() for name, tensor in trainable(result.policy).items()}
-    held_out = pl.DataFrame([{name: look[name] for name in ("step", "rows", "loss")} for look in result.held_out])
+    weights = {} if result.model is None else {name: tensor.clone() for name, tensor in trainable(result.model).items()}
+    held_out = pl.DataFrame([{name: evaluation[name] for name in ("step", "rows", "loss")} for evaluation in result.held_out])
     return {"history": result.history, "held_out": held_out, "telemetry": result.telemetry, "weights": weights} | {
-        name: result.metrics[name] for name in ("processes", "parallel", "method", "computed_tokens", "asked_tokens")
+        name: result.metrics[name] for name in ("processes", "parallel", "method", "computed_tokens", "requested_tokens")
     }
 
 
-def assert_same(found, expected):
+def assert_same(result, expected):
     order = ["part", "step", "row_id"]
     for name in ("history", "held_out"):  # z0 is a small difference of log-probs of tens of nats
-        assert_frame_equal(found[name], expected[name], rel_tol=1e-5, abs_tol=1e-5)
+        assert_frame_equal(result[name], expected[name], rel_tol=1e-5, abs_tol=1e-5)
     # log-probs of tens of nats, after updates that differ by rounding
-    assert_frame_equal(found["telemetry"].sort(order), expected["telemetry"].sort(order), rel_tol=1e-5, abs_tol=1e-4)
-    assert found["weights"].keys() == expected["weights"].keys()
+    assert_frame_equal(result["telemetry"].sort(order), expected["telemetry"].sort(order), rel_tol=1e-5, abs_tol=1e-4)
+    assert result["weights"].keys() == expected["weights"].keys()
     for name, tensor in expected["weights"].items():
         # attention does not depend on the bias of its keys: its gradient is nothing but rounding, which Adam blows up
         if not name.endswith("c_attn.bias"):
             torch.testing.assert_close(
-                found["weights"][name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text
+                result["weights"][name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text
             )
 
 
@@ -147,11 +147,11 @@ def keep(place, name, rank, compute):
 
 def weights_of_every_step(parallel, folder):
     """The whole weights that this process has after each update."""
-    seen, step = [], loop.train_step
+    recorded, step = [], loop.train_step
 
     def noted(job, batch):
         done = step(job, batch)
-        seen.append({name: whole(tensor).clone() for name, tensor in trainable(job.scorer.model).items()})
+        recorded.append({name: whole(tensor).clone() for name, tensor in trainable(job.scorer.model).items()})
         return done
 
     loop.train_step = noted
@@ -159,7 +159,7 @@ def weights_of_every_step(parallel, folder):
         fit(folder / "text", model=str(folder / "llama"), **BASE, parallel=parallel)
     finally:
         loop.train_step = step
-    return seen
+    return recorded
 
 
 def broken(parallel, folder, rank):
@@ -214,6 +214,7 @@ def found(place, name):
     return [torch.load(place / f"{name}-{rank}.pt", weights_only=False) for rank in range(SIZE)]
 
 
+@pytest.mark.filterwarnings("ignore:a .* model is scored by method")
 @pytest.mark.parametrize(("case", "parallel"), RUNS)
 def test_two_processes_train_as_one(case, parallel, folder, place, tmp_path):
     alone = trained(case, "auto", folder, tmp_path)
@@ -246,7 +247,7 @@ def test_a_resumed_training_of_two_processes_ends_as_the_unbroken_one(parallel, 
     monkeypatch.setenv("KTODATA_CACHE", str(place / "cache"))
     shutil.copytree(place / f"resumed-{parallel}", tmp_path / f"resumed-{parallel}")
     alone = trained("resumed", parallel, folder, tmp_path)
-    assert alone["asked_tokens"] < unbroken["asked_tokens"]
+    assert alone["requested_tokens"] < unbroken["requested_tokens"]
     assert_same(alone, unbroken)
 
 
@@ -284,19 +285,19 @@ def test_processes_that_would_train_differently_refuse(place):
 @given(seed=st.integers(0, 999), count=st.integers(1, 20), prompts=st.integers(1, 20), size=st.integers(1, 5))
 def test_shares_are_whole_prompts_each_once_and_even(seed, count, prompts, size):
     rows = random_rows(count, seed=seed, prompts=prompts, max_length=256)
-    leaves, pairs = Leaves(rows), [(row, row) for row in range(count)]
-    dealt = split_work(leaves, pairs, size)
+    sequences, pairs = Sequences(rows), [(row, row) for row in range(count)]
+    dealt = split_work(sequences, pairs, size)
     assert len(dealt) == size
     assert sorted(number for share in dealt for number in share) == list(range(count))
     assert all(share == sorted(share) for share in dealt)
-    owners = [{leaves.prompt_of[number] for number in share} for share in dealt]
+    owners = [{sequences.prompt_of[number] for number in share} for share in dealt]
     assert sum(map(len, owners)) == len(set.union(*owners))  # no prompt has two owners
 
 
 def test_shares_are_even_in_tokens():
     """Prompts of 2, 5, 8, 2, 5, 8 tokens with completions of 1, 3, 5, 7, 9, 11: 3, 8, 13, 9, 14, 19 tokens together, so
     19 | 14,  19 | 14 + 13,  19 + 9 | 27,  28 | 27 + 8,  28 + 3 | 35."""
-    dealt = split_work(Leaves(random_rows(6)), [(row, row) for row in range(6)], 2)
+    dealt = split_work(Sequences(random_rows(6)), [(row, row) for row in range(6)], 2)
     assert dealt == [[0, 3, 5], [1, 2, 4]]
 
 
@@ -309,7 +310,7 @@ def test_a_pass_without_pairs_gives_nothing_and_a_gradient_of_zero():
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
     own, partners = scorer.with_partners([], [])
     assert own.shape == partners.shape == (0,)
-    assert scorer.take_work()["asked_tokens"] == 0
+    assert scorer.take_work()["requested_tokens"] == 0
 
 
 # --- what is refused before anything is computed -------------------------------------------------------------------------
@@ -318,21 +319,21 @@ def test_a_pass_without_pairs_gives_nothing_and_a_gradient_of_zero():
 def test_processes_that_do_not_know_of_each_other_refuse(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(SettingError, match="4 processes, but they do not know of each other"):
-        world_around("auto", CPU)
+        current_processes("auto", CPU)
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"optimizer": "adamw_8bit"}, "optimizer 'adamw_8bit' cannot be shared out"),
         ({"lora": {"quantize": "4bit"}}, "4 bits cannot be shared out"),
         ({"trainable_layers": 1}, "give activation_cache_mb=0"),
     ],
 )
-def test_settings_that_shared_weights_do_not_go_with_are_refused(changed, said):
+def test_settings_that_shared_weights_do_not_go_with_are_refused(changed, message):
     settings = {"optimizer": "adamw", "lora": None, "trainable_layers": None, "activation_cache_mb": 2000.0}
     check_can_shard(settings)
-    with pytest.raises(SettingError, match=said):
+    with pytest.raises(SettingError, match=message):
         check_can_shard(settings | changed)
 
 

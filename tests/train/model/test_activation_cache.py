@@ -5,12 +5,14 @@ import shutil
 import polars as pl
 import pytest
 import torch
+from tiny_models import random_rows
 
 import ktodata as kd
 from ktodata.models import cache_dir
 from ktodata.train import reference
+from ktodata.train.data.packing import Sequences
 from ktodata.train.model.activation_cache import ActivationCache, current_cache, shared_activations
-from ktodata.train.model.packed_model import PackedPolicy
+from ktodata.train.model.packed_model import PackedModel
 
 ROWS = pl.DataFrame(
     {
@@ -25,39 +27,40 @@ TERMS = {"trainable_layers": 1, "max_steps": 2, "batch_size": 4, "learning_rate"
 
 def trained(model, rows=ROWS):
     result = kd.train.fit(rows, model=model, **TERMS)
-    return torch.cat([parameter.detach().flatten() for parameter in result.policy.parameters()]), result.metrics["kept_states"]
+    return torch.cat([parameter.detach().flatten() for parameter in result.model.parameters()]), result.metrics[
+        "activation_cache"
+    ]
 
 
 def test_they_end_as_they_would_alone_and_the_second_computes_only_what_is_new(model_folder, monkeypatch):
     turned = ROWS.with_columns(~pl.col("label"))
     alone = [trained(model_folder, rows)[0] for rows in (ROWS, turned)]
-    tokens, lower = [], PackedPolicy.lower
-    monkeypatch.setattr(PackedPolicy, "lower", lambda self, one: (tokens.append(len(one.ids)), lower(self, one))[1])
+    tokens, lower = [], PackedModel.lower
+    monkeypatch.setattr(PackedModel, "lower", lambda self, packed: (tokens.append(len(packed.ids)), lower(self, packed))[1])
     with shared_activations():
         first, facts = trained(model_folder)
         assert facts["from_earlier_trainings"] == 0
         ran = sum(tokens)
         again, facts = trained(model_folder)
-        assert facts["from_earlier_trainings"] == facts["kept_sequences"] and sum(tokens) == ran
+        assert facts["from_earlier_trainings"] == facts["sequences"] and sum(tokens) == ran
         shutil.rmtree(cache_dir() / "reference")  # so that it would have to be computed again
         monkeypatch.setattr(reference, "shared_logps", lambda *_: pytest.fail("computed again"))
         trained(model_folder)
         monkeypatch.undo()
         second, facts = trained(model_folder, turned)
-        assert 4 <= facts["from_earlier_trainings"] <= facts["kept_sequences"]  # the rows themselves; partners may be new
+        assert 4 <= facts["from_earlier_trainings"] <= facts["sequences"]  # the rows themselves; partners may be new
     for together, apart in ((first, alone[0]), (again, alone[0]), (second, alone[1])):
         torch.testing.assert_close(together, apart, rtol=0, atol=1e-6)
     assert "from_earlier_trainings" not in trained(model_folder)[1]
 
 
 def test_other_weights_find_nothing():
-    store = ActivationCache(1.0)
-    store._made_by = ("one", 3)
-    store._completions[b"p", b"c"] = torch.zeros(1)
-    assert store.of("one", 3)._completions
-    assert not store.of("two", 3)._completions
-    store._completions[b"p", b"c"] = torch.zeros(1)
-    assert not store.of("two", 4)._completions
+    sequences, store = Sequences(random_rows()), ActivationCache(1.0)
+    key = sequences.of((0, 0))
+    for model, frozen in (("one", 3), ("two", 3), ("two", 4)):  # each another than the one before
+        assert store.of(model, frozen).find(sequences, key) is None
+        store.add(sequences, key, torch.zeros(1), torch.zeros(1))
+        assert store.of(model, frozen).find(sequences, key) is not None
     assert current_cache("two", 4) is None
 
 

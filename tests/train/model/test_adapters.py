@@ -75,10 +75,10 @@ def test_gradients_equal_those_through_the_unpacked_weights(wide_folder):
 
 def test_what_is_in_4_bits_and_what_is_not(wide_folder):
     model, _ = with_adapters(quantized(wide_folder), LORA, None)
-    found = {name.split(".")[-2]: parameter.dtype for name, parameter in model.get_base_model().named_parameters()}
-    assert found["base_layer"] == torch.uint8
+    dtypes = {name.split(".")[-2]: parameter.dtype for name, parameter in model.get_base_model().named_parameters()}
+    assert dtypes["base_layer"] == torch.uint8
     for name in ("embed_tokens", "lm_head", "norm", "input_layernorm", "default"):  # "default": the adapter
-        assert found[name] == torch.float32, name
+        assert dtypes[name] == torch.float32, name
 
 
 def test_the_reference_is_told_apart_by_the_scales_too(wide_folder):

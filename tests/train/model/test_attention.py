@@ -67,9 +67,9 @@ def test_segments_equal_a_dense_mask_in_value_and_gradient(heads, key_value_head
     tensors = random_tensors(10, heads, key_value_heads)
     out, weights = attend(Layer(), *tensors, None, layout=Layout(SEGMENTS, "sdpa", REACH), scaling=scale)
     assert weights is None
-    found = with_gradients(out, tensors)
+    result = with_gradients(out, tensors)
     expected = with_gradients(dense(*tensors, sees(SEGMENTS, 10), scale), tensors)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
 
 
 @HEADS
@@ -119,7 +119,7 @@ def test_a_window_that_no_sequence_fills_changes_nothing():
 
 
 def test_the_reach_counts_sequences_of_a_prompt_with_another_rows_completion():
-    """Own sequences have 10 + 1 and 1 + 10 tokens, which a window of 12 leaves whole; the crossed one has 20."""
+    """Own sequences have 10 + 1 and 1 + 10 tokens, which a window of 12 sequences whole; the crossed one has 20."""
     long = np.random.default_rng(0).integers(0, 30, 10)
     rows, model = token_rows([long, [1], [2], [3]], [[4], long, [5], [6]]), tiny_of("Mistral", sliding_window=12)
     scorer, pairs = scorer_of(model, rows), [(0, 1), (1, 1), (2, 2)]
@@ -143,11 +143,11 @@ def test_the_model_answers_as_before_after_it_has_scored():
     before = model(ids).logits
     scorer = scorer_of(model, random_rows())
     scorer([(0, 0), (0, 1)]).sum().backward()
-    found = gradients(model)
+    result = gradients(model)
     assert torch.equal(model(ids).logits, before)
     model.zero_grad()
     scorer([(0, 0), (0, 1)]).sum().backward()
-    assert_same_gradients(gradients(model), found, relative=0)
+    assert_same_gradients(gradients(model), result, relative=0)
 
 
 def test_the_kernel_goes_by_device_precision_and_heads(monkeypatch):

@@ -18,16 +18,16 @@ def cuda():
 
 
 def losses(model_folder, **settings):
-    told = fit(text_rows(24), model=model_folder, batch_size=8, learning_rate=1e-3, epochs=2, **settings)
-    return told, told.history["loss"].to_numpy()
+    result = fit(text_rows(24), model=model_folder, batch_size=8, learning_rate=1e-3, epochs=2, **settings)
+    return result, result.history["loss"].to_numpy()
 
 
 def test_fp32_on_cuda_is_the_training_of_the_cpu(model_folder):
     import torch
 
     _, on_cpu = losses(model_folder, device="cpu", dtype="float32")
-    told, on_cuda = losses(model_folder, device="cuda", dtype="float32")
-    assert told.metrics["device"] == torch.cuda.get_device_name()
+    result, on_cuda = losses(model_folder, device="cuda", dtype="float32")
+    assert result.metrics["device"] == torch.cuda.get_device_name()
     np.testing.assert_allclose(on_cuda, on_cpu, rtol=1e-4)
 
 
@@ -35,8 +35,8 @@ def test_bf16_on_cuda_stays_near_and_moves_fp32_weights(model_folder):
     import torch
 
     _, on_cpu = losses(model_folder, device="cpu", dtype="float32")
-    told, on_cuda = losses(model_folder)
-    assert {parameter.dtype for parameter in told.policy.parameters()} == {torch.float32}
+    result, on_cuda = losses(model_folder)
+    assert {parameter.dtype for parameter in result.model.parameters()} == {torch.float32}
     np.testing.assert_allclose(on_cuda, on_cpu, rtol=0.05)
     assert abs(on_cuda[-1] - on_cuda[0]) > 1e-4
 
@@ -48,7 +48,7 @@ def test_packs_under_the_variable_length_kernel_are_padded_rows(model_folder):
 
     rows = random_rows()
     own, crossed = [(row, row) for row in range(6)], [(row, (row + 1) % 6) for row in range(6)]
-    found = {}
+    results = {}
     for method in ("packed", "padded"):
         model = tiny_of("Llama", hidden_size=64, num_attention_heads=4, num_key_value_heads=2).cuda()
         scorer = Scorer(model, rows, device=torch.device("cuda"), compute_dtype=torch.bfloat16)
@@ -56,7 +56,7 @@ def test_packs_under_the_variable_length_kernel_are_padded_rows(model_folder):
         scorer.method = method
         logps, later = scorer.with_partners(own, crossed)
         logps.sum().backward()
-        found[method] = logps.detach(), later, gradients(model)
-    torch.testing.assert_close(found["packed"][0], found["padded"][0], rtol=2e-2, atol=0.5)
-    torch.testing.assert_close(found["packed"][1], found["padded"][1], rtol=2e-2, atol=0.5)
-    assert_same_gradients(found["packed"][2], found["padded"][2], relative=0.05)
+        results[method] = logps.detach(), later, gradients(model)
+    torch.testing.assert_close(results["packed"][0], results["padded"][0], rtol=2e-2, atol=0.5)
+    torch.testing.assert_close(results["packed"][1], results["padded"][1], rtol=2e-2, atol=0.5)
+    assert_same_gradients(results["packed"][2], results["padded"][2], relative=0.05)

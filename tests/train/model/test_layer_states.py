@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from tiny_models import tiny_llama, word_tokenizer
 
 import ktodata as kd
 from ktodata.errors import SettingError
@@ -34,11 +35,11 @@ def whole_model(folder, prompt, completion, layer):
 
 
 def test_they_are_the_means_that_the_whole_model_gives(model_folder):
-    found = mean_hidden_states(PROMPTS, COMPLETIONS, model=model_folder, layer=1)
+    result = mean_hidden_states(PROMPTS, COMPLETIONS, model=model_folder, layer=1)
     for row in range(3):
         expected = whole_model(model_folder, PROMPTS[row], COMPLETIONS[row], 1)
-        np.testing.assert_allclose(found.vectors[row], expected, atol=1e-5)
-    assert not found.vectors[3].any() and found.facts["zero_vectors"] == 1
+        np.testing.assert_allclose(result.vectors[row], expected, atol=1e-5)
+    assert not result.vectors[3].any() and result.facts["zero_vectors"] == 1
 
 
 def test_layers_above_are_not_run(model_folder, monkeypatch):
@@ -46,10 +47,10 @@ def test_layers_above_are_not_run(model_folder, monkeypatch):
     layers = module.decoder_layers
 
     def watched(model):
-        found, above = layers(model)
-        for number, layer in enumerate(found, start=1):
+        found_layers, above = layers(model)
+        for number, layer in enumerate(found_layers, start=1):
             layer.register_forward_pre_hook(lambda *_, number=number: ran.append(number))
-        return found, above
+        return found_layers, above
 
     monkeypatch.setattr(module, "decoder_layers", watched)
     mean_hidden_states(PROMPTS, COMPLETIONS, model=model_folder, layer=1, cache=False)
@@ -58,26 +59,25 @@ def test_layers_above_are_not_run(model_folder, monkeypatch):
 
 def test_the_cache_gives_the_same_and_runs_nothing(model_folder, monkeypatch):
     first = mean_hidden_states(PROMPTS, COMPLETIONS, model=model_folder)
-    monkeypatch.setattr(module, "_run", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(module, "collate", lambda *_: pytest.fail("computed again"))
     again = mean_hidden_states(PROMPTS[::-1], COMPLETIONS[::-1], model=model_folder)
     np.testing.assert_array_equal(again.vectors, first.vectors[::-1])
     assert (first.facts["from_cache"], again.facts["from_cache"]) == (0, 4)
 
 
 def test_long_texts_are_cut_and_counted(model_folder):
-    found = mean_hidden_states(["word " * 200], ["more " * 200], model=model_folder, max_length=32)
-    assert found.facts["cut_to_max_length"] == 1
-    assert np.isfinite(found.vectors).all() and found.vectors.any()
+    result = mean_hidden_states(["word " * 200], ["more " * 200], model=model_folder, max_length=32)
+    assert result.facts["cut_to_max_length"] == 1
+    assert np.isfinite(result.vectors).all() and result.vectors.any()
 
 
-def test_texts_without_a_token_are_zero(model_folder):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    rows = [module._encode(tokenizer, "what", "", 16), module._encode(tokenizer, "", "", 16)]
-    empty = [type(row)(row.ids[:0], 0, False) for row in rows]
-    loaded = module.load_causal_lm(model_folder)[0]
-    assert not module._run(loaded, module.decoder_layers(loaded)[0][0], empty, torch.device("cpu")).any()
+def test_texts_without_a_token_are_zero(tmp_path):
+    """Without a chat template, empty texts are no tokens at all."""
+    tokenizer = word_tokenizer(chat_template=None)
+    for part in (tiny_llama(len(tokenizer)), tokenizer):
+        part.save_pretrained(tmp_path / "bare")
+    result = mean_hidden_states(["", ""], ["", ""], model=str(tmp_path / "bare"))
+    assert not result.vectors.any() and result.facts["zero_vectors"] == 2
 
 
 def test_a_layer_that_is_not_there_is_refused(model_folder):

@@ -10,12 +10,12 @@ IDS = torch.arange(24).reshape(2, 12)
 
 def answers(model, *, lean, dtype=torch.float32):
     """(hidden states, gradients, bytes kept for the backward pass beside the weights)"""
-    kept, weights = {}, {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    stored, weights = {}, {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            stored[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     model.zero_grad()
@@ -27,7 +27,7 @@ def answers(model, *, lean, dtype=torch.float32):
         else:
             hidden = model(input_ids=IDS).logits
     hidden.float().square().mean().backward()
-    return hidden.detach(), gradients(model), sum(kept.values())
+    return hidden.detach(), gradients(model), sum(stored.values())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_in_bfloat16_it_is_as_close_to_float32_as_the_plain_way():
     plain, lean = (answers(model, lean=flag, dtype=torch.bfloat16) for flag in (False, True))
     torch.testing.assert_close(lean[0], plain[0], rtol=1e-2, atol=1e-2)
     for name, gradient in exact[1].items():
-        off = [(found[1][name] - gradient).norm() / gradient.norm() for found in (plain, lean)]
+        off = [(result[1][name] - gradient).norm() / gradient.norm() for result in (plain, lean)]
         assert off[1] < 2 * off[0] + 1e-3, name
 
 

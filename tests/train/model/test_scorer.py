@@ -47,8 +47,8 @@ def scorer_by(method, model, rows, **settings):
 
 def as_single_rows(scorer, pairs):
     """Value and gradient of `scorer`'s pairs are those of single unpadded rows."""
-    found = value_and_gradients(scorer.model, lambda: scorer(pairs))
-    assert_same(found, value_and_gradients(scorer.model, lambda: one_by_one(scorer.model, scorer.rows, pairs)))
+    result = value_and_gradients(scorer.model, lambda: scorer(pairs))
+    assert_same(result, value_and_gradients(scorer.model, lambda: one_by_one(scorer.model, scorer.rows, pairs)))
 
 
 # --- one architecture, every way -----------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_other_architectures_have_the_same_result_by_the_fastest_method_that_agr
     frozen = freeze_below(model, trainable_layers) if trainable_layers else 0
     scorer = scorer_of(model, rows, frozen_layers=frozen, activation_cache_mb=10)
     assert method in (None, scorer.method)
-    scorer.keep_states(pairs_of(rows))
+    scorer.cache_activations(pairs_of(rows))
     as_single_rows(scorer, pairs_of(rows))
 
 
@@ -181,7 +181,7 @@ def test_the_same_leaf_twice_is_computed_once_and_its_gradient_adds_up():
     logps = scorer(pairs)
     assert torch.equal(logps, logps[:1].expand(4))
     work = scorer.take_work()
-    assert (work["asked_tokens"], work["computed_tokens"], work["shared_ratio"]) == (20, 5, 4.0)
+    assert (work["requested_tokens"], work["computed_tokens"], work["shared_ratio"]) == (20, 5, 4.0)
 
 
 def test_a_shared_prompt_is_computed_once_and_padding_is_counted():
@@ -190,19 +190,19 @@ def test_a_shared_prompt_is_computed_once_and_padding_is_counted():
     packed, padded = (scorer_by(method, tiny_llama(VOCABULARY), rows) for method in ("packed", "padded"))
     for scorer in (packed, padded):
         scorer([(0, 0), (1, 1), (2, 2)])
-    assert packed.take_work() == {"asked_tokens": 11, "computed_tokens": 8, "padding_ratio": 1.0, "shared_ratio": 1.375}
-    assert padded.take_work() == {"asked_tokens": 11, "computed_tokens": 15, "padding_ratio": 1.3636, "shared_ratio": 1.0}
+    assert packed.take_work() == {"requested_tokens": 11, "computed_tokens": 8, "padding_ratio": 1.0, "shared_ratio": 1.375}
+    assert padded.take_work() == {"requested_tokens": 11, "computed_tokens": 15, "padding_ratio": 1.3636, "shared_ratio": 1.0}
 
 
 def test_without_gradient_in_several_passes_equals_one():
     rows, model = shared_rows(), tiny_llama(VOCABULARY)
     for method in ("packed", "padded"):
         scorer, pairs = scorer_by(method, model, rows), pairs_of(rows)
-        scorer._no_grad_tokens = 20
+        scorer.no_grad_tokens = 20
         assert len(scorer.micro_batches(pairs, tokens=20)) > 2
-        found = scorer.without_gradient(pairs)
-        assert not found.requires_grad
-        torch.testing.assert_close(found, scorer(pairs).detach(), rtol=1e-5, atol=1e-5)
+        result = scorer.without_gradient(pairs)
+        assert not result.requires_grad
+        torch.testing.assert_close(result, scorer(pairs).detach(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["packed", "padded"])
@@ -216,7 +216,7 @@ def test_micro_batches_hold_every_pair_once_within_their_bounds(method, tokens, 
     for part in parts:
         scorer.take_work()
         scorer([pairs[place] for place in part])
-        distinct = {scorer.leaves.of(pairs[place]) for place in part}
+        distinct = {scorer.sequences.of(pairs[place]) for place in part}
         assert scorer.take_work()["computed_tokens"] <= tokens or len(distinct) == 1
 
 
@@ -232,28 +232,28 @@ def test_no_pairs_are_no_log_probs():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("tile_mb", "kept_mb"), [(1e-6, 0), (1e-6, 1), (0.0005, 0), (0.0005, 1), (256, 0)])
-def test_the_heads_tiles_give_the_whole_heads_values_and_gradients(monkeypatch, bias, tile_mb, kept_mb):
+@pytest.mark.parametrize(("tile_mb", "stored_mb"), [(1e-6, 0), (1e-6, 1), (0.0005, 0), (0.0005, 1), (256, 0)])
+def test_the_heads_tiles_give_the_whole_heads_values_and_gradients(monkeypatch, bias, tile_mb, stored_mb):
     """11 x 30 logits in tiles of one row or of 4 (the last one ragged), kept or computed again."""
     monkeypatch.setattr(logprobs, "TILE_MB", tile_mb)
-    monkeypatch.setattr(logprobs, "KEPT_LOGITS_MB", kept_mb)
+    monkeypatch.setattr(logprobs, "MAX_STORED_LOGITS_MB", stored_mb)
     torch.manual_seed(0)
     head, states = torch.nn.Linear(16, VOCABULARY, bias=bias), torch.randn(11, 16, requires_grad=True)
     targets, upstream = torch.randint(0, VOCABULARY, (11,)), torch.randn(11)
     wanted = (states, *head.parameters())
-    found = token_logps(states, head, targets)
+    result = token_logps(states, head, targets)
     expected = head(states).log_softmax(-1).gather(1, targets[:, None])[:, 0]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
     for ours, theirs in zip(
-        torch.autograd.grad(found, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
+        torch.autograd.grad(result, wanted, upstream), torch.autograd.grad(expected, wanted, upstream), strict=True
     ):
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
-@pytest.mark.parametrize("kept_mb", [0, 1024])
-def test_tiles_within_a_training_pass(monkeypatch, kept_mb):
+@pytest.mark.parametrize("stored_mb", [0, 1024])
+def test_tiles_within_a_training_pass(monkeypatch, stored_mb):
     monkeypatch.setattr(logprobs, "TILE_MB", 7 * 4 * VOCABULARY / 1e6)  # 7 tokens, the last tile ragged
-    monkeypatch.setattr(logprobs, "KEPT_LOGITS_MB", kept_mb)
+    monkeypatch.setattr(logprobs, "MAX_STORED_LOGITS_MB", stored_mb)
     as_single_rows(scorer_of(tiny_llama(VOCABULARY), shared_rows()), pairs_of(shared_rows()))
 
 
@@ -270,16 +270,16 @@ def test_a_frozen_head_has_no_gradient_and_passes_one_on():
 def assert_same_continuation(scorer, own, partners):
     """`with_partners` gives `own` with its gradient and `partners` without one, as single rows do."""
     model, rows = scorer.model, scorer.rows
-    found = {}
+    result = {}
 
     def compute():
-        logps, found["partners"] = scorer.with_partners(own, partners)
+        logps, result["partners"] = scorer.with_partners(own, partners)
         return logps
 
     ours = value_and_gradients(model, compute)
     assert_same(ours, value_and_gradients(model, lambda: one_by_one(model, rows, own)))
-    assert not found["partners"].requires_grad
-    torch.testing.assert_close(found["partners"], one_by_one(model, rows, partners).detach(), rtol=1e-5, atol=1e-5)
+    assert not result["partners"].requires_grad
+    torch.testing.assert_close(result["partners"], one_by_one(model, rows, partners).detach(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["packed", "padded", "logits"])
@@ -310,8 +310,8 @@ def test_continued_under_frozen_layers_equals_plain(activation_cache_mb):
     scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 2), activation_cache_mb=activation_cache_mb)
     own = [(row, row) for row in range(6)]
     partners = [(row, (row + 1) % 6) for row in range(6)]
-    kept = scorer.keep_states([*own, *partners])["kept_sequences"]
-    assert {0: kept == 0, 0.001: 0 < kept < 6, 100: kept == 12}[activation_cache_mb]
+    cached = scorer.cache_activations([*own, *partners])["sequences"]
+    assert {0: cached == 0, 0.001: 0 < cached < 6, 100: cached == 12}[activation_cache_mb]
     assert_same_continuation(scorer, own, partners)
     for places in ([0, 1], [4, 5], [0, 5]):  # own rows that are kept, or not, or both
         assert_same_continuation(scorer, [own[place] for place in places], [partners[place] for place in places])
@@ -328,17 +328,17 @@ def test_frozen_layers_apart_equal_the_whole_model_in_value_and_gradient(activat
         model = tiny_llama(VOCABULARY, layers=4)
         frozen = freeze_below(model, 2)
         scorer = scorer_of(model, rows, frozen_layers=frozen if apart else 0, activation_cache_mb=activation_cache_mb)
-        kept = scorer.keep_states(pairs)
+        cached = scorer.cache_activations(pairs)
         assert (scorer.method, scorer.frozen_layers) == ("packed", 2 if apart else 0)
-        assert kept["of_sequences"] == len(pairs)
-        assert kept["kept_sequences"] == ({0: 0, 0.001: 2, 100: len(pairs)}[activation_cache_mb] if apart else 0)
+        assert cached["of_sequences"] == len(pairs)
+        assert cached["sequences"] == ({0: 0, 0.001: 2, 100: len(pairs)}[activation_cache_mb] if apart else 0)
         results.append(value_and_gradients(model, lambda scorer=scorer: scorer(pairs)))
         assert len(model.model.layers) == 4  # whole again
     assert_same(*results)
 
 
 @pytest.mark.parametrize("tokens", [4096, 12])
-def test_kept_states_of_rows_that_share_a_prompt_equal_their_own(tokens):
+def test_cached_activations_of_rows_that_share_a_prompt_equal_their_own(tokens):
     """Three rows of one prompt (5 tokens), one of another (2), two completions each, of 1 3, 3 5, 5 7 and 7 1 tokens.
 
     Four different completions after the first prompt, two after the second: 5+1+3+5+7 and 2+7+1 tokens of 16 numbers, each kept once,
@@ -349,19 +349,19 @@ def test_kept_states_of_rows_that_share_a_prompt_equal_their_own(tokens):
     pairs = [(row, partner) for row in range(4) for partner in (row, (row + 1) % 4)]
     model = tiny_llama(VOCABULARY, layers=4)
     scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 1), activation_cache_mb=10)
-    scorer._no_grad_tokens = tokens
-    kept = scorer.keep_states(pairs)
-    assert (kept["kept_sequences"], kept["of_sequences"]) == (6, 6)
-    assert scorer._states.megabytes == pytest.approx((21 + 10) * 16 * 4 / 1e6)
+    scorer.no_grad_tokens = tokens
+    cached = scorer.cache_activations(pairs)
+    assert (cached["sequences"], cached["of_sequences"]) == (6, 6)
+    assert scorer.cached_mb == pytest.approx((21 + 10) * 16 * 4 / 1e6)
     as_single_rows(scorer, pairs)
 
 
-def test_kept_states_do_not_pass_what_they_may_take():
+def test_cached_activations_do_not_pass_what_they_may_take():
     """Prompts of 2 and 5 tokens, completions of 1, 3, 5: (2+1), (5+3), 5 tokens of 16 x 4 bytes; 1,023 bytes hold 15 tokens."""
     rows, model = shared_rows(), tiny_llama(VOCABULARY, layers=4)
     scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 2), activation_cache_mb=1023e-6)
-    assert scorer.keep_states([(row, row) for row in range(6)])["kept_sequences"] == 2
-    assert scorer._states.megabytes == pytest.approx(11 * 64 / 1e6)
+    assert scorer.cache_activations([(row, row) for row in range(6)])["sequences"] == 2
+    assert scorer.cached_mb == pytest.approx(11 * 64 / 1e6)
 
 
 def test_only_top_layers_and_final_norm_train():
@@ -458,7 +458,7 @@ def test_below_adapters_on_top_layers_the_others_are_run_apart():
     scorer = scorer_of(model, rows, frozen_layers=frozen, activation_cache_mb=10)
     assert (frozen, scorer.method, scorer.frozen_layers) == (3, "packed", 3)
     assert {name.split("layers.")[1][0] for name, p in model.named_parameters() if p.requires_grad} == {"3"}
-    assert scorer.keep_states(pairs)["kept_sequences"] == len(pairs)
+    assert scorer.cache_activations(pairs)["sequences"] == len(pairs)
     as_single_rows(scorer, pairs)
     with adapters_off(model):
         expected = one_by_one(tiny_llama(VOCABULARY, layers=4), rows, pairs)

@@ -156,7 +156,7 @@ def test_the_card_says_what_was_trained_and_measured():
     }
     for line in (
         "After 40 updates, on validation rows that training did not see.",
-        "| AUC of the implicit reward (0.5 tells nothing, 1 is perfect) | 0.750 (95 % interval 0.660 to 0.830) |",
+        "| AUC of the implicit reward (0.5 is chance, 1 is perfect) | 0.750 (95 % interval 0.660 to 0.830) |",
         "| rows | 120 |",
         "| train | 1000 |",
         "| train, undesirable | 400 |",
@@ -174,7 +174,7 @@ def test_after_an_early_stop_the_card_gives_the_look_that_was_kept_and_says_so()
     card = model_card({**FACTS, "settings": {**FACTS["settings"], "early_stop": {"patience": 1}}}, held_out)
     assert "After 20 updates" in card
     assert "| 0.800 (95 %" in card
-    assert "chosen for the highest AUC of 2 looks at these rows, which flatters it" in card
+    assert "chosen for the highest AUC of 2 evaluations on these rows, which flatters it" in card
 
 
 def test_a_weight_that_was_not_set_is_shown_as_it_was_in_force():
@@ -186,7 +186,7 @@ def test_a_weight_that_was_not_set_is_shown_as_it_was_in_force():
 
 
 def test_without_held_out_rows_or_a_second_label_the_card_says_so():
-    assert "None were looked at." in model_card(FACTS, [])
+    assert "None were scored." in model_card(FACTS, [])
     one_label = {**LOOK, "auc": None, "reward_gap": None, "not_applicable": "both need two"}
     assert "AUC was not measured: it needs two rows of each label." in model_card(FACTS, [one_label])
 

@@ -66,8 +66,11 @@ def test_rounding_before_the_first_update_is_not_taken_for_a_margin():
 
 
 def test_training_and_validation_looks_are_kept_apart():
-    seen = pl.concat([looks(("a", 0, 1, 2, 0)), looks(("v", 0, 2, -2, 0), ("v", 1, 4, -2, 0), part="validation")])
-    assert summarise(seen, beta=1).select("row_id", "part", "observations").rows() == [("a", "train", 1), ("v", "validation", 2)]
+    per_row = pl.concat([looks(("a", 0, 1, 2, 0)), looks(("v", 0, 2, -2, 0), ("v", 1, 4, -2, 0), part="validation")])
+    assert summarise(per_row, beta=1).select("row_id", "part", "observations").rows() == [
+        ("a", "train", 1),
+        ("v", "validation", 2),
+    ]
 
 
 def test_no_looks_give_no_rows():
@@ -76,9 +79,13 @@ def test_no_looks_give_no_rows():
 
 def test_the_order_in_which_looks_arrive_changes_no_bit():
     draw = np.random.default_rng(0)
-    seen = looks(*[(f"r{row}", epoch, 50 * epoch + row % 50, draw.normal(), 0.1) for epoch in range(7) for row in range(300)])
-    in_pieces = pl.concat([piece for _, piece in seen.sample(fraction=1, shuffle=True, seed=1).group_by("epoch")], rechunk=False)
-    assert summarise(in_pieces, beta=0.1).equals(summarise(seen, beta=0.1))
+    telemetry = looks(
+        *[(f"r{row}", epoch, 50 * epoch + row % 50, draw.normal(), 0.1) for epoch in range(7) for row in range(300)]
+    )
+    in_pieces = pl.concat(
+        [piece for _, piece in telemetry.sample(fraction=1, shuffle=True, seed=1).group_by("epoch")], rechunk=False
+    )
+    assert summarise(in_pieces, beta=0.1).equals(summarise(telemetry, beta=0.1))
 
 
 # --- groups ----------------------------------------------------------------------------------------------------------------
@@ -96,23 +103,23 @@ def test_a_group_is_compared_with_its_labels_elsewhere():
     """
     rows = seen_rows(("a", True, 1.0), ("b", True, 2.0), ("c", True, 3.0), ("d", True, -4.0), ("e", False, 6.0))
     feedback = pl.DataFrame({"row_id": list("abcdez"), "rater": ["x", "x", "x", "y", "y", "z"]})
-    found = {line["group"]: line for line in by_group(rows, feedback, "rater").to_dicts()}
-    assert list(found) == ["y", "x"]
-    assert (found["x"]["n"], found["x"]["mean"], found["x"]["expected"]) == (3, 2.0, 0.5)
-    assert (found["x"]["low"], found["x"]["high"]) == (pytest.approx(2 - 2.4842, abs=1e-4), pytest.approx(2 + 2.4842, abs=1e-4))
-    assert (found["y"]["mean"], found["y"]["expected"]) == (1.0, 3.25)
+    groups = {line["group"]: line for line in by_group(rows, feedback, "rater").to_dicts()}
+    assert list(groups) == ["y", "x"]
+    assert (groups["x"]["n"], groups["x"]["mean"], groups["x"]["expected"]) == (3, 2.0, 0.5)
+    assert (groups["x"]["low"], groups["x"]["high"]) == (pytest.approx(2 - 2.4842, abs=1e-4), pytest.approx(2 + 2.4842, abs=1e-4))
+    assert (groups["y"]["mean"], groups["y"]["expected"]) == (1.0, 3.25)
 
 
 def test_one_row_has_no_interval_and_no_rater_is_a_group():
-    found = by_group(seen_rows(("a", True, 1.0)), pl.DataFrame({"row_id": ["a"], "rater": [None]}), "rater")
-    assert found.rows() == [(None, 1, 1.0, None, None, 1.0)]
+    groups = by_group(seen_rows(("a", True, 1.0)), pl.DataFrame({"row_id": ["a"], "rater": [None]}), "rater")
+    assert groups.rows() == [(None, 1, 1.0, None, None, 1.0)]
 
 
 def test_labels_are_groups_too():
-    found = by_group(
+    groups = by_group(
         seen_rows(("a", True, 1.0), ("b", False, 3.0)), pl.DataFrame({"row_id": ["a", "b"], "label": [True, False]}), "label"
     )
-    assert found.select("group", "mean", "expected").rows() == [(False, 3.0, 3.0), (True, 1.0, 1.0)]
+    assert groups.select("group", "mean", "expected").rows() == [(False, 3.0, 3.0), (True, 1.0, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -140,10 +147,10 @@ def learnable_feedback(count, *, wrong, seed):
     rows = []
     for number in range(count):
         good = number % 2 == 0
-        asked = " ".join(draw.choice(["seven", "eight", "nine", "ten"], size=draw.integers(1, 4)))
-        said = " ".join(draw.choice(GOOD if good else BAD, size=draw.integers(3, 6)))
+        prompt = " ".join(draw.choice(["seven", "eight", "nine", "ten"], size=draw.integers(1, 4)))
+        completion = " ".join(draw.choice(GOOD if good else BAD, size=draw.integers(3, 6)))
         label = good != bool(wrong[number])
-        rows.append({"row_id": f"r{number}", "prompt": f"what is {asked} ", "completion": said, "label": label})
+        rows.append({"row_id": f"r{number}", "prompt": f"what is {prompt} ", "completion": completion, "label": label})
     return pl.DataFrame(rows)
 
 
@@ -196,7 +203,7 @@ def test_a_rater_who_fights_the_rest_comes_first(model_folder):
     """Three raters of 60 rows each; two in three labels of `contrary` are wrong."""
     wrong = np.array([number < 60 and number % 3 != 0 for number in range(180)])
     rows = learnable_feedback(180, wrong=wrong, seed=1).with_columns(rater=pl.Series(["contrary"] * 60 + ["x"] * 60 + ["y"] * 60))
-    found = trained(rows, model_folder, epochs=4).by_group(rows, "rater").to_dicts()
-    assert found[0]["group"] == "contrary"
-    assert found[0]["high"] < found[0]["expected"]
-    assert all(line["high"] > line["expected"] for line in found[1:])
+    groups = trained(rows, model_folder, epochs=4).by_group(rows, "rater").to_dicts()
+    assert groups[0]["group"] == "contrary"
+    assert groups[0]["high"] < groups[0]["expected"]
+    assert all(line["high"] > line["expected"] for line in groups[1:])

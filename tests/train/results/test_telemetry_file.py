@@ -29,17 +29,17 @@ def test_a_run_a_model_folder_and_the_file_are_the_same(tmp_path):
     model.mkdir(parents=True)
     looks().write_parquet(model / "telemetry.parquet")
     (model / "training.json").write_text(json.dumps({"settings": {"beta": 0.5}}))
-    found = [read_telemetry(place) for place in (tmp_path / "run", str(model), model / "telemetry.parquet")]
-    assert {one.digest for one in found} == {found[0].digest}
-    assert [one.beta for one in found] == [0.5] * 3
-    assert found[0].facts == {"lines": 2, "beta": 0.5, "beta_from": "training.json"}
-    assert found[0].looks["log_ratio"].to_list() == [0.0, 1.0]
+    results = [read_telemetry(place) for place in (tmp_path / "run", str(model), model / "telemetry.parquet")]
+    assert {result.digest for result in results} == {results[0].digest}
+    assert [result.beta for result in results] == [0.5] * 3
+    assert results[0].facts == {"lines": 2, "beta": 0.5, "beta_from": "training.json"}
+    assert results[0].observations["log_ratio"].to_list() == [0.0, 1.0]
 
 
 def test_without_training_json_beta_is_the_usual_one_and_that_is_said(tmp_path):
     looks().write_parquet(tmp_path / "telemetry.parquet")
-    found = read_telemetry(tmp_path)
-    assert found.beta == 0.1 and "no training.json" in found.facts["beta_from"]
+    telemetry = read_telemetry(tmp_path)
+    assert telemetry.beta == 0.1 and "no training.json" in telemetry.facts["beta_from"]
 
 
 def test_what_cannot_be_read_is_said(tmp_path):
@@ -55,16 +55,16 @@ def test_what_cannot_be_read_is_said(tmp_path):
     with pytest.raises(MissingColumnError, match="no column 'step', 'z0'"):
         read_telemetry(place)
     looks().clear().write_parquet(place)
-    with pytest.raises(EmptyDataError, match="holds no looks"):
+    with pytest.raises(EmptyDataError, match="has no rows"):
         read_telemetry(place)
     looks().with_columns(log_ratio=pl.lit("<b>0.1")).write_parquet(place)
     with pytest.raises(FormatError, match="other values than training writes in 'log_ratio'"):
         read_telemetry(place)
 
 
-@pytest.mark.parametrize("told", ["{", "{}", '{"settings": {"beta": null}}', '{"settings": {"beta": 0}}', '{"settings": []}'])
-def test_a_damaged_training_json_is_not_guessed_at(tmp_path, told):
+@pytest.mark.parametrize("content", ["{", "{}", '{"settings": {"beta": null}}', '{"settings": {"beta": 0}}', '{"settings": []}'])
+def test_a_damaged_training_json_is_not_guessed_at(tmp_path, content):
     looks().write_parquet(tmp_path / "telemetry.parquet")
-    (tmp_path / "training.json").write_text(told)
+    (tmp_path / "training.json").write_text(content)
     with pytest.raises(FormatError, match=r"training\.json"):
         read_telemetry(tmp_path)

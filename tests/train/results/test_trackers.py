@@ -21,8 +21,8 @@ def step(number, loss=0.5, **more):
 
 def look(number):
     auc = {"value": 0.75, "low": 0.6, "high": 0.9}
-    seen = {"step": number, "rows": 8, "loss": 0.4, "reward_gap": None, "auc": auc, "not_applicable": "no"}
-    return {"step": number, "steps": 4, "held_out": seen}
+    metrics = {"step": number, "rows": 8, "loss": 0.4, "reward_gap": None, "auc": auc, "not_applicable": "no"}
+    return {"step": number, "steps": 4, "held_out": metrics}
 
 
 def logged(folder):
@@ -87,11 +87,11 @@ def test_tensorboard_holds_each_step_once_after_a_resume(tmp_path):
             report(event)
     with open_loggers(["tensorboard"], folder=tmp_path, settings={"beta": 0.1}, resumed_step=2) as report:
         report(step(3, 0.6))
-    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
-    assert [(event.step, round(event.value, 4)) for event in found.Scalars("train/loss")] == [(1, 0.9), (2, 0.8), (3, 0.6)]
-    assert [event.value for event in found.Scalars("validation/auc")] == [0.75]
-    assert "train/reward_desirable" not in found.Tags()["scalars"]
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, round(event.value, 4)) for event in events.Scalars("train/loss")] == [(1, 0.9), (2, 0.8), (3, 0.6)]
+    assert [event.value for event in events.Scalars("validation/auc")] == [0.75]
+    assert "train/reward_desirable" not in events.Tags()["scalars"]
 
 
 class Service:

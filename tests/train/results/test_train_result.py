@@ -62,7 +62,7 @@ def test_every_panel_has_its_numbers_a_title_and_units(result):
     assert list(held_out.get_xdata()) == [2, 4, 6]
     assert list(rewards.get_lines()[1].get_ydata()) == result.history["reward_undesirable"].to_list()
     assert list(z0.get_lines()[0].get_ydata()) == result.history["z0"].to_list()
-    assert list(auc.get_lines()[1].get_ydata()) == [look["auc"]["value"] for look in result.held_out]
+    assert list(auc.get_lines()[1].get_ydata()) == [evaluation["auc"]["value"] for evaluation in result.held_out]
 
 
 def test_the_band_around_z0_is_its_interval(result):
@@ -123,14 +123,14 @@ def test_figures_show_in_a_notebook_and_leave_matplotlib_alone(result):
 
 
 def test_the_summary_tells_what_a_reader_asks_first(result):
-    said = dict(summary_lines(result.metrics, result.history, result.held_out, result.model))
-    assert said["rows"] == "8 desirable, 4 undesirable; 6 held out"
-    assert said["trained"] == "6 updates in 2 epochs; objective kto, beta 0.1"
-    assert said["balance"] == result.metrics["balance"]["said"]
-    assert f"{result.held_out[-1]['auc']['value']:.3f} (95 % interval" in said["held-out reward AUC"]
-    assert f"{result.history['z0'][-1]:.3f} nats at the last update (standard error" in said["z0"]
-    assert "tokens/s (cpu, float32)" in said["speed"] and "padded tokens per real one" in said["speed"]
-    assert said["model"] == str(result.model)
+    summary = dict(summary_lines(result.metrics, result.history, result.held_out, result.folder))
+    assert summary["rows"] == "8 desirable, 4 undesirable; 6 held out"
+    assert summary["trained"] == "6 updates in 2 epochs; objective kto, beta 0.1"
+    assert summary["balance"] == result.metrics["balance"]["sentence"]
+    assert f"{result.held_out[-1]['auc']['value']:.3f} (95 % interval" in summary["held-out reward AUC"]
+    assert f"{result.history['z0'][-1]:.3f} nats at the last update (standard error" in summary["z0"]
+    assert "tokens/s (cpu, float32)" in summary["speed"] and "padded tokens per real one" in summary["speed"]
+    assert summary["model"] == str(result.folder)
 
 
 def test_with_early_stopping_the_auc_is_that_of_the_weights_kept(result):
@@ -148,8 +148,8 @@ def test_what_was_not_measured_is_said(bare):
 
 
 def test_a_summary_of_an_older_training_invents_nothing():
-    said = dict(summary_lines({}, pl.DataFrame(), [], None))
-    assert said["speed"] == said["balance"] == said["z0"] == said["rows"] == "not noted"
+    summary = dict(summary_lines({}, pl.DataFrame(), [], None))
+    assert summary["speed"] == summary["balance"] == summary["z0"] == summary["rows"] == "not noted"
 
 
 def test_names_are_text_and_never_markup():
@@ -162,33 +162,33 @@ def test_names_are_text_and_never_markup():
 
 
 def test_a_training_reads_back_from_its_folder(result):
-    again = TrainResult.load(result.model)
+    again = TrainResult.load(result.folder)
     assert again.history.equals(result.history)
     assert again.held_out == result.held_out
     assert again.telemetry.equals(result.telemetry)
     assert again.per_row().equals(result.per_row())
     assert again.metrics == json.loads(json.dumps(result.metrics))
-    assert (again.policy, again.tokenizer) == (None, None)
+    assert (again.model, again.tokenizer) == (None, None)
     assert again._repr_html_() == result._repr_html_()
 
 
 def test_reading_back_loads_no_torch(result):
-    code = f"import sys; from ktodata.train import TrainResult; TrainResult.load({str(result.model)!r}).per_row(); assert 'torch' not in sys.modules"
+    code = f"import sys; from ktodata.train import TrainResult; TrainResult.load({str(result.folder)!r}).per_row(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_policy_comes_when_it_is_asked_for(result):
-    again = TrainResult.load(result.model).with_policy()
-    torch.testing.assert_close(dict(again.policy.state_dict()), dict(result.policy.state_dict()), rtol=0, atol=0)
+    again = TrainResult.load(result.folder).with_model()
+    torch.testing.assert_close(dict(again.model.state_dict()), dict(result.model.state_dict()), rtol=0, atol=0)
     assert len(again.tokenizer) == len(result.tokenizer)
-    assert result.with_policy() is result
+    assert result.with_model() is result
 
 
 def test_a_training_in_memory_can_be_saved_later(bare, tmp_path):
     bare.save(tmp_path / "later")
-    again = TrainResult.load(tmp_path / "later").with_policy()
+    again = TrainResult.load(tmp_path / "later").with_model()
     assert again.telemetry.equals(bare.telemetry)
-    torch.testing.assert_close(dict(again.policy.state_dict()), dict(bare.policy.state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(dict(again.model.state_dict()), dict(bare.model.state_dict()), rtol=0, atol=0)
 
 
 def test_a_save_that_fails_leaves_the_earlier_training_whole(bare, tmp_path, monkeypatch):
@@ -229,27 +229,27 @@ def _without(name):
 )
 def test_a_folder_that_is_no_training_is_refused(result, tmp_path, spoil, says):
     folder = tmp_path / "copy"
-    shutil.copytree(result.model, folder)
+    shutil.copytree(result.folder, folder)
     spoil(folder)
     with pytest.raises(RunError, match=says):
         TrainResult.load(folder)
 
 
 def test_without_its_policy_a_training_is_not_saved(result, tmp_path):
-    with pytest.raises(RunError, match=r"not in memory. Call with_policy\(\) first"):
-        TrainResult.load(result.model).save(tmp_path)
+    with pytest.raises(RunError, match=r"not in memory. Call with_model\(\) first"):
+        TrainResult.load(result.folder).save(tmp_path)
 
 
 def test_a_policy_that_is_nowhere_cannot_be_read(bare):
     lost = TrainResult(bare.history, [], bare.telemetry, bare.metrics, None)
-    with pytest.raises(RunError, match="neither its policy in memory nor a folder"):
-        lost.with_policy()
+    with pytest.raises(RunError, match="neither its model in memory nor a folder"):
+        lost.with_model()
 
 
 def test_an_objective_without_mismatched_pairs_is_drawn_and_told_without_an_error_of_z0(model_folder, tmp_path):
     result = fit(text_rows(12), model=model_folder, objective="apo_zero", batch_size=6, out=tmp_path / "out")
     assert result.history["z0_standard_error"].null_count() == result.history.height
     assert "NaN" not in (tmp_path / "out" / "training.json").read_text()
-    for told in (result, TrainResult.load(tmp_path / "out")):
-        assert told.plot() is not None
-        assert "standard error" not in told._repr_html_()
+    for training in (result, TrainResult.load(tmp_path / "out")):
+        assert training.plot() is not None
+        assert "standard error" not in training._repr_html_()

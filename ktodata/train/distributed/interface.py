@@ -1,4 +1,4 @@
-"""The processes that train together. A training alone is a world of one, in which every sum is already whole."""
+"""The processes that train together. A training alone is a distributed of one, in which every sum is already whole."""
 
 from typing import Any, Literal, Protocol
 
@@ -14,19 +14,19 @@ class Distributed(Protocol):
     parallel: Parallel | None  # every process has all weights (ddp), or a part of each (fsdp); None: alone
 
     @property
-    def in_step(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether all must pass through the model together, equally often: each then lends the others its part of the weights."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, the same in each."""
 
-    def share_gradients(self, model: Any) -> None:
+    def sum_gradients(self, model: Any) -> None:
         """Give every process the gradients of the whole step: their sum over all processes."""
 
-    def first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the process of rank 0 has; any picklable value. Every process waits for it."""
 
-    def agree(self, value: str) -> bool:
+    def all_equal(self, value: str) -> bool:
         """Whether all processes have the same value, known to each. Every process waits for all others."""
 
 
@@ -36,19 +36,19 @@ class SingleProcess:
     rank = 0
     size = 1
     parallel: Parallel | None = None
-    in_step = False
+    is_sharded = False
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The tensor itself."""
         return tensor
 
-    def share_gradients(self, model: Any) -> None:
+    def sum_gradients(self, model: Any) -> None:
         """Nothing: they are whole."""
 
-    def first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The value itself."""
         return value
 
-    def agree(self, value: str) -> bool:
+    def all_equal(self, value: str) -> bool:
         """Always."""
         return True
