@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.report.headline import trust
-from ktodata.report.memory_files import MemoryFiles
+from ktodata.report.audit_tables import AuditTables
+from ktodata.report.headline import label_trust
 from ktodata.report.page import flat, render
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.labels_section import LabelsSection, read_labels_section
@@ -22,7 +22,7 @@ def build_audit_page(source: Path | StageResult, feedback: pl.DataFrame | None =
     if isinstance(source, StageResult):
         if feedback is None:
             raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
-        return _page(read_labels_section(MemoryFiles(source, feedback)), name, what="the result")
+        return _page(read_labels_section(AuditTables(source, feedback)), name, what="the result")
     run = RunFiles(source)
     return _page(read_labels_section(run), str(pick(run.manifest, "name", default=name)), what=str(run.path))
 
@@ -35,6 +35,6 @@ def _page(noise: LabelsSection | None, name: str, *, what: str) -> str:
         title=f"{name} · ktodata audit",
         name=name,
         noise=noise,
-        trust=trust(noise),
+        trust=label_trust(noise),
         numbers=lambda _stage: flat(noise.facts),
     )

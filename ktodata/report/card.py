@@ -7,8 +7,8 @@ import yaml
 
 from ktodata.formats.reviews import reviews_in_words
 from ktodata.report import text
-from ktodata.report.contents import RunContents, read_run
-from ktodata.report.headline import trust
+from ktodata.report.headline import label_trust
+from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.dropped_rows import read_reasons
 from ktodata.report.sections.flow_section import PARTS, FlowSection
@@ -23,18 +23,18 @@ SIZES = (
     (10_000_000, "1M<n<10M"),
     (100_000_000, "10M<n<100M"),
 )
-CLUSTERS = 15
+MAX_CLUSTERS = 15
 
 
 def build_card(run: Path) -> str:
     """The card of a run, finished or not, as Markdown with the Hub's YAML header. Raises RunError when `run` is no run folder."""
-    found = read_run(run)
-    shown = _shown(found)
-    header = _header(found.name, shown["license"], found.flow)
+    contents = read_contents(run)
+    values = _card_values(contents)
+    header = _yaml_header(contents.name, values["license"], contents.flow)
     return (
         template_environment("ktodata.report", html=False)
         .get_template("card.md.j2")
-        .render(shown, header=header, most_clusters=CLUSTERS)
+        .render(values, header=header, most_clusters=MAX_CLUSTERS)
     )
 
 
@@ -43,37 +43,37 @@ def build_feedback_section(run: Path) -> str:
 
     Markdown without any row's text, row_id, or word of a prompt. Raises RunError when `run` is no run folder.
     """
-    return template_environment("ktodata.report", html=False).get_template("model.md.j2").render(_shown(read_run(run)))
+    return template_environment("ktodata.report", html=False).get_template("model.md.j2").render(_card_values(read_contents(run)))
 
 
-def _shown(found: RunContents) -> dict[str, Any]:
-    manifest, reviews = found.files.manifest, found.files.metrics("reviews")
+def _card_values(contents: RunContents) -> dict[str, Any]:
+    manifest, reviews = contents.files.manifest, contents.files.metrics("reviews")
     return {
-        "license": pick(found.files.metrics("export"), "license") or pick(manifest, "recipe.export.license"),
+        "license": pick(contents.files.metrics("export"), "license") or pick(manifest, "recipe.export.license"),
         "manifest": manifest,
-        "run": found,
-        "flow": found.flow,
-        "noise": found.noise,
-        "balance": found.balance,
-        "coverage": found.coverage,
-        "evaluation": found.evaluation,
-        "trust": trust(found.noise),
-        "reasons": read_reasons(found.files, with_examples=False),
+        "run": contents,
+        "flow": contents.flow,
+        "noise": contents.noise,
+        "balance": contents.balance,
+        "coverage": contents.coverage,
+        "evaluation": contents.evaluation,
+        "trust": label_trust(contents.noise),
+        "reasons": read_reasons(contents.files, with_examples=False),
         "reviews": reviews_in_words(reviews) if "verdicts" in reviews else "",
-        "personal_data": _personal_data(found.files),
-        "texts_are": _texts_are(found.files),
+        "personal_data": _personal_data(contents.files),
+        "texts_are": _masking_sentence(contents.files),
     }
 
 
 def _personal_data(files: RunFiles) -> str:
     """What was looked for and found, and what was done about it."""
-    told = files.metrics("validate").get("pii") or {}
-    if told.get("setting", "off") == "off":
+    pii = files.metrics("validate").get("pii") or {}
+    if pii.get("setting", "off") == "off":
         return "Not looked for."
-    kinds = ", ".join(f"{text.plural(one['rows'], 'row')} with {name.replace('_', ' ')}" for name, one in told["found"].items())
-    said = [f"Looked for by form, with {told['finder']}; names and postal addresses have none."]
+    kinds = ", ".join(f"{text.plural(kind['rows'], 'row')} with {name.replace('_', ' ')}" for name, kind in pii["found"].items())
+    sentences = [f"Looked for by form, with {pii['finder']}; names and postal addresses have none."]
     if not kinds:
-        return " ".join([*said, "None was found."])
+        return " ".join([*sentences, "None was found."])
     written = files.metrics("export").get("masked") or {}
     done = {
         "count": "Nothing was done about it: the texts are as they came.",
@@ -81,15 +81,15 @@ def _personal_data(files: RunFiles) -> str:
         "are masked by a placeholder such as <EMAIL_1>, the same for the same value within a row.",
         "quarantine": "Those rows were left out.",
     }
-    return " ".join([*said, f"Found in the rows that were read: {kinds}.", done[told["setting"]]])
+    return " ".join([*sentences, f"Found in the rows that were read: {kinds}.", done[pii["setting"]]])
 
 
-def _texts_are(files: RunFiles) -> str:
+def _masking_sentence(files: RunFiles) -> str:
     masked = pick(files.metrics("validate"), "pii.setting") == "mask"
     return "Texts are as they came in, but for what was masked." if masked else "Texts are as they came in."
 
 
-def _header(name: str, license_id: Any, flow: FlowSection | None) -> str:
+def _yaml_header(name: str, license_id: Any, flow: FlowSection | None) -> str:
     """The YAML that the Hub reads; dumped, never pasted, so that no name can break out of it."""
     parts = [part for part, rows in flow.parts if rows] if flow else []
     fields: dict[str, Any] = {

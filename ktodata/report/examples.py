@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from ktodata.report.text import Excerpt, excerpt, one_line
 
-MOST = 12  # example rows a section shows at most; the page says where the rest is
+MAX_EXAMPLES = 12  # example rows a section shows at most; the page says where the rest is
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ExampleRows(Protocol):
 def examples(source: ExampleRows, notes: Mapping[str, Sequence[str]]) -> list[Example]:
     """The rows named by `notes` ({row_id: what to say about it}), in that order; those unknown to `source` are left out."""
     rows = source.rows(notes)
-    return [_example(rows[row_id], said) for row_id, said in notes.items() if row_id in rows]
+    return [_example(rows[row_id], texts) for row_id, texts in notes.items() if row_id in rows]
 
 
 def _example(row: Mapping[str, Any], notes: Sequence[str]) -> Example:

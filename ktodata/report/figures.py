@@ -74,14 +74,14 @@ _STYLE: dict[str, Any] = {
 WIDTH = 7.6  # inches; the page scales the drawing to its column
 MAP_POINTS = 3000
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 
 
-def styled(draw: Callable[Given, Markup]) -> Callable[Given, Markup]:
+def styled(draw: Callable[Arguments, Markup]) -> Callable[Arguments, Markup]:
     """Draw with our settings of matplotlib, and leave the caller's as they were."""
 
     @wraps(draw)
-    def drawn(*args: Given.args, **settings: Given.kwargs) -> Markup:
+    def drawn(*args: Arguments.args, **settings: Arguments.kwargs) -> Markup:
         import matplotlib
 
         with matplotlib.rc_context(_STYLE):
@@ -91,7 +91,7 @@ def styled(draw: Callable[Given, Markup]) -> Callable[Given, Markup]:
 
 
 @dataclass(frozen=True)
-class Leaving:
+class FlowLoss:
     """Rows that leave the flow at one step."""
 
     step: str
@@ -101,7 +101,7 @@ class Leaving:
 
 
 @styled
-def flow(first: int, leaving: Sequence[Leaving], parts: Sequence[tuple[str, int]]) -> Markup:
+def flow(first: int, leaving: Sequence[FlowLoss], parts: Sequence[tuple[str, int]]) -> Markup:
     """How many rows came in, where some left, and what the rest became. Widths are to scale.
 
     first : rows in. leaving : in order, with how many were left after each step. parts : ("train", 804), ...
@@ -123,17 +123,17 @@ def flow(first: int, leaving: Sequence[Leaving], parts: Sequence[tuple[str, int]
                 upper = float(first - step.left) - (step.review if colour == COLOUR["gone"] else 0)
                 _band(axes, (start, start + 0.6), (upper, depth), (upper - lost, depth - lost), colour)
                 depth -= lost + 0.02 * scale
-        said = [f"{count(step.dropped)} out" if step.dropped else "", f"{count(step.review)} to review" if step.review else ""]
+        counts = [f"{count(step.dropped)} out" if step.dropped else "", f"{count(step.review)} to review" if step.review else ""]
         under = {"ha": "center", "va": "top", "linespacing": 1.35}
         axes.text(start + 0.6, words, one_line(step.step, 16), fontsize=8, **under)
-        axes.text(start + 0.6, words - 0.13 * scale, "\n".join(filter(None, said)), fontsize=7, color=COLOUR["muted"], **under)
+        axes.text(start + 0.6, words - 0.13 * scale, "\n".join(filter(None, counts)), fontsize=7, color=COLOUR["muted"], **under)
         base = float(first - step.left)
     edge.append((end, base))
     _stream(axes, edge, float(first))
     _fan_out(axes, end, float(first), base, parts, scale)
-    told = "; ".join(f"{step.step}: {step.dropped} out, {step.review} to review, {step.left} left" for step in leaving)
+    losses = "; ".join(f"{step.step}: {step.dropped} out, {step.review} to review, {step.left} left" for step in leaving)
     ends = ", ".join(f"{name} {rows}" for name, rows in parts) or f"{count(first - base)} rows"
-    return svg(figure, "flow", "Flow of the rows", f"{first} rows in. {told}. In the end: {ends}.")
+    return svg(figure, "flow", "Flow of the rows", f"{first} rows in. {losses}. In the end: {ends}.")
 
 
 def _stream(axes: Any, edge: Sequence[tuple[float, float]], top: float) -> None:
@@ -175,7 +175,7 @@ def _band(axes: Any, xs: tuple[float, float], tops: tuple[float, float], bottoms
 
 
 @dataclass(frozen=True)
-class Measured:
+class RangePoint:
     """One named share or score with its interval; `low` and `high` are None where none is known."""
 
     name: str
@@ -189,7 +189,7 @@ class Measured:
 def ranges(
     key: str,
     title: str,
-    rows: Sequence[Measured],
+    rows: Sequence[RangePoint],
     *,
     axis: str,
     limits: tuple[float, float] = (0.0, 1.0),
@@ -225,11 +225,11 @@ def ranges(
     axes.set_xlabel(axis)
     if as_percent:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    told = "; ".join(_tell(row, as_percent) for row in rows)
-    return svg(figure, key, title, f"{axis}. {told}.")
+    values = "; ".join(_range_description(row, as_percent) for row in rows)
+    return svg(figure, key, title, f"{axis}. {values}.")
 
 
-def _tell(row: Measured, as_percent: bool) -> str:
+def _range_description(row: RangePoint, as_percent: bool) -> str:
     scale, unit = (100, " %") if as_percent else (1, "")
     span = "" if row.low is None or row.high is None else f" ({scale * row.low:.3g} to {scale * row.high:.3g}{unit})"
     return f"{one_line(row.name, 40)}: {scale * row.value:.3g}{unit}{span}"
@@ -257,15 +257,15 @@ def histogram(key: str, title: str, desirable: np.ndarray, undesirable: np.ndarr
         0.01, 0.04, "given as undesirable", transform=axes.transAxes, va="bottom", color=COLOUR["undesirable"], fontweight="bold"
     )
     low = int((desirable < 0.5).sum()), int((undesirable < 0.5).sum())
-    told = (
+    description = (
         f"{axis}. Below one half: {low[0]} of {len(desirable)} rows given as desirable, "
         f"{low[1]} of {len(undesirable)} given as undesirable."
     )
-    return svg(figure, key, title, told)
+    return svg(figure, key, title, description)
 
 
 @styled
-def prompt_map(x: np.ndarray, y: np.ndarray, cluster: np.ndarray, names: dict[int, str]) -> Markup:
+def cluster_map(x: np.ndarray, y: np.ndarray, cluster: np.ndarray, names: dict[int, str]) -> Markup:
     """Every prompt as a dot, near prompts near each other, coloured by cluster; names at the middle of their cluster.
 
     At most MAP_POINTS dots are drawn, evenly taken from the rows as they stand; the caller says so beside the picture.
@@ -281,13 +281,15 @@ def prompt_map(x: np.ndarray, y: np.ndarray, cluster: np.ndarray, names: dict[in
     others = keep[~np.isin(cluster[keep], order)]
     axes.scatter(x[others], y[others], s=size, color=COLOUR["gone"], alpha=0.6, linewidths=0)
     named = [(float(np.median(x[cluster == number])), float(np.median(y[cluster == number])), number) for number in order]
-    for rank, (at_x, at_y, text) in enumerate(_apart(axes, [(a, b, f"{n} {one_line(names[n], 30)}") for a, b, n in named[:24]])):
+    for rank, (at_x, at_y, text) in enumerate(
+        _spread_labels(axes, [(a, b, f"{n} {one_line(names[n], 30)}") for a, b, n in named[:24]])
+    ):
         axes.text(at_x, at_y, text, ha="center", va="center", fontsize=7.5, fontweight="bold", gid=f"halo_{rank}")
-    told = "; ".join(f"{number} {one_line(names[number], 40)}: {int((cluster == number).sum())} rows" for number in order)
-    return svg(figure, "map", "Map of the prompts", f"Each dot is a row; near dots are like prompts. Clusters: {told}.")
+    sizes = "; ".join(f"{number} {one_line(names[number], 40)}: {int((cluster == number).sum())} rows" for number in order)
+    return svg(figure, "map", "Map of the prompts", f"Each dot is a row; near dots are like prompts. Clusters: {sizes}.")
 
 
-def _apart(axes: Any, labels: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+def _spread_labels(axes: Any, labels: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
     """The labels, moved down by as little as keeps each clear of those above it."""
     if not labels:
         return []
@@ -340,8 +342,8 @@ def curves(key: str, title: str, series: Sequence[Curve], *, across: str = "step
         if top is not None:
             axes.set_ylim(0, top)
         axes.grid(axis="y")
-    told = "; ".join(f"{c.title}: from {c.values[0]:.4g} to {c.values[-1]:.4g}" for c in series if len(c.values))
-    return svg(figure, key, title, f"{told}.")
+    changes = "; ".join(f"{c.title}: from {c.values[0]:.4g} to {c.values[-1]:.4g}" for c in series if len(c.values))
+    return svg(figure, key, title, f"{changes}.")
 
 
 def canvas(*, height: float) -> tuple[Any, Any]:
@@ -368,9 +370,9 @@ def svg(figure: Any, key: str, title: str, description: str) -> Markup:
     inner = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>|<!--.*?-->", "", inner, flags=re.S)
     inner = re.sub(r'<g id="halo_\d+">', '<g class="halo">', inner)
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', inner))
-    inner = re.sub(r' id="([^"]+)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", inner)
+    inner = re.sub(r' id="([^"]+)"', lambda match: f' id="{key}-{match[1]}"' if match[1] in used else "", inner)
     inner = re.sub(r'(href="#|url\(#)', rf"\g<1>{key}-", inner).replace("xlink:href", "href")
-    inner = re.sub("|".join(_CSS), lambda found: _CSS[found[0]], inner)
+    inner = re.sub("|".join(_CSS), lambda match: _CSS[match[0]], inner)
     inner = re.sub(r"\n\s*", "\n", inner)
     return Markup(
         f'<svg class="figure" role="img" aria-labelledby="{key}-title {key}-desc" viewBox="{view_box[1] if view_box else ""}">'

@@ -11,17 +11,17 @@ import polars as pl
 from markupsafe import Markup, escape
 
 from ktodata.feedback import check_columns
-from ktodata.report.contents import read_run
-from ktodata.report.headline import verdict
+from ktodata.report.headline import headline
 from ktodata.report.page import flat
+from ktodata.report.run_contents import read_contents
 from ktodata.report.text import clean, count, interval, number, one_line, percent, plural
 from ktodata.stage import StageResult
 
-SHOWN = 24
-FOLD, FOLD_LINES = 400, 12  # characters and lines of a text in sight; the others are folded
+MAX_NUMBERS_SHOWN = 24
+FOLD_CHARS, FOLD_LINES = 400, 12  # characters and lines of a text in sight; the others are folded
 MAX_CHARS_SHOWN = 20_000  # characters that are put on the page at all
 # what is said of a row beside its texts, where the frame has it, in this order
-SAID = (
+NOTES = (
     *("row_id", "trusted_label", "verdict", "note", "p_wrong", "p_desirable", "why", "evidence_against"),
     *("rater", "model", "source", "cluster", "part"),
 )
@@ -36,14 +36,14 @@ class RowTable:
     """Rows of a feedback frame that draw themselves; as text, the frame itself."""
 
     frame: pl.DataFrame
-    shown: int
-    said: Sequence[str]
+    limit: int
+    notes: Sequence[str]
 
     def __repr__(self) -> str:
         return repr(self.frame)
 
     def _repr_html_(self) -> str:
-        return str(Markup("<div>{}</div>").format(_rows(self.frame, self.shown, self.said)))
+        return str(Markup("<div>{}</div>").format(_rows_html(self.frame, self.limit, self.notes)))
 
 
 def show(frame: pl.DataFrame, *, rows: int = 10, columns: Sequence[str] | None = None) -> RowTable:
@@ -55,7 +55,7 @@ def show(frame: pl.DataFrame, *, rows: int = 10, columns: Sequence[str] | None =
     Every text is shown as text, whatever is written in it. Raises MissingColumnError.
     """
     check_columns(frame, ("prompt", "completion", *(columns or ())), who="show")
-    return RowTable(frame, rows, [name for name in SAID if name in frame.columns] if columns is None else list(columns))
+    return RowTable(frame, rows, [name for name in NOTES if name in frame.columns] if columns is None else list(columns))
 
 
 def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | None, reviews: pl.DataFrame) -> str:
@@ -63,10 +63,10 @@ def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | No
 
     summary, reviews : as LabelAudit.summary and .next_reviews give them. curve : a matplotlib figure of the trust curve, or None
     """
-    asked = Markup("<p><strong>What to review next</strong>: rows from which most is learnt</p>")
+    review_title = Markup("<p><strong>What to review next</strong>: rows from which most is learnt</p>")
     parts = [
         Markup("<p><strong>{}</strong> looked at</p>").format(plural(int(summary["rows"].sum()), "label")),
-        _table(
+        _table_html(
             "",
             (
                 "given",
@@ -77,16 +77,16 @@ def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | No
                 "reviewed",
                 "wrong of those",
             ),
-            [_class(row) for row in summary.iter_rows(named=True)],
+            [_class_cells(row) for row in summary.iter_rows(named=True)],
         ),
-        *_issues(result),
-        _picture(curve, "Trust curve: the share expected to be wrong, by rows acted on") if curve is not None else Markup(""),
-        Markup("").join([asked, _rows(reviews, reviews.height, ("p_wrong", "why"))])
+        *_issue_lines(result),
+        _figure_html(curve, "Trust curve: the share expected to be wrong, by rows acted on") if curve is not None else Markup(""),
+        Markup("").join([review_title, _rows_html(reviews, reviews.height, ("p_wrong", "why"))])
         if reviews.height
         else Markup("<p>There is nothing to review: {}</p>").format(
-            _text(str(result.metrics.get("not_learnt", "every row was")))
+            _isolated(str(result.metrics.get("not_learnt", "every row was")))
         ),
-        _folded("Its numbers", _table("", ("name", "value"), flat(result.metrics, most=SHOWN))),
+        _folded("Its numbers", _table_html("", ("name", "value"), flat(result.metrics, most=MAX_NUMBERS_SHOWN))),
     ]
     return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
 
@@ -96,32 +96,32 @@ def stage_result_html(result: StageResult) -> str:
     decided = result.decisions.group_by("action", "reason").len().sort("len", "action", "reason", descending=[True, False, False])
     added = ", ".join(name for name in result.columns.columns if name != "row_id")
     parts = [
-        Markup("<p><strong>{}</strong> rows; adds {}</p>").format(count(result.columns.height), _text(added or "no column")),
-        *_issues(result),
-        _table(
+        Markup("<p><strong>{}</strong> rows; adds {}</p>").format(count(result.columns.height), _isolated(added or "no column")),
+        *_issue_lines(result),
+        _table_html(
             "What it decides",
             ("action", "reason", "rows"),
             [(action, reason, count(rows)) for action, reason, rows in decided.rows()],
         )
         if decided.height
         else Markup("<p>It drops, changes and holds back no row.</p>"),
-        _folded("Its numbers", _table("", ("name", "value"), flat(result.metrics, most=SHOWN))),
+        _folded("Its numbers", _table_html("", ("name", "value"), flat(result.metrics, most=MAX_NUMBERS_SHOWN))),
     ]
     return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
 
 
 def run_html(run: Path) -> str:
     """The five lines and the way of the rows of a run folder, as HTML for a notebook. Raises RunError when `run` is none."""
-    found = read_run(run)
+    contents = read_contents(run)
     lines = [
-        Markup("<li>{} <strong>{}</strong> {}</li>").format(_text(line.question), _text(line.short), _text(line.text))
-        for line in verdict(found)
+        Markup("<li>{} <strong>{}</strong> {}</li>").format(_isolated(line.question), _isolated(line.short), _isolated(line.text))
+        for line in headline(contents)
     ]
-    steps = found.flow.steps if found.flow is not None else ()
+    steps = contents.flow.steps if contents.flow is not None else ()
     parts = [
-        Markup("<p><strong>{}</strong></p>").format(_text(found.name)),
+        Markup("<p><strong>{}</strong></p>").format(_isolated(contents.name)),
         Markup("<ol>{}</ol>").format(Markup("").join(lines)),
-        _table(
+        _table_html(
             "Where the rows went",
             ("step", "out", "to review", "left"),
             [(step.name, count(step.dropped), count(step.review), count(step.left)) for step in steps],
@@ -130,12 +130,15 @@ def run_html(run: Path) -> str:
     return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
 
 
-def _issues(result: StageResult) -> list[Markup]:
+def _issue_lines(result: StageResult) -> list[Markup]:
     issues = [finding for finding in result.metrics.get("findings", ()) if finding.get("status") == "issue"]
-    return [Markup("<p><code>{}</code> {}</p>").format(_code(finding), _text(finding.get("text", ""))) for finding in issues]
+    return [
+        Markup("<p><code>{}</code> {}</p>").format(_finding_code(finding), _isolated(finding.get("text", "")))
+        for finding in issues
+    ]
 
 
-def _class(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _class_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One given class of an audit's summary, in words."""
     auroc, rate = row["injected_auroc"], row["error_rate"]
     between = interval([row["error_rate_low"], row["error_rate_high"]], as_percent=True)
@@ -150,20 +153,22 @@ def _class(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _picture(figure: Any, told: str) -> Markup:
+def _figure_html(figure: Any, description: str) -> Markup:
     """A figure on white, which can be read in a dark notebook, too."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="svg", facecolor="white")
     data = base64.b64encode(drawn.getvalue()).decode()
-    return Markup('<img alt="{}" style="max-width:100%;background:#fff" src="data:image/svg+xml;base64,{}">').format(told, data)
+    return Markup('<img alt="{}" style="max-width:100%;background:#fff" src="data:image/svg+xml;base64,{}">').format(
+        description, data
+    )
 
 
-def _rows(frame: pl.DataFrame, shown: int, said: Sequence[str]) -> Markup:
-    wanted = {"prompt", "completion", "label", "label_quality", *said}
-    head = frame.select(name for name in frame.columns if name in wanted).head(shown)
+def _rows_html(frame: pl.DataFrame, limit: int, notes: Sequence[str]) -> Markup:
+    names_shown = {"prompt", "completion", "label", "label_quality", *notes}
+    head = frame.select(name for name in frame.columns if name in names_shown).head(limit)
     lines = [
         Markup('<tr><td style="{}">{}</td><td style="{}">{}</td><td style="{}">{}</td></tr>').format(
-            TOP, Markup("").join(_about(row, said)), TOP, _folding(row["prompt"]), TOP, _folding(row["completion"])
+            TOP, Markup("").join(_row_notes(row, notes)), TOP, _folded_text(row["prompt"]), TOP, _folded_text(row["completion"])
         )
         for row in head.iter_rows(named=True)
     ]
@@ -177,7 +182,7 @@ def _rows(frame: pl.DataFrame, shown: int, said: Sequence[str]) -> Markup:
     ).format(counted, names, Markup("").join(lines))
 
 
-def _about(row: Mapping[str, Any], said: Sequence[str]) -> Iterator[Markup]:
+def _row_notes(row: Mapping[str, Any], notes: Sequence[str]) -> Iterator[Markup]:
     """The label as a word, its quality as a bar, and what else is said of the row."""
     if "label" in row:
         dot = Markup('<span style="color:{}" aria-hidden="true">&#9679;</span>').format(DOTS.get(row["label"], "#888"))
@@ -186,39 +191,39 @@ def _about(row: Mapping[str, Any], said: Sequence[str]) -> Iterator[Markup]:
         quality = number(float(row["label_quality"]), 2)
         bar = '<meter min="0" max="1" low="0.5" high="0.5" optimum="1" value="{}" style="width:5em"></meter>'
         yield Markup("<div>" + bar + " quality {}</div>").format(quality, quality)
-    for name in said:
+    for name in notes:
         if row[name] is not None and row[name] != []:
-            yield Markup('<div style="{}"><small>{}: {}</small></div>').format(WRAPPED, name, _text(_value(row[name])))
+            yield Markup('<div style="{}"><small>{}: {}</small></div>').format(WRAPPED, name, _isolated(_note_text(row[name])))
 
 
-def _value(value: Any) -> str:
+def _note_text(value: Any) -> str:
     if isinstance(value, float):
         return number(value, 2)
     return one_line(", ".join(map(str, value)) if isinstance(value, list) else value, 200)
 
 
-def _folding(value: str | None) -> Markup:
+def _folded_text(value: str | None) -> Markup:
     """A text as it is: what is long is folded behind its beginning, and what is very long is counted and left out."""
     text = value or ""
-    seen = len("\n".join(text[:FOLD].split("\n")[:FOLD_LINES]))
-    beginning = _wrapped(text[:seen])
-    if len(text) == seen:
+    visible = len("\n".join(text[:FOLD_CHARS].split("\n")[:FOLD_LINES]))
+    beginning = _text_block(text[:visible])
+    if len(text) == visible:
         return beginning
-    rest = _wrapped(text[seen:MAX_CHARS_SHOWN])
+    rest = _text_block(text[visible:MAX_CHARS_SHOWN])
     if len(text) > MAX_CHARS_SHOWN:
         rest += Markup("<div>and {} more</div>").format(plural(len(text) - MAX_CHARS_SHOWN, "character"))
     return beginning + _folded(f"… {count(len(text))} characters in all", rest)
 
 
-def _wrapped(text: str) -> Markup:
+def _text_block(text: str) -> Markup:
     return Markup('<div dir="auto" style="{}">{}</div>').format(WRAPPED, clean(text))
 
 
-def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+def _table_html(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(name) for name in names)
     body = Markup("").join(
         Markup("<tr>{}</tr>").format(
-            Markup("").join(Markup('<td style="text-align:left">{}</td>').format(_text(cell)) for cell in row)
+            Markup("").join(Markup('<td style="text-align:left">{}</td>').format(_isolated(cell)) for cell in row)
         )
         for row in rows
     )
@@ -230,9 +235,9 @@ def _folded(title: str, inside: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>{}</details>").format(title, inside)
 
 
-def _text(value: str) -> Markup:
+def _isolated(value: str) -> Markup:
     return Markup("<bdi>{}</bdi>").format(escape(clean(value)))
 
 
-def _code(finding: dict[str, str]) -> Markup:
+def _finding_code(finding: dict[str, str]) -> Markup:
     return escape(clean(finding.get("code", "")))

@@ -12,10 +12,10 @@ from typing import Any
 from markupsafe import Markup
 
 from ktodata.report import text
-from ktodata.report.contents import read_found, read_run
-from ktodata.report.headline import verdict
+from ktodata.report.headline import headline
 from ktodata.report.map.map_data import read_map_data
 from ktodata.report.map.search_index import read_search_index
+from ktodata.report.run_contents import contents_of, read_contents
 from ktodata.report.run_files import pick
 from ktodata.report.sections.dropped_rows import read_pairs, read_reasons, read_unreadable
 from ktodata.report.templating import template_environment
@@ -27,8 +27,8 @@ SECTIONS = (
     ("labels", "Can the labels be trusted", "label_noise"),
     ("balance", "Balance and weights", "ingest"),
     ("coverage", "What the prompts cover", "coverage"),
-    ("removed", "What was taken out, and why", "ingest"),
-    ("find", "Find a row", "ingest"),
+    ("dropped-rows", "What was taken out, and why", "ingest"),
+    ("search", "Find a row", "ingest"),
     ("repeats", "Repeats", "dedupe"),
     ("quarantine", "Records that could not be read", "ingest"),
     ("training", "Training", "train"),
@@ -39,9 +39,9 @@ SECTIONS = (
     ("manifest", "What was run", "ingest"),
 )
 PAGE_BYTES = 4_900_000  # under five million, so that it opens at once and can be sent by mail
-MIN_FOR_ROWS = 500_000  # bytes for the search, whatever the rest of the page takes
-SCRIPTS = ("page.js", "map.js", "find.js")
-NUMBERS = 60  # of a stage's own numbers, shown folded away
+MIN_SEARCH_BYTES = 500_000  # bytes for the search, whatever the rest of the page takes
+SCRIPTS = ("page.js", "map.js", "search.js")
+MAX_NUMBERS = 60  # of a stage's own numbers, shown folded away
 
 
 def build_report(run: Path, *, text: bool = True) -> str:
@@ -49,32 +49,32 @@ def build_report(run: Path, *, text: bool = True) -> str:
 
     text : without it, the page holds numbers only: no text of any row, no name of a rater, source, model or file.
     """
-    found = read_run(run) if text else read_found(WithoutText(run))
-    files = found.files
-    afterwards = {"ablation": found.ablation, "comparison": found.comparison}
+    contents = read_contents(run) if text else contents_of(WithoutText(run))
+    files = contents.files
+    afterwards = {"ablation": contents.ablation, "comparison": contents.comparison}
     facts = cache(files.metrics)
     page = partial(
         render,
         "report.html.j2",
-        title=f"{found.name} · ktodata",
+        title=f"{contents.name} · ktodata",
         script=_script(),
-        name=found.name,
+        name=contents.name,
         manifest=files.manifest,
         sections=[
             (anchor, title, afterwards[needs] is not None if needs in afterwards else files.has(needs))
             for anchor, title, needs in SECTIONS
         ],
-        verdict=verdict(found),
-        flow=found.flow,
-        noise=found.noise if text or found.noise is None else replace(found.noise, examples=[]),
-        balance=found.balance,
-        coverage=found.coverage,
-        dots=read_map_data(files),
-        training=found.training,
-        evaluation=found.evaluation,
+        verdict=headline(contents),
+        flow=contents.flow,
+        noise=contents.noise if text or contents.noise is None else replace(contents.noise, examples=[]),
+        balance=contents.balance,
+        coverage=contents.coverage,
+        map_data=read_map_data(files),
+        training=contents.training,
+        evaluation=contents.evaluation,
         without_text=not text,
-        ablation=found.ablation,
-        comparison=found.comparison,
+        ablation=contents.ablation,
+        comparison=contents.comparison,
         reasons=read_reasons(files, with_examples=text),
         pairs=read_pairs(files),
         unreadable=read_unreadable(files) if text else [replace(group, examples=[]) for group in read_unreadable(files)],
@@ -82,8 +82,8 @@ def build_report(run: Path, *, text: bool = True) -> str:
         numbers=lambda stage: flat(facts(stage)),
         settings=flat(pick(files.manifest, "recipe", default={}), most=200),
     )
-    room = max(PAGE_BYTES - len(page(findable=None).encode()), MIN_FOR_ROWS)
-    return page(findable=read_search_index(files, most_bytes=room))
+    room = max(PAGE_BYTES - len(page(search_index=None).encode()), MIN_SEARCH_BYTES)
+    return page(search_index=read_search_index(files, max_bytes=room))
 
 
 def render(template: str, *, script: str = "", **context: Any) -> str:
@@ -91,8 +91,8 @@ def render(template: str, *, script: str = "", **context: Any) -> str:
 
     script : the page's own; the page's policy lets this run and nothing else, and without it nothing at all.
     """
-    shown = {"style": Markup(_template_file("style.css")), "script": Markup(script), "policy": Markup(_policy(script))}
-    return str(template_environment("ktodata.report").get_template(template).render(shown, **context))
+    around = {"style": Markup(_template_file("style.css")), "script": Markup(script), "policy": Markup(_policy(script))}
+    return str(template_environment("ktodata.report").get_template(template).render(around, **context))
 
 
 def _policy(script: str) -> str:
@@ -112,21 +112,23 @@ def _template_file(name: str) -> str:
     return resources.files("ktodata.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def flat(facts: Mapping[str, Any], *, most: int = NUMBERS) -> list[tuple[str, str]]:
+def flat(facts: Mapping[str, Any], *, most: int = MAX_NUMBERS) -> list[tuple[str, str]]:
     """Nested facts as (dotted name, value) for a table; long lists and what is shown elsewhere are left out."""
-    return list(_leaves("", {name: value for name, value in facts.items() if name not in ("findings", "checksums")}))[:most]
+    return list(_flat_leaves("", {name: value for name, value in facts.items() if name not in ("findings", "checksums")}))[:most]
 
 
-def _leaves(prefix: str, value: Any) -> list[tuple[str, str]]:
+def _flat_leaves(prefix: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
-        return [leaf for name, inner in value.items() for leaf in _leaves(f"{prefix}.{name}" if prefix else str(name), inner)]
+        return [
+            leaf for name, inner in value.items() for leaf in _flat_leaves(f"{prefix}.{name}" if prefix else str(name), inner)
+        ]
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        return [leaf for number, inner in enumerate(value[:20]) for leaf in _leaves(f"{prefix}.{number}", inner)]
-    shown = ", ".join(_short(item) for item in value[:8]) if isinstance(value, list) else _short(value)
-    return [(prefix, shown)]
+        return [leaf for number, inner in enumerate(value[:20]) for leaf in _flat_leaves(f"{prefix}.{number}", inner)]
+    text_of_value = ", ".join(_setting_text(item) for item in value[:8]) if isinstance(value, list) else _setting_text(value)
+    return [(prefix, text_of_value)]
 
 
-def _short(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, float):

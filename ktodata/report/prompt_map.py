@@ -49,7 +49,7 @@ def prompt_map(
     if color_by not in get_args(ColorBy):
         raise SettingError(f"prompt_map: color_by is one of {', '.join(get_args(ColorBy))}; got {color_by!r}.")
     check_columns(feedback, ("prompt", "cluster", "map_x", "map_y", *NEEDS[color_by]), who=f"prompt_map (coloured by {color_by})")
-    points = _points(feedback, color_by, clusters)
+    points = _map_points(feedback, color_by, clusters)
     if points.is_empty():
         raise EmptyDataError(
             f"prompt_map: none of {feedback.height:,} rows has a place on the map and what it is to be coloured by. "
@@ -82,14 +82,14 @@ class PromptMap:
         return self.feedback.join(self.points[chosen].select("prompt"), on="prompt", how="semi", maintain_order="left")
 
 
-def _points(feedback: pl.DataFrame, color_by: ColorBy, clusters: pl.DataFrame | None) -> pl.DataFrame:
+def _map_points(feedback: pl.DataFrame, color_by: ColorBy, clusters: pl.DataFrame | None) -> pl.DataFrame:
     """prompt, map_x, map_y, rows, shown (the prompt, fit to be shown) and the column to colour by, one line a prompt."""
     measured = {
         "desirable_share": pl.col("label").mean(),
         "doubt": (1 - pl.col("label_quality").cast(pl.Float64)).max(),
     }
-    known = {name: measured[name] for name in measured if name == COLUMN[color_by]}
-    of_prompt = feedback.group_by("prompt").agg(rows=pl.len(), **known)
+    measured_column = {name: measured[name] for name in measured if name == COLUMN[color_by]}
+    of_prompt = feedback.group_by("prompt").agg(rows=pl.len(), **measured_column)
     placed = feedback.filter(pl.col("map_x").is_not_null() & pl.col("map_y").is_not_null())
     placed = placed.unique("prompt", keep="first", maintain_order=True)
     points = placed.join(of_prompt, on="prompt", maintain_order="left")
@@ -102,7 +102,7 @@ def _points(feedback: pl.DataFrame, color_by: ColorBy, clusters: pl.DataFrame | 
         "map_y",
         "rows",
         shown=pl.Series([_hover(text) for text in points["prompt"]], dtype=pl.String),
-        cluster=pl.Series([one_line(f"{one}{names.get(one, '')}") for one in points["cluster"]], dtype=pl.String),
+        cluster=pl.Series([one_line(f"{cluster}{names.get(cluster, '')}") for cluster in points["cluster"]], dtype=pl.String),
         **{COLUMN[color_by]: pl.col(COLUMN[color_by])} if color_by != "cluster" else {},
     ).drop_nulls(COLUMN[color_by])
 
@@ -139,7 +139,7 @@ def _scatter(points: pl.DataFrame, color_by: ColorBy, height: int) -> "jscatter.
     scatter.axes(False)  # only what is near means something
     scatter.size(default=POINT_SIZE)
     scatter.legend(color_by != "cluster" or len(kinds) <= MAX_IN_LEGEND)
-    said = [*dict.fromkeys(("cluster", column)), "rows"]
+    properties = [*dict.fromkeys(("cluster", column)), "rows"]
     # no histograms: jupyter-scatter 1.0 fails on that of a column with one value, and then shows no text either
-    scatter.tooltip(True, properties=said, histograms=False, preview="shown", preview_type="text")
+    scatter.tooltip(True, properties=properties, histograms=False, preview="shown", preview_type="text")
     return scatter

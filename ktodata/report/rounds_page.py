@@ -6,12 +6,12 @@ from typing import Any
 from ktodata.report.page import render
 
 
-def build_rounds_page(told: Mapping[str, Any]) -> str:
+def build_rounds_page(summary: Mapping[str, Any]) -> str:
     """report.html beside the rounds, as HTML, from what self_training.json says. Links are relative: the folder can be moved."""
     return render(
         "self_training.html.j2",
-        title=f"{told['name']} · ktodata self-training",
-        name=told["name"],
-        told=told,
-        rounds=[{**line, "page": f"{line['folder']}/report.html"} for line in told["rounds"]],
+        title=f"{summary['name']} · ktodata self-training",
+        name=summary["name"],
+        summary=summary,
+        rounds=[{**line, "page": f"{line['folder']}/report.html"} for line in summary["rounds"]],
     )

@@ -16,7 +16,7 @@ QUARANTINE_SCHEMA = pl.Schema(
 )
 
 
-class Tables(Protocol):
+class StageTables(Protocol):
     """What stages left behind: in a run folder, or in memory."""
 
     def metrics(self, stage: str, /) -> dict[str, Any]:
@@ -46,49 +46,49 @@ class RunFiles:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Resolved recipe, versions, inputs, counts, and each stage in the order they ran."""
-        return _json(self.path / "manifest.json")
+        return _read_json_file(self.path / "manifest.json")
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """Held-out results; empty when the run does not evaluate."""
-        return _json(self.path / "evaluation.json")
+        return _read_json_file(self.path / "evaluation.json")
 
     @cached_property
     def training(self) -> dict[str, Any]:
         """What the trainer wrote down; empty when the run does not train."""
-        return _json(self.path / "model" / "training.json")
+        return _read_json_file(self.path / "model" / "training.json")
 
     @cached_property
     def telemetry(self) -> pl.DataFrame | None:
         """What training saw of each row, step by step; None when the run does not train."""
-        return _parquet(self.path / "model" / "telemetry.parquet")
+        return _read_table(self.path / "model" / "telemetry.parquet")
 
     @cached_property
     def ablation(self) -> dict[str, Any]:
         """What `ktodata ablate` wrote down; empty when the run was not ablated."""
-        return _json(self.path / "ablation.json")
+        return _read_json_file(self.path / "ablation.json")
 
     @cached_property
     def ablation_scores(self) -> pl.DataFrame | None:
         """Every held-out row's reward in every arm: arm, seed, row_id, reward; None where that is not there."""
-        return _with_columns(_parquet(self.path / "ablation.parquet"), ("arm", "seed", "row_id", "reward"))
+        return _if_columns(_read_table(self.path / "ablation.parquet"), ("arm", "seed", "row_id", "reward"))
 
     @cached_property
     def comparison(self) -> dict[str, Any]:
         """What `ktodata compare` wrote down; empty when no methods were compared."""
-        return _json(self.path / "comparison" / "comparison.json")
+        return _read_json_file(self.path / "comparison" / "comparison.json")
 
     @cached_property
     def comparison_rows(self) -> pl.DataFrame | None:
         """Every held-out row's reward by every policy, with label and truth; None where that is not there."""
-        found = _parquet(self.path / "comparison" / "comparison.parquet")
-        return _with_columns(found, ("method", "row_id", "reward", "label", "truth"))
+        table = _read_table(self.path / "comparison" / "comparison.parquet")
+        return _if_columns(table, ("method", "row_id", "reward", "label", "truth"))
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
         """Every decision: row_id, stage, action, reason, evidence, caused_by."""
-        found = _parquet(self.path / "ledger.parquet")
-        return pl.DataFrame(schema={**DECISION_SCHEMA, "stage": pl.String()}) if found is None else found
+        table = _read_table(self.path / "ledger.parquet")
+        return pl.DataFrame(schema={**DECISION_SCHEMA, "stage": pl.String()}) if table is None else table
 
     @cached_property
     def fates(self) -> pl.DataFrame:
@@ -98,8 +98,8 @@ class RunFiles:
         """
         settled = self.ledger.filter(pl.col("stage") == "export")
         if settled.is_empty():
-            found = strongest_decisions(self.ledger).select("row_id", "stage", "action", "reason", "evidence", "caused_by")
-            return found.filter(pl.col("action") != "keep")
+            decisions = strongest_decisions(self.ledger).select("row_id", "stage", "action", "reason", "evidence", "caused_by")
+            return decisions.filter(pl.col("action") != "keep")
         decided_by = pl.col("evidence").str.json_path_match("$.decided_by").fill_null("export")
         last = settled.filter(pl.col("action") != "keep").select("row_id", decided_by.alias("stage"), "action", "reason")
         before = self.ledger.filter(pl.col("stage") != "export")
@@ -109,8 +109,8 @@ class RunFiles:
     @cached_property
     def quarantine(self) -> pl.DataFrame:
         """Every record that could not become a row."""
-        found = _parquet(self.path / "quarantine.parquet")
-        return pl.DataFrame(schema=QUARANTINE_SCHEMA) if found is None else found
+        table = _read_table(self.path / "quarantine.parquet")
+        return pl.DataFrame(schema=QUARANTINE_SCHEMA) if table is None else table
 
     def has(self, stage: str) -> bool:
         """Whether that stage has left something."""
@@ -118,11 +118,11 @@ class RunFiles:
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """The stage's own numbers; empty when it did not run."""
-        return _json(self.path / "stages" / stage / "metrics.json")
+        return _read_json_file(self.path / "stages" / stage / "metrics.json")
 
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """A small table that the stage left; None when there is none."""
-        return _parquet(self.path / "stages" / stage / f"{name}.parquet")
+        return _read_table(self.path / "stages" / stage / f"{name}.parquet")
 
     def columns(self, stage: str, *names: str) -> pl.DataFrame | None:
         """row_id and those of the stage's columns that are there (all, when none is named); None when it did not run."""
@@ -131,8 +131,8 @@ class RunFiles:
             return None
         scan = pl.scan_parquet(file)
         there = scan.collect_schema().names()
-        wanted = [name for name in ("row_id", *names) if name in there] if names else there
-        return scan.select(list(dict.fromkeys(wanted))).collect()
+        requested = [name for name in ("row_id", *names) if name in there] if names else there
+        return scan.select(list(dict.fromkeys(requested))).collect()
 
     def text_numbers(self) -> pl.DataFrame:
         """row_id, text: the same number for rows of the same prompt and completion."""
@@ -143,9 +143,9 @@ class RunFiles:
         file = self.path / "stages" / "ingest" / "columns.parquet"
         if not file.is_file():
             return {}
-        wanted = pl.Series(sorted(set(row_ids)), dtype=pl.String)
-        found = pl.scan_parquet(file).filter(pl.col("row_id").is_in(wanted.implode())).collect()
-        return {row["row_id"]: row for row in found.iter_rows(named=True)}
+        requested = pl.Series(sorted(set(row_ids)), dtype=pl.String)
+        rows = pl.scan_parquet(file).filter(pl.col("row_id").is_in(requested.implode())).collect()
+        return {row["row_id"]: row for row in rows.iter_rows(named=True)}
 
 
 def with_text_number(feedback: pl.LazyFrame) -> pl.LazyFrame:
@@ -156,24 +156,24 @@ def with_text_number(feedback: pl.LazyFrame) -> pl.LazyFrame:
 def pick(values: Mapping[str, Any], *keys: str, default: Any = None) -> Any:
     """The first of these keys that is there and not null; 'a.b' looks into a nested object."""
     for key in keys:
-        found: Any = values
+        value: Any = values
         for part in key.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if found is not None:
-            return found
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            return value
     return default
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _read_json_file(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return values if isinstance(values, dict) else {}
 
 
-def _with_columns(table: pl.DataFrame | None, needs: Iterable[str]) -> pl.DataFrame | None:
+def _if_columns(table: pl.DataFrame | None, needs: Iterable[str]) -> pl.DataFrame | None:
     return table if table is not None and set(needs) <= set(table.columns) else None
 
 
-def _parquet(file: Path) -> pl.DataFrame | None:
+def _read_table(file: Path) -> pl.DataFrame | None:
     return pl.read_parquet(file) if file.is_file() else None

@@ -25,7 +25,7 @@ def template_environment(package: str, *, html: bool = True) -> Environment:
         loader=PackageLoader(package),
         autoescape=html,
         undefined=StrictUndefined,
-        finalize=_cleaned if html else None,
+        finalize=_clean_text if html else None,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -33,5 +33,5 @@ def template_environment(package: str, *, html: bool = True) -> Environment:
     return environment
 
 
-def _cleaned(value: object) -> object:
+def _clean_text(value: object) -> object:
     return text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -19,8 +19,8 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&:@=])")
 def clean(value: str) -> str:
     """The same text with every character visible: controls as their picture, direction marks and surrogates by number."""
     value = _SURROGATE.sub("\ufffd", value.replace("\r\n", "\n").replace("\r", "\n"))
-    value = _CONTROL.sub(lambda found: "␡" if found[0] == "\x7f" else chr(0x2400 + ord(found[0])), value)
-    return _DIRECTION.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", value)
+    value = _CONTROL.sub(lambda match: "␡" if match[0] == "\x7f" else chr(0x2400 + ord(match[0])), value)
+    return _DIRECTION.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", value)
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def interval(low_high: Any, *, as_percent: bool = False, digits: int | None = No
     return f"{low:.{places}f} to {high:.{places}f}"
 
 
-def plural(value: Any, one: str, many: str | None = None) -> str:
+def plural(value: Any, singular: str, many: str | None = None) -> str:
     """1 -> '1 row'; 12408 -> '12,408 rows'."""
-    return f"{count(value)} {one if value == 1 else many or one + 's'}"
+    return f"{count(value)} {singular if value == 1 else many or singular + 's'}"
 
 
 def bytes_size(value: Any) -> str:

@@ -110,14 +110,14 @@ class WithoutText(RunFiles):
 
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """The table without names and examples; a cluster goes by its number."""
-        found = self._given.table(stage, name)
-        if found is None:
+        table = self._given.table(stage, name)
+        if table is None:
             return None
-        if "name" in found.columns:
-            found = found.with_columns(name=_called_subjects(found, name)["called"])
-        if name in GROUPED and {"column", "value"} <= set(found.columns):
-            found = self._names.grouped(found)
-        return self._named(found.drop(EXAMPLES, strict=False))
+        if "name" in table.columns:
+            table = table.with_columns(name=_called_subjects(table, name)["called"])
+        if name in GROUPED and {"column", "value"} <= set(table.columns):
+            table = self._names.grouped(table)
+        return self._named(table.drop(EXAMPLES, strict=False))
 
     def columns(self, stage: str, *names: str) -> pl.DataFrame | None:
         """The columns, with names replaced."""
@@ -126,8 +126,8 @@ class WithoutText(RunFiles):
     def rows(self, row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """{row_id: {row_id, prompt: a number}}: rows of one prompt can be told to be that, and nothing else of them."""
         prompts: dict[str, str] = {}
-        found = self._given.rows(row_ids)
-        number = {row_id: prompts.setdefault(row["prompt"], f"prompt {len(prompts) + 1}") for row_id, row in found.items()}
+        rows = self._given.rows(row_ids)
+        number = {row_id: prompts.setdefault(row["prompt"], f"prompt {len(prompts) + 1}") for row_id, row in rows.items()}
         return {row_id: {"row_id": row_id, "prompt": prompt} for row_id, prompt in number.items()}
 
     def _cleaned(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class _Names:
     def __init__(self, run: RunFiles) -> None:
         self._called: dict[str, str] = {}
         self._many: Counter[str] = Counter()
-        for kind, name in _given_names(run):
+        for kind, name in _foreign_names(run):
             if kind in (*NAMED, "file") or not is_ours(name):
                 self._call(kind, name)
         subjects = dict(_subjects(run))
@@ -176,18 +176,18 @@ class _Names:
         if text in self._called:
             return self._called[text]
         if self._subjects is not None:
-            text = self._subjects.sub(lambda found: self._called[found[0]], text)
-        text = _WHOSE.sub(lambda found: self._called.get(found[1], found[0]), text)
-        text = _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in self._called.values() else LEFT_OUT, text)
-        text = _TOKEN.sub(lambda found: _ours_of(found[0]), text)
+            text = self._subjects.sub(lambda match: self._called[match[0]], text)
+        text = _WHOSE.sub(lambda match: self._called.get(match[1], match[0]), text)
+        text = _QUOTED.sub(lambda match: match[0] if match[0][1:-1] in self._called.values() else LEFT_OUT, text)
+        text = _TOKEN.sub(lambda match: _ours_of(match[0]), text)
         return re.sub(rf"{LEFT_OUT}(?:[^\w\s]*\s?{LEFT_OUT})+", LEFT_OUT, text)
 
     def table(self, table: pl.DataFrame) -> pl.DataFrame:
         """A table whose texts are names; lists of texts become null, unless all their words are ours, and votes stay."""
         for name, dtype in table.schema.items():
             if dtype == pl.String and name not in ROW_IDS:
-                known = table[name].drop_nulls().unique(maintain_order=True)
-                called = {text: self._name(name, text) for text in known}
+                texts = table[name].drop_nulls().unique(maintain_order=True)
+                called = {text: self._name(name, text) for text in texts}
                 table = table.with_columns(pl.col(name).replace_strict(called, return_dtype=pl.String))
             elif dtype == pl.List(pl.String) and not all(map(is_ours, table[name].explode().drop_nulls().unique())):
                 table = table.with_columns(pl.lit(None, dtype).alias(name))
@@ -216,7 +216,7 @@ class _Names:
         return self._called.get(text) or self._call(column if is_ours(column) else "name", text)
 
 
-def _given_names(run: RunFiles) -> Iterator[tuple[str, str]]:
+def _foreign_names(run: RunFiles) -> Iterator[tuple[str, str]]:
     """(kind, name) of raters, sources, models, arms and methods, in the order of the files."""
     rows = run.columns("ingest", *NAMED, "votes")
     if rows is not None:
@@ -227,16 +227,16 @@ def _given_names(run: RunFiles) -> Iterator[tuple[str, str]]:
             yield from (("rater", name) for name in voters)
     for listed in (run.manifest.get("inputs"), run.metrics("ingest").get("files"), run.metrics("reviews").get("files")):
         yield from (("file", file["name"]) for file in _objects(listed) if isinstance(file.get("name"), str))
-    for kind, told, key in (("arm", run.ablation, "arms"), ("method", run.comparison, "measures")):
-        yield from ((kind, line[kind]) for line in _objects(told.get(key)) if isinstance(line.get(kind), str))
+    for kind, results, key in (("arm", run.ablation, "arms"), ("method", run.comparison, "measures")):
+        yield from ((kind, line[kind]) for line in _objects(results.get(key)) if isinstance(line.get(kind), str))
 
 
 def _subjects(run: RunFiles) -> Iterator[tuple[str, str]]:
     """(name, what it is called) of clusters and holes, whose names are made of words of prompts."""
     for table in SUBJECTS:
-        found = run.table("coverage", table)
-        if found is not None and "name" in found.columns:
-            for name, called in _called_subjects(found, table).drop_nulls().unique("given", keep="first").iter_rows():
+        subjects = run.table("coverage", table)
+        if subjects is not None and "name" in subjects.columns:
+            for name, called in _called_subjects(subjects, table).drop_nulls().unique("given", keep="first").iter_rows():
                 if name.strip():
                     yield name, called
 
@@ -248,7 +248,7 @@ def _called_subjects(table: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def _objects(listed: Any) -> list[dict[str, Any]]:
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
 
 
 def _ours_of(token: str) -> str:

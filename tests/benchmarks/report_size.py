@@ -35,8 +35,8 @@ WORDS, WORDS_A_TEXT, CLUSTERS, DOTS = 5000, 60, 40, 2000
 LEFT = {"30 of 100 rows left": 0.3, "all rows left": 1.0}
 FLAGS = ["--no-sandbox", "--disable-quic", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND"]
 SEARCHED = """async () => {
-  const said = document.getElementById("find-said");
-  const field = document.getElementById("find-text");
+  const said = document.getElementById("search-status");
+  const field = document.getElementById("search-text");
   const times = [];
   for (const word of ["word1 word2", "word40", "nowhere", "0f", "doubted word7"]) {
     const changed = new Promise((done) => new MutationObserver(done).observe(said, { childList: true }));
@@ -79,16 +79,16 @@ def write_run(folder: Path, rows: int, left: float, seed: int = 0) -> None:
     )
     _stage(folder, "ingest", feedback, {"rows": rows})
     quality = rng.random(rows)
-    found = pl.DataFrame({"row_id": ids, "label_quality": quality, "of": ids.shuffle(seed), "similarity": rng.random(rows)})
+    table = pl.DataFrame({"row_id": ids, "label_quality": quality, "of": ids.shuffle(seed), "similarity": rng.random(rows)})
     drawn = pl.Series(rng.random(rows) / left)
     part = pl.DataFrame({"row_id": ids, "part": ["train"] * rows})
     decided = [
-        Decided("dedupe", "all", decide(found, drawn < 0.4, action="drop", reason="near_repeat", evidence=["similarity"], caused_by="of")),
-        Decided("label_noise", "train", decide(found, drawn.is_between(0.4, 0.8), action="review", reason="doubted_label", evidence=["label_quality"])),
-        Decided("label_noise", "train", decide(found, drawn.is_between(0.8, 1.0), action="relabel", reason="outvoted", evidence=["label_quality"])),
+        Decided("dedupe", "all", decide(table, drawn < 0.4, action="drop", reason="near_repeat", evidence=["similarity"], caused_by="of")),
+        Decided("label_noise", "train", decide(table, drawn.is_between(0.4, 0.8), action="review", reason="doubted_label", evidence=["label_quality"])),
+        Decided("label_noise", "train", decide(table, drawn.is_between(0.8, 1.0), action="relabel", reason="outvoted", evidence=["label_quality"])),
     ]  # fmt: skip
     doubted = pl.col("label_quality") < 0.1
-    noise = found.select("row_id", "label_quality", p_desirable="label_quality", is_label_issue=doubted)
+    noise = table.select("row_id", "label_quality", p_desirable="label_quality", is_label_issue=doubted)
     _stage(
         folder, "label_noise", noise.with_columns(evidence_against=pl.when("is_label_issue").then(pl.lit(["doubtful_label"]))), {}
     )
@@ -131,7 +131,7 @@ def build(folder: Path, page: Path) -> None:
 
 def opened(page: Path, loads: int) -> dict[str, Any]:
     """What the reader waits for, each load in a context of its own."""
-    ready, searched, said = [], [], ""
+    ready, searched, hint = [], [], ""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         for _ in range(loads):
@@ -140,11 +140,11 @@ def opened(page: Path, loads: int) -> dict[str, Any]:
             tab.goto(page.as_uri())
             tab.wait_for_selector("html[data-ready]")
             ready.append(int(tab.get_attribute("html", "data-ready") or 0))
-            said = tab.inner_text("#find-how")
+            hint = tab.inner_text("#search-how")
             searched += tab.evaluate(SEARCHED)
             context.close()
         browser.close()
-    return {"ready_ms": _spread(ready), "search_ms": _spread(searched), "says": said}
+    return {"ready_ms": _spread(ready), "search_ms": _spread(searched), "says": hint}
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -156,19 +156,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--loads", type=int, default=5)
     parser.add_argument("--build", type=Path, nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.build:
-        return build(*given.build)
+    arguments = parser.parse_args()
+    if arguments.build:
+        return build(*arguments.build)
     measured = {}
     for name, left in LEFT.items():
         with tempfile.TemporaryDirectory() as place:
             run, page = Path(place) / "run", Path(place) / "report.html"
-            write_run(run, given.rows, left)
+            write_run(run, arguments.rows, left)
             command = [sys.executable, __file__, "--build", str(run), str(page)]
             took = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            measured[name] = took | opened(page, given.loads)
+            measured[name] = took | opened(page, arguments.loads)
             print(name, json.dumps(measured[name]), flush=True)
-    write_result("report_size", machine() | {"rows": given.rows, "loads": given.loads, "runs": measured})
+    write_result("report_size", machine() | {"rows": arguments.rows, "loads": arguments.loads, "runs": measured})
     return None
 
 

@@ -6,7 +6,7 @@ import chromium
 import folders
 import pytest
 from accessibility import grave
-from opening import opened, unpacked
+from opening import decoded, opened
 from test_size import enlarge
 
 from ktodata.report import build_audit_page, build_report
@@ -62,21 +62,23 @@ def written(folder, html):
     return path
 
 
-def said(page, name="find-said"):
+def status(page, name="search-status"):
     return page.inner_text(f"#{name}")
 
 
 def find(page, text, count):
     """Search, until so many rows are told to be found."""
-    page.fill("#find-text", text)
-    page.wait_for_function("wanted => document.getElementById('find-said').textContent.startsWith(wanted)", arg=f"{count} of ")
+    page.fill("#search-text", text)
+    page.wait_for_function(
+        "wanted => document.getElementById('search-status').textContent.startsWith(wanted)", arg=f"{count} of "
+    )
 
 
 def test_the_report_opens_from_disk_with_all_its_sections(page, file):
     ids = page.evaluate("[...document.querySelectorAll('section')].map(node => node.id)")
     assert ids == [anchor for anchor, _, _ in SECTIONS]
     assert page.locator("svg").count() == 13
-    assert page.asked == [file.as_uri()] and page.said == []
+    assert page.requests == [file.as_uri()] and page.console == []
 
 
 def test_no_script_of_the_data_ran(page):
@@ -99,7 +101,7 @@ def test_a_script_in_the_page_would_not_run_either(browser, html, tmp_path, inje
     with opened(browser, written(tmp_path, spoilt)) as page:
         page.wait_for_selector(READY)
         page.wait_for_timeout(100)
-        assert page.title() != "pwned" and "Content Security Policy" in "".join(page.said)
+        assert page.title() != "pwned" and "Content Security Policy" in "".join(page.console)
     free = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", spoilt)
     with opened(browser, written(tmp_path, free)) as page:
         page.wait_for_function("document.title === 'pwned'")
@@ -110,7 +112,7 @@ def test_our_own_script_changed_by_a_letter_does_not_run(browser, html, tmp_path
     assert changed != html
     with opened(browser, written(tmp_path, changed)) as page:
         page.wait_for_timeout(500)
-        assert page.locator(READY).count() == 0 and "Content Security Policy" in "".join(page.said)
+        assert page.locator(READY).count() == 0 and "Content Security Policy" in "".join(page.console)
 
 
 def test_not_even_our_own_script_could_make_markup_of_a_text(page):
@@ -119,63 +121,65 @@ def test_not_even_our_own_script_could_make_markup_of_a_text(page):
 
 
 def test_rows_are_found_by_text_reason_row_and_cause(page):
-    assert said(page) == "16 of 16 rows, 1 to 16 shown"
+    assert status(page) == "16 of 16 rows, 1 to 16 shown"
     find(page, 'DROPPED "question 21"', 1)
-    assert "dropped" in page.inner_text("#found") and "similarity: 0.910" in page.inner_text("#found")
-    cause = page.inner_text("#found summary code")
-    page.click("#found summary")
-    assert "answer 30" in page.inner_text("#found details")
+    assert "dropped" in page.inner_text("#search-rows") and "similarity: 0.910" in page.inner_text("#search-rows")
+    cause = page.inner_text("#search-rows summary code")
+    page.click("#search-rows summary")
+    assert "answer 30" in page.inner_text("#search-rows details")
     find(page, f"near {cause}", 5)
     find(page, "doubted again", 8)  # the ninth says it beyond what the page holds of it
     find(page, "meh", 1)
-    assert "thumbs.jsonl:3" in page.inner_text("#found") and "quarantined" in page.inner_text("#found")
+    assert "thumbs.jsonl:3" in page.inner_text("#search-rows") and "quarantined" in page.inner_text("#search-rows")
     find(page, "no such words", "None")
-    assert page.locator("#found li").count() == 0
+    assert page.locator("#search-rows li").count() == 0
 
 
 def test_filters_narrow_and_say_how_many(page):
-    options = page.locator("#find-reason option").all_inner_texts()
+    options = page.locator("#search-reason option").all_inner_texts()
     assert options == ["any", "doubted label (9)", "near repeat (5)", "unmapped label (1)", "not json (1)"]
-    page.select_option("#find-step", "dedupe")
-    assert said(page) == "5 of 16 rows, 1 to 5 shown"
-    page.select_option("#find-fate", "held for a person to review")
-    assert said(page).startswith("None of 16 rows.")
-    page.select_option("#find-step", "")
-    page.select_option("#find-reason", "doubted label")
-    assert said(page) == "9 of 16 rows, 1 to 9 shown"
-    assert page.get_attribute("#find-said", "role") == "status" and page.get_attribute("#find-said", "aria-live") == "polite"
+    page.select_option("#search-step", "dedupe")
+    assert status(page) == "5 of 16 rows, 1 to 5 shown"
+    page.select_option("#search-fate", "held for a person to review")
+    assert status(page).startswith("None of 16 rows.")
+    page.select_option("#search-step", "")
+    page.select_option("#search-reason", "doubted label")
+    assert status(page) == "9 of 16 rows, 1 to 9 shown"
+    assert (
+        page.get_attribute("#search-status", "role") == "status" and page.get_attribute("#search-status", "aria-live") == "polite"
+    )
 
 
 def test_hostile_rows_are_text_and_break_nothing(page):
-    page.select_option("#find-reason", "doubted label")
-    shown = page.locator("#found .side:first-child bdi").all_text_contents()
+    page.select_option("#search-reason", "doubted label")
+    prompts = page.locator("#search-rows .side:first-child bdi").all_text_contents()
     visible = {3: "abc ⟨U+202E⟩dcba right to left ⟨U+2066⟩isolate", 4: "x" * 320, 5: "nul ␀ and bell ␇ and escape ␛[31m"}
-    assert shown == [visible.get(number, text[:320]) for number, text in enumerate(folders.HOSTILE)]
-    assert "100,000 characters in all" in page.inner_text("#found")
-    assert page.locator("#found script, #found img, #found a").count() == 0
+    assert prompts == [visible.get(number, text[:320]) for number, text in enumerate(folders.HOSTILE)]
+    assert "100,000 characters in all" in page.inner_text("#search-rows")
+    assert page.locator("#search-rows script, #search-rows img, #search-rows a").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     find(page, "<script>", 1)
-    assert page.title() != "pwned" and page.evaluate("window.pwned") is None and page.said == []
+    assert page.title() != "pwned" and page.evaluate("window.pwned") is None and page.console == []
 
 
 def test_pages_of_twenty_five_by_keyboard_alone(browser, many):
     with opened(browser, many) as page:
         page.wait_for_selector(READY)
-        assert said(page) == "44 of 44 rows, 1 to 25 shown" and page.locator("#found li").count() == 25
-        page.focus("#find-text")
+        assert status(page) == "44 of 44 rows, 1 to 25 shown" and page.locator("#search-rows li").count() == 25
+        page.focus("#search-text")
         for _ in range(5):
             page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.id") == "find-on"
+        assert page.evaluate("document.activeElement.id") == "search-next"
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         page.keyboard.press("Enter")
-        assert said(page) == "44 of 44 rows, 26 to 44 shown" and page.get_attribute("#found", "start") == "26"
+        assert status(page) == "44 of 44 rows, 26 to 44 shown" and page.get_attribute("#search-rows", "start") == "26"
         page.keyboard.press("Enter")  # there is no third page
-        assert said(page) == "44 of 44 rows, 26 to 44 shown" and page.get_attribute("#find-on", "aria-disabled") == "true"
+        assert status(page) == "44 of 44 rows, 26 to 44 shown" and page.get_attribute("#search-next", "aria-disabled") == "true"
         page.keyboard.press("Shift+Tab")
         page.keyboard.press("Space")
-        assert said(page) == "44 of 44 rows, 1 to 25 shown"
+        assert status(page) == "44 of 44 rows, 1 to 25 shown"
         find(page, "21-1", 1)
-        assert page.inner_text("#found .head code") == "21-1" and "question 20" in page.inner_text("#found")
+        assert page.inner_text("#search-rows .head code") == "21-1" and "question 20" in page.inner_text("#search-rows")
 
 
 def drawn(page):
@@ -206,44 +210,44 @@ def test_the_map_moves_zooms_and_comes_back(page):
 
 
 def test_a_dot_tells_its_prompt_to_pointer_and_keyboard(page, html):
-    dots = unpacked(html, "dots-data")
-    order = sorted(range(len(dots["x"])), key=lambda dot: dots["x"][dot])
+    points = decoded(html, "map-data")
+    order = sorted(range(len(points["x"])), key=lambda dot: points["x"][dot])
     page.focus("#map-canvas")
     page.keyboard.press("n")
-    first = dots["prompt"][order[0]]
-    assert page.text_content("#map-said bdi") == first and dots["row_id"][order[0]] in said(page, "map-said")
+    first = points["prompt"][order[0]]
+    assert page.text_content("#map-status bdi") == first and points["row_id"][order[0]] in status(page, "map-status")
     page.keyboard.press("p")  # round the other way
-    assert page.text_content("#map-said bdi") == dots["prompt"][order[-1]]
+    assert page.text_content("#map-status bdi") == points["prompt"][order[-1]]
     page.locator("#map-canvas").scroll_into_view_if_needed()
     box = page.locator("#map-canvas").bounding_box()
-    scale = 0.92 * min(box["width"] / max(dots["x"]), box["height"] / max(dots["y"]))
-    x = box["x"] + box["width"] / 2 + (dots["x"][order[0]] - max(dots["x"]) / 2) * scale
-    y = box["y"] + box["height"] / 2 - (dots["y"][order[0]] - max(dots["y"]) / 2) * scale
+    scale = 0.92 * min(box["width"] / max(points["x"]), box["height"] / max(points["y"]))
+    x = box["x"] + box["width"] / 2 + (points["x"][order[0]] - max(points["x"]) / 2) * scale
+    y = box["y"] + box["height"] / 2 - (points["y"][order[0]] - max(points["y"]) / 2) * scale
     page.mouse.move(x, y)
     assert page.is_visible("#map-tip") and page.text_content("#map-tip bdi") == first
     page.mouse.click(x, y)
-    assert page.text_content("#map-said bdi") == first
+    assert page.text_content("#map-status bdi") == first
     page.mouse.move(box["x"] + 2, box["y"] + 2)
     assert not page.is_visible("#map-tip")
 
 
 def test_a_cluster_of_the_legend_is_shown_alone(page, html):
     names = page.locator("#map-clusters bdi").all_text_contents()
-    assert names == [f"{number} {name}" for number, name, *_ in unpacked(html, "dots-data")["clusters"]]
+    assert names == [f"{number} {name}" for number, name, *_ in decoded(html, "map-data")["clusters"]]
     assert "1 dates <script>document.title='pwned'</script>" in names
     whole = drawn(page)
     page.focus("#map-clusters button >> nth=1")
     page.keyboard.press("Enter")
-    assert drawn(page) != whole and "20 dots" in said(page, "map-said")
+    assert drawn(page) != whole and "20 dots" in status(page, "map-status")
     assert page.locator("#map-clusters [aria-pressed=true]").count() == 1
     page.focus("#map-canvas")
-    told = set()
+    prompts = set()
     for _ in range(21):
         page.keyboard.press("n")
-        told.add(page.text_content("#map-said bdi"))
-    assert len(told) == 20
+        prompts.add(page.text_content("#map-status bdi"))
+    assert len(prompts) == 20
     page.click("#map-clusters button >> nth=1")
-    assert said(page, "map-said") == "All 60 dots are shown."
+    assert status(page, "map-status") == "All 60 dots are shown."
 
 
 def test_the_map_is_coloured_in_each_way_with_a_key(page):
@@ -268,31 +272,31 @@ def test_the_map_follows_the_theme(page):
 
 
 def test_on_paper_stands_the_picture_and_no_control(page):
-    assert page.is_visible("#map-tool") and page.is_visible("#find-tool") and not page.is_visible(".static-map")
+    assert page.is_visible("#map-tool") and page.is_visible("#search-tool") and not page.is_visible(".static-map")
     page.emulate_media(media="print")
-    assert page.is_visible(".static-map svg") and not page.is_visible("#map-tool") and not page.is_visible("#find-tool")
+    assert page.is_visible(".static-map svg") and not page.is_visible("#map-tool") and not page.is_visible("#search-tool")
 
 
 def test_without_scripts_the_picture_stays_and_the_reader_is_told(browser, file):
     with opened(browser, file, java_script_enabled=False) as page:
-        assert page.is_visible(".static-map svg") and not page.is_visible("#map-tool") and not page.is_visible("#find-tool")
-        assert "needs a browser that runs scripts" in page.inner_text("#find")
+        assert page.is_visible(".static-map svg") and not page.is_visible("#map-tool") and not page.is_visible("#search-tool")
+        assert "needs a browser that runs scripts" in page.inner_text("#search")
 
 
 def test_a_browser_that_cannot_unpack_says_so(browser, file):
     with opened(browser, file, before="delete window.DecompressionStream") as page:
-        page.wait_for_selector("#find-problem")
-        assert "DecompressionStream is not defined" in said(page, "find-problem") and "ledger.parquet" in said(
-            page, "find-problem"
+        page.wait_for_selector("#search-problem")
+        assert "DecompressionStream is not defined" in status(page, "search-problem") and "ledger.parquet" in status(
+            page, "search-problem"
         )
-        assert page.is_visible(".static-map svg") and not page.is_visible("#find-tool") and not page.is_visible("#map-tool")
+        assert page.is_visible(".static-map svg") and not page.is_visible("#search-tool") and not page.is_visible("#map-tool")
 
 
 def test_a_run_without_a_map_has_its_search(browser, tmp_path):
     with opened(browser, written(tmp_path, build_report(folders.write_run(tmp_path / "run", stages=("dedupe",))))) as page:
         page.wait_for_selector(READY)
         find(page, "near repeat", 5)
-        assert page.locator("#map-tool, .static-map").count() == 0 and page.said == []
+        assert page.locator("#map-tool, .static-map").count() == 0 and page.console == []
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 420)])
@@ -312,13 +316,15 @@ def test_the_version_without_text_has_a_map_and_a_search_of_its_own(browser, run
         page.wait_for_selector(READY)
         page.focus("#map-canvas")
         page.keyboard.press("n")
-        assert page.locator("#map-said bdi").count() == 0 and "cluster " in said(page, "map-said")
+        assert page.locator("#map-status bdi").count() == 0 and "cluster " in status(page, "map-status")
         find(page, "near repeat", 5)
-        assert page.locator("#found .side, #found bdi").count() == 0 and "because of row" in page.inner_text("#found")
-        assert page.said == []
+        assert page.locator("#search-rows .side, #search-rows bdi").count() == 0 and "because of row" in page.inner_text(
+            "#search-rows"
+        )
+        assert page.console == []
 
 
 def test_the_audit_opens_and_runs_nothing(browser, run, tmp_path):
     with opened(browser, written(tmp_path, build_audit_page(run))) as page:
-        assert page.said == [] and "Rows doubted most" in page.content() and page.title().endswith("ktodata audit")
+        assert page.console == [] and "Rows doubted most" in page.content() and page.title().endswith("ktodata audit")
         assert page.locator("script").count() == 0 and grave(page) == []

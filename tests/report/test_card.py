@@ -47,10 +47,10 @@ def test_the_card_gives_the_weights_as_trl_calls_them(card):
 
 
 def test_the_loading_line_names_the_parts(card):
-    shown = card.split("```python\n")[1].split("```")[0]
+    code = card.split("```python\n")[1].split("```")[0]
     expected = '{"train": "shards/train-*.parquet", "validation": "shards/validation-*.parquet", "test": "shards/test-*.parquet"}'
-    assert expected in shown
-    compile(shown, "card", "exec")
+    assert expected in code
+    compile(code, "card", "exec")
 
 
 def test_names_from_the_data_mean_nothing_but_themselves(card):
@@ -96,7 +96,7 @@ PII = {"finder": "ktodata's patterns", "rows": 3, "found": {"email": {"rows": 3}
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "sentence"),
     [
         ({}, "Not looked for\\."),
         ({"pii": {"setting": "off"}}, "Not looked for\\."),
@@ -106,29 +106,29 @@ PII = {"finder": "ktodata's patterns", "rows": 3, "found": {"email": {"rows": 3}
         ({"pii": {**PII, "setting": "quarantine"}}, "Those rows were left out\\."),
     ],
 )
-def test_the_card_says_what_was_done_about_personal_data(facts, said, tmp_path):
+def test_the_card_says_what_was_done_about_personal_data(facts, sentence, tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("export",))
     (folder / "stages/validate").mkdir()
     (folder / "stages/validate/metrics.json").write_text(json.dumps(facts))
     exported = folder / "stages/export/metrics.json"
     exported.write_text(json.dumps({**json.loads(exported.read_text()), "masked": {"rows": 2, "places": 5}}))
     card = build_card(folder)
-    assert said in card.split("## Personal data")[1].split("##")[0]
+    assert sentence in card.split("## Personal data")[1].split("##")[0]
     assert ("but for what was masked" in card) == (facts.get("pii", {}).get("setting") == "mask")
 
 
 def test_reviews_are_told(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
-    told = {"verdicts": 40, "differ_from_label": 6, "overridden": 0, "repeated": 0, "empty": 2, "drop": 0, "contested": 0}
+    metrics = {"verdicts": 40, "differ_from_label": 6, "overridden": 0, "repeated": 0, "empty": 2, "drop": 0, "contested": 0}
     (folder / "stages/reviews").mkdir()
-    (folder / "stages/reviews/metrics.json").write_text(json.dumps(told))
+    (folder / "stages/reviews/metrics.json").write_text(json.dumps(metrics))
     assert "40 rows reviewed, 6 with another verdict than the given label; 2 cells still empty" in build_card(folder)
 
 
 def test_the_models_section_says_what_the_run_did_and_holds_no_word_of_a_prompt(tmp_path):
     folder = folders.write_run(tmp_path / "run")
     folders.write_ablation(folder)
-    told = build_feedback_section(folder)
+    section = build_feedback_section(folder)
     for line in (
         "62 rows of binary feedback: 36 train, 4 validation, 6 test.",
         "| dedupe | near\\_repeat | dropped | 5 |",
@@ -137,6 +137,6 @@ def test_the_models_section_says_what_the_run_did_and_holds_no_word_of_a_prompt(
         "| AUC of the trained model, by its log-probability per token | labels as given | 6 | 0.800 | 0.700 to 0.900 |",
         "## What is not known",
     ):
-        assert line in told, line
-    assert "Whether curation helped was measured on one model" in told
-    assert not any(word in told for word in ("question", "thumbs.jsonl", "poems", "lists"))
+        assert line in section, line
+    assert "Whether curation helped was measured on one model" in section
+    assert not any(word in section for word in ("question", "thumbs.jsonl", "poems", "lists"))

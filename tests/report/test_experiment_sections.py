@@ -9,7 +9,7 @@ from test_page import Page
 
 from ktodata.experiments.treatments import FAMILIES
 from ktodata.report import build_report
-from ktodata.report.headline import verdict_lines
+from ktodata.report.headline import headline_text
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.ablation_section import DRAWN, REVIEWED_AT_RANDOM, TREATMENTS, TRUE, read_ablation
 
@@ -34,7 +34,7 @@ def test_both_sections_are_drawn_and_told(html):
     assert {"ablation-forest", "ablation-curve", "ablation-rewards", "comparison-forest", "comparison-rewards"} <= set(
         pictures(html)
     )
-    curation, methods = (Page(section(html, anchor)).said for anchor in ("curation", "methods"))
+    curation, methods = (Page(section(html, anchor)).visible for anchor in ("curation", "methods"))
     assert "10% reviewed +0.150 (+0.050 to +0.250), more than chance" in curation
     assert "+0.050 (-0.020 to +0.110), no difference that this can show" in curation
     assert (
@@ -54,10 +54,10 @@ def test_both_sections_are_drawn_and_told(html):
 
 def test_every_number_is_in_the_folded_tables(html):
     table = section(html, "curation").split("<tbody>")[1].split("</tbody>")[0]
-    lines = [Page(f"<tr>{line}").said for line in table.split("<tr>")[1:]]
+    lines = [Page(f"<tr>{line}").visible for line in table.split("<tr>")[1:]]
     assert lines[4] == "10% reviewedwhat 10% reviewed isAUC0.7500.500 to 0.900+0.150+0.050 to +0.250no75 %0 to 150 %452"
     assert lines[0].endswith("AUC0.6000.500 to 0.900–––452") and "yes" in lines[1]
-    methods = Page(section(html, "methods")).said
+    methods = Page(section(html, "methods")).visible
     assert "safe prompts refused, by a rule <b>; lower is betterno labelKTO0.2500.100 to 0.400" in methods
     assert "task <b>sums; higher is better" in methods
     assert "KTO362DPO172" in methods  # rows used, seeds
@@ -67,14 +67,14 @@ def test_every_number_is_in_the_folded_tables(html):
 def test_names_from_files_stay_text(html):
     page = Page(html)
     assert not {"script", "img", "b"} & {tag for tag, _ in page.tags}
-    assert folders.HOSTILE[1] in page.said and "tiny {{ 7 * 7 }} <b>, trained anew" in page.said
-    assert folders.HOSTILE[0][:40] in page.said and folders.HOSTILE[6] in page.said
+    assert folders.HOSTILE[1] in page.visible and "tiny {{ 7 * 7 }} <b>, trained anew" in page.visible
+    assert folders.HOSTILE[0][:40] in page.visible and folders.HOSTILE[6] in page.visible
     assert len({a["id"] for _, a in page.tags if "id" in a}) == sum("id" in a for _, a in page.tags)
 
 
 def test_nothing_was_measured_says_the_command(tmp_path):
     html = build_report(folders.write_run(tmp_path / "small", stages=folders.PROOF))
-    said = Page(html).said
+    said = Page(html).visible
     assert NO_ABLATION in said and NO_COMPARISON in said
     assert not [key for key in pictures(html) if key.startswith(("ablation", "comparison"))]
     assert html.count('class="absent"') == 4  # those two, coverage and training
@@ -87,11 +87,11 @@ def test_results_of_other_rows_are_not_shown_as_if_current(tmp_path, anchor):
     ids = [*folders.held_out_ids(folder)[:5], "gone"]
     {"curation": folders.write_ablation, "methods": folders.write_comparison}[anchor](folder, row_ids=ids)
     html = build_report(folder)
-    said = Page(section(html, anchor)).said
+    said = Page(section(html, anchor)).visible
     assert "1 of 6 scored rows is not among its test rows." in said and "measures again" in said
     assert "<svg" not in section(html, anchor) and "<table" not in section(html, anchor)
     if anchor == "curation":
-        line = verdict_lines(folder)[3]
+        line = headline_text(folder)[3]
         assert line.startswith("Did it help? Training did.") and "of other rows" in line
 
 
@@ -104,19 +104,19 @@ def test_results_of_other_training_rows_are_not_shown(measured_run, anchor):
     }[anchor]
     (folder / f"stages/{stage}/metrics.json").write_text(json.dumps(facts))
     trained, now = {"curation": (45, 50), "methods": (36, 41)}[anchor]
-    assert f"They were trained on {trained} rows; it now has {now}." in Page(section(build_report(folder), anchor)).said
+    assert f"They were trained on {trained} rows; it now has {now}." in Page(section(build_report(folder), anchor)).visible
 
 
 @pytest.mark.parametrize("anchor", ["curation", "methods"])
 def test_without_the_scores_it_cannot_be_told_whose_they_are(measured_run, anchor):
     folder = measured_run
     (folder / {"curation": "ablation.parquet", "methods": "comparison/comparison.parquet"}[anchor]).unlink()
-    assert "The file that says which rows were scored is not there." in Page(section(build_report(folder), anchor)).said
+    assert "The file that says which rows were scored is not there." in Page(section(build_report(folder), anchor)).visible
 
 
 def test_the_answer_names_the_best_treatment_and_its_control(proven):
     """Of two treatments one is better; ranking its control the wrong way round, it is ahead of that by an AUC of 1."""
-    line = verdict_lines(proven)[3]
+    line = headline_text(proven)[3]
     assert line.startswith(
         "Did it help? Curation did. Of 2 treatments of the labels, each training the same model, 1 did better than the labels as "
         "given by more than chance, 0 worse. Best: 10% reviewed, +0.150 (+0.050 to +0.250). Its control: 10% at random, +0.040 "
@@ -177,7 +177,7 @@ def test_arms_without_families_are_shown_without_curve_or_answer(ablated):
     folder = ablated(families=False)
     found = read_ablation(RunFiles(folder))
     assert found.forest and found.rewards and found.curve is None and found.answer is None
-    assert "What an ablation found stands under" in verdict_lines(folder)[3]
+    assert "What an ablation found stands under" in headline_text(folder)[3]
 
 
 @pytest.mark.parametrize(("judged_by", "drawn"), [("label", True), ("truth", False)])
@@ -186,7 +186,7 @@ def test_rewards_are_split_by_what_the_rows_were_judged_by(ablated, judged_by, d
     folder = ablated(truth=False, judged_by=judged_by)
     assert (read_ablation(RunFiles(folder)).rewards is not None) is drawn
     if not drawn:
-        assert "the truth of the scored rows is not in the run folder" in Page(section(build_report(folder), "curation")).said
+        assert "the truth of the scored rows is not in the run folder" in Page(section(build_report(folder), "curation")).visible
         known = pl.DataFrame({"row_id": folders.held_out_ids(folder), "truth": [number < 2 for number in range(6)]})
         known.write_parquet(folder / "stages/evaluate/columns.parquet")
         # desirable are the rows 0 and 1: 1.05 and -0.95; the others are -0.95, 1.05, -0.95 and 1.05
@@ -198,7 +198,7 @@ def test_files_of_another_version_break_nothing(measured_run, told):
     folder = measured_run
     for name in ("ablation.json", "comparison/comparison.json"):
         (folder / name).write_text(told)
-    assert "Did curation help" in Page(build_report(folder)).said
+    assert "Did curation help" in Page(build_report(folder)).visible
 
 
 def test_every_family_of_arms_is_a_treatment_a_control_or_a_bound():

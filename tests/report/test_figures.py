@@ -17,11 +17,13 @@ def drawings():
     arms = [Rewards("a $x$ <b>", line, -line), Rewards("one side only", line, line[:0])]
     return {
         "flow": figures.flow(
-            62, [figures.Leaving("dedupe", 5, 0, 57), figures.Leaving("label noise", 0, 9, 48)], [("train", 48)]
+            62, [figures.FlowLoss("dedupe", 5, 0, 57), figures.FlowLoss("label noise", 0, 9, 48)], [("train", 48)]
         ),
-        "ranges": figures.ranges("r", "t", [figures.Measured("a $x$ <b>", 0.5, 0.4, 0.6)], axis="share", reference=(0.3, "all")),
+        "ranges": figures.ranges(
+            "r", "t", [figures.RangePoint("a $x$ <b>", 0.5, 0.4, 0.6)], axis="share", reference=(0.3, "all")
+        ),
         "histogram": figures.histogram("h", "t", line, line[:20], axis="quality"),
-        "map": figures.prompt_map(line, line**2, np.arange(50) % 12, {n: f"name {n} $\\bad$" for n in range(12)}),
+        "map": figures.cluster_map(line, line**2, np.arange(50) % 12, {n: f"name {n} $\\bad$" for n in range(12)}),
         "curves": figures.curves(
             "c", "t", [figures.Curve("loss", [0, 1], [0.5, 0.4]), figures.Curve("auc", [0], [0.5], [0.4], [0.6])]
         ),
@@ -66,7 +68,7 @@ def test_the_description_tells_what_the_picture_shows(drawn):
 
 def test_a_large_map_is_thinned():
     many = np.linspace(0, 1, 20_000)
-    svg = figures.prompt_map(many, many[::-1], np.zeros(20_000, int), {0: "one"})
+    svg = figures.cluster_map(many, many[::-1], np.zeros(20_000, int), {0: "one"})
     assert svg.count("<use") == figures.MAP_POINTS
     assert "one: 20000 rows" in svg
 
@@ -74,7 +76,7 @@ def test_a_large_map_is_thinned():
 def test_labels_of_one_place_do_not_cover_each_other():
     """Three clusters with one centre: their names stand under each other."""
     at = np.zeros(30)
-    svg = figures.prompt_map(np.r_[at, 1], np.r_[at, 1], np.r_[np.arange(30) % 3, 3], dict.fromkeys(range(4), "same"))
+    svg = figures.cluster_map(np.r_[at, 1], np.r_[at, 1], np.r_[np.arange(30) % 3, 3], dict.fromkeys(range(4), "same"))
     heights = {line.split("y=")[1].split('"')[1] for line in svg.split("<text")[1:] if "same" in line}
     assert len(heights) >= 3
 

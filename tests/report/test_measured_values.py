@@ -50,11 +50,13 @@ def test_a_part_given_with_the_feedback_is_known_without_a_split(tmp_path):
     folder = folders.write_run(tmp_path / "small", stages=())
     assert why_stale(RunFiles(folder), scored(["a"]), "test") == "The run no longer says which rows it holds out."
     place = folder / "stages/ingest/columns.parquet"
-    given = pl.read_parquet(place).with_columns(part=pl.lit("train"))
-    given = given.with_columns(part=pl.when(pl.col("row_id") == given["row_id"][0]).then(pl.lit("test")).otherwise("part"))
-    given.write_parquet(place)
-    assert why_stale(RunFiles(folder), scored(given["row_id"][:1].to_list()), "test") == ""
-    assert why_stale(RunFiles(folder), scored(given["row_id"][:2].to_list()), "test") != ""
+    feedback = pl.read_parquet(place).with_columns(part=pl.lit("train"))
+    feedback = feedback.with_columns(
+        part=pl.when(pl.col("row_id") == feedback["row_id"][0]).then(pl.lit("test")).otherwise("part")
+    )
+    feedback.write_parquet(place)
+    assert why_stale(RunFiles(folder), scored(feedback["row_id"][:1].to_list()), "test") == ""
+    assert why_stale(RunFiles(folder), scored(feedback["row_id"][:2].to_list()), "test") != ""
 
 
 @pytest.mark.parametrize(("trained", "now"), [(45, 45), (None, 45), (45, None), ("45", 46)])
@@ -71,8 +73,8 @@ def test_truth_is_the_scores_own_then_the_evaluations_then_unknown(ablated):
     folder = ablated(truth=False)
     ids = folders.held_out_ids(folder)
     assert with_truth(RunFiles(folder), scored(ids), by_label=False)["truth"].null_count() == 6
-    told = pl.DataFrame({"row_id": ids[:4], "truth": [True, False, True, False]})
-    told.write_parquet(folder / "stages/evaluate/columns.parquet")
+    truth = pl.DataFrame({"row_id": ids[:4], "truth": [True, False, True, False]})
+    truth.write_parquet(folder / "stages/evaluate/columns.parquet")
     assert with_truth(RunFiles(folder), scored(ids), by_label=False)["truth"].to_list() == [True, False, True, False, None, None]
     own = scored(ids).with_columns(truth=pl.lit(True), group=pl.lit("g"))
     assert with_truth(RunFiles(folder), own, by_label=False).equals(own)
@@ -81,15 +83,15 @@ def test_truth_is_the_scores_own_then_the_evaluations_then_unknown(ablated):
 def test_labels_as_given_stand_for_the_truth_only_where_rows_were_judged_by_them(ablated):
     folder = ablated(truth=False)
     rows = pl.read_parquet(folder / "stages/ingest/columns.parquet")
-    found = with_truth(RunFiles(folder), scored(rows["row_id"].to_list()), by_label=True)
-    assert found["truth"].to_list() == rows["label"].to_list() and found["row_id"].to_list() == rows["row_id"].to_list()
+    scores = with_truth(RunFiles(folder), scored(rows["row_id"].to_list()), by_label=True)
+    assert scores["truth"].to_list() == rows["label"].to_list() and scores["row_id"].to_list() == rows["row_id"].to_list()
 
 
 def test_rows_of_one_prompt_are_one_group_unless_dedupe_knows_better(ablated):
     folder = ablated(truth=False)
     rows = pl.read_parquet(folder / "stages/ingest/columns.parquet").select("row_id", "prompt")
-    found = with_truth(RunFiles(folder), scored(rows["row_id"].to_list()), by_label=True)
-    assert found["group"].to_list() == rows["prompt"].to_list()
+    scores = with_truth(RunFiles(folder), scored(rows["row_id"].to_list()), by_label=True)
+    assert scores["group"].to_list() == rows["prompt"].to_list()
     place = folder / "stages/dedupe/columns.parquet"
     pl.read_parquet(place).with_columns(prompt_group=pl.lit("all are alike")).write_parquet(place)
     assert set(with_truth(RunFiles(folder), scored(rows["row_id"].to_list()), by_label=True)["group"]) == {"all are alike"}
@@ -97,8 +99,8 @@ def test_rows_of_one_prompt_are_one_group_unless_dedupe_knows_better(ablated):
 
 def test_json_of_another_kind_is_null_and_breaks_nothing():
     schema = pl.Schema({"arm": pl.String(), "value": pl.Float64(), "rows": pl.Int64()})
-    told = {"arms": [{"arm": "one", "value": 1, "rows": "many", "more": 7}, 3, {"value": "x"}]}
-    assert table_of(told, "arms", schema).rows() == [("one", 1.0, None), (None, None, None)]
+    results = {"arms": [{"arm": "one", "value": 1, "rows": "many", "more": 7}, 3, {"value": "x"}]}
+    assert table_of(results, "arms", schema).rows() == [("one", 1.0, None), (None, None, None)]
     assert table_of({"arms": "none"}, "arms", schema).is_empty() and lines_of({}, "arms") == []
     assert object_of({"settings": 3}, "settings") == {} and object_of({"settings": {"a": 1}}, "settings") == {"a": 1}
     assert sentences("not a list") == [] and sentences(["a", 3]) == ["a", "3"]

@@ -34,8 +34,8 @@ def test_a_run_shows_its_five_lines_and_the_way_of_its_rows(tmp_path):
 def test_an_audit_of_a_table_in_memory_equals_that_of_a_run(tmp_path):
     run = folders.write_run(tmp_path / "small", stages=("label_noise",))
     feedback = folders.rows()
-    kept = {file.stem: pl.read_parquet(file) for file in (run / "stages/label_noise").glob("*.parquet")}
-    assert {"trust_curve", "raters", "drift", "contested"} <= set(kept)
-    result = StageResult(kept.pop("columns"), metrics=folders.NOISE_FACTS, tables=kept)
+    fields = {file.stem: pl.read_parquet(file) for file in (run / "stages/label_noise").glob("*.parquet")}
+    assert {"trust_curve", "raters", "drift", "contested"} <= set(fields)
+    result = StageResult(fields.pop("columns"), metrics=folders.NOISE_FACTS, tables=fields)
     name = "small <b>run</b> \ud800"
     assert build_audit_page(result, feedback, name=name) == build_audit_page(run)

@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 import folders
 import polars as pl
 import pytest
-from opening import unpacked
+from opening import decoded
 
 from ktodata.errors import RunError
 from ktodata.report import build_audit_page, build_report
-from ktodata.report.headline import verdict_lines
+from ktodata.report.headline import headline_text
 from ktodata.report.page import SECTIONS
 
 
@@ -47,7 +47,7 @@ class Page(HTMLParser):
             self.text.append(data)
 
     @property
-    def said(self):
+    def visible(self):
         return " ".join("".join(self.text).split())
 
 
@@ -74,11 +74,11 @@ def test_every_section_is_there_under_a_heading(page):
 
 def test_the_numbers_are_those_of_the_run(page):
     """62 rows = 2 quarantined + 5 dropped + 9 held + 46 kept; 9 of 60 doubted: exact 95 % interval 7.1 to 26.6 %."""
-    assert "Of 62 rows, 2 were quarantined, 5 dropped and 9 held for review; 46 are kept" in page.said
-    assert "Confident learning doubts 9 of 60 labels (15.0 %) and estimates that 12.0 % are wrong." in page.said
-    assert "7.1 to 26.6 %" in page.said
-    assert "36 train, 4 validation, 6 test" in page.said
-    assert "0.800" in page.said and "0.700 to 0.900" in page.said
+    assert "Of 62 rows, 2 were quarantined, 5 dropped and 9 held for review; 46 are kept" in page.visible
+    assert "Confident learning doubts 9 of 60 labels (15.0 %) and estimates that 12.0 % are wrong." in page.visible
+    assert "7.1 to 26.6 %" in page.visible
+    assert "36 train, 4 validation, 6 test" in page.visible
+    assert "0.800" in page.visible and "0.700 to 0.900" in page.visible
 
 
 @pytest.mark.parametrize("number", range(len(folders.HOSTILE)))
@@ -86,7 +86,7 @@ def test_hostile_text_is_shown_as_text(number, page):
     """Each hostile text is a doubted row, so the page shows it: visible characters unchanged, nothing of it became a tag."""
     text = folders.HOSTILE[number]
     visible = {3: "abc ⟨U+202E⟩dcba", 4: "x" * 320, 5: "nul ␀ and bell ␇ and escape ␛[31m"}.get(number, text)
-    assert " ".join(visible.split()) in page.said
+    assert " ".join(visible.split()) in page.visible
 
 
 def test_no_text_of_the_data_became_markup(page, html):
@@ -108,8 +108,8 @@ def _drawn(tag):
 def test_nothing_is_loaded_and_only_the_script_that_the_policy_names_may_run(html):
     scripts = re.findall(r"<script([^>]*)>(.*?)</script>", html, flags=re.S)
     assert [attributes for attributes, _ in scripts] == [
-        ' type="text/plain" id="dots-data"',
-        ' type="text/plain" id="rows-data"',
+        ' type="text/plain" id="map-data"',
+        ' type="text/plain" id="search-data"',
         "",
     ]
     assert all(re.fullmatch("[A-Za-z0-9+/]+=*", data) for _, data in scripts[:2])
@@ -138,11 +138,11 @@ def test_the_page_says_what_it_runs(html, run):
 
 
 def test_what_is_packed_is_clean_and_holds_every_row_that_left(html):
-    rows = unpacked(html, "rows-data")
+    rows = decoded(html, "search-data")
     assert len(rows["row_id"]) == 5 + 9 + 2
-    told = json.dumps([rows, unpacked(html, "dots-data")], ensure_ascii=False)
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", told)
-    assert "x" * 320 in told and "x" * 321 not in told
+    payloads = json.dumps([rows, decoded(html, "map-data")], ensure_ascii=False)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", payloads)
+    assert "x" * 320 in payloads and "x" * 321 not in payloads
 
 
 def test_hidden_states_report_their_numbers_beside_the_labels(tmp_path):
@@ -150,7 +150,11 @@ def test_hidden_states_report_their_numbers_beside_the_labels(tmp_path):
     (folder / "stages/hidden_states").mkdir()
     (folder / "stages/hidden_states/metrics.json").write_text(json.dumps({"layer": 17, "dimension": 576}))
     page = Page(build_report(folder))
-    assert "Every number that hidden_states reported" in page.said and "layer17" in page.said and "dimension576" in page.said
+    assert (
+        "Every number that hidden_states reported" in page.visible
+        and "layer17" in page.visible
+        and "dimension576" in page.visible
+    )
 
 
 def test_a_telemetry_step_is_part_of_the_page(tmp_path):
@@ -158,16 +162,16 @@ def test_a_telemetry_step_is_part_of_the_page(tmp_path):
     (folder / "stages/telemetry").mkdir()
     (folder / "stages/telemetry/metrics.json").write_text(json.dumps({"rows_seen": 41, "knowledge_at_last_step": 0.25}))
     page = Page(build_report(folder))
-    assert "Every number that telemetry reported" in page.said and "knowledge_at_last_step0.25" in page.said
-    assert "How much the policy of an earlier training sided with each label" in page.said
+    assert "Every number that telemetry reported" in page.visible and "knowledge_at_last_step0.25" in page.visible
+    assert "How much the policy of an earlier training sided with each label" in page.visible
 
 
 def test_without_rows_that_left_there_is_nothing_to_find(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("split",))
     pl.read_parquet(folder / "quarantine.parquet").clear().write_parquet(folder / "quarantine.parquet")
     html = build_report(folder)
-    assert unpacked(html, "rows-data") is None and 'id="find-tool"' not in html
-    assert "No row was dropped, relabelled or held back, and every record became a row." in Page(html).said
+    assert decoded(html, "search-data") is None and 'id="search-tool"' not in html
+    assert "No row was dropped, relabelled or held back, and every record became a row." in Page(html).visible
 
 
 def test_controls_surrogates_and_direction_marks_are_made_visible(html):
@@ -176,7 +180,7 @@ def test_controls_surrogates_and_direction_marks_are_made_visible(html):
 
 
 def test_a_long_text_is_cut_and_its_length_said(page, html):
-    assert "100,000 characters in all" in page.said
+    assert "100,000 characters in all" in page.visible
     assert "x" * 1000 not in html
 
 
@@ -211,13 +215,13 @@ def test_the_same_run_gives_the_same_bytes(run, html):
 
 def test_a_run_of_ingest_only_says_what_is_missing(tmp_path):
     page = Page(build_report(folders.write_run(tmp_path / "short", stages=())))
-    assert page.said.count("Not part of this run") == 5  # label_noise, coverage, dedupe, train, evaluate
-    assert "Not looked at. Label noise is not part of this run." in page.said
+    assert page.visible.count("Not part of this run") == 5  # label_noise, coverage, dedupe, train, evaluate
+    assert "Not looked at. Label noise is not part of this run." in page.visible
 
 
 def test_a_run_that_has_only_begun_makes_a_page(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"name": "begun", "status": "running", "stages": []}))
-    assert "Nothing yet. No row was read." in Page(build_report(tmp_path)).said
+    assert "Nothing yet. No row was read." in Page(build_report(tmp_path)).visible
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -226,7 +230,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 def test_five_lines_for_a_terminal(run):
-    lines = verdict_lines(run)
+    lines = headline_text(run)
     assert len(lines) == 5
     assert lines[3].startswith(
         "Did it help? Training did. On 6 held-out rows, measured against labels as given, the trained model"
@@ -243,10 +247,10 @@ def test_five_lines_for_a_terminal(run):
 )
 def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain, short):
     folder = folders.write_run(tmp_path / "small")
-    told = json.loads((folder / "evaluation.json").read_text())
-    told["against_label"]["measures"]["policy_gain"] = dict(zip(("value", "low", "high"), gain, strict=True))
-    (folder / "evaluation.json").write_text(json.dumps(told))
-    line = verdict_lines(folder)[3]
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation["against_label"]["measures"]["policy_gain"] = dict(zip(("value", "low", "high"), gain, strict=True))
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    line = headline_text(folder)[3]
     assert line.startswith(f"Did it help? {short}")
     value, low, high = (f"{100 * number:+.1f}" for number in gain)
     assert f"%): {value} percentage points ({low} to {high})." in line
@@ -274,7 +278,7 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
 def test_trust_is_no_greater_than_what_was_measured(tmp_path, changed, short):
     folder = folders.write_run(tmp_path / "small")
     (folder / "stages/label_noise/metrics.json").write_text(json.dumps(folders.NOISE_FACTS | changed))
-    assert verdict_lines(folder)[0].startswith(f"Can these labels be trusted? {short}")
+    assert headline_text(folder)[0].startswith(f"Can these labels be trusted? {short}")
 
 
 def test_a_stage_that_says_less_than_expected_breaks_nothing(tmp_path):
@@ -283,4 +287,4 @@ def test_a_stage_that_says_less_than_expected_breaks_nothing(tmp_path):
     for facts in (folder / "stages").glob("*/metrics.json"):
         facts.write_text('{"something": {"else": [1, 2, {"deep": null}]}}')
     (folder / "evaluation.json").write_text('{"something": "else"}')
-    assert "Every number that rebalance reported" in Page(build_report(folder)).said
+    assert "Every number that rebalance reported" in Page(build_report(folder)).visible

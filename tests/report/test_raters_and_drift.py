@@ -13,7 +13,7 @@ from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.contested_section import read_contested
 from ktodata.report.sections.drift_section import read_drift
 from ktodata.report.sections.over_time import Change, over_time, panel
-from ktodata.report.sections.raters_section import RATERS, read_raters
+from ktodata.report.sections.raters_section import MAX_RATERS_SHOWN, read_raters
 
 STAGES = ("dedupe", "split", "label_noise")
 
@@ -45,23 +45,23 @@ def change(file, **columns):
 
 def test_each_rater_has_votes_agreement_and_errors_with_intervals(dated):
     lines = {line.name: line for line in read_raters(RunFiles(dated)).lines}
-    one = lines["rater 2"]
-    assert one.votes == 27 and one.desirable[0] == "66.7\u2009%"
-    assert one.agreement == ("66.7\u2009% of 18", "41.0 to 86.7\u2009%")
+    rater = lines["rater 2"]
+    assert rater.votes == 27 and rater.desirable[0] == "66.7\u2009%"
+    assert rater.agreement == ("66.7\u2009% of 18", "41.0 to 86.7\u2009%")
     assert lines["rater 0"].agreement[0] == "100.0\u2009% of 12"  # where the other two differ they have no majority
-    assert one.up_if_good == ("20.0\u2009%", "10.0 to 40.0\u2009%")
-    assert one.up_if_bad == ("80.0\u2009%", "60.0 to 90.0\u2009%")  # what specificity leaves, its ends the other way round
-    assert "up and down may be swapped" in one.remarks
+    assert rater.up_if_good == ("20.0\u2009%", "10.0 to 40.0\u2009%")
+    assert rater.up_if_bad == ("80.0\u2009%", "60.0 to 90.0\u2009%")  # what specificity leaves, its ends the other way round
+    assert "up and down may be swapped" in rater.remarks
     assert "a vote counts 0.55" in lines["rater 1"].remarks and not lines["rater 0"].remarks
     hostile = next(line for name, line in lines.items() if name.startswith("<script>"))
     assert hostile.agreement == ("–", "no row is shared") and hostile.up_if_good[0] == "80.0\u2009%"
 
 
 def test_the_table_of_raters_is_on_the_page_and_names_are_escaped(dated):
-    said = part(build_report(dated), "Who gave the labels", "Rows on which people differ")
-    assert "66.7\u2009% of 18" in said and "alpha: 0.61 (0.400 to 0.800)" in said
-    assert "&lt;script&gt;window.pwned" in said and "<script>" not in said
-    assert "⟨U+202E⟩" in said and "\u202e" not in said
+    text = part(build_report(dated), "Who gave the labels", "Rows on which people differ")
+    assert "66.7\u2009% of 18" in text and "alpha: 0.61 (0.400 to 0.800)" in text
+    assert "&lt;script&gt;window.pwned" in text and "<script>" not in text
+    assert "⟨U+202E⟩" in text and "\u202e" not in text
 
 
 def test_at_most_so_many_raters_are_shown_and_it_says_of_how_many(own):
@@ -69,8 +69,8 @@ def test_at_most_so_many_raters_are_shown_and_it_says_of_how_many(own):
     votes = pl.read_parquet(dedupe)["pooled_votes"]
     many = [cast and [{**cast[0], "rater": f"nobody {number}"}] for number, cast in enumerate(votes.to_list())]
     change(dedupe, pooled_votes=pl.Series(many, dtype=votes.dtype))
-    found = read_raters(RunFiles(own))
-    assert len(found.lines) == RATERS and found.raters == 55
+    raters = read_raters(RunFiles(own))
+    assert len(raters.lines) == MAX_RATERS_SHOWN and raters.raters == 55
     assert "with most votes of 55" in build_report(own)
 
 
@@ -84,8 +84,8 @@ def test_votes_on_a_text_with_both_labels_count_once(own):
     )
     votes = pl.col("pooled_votes")
     change(dedupe, pooled_votes=pl.when(second).then(votes.filter(first).first()).otherwise(votes))
-    found = {line.name: line for line in read_raters(RunFiles(own)).lines}["rater 2"]
-    assert found.votes == 26 and found.agreement[0] == "70.6\u2009% of 17"
+    rater = {line.name: line for line in read_raters(RunFiles(own)).lines}["rater 2"]
+    assert rater.votes == 26 and rater.agreement[0] == "70.6\u2009% of 17"
 
 
 @pytest.mark.parametrize("text", [True, False])
@@ -113,14 +113,14 @@ def test_votes_that_say_too_little_of_raters_are_said_to_do_so(own):
 
 
 def test_contested_rows_are_counted_and_shown_with_their_votes(dated):
-    found = read_contested(RunFiles(dated))
-    assert (found.found.hits, found.found.total) == (2, 18)
-    first = found.examples[0]
+    contested = read_contested(RunFiles(dated))
+    assert (contested.share.hits, contested.share.total) == (2, 18)
+    first = contested.examples[0]
     assert first.row_id == "44"  # the likelier one stands first
-    said = ("2 of 3 votes say desirable", "rater 0: desirable", "rater 1: desirable", "rater 2: undesirable")
-    assert first.notes == ("chance that people differ on it 91\u2009%", *said)
-    said = part(build_report(dated), "Rows on which people differ", "Is the same content judged differently")
-    assert "2 of 18 training rows" in said and "no label of theirs is wrong" in said and "1.4 to 34.7" in said
+    votes = ("2 of 3 votes say desirable", "rater 0: desirable", "rater 1: desirable", "rater 2: undesirable")
+    assert first.notes == ("chance that people differ on it 91\u2009%", *votes)
+    text = part(build_report(dated), "Rows on which people differ", "Is the same content judged differently")
+    assert "2 of 18 training rows" in text and "no label of theirs is wrong" in text and "1.4 to 34.7" in text
 
 
 def test_of_many_votes_a_few_are_named_and_the_others_counted(own):
@@ -135,25 +135,30 @@ def test_of_many_votes_a_few_are_named_and_the_others_counted(own):
 
 
 def test_groups_that_judge_differently_stand_with_interval_and_date(dated):
-    found = read_drift(RunFiles(dated))
-    assert (found.tested, found.tests, found.groups, found.found) == ("all rows over time, 1 source, 2 raters", 14, 3, 2)
-    over, source, rater = found.lines
+    section = read_drift(RunFiles(dated))
+    assert (section.tested, section.tests, section.groups, section.n_differing) == (
+        "all rows over time, 1 source, 2 raters",
+        14,
+        3,
+        2,
+    )
+    over, source, rater = section.lines
     assert (over.name, over.column, over.kind, over.differs) == ("all rows", "over time", "changed at a date", True)
     assert over.since == ("2025-03-31", "2025-03-28 to 2025-03-31") and over.effect == ("-21.0", "-31.0 to -11.0")
     assert source.effect == ("+34.0", "+20.0 to +45.0") and source.since is None and source.kind == "another threshold"
     assert (rater.kind, rater.differs, rater.p_adjusted) == ("nothing", False, "0.745")
     page = build_report(dated)
-    said = part(page, "Is the same content judged differently", "Rows doubted most")
-    assert "2 groups of 3 differ by more than chance" in unescape(said)
-    assert "<strong>another threshold</strong>" in said and "since 2025-03-31" in said
-    assert "&lt;/script&gt;&lt;/style&gt;" in said and "<img" not in said
+    text = part(page, "Is the same content judged differently", "Rows doubted most")
+    assert "2 groups of 3 differ by more than chance" in unescape(text)
+    assert "<strong>another threshold</strong>" in text and "since 2025-03-31" in text
+    assert "&lt;/script&gt;&lt;/style&gt;" in text and "<img" not in text
 
 
 def test_two_pairs_of_rows_at_most_stand_for_each_finding(dated):
     pairs = read_drift(RunFiles(dated)).pairs
     assert [(pair.row.row_id, pair.other.row_id) for pair in pairs] == [("41", "14"), ("45", "15"), ("1", "2")]
-    assert (pairs[0].name, pairs[0].beside) == ("after the change", "before it")
-    assert pairs[2].name.startswith("source </script>") and pairs[2].beside == "outside the group"
+    assert (pairs[0].name, pairs[0].other_name) == ("after the change", "before it")
+    assert pairs[2].name.startswith("source </script>") and pairs[2].other_name == "outside the group"
     assert pairs[0].row.notes == ("by its content desirable with 72\u2009%",)
     assert pairs[0].other.notes == ("by its content desirable with 74\u2009%", "similarity 0.88")
 
@@ -165,13 +170,13 @@ def test_the_share_over_time_is_drawn_with_its_interval_and_the_date_marked(date
 
 
 def test_rows_without_dates_and_findings_of_none_are_said_plainly(own):
-    found = read_drift(RunFiles(own))
-    assert found.picture is None and found.lines
+    drift_section = read_drift(RunFiles(own))
+    assert drift_section.picture is None and drift_section.lines
     change(table(own, "drift"), significant=pl.lit(False), since=pl.lit(None, pl.Datetime("us", "UTC")))
     page = build_report(own)
     assert "None of 3 groups differs by more than chance" in page and "too few rows carry a date" in page
-    said = part(page, "Is the same content judged differently", "Rows doubted most")
-    assert "since, 95 % interval" not in said and "A dashed line" not in said and "For example" not in said
+    text = part(page, "Is the same content judged differently", "Rows doubted most")
+    assert "since, 95 % interval" not in text and "A dashed line" not in text and "For example" not in text
     drift = table(own, "drift")
     pl.read_parquet(drift).clear().write_parquet(drift)
     assert "Nothing to compare" in build_report(own)
@@ -196,22 +201,22 @@ def test_periods_hold_as_many_rows_each_and_rows_of_one_time_stay_together():
 
 def test_a_group_that_changed_has_a_picture_of_its_own_and_its_name_is_no_markup():
     at = datetime(2025, 2, 1, tzinfo=UTC)
-    shown = [panel("all rows", days([True] * 60)), panel(folders.HOSTILE[0], days([True] * 60), Change(at, at, at))]
-    drawn = over_time("t", "Over time", shown)
+    panels = [panel("all rows", days([True] * 60)), panel(folders.HOSTILE[0], days([True] * 60), Change(at, at, at))]
+    drawn = over_time("t", "Over time", panels)
     assert "<script" not in drawn and "&lt;script&gt;" in drawn
     assert drawn.count("since 2025-02-01") == 2
-    assert drawn == over_time("t", "Over time", shown)
+    assert drawn == over_time("t", "Over time", panels)
 
 
 @pytest.mark.parametrize("gone", ["raters", "contested", "drift", "drift_examples"])
 def test_a_table_that_is_not_there_is_said_and_breaks_nothing(own, gone):
     table(own, gone).unlink()
-    said = {
+    sentences = {
         "raters": "there is no table of raters here",
         "contested": "Contested rows cannot be told",
         "drift": "there is no table of drift here",
         "drift_examples": "There are no rows to show for it.",
     }
     page = build_report(own)
-    assert said[gone] in page
-    assert all(other not in page for name, other in said.items() if name != gone)
+    assert sentences[gone] in page
+    assert all(other not in page for name, other in sentences.items() if name != gone)

@@ -16,18 +16,18 @@ CURATED = ("dedupe", "split", "label_noise", "export")
 @pytest.fixture(params=["ablate", "compare"])
 def measured(request, monkeypatch):
     """(the command, the picture that it brings): the measuring itself is played, as other tests train."""
-    told = types.SimpleNamespace(
+    result = types.SimpleNamespace(
         as_dict=dict, verdict=lambda: ["measured"], plot=lambda: types.SimpleNamespace(savefig=lambda *_, **__: None)
     )
 
     def ablate_run(folder, **_):
         folders.write_ablation(folder)
-        return told
+        return result
 
     @functools.wraps(comparison.compare)  # the command reads its settings from the signature
     def compare(folder, **_):
         folders.write_comparison(folder)
-        return told
+        return result
 
     monkeypatch.setattr("ktodata.pipeline.ablate.ablate_run", ablate_run)
     monkeypatch.setattr(comparison, "compare", compare)

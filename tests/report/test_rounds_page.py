@@ -9,7 +9,7 @@ from ktodata.report.rounds_page import build_rounds_page
 
 def lines_of(html):
     return [
-        " ".join(Page(f"<tr>{line}").said.split()) for line in html.split("<tbody>")[1].split("</tbody>")[0].split("<tr>")[1:]
+        " ".join(Page(f"<tr>{line}").visible.split()) for line in html.split("<tbody>")[1].split("</tbody>")[0].split("<tr>")[1:]
     ]
 
 
@@ -21,9 +21,9 @@ def test_each_round_has_its_line(rounds):
 
 
 def test_a_difference_that_includes_zero_says_so(rounds):
-    told = rounds()
-    told["rounds"][1]["minus_best"] = {"value": 0.01, "low": -0.02, "high": 0.04, "includes_zero": True}
-    second = lines_of(build_rounds_page(told))[1]
+    summary = rounds()
+    summary["rounds"][1]["minus_best"] = {"value": 0.01, "low": -0.02, "high": 0.04, "includes_zero": True}
+    second = lines_of(build_rounds_page(summary))[1]
     assert second.count("includes zero") == 1 and "+0.010" in second
 
 
@@ -36,19 +36,19 @@ def test_a_difference_that_includes_zero_says_so(rounds):
     ],
 )
 def test_the_answer_is_in_one_word(rounds, changes, answer):
-    said = Page(build_rounds_page(rounds(**changes))).said
-    assert f"Did training's own doubts help{answer} Round 1 stands." in said.replace("\n", "")
-    assert "by reviewed verdicts (40 rows in 31 prompt groups, 25 desirable)" in said
+    text = Page(build_rounds_page(rounds(**changes))).visible
+    assert f"Did training's own doubts help{answer} Round 1 stands." in text.replace("\n", "")
+    assert "by reviewed verdicts (40 rows in 31 prompt groups, 25 desirable)" in text
 
 
 def test_links_are_relative_and_lead_to_the_round_that_stands(rounds):
     page = Page(build_rounds_page(rounds(stands=2)))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a" and not attributes["href"].startswith("#")]
     assert links == ["rounds/2/report.html", *(f"rounds/{number}/report.html" for number in range(3))]
-    assert "Report of round 2, which stands" in page.said and "2 (stands)" in page.said
+    assert "Report of round 2, which stands" in page.visible and "2 (stands)" in page.visible
 
 
 def test_names_and_sentences_stay_text(rounds):
     page = Page(build_rounds_page(rounds()))
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
-    assert folders.HOSTILE[1] in page.said and folders.HOSTILE[0] in page.said
+    assert folders.HOSTILE[1] in page.visible and folders.HOSTILE[0] in page.visible

@@ -19,14 +19,14 @@ class Page(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.told = [], ""
+        self.tags, self.text = [], ""
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data):
-        self.told += data
+        self.text += data
 
     def names(self):
         return {tag for tag, _ in self.tags}
@@ -40,16 +40,16 @@ def test_hostile_text_is_text():
     page = drawn(pl.DataFrame(TEXTS))
     assert page.names() <= {"div", "table", "caption", "thead", "tr", "th", "tbody", "td", "details", "summary"}
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert "<script>alert(1)</script>" in page.told and "⟨U+202E⟩" in page.told and "␇" in page.told
-    assert "\u202e" not in page.told and "\x07" not in page.told
+    assert "<script>alert(1)</script>" in page.text and "⟨U+202E⟩" in page.text and "␇" in page.text
+    assert "\u202e" not in page.text and "\x07" not in page.text
 
 
 def test_long_texts_are_folded_and_counted():
     page = drawn(pl.DataFrame(TEXTS))
-    summaries = [text for text in page.told.split("…") if "characters in all" in text]
+    summaries = [text for text in page.text.split("…") if "characters in all" in text]
     assert [text.split()[0] for text in summaries] == ["30,000", "80"]  # by length, and by lines
-    assert page.told.count("y") == 20_000 and "and 10,000 characters more" in page.told
-    assert page.told.count("z") == 40
+    assert page.text.count("y") == 20_000 and "and 10,000 characters more" in page.text
+    assert page.text.count("z") == 40
     short = drawn(pl.DataFrame({"prompt": ["a" * 400], "completion": ["b\n" * 11]}))
     assert "details" not in short.names()
 
@@ -67,10 +67,10 @@ def test_the_label_is_a_word_and_its_quality_a_bar():
         }
     )
     page = drawn(frame)
-    assert all(word in page.told for word in ("● desirable", "● undesirable", "● no label"))
+    assert all(word in page.text for word in ("● desirable", "● undesirable", "● no label"))
     assert [attributes["value"] for tag, attributes in page.tags if tag == "meter"] == ["0.91", "0.13"]
-    assert page.told.count("evidence_against:") == 1 and "outvoted, contradicted" in page.told and "secret" not in page.told
-    assert "secret: s" in drawn(frame, columns=["secret"]).told and "row_id" not in drawn(frame, columns=["secret"]).told
+    assert page.text.count("evidence_against:") == 1 and "outvoted, contradicted" in page.text and "secret" not in page.text
+    assert "secret: s" in drawn(frame, columns=["secret"]).text and "row_id" not in drawn(frame, columns=["secret"]).text
     assert repr(kd.notebook.show(frame)) == repr(frame)
 
 
@@ -78,7 +78,7 @@ def test_the_label_is_a_word_and_its_quality_a_bar():
 def test_it_says_how_many_rows_there_are(rows, counted):
     frame = pl.DataFrame({"prompt": ["p"] * 1204, "completion": ["c"] * 1204})
     page = drawn(frame, rows=rows)
-    assert counted in page.told and sum(tag == "tr" for tag, _ in page.tags) == min(rows, 1204) + 1
+    assert counted in page.text and sum(tag == "tr" for tag, _ in page.tags) == min(rows, 1204) + 1
 
 
 def test_a_frame_without_texts_is_refused():
@@ -102,22 +102,22 @@ def audit():
 def test_an_audit_draws_its_verdict_its_trust_curve_and_what_to_review(audit):
     page = Page(audit._repr_html_())
     for row in audit.summary.iter_rows(named=True):
-        assert f"{row['given']}{row['rows']}{row['verdict'] or 'not measured'}" in page.told
+        assert f"{row['given']}{row['rows']}{row['verdict'] or 'not measured'}" in page.text
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 1 and images[0]["src"].startswith("data:image/svg+xml;base64,") and "Trust curve" in images[0]["alt"]
-    asked = audit.next_reviews(6)
-    assert all(completion in page.told for completion in asked["completion"])
-    assert page.told.count("why: ") == 6 and "6 of 6 rows" in page.told
-    assert "not known" in page.told  # nobody has reviewed a row
+    next_rows = audit.next_reviews(6)
+    assert all(completion in page.text for completion in next_rows["completion"])
+    assert page.text.count("why: ") == 6 and "6 of 6 rows" in page.text
+    assert "not known" in page.text  # nobody has reviewed a row
 
 
 def test_a_reviewed_audit_gives_the_error_rate_with_its_interval(audit):
-    asked = audit.next_reviews(10)
-    page = Page(audit.with_reviews(asked.select("row_id", trusted_label=pl.lit(value=True)))._repr_html_())
-    assert " to " in page.told and "%" in page.told.split("What to review next")[0]
+    next_rows = audit.next_reviews(10)
+    page = Page(audit.with_reviews(next_rows.select("row_id", trusted_label=pl.lit(value=True)))._repr_html_())
+    assert " to " in page.text and "%" in page.text.split("What to review next")[0]
 
 
 def test_an_audit_that_learnt_nothing_says_why():
     few = kd.audit(kd.feedback_table(("a", "b", True), ("c", "d", False)))
     page = Page(few._repr_html_())
-    assert few.metrics["not_learnt"] in page.told and "nothing to review" in page.told
+    assert few.metrics["not_learnt"] in page.text and "nothing to review" in page.text

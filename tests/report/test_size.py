@@ -7,7 +7,7 @@ import folders
 import numpy as np
 import polars as pl
 import pytest
-from opening import unpacked
+from opening import decoded
 
 from ktodata.report import build_report
 from ktodata.report.map.search_index import read_search_index
@@ -35,8 +35,8 @@ def test_a_hundred_thousand_rows_make_a_page_under_five_megabytes(tmp_path):
     html = build_report(folder)
     assert len(html.encode()) < 5_000_000
     assert time.perf_counter() - started < 60
-    rows = unpacked(html, "rows-data")
-    assert len(rows["row_id"]) == 1667 * 14 + 2 and len(unpacked(html, "dots-data")["x"]) == 3000
+    rows = decoded(html, "search-data")
+    assert len(rows["row_id"]) == 1667 * 14 + 2 and len(decoded(html, "map-data")["x"]) == 3000
     assert "3,000 of the 100,020 prompts of the map's sample are drawn" in unescape(html)
 
 
@@ -49,16 +49,16 @@ def test_however_little_room_there_is_the_rows_stay_within_it(tmp_path, monkeypa
     table = pl.read_parquet(ingest)
     texts = pl.Series([noise.bytes(160).hex() for _ in range(table.height)])
     table.with_columns(prompt=texts, completion=texts.reverse()).write_parquet(ingest)
-    found = {room: read_search_index(RunFiles(folder), most_bytes=room) for room in (5_000_000, 150_000, 10_000, 1_200)}
-    assert all(len(rows.packed) <= room and rows.rows == 452 for room, rows in found.items())
-    shown = {room: (rows.excerpt, rows.there, rows.whole) for room, rows in found.items()}
-    assert shown[5_000_000] == (320, 452, True)
-    assert 0 < shown[150_000][0] < 320 and shown[150_000][1:] == (452, True)
-    assert shown[10_000][:2] == (0, 452)
-    assert shown[1_200][0] == 0 and 50 < shown[1_200][1] < 452
+    indexes = {room: read_search_index(RunFiles(folder), max_bytes=room) for room in (5_000_000, 150_000, 10_000, 1_200)}
+    assert all(len(rows.encoded) <= room and rows.rows == 452 for room, rows in indexes.items())
+    sizes = {room: (rows.excerpt, rows.included, rows.with_evidence) for room, rows in indexes.items()}
+    assert sizes[5_000_000] == (320, 452, True)
+    assert 0 < sizes[150_000][0] < 320 and sizes[150_000][1:] == (452, True)
+    assert sizes[10_000][:2] == (0, 452)
+    assert sizes[1_200][0] == 0 and 50 < sizes[1_200][1] < 452
     monkeypatch.setattr("ktodata.report.page.PAGE_BYTES", 0)
-    monkeypatch.setattr("ktodata.report.page.MIN_FOR_ROWS", 1_200)
+    monkeypatch.setattr("ktodata.report.page.MIN_SEARCH_BYTES", 1_200)
     html = build_report(folder)
-    assert len(unpacked(html, "rows-data")["row_id"]) == found[1_200].there
-    assert f"{found[1_200].left_out} rows of them are left out here" in html
+    assert len(decoded(html, "search-data")["row_id"]) == indexes[1_200].included
+    assert f"{indexes[1_200].left_out} rows of them are left out here" in html
     assert "holds nothing of their texts; <code>ktodata explain RUN ROW_ID</code>" in html

@@ -8,7 +8,7 @@ import pytest
 
 from ktodata.report import build_report
 from ktodata.report.run_files import RunFiles
-from ktodata.report.sections.telemetry_section import MOST, read_telemetry_section
+from ktodata.report.sections.telemetry_section import MAX_WORST, read_telemetry_section
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def write(folder, *looks):
 
 
 def side(folder, label):
-    return next(one for one in read_telemetry_section(RunFiles(folder)).sides if one.label == label)
+    return next(margins for margins in read_telemetry_section(RunFiles(folder)).sides if margins.label == label)
 
 
 def test_each_label_has_its_own_numbers_with_their_intervals(trained):
-    found = read_telemetry_section(RunFiles(trained))
-    assert (found.rows, found.once, found.untold) == (12, 0, 0)
-    desirable, undesirable = found.sides
+    section = read_telemetry_section(RunFiles(trained))
+    assert (section.rows, section.n_seen_once, section.n_unmeasured) == (12, 0, 0)
+    desirable, undesirable = section.sides
     assert desirable.rows == 9 and desirable.median == ("-0.0250", "-0.2750 to 0.4750")
     assert desirable.against == desirable.never == ("55.6\u2009%", "21.2 to 86.3\u2009%")
     assert desirable.forgotten == ("0.0\u2009%", "0.0 to 33.6\u2009%")
@@ -54,25 +54,25 @@ def test_rows_that_argue_most_come_first_and_only_those_that_argue_at_all(traine
 def test_at_most_so_many_rows_of_a_label_are_shown(trained):
     write(trained, *(look(str(number), step, -number) for number in range(1, 31) for step in (1, 2)))
     worst = side(trained, "desirable").worst
-    assert [row.row_id for row in worst] == [str(number) for number in range(30, 30 - MOST, -1)]
+    assert [row.row_id for row in worst] == [str(number) for number in range(30, 30 - MAX_WORST, -1)]
     assert len(read_telemetry_section(RunFiles(trained)).sides) == 1  # no undesirable row, so no line for them
 
 
 def test_when_a_row_was_first_learnt_and_how_often_forgotten(trained):
     ratios = (-9, 1, -9, 1, -9)
     write(trained, *(look("12", 1 + number, ratio, epoch=number) for number, ratio in enumerate(ratios)), look("13", 5, 1))
-    found = read_telemetry_section(RunFiles(trained))
+    section = read_telemetry_section(RunFiles(trained))
     row = side(trained, "desirable")
     assert row.worst[0].notes[2:] == ("first learnt in epoch 2", "forgotten 2 times")
     assert row.forgotten == ("100.0\u2009%", "2.5 to 100.0\u2009%")  # of rows with several looks
-    assert (found.rows, found.once) == (2, 1)
+    assert (section.rows, section.n_seen_once) == (2, 1)
     assert "Of 2 rows 1 was looked at once only, which tells little of it" in build_report(trained)
 
 
 def test_one_look_a_row_tells_little_and_the_page_says_so(trained):
     write(trained, look("12", 1, -2), look("13", 3, 2), look("14", 0, -1e-6), look("15", 2, 3, label=False))
-    found = read_telemetry_section(RunFiles(trained))
-    assert (found.rows, found.once, found.untold) == (3, 3, 1)
+    section = read_telemetry_section(RunFiles(trained))
+    assert (section.rows, section.n_seen_once, section.n_unmeasured) == (3, 3, 1)
     row = side(trained, "desirable")
     assert row.worst[0].notes == ("margin -0.200, looked at once, after 1 update",) and len(row.worst) == 1
     assert row.never == row.forgotten == ("–", "one look a row")
@@ -113,6 +113,6 @@ def test_margins_are_by_the_beta_of_the_training(trained):
 
 def test_without_text_the_numbers_stay_and_no_row_is_shown(trained):
     page = build_report(trained, text=False)
-    said = page.partition("Rows that argue against their label</h3>")[2].partition("</section>")[0]
-    assert "21.2 to 86.3" in said and "Rows are left out of this version." in said
-    assert 'class="row"' not in said and "lowest mean margin" not in said
+    text = page.partition("Rows that argue against their label</h3>")[2].partition("</section>")[0]
+    assert "21.2 to 86.3" in text and "Rows are left out of this version." in text
+    assert 'class="row"' not in text and "lowest mean margin" not in text

@@ -7,7 +7,7 @@ from html import unescape
 import folders
 import polars as pl
 import pytest
-from opening import unpacked
+from opening import decoded
 from typer.testing import CliRunner
 
 from ktodata.cli import app
@@ -84,7 +84,7 @@ def numbers(page):
 
 
 def verdict(page):
-    return [re.findall(r"\d[\d.,]*", unescape(said)) for said in re.findall(r"<dd><strong>.*?</dd>", page)]
+    return [re.findall(r"\d[\d.,]*", unescape(sentence)) for sentence in re.findall(r"<dd><strong>.*?</dd>", page)]
 
 
 def test_no_marker_is_on_the_page(pages):
@@ -122,33 +122,33 @@ def test_of_every_section_no_name_and_no_text_is_left(pages):
         "pwned",
     ):
         assert text[:60] not in page, text[:60]
-    for kept in ("true labels", "dropped at random", "cluster 1", "hole 1", "KTO", "Systematic noise looks like signal."):
-        assert kept in page, kept
+    for words in ("true labels", "dropped at random", "cluster 1", "hole 1", "KTO", "Systematic noise looks like signal."):
+        assert words in page, words
     assert "rows doubted most" in page.casefold() and "No label is doubted" not in page
 
 
 def test_what_is_packed_holds_row_ids_reasons_and_numbers_and_nothing_else(pages):
     """Compressed data shows no marker to a search of the page, so it is unpacked here."""
     for name, (full, page) in pages.items():
-        whole, rows = unpacked(full, "rows-data"), unpacked(page, "rows-data")
-        told = json.dumps(rows, ensure_ascii=False)
+        whole, rows = decoded(full, "search-data"), decoded(page, "search-data")
+        payload = json.dumps(rows, ensure_ascii=False)
         assert set(rows) == {"kinds", "kind", "row_id", "cause", "causes", "label"} and set(rows["causes"]) == {"row_id"}
         assert rows["kinds"] == whole["kinds"] and rows["kind"] == whole["kind"] and rows["label"] == whole["label"]
-        assert MARK not in told and "pwned" not in told and "thumbs" not in told
+        assert MARK not in payload and "pwned" not in payload and "thumbs" not in payload
         records = len(whole["row_id"]) - 2
         assert rows["row_id"][:records] == whole["row_id"][:records]
         assert rows["row_id"][records:] == ["record 1", "record 2"] and f"{MARK}file" in json.dumps(
-            unpacked(pages["finished"][0], "rows-data")
+            decoded(pages["finished"][0], "search-data")
         )
         assert name == "finished" or "(again)" in json.dumps(whole)
 
 
 def test_the_map_without_text_has_numbers_only(pages):
-    whole, dots = (unpacked(page, "dots-data") for page in pages["whole"])
-    assert set(dots) == {"x", "y", "clusters", "cluster", "row_id", "label", "quality", "fates", "fate"}
-    assert set(whole) - set(dots) == {"prompt", "beside_hole"}
-    assert [name for _, name, *_ in dots["clusters"]] == ["cluster 0", "cluster 1", "cluster 2"]
-    assert dots["x"] == whole["x"] and dots["quality"] == whole["quality"]
+    whole, points = (decoded(page, "map-data") for page in pages["whole"])
+    assert set(points) == {"x", "y", "clusters", "cluster", "row_id", "label", "quality", "fates", "fate"}
+    assert set(whole) - set(points) == {"prompt", "nearest_hole"}
+    assert [name for _, name, *_ in points["clusters"]] == ["cluster 0", "cluster 1", "cluster 2"]
+    assert points["x"] == whole["x"] and points["quality"] == whole["quality"]
 
 
 def test_the_run_folder_is_not_touched(finished):
@@ -161,8 +161,8 @@ def test_a_name_is_called_the_same_wherever_it_stands(finished):
     files = WithoutText(finished)
     raters = files.columns("ingest", "rater", "votes")
     assert raters["rater"].unique().sort().to_list() == ["rater 1", "rater 2", "rater 3", "rater 4"]
-    given = pl.read_parquet(finished / "stages/ingest/columns.parquet")["rater"]
-    assert pl.DataFrame({"given": given, "called": raters["rater"]}).unique().height == 4
+    names = pl.read_parquet(finished / "stages/ingest/columns.parquet")["rater"]
+    assert pl.DataFrame({"given": names, "called": raters["rater"]}).unique().height == 4
     busiest = files.metrics("ingest")["busiest_raters"]
     assert set(busiest) == set(raters["rater"].unique())
 
@@ -171,10 +171,10 @@ def test_a_rater_who_is_named_as_a_word_of_ours_gets_a_number_too(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=())
     rows = pl.read_parquet(folder / "stages/ingest/columns.parquet").with_columns(rater=pl.lit("label"), model=pl.lit("4711"))
     rows.write_parquet(folder / "stages/ingest/columns.parquet")
-    found = WithoutText(folder).columns("ingest", "rater", "model", "label")
-    assert found["rater"].unique().to_list() == ["rater 1"]
-    assert found["model"].unique().to_list() == ["model 1"]
-    assert found["label"].dtype == pl.Boolean
+    columns = WithoutText(folder).columns("ingest", "rater", "model", "label")
+    assert columns["rater"].unique().to_list() == ["rater 1"]
+    assert columns["model"].unique().to_list() == ["model 1"]
+    assert columns["label"].dtype == pl.Boolean
     text = "judged differently by 2 group(s): rater label (shift, +20% desirable); model 4711 (shift, -9% desirable)."
     (folder / "stages/label_noise").mkdir()
     (folder / "stages/label_noise/metrics.json").write_text(json.dumps({"text": text}))
@@ -203,29 +203,29 @@ def test_of_votes_stay_who_cast_them_by_number_and_of_turns_nothing(tmp_path):
     turns = pl.lit([{"role": "user", "content": f"{MARK}turn"}])
     pl.read_parquet(ingest).with_columns(turns=turns).write_parquet(ingest)
     files = WithoutText(folder)
-    given, called = (run.columns("dedupe", "pooled_votes")["pooled_votes"].explode() for run in (RunFiles(folder), files))
-    pairs = pl.DataFrame({"given": given.struct.field("rater"), "called": called.struct.field("rater")}).drop_nulls().unique()
+    votes, called = (run.columns("dedupe", "pooled_votes")["pooled_votes"].explode() for run in (RunFiles(folder), files))
+    pairs = pl.DataFrame({"given": votes.struct.field("rater"), "called": called.struct.field("rater")}).drop_nulls().unique()
     assert pairs.height == pairs["called"].n_unique() == 12
     assert pairs["called"].str.contains(r"^rater \d+$").all()
-    assert called.struct.field("label").equals(given.struct.field("label"))
+    assert called.struct.field("label").equals(votes.struct.field("label"))
     assert files.columns("ingest", "turns")["turns"].null_count() == 60
 
 
 def test_who_judged_how_has_numbers_for_names_and_no_row(pages):
     page = unescape(pages["whole"][1])
-    said = page.partition("<h3>Who gave the labels</h3>")[2].partition("<h3>Rows doubted most</h3>")[0]
-    for kept in (
+    text = page.partition("<h3>Who gave the labels</h3>")[2].partition("<h3>Rows doubted most</h3>")[0]
+    for words in (
         "up and down may be swapped",
         "66.7\u2009% of 18",
         "2 of 18 training rows",
         "another threshold",
         "since 2025-03-31",
     ):
-        assert kept in said, kept
+        assert words in text, words
     # who gives labels under the name of a source goes by one number
-    assert re.search(r'<bdi>rater \d+</bdi><br><span class="quiet">source</span>', said)
-    assert 'class="row"' not in said and "For example" not in said
-    assert said.count("Rows are left out of this version.") == 1
+    assert re.search(r'<bdi>rater \d+</bdi><br><span class="quiet">source</span>', text)
+    assert 'class="row"' not in text and "For example" not in text
+    assert text.count("Rows are left out of this version.") == 1
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_only_words_of_the_code_are_ours(text, ours):
 
 
 def test_the_command_writes_it_beside_the_page_or_where_it_is_told(finished, tmp_path):
-    asked = CliRunner().invoke(app, ["report", str(finished), "--no-text"])
-    assert asked.exit_code == 0 and "report-without-text.html" in asked.output
+    printed = CliRunner().invoke(app, ["report", str(finished), "--no-text"])
+    assert printed.exit_code == 0 and "report-without-text.html" in printed.output
     assert SAID in (finished / "report-without-text.html").read_text()
     out = tmp_path / "numbers.html"
     assert CliRunner().invoke(app, ["report", str(finished), "--no-text", "--out", str(out), "--quiet"]).output == ""
@@ -265,8 +265,8 @@ def test_words_of_prompts_in_the_names_of_clusters_are_not_shown_though_they_may
     (folder / "stages/coverage/metrics.json").write_text(json.dumps(facts))
     files = WithoutText(folder)
     assert files.table("coverage", "clusters")["name"].to_list() == ["cluster 0", "cluster 1", "cluster 2"]
-    told = files.metrics("coverage")
-    assert told["largest"] == {"name": "cluster 0"}
-    assert told["findings"][0]["text"].startswith("the largest, 'cluster 0', holds 15% of 60 rows; … and … too")
+    metrics = files.metrics("coverage")
+    assert metrics["largest"] == {"name": "cluster 0"}
+    assert metrics["findings"][0]["text"].startswith("the largest, 'cluster 0', holds 15% of 60 rows; … and … too")
     page = unescape(build_report(folder, text=False))
     assert "don't tell" not in page and "cluster 0" in page

@@ -24,11 +24,11 @@ def launched(reach=NOWHERE):
 
 @contextmanager
 def listening(browser, width):
-    """A page `width` wide that writes down what it says on its console; `said` holds it."""
+    """A page `width` wide that writes down what it says on its console; `console` holds it."""
     context = browser.new_context(viewport={"width": width, "height": 900})
     opened = context.new_page()
-    opened.said = []
-    opened.on("console", lambda message: opened.said.append(message.text))
-    opened.on("pageerror", lambda error: opened.said.append(str(error)))
+    opened.console = []
+    opened.on("console", lambda message: opened.console.append(message.text))
+    opened.on("pageerror", lambda error: opened.console.append(str(error)))
     yield opened
     context.close()

@@ -46,7 +46,7 @@ def write_run(
     stages=("dedupe", "split", "label_noise", "rebalance", "coverage", "export", "train", "evaluate"),
     dated=False,
 ) -> Path:
-    """A run of 62 rows in: 2 quarantined; of 60 rows 5 dropped as repeats, 9 held for review, 46 kept (36 + 4 + 6).
+    """A run of 62 rows in: 2 quarantined; of 60 rows 5 dropped as repeats, 9 held for review, 46 exported (36 + 4 + 6).
 
     dated : each row a day after the one before it, from 2025-03-01
     """
@@ -58,13 +58,13 @@ def write_run(
     _quarantine().write_parquet(folder / "quarantine.parquet")
     ids = feedback["row_id"]
     repeats, doubted = ids[20:25], ids[:9]
-    found = feedback.select("row_id").with_columns(of=pl.lit(ids[30]), similarity=pl.lit(0.91), label_quality=pl.lit(0.07))
+    marked = feedback.select("row_id").with_columns(of=pl.lit(ids[30]), similarity=pl.lit(0.91), label_quality=pl.lit(0.07))
     decided = []
     if "dedupe" in stages:
         is_repeat = pl.col("row_id").is_in(repeats.implode())
-        decisions = decide(found, is_repeat, action="drop", reason="near_repeat", evidence=["similarity"], caused_by="of")
+        decisions = decide(marked, is_repeat, action="drop", reason="near_repeat", evidence=["similarity"], caused_by="of")
         decided.append(Decided("dedupe", "all", decisions))
-        columns = found.select(
+        columns = marked.select(
             "row_id",
             duplicate_of=pl.when(is_repeat).then("of"),
             duplicate_similarity=pl.when(is_repeat).then("similarity"),
@@ -74,7 +74,7 @@ def write_run(
         _stage(folder, "dedupe", columns, {"near_repeats": 5})
     if "label_noise" in stages:
         is_doubted = pl.col("row_id").is_in(doubted.implode())
-        decisions = decide(found, is_doubted, action="review", reason="doubted_label", evidence=["label_quality"])
+        decisions = decide(marked, is_doubted, action="review", reason="doubted_label", evidence=["label_quality"])
         decided.append(Decided("label_noise", "train", decisions))
         curve = {"given": [True] * 3, "rows_acted_on": [1, 5, 20], "expected_precision": [1.0, 0.9, 0.4]}
         ends = {"expected_precision_low": [0.9, 0.8, 0.3], "expected_precision_high": [1.0, 1.0, 0.5]}
@@ -82,23 +82,23 @@ def write_run(
         _stage(folder, "label_noise", _noise(feedback, doubted), NOISE_FACTS, **tables)
     part = pl.DataFrame({"row_id": ids, "part": ["train"] * 50 + ["validation"] * 4 + ["test"] * 6})
     states = outcomes(ids, decided, part=part if "split" in stages else None, split_follows=False)
-    kept = states.filter(pl.col("state").is_in(["keep", "relabel"])).select("row_id").join(part, on="row_id")
+    exported = states.filter(pl.col("state").is_in(["keep", "relabel"])).select("row_id").join(part, on="row_id")
     if "split" in stages:
         _stage(folder, "split", part, {})
     if "rebalance" in stages:
-        _stage(folder, "rebalance", found.select("row_id", weight=pl.lit(1.0)), REBALANCE_FACTS)
+        _stage(folder, "rebalance", marked.select("row_id", weight=pl.lit(1.0)), REBALANCE_FACTS)
     if "coverage" in stages:
         _coverage(folder, feedback)
     complete = "export" in stages
     if complete:
-        counts = dict(kept.group_by("part").len().iter_rows())
-        _stage(folder, "export", kept, {"rows": counts, "desirable": counts, "license": "cc-by-4.0"})
+        counts = dict(exported.group_by("part").len().iter_rows())
+        _stage(folder, "export", exported, {"rows": counts, "desirable": counts, "license": "cc-by-4.0"})
     if "train" in stages:
         _train(folder, feedback)
     if "evaluate" in stages:
         (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
         _stage(folder, "evaluate", pl.DataFrame({"row_id": ids}), EVALUATION)
-    write_up(decided, states if complete else states.clear(), kept).write_parquet(folder / "ledger.parquet")
+    write_up(decided, states if complete else states.clear(), exported).write_parquet(folder / "ledger.parquet")
     manifest = {
         "name": "small <b>run</b> \ud800",  # a lone surrogate can stand in JSON, and nowhere else
         "status": "done",
@@ -108,7 +108,7 @@ def write_run(
         "inputs": [{"name": "feedback.jsonl", "bytes": 12_345, "sha256": "0123456789abcdef"}],
         "encoder": "packaged:wordllama-256",
         "device": {"embed": "cpu"},
-        "rows": account(states, kept, quarantined_records=2) if complete else {},
+        "rows": account(states, exported, quarantined_records=2) if complete else {},
         "stages": [{"name": name, "seconds": 0.5, "cached": False} for name in ("ingest", *stages)],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -206,7 +206,7 @@ def pooled_votes(feedback, repeats):
     for number in range(30, 48):
         label = feedback["label"][number]
         says = {"rater 0": label, "rater 1": label, "rater 2": label != (number >= 42)}
-        votes[number] = [{"rater": name, "label": said, "created_at": None} for name, said in says.items()]
+        votes[number] = [{"rater": name, "label": label, "created_at": None} for name, label in says.items()]
     gone = feedback["row_id"].is_in(repeats.implode())
     return pl.Series([None if out else cast for out, cast in zip(gone, votes, strict=True)], dtype=feedback["votes"].dtype)
 
@@ -223,9 +223,9 @@ def judged_tables(ids):
     )
     contested = pl.DataFrame({"row_id": [ids[42], ids[43]], "label": [True, True], "p_contested": [0.83, 0.91]})
     since = {f"since{end}": datetime(2025, 3, day, tzinfo=UTC) for end, day in (("", 31), ("_low", 28), ("_high", 31))}
-    found = {"rows": 60, "effect_points": -0.21, "effect_points_low": -0.31, "effect_points_high": -0.11}
-    found |= dict.fromkeys(("effect_log_odds", "offset_before", "slope_before", "offset", "slope"), 0.5)
-    found |= {"p_value": 0.0025, "p_adjusted": 0.0025, "significant": True}
+    table = {"rows": 60, "effect_points": -0.21, "effect_points_low": -0.31, "effect_points_high": -0.11}
+    table |= dict.fromkeys(("effect_log_odds", "offset_before", "slope_before", "offset", "slope"), 0.5)
+    table |= {"p_value": 0.0025, "p_adjusted": 0.0025, "significant": True}
     plain = {
         "effect_points": 0.02,
         "effect_points_low": -0.05,
@@ -235,9 +235,9 @@ def judged_tables(ids):
     }
     strict = {"rows": 21, "effect_points": 0.34, "effect_points_low": 0.2, "effect_points_high": 0.45}
     drift = [
-        {"column": "created_at", "value": "(all rows)", "kind": "change", **since, **found},
-        {"column": "source", "value": HOSTILE[1][:200], "kind": "offset", **found, **strict},
-        {"column": "rater", "value": HOSTILE[0][:200], "kind": "none", **found, **plain},
+        {"column": "created_at", "value": "(all rows)", "kind": "change", **since, **table},
+        {"column": "source", "value": HOSTILE[1][:200], "kind": "offset", **table, **strict},
+        {"column": "rater", "value": HOSTILE[0][:200], "kind": "none", **table, **plain},
     ]
     pair = {"label": False, "p_desirable": 0.72, "other_label": True, "other_p_desirable": 0.74, "similarity": 0.88}
     examples = [
@@ -343,8 +343,8 @@ def write_ablation(
         lines.append(line | ({"family": family, "budget": budget} if families else {}) | (changed or {}).get(family, {}))
     settings = {"model": "tiny {{ 7 * 7 }} <b>", "seeds": [0, 1], "max_steps": 8, "batch_size": 16, "learning_rate": 1e-3}
     settings |= {"trainable_layers": 1, "max_length": 48, "part": "test", "judged_by": judged_by}
-    told = {"settings": settings, "verdict": [f"{HOSTILE[1]}: no difference that this can show."], "arms": lines}
-    (folder / "ablation.json").write_text(json.dumps(told))
+    results = {"settings": settings, "verdict": [f"{HOSTILE[1]}: no difference that this can show."], "arms": lines}
+    (folder / "ablation.json").write_text(json.dumps(results))
     scores = [
         {"arm": arm, "seed": seed, "row_id": row_id, "reward": _reward(family, number, seed, chance)}
         for arm, family, *_ in arms
@@ -353,8 +353,8 @@ def write_ablation(
     ]
     table = pl.DataFrame(scores)
     if truth:
-        known = pl.DataFrame({"row_id": ids, "truth": [number % 2 == 0 for number in range(len(ids))]})
-        table = table.join(known, on="row_id")
+        truths = pl.DataFrame({"row_id": ids, "truth": [number % 2 == 0 for number in range(len(ids))]})
+        table = table.join(truths, on="row_id")
     table.write_parquet(folder / "ablation.parquet")
 
 
@@ -375,10 +375,10 @@ def write_comparison(folder: Path, *, row_ids=None) -> None:
             line |= {f"minus_{other}{end}": number for end, number in ends.items()}
         line |= {"includes_zero": None if kto is None else False, "seeds_agree": None if kto is None else True}
         lines.append(line | {"base_includes_zero": None if base is None else False, "rows": len(ids)})
-    asked = {"against": "no label", "method": "kto", "value": 0.25, "low": 0.1, "high": 0.4, "rows": 20}
-    lines += [asked | {"measure": "refusal_of_safe", "judge": "a rule <b>"}, asked | {"measure": "task <b>sums"}]
+    measures = {"against": "no label", "method": "kto", "value": 0.25, "low": 0.1, "high": 0.4, "rows": 20}
+    lines += [measures | {"measure": "refusal_of_safe", "judge": "a rule <b>"}, measures | {"measure": "task <b>sums"}]
     settings = {"model": "tiny", "seeds": [0, 1], "batch_size": 8, "max_length": 48, "trainable_layers": None, "bootstrap": 1000}
-    told = {
+    results = {
         "settings": settings,
         "part": "test",
         "held_out_rows": len(ids),
@@ -393,7 +393,7 @@ def write_comparison(folder: Path, *, row_ids=None) -> None:
         "verdict": ["Of 36 training rows, each could use: ...", HOSTILE[0], HOSTILE[6]],
     }
     (folder / "comparison").mkdir(exist_ok=True)
-    (folder / "comparison" / "comparison.json").write_text(json.dumps(told))
+    (folder / "comparison" / "comparison.json").write_text(json.dumps(results))
     rows = [
         {"method": method, "seed": seed, "row_id": row_id, "label": number % 2 == 0, "truth": number % 3 == 0, "reward": reward}
         for method, seed, reward in (("base", 0, 0.0), ("kto", 0, 1.0), ("kto", 1, 3.0), ("dpo", 0, -1.0))

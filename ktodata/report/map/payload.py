@@ -8,5 +8,5 @@ from typing import Any
 
 def encode_payload(values: Any) -> str:
     """JSON, gzip, base64; the same bytes for the same values. Texts must be clean: a lone surrogate cannot be written."""
-    told = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return base64.b64encode(gzip.compress(told.encode(), compresslevel=6, mtime=0)).decode("ascii")
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode("ascii")

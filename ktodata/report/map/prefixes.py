@@ -13,13 +13,13 @@ def read_prefixes(run: RunFiles, row_ids: pl.Series, *, limit: int) -> pl.DataFr
 
     One line for each of `row_ids`, in their order; what is not known of a row is null. Texts are as they were given, not cleaned.
     """
-    wanted = row_ids.alias("row_id").to_frame()
+    requested = row_ids.alias("row_id").to_frame()
     file = run.path / "stages" / "ingest" / "columns.parquet"
     if not file.is_file():
-        return wanted.with_columns(pl.lit(None).alias(name) for name in (*GIVEN, *TEXTS, *(f"{text}_chars" for text in TEXTS)))
-    found = (
+        return requested.with_columns(pl.lit(None).alias(name) for name in (*GIVEN, *TEXTS, *(f"{text}_chars" for text in TEXTS)))
+    prefixes = (
         pl.scan_parquet(file)
-        .join(wanted.lazy(), on="row_id", how="semi")
+        .join(requested.lazy(), on="row_id", how="semi")
         .select(
             "row_id",
             *GIVEN,
@@ -27,4 +27,4 @@ def read_prefixes(run: RunFiles, row_ids: pl.Series, *, limit: int) -> pl.DataFr
             *(pl.col(text).str.len_chars().alias(f"{text}_chars") for text in TEXTS),
         )
     )
-    return wanted.join(found.collect(), on="row_id", how="left", maintain_order="left")
+    return requested.join(prefixes.collect(), on="row_id", how="left", maintain_order="left")

@@ -23,11 +23,11 @@ class BalanceSection:
 
 def read_balance(run: RunFiles) -> BalanceSection | None:
     """Counts by label as given and for each exported part; None before ingest has written its rows."""
-    given = run.columns("ingest", "label")
-    if given is None:
+    labels = run.columns("ingest", "label")
+    if labels is None:
         return None
     facts, exported = run.metrics("rebalance"), run.metrics("export")
-    shares = {"as given": Share(int(given["label"].sum()), given.height)}
+    shares = {"as given": Share(int(labels["label"].sum()), labels.height)}
     for part in PARTS:
         if rows := pick(exported, f"rows.{part}"):
             shares[part] = Share(int(pick(exported, f"desirable.{part}", default=0)), int(rows))

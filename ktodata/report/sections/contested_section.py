@@ -7,12 +7,12 @@ from typing import Any
 import polars as pl
 
 from ktodata.report.examples import Example, examples
-from ktodata.report.run_files import Tables, pick
+from ktodata.report.run_files import StageTables, pick
 from ktodata.report.shares import Share
 from ktodata.report.text import one_line, percent, plural
 
-EXAMPLES = 4
-VOTES = 6  # of a row, shown by name
+MAX_CONTESTED_EXAMPLES = 4
+MAX_VOTES = 6  # of a row, shown by name
 WORDS = {True: "desirable", False: "undesirable"}
 
 
@@ -20,41 +20,41 @@ WORDS = {True: "desirable", False: "undesirable"}
 class ContestedSection:
     """How many of the rows that several people judged are contested, and a few of them."""
 
-    found: Share
+    share: Share
     examples: list[Example]
 
 
-def read_contested(run: Tables, *, with_examples: bool = True) -> ContestedSection | None:
+def read_contested(run: StageTables, *, with_examples: bool = True) -> ContestedSection | None:
     """The contested rows; None where label_noise left no such table, or no row has votes of several people."""
     table = run.table("label_noise", "contested")
     judged = sum(pick(run.metrics("label_noise"), "agreement.verdicts", default={}).values())
     if table is None or not judged:
         return None
-    worst = table.sort("p_contested", "row_id", descending=[True, False]).head(EXAMPLES)
-    return ContestedSection(Share(table.height, judged), _examples(run, worst) if with_examples else [])
+    worst = table.sort("p_contested", "row_id", descending=[True, False]).head(MAX_CONTESTED_EXAMPLES)
+    return ContestedSection(Share(table.height, judged), _contested_examples(run, worst) if with_examples else [])
 
 
-def _examples(run: Tables, worst: pl.DataFrame) -> list[Example]:
+def _contested_examples(run: StageTables, worst: pl.DataFrame) -> list[Example]:
     pooled = run.columns("dedupe", "pooled_votes")
     own = run.rows(worst["row_id"])
     votes: dict[str, Any] = {row_id: row.get("votes") for row_id, row in own.items()}
     if pooled is not None and "pooled_votes" in pooled.columns:
         votes |= dict(worst.select("row_id").join(pooled.drop_nulls("pooled_votes"), on="row_id").rows())
-    said = {
-        row_id: [f"chance that people differ on it {percent(chance, 0)}", *_votes(votes.get(row_id))]
+    notes = {
+        row_id: [f"chance that people differ on it {percent(chance, 0)}", *_votes_in_words(votes.get(row_id))]
         for row_id, chance in worst.select("row_id", "p_contested").iter_rows()
     }
-    return examples(run, said)
+    return examples(run, notes)
 
 
-def _votes(given: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """How many said what, and who, as far as VOTES reaches."""
-    cast = [vote for vote in given or () if vote and vote["label"] is not None]
+def _votes_in_words(votes: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """How many said what, and who, as far as MAX_VOTES reaches."""
+    cast = [vote for vote in votes or () if vote and vote["label"] is not None]
     if not cast:
         return []
     up = sum(vote["label"] for vote in cast)
     named = [
         f"{one_line(vote['rater'], 24) if vote['rater'] is not None else 'somebody'}: {WORDS[vote['label']]}" for vote in cast
     ]
-    more = [f"and {plural(len(cast) - VOTES, 'vote')} more"] if len(cast) > VOTES else []
-    return [f"{up} of {plural(len(cast), 'vote')} say desirable", *named[:VOTES], *more]
+    more = [f"and {plural(len(cast) - MAX_VOTES, 'vote')} more"] if len(cast) > MAX_VOTES else []
+    return [f"{up} of {plural(len(cast), 'vote')} say desirable", *named[:MAX_VOTES], *more]

@@ -13,8 +13,8 @@ from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.shares import Share
 from ktodata.report.text import Excerpt, excerpt
 
-CLUSTERS = 40
-HOLES = 12
+MAX_CLUSTERS_SHOWN = 40
+MAX_HOLES = 12
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Hole:
 
 @dataclass(frozen=True)
 class CoverageSection:
-    """The findings of coverage, ready to be shown. prompts : distinct ones; dots : those with a place on the map."""
+    """The findings of coverage, ready to be shown. prompts : distinct ones; on_map : those with a place on the map."""
 
     rows: int
     prompts: int
-    dots: int
+    on_map: int
     drawn: int
     clusters: list[Cluster]
     more_clusters: int
@@ -59,8 +59,8 @@ class CoverageSection:
     @property
     def effective(self) -> Mapping[str, float] | None:
         """As many clusters of equal size would be as varied: value, low, high."""
-        found = pick(self.facts, "effective_clusters")
-        return found if isinstance(found, Mapping) else None
+        measure = pick(self.facts, "effective_clusters")
+        return measure if isinstance(measure, Mapping) else None
 
     @property
     def no_holes(self) -> str:
@@ -77,25 +77,25 @@ def read_coverage(run: RunFiles) -> CoverageSection | None:
     if placed is None or table is None:
         return None
     clusters = [_cluster(row) for row in table.sort("rows", "cluster", descending=[True, False]).iter_rows(named=True)]
-    dots = placed.drop_nulls()
+    points = placed.drop_nulls()
     return CoverageSection(
         rows=sum(cluster.rows for cluster in clusters),
         prompts=sum(cluster.prompts or 0 for cluster in clusters),
-        dots=dots.height,
-        drawn=evenly(dots).height,
-        clusters=clusters[:CLUSTERS],
-        more_clusters=max(0, len(clusters) - CLUSTERS),
-        picture=_picture(dots, clusters),
-        shares=_shares(clusters[:CLUSTERS]),
+        on_map=points.height,
+        drawn=evenly_sampled(points).height,
+        clusters=clusters[:MAX_CLUSTERS_SHOWN],
+        more_clusters=max(0, len(clusters) - MAX_CLUSTERS_SHOWN),
+        picture=_map_picture(points, clusters),
+        shares=_cluster_shares(clusters[:MAX_CLUSTERS_SHOWN]),
         holes=_holes(run.table("coverage", "holes")),
         facts=run.metrics("coverage"),
     )
 
 
-def evenly(dots: pl.DataFrame) -> pl.DataFrame:
+def evenly_sampled(points: pl.DataFrame) -> pl.DataFrame:
     """Those that are drawn: all, or so many evenly taken from the rows as they stand, as the picture takes them."""
     most = figures.MAP_POINTS
-    return dots if dots.height <= most else dots[np.unique(np.linspace(0, dots.height - 1, most).astype(int))]
+    return points if points.height <= most else points[np.unique(np.linspace(0, points.height - 1, most).astype(int))]
 
 
 def _cluster(row: Mapping[str, Any]) -> Cluster:
@@ -110,18 +110,18 @@ def _cluster(row: Mapping[str, Any]) -> Cluster:
     )
 
 
-def _picture(dots: pl.DataFrame, clusters: list[Cluster]) -> Markup | None:
-    if dots.is_empty() or "map_y" not in dots.columns:
+def _map_picture(points: pl.DataFrame, clusters: list[Cluster]) -> Markup | None:
+    if points.is_empty() or "map_y" not in points.columns:
         return None
-    x, y = (dots[name].cast(pl.Float64).to_numpy() for name in ("map_x", "map_y"))
-    return figures.prompt_map(x, y, dots["cluster"].cast(pl.Int64).to_numpy(), {c.number: c.name for c in clusters})
+    x, y = (points[name].cast(pl.Float64).to_numpy() for name in ("map_x", "map_y"))
+    return figures.cluster_map(x, y, points["cluster"].cast(pl.Int64).to_numpy(), {c.number: c.name for c in clusters})
 
 
-def _shares(clusters: list[Cluster]) -> Markup | None:
+def _cluster_shares(clusters: list[Cluster]) -> Markup | None:
     if not clusters:
         return None
-    dots = [
-        figures.Measured(
+    points = [
+        figures.RangePoint(
             f"{c.number} {c.name}",
             c.desirable.value,
             c.desirable.low,
@@ -134,7 +134,7 @@ def _shares(clusters: list[Cluster]) -> Markup | None:
     return figures.ranges(
         "clusters",
         "Desirable share by cluster",
-        dots,
+        points,
         axis="share of desirable rows, with its 95 % interval",
         reference=(everyone.value, "all rows"),
     )
@@ -151,5 +151,5 @@ def _holes(table: pl.DataFrame | None) -> list[Hole]:
             excerpt((row.get("examples") or [""])[0], 160),
             excerpt(row.get("nearest"), 160),
         )
-        for row in table.head(HOLES).iter_rows(named=True)
+        for row in table.head(MAX_HOLES).iter_rows(named=True)
     ]

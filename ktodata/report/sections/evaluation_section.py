@@ -20,8 +20,8 @@ MEASURES = {
     "brier": "Brier score of the reward (lower is better, 0.25 knows nothing)",
 }
 # measure, its name in the picture, its colour
-DOTS = (("base_auc", "base", "gone"), ("policy_auc", "trained", "kept"), ("auc", "what training changed", "doubt"))
-ANSWERS = 6
+AUC_POINTS = (("base_auc", "base", "gone"), ("policy_auc", "trained", "kept"), ("auc", "what training changed", "doubt"))
+MAX_ANSWERS = 6
 
 
 @dataclass(frozen=True)
@@ -68,72 +68,77 @@ def read_evaluation(run: RunFiles) -> EvaluationSection | None:
     facts = run.evaluation or run.metrics("evaluate")
     if not facts:
         return None
-    told = pick(facts, "generation.examples", default=[])
+    generations = pick(facts, "generation.examples", default=[])
     return EvaluationSection(
-        lines=list(_lines(facts)),
+        lines=list(_result_lines(facts)),
         not_applicable=[str(why) for name in AGAINST if (why := pick(facts, f"against_{name}.not_applicable"))],
         groups=pick(facts, "prompt_groups"),
-        picture=_picture(facts),
-        answers=[Answer(*(excerpt(one.get(name), 240) for name in ("prompt", "base", "trained"))) for one in told[:ANSWERS]],
-        verdict=_verdict(facts),
+        picture=_auc_picture(facts),
+        answers=[
+            Answer(*(excerpt(generated.get(name), 240) for name in ("prompt", "base", "trained")))
+            for generated in generations[:MAX_ANSWERS]
+        ],
+        verdict=_gain_verdict(facts),
         facts=facts,
     )
 
 
-def _lines(facts: Mapping[str, Any]) -> Iterator[Result]:
+def _result_lines(facts: Mapping[str, Any]) -> Iterator[Result]:
     for against, called in AGAINST.items():
         measures = pick(facts, f"against_{against}.measures", default={})
         rows = pick(facts, f"against_{against}.rows", default=0)
         for key, name in MEASURES.items():
-            if (found := measures.get(key)) and found.get("value") is not None:
-                yield Result(name, called, rows, found["value"], found.get("low"), found.get("high"))
+            if (measure := measures.get(key)) and measure.get("value") is not None:
+                yield Result(name, called, rows, measure["value"], measure.get("low"), measure.get("high"))
 
 
-def _picture(facts: Mapping[str, Any]) -> Markup | None:
+def _auc_picture(facts: Mapping[str, Any]) -> Markup | None:
     """AUC of the base and of the trained model, against each."""
-    dots = []
+    points = []
     for against, called in AGAINST.items():
-        for key, model, role in DOTS:
-            found = pick(facts, f"against_{against}.measures.{key}", default={})
-            if found.get("value") is not None:
-                dots.append(figures.Measured(f"{model}, {called}", found["value"], found.get("low"), found.get("high"), role))
-    if not dots:
+        for key, model, role in AUC_POINTS:
+            measure = pick(facts, f"against_{against}.measures.{key}", default={})
+            if measure.get("value") is not None:
+                points.append(
+                    figures.RangePoint(f"{model}, {called}", measure["value"], measure.get("low"), measure.get("high"), role)
+                )
+    if not points:
         return None
-    limits = (min(0.4, *(dot.low if dot.low is not None else dot.value for dot in dots)), 1.0)
+    limits = (min(0.4, *(dot.low if dot.low is not None else dot.value for dot in points)), 1.0)
     axis = "AUC on held-out rows, with its 95 % interval"
     return figures.ranges(
-        "results", "Held-out results", dots, axis=axis, limits=limits, as_percent=False, reference=(0.5, "chance")
+        "results", "Held-out results", points, axis=axis, limits=limits, as_percent=False, reference=(0.5, "chance")
     )
 
 
-def _verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
+def _gain_verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
     """Better, worse, or no difference that the paired interval shows; against the truth where it is known.
 
     Base and trained model are judged alike, by their own log-probabilities. The reward says what training changed.
     """
     for against in ("truth", "label"):
-        found = pick(facts, f"against_{against}.measures", default={})
-        gain = pick(found, "policy_gain", default={})
+        measures = pick(facts, f"against_{against}.measures", default={})
+        gain = pick(measures, "policy_gain", default={})
         if gain.get("value") is None or gain.get("low") is None:
             continue
         rows = plural(pick(facts, f"against_{against}.rows", default=0), "held-out row")
-        said = (
+        text = (
             f"On {rows}, measured against {AGAINST[against]}, the trained model finds a desirable answer likelier than an "
-            f"undesirable one {_with_interval(found['policy_auc'])} of the time, the base model "
-            f"{_with_interval(found['base_auc'])}: {_points(gain)}. What training changed ranks them right "
-            f"{_with_interval(found['auc'])} of the time; 50 % is chance."
+            f"undesirable one {_percent_with_interval(measures['policy_auc'])} of the time, the base model "
+            f"{_percent_with_interval(measures['base_auc'])}: {_points_with_interval(gain)}. What training changed ranks them "
+            f"right {_percent_with_interval(measures['auc'])} of the time; 50 % is chance."
         )
         if gain["low"] > 0:
-            return "Training did.", said
-        return ("It got worse." if gain["high"] < 0 else "No clear difference."), said
+            return "Training did.", text
+        return ("It got worse." if gain["high"] < 0 else "No clear difference."), text
     return "Not measured.", "The held-out rows do not hold both labels, so base and trained model cannot be compared."
 
 
-def _points(gain: Mapping[str, Any]) -> str:
+def _points_with_interval(gain: Mapping[str, Any]) -> str:
     """A difference of two shares with its interval."""
     value, low, high = (signed(100 * gain[name], 1) for name in ("value", "low", "high"))
     return f"{value} percentage points ({low} to {high})"
 
 
-def _with_interval(found: Mapping[str, Any]) -> str:
-    return f"{percent(found.get('value'), 0)} ({interval(found, as_percent=True, digits=0)})"
+def _percent_with_interval(measure: Mapping[str, Any]) -> str:
+    return f"{percent(measure.get('value'), 0)} ({interval(measure, as_percent=True, digits=0)})"

@@ -60,14 +60,14 @@ def read_flow(run: RunFiles) -> FlowSection | None:
     steps = _steps(run, tally, rows_in)
     parts = tuple((part, int(counted[part])) for part in PARTS if isinstance(counted.get(part), int))
     kept = rows_in - quarantined - dropped - review
-    leaving = [figures.Leaving(step.name.replace("_", " "), step.dropped, step.review, step.left) for step in steps]
+    leaving = [figures.FlowLoss(step.name.replace("_", " "), step.dropped, step.review, step.left) for step in steps]
     picture = figures.flow(rows_in, [step for step in leaving if step.dropped or step.review], parts)
     return FlowSection(rows_in, quarantined, rows.height, kept, dropped, review, totals.get("relabel", 0), steps, parts, picture)
 
 
 def _steps(run: RunFiles, tally: dict[tuple[str, str], int], rows_in: int) -> tuple[FlowStep, ...]:
     left, steps = rows_in, []
-    for name, known in _stages(run).items():
+    for name, stage in _stages(run).items():
         dropped = tally.get((name, "drop"), 0) + tally.get((name, "quarantine"), 0)
         if name == "ingest":
             dropped += run.quarantine.height
@@ -75,7 +75,7 @@ def _steps(run: RunFiles, tally: dict[tuple[str, str], int], rows_in: int) -> tu
         left -= dropped + review
         steps.append(
             FlowStep(
-                name, dropped, review, tally.get((name, "relabel"), 0), left, known.get("seconds"), bool(known.get("cached"))
+                name, dropped, review, tally.get((name, "relabel"), 0), left, stage.get("seconds"), bool(stage.get("cached"))
             )
         )
     return tuple(steps)

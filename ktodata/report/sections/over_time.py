@@ -12,8 +12,8 @@ from ktodata.report.figures import COLOUR, WIDTH, styled, svg
 from ktodata.report.shares import Share
 from ktodata.report.text import one_line
 
-PERIODS = 12  # at most
-FEWEST = 20  # rows of a period
+MAX_PERIODS = 12  # at most
+MIN_ROWS = 20  # rows of a period
 DAY = "%Y-%m-%d"
 HOUR = "%m-%d %H:%M"
 FEW_DAYS = timedelta(days=4)  # under which days would not tell the ticks apart
@@ -43,13 +43,13 @@ def panel(title: str, rows: pl.DataFrame, change: Change | None = None) -> Panel
 
     rows : created_at, label; rows of one time stay together
     """
-    known = rows.drop_nulls(["created_at", "label"])
-    parts = min(PERIODS, known.height // FEWEST)
+    dated = rows.drop_nulls(["created_at", "label"])
+    parts = min(MAX_PERIODS, dated.height // MIN_ROWS)
     if parts < 2:
         return None
     place = (pl.col("created_at").rank("min").cast(pl.Int64) - 1) * parts // pl.len()
     counted = (
-        known.with_columns(place=place)
+        dated.with_columns(place=place)
         .group_by("place")
         .agg(pl.col("created_at").median(), pl.col("label").sum().cast(pl.Int64), pl.len())
         .sort("place")
@@ -68,23 +68,23 @@ def over_time(key: str, title: str, panels: Sequence[Panel]) -> Markup:
     from matplotlib.ticker import PercentFormatter
 
     figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
-    for axes, one in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
-        if one.change:
-            _mark(axes, one.change)
-        ends = [[share.low for share in one.shares], [share.high for share in one.shares]]
-        axes.fill_between(one.at, *ends, color=COLOUR["kept"], alpha=0.2, linewidth=0)
-        axes.plot(one.at, [share.value for share in one.shares], color=COLOUR["kept"], marker="o", markersize=3.5)
-        axes.set_title(one_line(one.title, 40), pad=14 if any(each.change for each in panels) else None)
+    for axes, each_panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        if each_panel.change:
+            _mark_change(axes, each_panel.change)
+        ends = [[share.low for share in each_panel.shares], [share.high for share in each_panel.shares]]
+        axes.fill_between(each_panel.at, *ends, color=COLOUR["kept"], alpha=0.2, linewidth=0)
+        axes.plot(each_panel.at, [share.value for share in each_panel.shares], color=COLOUR["kept"], marker="o", markersize=3.5)
+        axes.set_title(one_line(each_panel.title, 40), pad=14 if any(each.change for each in panels) else None)
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         dates = AutoDateLocator(minticks=2, maxticks=6 // len(panels))
         axes.xaxis.set_major_locator(dates)
-        axes.xaxis.set_major_formatter(DateFormatter(DAY if one.at[-1] - one.at[0] > FEW_DAYS else HOUR))
+        axes.xaxis.set_major_formatter(DateFormatter(DAY if each_panel.at[-1] - each_panel.at[0] > FEW_DAYS else HOUR))
         axes.grid(axis="y")
-    return svg(figure, key, title, f"Share of desirable labels. {'; '.join(map(_tell, panels))}.")
+    return svg(figure, key, title, f"Share of desirable labels. {'; '.join(map(_panel_description, panels))}.")
 
 
-def _mark(axes: Any, change: Change) -> None:
+def _mark_change(axes: Any, change: Change) -> None:
     axes.axvspan(change.low, change.high, color=COLOUR["doubt"], alpha=0.18, linewidth=0)
     axes.axvline(change.since, color=COLOUR["doubt"], linewidth=1.2, linestyle=(0, (3, 2)))
     axes.annotate(
@@ -99,8 +99,8 @@ def _mark(axes: Any, change: Change) -> None:
     )
 
 
-def _tell(one: Panel) -> str:
-    ends = (f"{100 * share.value:.3g} % ({100 * share.low:.3g} to {100 * share.high:.3g} %)" for share in one.shares)
-    told = ", ".join(f"{at:{DAY}} {share}" for at, share in zip(one.at, ends, strict=True))
-    marked = f", changed since {one.change.since:{DAY}}" if one.change else ""
-    return f"{one_line(one.title, 40)}: {told}{marked}"
+def _panel_description(panel: Panel) -> str:
+    ends = (f"{100 * share.value:.3g} % ({100 * share.low:.3g} to {100 * share.high:.3g} %)" for share in panel.shares)
+    shares = ", ".join(f"{at:{DAY}} {share}" for at, share in zip(panel.at, ends, strict=True))
+    marked = f", changed since {panel.change.since:{DAY}}" if panel.change else ""
+    return f"{one_line(panel.title, 40)}: {shares}{marked}"

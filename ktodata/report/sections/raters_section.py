@@ -7,15 +7,14 @@ from typing import Any
 import polars as pl
 
 from ktodata.labels.people.votes import MIN_SHARED, aggregate_votes
-from ktodata.report.run_files import Tables, pick
-from ktodata.report.sections.votes_section import read_votes
+from ktodata.report.run_files import StageTables, pick
 from ktodata.report.shares import Share
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 
-RATERS = 20  # shown at most, those with most votes
+MAX_RATERS_SHOWN = 20  # shown at most, those with most votes
 COUNTS_LESS = 0.7  # weight of a rater's vote under which the page says so; chance alone takes some
-Said = tuple[str, str]  # a number, and under it its interval or why there is none
-UNKNOWN: Said = ("–", "")
+Cell = tuple[str, str]  # a number, and under it its interval or why there is none
+UNKNOWN: Cell = ("–", "")
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,10 @@ class RaterLine:
 
     name: str
     votes: int
-    desirable: Said  # share of the rater's votes that say so
-    agreement: Said  # with the majority of the others, on rows that they share
-    up_if_good: Said  # says desirable, of desirable answers
-    up_if_bad: Said  # says desirable, of undesirable answers
+    desirable: Cell  # share of the rater's votes that say so
+    agreement: Cell  # with the majority of the others, on rows that they share
+    up_if_good: Cell  # says desirable, of desirable answers
+    up_if_bad: Cell  # says desirable, of undesirable answers
     remarks: str
 
 
@@ -41,27 +40,45 @@ class RatersSection:
     agreement: str  # of all raters, beyond chance; empty where unknown
 
 
-def read_raters(run: Tables) -> RatersSection | None:
+def read_raters(run: StageTables) -> RatersSection | None:
     """The table; None where label_noise left none."""
-    votes = read_votes(run)
+    votes = _votes_per_text(run)
     if votes is None or run.table("label_noise", "raters") is None:
         return None
     # the stage's own table is of the training part; here every vote counts, so that one line is about one set of votes
-    agreed, judged = aggregate_votes(votes, None).raters, _judged(votes)
+    agreed, judged = aggregate_votes(votes, None).raters, _desirable_by_rater(votes)
     place = {name: number for number, name in enumerate(judged)}  # of ties the first in the data: names can be left out of a page
-    shown = agreed.sort(pl.col("rater").replace_strict(place)).sort("votes", descending=True, maintain_order=True).head(RATERS)
+    lines = (
+        agreed.sort(pl.col("rater").replace_strict(place))
+        .sort("votes", descending=True, maintain_order=True)
+        .head(MAX_RATERS_SHOWN)
+    )
     errors = run.table("label_noise", "confusions")
     if errors is not None and "sensitivity" in errors.columns:
-        shown = shown.join(
+        lines = lines.join(
             errors.drop("votes", strict=False).unique("rater", keep="first"), on="rater", how="left", maintain_order="left"
         )
     facts = run.metrics("label_noise")
     return RatersSection(
-        lines=[_rater(line, judged[line["rater"]]) for line in shown.iter_rows(named=True)],
+        lines=[_rater_line(line, judged[line["rater"]]) for line in lines.iter_rows(named=True)],
         raters=agreed.height,
         weighed=_not_weighed(errors, pick(facts, "votes.rows_with_several_raters")),
-        agreement=_alpha(pick(facts, "agreement.alpha", default={})),
+        agreement=_alpha_in_words(pick(facts, "agreement.alpha", default={})),
     )
+
+
+def _votes_per_text(run: StageTables) -> pl.DataFrame | None:
+    """row_id, label and everybody's votes (rater, label, created_at), a line a text; None where the rows carry no votes."""
+    feedback = run.columns("ingest", "label", "votes")
+    if feedback is None or not {"label", "votes"} <= set(feedback.columns):
+        return None
+    pooled = run.columns("dedupe", "pooled_votes")
+    if pooled is None or "pooled_votes" not in pooled.columns:
+        return feedback.select("row_id", "label", "votes")
+    # of a text with both labels dedupe keeps a row of each, and both carry all votes
+    rows = feedback.drop("votes").join(pooled.drop_nulls("pooled_votes"), on="row_id", maintain_order="left")
+    rows = rows.join(run.text_numbers(), on="row_id", maintain_order="left")
+    return rows.unique("text", keep="first", maintain_order=True).select("row_id", "label", votes="pooled_votes")
 
 
 def _not_weighed(errors: pl.DataFrame | None, shared: Any) -> str:
@@ -73,12 +90,12 @@ def _not_weighed(errors: pl.DataFrame | None, shared: Any) -> str:
     return f"{few}, and {MIN_SHARED} are asked for. So nothing can be said of who errs how often."
 
 
-def _alpha(found: Mapping[str, Any]) -> str:
-    ends = interval(found)
-    return f"{number(found['value'], 2)} ({ends})" if ends and found.get("value") is not None else ""
+def _alpha_in_words(alpha: Mapping[str, Any]) -> str:
+    ends = interval(alpha)
+    return f"{number(alpha['value'], 2)} ({ends})" if ends and alpha.get("value") is not None else ""
 
 
-def _judged(votes: pl.DataFrame) -> dict[str, Share]:
+def _desirable_by_rater(votes: pl.DataFrame) -> dict[str, Share]:
     """Of each rater: votes that say desirable, of all; a later vote on a row stands for an earlier one."""
     cast = votes.select("row_id", "votes").explode("votes").drop_nulls("votes").unnest("votes").drop_nulls(["rater", "label"])
     last = cast.sort("created_at", nulls_last=False, maintain_order=True).unique(
@@ -88,33 +105,33 @@ def _judged(votes: pl.DataFrame) -> dict[str, Share]:
     return {rater: Share(hits, total) for rater, hits, total in counted.iter_rows()}
 
 
-def _rater(line: Mapping[str, Any], judged: Share) -> RaterLine:
-    sound, mistaken = (_ends(line, name) for name in ("sensitivity", "specificity"))
+def _rater_line(line: Mapping[str, Any], judged: Share) -> RaterLine:
+    sound, mistaken = (_value_and_ends(line, name) for name in ("sensitivity", "specificity"))
     return RaterLine(
         name=one_line(line["rater"], 40),
         votes=line["votes"],
         desirable=(percent(judged.value), interval((judged.low, judged.high), as_percent=True)),
-        agreement=_agreement(line),
-        up_if_good=_percent(sound),
-        up_if_bad=_percent(mistaken and (1 - mistaken[0], 1 - mistaken[2], 1 - mistaken[1])),
+        agreement=_agreement_cell(line),
+        up_if_good=_percent_cell(sound),
+        up_if_bad=_percent_cell(mistaken and (1 - mistaken[0], 1 - mistaken[2], 1 - mistaken[1])),
         remarks="; ".join(_remarks(line)),
     )
 
 
-def _ends(line: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
-    found = tuple(line.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    return None if None in found else found  # type: ignore[return-value]
+def _value_and_ends(line: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
+    ends = tuple(line.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    return None if None in ends else ends  # type: ignore[return-value]
 
 
-def _percent(found: tuple[float, float, float] | None) -> Said:
-    return (percent(found[0]), interval(found[1:], as_percent=True)) if found else UNKNOWN
+def _percent_cell(share: tuple[float, float, float] | None) -> Cell:
+    return (percent(share[0]), interval(share[1:], as_percent=True)) if share else UNKNOWN
 
 
-def _agreement(line: Mapping[str, Any]) -> Said:
-    found = _ends(line, "agreement")
-    if not line["shared"] or found is None:
+def _agreement_cell(line: Mapping[str, Any]) -> Cell:
+    agreement = _value_and_ends(line, "agreement")
+    if not line["shared"] or agreement is None:
         return "–", "no row is shared"
-    value, ends = _percent(found)
+    value, ends = _percent_cell(agreement)
     return f"{value} of {count(line['shared'])}", ends
 
 

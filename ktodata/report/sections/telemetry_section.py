@@ -12,13 +12,13 @@ from ktodata.report.shares import Share
 from ktodata.report.text import interval, percent, plural, signed
 from ktodata.train.results.telemetry import summarise
 
-MOST = 6  # rows of each label
+MAX_WORST = 6  # rows of each label
 LABELS = {"desirable": True, "undesirable": False}
 NEEDS = ("row_id", "part", "epoch", "step", "label", "log_ratio", "z0", "gradient_weight", "completion_tokens")
 
 
 @dataclass(frozen=True)
-class Side:
+class LabelMargins:
     """The training rows of one label; margins are compared within it only."""
 
     label: str
@@ -32,71 +32,69 @@ class Side:
 
 @dataclass(frozen=True)
 class TelemetrySection:
-    """Rows that were looked at after the first update; `untold` were not, so that nothing is known of them."""
+    """Rows that were looked at after the first update; `n_unmeasured` were not, so nothing is known of them."""
 
     rows: int
-    once: int
-    untold: int
-    sides: list[Side]
+    n_seen_once: int
+    n_unmeasured: int
+    sides: list[LabelMargins]
 
 
 def read_telemetry_section(run: RunFiles, *, with_examples: bool = True) -> TelemetrySection | None:
     """What telemetry says of each training row; None where it is not there, or without the training's beta."""
-    seen, beta = run.telemetry, pick(run.training, "settings.beta", default=pick(run.metrics("train"), "settings.beta"))
-    if seen is None or not set(NEEDS) <= set(seen.columns) or not isinstance(beta, int | float):
+    telemetry, beta = run.telemetry, pick(run.training, "settings.beta", default=pick(run.metrics("train"), "settings.beta"))
+    if telemetry is None or not set(NEEDS) <= set(telemetry.columns) or not isinstance(beta, int | float):
         return None
-    train = seen.filter(pl.col("part") == "train")
+    train = telemetry.filter(pl.col("part") == "train")
     after = train.group_by("row_id").agg(last_step=pl.col("step").max())
     rows = summarise(train, beta=beta).join(after, on="row_id", maintain_order="left")
-    told = rows.filter((pl.col("last_step") > 0) & pl.col("mean_margin").is_finite())
-    if told.is_empty():
+    margins = rows.filter((pl.col("last_step") > 0) & pl.col("mean_margin").is_finite())
+    if margins.is_empty():
         return None
-    sides = [_side(run, told, name, with_examples=with_examples) for name in LABELS]
+    sides = [_label_margins(run, margins, name, with_examples=with_examples) for name in LABELS]
     return TelemetrySection(
-        told.height, told.filter(observations=1).height, rows.height - told.height, [one for one in sides if one.rows]
+        margins.height, margins.filter(observations=1).height, rows.height - margins.height, [side for side in sides if side.rows]
     )
 
 
-def _side(run: RunFiles, told: pl.DataFrame, name: str, *, with_examples: bool) -> Side:
-    rows = told.filter(label=LABELS[name]).sort("mean_margin", "row_id")
+def _label_margins(run: RunFiles, margins: pl.DataFrame, name: str, *, with_examples: bool) -> LabelMargins:
+    rows = margins.filter(label=LABELS[name]).sort("mean_margin", "row_id")
     again = rows.filter(pl.col("observations") > 1)
-    worst = rows.filter(pl.col("mean_margin") < 0).head(MOST) if with_examples else rows.clear()
-    return Side(
+    worst = rows.filter(pl.col("mean_margin") < 0).head(MAX_WORST) if with_examples else rows.clear()
+    return LabelMargins(
         label=name,
         rows=rows.height,
-        median=_median(rows["mean_margin"]),
-        against=_share(rows.filter(pl.col("mean_margin") < 0).height, rows.height),
-        never=_share(again["first_learnt_epoch"].null_count(), again.height),
-        forgotten=_share(again.filter(pl.col("forgotten") > 0).height, again.height),
-        worst=_examples(run, worst),
+        median=_median_cell(rows["mean_margin"]),
+        against=_share_cell(rows.filter(pl.col("mean_margin") < 0).height, rows.height),
+        never=_share_cell(again["first_learnt_epoch"].null_count(), again.height),
+        forgotten=_share_cell(again.filter(pl.col("forgotten") > 0).height, again.height),
+        worst=_worst_examples(run, worst),
     )
 
 
-def _median(margins: pl.Series) -> tuple[str, str]:
+def _median_cell(margins: pl.Series) -> tuple[str, str]:
     """The median, and its exact interval by order statistics."""
     from scipy.stats import quantile_test
 
     if margins.is_empty():
         return "–", ""
-    found = quantile_test(margins.to_numpy(), p=0.5).confidence_interval(confidence_level=0.95)
-    return signed(margins.median(), 4), interval(
-        [float(found.low), float(found.high)], digits=4
-    ) or "too few rows for an interval"
+    ends = quantile_test(margins.to_numpy(), p=0.5).confidence_interval(confidence_level=0.95)
+    return signed(margins.median(), 4), interval([float(ends.low), float(ends.high)], digits=4) or "too few rows for an interval"
 
 
-def _share(hits: int, total: int) -> tuple[str, str]:
+def _share_cell(hits: int, total: int) -> tuple[str, str]:
     share = Share(hits, total)
     return (percent(share.value), interval((share.low, share.high), as_percent=True)) if total else ("–", "one look a row")
 
 
-def _examples(run: RunFiles, worst: pl.DataFrame) -> list[Example]:
-    given = run.rows(worst["row_id"])
+def _worst_examples(run: RunFiles, worst: pl.DataFrame) -> list[Example]:
+    feedback = run.rows(worst["row_id"])
     lines = {row["row_id"]: row for row in worst.iter_rows(named=True)}
-    return examples(run, {row_id: list(_said(line, given.get(row_id, {}))) for row_id, line in lines.items()})
+    return examples(run, {row_id: list(_margin_notes(line, feedback.get(row_id, {}))) for row_id, line in lines.items()})
 
 
-def _said(line: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
-    if given.get("label") != line["label"]:
+def _margin_notes(line: Mapping[str, Any], row: Mapping[str, Any]) -> Iterator[str]:
+    if row.get("label") != line["label"]:
         yield f"trained as {'desirable' if line['label'] else 'undesirable'}"
     if line["observations"] == 1:
         yield f"margin {signed(line['mean_margin'])}, looked at once, after {plural(line['last_step'], 'update')}"

@@ -21,7 +21,7 @@ class TrainingSection:
 
     picture: Markup | None
     facts: Mapping[str, Any]
-    looks: TelemetrySection | None
+    telemetry: TelemetrySection | None
 
 
 def read_training(run: RunFiles, *, with_examples: bool = True) -> TrainingSection | None:
@@ -29,10 +29,10 @@ def read_training(run: RunFiles, *, with_examples: bool = True) -> TrainingSecti
     if not run.training and not run.has("train"):
         return None
     facts = run.training or run.metrics("train")
-    return TrainingSection(_picture(run.telemetry), facts, read_telemetry_section(run, with_examples=with_examples))
+    return TrainingSection(_training_picture(run.telemetry), facts, read_telemetry_section(run, with_examples=with_examples))
 
 
-def _picture(telemetry: pl.DataFrame | None) -> Markup | None:
+def _training_picture(telemetry: pl.DataFrame | None) -> Markup | None:
     if (
         telemetry is None
         or telemetry.is_empty()
@@ -43,28 +43,28 @@ def _picture(telemetry: pl.DataFrame | None) -> Markup | None:
         telemetry.filter(pl.col("part") == "train").group_by("step").agg(pl.col("loss").mean(), pl.col("z0").first()).sort("step")
     )
     thin = train.gather_every(max(1, train.height // CURVE_POINTS))
-    shown = [
+    losses = [
         figures.Curve(title, thin["step"].to_list(), thin[name].to_list())
         for title, name in (("training loss (0.5 × weight at the start)", "loss"), ("z0, reference point (nats)", "z0"))
         if thin.height > 1
     ]
     return (
-        figures.curves("training", "Training", [*shown, *_held_out(telemetry.filter(pl.col("part") == "validation"))])
-        if shown
+        figures.curves("training", "Training", [*losses, *_validation_curve(telemetry.filter(pl.col("part") == "validation"))])
+        if losses
         else None
     )
 
 
-def _held_out(validation: pl.DataFrame) -> list[figures.Curve]:
+def _validation_curve(validation: pl.DataFrame) -> list[figures.Curve]:
     """Reward AUC on the validation rows at each evaluation; at step 0 policy and reference are one, so it is 0.5."""
     points = []
     for (step,), rows in validation.sort("step").group_by("step", maintain_order=True):
         sides = [rows.filter(pl.col("label") == value)["log_ratio"].to_numpy() for value in (False, True)]
-        found = auroc(*sides)
-        if found.value is not None:
-            points.append((float(str(step)), found))
+        auc = auroc(*sides)
+        if auc.value is not None:
+            points.append((float(str(step)), auc))
     if not points:
         return []
     steps = [step for step, _ in points]
-    values, low, high = ([getattr(found, name) for _, found in points] for name in ("value", "low", "high"))
+    values, low, high = ([getattr(auc, name) for _, auc in points] for name in ("value", "low", "high"))
     return [figures.Curve("validation reward AUC", steps, values, low, high, reference=0.5)]

@@ -66,8 +66,8 @@ def test_clusters_are_named_and_in_order_of_their_numbers(feedback):
 
 def test_hover_texts_are_cleaned_and_cut(feedback):
     long = feedback.with_columns(prompt=pl.when(pl.col("row_id") == "e").then(pl.lit("x" * 500)).otherwise("prompt"))
-    shown = kd.notebook.prompt_map(long).points["shown"].to_list()
-    assert shown == ["<img src=x onerror=alert(1)> ⟨U+202E⟩", "2+2?", "x" * 400 + " …"]
+    hovers = kd.notebook.prompt_map(long).points["shown"].to_list()
+    assert hovers == ["<img src=x onerror=alert(1)> ⟨U+202E⟩", "2+2?", "x" * 400 + " …"]
     widget = kd.notebook.prompt_map(long).widget
     assert (widget.tooltip_preview, widget.tooltip_preview_type, widget.tooltip_histograms) == ("shown", "text", False)
 
@@ -82,10 +82,10 @@ def test_the_map_of_coverage_is_what_it_takes():
     rows = [(f"{words[n % 4]} and {words[n % 3]} number {n % 20}?", f"yes {n}", n % 2 == 0) for n in range(60)]
     feedback = kd.feedback_table(*rows)
     feedback = kd.add_columns(feedback, kd.embed(feedback)).with_columns(state=pl.lit("keep"))
-    found = kd.coverage(feedback, seed=0)
-    feedback = kd.add_columns(feedback, found)
-    drawn = kd.notebook.prompt_map(feedback, clusters=found.tables["clusters"])
-    assert drawn.points.height == feedback["prompt"].n_unique() == found.metrics["map_rows"]
+    result = kd.coverage(feedback, seed=0)
+    feedback = kd.add_columns(feedback, result)
+    drawn = kd.notebook.prompt_map(feedback, clusters=result.tables["clusters"])
+    assert drawn.points.height == feedback["prompt"].n_unique() == result.metrics["map_rows"]
     drawn.widget.selection = picked(*range(drawn.points.height))
     assert drawn.selected.equals(feedback)
 

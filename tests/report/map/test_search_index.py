@@ -16,8 +16,8 @@ ROOM = 1_000_000
 
 
 def read(folder):
-    found = read_search_index(RunFiles(folder), most_bytes=ROOM)
-    return found, json.loads(gzip.decompress(base64.b64decode(found.packed)))
+    index = read_search_index(RunFiles(folder), max_bytes=ROOM)
+    return index, json.loads(gzip.decompress(base64.b64decode(index.encoded)))
 
 
 @pytest.fixture(scope="module")
@@ -26,54 +26,60 @@ def run(tmp_path_factory):
 
 
 def test_each_row_that_left_is_there_once(run):
-    found, told = read(run)
-    assert (found.rows, found.there, found.left_out, found.excerpt, found.whole) == (16, 16, 0, 320, True)
+    index, payload = read(run)
+    assert (index.rows, index.included, index.left_out, index.excerpt, index.with_evidence) == (16, 16, 0, 320, True)
     ids = pl.read_parquet(run / "stages/ingest/columns.parquet")["row_id"].to_list()
-    assert told["row_id"] == [*ids[:9], *ids[20:25], "thumbs.jsonl:3", "thumbs.jsonl:17"]
-    kinds = [told["kinds"][kind] for kind in told["kind"]]
+    assert payload["row_id"] == [*ids[:9], *ids[20:25], "thumbs.jsonl:3", "thumbs.jsonl:17"]
+    kinds = [payload["kinds"][kind] for kind in payload["kind"]]
     assert kinds[0] == ["held for a person to review", "label noise", "doubted label"]
     assert kinds[9] == ["dropped", "dedupe", "near repeat"]
     assert kinds[14:] == [["quarantined", "ingest", "unmapped label"], ["quarantined", "ingest", "not json"]]
 
 
 def test_a_row_has_its_reason_evidence_cause_and_giver(run):
-    _, told = read(run)
+    _, payload = read(run)
     repeat = 9
-    assert told["evidence"][repeat] == "similarity: 0.910"
-    assert told["causes"]["row_id"] == ["31"] and told["cause"][repeat] == 0 and told["cause"][0] is None
-    assert told["causes"]["prompt"] == ["sums question 30"] and told["causes"]["completion"] == ["answer 30"]
-    assert told["label"][repeat] == 0 and told["label"][repeat + 1] == 1 and told["label"][-1] is None
-    assert told["prompt"][repeat] == "lists question 20" and told["completion_chars"][repeat] == len("answer 20")
-    assert told["givers"][told["giver"][repeat]] == ["rater 2", "by hand"] and told["line"][repeat] == 21
+    assert payload["evidence"][repeat] == "similarity: 0.910"
+    assert payload["causes"]["row_id"] == ["31"] and payload["cause"][repeat] == 0 and payload["cause"][0] is None
+    assert payload["causes"]["prompt"] == ["sums question 30"] and payload["causes"]["completion"] == ["answer 30"]
+    assert payload["label"][repeat] == 0 and payload["label"][repeat + 1] == 1 and payload["label"][-1] is None
+    assert payload["prompt"][repeat] == "lists question 20" and payload["completion_chars"][repeat] == len("answer 20")
+    assert (
+        payload["rater_source_pairs"][payload["rater_source"][repeat]] == ["rater 2", "by hand"] and payload["line"][repeat] == 21
+    )
 
 
 def test_a_record_shows_what_was_read_and_what_is_wrong(run):
-    _, told = read(run)
-    assert told["evidence"][-2:] == ["'meh' is neither", "Expecting value"]
-    assert told["prompt"][-1] == "␀{{ broken }}" and told["completion_chars"][-1] is None
+    _, payload = read(run)
+    assert payload["evidence"][-2:] == ["'meh' is neither", "Expecting value"]
+    assert payload["prompt"][-1] == "␀{{ broken }}" and payload["completion_chars"][-1] is None
 
 
 def test_before_a_run_ends_the_strongest_decision_counts(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("dedupe", "label_noise"))
-    _, told = read(folder)
-    by_row = dict(zip(told["row_id"], told["kind"], strict=True))
+    _, payload = read(folder)
+    by_row = dict(zip(payload["row_id"], payload["kind"], strict=True))
     assert len(by_row) == 16 and by_row["1"] != by_row["21"] == by_row["25"]
 
 
 def test_long_texts_are_cut_to_what_a_browser_reads_without_a_wait(run, monkeypatch):
     """However well a text packs, it is unpacked and searched: the excerpt is the longest of which all rows' texts fit."""
     monkeypatch.setattr(search_index, "TEXT_CHARS", 1200)
-    found, told = read(run)
-    lengths = [n or 0 for part in (told, told["causes"]) for text in ("prompt", "completion") for n in part[f"{text}_chars"]]
-    chars = {excerpt: sum(min(excerpt, n) for n in lengths) + len("".join(told["evidence"])) for excerpt in search_index.EXCERPTS}
-    assert found.excerpt == max(excerpt for excerpt, n in chars.items() if n <= 1200) == told["excerpt"]
-    assert 0 < found.excerpt < 320 and found.there == 16
+    index, payload = read(run)
+    lengths = [
+        n or 0 for part in (payload, payload["causes"]) for text in ("prompt", "completion") for n in part[f"{text}_chars"]
+    ]
+    chars = {
+        excerpt: sum(min(excerpt, n) for n in lengths) + len("".join(payload["evidence"])) for excerpt in search_index.EXCERPTS
+    }
+    assert index.excerpt == max(excerpt for excerpt, n in chars.items() if n <= 1200) == payload["excerpt"]
+    assert 0 < index.excerpt < 320 and index.included == 16
 
 
 def test_where_nothing_left_there_is_nothing(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=())
     pl.read_parquet(folder / "quarantine.parquet").clear().write_parquet(folder / "quarantine.parquet")
-    assert read_search_index(RunFiles(folder), most_bytes=ROOM) is None
+    assert read_search_index(RunFiles(folder), max_bytes=ROOM) is None
 
 
 def test_a_decision_about_a_row_that_is_not_there_breaks_nothing(run, tmp_path):
@@ -81,6 +87,6 @@ def test_a_decision_about_a_row_that_is_not_there_breaks_nothing(run, tmp_path):
     folder = folders.write_run(tmp_path / "run")
     file = folder / "stages/ingest/columns.parquet"
     pl.read_parquet(file).filter(pl.col("row_id") != "21").write_parquet(file)
-    _, told = read(folder)
-    at = told["row_id"].index("21")
-    assert told["prompt"][at] == "" and told["prompt_chars"][at] is None and told["label"][at] is None
+    _, payload = read(folder)
+    at = payload["row_id"].index("21")
+    assert payload["prompt"][at] == "" and payload["prompt_chars"][at] is None and payload["label"][at] is None

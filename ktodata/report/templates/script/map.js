@@ -5,30 +5,30 @@
 (() => {
   const NEAR = 12; // CSS pixels from the pointer to a dot
   const NAMED = 24; // clusters whose names stand on the map
-  const LEAST = 0.5;
-  const MOST = 60;
+  const MIN_ZOOM = 0.5;
+  const MAX_ZOOM = 60;
   const EDGES = [0.1, 0.25, 0.5, 0.75, 1];
 
-  function ways(dots) {
-    const count = dots.x.length;
+  function ways(points) {
+    const count = points.x.length;
     const cluster = {
-      of: (dot) => dots.cluster[dot] ?? dots.clusters.length,
-      names: [...dots.clusters.map(([number, name]) => `${number} ${name}`), "other"],
-      colour: (kind) => (kind < dots.clusters.length ? `--c${kind % 10}` : "--gone"),
+      of: (dot) => points.cluster[dot] ?? points.clusters.length,
+      names: [...points.clusters.map(([number, name]) => `${number} ${name}`), "other"],
+      colour: (kind) => (kind < points.clusters.length ? `--c${kind % 10}` : "--gone"),
     };
     const label = {
-      of: (dot) => ({ 1: 0, 0: 1 })[dots.label[dot]] ?? 2,
+      of: (dot) => ({ 1: 0, 0: 1 })[points.label[dot]] ?? 2,
       names: ["given as desirable", "given as undesirable", "no label"],
       colour: (kind) => ["--desirable", "--undesirable", "--gone"][kind],
     };
     const doubt = {
-      of: (dot) => (dots.quality[dot] === null ? EDGES.length : EDGES.findIndex((edge) => 1 - dots.quality[dot] <= edge + 1e-9)),
+      of: (dot) => (points.quality[dot] === null ? EDGES.length : EDGES.findIndex((edge) => 1 - points.quality[dot] <= edge + 1e-9)),
       names: [...EDGES.map((edge, at) => `doubt ${at ? EDGES[at - 1] : 0} to ${edge}`), "not scored"],
       colour: (kind) => (kind < EDGES.length ? `--d${kind}` : "--gone"),
     };
-    const fate = { of: (dot) => dots.fate[dot], names: dots.fates, colour: (kind) => `--c${kind % 10}` };
+    const fate = { of: (dot) => points.fate[dot], names: points.fates, colour: (kind) => `--c${kind % 10}` };
     const coverage = {
-      of: (dot) => (dots.beside_hole?.[dot] ? 0 : dots.clusters[dots.cluster[dot]]?.[3] ? 1 : 2),
+      of: (dot) => (points.nearest_hole?.[dot] ? 0 : points.clusters[points.cluster[dot]]?.[3] ? 1 : 2),
       names: ["nearest to a hole: reference prompts that nothing here is like", "in a thin cluster", "elsewhere"],
       colour: (kind) => ["--undesirable", "--doubt", "--kept"][kind],
     };
@@ -38,14 +38,14 @@
   }
 
   async function open() {
-    const dots = await unpack("dots-data");
+    const points = await decode("map-data");
     const canvas = by("map-canvas");
     const pen = canvas.getContext("2d");
-    const every = ways(dots);
+    const every = ways(points);
     const clusterOf = every.cluster.all();
-    const wide = Math.max(...dots.x);
-    const high = Math.max(...dots.y);
-    const middles = dots.clusters.map((_, at) => middle(dots, clusterOf, at));
+    const wide = Math.max(...points.x);
+    const high = Math.max(...points.y);
+    const middles = points.clusters.map((_, at) => middle(points, clusterOf, at));
     let way = every.cluster;
     let kinds = clusterOf;
     let counts = counted(kinds);
@@ -72,11 +72,11 @@
       const dense = devicePixelRatio || 1;
       pen.setTransform(dense, 0, 0, dense, 0, 0);
       pen.clearRect(0, 0, width, height);
-      const radius = Math.min(7, (dots.x.length < 400 ? 3.4 : 2.5) * view.zoom ** 0.4);
+      const radius = Math.min(7, (points.x.length < 400 ? 3.4 : 2.5) * view.zoom ** 0.4);
       const paths = new Map();
       kinds.forEach((kind, dot) => {
         if (!shown(dot)) return;
-        const [x, y] = place(dots.x[dot], dots.y[dot]);
+        const [x, y] = place(points.x[dot], points.y[dot]);
         if (x < -9 || y < -9 || x > width + 9 || y > height + 9) return;
         if (!paths.has(kind)) paths.set(kind, new Path2D());
         paths.get(kind).moveTo(x + radius, y);
@@ -91,7 +91,7 @@
       pen.globalAlpha = 1;
       if (way === every.cluster) names(colour);
       if (chosen !== null && shown(chosen)) {
-        const [x, y] = place(dots.x[chosen], dots.y[chosen]);
+        const [x, y] = place(points.x[chosen], points.y[chosen]);
         pen.strokeStyle = colour("--ink");
         pen.lineWidth = 2;
         pen.beginPath();
@@ -125,34 +125,34 @@
 
     function nearest(x, y) {
       let best = null;
-      let least = NEAR * NEAR;
-      for (let dot = 0; dot < dots.x.length; dot++) {
+      let closest = NEAR * NEAR;
+      for (let dot = 0; dot < points.x.length; dot++) {
         if (!shown(dot)) continue;
-        const [a, b] = place(dots.x[dot], dots.y[dot]);
+        const [a, b] = place(points.x[dot], points.y[dot]);
         const far = (a - x) ** 2 + (b - y) ** 2;
-        if (far < least) [best, least] = [dot, far];
+        if (far < closest) [best, closest] = [dot, far];
       }
       return best;
     }
 
-    function facts(dot) {
-      const told = [every.cluster.names[clusterOf[dot]], every.label.names[every.label.of(dot)]];
-      if (dots.quality) told.push(dots.quality[dot] === null ? "label not scored" : `label quality ${dots.quality[dot].toFixed(2)}`);
-      told.push(dots.fates[dots.fate[dot]]);
-      if (dots.beside_hole?.[dot]) told.push(`nearest to hole ${dots.beside_hole[dot]} of the reference set`);
-      return [...told, `row ${dots.row_id[dot]}`].join(" · ");
+    function describe(dot) {
+      const facts = [every.cluster.names[clusterOf[dot]], every.label.names[every.label.of(dot)]];
+      if (points.quality) facts.push(points.quality[dot] === null ? "label not scored" : `label quality ${points.quality[dot].toFixed(2)}`);
+      facts.push(points.fates[points.fate[dot]]);
+      if (points.nearest_hole?.[dot]) facts.push(`nearest to hole ${points.nearest_hole[dot]} of the reference set`);
+      return [...facts, `row ${points.row_id[dot]}`].join(" · ");
     }
 
     function tell(node, dot) {
       node.replaceChildren();
-      if (dots.prompt) node.append(make("bdi", dots.prompt[dot]));
-      node.append(make("span", facts(dot), "quiet"));
+      if (points.prompt) node.append(make("bdi", points.prompt[dot]));
+      node.append(make("span", describe(dot), "quiet"));
     }
 
     function choose(dot) {
       chosen = dot;
-      if (dot === null) by("map-said").replaceChildren();
-      else tell(by("map-said"), dot);
+      if (dot === null) by("map-status").replaceChildren();
+      else tell(by("map-status"), dot);
       plan();
     }
 
@@ -166,7 +166,7 @@
     }
 
     function zoom(times, x = width / 2, y = height / 2) {
-      const next = Math.min(MOST, Math.max(LEAST, view.zoom * times));
+      const next = Math.min(MAX_ZOOM, Math.max(MIN_ZOOM, view.zoom * times));
       const step = (1 / scale()) * (1 - view.zoom / next);
       view = { x: view.x + (x - width / 2) * step, y: view.y - (y - height / 2) * step, zoom: next };
       tip(null);
@@ -184,14 +184,14 @@
     }
 
     // from left to right, whatever order the dots have
-    const inOrder = dots.x.map((_, dot) => dot).sort((one, other) => dots.x[one] - dots.x[other]);
+    const inOrder = points.x.map((_, dot) => dot).sort((one, other) => points.x[one] - points.x[other]);
     function step(on) {
       const visible = inOrder.filter(shown);
       const at = visible.indexOf(chosen);
       const dot = visible[at < 0 ? (on > 0 ? 0 : visible.length - 1) : (at + on + visible.length) % visible.length];
       if (dot === undefined) return;
-      const [x, y] = place(dots.x[dot], dots.y[dot]);
-      if (x < 0 || y < 0 || x > width || y > height) view = { ...view, x: dots.x[dot], y: dots.y[dot] };
+      const [x, y] = place(points.x[dot], points.y[dot]);
+      if (x < 0 || y < 0 || x > width || y > height) view = { ...view, x: points.x[dot], y: points.y[dot] };
       choose(dot);
     }
 
@@ -202,7 +202,7 @@
       const there = name === "cluster" ? [] : [...counts.keys()].sort((one, other) => one - other);
       by("map-key").replaceChildren(...there.map((kind) => {
         const item = make("li");
-        item.append(swatch(way.colour(kind)), make("bdi", way.names[kind]), make("span", say(counts.get(kind)), "quiet"));
+        item.append(swatch(way.colour(kind)), make("bdi", way.names[kind]), make("span", formatted(counts.get(kind)), "quiet"));
         return item;
       }));
       by("map-clusters").classList.toggle("plain", name !== "cluster");
@@ -221,16 +221,16 @@
         const button = make("button");
         button.type = "button";
         button.setAttribute("aria-pressed", "false");
-        const rows = dots.clusters[kind]?.[2];
-        const told = rows === undefined ? `${say(inCluster.get(kind))} dots` : `${say(rows)} rows`;
-        button.append(swatch(every.cluster.colour(kind)), make("bdi", every.cluster.names[kind]), make("span", told, "quiet"));
+        const rows = points.clusters[kind]?.[2];
+        const size = rows === undefined ? `${formatted(inCluster.get(kind))} dots` : `${formatted(rows)} rows`;
+        button.append(swatch(every.cluster.colour(kind)), make("bdi", every.cluster.names[kind]), make("span", size, "quiet"));
         button.addEventListener("click", () => {
           only = only === kind ? null : kind;
           buttons.forEach((other) => other.setAttribute("aria-pressed", String(only !== null && other === button)));
           choose(null);
-          by("map-said").textContent = only === null
-            ? `All ${say(clusterOf.length)} dots are shown.`
-            : `Only ${every.cluster.names[kind]} is shown: ${say(inCluster.get(kind))} dots.`;
+          by("map-status").textContent = only === null
+            ? `All ${formatted(clusterOf.length)} dots are shown.`
+            : `Only ${every.cluster.names[kind]} is shown: ${formatted(inCluster.get(kind))} dots.`;
         });
         return button;
       });
@@ -308,14 +308,14 @@
     return counts;
   }
 
-  function middle(dots, clusterOf, kind) {
-    const here = dots.x.map((_, dot) => dot).filter((dot) => clusterOf[dot] === kind);
+  function middle(points, clusterOf, kind) {
+    const here = points.x.map((_, dot) => dot).filter((dot) => clusterOf[dot] === kind);
     if (!here.length) return null;
     const median = (values) => values.sort((one, other) => one - other)[values.length >> 1];
-    return [median(here.map((dot) => dots.x[dot])), median(here.map((dot) => dots.y[dot]))];
+    return [median(here.map((dot) => points.x[dot])), median(here.map((dot) => points.y[dot]))];
   }
 
   // where it fails, the picture stays
-  window.mapReady = by("dots-data") ? open().catch(() => {}) : Promise.resolve();
+  window.mapReady = by("map-data") ? open().catch(() => {}) : Promise.resolve();
 })();
 

@@ -2,9 +2,9 @@
 "use strict";
 
 const by = (id) => document.getElementById(id);
-const say = (number) => number.toLocaleString("en");
+const formatted = (number) => number.toLocaleString("en");
 
-async function unpack(id) {
+async function decode(id) {
   const letters = atob(by(id).textContent);
   const bytes = new Uint8Array(letters.length);
   for (let at = 0; at < letters.length; at++) bytes[at] = letters.charCodeAt(at); // Uint8Array.from takes many times as long
@@ -20,8 +20,8 @@ function make(tag, text, name) {
 }
 
 // what scrolls sideways can be reached with the keyboard
-const sideways = new ResizeObserver((seen) => {
-  for (const { target } of seen) {
+const sideways = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
     if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
     else target.removeAttribute("tabindex");
   }

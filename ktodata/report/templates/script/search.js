@@ -4,22 +4,22 @@
   const WAIT = 120; // milliseconds after a key, before it is searched
 
   async function open() {
-    const rows = await unpack("rows-data");
+    const rows = await decode("search-data");
     const count = rows.row_id.length;
-    const filters = [["find-fate", 0], ["find-step", 1], ["find-reason", 2]];
+    const filters = [["search-fate", 0], ["search-step", 1], ["search-reason", 2]];
     let texts = null; // made when the first word is searched
-    let found = [];
+    let hits = [];
     let page = 0;
 
     function search() {
-      const typed = by("find-text").value.toLowerCase().match(/"[^"]+"|\S+/g) ?? [];
+      const typed = by("search-text").value.toLowerCase().match(/"[^"]+"|\S+/g) ?? [];
       const words = typed.map((word) => (word.length > 2 && word.startsWith('"') && word.endsWith('"') ? word.slice(1, -1) : word));
       if (words.length) texts ??= rows.row_id.map((_, row) => searched(rows, row));
       const wanted = filters.map(([id, part]) => [part, by(id).value]).filter(([, value]) => value);
       const kinds = rows.kinds.map((kind) => wanted.every(([part, value]) => kind[part] === value));
-      found = [];
+      hits = [];
       for (let row = 0; row < count; row++) {
-        if (kinds[rows.kind[row]] && words.every((word) => texts[row].includes(word))) found.push(row);
+        if (kinds[rows.kind[row]] && words.every((word) => texts[row].includes(word))) hits.push(row);
       }
       turn(0);
     }
@@ -27,16 +27,16 @@
     function turn(to) {
       page = to;
       const first = page * SHOWN;
-      const shown = found.slice(first, first + SHOWN);
-      const list = by("found");
+      const shown = hits.slice(first, first + SHOWN);
+      const list = by("search-rows");
       list.start = first + 1;
       list.replaceChildren(...shown.map((row) => card(rows, row)));
-      by("find-back").setAttribute("aria-disabled", page === 0);
-      by("find-on").setAttribute("aria-disabled", first + SHOWN >= found.length);
-      const range = `${say(first + 1)} to ${say(first + shown.length)} shown`;
-      by("find-said").textContent = found.length
-        ? `${say(found.length)} of ${say(count)} rows, ${range}`
-        : `None of ${say(count)} rows. Try fewer words, or another filter.`;
+      by("search-back").setAttribute("aria-disabled", page === 0);
+      by("search-next").setAttribute("aria-disabled", first + SHOWN >= hits.length);
+      const range = `${formatted(first + 1)} to ${formatted(first + shown.length)} shown`;
+      by("search-status").textContent = hits.length
+        ? `${formatted(hits.length)} of ${formatted(count)} rows, ${range}`
+        : `None of ${formatted(count)} rows. Try fewer words, or another filter.`;
     }
 
     for (const [id, part] of filters) {
@@ -44,19 +44,19 @@
       by(id).addEventListener("change", search);
     }
     let waiting;
-    by("find-text").addEventListener("input", () => {
+    by("search-text").addEventListener("input", () => {
       clearTimeout(waiting);
       waiting = setTimeout(search, WAIT);
     });
-    by("find-back").addEventListener("click", () => page > 0 && turn(page - 1));
-    by("find-on").addEventListener("click", () => (page + 1) * SHOWN < found.length && turn(page + 1));
-    by("find-tool").hidden = false;
+    by("search-back").addEventListener("click", () => page > 0 && turn(page - 1));
+    by("search-next").addEventListener("click", () => (page + 1) * SHOWN < hits.length && turn(page + 1));
+    by("search-tool").hidden = false;
     search();
   }
 
   function searched(rows, row) {
     const parts = [rows.row_id[row], rows.causes.row_id[rows.cause[row]] ?? "", ...rows.kinds[rows.kind[row]]];
-    if (rows.giver) parts.push(rows.evidence[row], ...rows.givers[rows.giver[row]]);
+    if (rows.rater_source) parts.push(rows.evidence[row], ...rows.rater_source_pairs[rows.rater_source[row]]);
     if (rows.prompt) parts.push(rows.prompt[row], rows.completion[row]);
     return parts.join("\n").toLowerCase();
   }
@@ -70,7 +70,7 @@
     }
     const most = [...counts].sort((one, other) => other[1] - one[1]);
     return most.map(([name, many]) => {
-      const choice = make("option", `${name} (${say(many)})`);
+      const choice = make("option", `${name} (${formatted(many)})`);
       choice.value = name;
       return choice;
     });
@@ -83,8 +83,8 @@
     if (rows.evidence?.[row]) head.append(make("bdi", rows.evidence[row]));
     const label = rows.label[row];
     if (label !== null) head.append(make("span", `given as ${label ? "desirable" : "undesirable"}`, `tag ${label ? "yes" : "no"}`));
-    const given = giver(rows, row);
-    if (given) head.append(make("bdi", given));
+    const origin = originOf(rows, row);
+    if (origin) head.append(make("bdi", origin));
     head.append(named("row", rows.row_id[row]));
     const box = make("div", undefined, "row");
     box.append(head);
@@ -111,9 +111,9 @@
     return shut;
   }
 
-  function giver(rows, row) {
-    if (!rows.giver) return "";
-    const [rater, source] = rows.givers[rows.giver[row]];
+  function originOf(rows, row) {
+    if (!rows.rater_source) return "";
+    const [rater, source] = rows.rater_source_pairs[rows.rater_source[row]];
     const line = rows.line[row];
     return [rater, line === null ? source : `${source}:${line}`].filter(Boolean).join(", ");
   }
@@ -126,19 +126,19 @@
       const side = make("div", undefined, "side");
       const begin = rows[which][row];
       side.append(make("span", rows.completion_chars[row] === null ? "the record" : which, "which"), make("bdi", begin));
-      if (length > excerpt) side.append(make("span", ` … ${say(length)} characters in all`, "length"));
+      if (length > excerpt) side.append(make("span", ` … ${formatted(length)} characters in all`, "length"));
       both.append(side);
     }
     return both;
   }
 
   async function start() {
-    if (!by("rows-data")) return;
+    if (!by("search-data")) return;
     try {
       await open();
     } catch (problem) {
-      by("find-problem").textContent = `The search does not work in this browser (${problem.message}). All decisions are in ledger.parquet.`;
-      by("find-problem").hidden = false;
+      by("search-problem").textContent = `The search does not work in this browser (${problem.message}). All decisions are in ledger.parquet.`;
+      by("search-problem").hidden = false;
     }
   }
 

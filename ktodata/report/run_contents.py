@@ -32,12 +32,12 @@ class RunContents:
     comparison: ExperimentSection | None
 
 
-def read_run(folder: Path) -> RunContents:
+def read_contents(folder: Path) -> RunContents:
     """Read a run, finished or not. Raises RunError when `folder` is no run folder."""
-    return read_found(RunFiles(folder))
+    return contents_of(RunFiles(folder))
 
 
-def read_found(files: RunFiles) -> RunContents:
+def contents_of(files: RunFiles) -> RunContents:
     """What the files of a run say, whether with its texts or without."""
     with_examples = not isinstance(files, WithoutText)
     return RunContents(

@@ -13,7 +13,7 @@ STAGE = "label_noise"
 
 
 @dataclass(frozen=True)
-class MemoryFiles:
+class AuditTables:
     """What label_noise returned, and the table that it was given, which stands for all stages before it."""
 
     result: StageResult
@@ -38,6 +38,6 @@ class MemoryFiles:
 
     def rows(self, row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """{row_id: the feedback row} for a few rows; those unknown are left out."""
-        wanted = pl.Series(sorted(set(row_ids)), dtype=pl.String)
-        found = self.feedback.filter(pl.col("row_id").is_in(wanted.implode()))
-        return {row["row_id"]: row for row in found.iter_rows(named=True)}
+        requested = pl.Series(sorted(set(row_ids)), dtype=pl.String)
+        rows = self.feedback.filter(pl.col("row_id").is_in(requested.implode()))
+        return {row["row_id"]: row for row in rows.iter_rows(named=True)}
