@@ -193,7 +193,7 @@ def review(
     def announce(address: str, store: Path) -> None:
         _print_result({"address": address, "store": store}, places_text(address, store), quiet=quiet, as_json=as_json)
 
-    serve(folder, reviewer=reviewer, blind=blind, budget_minutes=minutes, port=port, open_browser=not no_open, announce=announce)
+    serve(folder, reviewer=reviewer, blind=blind, minutes=minutes, port=port, open_browser=not no_open, announce=announce)
 
 
 @app.command()

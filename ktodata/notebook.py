@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ktodata.report.notebook_html import show
     from ktodata.report.prompt_map import prompt_map
-    from ktodata.review.in_notebook import review_widget
+    from ktodata.review.notebook_review import review_widget
 
 __all__ = ["prompt_map", "review_widget", "show"]
 
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return prompt_map
     if name == "review_widget":
-        from ktodata.review.in_notebook import review_widget
+        from ktodata.review.notebook_review import review_widget
 
         return review_widget
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

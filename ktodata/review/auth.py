@@ -13,9 +13,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OPEN = "/open"
+OPEN_PATH = "/open"
 MAX_BYTES = 64 * 1024  # of a request's body
-SAFE = ("GET", "HEAD")
+SAFE_METHODS = ("GET", "HEAD")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -27,7 +27,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 # a redirect would still count as coming from wherever the address was clicked, and the cookie would stay behind
-OPENED = (
+OPENED_PAGE = (
     '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>ktodata review</title>'
     '<link rel="icon" href="/static/icon.svg">'
 )
@@ -44,7 +44,7 @@ class AuthMiddleware:
         self._token: str | None = secrets.token_urlsafe(32)
         self._session = secrets.token_urlsafe(32)
         self.csrf = secrets.token_urlsafe(32)
-        self.address = f"http://127.0.0.1:{port}{OPEN}?token={self._token}"
+        self.address = f"http://127.0.0.1:{port}{OPEN_PATH}?token={self._token}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -56,16 +56,16 @@ class AuthMiddleware:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        answer = self._refusal(scope) or (self._exchange(scope) if scope["path"] == OPEN else None)
+        answer = self._refusal(scope) or (self._exchange(scope) if scope["path"] == OPEN_PATH else None)
         await (answer or self._app)(scope, receive, send_guarded)
 
     def _exchange(self, scope: Scope) -> Response:
         """The cookie for the token; the token is void from then on."""
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if self._token is None or not _same(given, self._token):
-            return _refused("This address was used already, or is not the one that `ktodata review` printed. Start it again.")
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if self._token is None or not _same_secret(token, self._token):
+            return _refuse("This address was used already, or is not the one that `ktodata review` printed. Start it again.")
         self._token = None
-        answer = HTMLResponse(OPENED)
+        answer = HTMLResponse(OPENED_PAGE)
         answer.set_cookie(self._cookie, self._session, httponly=True, samesite="strict", path="/")
         return answer
 
@@ -73,37 +73,37 @@ class AuthMiddleware:
         """Why a request is not answered; None where it may come in."""
         headers = Headers(scope=scope)
         if headers.get("host") not in self._hosts:
-            return _refused("The desk is called by this machine's own names only.")
-        if scope["path"] == OPEN and scope["method"] == "GET":
+            return _refuse("The desk is called by this machine's own names only.")
+        if scope["path"] == OPEN_PATH and scope["method"] == "GET":
             return None
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return _refused("The request came from another site.")
-        if not _same(_cookie(headers, self._cookie), self._session):
-            return _refused("This browser was not let in. Open the address that `ktodata review` printed.")
-        return None if scope["method"] in SAFE else self._refused_change(headers)
+            return _refuse("The request came from another site.")
+        if not _same_secret(_read_cookie(headers, self._cookie), self._session):
+            return _refuse("This browser was not let in. Open the address that `ktodata review` printed.")
+        return None if scope["method"] in SAFE_METHODS else self._refused_change(headers)
 
     def _refused_change(self, headers: Headers) -> Response | None:
         if headers.get("origin") != f"http://{headers.get('host')}":
-            return _refused("The request came from another page.")
-        if not _same(headers.get("x-csrf-token", ""), self.csrf):
-            return _refused("The page is not of this desk. Load it again.")
+            return _refuse("The request came from another page.")
+        if not _same_secret(headers.get("x-csrf-token", ""), self.csrf):
+            return _refuse("The page is not of this desk. Load it again.")
         if headers.get("content-type") != "application/json":
-            return _refused("A change is sent as application/json.", 415)
+            return _refuse("A change is sent as application/json.", 415)
         length = headers.get("content-length", "")
         if not length.isdecimal():
-            return _refused("A change says how long it is.", 411)
-        return _refused("That is too long.", 413) if int(length) > MAX_BYTES else None
+            return _refuse("A change says how long it is.", 411)
+        return _refuse("That is too long.", 413) if int(length) > MAX_BYTES else None
 
 
-def _refused(why: str, status: int = 403) -> Response:
+def _refuse(why: str, status: int = 403) -> Response:
     return PlainTextResponse(why, status)
 
 
-def _same(given: str, secret: str) -> bool:
-    return secrets.compare_digest(given.encode(errors="replace"), secret.encode())
+def _same_secret(value: str, secret: str) -> bool:
+    return secrets.compare_digest(value.encode(errors="replace"), secret.encode())
 
 
-def _cookie(headers: Headers, name: str) -> str:
+def _read_cookie(headers: Headers, name: str) -> str:
     jar = SimpleCookie()
     try:
         jar.load(headers.get("cookie", ""))

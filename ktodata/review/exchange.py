@@ -20,15 +20,15 @@ from ktodata.formats.reviews import read_reviews, write_verdicts
 from ktodata.formats.times import moment, stamp
 from ktodata.formats.verdict_store import SUFFIX, VerdictWord, read_current_verdicts, verdict_per_row, verdict_word
 from ktodata.pipeline.run_folder import Run
-from ktodata.review.store import PLACE, Given, VerdictStore
+from ktodata.review.store import STORE_PATH, ReviewVerdict, VerdictStore
 
 FORMATS = ("verdicts", "argilla", "label_studio")
 QUESTION, NOTE = "label", "note"
-SAID = ("desirable", "undesirable", "drop", "contested")
+VERDICT_WORDS = ("desirable", "undesirable", "drop", "contested")
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportSummary:
     """What a file holds: rows, verdicts of all reviewers, and what the format has no place for, in words."""
 
     path: Path
@@ -45,11 +45,11 @@ class Exported:
     def text(self) -> str:
         """For a terminal."""
         ends = f"{self.contested:,} contested, {self.dropped:,} to drop"
-        told = f"{self.verdicts:,} verdicts on {self.rows:,} rows in {self.path}: {ends}"
-        return "\n".join([told, *(f"  lost: {text}" for text in self.lost)])
+        summary = f"{self.verdicts:,} verdicts on {self.rows:,} rows in {self.path}: {ends}"
+        return "\n".join([summary, *(f"  lost: {text}" for text in self.lost)])
 
 
-class Read(NamedTuple):
+class ImportedVerdict(NamedTuple):
     """One verdict of a file; says: one of SAID."""
 
     row_id: str
@@ -63,7 +63,7 @@ class Read(NamedTuple):
 # --- out -------------------------------------------------------------------------------------------------------------
 
 
-def export_verdicts(run: Run, path: Path, *, format: str = "verdicts") -> Exported:
+def export_verdicts(run: Run, path: Path, *, format: str = "verdicts") -> ExportSummary:
     """Write the verdicts of a run.
 
     format : "verdicts" is one line a row as `reviews:` takes it, by the name of `path` .csv, .jsonl or .parquet; rows whose
@@ -76,44 +76,43 @@ def export_verdicts(run: Run, path: Path, *, format: str = "verdicts") -> Export
     kind = kind_of(str(path))
     allowed = ("csv", "lines", "parquet") if name == "verdicts" else ("json", "lines")
     if kind not in allowed or path.suffix in (".gz", ".zst"):
-        raise FormatError(
-            f"verdicts as {name} are written as {' or '.join(f'.{_ending(one)}' for one in allowed)}; got {path.name!r}."
-        )
-    if not (run.folder / PLACE).is_file() or (standing := read_current_verdicts(run.folder / PLACE)).is_empty():
+        endings = " or ".join(f".{_file_ending(each)}" for each in allowed)
+        raise FormatError(f"verdicts as {name} are written as {endings}; got {path.name!r}.")
+    if not (run.folder / STORE_PATH).is_file() or (current := read_current_verdicts(run.folder / STORE_PATH)).is_empty():
         raise EmptyDataError(f"nobody has judged a row of {run.folder} yet: `ktodata review {run.folder}` opens the desk.")
-    rows = verdict_per_row(standing)
+    rows = verdict_per_row(current)
     lost: tuple[str, ...] = ()
     with whole_file(path) as scratch:
         if name == "verdicts":
-            write_verdicts(_as_file(rows), scratch, kind=kind)
+            write_verdicts(_verdict_file_columns(rows), scratch, kind=kind)
         else:
-            lost = _write_tasks(run, standing, scratch, name, kind)
+            lost = _write_tasks(run, current, scratch, name, kind)
     contested, dropped = (int((rows["verdict"] == word).sum()) for word in ("contested", "drop"))
-    return Exported(path, rows.height, standing.height, contested, dropped, lost)
+    return ExportSummary(path, rows.height, current.height, contested, dropped, lost)
 
 
-def _ending(kind: str) -> str:
+def _file_ending(kind: str) -> str:
     return {"lines": "jsonl"}.get(kind, kind)
 
 
-def _as_file(rows: pl.DataFrame) -> pl.DataFrame:
+def _verdict_file_columns(rows: pl.DataFrame) -> pl.DataFrame:
     """Settled verdicts under the names that files of verdicts have."""
-    kept = ("row_id", "label", "verdict", "reviewer")
-    return rows.select(*kept, "note", "seconds", "detector", "blind", "via", reviewed_at="at").select(
-        *kept, "reviewed_at", "note", "seconds", "detector", "blind", "via"
+    first_columns = ("row_id", "label", "verdict", "reviewer")
+    return rows.select(*first_columns, "note", "seconds", "detector", "blind", "via", reviewed_at="at").select(
+        *first_columns, "reviewed_at", "note", "seconds", "detector", "blind", "via"
     )
 
 
-def _write_tasks(run: Run, standing: pl.DataFrame, path: Path, name: str, kind: FileKind) -> tuple[str, ...]:
+def _write_tasks(run: Run, current: pl.DataFrame, path: Path, name: str, kind: FileKind) -> tuple[str, ...]:
     texts = run.stage("ingest").columns.select("row_id", "prompt", "completion")
-    told = standing.with_columns(says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
-    known = told.join(texts, on="row_id", how="inner", maintain_order="left")
-    make: Callable[[list[dict[str, Any]]], dict[str, Any]] = _argilla if name == "argilla" else _label_studio
-    records = [make(rows.to_dicts()) for _, rows in known.group_by("row_id", maintain_order=True)]
+    worded = current.with_columns(says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
+    joined = worded.join(texts, on="row_id", how="inner", maintain_order="left")
+    make: Callable[[list[dict[str, Any]]], dict[str, Any]] = _argilla_record if name == "argilla" else _label_studio_task
+    records = [make(rows.to_dicts()) for _, rows in joined.group_by("row_id", maintain_order=True)]
     lines = [json.dumps(record, ensure_ascii=False) for record in records]
     text = "".join(f"{line}\n" for line in lines) if kind == "lines" else "[" + ",\n".join(lines) + "]\n"
     path.write_text(text, encoding="utf-8")
-    gone = told.height - known.height
+    gone = worded.height - joined.height
     homeless = "when a verdict was given, seconds, " if name == "argilla" else ""
     return (
         f"{name} has no place for {homeless}detector and whether the label was hidden",
@@ -121,44 +120,44 @@ def _write_tasks(run: Run, standing: pl.DataFrame, path: Path, name: str, kind: 
     )
 
 
-def _argilla(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+def _argilla_record(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     first = verdicts[0]
-    notes = [one for one in verdicts if one["note"]]
-    responses = {QUESTION: [_response(one, one["says"]) for one in verdicts]}
+    notes = [verdict for verdict in verdicts if verdict["note"]]
+    responses = {QUESTION: [_argilla_response(verdict, verdict["says"]) for verdict in verdicts]}
     return {
         "id": first["row_id"],
         "status": "completed",
         "fields": {"prompt": first["prompt"], "completion": first["completion"]},
         "metadata": {"row_id": first["row_id"], "given": "desirable" if first["label"] else "undesirable"},
-        "responses": responses | ({NOTE: [_response(one, one["note"]) for one in notes]} if notes else {}),
+        "responses": responses | ({NOTE: [_argilla_response(verdict, verdict["note"]) for verdict in notes]} if notes else {}),
     }
 
 
-def _response(verdict: Mapping[str, Any], value: str) -> dict[str, Any]:
+def _argilla_response(verdict: Mapping[str, Any], value: str) -> dict[str, Any]:
     return {"value": value, "user_id": verdict["reviewer"], "status": "submitted"}
 
 
-def _label_studio(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+def _label_studio_task(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     first = verdicts[0]
-    given = "desirable" if first["label"] else "undesirable"
+    given_label = "desirable" if first["label"] else "undesirable"
     return {
         "id": first["row_id"],
-        "data": {"row_id": first["row_id"], "prompt": first["prompt"], "completion": first["completion"], "given": given},
+        "data": {"row_id": first["row_id"], "prompt": first["prompt"], "completion": first["completion"], "given": given_label},
         "annotations": [
             {
-                "completed_by": one["reviewer"],
-                "created_at": one["at"],
-                "lead_time": one["seconds"],
+                "completed_by": verdict["reviewer"],
+                "created_at": verdict["at"],
+                "lead_time": verdict["seconds"],
                 "was_cancelled": False,
-                "result": [_result(QUESTION, "choices", "choices", one["says"])]
-                + ([_result(NOTE, "textarea", "text", one["note"])] if one["note"] else []),
+                "result": [_control_result(QUESTION, "choices", "choices", verdict["says"])]
+                + ([_control_result(NOTE, "textarea", "text", verdict["note"])] if verdict["note"] else []),
             }
-            for one in verdicts
+            for verdict in verdicts
         ],
     }
 
 
-def _result(name: str, kind: str, key: str, value: str) -> dict[str, Any]:
+def _control_result(name: str, kind: str, key: str, value: str) -> dict[str, Any]:
     return {"from_name": name, "to_name": "completion", "type": kind, "value": {key: [value]}}
 
 
@@ -172,11 +171,11 @@ def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> dic
     reviewer : who said it, where the file does not tell; the user's name when None.
     Raises DataError when a verdict is on a row that the run does not hold, FormatError for a record that is none of these.
     """
-    verdicts = list(_read(path))
+    verdicts = list(_read_verdict_file(path))
     if not verdicts:
         raise EmptyDataError(f"{path.name!r} holds no verdict.")
     labels = dict(run.stage("ingest").columns.select("row_id", "label").iter_rows())
-    unknown = [one.row_id for one in verdicts if one.row_id not in labels]
+    unknown = [verdict.row_id for verdict in verdicts if verdict.row_id not in labels]
     if unknown:
         raise DataError(
             f"{path.name!r}: {len(unknown):,} of {len(verdicts):,} verdicts are on rows that {run.folder} does not hold (first: "
@@ -184,23 +183,26 @@ def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> dic
         )
     detector = run.stage("label_noise").key or "none"
     somebody = reviewer or getpass.getuser()
-    given = [_given(one, labels[one.row_id], detector, one.reviewer or somebody, path.name) for one in verdicts]
+    to_store = [
+        _review_verdict(verdict, labels[verdict.row_id], detector, verdict.reviewer or somebody, path.name)
+        for verdict in verdicts
+    ]
     store = VerdictStore(run.folder)
     try:
-        counts = store.bring_in(given)
+        counts = store.add_all(to_store)
     finally:
         store.close()
     return {name: counts[name] for name in ("imported", "unchanged", "older")}
 
 
-def _given(one: Read, label: bool, detector: str, reviewer: str, file: str) -> Given:
+def _review_verdict(imported: ImportedVerdict, label: bool, detector: str, reviewer: str, file: str) -> ReviewVerdict:
     on_label: dict[str, VerdictWord] = {"desirable": "keep" if label else "flip", "undesirable": "flip" if label else "keep"}
-    verdict: VerdictWord = on_label.get(one.says) or ("drop" if one.says == "drop" else "contested")
-    at = stamp(one.at) or ""
-    return Given(one.row_id, reviewer, verdict, label, detector, one.note, one.seconds, at, via=file)
+    verdict: VerdictWord = on_label.get(imported.says) or ("drop" if imported.says == "drop" else "contested")
+    at = stamp(imported.at) or ""
+    return ReviewVerdict(imported.row_id, reviewer, verdict, label, detector, imported.note, imported.seconds, at, via=file)
 
 
-def _read(path: Path) -> Iterator[Read]:
+def _read_verdict_file(path: Path) -> Iterator[ImportedVerdict]:
     if not path.is_file():
         raise FormatError(f"there is no file of verdicts {str(path)!r}. {nearest(str(path))}")
     if path.suffix == SUFFIX:
@@ -209,86 +211,86 @@ def _read(path: Path) -> Iterator[Read]:
             .with_columns(says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
             .iter_rows(named=True)
         ):
-            yield Read(row["row_id"], row["reviewer"], row["says"], row["note"], moment(row["at"]), row["seconds"])
+            yield ImportedVerdict(row["row_id"], row["reviewer"], row["says"], row["note"], moment(row["at"]), row["seconds"])
         return
-    found = next(read_records(find_sources(path)[0]))
-    if isinstance(found.record, Mapping) and "annotations" in found.record:
-        yield from _tasks(path, _from_label_studio)
-    elif isinstance(found.record, Mapping) and "responses" in found.record:
-        yield from _tasks(path, _from_argilla)
+    first = next(read_records(find_sources(path)[0]))
+    if isinstance(first.record, Mapping) and "annotations" in first.record:
+        yield from _read_tasks(path, _from_label_studio)
+    elif isinstance(first.record, Mapping) and "responses" in first.record:
+        yield from _read_tasks(path, _from_argilla)
     else:
         for row in read_reviews(path).verdicts.iter_rows(named=True):
-            yield Read(row["row_id"], row["reviewer"], row["verdict"], row["note"] or "", row["reviewed_at"], None)
+            yield ImportedVerdict(row["row_id"], row["reviewer"], row["verdict"], row["note"] or "", row["reviewed_at"], None)
 
 
-def _tasks(path: Path, read: Callable[[Record], Iterable[Read]]) -> Iterator[Read]:
+def _read_tasks(path: Path, read: Callable[[Record], Iterable[ImportedVerdict]]) -> Iterator[ImportedVerdict]:
     """The verdicts of every record. Raises FormatError naming the line of the first that cannot be read."""
-    for found in read_records(find_sources(path)[0]):
+    for line in read_records(find_sources(path)[0]):
         try:
-            if found.problem is not None:
-                raise ValueError(str(found.problem))
-            yield from read(found.record)
+            if line.problem is not None:
+                raise ValueError(str(line.problem))
+            yield from read(line.record)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise FormatError(
-                f"{path.name!r}: record {found.line:,} cannot be read as verdicts on a row ({clip(str(error), 120)}). "
+                f"{path.name!r}: record {line.line:,} cannot be read as verdicts on a row ({clip(str(error), 120)}). "
                 "Nothing was imported."
             ) from error
 
 
-def _from_argilla(record: Record) -> Iterator[Read]:
-    row_id = _row_id(record, (record.get("metadata") or {}).get("row_id"))
+def _from_argilla(record: Record) -> Iterator[ImportedVerdict]:
+    row_id = _task_row_id(record, (record.get("metadata") or {}).get("row_id"))
     responses = record["responses"]
-    notes = {_name(one.get("user_id")): str(one["value"]) for one in _submitted(responses.get(NOTE))}
-    for one in _submitted(responses.get(QUESTION)):
-        who = _name(one.get("user_id"))
-        yield Read(row_id, who, _says(one["value"]), notes.get(who, ""), None, None)
+    notes = {_reviewer_name(one.get("user_id")): str(one["value"]) for one in _submitted(responses.get(NOTE))}
+    for response in _submitted(responses.get(QUESTION)):
+        who = _reviewer_name(response.get("user_id"))
+        yield ImportedVerdict(row_id, who, _parse_word(response["value"]), notes.get(who, ""), None, None)
 
 
 def _submitted(responses: Any) -> list[Mapping[str, Any]]:
-    return [one for one in responses or [] if one.get("status") in (None, "submitted")]
+    return [response for response in responses or [] if response.get("status") in (None, "submitted")]
 
 
-def _from_label_studio(record: Record) -> Iterator[Read]:
-    row_id = _row_id(record, record["data"].get("row_id"))
-    for one in record["annotations"]:
-        said_of = {result["from_name"]: result["value"] for result in one.get("result") or []}
-        if one.get("was_cancelled") or QUESTION not in said_of:
+def _from_label_studio(record: Record) -> Iterator[ImportedVerdict]:
+    row_id = _task_row_id(record, record["data"].get("row_id"))
+    for annotation in record["annotations"]:
+        said_of = {result["from_name"]: result["value"] for result in annotation.get("result") or []}
+        if annotation.get("was_cancelled") or QUESTION not in said_of:
             continue
         note = said_of.get(NOTE, {}).get("text") or [""]
         text = "\n".join(note) if isinstance(note, list) else str(note)
-        seconds = one.get("lead_time")
-        yield Read(
+        seconds = annotation.get("lead_time")
+        yield ImportedVerdict(
             row_id,
-            _name(one.get("completed_by")),
-            _says(_only(said_of[QUESTION]["choices"])),
+            _reviewer_name(annotation.get("completed_by")),
+            _parse_word(_single_choice(said_of[QUESTION]["choices"])),
             text,
-            moment(one.get("created_at")),
+            moment(annotation.get("created_at")),
             float(seconds) if seconds is not None else None,
         )
 
 
-def _row_id(record: Record, beside: Any) -> str:
+def _task_row_id(record: Record, beside: Any) -> str:
     """Tools give records ids of their own; what was written beside the texts stays."""
-    found = beside if beside is not None else record.get("id")
-    if not isinstance(found, str) or not found:
+    row_id = beside if beside is not None else record.get("id")
+    if not isinstance(row_id, str) or not row_id:
         raise ValueError("it names no row_id")
-    return found
+    return row_id
 
 
-def _only(choices: Sequence[Any]) -> Any:
+def _single_choice(choices: Sequence[Any]) -> Any:
     if len(choices) != 1:
         raise ValueError(f"{len(choices)} choices were made, and a row has one verdict")
     return choices[0]
 
 
-def _says(value: Any) -> str:
+def _parse_word(value: Any) -> str:
     word = str(value).strip().casefold()
-    if word not in SAID:
-        raise ValueError(f"{shown(value)} is no verdict; they are {', '.join(SAID)}")
+    if word not in VERDICT_WORDS:
+        raise ValueError(f"{shown(value)} is no verdict; they are {', '.join(VERDICT_WORDS)}")
     return word
 
 
-def _name(user: Any) -> str | None:
+def _reviewer_name(user: Any) -> str | None:
     """A reviewer's name; Label Studio may give an object, or a number."""
     if isinstance(user, Mapping):
         user = user.get("email") or user.get("username") or user.get("id")

@@ -24,9 +24,9 @@ class Filters:
     judged: str = ""
 
     @classmethod
-    def of(cls, given: Mapping[str, str]) -> "Filters":
+    def of(cls, query: Mapping[str, str]) -> "Filters":
         """From a query string; other names are passed over."""
-        return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})
+        return cls(**{field.name: query[field.name] for field in fields(cls) if field.name in query})
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -41,12 +41,12 @@ class Filters:
 class FilterColumns:
     """The columns that rows are chosen by. Masks are kept: one is asked for again with every row."""
 
-    def __init__(self, table: pl.DataFrame, doubts: pl.Series, drawn: Bools) -> None:
-        """`table` : cluster, source and rater, where they are there. doubts : lists [N]. drawn : bool [N], drawn at random."""
+    def __init__(self, table: pl.DataFrame, reasons: pl.Series, drawn: Bools) -> None:
+        """`table` : cluster, source and rater, where they are there. reasons : lists [N]. drawn : bool [N], drawn at random."""
         names = [name for name in ("cluster", "source", "rater") if name in table.columns]
         self._table = table.select(pl.col(name).cast(pl.String) for name in names)
         measures = pl.when(pl.Series(drawn)).then(pl.lit(["measures"])).otherwise(pl.lit([], pl.List(pl.String)))
-        self._reasons = pl.select(pl.concat_list(measures, doubts.fill_null([]))).to_series()
+        self._reasons = pl.select(pl.concat_list(measures, reasons.fill_null([]))).to_series()
         self._masks: dict[tuple[str, str], Bools] = {}
         self.choices = self._choices()
 
@@ -55,7 +55,7 @@ class FilterColumns:
         mask = np.ones(len(self._reasons), bool)
         for name, value in filters.chosen.items():
             if name != "judged":
-                mask = mask & self._one(name, value)
+                mask = mask & self._mask_of(name, value)
         return mask
 
     def _choices(self) -> dict[str, list[tuple[str, int]]]:
@@ -63,15 +63,15 @@ class FilterColumns:
         counted = {name: self._table[name].drop_nulls() for name in self._table.columns} | {
             "reason": self._reasons.explode().drop_nulls()
         }
-        found = {name: values.value_counts(sort=True).head(MAX_CHOICES).rows() for name, values in counted.items()}
-        return {name: rows for name, rows in found.items() if len(rows) > 1}
+        frequent = {name: values.value_counts(sort=True).head(MAX_CHOICES).rows() for name, values in counted.items()}
+        return {name: rows for name, rows in frequent.items() if len(rows) > 1}
 
-    def _one(self, name: str, value: str) -> Bools:
+    def _mask_of(self, name: str, value: str) -> Bools:
         if (name, value) not in self._masks:
             if name != "reason" and name not in self._table.columns:
                 return np.zeros(len(self._reasons), bool)
-            found = self._reasons.list.contains(value) if name == "reason" else self._table[name] == value
+            matches = self._reasons.list.contains(value) if name == "reason" else self._table[name] == value
             if len(self._masks) >= MAX_CHOICES:
                 self._masks.clear()
-            self._masks[name, value] = found.fill_null(False).to_numpy()
+            self._masks[name, value] = matches.fill_null(False).to_numpy()
         return self._masks[name, value]

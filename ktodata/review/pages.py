@@ -8,35 +8,35 @@ from ktodata.formats.verdict_store import verdict_per_row
 from ktodata.report.templating import template_environment
 from ktodata.review import review_progress, reviewer_agreement
 from ktodata.review.filters import Filters
-from ktodata.review.session import ReviewSession, Turn
+from ktodata.review.session import ReviewItem, ReviewSession
 
-STATIC = {"desk.js": "text/javascript", "desk.css": "text/css", "icon.svg": "image/svg+xml"}
-LATEST = 20  # verdicts shown on the page of progress
+STATIC = {"review.js": "text/javascript", "review.css": "text/css", "icon.svg": "image/svg+xml"}
+MAX_LATEST = 20  # verdicts shown on the page of progress
 MAX_DIFFERENT = 200  # rows shown there
 
 
-def row_page(desk: ReviewSession, turn: Turn, filters: Filters, **around: str) -> str:
+def row_page(session: ReviewSession, item: ReviewItem, filters: Filters, **around: str) -> str:
     """The page of one row. around : csrf, the web page's token; or frame, another template to stand in."""
-    around = _around(desk, "row", around)
-    return render("row.html.j2", **around, turn=turn, filters=filters, choices=desk.columns.choices, outlook=desk.outlook())
+    around = _page_context(session, "row", around)
+    return render("row.html.j2", **around, item=item, filters=filters, choices=session.columns.choices, outlook=session.outlook())
 
 
-def progress_page(desk: ReviewSession, **around: str) -> str:
+def progress_page(session: ReviewSession, **around: str) -> str:
     """Who said what, how far reviewers agree, and what further reviews would buy. around : as for a row's page."""
-    standing = desk.store.standing()
-    mine = standing.filter(standing["reviewer"] == desk.reviewer).sort("id", descending=True).head(LATEST)
-    differ = reviewer_agreement.disagreements(standing)
+    current = session.store.current_verdicts()
+    mine = current.filter(current["reviewer"] == session.reviewer).sort("id", descending=True).head(MAX_LATEST)
+    differ = reviewer_agreement.disagreements(current)
     return render(
         "progress.html.j2",
-        **_around(desk, "progress", around),
-        tallies=review_progress.tallies(standing),
-        drawn=review_progress.drawn_so_far(verdict_per_row(standing), desk.book.row_ids, desk.queue.drawn),
-        agreements=reviewer_agreement.agreements(standing),
+        **_page_context(session, "progress", around),
+        tallies=review_progress.tallies(current),
+        drawn=review_progress.drawn_so_far(verdict_per_row(current), session.rows.row_ids, session.queue.drawn),
+        agreements=reviewer_agreement.agreements(current),
         differ=differ.head(MAX_DIFFERENT).to_dicts(),
         differ_in_all=differ.height,
         mine=mine.to_dicts(),
-        outlook=desk.outlook(),
-        store=desk.store.path,
+        outlook=session.outlook(),
+        store=session.store.path,
     )
 
 
@@ -49,23 +49,23 @@ def render(template: str, **context: Any) -> str:
 def static(name: str) -> bytes:
     """A file of the page: the look of the report, with what is the desk's own after it; or a script or picture as it is."""
     own = resources.files("ktodata.review").joinpath("static", name).read_bytes()
-    if name != "desk.css":
+    if name != "review.css":
         return own
     return resources.files("ktodata.report").joinpath("templates/style.css").read_bytes() + own
 
 
-def widget_look() -> str:
+def widget_css() -> str:
     """The desk's look, for a page within a page: in a shadow tree there is no root element for it to begin at."""
-    return static("desk.css").decode().replace(":root", ":host") + static("widget.css").decode()
+    return static("review.css").decode().replace(":root", ":host") + static("widget.css").decode()
 
 
-def _around(desk: ReviewSession, here: str, more: dict[str, str]) -> dict[str, Any]:
+def _page_context(session: ReviewSession, here: str, more: dict[str, str]) -> dict[str, Any]:
     """What stands around every page."""
-    known = {
+    context = {
         "here": here,
-        "name": desk.name,
-        "reviewer": desk.reviewer,
-        "blind": desk.blind,
-        "detector": desk.detector,
+        "name": session.name,
+        "reviewer": session.reviewer,
+        "blind": session.blind,
+        "detector": session.detector,
     }
-    return known | more
+    return context | more

@@ -1,4 +1,4 @@
-"""What stands in line: every row that nobody has judged yet, in the order in which its review is worth most."""
+"""Every row that nobody has judged yet, in the order in which its review is worth most, and what the next reviews should buy."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ktodata.labels.people.trusted import draw_order
-from ktodata.pipeline.audit import LabelAudit
+from ktodata.pipeline.audit import SECONDS_A_ROW, LabelAudit
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+OUTLOOK_ROWS = (30, 60, 120, 240)  # rows
+MIN_TIMED_VERDICTS = 5  # verdicts
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class ReviewQueue:
         return self.p_wrong * (1 - self.p_wrong)
 
 
-def line_up(audit: LabelAudit, sitting: int) -> ReviewQueue:
+def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     """Every open row of an audit: first a sitting of `sitting` rows as next_reviews gives it, then the others by p (1 - p).
 
     next_reviews takes the rows one after the other, each unlike those before it, which is too slow for all of them. The audit
@@ -49,11 +51,11 @@ def line_up(audit: LabelAudit, sitting: int) -> ReviewQueue:
     table = audit.table
     p_wrong, held = audit.p_wrong, audit.held
     open_rows = audit.trained & audit.unjudged
-    asked = audit.next_reviews(sitting)
+    sitting_rows = audit.next_reviews(sitting)
     places = dict(zip(table["row_id"], range(table.height), strict=True))
-    first = np.array([places[row_id] for row_id in asked["row_id"]], dtype=np.int64)
+    first = np.array([places[row_id] for row_id in sitting_rows["row_id"]], dtype=np.int64)
     drawn = np.zeros(table.height, bool)
-    drawn[first[(asked["why"] == "measures").to_numpy()]] = True
+    drawn[first[(sitting_rows["why"] == "measures").to_numpy()]] = True
     if "not_learnt" in audit.metrics:
         drawn |= open_rows
     open_rows |= held
@@ -63,3 +65,33 @@ def line_up(audit: LabelAudit, sitting: int) -> ReviewQueue:
     worth = p_wrong * (1 - p_wrong)
     order = np.concatenate([first, rest[np.argsort(-worth[rest], kind="stable")]])
     return ReviewQueue(order, len(first), drawn, held, p_wrong, audit.p_wrong_was_measured)
+
+
+@dataclass(frozen=True)
+class ExpectedGain:
+    """What so many reviews are expected to find; None where p was not measured.
+
+    wrong_labels : of the rows looked at
+    cost : training cost taken away, in wrong labels (labels/actions.py: a wrong label costs 1); cost_share : of all open rows'
+    """
+
+    rows: int
+    minutes: float
+    wrong_labels: float | None
+    cost: float | None
+    cost_share: float | None
+
+
+def expected_gain(queue: ReviewQueue, left: Ints, rows: int, seconds_a_row: float) -> ExpectedGain:
+    """The next `rows` rows of those left. left : places in the order of the queue, int [<= N]"""
+    taken = left[:rows]
+    minutes = len(taken) * seconds_a_row / 60
+    if not queue.measured:
+        return ExpectedGain(len(taken), minutes, None, None, None)
+    cost, total = float(queue.worth[taken].sum()), float(queue.worth[left].sum())
+    return ExpectedGain(len(taken), minutes, float(queue.p_wrong[taken].sum()), cost, cost / total if total else 0.0)
+
+
+def seconds_per_row(seconds: list[float]) -> float:
+    """Seconds a row takes: the median of what was seen, or SECONDS_A_ROW while that is too little to tell."""
+    return max(float(np.median(seconds)), 1.0) if len(seconds) >= MIN_TIMED_VERDICTS else SECONDS_A_ROW

@@ -21,7 +21,7 @@ class BadRequestError(Exception):
 
 
 @dataclass(frozen=True)
-class View:
+class PageRequest:
     """What is to be seen next: the next row under the filters, or the one at `place`, with a note that stood there."""
 
     filters: Filters
@@ -29,77 +29,77 @@ class View:
     note: str = ""
 
 
-def run_action(desk: ReviewSession, name: str, asked: Mapping[str, Any]) -> View:
-    """Do one of ACTS. Raises BadRequestError, and StaleError where the row is no longer as it was shown."""
-    if name not in ACTS:
+def run_action(session: ReviewSession, name: str, message: Mapping[str, Any]) -> PageRequest:
+    """Do one of ACTIONS. Raises BadRequestError, and StaleError where the row is no longer as it was shown."""
+    if name not in ACTIONS:
         raise BadRequestError(f"{name[:40]!r} is nothing that can be done at the desk.")
-    filters = Filters.of(dict(parse_qsl(_text(asked, "filters", most=4000).removeprefix("?"))))
-    return ACTS[name](desk, filters, asked)
+    filters = Filters.of(dict(parse_qsl(_text_field(message, "filters", most=4000).removeprefix("?"))))
+    return ACTIONS[name](session, filters, message)
 
 
-def text_of(desk: ReviewSession, side: str, row_id: str) -> str:
+def whole_text(session: ReviewSession, side: str, row_id: str) -> str:
     """The whole prompt or completion of a row, every character visible. Raises BadRequestError and StaleError."""
     if side not in SIDES:
         raise BadRequestError(f"side is one of {', '.join(SIDES)}.")
-    return clean(desk.book.text(desk.place(row_id), side))
+    return clean(session.rows.text(session.place(row_id), side))
 
 
-def _verdict(desk: ReviewSession, filters: Filters, asked: Mapping[str, Any]) -> View:
-    word, row_id = _text(asked, "verdict"), _text(asked, "row_id")
-    verdict: Any = desk.judge(row_id, word == "desirable") if word in ("desirable", "undesirable") else word
+def _judge_row(session: ReviewSession, filters: Filters, message: Mapping[str, Any]) -> PageRequest:
+    word, row_id = _text_field(message, "verdict"), _text_field(message, "row_id")
+    verdict: Any = session.keep_or_flip(row_id, word == "desirable") if word in ("desirable", "undesirable") else word
     if verdict not in get_args(VerdictWord):
         raise BadRequestError(f"{word[:40]!r} is no verdict.")
-    desk.give(
+    session.record(
         row_id,
         verdict,
-        seen=_whole(asked, "seen"),
-        detector=_text(asked, "detector"),
+        current_id=_whole_number_field(message, "current_id"),
+        detector=_text_field(message, "detector"),
         # a NUL or a lone surrogate can be typed, and not be kept as UTF-8
-        note=clean(_text(asked, "note", most=MAX_NOTE)).strip(),
-        seconds=_seconds(asked),
+        note=clean(_text_field(message, "note", most=MAX_NOTE)).strip(),
+        seconds=_seconds_field(message),
     )
-    return View(filters)
+    return PageRequest(filters)
 
 
-def _skip(desk: ReviewSession, filters: Filters, asked: Mapping[str, Any]) -> View:
-    desk.skip(_text(asked, "row_id"), _text(asked, "detector"))
-    return View(filters)
+def _skip_row(session: ReviewSession, filters: Filters, message: Mapping[str, Any]) -> PageRequest:
+    session.skip(_text_field(message, "row_id"), _text_field(message, "detector"))
+    return PageRequest(filters)
 
 
-def _unskip(desk: ReviewSession, filters: Filters, _asked: Mapping[str, Any]) -> View:
-    desk.unskip()
-    return View(filters)
+def _unskip_rows(session: ReviewSession, filters: Filters, _message: Mapping[str, Any]) -> PageRequest:
+    session.unskip()
+    return PageRequest(filters)
 
 
-def _undo(desk: ReviewSession, filters: Filters, asked: Mapping[str, Any]) -> View:
-    place, note = desk.undo(_text(asked, "last"), _text(asked, "detector"))
-    return View(filters, place, note)
+def _undo_last(session: ReviewSession, filters: Filters, message: Mapping[str, Any]) -> PageRequest:
+    place, note = session.undo(_text_field(message, "undo_token"), _text_field(message, "detector"))
+    return PageRequest(filters, place, note)
 
 
-ACTS: dict[str, Callable[[ReviewSession, Filters, Mapping[str, Any]], View]] = {
-    "verdict": _verdict,
-    "skip": _skip,
-    "undo": _undo,
-    "unskip": _unskip,
+ACTIONS: dict[str, Callable[[ReviewSession, Filters, Mapping[str, Any]], PageRequest]] = {
+    "verdict": _judge_row,
+    "skip": _skip_row,
+    "undo": _undo_last,
+    "unskip": _unskip_rows,
 }
 
 
-def _text(asked: Mapping[str, Any], name: str, *, most: int = 1000) -> str:
-    value = asked.get(name)
+def _text_field(message: Mapping[str, Any], name: str, *, most: int = 1000) -> str:
+    value = message.get(name)
     if not isinstance(value, str) or len(value) > most:
         raise BadRequestError(f"{name} is a text of at most {most:,} characters.")
     return value
 
 
-def _whole(asked: Mapping[str, Any], name: str) -> int:
-    value = asked.get(name)
+def _whole_number_field(message: Mapping[str, Any], name: str) -> int:
+    value = message.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRequestError(f"{name} is a whole number.")
     return value
 
 
-def _seconds(asked: Mapping[str, Any]) -> float:
-    value = asked.get("seconds")
+def _seconds_field(message: Mapping[str, Any]) -> float:
+    value = message.get("seconds")
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise BadRequestError("seconds is a number.")
     return round(min(max(float(value), 0.0), MAX_SECONDS), 1)

@@ -22,7 +22,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnRows:
     """Of one given label, the rows drawn at random that were settled so far: how many of them were wrong, exact interval."""
 
     given: str
@@ -30,29 +30,29 @@ class Drawn:
     wrong: Interval
 
 
-def tallies(standing: pl.DataFrame) -> list[Tally]:
-    """One line a reviewer, the one with most verdicts first. standing : as the store gives it."""
-    counted = standing.group_by("reviewer").agg(
+def tallies(current: pl.DataFrame) -> list[Tally]:
+    """One line a reviewer, the one with most verdicts first. current : as the store gives it."""
+    counted = current.group_by("reviewer").agg(
         pl.len(),
         pl.col("blind").sum(),
         pl.col("seconds").median(),
-        *((pl.col("verdict") == one).sum().alias(one) for one in VERDICTS),
+        *((pl.col("verdict") == word).sum().alias(word) for word in VERDICTS),
     )
     return [
-        Tally(row["reviewer"], row["len"], {one: row[one] for one in VERDICTS}, row["blind"], row["seconds"])
+        Tally(row["reviewer"], row["len"], {word: row[word] for word in VERDICTS}, row["blind"], row["seconds"])
         for row in counted.sort("len", "reviewer", descending=[True, False]).iter_rows(named=True)
     ]
 
 
-def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bool_]) -> list[Drawn]:
+def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bool_]) -> list[DrawnRows]:
     """The error rate of each given label among the settled rows of the random draw.
 
     settled : one verdict a row, as formats.verdict_store.verdict_per_row gives it. row_ids, drawn : of all rows, bool [N]
     """
     names = row_ids.filter(pl.Series(drawn))
     judged = settled.filter(pl.col("row_id").is_in(names.implode()) & pl.col("trusted_label").is_not_null())
-    found = []
+    lines = []
     for label, given in ((True, "desirable"), (False, "undesirable")):
         rows = judged.filter(pl.col("label") == label)
-        found.append(Drawn(given, rows.height, share(int((rows["verdict"] == "flip").sum()), rows.height)))
-    return found
+        lines.append(DrawnRows(given, rows.height, share(int((rows["verdict"] == "flip").sum()), rows.height)))
+    return lines

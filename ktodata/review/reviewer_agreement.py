@@ -13,7 +13,7 @@ from ktodata.stats import Interval, share
 
 MIN_ROWS = 10  # that both judged, for kappa to be told
 RESAMPLES = 1000
-NOT_TOLD = Interval(None, None, None)
+UNKNOWN_KAPPA = Interval(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Agreement:
     kappa: Interval
 
 
-def shared_rows(standing: pl.DataFrame) -> pl.DataFrame:
+def shared_rows(current: pl.DataFrame) -> pl.DataFrame:
     """Rows that several reviewers judged, one line for each two: row_id, first, second, first_says, second_says, notes."""
-    told = standing.select("row_id", "reviewer", "note", says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
-    pairs = told.join(told, on="row_id", suffix="_of_second", maintain_order="left").filter(
+    worded = current.select("row_id", "reviewer", "note", says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
+    pairs = worded.join(worded, on="row_id", suffix="_of_second", maintain_order="left").filter(
         pl.col("reviewer") < pl.col("reviewer_of_second")
     )
     return pairs.select(
@@ -44,22 +44,22 @@ def shared_rows(standing: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def agreements(standing: pl.DataFrame) -> list[Agreement]:
-    """Each two reviewers who judged a row in common. standing : as the store gives it."""
-    shared = shared_rows(standing)
-    names = sorted(standing["reviewer"].unique())
-    found = []
+def agreements(current: pl.DataFrame) -> list[Agreement]:
+    """Each two reviewers who judged a row in common. current : as the store gives it."""
+    shared = shared_rows(current)
+    names = sorted(current["reviewer"].unique())
+    pairs = []
     for first, second in combinations(names, 2):
         both = shared.filter((pl.col("first") == first) & (pl.col("second") == second))
         if both.height:
             same = int((both["first_says"] == both["second_says"]).sum())
-            found.append(Agreement(first, second, both.height, share(same, both.height), _kappa(both)))
-    return found
+            pairs.append(Agreement(first, second, both.height, share(same, both.height), _kappa(both)))
+    return pairs
 
 
-def disagreements(standing: pl.DataFrame) -> pl.DataFrame:
+def disagreements(current: pl.DataFrame) -> pl.DataFrame:
     """The lines of `shared_rows` on which two reviewers differ: such rows are contested, and nobody's label is trusted."""
-    return shared_rows(standing).filter(pl.col("first_says") != pl.col("second_says"))
+    return shared_rows(current).filter(pl.col("first_says") != pl.col("second_says"))
 
 
 def _kappa(both: pl.DataFrame) -> Interval:
@@ -68,7 +68,7 @@ def _kappa(both: pl.DataFrame) -> Interval:
 
     names = sorted({*both["first_says"], *both["second_says"]})
     if both.height < MIN_ROWS or len(names) < 2:
-        return NOT_TOLD
+        return UNKNOWN_KAPPA
     codes = [np.array([names.index(word) for word in both[side]]) for side in ("first_says", "second_says")]
     cells = np.eye(len(names) ** 2)[codes[0] * len(names) + codes[1]]  # [rows, pairs of words]
 

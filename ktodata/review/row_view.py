@@ -1,4 +1,4 @@
-"""What is known of one row: its text, what each signal says, its siblings, the rows most like it, and who labelled it."""
+"""What is known of one row: its text, the evidence on its label, its siblings, the rows most like it, and who labelled it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
-from ktodata.report.sections.labels_section import DOUBTS
+from ktodata.report.sections.labels_section import EVIDENCE_IN_WORDS
 from ktodata.report.text import Excerpt, excerpt
 from ktodata.stats import Interval, share
 
 MAX_CHARS_SHOWN = 200_000  # characters of a text that are shown on the page; the whole of it is one link away
-SHORT = 280  # of a row shown beside it
+SHORT_CHARS = 280  # of a row shown beside it
 MAX_SIBLINGS = 12
 MAX_NEAREST = 6
-KEPT_NEAREST = 64  # rows
-ABOUT = ("source", "source_line", "model", "created_at", "part", "cluster")
-SIGNALS = {
+CACHED_NEAREST = 64  # rows
+ORIGIN = ("source", "source_line", "model", "created_at", "part", "cluster")
+EVIDENCE_NAMES = {
     "together": "all together",
     "text": "answer in the light of its prompt",
     "completion_residual": "answer, topic taken away",
@@ -69,26 +69,26 @@ class RowVote:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class LabelEvidence:
     """All that tells the given label, or hints at it: left out where the reviewer is to be blind."""
 
     label: bool
     p_wrong: float
-    signals: list[tuple[str, float]]  # quality of the label, 1 sound .. 0 doubtful
-    doubts: list[str]
+    scores: list[tuple[str, float]]  # quality of the label, 1 sound .. 0 doubtful
+    reasons: list[str]  # for which the label is doubted
     votes: list[RowVote]
     rater: RaterSummary | None
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One row, ready to be shown. judgement is None where the given label is hidden."""
+class ReviewRow:
+    """One row, ready to be shown. evidence is None where the given label is hidden."""
 
     row_id: str
     prompt: Excerpt
     completion: Excerpt
-    about: list[tuple[str, Any]]
-    judgement: Judgement | None
+    origin: list[tuple[str, Any]]
+    evidence: LabelEvidence | None
     siblings: list[SimilarRow] = field(default_factory=list)
     siblings_in_all: int = 0
     nearest: list[SimilarRow] = field(default_factory=list)
@@ -103,34 +103,34 @@ class RowView:
         self.places: dict[str, int] = dict(zip(table["row_id"], range(table.height), strict=True))
         self.labels: NDArray[np.bool_] = table["label"].to_numpy()
         votes = pl.col("pooled_votes" if "pooled_votes" in table.columns else "votes").alias("votes")
-        shown = [name for name in ("row_id", "prompt", "completion", "label", "rater", *ABOUT) if name in table.columns]
+        names = [name for name in ("row_id", "prompt", "completion", "label", "rater", *ORIGIN) if name in table.columns]
         # the stage's own word: the table's may be older
         doubts = audit.result.columns.select("row_id", evidence_against=audit.evidence_against)
-        self._rows = table.select(*shown, votes).join(doubts, on="row_id", how="left", maintain_order="left")
-        self._signals = table.select("row_id").join(noise.table("evidence"), on="row_id", how="left", maintain_order="left")
-        self._members = _members(table["prompt_group"]) if "prompt_group" in table.columns else None
+        self._rows = table.select(*names, votes).join(doubts, on="row_id", how="left", maintain_order="left")
+        self._scores = table.select("row_id").join(noise.table("evidence"), on="row_id", how="left", maintain_order="left")
+        self._members = _group_members(table["prompt_group"]) if "prompt_group" in table.columns else None
         # embed makes them of length 1, so that their products are cosines
         self._vectors = [
             np.ascontiguousarray(table[f"{side}_embedding"].to_numpy(), np.float32) for side in ("prompt", "completion")
         ]
-        self._raters = _raters(table, noise.table("raters"))
+        self._raters = _rater_summaries(table, noise.table("raters"))
         # most of what a page costs: kept, so that the next row's can be found while this one is read
-        self._near = lru_cache(maxsize=KEPT_NEAREST)(self._find_nearest)
+        self._near = lru_cache(maxsize=CACHED_NEAREST)(self._find_nearest)
 
     def __len__(self) -> int:
         return self._rows.height
 
-    def shown(self, place: int, p_wrong: float, *, blind: bool) -> Shown:
+    def row(self, place: int, p_wrong: float, *, blind: bool) -> ReviewRow:
         """What the reviewer sees of a row; when `blind` no given label, as the rows beside it will be asked about too."""
         row = self._rows.row(place, named=True)
         siblings = self._siblings(place)
-        return Shown(
+        return ReviewRow(
             row_id=row["row_id"],
             prompt=excerpt(row["prompt"], MAX_CHARS_SHOWN),
             completion=excerpt(row["completion"], MAX_CHARS_SHOWN),
-            about=[(name, row[name]) for name in ABOUT if row.get(name) is not None],
-            judgement=None if blind else self._judgement(place, row, p_wrong),
-            siblings=[self._beside(other, blind=blind) for other in siblings[:MAX_SIBLINGS]],
+            origin=[(name, row[name]) for name in ORIGIN if row.get(name) is not None],
+            evidence=None if blind else self._evidence(place, row, p_wrong),
+            siblings=[self._similar_row(other, blind=blind) for other in siblings[:MAX_SIBLINGS]],
             siblings_in_all=len(siblings),
             nearest=self._nearest(place, blind=blind),
         )
@@ -144,14 +144,14 @@ class RowView:
         """The whole prompt or completion."""
         return str(self._rows.item(place, side))
 
-    def _judgement(self, place: int, row: Mapping[str, Any], p_wrong: float) -> Judgement:
-        quality = self._signals.drop("row_id").row(place, named=True)
+    def _evidence(self, place: int, row: Mapping[str, Any], p_wrong: float) -> LabelEvidence:
+        quality = self._scores.drop("row_id").row(place, named=True)
         votes = [RowVote(vote["rater"], vote["label"]) for vote in row["votes"] or ()]
-        return Judgement(
+        return LabelEvidence(
             label=row["label"],
             p_wrong=p_wrong,
-            signals=[(SIGNALS.get(name, name), value) for name, value in quality.items() if value is not None],
-            doubts=[DOUBTS.get(doubt, doubt) for doubt in row["evidence_against"] or ()],
+            scores=[(EVIDENCE_NAMES.get(name, name), value) for name, value in quality.items() if value is not None],
+            reasons=[EVIDENCE_IN_WORDS.get(reason, reason) for reason in row["evidence_against"] or ()],
             votes=votes if len(votes) > 1 else [],
             rater=self._raters.get(row["rater"]) if row.get("rater") is not None else None,
         )
@@ -169,7 +169,7 @@ class RowView:
         self._near(place)
 
     def _nearest(self, place: int, *, blind: bool) -> list[SimilarRow]:
-        return [self._beside(other, blind=blind, similarity=similarity) for other, similarity in self._near(place)]
+        return [self._similar_row(other, blind=blind, similarity=similarity) for other, similarity in self._near(place)]
 
     def _find_nearest(self, place: int) -> list[tuple[int, float]]:
         """Places of the rows of other prompts whose texts are most alike, and how alike."""
@@ -181,13 +181,13 @@ class RowView:
         ordered = near[np.argsort(-similarity[near], kind="stable")]
         return [(int(other), float(similarity[other])) for other in ordered if similarity[other] > 0]
 
-    def _beside(self, place: int, *, blind: bool, similarity: float | None = None) -> SimilarRow:
+    def _similar_row(self, place: int, *, blind: bool, similarity: float | None = None) -> SimilarRow:
         row = self._rows.row(place, named=True)
-        prompt, completion = (excerpt(row[side], SHORT) for side in ("prompt", "completion"))
+        prompt, completion = (excerpt(row[side], SHORT_CHARS) for side in ("prompt", "completion"))
         return SimilarRow(row["row_id"], None if blind else row["label"], prompt, completion, similarity)
 
 
-def _members(groups: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _group_members(groups: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Places ordered by group, where each group starts among them, and the group of each place; a row without one is alone."""
     alone = pl.format("\0{}", pl.int_range(pl.len()))
     group = groups.to_frame("group").select(pl.coalesce("group", alone).rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
@@ -195,7 +195,7 @@ def _members(groups: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int64], N
     return np.argsort(group, kind="stable"), starts, group
 
 
-def _raters(table: pl.DataFrame, told: pl.DataFrame) -> dict[str, RaterSummary]:
+def _rater_summaries(table: pl.DataFrame, agreement: pl.DataFrame) -> dict[str, RaterSummary]:
     """Each rater by name: labels given, agreement from label_noise's table, and what trusted labels say."""
     if "rater" not in table.columns:
         return {}
@@ -210,7 +210,7 @@ def _raters(table: pl.DataFrame, told: pl.DataFrame) -> dict[str, RaterSummary]:
             reviewed=pl.col("trusted").count(),
             wrong=(pl.col("trusted") != pl.col("label")).sum(),
         )
-        .join(told.select("rater", "shared", "agreement", "agreement_low", "agreement_high"), on="rater", how="left")
+        .join(agreement.select("rater", "shared", "agreement", "agreement_low", "agreement_high"), on="rater", how="left")
     )
     return {
         row["rater"]: RaterSummary(

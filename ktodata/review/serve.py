@@ -29,7 +29,7 @@ def review(
     *,
     reviewer: str | None = None,
     blind: bool = False,
-    budget_minutes: float = 60.0,
+    minutes: float = 60.0,
     port: int = 0,
     open_browser: bool = True,
     announce: Callable[[str, Path], None] = print_places,
@@ -37,7 +37,7 @@ def review(
     """Serve the review desk of a run until it is interrupted.
 
     reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it.
-    budget_minutes : of this sitting; half as many rows are drawn at random at first, while no row was reviewed.
+    minutes : of this sitting; half as many rows are drawn at random at first, while no row was reviewed.
     port : 0 takes a free one. announce : is given the address, which works once, and the file of the verdicts.
 
     Raises RunError (no label_noise in the run, a port that is taken, a store that cannot be written) and MissingExtraError.
@@ -49,25 +49,25 @@ def review(
 
     from ktodata.review.auth import AuthMiddleware
     from ktodata.review.session import open_session
-    from ktodata.review.web import Web
+    from ktodata.review.web import ReviewApp
 
-    desk = open_session(Run(folder), reviewer=reviewer or getpass.getuser(), blind=blind, budget_minutes=budget_minutes)
-    with _listening(port) as bound:
-        web = Web(desk)
-        guard = AuthMiddleware(web.app(), bound.getsockname()[1])
-        web.csrf = guard.csrf
-        announce(guard.address, desk.store.path)
+    session = open_session(Run(folder), reviewer=reviewer or getpass.getuser(), blind=blind, minutes=minutes)
+    with listening_socket(port) as bound:
+        web = ReviewApp(session)
+        auth = AuthMiddleware(web.app(), bound.getsockname()[1])
+        web.csrf = auth.csrf
+        announce(auth.address, session.store.path)
         if open_browser:
             # it may wait for the browser to end
-            threading.Thread(target=webbrowser.open, args=(guard.address,), daemon=True).start()
-        config = uvicorn.Config(guard, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none")
+            threading.Thread(target=webbrowser.open, args=(auth.address,), daemon=True).start()
+        config = uvicorn.Config(auth, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none")
         try:
             uvicorn.Server(config).run(sockets=[bound])
         finally:
-            desk.store.close()
+            session.store.close()
 
 
-def _listening(port: int) -> socket.socket:
+def listening_socket(port: int) -> socket.socket:
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -9,115 +9,112 @@ from ktodata.errors import RunError
 from ktodata.formats.verdict_store import VerdictWord
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run, Saved, stage_folder
-from ktodata.review.audit_run import AuditRun
-from ktodata.review.budget import STEPS, ExpectedGain, buys, pace
 from ktodata.review.filters import OTHERS, FilterColumns, Filters
-from ktodata.review.queue import line_up
-from ktodata.review.row_view import RowView, Shown
-from ktodata.review.store import CurrentVerdict, Given, StaleError, VerdictStore
+from ktodata.review.queue import OUTLOOK_ROWS, ExpectedGain, build_queue, expected_gain, seconds_per_row
+from ktodata.review.row_view import ReviewRow, RowView
+from ktodata.review.store import CurrentVerdict, ReviewVerdict, StaleError, VerdictStore
 
-MIN_IN_A_SITTING = 2
+MIN_SITTING_ROWS = 2
 
 
 @dataclass(frozen=True)
-class Turn:
+class ReviewItem:
     """What stands on the page: one row, or none where nothing is left.
 
-    seen, said : number of the reviewer's standing verdict on the row, 0 for none, and the verdict
-    last : what undo would take back, as `undo` wants it; empty for nothing
-    left : rows that the filters let through and that wait; skipped : rows set aside for this sitting
-    after : place of the row that comes next, if this one is judged
+    current, current_id : the reviewer's verdict on the row so far, None for none, and its number, 0 for none
+    undo_token : what undo would take back, as `undo` wants it; empty for nothing
+    waiting : rows that the filters let through and that wait; skipped : rows set aside for this sitting
+    next_place : place of the row that comes next, if this one is judged
     """
 
-    row: Shown | None
+    row: ReviewRow | None
     why: str
-    seen: int
-    said: CurrentVerdict | None
+    current: CurrentVerdict | None
+    current_id: int
     note: str
-    last: str
+    undo_token: str
     decided: int
-    left: int
+    waiting: int
     skipped: int
     of_sitting: int
     sitting: int
-    after: int | None
+    next_place: int | None
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What is left of the budget (minutes), the pace (seconds a row), and what reviews would buy; the first is what is left."""
+class ReviewOutlook:
+    """What is left of the sitting (minutes), the pace (seconds a row), and what reviews would buy; the first is what is left."""
 
-    budget: float
-    spent: float
+    minutes: float
+    spent_minutes: float
     seconds_a_row: float
     measured: bool
-    purchases: list[ExpectedGain]
+    gains: list[ExpectedGain]
 
 
 class ReviewSession:
     """One run, one reviewer, one sitting. Verdicts are in the store before a method returns."""
 
-    def __init__(self, run: Run, *, reviewer: str, blind: bool = False, budget_minutes: float = 60.0) -> None:
-        """Raises RunError when the run has no label_noise, or its verdicts cannot be kept."""
-        audit = run.audit if isinstance(run, AuditRun) else LabelAudit.of_run(run)
-        self.run, self.reviewer, self.blind, self.budget = run, reviewer, blind, budget_minutes
+    def __init__(self, run: Run, audit: LabelAudit, *, reviewer: str, blind: bool = False, minutes: float = 60.0) -> None:
+        """`audit` is that of the run's labels. Raises RunError when verdicts cannot be kept."""
+        self.run, self.reviewer, self.blind, self.minutes = run, reviewer, blind, minutes
         self.name = str(run.manifest["name"])
         self.detector = self._key_on_disk()
-        self.queue = line_up(audit, max(MIN_IN_A_SITTING, int(budget_minutes)))
-        self.book = RowView(audit, run)
+        self.queue = build_queue(audit, max(MIN_SITTING_ROWS, int(minutes)))
+        self.rows = RowView(audit, run)
         self.columns = FilterColumns(audit.table, audit.evidence_against, self.queue.drawn)
         self.store = VerdictStore(run.folder)
-        self._mine = np.zeros(len(self.book), bool)
-        self._others = np.zeros(len(self.book), bool)
+        self._judged = np.zeros(len(self.rows), bool)
+        self._judged_by_others = np.zeros(len(self.rows), bool)
         self._skipped: list[tuple[int, int]] = []  # place, and the number of the reviewer's latest verdict then
         self._seconds: list[float] = []
-        self._read_up_to = 0
+        self._last_event = 0
 
-    def turn(self, filters: Filters, *, place: int | None = None, note: str = "") -> Turn:
+    def item(self, filters: Filters, *, place: int | None = None, note: str = "") -> ReviewItem:
         """The next row under the filters, or the one at `place`."""
-        self._catch_up()
-        left = self._left(filters)
+        self._read_new_events()
+        left = self._waiting(filters)
         if place is None and len(left):
             place = int(left[0])
         latest = self.store.latest(self.reviewer)
-        said = None if place is None else self.store.standing_on(self.book.row_ids[place], self.reviewer)
+        current = None if place is None else self.store.current_verdict(self.rows.row_ids[place], self.reviewer)
         first = self.queue.order[: self.queue.sitting]
-        return Turn(
-            row=None if place is None else self.book.shown(place, float(self.queue.p_wrong[place]), blind=self.blind),
+        return ReviewItem(
+            row=None if place is None else self.rows.row(place, float(self.queue.p_wrong[place]), blind=self.blind),
             why="" if place is None else self.queue.why(place),
-            seen=said.id if said else 0,
-            said=said,
-            note=note or (said.note if said else ""),
-            last=self._last(latest),
-            decided=int(self._mine.sum()),
-            left=len(left),
+            current=current,
+            current_id=current.id if current else 0,
+            note=note or (current.note if current else ""),
+            undo_token=self._undo_token(latest),
+            decided=int(self._judged.sum()),
+            waiting=len(left),
             skipped=len(self._skipped),
-            of_sitting=int(self._mine[first].sum()),
+            of_sitting=int(self._judged[first].sum()),
             sitting=self.queue.sitting,
-            after=next((int(one) for one in left[:2] if one != place), None),
+            next_place=next((int(row_place) for row_place in left[:2] if row_place != place), None),
         )
 
-    def give(self, row_id: str, verdict: VerdictWord, *, seen: int, detector: str, note: str, seconds: float) -> None:
+    def record(self, row_id: str, verdict: VerdictWord, *, current_id: int, detector: str, note: str, seconds: float) -> None:
         """Write a verdict down. Raises StaleError when the row is not as it was shown."""
         self.check_detector(detector)
         place = self.place(row_id)
-        given = Given(
+        judged = ReviewVerdict(
             row_id=row_id,
             reviewer=self.reviewer,
             verdict=verdict,
-            label=bool(self.book.labels[place]),
+            label=bool(self.rows.labels[place]),
             detector=self.detector,
             note=note,
             seconds=seconds,
             blind=self.blind,
         )
-        self.store.give(given, seen=seen)
+        self.store.add(judged, current_id=current_id)
         self._seconds.append(seconds)
-        self._skipped = [one for one in self._skipped if one[0] != place]
+        self._skipped = [skip for skip in self._skipped if skip[0] != place]
 
-    def judge(self, row_id: str, desirable: bool) -> VerdictWord:
+    def keep_or_flip(self, row_id: str, desirable: bool) -> VerdictWord:
         """Keep or flip, from what a blind reviewer says of the answer."""
-        return "keep" if bool(self.book.labels[self.place(row_id)]) == desirable else "flip"
+        return "keep" if bool(self.rows.labels[self.place(row_id)]) == desirable else "flip"
 
     def skip(self, row_id: str, detector: str) -> None:
         """Set a row aside for this sitting."""
@@ -129,34 +126,34 @@ class ReviewSession:
         """Ask about the rows that were set aside again."""
         self._skipped.clear()
 
-    def undo(self, last: str, detector: str) -> tuple[int | None, str]:
-        """Take the last act back: (the row's place, the note that stood there). `last` is Turn.last as it was shown.
+    def undo(self, undo_token: str, detector: str) -> tuple[int | None, str]:
+        """Take the last action back: (the row's place, the note that was there). undo_token : of the page's ReviewItem.
 
         Raises StaleError when something else was done since.
         """
         self.check_detector(detector)
-        if not last or last != self._last(self.store.latest(self.reviewer)):
+        if not undo_token or undo_token != self._undo_token(self.store.latest(self.reviewer)):
             raise StaleError(
                 "There is nothing to take back, or something else was done since, in another tab or at another desk."
             )
-        if last.startswith("skip"):
+        if undo_token.startswith("skip"):
             return self._skipped.pop()[0], ""
-        taken_back = self.store.undo(self.reviewer, int(last), self.detector)
-        return self.book.places.get(taken_back.row_id), taken_back.note
+        taken_back = self.store.undo(self.reviewer, int(undo_token), self.detector)
+        return self.rows.places.get(taken_back.row_id), taken_back.note
 
-    def outlook(self) -> Outlook:
+    def outlook(self) -> ReviewOutlook:
         """What the rest of the budget, and fixed numbers of rows, are expected to buy; filters play no part."""
-        self._catch_up()
-        left = self._left(Filters())
-        seconds_a_row, spent = pace(self._seconds), sum(self._seconds) / 60
-        rows = int(max(self.budget - spent, 0.0) * 60 // seconds_a_row)
-        steps = [rows, *(step for step in STEPS if step <= len(left))]
-        purchases = [buys(self.queue, left, step, seconds_a_row) for step in steps]
-        return Outlook(self.budget, spent, seconds_a_row, self.queue.measured, purchases)
+        self._read_new_events()
+        left = self._waiting(Filters())
+        seconds_a_row, spent = seconds_per_row(self._seconds), sum(self._seconds) / 60
+        rows = int(max(self.minutes - spent, 0.0) * 60 // seconds_a_row)
+        steps = [rows, *(step for step in OUTLOOK_ROWS if step <= len(left))]
+        gains = [expected_gain(self.queue, left, step, seconds_a_row) for step in steps]
+        return ReviewOutlook(self.minutes, spent, seconds_a_row, self.queue.measured, gains)
 
     def place(self, row_id: str) -> int:
         """Where a row stands. Raises StaleError for one that the audit does not hold."""
-        place = self.book.places.get(row_id)
+        place = self.rows.places.get(row_id)
         if place is None:
             raise StaleError("This row is not among those that the audit looked at.")
         return place
@@ -170,40 +167,40 @@ class ReviewSession:
         key = Saved(stage_folder(self.run.folder, "label_noise")).key
         return key or "none"
 
-    def _last(self, latest: CurrentVerdict | None) -> str:
+    def _undo_token(self, latest: CurrentVerdict | None) -> str:
         """What undo would take back: the latest verdict, or a row skipped after it."""
         number = latest.id if latest else 0
         if self._skipped and self._skipped[-1][1] == number:
             return f"skip-{len(self._skipped)}-{self._skipped[-1][0]}"
         return str(number) if number else ""
 
-    def _left(self, filters: Filters) -> NDArray[np.int64]:
+    def _waiting(self, filters: Filters) -> NDArray[np.int64]:
         """Places of the rows that wait, best first."""
-        waits = self.columns.mask(filters) & ~self._mine
+        waits = self.columns.mask(filters) & ~self._judged
         waits[[place for place, _ in self._skipped]] = False
         order = self.queue.order
         if filters.judged == OTHERS:
-            waits &= self._others
+            waits &= self._judged_by_others
             # a row that had its verdict before the run was made is in no queue, and may have a second one
             outside = np.setdiff1d(np.flatnonzero(waits), order)
             order = np.concatenate([order, outside])
         return order[waits[order]]
 
-    def _catch_up(self) -> None:
+    def _read_new_events(self) -> None:
         """Learn what was written since, here or at another desk."""
-        for number, row_id, reviewer in self.store.touched_since(self._read_up_to):
-            self._read_up_to = number
-            place = self.book.places.get(row_id)
+        for number, row_id, reviewer in self.store.events_since(self._last_event):
+            self._last_event = number
+            place = self.rows.places.get(row_id)
             if place is not None:
                 if reviewer == self.reviewer:
-                    self._mine[place] = self.store.standing_on(row_id, reviewer) is not None
+                    self._judged[place] = self.store.current_verdict(row_id, reviewer) is not None
                 else:
-                    self._others[place] = self.store.judged_by_another(row_id, self.reviewer)
+                    self._judged_by_others[place] = self.store.judged_by_another(row_id, self.reviewer)
 
 
-def open_session(folder: Run, *, reviewer: str, blind: bool, budget_minutes: float) -> ReviewSession:
-    """A desk at a run. Raises RunError for a name that is no name."""
+def open_session(run: Run, *, reviewer: str, blind: bool, minutes: float, audit: LabelAudit | None = None) -> ReviewSession:
+    """A sitting of one reviewer. audit : the run's own when None. Raises RunError for a name that is no name."""
     name = reviewer.strip()
     if not name or len(name) > 100 or not name.isprintable():
         raise RunError(f"--reviewer is a name of 1 to 100 printable characters; got {reviewer!r}.")
-    return ReviewSession(folder, reviewer=name, blind=blind, budget_minutes=budget_minutes)
+    return ReviewSession(run, audit or LabelAudit.of_run(run), reviewer=name, blind=blind, minutes=minutes)

@@ -14,16 +14,16 @@ from ktodata.errors import RunError
 from ktodata.formats.times import moment
 from ktodata.formats.verdict_store import CURRENT_SCHEMA, VerdictWord, check_store, create_tables, current_verdicts
 
-PLACE = Path("reviews", "reviews.sqlite")
+STORE_PATH = Path("reviews", "reviews.sqlite")
 PATIENCE_SECONDS = 5.0  # that a write waits for another desk's
 
 
 class StaleError(Exception):
-    """What was judged is no longer as the reviewer saw it; the text says what happened, for the reviewer."""
+    """What was judged is no longer what was on the reviewer's page; the text says what happened, for the reviewer."""
 
 
 @dataclass(frozen=True)
-class Given:
+class ReviewVerdict:
     """A verdict as it is given. label: the given label; seconds: that the row was looked at; via: "desk" or an imported file."""
 
     row_id: str
@@ -46,7 +46,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class CurrentVerdict(Given):
+class CurrentVerdict(ReviewVerdict):
     """What a reviewer says of a row now; `id` is the event's number."""
 
     id: int = 0
@@ -56,7 +56,7 @@ class VerdictStore:
     """The store of one run. Several desks may have it open; each write is synced before it returns."""
 
     def __init__(self, run: Path) -> None:
-        self.path = run / PLACE
+        self.path = run / STORE_PATH
         try:
             self.path.parent.mkdir(exist_ok=True)
             # made in one thread and used in another, the server's; never in two at once
@@ -74,36 +74,36 @@ class VerdictStore:
         """Fold the log into the file and close it."""
         self._connection.close()
 
-    def give(self, given: Given, *, seen: int) -> int:
+    def add(self, verdict: ReviewVerdict, *, current_id: int) -> int:
         """Write a verdict down; the event's number.
 
-        seen : number of what this reviewer had said of the row when it was shown, 0 for nothing
+        current_id : number of this reviewer's verdict on the row when it was shown, 0 for none
         Raises StaleError when the reviewer has said something else of it meanwhile, in another tab or at another desk.
         """
-        with self._writing():
-            now = self.standing_on(given.row_id, given.reviewer)
-            if (now.id if now else 0) != seen:
+        with self._transaction():
+            now = self.current_verdict(verdict.row_id, verdict.reviewer)
+            if (now.id if now else 0) != current_id:
                 meanwhile = (
                     f"This row was decided meanwhile ({now.says})." if now else "The verdict on it was taken back meanwhile."
                 )
                 raise StaleError(f"{meanwhile} Nothing was written.")
-            return self._insert(given)
+            return self._insert(verdict)
 
-    def bring_in(self, verdicts: Sequence[Given]) -> Counter[str]:
+    def add_all(self, verdicts: Sequence[ReviewVerdict]) -> Counter[str]:
         """Write verdicts from elsewhere down, all or none of them; how many were "imported", "unchanged" and "older".
 
         One that says what its reviewer says already is not written again, nor is one that is older than what stands.
         """
         counts: Counter[str] = Counter()
-        with self._writing():
-            for given in verdicts:
-                now = self.standing_on(given.row_id, given.reviewer)
-                if now and (now.verdict, now.note) == (given.verdict, given.note):
+        with self._transaction():
+            for verdict in verdicts:
+                now = self.current_verdict(verdict.row_id, verdict.reviewer)
+                if now and (now.verdict, now.note) == (verdict.verdict, verdict.note):
                     counts["unchanged"] += 1
-                elif now and given.at and _when(given.at) <= _when(now.at):
+                elif now and verdict.at and _parse_time(verdict.at) <= _parse_time(now.at):
                     counts["older"] += 1
                 else:
-                    self._insert(given)
+                    self._insert(verdict)
                     counts["imported"] += 1
         return counts
 
@@ -112,7 +112,7 @@ class VerdictStore:
 
         Raises StaleError when `event` is not the latest one that stands.
         """
-        with self._writing():
+        with self._transaction():
             latest = self.latest(reviewer)
             if latest is None or latest.id != event:
                 raise StaleError("That verdict is no longer your latest: it was taken back, or another was given since.")
@@ -123,57 +123,59 @@ class VerdictStore:
             )
             return latest
 
-    def standing_on(self, row_id: str, reviewer: str) -> CurrentVerdict | None:
+    def current_verdict(self, row_id: str, reviewer: str) -> CurrentVerdict | None:
         """What a reviewer says of a row now."""
-        return self._one("SELECT * FROM held WHERE row_id = ? AND reviewer = ? ORDER BY id DESC LIMIT 1", row_id, reviewer)
+        return self._query_verdict(
+            "SELECT * FROM held WHERE row_id = ? AND reviewer = ? ORDER BY id DESC LIMIT 1", row_id, reviewer
+        )
 
     def latest(self, reviewer: str) -> CurrentVerdict | None:
         """A reviewer's latest verdict that stands."""
-        return self._one("SELECT * FROM held WHERE reviewer = ? ORDER BY id DESC LIMIT 1", reviewer)
+        return self._query_verdict("SELECT * FROM held WHERE reviewer = ? ORDER BY id DESC LIMIT 1", reviewer)
 
     def judged_by_another(self, row_id: str, reviewer: str) -> bool:
         """Whether somebody else's verdict on a row stands."""
-        return self._one("SELECT * FROM held WHERE row_id = ? AND reviewer != ? LIMIT 1", row_id, reviewer) is not None
+        return self._query_verdict("SELECT * FROM held WHERE row_id = ? AND reviewer != ? LIMIT 1", row_id, reviewer) is not None
 
-    def standing(self) -> pl.DataFrame:
+    def current_verdicts(self) -> pl.DataFrame:
         """Each reviewer's last verdict on each row: formats.verdict_store.CURRENT_SCHEMA, in the order given."""
         return current_verdicts(self._connection)
 
-    def touched_since(self, event: int) -> list[tuple[int, str, str]]:
+    def events_since(self, event: int) -> list[tuple[int, str, str]]:
         """(number, row_id, reviewer) of every event after `event`."""
-        found = self._connection.execute("SELECT id, row_id, reviewer FROM events WHERE id > ? ORDER BY id", (event,))
-        return [tuple(line) for line in found]
+        events = self._connection.execute("SELECT id, row_id, reviewer FROM events WHERE id > ? ORDER BY id", (event,))
+        return [tuple(line) for line in events]
 
-    def _one(self, question: str, *values: str) -> CurrentVerdict | None:
-        line = self._connection.execute(question, values).fetchone()
+    def _query_verdict(self, query: str, *values: str) -> CurrentVerdict | None:
+        line = self._connection.execute(query, values).fetchone()
         if line is None:
             return None
-        known = {name: line[name] for name in CURRENT_SCHEMA if name != "trusted_label"}
-        return CurrentVerdict(**{**known, "label": bool(line["label"]), "blind": bool(line["blind"])})
+        fields = {name: line[name] for name in CURRENT_SCHEMA if name != "trusted_label"}
+        return CurrentVerdict(**{**fields, "label": bool(line["label"]), "blind": bool(line["blind"])})
 
-    def _insert(self, given: Given) -> int:
-        trusted = {"keep": given.label, "flip": not given.label}.get(given.verdict)
-        found = self._connection.execute(
+    def _insert(self, verdict: ReviewVerdict) -> int:
+        trusted = {"keep": verdict.label, "flip": not verdict.label}.get(verdict.verdict)
+        cursor = self._connection.execute(
             "INSERT INTO events (row_id, reviewer, verdict, label, trusted_label, note, seconds, at, detector, blind, via) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                given.row_id,
-                given.reviewer,
-                given.verdict,
-                given.label,
+                verdict.row_id,
+                verdict.reviewer,
+                verdict.verdict,
+                verdict.label,
                 trusted,
-                given.note,
-                given.seconds,
-                given.at or now_utc(),
-                given.detector,
-                given.blind,
-                given.via,
+                verdict.note,
+                verdict.seconds,
+                verdict.at or now_utc(),
+                verdict.detector,
+                verdict.blind,
+                verdict.via,
             ),
         )
-        return int(found.lastrowid or 0)
+        return int(cursor.lastrowid or 0)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         """One transaction that nobody else writes into."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -188,7 +190,7 @@ class VerdictStore:
             raise
 
 
-def _when(at: str) -> datetime:
+def _parse_time(at: str) -> datetime:
     return moment(at) or datetime.min.replace(tzinfo=UTC)
 
 

@@ -1,4 +1,4 @@
-"""The desk over HTTP: three pages to look at, four acts. Every act answers with the page of the next row."""
+"""The desk over HTTP: three pages to read, four actions. Every action answers with the page of the next row."""
 
 import json
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from starlette.routing import Route
 from ktodata.errors import KtodataError
 from ktodata.review import pages
 from ktodata.review.filters import Filters
-from ktodata.review.review_actions import ACTS, BadRequestError, View, run_action, text_of
+from ktodata.review.review_actions import ACTIONS, BadRequestError, PageRequest, run_action, whole_text
 from ktodata.review.session import ReviewSession
 from ktodata.review.store import StaleError
 
 
-class Web:
+class ReviewApp:
     """The routes of one desk. Handlers run one after the other on the server's loop: a reviewer has two hands."""
 
-    def __init__(self, desk: ReviewSession) -> None:
-        self.desk = desk
-        self.csrf = ""  # the guard's, once it is made
+    def __init__(self, session: ReviewSession) -> None:
+        self.session = session
+        self.csrf = ""  # of the AuthMiddleware around it, once that is made
 
     def app(self) -> Starlette:
-        """The application, without a guard."""
+        """The application, without its AuthMiddleware."""
         routes = [
             Route("/", self.next_row),
             Route("/row", self.one_row),
@@ -34,29 +34,29 @@ class Web:
             Route("/progress", self.progress),
             Route("/static/{name}", self.static),
             Route("/favicon.ico", self.icon),  # what a browser asks for before it has read a page
-            *(Route(f"/{name}", self.act, methods=["POST"]) for name in ACTS),
+            *(Route(f"/{name}", self.action, methods=["POST"]) for name in ACTIONS),
         ]
-        handlers = {StaleError: _stale, BadRequestError: _bad_request, KtodataError: _failed}
+        handlers = {StaleError: _stale_response, BadRequestError: _bad_request_response, KtodataError: _error_response}
         return Starlette(routes=routes, exception_handlers=handlers)
 
     # --- to look at ----------------------------------------------------------------------------------------------------
 
     async def next_row(self, request: Request) -> Response:
         """The next row under the filters."""
-        return self._page(View(Filters.of(request.query_params)))
+        return self._page(PageRequest(Filters.of(request.query_params)))
 
     async def one_row(self, request: Request) -> Response:
         """The row that is named."""
-        return self._page(View(Filters.of(request.query_params), self.desk.place(request.query_params.get("id", ""))))
+        return self._page(PageRequest(Filters.of(request.query_params), self.session.place(request.query_params.get("id", ""))))
 
     async def text(self, request: Request) -> Response:
         """The whole prompt or completion of a row, as plain text."""
-        asked = request.query_params
-        return PlainTextResponse(text_of(self.desk, asked.get("side", ""), asked.get("id", "")))
+        query = request.query_params
+        return PlainTextResponse(whole_text(self.session, query.get("side", ""), query.get("id", "")))
 
     async def progress(self, _request: Request) -> Response:
         """Who said what, how far reviewers agree, and what further reviews would buy."""
-        return HTMLResponse(pages.progress_page(self.desk, csrf=self.csrf))
+        return HTMLResponse(pages.progress_page(self.session, csrf=self.csrf))
 
     async def static(self, request: Request) -> Response:
         """Script, look and picture of the pages."""
@@ -71,35 +71,35 @@ class Web:
 
     # --- to do ---------------------------------------------------------------------------------------------------------
 
-    async def act(self, request: Request) -> Response:
+    async def action(self, request: Request) -> Response:
         """A verdict, a skip, an undo: the request's path says which."""
-        return self._page(run_action(self.desk, request.url.path.removeprefix("/"), await _asked(request)))
+        return self._page(run_action(self.session, request.url.path.removeprefix("/"), await _read_body(request)))
 
-    def _page(self, view: View) -> Response:
-        turn = self.desk.turn(view.filters, place=view.place, note=view.note)
-        page = pages.row_page(self.desk, turn, view.filters, csrf=self.csrf)
-        ahead = None if turn.after is None else BackgroundTask(self.desk.book.look_ahead, turn.after)
+    def _page(self, page_request: PageRequest) -> Response:
+        item = self.session.item(page_request.filters, place=page_request.place, note=page_request.note)
+        page = pages.row_page(self.session, item, page_request.filters, csrf=self.csrf)
+        ahead = None if item.next_place is None else BackgroundTask(self.session.rows.look_ahead, item.next_place)
         return HTMLResponse(page, background=ahead)
 
 
-async def _asked(request: Request) -> Mapping[str, Any]:
+async def _read_body(request: Request) -> Mapping[str, Any]:
     """The body as an object."""
     try:
-        asked = json.loads(await request.body())
+        message = json.loads(await request.body())
     except (ValueError, RecursionError):
         raise BadRequestError("The request is not JSON.") from None
-    if not isinstance(asked, dict):
+    if not isinstance(message, dict):
         raise BadRequestError("The request is not an object.")
-    return asked
+    return message
 
 
-async def _stale(_request: Request, error: Exception) -> Response:
+async def _stale_response(_request: Request, error: Exception) -> Response:
     return JSONResponse({"problem": str(error)}, 409)
 
 
-async def _bad_request(_request: Request, error: Exception) -> Response:
+async def _bad_request_response(_request: Request, error: Exception) -> Response:
     return JSONResponse({"problem": str(error)}, 400)
 
 
-async def _failed(_request: Request, error: Exception) -> Response:
+async def _error_response(_request: Request, error: Exception) -> Response:
     return JSONResponse({"problem": str(error)}, 500)

@@ -112,8 +112,13 @@ class Page:
         self._read(self._ask("GET", "/"))
 
     def judge(self, verdict: str) -> None:
-        told = {"row_id": self.row["row-id"], "seen": int(self.row["seen"]), "detector": self.row["detector"], "filters": ""}
-        self._read(self._ask("POST", "/verdict", json.dumps(told | {"verdict": verdict, "note": "", "seconds": 30.0})))
+        body = {
+            "row_id": self.row["row-id"],
+            "current_id": int(self.row["current-id"]),
+            "detector": self.row["detector"],
+            "filters": "",
+        }
+        self._read(self._ask("POST", "/verdict", json.dumps(body | {"verdict": verdict, "note": "", "seconds": 30.0})))
 
     def _ask(self, method: str, path: str, body: str | None = None) -> str:
         headers = {"Cookie": self._cookie}
@@ -136,19 +141,19 @@ def measure(folder: Path, verdicts: int) -> dict[str, Any]:
     """Start the desk, give so many verdicts, and stop it."""
     command = [sys.executable, "-c", "from ktodata.cli import main; main()", "review", str(folder), "--no-open"]
     start = time.perf_counter()
-    desk = subprocess.Popen([*command, "--reviewer", "benchmark"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--reviewer", "benchmark"], stdout=subprocess.PIPE, text=True)
     try:
-        assert desk.stdout is not None
-        address = desk.stdout.readline().split()[-1]
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
         opened = time.perf_counter() - start
         page, seconds = Page(address), []
         for number in range(verdicts):
-            asked = time.perf_counter()
+            begun = time.perf_counter()
             page.judge("flip" if number % 5 == 0 else "keep")
-            seconds.append(time.perf_counter() - asked)
+            seconds.append(time.perf_counter() - begun)
     finally:
-        desk.terminate()
-        desk.wait()
+        process.terminate()
+        process.wait()
     median, high = np.quantile(seconds, [0.5, 0.95])
     return {
         "start_up_seconds": round(opened, 2),
@@ -164,10 +169,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--verdicts", type=int, default=200)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
-        write_run(Path(made, "run"), asked.rows)
-        result = {"rows": asked.rows, "dimension": DIMENSION, **measure(Path(made, "run"), asked.verdicts)}
+        write_run(Path(made, "run"), arguments.rows)
+        result = {"rows": arguments.rows, "dimension": DIMENSION, **measure(Path(made, "run"), arguments.verdicts)}
     print(json.dumps(result))
     write_result("review_speed", result | machine())
 

@@ -10,7 +10,7 @@ from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.formats.reviews import read_reviews
 from ktodata.pipeline.run_folder import Run
 from ktodata.review import export_verdicts, import_verdicts
-from ktodata.review.store import Given, VerdictStore
+from ktodata.review.store import ReviewVerdict, VerdictStore
 
 NOTES = ("", "=1+1", "'tis", 'two\nlines, "quoted"', "\u202eturned")
 
@@ -24,9 +24,9 @@ def judged(run):
         zip(labels, ("keep", "flip", "drop", "contested", "keep", "keep"), strict=True)
     ):
         note = NOTES[number % len(NOTES)]
-        store.give(Given(row_id, "ann", verdict, label, "d1", note, 4.5, f"2026-02-0{number + 1}T10:00:00Z"), seen=0)
+        store.add(ReviewVerdict(row_id, "ann", verdict, label, "d1", note, 4.5, f"2026-02-0{number + 1}T10:00:00Z"), current_id=0)
     for (row_id, label), verdict in zip(labels[4:], ("keep", "flip"), strict=True):
-        store.give(Given(row_id, "bob", verdict, label, "d1", at="2026-03-01T10:00:00Z", blind=True), seen=0)
+        store.add(ReviewVerdict(row_id, "bob", verdict, label, "d1", at="2026-03-01T10:00:00Z", blind=True), current_id=0)
     store.close()
     return run, [row_id for row_id, _ in labels], dict(labels)
 
@@ -77,7 +77,7 @@ def _copy(source, target):
 def _standing(run):
     store = VerdictStore(run.folder)
     try:
-        return store.standing()
+        return store.current_verdicts()
     finally:
         store.close()
 

@@ -14,8 +14,8 @@ def test_made_up_rows_can_be_judged(tmp_path):
     from review_speed import SIGNALS, write_run
 
     write_run(tmp_path / "run", 120)
-    desk = open_session(Run(tmp_path / "run"), reviewer="ann", blind=False, budget_minutes=20)
-    turn = desk.turn(Filters())
-    assert (turn.left, turn.sitting, turn.row.siblings_in_all) == (120, 20, 3)
-    assert len(turn.row.judgement.signals) == len(SIGNALS) and turn.row.nearest
-    desk.store.close()
+    session = open_session(Run(tmp_path / "run"), reviewer="ann", blind=False, minutes=20)
+    item = session.item(Filters())
+    assert (item.waiting, item.sitting, item.row.siblings_in_all) == (120, 20, 3)
+    assert len(item.row.evidence.scores) == len(SIGNALS) and item.row.nearest
+    session.store.close()

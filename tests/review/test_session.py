@@ -11,9 +11,8 @@ import ktodata as kd
 from ktodata.errors import RunError
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
-from ktodata.review.budget import buys, pace
 from ktodata.review.filters import FilterColumns, Filters
-from ktodata.review.queue import ReviewQueue, line_up
+from ktodata.review.queue import ReviewQueue, build_queue, expected_gain, seconds_per_row
 from ktodata.review.session import open_session
 from ktodata.review.store import StaleError
 
@@ -21,22 +20,22 @@ ALL = Filters()
 
 
 def sit(run, reviewer="ann", **settings):
-    return open_session(run, reviewer=reviewer, **({"blind": False, "budget_minutes": 20} | settings))
+    return open_session(run, reviewer=reviewer, **({"blind": False, "minutes": 20} | settings))
 
 
 @pytest.fixture
-def desk(run):
+def session(run):
     opened = sit(run)
     yield opened
     opened.store.close()
 
 
-def judge(desk, verdict="keep", *, turn=None, **more):
+def judge(session, verdict="keep", *, item=None, **more):
     """Give a verdict on the row that is shown; returns its row_id."""
-    turn = turn or desk.turn(ALL)
-    settings = {"seen": turn.seen, "detector": desk.detector, "note": "", "seconds": 10.0} | more
-    desk.give(turn.row.row_id, verdict, **settings)
-    return turn.row.row_id
+    item = item or session.item(ALL)
+    settings = {"current_id": item.current_id, "detector": session.detector, "note": "", "seconds": 10.0} | more
+    session.record(item.row.row_id, verdict, **settings)
+    return item.row.row_id
 
 
 # --- the order ---------------------------------------------------------------------------------------------------------
@@ -45,7 +44,7 @@ def judge(desk, verdict="keep", *, turn=None, **more):
 @pytest.mark.parametrize("sitting", [2, 21, 60])
 def test_a_sitting_is_what_the_audit_would_ask_and_the_rest_is_by_worth(run, sitting):
     audit = LabelAudit.of_run(run)
-    queue = line_up(audit, sitting)
+    queue = build_queue(audit, sitting)
     asked = audit.next_reviews(sitting)
     ids = audit.table["row_id"]
     assert [ids[int(place)] for place in queue.order[:sitting]] == asked["row_id"].to_list()
@@ -59,91 +58,97 @@ def test_a_sitting_is_what_the_audit_would_ask_and_the_rest_is_by_worth(run, sit
 def test_rows_with_a_trusted_label_are_asked_no_more(run):
     audit = LabelAudit.of_run(run)
     known = pl.Series("trusted_label", [True] * 3 + [None] * (audit.table.height - 3), dtype=pl.Boolean)
-    queue = line_up(LabelAudit(audit.table.with_columns(known), audit.result, audit.settings), 10)
+    queue = build_queue(LabelAudit(audit.table.with_columns(known), audit.result, audit.settings), 10)
     assert not {0, 1, 2} & set(queue.order.tolist()) and len(queue.order) == audit.table.height - 3
 
 
-def test_rows_come_in_order_and_none_twice(desk):
-    expected = [desk.book.row_ids[int(place)] for place in desk.queue.order[:12]]
-    assert [judge(desk, ("keep", "flip", "drop", "contested")[n % 4]) for n in range(12)] == expected
-    turn = desk.turn(ALL)
-    assert (turn.decided, turn.of_sitting, turn.sitting, turn.left) == (12, 12, 20, len(desk.book) - 12)
+def test_rows_come_in_order_and_none_twice(session):
+    expected = [session.rows.row_ids[int(place)] for place in session.queue.order[:12]]
+    assert [judge(session, ("keep", "flip", "drop", "contested")[n % 4]) for n in range(12)] == expected
+    item = session.item(ALL)
+    assert (item.decided, item.of_sitting, item.sitting, item.waiting) == (12, 12, 20, len(session.rows) - 12)
 
 
 # --- acts --------------------------------------------------------------------------------------------------------------
 
 
-def test_undo_brings_the_row_and_its_note_back(desk):
-    first = judge(desk, note="doubtful arithmetic")
-    judge(desk)
-    desk.undo(desk.turn(ALL).last, desk.detector)
-    place, note = desk.undo(desk.turn(ALL).last, desk.detector)
-    assert (desk.book.row_ids[place], note) == (first, "doubtful arithmetic")
-    turn = desk.turn(ALL, place=place, note=note)
-    assert (turn.row.row_id, turn.note, turn.decided, turn.seen, turn.last) == (first, "doubtful arithmetic", 0, 0, "")
+def test_undo_brings_the_row_and_its_note_back(session):
+    first = judge(session, note="doubtful arithmetic")
+    judge(session)
+    session.undo(session.item(ALL).undo_token, session.detector)
+    place, note = session.undo(session.item(ALL).undo_token, session.detector)
+    assert (session.rows.row_ids[place], note) == (first, "doubtful arithmetic")
+    item = session.item(ALL, place=place, note=note)
+    assert (item.row.row_id, item.note, item.decided, item.current_id, item.undo_token) == (
+        first,
+        "doubtful arithmetic",
+        0,
+        0,
+        "",
+    )
     with pytest.raises(StaleError):
-        desk.undo("", desk.detector)
+        session.undo("", session.detector)
 
 
-def test_a_skipped_row_waits_until_it_is_asked_for_again(run, desk):
-    first = desk.turn(ALL).row.row_id
-    desk.skip(first, desk.detector)
-    assert desk.turn(ALL).row.row_id != first and desk.turn(ALL).skipped == 1
-    place, _ = desk.undo(desk.turn(ALL).last, desk.detector)  # the skip was the last act
-    assert desk.book.row_ids[place] == first and desk.turn(ALL).row.row_id == first
-    desk.skip(first, desk.detector)
-    second = judge(desk)
-    place, _ = desk.undo(desk.turn(ALL).last, desk.detector)  # now the verdict was
-    assert desk.book.row_ids[place] == second and desk.turn(ALL).skipped == 1
-    assert sit(run).turn(ALL).row.row_id == first  # for the sitting only
-    desk.unskip()
-    assert desk.turn(ALL).row.row_id == first
+def test_a_skipped_row_waits_until_it_is_asked_for_again(run, session):
+    first = session.item(ALL).row.row_id
+    session.skip(first, session.detector)
+    assert session.item(ALL).row.row_id != first and session.item(ALL).skipped == 1
+    place, _ = session.undo(session.item(ALL).undo_token, session.detector)  # the skip was the last act
+    assert session.rows.row_ids[place] == first and session.item(ALL).row.row_id == first
+    session.skip(first, session.detector)
+    second = judge(session)
+    place, _ = session.undo(session.item(ALL).undo_token, session.detector)  # now the verdict was
+    assert session.rows.row_ids[place] == second and session.item(ALL).skipped == 1
+    assert sit(run).item(ALL).row.row_id == first  # for the sitting only
+    session.unskip()
+    assert session.item(ALL).row.row_id == first
 
 
-def test_another_tab_or_an_old_page_cannot_undo_or_judge_twice(desk):
-    turn = desk.turn(ALL)
-    judge(desk, turn=turn)
+def test_another_tab_or_an_old_page_cannot_undo_or_judge_twice(session):
+    item = session.item(ALL)
+    judge(session, item=item)
     with pytest.raises(StaleError, match="decided meanwhile"):
-        judge(desk, "flip", turn=turn)
-    before = desk.turn(ALL).last
-    judge(desk)
+        judge(session, "flip", item=item)
+    before = session.item(ALL).undo_token
+    judge(session)
     with pytest.raises(StaleError, match="something else was done since"):
-        desk.undo(before, desk.detector)
+        session.undo(before, session.detector)
     with pytest.raises(StaleError, match="not among those"):
-        desk.give("nobody", "keep", seen=0, detector=desk.detector, note="", seconds=1.0)
-    assert desk.store.standing()["verdict"].to_list() == ["keep", "keep"]
+        session.record("nobody", "keep", current_id=0, detector=session.detector, note="", seconds=1.0)
+    assert session.store.current_verdicts()["verdict"].to_list() == ["keep", "keep"]
 
 
-def test_a_verdict_can_be_changed_on_the_rows_own_page(desk):
-    row_id = judge(desk, note="first")
-    turn = desk.turn(ALL, place=desk.place(row_id))
-    assert (turn.said.verdict, turn.note) == ("keep", "first")
-    judge(desk, "flip", turn=turn)
-    assert desk.store.standing().select("row_id", "verdict").rows() == [(row_id, "flip")]
+def test_a_verdict_can_be_changed_on_the_rows_own_page(session):
+    row_id = judge(session, note="first")
+    item = session.item(ALL, place=session.place(row_id))
+    assert (item.current.verdict, item.note) == ("keep", "first")
+    judge(session, "flip", item=item)
+    assert session.store.current_verdicts().select("row_id", "verdict").rows() == [(row_id, "flip")]
 
 
-def test_a_run_made_anew_makes_every_page_stale(run, desk):
-    turn = desk.turn(ALL)
+def test_a_run_made_anew_makes_every_page_stale(run, session):
+    item = session.item(ALL)
     done = run.folder / "stages" / "label_noise" / "done.json"
     done.write_text(json.dumps(json.loads(done.read_text()) | {"key": "another"}))
     for act in (
-        lambda: judge(desk, turn=turn),
-        lambda: desk.skip(turn.row.row_id, desk.detector),
-        lambda: desk.undo(turn.last, desk.detector),
+        lambda: judge(session, item=item),
+        lambda: session.skip(item.row.row_id, session.detector),
+        lambda: session.undo(item.undo_token, session.detector),
     ):
         with pytest.raises(StaleError, match="made anew"):
             act()
     with pytest.raises(StaleError, match="made anew"):
-        judge(sit(run), turn=turn, detector=desk.detector)  # an old page at a new desk
-    assert desk.store.standing().is_empty()
+        judge(sit(run), item=item, detector=session.detector)  # an old page at a new desk
+    assert session.store.current_verdicts().is_empty()
 
 
-def test_verdicts_count_in_the_pipeline_and_the_next_desk_goes_on(made, run, desk):
+def test_verdicts_count_in_the_pipeline_and_the_next_desk_goes_on(made, run, session):
     """Twenty reviewed rows: the run learns from them, the open desk is stale, a new one asks about other rows."""
-    judged = {judge(desk, "flip" if number % 4 == 0 else "keep"): number % 4 > 0 for number in range(20)}
-    dropped, contested = judge(desk, "drop"), judge(desk, "contested")
+    judged = {judge(session, "flip" if number % 4 == 0 else "keep"): number % 4 > 0 for number in range(20)}
+    dropped, contested = judge(session, "drop"), judge(session, "contested")
     given = dict(run.feedback.select("row_id", "label").iter_rows())
-    again = kd.run(made[0], out=run.folder, reviews=[desk.store.path])
+    again = kd.run(made[0], out=run.folder, reviews=[session.store.path])
     trusted = dict(again.feedback.select("row_id", "trusted_label").drop_nulls().iter_rows())
     assert trusted == {row_id: given[row_id] == right for row_id, right in judged.items()}
     facts = again.stage("reviews").metrics
@@ -152,15 +157,15 @@ def test_verdicts_count_in_the_pipeline_and_the_next_desk_goes_on(made, run, des
     assert outcome == {"dropped": "drop", "contested": "review"}
     assert again.manifest["rows"]["dropped"] == 1 and again.manifest["rows"]["review"] >= 1
     with pytest.raises(StaleError, match="made anew"):
-        judge(desk)
-    next_desk = sit(Run(run.folder), "bob")
-    asked = {next_desk.book.row_ids[int(place)] for place in next_desk.queue.order}
+        judge(session)
+    next_session = sit(Run(run.folder), "bob")
+    asked = {next_session.rows.row_ids[int(place)] for place in next_session.queue.order}
     assert not asked & {*judged, dropped, contested}
-    assert not next_desk.queue.drawn.any()  # the labels were measured: only gain counts now
-    assert next_desk.detector != desk.detector
-    second = next_desk.turn(Filters(judged="others"))
-    assert second.left == 21  # what was judged before the run was made may have a second opinion; what was dropped is gone
-    next_desk.store.close()
+    assert not next_session.queue.drawn.any()  # the labels were measured: only gain counts now
+    assert next_session.detector != session.detector
+    second = next_session.item(Filters(judged="others"))
+    assert second.waiting == 21  # what was judged before the run was made may have a second opinion; what was dropped is gone
+    next_session.store.close()
 
 
 @pytest.fixture
@@ -177,34 +182,34 @@ def disputed(made, tmp_path):
 def test_what_is_held_until_somebody_decides_is_asked_about_and_then_decided(disputed):
     recipe, run = disputed
     waited = run.manifest["rows"]["review"]
-    desk = sit(run)
-    held = [desk.book.row_ids[int(place)] for place in desk.queue.order if desk.queue.held[place]]
-    assert len(held) == 3 and desk.queue.held.sum() == 3  # one of each text
-    assert set(held) <= {desk.book.row_ids[int(place)] for place in desk.queue.order[: desk.queue.sitting]}
+    session = sit(run)
+    held = [session.rows.row_ids[int(place)] for place in session.queue.order if session.queue.held[place]]
+    assert len(held) == 3 and session.queue.held.sum() == 3  # one of each text
+    assert set(held) <= {session.rows.row_ids[int(place)] for place in session.queue.order[: session.queue.sitting]}
     contradicted = Filters(reason="contradicted")
-    turn = desk.turn(contradicted)
-    assert turn.left == 3 and turn.why == "held" and turn.row.judgement.doubts == ["the same text has both labels"]
-    flipped, confirmed = judge(desk, "flip", turn=turn), judge(desk, "keep", turn=desk.turn(contradicted))
+    item = session.item(contradicted)
+    assert item.waiting == 3 and item.why == "held" and item.row.evidence.reasons == ["the same text has both labels"]
+    flipped, confirmed = judge(session, "flip", item=item), judge(session, "keep", item=session.item(contradicted))
     twins = dict(run.ledger.filter(reason="labels_disagree", stage="dedupe").select("row_id", "caused_by").iter_rows())
-    again = kd.run(recipe, out=run.folder, reviews=[desk.store.path])
+    again = kd.run(recipe, out=run.folder, reviews=[session.store.path])
     outcomes = {row_id: again.explain(row_id)["outcome"] for row_id in (flipped, twins[flipped], confirmed, twins[confirmed])}
     assert list(outcomes.values()) == ["review", "keep", "keep", "review"]
     assert again.manifest["rows"]["review"] == waited - 2  # the row of each text that was overruled is set aside
-    assert sit(again, "bob").turn(contradicted).left == 1
-    desk.store.close()
+    assert sit(again, "bob").item(contradicted).waiting == 1
+    session.store.close()
 
 
 # --- filters and the second reviewer -----------------------------------------------------------------------------------
 
 
-def test_filters_let_through_what_they_say(desk):
+def test_filters_let_through_what_they_say(session):
     filters = Filters.of({"rater": "user 1", "nonsense": "x"})
-    rater = dict(LabelAudit.of_run(desk.run).table.select("row_id", "rater").iter_rows())
+    rater = dict(LabelAudit.of_run(session.run).table.select("row_id", "rater").iter_rows())
     for _ in range(3):
-        assert rater[judge(desk, turn=desk.turn(filters))] == "user 1"
-    assert desk.turn(filters).left == sum(name == "user 1" for name in rater.values()) - 3
-    assert desk.turn(Filters(rater="nobody")).row is None
-    assert desk.turn(Filters(cluster="7")).left == 0  # there is no such column
+        assert rater[judge(session, item=session.item(filters))] == "user 1"
+    assert session.item(filters).waiting == sum(name == "user 1" for name in rater.values()) - 3
+    assert session.item(Filters(rater="nobody")).row is None
+    assert session.item(Filters(cluster="7")).waiting == 0  # there is no such column
     assert filters.query() == "?rater=user+1"
 
 
@@ -220,55 +225,55 @@ def test_reasons_are_doubts_and_the_random_draw():
     assert "rater" not in columns.choices  # nothing to choose between
 
 
-def test_a_second_reviewer_sees_the_same_rows_and_can_ask_for_those_judged(run, desk):
-    first = [judge(desk) for _ in range(3)]
+def test_a_second_reviewer_sees_the_same_rows_and_can_ask_for_those_judged(run, session):
+    first = [judge(session) for _ in range(3)]
     bob = sit(run, "bob")
-    assert bob.turn(ALL).row.row_id == first[0] and bob.turn(ALL).said is None
-    assert [judge(bob, "flip", turn=bob.turn(Filters(judged="others"))) for _ in range(3)] == first
-    assert bob.turn(Filters(judged="others")).row is None
-    judge(desk)  # what another desk writes is seen without a restart
-    assert bob.turn(Filters(judged="others")).left == 1
-    desk.undo(desk.turn(ALL).last, desk.detector)
-    assert bob.turn(Filters(judged="others")).left == 0
+    assert bob.item(ALL).row.row_id == first[0] and bob.item(ALL).current is None
+    assert [judge(bob, "flip", item=bob.item(Filters(judged="others"))) for _ in range(3)] == first
+    assert bob.item(Filters(judged="others")).row is None
+    judge(session)  # what another desk writes is seen without a restart
+    assert bob.item(Filters(judged="others")).waiting == 1
+    session.undo(session.item(ALL).undo_token, session.detector)
+    assert bob.item(Filters(judged="others")).waiting == 0
     bob.store.close()
 
 
 def test_a_blind_reviewer_is_told_nothing_of_labels(run):
     blind = sit(run, blind=True)
-    turn = blind.turn(ALL)
-    assert turn.row.judgement is None and {one.label for one in [*turn.row.siblings, *turn.row.nearest]} == {None}
-    label = bool(blind.book.labels[blind.place(turn.row.row_id)])
-    assert (blind.judge(turn.row.row_id, label), blind.judge(turn.row.row_id, not label)) == ("keep", "flip")
+    item = blind.item(ALL)
+    assert item.row.evidence is None and {one.label for one in [*item.row.siblings, *item.row.nearest]} == {None}
+    label = bool(blind.rows.labels[blind.place(item.row.row_id)])
+    assert (blind.keep_or_flip(item.row.row_id, label), blind.keep_or_flip(item.row.row_id, not label)) == ("keep", "flip")
     judge(blind)
-    assert blind.store.standing()["blind"].to_list() == [True]
+    assert blind.store.current_verdicts()["blind"].to_list() == [True]
     blind.store.close()
 
 
 # --- what stands beside a row ------------------------------------------------------------------------------------------
 
 
-def test_siblings_share_the_prompt_and_the_nearest_are_the_nearest(desk):
-    audit = LabelAudit.of_run(desk.run)
+def test_siblings_share_the_prompt_and_the_nearest_are_the_nearest(session):
+    audit = LabelAudit.of_run(session.run)
     table, place = audit.table, 20
-    shown = desk.book.shown(place, 0.3, blind=False)
+    shown = session.rows.row(place, 0.3, blind=False)
     group = table["prompt_group"][place]
     same = set(table.filter(prompt_group=group)["row_id"]) - {table["row_id"][place]}
     assert same and {one.row_id for one in shown.siblings} == same and shown.siblings_in_all == len(same)
     p, c = (table[f"{side}_embedding"].to_numpy() for side in ("prompt", "completion"))
     cosine = (p @ p[place] + c @ c[place]) / 2
-    cosine[[desk.place(row_id) for row_id in [*same, table["row_id"][place]]]] = -1
+    cosine[[session.place(row_id) for row_id in [*same, table["row_id"][place]]]] = -1
     assert [one.similarity for one in shown.nearest] == pytest.approx(np.sort(cosine)[::-1][:6].tolist(), abs=1e-5)
     labels = dict(table.select("row_id", "label").iter_rows())
     assert all(one.label == labels[one.row_id] for one in [*shown.siblings, *shown.nearest])
 
 
-def test_signals_and_the_rater_are_those_of_the_run(desk):
+def test_signals_and_the_rater_are_those_of_the_run(session):
     place = 33
-    shown = desk.book.shown(place, 0.25, blind=False).judgement
-    signals = desk.run.stage("label_noise").table("evidence").filter(row_id=desk.book.row_ids[place]).drop("row_id").row(0)
-    assert [value for _, value in shown.signals] == pytest.approx([value for value in signals if value is not None])
-    assert ("all together" in dict(shown.signals)) and shown.p_wrong == 0.25
-    table = LabelAudit.of_run(desk.run).table.filter(rater="user 0")
+    shown = session.rows.row(place, 0.25, blind=False).evidence
+    signals = session.run.stage("label_noise").table("evidence").filter(row_id=session.rows.row_ids[place]).drop("row_id").row(0)
+    assert [value for _, value in shown.scores] == pytest.approx([value for value in signals if value is not None])
+    assert ("all together" in dict(shown.scores)) and shown.p_wrong == 0.25
+    table = LabelAudit.of_run(session.run).table.filter(rater="user 0")
     assert (shown.rater.name, shown.rater.rows) == ("user 0", table.height)
     assert shown.rater.desirable == pytest.approx(table["label"].mean()) and shown.rater.reviewed.value is None
 
@@ -280,22 +285,27 @@ def test_what_reviews_buy_by_hand():
     """p = 0.5, 0.1, 0.2: the first two hold 0.6 wrong labels and 0.25 + 0.09 of 0.25 + 0.09 + 0.16 of the cost; 2 rows at 30 s."""
     p = np.array([0.2, 0.5, 0.1])
     queue = ReviewQueue(np.array([1, 2, 0]), 2, np.zeros(3, bool), np.zeros(3, bool), p, measured=True)
-    bought = buys(queue, queue.order, 2, 30.0)
+    bought = expected_gain(queue, queue.order, 2, 30.0)
     assert (bought.rows, bought.minutes) == (2, 1.0)
     assert (bought.wrong_labels, bought.cost, bought.cost_share) == pytest.approx((0.6, 0.34, 0.68))
     unknown = ReviewQueue(queue.order, 2, queue.drawn, queue.held, p, measured=False)
-    assert buys(unknown, queue.order, 2, 30.0).wrong_labels is None
+    assert expected_gain(unknown, queue.order, 2, 30.0).wrong_labels is None
 
 
-def test_the_pace_is_the_reviewers_own_once_it_shows(desk):
-    assert (pace([]), pace([10, 10, 10, 10]), pace([10, 20, 30, 40, 900]), pace([0.0] * 9)) == (60, 60, 30, 1)
+def test_the_pace_is_the_reviewers_own_once_it_shows(session):
+    assert (
+        seconds_per_row([]),
+        seconds_per_row([10, 10, 10, 10]),
+        seconds_per_row([10, 20, 30, 40, 900]),
+        seconds_per_row([0.0] * 9),
+    ) == (60, 60, 30, 1)
     for _ in range(5):
-        judge(desk, seconds=30.0)
-    outlook = desk.outlook()
-    assert (outlook.spent, outlook.seconds_a_row) == (2.5, 30.0)
-    assert outlook.purchases[0].rows == 35  # 17.5 minutes at 30 s
-    assert not outlook.measured and outlook.purchases[0].wrong_labels is None
-    assert [one.rows for one in outlook.purchases[1:]] == [30, 60, 120]
+        judge(session, seconds=30.0)
+    outlook = session.outlook()
+    assert (outlook.spent_minutes, outlook.seconds_a_row) == (2.5, 30.0)
+    assert outlook.gains[0].rows == 35  # 17.5 minutes at 30 s
+    assert not outlook.measured and outlook.gains[0].wrong_labels is None
+    assert [one.rows for one in outlook.gains[1:]] == [30, 60, 120]
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 101, "\x1b[31m"])

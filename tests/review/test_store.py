@@ -10,9 +10,9 @@ import pytest
 
 from ktodata.errors import FormatError, RunError
 from ktodata.formats.reviews import read_reviews
-from ktodata.review.store import Given, StaleError, VerdictStore
+from ktodata.review.store import ReviewVerdict, StaleError, VerdictStore
 
-KEEP = Given("r1", "ann", "keep", True, "d1", note="fine", seconds=3.5)
+KEEP = ReviewVerdict("r1", "ann", "keep", True, "d1", note="fine", seconds=3.5)
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def test_it_syncs_every_write_ahead_of_its_log(store):
 
 
 def test_a_verdict_carries_who_when_what_and_by_which_detector(store):
-    number = store.give(replace(KEEP, blind=True), seen=0)
-    told = store.standing_on("r1", "ann")
+    number = store.add(replace(KEEP, blind=True), current_id=0)
+    told = store.current_verdict("r1", "ann")
     assert (told.id, told.verdict, told.label, told.note, told.seconds, told.detector, told.blind, told.via) == (
         number, "keep", True, "fine", 3.5, "d1", True, "desk",
     )  # fmt: skip
@@ -42,28 +42,28 @@ def test_a_verdict_carries_who_when_what_and_by_which_detector(store):
      ("drop", True, "drop"), ("contested", False, "contested")],
 )  # fmt: skip
 def test_what_a_verdict_says_of_its_row(store, verdict, label, says):
-    given = Given("r", "ann", verdict, label, "d1")
-    store.give(given, seen=0)
+    given = ReviewVerdict("r", "ann", verdict, label, "d1")
+    store.add(given, current_id=0)
     assert given.says == says
     trusted = {"desirable": True, "undesirable": False}.get(says)
-    assert store.standing().select("trusted_label").item() is trusted
+    assert store.current_verdicts().select("trusted_label").item() is trusted
 
 
 def test_a_row_that_was_decided_meanwhile_is_refused(store):
-    first = store.give(KEEP, seen=0)
+    first = store.add(KEEP, current_id=0)
     with pytest.raises(StaleError, match=r"decided meanwhile \(desirable\)"):
-        store.give(replace(KEEP, verdict="flip"), seen=0)
-    assert store.standing()["verdict"].to_list() == ["keep"]
-    second = store.give(replace(KEEP, verdict="flip"), seen=first)  # whoever saw the first may take another in its place
+        store.add(replace(KEEP, verdict="flip"), current_id=0)
+    assert store.current_verdicts()["verdict"].to_list() == ["keep"]
+    second = store.add(replace(KEEP, verdict="flip"), current_id=first)  # whoever saw the first may take another in its place
     store.undo("ann", second, "d1")
     with pytest.raises(StaleError):
-        store.give(KEEP, seen=second)
-    assert store.give(replace(KEEP, reviewer="bob"), seen=0)  # another reviewer's verdict is another matter
+        store.add(KEEP, current_id=second)
+    assert store.add(replace(KEEP, reviewer="bob"), current_id=0)  # another reviewer's verdict is another matter
 
 
 def test_undo_takes_the_latest_back_and_only_that(store):
-    first, second = store.give(KEEP, seen=0), store.give(replace(KEEP, row_id="r2"), seen=0)
-    store.give(replace(KEEP, row_id="r3", reviewer="bob"), seen=0)
+    first, second = store.add(KEEP, current_id=0), store.add(replace(KEEP, row_id="r2"), current_id=0)
+    store.add(replace(KEEP, row_id="r3", reviewer="bob"), current_id=0)
     with pytest.raises(StaleError, match="no longer your latest"):
         store.undo("ann", first, "d1")
     assert store.undo("ann", second, "d1").row_id == "r2"
@@ -72,8 +72,8 @@ def test_undo_takes_the_latest_back_and_only_that(store):
     assert store.undo("ann", first, "d1").note == "fine"
     with pytest.raises(StaleError):
         store.undo("ann", first, "d1")
-    assert store.standing()["reviewer"].to_list() == ["bob"]
-    assert len(store.touched_since(0)) == 5  # three verdicts and two undone, all still there
+    assert store.current_verdicts()["reviewer"].to_list() == ["bob"]
+    assert len(store.events_since(0)) == 5  # three verdicts and two undone, all still there
 
 
 def test_what_is_written_survives_a_kill(tmp_path):
@@ -81,8 +81,8 @@ def test_what_is_written_survives_a_kill(tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path; from ktodata.review.store import *\n"
         "store = VerdictStore(Path(sys.argv[1]))\n"
-        "for n in range(3): store.give(Given(f'r{n}', 'ann', 'flip', True, 'd'), seen=0)\n"
-        "store._connection.execute('BEGIN IMMEDIATE'); store._insert(Given('r3', 'ann', 'flip', True, 'd'))\n"
+        "for n in range(3): store.add(ReviewVerdict(f'r{n}', 'ann', 'flip', True, 'd'), current_id=0)\n"
+        "store._connection.execute('BEGIN IMMEDIATE'); store._insert(ReviewVerdict('r3', 'ann', 'flip', True, 'd'))\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
@@ -100,7 +100,7 @@ def test_two_desks_at_once_write_each_verdict_once(tmp_path):
         mine = VerdictStore(tmp_path)
         for number in range(50):
             try:
-                mine.give(replace(KEEP, row_id=f"r{number}"), seen=0)
+                mine.add(replace(KEEP, row_id=f"r{number}"), current_id=0)
             except StaleError:
                 refused.append(number)
         mine.close()
@@ -112,19 +112,19 @@ def test_two_desks_at_once_write_each_verdict_once(tmp_path):
     for thread in threads:
         thread.join()
     kept = VerdictStore(tmp_path)
-    assert sorted(refused) == list(range(50)) and len(kept.touched_since(0)) == 50
+    assert sorted(refused) == list(range(50)) and len(kept.events_since(0)) == 50
     kept.close()
 
 
 def test_verdicts_from_elsewhere_come_in_all_or_none(store):
     old = replace(KEEP, at="2020-01-01T00:00:00Z")
-    assert store.bring_in([replace(old, at="2021-01-01T00:00:00Z"), replace(old, row_id="r2")]) == {"imported": 2}
+    assert store.add_all([replace(old, at="2021-01-01T00:00:00Z"), replace(old, row_id="r2")]) == {"imported": 2}
     again = [KEEP, replace(old, verdict="flip"), replace(old, row_id="r2", verdict="flip", at="2022-01-01T00:00:00Z")]
-    assert store.bring_in(again) == {"unchanged": 1, "older": 1, "imported": 1}
-    assert store.standing().select("row_id", "verdict").rows() == [("r1", "keep"), ("r2", "flip")]
+    assert store.add_all(again) == {"unchanged": 1, "older": 1, "imported": 1}
+    assert store.current_verdicts().select("row_id", "verdict").rows() == [("r1", "keep"), ("r2", "flip")]
     with pytest.raises(sqlite3.IntegrityError):
-        store.bring_in([replace(KEEP, row_id="r9"), replace(KEEP, row_id="r8", verdict="nonsense")])
-    assert "r9" not in store.standing()["row_id"]
+        store.add_all([replace(KEEP, row_id="r9"), replace(KEEP, row_id="r8", verdict="nonsense")])
+    assert "r9" not in store.current_verdicts()["row_id"]
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path):

@@ -15,10 +15,10 @@ from ktodata.errors import RunError
 from ktodata.pipeline.run_folder import Run
 from ktodata.review.auth import HEADERS, AuthMiddleware
 from ktodata.review.pages import render, static
-from ktodata.review.serve import HOST, _listening
+from ktodata.review.serve import HOST, listening_socket
 from ktodata.review.session import open_session
 from ktodata.review.store import VerdictStore
-from ktodata.review.web import Web
+from ktodata.review.web import ReviewApp
 
 PORT = 8765
 ORIGIN = f"http://127.0.0.1:{PORT}"
@@ -27,8 +27,8 @@ ORIGIN = f"http://127.0.0.1:{PORT}"
 class Visitor:
     """A browser's side, with what it may send made plain."""
 
-    def __init__(self, desk):
-        web = Web(desk)
+    def __init__(self, session):
+        web = ReviewApp(session)
         self.guard = AuthMiddleware(web.app(), PORT)
         web.csrf = self.guard.csrf
         self.client = TestClient(self.guard, base_url=ORIGIN, follow_redirects=False, raise_server_exceptions=False)
@@ -47,23 +47,23 @@ class Visitor:
 @pytest.fixture(scope="module")
 def opened(made, tmp_path_factory):
     folder = shutil.copytree(made[1], tmp_path_factory.mktemp("web") / "run")
-    return open_session(Run(folder), reviewer="ann", blind=False, budget_minutes=20)
+    return open_session(Run(folder), reviewer="ann", blind=False, minutes=20)
 
 
 @pytest.fixture
-def desk(opened, tmp_path):
+def session(opened, tmp_path):
     """The module's desk at a store of its own: to open one takes longer than most tests."""
     fresh = copy(opened)
-    fresh.queue, fresh.book, fresh.store = copy(opened.queue), copy(opened.book), VerdictStore(tmp_path)
-    fresh._mine, fresh._others = np.zeros_like(opened._mine), np.zeros_like(opened._others)
-    fresh._skipped, fresh._seconds, fresh._read_up_to = [], [], 0
+    fresh.queue, fresh.rows, fresh.store = copy(opened.queue), copy(opened.rows), VerdictStore(tmp_path)
+    fresh._judged, fresh._judged_by_others = np.zeros_like(opened._judged), np.zeros_like(opened._judged_by_others)
+    fresh._skipped, fresh._seconds, fresh._last_event = [], [], 0
     yield fresh
     fresh.store.close()
 
 
 @pytest.fixture
-def visitor(desk):
-    inside = Visitor(desk)
+def visitor(session):
+    inside = Visitor(session)
     inside.enter()
     return inside
 
@@ -73,7 +73,7 @@ def verdict(page, **more):
     shown = dict(re.findall('data-([a-z-]+)="([^"]*)"', re.search("<main[^>]*>", page)[0]))
     told = {
         "row_id": shown["row-id"],
-        "seen": int(shown["seen"]),
+        "current_id": int(shown["current-id"]),
         "detector": shown["detector"],
         "filters": html.unescape(shown["filters"]),
     }
@@ -83,23 +83,23 @@ def verdict(page, **more):
 # --- who is let in -----------------------------------------------------------------------------------------------------
 
 
-def test_without_the_token_nothing_is_shown_and_nothing_is_done(desk):
-    outside = Visitor(desk)
-    for path in ("/", "/row?id=x", "/progress", "/text", "/static/desk.js", "/open", "/open?token=", "/open?token=guess"):
+def test_without_the_token_nothing_is_shown_and_nothing_is_done(session):
+    outside = Visitor(session)
+    for path in ("/", "/row?id=x", "/progress", "/text", "/static/review.js", "/open", "/open?token=", "/open?token=guess"):
         assert outside.client.get(path).status_code == 403, path
     for path in ("/verdict", "/skip", "/undo", "/unskip", "/open"):
         assert outside.post(path, {}).status_code == 403, path
-    assert desk.store.touched_since(0) == []
+    assert session.store.events_since(0) == []
 
 
-def test_the_token_is_worth_one_use(desk):
-    visitor = Visitor(desk)
+def test_the_token_is_worth_one_use(session):
+    visitor = Visitor(session)
     entered = visitor.enter()
     cookie = entered.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
     assert visitor.guard.address.split("=")[1] not in cookie + entered.text
     assert visitor.client.get("/").status_code == 200
-    other = Visitor(desk)
+    other = Visitor(session)
     other.guard, other.client = visitor.guard, TestClient(visitor.guard, base_url=ORIGIN)
     assert other.client.get(visitor.guard.address).status_code == 403
     assert other.client.get("/", headers={"Cookie": "ktodata_review_8765=guess; \x00bad"}).status_code == 403
@@ -131,10 +131,10 @@ def test_another_name_for_this_machine_is_refused(visitor, host):
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
     ],
 )
-def test_a_change_from_elsewhere_is_refused(visitor, desk, headers, status):
+def test_a_change_from_elsewhere_is_refused(visitor, session, headers, status):
     body = verdict(visitor.client.get("/").text)
     assert visitor.post("/verdict", body, **headers).status_code == status
-    assert desk.store.touched_since(0) == []
+    assert session.store.events_since(0) == []
     assert visitor.post("/verdict", body).status_code == 200
 
 
@@ -144,7 +144,7 @@ def test_a_page_of_another_site_cannot_look_either(visitor):
 
 
 def test_every_answer_is_guarded(visitor):
-    for answer in (visitor.client.get("/"), visitor.client.get("/nothing"), visitor.client.get("/static/desk.js"), visitor.post("/verdict", "x"),
+    for answer in (visitor.client.get("/"), visitor.client.get("/nothing"), visitor.client.get("/static/review.js"), visitor.post("/verdict", "x"),
                    visitor.client.get("/", headers={"Host": "evil"}), visitor.client.put("/")):  # fmt: skip
         assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
     policy = HEADERS["Content-Security-Policy"]
@@ -162,7 +162,7 @@ def test_nothing_is_loaded_from_elsewhere(visitor):
             )
             == []
         )
-    look = static("desk.css").decode()
+    look = static("review.css").decode()
     assert "url(" not in look and "@import" not in look and "http" not in look
     assert visitor.client.get("/static/..%2Fweb.py").status_code == 404
 
@@ -173,14 +173,14 @@ def test_nothing_is_loaded_from_elsewhere(visitor):
 @pytest.mark.parametrize(
     "more",
     [
-        {"verdict": "maybe"}, {"verdict": None}, {"verdict": ["keep"]}, {"seen": "0"}, {"seen": True}, {"seconds": "5"}, {"seconds": True},
+        {"verdict": "maybe"}, {"verdict": None}, {"verdict": ["keep"]}, {"current_id": "0"}, {"current_id": True}, {"seconds": "5"}, {"seconds": True},
         {"note": "x" * 4001}, {"note": 5}, {"row_id": None}, {"filters": 1}, {"detector": None},
     ],
 )  # fmt: skip
-def test_a_body_that_no_page_sends_is_refused(visitor, desk, more):
+def test_a_body_that_no_page_sends_is_refused(visitor, session, more):
     answer = visitor.post("/verdict", verdict(visitor.client.get("/").text, **more))
     assert answer.status_code == 400 and answer.json()["problem"]
-    assert desk.store.touched_since(0) == []
+    assert session.store.events_since(0) == []
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_broken_bodies_are_refused(visitor, body, status):
     assert visitor.post("/verdict", body).status_code == status
 
 
-def test_a_stale_row_is_refused_and_the_page_is_told(visitor, desk):
+def test_a_stale_row_is_refused_and_the_page_is_told(visitor, session):
     body = verdict(visitor.client.get("/").text)
     assert visitor.post("/verdict", body).status_code == 200
     again = visitor.post("/verdict", body | {"verdict": "flip"})
@@ -199,16 +199,16 @@ def test_a_stale_row_is_refused_and_the_page_is_told(visitor, desk):
     other = visitor.post("/verdict", verdict(visitor.client.get("/").text, detector="of another run"))
     assert other.status_code == 409 and "made anew" in other.json()["problem"]
     assert visitor.post("/verdict", verdict(visitor.client.get("/").text, row_id="nobody")).status_code == 409
-    assert desk.store.standing()["verdict"].to_list() == ["keep"]
+    assert session.store.current_verdicts()["verdict"].to_list() == ["keep"]
 
 
-def test_a_store_that_fails_is_said(visitor, desk, monkeypatch):
+def test_a_store_that_fails_is_said(visitor, session, monkeypatch):
     body = verdict(visitor.client.get("/").text)
 
     def full(*_, **__):
         raise RunError("cannot write: no room")
 
-    monkeypatch.setattr(desk.store, "give", full)
+    monkeypatch.setattr(session.store, "add", full)
     answer = visitor.post("/verdict", body)
     assert (answer.status_code, answer.json()) == (500, {"problem": "cannot write: no room"})
 
@@ -216,13 +216,13 @@ def test_a_store_that_fails_is_said(visitor, desk, monkeypatch):
 # --- what is shown -----------------------------------------------------------------------------------------------------
 
 
-def test_a_verdict_is_answered_with_the_next_row(visitor, desk):
+def test_a_verdict_is_answered_with_the_next_row(visitor, session):
     page = visitor.client.get("/").text
     answer = visitor.post("/verdict", verdict(page, note="half \ud83d and NUL \0", verdict="flip"))
     assert verdict(answer.text)["row_id"] != verdict(page)["row_id"]
-    (kept,) = desk.store.standing().iter_rows(named=True)
+    (kept,) = session.store.current_verdicts().iter_rows(named=True)
     assert (kept["verdict"], kept["note"], kept["seconds"]) == ("flip", "half \ufffd and NUL ␀", 5.0)
-    back = visitor.post("/undo", {"last": verdict_last(answer.text), "detector": desk.detector, "filters": ""})
+    back = visitor.post("/undo", {"undo_token": verdict_last(answer.text), "detector": session.detector, "filters": ""})
     assert verdict(back.text)["row_id"] == verdict(page)["row_id"] and "half \ufffd" in back.text
     skipped = visitor.post("/skip", verdict(back.text))
     assert verdict(skipped.text)["row_id"] != verdict(page)["row_id"] and "1 skipped" in skipped.text
@@ -230,10 +230,10 @@ def test_a_verdict_is_answered_with_the_next_row(visitor, desk):
 
 
 def verdict_last(page):
-    return re.search('data-last="([^"]*)"', page)[1]
+    return re.search('data-undo-token="([^"]*)"', page)[1]
 
 
-def test_filters_stay_with_the_next_row(visitor, desk):
+def test_filters_stay_with_the_next_row(visitor, session):
     page = visitor.client.get("/", params={"rater": "user 2"}).text
     assert verdict(page)["filters"] == "?rater=user+2"
     after = visitor.post("/verdict", verdict(page)).text
@@ -241,12 +241,14 @@ def test_filters_stay_with_the_next_row(visitor, desk):
     assert "Nothing left here" in visitor.client.get("/", params={"rater": '"><script>x'}).text
 
 
-def hostile_ids(desk):
-    return [row_id for row_id, prompt in desk.run.feedback.select("row_id", "prompt").iter_rows() if prompt.startswith(HOSTILE)]
+def hostile_ids(session):
+    return [
+        row_id for row_id, prompt in session.run.feedback.select("row_id", "prompt").iter_rows() if prompt.startswith(HOSTILE)
+    ]
 
 
-def test_hostile_rows_are_shown_as_text(visitor, desk):
-    ids = hostile_ids(desk)
+def test_hostile_rows_are_shown_as_text(visitor, session):
+    ids = hostile_ids(session)
     assert len(ids) == len(HOSTILE)
     pages = [visitor.client.get("/row", params={"id": row_id}).text for row_id in ids]
     together = "".join(pages)
@@ -258,17 +260,17 @@ def test_hostile_rows_are_shown_as_text(visitor, desk):
     assert "x" * 100_000 in html.unescape(together)
 
 
-def test_a_text_with_surrogates_or_of_any_length_breaks_no_page(visitor, desk, monkeypatch):
+def test_a_text_with_surrogates_or_of_any_length_breaks_no_page(visitor, session, monkeypatch):
     """Parquet holds no lone surrogate, so a row with one was set aside on reading; were one to come through, it is shown."""
-    assert desk.run.quarantine["reason"].to_list() == ["lone_surrogate"]
-    place = int(desk.queue.order[0])
+    assert session.run.quarantine["reason"].to_list() == ["lone_surrogate"]
+    place = int(session.queue.order[0])
     monkeypatch.setattr(
-        type(desk.book._rows), "row", _with(type(desk.book._rows).row, completion="low \udc00 high \ud800" + "y" * 300_000)
+        type(session.rows._rows), "row", _with(type(session.rows._rows).row, completion="low \udc00 high \ud800" + "y" * 300_000)
     )
     page = visitor.client.get("/").text
     assert "low \ufffd high \ufffdyyy" in page and "The first 200,000 characters." in page
     assert len(page) < 240_000
-    assert place == desk.place(verdict(page)["row_id"])
+    assert place == session.place(verdict(page)["row_id"])
 
 
 def _with(row, **values):
@@ -282,8 +284,8 @@ def _with(row, **values):
     return changed
 
 
-def test_the_whole_text_is_a_plain_file(visitor, desk):
-    row_id = hostile_ids(desk)[0]
+def test_the_whole_text_is_a_plain_file(visitor, session):
+    row_id = hostile_ids(session)[0]
     answer = visitor.client.get("/text", params={"id": row_id, "side": "completion"})
     assert answer.headers["content-type"].startswith("text/plain") and answer.text.startswith("<script>window.pwned")
     assert visitor.client.get("/text", params={"id": row_id, "side": "label"}).status_code == 400
@@ -291,10 +293,10 @@ def test_the_whole_text_is_a_plain_file(visitor, desk):
 
 
 def test_a_blind_page_tells_no_label(run):
-    desk = open_session(run, reviewer="bob", blind=True, budget_minutes=20)
-    visitor = Visitor(desk)
+    session = open_session(run, reviewer="bob", blind=True, minutes=20)
+    visitor = Visitor(session)
     visitor.enter()
-    other = open_session(run, reviewer="bob", blind=False, budget_minutes=20)
+    other = open_session(run, reviewer="bob", blind=False, minutes=20)
     for _ in range(6):
         page = visitor.client.get("/").text
         main = re.sub(r"(?s)<form class=.*?</form>|<details.*?</details>", "", re.search("(?s)<main.*</main>", page)[0])
@@ -302,25 +304,25 @@ def test_a_blind_page_tells_no_label(run):
         assert not re.search(r"\b(un)?desirable\b|p\(wrong\)|signal|user \d|keep|flip", shown), shown
         row_id = verdict(page)["row_id"]
         assert re.search("class=.tag", visitor.client.get("/").text) is None
-        assert other.book.shown(desk.place(row_id), 0.1, blind=False).judgement is not None
+        assert other.rows.row(session.place(row_id), 0.1, blind=False).evidence is not None
         told = visitor.post("/verdict", verdict(page, verdict="desirable"))
         assert told.status_code == 200
         given = dict(run.feedback.select("row_id", "label").iter_rows())[row_id]
-        assert desk.store.standing_on(row_id, "bob").verdict == ("keep" if given else "flip")
+        assert session.store.current_verdict(row_id, "bob").verdict == ("keep" if given else "flip")
         again = visitor.client.get("/row", params={"id": row_id}).text
         assert "You said <strong>desirable</strong>" in again
-    desk.store.close()
+    session.store.close()
     other.store.close()
 
 
-def test_progress_tells_who_agrees_and_what_is_not_known(visitor, desk):
-    bob = copy(desk)
+def test_progress_tells_who_agrees_and_what_is_not_known(visitor, session):
+    bob = copy(session)
     bob.reviewer, bob.blind = "bob", True
     for number in range(12):
         page = visitor.client.get("/").text
         row_id = verdict(page)["row_id"]
         visitor.post("/verdict", verdict(page, verdict="keep" if number % 3 else "flip", note="<b>why</b>"))
-        bob.give(row_id, "keep", seen=0, detector=bob.detector, note="", seconds=3.0)
+        bob.record(row_id, "keep", current_id=0, detector=bob.detector, note="", seconds=3.0)
     page = visitor.client.get("/progress").text
     assert "4 rows: contested, and no trusted label" in page
     assert re.search(r"<bdi>ann</bdi>, <bdi>bob</bdi></th><td class=\"n\">12</td><td class=\"n\">67", page)
@@ -328,11 +330,11 @@ def test_progress_tells_who_agrees_and_what_is_not_known(visitor, desk):
     assert "&lt;b&gt;why&lt;/b&gt;" in page and "<b>why" not in page
 
 
-def test_what_is_known_is_told_in_numbers(visitor, desk):
-    object.__setattr__(desk.queue, "measured", True)
+def test_what_is_known_is_told_in_numbers(visitor, session):
+    object.__setattr__(session.queue, "measured", True)
     page = visitor.client.get("/progress").text
-    rows = desk.queue.order[:20]
-    assert f'<td class="n">{desk.queue.p_wrong[rows].sum():,.1f}</td>' in page
+    rows = session.queue.order[:20]
+    assert f'<td class="n">{session.queue.p_wrong[rows].sum():,.1f}</td>' in page
     assert "as measured on this data" in visitor.client.get("/").text
 
 
@@ -355,20 +357,20 @@ def test_a_text_is_escaped_in_every_place_of_a_template():
 
 
 def _outlook():
-    from ktodata.review.session import Outlook
+    from ktodata.review.session import ReviewOutlook
 
-    return Outlook(60.0, 0.0, 60.0, measured=False, purchases=[])
+    return ReviewOutlook(60.0, 0.0, 60.0, measured=False, gains=[])
 
 
 # --- the server --------------------------------------------------------------------------------------------------------
 
 
 def test_it_listens_on_this_machine_only_and_says_when_it_cannot():
-    with _listening(0) as bound:
+    with listening_socket(0) as bound:
         address, port = bound.getsockname()
         assert address == HOST == "127.0.0.1"
         with pytest.raises(RunError, match=f"port {port} of 127.0.0.1 cannot be taken"):
-            _listening(port)
+            listening_socket(port)
 
 
 def test_a_missing_extra_is_said(run, monkeypatch):

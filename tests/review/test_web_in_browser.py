@@ -14,10 +14,10 @@ import uvicorn
 from review_runs import HOSTILE
 
 from ktodata.review.auth import AuthMiddleware
-from ktodata.review.serve import _listening
+from ktodata.review.serve import listening_socket
 from ktodata.review.session import open_session
 from ktodata.review.store import VerdictStore
-from ktodata.review.web import Web
+from ktodata.review.web import ReviewApp
 
 pytestmark = chromium.NEEDED
 ROW = "html[data-ready] main[data-row-id]"  # the page is there, and its script has run: before that, no key counts
@@ -40,9 +40,9 @@ def commanded(run, *options):
 @contextmanager
 def served(run, reviewer, **settings):
     """The address of a desk in this process: there is nothing to load, which takes longer than the tests."""
-    desk = open_session(run, reviewer=reviewer, **({"blind": False, "budget_minutes": 60} | settings))
-    web = Web(desk)
-    with _listening(0) as bound:
+    session = open_session(run, reviewer=reviewer, **({"blind": False, "minutes": 60} | settings))
+    web = ReviewApp(session)
+    with listening_socket(0) as bound:
         guard = AuthMiddleware(web.app(), bound.getsockname()[1])
         web.csrf = guard.csrf
         server = uvicorn.Server(uvicorn.Config(guard, log_level="warning", access_log=False, lifespan="off", ws="none"))
@@ -53,7 +53,7 @@ def served(run, reviewer, **settings):
         finally:
             server.should_exit = True
             thread.join()
-            desk.store.close()
+            session.store.close()
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A page that writes down what it says on its console; `said` holds it."""
+    """A page that writes down what it says on its console; `console` holds it."""
     with chromium.listening(browser, 1200) as opened:
         yield opened
 
@@ -75,10 +75,10 @@ def row_on(page):
 
 def press(page, key):
     """Press a key that leads to another row; returns that row's id."""
-    before = page.evaluate("document.querySelector('main').dataset.decided + document.querySelector('main').dataset.last")
+    before = page.evaluate("document.querySelector('main').dataset.decided + document.querySelector('main').dataset.undoToken")
     page.keyboard.press(key)
     page.wait_for_function(
-        "before => document.querySelector('main').dataset.decided + document.querySelector('main').dataset.last !== before",
+        "before => document.querySelector('main').dataset.decided + document.querySelector('main').dataset.undoToken !== before",
         arg=before,
     )
     return row_on(page)
@@ -87,7 +87,7 @@ def press(page, key):
 def events(run):
     store = VerdictStore(run.folder)
     try:
-        return store.standing().select("row_id", "verdict", "note", "reviewer").rows(), len(store.touched_since(0))
+        return store.current_verdicts().select("row_id", "verdict", "note", "reviewer").rows(), len(store.events_since(0))
     finally:
         store.close()
 
@@ -130,7 +130,7 @@ def test_fifty_rows_by_keyboard_survive_a_kill(run, page):
     assert written == 52  # fifty, one taken back, and one in its place
     assert [note for _, _, note, _ in kept if note] == ["kept by keyboard: k f d c u s"]
     assert {reviewer for *_, reviewer in kept} == {"ann"}
-    refused = [line for line in page.said if "ERR_CONNECTION_REFUSED" not in line]
+    refused = [line for line in page.console if "ERR_CONNECTION_REFUSED" not in line]
     assert refused == []
 
 
@@ -154,7 +154,7 @@ def test_hostile_rows_are_text_and_break_nothing(run, page):
             press(page, "c")
     kept, _ = events(run)
     assert {row_id for row_id, *_ in kept} == set(ids.values()) and {who for *_, who in kept} == {"<i>bob</i>"}
-    assert page.said == []
+    assert page.console == []
 
 
 def test_pages_tabs_and_another_site(run, page, browser):

@@ -24,7 +24,7 @@ from widget_pages import data_of, say
 
 @pytest.fixture
 def widget(run):
-    opened = kd.notebook.review_widget(run, reviewer="ann", budget_minutes=20)
+    opened = kd.notebook.review_widget(run, reviewer="ann", minutes=20)
     yield opened
     opened.close()
 
@@ -33,9 +33,9 @@ def judge(widget, verdict="keep", **more):
     """Send a verdict on the row that is shown; returns its row_id."""
     row = data_of(widget)
     asked = {
-        "act": "verdict",
+        "action": "verdict",
         "row_id": row["row-id"],
-        "seen": int(row["seen"]),
+        "current_id": int(row["current-id"]),
         "detector": row["detector"],
         "filters": row["filters"],
         "verdict": verdict,
@@ -63,13 +63,13 @@ def test_a_verdict_is_on_disk_before_the_next_row_is_shown(run, widget):
 
 
 def test_rows_come_as_at_the_web_desk_and_undo_brings_the_last_one_back(widget):
-    expected = [widget.desk.book.row_ids[int(place)] for place in widget.desk.queue.order[:5]]
+    expected = [widget.session.rows.row_ids[int(place)] for place in widget.session.queue.order[:5]]
     assert [judge(widget, verdict) for verdict in ("keep", "flip", "drop", "contested", "keep")] == expected
-    say(widget, act="undo", last=data_of(widget)["last"], detector=widget.desk.detector, filters="")
+    say(widget, action="undo", undo_token=data_of(widget)["undo-token"], detector=widget.session.detector, filters="")
     assert data_of(widget)["row-id"] == expected[-1] and widget.verdicts.height == 4
-    say(widget, act="skip", row_id=expected[-1], detector=widget.desk.detector, filters="")
+    say(widget, action="skip", row_id=expected[-1], detector=widget.session.detector, filters="")
     assert data_of(widget)["row-id"] not in expected and "1 skipped" in widget.page["html"]
-    say(widget, act="unskip", detector=widget.desk.detector, filters="")
+    say(widget, action="unskip", detector=widget.session.detector, filters="")
     assert data_of(widget)["row-id"] == expected[-1]
 
 
@@ -77,7 +77,7 @@ def test_an_old_view_is_refused_and_the_page_stays_as_it_is(widget):
     old = data_of(widget)
     judge(widget)
     now = widget.page["html"]
-    judge(widget, **{"row_id": old["row-id"], "seen": 0, "verdict": "flip"})
+    judge(widget, **{"row_id": old["row-id"], "current_id": 0, "verdict": "flip"})
     assert "decided meanwhile" in widget.page["problem"] and widget.page["html"] == now
     assert widget.verdicts["verdict"].to_list() == ["keep"]
     judge(widget, detector="another")
@@ -89,10 +89,10 @@ def test_an_old_view_is_refused_and_the_page_stays_as_it_is(widget):
 @pytest.mark.parametrize(
     "message",
     [
-        {"act": "format"},
-        {"act": ["verdict"], "filters": ""},
-        {"act": "verdict", "filters": ""},
-        {"act": "verdict", "filters": 3},
+        {"action": "format"},
+        {"action": ["verdict"], "filters": ""},
+        {"action": "verdict", "filters": ""},
+        {"action": "verdict", "filters": 3},
         {"go": "/etc/passwd"},
         {"go": "http://[", "x": 1},
         {"go": "/text?side=label&id=1"},
@@ -108,7 +108,7 @@ def test_what_the_page_never_asks_is_refused_in_words(widget, message):
     assert widget.verdicts.is_empty()
 
 
-@pytest.mark.parametrize("more", [{"verdict": "perhaps"}, {"seen": True}, {"seconds": float("nan")}, {"note": "x" * 4001}])
+@pytest.mark.parametrize("more", [{"verdict": "perhaps"}, {"current_id": True}, {"seconds": float("nan")}, {"note": "x" * 4001}])
 def test_a_verdict_is_checked_as_on_the_web(widget, more):
     judge(widget, **more)
     assert widget.page["problem"] and widget.verdicts.is_empty()
@@ -117,7 +117,7 @@ def test_a_verdict_is_checked_as_on_the_web(widget, more):
 def test_filters_progress_and_a_row_by_name(widget):
     say(widget, go="/?rater=user+1")
     assert data_of(widget)["filters"] == "?rater=user+1" and "under these filters" in widget.page["html"]
-    rater = dict(widget.desk.run.feedback.select("row_id", "rater").iter_rows())
+    rater = dict(widget.session.run.feedback.select("row_id", "rater").iter_rows())
     assert {rater[judge(widget)] for _ in range(3)} == {"user 1"}
     assert data_of(widget)["filters"] == "?rater=user+1"  # they stay
     judged = widget.verdicts["row_id"][0]
@@ -157,21 +157,23 @@ def test_hostile_text_is_text(run, widget):
 def test_the_whole_of_a_long_text_is_sent_on_its_own(widget, monkeypatch):
     sent = []
     monkeypatch.setattr(widget, "send", lambda content, buffers=None: sent.append(content))
-    long = next(row_id for row_id, text in widget.desk.run.feedback.select("row_id", "prompt").iter_rows() if len(text) > 99_999)
+    long = next(
+        row_id for row_id, text in widget.session.run.feedback.select("row_id", "prompt").iter_rows() if len(text) > 99_999
+    )
     before = widget.page["html"]
     say(widget, go=f"/text?side=prompt&id={long}")
     assert sent == [{"side": "prompt", "text": "x" * 100_000 + " ?"}] and widget.page["html"] == before
 
 
 def test_the_look_is_the_web_desks(widget):
-    assert ":root" not in widget.look and widget.look.count(":host {") >= 3 and ".verdict-form" in widget.look
+    assert ":root" not in widget.css and widget.css.count(":host {") >= 3 and ".verdict-form" in widget.css
 
 
 # --- verdicts go on ----------------------------------------------------------------------------------------------------
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 import ktodata as kd
 from test_widget import judge
 widget = kd.notebook.review_widget(sys.argv[1], reviewer="ann")
@@ -182,7 +184,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_killed_kernel_loses_nothing(run):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(run.folder), str(Path(__file__).parents[1] / "support")],
+        [sys.executable, "-c", KILLED, str(run.folder), str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")],
         capture_output=True,
         text=True,
         check=False,
@@ -213,8 +215,8 @@ def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
     audit = replace(audit, table=audit.table.with_columns(state=pl.when(waits).then(pl.lit("review")).otherwise("state")))
     signals = run.stage("label_noise")
     audit.result.tables.update({name: signals.table(name) for name in ("evidence", "raters", "confusions", "trust_curve")})
-    here = kd.notebook.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", budget_minutes=20)
-    held = {here.desk.book.row_ids[int(place)] for place in here.desk.queue.order if here.desk.queue.held[place]}
+    here = kd.notebook.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", minutes=20)
+    held = {here.session.rows.row_ids[int(place)] for place in here.session.queue.order if here.session.queue.held[place]}
     assert held == set(audit.table["row_id"][-5:])
     here.close()
 
@@ -224,9 +226,9 @@ def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
     audit = LabelAudit.of_run(run)
     signals = run.stage("label_noise")
     audit.result.tables.update({name: signals.table(name) for name in ("evidence", "raters", "confusions", "trust_curve")})
-    here = kd.notebook.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", budget_minutes=20)
-    there = kd.notebook.review_widget(run, reviewer="ann", budget_minutes=20)
-    assert here.desk.queue.order.tolist() == there.desk.queue.order.tolist()
+    here = kd.notebook.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", minutes=20)
+    there = kd.notebook.review_widget(run, reviewer="ann", minutes=20)
+    assert here.session.queue.order.tolist() == there.session.queue.order.tolist()
     assert [judge(here) for _ in range(6)] == [judge(there) for _ in range(6)]
     reviewed = audit.with_reviews(here.verdicts)
     assert reviewed.metrics["trusted"]["rows"] == 6

@@ -44,9 +44,9 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A page that writes down what it says on its console, and what it would load; `said` holds it."""
+    """A page that writes down what it says on its console, and what it would load; `console` holds it."""
     with chromium.listening(browser, 1100) as opened:
-        opened.on("request", lambda request: request.url.startswith("blob:") or opened.said.append(request.url))
+        opened.on("request", lambda request: request.url.startswith("blob:") or opened.console.append(request.url))
         yield opened
 
 
@@ -69,7 +69,7 @@ def sit(page, run):
 
         page.set_content(NOTEBOOK)
         page.expose_function("tell", tell)
-        page.evaluate(MODEL, {"esm": widget._esm, "state": {"page": widget.page, "look": widget.look}})
+        page.evaluate(MODEL, {"esm": widget._esm, "state": {"page": widget.page, "css": widget.css}})
         made.append(widget)
         return widget
 
@@ -83,7 +83,7 @@ def row_on(page):
 
 
 def press(page, key):
-    """Press a key that leads to another page of the desk."""
+    """Press a key that leads to another page of the session."""
     page.evaluate("window.before = document.querySelector('#cell > div').shadowRoot.getElementById('main')")
     page.keyboard.press(key)
     page.wait_for_function("window.before !== document.querySelector('#cell > div').shadowRoot.getElementById('main')")
@@ -119,7 +119,7 @@ def test_ten_rows_by_keyboard(page, sit):
     page.keyboard.press("Control+s")
     assert page.evaluate("window.shortcuts.at(-1)") == "s"  # saving the notebook is the notebook's
     page.evaluate("window.unmount()")
-    assert page.evaluate("window.listening()") == 0 and page.said == []
+    assert page.evaluate("window.listening()") == 0 and page.console == []
 
 
 def test_hostile_rows_are_text_and_lead_nowhere(page, run, sit):
@@ -133,7 +133,7 @@ def test_hostile_rows_are_text_and_lead_nowhere(page, run, sit):
         assert page.evaluate("window.pwned") is None and page.title() == "notebook"
         assert page.locator("#cell img, #cell script, #cell a[href], #cell form[action^=http]").count() == 0
         assert page.evaluate("document.querySelector('#cell').scrollWidth <= 1000")  # one line of 100 kB wraps in its box
-    assert page.said == []
+    assert page.console == []
 
 
 def test_pages_filters_help_and_a_blind_reviewer(page, sit):
@@ -156,7 +156,7 @@ def test_pages_filters_help_and_a_blind_reviewer(page, sit):
     page.focus("main th a")
     assert press(page, "Enter") == widget.verdicts["row_id"][0]  # a link, by keyboard
     press(page, "r")
-    assert page.get_attribute("#main", "data-filters") == "" and page.said == []
+    assert page.get_attribute("#main", "data-filters") == "" and page.console == []
 
 
 def test_a_stale_row_keeps_its_note_and_a_dead_kernel_is_said(page, sit):
@@ -166,7 +166,9 @@ def test_a_stale_row_keeps_its_note_and_a_dead_kernel_is_said(page, sit):
     page.click("#note")
     page.keyboard.type("worth keeping")
     page.keyboard.press("Escape")
-    widget.desk.give(row_id, "flip", seen=0, detector=widget.desk.detector, note="", seconds=1.0)  # in another window
+    widget.session.record(
+        row_id, "flip", current_id=0, detector=widget.session.detector, note="", seconds=1.0
+    )  # in another window
     page.keyboard.press("k")
     page.wait_for_selector("#problem:not([hidden])")
     assert "decided meanwhile" in page.inner_text("#problem")
@@ -191,7 +193,7 @@ def test_it_is_readable_whatever_the_notebook_looks_like(page, sit):
     ):
         page.emulate_media(color_scheme=scheme)
         look = "one => [getComputedStyle(one).backgroundColor, getComputedStyle(one).color, getComputedStyle(one).fontSize]"
-        assert page.eval_on_selector(".desk", look) == [paper, ink, "15.2px"]
+        assert page.eval_on_selector(".review", look) == [paper, ink, "15.2px"]
         assert page.eval_on_selector("#announce", look)[1] == ink
         assert page.is_visible("[data-verdict=keep]")
     columns = "document.querySelector('#cell > div').shadowRoot.querySelector('.work')"

@@ -1,4 +1,4 @@
-"""Feedback for the review desk, hostile texts among it, and the recipe for a run of it."""
+"""Feedback for the review session, hostile texts among it, and the recipe for a run of it."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-// The review desk in a notebook: keys, buttons and links of the desk's page. Each act is one message, answered by a new page.
+// The review desk in a notebook: keys, buttons and links of the desk's page. Each action is one message, answered by a new page.
 const PATIENCE = 5000; // milliseconds
 const SLOW =
   "The kernel has not answered yet. If it is busy with another cell, wait. If it was restarted, run this cell again: " +
@@ -9,15 +9,15 @@ function render({ model, el }) {
   host.dataset.lmSuppressShortcuts = "true"; // JupyterLab then leaves our keys alone
   const root = host.attachShadow({ mode: "open" });
   const main = () => root.getElementById("main");
-  let waiting = null; // the timer of an act that has no answer yet
-  let looked = 0; // milliseconds that the row was looked at
-  let since = null; // when the present look began
+  let waiting = null; // the timer of an action that has no answer yet
+  let visibleMs = 0; // that the row was in sight
+  let since = null; // since when it is in sight
 
-  function look() {
-    const looking = !document.hidden && root.activeElement !== null;
-    if (looking && since === null) since = performance.now();
-    if (!looking && since !== null) {
-      looked += performance.now() - since;
+  function timeVisible() {
+    const inSight = !document.hidden && root.activeElement !== null;
+    if (inSight && since === null) since = performance.now();
+    if (!inSight && since !== null) {
+      visibleMs += performance.now() - since;
       since = null;
     }
   }
@@ -45,12 +45,12 @@ function render({ model, el }) {
     const focused = root.activeElement !== null;
     root.querySelector("header").replaceWith(document.adoptNode(next.querySelector("header")));
     main().replaceWith(document.adoptNode(next.getElementById("main")));
-    looked = 0;
+    visibleMs = 0;
     since = null;
     if (focused) {
       main().focus({ preventScroll: true });
       if (host.getBoundingClientRect().top < 0) host.scrollIntoView();
-      look();
+      timeVisible();
     }
     root.getElementById("live").textContent = (root.getElementById("announce") ?? main()).innerText;
   }
@@ -70,21 +70,21 @@ function render({ model, el }) {
     model.send(message);
   }
 
-  function act(name, told) {
+  function act(name, fields) {
     const { detector, filters } = main().dataset;
-    if (detector) ask({ act: name, detector, filters, ...told });
+    if (detector) ask({ action: name, detector, filters, ...fields });
   }
 
   function judge(verdict) {
-    const { rowId, seen } = main().dataset;
-    look();
-    const seconds = (looked + (since === null ? 0 : performance.now() - since)) / 1000;
-    act("verdict", { row_id: rowId, seen: Number(seen), verdict, note: root.getElementById("note").value, seconds });
+    const { rowId, currentId } = main().dataset;
+    timeVisible();
+    const seconds = (visibleMs + (since === null ? 0 : performance.now() - since)) / 1000;
+    act("verdict", { row_id: rowId, current_id: Number(currentId), verdict, note: root.getElementById("note").value, seconds });
   }
 
-  const ACTS = {
+  const ACTIONS = {
     skip: () => act("skip", { row_id: main().dataset.rowId }),
-    undo: () => act("undo", { last: main().dataset.last }),
+    undo: () => act("undo", { undo_token: main().dataset.undoToken }),
     unskip: () => act("unskip", {}),
   };
 
@@ -94,7 +94,7 @@ function render({ model, el }) {
     if (link) ask({ go: link.dataset.to });
     else if (!button) return;
     else if (button.dataset.verdict) judge(button.dataset.verdict);
-    else if (button.dataset.act) ACTS[button.dataset.act]();
+    else if (button.dataset.action) ACTIONS[button.dataset.action]();
     else if (button.id === "open-help") root.getElementById("help").showModal();
     else if (button.closest("dialog")) root.getElementById("help").close();
     else if (button.form) ask({ go: `/?${new URLSearchParams(new FormData(button.form))}` });
@@ -137,7 +137,7 @@ function render({ model, el }) {
     event.preventDefault();
   }
 
-  function told(message) {
+  function received(message) {
     if (message.text === undefined) return;
     const box = root.getElementById(message.side);
     box.textContent = message.text;
@@ -147,21 +147,21 @@ function render({ model, el }) {
   let shown = model.get("page").html;
   const first = withoutLinks(new DOMParser().parseFromString(shown, "text/html"));
   const style = document.createElement("style");
-  style.textContent = model.get("look");
-  root.append(style, document.adoptNode(first.querySelector(".desk")));
+  style.textContent = model.get("css");
+  root.append(style, document.adoptNode(first.querySelector(".review")));
   root.addEventListener("click", clicked);
   root.addEventListener("keydown", pressed);
   root.addEventListener("submit", (event) => event.preventDefault());
-  root.addEventListener("focusin", look);
-  root.addEventListener("focusout", () => queueMicrotask(look));
-  document.addEventListener("visibilitychange", look);
+  root.addEventListener("focusin", timeVisible);
+  root.addEventListener("focusout", () => queueMicrotask(timeVisible));
+  document.addEventListener("visibilitychange", timeVisible);
   model.on("change:page", answered);
-  model.on("msg:custom", told);
+  model.on("msg:custom", received);
   return () => {
     clearTimeout(waiting);
-    document.removeEventListener("visibilitychange", look);
+    document.removeEventListener("visibilitychange", timeVisible);
     model.off("change:page", answered);
-    model.off("msg:custom", told);
+    model.off("msg:custom", received);
   };
 }
 

@@ -1,4 +1,4 @@
-// Keys and buttons of the review desk: each act is one request, answered with the page of the next row.
+// Keys and buttons of the review desk: each action is one request, answered with the page of the next row.
 "use strict";
 
 (() => {
@@ -7,7 +7,7 @@
   const csrf = document.querySelector("meta[name=csrf]").content;
   const help = document.getElementById("help");
   let busy = false;
-  let looked = 0; // milliseconds that the row was in sight
+  let visibleMs = 0; // that the row was in sight
   let since = document.hidden ? null : performance.now();
 
   const main = () => document.getElementById("main");
@@ -15,7 +15,7 @@
 
   document.addEventListener("visibilitychange", () => {
     if (document.hidden && since !== null) {
-      looked += performance.now() - since;
+      visibleMs += performance.now() - since;
       since = null;
     } else if (!document.hidden && since === null) {
       since = performance.now();
@@ -23,7 +23,7 @@
   });
 
   function seconds() {
-    return (looked + (since === null ? 0 : performance.now() - since)) / 1000;
+    return (visibleMs + (since === null ? 0 : performance.now() - since)) / 1000;
   }
 
   function complain(text) {
@@ -39,14 +39,14 @@
     document.title = next.title;
     const here = `/${main().dataset.filters}`;
     if (location.pathname + location.search !== here) history.replaceState(null, "", here);
-    looked = 0;
+    visibleMs = 0;
     since = document.hidden ? null : performance.now();
     scrollTo(0, 0);
     main().focus({ preventScroll: true });
     document.getElementById("live").textContent = document.getElementById("announce").innerText;
   }
 
-  async function act(name, told) {
+  async function act(name, fields) {
     if (busy || !main().dataset.detector) return;
     busy = true;
     const { detector, filters } = main().dataset;
@@ -54,7 +54,7 @@
       const answer = await fetch(`/${name}`, {
         method: "POST",
         headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
-        body: JSON.stringify({ detector, filters, ...told }),
+        body: JSON.stringify({ detector, filters, ...fields }),
       });
       const text = await answer.text();
       if (answer.ok) {
@@ -71,8 +71,8 @@
   }
 
   function judge(verdict) {
-    const { rowId, seen } = main().dataset;
-    if (rowId) act("verdict", { row_id: rowId, seen: Number(seen), verdict, note: note().value, seconds: seconds() });
+    const { rowId, currentId } = main().dataset;
+    if (rowId) act("verdict", { row_id: rowId, current_id: Number(currentId), verdict, note: note().value, seconds: seconds() });
   }
 
   function skip() {
@@ -81,17 +81,17 @@
   }
 
   function undo() {
-    const { last } = main().dataset;
-    if (last) act("undo", { last });
+    const { undoToken } = main().dataset;
+    if (undoToken) act("undo", { undo_token: undoToken });
   }
 
-  const ACTS = { skip, undo, unskip: () => act("unskip", {}) };
+  const ACTIONS = { skip, undo, unskip: () => act("unskip", {}) };
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
     if (button.dataset.verdict) judge(button.dataset.verdict);
-    else if (button.dataset.act) ACTS[button.dataset.act]();
+    else if (button.dataset.action) ACTIONS[button.dataset.action]();
     else if (button.id === "open-help") help.showModal();
   });
 
@@ -104,7 +104,7 @@
     // a key that is held down must not judge rows that nobody has read
     if (event.repeat) return;
     const verdicts = main().dataset.blind === "yes" ? BLIND_KEYS : KEYS;
-    const acts = {
+    const actions = {
       s: skip,
       u: undo,
       n: () => note() && note().focus(),
@@ -119,7 +119,7 @@
       },
     };
     if (Object.hasOwn(verdicts, event.key)) judge(verdicts[event.key]);
-    else if (Object.hasOwn(acts, event.key)) acts[event.key]();
+    else if (Object.hasOwn(actions, event.key)) actions[event.key]();
     else return;
     event.preventDefault();
   });

@@ -1,0 +1,104 @@
+"""`kd.notebook.review_widget`: the review desk in a notebook, on a run or on an audit in memory."""
+
+import getpass
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from ktodata.errors import RunError
+from ktodata.extras import require
+from ktodata.pipeline.audit import LabelAudit
+from ktodata.pipeline.run_folder import Run, Saved
+from ktodata.stage import StageResult
+
+if TYPE_CHECKING:
+    from ktodata.review.widget import ReviewWidget
+
+
+def review_widget(
+    rows: Run | LabelAudit | Path | str,
+    *,
+    folder: Path | str | None = None,
+    reviewer: str | None = None,
+    blind: bool = False,
+    minutes: float = 60.0,
+) -> "ReviewWidget":
+    """The desk of `ktodata review` as a widget: Jupyter, marimo, VS Code. Keys count while it has the focus.
+
+    rows : a run, its folder, or an audit (`kd.audit(...)`)
+    folder : where the verdicts on an audit are kept, made if it is not there; a run keeps its own
+    reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it.
+    minutes : of this sitting; half as many rows are drawn at random at first, while no row was reviewed.
+
+    A verdict is in the store, FOLDER/reviews/reviews.sqlite, before the next row is shown: a kernel that dies loses none, and
+    the same call goes on where it stopped. `.verdicts` are those that stand, for `audit.with_reviews`; `.path` is the store,
+    for `kd.run(recipe, reviews=[...])`.
+
+    Raises RunError (no label_noise in the run, no folder for an audit, a store that cannot be written) and MissingExtraError.
+    """
+    require("anywidget", what="the review desk in a notebook", extra="notebook")
+    from ktodata.review.session import open_session
+    from ktodata.review.widget import ReviewWidget
+
+    audit = rows if isinstance(rows, LabelAudit) else None
+    run = _run_of(rows, folder)
+    return ReviewWidget(open_session(run, audit=audit, reviewer=reviewer or getpass.getuser(), blind=blind, minutes=minutes))
+
+
+def _run_of(rows: Run | LabelAudit | Path | str, folder: Path | str | None) -> Run:
+    if isinstance(rows, LabelAudit):
+        if folder is None:
+            raise RunError("review_widget: say where the verdicts on this audit are kept, e.g. folder='reviews/support'.")
+        return AuditRun(rows, folder)
+    if folder is not None:
+        raise RunError("review_widget: a run keeps its verdicts in its own folder; leave `folder` out.")
+    return rows if isinstance(rows, Run) else Run(rows)
+
+
+@dataclass(frozen=True)
+class ResultInMemory(Saved):
+    """A stage's result that was never written."""
+
+    result: StageResult
+
+    @cached_property
+    def columns(self) -> pl.DataFrame:
+        return self.result.columns
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        return dict(self.result.metrics)
+
+    def table(self, name: str) -> pl.DataFrame:
+        return self.result.tables[name]
+
+
+class AuditRun(Run):
+    """An audit in memory, read as a run folder is: one review session serves both. Its folder holds verdicts and no more."""
+
+    def __init__(self, audit: LabelAudit, folder: Path | str) -> None:
+        """Raises RunError when `folder` is a run's, whose verdicts are on another audit, or cannot be made."""
+        self.folder, self.audit = Path(folder), audit
+        if (self.folder / "manifest.json").exists():
+            raise RunError(f"{self.folder} is a run folder, and keeps the verdicts on its own audit. Give another folder.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot keep verdicts in {self.folder}: {error}.") from error
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return {"name": self.folder.name, "recipe": {"steps": [{"label_noise": dict(self.audit.settings)}]}}
+
+    @cached_property
+    def feedback(self) -> pl.DataFrame:
+        return self.audit.table.drop("state", strict=False)
+
+    def stage_names(self) -> list[str]:
+        return ["embed", "label_noise"]
+
+    def stage(self, name: str) -> Saved:
+        return ResultInMemory(self.folder / "stages" / name, self.audit.result)
