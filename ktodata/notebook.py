@@ -1,4 +1,4 @@
-"""`kd.notebook`: what draws itself in a notebook: `show(rows)`, `prompt_map(run)`, `review_widget(run)`, loaded on first use."""
+"""`kd.notebook`: `show(rows)`, `prompt_map(run)`, `review_widget(run)` draw themselves in a notebook; each loads on first use."""
 
 from typing import TYPE_CHECKING, Any
 

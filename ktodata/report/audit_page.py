@@ -22,12 +22,12 @@ def build_audit_page(source: Path | StageResult, feedback: pl.DataFrame | None =
     if isinstance(source, StageResult):
         if feedback is None:
             raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
-        return _page(read_labels_section(AuditTables(source, feedback)), name, what="the result")
+        return _render_audit(read_labels_section(AuditTables(source, feedback)), name, what="the result")
     run = RunFiles(source)
-    return _page(read_labels_section(run), str(pick(run.manifest, "name", default=name)), what=str(run.path))
+    return _render_audit(read_labels_section(run), str(pick(run.manifest, "name", default=name)), what=str(run.path))
 
 
-def _page(noise: LabelsSection | None, name: str, *, what: str) -> str:
+def _render_audit(noise: LabelsSection | None, name: str, *, what: str) -> str:
     if noise is None:
         raise RunError(f"{what} holds no result of label_noise, so there is nothing to audit. Add the step to its recipe.")
     return render(

@@ -14,7 +14,7 @@ STAGE = "label_noise"
 
 @dataclass(frozen=True)
 class AuditTables:
-    """What label_noise returned, and the table that it was given, which stands for all stages before it."""
+    """What label_noise returned, and the table that it was given, in the place of all stages before it."""
 
     result: StageResult
     feedback: pl.DataFrame

@@ -11,7 +11,7 @@ MAX_EXAMPLES = 12  # example rows a section shows at most; the page says where t
 
 @dataclass(frozen=True)
 class Example:
-    """One row as it is shown: its own text, what was given, and why it stands here."""
+    """One row as it is shown: its own text, what was given, and why it is shown."""
 
     row_id: str
     label: bool | None

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from ktodata.report.text import clean, count, one_line
 
-# role -> (the colour matplotlib is given, what stands in the page)
+# role -> (the colour matplotlib is given, the page's own colour)
 _ROLES = {
     "ink": ("#010101", "currentColor"),
     "muted": ("#020202", "var(--muted)"),

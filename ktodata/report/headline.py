@@ -1,4 +1,4 @@
-"""The five lines at the top: what the numbers mean for the reader, in plain words, and what is not known said as such."""
+"""The five lines at the top: what the numbers mean for the reader, in plain words, and what is not known, named as such."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def headline_text(run: Path) -> list[str]:
 
 
 def headline(contents: RunContents) -> list[HeadlineLine]:
-    """The five lines, from what each section found."""
+    """The five lines, from the sections' contents."""
     return [
         label_trust(contents.noise),
         HeadlineLine("What spoils this set?", *_what_spoils(contents)),
@@ -55,8 +55,8 @@ def label_trust(noise: LabelsSection | None) -> HeadlineLine:
         return HeadlineLine(question, _trust_word(noise.trusted.value), text)
     if noise.verdict == "identifiable" and noise.estimate is not None:
         return HeadlineLine(question, _trust_word(noise.estimate), f"{text} Errors that follow a rule it cannot see.")
-    few = "Too few rows to tell."
-    short = {"weakly": "Perhaps.", "not": "The text does not tell.", "too few": few, "not learnt": few}
+    few = "Too few rows to say."
+    short = {"weakly": "Perhaps.", "not": "The text does not show it.", "too few": few, "not learnt": few}
     return HeadlineLine(
         question, short.get(noise.verdict, "Perhaps."), f"{text} How many are wrong cannot be known from what is given."
     )
@@ -155,7 +155,7 @@ def _did_it_help(contents: RunContents) -> tuple[str, str]:
     if ablation is not None and ablation.stale:
         return short, f"{text} An ablation is there, but of other rows, so whether curation made the difference is not known."
     if ablation is not None:
-        return short, f"{text} What an ablation found stands under “Did curation help”."
+        return short, f"{text} The results of an ablation are under “Did curation help”."
     return (
         short,
         f"{text} Whether curation made the difference takes a control that this run has not: `ktodata ablate` trains it.",

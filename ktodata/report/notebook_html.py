@@ -20,7 +20,7 @@ from ktodata.stage import StageResult
 MAX_NUMBERS_SHOWN = 24
 FOLD_CHARS, FOLD_LINES = 400, 12  # characters and lines of a text in sight; the others are folded
 MAX_CHARS_SHOWN = 20_000  # characters that are put on the page at all
-# what is said of a row beside its texts, where the frame has it, in this order
+# the notes on a row beside its texts, where the frame has it, in this order
 NOTES = (
     *("row_id", "trusted_label", "verdict", "note", "p_wrong", "p_desirable", "why", "evidence_against"),
     *("rater", "model", "source", "cluster", "part"),
@@ -50,7 +50,7 @@ def show(frame: pl.DataFrame, *, rows: int = 10, columns: Sequence[str] | None =
     """The first rows of a feedback frame, to be read in a notebook: texts wrapped, long ones folded, the label as a word.
 
     frame : with prompt and completion; label, and label_quality (1 sound, 0 doubtful) as a bar, where it has them
-    columns : what else is said of each row; by default those that help to judge it. Nulls are left out
+    columns : the notes on each row; by default those that help to judge it. Nulls are left out
 
     Every text is shown as text, whatever is written in it. Raises MissingColumnError.
     """
@@ -71,7 +71,7 @@ def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | No
             (
                 "given",
                 "labels",
-                "can random errors be told?",
+                "can random errors be identified?",
                 "AUROC of injected errors",
                 "flagged",
                 "reviewed",
@@ -183,7 +183,7 @@ def _rows_html(frame: pl.DataFrame, limit: int, notes: Sequence[str]) -> Markup:
 
 
 def _row_notes(row: Mapping[str, Any], notes: Sequence[str]) -> Iterator[Markup]:
-    """The label as a word, its quality as a bar, and what else is said of the row."""
+    """The label as a word, its quality as a bar, and the other notes on the row."""
     if "label" in row:
         dot = Markup('<span style="color:{}" aria-hidden="true">&#9679;</span>').format(DOTS.get(row["label"], "#888"))
         yield Markup("<div>{} <strong>{}</strong></div>").format(dot, WORDS.get(row["label"], "no label"))

@@ -1,4 +1,4 @@
-"""All that a run has found, read once for whatever page needs it. A part that is None was not part of the run."""
+"""All results of a run, read once for whatever page needs it. A part that is None was not part of the run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ def read_contents(folder: Path) -> RunContents:
 
 
 def contents_of(files: RunFiles) -> RunContents:
-    """What the files of a run say, whether with its texts or without."""
+    """The contents of a run's files, whether with its texts or without."""
     with_examples = not isinstance(files, WithoutText)
     return RunContents(
         files=files,

@@ -14,7 +14,7 @@ class Share:
 
     @property
     def value(self) -> float:
-        """Hits / total; 0 when there is nothing to count, which `total` tells."""
+        """Hits / total; 0 when there is nothing to count, see `total`."""
         return self.hits / self.total if self.total else 0.0
 
     @property

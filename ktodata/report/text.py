@@ -8,7 +8,7 @@ from typing import Any
 
 from ktodata.stats import Interval
 
-# What stands here is neither HTML nor Markdown: both escape on their own. It only removes what no page can show:
+# Nothing here is HTML or Markdown: both escape on their own. It only removes what no page can show:
 # lone surrogates (cannot be written as UTF-8), control characters, and marks that turn the reading direction of what follows.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

@@ -34,7 +34,7 @@ NOT_OURS = ("sample",)
 
 _WORD = re.compile(r"[^\W_]+")
 _PLAIN = re.compile(r"[0-9]+(?:[A-Za-z]|T[0-9]+)?|[0-9a-f]{16}|[0-9a-f]{32}|[0-9a-f]{64}")
-# what stands in quotes is somebody's; an apostrophe within it ends nothing
+# what is in quotes is somebody's; an apostrophe within it ends nothing
 _QUOTED = re.compile(r"(?<!\w)(['\"])(?:(?!\1(?!\w)).){0,500}\1(?!\w)|“[^”]{0,500}”", re.DOTALL)
 # as KD048 names those whose labels drift: a name can be a number
 _WHOSE = re.compile(r"(?<!\w)(?:rater|source|model) (.{1,300}?)(?= \()")
@@ -47,70 +47,70 @@ class WithoutText(RunFiles):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._given = RunFiles(path)
-        self._names = _Names(self._given)
+        self._run = RunFiles(path)
+        self._names = _Names(self._run)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """As in the run, under the name "run"."""
-        cleaned = self._cleaned(self._given.manifest)
+        cleaned = self._cleaned(self._run.manifest)
         recipe = cleaned.get("recipe")
         return cleaned | {"name": "run", "recipe": recipe | {"name": "run"} if isinstance(recipe, dict) else {}}
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """Numbers only."""
-        return self._cleaned(self._given.evaluation)
+        return self._cleaned(self._run.evaluation)
 
     @cached_property
     def training(self) -> dict[str, Any]:
         """Numbers only."""
-        return self._cleaned(self._given.training)
+        return self._cleaned(self._run.training)
 
     @cached_property
     def ablation(self) -> dict[str, Any]:
         """Numbers, and the names of arms where they are ours."""
-        return self._cleaned(self._given.ablation)
+        return self._cleaned(self._run.ablation)
 
     @cached_property
     def comparison(self) -> dict[str, Any]:
         """Numbers, and the names of methods where they are ours."""
-        return self._cleaned(self._given.comparison)
+        return self._cleaned(self._run.comparison)
 
     @cached_property
     def telemetry(self) -> pl.DataFrame | None:
         """Numbers by row_id."""
-        return self._named(self._given.telemetry)
+        return self._named(self._run.telemetry)
 
     @cached_property
     def ablation_scores(self) -> pl.DataFrame | None:
         """Numbers by row_id and arm."""
-        return self._named(self._given.ablation_scores)
+        return self._named(self._run.ablation_scores)
 
     @cached_property
     def comparison_rows(self) -> pl.DataFrame | None:
         """Numbers by row_id and method."""
-        return self._named(self._given.comparison_rows)
+        return self._named(self._run.comparison_rows)
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
         """Decisions; of their evidence what the last lines say of part and stage."""
         last = pl.col("stage") == "export"
-        return self._given.ledger.with_columns(evidence=pl.when(last).then("evidence").otherwise(pl.lit("{}")))
+        return self._run.ledger.with_columns(evidence=pl.when(last).then("evidence").otherwise(pl.lit("{}")))
 
     @cached_property
     def quarantine(self) -> pl.DataFrame:
         """Reasons; neither file nor text."""
-        reasons = self._given.quarantine.select("reason")
+        reasons = self._run.quarantine.select("reason")
         return reasons.select(pl.col(name) if name == "reason" else pl.lit(None, of).alias(name) for name, of in _QUARANTINE)
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """The stage's numbers."""
-        return self._cleaned(self._given.metrics(stage))
+        return self._cleaned(self._run.metrics(stage))
 
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """The table without names and examples; a cluster goes by its number."""
-        table = self._given.table(stage, name)
+        table = self._run.table(stage, name)
         if table is None:
             return None
         if "name" in table.columns:
@@ -121,12 +121,12 @@ class WithoutText(RunFiles):
 
     def columns(self, stage: str, *names: str) -> pl.DataFrame | None:
         """The columns, with names replaced."""
-        return self._named(self._given.columns(stage, *names))
+        return self._named(self._run.columns(stage, *names))
 
     def rows(self, row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """{row_id: {row_id, prompt: a number}}: rows of one prompt can be told to be that, and nothing else of them."""
+        """{row_id: {row_id, prompt: a number}}: which rows share a prompt, and nothing else of them."""
         prompts: dict[str, str] = {}
-        rows = self._given.rows(row_ids)
+        rows = self._run.rows(row_ids)
         number = {row_id: prompts.setdefault(row["prompt"], f"prompt {len(prompts) + 1}") for row_id, row in rows.items()}
         return {row_id: {"row_id": row_id, "prompt": prompt} for row_id, prompt in number.items()}
 
@@ -146,7 +146,7 @@ class _Names:
 
     def __init__(self, run: RunFiles) -> None:
         self._called: dict[str, str] = {}
-        self._many: Counter[str] = Counter()
+        self._n_of_kind: Counter[str] = Counter()
         for kind, name in _foreign_names(run):
             if kind in (*NAMED, "file") or not is_ours(name):
                 self._call(kind, name)
@@ -157,22 +157,22 @@ class _Names:
 
     def _call(self, kind: str, name: str) -> str:
         if name not in self._called:
-            self._many[kind] += 1
-            self._called[name] = f"{kind} {self._many[kind]}"
+            self._n_of_kind[kind] += 1
+            self._called[name] = f"{kind} {self._n_of_kind[kind]}"
         return self._called[name]
 
     def cleaned(self, value: Any) -> Any:
         """JSON with foreign keys and texts replaced."""
         if isinstance(value, dict):
-            return {self._key(key): self.cleaned(inner) for key, inner in value.items() if key not in EXAMPLES}
+            return {self._cleaned_key(key): self.cleaned(inner) for key, inner in value.items() if key not in EXAMPLES}
         if isinstance(value, list):
             return [self.cleaned(inner) for inner in value]
-        return self._text(value) if isinstance(value, str) else value
+        return self._cleaned_text(value) if isinstance(value, str) else value
 
-    def _key(self, key: str) -> str:
+    def _cleaned_key(self, key: str) -> str:
         return self._called.get(key) or (key if is_ours(key) else self._call("name", key))
 
-    def _text(self, text: str) -> str:
+    def _cleaned_text(self, text: str) -> str:
         if text in self._called:
             return self._called[text]
         if self._subjects is not None:
@@ -187,30 +187,30 @@ class _Names:
         for name, dtype in table.schema.items():
             if dtype == pl.String and name not in ROW_IDS:
                 texts = table[name].drop_nulls().unique(maintain_order=True)
-                called = {text: self._name(name, text) for text in texts}
+                called = {text: self._replacement(name, text) for text in texts}
                 table = table.with_columns(pl.col(name).replace_strict(called, return_dtype=pl.String))
             elif dtype == pl.List(pl.String) and not all(map(is_ours, table[name].explode().drop_nulls().unique())):
                 table = table.with_columns(pl.lit(None, dtype).alias(name))
             elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
-                table = table.with_columns(self._votes(table[name]))
+                table = table.with_columns(self._numbered_votes(table[name]))
         return table
 
     def grouped(self, table: pl.DataFrame) -> pl.DataFrame:
         """A table of groups, with each value named by the kind of its column."""
-        called = [self._name(column, value) for column, value in table.select("column", "value").iter_rows()]
+        called = [self._replacement(column, value) for column, value in table.select("column", "value").iter_rows()]
         return table.with_columns(value=pl.Series(called, dtype=pl.String))
 
-    def _votes(self, votes: pl.Series) -> pl.Series:
+    def _numbered_votes(self, votes: pl.Series) -> pl.Series:
         """Votes with their raters numbered; any other list of objects, as turns are, becomes null."""
         of_raters = pl.Schema(votes.explode().struct.schema).get("rater") == pl.String
         if not of_raters:
             return pl.Series(votes.name, [None] * len(votes), dtype=votes.dtype)
         raters = votes.explode().struct.field("rater").drop_nulls().unique(maintain_order=True)
-        called = {name: self._name("rater", name) for name in raters}
+        called = {name: self._replacement("rater", name) for name in raters}
         numbered = pl.field("rater").replace_strict(called, default=None, return_dtype=pl.String)
         return votes.list.eval(pl.element().struct.with_fields(numbered))
 
-    def _name(self, column: str, text: str) -> str:
+    def _replacement(self, column: str, text: str) -> str:
         if column not in NAMED and is_ours(text):
             return text
         return self._called.get(text) or self._call(column if is_ours(column) else "name", text)

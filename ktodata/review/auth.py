@@ -51,15 +51,15 @@ class AuthMiddleware:
         if scope["type"] != "http":
             raise RuntimeError(f"the desk speaks HTTP only, not {scope['type']}")
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        answer = self._refusal(scope) or (self._exchange(scope) if scope["path"] == OPEN_PATH else None)
-        await (answer or self._app)(scope, receive, send_guarded)
+        answer = self._check_request(scope) or (self._exchange_token(scope) if scope["path"] == OPEN_PATH else None)
+        await (answer or self._app)(scope, receive, send_with_headers)
 
-    def _exchange(self, scope: Scope) -> Response:
+    def _exchange_token(self, scope: Scope) -> Response:
         """The cookie for the token; the token is void from then on."""
         token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if self._token is None or not _same_secret(token, self._token):
@@ -69,7 +69,7 @@ class AuthMiddleware:
         answer.set_cookie(self._cookie, self._session, httponly=True, samesite="strict", path="/")
         return answer
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _check_request(self, scope: Scope) -> Response | None:
         """Why a request is not answered; None where it may come in."""
         headers = Headers(scope=scope)
         if headers.get("host") not in self._hosts:
@@ -80,9 +80,9 @@ class AuthMiddleware:
             return _refuse("The request came from another site.")
         if not _same_secret(_read_cookie(headers, self._cookie), self._session):
             return _refuse("This browser was not let in. Open the address that `ktodata review` printed.")
-        return None if scope["method"] in SAFE_METHODS else self._refused_change(headers)
+        return None if scope["method"] in SAFE_METHODS else self._check_change(headers)
 
-    def _refused_change(self, headers: Headers) -> Response | None:
+    def _check_change(self, headers: Headers) -> Response | None:
         if headers.get("origin") != f"http://{headers.get('host')}":
             return _refuse("The request came from another page.")
         if not _same_secret(headers.get("x-csrf-token", ""), self.csrf):

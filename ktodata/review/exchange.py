@@ -167,8 +167,8 @@ def _control_result(name: str, kind: str, key: str, value: str) -> dict[str, Any
 def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> dict[str, int]:
     """Read verdicts into the run's store, all or none of them: how many were imported, unchanged and older.
 
-    path : a file of verdicts, a store, or what Argilla or Label Studio exported of what was exported here; looked at, not named.
-    reviewer : who said it, where the file does not tell; the user's name when None.
+    path : a file of verdicts, a store, or what Argilla or Label Studio exported of what was exported here, by its content.
+    reviewer : whose verdicts they are, where the file names nobody; the user's name when None.
     Raises DataError when a verdict is on a row that the run does not hold, FormatError for a record that is none of these.
     """
     verdicts = list(_read_verdict_file(path))

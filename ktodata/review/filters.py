@@ -48,7 +48,7 @@ class FilterColumns:
         measures = pl.when(pl.Series(drawn)).then(pl.lit(["measures"])).otherwise(pl.lit([], pl.List(pl.String)))
         self._reasons = pl.select(pl.concat_list(measures, reasons.fill_null([]))).to_series()
         self._masks: dict[tuple[str, str], Bools] = {}
-        self.choices = self._choices()
+        self.choices = self._count_choices()
 
     def mask(self, filters: Filters) -> Bools:
         """Rows that every filter but `judged` lets through: bool [N]."""
@@ -58,7 +58,7 @@ class FilterColumns:
                 mask = mask & self._mask_of(name, value)
         return mask
 
-    def _choices(self) -> dict[str, list[tuple[str, int]]]:
+    def _count_choices(self) -> dict[str, list[tuple[str, int]]]:
         """What can be chosen in each column, most frequent first, with its rows; columns without a choice are left out."""
         counted = {name: self._table[name].drop_nulls() for name in self._table.columns} | {
             "reason": self._reasons.explode().drop_nulls()

@@ -69,7 +69,7 @@ class ResultInMemory(Saved):
         return self.result.columns
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         return dict(self.result.metrics)
 
     def table(self, name: str) -> pl.DataFrame:

@@ -60,7 +60,7 @@ def widget_css() -> str:
 
 
 def _page_context(session: ReviewSession, here: str, more: dict[str, str]) -> dict[str, Any]:
-    """What stands around every page."""
+    """What every page's frame shows."""
     context = {
         "here": here,
         "name": session.name,

@@ -71,7 +71,7 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
 class ExpectedGain:
     """What so many reviews are expected to find; None where p was not measured.
 
-    wrong_labels : of the rows looked at
+    wrong_labels : among the rows judged
     cost : training cost taken away, in wrong labels (labels/actions.py: a wrong label costs 1); cost_share : of all open rows'
     """
 
@@ -93,5 +93,5 @@ def expected_gain(queue: ReviewQueue, left: Ints, rows: int, seconds_a_row: floa
 
 
 def seconds_per_row(seconds: list[float]) -> float:
-    """Seconds a row takes: the median of what was seen, or SECONDS_A_ROW while that is too little to tell."""
+    """Seconds a row takes: the median so far, or SECONDS_A_ROW while there are too few."""
     return max(float(np.median(seconds)), 1.0) if len(seconds) >= MIN_TIMED_VERDICTS else SECONDS_A_ROW

@@ -11,7 +11,7 @@ from ktodata.evaluate.bootstrap import bootstrap
 from ktodata.formats.verdict_store import verdict_word
 from ktodata.stats import Interval, share
 
-MIN_ROWS = 10  # that both judged, for kappa to be told
+MIN_ROWS = 10  # that both judged, for a kappa
 RESAMPLES = 1000
 UNKNOWN_KAPPA = Interval(None, None, None)
 
@@ -63,7 +63,7 @@ def disagreements(current: pl.DataFrame) -> pl.DataFrame:
 
 
 def _kappa(both: pl.DataFrame) -> Interval:
-    """Cohen's kappa (1960) with a percentile interval over resampled rows; not told of few rows, or where all say one thing."""
+    """Cohen's kappa (1960) with a percentile interval over resampled rows; unknown for few rows, or where all say one thing."""
     from sklearn.metrics import cohen_kappa_score
 
     names = sorted({*both["first_says"], *both["second_says"]})

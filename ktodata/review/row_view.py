@@ -70,7 +70,7 @@ class RowVote:
 
 @dataclass(frozen=True)
 class LabelEvidence:
-    """All that tells the given label, or hints at it: left out where the reviewer is to be blind."""
+    """All that shows the given label, or hints at it: left out where the reviewer is to be blind."""
 
     label: bool
     p_wrong: float
@@ -132,7 +132,7 @@ class RowView:
             evidence=None if blind else self._evidence(place, row, p_wrong),
             siblings=[self._similar_row(other, blind=blind) for other in siblings[:MAX_SIBLINGS]],
             siblings_in_all=len(siblings),
-            nearest=self._nearest(place, blind=blind),
+            nearest=self._similar_rows(place, blind=blind),
         )
 
     @property
@@ -168,7 +168,7 @@ class RowView:
         """Find the rows nearest to one that will soon be shown. May run beside everything else."""
         self._near(place)
 
-    def _nearest(self, place: int, *, blind: bool) -> list[SimilarRow]:
+    def _similar_rows(self, place: int, *, blind: bool) -> list[SimilarRow]:
         return [self._similar_row(other, blind=blind, similarity=similarity) for other, similarity in self._near(place)]
 
     def _find_nearest(self, place: int) -> list[tuple[int, float]]:

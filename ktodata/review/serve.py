@@ -68,6 +68,7 @@ def review(
 
 
 def listening_socket(port: int) -> socket.socket:
+    """A socket of this machine; port 0 takes a free one. Raises RunError where the port is taken."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

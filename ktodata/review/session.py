@@ -1,4 +1,4 @@
-"""A sitting of one reviewer: which row comes next, what is said of it, and what is taken back. Knows nothing of the web."""
+"""A sitting of one reviewer: which row is next, what is said of it, and what is taken back. Knows nothing of the web."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ MIN_SITTING_ROWS = 2
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """What stands on the page: one row, or none where nothing is left.
+    """The page's content: one row, or none where nothing is left.
 
     current, current_id : the reviewer's verdict on the row so far, None for none, and its number, 0 for none
     undo_token : what undo would take back, as `undo` wants it; empty for nothing
@@ -152,7 +152,7 @@ class ReviewSession:
         return ReviewOutlook(self.minutes, spent, seconds_a_row, self.queue.measured, gains)
 
     def place(self, row_id: str) -> int:
-        """Where a row stands. Raises StaleError for one that the audit does not hold."""
+        """The place of a row in the audit. Raises StaleError for one that the audit does not hold."""
         place = self.rows.places.get(row_id)
         if place is None:
             raise StaleError("This row is not among those that the audit looked at.")

@@ -92,7 +92,7 @@ class VerdictStore:
     def add_all(self, verdicts: Sequence[ReviewVerdict]) -> Counter[str]:
         """Write verdicts from elsewhere down, all or none of them; how many were "imported", "unchanged" and "older".
 
-        One that says what its reviewer says already is not written again, nor is one that is older than what stands.
+        One that says what its reviewer says already is not written again, nor is one that is older than the current one.
         """
         counts: Counter[str] = Counter()
         with self._transaction():
@@ -110,7 +110,7 @@ class VerdictStore:
     def undo(self, reviewer: str, event: int, detector: str) -> CurrentVerdict:
         """Take a reviewer's latest verdict back, and return what it was.
 
-        Raises StaleError when `event` is not the latest one that stands.
+        Raises StaleError when `event` is not the latest current one.
         """
         with self._transaction():
             latest = self.latest(reviewer)
@@ -130,11 +130,11 @@ class VerdictStore:
         )
 
     def latest(self, reviewer: str) -> CurrentVerdict | None:
-        """A reviewer's latest verdict that stands."""
+        """A reviewer's latest verdict that was not taken back."""
         return self._query_verdict("SELECT * FROM held WHERE reviewer = ? ORDER BY id DESC LIMIT 1", reviewer)
 
     def judged_by_another(self, row_id: str, reviewer: str) -> bool:
-        """Whether somebody else's verdict on a row stands."""
+        """Whether somebody else has a current verdict on a row."""
         return self._query_verdict("SELECT * FROM held WHERE row_id = ? AND reviewer != ? LIMIT 1", row_id, reviewer) is not None
 
     def current_verdicts(self) -> pl.DataFrame:

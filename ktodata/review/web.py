@@ -43,11 +43,13 @@ class ReviewApp:
 
     async def next_row(self, request: Request) -> Response:
         """The next row under the filters."""
-        return self._page(PageRequest(Filters.of(request.query_params)))
+        return self._row_response(PageRequest(Filters.of(request.query_params)))
 
     async def one_row(self, request: Request) -> Response:
         """The row that is named."""
-        return self._page(PageRequest(Filters.of(request.query_params), self.session.place(request.query_params.get("id", ""))))
+        return self._row_response(
+            PageRequest(Filters.of(request.query_params), self.session.place(request.query_params.get("id", "")))
+        )
 
     async def text(self, request: Request) -> Response:
         """The whole prompt or completion of a row, as plain text."""
@@ -73,9 +75,9 @@ class ReviewApp:
 
     async def action(self, request: Request) -> Response:
         """A verdict, a skip, an undo: the request's path says which."""
-        return self._page(run_action(self.session, request.url.path.removeprefix("/"), await _read_body(request)))
+        return self._row_response(run_action(self.session, request.url.path.removeprefix("/"), await _read_body(request)))
 
-    def _page(self, page_request: PageRequest) -> Response:
+    def _row_response(self, page_request: PageRequest) -> Response:
         item = self.session.item(page_request.filters, place=page_request.place, note=page_request.note)
         page = pages.row_page(self.session, item, page_request.filters, csrf=self.csrf)
         ahead = None if item.next_place is None else BackgroundTask(self.session.rows.look_ahead, item.next_place)

@@ -62,14 +62,14 @@ class ReviewWidget(anywidget.AnyWidget):
         """Do what the page asks, and show what comes next; or say why it was not done, and leave the page as it is."""
         html, problem = self.page["html"], ""
         try:
-            html = self._run(message) if "action" in message else self._page_at(message.get("go"))
+            html = self._do_action(message) if "action" in message else self._page_at(message.get("go"))
         except (BadRequestError, KtodataError, StaleError) as error:
             problem = clean(str(error))
         self.page = {"html": html, "problem": problem, "answer": self.page["answer"] + 1}
         if self._next_place is not None:
             self.session.rows.look_ahead(self._next_place)  # while this row is read
 
-    def _run(self, message: Mapping[str, Any]) -> str:
+    def _do_action(self, message: Mapping[str, Any]) -> str:
         return self._row_html(run_action(self.session, str(message["action"]), message))
 
     def _page_at(self, to: object) -> str:

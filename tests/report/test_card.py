@@ -67,9 +67,7 @@ def test_a_run_without_licence_or_shards_says_so(tmp_path):
     manifest.write_text(manifest.read_text().replace("cc-by-4.0", ""))
     card = build_card(folder)
     assert header(card)["license"] == "unknown" and "configs" not in header(card)
-    assert "**Licence:** not stated." in card
-    assert "there are no shards yet" in card
-    assert "Not measured: the recipe has no `label_noise`." in card
+    assert "not stated" in card and "no shards yet" in card and "no `label_noise`" in card
 
 
 def test_the_card_says_what_a_model_learnt_and_whether_curation_helped(tmp_path):
@@ -80,7 +78,7 @@ def test_the_card_says_what_a_model_learnt_and_whether_curation_helped(tmp_path)
     folders.write_ablation(folder)
     folders.write_comparison(folder)
     card = build_card(folder)
-    assert "report.html shows it whole). Curation did\\. Of 2 treatments of the labels" in card
+    assert "Curation did\\. Of 2 treatments of the labels" in card
     assert "has not been shown" not in card
     assert "KTO beside other methods" in card and "Of 36 training rows, each could use" in card
     assert "<script>" not in card and "\\<script\\>" in card
@@ -89,7 +87,7 @@ def test_the_card_says_what_a_model_learnt_and_whether_curation_helped(tmp_path)
 def test_an_ablation_of_other_rows_is_not_told(tmp_path):
     folder = folders.write_run(tmp_path / "run")
     folders.write_ablation(folder, row_ids=["other", "rows"])
-    assert "an ablation is there, but of other rows than these." in build_card(folder)
+    assert "an ablation is there, but of other rows" in build_card(folder)
 
 
 PII = {"finder": "ktodata's patterns", "rows": 3, "found": {"email": {"rows": 3}, "api_key": {"rows": 1}}}
@@ -122,7 +120,7 @@ def test_reviews_are_told(tmp_path):
     metrics = {"verdicts": 40, "differ_from_label": 6, "overridden": 0, "repeated": 0, "empty": 2, "drop": 0, "contested": 0}
     (folder / "stages/reviews").mkdir()
     (folder / "stages/reviews/metrics.json").write_text(json.dumps(metrics))
-    assert "40 rows reviewed, 6 with another verdict than the given label; 2 cells still empty" in build_card(folder)
+    assert all(figure in build_card(folder) for figure in ("40 rows reviewed", "6 with another verdict", "2 cells still empty"))
 
 
 def test_the_models_section_says_what_the_run_did_and_holds_no_word_of_a_prompt(tmp_path):

@@ -74,8 +74,9 @@ def test_every_section_is_there_under_a_heading(page):
 
 def test_the_numbers_are_those_of_the_run(page):
     """62 rows = 2 quarantined + 5 dropped + 9 held + 46 kept; 9 of 60 doubted: exact 95 % interval 7.1 to 26.6 %."""
-    assert "Of 62 rows, 2 were quarantined, 5 dropped and 9 held for review; 46 are kept" in page.visible
-    assert "Confident learning doubts 9 of 60 labels (15.0 %) and estimates that 12.0 % are wrong." in page.visible
+    for number, what in ((62, "rows in"), (2, "quarantined"), (5, "dropped"), (9, "held for review"), (46, "kept")):
+        assert f"{what}{number}" in page.visible, what
+    assert "9 of 60 labels (15.0 %)" in page.visible and "12.0 % are wrong" in page.visible
     assert "7.1 to 26.6 %" in page.visible
     assert "36 train, 4 validation, 6 test" in page.visible
     assert "0.800" in page.visible and "0.700 to 0.900" in page.visible
@@ -132,7 +133,7 @@ def test_our_script_makes_no_markup_and_no_code_of_a_text(html):
 
 
 def test_the_page_says_what_it_runs(html, run):
-    assert "loads nothing, and runs no script but its own, for the map and the search" in html
+    assert "runs no script but its own" in html
     audit = build_audit_page(run)
     assert "runs no script." in audit and "<script" not in audit and "script-src" not in audit
 
@@ -163,7 +164,7 @@ def test_a_telemetry_step_is_part_of_the_page(tmp_path):
     (folder / "stages/telemetry/metrics.json").write_text(json.dumps({"rows_seen": 41, "knowledge_at_last_step": 0.25}))
     page = Page(build_report(folder))
     assert "Every number that telemetry reported" in page.visible and "knowledge_at_last_step0.25" in page.visible
-    assert "How much the policy of an earlier training sided with each label" in page.visible
+    assert "Training dynamics" in page.visible
 
 
 def test_without_rows_that_left_there_is_nothing_to_find(tmp_path):
@@ -171,7 +172,7 @@ def test_without_rows_that_left_there_is_nothing_to_find(tmp_path):
     pl.read_parquet(folder / "quarantine.parquet").clear().write_parquet(folder / "quarantine.parquet")
     html = build_report(folder)
     assert decoded(html, "search-data") is None and 'id="search-tool"' not in html
-    assert "No row was dropped, relabelled or held back, and every record became a row." in Page(html).visible
+    assert "every record became a row" in Page(html).visible
 
 
 def test_controls_surrogates_and_direction_marks_are_made_visible(html):
@@ -216,7 +217,7 @@ def test_the_same_run_gives_the_same_bytes(run, html):
 def test_a_run_of_ingest_only_says_what_is_missing(tmp_path):
     page = Page(build_report(folders.write_run(tmp_path / "short", stages=())))
     assert page.visible.count("Not part of this run") == 5  # label_noise, coverage, dedupe, train, evaluate
-    assert "Not looked at. Label noise is not part of this run." in page.visible
+    assert "Label noise is not part of this run" in page.visible
 
 
 def test_a_run_that_has_only_begun_makes_a_page(tmp_path):
@@ -232,13 +233,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_five_lines_for_a_terminal(run):
     lines = headline_text(run)
     assert len(lines) == 5
-    assert lines[3].startswith(
-        "Did it help? Training did. On 6 held-out rows, measured against labels as given, the trained model"
-    )
-    assert (
-        "likelier than an undesirable one 80\u2009% (70 to 90\u2009%) of the time, the base model 50\u2009% (40 to 60\u2009%): +30.0 p"
-        in lines[3]
-    )
+    assert lines[3].startswith("Did it help? Training did. On 6 held-out rows, measured against labels as given")
+    assert "80\u2009% (70 to 90\u2009%)" in lines[3] and "50\u2009% (40 to 60\u2009%): +30.0 p" in lines[3]
 
 
 @pytest.mark.parametrize(
@@ -263,15 +259,15 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
         ({"label_noise_estimate": {"wrong": 0.02}}, "Mostly."),
         ({"label_noise_estimate": {"wrong": 0.3}}, "Not as they are."),
         ({"identifiability": {"verdict": "weakly"}}, "Perhaps."),
-        ({"identifiability": {"verdict": "not"}}, "The text does not tell."),
+        ({"identifiability": {"verdict": "not"}}, "The text does not show it."),
         (
             {
                 "identifiability": {"verdict": "not"},
                 "injected_flips": {"per_given_class": {"undesirable": {"injected_flips_at_this_depth": {"flips": 6}}}},
             },
-            "Too few rows to tell.",
+            "Too few rows to say.",
         ),
-        ({"identifiability": {}, "not_learnt": "3 desirable rows."}, "Too few rows to tell."),
+        ({"identifiability": {}, "not_learnt": "3 desirable rows."}, "Too few rows to say."),
         ({"identifiability": {"verdict": "not"}, "trusted": {"rows": 100, "wrong": 30}}, "Not as they are."),
     ],
 )

@@ -107,7 +107,7 @@ def test_votes_that_say_too_little_of_raters_are_said_to_do_so(own):
     errors = table(own, "confusions")
     pl.read_parquet(errors).clear().write_parquet(errors)
     page = build_report(own)
-    assert "Raters share too few rows: 18 rows of the training part" in page and "10 are asked for" in page
+    assert "share too few rows: 18 rows" in page and "10 are asked for" in page
     errors.unlink()
     assert "no estimate of the raters&#39; errors" in build_report(own)
 
@@ -174,7 +174,7 @@ def test_rows_without_dates_and_findings_of_none_are_said_plainly(own):
     assert drift_section.picture is None and drift_section.lines
     change(table(own, "drift"), significant=pl.lit(False), since=pl.lit(None, pl.Datetime("us", "UTC")))
     page = build_report(own)
-    assert "None of 3 groups differs by more than chance" in page and "too few rows carry a date" in page
+    assert "None of 3 groups" in page and "too few rows carry a date" in page
     text = part(page, "Is the same content judged differently", "Rows doubted most")
     assert "since, 95 % interval" not in text and "A dashed line" not in text and "For example" not in text
     drift = table(own, "drift")
@@ -212,10 +212,10 @@ def test_a_group_that_changed_has_a_picture_of_its_own_and_its_name_is_no_markup
 def test_a_table_that_is_not_there_is_said_and_breaks_nothing(own, gone):
     table(own, gone).unlink()
     sentences = {
-        "raters": "there is no table of raters here",
-        "contested": "Contested rows cannot be told",
-        "drift": "there is no table of drift here",
-        "drift_examples": "There are no rows to show for it.",
+        "raters": "no table of raters",
+        "contested": "Contested rows are not known",
+        "drift": "no table of drift",
+        "drift_examples": "no rows to show",
     }
     page = build_report(own)
     assert sentences[gone] in page

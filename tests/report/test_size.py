@@ -37,7 +37,7 @@ def test_a_hundred_thousand_rows_make_a_page_under_five_megabytes(tmp_path):
     assert time.perf_counter() - started < 60
     rows = decoded(html, "search-data")
     assert len(rows["row_id"]) == 1667 * 14 + 2 and len(decoded(html, "map-data")["x"]) == 3000
-    assert "3,000 of the 100,020 prompts of the map's sample are drawn" in unescape(html)
+    assert "3,000 of the 100,020 prompts" in unescape(html)
 
 
 def test_however_little_room_there_is_the_rows_stay_within_it(tmp_path, monkeypatch):
@@ -60,5 +60,5 @@ def test_however_little_room_there_is_the_rows_stay_within_it(tmp_path, monkeypa
     monkeypatch.setattr("ktodata.report.page.MIN_SEARCH_BYTES", 1_200)
     html = build_report(folder)
     assert len(decoded(html, "search-data")["row_id"]) == indexes[1_200].included
-    assert f"{indexes[1_200].left_out} rows of them are left out here" in html
+    assert f"{indexes[1_200].left_out} rows of them" in html
     assert "holds nothing of their texts; <code>ktodata explain RUN ROW_ID</code>" in html

@@ -34,10 +34,10 @@ def judged(run):
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_a_file_of_verdicts_is_what_reviews_takes(judged, tmp_path, ending):
     run, ids, labels = judged
-    told = export_verdicts(run, tmp_path / f"verdicts.{ending}")
-    assert (told.rows, told.verdicts, told.contested, told.dropped) == (6, 8, 2, 1)
-    assert "8 verdicts on 6 rows" in told.text()
-    from_file = read_reviews(told.path).verdicts
+    summary = export_verdicts(run, tmp_path / f"verdicts.{ending}")
+    assert (summary.rows, summary.verdicts, summary.contested, summary.dropped) == (6, 8, 2, 1)
+    assert "8 verdicts on 6 rows" in summary.text()
+    from_file = read_reviews(summary.path).verdicts
     from_store = read_reviews(run.folder / "reviews" / "reviews.sqlite").verdicts
     same = ["row_id", "trusted_label", "verdict", "reviewer", "reviewed_at"]
     assert from_file.select(same).equals(from_store.select(same))
@@ -45,7 +45,7 @@ def test_a_file_of_verdicts_is_what_reviews_takes(judged, tmp_path, ending):
     expected = [labels[ids[0]], not labels[ids[1]], None, None, labels[ids[4]], None]
     assert [trusted[row_id] for row_id in ids] == expected
     if ending == "csv":
-        assert "\n=" not in told.path.read_text() and ",=" not in told.path.read_text()
+        assert "\n=" not in summary.path.read_text() and ",=" not in summary.path.read_text()
     else:
         assert from_file["note"].equals(from_store["note"])
 
@@ -56,16 +56,16 @@ def test_a_file_of_verdicts_is_what_reviews_takes(judged, tmp_path, ending):
 def test_tasks_come_back_as_they_went(judged, made, tmp_path, format, ending):
     """Into a fresh run: every reviewer's verdict and note; and a second time nothing is new."""
     run, _, _ = judged
-    told = export_verdicts(run, tmp_path / f"tasks.{ending}", format=format)
+    summary = export_verdicts(run, tmp_path / f"tasks.{ending}", format=format)
     fresh = _copy(made[1], tmp_path / "fresh")
-    assert import_verdicts(fresh, told.path) == {"imported": 8, "unchanged": 0, "older": 0}
-    assert import_verdicts(fresh, told.path) == {"imported": 0, "unchanged": 8, "older": 0}
+    assert import_verdicts(fresh, summary.path) == {"imported": 8, "unchanged": 0, "older": 0}
+    assert import_verdicts(fresh, summary.path) == {"imported": 0, "unchanged": 8, "older": 0}
     held = ["row_id", "reviewer", "verdict", "trusted_label", "note"]
     held += ["at", "seconds"] if "label" in format else []
-    before, after = (_standing(one).select(held).sort("row_id", "reviewer") for one in (run, fresh))
+    before, after = (_standing(each).select(held).sort("row_id", "reviewer") for each in (run, fresh))
     assert after.equals(before)
-    assert _standing(fresh)["via"].unique().to_list() == [told.path.name]
-    assert "has no place for" in told.text()
+    assert _standing(fresh)["via"].unique().to_list() == [summary.path.name]
+    assert "has no place for" in summary.text()
 
 
 def _copy(source, target):
@@ -120,8 +120,11 @@ def test_what_the_tools_themselves_write_is_understood(run, tmp_path):
     ]  # fmt: skip
     (tmp_path / "studio.json").write_text(json.dumps(studio))
     assert import_verdicts(run, tmp_path / "studio.json")["imported"] == 1
-    told = _standing(run).select("row_id", "reviewer", "verdict", "seconds").rows()
-    assert told == [(a, "u1", "keep" if run.feedback["label"][20] else "flip", None), (b, "bob@example.org", "contested", 7.2)]
+    verdicts = _standing(run).select("row_id", "reviewer", "verdict", "seconds").rows()
+    assert verdicts == [
+        (a, "u1", "keep" if run.feedback["label"][20] else "flip", None),
+        (b, "bob@example.org", "contested", 7.2),
+    ]
 
 
 def test_verdict_files_and_other_desks_come_in(judged, made, tmp_path):
@@ -134,7 +137,7 @@ def test_verdict_files_and_other_desks_come_in(judged, made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "said"),
+    ("content", "error", "message"),
     [
         ([{"id": "nowhere", "fields": {}, "responses": {"label": [{"value": "drop"}]}}], DataError, "1 of 1 verdicts are on rows that"),
         ([{"id": 5, "fields": {}, "responses": {"label": []}}], FormatError, "record 1 .* names no row_id"),
@@ -146,9 +149,9 @@ def test_verdict_files_and_other_desks_come_in(judged, made, tmp_path):
         ([{"nothing": 1}], DataError, "no column row_id"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_taken_is_said_and_nothing_is_written(run, tmp_path, content, error, said):
+def test_what_cannot_be_taken_is_said_and_nothing_is_written(run, tmp_path, content, error, message):
     (tmp_path / "in.json").write_text(json.dumps(content))
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         import_verdicts(run, tmp_path / "in.json")
     assert not (run.folder / "reviews").exists()
 

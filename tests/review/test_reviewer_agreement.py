@@ -18,13 +18,13 @@ def standing(*verdicts):
             "row_id": row,
             "reviewer": who,
             "verdict": what,
-            "label": given,
+            "label": label,
             "note": "",
             "seconds": float(n),
             "blind": False,
         }
-        | {"trusted_label": {"keep": given, "flip": not given}.get(what), "at": "", "detector": "d", "via": "desk"}
-        for n, (row, who, what, given) in enumerate(verdicts)
+        | {"trusted_label": {"keep": label, "flip": not label}.get(what), "at": "", "detector": "d", "via": "desk"}
+        for n, (row, who, what, label) in enumerate(verdicts)
     ]
     return pl.DataFrame(lines, schema=CURRENT_SCHEMA)
 
@@ -41,11 +41,11 @@ def test_kappa_by_hand():
     Agreed 14 / 20 = 0.7; by chance 0.65 x 0.65 + 0.35 x 0.35 = 0.545; kappa = 0.155 / 0.455 = 0.3407
     """
     pairs = [("keep", "keep")] * 10 + [("flip", "flip")] * 4 + [("keep", "flip")] * 3 + [("flip", "keep")] * 3
-    (found,) = agreements(both(pairs))
-    assert (found.first, found.second, found.rows) == ("ann", "bob", 20)
-    assert found.agreed.value == 0.7 and found.agreed.low == pytest.approx(0.4572, abs=1e-3)
-    assert found.kappa.value == pytest.approx(0.3407, abs=1e-4)
-    assert found.kappa.low < 0.1 < found.kappa.value < found.kappa.high < 0.85
+    (pair,) = agreements(both(pairs))
+    assert (pair.first, pair.second, pair.rows) == ("ann", "bob", 20)
+    assert pair.agreed.value == 0.7 and pair.agreed.low == pytest.approx(0.4572, abs=1e-3)
+    assert pair.kappa.value == pytest.approx(0.3407, abs=1e-4)
+    assert pair.kappa.low < 0.1 < pair.kappa.value < pair.kappa.high < 0.85
 
 
 def test_kappa_is_scikit_learns_and_its_interval_holds_what_resampling_gives():
@@ -53,19 +53,19 @@ def test_kappa_is_scikit_learns_and_its_interval_holds_what_resampling_gives():
     words = np.array(["keep", "flip", "drop", "contested"])
     first = rng.integers(4, size=60)
     second = np.where(rng.random(60) < 0.6, first, rng.integers(4, size=60))
-    (found,) = agreements(both(list(zip(words[first], words[second], strict=True))))
-    assert found.kappa.value == pytest.approx(cohen_kappa_score(first, second))
+    (pair,) = agreements(both(list(zip(words[first], words[second], strict=True))))
+    assert pair.kappa.value == pytest.approx(cohen_kappa_score(first, second))
     drawn = [cohen_kappa_score(first[rows], second[rows]) for rows in rng.integers(60, size=(300, 60))]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert (found.kappa.low, found.kappa.high) == pytest.approx((low, high), abs=0.06)
+    assert (pair.kappa.low, pair.kappa.high) == pytest.approx((low, high), abs=0.06)
 
 
 def test_keep_and_flip_of_other_labels_are_the_same_word():
     """A blind reviewer and one who saw the label are compared by what they say of the answer."""
-    told = standing(
+    verdicts = standing(
         ("r", "ann", "keep", True), ("r", "bob", "keep", True), ("s", "ann", "flip", False), ("s", "bob", "keep", False)
     )
-    assert disagreements(told).select("row_id", "first_says", "second_says").rows() == [("s", "desirable", "undesirable")]
+    assert disagreements(verdicts).select("row_id", "first_says", "second_says").rows() == [("s", "desirable", "undesirable")]
 
 
 def test_too_few_rows_or_one_word_tell_no_kappa():
@@ -76,24 +76,24 @@ def test_too_few_rows_or_one_word_tell_no_kappa():
 
 
 def test_three_reviewers_are_compared_two_by_two_on_shared_rows():
-    told = standing(
+    verdicts = standing(
         ("a", "cid", "keep", True), ("a", "ann", "keep", True), ("a", "bob", "drop", True), ("b", "bob", "keep", True), ("c", "ann", "flip", True)
     )  # fmt: skip
-    assert [(one.first, one.second, one.rows, one.agreed.value) for one in agreements(told)] == [
+    assert [(pair.first, pair.second, pair.rows, pair.agreed.value) for pair in agreements(verdicts)] == [
         ("ann", "bob", 1, 0.0), ("ann", "cid", 1, 1.0), ("bob", "cid", 1, 0.0),
     ]  # fmt: skip
-    assert shared_rows(told).height == 3 and agreements(standing()) == []
+    assert shared_rows(verdicts).height == 3 and agreements(standing()) == []
 
 
 def test_tallies_and_the_random_draw():
     """Of four rows drawn two are settled with a label: one of two desirable labels is wrong."""
-    told = standing(
+    verdicts = standing(
         ("a", "ann", "keep", True), ("b", "ann", "flip", True), ("c", "ann", "drop", False), ("z", "ann", "flip", True), ("a", "bob", "keep", True)
     )  # fmt: skip
-    ann, bob = tallies(told)
+    ann, bob = tallies(verdicts)
     assert (ann.reviewer, ann.rows, ann.verdicts) == ("ann", 4, {"keep": 1, "flip": 2, "drop": 1, "contested": 0})
     assert (bob.rows, bob.seconds, ann.seconds) == (1, 4.0, 1.5)
     ids = pl.Series(["a", "b", "c", "d", "z"])
-    one_each = told.filter(reviewer="ann")
+    one_each = verdicts.filter(reviewer="ann")
     up, down = drawn_so_far(one_each, ids, np.array([True, True, True, True, False]))
     assert (up.settled, up.wrong.value, down.settled, down.wrong.value) == (2, 0.5, 0, None)

@@ -45,20 +45,20 @@ def judge(session, verdict="keep", *, item=None, **more):
 def test_a_sitting_is_what_the_audit_would_ask_and_the_rest_is_by_worth(run, sitting):
     audit = LabelAudit.of_run(run)
     queue = build_queue(audit, sitting)
-    asked = audit.next_reviews(sitting)
+    sitting_rows = audit.next_reviews(sitting)
     ids = audit.table["row_id"]
-    assert [ids[int(place)] for place in queue.order[:sitting]] == asked["row_id"].to_list()
-    assert queue.drawn.sum() == (asked["why"] == "measures").sum() == -(-sitting // 2)
+    assert [ids[int(place)] for place in queue.order[:sitting]] == sitting_rows["row_id"].to_list()
+    assert queue.drawn.sum() == (sitting_rows["why"] == "measures").sum() == -(-sitting // 2)
     assert sorted(queue.order) == list(range(audit.table.height))  # every open row, once
     rest = queue.worth[queue.order[sitting:]]
     assert (np.diff(rest) <= 0).all() and rest[0] > rest[-1]
-    assert np.allclose(queue.p_wrong[queue.order[:sitting]], asked["p_wrong"])
+    assert np.allclose(queue.p_wrong[queue.order[:sitting]], sitting_rows["p_wrong"])
 
 
 def test_rows_with_a_trusted_label_are_asked_no_more(run):
     audit = LabelAudit.of_run(run)
-    known = pl.Series("trusted_label", [True] * 3 + [None] * (audit.table.height - 3), dtype=pl.Boolean)
-    queue = build_queue(LabelAudit(audit.table.with_columns(known), audit.result, audit.settings), 10)
+    trusted = pl.Series("trusted_label", [True] * 3 + [None] * (audit.table.height - 3), dtype=pl.Boolean)
+    queue = build_queue(LabelAudit(audit.table.with_columns(trusted), audit.result, audit.settings), 10)
     assert not {0, 1, 2} & set(queue.order.tolist()) and len(queue.order) == audit.table.height - 3
 
 
@@ -147,10 +147,10 @@ def test_verdicts_count_in_the_pipeline_and_the_next_desk_goes_on(made, run, ses
     """Twenty reviewed rows: the run learns from them, the open desk is stale, a new one asks about other rows."""
     judged = {judge(session, "flip" if number % 4 == 0 else "keep"): number % 4 > 0 for number in range(20)}
     dropped, contested = judge(session, "drop"), judge(session, "contested")
-    given = dict(run.feedback.select("row_id", "label").iter_rows())
+    labels = dict(run.feedback.select("row_id", "label").iter_rows())
     again = kd.run(made[0], out=run.folder, reviews=[session.store.path])
     trusted = dict(again.feedback.select("row_id", "trusted_label").drop_nulls().iter_rows())
-    assert trusted == {row_id: given[row_id] == right for row_id, right in judged.items()}
+    assert trusted == {row_id: labels[row_id] == right for row_id, right in judged.items()}
     facts = again.stage("reviews").metrics
     assert (facts["verdicts"], facts["differ_from_label"], facts["drop"], facts["contested"]) == (22, 5, 1, 1)
     outcome = {name: again.explain(row_id)["outcome"] for name, row_id in (("dropped", dropped), ("contested", contested))}
@@ -159,8 +159,8 @@ def test_verdicts_count_in_the_pipeline_and_the_next_desk_goes_on(made, run, ses
     with pytest.raises(StaleError, match="made anew"):
         judge(session)
     next_session = sit(Run(run.folder), "bob")
-    asked = {next_session.rows.row_ids[int(place)] for place in next_session.queue.order}
-    assert not asked & {*judged, dropped, contested}
+    queued = {next_session.rows.row_ids[int(place)] for place in next_session.queue.order}
+    assert not queued & {*judged, dropped, contested}
     assert not next_session.queue.drawn.any()  # the labels were measured: only gain counts now
     assert next_session.detector != session.detector
     second = next_session.item(Filters(judged="others"))
@@ -173,7 +173,7 @@ def disputed(made, tmp_path):
     """(the recipe, a run) of the same feedback, three texts of it given the other label too by somebody else."""
     lines = Path(made[0]["ingest"]["paths"][0]).read_text().splitlines()
     again = [json.loads(line) for line in lines[50:53]]
-    other = [one | {"id": f"again {one['id']}", "thumb": "down" if one["thumb"] == "up" else "up"} for one in again]
+    other = [record | {"id": f"again {record['id']}", "thumb": "down" if record["thumb"] == "up" else "up"} for record in again]
     (tmp_path / "feedback.jsonl").write_text("".join(f"{line}\n" for line in (*lines, *map(json.dumps, other))))
     recipe = made[0] | {"ingest": made[0]["ingest"] | {"paths": [str(tmp_path / "feedback.jsonl")]}}
     return recipe, kd.run(recipe, out=tmp_path / "run")
@@ -215,8 +215,8 @@ def test_filters_let_through_what_they_say(session):
 
 def test_reasons_are_doubts_and_the_random_draw():
     table = pl.DataFrame({"source": ["a", "a", "b"], "cluster": [1, 2, 1], "rater": ["x", None, "x"]})
-    doubts = pl.Series([["outvoted", "doubtful_label"], None, ["outvoted"]], dtype=pl.List(pl.String))
-    columns = FilterColumns(table, doubts, np.array([False, True, True]))
+    reasons = pl.Series([["outvoted", "doubtful_label"], None, ["outvoted"]], dtype=pl.List(pl.String))
+    columns = FilterColumns(table, reasons, np.array([False, True, True]))
     assert columns.mask(Filters(reason="outvoted")).tolist() == [True, False, True]
     assert columns.mask(Filters(reason="measures")).tolist() == [False, True, True]
     assert columns.mask(Filters(reason="outvoted", cluster="1", source="b")).tolist() == [False, False, True]
@@ -241,7 +241,7 @@ def test_a_second_reviewer_sees_the_same_rows_and_can_ask_for_those_judged(run, 
 def test_a_blind_reviewer_is_told_nothing_of_labels(run):
     blind = sit(run, blind=True)
     item = blind.item(ALL)
-    assert item.row.evidence is None and {one.label for one in [*item.row.siblings, *item.row.nearest]} == {None}
+    assert item.row.evidence is None and {row.label for row in [*item.row.siblings, *item.row.nearest]} == {None}
     label = bool(blind.rows.labels[blind.place(item.row.row_id)])
     assert (blind.keep_or_flip(item.row.row_id, label), blind.keep_or_flip(item.row.row_id, not label)) == ("keep", "flip")
     judge(blind)
@@ -255,27 +255,27 @@ def test_a_blind_reviewer_is_told_nothing_of_labels(run):
 def test_siblings_share_the_prompt_and_the_nearest_are_the_nearest(session):
     audit = LabelAudit.of_run(session.run)
     table, place = audit.table, 20
-    shown = session.rows.row(place, 0.3, blind=False)
+    row = session.rows.row(place, 0.3, blind=False)
     group = table["prompt_group"][place]
     same = set(table.filter(prompt_group=group)["row_id"]) - {table["row_id"][place]}
-    assert same and {one.row_id for one in shown.siblings} == same and shown.siblings_in_all == len(same)
+    assert same and {other.row_id for other in row.siblings} == same and row.siblings_in_all == len(same)
     p, c = (table[f"{side}_embedding"].to_numpy() for side in ("prompt", "completion"))
     cosine = (p @ p[place] + c @ c[place]) / 2
     cosine[[session.place(row_id) for row_id in [*same, table["row_id"][place]]]] = -1
-    assert [one.similarity for one in shown.nearest] == pytest.approx(np.sort(cosine)[::-1][:6].tolist(), abs=1e-5)
+    assert [other.similarity for other in row.nearest] == pytest.approx(np.sort(cosine)[::-1][:6].tolist(), abs=1e-5)
     labels = dict(table.select("row_id", "label").iter_rows())
-    assert all(one.label == labels[one.row_id] for one in [*shown.siblings, *shown.nearest])
+    assert all(other.label == labels[other.row_id] for other in [*row.siblings, *row.nearest])
 
 
 def test_signals_and_the_rater_are_those_of_the_run(session):
     place = 33
-    shown = session.rows.row(place, 0.25, blind=False).evidence
-    signals = session.run.stage("label_noise").table("evidence").filter(row_id=session.rows.row_ids[place]).drop("row_id").row(0)
-    assert [value for _, value in shown.scores] == pytest.approx([value for value in signals if value is not None])
-    assert ("all together" in dict(shown.scores)) and shown.p_wrong == 0.25
+    evidence = session.rows.row(place, 0.25, blind=False).evidence
+    scores = session.run.stage("label_noise").table("evidence").filter(row_id=session.rows.row_ids[place]).drop("row_id").row(0)
+    assert [value for _, value in evidence.scores] == pytest.approx([value for value in scores if value is not None])
+    assert ("all together" in dict(evidence.scores)) and evidence.p_wrong == 0.25
     table = LabelAudit.of_run(session.run).table.filter(rater="user 0")
-    assert (shown.rater.name, shown.rater.rows) == ("user 0", table.height)
-    assert shown.rater.desirable == pytest.approx(table["label"].mean()) and shown.rater.reviewed.value is None
+    assert (evidence.rater.name, evidence.rater.rows) == ("user 0", table.height)
+    assert evidence.rater.desirable == pytest.approx(table["label"].mean()) and evidence.rater.reviewed.value is None
 
 
 # --- the budget --------------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_the_pace_is_the_reviewers_own_once_it_shows(session):
     assert (outlook.spent_minutes, outlook.seconds_a_row) == (2.5, 30.0)
     assert outlook.gains[0].rows == 35  # 17.5 minutes at 30 s
     assert not outlook.measured and outlook.gains[0].wrong_labels is None
-    assert [one.rows for one in outlook.gains[1:]] == [30, 60, 120]
+    assert [gain.rows for gain in outlook.gains[1:]] == [30, 60, 120]
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 101, "\x1b[31m"])

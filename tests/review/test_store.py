@@ -17,9 +17,9 @@ KEEP = ReviewVerdict("r1", "ann", "keep", True, "d1", note="fine", seconds=3.5)
 
 @pytest.fixture
 def store(tmp_path):
-    kept = VerdictStore(tmp_path)
-    yield kept
-    kept.close()
+    opened = VerdictStore(tmp_path)
+    yield opened
+    opened.close()
 
 
 def test_it_syncs_every_write_ahead_of_its_log(store):
@@ -29,11 +29,11 @@ def test_it_syncs_every_write_ahead_of_its_log(store):
 
 def test_a_verdict_carries_who_when_what_and_by_which_detector(store):
     number = store.add(replace(KEEP, blind=True), current_id=0)
-    told = store.current_verdict("r1", "ann")
-    assert (told.id, told.verdict, told.label, told.note, told.seconds, told.detector, told.blind, told.via) == (
+    current = store.current_verdict("r1", "ann")
+    assert (current.id, current.verdict, current.label, current.note, current.seconds, current.detector, current.blind, current.via) == (
         number, "keep", True, "fine", 3.5, "d1", True, "desk",
     )  # fmt: skip
-    assert told.at.endswith("Z") and told.at.startswith("20")
+    assert current.at.endswith("Z") and current.at.startswith("20")
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_a_verdict_carries_who_when_what_and_by_which_detector(store):
      ("drop", True, "drop"), ("contested", False, "contested")],
 )  # fmt: skip
 def test_what_a_verdict_says_of_its_row(store, verdict, label, says):
-    given = ReviewVerdict("r", "ann", verdict, label, "d1")
-    store.add(given, current_id=0)
-    assert given.says == says
+    entry = ReviewVerdict("r", "ann", verdict, label, "d1")
+    store.add(entry, current_id=0)
+    assert entry.says == says
     trusted = {"desirable": True, "undesirable": False}.get(says)
     assert store.current_verdicts().select("trusted_label").item() is trusted
 
@@ -87,7 +87,7 @@ def test_what_is_written_survives_a_kill(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
     again = VerdictStore(tmp_path)
-    assert again.standing()["row_id"].to_list() == ["r0", "r1", "r2"]
+    assert again.current_verdicts()["row_id"].to_list() == ["r0", "r1", "r2"]
     assert read_reviews(again.path).verdicts["trusted_label"].to_list() == [False, False, False]
     again.close()
 
@@ -111,9 +111,9 @@ def test_two_desks_at_once_write_each_verdict_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    kept = VerdictStore(tmp_path)
-    assert sorted(refused) == list(range(50)) and len(kept.events_since(0)) == 50
-    kept.close()
+    reopened = VerdictStore(tmp_path)
+    assert sorted(refused) == list(range(50)) and len(reopened.events_since(0)) == 50
+    reopened.close()
 
 
 def test_verdicts_from_elsewhere_come_in_all_or_none(store):

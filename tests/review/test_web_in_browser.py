@@ -94,13 +94,13 @@ def events(run):
 
 def test_fifty_rows_by_keyboard_survive_a_kill(run, page):
     """25 rows, SIGKILL while the page is open, 25 more: each verdict once, in order, and no row asked about twice."""
-    given = []
+    judged = []
     with commanded(run, "--reviewer", "ann") as (process, address):
         page.goto(address)
         page.wait_for_selector(ROW)
         for number in range(25):
             key = "kfdc"[number % 4]
-            given.append((row_on(page), KEYS[key]))
+            judged.append((row_on(page), KEYS[key]))
             if number == 3:
                 page.keyboard.press("n")
                 page.keyboard.type("kept by keyboard: k f d c u s")  # letters in the note are no verdicts
@@ -120,16 +120,16 @@ def test_fifty_rows_by_keyboard_survive_a_kill(run, page):
         assert row_on(page) == stood and page.get_attribute("main", "data-decided") == "25"
         for number in range(25, 50):
             key = "kfdc"[number % 4]
-            given.append((row_on(page), KEYS[key]))
+            judged.append((row_on(page), KEYS[key]))
             press(page, key)
-        assert press(page, "u") == given.pop()[0]
-        given.append((row_on(page), "keep"))
+        assert press(page, "u") == judged.pop()[0]
+        judged.append((row_on(page), "keep"))
         press(page, "k")
-    kept, written = events(run)
-    assert [(row_id, verdict) for row_id, verdict, _, _ in kept] == given and len({row_id for row_id, _ in given}) == 50
+    current, written = events(run)
+    assert [(row_id, verdict) for row_id, verdict, _, _ in current] == judged and len({row_id for row_id, _ in judged}) == 50
     assert written == 52  # fifty, one taken back, and one in its place
-    assert [note for _, _, note, _ in kept if note] == ["kept by keyboard: k f d c u s"]
-    assert {reviewer for *_, reviewer in kept} == {"ann"}
+    assert [note for _, _, note, _ in current if note] == ["kept by keyboard: k f d c u s"]
+    assert {reviewer for *_, reviewer in current} == {"ann"}
     refused = [line for line in page.console if "ERR_CONNECTION_REFUSED" not in line]
     assert refused == []
 
@@ -142,18 +142,18 @@ def test_hostile_rows_are_text_and_break_nothing(run, page):
         origin = re.match(r"http://[^/]*", address)[0]
         for prompt, row_id in ids.items():
             page.goto(f"{origin}/row?id={row_id}")
-            shown = page.text_content("#prompt")
+            prompt_text = page.text_content("#prompt")
             expected = (
                 prompt.replace("\u202e", "⟨U+202E⟩").replace("\u2066", "⟨U+2066⟩").replace("\x07", "␇").replace("\x1b", "␛")
             )
-            assert shown == expected
+            assert prompt_text == expected
             assert page.title() == f"Row {row_id} · desk <b>run · ktodata review"
             assert page.evaluate("window.pwned") is None and page.locator("main img, main script").count() == 0
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # one line of 100 kB wraps in its box
             assert page.evaluate("document.querySelector('#prompt').clientHeight <= innerHeight / 3")
             press(page, "c")
-    kept, _ = events(run)
-    assert {row_id for row_id, *_ in kept} == set(ids.values()) and {who for *_, who in kept} == {"<i>bob</i>"}
+    current, _ = events(run)
+    assert {row_id for row_id, *_ in current} == set(ids.values()) and {who for *_, who in current} == {"<i>bob</i>"}
     assert page.console == []
 
 
@@ -229,8 +229,8 @@ def test_it_fits_and_can_be_read(run, page):
             assert box["y"] + box["height"] < 900
             page.keyboard.press("Tab")
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-            told = page.evaluate(CONTRASTS)
-            assert len(told) > 30 and [one for one in told if one[1] < 4.5] == []
+            contrasts = page.evaluate(CONTRASTS)
+            assert len(contrasts) > 30 and [contrast for contrast in contrasts if contrast[1] < 4.5] == []
         assert page.locator("h2").count() >= 4 and page.get_attribute("#live", "aria-live") == "polite"
 
 

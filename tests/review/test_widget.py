@@ -32,7 +32,7 @@ def widget(run):
 def judge(widget, verdict="keep", **more):
     """Send a verdict on the row that is shown; returns its row_id."""
     row = data_of(widget)
-    asked = {
+    body = {
         "action": "verdict",
         "row_id": row["row-id"],
         "current_id": int(row["current-id"]),
@@ -42,7 +42,7 @@ def judge(widget, verdict="keep", **more):
         "note": "",
         "seconds": 3.0,
     }
-    say(widget, **(asked | more))
+    say(widget, **(body | more))
     return row["row-id"]
 
 
@@ -56,9 +56,9 @@ def test_a_verdict_is_on_disk_before_the_next_row_is_shown(run, widget):
     assert on_disk == [[(first, "flip")]]
     assert data_of(widget)["row-id"] != first and data_of(widget)["decided"] == "1"
     label = dict(run.feedback.select("row_id", "label").iter_rows())[first]
-    told = widget.verdicts.row(0, named=True)
-    assert (told["row_id"], told["verdict"], told["trusted_label"], told["label"]) == (first, "flip", not label, label)
-    assert (told["note"], told["reviewer"], told["seconds"]) == ("checked twice", "ann", 3.0)
+    last = widget.verdicts.row(0, named=True)
+    assert (last["row_id"], last["verdict"], last["trusted_label"], last["label"]) == (first, "flip", not label, label)
+    assert (last["note"], last["reviewer"], last["seconds"]) == ("checked twice", "ann", 3.0)
     assert widget.path == run.folder / "reviews" / "reviews.sqlite"
 
 
@@ -190,10 +190,10 @@ def test_a_killed_kernel_loses_nothing(run):
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    given = done.stdout.split()
+    judged = done.stdout.split()
     again = kd.notebook.review_widget(run, reviewer="ann")
-    assert len(given) == 10 and again.verdicts["row_id"].to_list() == given
-    assert data_of(again)["decided"] == "10" and data_of(again)["row-id"] not in given
+    assert len(judged) == 10 and again.verdicts["row_id"].to_list() == judged
+    assert data_of(again)["decided"] == "10" and data_of(again)["row-id"] not in judged
     again.close()
 
 
@@ -213,8 +213,8 @@ def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
     audit = LabelAudit.of_run(run)
     waits = pl.col("row_id").is_in(audit.table["row_id"][-5:].implode())
     audit = replace(audit, table=audit.table.with_columns(state=pl.when(waits).then(pl.lit("review")).otherwise("state")))
-    signals = run.stage("label_noise")
-    audit.result.tables.update({name: signals.table(name) for name in ("evidence", "raters", "confusions", "trust_curve")})
+    label_noise = run.stage("label_noise")
+    audit.result.tables.update({name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve")})
     here = kd.notebook.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", minutes=20)
     held = {here.session.rows.row_ids[int(place)] for place in here.session.queue.order if here.session.queue.held[place]}
     assert held == set(audit.table["row_id"][-5:])
@@ -224,8 +224,8 @@ def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
 def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
     """The rows of the run's own desk in the same order; its verdicts make the audit anew."""
     audit = LabelAudit.of_run(run)
-    signals = run.stage("label_noise")
-    audit.result.tables.update({name: signals.table(name) for name in ("evidence", "raters", "confusions", "trust_curve")})
+    label_noise = run.stage("label_noise")
+    audit.result.tables.update({name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve")})
     here = kd.notebook.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", minutes=20)
     there = kd.notebook.review_widget(run, reviewer="ann", minutes=20)
     assert here.session.queue.order.tolist() == there.session.queue.order.tolist()

@@ -98,20 +98,20 @@ def test_ten_rows_by_keyboard(page, sit):
     page.keyboard.press("k")
     assert page.evaluate("window.shortcuts") == ["k"] and row_on(page) == first  # it was the notebook's
     page.click("#completion")
-    given = []
+    judged = []
     for number in range(10):
         key = "kfdc"[number % 4]
-        given.append((row_on(page), KEYS[key]))
+        judged.append((row_on(page), KEYS[key]))
         if number == 3:
             page.keyboard.press("n")
             page.keyboard.type("k f d c u s are letters here")
             page.keyboard.press("Escape")
         press(page, key)
         assert page.inner_text("#live") == page.inner_text("#announce")
-    assert press(page, "u") == given.pop()[0]
-    given.append((row_on(page), "keep"))
+    assert press(page, "u") == judged.pop()[0]
+    judged.append((row_on(page), "keep"))
     press(page, "k")
-    assert widget.verdicts.select("row_id", "verdict").rows() == given
+    assert widget.verdicts.select("row_id", "verdict").rows() == judged
     assert widget.verdicts["note"].to_list() == [""] * 3 + ["k f d c u s are letters here"] + [""] * 6
     assert (widget.verdicts["seconds"] < 30).all() and (widget.verdicts["seconds"] > 0).any()
     assert page.evaluate("window.shortcuts") == ["k"]

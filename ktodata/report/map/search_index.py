@@ -156,7 +156,7 @@ def _causes_of(lines: pl.DataFrame, causes: pl.DataFrame) -> pl.DataFrame:
 def _payload(lines: pl.DataFrame, causes: pl.DataFrame, excerpt: int, *, with_evidence: bool) -> Iterator[tuple[str, Any]]:
     """Column by column, as like values beside each other pack best; what comes again and again by its number."""
     kinds, kind = _by_number(lines, "action", "stage", "reason")
-    yield "kinds", [[FATES.get(action, action), _in_words(stage), _in_words(reason)] for action, stage, reason in kinds]
+    yield "kinds", [[FATES.get(action, action), _readable(stage), _readable(reason)] for action, stage, reason in kinds]
     yield "kind", kind
     yield "row_id", [one_line(row_id, 200) for row_id in lines["row_id"]]
     place = {row_id: at for at, row_id in enumerate(causes["row_id"])}
@@ -187,5 +187,5 @@ def _by_number(lines: pl.DataFrame, *names: str) -> tuple[list[tuple[Any, ...]],
     return distinct.drop("number").rows(), number.to_list()
 
 
-def _in_words(name: str | None) -> str:
+def _readable(name: str | None) -> str:
     return one_line(name or "", 80).replace("_", " ")

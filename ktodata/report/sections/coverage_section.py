@@ -66,7 +66,7 @@ class CoverageSection:
     def no_holes(self) -> str:
         """Why there is no table of holes."""
         if pick(self.facts, "reference") is None:
-            return "No reference set was given (coverage: reference), so what is missing cannot be told."
+            return "No reference set was given (coverage: reference), so what is missing is not known."
         return "Every reference prompt has a training prompt near it."
 
 

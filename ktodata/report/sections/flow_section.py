@@ -39,11 +39,6 @@ class FlowSection:
     parts: tuple[tuple[str, int], ...]
     picture: Markup
 
-    @property
-    def out(self) -> int:
-        """Rows that will not be trained on or tested with."""
-        return self.rows_in - self.kept
-
 
 def read_flow(run: RunFiles) -> FlowSection | None:
     """The counts, from the ledger; None before ingest has written its rows."""

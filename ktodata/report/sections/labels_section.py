@@ -20,7 +20,7 @@ from ktodata.stats import Interval
 
 LABELS = {"desirable": True, "undesirable": False}
 MAX_RATERS = 20  # shown at most, those with most labels
-MIN_LABELS = 5  # of a rater, to be shown; fewer tell nothing
+MIN_LABELS = 5  # of a rater, to be shown; fewer say too little
 EVIDENCE_IN_WORDS = {
     "trusted_disagrees": "somebody trusted gave the other label",
     "contradicted": "the same text has both labels",

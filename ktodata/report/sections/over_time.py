@@ -16,7 +16,7 @@ MAX_PERIODS = 12  # at most
 MIN_ROWS = 20  # rows of a period
 DAY = "%Y-%m-%d"
 HOUR = "%m-%d %H:%M"
-FEW_DAYS = timedelta(days=4)  # under which days would not tell the ticks apart
+FEW_DAYS = timedelta(days=4)  # under which ticks of whole days would be the same
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who gave the labels: how much each rater says, how far others agree, and how often each is right, as the votes tell it."""
+"""Who gave the labels: how much each rater says, how far others agree, and how often each is right by all votes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-// The map of the prompts: moved, coloured and asked by pointer and by keys.
+// The map of the prompts: moved, coloured and read by pointer and by keys.
 //
 // A canvas of our own, not a library's: Bokeh, the nearest that fits a page without a network, adds 1.3 MB to every report, fixes
 // its colours when it draws (here they follow the theme), and shows its hover texts to a pointer only, not to a keyboard.
@@ -50,7 +50,7 @@
     let kinds = clusterOf;
     let counts = counted(kinds);
     let only = null; // the one cluster shown
-    let chosen = null; // the dot that was asked
+    let chosen = null; // the dot that is described
     let view = { x: wide / 2, y: high / 2, zoom: 1 };
     let width = 0;
     let height = 0;
@@ -143,7 +143,7 @@
       return [...facts, `row ${points.row_id[dot]}`].join(" · ");
     }
 
-    function tell(node, dot) {
+    function fill(node, dot) {
       node.replaceChildren();
       if (points.prompt) node.append(make("bdi", points.prompt[dot]));
       node.append(make("span", describe(dot), "quiet"));
@@ -152,7 +152,7 @@
     function choose(dot) {
       chosen = dot;
       if (dot === null) by("map-status").replaceChildren();
-      else tell(by("map-status"), dot);
+      else fill(by("map-status"), dot);
       plan();
     }
 
@@ -160,7 +160,7 @@
       const node = by("map-tip");
       node.hidden = dot === null;
       if (dot === null) return;
-      tell(node, dot);
+      fill(node, dot);
       node.style.left = `${Math.min(Math.max(x + 14, 0), Math.max(0, width - node.offsetWidth - 4))}px`;
       node.style.top = y + node.offsetHeight + 20 < height ? `${y + 16}px` : `${Math.max(0, y - node.offsetHeight - 10)}px`;
     }
