@@ -19,11 +19,11 @@ def plan_text(stages: Sequence[tuple[str, str]]) -> str:
 def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:
     """What self-training came to, if there was any; what was found, what people said, what was dropped, where the page is."""
     from ktodata.formats.reviews import reviews_in_words
-    from ktodata.report.headline import verdict_lines
+    from ktodata.report.headline import headline_text
 
     reviews = [reviews_in_words(stage["metrics"]) for stage in run.manifest["stages"] if stage["name"] == "reviews"]
     verdict = [] if rounds is None else [rounds["verdict"]]
-    return "\n\n".join([*verdict, *verdict_lines(run.folder), *reviews, f"page: {run.folder / 'report.html'}"])
+    return "\n\n".join([*verdict, *headline_text(run.folder), *reviews, f"page: {run.folder / 'report.html'}"])
 
 
 def written_text(path: Path, records: int, lost: Sequence[str]) -> str:

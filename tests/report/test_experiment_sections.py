@@ -177,7 +177,7 @@ def test_arms_without_families_are_shown_without_curve_or_answer(ablated):
     folder = ablated(families=False)
     found = read_ablation(RunFiles(folder))
     assert found.forest and found.rewards and found.curve is None and found.answer is None
-    assert "What an ablation found stands under" in headline_text(folder)[3]
+    assert "Did curation help" in headline_text(folder)[3]
 
 
 @pytest.mark.parametrize(("judged_by", "drawn"), [("label", True), ("truth", False)])
