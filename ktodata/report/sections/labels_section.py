@@ -103,7 +103,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         limits=pick(facts, "identifiability.limits", default=""),
         ask=pick(facts, "ask_for_review.why", default="") if pick(facts, "ask_for_review.rows") else "",
         facts=facts,
-        measured=[*_on_planted(facts), *_on_trusted(facts)],
+        measured=[*_on_injected(facts), *_on_trusted(facts)],
         quality=_quality_picture(rows),
         curve=_trust_curve(run.table("label_noise", "trust_curve")),
         raters_picture=_raters_picture(learnt),
@@ -135,7 +135,7 @@ def _doubted_share(rows: pl.DataFrame) -> Share:
     return Share(int(rows["is_label_issue"].sum()), rows.height)
 
 
-def _on_planted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
+def _on_injected(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
     """How labels flipped on purpose fared, for each given label."""
     for name, of_class in pick(facts, "injected_flips.per_given_class", default={}).items():
         flips = pick(of_class, "injected_flips_at_this_depth", default={})
