@@ -53,6 +53,7 @@ COLUMNS: dict[str, Column] = {
     "votes": Column(
         pl.List(VOTE), "every verdict on this record, with its rater and time; at least the label itself", nullable=False
     ),
+    "earlier_votes": Column(pl.List(VOTE), "verdicts that their raters have since replaced; they count nowhere"),
     "rater": Column(pl.String(), "who gave the label"),
     "created_at": Column(pl.Datetime("us", "UTC"), "when the label was given"),
     "source": Column(pl.String(), "the file or data set that the row came from", nullable=False),

@@ -4,13 +4,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from ktodata.errors import SettingError
 from ktodata.formats.records import UnusableError, clip
 
 Side = Literal["first", "second", "tie"]
 Outcome = bool | Side | None
+By = Literal["people", "models", "both"]
 # The type is part of the key: Python finds 1 == True == 1.0, a recipe must not.
 Meanings = Mapping[tuple[type, Any], Outcome]
 
@@ -50,6 +51,7 @@ class LabelRule:
     meanings : None: the format's own, which is JSON booleans unless its definition says more.
     at_least : threshold of a rating: at or above is desirable. Numbers written as text count, since CSV has no others.
     at_most : and at or below is undesirable, what lies between is no label; None: all below at_least is undesirable.
+    by : whose verdicts count, where a source keeps those of people and of models under one name; None: it has one kind.
     by_number : numbers among the meanings match whatever has their value: 1, 1.0, "1" and "1.0". Booleans are no numbers.
     """
 
@@ -58,6 +60,7 @@ class LabelRule:
     at_least: float | None = None
     at_most: float | None = None
     by_number: bool = False
+    by: By | None = None
 
     @property
     def names_sides(self) -> bool:
@@ -112,24 +115,30 @@ def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") 
     meanings = dict(setting)
     column = meanings.pop("column", None)
     at_least, at_most, by_number = (meanings.pop(key, None) for key in ("at_least", "at_most", "by_number"))
-    pairs = meanings.pop("values", None)
+    pairs, by = meanings.pop("values", None), meanings.pop("by", None)
     if column is not None and not isinstance(column, str):
         raise SettingError(f"{name}: column must be the name of a column; got {shown(column)}.")
     named = {(type(value), value): outcome for value, outcome in meanings.items()} | _pairs(pairs, name)
     if at_least is not None or at_most is not None:
-        return LabelRule(column, named or None, *_thresholds(at_least, at_most, named, name))
+        return LabelRule(column, named or None, *_thresholds(at_least, at_most, named, name), by=_by(by, name))
     for (_, value), outcome in named.items():
         if not (outcome is None or isinstance(outcome, bool) or outcome in SIDE_WORDS):
             raise SettingError(
                 f"{name}: {shown(value)} is said to mean {shown(outcome)}; a value means true (desirable), "
                 "false (undesirable) or null (no label), or, where two completions are compared, first, second or tie."
             )
-    rule = LabelRule(column, named or None, by_number=by_number is True)
+    rule = LabelRule(column, named or None, by_number=by_number is True, by=_by(by, name))
     if rule.names_sides and any(isinstance(outcome, bool) for outcome in named.values()):
         raise SettingError(
             f"{name}: true/false and first/second cannot stand in one mapping; a value judges one completion or compares two."
         )
     return rule
+
+
+def _by(by: Any, name: str) -> By | None:
+    if by not in (None, *get_args(By)):
+        raise SettingError(f"{name}: by is people, models or both; got {shown(by)}.")
+    return cast("By | None", by)
 
 
 def _pairs(pairs: Any, name: str) -> dict[tuple[type, Any], Outcome]:

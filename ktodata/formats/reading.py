@@ -20,6 +20,7 @@ from ktodata.formats.format import Columns, Fields, Format, make_fields
 from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
 from ktodata.formats.readers import SourceRecord, read_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
+from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
 from ktodata.formats.table import GIVEN, USUAL, FeedbackTable, QuarantineTable
 
 # a file of free text read as labels must not fill the manifest with its values
@@ -145,6 +146,7 @@ class _Reader:
         self._format = format
         self._table = FeedbackTable(fields)
         self._quarantine = QuarantineTable()
+        self._score_names = ScoreNames()
         # records that became rows, by format and fields: a file has few shapes, so what is not kept costs nothing to count
         self._shapes: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self._records = 0
@@ -200,12 +202,16 @@ class _Reader:
         self._quarantine.add(file, entry, problem)
         self._reasons[problem.reason] += 1
         self._first_problem = self._first_problem or (file, entry.line, problem)
+        if isinstance(problem, UnaskedVerdictError):
+            self._score_names.add(problem.scores)
         if isinstance(problem, UnmappedLabelError) and (problem.value in self._unmapped or len(self._unmapped) < MAX_VALUES):
             self._unmapped[problem.value] += 1
 
     def result(self, files: list[dict[str, Any]]) -> IngestResult:
         """The tables and the metrics. Raises when nothing can be used, or when a column that the reader named is nowhere."""
         aside = self._reasons.total()
+        if self._score_names and (self._fields.label.column is None or aside == self._records):
+            raise self._unasked_verdict()
         if aside == self._records:
             raise self._nothing_usable()
         if self._missing_columns:
@@ -218,6 +224,7 @@ class _Reader:
             "quarantined": dict(sorted(self._reasons.items())),
             "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
             "not_kept": self._not_kept(),
+            "earlier_votes": int(table["earlier_votes"].list.len().sum() or 0),
             "unparseable_times": self._table.unparseable_times,
             "files": _with_rows(files, table),
             **_label_counts(table),
@@ -234,6 +241,10 @@ class _Reader:
             kept = own | {*GIVEN, "system", *USUAL.values()} | self._fields.columns()
             counts.update({column: records for column in columns if column not in kept})
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def _unasked_verdict(self) -> LabelError:
+        file, line, problem = self._first_problem or ("", 0, UnusableError("", ""))
+        return LabelError(f"{file} line {line:,}: {problem.detail}. {self._score_names.in_words()}")
 
     def _no_such_column(self) -> SettingError:
         setting, column = self._missing_columns[0]

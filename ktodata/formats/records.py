@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from ktodata.formats.times import moment
+
 Record = Mapping[str, Any]
 Turn = dict[str, Any]  # role and content, and what else a chat template can render: `turns.py`
 Prompt = str | list[Turn]
@@ -37,16 +39,33 @@ class Vote(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The label of one completion and where it comes from. votes is None when the label itself is the only vote."""
+    """The label of one completion and where it comes from. votes is None when the label itself is the only vote.
+
+    `earlier` are verdicts that the same rater gave before the one that counts.
+    """
 
     label: bool
     votes: list[Vote] | None = None
     rating: float | None = None
+    earlier: list[Vote] | None = None
 
     @classmethod
     def by_votes(cls, votes: list[Vote]) -> "Verdict":
-        """What most of several votes say."""
-        return cls(majority([vote.label for vote in votes]), votes)
+        """What most of several votes say: one of each rater, the last. Votes of nobody in particular all count."""
+        latest: dict[object, Vote] = {}
+        earlier = []
+        for number, vote in sorted(enumerate(votes), key=lambda entry: _given_at(entry[1], entry[0])):
+            rater: object = number if vote.rater is None else vote.rater
+            earlier += [latest[rater]] if rater in latest else []
+            latest[rater] = vote
+        last = [vote for vote in votes if any(vote is one_of for one_of in latest.values())]
+        return cls(majority([vote.label for vote in last]), last, earlier=earlier or None)
+
+
+def _given_at(vote: Vote, place: int) -> tuple[float, int]:
+    """In which order votes were given: by their times, those without one first, and then as they are listed."""
+    time = moment(vote.created_at)
+    return (time.timestamp() if time else 0.0, place)
 
 
 @dataclass(slots=True)

@@ -107,6 +107,7 @@ class FeedbackTable:
             row["created_at"] = row["created_at"] or self._time(votes[0].created_at)
         row |= self._texts(prompt, judged) | {"label": judged.verdict.label, RATING: judged.verdict.rating}
         row["votes"] = None if votes is None else [self._vote(vote, row) for vote in votes]
+        row["earlier_votes"] = [self._vote(vote, row) for vote in judged.verdict.earlier or ()] or None
         row["row_id"] = _content_id(row)
         return row
 

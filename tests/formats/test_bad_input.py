@@ -286,7 +286,11 @@ def test_any_bytes_are_accounted_for(content: list[bytes], label, tmp_path_facto
     """The good first record makes it certain that something can be used: each further line must be a row or set aside."""
     path = tmp_path_factory.getbasetemp() / "anything.jsonl"
     path.write_bytes(b"\n".join([json.dumps(GOOD).encode(), *content]))
-    result = read(path, label=label)
+    try:
+        result = read(path, label=label)
+    except LabelError as unasked:  # a line that is a trace with scores of several names: which is the label must be said
+        assert "which verdict is the label" in str(unasked)
+        return
     given_records = 1 + sum(bool(line.strip()) for line in content)
     assert result.metrics["records"] == result.metrics["records_used"] + result.quarantine.height == given_records
     assert result.metrics["records_used"] == result.feedback["source_line"].n_unique()

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from ktodata.errors import LabelError
 from ktodata.feedback import feedback_table
 from ktodata.formats import FORMATS, read, write
 from ktodata.formats.format import Format
@@ -187,13 +188,16 @@ def test_ultrafeedback_by_a_rating_further_in(lines):
     assert feedback["pair_id"].null_count() == 2
 
 
+THUMB = {"column": "thumb", 1: True, 0: False}
+
+
 def test_langfuse_votes_of_several_people(lines):
     scores = [
         {"name": "thumb", "dataType": "BOOLEAN", "value": value, "authorUserId": who, "timestamp": "2025-01-01T00:00:00Z"}
         for who, value in (("ann", 1), ("bob", 0), ("cid", 1))
     ]
     scores += [{"name": "note", "dataType": "TEXT", "value": None, "stringValue": "hm"}]
-    feedback = read(lines({"id": "t1", "input": SKY, "output": {"content": "Blue."}, "scores": scores})).feedback
+    feedback = read(lines({"id": "t1", "input": SKY, "output": {"content": "Blue."}, "scores": scores}), label=THUMB).feedback
     assert rows(feedback) == [(SKY, "Blue.", True)]
     assert [(vote["rater"], vote["label"]) for vote in feedback["votes"].to_list()[0]] == [
         ("ann", True),
@@ -205,19 +209,55 @@ def test_langfuse_votes_of_several_people(lines):
 def test_langfuse_kinds_of_scores_and_their_names(lines):
     base = {"input": SKY, "output": "Blue."}
     numeric = lines({**base, "dataType": "NUMERIC", "name": "quality", "value": 0.7}, name="n.jsonl")
-    assert rows(read(numeric, label={"at_least": 0.5}).feedback) == [(SKY, "Blue.", True)]
+    assert rows(read(numeric, label={"column": "quality", "at_least": 0.5}).feedback) == [(SKY, "Blue.", True)]
     category = lines({**base, "dataType": "CATEGORICAL", "name": "verdict", "value": 0, "stringValue": "bad"}, name="c.jsonl")
     assert rows(read(category, label={"column": "verdict", "bad": False}).feedback) == [(SKY, "Blue.", False)]
     other = {"name": "speed", "dataType": "BOOLEAN", "value": 0}
     named = lines({**base, "scores": [{"name": "thumb", "dataType": "BOOLEAN", "value": 1}, other]}, name="s.jsonl")
-    assert rows(read(named, label="thumb").feedback) == [(SKY, "Blue.", True)]
+    assert rows(read(named, label=THUMB).feedback) == [(SKY, "Blue.", True)]
 
 
 def test_langsmith_scores_are_labels_only_when_the_recipe_says_so(lines):
     record = {"inputs": {"question": SKY}, "outputs": {"answer": "Blue."}, "key": "thumb", "score": 1}
-    bare, sound = lines(record, {**record, "score": True}), {1: True, 0: False}
-    assert read(bare).metrics["unmapped_labels"] == {"1": 1}
-    assert rows(read(bare, label=sound).feedback) == [(SKY, "Blue.", True)]
+    for unsaid in (None, "thumb", {1: True, 0: False}, {"column": "thump", 1: True, 0: False}):
+        with pytest.raises(LabelError, match=r"'thumb' by people \(1 2\)"):
+            read(lines(record, record), label=unsaid)
+    assert rows(read(lines(record), label=THUMB).feedback) == [(SKY, "Blue.", True)]
+
+
+@pytest.mark.parametrize("source", ["API", "ANNOTATION", "EVAL"])
+def test_a_negative_flag_is_read_as_the_recipe_says(lines, source):
+    """Neither a type nor a name says whether true is good."""
+    score = {"name": "negative_user_feedback", "dataType": "BOOLEAN", "value": 1, "source": source}
+    path = lines({"id": "t", "userId": "u", "input": SKY, "output": "Green.", "scores": [score]})
+    with pytest.raises(LabelError, match=r"'negative_user_feedback' by (people|models) \(1 1\)"):
+        read(path)
+    meanings = {"column": "negative_user_feedback", 1: False, 0: True}
+    assert rows(read(path, label=meanings).feedback, "label", "rater") == [
+        (False, "model negative_user_feedback" if source == "EVAL" else "u")
+    ]
+
+
+def test_people_and_models_are_never_added_up_unasked(lines):
+    scores = [{"name": "thumb", "dataType": "BOOLEAN", "value": v, "source": s} for v, s in ((1, "API"), (0, "EVAL"))]
+    path = lines({"id": "t", "userId": "u", "input": SKY, "output": "Blue.", "scores": scores})
+    with pytest.raises(LabelError, match="by: people"):
+        read(path, label=THUMB)
+    assert rows(read(path, label={**THUMB, "by": "people"}).feedback, "label") == [(True,)]
+    assert rows(read(path, label={**THUMB, "by": "models"}).feedback, "label") == [(False,)]
+    with pytest.raises(LabelError, match="tied_votes 1"):
+        read(path, label={**THUMB, "by": "both"})
+
+
+def test_the_last_word_of_a_rater_counts(lines):
+    """u changes their mind twice and ends at down, whatever order the export has; v says up once. A vote of nobody is its own."""
+    votes = (("u", 0, "2026-01-01T10:02:00Z"), ("u", 1, "2026-01-01T10:01:00Z"), ("u", 0, "2026-01-01T10:00:00Z"), ("v", 0, None))
+    scores = [{"name": "thumb", "dataType": "BOOLEAN", "value": v, "authorUserId": u, "timestamp": t} for u, v, t in votes]
+    result = read(lines({"id": "t", "input": SKY, "output": "Green.", "scores": scores}), label=THUMB)
+    row = result.feedback.row(0, named=True)
+    assert [(vote["rater"], vote["label"]) for vote in row["votes"]] == [("u", False), ("v", False)]
+    assert [vote["label"] for vote in row["earlier_votes"]] == [False, True]
+    assert result.metrics["earlier_votes"] == 2
 
 
 def test_label_studio_ratings_cancelled_annotations_and_accounts(lines):

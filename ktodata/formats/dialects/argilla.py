@@ -4,7 +4,7 @@ An answer is a text, so the recipe says what each means ({desirable: true, undes
 Only submitted responses are votes; suggestions are a model's word and no vote. Argilla exports no time of a response.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -14,46 +14,53 @@ from ktodata.formats.records import (
     LabelledCompletion,
     Record,
     UnusableError,
-    Verdict,
-    Vote,
     need,
     need_list,
     rater_name,
     votes_of_row,
 )
+from ktodata.formats.scores import PEOPLE, Score, verdict_of
 from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
 
-Response = tuple[Any, Any, Any]  # value, user, status
 
-
-def matches(record: Record, fields: Fields) -> bool:
+def matches(record: Record, _fields: Fields) -> bool:
     nested = isinstance(record.get("fields"), Mapping) and "responses" in record
-    return nested or f"{fields.label_column()}.responses" in record
+    return nested or any(name.endswith(".responses") for name in record)
 
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     texts = record["fields"] if isinstance(record.get("fields"), Mapping) else record
     prompt = prompt_of(texts, fields.prompt or ("prompt",))
     column = fields.completion[0] if fields.completion else "completion"
-    submitted = [(value, user) for value, user, status in _responses(record, fields) if status in (None, "submitted")]
-    labels = [(rater_name(user), fields.label.truth(value)) for value, user in submitted]
-    votes = [Vote(rater, label) for rater, label in labels if label is not None]
-    return [LabelledCompletion(prompt, completion_of(need(texts, column), column), Verdict.by_votes(votes))]
+    return [LabelledCompletion(prompt, completion_of(need(texts, column), column), verdict_of(_scores(record), fields.label))]
 
 
-def _responses(record: Record, fields: Fields) -> Iterator[Response]:
-    question = fields.label_column()
-    if "responses" not in record:
-        names = (f"{question}.responses", f"{question}.responses.users", f"{question}.responses.status")
-        return zip_longest(*(need_list(record.get(name) or [], name) for name in names))
-    answers = record["responses"].get(question) if isinstance(record["responses"], Mapping) else None
-    return (_parse_response(item) for item in need_list(answers or [], f"responses to {question!r}"))
+def _scores(record: Record) -> list[Score]:
+    """Every submitted answer to every question."""
+    answers = record["responses"] if isinstance(record.get("responses"), Mapping) else _flattened_answers(record)
+    return [
+        Score(str(question), item.get("value"), PEOPLE, rater_name(item.get("user_id")))
+        for question, items in answers.items()
+        for item in need_list(items or [], f"responses to {question!r}")
+        if _is_submitted(item)
+    ]
 
 
-def _parse_response(item: Any) -> Response:
+def _is_submitted(item: Any) -> bool:
     if not isinstance(item, Mapping):
         raise UnusableError("not_a_response", "responses hold something that is not an object with a value")
-    return item.get("value"), item.get("user_id"), item.get("status")
+    return item.get("status") in (None, "submitted")
+
+
+def _flattened_answers(record: Record) -> dict[str, list[dict[str, Any]]]:
+    """What Argilla writes as columns: QUESTION.responses, with QUESTION.responses.users and .status beside it."""
+    questions = [name.removesuffix(".responses") for name in record if name.endswith(".responses")]
+    keys = ("value", "user_id", "status")
+    lists = {
+        name: [need_list(record.get(f"{name}.responses{end}") or [], name) for end in ("", ".users", ".status")]
+        for name in questions
+    }
+    return {name: [dict(zip(keys, item, strict=True)) for item in zip_longest(*columns)] for name, columns in lists.items()}
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:
@@ -76,6 +83,6 @@ ARGILLA = Format(
         "fields": {"prompt": "What colour is the sky?", "completion": "Blue."},
         "responses": {"label": [{"value": "desirable", "user_id": "ann", "status": "submitted"}]},
     },
-    settings={"label": {"desirable": True, "undesirable": False}},
+    settings={"label": {"column": "label", "desirable": True, "undesirable": False}},
     about={"source_id": "id"},
 )

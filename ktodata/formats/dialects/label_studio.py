@@ -1,7 +1,7 @@
 """Label Studio's JSON export: tasks with data {prompt, completion} and annotations whose results are choices or ratings.
 
 A choice is a text, so the recipe says what each means ({desirable: true, undesirable: false} for what is written here).
-Cancelled annotations are passed over, and so are results of other controls than `label.column`, where that is given.
+Which control is the label is said by `label.column`. Cancelled annotations are passed over, and so are comments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,14 @@ from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
     Record,
-    UnusableError,
-    Verdict,
-    Vote,
     need,
     need_list,
     rater_name,
     votes_of_row,
 )
+from ktodata.formats.scores import PEOPLE, Score, verdict_of
 from ktodata.formats.times import stamp
-from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
+from ktodata.formats.turns import completion_of, conversation, prompt_of, row_completion, row_prompt
 
 CHOICES = {True: "desirable", False: "undesirable"}
 
@@ -31,33 +29,32 @@ def matches(record: Record, _fields: Fields) -> bool:
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     data = need(record, "data")
+    scores = [score for item in need_list(record["annotations"], "annotations") for score in _annotation_scores(item)]
+    if "messages" in data and not fields.names_columns:
+        return [LabelledCompletion(*conversation(data["messages"], "messages"), verdict_of(scores, fields.label))]
     prompt = prompt_of(data, fields.prompt or ("prompt",))
     column = fields.completion[0] if fields.completion else "completion"
-    votes = [vote for item in need_list(record["annotations"], "annotations") for vote in _annotation_votes(item, fields)]
-    return [LabelledCompletion(prompt, completion_of(need(data, column), column), Verdict.by_votes(votes))]
+    return [LabelledCompletion(prompt, completion_of(need(data, column), column), verdict_of(scores, fields.label))]
 
 
-def _annotation_votes(annotation: Any, fields: Fields) -> list[Vote]:
+def _annotation_scores(annotation: Any) -> list[Score]:
     if not isinstance(annotation, Mapping) or annotation.get("was_cancelled"):
         return []
-    values = [_result_value(result, fields) for result in need_list(annotation.get("result"), "result")]
-    labels = [fields.label.truth(value) for value in values if value is not None]
-    rater = rater_name(annotation.get("completed_by"))
-    return [Vote(rater, label, annotation.get("created_at")) for label in labels if label is not None]
+    rater, time = rater_name(annotation.get("completed_by")), annotation.get("created_at")
+    results = need_list(annotation.get("result"), "result")
+    values = [(result.get("from_name"), _result_value(result)) for result in results if isinstance(result, Mapping)]
+    return [Score(str(name), value, PEOPLE, rater, time) for name, value in values if value is not None]
 
 
-def _result_value(result: Any, fields: Fields) -> Any:
-    if not isinstance(result, Mapping) or fields.label.column not in (None, result.get("from_name")):
-        return None
+def _result_value(result: Mapping[str, Any]) -> Any:
+    """A rating, one choice, or several as one text: only a recipe can say what they mean together. None: a comment."""
     value = result.get("value")
-    if not isinstance(value, Mapping) or not ("choices" in value or "rating" in value):
+    if not isinstance(value, Mapping) or not ("choices" in value or "rating" in value or "selected" in value):
         return None
-    if "rating" in value:
-        return value["rating"]
+    if "choices" not in value:
+        return value.get("rating", value.get("selected"))
     choices = need_list(value["choices"], "choices")
-    if len(choices) > 1:
-        raise UnusableError("label_unmapped", f"{len(choices)} choices were made at once")
-    return choices[0] if choices else None
+    return choices[0] if len(choices) == 1 else " + ".join(map(str, choices)) or None
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:
@@ -110,6 +107,6 @@ LABEL_STUDIO = Format(
             }
         ],
     },
-    settings={"label": {"desirable": True, "undesirable": False}},
+    settings={"label": {"column": "label", "desirable": True, "undesirable": False}},
     about={"source_id": "id"},
 )

@@ -1,33 +1,44 @@
 """Traces of an application with the verdicts on them: Langfuse's scores and LangSmith's feedback.
 
-A record is a trace that holds all its verdicts, or a single verdict that the trace's texts were joined to. Verdicts of
-other names than the setting `label.column`, where that is given, are passed over.
+A record is a trace that holds all its verdicts, or a single verdict that the trace's texts were joined to.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.label_rules import BOOLEANS, Meanings
+from ktodata.formats.label_rules import LabelRule
 from ktodata.formats.records import (
     LabelledCompletion,
     Prompt,
     Record,
+    Turn,
     UnusableError,
-    Verdict,
-    Vote,
+    clip,
     kind,
+    lookup,
     need,
-    need_list,
     rater_name,
     text,
     votes_of_row,
 )
+from ktodata.formats.scores import MODELS, PEOPLE, Score, verdict_of
 from ktodata.formats.times import stamp
-from ktodata.formats.turns import completion_of, row_completion, row_turns, turns_of
+from ktodata.formats.turns import completion_of, conversation, row_completion, row_turns, turns_of
 
-PROMPT_KEYS = ("messages", "input", "question", "prompt", "text")
-COMPLETION_KEYS = ("output", "answer", "completion", "content", "text", "messages")
+PROMPT_KEYS = ("messages", "input", "question", "query", "prompt", "text", "contents")
+COMPLETION_KEYS = (
+    "generations",
+    "choices",
+    "messages",
+    "output",
+    "answer",
+    "result",
+    "response",
+    "completion",
+    "content",
+    "text",
+)
 HOLDS = (
     "prompt",
     "completion",
@@ -46,39 +57,48 @@ HOLDS = (
 
 
 def _is_trace(record: Record, output: str, verdicts: str, single: Iterable[str]) -> bool:
-    """Whether a record has an output, and its verdicts or the columns of a single one."""
-    return output in record and (verdicts in record or all(name in record for name in single))
+    """Whether a record has an output, and a list of verdicts or the columns of a single one."""
+    return output in record and (isinstance(record.get(verdicts), list) or all(name in record for name in single))
 
 
-def _read_trace(
-    record: Record, columns: tuple[str, str, str], vote_of: Callable[[Mapping[str, Any]], Vote | None]
-) -> list[LabelledCompletion]:
-    """The one completion of a trace. `columns`: those of the input, the output and the verdicts."""
-    given, output, verdicts = columns
-    prompt = _prompt(need(record, given), given)
-    completion = completion_of(_unwrapped(need(record, output), COMPLETION_KEYS, output), output)
-    single_or_all = need_list(record[verdicts], verdicts) if verdicts in record else [record]
-    votes = [vote_of(verdict) for verdict in single_or_all if isinstance(verdict, Mapping)]
-    return [LabelledCompletion(prompt, completion, Verdict.by_votes([vote for vote in votes if vote is not None]))]
+def _read_trace(record: Record, columns: tuple[str, str], scores: list[Score], rule: LabelRule) -> list[LabelledCompletion]:
+    """The one completion of a trace. `columns`: those of its input and of its output."""
+    given, output = (need(record, column) for column in columns)
+    prompt, completion = _conversation(given, output, columns)
+    tools = given.get("tools") if isinstance(given, Mapping) else None
+    return [LabelledCompletion(prompt, completion, verdict_of(scores, rule), tools=tools)]
+
+
+def _conversation(given: Any, output: Any, columns: tuple[str, str]) -> tuple[Prompt, str | Turn]:
+    """(the prompt, the judged answer); an output that repeats the whole conversation, as LangGraph's does, says both."""
+    answer = _unwrapped(output, COMPLETION_KEYS, columns[1])
+    while isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], list):
+        answer = answer[0]
+    if isinstance(answer, list) and len(answer) > 1:
+        return conversation(answer, columns[1])
+    return _prompt(given, columns[0]), completion_of(answer, columns[1])
 
 
 def _prompt(value: Any, column: str) -> Prompt:
-    """The prompt in a logged input: text, turns, or an object that holds either under a usual name."""
+    """The prompt in a logged input: text, turns, or an object that holds either under a usual name, after its history."""
     prompt = _unwrapped(value, PROMPT_KEYS, column)
-    return turns_of(prompt, column) if isinstance(prompt, list) else text(prompt, column)
+    while isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], list):
+        prompt = prompt[0]
+    turns = turns_of(prompt, column) if isinstance(prompt, list) else text(prompt, column)
+    before = value.get("chat_history") or value.get("history") if isinstance(value, Mapping) else None
+    if not isinstance(before, list):
+        return turns
+    last = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
+    return [*turns_of(before, f"chat_history of {column}"), *last]
 
 
 def _unwrapped(value: Any, keys: Sequence[str], column: str) -> Any:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or "role" in value or "lc" in value:
         return value
     for key in keys:
         if key in value:
             return value[key]
     raise UnusableError("no_text", f"{column} is {kind(value)} with none of {', '.join(keys)}")
-
-
-def _is_other(name: Any, fields: Fields) -> bool:
-    return fields.label.column not in (None, name)
 
 
 def _trace_id(row: Row) -> str:
@@ -88,29 +108,47 @@ def _trace_id(row: Row) -> str:
 
 # --- Langfuse ---------------------------------------------------------------------------------------------------------------
 
-ONE_ZERO: Meanings = {(int, 1): True, (int, 0): False, (float, 1.0): True, (float, 0.0): False, **BOOLEANS}
 JUDGING = ("BOOLEAN", "NUMERIC", "CATEGORICAL")  # TEXT and CORRECTION are comments
+FLATTENED = ("sessionId", "userId", "latency")  # of an exported trace whose scores stand in columns of their names
 
 
-def is_langfuse(record: Record, _fields: Fields) -> bool:
-    return _is_trace(record, "output", "scores", single=("dataType", "value"))
+def is_langfuse(record: Record, fields: Fields) -> bool:
+    flattened = "output" in record and any(name in record for name in FLATTENED) and fields.has_label(record)
+    return flattened or _is_trace(record, "output", "scores", single=("dataType", "value"))
 
 
 def read_langfuse(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """Langfuse: a trace (id, input, output) with its scores, or single scores that input and output were joined to.
 
-    BOOLEAN scores are labels as they stand (1 and 0); NUMERIC ones need `at_least`, CATEGORICAL ones a meaning for each text.
+    Say which score is the label, and what its values mean: label: {column: thumb, 1: true, 0: false}. A score without an author
+    is the user's, whom the trace names; one of source EVAL is a model's.
     """
-    return _read_trace(record, ("input", "output", "scores"), lambda score: _score_vote(score, fields))
+    column = fields.label.column
+    if "scores" not in record and "dataType" not in record and column is not None:
+        values = lookup(record, column)
+        scores = [Score(column, value, PEOPLE, _user(record)) for value in (values if isinstance(values, list) else [values])]
+    else:
+        scores = [_langfuse_score(score, record) for score in record.get("scores", [record]) if _is_judging(score)]
+    return _read_trace(record, ("input", "output"), scores, fields.label)
 
 
-def _score_vote(score: Mapping[str, Any], fields: Fields) -> Vote | None:
-    if score.get("dataType") not in JUDGING or _is_other(score.get("name"), fields):
-        return None
-    value = score.get("stringValue") if score["dataType"] == "CATEGORICAL" else score.get("value")
-    label = fields.label.truth(value, ONE_ZERO if score["dataType"] == "BOOLEAN" else BOOLEANS)
-    rater = score.get("authorUserId") or score.get("source")
-    return None if label is None else Vote(rater, label, score.get("timestamp"))
+def _is_judging(score: Any) -> bool:
+    if isinstance(score, str):
+        raise UnusableError(
+            "score_ids", "scores holds ids: export the scores themselves and join them, or pull them from Langfuse"
+        )
+    return isinstance(score, Mapping) and score.get("dataType", "NUMERIC") in JUDGING
+
+
+def _langfuse_score(score: Mapping[str, Any], trace: Record) -> Score:
+    value = score.get("stringValue") if score.get("dataType") == "CATEGORICAL" else score.get("value")
+    by = MODELS if score.get("source") == "EVAL" else PEOPLE
+    rater = score.get("authorUserId") or (_user(trace) if by == PEOPLE else f"model {score.get('name')}")
+    return Score(str(score.get("name")), value, by, rater, score.get("timestamp"))
+
+
+def _user(trace: Record) -> str | None:
+    return rater_name(trace.get("userId") or None)
 
 
 def write_langfuse(rows: Sequence[Row]) -> dict[str, Any]:
@@ -151,6 +189,7 @@ LANGFUSE = Format(
             }
         ],
     },
+    settings={"label": {"column": "feedback", 1: True, 0: False}},
     about={"source_id": "id"},
 )
 
@@ -158,24 +197,41 @@ LANGFUSE = Format(
 
 
 def is_langsmith(record: Record, _fields: Fields) -> bool:
-    return _is_trace(record, "outputs", "feedback", single=("key", "score"))
+    return ("outputs" in record and "feedback_stats" in record) or _is_trace(
+        record, "outputs", "feedback", single=("key", "score")
+    )
 
 
 def read_langsmith(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """LangSmith: a run (id, inputs, outputs) with its feedback, or single feedback that inputs and outputs were joined to.
 
-    The verdict is `score`, or `value` where there is no score. A score is a number without a stated scale, so it is a label only
-    where it is a JSON boolean, or where the recipe says what 1 and 0 mean, or gives `at_least`.
+    The verdict is `score`, or `value` where there is no score. Say which key is the label, and what its values mean. A run that
+    holds `feedback_stats` only has no single verdicts: their mean is read by its path, feedback_stats.KEY.avg.
     """
-    return _read_trace(record, ("inputs", "outputs", "feedback"), lambda feedback: _feedback_vote(feedback, fields))
+    if record.get("outputs") is None:
+        raise UnusableError("no_text", f"the run has no outputs{': ' + clip(record['error'], 60) if record.get('error') else ''}")
+    if "feedback" not in record and "feedback_stats" in record:
+        scores = _summarised_scores(record, fields.label.column)
+    else:
+        scores = [_langsmith_score(score) for score in record.get("feedback", [record]) if isinstance(score, Mapping)]
+    return _read_trace(record, ("inputs", "outputs"), scores, fields.label)
 
 
-def _feedback_vote(feedback: Mapping[str, Any], fields: Fields) -> Vote | None:
-    if _is_other(feedback.get("key"), fields):
-        return None
+def _summarised_scores(record: Record, column: str | None) -> list[Score]:
+    stats = record["feedback_stats"] if isinstance(record["feedback_stats"], Mapping) else {}
+    means = [
+        (f"feedback_stats.{key}.avg", mean["avg"]) for key, mean in stats.items() if isinstance(mean, Mapping) and "avg" in mean
+    ]
+    return [Score(path, mean, PEOPLE) for path, mean in means if column is None or path == column]
+
+
+def _langsmith_score(feedback: Mapping[str, Any]) -> Score:
+    source = feedback.get("feedback_source")
+    by = MODELS if isinstance(source, Mapping) and source.get("type") in ("model", "auto_eval") else PEOPLE
     score = feedback.get("score")
-    label = fields.label.truth(feedback["value"] if score is None and "value" in feedback else score)
-    return None if label is None else Vote(rater_name(feedback.get("feedback_source")), label, feedback.get("created_at"))
+    value = feedback["value"] if score is None and "value" in feedback else score
+    key = str(feedback.get("key"))
+    return Score(key, value, by, rater_name(source) if by == PEOPLE else f"model {key}", feedback.get("created_at"))
 
 
 def write_langsmith(rows: Sequence[Row]) -> dict[str, Any]:
@@ -213,5 +269,6 @@ LANGSMITH = Format(
             }
         ],
     },
+    settings={"label": {"column": "feedback", True: True, False: False}},
     about={"source_id": "id"},
 )
