@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ktodata.experiments.compare import compare
     from ktodata.feedback import feedback_table
     from ktodata.formats import convert, read, write
+    from ktodata.formats.inspection import inspect
     from ktodata.labels.judge import judge
     from ktodata.ledger import add_columns
     from ktodata.pipeline.ablate import ablate
@@ -50,6 +51,7 @@ _HOMES = {
     "export": "stages.export",
     "feedback_table": "feedback",
     "hidden_states": "stages.hidden_states",
+    "inspect": "formats.inspection",
     "judge": "labels.judge",
     "label_noise": "stages.label_noise",
     "notebook": "notebook",
@@ -79,6 +81,7 @@ __all__ = [
     "export",
     "feedback_table",
     "hidden_states",
+    "inspect",
     "judge",
     "label_noise",
     "notebook",

@@ -5,7 +5,7 @@ What a command prints is worded in pipeline/command_texts.py; with --json, stand
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -498,24 +498,65 @@ def report(
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to start in.", show_default=False)],
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The folder to start in.", show_default=False)] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="FILE", help="Look at FILE, and write the recipe that reads it.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="The recipe to write.", show_default="DIR/recipe.yaml, or FILE's name")
+    ] = None,
+    overrides: Overrides = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a commented recipe to start from: DIR/recipe.yaml.
+    """Write a recipe to start from: a commented one, or one for FILE, with the evidence for each choice beside it.
+
+    \b
+    Reads   FILE: any kind that `ktodata run` reads; up to 2,000 of its records
+    Writes  DIR/recipe.yaml, or RECIPE
+
+    What the values of a label mean is never guessed: the recipe lists them, and a run refuses it until each has a meaning.
+    With --set: delimiter, encoding, table and max_record_mb of FILE.
 
     \b
     Example:  ktodata init support && ktodata run support/recipe.yaml --dry-run
+    Example:  ktodata init --from thumbs.csv --out support.yaml
     """
     from importlib.resources import files
 
-    target = folder / "recipe.yaml"
+    target = _recipe_target(folder, from_, out)
+    if from_ is None:
+        recipe = files("ktodata").joinpath("recipe_template.yaml").read_text(encoding="utf-8")
+        summary, facts = f"{target}: say there which files to read, then  ktodata run {target}", {}
+    else:
+        from ktodata.formats.inspection import inspect
+
+        inspection = inspect(from_, **_file_settings(overrides or ()))
+        recipe, facts = inspection.recipe(target.parent), inspection.as_dict()
+        summary = f"{inspection.text()}\n\n{target}: put a meaning for each CHOOSE, then  ktodata run {target}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(recipe, encoding="utf-8")
+    _print_result({"recipe": target, **facts}, summary, quiet=quiet, as_json=as_json)
+
+
+def _recipe_target(folder: Path | None, file: str | None, out: Path | None) -> Path:
+    """Where the recipe goes. Raises RecipeError where one is already, SettingError where nothing says where."""
+    if folder is None and file is None:
+        raise SettingError("init: name the folder to start in, or the file to look at with --from FILE.")
+    target = out or (folder / "recipe.yaml" if folder else Path(f"{Path(file or '').name.partition('.')[0]}.yaml"))
     if target.exists():
         raise RecipeError(f"{target} is there already; nothing was written.")
-    folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(files("ktodata").joinpath("recipe_template.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    text = f"{target}: say there which files to read, then  ktodata run {target}"
-    _print_result({"recipe": target}, text, quiet=quiet, as_json=as_json)
+    return target
+
+
+def _file_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """What --set says of the file itself."""
+    from ktodata.settings import given_settings
+    from ktodata.stages.ingest import ingest
+
+    names = ("delimiter", "encoding", "table", "max_record_mb")
+    settings = given_settings(ingest, {"paths": "."}, overrides, section="ingest")
+    return {name: settings[name] for name in names if name in settings}
 
 
 def main() -> None:

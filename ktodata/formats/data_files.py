@@ -11,9 +11,13 @@ from typing import Literal
 
 from ktodata.errors import FormatError, SettingError
 
-FileKind = Literal["lines", "json", "csv", "parquet", "saved", "hub"]
+FileKind = Literal["lines", "json", "csv", "parquet"]
+SourceKind = Literal["file", "saved", "hub"]
+# what a file is written as; what one that is read is, its content says (file_types/file_shape.py)
 KINDS: dict[str, FileKind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-PACKED = (".gz", ".zst")
+PACKED = (".gz", ".zst", ".bz2")
+# a name that ends so is a file's, and no data set's on the hub
+OTHER_SUFFIXES = (".tsv", ".tab", ".txt", ".arrow", ".feather", ".ipc", ".db", ".sqlite", ".sqlite3", ".duckdb", ".xlsx")
 SAVED_MARKS = ("dataset_info.json", "dataset_dict.json")
 
 
@@ -23,7 +27,7 @@ class Source:
 
     path: str
     name: str
-    kind: FileKind
+    kind: SourceKind
 
 
 def find_sources(paths: str | Path | Sequence[str | Path]) -> list[Source]:
@@ -44,17 +48,17 @@ def _relative(path: str, root: str) -> str:
     return Path(path).absolute().relative_to(root).as_posix()
 
 
-def _expand(path: str) -> list[tuple[str, FileKind]]:
+def _expand(path: str) -> list[tuple[str, SourceKind]]:
     if Path(path).is_dir():
         return [(path, _folder_kind(path))]
     if Path(path).exists():
-        return [(path, kind_of(path))]
+        return [(path, "file")]
     if glob.has_magic(path):
         # Path.glob refuses absolute patterns
         files = sorted(file for file in glob.glob(path, recursive=True) if Path(file).is_file())  # noqa: PTH207
         if not files:
             raise FormatError(f"no file matches {path!r}. {nearest(path)}")
-        return [(file, kind_of(file)) for file in files]
+        return [(file, "file") for file in files]
     if _is_hub_id(path):
         return [(path, "hub")]
     raise FormatError(f"there is no file {path!r}. {nearest(path)}")
@@ -66,12 +70,13 @@ def _is_hub_id(path: str) -> bool:
         bool(owner and name)
         and "/" not in name
         and not path.startswith((".", "~"))
-        and _suffix(path) not in KINDS
+        and suffix_of(path) not in (*KINDS, *OTHER_SUFFIXES)
         and not Path(owner).is_dir()
     )
 
 
-def _suffix(path: str) -> str:
+def suffix_of(path: str) -> str:
+    """The ending of a file's name, without that of its packing."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     while suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
@@ -79,15 +84,15 @@ def _suffix(path: str) -> str:
 
 
 def kind_of(path: str) -> FileKind:
-    """The kind of a file, by its name. Raises FormatError for a name that says nothing."""
-    if (kind := KINDS.get(_suffix(path))) is None:
+    """What a file is to be written as, by its name. Raises FormatError for a name that says nothing."""
+    if (kind := KINDS.get(suffix_of(path))) is None:
         raise FormatError(
             f"cannot tell what kind of file {path!r} is; names end with {', '.join(KINDS)}, perhaps with {' or '.join(PACKED)}."
         )
     return kind
 
 
-def _folder_kind(path: str) -> FileKind:
+def _folder_kind(path: str) -> SourceKind:
     if any((Path(path) / mark).exists() for mark in SAVED_MARKS):
         return "saved"
     raise FormatError(

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -103,8 +104,11 @@ class LabelRule:
         """`value` as a number. Raises UnmappedLabelError."""
         if isinstance(value, str) and _NUMBER.fullmatch(value):
             return float(value.replace(",", "."))
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            # a whole number of 400 digits is no float at all: the question itself raises
+            with suppress(OverflowError):
+                if math.isfinite(value):
+                    return float(value)
         raise UnmappedLabelError(value)
 
 

@@ -16,9 +16,12 @@ from ktodata.formats.data_files import Source, find_sources, fingerprint
 from ktodata.formats.dialects import FORMATS, detect_format, format_named
 from ktodata.formats.dialects.mapping import MAPPING
 from ktodata.formats.dialects.preference import PREFERENCE
+from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
+from ktodata.formats.file_types.file_shape import file_shape
+from ktodata.formats.file_types.open_files import read_records
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import Columns, Fields, Format, make_fields
 from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
-from ktodata.formats.readers import SourceRecord, read_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
 from ktodata.formats.table import GIVEN, USUAL, FeedbackTable, QuarantineTable
@@ -64,8 +67,15 @@ def read(
     trusted: str | Mapping[Any, Any] | None = None,
     keep: Sequence[str] | Mapping[str, str] | None = None,
     transcripts: bool = False,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    table: str | None = None,
+    max_record_mb: float = MAX_RECORD_MB,
 ) -> IngestResult:
-    """Read feedback from files (.jsonl, .json, .csv, .parquet, also .gz and .zst), a saved data set or a hub id.
+    """Read feedback from files, a saved data set or a hub id.
+
+    What a file is, its content says: JSON lines, JSON documents, CSV, Parquet, Arrow, SQLite, DuckDB, .xlsx; text also packed
+    with gzip or zstd. `kd.inspect` shows how a file would be read.
 
     format : its name (`ktodata.formats.FORMATS`), or "auto": each record is read in the first format that it looks like;
         with `prompt` or `completion` given, "mapping", or, with two completions, "preference".
@@ -77,6 +87,9 @@ def read(
     rater, created_at, source_id, source, model, pair_id : columns. Times are ISO text, seconds or milliseconds since 1970.
     trusted : column of an expert's verdict, read with the meanings of `label` and as booleans.
     keep : columns to keep as metadata, or {new name: column}.
+    delimiter, encoding : of a CSV, or of any text, where the content does not show it.
+    table : of a database; the sheet of a workbook; the list inside a JSON document; the split of a saved data set.
+    max_record_mb : a longer record is not read.
     transcripts : read prompts that start with "Human:" as HH-RLHF transcripts, into turns.
 
     Texts are never altered. Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), LabelError (no
@@ -100,7 +113,7 @@ def read(
         transcripts=transcripts,
         about=about,
     )
-    reader = _Reader(fields, _chosen_format(format, fields))
+    reader = _Reader(fields, _chosen_format(format, fields), FileSettings(delimiter, encoding, table, max_record_mb))
     files = [reader.read(source) for source in find_sources(paths)]
     return reader.result(files)
 
@@ -141,8 +154,9 @@ def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
 class _Reader:
     """Sorts records into rows and quarantine, and counts."""
 
-    def __init__(self, fields: Fields, format: Format | None) -> None:
+    def __init__(self, fields: Fields, format: Format | None, settings: FileSettings) -> None:
         self._fields = fields
+        self._settings = settings
         self._format = format
         self._table = FeedbackTable(fields)
         self._quarantine = QuarantineTable()
@@ -160,13 +174,15 @@ class _Reader:
         """Read one file to its end; the metrics about it."""
         formats: Counter[str] = Counter()
         before = self._records
-        for entry in read_records(source):
+        shape = file_shape(source, self._settings)
+        for entry in read_records(source, self._settings, shape):
             self._records += 1
             try:
                 formats[self._use(entry, source.name)] += 1
             except UnusableError as problem:
                 self._set_aside(entry, source.name, problem)
-        return fingerprint(source) | {"records": self._records - before, "formats": dict(sorted(formats.items()))}
+        counts = {"records": self._records - before, "formats": dict(sorted(formats.items()))}
+        return fingerprint(source) | {"read_as": shape.text()} | counts
 
     def _use(self, entry: SourceRecord, file: str) -> str:
         if entry.problem is not None:

@@ -20,8 +20,9 @@ import polars as pl
 from ktodata.errors import DataError, EmptyDataError, FormatError, KtodataError, LabelError, MissingColumnError
 from ktodata.feedback import check_columns
 from ktodata.formats.data_files import FileKind, Source, find_sources, fingerprint, nearest
+from ktodata.formats.file_types.open_files import read_records
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.label_rules import shown
-from ktodata.formats.readers import SourceRecord, read_records
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
 from ktodata.formats.verdict_store import SUFFIX, read_store
@@ -227,10 +228,8 @@ def _check_file(records: Sequence[SourceRecord], columns: Mapping[str, None], fi
     there = {"row_id": "row_id" in columns, " or ".join(VERDICT_COLUMNS): any(name in columns for name in VERDICT_COLUMNS)}
     if columns and not all(there.values()):
         lacks = next(name for name, is_there in there.items() if not is_there)
-        apart = re.search("[;\t]", next(iter(columns)))
-        hint = " Its columns seem to be separated by semicolons or tabs: save it with commas." if apart else ""
         raise MissingColumnError(
-            f"{file!r} has no column {lacks}; it has {listed(columns)}.{hint} A file of verdicts has row_id, and "
+            f"{file!r} has no column {lacks}; it has {listed(columns)}. A file of verdicts has row_id, and "
             "trusted_label or verdict."
         )
     broken = [(entry.line, entry.problem) for entry in records if entry.problem is not None]

@@ -10,8 +10,8 @@ import polars as pl
 
 from ktodata.feedback import COLUMNS, VOTE
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import RATING, Fields, Format
-from ktodata.formats.readers import SourceRecord
 from ktodata.formats.records import (
     ABSENT,
     LabelledCompletion,

@@ -13,8 +13,8 @@ import polars as pl
 from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.files import whole_file
 from ktodata.formats.data_files import FileKind, find_sources, kind_of, nearest
+from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.label_rules import shown
-from ktodata.formats.readers import read_records
 from ktodata.formats.records import Record, clip
 from ktodata.formats.reviews import read_reviews, write_verdicts
 from ktodata.formats.times import moment, stamp

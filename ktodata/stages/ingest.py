@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ktodata.feedback import COLUMNS
 from ktodata.formats import IngestResult, read
+from ktodata.formats.file_types.file_settings import MAX_RECORD_MB
 
 NEEDS = ()
 ADDS = tuple(COLUMNS)
@@ -47,6 +48,12 @@ def ingest(
         list[str] | dict[str, str] | None, Field(description="columns to keep as metadata, or {new name: column}")
     ] = None,
     transcripts: Annotated[bool, Field(description='read prompts that start with "Human:" as HH-RLHF transcripts')] = False,
+    delimiter: Annotated[str | None, Field(description="of a CSV, where its content does not show it")] = None,
+    encoding: Annotated[str | None, Field(description="of a text file: utf-8, utf-16, cp1252, ...")] = None,
+    table: Annotated[
+        str | None, Field(description="of a database; a workbook's sheet; the list in a JSON document; a data set's split")
+    ] = None,
+    max_record_mb: Annotated[float, Field(gt=0, le=4096, description="a longer record is not read")] = MAX_RECORD_MB,
 ) -> IngestResult:
     """Read feedback. Texts are never altered, labels are only what the recipe says they are."""
     settings: Mapping[str, Any] = {
@@ -64,5 +71,9 @@ def ingest(
         "trusted": trusted,
         "keep": keep,
         "transcripts": transcripts,
+        "delimiter": delimiter,
+        "encoding": encoding,
+        "table": table,
+        "max_record_mb": max_record_mb,
     }
     return read(paths, **settings)

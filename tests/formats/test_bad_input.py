@@ -128,7 +128,7 @@ def test_texts_are_never_altered(lines):
 
 def test_zero_records_that_can_be_used(lines):
     with pytest.raises(FormatError, match=r"none of 2 records can be used: malformed_json 2 \(first: thumbs.jsonl line 1"):
-        read(lines("{", "}"))
+        read(lines("{", "{"))
 
 
 # --- a whole file ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from ktodata.errors import EmptyDataError, FormatError, KtodataError, MissingExt
 from ktodata.formats.data_files import Source
 from ktodata.formats.file_types.file_settings import FileSettings
 from ktodata.formats.file_types.file_shape import FileShape, file_shape
-from ktodata.formats.file_types.open_files import open_records
+from ktodata.formats.file_types.open_files import read_records
 
 ROWS = [
     {"id": "1", "prompt": "Sky, by day?", "completion": "Blue;\nmostly.", "thumb": "up"},
@@ -32,7 +32,7 @@ ROWS = [
 
 
 def source_of(path: Path) -> Source:
-    return Source(str(path), path.name, "lines")
+    return Source(str(path), path.name, "saved" if path.is_dir() else "file")
 
 
 def shape_of(path: Path, **given) -> FileShape:
@@ -40,11 +40,11 @@ def shape_of(path: Path, **given) -> FileShape:
 
 
 def records_of(path: Path, **given) -> list[dict]:
-    return [record.record for record in open_records(source_of(path), FileSettings(**given))]
+    return [record.record for record in read_records(source_of(path), FileSettings(**given))]
 
 
 def problems_of(path: Path, **given) -> list[tuple[int, str | None]]:
-    records = open_records(source_of(path), FileSettings(**given))
+    records = read_records(source_of(path), FileSettings(**given))
     return [(record.line, record.problem and record.problem.reason) for record in records]
 
 
@@ -240,7 +240,7 @@ def test_lines_that_are_no_record(tmp_path):
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
     reasons = [None, "duplicate_keys", "duplicate_keys", "malformed_json", "malformed_json", None, None]
     assert problems_of(path) == list(enumerate(reasons, start=1))
-    problem = list(open_records(source_of(path)))[1].problem
+    problem = list(read_records(source_of(path)))[1].problem
     assert "'a'" in problem.detail
     assert records_of(path)[-1] == {"a": int("9" * 400)}
 
@@ -293,8 +293,8 @@ def test_three_gigabytes_in_one_line_under_four_gigabytes_of_addresses(tmp_path)
         file.write(b'"}\n{"prompt": "p"}\n')
     assert path.stat().st_size < 4_000_000
     code = (
-        "import sys\nfrom ktodata.formats.data_files import Source\nfrom ktodata.formats.file_types.open_files import open_records\n"
-        "for record in open_records(Source(sys.argv[1], 'bomb', 'lines')): print(record.line, record.problem)"
+        "import sys\nfrom ktodata.formats.data_files import Source\nfrom ktodata.formats.file_types.open_files import read_records\n"
+        "for record in read_records(Source(sys.argv[1], 'bomb', 'file')): print(record.line, record.problem)"
     )
     limit = 4 * 2**30
     done = subprocess.run(
@@ -411,7 +411,7 @@ def test_a_sheet_of_a_workbook(tmp_path):
         sheet.append(row)
     book.save(tmp_path / "a.xlsx")
     assert dict(shape_of(tmp_path / "a.xlsx").tables) == {"notes": 0, "thumbs": 2}
-    records = list(open_records(source_of(tmp_path / "a.xlsx")))
+    records = list(read_records(source_of(tmp_path / "a.xlsx")))
     assert [record.line for record in records] == [3, 5]
     assert [record.record for record in records] == [
         {"prompt": "Sky?", "completion": "Blue.", "thumb": 1},
@@ -486,7 +486,7 @@ def test_any_bytes_are_records_or_an_error_of_ours(start, content, name, tmp_pat
     path = tmp_path_factory.getbasetemp() / f"shape-{name}"
     path.write_bytes(start + content)
     try:
-        records = list(open_records(source_of(path)))
+        records = list(read_records(source_of(path)))
     except KtodataError:
         return
     assert all((record.record is None) != (record.problem is None) or record.problem for record in records)

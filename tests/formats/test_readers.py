@@ -1,13 +1,15 @@
 """Every kind of file, names of rows and sources, times, kept columns."""
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from ktodata.errors import FormatError
+from ktodata.errors import FormatError, SettingError
 from ktodata.feedback import COLUMNS, check_feedback
 from ktodata.formats import read
 from ktodata.formats.times import moment
@@ -26,7 +28,7 @@ def test_the_feedback_table_is_one(lines):
     assert feedback["votes"].to_list() == [[{"rater": None, "label": label, "created_at": None}] for label in (True, False)]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.parquet", "a.csv", "saved"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "a.json", "a.parquet", "a.csv", "a.tsv", "a.arrow", "a.db", "saved"])
 def test_all_kinds_of_files_give_the_same_rows(name: str, lines, tmp_path: Path):
     path = tmp_path / name
     table = pl.DataFrame(ROWS)
@@ -38,11 +40,21 @@ def test_all_kinds_of_files_give_the_same_rows(name: str, lines, tmp_path: Path)
         table.write_parquet(path)
     elif name.endswith("csv"):
         table.write_csv(path)
+    elif name.endswith("tsv"):
+        table.write_csv(path, separator="\t")
+    elif name.endswith("arrow"):
+        table.write_ipc(path)
+    elif name.endswith("db"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"create table thumbs ({', '.join(ROWS[0])})")
+            connection.executemany("insert into thumbs values (?, ?, ?, ?, ?, ?)", [tuple(row.values()) for row in ROWS])
     elif name.endswith("json") and not name.endswith("ndjson"):
         path.write_text(json.dumps(ROWS, indent=1))
     else:
         lines(*ROWS, name=name)
-    label = {"true": True, "false": False} if name.endswith("csv") else None
+    label = {"csv": {"true": True, "false": False}, "tsv": {"true": True, "false": False}, "db": {1: True, 0: False}}.get(
+        name[2:]
+    )
     expected = read(lines(*ROWS, name="plain.jsonl"), created_at="at").feedback.drop("source", "source_line")
     assert read(path, label=label, created_at="at").feedback.drop("source", "source_line").equals(expected)
 
@@ -59,6 +71,7 @@ def test_a_hub_id_is_given_to_datasets_as_it_is(monkeypatch):
     ]
     assert result.metrics["files"][0] | {"formats": None} == {
         "name": "team/thumbs",
+        "read_as": "a data set of the hub",
         "bytes": None,
         "sha256": None,
         "records": 2,
@@ -85,13 +98,11 @@ def test_json_lines_under_the_name_json_and_a_single_object(tmp_path: Path):
 
 def test_csv_lines_quotes_and_bad_records(tmp_path: Path):
     """The first record takes lines 2 and 3, so the second starts at line 4; line 5 has a field too many, line 6 is Latin-1."""
-    content = (
-        'prompt,completion,label\n"sky,\nor sea?","say ""blue""",true\nsky?,red,false\na,b,true,d\ncaf\xe9,b,true\na,"b"c,true\n'
-    )
-    (tmp_path / "a.csv").write_bytes(content.encode("latin-1"))
+    content = 'prompt,completion,label\n"sky,\nor séa?","say ""blue""",true\nsky?,red,false\na,b,true,d\n'
+    (tmp_path / "a.csv").write_bytes(content.encode() + b'caf\xe9,b,true\na,"b"c,true\n')
     result = read(tmp_path / "a.csv", label={"true": True, "false": False})
     assert result.feedback.select("source_line", "prompt", "completion").rows() == [
-        (2, "sky,\nor sea?", 'say "blue"'),
+        (2, "sky,\nor séa?", 'say "blue"'),
         (4, "sky?", "red"),
     ]
     assert result.quarantine.select("line", "reason").rows() == [(5, "field_count"), (6, "invalid_utf8"), (7, "malformed_csv")]
@@ -173,6 +184,7 @@ def test_facts_count_and_name_what_was_read(lines, tmp_path: Path):
             "name": "thumbs.jsonl",
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "read_as": "JSON lines, UTF-8",
             "records": 3,
             "formats": {"trl": 2},
             "rows": 2,
@@ -242,3 +254,50 @@ def test_times_that_are_none_are_counted(lines):
     assert result.feedback["created_at"].to_list() == [None, datetime(2025, 3, 1, 12, tzinfo=UTC), None]
     assert result.metrics["unparseable_times"] == 1
     assert result.feedback["votes"].to_list()[1][0]["created_at"] == datetime(2025, 3, 1, 12, tzinfo=UTC)
+
+
+# --- settings of the file itself ---------------------------------------------------------------------------------------
+
+
+def test_settings_say_what_the_content_does_not(tmp_path: Path):
+    content = "prompt;completion, of the model;label\nž?;blue, blue;1\nsky?;red;0\n"
+    (tmp_path / "a.csv").write_bytes(content.encode("cp1250"))
+    result = read(
+        tmp_path / "a.csv",
+        encoding="cp1250",
+        delimiter=";",
+        completion="completion, of the model",
+        prompt="prompt",
+        label={"1": True, "0": False},
+    )
+    assert result.feedback["prompt"].to_list() == ["ž?", "sky?"]
+    assert "semicolon, CP1250" in result.facts["files"][0]["read_as"]
+
+
+def test_a_guessed_encoding_is_in_the_record_of_what_was_read(tmp_path: Path):
+    (tmp_path / "a.csv").write_bytes("prompt,completion,label\ncafé?,thé,1\n".encode("cp1252"))
+    result = read(tmp_path / "a.csv", label={"1": True})
+    assert result.feedback["completion"].to_list() == ["thé"]
+    assert "CP1252 (a guess)" in result.facts["files"][0]["read_as"]
+
+
+def test_the_table_of_a_database_is_named(tmp_path: Path):
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        for table in ("thumbs", "old"):
+            connection.execute(f"create table {table} (prompt, completion, label)")
+            connection.execute(f"insert into {table} values ('sky?', '{table}', 1)")
+    with pytest.raises(SettingError, match="several tables: thumbs"):
+        read(tmp_path / "a.db", label={1: True})
+    assert read(tmp_path / "a.db", table="old", label={1: True}).feedback["completion"].to_list() == ["old"]
+
+
+def test_a_line_longer_than_the_limit_is_set_aside(lines):
+    result = read(lines(*ROWS, {**ROWS[0], "completion": "x" * 60_000}), max_record_mb=0.05)
+    assert result.quarantine.select("line", "reason").rows() == [(3, "too_long")]
+
+
+def test_a_key_twice_and_a_number_without_bounds_are_set_aside(lines):
+    rated = [{"prompt": "sky?", "completion": "blue", "score": score} for score in (5, 10**400)]
+    twice = '{"prompt": "sky?", "completion": "blue", "score": 5, "score": 1}'
+    result = read(lines(*rated, twice), label={"column": "score", "at_least": 4})
+    assert result.quarantine.select("line", "reason").rows() == [(2, "label_unmapped"), (3, "duplicate_keys")]

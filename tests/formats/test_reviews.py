@@ -125,12 +125,17 @@ def test_a_word_that_is_no_verdict_is_said_with_its_place(write):
     assert "leave the cell empty" in str(caught.value)
 
 
+def test_a_spreadsheet_may_separate_by_semicolons_and_write_windows_text(tmp_path):
+    path = tmp_path / "review.csv"
+    path.write_bytes("row_id;label;verdict;note\r\na;true;keep;schön\r\nb;true;flip;\r\n".encode("cp1252"))
+    assert verdicts(path) == {"a": True, "b": False}
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
         (("row_id,label", "a,true"), "no column trusted_label or verdict; it has row_id, label."),
         (("id,verdict", "a,true"), "no column row_id; it has id, verdict."),
-        (("row_id;label;verdict", "a;true;keep"), "separated by semicolons or tabs: save it with commas"),
         (("row_id,verdict,verdict", "a,true,false"), "it has row_id, verdict (1), verdict (2)"),
     ],
 )
@@ -145,7 +150,11 @@ def test_a_missing_column_is_said(write, lines, words):
     [
         (b"row_id,verdict\n", EmptyDataError, "holds no records"),
         (b"row_id,verdict\n,good\n", FormatError, "the verdict is on no row"),
-        (b"row_id,verdict,note\na,good,caf\xe9\n", FormatError, "1 of 1 records cannot be read (first: line 2, invalid_utf8"),
+        (
+            "row_id,verdict,note\na,good,é é caf".encode() + b"\xe9\n",
+            FormatError,
+            "1 of 1 records cannot be read (first: line 2, invalid_utf8",
+        ),
         (b"row_id,verdict\na,good,more\nb,good\n", FormatError, "1 of 2 records cannot be read (first: line 2, field_count"),
         (b'row_id,verdict\na,"good\nb,bad\n', FormatError, "never closed"),
         (b"row_id,trusted_label,verdict\na,true,false\n", LabelError, "both trusted_label and verdict are filled in"),

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from ktodata.errors import FormatError
 from ktodata.formats.file_types.byte_streams import BUFFER_BYTES, LongLine, damaged
 from ktodata.formats.file_types.json_files import too_long
-from ktodata.formats.readers import SourceRecord
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.records import UnusableError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}

@@ -6,11 +6,10 @@ The name only decides between readings that the content allows alike.
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import BinaryIO
 
 from ktodata.errors import EmptyDataError, FormatError
-from ktodata.formats.data_files import PACKED, Source
+from ktodata.formats.data_files import Source, suffix_of
 from ktodata.formats.file_types.byte_streams import BUFFER_BYTES, compression_of, damaged, first_bytes, open_unpacked
 from ktodata.formats.file_types.csv_files import DELIMITERS, csv_shape
 from ktodata.formats.file_types.encodings import BOMS, Encoding, encoding_of_start, encoding_of_table
@@ -106,7 +105,7 @@ def file_shape(source: Source, settings: FileSettings | None = None) -> FileShap
     settings = settings or FileSettings()
     if source.kind == "hub":
         return FileShape("hub", content_evidence="there is no such file, and the name is one that the hub gives")
-    if Path(source.path).is_dir():
+    if source.kind == "saved":
         tables = split_sizes(saved_dataset(source))
         return FileShape("saved_dataset", tables=tables, content_evidence="a folder with the marks of datasets.save_to_disk")
     start = first_bytes(source.path, 512)
@@ -231,11 +230,3 @@ def _shape_of_text(source: Source, text: str, settings: FileSettings, *, is_whol
         f"cannot tell what kind of file {source.name!r} is: it begins with {clip(repr(text.lstrip()[:40]), 44)}. "
         "JSON, CSV, Parquet, Arrow, SQLite, DuckDB and .xlsx are read, JSON and CSV also packed with gzip or zstd."
     )
-
-
-def suffix_of(path: str) -> str:
-    """The ending of a file's name, without that of its packing."""
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    while suffixes and suffixes[-1] in PACKED:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from ktodata.errors import FormatError
 from ktodata.formats.file_types.byte_streams import LongLine, damaged, limited_lines, named_damage
 from ktodata.formats.file_types.json_shapes import rows_of_columns
-from ktodata.formats.readers import SourceRecord
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.records import UnusableError, clip, kind
 
 CHUNK_CHARS = 1 << 18

@@ -13,6 +13,7 @@ from ktodata.formats.file_types.file_settings import FileSettings
 from ktodata.formats.file_types.file_shape import KIND_NAMES, FileShape, file_shape
 from ktodata.formats.file_types.json_files import JsonStream, array_records, column_records, json_lines, object_records
 from ktodata.formats.file_types.saved_data import dataset_records, hub_dataset, saved_dataset
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.file_types.tables import (
     arrow_records,
     duckdb_records,
@@ -20,12 +21,11 @@ from ktodata.formats.file_types.tables import (
     parquet_records,
     sqlite_records,
 )
-from ktodata.formats.readers import SourceRecord
 
 ONE_TABLE = ("json_lines", "csv", "parquet", "arrow_file", "arrow_stream", "feather")
 
 
-def open_records(source: Source, settings: FileSettings | None = None, shape: FileShape | None = None) -> Iterator[SourceRecord]:
+def read_records(source: Source, settings: FileSettings | None = None, shape: FileShape | None = None) -> Iterator[SourceRecord]:
     """Every record of a source. Raises EmptyDataError when there is none, FormatError when the file is damaged."""
     settings = settings or FileSettings()
     shape = shape or file_shape(source, settings)

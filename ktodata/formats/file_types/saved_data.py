@@ -5,8 +5,8 @@ from typing import Any
 
 from ktodata.errors import FormatError, MissingExtraError
 from ktodata.formats.data_files import Source
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.file_types.tables import chosen_table
-from ktodata.formats.readers import SourceRecord
 from ktodata.formats.records import clip
 
 

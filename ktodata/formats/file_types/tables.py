@@ -9,7 +9,7 @@ from typing import Any
 
 from ktodata.errors import EmptyDataError, FormatError, SettingError
 from ktodata.extras import require
-from ktodata.formats.readers import SourceRecord
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.records import clip
 
 BATCH_ROWS = 1024

@@ -13,7 +13,7 @@ from ktodata.formats.data_files import Source, find_sources
 from ktodata.formats.dialects import FORMATS, detect_format
 from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
 from ktodata.formats.file_types.file_shape import FileShape, file_shape
-from ktodata.formats.file_types.open_files import open_records
+from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.format import Fields
 from ktodata.formats.inspection.column_profiles import ColumnProfile, profile_columns
 from ktodata.formats.inspection.column_roles import ROLES, Role, RoleCandidate, column_roles
@@ -179,7 +179,7 @@ def inspect(
     settings = FileSettings(delimiter, encoding, table, max_record_mb)
     source = _one_source(file)
     shape = file_shape(source, settings)
-    records = list(islice(open_records(source, settings, shape), MAX_RECORDS + 1))
+    records = list(islice(read_records(source, settings, shape), MAX_RECORDS + 1))
     is_whole, records = len(records) <= MAX_RECORDS, records[:MAX_RECORDS]
     usable = [record.record for record in records if record.problem is None and isinstance(record.record, Mapping)]
     columns, n_more = profile_columns(usable)
@@ -204,7 +204,7 @@ def inspect(
 
 def _one_source(file: str | Path) -> Source:
     if Path(file).is_file():
-        return Source(str(file), Path(file).name, "lines")
+        return Source(str(file), Path(file).name, "file")
     sources = find_sources(file)
     if len(sources) > 1:
         raise FormatError(f"{str(file)!r} matches {len(sources):,} files; inspect looks at one, e.g. {sources[0].path!r}.")
