@@ -207,6 +207,35 @@ def test_init_gives_a_recipe_that_runs(ktodata, folder):
     assert code == 1 and "is there already" in err
 
 
+def test_init_from_a_file_gives_a_recipe_that_waits_for_the_labels_meaning(ktodata, folder):
+    (folder / "export").mkdir()
+    texts = "".join(f"Why {n}?;So {n}, and so.;{['up', 'down'][n % 2]};u{n % 3}\n" for n in range(24))
+    (folder / "export" / "thumbs.txt").write_text(f"question;answer;thumb;user_id\n{texts}")
+    recipe = folder / "recipes" / "thumbs.yaml"
+    code, out, _ = ktodata("init", "--from", folder / "export" / "thumbs.txt", "--out", recipe)
+    assert code == 0 and "thumb: 'up' 12, 'down' 12" in out and str(recipe) in out
+    code, _, err = ktodata("run", recipe, "--out", folder / "refused")
+    assert code == 1 and "CHOOSE" in err
+    code, out, _ = ktodata("init", "--from", folder / "export" / "thumbs.txt", "--out", recipe)
+    assert code == 1
+    recipe.write_text(recipe.read_text().replace("up: CHOOSE", "up: true").replace("down: CHOOSE", "down: false"))
+    code, out, _ = ktodata("run", recipe, "--out", folder / "chosen", "--until", "ingest", "--json")
+    assert code == 0
+    rows = pl.read_parquet(folder / "chosen" / "stages" / "ingest" / "columns.parquet")
+    assert (rows.height, rows["label"].sum(), rows["rater"].n_unique()) == (24, 12, 3)
+
+
+def test_init_from_a_file_takes_what_is_said_of_the_file(ktodata, folder):
+    (folder / "odd.csv").write_bytes("prompt,completion,label\nž,b,1\n".encode("cp1250"))
+    code, out, _ = ktodata(
+        "init", "--from", folder / "odd.csv", "--out", folder / "odd.yaml", "--set", "encoding=cp1250", "--json"
+    )
+    assert code == 0 and json.loads(out)["columns"][0]["examples"] == "'ž'"
+    assert "encoding: cp1250" in (folder / "odd.yaml").read_text()
+    code, _, err = ktodata("init")
+    assert code == 1 and "--from" in err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
