@@ -271,14 +271,14 @@ def test_settings_say_what_the_content_does_not(tmp_path: Path):
         label={"1": True, "0": False},
     )
     assert result.feedback["prompt"].to_list() == ["ž?", "sky?"]
-    assert "semicolon, CP1250" in result.facts["files"][0]["read_as"]
+    assert "semicolon, CP1250" in result.metrics["files"][0]["read_as"]
 
 
 def test_a_guessed_encoding_is_in_the_record_of_what_was_read(tmp_path: Path):
     (tmp_path / "a.csv").write_bytes("prompt,completion,label\ncafé?,thé,1\n".encode("cp1252"))
     result = read(tmp_path / "a.csv", label={"1": True})
     assert result.feedback["completion"].to_list() == ["thé"]
-    assert "CP1252 (a guess)" in result.facts["files"][0]["read_as"]
+    assert "CP1252 (a guess)" in result.metrics["files"][0]["read_as"]
 
 
 def test_the_table_of_a_database_is_named(tmp_path: Path):
