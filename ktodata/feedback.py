@@ -62,7 +62,8 @@ COLUMNS: dict[str, Column] = {
     "pair_id": Column(pl.String(), "the preference pair that the row was one side of"),
     "model": Column(pl.String(), "the model that wrote the completion"),
     "trusted_label": Column(
-        pl.Boolean(), "an expert's verdict, where one is known; never trained on as is, used to measure the labels"
+        pl.Boolean(),
+        "a reviewer's verdict, where there is one: it measures the labels, and is trained on where it differs",
     ),
 }
 
@@ -92,7 +93,7 @@ def feedback_table(*rows: Sequence[Any] | dict[str, Any]) -> pl.DataFrame:
     Missing columns are filled: row_id "1", "2", ...; one vote that repeats the label; source "by hand". Extra keys become
     metadata columns. Meant for notebooks and tests; files are read with `kd.read`.
     """
-    filled = [_fill(row, number) for number, row in enumerate(rows, start=1)]
+    filled = [_fill_row(row, number) for number, row in enumerate(rows, start=1)]
     extra = sorted({key for row in filled for key in row} - set(COLUMNS))
     table = pl.DataFrame(
         filled, schema_overrides={name: column.dtype for name, column in COLUMNS.items()}, infer_schema_length=None
@@ -103,10 +104,10 @@ def feedback_table(*rows: Sequence[Any] | dict[str, Any]) -> pl.DataFrame:
     return table.select(*COLUMNS, *extra)
 
 
-def _fill(row: Sequence[Any] | dict[str, Any], number: int) -> dict[str, Any]:
-    given = dict(row) if isinstance(row, dict) else dict(zip(("prompt", "completion", "label"), row, strict=True))
+def _fill_row(row: Sequence[Any] | dict[str, Any], number: int) -> dict[str, Any]:
+    values = dict(row) if isinstance(row, dict) else dict(zip(("prompt", "completion", "label"), row, strict=True))
     filled: dict[str, Any] = dict.fromkeys(COLUMNS)
-    filled |= {"row_id": str(number), "source": "by hand", "source_line": number} | given
+    filled |= {"row_id": str(number), "source": "by hand", "source_line": number} | values
     if filled["votes"] is None:
         filled["votes"] = [{"rater": filled["rater"], "label": filled["label"], "created_at": filled["created_at"]}]
     return filled

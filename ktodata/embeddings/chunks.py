@@ -35,8 +35,8 @@ def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
     slices = [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
     with _matrix_library().limit(limits=1), ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Part]] = deque()
-        for one in slices:
-            waiting.append(pool.submit(work, one))
+        for chunk in slices:
+            waiting.append(pool.submit(work, chunk))
             if len(waiting) > 2 * workers:  # a few in flight, so that no core waits and results do not pile up
                 yield waiting.popleft().result()
         while waiting:

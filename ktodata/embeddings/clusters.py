@@ -44,8 +44,8 @@ def cluster_texts(vectors: Floats, weights: Floats, *, clusters: int | None, see
     vectors = _centred(vectors, mean)
     silhouettes = {} if clusters else _silhouettes(vectors, seed)
     best = max(silhouettes.values(), default=0)
-    wanted = clusters or max((k for k, score in silhouettes.items() if score >= best - TIE), default=1)
-    centres = _fit(vectors, weights, min(wanted, len(vectors)), seed)
+    count = clusters or max((k for k, score in silhouettes.items() if score >= best - TIE), default=1)
+    centres = _fit_kmeans(vectors, weights, min(count, len(vectors)), seed)
     return _by_size(vectors, weights, centres, mean, silhouettes)
 
 
@@ -53,10 +53,10 @@ def cluster_as_tight(vectors: Floats, weights: Floats, model: Clusters, tight: f
     """The fewest clusters that are as tight as `tight` (see `tightness`), seen from the mean of `model`; numbered by weight."""
     vectors = _centred(vectors, model.mean)
     for k in (1, *GRID):
-        found = _by_size(vectors, weights, _fit(vectors, weights, min(k, len(vectors)), seed), model.mean, {})
-        if k >= len(vectors) or _mean_cosine(vectors, weights, found) >= tight:
+        candidate = _by_size(vectors, weights, _fit_kmeans(vectors, weights, min(k, len(vectors)), seed), model.mean, {})
+        if k >= len(vectors) or _mean_cosine(vectors, weights, candidate) >= tight:
             break
-    return found
+    return candidate
 
 
 def tightness(vectors: Floats, weights: Floats, clusters: Clusters) -> float:
@@ -71,7 +71,7 @@ def _mean_cosine(vectors: Floats, weights: Floats, clusters: Clusters) -> float:
 
 
 def _by_size(vectors: Floats, weights: Floats, centres: Floats, mean: Floats, silhouettes: dict[int, float]) -> Clusters:
-    of_text = _nearest(vectors, centres)
+    of_text = _nearest_centre(vectors, centres)
     size = np.bincount(of_text, weights=weights, minlength=len(centres))
     by_size = np.argsort(-size, kind="stable")[: int((size > 0).sum())]
     rank = np.full(len(centres), -1)
@@ -81,7 +81,7 @@ def _by_size(vectors: Floats, weights: Floats, centres: Floats, mean: Floats, si
 
 def nearest_cluster(vectors: Floats, clusters: Clusters) -> Ints:
     """The cluster whose centre is nearest to each vector."""
-    return _nearest(_centred(vectors, clusters.mean), clusters.centres)
+    return _nearest_centre(_centred(vectors, clusters.mean), clusters.centres)
 
 
 def _centred(vectors: Floats, mean: Floats) -> Floats:
@@ -89,10 +89,10 @@ def _centred(vectors: Floats, mean: Floats) -> Floats:
     return of_unit_length(vectors - mean, shortest=1e-4)  # what is left of texts that are all alike is rounding, not direction
 
 
-def _nearest(vectors: Floats, centres: Floats) -> Ints:
+def _nearest_centre(vectors: Floats, centres: Floats) -> Ints:
     half_square = (centres**2).sum(axis=1) / 2
     with one_thread():
-        parts = [(vectors[block] @ centres.T - half_square).argmax(axis=1) for block in _blocks(len(vectors))]
+        parts = [(vectors[block] @ centres.T - half_square).argmax(axis=1) for block in _vector_blocks(len(vectors))]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
@@ -100,7 +100,7 @@ def exemplars(vectors: Floats, clusters: Clusters, count: int = 3) -> list[list[
     """For each cluster the numbers of the texts nearest to its centre, nearest first."""
     of = clusters.of_text
     vectors = _centred(vectors, clusters.mean)
-    parts = [((vectors[block] - clusters.centres[of[block]]) ** 2).sum(axis=1) for block in _blocks(len(vectors))]
+    parts = [((vectors[block] - clusters.centres[of[block]]) ** 2).sum(axis=1) for block in _vector_blocks(len(vectors))]
     distance = np.concatenate(parts)
     order = np.lexsort((distance, of))
     starts = np.searchsorted(of[order], np.arange(len(clusters.centres)))
@@ -118,7 +118,7 @@ def cluster_terms(texts: Sequence[str], of_text: Ints, *, count: int = 6, seed: 
 
     total = int(of_text.max()) + 1
     rng = np.random.default_rng(seed)
-    members = [_sample(np.flatnonzero(of_text == k), NAME_SAMPLE, rng) for k in range(total)]
+    members = [_draw_sample(np.flatnonzero(of_text == k), NAME_SAMPLE, rng) for k in range(total)]
     read = np.concatenate(members)
     owner = np.repeat(np.arange(total), [len(rows) for rows in members])
     counter = CountVectorizer(
@@ -142,10 +142,10 @@ def cluster_terms(texts: Sequence[str], of_text: Ints, *, count: int = 6, seed: 
 def cluster_names(terms: Sequence[Sequence[str]], examples: Sequence[str]) -> list[str]:
     """A short name for each cluster: its first three terms, or the beginning of its exemplar; no name twice."""
     names = [", ".join(t[:3]) or f"like {example[:40]!r}" for t, example in zip(terms, examples, strict=True)]
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for i, name in enumerate(names):
-        seen[name] = seen.get(name, 0) + 1
-        names[i] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        counts[name] = counts.get(name, 0) + 1
+        names[i] = name if counts[name] == 1 else f"{name} ({counts[name]})"
     return names
 
 
@@ -160,11 +160,11 @@ def effective_number_interval(of_text: Ints, weights: Floats, *, seed: int, draw
     """The middle 95 % of the effective number when the texts are drawn again with replacement."""
     rng = np.random.default_rng(seed)
     count, total = len(of_text), int(of_text.max()) + 1
-    found = []
+    values = []
     for _ in range(draws):
         drawn = rng.integers(0, count, count)
-        found.append(effective_number(np.bincount(of_text[drawn], weights=weights[drawn], minlength=total)))
-    low, high = np.quantile(found, [0.025, 0.975])
+        values.append(effective_number(np.bincount(of_text[drawn], weights=weights[drawn], minlength=total)))
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -172,20 +172,20 @@ def _silhouettes(vectors: Floats, seed: int) -> dict[int, float]:
     from sklearn.metrics import silhouette_score
 
     rng = np.random.default_rng(seed)
-    sample = vectors[_sample(np.arange(len(vectors)), FIT_SAMPLE, rng)]
-    scored = sample[_sample(np.arange(len(sample)), SCORE_SAMPLE, rng)]
-    found = {}
+    sample = vectors[_draw_sample(np.arange(len(vectors)), FIT_SAMPLE, rng)]
+    scored = sample[_draw_sample(np.arange(len(sample)), SCORE_SAMPLE, rng)]
+    scores = {}
     for k in GRID:
         if k * PROMPTS_PER_CLUSTER > len(vectors):
             break
-        of_text = _nearest(scored, _fit(sample, np.ones(len(sample)), k, seed))
+        of_text = _nearest_centre(scored, _fit_kmeans(sample, np.ones(len(sample)), k, seed))
         if len(np.unique(of_text)) > 1:
             with one_thread():
-                found[k] = round(float(silhouette_score(scored, of_text)), 4)
-    return found
+                scores[k] = round(float(silhouette_score(scored, of_text)), 4)
+    return scores
 
 
-def _fit(vectors: Floats, weights: Floats, k: int, seed: int) -> Floats:
+def _fit_kmeans(vectors: Floats, weights: Floats, k: int, seed: int) -> Floats:
     """Centres by k-means; the mini-batch form when there is much to go through."""
     import warnings
 
@@ -205,23 +205,23 @@ def _fit(vectors: Floats, weights: Floats, k: int, seed: int) -> Floats:
     return centres
 
 
-def _sample(rows: Ints, size: int, rng: np.random.Generator) -> Ints:
+def _draw_sample(rows: Ints, size: int, rng: np.random.Generator) -> Ints:
     return rows if len(rows) <= size else np.sort(rng.choice(rows, size, replace=False))
 
 
-def _blocks(length: int, size: int = 16_384) -> list[slice]:
+def _vector_blocks(length: int, size: int = 16_384) -> list[slice]:
     return [slice(start, start + size) for start in range(0, length, size)]
 
 
 def _best_terms(vocabulary: npt.NDArray[np.str_], weight: Floats, count: int) -> list[str]:
     """The strongest terms, without those whose words a stronger term holds already."""
     best: list[str] = []
-    said: set[str] = set()
+    covered: set[str] = set()
     for i in np.lexsort((vocabulary, -weight)):
         if weight[i] <= 0 or len(best) == count:
             break
         words = set(str(vocabulary[i]).split())
-        if not words <= said:
+        if not words <= covered:
             best.append(str(vocabulary[i]))
-            said |= words
+            covered |= words
     return best

@@ -44,26 +44,26 @@ def encode_texts(
     Raises ModelError when the model cannot be read, the device is absent, or a text cannot be encoded.
     """
     encoder = load_encoder(model)
-    used = _device(device)
+    used = _torch_device(device)
     encoder.to(used)
     fingerprint = _fingerprint(encoder)
     folder = cache_folder("vectors", model, fingerprint)
     keys = text_keys(texts)
-    known, stored, unreadable = load_vectors(folder, keys) if cache else ({}, np.empty((0, 0), np.float32), 0)
-    missing = [i for i, key in enumerate(keys) if key not in known]
-    fresh = _encode(encoder, [texts[i] for i in missing], model, batch_size)
+    line_of, stored, unreadable = load_vectors(folder, keys) if cache else ({}, np.empty((0, 0), np.float32), 0)
+    missing = [i for i, key in enumerate(keys) if key not in line_of]
+    fresh = _encode_sorted(encoder, [texts[i] for i in missing], model, batch_size)
     vectors = np.zeros((len(texts), encoder.get_embedding_dimension()), np.float32)
     vectors[missing] = fresh
-    if known:
-        held = [i for i, key in enumerate(keys) if key in known]
-        vectors[held] = stored[[known[keys[i]] for i in held]]
+    if line_of:
+        held = [i for i, key in enumerate(keys) if key in line_of]
+        vectors[held] = stored[[line_of[keys[i]] for i in held]]
     if cache:
         store_vectors(folder, [keys[i] for i in missing], fresh)
     zero = int((~vectors.any(axis=1)).sum())
     return Encoded(vectors, model, fingerprint, used, len(texts) - len(missing), unreadable, zero)
 
 
-def _encode(encoder: Any, texts: list[str], model: str, batch_size: int) -> Vectors:
+def _encode_sorted(encoder: Any, texts: list[str], model: str, batch_size: int) -> Vectors:
     dimension = encoder.get_embedding_dimension()
     if not texts:
         return np.empty((0, dimension), np.float32)
@@ -85,12 +85,12 @@ def _is_static(encoder: Any) -> bool:
     return type(encoder[0]).__name__ == "StaticEmbedding"
 
 
-def _device(wanted: Device) -> str:
+def _torch_device(device: Device) -> str:
     import torch
 
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("device 'cuda' was asked for, but torch sees no CUDA device. Use device: auto or cpu.")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _fingerprint(encoder: Any) -> str:

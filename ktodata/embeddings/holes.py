@@ -36,11 +36,11 @@ def nearest_prompts(
         for start in range(0, len(vectors), 256):
             for first in range(0, len(training), 65_536):
                 block = slice(start, start + 256)
-                found = vectors[block] @ training[first : first + 65_536].T
+                similarities = vectors[block] @ training[first : first + 65_536].T
                 if groups is not None and own_groups is not None:
-                    found[own_groups[block][:, None] == groups[first : first + 65_536]] = -np.inf
-                best = found.argmax(axis=1)
-                value = found[np.arange(len(best)), best]
+                    similarities[own_groups[block][:, None] == groups[first : first + 65_536]] = -np.inf
+                best = similarities.argmax(axis=1)
+                value = similarities[np.arange(len(best)), best]
                 better = value > similarity[block]
                 similarity[block] = np.where(better, value, similarity[block])
                 number[block] = np.where(better, best + first, number[block])

@@ -32,15 +32,15 @@ def text_keys(texts: Sequence[str]) -> list[str]:
 
 def load_vectors(folder: Path, keys: Sequence[str]) -> tuple[dict[str, int], Vectors, int]:
     """({key: line of the matrix}, matrix, files that could not be read) for those of `keys` that are stored."""
-    wanted = pl.DataFrame({"key": pl.Series(keys, dtype=pl.String)})
-    found, unreadable = [], 0
+    requested = pl.DataFrame({"key": pl.Series(keys, dtype=pl.String)})
+    parts, unreadable = [], 0
     for path in sorted(folder.glob("*.parquet")):
         try:
             stored = pl.read_parquet(path)
-            found.append(stored.select("key", "vector").join(wanted, on="key", how="semi"))
+            parts.append(stored.select("key", "vector").join(requested, on="key", how="semi"))
         except (OSError, pl.exceptions.PolarsError):
             unreadable += 1
-    rows = pl.concat(found).unique("key", keep="first", maintain_order=True) if found else pl.DataFrame()
+    rows = pl.concat(parts).unique("key", keep="first", maintain_order=True) if parts else pl.DataFrame()
     if not rows.height:
         return {}, np.empty((0, 0), np.float32), unreadable
     return {key: line for line, key in enumerate(rows["key"])}, rows["vector"].to_numpy(), unreadable

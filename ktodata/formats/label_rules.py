@@ -31,11 +31,11 @@ class UnmappedLabelError(UnusableError):
     """A value that the recipe does not name; `value` is kept to be counted."""
 
     def __init__(self, value: Any) -> None:
-        super().__init__("label_unmapped", f"the value {shown(value)} is not one the recipe names")
-        self.value = shown(value)
+        super().__init__("label_unmapped", f"the value {yaml_value(value)} is not one the recipe names")
+        self.value = yaml_value(value)
 
 
-def shown(value: Any) -> str:
+def yaml_value(value: Any) -> str:
     """A value as a recipe would write it: text in quotes, so that '1' and 1 can be told apart."""
     if isinstance(value, str):
         return f"'{clip(value, 60)}'"
@@ -121,14 +121,14 @@ def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") 
     at_least, at_most, by_number = (meanings.pop(key, None) for key in ("at_least", "at_most", "by_number"))
     pairs, by = meanings.pop("values", None), meanings.pop("by", None)
     if column is not None and not isinstance(column, str):
-        raise SettingError(f"{name}: column must be the name of a column; got {shown(column)}.")
+        raise SettingError(f"{name}: column must be the name of a column; got {yaml_value(column)}.")
     named = {(type(value), value): outcome for value, outcome in meanings.items()} | _pairs(pairs, name)
     if at_least is not None or at_most is not None:
         return LabelRule(column, named or None, *_thresholds(at_least, at_most, named, name), by=_by(by, name))
     for (_, value), outcome in named.items():
         if not (outcome is None or isinstance(outcome, bool) or outcome in SIDE_WORDS):
             raise SettingError(
-                f"{name}: {shown(value)} is said to mean {shown(outcome)}; a value means true (desirable), "
+                f"{name}: {yaml_value(value)} is said to mean {yaml_value(outcome)}; a value means true (desirable), "
                 "false (undesirable) or null (no label), or, where two completions are compared, first, second or tie."
             )
     rule = LabelRule(column, named or None, by_number=by_number is True, by=_by(by, name))
@@ -158,11 +158,11 @@ def _thresholds(at_least: Any, at_most: Any, named: Meanings, name: str) -> tupl
     if at_least is None:
         raise SettingError(f"{name}: at_most stands beside at_least, the lowest rating that is desirable; give both.")
     if spoken := [value for (_, value), outcome in named.items() if outcome is not None]:
-        raise SettingError(f"{name}: at_least and a meaning for {shown(spoken[0])} cannot stand together; give one.")
+        raise SettingError(f"{name}: at_least and a meaning for {yaml_value(spoken[0])} cannot stand together; give one.")
     for key, bound in (("at_least", at_least), ("at_most", at_most)):
         if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound)):
             what = "the lowest rating that is desirable" if key == "at_least" else "the highest that is undesirable"
-            raise SettingError(f"{name}: {key} is a number, {what}; got {shown(bound)}.")
+            raise SettingError(f"{name}: {key} is a number, {what}; got {yaml_value(bound)}.")
     if at_most is not None and at_most >= at_least:
         raise SettingError(f"{name}: at_most ({at_most:g}) must be below at_least ({at_least:g}).")
     return float(at_least), None if at_most is None else float(at_most)

@@ -130,8 +130,8 @@ def need_list(value: Any, what: str) -> list[Any]:
 
 def listed(names: Sequence[str] | Mapping[str, Any], most: int = 12) -> str:
     """Column names for a message, cut short and safe to print."""
-    shown = [clip(name, 40) for name in list(names)[:most]]
-    return (", ".join(shown) + (", ..." if len(names) > most else "")) or "no columns"
+    columns = [clip(name, 40) for name in list(names)[:most]]
+    return (", ".join(columns) + (", ..." if len(names) > most else "")) or "no columns"
 
 
 def clip(value: object, most: int = 80) -> str:

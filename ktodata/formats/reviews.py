@@ -22,7 +22,7 @@ from ktodata.feedback import check_columns
 from ktodata.formats.data_files import FileKind, Source, find_sources, fingerprint, nearest
 from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
-from ktodata.formats.label_rules import shown
+from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
 from ktodata.formats.verdict_store import SUFFIX, read_store
@@ -296,9 +296,9 @@ def _as_label(value: Any, label: Any) -> bool | None:
     if word in WITHOUT_LABEL:
         return None
     if word not in ON_THE_LABEL:
-        raise UnusableError("label", f"{shown(value)} is no verdict")
+        raise UnusableError("label", f"{yaml_value(value)} is no verdict")
     if (given_label := JUDGES.get(_as_word(label))) is None:
-        raise UnusableError("label", f"{word} is said of the given label, and column label holds {shown(label)} here")
+        raise UnusableError("label", f"{word} is said of the given label, and column label holds {yaml_value(label)} here")
     return given_label == ON_THE_LABEL[word]
 
 

@@ -164,9 +164,9 @@ def _raw_text(entry: SourceRecord) -> tuple[str, int]:
     raw = entry.raw
     if raw is None:
         raw = json.dumps(entry.record, default=str, ensure_ascii=False)
-    whole = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
-    whole = whole.rstrip("\r\n")
-    return _utf8(whole[:RAW_CHARS]), len(whole)
+    text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+    text = text.rstrip("\r\n")
+    return _utf8(text[:RAW_CHARS]), len(text)
 
 
 def _utf8(value: str) -> str:

@@ -108,7 +108,7 @@ def verdict_per_row(verdicts: pl.DataFrame) -> pl.DataFrame:
     `seconds` are those of all together.
     """
     differ = _reviewers_differ()
-    who = pl.format("{}: {}", "reviewer", verdict_word(pl.col("verdict"), pl.col("trusted_label")))
+    verdict_of_each = pl.format("{}: {}", "reviewer", verdict_word(pl.col("verdict"), pl.col("trusted_label")))
     notes = pl.col("note").filter(pl.col("note") != "")
     return (
         verdicts.group_by("row_id", maintain_order=True)
@@ -118,7 +118,7 @@ def verdict_per_row(verdicts: pl.DataFrame) -> pl.DataFrame:
             verdict=pl.when(differ).then(pl.lit("contested")).otherwise(pl.col("verdict").last()),
             label=pl.col("label").last(),
             trusted_label=pl.when(~differ).then(pl.col("trusted_label").last()),
-            note=pl.when(differ).then(who.append(notes).str.join("; ")).otherwise(notes.str.join("; ")),
+            note=pl.when(differ).then(verdict_of_each.append(notes).str.join("; ")).otherwise(notes.str.join("; ")),
             seconds=pl.col("seconds").sum(),
             at=pl.col("at").max(),
             detector=pl.col("detector").last(),
@@ -130,7 +130,7 @@ def verdict_per_row(verdicts: pl.DataFrame) -> pl.DataFrame:
 
 
 def read_store(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The settled verdicts of a store as records of `formats.reviews`, and the facts about it; `line` is the event's number.
+    """The settled verdicts of a store as records of `formats.reviews`, and the metrics about it; `line` is the event's number.
 
     Raises FormatError for a file that is no store. Somebody may be writing to it meanwhile.
     """

@@ -151,7 +151,7 @@ def _write_records(records: Iterable[dict[str, Any]], path: Path, kind: FileKind
     if kind == "parquet":
         _write_parquet(records, path)
         return
-    with _packed(path, packing) as file:
+    with _open_packed(path, packing) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         try:
             {"lines": _write_lines, "json": _write_json, "csv": _write_csv}[kind](records, text)
@@ -160,7 +160,7 @@ def _write_records(records: Iterable[dict[str, Any]], path: Path, kind: FileKind
 
 
 @contextlib.contextmanager
-def _packed(path: Path, packing: str) -> Iterator[BinaryIO]:
+def _open_packed(path: Path, packing: str) -> Iterator[BinaryIO]:
     with path.open("wb") as file:
         if packing == ".gz":
             # no time stamp and no name inside: the same rows give the same bytes

@@ -70,7 +70,7 @@ def _personal_data(files: RunFiles) -> str:
     pii = files.metrics("validate").get("pii") or {}
     if pii.get("setting", "off") == "off":
         return "Not looked for."
-    kinds = ", ".join(f"{text.plural(kind['rows'], 'row')} with {name.replace('_', ' ')}" for name, kind in pii["found"].items())
+    kinds = ", ".join(f"{text.plural(kind['rows'], 'row')} with {name.replace('_', ' ')}" for name, kind in pii["kinds"].items())
     sentences = [f"Looked for by form, with {pii['finder']}; names and postal addresses have none."]
     if not kinds:
         return " ".join([*sentences, "None was found."])

@@ -14,7 +14,7 @@ from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.files import whole_file
 from ktodata.formats.data_files import FileKind, find_sources, kind_of, nearest
 from ktodata.formats.file_types.open_files import read_records
-from ktodata.formats.label_rules import shown
+from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import Record, clip
 from ktodata.formats.reviews import read_reviews, write_verdicts
 from ktodata.formats.times import moment, stamp
@@ -286,7 +286,7 @@ def _single_choice(choices: Sequence[Any]) -> Any:
 def _parse_word(value: Any) -> str:
     word = str(value).strip().casefold()
     if word not in VERDICT_WORDS:
-        raise ValueError(f"{shown(value)} is no verdict; they are {', '.join(VERDICT_WORDS)}")
+        raise ValueError(f"{yaml_value(value)} is no verdict; they are {', '.join(VERDICT_WORDS)}")
     return word
 
 

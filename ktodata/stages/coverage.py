@@ -69,27 +69,31 @@ def coverage(
     Intervals are exact 95 % intervals for rows; rows that share a prompt are not independent, so the truth is less certain still.
     Tables: clusters, cluster_labels, and with a reference set holes.
     """
-    training = _training_rows(feedback)
+    training = _rows_to_cover(feedback)
     prompts = _distinct_prompts(training)
-    vectors = _vectors(prompts)
+    vectors = _embedding_matrix(prompts)
     weights = prompts["rows"].to_numpy().astype(float)
-    found = cluster_texts(vectors, weights, clusters=None if clusters == "auto" else clusters, seed=seed)
-    prompts = prompts.drop("prompt_embedding").with_columns(cluster=pl.Series(found.of_text, dtype=pl.Int32))
+    fitted = cluster_texts(vectors, weights, clusters=None if clusters == "auto" else clusters, seed=seed)
+    prompts = prompts.drop("prompt_embedding").with_columns(cluster=pl.Series(fitted.of_text, dtype=pl.Int32))
     training = training.drop("prompt_embedding").join(prompts.select("prompt", "cluster"), on="prompt", maintain_order="left")
-    tables = {"clusters": _cluster_table(training, prompts, vectors, found, seed), "cluster_labels": _cluster_labels(training)}
-    facts = _facts(tables["clusters"], found, weights, seed) | {"silhouettes": {str(k): v for k, v in found.silhouettes.items()}}
+    tables = {"clusters": _cluster_table(training, prompts, vectors, fitted, seed), "cluster_labels": _cluster_labels(training)}
+    metrics = _coverage_metrics(tables["clusters"], fitted, weights, seed) | {
+        "silhouettes": {str(k): v for k, v in fitted.silhouettes.items()}
+    }
     compared = None
     if reference is not None:
-        compared = _compare(reference, prompts, vectors, found, encoder, min_similarity, seed)
+        compared = _compare_with_reference(reference, prompts, vectors, fitted, encoder, min_similarity, seed)
         tables["holes"] = _hole_table(compared, seed)
-        facts["reference"] = compared.facts()
-    facts["findings"] = [finding.as_dict() for finding in _findings(tables["clusters"], facts, compared, tables.get("holes"))]
-    columns = _columns(feedback, training, prompts, vectors, found, seed)
-    facts["map_rows"] = int(columns["map_x"].is_not_null().sum())
-    return StageResult(columns=columns, metrics=facts, tables=tables)
+        metrics["reference"] = compared.metrics()
+    metrics["findings"] = [
+        finding.as_dict() for finding in _coverage_findings(tables["clusters"], metrics, compared, tables.get("holes"))
+    ]
+    columns = _coverage_columns(feedback, training, prompts, vectors, fitted, seed)
+    metrics["map_rows"] = int(columns["map_x"].is_not_null().sum())
+    return StageResult(columns=columns, metrics=metrics, tables=tables)
 
 
-def _training_rows(feedback: pl.DataFrame) -> pl.DataFrame:
+def _rows_to_cover(feedback: pl.DataFrame) -> pl.DataFrame:
     trained = pl.col("state").is_in(["keep", "relabel"])
     if "part" in feedback.columns:
         trained &= pl.col("part") == "train"
@@ -116,15 +120,15 @@ def _distinct_prompts(training: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _vectors(table: pl.DataFrame) -> Floats:
+def _embedding_matrix(table: pl.DataFrame) -> Floats:
     vectors: Floats = table["prompt_embedding"].to_numpy()
     return vectors
 
 
-def _cluster_table(training: pl.DataFrame, prompts: pl.DataFrame, vectors: Floats, found: Clusters, seed: int) -> pl.DataFrame:
+def _cluster_table(training: pl.DataFrame, prompts: pl.DataFrame, vectors: Floats, fitted: Clusters, seed: int) -> pl.DataFrame:
     texts = prompts["prompt"].to_list()
-    terms = cluster_terms(texts, found.of_text, seed=seed)
-    examples = [[texts[i][:EXEMPLAR_CHARS] for i in near] for near in exemplars(vectors, found)]
+    terms = cluster_terms(texts, fitted.of_text, seed=seed)
+    examples = [[texts[i][:EXEMPLAR_CHARS] for i in near] for near in exemplars(vectors, fitted)]
     counts = training.group_by("cluster").agg(
         rows=pl.len(), prompts=pl.col("prompt").n_unique(), desirable=pl.col("desirable").sum()
     )
@@ -168,33 +172,33 @@ def _differs_from_rest(desirable: npt.NDArray[np.int64], rows: npt.NDArray[np.in
 def _cluster_labels(training: pl.DataFrame) -> pl.DataFrame:
     """Rows of each cluster and source by label, each with its share of that cluster and source and the exact interval."""
     cells = training.group_by("cluster", "source").agg(of=pl.len(), desirable=pl.col("desirable").sum())
-    both = pl.concat(
+    counts = pl.concat(
         [
             cells.select("cluster", "source", "of", label=pl.lit(value=True), rows="desirable"),
             cells.select("cluster", "source", "of", label=pl.lit(value=False), rows=pl.col("of") - pl.col("desirable")),
         ]
     ).sort("cluster", "source", "label")
-    low, high = clopper_pearson(both["rows"].to_numpy(), both["of"].to_numpy())
-    return both.select(
+    low, high = clopper_pearson(counts["rows"].to_numpy(), counts["of"].to_numpy())
+    return counts.select(
         "cluster", "source", "label", "rows", share=pl.col("rows") / pl.col("of"), low=pl.Series(low), high=pl.Series(high)
     )
 
 
-def _facts(table: pl.DataFrame, found: Clusters, weights: Floats, seed: int) -> dict[str, Any]:
-    low, high = effective_number_interval(found.of_text, weights, seed=seed)
+def _coverage_metrics(table: pl.DataFrame, fitted: Clusters, weights: Floats, seed: int) -> dict[str, Any]:
+    low, high = effective_number_interval(fitted.of_text, weights, seed=seed)
     return {
         "rows": int(table["rows"].sum()),
-        "distinct_prompts": len(found.of_text),
+        "distinct_prompts": len(fitted.of_text),
         "clusters": table.height,
         "effective_clusters": {"value": effective_number(table["rows"].to_numpy()), "low": low, "high": high},
         "largest": {"name": table["name"][0], "share": table["share"][0]},
     }
 
 
-def _columns(
-    feedback: pl.DataFrame, training: pl.DataFrame, prompts: pl.DataFrame, vectors: Floats, found: Clusters, seed: int
+def _coverage_columns(
+    feedback: pl.DataFrame, training: pl.DataFrame, prompts: pl.DataFrame, vectors: Floats, fitted: Clusters, seed: int
 ) -> pl.DataFrame:
-    sampled = map_sample(found.of_text, seed=seed)
+    sampled = map_sample(fitted.of_text, seed=seed)
     place = map_prompts(vectors[sampled], seed=seed)
     on_map = prompts[sampled].select(
         "prompt", map_x=pl.Series(place[:, 0], dtype=pl.Float32), map_y=pl.Series(place[:, 1], dtype=pl.Float32)
@@ -204,7 +208,7 @@ def _columns(
     points = training.sort("row_id").with_columns(chance).sort("chance").unique("prompt", keep="first", maintain_order=True)
     points = points.join(on_map, on="prompt").select("row_id", "map_x", "map_y")
     others = feedback.join(training, on="row_id", how="anti").select("row_id", "prompt_embedding")
-    cluster = pl.Series("cluster", nearest_cluster(_vectors(others), found), dtype=pl.Int32)
+    cluster = pl.Series("cluster", nearest_cluster(_embedding_matrix(others), fitted), dtype=pl.Int32)
     every = pl.concat([training.select("row_id", "cluster"), others.select("row_id", cluster)])
     return (
         feedback.select("row_id")
@@ -233,7 +237,7 @@ class _Compared:
         """(reference prompts not covered, all of them), repeats counted."""
         return int(self.table.filter(~pl.col("covered"))["count"].sum()), int(self.table["count"].sum())
 
-    def facts(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         missed, total = self.uncovered()
         low, high = clopper_pearson(missed, total)
         return {
@@ -248,11 +252,11 @@ class _Compared:
         }
 
 
-def _compare(
+def _compare_with_reference(
     reference: Sequence[str],
     prompts: pl.DataFrame,
     vectors: Floats,
-    found: Clusters,
+    fitted: Clusters,
     encoder: str | None,
     min_similarity: float | None,
     seed: int,
@@ -273,16 +277,16 @@ def _compare(
         similarity=pl.Series(near.similarity),
         nearest=prompts["prompt"].gather(near.number),
         covered=pl.Series(near.similarity >= threshold),
-        cluster=pl.Series(found.of_text[near.number], dtype=pl.Int32),
+        cluster=pl.Series(fitted.of_text[near.number], dtype=pl.Int32),
     )
     covered = table.filter("covered")
-    total = int(found.of_text.max()) + 1
+    total = int(fitted.of_text.max()) + 1
     rate = rows_per_reference_prompt(
-        np.bincount(found.of_text, weights=prompts["rows"].to_numpy(), minlength=total).astype(float),
+        np.bincount(fitted.of_text, weights=prompts["rows"].to_numpy(), minlength=total).astype(float),
         np.bincount(covered["cluster"].to_numpy(), weights=covered["count"].to_numpy(), minlength=total).astype(float),
     )
-    tight = tightness(vectors, prompts["rows"].to_numpy().astype(float), found)
-    return _Compared(table, embedded, threshold, min_similarity is None, rate, found, tight)
+    tight = tightness(vectors, prompts["rows"].to_numpy().astype(float), fitted)
+    return _Compared(table, embedded, threshold, min_similarity is None, rate, fitted, tight)
 
 
 def _embed_reference(texts: list[str], prompts: pl.DataFrame, vectors: Floats, encoder: str | None) -> Floats:
@@ -290,8 +294,8 @@ def _embed_reference(texts: list[str], prompts: pl.DataFrame, vectors: Floats, e
     if encoder is None:
         raise SettingError("coverage: a reference set needs encoder: the model that embed used (its metrics.json names it).")
     probes = prompts.with_row_index().sort(pl.col("prompt").str.len_bytes(), "prompt")["index"].head(8).to_numpy()
-    found = encode_texts([*prompts["prompt"].gather(probes), *texts], model=encoder).vectors
-    again, reference = found[: len(probes)], found[len(probes) :]
+    encoded = encode_texts([*prompts["prompt"].gather(probes), *texts], model=encoder).vectors
+    again, reference = encoded[: len(probes)], encoded[len(probes) :]
     if again.shape[1] != vectors.shape[1] or not np.allclose(again, vectors[probes], atol=0.01):
         raise SettingError(
             f"coverage: encoder {encoder!r} gives the training prompts other vectors ({again.shape[1]} dimensions) than "
@@ -316,12 +320,12 @@ def _hole_table(compared: _Compared, seed: int) -> pl.DataFrame:
         return pl.DataFrame(schema=schema)
     vectors = compared.vectors[missed["index"].to_numpy()]
     texts = missed["prompt"].to_list()
-    found = cluster_as_tight(vectors, missed["count"].to_numpy().astype(float), compared.clusters, compared.tight, seed=seed)
-    terms = cluster_terms(texts, found.of_text, seed=seed)
-    near = exemplars(vectors, found)
+    holes = cluster_as_tight(vectors, missed["count"].to_numpy().astype(float), compared.clusters, compared.tight, seed=seed)
+    terms = cluster_terms(texts, holes.of_text, seed=seed)
+    near = exemplars(vectors, holes)
     examples = [[texts[i][:EXEMPLAR_CHARS] for i in numbers] for numbers in near]
     table = (
-        missed.with_columns(hole=pl.Series(found.of_text, dtype=pl.Int32))
+        missed.with_columns(hole=pl.Series(holes.of_text, dtype=pl.Int32))
         .group_by("hole")
         .agg(reference_prompts=pl.col("count").sum().cast(pl.Int64), similarity=pl.col("similarity").median().cast(pl.Float64))
         .sort("hole")
@@ -337,11 +341,11 @@ def _hole_table(compared: _Compared, seed: int) -> pl.DataFrame:
     return table.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
 
 
-def _findings(
-    table: pl.DataFrame, facts: dict[str, Any], compared: _Compared | None, holes: pl.DataFrame | None
+def _coverage_findings(
+    table: pl.DataFrame, metrics: dict[str, Any], compared: _Compared | None, holes: pl.DataFrame | None
 ) -> list[Finding]:
     return [
-        check_spread(facts["effective_clusters"], facts["largest"], table.height),
+        check_spread(metrics["effective_clusters"], metrics["largest"], table.height),
         check_labels_by_cluster(table),
         check_thin_clusters(table),
         check_one_label_clusters(table),

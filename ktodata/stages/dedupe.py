@@ -56,7 +56,7 @@ def dedupe(
     other label are set aside as overruled.
 
     A trusted label is about the text: rows of one text that have none get that of the others, unless those differ, so that it is
-    not lost when the row that was judged is the one that goes. Near rows share none; see facts `trusted`.
+    not lost when the row that was judged is the one that goes. Near rows share none; see metrics `trusted`.
 
     Near means that prompt and completion, each by itself, share at least `near` of their words and neighbouring word pairs with
     one kept row of the same label, that their numbers are the same and in the same order, and that the prompts are as alike
@@ -64,37 +64,37 @@ def dedupe(
     table `near_contradictions` and both kept: the difference between them may be what was judged.
     """
     check_columns(feedback, NEEDS, who="dedupe")
-    _check_fractions(near=near, near_prompts=near_prompts)
-    rows = _rows(feedback, ignore_case)
+    _check_similarities(near=near, near_prompts=near_prompts)
+    rows = _numbered_rows(feedback, ignore_case)
     prompt_places, prompt_of = different(first_of(rows["prompt"]))
     completion_places, completion_of = different(first_of(rows["completion"]))
     prompts = prepare(rows["prompt"].gather(prompt_places), templates=True, seed=seed)
     rows = rows.with_columns(prompt_number=pl.Series(prompt_of), completion_number=pl.Series(completion_of))
     rows, examined = _with_contamination(rows, prompt_places, decontaminate, near_prompts, ignore_case, seed)
     rows = _with_repeats(rows)
-    alike = _near(rows, prompts, completion_places, near, seed)
+    alike = _near_pairs(rows, prompts, completion_places, near, seed)
     rows = _with_near_repeats(rows, alike)
     grouped = near_texts(prompts, near_prompts)
     rows = _with_prompt_groups(rows, grouped, len(prompts))
     opposed = _near_contradictions(rows, alike)
     pairs = {"rows": alike, "prompts": grouped} | ({"evaluation": examined} if decontaminate else {})
-    facts = _facts(rows, opposed, prompts, pairs, decontaminate)
+    metrics = _dedupe_metrics(rows, opposed, prompts, pairs, decontaminate)
     return StageResult(
         columns=rows.sort("place").select("row_id", *ADDS),
-        decisions=_decisions(rows.sort("place")),
-        metrics=facts | {"findings": [finding.as_dict() for finding in _findings(facts)]},
+        decisions=_dedupe_decisions(rows.sort("place")),
+        metrics=metrics | {"findings": [finding.as_dict() for finding in _dedupe_findings(metrics)]},
         tables={"near_contradictions": opposed},
     )
 
 
-def _check_fractions(**settings: float | None) -> None:
+def _check_similarities(**settings: float | None) -> None:
     for name, value in settings.items():
         if value is not None and not LOWEST <= value <= 1:
             hint = f" Did you mean {value / 100:g}?" if LOWEST * 100 <= value <= 100 else ""
             raise SettingError(f"dedupe: {name} is a similarity between {LOWEST:g} and 1; got {value:g}.{hint}")
 
 
-def _rows(feedback: pl.DataFrame, ignore_case: bool) -> pl.DataFrame:
+def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool) -> pl.DataFrame:
     """One line per row with normalised texts, best-evidenced rows first."""
     state = pl.col("state") if "state" in feedback.columns else pl.lit("keep")
     trusted_label = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
@@ -119,13 +119,13 @@ def _with_contamination(
     """Add match, match_similarity and evaluation_prompt (its first 200 characters); null where a prompt is clean."""
     exams = list(evaluation or [])
     prompts = rows["prompt"].gather(prompt_places)
-    found, pairs = contaminated(prompts, exams, near_prompts=near_prompts, ignore_case=ignore_case, seed=seed)
+    matches, pairs = contaminated(prompts, exams, near_prompts=near_prompts, ignore_case=ignore_case, seed=seed)
     texts = pl.DataFrame({"evaluation_prompt": pl.Series(exams, dtype=pl.String).str.slice(0, 200)}).with_row_index("evaluation")
-    found = found.join(texts.with_columns(pl.col("evaluation").cast(pl.Int64)), on="evaluation")
-    found = found.select(
+    matches = matches.join(texts.with_columns(pl.col("evaluation").cast(pl.Int64)), on="evaluation")
+    matches = matches.select(
         prompt_number="prompt", match="match", match_similarity="similarity", evaluation_prompt="evaluation_prompt"
     )
-    return rows.join(found, on="prompt_number", how="left", maintain_order="left"), pairs
+    return rows.join(matches, on="prompt_number", how="left", maintain_order="left"), pairs
 
 
 def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
@@ -138,10 +138,10 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     desirable = pl.col("row_id").filter("label").first().over(text)
     undesirable = pl.col("row_id").filter(~pl.col("label")).first().over(text)
     keeper = pl.col("row_id").first().over(*text, "label")
-    both = pl.col("label").n_unique().over(text) > 1
+    has_both_labels = pl.col("label").n_unique().over(text) > 1
     least, most = pl.col("trusted_label").min().over(text), pl.col("trusted_label").max().over(text)
     votes = rows.sort("place").select(*text, "votes").explode("votes").group_by(text, maintain_order=True).agg(pooled="votes")
-    settled = both & (least == most).fill_null(False)
+    settled = has_both_labels & (least == most).fill_null(False)
     # only by a row that can stand for the text
     sound = [pl.col("sound").filter(label).any().over(text) for label in (pl.col("label"), ~pl.col("label"))]
     other_label = (pl.col("label") != least) & pl.when("label").then(sound[1]).otherwise(sound[0])
@@ -149,7 +149,7 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     opposite = pl.when("label").then(undesirable).otherwise(desirable)
     return (
         rows.with_columns(
-            contradicted=both & ~settled,
+            contradicted=has_both_labels & ~settled,
             settled=settled,
             opposite=opposite,
             overruled=overruled,
@@ -164,7 +164,7 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _near(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: float | None, seed: int) -> SimilarPairs:
+def _near_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: float | None, seed: int) -> SimilarPairs:
     """Near pairs of the rows that would stay so far, as places in `rows`."""
     if near is None:
         return NO_PAIRS
@@ -186,10 +186,10 @@ def _with_near_repeats(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
     agreeing = replace(alike, left=alike.left[agree], right=alike.right[agree], similarity=alike.similarity[agree])
     centre, similarity = nearest_kept(agreeing, rows.height)
     near_repeat = centre >= 0
-    kept = rows["row_id"].gather(np.maximum(centre, 0))
+    centre_id = rows["row_id"].gather(np.maximum(centre, 0))
     return rows.with_columns(
         near_repeat=pl.Series(near_repeat),
-        duplicate_of=pl.when(pl.Series(near_repeat)).then(kept).otherwise("duplicate_of"),
+        duplicate_of=pl.when(pl.Series(near_repeat)).then(centre_id).otherwise("duplicate_of"),
         duplicate_similarity=pl.when(pl.col("duplicate_of").is_not_null())
         .then(1.0)
         .otherwise(pl.Series(similarity).fill_nan(None)),
@@ -219,7 +219,7 @@ def _near_contradictions(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFram
     ).sort("similarity", "row_id", "other_row_id", descending=[True, False, False])
 
 
-def _decisions(rows: pl.DataFrame) -> pl.DataFrame:
+def _dedupe_decisions(rows: pl.DataFrame) -> pl.DataFrame:
     clean = pl.col("match").is_null()
     repeat = clean & pl.col("duplicate_of").is_not_null() & ~pl.col("near_repeat") & ~pl.col("overruled")
     held = clean & pl.col("contradicted") & pl.col("duplicate_of").is_null()
@@ -264,7 +264,7 @@ def _decisions(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _facts(
+def _dedupe_metrics(
     rows: pl.DataFrame, opposed: pl.DataFrame, prompts: Texts, pairs: dict[str, SimilarPairs], evaluation: Prompts
 ) -> dict[str, Any]:
     clean = rows.filter(pl.col("match").is_null())
@@ -282,18 +282,18 @@ def _facts(
         "near_contradictions": opposed.height,
         "evaluation_prompts": None if evaluation is None else len(evaluation),
         "contaminated": rows.height - clean.height,
-        "trusted": _trusted_facts(clean),
+        "trusted": _trusted_metrics(clean),
         "prompts": len(prompts),
         "prompts_with_template": int((prompts.own.lengths < prompts.sets.lengths).sum()),
         "prompt_groups": groups.height,
         "largest_prompt_group": {"row_id": group, "rows": group_rows, "share": round(group_rows / max(rows.height, 1), 4)},
         "pairs": {
-            name: {"compared": found.compared, "near": len(found.left), "skipped": found.skipped} for name, found in pairs.items()
+            name: {"compared": near.compared, "near": len(near.left), "skipped": near.skipped} for name, near in pairs.items()
         },
     }
 
 
-def _trusted_facts(clean: pl.DataFrame) -> dict[str, int]:
+def _trusted_metrics(clean: pl.DataFrame) -> dict[str, int]:
     """Rows that came with a trusted label, rows that stay and got one from the same text, labels lost, rows of the label that a
     trusted one overrules, texts judged both ways.
     """
@@ -308,70 +308,70 @@ def _trusted_facts(clean: pl.DataFrame) -> dict[str, int]:
     return {name: int(clean.select(rows.sum()).item() or 0) for name, rows in counts.items()} | {"texts_with_both": differ}
 
 
-def _findings(facts: dict[str, Any]) -> list[Finding]:
-    rows, largest = facts["rows"], facts["largest_prompt_group"]
+def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
+    rows, largest = metrics["rows"], metrics["largest_prompt_group"]
     if not rows:
         return [not_applicable(f"KD02{digit}", "the table has no rows") for digit in range(7)]
-    repeats = facts["repeats"] + facts["near_repeats"]
-    skipped = sum(pairs["skipped"] for pairs in facts["pairs"].values())
-    compared = sum(pairs["compared"] for pairs in facts["pairs"].values())
+    repeats = metrics["repeats"] + metrics["near_repeats"]
+    skipped = sum(pairs["skipped"] for pairs in metrics["pairs"].values())
+    compared = sum(pairs["compared"] for pairs in metrics["pairs"].values())
     return [
-        _counted("KD020", repeats, f"{repeats:,} of {rows:,} rows repeat another row's text and label, and are dropped."),
-        _counted(
+        _count_finding("KD020", repeats, f"{repeats:,} of {rows:,} rows repeat another row's text and label, and are dropped."),
+        _count_finding(
             "KD021",
-            facts["contradicted_rows"],
-            f"{facts['contradicted_texts']:,} texts have both labels ({facts['contradicted_rows']:,} rows)."
+            metrics["contradicted_rows"],
+            f"{metrics['contradicted_texts']:,} texts have both labels ({metrics['contradicted_rows']:,} rows)."
             " They teach nothing as they are: let a person decide.",
         ),
-        _counted(
+        _count_finding(
             "KD022",
-            facts["near_contradictions"],
-            f"{facts['near_contradictions']:,} pairs of nearly equal rows have opposite labels."
+            metrics["near_contradictions"],
+            f"{metrics['near_contradictions']:,} pairs of nearly equal rows have opposite labels."
             " Both rows are kept; the pairs are in the table near_contradictions.",
         ),
-        _counted(
+        _count_finding(
             "KD023",
             largest["rows"] if largest["rows"] > 1 and largest["share"] > LARGE_GROUP else 0,
             f"the largest group of near-duplicate prompts holds {largest['share']:.1%} of {rows:,} rows"
             f" and must stay on one side of a split. Look at row {largest['row_id']!r};"
             " a higher near_prompts makes smaller groups.",
         ),
-        _contamination_finding(facts),
-        _counted(
+        _contamination_finding(metrics),
+        _count_finding(
             "KD025",
             skipped,
             f"{skipped:,} pairs of texts were left uncompared ({compared:,} were compared): very many texts look alike."
             " Near-duplicates among them may remain.",
         ),
-        _trusted_finding(facts["trusted"]),
+        _trusted_finding(metrics["trusted"]),
     ]
 
 
-def _counted(code: str, count: int, text: str) -> Finding:
+def _count_finding(code: str, count: int, text: str) -> Finding:
     return issue(code, text, count) if count else passed(code)
 
 
 def _trusted_finding(trusted: dict[str, int]) -> Finding:
     if not trusted["rows"]:
         return not_applicable("KD029", "no row has a trusted label")
-    lost, both = trusted["lost_with_near_repeats"], trusted["texts_with_both"]
-    return _counted(
+    lost, differ = trusted["lost_with_near_repeats"], trusted["texts_with_both"]
+    return _count_finding(
         "KD029",
-        lost + both,
+        lost + differ,
         f"{lost:,} of {trusted['rows']:,} trusted labels are on rows dropped as near repeats, and nothing uses them."
-        f" {both:,} texts have trusted labels that differ.",
+        f" {differ:,} texts have trusted labels that differ.",
     )
 
 
-def _contamination_finding(facts: dict[str, Any]) -> Finding:
-    exams, dropped = facts["evaluation_prompts"], facts["contaminated"]
+def _contamination_finding(metrics: dict[str, Any]) -> Finding:
+    exams, dropped = metrics["evaluation_prompts"], metrics["contaminated"]
     if exams is None:
         return not_applicable("KD024", "no evaluation prompts were given (dedupe: decontaminate)")
     if not dropped:
         return passed("KD024", f"no prompt matches one of {exams:,} evaluation prompts")
     return issue(
         "KD024",
-        f"{dropped:,} of {facts['rows']:,} rows have a prompt that is, nearly is or holds one of {exams:,} evaluation prompts,"
+        f"{dropped:,} of {metrics['rows']:,} rows have a prompt that is, nearly is or holds one of {exams:,} evaluation prompts,"
         " and are dropped.",
         dropped,
     )

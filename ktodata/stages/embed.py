@@ -43,7 +43,7 @@ def embed(
         for side in sides
     }
     truncated = {side: int((feedback[side].str.len_chars() > max_chars).sum()) for side in sides}
-    facts = {
+    metrics = {
         "encoder": encoded.encoder,
         "encoder_fingerprint": encoded.fingerprint,
         "device": encoded.device,
@@ -56,22 +56,22 @@ def embed(
         "truncated": truncated,
         "max_chars": max_chars,
     }
-    facts["findings"] = [_check_seen(facts).as_dict(), _check_truncation(truncated, feedback.height, max_chars).as_dict()]
-    return StageResult(columns=feedback.select("row_id").with_columns(**columns), metrics=facts)
+    metrics["findings"] = [_check_seen(metrics).as_dict(), _check_truncation(truncated, feedback.height, max_chars).as_dict()]
+    return StageResult(columns=feedback.select("row_id").with_columns(**columns), metrics=metrics)
 
 
 def _lines_of(texts: pl.Series, lines: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
     return texts.to_frame("text").join(lines, on="text", how="left", maintain_order="left")["line"].to_numpy()
 
 
-def _check_seen(facts: dict[str, Any]) -> Any:
+def _check_seen(metrics: dict[str, Any]) -> Any:
     """KD050: the encoder sees nothing in some texts."""
-    if not (zero := facts["zero_vectors"]):
+    if not (zero := metrics["zero_vectors"]):
         return passed("KD050")
     return issue(
         "KD050",
-        f"the encoder sees nothing in {zero:,} of {facts['distinct_texts']:,} distinct texts (empty, or only characters outside "
-        "its vocabulary); their vectors are zero, so they are near to nothing. Another model may read them.",
+        f"the encoder sees nothing in {zero:,} of {metrics['distinct_texts']:,} distinct texts (empty, or only characters "
+        "outside its vocabulary); their vectors are zero, so they are near to nothing. Another model may read them.",
     )
 
 

@@ -54,29 +54,29 @@ def export(
     `feedback`. TRL pairs rows inside blocks of `block` counted from the start, so with n mod block = 1 no order can help the last
     row (its mismatched completion is its own): one row is left out, by a decision in the ledger, unless lone_row is "keep".
     """
-    rows = _exported(feedback)
+    rows = _exportable_rows(feedback)
     if rows.is_empty():
         raise EmptyDataError(
-            f"export: none of {feedback.height:,} rows is left to export (states: {_counts(feedback, 'state')}). "
+            f"export: none of {feedback.height:,} rows is left to export (states: {_rows_per_value(feedback, 'state')}). "
             "See the ledger for what dropped or holds them."
         )
     left_out = _lone_row(rows, block, seed) if lone_row == "leave_out" else rows.clear()
     rows = rows.join(left_out, on="row_id", how="anti", maintain_order="left")
     train = rows.filter(pl.col("part") == "train")
-    order = plan_order(*_codes(train), block=block, seed=seed)
-    check = check_order(order, *_codes(train), block=block)
+    order = plan_order(*_order_codes(train), block=block, seed=seed)
+    check = check_order(order, *_order_codes(train), block=block)
     ordered = [train[order], *(rows.filter(pl.col("part") == part) for part in PARTS[1:])]
-    placed = pl.concat([_place(part, shard_rows) for part in ordered])
-    facts = _facts(rows, check, block) | {
+    placed = pl.concat([_assign_shards(part, shard_rows) for part in ordered])
+    metrics = _export_metrics(rows, check, block) | {
         "format": format,
         "license": license,
         "conversational": is_conversational(feedback, conversational),
         "shard_rows": shard_rows,
         "left_out": left_out["row_id"].to_list(),
-        "masked": _masked_facts(feedback, placed),
+        "masked": _masked_metrics(feedback, placed),
     }
-    facts["findings"] = [finding.as_dict() for finding in (check_labels_in_blocks(check), check_partners(check))]
-    return StageResult(columns=placed, decisions=_leave_out(left_out, block), metrics=facts)
+    metrics["findings"] = [finding.as_dict() for finding in (check_labels_in_blocks(check), check_partners(check))]
+    return StageResult(columns=placed, decisions=_leave_out(left_out, block), metrics=metrics)
 
 
 def shard_table(
@@ -110,7 +110,7 @@ def shard_table(
         "row_id",
         prompt=_prompt_turns() if chat else pl.col("prompt"),
         completion=_answer_turn() if chat else pl.col("completion"),
-        label=_label(),
+        label=_trained_label(),
         weight=weight.cast(pl.Float64).fill_null(1.0),
         **{name: pl.col(name) for name in (*given, *kept)},
         **extra,
@@ -129,7 +129,7 @@ def is_conversational(feedback: pl.DataFrame, conversational: Conversational) ->
     return conversational == "always" or (conversational == "auto" and conversations + more > 0)
 
 
-def _exported(feedback: pl.DataFrame) -> pl.DataFrame:
+def _exportable_rows(feedback: pl.DataFrame) -> pl.DataFrame:
     """row_id, part, label as trained on, and what the order depends on."""
     part = pl.col("part") if "part" in feedback.columns else pl.lit("train")
     group = pl.col("prompt_group") if "prompt_group" in feedback.columns else pl.lit(None, pl.String)
@@ -140,7 +140,7 @@ def _exported(feedback: pl.DataFrame) -> pl.DataFrame:
         "state",
         "completion",
         part=part,
-        label=_label(),
+        label=_trained_label(),
         group=pl.coalesce(group, "prompt"),
         label_quality=quality,
         trusted=trusted,
@@ -152,11 +152,11 @@ def _exported(feedback: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _label() -> pl.Expr:
+def _trained_label() -> pl.Expr:
     return pl.col("label") ^ (pl.col("state") == "relabel")
 
 
-def _codes(train: pl.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _order_codes(train: pl.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Labels, and codes of prompt groups and completions that do not depend on a hash."""
     codes = train.select(pl.col("group", "completion").rank("dense").cast(pl.Int64))
     return train["label"].to_numpy(), codes["group"].to_numpy(), codes["completion"].to_numpy()
@@ -177,20 +177,20 @@ def _lone_row(rows: pl.DataFrame, block: int, seed: int) -> pl.DataFrame:
 def _leave_out(left_out: pl.DataFrame, block: int) -> pl.DataFrame:
     if left_out.is_empty():
         return no_decisions()
-    found = left_out.with_columns(block=pl.lit(block))
+    rows = left_out.with_columns(block=pl.lit(block))
     return decide(
-        found, pl.lit(value=True), action="drop", reason="alone_in_last_block", evidence=("block", "label", "label_quality")
+        rows, pl.lit(value=True), action="drop", reason="alone_in_last_block", evidence=("block", "label", "label_quality")
     )
 
 
-def _place(part: pl.DataFrame, shard_rows: int) -> pl.DataFrame:
+def _assign_shards(part: pl.DataFrame, shard_rows: int) -> pl.DataFrame:
     position = pl.int_range(pl.len(), dtype=pl.Int64)
     return part.select("row_id", "part", shard=(position // shard_rows).cast(pl.Int32), position=position)
 
 
-def _facts(rows: pl.DataFrame, check: OrderCheck, block: int) -> dict[str, Any]:
+def _export_metrics(rows: pl.DataFrame, check: OrderCheck, block: int) -> dict[str, Any]:
     return {
-        "rows": _counts(rows, "part"),
+        "rows": _rows_per_value(rows, "part"),
         "desirable": dict(rows.filter("label").group_by("part").len().sort("part").iter_rows()),
         "relabelled": int((rows["state"] == "relabel").sum()),
         "block": block,
@@ -198,7 +198,7 @@ def _facts(rows: pl.DataFrame, check: OrderCheck, block: int) -> dict[str, Any]:
     }
 
 
-def _masked_facts(feedback: pl.DataFrame, placed: pl.DataFrame) -> dict[str, Any]:
+def _masked_metrics(feedback: pl.DataFrame, placed: pl.DataFrame) -> dict[str, Any]:
     """How many of the written rows were masked, and at how many places; empty when that was not asked for."""
     if "pii_masks" not in feedback.columns or feedback["pii_masks"].null_count() == feedback.height:
         return {}
@@ -207,7 +207,7 @@ def _masked_facts(feedback: pl.DataFrame, placed: pl.DataFrame) -> dict[str, Any
     return {"rows": written["row_id"].n_unique(), "places": places.height}
 
 
-def _counts(table: pl.DataFrame, column: str) -> dict[str, int]:
+def _rows_per_value(table: pl.DataFrame, column: str) -> dict[str, int]:
     return dict(table.group_by(column).len().sort(column).iter_rows())
 
 

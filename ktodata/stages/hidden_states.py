@@ -29,7 +29,7 @@ def hidden_states(
     """Add hidden_state, the mean over the completion's tokens; zero where a completion has no token."""
     from ktodata.train.model.layer_states import mean_hidden_states
 
-    found = mean_hidden_states(
+    states = mean_hidden_states(
         feedback["prompt"].to_list(),
         feedback["completion"].to_list(),
         model=model,
@@ -38,9 +38,9 @@ def hidden_states(
         device=device,
         cache=cache,
     )
-    facts = dict(found.facts) | {"rows": feedback.height}
-    cut = facts["cut_to_max_length"]
-    said = issue("KD052", f"{cut:,} texts are longer than {max_length:,} tokens; what is beyond was not read.", cut)
-    facts["findings"] = [(said if cut else passed("KD052")).as_dict()]
-    vectors = pl.Series(found.vectors.astype(np.float32), dtype=pl.Array(pl.Float32, found.vectors.shape[1]))
-    return StageResult(columns=feedback.select("row_id").with_columns(hidden_state=vectors), metrics=facts)
+    metrics = dict(states.facts) | {"rows": feedback.height}
+    cut = metrics["cut_to_max_length"]
+    too_long = issue("KD052", f"{cut:,} texts are longer than {max_length:,} tokens; what is beyond was not read.", cut)
+    metrics["findings"] = [(too_long if cut else passed("KD052")).as_dict()]
+    vectors = pl.Series(states.vectors.astype(np.float32), dtype=pl.Array(pl.Float32, states.vectors.shape[1]))
+    return StageResult(columns=feedback.select("row_id").with_columns(hidden_state=vectors), metrics=metrics)

@@ -45,18 +45,21 @@ def rebalance(
     without a quality among rows that have one counts as the median row.
     Raises OneClassError when all training rows have one label.
     """
-    rows = _training_rows(feedback, seed)
-    before = _count(rows)
+    rows = _rows_to_balance(feedback, seed)
+    before = _label_counts(rows)
     _check_two_classes(before)
     capped = _over_cap(rows, max_per_cluster)
     left = rows.join(capped, on="row_id", how="anti")
     surplus = _surplus(left, ratio) if by == "drop" else left.clear()
-    after = _count(left.join(surplus, on="row_id", how="anti"))
+    after = _label_counts(left.join(surplus, on="row_id", how="anti"))
     _check_two_classes(after)
     weights = kto_weights(after.desirable, after.undesirable, target) if by == "weights" else (1.0, 1.0)
-    facts = _facts(before, after, weights, by) | {"dropped_over_cap": capped.height, "dropped_to_ratio": surplus.height}
-    facts["findings"] = [finding.as_dict() for finding in _findings(before, after, weights, rows.height)]
-    return StageResult(columns=_weigh(feedback, rows, weights), decisions=_decisions(capped, surplus), metrics=facts)
+    metrics = _rebalance_metrics(before, after, weights, by) | {
+        "dropped_over_cap": capped.height,
+        "dropped_to_ratio": surplus.height,
+    }
+    metrics["findings"] = [finding.as_dict() for finding in _rebalance_findings(before, after, weights, rows.height)]
+    return StageResult(columns=_weigh(feedback, rows, weights), decisions=_rebalance_decisions(capped, surplus), metrics=metrics)
 
 
 def kto_weights(desirable: int, undesirable: int, target: float = 1.0) -> tuple[float, float]:
@@ -84,7 +87,7 @@ class _Counts:
         return max(self.desirable, self.undesirable) / self.rows
 
 
-def _training_rows(feedback: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _rows_to_balance(feedback: pl.DataFrame, seed: int) -> pl.DataFrame:
     """The rows that will be trained on, the least trustworthy first: row_id, desirable, label_quality, cluster."""
     trained = pl.col("state").is_in(["keep", "relabel"])
     if "part" in feedback.columns:
@@ -108,7 +111,7 @@ def _training_rows(feedback: pl.DataFrame, seed: int) -> pl.DataFrame:
     return rows.with_columns(chance).sort("trusted", trust, "chance").drop("trusted", "chance")
 
 
-def _count(rows: pl.DataFrame) -> _Counts:
+def _label_counts(rows: pl.DataFrame) -> _Counts:
     desirable = int(rows["desirable"].sum())
     return _Counts(desirable, rows.height - desirable)
 
@@ -140,7 +143,7 @@ def _over_cap(rows: pl.DataFrame, cap: int | None) -> pl.DataFrame:
 
 def _surplus(rows: pl.DataFrame, ratio: float) -> pl.DataFrame:
     """The least trustworthy rows of the class that is too large for desirable : undesirable = ratio."""
-    counts = _count(rows)
+    counts = _label_counts(rows)
     _check_two_classes(counts)
     if counts.desirable > ratio * counts.undesirable:
         larger, surplus = True, counts.desirable - max(1, round(ratio * counts.undesirable))
@@ -149,21 +152,21 @@ def _surplus(rows: pl.DataFrame, ratio: float) -> pl.DataFrame:
     return rows.filter(pl.col("desirable") == larger).head(surplus)
 
 
-def _decisions(capped: pl.DataFrame, surplus: pl.DataFrame) -> pl.DataFrame:
-    everyone = pl.lit(value=True)
-    found = [
+def _rebalance_decisions(capped: pl.DataFrame, surplus: pl.DataFrame) -> pl.DataFrame:
+    every = pl.lit(value=True)
+    decisions = [
         decide(
             capped,
-            everyone,
+            every,
             action="drop",
             reason="cluster_cap",
             evidence=("cluster", "cluster_rows", "desirable", "label_quality"),
         )
         if capped.height
         else no_decisions(),
-        decide(surplus, everyone, action="drop", reason="rebalance", evidence=("desirable", "label_quality")),
+        decide(surplus, every, action="drop", reason="rebalance", evidence=("desirable", "label_quality")),
     ]
-    return pl.concat(found).sort("row_id")
+    return pl.concat(decisions).sort("row_id")
 
 
 def _weigh(feedback: pl.DataFrame, rows: pl.DataFrame, weights: tuple[float, float]) -> pl.DataFrame:
@@ -176,7 +179,7 @@ def _weigh(feedback: pl.DataFrame, rows: pl.DataFrame, weights: tuple[float, flo
     )
 
 
-def _facts(before: _Counts, after: _Counts, weights: tuple[float, float], by: str) -> dict[str, Any]:
+def _rebalance_metrics(before: _Counts, after: _Counts, weights: tuple[float, float], by: str) -> dict[str, Any]:
     lambda_d, lambda_u = weights
     return {
         "by": by,
@@ -210,7 +213,7 @@ def _effective_rows(counts: _Counts, weights: tuple[float, float]) -> float:
     return float(total**2 / (weights[0] ** 2 * counts.desirable + weights[1] ** 2 * counts.undesirable))
 
 
-def _findings(before: _Counts, after: _Counts, weights: tuple[float, float], rows: int) -> list[Finding]:
+def _rebalance_findings(before: _Counts, after: _Counts, weights: tuple[float, float], rows: int) -> list[Finding]:
     return [
         check_label_balance(before),
         check_weighted_ratio(after, weights),

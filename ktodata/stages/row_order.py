@@ -53,9 +53,9 @@ def plan_order(labels: Bools, groups: Ints, completions: Ints, *, block: int, se
     if not len(labels):
         return np.empty(0, np.int64)
     rng = np.random.default_rng(seed)
-    groups, completions = _codes(groups), _codes(completions)
+    groups, completions = _dense_codes(groups), _dense_codes(completions)
     capacity = _capacity(labels, block)
-    block_of = _place(labels, groups, completions, capacity, rng)
+    block_of = _assign_blocks(labels, groups, completions, capacity, rng)
     _repair(block_of, labels, groups, completions, capacity.sum(axis=1), rng)
     order = np.lexsort((rng.permutation(len(labels)), block_of))
     return _arrange(order, groups, completions, block)
@@ -68,7 +68,7 @@ def check_order(order: Ints, labels: Bools, groups: Ints, completions: Ints, *, 
         raise ValueError(f"an order of {rows} rows must name each of 0 .. {rows - 1} once")
     if not rows:
         return OrderCheck(0, 0, 0, 0, 0, 0, 0, 0, False)
-    label, group, completion = labels[order], _codes(groups)[order], _codes(completions)[order]
+    label, group, completion = labels[order], _dense_codes(groups)[order], _dense_codes(completions)[order]
     block_of = np.arange(rows) // block
     sizes = np.bincount(block_of)
     desirable = np.bincount(block_of, weights=label)
@@ -90,7 +90,7 @@ def check_order(order: Ints, labels: Bools, groups: Ints, completions: Ints, *, 
     )
 
 
-def _codes(values: Ints) -> Ints:
+def _dense_codes(values: Ints) -> Ints:
     return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
@@ -134,7 +134,7 @@ class _Slots:
         return [entry[2] for entry in chosen]
 
 
-def _place(labels: Bools, groups: Ints, completions: Ints, capacity: Ints, rng: np.random.Generator) -> Ints:
+def _assign_blocks(labels: Bools, groups: Ints, completions: Ints, capacity: Ints, rng: np.random.Generator) -> Ints:
     """The block of each row: large groups first, each spread over the emptiest blocks; then the rows that are alone in theirs."""
     block_of = np.full(len(labels), -1, np.int64)
     tie = rng.permutation(len(capacity))
@@ -246,15 +246,15 @@ def _surplus_rows(block_of: Ints, codes: Ints, limit: Ints, movable: int) -> Int
 
 def _swap_if_better(row: int, other: int, block_of: Ints, tallies: list[_Tally]) -> bool:
     here, there = int(block_of[row]), int(block_of[other])
-    if here == there or _exchange(row, here, other, there, tallies) >= 0:
+    if here == there or _swap_blocks(row, here, other, there, tallies) >= 0:
         if here != there:
-            _exchange(row, there, other, here, tallies)
+            _swap_blocks(row, there, other, here, tallies)
         return False
     block_of[row], block_of[other] = there, here
     return True
 
 
-def _exchange(row: int, here: int, other: int, there: int, tallies: list[_Tally]) -> int:
+def _swap_blocks(row: int, here: int, other: int, there: int, tallies: list[_Tally]) -> int:
     """Move `row` from `here` to `there` and `other` the other way; the change in surplus."""
     return sum(t.remove(row, here) + t.remove(other, there) + t.add(row, there) + t.add(other, here) for t in tallies)
 
@@ -302,7 +302,7 @@ def _clashes(a: Ints, b: Ints, groups: Ints, completions: Ints) -> Bools:
 def _ring(rows: Ints, groups: Ints, completions: Ints) -> Ints:
     """The rows of one block as a ring with few clashes: alternate the most frequent code, then swap pairs while that helps."""
     size = len(rows)
-    codes = [_codes(groups[rows]), _codes(completions[rows])]
+    codes = [_dense_codes(groups[rows]), _dense_codes(completions[rows])]
     most = [int(np.bincount(code).max()) for code in codes]
     floor = sum(max(0, 2 * count - size) for count in most)  # c of m on a ring: at least 2c - m of them touch
     worse = codes[int(most[1] > most[0])]

@@ -43,17 +43,17 @@ def split(
 ) -> StageResult:
     """Give every row a part: train, validation or test. Rows held for review get one too.
 
-    Fractions are met as far as whole groups allow; facts say what was reached. With group="prompt" the result is searched for
+    Fractions are met as far as whole groups allow; metrics say what was reached. With group="prompt" the result is searched for
     near-duplicate prompts on two sides (`find_leaks`, with other random hashes than the grouping used); groups that turn out
     to belong together are joined and dealt again, so no leak that a search can see is left. With another group, leaks are
     counted and reported, not repaired.
     """
     needs = (*NEEDS, group) if group not in ("prompt", "none") else NEEDS
-    _check(feedback, needs, group)
+    _check_split_columns(feedback, needs, group)
     fractions = {part: fraction for part, fraction in (("test", test), ("validation", validation)) if fraction > 0}
-    _check_fractions(validation, test)
+    _check_split_fractions(validation, test)
     strata = _strata(feedback) if stratify else np.zeros((feedback.height, 0), np.int64)
-    groups, joined = _groups(feedback, group), 0
+    groups, joined = _row_groups(feedback, group), 0
     for search in range(1, SEARCHES + 1):
         part = deal_groups(groups, strata, fractions, rest="train", seed=seed)
         searched = feedback.select("row_id", "prompt", part=part)
@@ -68,13 +68,13 @@ def split(
             f" prompt groups (first: row {leaks['row_id'][0]!r} and row {leaks['other_row_id'][0]!r}). Raise near_prompts."
         )
     _check_none_empty(part, fractions, groups)
-    facts = _facts(feedback, part, groups, fractions, leaks, joined)
-    findings = [finding.as_dict() for finding in _findings(facts)]
+    metrics = _split_metrics(feedback, part, groups, fractions, leaks, joined)
+    findings = [finding.as_dict() for finding in _split_findings(metrics)]
     columns = feedback.select("row_id", part=part)
-    return StageResult(columns=columns, metrics=facts | {"findings": findings}, tables={"leaks": leaks})
+    return StageResult(columns=columns, metrics=metrics | {"findings": findings}, tables={"leaks": leaks})
 
 
-def _check(feedback: pl.DataFrame, needs: tuple[str, ...], group: str) -> None:
+def _check_split_columns(feedback: pl.DataFrame, needs: tuple[str, ...], group: str) -> None:
     if group in needs[3:] and group not in feedback.columns:
         raise MissingColumnError(
             f"split: group is {group!r}, which is neither prompt nor none nor a column;"
@@ -85,7 +85,7 @@ def _check(feedback: pl.DataFrame, needs: tuple[str, ...], group: str) -> None:
         raise EmptyDataError("split: there are no rows to split.")
 
 
-def _check_fractions(validation: float, test: float) -> None:
+def _check_split_fractions(validation: float, test: float) -> None:
     for name, value in (("validation", validation), ("test", test)):
         if not 0 <= value < 1:
             hint = f" Did you mean {value / 100:g}?" if 1 <= value < 100 else ""
@@ -107,7 +107,7 @@ def _strata(feedback: pl.DataFrame) -> Index:
     return np.column_stack([label, code * 2 + label])
 
 
-def _groups(feedback: pl.DataFrame, group: str) -> pl.Series:
+def _row_groups(feedback: pl.DataFrame, group: str) -> pl.Series:
     """A name for each row's group; a row without a value is a group of its own."""
     if group == "none":
         return feedback["row_id"]
@@ -134,20 +134,20 @@ def _check_none_empty(part: pl.Series, fractions: dict[str, float], groups: pl.S
     empty = [name for name in ("train", *fractions) if name not in present]
     if empty:
         sizes = groups.value_counts(sort=True)["count"]
-        asked = ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items())
+        requested = ", ".join(f"{name} {fraction:g}" for name, fraction in fractions.items())
         raise EmptyDataError(
             f"split: {' and '.join(empty)} would be empty. {len(part):,} rows form {len(sizes):,} groups, the largest of"
-            f" {sizes[0]:,} rows, and groups are not divided; asked for were {asked}."
+            f" {sizes[0]:,} rows, and groups are not divided; asked for were {requested}."
             " Ask for larger fractions or none, or group by something finer."
         )
 
 
-def _facts(
+def _split_metrics(
     feedback: pl.DataFrame, part: pl.Series, groups: pl.Series, fractions: dict[str, float], leaks: pl.DataFrame, joined: int
 ) -> dict[str, Any]:
     table = feedback.select("label", part=part, group=groups)
-    asked = {"train": 1 - sum(fractions.values())} | fractions
-    reached = {name: _part_facts(table, name, asked[name]) for name in PARTS if name in asked}
+    requested = {"train": 1 - sum(fractions.values())} | fractions
+    reached = {name: _part_metrics(table, name, requested[name]) for name in PARTS if name in requested}
     largest = groups.value_counts(sort=True)["count"][0]
     return {
         "rows": table.height,
@@ -159,7 +159,7 @@ def _facts(
     }
 
 
-def _part_facts(table: pl.DataFrame, name: str, asked: float) -> dict[str, Any]:
+def _part_metrics(table: pl.DataFrame, name: str, requested: float) -> dict[str, Any]:
     here = pl.col("part") == name
     counted = table.select(
         rows=here.sum(),
@@ -169,7 +169,7 @@ def _part_facts(table: pl.DataFrame, name: str, asked: float) -> dict[str, Any]:
     ).row(0, named=True)
     undesirable, all_undesirable = counted["rows"] - counted["desirable"], table.height - counted["all_desirable"]
     return {
-        "asked": round(asked, 6),
+        "requested": round(requested, 6),
         "rows": counted["rows"],
         "groups": counted["groups"],
         "share_of_rows": round(counted["rows"] / table.height, 4),
@@ -180,38 +180,40 @@ def _part_facts(table: pl.DataFrame, name: str, asked: float) -> dict[str, Any]:
     }
 
 
-def _findings(facts: dict[str, Any]) -> list[Finding]:
-    return [_size_finding(facts), _class_finding(facts), _leak_finding(facts)]
+def _split_findings(metrics: dict[str, Any]) -> list[Finding]:
+    return [_size_finding(metrics), _class_finding(metrics), _leak_finding(metrics)]
 
 
-def _size_finding(facts: dict[str, Any]) -> Finding:
+def _size_finding(metrics: dict[str, Any]) -> Finding:
     """KD026: a part is far larger or smaller than asked."""
     off = [
-        f"{name} holds {part['share_of_rows']:.1%} of the rows, {part['asked']:.1%} were asked"
-        for name, part in facts["parts"].items()
-        if abs(part["share_of_rows"] - part["asked"]) > TOLERANCE * part["asked"]
+        f"{name} holds {part['share_of_rows']:.1%} of the rows, {part['requested']:.1%} were asked for"
+        for name, part in metrics["parts"].items()
+        if abs(part["share_of_rows"] - part["requested"]) > TOLERANCE * part["requested"]
     ]
     if not off:
         return passed("KD026")
-    return issue("KD026", f"{'; '.join(off)}. The largest group has {facts['largest_group_rows']:,} of {facts['rows']:,} rows.")
+    return issue(
+        "KD026", f"{'; '.join(off)}. The largest group has {metrics['largest_group_rows']:,} of {metrics['rows']:,} rows."
+    )
 
 
-def _class_finding(facts: dict[str, Any]) -> Finding:
+def _class_finding(metrics: dict[str, Any]) -> Finding:
     """KD027: a part lacks one of the labels."""
     sides = ("desirable", "undesirable")
-    if any(sum(part[side] for part in facts["parts"].values()) == 0 for side in sides):
+    if any(sum(part[side] for part in metrics["parts"].values()) == 0 for side in sides):
         return not_applicable("KD027", "every row has the same label")
-    lacking = [f"{name} has no {side} row" for name, part in facts["parts"].items() for side in sides if part[side] == 0]
+    lacking = [f"{name} has no {side} row" for name, part in metrics["parts"].items() for side in sides if part[side] == 0]
     return issue("KD027", f"{'; '.join(lacking)}. Hold out a larger fraction.") if lacking else passed("KD027")
 
 
-def _leak_finding(facts: dict[str, Any]) -> Finding:
+def _leak_finding(metrics: dict[str, Any]) -> Finding:
     """KD028: prompts stand, equal or nearly so, on two sides of the split."""
-    if not facts["leaks"]:
+    if not metrics["leaks"]:
         return passed("KD028", "a search found no prompt, equal or nearly so, on two sides")
     return issue(
         "KD028",
-        f"{facts['leaks']:,} times a held-out row's prompt stands, equal or nearly so, in another part (table leaks)."
+        f"{metrics['leaks']:,} times a held-out row's prompt stands, equal or nearly so, in another part (table leaks)."
         " group: prompt keeps such prompts together.",
-        facts["leaks"],
+        metrics["leaks"],
     )

@@ -44,7 +44,7 @@ MIN_REPEATED_CHARS = 20
 MAX_OF_ONE_LABEL = 0.9
 ANSWERED_ROLES = ("user", "tool")  # an assistant also answers what a tool gave back
 TOKENIZER_BATCH = 1000
-ROWS_NAMED = 20  # rows of each kind whose row_id stands in the facts
+ROWS_NAMED = 20  # rows of each kind whose row_id stands in the metrics
 
 Pii = Literal["count", "mask", "quarantine", "off"]
 Finder = Literal["auto", "patterns", "presidio"]
@@ -73,15 +73,15 @@ def validate(
 ) -> StageResult:
     """Count tokens, decide on rows that cannot or should not be used as they are, and report on the table as a whole."""
     check_columns(feedback, ("row_id", *NEEDS), who="validate")
-    given = {"prompt_tokens": max_prompt_tokens, "completion_tokens": max_completion_tokens, "tokens": max_tokens}
-    limits = {name: limit for name, limit in given.items() if limit is not None}
+    settings = {"prompt_tokens": max_prompt_tokens, "completion_tokens": max_completion_tokens, "tokens": max_tokens}
+    limits = {name: limit for name, limit in settings.items() if limit is not None}
     if limits and tokenizer is None:
         raise SettingError(
             f"validate: max_{next(iter(limits))} counts tokens, so say which tokenizer: the model that will be trained."
         )
     table = feedback.with_columns(_token_counts(feedback, tokenizer)) if tokenizer else _uncounted(feedback)
     table = table.with_columns(tokens=pl.col("prompt_tokens") + pl.col("completion_tokens"))
-    spans, finder = _look_for_pii(feedback, pii, pii_finder)
+    spans, finder = _find_pii_spans(feedback, pii, pii_finder)
     row_checks = _row_checks(limits)
     findings = [check(table) for check in (check_empty_prompt, check_empty_completion, check_repeated_prompt)]
     findings += [check_length(table, limits), check_last_turn(table)]
@@ -93,8 +93,8 @@ def validate(
         decisions=pl.concat([*(decide(table, where, **how) for where, how in row_checks), _decide_on_pii(spans, pii)]),
         metrics={
             "findings": [finding.as_dict() for finding in findings],
-            "tokens": _token_facts(table, tokenizer, limits),
-            "pii": _pii_facts(spans, pii, finder),
+            "tokens": _token_metrics(table, tokenizer, limits),
+            "pii": _pii_metrics(spans, pii, finder),
         },
         tables={"pii": spans.drop("mask")},
     )
@@ -109,9 +109,9 @@ def _blank(column: str) -> pl.Expr:
 
 def _repeats_prompt() -> pl.Expr:
     # of a conversation, what a careless template repeats is its last turn
-    asked = pl.coalesce(pl.col("turns").list.last().struct.field("content"), "prompt").str.strip_chars()
-    long_enough = asked.str.len_chars() >= MIN_REPEATED_CHARS
-    return long_enough & pl.col("completion").str.strip_chars_start().str.starts_with(asked)
+    last_turn = pl.coalesce(pl.col("turns").list.last().struct.field("content"), "prompt").str.strip_chars()
+    long_enough = last_turn.str.len_chars() >= MIN_REPEATED_CHARS
+    return long_enough & pl.col("completion").str.strip_chars_start().str.starts_with(last_turn)
 
 
 def _no_turn_to_answer() -> pl.Expr:
@@ -165,8 +165,8 @@ def check_length(feedback: pl.DataFrame, limits: dict[str, int]) -> Finding:
         f"{long.filter(label).height:,} of {feedback.filter(label).height:,} {name}"
         for name, label in (("desirable", pl.col("label")), ("undesirable", ~pl.col("label")))
     )
-    said = ", ".join(f"max_{name} {limit:,}" for name, limit in limits.items())
-    return issue("KD004", f"{shares} rows are longer than {said}; they are dropped.", long.height)
+    exceeded = ", ".join(f"max_{name} {limit:,}" for name, limit in limits.items())
+    return issue("KD004", f"{shares} rows are longer than {exceeded}; they are dropped.", long.height)
 
 
 def check_last_turn(feedback: pl.DataFrame) -> Finding:
@@ -232,7 +232,7 @@ def check_pii(feedback: pl.DataFrame, spans: pl.DataFrame, pii: Pii) -> Finding:
     rows = spans["row_id"].n_unique()
     if not rows:
         return passed("KD009")
-    kinds = ", ".join(f"{one['rows']:,} {kind.replace('_', ' ')}" for kind, one in _counted(spans).items())
+    kinds = ", ".join(f"{counts['rows']:,} {kind.replace('_', ' ')}" for kind, counts in _pii_counts(spans).items())
     done = {
         "count": "They are only counted: pii: mask replaces them in the shards, pii: quarantine leaves their rows out.",
         "mask": "They are masked in the shards; the texts in this run folder, and its page, are as they came.",
@@ -241,7 +241,7 @@ def check_pii(feedback: pl.DataFrame, spans: pl.DataFrame, pii: Pii) -> Finding:
     return issue("KD009", f"{rows:,} of {feedback.height:,} rows hold personal data or keys (rows: {kinds}). {done[pii]}", rows)
 
 
-def _look_for_pii(feedback: pl.DataFrame, pii: Pii, pii_finder: Finder) -> tuple[pl.DataFrame, str]:
+def _find_pii_spans(feedback: pl.DataFrame, pii: Pii, pii_finder: Finder) -> tuple[pl.DataFrame, str]:
     """What was found where, and by what."""
     if pii == "off":
         return pl.DataFrame(schema=SPANS), "none"
@@ -264,19 +264,19 @@ def _decide_on_pii(spans: pl.DataFrame, pii: Pii) -> pl.DataFrame:
     return decide(of_rows, every, action="quarantine", reason="pii_found", evidence=evidence)
 
 
-def _counted(spans: pl.DataFrame) -> dict[str, dict[str, Any]]:
+def _pii_counts(spans: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """{kind: {prompt, completion: how many; rows; row_ids: the first}}, the most frequent kind first."""
-    found = spans.group_by("kind").agg(
+    counts = spans.group_by("kind").agg(
         rows=pl.col("row_id").n_unique(),
         prompt=(pl.col("field") == "prompt").sum(),
         completion=(pl.col("field") == "completion").sum(),
         row_ids=pl.col("row_id").unique(maintain_order=True).head(ROWS_NAMED),
     )
-    lines = found.sort("rows", "kind", descending=[True, False]).select("kind", "prompt", "completion", "rows", "row_ids")
+    lines = counts.sort("rows", "kind", descending=[True, False]).select("kind", "prompt", "completion", "rows", "row_ids")
     return {line.pop("kind"): line for line in lines.iter_rows(named=True)}
 
 
-def _pii_facts(spans: pl.DataFrame, pii: Pii, finder: str) -> dict[str, Any]:
+def _pii_metrics(spans: pl.DataFrame, pii: Pii, finder: str) -> dict[str, Any]:
     if pii == "off":
         return {"setting": pii}
     return {
@@ -284,7 +284,7 @@ def _pii_facts(spans: pl.DataFrame, pii: Pii, finder: str) -> dict[str, Any]:
         "finder": finder,
         "looked_for": list(KINDS),
         "rows": spans["row_id"].n_unique(),
-        "found": _counted(spans),
+        "kinds": _pii_counts(spans),
     }
 
 
@@ -299,14 +299,14 @@ def _token_counts(feedback: pl.DataFrame, name: str) -> list[pl.Series]:
     """Tokens of each prompt (conversations in the chat template) and of each completion with its end-of-text token."""
     tokenizer = _load_tokenizer(name)
     end = int(tokenizer.eos_token_id is not None)
-    prompts = _counts(feedback["prompt"], tokenizer, special=True)
+    prompts = _count_tokens(feedback["prompt"], tokenizer, special=True)
     if tokenizer.chat_template is not None:
         templated = [None if turns is None else _in_template(turns, tokenizer) for turns in feedback["turns"].to_list()]
         # the template has written the special tokens already; a conversation that it refuses has no count
-        counts = _counts(pl.Series(templated, dtype=pl.String), tokenizer, special=False)
+        counts = _count_tokens(pl.Series(templated, dtype=pl.String), tokenizer, special=False)
         is_plain = feedback["turns"].is_null()
         prompts = prompts.zip_with(is_plain, counts)
-    answers = _counts(feedback["completion"], tokenizer, special=False)
+    answers = _count_tokens(feedback["completion"], tokenizer, special=False)
     return [prompts.alias("prompt_tokens"), (answers + end).cast(pl.Int32).alias("completion_tokens")]
 
 
@@ -319,7 +319,7 @@ def _in_template(turns: list[dict[str, str]], tokenizer: Any) -> str | None:
         return None
 
 
-def _counts(texts: pl.Series, tokenizer: Any, *, special: bool) -> pl.Series:
+def _count_tokens(texts: pl.Series, tokenizer: Any, *, special: bool) -> pl.Series:
     """Tokens of each text; equal texts, as prompts with many answers are, are encoded once."""
     different = texts.drop_nulls().unique(maintain_order=True)
     batches = [different.slice(start, TOKENIZER_BATCH).to_list() for start in range(0, len(different), TOKENIZER_BATCH)]
@@ -341,7 +341,7 @@ def _load_tokenizer(name: str) -> Any:
         ) from error
 
 
-def _token_facts(table: pl.DataFrame, tokenizer: str | None, limits: dict[str, int]) -> dict[str, Any]:
+def _token_metrics(table: pl.DataFrame, tokenizer: str | None, limits: dict[str, int]) -> dict[str, Any]:
     if tokenizer is None or table.is_empty():
         return {"tokenizer": tokenizer}
     columns = {name: table[name] for name in (*TOKEN_COUNTS, "tokens")}

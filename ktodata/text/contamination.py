@@ -35,11 +35,11 @@ def contaminated(
     if exams.is_empty() or prompts.is_empty():
         return pl.DataFrame(schema=_MATCH), NO_PAIRS
     pairs = _near_pairs(prompts, exams, near_prompts, seed)
-    found = pl.concat([_exact(prompts, exams), _near(exams, pairs), _containing(prompts, exams)])
-    return found.unique("prompt", keep="first", maintain_order=True).sort("prompt"), pairs
+    matches = pl.concat([_exact_matches(prompts, exams), _near_matches(exams, pairs), _containing_matches(prompts, exams)])
+    return matches.unique("prompt", keep="first", maintain_order=True).sort("prompt"), pairs
 
 
-def _exact(prompts: pl.Series, exams: pl.DataFrame) -> pl.DataFrame:
+def _exact_matches(prompts: pl.Series, exams: pl.DataFrame) -> pl.DataFrame:
     table = pl.DataFrame({"text": prompts}).with_columns(prompt=pl.int_range(pl.len(), dtype=pl.Int64))
     same = table.join(exams, on="text", maintain_order="left")
     return same.select("prompt", "evaluation", match=pl.lit("exact"), similarity=pl.lit(1.0)).cast(_MATCH)  # type: ignore[arg-type]
@@ -54,13 +54,13 @@ def _near_pairs(prompts: pl.Series, exams: pl.DataFrame, near_prompts: float, se
     return replace(pairs, left=left, right=right, similarity=pairs.similarity[across])
 
 
-def _near(exams: pl.DataFrame, pairs: SimilarPairs) -> pl.DataFrame:
+def _near_matches(exams: pl.DataFrame, pairs: SimilarPairs) -> pl.DataFrame:
     table = pl.DataFrame({"prompt": pairs.right, "similarity": pairs.similarity})
     table = table.with_columns(evaluation=exams["evaluation"].gather(pairs.left), match=pl.lit("near"))
     return table.sort("similarity", "evaluation", descending=[True, False]).select(*_MATCH).cast(_MATCH)  # type: ignore[arg-type]
 
 
-def _containing(prompts: pl.Series, exams: pl.DataFrame) -> pl.DataFrame:
+def _containing_matches(prompts: pl.Series, exams: pl.DataFrame) -> pl.DataFrame:
     """Prompts that hold a run of RUN words of an evaluation prompt, or all of a shorter one."""
     words = word_hashes(pl.concat([prompts.rename("text"), exams["text"]]))
     telling = ~template_words(words)  # a run that is template from end to end proves nothing
@@ -74,8 +74,8 @@ def _containing(prompts: pl.Series, exams: pl.DataFrame) -> pl.DataFrame:
         hits = _runs(inside, telling[:split], length).join(runs.unique("run", keep="first", maintain_order=True), on="run")
         tables.append(hits.select(prompt="text", place="text_right").unique())
     places = exams.select("evaluation").with_columns(place=pl.int_range(pl.len(), dtype=pl.Int64))
-    found = pl.concat(tables).join(places, on="place").sort("prompt", "evaluation")
-    return found.select("prompt", "evaluation", match=pl.lit("contains"), similarity=pl.lit(None)).cast(_MATCH)  # type: ignore[arg-type]
+    matches = pl.concat(tables).join(places, on="place").sort("prompt", "evaluation")
+    return matches.select("prompt", "evaluation", match=pl.lit("contains"), similarity=pl.lit(None)).cast(_MATCH)  # type: ignore[arg-type]
 
 
 def _runs(words: Ragged, telling: NDArray[np.bool_], length: int) -> pl.DataFrame:

@@ -32,30 +32,30 @@ def near_contradictions(rows: pl.DataFrame, prompts: Floats, completions: Floats
         ),
         place=pl.int_range(pl.len()),
     )
-    both = keyed.filter(pl.col("label").n_unique().over("key") > 1).with_columns(group=pl.col("key").rank("dense"))
+    opposed = keyed.filter(pl.col("label").n_unique().over("key") > 1).with_columns(group=pl.col("key").rank("dense"))
     p, c = of_unit_length(prompts), of_unit_length(completions)
-    found = [_similar(pairs, p, c, similarity) for pairs in _pairs(both)]
-    twins = pl.concat([pl.DataFrame(schema={"one": pl.Int64, "other": pl.Int64, "near_similarity": pl.Float64}), *found])
-    turned = twins.select(one="other", other="one", near_similarity="near_similarity")
-    best = pl.concat([twins, turned]).sort(["one", "near_similarity", "other"], descending=[False, True, False])
-    best = best.unique("one", keep="first", maintain_order=True)
+    parts = [_similar_pairs(pairs, p, c, similarity) for pairs in _opposed_pairs(opposed)]
+    twins = pl.concat([pl.DataFrame(schema={"row": pl.Int64, "twin": pl.Int64, "near_similarity": pl.Float64}), *parts])
+    turned = twins.select(row="twin", twin="row", near_similarity="near_similarity")
+    best = pl.concat([twins, turned]).sort(["row", "near_similarity", "twin"], descending=[False, True, False])
+    best = best.unique("row", keep="first", maintain_order=True)
     ids = rows["row_id"]
     return pl.DataFrame(
-        {"row_id": ids.gather(best["one"]), "near_twin": ids.gather(best["other"]), "near_similarity": best["near_similarity"]},
+        {"row_id": ids.gather(best["row"]), "near_twin": ids.gather(best["twin"]), "near_similarity": best["near_similarity"]},
         schema={"row_id": pl.String, "near_twin": pl.String, "near_similarity": pl.Float64},
     )
 
 
-def _pairs(both: pl.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _opposed_pairs(opposed: pl.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """(desirable rows, undesirable rows), side by side, a bounded number at a time."""
     size = pl.len().over("group")
-    small = both.filter(size <= LARGE)
+    small = opposed.filter(size <= LARGE)
     up, down = (small.filter(pl.col("label") == side).select("group", "place") for side in (True, False))
     pairs = up.join(down, on="group", maintain_order="left_right")
     for start in range(0, pairs.height, CHUNK):
         part = pairs.slice(start, CHUNK)
         yield part["place"].to_numpy(), part["place_right"].to_numpy()
-    for _, group in both.filter(size > LARGE).group_by("group", maintain_order=True):
+    for _, group in opposed.filter(size > LARGE).group_by("group", maintain_order=True):
         ups, downs = (group.filter(pl.col("label") == side)["place"].to_numpy() for side in (True, False))
         step = max(CHUNK // len(downs), 1)
         for start in range(0, len(ups), step):
@@ -63,8 +63,8 @@ def _pairs(both: pl.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.i
             yield np.repeat(some, len(downs)), np.tile(downs, len(some))
 
 
-def _similar(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], p: Floats, c: Floats, similarity: float) -> pl.DataFrame:
-    one, other = pairs
-    cosine = np.einsum("ij,ij->i", c[one], c[other])
-    near = (cosine >= similarity) & (np.einsum("ij,ij->i", p[one], p[other]) >= similarity)
-    return pl.DataFrame({"one": one[near], "other": other[near], "near_similarity": cosine[near].astype(np.float64)})
+def _similar_pairs(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], p: Floats, c: Floats, similarity: float) -> pl.DataFrame:
+    rows, twins = pairs
+    cosine = np.einsum("ij,ij->i", c[rows], c[twins])
+    near = (cosine >= similarity) & (np.einsum("ij,ij->i", p[rows], p[twins]) >= similarity)
+    return pl.DataFrame({"row": rows[near], "twin": twins[near], "near_similarity": cosine[near].astype(np.float64)})

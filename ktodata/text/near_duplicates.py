@@ -76,10 +76,10 @@ def similarity(texts: Texts, left: Index, right: Index) -> NDArray[np.float64]:
 
 def near_texts(texts: Texts, threshold: float) -> SimilarPairs:
     """All pairs of texts that are at least so similar."""
-    found = candidate_pairs(texts.signature, threshold=threshold, apart=texts.figures)
-    value = similarity(texts, found.left, found.right)
+    candidates = candidate_pairs(texts.signature, threshold=threshold, apart=texts.figures)
+    value = similarity(texts, candidates.left, candidates.right)
     near = value >= threshold
-    return SimilarPairs(found.left[near], found.right[near], value[near], len(found.left), found.skipped)
+    return SimilarPairs(candidates.left[near], candidates.right[near], value[near], len(candidates.left), candidates.skipped)
 
 
 def near_rows(prompts: Texts, completions: Texts, prompt_of: Index, completion_of: Index, threshold: float) -> SimilarPairs:
@@ -89,19 +89,19 @@ def near_rows(prompts: Texts, completions: Texts, prompt_of: Index, completion_o
     refusal given to two questions, or two answers to one question.
     """
     by_prompt, by_completion = prompts.signature[prompt_of], completions.signature[completion_of]
-    found = candidate_pairs(
+    candidates = candidate_pairs(
         np.minimum(by_prompt, by_completion),  # the signature of both sets' union: if both are near, so is the union
         threshold=threshold,
         apart=mixed(prompts.figures[prompt_of]) + completions.figures[completion_of],
         order_by=(by_completion, by_prompt),
     )
-    left, right = found.left, found.right
+    left, right = candidates.left, candidates.right
     value = similarity(prompts, prompt_of[left], prompt_of[right])
     near = np.flatnonzero(value >= threshold)
     left, right, value = left[near], right[near], value[near]
     value = np.minimum(value, similarity(completions, completion_of[left], completion_of[right]))
     near = np.flatnonzero(value >= threshold)
-    return SimilarPairs(left[near], right[near], value[near], len(found.left), found.skipped)
+    return SimilarPairs(left[near], right[near], value[near], len(candidates.left), candidates.skipped)
 
 
 def nearest_kept(pairs: SimilarPairs, rows: int) -> tuple[Index, NDArray[np.float64]]:

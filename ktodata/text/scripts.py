@@ -14,5 +14,5 @@ def main_script(name: str) -> pl.Expr:
     counts = [pl.col(name).str.count_matches(rf"\p{{{script}}}").cast(pl.Int64) for script in SCRIPTS]
     counts[SCRIPTS.index("Hiragana")] = counts[SCRIPTS.index("Hiragana")] * 10
     most = pl.max_horizontal(counts)
-    told = pl.coalesce(pl.when(count == most).then(pl.lit(script)) for script, count in zip(SCRIPTS, counts, strict=True))
-    return pl.when(most > 0).then(told).otherwise(pl.lit(OTHER))
+    commonest = pl.coalesce(pl.when(count == most).then(pl.lit(script)) for script, count in zip(SCRIPTS, counts, strict=True))
+    return pl.when(most > 0).then(commonest).otherwise(pl.lit(OTHER))

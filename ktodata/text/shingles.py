@@ -101,8 +101,8 @@ def _shared(sets: Ragged, left: Index, right: Index) -> Index:
     matrix.has_canonical_format = True
     parts = [np.zeros(0, np.int64)]
     for start, stop in blocks(sets.lengths[left] + sets.lengths[right], _BLOCK_VALUES, len(left)):
-        both = matrix[left[start:stop]].multiply(matrix[right[start:stop]])
-        parts.append(np.diff(both.indptr).astype(np.int64))
+        products = matrix[left[start:stop]].multiply(matrix[right[start:stop]])
+        parts.append(np.diff(products.indptr).astype(np.int64))
     return np.concatenate(parts)
 
 

@@ -45,8 +45,8 @@ class TextTerms:
     def written(self, terms: Index) -> pl.Series:
         """Some of the terms in letters."""
         first, pair = self.place[terms] // 2, pl.Series(self.place[terms] % 2 == 1, dtype=pl.Boolean)
-        one, other = self.words.gather(first), self.words.gather(np.minimum(first + 1, len(self.words) - 1))
-        return pl.select(pl.when(pair).then(one + " " + other).otherwise(one)).to_series()
+        word, next_word = self.words.gather(first), self.words.gather(np.minimum(first + 1, len(self.words) - 1))
+        return pl.select(pl.when(pair).then(word + " " + next_word).otherwise(word)).to_series()
 
 
 def terms_of(texts: pl.Series) -> TextTerms:
@@ -73,12 +73,12 @@ def word_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
     rows = np.flatnonzero(fit_rows)
     many = len(rows) > FITTED
     some = rows[np.linspace(0, len(rows) - 1, FITTED_OF_MORE).astype(np.int64)] if many else rows
-    found = terms_of(texts.gather(some))
-    known = vocabulary(found)
-    if not len(known):
+    terms = terms_of(texts.gather(some))
+    shared_terms = vocabulary(terms)
+    if not len(shared_terms):
         return np.zeros((len(texts), 1), np.float32)
     weigh = TfidfTransformer(sublinear_tf=True)
-    table = weigh.fit_transform(counts(found, known, len(some)))
+    table = weigh.fit_transform(counts(terms, shared_terms, len(some)))
     directions = TruncatedSVD(
         min(DIRECTIONS, table.shape[1] - 1, max(table.shape[0] - 1, 1)),
         n_iter=ROUNDS_OF_MORE if many else ROUNDS,
@@ -92,7 +92,7 @@ def word_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
 
     def of_chunk(chunk: slice) -> Floats:
         part = texts[chunk]
-        weighed = weigh.transform(counts(terms_of(part), known, len(part)))
+        weighed = weigh.transform(counts(terms_of(part), shared_terms, len(part)))
         return np.asarray(weighed.toarray() if turned is None else weighed @ turned, dtype=np.float32)
 
     return joined(len(texts), of_chunk)
@@ -124,10 +124,10 @@ class Vocabulary:
         return hit, self.column[place[hit]]
 
 
-def vocabulary(found: TextTerms) -> Vocabulary:
+def vocabulary(terms: TextTerms) -> Vocabulary:
     """The terms that two texts share, at most MAX_WORDS of the most frequent, each with its place in the order of letters."""
-    order = np.lexsort((found.text, found.hashes))
-    hashes, text = found.hashes[order], found.text[order]
+    order = np.lexsort((terms.text, terms.hashes))
+    hashes, text = terms.hashes[order], terms.text[order]
     new_term = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
     new_text = new_term | np.append(True, text[1:] != text[:-1])[: len(hashes)]
     starts = np.flatnonzero(new_term)
@@ -135,22 +135,22 @@ def vocabulary(found: TextTerms) -> Vocabulary:
     shared = in_texts >= MIN_TEXTS
     times = np.diff(np.append(starts, len(hashes)))[shared]
     starts = starts[shared]
-    in_letters = found.written(order[starts]).arg_sort().to_numpy().astype(np.int64)
+    in_letters = terms.written(order[starts]).arg_sort().to_numpy().astype(np.int64)
     if len(in_letters) > MAX_WORDS:
         most = np.sort(np.argsort(-times[in_letters].astype(np.float32))[:MAX_WORDS])
         in_letters = in_letters[most]
-    kept = np.sort(in_letters)
-    column = np.empty(len(kept), np.int64)
-    column[np.searchsorted(kept, in_letters)] = np.arange(len(kept))
-    return Vocabulary(hashes[starts[kept]], column)
+    places = np.sort(in_letters)
+    column = np.empty(len(places), np.int64)
+    column[np.searchsorted(places, in_letters)] = np.arange(len(places))
+    return Vocabulary(hashes[starts[places]], column)
 
 
-def counts(found: TextTerms, known: Vocabulary, texts: int) -> Any:
+def counts(terms: TextTerms, shared: Vocabulary, texts: int) -> Any:
     """How often each known term is in each text: sparse float32 [texts, terms]."""
     from scipy.sparse import csr_array
 
-    hit, columns = known.find(found.hashes)
-    ends = offsets_of(np.bincount(found.text[hit], minlength=texts))
-    made = csr_array((np.ones(len(hit), np.float32), columns, ends), (texts, len(known)))
+    hit, columns = shared.find(terms.hashes)
+    ends = offsets_of(np.bincount(terms.text[hit], minlength=texts))
+    made = csr_array((np.ones(len(hit), np.float32), columns, ends), (texts, len(shared)))
     made.sum_duplicates()
     return made

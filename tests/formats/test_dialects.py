@@ -45,8 +45,8 @@ def test_the_example_comes_back_field_by_field(format: Format, lines, tmp_path: 
 
 @pytest.mark.parametrize("format", [d for d in FORMATS.values() if d.name != "mapping"], ids=named)
 def test_the_example_is_recognised(format: Format, lines):
-    facts = read(lines(format.example), **format.settings).metrics
-    assert facts["files"][0]["formats"] == {format.name: 1}
+    metrics = read(lines(format.example), **format.settings).metrics
+    assert metrics["files"][0]["formats"] == {format.name: 1}
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl.gz", ".jsonl.zst", ".parquet"])

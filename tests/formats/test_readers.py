@@ -178,8 +178,8 @@ def test_facts_count_and_name_what_was_read(lines, tmp_path: Path):
     import hashlib
 
     path = lines(*ROWS, "{")
-    facts = read(path, rater="id").metrics
-    assert facts["files"] == [
+    metrics = read(path, rater="id").metrics
+    assert metrics["files"] == [
         {
             "name": "thumbs.jsonl",
             "bytes": path.stat().st_size,
@@ -190,9 +190,9 @@ def test_facts_count_and_name_what_was_read(lines, tmp_path: Path):
             "rows": 2,
         }
     ]
-    assert facts["labels"] == {"desirable": 1, "undesirable": 1}
-    assert (facts["rows"], facts["votes"], facts["raters"], facts["busiest_raters"]) == (2, 2, 2, {"a": 1, "b": 1})
-    json.dumps(facts)
+    assert metrics["labels"] == {"desirable": 1, "undesirable": 1}
+    assert (metrics["rows"], metrics["votes"], metrics["raters"], metrics["busiest_raters"]) == (2, 2, 2, {"a": 1, "b": 1})
+    json.dumps(metrics)
 
 
 # --- columns -----------------------------------------------------------------------------------------------------------

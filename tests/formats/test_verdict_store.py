@@ -77,8 +77,8 @@ def test_reviewers_who_differ_make_a_row_contested(store):
         2,
         "2026-01-01T00:00:01Z",
     )
-    facts = read_reviews(path).metrics["files"][0]
-    assert (facts["reviewers"], facts["judged_by_several"], facts["reviewers_differ"]) == (2, 4, 2)
+    metrics = read_reviews(path).metrics["files"][0]
+    assert (metrics["reviewers"], metrics["judged_by_several"], metrics["reviewers_differ"]) == (2, 4, 2)
 
 
 def test_the_pipeline_takes_a_store_and_loses_no_verdict(store):

@@ -90,7 +90,7 @@ def test_an_ablation_of_other_rows_is_not_told(tmp_path):
     assert "an ablation is there, but of other rows" in build_card(folder)
 
 
-PII = {"finder": "ktodata's patterns", "rows": 3, "found": {"email": {"rows": 3}, "api_key": {"rows": 1}}}
+PII = {"finder": "ktodata's patterns", "rows": 3, "kinds": {"email": {"rows": 3}, "api_key": {"rows": 1}}}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ PII = {"finder": "ktodata's patterns", "rows": 3, "found": {"email": {"rows": 3}
     [
         ({}, "Not looked for\\."),
         ({"pii": {"setting": "off"}}, "Not looked for\\."),
-        ({"pii": {**PII, "setting": "count", "found": {}}}, "None was found\\."),
+        ({"pii": {**PII, "setting": "count", "kinds": {}}}, "None was found\\."),
         ({"pii": {**PII, "setting": "count"}}, "3 rows with email, 1 row with api key\\. Nothing was done about it"),
         ({"pii": {**PII, "setting": "mask"}}, "In 2 exported rows, 5 places are masked by a placeholder such as \\<EMAIL\\_1\\>"),
         ({"pii": {**PII, "setting": "quarantine"}}, "Those rows were left out\\."),

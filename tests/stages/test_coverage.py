@@ -68,9 +68,9 @@ def test_the_planted_topics_are_clusters_with_their_names_and_counts(feedback):
 def test_effective_number_of_clusters_by_hand(feedback):
     """Shares 6/11, 3/11, 2/11."""
     share = np.array([6, 3, 2]) / 11
-    facts = coverage(feedback).metrics["effective_clusters"]
-    assert facts["value"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
-    assert facts["low"] < facts["value"] < facts["high"] <= 3
+    metrics = coverage(feedback).metrics["effective_clusters"]
+    assert metrics["value"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+    assert metrics["low"] < metrics["value"] < metrics["high"] <= 3
 
 
 def test_the_cluster_of_one_label_differs_from_the_rest(feedback):

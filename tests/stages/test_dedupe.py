@@ -127,8 +127,8 @@ def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
     assert column(result, "duplicate_of")["10"] == "11"
     known = column(result, "trusted_label")
     assert {row: known[row] for row in ("2", "4", "6", "9", "11")} == {"2": False, "4": True, "6": False, "9": None, "11": None}
-    facts = {"rows": 7, "from_same_text": 1, "lost_with_near_repeats": 1, "overruled": 1, "texts_with_both": 2}
-    assert result.metrics["trusted"] == facts
+    metrics = {"rows": 7, "from_same_text": 1, "lost_with_near_repeats": 1, "overruled": 1, "texts_with_both": 2}
+    assert result.metrics["trusted"] == metrics
     assert findings(result)["KD029"] == "issue"
     assert findings(dedupe(feedback.head(2)))["KD029"] == "passed"
     assert findings(dedupe(feedback.drop("trusted_label")))["KD029"] == "not_applicable"

@@ -43,8 +43,10 @@ def test_each_row_has_the_vectors_of_its_own_texts(encoder):
 
 
 def test_the_facts_say_what_ran_and_what_was_not_read(encoder):
-    facts = embed(FEEDBACK, model=encoder, max_chars=20).metrics
-    told = {key: facts[key] for key in ("encoder", "device", "dimension", "rows", "distinct_texts", "from_cache", "zero_vectors")}
+    metrics = embed(FEEDBACK, model=encoder, max_chars=20).metrics
+    told = {
+        key: metrics[key] for key in ("encoder", "device", "dimension", "rows", "distinct_texts", "from_cache", "zero_vectors")
+    }
     assert told == {
         "encoder": encoder,
         "device": told["device"],
@@ -54,8 +56,8 @@ def test_the_facts_say_what_ran_and_what_was_not_read(encoder):
         "from_cache": 0,
         "zero_vectors": 1,
     }
-    assert facts["truncated"] == {"prompt": 1, "completion": 0}
-    assert {f["code"]: f["status"] for f in facts["findings"]} == {"KD050": "issue", "KD051": "issue"}
+    assert metrics["truncated"] == {"prompt": 1, "completion": 0}
+    assert {f["code"]: f["status"] for f in metrics["findings"]} == {"KD050": "issue", "KD051": "issue"}
     assert embed(FEEDBACK, model=encoder, max_chars=20).metrics["from_cache"] == 6
 
 

@@ -95,8 +95,8 @@ def test_a_row_without_quality_goes_after_the_bad_and_before_the_good():
     ("ratio", "kept"), [(1.0, (20, 20)), (2.0, (40, 20)), (0.5, (10, 20)), (4.0, (80, 20)), (8.0, (80, 10)), (1000.0, (80, 1))]
 )
 def test_any_ratio_is_reached(ratio, kept):
-    facts = rebalance(rows(80, 20), by="drop", ratio=ratio).metrics
-    assert (facts["n_D"], facts["n_U"]) == kept
+    metrics = rebalance(rows(80, 20), by="drop", ratio=ratio).metrics
+    assert (metrics["n_D"], metrics["n_U"]) == kept
 
 
 def test_without_quality_the_draw_is_seeded_and_does_not_depend_on_the_order_of_rows():

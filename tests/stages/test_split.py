@@ -38,8 +38,8 @@ def parts(feedback: pl.DataFrame, **settings) -> pl.DataFrame:
     return feedback.join(split(feedback, **settings).columns, on="row_id", maintain_order="left")
 
 
-def findings(facts) -> dict[str, str]:
-    return {finding["code"]: finding["status"] for finding in facts["findings"]}
+def findings(metrics) -> dict[str, str]:
+    return {finding["code"]: finding["status"] for finding in metrics["findings"]}
 
 
 def test_near_duplicate_prompts_stay_on_one_side():
@@ -99,15 +99,15 @@ def test_every_part_has_the_mix_of_the_whole():
 def test_a_rare_label_reaches_every_part():
     """40 undesirable rows of 2,000: a tenth is four."""
     feedback = feedback_table(*((sentence(n), word(n), n % 50 > 0) for n in range(2_000)))
-    facts = split(grouped(feedback), validation=0.1, test=0.1).metrics
-    assert [facts["parts"][part]["undesirable"] for part in ("train", "validation", "test")] == [32, 4, 4]
-    assert facts["parts"]["test"]["share_of_undesirable"] == 0.1
+    metrics = split(grouped(feedback), validation=0.1, test=0.1).metrics
+    assert [metrics["parts"][part]["undesirable"] for part in ("train", "validation", "test")] == [32, 4, 4]
+    assert metrics["parts"]["test"]["share_of_undesirable"] == 0.1
 
 
 def test_without_strata_only_sizes_are_kept():
     feedback = grouped(planted(200))
-    facts = split(feedback, validation=0.1, test=0.1, stratify=False).metrics
-    assert abs(facts["parts"]["test"]["rows"] - 80) <= 4
+    metrics = split(feedback, validation=0.1, test=0.1, stratify=False).metrics
+    assert abs(metrics["parts"]["test"]["rows"] - 80) <= 4
 
 
 def test_large_groups_go_where_they_fit():
@@ -206,8 +206,8 @@ def test_an_empty_table_and_a_missing_column_are_errors():
 def test_a_small_table_still_fills_small_parts():
     """20 prompts of one row, 5 % each: one row for validation and one for test."""
     feedback = grouped(feedback_table(*((sentence(n), "x", n % 2 == 0) for n in range(20))))
-    facts = split(feedback).metrics
-    assert {name: part["rows"] for name, part in facts["parts"].items()} == {"train": 18, "validation": 1, "test": 1}
+    metrics = split(feedback).metrics
+    assert {name: part["rows"] for name, part in metrics["parts"].items()} == {"train": 18, "validation": 1, "test": 1}
 
 
 def test_a_thousand_sources_are_not_a_thousand_strata():

@@ -290,7 +290,7 @@ def test_kd009_counts_by_kind_and_place_and_holds_no_text():
         "finder": "ktodata's patterns",
         "looked_for": list(KINDS),
         "rows": 2,
-        "found": {
+        "kinds": {
             "email": {"prompt": 1, "completion": 1, "rows": 1, "row_ids": ["a" * 16]},
             "phone": {"prompt": 0, "completion": 1, "rows": 1, "row_ids": ["b" * 16]},
         },
@@ -322,7 +322,7 @@ def test_kd009_quarantines_only_those_rows():
 
 def test_kd009_stays_silent_and_says_when_it_did_not_look():
     clean = look("mask", GOOD, BAD)
-    assert clean.metrics["pii"]["found"] == {} and clean.columns["pii_masks"].to_list() == [[], []]
+    assert clean.metrics["pii"]["kinds"] == {} and clean.columns["pii_masks"].to_list() == [[], []]
     assert finding("KD009", feedback_table(GOOD, BAD))["status"] == "passed"
     off = look("off")
     assert off.metrics["pii"] == {"setting": "off"} and off.tables["pii"].is_empty()

@@ -30,10 +30,10 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if _is_chat(record):
         turns, completion = conversation(record["completion"], "completion")
         return [LabelledCompletion(turns, completion, fields.verdict(record))]
-    return [LabelledCompletion(_prompt(record), text(need(record, "completion"), "completion"), fields.verdict(record))]
+    return [LabelledCompletion(_question_prompt(record), text(need(record, "completion"), "completion"), fields.verdict(record))]
 
 
-def _prompt(record: Record) -> Prompt:
+def _question_prompt(record: Record) -> Prompt:
     column = next((name for name in QUESTIONS if name in record), None)
     if column is None:
         raise UnusableError("missing_column", f"none of the columns {', '.join(QUESTIONS)}")

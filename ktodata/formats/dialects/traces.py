@@ -63,23 +63,23 @@ def _is_trace(record: Record, output: str, verdicts: str, single: Iterable[str])
 
 def _read_trace(record: Record, columns: tuple[str, str], scores: list[Score], rule: LabelRule) -> list[LabelledCompletion]:
     """The one completion of a trace. `columns`: those of its input and of its output."""
-    given, output = (need(record, column) for column in columns)
-    prompt, completion = _conversation(given, output, columns)
-    tools = given.get("tools") if isinstance(given, Mapping) else None
+    logged, output = (need(record, column) for column in columns)
+    prompt, completion = _conversation(logged, output, columns)
+    tools = logged.get("tools") if isinstance(logged, Mapping) else None
     return [LabelledCompletion(prompt, completion, verdict_of(scores, rule), tools=tools)]
 
 
-def _conversation(given: Any, output: Any, columns: tuple[str, str]) -> tuple[Prompt, str | Turn]:
+def _conversation(logged: Any, output: Any, columns: tuple[str, str]) -> tuple[Prompt, str | Turn]:
     """(the prompt, the judged answer); an output that repeats the whole conversation, as LangGraph's does, says both."""
     answer = _unwrapped(output, COMPLETION_KEYS, columns[1])
     while isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], list):
         answer = answer[0]
     if isinstance(answer, list) and len(answer) > 1:
         return conversation(answer, columns[1])
-    return _prompt(given, columns[0]), completion_of(answer, columns[1])
+    return _trace_prompt(logged, columns[0]), completion_of(answer, columns[1])
 
 
-def _prompt(value: Any, column: str) -> Prompt:
+def _trace_prompt(value: Any, column: str) -> Prompt:
     """The prompt in a logged input: text, turns, or an object that holds either under a usual name, after its history."""
     prompt = _unwrapped(value, PROMPT_KEYS, column)
     while isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], list):

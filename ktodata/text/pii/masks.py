@@ -39,24 +39,24 @@ def pii_spans(feedback: pl.DataFrame, also: Callable[[str], list[Span]] | None =
     """
     turns = feedback.select("row_id", pl.col("turns").list.eval(pl.element().struct.field("content"))).drop_nulls()
     texts = pl.concat([feedback["prompt"], feedback["completion"], turns["turns"].explode()])
-    found = find_in_texts(texts, also)
-    if not found:
+    spans = find_in_texts(texts, also)
+    if not spans:
         return pl.DataFrame(schema=SPANS)
-    holds = pl.Series(list(found)).implode()
+    holds = pl.Series(list(spans)).implode()
     in_turns = turns.filter(pl.col("turns").list.eval(pl.element().is_in(holds)).list.any())["row_id"]
     touched = feedback.filter(
         pl.col("prompt").is_in(holds) | pl.col("completion").is_in(holds) | pl.col("row_id").is_in(in_turns.implode())
     )
     rows = touched.select("row_id", *FIELDS).iter_rows(named=True)
-    return pl.DataFrame([line for row in rows for line in _of_row(row, found)], schema=SPANS, orient="row")
+    return pl.DataFrame([line for row in rows for line in _of_row(row, spans)], schema=SPANS, orient="row")
 
 
-def _of_row(row: dict[str, Any], found: dict[str, list[Span]]) -> Iterable[tuple[Any, ...]]:
+def _of_row(row: dict[str, Any], spans: dict[str, list[Span]]) -> Iterable[tuple[Any, ...]]:
     placeholders = Placeholders()
     texts: list[tuple[str, int | None, str]] = [("prompt", None, row["prompt"]), ("completion", None, row["completion"])]
     texts += [("turns", number, turn["content"]) for number, turn in enumerate(row["turns"] or ())]
     for field, number, text in texts:
-        for span in found.get(text, ()):
+        for span in spans.get(text, ()):
             mask = placeholders.of(span.kind, text[span.start : span.end])
             yield row["row_id"], field, number, span.start, span.end, mask, span.kind
 
@@ -89,8 +89,8 @@ def _rewritten(row: dict[str, Any]) -> tuple[Any, ...]:
         return replaced(value, [(mask["start"], mask["end"], mask["mask"]) for mask in mine])
 
     turns = row["turns"]
-    said = turns and [{**turn, "content": text(turn["content"], "turns", number)} for number, turn in enumerate(turns)]
-    return row["row_id"], text(row["prompt"], "prompt"), text(row["completion"], "completion"), said
+    new_turns = turns and [{**turn, "content": text(turn["content"], "turns", number)} for number, turn in enumerate(turns)]
+    return row["row_id"], text(row["prompt"], "prompt"), text(row["completion"], "completion"), new_turns
 
 
 def replaced(text: str, masks: Iterable[tuple[int, int, str]]) -> str:
@@ -105,8 +105,8 @@ def replaced(text: str, masks: Iterable[tuple[int, int, str]]) -> str:
 def _masked_others(table: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     placeholders = Placeholders()
     for name in names:
-        found = find_in_texts(table[name])
-        new = {text: replaced(text, [_mask(text, span, placeholders) for span in spans]) for text, spans in found.items()}
+        spans_of = find_in_texts(table[name])
+        new = {text: replaced(text, [_mask(text, span, placeholders) for span in spans]) for text, spans in spans_of.items()}
         if new:
             table = table.with_columns(pl.col(name).replace(new))
     return table

@@ -78,14 +78,14 @@ def find_in_texts(texts: pl.Series, also: Callable[[str], list[Span]] | None = N
     screened = different.select("text", *(pl.col("text").str.contains(kind.screen).alias(name) for name, kind in KINDS.items()))
     if also is None:
         screened = screened.filter(pl.any_horizontal(*KINDS))
-    found = {}
+    spans_of = {}
     for text, *passed in screened.iter_rows():
         spans = find_pii(text, [name for name, there in zip(KINDS, passed, strict=True) if there])
         if also is not None:
             spans = merged([*spans, *also(text)])
         if spans:
-            found[text] = spans
-    return found
+            spans_of[text] = spans
+    return spans_of
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:
@@ -145,8 +145,8 @@ def _ip_address(candidate: str) -> int:
         return 0
     groups = [group for group in re.split("[.:]", candidate) if group]
     # 1.2.3.4 is a section or a version, [1::2] a slice
-    told = any(len(group) > 1 for group in groups) if address.version == 4 else len(groups) > 2 or candidate[4:6] == "::"
-    return len(candidate) * (told and not (address.is_loopback or address.is_unspecified or _is_mask(address)))
+    is_specific = any(len(group) > 1 for group in groups) if address.version == 4 else len(groups) > 2 or candidate[4:6] == "::"
+    return len(candidate) * (is_specific and not (address.is_loopback or address.is_unspecified or _is_mask(address)))
 
 
 def _is_mask(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -186,8 +186,8 @@ def _us_ssn(candidate: str) -> int:
 
 def _api_key(candidate: str) -> int:
     # words joined by hyphens (sk-fading-circle-of-dots) have no digits or no capitals
-    told = not candidate.startswith("sk-") or (re.search("[0-9]", candidate) and re.search("[A-Z]", candidate))
-    return len(candidate) if told else 0
+    is_random = not candidate.startswith("sk-") or (re.search("[0-9]", candidate) and re.search("[A-Z]", candidate))
+    return len(candidate) if is_random else 0
 
 
 # --- where candidates are ----------------------------------------------------------------------------------------------

@@ -44,13 +44,13 @@ def _model() -> str:
     """An installed spaCy model of English; the largest first."""
     from spacy.util import get_installed_models
 
-    found: list[str] = [name for name in get_installed_models() if name.startswith("en_core_web_")]
-    if not found:
+    models: list[str] = [name for name in get_installed_models() if name.startswith("en_core_web_")]
+    if not models:
         raise MissingExtraError(
             "pii_finder: presidio looks for names with a spaCy model of English, and none is installed: "
             "python -m spacy download en_core_web_lg"
         )
-    return max(found, key=lambda name: next((rank for rank, size in enumerate(SIZES) if f"_{size}" in name), -1))
+    return max(models, key=lambda name: next((rank for rank, size in enumerate(SIZES) if f"_{size}" in name), -1))
 
 
 def _engine(model: str) -> Any:
@@ -68,14 +68,14 @@ def _by_form() -> list[Any]:
 
 
 def _each(recognisers: list[Any], text: str) -> list[Any]:
-    found = [one.analyze(text, entities=one.supported_entities, nlp_artifacts=None) or [] for one in recognisers]
-    return [result for results in found for result in results if result.score >= MIN_SCORE]
+    per_recogniser = [each.analyze(text, entities=each.supported_entities, nlp_artifacts=None) or [] for each in recognisers]
+    return [result for results in per_recogniser for result in results if result.score >= MIN_SCORE]
 
 
 def _in_pieces(text: str, look: Callable[[str], list[Any]]) -> list[Span]:
     return [
-        Span(start + found.start, start + found.end, KINDS[found.entity_type])
+        Span(start + result.start, start + result.end, KINDS[result.entity_type])
         for start in range(0, len(text), PIECE)
-        for found in look(text[start : start + PIECE])
-        if found.entity_type in KINDS
+        for result in look(text[start : start + PIECE])
+        if result.entity_type in KINDS
     ]
