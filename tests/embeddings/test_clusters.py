@@ -31,32 +31,32 @@ def blobs(sizes, *, noise=0.25, dimension=24, seed=0):
 @pytest.mark.parametrize("topics", [2, 3, 6, 8])
 def test_the_number_of_planted_topics_is_found(topics):
     vectors, topic = blobs([60] * topics)
-    found = cluster_texts(vectors, np.ones(len(vectors)), clusters=None, seed=0)
-    assert len(found.centres) == topics
-    assert len(set(zip(found.of_text, topic, strict=True))) == topics  # one cluster for one topic, both ways
+    fitted = cluster_texts(vectors, np.ones(len(vectors)), clusters=None, seed=0)
+    assert len(fitted.centres) == topics
+    assert len(set(zip(fitted.of_text, topic, strict=True))) == topics  # one cluster for one topic, both ways
 
 
 def test_clusters_are_numbered_by_their_rows_not_by_their_texts():
     vectors, topic = blobs([100, 30])
     weights = np.where(topic == 1, 10.0, 1.0)  # 300 rows in the topic of 30 texts
-    found = cluster_texts(vectors, weights, clusters=2, seed=0)
-    assert set(found.of_text[topic == 1]) == {0}
+    fitted = cluster_texts(vectors, weights, clusters=2, seed=0)
+    assert set(fitted.of_text[topic == 1]) == {0}
 
 
 def test_clusters_do_not_depend_on_threads_and_new_texts_join_theirs():
     vectors, _topic = blobs([50, 40, 30])
-    found = cluster_texts(vectors, np.ones(120), clusters=3, seed=0)
+    fitted = cluster_texts(vectors, np.ones(120), clusters=3, seed=0)
     more, new_topic = blobs([5, 5, 5])
-    assert np.array_equal(nearest_cluster(more, found), [0] * 5 + [1] * 5 + [2] * 5)
-    assert np.array_equal(new_topic, nearest_cluster(more, found))
-    assert np.array_equal(found.centres, cluster_texts(vectors, np.ones(120), clusters=3, seed=0).centres)
+    assert np.array_equal(nearest_cluster(more, fitted), [0] * 5 + [1] * 5 + [2] * 5)
+    assert np.array_equal(new_topic, nearest_cluster(more, fitted))
+    assert np.array_equal(fitted.centres, cluster_texts(vectors, np.ones(120), clusters=3, seed=0).centres)
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
 def test_few_or_equal_texts_are_one_cluster(count):
     alike = np.tile(blobs([1])[0], (count, 1))
-    found = cluster_texts(alike, np.ones(count), clusters=None, seed=0)
-    assert set(found.of_text) == {0}
+    fitted = cluster_texts(alike, np.ones(count), clusters=None, seed=0)
+    assert set(fitted.of_text) == {0}
     assert len(cluster_texts(alike, np.ones(count), clusters=5, seed=0).centres) == 1
 
 
@@ -78,9 +78,9 @@ def test_texts_without_words_have_a_name_all_the_same(texts):
 
 def test_exemplars_are_the_nearest_to_the_centre():
     vectors, topic = blobs([40, 20])
-    found = cluster_texts(vectors, np.ones(60), clusters=2, seed=0)
-    for number, near in enumerate(exemplars(vectors, found)):
-        members = np.flatnonzero(found.of_text == number)
+    fitted = cluster_texts(vectors, np.ones(60), clusters=2, seed=0)
+    for number, near in enumerate(exemplars(vectors, fitted)):
+        members = np.flatnonzero(fitted.of_text == number)
         assert set(near) <= set(members) and len(near) == 3
         assert set(topic[near]) == {number}
 
@@ -156,5 +156,5 @@ def test_the_fewest_clusters_that_are_as_tight():
     tight = tightness(training, np.ones(120), model)
     for sizes in ([0, 0, 40, 0, 0], [0, 0, 40, 30, 20]):
         new, topic = blobs(sizes)
-        found = cluster_as_tight(new, np.ones(len(new)), model, 0.97 * tight, seed=0)
-        assert len(found.centres) == len(set(topic))
+        fitted = cluster_as_tight(new, np.ones(len(new)), model, 0.97 * tight, seed=0)
+        assert len(fitted.centres) == len(set(topic))

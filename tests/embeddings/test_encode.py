@@ -26,10 +26,10 @@ def cached_files():
 
 
 def test_vectors_have_length_one_and_unseen_texts_are_zero_not_nan(encoder):
-    found = encode_texts(["feet", "feet metres", "", "\x00", "unseen", "\u202e"], model=encoder)
-    assert np.linalg.norm(found.vectors, axis=1) == pytest.approx([1, 1, 0, 0, 0, 0], abs=1e-6)
-    assert found.zero_vectors == 4
-    assert found.vectors.dtype == np.float32
+    encoded = encode_texts(["feet", "feet metres", "", "\x00", "unseen", "\u202e"], model=encoder)
+    assert np.linalg.norm(encoded.vectors, axis=1) == pytest.approx([1, 1, 0, 0, 0, 0], abs=1e-6)
+    assert encoded.zero_vectors == 4
+    assert encoded.vectors.dtype == np.float32
 
 
 def test_the_same_text_has_the_same_vector_whatever_stands_beside_it(encoder):
@@ -41,7 +41,9 @@ def test_the_same_text_has_the_same_vector_whatever_stands_beside_it(encoder):
 def test_a_second_run_encodes_only_what_is_new(encoder, monkeypatch):
     first = encode_texts(["feet", "love"], model=encoder)
     sent = []
-    monkeypatch.setattr(encode, "_encode_sorted", lambda e, texts, *rest: sent.append(texts) or np.ones((len(texts), 8), np.float32))
+    monkeypatch.setattr(
+        encode, "_encode_sorted", lambda e, texts, *rest: sent.append(texts) or np.ones((len(texts), 8), np.float32)
+    )
     second = encode_texts(["love", "pasta", "feet"], model=encoder)
     assert (first.from_cache, second.from_cache, sent) == (0, 2, [["pasta"]])
     assert np.array_equal(second.vectors[[2, 0]], first.vectors)

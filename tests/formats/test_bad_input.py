@@ -198,12 +198,12 @@ def test_a_quote_that_is_never_closed_in_a_csv(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [('"', "at line 1 is never closed"), ('\n\n"a', "at line 3 is never closed"), ('"a"b,c\n1,2\n', "line 1 cannot be read")],
 )
-def test_column_names_that_are_no_csv(tmp_path: Path, content, said):
+def test_column_names_that_are_no_csv(tmp_path: Path, content, message):
     (tmp_path / "a.csv").write_text(content)
-    with pytest.raises(FormatError, match=said):
+    with pytest.raises(FormatError, match=message):
         read(tmp_path / "a.csv")
 
 
@@ -309,5 +309,5 @@ def test_a_notebook_shows_what_was_read_and_escapes_it(tmp_path):
     (tmp_path / "f.jsonl").write_text(
         '{"prompt": "p", "completion": "c", "label": true}\n{"prompt": "p", "completion": "c", "label": "<b>"}\n'
     )
-    shown = read(tmp_path / "f.jsonl")._repr_html_()
-    assert "<strong>2</strong> records, 1 rows" in shown and "1 quarantined: label_unmapped" in shown
+    page = read(tmp_path / "f.jsonl")._repr_html_()
+    assert "<strong>2</strong> records, 1 rows" in page and "1 quarantined: label_unmapped" in page

@@ -114,7 +114,9 @@ def test_trl_as_text_and_as_turns(lines):
 
 def test_trl_paired_without_a_prompt_takes_what_both_sides_share(lines):
     user = {"role": "user", "content": SKY}
-    sides = {side: [user, {"role": "assistant", "content": said}] for side, said in (("chosen", "Blue."), ("rejected", "Green."))}
+    sides = {
+        side: [user, {"role": "assistant", "content": content}] for side, content in (("chosen", "Blue."), ("rejected", "Green."))
+    }
     feedback = read(lines(sides)).feedback
     assert rows(feedback) == [(SKY, "Blue.", True), (SKY, "Green.", False)]
     assert feedback["pair_id"].n_unique() == 1

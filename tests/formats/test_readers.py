@@ -126,11 +126,11 @@ def test_a_long_field_in_a_csv(tmp_path: Path):
 def test_row_ids_do_not_depend_on_the_order_of_files_or_on_other_rows(lines):
     """Two of the four rows are equal to the last letter, one in each file; a third file adds a row."""
     twin = {"prompt": "sky?", "completion": "blue", "label": True}
-    one, two = lines(twin, ROWS[0], name="one.jsonl"), lines(ROWS[1], twin, name="two.jsonl")
-    three = lines({**twin, "label": False}, name="three.jsonl")
+    first, second = lines(twin, ROWS[0], name="one.jsonl"), lines(ROWS[1], twin, name="two.jsonl")
+    third = lines({**twin, "label": False}, name="three.jsonl")
     names = [
         {row[0]: row[1:] for row in read(paths).feedback.select("row_id", "source", "source_line").rows()}
-        for paths in ([one, two], [two, one], [three, two, one])
+        for paths in ([first, second], [second, first], [third, second, first])
     ]
     assert len(names[0]) == 4
     assert names[0] == names[1]

@@ -95,9 +95,9 @@ def test_who_when_and_why_are_kept(write):
 
 def test_every_record_is_counted(write):
     """7 records: 3 rows judged, 2 verdicts given again, 2 cells empty."""
-    one = write("row_id,verdict", "a,good", "b,", "a,true", "c,bad", ",", name="one.csv")
-    two = write("row_id,verdict", "c,0", "d,good", name="two.csv")
-    read = read_reviews([one, two, one])  # a file named twice is read once
+    one_file = write("row_id,verdict", "a,good", "b,", "a,true", "c,bad", ",", name="one.csv")
+    other_file = write("row_id,verdict", "c,0", "d,good", name="two.csv")
+    read = read_reviews([one_file, other_file, one_file])  # a file named twice is read once
     assert {name: read.metrics[name] for name in ("records", "verdicts", "repeated", "empty")} == {
         "records": 7,
         "verdicts": 3,
@@ -177,10 +177,10 @@ def test_a_missing_file_is_looked_for_nowhere_else(write, tmp_path):
 
 
 def test_two_verdicts_that_differ_are_both_named(write):
-    one = write("row_id,verdict", "a,good", "b,good", "c,bad", name="ann.csv")
-    two = write("row_id,verdict", "c,bad", "b,bad", name="bob.csv")
+    one_file = write("row_id,verdict", "a,good", "b,good", "c,bad", name="ann.csv")
+    other_file = write("row_id,verdict", "c,bad", "b,bad", name="bob.csv")
     with pytest.raises(DataError) as caught:
-        read_reviews([one, two])
+        read_reviews([one_file, other_file])
     assert "1 of 3 rows have verdicts that differ (first: row_id b: desirable at 'ann.csv' line 3" in str(caught.value)
     assert "undesirable at 'bob.csv' line 3)" in str(caught.value)
 
@@ -288,8 +288,8 @@ def test_the_queue_comes_back_as_it_was_filled_in(tmp_path):
     write_queue(queue(*((row_id, number % 2 == 0, 'say "hi",\nthere') for number, row_id in enumerate(ids))), path)
     assert not is_filled_in(path)
     with path.open(newline="") as file:
-        shown = [row[0] for row in csv.reader(file)][1:]
-    assert shown == [ids[0], *(f"'{row_id}" for row_id in ids[1:])]
+        written_ids = [row[0] for row in csv.reader(file)][1:]
+    assert written_ids == [ids[0], *(f"'{row_id}" for row_id in ids[1:])]
     fill_in(path)
     assert is_filled_in(path)
     assert verdicts(path) == {row_id: number % 2 == 1 for number, row_id in enumerate(ids)}

@@ -26,7 +26,7 @@ def table(count=6, shard_rows=2, **options):
 
 def test_shards_are_named_counted_and_summed(tmp_path):
     rows = table()
-    told = write_shards(rows, tmp_path)
+    checksums = write_shards(rows, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "checksums.json",
         "test-00000-of-00001.parquet",
@@ -34,9 +34,9 @@ def test_shards_are_named_counted_and_summed(tmp_path):
         "train-00001-of-00003.parquet",
         "train-00002-of-00003.parquet",
     ]
-    assert json.loads((tmp_path / "checksums.json").read_text()) == told
-    assert [told[name]["rows"] for name in sorted(told)] == [1, 2, 2, 1]
-    for name, known in told.items():
+    assert json.loads((tmp_path / "checksums.json").read_text()) == checksums
+    assert [checksums[name]["rows"] for name in sorted(checksums)] == [1, 2, 2, 1]
+    for name, known in checksums.items():
         content = (tmp_path / name).read_bytes()
         assert (known["bytes"], known["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
     train = pl.concat([pl.read_parquet(path) for path in sorted(tmp_path.glob("train-*"))])
@@ -60,8 +60,8 @@ def test_a_changed_or_missing_shard_is_told(tmp_path):
 def test_shards_of_an_earlier_export_do_not_stay_between_the_new_ones(tmp_path):
     write_shards(table(count=12), tmp_path)
     (tmp_path / "notes.parquet").write_bytes(b"mine")
-    told = write_shards(table(count=4), tmp_path)
-    assert {path.name for path in tmp_path.glob("*.parquet")} == {*told, "notes.parquet"}
+    checksums = write_shards(table(count=4), tmp_path)
+    assert {path.name for path in tmp_path.glob("*.parquet")} == {*checksums, "notes.parquet"}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

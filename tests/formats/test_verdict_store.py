@@ -44,8 +44,8 @@ def test_what_stands_is_the_last_verdict_that_was_not_taken_back(store):
         ("c", "ann", "drop"), ("c", "bob", "flip", False),
         ("d", "bob", "keep"), ("d", "bob", "flip"),
     )  # fmt: skip
-    told = read_current_verdicts(path).select("row_id", "reviewer", "verdict", "trusted_label", "id").rows()
-    assert told == [
+    verdicts = read_current_verdicts(path).select("row_id", "reviewer", "verdict", "trusted_label", "id").rows()
+    assert verdicts == [
         ("a", "ann", "keep", True, 1),
         ("c", "ann", "drop", None, 6),
         ("c", "bob", "flip", True, 7),
@@ -104,10 +104,10 @@ def test_the_pipeline_takes_a_store_and_loses_no_verdict(store):
 
 
 def test_the_digest_follows_what_is_said_and_nothing_else(store):
-    one = read_reviews(store(("a", "ann", "keep"), name="one.sqlite")).metrics["files"][0]["sha256"]
+    digest = read_reviews(store(("a", "ann", "keep"), name="one.sqlite")).metrics["files"][0]["sha256"]
     back_again = (("a", "ann", "keep"), ("a", "ann", "flip"), ("a", "ann", 2))
-    assert read_reviews(store(*back_again, name="two.sqlite")).metrics["files"][0]["sha256"] == one
-    assert read_reviews(store(("a", "ann", "flip"), name="three.sqlite")).metrics["files"][0]["sha256"] != one
+    assert read_reviews(store(*back_again, name="two.sqlite")).metrics["files"][0]["sha256"] == digest
+    assert read_reviews(store(("a", "ann", "flip"), name="three.sqlite")).metrics["files"][0]["sha256"] != digest
 
 
 def test_an_empty_store_is_no_verdict(store):
@@ -128,17 +128,17 @@ def test_words_without_a_label_go_in_files_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: path.write_text("not a database"), "cannot be read as a store"),
         (lambda path: sqlite3.connect(path).execute("CREATE TABLE other (x)").connection.close(), "not one in which"),
         (lambda path: sqlite3.connect(path).execute("PRAGMA application_id = 1802792822").connection.close(), "another version"),
     ],
 )
-def test_other_files_are_refused(tmp_path, make, said):
+def test_other_files_are_refused(tmp_path, make, message):
     path = tmp_path / "reviews.sqlite"
     make(path)
-    with pytest.raises(FormatError, match=said):
+    with pytest.raises(FormatError, match=message):
         read_reviews(path)
 
 

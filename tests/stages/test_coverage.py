@@ -173,20 +173,20 @@ def test_near_duplicates_of_one_group_do_not_set_the_threshold(feedback, encoder
             feedback.with_columns(prompt_group="row_id", row_id="x" + pl.col("row_id"), prompt=pl.col("prompt") + " !"),
         ]
     )
-    told = coverage(twins, reference=["yes"], encoder=encoder).metrics["reference"]["min_similarity"]
-    assert told < 0.99999
+    threshold = coverage(twins, reference=["yes"], encoder=encoder).metrics["reference"]["min_similarity"]
+    assert threshold < 0.99999
 
 
 @pytest.mark.parametrize(
-    ("encoder_named", "said"), [(None, "needs encoder"), ("other", "other vectors"), ("larger", r"\(32 dimensions\)")]
+    ("encoder_named", "message"), [(None, "needs encoder"), ("other", "other vectors"), ("larger", r"\(32 dimensions\)")]
 )
-def test_a_reference_needs_the_encoder_of_embed(feedback, encoder_named, said, tmp_path):
+def test_a_reference_needs_the_encoder_of_embed(feedback, encoder_named, message, tmp_path):
     named = {
         None: lambda: None,
         "other": lambda: save_encoder(tmp_path, dimension=16, seed=5),
         "larger": lambda: save_encoder(tmp_path, dimension=32),
     }[encoder_named]()
-    with pytest.raises(SettingError, match=said):
+    with pytest.raises(SettingError, match=message):
         coverage(feedback, reference=["feet"], encoder=named)
 
 

@@ -71,7 +71,7 @@ def test_no_row_is_lost_and_the_input_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "ignore_case", "same"),
+    ("text", "other", "ignore_case", "same"),
     [
         ("two  words\n", "two words", True, True),
         ("caf\u00e9", "cafe\u0301", True, True),  # composed and decomposed
@@ -81,8 +81,8 @@ def test_no_row_is_lost_and_the_input_is_left_alone():
         ("a\0b", "a b", True, False),
     ],
 )
-def test_what_equal_means(one, other, ignore_case, same):
-    result = dedupe(feedback_table(("p", one, True), ("p", other, True)), near=None, ignore_case=ignore_case)
+def test_what_equal_means(text, other, ignore_case, same):
+    result = dedupe(feedback_table(("p", text, True), ("p", other, True)), near=None, ignore_case=ignore_case)
     assert result.metrics["repeats"] == int(same)
 
 
@@ -281,10 +281,10 @@ def test_rows_doubted_or_contradicted_swallow_no_others():
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "dropped"), [("ok", "ok.", True), ("yes", "no", False), ("👍", "👎", False), ("!!!", "???", False)]
+    ("text", "other", "dropped"), [("ok", "ok.", True), ("yes", "no", False), ("👍", "👎", False), ("!!!", "???", False)]
 )
-def test_texts_under_five_words(one, other, dropped):
-    assert bool(dedupe(feedback_table(("p", one, True), ("p", other, True))).actions()) is dropped
+def test_texts_under_five_words(text, other, dropped):
+    assert bool(dedupe(feedback_table(("p", text, True), ("p", other, True))).actions()) is dropped
 
 
 def test_empty_and_wordless_texts_do_not_crash():
@@ -410,11 +410,11 @@ def test_a_missing_column_is_named():
 def test_the_same_input_gives_the_same_output():
     words = words_named(60)
     rows = [(QUESTION + f" and {words[n % 7]}", f"{ANSWER} {words[n % 30]} {words[n % 11]}", n % 3 > 0) for n in range(600)]
-    one, other = (dedupe(feedback_table(*rows), seed=5) for _ in range(2))
-    assert one.columns.equals(other.columns)
-    assert one.decisions.equals(other.decisions)
-    assert one.metrics == other.metrics
-    assert one.tables["near_contradictions"].equals(other.tables["near_contradictions"])
+    first, other = (dedupe(feedback_table(*rows), seed=5) for _ in range(2))
+    assert first.columns.equals(other.columns)
+    assert first.decisions.equals(other.decisions)
+    assert first.metrics == other.metrics
+    assert first.tables["near_contradictions"].equals(other.tables["near_contradictions"])
 
 
 # real feedback

@@ -44,12 +44,12 @@ def test_each_row_has_the_vectors_of_its_own_texts(encoder):
 
 def test_the_facts_say_what_ran_and_what_was_not_read(encoder):
     metrics = embed(FEEDBACK, model=encoder, max_chars=20).metrics
-    told = {
+    ran = {
         key: metrics[key] for key in ("encoder", "device", "dimension", "rows", "distinct_texts", "from_cache", "zero_vectors")
     }
-    assert told == {
+    assert ran == {
         "encoder": encoder,
-        "device": told["device"],
+        "device": ran["device"],
         "dimension": 8,
         "rows": 4,
         "distinct_texts": 6,  # three prompts, yes, no, <script>

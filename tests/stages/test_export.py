@@ -156,10 +156,10 @@ def test_one_conversation_makes_all_rows_conversations():
     assert export(table).metrics["conversational"] is True
 
 
-@pytest.mark.parametrize(("asked", "expected"), [("auto", pl.String()), ("never", pl.String()), ("always", None)])
-def test_plain_rows_stay_plain_unless_asked(asked, expected):
+@pytest.mark.parametrize(("setting", "expected"), [("auto", pl.String()), ("never", pl.String()), ("always", None)])
+def test_plain_rows_stay_plain_unless_asked(setting, expected):
     table = rows(2)
-    written = shard_table(table, export(table, conversational=asked).columns, conversational=asked)
+    written = shard_table(table, export(table, conversational=setting).columns, conversational=setting)
     assert (written.schema["prompt"] == expected) is (expected is not None)
 
 

@@ -36,10 +36,10 @@ def statuses(result):
     ],
 )
 def test_weights_by_hand(desirable, undesirable, target, expected):
-    found = kto_weights(desirable, undesirable, target)
-    assert found == pytest.approx(expected)
-    assert min(found) == 1
-    assert 1 - 1e-9 <= found[0] * desirable / (found[1] * undesirable) <= 4 / 3 + 1e-9
+    weights = kto_weights(desirable, undesirable, target)
+    assert weights == pytest.approx(expected)
+    assert min(weights) == 1
+    assert 1 - 1e-9 <= weights[0] * desirable / (weights[1] * undesirable) <= 4 / 3 + 1e-9
 
 
 def test_every_row_gets_the_weight_of_its_label():
@@ -92,11 +92,11 @@ def test_a_row_without_quality_goes_after_the_bad_and_before_the_good():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "kept"), [(1.0, (20, 20)), (2.0, (40, 20)), (0.5, (10, 20)), (4.0, (80, 20)), (8.0, (80, 10)), (1000.0, (80, 1))]
+    ("ratio", "counts"), [(1.0, (20, 20)), (2.0, (40, 20)), (0.5, (10, 20)), (4.0, (80, 20)), (8.0, (80, 10)), (1000.0, (80, 1))]
 )
-def test_any_ratio_is_reached(ratio, kept):
+def test_any_ratio_is_reached(ratio, counts):
     metrics = rebalance(rows(80, 20), by="drop", ratio=ratio).metrics
-    assert (metrics["n_D"], metrics["n_U"]) == kept
+    assert (metrics["n_D"], metrics["n_U"]) == counts
 
 
 def test_without_quality_the_draw_is_seeded_and_does_not_depend_on_the_order_of_rows():
@@ -120,9 +120,11 @@ def test_caps_without_clusters_say_which_step_is_missing():
         rebalance(rows(3, 3), max_per_cluster=5)
 
 
-@pytest.mark.parametrize(("desirable", "undesirable", "said"), [(3, 0, "all 3 are desirable"), (0, 2, "all 2 are undesirable")])
+@pytest.mark.parametrize(
+    ("desirable", "undesirable", "message"), [(3, 0, "all 3 are desirable"), (0, 2, "all 2 are undesirable")]
+)
 @pytest.mark.parametrize("by", ["weights", "drop", "none"])
-def test_one_class_is_refused_with_what_to_do(desirable, undesirable, said, by):
+def test_one_class_is_refused_with_what_to_do(desirable, undesirable, message, by):
     with pytest.raises(OneClassError, match=f"{said}.*check how ingest maps the label"):
         rebalance(rows(desirable, undesirable), by=by)
 

@@ -160,9 +160,9 @@ def test_no_groups():
 
 def test_the_seed_decides():
     feedback = grouped(planted(100))
-    one, again, other = (split(feedback, validation=0.1, test=0.1, seed=seed).columns for seed in (1, 1, 2))
-    assert one.equals(again)
-    assert not one.equals(other)
+    first, again, other = (split(feedback, validation=0.1, test=0.1, seed=seed).columns for seed in (1, 1, 2))
+    assert first.equals(again)
+    assert not first.equals(other)
 
 
 def test_rows_that_are_added_move_few_others():
@@ -175,9 +175,9 @@ def test_rows_that_are_added_move_few_others():
 
 def test_order_of_the_rows_does_not_matter():
     feedback = grouped(planted(100))
-    one = split(feedback, validation=0.1, test=0.1).columns
+    first = split(feedback, validation=0.1, test=0.1).columns
     other = split(feedback.sample(fraction=1, shuffle=True, seed=0), validation=0.1, test=0.1).columns
-    assert one.sort("row_id").equals(other.sort("row_id"))
+    assert first.sort("row_id").equals(other.sort("row_id"))
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ BAD = ("grass?", "red", False)
 
 
 def finding(code: str, feedback: pl.DataFrame, **settings: Any) -> dict[str, Any]:
-    found = [f for f in validate(feedback, **settings).metrics["findings"] if f["code"] == code]
-    assert len(found) == 1
-    return found[0]
+    findings = [f for f in validate(feedback, **settings).metrics["findings"] if f["code"] == code]
+    assert len(findings) == 1
+    return findings[0]
 
 
 def talk(*roles: str) -> list[dict[str, str]]:
@@ -84,9 +84,9 @@ def test_input_is_not_touched_and_columns_are_asked_for():
 
 
 def test_kd001_fires():
-    found = finding("KD001", feedback_table((" ", "blue", True), GOOD))
-    assert (found["status"], found["rows"]) == ("issue", 1)
-    assert "1 of 2 rows" in found["text"]
+    result = finding("KD001", feedback_table((" ", "blue", True), GOOD))
+    assert (result["status"], result["rows"]) == ("issue", 1)
+    assert "1 of 2 rows" in result["text"]
 
 
 def test_kd001_silent():
@@ -99,8 +99,8 @@ def test_kd001_does_not_apply():
 
 def test_kd002_fires():
     # U+3000 is white space too
-    found = finding("KD002", feedback_table(("sky?", "\u3000", True), ("sky?", "", False), GOOD))
-    assert (found["status"], found["rows"]) == ("issue", 2)
+    result = finding("KD002", feedback_table(("sky?", "\u3000", True), ("sky?", "", False), GOOD))
+    assert (result["status"], result["rows"]) == ("issue", 2)
 
 
 def test_kd002_silent():
@@ -140,9 +140,9 @@ def test_kd004_fires_and_counts_per_label(words: str):
     feedback = feedback_table(("a b c", "d", True), ("a b c", "d", False), ("a b c", "d e f", False), ("a", "d", True))
     result = validate(feedback, tokenizer=words, max_prompt_tokens=2)
     assert result.actions() == dict.fromkeys(("1", "2", "3"), ("drop", "too_long"))
-    found = finding("KD004", feedback, tokenizer=words, max_prompt_tokens=2)
-    assert found["rows"] == 3
-    assert "1 of 2 desirable, 2 of 2 undesirable rows" in found["text"]
+    result = finding("KD004", feedback, tokenizer=words, max_prompt_tokens=2)
+    assert result["rows"] == 3
+    assert "1 of 2 desirable, 2 of 2 undesirable rows" in result["text"]
 
 
 def test_kd004_limits_the_sum_with_its_end_token(words: str):
@@ -203,9 +203,9 @@ def test_kd005_does_not_apply():
 
 def test_kd006_fires():
     """10 of 11 rows are desirable: 90.9 %"""
-    found = finding("KD006", feedback_table(*[GOOD] * 10, BAD))
-    assert found["status"] == "issue"
-    assert found["text"].startswith("90.9% of 11 rows are desirable")
+    result = finding("KD006", feedback_table(*[GOOD] * 10, BAD))
+    assert result["status"] == "issue"
+    assert result["text"].startswith("90.9% of 11 rows are desirable")
 
 
 def test_kd006_silent_at_exactly_nine_in_ten():
@@ -237,10 +237,10 @@ def side(pair: str | None, label: bool) -> dict[str, Any]:
 
 
 def test_kd008_fires():
-    found = finding(
+    result = finding(
         "KD008", feedback_table(side("a", True), side("a", False), side("b", True), side("c", False), side("c", False))
     )
-    assert (found["status"], found["rows"]) == ("issue", 3)
+    assert (result["status"], result["rows"]) == ("issue", 3)
 
 
 def test_kd008_silent():
@@ -284,8 +284,8 @@ def look(pii: str, *rows: Any) -> Any:
 
 
 def test_kd009_counts_by_kind_and_place_and_holds_no_text():
-    found = look("count")
-    assert found.metrics["pii"] == {
+    result = look("count")
+    assert result.metrics["pii"] == {
         "setting": "count",
         "finder": "ktodata's patterns",
         "looked_for": list(KINDS),
@@ -295,25 +295,25 @@ def test_kd009_counts_by_kind_and_place_and_holds_no_text():
             "phone": {"prompt": 0, "completion": 1, "rows": 1, "row_ids": ["b" * 16]},
         },
     }
-    assert found.tables["pii"].rows() == [
+    assert result.tables["pii"].rows() == [
         ("a" * 16, "prompt", None, 9, 24, "email"),
         ("a" * 16, "completion", None, 0, 15, "email"),
         ("b" * 16, "completion", None, 5, 17, "phone"),
     ]
-    assert found.actions() == {} and found.columns["pii_masks"].null_count() == 3
+    assert result.actions() == {} and result.columns["pii_masks"].null_count() == 3
     told = finding("KD009", feedback_table(*PERSONAL), pii_finder="patterns")
     assert told["status"] == "issue" and told["rows"] == 2
     assert told["text"].startswith("2 of 3 rows hold personal data or keys (rows: 1 email, 1 phone). They are only counted")
-    assert "ann@" not in str(found.metrics)
+    assert "ann@" not in str(result.metrics)
 
 
 def test_kd009_masks_by_a_column_and_says_so_in_the_ledger():
-    found = look("mask")
-    masks = found.columns["pii_masks"].to_list()
+    result = look("mask")
+    masks = result.columns["pii_masks"].to_list()
     assert [mask["mask"] for mask in masks[0]] == ["<EMAIL_1>", "<EMAIL_1>"]
     assert [len(row) for row in masks] == [2, 1, 0]
-    assert found.actions() == {"a" * 16: ("keep", "pii_masked"), "b" * 16: ("keep", "pii_masked")}
-    assert found.decisions["evidence"].to_list() == ['{"kinds": "email", "spans": 2}', '{"kinds": "phone", "spans": 1}']
+    assert result.actions() == {"a" * 16: ("keep", "pii_masked"), "b" * 16: ("keep", "pii_masked")}
+    assert result.decisions["evidence"].to_list() == ['{"kinds": "email", "spans": 2}', '{"kinds": "phone", "spans": 1}']
 
 
 def test_kd009_quarantines_only_those_rows():

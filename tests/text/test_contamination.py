@@ -9,8 +9,8 @@ LONG = "a farmer has seven hens and each hen lays two eggs every day how many eg
 
 
 def matches(prompts: list[str], evaluation: list[str]) -> dict[int, tuple[int, str]]:
-    found, _ = contaminated(pl.Series(prompts, dtype=pl.String), evaluation, near_prompts=0.8, ignore_case=True, seed=0)
-    return {row["prompt"]: (row["evaluation"], row["match"]) for row in found.iter_rows(named=True)}
+    table, _ = contaminated(pl.Series(prompts, dtype=pl.String), evaluation, near_prompts=0.8, ignore_case=True, seed=0)
+    return {row["prompt"]: (row["evaluation"], row["match"]) for row in table.iter_rows(named=True)}
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from ktodata.text.shingles import SAMPLE, jaccard, shingle_sets, template_words
 from ktodata.text.words import blocks, figures, normalised, word_hashes
 
 
-def plain_jaccard(one: str, other: str) -> float:
+def plain_jaccard(text: str, other: str) -> float:
     """Words and neighbouring words, as Python sets of strings."""
 
     def shingles(text: str) -> set[tuple[str, ...]]:
         words = re.findall(r"\w+", text)
         return {(word,) for word in words} | set(itertools.pairwise(words))
 
-    a, b = shingles(one), shingles(other)
+    a, b = shingles(text), shingles(other)
     return len(a & b) / len(a | b) if a | b else 0.0
 
 
@@ -43,9 +43,9 @@ def variants(count: int, seed: int = 0) -> list[str]:
 def test_jaccard_is_that_of_plain_sets():
     texts = variants(60)
     left, right = np.triu_indices(len(texts), 1)
-    found = jaccard(shingle_sets(word_hashes(pl.Series(texts))), left, right)
+    result = jaccard(shingle_sets(word_hashes(pl.Series(texts))), left, right)
     expected = [plain_jaccard(texts[i], texts[j]) for i, j in zip(left, right, strict=True)]
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(result, expected)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.85])
@@ -53,10 +53,10 @@ def test_near_texts_finds_what_comparing_all_pairs_finds(threshold):
     texts = variants(240)
     near = near_texts(prepare(pl.Series(texts), templates=False, seed=0), threshold)
     expected = {(i, j) for i, j in itertools.combinations(range(len(texts)), 2) if plain_jaccard(texts[i], texts[j]) >= threshold}
-    found = set(zip(near.left.tolist(), near.right.tolist(), strict=True))
+    result = set(zip(near.left.tolist(), near.right.tolist(), strict=True))
     assert len(expected) > 15
-    assert found <= expected  # verified: no false pair, whatever the hashes
-    assert len(found) >= 0.99 * len(expected)
+    assert result <= expected  # verified: no false pair, whatever the hashes
+    assert len(result) >= 0.99 * len(expected)
     assert near.skipped == 0
 
 
@@ -72,14 +72,14 @@ def test_any_text_can_be_compared(texts):
     assert (value[left == right] == 1).all()
 
 
-def like(one: str, other: str) -> float:
-    texts = pl.Series("text", [one, other]).to_frame().select(normalised(pl.col("text"), ignore_case=True))["text"]
+def like(text: str, other: str) -> float:
+    texts = pl.Series("text", [text, other]).to_frame().select(normalised(pl.col("text"), ignore_case=True))["text"]
     ready = prepare(texts, templates=False, seed=0)
     return float(similarity(ready, np.array([0]), np.array([1]))[0])
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "alike"),
+    ("text", "other", "alike"),
     [
         ("ok", "ok.", True),
         ("yes", "no", False),
@@ -95,8 +95,8 @@ def like(one: str, other: str) -> float:
         ("Das ist gro\u00df, m\u00fcde", "das  ist gro\u00df m\u0075\u0308de", True),  # composed and decomposed u-umlaut
     ],
 )
-def test_short_texts(one, other, alike):
-    assert (like(one, other) >= 0.8) is alike
+def test_short_texts(text, other, alike):
+    assert (like(text, other) >= 0.8) is alike
 
 
 def test_a_changed_number_keeps_long_texts_apart():
@@ -142,22 +142,22 @@ def test_bands_find_a_pair_of_just_the_threshold():
 
 def test_very_long_texts_are_compared_by_a_sample():
     """30,000 words each, half of them shared: 15,000 of 45,000 single words and about as many of the pairs are in both, 1/3."""
-    one = " ".join(f"w{number}" for number in range(30_000))
+    text = " ".join(f"w{number}" for number in range(30_000))
     other = " ".join(f"w{number}" for number in range(15_000, 45_000))
-    sets = shingle_sets(word_hashes(pl.Series([one, other, "w1 w2"])))
+    sets = shingle_sets(word_hashes(pl.Series([text, other, "w1 w2"])))
     assert sets.lengths.tolist() == [SAMPLE, SAMPLE, 3]
     place = np.array([0, 0])
-    found = jaccard(sets, place, np.array([1, 0]))
-    assert found[0] == pytest.approx(1 / 3, abs=0.03)
-    assert found[1] == 1
+    result = jaccard(sets, place, np.array([1, 0]))
+    assert result[0] == pytest.approx(1 / 3, abs=0.03)
+    assert result[1] == 1
 
 
 def test_a_sampled_text_and_a_shorter_whole_one():
     """6,000 words, of which the other text has the first 1,000: about 2,000 shingles of 12,000, 1/6."""
-    one = " ".join(f"w{number}" for number in range(6_000))
+    text = " ".join(f"w{number}" for number in range(6_000))
     other = " ".join(f"w{number}" for number in range(1_000))
-    found = jaccard(shingle_sets(word_hashes(pl.Series([one, other]))), np.array([0, 1]), np.array([1, 0]))
-    np.testing.assert_allclose(found, 1 / 6, atol=0.02)
+    result = jaccard(shingle_sets(word_hashes(pl.Series([text, other]))), np.array([0, 1]), np.array([1, 0]))
+    np.testing.assert_allclose(result, 1 / 6, atol=0.02)
 
 
 def test_a_run_of_words_in_many_different_texts_is_a_template():
@@ -194,22 +194,22 @@ def test_a_text_that_is_all_template_is_compared_whole():
 def test_crowded_buckets_are_searched_in_part_and_what_is_left_out_is_counted():
     """200 equal signatures are one bucket in each band. All 19,900 pairs are candidates; at most 9 a text and band are taken."""
     signature = np.tile(np.arange(128, dtype=np.uint32), (200, 1))
-    found = candidate_pairs(signature, threshold=0.8, apart=np.zeros(200, np.uint64))
-    assert len(found.left) <= 200 * 9
-    assert found.skipped == 21 * (19_900 - len(found.left))
-    assert set(found.right[found.left == 0]) == set(range(1, 200))  # the best row meets every other
+    result = candidate_pairs(signature, threshold=0.8, apart=np.zeros(200, np.uint64))
+    assert len(result.left) <= 200 * 9
+    assert result.skipped == 21 * (19_900 - len(result.left))
+    assert set(result.right[result.left == 0]) == set(range(1, 200))  # the best row meets every other
     small = candidate_pairs(signature[:SMALL_BUCKET], threshold=0.8, apart=np.zeros(SMALL_BUCKET, np.uint64))
     assert (len(small.left), small.skipped) == (SMALL_BUCKET * (SMALL_BUCKET - 1) // 2, 0)
 
 
 def test_texts_set_apart_are_no_candidates():
     signature = np.tile(np.arange(128, dtype=np.uint32), (4, 1))
-    found = candidate_pairs(signature, threshold=0.8, apart=np.array([1, 2, 1, 2], np.uint64))
-    assert list(zip(found.left, found.right, strict=True)) == [(0, 2), (1, 3)]
+    result = candidate_pairs(signature, threshold=0.8, apart=np.array([1, 2, 1, 2], np.uint64))
+    assert list(zip(result.left, result.right, strict=True)) == [(0, 2), (1, 3)]
 
 
-def pairs(*found: tuple[int, int, float]) -> SimilarPairs:
-    left, right, value = (np.array(column) for column in zip(*found, strict=True))
+def pairs(*lines: tuple[int, int, float]) -> SimilarPairs:
+    left, right, value = (np.array(column) for column in zip(*lines, strict=True))
     return SimilarPairs(left, right, value, compared=len(left), skipped=0)
 
 
@@ -237,7 +237,7 @@ def test_every_row_that_goes_is_near_a_row_that_stays():
     assert 0 < len(gone) < 300
     assert all((centre[row], row) in linked and centre[centre[row]] == -1 for row in gone)
     stays = set(np.flatnonzero(centre < 0).tolist())
-    assert not any(one in stays and other in stays for one, other in linked)
+    assert not any(row in stays and other in stays for row, other in linked)
 
 
 def test_blocks_cover_everything_once():

@@ -169,13 +169,13 @@ def test_each_planted_one_is_found_whole_and_nothing_that_only_looks_alike():
     for kind, values in PLANTED.items():
         hits = sum((kind, value.rstrip(".")) in pieces(f"so: {value} is it, not 7 of 12") for value in values)
         table[kind] = {"planted": len(values), "recall": hits / len(values)}
-    found_alike = [found for text in ALIKE for found in pieces(f"so: {text} is it")]
-    for kind, told in table.items():
-        wrong = sum(found == kind for found, _ in found_alike)
+    false_kinds = [kind for text in ALIKE for kind, _ in pieces(f"so: {text} is it")]
+    for kind, scores in table.items():
+        wrong = false_kinds.count(kind)
         wrong += sum(other == kind for name, values in PLANTED.items() if name != kind for v in values for other, _ in pieces(v))
-        told["precision"] = told["planted"] / (told["planted"] + wrong)
-    assert found_alike == []
-    assert {kind: (told["recall"], told["precision"]) for kind, told in table.items()} == dict.fromkeys(KINDS, (1.0, 1.0))
+        scores["precision"] = scores["planted"] / (scores["planted"] + wrong)
+    assert false_kinds == []
+    assert {kind: (scores["recall"], scores["precision"]) for kind, scores in table.items()} == dict.fromkeys(KINDS, (1.0, 1.0))
 
 
 def test_of_plain_numbers_none_is_taken():
@@ -245,12 +245,12 @@ def test_a_placeholder_is_the_same_for_the_same_value_within_a_row():
         | {"turns": [{"role": "system", "content": "no"}, {"role": "user", "content": "4111 1111 1111 1111"}]},
     )
     spans = pii_spans(rows)
-    told = rows.join(masks_column(rows["row_id"], spans), on="row_id")
-    new = masked(told)
+    with_masks = rows.join(masks_column(rows["row_id"], spans), on="row_id")
+    new = masked(with_masks)
     assert new["prompt"].to_list() == ["mail <EMAIL_1> or <EMAIL_2>", "nothing", "user: <CREDIT_CARD_1>"]
     assert new["completion"].to_list() == ["I wrote to <EMAIL_2> and <EMAIL_1>", "here", "<CREDIT_CARD_1>?"]
     assert [turn["content"] for turn in new["turns"][2]] == ["no", "<CREDIT_CARD_1>"]
-    assert new.drop("prompt", "completion", "turns").equals(told.drop("prompt", "completion", "turns"))
+    assert new.drop("prompt", "completion", "turns").equals(with_masks.drop("prompt", "completion", "turns"))
     assert "ann" not in json.dumps(spans.to_dicts())
 
 
@@ -260,8 +260,8 @@ def test_raters_stay_apart_when_their_addresses_are_masked():
         {"prompt": "c", "completion": "d", "label": True, "rater": "bob@example.org", "note": "ask ann@example.org"},
         {"prompt": "e", "completion": "f", "label": True, "rater": "ann@example.org"},
     )
-    told = rows.join(masks_column(rows["row_id"], pii_spans(rows)), on="row_id")
-    new = masked(told, ["rater", "note", "source_line"])
+    with_masks = rows.join(masks_column(rows["row_id"], pii_spans(rows)), on="row_id")
+    new = masked(with_masks, ["rater", "note", "source_line"])
     assert new["rater"].to_list() == ["<EMAIL_1>", "<EMAIL_2>", "<EMAIL_1>"]
     assert new["note"].to_list() == [None, "ask <EMAIL_1>", None]
 
@@ -287,10 +287,10 @@ def test_placeholders_number_by_value_not_by_spelling():
 
 
 def test_a_further_finder_sees_every_text_and_its_finds_are_merged():
-    found = find_in_texts(
+    spans = find_in_texts(
         pl.Series(["Ann Lee, ann@example.org", "nobody"]), lambda text: [Span(0, 7, "person")] if "Ann" in text else []
     )
-    assert found == {"Ann Lee, ann@example.org": [Span(0, 7, "person"), Span(9, 24, "email")]}
+    assert spans == {"Ann Lee, ann@example.org": [Span(0, 7, "person"), Span(9, 24, "email")]}
 
 
 def test_presidio_that_is_not_there_is_told_when_asked_for(monkeypatch):

@@ -39,8 +39,8 @@ def test_leaks_are_equal_and_nearly_equal_prompts_on_two_sides():
         (BREAD, None),
     )
     leaks = find_leaks(table)
-    found = leaks.select("row_id", "part", "other_row_id", "other_part").rows()
-    assert found == [
+    lines = leaks.select("row_id", "part", "other_row_id", "other_part").rows()
+    assert lines == [
         ("3", "test", "1", "train"),
         ("3", "test", "4", "validation"),
         ("4", "validation", "1", "train"),

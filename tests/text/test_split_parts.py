@@ -35,10 +35,10 @@ def test_what_one_kind_cannot_give_the_next_makes_up():
 
 def test_names_decide_and_not_places():
     names = [f"g{n}" for n in range(30)]
-    one = dict(zip(names, deal(names, test=0.3), strict=True))
-    other = dict(zip(names[::-1], deal(names[::-1], test=0.3), strict=True))
-    assert one == other
-    assert one != dict(zip(names, deal(names, test=0.3, seed=1), strict=True))
+    parts = dict(zip(names, deal(names, test=0.3), strict=True))
+    again = dict(zip(names[::-1], deal(names[::-1], test=0.3), strict=True))
+    assert parts == again
+    assert parts != dict(zip(names, deal(names, test=0.3, seed=1), strict=True))
 
 
 def test_no_rows():
