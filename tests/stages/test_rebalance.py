@@ -125,7 +125,7 @@ def test_caps_without_clusters_say_which_step_is_missing():
 )
 @pytest.mark.parametrize("by", ["weights", "drop", "none"])
 def test_one_class_is_refused_with_what_to_do(desirable, undesirable, message, by):
-    with pytest.raises(OneClassError, match=f"{said}.*check how ingest maps the label"):
+    with pytest.raises(OneClassError, match=f"{message}.*check how ingest maps the label"):
         rebalance(rows(desirable, undesirable), by=by)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ktodata.formats.label_rules import shown
+from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import clip
 
 MAX_COLUMNS = 300
@@ -153,7 +153,7 @@ def one_line(value: Any, most: int = EXAMPLE_CHARS) -> str:
     if isinstance(value, str):
         return f"'{clip(''.join(char if char.isprintable() else repr(char)[1:-1] for char in value[: most + 1]), most)}'"
     if isinstance(value, bool | int | float):
-        return shown(value)
+        return yaml_value(value)
     return clip(_json_start(value, most) if isinstance(value, list | dict) else str(value), most)
 
 

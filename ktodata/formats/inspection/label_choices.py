@@ -7,7 +7,7 @@ from typing import Any
 
 from ktodata.formats.inspection.column_profiles import ColumnProfile
 from ktodata.formats.inspection.column_roles import RoleCandidate, is_number_text
-from ktodata.formats.label_rules import shown
+from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import clip
 
 MAX_MEANINGS = 11
@@ -37,7 +37,7 @@ class LabelChoice:
 
     def text(self) -> str:
         """The values with their counts, on one line."""
-        listed = ", ".join(f"{shown(value)} {count:,}" for value, count in self.values[:MAX_MEANINGS])
+        listed = ", ".join(f"{yaml_value(value)} {count:,}" for value, count in self.values[:MAX_MEANINGS])
         more = ", ..." if len(self.values) > MAX_MEANINGS else ""
         empty = f", empty {self.n_null:,}" if self.n_null else ""
         return f"{clip(self.column, 60)}: {listed}{more}{empty}"
