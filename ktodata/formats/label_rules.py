@@ -141,7 +141,7 @@ def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") 
 
 def _by(by: Any, name: str) -> By | None:
     if by not in (None, *get_args(By)):
-        raise SettingError(f"{name}: by is people, models or both; got {shown(by)}.")
+        raise SettingError(f"{name}: by is people, models or both; got {yaml_value(by)}.")
     return cast("By | None", by)
 
 

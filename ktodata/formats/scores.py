@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ktodata.formats.label_rules import LabelRule, shown
+from ktodata.formats.label_rules import LabelRule, yaml_value
 from ktodata.formats.records import UnusableError, Verdict, Vote, clip
 
 PEOPLE, MODELS = "people", "models"
@@ -57,7 +57,7 @@ class ScoreNames:
 
     def add(self, scores: Sequence[Score]) -> None:
         """Count the scores of one record."""
-        self._counts.update((score.name, score.by, shown(score.value)) for score in scores)
+        self._counts.update((score.name, score.by, yaml_value(score.value)) for score in scores)
 
     def __bool__(self) -> bool:
         return bool(self._counts)
