@@ -30,6 +30,7 @@ class Fields:
     trusted: LabelRule | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
     transcripts: bool = False
+    messages: str | None = None
 
     def label_column(self, own: str = "label") -> str:
         """The column of the label."""
@@ -158,6 +159,7 @@ def make_fields(
     trusted: str | Mapping[Any, Any] | None,
     keep: Sequence[str] | Mapping[str, str] | None,
     transcripts: bool,
+    messages: str | None = None,
     about: Mapping[str, Columns],
 ) -> Fields:
     """Check the settings of `read` and put them in one place."""
@@ -174,6 +176,7 @@ def make_fields(
         trusted=_trusted_rule(trusted, rule),
         keep=_kept_columns(keep, rule),
         transcripts=transcripts,
+        messages=messages,
     )
 
 

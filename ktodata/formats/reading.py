@@ -56,6 +56,7 @@ def read(
     format: str = "auto",
     prompt: Columns = None,
     completion: Columns = None,
+    messages: str | None = None,
     label: str | Mapping[Any, Any] | None = None,
     votes: Mapping[str, str] | Sequence[str] | None = None,
     rater: str | None = None,
@@ -81,6 +82,7 @@ def read(
         with `prompt` or `completion` given, "mapping", or, with two completions, "preference".
     prompt : column of the prompt, or several whose texts are joined, each on its own line. "a.b" is b inside a.
     completion : column of the completion, or of the two that are compared.
+    messages : column of whole conversations that end with the judged answer: turns, or turns as JSON text, as in a CSV's cell.
     label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}. Values
         match exactly, in type too. Without meanings only booleans are labels. null sets a record aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
@@ -111,6 +113,7 @@ def read(
         trusted=trusted,
         keep=keep,
         transcripts=transcripts,
+        messages=messages,
         about=about,
     )
     reader = _Reader(fields, _chosen_format(format, fields), FileSettings(delimiter, encoding, table, max_record_mb))
@@ -122,7 +125,7 @@ def _chosen_format(name: str, fields: Fields) -> Format | None:
     """The format of all records; None: each is read in the first it looks like. Raises SettingError for settings that clash."""
     compares = fields.label.names_sides or len(fields.completion) == 2
     if name == "auto":
-        chosen = PREFERENCE if compares else MAPPING if fields.prompt or fields.completion else None
+        chosen = PREFERENCE if compares else MAPPING if fields.prompt or fields.completion or fields.messages else None
     else:
         chosen = format_named(name)
     if chosen is not None:
@@ -132,6 +135,10 @@ def _chosen_format(name: str, fields: Fields) -> Format | None:
 
 def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
     rule = fields.label
+    if fields.messages and (fields.prompt or fields.completion or format is not MAPPING):
+        raise SettingError(
+            "messages names the column of whole conversations, for format: mapping; prompt and completion go without."
+        )
     if (fields.prompt or fields.completion) and not format.takes_columns:
         raise SettingError(f"format {format.name!r} has its own columns; with prompt or completion given, say format: mapping.")
     if compares and format is not PREFERENCE:

@@ -28,6 +28,7 @@ def ingest(
     ] = "auto",
     prompt: Annotated[Columns, Field(description="column of the prompt, or several that are joined line by line")] = None,
     completion: Annotated[Columns, Field(description="column of the completion, or of the two that are compared")] = None,
+    messages: Annotated[Column, Field(description="column of whole conversations: turns, or turns as JSON text")] = None,
     label: Annotated[
         str | dict[Any, Any] | None,
         Field(description="column of the label; {column: thumb, up: true, down: false}; {column: score, at_least: 4}"),
@@ -60,6 +61,7 @@ def ingest(
         "format": format,
         "prompt": prompt,
         "completion": completion,
+        "messages": messages,
         "label": label,
         "votes": votes,
         "rater": rater,

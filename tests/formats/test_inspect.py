@@ -209,7 +209,7 @@ def test_records_that_cannot_be_read_are_counted(lines):
 def test_one_and_one_point_zero_are_not_one_key(lines):
     path = lines(*({"prompt": f"p{n}", "completion": "c", "rating": [1, 1.0, 0][n % 3]} for n in range(9)))
     assert ingest_of(inspect(path))["label"] == {"column": "rating", 1: "CHOOSE", 0: "CHOOSE"}
-    assert "# 1.0: CHOOSE" in inspect(path).recipe()
+    assert "# 1.0: 3 more" in inspect(path).recipe()
 
 
 @pytest.mark.parametrize(

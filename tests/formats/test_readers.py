@@ -301,3 +301,25 @@ def test_a_key_twice_and_a_number_without_bounds_are_set_aside(lines):
     twice = '{"prompt": "sky?", "completion": "blue", "score": 5, "score": 1}'
     result = read(lines(*rated, twice), label={"column": "score", "at_least": 4})
     assert result.quarantine.select("line", "reason").rows() == [(2, "label_unmapped"), (3, "duplicate_keys")]
+
+
+def test_conversations_as_json_text_in_a_cell(tmp_path: Path):
+    """The second is not JSON, the third has a key twice, the fourth ends with the user's turn."""
+    talk = [{"role": "user", "content": "sky?"}, {"role": "assistant", "content": "blue"}]
+    cells = [json.dumps(talk), "[{broken", '[{"role": "user", "role": "x"}]', json.dumps(talk[:1])]
+    pl.DataFrame({"talk": cells, "label": ["1"] * 4}).write_csv(tmp_path / "a.csv")
+    result = read(tmp_path / "a.csv", messages="talk", label={"1": True})
+    assert result.feedback.select("prompt", "completion").rows() == [("sky?", "blue")]
+    assert result.quarantine.select("line", "reason").rows() == [
+        (3, "malformed_json"),
+        (4, "duplicate_keys"),
+        (5, "no_assistant_turn"),
+    ]
+    with pytest.raises(SettingError, match="messages"):
+        read(tmp_path / "a.csv", messages="talk", prompt="talk")
+
+
+def test_messages_reach_into_a_record(lines):
+    talk = [{"role": "user", "content": "sky?"}, {"role": "assistant", "content": "blue"}]
+    result = read(lines({"log": {"talk": talk}, "ok": True}), messages="log.talk", label="ok")
+    assert result.feedback["completion"].to_list() == ["blue"]

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ktodata.formats.file_types.strict_json import parse_json_text
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import LabelledCompletion, Record, need
 from ktodata.formats.times import stamp
-from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
+from ktodata.formats.turns import completion_of, conversation, prompt_of, row_completion, row_prompt
 
 TEXTS = ("rater", "source_id", "pair_id", "model")
 ABOUT = ("rater", "created_at", "source_id", "source", "pair_id", "model")
@@ -17,6 +18,9 @@ def matches(_record: Record, _fields: Fields) -> bool:
 
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    if fields.messages:
+        turns, answer = conversation(parse_json_text(need(record, fields.messages), fields.messages), fields.messages)
+        return [LabelledCompletion(turns, answer, fields.verdict(record))]
     column = fields.completion[0] if fields.completion else "completion"
     completion = completion_of(need(record, column), column)
     return [LabelledCompletion(prompt_of(record, fields.prompt or ("prompt",)), completion, fields.verdict(record))]

@@ -49,7 +49,7 @@ def is_message_tree(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(turn_role(item) is not None for item in value.values())
 
 
-def parse_json_text(value: Any) -> Any:
+def json_in_text(value: Any) -> Any:
     """The list or object that a text holds as JSON; None where it is no such text."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return None
@@ -118,7 +118,7 @@ class ColumnProfile:
             self.examples.append(example)
 
     def _type_of(self, value: Any) -> str:
-        parsed = parse_json_text(value)
+        parsed = json_in_text(value)
         content = value if parsed is None else parsed
         role = turn_role(content[-1] if is_conversation(content) else content)
         if role is not None:

@@ -146,7 +146,8 @@ def _choice_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
     for value, count in choice.values[:MAX_MEANINGS]:
         line = _setting(yaml_value(value), UNDECIDED, f"{count:,} {'record' if count == 1 else 'records'}", len(indent))
         # 1, 1.0 and true are one key to YAML's reader
-        yield f"{indent}# {line.strip()}; not to be told from the value above in a mapping" if value in written else line
+        same = f"{indent}# {yaml_value(value)}: {count:,} more; one key with the value above; apart in values: [[1, true], ...]"
+        yield same if value in written else line
         written.add(value)
 
 
