@@ -136,9 +136,7 @@ def _chosen_format(name: str, fields: Fields) -> Format | None:
 def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
     rule = fields.label
     if fields.messages and (fields.prompt or fields.completion or format is not MAPPING):
-        raise SettingError(
-            "messages names the column of whole conversations, for format: mapping; prompt and completion go without."
-        )
+        raise SettingError("messages is the column of whole conversations, for format: mapping, without prompt and completion.")
     if (fields.prompt or fields.completion) and not format.takes_columns:
         raise SettingError(f"format {format.name!r} has its own columns; with prompt or completion given, say format: mapping.")
     if compares and format is not PREFERENCE:
