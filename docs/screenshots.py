@@ -48,14 +48,14 @@ def desk_on_a_copy(run: Path) -> Iterator[str]:
             process.wait()
 
 
-def desk(page: Page, run: Path) -> None:
-    with desk_on_a_copy(run) as address:
+def review_page(page: Page, run: Path) -> None:
+    with review_of_a_copy(run) as address:
         page.goto(address)
         for key in KEYS:
             page.wait_for_selector(ROW)
-            shown = page.get_attribute("main", "data-row-id")
+            row_id = page.get_attribute("main", "data-row-id")
             page.keyboard.press(key)
-            page.wait_for_function("row => document.querySelector('main').dataset.rowId !== row", arg=shown)
+            page.wait_for_function("row => document.querySelector('main').dataset.rowId !== row", arg=row_id)
         page.screenshot(path=PICTURES / "desk.png")
 
 
@@ -80,7 +80,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
         report(page, run)
-        desk(page, run)
+        review_page(page, run)
         notebook(page)
         browser.close()
 

@@ -240,7 +240,7 @@ def _read_tasks(path: Path, read: Callable[[Record], Iterable[ImportedVerdict]])
 def _from_argilla(record: Record) -> Iterator[ImportedVerdict]:
     row_id = _task_row_id(record, (record.get("metadata") or {}).get("row_id"))
     responses = record["responses"]
-    notes = {_reviewer_name(one.get("user_id")): str(one["value"]) for one in _submitted(responses.get(NOTE))}
+    notes = {_reviewer_name(note.get("user_id")): str(note["value"]) for note in _submitted(responses.get(NOTE))}
     for response in _submitted(responses.get(QUESTION)):
         who = _reviewer_name(response.get("user_id"))
         yield ImportedVerdict(row_id, who, _parse_word(response["value"]), notes.get(who, ""), None, None)
@@ -269,9 +269,9 @@ def _from_label_studio(record: Record) -> Iterator[ImportedVerdict]:
         )
 
 
-def _task_row_id(record: Record, beside: Any) -> str:
+def _task_row_id(record: Record, metadata_id: Any) -> str:
     """Tools give records ids of their own; what was written beside the texts stays."""
-    row_id = beside if beside is not None else record.get("id")
+    row_id = metadata_id if metadata_id is not None else record.get("id")
     if not isinstance(row_id, str) or not row_id:
         raise ValueError("it names no row_id")
     return row_id

@@ -3,7 +3,7 @@
 import chromium
 import pytest
 from accessibility import grave
-from test_desk_in_browser import ROW, served
+from test_web_in_browser import ROW, served
 
 pytestmark = chromium.NEEDED
 
