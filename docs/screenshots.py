@@ -34,7 +34,7 @@ def report(page: Page, run: Path) -> None:
 
 
 @contextmanager
-def desk_on_a_copy(run: Path) -> Iterator[str]:
+def review_of_a_copy(run: Path) -> Iterator[str]:
     """The address of a desk: what is pressed for a picture is no verdict on the run itself."""
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(run, Path(folder) / run.name, ignore=shutil.ignore_patterns("reviews", "model"))
