@@ -85,7 +85,7 @@ def _is_compound(name: str, role: str) -> bool:
 
 def _roles_of(column: ColumnProfile, n_records: int) -> list[RoleCandidate]:
     if column.share_of("conversation", "conversation as JSON text") >= MIN_SHARE:
-        return [_conversation(column)]
+        return [_conversation_candidate(column)]
     if column.share_of("turn", "turn as JSON text") >= MIN_SHARE:
         return [_turn_candidate(column)]
     roles = [*_time_candidates(column), *_names_of_things(column, n_records)]
@@ -96,7 +96,7 @@ def _roles_of(column: ColumnProfile, n_records: int) -> list[RoleCandidate]:
     return roles
 
 
-def _conversation(column: ColumnProfile) -> RoleCandidate:
+def _conversation_candidate(column: ColumnProfile) -> RoleCandidate:
     is_text = column.types["conversation as JSON text"] > 0
     n_conversations = column.types["conversation"] + column.types["conversation as JSON text"]
     share = column.n_assistant_last / n_conversations
