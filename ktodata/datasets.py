@@ -1,6 +1,6 @@
 """The project's own sample feedback: about a thousand thumbs on short answers, with the truth kept beside it.
 
-The raters are simulated; sample/README.md says how. `python -m tools.sample.make_sample` made the files.
+The raters are simulated; sample/README.md says how. `python -m tools.sample.make_sample`, in the repository, made the files.
 """
 
 from pathlib import Path

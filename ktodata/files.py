@@ -90,11 +90,11 @@ def _unwritable_speaks(place: Path) -> Iterator[None]:
         if error.errno not in UNWRITABLE:
             raise
         raise RunError(
-            f"cannot write {place}: {error.strerror} ({_free(place)}). Nothing half written was left, what was done before is "
+            f"cannot write {place}: {error.strerror} ({_free_space(place)}). Nothing half written was left, what was done before is "
             "kept: make room, or give another folder, and run again."
         ) from error
 
 
-def _free(place: Path) -> str:
+def _free_space(place: Path) -> str:
     existing = next(folder for folder in place.resolve().parents if folder.exists())
     return f"{shutil.disk_usage(existing).free:,} bytes free in {existing.name or existing}"

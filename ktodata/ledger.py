@@ -17,7 +17,7 @@ LEDGER_SCHEMA = pl.Schema(
 
 
 @dataclass(frozen=True)
-class Decided:
+class StageDecisions:
     """The decisions of one step, and whether they hold for held-out rows too."""
 
     stage: str
@@ -25,7 +25,9 @@ class Decided:
     decisions: pl.DataFrame
 
 
-def outcomes(row_ids: pl.Series, decided: Sequence[Decided], *, part: pl.DataFrame | None, split_follows: bool) -> pl.DataFrame:
+def outcomes(
+    row_ids: pl.Series, decided: Sequence[StageDecisions], *, part: pl.DataFrame | None, split_follows: bool
+) -> pl.DataFrame:
     """Each row's state so far: row_id, state (the strongest action that holds for it), reason, stage, gone.
 
     part : row_id, part; None when nothing was held out (yet). Decisions for the training part only leave held-out rows alone.
@@ -53,14 +55,14 @@ def outcomes(row_ids: pl.Series, decided: Sequence[Decided], *, part: pl.DataFra
     )
 
 
-def _strongest(steps: Sequence[Decided]) -> pl.DataFrame:
+def _strongest(steps: Sequence[StageDecisions]) -> pl.DataFrame:
     """The strongest decision for each row over several steps, with the step's name."""
     named = [step.decisions.with_columns(stage=pl.lit(step.stage)) for step in steps]
     every = pl.concat([no_decisions().with_columns(stage=pl.lit(None, pl.String)), *named])
     return strongest_decisions(every).select("row_id", "action", "reason", "stage")
 
 
-def write_up(decided: Sequence[Decided], final: pl.DataFrame, exported: pl.DataFrame) -> pl.DataFrame:
+def write_up(decided: Sequence[StageDecisions], final: pl.DataFrame, exported: pl.DataFrame) -> pl.DataFrame:
     """The ledger: every decision in the order it was taken, then one line per row, stage "export", with what became of it.
 
     final : what `outcomes` gave after the last step. exported : row_id and part of the rows that went into shards.
@@ -84,12 +86,12 @@ def account(final: pl.DataFrame, exported: pl.DataFrame, *, quarantined_records:
     exactly the exported ones.
     """
     states = dict(final.group_by("state").len().iter_rows())
-    kept = states.get("keep", 0) + states.get("relabel", 0)
+    n_kept = states.get("keep", 0) + states.get("relabel", 0)
     counts = {
         "rows_in": final.height + quarantined_records,
         "quarantined": quarantined_records + states.get("quarantine", 0),
         "rows": final.height,
-        "kept": kept,
+        "kept": n_kept,
         "relabelled": states.get("relabel", 0),
         "dropped": states.get("drop", 0),
         "review": states.get("review", 0),
@@ -97,7 +99,7 @@ def account(final: pl.DataFrame, exported: pl.DataFrame, *, quarantined_records:
     counts |= dict(sorted(exported.group_by("part").len().iter_rows()))
     total = counts["kept"] + counts["dropped"] + counts["quarantined"] + counts["review"]
     lost = set(final.filter(pl.col("state").is_in(["keep", "relabel"]))["row_id"]) ^ set(exported["row_id"])
-    if total != counts["rows_in"] or lost or exported.height != kept:
+    if total != counts["rows_in"] or lost or exported.height != n_kept:
         raise RunError(
             f"the rows do not add up, a defect of ktodata: {counts}; exported wrongly or not at all: {sorted(lost)[:3]}."
         )

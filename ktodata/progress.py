@@ -32,7 +32,7 @@ class Progress:
         else:
             self._end()
             self._told = time.monotonic()
-            self._console.print(_line(place, event), soft_wrap=True)  # a line stays a line, however long
+            self._console.print(_event_line(place, event), soft_wrap=True)  # a line stays a line, however long
 
     def _spin(self, text: str) -> None:
         """Show `text` beside the spinner; plain Text, so that nothing in it is read as markup."""
@@ -55,7 +55,7 @@ class Progress:
             self._status = None
 
 
-def _line(place: str, event: Mapping[str, Any]) -> str:
+def _event_line(place: str, event: Mapping[str, Any]) -> str:
     """What stays on the screen: of a note its text, of a stage that is over how long it took, and what was said beside that."""
     if event["kind"] == "note":
         return f"{event['stage']}: {event['text']}"

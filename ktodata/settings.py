@@ -39,14 +39,14 @@ def check_settings(
     given = dict(given or {})
     if unknown := [name for name in given if name not in parameters]:
         raise SettingError(unknown_name(f"{where}: unknown setting", unknown[0], parameters))
-    fields: dict[str, Any] = {name: (read_as(parameter), _default(parameter)) for name, parameter in parameters.items()}
+    fields: dict[str, Any] = {name: (read_as(parameter), _default_of(parameter)) for name, parameter in parameters.items()}
     model = create_model(
         "Settings", __config__=ConfigDict(strict=True, arbitrary_types_allowed=True, protected_namespaces=()), **fields
     )
     try:
         checked = model(**{name: _to_path(parameters[name], value) for name, value in given.items()})
     except ValidationError as error:
-        raise SettingError(_explain(error, where)) from error
+        raise SettingError(_error_text(error, where)) from error
     return {name: getattr(checked, name) for name in parameters}
 
 
@@ -97,7 +97,7 @@ def bare_type(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _default(parameter: inspect.Parameter) -> Any:
+def _default_of(parameter: inspect.Parameter) -> Any:
     if parameter.default is parameter.empty:
         return ...
     return parameter.default.default if isinstance(parameter.default, FieldInfo) else parameter.default
@@ -110,15 +110,15 @@ def _to_path(parameter: inspect.Parameter, value: Any) -> Any:
     return Path(value) if isinstance(value, str) and Path in options and str not in options else value
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def _error_text(error: ValidationError, where: str) -> str:
     """One clear sentence from the first thing that pydantic found."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "lax", "json")))
     if first["type"] == "missing":
         return f"{where}: {name} must be given."
     value, limits = first["input"], first.get("ctx", {})
-    said = first["msg"].replace("Input", "it", 1)
-    text = f"{where}: {name}: {said}; got {value!r}."
+    problem = first["msg"].replace("Input", "it", 1)
+    text = f"{where}: {name}: {problem}; got {value!r}."
     below_one = limits.get("le") == 1 or limits.get("lt") == 1
     if below_one and isinstance(value, int | float) and 1 < value <= 100:
         text += f" Did you mean {value / 100:g}?"

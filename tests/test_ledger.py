@@ -5,7 +5,7 @@ import pytest
 
 from ktodata.errors import RunError
 from ktodata.feedback import feedback_table
-from ktodata.ledger import Decided, account, add_columns, outcomes, write_up
+from ktodata.ledger import StageDecisions, account, add_columns, outcomes, write_up
 from ktodata.stage import DECISION_SCHEMA, StageResult, decide
 
 IDS = pl.Series(["a", "b", "c"])
@@ -23,27 +23,27 @@ def states(*decided, part=None, split_follows=False):
 
 
 def test_the_strongest_action_holds():
-    doubted = Decided("label_noise", "train", decisions(("a", "review", "doubt"), ("b", "review", "doubt")))
-    dropped = Decided("rebalance", "train", decisions(("b", "drop", "ratio")))
+    doubted = StageDecisions("label_noise", "train", decisions(("a", "review", "doubt"), ("b", "review", "doubt")))
+    dropped = StageDecisions("rebalance", "train", decisions(("b", "drop", "ratio")))
     assert states(doubted, dropped) == {"a": ("review", False), "b": ("drop", True), "c": ("keep", False)}
 
 
 def test_held_out_rows_keep_their_natural_mix():
     """b and c are held out: what label_noise says is for training only, what validate says is for all."""
     part = pl.DataFrame({"row_id": ["a", "b", "c"], "part": ["train", "test", "test"]})
-    doubted = Decided("label_noise", "train", decisions(("a", "drop", "doubt"), ("b", "drop", "doubt")))
-    broken = Decided("validate", "all", decisions(("c", "drop", "empty")))
+    doubted = StageDecisions("label_noise", "train", decisions(("a", "drop", "doubt"), ("b", "drop", "doubt")))
+    broken = StageDecisions("validate", "all", decisions(("c", "drop", "empty")))
     assert states(doubted, broken, part=part) == {"a": ("drop", True), "b": ("keep", False), "c": ("drop", True)}
 
 
 def test_a_row_dropped_from_training_waits_for_a_later_split():
-    doubted = Decided("label_noise", "train", decisions(("a", "drop", "doubt")))
+    doubted = StageDecisions("label_noise", "train", decisions(("a", "drop", "doubt")))
     assert states(doubted, split_follows=True)["a"] == ("drop", False)
     assert states(doubted, split_follows=False)["a"] == ("drop", True)
 
 
 def test_the_ledger_ends_with_one_line_per_row():
-    steps = [Decided("dedupe", "all", decisions(("b", "drop", "repeat")))]
+    steps = [StageDecisions("dedupe", "all", decisions(("b", "drop", "repeat")))]
     final = outcomes(IDS, steps, part=None, split_follows=False)
     exported = pl.DataFrame({"row_id": ["a", "c"], "part": ["train", "train"]})
     ledger = write_up(steps, final, exported)
@@ -56,7 +56,7 @@ def test_the_ledger_ends_with_one_line_per_row():
 
 
 def test_account_adds_up_and_refuses_when_it_does_not():
-    final = outcomes(IDS, [Decided("dedupe", "all", decisions(("b", "review", "x")))], part=None, split_follows=False)
+    final = outcomes(IDS, [StageDecisions("dedupe", "all", decisions(("b", "review", "x")))], part=None, split_follows=False)
     exported = pl.DataFrame({"row_id": ["a", "c"], "part": ["train", "test"]})
     counts = account(final, exported, quarantined_records=4)
     assert counts == {

@@ -64,7 +64,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Put what they stand for in the place of the marks."""
-    return MARK.sub(lambda found: _rendered(found[1], found[2], page.file.src_uri), markdown)
+    return MARK.sub(lambda mark: _rendered(mark[1], mark[2], page.file.src_uri), markdown)
 
 
 def _rendered(name: str, argument: str | None, page: str) -> str:
@@ -104,16 +104,18 @@ def _setting_lines(function: Callable[..., Any]) -> Iterator[str]:
     }
     config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
     schema = create_model("Settings", __config__=config, **fields).model_json_schema()
-    known = schema.get("$defs", {})
+    definitions = schema.get("$defs", {})
     for name, one in schema["properties"].items():
         meaning = _meaning(parameters[name], one)
-        files = "a file of prompts, or `null`" if takes_prompts(parameters[name]) else _may_be(one, known)
+        files = "a file of prompts, or `null`" if takes_prompts(parameters[name]) else _may_be(one, definitions)
         yield _line(name, files, _default(name, parameters[name]), meaning)
-        for table in _tables(one, known):
+        for table in _tables(one, definitions):
             required = table.get("required", ())
-            for inner, told in table["properties"].items():
+            for inner, schema_of_key in table["properties"].items():
                 default = "must be given" if inner in required else "may be left out"
-                yield _line(f"{name}.{inner}", _may_be(told, known), default, _words(told.get("description", "")))
+                yield _line(
+                    f"{name}.{inner}", _may_be(schema_of_key, definitions), default, _words(schema_of_key.get("description", ""))
+                )
 
 
 def _line(*cells: str) -> str:
@@ -122,8 +124,8 @@ def _line(*cells: str) -> str:
 
 
 def _meaning(parameter: inspect.Parameter, schema: Mapping[str, Any]) -> str:
-    told = schema.get("description") or _field(parameter).description
-    return _words(told or ("of what is drawn by chance" if parameter.name == "seed" else ""))
+    description = schema.get("description") or _field(parameter).description
+    return _words(description or ("of what is drawn by chance" if parameter.name == "seed" else ""))
 
 
 def _field(parameter: inspect.Parameter) -> FieldInfo:
@@ -144,34 +146,34 @@ def _default(name: str, parameter: inspect.Parameter) -> str:
     return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
 
 
-def _tables(schema: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _tables(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The tables of settings that a setting may be."""
-    options = (_referred(option, known) for option in (schema, *schema.get("anyOf", ())))
+    options = (_referred(option, definitions) for option in (schema, *schema.get("anyOf", ())))
     return (option for option in options if "properties" in option)
 
 
-def _may_be(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    schema = _referred(schema, known)
+def _may_be(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    schema = _referred(schema, definitions)
     if "anyOf" in schema:
-        return ", or ".join(dict.fromkeys(_may_be(option, known) for option in schema["anyOf"]))
+        return ", or ".join(dict.fromkeys(_may_be(option, definitions) for option in schema["anyOf"]))
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum") or [schema["const"]])
     if schema.get("type") == "array":
-        return f"list ({_may_be(schema['items'], known)})"
+        return f"list ({_may_be(schema['items'], definitions)})"
     if "properties" in schema:
         return "a table of these"
     return KINDS[schema["type"]] + _range(schema)
 
 
-def _referred(schema: Mapping[str, Any], known: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = known[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-    return found
+def _referred(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    referred: Mapping[str, Any] = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return referred
 
 
 def _range(schema: Mapping[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    told = [f"{word} {_figure(schema[key])}" for key, word in words.items() if key in schema]
-    return f" ({', '.join(told)})" if told else ""
+    limits = [f"{word} {_figure(schema[key])}" for key, word in words.items() if key in schema]
+    return f" ({', '.join(limits)})" if limits else ""
 
 
 def _figure(value: float) -> str:
@@ -180,12 +182,12 @@ def _figure(value: float) -> str:
 
 def stage(name: str) -> str:
     """What a stage does, needs and adds, and its settings."""
-    found = load_stage(name)
-    first = (inspect.getdoc(found.function) or "").partition("\n\n")[0].replace("\n", " ")
-    columns = [("needs", found.needs), ("uses, where they are there", found.uses), ("adds", found.adds)]
-    told = [f"- {what}: {', '.join(f'`{one}`' for one in names)}" for what, names in columns if names and name != "ingest"]
-    rows = "every row" if found.applies_to == "all" else "training rows only, as held-out rows keep their natural mix"
-    return "\n".join([_words(first), "", *told, f"- decisions, where it makes any, are about {rows}", "", settings_table(name)])
+    loaded = load_stage(name)
+    first = (inspect.getdoc(loaded.function) or "").partition("\n\n")[0].replace("\n", " ")
+    columns = [("needs", loaded.needs), ("uses, where they are there", loaded.uses), ("adds", loaded.adds)]
+    lines = [f"- {what}: {', '.join(f'`{one}`' for one in names)}" for what, names in columns if names and name != "ingest"]
+    rows = "every row" if loaded.applies_to == "all" else "training rows only, as held-out rows keep their natural mix"
+    return "\n".join([_words(first), "", *lines, f"- decisions, where it makes any, are about {rows}", "", settings_table(name)])
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------------
@@ -230,17 +232,17 @@ def _help(name: str, command: click.Command) -> str:
 
 def checks(module: str) -> str:
     """Codes and meanings of the checks in a module: its functions whose docstring begins with a code."""
-    found = sorted(_codes(importlib.import_module(module)))
-    if not found:
+    codes = sorted(_codes(importlib.import_module(module)))
+    if not codes:
         raise PluginError(f"{module} has no function whose docstring begins with a code such as KD040.")
-    return "\n".join(["| code | what it looks at |", "|---|---|", *(f"| {code} | {_words(text)} |" for code, text in found)])
+    return "\n".join(["| code | what it looks at |", "|---|---|", *(f"| {code} | {_words(text)} |" for code, text in codes)])
 
 
 def _codes(module: ModuleType) -> Iterator[tuple[str, str]]:
     for function in vars(module).values():
-        told = re.match(r"(KD\d{3}): (.+)", inspect.getdoc(function) or "") if inspect.isfunction(function) else None
-        if told and function.__module__ == module.__name__:
-            yield told[1], told[2]
+        code = re.match(r"(KD\d{3}): (.+)", inspect.getdoc(function) or "") if inspect.isfunction(function) else None
+        if code and function.__module__ == module.__name__:
+            yield code[1], code[2]
 
 
 def benchmarks() -> str:

@@ -104,7 +104,7 @@ def load_recipe(
         raw, folder = _read_yaml(path), path.parent
     for text in overrides:
         override(raw, text)
-    recipe = _check(raw, folder)
+    recipe = _checked_recipe(raw, folder)
     given = recipe.telemetry if telemetry is None else path_from(telemetry, folder)
     return replace(recipe, reviews=(*recipe.reviews, *(path_from(path, folder) for path in reviews)), telemetry=given)
 
@@ -159,7 +159,7 @@ def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
     raise RecipeError(unknown_name("--set: the recipe has no section or step", name, [*SECTIONS, *names]))
 
 
-def _check(raw: dict[str, Any], folder: Path) -> Recipe:
+def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
     if unknown := [key for key in raw if key not in SECTIONS]:
         raise RecipeError(unknown_name("the recipe has an unknown key", str(unknown[0]), SECTIONS))
     if "ingest" not in raw:
@@ -170,8 +170,8 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
     name = raw.get("name")
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or any(sign in name for sign in "/\\\0"):
         raise SettingError(f"name is the name of the run's folder, without slashes; got {name!r}.")
-    steps = tuple(_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))
-    train = _outside("train", raw.get("train"), seed) if "train" in raw else None
+    steps = tuple(_recipe_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))
+    train = _section_after_steps("train", raw.get("train"), seed) if "train" in raw else None
     _share_models(steps, train)
     ingest, pull = split_ingest(raw["ingest"])
     recipe = Recipe(
@@ -185,7 +185,7 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
         steps=steps,
         export=_make_step("export", raw.get("export"), "export", seed),
         train=train,
-        evaluate=_outside("evaluate", raw.get("evaluate"), seed) if "evaluate" in raw else None,
+        evaluate=_section_after_steps("evaluate", raw.get("evaluate"), seed) if "evaluate" in raw else None,
         self_training=_with_seed(self_training_settings, raw["self_training"], "self_training", seed)
         if "self_training" in raw
         else None,
@@ -195,21 +195,21 @@ def _check(raw: dict[str, Any], folder: Path) -> Recipe:
     return recipe
 
 
-def _review_files(given: Any) -> tuple[str, ...]:
+def _review_files(value: Any) -> tuple[str, ...]:
     """One file of verdicts or a list of them, as a tuple."""
-    files = [] if given is None else given if isinstance(given, list | tuple) else [given]
+    files = [] if value is None else value if isinstance(value, list | tuple) else [value]
     if wrong := [file for file in files if not isinstance(file, str | Path) or not str(file).strip()]:
         raise SettingError(f"reviews is a file of verdicts, or a list of them, e.g. reviews: [review.csv]; got {wrong[0]!r}.")
     return tuple(str(file) for file in files)
 
 
-def _telemetry_place(given: Any) -> str | None:
+def _telemetry_place(value: Any) -> str | None:
     """Where the telemetry of an earlier training is."""
-    if given is not None and (not isinstance(given, str | Path) or not str(given).strip()):
+    if value is not None and (not isinstance(value, str | Path) or not str(value).strip()):
         raise SettingError(
-            f"telemetry is the folder of a run that trained on these rows, or its telemetry.parquet; got {given!r}."
+            f"telemetry is the folder of a run that trained on these rows, or its telemetry.parquet; got {value!r}."
         )
-    return None if given is None else str(given)
+    return None if value is None else str(value)
 
 
 def path_from(path: Path | str, folder: Path) -> str:
@@ -218,7 +218,7 @@ def path_from(path: Path | str, folder: Path) -> str:
     return os.path.relpath(given.parent.resolve() / given.name, folder.resolve())
 
 
-def _step(item: Any, number: int, seed: int) -> RecipeStep:
+def _recipe_step(item: Any, number: int, seed: int) -> RecipeStep:
     if isinstance(item, str):
         item = {item: None}
     if not isinstance(item, dict) or len(item) != 1:
@@ -233,12 +233,12 @@ def _share_models(steps: Sequence[RecipeStep], train: Mapping[str, Any] | None) 
     """Name a model once: unless the recipe says otherwise, coverage embeds its reference as embed does, and validate counts
     tokens as the model that will be trained does.
     """
-    found = {step.name: step.settings for step in steps}
-    if "embed" in found and found.get("coverage", {}).get("reference") and not found["coverage"]["encoder"]:
-        found["coverage"]["encoder"] = found["embed"]["model"]
-    limits = [value for name, value in found.get("validate", {}).items() if name.startswith("max_")]
-    if train and any(limits) and not found["validate"]["tokenizer"]:
-        found["validate"]["tokenizer"] = train["model"]
+    settings = {step.name: step.settings for step in steps}
+    if "embed" in settings and settings.get("coverage", {}).get("reference") and not settings["coverage"]["encoder"]:
+        settings["coverage"]["encoder"] = settings["embed"]["model"]
+    limits = [value for name, value in settings.get("validate", {}).items() if name.startswith("max_")]
+    if train and any(limits) and not settings["validate"]["tokenizer"]:
+        settings["validate"]["tokenizer"] = train["model"]
 
 
 def _make_step(name: str, settings: Any, where: str, seed: int) -> RecipeStep:
@@ -246,7 +246,7 @@ def _make_step(name: str, settings: Any, where: str, seed: int) -> RecipeStep:
     return RecipeStep(stage, _with_seed(stage.function, settings, where, seed))
 
 
-def _outside(name: str, settings: Any, seed: int) -> dict[str, Any]:
+def _section_after_steps(name: str, settings: Any, seed: int) -> dict[str, Any]:
     from ktodata.evaluate import evaluate
     from ktodata.train import fit
 
@@ -257,12 +257,12 @@ def _outside(name: str, settings: Any, seed: int) -> dict[str, Any]:
 def _with_seed(function: Callable[..., Any], settings: Any, where: str, seed: int) -> dict[str, Any]:
     if settings is not None and not isinstance(settings, Mapping):
         raise RecipeError(f"{where} takes settings as `key: value`; got {settings!r}.")
-    given = dict(settings or {})
-    if reserved := sorted(GIVEN_BY_RUNNER & set(given)):
+    values = dict(settings or {})
+    if reserved := sorted(GIVEN_BY_RUNNER & set(values)):
         raise SettingError(f"{where}: {reserved[0]} is not the recipe's to set: the run decides it.")
     if "seed" in settings_of(function):
-        given.setdefault("seed", seed)
-    checked = check_settings(function, given, where=where, read_as=_recipe_type)
+        values.setdefault("seed", seed)
+    checked = check_settings(function, values, where=where, read_as=_recipe_type)
     return {name: value for name, value in checked.items() if name not in GIVEN_BY_RUNNER}
 
 
@@ -272,12 +272,12 @@ def _check_order(recipe: Recipe) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"{twice} stands in the recipe {names.count(twice)} times; a step stands once.")
     _check_kept(recipe)
-    there = {*COLUMNS, "state"}
+    columns = {*COLUMNS, "state"}
     for number, step in enumerate((*recipe.steps, recipe.export), start=1):
         for column in step.stage.needs:
-            if column not in there:
-                raise MissingColumnError(_missing(number, step.name, column))
-        there |= set(step.stage.adds)
+            if column not in columns:
+                raise MissingColumnError(_missing_column_text(number, step.name, column))
+        columns |= set(step.stage.adds)
     if recipe.evaluate is not None and recipe.train is None:
         raise RecipeError(
             "the recipe evaluates but does not train: add a train: section, or use `ktodata evaluate` on a trained run."
@@ -318,7 +318,7 @@ def _check_kept(recipe: Recipe) -> None:
         )
 
 
-def _missing(number: int, name: str, column: str) -> str:
+def _missing_column_text(number: int, name: str, column: str) -> str:
     adder = next((other for other in STEPS if column in load_stage(other).adds), None)
     what = f"step {number} ({name}) needs column {column!r}, which no earlier step adds."
     return f"{what} Put {adder} before it." if adder else what

@@ -21,7 +21,7 @@ PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedStage:
     """A stage's result as it lies in the run folder."""
 
     folder: Path
@@ -122,9 +122,9 @@ class Run:
             if (stage_folder(self.folder, stage["name"]) / "columns.parquet").exists()
         ]
 
-    def stage(self, name: str) -> Saved:
+    def stage(self, name: str) -> SavedStage:
         """A stage's saved result. Raises RunError when the run has none."""
-        saved = Saved(stage_folder(self.folder, name))
+        saved = SavedStage(stage_folder(self.folder, name))
         if saved.key is None:
             raise RunError(f"{self.folder} holds no result of stage {name!r}; it has {', '.join(self.stage_names()) or 'none'}.")
         return saved
@@ -217,7 +217,7 @@ def stage_folder(run: Path, name: str) -> Path:
     return run / "stages" / name
 
 
-def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, Any]) -> Saved:
+def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, Any]) -> SavedStage:
     """Write a stage's result whole or not at all, with `note` and the digests of its columns and decisions in done.json."""
     with whole_folder(stage_folder(run, name)) as scratch:
         result.columns.write_parquet(scratch / "columns.parquet")
@@ -227,7 +227,7 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
         write_json(scratch / "metrics.json", dict(result.metrics))
         digests = {part: digest_file(scratch / f"{part}.parquet") for part in ("columns", "decisions")}
         write_json(scratch / "done.json", {**note, "digests": digests})
-    return Saved(stage_folder(run, name))
+    return SavedStage(stage_folder(run, name))
 
 
 def digest(*parts: Any) -> str:

@@ -23,11 +23,11 @@ from ktodata.files import digest_file, remove_leftovers, whole_file, whole_folde
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.reviews import Reviews, join_reviews, read_reviews
 from ktodata.labels.classifier.training_dynamics import join_dynamics
-from ktodata.ledger import Decided, account, outcomes, write_up
+from ktodata.ledger import StageDecisions, account, outcomes, write_up
 from ktodata.meter import Meter
 from ktodata.pipeline.pulled_feedback import pull_for_run
 from ktodata.pipeline.recipe import Recipe, RecipeStep, takes_prompts
-from ktodata.pipeline.run_folder import Run, Saved, digest, save_result, stage_folder, truth_from
+from ktodata.pipeline.run_folder import Run, SavedStage, digest, save_result, stage_folder, truth_from
 from ktodata.settings import settings_of
 from ktodata.stage import StageResult
 from ktodata.train.results.telemetry_file import read_telemetry
@@ -35,7 +35,7 @@ from ktodata.train.results.telemetry_file import read_telemetry
 # an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
 Notify = Callable[[Mapping[str, Any]], None]
 # what a stage writes beside its own folder: when that is gone, the stage runs again
-BESIDE = {"ingest": "quarantine.parquet", "export": "shards", "train": "model", "evaluate": "evaluation.json"}
+WRITES_BESIDE = {"ingest": "quarantine.parquet", "export": "shards", "train": "model", "evaluate": "evaluation.json"}
 # what is known of rows from elsewhere, joined right after they are read, and the column that holds it
 JOINED = {"reviews": "trusted_label", "telemetry": "training_dynamics"}
 VERSIONS_OF = (
@@ -69,7 +69,7 @@ class _Execution:
     folder: Path
     until: str | None
     notify: Notify
-    saved: dict[str, Saved] = field(default_factory=dict)
+    saved: dict[str, SavedStage] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class _Execution:
             raise SettingError(f"--until {self.until}: the recipe has no such stage; it has {', '.join(names)}.")
         # before anything else runs: a word that is no verdict must not come to light after an hour of reading
         self.reviews = self._read_reviews()
-        self.telemetry = None if self.recipe.telemetry is None else read_telemetry(self._place(self.recipe.telemetry))
+        self.telemetry = None if self.recipe.telemetry is None else read_telemetry(self._recipe_path(self.recipe.telemetry))
 
     def names(self) -> list[str]:
         after = [name for name in ("train", "evaluate") if getattr(self.recipe, name) is not None]
@@ -86,7 +86,7 @@ class _Execution:
         return ["ingest", *joined, *(step.name for step in self.recipe.steps), "export", *after]
 
     def go(self) -> Run:
-        _check_folder(self.folder, self.recipe.name)
+        _check_run_folder(self.folder, self.recipe.name)
         self.folder.mkdir(parents=True, exist_ok=True)
         with alone_in(self.folder):
             remove_leftovers(self.folder)
@@ -99,7 +99,7 @@ class _Execution:
             if self.recipe.pull is not None:
                 pull_for_run(self.folder, self.recipe.pull)
             for name in self.names():
-                self._one(name)
+                self._run_stage(name)
                 if name == self.until:
                     break
             self._finish()
@@ -109,20 +109,20 @@ class _Execution:
         answers: list[tuple[str, str]] = []
         for name in self.names():
             # a stage after one that runs has no key yet: what it depends on is not there
-            saved = self._unchanged(name, self._key(name)) if len(self.saved) == len(answers) else None
+            saved = self._unchanged(name, self._stage_key(name)) if len(self.saved) == len(answers) else None
             if saved is not None:
                 self.saved[name] = saved
             answers.append((name, "runs" if saved is None else "unchanged"))
         return answers
 
-    def _unchanged(self, name: str, key: str) -> Saved | None:
+    def _unchanged(self, name: str, key: str) -> SavedStage | None:
         """The saved result of a stage, if it was made from the very same things and what it wrote beside it is there."""
-        saved = Saved(stage_folder(self.folder, name))
-        return saved if saved.key == key and (self.folder / BESIDE.get(name, ".")).exists() else None
+        saved = SavedStage(stage_folder(self.folder, name))
+        return saved if saved.key == key and (self.folder / WRITES_BESIDE.get(name, ".")).exists() else None
 
-    def _one(self, name: str) -> None:
+    def _run_stage(self, name: str) -> None:
         """Run one stage, or read it back when its key is the same."""
-        key, event = self._key(name), self._event(name)
+        key, event = self._stage_key(name), self._event(name)
         unchanged = self._unchanged(name, key)
         if unchanged is not None:
             self.saved[name] = unchanged
@@ -156,12 +156,12 @@ class _Execution:
         }
         if name in own:
             return own[name]()
-        step = self._step(name)
+        step = self._step_of(name)
         return step.stage.function(self._input(step), **self._arguments(step))
 
     # --- what a stage is given ---------------------------------------------------------------------------------------
 
-    def _step(self, name: str) -> RecipeStep:
+    def _step_of(self, name: str) -> RecipeStep:
         return next(step for step in (self.recipe.ingest, *self.recipe.steps, self.recipe.export) if step.name == name)
 
     def _before(self, name: str) -> list[RecipeStep]:
@@ -171,7 +171,7 @@ class _Execution:
 
     def _providers(self, step: RecipeStep) -> dict[str, str]:
         """For each column that the step is given, the stage that added it (the last one that did)."""
-        wanted = {*step.stage.needs, *step.stage.uses} - {"state"}
+        columns = {*step.stage.needs, *step.stage.uses} - {"state"}
         providers = dict.fromkeys(self.saved["ingest"].columns.columns, "ingest")
         providers |= {column: name for name, column in JOINED.items() if name in self.saved}
         for earlier in self._before(step.name):
@@ -179,23 +179,25 @@ class _Execution:
         if step.name == "export":
             # shards do not hold it, so they do not change with it
             return {column: name for column, name in providers.items() if name != "telemetry"}
-        return {column: name for column, name in providers.items() if column in wanted}
+        return {column: name for column, name in providers.items() if column in columns}
 
     def _states(self, name: str) -> pl.DataFrame:
         """row_id, state, gone of every row as stage `name` finds them (or as they end, for export)."""
         earlier = self._before(name)
-        part = self._part() if any(step.name == "split" for step in earlier) else None
+        part = self._split_parts() if any(step.name == "split" for step in earlier) else None
         split_follows = part is None and any(step.name == "split" for step in self.recipe.steps) and name != "export"
-        return outcomes(self.saved["ingest"].columns["row_id"], self._decided(earlier), part=part, split_follows=split_follows)
+        return outcomes(
+            self.saved["ingest"].columns["row_id"], self._decisions_of(earlier), part=part, split_follows=split_follows
+        )
 
-    def _decided(self, steps: Sequence[RecipeStep]) -> list[Decided]:
+    def _decisions_of(self, steps: Sequence[RecipeStep]) -> list[StageDecisions]:
         done = [step for step in steps if step.name in self.saved]
-        taken = [Decided(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in done]
+        taken = [StageDecisions(step.name, step.stage.applies_to, self.saved[step.name].decisions) for step in done]
         # people's verdicts come before every step; held-out rows keep their natural mix, whatever is said of them
-        by_people = [Decided("reviews", "train", self.saved["reviews"].decisions)] if "reviews" in self.saved else []
+        by_people = [StageDecisions("reviews", "train", self.saved["reviews"].decisions)] if "reviews" in self.saved else []
         return [*by_people, *taken]
 
-    def _part(self) -> pl.DataFrame | None:
+    def _split_parts(self) -> pl.DataFrame | None:
         return self.saved["split"].columns if "split" in self.saved else None
 
     def _input(self, step: RecipeStep) -> pl.DataFrame:
@@ -203,10 +205,10 @@ class _Execution:
         states = self._states(step.name).filter(~pl.col("gone")).select("row_id", "state")
         if states.is_empty():
             raise EmptyDataError(f"no row is left for {step.name}: see what dropped them in {self.folder / 'stages'}.")
-        wanted: dict[str, list[str]] = {}
+        columns_of: dict[str, list[str]] = {}
         for column, provider in self._providers(step).items():
-            wanted.setdefault(provider, []).append(column)
-        for provider, columns in wanted.items():
+            columns_of.setdefault(provider, []).append(column)
+        for provider, columns in columns_of.items():
             table = self.saved[provider].columns.select("row_id", *(column for column in columns if column != "row_id"))
             states = states.join(table, on="row_id", how="left", maintain_order="left")
         return states
@@ -214,11 +216,11 @@ class _Execution:
     def _arguments(self, step: RecipeStep) -> dict[str, Any]:
         parameters = settings_of(step.stage.function)
         return {
-            name: read_prompts(self._place(value)) if takes_prompts(parameters[name]) and isinstance(value, str) else value
+            name: read_prompts(self._recipe_path(value)) if takes_prompts(parameters[name]) and isinstance(value, str) else value
             for name, value in step.settings.items()
         }
 
-    def _place(self, path: str) -> Path:
+    def _recipe_path(self, path: str) -> Path:
         """A path of the recipe, from the recipe's own folder."""
         return self.recipe.folder / Path(path).expanduser()
 
@@ -229,7 +231,8 @@ class _Execution:
             return [str(self.folder / given)]
         paths = [given] if isinstance(given, str | Path) else list(given)
         return [
-            str(self._place(str(path))) if _looks_like_a_path(str(path), self._place(str(path))) else str(path) for path in paths
+            str(self._recipe_path(str(path))) if _looks_like_a_path(str(path), self._recipe_path(str(path))) else str(path)
+            for path in paths
         ]
 
     # --- the stages that touch files -----------------------------------------------------------------------------------
@@ -247,7 +250,7 @@ class _Execution:
         return StageResult(read.feedback, metrics=read.metrics)
 
     def _read_reviews(self) -> Reviews | None:
-        files = [self._place(path) for path in self.recipe.reviews]
+        files = [self._recipe_path(path) for path in self.recipe.reviews]
         return read_reviews(files) if files else None
 
     def _join_reviews(self) -> StageResult:
@@ -263,7 +266,7 @@ class _Execution:
         from ktodata.formats.shards import write_shards
         from ktodata.stages.export import shard_table
 
-        step = self._step("export")
+        step = self._step_of("export")
         feedback = self._input(step)
         result = step.stage.function(feedback, **step.settings)
         metadata = [name for name in self.saved["ingest"].columns.columns if name not in COLUMNS]
@@ -275,17 +278,19 @@ class _Execution:
     def _train(self) -> StageResult:
         from ktodata.train import fit
 
-        def tell(line: Mapping[str, Any]) -> None:
+        def notify_step(line: Mapping[str, Any]) -> None:
             if "step" in line and "steps" in line:
                 self.notify({**self._event("train"), "kind": "progress", "text": f"update {line['step']} of {line['steps']}"})
 
         settings = self.recipe.train or {}
-        fitted = fit(self.folder / "shards", out=self.folder / "model", progress=tell, resume=self._same_training(), **settings)
+        fitted = fit(
+            self.folder / "shards", out=self.folder / "model", progress=notify_step, resume=self._same_training(), **settings
+        )
         return StageResult(fitted.per_row(), metrics=fitted.metrics)
 
     def _same_training(self) -> bool:
         """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
-        note, key = self.folder / "stages" / "train.key.json", self._key("train")
+        note, key = self.folder / "stages" / "train.key.json", self._stage_key("train")
         same = note.exists() and json.loads(note.read_text()) == key
         write_json(note, key)
         return same
@@ -293,37 +298,37 @@ class _Execution:
     def _evaluate(self) -> StageResult:
         from ktodata.evaluate import evaluate
 
-        found = evaluate(self.folder, **self._evaluate_settings())
-        write_json(self.folder / "evaluation.json", found.as_dict())
-        return StageResult(found.per_row, metrics=found.as_dict())
+        evaluation = evaluate(self.folder, **self._evaluate_settings())
+        write_json(self.folder / "evaluation.json", evaluation.as_dict())
+        return StageResult(evaluation.per_row, metrics=evaluation.as_dict())
 
     def _evaluate_settings(self) -> dict[str, Any]:
         return truth_from(self.recipe.folder, self.recipe.evaluate or {})
 
     # --- what a result depends on ----------------------------------------------------------------------------------------
 
-    def _key(self, name: str) -> str:
+    def _stage_key(self, name: str) -> str:
         if name == "ingest":
-            return digest("ingest", _code(), {**self.recipe.ingest.settings, "paths": None}, _content_of(self._paths()))
+            return digest("ingest", _code_digest(), {**self.recipe.ingest.settings, "paths": None}, _content_of(self._paths()))
         if name == "reviews" and self.reviews is not None:
             files = [(file["name"], file["sha256"]) for file in self.reviews.metrics["files"]]
-            return digest("reviews", _code(), files, self.saved["ingest"].done["digests"]["columns"])
+            return digest("reviews", _code_digest(), files, self.saved["ingest"].done["digests"]["columns"])
         if name == "telemetry" and self.telemetry is not None:
             made_of = self.telemetry.digest, self.telemetry.beta
-            return digest("telemetry", _code(), made_of, self.saved["ingest"].done["digests"]["columns"])
+            return digest("telemetry", _code_digest(), made_of, self.saved["ingest"].done["digests"]["columns"])
         if name == "train":
-            return digest("train", _code(), self.recipe.train, self.saved["export"].metrics["checksums"])
+            return digest("train", _code_digest(), self.recipe.train, self.saved["export"].metrics["checksums"])
         if name == "evaluate":
             settings = self._evaluate_settings()
-            return digest("evaluate", _code(), settings, self._truth_digest(settings), self.saved["train"].key)
-        step = self._step(name)
+            return digest("evaluate", _code_digest(), settings, self._truth_digest(settings), self.saved["train"].key)
+        step = self._step_of(name)
         providers = self._providers(step)
         sources = {column: self.saved[provider].done["digests"]["columns"] for column, provider in providers.items()}
         states = self._states(name)
-        asked = {"state"} & {*step.stage.needs, *step.stage.uses} or name == "export"
-        alive = states.filter(~pl.col("gone")).select("row_id", *(["state"] if asked else []))
-        prompts = [digest_file(self._place(value)) for value in self._prompt_files(step)]
-        return digest(name, _code(), step.settings, sources, _frame_digest(alive), prompts)
+        state_columns = {"state"} & {*step.stage.needs, *step.stage.uses} or name == "export"
+        alive = states.filter(~pl.col("gone")).select("row_id", *(["state"] if state_columns else []))
+        prompts = [digest_file(self._recipe_path(value)) for value in self._prompt_files(step)]
+        return digest(name, _code_digest(), step.settings, sources, _frame_digest(alive), prompts)
 
     def _truth_digest(self, settings: Mapping[str, Any]) -> str | None:
         if not settings["truth"]:
@@ -337,8 +342,8 @@ class _Execution:
         parameters = settings_of(step.stage.function)
         for name, value in step.settings.items():
             if takes_prompts(parameters[name]) and isinstance(value, str):
-                if not self._place(value).is_file():
-                    raise SettingError(f"{step.name}: {name}: there is no file {self._place(value)}.")
+                if not self._recipe_path(value).is_file():
+                    raise SettingError(f"{step.name}: {name}: there is no file {self._recipe_path(value)}.")
                 yield value
 
     # --- what the run says of itself -------------------------------------------------------------------------------------
@@ -356,14 +361,14 @@ class _Execution:
         dropped = saved.decisions.filter(pl.col("action").is_in(["drop", "quarantine"]))["row_id"].n_unique()
         rows_in = saved.done["rows_in"]
         rows_out = saved.columns.height if rows_in is None or name in ("export", "train", "evaluate") else rows_in - dropped
-        shown = {"rows_in": rows_in, "rows_out": rows_out, "seconds": saved.done["seconds"], "peak_mb": saved.done["peak_mb"]}
-        return {"name": name, "cached": cached, **shown, "metrics": saved.metrics}
+        counts = {"rows_in": rows_in, "rows_out": rows_out, "seconds": saved.done["seconds"], "peak_mb": saved.done["peak_mb"]}
+        return {"name": name, "cached": cached, **counts, "metrics": saved.metrics}
 
     def _finish(self) -> None:
         """Ledger, counts, card and page. Without shards (--until) there is a ledger, but no outcome to account for yet."""
-        decided = self._decided([*self.recipe.steps, self.recipe.export])
+        decided = self._decisions_of([*self.recipe.steps, self.recipe.export])
         complete = "export" in self.saved
-        states = outcomes(self.saved["ingest"].columns["row_id"], decided, part=self._part(), split_follows=False)
+        states = outcomes(self.saved["ingest"].columns["row_id"], decided, part=self._split_parts(), split_follows=False)
         exported = self.saved["export"].columns if complete else pl.DataFrame(schema={"row_id": pl.String, "part": pl.String})
         ledger = write_up(decided, states, exported) if complete else write_up(decided, states.clear(), exported)
         with whole_file(self.folder / "ledger.parquet") as scratch:
@@ -377,8 +382,8 @@ class _Execution:
         """report.html and README.md, unless those there were made from the very same results."""
         from ktodata.report import write_pages
 
-        key = digest(_code("report"), [saved.key for saved in self.saved.values()])
-        pages = Saved(stage_folder(self.folder, "pages"))
+        key = digest(_code_digest("report"), [saved.key for saved in self.saved.values()])
+        pages = SavedStage(stage_folder(self.folder, "pages"))
         if pages.key == key and (self.folder / "report.html").exists():
             return
         write_pages(self.folder)
@@ -409,7 +414,7 @@ class _Execution:
         write_json(self.folder / "manifest.json", manifest)
 
 
-def _check_folder(folder: Path, name: str) -> None:
+def _check_run_folder(folder: Path, name: str) -> None:
     """The folder is new, empty, or holds a run of this name."""
     manifest = folder / "manifest.json"
     if folder.exists() and not folder.is_dir():
@@ -451,11 +456,11 @@ def _looks_like_a_path(text: str, place: Path) -> bool:
 
 def _content_of(paths: Sequence[str]) -> list[tuple[str, str]]:
     """Name and digest of every file that the paths stand for; a hub id stands for itself."""
-    found: list[tuple[str, str]] = []
+    contents: list[tuple[str, str]] = []
     for path in paths:
         files = _files_under(Path(path))
-        found += [(file.name, digest_file(file)) for file in files] or [(path, "")]
-    return found
+        contents += [(file.name, digest_file(file)) for file in files] or [(path, "")]
+    return contents
 
 
 def _files_under(path: Path) -> list[Path]:
@@ -474,7 +479,7 @@ def _frame_digest(frame: pl.DataFrame) -> str:
 
 
 @cache
-def _code(*also: str) -> str:
+def _code_digest(*also: str) -> str:
     """The digest of the code that makes results: another version of a stage makes another result."""
     package = Path(__file__).parents[1]
     apart = {"cli.py", "progress.py", "__init__.py", "datasets.py", "notebook.py", "report", "review"} - set(also)
@@ -484,13 +489,13 @@ def _code(*also: str) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in VERSIONS_OF:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _now() -> str:

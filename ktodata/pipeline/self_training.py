@@ -1,6 +1,6 @@
 """Self-training: what training saw of each row goes back to label_noise, and the model is trained again, while that helps.
 
-    round 0   the recipe as it stands
+    round 0   the recipe as it is
     round n   label_noise is given the telemetry of round n-1 (column training_dynamics); the rows are exported and the base model
               is trained anew, with the same settings, seed and number of updates
 
@@ -10,7 +10,7 @@ or by the loss of training. It ends when `patience` rounds in a row did not rais
 sees, or after `rounds`. A round is the result only if its gain over round 0 has an interval above zero; otherwise round 0 is.
 
     RUN/rounds/0, 1, ...       a run each, resumable as any run; what telemetry does not touch is linked from round 0
-    RUN/self_training.json     a line for each round, and which one stands
+    RUN/self_training.json     a line for each round, and which one is the result
     RUN/report.html            the same as a page, with links to the rounds' own
 
 Falls short where a policy only repeats what its labels taught it: its opinion is then no second one. A reviewed row's verdict
@@ -31,7 +31,7 @@ from ktodata.errors import RunError
 from ktodata.evaluate.rounds import Ruler, best_round, compare_rounds, ruler, standing_round, waited
 from ktodata.files import remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.pipeline.recipe import Recipe, load_recipe, path_from
-from ktodata.pipeline.run_folder import Run, Saved, stage_folder
+from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.pipeline.runner import Notify, alone_in, preview_plan, run_plan
 from ktodata.report.rounds_page import build_rounds_page
 
@@ -50,7 +50,7 @@ def run(
     until: str | None = None,
     notify: Notify = lambda event: None,
 ) -> Run:
-    """Run a recipe into a run folder and return it; with `self_training:`, run its rounds and return the one that stands.
+    """Run a recipe into a run folder and return it; with `self_training:`, run its rounds and return the best that is shown to help.
 
     Stages whose inputs have not changed are read back, not run again; a run that was killed goes on where it stopped when the
     same call is made again.
@@ -87,7 +87,7 @@ def dry_run(
     folder = Path(out) if out else Path("runs") / plan.name
     if plan.self_training is None:
         return plan, preview_plan(plan, folder)
-    return plan, preview_plan(replace(plan, self_training=None), _folder(folder, 0))
+    return plan, preview_plan(replace(plan, self_training=None), _round_folder(folder, 0))
 
 
 def rounds_of(run: Run) -> dict[str, Any] | None:
@@ -95,8 +95,8 @@ def rounds_of(run: Run) -> dict[str, Any] | None:
     place = run.folder.parent.parent / RESULT
     if run.folder.parent.name != "rounds" or not place.is_file():
         return None
-    told: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    return told
+    result: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    return result
 
 
 def changes(before: pl.DataFrame, after: pl.DataFrame, *, soft: bool) -> dict[str, int]:
@@ -109,13 +109,13 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, *, soft: bool) -> dict[st
     both = before.join(after, on="row_id", suffix="_after")
     turned = both["label"] != both["label_after"]
     moved = (both["p_desirable"] - both["p_desirable_after"]).abs() >= SAME if soft else pl.Series([False] * both.height)
-    found = {
+    counts = {
         "entered": after.height - both.height,
         "left": before.height - both.height,
         "relabelled": int(turned.sum()),
         "softened": int((moved & ~turned).sum()),
     }
-    return {**found, "changed": sum(found.values()), "rows": after.height}
+    return {**counts, "changed": sum(counts.values()), "rows": after.height}
 
 
 @dataclass
@@ -133,76 +133,78 @@ class _Rounds:
     def go(self, until: str | None) -> Run:
         from ktodata.train.model.activation_cache import shared_activations
 
-        _check_folder(self.folder, self.plan.name)
+        _check_rounds_folder(self.folder, self.plan.name)
         self.folder.mkdir(parents=True, exist_ok=True)
         with alone_in(self.folder), shared_activations():
             remove_leftovers(self.folder)
             if until is not None:
-                return run_plan(_plan_of_round(self.plan, None, None), self._place(0), until=until, notify=self._tell(0))
+                return run_plan(
+                    _plan_of_round(self.plan, None, None), self._round_path(0), until=until, notify=self._with_round(0)
+                )
             ended = None
             for number in range(self.settings["rounds"] + 1):
                 ended = self._round(number)
                 if ended is not None:
                     break
-                self._write("running", None)
-            return self._finish(ended or f"{self.settings['rounds']} rounds were asked for")
+                self._write_result("running", None)
+            return self._finish_rounds(ended or f"{self.settings['rounds']} rounds were asked for")
 
     def _round(self, number: int) -> str | None:
         """Run a round, as far as it goes; why no further one is needed, if none is."""
-        plan, place = self._plan(number), self._place(number)
+        plan, place = self._plan_for(number), self._round_path(number)
         if number:
-            _link_unchanged(self._place(0), place, _before_telemetry(self.plan))
+            _link_unchanged(self._round_path(0), place, _before_telemetry(self.plan))
         if _is_done(plan, place):
             self.notify({"kind": "cached", "round": number, "stage": f"round {number}", "number": 1, "of": 1})
         else:
-            curated = run_plan(plan, place, until="export", notify=self._tell(number))
+            curated = run_plan(plan, place, until="export", notify=self._with_round(number))
             self._judge_by(curated)
-            if number and not self._changes(curated)["changed"]:
+            if number and not self._changes_since(curated)["changed"]:
                 return self._nothing_changed(number, curated)
-            run_plan(plan, place, notify=self._tell(number, ("train",)))
+            run_plan(plan, place, notify=self._with_round(number, ("train",)))
         done = Run(place)
-        self.changed.append(self._changes(done) if number else None)
+        self.changed.append(self._changes_since(done) if number else None)
         self.runs.append(done)
-        self.rewards.append(_rewards(done))
-        since = waited(self._lines())
+        self.rewards.append(_validation_rewards(done))
+        since = waited(self._compared_rounds())
         return f"{since} round(s) in a row did not raise it" if since >= self.settings["patience"] else None
 
     def _nothing_changed(self, number: int, curated: Run) -> str:
-        self.changed.append(self._changes(curated))
+        self.changed.append(self._changes_since(curated))
         return f"round {number} changed nothing that training sees, so it was not trained"
 
-    def _finish(self, ended: str) -> Run:
-        """Evaluate the round that stands, on test rows if the recipe says so, and write what was found."""
-        stands = standing_round(self._lines())
-        plan = replace(self._plan(stands), evaluate=self.plan.evaluate)
-        if not _is_done(plan, self._place(stands)):
-            run_plan(plan, self._place(stands), notify=self._tell(stands, ("evaluate",)))
-        self._write("done", ended)
-        return Run(self._place(stands))
+    def _finish_rounds(self, ended: str) -> Run:
+        """Evaluate the round that is the result, on test rows if the recipe says so, and write the result."""
+        chosen = standing_round(self._compared_rounds())
+        plan = replace(self._plan_for(chosen), evaluate=self.plan.evaluate)
+        if not _is_done(plan, self._round_path(chosen)):
+            run_plan(plan, self._round_path(chosen), notify=self._with_round(chosen, ("evaluate",)))
+        self._write_result("done", ended)
+        return Run(self._round_path(chosen))
 
     # --- what a round is made of --------------------------------------------------------------------------------------
 
-    def _place(self, number: int) -> Path:
-        return _folder(self.folder, number)
+    def _round_path(self, number: int) -> Path:
+        return _round_folder(self.folder, number)
 
-    def _plan(self, number: int) -> Recipe:
+    def _plan_for(self, number: int) -> Recipe:
         if not number:
             return _plan_of_round(self.plan, None, None)
-        return _plan_of_round(self.plan, self._place(number - 1), _updates(self._place(0)))
+        return _plan_of_round(self.plan, self._round_path(number - 1), _updates(self._round_path(0)))
 
-    def _changes(self, run: Run) -> dict[str, int]:
+    def _changes_since(self, run: Run) -> dict[str, int]:
         """Against the round before."""
-        before = Run(self._place(int(run.folder.name) - 1))
+        before = Run(self._round_path(int(run.folder.name) - 1))
         return changes(before.shards("train"), run.shards("train"), soft=bool((self.plan.train or {})["soft_labels"]))
 
-    def _tell(self, number: int, only: Sequence[str] = ()) -> Notify:
+    def _with_round(self, number: int, only: Sequence[str] = ()) -> Notify:
         """Events with the round's number; of stages in `only`, if any are named: the others were told of before."""
 
-        def tell(event: Mapping[str, Any]) -> None:
+        def notify_with_round(event: Mapping[str, Any]) -> None:
             if not only or event["stage"] in only:
                 self.notify({**event, "round": number, "stage": f"round {number}, {event['stage']}"})
 
-        return tell
+        return notify_with_round
 
     # --- what is said of it -------------------------------------------------------------------------------------------
 
@@ -210,23 +212,23 @@ class _Rounds:
         rows = run.feedback.filter(pl.col("part") == "validation")
         return ruler(rows.filter(pl.col("row_id").is_in(run.shards("validation")["row_id"].implode())))
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def _compared_rounds(self) -> list[dict[str, Any]]:
         return compare_rounds(
             self.rewards, self._judge_by(self.runs[0]), resamples=self.settings["bootstrap"], seed=self.plan.seed
         )
 
-    def _write(self, status: str, ended: str | None) -> None:
-        lines = self._lines()
+    def _write_result(self, status: str, ended: str | None) -> None:
+        lines = self._compared_rounds()
         untrained = [{"auc": None, "best_before": best_round(lines), "minus_best": None, "minus_round_0": None}]
         every = [*lines, *untrained[: len(self.changed) - len(lines)]]
-        stands = standing_round(lines)
-        told = {
+        chosen = standing_round(lines)
+        result = {
             "name": self.plan.name,
             "status": status,
             "settings": dict(self.settings),
-            "stands": stands,
-            "helped": stands > 0,
-            "highest": best_round(lines),
+            "chosen_round": chosen,
+            "helped": chosen > 0,
+            "best_round": best_round(lines),
             "ended_because": ended,
             **self._judge_by(self.runs[0]).as_dict(),
             "part": "validation",
@@ -236,37 +238,37 @@ class _Rounds:
                 for number, (line, changed) in enumerate(zip(every, self.changed, strict=True))
             ],
         }
-        told["verdict"] = verdict(told)
-        write_json(self.folder / RESULT, told)
+        result["verdict"] = verdict(result)
+        write_json(self.folder / RESULT, result)
         with whole_file(self.folder / "report.html") as scratch:
-            scratch.write_text(build_rounds_page(told), encoding="utf-8")
+            scratch.write_text(build_rounds_page(result), encoding="utf-8")
 
 
-def verdict(told: Mapping[str, Any]) -> str:
+def verdict(result: Mapping[str, Any]) -> str:
     """What self_training.json says, in two or three sentences."""
-    first, best = told["rounds"][0]["auc"], told["rounds"][told["highest"]]
-    by = f"on {told['rows']:,} validation rows, by {told['judged_by']}"
-    if not told["highest"]:
-        head = f"No round helped: round 0 stands, with an AUC of {first['value']:.3f} {by}."
+    first, best = result["rounds"][0]["auc"], result["rounds"][result["best_round"]]
+    by = f"on {result['rows']:,} validation rows, by {result['judged_by']}"
+    if not result["best_round"]:
+        head = f"No round helped: round 0 is the result, with an AUC of {first['value']:.3f} {by}."
     else:
         gain = best["minus_round_0"]
-        found = (
+        gained = (
             f"an AUC of {best['auc']['value']:.3f} against {first['value']:.3f} of round 0 {by}: {gain['value']:+.3f} "
             f"({gain['low']:+.3f} to {gain['high']:+.3f})"
         )
-        head = f"Round {told['highest']} helped and stands: {found}."
-        if not told["helped"]:
-            highest = f"Round {told['highest']} was highest, with {found}, which includes zero."
-            head = f"No round is shown to help, so round 0 stands. {highest}"
-    return head if told["ended_because"] is None else f"{head} It ended because {told['ended_because']}."
+        head = f"Round {result['best_round']} helped and is the result: {gained}."
+        if not result["helped"]:
+            highest = f"Round {result['best_round']} was highest, with {gained}, which includes zero."
+            head = f"No round is shown to help, so round 0 is the result. {highest}"
+    return head if result["ended_because"] is None else f"{head} It ended because {result['ended_because']}."
 
 
-def _folder(out: Path, number: int) -> Path:
+def _round_folder(out: Path, number: int) -> Path:
     return out / "rounds" / str(number)
 
 
 def _plan_of_round(plan: Recipe, before: Path | None, updates: int | None) -> Recipe:
-    """The recipe of one round: without evaluation, which only the round that stands gets.
+    """The recipe of one round: without evaluation, which only the round that is the result gets.
 
     before : the round before, whose telemetry is handed in; updates : as many as round 0 made
     """
@@ -287,7 +289,7 @@ def _link_unchanged(first: Path, place: Path, stages: Sequence[str]) -> None:
     """Let a round start from what round 0 has of these stages. Files of a run are replaced and never written in, so links do."""
     for name in stages:
         source, target = stage_folder(first, name), stage_folder(place, name)
-        if Saved(source).key != Saved(target).key:
+        if SavedStage(source).key != SavedStage(target).key:
             with whole_folder(target) as scratch:
                 for file in source.iterdir():
                     _link(file, scratch / file.name)
@@ -312,7 +314,7 @@ def _is_done(plan: Recipe, place: Path) -> bool:
     return finished and all(answer == "unchanged" for _, answer in preview_plan(plan, place))
 
 
-def _rewards(run: Run) -> pl.DataFrame:
+def _validation_rewards(run: Run) -> pl.DataFrame:
     """row_id, reward (beta x log-ratio) of the validation rows, under the weights that the training left."""
     from ktodata.train.results.train_result import TrainResult
 
@@ -324,11 +326,11 @@ def _rewards(run: Run) -> pl.DataFrame:
 
 def _updates(place: Path) -> int:
     """Updates that the training of a round was planned to make."""
-    told = json.loads((place / "model" / "training.json").read_text(encoding="utf-8"))
-    return int(told["plan"]["steps"])
+    training = json.loads((place / "model" / "training.json").read_text(encoding="utf-8"))
+    return int(training["plan"]["steps"])
 
 
-def _check_folder(folder: Path, name: str) -> None:
+def _check_rounds_folder(folder: Path, name: str) -> None:
     """The folder is new, empty, or holds the rounds of a recipe of this name."""
     if not folder.exists():
         return

@@ -47,13 +47,13 @@ def _about_feedback(model: Path) -> str:
     if model.name != "model" or not (run / "manifest.json").is_file() or not (model / "training.json").is_file():
         return ""
     training = json.loads((model / "training.json").read_text(encoding="utf-8"))
-    exported = json.loads((run / "stages/export/metrics.json").read_text(encoding="utf-8")) if _exported(run) else {}
+    exported = json.loads((run / "stages/export/metrics.json").read_text(encoding="utf-8")) if _has_export(run) else {}
     train = training.get("train", {})
     rows = train.get("rows", 0) + len(train.get("skipped_row_ids", ()))
     return build_feedback_section(run) if rows == exported.get("rows", {}).get("train") else ""
 
 
-def _exported(run: Path) -> bool:
+def _has_export(run: Path) -> bool:
     return (run / "stages/export/metrics.json").is_file()
 
 

@@ -11,7 +11,7 @@ import polars as pl
 from ktodata.errors import RunError
 from ktodata.extras import require
 from ktodata.pipeline.audit import LabelAudit
-from ktodata.pipeline.run_folder import Run, Saved
+from ktodata.pipeline.run_folder import Run, SavedStage
 from ktodata.stage import StageResult
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _run_of(rows: Run | LabelAudit | Path | str, folder: Path | str | None) -> R
 
 
 @dataclass(frozen=True)
-class ResultInMemory(Saved):
+class ResultInMemory(SavedStage):
     """A stage's result that was never written."""
 
     result: StageResult
@@ -100,5 +100,5 @@ class AuditRun(Run):
     def stage_names(self) -> list[str]:
         return ["embed", "label_noise"]
 
-    def stage(self, name: str) -> Saved:
+    def stage(self, name: str) -> SavedStage:
         return ResultInMemory(self.folder / "stages" / name, self.audit.result)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ktodata.errors import RunError
 from ktodata.formats.verdict_store import VerdictWord
 from ktodata.pipeline.audit import LabelAudit
-from ktodata.pipeline.run_folder import Run, Saved, stage_folder
+from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.review.filters import OTHERS, FilterColumns, Filters
 from ktodata.review.queue import OUTLOOK_ROWS, ExpectedGain, build_queue, expected_gain, seconds_per_row
 from ktodata.review.row_view import ReviewRow, RowView
@@ -164,7 +164,7 @@ class ReviewSession:
             raise StaleError("The run was made anew since this desk was opened. Stop `ktodata review` and start it again.")
 
     def _key_on_disk(self) -> str:
-        key = Saved(stage_folder(self.run.folder, "label_noise")).key
+        key = SavedStage(stage_folder(self.run.folder, "label_noise")).key
         return key or "none"
 
     def _undo_token(self, latest: CurrentVerdict | None) -> str:

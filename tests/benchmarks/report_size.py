@@ -27,7 +27,7 @@ from machine import machine, write_result
 from playwright.sync_api import Page, sync_playwright
 
 from ktodata.feedback import feedback_table
-from ktodata.ledger import Decided, account, outcomes, write_up
+from ktodata.ledger import StageDecisions, account, outcomes, write_up
 from ktodata.report import build_report
 from ktodata.stage import decide
 
@@ -83,9 +83,9 @@ def write_run(folder: Path, rows: int, left: float, seed: int = 0) -> None:
     drawn = pl.Series(rng.random(rows) / left)
     part = pl.DataFrame({"row_id": ids, "part": ["train"] * rows})
     decided = [
-        Decided("dedupe", "all", decide(table, drawn < 0.4, action="drop", reason="near_repeat", evidence=["similarity"], caused_by="of")),
-        Decided("label_noise", "train", decide(table, drawn.is_between(0.4, 0.8), action="review", reason="doubted_label", evidence=["label_quality"])),
-        Decided("label_noise", "train", decide(table, drawn.is_between(0.8, 1.0), action="relabel", reason="outvoted", evidence=["label_quality"])),
+        StageDecisions("dedupe", "all", decide(table, drawn < 0.4, action="drop", reason="near_repeat", evidence=["similarity"], caused_by="of")),
+        StageDecisions("label_noise", "train", decide(table, drawn.is_between(0.4, 0.8), action="review", reason="doubted_label", evidence=["label_quality"])),
+        StageDecisions("label_noise", "train", decide(table, drawn.is_between(0.8, 1.0), action="relabel", reason="outvoted", evidence=["label_quality"])),
     ]  # fmt: skip
     doubted = pl.col("label_quality") < 0.1
     noise = table.select("row_id", "label_quality", p_desirable="label_quality", is_label_issue=doubted)

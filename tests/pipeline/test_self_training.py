@@ -202,7 +202,7 @@ def test_rounds_go_on_until_nothing_changes_and_are_not_run_twice(place, truth, 
     assert changed["changed"] == changed["softened"] > 20 and changed["rows"] == kd.Run(out / "rounds" / "1").shards().height
     assert changed["entered"] == changed["left"] == changed["relabelled"] == 0
     assert told["rounds"][2]["changed"]["changed"] == 0 and told["rounds"][2]["auc"] is None
-    assert told["status"] == "done" and rounds_of(run) == told and run.folder == out / "rounds" / str(told["stands"])
+    assert told["status"] == "done" and rounds_of(run) == told and run.folder == out / "rounds" / str(told["chosen_round"])
     ran = {(event["round"], event["stage"].split(", ")[1]) for event in events if event["kind"] == "start"}
     assert (0, "embed") in ran and {stage for number, stage in ran if number} == {"telemetry", "label_noise", "export", "train"}
     # equal terms: the same base and settings, and as many updates
@@ -234,13 +234,15 @@ def test_a_loop_that_was_killed_goes_on_where_it_stopped(place, truth, planted, 
     out = tmp_path / "run"
     with pytest.raises(Killed):
         kd.run(rounds(place, rounds=1), out=out, notify=kill)
-    assert fits == ["0"] and result(out)["status"] == "running" and "(stands)" in (out / "report.html").read_text()
+    assert fits == ["0"] and result(out)["status"] == "running" and "(result)" in (out / "report.html").read_text()
     kd.run(rounds(place, rounds=1), out=out)
     assert fits == ["0", "1"] and result(out)["ended_because"] == "1 rounds were asked for"
 
 
-def test_patience_ends_it_and_only_the_round_that_stands_meets_test_rows(place, truth, planted, fits, tmp_path, monkeypatch):
-    """Round 1 is made to see the labels and stands; round 2, made to see them less, ends it."""
+def test_patience_ends_it_and_only_the_round_that_is_the_result_meets_test_rows(
+    place, truth, planted, fits, tmp_path, monkeypatch
+):
+    """Round 1 is made to see the labels and is the result; round 2, made to see them less, ends it."""
     strengths, leans = {0: 0.0, 1: 3.0, 2: 1.0}, np.random.default_rng(2)
 
     def rewards(run):
@@ -251,13 +253,13 @@ def test_patience_ends_it_and_only_the_round_that_stands_meets_test_rows(place, 
     def join(feedback, looks, *, beta):  # another opinion in each round, so that each is trained
         return StageResult(feedback.select("row_id", training_dynamics=pl.Series(leans.random(feedback.height))))
 
-    monkeypatch.setattr(self_training, "_rewards", rewards)
+    monkeypatch.setattr(self_training, "_validation_rewards", rewards)
     monkeypatch.setattr(self_training, "changes", lambda *args, **kwargs: {"changed": 1, "rows": 1})
     monkeypatch.setattr(runner, "join_dynamics", join)
     run = kd.run(rounds(place, patience=1, evaluate={"generate": 0, "bootstrap": 100}), out=tmp_path / "run")
     told = result(tmp_path / "run")
-    assert fits == ["0", "1", "2"] and told["stands"] == 1 and told["helped"] and run.folder.name == "1"
-    assert told["verdict"].startswith("Round 1 helped and stands") and "did not raise it" in told["ended_because"]
+    assert fits == ["0", "1", "2"] and told["chosen_round"] == 1 and told["helped"] and run.folder.name == "1"
+    assert told["verdict"].startswith("Round 1 helped and is the result") and "did not raise it" in told["ended_because"]
     assert told["rounds"][2]["best_before"] == 1 and told["rounds"][2]["minus_best"]["high"] < 0
     there = [(tmp_path / "run" / "rounds" / n / "evaluation.json").exists() for n in "012"]
     assert there == [False, True, False]
@@ -270,14 +272,16 @@ def test_the_verdict_is_plain_where_nothing_helped():
     told = {
         "rows": 50,
         "judged_by": "labels as given",
-        "highest": 0,
+        "best_round": 0,
         "helped": False,
         "ended_because": None,
         "rounds": [{"auc": auc}],
     }
-    assert self_training.verdict(told).startswith("No round helped: round 0 stands, with an AUC of 0.600 on 50 validation rows")
-    told |= {"highest": 1, "rounds": [{"auc": auc}, {"auc": auc, "minus_round_0": gain}]}
-    assert self_training.verdict(told).startswith("No round is shown to help, so round 0 stands. Round 1 was highest")
+    assert self_training.verdict(told).startswith(
+        "No round helped: round 0 is the result, with an AUC of 0.600 on 50 validation rows"
+    )
+    told |= {"best_round": 1, "rounds": [{"auc": auc}, {"auc": auc, "minus_round_0": gain}]}
+    assert self_training.verdict(told).startswith("No round is shown to help, so round 0 is the result. Round 1 was highest")
     assert "+0.020 (-0.010 to +0.050), which includes zero" in self_training.verdict(told)
 
 

@@ -46,12 +46,12 @@ def rounds():
         {"round": 2, "folder": "rounds/2", "auc": None, "minus_best": None, "minus_round_0": None},
     ]
     lines[1]["changed"], lines[2]["changed"] = changed, {**changed, "changed": 0}
-    summary = {"name": folders.HOSTILE[1], "status": "done", "stands": 1, "helped": True, "judged_by": "reviewed verdicts"}
+    summary = {"name": folders.HOSTILE[1], "status": "done", "chosen_round": 1, "helped": True, "judged_by": "reviewed verdicts"}
     summary |= {
         "rows": 40,
         "prompt_groups": 31,
         "desirable": 25,
-        "verdict": f"Round 1 stands. {folders.HOSTILE[0]}",
+        "verdict": f"Round 1 is the result. {folders.HOSTILE[0]}",
         "rounds": lines,
     }
     return lambda **changes: summary | changes

@@ -9,7 +9,7 @@ import polars as pl
 
 from ktodata.feedback import feedback_table
 from ktodata.labels.people.drift import SCHEMA as DRIFT_SCHEMA
-from ktodata.ledger import Decided, account, outcomes, write_up
+from ktodata.ledger import StageDecisions, account, outcomes, write_up
 from ktodata.stage import decide
 
 # of each rater: how often right, and its interval
@@ -63,7 +63,7 @@ def write_run(
     if "dedupe" in stages:
         is_repeat = pl.col("row_id").is_in(repeats.implode())
         decisions = decide(marked, is_repeat, action="drop", reason="near_repeat", evidence=["similarity"], caused_by="of")
-        decided.append(Decided("dedupe", "all", decisions))
+        decided.append(StageDecisions("dedupe", "all", decisions))
         columns = marked.select(
             "row_id",
             duplicate_of=pl.when(is_repeat).then("of"),
@@ -75,7 +75,7 @@ def write_run(
     if "label_noise" in stages:
         is_doubted = pl.col("row_id").is_in(doubted.implode())
         decisions = decide(marked, is_doubted, action="review", reason="doubted_label", evidence=["label_quality"])
-        decided.append(Decided("label_noise", "train", decisions))
+        decided.append(StageDecisions("label_noise", "train", decisions))
         curve = {"given": [True] * 3, "rows_acted_on": [1, 5, 20], "expected_precision": [1.0, 0.9, 0.4]}
         ends = {"expected_precision_low": [0.9, 0.8, 0.3], "expected_precision_high": [1.0, 1.0, 0.5]}
         tables = {"trust_curve": pl.DataFrame(curve | ends), **judged_tables(ids)}

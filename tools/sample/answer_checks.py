@@ -48,7 +48,7 @@ def numbers(text: str) -> list[float]:
     """Every number that `text` gives in digits or, up to twenty, in words; the numbering of a list is left out."""
     text = _LIST_MARK.sub("", text.replace("\u2019", "'"))
     in_digits = re.sub(r"\b(" + "|".join(_SMALL_NUMBERS) + r")\b", lambda word: _digits(word[0]), text, flags=re.IGNORECASE)
-    return [float(found.replace(",", "")) for found in _NUMBER.findall(in_digits)]
+    return [float(digits.replace(",", "")) for digits in _NUMBER.findall(in_digits)]
 
 
 def _digits(word: str) -> str:
@@ -64,12 +64,12 @@ def number(prompt: str, expected: float, completion: str) -> bool:
     cut = re.search(r"\d+$", completion)
     if cut and str(expected).startswith(cut[0]) and str(expected) != cut[0]:  # the last token that was allowed cut it short
         completion = completion[: cut.start()]
-    given = set(numbers(prompt))
-    stated = [float(found.strip(",").replace(",", "")) for found in _STATED.findall(completion)]
-    results = [value for value in stated if value not in given]
+    in_prompt = set(numbers(prompt))
+    stated = [float(digits.strip(",").replace(",", "")) for digits in _STATED.findall(completion)]
+    results = [value for value in stated if value not in in_prompt]
     if results:
         return results[-1] == expected
-    claims = [value for value in numbers(completion) if value not in given]
+    claims = [value for value in numbers(completion) if value not in in_prompt]
     return bool(claims) and expected in (claims[0], claims[-1])
 
 
@@ -91,23 +91,23 @@ def field(prompt: str, expected: str, completion: str) -> bool:
     What it copies from the message word for word does not count, nor does naming a thing in passing ("the red lamp was sold").
     """
     first = _sentences(completion)[0]
-    said = _without_copies(first, prompt)
+    own_words = _without_copies(first, prompt)
     names = (
         rf"(?:'s|\b(?:is|was|are|were|be|bought|ordered))\b.*(?<!\w){expected}(?!\w)"
         rf"|(?<!\w){expected} is mentioned\b|:\W*{expected}(?!\w)"
     )
     short = len(first.split()) <= 5
     denied = re.search(r"\bnot (?:mentioned|provided|given|specified|known)\b", first)
-    return _affirms(said, [expected]) and not denied and (short or bool(re.search(names, said, re.IGNORECASE)))
+    return _affirms(own_words, [expected]) and not denied and (short or bool(re.search(names, own_words, re.IGNORECASE)))
 
 
 def _without_copies(text: str, prompt: str) -> str:
     """`text` without its runs of five or more words that stand in `prompt` just so."""
-    words, asked = re.findall(r"\w+|\W+", text), " " + " ".join(re.findall(r"\w+", prompt.lower())) + " "
+    words, prompt_words = re.findall(r"\w+|\W+", text), " " + " ".join(re.findall(r"\w+", prompt.lower())) + " "
     places = [place for place, word in enumerate(words) if re.match(r"\w", word)]
     copied: set[int] = set()
     for run in zip(places, places[1:], places[2:], places[3:], places[4:], strict=False):
-        if " " + " ".join(words[place].lower() for place in run) + " " in asked:
+        if " " + " ".join(words[place].lower() for place in run) + " " in prompt_words:
             copied.update(run)
     return "".join(word for place, word in enumerate(words) if place not in copied)
 
@@ -129,16 +129,16 @@ def _affirms(text: str, words: list[str]) -> bool:
 def sequence(prompt: str, expected: dict[str, list[str]], completion: str) -> bool:
     """The items in the right order, once; the given order may be repeated before it."""
     any_item = "|".join(re.escape(item) for item in sorted(expected["given"], key=len, reverse=True))
-    found = re.findall(rf"(?<![\w.])(?:{any_item})(?!\w)", completion, re.IGNORECASE)
+    items = re.findall(rf"(?<![\w.])(?:{any_item})(?!\w)", completion, re.IGNORECASE)
     foreign = set(numbers(completion)) - set(numbers(prompt)) if expected["given"][0].isdigit() else set()
-    said = [item.lower() for item in found]
-    return said in (expected["right"], [*expected["given"], *expected["right"]]) and not foreign
+    lowered = [item.lower() for item in items]
+    return lowered in (expected["right"], [*expected["given"], *expected["right"]]) and not foreign
 
 
 def yes_no(prompt: str, expected: str, completion: str) -> bool:
     """It says the right one of yes and no, and not the other."""
-    said = {word.lower() for word in re.findall(r"\b(?:yes|no)\b", completion, re.IGNORECASE)}
-    return said == {expected}
+    answers = {word.lower() for word in re.findall(r"\b(?:yes|no)\b", completion, re.IGNORECASE)}
+    return answers == {expected}
 
 
 def declines(prompt: str, expected: None, completion: str) -> bool:
@@ -184,10 +184,10 @@ def json_object(prompt: str, expected: dict[str, Any], completion: str) -> bool:
     """A JSON object with the expected keys and values; a code fence or a word before it is fine."""
     start, end = completion.find("{"), completion.find("}")
     try:
-        found = json.loads(completion[start : end + 1])
+        parsed = json.loads(completion[start : end + 1])
     except ValueError:
         return False
-    return isinstance(found, dict) and {key: str(value) for key, value in found.items()} == expected
+    return isinstance(parsed, dict) and {key: str(value) for key, value in parsed.items()} == expected
 
 
 def copy(prompt: str, expected: str, completion: str) -> bool:

@@ -1,7 +1,7 @@
-"""Make the sample feedback: `python -m tools.sample.make_sample`. README.md in this folder describes what comes out.
+"""Make the sample feedback: `python -m tools.sample.make_sample`. ktodata/sample/README.md describes what comes out.
 
 Tasks are drawn, SmolLM2 answers them at two temperatures, programs say which answers are right, simulated raters give their
-thumbs, and the faults that real feedback has are planted. Everything but the model's sampling is the same on every machine.
+thumbs, and the faults that real feedback has are put in. Everything but the model's sampling is the same on every machine.
 """
 
 import argparse
@@ -107,13 +107,13 @@ class Answer:
 def answer_all(tasks: Sequence[Task], generate: Generate, seed: int) -> list[Answer]:
     """The models' answers, in an order that does not depend on how they were batched."""
     rng = Random(f"{seed}/models")
-    asked: dict[str, list[Task]] = {model: [] for model in TEMPERATURES}
+    tasks_of: dict[str, list[Task]] = {model: [] for model in TEMPERATURES}
     for task in tasks:
         for model in TEMPERATURES if rng.random() < BOTH_MODELS else [rng.choice(list(TEMPERATURES))]:
-            asked[model].append(task)
+            tasks_of[model].append(task)
     return [
         Answer(task, model, completion.strip())
-        for model, its_tasks in asked.items()
+        for model, its_tasks in tasks_of.items()
         for task, completion in zip(
             its_tasks, generate([task.prompt for task in its_tasks], TEMPERATURES[model], seed), strict=True
         )
@@ -155,14 +155,14 @@ def smollm2() -> Generate:
 
 @dataclass(frozen=True)
 class Vote:
-    """One thumb on one answer, and what is wrong with it. `planted` and `caused_by` say how the vote follows from another."""
+    """One thumb on one answer, and what is wrong with it. `fault` and `caused_by` say how the vote follows from another."""
 
     answer: Answer
     thumb: Any
     rater: str
     at: datetime
     habit: str | None
-    planted: str | None = None
+    fault: str | None = None
     caused_by: "Vote | None" = None
 
 
@@ -205,11 +205,11 @@ def _word(thumb: bool) -> str:
 
 def _second_vote(first: Vote, rng: Random) -> Vote:
     vote = _vote(first.answer, choose_rater(rng, but=first.rater), rng)
-    return replace(vote, planted="duplicate_of" if vote.thumb == first.thumb else "contradicts", caused_by=first)
+    return replace(vote, fault="duplicate_of" if vote.thumb == first.thumb else "contradicts", caused_by=first)
 
 
 def _double_click(vote: Vote, rng: Random) -> Vote:
-    return replace(vote, at=vote.at + timedelta(seconds=rng.randint(1, 3)), planted="duplicate_of", caused_by=vote)
+    return replace(vote, at=vote.at + timedelta(seconds=rng.randint(1, 3)), fault="duplicate_of", caused_by=vote)
 
 
 def _near_copy(vote: Vote, rng: Random) -> Vote:
@@ -226,22 +226,22 @@ def _near_copy(vote: Vote, rng: Random) -> Vote:
     answer = Answer(replace(task, prompt=prompt), vote.answer.model, completion)
     rater = choose_rater(rng).name
     at = vote.at + timedelta(hours=rng.randint(1, 200))
-    return Vote(answer, vote.thumb, rater, at, vote.habit, planted="near_duplicate_of", caused_by=vote)
+    return Vote(answer, vote.thumb, rater, at, vote.habit, fault="near_duplicate_of", caused_by=vote)
 
 
 def _break(vote: Vote, fault: str, thumb: Any, rng: Random) -> Vote:
     answer = replace(vote.answer, completion=rng.choice(["", "  "])) if fault == "empty_completion" else vote.answer
     at = vote.at + timedelta(minutes=rng.randint(1, 60))
-    return replace(vote, answer=answer, thumb=thumb, at=at, habit=None, planted=fault, caused_by=None)
+    return replace(vote, answer=answer, thumb=thumb, at=at, habit=None, fault=fault, caused_by=None)
 
 
 def records(votes: Sequence[Vote]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(what is given, what is true) of each vote. Ids are numbered in order of time."""
+    """(the feedback record, the truth) of each vote. Ids are numbered in order of time."""
     ids = {id(vote): f"f{number:04d}" for number, vote in enumerate(votes, start=1)}
-    return [(_given(vote, ids[id(vote)]), _true(vote, ids)) for vote in votes]
+    return [(_feedback_record(vote, ids[id(vote)]), _truth_record(vote, ids)) for vote in votes]
 
 
-def _given(vote: Vote, name: str) -> dict[str, Any]:
+def _feedback_record(vote: Vote, name: str) -> dict[str, Any]:
     return {
         "id": name,
         "prompt": vote.answer.task.prompt,
@@ -253,7 +253,7 @@ def _given(vote: Vote, name: str) -> dict[str, Any]:
     }
 
 
-def _true(vote: Vote, ids: dict[int, str]) -> dict[str, Any]:
+def _truth_record(vote: Vote, ids: dict[int, str]) -> dict[str, Any]:
     return {
         "id": ids[id(vote)],
         "truth": vote.answer.is_right(),
@@ -261,28 +261,28 @@ def _true(vote: Vote, ids: dict[int, str]) -> dict[str, Any]:
         "check": vote.answer.task.check,
         "expected": vote.answer.task.expected,
         "habit": vote.habit,
-        "planted": f"{vote.planted}:{ids[id(vote.caused_by)]}" if vote.caused_by else vote.planted,
+        "planted": f"{vote.fault}:{ids[id(vote.caused_by)]}" if vote.caused_by else vote.fault,
     }
 
 
 def make_sample(generate: Generate, seed: int = 0) -> tuple[str, str, str]:
     """The text of feedback.jsonl, truth.jsonl and production_prompts.jsonl."""
     tasks = draw_tasks(FEEDBACK_PROMPTS, Random(f"{seed}/feedback"))
-    asked = frozenset(task.prompt for task in tasks)
-    production = draw_tasks(PRODUCTION_PROMPTS, Random(f"{seed}/production"), taken=asked)
+    taken = frozenset(task.prompt for task in tasks)
+    production = draw_tasks(PRODUCTION_PROMPTS, Random(f"{seed}/production"), taken=taken)
     both = records(collect_votes(answer_all(tasks, generate, seed), seed))
-    given = _lines(record for record, _ in both)
-    given.insert(len(given) // 2, CUT_LINE)
-    true, prompts = _lines(record for _, record in both), _lines({"prompt": task.prompt} for task in production)
-    return "".join(given), "".join(true), "".join(prompts)
+    feedback = _json_lines(record for record, _ in both)
+    feedback.insert(len(feedback) // 2, CUT_LINE)
+    true, prompts = _json_lines(record for _, record in both), _json_lines({"prompt": task.prompt} for task in production)
+    return "".join(feedback), "".join(true), "".join(prompts)
 
 
-def _lines(rows: Iterable[dict[str, Any]]) -> list[str]:
+def _json_lines(rows: Iterable[dict[str, Any]]) -> list[str]:
     return [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
 
 
 def main() -> None:
-    """Write the three files beside this one."""
+    """Write the three files of records."""
     parser = argparse.ArgumentParser(prog="python -m tools.sample.make_sample", description=__doc__)
     parser.add_argument("--out", type=Path, default=sample_path().parent, help="folder to write to  [default: the package's own]")
     parser.add_argument("--seed", type=int, default=0, help="[default: 0]")

@@ -1,6 +1,6 @@
 """The tasks of the sample: families of short prompts, each with what a right answer is.
 
-A family is a function of a seeded `random.Random` that gives one Task. `checks.py` has the programs that judge an answer.
+A family is a function of a seeded `random.Random` that gives one Task. `answer_checks.py` has the programs that judge an answer.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -94,27 +94,27 @@ def extraction(rng: Random) -> Task:
             "{name} called from {city} about order {number}, the {colour} {item}.",
         ]
     ).format(**fields)
-    wanted = rng.choice(list(fields))
+    field = rng.choice(list(fields))
     question = {
         "name": "What is the customer's name?",
         "city": "Which city is mentioned?",
         "colour": f"What colour is the {fields['item']}?",
         "number": "What is the order number?",
         "item": "Which thing was ordered?",
-    }[wanted]
+    }[field]
     prompt = rng.choice([f"{text} {question}", f"{text}\n\n{question}", f"{question}\n\n{text}", f'Message: "{text}" {question}'])
-    return Task("extraction", prompt, "field", fields[wanted])
+    return Task("extraction", prompt, "field", fields[field])
 
 
 def sorting(rng: Random) -> Task:
     if rng.random() < 0.7:
-        given = [str(number) for number in rng.sample(range(1, 10 if rng.random() < 0.7 else 100), 3)]
-        order, way = sorted(given, key=int), rng.choice(["from smallest to largest", "in ascending order", "smallest first"])
+        items = [str(number) for number in rng.sample(range(1, 10 if rng.random() < 0.7 else 100), 3)]
+        order, way = sorted(items, key=int), rng.choice(["from smallest to largest", "in ascending order", "smallest first"])
         things = "numbers"
     else:
-        given = rng.sample(WORDS, 3)
-        order, way, things = sorted(given), rng.choice(["in alphabetical order", "alphabetically", "from A to Z"]), "words"
-    listed = ", ".join(given)
+        items = rng.sample(WORDS, 3)
+        order, way, things = sorted(items), rng.choice(["in alphabetical order", "alphabetically", "from A to Z"]), "words"
+    listed = ", ".join(items)
     prompt = rng.choice(
         [
             f"Sort these {things} {way}: {listed}",
@@ -123,7 +123,7 @@ def sorting(rng: Random) -> Task:
             f"Arrange the {things} {way}.\n{listed}",
         ]
     )
-    return Task("sorting", prompt, "sequence", {"right": order, "given": given})
+    return Task("sorting", prompt, "sequence", {"right": order, "given": items})
 
 
 def counting(rng: Random) -> Task:
@@ -163,18 +163,18 @@ def dates(rng: Random) -> Task:
         prompt = rng.choice([f"How many days does {month} have?", f"How many days are there in {month}? Number only."])
         return Task("dates", prompt, "number", days)
     names = DAYS if kind == "day" else MONTHS
-    given, (word, step) = rng.randrange(len(names)), rng.choice([("after", 1), ("before", -1)])
-    right = names[(given + step) % len(names)]
-    today = f"Today is {names[given]}. Which day {'comes tomorrow' if step == 1 else 'was yesterday'}?"
+    place, (word, step) = rng.randrange(len(names)), rng.choice([("after", 1), ("before", -1)])
+    right = names[(place + step) % len(names)]
+    today = f"Today is {names[place]}. Which day {'comes tomorrow' if step == 1 else 'was yesterday'}?"
     prompt = rng.choice(
         [
-            f"Which {kind} comes right {word} {names[given]}?",
-            f"What {kind} is {word} {names[given]}? One word, please.",
-            f"Name the {kind} that comes just {word} {names[given]}.",
-            today if kind == "day" else f"In the calendar, what comes directly {word} {names[given]}?",
+            f"Which {kind} comes right {word} {names[place]}?",
+            f"What {kind} is {word} {names[place]}? One word, please.",
+            f"Name the {kind} that comes just {word} {names[place]}.",
+            today if kind == "day" else f"In the calendar, what comes directly {word} {names[place]}?",
         ]
     )
-    return Task("dates", prompt, "only", {"right": [right], "wrong": [n for n in names if n not in (right, names[given])]})
+    return Task("dates", prompt, "only", {"right": [right], "wrong": [n for n in names if n not in (right, names[place])]})
 
 
 def output_format(rng: Random) -> Task:
@@ -289,12 +289,12 @@ def capitals(rng: Random) -> Task:
 def categories(rng: Random) -> Task:
     kind = rng.choice(list(KINDS_OF))
     thing, other = rng.choice(KINDS_OF[kind]), rng.choice([other for other in KINDS_OF if other != kind])
-    one, two = rng.sample([kind, other], 2)
+    first, second = rng.sample([kind, other], 2)
     prompt = rng.choice(
         [
-            f"Is {thing} a kind of {one} or {two}?",
-            f"Which fits {thing} better: {one} or {two}?",
-            f"{one.capitalize()} or {two}: what is {thing}?",
+            f"Is {thing} a kind of {first} or {second}?",
+            f"Which fits {thing} better: {first} or {second}?",
+            f"{first.capitalize()} or {second}: what is {thing}?",
         ]
     )
     return Task("categories", prompt, "only", {"right": [kind], "wrong": [other], "sentences": 2})
@@ -349,15 +349,15 @@ def draw_tasks(counts: Mapping[str, int], rng: Random, *, taken: frozenset[str] 
 
 
 def _different(family: str, count: int, rng: Random, taken: frozenset[str]) -> Iterator[Task]:
-    seen = set(taken)
+    prompts = set(taken)
     for _ in range(200 * count):
         if count == 0:
             return
         task = FAMILIES[family](rng)
         # a number that the prompt already gives could be right without being an answer: such tasks are not asked
         given_away = task.check == "number" and task.expected in numbers(task.prompt)
-        if task.prompt not in seen and not given_away:
-            seen.add(task.prompt)
+        if task.prompt not in prompts and not given_away:
+            prompts.add(task.prompt)
             count -= 1
             yield task
     if count:
