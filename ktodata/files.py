@@ -90,8 +90,8 @@ def _unwritable_speaks(place: Path) -> Iterator[None]:
         if error.errno not in UNWRITABLE:
             raise
         raise RunError(
-            f"cannot write {place}: {error.strerror} ({_free_space(place)}). Nothing half written was left, what was done before is "
-            "kept: make room, or give another folder, and run again."
+            f"cannot write {place}: {error.strerror} ({_free_space(place)}). Nothing half written was left, what was done before "
+            "is kept: make room, or give another folder, and run again."
         ) from error
 
 

@@ -50,8 +50,8 @@ def audit(
     feedback : as `kd.read(...).feedback` or `kd.feedback_table` gives it; several votes on a text, and trusted_label where an
         expert has judged, are used. A run takes no settings beside it: its recipe says how it was audited
     encoder : a sentence encoder: packaged name, hub id or folder
-    model : a causal language model, the one to be trained if possible: its hidden states are a feature set of their own, and by far
-        the best one once some rows are reviewed (one forward pass, cached)
+    model : a causal language model, the one to be trained if possible: its hidden states are a feature set of their own, and by
+        far the best one once some rows are reviewed (one forward pass, cached)
     judged : what `kd.judge` returned: its votes count as those of one more rater, and its scores as far as reviewed rows show
         that it is right
     telemetry : of a training on these rows (`kd.train.fit(...).telemetry`, or model/telemetry.parquet of a run); counts as far as

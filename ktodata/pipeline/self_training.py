@@ -50,7 +50,7 @@ def run(
     until: str | None = None,
     notify: Notify = lambda event: None,
 ) -> Run:
-    """Run a recipe into a run folder and return it; with `self_training:`, run its rounds and return the best that is shown to help.
+    """Run a recipe into a run folder and return it; with `self_training:`, run its rounds and return the one that is the result.
 
     Stages whose inputs have not changed are read back, not run again; a run that was killed goes on where it stopped when the
     same call is made again.
