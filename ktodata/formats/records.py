@@ -72,7 +72,8 @@ def _given_at(vote: Vote, place: int) -> tuple[float, int]:
 class LabelledCompletion:
     """One completion, as text or as the turn that was judged, and its verdict.
 
-    `about` overrides what would be read from the record: rater, model, pair_id, ...; `tools` are those that the model was given.
+    `about` overrides what would be read from the record: rater, model, pair_id, ...; `tools` are those that the model was given;
+    `not_kept` names what the record holds and no row carries, beyond its columns and turns: to be counted.
     """
 
     prompt: Prompt
@@ -80,6 +81,7 @@ class LabelledCompletion:
     verdict: Verdict
     about: Mapping[str, Any] = field(default_factory=dict)
     tools: Any = None
+    not_kept: Sequence[str] = ()
 
 
 # a step of a path: a name, a number of a list, or the first entry of a list whose field has a value

@@ -70,6 +70,7 @@ class FeedbackTable:
         kept = {name: _scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
         rows = [self._row(completion, common) for completion in completions]
         self._rows += rows
+        self.not_kept.update(name for completion in completions for name in completion.not_kept)
         for name, value in kept.items():
             self._kept[name] += [value] * len(rows)
         if len(self._rows) >= CHUNK_ROWS:

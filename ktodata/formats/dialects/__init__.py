@@ -10,8 +10,9 @@ from ktodata.formats.dialects.hh_rlhf import HH_RLHF
 from ktodata.formats.dialects.label_studio import LABEL_STUDIO
 from ktodata.formats.dialects.llamafactory import LLAMAFACTORY_ALPACA, LLAMAFACTORY_SHAREGPT
 from ktodata.formats.dialects.mapping import MAPPING
-from ktodata.formats.dialects.ms_swift import MS_SWIFT
+from ktodata.formats.dialects.ms_swift import MS_SWIFT, MS_SWIFT_PAIRED
 from ktodata.formats.dialects.preference import PREFERENCE
+from ktodata.formats.dialects.provider_pairs import OPENAI_PREFERENCE, VERTEX_PREFERENCE
 from ktodata.formats.dialects.ratings import HELPSTEER, ULTRAFEEDBACK
 from ktodata.formats.dialects.traces import LANGFUSE, LANGSMITH
 from ktodata.formats.dialects.trl import TRL, TRL_PAIRED
@@ -26,6 +27,9 @@ FORMATS: dict[str, Format] = {
         ARGILLA,
         LANGSMITH,
         LANGFUSE,
+        OPENAI_PREFERENCE,
+        VERTEX_PREFERENCE,
+        MS_SWIFT_PAIRED,
         ULTRAFEEDBACK,
         HELPSTEER,
         AXOLOTL,

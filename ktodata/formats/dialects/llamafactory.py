@@ -26,22 +26,30 @@ def read_alpaca(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """LLaMA-Factory's alpaca form for KTO: instruction, input, output, kto_tag, and perhaps system and history."""
     # the trainer joins instruction and input with a line break, so that is what was judged
     columns = ("instruction", "input") if record.get("input") is not None else ("instruction",)
-    prompt = _with_turns_before(record, prompt_of(record, columns))
+    prompt = with_turns_before(record, prompt_of(record, columns))
     return [LabelledCompletion(prompt, text(need(record, "output"), "output"), fields.verdict(record, "kto_tag"))]
 
 
-def _with_turns_before(record: Record, prompt: Prompt) -> Prompt:
+def with_turns_before(record: Record, prompt: Prompt) -> Prompt:
+    """The prompt after the record's system text and its history."""
     before: list[Turn] = []
     if record.get("system"):
         before.append({"role": "system", "content": text(record["system"], "system")})
-    for exchange in need_list(record.get("history") or [], "history"):
-        if not isinstance(exchange, list) or len(exchange) != 2:
-            raise UnusableError("not_a_turn", "history holds something that is not a pair of question and answer")
-        user, assistant = (text(turn, "history") for turn in exchange)
-        before += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    before += history_turns(record.get("history"))
     if not before or not isinstance(prompt, str):
         return prompt
     return [*before, {"role": "user", "content": prompt}]
+
+
+def history_turns(history: Any) -> list[Turn]:
+    """The turns of [[question, answer], ...]."""
+    turns: list[Turn] = []
+    for exchange in need_list(history or [], "history"):
+        if not isinstance(exchange, list) or len(exchange) != 2:
+            raise UnusableError("not_a_turn", "history holds something that is not a pair of question and answer")
+        user, assistant = (text(turn, "history") for turn in exchange)
+        turns += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    return turns
 
 
 def write_alpaca(rows: Sequence[Row]) -> dict[str, Any]:

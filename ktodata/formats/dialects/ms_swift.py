@@ -1,20 +1,37 @@
-"""ms-swift's KTO rows: messages that end with the judged answer, and label; never a rejected_response."""
+"""ms-swift's rows: messages that end with the judged answer, or query, response and history; for KTO and in pairs."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from ktodata.formats.dialects.llamafactory import history_turns
+from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same_prompt
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.records import LabelledCompletion, Record, need
-from ktodata.formats.turns import answer_turn, conversation, row_turns
+from ktodata.formats.records import LabelledCompletion, Prompt, Record, Turn, need, text
+from ktodata.formats.turns import answer_turn, completion_of, conversation, prompt_of, row_turns
+
+REJECTED = ("rejected_response", "rejected_messages")
+
+
+def _is_swift(record: Record) -> bool:
+    return "messages" in record or ("query" in record and "response" in record)
 
 
 def matches(record: Record, fields: Fields) -> bool:
-    return "messages" in record and fields.has_label(record) and "rejected_response" not in record
+    return _is_swift(record) and fields.has_label(record) and not any(record.get(name) is not None for name in REJECTED)
 
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
-    turns, completion = conversation(need(record, "messages"), "messages")
-    return [LabelledCompletion(turns, completion, fields.verdict(record))]
+    """ms-swift's KTO rows: messages that end with the judged answer, or query, response and history; and label."""
+    return [LabelledCompletion(*_answered(record), fields.verdict(record))]
+
+
+def _answered(record: Record) -> tuple[Prompt, str | Turn]:
+    if record.get("messages") is not None:
+        return conversation(record["messages"], "messages")
+    query = prompt_of(record, ("query",))
+    if isinstance(query, str) and (before := history_turns(record.get("history"))):
+        query = [*before, {"role": "user", "content": query}]
+    return query, completion_of(need(record, "response"), "response")
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:
@@ -27,6 +44,7 @@ MS_SWIFT = Format(
     read=read,
     write=write,
     holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    also_reads=("query", "response", "history"),
     example={
         "messages": [
             {"role": "system", "content": "Be brief."},
@@ -34,5 +52,38 @@ MS_SWIFT = Format(
             {"role": "assistant", "content": "Blue."},
         ],
         "label": True,
+    },
+)
+
+
+def is_paired(record: Record, _fields: Fields) -> bool:
+    return _is_swift(record) and any(record.get(name) is not None for name in REJECTED)
+
+
+def read_paired(record: Record, _fields: Fields) -> list[LabelledCompletion]:
+    """ms-swift's pairs: messages that end with the better answer, and rejected_response, or rejected_messages as a whole."""
+    prompt, better = _answered(record)
+    if record.get("rejected_messages") is not None:
+        other, worse = conversation(record["rejected_messages"], "rejected_messages")
+        return labelled_pair(same_prompt(prompt, other), better, worse)
+    return labelled_pair(prompt, better, text(record["rejected_response"], "rejected_response"))
+
+
+def write_paired(rows: Sequence[Row]) -> dict[str, Any]:
+    better, worse = better_and_worse(rows)
+    return {"messages": [*row_turns(better), answer_turn(better)], "rejected_response": worse["completion"]}
+
+
+MS_SWIFT_PAIRED = Format(
+    name="ms_swift_paired",
+    matches=is_paired,
+    read=read_paired,
+    write=write_paired,
+    group="pair_id",
+    holds=("prompt", "completion", "label", "turns"),
+    also_reads=("query", "response", "history", "rejected_messages"),
+    example={
+        "messages": [{"role": "user", "content": "What colour is the sky?"}, {"role": "assistant", "content": "Blue."}],
+        "rejected_response": "Green.",
     },
 )

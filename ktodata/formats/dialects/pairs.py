@@ -1,9 +1,15 @@
 """What the formats that compare two completions have in common."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from ktodata.formats.dialects.llamafactory import with_turns_before
 from ktodata.formats.format import Row
-from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, Turn, UnusableError, Verdict
+from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, Record, Turn, UnusableError, Verdict
+from ktodata.formats.turns import completion_of, conversation, plain_turn, prompt_of, turns_of
+
+# where the prompt of a pair stands, beside its two sides: the first that a record has
+PROMPTS = ("prompt", "messages", "conversations", "question", "instruction")
 
 
 def labelled_pair(prompt: Prompt, better: str | Turn, worse: str | Turn) -> list[LabelledCompletion]:
@@ -18,6 +24,72 @@ def same_prompt(first: Prompt, second: Prompt) -> Prompt:
             "prompts_differ", f"the two sides share no prompt: {len(first)} and {len(second)} turns before the answer"
         )
     return first
+
+
+def read_pair(record: Record, better_column: str, worse_column: str) -> list[LabelledCompletion]:
+    """Both sides of a pair: answers to the prompt beside them, or whole conversations that share all but the last turn."""
+    (before, better), (other, worse) = (_read_side(record[column], column) for column in (better_column, worse_column))
+    beside = next((name for name in PROMPTS if record.get(name) is not None), None)
+    if before or other:
+        prompt: Prompt = same_prompt(before, other)
+        used = _check_prompt_beside(record, before, better)
+    elif beside is not None:
+        prompt, used = _prompt_beside(record, beside, better)
+    else:
+        raise UnusableError(
+            "no_prompt", f"{better_column} and {worse_column} are answers only, and there is no prompt beside them"
+        )
+    first, second = labelled_pair(prompt, better, worse)
+    first.not_kept = [name for name in (*PROMPTS, "input", "history") if record.get(name) and name not in used]
+    return [first, second]
+
+
+def _read_side(value: Any, what: str) -> tuple[list[Turn], str | Turn]:
+    """(turns before, the answer); nothing is before an answer alone."""
+    if not isinstance(value, list) or len(value) < 2:
+        return [], completion_of(value, what)
+    before, answer = conversation(value, what)
+    if before and before[0]["role"] in ("assistant", "tool"):
+        raise UnusableError("several_turns", f"{what} holds {len(value)} turns; which of them was judged is not said")
+    return before, answer
+
+
+def _prompt_beside(record: Record, column: str, better: str | Turn) -> tuple[Prompt, tuple[str, ...]]:
+    """The prompt in `column`, and the columns that it is made of."""
+    if column == "instruction":
+        used = ("instruction", "input") if record.get("input") else ("instruction",)
+        return with_turns_before(record, prompt_of(record, used)), (*used, "history")
+    if column not in ("messages", "conversations"):
+        return prompt_of(record, (column,)), (column,)
+    turns = turns_of(record[column], column)
+    if turns[-1]["role"] == "assistant":
+        if len(turns) == 1 or not _is_same_answer(turns[-1], better):
+            raise UnusableError("prompts_differ", f"{column} ends with an answer that is not the better one")
+        turns = turns[:-1]
+    return turns, (column,)
+
+
+def _check_prompt_beside(record: Record, before: list[Turn], better: str | Turn) -> tuple[str, ...]:
+    """The columns that say again what both conversations begin with. Raises UnusableError where one says something else."""
+    used = []
+    for column in PROMPTS:
+        value = record.get(column)
+        if isinstance(value, list):
+            turns = turns_of(value, column)
+            is_repeat = turns == before or (turns[:-1] == before and _is_same_answer(turns[-1], better))
+        elif value is not None:
+            users = [turn["content"].strip() for turn in before if turn["role"] == "user"]
+            is_repeat = isinstance(value, str) and value.strip() in users
+        else:
+            continue
+        if not is_repeat:
+            raise UnusableError("prompts_differ", f"{column!r} is not what both conversations begin with")
+        used.append(column)
+    return tuple(used)
+
+
+def _is_same_answer(turn: Turn, answer: str | Turn) -> bool:
+    return plain_turn(turn) == (answer if isinstance(answer, str) else plain_turn(answer))
 
 
 def better_and_worse(rows: Sequence[Row]) -> tuple[Row, Row]:

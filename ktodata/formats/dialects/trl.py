@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ktodata.formats.dialects.hh_rlhf import is_transcript
-from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same_prompt
+from ktodata.formats.dialects.pairs import PROMPTS, better_and_worse, read_pair
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.records import LabelledCompletion, Record, UnusableError, need
-from ktodata.formats.turns import answer_turn, completion_of, conversation, prompt_of, row_turns
+from ktodata.formats.records import LabelledCompletion, Record, need
+from ktodata.formats.turns import answer_turn, completion_of, prompt_of, row_turns
 
 
 def is_trl(record: Record, _fields: Fields) -> bool:
@@ -47,14 +47,12 @@ def is_trl_paired(record: Record, _fields: Fields) -> bool:
 
 
 def read_trl_paired(record: Record, _fields: Fields) -> list[LabelledCompletion]:
-    """TRL's preference: prompt, chosen, rejected; text or turns. Without a prompt both are whole conversations that share it."""
-    if "prompt" in record:
-        prompt = prompt_of(record, ("prompt",))
-        return labelled_pair(prompt, completion_of(record["chosen"], "chosen"), completion_of(record["rejected"], "rejected"))
-    if isinstance(record["chosen"], str):
-        raise UnusableError("no_prompt", "chosen and rejected are text, and there is no column 'prompt'")
-    chosen, rejected = (conversation(record[side], side) for side in ("chosen", "rejected"))
-    return labelled_pair(same_prompt(chosen[0], rejected[0]), chosen[1], rejected[1])
+    """Pairs: chosen and rejected, as TRL, LLaMA-Factory, axolotl and the hub's data sets have them.
+
+    The prompt is in prompt, messages, conversations, question, or instruction with input and history; or both sides are whole
+    conversations that share it. Texts, turns, or single turns.
+    """
+    return read_pair(record, "chosen", "rejected")
 
 
 def write_trl_paired(rows: Sequence[Row]) -> dict[str, Any]:
@@ -71,5 +69,6 @@ TRL_PAIRED = Format(
     write=write_trl_paired,
     group="pair_id",
     holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    also_reads=(*PROMPTS, "input", "history"),
     example={"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected": "Green."},
 )
