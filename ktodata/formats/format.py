@@ -49,13 +49,19 @@ class Fields:
 
     def columns(self) -> set[str]:
         """The record's own columns that any setting names: the first step of each path."""
-        paths = (*self.prompt, *self.completion, self.label.column, *(column for _, column in self.named_columns()))
+        paths = (
+            *self.prompt,
+            *self.completion,
+            self.messages,
+            self.label.column,
+            *(column for _, column in self.named_columns()),
+        )
         return {path for path in paths if path} | {re.split(r"[.\[]", path)[0] for path in paths if path}
 
     @property
     def names_columns(self) -> bool:
         """Whether a setting says where the texts are: the format's own columns are then none of them."""
-        return bool(self.prompt or self.completion)
+        return bool(self.prompt or self.completion or self.messages)
 
     def verdict(self, record: Record, own_column: str = "label", own: Meanings = BOOLEANS) -> Verdict:
         """The label of a record that judges one completion, with its votes. Raises UnusableError when there is none."""

@@ -83,6 +83,7 @@ def read(
     prompt : column of the prompt, or several whose texts are joined, each on its own line. "a.b" is b inside a.
     completion : column of the completion, or of the two that are compared.
     messages : column of whole conversations that end with the judged answer: turns, or turns as JSON text, as in a CSV's cell.
+        With `completion`, of the turns before it.
     label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}. Values
         match exactly, in type too. Without meanings only booleans are labels. null sets a record aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
@@ -124,10 +125,8 @@ def read(
 def _chosen_format(name: str, fields: Fields) -> Format | None:
     """The format of all records; None: each is read in the first it looks like. Raises SettingError for settings that clash."""
     compares = fields.label.names_sides or len(fields.completion) == 2
-    if name == "auto":
-        chosen = PREFERENCE if compares else MAPPING if fields.prompt or fields.completion or fields.messages else None
-    else:
-        chosen = format_named(name)
+    looked_like = PREFERENCE if compares else MAPPING if fields.names_columns else None
+    chosen = looked_like if name == "auto" else format_named(name)
     if chosen is not None:
         _check_fit(chosen, fields, compares=compares)
     return chosen
@@ -135,8 +134,8 @@ def _chosen_format(name: str, fields: Fields) -> Format | None:
 
 def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
     rule = fields.label
-    if fields.messages and (fields.prompt or fields.completion or format is not MAPPING):
-        raise SettingError("messages is the column of whole conversations, for format: mapping, without prompt and completion.")
+    if fields.messages and (fields.prompt or format is not MAPPING):
+        raise SettingError("messages is the column of the conversations, for format: mapping, without prompt.")
     if (fields.prompt or fields.completion) and not format.takes_columns:
         raise SettingError(f"format {format.name!r} has its own columns; with prompt or completion given, say format: mapping.")
     if compares and format is not PREFERENCE:

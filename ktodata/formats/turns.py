@@ -89,8 +89,8 @@ def _unwrapped(item: Any) -> Any:
         return {"type": names[-1] if isinstance(names, list) and names else None, **item["kwargs"]}
     if isinstance(item, Mapping) and isinstance(item.get("data"), Mapping) and "content" in item["data"] and "type" in item:
         return {"type": item["type"], **item["data"]}
-    if isinstance(item, Mapping) and isinstance(item.get("message"), Mapping) and "role" in item["message"]:
-        return item["message"]
+    if isinstance(item, Mapping) and isinstance(item.get("message"), Mapping) and "role" not in item:
+        return _unwrapped(item["message"])
     return item
 
 
@@ -239,15 +239,33 @@ def prompt_of(record: Record, columns: Sequence[str]) -> Prompt:
     """The prompt: text or turns from one column, or the texts of several, each on its own line, empty ones left out."""
     if len(columns) == 1:
         value = need(record, columns[0])
-        return turns_of(value, columns[0]) if isinstance(value, list) else text(value, columns[0])
+        return turns_of(value, columns[0]) if isinstance(value, list) else plain_text(value, columns[0])
     parts = [text(need(record, column), column) for column in columns]
     return "\n".join(part for part in parts if part)
+
+
+def holds_messages(value: Any) -> bool:
+    """Whether a text is messages as JSON, as an export to CSV or from a warehouse makes of them."""
+    if not isinstance(value, str) or not (start := value[:200].lstrip()).startswith("[") or '{"' not in start.replace(" ", ""):
+        return False
+    try:
+        messages = json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return bool(messages) and all(isinstance(item, dict) and not {"role", "from", "type"}.isdisjoint(item) for item in messages)
+
+
+def plain_text(value: Any, what: str) -> str:
+    """`value` if it is text. Messages as JSON are not what was said: they are read where the column is asked for as messages."""
+    if holds_messages(value):
+        raise UnusableError("messages_as_text", f"{what} is messages as JSON text: say messages: {clip(what, 40)}")
+    return text(value, what)
 
 
 def completion_of(value: Any, what: str) -> str | Turn:
     """The completion: text, or a list that holds one assistant turn and nothing else, or that turn alone."""
     if not isinstance(value, list | Mapping):
-        return text(value, what)
+        return plain_text(value, what)
     turns = turns_of(value if isinstance(value, list) else [value], what)
     _check_ends_with_answer(turns, what)
     if len(turns) > 1:

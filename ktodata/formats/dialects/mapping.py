@@ -5,9 +5,9 @@ from typing import Any
 
 from ktodata.formats.file_types.strict_json import parse_json_text
 from ktodata.formats.format import Fields, Format, Row
-from ktodata.formats.records import LabelledCompletion, Record, need
+from ktodata.formats.records import LabelledCompletion, Record, Turn, need
 from ktodata.formats.times import stamp
-from ktodata.formats.turns import completion_of, conversation, prompt_of, row_completion, row_prompt
+from ktodata.formats.turns import completion_of, conversation, holds_messages, prompt_of, row_completion, row_prompt, turns_of
 
 TEXTS = ("rater", "source_id", "pair_id", "model")
 ABOUT = ("rater", "created_at", "source_id", "source", "pair_id", "model")
@@ -19,11 +19,20 @@ def matches(_record: Record, _fields: Fields) -> bool:
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if fields.messages:
-        turns, answer = conversation(parse_json_text(need(record, fields.messages), fields.messages), fields.messages)
-        return [LabelledCompletion(turns, answer, fields.verdict(record))]
+        return [LabelledCompletion(*_conversation(record, fields.messages, fields), fields.verdict(record))]
     column = fields.completion[0] if fields.completion else "completion"
     completion = completion_of(need(record, column), column)
     return [LabelledCompletion(prompt_of(record, fields.prompt or ("prompt",)), completion, fields.verdict(record))]
+
+
+def _conversation(record: Record, column: str, fields: Fields) -> tuple[list[Turn], str | Turn]:
+    """The column's turns and the judged answer: the last of them, or what stands in the column of the completion."""
+    turns = parse_json_text(need(record, column), column)
+    if not fields.completion:
+        return conversation(turns, column)
+    name = fields.completion[0]
+    answer = need(record, name)
+    return turns_of(turns, column), completion_of(parse_json_text(answer, name) if holds_messages(answer) else answer, name)
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:

@@ -173,7 +173,7 @@ LANGFUSE = Format(
     read=read_langfuse,
     write=write_langfuse,
     holds=HOLDS,
-    also_reads=("dataType", "value", "stringValue", "name", "authorUserId", "source", "timestamp"),
+    also_reads=("dataType", "value", "stringValue", "name", "authorUserId", "source", "timestamp", "userId"),
     example={
         "id": "trace-1",
         "input": [{"role": "user", "content": "What colour is the sky?"}],

@@ -296,7 +296,7 @@ class OpenWebui:
 class LabelStudio:
     name, project = "label_studio", "7"
     environment = MappingProxyType({"LABEL_STUDIO_API_KEY": "0123456789abcdef0123456789abcdef01234567"})
-    settings = MappingProxyType({"label": {"good": True, "bad": False}})
+    settings = MappingProxyType({"label": {"column": "verdict", "good": True, "bad": False}})
 
     def __init__(self):
         self.tasks = {}

@@ -202,5 +202,5 @@ def verdict(choice):
 
 
 def labels_of(pulled):
-    feedback = kd.read(pulled.records, format="label_studio", label={"good": True, "bad": False}).feedback
+    feedback = kd.read(pulled.records, format="label_studio", label={"column": "verdict", "good": True, "bad": False}).feedback
     return dict(zip(feedback["prompt"], feedback["label"], strict=True))
