@@ -39,8 +39,8 @@ def split_ingest(section: Any) -> tuple[Any, dict[str, Any] | None]:
     if section.get("paths") is not None:
         raise SettingError(f"ingest: paths and from: {name} exclude each other: what is pulled is what is read.")
     source = source_named(str(name))
-    beside = {key: section[key] for key in KEYS[1:] if key in section}
-    checked = check_settings(pull_settings, beside, where="ingest")
+    pulling = {key: section[key] for key in KEYS[1:] if key in section}
+    checked = check_settings(pull_settings, pulling, where="ingest")
     given = {key: None if value is None else str(value) for key, value in checked.items()}
     reading = {key: value for key, value in section.items() if key not in (*KEYS, "paths")}
     return {"format": source.name, "paths": f"{FOLDER}/{source.name}.jsonl", **reading}, {"from": source.name, **given}
