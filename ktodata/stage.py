@@ -41,7 +41,7 @@ def no_decisions() -> pl.DataFrame:
 
 
 def decide(
-    found: pl.DataFrame,
+    rows: pl.DataFrame,
     where: pl.Expr,
     *,
     action: Action,
@@ -49,12 +49,12 @@ def decide(
     evidence: Sequence[str] = (),
     caused_by: str | None = None,
 ) -> pl.DataFrame:
-    """One decision for each row of `found` where `where` is true.
+    """One decision for each row of `rows` where `where` is true.
 
-    evidence : names of columns of `found`; their values go into the decision as JSON.
+    evidence : names of columns of `rows`; their values go into the decision as JSON.
     caused_by : name of the column that holds the row_id of the row that caused it (the kept twin of a repeat), if any.
     """
-    chosen = found.filter(where)
+    chosen = rows.filter(where)
     values = chosen.select(evidence).iter_rows(named=True)
     proofs = [json.dumps(value, default=str, ensure_ascii=False, sort_keys=True) for value in values]
     return pl.DataFrame(
