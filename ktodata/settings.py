@@ -68,12 +68,25 @@ def given_settings(
 def read_assignment(text: str) -> tuple[list[str], Any]:
     """The keys and the value of "section.setting=value", as --set takes it; the value is YAML. Raises RecipeError."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise RecipeError(f"--set {text!r}: write section.setting=value, e.g. label_noise.min_precision=0.9.")
-    return keys, YAML(typ="safe", pure=True).load(value)
+    try:
+        return keys, YAML(typ="safe", pure=True).load(value)
+    except (YAMLError, ValueError) as error:
+        raise RecipeError(f"--set {text!r}: the value is not YAML: {yaml_problem(error)}") from None
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a YAML text and where, in one line and without the library's advice."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    problem = " ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def assign(settings: dict[str, Any], keys: Sequence[str], value: Any, *, text: str) -> None:

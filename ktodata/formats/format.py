@@ -12,6 +12,7 @@ from ktodata.errors import SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings, label_rule
 from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup
+from ktodata.formats.times import time_reader
 
 Columns = str | Sequence[str] | None
 Row = Mapping[str, Any]
@@ -31,6 +32,7 @@ class Fields:
     keep: Mapping[str, str] = field(default_factory=dict)
     transcripts: bool = False
     messages: str | None = None
+    time_format: str | None = None
 
     def label_column(self, own: str = "label") -> str:
         """The column of the label."""
@@ -166,10 +168,12 @@ def make_fields(
     keep: Sequence[str] | Mapping[str, str] | None,
     transcripts: bool,
     messages: str | None = None,
-    about: Mapping[str, Columns],
+    about: Mapping[str, Any],
 ) -> Fields:
     """Check the settings of `read` and put them in one place."""
     rule = label_rule(label)
+    times, time_format = _time_column(about.get("created_at"))
+    columns = {**about, "created_at": times}
     voters = dict(votes) if isinstance(votes, Mapping) else {column: column for column in votes or ()}
     return Fields(
         prompt=_column_names(prompt, name="prompt"),
@@ -177,13 +181,25 @@ def make_fields(
         label=rule,
         votes=voters,
         about={
-            name: _column_names(column, name=name, most=2 if name == "model" else 1) for name, column in about.items() if column
+            name: _column_names(column, name=name, most=2 if name == "model" else 1) for name, column in columns.items() if column
         },
         trusted=_trusted_rule(trusted, rule),
         keep=_kept_columns(keep, rule),
         transcripts=transcripts,
         messages=messages,
+        time_format=time_format,
     )
+
+
+def _time_column(setting: str | Mapping[str, str] | None) -> tuple[str | None, str | None]:
+    """Column and format of `created_at`, which is a column or {column: ts, format: "%d/%m/%Y"}."""
+    if setting is None or isinstance(setting, str):
+        return setting, None
+    if not isinstance(setting, Mapping) or not {"column"} <= set(setting) <= {"column", "format"}:
+        raise SettingError(f'created_at is a column, or {{column: ts, format: "%d/%m/%Y"}}; got {setting!r}.')
+    format = setting.get("format")
+    time_reader(format)  # raises for one that cannot be meant
+    return setting["column"], format
 
 
 def _trusted_rule(setting: str | Mapping[Any, Any] | None, label: LabelRule) -> LabelRule | None:

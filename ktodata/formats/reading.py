@@ -12,6 +12,7 @@ import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, LabelError, SettingError
 from ktodata.feedback import check_feedback
+from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.data_files import Source, find_sources, fingerprint
 from ktodata.formats.dialects import FORMATS, detect_format, format_named
 from ktodata.formats.dialects.mapping import MAPPING
@@ -29,6 +30,7 @@ from ktodata.formats.table import GIVEN, USUAL, FeedbackTable, QuarantineTable
 # a file of free text read as labels must not fill the manifest with its values
 MAX_VALUES = 1000
 SHOWN_VALUES = 20
+MAX_UNREADABLE_TIMES = 0.05
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def read(
     label: str | Mapping[Any, Any] | None = None,
     votes: Mapping[str, str] | Sequence[str] | None = None,
     rater: str | None = None,
-    created_at: str | None = None,
+    created_at: str | Mapping[str, str] | None = None,
     source_id: str | None = None,
     source: str | None = None,
     model: Columns = None,
@@ -87,7 +89,8 @@ def read(
     label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}. Values
         match exactly, in type too. Without meanings only booleans are labels. null sets a record aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
-    rater, created_at, source_id, source, model, pair_id : columns. Times are ISO text, seconds or milliseconds since 1970.
+    rater, created_at, source_id, source, model, pair_id : columns. Times are ISO or e-mail text, or
+        seconds, milli-, micro- or nanoseconds since 1970; else created_at: {column: ts, format: "%d/%m/%Y"}, or format: excel.
     trusted : column of an expert's verdict, read with the meanings of `label` and as booleans.
     keep : columns to keep as metadata, or {new name: column}.
     delimiter, encoding : of a CSV, or of any text, where the content does not show it.
@@ -246,6 +249,7 @@ class _Reader:
             "not_kept": self._not_kept(),
             "earlier_votes": int(table["earlier_votes"].list.len().sum() or 0),
             "unparseable_times": self._table.unparseable_times,
+            "findings": [_time_finding(self._fields, self._table).as_dict()],
             "files": _with_rows(files, table),
             **_label_counts(table),
         }
@@ -299,6 +303,20 @@ class _Reader:
             f"Say what each value means, e.g. label: {{column: {column}, {example or 'up: true, down: false'}}}; "
             f"null sets a record aside.{quotes}"
         )
+
+
+def _time_finding(fields: Fields, table: FeedbackTable) -> Finding:
+    """KD011: many of the times cannot be read."""
+    if not table.times:
+        return not_applicable("KD011", "no record says when it was judged")
+    if table.unparseable_times <= MAX_UNREADABLE_TIMES * table.times:
+        return passed("KD011")
+    column = fields.about["created_at"][0] if "created_at" in fields.about else "created_at"
+    text = f"{table.unparseable_times:,} of {table.times:,} times cannot be read, e.g. {table.unparseable_example!r}."
+    hint = (
+        f'Say how they are written: created_at: {{column: {column}, format: "%d/%m/%Y"}}, or format: excel for its day numbers.'
+    )
+    return issue("KD011", f"{text} {hint}", table.unparseable_times)
 
 
 def _with_rows(files: Sequence[dict[str, Any]], table: pl.DataFrame) -> list[dict[str, Any]]:

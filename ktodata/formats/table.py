@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,10 +21,11 @@ from ktodata.formats.records import (
     UnusableError,
     Vote,
     checked,
+    clip,
     lookup,
     text_id,
 )
-from ktodata.formats.times import moment
+from ktodata.formats.times import moment, time_reader
 from ktodata.formats.turns import NOT_KEPT, is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn
 
 # rows are Python objects until so many are there, then a frame
@@ -59,7 +60,10 @@ class FeedbackTable:
         self._rows: list[dict[str, Any]] = []
         self._kept: dict[str, list[Any]] = {name: [] for name in fields.keep}
         self._chunks: list[pl.DataFrame] = []
+        self._time_of = time_reader(fields.time_format)
+        self.times = 0
         self.unparseable_times = 0
+        self.unparseable_example: str | None = None
         self.not_kept: Counter[str] = Counter()
 
     def add(self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, line: int) -> None:
@@ -84,15 +88,20 @@ class FeedbackTable:
 
         common: dict[str, Any] = {name: _as_name(column(name), name) for name in TEXTS}
         common |= {"file": file, "source": common["source"] or file, "source_line": line}
-        common |= {"created_at": self._time(column("created_at")), "trusted_label": self._fields.trusted_label(record)}
+        common |= {
+            "created_at": self._time(column("created_at"), self._time_of),
+            "trusted_label": self._fields.trusted_label(record),
+        }
         _check_no_media(record)
         return common | {name: json_field(record.get(name), name) for name in GIVEN} | {"system": _system(record, format)}
 
-    def _time(self, value: Any) -> datetime | None:
-        if value is None or value is ABSENT:
+    def _time(self, value: Any, time_of: Callable[[Any], datetime | None] = moment) -> datetime | None:
+        if value is None or value is ABSENT or value == "":
             return None
-        time = moment(value)
-        self.unparseable_times += time is None
+        self.times += 1
+        if (time := time_of(value)) is None:
+            self.unparseable_times += 1
+            self.unparseable_example = self.unparseable_example or clip(value)
         return time
 
     def _row(self, judged: LabelledCompletion, common: Mapping[str, Any]) -> dict[str, Any]:

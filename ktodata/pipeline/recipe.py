@@ -13,7 +13,7 @@ from pydantic import Field
 from ktodata.errors import MissingColumnError, RecipeError, SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.pipeline.pulled_feedback import split_ingest
-from ktodata.settings import assign, bare_type, check_settings, read_assignment, settings_of, unknown_name
+from ktodata.settings import assign, bare_type, check_settings, read_assignment, settings_of, unknown_name, yaml_problem
 from ktodata.stage import Prompts
 from ktodata.stages import ORDER, Stage, load_stage
 
@@ -132,7 +132,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         hint = f" Did you mean {path.parent / near[0]}?" if near else ""
         raise RecipeError(f"there is no recipe {path}.{hint}") from None
     except (YAMLError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{path} is not a YAML recipe: {yaml_problem(error)}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must hold keys such as name, ingest and steps; it holds {type(raw).__name__}.")
     return raw

@@ -37,7 +37,10 @@ def ingest(
         dict[str, str] | list[str] | None, Field(description="{column: rater} of several verdicts in one record")
     ] = None,
     rater: Annotated[Column, Field(description="column: who gave the label")] = None,
-    created_at: Annotated[Column, Field(description="column: when; ISO text, seconds or milliseconds since 1970")] = None,
+    created_at: Annotated[
+        str | dict[str, str] | None,
+        Field(description='column: when; text or a count since 1970; {column: ts, format: "%d/%m/%Y"}; format: excel'),
+    ] = None,
     source_id: Annotated[Column, Field(description='column: the record\'s own id; "id" where there is one')] = None,
     source: Annotated[Column, Field(description="column: where the row comes from; else the name of its file")] = None,
     model: Annotated[Columns, Field(description="column: what wrote the completion; two where two are compared")] = None,
