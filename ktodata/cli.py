@@ -276,13 +276,14 @@ def convert(
     """
     from ktodata.formats import convert as convert_file
     from ktodata.pipeline.command_texts import quarantine_lines, written_text
+    from ktodata.report.sections.flow_section import not_kept_lines
     from ktodata.settings import given_settings
     from ktodata.stages.ingest import ingest
 
     settings = given_settings(ingest, {"paths": source, "format": from_}, overrides or (), section="ingest")
     reading = {name: value for name, value in settings.items() if name not in ("paths", "format")}
     result, written = convert_file(source, target, from_=settings["format"], to=to, **reading)
-    lost = [*written.lost, *quarantine_lines(result.quarantine)]
+    lost = [*written.lost, *not_kept_lines(result.metrics["not_kept"]), *quarantine_lines(result.quarantine)]
     counts = {"file": target, "records": written.records, "rows": written.rows, "lost": lost, "read": result.metrics}
     _print_result(counts, lambda: written_text(target, written.records, lost), quiet=quiet, as_json=as_json)
 

@@ -15,6 +15,8 @@ from ktodata.pipeline.recipe import load_recipe
 from ktodata.pipeline.run_folder import Run, with_columns_of
 from ktodata.pipeline.runner import Notify, run_plan
 from ktodata.report import build_audit_page
+from ktodata.report.run_files import RunFiles
+from ktodata.report.sections.flow_section import RecordAccount, record_account
 from ktodata.stages.label_noise import ADDS
 
 
@@ -32,13 +34,15 @@ class Audit:
         """The findings in words, for a terminal."""
         findings = [f"{finding['code']}  {finding['text']}" for finding in self.metrics["findings"] if finding["text"]]
         rows = self.metrics["rows"]
+        account = RecordAccount(**self.metrics["records"]) if "records" in self.metrics else None
         head = f"{rows['total']:,} rows: {rows['desirable']:,} desirable, {rows['undesirable']:,} undesirable."
         if reviewed := self.metrics.get("verdicts"):
             head = f"{head}\n{reviews_in_words(reviewed)}"
         places = [f"rows: {self.folder / 'audit.parquet'}", f"page: {self.folder / 'audit.html'}"]
         if self.yields is not None and self.queue is not None:
             places.append(_queue_text(self.yields, self.queue))
-        return "\n".join([head, "", *findings, "", *places])
+        reading = [f"{one['code']}  {one['text']}" for one in self.metrics.get("reading", ()) if one["status"] == "issue"]
+        return "\n".join([*(account.lines() if account else ()), *reading, head, "", *findings, "", *places])
 
 
 def audit_feedback(
@@ -81,7 +85,9 @@ def audit_feedback(
     with whole_file(done.folder / "audit.html") as scratch:
         scratch.write_text(build_audit_page(done.folder), encoding="utf-8")
     verdicts = {"verdicts": done.stage("reviews").metrics} if reviews else {}
-    metrics = done.stage("label_noise").metrics | verdicts
+    account = record_account(RunFiles(done.folder))
+    read = {"records": account.as_dict(), "reading": done.stage("ingest").metrics["findings"]} if account else {}
+    metrics = done.stage("label_noise").metrics | verdicts | read
     if minutes is None:
         return Audit(done.folder, table, metrics)
     place = _free_place(done.folder)

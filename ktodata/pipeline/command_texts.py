@@ -10,6 +10,9 @@ import polars as pl
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.text import bytes_size
 
+# findings about how the rows came in and how they will be written: without them a person would take them for sound
+AT_THE_DOOR = ("KD011", "KD012", "KD013", "KD014", "KD015", "KD092")
+
 
 def plan_text(stages: Sequence[tuple[str, str]]) -> str:
     """A line for each stage: its name, and whether it would run."""
@@ -23,7 +26,25 @@ def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:
 
     reviews = [reviews_in_words(stage["metrics"]) for stage in run.manifest["stages"] if stage["name"] == "reviews"]
     verdict = [] if rounds is None else [rounds["verdict"]]
-    return "\n\n".join([*verdict, *headline_text(run.folder), *reviews, f"page: {run.folder / 'report.html'}"])
+    return "\n\n".join(
+        [*verdict, *_reading_text(run), *headline_text(run.folder), *reviews, f"page: {run.folder / 'report.html'}"]
+    )
+
+
+def _reading_text(run: Run) -> list[str]:
+    """What became of every record, and what reading, the template and the tokenizer showed to be wrong."""
+    from ktodata.report.run_files import RunFiles
+    from ktodata.report.sections.flow_section import record_account
+
+    account = record_account(RunFiles(run.folder))
+    findings = [
+        finding
+        for stage in run.manifest["stages"]
+        for finding in stage["metrics"].get("findings", ())
+        if finding["status"] == "issue" and finding["code"] in AT_THE_DOOR
+    ]
+    lines = [*(account.lines() if account else ()), *(f"{finding['code']}  {finding['text']}" for finding in findings)]
+    return ["\n".join(lines)] if lines else []
 
 
 def written_text(path: Path, records: int, lost: Sequence[str]) -> str:

@@ -1,6 +1,9 @@
 """audit.html: label quality only, from a table in memory or from a run folder."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import polars as pl
 
@@ -9,6 +12,7 @@ from ktodata.report.audit_tables import AuditTables
 from ktodata.report.headline import label_trust
 from ktodata.report.page import flat, render
 from ktodata.report.run_files import RunFiles, pick
+from ktodata.report.sections.flow_section import RecordAccount, record_account
 from ktodata.report.sections.labels_section import LabelsSection, read_labels_section
 from ktodata.stage import StageResult
 
@@ -24,10 +28,19 @@ def build_audit_page(source: Path | StageResult, feedback: pl.DataFrame | None =
             raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
         return _render_audit(read_labels_section(AuditTables(source, feedback)), name, what="the result")
     run = RunFiles(source)
-    return _render_audit(read_labels_section(run), str(pick(run.manifest, "name", default=name)), what=str(run.path))
+    title = str(pick(run.manifest, "name", default=name))
+    account, ingest = record_account(run), run.metrics("ingest")
+    return _render_audit(read_labels_section(run), title, what=str(run.path), account=account, ingest=ingest)
 
 
-def _render_audit(noise: LabelsSection | None, name: str, *, what: str) -> str:
+def _render_audit(
+    noise: LabelsSection | None,
+    name: str,
+    *,
+    what: str,
+    account: RecordAccount | None = None,
+    ingest: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     if noise is None:
         raise RunError(f"{what} holds no result of label_noise, so there is nothing to audit. Add the step to its recipe.")
     return render(
@@ -35,6 +48,8 @@ def _render_audit(noise: LabelsSection | None, name: str, *, what: str) -> str:
         title=f"{name} · ktodata audit",
         name=name,
         noise=noise,
+        account=account,
+        ingest=ingest,
         trust=label_trust(noise),
         numbers=lambda _stage: flat(noise.facts),
     )

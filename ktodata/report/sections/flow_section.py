@@ -1,14 +1,25 @@
-"""Where every row went: counts by step, as a table and a picture."""
+"""Where every record and row went: counts by step, as a table and a picture; what became of every record, in words."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from markupsafe import Markup
 
 from ktodata.report import figures
 from ktodata.report.run_files import RunFiles, pick
+from ktodata.report.text import count, plural
 
 PARTS = ("train", "validation", "test")
+UNLABELLED = "unlabelled"
+SHOWN_FIELDS = 12
+ACTIONS = ("drop", "quarantine", "review")
+WORDS = {
+    "repeats": "repeats dropped",
+    "dropped": "dropped for other reasons",
+    "quarantined": "quarantined",
+    "held": "held for review",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class FlowSection:
     steps: tuple[FlowStep, ...]
     parts: tuple[tuple[str, int], ...]
     picture: Markup
+    account: "RecordAccount | None"
 
 
 def read_flow(run: RunFiles) -> FlowSection | None:
@@ -57,7 +69,19 @@ def read_flow(run: RunFiles) -> FlowSection | None:
     kept = rows_in - quarantined - dropped - review
     leaving = [figures.FlowLoss(step.name.replace("_", " "), step.dropped, step.review, step.left) for step in steps]
     picture = figures.flow(rows_in, [step for step in leaving if step.dropped or step.review], parts)
-    return FlowSection(rows_in, quarantined, rows.height, kept, dropped, review, totals.get("relabel", 0), steps, parts, picture)
+    return FlowSection(
+        rows_in,
+        quarantined,
+        rows.height,
+        kept,
+        dropped,
+        review,
+        totals.get("relabel", 0),
+        steps,
+        parts,
+        picture,
+        record_account(run),
+    )
 
 
 def _steps(run: RunFiles, tally: dict[tuple[str, str], int], rows_in: int) -> tuple[FlowStep, ...]:
@@ -80,3 +104,99 @@ def _stages(run: RunFiles) -> dict[str, dict[str, Any]]:
     """What the manifest says of each stage that decides about rows, in the order they ran."""
     listed = pick(run.manifest, "stages", default=[])
     return {stage["name"]: stage for stage in listed if stage.get("name") not in ("train", "evaluate")}
+
+
+@dataclass(frozen=True)
+class RecordAccount:
+    """records = used + unlabelled + all of `unreadable`; rows = repeats + dropped + quarantined + held + kept.
+
+    unmapped : values of the label without a meaning, the commonest. not_kept : fields that no row carries, with their records.
+    repeats : rows that dedupe dropped; dropped, quarantined, held : by all other steps, each row once.
+    """
+
+    records: int
+    used: int
+    rows: int
+    unlabelled: int
+    unreadable: Mapping[str, int]
+    unmapped: Mapping[str, int]
+    not_kept: Mapping[str, int]
+    earlier_votes: int
+    repeats: int
+    dropped: int
+    quarantined: int
+    held: int
+    kept: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """One sentence for each thing that became of records, rows or fields."""
+        records = self.reading_lines()
+        left = [("repeats", self.repeats), ("dropped", self.dropped), ("quarantined", self.quarantined), ("held", self.held)]
+        words = [f"{count(number)} {WORDS[name]}" for name, number in left if number]
+        return [*records, *([f"of {plural(self.rows, 'row')}, {', '.join(words)}; {count(self.kept)} are left"] if words else [])]
+
+    def reading_lines(self) -> list[str]:
+        """Those of `lines` that are about reading."""
+        lines = [f"{plural(self.records, 'record')} read: {count(self.used)} became {plural(self.rows, 'row')}"]
+        if self.unlabelled:
+            lines.append(f"{plural(self.unlabelled, 'record')} not used: no label, or one that is set aside")
+        for reason, number in self.unreadable.items():
+            values = ", ".join(f"{value} {count(of)}" for value, of in list(self.unmapped.items())[:SHOWN_FIELDS])
+            also = f" (values: {values})" if reason == "label_unmapped" and values else ""
+            lines.append(f"{plural(number, 'record')} not used: {reason.replace('_', ' ')}{also}")
+        return [*lines, *self.field_lines()]
+
+    def field_lines(self) -> list[str]:
+        """One sentence about the fields that no row carries, one about verdicts that were replaced."""
+        return [*not_kept_lines(self.not_kept, one_line=True), *earlier_votes_lines(self.earlier_votes)]
+
+
+def record_account(run: RunFiles) -> RecordAccount | None:
+    """The account of a run, as far as it has come; None before anything was read."""
+    metrics = run.metrics("ingest")
+    if "records" not in metrics:
+        return None
+    gone = {(stage, action): number for stage, action, number in run.fates.group_by("stage", "action").len().iter_rows()}
+    totals = {name: sum(number for (_, action), number in gone.items() if action == name) for name in ACTIONS}
+    repeats = gone.get(("dedupe", "drop"), 0)
+    return reading_account(metrics, repeats=repeats, totals=totals)
+
+
+def reading_account(metrics: Mapping[str, Any], *, repeats: int = 0, totals: Mapping[str, int] | None = None) -> RecordAccount:
+    """The account that the metrics of reading give; repeats and totals (by action) of the steps after it."""
+    totals = totals or dict.fromkeys(ACTIONS, 0)
+    reasons: dict[str, int] = dict(metrics.get("quarantined", {}))
+    rows = int(metrics["rows"])
+    return RecordAccount(
+        records=int(metrics["records"]),
+        used=int(metrics["records_used"]),
+        rows=rows,
+        unlabelled=reasons.pop(UNLABELLED, 0),
+        unreadable=dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        unmapped=dict(metrics.get("unmapped_labels", {})),
+        not_kept=dict(metrics.get("not_kept", {})),
+        earlier_votes=int(metrics.get("earlier_votes", 0)),
+        repeats=repeats,
+        dropped=totals["drop"] - repeats,
+        quarantined=totals["quarantine"],
+        held=totals["review"],
+        kept=rows - sum(totals[name] for name in ACTIONS),
+    )
+
+
+def not_kept_lines(not_kept: Mapping[str, int], *, one_line: bool = False) -> list[str]:
+    """The fields that no row carries: a sentence for each, or one for all."""
+    if not one_line:
+        return [f"field {name!r} of {plural(records, 'record')} is not kept" for name, records in not_kept.items()]
+    shown = ", ".join(f"{name} {count(records)}" for name, records in list(not_kept.items())[:SHOWN_FIELDS])
+    more = f" and {len(not_kept) - SHOWN_FIELDS:,} more" if len(not_kept) > SHOWN_FIELDS else ""
+    return [f"fields not kept, with their records: {shown}{more} (keep: [...] keeps them)"] if not_kept else []
+
+
+def earlier_votes_lines(earlier: int) -> list[str]:
+    """A sentence about verdicts that their own raters have replaced."""
+    return [f"{plural(earlier, 'earlier verdict')} replaced by the same rater's last"] if earlier else []

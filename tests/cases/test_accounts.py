@@ -1,0 +1,79 @@
+"""What became of every record is said where a person looks: text, JSON and page."""
+
+import json
+
+import pytest
+
+import ktodata as kd
+from ktodata.pipeline.audit_command import audit_feedback
+from ktodata.pipeline.command_texts import run_text
+
+
+@pytest.fixture
+def thumbs(tmp_path):
+    """Half of the labels are written in a way that nobody gave a meaning; two are empty, one line is broken."""
+    rows = [
+        {
+            "prompt": f"How do I plant tree {number}?",
+            "completion": f"Dig hole {number}.",
+            "thumb": ("good", "bad")[number % 2],
+            "plot": 7,
+        }
+        for number in range(20)
+    ]
+    rows += [{**row, "thumb": "Good"} for row in rows[:6]] + [{**row, "thumb": None} for row in rows[:2]] + [dict(rows[0])]
+    place = tmp_path / "thumbs.jsonl"
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    return place
+
+
+LABEL = {"column": "thumb", "good": True, "bad": False}
+
+
+def test_audit_says_it_in_text_in_json_and_on_the_page(thumbs, tmp_path):
+    audit = audit_feedback(
+        str(thumbs), out=tmp_path / "audit", ingest={"label": LABEL}, encoder="packaged:wordllama-256", label_noise={}
+    )
+    records = audit.metrics["records"]
+    assert (records["records"], records["used"], records["rows"], records["unlabelled"]) == (30, 21, 21, 2)
+    assert records["unreadable"] == {"label_unmapped": 6, "not_json": 1}
+    assert records["not_kept"] == {"plot": 21}
+    assert records["repeats"] >= 1
+    assert records["rows"] == sum(records[name] for name in ("repeats", "dropped", "quarantined", "held", "kept"))
+    assert records["records"] == records["used"] + records["unlabelled"] + sum(records["unreadable"].values())
+    page = (tmp_path / "audit" / "audit.html").read_text()
+    for words in ("30 records", "21 became", "label unmapped", "Good", "not json", "plot 21", "repeats dropped"):
+        assert words in audit.text(), words
+        assert words in page, words
+
+
+def test_a_run_says_it_in_the_terminal_and_on_the_page(thumbs, tmp_path):
+    recipe = {"name": "thumbs", "ingest": {"paths": [str(thumbs)], "label": LABEL}, "steps": ["dedupe"]}
+    run = kd.run(recipe, out=tmp_path / "run")
+    page = (run.folder / "report.html").read_text()
+    for words in ("30 records", "label unmapped", "plot 21"):
+        assert words in run_text(run, None), words
+        assert words in page, words
+
+
+def test_convert_lists_fields_that_are_not_kept(thumbs, tmp_path, capsys):
+    from ktodata.cli import app
+
+    settings = ["--set", "label={column: thumb, good: true, bad: false}"]
+    app(["convert", str(thumbs), str(tmp_path / "out.jsonl"), *settings], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "'plot' of 21 records" in printed
+    assert "2 records not read: unlabelled" in printed
+    app(["convert", str(thumbs), str(tmp_path / "out.jsonl"), *settings, "--json"], standalone_mode=False)
+    assert any("plot" in line for line in json.loads(capsys.readouterr().out)["lost"])
+
+
+def test_a_page_without_text_names_no_field(thumbs, tmp_path):
+    from ktodata.report import write_page_without_text
+
+    recipe = {"name": "thumbs", "ingest": {"paths": [str(thumbs)], "label": LABEL}, "steps": ["dedupe"]}
+    run = kd.run(recipe, out=tmp_path / "run")
+    write_page_without_text(run.folder, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "30 records" in page
+    assert "plot 21" not in page
