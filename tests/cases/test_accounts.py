@@ -36,13 +36,13 @@ def test_audit_says_it_in_text_in_json_and_on_the_page(thumbs, tmp_path):
     )
     records = audit.metrics["records"]
     assert (records["records"], records["used"], records["rows"], records["unlabelled"]) == (30, 21, 21, 2)
-    assert records["unreadable"] == {"label_unmapped": 6, "not_json": 1}
+    assert records["unreadable"] == {"label_unmapped": 6, "malformed_json": 1}
     assert records["not_kept"] == {"plot": 21}
     assert records["repeats"] >= 1
     assert records["rows"] == sum(records[name] for name in ("repeats", "dropped", "quarantined", "held", "kept"))
     assert records["records"] == records["used"] + records["unlabelled"] + sum(records["unreadable"].values())
     page = (tmp_path / "audit" / "audit.html").read_text()
-    for words in ("30 records", "21 became", "label unmapped", "Good", "not json", "plot 21", "repeats dropped"):
+    for words in ("30 records", "21 became", "label unmapped", "Good", "malformed json", "plot 21", "repeats dropped"):
         assert words in audit.text(), words
         assert words in page, words
 
