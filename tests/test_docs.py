@@ -55,7 +55,6 @@ def test_every_format_has_its_section(name, pages):
 
 def test_what_the_pages_have_no_section_for_gets_one(monkeypatch, tmp_path):
     generated = runpy.run_path(str(DOCS / "hooks" / "generated.py"))
-    assert generated["others"]("formats") == generated["others"]("stages") == ""
     monkeypatch.setitem(generated["others"].__globals__, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     for page, names in (("dialects.md", FORMATS), ("recipes.md", ORDER)):

@@ -251,7 +251,7 @@ class _Reader:
             "unparseable_times": self._table.unparseable_times,
             "findings": [_time_finding(self._fields, self._table).as_dict()],
             "files": _with_rows(files, table),
-            **_label_counts(table),
+            **_vote_counts(table),
         }
         feedback = table.drop("file")
         check_feedback(feedback)
@@ -324,7 +324,7 @@ def _with_rows(files: Sequence[dict[str, Any]], table: pl.DataFrame) -> list[dic
     return [file | {"rows": rows.get(file["name"], 0)} for file in files]
 
 
-def _label_counts(table: pl.DataFrame) -> dict[str, Any]:
+def _vote_counts(table: pl.DataFrame) -> dict[str, Any]:
     raters = table["votes"].explode().struct.field("rater").drop_nulls()
     counts = raters.value_counts().sort("count", "rater", descending=[True, False])
     return {

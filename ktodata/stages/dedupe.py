@@ -72,7 +72,7 @@ def dedupe(
     rows = rows.with_columns(prompt_number=pl.Series(prompt_of), completion_number=pl.Series(completion_of))
     rows, examined = _with_contamination(rows, prompt_places, decontaminate, near_prompts, ignore_case, seed)
     rows = _with_repeats(rows)
-    alike = _near_pairs(rows, prompts, completion_places, near, seed)
+    alike = _near_row_pairs(rows, prompts, completion_places, near, seed)
     rows = _with_near_repeats(rows, alike)
     grouped = near_texts(prompts, near_prompts)
     rows = _with_prompt_groups(rows, grouped, len(prompts))
@@ -164,7 +164,7 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _near_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: float | None, seed: int) -> SimilarPairs:
+def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: float | None, seed: int) -> SimilarPairs:
     """Near pairs of the rows that would stay so far, as places in `rows`."""
     if near is None:
         return NO_PAIRS

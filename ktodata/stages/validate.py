@@ -93,7 +93,7 @@ def validate(
         decisions=pl.concat([*(decide(table, where, **how) for where, how in row_checks), _decide_on_pii(spans, pii)]),
         metrics={
             "findings": [finding.as_dict() for finding in findings],
-            "tokens": _token_metrics(table, tokenizer, limits),
+            "tokens": _length_metrics(table, tokenizer, limits),
             "pii": _pii_metrics(spans, pii, finder),
         },
         tables={"pii": spans.drop("mask")},
@@ -299,14 +299,14 @@ def _token_counts(feedback: pl.DataFrame, name: str) -> list[pl.Series]:
     """Tokens of each prompt (conversations in the chat template) and of each completion with its end-of-text token."""
     tokenizer = _load_tokenizer(name)
     end = int(tokenizer.eos_token_id is not None)
-    prompts = _count_tokens(feedback["prompt"], tokenizer, special=True)
+    prompts = _tokens_per_text(feedback["prompt"], tokenizer, special=True)
     if tokenizer.chat_template is not None:
         templated = [None if turns is None else _in_template(turns, tokenizer) for turns in feedback["turns"].to_list()]
         # the template has written the special tokens already; a conversation that it refuses has no count
-        counts = _count_tokens(pl.Series(templated, dtype=pl.String), tokenizer, special=False)
+        counts = _tokens_per_text(pl.Series(templated, dtype=pl.String), tokenizer, special=False)
         is_plain = feedback["turns"].is_null()
         prompts = prompts.zip_with(is_plain, counts)
-    answers = _count_tokens(feedback["completion"], tokenizer, special=False)
+    answers = _tokens_per_text(feedback["completion"], tokenizer, special=False)
     return [prompts.alias("prompt_tokens"), (answers + end).cast(pl.Int32).alias("completion_tokens")]
 
 
@@ -319,7 +319,7 @@ def _in_template(turns: list[dict[str, str]], tokenizer: Any) -> str | None:
         return None
 
 
-def _count_tokens(texts: pl.Series, tokenizer: Any, *, special: bool) -> pl.Series:
+def _tokens_per_text(texts: pl.Series, tokenizer: Any, *, special: bool) -> pl.Series:
     """Tokens of each text; equal texts, as prompts with many answers are, are encoded once."""
     different = texts.drop_nulls().unique(maintain_order=True)
     batches = [different.slice(start, TOKENIZER_BATCH).to_list() for start in range(0, len(different), TOKENIZER_BATCH)]
@@ -341,7 +341,7 @@ def _load_tokenizer(name: str) -> Any:
         ) from error
 
 
-def _token_metrics(table: pl.DataFrame, tokenizer: str | None, limits: dict[str, int]) -> dict[str, Any]:
+def _length_metrics(table: pl.DataFrame, tokenizer: str | None, limits: dict[str, int]) -> dict[str, Any]:
     if tokenizer is None or table.is_empty():
         return {"tokenizer": tokenizer}
     columns = {name: table[name] for name in (*TOKEN_COUNTS, "tokens")}

@@ -71,7 +71,7 @@ def _read_trace(record: Record, columns: tuple[str, str], scores: list[Score], r
 
 def _conversation(logged: Any, output: Any, columns: tuple[str, str]) -> tuple[Prompt, str | Turn]:
     """(the prompt, the judged answer); an output that repeats the whole conversation, as LangGraph's does, says both."""
-    answer = _unwrapped(output, COMPLETION_KEYS, columns[1])
+    answer = _value_under(output, COMPLETION_KEYS, columns[1])
     while isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], list):
         answer = answer[0]
     if isinstance(answer, list) and len(answer) > 1:
@@ -81,7 +81,7 @@ def _conversation(logged: Any, output: Any, columns: tuple[str, str]) -> tuple[P
 
 def _trace_prompt(value: Any, column: str) -> Prompt:
     """The prompt in a logged input: text, turns, or an object that holds either under a usual name, after its history."""
-    prompt = _unwrapped(value, PROMPT_KEYS, column)
+    prompt = _value_under(value, PROMPT_KEYS, column)
     while isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], list):
         prompt = prompt[0]
     turns = turns_of(prompt, column) if isinstance(prompt, list) else text(prompt, column)
@@ -92,7 +92,7 @@ def _trace_prompt(value: Any, column: str) -> Prompt:
     return [*turns_of(before, f"chat_history of {column}"), *last]
 
 
-def _unwrapped(value: Any, keys: Sequence[str], column: str) -> Any:
+def _value_under(value: Any, keys: Sequence[str], column: str) -> Any:
     if not isinstance(value, Mapping) or "role" in value or "lc" in value:
         return value
     for key in keys:
