@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast, get_args
 
 from ktodata.errors import SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings, label_rule
+from ktodata.formats.message_records import MessageColumns, message_columns
 from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup
 from ktodata.formats.times import time_reader
+from ktodata.formats.turns import Judged
 
 Columns = str | Sequence[str] | None
 Row = Mapping[str, Any]
@@ -33,6 +35,8 @@ class Fields:
     transcripts: bool = False
     messages: str | None = None
     time_format: str | None = None
+    judged: Judged = "last"
+    message_columns: MessageColumns | None = None
 
     def label_column(self, own: str = "label") -> str:
         """The column of the label."""
@@ -57,6 +61,7 @@ class Fields:
             self.messages,
             self.label.column,
             *(column for _, column in self.named_columns()),
+            *(self.message_columns.columns() if self.message_columns else ()),
         )
         return {path for path in paths if path} | {re.split(r"[.\[]", path)[0] for path in paths if path}
 
@@ -168,10 +173,14 @@ def make_fields(
     keep: Sequence[str] | Mapping[str, str] | None,
     transcripts: bool,
     messages: str | None = None,
+    judged: str = "last",
+    conversation: str | Mapping[str, Any] | None = None,
     about: Mapping[str, Any],
 ) -> Fields:
     """Check the settings of `read` and put them in one place."""
     rule = label_rule(label)
+    if judged not in get_args(Judged):
+        raise SettingError(f"judged is {' or '.join(get_args(Judged))}; got {judged!r}.")
     times, time_format = _time_column(about.get("created_at"))
     columns = {**about, "created_at": times}
     voters = dict(votes) if isinstance(votes, Mapping) else {column: column for column in votes or ()}
@@ -188,6 +197,8 @@ def make_fields(
         transcripts=transcripts,
         messages=messages,
         time_format=time_format,
+        judged=cast("Judged", judged),
+        message_columns=message_columns(conversation),
     )
 
 

@@ -2,8 +2,8 @@
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ktodata.feedback import check_feedback
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.data_files import Source, find_sources, fingerprint
 from ktodata.formats.dialects import FORMATS, detect_format, format_named
+from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
 from ktodata.formats.dialects.mapping import MAPPING
 from ktodata.formats.dialects.preference import PREFERENCE
 from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
@@ -23,9 +24,11 @@ from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import Columns, Fields, Format, make_fields
 from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
+from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
 from ktodata.formats.table import GIVEN, USUAL, FeedbackTable, QuarantineTable
+from ktodata.formats.times import time_reader
 
 # a file of free text read as labels must not fill the manifest with its values
 MAX_VALUES = 1000
@@ -59,6 +62,8 @@ def read(
     prompt: Columns = None,
     completion: Columns = None,
     messages: str | None = None,
+    judged: str = "last",
+    conversation: str | Mapping[str, Any] | None = None,
     label: str | Mapping[Any, Any] | None = None,
     votes: Mapping[str, str] | Sequence[str] | None = None,
     rater: str | None = None,
@@ -86,6 +91,9 @@ def read(
     completion : column of the completion, or of the two that are compared.
     messages : column of whole conversations that end with the judged answer: turns, or turns as JSON text, as in a CSV's cell.
         With `completion`, of the turns before it.
+    judged : "last": a conversation ends with the judged answer; "last_assistant": the last answer, whatever turns follow it.
+    conversation : where each record is one message, the column of its conversation, or {column, id, parent, role, text};
+        role may say what its values mean: {column: isCreatedByUser, true: user, false: assistant}. Each answer is then a record.
     label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}. Values
         match exactly, in type too. Without meanings only booleans are labels. null sets a record aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
@@ -118,6 +126,8 @@ def read(
         keep=keep,
         transcripts=transcripts,
         messages=messages,
+        judged=judged,
+        conversation=conversation,
         about=about,
     )
     reader = _Reader(fields, _chosen_format(format, fields), FileSettings(delimiter, encoding, table, max_record_mb))
@@ -128,15 +138,28 @@ def read(
 def _chosen_format(name: str, fields: Fields) -> Format | None:
     """The format of all records; None: each is read in the first it looks like. Raises SettingError for settings that clash."""
     compares = fields.label.names_sides or len(fields.completion) == 2
-    looked_like = PREFERENCE if compares else MAPPING if fields.names_columns else None
+    if fields.message_columns is not None:
+        return _format_of_messages(name, fields, compares=compares)
+    by_turns = EACH in (fields.label.column or "") and not fields.names_columns
+    looked_like = PREFERENCE if compares else MAPPING if fields.names_columns else JUDGED_TURNS if by_turns else None
     chosen = looked_like if name == "auto" else format_named(name)
     if chosen is not None:
         _check_fit(chosen, fields, compares=compares)
     return chosen
 
 
+def _format_of_messages(name: str, fields: Fields, *, compares: bool) -> Format:
+    if compares or fields.names_columns or name not in ("auto", MAPPING.name):
+        raise SettingError(
+            "conversation is for records that are one message each: no other format, prompt, completion or messages."
+        )
+    return MAPPING
+
+
 def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
     rule = fields.label
+    if format is JUDGED_TURNS and fields.votes:
+        raise SettingError(f"votes are columns of a record; format {format.name!r} has one verdict on each turn, its label.")
     if fields.messages and (fields.prompt or format is not MAPPING):
         raise SettingError("messages is the column of the conversations, for format: mapping, without prompt.")
     if (fields.prompt or fields.completion) and not format.takes_columns:
@@ -162,7 +185,7 @@ class _Reader:
     """Sorts records into rows and quarantine, and counts."""
 
     def __init__(self, fields: Fields, format: Format | None, settings: FileSettings) -> None:
-        self._fields = fields
+        self._fields = replace(fields, prompt=(BEFORE,), completion=(ANSWER,)) if fields.message_columns else fields
         self._settings = settings
         self._format = format
         self._table = FeedbackTable(fields)
@@ -182,7 +205,7 @@ class _Reader:
         formats: Counter[str] = Counter()
         before = self._records
         shape = file_shape(source, self._settings)
-        for entry in read_records(source, self._settings, shape):
+        for entry in self._entries(read_records(source, self._settings, shape)):
             self._records += 1
             try:
                 formats[self._use(entry, source.name)] += 1
@@ -190,6 +213,13 @@ class _Reader:
                 self._set_aside(entry, source.name, problem)
         counts = {"records": self._records - before, "formats": dict(sorted(formats.items()))}
         return fingerprint(source) | {"read_as": shape.text()} | counts
+
+    def _entries(self, entries: Iterator[SourceRecord]) -> Iterator[SourceRecord]:
+        """The records of a file; where they are messages, one record for each answer."""
+        if (columns := self._fields.message_columns) is None:
+            return entries
+        created_at = self._fields.about.get("created_at", (None,))[0]
+        return answer_records(entries, columns, self._fields.label_column(), created_at, time_reader(self._fields.time_format))
 
     def _use(self, entry: SourceRecord, file: str) -> str:
         if entry.problem is not None:

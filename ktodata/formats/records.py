@@ -92,10 +92,15 @@ def lookup(record: Any, column: str) -> Any:
     """The value of `column`, ABSENT where there is none.
 
     A column may be a path, unless the record has a column of that name: "a.b" is b inside a, "choices.0.message" the message of
-    the first of a list, "scores[name=thumb].value" the value of the first entry of a list whose name is thumb.
+    the first of a list, "scores[name=thumb].value" the value of the first entry of a list whose name is thumb, and
+    "messages[].rating" the list of all ratings in a list.
     """
     if isinstance(record, Mapping) and column in record:
         return record[column]
+    if column.startswith("[]"):
+        rest = column[2:].removeprefix(".")
+        values = [lookup(entry, rest) for entry in record] if isinstance(record, list) else []
+        return [value for value in values if value is not ABSENT] or ABSENT
     if not (step := _STEP.match(column)):
         return ABSENT
     inside, rest = _step_into(record, step), column[step.end() :].removeprefix(".")

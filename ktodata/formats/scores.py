@@ -70,7 +70,7 @@ class ScoreNames:
         meanings = ", ".join(f"{value}: true or false" for value in values)
         return (
             f"The verdicts are {'; '.join(lines)}. Say which is the label and what each value means, e.g. label: {{column: "
-            + (f"{clip(names[0], 40)}, {meanings}}}.")
+            + (f"{_in_yaml(names[0])}, {meanings}}}.")
         )
 
     def _line(self, name: str) -> str:
@@ -78,3 +78,8 @@ class ScoreNames:
         values = ", ".join(f"{value} {count:,}" for _, value, count in of_name[:MAX_VALUES])
         more = ", ..." if len(of_name) > MAX_VALUES else ""
         return f"{clip(name, 40)!r} by {' and '.join(sorted({by for by, _, _ in of_name}))} ({values}{more})"
+
+
+def _in_yaml(name: str) -> str:
+    """A name as it may stand in {column: ...}: in quotes where it has brackets."""
+    return f'"{clip(name, 40)}"' if "[" in name else clip(name, 40)

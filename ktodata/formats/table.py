@@ -84,7 +84,8 @@ class FeedbackTable:
         def column(name: str) -> Any:
             named = self._fields.about.get(name)
             key = named[0] if named else format.about.get(name, USUAL.get(name))
-            return None if key is None else lookup(record, key)
+            # what stands on the turns of a conversation is read with them
+            return None if key is None or "[]" in key else lookup(record, key)
 
         common: dict[str, Any] = {name: _as_name(column(name), name) for name in TEXTS}
         common |= {"file": file, "source": common["source"] or file, "source_line": line}

@@ -8,10 +8,12 @@ shown makes the record unusable: a verdict on an answer to a picture must not be
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ktodata.formats.records import Prompt, Record, Turn, UnusableError, checked, clip, kind, need, need_list, text
 
+# which turn of a conversation the verdict is about: the last, or the last of the assistant, whatever follows it
+Judged = Literal["last", "last_assistant"]
 ROLES = {
     **{"human": "user", "prompter": "user", "HumanMessage": "user"},
     **dict.fromkeys(("gpt", "bot", "model", "ai", "AIMessage", "AIMessageChunk", "function_call", "chatbot"), "assistant"),
@@ -273,18 +275,32 @@ def completion_of(value: Any, what: str) -> str | Turn:
     return turns[0]
 
 
-def conversation(value: Any, what: str) -> tuple[list[Turn], Turn]:
-    """(the turns before, the answer) of a conversation that ends with the judged assistant turn."""
+def conversation(value: Any, what: str, judged: Judged = "last") -> tuple[list[Turn], Turn]:
+    """(the turns before, the answer) of a conversation that ends with the judged assistant turn, or, if asked for, goes on."""
     turns = turns_of(value, what)
+    if judged == "last_assistant":
+        turns = _up_to_last_answer(turns)
     _check_ends_with_answer(turns, what)
     if len(turns) == 1:
         raise UnusableError("no_prompt", f"{what} holds the assistant's turn only")
     return turns[:-1], turns[-1]
 
 
+def _up_to_last_answer(turns: list[Turn]) -> list[Turn]:
+    after = next((number for number, turn in enumerate(reversed(turns)) if turn["role"] == "assistant"), 0)
+    if not after:
+        return turns
+    *before, answer = turns[:-after]
+    return [*before, answer | {NOT_KEPT: [*answer.get(NOT_KEPT, ()), "later turns"]}]
+
+
 def _check_ends_with_answer(turns: Sequence[Turn], what: str) -> None:
     if (last := turns[-1]["role"]) != "assistant":
-        raise UnusableError("no_assistant_turn", f"{what} ends with a turn of {clip(last, 20)!r}, not of the assistant")
+        raise UnusableError(
+            "no_assistant_turn",
+            f"{what} ends with a turn of {clip(last, 20)!r}, not of the assistant; "
+            "judged: last_assistant judges the answer before it",
+        )
 
 
 def plain(prompt: Prompt | Sequence[Mapping[str, Any]]) -> str:

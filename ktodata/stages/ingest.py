@@ -4,7 +4,7 @@ The one stage that reads files, and the one that is given no table: the work is 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,14 @@ def ingest(
     prompt: Annotated[Columns, Field(description="column of the prompt, or several that are joined line by line")] = None,
     completion: Annotated[Columns, Field(description="column of the completion, or of the two that are compared")] = None,
     messages: Annotated[Column, Field(description="column of whole conversations: turns, or turns as JSON text")] = None,
+    judged: Annotated[
+        Literal["last", "last_assistant"],
+        Field(description="which turn of a conversation is judged: its last, or its last answer, whatever follows"),
+    ] = "last",
+    conversation: Annotated[
+        str | dict[str, Any] | None,
+        Field(description="where a record is one message: column of its conversation, or {column, id, parent, role, text}"),
+    ] = None,
     label: Annotated[
         str | dict[Any, Any] | None,
         Field(description="column of the label; {column: thumb, up: true, down: false}; {column: score, at_least: 4}"),
@@ -65,6 +73,8 @@ def ingest(
         "prompt": prompt,
         "completion": completion,
         "messages": messages,
+        "judged": judged,
+        "conversation": conversation,
         "label": label,
         "votes": votes,
         "rater": rater,

@@ -7,6 +7,7 @@ from ktodata.formats.dialects.argilla import ARGILLA
 from ktodata.formats.dialects.axolotl import AXOLOTL
 from ktodata.formats.dialects.halos import HALOS
 from ktodata.formats.dialects.hh_rlhf import HH_RLHF
+from ktodata.formats.dialects.judged_turns import JUDGED_TURNS
 from ktodata.formats.dialects.label_studio import LABEL_STUDIO
 from ktodata.formats.dialects.llamafactory import LLAMAFACTORY_ALPACA, LLAMAFACTORY_SHAREGPT
 from ktodata.formats.dialects.mapping import MAPPING
@@ -15,6 +16,7 @@ from ktodata.formats.dialects.preference import PREFERENCE
 from ktodata.formats.dialects.provider_pairs import OPENAI_PREFERENCE, VERTEX_PREFERENCE
 from ktodata.formats.dialects.ratings import HELPSTEER, ULTRAFEEDBACK
 from ktodata.formats.dialects.traces import LANGFUSE, LANGSMITH
+from ktodata.formats.dialects.trees import OASST, OPEN_WEBUI
 from ktodata.formats.dialects.trl import TRL, TRL_PAIRED
 from ktodata.formats.format import Fields, Format
 from ktodata.formats.records import Record
@@ -23,6 +25,8 @@ FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
         HALOS,
+        OPEN_WEBUI,
+        OASST,
         LABEL_STUDIO,
         ARGILLA,
         LANGSMITH,
@@ -38,6 +42,7 @@ FORMATS: dict[str, Format] = {
         TRL_PAIRED,
         PREFERENCE,
         LLAMAFACTORY_ALPACA,
+        JUDGED_TURNS,
         MS_SWIFT,
         LLAMAFACTORY_SHAREGPT,
         MAPPING,

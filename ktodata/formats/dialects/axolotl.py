@@ -28,7 +28,7 @@ def matches(record: Record, _fields: Fields) -> bool:
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if _is_chat(record):
-        turns, completion = conversation(record["completion"], "completion")
+        turns, completion = conversation(record["completion"], "completion", fields.judged)
         return [LabelledCompletion(turns, completion, fields.verdict(record))]
     return [LabelledCompletion(_question_prompt(record), text(need(record, "completion"), "completion"), fields.verdict(record))]
 

@@ -31,7 +31,7 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     data = need(record, "data")
     scores = [score for item in need_list(record["annotations"], "annotations") for score in _annotation_scores(item)]
     if "messages" in data and not fields.names_columns:
-        return [LabelledCompletion(*conversation(data["messages"], "messages"), verdict_of(scores, fields.label))]
+        return [LabelledCompletion(*conversation(data["messages"], "messages", fields.judged), verdict_of(scores, fields.label))]
     prompt = prompt_of(data, fields.prompt or ("prompt",))
     column = fields.completion[0] if fields.completion else "completion"
     return [LabelledCompletion(prompt, completion_of(need(data, column), column), verdict_of(scores, fields.label))]

@@ -93,7 +93,7 @@ def is_sharegpt(record: Record, fields: Fields) -> bool:
 
 def read_sharegpt(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """LLaMA-Factory's ShareGPT form for KTO: messages (or conversations) that end with the judged answer, and kto_tag."""
-    turns, completion = conversation(need(record, _turns_column(record)), _turns_column(record))
+    turns, completion = conversation(need(record, _turns_column(record)), _turns_column(record), fields.judged)
     return [LabelledCompletion(turns, completion, fields.verdict(record, "kto_tag"))]
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ktodata.formats.dialects import judged_turns
+from ktodata.formats.dialects.judged_turns import EACH
 from ktodata.formats.file_types.strict_json import parse_json_text
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import LabelledCompletion, Record, Turn, need
@@ -18,6 +20,8 @@ def matches(_record: Record, _fields: Fields) -> bool:
 
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    if fields.messages and EACH in (fields.label.column or ""):
+        return judged_turns.read(record, fields)
     if fields.messages:
         return [LabelledCompletion(*_conversation(record, fields.messages, fields), fields.verdict(record))]
     column = fields.completion[0] if fields.completion else "completion"
@@ -29,7 +33,7 @@ def _conversation(record: Record, column: str, fields: Fields) -> tuple[list[Tur
     """The column's turns and the judged answer: the last of them, or what stands in the column of the completion."""
     turns = parse_json_text(need(record, column), column)
     if not fields.completion:
-        return conversation(turns, column)
+        return conversation(turns, column, fields.judged)
     name = fields.completion[0]
     answer = need(record, name)
     return turns_of(turns, column), completion_of(parse_json_text(answer, name) if holds_messages(answer) else answer, name)

@@ -22,12 +22,12 @@ def matches(record: Record, fields: Fields) -> bool:
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """ms-swift's KTO rows: messages that end with the judged answer, or query, response and history; and label."""
-    return [LabelledCompletion(*_answered(record), fields.verdict(record))]
+    return [LabelledCompletion(*_answered(record, fields), fields.verdict(record))]
 
 
-def _answered(record: Record) -> tuple[Prompt, str | Turn]:
+def _answered(record: Record, fields: Fields) -> tuple[Prompt, str | Turn]:
     if record.get("messages") is not None:
-        return conversation(record["messages"], "messages")
+        return conversation(record["messages"], "messages", fields.judged)
     query = prompt_of(record, ("query",))
     if isinstance(query, str) and (before := history_turns(record.get("history"))):
         query = [*before, {"role": "user", "content": query}]
@@ -60,9 +60,9 @@ def is_paired(record: Record, _fields: Fields) -> bool:
     return _is_swift(record) and any(record.get(name) is not None for name in REJECTED)
 
 
-def read_paired(record: Record, _fields: Fields) -> list[LabelledCompletion]:
+def read_paired(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """ms-swift's pairs: messages that end with the better answer, and rejected_response, or rejected_messages as a whole."""
-    prompt, better = _answered(record)
+    prompt, better = _answered(record, fields)
     if record.get("rejected_messages") is not None:
         other, worse = conversation(record["rejected_messages"], "rejected_messages")
         return labelled_pair(same_prompt(prompt, other), better, worse)
