@@ -14,7 +14,7 @@ from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings, label_rul
 from ktodata.formats.message_records import MessageColumns, message_columns
 from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup
 from ktodata.formats.times import time_reader
-from ktodata.formats.turns import Judged
+from ktodata.formats.turns import JudgedTurn
 
 Columns = str | Sequence[str] | None
 Row = Mapping[str, Any]
@@ -35,7 +35,7 @@ class Fields:
     transcripts: bool = False
     messages: str | None = None
     time_format: str | None = None
-    judged: Judged = "last"
+    judged: JudgedTurn = "last"
     message_columns: MessageColumns | None = None
 
     def label_column(self, own: str = "label") -> str:
@@ -179,8 +179,8 @@ def make_fields(
 ) -> Fields:
     """Check the settings of `read` and put them in one place."""
     rule = label_rule(label)
-    if judged not in get_args(Judged):
-        raise SettingError(f"judged is {' or '.join(get_args(Judged))}; got {judged!r}.")
+    if judged not in get_args(JudgedTurn):
+        raise SettingError(f"judged is {' or '.join(get_args(JudgedTurn))}; got {judged!r}.")
     times, time_format = _time_column(about.get("created_at"))
     columns = {**about, "created_at": times}
     voters = dict(votes) if isinstance(votes, Mapping) else {column: column for column in votes or ()}
@@ -197,7 +197,7 @@ def make_fields(
         transcripts=transcripts,
         messages=messages,
         time_format=time_format,
-        judged=cast("Judged", judged),
+        judged=cast("JudgedTurn", judged),
         message_columns=message_columns(conversation),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ktodata.formats.records import Prompt, Record, Turn, UnusableError, checked, clip, kind, need, need_list, text
 
 # which turn of a conversation the verdict is about: the last, or the last of the assistant, whatever follows it
-Judged = Literal["last", "last_assistant"]
+JudgedTurn = Literal["last", "last_assistant"]
 ROLES = {
     **{"human": "user", "prompter": "user", "HumanMessage": "user"},
     **dict.fromkeys(("gpt", "bot", "model", "ai", "AIMessage", "AIMessageChunk", "function_call", "chatbot"), "assistant"),
@@ -275,7 +275,7 @@ def completion_of(value: Any, what: str) -> str | Turn:
     return turns[0]
 
 
-def conversation(value: Any, what: str, judged: Judged = "last") -> tuple[list[Turn], Turn]:
+def conversation(value: Any, what: str, judged: JudgedTurn = "last") -> tuple[list[Turn], Turn]:
     """(the turns before, the answer) of a conversation that ends with the judged assistant turn, or, if asked for, goes on."""
     turns = turns_of(value, what)
     if judged == "last_assistant":

@@ -29,12 +29,12 @@ def same_prompt(first: Prompt, second: Prompt) -> Prompt:
 def read_pair(record: Record, better_column: str, worse_column: str) -> list[LabelledCompletion]:
     """Both sides of a pair: answers to the prompt beside them, or whole conversations that share all but the last turn."""
     (before, better), (other, worse) = (_read_side(record[column], column) for column in (better_column, worse_column))
-    beside = next((name for name in PROMPTS if record.get(name) is not None), None)
+    prompt_column = next((name for name in PROMPTS if record.get(name) is not None), None)
     if before or other:
         prompt: Prompt = same_prompt(before, other)
         used = _check_prompt_beside(record, before, better)
-    elif beside is not None:
-        prompt, used = _prompt_beside(record, beside, better)
+    elif prompt_column is not None:
+        prompt, used = _prompt_beside(record, prompt_column, better)
     else:
         raise UnusableError(
             "no_prompt", f"{better_column} and {worse_column} are answers only, and there is no prompt beside them"

@@ -151,13 +151,13 @@ def read_oasst(record: Record, fields: Fields) -> list[LabelledCompletion]:
     label: {column: labels.quality.value, at_least: 0.7}, or {column: rank, 0: true, 1: false}. A reply without it gives no row.
     """
     answers = list(_replies(record["prompt"], []))
-    judged, asked = [], [score for _, _, scores in answers for score in scores]
+    judged, verdicts = [], [score for _, _, scores in answers for score in scores]
     for before, answer, scores in answers:
         if any(score.name == fields.label.column for score in scores):
             judged.append(LabelledCompletion(before, answer, verdict_of(scores, fields.label)))
     if not judged:
-        if asked:
-            raise UnaskedVerdictError("which verdict on the replies is the label is not said, or no reply has it", asked)
+        if verdicts:
+            raise UnaskedVerdictError("which verdict on the replies is the label is not said, or no reply has it", verdicts)
         raise UnusableError("unlabelled", "no reply has a verdict")
     return judged
 
