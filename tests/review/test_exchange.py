@@ -87,8 +87,8 @@ def test_other_tools_records_are_read_as_feedback_too(judged, tmp_path, format, 
     """The same files are the formats that ktodata reads: submitted verdicts are votes; drop and contested say nothing."""
     run, ids, labels = judged
     export_verdicts(run, tmp_path / f"tasks.{ending}", format=format)
-    settings = {"label": {"desirable": True, "undesirable": False, "drop": None, "contested": None}}
-    read = kd.read(str(tmp_path / f"tasks.{ending}"), **settings)
+    meanings = {"desirable": True, "undesirable": False, "drop": None, "contested": None}
+    read = kd.read(str(tmp_path / f"tasks.{ending}"), label={"column": "label", **meanings})
     assert read.feedback.height == 3  # keep, flip, and the one that both keep; one is tied, two say nothing
     votes = {row["source_id"]: row["label"] for row in read.feedback.iter_rows(named=True)}
     assert votes == {ids[0]: labels[ids[0]], ids[1]: not labels[ids[1]], ids[4]: labels[ids[4]]}
