@@ -16,7 +16,9 @@ from ktodata.formats.records import Prompt, Record, Turn, UnusableError, checked
 JudgedTurn = Literal["last", "last_assistant"]
 ROLES = {
     **{"human": "user", "prompter": "user", "HumanMessage": "user"},
-    **dict.fromkeys(("gpt", "bot", "model", "ai", "AIMessage", "AIMessageChunk", "function_call", "chatbot"), "assistant"),
+    **dict.fromkeys(
+        ("gpt", "bot", "model", "ai", "AIMessage", "AIMessageChunk", "function_call", "chatbot", "chatgpt"), "assistant"
+    ),
     **dict.fromkeys(("observation", "function", "ToolMessage", "FunctionMessage", "function_response", "ipython"), "tool"),
     **{"developer": "system", "SystemMessage": "system"},
 }
@@ -45,6 +47,8 @@ UNDERSTOOD |= {"additional_kwargs", "function_call", "author", "message"}
 TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_PARTS = ("thinking", "reasoning", "redacted_thinking")
 CALL_PARTS = ("tool_use", "tool_call", "function_call", "functionCall")
+# what wraps the answer in a response of an API: lists of candidates, of which there is to be one
+CANDIDATES = ("choices", "candidates", "generations")
 RESULT_PARTS = ("tool_result", "functionResponse")
 
 
@@ -101,7 +105,8 @@ def _role(item: Mapping[str, Any], what: str) -> str:
     role = item.get("role") or item.get("from") or (author.get("role") if isinstance(author, Mapping) else item.get("type"))
     if not isinstance(role, str):
         raise UnusableError("not_a_turn", f"{what} holds a turn without a role")
-    return ROLES.get(role, checked(role, "a role"))
+    known = role if role in ROLES else role.lower()
+    return ROLES.get(known, known if known in ("user", "assistant", "system", "tool") else checked(role, "a role"))
 
 
 def _part_kind(part: Any) -> str | None:
@@ -265,7 +270,8 @@ def plain_text(value: Any, what: str) -> str:
 
 
 def completion_of(value: Any, what: str) -> str | Turn:
-    """The completion: text, or a list that holds one assistant turn and nothing else, or that turn alone."""
+    """The completion: text, one assistant turn, alone or in a list, or the response of an API that holds one answer."""
+    value = _answer_in(value, what)
     if not isinstance(value, list | Mapping):
         return plain_text(value, what)
     turns = turns_of(value if isinstance(value, list) else [value], what)
@@ -273,6 +279,49 @@ def completion_of(value: Any, what: str) -> str | Turn:
     if len(turns) > 1:
         raise UnusableError("several_turns", f"{what} holds {len(turns)} turns; which of them was judged is not said")
     return turns[0]
+
+
+def _answer_in(value: Any, what: str) -> Any:
+    """The answer in a response: of OpenAI (both APIs), Gemini, LangChain, Ollama; any other value as it is."""
+    if isinstance(value, list) and len(value) == 1:
+        inside = value[0]
+        is_wrapper = isinstance(inside, list) or (isinstance(inside, Mapping) and not _has_role(inside))
+        return _answer_in(inside, what) if is_wrapper else value
+    if not isinstance(value, Mapping) or _has_role(value):
+        return value
+    if (wrapper := next((key for key in CANDIDATES if key in value), None)) is None:
+        return _unwrapped_answer(value)
+    entries = need_list(value[wrapper], f"{wrapper} of {what}")
+    if len(entries) != 1:
+        raise UnusableError("several_answers", f"{what} holds {len(entries)} {wrapper}; which of them was judged is not said")
+    return _answer_in(entries[0], what)
+
+
+def _unwrapped_answer(value: Mapping[str, Any]) -> Any:
+    """One candidate as a turn, or as its text."""
+    if isinstance(value.get("output"), list):
+        return {"role": "assistant", "content": [part for item in value["output"] for part in _response_parts(item)]}
+    if isinstance(inside := value.get("message", value.get("content")), Mapping):
+        return inside if _has_role(inside) else {"role": "assistant", **inside}
+    if isinstance(value.get("content"), str | list) and "type" not in value:
+        return {"role": "assistant", **value}
+    return value["text"] if isinstance(value.get("text"), str) and "type" not in value else value
+
+
+def _has_role(value: Mapping[str, Any]) -> bool:
+    return any(key in value for key in ("role", "from", "author", "lc"))
+
+
+def _response_parts(item: Any) -> list[Any]:
+    """The parts of one item of OpenAI's `output`: its message's, its reasoning, its call; what else there is, as it is."""
+    if not isinstance(item, Mapping):
+        return [item]
+    if item.get("type") == "message" and isinstance(item.get("content"), list):
+        return list(item["content"])
+    if item.get("type") == "reasoning":
+        summary = [part.get("text", "") for part in item.get("summary") or () if isinstance(part, Mapping)]
+        return [{"type": "reasoning", "text": "\n".join(map(str, summary))}] if summary else []
+    return [{**item, "id": item.get("call_id")} if item.get("type") == "function_call" else item]
 
 
 def conversation(value: Any, what: str, judged: JudgedTurn = "last") -> tuple[list[Turn], Turn]:

@@ -11,6 +11,8 @@ from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
     Record,
+    UnusableError,
+    clip,
     need,
     need_list,
     rater_name,
@@ -32,9 +34,21 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     scores = [score for item in need_list(record["annotations"], "annotations") for score in _annotation_scores(item)]
     if "messages" in data and not fields.names_columns:
         return [LabelledCompletion(*conversation(data["messages"], "messages", fields.judged), verdict_of(scores, fields.label))]
+    if (compared := _compared_columns(record["annotations"])) and not fields.names_columns:
+        raise UnusableError(
+            "two_completions",
+            f"the task compares {compared}; say format: preference, prompt: data...., completion: two columns as data...., and "
+            "label: {column: annotations.0.result.0.value.selected, left: first, right: second}",
+        )
     prompt = prompt_of(data, fields.prompt or ("prompt",))
     column = fields.completion[0] if fields.completion else "completion"
     return [LabelledCompletion(prompt, completion_of(need(data, column), column), verdict_of(scores, fields.label))]
+
+
+def _compared_columns(annotations: Sequence[Any]) -> str | None:
+    results = [item["result"] for item in annotations if isinstance(item, Mapping) and isinstance(item.get("result"), list)]
+    entries = [entry for result in results for entry in result if isinstance(entry, Mapping)]
+    return next((clip(entry.get("to_name"), 60) for entry in entries if entry.get("type") == "pairwise"), None)
 
 
 def _annotation_scores(annotation: Any) -> list[Score]:
