@@ -55,11 +55,16 @@ class Verdict(NamedTuple):
         latest: dict[object, Vote] = {}
         earlier = []
         for number, vote in sorted(enumerate(votes), key=lambda entry: _given_at(entry[1], entry[0])):
-            rater: object = number if vote.rater is None else vote.rater
+            rater: object = number if is_nobody(vote.rater) else vote.rater
             earlier += [latest[rater]] if rater in latest else []
             latest[rater] = vote
         last = [vote for vote in votes if any(vote is one_of for one_of in latest.values())]
         return cls(majority([vote.label for vote in last]), last, earlier=earlier or None)
+
+
+def is_nobody(rater: Any) -> bool:
+    """Whether a rater's id names nobody: null, an empty text, or a data frame's NaN."""
+    return rater is None or (isinstance(rater, str) and not rater.strip()) or rater != rater  # noqa: PLR0124
 
 
 def _given_at(vote: Vote, place: int) -> tuple[float, int]:

@@ -22,6 +22,7 @@ from ktodata.formats.records import (
     Vote,
     checked,
     clip,
+    is_nobody,
     lookup,
     text_id,
 )
@@ -114,7 +115,7 @@ class FeedbackTable:
         row["tools"] = row["tools"] or json_field(judged.tools, "tools")
         votes = judged.verdict.votes
         if votes and len(votes) == 1:
-            row["rater"] = row["rater"] or votes[0].rater
+            row["rater"] = row["rater"] or _as_name(votes[0].rater, "rater")
             row["created_at"] = row["created_at"] or self._time(votes[0].created_at)
         row |= self._texts(prompt, judged) | {"label": judged.verdict.label, RATING: judged.verdict.rating}
         row["votes"] = None if votes is None else [self._vote(vote, row) for vote in votes]
@@ -136,7 +137,7 @@ class FeedbackTable:
         }
 
     def _vote(self, vote: Vote, row: Mapping[str, Any]) -> dict[str, Any]:
-        rater = row["rater"] if vote.rater is None else checked(vote.rater, "a rater's name")
+        rater = row["rater"] if is_nobody(vote.rater) else checked(str(vote.rater), "a rater's name")
         return {"rater": rater, "label": vote.label, "created_at": self._time(vote.created_at) or row["created_at"]}
 
     def _close_chunk(self) -> None:
@@ -241,8 +242,8 @@ def _check_no_media(record: Record) -> None:
 
 
 def _as_name(value: Any, what: str) -> str | None:
-    """A value that names something, as text."""
-    if value is None or value is ABSENT:
+    """A value that names something, as text; an empty one, or a data frame's NaN, names nothing."""
+    if value is None or value is ABSENT or is_nobody(value):
         return None
     return checked(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False), what)
 

@@ -1,5 +1,6 @@
-"""Same text, same verdict: one row is enough. Same text, opposite verdicts: a person should look."""
+"""Same text, same verdict: one row is enough. Same text, opposite verdicts: most raters decide, or else a person."""
 
+import json
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -14,16 +15,17 @@ from ktodata.stage import Prompts, StageResult, decide, no_decisions
 from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
 from ktodata.text.prompt_groups import components, different, first_of
-from ktodata.text.words import Index, normalised
+from ktodata.text.words import Index, code_in, normalised
 
 NEEDS = ("prompt", "completion", "label", "votes")
-USES = ("state", "trusted_label")
+USES = ("state", "trusted_label", "tools", "chat_template_kwargs")
 ADDS = ("duplicate_of", "duplicate_similarity", "prompt_group", "pooled_votes", "contradicted", "trusted_label")
 APPLIES_TO = "all"
 
 # below this, MinHash buckets fill with texts that only share common words, and what is found is no duplicate
 LOWEST = 0.5
 LARGE_GROUP = 0.1
+GIVEN = ("tools", "chat_template_kwargs")  # what the model was given beside the prompt: part of the text that was judged
 
 
 def dedupe(
@@ -41,18 +43,23 @@ def dedupe(
         float,
         Field(ge=LOWEST, le=1, description="prompts at least so similar (Jaccard) form one group; lower makes larger groups"),
     ] = 0.8,
-    ignore_case: Annotated[bool, Field(description="'Yes' and 'yes' are the same text")] = True,
+    ignore_case: Annotated[bool, Field(description="'Yes' and 'yes' are the same text; never in fenced code")] = True,
+    ignore_space: Annotated[bool, Field(description="runs of white space count as one space; never in fenced code")] = True,
     decontaminate: Annotated[
         Prompts, Field(description="evaluation prompts: rows whose prompt is one, is nearly one, or holds one are dropped")
     ] = None,
     seed: Annotated[int, Field(ge=0, description="seed of the MinHash functions")] = 0,
 ) -> StageResult:
-    """Keep one row of each text and verdict, hold texts with both verdicts for review, and group near-duplicate prompts.
+    """Keep one row of each text, hold texts on which raters are divided for review, and group near-duplicate prompts.
 
-    Equal means equal after Unicode NFC, folding of white space and, unless told otherwise, of case. Of equal rows the
+    One text is one prompt, completion, `tools` and `chat_template_kwargs`. Equal means equal after Unicode NFC and, unless told
+    otherwise, folding of white space and of case; in fenced code and in tool calls nothing is folded. Of equal rows the
     best-evidenced stays: one that no earlier step has doubted, then most votes, then with a trusted label, then the first.
-    It gets everybody's votes as `pooled_votes`. Where one text has both labels, one row of each label is held for review, with
-    the votes of both sides; further repeats are dropped as repeats of their label's row. A trusted label settles it: rows of the
+
+    Where one text has both labels, its votes decide: of each known rater the last by time, of unknown raters each. With a strict
+    majority a row of its label stays; rows of the other label are dropped as outvoted, or as superseded where their raters have
+    all changed their minds since. Else one row of each label is held for review, and further repeats are dropped as repeats of
+    their label's row. The rows that stay get the votes that count as `pooled_votes`. A trusted label settles it: rows of the
     other label are set aside as overruled.
 
     A trusted label is about the text: rows of one text that have none get that of the others, unless those differ, so that it is
@@ -65,13 +72,14 @@ def dedupe(
     """
     check_columns(feedback, NEEDS, who="dedupe")
     _check_similarities(near=near, near_prompts=near_prompts)
-    rows = _numbered_rows(feedback, ignore_case)
+    rows = _numbered_rows(feedback, ignore_case, ignore_space)
     prompt_places, prompt_of = different(first_of(rows["prompt"]))
     completion_places, completion_of = different(first_of(rows["completion"]))
     prompts = prepare(rows["prompt"].gather(prompt_places), templates=True, seed=seed)
     rows = rows.with_columns(prompt_number=pl.Series(prompt_of), completion_number=pl.Series(completion_of))
-    rows, examined = _with_contamination(rows, prompt_places, decontaminate, near_prompts, ignore_case, seed)
-    rows = _with_repeats(rows)
+    rows = rows.with_columns(text=pl.struct("prompt_number", "completion_number", "given").rank("dense"))
+    rows, examined = _with_contamination(rows, prompt_places, decontaminate, near_prompts, (ignore_case, ignore_space), seed)
+    rows = _with_repeats(_with_votes(rows))
     alike = _near_row_pairs(rows, prompts, completion_places, near, seed)
     rows = _with_near_repeats(rows, alike)
     grouped = near_texts(prompts, near_prompts)
@@ -94,7 +102,7 @@ def _check_similarities(**settings: float | None) -> None:
             raise SettingError(f"dedupe: {name} is a similarity between {LOWEST:g} and 1; got {value:g}.{hint}")
 
 
-def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool) -> pl.DataFrame:
+def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool, ignore_space: bool) -> pl.DataFrame:
     """One line per row with normalised texts, best-evidenced rows first."""
     state = pl.col("state") if "state" in feedback.columns else pl.lit("keep")
     trusted_label = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
@@ -102,8 +110,9 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool) -> pl.DataFrame:
         "row_id",
         "label",
         "votes",
-        normalised(pl.col("prompt"), ignore_case=ignore_case),
-        normalised(pl.col("completion"), ignore_case=ignore_case),
+        normalised(pl.col("prompt"), ignore_case=ignore_case, ignore_space=ignore_space),
+        normalised(pl.col("completion"), ignore_case=ignore_case, ignore_space=ignore_space),
+        given=_given(feedback),
         place=pl.int_range(pl.len(), dtype=pl.Int64),
         sound=state.is_in(["keep", "relabel"]),
         vote_count=pl.col("votes").list.len(),
@@ -113,13 +122,28 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool) -> pl.DataFrame:
     return rows.sort("sound", "vote_count", "trusted", "place", descending=[True, True, True, False])
 
 
+def _given(feedback: pl.DataFrame) -> pl.Series:
+    """Tools and template settings of each row as one text, the keys of their JSON in order."""
+    texts = [_in_order(feedback[name]) for name in GIVEN if name in feedback.columns]
+    together = pl.select(pl.concat_str([pl.lit(""), *texts], separator="\x1f")).to_series()
+    return together if len(together) == feedback.height else pl.Series([""] * feedback.height, dtype=pl.String)
+
+
+def _in_order(texts: pl.Series) -> pl.Series:
+    different_texts = texts.drop_nulls().unique()
+    ordered = [json.dumps(json.loads(text), sort_keys=True) for text in different_texts]
+    return texts.replace(different_texts, pl.Series(ordered, dtype=pl.String)).fill_null("")
+
+
 def _with_contamination(
-    rows: pl.DataFrame, prompt_places: Index, evaluation: Prompts, near_prompts: float, ignore_case: bool, seed: int
+    rows: pl.DataFrame, prompt_places: Index, evaluation: Prompts, near_prompts: float, folding: tuple[bool, bool], seed: int
 ) -> tuple[pl.DataFrame, SimilarPairs]:
     """Add match, match_similarity and evaluation_prompt (its first 200 characters); null where a prompt is clean."""
     exams = list(evaluation or [])
     prompts = rows["prompt"].gather(prompt_places)
-    matches, pairs = contaminated(prompts, exams, near_prompts=near_prompts, ignore_case=ignore_case, seed=seed)
+    matches, pairs = contaminated(
+        prompts, exams, near_prompts=near_prompts, ignore_case=folding[0], ignore_space=folding[1], seed=seed
+    )
     texts = pl.DataFrame({"evaluation_prompt": pl.Series(exams, dtype=pl.String).str.slice(0, 200)}).with_row_index("evaluation")
     matches = matches.join(texts.with_columns(pl.col("evaluation").cast(pl.Int64)), on="evaluation")
     matches = matches.select(
@@ -128,40 +152,97 @@ def _with_contamination(
     return rows.join(matches, on="prompt_number", how="left", maintain_order="left"), pairs
 
 
-def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
-    """Add contradicted, settled, opposite (the other label's row), overruled, duplicate_of, pooled_votes, trusted_differ.
+def _with_votes(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add pooled (the votes that count), desirable_votes and undesirable_votes of each text.
 
-    And fill trusted_label. Where one text has both labels and a trusted one, that settles it: rows of the other label are
-    overruled, and nothing is contradicted. Expects best-evidenced rows first.
+    And of each row earlier_votes, how many of its votes their raters have given anew since, and withdrawn: all say otherwise now.
+
+    Only a vote with a time is ever an earlier one: a rater who has said both at times unknown has said both.
     """
-    text = ("prompt_number", "completion_number")
-    desirable = pl.col("row_id").filter("label").first().over(text)
-    undesirable = pl.col("row_id").filter(~pl.col("label")).first().over(text)
-    keeper = pl.col("row_id").first().over(*text, "label")
-    has_both_labels = pl.col("label").n_unique().over(text) > 1
-    least, most = pl.col("trusted_label").min().over(text), pl.col("trusted_label").max().over(text)
-    votes = rows.sort("place").select(*text, "votes").explode("votes").group_by(text, maintain_order=True).agg(pooled="votes")
-    settled = has_both_labels & (least == most).fill_null(False)
-    # only by a row that can stand for the text
-    sound = [pl.col("sound").filter(label).any().over(text) for label in (pl.col("label"), ~pl.col("label"))]
-    other_label = (pl.col("label") != least) & pl.when("label").then(sound[1]).otherwise(sound[0])
-    overruled = settled & other_label & (pl.col("row_id") == keeper)  # its repeats are repeats
-    opposite = pl.when("label").then(undesirable).otherwise(desirable)
-    return (
-        rows.with_columns(
-            contradicted=has_both_labels & ~settled,
-            settled=settled,
-            opposite=opposite,
-            overruled=overruled,
-            duplicate_of=pl.when(overruled).then(opposite).when(pl.col("row_id") != keeper).then(keeper),
-            same_text=pl.len().over(text),
-            trusted_differ=least != most,
-            trusted_label=pl.coalesce("trusted_label", pl.when(least == most).then(least)),
-        )
-        .join(votes, on=text, how="left", maintain_order="left")
-        # on the row that stays only: every repeat holding everybody's votes would grow with the square of a text's popularity
-        .with_columns(pooled_votes=pl.when(pl.col("duplicate_of").is_null()).then("pooled").cast(pl.List(VOTE)))
+    votes = rows.sort("place").select("text", "row_id", "votes").explode("votes").drop_nulls("votes")
+    votes = votes.select("text", "row_id", pl.col("votes").struct.unnest(), vote=pl.int_range(pl.len()))
+    of_rater, known = ("text", "rater"), (pl.col("rater").str.strip_chars() != "").fill_null(value=False)
+    last = pl.col("created_at").max().over(of_rater)
+    last_labels = [((pl.col("created_at") == last) & side).any().over(of_rater) for side in (pl.col("label"), ~pl.col("label"))]
+    votes = votes.with_columns(earlier=known & (pl.col("created_at") < last).fill_null(value=False)).with_columns(
+        withdrawn=pl.col("earlier") & ~pl.when("label").then(last_labels[0]).otherwise(last_labels[1]).fill_null(value=False)
     )
+    of_rows = votes.group_by("row_id").agg(earlier_votes=pl.col("earlier").sum(), withdrawn=pl.col("withdrawn").all())
+    # what a rater says twice at one time, or at times unknown, is said once
+    twice = pl.when(known).then(pl.struct("text", "rater", "label")).is_first_distinct() | ~known
+    counted = votes.filter(~pl.col("earlier")).filter(twice)
+    of_texts = counted.group_by("text", maintain_order=True).agg(
+        pooled=pl.struct("rater", "label", "created_at"),
+        desirable_votes=pl.col("label").sum().cast(pl.Int64),
+        undesirable_votes=(~pl.col("label")).sum().cast(pl.Int64),
+    )
+    rows = rows.join(of_rows, on="row_id", how="left", maintain_order="left")
+    rows = rows.join(of_texts, on="text", how="left", maintain_order="left")
+    return rows.with_columns(pl.col("withdrawn").fill_null(value=False))
+
+
+def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add both_labels, contradicted, opposite (the other label's row), overruled, outvoted, duplicate_of, pooled_votes, and
+    trusted_differ. And fill trusted_label.
+
+    Where one text has both labels and a trusted one, that settles it, else a majority of the votes that count does; a row of the
+    other label is overruled or outvoted, and nothing is contradicted. Expects best-evidenced rows first.
+    """
+    desirable, undesirable = _standing_row(pl.col("label")), _standing_row(~pl.col("label"))
+    keeper, opposite = (
+        pl.when("label").then(one).otherwise(other) for one, other in ((desirable, undesirable), (undesirable, desirable))
+    )
+    both = pl.col("label").n_unique().over("text") > 1
+    least, most = pl.col("trusted_label").min().over("text"), pl.col("trusted_label").max().over("text")
+    settled = both & (least == most).fill_null(value=False)
+    ups, downs = pl.col("desirable_votes"), pl.col("undesirable_votes")
+    majority = pl.when(both & (ups != downs) & ~(least != most).fill_null(value=False)).then(ups > downs)
+    rows = rows.with_columns(
+        same_text=pl.len().over("text"),
+        both_labels=both,
+        keeper=keeper,
+        opposite=opposite,
+        least=least,
+        settled=settled,
+        majority=majority,
+        trusted_differ=least != most,
+        # only by a row that can stand for the text
+        other_sound=pl.when("label").then(_any_sound(~pl.col("label"))).otherwise(_any_sound(pl.col("label"))),
+        same_sound=pl.when("label").then(_any_sound(pl.col("label"))).otherwise(_any_sound(~pl.col("label"))),
+    )
+    return _with_losers(rows)
+
+
+def _standing_row(label: pl.Expr) -> pl.Expr:
+    """The best-evidenced row of a label, one whose raters still say so where there is one."""
+    upheld = label & pl.col("sound") & ~pl.col("withdrawn")
+    return pl.coalesce(pl.col("row_id").filter(rows).first().over("text") for rows in (upheld, label))
+
+
+def _any_sound(label: pl.Expr) -> pl.Expr:
+    return pl.col("sound").filter(label).any().over("text")
+
+
+def _with_losers(rows: pl.DataFrame) -> pl.DataFrame:
+    against_trusted = pl.col("settled") & (pl.col("label") != pl.col("least")) & pl.col("other_sound")
+    majority_agrees = (pl.col("majority") == pl.col("least")).fill_null(value=True)
+    wins = pl.col("majority") == pl.col("label")
+    decided = (~pl.col("settled") & pl.when(wins).then("same_sound").otherwise("other_sound")).fill_null(value=False)
+    by_votes = pl.col("majority").is_not_null() & pl.when("settled").then(against_trusted & majority_agrees).otherwise(decided)
+    outvoted = by_votes & ~wins.fill_null(value=False)
+    # its repeats are repeats
+    overruled = against_trusted & ~outvoted & (pl.col("row_id") == pl.col("keeper"))
+    repeated_row = pl.when(outvoted | overruled).then("opposite").when(pl.col("row_id") != pl.col("keeper")).then("keeper")
+    rows = rows.with_columns(
+        contradicted=pl.col("both_labels") & ~pl.col("settled") & ~by_votes,
+        outvoted=outvoted,
+        overruled=overruled,
+        duplicate_of=repeated_row,
+        trusted_label=pl.coalesce("trusted_label", pl.when(~pl.col("trusted_differ")).then("least")),
+    )
+    # on the row that stays only: every repeat holding everybody's votes would grow with the square of a text's popularity
+    pooled_votes = pl.when(pl.col("duplicate_of").is_null()).then("pooled").cast(pl.List(VOTE))
+    return rows.with_columns(pooled_votes=pooled_votes).drop("keeper", "least", "majority", "other_sound", "same_sound")
 
 
 def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: float | None, seed: int) -> SimilarPairs:
@@ -169,8 +250,7 @@ def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index
     if near is None:
         return NO_PAIRS
     # a text with both labels is near to nothing, settled or not: a verdict must not change which rows there are to split
-    one_label = ~pl.col("contradicted") & ~pl.col("settled")
-    stays = pl.col("sound") & pl.col("duplicate_of").is_null() & one_label & pl.col("match").is_null()
+    stays = pl.col("sound") & pl.col("duplicate_of").is_null() & ~pl.col("both_labels") & pl.col("match").is_null()
     open_ = np.flatnonzero(rows.select(stays).to_series().to_numpy())
     completions = prepare(rows["completion"].gather(completion_places), templates=False, seed=seed)
     prompt_of = rows["prompt_number"].to_numpy()[open_]
@@ -180,9 +260,13 @@ def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index
 
 
 def _with_near_repeats(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
-    """Add near_repeat and duplicate_similarity, and point near repeats at the row they are near."""
-    label = rows["label"].to_numpy()
-    agree = label[alike.left] == label[alike.right]
+    """Add near_repeat and duplicate_similarity, and point near repeats at the row they are near.
+
+    Rows that differ in a line of code, in a call or in the tools that were given are near, and no repeats.
+    """
+    exact = rows.select("label", "given", prompt=code_in(rows["prompt"]), completion=code_in(rows["completion"]))
+    verdict = exact.select(pl.struct(pl.all()).rank("dense")).to_series().to_numpy()
+    agree = verdict[alike.left] == verdict[alike.right]
     agreeing = replace(alike, left=alike.left[agree], right=alike.right[agree], similarity=alike.similarity[agree])
     centre, similarity = nearest_kept(agreeing, rows.height)
     near_repeat = centre >= 0
@@ -219,15 +303,18 @@ def _near_contradictions(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFram
     ).sort("similarity", "row_id", "other_row_id", descending=[True, False, False])
 
 
+def _is_repeat() -> pl.Expr:
+    decided = pl.any_horizontal("near_repeat", "overruled", "outvoted")
+    return pl.col("duplicate_of").is_not_null() & ~decided
+
+
 def _dedupe_decisions(rows: pl.DataFrame) -> pl.DataFrame:
     clean = pl.col("match").is_null()
-    repeat = clean & pl.col("duplicate_of").is_not_null() & ~pl.col("near_repeat") & ~pl.col("overruled")
+    repeat = clean & _is_repeat()
     held = clean & pl.col("contradicted") & pl.col("duplicate_of").is_null()
-    votes = pl.col("pooled").list.eval(pl.element().struct.field("label"))
-    counted = rows.filter(held).with_columns(
-        desirable_votes=votes.list.eval(pl.element().cast(pl.Int64)).list.sum(),
-        undesirable_votes=votes.list.eval((~pl.element()).cast(pl.Int64)).list.sum(),
-    )
+    votes = ("desirable_votes", "undesirable_votes")
+    outvoted: dict[str, Any] = {"action": "drop", "evidence": votes, "caused_by": "duplicate_of"}
+    superseded = pl.col("outvoted") & pl.col("withdrawn")
     return pl.concat(
         [
             no_decisions(),
@@ -235,6 +322,8 @@ def _dedupe_decisions(rows: pl.DataFrame) -> pl.DataFrame:
                 rows, ~clean, action="drop", reason="contaminated", evidence=("match", "match_similarity", "evaluation_prompt")
             ),
             decide(rows, repeat, action="drop", reason="repeat", evidence=("same_text",), caused_by="duplicate_of"),
+            decide(rows, clean & superseded, reason="superseded", **outvoted),
+            decide(rows, clean & pl.col("outvoted") & ~superseded, reason="outvoted", **outvoted),
             # set aside, not dropped: a verdict must not move other rows from one side of a later split to the other
             decide(
                 rows,
@@ -252,14 +341,7 @@ def _dedupe_decisions(rows: pl.DataFrame) -> pl.DataFrame:
                 evidence=("duplicate_similarity",),
                 caused_by="duplicate_of",
             ),
-            decide(
-                counted,
-                pl.lit(True),
-                action="review",
-                reason="labels_disagree",
-                evidence=("desirable_votes", "undesirable_votes"),
-                caused_by="opposite",
-            ),
+            decide(rows, held, action="review", reason="labels_disagree", evidence=votes, caused_by="opposite"),
         ]
     )
 
@@ -268,17 +350,22 @@ def _dedupe_metrics(
     rows: pl.DataFrame, opposed: pl.DataFrame, prompts: Texts, pairs: dict[str, SimilarPairs], evaluation: Prompts
 ) -> dict[str, Any]:
     clean = rows.filter(pl.col("match").is_null())
-    contradicted = clean.filter(pl.col("contradicted"))
+    contradicted, outvoted = clean.filter("contradicted"), clean.filter("outvoted")
+    superseded = int(outvoted["withdrawn"].sum())
     groups = rows["prompt_group"].value_counts(sort=False).sort("count", "prompt_group", descending=[True, False])
     group, group_rows = groups.row(0) if groups.height else (None, 0)
     return {
         "rows": rows.height,
-        "texts": rows.select(pl.struct("prompt_number", "completion_number").n_unique()).item(),
-        "repeats": clean.filter(pl.col("duplicate_of").is_not_null() & ~pl.col("near_repeat") & ~pl.col("overruled")).height,
+        "texts": rows["text"].n_unique(),
+        "repeats": clean.filter(_is_repeat()).height,
         "near_repeats": int(rows["near_repeat"].sum()),
-        "contradicted_texts": contradicted.select(pl.struct("prompt_number", "completion_number").n_unique()).item(),
+        "contradicted_texts": contradicted["text"].n_unique(),
         "contradicted_rows": contradicted.height,
         "held_for_review": contradicted.filter(pl.col("duplicate_of").is_null()).height,
+        "outvoted_texts": outvoted["text"].n_unique(),
+        "outvoted_rows": outvoted.height - superseded,
+        "superseded_rows": superseded,
+        "earlier_votes": int(rows["earlier_votes"].sum() or 0),
         "near_contradictions": opposed.height,
         "evaluation_prompts": None if evaluation is None else len(evaluation),
         "contaminated": rows.height - clean.height,
@@ -304,7 +391,7 @@ def _trusted_metrics(clean: pl.DataFrame) -> dict[str, int]:
         "lost_with_near_repeats": pl.col("near_repeat") & pl.col("trusted"),
         "overruled": pl.col("overruled"),
     }
-    differ = clean.filter("trusted_differ").select(pl.struct("prompt_number", "completion_number").n_unique()).item()
+    differ = clean.filter("trusted_differ")["text"].n_unique()
     return {name: int(clean.select(rows.sum()).item() or 0) for name, rows in counts.items()} | {"texts_with_both": differ}
 
 
@@ -317,12 +404,7 @@ def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
     compared = sum(pairs["compared"] for pairs in metrics["pairs"].values())
     return [
         _count_finding("KD020", repeats, f"{repeats:,} of {rows:,} rows repeat another row's text and label, and are dropped."),
-        _count_finding(
-            "KD021",
-            metrics["contradicted_rows"],
-            f"{metrics['contradicted_texts']:,} texts have both labels ({metrics['contradicted_rows']:,} rows)."
-            " They teach nothing as they are: let a person decide.",
-        ),
+        _disagreement_finding(metrics),
         _count_finding(
             "KD022",
             metrics["near_contradictions"],
@@ -345,6 +427,24 @@ def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
         ),
         _trusted_finding(metrics["trusted"]),
     ]
+
+
+def _disagreement_finding(metrics: dict[str, Any]) -> Finding:
+    """KD021: one text has both labels."""
+    tied, decided = metrics["contradicted_texts"], metrics["outvoted_texts"]
+    texts = []
+    if tied:
+        texts.append(
+            f"{tied:,} texts have both labels and no majority ({metrics['contradicted_rows']:,} rows)."
+            " They teach nothing as they are: let a person decide."
+        )
+    if decided:
+        texts.append(
+            f"On {decided:,} texts most raters agree: {metrics['outvoted_rows']:,} rows of the other label are outvoted,"
+            f" {metrics['superseded_rows']:,} are superseded by what their raters said later; they are dropped."
+        )
+    rows = metrics["contradicted_rows"] + metrics["outvoted_rows"] + metrics["superseded_rows"]
+    return _count_finding("KD021", rows, " ".join(texts))
 
 
 def _count_finding(code: str, count: int, text: str) -> Finding:

@@ -20,7 +20,13 @@ _MATCH = {"prompt": pl.Int64, "evaluation": pl.Int64, "match": pl.String, "simil
 
 
 def contaminated(
-    prompts: pl.Series, evaluation: Sequence[str], *, near_prompts: float, ignore_case: bool, seed: int
+    prompts: pl.Series,
+    evaluation: Sequence[str],
+    *,
+    near_prompts: float,
+    ignore_case: bool,
+    ignore_space: bool = True,
+    seed: int,
 ) -> tuple[pl.DataFrame, SimilarPairs]:
     """Which of the different, normalised `prompts` match an evaluation prompt: the same, nearly the same, or with it inside.
 
@@ -29,7 +35,8 @@ def contaminated(
     (left) and prompt (right) that are near.
     """
     exams = pl.DataFrame({"text": pl.Series(evaluation, dtype=pl.String)}).select(
-        normalised(pl.col("text"), ignore_case=ignore_case), evaluation=pl.int_range(pl.len(), dtype=pl.Int64)
+        normalised(pl.col("text"), ignore_case=ignore_case, ignore_space=ignore_space),
+        evaluation=pl.int_range(pl.len(), dtype=pl.Int64),
     )
     exams = exams.filter(pl.col("text") != "").unique("text", keep="first", maintain_order=True)
     if exams.is_empty() or prompts.is_empty():

@@ -5,6 +5,7 @@ A word is a run of letters and digits; in scripts that put no space between word
 compared in memory linear in their length, and equally on every machine and in every version of polars.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ WORD = (
     rf"|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}_]--[{_UNSPACED}]]*"
     r"|[[\p{S}%&#@*/]--[`]]"
 )
+# code that Markdown fences, up to its closing fence or the end; and calls as `formats.turns.plain_turn` writes them
+CODE = re.compile(r"(`{3,}|^[ \t]*~{3,}).*?(?:\1|\Z)|<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL | re.MULTILINE)
+HOLDS_CODE = "```|~~~|<tool_call>"
 FIGURE = r"-?\d+(?:[.,:]\d+)*|[+*/^=<>%×÷]"
 
 # Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
@@ -50,10 +54,45 @@ class Ragged:
         return Ragged(self.values[first:last], self.offsets[start : stop + 1] - first)
 
 
-def normalised(text: pl.Expr, *, ignore_case: bool) -> pl.Expr:
-    """The text as two equal texts are compared: Unicode NFC, runs of white space folded to one space, lower case if asked."""
-    folded = text.str.normalize("NFC").str.replace_all(r"\s+", " ").str.strip_chars(" ")
-    return folded.str.to_lowercase() if ignore_case else folded
+def normalised(text: pl.Expr, *, ignore_case: bool, ignore_space: bool = True) -> pl.Expr:
+    """The text as two equal texts are compared: Unicode NFC, runs of white space one space, and lower case, where asked.
+
+    What stands in fenced code, or in a tool call, is left as it is: there, indentation and case are part of what is said.
+    """
+    return text.map_batches(lambda texts: _normalised(texts, ignore_case, ignore_space), return_dtype=pl.String)
+
+
+def _normalised(texts: pl.Series, ignore_case: bool, ignore_space: bool) -> pl.Series:
+    texts = texts.str.normalize("NFC")
+    folded = texts.str.replace_all(r"\s+", " ").str.strip_chars(" ") if ignore_space else texts
+    folded = folded.str.to_lowercase() if ignore_case else folded
+    holds_code = texts.str.contains(HOLDS_CODE).fill_null(value=False)
+    if not holds_code.any():
+        return folded
+    code = [_fold_around_code(value, ignore_case, ignore_space) for value in texts.filter(holds_code)]
+    return folded.scatter(holds_code.arg_true(), code)
+
+
+def _fold_around_code(text: str, ignore_case: bool, ignore_space: bool) -> str:
+    parts, place = [], 0
+    for code in CODE.finditer(text):
+        parts += [_fold(text[place : code.start()], ignore_case, ignore_space), code[0]]
+        place = code.end()
+    folded = "".join([*parts, _fold(text[place:], ignore_case, ignore_space)])
+    return folded.strip(" ") if ignore_space else folded
+
+
+def _fold(text: str, ignore_case: bool, ignore_space: bool) -> str:
+    text = re.sub(r"\s+", " ", text) if ignore_space else text
+    return text.lower() if ignore_case else text
+
+
+def code_in(texts: pl.Series) -> pl.Series:
+    """All fenced code and tool calls of each text, one after the other; empty where there is none."""
+    holds_code = texts.str.contains(HOLDS_CODE).fill_null(value=False)
+    code = ["".join(code[0] for code in CODE.finditer(text)) for text in texts.filter(holds_code)]
+    empty = pl.Series([""] * len(texts), dtype=pl.String)
+    return empty.scatter(holds_code.arg_true(), code) if code else empty
 
 
 def word_hashes(texts: pl.Series) -> Ragged:

@@ -1,0 +1,100 @@
+"""The same votes give the same rows, whether they come as one record per vote or as columns; a rater's last word counts."""
+
+import json
+
+import polars as pl
+import pytest
+
+from ktodata.findings import Finding
+from ktodata.formats import read
+from ktodata.stages.dedupe import dedupe
+
+LABEL = {"column": "score", "at_least": 4, "at_most": 2}
+JUDGES = ("ann", "bob", "eve")
+# the grades of each judge, null where there is none: 3 is no verdict
+GRADES = {
+    "all say yes": (5, 4, 5),
+    "two of three": (5, 1, 4),
+    "two of three say no": (1, 5, 2),
+    "two only": (4, None, 5),
+    "one and one": (5, None, 1),
+    "one, and two without a verdict": (3, 2, 3),
+    "one and one, and one without a verdict": (5, 3, 1),
+    "nobody": (3, 3, None),
+}
+
+
+def write_lines(place, records):
+    place.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return place
+
+
+def one_record_a_vote(grades):
+    return [
+        {"question": f"what of {text}?", "answer": text, "judge": judge, "score": grade, "at": f"2026-05-0{day}T10:00:00Z"}
+        for text, given in grades.items()
+        for day, (judge, grade) in enumerate(zip(JUDGES, given, strict=True), start=1)
+        if grade is not None
+    ]
+
+
+def read_votes(place, records):
+    columns = {"prompt": "question", "completion": "answer", "rater": "judge", "created_at": "at"}
+    return read(write_lines(place, records), label=LABEL, **columns).feedback
+
+
+def kept(feedback):
+    """{answer: (label, votes)} of the rows that nothing speaks against."""
+    result = dedupe(feedback, near=None)
+    rows = feedback.join(result.columns.select("row_id", "pooled_votes"), on="row_id")
+    rows = rows.filter(~pl.col("row_id").is_in(list(result.actions())))
+    votes = pl.col("pooled_votes").list.eval(pl.element().struct.field("label").cast(pl.Int64)).list
+    lines = rows.select("completion", "label", up=votes.sum(), count=votes.len()).iter_rows()
+    return {answer: (label, up, count) for answer, label, up, count in lines}
+
+
+def test_records_of_single_votes_give_the_rows_that_columns_give(tmp_path):
+    columns = [
+        {"question": f"what of {text}?", "answer": text, **dict(zip(JUDGES, given, strict=True))}
+        for text, given in GRADES.items()
+    ]
+    label = {"at_least": 4, "at_most": 2}
+    place = write_lines(tmp_path / "columns.jsonl", columns)
+    as_columns = read(place, prompt="question", completion="answer", votes=JUDGES, label=label).feedback
+    as_records = read_votes(tmp_path / "records.jsonl", one_record_a_vote(GRADES))
+    assert kept(as_records) == kept(as_columns)
+    assert set(kept(as_records)) == {*list(GRADES)[:4], "one, and two without a verdict"}
+    assert kept(as_records)["two of three say no"] == (False, 1, 3)
+
+
+def test_ties_wait_for_a_person_and_minorities_are_named(tmp_path):
+    result = dedupe(read_votes(tmp_path / "records.jsonl", one_record_a_vote(GRADES)), near=None)
+    reasons = dict(result.decisions["reason"].value_counts().iter_rows())
+    assert reasons == {"outvoted": 2, "labels_disagree": 4, "repeat": 5}
+    assert (result.metrics["contradicted_texts"], result.metrics["outvoted_texts"]) == (2, 2)
+    finding = Finding(**next(each for each in result.metrics["findings"] if each["code"] == "KD021"))
+    assert finding.rows == 6 and "2 texts have both labels and no majority" in finding.text
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_rater_who_votes_again_is_heard_once(tmp_path, turned):
+    votes = [
+        ("ann", 5, "2026-05-01"),
+        ("ann", 1, "2026-05-02"),
+        ("ann", 2, "2026-05-03"),
+        ("bob", 5, "2026-05-01"),
+        ("eve", 5, "2026-05-01"),
+    ]
+    records = [{"question": "q", "answer": "a", "judge": judge, "score": grade, "at": at} for judge, grade, at in votes]
+    feedback = read_votes(tmp_path / "records.jsonl", records[::-1] if turned else records)
+    assert kept(feedback) == {"a": (True, 2, 3)}
+    assert dedupe(feedback).metrics["earlier_votes"] == 2
+
+
+@pytest.mark.parametrize("nobody", ["", "  ", None])
+def test_an_empty_id_is_no_rater(tmp_path, nobody):
+    records = [{"question": "q", "answer": "a", "judge": nobody, "score": grade, "at": None} for grade in (5, 5, 1)]
+    feedback = read_votes(tmp_path / "records.jsonl", records)
+    assert feedback["rater"].null_count() == 3
+    assert feedback["votes"].explode().struct.field("rater").null_count() == 3
+    assert kept(feedback) == {"a": (True, 2, 3)}
