@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from ktodata.errors import DataError, RunError
-from ktodata.feedback import TURN
 from ktodata.formats.shards import CHECKSUMS, changed_shards
 from ktodata.report import build_card, build_feedback_section
-from ktodata.text.pii.masks import Placeholders, replaced
+from ktodata.text.pii.json_texts import json_texts
+from ktodata.text.pii.masks import IN_JSON, Placeholders, replaced
 from ktodata.text.pii.patterns import find_in_texts, find_pii
 from ktodata.train.results.hub import push_to_hub, upload
 
@@ -99,13 +99,22 @@ def pii_in(shards: list[Path]) -> dict[tuple[str, str], tuple[int, list[str]]]:
 
 
 def _text_columns(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """(column, its row_id and text) of each column of text or messages."""
+    """(column, its row_id and text) of each column of text or messages: every text of a turn, and those in JSON."""
     for name, dtype in table.schema.items():
         if dtype == pl.String and name not in OURS:
-            yield name, table.select("row_id", text=name)
-        elif dtype == pl.List(TURN):
-            turns = table.select("row_id", turn=name).explode("turn")
-            yield name, turns.select("row_id", text=pl.col("turn").struct.field("content"))
+            texts = table.select("row_id", text=name)
+            yield name, _json_parts(texts) if name in IN_JSON else texts
+        elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+            turns = table.select("row_id", turn=name).explode("turn").drop_nulls()
+            for field in dtype.inner.fields:
+                texts = turns.select("row_id", text=pl.col("turn").struct.field(field.name).cast(pl.String)).drop_nulls()
+                yield name, _json_parts(texts) if field.name in IN_JSON else texts
+
+
+def _json_parts(texts: pl.DataFrame) -> pl.DataFrame:
+    """row_id and text of every string and number in JSON texts."""
+    lines = [(row_id, part.text) for row_id, raw in texts.drop_nulls().iter_rows() for part in json_texts(raw)]
+    return pl.DataFrame(lines, schema={"row_id": pl.String, "text": pl.String}, orient="row")
 
 
 def _checked_shards(run: "Run") -> list[Path]:

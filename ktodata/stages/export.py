@@ -12,7 +12,7 @@ from ktodata.feedback import check_columns, one_turn
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import StageResult, decide, no_decisions
 from ktodata.stages.row_order import OrderCheck, check_order, plan_order
-from ktodata.text.pii.masks import masked
+from ktodata.text.pii.masks import counted_once, masked
 
 NEEDS = ("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs", "state")
 USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label", "pii_masks")
@@ -203,7 +203,7 @@ def _masked_metrics(feedback: pl.DataFrame, placed: pl.DataFrame) -> dict[str, A
     if "pii_masks" not in feedback.columns or feedback["pii_masks"].null_count() == feedback.height:
         return {}
     written = feedback.join(placed, on="row_id", how="semi").select("row_id", "pii_masks").explode("pii_masks").drop_nulls()
-    places = written.filter(pl.col("pii_masks").struct.field("field") != "turns")
+    places = written.select(pl.col("pii_masks").struct.field("field")).filter(counted_once())
     return {"rows": written["row_id"].n_unique(), "places": places.height}
 
 

@@ -30,7 +30,7 @@ from ktodata.feedback import check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.models import resolve_model
 from ktodata.stage import StageResult, decide, no_decisions
-from ktodata.text.pii.masks import MASKS, SPANS, masks_column, pii_spans
+from ktodata.text.pii.masks import MASKS, SPANS, counted_once, masks_column, pii_spans
 from ktodata.text.pii.patterns import KINDS
 from ktodata.text.pii.presidio import presidio
 
@@ -255,7 +255,7 @@ def _decide_on_pii(spans: pl.DataFrame, pii: Pii) -> pl.DataFrame:
     if pii not in ("mask", "quarantine"):
         return no_decisions()
     of_rows = spans.group_by("row_id", maintain_order=True).agg(
-        spans=(pl.col("field") != "turns").sum(),
+        spans=counted_once().sum(),
         kinds=pl.col("kind").unique().sort().str.join(", "),
     )
     every, evidence = pl.lit(value=True), ("spans", "kinds")
