@@ -197,6 +197,7 @@ class _Reader:
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
         self._first_problem: tuple[str, int, UnusableError] | None = None
+        self._first_unasked: tuple[str, int, UnusableError] | None = None
         self._missing_columns = fields.named_columns()
         self._first_record: Mapping[str, Any] = {}
 
@@ -257,6 +258,7 @@ class _Reader:
         self._first_problem = self._first_problem or (file, entry.line, problem)
         if isinstance(problem, UnaskedVerdictError):
             self._score_names.add(problem.scores)
+            self._first_unasked = self._first_unasked or (file, entry.line, problem)
         if isinstance(problem, UnmappedLabelError) and (problem.value in self._unmapped or len(self._unmapped) < MAX_VALUES):
             self._unmapped[problem.value] += 1
 
@@ -297,7 +299,7 @@ class _Reader:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def _unasked_verdict(self) -> LabelError:
-        file, line, problem = self._first_problem or ("", 0, UnusableError("", ""))
+        file, line, problem = self._first_unasked or ("", 0, UnusableError("", ""))
         return LabelError(f"{file} line {line:,}: {problem.detail}. {self._score_names.in_words()}")
 
     def _no_such_column(self) -> SettingError:

@@ -233,7 +233,11 @@ def _with_system(system: str | None, prompt: Prompt) -> Prompt:
     if system is None:
         return prompt
     turns: list[Turn] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return turns if turns[0]["role"] == "system" else [{"role": "system", "content": system}, *turns]
+    if turns[0]["role"] != "system":
+        return [{"role": "system", "content": system}, *turns]
+    if turns[0]["content"] != system:
+        raise UnusableError("two_systems", "the system text beside the conversation is not the one that it begins with")
+    return turns
 
 
 def _check_no_media(record: Record) -> None:

@@ -133,3 +133,21 @@ def test_a_task_that_compares_two_answers_says_how_to_read_it(lines):
     label = {"column": "annotations.0.result.0.value.selected", "left": "first", "right": "second"}
     feedback = read(path, format="preference", prompt="data.prompt", completion=["data.a", "data.b"], label=label).feedback
     assert feedback.select("completion", "label").rows() == [("Ten.", True), ("11", False)]
+
+
+def test_answers_and_scores_in_two_lists_are_labelled_by_a_threshold(lines):
+    path = lines(
+        {"prompt": "5 + 5?", "responses": ["Ten.", "11"], "scores": [4.5, 1]},
+        {"instruction": "5 + 5?", "completions": ["Ten."], "scores": [4, 1]},
+    )
+    result = read(path, label={"column": "scores", "at_least": 3})
+    assert result.feedback.select("completion", "label", "rating").rows() == [("Ten.", True, 4.5), ("11", False, 1.0)]
+    assert result.quarantine["reason"].to_list() == ["scores_differ"]
+
+
+def test_two_system_texts_that_differ_are_set_aside(lines):
+    talk = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "5 + 5?"}, SAID]
+    path = lines(*({"messages": talk, "system": system, "label": True} for system in ("Brief.", "At length.")))
+    result = read(path)
+    assert result.feedback["prompt"].to_list() == ["System: Brief.\n\nUser: 5 + 5?"]
+    assert result.quarantine["reason"].to_list() == ["two_systems"]

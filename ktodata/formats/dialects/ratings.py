@@ -19,7 +19,9 @@ from ktodata.formats.records import (
     rating_of_row,
     text,
 )
+from ktodata.formats.turns import completion_of, prompt_of
 
+ANSWER_LISTS = ("completions", "responses")
 ASPECTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
 
@@ -31,7 +33,8 @@ def _text_prompt(row: Row) -> str:
 
 
 def is_ultrafeedback(record: Record, _fields: Fields) -> bool:
-    return "instruction" in record and "completions" in record
+    has_scores = isinstance(record.get("scores"), list) and "prompt" in record and any(name in record for name in ANSWER_LISTS)
+    return ("instruction" in record and "completions" in record) or has_scores
 
 
 def read_ultrafeedback(record: Record, fields: Fields) -> list[LabelledCompletion]:
@@ -39,8 +42,23 @@ def read_ultrafeedback(record: Record, fields: Fields) -> list[LabelledCompletio
 
     Each completion of the record is a row; one that cannot be read takes the record with it.
     """
+    if isinstance(record.get("scores"), list):
+        return _read_scored(record, fields)
     prompt = text(need(record, "instruction"), "instruction")
     return [_read_completion(prompt, item, fields) for item in need_list(record["completions"], "completions")]
+
+
+def _read_scored(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    """Answers in one list and their scores in another: label: {column: scores, at_least: ...}."""
+    column = next((name for name in ANSWER_LISTS if name in record), "completions")
+    answers, scores = need_list(need(record, column), column), record["scores"]
+    if len(answers) != len(scores):
+        raise UnusableError("scores_differ", f"{len(answers)} {column} and {len(scores)} scores")
+    prompt = prompt_of(record, ("prompt",) if "prompt" in record else ("instruction",))
+    return [
+        LabelledCompletion(prompt, completion_of(answer, column), fields.rated({"scores": score}, "scores"))
+        for answer, score in zip(answers, scores, strict=True)
+    ]
 
 
 def _read_completion(prompt: str, item: Any, fields: Fields) -> LabelledCompletion:
@@ -85,6 +103,7 @@ ULTRAFEEDBACK = Format(
             {"model": "small", "response": "Green.", "overall_score": 2.0},
         ],
     },
+    also_reads=("prompt", "responses", "scores"),
     settings={"label": {"column": "overall_score", "at_least": 5}},
 )
 
