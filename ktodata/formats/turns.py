@@ -319,7 +319,8 @@ def _response_parts(item: Any) -> list[Any]:
     if item.get("type") == "message" and isinstance(item.get("content"), list):
         return list(item["content"])
     if item.get("type") == "reasoning":
-        summary = [part.get("text", "") for part in item.get("summary") or () if isinstance(part, Mapping)]
+        parts = need_list(item.get("summary") or [], "a summary of reasoning")
+        summary = [part.get("text", "") for part in parts if isinstance(part, Mapping)]
         return [{"type": "reasoning", "text": "\n".join(map(str, summary))}] if summary else []
     return [{**item, "id": item.get("call_id")} if item.get("type") == "function_call" else item]
 

@@ -126,3 +126,14 @@ def test_a_history_is_read_as_turns_with_and_without_a_label(lines):
         ("System: One word.\n\nUser: Hi\n\nAssistant: Hello\n\nUser: Largest planet?", "Jupiter.", True)
     ]
     assert result.quarantine["reason"].to_list() == ["not_text"]
+
+
+@pytest.mark.parametrize("given", [None, 1.5, True, "Largest planet?", {"text": "Largest planet?"}])
+def test_an_input_without_messages_is_set_aside(given, lines):
+    good = {"input": {"messages": [ASKED]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]}
+    assert read(lines(good, {**good, "input": given})).quarantine.height == 1
+
+
+@pytest.mark.parametrize("instruction", [True, 7, ["x", 1], {"parts": 3}])
+def test_an_instruction_that_is_no_text_is_set_aside(instruction, lines):
+    assert read(lines(scored(1, 0), {**scored(1, 0), "systemInstruction": instruction})).quarantine.height == 1

@@ -58,6 +58,7 @@ def test_calls_and_reasoning_of_a_response_are_kept():
         ({"candidates": None}, "not_a_list"),
         ({"output": [{"type": "image_generation_call", "result": "x"}]}, "not_text"),
         ({"usage": {}}, "not_a_turn"),
+        ({"output": [{"type": "reasoning", "summary": 1.5}]}, "not_a_list"),
     ],
 )
 def test_what_holds_no_single_answer_is_set_aside(answer, reason, lines):
@@ -151,3 +152,9 @@ def test_two_system_texts_that_differ_are_set_aside(lines):
     result = read(path)
     assert result.feedback["prompt"].to_list() == ["System: Brief.\n\nUser: 5 + 5?"]
     assert result.quarantine["reason"].to_list() == ["two_systems"]
+
+
+def test_a_rater_that_is_no_name_is_no_crash(lines):
+    scores = [{"name": "thumb", "dataType": "BOOLEAN", "value": 1, "authorUserId": rater} for rater in ([None], {"x": 1}, 7)]
+    record = {"id": "t", "input": "5 + 5?", "output": "Ten.", "scores": scores}
+    assert read(lines(record), label={"column": "thumb", 1: True}).feedback["label"].to_list() == [True]

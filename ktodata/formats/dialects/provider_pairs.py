@@ -18,6 +18,8 @@ def is_openai(record: Record, _fields: Fields) -> bool:
 def read_openai(record: Record, _fields: Fields) -> list[LabelledCompletion]:
     """OpenAI's preference tuning, which Fireworks and Together share: input.messages, preferred_output, non_preferred_output."""
     given = record["input"]
+    if not isinstance(given, list | Mapping):
+        raise UnusableError("no_prompt", f"input is {kind(given)}, not an object with messages")
     turns = turns_of(given if isinstance(given, list) else need(given, "messages"), "input.messages")
     better, worse = (completion_of(record[side], side) for side in SIDES)
     first, second = labelled_pair(turns, better, worse)
@@ -77,7 +79,8 @@ def _instruction(record: Record) -> list[Turn]:
     value = record.get("systemInstruction") or record.get("system_instruction")
     if not value:
         return []
-    return turns_of([{"parts": [value] if isinstance(value, str) else value.get("parts"), "role": "system"}], "systemInstruction")
+    parts = value.get("parts") if isinstance(value, Mapping) else [value]
+    return turns_of([{"parts": parts, "role": "system"}], "systemInstruction")
 
 
 def _pair_by_score(turns: list[Turn], answers: Sequence[str | Turn], scores: Sequence[Any]) -> list[LabelledCompletion]:

@@ -143,7 +143,7 @@ def _is_judging(score: Any) -> bool:
 def _langfuse_score(score: Mapping[str, Any], trace: Record) -> Score:
     value = score.get("stringValue") if score.get("dataType") == "CATEGORICAL" else score.get("value")
     by = MODELS if score.get("source") == "EVAL" else PEOPLE
-    rater = score.get("authorUserId") or (_user(trace) if by == PEOPLE else f"model {score.get('name')}")
+    rater = rater_name(score.get("authorUserId") or None) or (_user(trace) if by == PEOPLE else f"model {score.get('name')}")
     return Score(str(score.get("name")), value, by, rater, score.get("timestamp"))
 
 
