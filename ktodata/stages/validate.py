@@ -26,20 +26,23 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import ModelError, SettingError
-from ktodata.feedback import check_columns
+from ktodata.feedback import TURN, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.formats.turns import answer_turn, row_turns
 from ktodata.models import resolve_model
 from ktodata.stage import StageResult, decide, no_decisions
 from ktodata.text.pii.masks import MASKS, SPANS, counted_once, masks_column, pii_spans
 from ktodata.text.pii.patterns import KINDS
 from ktodata.text.pii.presidio import presidio
+from ktodata.train.data.tokens import message_of, template_options
 
 NEEDS = ("prompt", "completion", "label", "turns", "source_line")
-USES = ("pair_id",)
+USES = ("pair_id", "answer", "tools", "chat_template_kwargs")
 TOKEN_COUNTS = ("prompt_tokens", "completion_tokens")
 ADDS = (*TOKEN_COUNTS, "pii_masks")
 APPLIES_TO = "all"
 
+MORE = {"answer": TURN, "tools": pl.String(), "chat_template_kwargs": pl.String()}  # what makes a row more than text
 MIN_REPEATED_CHARS = 20
 MAX_OF_ONE_LABEL = 0.9
 ANSWERED_ROLES = ("user", "tool")  # an assistant also answers what a tool gave back
@@ -79,6 +82,9 @@ def validate(
         raise SettingError(
             f"validate: max_{next(iter(limits))} counts tokens, so say which tokenizer: the model that will be trained."
         )
+    feedback = feedback.with_columns(
+        pl.lit(None, dtype).alias(name) for name, dtype in MORE.items() if name not in feedback.columns
+    )
     table = feedback.with_columns(_token_counts(feedback, tokenizer)) if tokenizer else _uncounted(feedback)
     table = table.with_columns(tokens=pl.col("prompt_tokens") + pl.col("completion_tokens"))
     spans, finder = _find_pii_spans(feedback, pii, pii_finder)
@@ -111,7 +117,8 @@ def _repeats_prompt() -> pl.Expr:
     # of a conversation, what a careless template repeats is its last turn
     last_turn = pl.coalesce(pl.col("turns").list.last().struct.field("content"), "prompt").str.strip_chars()
     long_enough = last_turn.str.len_chars() >= MIN_REPEATED_CHARS
-    return long_enough & pl.col("completion").str.strip_chars_start().str.starts_with(last_turn)
+    answer = pl.coalesce(pl.col("answer").struct.field("content"), "completion")  # without its reasoning
+    return long_enough & answer.str.strip_chars_start().str.starts_with(last_turn)
 
 
 def _no_turn_to_answer() -> pl.Expr:
@@ -296,27 +303,42 @@ def _uncounted(feedback: pl.DataFrame) -> pl.DataFrame:
 
 
 def _token_counts(feedback: pl.DataFrame, name: str) -> list[pl.Series]:
-    """Tokens of each prompt (conversations in the chat template) and of each completion with its end-of-text token."""
+    """Tokens of each prompt (conversations in the chat template, with their tools) and of each completion with its end token.
+
+    An answer that is more than text counts as the template writes it after its prompt.
+    """
     tokenizer = _load_tokenizer(name)
     end = int(tokenizer.eos_token_id is not None)
     prompts = _tokens_per_text(feedback["prompt"], tokenizer, special=True)
+    answers = _tokens_per_text(feedback["completion"], tokenizer, special=False) + end
     if tokenizer.chat_template is not None:
-        templated = [None if turns is None else _in_template(turns, tokenizer) for turns in feedback["turns"].to_list()]
+        rows = feedback.select("prompt", "completion", "turns", *MORE)
+        templated = [_in_template(row, tokenizer) for row in rows.iter_rows(named=True)]
         # the template has written the special tokens already; a conversation that it refuses has no count
-        counts = _tokens_per_text(pl.Series(templated, dtype=pl.String), tokenizer, special=False)
-        is_plain = feedback["turns"].is_null()
-        prompts = prompts.zip_with(is_plain, counts)
-    answers = _tokens_per_text(feedback["completion"], tokenizer, special=False)
-    return [prompts.alias("prompt_tokens"), (answers + end).cast(pl.Int32).alias("completion_tokens")]
+        before, whole = (
+            _tokens_per_text(pl.Series([texts[side] for texts in templated], dtype=pl.String), tokenizer, special=False)
+            for side in (0, 1)
+        )
+        is_plain, is_text = (
+            feedback.select(pl.all_horizontal(pl.col(*names).is_null())).to_series() for names in (("turns", *MORE), ("answer",))
+        )
+        prompts, answers = prompts.zip_with(is_plain, before), answers.zip_with(is_text, whole - before)
+    return [prompts.alias("prompt_tokens"), answers.cast(pl.Int32).alias("completion_tokens")]
 
 
-def _in_template(turns: list[dict[str, str]], tokenizer: Any) -> str | None:
+def _in_template(row: dict[str, Any], tokenizer: Any) -> tuple[str | None, str | None]:
+    """The prompt of a row, and, where its answer is more than text, both; null where that is not asked for, or refused."""
     from jinja2 import TemplateError
 
+    if all(row[name] is None for name in ("turns", *MORE)):
+        return None, None
+    turns, answer = [message_of(turn) for turn in row_turns(row)], [message_of(answer_turn(row))]
+    options = template_options(row) | {"tokenize": False}
     try:
-        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-    except TemplateError:  # many templates take no system turn, or only turns that alternate
-        return None
+        prompt = str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options))
+        return prompt, str(tokenizer.apply_chat_template(turns + answer, **options)) if row["answer"] else None
+    except (TemplateError, TypeError, KeyError):  # many templates take no system turn, no tools, or only turns that alternate
+        return None, None
 
 
 def _tokens_per_text(texts: pl.Series, tokenizer: Any, *, special: bool) -> pl.Series:

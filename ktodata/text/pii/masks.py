@@ -102,7 +102,8 @@ def _places(row: Mapping[str, Any]) -> Iterator[Place]:
 
 def _of_row(row: dict[str, Any], spans: dict[str, list[Span]]) -> Iterable[tuple[Any, ...]]:
     placeholders = Placeholders()
-    for place in _places(row):
+    # turns are numbered first: their texts are whole, where `prompt` and `completion` hold calls as JSON that is read as it is
+    for place in sorted(_places(row), key=lambda place: place.field in ("prompt", "completion")):
         for start, end, mask, kind in _masks_of(place, spans, placeholders):
             yield row["row_id"], place.field, place.turn, start, end, mask, kind
 

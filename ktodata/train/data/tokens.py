@@ -122,8 +122,11 @@ def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]
     prompt_ids, whole_ids = [], []
     given = [name for name in GIVEN if name in rows.columns]
     for row in rows.select("row_id", "prompt", "completion", *given).iter_rows(named=True):
-        row_id, prompt, completion = row["row_id"], *([_message(turn) for turn in row[side]] for side in ("prompt", "completion"))
-        options = _template_options(row)
+        row_id, prompt, completion = (
+            row["row_id"],
+            *([message_of(turn) for turn in row[side]] for side in ("prompt", "completion")),
+        )
+        options = template_options(row)
         try:
             prompt_ids.append(_render(tokenizer, prompt, options, add_generation_prompt=True))
             whole_ids.append(_render(tokenizer, prompt + completion, options, add_generation_prompt=False))
@@ -132,7 +135,7 @@ def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]
     return prompt_ids, whole_ids
 
 
-def _message(turn: dict[str, Any]) -> dict[str, Any]:
+def message_of(turn: dict[str, Any]) -> dict[str, Any]:
     """A turn of a shard as a template takes it: no nulls, calls as objects, and their arguments too, where they are JSON."""
     message = {key: value for key, value in turn.items() if value is not None}
     if not message.get("tool_calls"):
@@ -150,7 +153,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     return call | {"function": function}
 
 
-def _template_options(row: dict[str, Any]) -> dict[str, Any]:
+def template_options(row: dict[str, Any]) -> dict[str, Any]:
     """What a row's template is given beside its messages: `tools`, and all of `chat_template_kwargs`; either may be JSON text."""
     given = {name: row[name] for name in GIVEN if row.get(name)}
     loaded = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
