@@ -36,6 +36,7 @@ INT64 = range(-(2**63), 2**63)
 # what a template is given beside the turns, and what no text model can be shown
 GIVEN = ("tools", "chat_template_kwargs")
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
+BESIDE_TEXTS = frozenset((*GIVEN, *MEDIA, "system"))
 TEXTS = ("rater", "source_id", "source", "pair_id", "model")
 # what a record is asked for where neither a setting nor its format names a column
 USUAL = {"source_id": "id"}
@@ -61,6 +62,7 @@ class FeedbackTable:
         self._rows: list[dict[str, Any]] = []
         self._kept: dict[str, list[Any]] = {name: [] for name in fields.keep}
         self._chunks: list[pl.DataFrame] = []
+        self._columns: dict[str, dict[str, str]] = {}
         self._time_of = time_reader(fields.time_format)
         self.times = 0
         self.unparseable_times = 0
@@ -82,20 +84,24 @@ class FeedbackTable:
             self._close_chunk()
 
     def _common(self, record: Record, format: Format, file: str, line: int) -> dict[str, Any]:
-        def column(name: str) -> Any:
-            named = self._fields.about.get(name)
-            key = named[0] if named else format.about.get(name, USUAL.get(name))
-            # what stands on the turns of a conversation is read with them
-            return None if key is None or "[]" in key else lookup(record, key)
-
-        common: dict[str, Any] = {name: _as_name(column(name), name) for name in TEXTS}
+        common: dict[str, Any] = dict.fromkeys((*TEXTS, *GIVEN, "created_at", "system"))
+        for name, key in self._columns_of(format).items():
+            value = lookup(record, key)
+            common[name] = self._time(value, self._time_of) if name == "created_at" else _as_name(value, name)
         common |= {"file": file, "source": common["source"] or file, "source_line": line}
-        common |= {
-            "created_at": self._time(column("created_at"), self._time_of),
-            "trusted_label": self._fields.trusted_label(record),
-        }
-        _check_no_media(record)
-        return common | {name: json_field(record.get(name), name) for name in GIVEN} | {"system": _system(record, format)}
+        common["trusted_label"] = self._fields.trusted_label(record)
+        if not BESIDE_TEXTS.isdisjoint(record):  # few records have any of it
+            _check_no_media(record)
+            common |= {name: json_field(record.get(name), name) for name in GIVEN} | {"system": _system(record, format)}
+        return common
+
+    def _columns_of(self, format: Format) -> dict[str, str]:
+        """{feedback column: column of a record} of what describes a row, by the settings, else by the format."""
+        if format.name not in self._columns:
+            own = {**USUAL, **format.about, **{name: columns[0] for name, columns in self._fields.about.items()}}
+            # what stands on the turns of a conversation is read with them
+            self._columns[format.name] = {name: own[name] for name in (*TEXTS, "created_at") if "[]" not in own.get(name, "[]")}
+        return self._columns[format.name]
 
     def _time(self, value: Any, time_of: Callable[[Any], datetime | None] = moment) -> datetime | None:
         if value is None or value is ABSENT or value == "":
@@ -125,6 +131,8 @@ class FeedbackTable:
 
     def _texts(self, prompt: Prompt, judged: LabelledCompletion) -> dict[str, Any]:
         """prompt, turns, completion, answer: as text for whoever reads or compares, as turns where they are more than text."""
+        if isinstance(prompt, str) and isinstance(judged.completion, str):
+            return {"prompt": prompt, "turns": None, "completion": judged.completion, "answer": None}
         answer = {"role": "assistant", "content": judged.completion} if isinstance(judged.completion, str) else judged.completion
         turns = None if isinstance(prompt, str) else prompt
         for turn in [*(turns or ()), answer]:
