@@ -184,6 +184,8 @@ def test_a_model_and_its_training_are_further_views(feedback, tmp_path, monkeypa
 def disputed(feedback):
     """The same questions, twelve of them given the other label as well by somebody else."""
     again = feedback.slice(100, 12).with_columns(pl.lit("again ").add(pl.col("row_id")).alias("row_id"), label=~pl.col("label"))
+    vote = pl.struct(rater=pl.lit("somebody else"), label="label", created_at="created_at")
+    again = again.with_columns(votes=pl.concat_list(vote).cast(feedback.schema["votes"]))
     return kd.audit(pl.concat([feedback, again]), seed=0)
 
 
