@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ktodata.errors import MissingExtraError, ModelError
+from ktodata.extras import require
 
 # where it is installed, peft loads it unasked, and it warns of an optional kernel that nothing here uses
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -46,7 +47,7 @@ def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
 
     Raises ModelError when either cannot be read, with the library's own words.
     """
-    _require("torch", "transformers", extra="train")
+    require("torch", "transformers", what="a model", extra="train")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -58,18 +59,12 @@ def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
 
 def load_encoder(name: str) -> Any:
     """A sentence_transformers.SentenceTransformer: hub id, folder or packaged name. Raises ModelError when it cannot be read."""
-    _require("sentence_transformers", extra="embed")
+    require("sentence_transformers", what="a model", extra="embed")
     from sentence_transformers import SentenceTransformer
 
     place = resolve_model(name)
     with _reading(f"the encoder {name!r}", "a folder"):
         return SentenceTransformer(place)
-
-
-def _require(*modules: str, extra: str) -> None:
-    missing = [module for module in modules if find_spec(module) is None]
-    if missing:
-        raise MissingExtraError(f"models need {', '.join(missing)}: pip install 'ktodata[{extra}]'")
 
 
 @contextmanager

@@ -1,14 +1,14 @@
 """From a run folder to a desk in the browser: bound to this machine, until Ctrl-C."""
 
 import getpass
-import importlib.util
 import socket
 import threading
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 
-from ktodata.errors import MissingExtraError, RunError
+from ktodata.errors import RunError
+from ktodata.extras import require
 from ktodata.pipeline.run_folder import Run
 
 HOST = "127.0.0.1"
@@ -42,9 +42,7 @@ def review(
 
     Raises RunError (no label_noise in the run, a port that is taken, a store that cannot be written) and MissingExtraError.
     """
-    missing = [module for module in ("starlette", "uvicorn") if importlib.util.find_spec(module) is None]
-    if missing:
-        raise MissingExtraError(f"the review desk needs {', '.join(missing)}: pip install 'ktodata[review]'")
+    require("starlette", "uvicorn", what="the review desk", extra="review")
     import uvicorn
 
     from ktodata.review.auth import AuthMiddleware

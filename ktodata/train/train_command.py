@@ -14,7 +14,9 @@ def train(
         Path, typer.Argument(metavar="RUN|SHARDS", help="A run folder, or a folder of shards.", show_default=False)
     ],
     model: Annotated[str, typer.Option(help="Hub id, folder or packaged name of a causal language model.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="The folder that the model goes to.", show_default="RUN/model")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The folder that the model goes to.", show_default="RUN/model")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; may be given again.")
     ] = None,

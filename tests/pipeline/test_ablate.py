@@ -208,7 +208,7 @@ def test_a_run_is_ablated_by_the_truth_that_its_recipe_names(model, tmp_path, mo
     }
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     run = kd.run(tmp_path / "recipe.json", out=tmp_path / "run", until="export")
-    typed = ["ktodata", "ablate", str(run.folder), "--seeds", "1", "--budget", "0.2", "--set", "train.max_steps=2"]
+    typed = ["ktodata", "ablate", str(run.folder), "--seeds", "1", "--review-share", "0.2", "--set", "train.max_steps=2"]
 
     def entered(*more):
         monkeypatch.setattr(sys, "argv", [*typed, *more])
