@@ -57,6 +57,16 @@ def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
         return AutoModelForCausalLM.from_pretrained(place, **options), AutoTokenizer.from_pretrained(place)
 
 
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model: hub id, folder or packaged name. Raises ModelError when it cannot be read."""
+    _require("transformers", extra="train")
+    from transformers import AutoTokenizer
+
+    place = resolve_model(name)
+    with _reading(f"the tokenizer {name!r}", "a folder"):
+        return AutoTokenizer.from_pretrained(place)
+
+
 def load_encoder(name: str) -> Any:
     """A sentence_transformers.SentenceTransformer: hub id, folder or packaged name. Raises ModelError when it cannot be read."""
     require("sentence_transformers", what="a model", extra="embed")

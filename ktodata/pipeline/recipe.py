@@ -172,7 +172,8 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
         raise SettingError(f"name is the name of the run's folder, without slashes; got {name!r}.")
     steps = tuple(_recipe_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))
     train = _section_after_steps("train", raw.get("train"), seed) if "train" in raw else None
-    _share_models(steps, train)
+    export = _make_step("export", raw.get("export"), "export", seed)
+    _share_models((*steps, export), train)
     ingest, pull = split_ingest(raw["ingest"])
     recipe = Recipe(
         name=name,
@@ -183,7 +184,7 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
         reviews=_review_files(raw.get("reviews")),
         telemetry=_telemetry_place(raw.get("telemetry")),
         steps=steps,
-        export=_make_step("export", raw.get("export"), "export", seed),
+        export=export,
         train=train,
         evaluate=_section_after_steps("evaluate", raw.get("evaluate"), seed) if "evaluate" in raw else None,
         self_training=_with_seed(self_training_settings, raw["self_training"], "self_training", seed)
@@ -230,15 +231,15 @@ def _recipe_step(item: Any, number: int, seed: int) -> RecipeStep:
 
 
 def _share_models(steps: Sequence[RecipeStep], train: Mapping[str, Any] | None) -> None:
-    """Name a model once: unless the recipe says otherwise, coverage embeds its reference as embed does, and validate counts
-    tokens as the model that will be trained does.
+    """Name a model once: unless the recipe says otherwise, coverage embeds its reference as embed does, and validate and export
+    know the tokenizer and the chat template of the model that will be trained.
     """
     settings = {step.name: step.settings for step in steps}
     if "embed" in settings and settings.get("coverage", {}).get("reference") and not settings["coverage"]["encoder"]:
         settings["coverage"]["encoder"] = settings["embed"]["model"]
-    limits = [value for name, value in settings.get("validate", {}).items() if name.startswith("max_")]
-    if train and any(limits) and not settings["validate"]["tokenizer"]:
-        settings["validate"]["tokenizer"] = train["model"]
+    for name in ("validate", "export"):
+        if train and name in settings and not settings[name]["tokenizer"]:
+            settings[name]["tokenizer"] = train["model"]
 
 
 def _make_step(name: str, settings: Any, where: str, seed: int) -> RecipeStep:

@@ -264,13 +264,14 @@ class _Execution:
 
     def _export(self) -> StageResult:
         from ktodata.formats.shards import write_shards
-        from ktodata.stages.export import shard_table
+        from ktodata.stages.export import Conversational, shard_table
 
         step = self._step_of("export")
         feedback = self._input(step)
         result = step.stage.function(feedback, **step.settings)
         metadata = [name for name in self.saved["ingest"].columns.columns if name not in COLUMNS]
-        table = shard_table(feedback, result.columns, conversational=step.settings["conversational"], metadata=metadata)
+        conversational: Conversational = "always" if result.metrics["conversational"] else "never"
+        table = shard_table(feedback, result.columns, conversational=conversational, metadata=metadata)
         with whole_folder(self.folder / "shards") as scratch:
             checksums = write_shards(table, scratch)
         return StageResult(result.columns, result.decisions, {**result.metrics, "checksums": checksums}, result.tables)

@@ -1,6 +1,7 @@
 """What is trained on, in which order and shard; and the table as it is written, which TRL's KTOTrainer reads as it is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import Field
 from ktodata.errors import DataError, EmptyDataError
 from ktodata.feedback import check_columns, one_turn
 from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.models import load_tokenizer
 from ktodata.stage import StageResult, decide, no_decisions
 from ktodata.stages.row_order import OrderCheck, check_order, plan_order
 from ktodata.text.pii.masks import counted_once, masked
@@ -36,8 +38,12 @@ def export(
     ] = 16,
     shard_rows: Annotated[int, Field(ge=1, description="rows per file")] = 50_000,
     conversational: Annotated[
-        Conversational, Field(description="write prompts and completions as lists of messages; auto: if any row has turns")
+        Conversational,
+        Field(description="write lists of messages; auto: if any row has turns, or the model a chat template"),
     ] = "auto",
+    tokenizer: Annotated[
+        str | None, Field(description="the model that will be trained; in a recipe that of train:, unless given")
+    ] = None,
     lone_row: Annotated[
         Literal["leave_out", "keep"],
         Field(
@@ -67,15 +73,17 @@ def export(
     check = check_order(order, *_order_codes(train), block=block)
     ordered = [train[order], *(rows.filter(pl.col("part") == part) for part in PARTS[1:])]
     placed = pl.concat([_assign_shards(part, shard_rows) for part in ordered])
+    form = written_form(feedback, conversational, tokenizer)
     metrics = _export_metrics(rows, check, block) | {
         "format": format,
         "license": license,
-        "conversational": is_conversational(feedback, conversational),
+        "conversational": form.conversational,
         "shard_rows": shard_rows,
         "left_out": left_out["row_id"].to_list(),
         "masked": _masked_metrics(feedback, placed),
     }
-    metrics["findings"] = [finding.as_dict() for finding in (check_labels_in_blocks(check), check_partners(check))]
+    findings = (check_labels_in_blocks(check), check_partners(check), check_form(form, tokenizer))
+    metrics["findings"] = [finding.as_dict() for finding in findings]
     return StageResult(columns=placed, decisions=_leave_out(left_out, block), metrics=metrics)
 
 
@@ -116,6 +124,46 @@ def shard_table(
         **extra,
     )
     return table.with_columns(_used_fields(table, ("prompt", "completion"))) if chat else table
+
+
+@dataclass(frozen=True)
+class WrittenForm:
+    """How rows are written, and why; has_template is None where no model is named."""
+
+    conversational: bool
+    why: str
+    has_template: bool | None
+
+
+def written_form(feedback: pl.DataFrame, conversational: Conversational, tokenizer: str | None) -> WrittenForm:
+    """Messages where that is asked for, where a row is more than a prompt, or where the model to be trained has a chat template.
+
+    Raises DataError as `is_conversational` does, ModelError for a tokenizer that cannot be read.
+    """
+    has_template = None if tokenizer is None else bool(load_tokenizer(tokenizer).chat_template)
+    if conversational != "auto":
+        return WrittenForm(is_conversational(feedback, conversational), f"conversational is {conversational}", has_template)
+    if is_conversational(feedback, conversational):
+        return WrittenForm(conversational=True, why="some rows are conversations", has_template=has_template)
+    why = {
+        None: "no row is a conversation, and no model is named",
+        False: f"{tokenizer} has no chat template",
+        True: f"{tokenizer} has a chat template",
+    }
+    return WrittenForm(bool(has_template), why[has_template], has_template)
+
+
+def check_form(form: WrittenForm, tokenizer: str | None) -> Finding:
+    """KD092: the rows are written in a form that the model to be trained was not made for, or the model is not known."""
+    written = "messages" if form.conversational else "plain text"
+    if form.conversational and form.has_template is False:
+        return issue(
+            "KD092", f"rows are written as messages ({form.why}), and {tokenizer} has no chat template to train on them."
+        )
+    if form.has_template is None and form.why.startswith("no row"):
+        text = "A model with a chat template needs messages: name it (export: {tokenizer: MODEL}), or say conversational: always."
+        return issue("KD092", f"rows are written as {written}: {form.why}. {text} conversational: never says that text is meant.")
+    return passed("KD092", f"rows are written as {written}: {form.why}.")
 
 
 def is_conversational(feedback: pl.DataFrame, conversational: Conversational) -> bool:

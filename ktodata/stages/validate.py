@@ -25,12 +25,13 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import Field
 
-from ktodata.errors import ModelError, SettingError
+from ktodata.errors import SettingError
 from ktodata.feedback import TURN, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.turns import answer_turn, row_turns
-from ktodata.models import resolve_model
+from ktodata.models import load_tokenizer
 from ktodata.stage import StageResult, decide, no_decisions
+from ktodata.stages.template_checks import check_end_token, check_markup, check_template, check_unknown
 from ktodata.text.pii.masks import MASKS, SPANS, counted_once, masks_column, pii_spans
 from ktodata.text.pii.patterns import KINDS
 from ktodata.text.pii.presidio import presidio
@@ -85,14 +86,19 @@ def validate(
     feedback = feedback.with_columns(
         pl.lit(None, dtype).alias(name) for name, dtype in MORE.items() if name not in feedback.columns
     )
-    table = feedback.with_columns(_token_counts(feedback, tokenizer)) if tokenizer else _uncounted(feedback)
+    loaded = load_tokenizer(tokenizer) if tokenizer else None
+    rows = feedback.select("prompt", "completion", "turns", *MORE).iter_rows(named=True)
+    templated = [_in_template(row, loaded) for row in rows]
+    table = _uncounted(feedback) if loaded is None else feedback.with_columns(_token_counts(feedback, loaded, templated))
     table = table.with_columns(tokens=pl.col("prompt_tokens") + pl.col("completion_tokens"))
     spans, finder = _find_pii_spans(feedback, pii, pii_finder)
     row_checks = _row_checks(limits)
     findings = [check(table) for check in (check_empty_prompt, check_empty_completion, check_repeated_prompt)]
     findings += [check_length(table, limits), check_last_turn(table)]
     findings += [check(table) for check in (check_label_balance, check_one_class, check_pairs)]
-    findings.append(check_pii(feedback, spans, pii))
+    findings += [check_pii(feedback, spans, pii), check_markup(feedback, loaded)]
+    findings += [check_template(feedback, loaded, [prompt for prompt, _ in templated]), check_unknown(feedback, loaded)]
+    findings.append(check_end_token(loaded))
     masks = masks_column(table["row_id"], spans) if pii == "mask" else table.select("row_id", pii_masks=pl.lit(None, MASKS))
     return StageResult(
         columns=table.join(masks, on="row_id", how="left", maintain_order="left").select("row_id", *ADDS),
@@ -302,18 +308,15 @@ def _uncounted(feedback: pl.DataFrame) -> pl.DataFrame:
     return feedback.with_columns(pl.lit(None, dtype=pl.Int32).alias(name) for name in TOKEN_COUNTS)
 
 
-def _token_counts(feedback: pl.DataFrame, name: str) -> list[pl.Series]:
+def _token_counts(feedback: pl.DataFrame, tokenizer: Any, templated: list[tuple[str | None, str | None]]) -> list[pl.Series]:
     """Tokens of each prompt (conversations in the chat template, with their tools) and of each completion with its end token.
 
     An answer that is more than text counts as the template writes it after its prompt.
     """
-    tokenizer = _load_tokenizer(name)
     end = int(tokenizer.eos_token_id is not None)
     prompts = _tokens_per_text(feedback["prompt"], tokenizer, special=True)
     answers = _tokens_per_text(feedback["completion"], tokenizer, special=False) + end
     if tokenizer.chat_template is not None:
-        rows = feedback.select("prompt", "completion", "turns", *MORE)
-        templated = [_in_template(row, tokenizer) for row in rows.iter_rows(named=True)]
         # the template has written the special tokens already; a conversation that it refuses has no count
         before, whole = (
             _tokens_per_text(pl.Series([texts[side] for texts in templated], dtype=pl.String), tokenizer, special=False)
@@ -326,11 +329,11 @@ def _token_counts(feedback: pl.DataFrame, name: str) -> list[pl.Series]:
     return [prompts.alias("prompt_tokens"), answers.cast(pl.Int32).alias("completion_tokens")]
 
 
-def _in_template(row: dict[str, Any], tokenizer: Any) -> tuple[str | None, str | None]:
+def _in_template(row: dict[str, Any], tokenizer: Any | None) -> tuple[str | None, str | None]:
     """The prompt of a row, and, where its answer is more than text, both; null where that is not asked for, or refused."""
     from jinja2 import TemplateError
 
-    if all(row[name] is None for name in ("turns", *MORE)):
+    if tokenizer is None or not tokenizer.chat_template or all(row[name] is None for name in ("turns", *MORE)):
         return None, None
     turns, answer = [message_of(turn) for turn in row_turns(row)], [message_of(answer_turn(row))]
     options = template_options(row) | {"tokenize": False}
@@ -349,18 +352,6 @@ def _tokens_per_text(texts: pl.Series, tokenizer: Any, *, special: bool) -> pl.S
     lengths = pl.Series([len(ids) for batch in encoded for ids in batch], dtype=pl.Int32)
     counts = pl.DataFrame({"text": different, "tokens": lengths})
     return texts.alias("text").to_frame().join(counts, on="text", how="left", maintain_order="left")["tokens"]
-
-
-def _load_tokenizer(name: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(resolve_model(name))
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"validate: cannot read the tokenizer {name!r}: {reason} Give a hub id, a folder or a packaged name."
-        ) from error
 
 
 def _length_metrics(table: pl.DataFrame, tokenizer: str | None, limits: dict[str, int]) -> dict[str, Any]:
