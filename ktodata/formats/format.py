@@ -19,6 +19,7 @@ from ktodata.formats.turns import JudgedTurn
 Columns = str | Sequence[str] | None
 Row = Mapping[str, Any]
 RATING = "rating"
+GIVEN_PART = "given_part"  # the part that the source had put a row into; stages/split.py keeps it there
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Fields:
     time_format: str | None = None
     judged: JudgedTurn = "last"
     message_columns: MessageColumns | None = None
+    part: str | None = None
+    keep_parts: bool = False
 
     def label_column(self, own: str = "label") -> str:
         """The column of the label."""
@@ -51,6 +54,7 @@ class Fields:
         """(setting, column) of every optional column that the reader named; one that is in no record is a mistake."""
         named = [("votes", column) for column in self.votes] + [("keep", column) for column in self.keep.values()]
         named += [(setting, column) for setting, columns in self.about.items() for column in columns]
+        named += [("split", self.part)] if self.part else []
         return named + ([("trusted", self.trusted.column)] if self.trusted and self.trusted.column else [])
 
     def columns(self) -> set[str]:
@@ -175,6 +179,8 @@ def make_fields(
     messages: str | None = None,
     judged: str = "last",
     conversation: str | Mapping[str, Any] | None = None,
+    part: str | None = None,
+    keep_parts: bool = False,
     about: Mapping[str, Any],
 ) -> Fields:
     """Check the settings of `read` and put them in one place."""
@@ -199,6 +205,8 @@ def make_fields(
         time_format=time_format,
         judged=cast("JudgedTurn", judged),
         message_columns=message_columns(conversation),
+        part=part,
+        keep_parts=keep_parts,
     )
 
 
@@ -225,7 +233,7 @@ def _trusted_rule(setting: str | Mapping[Any, Any] | None, label: LabelRule) -> 
 
 def _kept_columns(keep: Sequence[str] | Mapping[str, str] | None, label: LabelRule) -> Mapping[str, str]:
     kept = dict(keep) if isinstance(keep, Mapping) else {column: column for column in keep or ()}
-    taken = [*COLUMNS] + ([RATING] if label.at_least is not None else [])
+    taken = [*COLUMNS, GIVEN_PART] + ([RATING] if label.at_least is not None else [])
     for name in kept:
         if name in taken:
             raise SettingError(

@@ -75,6 +75,8 @@ def read(
     trusted: str | Mapping[Any, Any] | None = None,
     keep: Sequence[str] | Mapping[str, str] | None = None,
     transcripts: bool = False,
+    split: str | None = None,
+    join_parts: bool | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
     table: str | None = None,
@@ -101,6 +103,9 @@ def read(
         seconds, milli-, micro- or nanoseconds since 1970; else created_at: {column: ts, format: "%d/%m/%Y"}, or format: excel.
     trusted : column of an expert's verdict, read with the meanings of `label` and as booleans.
     keep : columns to keep as metadata, or {new name: column}.
+    split : column of the part that a row was given: train, test, ... It becomes column given_part, for the stage split.
+    join_parts : of a data set that has several parts. True: they are read as one; False: given_part keeps each row's. Without it
+        they are not read.
     delimiter, encoding : of a CSV, or of any text, where the content does not show it.
     table : of a database; the sheet of a workbook; the list inside a JSON document; the split of a saved data set.
     max_record_mb : a longer record is not read.
@@ -125,12 +130,15 @@ def read(
         trusted=trusted,
         keep=keep,
         transcripts=transcripts,
+        part=split,
+        keep_parts=join_parts is False or (split is not None and not join_parts),
         messages=messages,
         judged=judged,
         conversation=conversation,
         about=about,
     )
-    reader = _Reader(fields, _chosen_format(format, fields), FileSettings(delimiter, encoding, table, max_record_mb))
+    settings = FileSettings(delimiter, encoding, table, max_record_mb, ask_parts=join_parts is None)
+    reader = _Reader(fields, _chosen_format(format, fields), settings)
     files = [reader.read(source) for source in find_sources(paths)]
     return reader.result(files)
 
@@ -231,7 +239,7 @@ class _Reader:
         completions = format.read(record, self._fields)
         if not completions:
             raise UnusableError("no_completions", "the record holds no completion")
-        self._table.add(completions, record, format, file, entry.line)
+        self._table.add(completions, record, format, file, entry)
         self._shapes[format.name, tuple(record)] += 1
         return format.name
 

@@ -11,7 +11,7 @@ import polars as pl
 from ktodata.feedback import COLUMNS, VOTE
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 from ktodata.formats.file_types.source_record import SourceRecord
-from ktodata.formats.format import RATING, Fields, Format
+from ktodata.formats.format import GIVEN_PART, RATING, Fields, Format
 from ktodata.formats.records import (
     ABSENT,
     LabelledCompletion,
@@ -51,7 +51,8 @@ QUARANTINE = pl.Schema(
         "raw_chars": pl.Int64(),
     }
 )
-_CHUNK = {name: column.dtype for name, column in COLUMNS.items()} | {"file": pl.String(), RATING: pl.Float64()}
+_EXTRA = {"file": pl.String(), RATING: pl.Float64(), GIVEN_PART: pl.String()}
+_CHUNK = {name: column.dtype for name, column in COLUMNS.items()} | _EXTRA
 
 
 class FeedbackTable:
@@ -69,9 +70,13 @@ class FeedbackTable:
         self.unparseable_example: str | None = None
         self.not_kept: Counter[str] = Counter()
 
-    def add(self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, line: int) -> None:
+    def add(self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, entry: SourceRecord) -> None:
         """Add the rows of one record, all or, when one of its values is unusable, none."""
+        line = entry.line
         common = self._common(record, format, file, line)
+        if self._fields.keep_parts:
+            part = entry.part if self._fields.part is None else lookup(record, self._fields.part)
+            common[GIVEN_PART] = _as_name(part, GIVEN_PART)
         if len(completions) > 1 and common["pair_id"] is None and format.group == "pair_id":
             common["pair_id"] = f"{file}:{line}"
         kept = {name: _scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
@@ -159,6 +164,7 @@ class FeedbackTable:
         self._close_chunk()
         table = _number_repeats(pl.concat(self._chunks))
         extra = [RATING] if self._fields.label.at_least is not None else []
+        extra += [GIVEN_PART] if table[GIVEN_PART].null_count() < table.height else []
         return table.select(*COLUMNS, *extra, "file").with_columns(
             _kept_series(name, values) for name, values in self._kept.items()
         )

@@ -175,11 +175,13 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
     export = _make_step("export", raw.get("export"), "export", seed)
     _share_models((*steps, export), train)
     ingest, pull = split_ingest(raw["ingest"])
+    ingest_step = _make_step("ingest", ingest, "ingest", seed)
+    _share_parts(ingest_step.settings, steps)
     recipe = Recipe(
         name=name,
         seed=seed,
         folder=folder,
-        ingest=_make_step("ingest", ingest, "ingest", seed),
+        ingest=ingest_step,
         pull=pull,
         reviews=_review_files(raw.get("reviews")),
         telemetry=_telemetry_place(raw.get("telemetry")),
@@ -225,6 +227,8 @@ def _recipe_step(item: Any, number: int, seed: int) -> RecipeStep:
     if not isinstance(item, dict) or len(item) != 1:
         raise RecipeError(f"step {number} must be one stage with its settings, e.g. `- dedupe: {{near: 0.8}}`; got {item!r}.")
     name, settings = next(iter(item.items()))
+    if (name, settings) == ("split", "given"):
+        settings = {"given": True}
     if name not in STEPS:
         raise RecipeError(unknown_name(f"step {number}: there is no stage", str(name), STEPS))
     return _make_step(name, settings, f"step {number} ({name})", seed)
@@ -240,6 +244,20 @@ def _share_models(steps: Sequence[RecipeStep], train: Mapping[str, Any] | None) 
     for name in ("validate", "export"):
         if train and name in settings and not settings[name]["tokenizer"]:
             settings[name]["tokenizer"] = train["model"]
+
+
+def _share_parts(ingest: dict[str, Any], steps: Sequence[RecipeStep]) -> None:
+    """Parts that a step keeps are read as parts; those of a named column are kept by a step or joined, never lost unasked."""
+    keeps = any(step.name == "split" and step.settings["given"] for step in steps)
+    if keeps and ingest["join_parts"]:
+        raise RecipeError("the recipe joins the source's parts (join_parts: true) and keeps them (split: given); choose one.")
+    if keeps:
+        ingest["join_parts"] = False
+    elif ingest["split"] and not ingest["join_parts"]:
+        raise RecipeError(
+            f"ingest: split names the column {ingest['split']!r} of given parts: keep them with the step "
+            "`- split: {given: true}`, or say join_parts: true."
+        )
 
 
 def _make_step(name: str, settings: Any, where: str, seed: int) -> RecipeStep:

@@ -60,6 +60,10 @@ def ingest(
         list[str] | dict[str, str] | None, Field(description="columns to keep as metadata, or {new name: column}")
     ] = None,
     transcripts: Annotated[bool, Field(description='read prompts that start with "Human:" as HH-RLHF transcripts')] = False,
+    split: Annotated[Column, Field(description="column: the part that a row was given; the step split: given keeps it")] = None,
+    join_parts: Annotated[
+        bool | None, Field(description="read a data set's parts as one; without it they are kept apart, or not read")
+    ] = None,
     delimiter: Annotated[str | None, Field(description="of a CSV, where its content does not show it")] = None,
     encoding: Annotated[str | None, Field(description="of a text file: utf-8, utf-16, cp1252, ...")] = None,
     table: Annotated[
@@ -86,6 +90,8 @@ def ingest(
         "trusted": trusted,
         "keep": keep,
         "transcripts": transcripts,
+        "split": split,
+        "join_parts": join_parts,
         "delimiter": delimiter,
         "encoding": encoding,
         "table": table,

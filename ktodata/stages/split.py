@@ -1,5 +1,6 @@
 """Train, validation and test with no prompt, equal or nearly so, on two sides, and the same mix of labels on each."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -9,13 +10,15 @@ from pydantic import Field
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.formats.file_types.saved_data import unasked_parts
+from ktodata.formats.format import GIVEN_PART
 from ktodata.stage import StageResult
 from ktodata.text.prompt_groups import PARTS, components, different, find_leaks, first_of
 from ktodata.text.split_parts import deal_groups
 from ktodata.text.words import Index
 
 NEEDS = ("prompt", "label", "prompt_group")
-USES = ("source",)
+USES = ("source", GIVEN_PART)
 ADDS = ("part",)
 
 # a search with other random hashes can find a pair that the one before missed; each round joins what it found
@@ -29,6 +32,10 @@ SOURCES = 20
 def split(
     feedback: pl.DataFrame,
     *,
+    given: Annotated[
+        bool | dict[Any, str],
+        Field(description="keep the parts that the source gave: true, or {dev: validation, ...}; fractions are not used then"),
+    ] = False,
     validation: Annotated[float, Field(ge=0, lt=1, description="fraction of rows held out to choose by")] = 0.05,
     test: Annotated[float, Field(ge=0, lt=1, description="fraction of rows held out to report on")] = 0.05,
     group: Annotated[
@@ -43,6 +50,8 @@ def split(
 ) -> StageResult:
     """Give every row a part: train, validation or test. Rows held for review get one too.
 
+    given : the parts of the source (column given_part) are kept as they are; dev, valid and other names need a meaning.
+
     Fractions are met as far as whole groups allow; metrics say what was reached. With group="prompt" the result is searched for
     near-duplicate prompts on two sides (`find_leaks`, with other random hashes than the grouping used); groups that turn out
     to belong together are joined and dealt again, so no leak that a search can see is left. With another group, leaks are
@@ -50,6 +59,9 @@ def split(
     """
     needs = (*NEEDS, group) if group not in ("prompt", "none") else NEEDS
     _check_split_columns(feedback, needs, group)
+    if given:
+        return _keep_given(feedback, given, group, near_prompts=near_prompts, ignore_case=ignore_case, seed=seed)
+    _check_no_given(feedback)
     fractions = {part: fraction for part, fraction in (("test", test), ("validation", validation)) if fraction > 0}
     _check_split_fractions(validation, test)
     strata = _strata(feedback) if stratify else np.zeros((feedback.height, 0), np.int64)
@@ -72,6 +84,52 @@ def split(
     findings = [finding.as_dict() for finding in _split_findings(metrics)]
     columns = feedback.select("row_id", part=part)
     return StageResult(columns=columns, metrics=metrics | {"findings": findings}, tables={"leaks": leaks})
+
+
+def _keep_given(
+    feedback: pl.DataFrame, given: bool | dict[Any, str], group: str, *, near_prompts: float, ignore_case: bool, seed: int
+) -> StageResult:
+    """The parts as the source gave them; near prompts on two sides are counted, and none is moved."""
+    part = _given_parts(feedback, given if isinstance(given, dict) else {})
+    groups = _row_groups(feedback, group)
+    searched = feedback.select("row_id", "prompt", part=part)
+    leaks = find_leaks(searched, near_prompts=near_prompts, ignore_case=ignore_case, seed=seed + 1)
+    counts = dict(part.value_counts().iter_rows())
+    fractions = {name: counts[name] / len(part) for name in PARTS if name != "train" and name in counts}
+    metrics = _split_metrics(feedback, part, groups, fractions, leaks, 0) | {"given": True}
+    findings = [finding.as_dict() for finding in _split_findings(metrics)]
+    columns = feedback.select("row_id", part=part)
+    return StageResult(columns=columns, metrics=metrics | {"findings": findings}, tables={"leaks": leaks})
+
+
+def _given_parts(feedback: pl.DataFrame, meanings: Mapping[Any, str]) -> pl.Series:
+    """given_part in our words. Raises DataError where a name has no meaning, SettingError where there are no given parts."""
+    if GIVEN_PART not in feedback.columns:
+        raise SettingError(
+            "split: given asks for the parts of the source, and it has none: read a data set that has, or name their column with "
+            "ingest: {split: COLUMN}."
+        )
+    if wrong := [name for name in meanings.values() if name not in PARTS]:
+        raise SettingError(f"split: given: a part is {', '.join(PARTS)}; got {wrong[0]!r}.")
+    named = {name: name for name in PARTS} | {None if name is None else str(name): part for name, part in meanings.items()}
+    counts = dict(feedback[GIVEN_PART].value_counts(sort=True).iter_rows())
+    if unknown := {name: count for name, count in counts.items() if name not in named}:
+        listed = ", ".join(f"{'null' if name is None else name} ({count:,})" for name, count in unknown.items())
+        example = next("null" if name is None else name for name in unknown)
+        raise DataError(
+            f"split: given: the source's parts also have other names: {listed}. Say what each is, e.g. "
+            f"given: {{{example}: validation}}; known are {', '.join(PARTS)}."
+        )
+    part = pl.Series("part", [named[name] for name in feedback[GIVEN_PART]], dtype=pl.String)
+    if not (part == "train").any():
+        raise EmptyDataError(f"split: given: no row is for training; the parts are {', '.join(map(str, counts))}.")
+    return part
+
+
+def _check_no_given(feedback: pl.DataFrame) -> None:
+    """Raise SettingError where the rows would be dealt anew though their source has held some out."""
+    if GIVEN_PART in feedback.columns and feedback[GIVEN_PART].n_unique() > 1:
+        raise unasked_parts("the feedback", dict(feedback[GIVEN_PART].value_counts(sort=True).iter_rows()))
 
 
 def _check_split_columns(feedback: pl.DataFrame, needs: tuple[str, ...], group: str) -> None:

@@ -64,7 +64,7 @@ def test_a_hub_id_is_given_to_datasets_as_it_is(monkeypatch):
 
     splits = {"train": datasets.Dataset.from_list(ROWS[:1]), "test": datasets.Dataset.from_list(ROWS[1:])}
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(splits) if name == "team/thumbs" else None)
-    result = read("team/thumbs")
+    result = read("team/thumbs", join_parts=True)
     assert result.feedback.select("source", "source_line", "source_id").rows() == [
         ("team/thumbs", 1, "a"),
         ("team/thumbs", 2, "b"),

@@ -32,6 +32,7 @@ class FileSettings:
     delimiter : one character between the fields of a CSV, e.g. ";" or a tab.
     encoding : of a text file, as Python names it: utf-8, utf-16, cp1252, ...
     table : of a database; the sheet of a workbook; the list in a JSON document, as a dotted path; the split of a saved data set.
+    ask_parts : refuse a data set of several parts, as nobody has said whether they are to be kept apart.
     max_record_mb : a longer record is set aside (a line) or ends the reading (a JSON document), before it fills the memory.
     """
 
@@ -39,6 +40,7 @@ class FileSettings:
     encoding: str | None = None
     table: str | None = None
     max_record_mb: float = MAX_RECORD_MB
+    ask_parts: bool = False
 
     def __post_init__(self) -> None:
         """Raise SettingError for a value that cannot be meant."""

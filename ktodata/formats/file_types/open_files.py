@@ -49,8 +49,8 @@ def _records_of(source: Source, settings: FileSettings, shape: FileShape) -> Ite
         "sqlite": lambda: sqlite_records(path, name, table),
         "duckdb": lambda: duckdb_records(path, name, table),
         "excel": lambda: excel_records(path, name, table),
-        "saved_dataset": lambda: dataset_records(saved_dataset(source), table, name),
-        "hub": lambda: dataset_records(hub_dataset(source), table, name),
+        "saved_dataset": lambda: dataset_records(saved_dataset(source), settings, name),
+        "hub": lambda: dataset_records(hub_dataset(source), settings, name),
     }
     if shape.kind in ("arrow_file", "arrow_stream", "feather"):
         return arrow_records(path, name, shape.kind)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ktodata.errors import FormatError, MissingExtraError
+from ktodata.errors import FormatError, MissingExtraError, SettingError
 from ktodata.formats.data_files import Source
+from ktodata.formats.file_types.file_settings import FileSettings
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.file_types.tables import chosen_table
 from ktodata.formats.records import clip
@@ -26,16 +27,26 @@ def split_sizes(dataset: Any) -> dict[str, int | None]:
     return {name: len(dataset[name]) for name in dataset} if isinstance(dataset, Mapping) else {}
 
 
-def dataset_records(dataset: Any, split: str | None, name: str) -> Iterator[SourceRecord]:
-    """The records of one split, or of all."""
+def dataset_records(dataset: Any, settings: FileSettings, name: str) -> Iterator[SourceRecord]:
+    """The records of one part, or of all, each with its part's name. Raises SettingError for parts that nobody has spoken of."""
     sizes = split_sizes(dataset)
-    if split is not None:
-        chosen = dataset[chosen_table(sizes, split, name, "splits")] if sizes else dataset
-        parts = [chosen]
-    else:
-        parts = [dataset[part] for part in sizes] if sizes else [dataset]
-    records = (record for part in parts for record in part)
-    yield from (SourceRecord(number, record) for number, record in enumerate(records, start=1))
+    if not sizes:
+        yield from (SourceRecord(number, record) for number, record in enumerate(dataset, start=1))
+        return
+    names = list(sizes) if settings.table is None else [chosen_table(sizes, settings.table, name, "splits")]
+    if settings.ask_parts and len(names) > 1:
+        raise unasked_parts(repr(name), sizes)
+    records = ((record, part) for part in names for record in dataset[part])
+    yield from (SourceRecord(number, record, part=part) for number, (record, part) in enumerate(records, start=1))
+
+
+def unasked_parts(what: str, sizes: Mapping[str, int | None]) -> SettingError:
+    """Which parts there are, and what may be done with them."""
+    listed = ", ".join(f"{part} ({'?' if size is None else format(size, ',')})" for part, size in sizes.items())
+    return SettingError(
+        f"{what} has several parts: {listed}. Keep them with the step `- split: {{given: true}}` (in Python join_parts=False), "
+        "or read them as one with ingest: {join_parts: true}; table: names the only one to read."
+    )
 
 
 def _library() -> Any:
