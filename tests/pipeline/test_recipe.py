@@ -144,10 +144,13 @@ def test_coverage_embeds_its_reference_like_embed():
     assert load_recipe({**BASE, "steps": steps}).steps[-1].settings["encoder"] == "some/encoder"
 
 
-def test_validate_counts_tokens_as_the_model_that_is_trained():
-    plan = {**BASE, "steps": [{"validate": {"max_prompt_tokens": 2048}}], "train": {"model": "some/model"}}
-    assert load_recipe(plan).steps[0].settings["tokenizer"] == "some/model"
-    assert load_recipe({**plan, "steps": ["validate"]}).steps[0].settings["tokenizer"] is None
+def test_validate_and_export_know_the_model_that_is_trained():
+    plan = {**BASE, "steps": ["validate"], "train": {"model": "some/model"}}
+    recipe = load_recipe(plan)
+    assert recipe.steps[0].settings["tokenizer"] == recipe.export.settings["tokenizer"] == "some/model"
+    other = load_recipe({**plan, "steps": [{"validate": {"tokenizer": "other/model"}}], "export": {"tokenizer": "other/model"}})
+    assert other.steps[0].settings["tokenizer"] == other.export.settings["tokenizer"] == "other/model"
+    assert load_recipe({**BASE, "steps": ["validate"]}).export.settings["tokenizer"] is None
 
 
 def test_settings_come_from_any_signature():
