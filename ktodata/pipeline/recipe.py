@@ -170,6 +170,8 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
     name = raw.get("name")
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or any(sign in name for sign in "/\\\0"):
         raise SettingError(f"name is the name of the run's folder, without slashes; got {name!r}.")
+    if not isinstance(raw.get("steps") or [], list):
+        raise RecipeError(f"steps is a list of stages, e.g. `- dedupe: {{near: 0.8}}`; got {raw['steps']!r}.")
     steps = tuple(_recipe_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))
     train = _section_after_steps("train", raw.get("train"), seed) if "train" in raw else None
     export = _make_step("export", raw.get("export"), "export", seed)

@@ -17,7 +17,6 @@ from typing import Any
 import polars as pl
 
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.formats.turns import loaded_turn
 
 # what is left where a transcript was cut with its template's mark-up; the name is what is shown
 MARKUP = {
@@ -105,8 +104,7 @@ def check_end_token(tokenizer: Any | None) -> Finding:
 
 def _rendered(turns: Iterable[Mapping[str, Any]], tokenizer: Any) -> str | None:
     try:
-        loaded = [loaded_turn(turn) for turn in turns]
-        return str(tokenizer.apply_chat_template(loaded, add_generation_prompt=True, tokenize=False))
+        return str(tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=False))
     except (
         Exception
     ):  # templates are programs: many take no system turn, or only turns that alternate, and they raise what they like
