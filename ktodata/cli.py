@@ -574,6 +574,11 @@ def _errors_in_one_line() -> Iterator[None]:
     except KtodataError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
+    except OSError as error:  # a folder that cannot be made, a full disk, a file that may not be read
+        if error.filename is None:
+            raise
+        typer.echo(f"{type(error).__name__}: {error.filename}: {error.strerror}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here.", err=True)
         sys.exit(130)

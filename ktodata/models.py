@@ -59,7 +59,7 @@ def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model: hub id, folder or packaged name. Raises ModelError when it cannot be read."""
-    _require("transformers", extra="train")
+    require("transformers", what="a tokenizer", extra="train")
     from transformers import AutoTokenizer
 
     place = resolve_model(name)

@@ -50,6 +50,8 @@ DRY = ["run", "recipe.yaml", "--dry-run", "--set"]
         ([*DRY, "steps=3"], "steps is a list"),
         ([*DRY, "seed=x"], "seed"),
         ([*DRY, "name=null"], "name"),
+        (["run", "recipe.yaml", "--out", "/proc/nope"], "/proc/nope"),
+        ([*DRY[:2], "--set", "validate.tokenizer=/no/such/model"], "cannot read the tokenizer"),
         (["explain", "folder", "5"], "not a run folder"),
     ],
 )
