@@ -17,7 +17,7 @@ class Progress:
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
         self._status: Status | None = None
-        self._told = time.monotonic()
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -31,7 +31,7 @@ class Progress:
             self._spin(f"{place}: {event['text']}" if "text" in event else place)
         else:
             self._end()
-            self._told = time.monotonic()
+            self._printed_at = time.monotonic()
             self._console.print(_event_line(place, event), soft_wrap=True)  # a line stays a line, however long
 
     def _spin(self, text: str) -> None:
@@ -45,8 +45,8 @@ class Progress:
             self._status.update(Text(text))
 
     def _log(self, text: str) -> None:
-        if time.monotonic() - self._told >= EVERY:
-            self._told = time.monotonic()
+        if time.monotonic() - self._printed_at >= EVERY:
+            self._printed_at = time.monotonic()
             self._console.print(text)
 
     def _end(self) -> None:

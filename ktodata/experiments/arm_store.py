@@ -1,6 +1,6 @@
 """What each trained policy gave, on disk as soon as it is known: an experiment that was killed goes on from there.
 
-FOLDER/<arm>-seed<n>-<key>/ holds scores.parquet (a line per held-out row) and facts.json; and, where more was asked,
+FOLDER/<arm>-seed<n>-<key>/ holds scores.parquet (a line per held-out row) and metrics.json; and, where more was asked,
 answers.parquet, probed.parquet (answers to prompts of files) and items.parquet (scores of lm-eval's items). The key is a digest
 of all that the numbers depend on, so that changed rows or settings never meet old numbers; two arms of one key share a folder.
 """
@@ -37,8 +37,8 @@ class ArmStore:
         try:
             files = {name: place / f"{name}.parquet" for name in TABLES}
             tables = {name: pl.read_parquet(file) for name, file in files.items() if name == "scores" or file.is_file()}
-            facts = json.loads((place / "facts.json").read_text(encoding="utf-8"))
-            return TrainedArm(training.arm.name, training.seed, facts=facts, **tables)
+            metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+            return TrainedArm(training.arm.name, training.seed, metrics=metrics, **tables)
         except (OSError, ValueError, pl.exceptions.PolarsError) as error:
             raise RunError(
                 f"{place} is damaged ({type(error).__name__}). Remove that folder, and it is trained again."
@@ -54,7 +54,7 @@ class ArmStore:
             for table in TABLES:
                 if table == "scores" or not getattr(arm, table).is_empty():
                     getattr(arm, table).write_parquet(scratch / f"{table}.parquet")
-            (scratch / "facts.json").write_text(json.dumps(arm.facts, indent=1), encoding="utf-8")
+            (scratch / "metrics.json").write_text(json.dumps(arm.metrics, indent=1), encoding="utf-8")
 
     def _place(self, training: ArmTraining) -> Path | None:
         return None if self._folder is None else next(self._folder.glob(f"[!.]*-{training.key}"), None)

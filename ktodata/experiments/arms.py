@@ -58,6 +58,6 @@ class TrainedArm:
     seed: int
     scores: pl.DataFrame = field(repr=False)
     answers: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ANSWERS), repr=False)
-    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     probed: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PROBED), repr=False)
     items: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ITEMS), repr=False)

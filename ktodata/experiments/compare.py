@@ -118,7 +118,7 @@ def outlook(run_or_shards: Path | str | pl.DataFrame, **settings: Any) -> dict[s
     from ktodata.experiments.method_plan import plan_methods
 
     plan = plan_methods(run_or_shards, checked)
-    return {"settings": json_settings(checked), **plan.facts, "estimate": plan.cost}
+    return {"settings": json_settings(checked), **plan.metrics, "estimate": plan.cost}
 
 
 def settings_of_run(folder: Path) -> dict[str, Any]:

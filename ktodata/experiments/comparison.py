@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Comparison:
     """Of KTO with other methods on the same rows.
 
-    facts : settings, rows_used, tokens, estimate, arms (one entry for each policy), by_seed, generation, probes (files and
+    metrics : settings, rows_used, tokens, estimate, arms (one entry for each policy), by_seed, generation, probes (files and
         tasks), win_rate, versions; JSON values.
     per_row : method, seed, row_id, label, truth, group, model, tokens, logp, reward, reward_model; a line per policy and row.
     answers : method, seed, row_id, text, tokens, unfinished, refuses; empty without `generate`. Model text: do not trust it.
@@ -31,7 +31,7 @@ class Comparison:
     items : method, seed, task, item, score; empty without `tasks`.
     """
 
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
     measures: pl.DataFrame
     per_row: pl.DataFrame
     answers: pl.DataFrame
@@ -45,16 +45,16 @@ class Comparison:
     @property
     def rows_used(self) -> dict[str, Any]:
         """Rows that each method could learn from, pairs, prompts; see `ktodata.experiments.methods.preference_pairs`."""
-        used: dict[str, Any] = self.facts["rows_used"]
+        used: dict[str, Any] = self.metrics["rows_used"]
         return used
 
     def verdict(self) -> list[str]:
         """Who wins where, in plain sentences; none where an interval includes zero."""
-        return verdict_sentences(self.measures, self.facts)
+        return verdict_sentences(self.measures, self.metrics)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON values: facts, measures, verdict."""
-        return {**self.facts, "measures": self.measures.to_dicts(), "verdict": self.verdict()}
+        """As JSON values: metrics, measures, verdict."""
+        return {**self.metrics, "measures": self.measures.to_dicts(), "verdict": self.verdict()}
 
     def plot(self) -> "Drawing":
         """A forest plot, as a matplotlib figure."""
@@ -88,12 +88,12 @@ def comparison_of(plan: "MethodPlan", arms: Sequence[TrainedArm]) -> Comparison:
     per_row = per_row.with_columns(reward=beta * (pl.col("logp") - pl.col("reference_logp")))
     answers = _of_all(arms, "answers")
     refused = pl.Series([refuses(text) for text in answers["text"]], dtype=pl.Boolean)
-    facts = {
+    metrics = {
         "settings": json_settings(settings),
-        **plan.facts,
+        **plan.metrics,
         "estimate": plan.cost,
         "learning_rates": dict(plan.terms.rates),
-        "arms": [{"method": arm.name, "seed": arm.seed, **arm.facts} for arm in arms],
+        "arms": [{"method": arm.name, "seed": arm.seed, **arm.metrics} for arm in arms],
         "share_desirable": {name: held_out[name].cast(pl.Float64).mean() for name in ("label", "truth")},
         "by_seed": by_seed(held_out, arms, beta=beta),
         "win_rate": judged,
@@ -101,7 +101,7 @@ def comparison_of(plan: "MethodPlan", arms: Sequence[TrainedArm]) -> Comparison:
         "versions": {name: release for arm in arms if arm.name != BASE for name, release in releases(arm.name).items()},
     }
     more = {name: _of_all(arms, name) for name in ("probed", "items")}
-    return Comparison(facts, pl.concat(tables), per_row, answers.with_columns(refuses=refused), **more)
+    return Comparison(metrics, pl.concat(tables), per_row, answers.with_columns(refuses=refused), **more)
 
 
 def json_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

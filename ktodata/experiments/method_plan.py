@@ -48,7 +48,7 @@ class MethodPlan(ExperimentPlan):
     rows: TrainingRows
     tokens: TokenRows
     terms: TrainingTerms
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
     work: Mapping[str, Any]
     probes: Probes = field(repr=False)
     judging: Judging | None
@@ -61,13 +61,13 @@ class MethodPlan(ExperimentPlan):
         ready = time.perf_counter()
         arithmetic = {"device": self.terms.device, "compute_dtype": self.terms.compute_dtype}
         logps = completion_logps(trained.model, self.tokens, **arithmetic)
-        check_finite(logps, training, trained.facts.get("learning_rate"))
+        check_finite(logps, training, trained.metrics.get("learning_rate"))
         rewards = [None] * len(logps) if trained.reward_model is None else trained.reward_model.score(self.tokens)
         scores = pl.DataFrame({"row_id": self.tokens.row_id, "logp": logps, "reward_model": rewards}, schema=SCORES)
         answers = self._answers(trained.model, tokenizer)
         probed, items = ask(self.probes, trained.model, tokenizer, **arithmetic)
         seconds = {"training_seconds": ready - started, "scoring_seconds": time.perf_counter() - ready}
-        facts = trained.facts | {name: round(spent, 2) for name, spent in seconds.items()}
+        facts = trained.metrics | {name: round(spent, 2) for name, spent in seconds.items()}
         del trained, base
         gc.collect()  # trainers hold their models in circles
         if self.terms.device.type == "cuda":
@@ -148,8 +148,8 @@ def plan_methods(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str
         "held_out_rows": len(tokens),
         "prompt_groups": len(set(tokens.group)),
         "updates": terms.updates,
-        "rows_used": pairs.facts,
-        "tokens": {"train": used.facts, part: token_facts},
+        "rows_used": pairs.metrics,
+        "tokens": {"train": used.metrics, part: token_facts},
         "probes": probes.facts,
     }
     keys = _training_keys(settings, train, rows, arms, probes.digests)

@@ -149,8 +149,8 @@ def _chosen_format(name: str, fields: Fields) -> Format | None:
     if fields.message_columns is not None:
         return _format_of_messages(name, fields, compares=compares)
     by_turns = EACH in (fields.label.column or "") and not fields.names_columns
-    looked_like = PREFERENCE if compares else MAPPING if fields.names_columns else JUDGED_TURNS if by_turns else None
-    chosen = looked_like if name == "auto" else format_named(name)
+    implied_format = PREFERENCE if compares else MAPPING if fields.names_columns else JUDGED_TURNS if by_turns else None
+    chosen = implied_format if name == "auto" else format_named(name)
     if chosen is not None:
         _check_fit(chosen, fields, compares=compares)
     return chosen

@@ -16,14 +16,14 @@ class Evidence:
     quality : float [N], 1 sound .. 0 doubtful; nan where there is nothing to say of a row
     needs : columns or inputs that it was made of
     cost : what it takes, in words ("one matrix product", "one pass of the model over all rows")
-    facts : how it was made; JSON values only
+    metrics : how it was made; JSON values only
     """
 
     name: str
     quality: Floats
     needs: tuple[str, ...]
     cost: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     @property
     def known(self) -> NDArray[np.bool_]:

@@ -37,12 +37,12 @@ class JudgeScores:
         for each row that was to be judged and each vote.
     rows : row_id, p_desirable, one line for each row of the feedback, in its order. The share of verdicts that say desirable
         (an endpoint), or the mean probability of it (a local model); null where there is no verdict. Not calibrated.
-    facts : JSON values only.
+    metrics : JSON values only.
     """
 
     votes: pl.DataFrame
     rows: pl.DataFrame
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 def judge(
@@ -73,7 +73,7 @@ def judge(
     api_key_env : NAME of the environment variable that holds the key. The key is never stored, logged or shown.
     votes : 1 to 3 at temperature 0 (the wordings); more ask wordings again, which only a temperature above 0 makes worth while.
     max_rows : only the first so many rows are judged. max_requests : stop asking after so many questions that the cache cannot
-        answer; what is left has no verdict and is counted (not_asked).
+        answer; what is left has no verdict and is counted (not_requested).
     max_chars : of a prompt and of a completion that the judge reads; what is longer is cut, and counted.
     cache : keep answers under models.cache_dir()/judge, by content; each is on disk as soon as it is there, so a killed run goes
         on where it was. It holds answers and hashes, no prompt, no completion and no key.
@@ -83,7 +83,7 @@ def judge(
     Raises SettingError and MissingColumnError before anything runs; ModelError when the endpoint refuses the key (401, 403),
     does not exist (404) or fails FAILURES_IN_A_ROW times in a row. Any other failure costs that verdict only, and is counted.
     The labels are not shown to the judge. A judge has leanings of its own (length, style, its own kind of text): check it on
-    rows with trusted labels before believing it, and see facts["per_wording"].
+    rows with trusted labels before believing it, and see metrics["per_wording"].
     """
     settings = JudgeSettings(criterion, votes, max_chars, max_answer_tokens, temperature, dict(extra or {}))
     to_judge = _rows_to_judge(feedback, max_rows)
@@ -98,14 +98,14 @@ def judge(
     store = AnswerStore(cache_dir() / "judge" / digest_json(judge_model.identity)[:24] if cache else None)
     missing = [question for key, question in questions.unique.items() if key not in store.answers]
     failed = ask_all(missing[:max_requests], judge_model, store, concurrency if by_address else 1)
-    facts = {
+    metrics = {
         "judge": judge_model.identity | {"criterion": criterion},
         "rows": feedback.height,
         "rows_to_judge": to_judge.height,
         **_request_counts(questions, missing, missing[:max_requests], judge_model, store, failed),
         "cut": {side: int((to_judge[side].str.len_chars() > max_chars).sum()) for side in ("prompt", "completion")},
     }
-    return _collect_scores(feedback, to_judge, questions, store, judge_model.name, facts)
+    return _collect_scores(feedback, to_judge, questions, store, judge_model.name, metrics)
 
 
 def with_judge(feedback: pl.DataFrame, judged: JudgeScores) -> pl.DataFrame:
@@ -121,7 +121,7 @@ def with_judge(feedback: pl.DataFrame, judged: JudgeScores) -> pl.DataFrame:
             f"judge: {unknown.height:,} of {feedback.height:,} rows were not handed to the judge (first: {unknown['row_id'][0]})."
         )
     name = "pooled_votes" if "pooled_votes" in feedback.columns else "votes"
-    rater = pl.lit(f"judge:{judged.facts['judge']['model']}")
+    rater = pl.lit(f"judge:{judged.metrics['judge']['model']}")
     vote_type = feedback.schema[name].inner  # type: ignore[attr-defined]
     vote = pl.struct(rater=rater, label=pl.col("up") > 0.5, created_at=pl.lit(None)).cast(vote_type)
     majority = judged.votes.drop_nulls("verdict").group_by("row_id").agg(up=pl.col("verdict").mean()).filter(pl.col("up") != 0.5)
@@ -199,7 +199,7 @@ def _request_counts(
         "retries": judge_model.retried,
         "cached": len(questions.unique) - len(missing),
         "unreadable_cache_lines": store.unreadable,
-        "not_asked": len(missing) - len(requested),
+        "not_requested": len(missing) - len(requested),
         "failed": dict(sorted(failed.items())),
         **{f"tokens_{side}": _count_tokens(store, requested, side) for side in ("in", "out")},
     }
@@ -218,7 +218,7 @@ def _collect_scores(
     questions: QuestionSet,
     store: AnswerStore,
     name: str,
-    facts: dict[str, Any],
+    metrics: dict[str, Any],
 ) -> JudgeScores:
     row_ids, tables, per_wording = to_judge.select(pl.col("row_id").cast(pl.String)), [], {}
     for wording, keys in zip(questions.wordings, questions.of_row, strict=True):
@@ -234,13 +234,13 @@ def _collect_scores(
     per_row = votes.group_by("row_id").agg(p_desirable=pl.col("p").mean())
     rows = feedback.select(pl.col("row_id").cast(pl.String)).join(per_row, on="row_id", how="left", maintain_order="left")
     several = votes.drop_nulls("verdict").group_by("row_id").agg(split=pl.col("verdict").n_unique() > 1, several=pl.len() > 1)
-    facts |= {
+    metrics |= {
         "unparsed": sum(counts["unparsed"] for counts in per_wording.values()),
         "per_wording": per_wording,
         "rows_without_verdict": int(rows["p_desirable"].null_count()),
         "disagreements": {"rows": int(several["split"].sum()), "of": int(several["several"].sum())},
     }
-    return JudgeScores(votes.drop("p"), rows, facts)
+    return JudgeScores(votes.drop("p"), rows, metrics)
 
 
 def _wording_counts(verdicts: pl.Series, answered: int) -> dict[str, Any]:

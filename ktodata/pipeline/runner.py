@@ -260,7 +260,7 @@ class _Execution:
     def _join_telemetry(self) -> StageResult:
         assert self.telemetry is not None
         joined = join_dynamics(self.saved["ingest"].columns, self.telemetry.observations, beta=self.telemetry.beta)
-        return StageResult(joined.columns, metrics={**self.telemetry.facts, **joined.metrics})
+        return StageResult(joined.columns, metrics={**self.telemetry.metrics, **joined.metrics})
 
     def _export(self) -> StageResult:
         from ktodata.formats.shards import write_shards

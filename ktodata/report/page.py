@@ -114,16 +114,16 @@ def _template_file(name: str) -> str:
 
 def flat(facts: Mapping[str, Any], *, most: int = MAX_NUMBERS) -> list[tuple[str, str]]:
     """Nested facts as (dotted name, value) for a table; long lists and what is shown elsewhere are left out."""
-    return list(_flat_leaves("", {name: value for name, value in facts.items() if name not in ("findings", "checksums")}))[:most]
+    return list(_flat_entries("", {name: value for name, value in facts.items() if name not in ("findings", "checksums")}))[:most]
 
 
-def _flat_leaves(prefix: str, value: Any) -> list[tuple[str, str]]:
+def _flat_entries(prefix: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
         return [
-            leaf for name, inner in value.items() for leaf in _flat_leaves(f"{prefix}.{name}" if prefix else str(name), inner)
+            entry for name, inner in value.items() for entry in _flat_entries(f"{prefix}.{name}" if prefix else str(name), inner)
         ]
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        return [leaf for number, inner in enumerate(value[:20]) for leaf in _flat_leaves(f"{prefix}.{number}", inner)]
+        return [entry for number, inner in enumerate(value[:20]) for entry in _flat_entries(f"{prefix}.{number}", inner)]
     text_of_value = ", ".join(_setting_text(item) for item in value[:8]) if isinstance(value, list) else _setting_text(value)
     return [(prefix, text_of_value)]
 

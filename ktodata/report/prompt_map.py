@@ -13,14 +13,14 @@ from ktodata.report.text import clean, one_line
 if TYPE_CHECKING:
     import jscatter
 
-ColorBy = Literal["cluster", "label", "doubt", "distance"]
+ColorBy = Literal["cluster", "label", "label_quality", "distance"]
 NEEDS: dict[ColorBy, tuple[str, ...]] = {
     "cluster": (),
     "label": ("label",),
-    "doubt": ("label_quality",),
+    "label_quality": ("label_quality",),
     "distance": ("prompt_embedding",),
 }
-COLUMN: dict[ColorBy, str] = {"cluster": "cluster", "label": "desirable_share", "doubt": "doubt", "distance": "distance"}
+COLUMN: dict[ColorBy, str] = {"cluster": "cluster", "label": "desirable_share", "label_quality": "doubt", "distance": "distance"}
 UNDESIRABLE_TO_DESIRABLE = ("#b8501b", "#d8d3c8", "#0d7a70")
 POINT_SIZE = 7  # pixels
 MAX_IN_LEGEND = 12  # clusters; a longer legend hides the map
@@ -37,8 +37,8 @@ def prompt_map(
     """An interactive map of the prompts: one point a prompt, near in meaning is near on the map, far means little.
 
     feedback : with map_x, map_y and cluster, as `kd.add_columns(feedback, kd.coverage(feedback))` gives it
-    color_by : "cluster"; "label", the share of desirable rows of the prompt; "doubt", 1 - label_quality of its most doubtful row,
-        1 doubtful; "distance", 1 - cosine to the nearest other prompt on the map, 0 where there is one just like it
+    color_by : "cluster"; "label", the share of desirable rows of the prompt; "label_quality", 1 - it of the most doubtful row
+        (column doubt); "distance", 1 - cosine to the nearest other prompt on the map, 0 where there is one just like it
     clusters : `kd.coverage(feedback).tables["clusters"]`, for their names. height : of the picture, pixels
 
     Hovering shows the prompt; the lasso chooses points, and `.selected` holds their rows.
@@ -132,7 +132,7 @@ def _scatter(points: pl.DataFrame, color_by: ColorBy, height: int) -> "jscatter.
     if color_by == "label":
         ends = LinearSegmentedColormap.from_list("label", UNDESIRABLE_TO_DESIRABLE)
         scatter.color(by=column, map=ends, norm=(0, 1), labeling=("undesirable", "desirable"))
-    elif color_by == "doubt":
+    elif color_by == "label_quality":
         scatter.color(by=column, norm=(0, 1), labeling=("sound", "doubtful"))
     else:
         scatter.color(by=column)

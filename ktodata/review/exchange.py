@@ -253,16 +253,16 @@ def _submitted(responses: Any) -> list[Mapping[str, Any]]:
 def _from_label_studio(record: Record) -> Iterator[ImportedVerdict]:
     row_id = _task_row_id(record, record["data"].get("row_id"))
     for annotation in record["annotations"]:
-        said_of = {result["from_name"]: result["value"] for result in annotation.get("result") or []}
-        if annotation.get("was_cancelled") or QUESTION not in said_of:
+        answers = {result["from_name"]: result["value"] for result in annotation.get("result") or []}
+        if annotation.get("was_cancelled") or QUESTION not in answers:
             continue
-        note = said_of.get(NOTE, {}).get("text") or [""]
+        note = answers.get(NOTE, {}).get("text") or [""]
         text = "\n".join(note) if isinstance(note, list) else str(note)
         seconds = annotation.get("lead_time")
         yield ImportedVerdict(
             row_id,
             _reviewer_name(annotation.get("completed_by")),
-            _parse_word(_single_choice(said_of[QUESTION]["choices"])),
+            _parse_word(_single_choice(answers[QUESTION]["choices"])),
             text,
             moment(annotation.get("created_at")),
             float(seconds) if seconds is not None else None,

@@ -38,7 +38,7 @@ def hidden_states(
         device=device,
         cache=cache,
     )
-    metrics = dict(states.facts) | {"rows": feedback.height}
+    metrics = dict(states.metrics) | {"rows": feedback.height}
     cut = metrics["cut_to_max_length"]
     too_long = issue("KD052", f"{cut:,} texts are longer than {max_length:,} tokens; what is beyond was not read.", cut)
     metrics["findings"] = [(too_long if cut else passed("KD052")).as_dict()]

@@ -95,7 +95,7 @@ class RaterWeights:
 class TrustedCheck:
     """Labels and flags against trusted rows. refuted : given classes whose flags those show to be mostly wrong."""
 
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
     rates: pl.DataFrame
     refuted: list[bool]
 
@@ -173,18 +173,18 @@ def label_noise(
     table = _with_near_twins(table, contradiction_similarity)
     trusted = _check_trusted(table, classifier.rows, min_precision)
     table = _without_refuted_flags(table, trusted.refuted)
-    sample = _rows_to_ask(table, review_rows if not trusted.facts["rows"] else 0, seed)
+    sample = _rows_to_ask(table, review_rows if not trusted.metrics["rows"] else 0, seed)
     beliefs = _measure_p_wrong(table, classifier)
     table = _with_soft_labels(table, beliefs).with_columns(evidence_against=_evidence_against())
     evidence = _gather_evidence(table, classifier.detection, neighbours)
     facts = _describe_classifier(classifier, table) | _describe_people(votes, raters, drift)
     facts |= {
         "near_contradictions": {"rows": table["near_twin"].count(), "similarity": contradiction_similarity},
-        "trusted": trusted.facts,
+        "trusted": trusted.metrics,
         "flagged": int(table["flagged"].sum()),
         "ask_for_review": _describe_sample(sample.height, review_rows),
         "label_action_costs": _describe_beliefs(beliefs),
-        **_describe_neighbours(evidence, table.height, asked_for=bool(classifier.detection and neighbours)),
+        **_describe_neighbours(evidence, table.height, requested=bool(classifier.detection and neighbours)),
         "evidence_against": {kind: int(table["evidence_against"].list.contains(kind).sum()) for kind in KINDS_AGAINST},
         "label_quality": LABEL_QUALITY_IS,
     }
@@ -364,7 +364,7 @@ def _weigh_raters(table: pl.DataFrame, votes: "Votes", seed: int) -> RaterWeight
     from ktodata.labels.people.raters import dawid_skene, wrong_or_contested
     from ktodata.labels.people.votes import MIN_SHARED
 
-    if votes.facts["rows_with_several_raters"] < MIN_SHARED:
+    if votes.metrics["rows_with_several_raters"] < MIN_SHARED:
         return None
     texts = _texts_with_votes(table)
     vote = pl.col("vote").struct
@@ -605,22 +605,22 @@ def _describe_dynamics(reviews: "ReviewedModel", dynamics: pl.Series, table: pl.
         for weight in of_class
     }
     return {
-        "rows_with_a_look": int(observed.sum()),
-        "reviewed_with_a_look": {name: int((observed & reviewed & (labels == given)).sum()) for given, name in NAMES.items()},
+        "rows_observed": int(observed.sum()),
+        "reviewed_rows_observed": {name: int((observed & reviewed & (labels == given)).sum()) for given, name in NAMES.items()},
         "weights": weights,
         "text": dynamics_in_words(weights),
     }
 
 
 def _describe_people(votes: "Votes", raters: RaterWeights | None, drift: "Drift | None") -> dict[str, Any]:
-    facts: dict[str, Any] = {"votes": votes.facts | {"quality_from_votes": votes.quality.height}}
+    facts: dict[str, Any] = {"votes": votes.metrics | {"quality_from_votes": votes.quality.height}}
     if raters is not None:
         verdicts = dict(raters.verdicts["verdict"].value_counts(sort=True).iter_rows())
-        facts["agreement"] = raters.aggregated.facts | {"verdicts": verdicts}
+        facts["agreement"] = raters.aggregated.metrics | {"verdicts": verdicts}
     if drift is not None:
         groups = drift.table.filter("significant").select("column", "value", "kind", "since", "effect_points")
         groups = groups.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M"))
-        facts["drift"] = drift.facts | {"significant_groups": groups.to_dicts()}
+        facts["drift"] = drift.metrics | {"significant_groups": groups.to_dicts()}
     return facts
 
 
@@ -644,11 +644,11 @@ def _describe_beliefs(beliefs: LabelBeliefs) -> dict[str, Any]:
     return by | costs(beliefs.p_wrong, beliefs.measured).as_dict()
 
 
-def _describe_neighbours(evidence: "list[Evidence]", rows: int, *, asked_for: bool) -> dict[str, Any]:
-    if asked_for and rows > NEIGHBOURS_UP_TO:
+def _describe_neighbours(evidence: "list[Evidence]", rows: int, *, requested: bool) -> dict[str, Any]:
+    if requested and rows > NEIGHBOURS_UP_TO:
         reason = f"more than {NEIGHBOURS_UP_TO:,} rows: the search would take longer than all the rest"
         return {"neighbours": {"left_out": reason}}
-    searched = [piece.facts for piece in evidence if piece.name == "neighbour_agreement"]
+    searched = [piece.metrics for piece in evidence if piece.name == "neighbour_agreement"]
     return {"neighbours": searched[0]} if searched else {}
 
 

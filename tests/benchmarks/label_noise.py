@@ -251,7 +251,7 @@ def measure_budget(table: pl.DataFrame, draws: int) -> dict[str, Any]:
     played = pl.concat(
         [simulate_review(rows, p, labels, truth, budgets, seed=seed).with_columns(draw=pl.lit(seed)) for seed in range(draws)]
     )
-    counts = ["errors_found", "errors_left", "errors_left_after_relabelling", "relabelled"]
+    counts = ["errors_caught", "errors_left", "errors_left_after_relabelling", "relabelled"]
     spread = pl.col("errors_left_after_relabelling").std().alias("sd")
     means = played.group_by("order", "reviewed", maintain_order=True).agg(*(pl.col(name).mean() for name in counts), spread)
     return {"errors": int((labels != truth).sum()), "draws": draws, "budgets": means.to_dicts()}

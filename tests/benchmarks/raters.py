@@ -93,11 +93,11 @@ def predict(held: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
         raters = told.raters.select("rater", "sensitivity", "specificity")
         held = held.join(told.rows.select("row_id", "p_desirable", "votes_up", "votes_down"), on="row_id", how="left")
         held = held.join(raters, on="rater", how="left")
-        sensitivity = pl.col("sensitivity").fill_null(told.facts["pooled_sensitivity"])
-        specificity = pl.col("specificity").fill_null(told.facts["pooled_specificity"])
+        sensitivity = pl.col("sensitivity").fill_null(told.metrics["pooled_sensitivity"])
+        specificity = pl.col("specificity").fill_null(told.metrics["pooled_specificity"])
         p = pl.col("p_desirable")
         held = held.with_columns(
-            (p * told.facts["pooled_sensitivity"] + (1 - p) * (1 - told.facts["pooled_specificity"])).alias(name),
+            (p * told.metrics["pooled_sensitivity"] + (1 - p) * (1 - told.metrics["pooled_specificity"])).alias(name),
             (p * sensitivity + (1 - p) * (1 - specificity)).alias(f"{name}, rater known"),
             p.alias(f"{name}: row"),
         )
@@ -232,9 +232,9 @@ def shuffles(table: pl.DataFrame) -> dict[str, Any]:
     for seed in range(SHUFFLES):
         moved = told[rng.permutation(told.height)].select("rater", "source", "model", "created_at")
         drift = criteria_drift(told.with_columns(moved), seed=seed)
-        alarms["rater, source, model, date shuffled"] += drift.facts["significant"] > 0
+        alarms["rater, source, model, date shuffled"] += drift.metrics["significant"] > 0
         mixed = table.with_columns(label=table["label"].sample(fraction=1, shuffle=True, seed=seed))
-        alarms["labels shuffled"] += criteria_drift(with_p(mixed), seed=seed).facts["significant"] > 0
+        alarms["labels shuffled"] += criteria_drift(with_p(mixed), seed=seed).metrics["significant"] > 0
     as_is = criteria_drift(told).table.filter("significant")
     return {"shuffles": SHUFFLES, "with a false alarm": alarms, "found in the data as they are": as_is.to_dicts()}
 

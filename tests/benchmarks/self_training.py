@@ -107,7 +107,7 @@ class Fold:
 
     def opinion(self, looks: pl.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
         signal = training_dynamics(looks, self.train["row_id"].to_list(), self.labels)
-        return signed_evidence(signal.quality, self.labels), dict(signal.facts)
+        return signed_evidence(signal.quality, self.labels), dict(signal.metrics)
 
 
 def measured(fold: Fold, *, cross_fit: bool) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:

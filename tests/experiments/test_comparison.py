@@ -81,12 +81,12 @@ def test_rewards_are_beta_times_the_change_in_log_prob(compared):
 def test_facts_say_what_was_trained_on_how_much(compared):
     found, events, _ = compared
     assert found.rows_used["rows_used"] == {"kto": 60, "sft": 30, "dpo": 60, "orpo": 60, "rlhf": 60}
-    assert found.facts["updates"] == 8 and found.facts["prompt_groups"] == 20
-    assert [(arm["method"], arm["seed"]) for arm in found.facts["arms"]] == [
+    assert found.metrics["updates"] == 8 and found.metrics["prompt_groups"] == 20
+    assert [(arm["method"], arm["seed"]) for arm in found.metrics["arms"]] == [
         ("base", 0), *((method, seed) for seed in (0, 1) for method in ("sft", "kto", "dpo"))
     ]  # fmt: skip
-    assert found.facts["versions"]["trl"] == "1.16.0"
-    each = {(line["method"], line["seed"]): line["auc"] for line in found.facts["by_seed"]}
+    assert found.metrics["versions"]["trl"] == "1.16.0"
+    each = {(line["method"], line["seed"]): line["auc"] for line in found.metrics["by_seed"]}
     assert np.mean([each["dpo", seed] for seed in (0, 1)]) == pytest.approx(line_of(found.table(), "auc", "dpo")["value"])
     assert events[0]["kind"] == "note" and "8 updates of 8 completions" in events[0]["text"]
     assert [event["kind"] for event in events[1:]] == ["start", "done"] * 7
@@ -95,7 +95,7 @@ def test_facts_say_what_was_trained_on_how_much(compared):
 def test_answers_are_counted_by_the_named_rule(compared):
     found = compared[0]
     assert found.answers.height == 3 * 7 and found.answers["refuses"].dtype == pl.Boolean
-    assert "refusal-phrases-2" in found.facts["generation"]["judge"] and "refusal-phrases-2" in found.verdict()[-1]
+    assert "refusal-phrases-2" in found.metrics["generation"]["judge"] and "refusal-phrases-2" in found.verdict()[-1]
     assert line_of(found.table(), "refusal_rate", "kto", "no label")["rows"] == 3
 
 

@@ -33,7 +33,7 @@ def test_pairs_by_hand():
     assert Counter(good for good, _ in found) == {"a": 1, "b": 1, "c": 1, "i": 1}
     assert sorted(Counter(bad for _, bad in found).values()) == [1, 1, 2]
     assert ("i", "h") in found
-    assert pairs.facts == {
+    assert pairs.metrics == {
         "rows": 9, "desirable": 6, "undesirable": 3, "prompts": 3, "prompts_with_both_labels": 2,
         "pairs": 4, "most_pairs_of_a_row": 2, "rows_used": {"kto": 9, "sft": 6, "dpo": 7, "orpo": 7, "rlhf": 7},
     }  # fmt: skip
@@ -64,7 +64,7 @@ def test_no_row_is_used_more_than_needed(seed):
 def test_prompts_of_one_group_that_differ_make_no_pair():
     frame = rows(("what is two", "1", True), ("what is two ", "2", False), prompt_group=pl.lit("g"))
     pairs = make_pairs(frame, seed=0)
-    assert not len(pairs) and pairs.facts["prompts"] == 2 and pairs.facts["rows_used"]["dpo"] == 0
+    assert not len(pairs) and pairs.metrics["prompts"] == 2 and pairs.metrics["rows_used"]["dpo"] == 0
 
 
 def test_the_seed_decides_and_the_order_of_rows_does_not():

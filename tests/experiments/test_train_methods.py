@@ -77,9 +77,9 @@ def test_rewards_of_held_out_rows_move_the_right_way(method, chat, folder, terms
     assert found[label].mean() > 0.05  # all of them make good answers likelier; SFT and ORPO may lift bad ones with them
     if method in ("kto", "dpo"):
         assert found[~label].mean() < -0.05
-    assert trained.facts["updates"] == 10 and 0.9 * 80 <= trained.facts["completions"] <= 80
-    assert trained.facts["rows"] == (30 if method == "sft" else 60)
-    assert trained.facts["learning_rate"] == LEARNING_RATES[method] * FACTOR
+    assert trained.metrics["updates"] == 10 and 0.9 * 80 <= trained.metrics["completions"] <= 80
+    assert trained.metrics["rows"] == (30 if method == "sft" else 60)
+    assert trained.metrics["learning_rate"] == LEARNING_RATES[method] * FACTOR
 
 
 @pytest.mark.parametrize("method", OFFLINE)
@@ -195,7 +195,7 @@ def test_a_reward_model_ranks_and_reads_what_is_written_as_it_reads_rows(folder,
 def test_rlhf_raises_the_reward_that_it_is_given(folder, terms):
     rates = rates_of({"rlhf": 5e-3, "reward_model": 1e-2}, 1)
     longer = replace(terms, updates=40, batch_size=16, micro_batch_size=16, trainable_layers=2, rates=rates, rollouts=8)
-    facts = TRAIN["rlhf"](training_of(easy_rows(30), folder), longer, 0).facts
+    facts = TRAIN["rlhf"](training_of(easy_rows(30), folder), longer, 0).metrics
     assert facts["mean_reward_last_quarter"] > facts["mean_reward_first_quarter"] + 0.3
     assert facts["completions"] == 640 and facts["prompts"] == 30
 

@@ -87,10 +87,10 @@ def test_verdicts_of_three_wordings(stand_in):
         ("r1", "judge:m/violation", False),
     ]
     assert judged.rows.rows() == [("r0", 1.0), ("r1", 0.0)]
-    assert {name: judged.facts[name] for name in ("requests", "cached", "failed", "unparsed", "tokens_in", "tokens_out")} == {
+    assert {name: judged.metrics[name] for name in ("requests", "cached", "failed", "unparsed", "tokens_in", "tokens_out")} == {
         "requests": 6, "cached": 0, "failed": {}, "unparsed": 0, "tokens_in": 300, "tokens_out": 6,
     }  # fmt: skip
-    assert judged.facts["disagreements"] == {"rows": 0, "of": 2}
+    assert judged.metrics["disagreements"] == {"rows": 0, "of": 2}
     assert stand_in.seen[0][0]["Authorization"] == f"Bearer {KEY}"
 
 
@@ -99,8 +99,8 @@ def test_a_judge_that_always_says_yes_disagrees_with_itself(stand_in):
     stand_in.reply = lambda _: completion("yes")
     judged = ask(stand_in)
     assert judged.rows["p_desirable"].round(4).to_list() == [0.6667, 0.6667]
-    assert judged.facts["disagreements"] == {"rows": 2, "of": 2}
-    assert {name: counts["share_desirable"] for name, counts in judged.facts["per_wording"].items()} == {
+    assert judged.metrics["disagreements"] == {"rows": 2, "of": 2}
+    assert {name: counts["share_desirable"] for name, counts in judged.metrics["per_wording"].items()} == {
         "criterion_first": 1.0, "text_first": 1.0, "violation": 0.0,
     }  # fmt: skip
 
@@ -116,8 +116,8 @@ def test_an_answer_is_read_strictly_or_not_at_all(stand_in, answer, verdict):
     stand_in.reply = lambda _: completion(answer)
     judged = ask(stand_in, votes=1)
     assert judged.votes["verdict"].to_list() == [verdict] * 2
-    assert judged.facts["unparsed"] == (2 if verdict is None else 0)
-    assert judged.facts["rows_without_verdict"] == (2 if verdict is None else 0)
+    assert judged.metrics["unparsed"] == (2 if verdict is None else 0)
+    assert judged.metrics["rows_without_verdict"] == (2 if verdict is None else 0)
 
 
 def test_busy_then_well(stand_in):
@@ -134,7 +134,7 @@ def test_busy_then_well(stand_in):
     stand_in.reply, stand_in.headers = reply, {"Retry-After": "0"}
     judged = ask(stand_in, concurrency=1)
     assert judged.rows["p_desirable"].to_list() == [1.0, 0.0]
-    assert judged.facts["retries"] == len(refused) == 6
+    assert judged.metrics["retries"] == len(refused) == 6
 
 
 def test_failures_cost_their_verdict_and_are_counted_by_reason(stand_in):
@@ -151,9 +151,9 @@ def test_failures_cost_their_verdict_and_are_counted_by_reason(stand_in):
     judged = ask(stand_in, rows, votes=1, api_key_env="JUDGE_KEY")
     assert judged.votes["verdict"].to_list() == [True, None, None, None]
     reasons = {'HTTP 400: {"error": "# tokens are too many for ***"}': 2, "the response is not a chat completion": 1}
-    assert judged.facts["failed"] == reasons
+    assert judged.metrics["failed"] == reasons
     stand_in.reply = lambda _: completion("yes")
-    assert ask(stand_in, rows, votes=1).facts["requests"] == 3, "what failed is not in the cache"
+    assert ask(stand_in, rows, votes=1).metrics["requests"] == 3, "what failed is not in the cache"
 
 
 @pytest.mark.parametrize(("status", "says"), [(401, "does not accept the key"), (404, "check judge and model")])
@@ -170,7 +170,7 @@ def test_no_redirect_carries_the_key_away(stand_in):
     stand_in.reply, stand_in.headers = lambda _: (302, b""), {"Location": f"{stand_in.address}/elsewhere"}
     judged = ask(stand_in, votes=1, api_key_env="JUDGE_KEY")
     assert len(stand_in.seen) == 2
-    assert list(judged.facts["failed"].values()) == [2]
+    assert list(judged.metrics["failed"].values()) == [2]
 
 
 def test_an_endpoint_that_is_down_is_given_up(stand_in, monkeypatch):
@@ -184,14 +184,14 @@ def test_an_endpoint_that_is_down_is_given_up(stand_in, monkeypatch):
 def test_nobody_at_the_address_and_nobody_who_answers_in_time(stand_in):
     stand_in.reply = lambda _: time.sleep(0.5) or completion("yes")
     rows = feedback(("q", "slow"))
-    assert list(ask(stand_in, rows, votes=1, timeout_s=0.05, retries=1).facts["failed"].values()) == [1]
+    assert list(ask(stand_in, rows, votes=1, timeout_s=0.05, retries=1).metrics["failed"].values()) == [1]
     assert len(stand_in.seen) == 2
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # taken, and nobody listens
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
         judged = ask(stand_in, rows, judge=nobody, votes=1, retries=2)
-    assert judged.facts["retries"] == 2
-    assert all("no connection" in reason for reason in judged.facts["failed"])
+    assert judged.metrics["retries"] == 2
+    assert all("no connection" in reason for reason in judged.metrics["failed"])
 
 
 def test_the_pause_that_the_server_wants_is_kept(stand_in):
@@ -200,7 +200,7 @@ def test_the_pause_that_the_server_wants_is_kept(stand_in):
     stand_in.reply, stand_in.headers = lambda _: next(replies), {"Retry-After": "0.3"}
     start = time.perf_counter()
     judged = ask(stand_in, feedback(("q", "fine")), votes=1)
-    assert judged.facts["retries"] == 1 and time.perf_counter() - start >= 0.3
+    assert judged.metrics["retries"] == 1 and time.perf_counter() - start >= 0.3
 
 
 def test_without_its_client_a_judge_at_an_address_names_the_extra(stand_in, monkeypatch):
@@ -213,11 +213,11 @@ def test_a_second_run_asks_nothing(stand_in):
     first = ask(stand_in)
     again = ask(stand_in)
     assert len(stand_in.seen) == 6
-    assert (again.facts["requests"], again.facts["cached"]) == (0, 6)
+    assert (again.metrics["requests"], again.metrics["cached"]) == (0, 6)
     assert again.votes.equals(first.votes)
-    assert ask(stand_in, criterion="The reply is short.").facts["requests"] == 6, "another criterion, another verdict"
-    assert ask(stand_in, cache=False).facts["requests"] == 6
-    assert ask(stand_in, model="n").facts["cached"] == 0
+    assert ask(stand_in, criterion="The reply is short.").metrics["requests"] == 6, "another criterion, another verdict"
+    assert ask(stand_in, cache=False).metrics["requests"] == 6
+    assert ask(stand_in, model="n").metrics["cached"] == 0
 
 
 def test_the_cache_holds_no_text_and_no_key(stand_in):
@@ -238,7 +238,7 @@ def test_a_killed_run_goes_on_where_it_was(stand_in):
     kept.write_bytes(kept.read_bytes()[:-10])
     stand_in.reply = lambda text: completion(fair(text))
     judged = ask(stand_in)
-    assert (judged.facts["requests"], judged.facts["cached"], judged.facts["unreadable_cache_lines"]) == (5, 1, 1)
+    assert (judged.metrics["requests"], judged.metrics["cached"], judged.metrics["unreadable_cache_lines"]) == (5, 1, 1)
     assert judged.rows["p_desirable"].to_list() == [1.0, 0.0]
 
 
@@ -267,7 +267,7 @@ def test_a_fence_is_drawn_again_if_a_text_holds_it(monkeypatch):
 def test_long_texts_are_cut_and_counted(stand_in):
     judged = ask(stand_in, feedback(("q", "good" + "x" * 100), ("q", "good")), votes=1, max_chars=10)
     texts = sorted(body["messages"][1]["content"] for _, body in stand_in.seen)
-    assert judged.facts["cut"] == {"prompt": 0, "completion": 1}
+    assert judged.metrics["cut"] == {"prompt": 0, "completion": 1}
     assert any("The reply (its first 10 characters):" in text and "goodxxxxxx\n" in text for text in texts)
 
 
@@ -276,7 +276,7 @@ def test_equal_texts_are_asked_about_once_and_budgets_hold(stand_in):
     judged = ask(stand_in, rows, votes=1, max_rows=3, max_requests=1)
     assert len(stand_in.seen) == 1
     assert judged.rows["p_desirable"].to_list() == [1.0, 1.0, None, None]
-    assert (judged.facts["rows_to_judge"], judged.facts["not_asked"]) == (3, 1)
+    assert (judged.metrics["rows_to_judge"], judged.metrics["not_requested"]) == (3, 1)
 
 
 def test_more_votes_than_wordings_need_a_temperature(stand_in):
@@ -352,13 +352,13 @@ def test_a_local_model_judges(tiny, monkeypatch):
     p = judged.rows["p_desirable"].to_numpy()
     assert ((p > 0) & (p < 1)).all()
     assert judged.votes["verdict"].null_count() == 0
-    assert judged.facts["requests"] == 6
+    assert judged.metrics["requests"] == 6
     again = judge(GOOD_AND_BAD, criterion="good", judge=tiny)
-    assert (again.facts["requests"], again.facts["cached"]) == (0, 6)
+    assert (again.metrics["requests"], again.metrics["cached"]) == (0, 6)
     assert again.rows.equals(judged.rows)
     monkeypatch.setattr(judge_local, "MIN_ANSWER_MASS", 1.01)
     silent = judge(GOOD_AND_BAD, criterion="good", judge=tiny, cache=False)
-    assert silent.facts["unparsed"] == 6, "neither yes nor no is likely: no verdict"
+    assert silent.metrics["unparsed"] == 6, "neither yes nor no is likely: no verdict"
 
 
 def test_a_local_answer_is_its_own_logits(tiny):
@@ -381,7 +381,7 @@ def test_a_text_longer_than_the_local_model_reads_has_no_verdict(tiny):
     rows = feedback(("the", "good"), ("the", "bad " * 500))
     judged = judge(rows, criterion="good", judge=tiny, votes=1)
     assert judged.votes["verdict"].is_null().to_list() == [False, True]
-    assert judged.facts["failed"] == {"longer than the 400 tokens that the model reads: lower max_chars": 1}
+    assert judged.metrics["failed"] == {"longer than the 400 tokens that the model reads: lower max_chars": 1}
 
 
 def test_a_judge_is_one_more_rater_whatever_the_number_of_wordings(stand_in):

@@ -118,11 +118,11 @@ def test_telemetry_enters_a_run_and_acts_as_far_as_reviews_bear_it_out(place, tr
     run = kd.run(plan, out=out, telemetry=file, until="label_noise")
     assert stages_run(run) == ["telemetry", "label_noise"]  # no text is read or embedded again
     facts = run.stage("telemetry").metrics
-    assert (facts["rows_seen"], facts["rows_without_a_look"]) == (ROWS - 10, 10)
+    assert (facts["rows_observed"], facts["rows_without_observation"]) == (ROWS - 10, 10)
     assert facts["labels_other_than_trained_on"] == 0 and "no training.json" in facts["beta_from"]
     assert run.feedback["training_dynamics"].null_count() == 10
     told = run.stage("label_noise").metrics["training_dynamics"]
-    assert told["weights"]["desirable"]["low"] > 0 and sum(told["reviewed_with_a_look"].values()) > REVIEWED - 10
+    assert told["weights"]["desirable"]["low"] > 0 and sum(told["reviewed_rows_observed"].values()) > REVIEWED - 10
     assert any(told["text"] in finding["text"] for finding in run.stage("label_noise").metrics["findings"])
     assert before < 0.65 and error_auroc(run, truth) > 0.8
     again = kd.run(plan, out=out, until="label_noise")  # without it, as if it had never been there
@@ -166,7 +166,7 @@ def planted(monkeypatch, truth):
         leans = np.random.default_rng(0).uniform(0.6, 1, feedback.height)
         sound = np.array([truth[row_id] == label for row_id, label in feedback.select("row_id", "label").iter_rows()])
         quality = pl.Series(np.where(sound, leans, 1 - leans))
-        return StageResult(feedback.select("row_id", training_dynamics=quality), metrics={"rows_without_a_look": 0})
+        return StageResult(feedback.select("row_id", training_dynamics=quality), metrics={"rows_without_observation": 0})
 
     monkeypatch.setattr(runner, "join_dynamics", join)
 

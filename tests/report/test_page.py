@@ -161,7 +161,7 @@ def test_hidden_states_report_their_numbers_beside_the_labels(tmp_path):
 def test_a_telemetry_step_is_part_of_the_page(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
     (folder / "stages/telemetry").mkdir()
-    (folder / "stages/telemetry/metrics.json").write_text(json.dumps({"rows_seen": 41, "knowledge_at_last_step": 0.25}))
+    (folder / "stages/telemetry/metrics.json").write_text(json.dumps({"rows_observed": 41, "knowledge_at_last_step": 0.25}))
     page = Page(build_report(folder))
     assert "Every number that telemetry reported" in page.visible and "knowledge_at_last_step0.25" in page.visible
     assert "Training dynamics" in page.visible

@@ -19,7 +19,7 @@ class PreferencePairs:
 
     chosen: Numbers
     rejected: Numbers
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.chosen)

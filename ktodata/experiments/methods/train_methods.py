@@ -25,15 +25,15 @@ class TrainingRows:
 
     frame: pl.DataFrame
     tokens: TokenRows
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class TrainedPolicy:
-    """facts: passes (over the method's own rows), completions (read with gradient), learning_rate, and the method's own."""
+    """metrics: passes (over the method's own rows), completions (read with gradient), learning_rate, and the method's own."""
 
     model: Any
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
     reward_model: RewardModel | None = None
 
 
@@ -55,7 +55,7 @@ def check_can_train(methods: Mapping[str, Any] | tuple[str, ...], pairs: Prefere
     needing = [name for name in ("dpo", "orpo", "rlhf") if name in methods]
     if needing and not len(pairs):
         raise EmptyDataError(
-            f"train: none of {pairs.facts['prompts']:,} prompts has a desirable and an undesirable completion, so "
+            f"train: none of {pairs.metrics['prompts']:,} prompts has a desirable and an undesirable completion, so "
             f"{', '.join(needing)} cannot be trained on these rows. Leave them out: methods=[kto, sft]."
         )
 
@@ -117,7 +117,7 @@ def train_dpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPol
         trained = train_with_trl(
             EncodedDPOTrainer, trl.DPOConfig, model, tokenizer, examples, terms, seed=seed, completions=2, **how
         )
-    return TrainedPolicy(policy_of(trained, terms), _method_facts(terms, "dpo", pairs.facts["rows_used"]["dpo"], pairs=pairs))
+    return TrainedPolicy(policy_of(trained, terms), _method_facts(terms, "dpo", pairs.metrics["rows_used"]["dpo"], pairs=pairs))
 
 
 def train_orpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
@@ -136,7 +136,7 @@ def train_orpo(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPo
         trained = train_with_trl(
             EncodedORPOTrainer, ORPOConfig, model, tokenizer, examples, terms, seed=seed, completions=2, **how
         )
-    return TrainedPolicy(policy_of(trained, terms), _method_facts(terms, "orpo", pairs.facts["rows_used"]["orpo"], pairs=pairs))
+    return TrainedPolicy(policy_of(trained, terms), _method_facts(terms, "orpo", pairs.metrics["rows_used"]["orpo"], pairs=pairs))
 
 
 def train_rlhf(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
@@ -172,7 +172,7 @@ def train_rlhf(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPo
         "mean_reward_last_quarter": judge.mean_of(0.75, 1),
         "reward_model_learning_rate": terms.rates["reward_model"],
     }
-    facts = _method_facts(terms, "rlhf", pairs.facts["rows_used"]["rlhf"], pairs=pairs) | rollout_facts
+    facts = _method_facts(terms, "rlhf", pairs.metrics["rows_used"]["rlhf"], pairs=pairs) | rollout_facts
     return TrainedPolicy(policy_of(trained, terms), facts, judge)
 
 

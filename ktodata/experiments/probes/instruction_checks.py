@@ -22,7 +22,7 @@ CHECKS: dict[str, Check] = {}
 _WORD = re.compile(r"\w+")
 # an end, what may close after it, and then space or nothing; none is tried twice, as an answer may be nothing but points
 _SENTENCE_END = re.compile(r"(?<![.!?\u2026\u3002\uff01\uff1f])[.!?\u2026\u3002\uff01\uff1f]++[\"'\u201d\u2019)\]*]*+(?=\s|$)")
-_LOOKED_BACK = 24  # characters, for one of the next
+_LOOKBACK = 24  # characters, for one of the next
 # a point after one of these ends nothing: an initial, an abbreviation, the number of a list's item
 _NO_END = re.compile(
     r"(?:^|[\s(\"'])(?:(?:[A-Z]\.)*[A-HJ-Z]|[Mm]rs?|[Mm]s|[Dd]r|[Pp]rof|[Ss]t|[JjSs]r|[Vv]s|[Ee]\.g|[Ii]\.e|[Ff]ig)$|\n\s*[0-9]+$"
@@ -213,7 +213,7 @@ def count_sentences(text: str) -> int:
     """Ends of sentences, and a last one without an end. A new line alone ends none."""
     count, start, text = 0, 0, "\n" + text
     for end in _SENTENCE_END.finditer(text):
-        if end.group().startswith(".") and _NO_END.search(text[max(start, end.start() - _LOOKED_BACK) : end.start()]):
+        if end.group().startswith(".") and _NO_END.search(text[max(start, end.start() - _LOOKBACK) : end.start()]):
             continue
         count, start = count + bool(_WORD.search(text[start : end.start()])), end.end()
     return count + bool(_WORD.search(text[start:]))

@@ -183,7 +183,7 @@ def _by_endpoint(
 
     wins = [np.array([won(*three) for three in zip(prompts, text, base, strict=True)]) for text in texts]
     names = ("requests", "cached", "failed", "tokens_in", "tokens_out")
-    counts = {name: judged.facts[name] for name in names} | {"not_judged": int(sum(np.isnan(of_arm).sum() for of_arm in wins))}
+    counts = {name: judged.metrics[name] for name in names} | {"not_judged": int(sum(np.isnan(of_arm).sum() for of_arm in wins))}
     return wins, f"{endpoint['model']}, asked in both orders", counts
 
 

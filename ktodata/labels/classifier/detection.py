@@ -48,7 +48,7 @@ class LabelPredictions:
     with_flips : float [N, R], of the labels with the flips that were injected; injected : those labels and flips
     fraction : share of each class that was flipped
     of_weak_sources : float [N, S], of the labels of each weak source
-    facts : how they were made; JSON values only
+    metrics : how they were made; JSON values only
     """
 
     p_desirable: Floats
@@ -57,7 +57,7 @@ class LabelPredictions:
     injected: InjectedNoise
     fraction: float
     of_weak_sources: Floats
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Detection:
         """As JSON values."""
         joint = self.confident_joint
         return {
-            "out_of_fold": self.predictions.facts,
+            "out_of_fold": self.predictions.metrics,
             "two_levels": self.two_levels,
             "label_noise_estimate": {
                 "is": ESTIMATE_IS,
@@ -156,13 +156,13 @@ def predict_labels(
     for name, components in feature_sets.items():
         columns = targets[:, :1] if name == "prompt" else targets
         fit = out_of_fold(components(), columns, groups, train, folds=folds, seeds=repeats, seed=seed)
-        probs[name], fits[name] = fit.p_desirable, fit.facts
+        probs[name], fits[name] = fit.p_desirable, fit.metrics
     prompt = probs.pop("prompt")[:, 0]
     ensemble = fit_ensemble(probs, prompt, targets, train, weak_sources=weak_labels.shape[1])
     p_desirable, with_flips, of_weak_sources = np.split(ensemble.p_desirable, [1, 1 + repeats], axis=1)
-    facts = ensemble.facts | {"fits": fits, "calibration": calibration_error(p_desirable[train, 0], labels[train])}
+    metrics = ensemble.metrics | {"fits": fits, "calibration": calibration_error(p_desirable[train, 0], labels[train])}
     by_feature_set = {name: values[:, 0] for name, values in probs.items()}
-    return LabelPredictions(p_desirable[:, 0], by_feature_set, with_flips, injected, fraction, of_weak_sources, facts)
+    return LabelPredictions(p_desirable[:, 0], by_feature_set, with_flips, injected, fraction, of_weak_sources, metrics)
 
 
 def find_label_errors(

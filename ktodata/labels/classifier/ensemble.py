@@ -24,10 +24,10 @@ PENALTY = 1.0  # on weights, towards an even blend; matters for tables of a few 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """p_desirable : float [N, L], one column for each column of labels; weights and what each feature set says, in facts."""
+    """p_desirable : float [N, L], one column for each column of labels; weights and what each feature set says, in metrics."""
 
     p_desirable: Floats
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 def fit_ensemble(
@@ -59,13 +59,13 @@ def fit_ensemble(
         for column in range(labels.shape[1] - weak_sources)
     ]
     pooled = [_pool_text(feature_sets, column) for column in range(labels.shape[1] - weak_sources, labels.shape[1])]
-    facts = {
+    metrics = {
         "feature_sets": {name: {"information_gain_nats": round(value, 5)} for name, value in gain.items()},
         "weights": dict(zip(used, (round(float(weight), 3) for weight in blends[0][1]), strict=True)),
         "prompt_information_share": round(prompt_share, 4),
         "labels_follow_the_prompt": bool(driven),
     }
-    return Ensemble(np.stack([*(p for p, _ in blends), *pooled], axis=1), facts)
+    return Ensemble(np.stack([*(p for p, _ in blends), *pooled], axis=1), metrics)
 
 
 def information_gain(probs: Floats, labels: Bools) -> float:

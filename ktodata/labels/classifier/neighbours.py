@@ -36,7 +36,7 @@ class NearestRows:
 
     rows: Ints
     similarity: Vectors
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def neighbour_agreement(
     nan for a vector that is zero or not finite, and where every training row is of the row's own group.
 
     The voting is that of SimiFeat (Zhu, Dong and Liu 2022, arXiv:2110.06283), written from the paper; weights, groups and the
-    likelihood ratio are ours. facts["flip_rates"] is what `flip_rates` finds.
+    likelihood ratio are ours. metrics["flip_rates"] is what `flip_rates` finds.
     Raises ShapeError for unequal lengths, EmptyDataError without training rows, OneClassError when all have one label.
     """
     _check_lengths_and_classes(vectors, labels, groups, train)
@@ -86,15 +86,15 @@ def neighbour_agreement(
     ratio = share * (1 - base) / (share * (1 - base) + (1 - share) * base)
     quality = np.where(labels, ratio, 1 - ratio)
     quality[nearest.rows[:, 0] < 0] = np.nan
-    facts = {
+    metrics = {
         "neighbours": neighbours,
         "base_rate": base,
         "rows_without_neighbours": int((nearest.rows[:, 0] < 0).sum()),
         "mean_similarity": _mean_or_none(nearest.similarity[nearest.rows >= 0]),
-        **nearest.facts,
+        **nearest.metrics,
         "flip_rates": asdict(flip_rates(labels, train, nearest)),
     }
-    return Evidence("neighbour_agreement", quality, ("embedding", "label", "prompt_group"), "one search for near rows", facts)
+    return Evidence("neighbour_agreement", quality, ("embedding", "label", "prompt_group"), "one search for near rows", metrics)
 
 
 def flip_rates(labels: Bools, train: Bools, nearest: NearestRows) -> NeighbourFlipRates:
@@ -122,8 +122,8 @@ def nearest_rows(vectors: Vectors, groups: NDArray[np.integer], train: Bools, *,
     """The `neighbours` nearest training rows of other groups for each of N rows, by cosine.
 
     Every pair is compared up to EXACT_ROWS training rows. Beyond that the training rows are put into about sqrt(N) cells
-    (k-means), and the PROBES cells nearest to the row's own are searched; facts["recall"] is the share of true neighbours that a
-    sample of rows found. The same on any number of cores.
+    (k-means), and the PROBES cells nearest to the row's own are searched; metrics["recall"] is the share of true neighbours that
+    a sample of rows found. The same on any number of cores.
     """
     unit = of_unit_length(vectors.astype(np.float32))
     candidates = np.flatnonzero(train & unit.any(axis=1))
@@ -133,11 +133,11 @@ def nearest_rows(vectors: Vectors, groups: NDArray[np.integer], train: Bools, *,
     rows, similarity = _search_cells(unit, code, cells, neighbours)
     missing = ~unit.any(axis=1)
     rows[missing], similarity[missing] = -1, -np.inf
-    facts: dict[str, Any] = {"search": "every pair", "recall": 1.0}
+    metrics: dict[str, Any] = {"search": "every pair", "recall": 1.0}
     if len(cells.members) > 1:
         recall = _recall(unit, code, candidates, rows, np.random.default_rng(seed))
-        facts = {"search": f"{PROBES} of {len(cells.members):,} cells", "recall": recall, "cells_thinned": cells.thinned}
-    return NearestRows(rows, similarity, facts)
+        metrics = {"search": f"{PROBES} of {len(cells.members):,} cells", "recall": recall, "cells_thinned": cells.thinned}
+    return NearestRows(rows, similarity, metrics)
 
 
 @dataclass(frozen=True)

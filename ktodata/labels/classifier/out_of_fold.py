@@ -28,12 +28,12 @@ class OutOfFold:
 
     p_desirable : float [N, L], one column for each column of labels; mean over seeds, calibrated
     raw : float [N], the first column before calibration
-    facts : how it was made, and how well calibrated it is on the training rows
+    metrics : how it was made, and how well calibrated it is on the training rows
     """
 
     p_desirable: Floats
     raw: Floats
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 def out_of_fold(
@@ -58,11 +58,11 @@ def out_of_fold(
         calibrated += _calibrated(scores, labels, fold, train, folds=folds) / seeds
         raw += _own_fold(expit(scores[:, 0, np.arange(folds), np.arange(folds)]), fold) / seeds
         steps = max(steps, models.steps)
-    facts = _model_facts(components, penalty=penalty, steps=steps, folds=folds, seeds=seeds) | {
+    metrics = _model_facts(components, penalty=penalty, steps=steps, folds=folds, seeds=seeds) | {
         "calibration": "sigmoid (Platt) on inner out-of-fold scores of the training folds",
         "rows_fitted": int(train.sum()),
     }
-    return _with_calibration_errors(calibrated, raw, labels, train, facts)
+    return _with_calibration_errors(calibrated, raw, labels, train, metrics)
 
 
 def _from_sample(
@@ -106,11 +106,11 @@ def _from_sample(
     for probs, uncalibrated in map_chunks(len(labels), predicted):
         part = slice(at, at + len(probs))
         calibrated[part], raw[part], at = probs, uncalibrated, part.stop
-    facts = _model_facts(components, penalty=penalty, steps=models.steps, folds=folds, seeds=seeds) | {
+    metrics = _model_facts(components, penalty=penalty, steps=models.steps, folds=folds, seeds=seeds) | {
         "calibration": "sigmoid (Platt) on out-of-fold scores of the training folds",
         "rows_fitted": len(rows),
     }
-    return _with_calibration_errors(calibrated, raw, labels, train, facts)
+    return _with_calibration_errors(calibrated, raw, labels, train, metrics)
 
 
 def _model_facts(components: Components, *, penalty: float, steps: int, folds: int, seeds: int) -> dict[str, Any]:
@@ -126,13 +126,13 @@ def _model_facts(components: Components, *, penalty: float, steps: int, folds: i
     }
 
 
-def _with_calibration_errors(calibrated: Floats, raw: Floats, labels: Bools, train: Bools, facts: dict[str, Any]) -> OutOfFold:
+def _with_calibration_errors(calibrated: Floats, raw: Floats, labels: Bools, train: Bools, metrics: dict[str, Any]) -> OutOfFold:
     """With how well calibrated it was, and is, on the training rows."""
     errors = {
         "before_calibration": calibration_error(raw[train], labels[train, 0]),
         "after_calibration": calibration_error(calibrated[train, 0], labels[train, 0]),
     }
-    return OutOfFold(calibrated, raw, facts | errors)
+    return OutOfFold(calibrated, raw, metrics | errors)
 
 
 def _mean_of_own(probs: Floats, fold: Ints) -> Floats:

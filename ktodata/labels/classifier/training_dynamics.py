@@ -33,7 +33,7 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
     """How much the policy sides with each label, from looks before the row's own first update: 1 sound .. 0 doubtful.
 
     telemetry : one line a look, columns as ktodata.train.results.telemetry.SCHEMA has them
-    row_ids : the N rows, each once. labels : bool [N], the labels to judge (those trained on may be others: counted in facts)
+    row_ids : the N rows, each once. labels : bool [N], the labels to judge (those trained on may be others: counted in metrics)
     beta : per nat, of the training; it scales margins, so no rank here depends on it while it is positive
 
     1. A look counts if it is the row's first as a training row, or of an evaluation no later than that; and step > 0, for at
@@ -41,7 +41,7 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
     2. Margin = beta (log_ratio - z0), negated for an undesirable row. Training moves all log-ratios one way, so a look is ranked
        among the WINDOW looks of its label nearest in step (a validation look: among those of its label at the same evaluation).
     3. Margins grow with the length of the completion, so plain ranks put long rows at both ends; log-ratios per token put
-       short ones there. The mean of both ranks is taken: what it leaves of either is in facts["rank_spread_by_length"].
+       short ones there. The mean of both ranks is taken: what it leaves of either is in metrics["rank_spread_by_length"].
     4. Early looks know little. Each pulls from 0.5 by what the policy knew: 2 AUC - 1 of the log-ratio for telling the given
        labels apart at that time (0 below chance), made to never fall with the step. Several looks are averaged with that weight.
     5. quality is the rank of the result within the label, in (0, 1); ties share a rank, so that where the policy knew nothing,
@@ -59,11 +59,11 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
     measured = np.bincount(fair["row"], minlength=len(labels)) > 0
     score = 0.5 + np.divide(pull, total, out=np.zeros(len(labels)), where=total > 0) * _most_known(fair, weight, len(labels))
     quality = _rank_within_label(score, measured, labels)
-    facts = {
+    metrics = {
         "rows": len(labels),
-        "rows_seen": int(measured.sum()),
-        "looks": looks.height,
-        "looks_used": fair.height,
+        "rows_observed": int(measured.sum()),
+        "observations": looks.height,
+        "observations_used": fair.height,
         "labels_other_than_trained_on": _differing(looks),
         "label_auc": {part: _last_auc(fair, part) for part in ("train", "validation")},
         "knowledge_at_last_step": float(weight[-1]) if len(weight) else 0.0,
@@ -71,14 +71,14 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
             name: _spread_by_length(fair, values) for name, values in (("plain", plain), ("per_token", per_token), ("mean", rank))
         },
     }
-    return Evidence("training_dynamics", quality, ("telemetry", "label"), "free with a training run", facts)
+    return Evidence("training_dynamics", quality, ("telemetry", "label"), "free with a training run", metrics)
 
 
 def join_dynamics(feedback: pl.DataFrame, telemetry: pl.DataFrame, *, beta: float = 0.1) -> StageResult:
     """The evidence as a column of a feedback table: row_id, training_dynamics (1 sound .. 0 doubtful) of every row.
 
-    Null for a row without a look before its own first update: facts["rows_without_a_look"]. Labels are those of `feedback`;
-    how many rows were trained on under another is facts["labels_other_than_trained_on"].
+    Null for a row that was not observed before its own first update: metrics["rows_without_observation"]. Labels are those of
+    `feedback`; how many rows were trained on under another is metrics["labels_other_than_trained_on"].
     Raises DataError when the telemetry has rows that `feedback` has not, and what `training_dynamics` raises.
     """
     check_columns(feedback, ("row_id", "label"), who="telemetry")
@@ -87,7 +87,7 @@ def join_dynamics(feedback: pl.DataFrame, telemetry: pl.DataFrame, *, beta: floa
     quality = pl.Series(dynamics.quality).fill_nan(None)
     return StageResult(
         feedback.select("row_id", training_dynamics=quality),
-        metrics={**dynamics.facts, "rows_without_a_look": quality.null_count()},
+        metrics={**dynamics.metrics, "rows_without_observation": quality.null_count()},
     )
 
 

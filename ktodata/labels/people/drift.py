@@ -101,12 +101,12 @@ class Drift:
         the smaller is named: which of them has changed cannot be told.
     examples : for each significant line rows of the group beside rows of the rest (change: of its past) with like content and the
         opposite label
-    facts : what was tested and how; JSON values only
+    metrics : what was tested and how; JSON values only
     """
 
     table: pl.DataFrame
     examples: pl.DataFrame
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def criteria_drift(
     places, rows = np.flatnonzero(usable.to_numpy()), rows.filter(usable)
     data = _arrays(rows)
     columns = _groupings(rows, by, data)
-    facts: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "rows": rows.height,
         "tested": {grouping.name: len(grouping.values) for grouping in columns},
         "permutations": permutations,
@@ -185,7 +185,7 @@ def criteria_drift(
         "adjusted_by": "smallest p-value of each permutation over all tests (Westfall-Young)",
     }
     if not columns or data.y.min() == data.y.max():
-        return Drift(pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA), facts | {"tests": 0, "significant": 0})
+        return Drift(pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA), metrics | {"tests": 0, "significant": 0})
     base = _recalibrated(data.y, data.x, np.zeros(len(data.y)))
     eta = base[0] + base[1] * data.x
     chance = _chance(data, columns, eta, permutations, np.random.default_rng(seed))
@@ -193,12 +193,12 @@ def criteria_drift(
     table = _drift_table(data, columns, departures, base, eta, chance)
     alike = None if likeness is None else lambda row, others: likeness(int(places[row]), places[others])
     examples = _example_pairs(rows, data, departures, base, alike)
-    facts |= {
+    metrics |= {
         "tests": int(np.isfinite(chance[0]).sum()),
         "significant": len(departures),
         "recalibration": {"intercept": float(base[0]), "slope": float(base[1])},
     }
-    return Drift(table, examples, facts)
+    return Drift(table, examples, metrics)
 
 
 def _arrays(rows: pl.DataFrame) -> _RowArrays:
@@ -241,8 +241,8 @@ def _grouping(name: str, values: list[str], place: Ints, data: _RowArrays, *, ti
     if timed:
         last = np.r_[(time[order][1:] > time[order][:-1]) & (code[1:] == code[:-1]), False]
         size, within = np.diff(starts)[code], np.arange(len(code)) - starts[code]
-        fewest = np.maximum(size // 20, MIN_ROWS // 4)
-        last &= (within + 1 >= fewest) & (size - within - 1 >= fewest)
+        min_rows = np.maximum(size // 20, MIN_ROWS // 4)
+        last &= (within + 1 >= min_rows) & (size - within - 1 >= min_rows)
         last &= time[order] > np.iinfo(np.int64).min
     return _Grouping(name, values, order, code, starts, cell, cells // (data.prompt.max() + 1), last)
 

@@ -82,12 +82,12 @@ class Aggregated:
         accuracy (at the estimated class share), informativeness (Youden's sensitivity + specificity - 1: 1 tells all, 0 nothing,
         -1 the opposite), 95 % intervals; weight (0..1, how much a vote counts beside correlated ones); inverted: the interval of
         informativeness lies below 0
-    facts : iterations, converged, log_likelihood (nats, of the weighted votes), share_desirable, share_contested, alpha
+    metrics : iterations, converged, log_likelihood (nats, of the weighted votes), share_desirable, share_contested, alpha
     """
 
     rows: pl.DataFrame
     raters: pl.DataFrame
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def dawid_skene(
             iterations += fit.steps
     third = _em(cast, log_odds, weight, strength, start=fit, coin=True)
     alpha = krippendorff_alpha(votes, seed=seed)
-    facts = {
+    metrics = {
         "votes": len(cast.row),
         "rows": len(cast.row_ids),
         "iterations": iterations,
@@ -164,7 +164,7 @@ def dawid_skene(
         "alpha": alpha.as_dict(),
         "prior": "class share" if prior is None else "p_desirable of a model, row by row",
     }
-    return Aggregated(_row_table(cast, fit, third), _rater_table(cast, fit, weight, strength), facts)
+    return Aggregated(_row_table(cast, fit, third), _rater_table(cast, fit, weight, strength), metrics)
 
 
 def wrong_or_contested(aggregated: Aggregated, labels: pl.DataFrame, *, sure: float = SURE) -> pl.DataFrame:

@@ -24,7 +24,7 @@ SCHEMA = pl.Schema(
     {
         "order": pl.String(),
         "reviewed": pl.Int64(),
-        "errors_found": pl.Int64(),
+        "errors_caught": pl.Int64(),
         "errors_left": pl.Int64(),
         "errors_left_after_relabelling": pl.Int64(),
         "relabelled": pl.Int64(),
@@ -78,7 +78,7 @@ def _simulated_lines(
             {
                 "order": order,
                 "reviewed": int(reviewed.sum()),
-                "errors_found": int((reviewed & wrong).sum()),
+                "errors_caught": int((reviewed & wrong).sum()),
                 "errors_left": int((wrong & ~reviewed).sum()),
                 "errors_left_after_relabelling": int((~reviewed & (wrong ^ turned)).sum()),
                 "relabelled": int(turned.sum()),

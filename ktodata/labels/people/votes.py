@@ -38,13 +38,13 @@ class Votes:
     rows : row_id, votes_up, votes_down, outvoted (more votes against the label than for it, at least two against)
     quality : row_id, vote_quality: CROWDLAB's probability that the given label is right; only rows that several raters judged
     raters : one line a rater; `agreement` is with the majority of the others on shared rows, its interval exact
-    facts : counts, and what was pooled
+    metrics : counts, and what was pooled
     """
 
     rows: pl.DataFrame
     quality: pl.DataFrame
     raters: pl.DataFrame
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: pl.DataFrame | None = None) -> Votes:
@@ -59,7 +59,7 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: p
     named, last = _by_rater(cast)
     shared = last.filter(pl.len().over("row_id") > 1)
     n_shared = shared["row_id"].n_unique()
-    facts: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "raters": named["rater"].n_unique(),
         "votes": cast.height,
         "votes_without_rater": cast.height - named.height,
@@ -70,10 +70,10 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: p
     rated: dict[str, float] = {}
     if p_desirable is not None and n_shared >= MIN_SHARED:
         quality, rated, pooled = _crowdlab(rows, shared, p_desirable)
-        facts |= {"aggregated_by": "CROWDLAB (cleanlab) with the out-of-fold probabilities", "raters_pooled": pooled}
+        metrics |= {"aggregated_by": "CROWDLAB (cleanlab) with the out-of-fold probabilities", "raters_pooled": pooled}
     if judged is not None:
         named, last = _by_rater(_explode(judged))
-    return Votes(counted, quality, _rater_agreement(named, last, rated), facts)
+    return Votes(counted, quality, _rater_agreement(named, last, rated), metrics)
 
 
 def _explode(rows: pl.DataFrame) -> pl.DataFrame:
@@ -132,7 +132,7 @@ def _crowdlab(rows: pl.DataFrame, shared: pl.DataFrame, p_desirable: Floats) -> 
     matrix, raters, pooled = _vote_matrix(shared, judged["row_id"])
     p = np.clip(judged["p"].to_numpy(), 1e-6, 1 - 1e-6)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes that no consensus names: the facts carry the counts
+        warnings.simplefilter("ignore")  # of classes that no consensus names: the metrics carry the counts
         crowdlab = get_label_quality_multiannotator(
             matrix, np.stack([1 - p, p], axis=1), return_detailed_quality=False, verbose=False
         )

@@ -33,11 +33,11 @@ def presidio(*, names: bool = False) -> tuple[Finder, str] | None:
     model = _model()
     engine = _engine(model)
 
-    def look(piece: str) -> list[Any]:
+    def recognise(piece: str) -> list[Any]:
         people = engine.analyze(piece, language="en", entities=["PERSON"], score_threshold=MIN_SCORE)
         return [*people, *_each(recognisers, piece)]
 
-    return (lambda text: _in_pieces(text, look)), f"{what} with {model}"
+    return (lambda text: _in_pieces(text, recognise)), f"{what} with {model}"
 
 
 def _model() -> str:
@@ -72,10 +72,10 @@ def _each(recognisers: list[Any], text: str) -> list[Any]:
     return [result for results in per_recogniser for result in results if result.score >= MIN_SCORE]
 
 
-def _in_pieces(text: str, look: Callable[[str], list[Any]]) -> list[Span]:
+def _in_pieces(text: str, recognise: Callable[[str], list[Any]]) -> list[Span]:
     return [
         Span(start + result.start, start + result.end, KINDS[result.entity_type])
         for start in range(0, len(text), PIECE)
-        for result in look(text[start : start + PIECE])
+        for result in recognise(text[start : start + PIECE])
         if result.entity_type in KINDS
     ]

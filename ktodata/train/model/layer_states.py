@@ -31,10 +31,10 @@ BETWEEN = "\x1e"  # stands between prompt and completion in the cache's keys
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """vectors : float32 [N, hidden size], zero where a completion has no token; facts : how they were made."""
+    """vectors : float32 [N, hidden size], zero where a completion has no token; metrics : how they were made."""
 
     vectors: Vectors
-    facts: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 def mean_hidden_states(
@@ -79,7 +79,7 @@ def mean_hidden_states(
             store_vectors(folder, [keys[pair] for pair in part], made)
         states |= dict(zip(part, made, strict=True))
     vectors = np.stack([states[pair] for pair in pairs]) if pairs else np.empty((0, loaded.config.hidden_size), np.float32)
-    facts = {
+    metrics = {
         "model": model,
         "layer": chosen,
         "of_layers": len(layers),
@@ -91,7 +91,7 @@ def mean_hidden_states(
         "cut_to_max_length": sum(text.cut for text in encoded.values()),
         "zero_vectors": int((~vectors.any(axis=1)).sum()),
     }
-    return HiddenStates(vectors, facts)
+    return HiddenStates(vectors, metrics)
 
 
 @dataclass(frozen=True)

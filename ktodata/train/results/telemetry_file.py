@@ -36,14 +36,14 @@ class Telemetry:
     observations: pl.DataFrame
     beta: float
     digest: str
-    facts: Mapping[str, Any]
+    metrics: Mapping[str, Any]
 
 
 def read_telemetry(path: Path | str) -> Telemetry:
     """Read what a training saw of its rows.
 
     path : a run folder (its model/ is read), a model folder, or a telemetry.parquet. beta is taken from the training.json beside
-        it; without one it is 0.1, and facts["beta_from"] says so.
+        it; without one it is 0.1, and metrics["beta_from"] says so.
 
     Raises FormatError (missing or damaged file), MissingColumnError (another kind of table) and EmptyDataError (no rows).
     """

@@ -27,9 +27,11 @@ def test_a_feature_set_that_says_nothing_weighs_nothing():
     labels, feature_sets = probabilities(text=1.0, surface_features=0.0)
     rng = np.random.default_rng(1)
     blend = fit_ensemble(feature_sets, expit(rng.standard_normal(2000)), labels, np.ones(2000, bool))
-    assert blend.facts["weights"]["text"] > 1.5  # the honest log-odds of two heaps 2 apart with a spread of 1 are twice the set's
-    assert blend.facts["weights"]["surface_features"] < 0.15
-    assert not blend.facts["labels_follow_the_prompt"]
+    assert (
+        blend.metrics["weights"]["text"] > 1.5
+    )  # the honest log-odds of two heaps 2 apart with a spread of 1 are twice the set's
+    assert blend.metrics["weights"]["surface_features"] < 0.15
+    assert not blend.metrics["labels_follow_the_prompt"]
 
 
 def test_a_blend_is_better_than_its_parts_and_calibrated():
@@ -53,8 +55,8 @@ def test_labels_that_follow_the_topic_in_part_are_judged_without_it(prompt_stren
         else expit(0.1 * rng.standard_normal(2000))
     )
     blend = fit_ensemble(feature_sets, honest, labels, np.ones(2000, bool))
-    assert blend.facts["labels_follow_the_prompt"] is driven
-    assert set(blend.facts["weights"]) == ({"completion_residual"} if driven else {"text", "completion_residual"})
+    assert blend.metrics["labels_follow_the_prompt"] is driven
+    assert set(blend.metrics["weights"]) == ({"completion_residual"} if driven else {"text", "completion_residual"})
 
 
 def test_labels_of_weak_sources_are_predicted_from_text_and_residual():
@@ -63,7 +65,7 @@ def test_labels_of_weak_sources_are_predicted_from_text_and_residual():
     both = {name: np.repeat(probs, 2, axis=1) for name, probs in feature_sets.items()}
     honest = expit(np.log(prompt / (1 - prompt))[:, 0] * 0.9)
     blend = fit_ensemble(both, honest, np.repeat(labels, 2, axis=1), np.ones(2000, bool), weak_sources=1)
-    assert blend.facts["labels_follow_the_prompt"]
+    assert blend.metrics["labels_follow_the_prompt"]
     y = labels[:, 0]
     assert log_loss(blend.p_desirable[:, 1], y) < log_loss(blend.p_desirable[:, 0], y)
 
@@ -83,6 +85,6 @@ def test_a_large_table_is_blended_as_a_sample_of_it_says(monkeypatch):
     whole = fit_ensemble(feature_sets, np.full(2000, 0.6), labels, np.ones(2000, bool))
     monkeypatch.setattr(features, "MAX_FITTED", 1000)
     part = fit_ensemble(feature_sets, np.full(2000, 0.6), labels, np.ones(2000, bool))
-    for name, weight in whole.facts["weights"].items():
-        assert part.facts["weights"][name] == pytest.approx(weight, rel=0.2)
+    for name, weight in whole.metrics["weights"].items():
+        assert part.metrics["weights"][name] == pytest.approx(weight, rel=0.2)
     assert not np.array_equal(part.p_desirable, whole.p_desirable)

@@ -83,7 +83,7 @@ def test_nothing_is_said_of_rows_without_neighbours():
     assert np.isfinite(quality).tolist() == [True, True, True, False, False]
     alone = neighbour_agreement(angles(0, 5), np.array([True, False]), np.zeros(2, int), all_of(2))
     assert not alone.known.any()
-    assert alone.facts["rows_without_neighbours"] == 2
+    assert alone.metrics["rows_without_neighbours"] == 2
 
 
 def test_nearest_rows_are_those_of_brute_force():
@@ -111,7 +111,7 @@ def test_cells_find_nearly_the_same_and_say_how_nearly(monkeypatch):
     assert not (groups[quick.rows] == groups[:, None]).any()
     hits = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(exact.rows, quick.rows, strict=True)])
     assert hits > 0.9
-    assert abs(quick.facts["recall"] - hits) < 0.05
+    assert abs(quick.metrics["recall"] - hits) < 0.05
 
 
 def test_cells_cope_with_one_text_repeated(monkeypatch):

@@ -74,8 +74,8 @@ def test_probabilities_are_calibrated_and_the_facts_say_how_well():
     p = found.p_desirable[:, 0]
     assert abs(labels[p > 0.8].mean() - p[p > 0.8].mean()) < 0.05
     assert abs(labels[p < 0.2].mean() - p[p < 0.2].mean()) < 0.05
-    assert found.facts["after_calibration"] == calibration_error(p, labels)
-    assert found.facts["after_calibration"]["ece"] < 0.05
+    assert found.metrics["after_calibration"] == calibration_error(p, labels)
+    assert found.metrics["after_calibration"]["ece"] < 0.05
 
 
 def test_calibration_error_by_hand():
@@ -121,11 +121,11 @@ def test_a_large_table_is_predicted_from_a_sample_of_it(large):
     components = components_of(vectors, form, train)
     assert components.values.shape[0] == 1000
     found = out_of_fold(components, columns, np.arange(4000), train, folds=5, seeds=2, seed=0)
-    assert found.facts["rows_fitted"] == 1000
+    assert found.metrics["rows_fitted"] == 1000
     p = found.p_desirable[:, 0]
     np.testing.assert_allclose(found.p_desirable[:, 1], p, atol=1e-6)
     assert ((p[3500:] > 0.5) == labels[3500:]).mean() > 0.9
-    assert found.facts["after_calibration"]["ece"] < 0.04
+    assert found.metrics["after_calibration"]["ece"] < 0.04
     turned = np.where(train[:, None], columns, ~columns)
     again = out_of_fold(components, turned, np.arange(4000), train, folds=5, seeds=2, seed=0)
     np.testing.assert_array_equal(again.p_desirable[:, 0], p)

@@ -71,7 +71,7 @@ def test_memorised_rows_do_not_vouch_for_themselves():
     both = training_dynamics(looks, ids, labels)
     first = training_dynamics(looks.filter(pl.col("epoch") == 0), ids, labels)
     np.testing.assert_array_equal(both.quality, first.quality)
-    assert both.facts["looks_used"] < both.facts["looks"] / 2 + 1
+    assert both.metrics["observations_used"] < both.metrics["observations"] / 2 + 1
 
 
 def test_early_looks_stay_near_the_middle():
@@ -94,7 +94,7 @@ def test_the_drift_of_all_log_ratios_is_no_evidence():
 
 def test_neither_long_nor_short_rows_crowd_the_ends():
     looks, ids, labels, _ = training(spread_by_length=1.0)
-    spread = training_dynamics(looks, ids, labels).facts["rank_spread_by_length"]
+    spread = training_dynamics(looks, ids, labels).metrics["rank_spread_by_length"]
     assert spread["plain"] > 0.2
     assert spread["per_token"] < -0.2
     assert abs(spread["mean"]) < 0.1
@@ -105,7 +105,7 @@ def test_what_does_not_count():
     looks = telemetry(("r0", "train", 0, 0, 0.0), ("r1", "train", 0, 4, 1.0), ("r1", "validation", 0, 9, 9.0))
     signal = training_dynamics(looks, ["r0", "r1", "r2"], np.array([True, True, False]))
     assert signal.known.tolist() == [False, True, False]
-    assert signal.facts["looks_used"] == 1
+    assert signal.metrics["observations_used"] == 1
 
 
 def test_a_policy_that_learnt_nothing_says_nothing():
@@ -142,9 +142,10 @@ def test_joined_rows_without_a_look_are_null_and_counted():
     joined = join_dynamics(table, looks)
     assert joined.columns.to_dict(as_series=False) == {"row_id": ["r2", "r1", "r0"], "training_dynamics": [None, 0.5, 0.5]}
     counted = {
-        name: joined.metrics[name] for name in ("rows", "rows_seen", "rows_without_a_look", "labels_other_than_trained_on")
+        name: joined.metrics[name]
+        for name in ("rows", "rows_observed", "rows_without_observation", "labels_other_than_trained_on")
     }
-    assert counted == {"rows": 3, "rows_seen": 2, "rows_without_a_look": 1, "labels_other_than_trained_on": 1}
+    assert counted == {"rows": 3, "rows_observed": 2, "rows_without_observation": 1, "labels_other_than_trained_on": 1}
 
 
 def test_rows_of_another_table_are_refused():

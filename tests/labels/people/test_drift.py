@@ -84,7 +84,7 @@ def test_no_false_alarm_in_clean_shuffles():
         order = rng.permutation(table.height)
         shuffled = table.with_columns(table[order].select("source", "rater", "created_at"))
         # p as a model would learn it from these labels, whose link with p the planted trouble has weakened
-        alarms += criteria_drift(shuffled, permutations=99, seed=seed).facts["significant"] > 0
+        alarms += criteria_drift(shuffled, permutations=99, seed=seed).metrics["significant"] > 0
     assert alarms <= 3
 
 
@@ -99,7 +99,7 @@ def test_rows_of_one_prompt_that_hang_together_are_no_drift():
         table = pl.DataFrame({"label": label, "p_desirable": expit(x), "prompt_group": prompt}).with_columns(
             row_id=pl.int_range(1000).cast(pl.String), source=pl.Series(rng.integers(0, 4, 100)[prompt]).cast(pl.String)
         )
-        alarms += criteria_drift(table, permutations=99, seed=seed).facts["significant"] > 0
+        alarms += criteria_drift(table, permutations=99, seed=seed).metrics["significant"] > 0
     assert alarms <= 2
 
 
@@ -107,14 +107,14 @@ def test_a_model_that_knows_nothing_raises_no_alarm():
     """p is all but constant and goes against the labels, as out-of-fold p of shuffled labels does."""
     table = rows(800).with_columns(label=pl.Series(np.random.default_rng(0).random(800) < 0.8))
     p = 0.8 - 0.001 * (table["label"].cast(pl.Float64) - 0.8)
-    assert criteria_drift(table.with_columns(p_desirable=p), permutations=99).facts["significant"] == 0
+    assert criteria_drift(table.with_columns(p_desirable=p), permutations=99).metrics["significant"] == 0
 
 
 def test_nothing_to_compare_is_answered():
     plain = rows(200).drop("created_at").with_columns(source=pl.lit("one"), rater=None)
     told = criteria_drift(plain)
     assert told.table.height == 0
-    assert told.facts["tests"] == 0
+    assert told.metrics["tests"] == 0
     assert criteria_drift(rows(200).with_columns(label=pl.lit(value=True))).table.height == 0
     assert criteria_drift(rows(30).head(0)).table.height == 0
 

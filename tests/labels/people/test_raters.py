@@ -32,7 +32,7 @@ TRUTH = np.random.default_rng(7).random(600) < 0.6
 
 def test_confusions_are_recovered_and_the_intervals_hold_them():
     told = dawid_skene(crowd(TRUTH, RATERS))
-    assert told.facts["converged"]
+    assert told.metrics["converged"]
     raters = {row["rater"]: row for row in told.raters.iter_rows(named=True)}
     held = 0
     for name, true in RATERS.items():
@@ -87,7 +87,7 @@ def test_one_rater_alone_shows_nothing_of_himself():
     assert ann["informativeness_low"] < 0.3
     assert not ann["inverted"]
     assert told.rows["contested"].null_count() == 60
-    assert told.facts["alpha"]["value"] is None
+    assert told.metrics["alpha"]["value"] is None
 
 
 def test_equal_votes_and_no_votes_are_answered():

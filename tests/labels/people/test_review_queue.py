@@ -71,11 +71,11 @@ def test_what_a_budget_buys_is_counted_and_beats_chance():
     played = simulate_review(rows, p, labels, truth, [20, 60], seed=0)
     assert played["order"].to_list() == ["gain", "gain", "suspicion", "suspicion", "random", "random"]
     assert played["reviewed"].to_list() == [20, 60] * 3
-    assert (played["errors_found"] + played["errors_left"] == wrong).all()
+    assert (played["errors_caught"] + played["errors_left"] == wrong).all()
     left = played.filter(reviewed=20).select("order", "errors_left_after_relabelling")
     at = dict(left.iter_rows())
     assert at["gain"] < wrong / 2
-    found = dict(played.filter(reviewed=60).select("order", "errors_found").iter_rows())
+    found = dict(played.filter(reviewed=60).select("order", "errors_caught").iter_rows())
     assert found["suspicion"] > found["random"] + 10  # it asks about what is surely wrong: many are found, little is learnt
     assert played["errors_left_after_relabelling"].to_list() < played["errors_left"].to_list()
 

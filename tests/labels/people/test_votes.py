@@ -83,7 +83,7 @@ def test_rare_raters_are_pooled(monkeypatch):
     monkeypatch.setattr(votes, "MAX_RATERS", 3)
     table, _, p = crowd()
     told = aggregate_votes(table, p)
-    assert told.facts["raters_pooled"] == 2
+    assert told.metrics["raters_pooled"] == 2
     assert told.raters["quality"].count() == 3, "pooled raters have no quality of their own"
     assert OTHERS not in told.raters["rater"]
 
@@ -92,11 +92,11 @@ def test_single_raters_are_not_compared():
     told = aggregate_votes(rated(*[(True, [("ann", True)]), (False, [("ben", False)])] * 10), np.full(20, 0.5))
     assert told.quality.height == 0
     assert told.raters["agreement"].null_count() == 2
-    assert told.facts["rows_with_several_raters"] == 0
+    assert told.metrics["rows_with_several_raters"] == 0
 
 
 def test_votes_without_rater_count_only_towards_the_sums():
     told = aggregate_votes(rated((False, [(None, True), (None, True), (None, False)])), np.array([0.5]))
     assert told.rows.rows() == [("1", 2, 1, True)]
     assert told.raters.height == 0
-    assert told.facts["votes_without_rater"] == 3
+    assert told.metrics["votes_without_rater"] == 3

@@ -49,7 +49,7 @@ def test_one_point_a_prompt_and_the_selection_is_all_its_rows(feedback):
 
 def test_colours_are_what_they_say(feedback):
     assert kd.notebook.prompt_map(feedback, color_by="label").points["desirable_share"].to_list() == [0.0, 0.5, 1.0]
-    doubt = kd.notebook.prompt_map(feedback, color_by="doubt").points
+    doubt = kd.notebook.prompt_map(feedback, color_by="label_quality").points
     assert doubt.select("prompt", "doubt").rows() == [(feedback["prompt"][1], 0.8), ("2+2?", pytest.approx(0.6))]  # sky? has none
     distance = kd.notebook.prompt_map(feedback, color_by="distance").points
     assert distance["distance"].to_list() == pytest.approx([0.2, 0.4, 0.2], abs=1e-6)  # cosines 0.8, 0.6, 0.8
@@ -91,12 +91,12 @@ def test_the_map_of_coverage_is_what_it_takes():
 
 
 def test_what_cannot_be_drawn_is_said(feedback, monkeypatch):
-    with pytest.raises(SettingError, match="one of cluster, label, doubt, distance; got 'colour'"):
+    with pytest.raises(SettingError, match="one of cluster, label, label_quality, distance; got 'colour'"):
         kd.notebook.prompt_map(feedback, color_by="colour")
     with pytest.raises(MissingColumnError, match="needs column 'map_y'"):
         kd.notebook.prompt_map(feedback.drop("map_y"))
-    with pytest.raises(MissingColumnError, match=r"coloured by doubt\) needs column 'label_quality'"):
-        kd.notebook.prompt_map(feedback.drop("label_quality"), color_by="doubt")
+    with pytest.raises(MissingColumnError, match=r"coloured by label_quality\) needs column 'label_quality'"):
+        kd.notebook.prompt_map(feedback.drop("label_quality"), color_by="label_quality")
     with pytest.raises(EmptyDataError, match=r"none of 1 rows has a place .* kd\.coverage gives places"):
         kd.notebook.prompt_map(feedback.filter(row_id="d"))
     monkeypatch.setattr("ktodata.extras.find_spec", lambda name: None)

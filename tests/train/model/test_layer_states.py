@@ -39,7 +39,7 @@ def test_they_are_the_means_that_the_whole_model_gives(model_folder):
     for row in range(3):
         expected = whole_model(model_folder, PROMPTS[row], COMPLETIONS[row], 1)
         np.testing.assert_allclose(result.vectors[row], expected, atol=1e-5)
-    assert not result.vectors[3].any() and result.facts["zero_vectors"] == 1
+    assert not result.vectors[3].any() and result.metrics["zero_vectors"] == 1
 
 
 def test_layers_above_are_not_run(model_folder, monkeypatch):
@@ -62,12 +62,12 @@ def test_the_cache_gives_the_same_and_runs_nothing(model_folder, monkeypatch):
     monkeypatch.setattr(module, "collate", lambda *_: pytest.fail("computed again"))
     again = mean_hidden_states(PROMPTS[::-1], COMPLETIONS[::-1], model=model_folder)
     np.testing.assert_array_equal(again.vectors, first.vectors[::-1])
-    assert (first.facts["from_cache"], again.facts["from_cache"]) == (0, 4)
+    assert (first.metrics["from_cache"], again.metrics["from_cache"]) == (0, 4)
 
 
 def test_long_texts_are_cut_and_counted(model_folder):
     result = mean_hidden_states(["word " * 200], ["more " * 200], model=model_folder, max_length=32)
-    assert result.facts["cut_to_max_length"] == 1
+    assert result.metrics["cut_to_max_length"] == 1
     assert np.isfinite(result.vectors).all() and result.vectors.any()
 
 
@@ -77,7 +77,7 @@ def test_texts_without_a_token_are_zero(tmp_path):
     for part in (tiny_llama(len(tokenizer)), tokenizer):
         part.save_pretrained(tmp_path / "bare")
     result = mean_hidden_states(["", ""], ["", ""], model=str(tmp_path / "bare"))
-    assert not result.vectors.any() and result.facts["zero_vectors"] == 2
+    assert not result.vectors.any() and result.metrics["zero_vectors"] == 2
 
 
 def test_a_layer_that_is_not_there_is_refused(model_folder):

@@ -32,14 +32,14 @@ def test_a_run_a_model_folder_and_the_file_are_the_same(tmp_path):
     results = [read_telemetry(place) for place in (tmp_path / "run", str(model), model / "telemetry.parquet")]
     assert {result.digest for result in results} == {results[0].digest}
     assert [result.beta for result in results] == [0.5] * 3
-    assert results[0].facts == {"lines": 2, "beta": 0.5, "beta_from": "training.json"}
+    assert results[0].metrics == {"lines": 2, "beta": 0.5, "beta_from": "training.json"}
     assert results[0].observations["log_ratio"].to_list() == [0.0, 1.0]
 
 
 def test_without_training_json_beta_is_the_usual_one_and_that_is_said(tmp_path):
     looks().write_parquet(tmp_path / "telemetry.parquet")
     telemetry = read_telemetry(tmp_path)
-    assert telemetry.beta == 0.1 and "no training.json" in telemetry.facts["beta_from"]
+    assert telemetry.beta == 0.1 and "no training.json" in telemetry.metrics["beta_from"]
 
 
 def test_what_cannot_be_read_is_said(tmp_path):
