@@ -45,8 +45,8 @@ MAX_P90_LINES = 20  # of a function, its docstring left out
 MAX_PUBLIC = 26
 
 # names that say that somebody found, told, asked or saw a value, or a word that the field has another one for (CONTRIBUTING.md)
+NOT_A_WORD = {"found", "told", "said", "asked", "looked"}  # as a word of any name
 NOT_A_NAME = {
-    *("found", "told", "said", "asked", "looked", "_found", "_told", "_said", "_asked", "_looked"),
     *("foretold", "topic_free", "robustness", "z0_rows", "share_prompts", "keep_states_mb"),
     *("look_at_held_out", "two_runs", "beside", "in_step", "plant", "planted"),
     *("Seen", "Found", "Judged", "Step", "Rows", "Leaf", "Leaves", "World", "Alone", "Desk", "RowBook", "Guard", "Standing"),
@@ -140,7 +140,13 @@ def names_of(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Every name that a file gives to something, with its line."""
     for node in ast.walk(tree):
         match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            case (
+                ast.Attribute(attr=name, ctx=ast.Store())
+                | ast.Name(id=name, ctx=ast.Store())
+                | ast.arg(arg=name)
+                | ast.FunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
                 yield name, node.lineno
 
 
@@ -149,7 +155,7 @@ def test_values_are_named_by_what_they_are():
         f"{module_of(path)}:{line} {name}"
         for path, tree in TREES.items()
         for name, line in names_of(tree)
-        if name in NOT_A_NAME or name.lstrip("_").split("_")[0] in NOT_A_BEGINNING
+        if name in NOT_A_NAME or NOT_A_WORD & {*name.lower().split("_")} or name.lstrip("_").split("_")[0] in NOT_A_BEGINNING
     ]
     assert breaches == []
 
