@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -23,6 +22,7 @@ from ktodata.formats.file_types.file_shape import file_shape
 from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import Columns, Fields, Format, make_fields
+from ktodata.formats.in_memory import NAME, records_in_memory
 from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
@@ -56,7 +56,7 @@ class IngestResult:
 
 
 def read(
-    paths: str | Path | Sequence[str | Path],
+    paths: Any,
     *,
     format: str = "auto",
     prompt: Columns = None,
@@ -87,6 +87,7 @@ def read(
     What a file is, its content says: JSON lines, JSON documents, CSV, Parquet, Arrow, SQLite, DuckDB, .xlsx; text also packed
     with gzip or zstd. `kd.inspect` shows how a file would be read.
 
+    paths : files, globs, folders, hub ids; or what is in memory: a polars or pandas frame, a list of dicts, a datasets.Dataset.
     format : its name (`ktodata.formats.FORMATS`), or "auto": each record is read in the first format that it looks like;
         with `prompt` or `completion` given, "mapping", or, with two completions, "preference".
     prompt : column of the prompt, or several whose texts are joined, each on its own line. "a.b" is b inside a.
@@ -139,8 +140,12 @@ def read(
     )
     settings = FileSettings(delimiter, encoding, table, max_record_mb, ask_parts=join_parts is None)
     reader = _Reader(fields, _chosen_format(format, fields), settings)
-    files = [reader.read(source) for source in find_sources(paths)]
-    return reader.result(files)
+    if (records := records_in_memory(paths, settings)) is not None:
+        counts = {"name": NAME, "bytes": None, "sha256": None, "read_as": NAME} | reader.take(records, NAME)
+        if not counts["records"]:
+            raise EmptyDataError("there is no record in what was given to read.")
+        return reader.result([counts])
+    return reader.result([reader.read(source) for source in find_sources(paths)])
 
 
 def _chosen_format(name: str, fields: Fields) -> Format | None:
@@ -211,17 +216,21 @@ class _Reader:
 
     def read(self, source: Source) -> dict[str, Any]:
         """Read one file to its end; the metrics about it."""
+        shape = file_shape(source, self._settings)
+        counts = self.take(read_records(source, self._settings, shape), source.name)
+        return fingerprint(source) | {"read_as": shape.text()} | counts
+
+    def take(self, entries: Iterator[SourceRecord], name: str) -> dict[str, Any]:
+        """Sort the records of one source; how many there were, and in which formats."""
         formats: Counter[str] = Counter()
         before = self._records
-        shape = file_shape(source, self._settings)
-        for entry in self._entries(read_records(source, self._settings, shape)):
+        for entry in self._entries(entries):
             self._records += 1
             try:
-                formats[self._use(entry, source.name)] += 1
+                formats[self._use(entry, name)] += 1
             except UnusableError as problem:
-                self._set_aside(entry, source.name, problem)
-        counts = {"records": self._records - before, "formats": dict(sorted(formats.items()))}
-        return fingerprint(source) | {"read_as": shape.text()} | counts
+                self._set_aside(entry, name, problem)
+        return {"records": self._records - before, "formats": dict(sorted(formats.items()))}
 
     def _entries(self, entries: Iterator[SourceRecord]) -> Iterator[SourceRecord]:
         """The records of a file; where they are messages, one record for each answer."""
