@@ -56,7 +56,9 @@ def run(
     telemetry: Telemetry = None,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and say what would run; run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the feedback, check the recipe, and say what would run; run nothing.")
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -74,12 +76,17 @@ def run(
     """
     from ktodata.pipeline import self_training
     from ktodata.pipeline.command_texts import plan_text, run_text
+    from ktodata.pipeline.reading_preview import preview_reading
+    from ktodata.pipeline.runner import paths_of
     from ktodata.progress import Progress
 
     settings: dict[str, Any] = {"out": out, "overrides": overrides or (), "reviews": reviews or (), "telemetry": telemetry}
     if dry_run:
         plan, stages = self_training.dry_run(recipe, **settings)
-        _print_result({"recipe": plan.as_dict(), "stages": dict(stages)}, lambda: plan_text(stages), quiet=quiet, as_json=as_json)
+        paths = paths_of(plan)
+        reading = None if paths is None else preview_reading(plan, paths)
+        value = {"recipe": plan.as_dict(), "stages": dict(stages)} | ({} if reading is None else reading.as_dict())
+        _print_result(value, lambda: plan_text(stages, reading), quiet=quiet, as_json=as_json)
         return
     with Progress(quiet=quiet or as_json) as progress:
         done = self_training.run(recipe, until=until, notify=progress, **settings)

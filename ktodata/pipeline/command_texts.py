@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.pipeline.reading_preview import ReadingPreview
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.text import bytes_size
 
@@ -14,9 +15,10 @@ from ktodata.report.text import bytes_size
 AT_THE_DOOR = ("KD011", "KD012", "KD013", "KD014", "KD015", "KD092")
 
 
-def plan_text(stages: Sequence[tuple[str, str]]) -> str:
-    """A line for each stage: its name, and whether it would run."""
-    return "\n".join(f"{name:<12} {answer}" for name, answer in stages)
+def plan_text(stages: Sequence[tuple[str, str]], reading: ReadingPreview | None) -> str:
+    """How the feedback is read, and a line for each stage: its name, and whether it would run."""
+    lines = [] if reading is None else [*reading.lines(), ""]
+    return "\n".join([*lines, *(f"{name:<12} {answer}" for name, answer in stages)])
 
 
 def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:

@@ -61,6 +61,11 @@ def preview_plan(plan: Recipe, folder: Path) -> list[tuple[str, str]]:
     return _Execution(plan, folder, None, lambda event: None).preview()
 
 
+def paths_of(plan: Recipe) -> list[str] | None:
+    """What a recipe reads, from here; None where it pulls first, which only a run does."""
+    return None if plan.pull is not None else _Execution(plan, Path(), None, lambda event: None).paths()
+
+
 @dataclass
 class _Execution:
     """One go at a recipe: what is known so far, and the steps that add to it."""
@@ -224,7 +229,7 @@ class _Execution:
         """A path of the recipe, from the recipe's own folder."""
         return self.recipe.folder / Path(path).expanduser()
 
-    def _paths(self) -> list[str]:
+    def paths(self) -> list[str]:
         """The paths to ingest; a hub id stays as it is."""
         given = self.recipe.ingest.settings["paths"]
         if self.recipe.pull is not None:
@@ -240,7 +245,7 @@ class _Execution:
     def _ingest(self) -> StageResult:
         from ktodata.stages.ingest import ingest
 
-        read = ingest(**{**self.recipe.ingest.settings, "paths": self._paths()})
+        read = ingest(**{**self.recipe.ingest.settings, "paths": self.paths()})
         with whole_file(self.folder / "quarantine.parquet") as scratch:
             read.quarantine.write_parquet(scratch)
         if read.feedback.is_empty():
@@ -310,7 +315,7 @@ class _Execution:
 
     def _stage_key(self, name: str) -> str:
         if name == "ingest":
-            return digest("ingest", _code_digest(), {**self.recipe.ingest.settings, "paths": None}, _content_of(self._paths()))
+            return digest("ingest", _code_digest(), {**self.recipe.ingest.settings, "paths": None}, _content_of(self.paths()))
         if name == "reviews" and self.reviews is not None:
             files = [(file["name"], file["sha256"]) for file in self.reviews.metrics["files"]]
             return digest("reviews", _code_digest(), files, self.saved["ingest"].done["digests"]["columns"])
