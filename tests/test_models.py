@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from encoders import save_encoder
 
-from ktodata import models
+from ktodata import extras, models
 from ktodata.errors import MissingExtraError, ModelError
 from ktodata.models import PACKAGED, cache_dir, load_causal_lm, load_encoder, resolve_model
 
@@ -45,7 +45,7 @@ def test_a_packaged_model_whose_package_is_absent_says_the_pip_command(name, mon
 
 @pytest.mark.parametrize(("load", "extra"), [(load_encoder, "embed"), (load_causal_lm, "train")])
 def test_a_missing_extra_says_the_pip_command(load, extra, monkeypatch):
-    monkeypatch.setattr(models, "find_spec", lambda module: None)
+    monkeypatch.setattr(extras, "find_spec", lambda module: None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'ktodata\[{extra}\]'"):
         load("owner/model")
 

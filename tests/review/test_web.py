@@ -374,11 +374,10 @@ def test_it_listens_on_this_machine_only_and_says_when_it_cannot():
 
 
 def test_a_missing_extra_is_said(run, monkeypatch):
-    import importlib.util
-
+    from ktodata import extras
     from ktodata.errors import MissingExtraError
     from ktodata.review import review
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ktodata\[review\]'"):
         review(run.folder)

@@ -539,7 +539,7 @@ def test_the_same_input_gives_the_same_output():
 def test_repeats_and_disagreements_of_the_tulu_judges(shared):
     """Counted in plain Python over (prompt, completion) folded for case and white space: 777 different texts, 60 with both labels.
 
-    No text holds code, and no record has a time.
+    No text holds code, and no record is given a time, so a rater has one vote of each label. 17 texts are tied.
     """
     with gzip.open(shared / "kto_tulu1_human.jsonl.gz", "rt", encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
@@ -547,15 +547,21 @@ def test_repeats_and_disagreements_of_the_tulu_judges(shared):
         *({"prompt": r["prompt"], "completion": r["completion"], "label": r["label"], "rater": r["annotator"]} for r in records)
     )
     result = dedupe(feedback)
-    labels: dict[tuple[str, str], list[bool]] = {}
+    votes: dict[tuple[str, str], list[tuple[str, bool]]] = {}
     for record in records:
         text = tuple(" ".join(record[name].lower().split()) for name in ("prompt", "completion"))
-        labels.setdefault(text, []).append(record["label"])
-    assert result.metrics["texts"] == len(labels)
-    assert result.metrics["contradicted_texts"] == sum(len(set(given)) == 2 for given in labels.values())
-    assert result.metrics["repeats"] == sum(len(given) - len(set(given)) for given in labels.values())
-    held = result.columns.filter(pl.col("pooled_votes").is_not_null())
-    assert held["pooled_votes"].list.len().max() == max(len(given) for given in labels.values())
+        votes.setdefault(text, []).append((record["annotator"], record["label"]))
+    up = {text: sum(label for _, label in set(given)) for text, given in votes.items()}
+    ties = sum(2 * up[text] == len(set(given)) for text, given in votes.items())
+    assert result.metrics["texts"] == len(votes)
+    assert result.metrics["contradicted_texts"] == ties == 17
+    assert (
+        result.metrics["outvoted_texts"] == sum(len({label for _, label in given}) == 2 for given in votes.values()) - ties == 43
+    )
+    # one row of a text stays, or one of each label where it is tied; every other row is a repeat or outvoted
+    assert result.metrics["repeats"] + result.metrics["outvoted_rows"] == len(records) - len(votes) - ties
+    pooled = result.columns.filter(pl.col("pooled_votes").is_not_null())
+    assert pooled["pooled_votes"].list.len().max() == max(len(set(given)) for given in votes.values())
 
 
 @pytest.mark.shared
