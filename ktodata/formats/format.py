@@ -19,6 +19,8 @@ from ktodata.formats.turns import JudgedTurn
 Columns = str | Sequence[str] | None
 Row = Mapping[str, Any]
 RATING = "rating"
+# what a format of messages holds: a conversation, its verdict, and what its template is given
+CONVERSATION = ("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs")
 GIVEN_PART = "given_part"  # the part that the source had put a row into; stages/split.py keeps it there
 
 

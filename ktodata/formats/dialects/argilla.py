@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from ktodata.formats.dialects.label_studio import CHOICES
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
     Record,
@@ -76,7 +76,7 @@ ARGILLA = Format(
     read=read,
     write=write,
     takes_columns=True,
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs", "rater", "source_id"),
+    holds=(*CONVERSATION, "rater", "source_id"),
     example={
         "id": "record-1",
         "status": "completed",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ktodata.formats.dialects.pairs import labelled_pair
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.label_rules import BOOLEANS, Meanings
 from ktodata.formats.records import LabelledCompletion, Record, UnusableError, kind, need, text_id
 from ktodata.formats.turns import answer_turn, completion_of, row_turns, turns_of
@@ -54,7 +54,7 @@ HALOS = Format(
     matches=matches,
     read=read,
     write=write,
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    holds=CONVERSATION,
     also_reads=("output_A", "output_B"),
     example={
         "prompt_id": text_id("What colour is the sky?"),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ktodata.formats.file_types.strict_json import parse_json_text
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import (
     ABSENT,
     LabelledCompletion,
@@ -118,7 +118,7 @@ JUDGED_TURNS = Format(
     matches=matches,
     read=read,
     write=write,
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    holds=CONVERSATION,
     example={
         "messages": [
             {"role": "user", "content": "What colour is the sky?"},

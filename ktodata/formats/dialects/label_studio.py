@@ -7,7 +7,7 @@ Which control is the label is said by `label.column`. Cancelled annotations are 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
     Record,
@@ -94,19 +94,7 @@ LABEL_STUDIO = Format(
     read=read,
     write=write,
     takes_columns=True,
-    holds=(
-        "prompt",
-        "completion",
-        "label",
-        "turns",
-        "answer",
-        "tools",
-        "chat_template_kwargs",
-        "votes",
-        "rater",
-        "created_at",
-        "source_id",
-    ),
+    holds=(*CONVERSATION, "votes", "rater", "created_at", "source_id"),
     example={
         "id": "task-1",
         "data": {"prompt": "What colour is the sky?", "completion": "Blue."},

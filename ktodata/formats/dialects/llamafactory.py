@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import (
     CannotHoldError,
     LabelledCompletion,
@@ -106,7 +106,7 @@ LLAMAFACTORY_SHAREGPT = Format(
     matches=is_sharegpt,
     read=read_sharegpt,
     write=write_sharegpt,
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    holds=CONVERSATION,
     also_reads=("conversations",),
     example={
         "messages": [{"role": "user", "content": "What colour is the sky?"}, {"role": "assistant", "content": "Blue."}],

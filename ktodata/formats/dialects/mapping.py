@@ -6,7 +6,7 @@ from typing import Any
 from ktodata.formats.dialects import judged_turns
 from ktodata.formats.dialects.judged_turns import EACH
 from ktodata.formats.file_types.strict_json import parse_json_text
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import LabelledCompletion, Record, Turn, need
 from ktodata.formats.times import stamp
 from ktodata.formats.turns import completion_of, conversation, holds_messages, prompt_of, row_completion, row_prompt, turns_of
@@ -52,7 +52,7 @@ MAPPING = Format(
     read=read,
     write=write,
     takes_columns=True,
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs", *ABOUT, "trusted_label"),
+    holds=(*CONVERSATION, *ABOUT, "trusted_label"),
     example={
         "prompt": "What colour is the sky?",
         "completion": "Blue.",

@@ -5,7 +5,7 @@ from typing import Any
 
 from ktodata.formats.dialects.llamafactory import history_turns
 from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same_prompt
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import LabelledCompletion, Prompt, Record, Turn, need, text
 from ktodata.formats.turns import answer_turn, completion_of, conversation, prompt_of, row_turns
 
@@ -43,7 +43,7 @@ MS_SWIFT = Format(
     matches=matches,
     read=read,
     write=write,
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    holds=CONVERSATION,
     also_reads=("query", "response", "history"),
     example={
         "messages": [

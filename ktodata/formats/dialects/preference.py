@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ktodata.formats.dialects.pairs import better_and_worse
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.label_rules import SIDES, Side
 from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup, need
 from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
@@ -89,6 +89,6 @@ PREFERENCE = Format(
     write=write,
     takes_columns=True,
     group="pair_id",
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    holds=CONVERSATION,
     example={"prompt": "What colour is the sky?", "response1": "Green.", "response2": "Blue.", "preference": 2},
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import CannotHoldError, LabelledCompletion, Record, Turn, UnusableError, kind, need, need_list
 from ktodata.formats.turns import answer_turn, completion_of, is_plain, row_turns, turns_of
 
@@ -42,7 +42,7 @@ OPENAI_PREFERENCE = Format(
     read=read_openai,
     write=write_openai,
     group="pair_id",
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    holds=CONVERSATION,
     example={
         "input": {"messages": [{"role": "user", "content": "What colour is the sky?"}]},
         "preferred_output": [{"role": "assistant", "content": "Blue."}],

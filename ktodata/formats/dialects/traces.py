@@ -6,7 +6,7 @@ A record is a trace that holds all its verdicts, or a single verdict that the tr
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.label_rules import LabelRule
 from ktodata.formats.records import (
     LabelledCompletion,
@@ -39,19 +39,7 @@ COMPLETION_KEYS = (
     "content",
     "text",
 )
-HOLDS = (
-    "prompt",
-    "completion",
-    "label",
-    "turns",
-    "answer",
-    "tools",
-    "chat_template_kwargs",
-    "votes",
-    "rater",
-    "created_at",
-    "source_id",
-)
+HOLDS = (*CONVERSATION, "votes", "rater", "created_at", "source_id")
 
 # --- what both have in common -------------------------------------------------------------------------------------------
 

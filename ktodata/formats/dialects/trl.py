@@ -5,7 +5,7 @@ from typing import Any
 
 from ktodata.formats.dialects.hh_rlhf import is_transcript
 from ktodata.formats.dialects.pairs import PROMPTS, better_and_worse, read_pair
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import LabelledCompletion, Record, need
 from ktodata.formats.turns import answer_turn, completion_of, prompt_of, row_turns
 
@@ -32,7 +32,7 @@ TRL = Format(
     matches=is_trl,
     read=read_trl,
     write=write_trl,
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    holds=CONVERSATION,
     example={
         "prompt": [{"role": "user", "content": "What colour is the sky?"}],
         "completion": [{"role": "assistant", "content": "Blue."}],
@@ -68,7 +68,7 @@ TRL_PAIRED = Format(
     read=read_trl_paired,
     write=write_trl_paired,
     group="pair_id",
-    holds=("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs"),
+    holds=CONVERSATION,
     also_reads=(*PROMPTS, "input", "history"),
     example={"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected": "Green."},
 )
