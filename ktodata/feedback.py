@@ -11,6 +11,8 @@ from ktodata.errors import DataError, MissingColumnError
 # a turn of a conversation; tool_calls is JSON: [{id, type, function: {name, arguments}}]
 TURN_FIELDS = ("role", "content", "name", "tool_call_id", "tool_calls", "reasoning_content")
 TURN = pl.Struct(dict.fromkeys(TURN_FIELDS, pl.String))
+# columns that a chat template is given beside the turns, each as JSON text
+TEMPLATE_FIELDS = ("tools", "chat_template_kwargs")
 VOTE = pl.Struct({"rater": pl.String, "label": pl.Boolean, "created_at": pl.Datetime("us", "UTC")})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, LabelError, SettingError
-from ktodata.feedback import check_feedback
+from ktodata.feedback import TEMPLATE_FIELDS, check_feedback
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.data_files import Source, find_sources, fingerprint
 from ktodata.formats.dialects import FORMATS, detect_format, format_named
@@ -27,7 +27,7 @@ from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
-from ktodata.formats.table import GIVEN, USUAL, FeedbackTable, QuarantineTable
+from ktodata.formats.table import USUAL, FeedbackTable, QuarantineTable
 from ktodata.formats.times import time_reader
 
 # a file of free text read as labels must not fill the manifest with its values
@@ -311,7 +311,7 @@ class _Reader:
         counts = self._table.not_kept.copy()
         for (name, columns), records in self._shapes.items():
             own = frozenset() if self._fields.names_columns and FORMATS[name].takes_columns else FORMATS[name].own_fields
-            kept = own | {*GIVEN, "system", *USUAL.values()} | self._fields.columns()
+            kept = own | {*TEMPLATE_FIELDS, "system", *USUAL.values()} | self._fields.columns()
             counts.update({column: records for column in columns if column not in kept})
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 

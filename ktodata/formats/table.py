@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.feedback import COLUMNS, VOTE
+from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, VOTE
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import GIVEN_PART, RATING, Fields, Format
@@ -33,10 +33,9 @@ from ktodata.formats.turns import NOT_KEPT, is_plain, json_field, loaded_turn, p
 CHUNK_ROWS = 20_000
 RAW_CHARS = 10_000
 INT64 = range(-(2**63), 2**63)
-# what a template is given beside the turns, and what no text model can be shown
-GIVEN = ("tools", "chat_template_kwargs")
+# what no text model can be shown
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-BESIDE_TEXTS = frozenset((*GIVEN, *MEDIA, "system"))
+BESIDE_TEXTS = frozenset((*TEMPLATE_FIELDS, *MEDIA, "system"))
 TEXTS = ("rater", "source_id", "source", "pair_id", "model")
 # what a record is asked for where neither a setting nor its format names a column
 USUAL = {"source_id": "id"}
@@ -89,7 +88,7 @@ class FeedbackTable:
             self._close_chunk()
 
     def _common(self, record: Record, format: Format, file: str, line: int) -> dict[str, Any]:
-        common: dict[str, Any] = dict.fromkeys((*TEXTS, *GIVEN, "created_at", "system"))
+        common: dict[str, Any] = dict.fromkeys((*TEXTS, *TEMPLATE_FIELDS, "created_at", "system"))
         for name, key in self._columns_of(format).items():
             value = lookup(record, key)
             common[name] = self._time(value, self._time_of) if name == "created_at" else _as_name(value, name)
@@ -97,7 +96,7 @@ class FeedbackTable:
         common["trusted_label"] = self._fields.trusted_label(record)
         if not BESIDE_TEXTS.isdisjoint(record):  # few records have any of it
             _check_no_media(record)
-            common |= {name: json_field(record.get(name), name) for name in GIVEN} | {"system": _system(record, format)}
+            common |= {name: json_field(record.get(name), name) for name in TEMPLATE_FIELDS} | {"system": _system(record, format)}
         return common
 
     def _columns_of(self, format: Format) -> dict[str, str]:

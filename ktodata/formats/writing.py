@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError
-from ktodata.feedback import COLUMNS, check_columns, one_turn
+from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, check_columns, one_turn
 from ktodata.files import whole_file
 from ktodata.formats.data_files import FileKind, kind_of
 from ktodata.formats.dialects import format_named
@@ -26,8 +26,6 @@ NEEDS = ("row_id", "prompt", "completion", "label")
 CHUNK_ROWS = 10_000
 # these say where a row was found, which a new file cannot and need not repeat
 PLACES = ("row_id", "source", "source_line")
-# what a template is given beside the turns, as JSON text in every format that has a place for it
-GIVEN = ("tools", "chat_template_kwargs")
 
 
 class Written(NamedTuple):
@@ -96,7 +94,7 @@ class _Records:
         for rows in _record_rows(self._table, self._format.group):
             try:
                 self._check_can_hold(rows)
-                record = self._format.write(rows) | {name: rows[0][name] for name in GIVEN if self._may_be_given(name)}
+                record = self._format.write(rows) | {name: rows[0][name] for name in TEMPLATE_FIELDS if self._may_be_given(name)}
             except CannotHoldError as reason:
                 self._left_out[str(reason)] += len(rows)
                 continue

@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import SettingError
-from ktodata.feedback import VOTE, check_columns
+from ktodata.feedback import TEMPLATE_FIELDS, VOTE, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import Prompts, StageResult, decide, no_decisions
 from ktodata.text.contamination import contaminated
@@ -25,7 +25,6 @@ APPLIES_TO = "all"
 # below this, MinHash buckets fill with texts that only share common words, and what is found is no duplicate
 LOWEST = 0.5
 LARGE_GROUP = 0.1
-GIVEN = ("tools", "chat_template_kwargs")  # what the model was given beside the prompt: part of the text that was judged
 
 
 def dedupe(
@@ -124,7 +123,7 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool, ignore_space: bool
 
 def _given(feedback: pl.DataFrame) -> pl.Series:
     """Tools and template settings of each row as one text, the keys of their JSON in order."""
-    texts = [_in_order(feedback[name]) for name in GIVEN if name in feedback.columns]
+    texts = [_in_order(feedback[name]) for name in TEMPLATE_FIELDS if name in feedback.columns]
     together = pl.select(pl.concat_str([pl.lit(""), *texts], separator="\x1f")).to_series()
     return together if len(together) == feedback.height else pl.Series([""] * feedback.height, dtype=pl.String)
 

@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import DataError, EmptyDataError
-from ktodata.feedback import check_columns, one_turn
+from ktodata.feedback import TEMPLATE_FIELDS, check_columns, one_turn
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.models import load_tokenizer
 from ktodata.stage import StageResult, decide, no_decisions
@@ -25,7 +25,6 @@ Conversational = Literal["auto", "always", "never"]
 
 # written when they are there, after row_id, prompt, completion, label and weight
 KEPT_COLUMNS = ("prompt_group", "p_desirable", "label_quality", "cluster", "source", "source_id", "rater", "model")
-GIVEN = ("tools", "chat_template_kwargs")  # to the chat template, as JSON text
 # columns that TRL gives a meaning of its own: metadata of that name is written as meta_<name>
 TRL_COLUMNS = ("messages", "chosen", "rejected", "tools", "images", "image", "chat_template_kwargs", "completions", "labels")
 
@@ -110,7 +109,7 @@ def shard_table(
     placed = columns.select("row_id", "part", "shard", "position").join(
         feedback.drop("part", "shard", "position", strict=False), on="row_id", how="left", maintain_order="left"
     )
-    given = [name for name in GIVEN if chat and placed[name].null_count() < placed.height]
+    given = [name for name in TEMPLATE_FIELDS if chat and placed[name].null_count() < placed.height]
     table = placed.select(
         "part",
         "shard",

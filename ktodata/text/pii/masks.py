@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from ktodata.feedback import TEMPLATE_FIELDS
 from ktodata.text.pii.json_texts import json_texts
 from ktodata.text.pii.patterns import Span, find_in_texts
 
 FIELDS = ("prompt", "completion", "turns", "answer", "tools", "chat_template_kwargs")
-GIVEN = ("tools", "chat_template_kwargs")
 # of a turn beside its content, which has the field "turns" or "answer"; tool_calls are named turns.tool_calls, and so on
 TURN_PARTS = ("content", "reasoning_content", "tool_calls", "name", "tool_call_id")
-IN_JSON = ("tool_calls", *GIVEN)
+IN_JSON = ("tool_calls", *TEMPLATE_FIELDS)
 MASK = {"field": pl.String(), "turn": pl.Int32(), "start": pl.Int64(), "end": pl.Int64(), "mask": pl.String()}
 MASKS = pl.List(pl.Struct(MASK))
 SPANS = pl.Schema({"row_id": pl.String(), **MASK, "kind": pl.String()})
@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
 def counted_once() -> pl.Expr:
     """The spans of the texts of a row, without those of its turns: what turns say stands in prompt or completion too."""
-    return pl.col("field").is_in(["prompt", "completion", *GIVEN])
+    return pl.col("field").is_in(["prompt", "completion", *TEMPLATE_FIELDS])
 
 
 def pii_spans(feedback: pl.DataFrame, also: Callable[[str], list[Span]] | None = None) -> pl.DataFrame:

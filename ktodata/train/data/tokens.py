@@ -13,10 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import EmptyDataError, ModelError
+from ktodata.feedback import TEMPLATE_FIELDS
 from ktodata.train.data.training_rows import is_conversational, named
 
 Ids = NDArray[np.int32]
-GIVEN = ("tools", "chat_template_kwargs")  # columns of shards that a chat template is given
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]
             "Use an instruction-tuned model, or export the rows as plain text."
         )
     prompt_ids, whole_ids = [], []
-    given = [name for name in GIVEN if name in rows.columns]
+    given = [name for name in TEMPLATE_FIELDS if name in rows.columns]
     for row in rows.select("row_id", "prompt", "completion", *given).iter_rows(named=True):
         row_id, prompt, completion = (
             row["row_id"],
@@ -155,7 +155,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 
 def template_options(row: dict[str, Any]) -> dict[str, Any]:
     """What a row's template is given beside its messages: `tools`, and all of `chat_template_kwargs`; either may be JSON text."""
-    given = {name: row[name] for name in GIVEN if row.get(name)}
+    given = {name: row[name] for name in TEMPLATE_FIELDS if row.get(name)}
     loaded = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
     return {**loaded.pop("chat_template_kwargs", {}), **loaded}
 
