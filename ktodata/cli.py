@@ -39,9 +39,6 @@ Telemetry = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
-Feedback = Annotated[
-    str, typer.Argument(metavar="FEEDBACK", help="JSONL, Parquet, CSV or a Hugging Face data set.", show_default=False)
-]
 Source = Annotated[Path, typer.Argument(metavar="RUN|SHARDS", help="A run folder, or a folder of shards.", show_default=False)]
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the Hub.", show_default=False)]
 
@@ -96,58 +93,96 @@ def run(
 
 @app.command()
 def audit(
-    feedback: Feedback,
+    feedback: Annotated[
+        str,
+        typer.Argument(
+            metavar="FEEDBACK|RECIPE",
+            help="What a recipe's paths may be, or a recipe (.yaml): it says how to read.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder to write to.")] = Path("audit"),
+    format: Annotated[str | None, typer.Option(help="The format to read.", show_default="auto: each record by its looks")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="The column of the prompt; given again, they are joined.")
+    ] = None,
+    completion: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="The column of the completion; two are compared.")
+    ] = None,
+    messages: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of whole conversations.")] = None,
     label: Annotated[str | None, typer.Option(help="The column that holds the label.", show_default="label")] = None,
     up: Annotated[str | None, typer.Option(help="The value that means desirable, as JSON or text.", show_default="true")] = None,
     down: Annotated[str | None, typer.Option(help="The value that means undesirable.", show_default="false")] = None,
     rater: Annotated[str | None, typer.Option(help="The column that says who gave the label.")] = None,
+    created_at: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that says when.")] = None,
+    source_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of the record's own id.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that says where a row is from.")] = None,
     trusted: Annotated[str | None, typer.Option(help="The column with an expert's label, where known.")] = None,
     reviews: Reviews = None,
     telemetry: Telemetry = None,
-    encoder: Annotated[str, typer.Option(help="Sentence encoder: hub id, folder or packaged name.")] = "packaged:wordllama-256",
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Sentence encoder: hub id, folder or packaged name.", show_default="packaged:wordllama-256"),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="The language model to be trained: it reads each row once, which finds more.", show_default="none"),
     ] = None,
-    min_precision: Annotated[float, typer.Option(min=0, max=1, help="Flag only what is this likely to be wrong.")] = 0.8,
+    min_precision: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Flag only what is this likely to be wrong.", show_default="0.8")
+    ] = None,
     noise_injection: Annotated[
-        float, typer.Option(min=0, max=0.4, help="Share of labels flipped to measure the audit itself.")
-    ] = 0.05,
+        float | None,
+        typer.Option(min=0, max=0.4, help="Share of labels flipped to measure the audit itself.", show_default="0.05"),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=1, help="Minutes of review: write the rows they are best spent on.", show_default="none")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same answer.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same answer.", show_default="0")] = None,
+    overrides: Overrides = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Say how far the labels in FEEDBACK can be trusted, and which rows to look at first.
 
     \b
-    Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set; verdicts with --reviews
+    Reads   any file that a recipe reads, a Hugging Face data set, or what a RECIPE names; verdicts with --reviews
     Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --minutes
 
-    Fill in trusted_label in review.csv, and give it back with --reviews.
+    Every setting of a recipe's `ingest:` can be given with --set. Fill in trusted_label in review.csv, and give it back with
+    --reviews.
 
     \b
     Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
+    Example:  ktodata audit support.yaml --minutes 30
     """
     from ktodata.pipeline.audit_command import audit_feedback
+    from ktodata.pipeline.audit_recipe import is_recipe
     from ktodata.progress import Progress
 
-    columns = {"label": _label_setting(label, up, down), "rater": rater, "trusted": trusted}
+    if is_recipe(feedback) and label is None and (up, down) != (None, None):
+        raise SettingError("audit: --up and --down say what values mean, and the recipe says so too: name the column, --label.")
+    columns = {
+        **{"format": format, "prompt": _one_or_more(prompt), "completion": _one_or_more(completion), "messages": messages},
+        **{"label": _label_setting(label, up, down), "rater": rater, "created_at": created_at, "source_id": source_id},
+        **{"source": source, "trusted": trusted},
+    }
+    steps: dict[str, dict[str, Any]] = {
+        "embed": {"model": encoder},
+        "hidden_states": {"model": model},
+        "label_noise": {"min_precision": min_precision, "noise_injection": noise_injection},
+    }
     with Progress(quiet=quiet or as_json) as progress:
         result = audit_feedback(
             feedback,
             out=out,
-            ingest={name: column for name, column in columns.items() if column is not None},
-            encoder=encoder,
-            label_noise={"min_precision": min_precision, "noise_injection": noise_injection},
-            model=model,
+            ingest=_given(columns),
+            steps={name: settings for name, typed in steps.items() if (settings := _given(typed))},
             reviews=reviews or (),
             telemetry=telemetry,
             minutes=minutes,
             seed=seed,
+            overrides=overrides or (),
             notify=progress,
         )
     _print_result(result.metrics, result.text, quiet=quiet, as_json=as_json)
@@ -596,6 +631,15 @@ def _print_result(value: Any, text: str | Callable[[], str], *, quiet: bool, as_
         typer.echo(json.dumps(value, indent=1, default=str))
     elif not quiet:
         typer.echo(text if isinstance(text, str) else text())
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were typed."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _one_or_more(columns: list[str] | None) -> str | list[str] | None:
+    return columns[0] if columns and len(columns) == 1 else columns
 
 
 def _label_setting(column: str | None, up: str | None, down: str | None) -> str | dict[Any, Any] | None:

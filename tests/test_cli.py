@@ -11,23 +11,33 @@ from ktodata import cli
 from ktodata.pipeline.command_texts import row_text
 
 AUDIT_HELP = """\
-Usage: ktodata audit [OPTIONS] {FEEDBACK}
+Usage: ktodata audit [OPTIONS] {FEEDBACK|RECIPE}
 
   Say how far the labels in FEEDBACK can be trusted, and which rows to look at
   first.
 
-  Reads   JSONL (also .gz, .zst), JSON, CSV, Parquet, or a Hugging Face data set; verdicts with --reviews
+  Reads   any file that a recipe reads, a Hugging Face data set, or what a RECIPE names; verdicts with --reviews
   Writes  OUT/audit.parquet (label_quality for every row), OUT/audit.html, OUT/review.csv with --minutes
 
-  Fill in trusted_label in review.csv, and give it back with --reviews.
+  Every setting of a recipe's `ingest:` can be given with --set. Fill in
+  trusted_label in review.csv, and give it back with --reviews.
 
   Example:  ktodata audit thumbs.jsonl --label thumb --up up --down down --rater user_id --out audits/june
+  Example:  ktodata audit support.yaml --minutes 30
 
 Arguments:
-  FEEDBACK <str>  JSONL, Parquet, CSV or a Hugging Face data set.  [required]
+  FEEDBACK|RECIPE <str>  What a recipe's paths may be, or a recipe (.yaml): it
+                         says how to read.  [required]
 
 Options:
   --out FOLDER                    The folder to write to.  [default: audit]
+  --format <str>                  The format to read.  [default: (auto: each
+                                  record by its looks)]
+  --prompt COLUMN                 The column of the prompt; given again, they
+                                  are joined.
+  --completion COLUMN             The column of the completion; two are
+                                  compared.
+  --messages COLUMN               The column of whole conversations.
   --label <str>                   The column that holds the label.  [default:
                                   (label)]
   --up <str>                      The value that means desirable, as JSON or
@@ -35,6 +45,9 @@ Options:
   --down <str>                    The value that means undesirable.  [default:
                                   (false)]
   --rater <str>                   The column that says who gave the label.
+  --created-at COLUMN             The column that says when.
+  --source-id COLUMN              The column of the record's own id.
+  --source COLUMN                 The column that says where a row is from.
   --trusted <str>                 The column with an expert's label, where
                                   known.
   --reviews FILE                  People's verdicts (row_id, trusted_label);
@@ -42,18 +55,20 @@ Options:
   --telemetry RUN|FILE            An earlier training on these rows: a run,
                                   its model/, or telemetry.parquet.
   --encoder <str>                 Sentence encoder: hub id, folder or packaged
-                                  name.  [default: packaged:wordllama-256]
+                                  name.  [default: (packaged:wordllama-256)]
   --model <str>                   The language model to be trained: it reads
                                   each row once, which finds more.  [default:
                                   (none)]
   --min-precision <float range>   Flag only what is this likely to be wrong.
-                                  [default: 0.8; 0<=x<=1]
+                                  [default: (0.8); 0<=x<=1]
   --noise-injection <float range>
                                   Share of labels flipped to measure the audit
-                                  itself.  [default: 0.05; 0<=x<=0.4]
+                                  itself.  [default: (0.05); 0<=x<=0.4]
   --minutes <float range>         Minutes of review: write the rows they are
                                   best spent on.  [default: (none); x>=1]
-  --seed <int range>              Same seed, same answer.  [default: 0; x>=0]
+  --seed <int range>              Same seed, same answer.  [default: (0);
+                                  x>=0]
+  --set A.B=C                     Change one setting; may be given again.
   -q, --quiet                     Print nothing but errors.
   --json                          Print the result as JSON on standard output,
                                   for scripts.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ import polars as pl
 from ktodata.files import whole_file
 from ktodata.formats.reviews import is_filled_in, reviews_in_words, write_queue
 from ktodata.pipeline.audit import LabelAudit
-from ktodata.pipeline.recipe import load_recipe
+from ktodata.pipeline.audit_recipe import audit_recipe
 from ktodata.pipeline.run_folder import Run, with_columns_of
 from ktodata.pipeline.runner import Notify, run_plan
 from ktodata.report import build_audit_page
@@ -46,45 +47,39 @@ class Audit:
 
 
 def audit_feedback(
-    paths: str,
+    feedback: str,
     *,
     out: Path | str,
     ingest: Mapping[str, Any],
-    encoder: str,
-    label_noise: Mapping[str, Any],
-    model: str | None = None,
+    steps: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     reviews: Sequence[Path | str] = (),
     telemetry: Path | str | None = None,
     minutes: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
     notify: Notify = lambda event: None,
 ) -> Audit:
     """Read feedback and say how far its labels can be trusted; writes audit.parquet and audit.html into `out`.
 
-    model : a causal language model, best the one to be trained: its hidden states are a further view of the labels.
+    feedback : files or a hub id; or a recipe, of which ingest, reviews and the steps that an audit has are used.
+    ingest, steps : settings as in a recipe ({stage: settings}); those of a recipe are used where these say nothing.
     reviews : files of people's verdicts, which count as trusted labels; what they hold is in the metrics, as `verdicts`.
     telemetry : of a training on these rows: run folder, model folder or telemetry.parquet. It counts as far as reviewed rows show
         that it is right.
     minutes : also write review.csv, the rows that so many minutes are best spent on, at a minute a row. One that somebody
         has filled in stays as it is; review-2.csv is written then.
-    ingest, label_noise : settings as in a recipe. encoder : what `embed` uses. Errors are those of `ktodata.run`.
+    overrides : texts such as "delimiter=;" or "label_noise.min_precision=0.9". Errors are those of `ktodata.run`.
     """
-    steps: list[dict[str, Any]] = [{"validate": None}, {"dedupe": None}, {"embed": {"model": encoder}}]
-    steps += [] if model is None else [{"hidden_states": {"model": model}}]
-    recipe = {
-        "name": "audit",
-        "seed": seed,
-        "ingest": {"paths": paths, **ingest},
-        "steps": [*steps, {"label_noise": dict(label_noise)}],
-    }
-    plan = load_recipe(recipe, reviews=reviews, telemetry=telemetry)
+    plan = audit_recipe(
+        feedback, ingest=ingest, steps=steps, seed=seed, overrides=overrides, reviews=reviews, telemetry=telemetry
+    )
     done = run_plan(plan, Path(out), until="label_noise", notify=notify)
     table = _audited_rows(done)
     with whole_file(done.folder / "audit.parquet") as scratch:
         table.write_parquet(scratch)
     with whole_file(done.folder / "audit.html") as scratch:
         scratch.write_text(build_audit_page(done.folder), encoding="utf-8")
-    verdicts = {"verdicts": done.stage("reviews").metrics} if reviews else {}
+    verdicts = {"verdicts": done.stage("reviews").metrics} if plan.reviews else {}
     account = record_account(RunFiles(done.folder))
     read = {"records": account.as_dict(), "reading": done.stage("ingest").metrics["findings"]} if account else {}
     metrics = done.stage("label_noise").metrics | verdicts | read

@@ -89,19 +89,20 @@ def load_recipe(
     overrides: Sequence[str] = (),
     reviews: Sequence[Path | str] = (),
     telemetry: Path | str | None = None,
+    folder: Path = Path(),
 ) -> Recipe:
     """Read and check a recipe: a YAML file or the same as a dict. `overrides` are texts such as "label_noise.min_precision=0.9".
 
     reviews : further files of verdicts, beside those that the recipe names; telemetry : in place of the one that the recipe
         names. Their paths start at the working directory.
+    folder : of a dict, where its relative paths start.
 
     Raises RecipeError, SettingError or MissingColumnError before any row is read.
     """
     if isinstance(source, Mapping):
-        raw, folder = dict(source), Path()
+        raw = dict(source)
     else:
-        path = Path(source)
-        raw, folder = _read_yaml(path), path.parent
+        raw, folder = read_yaml(Path(source)), Path(source).parent
     for text in overrides:
         override(raw, text)
     recipe = _checked_recipe(raw, folder)
@@ -120,7 +121,8 @@ def takes_prompts(parameter: inspect.Parameter) -> bool:
     return bool(bare_type(parameter.annotation) == Prompts)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a recipe as they are written, unchecked. Raises RecipeError for what is no YAML of keys."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

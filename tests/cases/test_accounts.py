@@ -31,9 +31,7 @@ LABEL = {"column": "thumb", "good": True, "bad": False}
 
 
 def test_audit_says_it_in_text_in_json_and_on_the_page(thumbs, tmp_path):
-    audit = audit_feedback(
-        str(thumbs), out=tmp_path / "audit", ingest={"label": LABEL}, encoder="packaged:wordllama-256", label_noise={}
-    )
+    audit = audit_feedback(str(thumbs), out=tmp_path / "audit", ingest={"label": LABEL})
     records = audit.metrics["records"]
     assert (records["records"], records["used"], records["rows"], records["unlabelled"]) == (30, 21, 21, 2)
     assert records["unreadable"] == {"label_unmapped": 6, "malformed_json": 1}
