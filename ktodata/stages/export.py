@@ -153,15 +153,16 @@ def written_form(feedback: pl.DataFrame, conversational: Conversational, tokeniz
 
 
 def check_form(form: WrittenForm, tokenizer: str | None) -> Finding:
-    """KD092: the rows are written in a form that the model to be trained was not made for, or the model is not known."""
+    """KD092: the rows are written in a form that the model was not made for; where none is named, in which form."""
     written = "messages" if form.conversational else "plain text"
     if form.conversational and form.has_template is False:
         return issue(
             "KD092", f"rows are written as messages ({form.why}), and {tokenizer} has no chat template to train on them."
         )
-    if form.has_template is None and form.why.startswith("no row"):
-        text = "A model with a chat template needs messages: name it (export: {tokenizer: MODEL}), or say conversational: always."
-        return issue("KD092", f"rows are written as {written}: {form.why}. {text} conversational: never says that text is meant.")
+    if form.has_template is None:
+        advice = " A model with a chat template needs messages: name it (export: {tokenizer: MODEL})."
+        unasked = form.why.startswith("no row")
+        return not_applicable("KD092", f"rows are written as {written}: {form.why}.{advice if unasked else ''}")
     return passed("KD092", f"rows are written as {written}: {form.why}.")
 
 
