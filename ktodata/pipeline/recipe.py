@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ktodata.errors import MissingColumnError, RecipeError, SettingError
 from ktodata.feedback import COLUMNS
+from ktodata.formats.inspection.draft_lines import UNDECIDED, undecided
 from ktodata.pipeline.pulled_feedback import split_ingest
 from ktodata.settings import assign, bare_type, check_settings, read_assignment, settings_of, unknown_name, yaml_problem
 from ktodata.stage import Prompts
@@ -105,6 +106,7 @@ def load_recipe(
         raw, folder = read_yaml(Path(source)), Path(source).parent
     for text in overrides:
         override(raw, text)
+    _check_decided(raw)
     recipe = _checked_recipe(raw, folder)
     given = recipe.telemetry if telemetry is None else path_from(telemetry, folder)
     return replace(recipe, reviews=(*recipe.reviews, *(path_from(path, folder) for path in reviews)), telemetry=given)
@@ -159,6 +161,16 @@ def _section(raw: dict[str, Any], name: str) -> dict[str, Any]:
             return settings
     names = [next(iter(item)) if isinstance(item, dict) and item else str(item) for item in steps]
     raise RecipeError(unknown_name("--set: the recipe has no section or step", name, [*SECTIONS, *names]))
+
+
+def _check_decided(raw: Mapping[str, Any]) -> None:
+    """No choice that `ktodata init --from` has left to a person is still open."""
+    if open_choices := undecided(raw):
+        listed = ", ".join(open_choices[:8]) + (", ..." if len(open_choices) > 8 else "")
+        raise RecipeError(
+            f"{len(open_choices):,} choice{'s are' if len(open_choices) > 1 else ' is'} still to be made: {listed}. "
+            f"Put what is meant in place of each {UNDECIDED}; what there is to choose from stands beside it."
+        )
 
 
 def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ktodata.errors import EmptyDataError, FormatError, KtodataError, SettingError
 from ktodata.formats.inspection import Inspection, inspect
 from ktodata.formats.inspection.column_profiles import profile_columns
-from ktodata.formats.inspection.recipe_draft import yaml_value
+from ktodata.formats.inspection.draft_lines import yaml_value
 from ktodata.formats.label_rules import label_rule
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
@@ -209,7 +209,7 @@ def test_records_that_cannot_be_read_are_counted(lines):
 def test_one_and_one_point_zero_are_not_one_key(lines):
     path = lines(*({"prompt": f"p{n}", "completion": "c", "rating": [1, 1.0, 0][n % 3]} for n in range(9)))
     assert ingest_of(inspect(path))["label"] == {"column": "rating", 1: "CHOOSE", 0: "CHOOSE"}
-    assert "# 1.0: 3 more" in inspect(path).recipe()
+    assert "# 6 records, 1 3 and 1.0 3" in inspect(path).recipe()
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_what_reads_as_a_time(lines, values, is_time):
     inspection = inspect(lines(*({"prompt": "p", "completion": "c", "label": True, "created_at": value} for value in values)))
     assert (ingest_of(inspection).get("created_at") == "created_at") is is_time
     if not is_time and isinstance(values[0], str):
-        assert "created_at" in inspection.recipe() and "0 of 2" in inspection.recipe()  # said in a comment
+        assert '# created_at: {column: created_at, format: "%d/%m/%Y"}' in inspection.recipe()  # said in a comment
 
 
 # --- hostile -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ _WORDS = {
     "prompt": "prompt question instruction query input inputs request user_message user_input ask problem",
     "completion": "completion answer response output outputs reply generation generated assistant result prediction text_out",
     "label": "label labels rating thumb thumbs feedback score scores vote verdict good bad quality grade reward correct accepted "
-    "approved helpful like liked preference desirable kto_tag sentiment reaction satisfaction csat pass passed is_good value",
+    "approved helpful like liked preference winner preferred better choice "
+    "desirable kto_tag sentiment reaction satisfaction csat pass passed is_good value",
     "rater": "rater annotator reviewer judge user userid user_id uid author worker annotator_id labeler labeller evaluator "
     "rated_by completed_by customer member",
     "created_at": "created_at created timestamp ts date time datetime rated_at judged_at updated_at at when "
@@ -33,7 +34,7 @@ _WORDS = {
     "split": "split partition fold subset",
 }
 # of an entry that has a name (scores[name=thumb].value) only these can be the verdict
-ENTRY_VALUES = (".value", ".stringValue", ".score", ".rating", ".choices.0", ".label", ".avg", ".value.rating")
+ENTRY_VALUES = (".value", ".stringValue", ".score", ".rating", ".choices.0", ".label", ".avg", ".value.rating", ".selected")
 _NAMES = {role: frozenset(words.split()) for role, words in _WORDS.items()}
 # named so, a column of few values is no verdict
 _OTHER = frozenset(("language", "lang", "locale", "country", "status", "type", "object", "version", "index", "source"))
@@ -70,7 +71,8 @@ def _depth(path: str) -> int:
 def names_role(path: str, role: str) -> bool:
     """Whether the last names of a path are words for a role: `user_id`, `userId`, `meta.user`, `scores[name=thumb].value`."""
     names = [name for name in re.split(r"[.\[\]=]", path) if name and not name.isdigit()]
-    return any(_snake(name) in _NAMES[role] for name in names[-1:]) or _is_compound(names[-1] if names else "", role)
+    last = re.sub(r"_\d+$", "", _snake(names[-1])) if names else ""  # vote_1, vote_2
+    return last in _NAMES[role] or _is_compound(last, role)
 
 
 def _snake(name: str) -> str:
@@ -79,7 +81,7 @@ def _snake(name: str) -> str:
 
 def _is_compound(name: str, role: str) -> bool:
     """`user_feedback` and `thumb_value`, but not `user_language`: the last word that says anything decides."""
-    parts = _snake(name).split("_")
+    parts = name.split("_")
     return len(parts) > 1 and role in ("label", "created_at", "completion", "prompt") and parts[-1] in _NAMES[role]
 
 
@@ -169,7 +171,7 @@ def _names_of_things(column: ColumnProfile, n_records: int) -> list[RoleCandidat
 def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     """A scalar of few values. What they mean is not asked here: a name or a type cannot say it."""
     is_scalar = column.share_of("text", "number", "boolean") == 1
-    is_named = names_role(column.path, "label")
+    is_named = names_role(column.path, "label") or ("[" in column.path and column.path.endswith(ENTRY_VALUES))
     n_distinct = column.n_distinct
     is_number = column.share_of("number") == 1 or is_number_text(column)
     if "[" in column.path and not column.path.endswith(ENTRY_VALUES):
@@ -191,4 +193,11 @@ def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
 def is_number_text(column: ColumnProfile) -> bool:
     """Whether a column of text holds numbers, as every CSV's does."""
     values = [value for kind, value in column.counts if kind is str]
-    return bool(values) and all(re.fullmatch(r"[+-]?\d{1,15}([.,]\d{1,15})?", value) for value in values)
+    return bool(values) and all(map(is_number, values))
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number, or text that is one."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[+-]?\d{1,15}([.,]\d{1,15})?", value) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

@@ -3,28 +3,38 @@
 import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ktodata.errors import FormatError
 from ktodata.formats.data_files import Source, find_sources
-from ktodata.formats.dialects import FORMATS, detect_format
+from ktodata.formats.dialects import detect_format
 from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
 from ktodata.formats.file_types.file_shape import FileShape, file_shape
 from ktodata.formats.file_types.open_files import read_records
+from ktodata.formats.file_types.saved_data import hub_dataset, split_sizes
 from ktodata.formats.format import Fields
 from ktodata.formats.inspection.column_profiles import ColumnProfile, profile_columns
 from ktodata.formats.inspection.column_roles import ROLES, Role, RoleCandidate, column_roles
+from ktodata.formats.inspection.compared_columns import compared_columns
+from ktodata.formats.inspection.given_parts import given_parts
 from ktodata.formats.inspection.label_choices import LabelChoice, label_choices
+from ktodata.formats.inspection.message_table import MessageTable, message_table
 from ktodata.formats.inspection.recipe_draft import draft_recipe
+from ktodata.formats.inspection.text_draft import is_paired
+from ktodata.formats.inspection.trial_reading import trial_reading
+from ktodata.formats.inspection.verdict_choices import verdict_choices
 from ktodata.formats.label_rules import LabelRule
 from ktodata.formats.records import clip
 
 MAX_RECORDS = 2_000
 MAX_SHOWN_COLUMNS = 60
 MIN_FORMAT_SHARE = 0.5
+# formats that keep verdicts by name: the label is one of these names, and no column
+ASKING = ("langfuse", "langsmith", "label_studio", "argilla", "open_webui", "oasst", "judged_turns")
+SCORE_LISTS = {"scores", "feedback", "annotations", "responses"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,10 @@ class Inspection:
     columns : each column with its types, counts and examples; `n_more_columns` are not among them.
     roles : for prompt, completion, messages, label, rater, ... the columns that may be it, the likeliest first.
     labels : the columns that may be the label, with each value's count. What a value means is for a person to say.
-    format : the format that most records look like, and its share of them; None: none.
+    format : the format that most records look like, and its share of them; None: none. format_shares : of every format.
+    compared : two columns of answers, of which the label says the better.
+    message_table : its columns, where each record is one message of a conversation.
+    trial : what would become of the records with the drafted recipe, whatever the label's values mean; None: a column is open.
     """
 
     path: str
@@ -51,8 +64,20 @@ class Inspection:
     n_more_columns: int
     roles: Mapping[Role, Sequence[RoleCandidate]]
     labels: Sequence[LabelChoice]
-    format: str | None
-    format_share: float
+    format_shares: Mapping[str, float]
+    compared: tuple[str, str] | None
+    message_table: MessageTable | None
+    trial: str | None = None
+
+    @property
+    def format(self) -> str | None:
+        """The format that most records look like."""
+        return next(iter(self.format_shares), None)
+
+    @property
+    def format_share(self) -> float:
+        """Which share of the records look like it."""
+        return next(iter(self.format_shares.values()), 0.0)
 
     def recipe(self, relative_to: str | Path | None = None) -> str:
         """A recipe as YAML: each choice with its evidence in a comment. A run refuses it until the label's meaning is said."""
@@ -102,6 +127,8 @@ class Inspection:
         return any(column.path in chosen and column.share_of(*json_texts) > 0 for column in self.columns)
 
     def _format_line(self) -> str:
+        if self.format is None and self.message_table is not None:
+            return "format      none: each record is one message of a conversation"
         if self.format is None:
             return "format      none that is known; prompt and completion are named by their columns"
         share = f"{self.format_share:.0%} of the records look like it"
@@ -117,11 +144,18 @@ class Inspection:
                 for at, candidate in enumerate(self.roles[role])
                 if role != "label" and (candidate.is_named or at == 0)
             ]
-        lines += [f"{'label' if at == 0 else '  or':<11} {choice.text()}" for at, choice in enumerate(self.labels)]
+        if not is_paired(self):
+            lines += [f"{'label' if at == 0 else '  or':<11} {choice.text()}" for at, choice in enumerate(self.labels)]
+        if (parts := given_parts(self)) is not None:
+            lines.append(f"parts       {parts.text()}: keep them, or deal all rows anew? The recipe waits for the choice.")
+        return [*lines, "", *([f"As drafted, {self.trial}."] if self.trial else []), self._label_advice()]
+
+    def _label_advice(self) -> str:
+        if is_paired(self):
+            return "The format itself says which answer is better."
         if self.labels:
-            return [*lines, "", "What the values of the label mean is yours to say; nothing here is taken from their names."]
-        is_paired = self.format is not None and FORMATS[self.format].group == "pair_id"
-        return [*lines, "", "The format itself says which answer is better." if is_paired else "No column looks like a label."]
+            return "What the values of the label mean is yours to say; nothing here is taken from their names."
+        return "No column looks like a label."
 
     def as_dict(self) -> dict[str, Any]:
         """The inspection as JSON values."""
@@ -139,6 +173,8 @@ class Inspection:
                 role: [{"column": candidate.column, "evidence": candidate.evidence} for candidate in candidates]
                 for role, candidates in self.roles.items()
             },
+            "parts": None if (parts := given_parts(self)) is None else {"column": parts.column, "rows": dict(parts.sizes)},
+            "reading": self.trial,
             "labels": [choice.as_dict() for choice in self.labels],
             "format": self.format,
             "format_share": self.format_share,
@@ -179,13 +215,18 @@ def inspect(
     settings = FileSettings(delimiter, encoding, table, max_record_mb)
     source = _one_source(file)
     shape = file_shape(source, settings)
+    if shape.kind == "hub":
+        shape = replace(shape, tables=split_sizes(hub_dataset(source)))
     records = list(islice(read_records(source, settings, shape), MAX_RECORDS + 1))
     is_whole, records = len(records) <= MAX_RECORDS, records[:MAX_RECORDS]
     usable = [record.record for record in records if record.problem is None and isinstance(record.record, Mapping)]
     columns, n_more = profile_columns(usable)
     roles = column_roles(columns, len(usable))
-    format_name, share = _commonest_format(usable, [candidate.column for candidate in roles["label"]])
-    return Inspection(
+    messages = message_table(columns, len(usable))
+    shares = _format_shares(usable, [candidate.column for candidate in roles["label"]])
+    compared = compared_columns(columns, next(iter(shares), None))
+    labels = _labels(columns, roles["label"], None if compared else next(iter(shares), None), usable)
+    inspection = Inspection(
         path=source.path,
         name=source.name,
         shape=shape,
@@ -196,10 +237,26 @@ def inspect(
         columns=columns,
         n_more_columns=n_more,
         roles=roles,
-        labels=label_choices(columns, roles["label"], format_name),
-        format=format_name,
-        format_share=share,
+        labels=[choice for choice in labels if messages is None or shares or choice.path not in messages.paths],
+        format_shares=shares,
+        compared=compared,
+        message_table=messages,
     )
+    return replace(inspection, trial=trial_reading(inspection, usable))
+
+
+def _labels(
+    columns: Sequence[ColumnProfile],
+    candidates: Sequence[RoleCandidate],
+    format: str | None,
+    records: Sequence[Mapping[str, Any]],
+) -> list[LabelChoice]:
+    """What the records' formats would ask for by name, and the columns that may be it besides."""
+    by_name = verdict_choices(records)
+    known = {choice.column for choice in by_name}
+    if format in ASKING and (by_name or any(SCORE_LISTS & record.keys() for record in records)):
+        return by_name
+    return [*by_name, *(choice for choice in label_choices(columns, candidates, format) if choice.column not in known)]
 
 
 def _one_source(file: str | Path) -> Source:
@@ -211,12 +268,14 @@ def _one_source(file: str | Path) -> Source:
     return sources[0]
 
 
-def _commonest_format(records: Sequence[Mapping[str, Any]], label_columns: Sequence[str]) -> tuple[str | None, float]:
-    """The format of most records, with the label in its own column or in one of those that may be it."""
+def _format_shares(records: Sequence[Mapping[str, Any]], label_columns: Sequence[str]) -> dict[str, float]:
+    """The formats of the records, the commonest first, with the label in its own column or in one of those that may be it.
+
+    Nothing where fewer than half of the records look like the commonest.
+    """
     for column in (None, *label_columns):
         fields = Fields(label=LabelRule(column))
         names = Counter(format.name for record in records if (format := detect_format(record, fields)) is not None)
         if names and names.most_common(1)[0][1] >= MIN_FORMAT_SHARE * len(records):
-            name, count = names.most_common(1)[0]
-            return name, count / len(records)
-    return None, 0.0
+            return {name: count / len(records) for name, count in names.most_common()}
+    return {}

@@ -2,46 +2,22 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ktodata.formats.dialects import FORMATS
-from ktodata.formats.inspection.label_choices import MAX_MEANINGS, LabelChoice
+from ktodata.formats.inspection.column_profiles import ColumnProfile
+from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment, yaml_value
+from ktodata.formats.inspection.given_parts import given_parts
+from ktodata.formats.inspection.label_draft import label_lines
+from ktodata.formats.inspection.text_draft import text_lines
+from ktodata.formats.inspection.time_formats import time_formats
 from ktodata.formats.records import clip
+from ktodata.formats.times import moment
 
 if TYPE_CHECKING:
     from ktodata.formats.inspection.inspection import Inspection
-
-UNDECIDED = "CHOOSE"
-COMMENT_COLUMN = 44
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_YAML_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null", "none", "nan", "inf"])
-
-
-def yaml_value(value: Any) -> str:
-    """A scalar as YAML that gives back the same value of the same type."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, float):
-        text = repr(value)
-        # YAML 1.1 takes 1e+16 for text: its floats have a point
-        return text if "e" not in text or "." in text else text.replace("e", ".0e")
-    if isinstance(value, int):
-        return str(value)
-    text = str(value)
-    if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
-        return text
-    return '"' + "".join(_yaml_char(char) for char in text) + '"'
-
-
-def _yaml_char(char: str) -> str:
-    if char in '"\\':
-        return f"\\{char}"
-    if char.isprintable():
-        return char
-    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}" if ord(char) < 65536 else f"\\U{ord(char):08x}"
 
 
 def draft_recipe(inspection: "Inspection", relative_to: str | Path | None = None) -> str:
@@ -51,6 +27,7 @@ def draft_recipe(inspection: "Inspection", relative_to: str | Path | None = None
         path = Path(os.path.relpath(path, relative_to)).as_posix()
     head = [
         f"# From a look at {clip(inspection.name)}: {inspection.shape.text()}; {inspection.n_records:,} records looked at.",
+        *([f"# With any meaning for the label's values: {inspection.trial}."] if inspection.trial else []),
         "# Each choice has its evidence beside it. Run it with:  ktodata run RECIPE",
         f"name: {yaml_value(_recipe_name(inspection.name))}",
         "seed: 0",
@@ -58,9 +35,16 @@ def draft_recipe(inspection: "Inspection", relative_to: str | Path | None = None
         "ingest:",
         f"  paths: [{yaml_value(path)}]",
     ]
-    body = [*_file_lines(inspection), *_text_lines(inspection), *_label_lines(inspection), *_about_lines(inspection)]
+    body = [*_file_lines(inspection), *text_lines(inspection), *label_lines(inspection), *_about_lines(inspection)]
+    return "\n".join([*head, *body, "", _rest(inspection)])
+
+
+def _rest(inspection: "Inspection") -> str:
+    """Steps and what follows, as in every new recipe; given parts make the split a choice."""
     template = files("ktodata").joinpath("recipe_template.yaml").read_text(encoding="utf-8")
-    return "\n".join([*head, *body, "", template[template.index("# reviews:") :]])
+    rest = template[template.index("# reviews:") :]
+    parts = given_parts(inspection)
+    return rest if parts is None else re.sub(r"(?m)^  - split: .*$", lambda _: "\n".join(parts.step_lines()), rest)
 
 
 def _recipe_name(name: str) -> str:
@@ -68,104 +52,65 @@ def _recipe_name(name: str) -> str:
     return stem or "feedback"
 
 
-def _setting(name: str, value: Any, comment: str, indent: int = 2) -> str:
-    line = f"{' ' * indent}{name}: {yaml_value(value)}"
-    return f"{line:<{COMMENT_COLUMN}} # {comment}"
-
-
 def _file_lines(inspection: "Inspection") -> Iterator[str]:
     shape, settings = inspection.shape, inspection.settings
     if shape.kind == "csv":
-        yield _setting("delimiter", shape.delimiter, shape.content_evidence)
+        yield setting_line("delimiter", shape.delimiter, shape.content_evidence)
     if shape.encoding and (shape.encoding != "utf-8" or settings.encoding):
-        yield _setting(
-            "encoding", shape.encoding, "certain" if shape.encoding_is_certain else "a guess; check a text with accents"
-        )
-    table = settings.table or shape.wrapped_in or next((name for name, rows in shape.tables.items() if rows), None)
-    if table is not None and shape.kind != "saved_dataset":
-        yield _setting("table", table, "the list of records" if shape.wrapped_in else "the table that was looked at")
-    elif table is not None:
-        listing = ", ".join(f"{clip(name, 30)} ({rows:,} rows)" for name, rows in shape.tables.items() if rows is not None)
-        yield f"  # table: {yaml_value(table)}  # one split only; without it all are read: {listing}"
-
-
-def _text_lines(inspection: "Inspection") -> Iterator[str]:
-    """Where prompt and completion are: the format that knows, or the columns."""
-    roles = inspection.roles
-    share = f"{inspection.format_share:.0%} of the records look like it"
-    if inspection.format is not None and not inspection.has_json_text:
-        yield _setting("format", inspection.format, f"{share}: {clip(FORMATS[inspection.format].summary, 90)}")
+        is_certain = "certain" if shape.encoding_is_certain else "a guess; check a text with accents"
+        yield setting_line("encoding", shape.encoding, is_certain)
+    table = settings.table or shape.wrapped_in
+    if table is None and shape.kind != "saved_dataset":
+        table = next((name for name, rows in shape.tables.items() if rows), None)
+    if table is not None:
+        yield setting_line("table", table, "the list of records" if shape.wrapped_in else "the table that was looked at")
+    if (parts := given_parts(inspection)) is None:
         return
-    if roles["messages"]:
-        best = roles["messages"][0]
-        yield _setting("messages", best.column, best.evidence)
-    else:
-        for role in ("prompt", "completion"):
-            taken = {candidate.column for candidate in roles["prompt"][:1] if role == "completion"}
-            named = [candidate for candidate in roles[role] if candidate.column not in taken][:1]
-            if named and named[0].is_named:
-                yield _setting(role, named[0].column, named[0].evidence)
-            else:
-                options = ", ".join(clip(candidate.column, 40) for candidate in roles[role])
-                yield _setting(role, UNDECIDED, f"which column? {options or 'none looks like it'}")
-
-
-def _label_lines(inspection: "Inspection") -> Iterator[str]:
-    if not inspection.labels:
-        format = FORMATS[inspection.format] if inspection.format else None
-        if format is not None and format.group == "pair_id":
-            yield "  # label: none is needed; the format itself says which of two answers is better"
-            return
-        yield "  label:"
-        yield _setting("column", UNDECIDED, "which column is the verdict? None has the few values of one", 4)
-        return
-    named = [choice for choice in inspection.labels if choice.is_named]
-    is_clear = len(named) == 1 or len(inspection.labels) == 1
-    best = (named or list(inspection.labels))[0]
-    yield "  # What does each value mean? Put true (desirable), false (undesirable) or null (no label) in place of CHOOSE."
-    yield "  # No meaning is taken from a name or a type; the run refuses the recipe until it is said."
-    yield "  label:"
-    if is_clear:
-        yield from _choice_lines(best, "    ")
-    else:
-        yield _setting("column", UNDECIDED, "several columns may be the verdict; take one of these", 4)
-    others = [choice for choice in inspection.labels if not is_clear or choice is not best]
-    for choice in others:
-        yield f"  # or, from the column {clip(choice.column, 60)} ({choice.evidence}):"
-        yield "  # label:"
-        yield from (f"  # {line[2:]}" for line in _choice_lines(choice, "    "))
-
-
-def _choice_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
-    yield _setting("column", choice.column, f"{choice.evidence}; {choice.n_null:,} empty", len(indent))
-    if choice.is_scale:
-        counts = ", ".join(f"{value}: {count:,}" for value, count in _spread(choice))
-        yield _setting("at_least", UNDECIDED, f"the lowest number that is desirable; values: {counts}", len(indent))
-        return
-    written: set[Any] = set()
-    for value, count in choice.values[:MAX_MEANINGS]:
-        line = _setting(yaml_value(value), UNDECIDED, f"{count:,} {'record' if count == 1 else 'records'}", len(indent))
-        # 1, 1.0 and true are one key to YAML's reader
-        same = f"{indent}# {yaml_value(value)}: {count:,} more; one key with the value above; apart in values: [[1, true], ...]"
-        yield same if value in written else line
-        written.add(value)
-
-
-def _spread(choice: LabelChoice) -> list[tuple[Any, int]]:
-    """All values of a short scale; of a long one, some from end to end."""
-    step = max(len(choice.values) // 10, 1)
-    return [choice.values[at] for at in range(0, len(choice.values), step)]
+    if parts.column is not None:
+        yield setting_line("split", parts.column, f"column of given parts: {parts.text()}")
+    yield f"  # join_parts: true     # where the step split deals all rows anew: see {UNDECIDED} there"
 
 
 def _about_lines(inspection: "Inspection") -> Iterator[str]:
+    columns = {column.path: column for column in inspection.columns}
     for role in ("rater", "created_at", "source_id", "model"):
         candidates = [candidate for candidate in inspection.roles[role] if _is_plain_path(candidate.column)]
-        if candidates and candidates[0].is_named:
-            yield _setting(role, candidates[0].column, candidates[0].evidence)
+        if role == "rater" and inspection.message_table is not None:
+            continue  # who wrote the message, not who judged it
+        if candidates and role == "created_at" and not _are_moments(columns[candidates[0].column]):
+            yield from _time_lines(columns[candidates[0].column])
+        elif candidates and candidates[0].is_named:
+            yield setting_line(role, candidates[0].column, candidates[0].evidence)
         elif candidates:
-            yield "  # " + _setting(role, candidates[0].column, candidates[0].evidence, 0)
-    for candidate in inspection.roles["split"][:1]:
+            yield "  # " + setting_line(role, candidates[0].column, candidates[0].evidence, 0)
+    for candidate in inspection.roles["split"][:1] if given_parts(inspection) is None else ():
         yield f"  # the column {clip(candidate.column, 60)} looks like a given split ({candidate.evidence})"
+
+
+def _time_values(column: ColumnProfile) -> Sequence[Any]:
+    return [value for _, value in list(column.counts)[:200]]
+
+
+def _are_moments(column: ColumnProfile) -> bool:
+    values = _time_values(column)
+    return column.share_of("time") > 0.9 or sum(moment(value) is not None for value in values) >= 0.9 * len(values)
+
+
+def _time_lines(column: ColumnProfile) -> Iterator[str]:
+    """Times in another order than ISO's: their format where the values allow one only, else which they allow."""
+    values = _time_values(column)
+    formats = time_formats(values)
+    example = yaml_value(clip(str(values[0]), 40)) if values else ""
+    for at, format in enumerate(formats):
+        setting = {"column": column.path, "format": format}
+        if len(formats) == 1:
+            yield setting_line("created_at", setting, f"all {len(values):,} values read so, e.g. {example}")
+        else:
+            which = "which comes first, day or month, no value shows" if at == 0 else "or"
+            yield with_comment(f"  # created_at: {yaml_value(setting)}", which)
+    if not formats:
+        what = f"its name; but it does not read as a time, e.g. {example}: say how it is written"
+        yield with_comment(f"  # created_at: {yaml_value({'column': column.path, 'format': UNDECIDED})}", what)
 
 
 def _is_plain_path(path: str) -> bool:

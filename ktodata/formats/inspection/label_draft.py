@@ -1,0 +1,124 @@
+"""What the label may be, as settings of a recipe: each value with its count, and a meaning for a person to put in."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment, yaml_value
+from ktodata.formats.inspection.label_choices import MAX_MEANINGS, LabelChoice
+from ktodata.formats.inspection.text_draft import is_paired
+from ktodata.formats.records import clip
+
+if TYPE_CHECKING:
+    from ktodata.formats.inspection.inspection import Inspection
+
+MEANINGS = "true (desirable), false (undesirable) or null (no label)"
+SIDES = "first, second, tie or null (no label)"
+
+
+def drafted_label(inspection: "Inspection") -> LabelChoice | None:
+    """The only column that may be the label, or the only one whose name speaks for it; else a person says which."""
+    named = [choice for choice in inspection.labels if choice.is_named]
+    clear = next((choices for choices in (named, inspection.labels) if len(choices) == 1), None)
+    return None if clear is None else clear[0]
+
+
+def label_lines(inspection: "Inspection") -> Iterator[str]:
+    """The lines of `ingest:` about the label: the likeliest column, and the others as comments."""
+    if is_paired(inspection):
+        yield "  # label: none is needed; the format itself says which of two answers is better"
+        return
+    if not inspection.labels:
+        yield "  label:"
+        yield setting_line("column", UNDECIDED, "which column is the verdict? None has the few values of one", 4)
+        return
+    best = drafted_label(inspection)
+    yield f"  # What does each value mean? Put {SIDES if inspection.compared else MEANINGS} in place of {UNDECIDED}."
+    yield "  # No meaning is taken from a name or a type; the run refuses the recipe until it is said."
+    yield "  label:"
+    if best is not None:
+        yield from _choice_lines(best, "    ")
+    else:
+        yield setting_line("column", UNDECIDED, "several columns may be the verdict; take one of these", 4)
+    for choice in inspection.labels:
+        if choice is not best:
+            yield f"  # or, from the column {clip(choice.column, 60)} ({choice.evidence}):"
+            yield "  # label:"
+            yield from (f"  # {line[2:]}" for line in _choice_lines(choice, "    "))
+    yield from _vote_lines(inspection.labels)
+
+
+def _choice_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
+    yield setting_line("column", choice.column, f"{choice.evidence}; {choice.n_null:,} empty", len(indent))
+    if len(choice.by) > 1:
+        yield setting_line("by", UNDECIDED, "people and models have both given it: people, models or both", len(indent))
+    yield from _meaning_lines(choice, indent)
+
+
+def _meaning_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
+    """A meaning for each value, or a threshold. What is one key to YAML (1 and true) stands in a list of pairs."""
+    if choice.is_scale:
+        counts = ", ".join(f"{value}: {count:,}" for value, count in _spread(choice))
+        yield setting_line("at_least", UNDECIDED, f"the lowest number that is desirable; values: {counts}", len(indent))
+        return
+    merged = _merged(choice.values[:MAX_MEANINGS])
+    is_one_key = len({value for value, _ in merged}) < len(merged)
+    if is_one_key:
+        yield with_comment(f"{indent}values:", "in pairs: 1 and true are one key in YAML")
+    for value, of_value in merged:
+        text = _counts_text(of_value)
+        if is_one_key:
+            yield with_comment(f"{indent}  - {yaml_value([value, UNDECIDED])}", text)
+        else:
+            yield setting_line(yaml_value(value), UNDECIDED, text, len(indent))
+
+
+def _merged(values: Sequence[tuple[Any, int]]) -> list[tuple[Any, list[tuple[Any, int]]]]:
+    """Values that one meaning covers, 1 and 1.0, as one; true is another."""
+    merged: dict[tuple[bool, Any], list[tuple[Any, int]]] = {}
+    for value, count in values:
+        merged.setdefault((isinstance(value, bool), value), []).append((value, count))
+    return [(counts[0][0], counts) for counts in merged.values()]
+
+
+def _counts_text(counts: Sequence[tuple[Any, int]]) -> str:
+    total = sum(count for _, count in counts)
+    kinds = f", {' and '.join(f'{yaml_value(value)} {count:,}' for value, count in counts)}" if len(counts) > 1 else ""
+    return f"{total:,} {'record' if total == 1 else 'records'}{kinds}"
+
+
+def _spread(choice: LabelChoice) -> list[tuple[Any, int]]:
+    """All values of a short scale; of a long one, some from end to end."""
+    step = max(len(choice.values) // 10, 1)
+    return [choice.values[at] for at in range(0, len(choice.values), step)]
+
+
+def _vote_lines(choices: Sequence[LabelChoice]) -> Iterator[str]:
+    """Columns that differ in one word only (vote_1, vote_2) may be raters' answers to one question."""
+    for of_question in _same_question(choices):
+        columns = [choice.column for choice in of_question]
+        yield "  # or, where each of these columns is one rater's answer to one question, as votes, of which most decide:"
+        yield f"  # votes: {yaml_value(columns)}"
+        yield "  # label:"
+        counts: Counter[tuple[type, Any]] = Counter()
+        for choice in of_question:
+            counts.update({(type(value), value): count for value, count in choice.values})
+        pooled = [(value, count) for (_, value), count in counts.most_common()]
+        yield from (f"  # {line[2:]}" for line in _meaning_lines(replace(of_question[0], values=pooled), "    "))
+
+
+def _same_question(choices: Sequence[LabelChoice]) -> list[list[LabelChoice]]:
+    groups: dict[tuple[str, ...], list[LabelChoice]] = {}
+    for choice in choices:
+        words = choice.column.split("_")
+        for at in range(len(words)) if len(words) > 1 and "[" not in choice.path else ():
+            groups.setdefault((*words[:at], "*", *words[at + 1 :]), []).append(choice)
+    return [group for group in groups.values() if len(group) > 1 and _have_one_scale(group)]
+
+
+def _have_one_scale(choices: Sequence[LabelChoice]) -> bool:
+    """Whether each has a value that another has, too."""
+    values = [{(type(value), value) for value, _ in choice.values} for choice in choices]
+    shared = all(of_one & set().union(*values[:at], *values[at + 1 :]) for at, of_one in enumerate(values))
+    return shared and len({choice.is_scale for choice in choices}) == 1

@@ -1,0 +1,89 @@
+"""Where prompt and completion are, as settings of a recipe: a format that knows, or columns."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ktodata.formats.dialects import FORMATS
+from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
+from ktodata.formats.dialects.preference import PREFERENCE
+from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment
+from ktodata.formats.inspection.message_table import table_lines
+from ktodata.formats.records import clip
+
+if TYPE_CHECKING:
+    from ktodata.formats.inspection.inspection import Inspection
+
+
+def text_lines(inspection: "Inspection") -> Iterator[str]:
+    """The lines of `ingest:` that say where the texts are."""
+    if compared := inspection.compared:
+        yield setting_line("format", PREFERENCE.name, "two answers, and which is better")
+        yield from _column_lines(inspection, "prompt")
+        yield setting_line("completion", list(compared), "the two answers; the label says which is better")
+    elif inspection.format is not None and not inspection.has_json_text:
+        yield from _format_lines(inspection)
+    elif inspection.message_table is not None:
+        yield from _message_lines(inspection)
+    elif inspection.roles["messages"]:
+        best = inspection.roles["messages"][0]
+        yield setting_line("messages", best.column, best.evidence)
+        yield from _judged_lines(inspection, best.column)
+    else:
+        yield from _column_lines(inspection, "prompt")
+        yield from _column_lines(inspection, "completion")
+
+
+def _format_lines(inspection: "Inspection") -> Iterator[str]:
+    """The format; auto where the records look like several, or where the label may stand on the turns."""
+    formats = inspection.format_shares
+    is_on_turns = any(EACH in choice.column for choice in inspection.labels) and inspection.format != JUDGED_TURNS.name
+    if len(formats) > 1 or is_on_turns:
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in formats.items())
+        yield setting_line("format", "auto", f"each record is read in the first format that it looks like: {listed}")
+    else:
+        summary = clip(FORMATS[str(inspection.format)].summary, 90)
+        share = f"{inspection.format_share:.0%} of the records look like it"
+        yield setting_line("format", inspection.format, f"{share}: {summary}")
+    for candidate in inspection.roles["messages"][:1] if not is_paired(inspection) else ():
+        yield from _judged_lines(inspection, candidate.column)
+
+
+def is_paired(inspection: "Inspection") -> bool:
+    """Whether the format of every record says itself which of two answers is better."""
+    names = inspection.format_shares
+    return bool(names) and all(FORMATS[name].group == "pair_id" and name != PREFERENCE.name for name in names)
+
+
+def _judged_lines(inspection: "Inspection", path: str) -> Iterator[str]:
+    """Conversations that go on after their last answer are set aside, unless it is said that this answer is judged."""
+    column = next(column for column in inspection.columns if column.path == path)
+    n_on = column.types["conversation"] + column.types["conversation as JSON text"] - column.n_assistant_last
+    if n_on:
+        go_on = "1 conversation goes" if n_on == 1 else f"{n_on:,} conversations go"
+        yield with_comment("  # judged: last_assistant", f"{go_on} on after the last answer: set aside, unless it is judged")
+
+
+def _message_lines(inspection: "Inspection") -> Iterator[str]:
+    assert inspection.message_table is not None
+    yield "  # Each record is one message. Each answer becomes a row with what was said before it."
+    yield "  conversation:"
+    for name, value, evidence in table_lines(inspection.message_table):
+        yield setting_line(name, value, evidence, 4)
+
+
+def _column_lines(inspection: "Inspection", role: str) -> Iterator[str]:
+    candidates = inspection.roles["prompt" if role == "prompt" else "completion"]
+    taken = {candidate.column for candidate in inspection.roles["prompt"][:1] if role == "completion"}
+    best = next((candidate for candidate in candidates if candidate.column not in taken), None)
+    if best is not None and role == "prompt" and _holds_json_text(inspection, best.column):
+        yield setting_line("messages", best.column, f"{best.evidence}: the turns before the judged answer")
+    elif best is not None and best.is_named:
+        yield setting_line(role, best.column, best.evidence)
+    else:
+        options = ", ".join(clip(candidate.column, 40) for candidate in candidates)
+        yield setting_line(role, UNDECIDED, f"which column? {options or 'none looks like it'}")
+
+
+def _holds_json_text(inspection: "Inspection", path: str) -> bool:
+    column = next(column for column in inspection.columns if column.path == path)
+    return column.share_of("conversation as JSON text") > 0

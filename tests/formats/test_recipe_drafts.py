@@ -1,0 +1,192 @@
+"""Recipes drafted for files of every kind: what is certain stands there, what is not waits for a person, and a run says so."""
+
+import csv
+import json
+from typing import Any
+
+import datasets
+import pytest
+import yaml
+
+import ktodata as kd
+from ktodata.errors import RecipeError
+from ktodata.formats.inspection import inspect
+from ktodata.formats.inspection.time_formats import time_formats
+from ktodata.pipeline.recipe import load_recipe
+
+
+def drafted(path: Any) -> dict[str, Any]:
+    return yaml.safe_load(inspect(path).recipe())
+
+
+def labelled(count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"prompt": f"Why {n}?", "completion": f"So {n}.", "thumb": ("up", "down")[n % 2], **more} for n in range(count)]
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_data_set_wait_for_a_choice(tmp_path):
+    rows = labelled(10)
+    parts = {"train": datasets.Dataset.from_list(rows[:6]), "test": datasets.Dataset.from_list(rows[6:])}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    recipe = drafted(tmp_path / "saved")
+    assert {"split": "CHOOSE"} in recipe["steps"] and "split" not in recipe["ingest"]
+    assert "train (6), test (4)" in inspect(tmp_path / "saved").recipe()
+    recipe["ingest"]["label"] |= {"up": True, "down": False}
+    with pytest.raises(RecipeError, match=r"1 choice is .*steps\.3\.split"):
+        load_recipe(recipe)
+    recipe["steps"] = ["validate", {"dedupe": {"near": None}}, {"split": "given"}]
+    run = kd.run(recipe, out=tmp_path / "run")
+    assert {name: part["rows"] for name, part in run.stage("split").metrics["parts"].items()} == {"train": 6, "test": 4}
+
+
+def test_a_column_of_parts_waits_for_a_choice_and_for_names_that_are_not_ours(lines):
+    rows = [{**row, "split": part} for part in ("train", "dev", "test") for row in labelled(6)]
+    text = inspect(lines(*rows)).recipe()
+    recipe = yaml.safe_load(text)
+    assert recipe["ingest"]["split"] == "split" and {"split": "CHOOSE"} in recipe["steps"]
+    assert "- split: {given: {dev: CHOOSE}}" in text and "join_parts: true" in text
+    assert inspect(lines(*rows)).as_dict()["parts"] == {"column": "split", "rows": {"train": 6, "dev": 6, "test": 6}}
+
+
+def test_folds_and_one_part_are_no_given_split(lines):
+    folds = [{**row, "fold": n % 5} for n, row in enumerate(labelled(10))]
+    assert {"split": "CHOOSE"} not in drafted(lines(*folds))["steps"]
+    assert {"split": "CHOOSE"} not in drafted(lines(*labelled(10, split="train")))["steps"]
+
+
+def test_every_open_choice_is_named_before_anything_is_read(lines):
+    recipe = drafted(lines(*labelled(4)))
+    with pytest.raises(RecipeError, match=r"2 choices are .*ingest\.label\.up, ingest\.label\.down"):
+        load_recipe(recipe)
+
+
+# --- one record per message --------------------------------------------------------------------------------------------------
+
+
+def messages(roles: tuple[Any, Any], *, role: str = "role", key: str = "conversation_id") -> list[dict[str, Any]]:
+    rows = []
+    for talk in range(6):
+        for turn in range(2):
+            text = f"Which lake is no. {talk}?" if turn == 0 else f"Lake {talk}."
+            rows.append({"id": f"m{talk}-{turn}", key: f"t{talk}", role: roles[turn], "content": text})
+            rows[-1]["thumb"] = None if turn == 0 else ("up", "down")[talk % 2]
+    return rows
+
+
+def test_a_table_of_messages_becomes_conversations(lines):
+    path = lines(*messages(("user", "assistant")))
+    recipe = drafted(path)
+    assert recipe["ingest"]["conversation"] == {"column": "conversation_id", "id": "id", "role": "role", "text": "content"}
+    assert inspect(path).trial == "6 of 6 records would become 6 rows"
+    recipe["ingest"]["label"] |= {"up": True, "down": False}
+    feedback = kd.run({**recipe, "steps": []}, out=path.parent / "run").stage("ingest").columns
+    assert feedback.select("prompt", "completion").row(0) == ("Which lake is no. 0?", "Lake 0.")
+
+
+@pytest.mark.parametrize(
+    ("roles", "column"), [((True, False), "isCreatedByUser"), (("Customer", "Support"), "sender"), (("1", "0"), "is_user")]
+)
+def test_who_speaks_is_asked_where_no_usual_word_says_it(lines, roles, column):
+    setting = drafted(lines(*messages(roles, role=column, key="conversationId")))["ingest"]["conversation"]
+    assert setting["role"] == {"column": column, roles[0]: "CHOOSE", roles[1]: "CHOOSE"}
+
+
+def test_parents_are_named(lines):
+    rows = messages(("human", "ai"), key="thread_id")
+    rows = [{**row, "parent_id": None if n % 2 == 0 else rows[n - 1]["id"]} for n, row in enumerate(rows)]
+    assert drafted(lines(*rows))["ingest"]["conversation"]["parent"] == "parent_id"
+
+
+def test_prompts_with_a_session_are_no_messages(lines):
+    assert "conversation" not in drafted(lines(*labelled(8, session_id="s", role="user")))["ingest"]
+
+
+# --- two answers, several votes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("response_a", "response_b"), ("answer1", "answer2"), ("output_left", "output_right")])
+def test_two_answers_are_compared_by_a_label_with_sides(lines, names):
+    rows = [{"prompt": f"Why {n}?", names[0]: f"So {n}.", names[1]: f"Thus {n}.", "winner": "AB"[n % 2]} for n in range(6)]
+    recipe = drafted(lines(*rows))
+    assert recipe["ingest"]["format"] == "preference" and recipe["ingest"]["completion"] == list(names)
+    assert "first, second, tie" in inspect(lines(*rows)).recipe()
+    recipe["ingest"]["label"] |= {"A": "first", "B": "second"}
+    assert kd.read(lines(*rows), **{k: v for k, v in recipe["ingest"].items() if k != "paths"}).feedback.height == 12
+
+
+def test_columns_that_differ_in_one_word_are_offered_as_votes(lines):
+    rows = [{**row, "vote_1": "y", "vote_2": "yn"[n % 2], "vote_3": "n", "tone": "calm"} for n, row in enumerate(labelled(24))]
+    text = inspect(lines(*rows)).recipe()
+    at = text.index("# votes: [vote_1, vote_2, vote_3]")
+    assert "CHOOSE" in text[at : at + 300]
+    questions = [{**row, "is_toxic": "yn"[n % 2], "user_rating": "yn"[n % 2]} for n, row in enumerate(labelled(24))]
+    assert "# votes:" not in inspect(lines(*questions)).recipe()
+
+
+# --- what is said beside ------------------------------------------------------------------------------------------------------
+
+
+def test_verdicts_of_people_and_of_models_under_one_name_wait_for_whose_counts(lines):
+    def trace(n: int) -> dict[str, Any]:
+        scores = [
+            {"name": "good", "dataType": "NUMERIC", "value": n % 2, "source": source} for source in ("API", "EVAL")[: 1 + n % 2]
+        ]
+        return {"id": f"t{n}", "input": f"Why {n}?", "output": "So.", "scores": scores}
+
+    label = drafted(lines(*(trace(n) for n in range(6))))["ingest"]["label"]
+    assert label == {"column": "good", "by": "CHOOSE", 0: "CHOOSE", 1: "CHOOSE"}
+
+
+def test_one_and_true_in_one_column_are_a_list_of_pairs(lines):
+    rows = [{"prompt": f"p{n}", "completion": "c", "label": [1, True, 0][n % 3]} for n in range(9)]
+    recipe = drafted(lines(*rows))
+    assert recipe["ingest"]["label"] == {"column": "label", "values": [[1, "CHOOSE"], [True, "CHOOSE"], [0, "CHOOSE"]]}
+    values = [[1, True], [True, True], [0, False]]
+    assert kd.read(lines(*rows), label={"column": "label", "values": values}).feedback.height == 9
+
+
+def test_conversations_that_go_on_are_counted_beside_the_setting_that_takes_them(lines):
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    on = [*talk, {"role": "user", "content": "thanks"}]
+    text = inspect(lines({"messages": talk, "label": True}, {"messages": on, "label": False})).recipe()
+    assert "# judged: last_assistant" in text and "1 conversation goes on" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "formats"),
+    [
+        (["01.10.2026 12:00", "31.10.2026 08:30"], ["%d.%m.%Y %H:%M"]),
+        (["03/03/2025", "04/03/2025"], ["%d/%m/%Y", "%m/%d/%Y"]),
+        (["03/03/2025", "14/03/2025"], ["%d/%m/%Y"]),
+        ([20260301, 20260315], ["%Y%m%d"]),
+        (["45000", "45001.5"], ["excel"]),
+        (["yesterday"], []),
+        ([], []),
+    ],
+)
+def test_a_format_that_all_values_have(values, formats):
+    assert time_formats(values) == formats
+
+
+def test_times_in_another_order_are_drafted_with_their_format(tmp_path):
+    path = tmp_path / "a.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerow(["prompt", "completion", "label", "rated at"])
+        writer.writerows([["p", "c", "1", f"{day}.10.2026 12:00"] for day in range(10, 20)])
+    assert drafted(path)["ingest"]["created_at"] == {"column": "rated at", "format": "%d.%m.%Y %H:%M"}
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"id": "t", "input": "Sky?", "output": "Blue.", "scores": ["sc-1"]}, "scores holds ids"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "label": True}, "no_assistant_turn"),
+    ],
+)
+def test_a_draft_that_leads_nowhere_says_so_at_once(lines, record, said):
+    inspection = inspect(lines(record, record))
+    assert said in inspection.trial and said in inspection.recipe() and said in inspection.text()
+    assert json.loads(json.dumps(inspection.as_dict()))["reading"] == inspection.trial
