@@ -1,15 +1,13 @@
 """A format: how its records are recognised, read and written; and the columns that the settings of `read` name for it."""
 
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, cast, get_args
 
 from ktodata.errors import SettingError
-from ktodata.feedback import COLUMNS
+from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS
 from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings, label_rule
 from ktodata.formats.message_records import MessageColumns, message_columns
 from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup
@@ -19,6 +17,7 @@ from ktodata.formats.turns import JudgedTurn
 Columns = str | Sequence[str] | None
 Row = Mapping[str, Any]
 RATING = "rating"
+SYSTEM = ("system[].type", "system[].text")  # beside the turns: a text, or its parts
 # what a format of messages holds: a conversation, its verdict, and what its template is given
 CONVERSATION = ("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs")
 GIVEN_PART = "given_part"  # the part that the source had put a row into; stages/split.py keeps it there
@@ -47,6 +46,10 @@ class Fields:
         """The column of the label."""
         return self.label.column or own
 
+    def verdict_columns(self, own: str = "label") -> tuple[str, ...]:
+        """The columns that `verdict` reads: of the votes, and of the label unless votes are all that was asked for."""
+        return (*self.votes, *(() if self.votes and not self.label.column else (self.label_column(own),)))
+
     def has_label(self, record: Record, own: str = "label") -> bool:
         """Whether the record has the column of the label, or of a vote where votes are all that was asked for."""
         columns = self.votes if self.votes and not self.label.column else (self.label_column(own),)
@@ -60,7 +63,7 @@ class Fields:
         return named + ([("trusted", self.trusted.column)] if self.trusted and self.trusted.column else [])
 
     def columns(self) -> set[str]:
-        """The record's own columns that any setting names: the first step of each path."""
+        """The columns of a record that any setting names, as it names them."""
         paths = (
             *self.prompt,
             *self.completion,
@@ -69,7 +72,12 @@ class Fields:
             *(column for _, column in self.named_columns()),
             *(self.message_columns.columns() if self.message_columns else ()),
         )
-        return {path for path in paths if path} | {re.split(r"[.\[]", path)[0] for path in paths if path}
+        return {path for path in paths if path}
+
+    def read_paths(self) -> list[str]:
+        """The paths of `columns`; lists of turns, on which verdicts stand, are read as a whole."""
+        on_turns = {path for paths in self.about.values() for path in paths} | {self.label.column or ""}
+        return [path.partition("[].")[0] if path in on_turns else path for path in self.columns()]
 
     @property
     def names_columns(self) -> bool:
@@ -133,8 +141,11 @@ class Format:
     takes_columns : whether the settings `prompt` and `completion` name its columns; else it has its own.
     example, settings : a record, and the settings of `read` that it needs.
     about : the record's columns that hold rater, created_at, source_id, ... unless a setting says otherwise.
-    also_reads : fields of a record that `read` looks at, beside those of the example. What a record has beyond these, and what no
-        setting names, is not kept, and is counted by name.
+    reads : paths of all that `read` looks at, beside texts, label and `about`: "scores[].value"; "*" is any key. A path names all
+        that is inside, unless others name parts of it. What a record has beyond these, and no setting names, is not kept, and is
+        counted by name; what `read` passes over inside of them it lists in LabelledCompletion.not_kept.
+    texts, own_label : the columns of texts and of the label, read where no setting names others.
+    names_verdicts : the label's setting names one of several verdicts, not a column.
     """
 
     name: str
@@ -145,14 +156,21 @@ class Format:
     example: Record
     settings: Mapping[str, Any] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
-    also_reads: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    own_label: str | None = None
+    names_verdicts: bool = False
     group: str | None = None
     takes_columns: bool = False
 
-    @cached_property
-    def own_fields(self) -> frozenset[str]:
-        """The fields of a record that `read` looks at."""
-        return frozenset((*self.example, *self.about.values(), *self.also_reads))
+    def read_paths(self, fields: Fields) -> list[str]:
+        """The paths of all that is read with these settings; what has an unknown name is not read."""
+        texts = () if fields.names_columns and self.takes_columns else self.texts
+        label = (self.own_label,) if self.own_label and not fields.label.column and not fields.votes else ()
+        about = {"source_id": "id", **self.about}  # as `table.USUAL`
+        usual = (column for name, column in about.items() if name not in fields.about)
+        named = [path for path in fields.read_paths() if not (self.names_verdicts and path == fields.label.column)]
+        return [*self.reads, *texts, *label, *usual, *TEMPLATE_FIELDS, *SYSTEM, *named]
 
     @property
     def summary(self) -> str:

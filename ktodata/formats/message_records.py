@@ -4,7 +4,7 @@ A conversation is the messages with one value in a column. What comes before an 
 the messages before it, by time where `created_at` is named, else as they stand in the file. A file is in memory as a whole.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -72,9 +72,17 @@ class _Message:
 
 
 def answer_records(
-    entries: Iterable[SourceRecord], columns: MessageColumns, label: str, created_at: str | None, time_of: TimeReader = moment
+    entries: Iterable[SourceRecord],
+    columns: MessageColumns,
+    label: str,
+    created_at: str | None,
+    time_of: TimeReader = moment,
+    named: Container[str] = (),
 ) -> Iterator[SourceRecord]:
-    """A record for every answer among the messages of a file, and for every message with a verdict that is no answer."""
+    """A record for every answer among the messages of a file, and for every message with a verdict that is no answer.
+
+    named : columns of a message that a setting names; what else a message before an answer holds is counted as its turn's.
+    """
     conversations: dict[str, list[_Message]] = {}
     for entry in entries:
         try:
@@ -88,7 +96,7 @@ def answer_records(
         except UnusableError as problem:
             yield SourceRecord(entry.line, entry.record, problem, entry.raw)
     for messages in conversations.values():
-        yield from _answers(_in_time(messages, created_at, time_of), columns, label)
+        yield from _answers(_in_time(messages, created_at, time_of), columns, label, named)
 
 
 def _role_of(record: Record, columns: MessageColumns) -> str:
@@ -107,7 +115,7 @@ def _in_time(messages: list[_Message], created_at: str | None, time_of: TimeRead
     return [message for _, message in sorted(zip(times, messages, strict=True), key=lambda pair: pair[0])]  # type: ignore[arg-type, return-value]
 
 
-def _answers(messages: Sequence[_Message], columns: MessageColumns, label: str) -> Iterator[SourceRecord]:
+def _answers(messages: Sequence[_Message], columns: MessageColumns, label: str, named: Container[str]) -> Iterator[SourceRecord]:
     by_id: dict[str, list[_Message]] = {}
     for message in messages:
         by_id.setdefault(repr(lookup(message.record, columns.id)), []).append(message)
@@ -123,7 +131,7 @@ def _answers(messages: Sequence[_Message], columns: MessageColumns, label: str) 
             before = _parents(message, by_id, columns) if columns.parent else messages[:place]
             if not before:
                 raise UnusableError("no_prompt", "nothing is before the answer")
-            turns = {BEFORE: [_turn(other, columns) for other in before], ANSWER: [_turn(message, columns)]}
+            turns = {BEFORE: [_turn(other, columns, named) for other in before], ANSWER: [_turn(message, columns)]}
             yield SourceRecord(entry.line, {**entry.record, **turns}, None, entry.raw)
         except UnusableError as broken:
             yield SourceRecord(entry.line, entry.record, problem or broken, entry.raw)
@@ -144,8 +152,10 @@ def _parents(message: _Message, by_id: Mapping[str, Sequence[_Message]], columns
     return path
 
 
-def _turn(message: _Message, columns: MessageColumns) -> dict[str, Any]:
+def _turn(message: _Message, columns: MessageColumns, named: Container[str] | None = None) -> dict[str, Any]:
+    """A message as a turn; `named`: with all that no setting names, to be counted. An answer's is counted as its record's."""
     record = message.record
     text = columns.text or next((name for name in TEXT_COLUMNS if name in record), "content")
     carried = {name: record[name] for name in CARRIED if record.get(name)}
-    return {"role": message.role, "content": need(record, text), **carried}
+    rest = {} if named is None else {key: value for key, value in record.items() if key not in named}
+    return {**rest, "role": message.role, "content": need(record, text), **carried}

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, LabelError, SettingError
-from ktodata.feedback import TEMPLATE_FIELDS, check_feedback
+from ktodata.feedback import check_feedback
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.data_files import Source, find_sources, fingerprint
 from ktodata.formats.dialects import FORMATS, detect_format, format_named
@@ -27,8 +27,9 @@ from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
-from ktodata.formats.table import USUAL, FeedbackTable, QuarantineTable
+from ktodata.formats.table import FeedbackTable, QuarantineTable
 from ktodata.formats.times import time_reader
+from ktodata.formats.unread_fields import UnreadFields
 
 # a file of free text read as labels must not fill the manifest with its values
 MAX_VALUES = 1000
@@ -204,8 +205,7 @@ class _Reader:
         self._table = FeedbackTable(fields)
         self._quarantine = QuarantineTable()
         self._score_names = ScoreNames()
-        # records that became rows, by format and fields: a file has few shapes, so what is not kept costs nothing to count
-        self._shapes: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        self._unread = UnreadFields(fields)
         self._records = 0
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
@@ -230,6 +230,8 @@ class _Reader:
                 formats[self._use(entry, name)] += 1
             except UnusableError as problem:
                 self._set_aside(entry, name, problem)
+            except RecursionError:
+                self._set_aside(entry, name, UnusableError("malformed_json", "its values are nested too deep"))
         return {"records": self._records - before, "formats": dict(sorted(formats.items()))}
 
     def _entries(self, entries: Iterator[SourceRecord]) -> Iterator[SourceRecord]:
@@ -237,7 +239,9 @@ class _Reader:
         if (columns := self._fields.message_columns) is None:
             return entries
         created_at = self._fields.about.get("created_at", (None,))[0]
-        return answer_records(entries, columns, self._fields.label_column(), created_at, time_reader(self._fields.time_format))
+        named = {*self._fields.columns(), self._fields.label_column()}
+        time_of = time_reader(self._fields.time_format)
+        return answer_records(entries, columns, self._fields.label_column(), created_at, time_of, named)
 
     def _use(self, entry: SourceRecord, file: str) -> str:
         if entry.problem is not None:
@@ -249,7 +253,7 @@ class _Reader:
         if not completions:
             raise UnusableError("no_completions", "the record holds no completion")
         self._table.add(completions, record, format, file, entry)
-        self._shapes[format.name, tuple(record)] += 1
+        self._unread.add(record, format, completions)
         return format.name
 
     def _format_of(self, record: Mapping[str, Any]) -> Format:
@@ -295,7 +299,7 @@ class _Reader:
             "rows": table.height,
             "quarantined": dict(sorted(self._reasons.items())),
             "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
-            "not_kept": self._not_kept(),
+            "not_kept": self._unread.counts(),
             "earlier_votes": int(table["earlier_votes"].list.len().sum() or 0),
             "unparseable_times": self._table.unparseable_times,
             "findings": [_time_finding(self._fields, self._table).as_dict()],
@@ -305,15 +309,6 @@ class _Reader:
         feedback = table.drop("file")
         check_feedback(feedback)
         return IngestResult(feedback, self._quarantine.table(), metrics)
-
-    def _not_kept(self) -> dict[str, int]:
-        """{field: records that have it} of all fields that no row carries, the commonest first; of turns too."""
-        counts = self._table.not_kept.copy()
-        for (name, columns), records in self._shapes.items():
-            own = frozenset() if self._fields.names_columns and FORMATS[name].takes_columns else FORMATS[name].own_fields
-            kept = own | {*TEMPLATE_FIELDS, "system", *USUAL.values()} | self._fields.columns()
-            counts.update({column: records for column in columns if column not in kept})
-        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def _unasked_verdict(self) -> LabelError:
         file, line, problem = self._first_unasked or ("", 0, UnusableError("", ""))

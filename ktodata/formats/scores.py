@@ -17,13 +17,14 @@ MAX_NAMES, MAX_VALUES = 12, 5
 
 
 class Score(NamedTuple):
-    """One verdict; `by` is PEOPLE or MODELS, and `created_at` still as the source gives it."""
+    """One verdict; `by` is PEOPLE or MODELS, `created_at` still as the source gives it, `path` where it stands, or its name."""
 
     name: str
     value: Any
     by: str
     rater: str | None = None
     created_at: Any = None
+    path: str | None = None
 
 
 class UnaskedVerdictError(UnusableError):
@@ -44,9 +45,19 @@ def verdict_of(scores: Sequence[Score], rule: LabelRule) -> Verdict:
         raise UnaskedVerdictError(f"no verdict is named {clip(rule.column, 40)!r}", judging)
     if rule.by is None and len({score.by for score in named}) > 1:
         raise UnaskedVerdictError("people and models have both given it: say label: {by: people}, models or both", named)
-    chosen = [score for score in named if rule.by in (None, "both", score.by)]
+    chosen = [score for score in named if _is_chosen(score, rule)]
     labels = [(score, rule.truth(score.value)) for score in chosen]
     return Verdict.by_votes([Vote(score.rater, label, score.created_at) for score, label in labels if label is not None])
+
+
+def other_verdicts(scores: Sequence[Score], rule: LabelRule) -> list[str]:
+    """Where the verdicts stand that `verdict_of` passes over: of another name, or not of those whose verdicts count."""
+    others = [score for score in scores if score.value not in (None, "") and not _is_chosen(score, rule)]
+    return [f"{score.path or score.name}{f' by {score.by}' if score.name == rule.column else ''}" for score in others]
+
+
+def _is_chosen(score: Score, rule: LabelRule) -> bool:
+    return score.name == rule.column and rule.by in (None, "both", score.by)
 
 
 class ScoreNames:

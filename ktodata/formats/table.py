@@ -1,7 +1,6 @@
 """Labelled completions become the feedback table, unusable records the quarantine table."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -24,10 +23,11 @@ from ktodata.formats.records import (
     clip,
     is_nobody,
     lookup,
+    text,
     text_id,
 )
 from ktodata.formats.times import moment, time_reader
-from ktodata.formats.turns import NOT_KEPT, is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn
+from ktodata.formats.turns import is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn, turns_of
 
 # rows are Python objects until so many are there, then a frame
 CHUNK_ROWS = 20_000
@@ -67,7 +67,6 @@ class FeedbackTable:
         self.times = 0
         self.unparseable_times = 0
         self.unparseable_example: str | None = None
-        self.not_kept: Counter[str] = Counter()
 
     def add(self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, entry: SourceRecord) -> None:
         """Add the rows of one record, all or, when one of its values is unusable, none."""
@@ -81,7 +80,6 @@ class FeedbackTable:
         kept = {name: _scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
         rows = [self._row(completion, common) for completion in completions]
         self._rows += rows
-        self.not_kept.update(name for completion in completions for name in completion.not_kept)
         for name, value in kept.items():
             self._kept[name] += [value] * len(rows)
         if len(self._rows) >= CHUNK_ROWS:
@@ -139,8 +137,6 @@ class FeedbackTable:
             return {"prompt": prompt, "turns": None, "completion": judged.completion, "answer": None}
         answer = {"role": "assistant", "content": judged.completion} if isinstance(judged.completion, str) else judged.completion
         turns = None if isinstance(prompt, str) else prompt
-        for turn in [*(turns or ()), answer]:
-            self.not_kept.update(f"a turn's {key}" for key in turn.get(NOT_KEPT, ()))
         return {
             "prompt": plain(prompt),
             "turns": turns and [stored_turn(turn) for turn in turns],
@@ -238,8 +234,10 @@ def _content_id(row: Mapping[str, Any]) -> str:
 
 def _system(record: Record, format: Format) -> str | None:
     """The system prompt that stands beside the messages; null where there is none, or where the format's `read` has used it."""
-    system = None if "system" in format.own_fields else record.get("system")
-    return checked(system, "system") if isinstance(system, str) and system else None
+    system = None if "system" in format.reads else record.get("system")
+    if isinstance(system, list):  # Anthropic's parts
+        system = turns_of([{"role": "system", "content": system}], "system")[0]["content"] if system else None
+    return text(system, "system") if system else None
 
 
 def _with_system(system: str | None, prompt: Prompt) -> Prompt:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from ktodata.formats.records import Prompt, Record, Turn, UnusableError, checked, clip, kind, need, need_list, text
+from ktodata.formats.unread_fields import NOT_KEPT, unread
 
 # which turn of a conversation the verdict is about: the last, or the last of the assistant, whatever follows it
 JudgedTurn = Literal["last", "last_assistant"]
@@ -25,35 +26,22 @@ ROLES = {
 # keys that are carried under their own name; `thinking` and `reasoning` are other names of the same thing
 CARRIED = ("name", "tool_call_id")
 STORED = (*CARRIED, "tool_calls", "reasoning_content")  # of a turn in the feedback table, beside role and content
-NOT_KEPT = "not kept"
 REASONING = ("reasoning_content", "thinking", "reasoning")
-# what holds the parts of a turn, or says again what another key says; everything else is counted as not kept
-UNDERSTOOD = {
-    "role",
-    "from",
-    "type",
-    "content",
-    "value",
-    "parts",
-    "data",
-    "kwargs",
-    "lc",
-    "id",
-    "tool_calls",
-    *CARRIED,
-    *REASONING,
-}
-UNDERSTOOD |= {"additional_kwargs", "function_call", "author", "message"}
+TEXTS = ("content", "value", "parts")
+# what names a turn's role or the turn itself; of other keys, those that are read are taken out before the rest is counted
+UNDERSTOOD = frozenset(("role", "from", "type", "id", "lc", *CARRIED))
 TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_PARTS = ("thinking", "reasoning", "redacted_thinking")
 CALL_PARTS = ("tool_use", "tool_call", "function_call", "functionCall")
 # what wraps the answer in a response of an API: lists of candidates, of which there is to be one
 CANDIDATES = ("choices", "candidates", "generations")
+THOUGHTS = ("thinking", "reasoning", "text", "data")
+ARGUMENTS = ("arguments", "args", "input", "parameters")
 RESULT_PARTS = ("tool_result", "functionResponse")
 
 
 def turns_of(value: Any, what: str) -> list[Turn]:
-    """A conversation as turns. NOT_KEPT of a turn names its keys that no template could be shown: to be counted, not stored.
+    """A conversation as turns. NOT_KEPT of a turn names what of it no template could be shown: to be counted, not stored.
 
     Raises UnusableError for an empty list, an entry that is no turn, or a part that is not text (an image, a file).
     """
@@ -65,39 +53,67 @@ def turns_of(value: Any, what: str) -> list[Turn]:
 
 def _turns(item: Any, what: str) -> Iterator[Turn]:
     """The turns of one entry: one, or, as Anthropic puts tool results into the user's, one for each result before it."""
-    item = _unwrapped(item)
+    lost: list[str] = []
+    item = _unwrapped(item, lost)
     if not isinstance(item, Mapping):
         raise UnusableError("not_a_turn", f"{what} holds {kind(item)} where a turn (role, content) should be")
     role = _role(item, what)
     turn: Turn = {"role": role, "content": ""}
-    if len(item) > 2:
-        unknown = [key for key, value in item.items() if key not in UNDERSTOOD and value not in (None, "", [], {})]
-        turn |= {NOT_KEPT: unknown} if unknown else {}
     texts: list[str] = []
-    content = next((item[key] for key in ("content", "value", "parts") if item.get(key) is not None), None)
+    results: list[Turn] = []
+    key = next((key for key in TEXTS if item.get(key) is not None), "content")
+    content = item.get(key)
     for part in content if isinstance(content, list) else [] if content is None else [content]:
-        yield from _add_part(turn, texts, part, f"a {clip(role, 20)} turn of {what}")
+        results += _add_part(turn, texts, part, f"a {clip(role, 20)} turn of {what}", lost)
     turn["content"] = "".join(texts) if isinstance(content, list) else texts[0] if texts else ""
-    _add_fields(turn, item, what)
+    if len(item) > 2 or "role" not in item or key not in item:
+        _add_fields(turn, item, what, lost)
+        lost += _unread_keys(turn, item, key)
     if item.get("from") == "function_call" or item.get("role") == "function_call":
-        turn |= {"tool_calls": _sharegpt_calls(turn["content"], what), "content": ""}
-    has_results = isinstance(content, list) and any(_part_kind(part) in RESULT_PARTS for part in content)
+        turn |= {"tool_calls": _sharegpt_calls(turn["content"], what, lost), "content": ""}
     if content is None and not turn.get("tool_calls"):
         raise UnusableError("not_text", f"a {clip(role, 20)} turn of {what} is null, not text")
-    if turn["content"] or turn.get("tool_calls") or turn.get("reasoning_content") or not has_results:
-        yield turn
+    is_turn = bool(turn["content"] or turn.get("tool_calls") or turn.get("reasoning_content") or not results)
+    if not is_turn:  # Anthropic's user turn that holds results of tools alone
+        results[-1] = _with_lost(results[-1], lost)
+    yield from results
+    if is_turn:
+        yield _with_lost(turn, lost)
 
 
-def _unwrapped(item: Any) -> Any:
-    """LangChain's constructor {lc, id, kwargs} and {type, data}, and {message: {...}}, as the message in them."""
-    if isinstance(item, Mapping) and isinstance(item.get("kwargs"), Mapping) and "lc" in item:
+def _with_lost(turn: Turn, lost: Sequence[str]) -> Turn:
+    """The turn, with the names of what it held and no template can be shown."""
+    names = [*turn.get(NOT_KEPT, ()), *(f"a turn's {name}" for name in dict.fromkeys(lost))]
+    return turn | {NOT_KEPT: names} if names else turn
+
+
+def _unwrapped(item: Any, lost: list[str]) -> Any:
+    """LangChain's constructor {lc, id, kwargs} and {type, data}, and {message: {...}}, as the message in them.
+
+    `lost` takes the names of what stands beside it.
+    """
+    if not isinstance(item, Mapping) or "role" in item:
+        return item
+    if isinstance(item.get("kwargs"), Mapping) and "lc" in item:
         names = item.get("id")
+        lost += unread(item, ("lc", "id", "type", "kwargs"))
         return {"type": names[-1] if isinstance(names, list) and names else None, **item["kwargs"]}
-    if isinstance(item, Mapping) and isinstance(item.get("data"), Mapping) and "content" in item["data"] and "type" in item:
+    if isinstance(item.get("data"), Mapping) and "content" in item["data"] and "type" in item:
+        lost += unread(item, ("type", "data"))
         return {"type": item["type"], **item["data"]}
-    if isinstance(item, Mapping) and isinstance(item.get("message"), Mapping) and "role" not in item:
-        return _unwrapped(item["message"])
+    if isinstance(item.get("message"), Mapping):
+        lost += unread(item, ("id", "message"))
+        return _unwrapped(item["message"], lost)
     return item
+
+
+def _unread_keys(turn: Turn, item: Mapping[str, Any], text_key: str) -> list[str]:
+    """What a turn holds beside its text, and says nowhere in `turn`."""
+    read = [name for name in REASONING if item.get(name) == turn.get("reasoning_content")]
+    if turn.get("tool_calls"):
+        read += ["tool_calls", "additional_kwargs.tool_calls"] if item.get("tool_calls") else ["function_call"]
+        read += [] if item.get("tool_calls") else ["additional_kwargs.tool_calls"]
+    return unread(item, (*UNDERSTOOD, "author.role", "author.name", text_key, *read))
 
 
 def _role(item: Mapping[str, Any], what: str) -> str:
@@ -120,20 +136,28 @@ def _part_kind(part: Any) -> str | None:
     return next((key for key in ("text", *CALL_PARTS, *RESULT_PARTS) if key in part), None)
 
 
-def _add_part(turn: Turn, texts: list[str], part: Any, where: str) -> Iterator[Turn]:
-    """Put one part into the turn; a tool's result is a turn of its own."""
+def _add_part(turn: Turn, texts: list[str], part: Any, where: str, lost: list[str]) -> list[Turn]:
+    """Put one part into the turn; a tool's result is a turn of its own, which is returned."""
     part_kind = _part_kind(part)
     if part_kind in TEXT_PARTS:
         texts.append(_text(part if isinstance(part, str) else part.get("text"), where))
+        if not isinstance(part, str) and len(part) > 1 + ("type" in part):
+            lost += unread(part, ("type", "text"), "content[]")
     elif part_kind in REASONING_PARTS:
-        thought = part.get("thinking") or part.get("reasoning") or part.get("text") or part.get("data") or ""
-        turn["reasoning_content"] = turn.get("reasoning_content", "") + _text(thought, where)
+        key = next((key for key in THOUGHTS if part.get(key)), "text")
+        turn["reasoning_content"] = turn.get("reasoning_content", "") + _text(part.get(key) or "", where)
+        lost += unread(part, ("type", "id", key), "content[]")
     elif part_kind in CALL_PARTS:
-        turn.setdefault("tool_calls", []).append(_call(part.get(part_kind, part), where))
+        call = part.get(part_kind, part)
+        lost += unread(part, ("type", part_kind), "content[]") if call is not part else ()
+        turn.setdefault("tool_calls", []).append(_call(call, where, "content[]", lost))
     elif part_kind in RESULT_PARTS:
-        yield _result(part.get(part_kind, part), where)
+        result = part.get(part_kind, part)
+        lost += unread(part, ("type", part_kind), "content[]") if result is not part else ()
+        return [_result(result, where)]
     else:
         raise UnusableError("not_text", f"{where} is {_part_name(part, part_kind)}, not text")
+    return []
 
 
 def _part_name(part: Any, part_kind: str | None) -> str:
@@ -142,29 +166,38 @@ def _part_name(part: Any, part_kind: str | None) -> str:
     return kind(part)
 
 
-def _result(part: Mapping[str, Any], where: str) -> Turn:
-    content = part.get("content", part.get("response", ""))
+def _result(part: Any, where: str) -> Turn:
+    if not isinstance(part, Mapping):
+        raise UnusableError("not_a_turn", f"{where} holds a tool's result that is {kind(part)}, not an object")
+    key = "content" if "content" in part else "response"
+    content = part.get(key, "")
+    names = unread(part, ("type", "id", "tool_use_id", "name", key))
     if isinstance(content, list):
+        names += unread(content, ("[].type", "[].text"), key) if not all(isinstance(one, str) for one in content) else []
         content = "".join(_text(one.get("text") if isinstance(one, Mapping) else one, where) for one in content)
     turn: Turn = {"role": "tool", "content": content if isinstance(content, str) else _json(content, where)}
     named = {"tool_call_id": part.get("tool_use_id") or part.get("id"), "name": part.get("name")}
-    return turn | {key: _text(value, where) for key, value in named.items() if value is not None}
+    turn |= {key: _text(value, where) for key, value in named.items() if value is not None}
+    return _with_lost(turn, names)
 
 
-def _add_fields(turn: Turn, item: Mapping[str, Any], what: str) -> None:
+def _add_fields(turn: Turn, item: Mapping[str, Any], what: str, lost: list[str]) -> None:
     more = item.get("additional_kwargs")
     calls = item.get("tool_calls") or (more.get("tool_calls") if isinstance(more, Mapping) else None)
     if calls is None and isinstance(item.get("function_call"), Mapping):
         calls = [item["function_call"]]
     if calls:
-        turn["tool_calls"] = [_call(call, what) for call in need_list(calls, f"tool_calls of {what}")]
+        turn["tool_calls"] = [_call(call, what, "tool_calls[]", lost) for call in need_list(calls, f"tool_calls of {what}")]
     thought = next((item[key] for key in REASONING if item.get(key)), None)
     if thought is not None and "reasoning_content" not in turn:
         turn["reasoning_content"] = _text(thought, f"reasoning of {what}")
+    author = item.get("author")
+    if isinstance(author, Mapping) and author.get("name"):
+        turn["name"] = _text(author["name"], f"the author's name of {what}")
     turn |= {key: _text(item[key], f"{key} of {what}") for key in CARRIED if item.get(key)}
 
 
-def _call(call: Any, what: str) -> dict[str, Any]:
+def _call(call: Any, what: str, path: str, lost: list[str]) -> dict[str, Any]:
     """One call in OpenAI's form, its arguments as they were given: an object, or the text that a model wrote."""
     if not isinstance(call, Mapping):
         raise UnusableError("not_a_call", f"a tool call of {what} is {kind(call)}, not an object")
@@ -172,19 +205,22 @@ def _call(call: Any, what: str) -> dict[str, Any]:
     name = function.get("name")
     if not isinstance(name, str):
         raise UnusableError("not_a_call", f"a tool call of {what} has no name")
-    arguments: Any = next((function[key] for key in ("arguments", "args", "input", "parameters") if key in function), {})
+    key = next((key for key in ARGUMENTS if key in function), "arguments")
+    arguments: Any = function.get(key, {})
     _json(arguments, what)
+    inside = "" if function is call else "function."
+    lost += unread(call, ("type", "id", "call_id", f"{inside}name", f"{inside}{key}"), path)
     made = {"type": "function", "function": {"name": checked(name, "a tool's name"), "arguments": arguments}}
     return {"id": _text(call["id"], f"a tool call's id of {what}"), **made} if call.get("id") else made
 
 
-def _sharegpt_calls(content: str, what: str) -> list[dict[str, Any]]:
+def _sharegpt_calls(content: str, what: str, lost: list[str]) -> list[dict[str, Any]]:
     """LLaMA-Factory's function_call turn, whose text is one call as JSON, or a list of them."""
     try:
         calls = json.loads(content)
     except (ValueError, RecursionError):
         raise UnusableError("not_a_call", f"a function_call turn of {what} is not JSON") from None
-    return [_call(call, what) for call in (calls if isinstance(calls, list) else [calls])]
+    return [_call(call, what, "tool_calls[]", lost) for call in (calls if isinstance(calls, list) else [calls])]
 
 
 def _text(value: Any, where: str) -> str:
@@ -271,54 +307,68 @@ def plain_text(value: Any, what: str) -> str:
 
 def completion_of(value: Any, what: str) -> str | Turn:
     """The completion: text, one assistant turn, alone or in a list, or the response of an API that holds one answer."""
-    value = _answer_in(value, what)
+    lost: list[str] = []
+    value = _answer_in(value, what, lost)
     if not isinstance(value, list | Mapping):
-        return plain_text(value, what)
+        answer = plain_text(value, what)
+        return {"role": "assistant", "content": answer, NOT_KEPT: lost} if lost else answer
     turns = turns_of(value if isinstance(value, list) else [value], what)
     _check_ends_with_answer(turns, what)
     if len(turns) > 1:
         raise UnusableError("several_turns", f"{what} holds {len(turns)} turns; which of them was judged is not said")
-    return turns[0]
+    return turns[0] | {NOT_KEPT: [*lost, *turns[0].get(NOT_KEPT, ())]} if lost else turns[0]
 
 
-def _answer_in(value: Any, what: str) -> Any:
-    """The answer in a response: of OpenAI (both APIs), Gemini, LangChain, Ollama; any other value as it is."""
+def _answer_in(value: Any, what: str, lost: list[str]) -> Any:
+    """The answer in a response: of OpenAI (both APIs), Gemini, LangChain, Ollama; any other value as it is.
+
+    `lost` takes the names of what the response holds beside it: why it ended, what it cost.
+    """
     if isinstance(value, list) and len(value) == 1:
         inside = value[0]
         is_wrapper = isinstance(inside, list) or (isinstance(inside, Mapping) and not _has_role(inside))
-        return _answer_in(inside, what) if is_wrapper else value
+        return _answer_in(inside, what, lost) if is_wrapper else value
     if not isinstance(value, Mapping) or _has_role(value):
         return value
     if (wrapper := next((key for key in CANDIDATES if key in value), None)) is None:
-        return _unwrapped_answer(value)
+        return _unwrapped_answer(value, what, lost)
     entries = need_list(value[wrapper], f"{wrapper} of {what}")
     if len(entries) != 1:
         raise UnusableError("several_answers", f"{what} holds {len(entries)} {wrapper}; which of them was judged is not said")
-    return _answer_in(entries[0], what)
+    lost += unread(value, (wrapper,), what)
+    return _answer_in(entries[0], f"{what}.{wrapper}[]", lost)
 
 
-def _unwrapped_answer(value: Mapping[str, Any]) -> Any:
+def _unwrapped_answer(value: Mapping[str, Any], what: str, lost: list[str]) -> Any:
     """One candidate as a turn, or as its text."""
     if isinstance(value.get("output"), list):
-        return {"role": "assistant", "content": [part for item in value["output"] for part in _response_parts(item)]}
-    if isinstance(inside := value.get("message", value.get("content")), Mapping):
+        lost += unread(value, ("output",), what)
+        return {"role": "assistant", "content": [part for item in value["output"] for part in _response_parts(item, what, lost)]}
+    key = "message" if "message" in value else "content"
+    if isinstance(inside := value.get(key), Mapping):
+        lost += unread(value, (key,), what)
         return inside if _has_role(inside) else {"role": "assistant", **inside}
     if isinstance(value.get("content"), str | list) and "type" not in value:
         return {"role": "assistant", **value}
-    return value["text"] if isinstance(value.get("text"), str) and "type" not in value else value
+    if not isinstance(value.get("text"), str) or "type" in value:
+        return value
+    lost += unread(value, ("text",), what)
+    return value["text"]
 
 
 def _has_role(value: Mapping[str, Any]) -> bool:
     return any(key in value for key in ("role", "from", "author", "lc"))
 
 
-def _response_parts(item: Any) -> list[Any]:
+def _response_parts(item: Any, what: str, lost: list[str]) -> list[Any]:
     """The parts of one item of OpenAI's `output`: its message's, its reasoning, its call; what else there is, as it is."""
     if not isinstance(item, Mapping):
         return [item]
     if item.get("type") == "message" and isinstance(item.get("content"), list):
+        lost += unread(item, ("type", "role", "id", "content"), f"{what}.output[]")
         return list(item["content"])
     if item.get("type") == "reasoning":
+        lost += unread(item, ("type", "id", "summary[].type", "summary[].text"), f"{what}.output[]")
         parts = need_list(item.get("summary") or [], "a summary of reasoning")
         summary = [part.get("text", "") for part in parts if isinstance(part, Mapping)]
         return [{"type": "reasoning", "text": "\n".join(map(str, summary))}] if summary else []
@@ -341,7 +391,7 @@ def _up_to_last_answer(turns: list[Turn]) -> list[Turn]:
     if not after:
         return turns
     *before, answer = turns[:-after]
-    return [*before, answer | {NOT_KEPT: [*answer.get(NOT_KEPT, ()), "later turns"]}]
+    return [*before, answer | {NOT_KEPT: [*answer.get(NOT_KEPT, ()), "a turn's later turns"]}]
 
 
 def _check_ends_with_answer(turns: Sequence[Turn], what: str) -> None:
@@ -360,6 +410,12 @@ def plain(prompt: Prompt | Sequence[Mapping[str, Any]]) -> str:
     if len(prompt) == 1 and prompt[0]["role"] == "user":
         return plain_turn(dict(prompt[0]))
     return "\n\n".join(f"{turn['role'].capitalize()}: {plain_turn(dict(turn))}" for turn in prompt)
+
+
+def same_turns(first: Sequence[Turn], second: Sequence[Turn]) -> bool:
+    """Whether two conversations say the same; what no template could be shown of them makes no difference."""
+    pairs = zip(first, second, strict=False)
+    return len(first) == len(second) and all({**one, NOT_KEPT: ()} == {**other, NOT_KEPT: ()} for one, other in pairs)
 
 
 def row_turns(row: Record) -> list[Turn]:

@@ -114,7 +114,11 @@ def test_open_webui_judges_the_message_that_the_feedback_names(lines):
     system = "System: Be brief.\n\nUser: Longest river?"
     assert rows(result) == [(system, "The Nile.", True), (f"{system}\n\nAssistant: The Rhine.\n\nUser: Sure?", "No.", False)]
     assert rows(result, "rater", "source_id", "model") == [("u1", "f1", "m"), ("u2", "f2", "m")]
-    assert result.metrics["not_kept"] == {"data.reason": 2}
+    assert result.metrics["not_kept"] == {
+        "data.reason": 2,
+        "messages of the chat that are not before the answer": 2,
+        "meta.chat_id": 2,
+    }
 
 
 def test_open_webui_feedback_that_names_no_answer_is_set_aside(lines):

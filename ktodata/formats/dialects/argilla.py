@@ -14,13 +14,18 @@ from ktodata.formats.records import (
     LabelledCompletion,
     Record,
     UnusableError,
+    clip,
     need,
     need_list,
     rater_name,
     votes_of_row,
 )
-from ktodata.formats.scores import PEOPLE, Score, verdict_of
+from ktodata.formats.scores import PEOPLE, Score, other_verdicts, verdict_of
 from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
+from ktodata.formats.unread_fields import unread
+
+RESPONSE = ("value", "user_id", "status")
+FLATTENED_ENDS = ("", ".users", ".status")
 
 
 def matches(record: Record, _fields: Fields) -> bool:
@@ -30,18 +35,24 @@ def matches(record: Record, _fields: Fields) -> bool:
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     texts = record["fields"] if isinstance(record.get("fields"), Mapping) else record
-    prompt = prompt_of(texts, fields.prompt or ("prompt",))
+    columns = fields.prompt or ("prompt",)
     column = fields.completion[0] if fields.completion else "completion"
-    return [LabelledCompletion(prompt, completion_of(need(texts, column), column), verdict_of(_scores(record), fields.label))]
+    prompt, completion = prompt_of(texts, columns), completion_of(need(texts, column), column)
+    scores = _scores(record)
+    names = [] if texts is record else unread(texts, (*columns, column), "fields")
+    names += other_verdicts(scores, fields.label)
+    return [LabelledCompletion(prompt, completion, verdict_of(scores, fields.label), not_kept=names)]
 
 
 def _scores(record: Record) -> list[Score]:
     """Every submitted answer to every question."""
-    answers = record["responses"] if isinstance(record.get("responses"), Mapping) else _flattened_answers(record)
+    is_nested = isinstance(record.get("responses"), Mapping)
+    answers = record["responses"] if is_nested else _flattened_answers(record)
+    path = "responses.{}" if is_nested else "{}.responses"
     return [
-        Score(str(question), item.get("value"), PEOPLE, rater_name(item.get("user_id")))
+        Score(str(question), item.get("value"), PEOPLE, rater_name(item.get("user_id")), path=path.format(clip(question, 40)))
         for question, items in answers.items()
-        for item in need_list(items or [], f"responses to {question!r}")
+        for item in need_list([] if items is None else items, f"responses to {question!r}")
         if _is_submitted(item)
     ]
 
@@ -55,12 +66,8 @@ def _is_submitted(item: Any) -> bool:
 def _flattened_answers(record: Record) -> dict[str, list[dict[str, Any]]]:
     """What Argilla writes as columns: QUESTION.responses, with QUESTION.responses.users and .status beside it."""
     questions = [name.removesuffix(".responses") for name in record if name.endswith(".responses")]
-    keys = ("value", "user_id", "status")
-    lists = {
-        name: [need_list(record.get(f"{name}.responses{end}") or [], name) for end in ("", ".users", ".status")]
-        for name in questions
-    }
-    return {name: [dict(zip(keys, item, strict=True)) for item in zip_longest(*columns)] for name, columns in lists.items()}
+    lists = {name: [need_list(record.get(f"{name}.responses{end}") or [], name) for end in FLATTENED_ENDS] for name in questions}
+    return {name: [dict(zip(RESPONSE, item, strict=True)) for item in zip_longest(*columns)] for name, columns in lists.items()}
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:
@@ -85,4 +92,7 @@ ARGILLA = Format(
     },
     settings={"label": {"column": "label", "desirable": True, "undesirable": False}},
     about={"source_id": "id"},
+    names_verdicts=True,
+    texts=("prompt", "completion"),
+    reads=("fields", "status", *(f"responses.*[].{name}" for name in RESPONSE), *(f"*.responses{end}" for end in FLATTENED_ENDS)),
 )

@@ -11,6 +11,7 @@ from typing import Any
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, Record, UnusableError, need, text
 from ktodata.formats.turns import conversation, row_turns
+from ktodata.formats.unread_fields import passed_over
 
 QUESTIONS = ("instruction", "question", "prompt")
 
@@ -28,9 +29,12 @@ def matches(record: Record, _fields: Fields) -> bool:
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if _is_chat(record):
-        turns, completion = conversation(record["completion"], "completion", fields.judged)
-        return [LabelledCompletion(turns, completion, fields.verdict(record))]
-    return [LabelledCompletion(_question_prompt(record), text(need(record, "completion"), "completion"), fields.verdict(record))]
+        turns, answer = conversation(record["completion"], "completion", fields.judged)
+        left = passed_over(record, (*QUESTIONS, "system"), ())
+        return [LabelledCompletion(turns, answer, fields.verdict(record), not_kept=left)]
+    completion = text(need(record, "completion"), "completion")
+    left = passed_over(record, QUESTIONS, [name for name in QUESTIONS if name in record][:1])
+    return [LabelledCompletion(_question_prompt(record), completion, fields.verdict(record), not_kept=left)]
 
 
 def _question_prompt(record: Record) -> Prompt:
@@ -59,6 +63,8 @@ AXOLOTL = Format(
     read=read,
     write=write,
     holds=("prompt", "completion", "label"),
-    also_reads=("instruction", "question"),
+    texts=(*QUESTIONS, "completion"),
+    reads=("system",),
+    own_label="label",
     example={"system": "Be brief.", "prompt": "What colour is the sky?", "completion": "Blue.", "label": True},
 )

@@ -55,7 +55,8 @@ HALOS = Format(
     read=read,
     write=write,
     holds=CONVERSATION,
-    also_reads=("output_A", "output_B"),
+    reads=("type", "label"),
+    texts=("prompt", "output", "output_A", "output_B"),
     example={
         "prompt_id": text_id("What colour is the sky?"),
         "prompt": [{"role": "user", "content": "What colour is the sky?"}],

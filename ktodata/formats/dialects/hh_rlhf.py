@@ -70,6 +70,7 @@ HH_RLHF = Format(
     write=write,
     group="pair_id",
     holds=("prompt", "completion", "label", "turns"),
+    texts=("chosen", "rejected"),
     example={
         "chosen": "\n\nHuman: Hi!\n\nAssistant: Hello.\n\nHuman: What colour is the sky?\n\nAssistant: Blue.",
         "rejected": "\n\nHuman: Hi!\n\nAssistant: Hello.\n\nHuman: What colour is the sky?\n\nAssistant: Green.",

@@ -104,8 +104,18 @@ def _value(item: Any, path: str) -> Any:
 
 def _without(item: Any, paths: Sequence[str]) -> Any:
     """A turn without what the settings have read of it, so that it is not counted as lost."""
-    taken = {path.partition(".")[0] for path in paths}
-    return {key: value for key, value in item.items() if key not in taken} if isinstance(item, Mapping) else item
+    if not isinstance(item, Mapping):
+        return item
+    left = dict(item)
+    for path in paths:
+        if path in left:
+            left.pop(path)
+            continue
+        name, _, rest = path.partition(".")
+        inside = left.pop(name, None)
+        if rest and isinstance(inside, Mapping):
+            left |= {f"{name}.{key}": value for key, value in _without(inside, [rest]).items()}
+    return left
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:

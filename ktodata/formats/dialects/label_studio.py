@@ -10,7 +10,9 @@ from typing import Any
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
+    Prompt,
     Record,
+    Turn,
     UnusableError,
     clip,
     need,
@@ -18,10 +20,13 @@ from ktodata.formats.records import (
     rater_name,
     votes_of_row,
 )
-from ktodata.formats.scores import PEOPLE, Score, verdict_of
+from ktodata.formats.scores import PEOPLE, Score, other_verdicts, verdict_of
 from ktodata.formats.times import stamp
 from ktodata.formats.turns import completion_of, conversation, prompt_of, row_completion, row_prompt
+from ktodata.formats.unread_fields import unread, unread_of_rater
 
+ANNOTATION = ("completed_by", "created_at", "was_cancelled")
+RESULT = ("from_name", "to_name", "type", "value.choices", "value.rating", "value.selected")
 CHOICES = {True: "desirable", False: "undesirable"}
 
 
@@ -33,16 +38,30 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     data = need(record, "data")
     scores = [score for item in need_list(record["annotations"], "annotations") for score in _annotation_scores(item)]
     if "messages" in data and not fields.names_columns:
-        return [LabelledCompletion(*conversation(data["messages"], "messages", fields.judged), verdict_of(scores, fields.label))]
+        texts: tuple[Prompt, str | Turn] = conversation(data["messages"], "messages", fields.judged)
+        return [_labelled(texts, ("messages",), record, scores, fields)]
     if (compared := _compared_columns(record["annotations"])) and not fields.names_columns:
         raise UnusableError(
             "two_completions",
             f"the task compares {compared}; say format: preference, prompt: data...., completion: two columns as data...., and "
             "label: {column: annotations.0.result.0.value.selected, left: first, right: second}",
         )
-    prompt = prompt_of(data, fields.prompt or ("prompt",))
+    columns = fields.prompt or ("prompt",)
     column = fields.completion[0] if fields.completion else "completion"
-    return [LabelledCompletion(prompt, completion_of(need(data, column), column), verdict_of(scores, fields.label))]
+    texts = prompt_of(data, columns), completion_of(need(data, column), column)
+    return [_labelled(texts, (*columns, column), record, scores, fields)]
+
+
+def _labelled(
+    texts: tuple[Prompt, str | Turn], columns: Sequence[str], record: Record, scores: list[Score], fields: Fields
+) -> LabelledCompletion:
+    """The completion with its verdict, and the names of what the task holds beside `columns` and that verdict."""
+    names = [*unread(record["data"], columns, "data"), *other_verdicts(scores, fields.label)]
+    cancelled = [item for item in record["annotations"] if isinstance(item, Mapping) and item.get("was_cancelled")]
+    for item in record["annotations"]:
+        names += unread_of_rater(item.get("completed_by") if isinstance(item, Mapping) else None, "annotations[].completed_by")
+    names += ["annotations[was_cancelled=True]"] if cancelled else []
+    return LabelledCompletion(*texts, verdict_of(scores, fields.label), not_kept=names)
 
 
 def _compared_columns(annotations: Sequence[Any]) -> str | None:
@@ -57,7 +76,11 @@ def _annotation_scores(annotation: Any) -> list[Score]:
     rater, time = rater_name(annotation.get("completed_by")), annotation.get("created_at")
     results = need_list(annotation.get("result"), "result")
     values = [(result.get("from_name"), _result_value(result)) for result in results if isinstance(result, Mapping)]
-    return [Score(str(name), value, PEOPLE, rater, time) for name, value in values if value is not None]
+    return [
+        Score(str(name), value, PEOPLE, rater, time, f"annotations[].result[from_name={clip(name, 40)}]")
+        for name, value in values
+        if value is not None
+    ]
 
 
 def _result_value(result: Mapping[str, Any]) -> Any:
@@ -111,4 +134,6 @@ LABEL_STUDIO = Format(
     },
     settings={"label": {"column": "label", "desirable": True, "undesirable": False}},
     about={"source_id": "id"},
+    names_verdicts=True,
+    reads=("data", *(f"annotations[].{name}" for name in ANNOTATION), *(f"annotations[].result[].{name}" for name in RESULT)),
 )

@@ -16,6 +16,7 @@ from ktodata.formats.records import (
     text,
 )
 from ktodata.formats.turns import answer_turn, conversation, prompt_of, row_turns
+from ktodata.formats.unread_fields import passed_over
 
 
 def is_alpaca(record: Record, fields: Fields) -> bool:
@@ -71,7 +72,9 @@ LLAMAFACTORY_ALPACA = Format(
     read=read_alpaca,
     write=write_alpaca,
     holds=("prompt", "completion", "label", "turns"),
-    also_reads=("history", "input"),
+    texts=("instruction", "input", "output", "history"),
+    reads=("system",),
+    own_label="kto_tag",
     example={
         "instruction": "What colour is the sky?",
         "input": "",
@@ -93,8 +96,10 @@ def is_sharegpt(record: Record, fields: Fields) -> bool:
 
 def read_sharegpt(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """LLaMA-Factory's ShareGPT form for KTO: messages (or conversations) that end with the judged answer, and kto_tag."""
-    turns, completion = conversation(need(record, _turns_column(record)), _turns_column(record), fields.judged)
-    return [LabelledCompletion(turns, completion, fields.verdict(record, "kto_tag"))]
+    column = _turns_column(record)
+    turns, completion = conversation(need(record, column), column, fields.judged)
+    left = passed_over(record, ("messages", "conversations"), (column,))
+    return [LabelledCompletion(turns, completion, fields.verdict(record, "kto_tag"), not_kept=left)]
 
 
 def write_sharegpt(rows: Sequence[Row]) -> dict[str, Any]:
@@ -107,7 +112,8 @@ LLAMAFACTORY_SHAREGPT = Format(
     read=read_sharegpt,
     write=write_sharegpt,
     holds=CONVERSATION,
-    also_reads=("conversations",),
+    texts=("messages", "conversations"),
+    own_label="kto_tag",
     example={
         "messages": [{"role": "user", "content": "What colour is the sky?"}, {"role": "assistant", "content": "Blue."}],
         "kto_tag": True,

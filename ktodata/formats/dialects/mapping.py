@@ -53,6 +53,8 @@ MAPPING = Format(
     write=write,
     takes_columns=True,
     holds=(*CONVERSATION, *ABOUT, "trusted_label"),
+    texts=("prompt", "completion"),
+    own_label="label",
     example={
         "prompt": "What colour is the sky?",
         "completion": "Blue.",

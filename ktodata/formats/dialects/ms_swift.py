@@ -8,7 +8,9 @@ from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import LabelledCompletion, Prompt, Record, Turn, need, text
 from ktodata.formats.turns import answer_turn, completion_of, conversation, prompt_of, row_turns
+from ktodata.formats.unread_fields import passed_over
 
+QUERY = ("query", "response", "history")
 REJECTED = ("rejected_response", "rejected_messages")
 
 
@@ -22,7 +24,12 @@ def matches(record: Record, fields: Fields) -> bool:
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """ms-swift's KTO rows: messages that end with the judged answer, or query, response and history; and label."""
-    return [LabelledCompletion(*_answered(record, fields), fields.verdict(record))]
+    return [LabelledCompletion(*_answered(record, fields), fields.verdict(record), not_kept=_passed_over(record))]
+
+
+def _passed_over(record: Record) -> list[str]:
+    """Columns of the form that the record is not read in."""
+    return passed_over(record, QUERY, ()) if record.get("messages") is not None else []
 
 
 def _answered(record: Record, fields: Fields) -> tuple[Prompt, str | Turn]:
@@ -44,7 +51,8 @@ MS_SWIFT = Format(
     read=read,
     write=write,
     holds=CONVERSATION,
-    also_reads=("query", "response", "history"),
+    texts=("messages", *QUERY),
+    own_label="label",
     example={
         "messages": [
             {"role": "system", "content": "Be brief."},
@@ -65,8 +73,12 @@ def read_paired(record: Record, fields: Fields) -> list[LabelledCompletion]:
     prompt, better = _answered(record, fields)
     if record.get("rejected_messages") is not None:
         other, worse = conversation(record["rejected_messages"], "rejected_messages")
-        return labelled_pair(same_prompt(prompt, other), better, worse)
-    return labelled_pair(prompt, better, text(record["rejected_response"], "rejected_response"))
+        first, second = labelled_pair(same_prompt(prompt, other), better, worse)
+    else:
+        first, second = labelled_pair(prompt, better, text(record["rejected_response"], "rejected_response"))
+    used = "rejected_response" if record.get("rejected_messages") is None else "rejected_messages"
+    first.not_kept = [*_passed_over(record), *passed_over(record, REJECTED, (used,))]
+    return [first, second]
 
 
 def write_paired(rows: Sequence[Row]) -> dict[str, Any]:
@@ -81,7 +93,7 @@ MS_SWIFT_PAIRED = Format(
     write=write_paired,
     group="pair_id",
     holds=("prompt", "completion", "label", "turns"),
-    also_reads=("query", "response", "history", "rejected_messages"),
+    texts=("messages", *QUERY, *REJECTED),
     example={
         "messages": [{"role": "user", "content": "What colour is the sky?"}, {"role": "assistant", "content": "Blue."}],
         "rejected_response": "Green.",

@@ -6,7 +6,8 @@ from typing import Any
 from ktodata.formats.dialects.llamafactory import with_turns_before
 from ktodata.formats.format import Row
 from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, Record, Turn, UnusableError, Verdict
-from ktodata.formats.turns import completion_of, conversation, plain_turn, prompt_of, turns_of
+from ktodata.formats.turns import completion_of, conversation, plain_turn, prompt_of, same_turns, turns_of
+from ktodata.formats.unread_fields import passed_over
 
 # where the prompt of a pair stands, beside its two sides: the first that a record has
 PROMPTS = ("prompt", "messages", "conversations", "question", "instruction")
@@ -19,7 +20,8 @@ def labelled_pair(prompt: Prompt, better: str | Turn, worse: str | Turn) -> list
 
 def same_prompt(first: Prompt, second: Prompt) -> Prompt:
     """The prompt that both sides share; sides that answer different prompts cannot be compared."""
-    if first != second:
+    same = first == second if isinstance(first, str) or isinstance(second, str) else same_turns(first, second)
+    if not same:
         raise UnusableError(
             "prompts_differ", f"the two sides share no prompt: {len(first)} and {len(second)} turns before the answer"
         )
@@ -40,7 +42,7 @@ def read_pair(record: Record, better_column: str, worse_column: str) -> list[Lab
             "no_prompt", f"{better_column} and {worse_column} are answers only, and there is no prompt beside them"
         )
     first, second = labelled_pair(prompt, better, worse)
-    first.not_kept = [name for name in (*PROMPTS, "input", "history") if record.get(name) and name not in used]
+    first.not_kept = passed_over(record, (*PROMPTS, "input", "history"), used)
     return [first, second]
 
 
@@ -76,7 +78,7 @@ def _check_prompt_beside(record: Record, before: list[Turn], better: str | Turn)
         value = record.get(column)
         if isinstance(value, list):
             turns = turns_of(value, column)
-            is_repeat = turns == before or (turns[:-1] == before and _is_same_answer(turns[-1], better))
+            is_repeat = same_turns(turns, before) or (same_turns(turns[:-1], before) and _is_same_answer(turns[-1], better))
         elif value is not None:
             users = [turn["content"].strip() for turn in before if turn["role"] == "user"]
             is_repeat = isinstance(value, str) and value.strip() in users

@@ -90,5 +90,7 @@ PREFERENCE = Format(
     takes_columns=True,
     group="pair_id",
     holds=CONVERSATION,
+    texts=("prompt", *RESPONSES),
+    own_label="preference",
     example={"prompt": "What colour is the sky?", "response1": "Green.", "response2": "Blue.", "preference": 2},
 )

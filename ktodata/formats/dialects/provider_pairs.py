@@ -7,6 +7,7 @@ from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import CannotHoldError, LabelledCompletion, Record, Turn, UnusableError, kind, need, need_list
 from ktodata.formats.turns import answer_turn, completion_of, is_plain, row_turns, turns_of
+from ktodata.formats.unread_fields import passed_over, unread
 
 SIDES = ("preferred_output", "non_preferred_output")
 
@@ -25,8 +26,7 @@ def read_openai(record: Record, _fields: Fields) -> list[LabelledCompletion]:
     first, second = labelled_pair(turns, better, worse)
     if isinstance(given, Mapping):
         first.tools = second.tools = given.get("tools")
-        more = [name for name, value in given.items() if name not in ("messages", "tools") and value is not None]
-        first.not_kept = [f"input.{name}" for name in more]
+        first.not_kept = unread(given, ("messages", "tools"), "input")
     return [first, second]
 
 
@@ -43,6 +43,7 @@ OPENAI_PREFERENCE = Format(
     write=write_openai,
     group="pair_id",
     holds=CONVERSATION,
+    texts=("input", *SIDES),
     example={
         "input": {"messages": [{"role": "user", "content": "What colour is the sky?"}]},
         "preferred_output": [{"role": "assistant", "content": "Blue."}],
@@ -50,6 +51,7 @@ OPENAI_PREFERENCE = Format(
     },
 )
 
+INSTRUCTIONS = ("systemInstruction", "system_instruction")
 VERTEX_ROLES = {"user": "user", "assistant": "model"}
 
 
@@ -69,10 +71,22 @@ def read_vertex(record: Record, fields: Fields) -> list[LabelledCompletion]:
         raise UnusableError("not_text", "completions holds something that is not an object of score and completion")
     answers = [completion_of(need(entry, "completion"), "completion") for entry in entries]
     if fields.label.column is None and fields.label.at_least is None and fields.label.meanings is None and len(entries) == 2:
-        return _pair_by_score(turns, answers, [need(entry, "score") for entry in entries])
-    return [
-        LabelledCompletion(turns, answer, fields.rated(entry, "score")) for answer, entry in zip(answers, entries, strict=True)
-    ]
+        judged = _pair_by_score(turns, answers, [need(entry, "score") for entry in entries])
+    else:
+        judged = [
+            LabelledCompletion(turns, answer, fields.rated(entry, "score"))
+            for answer, entry in zip(answers, entries, strict=True)
+        ]
+    for first in judged[:1]:
+        first.not_kept = _unread_of_vertex(record, fields)
+    return judged
+
+
+def _unread_of_vertex(record: Record, fields: Fields) -> list[str]:
+    read = ("[].completion", *(f"[].{column}" for column in fields.verdict_columns("score")))
+    used = next((name for name in INSTRUCTIONS if record.get(name)), "")
+    instruction = unread(record.get(used), ("role", "parts"), used)
+    return [*unread(record["completions"], read, "completions"), *instruction, *passed_over(record, INSTRUCTIONS, (used,))]
 
 
 def _instruction(record: Record) -> list[Turn]:
@@ -115,7 +129,8 @@ VERTEX_PREFERENCE = Format(
     write=write_vertex,
     group="pair_id",
     holds=("prompt", "completion", "label", "turns"),
-    also_reads=("systemInstruction", "system_instruction"),
+    texts=("contents", *INSTRUCTIONS),
+    reads=("completions",),
     example={
         "contents": [{"role": "user", "parts": [{"text": "What colour is the sky?"}]}],
         "completions": [

@@ -20,6 +20,7 @@ from ktodata.formats.records import (
     text,
 )
 from ktodata.formats.turns import completion_of, prompt_of
+from ktodata.formats.unread_fields import passed_over, unread
 
 ANSWER_LISTS = ("completions", "responses")
 ASPECTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -45,7 +46,11 @@ def read_ultrafeedback(record: Record, fields: Fields) -> list[LabelledCompletio
     if isinstance(record.get("scores"), list):
         return _read_scored(record, fields)
     prompt = text(need(record, "instruction"), "instruction")
-    return [_read_completion(prompt, item, fields) for item in need_list(record["completions"], "completions")]
+    judged = [_read_completion(prompt, item, fields) for item in need_list(record["completions"], "completions")]
+    for first in judged[:1]:
+        left = passed_over(record, ("prompt", "responses", "scores"), ())
+        first.not_kept = [*first.not_kept, *left]
+    return judged
 
 
 def _read_scored(record: Record, fields: Fields) -> list[LabelledCompletion]:
@@ -54,9 +59,11 @@ def _read_scored(record: Record, fields: Fields) -> list[LabelledCompletion]:
     answers, scores = need_list(need(record, column), column), record["scores"]
     if len(answers) != len(scores):
         raise UnusableError("scores_differ", f"{len(answers)} {column} and {len(scores)} scores")
-    prompt = prompt_of(record, ("prompt",) if "prompt" in record else ("instruction",))
+    question = "prompt" if "prompt" in record else "instruction"
+    prompt = prompt_of(record, (question,))
+    left = passed_over(record, ("instruction", "prompt", *ANSWER_LISTS), (question, column))
     return [
-        LabelledCompletion(prompt, completion_of(answer, column), fields.rated({"scores": score}, "scores"))
+        LabelledCompletion(prompt, completion_of(answer, column), fields.rated({"scores": score}, "scores"), not_kept=left)
         for answer, score in zip(answers, scores, strict=True)
     ]
 
@@ -65,7 +72,10 @@ def _read_completion(prompt: str, item: Any, fields: Fields) -> LabelledCompleti
     if not isinstance(item, Mapping):
         raise UnusableError("not_text", f"completions holds {kind(item)} where a completion should be")
     completion = text(need(item, "response"), "response")
-    return LabelledCompletion(prompt, completion, fields.rated(item, "overall_score"), {"model": item.get("model")})
+    left = unread(item, ("response", "model", *fields.verdict_columns("overall_score")), "completions[]")
+    return LabelledCompletion(
+        prompt, completion, fields.rated(item, "overall_score"), {"model": item.get("model")}, not_kept=left
+    )
 
 
 def write_ultrafeedback(rows: Sequence[Row]) -> dict[str, Any]:
@@ -103,7 +113,8 @@ ULTRAFEEDBACK = Format(
             {"model": "small", "response": "Green.", "overall_score": 2.0},
         ],
     },
-    also_reads=("prompt", "responses", "scores"),
+    texts=("instruction", "prompt", *ANSWER_LISTS),
+    reads=("scores",),
     settings={"label": {"column": "overall_score", "at_least": 5}},
 )
 
@@ -113,6 +124,8 @@ HELPSTEER = Format(
     read=read_helpsteer,
     write=write_helpsteer,
     holds=("prompt", "completion", "label", "rating"),
+    texts=("prompt", "response"),
+    own_label="helpfulness",
     example={"prompt": "What colour is the sky?", "response": "Blue.", "helpfulness": 4},
     settings={"label": {"column": "helpfulness", "at_least": 3}},
 )

@@ -22,9 +22,10 @@ from ktodata.formats.records import (
     text,
     votes_of_row,
 )
-from ktodata.formats.scores import MODELS, PEOPLE, Score, verdict_of
+from ktodata.formats.scores import MODELS, PEOPLE, Score, other_verdicts, verdict_of
 from ktodata.formats.times import stamp
 from ktodata.formats.turns import completion_of, conversation, row_completion, row_turns, turns_of
+from ktodata.formats.unread_fields import is_empty, passed_over, unread, unread_of_rater
 
 PROMPT_KEYS = ("messages", "input", "question", "query", "prompt", "text", "contents")
 COMPLETION_KEYS = (
@@ -39,6 +40,8 @@ COMPLETION_KEYS = (
     "content",
     "text",
 )
+HISTORIES = ("chat_history", "history")
+BESIDE_PROMPT = ("tools", "system", *HISTORIES)
 HOLDS = (*CONVERSATION, "votes", "rater", "created_at", "source_id")
 
 # --- what both have in common -------------------------------------------------------------------------------------------
@@ -49,12 +52,32 @@ def _is_trace(record: Record, output: str, verdicts: str, single: Iterable[str])
     return output in record and (isinstance(record.get(verdicts), list) or all(name in record for name in single))
 
 
-def _read_trace(record: Record, columns: tuple[str, str], scores: list[Score], rule: LabelRule) -> list[LabelledCompletion]:
+def _read_trace(
+    record: Record, columns: tuple[str, str], scores: list[Score], rule: LabelRule, not_kept: Sequence[str] = ()
+) -> list[LabelledCompletion]:
     """The one completion of a trace. `columns`: those of its input and of its output."""
     logged, output = (need(record, column) for column in columns)
     prompt, completion = _conversation(logged, output, columns)
     tools = logged.get("tools") if isinstance(logged, Mapping) else None
-    return [LabelledCompletion(prompt, completion, verdict_of(scores, rule), tools=tools)]
+    names = [
+        *_unread_beside(logged, PROMPT_KEYS, BESIDE_PROMPT, columns[0]),
+        *_unread_beside(output, COMPLETION_KEYS, (), columns[1]),
+    ]
+    verdict = verdict_of(scores, rule)
+    return [
+        LabelledCompletion(prompt, completion, verdict, tools=tools, not_kept=[*names, *other_verdicts(scores, rule), *not_kept])
+    ]
+
+
+def _unread_beside(value: Any, keys: Sequence[str], more: Sequence[str], column: str) -> list[str]:
+    """What a logged object holds beside the value that `_value_under` takes."""
+    if not _is_wrapper(value):
+        return []
+    return unread(value, (*more, next((key for key in keys if key in value), "")), column)
+
+
+def _is_wrapper(value: Any) -> bool:
+    return isinstance(value, Mapping) and "role" not in value and "lc" not in value
 
 
 def _conversation(logged: Any, output: Any, columns: tuple[str, str]) -> tuple[Prompt, str | Turn]:
@@ -73,15 +96,22 @@ def _trace_prompt(value: Any, column: str) -> Prompt:
     while isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], list):
         prompt = prompt[0]
     turns = turns_of(prompt, column) if isinstance(prompt, list) else text(prompt, column)
-    before = value.get("chat_history") or value.get("history") if isinstance(value, Mapping) else None
-    if not isinstance(before, list):
-        return turns
-    last = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
-    return [*turns_of(before, f"chat_history of {column}"), *last]
+    before = _turns_before(value, column) if isinstance(value, Mapping) else []
+    last = [{"role": "user", "content": turns}] if isinstance(turns, str) and before else turns
+    return [*before, *last] if before and not isinstance(last, str) else last
+
+
+def _turns_before(value: Mapping[str, Any], column: str) -> list[Turn]:
+    """The turns of a logged input's own system text and history."""
+    system = value.get("system")
+    entries = [] if is_empty(system) or "role" in value else [{"role": "system", "content": system}]
+    for name in HISTORIES:
+        entries += value[name] if isinstance(value.get(name), list) and not entries[1:] else []
+    return turns_of(entries, f"history of {column}") if entries else []
 
 
 def _value_under(value: Any, keys: Sequence[str], column: str) -> Any:
-    if not isinstance(value, Mapping) or "role" in value or "lc" in value:
+    if not _is_wrapper(value):
         return value
     for key in keys:
         if key in value:
@@ -96,6 +126,7 @@ def _trace_id(row: Row) -> str:
 
 # --- Langfuse ---------------------------------------------------------------------------------------------------------------
 
+SCORE = ("dataType", "value", "stringValue", "name", "authorUserId", "source", "timestamp")
 JUDGING = ("BOOLEAN", "NUMERIC", "CATEGORICAL")  # TEXT and CORRECTION are comments
 FLATTENED = ("sessionId", "userId", "latency")  # of an exported trace whose scores stand in columns of their names
 
@@ -115,9 +146,12 @@ def read_langfuse(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if "scores" not in record and "dataType" not in record and column is not None:
         values = lookup(record, column)
         scores = [Score(column, value, PEOPLE, _user(record)) for value in (values if isinstance(values, list) else [values])]
-    else:
-        scores = [_langfuse_score(score, record) for score in record.get("scores", [record]) if _is_judging(score)]
-    return _read_trace(record, ("input", "output"), scores, fields.label)
+        return _read_trace(record, ("input", "output"), scores, fields.label)
+    entries = record.get("scores", [record])
+    scores = [_langfuse_score(score, record) for score in entries if _is_judging(score)]
+    comments = [f"scores[name={clip(score.get('name'), 40)}]" for score in entries if not _is_judging(score)]
+    of_trace = passed_over(record, SCORE, ()) if "scores" in record else []
+    return _read_trace(record, ("input", "output"), scores, fields.label, [*comments, *of_trace])
 
 
 def _is_judging(score: Any) -> bool:
@@ -132,7 +166,8 @@ def _langfuse_score(score: Mapping[str, Any], trace: Record) -> Score:
     value = score.get("stringValue") if score.get("dataType") == "CATEGORICAL" else score.get("value")
     by = MODELS if score.get("source") == "EVAL" else PEOPLE
     rater = rater_name(score.get("authorUserId") or None) or (_user(trace) if by == PEOPLE else f"model {score.get('name')}")
-    return Score(str(score.get("name")), value, by, rater, score.get("timestamp"))
+    name = str(score.get("name"))
+    return Score(name, value, by, rater, score.get("timestamp"), f"scores[name={clip(name, 40)}]")
 
 
 def _user(trace: Record) -> str | None:
@@ -161,7 +196,8 @@ LANGFUSE = Format(
     read=read_langfuse,
     write=write_langfuse,
     holds=HOLDS,
-    also_reads=("dataType", "value", "stringValue", "name", "authorUserId", "source", "timestamp", "userId"),
+    texts=("input", "output"),
+    reads=("userId", *SCORE, *(f"scores[].{name}" for name in SCORE)),
     example={
         "id": "trace-1",
         "input": [{"role": "user", "content": "What colour is the sky?"}],
@@ -179,9 +215,13 @@ LANGFUSE = Format(
     },
     settings={"label": {"column": "feedback", 1: True, 0: False}},
     about={"source_id": "id"},
+    names_verdicts=True,
 )
 
 # --- LangSmith --------------------------------------------------------------------------------------------------------------
+
+
+FEEDBACK = ("key", "score", "value", "created_at", "feedback_source")
 
 
 def is_langsmith(record: Record, _fields: Fields) -> bool:
@@ -199,18 +239,22 @@ def read_langsmith(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if record.get("outputs") is None:
         raise UnusableError("no_text", f"the run has no outputs{': ' + clip(record['error'], 60) if record.get('error') else ''}")
     if "feedback" not in record and "feedback_stats" in record:
-        scores = _summarised_scores(record, fields.label.column)
-    else:
-        scores = [_langsmith_score(score) for score in record.get("feedback", [record]) if isinstance(score, Mapping)]
-    return _read_trace(record, ("inputs", "outputs"), scores, fields.label)
+        names = unread(record["feedback_stats"], ("*.avg",), "feedback_stats")
+        return _read_trace(record, ("inputs", "outputs"), _summarised_scores(record), fields.label, names)
+    scores = [_langsmith_score(score) for score in record.get("feedback", [record]) if isinstance(score, Mapping)]
+    not_read = passed_over(record, (*(FEEDBACK if "feedback" in record else ()), "feedback_stats"), ())
+    for score in record.get("feedback", [record]):
+        source = score.get("feedback_source") if isinstance(score, Mapping) else None
+        not_read += unread_of_rater(source, "feedback[].feedback_source")
+    return _read_trace(record, ("inputs", "outputs"), scores, fields.label, not_read)
 
 
-def _summarised_scores(record: Record, column: str | None) -> list[Score]:
+def _summarised_scores(record: Record) -> list[Score]:
     stats = record["feedback_stats"] if isinstance(record["feedback_stats"], Mapping) else {}
     means = [
         (f"feedback_stats.{key}.avg", mean["avg"]) for key, mean in stats.items() if isinstance(mean, Mapping) and "avg" in mean
     ]
-    return [Score(path, mean, PEOPLE) for path, mean in means if column is None or path == column]
+    return [Score(path, mean, PEOPLE) for path, mean in means]
 
 
 def _langsmith_score(feedback: Mapping[str, Any]) -> Score:
@@ -219,7 +263,8 @@ def _langsmith_score(feedback: Mapping[str, Any]) -> Score:
     score = feedback.get("score")
     value = feedback["value"] if score is None and "value" in feedback else score
     key = str(feedback.get("key"))
-    return Score(key, value, by, rater_name(source) if by == PEOPLE else f"model {key}", feedback.get("created_at"))
+    rater = rater_name(source) if by == PEOPLE else f"model {key}"
+    return Score(key, value, by, rater, feedback.get("created_at"), f"feedback[key={clip(key, 40)}]")
 
 
 def write_langsmith(rows: Sequence[Row]) -> dict[str, Any]:
@@ -243,7 +288,8 @@ LANGSMITH = Format(
     read=read_langsmith,
     write=write_langsmith,
     holds=HOLDS,
-    also_reads=("key", "score", "value", "feedback_source", "created_at"),
+    texts=("inputs", "outputs"),
+    reads=(*FEEDBACK, *(f"feedback[].{name}" for name in FEEDBACK), "feedback_stats"),
     example={
         "id": "run-1",
         "inputs": {"messages": [{"role": "user", "content": "What colour is the sky?"}]},
@@ -259,4 +305,5 @@ LANGSMITH = Format(
     },
     settings={"label": {"column": "feedback", True: True, False: False}},
     about={"source_id": "id"},
+    names_verdicts=True,
 )

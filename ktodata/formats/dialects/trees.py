@@ -19,15 +19,18 @@ from ktodata.formats.records import (
     need_list,
     rater_name,
 )
-from ktodata.formats.scores import MODELS, PEOPLE, Score, UnaskedVerdictError, verdict_of
+from ktodata.formats.scores import MODELS, PEOPLE, Score, UnaskedVerdictError, other_verdicts, verdict_of
 from ktodata.formats.times import stamp
 from ktodata.formats.turns import answer_turn, is_plain, row_turns, turns_of
+from ktodata.formats.unread_fields import unread
 
 # --- Open WebUI -------------------------------------------------------------------------------------------------------------
 
 LINKS = ("id", "parentId", "childrenIds")
 RATINGS = ("data.rating", "data.details.rating")
-READ_DATA = ("rating", "details", "model_id")
+READ_DATA = ("rating", "details.rating", "model_id")
+KIND = ("type", "version")  # of the record: a rating, in the export's version
+CHAT = ("history.messages", "history.currentId", "messages", "params.system", "system")
 
 
 def is_open_webui(record: Record, _fields: Fields) -> bool:
@@ -44,17 +47,19 @@ def read_open_webui(record: Record, fields: Fields) -> list[LabelledCompletion]:
     scores = [Score(path, value, PEOPLE, rater, time) for path, value in values.items() if value is not ABSENT]
     verdict = verdict_of(scores, fields.label)
     chat = lookup(record, "snapshot.chat.chat")
-    *before, answer = _way_to(lookup(record, "meta.message_id"), _messages(chat))
+    messages = _messages(chat)
+    *before, answer = way = _way_to(lookup(record, "meta.message_id"), messages)
     if answer["role"] != "assistant":
         raise UnusableError("no_assistant_turn", f"the feedback is about a message of {clip(answer['role'], 20)!r}")
     prompt = [*_system(chat), *before]
     if not before:
         raise UnusableError("no_prompt", "nothing is before the answer")
     model = next((value for path in ("data.model_id", "meta.model_id") if isinstance(value := lookup(record, path), str)), None)
-    data = record["data"] if isinstance(record["data"], Mapping) else {}
-    remarks = [f"data.{name}" for name, value in data.items() if value not in (None, "", [], {}) and name not in READ_DATA]
-    others = [path for path, value in values.items() if value not in (ABSENT, None) and path != fields.label.column]
-    return [LabelledCompletion(prompt, answer, verdict, {"model": model}, not_kept=[*remarks, *others])]
+    names = [*unread(record["data"], READ_DATA, "data"), *other_verdicts(scores, fields.label)]
+    tree = lookup(chat, "history.messages")
+    names += [] if tree is ABSENT else unread(tree, messages, "snapshot.chat.chat.history.messages")
+    names += ["messages of the chat that are not before the answer"] if len(messages) > len(way) else []
+    return [LabelledCompletion(prompt, answer, verdict, {"model": model}, not_kept=names)]
 
 
 def _messages(chat: Any) -> dict[str, Mapping[str, Any]]:
@@ -105,7 +110,7 @@ OPEN_WEBUI = Format(
     read=read_open_webui,
     write=write_open_webui,
     holds=("prompt", "completion", "label", "turns", "answer", "rater", "created_at", "source_id", "model"),
-    also_reads=("created_at", "type", "version"),
+    reads=("data", "meta.message_id", "meta.model_id", *KIND, "created_at", *(f"snapshot.chat.chat.{path}" for path in CHAT)),
     example={
         "id": "f-1",
         "user_id": "u-1",
@@ -138,6 +143,7 @@ OPEN_WEBUI = Format(
 
 # --- OpenAssistant ----------------------------------------------------------------------------------------------------------
 
+OASST_READ = ("role", "text", "content", "replies", "labels", "rank", "deleted", "synthetic", *LINKS)
 OASST_ROLES = {"user": "prompter", "assistant": "assistant"}
 
 
@@ -154,12 +160,25 @@ def read_oasst(record: Record, fields: Fields) -> list[LabelledCompletion]:
     judged, verdicts = [], [score for _, _, scores in answers for score in scores]
     for before, answer, scores in answers:
         if any(score.name == fields.label.column for score in scores):
-            judged.append(LabelledCompletion(before, answer, verdict_of(scores, fields.label)))
+            names = other_verdicts(scores, fields.label)
+            judged.append(LabelledCompletion(before, answer, verdict_of(scores, fields.label), not_kept=names))
     if not judged:
         if verdicts:
             raise UnaskedVerdictError("which verdict on the replies is the label is not said, or no reply has it", verdicts)
         raise UnusableError("unlabelled", "no reply has a verdict")
+    judged[0].not_kept = [*judged[0].not_kept, *_unread_replies(record["prompt"], judged, len(answers))]
     return judged
+
+
+def _unread_replies(root: Mapping[str, Any], judged: Sequence[LabelledCompletion], answers: int) -> list[str]:
+    """What of a tree is in no row."""
+    names = {"replies without the verdict asked for": answers > len(judged), "deleted messages": False}
+    pending: list[Any] = [root]
+    while pending:
+        message = pending.pop()
+        names["deleted messages"] |= bool(message.get("deleted"))
+        pending += message.get("replies") or []
+    return [name for name, is_there in names.items() if is_there]
 
 
 def _replies(message: Any, before: list[Turn]) -> Iterator[tuple[list[Turn], Turn, list[Score]]]:
@@ -171,13 +190,24 @@ def _replies(message: Any, before: list[Turn]) -> Iterator[tuple[list[Turn], Tur
             raise UnusableError("not_a_turn", "a reply is no object")
         if message.get("deleted"):
             continue
-        (turn,) = turns_of([{"role": message.get("role"), "content": message.get("text")}], "the tree")
+        (turn,) = turns_of([_oasst_turn(message)], "the tree")
         if turn["role"] == "assistant":
             if not before:
                 raise UnusableError("no_prompt", "the tree begins with an answer")
             yield before, turn, _reply_scores(message)
         replies = need_list(message.get("replies") or [], "replies")
         pending += [(reply, [*before, turn]) for reply in reversed(replies)]
+
+
+def _oasst_turn(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message of a tree with all that is no link, flag or verdict: what no template renders is counted as a turn's."""
+    labels = message.get("labels")
+    rest = {key: value for key, value in message.items() if key not in OASST_READ}
+    if isinstance(labels, Mapping) and message.get("role") != "assistant":
+        rest["labels"] = labels
+    elif unread_labels := unread(labels, ("*.value",)):
+        rest |= {f"labels.{name}": True for name in unread_labels}
+    return {**rest, "role": message.get("role"), "content": message.get("text")}
 
 
 def _reply_scores(message: Mapping[str, Any]) -> list[Score]:
@@ -207,7 +237,7 @@ OASST = Format(
     read=read_oasst,
     write=write_oasst,
     holds=("prompt", "completion", "label", "turns"),
-    also_reads=("message_tree_id", "tree_state"),
+    reads=("prompt",),
     example={
         "prompt": {
             "text": "What colour is the sky?",

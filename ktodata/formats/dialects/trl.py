@@ -33,6 +33,8 @@ TRL = Format(
     read=read_trl,
     write=write_trl,
     holds=CONVERSATION,
+    texts=("prompt", "completion"),
+    own_label="label",
     example={
         "prompt": [{"role": "user", "content": "What colour is the sky?"}],
         "completion": [{"role": "assistant", "content": "Blue."}],
@@ -69,6 +71,6 @@ TRL_PAIRED = Format(
     write=write_trl_paired,
     group="pair_id",
     holds=CONVERSATION,
-    also_reads=(*PROMPTS, "input", "history"),
+    texts=("chosen", "rejected", *PROMPTS, "input", "history"),
     example={"prompt": "What colour is the sky?", "chosen": "Blue.", "rejected": "Green."},
 )
