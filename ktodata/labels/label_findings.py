@@ -81,8 +81,7 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     if trusted["flip_rates"]:
         by_truth = ", ".join(f"{share:.1%} of the truly {name}" for name, share in trusted["flip_rates"].items())
         rates += f" So {by_truth} rows carry the other label: what the trainer's flip_rates takes."
-    if dynamics := facts.get("training_dynamics"):
-        rates += f" {dynamics['text']}"
+    rates = " ".join([rates, *(piece["text"] for piece in facts.get("weighed", {}).values())])
     wrong = trusted["wrong"]
     return issue("KD041", f"Against the trusted labels, {rates}", wrong) if wrong else passed("KD041", rates)
 

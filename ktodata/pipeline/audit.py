@@ -14,7 +14,7 @@ from ktodata.errors import DataError, RunError, SettingError
 from ktodata.feedback import check_columns
 from ktodata.formats.reviews import check_verdicts
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
-from ktodata.labels.classifier.training_dynamics import training_dynamics
+from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.judge import JudgeScores, with_judge
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
@@ -75,7 +75,7 @@ def audit(
         table = with_judge(table, judged)
     if telemetry is not None:
         dynamics = training_dynamics(telemetry, table["row_id"].to_list(), table["label"].to_numpy())
-        table = table.with_columns(training_dynamics=pl.Series(dynamics.quality).fill_nan(None))
+        table = table.with_columns(training_dynamics=pl.Series(dynamics.quality(table["label"].to_numpy())).fill_nan(None))
     return LabelAudit(table, label_noise(table, seed=seed, **label_noise_settings), dict(label_noise_settings) | {"seed": seed})
 
 

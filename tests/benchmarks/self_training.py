@@ -32,7 +32,7 @@ import ktodata as kd
 from ktodata.experiments.contrast import contrast
 from ktodata.experiments.digests import digest, digest_rows
 from ktodata.labels.actions import soft_labels
-from ktodata.labels.classifier.training_dynamics import signed_evidence, training_dynamics
+from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.people.review_simulation import reviews_of
 from ktodata.labels.people.reviewed_model import ReviewedModel, learn_from_reviews
 from ktodata.pipeline.ablate import TERMS as BASE_TERMS
@@ -107,7 +107,7 @@ class Fold:
 
     def opinion(self, looks: pl.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
         signal = training_dynamics(looks, self.train["row_id"].to_list(), self.labels)
-        return signed_evidence(signal.quality, self.labels), dict(signal.metrics)
+        return signal.pull, dict(signal.metrics)
 
 
 def measured(fold: Fold, *, cross_fit: bool) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:

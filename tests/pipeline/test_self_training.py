@@ -121,14 +121,14 @@ def test_telemetry_enters_a_run_and_acts_as_far_as_reviews_bear_it_out(place, tr
     assert (facts["rows_observed"], facts["rows_without_observation"]) == (ROWS - 10, 10)
     assert facts["labels_other_than_trained_on"] == 0 and "no training.json" in facts["beta_from"]
     assert run.feedback["training_dynamics"].null_count() == 10
-    told = run.stage("label_noise").metrics["training_dynamics"]
-    assert told["weights"]["desirable"]["low"] > 0 and sum(told["reviewed_rows_observed"].values()) > REVIEWED - 10
+    told = run.stage("label_noise").metrics["weighed"]["training_dynamics"]
+    assert told["weights"]["desirable"]["low"] > 0 and sum(told["reviewed_rows"].values()) > REVIEWED - 10
     assert any(told["text"] in finding["text"] for finding in run.stage("label_noise").metrics["findings"])
     assert before < 0.65 and error_auroc(run, truth) > 0.8
     again = kd.run(plan, out=out, until="label_noise")  # without it, as if it had never been there
     assert stages_run(again) == ["label_noise"] and not (out / "stages" / "telemetry").exists()
     assert again.stage("label_noise").columns.equals(without.stage("label_noise").columns)
-    assert "training_dynamics" not in again.stage("label_noise").metrics
+    assert "training_dynamics" not in again.stage("label_noise").metrics["weighed"]
 
 
 def test_without_reviews_telemetry_is_shown_and_moves_nothing(place, truth, tmp_path):
@@ -138,7 +138,7 @@ def test_without_reviews_telemetry_is_shown_and_moves_nothing(place, truth, tmp_
     telemetry(truth, labels_of(without)).write_parquet(tmp_path / "telemetry.parquet")
     run = kd.run(plan, out=tmp_path / "run", telemetry=tmp_path, until="label_noise")
     assert run.stage("label_noise").columns.equals(columns)
-    told = run.stage("label_noise").metrics["training_dynamics"]
+    told = run.stage("label_noise").metrics["weighed"]["training_dynamics"]
     assert told["weights"] == {} and "not acted on" in told["text"]
     assert run.stage("label_noise").table("evidence")["training_dynamics"].null_count() == 0
 

@@ -32,7 +32,7 @@ RATERS_SCHEMA = pl.Schema(
 
 
 @dataclass(frozen=True)
-class Votes:
+class VoteCounts:
     """What the votes say.
 
     rows : row_id, votes_up, votes_down, outvoted (more votes against the label than for it, at least two against)
@@ -47,7 +47,7 @@ class Votes:
     metrics: dict[str, Any]
 
 
-def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: pl.DataFrame | None = None) -> Votes:
+def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: pl.DataFrame | None = None) -> VoteCounts:
     """Pool the votes on each text.
 
     rows : row_id, label, votes (those of every row with the same text, where they are known)
@@ -73,7 +73,7 @@ def aggregate_votes(rows: pl.DataFrame, p_desirable: Floats | None, *, judged: p
         metrics |= {"aggregated_by": "CROWDLAB (cleanlab) with the out-of-fold probabilities", "raters_pooled": pooled}
     if judged is not None:
         named, last = _by_rater(_explode(judged))
-    return Votes(counted, quality, _rater_agreement(named, last, rated), metrics)
+    return VoteCounts(counted, quality, _rater_agreement(named, last, rated), metrics)
 
 
 def _explode(rows: pl.DataFrame) -> pl.DataFrame:

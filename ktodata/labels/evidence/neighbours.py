@@ -1,7 +1,7 @@
-"""Do the rows that lie nearest to a row carry its label? And what share of labels must be flipped for them to differ so often."""
+"""Do the rows that lie nearest to a row carry its label?"""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from ktodata.embeddings.chunks import map_chunks, one_thread
 from ktodata.embeddings.vectors import of_unit_length
 from ktodata.errors import EmptyDataError, OneClassError, ShapeError
-from ktodata.labels.evidence import Evidence, Floats
+from ktodata.labels.evidence.evidence import Evidence, from_quality
+from ktodata.labels.label_rows import LabelRows
 
 Vectors = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
+ROWS_COMPARED = 20_000  # rows up to which they are compared unasked: beyond, it takes longer than all the rest
 EXACT_ROWS = 50_000  # training rows up to which every pair is compared
 PROBES = 16  # cells searched, beyond that
 THINNED = 3  # a search holds at most so many times its usual number of rows: copies of one text would otherwise cost N squared
@@ -39,23 +41,11 @@ class NearestRows:
     metrics: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class NeighbourFlipRates:
-    """Share of truly desirable rows labelled undesirable, and of truly undesirable ones labelled desirable: in [0, 1], lower is
-    better; None where the labels of neighbours agree no more than chance, so that nothing can be said.
-
-    truly_desirable : share of rows. misfit : root mean squared difference between the consensus seen and implied.
-    """
-
-    desirable: float | None
-    undesirable: float | None
-    truly_desirable: float | None
-    misfit: float | None
-    rows: int
-    right_when: str = (
-        "each row's two nearest rows of other prompts share its true label, and flips depend on the true class alone and fall "
-        "independently. Where the vectors do not tell good from bad, the mixture of neighbours is counted as flips: an upper end."
-    )
+def evidence(rows: LabelRows) -> Evidence | None:
+    """`neighbour_agreement` of prompts and completions together; None where it is not asked for, too slow, or has one class."""
+    if not rows.neighbours or len(rows.labels) > ROWS_COMPARED or not all(rows.trained_of_class.values()):
+        return None
+    return neighbour_agreement(np.hstack(rows.vectors), rows.labels, rows.groups, rows.trained, neighbours=rows.neighbours)
 
 
 def neighbour_agreement(
@@ -74,7 +64,7 @@ def neighbour_agreement(
     nan for a vector that is zero or not finite, and where every training row is of the row's own group.
 
     The voting is that of SimiFeat (Zhu, Dong and Liu 2022, arXiv:2110.06283), written from the paper; weights, groups and the
-    likelihood ratio are ours. metrics["flip_rates"] is what `flip_rates` finds.
+    likelihood ratio are ours.
     Raises ShapeError for unequal lengths, EmptyDataError without training rows, OneClassError when all have one label.
     """
     _check_lengths_and_classes(vectors, labels, groups, train)
@@ -92,30 +82,9 @@ def neighbour_agreement(
         "rows_without_neighbours": int((nearest.rows[:, 0] < 0).sum()),
         "mean_similarity": _mean_or_none(nearest.similarity[nearest.rows >= 0]),
         **nearest.metrics,
-        "flip_rates": asdict(flip_rates(labels, train, nearest)),
     }
-    return Evidence("neighbour_agreement", quality, ("embedding", "label", "prompt_group"), "one search for near rows", metrics)
-
-
-def flip_rates(labels: Bools, train: Bools, nearest: NearestRows) -> NeighbourFlipRates:
-    """How often labels are flipped, from how often a row and its two nearest agree; no label is known to be right.
-
-    If the three share a true label, and are flipped independently, the shares of ones, pairs of ones and triples of ones are
-    p a + (1 - p) b,  p a^2 + (1 - p) b^2,  p a^3 + (1 - p) b^3  with p truly desirable rows, a = P(1 | truly 1) and
-    b = P(1 | truly 0): three equations, three unknowns. Solved by least squares over all 2 + 4 + 8 patterns (a grid, then finer
-    ones around its best point), with a > b: labels are right more often than not.
-    Method HOC of Zhu, Song and Liu 2021, arXiv:2102.05291, for two classes. `right_when` says when to believe it.
-    """
-    rows = np.flatnonzero(train & (nearest.rows[:, : min(2, nearest.rows.shape[1])] >= 0).all(axis=1))
-    if nearest.rows.shape[1] < 2 or not len(rows):
-        return NeighbourFlipRates(None, None, None, None, 0)
-    triple = labels[np.column_stack([rows, nearest.rows[rows, :2]])]  # [rows, 3]
-    shares = np.concatenate([_patterns(triple[:, :order]) for order in (1, 2, 3)])
-    ones, pair = float(triple[:, :2].mean()), float((triple[:, 0] & triple[:, 1]).mean())
-    if pair - ones**2 < 3 * ones * (1 - ones) / np.sqrt(len(rows)):  # three standard errors of it, were labels independent
-        return NeighbourFlipRates(None, None, None, None, len(rows))
-    (p, a, b), misfit = _solve_flip_rates(shares)
-    return NeighbourFlipRates(1 - a, b, p, misfit, len(rows))
+    needs = ("prompt_embedding", "completion_embedding", "label", "prompt_group")
+    return Evidence("neighbour_agreement", from_quality(quality, labels), needs, metrics=metrics)
 
 
 def nearest_rows(vectors: Vectors, groups: NDArray[np.integer], train: Bools, *, neighbours: int, seed: int = 0) -> NearestRows:
@@ -259,36 +228,6 @@ def _recall(unit: Vectors, code: Ints, candidates: Ints, rows: Ints, rng: np.ran
             hits += sum(len(np.intersect1d(a[a >= 0], b)) for a, b in zip(exact, rows[block], strict=True))
             true += int((exact >= 0).sum())
     return hits / max(true, 1)
-
-
-def _patterns(labels: Bools) -> Floats:
-    """Share of each of 2^order patterns of labels, in binary order: float [2^order]. labels : bool [n, order]."""
-    order = labels.shape[1]
-    number = labels @ (1 << np.arange(order))
-    return np.bincount(number, minlength=1 << order) / len(labels)
-
-
-def _implied(p: Floats, a: Floats, b: Floats) -> Floats:
-    """The same shares as the model has them, for arrays of parameters [m]: float [m, 2 + 4 + 8]."""
-    columns = []
-    for order in (1, 2, 3):
-        ones = np.array([number.bit_count() for number in range(1 << order)])
-        for n_ones in ones:
-            columns.append(p * a**n_ones * (1 - a) ** (order - n_ones) + (1 - p) * b**n_ones * (1 - b) ** (order - n_ones))
-    return np.stack(columns, axis=1)
-
-
-def _solve_flip_rates(shares: Floats) -> tuple[tuple[float, float, float], float]:
-    """(p, a, b) whose patterns are nearest to those seen, a > b, and their root mean squared difference."""
-    centre, reach = np.array([0.5, 0.5, 0.5]), 0.5
-    for _ in range(24):
-        axes = [np.clip(np.linspace(middle - reach, middle + reach, 21), 0, 1) for middle in centre]
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-        grid = grid[grid[:, 1] > grid[:, 2]]
-        error = np.square(_implied(*grid.T) - shares).mean(axis=1)
-        centre, reach = grid[error.argmin()], reach / 2  # by half only: the error has a long, narrow valley
-    p, a, b = (float(value) for value in centre)
-    return (p, a, b), float(np.sqrt(error.min()))
 
 
 def _check_lengths_and_classes(vectors: Vectors, labels: Bools, groups: NDArray[np.integer], train: Bools) -> None:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from ktodata.errors import EmptyDataError, OneClassError, ShapeError
-from ktodata.labels.classifier import neighbours as module
-from ktodata.labels.classifier.neighbours import flip_rates, nearest_rows, neighbour_agreement
+from ktodata.labels.evidence import neighbours as module
+from ktodata.labels.evidence.neighbours import nearest_rows, neighbour_agreement
 
 
 def angles(*degrees):
@@ -32,15 +32,16 @@ def test_agreement_by_hand():
     row 1 (undesirable): neighbours 0 and 2, both desirable: p = (1 + 2) / 4 = 0.75 -> quality 0.25
     """
     vectors = angles(0, 0, 0, 180)
-    signal = neighbour_agreement(vectors, np.array([True, False, True, False]), np.arange(4), all_of(4), neighbours=2)
-    np.testing.assert_allclose(signal.quality, [0.5, 0.25, 0.5, 0.5])
+    labels = np.array([True, False, True, False])
+    signal = neighbour_agreement(vectors, labels, np.arange(4), all_of(4), neighbours=2)
+    np.testing.assert_allclose(signal.quality(labels), [0.5, 0.25, 0.5, 0.5])
 
 
 def test_the_base_rate_is_no_evidence():
     """90 % desirable, labels at random: neither class looks doubtful as a whole (the raw share would say 0.9 and 0.1)."""
     rng = np.random.default_rng(0)
     vectors, labels = rng.normal(size=(2000, 8)).astype(np.float32), rng.random(2000) < 0.9
-    quality = neighbour_agreement(vectors, labels, np.arange(2000), all_of(2000)).quality
+    quality = neighbour_agreement(vectors, labels, np.arange(2000), all_of(2000)).quality(labels)
     assert abs(quality[labels].mean() - 0.5) < 0.1
     assert abs(quality[~labels].mean() - 0.5) < 0.1
 
@@ -48,7 +49,7 @@ def test_the_base_rate_is_no_evidence():
 @pytest.mark.parametrize("desirable", [0.5, 0.85])
 def test_flipped_rows_rank_first_within_their_label(desirable):
     vectors, labels, groups, wrong = two_topics(desirable=desirable)
-    quality = neighbour_agreement(vectors, labels, groups, all_of(400)).quality
+    quality = neighbour_agreement(vectors, labels, groups, all_of(400)).quality(labels)
     for given in (True, False):
         of_class = np.flatnonzero(labels == given)
         count = int(wrong[of_class].sum())
@@ -62,8 +63,8 @@ def test_a_repeat_does_not_vouch_for_itself():
     row = int(np.flatnonzero(labels)[0])
     copies = np.append(np.arange(200), np.full(10, row))
     labels = np.append(labels, np.zeros(10, bool))
-    vouching = neighbour_agreement(vectors[copies], labels, np.arange(210), all_of(210), neighbours=9).quality[200:]
-    fair = neighbour_agreement(vectors[copies], labels, groups[copies], all_of(210), neighbours=9).quality[200:]
+    vouching = neighbour_agreement(vectors[copies], labels, np.arange(210), all_of(210), neighbours=9).quality(labels)[200:]
+    fair = neighbour_agreement(vectors[copies], labels, groups[copies], all_of(210), neighbours=9).quality(labels)[200:]
     assert vouching.min() > 0.7
     assert fair.max() < 0.3
 
@@ -79,7 +80,7 @@ def test_held_out_rows_are_judged_but_do_not_judge():
 def test_nothing_is_said_of_rows_without_neighbours():
     vectors = np.vstack([angles(0, 10, 20), [[0, 0]], [[np.nan, 1]]]).astype(np.float32)
     labels = np.array([True, False, True, True, False])
-    quality = neighbour_agreement(vectors, labels, np.arange(5), all_of(5)).quality
+    quality = neighbour_agreement(vectors, labels, np.arange(5), all_of(5)).quality(labels)
     assert np.isfinite(quality).tolist() == [True, True, True, False, False]
     alone = neighbour_agreement(angles(0, 5), np.array([True, False]), np.zeros(2, int), all_of(2))
     assert not alone.known.any()
@@ -119,27 +120,6 @@ def test_cells_cope_with_one_text_repeated(monkeypatch):
     vectors = np.vstack([np.tile(angles(10), (3000, 1)), angles(*np.linspace(90, 180, 500))])
     found = nearest_rows(vectors, np.arange(3500), all_of(3500), neighbours=5)
     assert (found.rows >= 0).all()
-
-
-@pytest.mark.parametrize("rates", [(0.1, 0.1), (0.05, 0.25), (0.3, 0.1)])
-def test_flip_rates_of_clusterable_labels(rates):
-    """Neighbours share the true label, flips are independent: the planted rates come back within 0.03."""
-    rng = np.random.default_rng(3)
-    truth = rng.random(6000) < 0.6
-    vectors = (rng.normal(size=(6000, 8)) * 0.15).astype(np.float32)
-    vectors[:, 0] += np.where(truth, 1, -1)
-    labels = truth ^ (rng.random(6000) < np.where(truth, *rates))
-    found = flip_rates(labels, all_of(6000), nearest_rows(vectors, np.arange(6000), all_of(6000), neighbours=2))
-    assert found.desirable == pytest.approx(rates[0], abs=0.03)
-    assert found.undesirable == pytest.approx(rates[1], abs=0.03)
-    assert found.truly_desirable == pytest.approx(0.6, abs=0.04)
-
-
-def test_flip_rates_are_unknown_where_neighbours_agree_by_chance():
-    rng = np.random.default_rng(4)
-    vectors, labels = rng.normal(size=(3000, 8)).astype(np.float32), rng.random(3000) < 0.7
-    found = flip_rates(labels, all_of(3000), nearest_rows(vectors, np.arange(3000), all_of(3000), neighbours=2))
-    assert (found.desirable, found.undesirable) == (None, None)
 
 
 def test_errors_say_what_is_wrong():

@@ -3,10 +3,8 @@ import polars as pl
 import pytest
 
 from ktodata.errors import DataError, MissingColumnError, ShapeError
-from ktodata.labels.classifier.training_dynamics import (
-    dynamics_in_words,
+from ktodata.labels.evidence.training_dynamics import (
     join_dynamics,
-    signed_evidence,
     training_dynamics,
 )
 
@@ -51,14 +49,15 @@ def test_ranks_by_hand():
     The undesirable row's -5 is told apart from all three, so the policy's word counts: alone of its label, its rank is 1/2.
     """
     looks = telemetry(*((f"r{k}", "validation", 0, 5, ratio) for k, ratio in enumerate((3, 1, 2, -5))))
-    quality = training_dynamics(looks, ["r0", "r1", "r2", "r3"], np.array([True, True, True, False])).quality
+    labels = np.array([True, True, True, False])
+    quality = training_dynamics(looks, ["r0", "r1", "r2", "r3"], labels).quality(labels)
     np.testing.assert_allclose(quality, [5 / 6, 1 / 6, 3 / 6, 1 / 2])
 
 
 def test_flipped_rows_rank_low_within_each_label():
     looks, ids, labels, wrong = training()
     signal = training_dynamics(looks, ids, labels)
-    quality = signal.quality
+    quality = signal.quality(labels)
     for given in (True, False):
         of_label = signal.known & (labels == given)
         assert auroc(quality[of_label], wrong[of_label]) > 0.8
@@ -70,13 +69,13 @@ def test_memorised_rows_do_not_vouch_for_themselves():
     looks, ids, labels, _ = training()
     both = training_dynamics(looks, ids, labels)
     first = training_dynamics(looks.filter(pl.col("epoch") == 0), ids, labels)
-    np.testing.assert_array_equal(both.quality, first.quality)
+    np.testing.assert_array_equal(both.log_odds, first.log_odds)
     assert both.metrics["observations_used"] < both.metrics["observations"] / 2 + 1
 
 
 def test_early_looks_stay_near_the_middle():
     looks, ids, labels, _ = training()
-    quality = training_dynamics(looks, ids, labels).quality
+    quality = training_dynamics(looks, ids, labels).quality(labels)
     step = looks.filter(pl.col("epoch") == 0)["step"].to_numpy()
     seen = np.isfinite(quality)
     early, late = seen & (step < 30), seen & (step > 110)
@@ -86,7 +85,7 @@ def test_early_looks_stay_near_the_middle():
 def test_the_drift_of_all_log_ratios_is_no_evidence():
     """All log-ratios fall by 10 nats over the epoch; yet a desirable row seen late is not doubted for it."""
     looks, ids, labels, _ = training(flipped=0.0)
-    quality = training_dynamics(looks, ids, labels).quality
+    quality = training_dynamics(looks, ids, labels).quality(labels)
     step = looks.filter(pl.col("epoch") == 0)["step"].to_numpy()
     late = np.isfinite(quality) & labels & (step > 75)
     assert abs(quality[late].mean() - 0.5) < 0.05
@@ -111,14 +110,15 @@ def test_what_does_not_count():
 def test_a_policy_that_learnt_nothing_says_nothing():
     """Alike log-ratios for both labels: AUC 1/2, weight 0, every quality 1/2."""
     looks = telemetry(*((f"r{k}", "validation", 0, 5, ratio) for k, ratio in enumerate((1, 2, 1, 2))))
-    quality = training_dynamics(looks, [f"r{k}" for k in range(4)], np.array([True, True, False, False])).quality
+    labels = np.array([True, True, False, False])
+    quality = training_dynamics(looks, [f"r{k}" for k in range(4)], labels).quality(labels)
     assert quality.tolist() == [0.5] * 4
 
 
 def test_the_order_of_the_looks_and_beta_change_nothing():
     looks, ids, labels, _ = training(300)
-    expected = training_dynamics(looks, ids, labels, beta=0.1).quality
-    found = training_dynamics(looks.sample(fraction=1, shuffle=True, seed=1), ids, labels, beta=0.5).quality
+    expected = training_dynamics(looks, ids, labels, beta=0.1).log_odds
+    found = training_dynamics(looks.sample(fraction=1, shuffle=True, seed=1), ids, labels, beta=0.5).log_odds
     np.testing.assert_array_equal(found, expected)
 
 
@@ -152,16 +152,3 @@ def test_rows_of_another_table_are_refused():
     looks = telemetry(("r0", "train", 0, 5, 2.0), ("r0", "train", 1, 9, 2.0), ("x" * 99, "train", 0, 5, 2.0))
     with pytest.raises(DataError, match=r"1 of 2 rows that were trained on are not in the data \(first: row_id 'x{40}'\)"):
         join_dynamics(pl.DataFrame({"row_id": ["r0"], "label": [True]}), looks)
-
-
-def test_an_opinion_says_desirable_by_its_sign():
-    """Sound and doubtful, of a desirable and of an undesirable label: a doubted "undesirable" speaks for desirable."""
-    quality, labels = np.array([1.0, 0.0, 1.0, 0.0, np.nan]), np.array([True, True, False, False, True])
-    np.testing.assert_array_equal(signed_evidence(quality, labels), [1, -1, -1, 1, np.nan])
-
-
-def test_the_weight_in_words():
-    weights = {"desirable": {"weight": 0.0, "low": 0.0, "high": 0.0}, "undesirable": {"weight": 0.5, "low": 0.1, "high": 0.9}}
-    told = dynamics_in_words(weights)
-    assert "among given desirable not at all; among given undesirable with weight +0.50 (+0.10 to +0.90)" in told
-    assert "not acted on" in dynamics_in_words({})

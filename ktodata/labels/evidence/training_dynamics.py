@@ -7,7 +7,7 @@ In a recipe, `telemetry:` joins this to the rows as the column `training_dynamic
 show that it is right (reviewed_model.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ktodata.errors import DataError, MissingColumnError, ShapeError
 from ktodata.feedback import check_columns
-from ktodata.labels.evidence import Evidence, Floats
+from ktodata.labels.evidence.evidence import Evidence, Floats, from_quality
+from ktodata.labels.label_rows import LabelRows
 from ktodata.stage import StageResult
 
 Bools = NDArray[np.bool_]
@@ -27,6 +28,14 @@ WINDOW = 201  # looks of one label, nearest in step, that a look is ranked among
 LOOKS_PER_BIN = 400  # of both labels, to say how much the policy knew at that time
 MAX_BINS = 20
 BLOCK = 20_000
+
+
+def evidence(rows: LabelRows) -> Evidence | None:
+    """The column `training_dynamics` that `join_dynamics` has made; None where no row was observed."""
+    quality = rows.table["training_dynamics"].cast(pl.Float64)
+    if not quality.count():
+        return None
+    return Evidence("training_dynamics", from_quality(quality.to_numpy(), rows.labels), ("training_dynamics", "label"))
 
 
 def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: Bools, *, beta: float = 0.1) -> Evidence:
@@ -71,7 +80,7 @@ def training_dynamics(telemetry: pl.DataFrame, row_ids: Sequence[str], labels: B
             name: _spread_by_length(fair, values) for name, values in (("plain", plain), ("per_token", per_token), ("mean", rank))
         },
     }
-    return Evidence("training_dynamics", quality, ("telemetry", "label"), "free with a training run", metrics)
+    return Evidence("training_dynamics", from_quality(quality, labels), ("telemetry", "label"), metrics=metrics)
 
 
 def join_dynamics(feedback: pl.DataFrame, telemetry: pl.DataFrame, *, beta: float = 0.1) -> StageResult:
@@ -84,30 +93,11 @@ def join_dynamics(feedback: pl.DataFrame, telemetry: pl.DataFrame, *, beta: floa
     check_columns(feedback, ("row_id", "label"), who="telemetry")
     _check_telemetry_rows(telemetry["row_id"].unique(maintain_order=True), feedback["row_id"])
     dynamics = training_dynamics(telemetry, feedback["row_id"].to_list(), feedback["label"].to_numpy(), beta=beta)
-    quality = pl.Series(dynamics.quality).fill_nan(None)
+    quality = pl.Series(dynamics.quality(feedback["label"].to_numpy())).fill_nan(None)
     return StageResult(
         feedback.select("row_id", training_dynamics=quality),
         metrics={**dynamics.metrics, "rows_without_observation": quality.null_count()},
     )
-
-
-def signed_evidence(quality: Floats, labels: Bools) -> Floats:
-    """A quality of labels in [0, 1] as evidence on rows in [-1, 1]: + says desirable, 0 nothing; nan stays nan. float [N]"""
-    return np.where(labels, 1.0, -1.0) * (2 * quality - 1)
-
-
-def dynamics_in_words(weights: Mapping[str, Mapping[str, float]]) -> str:
-    """One sentence on what weight the dynamics got. weights : of each given class, {"weight", "low", "high"}; none: no class."""
-    if not weights:
-        return "Training dynamics are shown, and not acted on: too few rows were reviewed to say how far they are right."
-    each = "; ".join(f"among given {name} {_weight_in_words(weight)}" for name, weight in weights.items())
-    return f"Training dynamics act as far as reviewed rows bear them out: {each}."
-
-
-def _weight_in_words(weight: Mapping[str, float]) -> str:
-    if weight["weight"] == weight["low"] == weight["high"]:
-        return "not at all"
-    return f"with weight {weight['weight']:+.2f} ({weight['low']:+.2f} to {weight['high']:+.2f})"
 
 
 def _check_telemetry_rows(trained: pl.Series, row_ids: pl.Series) -> None:

@@ -1,0 +1,195 @@
+"""What models of the labels say of every row, and how far reviewed rows bear them and all further evidence out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.errors import OneClassError
+from ktodata.labels.classifier.detection import NAMES, Detection, find_label_errors, predict_labels
+from ktodata.labels.classifier.feature_sets import (
+    RowFeatures,
+    kernel_components,
+    pair_components,
+    row_features,
+    surface_components,
+)
+from ktodata.labels.classifier.features import Components, surface_features
+from ktodata.labels.classifier.noise_injection import trust_curve
+from ktodata.labels.evidence.evidence import Evidence, log_odds_of
+from ktodata.labels.label_rows import LabelRows
+from ktodata.labels.people.reviewed_model import ReviewedModel, learn_from_reviews
+from ktodata.labels.people.weak_sources import find_weak_sources, pool
+
+Floats = NDArray[np.float64]
+
+MIN_ROWS = 10  # of each label; a model of fewer is noise
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What was fitted. evidence : the pieces that reviewed rows have weighed, in the order of `reviewed.weights`"""
+
+    detection: Detection
+    reviewed: ReviewedModel
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """learnt : None where `not_learnt` says why. weak_sources : their names; None where nobody looked for any"""
+
+    learnt: Learnt | None
+    not_learnt: str | None = None
+    weak_sources: list[str] | None = None
+
+    @property
+    def p_desirable(self) -> Floats | None:
+        """P(truly desirable) by text, votes of weak sources, evidence and reviews together: float [N]; None: not learnt."""
+        return self.learnt.reviewed.p_desirable if self.learnt else None
+
+    def columns(self, rows: LabelRows) -> Mapping[str, pl.Series | pl.Expr]:
+        """p_desirable, from_text (the text alone), label_quality, is_label_issue, flagged; null or false: nothing learnt."""
+        if self.learnt is None:
+            nothing = pl.lit(None, pl.Float64)
+            p = dict.fromkeys(("p_desirable", "from_text", "label_quality"), nothing)
+            return p | {"is_label_issue": pl.lit(None, pl.Boolean), "flagged": pl.lit(value=False)}
+        detection, p_desirable = self.learnt.detection, self.learnt.reviewed.p_desirable
+        return {
+            "p_desirable": pl.Series(p_desirable),
+            "from_text": pl.Series(detection.predictions.p_desirable),
+            "label_quality": pl.Series(np.where(rows.labels, p_desirable, 1 - p_desirable)),
+            "is_label_issue": pl.when("trained").then(pl.Series(detection.is_label_issue)),
+            "flagged": pl.Series(detection.flagged),
+        }
+
+    @property
+    def curve(self) -> pl.DataFrame:
+        """The trust curves of both given classes; empty where nothing was learnt."""
+        if self.learnt is None:
+            return trust_curve(np.empty(0), rows=0, error_rates=(0.0, 0.0), given=True, basis="injected flips").clear()
+        return self.learnt.detection.curve
+
+    def evidence(self, table: pl.DataFrame) -> list[Evidence]:
+        """What each feature set says alone, and all there is together. table : with label_quality"""
+        if self.learnt is None:
+            return []
+        sets = self.learnt.detection.predictions.by_feature_set
+        given = "the given labels, out of fold"
+        alone = [Evidence(name, log_odds_of(p), ("text", "label"), given) for name, p in sets.items()]
+        together = np.where(table["label"], table["label_quality"], 1 - table["label_quality"].to_numpy())
+        return [*alone, Evidence("together", log_odds_of(together), ("all",))]
+
+    def as_metrics(self, rows: LabelRows) -> dict[str, Any]:
+        """As JSON values."""
+        counts = {NAMES[given]: count for given, count in rows.trained_of_class.items()}
+        metrics: dict[str, Any] = {"rows": {"total": len(rows.labels), "learnt_from": int(rows.trained.sum())} | counts}
+        if self.weak_sources is not None:
+            metrics["weak_sources"] = self.weak_sources
+        if self.learnt is None:
+            return metrics | {"not_learnt": self.not_learnt}
+        detection, reviewed = self.learnt.detection, self.learnt.reviewed
+        return (
+            metrics
+            | {"reviews": {NAMES[given]: {"gp_scale": scale} for given, scale in reviewed.scale.items()}}
+            | {"weighed": {piece.name: self._weighed(rows, number) for number, piece in enumerate(self.learnt.evidence)}}
+            | detection.as_dict()
+            | {"is_label_issue": int(detection.is_label_issue.sum())}
+        )
+
+    def _weighed(self, rows: LabelRows, number: int) -> dict[str, Any]:
+        """What reviewed rows say that one piece of evidence is worth; a given class without an answer is left out."""
+        assert self.learnt is not None
+        piece, weights = self.learnt.evidence[number], self.learnt.reviewed.weights
+        of_class = {NAMES[given]: asdict(each[number]) for given, each in weights.items() if each}
+        reviewed = {name: int((piece.known & rows.reviewed & (rows.labels == given)).sum()) for given, name in NAMES.items()}
+        return {
+            "rows": int(piece.known.sum()),
+            "reviewed_rows": reviewed,
+            "weights": of_class,
+            "text": _weights_in_words(piece.name, of_class),
+        }
+
+
+def fit_classifier(
+    rows: LabelRows,
+    evidence: Sequence[Evidence],
+    *,
+    min_precision: float,
+    fraction: float,
+    folds: int,
+    repeats: int,
+    seed: int,
+) -> Classifier:
+    """Fit models of the labels as given, weigh them and the evidence by reviewed rows, and flag as far as that was measured.
+
+    The settings are label_noise's; fraction is its noise_injection. Where labels are of one kind, or too few, nothing is learnt.
+    """
+    if min(rows.trained_of_class.values()) < MIN_ROWS:
+        return Classifier(None, _too_few(rows))
+    features = row_features(*rows.vectors, rows.table["completion"], fit_rows=rows.trained, hidden_states=rows.hidden_states)
+    sources = find_weak_sources(rows.table.select("label", "trained", votes="pooled_votes"))
+    names = [] if sources is None else sources.names
+    weak_labels = np.empty((len(rows.labels), 0), bool) if sources is None else sources.labels
+    try:
+        predictions = predict_labels(
+            _feature_sets(rows, features),
+            rows.labels,
+            rows.groups,
+            rows.trained,
+            weak_labels,
+            fraction=fraction,
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+        )
+    except OneClassError as error:
+        return Classifier(None, str(error), names)
+    pooled = predictions.p_desirable if sources is None else pool(sources, predictions.of_weak_sources, rows.trained)
+    pulls = np.column_stack([piece.pull for piece in evidence]) if evidence else None
+    reviewed = learn_from_reviews(features, pooled, rows.labels, rows.reviewed, rows.labels ^ rows.wrong, evidence=pulls)
+    checked = (rows.drawn, rows.drawn & rows.wrong)
+    detection = find_label_errors(
+        predictions, reviewed.p_desirable, rows.labels, rows.trained, checked, min_precision=min_precision
+    )
+    return Classifier(Learnt(detection, reviewed, tuple(evidence)), None, names)
+
+
+def _too_few(rows: LabelRows) -> str:
+    counts = rows.trained_of_class
+    return (
+        f"{counts[True]:,} desirable and {counts[False]:,} undesirable training rows: at least {MIN_ROWS} of each are needed to "
+        "learn what sets them apart."
+    )
+
+
+def _feature_sets(rows: LabelRows, features: RowFeatures) -> dict[str, Callable[[], Components]]:
+    """What makes the components of each feature set, in the order in which they are made."""
+    surface, train, hidden_state = surface_features(rows.table), rows.trained, {}
+    if features.hidden_state is not None:
+        hidden_state = {"hidden_state": lambda: kernel_components(features, "hidden_state", fit_rows=train)}
+    return hidden_state | {
+        "text": lambda: kernel_components(features, "text", fit_rows=train),
+        "completion_residual": lambda: kernel_components(features, "completion_residual", fit_rows=train),
+        "pair": lambda: pair_components(*rows.vectors, surface, fit_rows=train),
+        "surface_features": lambda: surface_components(surface, fit_rows=train),
+        "prompt": lambda: kernel_components(features, "prompt", fit_rows=train),
+    }
+
+
+def _weights_in_words(name: str, weights: Mapping[str, Mapping[str, float]]) -> str:
+    """One sentence on what weight a piece of evidence got. weights : of each given class; none: too few rows were reviewed."""
+    plain = name.replace("_", " ")
+    if not weights:
+        return f"The evidence of {plain} is shown, and not acted on: too few rows were reviewed to say how far it is right."
+    each = "; ".join(f"among given {given} {_weight_in_words(weight)}" for given, weight in weights.items())
+    return f"The evidence of {plain} acts as far as reviewed rows bear it out: {each}."
+
+
+def _weight_in_words(weight: Mapping[str, float]) -> str:
+    if weight["value"] == weight["low"] == weight["high"]:
+        return "not at all"
+    return f"with weight {weight['value']:+.2f} ({weight['low']:+.2f} to {weight['high']:+.2f})"

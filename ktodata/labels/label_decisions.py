@@ -1,0 +1,85 @@
+"""What becomes of each row by what speaks against its label."""
+
+import polars as pl
+
+from ktodata.labels.actions import DROP_FROM, LIKELIER_FROM, RELABEL_FROM
+from ktodata.labels.label_rows import LabelRows
+from ktodata.stage import Action, decide, no_decisions
+from ktodata.text.contradictions import near_contradictions
+
+# what can speak against a label, strongest first, and when it does
+AGAINST = {
+    "trusted_disagrees": pl.col("trusted_label") != pl.col("label"),
+    "contradicted": pl.col("contradicted"),
+    "outvoted": pl.col("outvoted"),
+    "near_contradiction": pl.col("near_twin").is_not_null(),
+    "doubtful_label": pl.col("flagged"),
+}
+DECISION_EVIDENCE = (
+    "label",
+    "p_desirable",
+    "label_quality",
+    "p_wrong",
+    "trusted_label",
+    "votes_up",
+    "votes_down",
+    "near_twin",
+    "near_similarity",
+)
+
+
+def with_near_twins(table: pl.DataFrame, rows: LabelRows, similarity: float) -> pl.DataFrame:
+    """Add near_twin and near_similarity for training rows with a near-equal completion of the other label."""
+    compared = rows.trained & ~rows.bools("contradicted")
+    texts = table.select("row_id", "prompt", "completion", "label", "prompt_group").filter(pl.Series(compared))
+    twins = near_contradictions(texts, *(side[compared] for side in rows.vectors), similarity=similarity)
+    return table.join(twins, on="row_id", how="left", maintain_order="left")
+
+
+def evidence_against() -> pl.Expr:
+    """The names of AGAINST that hold for a training row, strongest first; null when there is none."""
+    names = [pl.when(pl.col("trained") & holds.fill_null(False)).then(pl.lit(kind)) for kind, holds in AGAINST.items()]
+    kinds = pl.concat_list(names).list.drop_nulls()
+    return pl.when(kinds.list.len() > 0).then(kinds)
+
+
+def count_against(table: pl.DataFrame) -> dict[str, int]:
+    """How many rows each kind speaks against. table : with evidence_against"""
+    return {kind: int(table["evidence_against"].list.contains(kind).sum()) for kind in AGAINST}
+
+
+def label_decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFrame:
+    """`review` for all evidence against a label, but for what `action` and `use_trusted` (label_noise's) say otherwise."""
+    if action == "keep":
+        return no_decisions()
+    by_p_wrong = action in ("soften", "relabel", "drop_and_relabel")
+    measured = pl.col("p_wrong").is_not_null() | pl.col("trusted_label").is_not_null()
+    # what a person has judged need not wait for one, unless verdicts are to do nothing but measure
+    unjudged = pl.col("trusted_label").is_null() if by_p_wrong or use_trusted == "relabel" else pl.lit(value=True)
+    # nor need what soft labels, relabel or drop_and_relabel see to
+    unsettled = unjudged & ~measured if by_p_wrong else unjudged
+    on_trusted: Action = "relabel" if by_p_wrong or use_trusted == "relabel" else "review"
+    rules: list[tuple[pl.Expr, Action, str]] = [
+        (_speaks_against("trusted_disagrees"), on_trusted, "trusted_disagrees"),
+        (_speaks_against("contradicted") & unjudged, "review", "contradicted"),
+        (_speaks_against("outvoted") & unsettled, "review", "outvoted"),
+        (_speaks_against("near_contradiction") & unsettled, "review", "near_contradiction"),
+    ]
+    if action in ("review", "drop"):
+        doubtful = _speaks_against("doubtful_label") & unjudged
+        rules.append((doubtful, "drop" if action == "drop" else "review", "doubtful_label"))
+    if action == "relabel":
+        rules.append((pl.col("p_wrong") > LIKELIER_FROM, "relabel", "likelier_label"))
+    if action == "drop_and_relabel":
+        rules.append((pl.col("p_wrong").is_between(DROP_FROM, RELABEL_FROM, closed="right"), "drop", "likely_wrong"))
+        rules.append((pl.col("p_wrong") > RELABEL_FROM, "relabel", "surely_wrong"))
+    return pl.concat([no_decisions(), *(_decide_rule(table, *rule) for rule in rules)])
+
+
+def _decide_rule(table: pl.DataFrame, where: pl.Expr, action: Action, reason: str) -> pl.DataFrame:
+    caused_by = "near_twin" if reason == "near_contradiction" else None
+    return decide(table, where.fill_null(False), action=action, reason=reason, evidence=DECISION_EVIDENCE, caused_by=caused_by)
+
+
+def _speaks_against(kind: str) -> pl.Expr:
+    return pl.col("evidence_against").list.contains(kind)

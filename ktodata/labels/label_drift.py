@@ -1,0 +1,51 @@
+"""The rows of a table put to drift.py: groups and dates at which the label given the content changes."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.embeddings.vectors import of_unit_length
+from ktodata.labels.label_rows import LabelRows
+from ktodata.labels.people.drift import EXAMPLES_SCHEMA, SCHEMA, Drift, Likeness, criteria_drift
+from ktodata.text.scripts import main_script
+
+COLUMNS = ("source", "rater", "model")
+
+
+def find_drift(rows: LabelRows, from_text: NDArray[np.float64], *, seed: int) -> Drift:
+    """Look among training rows. from_text : float [N], P(desirable) by the text alone, out of fold"""
+    table = rows.table.select("row_id", "label", *COLUMNS, "created_at", "prompt").with_columns(
+        p_desirable=pl.Series(from_text), prompt_group=pl.Series(rows.groups), script=main_script("prompt")
+    )
+    return criteria_drift(
+        table.filter(pl.Series(rows.trained)).drop("prompt"), (*COLUMNS, "script"), seed=seed, likeness=_likeness(rows)
+    )
+
+
+def _likeness(rows: LabelRows) -> Likeness:
+    """How alike two trained rows are, by their places among those: the cosine of their prompts and of their answers, averaged."""
+    trained, sides = np.flatnonzero(rows.trained), rows.vectors
+
+    def cosine(row: int, compared: NDArray[np.int64]) -> NDArray[np.float64]:
+        prompts, answers = (of_unit_length(side[trained[compared]]) @ of_unit_length(side[trained[[row]]])[0] for side in sides)
+        return np.asarray((prompts + answers) / 2, float)
+
+    return cosine
+
+
+def drift_metrics(drift: Drift | None) -> dict[str, Any]:
+    """As JSON values; nothing where nobody looked."""
+    if drift is None:
+        return {}
+    groups = drift.table.filter("significant").select("column", "value", "kind", "since", "effect_points")
+    groups = groups.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M"))
+    return {"drift": drift.metrics | {"significant_groups": groups.to_dicts()}}
+
+
+def drift_tables(drift: Drift | None) -> dict[str, pl.DataFrame]:
+    """The tables drift and drift_examples, empty where nobody looked."""
+    if drift is None:
+        return {"drift": pl.DataFrame(schema=SCHEMA), "drift_examples": pl.DataFrame(schema=EXAMPLES_SCHEMA)}
+    return {"drift": drift.table, "drift_examples": drift.examples}

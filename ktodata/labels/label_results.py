@@ -1,0 +1,88 @@
+"""The typed results of label_noise as the JSON values and tables that it leaves, made once, when all of them are there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from ktodata.labels.beliefs import Beliefs
+from ktodata.labels.evidence.evidence import Evidence
+from ktodata.labels.evidence.neighbours import ROWS_COMPARED
+from ktodata.labels.label_classifier import Classifier
+from ktodata.labels.label_decisions import count_against
+from ktodata.labels.label_drift import drift_metrics, drift_tables
+from ktodata.labels.label_findings import identifiability_in_words, label_findings
+from ktodata.labels.label_rows import LabelRows
+from ktodata.labels.people.drift import Drift
+from ktodata.labels.people.review_check import ReviewCheck
+from ktodata.labels.people.weighed_votes import Votes
+
+LABEL_QUALITY_IS = (
+    "1 sound .. 0 doubtful: the calibrated out-of-fold probability of the given label; CROWDLAB's where several raters "
+    "judged a training row"
+)
+
+
+@dataclass(frozen=True)
+class LabelResults:
+    """What each step of label_noise gave. evidence : what the rows' own columns say, without the models of the labels"""
+
+    rows: LabelRows
+    evidence: Sequence[Evidence]
+    classifier: Classifier
+    votes: Votes
+    drift: Drift | None
+    reviews: ReviewCheck
+    beliefs: Beliefs
+
+    def metrics(self, table: pl.DataFrame) -> dict[str, Any]:
+        """As JSON values, with the findings. table : the rows with everything that was added to them"""
+        metrics = self.classifier.as_metrics(self.rows) | self.votes.as_metrics() | drift_metrics(self.drift)
+        metrics |= self.reviews.as_metrics() | self.beliefs.as_metrics() | self._neighbours()
+        metrics |= {
+            "near_contradictions": {"rows": table["near_twin"].count()},
+            "flagged": int(table["flagged"].sum()),
+            "evidence_against": count_against(table),
+            "label_quality": LABEL_QUALITY_IS,
+            "evidence": {
+                piece.name: {"needs": piece.needs, "calibrated_on": piece.calibrated_on or "nothing: an order only"}
+                for piece in self._pieces(table)
+            },
+        }
+        if metrics.get("injected_flips", {}).get("fraction"):
+            metrics["identifiability"] = identifiability_in_words(metrics["injected_flips"]["per_given_class"])
+        return metrics | {"findings": [finding.as_dict() for finding in label_findings(metrics)]}
+
+    def tables(self, table: pl.DataFrame) -> dict[str, pl.DataFrame]:
+        """raters, confusions, contested, evidence, drift, drift_examples, trust_curve, trusted_rates, ask_for_review."""
+        return (
+            self.votes.tables()
+            | drift_tables(self.drift)
+            | {
+                "evidence": self._evidence_table(table),
+                "trust_curve": self.classifier.curve,
+                "trusted_rates": self.reviews.rates,
+                "ask_for_review": self.reviews.sample,
+            }
+        )
+
+    def _evidence_table(self, table: pl.DataFrame) -> pl.DataFrame:
+        """row_id and the label's quality by each piece of evidence, 1 sound .. 0 doubtful, null where it says nothing."""
+        pieces = self._pieces(table)
+        quality = {piece.name: pl.Series(piece.quality(self.rows.labels)).fill_nan(None) for piece in pieces}
+        votes = {"votes": table["vote_quality"]} if table["vote_quality"].count() else {}
+        return pl.DataFrame({"row_id": table["row_id"]} | quality | votes)
+
+    def _pieces(self, table: pl.DataFrame) -> list[Evidence]:
+        return [*self.classifier.evidence(table), *self.evidence]
+
+    def _neighbours(self) -> dict[str, Any]:
+        searched = [piece.metrics for piece in self.evidence if piece.name == "neighbour_agreement"]
+        if searched:
+            return {"neighbours": searched[0]}
+        if self.rows.neighbours and len(self.rows.labels) > ROWS_COMPARED:
+            return {
+                "neighbours": {"left_out": f"more than {ROWS_COMPARED:,} rows: the search would take longer than all the rest"}
+            }
+        return {}

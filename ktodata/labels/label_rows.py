@@ -1,0 +1,95 @@
+"""The rows whose labels are judged, as every step of it needs them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.labels.people.trusted import mark_reviewed
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+ABSENT = {
+    "part": pl.lit("train"),
+    "state": pl.lit("keep"),
+    "contradicted": pl.lit(False),
+    "trusted_label": pl.lit(None, pl.Boolean),
+    "pooled_votes": pl.col("votes"),
+    "rater": pl.lit(None, pl.String),
+    "source": pl.lit(None, pl.String),
+    "model": pl.lit(None, pl.String),
+    "created_at": pl.lit(None, pl.Datetime("us", "UTC")),
+    "judge_p_desirable": pl.lit(None, pl.Float64),
+    "training_dynamics": pl.lit(None, pl.Float64),
+}
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    """table : the feedback with every column of ABSENT, and trained (the models learn from it, and it can be decided on),
+    reviewed, wrong and drawn as `mark_reviewed` gives them. neighbours : near rows that vote on each; 0: none do
+    """
+
+    table: pl.DataFrame
+    neighbours: int = 0
+
+    @cached_property
+    def labels(self) -> Bools:
+        return self.bools("label")
+
+    @cached_property
+    def trained(self) -> Bools:
+        return self.bools("trained")
+
+    @cached_property
+    def reviewed(self) -> Bools:
+        return self.bools("reviewed")
+
+    @cached_property
+    def wrong(self) -> Bools:
+        """Reviewed, and the label is not the verdict."""
+        return self.bools("wrong")
+
+    @cached_property
+    def drawn(self) -> Bools:
+        """Reviewed because a random draw asked for it."""
+        return self.bools("drawn")
+
+    @cached_property
+    def groups(self) -> Ints:
+        """Codes of the prompt groups: int [N]."""
+        return self.table["prompt_group"].rank("dense").cast(pl.Int64).to_numpy()
+
+    @property
+    def vectors(self) -> tuple[Vectors, Vectors]:
+        """Embeddings of prompts and completions: float32 [N, d] each."""
+        sides = (self.table[f"{side}_embedding"].to_numpy() for side in ("prompt", "completion"))
+        prompts, completions = (side.astype(np.float32, copy=False) for side in sides)
+        return prompts, completions
+
+    @property
+    def hidden_states(self) -> Vectors | None:
+        """float32 [N, h], of a language model; None where they were not computed."""
+        if "hidden_state" not in self.table.columns:
+            return None
+        return np.asarray(self.table["hidden_state"].to_numpy(), dtype=np.float32)
+
+    @property
+    def trained_of_class(self) -> dict[bool, int]:
+        """Training rows of each given label."""
+        return {given: int((self.trained & (self.labels == given)).sum()) for given in (True, False)}
+
+    def bools(self, column: str) -> Bools:
+        """A column of true and false: bool [N]."""
+        return np.asarray(self.table[column].to_numpy(), bool)
+
+
+def label_rows(feedback: pl.DataFrame, *, neighbours: int, seed: int) -> LabelRows:
+    """The rows with what steps before may have left out; `seed` is that of the random draw of reviewed rows."""
+    table = feedback.with_columns(**{name: value for name, value in ABSENT.items() if name not in feedback.columns})
+    table = table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
+    return LabelRows(mark_reviewed(table, seed), neighbours)
