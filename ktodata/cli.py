@@ -219,7 +219,6 @@ def review(
     \b
     Example:  ktodata review runs/support --reviewer ann --minutes 30
     """
-    from ktodata.pipeline.command_texts import exchange_text
     from ktodata.pipeline.run_folder import Run
     from ktodata.review import export_verdicts, import_verdicts
     from ktodata.review import review as serve
@@ -228,8 +227,9 @@ def review(
     if import_ is not None or export is not None:
         imported = import_verdicts(Run(folder), import_, reviewer=reviewer) if import_ else None
         exported = export_verdicts(Run(folder), export, format=format) if export else None
-        moved = {"imported": imported, "exported": exported.as_dict() if exported else None}
-        _print_result(moved, lambda: exchange_text(imported, exported.text() if exported else None), quiet=quiet, as_json=as_json)
+        moved = {"imported": imported and imported.as_dict(), "exported": exported and exported.as_dict()}
+        words = "\n".join(summary.text() for summary in (imported, exported) if summary)
+        _print_result(moved, words, quiet=quiet, as_json=as_json)
         return
 
     def announce(address: str, store: Path) -> None:

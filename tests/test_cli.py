@@ -323,7 +323,7 @@ def test_a_budget_writes_the_rows_it_is_best_spent_on(ktodata, dishes, tmp_path)
     assert code == 0
     assert "7 minutes: 7 rows in" in out
     asked = pl.read_csv(tmp_path / "out" / "review.csv")
-    assert asked.columns == ["row_id", "label", "p_wrong", "prompt", "completion", "why", "trusted_label"]
+    assert asked.columns == ["row_id", "source_id", "label", "p_wrong", "prompt", "completion", "why", "content", "trusted_label"]
     assert asked.height == 7
     assert asked["prompt"].str.starts_with("'=").all()  # a spreadsheet shows it and does not run it
 
@@ -393,4 +393,4 @@ def test_what_an_earlier_training_saw_goes_into_an_audit(ktodata, dishes, tmp_pa
 def test_verdicts_on_other_data_end_with_a_sentence(ktodata, dishes, tmp_path):
     (tmp_path / "r.csv").write_text("row_id,verdict\nnobody,good\n")
     code, out, err = ktodata("audit", dishes, "--out", tmp_path / "out", "--reviews", tmp_path / "r.csv")
-    assert (code, out) == (1, "") and "DataError: reviews: none of 1 reviewed row_ids is in the data" in err
+    assert (code, out) == (1, "") and "DataError: reviews: none of 1 verdicts is on a row of the data" in err

@@ -1,7 +1,7 @@
 """`kd.audit`: how far the labels can be trusted, what to look at next, and what reviews would buy, in memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ktodata.errors import DataError, RunError, SettingError
 from ktodata.feedback import check_columns
-from ktodata.formats.reviews import check_verdicts
+from ktodata.formats.verdicts.matching import match_verdicts
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.judge import JudgeScores, with_judge
@@ -155,7 +155,7 @@ class LabelAudit:
         return self.result.tables["ask_for_review"]
 
     def next_reviews(self, count: int) -> pl.DataFrame:
-        """The `count` rows whose review is worth most, best first: row_id, label, p_wrong, prompt, completion, why.
+        """The `count` rows whose review is worth most, best first: row_id, source_id, label, p_wrong, prompt, completion, why.
 
         While no row was reviewed, the first half is drawn at random (why "measures"): it says how wrong the labels are, and what
         no model suspects. The others (why "gain") are those that nobody can call yet, each less worth the more it is like one
@@ -163,8 +163,10 @@ class LabelAudit:
         count as rows whose label is wrong as likely as not. Empty where nothing was learnt of the labels.
         """
         p_wrong = self.p_wrong
-        rows = self.table.select("row_id", "label", "prompt", "completion").with_columns(p_wrong=pl.Series(p_wrong))
-        rows = rows.select("row_id", "label", "p_wrong", "prompt", "completion", why=pl.lit("gain"))
+        rows = self.table.select(
+            "row_id", "source_id", "label", p_wrong=pl.Series(p_wrong), prompt="prompt", completion="completion"
+        )
+        rows = rows.with_columns(why=pl.lit("gain"))
         if "not_learnt" in self.metrics:
             return rows.clear()
         open_rows = self.trained & self.unjudged
@@ -211,17 +213,21 @@ class LabelAudit:
     def with_reviews(self, verdicts: pl.DataFrame) -> "LabelAudit":
         """The audit made anew with a person's verdicts as trusted labels.
 
-        verdicts : row_id, trusted_label (true desirable). Raises DataError for a row_id that is unknown or there twice.
+        verdicts : trusted_label (true desirable), and what names the row: row_id, source_id, or prompt and completion, tried in
+            this order. metrics["verdicts"] counts by which each was put beside a row, and lists those that are on none.
+        Raises DataError where none is on a row, and for a row_id that is there twice.
         """
-        check_columns(verdicts, ("row_id", "trusted_label"), who="with_reviews")
-        labels = verdicts.select("row_id", reviewed=pl.col("trusted_label").cast(pl.Boolean)).drop_nulls()
-        check_verdicts(labels, self.table["row_id"], who="with_reviews")
+        check_columns(verdicts, ("trusted_label",), who="with_reviews")
+        labelled = verdicts.with_columns(reviewed=pl.col("trusted_label").cast(pl.Boolean)).drop_nulls("reviewed")
+        matched = match_verdicts(labelled, self.table, who="with_reviews").settled("reviewed", who="with_reviews")
+        labels = matched.per_row.select("row_id", "reviewed")
         joined = self.table.join(labels, on="row_id", how="left", maintain_order="left")
         table = joined.with_columns(trusted_label=pl.coalesce("reviewed", "trusted_label")).drop("reviewed")
         if "state" in table.columns:  # what was held until somebody decides is decided
             decided = (pl.col("state") == HELD) & pl.col("trusted_label").is_not_null()
             table = table.with_columns(state=pl.when(decided).then(pl.lit("keep")).otherwise("state"))
-        return LabelAudit(table, label_noise(table, **self.settings), self.settings)
+        result = label_noise(table, **self.settings)
+        return LabelAudit(table, replace(result, metrics={**result.metrics, "verdicts": matched.metrics}), self.settings)
 
     def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
         """What budgets of reviewed rows buy under several orders, where the truth is known: labels/people/review_simulation.py.

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.files import whole_file
-from ktodata.formats.reviews import is_filled_in, reviews_in_words, write_queue
+from ktodata.formats.verdicts.reviews import is_filled_in, reviews_in_words, write_queue
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.audit_recipe import audit_recipe
 from ktodata.pipeline.run_folder import Run, with_columns_of

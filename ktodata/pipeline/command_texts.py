@@ -23,7 +23,7 @@ def plan_text(stages: Sequence[tuple[str, str]], reading: ReadingPreview | None)
 
 def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:
     """What self-training came to, if there was any; what was found, what people said, what was dropped, where the page is."""
-    from ktodata.formats.reviews import reviews_in_words
+    from ktodata.formats.verdicts.reviews import reviews_in_words
     from ktodata.report.headline import headline_text
 
     reviews = [reviews_in_words(stage["metrics"]) for stage in run.manifest["stages"] if stage["name"] == "reviews"]
@@ -65,12 +65,6 @@ def push_text(upload: Mapping[str, Any]) -> str:
     files = [f"  {name:<48} {bytes_size(size)}" for name, size in sorted(upload["files"].items())]
     head = f"{upload['repository']} ({'private' if upload['private'] else 'public'}):"
     return "\n".join([head, *files, upload["address"] or "nothing was sent (--dry-run)"])
-
-
-def exchange_text(imported: Mapping[str, int] | None, exported: str | None) -> str:
-    """How many verdicts came in, and what went out."""
-    counts = [] if imported is None else ["; ".join(f"{count:,} verdicts {what}" for what, count in imported.items())]
-    return "\n".join([*counts, *([] if exported is None else [exported])])
 
 
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.files import digest_file, remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.formats.prompts import read_prompts
-from ktodata.formats.reviews import Reviews, join_reviews, read_reviews
+from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
 from ktodata.labels.evidence.training_dynamics import join_dynamics
 from ktodata.ledger import StageDecisions, account, outcomes, write_up
 from ktodata.meter import Meter

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from ktodata.formats.reviews import reviews_in_words
+from ktodata.formats.verdicts.reviews import reviews_in_words
 from ktodata.report import text
 from ktodata.report.headline import label_trust
 from ktodata.report.run_contents import RunContents, read_contents

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
+from ktodata.errors import EmptyDataError, FormatError, SettingError
 from ktodata.files import whole_file
 from ktodata.formats.data_files import FileKind, find_sources, kind_of, nearest
 from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import Record, clip
-from ktodata.formats.reviews import read_reviews, write_verdicts
 from ktodata.formats.times import moment, stamp
-from ktodata.formats.verdict_store import SUFFIX, VerdictWord, read_current_verdicts, verdict_per_row, verdict_word
+from ktodata.formats.verdicts.matching import KEYS, RowKeys, content_key, match_verdicts, unmatched_in_words, with_content
+from ktodata.formats.verdicts.reviews import read_reviews, write_verdicts
+from ktodata.formats.verdicts.verdict_store import SUFFIX, VerdictWord, read_current_verdicts, verdict_per_row, verdict_word
 from ktodata.pipeline.run_folder import Run
 from ktodata.review.store import STORE_PATH, ReviewVerdict, VerdictStore
 
@@ -50,14 +51,35 @@ class ExportSummary:
 
 
 class ImportedVerdict(NamedTuple):
-    """One verdict of a file; says: one of SAID."""
+    """One verdict of a file; says: one of VERDICT_WORDS."""
 
-    row_id: str
+    keys: RowKeys
     reviewer: str | None
     says: str
     note: str
     at: datetime | None
     seconds: float | None
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What became of the verdicts of a file: `imported`, `unchanged`, `older`; `matching`: how they were put beside rows."""
+
+    imported: int
+    unchanged: int
+    older: int
+    matching: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """For a terminal."""
+        counts = (
+            f"{self.imported:,} verdicts imported, {self.unchanged:,} were there already, {self.older:,} older than what is there"
+        )
+        return "; ".join([counts, *unmatched_in_words(self.matching)])
 
 
 # --- out -------------------------------------------------------------------------------------------------------------
@@ -98,8 +120,8 @@ def _file_ending(kind: str) -> str:
 def _verdict_file_columns(rows: pl.DataFrame) -> pl.DataFrame:
     """Settled verdicts under the names that files of verdicts have."""
     first_columns = ("row_id", "label", "verdict", "reviewer")
-    return rows.select(*first_columns, "note", "seconds", "detector", "blind", "via", reviewed_at="at").select(
-        *first_columns, "reviewed_at", "note", "seconds", "detector", "blind", "via"
+    return rows.with_columns(reviewed_at="at").select(
+        *first_columns, "reviewed_at", "note", "seconds", "detector", "blind", "via", "source_id", "content"
     )
 
 
@@ -128,9 +150,14 @@ def _argilla_record(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
         "id": first["row_id"],
         "status": "completed",
         "fields": {"prompt": first["prompt"], "completion": first["completion"]},
-        "metadata": {"row_id": first["row_id"], "given": "desirable" if first["label"] else "undesirable"},
+        "metadata": _names_of_row(first) | {"given": "desirable" if first["label"] else "undesirable"},
         "responses": responses | ({NOTE: [_argilla_response(verdict, verdict["note"]) for verdict in notes]} if notes else {}),
     }
+
+
+def _names_of_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """What finds the row again, in this export of the data and in another."""
+    return {name: row[name] for name in KEYS if row[name] is not None}
 
 
 def _argilla_response(verdict: Mapping[str, Any], value: str) -> dict[str, Any]:
@@ -142,7 +169,7 @@ def _label_studio_task(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     given_label = "desirable" if first["label"] else "undesirable"
     return {
         "id": first["row_id"],
-        "data": {"row_id": first["row_id"], "prompt": first["prompt"], "completion": first["completion"], "given": given_label},
+        "data": _names_of_row(first) | {"prompt": first["prompt"], "completion": first["completion"], "given": given_label},
         "annotations": [
             {
                 "completed_by": verdict["reviewer"],
@@ -164,42 +191,52 @@ def _control_result(name: str, kind: str, key: str, value: str) -> dict[str, Any
 # --- in --------------------------------------------------------------------------------------------------------------
 
 
-def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> dict[str, int]:
+def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> ImportSummary:
     """Read verdicts into the run's store, all or none of them: how many were imported, unchanged and older.
 
-    path : a file of verdicts, a store, or what Argilla or Label Studio exported of what was exported here, by its content.
+    path : a file of verdicts, a store, or what Argilla or Label Studio exported of what was exported here, by its content. A
+        verdict is on the row of its row_id, else of its source_id, else of its text; those on no row are counted.
     reviewer : whose verdicts they are, where the file names nobody; the user's name when None.
-    Raises DataError when a verdict is on a row that the run does not hold, FormatError for a record that is none of these.
+    Raises DataError when none is on a row of the run, FormatError for a record that is none of these.
     """
     verdicts = list(_read_verdict_file(path))
     if not verdicts:
         raise EmptyDataError(f"{path.name!r} holds no verdict.")
-    labels = dict(run.stage("ingest").columns.select("row_id", "label").iter_rows())
-    unknown = [verdict.row_id for verdict in verdicts if verdict.row_id not in labels]
-    if unknown:
-        raise DataError(
-            f"{path.name!r}: {len(unknown):,} of {len(verdicts):,} verdicts are on rows that {run.folder} does not hold (first: "
-            f"{clip(unknown[0], 40)}). They are probably on another run; nothing was imported."
-        )
+    rows = with_content(run.stage("ingest").columns.select("row_id", "source_id", "label", "prompt", "completion"))
+    keys = [verdict.keys for verdict in verdicts]
+    matched = match_verdicts(pl.DataFrame(keys, schema=dict.fromkeys(KEYS, pl.String()), orient="row"), rows, who=repr(path.name))
+    of_row = {row["row_id"]: row for row in rows.drop("prompt", "completion").iter_rows(named=True)}
     detector = run.stage("label_noise").key or "none"
     somebody = reviewer or getpass.getuser()
     to_store = [
-        _review_verdict(verdict, labels[verdict.row_id], detector, verdict.reviewer or somebody, path.name)
-        for verdict in verdicts
+        _review_verdict(verdicts[number], of_row[row_id], detector, verdicts[number].reviewer or somebody, path.name)
+        for number, row_id in matched.verdicts.select("number", "row_id").iter_rows()
     ]
     store = VerdictStore(run.folder)
     try:
         counts = store.add_all(to_store)
     finally:
         store.close()
-    return {name: counts[name] for name in ("imported", "unchanged", "older")}
+    return ImportSummary(counts["imported"], counts["unchanged"], counts["older"], matched.metrics)
 
 
-def _review_verdict(imported: ImportedVerdict, label: bool, detector: str, reviewer: str, file: str) -> ReviewVerdict:
+def _review_verdict(imported: ImportedVerdict, row: Mapping[str, Any], detector: str, reviewer: str, file: str) -> ReviewVerdict:
+    label = row["label"]
     on_label: dict[str, VerdictWord] = {"desirable": "keep" if label else "flip", "undesirable": "flip" if label else "keep"}
     verdict: VerdictWord = on_label.get(imported.says) or ("drop" if imported.says == "drop" else "contested")
     at = stamp(imported.at) or ""
-    return ReviewVerdict(imported.row_id, reviewer, verdict, label, detector, imported.note, imported.seconds, at, via=file)
+    names = {"row_id": row["row_id"], "source_id": row["source_id"], "content": row["content"]}
+    return ReviewVerdict(
+        **names,
+        reviewer=reviewer,
+        verdict=verdict,
+        label=label,
+        detector=detector,
+        note=imported.note,
+        seconds=imported.seconds,
+        at=at,
+        via=file,
+    )
 
 
 def _read_verdict_file(path: Path) -> Iterator[ImportedVerdict]:
@@ -211,7 +248,8 @@ def _read_verdict_file(path: Path) -> Iterator[ImportedVerdict]:
             .with_columns(says=verdict_word(pl.col("verdict"), pl.col("trusted_label")))
             .iter_rows(named=True)
         ):
-            yield ImportedVerdict(row["row_id"], row["reviewer"], row["says"], row["note"], moment(row["at"]), row["seconds"])
+            at = moment(row["at"])
+            yield ImportedVerdict(_keys_of(row), row["reviewer"], row["says"], row["note"], at, row["seconds"])
         return
     first = next(read_records(find_sources(path)[0]))
     if isinstance(first.record, Mapping) and "annotations" in first.record:
@@ -220,7 +258,12 @@ def _read_verdict_file(path: Path) -> Iterator[ImportedVerdict]:
         yield from _read_tasks(path, _from_argilla)
     else:
         for row in read_reviews(path).verdicts.iter_rows(named=True):
-            yield ImportedVerdict(row["row_id"], row["reviewer"], row["verdict"], row["note"] or "", row["reviewed_at"], None)
+            at, note = row["reviewed_at"], row["note"] or ""
+            yield ImportedVerdict(_keys_of(row), row["reviewer"], row["verdict"], note, at, None)
+
+
+def _keys_of(row: Mapping[str, Any]) -> RowKeys:
+    return RowKeys(*(row[name] for name in KEYS))
 
 
 def _read_tasks(path: Path, read: Callable[[Record], Iterable[ImportedVerdict]]) -> Iterator[ImportedVerdict]:
@@ -238,12 +281,13 @@ def _read_tasks(path: Path, read: Callable[[Record], Iterable[ImportedVerdict]])
 
 
 def _from_argilla(record: Record) -> Iterator[ImportedVerdict]:
-    row_id = _task_row_id(record, (record.get("metadata") or {}).get("row_id"))
+    keys = _keys_of_task(record, record.get("metadata"), record.get("fields"))
     responses = record["responses"]
     notes = {_reviewer_name(note.get("user_id")): str(note["value"]) for note in _submitted(responses.get(NOTE))}
     for response in _submitted(responses.get(QUESTION)):
         who = _reviewer_name(response.get("user_id"))
-        yield ImportedVerdict(row_id, who, _parse_word(response["value"]), notes.get(who, ""), None, None)
+        word, note = _parse_word(response["value"]), notes.get(who, "")
+        yield ImportedVerdict(keys, who, word, note, None, None)
 
 
 def _submitted(responses: Any) -> list[Mapping[str, Any]]:
@@ -251,7 +295,7 @@ def _submitted(responses: Any) -> list[Mapping[str, Any]]:
 
 
 def _from_label_studio(record: Record) -> Iterator[ImportedVerdict]:
-    row_id = _task_row_id(record, record["data"].get("row_id"))
+    keys = _keys_of_task(record, record["data"], record["data"])
     for annotation in record["annotations"]:
         answers = {result["from_name"]: result["value"] for result in annotation.get("result") or []}
         if annotation.get("was_cancelled") or QUESTION not in answers:
@@ -260,7 +304,7 @@ def _from_label_studio(record: Record) -> Iterator[ImportedVerdict]:
         text = "\n".join(note) if isinstance(note, list) else str(note)
         seconds = annotation.get("lead_time")
         yield ImportedVerdict(
-            row_id,
+            keys,
             _reviewer_name(annotation.get("completed_by")),
             _parse_word(_single_choice(answers[QUESTION]["choices"])),
             text,
@@ -269,12 +313,16 @@ def _from_label_studio(record: Record) -> Iterator[ImportedVerdict]:
         )
 
 
-def _task_row_id(record: Record, metadata_id: Any) -> str:
-    """Tools give records ids of their own; what was written beside the texts stays."""
-    row_id = metadata_id if metadata_id is not None else record.get("id")
-    if not isinstance(row_id, str) or not row_id:
+def _keys_of_task(record: Record, metadata: Any, texts: Any) -> RowKeys:
+    """What names the row of a task: what was written beside the texts, as tools give records ids of their own, and the texts."""
+    metadata, texts = (part if isinstance(part, Mapping) else {} for part in (metadata, texts))
+    row_id = metadata["row_id"] if metadata.get("row_id") is not None else record.get("id")
+    both = [texts.get("prompt"), texts.get("completion")]
+    content = metadata.get("content") or (content_key(*both) if all(isinstance(text, str) for text in both) else None)
+    if not content and (not isinstance(row_id, str) or not row_id):
         raise ValueError("it names no row_id")
-    return row_id
+    source_id = metadata.get("source_id")
+    return RowKeys(row_id if isinstance(row_id, str) else None, None if source_id is None else str(source_id), content)
 
 
 def _single_choice(choices: Sequence[Any]) -> Any:

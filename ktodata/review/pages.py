@@ -4,7 +4,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ktodata.formats.verdict_store import verdict_per_row
+from ktodata.formats.verdicts.verdict_store import verdict_per_row
 from ktodata.report.templating import template_environment
 from ktodata.review import review_progress, reviewer_agreement
 from ktodata.review.filters import Filters

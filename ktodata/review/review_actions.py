@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 from urllib.parse import parse_qsl
 
-from ktodata.formats.verdict_store import VerdictWord
+from ktodata.formats.verdicts.verdict_store import VerdictWord
 from ktodata.report.text import clean
 from ktodata.review.filters import Filters
 from ktodata.review.session import ReviewSession

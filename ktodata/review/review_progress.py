@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.formats.verdict_store import VERDICTS
+from ktodata.formats.verdicts.verdict_store import VERDICTS
 from ktodata.stats import Interval, share
 
 
@@ -47,7 +47,7 @@ def tallies(current: pl.DataFrame) -> list[Tally]:
 def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bool_]) -> list[DrawnRows]:
     """The error rate of each given label among the settled rows of the random draw.
 
-    settled : one verdict a row, as formats.verdict_store.verdict_per_row gives it. row_ids, drawn : of all rows, bool [N]
+    settled : one verdict a row, as verdict_store.verdict_per_row gives it. row_ids, drawn : of all rows, bool [N]
     """
     names = row_ids.filter(pl.Series(drawn))
     judged = settled.filter(pl.col("row_id").is_in(names.implode()) & pl.col("trusted_label").is_not_null())

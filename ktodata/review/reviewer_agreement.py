@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.evaluate.bootstrap import bootstrap
-from ktodata.formats.verdict_store import verdict_word
+from ktodata.formats.verdicts.verdict_store import verdict_word
 from ktodata.stats import Interval, share
 
 MIN_ROWS = 10  # that both judged, for a kappa

@@ -102,6 +102,7 @@ class RowView:
         noise = run.stage("label_noise")
         self.places: dict[str, int] = dict(zip(table["row_id"], range(table.height), strict=True))
         self.labels: NDArray[np.bool_] = table["label"].to_numpy()
+        self.source_ids: list[str | None] = table["source_id"].to_list()
         votes = pl.col("pooled_votes" if "pooled_votes" in table.columns else "votes").alias("votes")
         names = [name for name in ("row_id", "prompt", "completion", "label", "rater", *ORIGIN) if name in table.columns]
         # the stage's own word: the table's may be older

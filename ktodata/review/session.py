@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ktodata.errors import RunError
-from ktodata.formats.verdict_store import VerdictWord
+from ktodata.formats.verdicts.matching import content_key
+from ktodata.formats.verdicts.verdict_store import VerdictWord
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.review.filters import OTHERS, FilterColumns, Filters
@@ -107,6 +108,8 @@ class ReviewSession:
             note=note,
             seconds=seconds,
             blind=self.blind,
+            source_id=self.rows.source_ids[place],
+            content=content_key(self.rows.text(place, "prompt"), self.rows.text(place, "completion")),
         )
         self.store.add(judged, current_id=current_id)
         self._seconds.append(seconds)

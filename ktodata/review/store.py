@@ -12,7 +12,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.formats.times import moment
-from ktodata.formats.verdict_store import CURRENT_SCHEMA, VerdictWord, check_store, create_tables, current_verdicts
+from ktodata.formats.verdicts.verdict_store import EVENT_SCHEMA, VerdictWord, check_store, create_tables, current_verdicts
 
 STORE_PATH = Path("reviews", "reviews.sqlite")
 PATIENCE_SECONDS = 5.0  # that a write waits for another desk's
@@ -24,7 +24,10 @@ class StaleError(Exception):
 
 @dataclass(frozen=True)
 class ReviewVerdict:
-    """A verdict as it is given. label: the given label; seconds: that the row was looked at; via: "desk" or an imported file."""
+    """A verdict as it is given. label: the given label; seconds: that the row was looked at; via: "desk" or an imported file.
+
+    source_id, content : the row's own id and the name of its text, which find it again in another export of the data
+    """
 
     row_id: str
     reviewer: str
@@ -36,6 +39,8 @@ class ReviewVerdict:
     at: str = ""  # UTC, ISO 8601; now when empty
     blind: bool = False
     via: str = "desk"
+    source_id: str | None = None
+    content: str | None = None
 
     @property
     def says(self) -> str:
@@ -138,7 +143,7 @@ class VerdictStore:
         return self._query_verdict("SELECT * FROM held WHERE row_id = ? AND reviewer != ? LIMIT 1", row_id, reviewer) is not None
 
     def current_verdicts(self) -> pl.DataFrame:
-        """Each reviewer's last verdict on each row: formats.verdict_store.CURRENT_SCHEMA, in the order given."""
+        """Each reviewer's last verdict on each row: verdict_store.CURRENT_SCHEMA, in the order given."""
         return current_verdicts(self._connection)
 
     def events_since(self, event: int) -> list[tuple[int, str, str]]:
@@ -150,7 +155,7 @@ class VerdictStore:
         line = self._connection.execute(query, values).fetchone()
         if line is None:
             return None
-        fields = {name: line[name] for name in CURRENT_SCHEMA if name != "trusted_label"}
+        fields = {name: line[name] for name in EVENT_SCHEMA if name != "trusted_label"}
         return CurrentVerdict(**{**fields, "label": bool(line["label"]), "blind": bool(line["blind"])})
 
     def _insert(self, verdict: ReviewVerdict) -> int:
@@ -172,6 +177,8 @@ class VerdictStore:
                 verdict.via,
             ),
         )
+        row = (verdict.row_id, verdict.source_id, verdict.content)
+        self._connection.execute("INSERT OR REPLACE INTO judged_rows VALUES (?, ?, ?)", row)
         return int(cursor.lastrowid or 0)
 
     @contextmanager

@@ -11,7 +11,7 @@ import polars as pl
 import traitlets
 
 from ktodata.errors import KtodataError
-from ktodata.formats.verdict_store import verdict_per_row
+from ktodata.formats.verdicts.verdict_store import verdict_per_row
 from ktodata.report.text import clean
 from ktodata.review import pages
 from ktodata.review.filters import Filters

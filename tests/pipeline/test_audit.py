@@ -66,7 +66,7 @@ def test_doubtful_rows_come_first_and_the_flipped_ones_are_among_them(audit):
 
 def test_the_queue_is_of_open_rows_and_says_what_is_not_known(audit):
     rows = audit.next_reviews(12)
-    assert rows.columns == ["row_id", "label", "p_wrong", "prompt", "completion", "why"]
+    assert rows.columns == ["row_id", "source_id", "label", "p_wrong", "prompt", "completion", "why"]
     assert rows["row_id"].n_unique() == 12
     assert rows["why"].to_list() == ["measures"] * 6 + ["gain"] * 6  # nobody has reviewed a row yet
     bought = audit.buys(12)
@@ -123,7 +123,7 @@ def test_the_random_draw_is_recognised_among_the_rows_it_was_made_of():
 
 def test_verdicts_on_unknown_or_repeated_rows_are_refused(audit):
     row_id = audit.table["row_id"][0]
-    with pytest.raises(DataError, match=r"with_reviews: none of 1 .*first: nobody"):
+    with pytest.raises(DataError, match=r"with_reviews: none of 1 .*first: row_id nobody"):
         audit.with_reviews(pl.DataFrame({"row_id": ["nobody"], "trusted_label": [True]}))
     with pytest.raises(DataError, match="1 of 2 verdicts"):
         audit.with_reviews(pl.DataFrame({"row_id": [row_id, row_id], "trusted_label": [True, False]}))

@@ -7,7 +7,7 @@ import pytest
 
 import ktodata as kd
 from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
-from ktodata.formats.reviews import read_reviews
+from ktodata.formats.verdicts.reviews import read_reviews
 from ktodata.pipeline.run_folder import Run
 from ktodata.review import export_verdicts, import_verdicts
 from ktodata.review.store import ReviewVerdict, VerdictStore
@@ -58,8 +58,10 @@ def test_tasks_come_back_as_they_went(judged, made, tmp_path, format, ending):
     run, _, _ = judged
     summary = export_verdicts(run, tmp_path / f"tasks.{ending}", format=format)
     fresh = _copy(made[1], tmp_path / "fresh")
-    assert import_verdicts(fresh, summary.path) == {"imported": 8, "unchanged": 0, "older": 0}
-    assert import_verdicts(fresh, summary.path) == {"imported": 0, "unchanged": 8, "older": 0}
+    for counts in ((8, 0, 0), (0, 8, 0)):
+        imported = import_verdicts(fresh, summary.path)
+        assert (imported.imported, imported.unchanged, imported.older) == counts
+        assert imported.matching["matched_by"] == {"row_id": 8, "source_id": 0, "text": 0}
     held = ["row_id", "reviewer", "verdict", "trusted_label", "note"]
     held += ["at", "seconds"] if "label" in format else []
     before, after = (_standing(each).select(held).sort("row_id", "reviewer") for each in (run, fresh))
@@ -105,7 +107,7 @@ def test_what_the_tools_themselves_write_is_understood(run, tmp_path):
         }
     ]  # fmt: skip
     (tmp_path / "argilla.json").write_text(json.dumps(argilla))
-    assert import_verdicts(run, tmp_path / "argilla.json")["imported"] == 1
+    assert import_verdicts(run, tmp_path / "argilla.json").imported == 1
     studio = [
         {
             "id": 71, "data": {"row_id": b, "prompt": "p", "completion": "c"}, "predictions": [],
@@ -119,7 +121,7 @@ def test_what_the_tools_themselves_write_is_understood(run, tmp_path):
         }
     ]  # fmt: skip
     (tmp_path / "studio.json").write_text(json.dumps(studio))
-    assert import_verdicts(run, tmp_path / "studio.json")["imported"] == 1
+    assert import_verdicts(run, tmp_path / "studio.json").imported == 1
     verdicts = _standing(run).select("row_id", "reviewer", "verdict", "seconds").rows()
     assert verdicts == [
         (a, "u1", "keep" if run.feedback["label"][20] else "flip", None),
@@ -131,15 +133,15 @@ def test_verdict_files_and_other_desks_come_in(judged, made, tmp_path):
     run, ids, _ = judged
     fresh = _copy(made[1], tmp_path / "fresh")
     (tmp_path / "by_hand.csv").write_text(f"row_id,verdict\n{ids[0]},good\n{ids[1]},drop\n")
-    assert import_verdicts(fresh, tmp_path / "by_hand.csv", reviewer="cid")["imported"] == 2
-    assert import_verdicts(fresh, run.folder / "reviews" / "reviews.sqlite")["imported"] == 8
+    assert import_verdicts(fresh, tmp_path / "by_hand.csv", reviewer="cid").imported == 2
+    assert import_verdicts(fresh, run.folder / "reviews" / "reviews.sqlite").imported == 8
     assert sorted(_standing(fresh)["reviewer"].unique()) == ["ann", "bob", "cid"]
 
 
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        ([{"id": "nowhere", "fields": {}, "responses": {"label": [{"value": "drop"}]}}], DataError, "1 of 1 verdicts are on rows that"),
+        ([{"id": "nowhere", "fields": {}, "responses": {"label": [{"value": "drop"}]}}], DataError, "none of 1 verdicts is on a row"),
         ([{"id": 5, "fields": {}, "responses": {"label": []}}], FormatError, "record 1 .* names no row_id"),
         ([{"id": "a", "fields": {}, "responses": {"label": [{"value": "meh"}]}}], FormatError, "'meh' is no verdict"),
         ([{"id": "a", "fields": {}, "responses": []}], FormatError, "record 1 cannot be read"),

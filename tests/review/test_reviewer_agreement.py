@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from ktodata.formats.verdict_store import CURRENT_SCHEMA
+from ktodata.formats.verdicts.verdict_store import CURRENT_SCHEMA
 from ktodata.review.review_progress import drawn_so_far, tallies
 from ktodata.review.reviewer_agreement import agreements, disagreements, shared_rows
 

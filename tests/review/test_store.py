@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ktodata.errors import FormatError, RunError
-from ktodata.formats.reviews import read_reviews
+from ktodata.formats.verdicts.reviews import read_reviews
 from ktodata.review.store import ReviewVerdict, StaleError, VerdictStore
 
 KEEP = ReviewVerdict("r1", "ann", "keep", True, "d1", note="fine", seconds=3.5)

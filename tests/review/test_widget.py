@@ -12,7 +12,7 @@ from review_runs import HOSTILE
 
 import ktodata as kd
 from ktodata.errors import MissingExtraError, RunError
-from ktodata.formats.verdict_store import read_current_verdicts
+from ktodata.formats.verdicts.verdict_store import read_current_verdicts
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.text import clean

@@ -1,11 +1,12 @@
 """People's verdicts: the rows they are asked about go out as a CSV file, and what they said comes back as trusted labels.
 
 A file of verdicts (CSV, JSON lines or Parquet, also .gz and .zst) has a column `row_id` and a column `trusted_label` or
-`verdict`. A verdict is true/false, desirable/undesirable, good/bad or 1/0; where the file has a column `label` too, keep and
-flip say whether that label is right. `drop` (the row is of no use) and `contested` (people truly differ) are verdicts without a
-label. `reviewer`, `reviewed_at` and `note` are kept, other columns are passed over, and an empty cell is a row that nobody has
-judged yet. A verdict is never guessed: one that cannot be read is an error. The store of `ktodata review` (reviews.sqlite) is
-read as it is.
+`verdict`. Beside the row_id, or in its place, `source_id`, `content` (as write_queue writes it), or `prompt` and `completion`
+find the row in a later export (matching.py). A verdict is true/false, desirable/undesirable, good/bad or 1/0; where the file has
+a column `label` too, keep and flip say whether that label is right. `drop` (the row is of no use) and `contested` (people truly
+differ) are verdicts without a label. `reviewer`, `reviewed_at` and `note` are kept, other columns are passed over, and an empty
+cell is a row that nobody has judged yet. A verdict is never guessed: one that cannot be read is an error. The store of
+`ktodata review` (reviews.sqlite) is read as it is.
 """
 
 import math
@@ -25,11 +26,13 @@ from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
-from ktodata.formats.verdict_store import SUFFIX, read_store
+from ktodata.formats.verdicts.matching import KEYS, content_key, match_verdicts, unmatched_in_words, with_content
+from ktodata.formats.verdicts.verdict_store import SUFFIX, read_store
 from ktodata.stage import StageResult, decide
 
 VERDICT_COLUMNS = ("trusted_label", "verdict")
-READ = ("row_id", *VERDICT_COLUMNS, "label", "reviewer", "reviewed_at", "note")
+READ = (*KEYS, *VERDICT_COLUMNS, "label", "reviewer", "reviewed_at", "note")
+WRITTEN = ("row_id", "label", "verdict", "reviewer", "reviewed_at", "note")
 SCHEMA = pl.Schema(
     {
         "row_id": pl.String(),
@@ -40,6 +43,8 @@ SCHEMA = pl.Schema(
         "note": pl.String(),
         "file": pl.String(),
         "line": pl.Int64(),
+        "source_id": pl.String(),
+        "content": pl.String(),
     }
 )
 
@@ -57,16 +62,15 @@ SAY = (
 FORMULA = r"^([\x00-\x1f\x7f]|\s*[=+\-@＝＋－＠])"
 # one row_id in some 700 reads as a number, of which a spreadsheet keeps 15 digits
 NUMBER = r"^([0-9.]+(?:[eE][0-9]+)?)$"
-ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d{15,}")
 
 
 @dataclass(frozen=True)
 class Reviews:
     """What people said.
 
-    verdicts : row_id, trusted_label (true desirable; null for drop and contested), verdict ("desirable", "undesirable", "drop" or
-        "contested"), reviewer, reviewed_at (UTC), note, file, line; one line for each row that was judged. reviewer, reviewed_at
-        and note are null where nobody wrote them.
+    verdicts : row_id, source_id, content (a name of the text), of which some may be null, trusted_label (true desirable; null for
+        drop and contested), verdict ("desirable", "undesirable", "drop" or "contested"), reviewer, reviewed_at (UTC), note, file,
+        line; one line for each row that was judged. reviewer, reviewed_at and note are null where nobody wrote them.
     metrics : counts for the manifest. records == verdicts + repeated + empty, always.
     """
 
@@ -103,12 +107,12 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     """People's verdicts as the trusted labels of a feedback table; a verdict stands before a trusted label that was there.
 
     columns : row_id, trusted_label of every row. decisions : rows said to be of no use are dropped, contested ones are held for
-    review; of training rows. tables : `verdicts`, as they were read.
-    Raises DataError as `check_verdicts` does.
+    review; of training rows. tables : `verdicts`, one for each row that has one; `unmatched`, those on no row, and why.
+    Raises DataError as `match_verdicts` does.
     """
     check_columns(feedback, ("row_id", "label"), who="reviews")
-    verdicts = reviews.verdicts
-    check_verdicts(verdicts, feedback["row_id"])
+    matched = match_verdicts(reviews.verdicts, feedback).settled("verdict")
+    verdicts = matched.per_row
     before = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
     rows = feedback.select("row_id", "label", before=before).join(
         verdicts.select("row_id", reviewed="trusted_label", verdict="verdict"), on="row_id", how="left", maintain_order="left"
@@ -132,14 +136,14 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
                 decide(rows, (pl.col("verdict") == "contested").fill_null(False), action="review", reason="reviewed_contested"),
             ]
         ),
-        metrics={**reviews.metrics, **verdict_counts},
-        tables={"verdicts": verdicts},
+        metrics={**reviews.metrics, **matched.metrics, "rows": verdicts.height, **verdict_counts},
+        tables={"verdicts": verdicts.drop("number", "content"), "unmatched": matched.unmatched},
     )
 
 
 def reviews_in_words(metrics: Mapping[str, Any]) -> str:
     """One sentence from the metrics of `join_reviews`."""
-    summary = f"{metrics['verdicts']:,} rows reviewed, {metrics['differ_from_label']:,} with another verdict than the given label"
+    summary = f"{metrics['rows']:,} rows reviewed, {metrics['differ_from_label']:,} with another verdict than the given label"
     rest = {
         "earlier trusted labels overridden": metrics["overridden"],
         "verdicts given twice": metrics["repeated"],
@@ -147,16 +151,18 @@ def reviews_in_words(metrics: Mapping[str, Any]) -> str:
         "called of no use and dropped": metrics["drop"],
         "contested and held for review": metrics["contested"],
     }
-    return "; ".join([summary, *(f"{count:,} {what}" for what, count in rest.items() if count)]) + "."
+    counted = (f"{count:,} {what}" for what, count in rest.items() if count)
+    return "; ".join([summary, *counted, *unmatched_in_words(metrics)]) + "."
 
 
 def write_queue(rows: pl.DataFrame, path: Path) -> None:
     """Write rows to be judged as CSV, with an empty column trusted_label; `read_reviews` takes it when it is filled in.
 
-    rows : row_id, label, and what the reviewer is shown. Text that a spreadsheet would run or round gets an apostrophe in front.
+    rows : row_id, label, and what the reviewer is shown; of prompt and completion `content` is made, which finds the row again in
+    another export. Text that a spreadsheet would run or round gets an apostrophe in front.
     """
     check_columns(rows, ("row_id", "label"), who="write_queue")
-    _for_spreadsheets(rows).with_columns(trusted_label=pl.lit(None, pl.Boolean)).write_csv(path)
+    _for_spreadsheets(with_content(rows)).with_columns(trusted_label=pl.lit(None, pl.Boolean)).write_csv(path)
 
 
 def write_verdicts(verdicts: pl.DataFrame, path: Path, *, kind: FileKind) -> None:
@@ -164,7 +170,7 @@ def write_verdicts(verdicts: pl.DataFrame, path: Path, *, kind: FileKind) -> Non
 
     verdicts : row_id, label, verdict ("keep", "flip", "drop", "contested"), reviewer, reviewed_at, note, and what else is known
     """
-    check_columns(verdicts, READ[:1] + READ[2:], who="write_verdicts")
+    check_columns(verdicts, WRITTEN, who="write_verdicts")
     if kind == "parquet":
         verdicts.write_parquet(path)
     elif kind == "lines":
@@ -175,10 +181,12 @@ def write_verdicts(verdicts: pl.DataFrame, path: Path, *, kind: FileKind) -> Non
 
 def _for_spreadsheets(rows: pl.DataFrame) -> pl.DataFrame:
     """With an apostrophe before every text that a spreadsheet would run or round."""
-    texts = [
-        pl.col(name).str.replace(FORMULA, "'$1") for name, dtype in rows.schema.items() if dtype == pl.String and name != "row_id"
-    ]
-    return rows.with_columns(pl.col("row_id").str.replace(rf"{FORMULA}|{NUMBER}|^(')", "'$1$2$3"), *texts)
+    ids = [name for name in ("row_id", "source_id") if name in rows.columns]
+    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String and name not in ids]
+    return rows.with_columns(
+        *(pl.col(name).cast(pl.String).str.replace(rf"{FORMULA}|{NUMBER}|^(')", "'$1$2$3") for name in ids),
+        *(pl.col(name).str.replace(FORMULA, "'$1") for name in texts),
+    )
 
 
 def is_filled_in(path: Path) -> bool:
@@ -208,8 +216,10 @@ def _read_verdicts(source: Source) -> tuple[list[dict[str, Any]], dict[str, Any]
     records: list[SourceRecord] = []
     for entry in read_records(source):
         columns |= dict.fromkeys(entry.record or {})
-        # the texts that were judged are long, and not needed
         slim = {name: value for name, value in (entry.record or {}).items() if name in READ}
+        # the texts that were judged are long, and not needed
+        if _is_empty(slim.get("content")) and (content := _content_of(entry.record or {})):
+            slim["content"] = content
         records.append(SourceRecord(entry.line, slim, entry.problem))
     _check_file(records, columns, source.name)
     verdicts = _verdicts_in(records, source.name)
@@ -225,12 +235,13 @@ def _read_verdicts(source: Source) -> tuple[list[dict[str, Any]], dict[str, Any]
 
 def _check_file(records: Sequence[SourceRecord], columns: Mapping[str, None], file: str) -> None:
     """Raise unless the file has its columns and every record of it can be read."""
-    there = {"row_id": "row_id" in columns, " or ".join(VERDICT_COLUMNS): any(name in columns for name in VERDICT_COLUMNS)}
+    names_rows = any(name in columns for name in KEYS) or {"prompt", "completion"} <= set(columns)
+    there = {"row_id": names_rows, " or ".join(VERDICT_COLUMNS): any(name in columns for name in VERDICT_COLUMNS)}
     if columns and not all(there.values()):
         lacks = next(name for name, is_there in there.items() if not is_there)
         raise MissingColumnError(
-            f"{file!r} has no column {lacks}; it has {listed(columns)}. A file of verdicts has row_id, and "
-            "trusted_label or verdict."
+            f"{file!r} has no column {lacks}; it has {listed(columns)}. A file of verdicts has row_id (or "
+            "source_id, or prompt and completion), and trusted_label or verdict."
         )
     broken = [(entry.line, entry.problem) for entry in records if entry.problem is not None]
     if broken:
@@ -267,8 +278,11 @@ def _verdict_of(record: Record, file: str, line: int) -> Iterator[dict[str, Any]
         raise UnusableError("label", f"both {' and '.join(cells)} are filled in, and one row has one verdict")
     for value in cells.values():
         trusted_label = _as_label(value, record.get("label"))
+        keys = {name: _as_id(record.get(name), name) for name in KEYS}
+        if not any(keys.values()):
+            raise UnusableError("row_id", "the verdict is on no row")
         yield {
-            "row_id": _as_row_id(record.get("row_id")),
+            **keys,
             "trusted_label": trusted_label,
             "verdict": _as_word(value) if trusted_label is None else "desirable" if trusted_label else "undesirable",
             "reviewer": _optional_text(record.get("reviewer"), "reviewer"),
@@ -307,13 +321,29 @@ def _as_word(value: Any) -> str:
     return str(value).strip().casefold() if isinstance(value, str | bool | int | float) else ""
 
 
-def _as_row_id(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise UnusableError("row_id", "the verdict is on no row")
+def _as_id(value: Any, what: str) -> str | None:
+    """A name of a row; None where the cell is empty."""
+    if _is_empty(value):
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
+        return str(int(value))
+    if not isinstance(value, str):
+        raise UnusableError("row_id", f"{what} is {kind(value)}, not text")
     # write_queue's apostrophe, which kept it text
-    return checked(value.strip().removeprefix("'"), "row_id")
+    return checked(value.strip().removeprefix("'"), what)
+
+
+def _content_of(record: Record) -> str | None:
+    """The name of the text that was judged, where the record holds it."""
+    prompt, completion = record.get("prompt"), record.get("completion")
+    if not isinstance(prompt, str) or not isinstance(completion, str):
+        return None
+    return content_key(_without_apostrophe(prompt), _without_apostrophe(completion))
+
+
+def _without_apostrophe(text: str) -> str:
+    """A text without what kept a spreadsheet from running it."""
+    return text[1:] if text.startswith("'") and re.match(FORMULA, text[1:]) else text
 
 
 def _optional_text(value: Any, what: str) -> str | None:
@@ -330,44 +360,16 @@ def _optional_text(value: Any, what: str) -> str | None:
 
 def _first_of_each_row(verdicts: pl.DataFrame) -> pl.DataFrame:
     """The first verdict on each row. Raises DataError where another differs from it."""
-    differ = verdicts.filter(pl.col("verdict").n_unique().over("row_id") > 1)
+    named = verdicts.with_columns(_row=pl.coalesce("row_id", pl.format("{}\0{}", "source_id", "content"), "source_id", "content"))
+    differ = named.filter(pl.col("verdict").n_unique().over("_row") > 1)
     if differ.is_empty():
-        return verdicts.unique("row_id", keep="first", maintain_order=True)
-    first = differ.filter(pl.col("row_id") == differ["row_id"][0]).unique("verdict", keep="first", maintain_order=True)
+        return named.unique("_row", keep="first", maintain_order=True).drop("_row")
+    first = differ.filter(pl.col("_row") == differ["_row"][0]).unique("verdict", keep="first", maintain_order=True)
     places = " and ".join(
         f"{verdict} at {file!r} line {line:,}" for verdict, file, line in first.select("verdict", "file", "line").iter_rows()
     )
+    key = next(f"{name} {clip(first[name][0], 40)}" for name in KEYS if first[name][0] is not None)
     raise DataError(
-        f"reviews: {differ['row_id'].n_unique():,} of {verdicts['row_id'].n_unique():,} rows have verdicts that differ "
-        f"(first: row_id {clip(first['row_id'][0], 40)}: {places}). Settle them and leave each row one verdict."
-    )
-
-
-def check_verdicts(verdicts: pl.DataFrame, row_ids: pl.Series, *, who: str = "reviews") -> None:
-    """Raise DataError when a row has two verdicts, or when one is on a row that is not there.
-
-    verdicts : row_id, and file and line where they were read from files. row_ids : of the data. who : asks, for the message.
-    """
-    if repeated := verdicts.height - verdicts["row_id"].n_unique():
-        raise DataError(f"{who}: {repeated:,} of {verdicts.height:,} verdicts are on a row that has one already.")
-    unknown = verdicts.filter(~pl.col("row_id").is_in(row_ids.implode()))
-    if unknown.is_empty():
-        return
-    example = unknown.row(0, named=True)
-    row_id = example["row_id"]
-    first = f"first: {clip(row_id, 40)}" + (f" at {example['file']!r} line {example['line']:,}" if "file" in example else "")
-    hint = (
-        " It looks like a number that a spreadsheet has rounded: import the column row_id as text."
-        if ROUNDED.fullmatch(row_id)
-        else ""
-    )
-    if unknown.height == verdicts.height:
-        raise DataError(
-            f"{who}: none of {verdicts.height:,} reviewed row_ids is in the data ({first}; a row_id of the data: "
-            f"{clip(row_ids[0], 40) if len(row_ids) else 'none'}).{hint} These verdicts are probably on other data. A row_id is "
-            "made of a row's text, label, rater, time and source_id: read the feedback with the same settings as then."
-        )
-    raise DataError(
-        f"{who}: {unknown.height:,} of {verdicts.height:,} reviewed row_ids are not in the data ({first}).{hint} "
-        "Read all of the feedback that was reviewed, or take those lines out."
+        f"reviews: {differ['_row'].n_unique():,} of {named['_row'].n_unique():,} rows have verdicts that differ "
+        f"(first: {key}: {places}). Settle them and leave each row one verdict."
     )

@@ -7,8 +7,8 @@ import pytest
 
 from ktodata.errors import DataError, FormatError
 from ktodata.feedback import feedback_table
-from ktodata.formats.reviews import join_reviews, read_reviews, reviews_in_words
-from ktodata.formats.verdict_store import create_tables, read_current_verdicts, verdict_per_row
+from ktodata.formats.verdicts.reviews import join_reviews, read_reviews, reviews_in_words
+from ktodata.formats.verdicts.verdict_store import create_tables, read_current_verdicts, verdict_per_row
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError
 from ktodata.feedback import feedback_table
-from ktodata.formats.reviews import is_filled_in, join_reviews, read_reviews, reviews_in_words, write_queue
+from ktodata.formats.verdicts.reviews import is_filled_in, join_reviews, read_reviews, reviews_in_words, write_queue
 
 
 @pytest.fixture
@@ -255,14 +255,26 @@ def test_no_verdict_at_all_changes_nothing(feedback, write):
     assert (joined.metrics["verdicts"], joined.metrics["differ_from_label"]) == (0, 0)
 
 
-def test_rows_that_are_not_there_are_said(feedback, write):
-    with pytest.raises(DataError, match=r"2 of 3 reviewed row_ids are not in the data \(first: x at 'review.csv' line 3\)"):
-        join_reviews(feedback, read_reviews(write("row_id,verdict", "a,good", "x,good", "y,bad")))
-    with pytest.raises(DataError, match=r"none of 2 reviewed row_ids is in the data .*probably on other data") as caught:
+def test_rows_that_are_not_there_are_counted_and_listed(feedback, write):
+    joined = join_reviews(feedback, read_reviews(write("row_id,verdict", "a,good", "x,good", "y,bad")))
+    assert (joined.metrics["verdicts"], joined.metrics["rows"], joined.metrics["unmatched"]) == (3, 1, 2)
+    assert joined.tables["unmatched"].select("row_id", "line", "why").rows() == [
+        ("x", 3, "no row has it"),
+        ("y", 4, "no row has it"),
+    ]
+    words = reviews_in_words(joined.metrics)
+    assert (
+        words.startswith("1 rows reviewed")
+        and "2 verdicts on no row of the data (first: row_id x at 'review.csv' line 3" in words
+    )
+
+
+def test_verdicts_on_other_data_are_refused(feedback, write):
+    with pytest.raises(DataError, match=r"none of 2 verdicts is on a row .*probably on other data") as caught:
         join_reviews(feedback, read_reviews(write("row_id,verdict", "x,good", "y,bad")))
     assert "a row_id of the data: a" in str(caught.value)
     with pytest.raises(DataError, match="spreadsheet has rounded"):
-        join_reviews(feedback, read_reviews(write("row_id,verdict", "a,good", "1.23457E+15,bad")))
+        join_reviews(feedback, read_reviews(write("row_id,verdict", "1.23457E+15,bad")))
 
 
 # --- the queue ---------------------------------------------------------------------------------------------------------

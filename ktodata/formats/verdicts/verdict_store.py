@@ -47,7 +47,9 @@ CREATE VIEW held AS
 CREATE VIEW standing AS
     SELECT * FROM held WHERE id IN (SELECT max(id) FROM held GROUP BY row_id, reviewer) ORDER BY id;
 """
-CURRENT_SCHEMA = pl.Schema(
+# what finds a judged row again in another export of the data: its own id, and the name of its text (matching.py)
+JUDGED_ROWS = "CREATE TABLE IF NOT EXISTS judged_rows (row_id TEXT PRIMARY KEY, source_id TEXT, content TEXT)"
+EVENT_SCHEMA = pl.Schema(
     {
         "id": pl.Int64(),
         "row_id": pl.String(),
@@ -63,6 +65,7 @@ CURRENT_SCHEMA = pl.Schema(
         "via": pl.String(),
     }
 )
+CURRENT_SCHEMA = pl.Schema({**EVENT_SCHEMA, "source_id": pl.String(), "content": pl.String()})
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -74,7 +77,8 @@ def create_tables(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {VERSION}")
             for statement in _statements(TABLES):
                 connection.execute(statement)
-    check_store(connection, "the review store")
+        check_store(connection, "the review store")
+        connection.execute(JUDGED_ROWS)  # a store from before they were kept has none
 
 
 def check_store(connection: sqlite3.Connection, name: str) -> None:
@@ -88,8 +92,10 @@ def check_store(connection: sqlite3.Connection, name: str) -> None:
 
 
 def current_verdicts(connection: sqlite3.Connection) -> pl.DataFrame:
-    """Each reviewer's last verdict on each row, in the order given: STANDING_SCHEMA. trusted_label: true desirable, or null."""
-    lines = connection.execute(f"SELECT {', '.join(CURRENT_SCHEMA)} FROM standing").fetchall()
+    """Each reviewer's last verdict on each row, in the order given: CURRENT_SCHEMA. trusted_label: true desirable, or null."""
+    keeps_rows = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'judged_rows'").fetchone()[0]
+    rows = "LEFT JOIN judged_rows USING (row_id)" if keeps_rows else ", (SELECT NULL AS source_id, NULL AS content)"
+    lines = connection.execute(f"SELECT {', '.join(CURRENT_SCHEMA)} FROM standing {rows} ORDER BY id").fetchall()
     table = pl.DataFrame(lines, schema=dict.fromkeys(CURRENT_SCHEMA), orient="row", infer_schema_length=None)
     return table.cast(CURRENT_SCHEMA)
 
@@ -124,20 +130,23 @@ def verdict_per_row(verdicts: pl.DataFrame) -> pl.DataFrame:
             detector=pl.col("detector").last(),
             blind=pl.col("blind").all(),
             via=pl.col("via").unique(maintain_order=True).str.join(", "),
+            source_id=pl.col("source_id").last(),
+            content=pl.col("content").last(),
         )
         .select(CURRENT_SCHEMA.names())
     )
 
 
 def read_store(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The settled verdicts of a store as records of `formats.reviews`, and the metrics about it; `line` is the event's number.
+    """The settled verdicts of a store as records of `reviews.py`, and the metrics about it; `line` is the event's number.
 
     Raises FormatError for a file that is no store. Somebody may be writing to it meanwhile.
     """
     each = read_current_verdicts(path)
     rows = verdict_per_row(each)
     records = [_review_record(row, path.name) for row in rows.iter_rows(named=True)]
-    content = json.dumps([(record["row_id"], record["verdict"], record["trusted_label"]) for record in records])
+    facts = ("row_id", "source_id", "content", "verdict", "trusted_label")
+    content = json.dumps([[record[name] for name in facts] for record in records])
     return records, {
         "name": path.name,
         "bytes": path.stat().st_size,
@@ -154,7 +163,7 @@ def read_store(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def read_current_verdicts(path: Path) -> pl.DataFrame:
-    """Each reviewer's last verdict on each row of a store: STANDING_SCHEMA. Raises FormatError for a file that is no store."""
+    """Each reviewer's last verdict on each row of a store: CURRENT_SCHEMA. Raises FormatError for a file that is no store."""
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
@@ -174,6 +183,8 @@ def _review_record(row: dict[str, Any], file: str) -> dict[str, Any]:
     words = {None: row["verdict"], True: "desirable", False: "undesirable"}
     return {
         "row_id": row["row_id"],
+        "source_id": row["source_id"],
+        "content": row["content"],
         "trusted_label": row["trusted_label"],
         "verdict": words[row["trusted_label"]],
         "reviewer": row["reviewer"],
