@@ -14,14 +14,12 @@ from ktodata.text.scripts import main_script
 COLUMNS = ("source", "rater", "model")
 
 
-def find_drift(rows: LabelRows, from_text: NDArray[np.float64], *, seed: int) -> Drift:
+def find_drift(rows: LabelRows, from_text: NDArray[np.float64]) -> Drift:
     """Look among training rows. from_text : float [N], P(desirable) by the text alone, out of fold"""
     table = rows.table.select("row_id", "label", *COLUMNS, "created_at", "prompt").with_columns(
         p_desirable=pl.Series(from_text), prompt_group=pl.Series(rows.groups), script=main_script("prompt")
     )
-    return criteria_drift(
-        table.filter(pl.Series(rows.trained)).drop("prompt"), (*COLUMNS, "script"), seed=seed, likeness=_likeness(rows)
-    )
+    return criteria_drift(table.filter(pl.Series(rows.trained)).drop("prompt"), (*COLUMNS, "script"), likeness=_likeness(rows))
 
 
 def _likeness(rows: LabelRows) -> Likeness:

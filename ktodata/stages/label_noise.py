@@ -87,7 +87,7 @@ def label_noise(
         rows, evidence, min_precision=min_precision, fraction=noise_injection, folds=folds, repeats=repeats, seed=seed
     )
     votes = weigh_votes(rows, classifier.p_desirable, seed=seed)
-    drift = find_drift(rows, classifier.learnt.detection.predictions.p_desirable, seed=seed) if classifier.learnt else None
+    drift = find_drift(rows, classifier.learnt.detection.predictions.p_desirable) if classifier.learnt else None
     table = votes.join(rows.table.with_columns(**classifier.columns(rows)))
     table = with_near_twins(table, rows, contradiction_similarity)
     reviews = check_reviews(table, rows.trained_of_class, min_precision=min_precision, review_rows=review_rows, seed=seed)

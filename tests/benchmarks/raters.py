@@ -231,10 +231,10 @@ def shuffles(table: pl.DataFrame) -> dict[str, Any]:
     alarms = {"rater, source, model, date shuffled": 0, "labels shuffled": 0}
     for seed in range(SHUFFLES):
         moved = told[rng.permutation(told.height)].select("rater", "source", "model", "created_at")
-        drift = criteria_drift(told.with_columns(moved), seed=seed)
+        drift = criteria_drift(told.with_columns(moved))
         alarms["rater, source, model, date shuffled"] += drift.metrics["significant"] > 0
         mixed = table.with_columns(label=table["label"].sample(fraction=1, shuffle=True, seed=seed))
-        alarms["labels shuffled"] += criteria_drift(with_p(mixed), seed=seed).metrics["significant"] > 0
+        alarms["labels shuffled"] += criteria_drift(with_p(mixed)).metrics["significant"] > 0
     as_is = criteria_drift(told).table.filter("significant")
     return {"shuffles": SHUFFLES, "with a false alarm": alarms, "found in the data as they are": as_is.to_dicts()}
 

@@ -35,7 +35,7 @@ def found(drift):
 
 
 def test_the_strict_source_is_named_and_no_other():
-    drift = criteria_drift(rows(strict=1.2), permutations=199)
+    drift = criteria_drift(rows(strict=1.2))
     one = found(drift)
     assert list(one) == [("source", "s2")]
     line = one["source", "s2"]
@@ -48,7 +48,7 @@ def test_the_strict_source_is_named_and_no_other():
 
 
 def test_the_inverted_rater_is_named_and_dated():
-    line = found(criteria_drift(rows(invert=True, seed=1), permutations=199))["rater", "r3"]
+    line = found(criteria_drift(rows(invert=True, seed=1)))["rater", "r3"]
     assert line["kind"] == "change"
     assert line["since_low"] <= START + timedelta(days=TURNED) <= line["since_high"]
     assert line["since_high"] - line["since_low"] < timedelta(days=30)
@@ -57,18 +57,18 @@ def test_the_inverted_rater_is_named_and_dated():
 
 def test_a_rater_inverted_throughout_has_a_slope_below_0():
     table = rows().with_columns(label=pl.col("label") ^ (pl.col("rater") == "r3")).drop("created_at")
-    line = found(criteria_drift(table, permutations=199))["rater", "r3"]
+    line = found(criteria_drift(table))["rater", "r3"]
     assert line["kind"] == "inverted"
     assert line["slope"] == pytest.approx(-1, abs=0.4)
 
 
 def test_two_troubles_are_told_apart():
-    one = found(criteria_drift(rows(strict=1.2, invert=True), permutations=199))
+    one = found(criteria_drift(rows(strict=1.2, invert=True)))
     assert {key: line["kind"] for key, line in one.items()} == {("source", "s2"): "offset", ("rater", "r3"): "change"}
 
 
 def test_a_change_of_everyone_is_one_change():
-    one = found(criteria_drift(rows(turn=1.2), permutations=199))
+    one = found(criteria_drift(rows(turn=1.2)))
     assert list(one) == [("created_at", "(all rows)")]
     line = one["created_at", "(all rows)"]
     assert line["since_low"] <= START + timedelta(days=TURNED) <= line["since_high"]
@@ -80,11 +80,11 @@ def test_no_false_alarm_in_clean_shuffles():
     table = rows(600, strict=1.0, invert=True)
     rng = np.random.default_rng(0)
     alarms = 0
-    for seed in range(20):
+    for _ in range(20):
         order = rng.permutation(table.height)
         shuffled = table.with_columns(table[order].select("source", "rater", "created_at"))
         # p as a model would learn it from these labels, whose link with p the planted trouble has weakened
-        alarms += criteria_drift(shuffled, permutations=99, seed=seed).metrics["significant"] > 0
+        alarms += criteria_drift(shuffled).metrics["significant"] > 0
     assert alarms <= 3
 
 
@@ -94,12 +94,12 @@ def test_rows_of_one_prompt_that_hang_together_are_no_drift():
     prompt = np.repeat(np.arange(100), 10)
     x = rng.normal(0.5, 1, 1000)
     alarms = 0
-    for seed in range(10):
+    for _ in range(10):
         label = rng.random(1000) < expit(x + rng.normal(0, 1.5, 100)[prompt])
         table = pl.DataFrame({"label": label, "p_desirable": expit(x), "prompt_group": prompt}).with_columns(
             row_id=pl.int_range(1000).cast(pl.String), source=pl.Series(rng.integers(0, 4, 100)[prompt]).cast(pl.String)
         )
-        alarms += criteria_drift(table, permutations=99, seed=seed).metrics["significant"] > 0
+        alarms += criteria_drift(table).metrics["significant"] > 0
     assert alarms <= 2
 
 
@@ -107,7 +107,23 @@ def test_a_model_that_knows_nothing_raises_no_alarm():
     """p is all but constant and goes against the labels, as out-of-fold p of shuffled labels does."""
     table = rows(800).with_columns(label=pl.Series(np.random.default_rng(0).random(800) < 0.8))
     p = 0.8 - 0.001 * (table["label"].cast(pl.Float64) - 0.8)
-    assert criteria_drift(table.with_columns(p_desirable=p), permutations=99).metrics["significant"] == 0
+    assert criteria_drift(table.with_columns(p_desirable=p)).metrics["significant"] == 0
+
+
+def test_one_sided_labels_raise_no_more_alarms_than_the_level():
+    """97 % desirable: exchanging residuals raised an alarm in 5 of 20 such tables."""
+    alarms = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        p = pl.Series(0.97 + rng.normal(0, 0.005, 800))
+        table = rows(800, seed=seed).with_columns(p_desirable=p, label=pl.Series(rng.random(800) < 0.97))
+        alarms += criteria_drift(table).metrics["significant"] > 0
+    assert alarms <= 3
+
+
+def test_rows_of_one_moment_have_nothing_to_compare():
+    table = rows(200).drop("source", "rater").with_columns(created_at=pl.lit(START))
+    assert criteria_drift(table).table.height == 0
 
 
 def test_nothing_to_compare_is_answered():
@@ -127,7 +143,7 @@ def test_examples_are_pairs_that_are_alike():
     def likeness(row: int, others: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.abs(number[others] - row))
 
-    with_it, without = (criteria_drift(table, permutations=99, likeness=one).examples for one in (likeness, None))
+    with_it, without = (criteria_drift(table, likeness=one).examples for one in (likeness, None))
     assert with_it["similarity"].min() >= 1 / 3
     assert without["similarity"].null_count() == without.height > 0
 
@@ -141,6 +157,6 @@ def test_likeness_is_asked_for_places_of_the_table_that_was_given():
         asked.update([row, *others.tolist()])
         return np.ones(len(others))
 
-    criteria_drift(table, permutations=99, likeness=likeness)
+    criteria_drift(table, likeness=likeness)
     assert min(asked) >= 100
     assert max(asked) >= 990
