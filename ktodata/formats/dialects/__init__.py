@@ -15,7 +15,10 @@ from ktodata.formats.dialects.ms_swift import MS_SWIFT, MS_SWIFT_PAIRED
 from ktodata.formats.dialects.preference import PREFERENCE
 from ktodata.formats.dialects.provider_pairs import OPENAI_PREFERENCE, VERTEX_PREFERENCE
 from ktodata.formats.dialects.ratings import HELPSTEER, ULTRAFEEDBACK
-from ktodata.formats.dialects.traces import LANGFUSE, LANGSMITH
+from ktodata.formats.dialects.traces.langfuse import LANGFUSE
+from ktodata.formats.dialects.traces.langsmith import LANGSMITH
+from ktodata.formats.dialects.traces.mlflow import MLFLOW
+from ktodata.formats.dialects.traces.phoenix import PHOENIX
 from ktodata.formats.dialects.trees import OASST, OPEN_WEBUI
 from ktodata.formats.dialects.trl import TRL, TRL_PAIRED
 from ktodata.formats.format import Fields, Format
@@ -29,6 +32,8 @@ FORMATS: dict[str, Format] = {
         OASST,
         LABEL_STUDIO,
         ARGILLA,
+        PHOENIX,
+        MLFLOW,
         LANGSMITH,
         LANGFUSE,
         OPENAI_PREFERENCE,

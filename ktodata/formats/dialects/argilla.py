@@ -1,7 +1,8 @@
 """Argilla's export: fields {prompt, completion} and responses to a question, nested or flattened ("label.responses").
 
 An answer is a text, so the recipe says what each means ({desirable: true, undesirable: false} for what is written here).
-Only submitted responses are votes; suggestions are a model's word and no vote. Argilla exports no time of a response.
+Only submitted responses are votes; suggestions are a model's word and no vote. Argilla exports no time of a response; what is
+pulled from it has one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_
 from ktodata.formats.unread_fields import unread
 
 RESPONSE = ("value", "user_id", "status")
+TIMES = ("updated_at", "inserted_at")
 FLATTENED_ENDS = ("", ".users", ".status")
 
 
@@ -50,11 +52,16 @@ def _scores(record: Record) -> list[Score]:
     answers = record["responses"] if is_nested else _flattened_answers(record)
     path = "responses.{}" if is_nested else "{}.responses"
     return [
-        Score(str(question), item.get("value"), PEOPLE, rater_name(item.get("user_id")), path=path.format(clip(question, 40)))
+        _score(str(question), item, path.format(clip(question, 40)))
         for question, items in answers.items()
         for item in need_list([] if items is None else items, f"responses to {question!r}")
         if _is_submitted(item)
     ]
+
+
+def _score(question: str, response: Mapping[str, Any], path: str) -> Score:
+    at = response.get("updated_at") or response.get("inserted_at")
+    return Score(question, response.get("value"), PEOPLE, rater_name(response.get("user_id")), at, path=path)
 
 
 def _is_submitted(item: Any) -> bool:
@@ -94,5 +101,10 @@ ARGILLA = Format(
     about={"source_id": "id"},
     names_verdicts=True,
     texts=("prompt", "completion"),
-    reads=("fields", "status", *(f"responses.*[].{name}" for name in RESPONSE), *(f"*.responses{end}" for end in FLATTENED_ENDS)),
+    reads=(
+        "fields",
+        "status",
+        *(f"responses.*[].{name}" for name in (*RESPONSE, *TIMES)),
+        *(f"*.responses{end}" for end in FLATTENED_ENDS),
+    ),
 )

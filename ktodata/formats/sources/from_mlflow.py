@@ -3,7 +3,7 @@
 A record is a trace {id, request_time, state, tags, trace_metadata, assessments, spans}: `assessments` are {assessment_id,
 assessment_name, source: {source_type: HUMAN | LLM_JUDGE | CODE, source_id}, feedback: {value}, rationale, valid, create_time,
 last_update_time}, of which one that was overridden has `valid: false`; `spans` are OpenTelemetry's, the root has no
-`parent_span_id`. `plain` gives its columns. `since` is the earliest start of a trace.
+`parent_span_id`. The format `mlflow` reads it. `since` is the earliest start of a trace.
 
 Asked: POST /api/3.0/mlflow/traces/search, GET /api/3.0/mlflow/traces/batchGet. A server that keeps spans as artifacts (before
 MLflow 3.6) gives no spans there, and its previews are cut off: such traces are left out.
@@ -11,19 +11,15 @@ MLflow 3.6) gives no spans there, and its previews are cut off: such traces are 
 
 import base64
 from collections import Counter
-from collections.abc import Mapping
 from operator import itemgetter
-from typing import Any
 
 from ktodata.errors import NotThereError, SettingError
 from ktodata.formats.sources.held_items import LOOK_UP, Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
-from ktodata.formats.sources.plain_columns import LabelCandidate, PlainRecord
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor
 from ktodata.formats.sources.source import Credentials, Joined, PullSource
 
 TRACES = "/api/3.0/mlflow/traces"
-SOURCES = {"LLM_JUDGE": "LLM", "AI_JUDGE": "LLM"}
 
 
 def headers(credentials: Credentials, http: HttpClient) -> dict[str, str]:
@@ -83,38 +79,6 @@ def join(items: HeldItems, query: Query) -> Joined:
         own = {name: value for name, value in trace.items() if name not in ("trace_id", "request_preview", "response_preview")}
         records.append({"id": key, **own, "spans": spans})
     return Joined(records, left_out)
-
-
-def plain(record: Item) -> PlainRecord:
-    """The columns of a record: the inputs and outputs of its root span, and every verdict that was not overridden."""
-    root = next((span for span in record["spans"] if not span.get("parent_span_id")), record["spans"][0])
-    attributes = {item["key"]: _otlp_value(item.get("value")) for item in root.get("attributes") or ()}
-    verdicts = [_candidate_of(assessment) for assessment in _feedback(record) if assessment.get("valid", True)]
-    return PlainRecord(attributes.get("mlflow.spanInputs"), attributes.get("mlflow.spanOutputs"), verdicts)
-
-
-def _candidate_of(assessment: Item) -> LabelCandidate:
-    source = assessment.get("source") or {}
-    kind = source.get("source_type", "CODE")
-    return LabelCandidate(
-        assessment["assessment_name"],
-        assessment["feedback"].get("value"),
-        SOURCES.get(kind, kind),
-        source.get("source_id") or None,
-        assessment.get("last_update_time"),
-    )
-
-
-def _otlp_value(value: Any) -> Any:
-    """An OpenTelemetry value as a plain one."""
-    if not isinstance(value, Mapping) or not value:
-        return None
-    kind, inside = next(iter(value.items()))
-    if kind == "array_value":
-        return [_otlp_value(item) for item in inside.get("values", ())]
-    if kind == "kvlist_value":
-        return {item["key"]: _otlp_value(item.get("value")) for item in inside.get("values", ())}
-    return int(inside) if kind == "int_value" else inside
 
 
 MLFLOW_SOURCE = PullSource(

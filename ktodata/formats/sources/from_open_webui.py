@@ -2,7 +2,7 @@
 
 A record is a feedback {id, user_id, type, data: {rating: 1 | -1, model_id, reason, comment}, meta: {chat_id, message_id, arena},
 snapshot: {chat: {chat: {history: {messages: {id: {role, content, parentId, childrenIds}}}}}}, created_at, updated_at}, as "Export
-feedback history" gives it. `plain` gives its columns. Feedback whose snapshot lacks the message is left out.
+feedback history" gives it and the format `open_webui` reads it. Feedback whose snapshot lacks the message is left out.
 
 Asked: GET /api/v1/evaluations/feedbacks/all/export, which has no pages and needs an admin's key (and, there, API keys enabled).
 """
@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ktodata.formats.sources.held_items import Feed, HeldItems, Item
-from ktodata.formats.sources.plain_columns import LabelCandidate, PlainRecord
 from ktodata.formats.sources.service import Query, Service
 from ktodata.formats.sources.source import Joined, PullSource, bearer
 from ktodata.formats.times import moment
 
-LINKS = ("id", "parentId", "childrenIds")
 Messages = Mapping[str, Mapping[str, Any]]
 
 
@@ -36,20 +34,6 @@ def join(items: HeldItems, query: Query) -> Joined:
         else:
             records.append(dict(item))
     return Joined(records, left_out)
-
-
-def plain(record: Item) -> PlainRecord:
-    """The columns of a record: the judged message, and the turns on the way to it from the beginning of the chat."""
-    messages = _messages(record)
-    path: list[Mapping[str, Any]] = []
-    key = _message_id(record)
-    while key in messages and len(path) <= len(messages):
-        path.insert(0, messages[key])
-        key = messages[key].get("parentId")
-    data = record.get("data") or {}
-    verdict = LabelCandidate("rating", data.get("rating"), "HUMAN", record.get("user_id") or None, record.get("updated_at"))
-    turns = [{name: value for name, value in message.items() if name not in LINKS} for message in path]
-    return PlainRecord(turns[:-1], turns[-1] if turns else None, [verdict])
 
 
 def _message_id(record: Item) -> Any:

@@ -3,21 +3,18 @@
 A record is a span {id, trace_id, name, span_kind, parent_id, start_time, end_time, attributes, annotations}: `attributes` are
 OpenInference's, flat ("llm.input_messages.0.message.role"); `annotations` are {id, name, annotator_kind: HUMAN | LLM | CODE,
 result: {label, score, explanation}, identifier, user_id, metadata, created_at, updated_at}. An annotation of a trace stands with
-the trace's root span. `plain` gives its columns. `since` is the earliest start of a span.
+the trace's root span. The format `phoenix` reads it. `since` is the earliest start of a span.
 
 Asked: GET /v1/projects/{project}/spans, then /span_annotations and /trace_annotations of these: it lists none without ids.
 """
 
-import json
 from collections import Counter
-from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
 
 from ktodata.errors import NotThereError
 from ktodata.formats.sources.held_items import Feed, HeldItems, Item
-from ktodata.formats.sources.plain_columns import LabelCandidate, PlainRecord
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor
 from ktodata.formats.sources.source import Joined, PullSource, bearer
 
@@ -65,71 +62,6 @@ def join(items: HeldItems, query: Query) -> Joined:
 def _span_record(span: Item) -> dict[str, Any]:
     own = {name: value for name, value in span.items() if name not in ("id", "context", "events")}
     return {"id": span["context"]["span_id"], "trace_id": span["context"]["trace_id"], **own, "annotations": []}
-
-
-def plain(record: Item) -> PlainRecord:
-    """The columns of a record. The label of an annotation is its candidate's value; its score, where it has no label."""
-    attributes = nested(record.get("attributes") or {})
-    llm = attributes.get("llm") or {}
-    prompt, answers = _chat_turns(llm.get("input_messages")), _chat_turns(llm.get("output_messages"))
-    return PlainRecord(
-        prompt or _logged_value(attributes.get("input")),
-        answers[-1] if answers else _logged_value(attributes.get("output")),
-        [_candidate(annotation) for annotation in record["annotations"]],
-    )
-
-
-def _candidate(annotation: Item) -> LabelCandidate:
-    result = annotation.get("result") or {}
-    value = result.get("label") if result.get("label") is not None else result.get("score")
-    rater = annotation.get("user_id") or annotation.get("identifier") or None
-    return LabelCandidate(annotation["name"], value, annotation["annotator_kind"], rater, annotation.get("updated_at"))
-
-
-def nested(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat attributes as objects in objects; numbered ones are lists."""
-    tree: dict[str, Any] = {}
-    for name, value in attributes.items():
-        *path, last = name.split(".")
-        inside = tree
-        for part in path:
-            step = inside.setdefault(part, {})
-            inside = step if isinstance(step, dict) else {}
-        inside[last] = value
-    return {name: _listed(value) for name, value in tree.items()}
-
-
-def _listed(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return [_listed(item) for item in value] if isinstance(value, list) else value
-    if value and all(key.isdecimal() for key in value):
-        return [_listed(value[key]) for key in sorted(value, key=int)]
-    return {key: _listed(item) for key, item in value.items()}
-
-
-def _chat_turns(messages: Any) -> list[dict[str, Any]]:
-    """OpenInference's messages as chat turns."""
-    turns = [item["message"] for item in messages or () if isinstance(item, Mapping) and isinstance(item.get("message"), Mapping)]
-    return [_turn(message) for message in turns]
-
-
-def _turn(message: Mapping[str, Any]) -> dict[str, Any]:
-    parts = [item.get("message_content") or {} for item in message.get("contents") or ()]
-    turn = {"role": message.get("role"), "content": message.get("content")}
-    if parts and turn["content"] is None:
-        turn["content"] = [{"type": part.get("type"), "text": part.get("text")} for part in parts]
-    calls = [item.get("tool_call") or {} for item in message.get("tool_calls") or ()]
-    return turn | ({"tool_calls": [{"type": "function", **call} for call in calls]} if calls else {})
-
-
-def _logged_value(logged: Any) -> Any:
-    """Input or output: its value, parsed where its mime type says JSON."""
-    if not isinstance(logged, Mapping):
-        return logged
-    try:
-        return json.loads(logged["value"]) if logged.get("mime_type") == "application/json" else logged.get("value")
-    except (ValueError, TypeError, KeyError):
-        return logged.get("value")
 
 
 PHOENIX_SOURCE = PullSource(

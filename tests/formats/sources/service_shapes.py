@@ -145,6 +145,7 @@ class LangsmithWithoutLegacyQuery(Langsmith):
 class Phoenix:
     name, project = "phoenix", "chat"
     environment = MappingProxyType({"PHOENIX_API_KEY": "phx-very-secret-5678"})
+    settings = MappingProxyType({"label": {"column": "thumb", 1.0: True, 0.0: False}})
 
     def __init__(self):
         self.spans, self.annotations = {}, {}
@@ -200,6 +201,7 @@ class Phoenix:
 class Mlflow:
     name, project = "mlflow", "chat"
     environment = MappingProxyType({"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "very-secret-pass"})
+    settings = MappingProxyType({"label": {"column": "thumb", True: True, False: False}})
 
     def __init__(self):
         self.traces, self.texts = {}, {}
@@ -262,6 +264,7 @@ class Mlflow:
 class OpenWebui:
     name, project = "open_webui", None
     environment = MappingProxyType({"OPEN_WEBUI_API_KEY": "sk-very-secret-4321"})
+    settings = MappingProxyType({"label": {"column": "data.rating", 1: True, -1: False}})
 
     def __init__(self):
         self.feedback = {}

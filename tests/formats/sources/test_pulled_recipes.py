@@ -7,7 +7,7 @@ import pytest
 from service_shapes import Langfuse
 
 import ktodata as kd
-from ktodata.errors import SettingError
+from ktodata.errors import FormatError, LabelError, SettingError
 from ktodata.pipeline.recipe import load_recipe
 
 LABEL = {"column": "thumb", True: True, False: False}
@@ -34,6 +34,24 @@ def test_a_run_reads_what_it_pulls(recipe, stand_in, tmp_path):
     assert labels == {f"Question {n}?": (n % 2 == 0) or n == 1 for n in range(7)}
     note = json.loads((tmp_path / "run/pulled/pull.json").read_text())
     assert (note["n_records"], note["new"], note["changed"], note["finished"]) == (7, 1, 1, True)
+
+
+def test_a_run_reads_what_it_pulls_from_any_service(service, stand_in, tmp_path, monkeypatch):
+    """Pulled into the run folder and read there in the service's own format, with who judged and when."""
+    for name, value in service.environment.items():
+        monkeypatch.setenv(name, value)
+    pulling = {"from": service.name, "url": stand_in.url, "project": service.project}
+    run = kd.run({"name": "p", "ingest": {**pulling, **service.settings}, "steps": ["validate", "dedupe"]}, out=tmp_path / "run")
+    rows = run.feedback.sort("prompt")
+    assert rows["prompt"].to_list() == [f"Question {n}?" for n in range(5)]
+    assert rows["completion"].to_list() == [f"Answer {n}." for n in range(5)]
+    assert run.quarantine.is_empty() and rows["source_id"].null_count() == 0
+    raters = {rater for votes in rows["votes"] for rater in (vote["rater"] for vote in votes)}
+    assert raters == {"1" if service.name == "label_studio" else "ann"}
+    assert all(vote["created_at"] is not None for votes in rows["votes"] for vote in votes)
+    # the label is asked for by name and meaning, never guessed
+    with pytest.raises((SettingError, LabelError, FormatError)):
+        kd.run({"name": "q", "ingest": pulling, "steps": []}, out=tmp_path / "unasked")
 
 
 def test_the_manifest_says_where_from_and_holds_no_secret(recipe, tmp_path, stand_in):

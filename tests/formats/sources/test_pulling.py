@@ -14,9 +14,7 @@ from stand_in import Answer
 
 import ktodata as kd
 from ktodata.errors import RunError, ServiceError, SettingError
-from ktodata.formats.sources import SOURCES, from_mlflow, from_open_webui, from_phoenix, source_named
-
-PLAIN = {"phoenix": from_phoenix.plain, "mlflow": from_mlflow.plain, "open_webui": from_open_webui.plain}
+from ktodata.formats.sources import SOURCES, source_named
 
 
 def records_of(pulled):
@@ -24,21 +22,9 @@ def records_of(pulled):
 
 
 def verdicts_of(service, pulled):
-    """{question: (answer, verdict)} of what was pulled, as the format or `plain` reads it."""
-    if service.name in PLAIN:
-        rows = [PLAIN[service.name](record) for record in records_of(pulled)]
-        return {question_of(row.prompt): (answer_of(row.completion), row.candidates[-1].value in (1, True)) for row in rows}
+    """{question: (answer, verdict)} of what was pulled, as its format reads it."""
     feedback = kd.read(pulled.records, format=service.name, **service.settings).feedback
     return {row["prompt"]: (row["completion"], row["label"]) for row in feedback.iter_rows(named=True)}
-
-
-def question_of(prompt):
-    turns = prompt["messages"] if isinstance(prompt, dict) else prompt
-    return turns[-1]["content"]
-
-
-def answer_of(completion):
-    return completion["content"] if isinstance(completion, dict) else completion
 
 
 def expected(service, numbers, changed=()):

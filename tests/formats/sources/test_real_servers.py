@@ -3,7 +3,6 @@
 Not part of the ordinary suite: `make test-servers`.
 """
 
-import json
 import subprocess
 import time
 
@@ -11,13 +10,9 @@ import pytest
 from real_servers import call, environment, server
 
 import ktodata as kd
-from ktodata.formats.sources import from_mlflow, from_phoenix, pull, source_named
+from ktodata.formats.sources import pull, source_named
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
-
-
-def records_of(pulled):
-    return [json.loads(line) for line in pulled.records.read_text().splitlines()]
 
 
 def pulls_twice_alike(name, folder, url, project, credentials=()):
@@ -47,14 +42,12 @@ def test_mlflow(tmp_path):
         run_there(tmp_path, "mlflow", MLFLOW_FILL, url)
         settings, pulled = pulls_twice_alike("mlflow", tmp_path / "pulled", url, "chat")
         assert (pulled.n_records, pulled.left_out) == (2, {})
-        rows = [from_mlflow.plain(record) for record in records_of(pulled)]
-        assert [row.prompt["messages"][0]["content"] for row in rows] == ["Sky?", "Grass?"]
-        assert [len(row.completion["choices"][0]["message"]["content"]) for row in rows] == [3006, 3006], "not the preview"
-        candidates = [[(c.name, c.value, c.source, c.rater) for c in row.candidates] for row in rows]
-        assert candidates == [
-            [("correct", 0.5, "LLM", "gpt"), ("thumb", False, "HUMAN", "ann")],
-            [("thumb", False, "HUMAN", "ben")],
-        ]
+        rows = kd.read(pulled.records, format="mlflow", label={"column": "thumb", True: True, False: False}).feedback.sort(
+            "prompt"
+        )
+        assert rows["prompt"].to_list() == ["Grass?", "Sky?"]
+        assert rows["completion"].str.len_chars().to_list() == [3006, 3006], "not the preview"
+        assert rows.select("label", "rater").rows() == [(False, "ben"), (False, "ann")]
         run_there(tmp_path, "mlflow", MLFLOW_CHANGE, url)
         changed = pull(source_named("mlflow"), tmp_path / "pulled", **settings)
         assert (changed.new, changed.changed) == (1, 1)
@@ -124,13 +117,11 @@ def test_phoenix(tmp_path):
         verdicts.append({"name": "correct", "annotator_kind": "LLM", "span_id": f"{1:016x}", "result": {"score": 0.4}})
         call("POST", f"{url}/v1/span_annotations?sync=true", {"data": verdicts})
         settings, pulled = pulls_twice_alike("phoenix", tmp_path / "pulled", url, "chat")
-        rows = sorted((from_phoenix.plain(record) for record in records_of(pulled)), key=lambda row: row.completion["content"])
-        assert [(row.prompt, row.completion["content"]) for row in rows] == [
-            ([{"role": "user", "content": f"Question {n}?"}], f"Answer {n}.") for n in (1, 2)
-        ]
-        assert sorted((c.name, c.value, c.source, c.rater) for c in rows[0].candidates) == [
-            ("correct", 0.4, "LLM", None),
-            ("thumb", "up", "HUMAN", "ann"),
+        rows = kd.read(pulled.records, format="phoenix", label={"column": "thumb", "up": True, "down": False}).feedback.sort(
+            "prompt"
+        )
+        assert rows.select("prompt", "completion", "label", "rater").rows() == [
+            (f"Question {n}?", f"Answer {n}.", True, "ann") for n in (1, 2)
         ]
         time.sleep(1.1)  # its times are whole seconds
         call("POST", f"{url}/v1/span_annotations?sync=true", {"data": [{**verdicts[1], "result": {"label": "down", "score": 0}}]})
