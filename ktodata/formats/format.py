@@ -1,9 +1,11 @@
 """A format: how its records are recognised, read and written; and the columns that the settings of `read` name for it."""
 
 import inspect
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast, get_args
 
 from ktodata.errors import SettingError
@@ -130,6 +132,15 @@ class Fields:
 
 
 @dataclass(frozen=True)
+class TextColumns:
+    """Where a record of plain texts has its prompt (in several columns: joined by line breaks), its completion and its label."""
+
+    prompt: tuple[str, ...]
+    completion: str
+    label: str = "label"
+
+
+@dataclass(frozen=True)
 class Format:
     """A way in which others write feedback down.
 
@@ -146,6 +157,9 @@ class Format:
         counted by name; what `read` passes over inside of them it lists in LabelledCompletion.not_kept.
     texts, own_label : the columns of texts and of the label, read where no setting names others.
     names_verdicts : the label's setting names one of several verdicts, not a column.
+    plain_texts : where records with these keys have their texts, if prompt and completion are texts: such are read many at once
+        (`formats.columnar`). None: with these keys, or these settings, they are not.
+    looks_into : fields at whose value `matches` looks, beside what is nested in an object or a list. All else it judges by names.
     """
 
     name: str
@@ -162,6 +176,14 @@ class Format:
     names_verdicts: bool = False
     group: str | None = None
     takes_columns: bool = False
+    plain_texts: Callable[[Collection[str], Fields], TextColumns | None] = lambda _keys, _fields: None
+    looks_into: tuple[str, ...] = ()
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """The keys of a record that it knows."""
+        paths = (*self.example, *self.about.values(), *self.reads, *self.texts, *((self.own_label,) if self.own_label else ()))
+        return frozenset(re.split(r"[.\[]", path)[0] for path in paths)
 
     def read_paths(self, fields: Fields) -> list[str]:
         """The paths of all that is read with these settings; what has an unknown name is not read."""

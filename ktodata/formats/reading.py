@@ -12,8 +12,11 @@ import polars as pl
 from ktodata.errors import EmptyDataError, FormatError, LabelError, SettingError
 from ktodata.feedback import check_feedback
 from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.formats.columnar.plain_forms import plain_form
+from ktodata.formats.columnar.plain_records import plain_rows
+from ktodata.formats.columnar.record_batches import groups_of_keys, record_batches
 from ktodata.formats.data_files import Source, find_sources, fingerprint
-from ktodata.formats.dialects import FORMATS, detect_format, format_named
+from ktodata.formats.dialects import FORMATS, format_named, format_of
 from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
 from ktodata.formats.dialects.mapping import MAPPING
 from ktodata.formats.dialects.preference import PREFERENCE
@@ -35,6 +38,8 @@ from ktodata.formats.unread_fields import UnreadFields
 MAX_VALUES = 1000
 SHOWN_VALUES = 20
 MAX_UNREADABLE_TIMES = 0.05
+# fewer records with the same keys are read one by one: the columns' own cost is that of about so many
+MIN_COLUMNAR = 200
 
 
 @dataclass(frozen=True)
@@ -224,14 +229,18 @@ class _Reader:
         """Sort the records of one source; how many there were, and in which formats."""
         formats: Counter[str] = Counter()
         before = self._records
-        for entry in self._entries(entries):
-            self._records += 1
-            try:
-                formats[self._use(entry, name)] += 1
-            except UnusableError as problem:
-                self._set_aside(entry, name, problem)
-            except RecursionError:
-                self._set_aside(entry, name, UnusableError("malformed_json", "its values are nested too deep"))
+        for batch in record_batches(self._entries(entries)):
+            self._note_columns(batch)
+            columnar = self._take_plain(batch, name, formats)
+            for place in sorted(set(range(len(batch))) - columnar):
+                entry = batch[place]
+                try:
+                    formats[self._use(entry, name, self._records + place)] += 1
+                except UnusableError as problem:
+                    self._set_aside(entry, name, problem)
+                except RecursionError:
+                    self._set_aside(entry, name, UnusableError("malformed_json", "its values are nested too deep"))
+            self._records += len(batch)
         return {"records": self._records - before, "formats": dict(sorted(formats.items()))}
 
     def _entries(self, entries: Iterator[SourceRecord]) -> Iterator[SourceRecord]:
@@ -243,35 +252,45 @@ class _Reader:
         time_of = time_reader(self._fields.time_format)
         return answer_records(entries, columns, self._fields.label_column(), created_at, time_of, named)
 
-    def _use(self, entry: SourceRecord, file: str) -> str:
+    def _take_plain(self, batch: Sequence[SourceRecord], file: str, formats: Counter[str]) -> set[int]:
+        """Read the plain records of a batch column by column; which they are."""
+        taken: set[int] = set()
+        for keys, places in groups_of_keys(batch).items():
+            entries = [batch[place] for place in places]
+            if len(entries) < MIN_COLUMNAR or (plain := plain_form(keys, entries, self._fields, self._format)) is None:
+                continue
+            about, time_of = self._table.columns_of(plain.format), self._table.time_of
+            rows = plain_rows(entries, plain, about, self._fields, file=file, time_of=time_of)
+            if not rows.places:
+                continue
+            used = [places[place] for place in rows.places]
+            self._table.add_frame(rows, [self._records + place for place in used])
+            formats[plain.format.name] += len(used)
+            self._unread.add_plain([batch[place].record for place in used], plain.format)
+            taken.update(used)
+        return taken
+
+    def _use(self, entry: SourceRecord, file: str, place: int) -> str:
         if entry.problem is not None:
             raise entry.problem
         record = entry.record
-        self._note_columns(record)
-        format = self._format_of(record)
+        format = format_of(record, self._fields, self._format)
         completions = format.read(record, self._fields)
         if not completions:
             raise UnusableError("no_completions", "the record holds no completion")
-        self._table.add(completions, record, format, file, entry)
+        self._table.add(completions, record, format, file, entry, place)
         self._unread.add(record, format, completions)
         return format.name
 
-    def _format_of(self, record: Mapping[str, Any]) -> Format:
-        if self._format is None:
-            if (format := detect_format(record, self._fields)) is None:
-                raise UnusableError("unknown_format", f"the record looks like no known format; it has {listed(record)}")
-            return format
-        # where the user names the columns, the format's own `read` says which of them is missing
-        if not self._format.takes_columns and not self._format.matches(record, self._fields):
-            other = detect_format(record, self._fields)
-            like = f"looks like {other.name}" if other else f"has {listed(record)}"
-            raise UnusableError("other_format", f"not {self._format.name}: the record {like}")
-        return self._format
-
-    def _note_columns(self, record: Mapping[str, Any]) -> None:
-        self._first_record = self._first_record or record
-        if self._missing_columns:
-            self._missing_columns = [(setting, name) for setting, name in self._missing_columns if lookup(record, name) is ABSENT]
+    def _note_columns(self, batch: Sequence[SourceRecord]) -> None:
+        for entry in batch:
+            if self._first_record and not self._missing_columns:
+                return
+            if entry.problem is None:
+                self._first_record = self._first_record or entry.record
+                self._missing_columns = [
+                    (setting, name) for setting, name in self._missing_columns if lookup(entry.record, name) is ABSENT
+                ]
 
     def _set_aside(self, entry: SourceRecord, file: str, problem: UnusableError) -> None:
         self._quarantine.add(file, entry, problem)

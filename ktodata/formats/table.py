@@ -1,7 +1,8 @@
 """Labelled completions become the feedback table, unusable records the quarantine table."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -51,7 +52,19 @@ QUARANTINE = pl.Schema(
     }
 )
 _EXTRA = {"file": pl.String(), RATING: pl.Float64(), GIVEN_PART: pl.String()}
-_CHUNK = {name: column.dtype for name, column in COLUMNS.items()} | _EXTRA
+CHUNK = {name: column.dtype for name, column in COLUMNS.items()} | _EXTRA
+
+
+@dataclass(frozen=True)
+class CompleteRows:
+    """One row each of some of several records.
+
+    frame : the columns of CHUNK. kept : {kept column: values}. places : which of the records, from 0.
+    """
+
+    frame: pl.DataFrame
+    kept: Mapping[str, Sequence[Any]]
+    places: Sequence[int]
 
 
 class FeedbackTable:
@@ -62,34 +75,48 @@ class FeedbackTable:
         self._rows: list[dict[str, Any]] = []
         self._kept: dict[str, list[Any]] = {name: [] for name in fields.keep}
         self._chunks: list[pl.DataFrame] = []
+        # where each row stands among all, as those that are read many at once come in first
+        self._places: list[int] = []
         self._columns: dict[str, dict[str, str]] = {}
-        self._time_of = time_reader(fields.time_format)
+        self.time_of = time_reader(fields.time_format)
         self.times = 0
         self.unparseable_times = 0
         self.unparseable_example: str | None = None
 
-    def add(self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, entry: SourceRecord) -> None:
-        """Add the rows of one record, all or, when one of its values is unusable, none."""
+    def add(
+        self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, entry: SourceRecord, place: int
+    ) -> None:
+        """Add the rows of the record that is number `place` of all: all or, when one of its values is unusable, none."""
         line = entry.line
         common = self._common(record, format, file, line)
         if self._fields.keep_parts:
             part = entry.part if self._fields.part is None else lookup(record, self._fields.part)
-            common[GIVEN_PART] = _as_name(part, GIVEN_PART)
+            common[GIVEN_PART] = as_name(part, GIVEN_PART)
         if len(completions) > 1 and common["pair_id"] is None and format.group == "pair_id":
             common["pair_id"] = f"{file}:{line}"
-        kept = {name: _scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
+        kept = {name: scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
         rows = [self._row(completion, common) for completion in completions]
         self._rows += rows
+        self._places += [place] * len(rows)
         for name, value in kept.items():
             self._kept[name] += [value] * len(rows)
         if len(self._rows) >= CHUNK_ROWS:
             self._close_chunk()
 
+    def add_frame(self, rows: CompleteRows, places: Sequence[int]) -> None:
+        """Add rows that were made together; `places` numbers their records among all."""
+        self._close_chunk()
+        self._chunks.append(rows.frame)
+        self._places += places
+        self.times += rows.frame.height - rows.frame["created_at"].null_count()
+        for name, values in rows.kept.items():
+            self._kept[name] += values
+
     def _common(self, record: Record, format: Format, file: str, line: int) -> dict[str, Any]:
         common: dict[str, Any] = dict.fromkeys((*TEXTS, *TEMPLATE_FIELDS, "created_at", "system"))
-        for name, key in self._columns_of(format).items():
+        for name, key in self.columns_of(format).items():
             value = lookup(record, key)
-            common[name] = self._time(value, self._time_of) if name == "created_at" else _as_name(value, name)
+            common[name] = self._time(value, self.time_of) if name == "created_at" else as_name(value, name)
         common |= {"file": file, "source": common["source"] or file, "source_line": line}
         common["trusted_label"] = self._fields.trusted_label(record)
         if not BESIDE_TEXTS.isdisjoint(record):  # few records have any of it
@@ -97,7 +124,7 @@ class FeedbackTable:
             common |= {name: json_field(record.get(name), name) for name in TEMPLATE_FIELDS} | {"system": _system(record, format)}
         return common
 
-    def _columns_of(self, format: Format) -> dict[str, str]:
+    def columns_of(self, format: Format) -> dict[str, str]:
         """{feedback column: column of a record} of what describes a row, by the settings, else by the format."""
         if format.name not in self._columns:
             own = {**USUAL, **format.about, **{name: columns[0] for name, columns in self._fields.about.items()}}
@@ -115,7 +142,7 @@ class FeedbackTable:
         return time
 
     def _row(self, judged: LabelledCompletion, common: Mapping[str, Any]) -> dict[str, Any]:
-        row = {**common, **{name: _as_name(value, name) for name, value in judged.about.items()}}
+        row = {**common, **{name: as_name(value, name) for name, value in judged.about.items()}}
         prompt = judged.prompt
         if self._fields.transcripts and is_transcript(prompt):
             prompt = transcript_prompt(str(prompt))
@@ -123,7 +150,7 @@ class FeedbackTable:
         row["tools"] = row["tools"] or json_field(judged.tools, "tools")
         votes = judged.verdict.votes
         if votes and len(votes) == 1:
-            row["rater"] = row["rater"] or _as_name(votes[0].rater, "rater")
+            row["rater"] = row["rater"] or as_name(votes[0].rater, "rater")
             row["created_at"] = row["created_at"] or self._time(votes[0].created_at)
         row |= self._texts(prompt, judged) | {"label": judged.verdict.label, RATING: judged.verdict.rating}
         row["votes"] = None if votes is None else [self._vote(vote, row) for vote in votes]
@@ -149,20 +176,32 @@ class FeedbackTable:
         return {"rater": rater, "label": vote.label, "created_at": self._time(vote.created_at) or row["created_at"]}
 
     def _close_chunk(self) -> None:
-        columns = {name: [row.get(name) for row in self._rows] for name in _CHUNK}
-        only_vote = pl.concat_list(pl.struct("rater", "label", "created_at")).cast(pl.List(VOTE))
-        self._chunks.append(pl.DataFrame(columns, schema=_CHUNK).with_columns(votes=pl.col("votes").fill_null(only_vote)))
+        if not self._rows:
+            return
+        columns = {name: [row.get(name) for row in self._rows] for name in CHUNK}
+        self._chunks.append(with_own_vote(pl.DataFrame(columns, schema=CHUNK)))
         self._rows = []
 
     def table(self) -> pl.DataFrame:
         """The feedback table: its own columns, `rating` where ratings were read, what was kept, and `file`, for the accounts."""
         self._close_chunk()
-        table = _number_repeats(pl.concat(self._chunks))
+        table = pl.concat(self._chunks)
+        order = sorted(range(table.height), key=self._places.__getitem__)
+        if order != list(range(table.height)):
+            table = table[order]
+            self._kept = {name: [values[place] for place in order] for name, values in self._kept.items()}
+        table = _number_repeats(table)
         extra = [RATING] if self._fields.label.at_least is not None else []
         extra += [GIVEN_PART] if table[GIVEN_PART].null_count() < table.height else []
         return table.select(*COLUMNS, *extra, "file").with_columns(
             _kept_series(name, values) for name, values in self._kept.items()
         )
+
+
+def with_own_vote(chunk: pl.DataFrame) -> pl.DataFrame:
+    """A chunk in which a label without votes is the only vote."""
+    only_vote = pl.concat_list(pl.struct("rater", "label", "created_at")).cast(pl.List(VOTE))
+    return chunk.with_columns(votes=pl.col("votes").fill_null(only_vote))
 
 
 class QuarantineTable:
@@ -256,14 +295,14 @@ def _check_no_media(record: Record) -> None:
         raise UnusableError("not_text", f"the record has {', '.join(media)}, which a text model cannot be shown")
 
 
-def _as_name(value: Any, what: str) -> str | None:
+def as_name(value: Any, what: str) -> str | None:
     """A value that names something, as text; an empty one, or a data frame's NaN, names nothing."""
     if value is None or value is ABSENT or is_nobody(value):
         return None
     return checked(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False), what)
 
 
-def _scalar(value: Any, column: str) -> Any:
+def scalar(value: Any, column: str) -> Any:
     """A value to be kept: text, numbers and booleans as they are, all else as JSON."""
     if value is None or value is ABSENT:
         return None

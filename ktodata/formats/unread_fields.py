@@ -131,6 +131,22 @@ class UnreadFields:
     def add(self, record: Record, format: "Format", completions: Sequence[LabelledCompletion]) -> None:
         """Count what of one record is in none of its rows."""
         unread_columns, partly = self._plan(record, format)
+        self._count(record, unread_columns, partly, format, completions)
+
+    def add_plain(self, records: Sequence[Record], format: "Format") -> None:
+        """`add` for records with the same keys whose completions are texts."""
+        unread_columns, partly = self._plan(records[0], format)
+        for record in records if unread_columns or partly else ():
+            self._count(record, unread_columns, partly, format, ())
+
+    def _count(
+        self,
+        record: Record,
+        unread_columns: Sequence[str],
+        partly: Sequence[str],
+        format: "Format",
+        completions: Sequence[LabelledCompletion],
+    ) -> None:
         names = {clip(column, 40): None for column in unread_columns if not is_empty(record[column])}
         for column in partly:
             _walk(record[column], self._trees[format.name][column], column, names)

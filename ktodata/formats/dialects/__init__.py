@@ -22,7 +22,7 @@ from ktodata.formats.dialects.traces.phoenix import PHOENIX
 from ktodata.formats.dialects.trees import OASST, OPEN_WEBUI
 from ktodata.formats.dialects.trl import TRL, TRL_PAIRED
 from ktodata.formats.format import Fields, Format
-from ktodata.formats.records import Record
+from ktodata.formats.records import Record, UnusableError, listed
 
 FORMATS: dict[str, Format] = {
     format.name: format
@@ -67,3 +67,17 @@ def format_named(name: str) -> Format:
 def detect_format(record: Record, fields: Fields) -> Format | None:
     """The first format that a record looks like; mapping, which takes anything, is only used when it is asked for."""
     return next((format for format in FORMATS.values() if format is not MAPPING and format.matches(record, fields)), None)
+
+
+def format_of(record: Record, fields: Fields, format: Format | None) -> Format:
+    """The format of a record: the first that it looks like, or the one that was chosen. Raises UnusableError where it is not."""
+    if format is None:
+        if (detected := detect_format(record, fields)) is None:
+            raise UnusableError("unknown_format", f"the record looks like no known format; it has {listed(record)}")
+        return detected
+    # where the user names the columns, the format's own `read` says which of them is missing
+    if not format.takes_columns and not format.matches(record, fields):
+        other = detect_format(record, fields)
+        like = f"looks like {other.name}" if other else f"has {listed(record)}"
+        raise UnusableError("other_format", f"not {format.name}: the record {like}")
+    return format

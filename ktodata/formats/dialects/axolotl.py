@@ -5,10 +5,10 @@ argilla_chat holds question and answer as the two turns of completion. What is w
 system text and one user turn, no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import Fields, Format, Row, TextColumns
 from ktodata.formats.records import CannotHoldError, LabelledCompletion, Prompt, Record, UnusableError, need, text
 from ktodata.formats.turns import conversation, row_turns
 from ktodata.formats.unread_fields import passed_over
@@ -47,6 +47,11 @@ def _question_prompt(record: Record) -> Prompt:
     return [{"role": "system", "content": text(record["system"], "system")}, {"role": "user", "content": question}]
 
 
+def plain_texts(keys: Collection[str], _fields: Fields) -> TextColumns | None:
+    questions = [name for name in QUESTIONS if name in keys]
+    return TextColumns((questions[0],), "completion") if len(questions) == 1 and "system" not in keys else None
+
+
 def write(rows: Sequence[Row]) -> dict[str, Any]:
     row = rows[0]
     turns = row_turns(row)
@@ -61,6 +66,7 @@ AXOLOTL = Format(
     name="axolotl",
     matches=matches,
     read=read,
+    plain_texts=plain_texts,
     write=write,
     holds=("prompt", "completion", "label"),
     texts=(*QUESTIONS, "completion"),

@@ -52,6 +52,7 @@ def write(rows: Sequence[Row]) -> dict[str, Any]:
 HALOS = Format(
     name="halos",
     matches=matches,
+    looks_into=("type",),
     read=read,
     write=write,
     holds=CONVERSATION,

@@ -66,6 +66,7 @@ def write(rows: Sequence[Row]) -> dict[str, Any]:
 HH_RLHF = Format(
     name="hh_rlhf",
     matches=matches,
+    looks_into=("chosen",),
     read=read,
     write=write,
     group="pair_id",

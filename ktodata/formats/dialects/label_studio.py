@@ -15,6 +15,7 @@ from ktodata.formats.records import (
     Turn,
     UnusableError,
     clip,
+    kind,
     need,
     need_list,
     rater_name,
@@ -36,7 +37,9 @@ def matches(record: Record, _fields: Fields) -> bool:
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     data = need(record, "data")
-    scores = [score for item in need_list(record["annotations"], "annotations") for score in _annotation_scores(item)]
+    if not isinstance(data, Mapping):
+        raise UnusableError("not_an_object", f"data is {kind(data)}, not an object")
+    scores = [score for item in need_list(need(record, "annotations"), "annotations") for score in _annotation_scores(item)]
     if "messages" in data and not fields.names_columns:
         texts: tuple[Prompt, str | Turn] = conversation(data["messages"], "messages", fields.judged)
         return [_labelled(texts, ("messages",), record, scores, fields)]

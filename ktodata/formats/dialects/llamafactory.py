@@ -1,9 +1,9 @@
 """LLaMA-Factory's two forms of KTO data: alpaca (instruction, input, output) and ShareGPT (messages), both with kto_tag."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from ktodata.formats.format import CONVERSATION, Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row, TextColumns
 from ktodata.formats.records import (
     CannotHoldError,
     LabelledCompletion,
@@ -29,6 +29,12 @@ def read_alpaca(record: Record, fields: Fields) -> list[LabelledCompletion]:
     columns = ("instruction", "input") if record.get("input") is not None else ("instruction",)
     prompt = with_turns_before(record, prompt_of(record, columns))
     return [LabelledCompletion(prompt, text(need(record, "output"), "output"), fields.verdict(record, "kto_tag"))]
+
+
+def alpaca_texts(keys: Collection[str], _fields: Fields) -> TextColumns | None:
+    if "system" in keys or "history" in keys:
+        return None
+    return TextColumns(("instruction", "input") if "input" in keys else ("instruction",), "output", "kto_tag")
 
 
 def with_turns_before(record: Record, prompt: Prompt) -> Prompt:
@@ -70,6 +76,7 @@ LLAMAFACTORY_ALPACA = Format(
     name="llamafactory_alpaca",
     matches=is_alpaca,
     read=read_alpaca,
+    plain_texts=alpaca_texts,
     write=write_alpaca,
     holds=("prompt", "completion", "label", "turns"),
     texts=("instruction", "input", "output", "history"),

@@ -1,12 +1,12 @@
 """Any other record, read by the columns that the recipe names; written, the feedback table's own column names."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ktodata.formats.dialects import judged_turns
 from ktodata.formats.dialects.judged_turns import EACH
 from ktodata.formats.file_types.strict_json import parse_json_text
-from ktodata.formats.format import CONVERSATION, Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row, TextColumns
 from ktodata.formats.records import LabelledCompletion, Record, Turn, need
 from ktodata.formats.times import stamp
 from ktodata.formats.turns import completion_of, conversation, holds_messages, prompt_of, row_completion, row_prompt, turns_of
@@ -39,6 +39,12 @@ def _conversation(record: Record, column: str, fields: Fields) -> tuple[list[Tur
     return turns_of(turns, column), completion_of(parse_json_text(answer, name) if holds_messages(answer) else answer, name)
 
 
+def plain_texts(_keys: Collection[str], fields: Fields) -> TextColumns | None:
+    if fields.messages or fields.message_columns:
+        return None
+    return TextColumns(fields.prompt or ("prompt",), fields.completion[0] if fields.completion else "completion")
+
+
 def write(rows: Sequence[Row]) -> dict[str, Any]:
     row = rows[0]
     judged = {"prompt": row_prompt(row), "completion": row_completion(row), "label": row["label"]}
@@ -50,6 +56,7 @@ MAPPING = Format(
     name="mapping",
     matches=matches,
     read=read,
+    plain_texts=plain_texts,
     write=write,
     takes_columns=True,
     holds=(*CONVERSATION, *ABOUT, "trusted_label"),

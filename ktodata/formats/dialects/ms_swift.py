@@ -1,11 +1,11 @@
 """ms-swift's rows: messages that end with the judged answer, or query, response and history; for KTO and in pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ktodata.formats.dialects.llamafactory import history_turns
 from ktodata.formats.dialects.pairs import better_and_worse, labelled_pair, same_prompt
-from ktodata.formats.format import CONVERSATION, Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row, TextColumns
 from ktodata.formats.records import LabelledCompletion, Prompt, Record, Turn, need, text
 from ktodata.formats.turns import answer_turn, completion_of, conversation, prompt_of, row_turns
 from ktodata.formats.unread_fields import passed_over
@@ -41,6 +41,10 @@ def _answered(record: Record, fields: Fields) -> tuple[Prompt, str | Turn]:
     return query, completion_of(need(record, "response"), "response")
 
 
+def plain_texts(keys: Collection[str], _fields: Fields) -> TextColumns | None:
+    return None if "messages" in keys or "history" in keys else TextColumns(("query",), "response")
+
+
 def write(rows: Sequence[Row]) -> dict[str, Any]:
     return {"messages": [*row_turns(rows[0]), answer_turn(rows[0])], "label": rows[0]["label"]}
 
@@ -49,6 +53,8 @@ MS_SWIFT = Format(
     name="ms_swift",
     matches=matches,
     read=read,
+    plain_texts=plain_texts,
+    looks_into=REJECTED,
     write=write,
     holds=CONVERSATION,
     texts=("messages", *QUERY),
@@ -90,6 +96,7 @@ MS_SWIFT_PAIRED = Format(
     name="ms_swift_paired",
     matches=is_paired,
     read=read_paired,
+    looks_into=REJECTED,
     write=write_paired,
     group="pair_id",
     holds=("prompt", "completion", "label", "turns"),

@@ -4,10 +4,10 @@ A label does not give a rating back, so reading with `at_least` keeps it in the 
 written. A rating that a mapping turned into a label (4: true) is kept only if the recipe's `keep` names it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.format import Fields, Format, Row
+from ktodata.formats.format import Fields, Format, Row, TextColumns
 from ktodata.formats.records import (
     CannotHoldError,
     LabelledCompletion,
@@ -93,6 +93,11 @@ def read_helpsteer(record: Record, fields: Fields) -> list[LabelledCompletion]:
     return [LabelledCompletion(prompt, completion, fields.rated(record, "helpfulness"))]
 
 
+def helpsteer_texts(_keys: Collection[str], fields: Fields) -> TextColumns | None:
+    has_meaning = fields.label.at_least is not None or fields.label.meanings is not None
+    return TextColumns(("prompt",), "response", "helpfulness") if has_meaning else None
+
+
 def write_helpsteer(rows: Sequence[Row]) -> dict[str, Any]:
     rating = rating_of_row(rows[0])
     score = int(rating) if rating.is_integer() else rating
@@ -122,6 +127,7 @@ HELPSTEER = Format(
     name="helpsteer",
     matches=is_helpsteer,
     read=read_helpsteer,
+    plain_texts=helpsteer_texts,
     write=write_helpsteer,
     holds=("prompt", "completion", "label", "rating"),
     texts=("prompt", "response"),

@@ -5,7 +5,7 @@ from typing import Any
 
 from ktodata.formats.dialects.hh_rlhf import is_transcript
 from ktodata.formats.dialects.pairs import PROMPTS, better_and_worse, read_pair
-from ktodata.formats.format import CONVERSATION, Fields, Format, Row
+from ktodata.formats.format import CONVERSATION, Fields, Format, Row, TextColumns
 from ktodata.formats.records import LabelledCompletion, Record, need
 from ktodata.formats.turns import answer_turn, completion_of, prompt_of, row_turns
 
@@ -31,6 +31,7 @@ TRL = Format(
     name="trl",
     matches=is_trl,
     read=read_trl,
+    plain_texts=lambda _keys, _fields: TextColumns(("prompt",), "completion"),
     write=write_trl,
     holds=CONVERSATION,
     texts=("prompt", "completion"),
@@ -68,6 +69,7 @@ TRL_PAIRED = Format(
     name="trl_paired",
     matches=is_trl_paired,
     read=read_trl_paired,
+    looks_into=("chosen",),
     write=write_trl_paired,
     group="pair_id",
     holds=CONVERSATION,

@@ -12,11 +12,12 @@ from ktodata.errors import FormatError
 from ktodata.formats.file_types.byte_streams import LongLine, damaged, limited_lines, named_damage
 from ktodata.formats.file_types.json_shapes import rows_of_columns
 from ktodata.formats.file_types.source_record import SourceRecord
-from ktodata.formats.file_types.strict_json import LENIENT, STRICT, DuplicateKeyError
+from ktodata.formats.file_types.strict_json import LENIENT, SCAN, STRICT, DuplicateKeyError
 from ktodata.formats.records import UnusableError, clip, kind
 
 CHUNK_CHARS = 1 << 18
 SPACE = " \t\r\n"
+LINE_ENDS = ("\n", "\r\n", "")
 
 
 def too_long(number: int, line: LongLine, max_bytes: int) -> SourceRecord:
@@ -30,8 +31,20 @@ def json_lines(file: BinaryIO, name: str, max_bytes: int) -> Iterator[SourceReco
     for number, line in enumerate(named_damage(limited_lines(file, max_bytes), name), start=1):
         if isinstance(line, LongLine):
             yield too_long(number, line, max_bytes)
+        elif (record := _usual_object(line)) is not None:
+            yield SourceRecord(number, record, raw=line)
         elif line and not line.isspace():
             yield parse_line(number, line)
+
+
+def _usual_object(line: bytes) -> dict[str, Any] | None:
+    """The object that a line holds from end to end, as most do; None: it holds something else, and `parse_line` says what."""
+    try:
+        text = line.decode()
+        record, end = SCAN(text, 0)
+    except (ValueError, RecursionError, StopIteration):
+        return None
+    return record if isinstance(record, dict) and text[end:] in LINE_ENDS else None
 
 
 def parse_line(number: int, raw: bytes) -> SourceRecord:

@@ -12,7 +12,7 @@ from ktodata.extras import require
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.records import clip
 
-BATCH_ROWS = 1024
+BATCH_ROWS = 4096
 Tables = Mapping[str, int | None]
 MAX_NAMED = 8
 
@@ -84,11 +84,27 @@ def _batch_records(batches: Callable[[], Iterator[Any]], name: str, kind: str) -
     try:
         for batch in batches():
             for start in range(0, batch.num_rows, BATCH_ROWS):
-                for record in batch.slice(start, BATCH_ROWS).to_pylist():
+                for record in _records(batch.slice(start, BATCH_ROWS)):
                     number += 1
                     yield SourceRecord(number, record)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{name!r} cannot be read as {kind} after record {number:,}: {clip(str(error), 200)}.") from error
+
+
+def _records(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a batch, as its `to_pylist` gives them, in half the time where columns are texts or numbers."""
+    values = zip(*(_values(column) for column in batch.columns), strict=True)
+    names = batch.schema.names
+    return (dict(zip(names, row, strict=True)) for row in values) if names else iter([{}] * batch.num_rows)
+
+
+def _values(column: Any) -> Sequence[Any]:
+    import polars as pl
+    import pyarrow.types as kinds
+
+    simple = (kinds.is_string, kinds.is_large_string, kinds.is_boolean, kinds.is_int64, kinds.is_float64)
+    values: list[Any] = (pl.Series(column).to_list if any(is_kind(column.type) for is_kind in simple) else column.to_pylist)()
+    return values
 
 
 # --- databases ---------------------------------------------------------------------------------------------------------

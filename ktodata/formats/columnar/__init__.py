@@ -1,0 +1,1 @@
+"""Plain records read many at once, column by column; the rows are those that reading each alone gives."""
