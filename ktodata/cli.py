@@ -204,6 +204,10 @@ def review(
         Path | None,
         typer.Option("--import", metavar="FILE", help="Take the verdicts in FILE in and end; its format is found out."),
     ] = None,
+    push: Annotated[
+        bool, typer.Option("--push", help="Send the verdicts back to where the feedback was pulled from, and end.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Of --push: say what would be sent; send nothing.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -214,16 +218,20 @@ def review(
     Writes  RUN/reviews/reviews.sqlite: each verdict the moment it is given, none ever overwritten
 
     Give the verdicts back with `reviews: RUN/reviews/reviews.sqlite` in the recipe, or with --reviews. A second reviewer takes
-    another name. Nothing leaves this machine.
+    another name. Nothing leaves this machine, but with --push: verdict, reviewer and record of each, no text.
 
     \b
     Example:  ktodata review runs/support --reviewer ann --minutes 30
     """
     from ktodata.pipeline.run_folder import Run
-    from ktodata.review import export_verdicts, import_verdicts
+    from ktodata.review import export_verdicts, import_verdicts, push_verdicts
     from ktodata.review import review as serve
     from ktodata.review.serve import places_text
 
+    if push:
+        pushed = push_verdicts(Run(folder), dry_run=dry_run)
+        _print_result(pushed.as_dict(), pushed.text, quiet=quiet, as_json=as_json)
+        return
     if import_ is not None or export is not None:
         imported = import_verdicts(Run(folder), import_, reviewer=reviewer) if import_ else None
         exported = export_verdicts(Run(folder), export, format=format) if export else None

@@ -66,6 +66,10 @@ class NotThereError(ServiceError):
     """The service has no such thing."""
 
 
+class AlreadyThereError(ServiceError):
+    """The service has what it was sent."""
+
+
 class ModelError(KtodataError):
     """A model or tokenizer cannot be read, or does not fit the work."""
 

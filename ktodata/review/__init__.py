@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ktodata.review.exchange import export_verdicts, import_verdicts
+    from ktodata.review.push import push_verdicts
     from ktodata.review.serve import review
 
-_HOMES = {"export_verdicts": "exchange", "import_verdicts": "exchange", "review": "serve"}
+_HOMES = {"export_verdicts": "exchange", "import_verdicts": "exchange", "push_verdicts": "push", "review": "serve"}
 
-__all__ = ["export_verdicts", "import_verdicts", "review"]
+__all__ = ["export_verdicts", "import_verdicts", "push_verdicts", "review"]
 
 
 def __getattr__(name: str) -> Any:

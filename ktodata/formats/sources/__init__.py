@@ -20,7 +20,7 @@ from ktodata.formats.sources.from_langsmith import LANGSMITH_SOURCE
 from ktodata.formats.sources.from_mlflow import MLFLOW_SOURCE
 from ktodata.formats.sources.from_open_webui import OPEN_WEBUI_SOURCE
 from ktodata.formats.sources.from_phoenix import PHOENIX_SOURCE
-from ktodata.formats.sources.pulling import Pulled, pull
+from ktodata.formats.sources.pulling import Pulled, connected, pull
 from ktodata.formats.sources.source import PullSource
 from ktodata.settings import unknown_name
 
@@ -45,4 +45,4 @@ def source_named(name: str) -> PullSource:
     return SOURCES[name]
 
 
-__all__ = ["SOURCES", "PullSource", "Pulled", "pull", "source_named"]
+__all__ = ["SOURCES", "PullSource", "Pulled", "connected", "pull", "source_named"]

@@ -17,6 +17,7 @@ from ktodata.formats.sources.held_items import LOOK_UP, Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service, by_offset
 from ktodata.formats.sources.source import Credentials, Joined, PullSource
+from ktodata.formats.sources.verdict_request import OutgoingVerdict, VerdictRequest
 from ktodata.formats.times import moment
 
 PAGE_SIZE = 100
@@ -85,6 +86,15 @@ def _suggestions_of(record: Item, questions: dict[str, str]) -> dict[str, list[I
     return dict(suggestions)
 
 
+def verdict_request(verdict: OutgoingVerdict) -> VerdictRequest | None:
+    """The response of the key's user, which takes the place of an earlier one; None where the question has no such answer."""
+    if verdict.value is None or verdict.column not in verdict.record["responses"]:
+        return None
+    response = {"values": {verdict.column: {"value": verdict.value}}, "status": "submitted"}
+    items = [{**response, "record_id": verdict.record["server_id"]}]
+    return VerdictRequest("POST", "/api/v1/me/responses/bulk", {"items": items})
+
+
 ARGILLA_SOURCE = PullSource(
     name="argilla",
     project="the dataset's name or id",
@@ -97,4 +107,6 @@ ARGILLA_SOURCE = PullSource(
     },
     fetch=fetch,
     join=join,
+    verdict_request=verdict_request,
+    one_answer=True,
 )

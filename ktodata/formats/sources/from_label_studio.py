@@ -16,6 +16,7 @@ from ktodata.formats.sources.held_items import Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service
 from ktodata.formats.sources.source import Credentials, Joined, PullSource
+from ktodata.formats.sources.verdict_request import OutgoingVerdict, VerdictRequest
 
 PAGE_SIZE = 100
 
@@ -68,6 +69,18 @@ def join(items: HeldItems, query: Query) -> Joined:
     return Joined(records, Counter())
 
 
+def verdict_request(verdict: OutgoingVerdict) -> VerdictRequest | None:
+    """An annotation of the task by the control that the recipe's label names; None where it has no choice for the verdict."""
+    annotations = verdict.record.get("annotations") or ()
+    results = [item for annotation in annotations for item in annotation.get("result") or ()]
+    control = next((item for item in results if item.get("from_name") == verdict.column and item.get("type") == "choices"), None)
+    if control is None or verdict.value is None:
+        return None
+    names = {name: control[name] for name in ("from_name", "to_name", "type")}
+    result = {**names, "id": verdict.key, "value": {"choices": [str(verdict.value)]}}
+    return VerdictRequest("POST", f"/api/tasks/{int(verdict.record['id'])}/annotations/", {"result": [result]})
+
+
 LABEL_STUDIO_SOURCE = PullSource(
     name="label_studio",
     url="https://app.humansignal.com",
@@ -77,4 +90,5 @@ LABEL_STUDIO_SOURCE = PullSource(
     feeds={"tasks": Feed(itemgetter("tasks"), updated=("updated_at",), content=_content)},
     fetch=fetch,
     join=join,
+    verdict_request=verdict_request,
 )

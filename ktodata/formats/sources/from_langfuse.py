@@ -19,6 +19,7 @@ from ktodata.formats.sources.held_items import Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor, by_offset
 from ktodata.formats.sources.source import Credentials, Joined, PullSource
+from ktodata.formats.sources.verdict_request import NAME, OutgoingVerdict, VerdictRequest
 
 FIELDS = "core,basic,time,io,model,trace_context"
 OBSERVATION, TRACE = "observation", "trace"
@@ -149,6 +150,15 @@ def _score(score: Item) -> dict[str, Any]:
     return {**score, **texts}
 
 
+def verdict_request(verdict: OutgoingVerdict) -> VerdictRequest:
+    """A score with an id, which takes the place of an earlier one of that id."""
+    record = verdict.record
+    about = {"traceId": record["id"]} if "traceId" not in record or "observationId" in record else None
+    about = about or {"traceId": record["traceId"], "observationId": record["id"]}
+    score = {"id": verdict.subject_key, "name": NAME, "dataType": "CATEGORICAL", "value": verdict.answer}
+    return VerdictRequest("POST", "/api/public/scores", {**score, **about, "metadata": {"reviewer": verdict.reviewer}})
+
+
 LANGFUSE_SOURCE = PullSource(
     name="langfuse",
     url="https://cloud.langfuse.com",
@@ -161,4 +171,5 @@ LANGFUSE_SOURCE = PullSource(
     },
     fetch=fetch,
     join=join,
+    verdict_request=verdict_request,
 )

@@ -16,6 +16,7 @@ from ktodata.formats.sources.held_items import LOOK_UP, Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor, by_offset
 from ktodata.formats.sources.source import Credentials, Joined, PullSource
+from ktodata.formats.sources.verdict_request import NAME, OutgoingVerdict, VerdictRequest
 
 TEXTS = ("inputs", "outputs", "error", "extra", "tags")
 SELECT = ("id", "trace_id", "session_id", "name", "run_type", "start_time", "end_time", *TEXTS)
@@ -93,6 +94,14 @@ def join(items: HeldItems, query: Query) -> Joined:
     return Joined(list(records.values()), left_out)
 
 
+def verdict_request(verdict: OutgoingVerdict) -> VerdictRequest:
+    """Feedback with an id of its own."""
+    source = {"type": "api", "metadata": {"reviewer": verdict.reviewer}}
+    score = {"score": None if verdict.label is None else int(verdict.label), "value": verdict.answer}
+    about = {"id": verdict.key, "run_id": verdict.record["id"], "key": NAME}
+    return VerdictRequest("POST", "/feedback", {**about, **score, "feedback_source": source})
+
+
 LANGSMITH_SOURCE = PullSource(
     name="langsmith",
     url="https://api.smith.langchain.com",
@@ -107,4 +116,5 @@ LANGSMITH_SOURCE = PullSource(
     },
     fetch=fetch,
     join=join,
+    verdict_request=verdict_request,
 )

@@ -12,12 +12,14 @@ MLflow 3.6) gives no spans there, and its previews are cut off: such traces are 
 import base64
 from collections import Counter
 from operator import itemgetter
+from urllib.parse import quote
 
 from ktodata.errors import NotThereError, SettingError
 from ktodata.formats.sources.held_items import LOOK_UP, Feed, HeldItems, Item
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor
 from ktodata.formats.sources.source import Credentials, Joined, PullSource
+from ktodata.formats.sources.verdict_request import NAME, OutgoingVerdict, VerdictRequest
 
 TRACES = "/api/3.0/mlflow/traces"
 
@@ -81,6 +83,14 @@ def join(items: HeldItems, query: Query) -> Joined:
     return Joined(records, left_out)
 
 
+def verdict_request(verdict: OutgoingVerdict) -> VerdictRequest:
+    """An assessment of the trace. MLflow gives it its id."""
+    key = str(verdict.record["id"])
+    source = {"source_type": "HUMAN", "source_id": verdict.reviewer}
+    assessment = {"assessment_name": NAME, "trace_id": key, "source": source, "feedback": {"value": verdict.answer}}
+    return VerdictRequest("POST", f"{TRACES}/{quote(key, safe='')}/assessments", {"assessment": assessment})
+
+
 MLFLOW_SOURCE = PullSource(
     name="mlflow",
     project="the experiment's name or id",
@@ -93,4 +103,5 @@ MLFLOW_SOURCE = PullSource(
     },
     fetch=fetch,
     join=join,
+    verdict_request=verdict_request,
 )

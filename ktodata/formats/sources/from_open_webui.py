@@ -55,4 +55,5 @@ OPEN_WEBUI_SOURCE = PullSource(
     feeds={"feedback": Feed(list, updated=("updated_at", "created_at"))},
     fetch=fetch,
     join=join,
+    takes_none="open_webui takes feedback from the user of the chat alone",
 )

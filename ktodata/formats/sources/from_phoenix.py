@@ -17,6 +17,7 @@ from ktodata.errors import NotThereError
 from ktodata.formats.sources.held_items import Feed, HeldItems, Item
 from ktodata.formats.sources.service import Query, Service, batches, by_cursor
 from ktodata.formats.sources.source import Joined, PullSource, bearer
+from ktodata.formats.sources.verdict_request import NAME, OutgoingVerdict, VerdictRequest
 
 ON_SPANS, ON_TRACES = "span_annotations", "trace_annotations"
 
@@ -64,6 +65,14 @@ def _span_record(span: Item) -> dict[str, Any]:
     return {"id": span["context"]["span_id"], "trace_id": span["context"]["trace_id"], **own, "annotations": []}
 
 
+def verdict_request(verdict: OutgoingVerdict) -> VerdictRequest:
+    """An annotation of the span; one of the same name and identifier takes the place of an earlier one."""
+    score = None if verdict.label is None else float(verdict.label)
+    about = {"span_id": verdict.record["id"], "name": NAME, "annotator_kind": "HUMAN", "identifier": verdict.reviewer}
+    annotation = {**about, "result": {"label": verdict.answer, "score": score}}
+    return VerdictRequest("POST", "/v1/span_annotations?sync=true", {"data": [annotation]})
+
+
 PHOENIX_SOURCE = PullSource(
     name="phoenix",
     project="the project's name or id",
@@ -76,4 +85,5 @@ PHOENIX_SOURCE = PullSource(
     },
     fetch=fetch,
     join=join,
+    verdict_request=verdict_request,
 )

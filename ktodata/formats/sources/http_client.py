@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from ktodata.errors import NotThereError, ServiceError, SettingError
+from ktodata.errors import AlreadyThereError, NotThereError, ServiceError, SettingError
 from ktodata.extras import require
 
 PASSING = (429, 500, 502, 503, 504)  # try again
 GONE = (404, 405, 410)
+CONFLICT = 409
 REFUSED = (401, 403)
 MAX_TRIES = 6
 MAX_WAIT = 300.0  # seconds; who is told to wait longer had better come again
@@ -69,7 +70,7 @@ class HttpClient:
         if response.status_code in REFUSED:
             raise ServiceError(self._credentials_refused(response.status_code, url))
         if response.status_code >= 400:
-            kind = NotThereError if response.status_code in GONE else ServiceError
+            kind = {CONFLICT: AlreadyThereError, **dict.fromkeys(GONE, NotThereError)}.get(response.status_code, ServiceError)
             raise kind(self.without_secrets(f"{self.name}: {url} answered {response.status_code}: {_excerpt(response)}"))
         return self.without_secrets(self._json_text(response, url))
 

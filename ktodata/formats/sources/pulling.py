@@ -13,7 +13,8 @@ What was deleted there stays here: pull into a new folder to be rid of it.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -83,6 +84,20 @@ def pull(
     pulled = _write_pulled(folder, source.join(service.items, query), service)
     _note(folder, source, http.url, query, number, pulled)
     return pulled
+
+
+@contextmanager
+def connected(
+    source: PullSource, url: str | None, environment: Mapping[str, str], sleep: Callable[[float], None] = time.sleep
+) -> Iterator[HttpClient]:
+    """A client of the service with its credentials, closed in the end. Raises SettingError for a missing environment variable."""
+    credentials = _credentials(source, environment)
+    http = _client(source, url, credentials, sleep)
+    try:
+        http.headers |= source.headers(credentials, http)
+        yield http
+    finally:
+        http.close()
 
 
 def _query(source: PullSource, project: str | None, since: str | date | None) -> Query:

@@ -8,6 +8,7 @@ from typing import Any
 from ktodata.formats.sources.held_items import Feed, HeldItems
 from ktodata.formats.sources.http_client import HttpClient
 from ktodata.formats.sources.service import Query, Service
+from ktodata.formats.sources.verdict_request import OutgoingVerdict, VerdictRequest
 
 # the environment's variables that are set, by name
 Credentials = Mapping[str, str]
@@ -25,6 +26,8 @@ class Joined:
 class PullSource:
     """A service that feedback is pulled from.
 
+    verdict_request : how a verdict goes back there; None where `takes_none` says why it cannot
+    one_answer : a record has one answer of whoever the credentials are, so several reviewers' verdicts are settled first
     url : where it is unless the recipe says otherwise; None where everybody has their own
     project : what `project` names there, where a pull needs one
     needs, takes : environment variables that must be set, and that may be
@@ -37,6 +40,9 @@ class PullSource:
     headers: Callable[[Credentials, HttpClient], dict[str, str]]
     fetch: Callable[[Service, Query], None]
     join: Callable[[HeldItems, Query], Joined]
+    verdict_request: Callable[[OutgoingVerdict], VerdictRequest | None] | None = None
+    takes_none: str = ""
+    one_answer: bool = False
     url: str | None = None
     project: str | None = None
     needs: tuple[str, ...] = ()
