@@ -12,6 +12,7 @@ import polars as pl
 import torch
 import xxhash
 
+from ktodata.errors import ModelError
 from ktodata.train.data.packing import Pair
 from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.distributed.work_split import shared_logps
@@ -19,6 +20,9 @@ from ktodata.train.model.activation_cache import ActivationCache, Key, tokens_of
 from ktodata.train.model.scorer import Scorer
 
 Tensor = Any
+
+# nats, and share of the log-prob: what other packs may change. bfloat16 rounds each product to 8 bits
+KEPT_TOLERANCE = {torch.float32: (1e-3, 1e-5), torch.bfloat16: (0.1, 1e-2)}
 
 
 class ReferenceLogps:
@@ -32,20 +36,9 @@ class ReferenceLogps:
         return torch.tensor([self._logps[pair] for pair in pairs], dtype=torch.float32, device=self._device)
 
 
-def weights_hash(model: Any) -> str:
-    """32 hex digits, the same for the same weights under the same names."""
-    digest = xxhash.xxh3_128()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def reference_key(reference: str, scorer: Scorer, pairs: Sequence[Pair]) -> str:
-    """32 hex digits of all that the log-probs depend on: weights, tokens, pairs, and how they are computed."""
-    digest = xxhash.xxh3_128()
-    how = (reference, scorer.method, scorer.frozen_layers, str(scorer.device), torch.__version__, scorer.rows.max_length)
-    digest.update(repr(how).encode())
+def reference_key(computed_by: str, scorer: Scorer, pairs: Sequence[Pair]) -> str:
+    """32 hex digits of all that the log-probs depend on: how they are computed (`Scorer.computed_by`), tokens and pairs."""
+    digest = xxhash.xxh3_128(f"{computed_by} {scorer.rows.max_length}".encode())
     for texts in (scorer.rows.prompt, scorer.rows.completion):
         digest.update(np.array([len(ids) for ids in texts]).tobytes())
         digest.update(np.concatenate(texts).tobytes())
@@ -66,7 +59,8 @@ def reference_logps(
 
     store : of an earlier training of the same model (activation_cache.py); what it holds is not computed again.
     Of several processes the first one looks into its cache and hands it to the others; else each computes its share.
-    Call it before the first update: full training has no other copy of the reference.
+    Call it before the first update: full training has no other copy of the reference. Raises ModelError, naming the file, where
+    what was kept is not what the model gives now.
     """
     file, distributed = cache / f"{key}.parquet", distributed or SingleProcess()
     logps = distributed.broadcast(_read_cached(file, pairs) if distributed.rank == 0 else None)
@@ -75,13 +69,36 @@ def reference_logps(
             logps = _compute_missing(scorer, pairs, distributed, store)
         if distributed.rank == 0:
             _write_cached(file, pairs, logps)
-        source = "computed"
+        source: dict[str, Any] = {"source": "computed"}
     else:
-        source = "cache"
+        off = _check_kept(scorer, pairs, logps, file, distributed)
+        source = {"source": "cache", "recomputed_pairs": min(2, len(pairs)), "recomputed_off_by": off}
     if store is not None:
         store.logps |= dict(zip(_sequence_keys(scorer, pairs), logps.tolist(), strict=True))
     reference = ReferenceLogps(dict(zip(pairs, logps.tolist(), strict=True)), scorer.device)
-    return reference, {"key": key, "pairs": len(pairs), "source": source}
+    return reference, {"key": key, "pairs": len(pairs), **source}
+
+
+def _check_kept(scorer: Scorer, pairs: Sequence[Pair], logps: Any, file: Path, distributed: Distributed) -> float:
+    """Nats by which kept log-probs of the shortest and the longest pair are off those of the model as it is; at most.
+
+    Raises ModelError where that is more than rounding: policy and reference would not be one model at step 0.
+    """
+    by_length = sorted(range(len(pairs)), key=lambda number: (scorer.length(pairs[number]), number))
+    chosen = list(dict.fromkeys((by_length[0], by_length[-1])))
+    with adapters_off(scorer.model):
+        now = shared_logps(scorer, distributed, [pairs[number] for number in chosen]).cpu().numpy()
+    off = np.abs(now - logps[chosen])
+    absolute, relative = KEPT_TOLERANCE[scorer.compute_dtype]
+    wrong = ~(off <= absolute + relative * np.abs(now))  # written so that nan is wrong, too
+    if wrong.any() and np.isfinite(now).all():  # a model that gives no numbers is refused by `check_reference`
+        worst = int(np.argmax(np.where(wrong, off, -1)))
+        row, _ = pairs[chosen[worst]]
+        raise ModelError(
+            f"{file}: the reference log-probs kept there are not those of this model: for row_id {scorer.rows.row_id[row]} it "
+            f"gives {now[worst]:.4f} nats, the file {logps[chosen[worst]]:.4f}. Delete the file; it is made again."
+        )
+    return float(off.max(initial=0.0))
 
 
 def _compute_missing(scorer: Scorer, pairs: Sequence[Pair], distributed: Distributed, store: ActivationCache | None) -> Any:

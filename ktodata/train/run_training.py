@@ -28,12 +28,13 @@ from ktodata.train.loss_weights import balance
 from ktodata.train.model.activation_cache import current_cache
 from ktodata.train.model.adapters import quantized_options
 from ktodata.train.model.device import pick_device, pick_dtype
+from ktodata.train.model.fingerprint import weights_hash
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.objectives import OBJECTIVE_SETTINGS, Objective, make_objective
 from ktodata.train.optimizers import check_optimizer, make_optimizer
-from ktodata.train.reference import ReferenceLogps, reference_key, reference_logps, weights_hash
+from ktodata.train.reference import ReferenceLogps, reference_key, reference_logps
 from ktodata.train.results.provenance import circumstances, outcome, recorded_settings
 from ktodata.train.results.telemetry import SCHEMA
 from ktodata.train.results.trackers import LoggerName, check_loggers, open_loggers
@@ -88,9 +89,9 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
     )
     pairs = prepared.pairs(objective)
     prepared_at = time.perf_counter()
-    made_by = f"{untouched} {compute_dtype} {scorer.method}"
+    made_by = scorer.computed_by(untouched)
     cached = scorer.cache_activations(pairs, made_by=made_by)
-    key = reference_key(untouched, scorer, pairs)
+    key = reference_key(made_by, scorer, pairs)
     if not distributed.all_equal(training_key(settings, key)):
         raise RunError(
             f"the {distributed.size} processes do not train the same: settings, rows, model or releases of torch differ between "

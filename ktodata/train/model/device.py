@@ -25,3 +25,8 @@ def pick_dtype(name: str, device: Any) -> Any:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def device_name(device: Any) -> str:
+    """The GPU's own name, as kernels and rounding differ between kinds; of another device its type."""
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else str(device.type)

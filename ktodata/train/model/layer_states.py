@@ -18,10 +18,10 @@ from ktodata.embeddings.vector_cache import cache_folder, load_vectors, store_ve
 from ktodata.errors import ModelError, SettingError
 from ktodata.models import load_causal_lm
 from ktodata.train.data.tokens import Ids
-from ktodata.train.model.device import pick_device
+from ktodata.train.model.device import device_name, pick_device
+from ktodata.train.model.fingerprint import computation_hash, weights_hash
 from ktodata.train.model.frozen_layers import decoder_layers, decoder_of
 from ktodata.train.model.logprobs import collate
-from ktodata.train.reference import weights_hash
 
 Vectors = NDArray[np.float32]
 BATCH_TOKENS = 4096  # padded tokens run at once
@@ -65,7 +65,8 @@ def mean_hidden_states(
     loaded.to(on).eval()
     pairs = list(zip(prompts, completions, strict=True))
     distinct = sorted(set(pairs))
-    digest_of = repr((weights_hash(loaded), tokenizer.chat_template, len(tokenizer), chosen, max_length))
+    computed_by = computation_hash(loaded, weights_hash(loaded), device=device_name(on))
+    digest_of = repr((computed_by, tokenizer.chat_template, len(tokenizer), chosen, max_length))
     folder = cache_folder("hidden_states", model, hashlib.blake2b(digest_of.encode(), digest_size=8).hexdigest())
     keys = dict(zip(distinct, text_keys([BETWEEN.join(pair) for pair in distinct]), strict=True))
     known, stored, unreadable = load_vectors(folder, list(keys.values())) if cache else ({}, np.empty((0, 0), np.float32), 0)

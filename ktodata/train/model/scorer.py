@@ -15,6 +15,8 @@ from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.distributed.sharding import recover
 from ktodata.train.model.activation_cache import ActivationCache, current_cache
 from ktodata.train.model.attention import Kernel, pick_kernel
+from ktodata.train.model.device import device_name
+from ktodata.train.model.fingerprint import computation_hash
 from ktodata.train.model.frozen_layers import can_split, decoder_of
 from ktodata.train.model.logprobs import collate
 from ktodata.train.model.packed_model import PackedModel, Passed
@@ -194,6 +196,18 @@ class Scorer:
         for sequence in missing:
             self._activations.give(store, self.sequences, sequence)
         return metrics | {"from_earlier_trainings": len(cached) - len(missing)}
+
+    def computed_by(self, weights: str) -> str:
+        """32 hex digits of all that log-probs depend on beside the tokens. weights: `weights_hash` of the untouched model."""
+        return computation_hash(
+            self.model,
+            weights,
+            method=self.method,
+            kernel=self.kernel,
+            frozen_layers=self.frozen_layers,
+            dtype=self.compute_dtype,
+            device=device_name(self.device),
+        )
 
     def take_work(self, distributed: Distributed | None = None) -> dict[str, Any]:
         """Metrics of what was computed since the last call, by all processes together."""

@@ -10,6 +10,7 @@ import torch
 from ktodata.train.data.batches import BatchPlan
 from ktodata.train.distributed.interface import Distributed
 from ktodata.train.early_stop import best
+from ktodata.train.model.device import device_name
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.state import State, trainable
 
@@ -26,12 +27,11 @@ def recorded_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 def circumstances(settings: dict[str, Any], scorer: Scorer, distributed: Distributed) -> dict[str, Any]:
     """Settings, versions, devices, and which of several ways was taken."""
-    device = scorer.device
     used = [*LIBRARIES, *(["peft"] if settings["lora"] is not None else []), *_quantization_library(settings)]
     return {
         "settings": recorded_settings(settings),
         "versions": {name: version(name) for name in used} | {"python": platform.python_version()},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(scorer.device),
         "threads": torch.get_num_threads(),
         "processes": distributed.size,
         "parallel": distributed.parallel,

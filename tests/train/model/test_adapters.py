@@ -8,7 +8,7 @@ from ktodata import extras
 from ktodata.errors import MissingExtraError, ModelError, SettingError
 from ktodata.models import load_causal_lm
 from ktodata.train.model.adapters import quantized_options, with_adapters
-from ktodata.train.reference import weights_hash
+from ktodata.train.model.fingerprint import weights_hash
 
 CPU = torch.device("cpu")
 LORA = {"r": 4, "quantize": "4bit"}
