@@ -222,7 +222,13 @@ class _Reader:
     def read(self, source: Source) -> dict[str, Any]:
         """Read one file to its end; the metrics about it."""
         shape = file_shape(source, self._settings)
-        counts = self.take(read_records(source, self._settings, shape), source.name)
+        try:
+            counts = self.take(read_records(source, self._settings, shape), source.name)
+        except MemoryError:
+            limit = f"max_record_mb: {self._settings.max_record_mb:g}"
+            raise FormatError(
+                f"{source.name!r}: a record needs more memory than there is. {limit} allows it; a lower limit sets it aside."
+            ) from None
         return fingerprint(source) | {"read_as": shape.text()} | counts
 
     def take(self, entries: Iterator[SourceRecord], name: str) -> dict[str, Any]:

@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ktodata.errors import EmptyDataError
 from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
@@ -16,6 +19,8 @@ from ktodata.files import whole_file, write_json
 from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
 
 CHECKSUMS = "checksums.json"
+# JSON, marked as such in the files: `datasets` (4.7 on) hands it on as objects. `tools` is text, which TRL takes apart itself
+JSON_FIELDS = ("tool_calls", "chat_template_kwargs")
 SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.parquet")
 # fixed, so that the same rows give the same bytes on any machine
 ROW_GROUP = 10_000
@@ -63,7 +68,9 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
         raise EmptyDataError(
             f"{shards} holds no {part}-00000-of-....parquet: give a run folder, or the folder that export wrote."
         )
-    rows = pl.concat([pl.read_parquet(path) for path in files])
+    rows = pl.concat([read_shard(path) for path in files])
+    if "chat_template_kwargs" in rows.columns:
+        rows = rows.with_columns(pl.col("chat_template_kwargs").replace("{}", None))
     turns = pl.Series([None] * rows.height, dtype=pl.List(TURN))
     if isinstance(rows.schema["prompt"], pl.List):
         turns = whole_turns(rows["prompt"])
@@ -99,13 +106,40 @@ def _shard_tables(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
 
 def _write_shard(name: str, rows: pl.DataFrame, folder: Path) -> Shard:
     buffer = io.BytesIO()
-    # without Arrow's own schema readers see plain strings and lists, not polars' large ones
-    options = {"store_schema": False}
-    rows.write_parquet(buffer, compression="zstd", row_group_size=ROW_GROUP, use_pyarrow=True, pyarrow_options=options)
+    table = rows.to_arrow()
+    has_json = any(f"{name}: " in str(table.schema) for name in JSON_FIELDS)
+    # without Arrow's own schema readers see plain strings and lists, not polars' large ones; JSON is seen as such only with it
+    table = table.cast(_typed(table.schema, json_type=pa.json_(pa.string()))) if has_json else table
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP, store_schema=has_json)
     content = buffer.getvalue()
     with whole_file(folder / name) as scratch:
         scratch.write_bytes(content)
     return Shard(name, rows.height, len(content), hashlib.sha256(content).hexdigest())
+
+
+def read_shard(path: Path) -> pl.DataFrame:
+    """One Parquet file of rows; what it marks as JSON is text, as polars has no type for it."""
+    schema = pq.read_schema(path)
+    if "arrow.json" not in str(schema):
+        return pl.read_parquet(path)
+    table = pq.read_table(path)
+    return cast("pl.DataFrame", pl.from_arrow(table.cast(_typed(schema, json_type=pa.string()))))
+
+
+def _typed(schema: pa.Schema, *, json_type: pa.DataType) -> pa.Schema:
+    """The schema with calls and template settings of `json_type`, and plain texts and lists, not polars' large ones."""
+    return pa.schema([(column.name, _type_of(column, json_type)) for column in schema])
+
+
+def _type_of(column: pa.Field, json_type: pa.DataType) -> pa.DataType:
+    dtype = column.type
+    if column.name in JSON_FIELDS:
+        return json_type
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return pa.list_(pa.field("element", _type_of(dtype.value_field, json_type)))
+    if pa.types.is_struct(dtype):
+        return pa.struct([(inner.name, _type_of(inner, json_type)) for inner in dtype])
+    return pa.string() if "string" in str(dtype) and not pa.types.is_dictionary(dtype) else dtype
 
 
 def _sha256(path: Path) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from ktodata.errors import DataError, RunError
-from ktodata.formats.shards import CHECKSUMS, changed_shards
+from ktodata.formats.shards import CHECKSUMS, changed_shards, read_shard
 from ktodata.report import build_card, build_feedback_section
 from ktodata.text.pii.json_texts import json_texts
 from ktodata.text.pii.masks import IN_JSON, Placeholders, replaced
@@ -88,7 +88,7 @@ def pii_in(shards: list[Path]) -> dict[tuple[str, str], tuple[int, list[str]]]:
     rows: Counter[tuple[str, str]] = Counter()
     named: dict[tuple[str, str], list[str]] = {}
     for path in shards:
-        for column, texts in _text_columns(pl.read_parquet(path)):
+        for column, texts in _text_columns(read_shard(path)):
             kinds = {text: {span.kind for span in spans} for text, spans in find_in_texts(texts["text"]).items()}
             touched = texts.filter(pl.col("text").is_in(pl.Series(list(kinds), dtype=pl.String).implode()))
             hits = {(row_id, kind) for row_id, text in touched.iter_rows() for kind in kinds[text]}

@@ -1,6 +1,5 @@
 """Same text, same verdict: one row is enough. Same text, opposite verdicts: most raters decide, or else a person."""
 
-import json
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -15,10 +14,11 @@ from ktodata.stage import Prompts, StageResult, decide, no_decisions
 from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
 from ktodata.text.prompt_groups import components, different, first_of
+from ktodata.text.rendered_form import rendered_form
 from ktodata.text.words import Index, code_in, normalised
 
 NEEDS = ("prompt", "completion", "label", "votes")
-USES = ("state", "trusted_label", "tools", "chat_template_kwargs")
+USES = ("state", "trusted_label", "turns", "answer", *TEMPLATE_FIELDS)
 ADDS = ("duplicate_of", "duplicate_similarity", "prompt_group", "pooled_votes", "contradicted", "trusted_label")
 APPLIES_TO = "all"
 
@@ -51,7 +51,8 @@ def dedupe(
 ) -> StageResult:
     """Keep one row of each text, hold texts on which raters are divided for review, and group near-duplicate prompts.
 
-    One text is one prompt, completion, `tools` and `chat_template_kwargs`. Equal means equal after Unicode NFC and, unless told
+    One text is all that a chat template renders: prompt and completion, the roles and names of their turns, which result of a
+    tool belongs to which call, `tools` and `chat_template_kwargs`. Equal means equal after Unicode NFC and, unless told
     otherwise, folding of white space and of case; in fenced code and in tool calls nothing is folded. Of equal rows the
     best-evidenced stays: one that no earlier step has doubted, then most votes, then with a trusted label, then the first.
 
@@ -111,7 +112,7 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool, ignore_space: bool
         "votes",
         normalised(pl.col("prompt"), ignore_case=ignore_case, ignore_space=ignore_space),
         normalised(pl.col("completion"), ignore_case=ignore_case, ignore_space=ignore_space),
-        given=_given(feedback),
+        given=rendered_form(feedback),
         place=pl.int_range(pl.len(), dtype=pl.Int64),
         sound=state.is_in(["keep", "relabel"]),
         vote_count=pl.col("votes").list.len(),
@@ -119,19 +120,6 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool, ignore_space: bool
         trusted_label=trusted_label,
     )
     return rows.sort("sound", "vote_count", "trusted", "place", descending=[True, True, True, False])
-
-
-def _given(feedback: pl.DataFrame) -> pl.Series:
-    """Tools and template settings of each row as one text, the keys of their JSON in order."""
-    texts = [_in_order(feedback[name]) for name in TEMPLATE_FIELDS if name in feedback.columns]
-    together = pl.select(pl.concat_str([pl.lit(""), *texts], separator="\x1f")).to_series()
-    return together if len(together) == feedback.height else pl.Series([""] * feedback.height, dtype=pl.String)
-
-
-def _in_order(texts: pl.Series) -> pl.Series:
-    different_texts = texts.drop_nulls().unique()
-    ordered = [json.dumps(json.loads(text), sort_keys=True) for text in different_texts]
-    return texts.replace(different_texts, pl.Series(ordered, dtype=pl.String)).fill_null("")
 
 
 def _with_contamination(

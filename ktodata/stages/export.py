@@ -109,7 +109,9 @@ def shard_table(
     placed = columns.select("row_id", "part", "shard", "position").join(
         feedback.drop("part", "shard", "position", strict=False), on="row_id", how="left", maintain_order="left"
     )
-    given = [name for name in TEMPLATE_FIELDS if chat and placed[name].null_count() < placed.height]
+    given = {name: pl.col(name) for name in TEMPLATE_FIELDS if chat and placed[name].null_count() < placed.height}
+    if "chat_template_kwargs" in given:  # a trainer unpacks it for every row
+        given["chat_template_kwargs"] = pl.col("chat_template_kwargs").fill_null("{}")
     table = placed.select(
         "part",
         "shard",
@@ -119,7 +121,8 @@ def shard_table(
         completion=_answer_turn() if chat else pl.col("completion"),
         label=_trained_label(),
         weight=weight.cast(pl.Float64).fill_null(1.0),
-        **{name: pl.col(name) for name in (*given, *kept)},
+        **given,
+        **{name: pl.col(name) for name in kept},
         **extra,
     )
     return table.with_columns(_used_fields(table, ("prompt", "completion"))) if chat else table
@@ -167,13 +170,16 @@ def check_form(form: WrittenForm, tokenizer: str | None) -> Finding:
 
 
 def is_conversational(feedback: pl.DataFrame, conversational: Conversational) -> bool:
-    """Whether the shards hold lists of messages: as requested, or, by "auto", when any row has turns, calls or reasoning.
+    """Whether the shards hold lists of messages: as requested, or, by "auto", when any row is more than a prompt and an answer.
 
-    Raises DataError for "never" where a row is more than text: its calls would be trained on as if the model wrote them as words.
+    Raises DataError for "never" where text cannot hold a row: its calls would be trained on as if the model wrote them as words,
+    and the tools and settings of its template would be gone.
     """
-    conversations, more = (feedback.height - feedback[name].null_count() for name in ("turns", "answer"))
+    more = feedback.select(pl.any_horizontal(pl.col("answer", *TEMPLATE_FIELDS).is_not_null()).sum()).item()
     if conversational == "never" and more:
-        raise DataError(f"export: conversational is never, and {more:,} rows hold tool calls or reasoning, which text cannot.")
+        what = "tool calls, reasoning, tools or settings of a chat template"
+        raise DataError(f"export: conversational is never, and {more:,} rows hold {what}, which text cannot.")
+    conversations = feedback.height - feedback["turns"].null_count()
     return conversational == "always" or (conversational == "auto" and conversations + more > 0)
 
 

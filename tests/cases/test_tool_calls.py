@@ -5,10 +5,13 @@ import json
 import polars as pl
 import pytest
 
+from ktodata.errors import DataError
 from ktodata.formats import read
+from ktodata.formats.shards import write_shards
 from ktodata.pipeline.self_training import run
 from ktodata.pipeline.sharing import pii_in
 from ktodata.stages.dedupe import dedupe
+from ktodata.stages.export import export, shard_table
 from ktodata.stages.validate import validate
 
 TEMPLATE = (
@@ -149,3 +152,81 @@ def test_what_is_shared_is_searched_in_every_text_of_a_turn(tmp_path):
     assert {place: rows for place, (rows, _) in pii_in(sorted((done.folder / "shards").glob("*.parquet"))).items()} == {
         ("email", "completion"): 1
     }
+
+
+def test_trl_reads_the_shards_of_tool_calls_as_they_are(tmp_path, model):
+    """The token ids that TRL's trainer trains on are those of the records, rendered by the template: calls, tools and settings."""
+    from datasets import load_dataset
+    from transformers import AutoTokenizer
+    from trl import KTOConfig, KTOTrainer
+
+    records = [record(number, label=number % 2 == 0, to=f"person {number}") for number in range(8)]
+    records[3]["chat_template_kwargs"] = {"today": "2026-05-01"}
+    del records[4]["tools"]
+    feedback = read(write_records(tmp_path / "calls.jsonl", records)).feedback.with_columns(state=pl.lit("keep"))
+    write_shards(shard_table(feedback, export(feedback, block=4).columns), tmp_path / "shards")
+    data = load_dataset("parquet", data_files=str(tmp_path / "shards" / "train-*.parquet"), cache_dir=str(tmp_path / "cache"))[
+        "train"
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = "{% if today %}{{ today }}{% endif %}" + TEMPLATE
+    config = KTOConfig(
+        output_dir=str(tmp_path / "out"), per_device_train_batch_size=4, max_length=1024, report_to=[], use_cpu=True
+    )
+    trainer = KTOTrainer(model=model, args=config, train_dataset=data, processing_class=tokenizer)
+    trained = {(tuple(row["prompt_ids"] + row["completion_ids"]), bool(row["label"])) for row in trainer.train_dataset}
+    assert trained == {
+        (
+            tuple(
+                tokenizer.apply_chat_template(
+                    each["messages"], tools=each.get("tools"), return_dict=True, **each.get("chat_template_kwargs", {})
+                )["input_ids"]
+            ),
+            each["label"],
+        )
+        for each in records
+    }
+
+
+@pytest.mark.parametrize("field", ["tools", "chat_template_kwargs"])
+def test_a_text_with_what_its_template_is_given_is_written_as_messages(tmp_path, field):
+    value = TOOLS if field == "tools" else {"today": "2026-05-01"}
+    records = [{"prompt": f"q{n}", "completion": f"a{n}", "label": n % 2 == 0} | ({field: value} if n else {}) for n in range(4)]
+    feedback = read(write_records(tmp_path / "texts.jsonl", records)).feedback.with_columns(state=pl.lit("keep"))
+    written = shard_table(feedback, export(feedback).columns)
+    assert isinstance(written.schema["prompt"], pl.List)
+    given = {row["prompt"][0]["content"]: json.loads(row[field] or "{}") for row in written.iter_rows(named=True)}
+    assert given == {"q0": {}} | {f"q{n}": value for n in (1, 2, 3)}
+    with pytest.raises(DataError, match="3 rows hold tool calls, reasoning, tools or settings"):
+        export(feedback, conversational="never")
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, {"name": "ann"}),
+        (0, {"role": "developer"}),
+        (3, {"name": "helper"}),
+        (2, {"tool_call_id": "c2"}),
+        (3, {"reasoning_content": None, "content": "<think>all 1</think>\ndone"}),
+    ],
+)
+def test_rows_that_differ_in_what_is_rendered_are_no_repeats(tmp_path, place, change):
+    first, second = record(1, label=True), record(1, label=True)
+    for each, number in ((first, 1), (second, 7)):  # ids of calls are made anew: they alone make no difference
+        each["messages"][1]["tool_calls"] = [call(to="a") | {"id": f"c{number}"}, call(to="b") | {"id": f"c{number + 1}"}]
+        each["messages"][2]["tool_call_id"] = f"c{number}"
+    same = read(write_records(tmp_path / "same.jsonl", [first, second])).feedback
+    assert dedupe(same).decisions["reason"].to_list() == ["repeat"]
+    second = json.loads(json.dumps(first))
+    second["messages"][place] |= change
+    different = read(write_records(tmp_path / "different.jsonl", [first, second])).feedback
+    assert dedupe(different).decisions["reason"].to_list() == []
+
+
+def test_a_text_and_a_plain_turn_are_the_same_and_a_transcript_is_not(tmp_path):
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    prompts = ["q", turns[1:], turns, "System: s\n\nUser: q"]
+    records = [{"prompt": prompt, "completion": "a", "label": True} for prompt in prompts]
+    decisions = dedupe(read(write_records(tmp_path / "a.jsonl", records)).feedback, near=None).decisions
+    assert decisions["reason"].to_list() == ["repeat"]

@@ -309,6 +309,19 @@ def test_three_gigabytes_in_one_line_under_four_gigabytes_of_addresses(tmp_path)
         "1 too_long: 3,000,000,015 bytes are more than max_record_mb: 64 allows",
         "2 None",
     ]
+    code = "import sys\nfrom ktodata.formats import read\nread(sys.argv[1], max_record_mb=float(sys.argv[2]))"
+    for max_record_mb, words in (
+        ("64", "too_long 1"),
+        ("4096", "needs more memory than there is. max_record_mb: 4096 allows it"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path), max_record_mb],
+            check=False,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        )
+        assert "FormatError" in done.stderr and words in done.stderr, done.stderr
 
 
 # --- tables ------------------------------------------------------------------------------------------------------------

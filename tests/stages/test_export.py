@@ -126,12 +126,16 @@ def test_an_unknown_part_is_refused():
 
 def test_the_written_table_holds_what_a_trainer_and_a_reader_need():
     table = rows(4).with_columns(
-        weight=pl.Series([1.0, 2.0, 1.0, None]), cluster=pl.lit(7), ticket=pl.lit("T1"), tools=pl.lit("hammer"), scratch=pl.lit(0)
+        weight=pl.Series([1.0, 2.0, 1.0, None]),
+        cluster=pl.lit(7),
+        ticket=pl.lit("T1"),
+        images=pl.lit("hammer"),
+        scratch=pl.lit(0),
     )
-    written = shard_table(table, export(table).columns, metadata=["ticket", "tools"])
+    written = shard_table(table, export(table).columns, metadata=["ticket", "images"])
     assert written.columns == [
         *["part", "shard", "position", "row_id", "prompt", "completion", "label", "weight", "cluster"],
-        *["source", "source_id", "rater", "model", "ticket", "meta_tools"],  # TRL would take a column `tools` for its own
+        *["source", "source_id", "rater", "model", "ticket", "meta_images"],  # TRL would take a column `images` for its own
     ]
     assert dict(written.select("row_id", "weight").sort("row_id").rows()) == {"1": 1.0, "2": 2.0, "3": 1.0, "4": 1.0}
 

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError, OneClassError
+from ktodata.formats.shards import read_shard
 
 NEEDS = ("row_id", "prompt", "completion", "label")
 
@@ -26,14 +27,14 @@ def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
         raise FormatError(f"shards must be a folder, a file or a polars frame; got {type(given).__name__}.{instead}")
     place = Path(shards)
     if place.is_file():
-        table = pl.read_parquet(place)
+        table = read_shard(place)
         return table if part == "train" else table.clear()
     folder = place / "shards" if (place / "shards").is_dir() else place
     files = sorted(folder.glob(f"{part}-*.parquet"))
     if not files and part == "train":
         there = ", ".join(sorted(path.name for path in folder.glob("*"))[:5]) if folder.is_dir() else "no such folder"
         raise EmptyDataError(f"{folder} holds no train-*.parquet ({there or 'it is empty'}). Give the folder that export wrote.")
-    return pl.concat([pl.read_parquet(file) for file in files], how="diagonal_relaxed") if files else pl.DataFrame()
+    return pl.concat([read_shard(file) for file in files], how="diagonal_relaxed") if files else pl.DataFrame()
 
 
 def check_rows(rows: pl.DataFrame, *, part: str, both_classes: bool) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from ktodata.formats.records import (
     UnusableError,
     clip,
     lookup,
+    need_list,
     rater_name,
     votes_of_row,
 )
@@ -40,9 +41,9 @@ def read_langfuse(record: Record, fields: Fields) -> list[LabelledCompletion]:
         values = lookup(record, column)
         scores = [Score(column, value, PEOPLE, _user(record)) for value in (values if isinstance(values, list) else [values])]
         return read_trace(record, ("input", "output"), scores, fields.label)
-    entries = record.get("scores", [record])
+    entries = need_list(record["scores"], "scores") if "scores" in record else [record]
     scores = [_langfuse_score(score, record) for score in entries if _is_judging(score)]
-    comments = [f"scores[name={clip(score.get('name'), 40)}]" for score in entries if not _is_judging(score)]
+    comments = [f"scores[{_name_of(score)}]" for score in entries if not _is_judging(score)]
     of_trace = passed_over(record, SCORE, ()) if "scores" in record else []
     return read_trace(record, ("input", "output"), scores, fields.label, [*comments, *of_trace])
 
@@ -53,6 +54,10 @@ def _is_judging(score: Any) -> bool:
             "score_ids", "scores holds ids: export the scores themselves and join them, or pull them from Langfuse"
         )
     return isinstance(score, Mapping) and score.get("dataType", "NUMERIC") in JUDGING
+
+
+def _name_of(score: Any) -> str:
+    return f"name={clip(score.get('name'), 40)}" if isinstance(score, Mapping) else ""
 
 
 def _langfuse_score(score: Mapping[str, Any], trace: Record) -> Score:

@@ -10,6 +10,7 @@ from ktodata.formats.records import (
     Record,
     UnusableError,
     clip,
+    need_list,
     rater_name,
     votes_of_row,
 )
@@ -38,9 +39,10 @@ def read_langsmith(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if "feedback" not in record and "feedback_stats" in record:
         names = unread(record["feedback_stats"], ("*.avg",), "feedback_stats")
         return read_trace(record, ("inputs", "outputs"), _summarised_scores(record), fields.label, names)
-    scores = [_langsmith_score(score) for score in record.get("feedback", [record]) if isinstance(score, Mapping)]
+    entries = need_list(record["feedback"], "feedback") if "feedback" in record else [record]
+    scores = [_langsmith_score(score) for score in entries if isinstance(score, Mapping)]
     not_read = passed_over(record, (*(FEEDBACK if "feedback" in record else ()), "feedback_stats"), ())
-    for score in record.get("feedback", [record]):
+    for score in entries:
         source = score.get("feedback_source") if isinstance(score, Mapping) else None
         not_read += unread_of_rater(source, "feedback[].feedback_source")
     return read_trace(record, ("inputs", "outputs"), scores, fields.label, not_read)
