@@ -101,7 +101,8 @@ def _otlp_value(value: Any) -> Any:
         raise UnusableError("no_text", f"a value of a span is of several kinds: {listed(there)}")
     for name, inside in there.items():
         if name == "array_value":
-            return [_otlp_value(item) for item in _only(inside, ("values",)).get("values") or ()]
+            values = need_list(_only(inside, ("values",)).get("values") or [], "an array of a span")
+            return [_otlp_value(item) for item in values]
         if name == "kvlist_value":
             return _otlp_items(_only(inside, ("values",)).get("values") or [])
         return int(inside) if name == "int_value" and re.fullmatch(r"-?\d{1,19}", str(inside)) else inside
