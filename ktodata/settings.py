@@ -46,7 +46,7 @@ def check_settings(
     try:
         checked = model(**{name: _to_path(parameters[name], value) for name, value in given.items()})
     except ValidationError as error:
-        raise SettingError(_error_text(error, where)) from error
+        raise SettingError(_error_text(error, where, given)) from error
     return {name: getattr(checked, name) for name in parameters}
 
 
@@ -123,16 +123,28 @@ def _to_path(parameter: inspect.Parameter, value: Any) -> Any:
     return Path(value) if isinstance(value, str) and Path in options and str not in options else value
 
 
-def _error_text(error: ValidationError, where: str) -> str:
-    """One clear sentence from the first thing that pydantic found."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function", "lax", "json")))
+def _error_text(error: ValidationError, where: str, given: Mapping[str, Any]) -> str:
+    """One clear sentence from what pydantic reports: of a setting of several types, what each that came as far would take."""
+    errors = error.errors()
+    first = max(errors, key=lambda each: _setting_at(each["loc"], given)[0].count("."))
+    name, value = _setting_at(first["loc"], given)
     if first["type"] == "missing":
         return f"{where}: {name} must be given."
-    value, limits = first["input"], first.get("ctx", {})
-    problem = first["msg"].replace("Input", "it", 1)
+    problems = dict.fromkeys(each["msg"] for each in errors if _setting_at(each["loc"], given)[0] == name)
+    problem = ", or ".join(problems).replace("Input", "it", 1).replace("Input should be ", "")
     text = f"{where}: {name}: {problem}; got {value!r}."
+    limits = first.get("ctx", {})
     below_one = limits.get("le") == 1 or limits.get("lt") == 1
     if below_one and isinstance(value, int | float) and 1 < value <= 100:
         text += f" Did you mean {value / 100:g}?"
     return text
+
+
+def _setting_at(place: Sequence[int | str], given: Mapping[str, Any]) -> tuple[str, Any]:
+    """The name and value of what an error is about: of pydantic's path only the keys that were given, not the types it tried."""
+    keys, value = [str(place[0])], given.get(str(place[0]))
+    for key in place[1:]:
+        is_place = isinstance(value, list | tuple) and isinstance(key, int) and key < len(value)
+        if is_place or (isinstance(value, Mapping) and key in value):
+            keys, value = [*keys, str(key)], value[key]  # type: ignore[index]
+    return ".".join(keys), value

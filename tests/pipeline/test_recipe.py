@@ -1,8 +1,10 @@
 """Recipes: what is wrong in one is said before the first row is read, with the nearest right name."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 
 from ktodata.errors import KtodataError, MissingColumnError, RecipeError, SettingError
 from ktodata.pipeline.recipe import load_recipe
@@ -171,3 +173,27 @@ def test_committed_recipes_are_sound():
     assert len(recipes) >= 2
     for path in recipes:
         assert load_recipe(path).steps
+
+
+def of_several_types(
+    *,
+    prompt: str | list[str] | None = None,
+    label: str | dict[str, bool | None] | None = None,
+    near: Annotated[float | None, Field(ge=0, le=1)] = 0.8,
+) -> None:
+    """Settings that take one type or another."""
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"prompt": 3}, "step: prompt: it should be a valid string, or a valid list; got 3."),
+        ({"prompt": ["a", 3]}, "step: prompt.1: it should be a valid string; got 3."),
+        ({"label": 3}, "step: label: it should be a valid string, or a valid dictionary; got 3."),
+        ({"label": {"x": 3}}, "step: label.x: it should be a valid boolean; got 3."),
+        ({"near": 80}, r"step: near: it should be less than or equal to 1; got 80. Did you mean 0.8\?"),
+    ],
+)
+def test_a_setting_of_several_types_is_named_plainly(given, words):
+    with pytest.raises(SettingError, match=f"^{words}$"):
+        check_settings(of_several_types, given, where="step")
