@@ -54,16 +54,17 @@ def dedupe(
     One text is all that a chat template renders: prompt and completion, the roles and names of their turns, which result of a
     tool belongs to which call, `tools` and `chat_template_kwargs`. Equal means equal after Unicode NFC and, unless told
     otherwise, folding of white space and of case; in fenced code and in tool calls nothing is folded. Of equal rows the
-    best-evidenced stays: one that no earlier step has doubted, then most votes, then with a trusted label, then the first.
+    best-evidenced stays: one that no earlier step has doubted, then most votes, then the first.
 
     Where one text has both labels, its votes decide: of each known rater the last by time, of unknown raters each. With a strict
     majority a row of its label stays; rows of the other label are dropped as outvoted, or as superseded where their raters have
     all changed their minds since. Else one row of each label is held for review, and further repeats are dropped as repeats of
-    their label's row. The rows that stay get the votes that count as `pooled_votes`. A trusted label settles it: rows of the
-    other label are set aside as overruled.
+    their label's row. The rows that stay get the votes that count as `pooled_votes`.
 
-    A trusted label is about the text: rows of one text that have none get that of the others, unless those differ, so that it is
-    not lost when the row that was judged is the one that goes. Near rows share none; see metrics `trusted`.
+    A trusted label changes none of this: which rows are dropped never depends on it, so that a verdict moves no row from one side
+    of a later split to the other. Where votes leave a text open it settles it: the row of the other label is set aside as overruled.
+    Where they decide otherwise, label_noise gives the row that stays the trusted label. It is about the text: rows of one text
+    that have none get that of the others, unless those differ. Near rows share none; see metrics `trusted`.
 
     Near means that prompt and completion, each by itself, share at least `near` of their words and neighbouring word pairs with
     one kept row of the same label, that their numbers are the same and in the same order, and that the prompts are as alike
@@ -119,7 +120,7 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool, ignore_space: bool
         trusted=trusted_label.is_not_null(),
         trusted_label=trusted_label,
     )
-    return rows.sort("sound", "vote_count", "trusted", "place", descending=[True, True, True, False])
+    return rows.sort("sound", "vote_count", "place", descending=[True, True, False])
 
 
 def _with_contamination(
@@ -172,8 +173,8 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     """Add both_labels, contradicted, opposite (the other label's row), overruled, outvoted, duplicate_of, pooled_votes, and
     trusted_differ. And fill trusted_label.
 
-    Where one text has both labels and a trusted one, that settles it, else a majority of the votes that count does; a row of the
-    other label is overruled or outvoted, and nothing is contradicted. Expects best-evidenced rows first.
+    Where one text has both labels, a majority of the votes that count settles it, else a trusted label does; a row of the other
+    label is outvoted or overruled, and nothing is contradicted. Expects best-evidenced rows first.
     """
     desirable, undesirable = _standing_row(pl.col("label")), _standing_row(~pl.col("label"))
     keeper, opposite = (
@@ -183,7 +184,7 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
     least, most = pl.col("trusted_label").min().over("text"), pl.col("trusted_label").max().over("text")
     settled = both & (least == most).fill_null(value=False)
     ups, downs = pl.col("desirable_votes"), pl.col("undesirable_votes")
-    majority = pl.when(both & (ups != downs) & ~(least != most).fill_null(value=False)).then(ups > downs)
+    majority = pl.when(both & (ups != downs)).then(ups > downs)
     rows = rows.with_columns(
         same_text=pl.len().over("text"),
         both_labels=both,
@@ -212,13 +213,11 @@ def _any_sound(label: pl.Expr) -> pl.Expr:
 
 def _with_losers(rows: pl.DataFrame) -> pl.DataFrame:
     against_trusted = pl.col("settled") & (pl.col("label") != pl.col("least")) & pl.col("other_sound")
-    majority_agrees = (pl.col("majority") == pl.col("least")).fill_null(value=True)
-    wins = pl.col("majority") == pl.col("label")
-    decided = (~pl.col("settled") & pl.when(wins).then("same_sound").otherwise("other_sound")).fill_null(value=False)
-    by_votes = pl.col("majority").is_not_null() & pl.when("settled").then(against_trusted & majority_agrees).otherwise(decided)
-    outvoted = by_votes & ~wins.fill_null(value=False)
+    wins = (pl.col("majority") == pl.col("label")).fill_null(value=False)
+    by_votes = pl.col("majority").is_not_null() & pl.when(wins).then("same_sound").otherwise("other_sound")
+    outvoted = by_votes & ~wins
     # its repeats are repeats
-    overruled = against_trusted & ~outvoted & (pl.col("row_id") == pl.col("keeper"))
+    overruled = against_trusted & ~by_votes & (pl.col("row_id") == pl.col("keeper"))
     repeated_row = pl.when(outvoted | overruled).then("opposite").when(pl.col("row_id") != pl.col("keeper")).then("keeper")
     rows = rows.with_columns(
         contradicted=pl.col("both_labels") & ~pl.col("settled") & ~by_votes,

@@ -4,13 +4,16 @@ import gzip
 import json
 from datetime import UTC, datetime
 
+import numpy as np
 import polars as pl
 import pytest
 
 from ktodata.errors import MissingColumnError, SettingError
 from ktodata.feedback import VOTE, feedback_table
+from ktodata.ledger import add_columns
 from ktodata.stage import StageResult
 from ktodata.stages.dedupe import ADDS, dedupe
+from ktodata.stages.split import split
 
 QUESTION = "how do I bake a good loaf of white bread at home in a small oven without a stone or a lid"
 ANSWER = (
@@ -121,12 +124,12 @@ def test_the_best_evidenced_row_is_kept():
         {"prompt": "p", "completion": "one vote", "label": True},
         {"prompt": "p", "completion": "one vote", "label": True, "votes": [vote, vote]},  # most votes
         {"prompt": "p", "completion": "trusted", "label": True},
-        {"prompt": "p", "completion": "trusted", "label": True, "trusted_label": False},  # an expert looked at it
+        {"prompt": "p", "completion": "trusted", "label": True, "trusted_label": False},  # a verdict is no reason to stay
         {"prompt": "p", "completion": "doubted", "label": True, "votes": [vote, vote]},
         {"prompt": "p", "completion": "doubted", "label": True},  # the only one not doubted before
     )
     feedback = feedback.with_columns(state=pl.Series(["keep", "keep", "keep", "keep", "review", "keep"]))
-    assert column(dedupe(feedback), "duplicate_of") == {"1": "2", "2": None, "3": "4", "4": None, "5": "6", "6": None}
+    assert column(dedupe(feedback), "duplicate_of") == {"1": "2", "2": None, "3": None, "4": "3", "5": "6", "6": None}
 
 
 def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
@@ -163,6 +166,7 @@ def test_a_trusted_label_settles_a_text_with_both_labels():
         {"prompt": "p", "completion": "settled", "label": True, "trusted_label": False},
         {"prompt": "p", "completion": "settled", "label": False},
         {"prompt": "p", "completion": "Settled", "label": True},
+        {"prompt": "p", "completion": "Settled", "label": False},
         {"prompt": "p", "completion": "open", "label": True},
         {"prompt": "p", "completion": "open", "label": False},
         {"prompt": "p", "completion": "no one's", "label": True, "trusted_label": True},
@@ -171,14 +175,14 @@ def test_a_trusted_label_settles_a_text_with_both_labels():
     result = dedupe(feedback)
     assert result.actions() == {
         "1": ("review", "overruled"),
-        "3": ("drop", "repeat"),
-        **dict.fromkeys("4567", ("review", "labels_disagree")),
+        **dict.fromkeys("34", ("drop", "repeat")),
+        **dict.fromkeys("5678", ("review", "labels_disagree")),
     }
-    assert column(result, "duplicate_of") | {"1": "2", "3": "1"} == column(result, "duplicate_of")
+    assert column(result, "duplicate_of") | {"1": "2", "3": "1", "4": "2"} == column(result, "duplicate_of")
     assert column(result, "trusted_label")["2"] is False and column(result, "contradicted")["2"] is False
-    assert len(column(result, "pooled_votes")["2"]) == 3
+    assert len(column(result, "pooled_votes")["2"]) == 4
     assert (
-        result.metrics["held_for_review"] == 4 and result.metrics["repeats"] == 1 and result.metrics["trusted"]["overruled"] == 1
+        result.metrics["held_for_review"] == 4 and result.metrics["repeats"] == 2 and result.metrics["trusted"]["overruled"] == 1
     )
 
 
@@ -194,6 +198,30 @@ def test_the_same_rows_go_with_a_verdict_and_without_so_that_a_split_stays_as_it
     assert {row_id for row_id, (_, reason) in actions.items() if reason == "overruled"} == {True: {"3"}, False: {"2"}}.get(
         verdict, set()
     )
+
+
+def test_sixty_verdicts_drop_no_other_row_and_move_none_between_parts():
+    """Repeats with one label and with both, by several raters, judged at random; without the verdicts the same rows stay."""
+    chance = np.random.default_rng(7)
+    rows = [
+        {"prompt": f"How do I grow plant {number % 30}?", "completion": f"Water kind {number % 40}.", "rater": f"r{number % 7}"}
+        | {"label": bool(chance.random() < 0.6), "created_at": None}
+        for number in range(400)
+    ]
+    feedback = feedback_table(*rows)
+    trusted = [None] * feedback.height
+    for place in chance.choice(feedback.height, 60, replace=False):
+        trusted[place] = bool(chance.random() < 0.5)
+    judged = feedback.with_columns(trusted_label=pl.Series(trusted))
+    parts, dropped, states = [], [], []
+    for table in (feedback, judged):
+        actions = dedupe(table, near=None).actions()
+        dropped.append({row for row, (action, _) in actions.items() if action == "drop"})
+        states.append({row: action for row, (action, _) in actions.items()})
+        left = add_columns(table, dedupe(table, near=None)).filter(~pl.col("row_id").is_in(dropped[-1]))
+        parts.append(split(left, validation=0.1, test=0.2).columns.sort("row_id"))
+    assert dropped[0] == dropped[1] and parts[0].equals(parts[1])
+    assert states[0] != states[1]  # the verdicts were of texts with both labels, too
 
 
 def test_a_row_that_cannot_stand_for_its_text_overrules_nothing():
@@ -302,16 +330,15 @@ def test_earlier_votes_are_counted_and_pooled_nowhere():
     assert [vote["rater"] for vote in column(result, "pooled_votes")["2"]] == ["ann", "bob"]
 
 
-def test_a_trusted_label_goes_before_the_majority():
+@pytest.mark.parametrize("verdicts", [(None, None, False), (None, None, True), (True, False, None)])
+def test_a_majority_decides_which_row_stays_and_a_trusted_label_only_what_it_says(verdicts):
+    """Label noise relabels the row that stays where somebody trusted says otherwise."""
     rows = vote_rows(("ann", True, 1), ("bob", False, 1), ("eve", False, 1))
-    for verdict, actions in (
-        (False, {"1": ("drop", "outvoted"), "2": ("drop", "repeat")}),
-        (True, {"3": ("review", "overruled"), "2": ("drop", "repeat")}),
-    ):
-        trusted = rows.with_columns(trusted_label=pl.when(pl.col("row_id") == "3").then(pl.lit(verdict)))
-        assert dedupe(trusted).actions() == actions
-    differ = rows.with_columns(trusted_label=pl.Series([True, False, None]))
-    assert dedupe(differ).actions() == {"1": DIVIDED, "2": DIVIDED, "3": ("drop", "repeat")}
+    result = dedupe(rows.with_columns(trusted_label=pl.Series(verdicts)))
+    assert result.actions() == {"1": ("drop", "outvoted"), "3": ("drop", "repeat")}
+    if verdicts[2] is not None:
+        assert column(result, "trusted_label")["2"] is verdicts[2]
+        assert column(result, "contradicted")["2"] is False
 
 
 def test_a_majority_whose_rows_wait_for_somebody_does_not_decide():

@@ -54,7 +54,11 @@ def with_comment(line: str, comment: str) -> str:
 def undecided(value: Any, path: str = "") -> list[str]:
     """Where CHOOSE still stands in a recipe: the dotted path of each."""
     if isinstance(value, Mapping):
-        return [place for key, item in value.items() for place in undecided(item, f"{path}.{key}".lstrip("."))]
+        return [place for key, item in value.items() for place in undecided(item, f"{path}.{_key_text(key)}".lstrip("."))]
     if isinstance(value, list | tuple):
         return [place for at, item in enumerate(value, start=1) for place in undecided(item, f"{path}.{at}")]
     return [path] if value == UNDECIDED else []
+
+
+def _key_text(key: Any) -> str:
+    return key if isinstance(key, str) else yaml_value(key)
