@@ -4,7 +4,9 @@ What a command prints is worded in pipeline/command_texts.py; with --json, stand
 """
 
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
 )
+
+TRACEBACK = "KTODATA_TRACEBACK"  # set, an unexpected error is shown with where it comes from
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, for scripts.")]
@@ -625,13 +629,25 @@ def _errors_in_one_line() -> Iterator[None]:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(1)
     except OSError as error:  # a folder that cannot be made, a full disk, a file that may not be read
-        if error.filename is None:
-            raise
-        typer.echo(f"{type(error).__name__}: {error.filename}: {error.strerror}", err=True)
+        place = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(f"{type(error).__name__}: {place}{error.strerror or error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command goes on from here.", err=True)
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        typer.echo(_unexpected_text(error), err=True)
+        sys.exit(1)
+
+
+def _unexpected_text(error: Exception) -> str:
+    """One line for an error that nobody has thought of: what, and where in ktodata."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "ktodata" in Path(frame.filename).parts]
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    text = next(iter(str(error).strip().splitlines()), "")[:300]
+    return f"unexpected {type(error).__name__}: {text}{place}. Please report it; {TRACEBACK}=1 shows where it comes from."
 
 
 def _print_result(value: Any, text: str | Callable[[], str], *, quiet: bool, as_json: bool) -> None:

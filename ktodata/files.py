@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, synced, and moved into it."""
+"""Files that are there whole or not at all: written beside their place, synced, and moved into it. A damaged one is an error."""
 
 import errno
 import json
@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import xxhash
 
 from ktodata.errors import RunError
 
+AGAIN = " Delete it, and do again what made it."
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
@@ -65,6 +67,30 @@ def write_json(path: Path, value: Any) -> None:
     """JSON, readable, keys in the order given; paths and dates as text; a lone surrogate as its escape."""
     with whole_file(path) as scratch:
         scratch.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises RunError where it holds something else."""
+    with damage_speaks(path):
+        value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is damaged: it holds no JSON object.{AGAIN}")
+    return value
+
+
+def read_table(path: Path | list[Path]) -> pl.DataFrame:
+    """The table in a Parquet file, or in several with the same columns. Raises RunError where it cannot be read."""
+    with damage_speaks(path if isinstance(path, Path) else path[0].parent):
+        return pl.read_parquet(path)
+
+
+@contextmanager
+def damage_speaks(place: Path) -> Iterator[None]:
+    """Raise RunError, with the place, for what is no JSON or no Parquet."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, ValueError, RecursionError) as error:
+        raise RunError(f"{place} is damaged: {str(error).strip().splitlines()[0][:120]}.{AGAIN}") from error
 
 
 def digest_file(path: Path) -> str:

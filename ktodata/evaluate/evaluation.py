@@ -1,6 +1,5 @@
 """`evaluate`: base against trained on held-out rows. Its keyword-only parameters are a recipe's `evaluate:` section."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from ktodata.errors import EmptyDataError, ModelError
 from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
 from ktodata.extras import require
-from ktodata.files import whole_file, write_json
+from ktodata.files import read_json, whole_file, write_json
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import check_rows, read_part
 
@@ -163,5 +162,5 @@ def _model_and_reference(run_or_shards: Path | str | pl.DataFrame, model: str | 
         training = Path(model) / "training.json"
         if not training.is_file():
             raise ModelError(f"{training} is not there, so say with reference= which model {model} was trained from.")
-        reference = str(json.loads(training.read_text())["settings"]["model"])
+        reference = str(read_json(training)["settings"]["model"])
     return model, reference

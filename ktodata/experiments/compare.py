@@ -1,6 +1,5 @@
 """`compare`: KTO beside the untrained base, SFT, DPO, ORPO and RLHF, trained on the same rows on the same terms."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from ktodata.experiments.comparison import Comparison, json_settings
 from ktodata.experiments.methods.terms import METHODS, MethodName, check_sizes
 from ktodata.experiments.probes.win_rate import JudgeEndpoint, check_win_rate
 from ktodata.extras import require
+from ktodata.files import read_json
 from ktodata.settings import check_settings
 from ktodata.train.schedule import Schedule
 
@@ -126,7 +126,7 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
     file = folder / "model" / "training.json"
     if not file.is_file():
         return {}
-    trained: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["settings"]
+    trained: dict[str, Any] = read_json(file)["settings"]
     return {name: trained[name] for name in OF_RUN if trained.get(name) is not None}
 
 

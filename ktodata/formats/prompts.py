@@ -25,7 +25,10 @@ def read_prompts(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FormatError(f"there is no file of prompts {path}.")
-    prompts = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".txt" else _read_column(path)
+    try:
+        prompts = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".txt" else _read_column(path)
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path} is not UTF-8: {first_line(error)}") from error
     prompts = [prompt for prompt in prompts if prompt.strip()]
     if not prompts:
         raise FormatError(f"{path} holds no prompts.")

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ktodata.errors import EmptyDataError
 from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
-from ktodata.files import whole_file, write_json
+from ktodata.files import damage_speaks, read_json, whole_file, write_json
 from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
 
 CHECKSUMS = "checksums.json"
@@ -93,7 +92,7 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
 
 def changed_shards(folder: Path) -> list[str]:
     """Files named in checksums.json that are missing or hold other bytes."""
-    checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    checksums = read_json(folder / CHECKSUMS)
     return [name for name, shard in sorted(checksums.items()) if _sha256(folder / name) != shard["sha256"]]
 
 
@@ -118,11 +117,12 @@ def _write_shard(name: str, rows: pl.DataFrame, folder: Path) -> Shard:
 
 
 def read_shard(path: Path) -> pl.DataFrame:
-    """One Parquet file of rows; what it marks as JSON is text, as polars has no type for it."""
-    schema = pq.read_schema(path)
-    if "arrow.json" not in str(schema):
-        return pl.read_parquet(path)
-    table = pq.read_table(path)
+    """One Parquet file of rows; what it marks as JSON is text, as polars has no type for it. Raises RunError for a damaged one."""
+    with damage_speaks(path):
+        schema = pq.read_schema(path)
+        if "arrow.json" not in str(schema):
+            return pl.read_parquet(path)
+        table = pq.read_table(path)
     return cast("pl.DataFrame", pl.from_arrow(table.cast(_typed(schema, json_type=pa.string()))))
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from ktodata.formats.file_types.strict_json import parse_json_text
 from ktodata.formats.records import Prompt, Record, Turn, UnusableError, checked, clip, kind, need, need_list, text
 from ktodata.formats.unread_fields import NOT_KEPT, unread
 
@@ -443,9 +444,5 @@ def json_field(value: Any, what: str) -> str | None:
 
     Raises UnusableError for text that is not JSON.
     """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else None
-        except (ValueError, RecursionError):
-            raise UnusableError("not_json", f"{what} is text that is not JSON") from None
+    value = None if isinstance(value, str) and not value.strip() else parse_json_text(value, what)
     return _json(value, what) if value not in (None, [], {}) else None

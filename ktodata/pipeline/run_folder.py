@@ -11,7 +11,7 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, RunError
-from ktodata.files import digest_file, whole_folder, write_json
+from ktodata.files import digest_file, read_json, read_table, whole_folder, write_json
 from ktodata.stage import StageResult
 
 if TYPE_CHECKING:
@@ -43,22 +43,21 @@ class SavedStage:
     @cached_property
     def columns(self) -> pl.DataFrame:
         """The narrow table that the stage added."""
-        return pl.read_parquet(self.folder / "columns.parquet")
+        return read_table(self.folder / "columns.parquet")
 
     @cached_property
     def decisions(self) -> pl.DataFrame:
         """What the stage decided."""
-        return pl.read_parquet(self.folder / "decisions.parquet")
+        return read_table(self.folder / "decisions.parquet")
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The stage's numbers."""
-        metrics: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text())
-        return metrics
+        return read_json(self.folder / "metrics.json")
 
     def table(self, name: str) -> pl.DataFrame:
         """One of the stage's further tables."""
-        return pl.read_parquet(self.folder / f"{name}.parquet")
+        return read_table(self.folder / f"{name}.parquet")
 
 
 class Run:
@@ -70,6 +69,7 @@ class Run:
             raise RunError(
                 f"{self.folder} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out {self.folder}` makes one."
             )
+        _ = self.manifest  # damaged, it is better said now than halfway
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -82,7 +82,9 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """Resolved recipe, versions, inputs, and each stage's rows, seconds and memory."""
-        manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
+        manifest = read_json(self.folder / "manifest.json")
+        if missing := {"recipe", "stages"} - manifest.keys():
+            raise RunError(f"{self.folder}/manifest.json is no run's: it has no {' and no '.join(sorted(missing))}.")
         return manifest
 
     def evaluate_settings(self) -> dict[str, Any]:
@@ -134,7 +136,7 @@ class Run:
         files = sorted((self.folder / "shards").glob(f"{part}-*.parquet"))
         if not files:
             raise RunError(f"{self.folder} holds no {part} shards; parts are {', '.join(PARTS)}, and --until stops before them.")
-        return pl.read_parquet(files)
+        return read_table(files)
 
     def explain(self, row_id: str) -> dict[str, Any]:
         """All that is known of one row: its text, what each stage measured, each decision and its evidence, what became of it.
@@ -194,7 +196,7 @@ class Run:
             raise RunError(
                 f"{self.folder} has no {name}: the run did not finish. `ktodata run` again takes it up where it stopped."
             )
-        return pl.read_parquet(path)
+        return read_table(path)
 
 
 def with_columns_of(table: pl.DataFrame, columns: pl.DataFrame) -> pl.DataFrame:

@@ -19,7 +19,7 @@ import xxhash
 
 from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
-from ktodata.files import digest_file, remove_leftovers, whole_file, whole_folder, write_json
+from ktodata.files import digest_file, read_json, remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
 from ktodata.labels.evidence.training_dynamics import join_dynamics
@@ -427,7 +427,7 @@ def _check_run_folder(folder: Path, name: str) -> None:
         raise RunError(f"{folder} is a file; give a folder for the run.")
     if manifest.is_file():
         try:
-            other = json.loads(manifest.read_text()).get("name")
+            other = read_json(manifest).get("name")
         except json.JSONDecodeError:
             other = None
         if other != name:

@@ -17,7 +17,6 @@ Falls short where a policy only repeats what its labels taught it: its opinion i
 also reaches its near rows' soft labels, and by them the policy, so reviewed rows flatter the dynamics a little.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.evaluate.rounds import Ruler, best_round, compare_rounds, ruler, standing_round, waited
-from ktodata.files import remove_leftovers, whole_file, whole_folder, write_json
+from ktodata.files import read_json, remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.pipeline.recipe import Recipe, load_recipe, path_from
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.pipeline.runner import Notify, alone_in, preview_plan, run_plan
@@ -95,8 +94,7 @@ def rounds_of(run: Run) -> dict[str, Any] | None:
     place = run.folder.parent.parent / RESULT
     if run.folder.parent.name != "rounds" or not place.is_file():
         return None
-    result: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    return result
+    return read_json(place)
 
 
 def changes(before: pl.DataFrame, after: pl.DataFrame, *, soft: bool) -> dict[str, int]:
@@ -326,7 +324,7 @@ def _validation_rewards(run: Run) -> pl.DataFrame:
 
 def _updates(place: Path) -> int:
     """Updates that the training of a round was planned to make."""
-    training = json.loads((place / "model" / "training.json").read_text(encoding="utf-8"))
+    training = read_json(place / "model" / "training.json")
     return int(training["plan"]["steps"])
 
 
@@ -340,7 +338,7 @@ def _check_rounds_folder(folder: Path, name: str) -> None:
         raise RunError(f"{folder} holds a run without rounds. Give another --out, or remove that folder.")
     first = folder / "rounds" / "0" / "manifest.json"
     if first.is_file():
-        other = json.loads(first.read_text(encoding="utf-8")).get("name")
+        other = read_json(first).get("name")
         if other != name:
             raise RunError(f"{folder} holds the rounds of {other!r}, and this recipe is {name!r}. Give another --out.")
     elif any(child.name not in (".lock", "rounds") for child in folder.iterdir()):

@@ -1,7 +1,6 @@
 """A run's data set for others: what goes to the Hub, and what must be true of it before anything does."""
 
 import io
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from ktodata.errors import DataError, RunError
+from ktodata.files import read_json
 from ktodata.formats.shards import CHECKSUMS, changed_shards, read_shard
 from ktodata.report import build_card, build_feedback_section
 from ktodata.text.pii.json_texts import json_texts
@@ -46,8 +46,8 @@ def _about_feedback(model: Path) -> str:
     run = model.absolute().parent
     if model.name != "model" or not (run / "manifest.json").is_file() or not (model / "training.json").is_file():
         return ""
-    training = json.loads((model / "training.json").read_text(encoding="utf-8"))
-    exported = json.loads((run / "stages/export/metrics.json").read_text(encoding="utf-8")) if _has_export(run) else {}
+    training = read_json(model / "training.json")
+    exported = read_json(run / "stages/export/metrics.json") if _has_export(run) else {}
     train = training.get("train", {})
     rows = train.get("rows", 0) + len(train.get("skipped_row_ids", ()))
     return build_feedback_section(run) if rows == exported.get("rows", {}).get("train") else ""
@@ -126,7 +126,7 @@ def _checked_shards(run: "Run") -> list[Path]:
     place = run.folder / "shards"
     if not (place / CHECKSUMS).is_file():
         raise RunError(f"{place} has no {CHECKSUMS}, so nobody can tell whether its files are whole: {again}")
-    listed = json.loads((place / CHECKSUMS).read_text(encoding="utf-8"))
+    listed = read_json(place / CHECKSUMS)
     written = run.stage("export").metrics["checksums"]
     wrong = sorted({*changed_shards(place), *(name for name in {*listed, *written} if listed.get(name) != written.get(name))})
     if wrong:

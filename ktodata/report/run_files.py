@@ -1,6 +1,5 @@
 """A run folder, read as far as it is there. What is missing is empty, never an error: a report of half a run is a report."""
 
-import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from ktodata.errors import RunError
+from ktodata.files import damage_speaks, read_json, read_table
 from ktodata.stage import DECISION_SCHEMA, strongest_decisions
 
 QUARANTINE_SCHEMA = pl.Schema(
@@ -129,10 +129,11 @@ class RunFiles:
         file = self.path / "stages" / stage / "columns.parquet"
         if not file.is_file():
             return None
-        scan = pl.scan_parquet(file)
-        there = scan.collect_schema().names()
-        requested = [name for name in ("row_id", *names) if name in there] if names else there
-        return scan.select(list(dict.fromkeys(requested))).collect()
+        with damage_speaks(file):
+            scan = pl.scan_parquet(file)
+            there = scan.collect_schema().names()
+            requested = [name for name in ("row_id", *names) if name in there] if names else there
+            return scan.select(list(dict.fromkeys(requested))).collect()
 
     def text_numbers(self) -> pl.DataFrame:
         """row_id, text: the same number for rows of the same prompt and completion."""
@@ -144,7 +145,8 @@ class RunFiles:
         if not file.is_file():
             return {}
         requested = pl.Series(sorted(set(row_ids)), dtype=pl.String)
-        rows = pl.scan_parquet(file).filter(pl.col("row_id").is_in(requested.implode())).collect()
+        with damage_speaks(file):
+            rows = pl.scan_parquet(file).filter(pl.col("row_id").is_in(requested.implode())).collect()
         return {row["row_id"]: row for row in rows.iter_rows(named=True)}
 
 
@@ -165,10 +167,7 @@ def pick(values: Mapping[str, Any], *keys: str, default: Any = None) -> Any:
 
 
 def _read_json_file(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    values = json.loads(file.read_text(encoding="utf-8"))
-    return values if isinstance(values, dict) else {}
+    return read_json(file) if file.is_file() else {}
 
 
 def _if_columns(table: pl.DataFrame | None, needs: Iterable[str]) -> pl.DataFrame | None:
@@ -176,4 +175,4 @@ def _if_columns(table: pl.DataFrame | None, needs: Iterable[str]) -> pl.DataFram
 
 
 def _read_table(file: Path) -> pl.DataFrame | None:
-    return pl.read_parquet(file) if file.is_file() else None
+    return read_table(file) if file.is_file() else None

@@ -62,7 +62,7 @@ def dedupe(
     their label's row. The rows that stay get the votes that count as `pooled_votes`.
 
     A trusted label changes none of this: which rows are dropped never depends on it, so that a verdict moves no row from one side
-    of a later split to the other. Where votes leave a text open it settles it: the row of the other label is set aside as overruled.
+    of a later split to the other. Where votes leave a text open it settles it: the other label's row is set aside as overruled.
     Where they decide otherwise, label_noise gives the row that stays the trusted label. It is about the text: rows of one text
     that have none get that of the others, unless those differ. Near rows share none; see metrics `trusted`.
 

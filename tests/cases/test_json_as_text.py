@@ -53,3 +53,14 @@ def test_other_text_that_looks_like_json_is_text(tmp_path, text):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": text, "completion": "c", "label": True}))
     assert read(path).feedback["prompt"].to_list() == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("{broken", "malformed_json"), ('{"a": 1, "a": 2}', "duplicate_keys"), ("[" * 50_000, "malformed_json")]
+)
+@pytest.mark.parametrize("column", ["tools", "messages"])
+def test_text_that_is_no_json_has_one_reason_wherever_it_stands(tmp_path, lines, column, text, reason):
+    sound = {"messages": TALK, "label": True}
+    record = {**sound, column: text}
+    settings = {"messages": "messages"} if column == "messages" else {}
+    assert read(lines(sound, record), **settings).metrics["quarantined"] == {reason: 1}

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError, OneClassError
+from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError, OneClassError, RunError
 from ktodata.formats.shards import read_shard
 
 NEEDS = ("row_id", "prompt", "completion", "label")
@@ -27,7 +27,10 @@ def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
         raise FormatError(f"shards must be a folder, a file or a polars frame; got {type(given).__name__}.{instead}")
     place = Path(shards)
     if place.is_file():
-        table = read_shard(place)
+        try:
+            table = read_shard(place)
+        except RunError as error:
+            raise FormatError(f"{place} is no Parquet file: give the folder that export wrote, or a file of it.") from error
         return table if part == "train" else table.clear()
     folder = place / "shards" if (place / "shards").is_dir() else place
     files = sorted(folder.glob(f"{part}-*.parquet"))

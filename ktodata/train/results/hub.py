@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.extras import require
+from ktodata.files import read_json
 from ktodata.models import first_line
 from ktodata.train.early_stop import best
 from ktodata.train.objectives import OBJECTIVE_SETTINGS
@@ -130,8 +131,7 @@ def _read_training(folder: Path) -> dict[str, Any]:
     file = folder / "training.json"
     if not file.exists():
         raise RunError(f"{folder} has no training.json, so it is no finished training. Give the folder that fit wrote to (out).")
-    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return facts
+    return read_json(file)
 
 
 def _public_files(folder: Path) -> list[Path]:
