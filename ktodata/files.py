@@ -22,8 +22,10 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS
 def whole_file(path: Path) -> Iterator[Path]:
     """A scratch path that takes `path`'s place when the block ends well, and vanishes when it does not.
 
-    Raises RunError when the disk is full or the place cannot be written.
+    Raises RunError when the disk is full, the place cannot be written or is a folder.
     """
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: give the name of a file.")
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     with _unwritable_speaks(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,7 @@ def _write_shard(name: str, rows: pl.DataFrame, folder: Path) -> Shard:
 
 
 def read_shard(path: Path) -> pl.DataFrame:
-    """One Parquet file of rows; what it marks as JSON is text, as polars has no type for it. Raises RunError for a damaged one."""
+    """One Parquet file of rows; what it marks as JSON is text, as polars has no type for it. Raises RunError for a torn one."""
     with damage_speaks(path):
         schema = pq.read_schema(path)
         if "arrow.json" not in str(schema):

@@ -19,6 +19,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "cut.yaml").write_text("name: x\ningest: {paths: [\n")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "twice.yaml").write_text("name: x\nname: y\n")
+    (tmp_path / "torn.jsonl").write_text('{"a": \n{{{\n')
+    (tmp_path / "numbers.json").write_text("[1, 2]")
     (tmp_path / "folder").mkdir()
     return tmp_path
 
@@ -53,6 +55,10 @@ DRY = ["run", "recipe.yaml", "--dry-run", "--set"]
         (["run", "recipe.yaml", "--out", "/proc/nope"], "/proc/nope"),
         ([*DRY[:2], "--set", "validate.tokenizer=/no/such/model"], "cannot read the tokenizer"),
         (["explain", "folder", "5"], "not a run folder"),
+        (["train", "thumbs.jsonl", "--model", "m"], "thumbs.jsonl is no Parquet file"),
+        (["convert", "thumbs.jsonl", "folder", "--set", "label={column: thumb, up: true, down: false}"], "cannot tell what kind of file 'folder' is"),
+        (["init", "--from", "torn.jsonl"], "none of the first 2 records can be read (first: line 1"),
+        (["init", "--from", "numbers.json"], "none of the first 2 records can be read"),
     ],
 )
 def test_a_mistake_is_one_line(words, said, folder, monkeypatch, capsys):
@@ -71,3 +77,46 @@ def test_a_number_where_a_path_belongs_is_wrong_usage(folder, monkeypatch, capsy
         cli.main()
     assert ended.value.code == 2
     assert "-1" in capsys.readouterr().err
+
+
+def test_damaged_files_of_a_run_are_named(folder, monkeypatch, capsys):
+    def run(name, content):
+        (folder / name).mkdir()
+        (folder / name / "manifest.json").write_text(content)
+        (folder / name / "ledger.parquet").write_bytes(b"PAR1")
+        (folder / name / "stages" / "ingest").mkdir(parents=True)
+        (folder / name / "stages" / "ingest" / "columns.parquet").write_bytes(b"PAR1 and no more")
+        (folder / name / "stages" / "ingest" / "done.json").write_text('{"key": "k"}')
+        (folder / name / "shards").mkdir()
+        (folder / name / "shards" / "train-00000-of-00001.parquet").write_bytes(b"none")
+        return name
+
+    names = {"cut": "{", "list": "[]", "bare": "{}", "torn": '{"recipe": {"evaluate": null}, "recipe_folder": ".", "stages": []}'}
+    for name, content in names.items():
+        run(name, content)
+        commands = [["report", name], ["export", name, "--out", "e.jsonl"], ["explain", name, "r"], ["evaluate", name]]
+        for words in [*commands, ["ablate", name, "--dry-run"], ["compare", name, "--dry-run"], ["train", name, "--model", "m"]]:
+            code, error = typed(words, monkeypatch, capsys)
+            assert (code, len(error.splitlines())) in ((1, 1), (0, 0)), (words, error)
+            assert "unexpected" not in error, (words, error)
+
+
+def typed(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ktodata", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if not line.startswith("[")]
+    return ended.value.code or 0, "\n".join(lines)
+
+
+def test_what_nobody_has_thought_of_is_one_line_too(folder, monkeypatch, capsys):
+    def broken(*_args, **_settings):
+        raise KeyError("nobody's")
+
+    monkeypatch.setattr("ktodata.formats.convert", broken)
+    code, error = typed(["convert", "thumbs.jsonl", "out.jsonl"], monkeypatch, capsys)
+    assert code == 1 and error.startswith('unexpected KeyError: "nobody\'s"') and len(error.splitlines()) == 1
+    monkeypatch.setenv("KTODATA_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["ktodata", "convert", "thumbs.jsonl", "out.jsonl"])
+    with pytest.raises(KeyError):
+        cli.main()

@@ -15,6 +15,7 @@ from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
 from ktodata.formats.file_types.file_shape import FileShape, file_shape
 from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.saved_data import hub_dataset, split_sizes
+from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import Fields
 from ktodata.formats.inspection.column_profiles import ColumnProfile, profile_columns
 from ktodata.formats.inspection.column_roles import ROLES, Role, RoleCandidate, column_roles
@@ -220,6 +221,8 @@ def inspect(
     records = list(islice(read_records(source, settings, shape), MAX_RECORDS + 1))
     is_whole, records = len(records) <= MAX_RECORDS, records[:MAX_RECORDS]
     usable = [record.record for record in records if record.problem is None and isinstance(record.record, Mapping)]
+    if not usable:
+        raise _nothing_readable(source, records)
     columns, n_more = profile_columns(usable)
     roles = column_roles(columns, len(usable))
     messages = message_table(columns, len(usable))
@@ -257,6 +260,12 @@ def _labels(
     if format in ASKING and (by_name or any(SCORE_LISTS & record.keys() for record in records)):
         return by_name
     return [*by_name, *(choice for choice in label_choices(columns, candidates, format) if choice.column not in known)]
+
+
+def _nothing_readable(source: Source, records: Sequence[SourceRecord]) -> FormatError:
+    first = next((record for record in records if record.problem is not None), None)
+    why = "none is an object" if first is None else f"first: line {first.line:,}, {clip(str(first.problem), 120)}"
+    return FormatError(f"{source.name!r}: none of the first {len(records):,} records can be read ({why}).")
 
 
 def _one_source(file: str | Path) -> Source:
