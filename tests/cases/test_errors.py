@@ -56,7 +56,10 @@ DRY = ["run", "recipe.yaml", "--dry-run", "--set"]
         ([*DRY[:2], "--set", "validate.tokenizer=/no/such/model"], "cannot read the tokenizer"),
         (["explain", "folder", "5"], "not a run folder"),
         (["train", "thumbs.jsonl", "--model", "m"], "thumbs.jsonl is no Parquet file"),
-        (["convert", "thumbs.jsonl", "folder", "--set", "label={column: thumb, up: true, down: false}"], "cannot tell what kind of file 'folder' is"),
+        (
+            ["convert", "thumbs.jsonl", "folder", "--set", "label={column: thumb, up: true, down: false}"],
+            "cannot tell what kind of file 'folder' is",
+        ),
         (["init", "--from", "torn.jsonl"], "none of the first 2 records can be read (first: line 1"),
         (["init", "--from", "numbers.json"], "none of the first 2 records can be read"),
     ],
