@@ -410,7 +410,9 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm, each with its own seed.")] = 3,
     budget: Annotated[
         list[float] | None,
-        typer.Option("--review-share", help="Share of rows to review; may be given again.", show_default="0.05, 0.1"),
+        typer.Option(
+            "--review-share", min=0, max=1, help="Share of rows to review; may be given again.", show_default="0.05, 0.1"
+        ),
     ] = None,
     families: Annotated[
         list[str] | None, typer.Option("--only", help="A kind of treatment to try; may be given again.", show_default="all")

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import polars as pl
 
-from ktodata.errors import DataError, EmptyDataError, FormatError
+from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, check_columns, one_turn
 from ktodata.files import whole_file
-from ktodata.formats.data_files import FileKind, kind_of
+from ktodata.formats.data_files import FileKind, find_sources, kind_of
 from ktodata.formats.dialects import format_named
 from ktodata.formats.format import Format
 from ktodata.formats.reading import IngestResult, read
@@ -64,7 +64,9 @@ def write(feedback: pl.DataFrame, path: str | Path, *, format: str = "trl") -> W
 def convert(
     source: str | Path, target: str | Path, *, from_: str = "auto", to: str = "trl", **settings: Any
 ) -> tuple[IngestResult, Written]:
-    """Read `source` (see `read` for the settings) and write `target`."""
+    """Read `source` (see `read` for the settings) and write `target`. Raises SettingError where it is the file that is read."""
+    if any(Path(each.path).resolve() == Path(target).resolve() for each in find_sources(source)):
+        raise SettingError(f"convert: {target} is the file that is read, and would be overwritten; write to another.")
     result = read(source, format=from_, **settings)
     return result, write(result.feedback, target, format=to)
 

@@ -60,6 +60,8 @@ DRY = ["run", "recipe.yaml", "--dry-run", "--set"]
             ["convert", "thumbs.jsonl", "folder", "--set", "label={column: thumb, up: true, down: false}"],
             "cannot tell what kind of file 'folder' is",
         ),
+        (["convert", "thumbs.jsonl", "thumbs.jsonl"], "is the file that is read"),
+        (["train", "folder", "--model", "m", "--out", "thumbs.jsonl"], "thumbs.jsonl is a file"),
         (["init", "--from", "torn.jsonl"], "none of the first 2 records can be read (first: line 1"),
         (["init", "--from", "numbers.json"], "none of the first 2 records can be read"),
     ],
