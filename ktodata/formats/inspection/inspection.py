@@ -34,7 +34,7 @@ MAX_RECORDS = 2_000
 MAX_SHOWN_COLUMNS = 60
 MIN_FORMAT_SHARE = 0.5
 # formats that keep verdicts by name: the label is one of these names, and no column
-ASKING = ("langfuse", "langsmith", "label_studio", "argilla", "open_webui", "oasst", "judged_turns")
+ASKING = ("langfuse", "langsmith", "label_studio", "argilla", "open_webui", "oasst", "judged_turns", "phoenix", "mlflow")
 SCORE_LISTS = {"scores", "feedback", "annotations", "responses"}
 
 
