@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv, ndtri
+from scipy.special import bdtr, betaincinv, ndtri
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
+GRID, MIN_GRID, BISECTIONS = 65, 9, 25  # shares of one stratum tried for a share of both; halvings of [0, 1] towards its end
 
 
 class Interval(NamedTuple):
@@ -45,6 +46,58 @@ def share(hits: int, trials: int, *, level: float = 0.95) -> Interval:
         return Interval(None, None, None)
     low, high = clopper_pearson(hits, trials, level=level)
     return Interval(hits / trials, float(low), float(high))
+
+
+def stratified_share(hits: tuple[int, int], trials: tuple[int, int], sizes: tuple[int, int], *, level: float = 0.95) -> Interval:
+    """Share of the whole of two strata from a random draw in each, with its exact interval; all None without any draw.
+
+    hits, trials : in the draw of each stratum; sizes : its rows, drawn and not. Where nothing was drawn from a stratum that has
+    rows, its share may be anything: `value` is None, and the interval says what the other stratum leaves open.
+    Source: Buehler 1957, for strata Wendell and Schmee 1996: an end is the last share that some pair of shares in the strata
+    makes, under which an estimate as far out as this would come up with (1 - level) / 2.
+    """
+    if not any(trials):
+        return Interval(None, None, None)
+    total = max(sum(sizes), 1)
+    weights = (sizes[0] / total, sizes[1] / total)
+    missing = [place for place in (0, 1) if not trials[place]]
+    if missing:
+        drawn = 1 - missing[0]
+        ends = share(hits[drawn], trials[drawn], level=level)
+        if not sizes[missing[0]]:
+            return ends
+        open_part = weights[missing[0]]
+        return Interval(None, weights[drawn] * (ends.low or 0.0), weights[drawn] * (ends.high or 0.0) + open_part)
+    value = sum(weight * hit / trial for weight, hit, trial in zip(weights, hits, trials, strict=True))
+    misses = (trials[0] - hits[0], trials[1] - hits[1])
+    tail = (1 - level) / 2
+    return Interval(value, 1 - _upper_end(misses, trials, weights, tail), _upper_end(hits, trials, weights, tail))
+
+
+def _upper_end(hits: tuple[int, int], trials: tuple[int, int], weights: tuple[float, float], tail: float) -> float:
+    """The largest share of the whole under which an estimate of at most this one has a chance over `tail`."""
+    estimate = sum(weight * hit / trial for weight, hit, trial in zip(weights, hits, trials, strict=True))
+    counts = np.arange(trials[0] + 1.0)
+    # hits in the other stratum that keep the estimate down; 1e-9 of a hit is rounding
+    room = np.floor((estimate - weights[0] * counts / trials[0]) * trials[1] / max(weights[1], 1e-12) + 1e-9)
+    counts, room = counts[room >= 0], np.minimum(room[room >= 0], trials[1])
+    low, high, tried = estimate, 1.0, max(MIN_GRID, min(GRID, 200 * GRID // max(trials[0], 1)))
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        first = np.linspace(max(0.0, (middle - weights[1]) / weights[0]), min(1.0, middle / weights[0]), tried)[:, None]
+        second = np.clip((middle - weights[0] * first) / weights[1], 0, 1)
+        below = np.where(counts > 0, bdtr(np.maximum(counts - 1, 0), trials[0], first), 0.0)
+        chances = ((bdtr(counts, trials[0], first) - below) * bdtr(room, trials[1], second)).sum(axis=1)
+        low, high = (middle, high) if chances.max() > tail else (low, middle)
+    return high
+
+
+def detectable_share(trials: int, *, level: float = 0.95) -> float | None:
+    """The smallest share of which at least one hit in `trials` draws would have come up with `level`; None without draws.
+
+    So where none came up, that is what could have been seen: 1 - (1 - level) ** (1 / trials).
+    """
+    return 1 - (1 - level) ** (1 / trials) if trials else None
 
 
 def placements(low_scores: ArrayLike, high_scores: ArrayLike) -> tuple[Floats, Floats]:

@@ -323,7 +323,18 @@ def test_a_budget_writes_the_rows_it_is_best_spent_on(ktodata, dishes, tmp_path)
     assert code == 0
     assert "7 minutes: 7 rows in" in out
     asked = pl.read_csv(tmp_path / "out" / "review.csv")
-    assert asked.columns == ["row_id", "source_id", "label", "p_wrong", "prompt", "completion", "why", "content", "trusted_label"]
+    assert asked.columns == [
+        "row_id",
+        "source_id",
+        "label",
+        "doubt",
+        "p_wrong",
+        "prompt",
+        "completion",
+        "why",
+        "content",
+        "trusted_label",
+    ]
     assert asked.height == 7
     assert asked["prompt"].str.starts_with("'=").all()  # a spreadsheet shows it and does not run it
 

@@ -25,6 +25,7 @@ colourings
 cost_share
 css
 drop_and_relabel
+drawn_wrong
 effect
 estimate_cost
 feature
@@ -49,7 +50,6 @@ raters_picture
 received_at
 remarks
 resume
-reviewed_rows
 reward_distributions
 right_when
 rows_needed

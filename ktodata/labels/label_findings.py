@@ -5,7 +5,11 @@ from typing import Any
 
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.labels.classifier.noise_injection import SYSTEMATIC
+from ktodata.labels.label_words import BY_REVIEWS, is_above, none_among, percent, review_sentence, reviewed_labels
+from ktodata.labels.people.votes import MIN_SHARED
 
+MANY_WRONG = 0.1  # share of wrong labels
+TWINS = "near twin (same prompt, nearly the same completion)"
 COSTLY = 0.02  # expected share of wrong labels from which something should be done
 
 
@@ -68,22 +72,18 @@ def _class_in_words(figures: Mapping[str, Any]) -> str:
 
 def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     """KD041: trusted labels show errors in the given ones."""
-    trusted = facts["trusted"]
-    if not trusted["rows"]:
+    reviews = reviewed_labels(facts["trusted"])
+    if not reviews.judged:
         return not_applicable("KD041", f"No row has a trusted_label. {facts['ask_for_review']['why']}")
-    rates = "; ".join(
-        f"{name}: {figures['error_rate']['value']:.1%} of {figures['drawn_at_random']} wrong "
-        f"({figures['error_rate']['low']:.1%} to {figures['error_rate']['high']:.1%})"
-        for name, figures in trusted.items()
-        if isinstance(figures, dict) and figures.get("drawn_at_random")
-    )
-    rates = f"{rates}. Measured on {trusted['rates_from']}."
-    if trusted["flip_rates"]:
-        by_truth = ", ".join(f"{share:.1%} of the truly {name}" for name, share in trusted["flip_rates"].items())
-        rates += f" So {by_truth} rows carry the other label: what the trainer's flip_rates takes."
-    rates = " ".join([rates, *(piece["text"] for piece in facts.get("weighed", {}).values())])
-    wrong = trusted["wrong"]
-    return issue("KD041", f"Against the trusted labels, {rates}", wrong) if wrong else passed("KD041", rates)
+    text = review_sentence(reviews)
+    if not reviews.drawn:
+        return not_applicable("KD041", f"{text} {facts['ask_for_review']['why']}")
+    if flip_rates := facts["trusted"]["flip_rates"]:
+        by_truth = ", ".join(f"{percent(share)} of the truly {name}" for name, share in flip_rates.items())
+        text += f" So {by_truth} rows carry the other label: what the trainer's flip_rates takes."
+    text = " ".join([text, *(piece["text"] for piece in facts.get("weighed", {}).values())])
+    wrong = reviews.whole.wrong
+    return issue("KD041", text, wrong) if wrong else passed("KD041", text)
 
 
 def _check_flags(facts: dict[str, Any]) -> Finding:
@@ -91,7 +91,9 @@ def _check_flags(facts: dict[str, Any]) -> Finding:
     if "not_learnt" in facts:
         return not_applicable("KD042", facts["not_learnt"])
     if refuted := facts["trusted"]["flags_refuted"]:
-        return issue("KD042", f"Trusted rows show the flags among {' and '.join(refuted)} rows to be mostly wrong: taken back.")
+        return issue(
+            "KD042", f"Reviewed flags among {' and '.join(refuted)} rows are right too seldom for min_precision: taken back."
+        )
     if not facts["flagged"]:
         return passed("KD042", "Nothing is flagged: at no depth were flags measured to be as precise as min_precision asks.")
     by_class = "; ".join(
@@ -104,47 +106,54 @@ def _check_flags(facts: dict[str, Any]) -> Finding:
 
 
 def _check_noise(facts: dict[str, Any]) -> Finding:
-    """KD043: confident learning estimates one label in ten or more wrong."""
+    """KD043: one label in ten or more is wrong, by the whole interval of the random draw; passed: fewer are, by the same."""
     if "not_learnt" in facts:
         return not_applicable("KD043", facts["not_learnt"])
-    estimate = facts["label_noise_estimate"]
-    if facts.get("identifiability", {}).get("verdict") != "identifiable":
-        return not_applicable(
-            "KD043",
-            f"How many labels are wrong is not known from these rows alone (KD040). Confident learning would say "
-            f"{estimate['wrong']:.0%}, which is right only where random errors can be identified; trusted rows would measure it.",
-        )
-    each = ", ".join(f"{share:.1%} of {name}" for name, share in estimate["wrong_among_given"].items())
-    text = f"Estimated wrong: {estimate['wrong']:.1%} of labels ({each}); this is {estimate['is']}."
-    return issue("KD043", text) if estimate["wrong"] >= 0.1 else passed("KD043", text)
+    reviews = reviewed_labels(facts["trusted"])
+    estimate = f"Confident learning would say {percent(facts['label_noise_estimate']['wrong'])}, of errors that are random alone"
+    if not reviews.drawn:
+        return not_applicable("KD043", f"How many labels are wrong is not known without a random draw of reviews. {estimate}.")
+    text = f"{review_sentence(reviews)} {estimate}."
+    many = is_above(reviews, MANY_WRONG)
+    if many is None:
+        return not_applicable("KD043", f"{text} Too few reviews to say whether {percent(MANY_WRONG, 0)} or more are wrong.")
+    return issue("KD043", text) if many else passed("KD043", text)
 
 
 def _check_raters(facts: dict[str, Any]) -> Finding:
     """KD044: several raters judged the same rows, so they can be compared."""
     votes = facts["votes"]
-    if not votes["quality_from_votes"]:
+    shared = f"{votes['raters']:,} raters share {votes['rows_with_several_raters']:,} rows"
+    if votes["rows_with_several_raters"] < MIN_SHARED:
         return not_applicable(
             "KD044",
-            f"{votes['raters']:,} raters share {votes['rows_with_several_raters']:,} rows: at least 10 shared rows (and a model) "
-            "are needed to compare raters. A second vote on some rows would show systematic noise.",
+            f"{shared}: {MIN_SHARED} are needed to compare raters. A second vote on some rows would show systematic noise.",
         )
-    return passed("KD044", f"{votes['raters']:,} raters share {votes['rows_with_several_raters']:,} rows; see table raters.")
+    return passed(
+        "KD044",
+        f"{shared}. Table raters has how often each agrees with the majority of the others, not how often each is right: raters "
+        "who err together agree.",
+    )
 
 
 def _check_near(facts: dict[str, Any]) -> Finding:
     """KD045: nearly the same completion to one prompt, with opposite labels."""
     rows = facts["near_contradictions"]["rows"]
     if not rows:
-        return passed("KD045")
-    return issue(
-        "KD045", f"{rows:,} rows have a near twin (same prompt, nearly the same completion) with the opposite label.", rows
-    )
+        looked_at = facts["rows"]["learnt_from"]
+        return passed("KD045", f"All {looked_at:,} rows were looked at: none has a {TWINS} with the opposite label.")
+    return issue("KD045", f"{rows:,} rows have a {TWINS} with the opposite label.", rows)
 
 
 def _check_outvoted(facts: dict[str, Any]) -> Finding:
     """KD046: most votes on a row say the opposite of its label."""
     rows = facts["votes"]["outvoted"]
-    return issue("KD046", f"{rows:,} labels are outvoted by the votes on their own row.", rows) if rows else passed("KD046")
+    if rows:
+        return issue("KD046", f"{rows:,} labels are outvoted by the votes on their own row.", rows)
+    shared = facts["votes"]["rows_with_several_raters"]
+    if not shared:
+        return not_applicable("KD046", "No row has votes of several raters, so no label can be outvoted.")
+    return passed("KD046", none_among(shared, "outvoted label"))
 
 
 def _check_prompt(facts: dict[str, Any]) -> Finding:
@@ -153,7 +162,9 @@ def _check_prompt(facts: dict[str, Any]) -> Finding:
         return not_applicable("KD047", facts["not_learnt"])
     ensemble = facts["out_of_fold"]
     if not ensemble["labels_follow_the_prompt"]:
-        return passed("KD047")
+        share = ensemble.get("prompt_information_share")
+        carries = f"The prompt alone carries {share:.0%} of what the text says of the labels" if share is not None else ""
+        return passed("KD047", carries and f"{carries}: under what counts as following the prompt.")
     return issue(
         "KD047",
         f"The prompt alone carries {ensemble['prompt_information_share']:.0%} of what the text says of the labels: models fail "
@@ -163,22 +174,27 @@ def _check_prompt(facts: dict[str, Any]) -> Finding:
 
 
 def _check_drift(facts: dict[str, Any]) -> Finding:
-    """KD048: somebody's labels, or those after some date, follow other criteria than the rest."""
+    """KD048: labels of a source, rater or model, or after some date, differ from others by more than the text explains."""
     if "not_learnt" in facts:
         return not_applicable("KD048", facts["not_learnt"])
     groups = facts["drift"]["significant_groups"]
     if not facts["drift"]["tests"]:
         return not_applicable("KD048", "There are no two sources, raters or models with enough rows, nor dates, to compare.")
     if not groups:
-        return passed("KD048")
+        return passed(
+            "KD048",
+            f"None of {facts['drift']['tests']:,} tests shows a group or a date after which labels differ more than by "
+            "chance. Differences too small for its rows are not seen.",
+        )
     each = "; ".join(
         f"{group['column']} {group['value']} ({group['kind']}{', since ' + group['since'] if group['since'] else ''}, "
         f"{group['effect_points']:+.0%} desirable)"
         for group in groups[:5]
     )
-    return issue(
-        "KD048", f"The same content is judged differently by {len(groups)} group(s): {each}. See table drift.", len(groups)
-    )
+    text = f"Labels differ by more than the text explains in {len(groups)} group(s): {each}. See table drift."
+    if any(group["column"] == "model" for group in groups):
+        text += " For a model that may be its answers, not the criterion: a retrained model writes what no text here resembles."
+    return issue("KD048", text, len(groups))
 
 
 def _check_label_actions(facts: dict[str, Any]) -> Finding:
@@ -190,14 +206,24 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
             "No label's chance of being wrong was measured (no reviewed rows, no second votes, random errors not identifiable), "
             "so no automatic action is known to pay: train on the labels as they are, or have rows reviewed.",
         )
-    saved, measured = costs["share_of_cost_taken_away"], costs["p_wrong_measured_by"]
-    by = "; ".join(f"{name} by {basis}" for name, basis in measured.items() if basis) or "by raters who share rows"
-    text = (
-        f"{costs['cost']['keep']:.1%} of {costs['rows']:,} labels are expected to be wrong ({by}). Soft labels are expected to "
-        f"take {saved['soften']:.0%} of that cost to training away, the likelier label {saved['relabel']:.0%}, dropping and "
-        f"relabelling {saved['drop_and_relabel']:.0%}, dropping alone {saved['drop']:.0%}; reviewing rows takes all of theirs."
+    saved, bases = costs["share_of_cost_taken_away"], _bases(costs)
+    expected = (
+        f"{percent(costs['cost']['keep'])} of {costs['rows']:,} labels would be wrong by p(wrong). By the same p soft labels "
+        f"would take {saved['soften']:.0%} of that cost to training away, the likelier label {saved['relabel']:.0%}, dropping "
+        f"and relabelling {saved['drop_and_relabel']:.0%}, dropping alone {saved['drop']:.0%}. What a model gains is measured by "
+        "`ktodata ablate` alone."
     )
+    text = f"p(wrong) comes from {'; '.join(bases)}. {expected}"
+    if any(not basis.endswith(BY_REVIEWS) for basis in bases):
+        return not_applicable("KD049", f"{text} Nobody has checked this p against reviewed rows.")
     return issue("KD049", text) if costs["cost"]["keep"] >= COSTLY else passed("KD049", text)
+
+
+def _bases(costs: Mapping[str, Any]) -> list[str]:
+    """What each p(wrong) comes from: of each given class, and of rows that raters share."""
+    classes = [f"{name}: {basis}" for name, basis in costs["p_wrong_measured_by"].items() if basis]
+    by_raters = costs.get("rows_by_raters") or 0
+    return classes + ([f"{by_raters:,} rows: their raters' agreement"] if by_raters else [])
 
 
 def _check_contested(facts: dict[str, Any]) -> Finding:

@@ -19,8 +19,8 @@ from ktodata.labels.people.review_check import ReviewCheck
 from ktodata.labels.people.weighed_votes import Votes
 
 LABEL_QUALITY_IS = (
-    "1 sound .. 0 doubtful: the calibrated out-of-fold probability of the given label; CROWDLAB's where several raters "
-    "judged a training row"
+    "1 sound .. 0 doubtful, an order only where p_wrong was not measured: the out-of-fold probability of the given label; "
+    "CROWDLAB's where several raters judged a training row"
 )
 
 

@@ -88,8 +88,11 @@ class LabelRows:
         return np.asarray(self.table[column].to_numpy(), bool)
 
 
-def label_rows(feedback: pl.DataFrame, *, neighbours: int, seed: int) -> LabelRows:
-    """The rows with what steps before may have left out; `seed` is that of the random draw of reviewed rows."""
+def label_rows(feedback: pl.DataFrame, *, neighbours: int, all_at_random: bool = False, seed: int) -> LabelRows:
+    """The rows with what steps before may have left out; `seed` is that of the random draw of reviewed rows.
+
+    all_at_random : as `mark_reviewed` takes it
+    """
     table = feedback.with_columns(**{name: value for name, value in ABSENT.items() if name not in feedback.columns})
     table = table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
-    return LabelRows(mark_reviewed(table, seed), neighbours)
+    return LabelRows(mark_reviewed(table, seed, all_at_random=all_at_random), neighbours)

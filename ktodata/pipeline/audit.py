@@ -18,7 +18,7 @@ from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.judge import JudgeScores, with_judge
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
-from ktodata.labels.people.trusted import rows_to_review
+from ktodata.labels.people.trusted import drawable, rows_to_review
 from ktodata.ledger import add_columns
 from ktodata.pipeline.run_folder import Run
 from ktodata.stage import StageResult
@@ -124,7 +124,8 @@ class LabelAudit:
         """One line for each given class.
 
         rows; verdict (can random errors be told there?); injected_auroc (0.5 is chance); flagged and expected_precision with what
-        it was measured on; reviewed rows, and error_rate among them with its exact 95 % interval. Null: not measured.
+        it was measured on; reviewed rows, how many of them were drawn at random, and error_rate among those with its exact 95 %
+        interval. Null: not measured.
         """
         return pl.DataFrame([self._of_class(name) for name in ("desirable", "undesirable")], infer_schema_length=None)
 
@@ -155,29 +156,42 @@ class LabelAudit:
         return self.result.tables["ask_for_review"]
 
     def next_reviews(self, count: int) -> pl.DataFrame:
-        """The `count` rows whose review is worth most, best first: row_id, source_id, label, p_wrong, prompt, completion, why.
+        """The `count` rows whose review is worth most, best first.
 
-        While no row was reviewed, the first half is drawn at random (why "measures"): it says how wrong the labels are, and what
-        no model suspects. The others (why "gain") are those that nobody can call yet, each less worth the more it is like one
-        before it: labels/people/review_queue.py. Texts with both labels, which are held until somebody decides (why "held"),
-        count as rows whose label is wrong as likely as not. Empty where nothing was learnt of the labels.
+        row_id, source_id, label, doubt, p_wrong, prompt, completion, why.
+
+        doubt : 1 doubtful .. 0 sound, an order only. p_wrong : the same as a probability, null unless `p_wrong_was_measured`
+
+        While no reviewed rows are known as a random draw, the first half is drawn at random (why "measures"), but for what was
+        judged before: it says how wrong the labels are, and what no model suspects. The others (why "gain") are those that nobody
+        can call yet, each less worth the more it is like one before it: labels/people/review_queue.py. Texts with both labels,
+        which are held until somebody decides (why "held"), count as rows whose label is wrong as likely as not. Empty where
+        nothing was learnt of the labels.
         """
         p_wrong = self.p_wrong
-        rows = self.table.select(
-            "row_id", "source_id", "label", p_wrong=pl.Series(p_wrong), prompt="prompt", completion="completion"
-        )
+        known = pl.col("doubt") if self.p_wrong_was_measured else pl.lit(None, pl.Float64)
+        rows = self.table.select("row_id", "source_id", "label", "prompt", "completion", pl.Series("doubt", p_wrong))
+        rows = rows.select("row_id", "source_id", "label", "doubt", known.alias("p_wrong"), "prompt", "completion")
         rows = rows.with_columns(why=pl.lit("gain"))
         if "not_learnt" in self.metrics:
             return rows.clear()
         open_rows = self.trained & self.unjudged
-        half = 0 if self.metrics["trusted"]["rows"] else -(-count // 2)
-        drawn = rows_to_review(self.table.filter(pl.Series(open_rows)), total=half, seed=self._seed)["row_id"]
-        places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
-        first = np.array([places[row_id] for row_id in drawn], dtype=np.int64)
+        half = 0 if self.metrics["trusted"]["drawn_at_random"] else -(-count // 2)
+        first = self._random_draw(half)
         open_rows[first] = False
         rest = queue(features_of(self.table), p_wrong, open_rows | self.held, count - len(first))
         rows = rows.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))
         return pl.concat([rows[first].with_columns(why=pl.lit("measures")), rows[rest]])
+
+    def _random_draw(self, count: int) -> NDArray[np.int64]:
+        """Places of the rows not yet judged among the first `count` of the random order: int [<= count]."""
+        table = self.table.with_columns(trained=pl.Series(self.trained), unjudged=pl.Series(self.unjudged))
+        rows = table.filter(drawable(table)).select("row_id", "label", "unjudged")
+        asked = rows_to_review(rows, total=count, seed=self._seed).join(
+            rows.filter("unjudged"), on="row_id", how="semi", maintain_order="left"
+        )
+        places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
+        return np.array([places[row_id] for row_id in asked["row_id"]], dtype=np.int64)
 
     @property
     def unjudged(self) -> NDArray[np.bool_]:
@@ -195,19 +209,17 @@ class LabelAudit:
 
     @property
     def p_wrong_was_measured(self) -> bool:
-        """Whether p_wrong may be read as a probability: rows of both given classes were reviewed, or random errors show in both.
+        """Whether p_wrong may be read as a probability: rows of both given classes were reviewed.
 
-        Elsewhere it says which labels the models of the labels find odd, and no more.
+        Elsewhere it says which labels the models of the labels find odd, and no more: an order only.
         """
         reviewed = self.metrics.get("reviews", {}).values()
-        classes = self.metrics.get("injected_flips", {}).get("per_given_class", {}).values()
-        by_review = bool(reviewed) and all(each["gp_scale"] is not None for each in reviewed)
-        return by_review or (bool(classes) and all(each["verdict"] == "identifiable" for each in classes))
+        return bool(reviewed) and all(each["gp_scale"] is not None for each in reviewed)
 
     def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:
         """What so many minutes of review are expected to find: rows, wrong_labels_expected (None where that cannot be told)."""
         rows = self.next_reviews(int(minutes * 60 // seconds_a_row))
-        expected = float(rows["p_wrong"].sum() or 0.0) if self.p_wrong_was_measured else None
+        expected = float(rows["p_wrong"].sum()) if self.p_wrong_was_measured else None
         return {"minutes": minutes, "rows": rows.height, "wrong_labels_expected": expected}
 
     def with_reviews(self, verdicts: pl.DataFrame) -> "LabelAudit":
@@ -283,6 +295,7 @@ class LabelAudit:
             "expected_precision": detection.get("expected_precision", {}).get("value"),
             "measured_on": detection.get("basis"),
             "reviewed": reviewed["rows"],
+            "drawn_at_random": reviewed["drawn_at_random"],
             "error_rate": rate["value"],
             "error_rate_low": rate["low"],
             "error_rate_high": rate["high"],

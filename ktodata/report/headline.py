@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ktodata.labels.label_words import ORDER_ONLY, are_noisy, class_rates, noise_unshown, review_sentence, trust_word
 from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.balance_section import BalanceSection
@@ -13,7 +14,6 @@ from ktodata.report.sections.flow_section import FlowSection
 from ktodata.report.sections.labels_section import LabelsSection
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 
-NOISY = 0.03  # share of doubted labels from which a set is called noisy
 UNREADABLE = 0.02  # share of quarantined records from which they are worth a line
 LOPSIDED = 2 / 3  # share of one label above which a set is called lopsided
 SET_ASIDE = ("overruled", "reviewed_contested")
@@ -50,27 +50,13 @@ def label_trust(noise: LabelsSection | None) -> HeadlineLine:
     question = "Can these labels be trusted?"
     if noise is None:
         return HeadlineLine(question, "Not looked at.", "Label noise is not part of this run.")
-    text = " ".join(filter(None, (_by_trusted_rows(noise), _by_the_model(noise))))
-    if noise.trusted is not None:
-        return HeadlineLine(question, _trust_word(noise.trusted.value), text)
-    if noise.verdict == "identifiable" and noise.estimate is not None:
-        return HeadlineLine(question, _trust_word(noise.estimate), f"{text} Errors that follow a rule it cannot see.")
+    by_draw = noise.reviews.drawn > 0
+    text = " ".join(filter(None, (review_sentence(noise.reviews), _by_the_model(noise))))
+    if by_draw:
+        return HeadlineLine(question, trust_word(noise.reviews), text)
     few = "Too few rows to say."
-    short = {"weakly": "Perhaps.", "not": "The text does not show it.", "too few": few, "not learnt": few}
-    return HeadlineLine(
-        question, short.get(noise.verdict, "Perhaps."), f"{text} How many are wrong cannot be known from what is given."
-    )
-
-
-def _by_trusted_rows(noise: LabelsSection) -> str:
-    if noise.trusted is None:
-        return ""
-    wrong = noise.trusted
-    span = interval((wrong.low, wrong.high), as_percent=True)
-    return (
-        f"Of {plural(wrong.total, 'row')} that somebody trusted has judged, {count(wrong.hits)} carry a wrong label "
-        f"({percent(wrong.value)}, 95 % interval {span})."
-    )
+    short = {"not": "The text does not show it.", "too few": few, "not learnt": few}
+    return HeadlineLine(question, short.get(noise.verdict, trust_word(noise.reviews)), f"{text} How many are wrong is not known.")
 
 
 def _by_the_model(noise: LabelsSection) -> str:
@@ -78,16 +64,14 @@ def _by_the_model(noise: LabelsSection) -> str:
         return noise.not_learnt
     doubted = noise.doubted
     text = f"Confident learning doubts {count(doubted.hits)} of {plural(doubted.total, 'label')} ({percent(doubted.value)})"
-    text += f" and estimates that {percent(noise.estimate)} are wrong." if noise.estimate is not None else "."
+    text += f", {ORDER_ONLY}"
+    if noise.estimate is not None:
+        text += f"; {percent(noise.estimate)} would be wrong if errors were random"
     if noise.detector.value is None:
-        return f"{text} The detector did not measure itself, so read this as a hint."
+        return f"{text}. The detector did not measure itself, so read this as a hint."
     span = interval(noise.detector, as_percent=True, digits=0)
     ranked = percent(noise.detector.value, 0)
-    return f"{text} Labels flipped on purpose rank below others {ranked} of the time ({span}; 50 % is chance)."
-
-
-def _trust_word(wrong: float) -> str:
-    return "Mostly." if wrong < 0.05 else "With care." if wrong < 0.15 else "Not as they are."
+    return f"{text}. Labels flipped on purpose rank below others {ranked} of the time ({span}; 50 % is chance)."
 
 
 def _what_spoils(contents: RunContents) -> tuple[str, str]:
@@ -95,17 +79,23 @@ def _what_spoils(contents: RunContents) -> tuple[str, str]:
     examined = {"labels": contents.noise, "balance": contents.balance, "prompts": contents.coverage}
     if not troubles:
         parts = [name for name, part in examined.items() if part is not None]
-        return "Nothing that was looked for.", f"Looked at: {', '.join(parts) or 'nothing yet'}."
+        return "Nothing that was looked for.", f"Looked at: {', '.join(parts) or 'nothing yet'}.{_unshown(contents.noise)}"
     names = ", ".join(dict.fromkeys(name for name, _ in troubles))
-    return f"{names[0].upper()}{names[1:]}.", " ".join(sentence for _, sentence in troubles)
+    return f"{names[0].upper()}{names[1:]}.", " ".join(sentence for _, sentence in troubles) + _unshown(contents.noise)
+
+
+def _unshown(noise: LabelsSection | None) -> str:
+    """What is not known of wrong labels, where they are not among what spoils the set."""
+    if noise is None or are_noisy(noise.reviews):
+        return ""
+    return f" {noise_unshown(noise.reviews)}"
 
 
 def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
     """(in a word, in a sentence) for each of the failures that the numbers show."""
     noise, balance, coverage, flow = contents.noise, contents.balance, contents.coverage, contents.flow
-    if noise is not None and noise.doubted.value >= NOISY:
-        worst = max(noise.by_label, key=lambda name: noise.by_label[name].value)
-        yield "noisy labels", f"Labels given as {worst} are doubted most ({percent(noise.by_label[worst].value)} of them)."
+    if noise is not None and are_noisy(noise.reviews):
+        yield "noisy labels", f"Wrong labels by the random draw: {class_rates(noise.reviews)}."
     if balance is not None and (as_given := balance.shares["as given"]).total:
         larger = max(as_given.value, 1 - as_given.value)
         if larger > LOPSIDED:
@@ -165,9 +155,10 @@ def _did_it_help(contents: RunContents) -> tuple[str, str]:
 def _next_steps(contents: RunContents) -> tuple[str, str]:
     held = contents.flow.review - _n_decided(contents.files) if contents.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review, most doubtful first."] if held else []
-    if contents.noise is not None and not _trusted_rows(contents.files):
+    if contents.noise is not None and not contents.noise.reviews.drawn:
         todo.append(
-            "Have somebody you trust judge about 100 rows drawn from both labels: nothing else shows errors that follow a rule."
+            "Have somebody you trust judge about 100 rows drawn at random from both labels (`ktodata review`): nothing else "
+            "shows errors that follow a rule."
         )
     if not contents.files.quarantine.is_empty():
         reason, rows = (
@@ -186,9 +177,3 @@ def _n_decided(files: RunFiles) -> int:
     """Rows that are set aside by a person's verdict, and wait for none."""
     last = files.ledger.filter(pl.col("stage") == "export", pl.col("action") == "review")
     return int(last["reason"].is_in(SET_ASIDE).sum())
-
-
-def _trusted_rows(files: RunFiles) -> int:
-    """Rows whose label an expert has given too."""
-    table = files.columns("reviews" if files.has("reviews") else "ingest", "trusted_label")
-    return int(table["trusted_label"].count()) if table is not None and "trusted_label" in table.columns else 0

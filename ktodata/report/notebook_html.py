@@ -22,7 +22,7 @@ FOLD_CHARS, FOLD_LINES = 400, 12  # characters and lines of a text in sight; the
 MAX_CHARS_SHOWN = 20_000  # characters that are put on the page at all
 # the notes on a row beside its texts, where the frame has it, in this order
 NOTES = (
-    *("row_id", "trusted_label", "verdict", "note", "p_wrong", "p_desirable", "why", "evidence_against"),
+    *("row_id", "trusted_label", "verdict", "note", "p_wrong", "doubt", "p_desirable", "why", "evidence_against"),
     *("rater", "model", "source", "cluster", "part"),
 )
 WORDS = {True: "desirable", False: "undesirable"}
@@ -74,14 +74,14 @@ def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | No
                 "can random errors be identified?",
                 "AUROC of injected errors",
                 "flagged",
-                "reviewed",
+                "drawn at random and reviewed",
                 "wrong of those",
             ),
             [_class_cells(row) for row in summary.iter_rows(named=True)],
         ),
         *_issue_lines(result),
         _figure_html(curve, "Trust curve: the share expected to be wrong, by rows acted on") if curve is not None else Markup(""),
-        Markup("").join([review_title, _rows_html(reviews, reviews.height, ("p_wrong", "why"))])
+        Markup("").join([review_title, _rows_html(reviews, reviews.height, ("p_wrong", "doubt", "why"))])
         if reviews.height
         else Markup("<p>There is nothing to review: {}</p>").format(
             _isolated(str(result.metrics.get("not_learnt", "every row was")))
@@ -148,7 +148,7 @@ def _class_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["verdict"] or "not measured",
         "not measured" if auroc is None else f"{number(auroc, 2)} (chance: 0.5)",
         count(row["flagged"]),
-        count(row["reviewed"]),
+        count(row["drawn_at_random"]),
         "not known" if rate is None else f"{percent(rate)} ({between})",
     )
 

@@ -5,12 +5,13 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ktodata.labels.label_words import p_in_words
 from ktodata.report import text
 from ktodata.report.run_files import pick
 
 FILTERS = (
     *(text.count, text.percent, text.number, text.signed, text.interval, text.plural, text.bytes_size),
-    *(text.one_line, text.markdown, pick),
+    *(text.one_line, text.markdown, p_in_words, pick),
 )
 
 

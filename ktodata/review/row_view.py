@@ -13,7 +13,7 @@ from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.sections.labels_section import EVIDENCE_IN_WORDS
 from ktodata.report.text import Excerpt, excerpt
-from ktodata.stats import Interval, share
+from ktodata.stats import Interval
 
 MAX_CHARS_SHOWN = 200_000  # characters of a text that are shown on the page; the whole of it is one link away
 SHORT_CHARS = 280  # of a row shown beside it
@@ -56,8 +56,10 @@ class RaterSummary:
     desirable: float
     agreement: Interval
     shared: int
-    reviewed: Interval  # share of wrong labels among those with a trusted label
-    reviewed_rows: int
+    drawn: (
+        int  # labels that a random draw had reviewed, and how many of them were wrong: no rate, as the classes were drawn apart
+    )
+    drawn_wrong: int
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class RowView:
         self._vectors = [
             np.ascontiguousarray(table[f"{side}_embedding"].to_numpy(), np.float32) for side in ("prompt", "completion")
         ]
-        self._raters = _rater_summaries(table, noise.table("raters"))
+        self._raters = _rater_summaries(table, noise.table("raters"), noise.table("trusted_rates"))
         # most of what a page costs: kept, so that the next row's can be found while this one is read
         self._near = lru_cache(maxsize=CACHED_NEAREST)(self._find_nearest)
 
@@ -196,22 +198,18 @@ def _group_members(groups: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int
     return np.argsort(group, kind="stable"), starts, group
 
 
-def _rater_summaries(table: pl.DataFrame, agreement: pl.DataFrame) -> dict[str, RaterSummary]:
-    """Each rater by name: labels given, agreement from label_noise's table, and what trusted labels say."""
+def _rater_summaries(table: pl.DataFrame, agreement: pl.DataFrame, rates: pl.DataFrame) -> dict[str, RaterSummary]:
+    """Each rater by name: labels given, and agreement and wrong labels of the random draw from label_noise's tables."""
     if "rater" not in table.columns:
         return {}
-    trusted = pl.col("trusted_label") if "trusted_label" in table.columns else pl.lit(None, pl.Boolean)
+    drawn = rates.filter(by="rater").group_by(rater="value").agg(drawn=pl.col("rows").sum(), drawn_wrong=pl.col("wrong").sum())
     counted = (
-        table.select("rater", "label", trusted=trusted)
+        table.select("rater", "label")
         .drop_nulls("rater")
         .group_by("rater")
-        .agg(
-            rows=pl.len(),
-            desirable=pl.col("label").mean(),
-            reviewed=pl.col("trusted").count(),
-            wrong=(pl.col("trusted") != pl.col("label")).sum(),
-        )
+        .agg(rows=pl.len(), desirable=pl.col("label").mean())
         .join(agreement.select("rater", "shared", "agreement", "agreement_low", "agreement_high"), on="rater", how="left")
+        .join(drawn, on="rater", how="left")
     )
     return {
         row["rater"]: RaterSummary(
@@ -220,8 +218,8 @@ def _rater_summaries(table: pl.DataFrame, agreement: pl.DataFrame) -> dict[str, 
             row["desirable"],
             Interval(row["agreement"], row["agreement_low"], row["agreement_high"]),
             row["shared"] or 0,
-            share(row["wrong"], row["reviewed"]),
-            row["reviewed"],
+            row["drawn"] or 0,
+            row["drawn_wrong"] or 0,
         )
         for row in counted.iter_rows(named=True)
     }

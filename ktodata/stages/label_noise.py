@@ -57,6 +57,13 @@ def label_noise(
             "is held for review (measure)"
         ),
     ] = "relabel",
+    trusted_at_random: Annotated[
+        bool,
+        Field(
+            description="you vouch that all rows with a trusted label were drawn at random within each given label, so error "
+            "rates follow from them; otherwise only from those that are known as drawn by the audit's own random order"
+        ),
+    ] = False,
     contradiction_similarity: Annotated[
         float, Field(gt=0, le=1, description="cosine from which completions to one prompt are nearly the same; 1 is equal")
     ] = 0.98,
@@ -81,7 +88,7 @@ def label_noise(
 
     check_columns(feedback, NEEDS, who="label_noise")
     _check_settings(noise_injection, folds, repeats)
-    rows = label_rows(feedback, neighbours=neighbours, seed=seed)
+    rows = label_rows(feedback, neighbours=neighbours, all_at_random=trusted_at_random, seed=seed)
     evidence = gather_evidence(rows)
     classifier = fit_classifier(
         rows, evidence, min_precision=min_precision, fraction=noise_injection, folds=folds, repeats=repeats, seed=seed
@@ -90,7 +97,7 @@ def label_noise(
     drift = find_drift(rows, classifier.learnt.detection.predictions.p_desirable) if classifier.learnt else None
     table = votes.join(rows.table.with_columns(**classifier.columns(rows)))
     table = with_near_twins(table, rows, contradiction_similarity)
-    reviews = check_reviews(table, rows.trained_of_class, min_precision=min_precision, review_rows=review_rows, seed=seed)
+    reviews = check_reviews(table, min_precision=min_precision, vouched=trusted_at_random, review_rows=review_rows, seed=seed)
     beliefs = measure_beliefs(rows, classifier, table["p_by_raters"])
     table = reviews.without_refuted_flags(table).with_columns(**beliefs.columns(rows))
     table = table.with_columns(evidence_against=evidence_against())

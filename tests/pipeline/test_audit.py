@@ -66,7 +66,7 @@ def test_doubtful_rows_come_first_and_the_flipped_ones_are_among_them(audit):
 
 def test_the_queue_is_of_open_rows_and_says_what_is_not_known(audit):
     rows = audit.next_reviews(12)
-    assert rows.columns == ["row_id", "source_id", "label", "p_wrong", "prompt", "completion", "why"]
+    assert rows.columns == ["row_id", "source_id", "label", "doubt", "p_wrong", "prompt", "completion", "why"]
     assert rows["row_id"].n_unique() == 12
     assert rows["why"].to_list() == ["measures"] * 6 + ["gain"] * 6  # nobody has reviewed a row yet
     bought = audit.buys(12)
@@ -192,7 +192,7 @@ def disputed(feedback):
 def test_texts_with_both_labels_are_asked_about_once_each(disputed):
     queue = disputed.next_reviews(40)
     held = queue.filter(why="held")
-    assert held.height == 12 and held["p_wrong"].to_list() == [0.5] * 12
+    assert held.height == 12 and held["doubt"].to_list() == [0.5] * 12 and held["p_wrong"].null_count() == 12
     assert held.select("prompt", "completion").n_unique() == 12
     assert queue.filter(why="measures").height == 20 and not set(queue.filter(why="measures")["row_id"]) & set(held["row_id"])
     assert disputed.held.sum() == 12 and not (disputed.held & disputed.trained).any()

@@ -252,13 +252,17 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
     assert f"%): {value} percentage points ({low} to {high})." in line
 
 
+def drawn(wrong, rows, low, high):
+    rate = {"value": wrong / rows, "low": low, "high": high}
+    return {"rows": rows, "drawn_at_random": rows, "wrong": wrong, "error_rate": rate}
+
+
 @pytest.mark.parametrize(
     ("changed", "short"),
     [
-        ({}, "With care."),  # 12 % estimated wrong, and the noise can be identified
-        ({"label_noise_estimate": {"wrong": 0.02}}, "Mostly."),
-        ({"label_noise_estimate": {"wrong": 0.3}}, "Not as they are."),
-        ({"identifiability": {"verdict": "weakly"}}, "Perhaps."),
+        ({}, "Not measured."),  # an estimate says nothing of errors that follow a rule
+        ({"label_noise_estimate": {"wrong": 0.3}}, "Not measured."),
+        ({"identifiability": {"verdict": "weakly"}}, "Not measured."),
         ({"identifiability": {"verdict": "not"}}, "The text does not show it."),
         (
             {
@@ -268,7 +272,11 @@ def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain,
             "Too few rows to say.",
         ),
         ({"identifiability": {}, "not_learnt": "3 desirable rows."}, "Too few rows to say."),
-        ({"identifiability": {"verdict": "not"}, "trusted": {"rows": 100, "wrong": 30}}, "Not as they are."),
+        ({"identifiability": {"verdict": "not"}, "trusted": {"rows": 100, "wrong": 30}}, "The text does not show it."),
+        ({"trusted": drawn(0, 30, 0.0, 0.12)}, "Too few reviews (30). 0 of 30 rows drawn at random"),
+        ({"trusted": drawn(1, 300, 0.0, 0.02)}, "Mostly."),
+        ({"trusted": drawn(30, 300, 0.07, 0.14)}, "With care."),
+        ({"trusted": drawn(90, 300, 0.25, 0.36)}, "Not as they are."),
     ],
 )
 def test_trust_is_no_greater_than_what_was_measured(tmp_path, changed, short):

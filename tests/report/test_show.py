@@ -112,7 +112,7 @@ def test_an_audit_draws_its_verdict_its_trust_curve_and_what_to_review(audit):
 
 
 def test_a_reviewed_audit_gives_the_error_rate_with_its_interval(audit):
-    next_rows = audit.next_reviews(10)
+    next_rows = audit.next_reviews(24)
     page = Page(audit.with_reviews(next_rows.select("row_id", trusted_label=pl.lit(value=True)))._repr_html_())
     assert " to " in page.text and "%" in page.text.split("What to review next")[0]
 

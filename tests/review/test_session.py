@@ -52,7 +52,7 @@ def test_a_sitting_is_what_the_audit_would_ask_and_the_rest_is_by_worth(run, sit
     assert sorted(queue.order) == list(range(audit.table.height))  # every open row, once
     rest = queue.worth[queue.order[sitting:]]
     assert (np.diff(rest) <= 0).all() and rest[0] > rest[-1]
-    assert np.allclose(queue.p_wrong[queue.order[:sitting]], sitting_rows["p_wrong"])
+    assert np.allclose(queue.p_wrong[queue.order[:sitting]], sitting_rows["doubt"])
 
 
 def test_rows_with_a_trusted_label_are_asked_no_more(run):
@@ -275,7 +275,7 @@ def test_signals_and_the_rater_are_those_of_the_run(session):
     assert ("all together" in dict(evidence.scores)) and evidence.p_wrong == 0.25
     table = LabelAudit.of_run(session.run).table.filter(rater="user 0")
     assert (evidence.rater.name, evidence.rater.rows) == ("user 0", table.height)
-    assert evidence.rater.desirable == pytest.approx(table["label"].mean()) and evidence.rater.reviewed.value is None
+    assert evidence.rater.desirable == pytest.approx(table["label"].mean()) and evidence.rater.drawn == 0
 
 
 # --- the budget --------------------------------------------------------------------------------------------------------

@@ -1,13 +1,11 @@
 """What reviewed rows say of the labels and of the flags, and which rows to ask for where nobody has reviewed any."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from ktodata.labels.classifier.detection import NAMES
-from ktodata.labels.people.trusted import check_flags, flip_rates, rows_to_review, trusted_rates
+from ktodata.labels.people.trusted import NAMES, reviewed_metrics, rows_to_review, trusted_rates
 from ktodata.stats import share
 
 
@@ -15,8 +13,8 @@ from ktodata.stats import share
 class ReviewCheck:
     """metrics : the labels and the flags against trusted rows, JSON values only. rates : share wrong by class, source and rater.
 
-    refuted : given classes whose flags those show to be mostly wrong
-    sample : rows to have reviewed, drawn at random: row_id, label, stands_for; empty where rows were reviewed
+    refuted : given classes whose reviewed flags are right too seldom
+    sample : rows to have reviewed, drawn at random: row_id, label, stands_for; empty where a draw was reviewed
     requested : how many were asked for
     """
 
@@ -44,28 +42,16 @@ class ReviewCheck:
         return {"trusted": self.metrics, "ask_for_review": {"rows": rows, "why": why}}
 
 
-def check_reviews(
-    table: pl.DataFrame, rows_of_class: Mapping[bool, int], *, min_precision: float, review_rows: int, seed: int
-) -> ReviewCheck:
-    """Measure the labels on trusted rows drawn at random, and the flags on all of them.
+def check_reviews(table: pl.DataFrame, *, min_precision: float, vouched: bool, review_rows: int, seed: int) -> ReviewCheck:
+    """Measure the labels on trusted rows drawn at random; refute flags by all that were judged.
 
-    table : with label_quality and flagged. rows_of_class : training rows of each given label. The settings are label_noise's.
+    table : what mark_reviewed adds, with label_quality and flagged. vouched : setting trusted_at_random. The others are
+    label_noise's
     """
-    trusted = table.filter((pl.col("part") == "train") & (pl.col("state") != "drop") & pl.col("trusted_label").is_not_null())
-    sample = trusted.filter("drawn")
-    checks = {given: check_flags(trusted, sample, given=given) for given in NAMES}
-    highest = {given: check["flag_precision"]["high"] for given, check in checks.items()}
+    metrics = reviewed_metrics(table)
+    highest = {given: metrics[name]["reviewed_flags"]["high"] for given, name in NAMES.items()}
     refuted = [given for given, high in highest.items() if high is not None and high < min_precision]
-    errors = {given: check["error_rate"]["value"] for given, check in checks.items()}
-    metrics = {
-        "rows": trusted.height,
-        "wrong": int((trusted["label"] != trusted["trusted_label"]).sum()),
-        "rates_from": "the rows drawn at random" if sample.height < trusted.height else "all of them, taken for a random draw",
-        "drawn_at_random": sample.height,
-        **{NAMES[given]: check for given, check in checks.items()},
-        "flip_rates": flip_rates(dict(rows_of_class), errors),
-        "flags_refuted": [NAMES[given] for given in refuted],
-    }
-    unreviewed = table.filter(pl.col("trained") & pl.col("trusted_label").is_null())
-    requested_rows = rows_to_review(unreviewed, total=0 if trusted.height else review_rows, seed=seed)
-    return ReviewCheck(metrics, trusted_rates(sample, ("source", "rater")), refuted, requested_rows, review_rows)
+    metrics |= {"vouched_at_random": vouched, "flags_refuted": [NAMES[given] for given in refuted]}
+    drawn = rows_to_review(table.filter("drawable"), total=0 if metrics["drawn_at_random"] else review_rows, seed=seed)
+    requested_rows = drawn.join(table.filter("reviewed"), on="row_id", how="anti", maintain_order="left")
+    return ReviewCheck(metrics, trusted_rates(table.filter("drawn"), ("source", "rater")), refuted, requested_rows, review_rows)

@@ -9,10 +9,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from ktodata.labels.people.review_queue import shares
-from ktodata.stats import auroc, clopper_pearson, share
+from ktodata.stats import auroc, clopper_pearson, share, stratified_share
 
 NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody could say
-MIN_DRAWN = 10
+MIN_DRAWN = 10  # rows
+RUN = 3  # reviewed rows in a row that carry a draw on past one that was skipped
+HELD = "review"  # the state of rows that wait for a person
+NAMES = {False: "undesirable", True: "desirable"}
 
 RATES_SCHEMA = pl.Schema(
     {
@@ -56,20 +59,23 @@ def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool) -> 
     """How the labels and the detector did on the trusted rows of one given class, with exact intervals.
 
     trusted : label, trusted_label, label_quality, flagged
-    sample : those of them that were drawn at random; error_rate is theirs
+    sample : those of them that were drawn at random; every share is theirs, but for `reviewed_flags`, of all that were judged
     """
-    drawn = sample.filter(pl.col("label") == given)
-    rows = trusted.filter(pl.col("label") == given)
-    wrong = (rows["label"] != rows["trusted_label"]).to_numpy()
-    flagged = rows["flagged"].to_numpy()
-    quality = rows["label_quality"].to_numpy()
+    drawn, rows = (table.filter(pl.col("label") == given) for table in (sample, trusted))
+    wrong, flagged = (drawn["label"] != drawn["trusted_label"]).to_numpy(), drawn["flagged"].to_numpy()
+    quality = drawn["label_quality"].to_numpy()
     known = np.isfinite(quality)
+    judged_flags = rows.filter("flagged")
     return {
         "rows": rows.height,
         "drawn_at_random": drawn.height,
-        "error_rate": share(int((drawn["label"] != drawn["trusted_label"]).sum()), drawn.height).as_dict(),
+        "drawn_wrong": int(wrong.sum()),
+        "error_rate": share(int(wrong.sum()), drawn.height).as_dict(),
         "flag_precision": share(int((wrong & flagged).sum()), int(flagged.sum())).as_dict(),
         "flag_recall": share(int((wrong & flagged).sum()), int(wrong.sum())).as_dict(),
+        "reviewed_flags": share(
+            int((judged_flags["label"] != judged_flags["trusted_label"]).sum()), judged_flags.height
+        ).as_dict(),
         "auroc": auroc(quality[wrong & known], quality[~wrong & known]).as_dict(),
     }
 
@@ -110,8 +116,13 @@ def rows_to_review(rows: pl.DataFrame, *, total: int, seed: int) -> pl.DataFrame
         stratum.head(count).with_columns(stands_for=pl.lit(stratum.height / max(count, 1)))
         for stratum, count in zip(strata, take, strict=True)
     ]
-    sample = pl.concat(drawn)
-    return sample[np.random.default_rng([seed, 0x2EF1E]).permutation(sample.height)]
+    # the classes mixed at random, so that the reviewer sees no pattern; each in its order, so that whoever stops early has judged
+    # the beginning of the draw
+    sides = np.repeat([0, 1], take)
+    mixed = np.empty(len(sides), np.int64)
+    mixed[np.random.default_rng([seed, 0x2EF1E]).permutation(len(sides))] = sides
+    places = np.where(mixed == 0, np.cumsum(mixed == 0) - 1, take[0] + np.cumsum(mixed == 1) - 1)
+    return pl.concat(drawn)[places]
 
 
 def draw_order(row_ids: pl.Series, seed: int) -> NDArray[np.int64]:
@@ -123,9 +134,10 @@ def draw_order(row_ids: pl.Series, seed: int) -> NDArray[np.int64]:
 def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
     """Which reviewed rows were drawn at random, and so may stand for their class: bool [N].
 
-    Within a class rows are drawn in `draw_order`, so its beginning is a random sample; a row further down was reviewed for
-    another reason: because it looked doubtful, say. The beginning ends where less than NEARLY_ALL of it is reviewed. With under
-    MIN_DRAWN such rows nobody followed the order, and all reviewed rows are taken for a random draw.
+    Within a class rows are drawn in `draw_order`, so its beginning is a random sample, and whether it was reviewed can be
+    checked; a row further down was reviewed for another reason: because it looked doubtful, say. The beginning ends where less
+    than NEARLY_ALL of it is reviewed, and after a gap it goes on only for RUN reviewed rows in a row. With under MIN_DRAWN such
+    rows nobody can be shown to have followed the order: no row is known to be drawn, and no rate follows from the others.
     """
     drawn = np.zeros(len(labels), bool)
     if not reviewed.any():
@@ -133,19 +145,76 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
     every = draw_order(row_ids, seed)
     for given in (False, True):
         order = every[labels[every] == given]
-        share = np.cumsum(reviewed[order]) / np.arange(1, len(order) + 1)
-        ends = np.flatnonzero(reviewed[order] & (share >= NEARLY_ALL))
-        drawn[order[: ends[-1] + 1 if len(ends) else 0]] = True
+        drawn[order[: _end_of_draw(reviewed[order])]] = True
     drawn &= reviewed
-    return drawn if drawn.sum() >= MIN_DRAWN else reviewed.copy()
+    return drawn if drawn.sum() >= MIN_DRAWN else np.zeros(len(labels), bool)
 
 
-def mark_reviewed(table: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so)."""
+def _end_of_draw(reviewed: NDArray[np.bool_]) -> int:
+    """How many rows of an order were drawn, by which of them were reviewed: bool [N]."""
+    share = np.cumsum(reviewed) / np.arange(1, len(reviewed) + 1)
+    skipped = np.flatnonzero(~reviewed)
+    run = np.arange(len(reviewed)) - np.r_[-1, skipped][np.searchsorted(skipped, np.arange(len(reviewed)))]
+    in_first_run = np.arange(len(reviewed)) < (skipped[0] if len(skipped) else len(reviewed))
+    ends = np.flatnonzero(reviewed & (share >= NEARLY_ALL) & (in_first_run | (run >= RUN)))
+    return int(ends[-1]) + 1 if len(ends) else 0
+
+
+def drawable(table: pl.DataFrame) -> pl.Series:
+    """Which rows a random draw is made of: training rows, but those whose text is held, or was until a verdict settled it.
+
+    Such a text has both labels: its rows were picked for that, and the one that a verdict overrules would count as wrong twice.
+
+    table : row_id, trained, and, where rows may be held, state, prompt, completion
+    """
+    held = table.filter(pl.col("state") == HELD) if "state" in table.columns else table.clear()
+    if held.is_empty():
+        return table["trained"]
+    texts = held.select("prompt", "completion", held=pl.lit(value=True)).unique()
+    joined = table.select("prompt", "completion", "trained").join(
+        texts, on=["prompt", "completion"], how="left", maintain_order="left"
+    )
+    return joined.select((pl.col("trained") & pl.col("held").is_null()).alias("trained")).to_series()
+
+
+def mark_reviewed(table: pl.DataFrame, seed: int, *, all_at_random: bool = False) -> pl.DataFrame:
+    """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so).
+
+    all_at_random : somebody vouches that every row with a trusted label was drawn at random within its given class
+    """
     reviewed = pl.col("trusted_label").is_not_null() & pl.col("trained")
-    table = table.with_columns(reviewed=reviewed, wrong=reviewed & (pl.col("trusted_label") != pl.col("label")).fill_null(False))
+    table = table.with_columns(
+        reviewed=reviewed,
+        wrong=reviewed & (pl.col("trusted_label") != pl.col("label")).fill_null(False),
+        drawable=drawable(table),
+    )
     # the draw was made among these rows; held ones and held-out ones would count as drawn and not reviewed
-    trained = table.filter("trained").select("row_id", "label", "reviewed")
-    sample = random_sample(trained["row_id"], trained["label"].to_numpy(), trained["reviewed"].to_numpy(), seed)
-    drawn = trained.select("row_id", drawn=pl.Series(sample))
+    rows = table.filter("drawable").select("row_id", "label", "reviewed")
+    judged = rows["reviewed"].to_numpy()
+    sample = judged if all_at_random else random_sample(rows["row_id"], rows["label"].to_numpy(), judged, seed)
+    drawn = rows.select("row_id", drawn=pl.Series(sample, dtype=pl.Boolean))
     return table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col("drawn").fill_null(False))
+
+
+def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
+    """What trusted labels say of the given ones, as JSON values: counts, and shares of the random draw with exact intervals.
+
+    table : what mark_reviewed adds, label, trusted_label, label_quality, flagged
+    rows : judged training rows; a row that a verdict on its text overruled is none. wrong : of those drawn at random.
+    error_rate : of all rows that could be drawn, each given class by its size. flip_rates : see `flip_rates`.
+    """
+    trusted = table.filter("reviewed")
+    sample = trusted.filter("drawn")
+    classes = {given: check_flags(trusted, sample, given=given) for given in NAMES}
+    sizes = {given: int((table["drawable"] & (table["label"] == given)).sum()) for given in NAMES}
+    hits, trials = ([classes[given][name] for given in NAMES] for name in ("drawn_wrong", "drawn_at_random"))
+    whole = stratified_share((hits[0], hits[1]), (trials[0], trials[1]), (sizes[False], sizes[True]))
+    return {
+        "rows": trusted.height,
+        "drawn_at_random": sample.height,
+        "wrong": sum(hits),
+        "error_rate": whole.as_dict(),
+        "rates_of": sum(sizes.values()),
+        **{NAMES[given]: classes[given] for given in NAMES},
+        "flip_rates": flip_rates(sizes, {given: classes[given]["error_rate"]["value"] for given in NAMES}),
+    }

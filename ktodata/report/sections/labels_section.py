@@ -8,6 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.labels.classifier.noise_injection import MIN_INJECTED
+from ktodata.labels.label_words import BY_REVIEWS, ReviewedLabels, p_in_words, reviewed_labels
 from ktodata.report import figures
 from ktodata.report.examples import MAX_EXAMPLES, Example, ExampleRows, examples
 from ktodata.report.run_files import StageTables, pick
@@ -26,7 +27,7 @@ EVIDENCE_IN_WORDS = {
     "contradicted": "the same text has both labels",
     "outvoted": "most votes on the row say otherwise",
     "near_contradiction": "nearly the same answer has the other label",
-    "doubtful_label": "flagged: likely wrong by the measured precision",
+    "doubtful_label": "flagged: doubted as far down as flags were measured to be right",
 }
 
 
@@ -61,7 +62,8 @@ class LabelsSection:
     not_learnt: str
     detector: Interval
     estimate: float | None  # share of wrong labels; only where the noise can be identified
-    trusted: Share | None  # wrong labels among rows that somebody trusted judged; None where there are none
+    reviews: ReviewedLabels  # what a random draw that somebody trusted judged says
+    p_measured: bool  # whether reviews of both given classes make p(wrong) a probability; else an order only
     contradicted: int
     limits: str
     ask: str
@@ -84,7 +86,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
     learnt = rows.filter(pl.col("is_label_issue").is_not_null())
     measured = pick(facts, "injected_flips.auroc_averaged_over_given_classes", default={})
     verdict = _noise_verdict(facts)
-    checked = pick(facts, "trusted.rows", default=0)
+    p_measured = all(pick(facts, f"label_action_costs.p_wrong_measured_by.{name}") == BY_REVIEWS for name in LABELS)
     return LabelsSection(
         doubted=_doubted_share(learnt),
         by_label={name: _doubted_share(learnt.filter(pl.col("label") == value)) for name, value in LABELS.items()},
@@ -98,16 +100,17 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         not_learnt=pick(facts, "not_learnt", default=""),
         detector=Interval(measured.get("value"), measured.get("low"), measured.get("high")),
         estimate=pick(facts, "label_noise_estimate.wrong") if verdict == "identifiable" else None,
-        trusted=Share(pick(facts, "trusted.wrong", default=0), checked) if checked else None,
+        reviews=reviewed_labels(pick(facts, "trusted", default={})),
+        p_measured=p_measured,
         contradicted=_n_contradicted(run),
         limits=pick(facts, "identifiability.limits", default=""),
         ask=pick(facts, "ask_for_review.why", default="") if pick(facts, "ask_for_review.rows") else "",
         facts=facts,
         measured=[*_on_injected(facts), *_on_trusted(facts)],
-        quality=_quality_picture(rows),
+        quality=_quality_picture(rows, measured=p_measured),
         curve=_trust_curve(run.table("label_noise", "trust_curve")),
         raters_picture=_raters_picture(learnt),
-        examples=_doubtful_examples(run, rows),
+        examples=_doubtful_examples(run, rows, measured=p_measured),
         judges=Judges(
             read_raters(run),
             read_contested(run, with_examples=with_examples),
@@ -152,7 +155,7 @@ def _on_injected(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
 
 
 def _on_trusted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
-    """What rows judged by somebody trusted say, for each given label."""
+    """What a random draw that somebody trusted judged says, for each given label."""
     names = {
         "error_rate": "labels that are wrong",
         "flag_precision": "flags that are right",
@@ -163,7 +166,9 @@ def _on_trusted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
         for key, name in names.items():
             if pick(of_label, f"{key}.value") is not None:
                 yield _class_line(
-                    f"{name} ({label})", of_label[key], f"{plural(of_label['rows'], 'trusted row')} given as {label}"
+                    f"{name} ({label})",
+                    of_label[key],
+                    f"{plural(pick(of_label, 'drawn_at_random'), 'row')} given as {label}, drawn at random",
                 )
 
 
@@ -171,12 +176,13 @@ def _class_line(name: str, measure: Mapping[str, Any], on: str) -> ClassLine:
     return ClassLine(name, percent(measure.get("value")), interval(measure, as_percent=True), on)
 
 
-def _quality_picture(rows: pl.DataFrame) -> Markup | None:
+def _quality_picture(rows: pl.DataFrame, *, measured: bool) -> Markup | None:
     scored = rows.filter(pl.col("label_quality").is_not_null())
     if scored.is_empty():
         return None
     sides = [scored.filter(pl.col("label") == value)["label_quality"].to_numpy() for value in LABELS.values()]
-    return figures.histogram("quality", "Label quality", *sides, axis="label quality: 1 sound, 0 doubtful")
+    axis = f"label quality: 1 sound, 0 doubtful, {p_in_words(measured)}"
+    return figures.histogram("quality", "Label quality", *sides, axis=axis)
 
 
 def _trust_curve(table: pl.DataFrame | None) -> Markup | None:
@@ -217,20 +223,21 @@ def _raters_picture(rows: pl.DataFrame) -> Markup | None:
     )
 
 
-def _doubtful_examples(source: ExampleRows, rows: pl.DataFrame) -> list[Example]:
+def _doubtful_examples(source: ExampleRows, rows: pl.DataFrame, *, measured: bool) -> list[Example]:
     """The rows doubted most: first those with evidence of their own, then those that only the model doubts."""
     worst = (
         rows.filter(pl.col("evidence_against").is_not_null() | pl.col("is_label_issue"))
         .sort(pl.col("evidence_against").is_null(), "label_quality", "row_id", nulls_last=True)
         .head(MAX_EXAMPLES)
     )
-    return examples(source, {row["row_id"]: _label_notes(row) for row in worst.iter_rows(named=True)})
+    return examples(source, {row["row_id"]: _label_notes(row, measured=measured) for row in worst.iter_rows(named=True)})
 
 
-def _label_notes(row: Mapping[str, Any]) -> list[str]:
+def _label_notes(row: Mapping[str, Any], *, measured: bool) -> list[str]:
     notes = [EVIDENCE_IN_WORDS.get(reason, reason) for reason in row["evidence_against"] or ()]
+    is_ = p_in_words(measured)
     if row["label_quality"] is not None:
-        notes.append(f"label quality {number(row['label_quality'], 2)}")
-    if row["p_desirable"] is not None:
-        notes.append(f"chance of being desirable {percent(row['p_desirable'], 0)}")
+        notes.append(f"label quality {number(row['label_quality'], 2)}, {is_}")
+    if row["p_desirable"] is not None and measured:
+        notes.append(f"chance of being desirable {percent(row['p_desirable'], 0)}, {is_}")
     return notes

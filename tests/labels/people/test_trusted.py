@@ -81,10 +81,19 @@ def test_rows_reviewed_because_they_looked_wrong_do_not_count_as_a_sample():
     assert random_sample(ids, labels, skipped, 3).sum() >= 50, "a row that nobody could judge does not undo the draw"
 
 
-def test_trusted_rows_of_unknown_origin_are_taken_for_a_random_draw():
+def test_trusted_rows_of_unknown_origin_are_no_random_draw():
     ids, labels = pl.Series("row_id", [f"row {n}" for n in range(500)]), np.arange(500) % 2 == 0
     reviewed = np.arange(500) % 25 == 0
-    assert (random_sample(ids, labels, reviewed, 0) == reviewed).all()
+    assert not random_sample(ids, labels, reviewed, 0).any()
+    assert random_sample(ids, labels, np.ones(500, bool), 0).all(), "all of them are no sample, but the whole"
+
+
+def test_whoever_stops_early_has_judged_the_beginning_of_the_draw():
+    rows = pl.DataFrame({"row_id": [f"row {n}" for n in range(600)], "label": [n % 4 > 0 for n in range(600)]})
+    asked = rows_to_review(rows, total=60, seed=3)["row_id"]
+    for judged in (15, 37, 60):
+        reviewed = rows["row_id"].is_in(asked[:judged].implode()).to_numpy()
+        assert (random_sample(rows["row_id"], rows["label"].to_numpy(), reviewed, 3) == reviewed).all()
 
 
 def test_flip_rates_are_those_that_were_made():

@@ -1,0 +1,195 @@
+"""Sentences about labels, against planted truths: a claim is outside the truth no more often than its interval allows."""
+
+from collections import Counter
+from functools import cache
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ktodata.labels.label_findings import label_findings
+from ktodata.labels.label_words import (
+    MOSTLY_BELOW,
+    NOISY_ABOVE,
+    ORDER_ONLY,
+    UNUSABLE_ABOVE,
+    are_noisy,
+    is_above,
+    noise_unshown,
+    none_among,
+    p_in_words,
+    review_sentence,
+    reviewed_labels,
+    trust_word,
+)
+from ktodata.labels.people.trusted import mark_reviewed, reviewed_metrics, rows_to_review
+from ktodata.stats import detectable_share, share, stratified_share
+
+RUNS = 200
+# 200 runs in which a claim fails 2.5 % of the time (one end of a 95 % interval) show 11 or fewer failures 99 times in 100
+MAX_FALSE = 11
+CLAIMS = {
+    "Mostly.": lambda truth: truth < MOSTLY_BELOW,
+    "With care.": lambda truth: truth > MOSTLY_BELOW,
+    "Not as they are.": lambda truth: truth > UNUSABLE_ABOVE,
+}
+
+
+def planted(rng, wrong_if_given, *, rows=1500, desirable=0.8):
+    """Rows whose labels are wrong with these chances, and what each truly is."""
+    labels = rng.random(rows) < desirable
+    wrong = rng.random(rows) < np.where(labels, wrong_if_given[1], wrong_if_given[0])
+    ids = [f"r{number}" for number in range(rows)]
+    return pl.DataFrame({"row_id": ids, "label": labels, "truth": labels ^ wrong}).with_columns(
+        trained=True, state=pl.lit("keep"), prompt=pl.col("row_id"), completion=pl.lit("c")
+    )
+
+
+def judged(table, seed, drawn, picked=0):
+    """`drawn` rows of the audit's draw and the `picked` first wrong ones have their true label as trusted label; as metrics."""
+    asked = rows_to_review(table, total=drawn, seed=seed)["row_id"]
+    doubtful = table.filter(pl.col("label") != pl.col("truth"), ~pl.col("row_id").is_in(asked.implode()))["row_id"][:picked]
+    seen = pl.concat([asked, doubtful])
+    trusted = pl.when(pl.col("row_id").is_in(seen.implode())).then("truth")
+    marked = mark_reviewed(table.with_columns(trusted_label=trusted, label_quality=pl.lit(0.5), flagged=False), seed)
+    return reviewed_metrics(marked)
+
+
+# wrong among given undesirable and desirable; rows drawn of each
+PLANTS = [
+    ((0.01, 0.01), (200, 200)),
+    ((0.04, 0.04), (100, 200)),
+    ((0.05, 0.05), (150, 100)),
+    ((0.03, 0.03), (20, 10)),
+    ((0.2, 0.02), (100, 60)),
+    ((0.15, 0.15), (60, 60)),
+    ((0.45, 0.2), (40, 20)),
+    ((0.4, 0.0), (20, 0)),
+]
+SIZES = (800, 3200)
+
+
+@cache
+def reviews_of(hits, drawn):
+    """The reviews in which so many of those drawn of each class were wrong."""
+    classes = {
+        name: {"drawn_wrong": wrong, "drawn_at_random": rows, "error_rate": share(wrong, rows).as_dict()}
+        for name, wrong, rows in zip(("undesirable", "desirable"), hits, drawn, strict=True)
+    }
+    whole = stratified_share(hits, drawn, SIZES).as_dict()
+    return reviewed_labels({"rows": 999, "drawn_at_random": sum(drawn), "wrong": sum(hits), "error_rate": whole} | classes)
+
+
+@pytest.mark.parametrize(("wrong", "drawn"), PLANTS)
+def test_no_sentence_claims_what_is_not_so_more_often_than_its_level(wrong, drawn):
+    rng = np.random.default_rng(0)
+    truth = float(np.dot(wrong, SIZES)) / sum(SIZES)
+    false, outside, words = 0, 0, Counter()
+    for _ in range(RUNS):
+        reviews = reviews_of(tuple(int(hits) for hits in rng.binomial(drawn, wrong)), drawn)
+        word = trust_word(reviews)
+        words[word] += 1
+        false += word in CLAIMS and not CLAIMS[word](truth)
+        false += are_noisy(reviews) and truth <= NOISY_ABOVE
+        false += is_above(reviews, 0.1) not in (None, truth > 0.1)
+        outside += not reviews.whole.rate.low <= truth <= reviews.whole.rate.high
+    assert false <= MAX_FALSE, words
+    assert outside <= 2 * MAX_FALSE, "the 95 % interval beside the word"
+
+
+def test_enough_reviews_do_bring_a_word():
+    assert trust_word(reviews_of((1, 1), (200, 200))) == "Mostly."
+    assert trust_word(reviews_of((20, 20), (200, 200))) == "With care."
+    assert trust_word(reviews_of((60, 60), (200, 200))) == "Not as they are." and are_noisy(reviews_of((60, 60), (200, 200)))
+    assert trust_word(reviews_of((1, 0), (20, 10))) == "Too few reviews (30)."
+
+
+def test_rows_that_were_picked_change_no_rate():
+    table = planted(np.random.default_rng(0), (0.1, 0.1))
+    alone, beside = (judged(table, 0, 60, picked) for picked in (0, 200))
+    assert beside["rows"] == alone["rows"] + 200
+    assert beside["drawn_at_random"] <= alone["drawn_at_random"] + 1  # a wrong row may be the very next of the draw
+    picked_alone = judged(table, 0, 0, 200)
+    assert picked_alone["drawn_at_random"] == 0 and picked_alone["error_rate"]["value"] is None
+    text = review_sentence(reviewed_labels(picked_alone))
+    assert text == "200 rows have a trusted label, not known to be a random draw: no rate follows."
+    assert trust_word(reviewed_labels(picked_alone)) == "Not measured."
+
+
+def test_a_text_that_a_verdict_settles_counts_neither_as_drawn_nor_as_wrong():
+    """Both rows of a text with both labels have its verdict; one agrees, the other is held as overruled."""
+    table = planted(np.random.default_rng(0), (0.0, 0.0), rows=300)
+    twins = table.head(40).with_columns(pl.col("row_id") + "'", ~pl.col("label"), trained=False, state=pl.lit("review"))
+    table = pl.concat([table, twins]).with_columns(label_quality=pl.lit(0.5), flagged=False, trusted_label=pl.col("truth"))
+    metrics = reviewed_metrics(mark_reviewed(table, 0))
+    assert (metrics["rows"], metrics["drawn_at_random"], metrics["wrong"], metrics["rates_of"]) == (300, 260, 0, 260)
+
+
+def test_whoever_vouches_for_a_draw_is_named():
+    table = planted(np.random.default_rng(1), (0.0, 0.0)).with_columns(
+        trusted_label=pl.when(pl.int_range(pl.len()) % 50 == 0).then("truth"), label_quality=pl.lit(0.5), flagged=False
+    )
+    assert reviewed_metrics(mark_reviewed(table, 0))["drawn_at_random"] == 0
+    metrics = reviewed_metrics(mark_reviewed(table, 0, all_at_random=True)) | {"vouched_at_random": True}
+    reviews = reviewed_labels(metrics)
+    assert reviews.drawn == 30 and "trusted_at_random" in review_sentence(reviews)
+
+
+def test_sixty_kept_rows_are_none_wrong_and_seven_are_too_few():
+    sixty = reviewed_labels(judged(planted(np.random.default_rng(0), (0.0, 0.0)), 0, 60))
+    assert review_sentence(sixty).startswith(
+        "0 of 60 rows drawn at random and judged carry a wrong label. Of all labels that is 0.0"
+    )
+    assert trust_word(sixty) == "Too few reviews (60)." and not are_noisy(sixty)
+    seven = reviewed_labels(judged(planted(np.random.default_rng(0), (0.0, 0.0)), 0, 7))
+    assert seven.judged == 7 and trust_word(seven) == "Not measured."
+
+
+@pytest.mark.parametrize("trusted", [{}, None, "odd", {"rows": 3}, {"rows": 12, "drawn_at_random": 12, "desirable": "odd"}])
+def test_metrics_that_say_less_give_no_word(trusted):
+    reviews = reviewed_labels(trusted)
+    assert trust_word(reviews) == "Not measured." and not are_noisy(reviews) and is_above(reviews, 0.1) is None
+    assert "not measured" in noise_unshown(reviews)
+
+
+def test_what_was_not_seen_says_what_would_have_been():
+    """With a share that would come up in 95 of 100 draws, it does."""
+    rng, least = np.random.default_rng(0), detectable_share(50)
+    assert 0.93 < (rng.binomial(50, least, 4000) > 0).mean() < 0.97
+    assert none_among(50, "outvoted label").startswith("No outvoted label among 50 rows; had more than 5.8")
+    assert none_among(0, "outvoted label") == "No outvoted label could come up: no row was looked at."
+    assert p_in_words(measured=False) == ORDER_ONLY
+
+
+def facts(**changed):
+    return {
+        "not_learnt": "Too few rows.",
+        "trusted": {"rows": 0, "flags_refuted": []},
+        "ask_for_review": {"why": "Ask."},
+        "flagged": 0,
+        "rows": {"learnt_from": 100},
+        "votes": {"raters": 3, "rows_with_several_raters": 0, "outvoted": 0, "quality_from_votes": 0},
+        "near_contradictions": {"rows": 0},
+        "label_action_costs": {"rows": 0},
+    } | changed
+
+
+def test_expected_gain_is_named_by_what_its_p_comes_from():
+    saved = dict.fromkeys(("soften", "relabel", "drop_and_relabel", "drop"), 1.0)
+    costs = {"rows": 50, "cost": {"keep": 0.1}, "share_of_cost_taken_away": saved}
+    status = {}
+    for name, measured_by, by_raters in (
+        ("raters", {}, 50),
+        ("flips", dict.fromkeys(("desirable", "undesirable"), "random flips, as identified"), 0),
+        ("reviews", dict.fromkeys(("desirable", "undesirable"), "reviews"), 0),
+    ):
+        costs |= {"p_wrong_measured_by": measured_by, "rows_by_raters": by_raters}
+        finding = next(each for each in label_findings(facts(label_action_costs=costs)) if each.code == "KD049")
+        status[name] = finding.status
+        assert "ablate" in finding.text
+    assert status == {"raters": "not_applicable", "flips": "not_applicable", "reviews": "issue"}
+
+
+def test_nothing_outvoted_is_no_pass_where_nobody_could_outvote():
+    by_code = {finding.code: finding for finding in label_findings(facts())}
+    assert by_code["KD046"].status == "not_applicable" and "100 rows" in by_code["KD045"].text
