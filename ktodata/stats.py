@@ -8,7 +8,7 @@ from scipy.special import bdtr, betaincinv, ndtri
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
-GRID, MIN_GRID, BISECTIONS = 65, 9, 25  # shares of one stratum tried for a share of both; halvings of [0, 1] towards its end
+GRID, MIN_GRID, BISECTIONS = 33, 9, 15  # shares of one stratum tried for a share of both; halvings of [0, 1] towards its end
 
 
 class Interval(NamedTuple):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ktodata.stats import Interval, auroc, clopper_pearson, placements, share
+from ktodata.stats import Interval, auroc, clopper_pearson, placements, share, stratified_share
 
 
 def test_clopper_pearson_by_hand_and_at_its_ends():
@@ -43,3 +43,21 @@ def test_auroc_interval_holds_the_truth():
     rng = np.random.default_rng(0)
     told = [auroc(rng.standard_normal(60), rng.standard_normal(90) + 1) for _ in range(200)]
     assert 180 <= sum(one.low <= 0.7602 <= one.high for one in told) <= 199
+
+
+def test_a_stratified_share_holds_the_truth_and_is_no_wider_than_it_must_be():
+    """Exact in every pair of strata, and Clopper-Pearson's where there is one, or where equal strata are one."""
+    assert stratified_share((3, 0), (40, 0), (100, 0)) == share(3, 40)
+    low, high = clopper_pearson(2, 60)
+    equal = stratified_share((1, 1), (30, 30), (300, 300))
+    assert equal.value == pytest.approx(2 / 60) and equal.low == pytest.approx(low, abs=2e-3)
+    assert equal.high == pytest.approx(high, abs=2e-3)
+    open_part = stratified_share((3, 0), (40, 0), (100, 300))
+    assert open_part.value is None and open_part.low < 0.02 and open_part.high > 0.75
+    assert stratified_share((0, 0), (0, 0), (10, 10)) == (None, None, None)
+    rng, misses, ends = np.random.default_rng(0), np.zeros(2), {}
+    for _ in range(1000):
+        hits = (int(rng.binomial(20, 0.2)), int(rng.binomial(12, 0.05)))
+        ends.setdefault(hits, stratified_share(hits, (20, 12), (100, 400)))
+        misses += (ends[hits].low > 0.08, ends[hits].high < 0.08)
+    assert (misses <= 40).all()  # 25 are expected at most

@@ -140,8 +140,8 @@ def _check_near(facts: dict[str, Any]) -> Finding:
     """KD045: nearly the same completion to one prompt, with opposite labels."""
     rows = facts["near_contradictions"]["rows"]
     if not rows:
-        looked_at = facts["rows"]["learnt_from"]
-        return passed("KD045", f"All {looked_at:,} rows were looked at: none has a {TWINS} with the opposite label.")
+        learnt_from = facts["rows"]["learnt_from"]
+        return passed("KD045", f"All {learnt_from:,} rows were looked at: none has a {TWINS} with the opposite label.")
     return issue("KD045", f"{rows:,} rows have a {TWINS} with the opposite label.", rows)
 
 
@@ -215,7 +215,7 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
     )
     text = f"p(wrong) comes from {'; '.join(bases)}. {expected}"
     if any(not basis.endswith(BY_REVIEWS) for basis in bases):
-        return not_applicable("KD049", f"{text} Nobody has checked this p against reviewed rows.")
+        return not_applicable("KD049", f"{text} Reviewed rows have checked none or a part of this p.")
     return issue("KD049", text) if costs["cost"]["keep"] >= COSTLY else passed("KD049", text)
 
 

@@ -187,11 +187,11 @@ class LabelAudit:
         """Places of the rows not yet judged among the first `count` of the random order: int [<= count]."""
         table = self.table.with_columns(trained=pl.Series(self.trained), unjudged=pl.Series(self.unjudged))
         rows = table.filter(drawable(table)).select("row_id", "label", "unjudged")
-        asked = rows_to_review(rows, total=count, seed=self._seed).join(
+        sample = rows_to_review(rows, total=count, seed=self._seed).join(
             rows.filter("unjudged"), on="row_id", how="semi", maintain_order="left"
         )
         places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
-        return np.array([places[row_id] for row_id in asked["row_id"]], dtype=np.int64)
+        return np.array([places[row_id] for row_id in sample["row_id"]], dtype=np.int64)
 
     @property
     def unjudged(self) -> NDArray[np.bool_]:

