@@ -27,6 +27,7 @@ from machine import machine, write_result
 
 from ktodata.feedback import feedback_table
 from ktodata.files import write_json
+from ktodata.labels.people.trusted import RATES_SCHEMA
 from ktodata.labels.people.votes import RATERS_SCHEMA
 from ktodata.pipeline.run_folder import save_result
 from ktodata.stage import StageResult
@@ -80,11 +81,12 @@ def write_run(folder: Path, rows: int, seed: int = 0) -> None:
         }
     ).select("row_id", *ADDS)
     signals = pl.DataFrame({"row_id": row_id} | {name: rng.random(rows) for name in SIGNALS})
-    facts = {"trusted": {"rows": 0}, "injected_flips": {"per_given_class": {}}}
+    facts = {"trusted": {"rows": 0, "drawn_at_random": 0}, "injected_flips": {"per_given_class": {}}}
     named = row_id.alias("row_id").to_frame()
     embedded = named.with_columns(prompt_embedding=vectors(), completion_embedding=vectors())
     grouped = named.with_columns(prompt_group=row_id.gather(group * TO_A_PROMPT), pooled_votes=feedback["votes"])
-    tables = {"evidence": signals, "raters": pl.DataFrame(schema=RATERS_SCHEMA)}
+    raters, rates = pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=RATES_SCHEMA)
+    tables = {"evidence": signals, "raters": raters, "trusted_rates": rates}
     results = {
         "ingest": StageResult(feedback),
         "dedupe": StageResult(grouped),

@@ -214,7 +214,9 @@ def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
     waits = pl.col("row_id").is_in(audit.table["row_id"][-5:].implode())
     audit = replace(audit, table=audit.table.with_columns(state=pl.when(waits).then(pl.lit("review")).otherwise("state")))
     label_noise = run.stage("label_noise")
-    audit.result.tables.update({name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve")})
+    audit.result.tables.update(
+        {name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve", "trusted_rates")}
+    )
     here = kd.notebook.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", minutes=20)
     held = {here.session.rows.row_ids[int(place)] for place in here.session.queue.order if here.session.queue.held[place]}
     assert held == set(audit.table["row_id"][-5:])
@@ -225,7 +227,9 @@ def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
     """The rows of the run's own desk in the same order; its verdicts make the audit anew."""
     audit = LabelAudit.of_run(run)
     label_noise = run.stage("label_noise")
-    audit.result.tables.update({name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve")})
+    audit.result.tables.update(
+        {name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve", "trusted_rates")}
+    )
     here = kd.notebook.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", minutes=20)
     there = kd.notebook.review_widget(run, reviewer="ann", minutes=20)
     assert here.session.queue.order.tolist() == there.session.queue.order.tolist()
