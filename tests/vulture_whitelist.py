@@ -22,6 +22,7 @@ _.with_reviews
 __call__
 blocks_off_ratio
 colourings
+compared_tokens
 cost_share
 css
 drop_and_relabel
@@ -43,6 +44,7 @@ n_seen_once
 n_unmeasured
 never
 of_sitting
+off_by
 origin
 other_name
 quantize

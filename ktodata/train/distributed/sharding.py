@@ -52,7 +52,8 @@ def shard(packed_model: Any, *, device: Any, compute_dtype: Any) -> Any:
         fully_shard(layer, mesh=mesh, mp_policy=in_layers, ignored_params=vectors)
     # by itself the root would keep its weights whole after a pass, and an optimizer made then would hold those
     fully_shard(packed_model, mesh=mesh, mp_policy=elsewhere, reshard_after_forward=True, ignored_params=vectors)
-    register_fsdp_forward_method(packed_model, "padded")
+    for name in ("padded", "plain"):
+        register_fsdp_forward_method(packed_model, name)
     for part in packed_model.modules():
         if isinstance(part, FSDPModule):
             # a plain sum: the loss is already divided by the rows of the whole step

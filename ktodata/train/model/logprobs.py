@@ -1,5 +1,6 @@
 """log p(completion | prompt): only the positions that predict a completion token go through the vocabulary projection."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,11 +44,14 @@ def collate(sequences: Sequence[tuple[Ids, int]], device: Any) -> TokenBatch:
     return TokenBatch(*(torch.from_numpy(array).to(device) for array in (input_ids, real & (position >= starts), real)))
 
 
-def completion_logps(hidden: Tensor, head: Any, batch: TokenBatch, dtype: Any = torch.float32) -> Tensor:
-    """Summed log-probs of each row's completion: float32 [B], nats. hidden: float [B, T, H], what the head turns into logits."""
+def completion_logps(hidden: Tensor, head: Any, batch: TokenBatch, dtype: Any = torch.float32) -> tuple[Tensor, Tensor]:
+    """(log-prob of each completion token: float32 [C], nats; the row that it belongs to: int64 [C]).
+
+    hidden : float [B, T, H], what the head turns into logits
+    """
     predicts = batch.completion_mask[:, 1:]  # the position before a token predicts it
     per_token = token_logps(hidden[:, :-1][predicts], head, batch.input_ids[:, 1:][predicts], dtype)
-    return summed(per_token, predicts.nonzero()[:, 0], len(batch.input_ids))
+    return per_token, predicts.nonzero()[:, 0]
 
 
 def summed(per_token: Tensor, owners: Tensor, count: int) -> Tensor:
@@ -160,8 +164,22 @@ def _cat(parts: list[Tensor], like: Tensor) -> Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float32, device=like.device)
 
 
-def full_logit_logps(model: Any, batch: TokenBatch) -> Tensor:
+def full_logit_logps(model: Any, batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """The same as `completion_logps` the plain way, through the model's own logits [B, T, V]: slow, for any architecture."""
     logits = model(input_ids=batch.input_ids, attention_mask=batch.real_mask.long(), use_cache=False).logits[:, :-1].float()
     per_token = torch.log_softmax(logits, -1).gather(-1, batch.input_ids[:, 1:, None])[..., 0]
-    return (per_token * batch.completion_mask[:, 1:]).sum(-1)
+    predicts = batch.completion_mask[:, 1:]
+    return per_token[predicts], predicts.nonzero()[:, 0]
+
+
+def own_logit_logps(model: Any, input_ids: Tensor, places: Tensor) -> Tensor:
+    """Log-probs of the tokens at `places` of one row, by the model's own logits there and nothing else: float32 [places], nats.
+
+    input_ids : int64 [1, T]. Where the model takes it, only the logits of those places are made.
+    """
+    before = places - 1
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    takes_places = "logits_to_keep" in inspect.signature(base.forward).parameters
+    kept = model(input_ids=input_ids, use_cache=False, **({"logits_to_keep": before} if takes_places else {})).logits[0]
+    logits = kept if takes_places else kept[before]
+    return torch.log_softmax(logits.float(), -1).gather(-1, input_ids[0, places, None])[..., 0]

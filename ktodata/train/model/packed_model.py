@@ -11,18 +11,19 @@ from torch import nn
 from ktodata.train.data.packing import Pack
 from ktodata.train.model.attention import Kernel, Layout, Memory, packed_attention
 from ktodata.train.model.frozen_layers import decoder_of, lower_states, upper_states
-from ktodata.train.model.logprobs import TokenBatch, completion_logps, full_logit_logps, summed, token_logps
+from ktodata.train.model.logprobs import TokenBatch, completion_logps, full_logit_logps, own_logit_logps, summed, token_logps
 from ktodata.train.model.mlp_checkpointing import checkpoint_mlps
 
 Tensor = Any
 
 
 class Passed(NamedTuple):
-    """What a forward pass sequences: log-probs, and what completions after the same prompts need later."""
+    """What a forward pass gives: log-probs, and what completions after the same prompts need later."""
 
     logps: Tensor  # float32 [K], nats, of the pack's sequences
     hidden: Tensor  # float [L, H], no gradient
     memory: Memory | None
+    per_token: Tensor  # float32 [C], nats, of the pack's targets; no gradient
 
 
 class PackedModel(nn.Module):  # type: ignore[misc]
@@ -49,7 +50,8 @@ class PackedModel(nn.Module):  # type: ignore[misc]
             sources = np.where(sources < 0, len(hidden) - 1 - sources, sources)
         head = self.model.get_output_embeddings()
         per_token = token_logps(pool[on(sources, device)], head, on(pack.targets, device), self.dtype)
-        return Passed(summed(per_token, on(pack.owners, device), len(pack.sequences)), hidden.detach(), memory)
+        logps = summed(per_token, on(pack.owners, device), len(pack.sequences))
+        return Passed(logps, hidden.detach(), memory, per_token.detach())
 
     def lower(self, pack: Pack) -> Tensor:
         """Float [L, H]: the frozen layers' output on `pack`."""
@@ -58,12 +60,19 @@ class PackedModel(nn.Module):  # type: ignore[misc]
         with packed_passes(self.model):
             return self._lower(pack, layout, device)[0]
 
-    def padded(self, batch: TokenBatch, method: Literal["padded", "logits"]) -> Tensor:
-        """Log-probs of a padded batch: float32 [B], nats; through decoder and head apart, or through the model's own logits."""
+    def padded(self, batch: TokenBatch, method: Literal["padded", "logits"]) -> tuple[Tensor, Tensor]:
+        """Log-probs of a padded batch's completion tokens, and the rows that they belong to: float32 [C], nats; int64 [C].
+
+        Through decoder and head apart, or through the model's own logits.
+        """
         if method == "logits":
             return full_logit_logps(self.model, batch)
         hidden = decoder_of(self.model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         return completion_logps(hidden, self.model.get_output_embeddings(), batch, self.dtype)
+
+    def plain(self, input_ids: Tensor, places: Tensor) -> Tensor:
+        """Log-probs of the tokens at `places` of one row [1, T], by the model's own logits alone: float32 [places], nats."""
+        return own_logit_logps(self.model, input_ids, places)
 
     def _hidden(self, pack: Pack, layout: Layout, states: Tensor | None, device: Any) -> Tensor:
         decoder, positions = decoder_of(self.model), on(pack.positions, device)[None]

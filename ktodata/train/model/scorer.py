@@ -1,31 +1,25 @@
 """How likely a completion is after a prompt, under the weights as they are now."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
 
-from ktodata.models import first_line
 from ktodata.train.data.packing import Pack, Pair, SequenceKey, Sequences, continuation, pack, packs_of
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.distributed.interface import Distributed, SingleProcess
-from ktodata.train.distributed.sharding import recover
 from ktodata.train.model.activation_cache import ActivationCache, current_cache
 from ktodata.train.model.attention import Kernel, pick_kernel
 from ktodata.train.model.device import device_name
 from ktodata.train.model.fingerprint import computation_hash
-from ktodata.train.model.frozen_layers import can_split, decoder_of
-from ktodata.train.model.logprobs import collate
-from ktodata.train.model.packed_model import PackedModel, Passed
+from ktodata.train.model.frozen_layers import can_split
+from ktodata.train.model.logprobs import collate, summed
+from ktodata.train.model.packed_model import PackedModel, Passed, on
+from ktodata.train.model.self_check import Method, check_methods, evenly
 
 Tensor = Any
-Method = Literal["packed", "padded", "logits"]
-
-# what an architecture's own code raises when it is run over a layout that it does not know
-FOREIGN_LAYOUT = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass
@@ -50,10 +44,11 @@ class Work:
 class Scorer:
     """Log-probs of pairs of one table of rows.
 
-    `method` is how, the first of these that reproduces the model's own logits on a few rows (to rounding):
+    `method` is how, the first of these that reproduces the model's own logits on a few rows (self_check.py):
     "packed"  sequences one after the other, shared prompts once, completion-only head; frozen lower layers once per sequence
     "padded"  rows padded to one length, whole decoder, completion-only head
-    "logits"  the model's own logits, for architectures whose head is more than a projection
+    "logits"  the model's own logits of padded rows, for architectures whose head is more than a projection
+    "rows"    the model's own logits of single rows, where it gives others in a batch
 
     shard : shares the model's weights out over processes, which must then make the same passes, empty ones for lack of pairs
     """
@@ -86,8 +81,9 @@ class Scorer:
                 reach=min(rows.max_length, max(map(len, rows.prompt), default=0) + max(map(len, rows.completion), default=0)),
             )
         )
-        self.rejected: dict[str, str] = {}  # faster methods -> why each cannot be used for this model
-        self.method: Method = self._choose_method()
+        self.method: Method = "logits"
+        self.self_check = check_methods(self)
+        self.work = Work()
 
     @property
     def frozen_layers(self) -> int:
@@ -113,7 +109,9 @@ class Scorer:
             return self._for_others(self([self._shortest()]))
         if self.method == "packed":
             return self._score_packed(pairs)[0]
-        return self._score_padded(pairs, self.method)
+        if self.method == "rows":
+            return torch.cat([self._score_padded([pair]) for pair in pairs])
+        return self._score_padded(pairs)
 
     def with_partners(self, pairs: Sequence[Pair], partners: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """(log-probs of `pairs` with gradient, those of `partners` without): float32 [len(pairs)], [len(partners)], nats.
@@ -132,12 +130,34 @@ class Scorer:
         if self.method != "packed" or not self._may_continue(pairs, wanted):
             return self(pairs), self.without_gradient(partners)
         logps, earlier, passed = self._score_packed(pairs, record=True)
-        later = continuation(self.sequences, list(dict.fromkeys(wanted)), earlier)
         self.work.requested += sum(map(self.length, partners))
-        self.work.computed += len(later.ids)
+        later, continued = self._continued(wanted, earlier, passed)
+        return logps, continued.logps[later.places_of(wanted)]
+
+    def token_logps(self, pairs: Sequence[Pair], after: Sequence[Pair] = ()) -> list[Tensor]:
+        """The log-probs of each completion's tokens, float32 [tokens] each, nats, of `pairs` and then of `after`; no gradient.
+
+        One pass, and one for `after` that continues it where the method and what is kept allow it.
+        """
+        wanted = [self.sequences.of(pair) for pair in after]
+        with torch.no_grad():
+            if self.method != "packed":
+                together = [*pairs, *after]
+                values, owners = self._padded_tokens(together)
+                return [values[owners == number] for number in range(len(together))]
+            if after and not self._may_continue(pairs, wanted):
+                return self.token_logps(pairs) + self.token_logps(after)
+            _, packed, passed = self._score_packed(pairs, record=bool(after))
+            logps = _of_sequences(packed, passed, [self.sequences.of(pair) for pair in pairs])
+            return logps + (_of_sequences(*self._continued(wanted, packed, passed), wanted) if after else [])
+
+    def plain_token_logps(self, pair: Pair, most: int) -> Tensor:
+        """Those of one pair by the model's own logits for its tokens alone: float32 [tokens, or `most` evenly taken], nats."""
+        ids, start = self.rows.sequence(*pair)
+        first = max(start, 1)  # without a prompt nothing predicts the first token
+        places = np.array([first + number for number in evenly(len(ids) - first, most)], dtype=np.int64)
         with torch.no_grad(), self._autocast():
-            partner_logps = self.packed_model(later, earlier=passed, states=self._activations.of(later)).logps
-        return logps, partner_logps[later.places_of(wanted)]
+            return self.packed_model.plain(on(ids.astype(np.int64)[None], self.device), on(places, self.device))
 
     def without_gradient(self, pairs: Sequence[Pair], *, passes: int = 0) -> Tensor:
         """The same for any number of pairs, float32 [len(pairs)], in as many passes as memory asks for, or `passes` if more."""
@@ -252,67 +272,40 @@ class Scorer:
         lengths = [self.length(pair) for pair in pairs]
         parts: list[list[int]] = []
         for number in sorted(range(len(pairs)), key=lambda number: (-lengths[number], number)):
-            if not parts or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > tokens:
+            if not parts or self.method == "rows" or (len(parts[-1]) + 1) * lengths[parts[-1][0]] > tokens:
                 parts.append([])
             parts[-1].append(number)
         return parts
 
-    def _score_padded(self, pairs: Sequence[Pair], method: Literal["padded", "logits"]) -> Tensor:
+    def _continued(self, wanted: Sequence[SequenceKey], earlier: Pack, passed: Passed) -> tuple[Pack, Passed]:
+        """The pass over the completions of `wanted` alone, after the prompts of `earlier`; no gradient."""
+        later = continuation(self.sequences, list(dict.fromkeys(wanted)), earlier)
+        self.work.computed += len(later.ids)
+        with torch.no_grad(), self._autocast():
+            return later, self.packed_model(later, earlier=passed, states=self._activations.of(later))
+
+    def _score_padded(self, pairs: Sequence[Pair]) -> Tensor:
+        return summed(*self._padded_tokens(pairs), len(pairs))
+
+    def _padded_tokens(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+        """(log-probs of all completion tokens: float32 [C], nats; place in `pairs` of each: int64 [C])."""
         batch = collate([self.rows.sequence(row, partner) for row, partner in pairs], self.device)
         real = sum(map(self.length, pairs))
         self.work.requested += real
         self.work.computed += batch.input_ids.numel()
         self.work.padding += batch.input_ids.numel() - real
         with self._autocast():
-            return self.packed_model.padded(batch, method)
+            values, owners = self.packed_model.padded(batch, "padded" if self.method == "padded" else "logits")
+        return values, owners
 
     def _autocast(self) -> Any:
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
 
-    def _choose_method(self) -> Method:
-        """The first method that reproduces the model's own logits on a few pairs; why those before it do not is in `rejected`."""
-        own, crossed = self._trial_pairs()
-        with torch.no_grad():
-            expected = self._score_padded([*own, *crossed], "logits")
-            for method in ("packed", "padded"):
-                self.method = method
-                reason = self._objection(own, crossed, expected)
-                if reason is None:
-                    break
-                self.rejected[method] = reason
-            else:
-                self.method = "logits"
-        self.work = Work()
-        if self.rejected and bool(expected.isfinite().all()):  # else the model is broken, and `check_reference` refuses it
-            kind, reasons = self.model.config.model_type, "; ".join(f"{name}: {why}" for name, why in self.rejected.items())
-            warnings.warn(f"a {kind} model is scored by method {self.method!r}, which is slower ({reasons}).", stacklevel=3)
-        return self.method
 
-    def _trial_pairs(self) -> tuple[list[Pair], list[Pair]]:
-        """(two rows with their own completions, the same prompts with each other's): the shortest row, and a middling one."""
-        by_length = sorted(range(len(self.rows)), key=lambda row: self.length((row, row)))
-        short, middle = by_length[0], by_length[len(by_length) // 2]
-        return [(short, short), (middle, middle)], [(short, middle), (middle, short)]
-
-    def _objection(self, own: list[Pair], crossed: list[Pair], expected: Tensor) -> str | None:
-        """Why the method that is set cannot be used for this model; None when it gives the `expected` log-probs."""
-        if not isinstance(self.model.get_output_embeddings(), nn.Linear) or decoder_of(self.model) is None:
-            return "its head is no linear layer on top of a decoder"
-        try:
-            # once with prompts shared within a pack, once with completions that continue it
-            trials = [self([*own, *crossed]), torch.cat(self.with_partners(own, crossed))]
-        except torch.OutOfMemoryError:
-            raise
-        except FOREIGN_LAYOUT as error:
-            recover(self.packed_model)
-            name, message = type(error).__name__, first_line(error)
-            return name if message == name else f"{name}: {message}"
-        # bf16 keeps 8 bits: a sum over a completion may be off by some 1 %
-        tolerance = 1e-4 if self.compute_dtype == torch.float32 else 3e-2
-        if all(torch.allclose(trial, expected, rtol=tolerance, atol=tolerance) for trial in trials):
-            return None
-        off = max(float((trial - expected).abs().max()) for trial in trials)
-        return f"its log-probs are up to {off:.3g} nats off those of the model's own logits"
+def _of_sequences(packed: Pack, passed: Passed, wanted: Sequence[SequenceKey]) -> list[Tensor]:
+    """The log-probs of each wanted sequence's tokens: float32 [tokens] each."""
+    owners = on(packed.owners, passed.per_token.device)
+    return [passed.per_token[owners == place] for place in packed.places_of(wanted)]
 
 
 class _Activations:

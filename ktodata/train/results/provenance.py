@@ -38,7 +38,8 @@ def circumstances(settings: dict[str, Any], scorer: Scorer, distributed: Distrib
         "dtype": str(scorer.compute_dtype).removeprefix("torch."),
         "attention": scorer.kernel if scorer.method == "packed" else scorer.model.config._attn_implementation,
         "method": scorer.method,
-        "rejected_methods": scorer.rejected,
+        "rejected_methods": scorer.self_check.rejected,
+        "self_check": scorer.self_check.as_dict(),
         "trainable_parameters": sum(tensor.numel() for tensor in trainable(scorer.model).values()),
     }
 

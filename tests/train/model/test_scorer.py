@@ -23,7 +23,7 @@ from ktodata.train.model import logprobs
 from ktodata.train.model.adapters import with_adapters
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
-from ktodata.train.model.logprobs import collate, full_logit_logps, token_logps
+from ktodata.train.model.logprobs import collate, full_logit_logps, summed, token_logps
 from ktodata.train.reference import adapters_off
 
 CPU = torch.device("cpu")
@@ -99,15 +99,15 @@ def test_other_architectures_have_the_same_result_by_the_fastest_method_that_agr
 def test_a_slower_method_says_why_the_faster_ones_cannot_be_used():
     with pytest.warns(UserWarning, match="mistral .*'padded'.*packed: NotImplementedError: a sliding window"):
         scorer = scorer_of(tiny_of("Mistral", sliding_window=4), shared_rows())
-    assert scorer.rejected == {"packed": "NotImplementedError: a sliding window shorter than a sequence"}
+    assert scorer.self_check.rejected == {"packed": "NotImplementedError: a sliding window shorter than a sequence"}
     with pytest.warns(UserWarning, match="gemma2 .*'logits'"):
         scorer = scorer_of(tiny_of("Gemma2", **SOFT_CAPPED), shared_rows())
-    assert list(scorer.rejected) == ["packed", "padded"]
-    assert re.search(r"up to [\d.]+ nats off those of the model's own logits", scorer.rejected["padded"])
+    assert list(scorer.self_check.rejected) == ["packed", "padded"]
+    assert re.search(r"up to [\d.]+ nats a token off those of the model's own logits", scorer.self_check.rejected["padded"])
 
 
 def test_the_fastest_method_has_nothing_to_say(recwarn):
-    assert scorer_of(tiny_llama(VOCABULARY), shared_rows()).rejected == {}
+    assert scorer_of(tiny_llama(VOCABULARY), shared_rows()).self_check.rejected == {}
     assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
 
 
@@ -133,7 +133,8 @@ def test_frozen_layers_of_these_are_run_apart(kind):
 def test_padded_full_logits_equal_single_rows():
     rows, model = random_rows(), tiny_llama(VOCABULARY)
     batch = collate([rows.sequence(*pair) for pair in pairs_of(rows)], CPU)
-    torch.testing.assert_close(full_logit_logps(model, batch), one_by_one(model, rows, pairs_of(rows)), rtol=1e-5, atol=1e-5)
+    logps = summed(*full_logit_logps(model, batch), len(pairs_of(rows)))
+    torch.testing.assert_close(logps, one_by_one(model, rows, pairs_of(rows)), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_is_close_to_float32():
