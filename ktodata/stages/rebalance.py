@@ -19,6 +19,7 @@ USES = ("part", "label_quality", "cluster", "trusted_label")
 ADDS = ("weight",)
 
 LOWEST, HIGHEST = 1.0, 4 / 3
+HEAVY = 10  # times the weight of other rows
 RULE = "lambda_D n_D / (lambda_U n_U) in [1, 4/3], one of the two being 1"
 SOURCE = "Ethayarajh et al. 2024, arXiv:2402.01306, Eq. (8)"
 
@@ -33,6 +34,10 @@ def rebalance(
     target: Annotated[
         float, Field(ge=LOWEST, le=HIGHEST, description="by weights: the weighted desirable-to-undesirable ratio to reach")
     ] = 1.0,
+    max_weight: Annotated[
+        float,
+        Field(ge=1, description="by weights: no class weighs more, whatever the ratio; KD062 says where that holds it back"),
+    ] = 10.0,
     ratio: Annotated[float, Field(gt=0, description="by drop: desirable rows per undesirable row to keep")] = 1.0,
     max_per_cluster: Annotated[
         int | None, Field(ge=1, description="rows kept of one prompt cluster, least trustworthy out first; needs coverage before")
@@ -53,12 +58,15 @@ def rebalance(
     surplus = _surplus(left, ratio) if by == "drop" else left.clear()
     after = _label_counts(left.join(surplus, on="row_id", how="anti"))
     _check_two_classes(after)
-    weights = kto_weights(after.desirable, after.undesirable, target) if by == "weights" else (1.0, 1.0)
+    by_rule = kto_weights(after.desirable, after.undesirable, target) if by == "weights" else (1.0, 1.0)
+    weights = (min(by_rule[0], max_weight), min(by_rule[1], max_weight))
     metrics = _rebalance_metrics(before, after, weights, by) | {
         "dropped_over_cap": capped.height,
         "dropped_to_ratio": surplus.height,
     }
-    metrics["findings"] = [finding.as_dict() for finding in _rebalance_findings(before, after, weights, rows.height)]
+    metrics["findings"] = [
+        finding.as_dict() for finding in _rebalance_findings(before, after, weights, max(by_rule), rows.height)
+    ]
     return StageResult(columns=_weigh(feedback, rows, weights), decisions=_rebalance_decisions(capped, surplus), metrics=metrics)
 
 
@@ -213,11 +221,13 @@ def _effective_rows(counts: _Counts, weights: tuple[float, float]) -> float:
     return float(total**2 / (weights[0] ** 2 * counts.desirable + weights[1] ** 2 * counts.undesirable))
 
 
-def _rebalance_findings(before: _Counts, after: _Counts, weights: tuple[float, float], rows: int) -> list[Finding]:
+def _rebalance_findings(
+    before: _Counts, after: _Counts, weights: tuple[float, float], by_rule: float, rows: int
+) -> list[Finding]:
     return [
         check_label_balance(before),
         check_weighted_ratio(after, weights),
-        check_weight_size(after, weights),
+        check_weight_size(after, weights, by_rule),
         check_rows_dropped(rows - after.rows, rows),
     ]
 
@@ -247,17 +257,18 @@ def check_weighted_ratio(counts: _Counts, weights: tuple[float, float]) -> Findi
     )
 
 
-def check_weight_size(counts: _Counts, weights: tuple[float, float]) -> Finding:
-    """KD062: a few rows carry more than ten times the weight of the others."""
+def check_weight_size(counts: _Counts, weights: tuple[float, float], by_rule: float) -> Finding:
+    """KD062: a few rows carry more than ten times the weight of the others, or would by the rule, but for max_weight."""
     heavy = max(weights)
     if heavy == 1:
         return not_applicable("KD062", "no row is weighed up.")
-    if heavy <= 10:
+    if heavy <= HEAVY and by_rule <= heavy:
         return passed("KD062", f"the largest weight is {heavy:.2f}.")
     few = min(counts.desirable, counts.undesirable)
+    held_back = f" The rule asks for {by_rule:.1f}, and max_weight holds it back." if by_rule > heavy else ""
     return issue(
         "KD062",
-        f"{few:,} rows weigh {heavy:.1f} each, so a wrong label among them costs as much as {heavy:.0f} others. "
+        f"{few:,} rows weigh {heavy:.1f} each, so a wrong label among them costs as much as {heavy:.0f} others.{held_back} "
         "Have them reviewed, or use by: drop.",
         rows=few,
     )

@@ -159,3 +159,12 @@ def test_kd063_fires_when_more_than_half_of_the_rows_go():
     assert statuses(rebalance(rows(80, 20), by="drop"))["KD063"] == "issue"
     assert statuses(rebalance(rows(60, 40), by="drop"))["KD063"] == "passed"
     assert statuses(rebalance(rows(60, 40)))["KD063"] == "not_applicable"
+
+
+def test_no_weight_is_over_the_cap_and_the_finding_says_what_it_holds_back():
+    rows = pl.DataFrame({"row_id": [f"r{n}" for n in range(501)], "label": [n > 0 for n in range(501)]})
+    rows = rows.with_columns(state=pl.lit("keep"))
+    capped, free = rebalance(rows), rebalance(rows, max_weight=1000)
+    assert capped.columns["weight"].max() == 10 and free.columns["weight"].max() == 500
+    finding = next(each for each in capped.metrics["findings"] if each["code"] == "KD062")
+    assert finding["status"] == "issue" and "asks for 500.0, and max_weight holds it back" in finding["text"]
