@@ -13,7 +13,8 @@ from ktodata.labels.classifier.detection import NAMES, Detection, find_label_err
 from ktodata.labels.classifier.feature_sets import (
     RowFeatures,
     kernel_components,
-    pair_components,
+    linear_components,
+    of_distinct,
     row_features,
     surface_components,
 )
@@ -23,6 +24,7 @@ from ktodata.labels.evidence.evidence import Evidence, log_odds_of
 from ktodata.labels.label_rows import LabelRows
 from ktodata.labels.people.reviewed_model import ReviewedModel, learn_from_reviews
 from ktodata.labels.people.weak_sources import find_weak_sources, pool
+from ktodata.text.tfidf import part_vectors, word_vectors
 
 Floats = NDArray[np.float64]
 
@@ -168,14 +170,17 @@ def _too_few(rows: LabelRows) -> str:
 
 def _feature_sets(rows: LabelRows, features: RowFeatures) -> dict[str, Callable[[], Components]]:
     """What makes the components of each feature set, in the order in which they are made."""
-    surface, train, hidden_state = surface_features(rows.table), rows.trained, {}
+    train, prompts, completions, hidden_state = rows.trained, rows.table["prompt"], rows.table["completion"], {}
     if features.hidden_state is not None:
         hidden_state = {"hidden_state": lambda: kernel_components(features, "hidden_state", fit_rows=train)}
     return hidden_state | {
         "text": lambda: kernel_components(features, "text", fit_rows=train),
         "completion_residual": lambda: kernel_components(features, "completion_residual", fit_rows=train),
-        "pair": lambda: pair_components(*rows.vectors, surface, fit_rows=train),
-        "surface_features": lambda: surface_components(surface, fit_rows=train),
+        "words": lambda: linear_components(of_distinct(prompts, train, word_vectors), features.words, fit_rows=train),
+        "word_parts": lambda: linear_components(
+            of_distinct(prompts, train, part_vectors), part_vectors(completions, train), fit_rows=train
+        ),
+        "surface_features": lambda: surface_components(surface_features(rows.table), fit_rows=train),
         "prompt": lambda: kernel_components(features, "prompt", fit_rows=train),
     }
 

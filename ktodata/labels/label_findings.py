@@ -168,8 +168,7 @@ def _check_prompt(facts: dict[str, Any]) -> Finding:
     return issue(
         "KD047",
         f"The prompt alone carries {ensemble['prompt_information_share']:.0%} of what the text says of the labels: models fail "
-        "on some topics, or whoever labelled dislikes them, and labels and text cannot say which. Rows are ranked by what their "
-        "answers do beyond the topic. Reviewed rows would settle it.",
+        "on some topics, or whoever labelled dislikes them, and labels and text cannot say which. Reviewed rows would settle it.",
     )
 
 

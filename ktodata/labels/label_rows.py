@@ -61,8 +61,9 @@ class LabelRows:
 
     @cached_property
     def groups(self) -> Ints:
-        """Codes of the prompt groups: int [N]."""
-        return self.table["prompt_group"].rank("dense").cast(pl.Int64).to_numpy()
+        """Codes of the prompt groups; where all prompts are one, each row is a group: int [N]."""
+        group = self.table["prompt_group"]
+        return group.rank("dense" if group.n_unique() > 1 else "ordinal").cast(pl.Int64).to_numpy()
 
     @property
     def vectors(self) -> tuple[Vectors, Vectors]:

@@ -1,4 +1,4 @@
-"""The feature sets put together: one out-of-fold probability, and whether labels follow the prompt or the completion."""
+"""The feature sets put together: one out-of-fold probability, and how far labels follow the prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +15,10 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 EDGE = 1e-3  # probabilities are kept this far from 0 and 1: no feature set is surer than that
-PROMPT_DRIVEN = 0.1  # share of what the text says of the labels that the prompt alone says too
-PROMPT_SETTLES = 1 / 3  # from here on labels are mostly about what was asked, and the answer is too little to go by
-RESIDUAL_INFORMS = 0.25  # the residual must carry this share of it, or there is nothing to go on with
-MIN_NATS = 10.0  # over all training rows; less than that may be chance
-PENALTY = 1.0  # on weights, towards an even blend; matters for tables of a few dozen rows only
+PENALTY = 100.0  # on how weights differ: some thousand rows outweigh it, some hundred do not
+LEVEL_PENALTY = 1.0  # on their mean, towards 1 / feature sets; matters for tables of a few dozen rows only
+TOPICAL = 0.1  # share of what the text says of the labels that the prompt alone says too, from which KD047 is raised
+MIN_NATS = 10.0  # that the prompt says over all training rows; less may be chance
 
 
 @dataclass(frozen=True)
@@ -35,37 +34,32 @@ def fit_ensemble(
 ) -> Ensemble:
     """One probability from those of several feature sets: logistic regression on their log-odds, with weights >= 0.
 
-    feature_sets : "text", "completion_residual", "surface_features" and others, float [N, L] each, out of fold
-    prompt : float [N], from the prompt alone, for the first column of labels
+    feature_sets : float [N, L] each, out of fold
+    prompt : float [N], from the prompt alone, for the first column of labels: reported, and used for nothing
     labels : bool [N, L]; train : bool [N]
-    weak_sources : how many of the last columns are labels of weak sources: text and residual count alike for them, as sources
-        correct each other
+    weak_sources : how many of the last columns are labels of weak sources: all sets weigh alike there: sources correct each other
 
-    Where the prompt alone carries a good part (PROMPT_DRIVEN to PROMPT_SETTLES) of what the text says of the labels, they follow
-    the topic: either models fail there, or the rater dislikes it, and from labels and text nobody can say which. Then only
-    `completion_residual` is used, as the others learn the topic from the labels, unless it carries next to nothing.
+    Weights are pulled towards each other. What predicts the given labels best need not find wrong ones best: mistakes that hang
+    on the topic are learnt by every set that sees the topic, and `completion_residual`, which does not, then weighs too little.
     """
-    blend = _fit_blend(list(feature_sets.values()), labels[:, 0], train)[0]
-    probs = {name: values[:, 0] for name, values in feature_sets.items()} | {"prompt": prompt, "all": blend}
-    gain = {name: information_gain(values[train], labels[train, 0]) for name, values in probs.items()}
-    prompt_share, residual_share = (
-        _positive_share(gain.get(name, 0.0), gain["all"]) for name in ("prompt", "completion_residual")
-    )
-    measurable = gain["prompt"] * int(train.sum()) >= MIN_NATS
-    driven = measurable and PROMPT_DRIVEN <= prompt_share < PROMPT_SETTLES and residual_share >= RESIDUAL_INFORMS
-    used = ["completion_residual"] if driven else list(feature_sets)
+    given = labels.shape[1] - weak_sources
     blends = [
-        _fit_blend([feature_sets[name][:, column] for name in used], labels[:, column], train)
-        for column in range(labels.shape[1] - weak_sources)
+        _fit_blend([each[:, column] for each in feature_sets.values()], labels[:, column], train) for column in range(given)
     ]
-    pooled = [_pool_text(feature_sets, column) for column in range(labels.shape[1] - weak_sources, labels.shape[1])]
+    even = [
+        expit(np.mean([_log_odds(each[:, column]) for each in feature_sets.values()], axis=0))
+        for column in range(given, labels.shape[1])
+    ]
+    probs = {name: each[:, 0] for name, each in feature_sets.items()} | {"prompt": prompt, "all": blends[0][0]}
+    gain = {name: information_gain(each[train], labels[train, 0]) for name, each in probs.items()}
+    topical = _positive_share(gain["prompt"], gain["all"])
     metrics = {
         "feature_sets": {name: {"information_gain_nats": round(value, 5)} for name, value in gain.items()},
-        "weights": dict(zip(used, (round(float(weight), 3) for weight in blends[0][1]), strict=True)),
-        "prompt_information_share": round(prompt_share, 4),
-        "labels_follow_the_prompt": bool(driven),
+        "weights": dict(zip(feature_sets, (round(float(weight), 3) for weight in blends[0][1]), strict=True)),
+        "prompt_information_share": round(topical, 4),
+        "labels_follow_the_prompt": bool(topical >= TOPICAL and gain["prompt"] * int(train.sum()) >= MIN_NATS),
     }
-    return Ensemble(np.stack([*(p for p, _ in blends), *pooled], axis=1), metrics)
+    return Ensemble(np.stack([*(p for p, _ in blends), *even], axis=1), metrics)
 
 
 def information_gain(probs: Floats, labels: Bools) -> float:
@@ -88,25 +82,22 @@ def _log_odds(probs: Floats) -> Floats:
     return np.asarray(logit(np.clip(probs, EDGE, 1 - EDGE)))
 
 
-def _pool_text(feature_sets: Mapping[str, Floats], column: int) -> Floats:
-    log_odds = [_log_odds(feature_sets[name][:, column]) for name in ("text", "completion_residual")]
-    return np.asarray(expit(np.mean(log_odds, axis=0)))
-
-
 def _fit_blend(probs: list[Floats], labels: Bools, train: Bools) -> tuple[Floats, Floats]:
     """(probabilities [N], weights [feature sets]) of the best blend with weights >= 0, fitted on enough training rows."""
     sample = fitted_rows(train)
     chosen = np.flatnonzero(train) if sample is None else sample
-    table = np.stack([_log_odds(values if values.ndim == 1 else values[:, 0]) for values in probs], axis=1)
+    table = np.stack([_log_odds(values) for values in probs], axis=1)
     rows, signs = table[chosen], np.where(labels[chosen], 1.0, -1.0)
     even = 1 / len(probs)
 
     def cost(values: Floats) -> tuple[float, Floats]:
         margin = signs * (rows @ values[:-1] + values[-1])
         pull = -signs * expit(-margin)
-        away = values[:-1] - even
-        slope = np.append(rows.T @ pull + PENALTY * away, pull.sum())
-        return float(np.logaddexp(0, -margin).sum() + PENALTY / 2 * away @ away), slope
+        level = values[:-1].mean() - even
+        apart = values[:-1] - values[:-1].mean()
+        slope = np.append(rows.T @ pull + PENALTY * apart + LEVEL_PENALTY * level, pull.sum())
+        penalty = PENALTY / 2 * apart @ apart + LEVEL_PENALTY / 2 * len(probs) * level**2
+        return float(np.logaddexp(0, -margin).sum() + penalty), slope
 
     start = np.append(np.full(len(probs), even), 0.0)
     blend = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(probs) + [(None, None)]).x

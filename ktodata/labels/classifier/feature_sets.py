@@ -2,10 +2,11 @@
 
     text                 the completion, in the light of its prompt
     completion_residual  the same with the topic taken away: what in the completion its prompt does not predict
-    pair                 both embeddings, their difference and their product, and the surface features, as they are
+    words                words and pairs of words, of prompt and completion apart
+    word_parts           parts of words, of prompt and completion apart: endings, figures, marks of code, words seen never before
     surface_features     length and form of both, no meaning
     hidden_state         what a language model makes of the completion after its prompt, where that was computed
-    prompt               the prompt alone: no model of it ranks rows, it only shows how far labels follow what was asked
+    prompt               the prompt alone: it ranks no rows, it only shows how far labels follow what was asked (KD047)
 
 Whether an answer is good shows in what it does with its prompt, and a judge that dislikes a topic shows in the prompt. So a set
 without the topic still sees the one where the other has learnt it from the labels.
@@ -17,7 +18,7 @@ They are turned into components by Nystroem's method (Williams and Seeger 2001),
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -25,7 +26,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.embeddings.chunks import joined, map_chunks, one_thread, total
-from ktodata.labels.classifier.features import Components, Places, Projection, fitted_rows, principal_components
+from ktodata.labels.classifier.features import Components, Places, Projection, fitted_rows
 from ktodata.text.tfidf import word_vectors
 
 Floats = NDArray[np.float32]
@@ -86,12 +87,14 @@ class PromptResidual:
 class RowFeatures:
     """Unit vectors of N rows: prompts float32 [N, d], completions and the same without their topic, each float32 [N, .].
 
+    words : float32 [N, k], of the completions, as `word_vectors` makes them
     hidden_state : float32 [N, h], a language model's hidden states, standardised; None where there are none
     """
 
     prompts: Vectors
     completions: tuple[Vectors, ...]
     prompt_residual: tuple[Vectors, ...]
+    words: Floats
     hidden_state: Floats | None = None
 
     def __len__(self) -> int:
@@ -155,6 +158,7 @@ def row_features(
         unit_prompts,
         tuple(Unit(each, _lengths(each)) for each in vectors),
         tuple(PromptResidual(each, unit_prompts, *predict_from_prompt(each, unit_prompts, fit_rows)) for each in vectors),
+        vectors[-1],
         None if standardised is None else np.asarray(standardised / _lengths(standardised)),
     )
 
@@ -224,21 +228,27 @@ def orthogonal(count: int, features: Callable[[Places], Floats], towards: Floats
     return Components(values, energy * scale**2, 1.0, sample, Projection(features, towards @ turned, -centre @ turned))
 
 
-def pair_components(prompts: Floats, completions: Floats, surface: Floats, *, fit_rows: Bools) -> Components:
-    """Principal components of [p, c, |p - c|, p * c, surface], of VARIANCE together."""
-    principal = principal_components(prompts, completions, surface, fit_rows=fit_rows)
-    count = len(principal.values) if principal.rows is not None else int(fit_rows.sum())
-    scale = np.float32((VARIANCE * max(count, 1) / max(float(principal.energy.sum()), 1e-12)) ** 0.5)
-    assert principal.projection is not None
-    projection = replace(principal.projection, axes=principal.projection.axes * scale, shift=principal.projection.shift * scale)
-    return replace(principal, values=principal.values * scale, energy=principal.energy * float(scale) ** 2, projection=projection)
+def linear_components(*vectors: Floats, fit_rows: Bools) -> Components:
+    """Vectors side by side, float32 [N, .] each, turned into components."""
+    width = sum(each.shape[1] for each in vectors)
+    return orthogonal(
+        len(fit_rows),
+        lambda part: np.hstack([each[part] for each in vectors]),
+        np.eye(width, dtype=np.float32),
+        fit_rows=fit_rows,
+    )
 
 
 def surface_components(surface: Floats, *, fit_rows: Bools) -> Components:
     """Surface features, standardised, as components."""
-    return orthogonal(
-        len(surface), _standardised(surface, fit_rows).__getitem__, np.eye(surface.shape[1], dtype=np.float32), fit_rows=fit_rows
-    )
+    return linear_components(_standardised(surface, fit_rows), fit_rows=fit_rows)
+
+
+def of_distinct(texts: pl.Series, fit_rows: Bools, vectors: Callable[[pl.Series, Bools], Floats]) -> Floats:
+    """`word_vectors` or `part_vectors` of texts that repeat, as prompts do: each is looked at once. float32 [N, k]"""
+    distinct, first, place = np.unique(texts.hash().to_numpy(), return_index=True, return_inverse=True)
+    fitted = np.bincount(place[fit_rows], minlength=len(distinct)) > 0
+    return vectors(texts.gather(first), fitted)[place]
 
 
 def _standardised(vectors: Floats, fit_rows: Bools) -> Floats:

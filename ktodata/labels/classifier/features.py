@@ -7,14 +7,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.embeddings.chunks import joined, map_chunks, one_thread, total
-
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Places = slice | Ints
 
-COMPONENTS = 512  # principal components kept
 MAX_FITTED = 30_000  # rows that components and models are found on, at most; all are predicted
 
 
@@ -87,47 +84,3 @@ class Components:
         turned = (self.projection.axes @ weights).astype(np.float32)
         shift = (self.projection.shift @ weights + intercepts).astype(np.float32)
         return lambda part: np.asarray(features(part) @ turned + shift)
-
-
-def principal_components(
-    prompts: Floats, completions: Floats, surface: Floats, *, fit_rows: Bools, components: int = COMPONENTS
-) -> Components:
-    """Standardise [p, c, |p - c|, p * c, surface] and keep the leading components; no label is looked at.
-
-    prompts, completions : float32 [N, d] embeddings
-    surface : float32 [N, m], surface features
-    fit_rows : bool [N], the rows that mean, scale and components are found on; the others are only projected
-
-    The 4 d + m wide table is made a chunk at a time and never held whole.
-    """
-    sample = fitted_rows(fit_rows)
-    n = len(surface) if sample is None else len(sample)
-
-    def wide(part: Places) -> Floats:
-        p, c = prompts[part], completions[part]
-        joined = np.hstack([p, c, np.abs(p - c), p * c, surface[part]])
-        return np.asarray(np.nan_to_num(joined, copy=False, posinf=0, neginf=0))
-
-    def fitted(part: slice) -> Floats:
-        return wide(part)[fit_rows[part]] if sample is None else wide(sample[part])
-
-    count = max(int(fit_rows.sum()) if sample is None else n, 1)
-    mean = total(map_chunks(n, lambda part: fitted(part).sum(axis=0, dtype=np.float64))) / count
-    centre = mean.astype(np.float32)
-    squares = total(map_chunks(n, lambda part: np.square(fitted(part) - centre).sum(axis=0, dtype=np.float64)))
-    deviation = np.sqrt(squares / count)
-    scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-6).astype(np.float32)
-
-    def second_moment(part: slice) -> NDArray[np.float64]:
-        rows = (fitted(part) - centre) * scale
-        return (rows.T @ rows).astype(np.float64)
-
-    moment = total(map_chunks(n, second_moment))
-    with one_thread():
-        energy, axes = np.linalg.eigh(moment)
-    keep = min(components, len(energy), max(count - 1, 1))
-    axes = axes[:, ::-1][:, :keep].astype(np.float32)
-    leading = np.maximum(energy[::-1][:keep], 0)
-    values = joined(n, lambda part: (wide(part if sample is None else sample[part]) - centre) * scale @ axes)
-    projection = Projection(lambda part: wide(part) - centre, scale[:, None] * axes, np.zeros(keep, np.float32))
-    return Components(values, leading, float(leading.sum() / max(energy.sum(), 1e-12)), sample, projection)

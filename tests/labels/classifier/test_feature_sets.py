@@ -7,12 +7,13 @@ from refusal_rows import refusals
 
 from ktodata.labels.classifier.feature_sets import (
     kernel_components,
-    pair_components,
+    linear_components,
+    of_distinct,
     row_features,
     surface_components,
 )
 from ktodata.labels.classifier.features import surface_features
-from ktodata.text.tfidf import word_vectors
+from ktodata.text.tfidf import part_vectors, parts_of, word_vectors
 
 
 def test_what_the_prompt_foretells_is_gone_and_the_rest_stays():
@@ -34,7 +35,7 @@ def test_components_are_uncorrelated_of_one_size_and_project_other_rows():
     for made in (
         kernel_components(rows, "text", fit_rows=fit_rows),
         kernel_components(rows, "completion_residual", fit_rows=fit_rows),
-        pair_components(prompts, completions, form, fit_rows=fit_rows),
+        linear_components(prompts, completions, form, fit_rows=fit_rows),
         surface_components(form, fit_rows=fit_rows),
     ):
         assert made.values.shape[0] == 240
@@ -72,10 +73,48 @@ def test_the_same_rows_give_the_same_components():
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["one"], ["", "\x00", "<b>", "💥"], ["a b c", "d e f"], ["same", "same"]])
-def test_words_of_any_texts_are_finite(texts):
-    made = word_vectors(pl.Series(texts, dtype=pl.String), np.ones(len(texts), bool))
+@pytest.mark.parametrize("vectors", [word_vectors, part_vectors])
+def test_words_of_any_texts_are_finite(texts, vectors):
+    made = vectors(pl.Series(texts, dtype=pl.String), np.ones(len(texts), bool))
     assert len(made) == len(texts)
     assert np.isfinite(made).all()
+
+
+def test_parts_of_words_are_those_of_scikit_learn():
+    """Each word with a space on both sides, in 2 to 5 characters: as many parts, as often; only their columns are hashes."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    words = ["red", "a", "naïve", "3.5", "aaaa", "中文", "💥x"]
+    theirs = CountVectorizer(analyzer="char_wb", ngram_range=(2, 5)).fit_transform(words).toarray()
+    ours = parts_of(pl.Series(words)).toarray()
+    np.testing.assert_array_equal(np.sort(ours, axis=1)[:, -40:], np.pad(np.sort(theirs, axis=1), ((0, 0), (40, 0)))[:, -40:])
+
+
+def test_words_with_parts_in_common_are_alike_and_others_are_not():
+    texts = pl.Series(["refusing", "refused", "refuses", "banana", "bananas", "kumquat"])
+    made = part_vectors(texts, np.ones(6, bool))
+    alike = made @ made.T
+    assert alike[0, 1] > 0.3 > abs(alike[0, 3])
+    assert alike[3, 4] > 0.5
+    np.testing.assert_allclose(np.diag(alike), 1, atol=1e-5)
+
+
+def test_parts_are_learnt_from_the_rows_that_are_fitted():
+    texts = pl.Series(["red boat", "green cat", "blue star"])
+    made = part_vectors(texts, np.arange(3) < 2)
+    assert not made[2].any()
+
+
+def test_texts_that_repeat_are_looked_at_once():
+    calls = []
+
+    def vectors(texts, fit_rows):
+        calls.append((sorted(texts), fit_rows.sum()))
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    made = of_distinct(pl.Series(["a", "bbb", "a", "cc"]), np.array([True, False, False, True]), vectors)
+    assert made[:, 0].tolist() == [1, 3, 1, 2]
+    assert calls == [(["a", "bbb", "cc"], 2)]
 
 
 def test_words_are_those_of_scikit_learn():
@@ -112,7 +151,7 @@ def test_of_a_large_table_a_sample_is_held_and_all_rows_can_be_scored(monkeypatc
     monkeypatch.setattr(features, "MAX_FITTED", 150)
     for made in (
         kernel_components(rows, "text", fit_rows=everything),
-        pair_components(prompts, completions, form, fit_rows=everything),
+        linear_components(prompts, completions, form, fit_rows=everything),
         surface_components(form, fit_rows=everything),
     ):
         assert made.values.shape[0] == len(made.rows) == 150

@@ -40,7 +40,7 @@ def test_cleanlabs_folds_leak_near_duplicates_and_ours_do_not():
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    from ktodata.labels.classifier.features import principal_components
+    from ktodata.labels.classifier.feature_sets import linear_components
     from ktodata.labels.classifier.out_of_fold import out_of_fold
 
     rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def test_cleanlabs_folds_leak_near_duplicates_and_ours_do_not():
     vectors = (rng.standard_normal((60, 64))[groups] + 0.05 * rng.standard_normal((360, 64))).astype(np.float32)
     leaking = estimate_cv_predicted_probabilities(vectors, labels.astype(int), clf=LogisticRegression(), cv_n_folds=5, seed=0)
     everyone = np.ones(360, bool)
-    components = principal_components(vectors, vectors, np.zeros((360, 1), np.float32), fit_rows=everyone)
+    components = linear_components(vectors, fit_rows=everyone)
     ours = out_of_fold(components, labels[:, None], groups, everyone, folds=5, seeds=3, seed=0)
     assert roc_auc_score(labels, leaking[:, 1]) > 0.95
     assert roc_auc_score(labels, ours.p_desirable[:, 0]) < 0.65

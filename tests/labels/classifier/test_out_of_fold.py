@@ -3,7 +3,8 @@ import polars as pl
 import pytest
 
 from ktodata.errors import OneClassError
-from ktodata.labels.classifier.features import principal_components, surface_features
+from ktodata.labels.classifier.feature_sets import linear_components
+from ktodata.labels.classifier.features import surface_features
 from ktodata.labels.classifier.logistic import fit_logistic
 from ktodata.labels.classifier.out_of_fold import calibration_error, out_of_fold, platt
 
@@ -19,7 +20,7 @@ def two_classes(rows=300, width=16, seed=0):
 
 
 def components_of(vectors, form, rows=None):
-    return principal_components(vectors, vectors, form, fit_rows=np.ones(len(form), bool) if rows is None else rows)
+    return linear_components(vectors, form, fit_rows=np.ones(len(form), bool) if rows is None else rows)
 
 
 def test_the_fit_equals_sklearns():
