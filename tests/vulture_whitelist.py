@@ -4,6 +4,7 @@ A new name belongs here only where one of those is so; anything else that vultur
 """
 
 Entries
+_.__getitem__
 _._prepare_dataset
 _.ask_for_review
 _.has_canonical_format

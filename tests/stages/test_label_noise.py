@@ -76,6 +76,13 @@ def test_clean_and_separable_rows_are_left_alone():
     assert codes(label_noise(judged))["KD043"] == "passed"  # 0 of 60: under 10 %
 
 
+def test_one_prompt_for_all_rows_is_audited_row_by_row():
+    table, _ = two_topics(600)
+    result = label_noise(table.with_columns(prompt=pl.lit("Write a comment."), prompt_group=pl.lit("only")))
+    assert "not_learnt" not in result.metrics
+    assert result.columns["label_quality"].null_count() == 0
+
+
 def test_columns_hold_one_line_a_row_in_range():
     table, _ = two_topics()
     columns = label_noise(table).columns

@@ -35,8 +35,8 @@ Ints = NDArray[np.int64]
 NAMES = {False: "undesirable", True: "desirable"}
 MIN_TRUSTED_ERRORS = 10  # of one given class, for its flags to be measured on trusted rows
 ESTIMATE_IS = (
-    "an estimate by confident learning, right only if the noise depends on the true class alone and the model is good; "
-    "where the verdict is not 'identifiable' it may be far off either way"
+    "an estimate by confident learning of errors that fall at random given the true class, if the model is good; those that "
+    "follow a rule look like signal and are not in it, and where the verdict is not 'identifiable' it may be far off either way"
 )
 
 
