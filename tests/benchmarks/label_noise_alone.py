@@ -41,7 +41,7 @@ FLIPS = ("uniform", "class-conditional", "instance-dependent", "by topic")
 RATE = 0.15
 FEATURE_SETS = ("text", "completion_residual", "words", "word_parts", "surface_features")
 MIN_WRONG = 20  # of one given label, for its AUROC to count
-PENALTIES = (1.0, 30.0, 100.0, 300.0, 1000.0)
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 STRENGTHS = (0.3, 3.0, 30.0)  # C
 Labels = Callable[[dict[str, Any]], tuple[bool | None, bool]]
 

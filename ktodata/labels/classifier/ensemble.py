@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 EDGE = 1e-3  # probabilities are kept this far from 0 and 1: no feature set is surer than that
-PENALTY = 100.0  # on how weights differ: some thousand rows outweigh it, some hundred do not
+PENALTY = 10.0  # on how weights differ: a thousand rows outweigh it, some dozen do not
 LEVEL_PENALTY = 1.0  # on their mean, towards 1 / feature sets; matters for tables of a few dozen rows only
 TOPICAL = 0.1  # share of what the text says of the labels that the prompt alone says too, from which KD047 is raised
 MIN_NATS = 10.0  # that the prompt says over all training rows; less may be chance
