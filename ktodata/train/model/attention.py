@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ Tensor = Any
 Kernel = Literal["varlen", "sdpa"]
 
 NAME = "ktodata_packed"
+SHORT_WINDOW = "a sliding window shorter than a sequence"
 # what some models hand to their attention beyond queries, keys and values
 ALTERS_SCORES = ("softcap", "s_aux", "position_bias", "head_mask")
 
@@ -58,14 +59,23 @@ def pick_kernel(device: Any, compute_dtype: Any, config: Any) -> Kernel:
 
 
 @contextmanager
-def packed_attention(model: Any) -> Iterator[None]:
-    """Inside, the model's layers attend by the Layout they are handed; outside, as it was loaded."""
-    from transformers import AttentionInterface
+def packed_attention(model: Any, reach: int = 0) -> Iterator[None]:
+    """Inside, the model's layers attend by the Layout they are handed; outside, as it was loaded.
+
+    reach : tokens of the longest sequence there may be; 0 for layers that are run again, without masks
+
+    Raises NotImplementedError, here or in the pass, for models whose attention a Layout does not describe.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, attend)
+    # some models say their window to the mask alone
+    AttentionMaskInterface.register(NAME, partial(no_mask, reach))
     configs = {
         id(part.config): part.config for part in model.modules() if hasattr(getattr(part, "config", None), "_attn_implementation")
     }
+    if any(getattr(config, "attn_temperature_tuning", False) for config in configs.values()):
+        raise NotImplementedError("attention that is scaled by a token's place in the pass")  # Llama 4 counts over the whole pack
     before = {number: config._attn_implementation for number, config in configs.items()}
     try:
         for config in configs.values():
@@ -74,6 +84,12 @@ def packed_attention(model: Any) -> Iterator[None]:
     finally:
         for number, config in configs.items():
             config._attn_implementation = before[number]
+
+
+def no_mask(reach: int, *_: Any, local_size: int | None = None, **__: Any) -> None:
+    """In place of a mask over the pack, none: a Layout says who sees whom. Raises NotImplementedError for a short window."""
+    if local_size is not None and local_size < reach:
+        raise NotImplementedError(SHORT_WINDOW)
 
 
 def attend(
@@ -95,7 +111,7 @@ def attend(
     for what it does not do (a window shorter than the longest sequence, altered scores, a mask, dropout): such models run padded.
     """
     if sliding_window is not None and sliding_window < layout.reach:
-        raise NotImplementedError("a sliding window shorter than a sequence")
+        raise NotImplementedError(SHORT_WINDOW)
     if attention_mask is not None or dropout or any(other.get(name) is not None for name in ALTERS_SCORES):
         raise NotImplementedError("scores that are altered, a mask, or dropout")
     if layout.record is not None:

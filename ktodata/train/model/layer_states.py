@@ -8,6 +8,7 @@ feature set there is here; see tests/benchmarks/label_noise.py.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ktodata.train.data.tokens import Ids
 from ktodata.train.model.device import device_name, pick_device
 from ktodata.train.model.fingerprint import computation_hash, weights_hash
 from ktodata.train.model.frozen_layers import decoder_layers, decoder_of
+from ktodata.train.model.length_regimes import length_limits, regime
 from ktodata.train.model.logprobs import collate
 
 Vectors = NDArray[np.float32]
@@ -119,7 +121,10 @@ def _encode_row(tokenizer: Any, prompt: str, completion: str, max_length: int) -
 def _run_batches(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
     longest = max(1, *(len(row.ids) for row in rows))
     size = max(1, BATCH_TOKENS // longest)
-    return np.vstack([_run_batch(model, layer, rows[start : start + size], device) for start in range(0, len(rows), size)])
+    limits = length_limits(model.config)
+    parts = [list(part) for _, part in groupby(rows, key=lambda row: regime(len(row.ids), limits))]
+    batches = [part[start : start + size] for part in parts for start in range(0, len(part), size)]
+    return np.vstack([_run_batch(model, layer, batch, device) for batch in batches])
 
 
 class LayerReachedError(Exception):

@@ -57,7 +57,7 @@ class PackedModel(nn.Module):  # type: ignore[misc]
         """Float [L, H]: the frozen layers' output on `pack`."""
         device = next(self.model.parameters()).device
         layout = Layout(pack.segments, self.kernel, self.reach)
-        with packed_passes(self.model):
+        with packed_passes(self.model, self.reach):
             return self._lower(pack, layout, device)[0]
 
     def padded(self, batch: TokenBatch, method: Literal["padded", "logits"]) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ class PackedModel(nn.Module):  # type: ignore[misc]
 
     def _hidden(self, pack: Pack, layout: Layout, states: Tensor | None, device: Any) -> Tensor:
         decoder, positions = decoder_of(self.model), on(pack.positions, device)[None]
-        with packed_passes(self.model):
+        with packed_passes(self.model, self.reach):
             if not self.frozen_layers:
                 inputs = {"input_ids": on(pack.ids, device)[None]}
                 return decoder(**inputs, position_ids=positions, use_cache=False, layout=layout).last_hidden_state[0]
@@ -89,9 +89,9 @@ class PackedModel(nn.Module):  # type: ignore[misc]
 
 
 @contextmanager
-def packed_passes(model: Any) -> Iterator[None]:
+def packed_passes(model: Any, reach: int = 0) -> Iterator[None]:
     """Inside, the model runs over packs: by their layout, and with feed-forward blocks that keep less."""
-    with packed_attention(model), checkpoint_mlps(model):
+    with packed_attention(model, reach), checkpoint_mlps(model):
         yield
 
 

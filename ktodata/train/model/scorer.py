@@ -15,6 +15,7 @@ from ktodata.train.model.attention import Kernel, pick_kernel
 from ktodata.train.model.device import device_name
 from ktodata.train.model.fingerprint import computation_hash
 from ktodata.train.model.frozen_layers import can_split
+from ktodata.train.model.length_regimes import check_lengths, length_limits, regime
 from ktodata.train.model.logprobs import collate, summed
 from ktodata.train.model.packed_model import PackedModel, Passed, on
 from ktodata.train.model.self_check import Method, check_methods, evenly
@@ -69,6 +70,8 @@ class Scorer:
         self.kernel: Kernel = pick_kernel(device, compute_dtype, model.config)
         self.work = Work()
         self.compute_dtype = compute_dtype
+        self._limits = length_limits(model.config)
+        check_lengths(model.config, self.sequences)
         self.cache_bytes = int(activation_cache_mb * 1e6)
         self._activations = _Activations()
         self.no_grad_tokens = 16384 if device.type == "cuda" else 4096
@@ -77,7 +80,7 @@ class Scorer:
                 model,
                 kernel=self.kernel,
                 dtype=compute_dtype,
-                frozen_layers=frozen_layers if can_split(model) else 0,
+                frozen_layers=frozen_layers if can_split(model) and not self._limits else 0,
                 reach=min(rows.max_length, max(map(len, rows.prompt), default=0) + max(map(len, rows.completion), default=0)),
             )
         )
@@ -98,15 +101,20 @@ class Scorer:
     @property
     def continues(self) -> bool:
         """Whether `with_partners` always makes two passes, the second after the prompts of the first."""
-        return self.method == "packed" and not self.frozen_layers
+        return self.method == "packed" and not self.frozen_layers and not self._limits
 
     def __call__(self, pairs: Sequence[Pair]) -> Tensor:
         """Summed log-prob of each pair's completion: float32 [len(pairs)], nats; one pass, with gradient unless switched off.
 
+        One for those on each side, where the model computes longer sequences otherwise (length_regimes.py).
         Without pairs the pass is made all the same, and weighs nothing: other processes may need this one's part in it.
         """
         if not pairs:
             return self._for_others(self([self._shortest()]))
+        apart = self._by_regime(pairs)
+        if len(apart) > 1:
+            logps = torch.cat([self([pairs[number] for number in part]) for part in apart])
+            return logps[np.argsort(np.concatenate(apart)).tolist()]
         if self.method == "packed":
             return self._score_packed(pairs)[0]
         if self.method == "rows":
@@ -127,7 +135,7 @@ class Scorer:
             self.work.requested -= self.length(pairs[0])
             return logps, partner_logps[:0]
         wanted = [self.sequences.of(pair) for pair in partners]
-        if self.method != "packed" or not self._may_continue(pairs, wanted):
+        if not self._may_continue(pairs, partners):
             return self(pairs), self.without_gradient(partners)
         logps, earlier, passed = self._score_packed(pairs, record=True)
         self.work.requested += sum(map(self.length, partners))
@@ -139,13 +147,18 @@ class Scorer:
 
         One pass, and one for `after` that continues it where the method and what is kept allow it.
         """
-        wanted = [self.sequences.of(pair) for pair in after]
+        together, wanted = [*pairs, *after], [self.sequences.of(pair) for pair in after]
+        apart = self._by_regime(together)
+        if len(apart) > 1:
+            parts = [self.token_logps([together[number] for number in part]) for part in apart]
+            places = np.argsort(np.concatenate(apart)).tolist()
+            logps = [logp for part in parts for logp in part]
+            return [logps[place] for place in places]
         with torch.no_grad():
             if self.method != "packed":
-                together = [*pairs, *after]
                 values, owners = self._padded_tokens(together)
                 return [values[owners == number] for number in range(len(together))]
-            if after and not self._may_continue(pairs, wanted):
+            if after and not self._may_continue(pairs, after):
                 return self.token_logps(pairs) + self.token_logps(after)
             _, packed, passed = self._score_packed(pairs, record=bool(after))
             logps = _of_sequences(packed, passed, [self.sequences.of(pair) for pair in pairs])
@@ -174,7 +187,9 @@ class Scorer:
 
     def micro_batches(self, pairs: Sequence[Pair], *, tokens: int, rows: int | None = None) -> list[list[int]]:
         """Positions in `pairs` that go through the model together: at most `tokens` tokens (or one pair), `rows` pairs each."""
-        parts = self._packs(pairs, tokens) if self.method == "packed" else self._by_length(pairs, tokens)
+        cut = self._packs if self.method == "packed" else self._by_length
+        apart = self._by_regime(pairs)
+        parts = [[numbers[n] for n in part] for numbers in apart for part in cut([pairs[n] for n in numbers], tokens)]
         if rows is None:
             return parts
         return [part[start : start + rows] for part in parts for start in range(0, len(part), rows)]
@@ -254,9 +269,19 @@ class Scorer:
             passed = self.packed_model(packed, states=self._activations.of(packed), record=record)
         return passed.logps[packed.places_of([self.sequences.of(pair) for pair in pairs])], packed, passed
 
-    def _may_continue(self, pairs: Sequence[Pair], wanted: Sequence[SequenceKey]) -> bool:
-        """Whether every layer will have seen the prompts: with frozen ones, only where the states of all are kept."""
-        return not self.frozen_layers or self._activations.hold([*(self.sequences.of(pair) for pair in pairs), *wanted])
+    def _may_continue(self, pairs: Sequence[Pair], partners: Sequence[Pair]) -> bool:
+        """Whether every layer will have seen the prompts as `partners` need them; with frozen ones, where all states are kept."""
+        together = [*pairs, *partners]
+        if self.method != "packed" or len(self._by_regime(together)) > 1:
+            return False
+        return not self.frozen_layers or self._activations.hold([self.sequences.of(pair) for pair in together])
+
+    def _by_regime(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Positions in `pairs` that may share a pass: all, but for models that compute long sequences otherwise."""
+        apart: dict[int, list[int]] = {}
+        for number, pair in enumerate(pairs):
+            apart.setdefault(regime(self.length(pair), self._limits) if self._limits else 0, []).append(number)
+        return [apart[side] for side in sorted(apart, reverse=True)]  # long ones first: what does not fit fails at once
 
     def _packs(self, pairs: Sequence[Pair], tokens: int) -> list[list[int]]:
         places: dict[SequenceKey, list[int]] = {}
