@@ -394,13 +394,13 @@ def evaluate(
         _print_result(comparison.as_dict(), comparison.verdict, quiet=quiet, as_json=as_json)
         return
     from ktodata.evaluate import evaluate as evaluate_model
-    from ktodata.files import write_json
+    from ktodata.pipeline.run_stages import Evaluate
+    from ktodata.pipeline.runner import make_stage
     from ktodata.settings import given_settings
 
     given = {**Run(folder).evaluate_settings(), **({"reference": reference} if reference else {})}
     settings = given_settings(evaluate_model, given, overrides or (), section="evaluate")
-    evaluation = evaluate_model(folder, **settings).as_dict()
-    write_json(folder / "evaluation.json", evaluation)
+    evaluation = make_stage(folder, Evaluate(settings)).metrics
     _print_result(evaluation, lambda: evaluation_text(evaluation), quiet=quiet, as_json=as_json)
 
 

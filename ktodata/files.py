@@ -1,10 +1,13 @@
 """Files that are there whole or not at all: written beside their place, synced, and moved into it. A damaged one is an error."""
 
 import errno
+import fcntl
+import gzip
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,16 @@ from typing import Any
 import polars as pl
 import xxhash
 
-from ktodata.errors import RunError
+from ktodata.errors import FormatError, RunError
 
 AGAIN = " Delete it, and do again what made it."
+TABLES: dict[str, Callable[[bytes], pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": pl.read_csv,
+    ".jsonl": lambda content: pl.read_ndjson(content, infer_schema_length=None),
+    ".ndjson": lambda content: pl.read_ndjson(content, infer_schema_length=None),
+    ".json": lambda content: pl.read_json(content, infer_schema_length=None),
+}
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
 
 
@@ -65,6 +75,17 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Two processes never write one run folder."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process is running in {folder}; wait for it, or give another --out.") from None
+        yield
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON, readable, keys in the order given; paths and dates as text; a lone surrogate as its escape."""
     with whole_file(path) as scratch:
@@ -80,10 +101,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_table(path: Path | list[Path]) -> pl.DataFrame:
-    """The table in a Parquet file, or in several with the same columns. Raises RunError where it cannot be read."""
-    with damage_speaks(path if isinstance(path, Path) else path[0].parent):
-        return pl.read_parquet(path)
+def read_own_table(path: Path) -> pl.DataFrame:
+    """The table in a Parquet file that this package wrote. Raises RunError where it cannot be read."""
+    with damage_speaks(path):
+        return read_parquet(path)
 
 
 @contextmanager
@@ -93,6 +114,33 @@ def damage_speaks(place: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, ValueError, RecursionError) as error:
         raise RunError(f"{place} is damaged: {str(error).strip().splitlines()[0][:120]}.{AGAIN}") from error
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """The Parquet file of this very name. polars takes `[`, `*` and `?` in a name for a pattern and reads other files."""
+    return pl.read_parquet(path, glob=False)
+
+
+def scan_parquet(path: Path) -> pl.LazyFrame:
+    """`read_parquet`, of the columns and rows that are asked of it only."""
+    return pl.scan_parquet(path, glob=False)
+
+
+def read_table(path: Path, *, as_text: bool = False) -> pl.DataFrame:
+    """The table of this very name, by its ending (TABLES). as_text : a CSV's values stay as they are written
+
+    Raises FormatError for another ending, and where it cannot be read.
+    """
+    packed = path.suffix == ".gz"
+    suffix = path.with_suffix("").suffix if packed else path.suffix
+    if suffix not in TABLES:
+        raise FormatError(f"{path}: tables are read from {', '.join(TABLES)} files, perhaps with .gz.")
+    try:
+        content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+        return TABLES[suffix](content) if suffix != ".csv" else pl.read_csv(content, infer_schema=not as_text)
+    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise FormatError(f"{path} cannot be read: {lines[0].rstrip('.')}") from error
 
 
 def digest_file(path: Path) -> str:

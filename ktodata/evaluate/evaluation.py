@@ -12,7 +12,7 @@ from ktodata.errors import EmptyDataError, ModelError
 from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
 from ktodata.extras import require
-from ktodata.files import read_json, whole_file, write_json
+from ktodata.files import digest_file, read_json, whole_file, write_json
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import check_rows, read_part
 
@@ -98,7 +98,10 @@ def evaluate(
     rows = rows if max_rows is None else rows.sample(min(max_rows, rows.height), seed=seed).sort("row_id")
     folder, base = _model_and_reference(run_or_shards, model, reference)
     scored, metrics = score(rows, settings, trained=folder, reference=base)
-    result = Evaluation({"part": part, "beta": beta, **metrics, **measure(scored, resamples=bootstrap, seed=seed)}, scored)
+    note = Path(folder) / "training.json"
+    of_training = digest_file(note) if note.is_file() else None  # whoever shows the figures checks that the model is still there
+    made = {"part": part, "beta": beta, "of_training": of_training, **metrics}
+    result = Evaluation(made | measure(scored, resamples=bootstrap, seed=seed), scored)
     if out is not None:
         result.write(settings["out"])
     return result

@@ -7,10 +7,8 @@ import polars as pl
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
-from ktodata.errors import DataError, FormatError, LabelError, MissingColumnError
-from ktodata.models import first_line
-
-READERS = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson}
+from ktodata.errors import DataError, LabelError, MissingColumnError
+from ktodata.files import read_table
 
 
 class TruthFile(TypedDict):
@@ -38,7 +36,7 @@ def with_truth(rows: pl.DataFrame, truth: TruthFile | None, truth_column: str | 
 
 
 def _join_truth(rows: pl.DataFrame, truth: TruthFile) -> pl.DataFrame:
-    table = _read_truth(Path(truth["path"]))
+    table = read_table(Path(truth["path"]))
     for column in (truth["id"], truth["label"]):
         if column not in table.columns:
             raise MissingColumnError(f"{truth['path']} has no column {column!r}; it has {', '.join(table.columns)}.")
@@ -57,17 +55,6 @@ def _join_truth(rows: pl.DataFrame, truth: TruthFile) -> pl.DataFrame:
             f"rows (first: {joined['id'].min()!r})."
         )
     return joined.drop("id")
-
-
-def _read_truth(path: Path) -> pl.DataFrame:
-    reader = READERS.get(path.suffix)
-    if reader is None:
-        raise FormatError(f"{path}: truth is read from {', '.join(READERS)}.")
-    try:
-        table: pl.DataFrame = reader(path)  # type: ignore[operator]
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise FormatError(f"{path} cannot be read: {first_line(error)}") from error
-    return table
 
 
 def _checked_boolean(values: pl.Series, what: str) -> pl.Series:

@@ -13,7 +13,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.experiments.arms import ArmTraining, TrainedArm
-from ktodata.files import remove_leftovers, whole_folder
+from ktodata.files import read_parquet, remove_leftovers, whole_folder
 
 TABLES = ("scores", "answers", "probed", "items")
 
@@ -36,7 +36,7 @@ class ArmStore:
             return None
         try:
             files = {name: place / f"{name}.parquet" for name in TABLES}
-            tables = {name: pl.read_parquet(file) for name, file in files.items() if name == "scores" or file.is_file()}
+            tables = {name: read_parquet(file) for name, file in files.items() if name == "scores" or file.is_file()}
             metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
             return TrainedArm(training.arm.name, training.seed, metrics=metrics, **tables)
         except (OSError, ValueError, pl.exceptions.PolarsError) as error:

@@ -13,7 +13,7 @@ import xxhash
 import ktodata.train
 from ktodata.experiments.arms import BASE
 from ktodata.files import digest_file
-from ktodata.models import resolve_model
+from ktodata.models import model_digest
 
 
 def digest(*parts: Any) -> str:
@@ -34,12 +34,8 @@ def digest_trainer() -> str:
 
 
 def digest_model(name: str) -> str:
-    """16 hex digits of a model's files where they are on this machine, else of its name."""
-    place = Path(resolve_model(name))
-    if not place.is_dir():
-        return digest(name)
-    files = sorted(path for path in place.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".jinja", ".model"))
-    return digest([(path.name, digest_file(path)) for path in files])
+    """16 hex digits of what a model's name stands for at present."""
+    return digest(model_digest(name))
 
 
 def releases(method: str) -> Mapping[str, str]:

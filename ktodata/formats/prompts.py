@@ -1,20 +1,10 @@
 """Lists of prompts from a file: one per line, or the `prompt` field of JSON lines, CSV or Parquet."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from ktodata.errors import FormatError
-from ktodata.models import first_line
-
-READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".parquet": pl.read_parquet,
-    ".csv": lambda path: pl.read_csv(path, infer_schema=False),
-    ".jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
-    ".json": lambda path: pl.read_json(path, infer_schema_length=None),
-}
+from ktodata.files import read_table
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -28,7 +18,7 @@ def read_prompts(path: Path) -> list[str]:
     try:
         prompts = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".txt" else _read_column(path)
     except UnicodeDecodeError as error:
-        raise FormatError(f"{path} is not UTF-8: {first_line(error)}") from error
+        raise FormatError(f"{path} is not UTF-8: {error}") from error
     prompts = [prompt for prompt in prompts if prompt.strip()]
     if not prompts:
         raise FormatError(f"{path} holds no prompts.")
@@ -36,12 +26,7 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def _read_column(path: Path) -> list[str]:
-    if path.suffix not in READERS:
-        raise FormatError(f"{path}: prompts are read from {', '.join(['.txt', *READERS])} files.")
-    try:
-        table = READERS[path.suffix](path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise FormatError(f"{path} cannot be read: {first_line(error)}") from error
+    table = read_table(path, as_text=True)
     if "prompt" not in table.columns:
         raise FormatError(f"{path} has no column 'prompt'; it has {', '.join(table.columns)}.")
     return [_last_user_text(value) for value in table["prompt"].drop_nulls().to_list()]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ktodata.errors import EmptyDataError
 from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
-from ktodata.files import damage_speaks, read_json, whole_file, write_json
+from ktodata.files import damage_speaks, read_json, read_parquet, whole_file, write_json
 from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
 
 CHECKSUMS = "checksums.json"
@@ -121,7 +121,7 @@ def read_shard(path: Path) -> pl.DataFrame:
     with damage_speaks(path):
         schema = pq.read_schema(path)
         if "arrow.json" not in str(schema):
-            return pl.read_parquet(path)
+            return read_parquet(path)
         table = pq.read_table(path)
     return cast("pl.DataFrame", pl.from_arrow(table.cast(_typed(schema, json_type=pa.string()))))
 

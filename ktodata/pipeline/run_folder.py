@@ -1,7 +1,7 @@
 """The run folder: its layout, how it is read, and how a stage's result gets into it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,8 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, RunError
-from ktodata.files import digest_file, read_json, read_table, whole_folder, write_json
+from ktodata.files import digest_file, read_json, read_own_table, whole_folder, write_json
+from ktodata.pipeline.artefacts import describe
 from ktodata.stage import StageResult
 
 if TYPE_CHECKING:
@@ -35,20 +36,19 @@ class SavedStage:
     def done(self) -> dict[str, Any]:
         """The note written last: key, digests, seconds, peak_mb, rows."""
         try:
-            note: dict[str, Any] = json.loads((self.folder / "done.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            return read_json(self.folder / "done.json")
+        except (OSError, RunError):  # absent or damaged: there is no whole result
             return {}
-        return note
 
     @cached_property
     def columns(self) -> pl.DataFrame:
         """The narrow table that the stage added."""
-        return read_table(self.folder / "columns.parquet")
+        return read_own_table(self.folder / "columns.parquet")
 
     @cached_property
     def decisions(self) -> pl.DataFrame:
         """What the stage decided."""
-        return read_table(self.folder / "decisions.parquet")
+        return read_own_table(self.folder / "decisions.parquet")
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class SavedStage:
 
     def table(self, name: str) -> pl.DataFrame:
         """One of the stage's further tables."""
-        return read_table(self.folder / f"{name}.parquet")
+        return read_own_table(self.folder / f"{name}.parquet")
 
 
 class Run:
@@ -136,7 +136,7 @@ class Run:
         files = sorted((self.folder / "shards").glob(f"{part}-*.parquet"))
         if not files:
             raise RunError(f"{self.folder} holds no {part} shards; parts are {', '.join(PARTS)}, and --until stops before them.")
-        return read_table(files)
+        return pl.concat([read_own_table(file) for file in files])
 
     def explain(self, row_id: str) -> dict[str, Any]:
         """All that is known of one row: its text, what each stage measured, each decision and its evidence, what became of it.
@@ -196,7 +196,7 @@ class Run:
             raise RunError(
                 f"{self.folder} has no {name}: the run did not finish. `ktodata run` again takes it up where it stopped."
             )
-        return read_table(path)
+        return read_own_table(path)
 
 
 def with_columns_of(table: pl.DataFrame, columns: pl.DataFrame) -> pl.DataFrame:
@@ -219,8 +219,11 @@ def stage_folder(run: Path, name: str) -> Path:
     return run / "stages" / name
 
 
-def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, Any]) -> SavedStage:
-    """Write a stage's result whole or not at all, with `note` and the digests of its columns and decisions in done.json."""
+def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, Any], written: Sequence[Path] = ()) -> SavedStage:
+    """Write a stage's result whole or not at all, with `note` and the digests of all that it consists of in done.json.
+
+    written : files and folders below `run` that the stage has made beside its own folder
+    """
     with whole_folder(stage_folder(run, name)) as scratch:
         result.columns.write_parquet(scratch / "columns.parquet")
         result.decisions.write_parquet(scratch / "decisions.parquet")
@@ -228,7 +231,9 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
             table.write_parquet(scratch / f"{table_name}.parquet")
         write_json(scratch / "metrics.json", dict(result.metrics))
         digests = {part: digest_file(scratch / f"{part}.parquet") for part in ("columns", "decisions")}
-        write_json(scratch / "done.json", {**note, "digests": digests})
+        place = stage_folder(run, name).relative_to(run).as_posix()
+        own = {f"{place}/{file}": of for file, of in describe(scratch, [scratch]).items()}
+        write_json(scratch / "done.json", {**note, "digests": digests, "artefacts": own | describe(run, written)})
     return SavedStage(stage_folder(run, name))
 
 

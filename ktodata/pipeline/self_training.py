@@ -28,10 +28,10 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.evaluate.rounds import Ruler, best_round, compare_rounds, ruler, standing_round, waited
-from ktodata.files import read_json, remove_leftovers, whole_file, whole_folder, write_json
+from ktodata.files import alone_in, read_json, remove_leftovers, whole_file, whole_folder, write_json
 from ktodata.pipeline.recipe import Recipe, load_recipe, path_from
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
-from ktodata.pipeline.runner import Notify, alone_in, preview_plan, run_plan
+from ktodata.pipeline.runner import Notify, preview_plan, run_plan
 from ktodata.report.rounds_page import build_rounds_page
 
 RESULT = "self_training.json"

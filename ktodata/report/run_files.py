@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.files import damage_speaks, read_json, read_table
+from ktodata.files import damage_speaks, digest_file, read_json, read_own_table, scan_parquet
 from ktodata.stage import DECISION_SCHEMA, strongest_decisions
 
 QUARANTINE_SCHEMA = pl.Schema(
@@ -50,8 +50,11 @@ class RunFiles:
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """Held-out results; empty when the run does not evaluate."""
-        return _read_json_file(self.path / "evaluation.json")
+        """Held-out results; empty when the run does not evaluate, or what was evaluated is no longer the model that is there."""
+        evaluation, training = _read_json_file(self.path / "evaluation.json"), self.path / "model" / "training.json"
+        of_training = evaluation.get("of_training")
+        gone = of_training is not None and training.is_file() and digest_file(training) != of_training
+        return {} if gone else evaluation
 
     @cached_property
     def training(self) -> dict[str, Any]:
@@ -130,14 +133,14 @@ class RunFiles:
         if not file.is_file():
             return None
         with damage_speaks(file):
-            scan = pl.scan_parquet(file)
+            scan = scan_parquet(file)
             there = scan.collect_schema().names()
             requested = [name for name in ("row_id", *names) if name in there] if names else there
             return scan.select(list(dict.fromkeys(requested))).collect()
 
     def text_numbers(self) -> pl.DataFrame:
         """row_id, text: the same number for rows of the same prompt and completion."""
-        return with_text_number(pl.scan_parquet(self.path / "stages" / "ingest" / "columns.parquet")).collect()
+        return with_text_number(scan_parquet(self.path / "stages" / "ingest" / "columns.parquet")).collect()
 
     def rows(self, row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """{row_id: the feedback row} for a few rows; those unknown are left out."""
@@ -146,7 +149,7 @@ class RunFiles:
             return {}
         requested = pl.Series(sorted(set(row_ids)), dtype=pl.String)
         with damage_speaks(file):
-            rows = pl.scan_parquet(file).filter(pl.col("row_id").is_in(requested.implode())).collect()
+            rows = scan_parquet(file).filter(pl.col("row_id").is_in(requested.implode())).collect()
         return {row["row_id"]: row for row in rows.iter_rows(named=True)}
 
 
@@ -175,4 +178,4 @@ def _if_columns(table: pl.DataFrame | None, needs: Iterable[str]) -> pl.DataFram
 
 
 def _read_table(file: Path) -> pl.DataFrame | None:
-    return read_table(file) if file.is_file() else None
+    return read_own_table(file) if file.is_file() else None

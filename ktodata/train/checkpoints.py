@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ktodata.errors import RunError
-from ktodata.files import whole_folder
+from ktodata.files import read_parquet, whole_folder
 from ktodata.train.distributed.interface import Distributed
 from ktodata.train.distributed.sharding import gathered, shard_like
 from ktodata.train.optimizers import flat_state, load_flat_state
@@ -86,7 +86,7 @@ class Checkpoints:
         state.running.restore(saved["running"])
         if (last / "best.safetensors").is_file():
             state.best = Weights(load_file(last / "best.safetensors"))
-        state.telemetry = [pl.read_parquet(last / "telemetry.parquet")]
+        state.telemetry = [read_parquet(last / "telemetry.parquet")]
         return True
 
     def clear(self) -> None:

@@ -13,6 +13,7 @@ import torch
 import xxhash
 
 from ktodata.errors import ModelError
+from ktodata.files import read_parquet
 from ktodata.train.data.packing import Pair
 from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.distributed.work_split import shared_logps
@@ -123,7 +124,7 @@ def adapters_off(model: Any) -> Any:
 
 def _read_cached(file: Path, pairs: Sequence[Pair]) -> Any:
     try:
-        table = pl.read_parquet(file)
+        table = read_parquet(file)
     except (OSError, pl.exceptions.PolarsError):  # absent or damaged: it is made again
         return None
     expected = pl.DataFrame(pairs, schema={"row": pl.Int64, "partner": pl.Int64}, orient="row")

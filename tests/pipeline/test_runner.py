@@ -177,7 +177,7 @@ def test_changed_reviews_run_only_what_sees_them(feedback, tmp_path):
     assert stages_run(kd.run(plan, out=tmp_path / "run")) == ["reviews"]
     assert results(first.folder) == before
     write_verdicts(tmp_path / "r.csv", dict.fromkeys(rows[:6], True))
-    assert dict(dry_run(plan, out=tmp_path / "run")[1])["reviews"] == "runs"
+    assert dict(dry_run(plan, out=tmp_path / "run")[1])["reviews"] == "runs: files changed"
     more = kd.run(plan, out=tmp_path / "run")
     assert stages_run(more)[0] == "reviews" and "label_noise" in stages_run(more) and "embed" not in stages_run(more)
     assert (
@@ -245,7 +245,10 @@ def test_missing_shards_are_written_again_and_a_dry_run_knows(tmp_path):
     }
     before = results(kd.run(plan, out=tmp_path / "run").folder)
     shutil.rmtree(tmp_path / "run" / "shards")
-    assert dry_run(plan, out=tmp_path / "run")[1][-1] == ("export", "runs")
+    assert dry_run(plan, out=tmp_path / "run")[1][-1] == (
+        "export",
+        "runs: shards/train-00000-of-00001.parquet is not what it wrote",
+    )
     again = kd.run(plan, out=tmp_path / "run")
     assert stages_run(again) == ["export"] and results(again.folder) == before
 

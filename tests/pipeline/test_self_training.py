@@ -310,7 +310,9 @@ def test_folders_of_others_are_left_alone(place, truth, planted, tmp_path):
     with pytest.raises(RunError, match="holds the rounds of 'loop', and this recipe is 'other'"):
         kd.run(rounds(place) | {"name": "other"}, out=tmp_path / "run")
     plan, stages = dry_run(rounds(place), out=tmp_path / "run")
-    assert plan.self_training["patience"] == 3 and dict(stages)["ingest"] == "unchanged" and dict(stages)["train"] == "runs"
+    assert (
+        plan.self_training["patience"] == 3 and dict(stages)["ingest"] == "unchanged" and dict(stages)["train"].startswith("runs")
+    )
 
 
 def test_what_cannot_be_judged_is_said_before_the_first_training(place, truth, fits, tmp_path, monkeypatch):

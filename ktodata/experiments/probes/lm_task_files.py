@@ -1,5 +1,6 @@
 """Files that become tasks of lm-eval: BIG-bench's task.json (arXiv:2206.04615), and JSON lines of questions and answers."""
 
+import glob
 import json
 import random
 import re
@@ -75,7 +76,7 @@ def _write(folder: Path, name: str, items: list[Item]) -> None:
     task = {
         "task": name,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str((folder / "items.jsonl").absolute())}},
+        "dataset_kwargs": {"data_files": {"test": glob.escape(str((folder / "items.jsonl").absolute()))}},
         "test_split": "test",
         "num_fewshot": 0,
         "target_delimiter": " ",

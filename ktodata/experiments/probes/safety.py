@@ -12,8 +12,7 @@ import polars as pl
 from ktodata.errors import DataError, FormatError, LabelError, MissingColumnError
 from ktodata.evaluate.bootstrap import Statistic, weighted_mean
 from ktodata.experiments.probes.refusals import refuses
-from ktodata.formats.prompts import READERS
-from ktodata.models import first_line
+from ktodata.files import read_table
 
 PROMPT_COLUMNS = ("prompt", "goal")  # AdvBench (arXiv:2307.15043) calls it goal
 VERDICT_COLUMNS = ("unsafe", "should_refuse", "label")  # XSTest says safe or unsafe in its label
@@ -74,13 +73,7 @@ def refusal_measures(answers: pl.DataFrame, unsafe: bool) -> dict[str, Statistic
 
 
 def _read_prompt_file(path: Path) -> pl.DataFrame:
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if suffix not in READERS:
-        raise FormatError(f"safety: {path}: prompts are read from {', '.join(READERS)} files.")
-    try:
-        table = READERS[suffix](path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise FormatError(f"safety: {path} cannot be read: {first_line(error)}.") from error
+    table = read_table(path, as_text=True)
     if table.is_empty():
         raise FormatError(f"safety: {path} holds no prompts.")
     return table

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from ktodata.files import scan_parquet
 from ktodata.report.run_files import RunFiles
 
 TEXTS = ("prompt", "completion")
@@ -18,7 +19,7 @@ def read_prefixes(run: RunFiles, row_ids: pl.Series, *, limit: int) -> pl.DataFr
     if not file.is_file():
         return requested.with_columns(pl.lit(None).alias(name) for name in (*GIVEN, *TEXTS, *(f"{text}_chars" for text in TEXTS)))
     prefixes = (
-        pl.scan_parquet(file)
+        scan_parquet(file)
         .join(requested.lazy(), on="row_id", how="semi")
         .select(
             "row_id",

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, MissingColumnError
-from ktodata.files import digest_file
+from ktodata.files import digest_file, read_parquet
 from ktodata.formats.data_files import nearest
 
 FILE, TRAINING = "telemetry.parquet", "training.json"
@@ -68,7 +68,7 @@ def _telemetry_path(path: Path) -> Path:
 
 def _observations(place: Path) -> pl.DataFrame:
     try:
-        table = pl.read_parquet(place)
+        table = read_parquet(place)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise FormatError(f"telemetry: {str(place)!r} is no Parquet file that can be read ({type(error).__name__}).") from error
     if missing := [name for name in COLUMNS.names() if name not in table.columns]:

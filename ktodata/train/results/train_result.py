@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ktodata.errors import RunError
+from ktodata.files import read_parquet
 from ktodata.models import load_causal_lm, no_progress_bars
 from ktodata.train.results.group_margins import by_group
 from ktodata.train.results.summary import as_html, summary_lines
@@ -87,7 +88,7 @@ class TrainResult:
         try:
             facts = json.loads((place / "training.json").read_text())
             history, held_out = pl.DataFrame(facts.pop("history"), infer_schema_length=None), facts.pop("held_out")
-            telemetry = pl.read_parquet(place / "telemetry.parquet")
+            telemetry = read_parquet(place / "telemetry.parquet")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
             raise RunError(
                 f"the training in {place} is damaged ({type(error).__name__}: {error}). Train again into it."

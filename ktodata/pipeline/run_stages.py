@@ -1,0 +1,298 @@
+"""The stages of a run, each of one protocol (run_state.RunStage): those of a recipe's steps, and those that touch files."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from ktodata.errors import EmptyDataError, SettingError
+from ktodata.feedback import COLUMNS
+from ktodata.files import digest_file, whole_file, whole_folder, write_json
+from ktodata.formats.data_files import find_sources
+from ktodata.formats.prompts import read_prompts
+from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
+from ktodata.labels.evidence.training_dynamics import join_dynamics
+from ktodata.models import model_digest
+from ktodata.pipeline.artefacts import describe
+from ktodata.pipeline.recipe import Recipe, RecipeStep, takes_prompts
+from ktodata.pipeline.run_folder import digest, stage_folder, truth_from
+from ktodata.pipeline.run_state import RunStage, RunState, frame_digest
+from ktodata.settings import settings_of
+from ktodata.stage import StageResult
+from ktodata.train.results.telemetry_file import Telemetry, read_telemetry
+
+NAMES_A_MODEL = ("model", "tokenizer", "encoder", "reference")  # settings of that name, wherever they stand
+Progress = Callable[[str], None]  # told how far a long stage is
+
+
+def stages_of(recipe: Recipe, paths: Sequence[str], progress: Progress = lambda text: None) -> tuple[RunStage, ...]:
+    """The recipe's stages in order. paths : what ingest reads
+
+    Raises what `read_reviews` and `read_telemetry` raise: a word that is no verdict must not come to light after an hour.
+    """
+    reviews = [recipe.folder / Path(path).expanduser() for path in recipe.reviews]
+    stages: list[RunStage] = [Ingest(recipe.ingest, paths)]
+    if reviews:
+        stages.append(JoinedReviews(read_reviews(reviews)))
+    if recipe.telemetry is not None:
+        stages.append(JoinedTelemetry(read_telemetry(recipe.folder / Path(recipe.telemetry).expanduser())))
+    stages += [ColumnStage(step, recipe.folder) for step in recipe.steps]
+    stages.append(Export(recipe.export, recipe.folder))
+    if recipe.train is not None:
+        stages.append(Train(recipe.train, progress))
+    if recipe.evaluate is not None:
+        stages.append(Evaluate(truth_from(recipe.folder, recipe.evaluate)))
+    return tuple(stages)
+
+
+def models_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What the models that settings name stand for at present."""
+    return {name: model_digest(settings[name]) for name in NAMES_A_MODEL if isinstance(settings.get(name), str)}
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Reads the records. Writes the quarantine."""
+
+    step: RecipeStep
+    paths: Sequence[str]
+    name: ClassVar[str] = "ingest"
+    adds: ClassVar[tuple[str, ...]] = ()
+    decides: ClassVar[None] = None
+    code: ClassVar[tuple[str, ...]] = ("ktodata.stages.ingest",)
+    artefacts: ClassVar[tuple[str, ...]] = ("quarantine.parquet",)
+
+    def made_of(self, run: RunState) -> dict[str, Any]:
+        sources = find_sources(self.paths)
+        named = [source.path for source in sources if source.kind == "hub"]
+        local = [Path(source.path) for source in sources if source.kind != "hub"]
+        files = [(name, of["digest"]) for place in local for name, of in describe(place.parent, [place]).items()]
+        return {"settings": {**self.step.settings, "paths": named}, "files": files}
+
+    def work(self, run: RunState) -> StageResult:
+        from ktodata.stages.ingest import ingest
+
+        read = ingest(**{**self.step.settings, "paths": list(self.paths)})
+        place = run.folder / self.artefacts[0]
+        with whole_file(place) as scratch:
+            read.quarantine.write_parquet(scratch)
+        if read.feedback.is_empty():
+            raise EmptyDataError(f"none of {read.quarantine.height:,} records became a row; {place} says why.")
+        return StageResult(read.feedback, metrics=read.metrics)
+
+    def rows_in(self, run: RunState) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class JoinedReviews:
+    """People's verdicts, joined to the rows that were read. They come before every step."""
+
+    reviews: Reviews
+    name: ClassVar[str] = "reviews"
+    adds: ClassVar[tuple[str, ...]] = ("trusted_label",)
+    decides: ClassVar[Literal["train"]] = "train"  # held-out rows keep their natural mix, whatever is said of them
+    code: ClassVar[tuple[str, ...]] = ("ktodata.formats.verdicts.reviews",)
+    artefacts: ClassVar[tuple[str, ...]] = ()
+
+    def made_of(self, run: RunState) -> dict[str, Any]:
+        files = [(file["name"], file["sha256"]) for file in self.reviews.metrics["files"]]
+        return {"files": files, "rows": run.rows.done["digests"]["columns"]}
+
+    def work(self, run: RunState) -> StageResult:
+        return join_reviews(run.rows.columns, self.reviews)
+
+    def rows_in(self, run: RunState) -> int:
+        return run.rows.columns.height
+
+
+@dataclass(frozen=True)
+class JoinedTelemetry:
+    """What an earlier training saw of the rows."""
+
+    telemetry: Telemetry
+    name: ClassVar[str] = "telemetry"
+    adds: ClassVar[tuple[str, ...]] = ("training_dynamics",)
+    decides: ClassVar[None] = None
+    code: ClassVar[tuple[str, ...]] = ("ktodata.labels.evidence.training_dynamics", "ktodata.train.results.telemetry_file")
+    artefacts: ClassVar[tuple[str, ...]] = ()
+
+    def made_of(self, run: RunState) -> dict[str, Any]:
+        return {"files": (self.telemetry.digest, self.telemetry.beta), "rows": run.rows.done["digests"]["columns"]}
+
+    def work(self, run: RunState) -> StageResult:
+        joined = join_dynamics(run.rows.columns, self.telemetry.observations, beta=self.telemetry.beta)
+        return StageResult(joined.columns, metrics={**self.telemetry.metrics, **joined.metrics})
+
+    def rows_in(self, run: RunState) -> int:
+        return run.rows.columns.height
+
+
+@dataclass(frozen=True)
+class ColumnStage:
+    """A step of the recipe: a module of ktodata/stages, a function of the rows that may still be exported."""
+
+    step: RecipeStep
+    folder: Path  # of the recipe
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+    @property
+    def adds(self) -> tuple[str, ...]:
+        return self.step.stage.adds
+
+    @property
+    def decides(self) -> Literal["all", "train"]:
+        return self.step.stage.applies_to
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return (f"ktodata.stages.{self.name}",)
+
+    artefacts: ClassVar[tuple[str, ...]] = ()
+
+    def columns(self, run: RunState) -> list[str]:
+        """The columns it is given, of those that are there, without state."""
+        wanted = {*self.step.stage.needs, *self.step.stage.uses}
+        return [column for column in run.providers(self) if column in wanted]
+
+    def sees_state(self) -> bool:
+        return "state" in {*self.step.stage.needs, *self.step.stage.uses}
+
+    def made_of(self, run: RunState) -> dict[str, Any]:
+        alive = run.alive(self)
+        return {
+            "settings": self.step.settings,
+            "columns": run.digests(self, self.columns(run)),
+            "rows": frame_digest(alive if self.sees_state() else alive.select("row_id")),
+            "files": [digest_file(path) for path in self._prompt_files()],
+            "models": models_of(self.step.settings),
+        }
+
+    def work(self, run: RunState) -> StageResult:
+        return self.step.stage.function(run.table(self, self.columns(run)), **self._arguments())
+
+    def rows_in(self, run: RunState) -> int | None:
+        return run.alive(self).height
+
+    def _arguments(self) -> dict[str, Any]:
+        files = {name: self.folder / Path(value).expanduser() for name, value in self._prompt_settings()}
+        return {name: read_prompts(files[name]) if name in files else value for name, value in self.step.settings.items()}
+
+    def _prompt_settings(self) -> Iterator[tuple[str, str]]:
+        parameters = settings_of(self.step.stage.function)
+        for name, value in self.step.settings.items():
+            if takes_prompts(parameters[name]) and isinstance(value, str):
+                yield name, value
+
+    def _prompt_files(self) -> Iterator[Path]:
+        for name, value in self._prompt_settings():
+            path = self.folder / Path(value).expanduser()
+            if not path.is_file():
+                raise SettingError(f"{self.name}: {name}: there is no file {path}.")
+            yield path
+
+
+@dataclass(frozen=True)
+class Export(ColumnStage):
+    """The step that writes shards: it sees every column but what training saw, which shards do not hold."""
+
+    adds: ClassVar[tuple[str, ...]] = ()
+    code: ClassVar[tuple[str, ...]] = ("ktodata.stages.export", "ktodata.formats.shards")
+    artefacts: ClassVar[tuple[str, ...]] = ("shards",)
+
+    def columns(self, run: RunState) -> list[str]:
+        return [column for column in run.providers(self) if column not in JoinedTelemetry.adds]
+
+    def sees_state(self) -> bool:
+        return True
+
+    def work(self, run: RunState) -> StageResult:
+        from ktodata.formats.shards import write_shards
+        from ktodata.stages.export import Conversational, shard_table
+
+        feedback = run.table(self, self.columns(run))
+        result = self.step.stage.function(feedback, **self.step.settings)
+        metadata = [name for name in run.rows.columns.columns if name not in COLUMNS]
+        conversational: Conversational = "always" if result.metrics["conversational"] else "never"
+        table = shard_table(feedback, result.columns, conversational=conversational, metadata=metadata)
+        with whole_folder(run.folder / "shards") as scratch:
+            checksums = write_shards(table, scratch)
+        return StageResult(result.columns, result.decisions, {**result.metrics, "checksums": checksums}, result.tables)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains on the shards. Goes on from the checkpoints of this very training."""
+
+    settings: Mapping[str, Any]
+    progress: Progress
+    name: ClassVar[str] = "train"
+    adds: ClassVar[tuple[str, ...]] = ()
+    decides: ClassVar[None] = None
+    code: ClassVar[tuple[str, ...]] = ("ktodata.train.trainer",)
+    artefacts: ClassVar[tuple[str, ...]] = ("model",)
+
+    def made_of(self, run: RunState) -> dict[str, Any]:
+        shards = run.saved["export"].metrics["checksums"]
+        return {"settings": dict(self.settings), "shards": shards, "models": models_of(self.settings)}
+
+    def work(self, run: RunState) -> StageResult:
+        from ktodata.train import fit
+
+        def notify_step(line: Mapping[str, Any]) -> None:
+            if "step" in line and "steps" in line:
+                self.progress(f"update {line['step']} of {line['steps']}")
+
+        fitted = fit(
+            run.folder / "shards", out=run.folder / "model", progress=notify_step, resume=self._resumes(run), **self.settings
+        )
+        return StageResult(fitted.per_row(), metrics=fitted.metrics)
+
+    def rows_in(self, run: RunState) -> int | None:
+        return run.saved["export"].columns.height
+
+    def _resumes(self, run: RunState) -> bool:
+        """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
+        note, key = stage_folder(run.folder, "train").with_name("train.key.json"), digest(self.made_of(run))
+        same = note.exists() and json.loads(note.read_text(encoding="utf-8")) == key
+        write_json(note, key)
+        return same
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Scores held-out rows with the trained model and its base."""
+
+    settings: Mapping[str, Any]
+    name: ClassVar[str] = "evaluate"
+    adds: ClassVar[tuple[str, ...]] = ()
+    decides: ClassVar[None] = None
+    code: ClassVar[tuple[str, ...]] = ("ktodata.evaluate.evaluation",)
+    artefacts: ClassVar[tuple[str, ...]] = ("evaluation.json",)
+
+    def made_of(self, run: RunState) -> dict[str, Any]:
+        model = run.saved["train"].done.get("artefacts", {})
+        trained = {name: written["digest"] for name, written in model.items() if name.startswith("model/")}
+        return {"settings": dict(self.settings), "truth": self._truth(), "model": trained, "models": models_of(self.settings)}
+
+    def work(self, run: RunState) -> StageResult:
+        from ktodata.evaluate import evaluate
+
+        evaluation = evaluate(run.folder, **self.settings)
+        write_json(run.folder / self.artefacts[0], evaluation.as_dict())
+        return StageResult(evaluation.per_row, metrics=evaluation.as_dict())
+
+    def rows_in(self, run: RunState) -> int | None:
+        return run.saved["export"].columns.height
+
+    def _truth(self) -> str | None:
+        if not self.settings.get("truth"):
+            return None
+        path = Path(self.settings["truth"]["path"])
+        if not path.is_file():
+            raise SettingError(f"evaluate: truth: there is no file {path}.")
+        return digest_file(path)
