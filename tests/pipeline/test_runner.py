@@ -245,10 +245,8 @@ def test_missing_shards_are_written_again_and_a_dry_run_knows(tmp_path):
     }
     before = results(kd.run(plan, out=tmp_path / "run").folder)
     shutil.rmtree(tmp_path / "run" / "shards")
-    assert dry_run(plan, out=tmp_path / "run")[1][-1] == (
-        "export",
-        "runs: shards/train-00000-of-00001.parquet is not what it wrote",
-    )
+    name, answer = dry_run(plan, out=tmp_path / "run")[1][-1]
+    assert name == "export" and answer.startswith("runs: shards/") and "is not what it wrote" in answer
     again = kd.run(plan, out=tmp_path / "run")
     assert stages_run(again) == ["export"] and results(again.folder) == before
 
