@@ -24,6 +24,10 @@ from ktodata.files import digest_file
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+# a folder or hub id may hold Python; unless it is refused here, transformers asks standard input whether to run it
+NO_CODE = {"trust_remote_code": False}
+
+
 def cache_dir() -> Path:
     """The folder for things that can be made again: $KTODATA_CACHE, or ~/.cache/ktodata."""
     return Path(os.environ.get("KTODATA_CACHE") or Path.home() / ".cache" / "ktodata")
@@ -93,7 +97,8 @@ def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
     place = resolve_model(name)
     options.setdefault("dtype", torch.float32)
     with _reading(f"the model {name!r}", "a folder with config.json"):
-        return AutoModelForCausalLM.from_pretrained(place, **options), AutoTokenizer.from_pretrained(place)
+        model = AutoModelForCausalLM.from_pretrained(place, **NO_CODE, **options)
+        return model, AutoTokenizer.from_pretrained(place, **NO_CODE)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -103,7 +108,7 @@ def load_tokenizer(name: str) -> Any:
 
     place = resolve_model(name)
     with _reading(f"the tokenizer {name!r}", "a folder"):
-        return AutoTokenizer.from_pretrained(place)
+        return AutoTokenizer.from_pretrained(place, **NO_CODE)
 
 
 def load_encoder(name: str) -> Any:
@@ -113,7 +118,7 @@ def load_encoder(name: str) -> Any:
 
     place = resolve_model(name)
     with _reading(f"the encoder {name!r}", "a folder"):
-        return SentenceTransformer(place)
+        return SentenceTransformer(place, **NO_CODE)
 
 
 @contextmanager

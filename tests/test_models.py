@@ -1,5 +1,8 @@
 """Where models come from: each unreadable one ends in one error that says what works."""
 
+import json
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -119,3 +122,20 @@ def test_the_packaged_language_model_writes_words():
     prompt = tokenizer("The capital of France is", return_tensors="pt")
     text = tokenizer.decode(model.generate(**prompt, max_new_tokens=3, do_sample=False)[0])
     assert "Paris" in text
+
+
+@pytest.mark.parametrize("load", ["load_causal_lm", "load_tokenizer", "load_encoder"])
+def test_no_code_of_a_model_folder_is_run_whatever_standard_input_says(load, tmp_path):
+    """transformers asks "[y/N]" where a config names Python of its own; `yes |` would answer for the user."""
+    folder, mark = tmp_path / "model", tmp_path / "was_run"
+    folder.mkdir()
+    (folder / "code.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\nclass Config: pass\nclass Model: pass\nclass Words: pass\n"
+    )
+    auto = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model", "AutoModel": "code.Model"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["code.Words", None]}}))
+    code = f"from ktodata import models; models.{load}({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", code], input="y\n" * 9, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0 and "ModelError" in done.stderr
+    assert not mark.exists()

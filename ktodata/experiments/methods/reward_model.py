@@ -12,7 +12,7 @@ from ktodata.experiments.methods.preference_pairs import Numbers, PreferencePair
 from ktodata.experiments.methods.terms import TrainingTerms
 from ktodata.experiments.methods.trl_datasets import reward_examples
 from ktodata.experiments.methods.trl_trainers import choose_layers, pad_token_of, quiet, train_with_trl
-from ktodata.models import load_causal_lm, resolve_model
+from ktodata.models import NO_CODE, load_causal_lm, resolve_model
 from ktodata.train.data.tokens import TokenRows, tokenize
 
 
@@ -80,7 +80,9 @@ def train_reward_model(rows: TokenRows, pairs: PreferencePairs, numbers: Numbers
     tokenizer.pad_token = pad_token_of(tokenizer)
     with quiet():
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(resolve_model(terms.model), num_labels=1, dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            resolve_model(terms.model), num_labels=1, dtype=torch.float32, **NO_CODE
+        )
         choose_layers(model, terms)
         model.score.requires_grad_(True)
         how = {"rate": terms.rates["reward_model"], "seed": seed, "max_length": terms.max_length, "completions": 2}
