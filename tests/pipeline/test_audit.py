@@ -176,8 +176,6 @@ def test_a_model_and_its_training_are_further_views(feedback, tmp_path, monkeypa
     wrong = pl.Series([truth[row_id] != label for row_id, label in audit.table.select("row_id", "label").iter_rows()])
     for name in ("hidden_state", "training_dynamics"):
         assert signals[name].filter(wrong).mean() < signals[name].filter(~wrong).mean() - 0.1
-    agreed = audit.result.tables["agreement"]
-    assert agreed.filter(first="hidden_state", second="text")["rank_correlation"].min() > 0
 
 
 @pytest.fixture(scope="module")
