@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import xxhash
@@ -41,7 +42,7 @@ class Vote(NamedTuple):
 class Verdict(NamedTuple):
     """The label of one completion and where it comes from. votes is None when the label itself is the only vote.
 
-    `earlier` are verdicts that the same rater gave before the one that counts.
+    `earlier` are verdicts that the same rater gave before the one that counts, or gave again.
     """
 
     label: bool
@@ -51,26 +52,32 @@ class Verdict(NamedTuple):
 
     @classmethod
     def by_votes(cls, votes: list[Vote]) -> "Verdict":
-        """What most of several votes say: one of each rater, the last. Votes of nobody in particular all count."""
-        latest: dict[object, Vote] = {}
-        earlier = []
-        for number, vote in sorted(enumerate(votes), key=lambda entry: _given_at(entry[1], entry[0])):
-            rater: object = number if is_nobody(vote.rater) else vote.rater
-            earlier += [latest[rater]] if rater in latest else []
-            latest[rater] = vote
-        last = [vote for vote in votes if any(vote is one_of for one_of in latest.values())]
-        return cls(majority([vote.label for vote in last]), last, earlier=earlier or None)
+        """What most of several votes say: of each rater the last by time; votes of nobody in particular all count.
+
+        Only a vote with a time is ever an earlier one, as in `dedupe`: exports list the newest first as often as last, so that
+        the order of votes without times says nothing, and a rater who has said both has said both.
+        """
+        raters = [None if is_nobody(vote.rater) else str(vote.rater) for vote in votes]
+        times = [rater and moment(vote.created_at) for rater, vote in zip(raters, votes, strict=True)]
+        last: dict[str | None, datetime] = {}
+        for rater, time in zip(raters, times, strict=True):
+            if time:
+                last[rater] = max(time, last.get(rater, time))
+        counted, earlier, known = [], [], set()
+        for vote, rater, time in zip(votes, raters, times, strict=True):
+            # what a rater says twice is said once
+            if rater and ((time and time < last[rater]) or (rater, vote.label) in known):
+                earlier.append((time.timestamp() if time else 0.0, vote))
+            else:
+                counted.append(vote)
+                known.add((rater, vote.label))
+        history = [vote for _, vote in sorted(earlier, key=lambda entry: entry[0])]
+        return cls(majority([vote.label for vote in counted]), counted, earlier=history or None)
 
 
 def is_nobody(rater: Any) -> bool:
     """Whether a rater's id names nobody: null, an empty text, or a data frame's NaN."""
     return rater is None or (isinstance(rater, str) and not rater.strip()) or rater != rater  # noqa: PLR0124
-
-
-def _given_at(vote: Vote, place: int) -> tuple[float, int]:
-    """In which order votes were given: by their times, those without one first, and then as they are listed."""
-    time = moment(vote.created_at)
-    return (time.timestamp() if time else 0.0, place)
 
 
 @dataclass(slots=True)

@@ -231,11 +231,11 @@ def _text(value: Any, where: str) -> str:
 
 
 def _json(value: Any, where: str) -> str:
-    """A value as JSON text that can be stored. Raises UnusableError where it cannot."""
+    """A value as JSON text that can be stored. Raises UnusableError where it cannot, as NaN and Infinity cannot."""
     try:
-        return checked(json.dumps(value, ensure_ascii=False), where)
-    except (TypeError, ValueError, RecursionError):
-        raise UnusableError("not_json", f"{where} cannot be written as JSON") from None
+        return checked(json.dumps(value, ensure_ascii=False, allow_nan=False), where)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnusableError("not_json", f"{where} cannot be written as JSON: {clip(str(error))}") from None
 
 
 def plain_turn(turn: Turn) -> str:

@@ -238,7 +238,7 @@ def test_lines_that_are_no_record(tmp_path):
         f'{{"a": {"9" * 400}}}',
     ]
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
-    reasons = [None, "duplicate_keys", "duplicate_keys", "malformed_json", "malformed_json", None, None]
+    reasons = [None, "duplicate_keys", "duplicate_keys", "malformed_json", "not_an_object", None, None]
     assert problems_of(path) == list(enumerate(reasons, start=1))
     problem = list(read_records(source_of(path)))[1].problem
     assert "'a'" in problem.detail

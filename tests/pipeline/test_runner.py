@@ -232,7 +232,7 @@ def test_reviews_that_cannot_be_used_are_said_before_or_after_reading(tmp_path):
         kd.run(plan, out=out)
     assert not out.exists()  # said before anything was read
     (tmp_path / "r.csv").write_text("row_id,verdict\na,good\n")
-    with pytest.raises(DataError, match="none of 1 reviewed row_ids is in the data"):
+    with pytest.raises(DataError, match="none of 1 verdicts is on a row of the data"):
         kd.run(plan, out=out)
     assert "reviews" not in kd.run({**plan, "reviews": None}, out=out).stage_names()
 

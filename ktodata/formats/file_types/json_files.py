@@ -156,8 +156,6 @@ class JsonStream:
             except json.JSONDecodeError as error:
                 if self._at_end:
                     raise self.error(error.msg, error.pos) from None
-            except ValueError as error:  # a number of more digits than Python turns into one
-                raise self.error(str(error)) from None
             if len(self._text) - self._position > self._max_chars:
                 raise FormatError(
                     f"{self.name!r}: value {self.n_values:,} is longer than max_record_mb: {self._max_chars / 1e6:g} allows, "

@@ -20,11 +20,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def _whole_number(digits: str) -> int | str:
+    """The number; its digits as text where Python turns no so long one into a number (over 4,300)."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
 # one C call a value, and one Python call an object: measured at 2.9 us a record of 380 characters, 2.4 without the check
-STRICT = json.JSONDecoder(object_pairs_hook=_unique)
-# the value that begins at a place, without a look at white space: the half of `raw_decode` that is C
-SCAN: Callable[[str, int], tuple[Any, int]] = STRICT.scan_once  # type: ignore[attr-defined]
-LENIENT = json.JSONDecoder()
+_USUAL = json.JSONDecoder(object_pairs_hook=_unique)
+# the value that begins at a place, without a look at white space: the half of `raw_decode` that is C. ValueError: try STRICT
+SCAN: Callable[[str, int], tuple[Any, int]] = _USUAL.scan_once  # type: ignore[attr-defined]
+STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_whole_number)
+LENIENT = json.JSONDecoder(parse_int=_whole_number)
 
 
 def parse_json_text(value: Any, what: str) -> Any:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ktodata.formats.dialects.traces.trace_texts import HOLDS, judged_answer, trace_id
@@ -52,7 +53,10 @@ def read_mlflow(record: Record, fields: Fields) -> list[LabelledCompletion]:
     ]
     below = ["spans[] below the root"] if len(spans) > 1 else []
     texts = attributes.get(INPUTS), attributes.get(OUTPUTS)
-    return judged_answer(*texts, (INPUTS, OUTPUTS), scores, fields.label, [*inside, *others, *below])
+    judged = judged_answer(*texts, (INPUTS, OUTPUTS), scores, fields.label, [*inside, *others, *below])
+    # `Trace.to_json` has no id beside its two parts
+    about = {"source_id": whole["trace_id"]} if whole.get("trace_id") and "source_id" not in fields.about else {}
+    return [replace(answer, about={**answer.about, **about}) for answer in judged]
 
 
 def _whole(record: Record) -> Record:
@@ -157,10 +161,10 @@ MLFLOW = Format(
     read=read_mlflow,
     write=write_mlflow,
     holds=HOLDS,
-    reads=tuple(
-        path
-        for spans, assessments in (("spans", "assessments"), ("data.spans", "info.assessments"))
-        for path in (f"{spans}[].attributes", *(f"{assessments}[].{name}" for name in ASSESSMENT))
+    reads=(
+        *("trace_id", "info.trace_id"),
+        *(f"{spans}[].attributes" for spans in ("spans", "data.spans")),
+        *(f"{assessments}[].{name}" for assessments in ("assessments", "info.assessments") for name in ASSESSMENT),
     ),
     names_verdicts=True,
     example={
