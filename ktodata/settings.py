@@ -129,7 +129,8 @@ def _error_text(error: ValidationError, where: str, given: Mapping[str, Any]) ->
     first = max(errors, key=lambda each: _setting_at(each["loc"], given)[0].count("."))
     name, value = _setting_at(first["loc"], given)
     if first["type"] == "missing":
-        return f"{where}: {name} must be given."
+        within = f"{name}." if len(first["loc"]) > 1 else ""
+        return f"{where}: {within}{first['loc'][-1]} must be given."
     problems = dict.fromkeys(each["msg"] for each in errors if _setting_at(each["loc"], given)[0] == name)
     problem = ", or ".join(problems).replace("Input", "it", 1).replace("Input should be ", "")
     text = f"{where}: {name}: {problem}; got {value!r}."

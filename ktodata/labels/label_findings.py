@@ -75,13 +75,13 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     reviews = reviewed_labels(facts["trusted"])
     if not reviews.judged:
         return not_applicable("KD041", f"No row has a trusted_label. {facts['ask_for_review']['why']}")
-    text = review_sentence(reviews)
+    text, weights = review_sentence(reviews), [piece["text"] for piece in facts.get("weighed", {}).values()]
     if not reviews.drawn:
-        return not_applicable("KD041", f"{text} {facts['ask_for_review']['why']}")
+        return not_applicable("KD041", " ".join([text, facts["ask_for_review"]["why"], *weights]))
     if flip_rates := facts["trusted"]["flip_rates"]:
         by_truth = ", ".join(f"{percent(share)} of the truly {name}" for name, share in flip_rates.items())
         text += f" So {by_truth} rows carry the other label: what the trainer's flip_rates takes."
-    text = " ".join([text, *(piece["text"] for piece in facts.get("weighed", {}).values())])
+    text = " ".join([text, *weights])
     wrong = reviews.whole.wrong
     return issue("KD041", text, wrong) if wrong else passed("KD041", text)
 

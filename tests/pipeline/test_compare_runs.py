@@ -39,7 +39,7 @@ def make(tmp_path):
         (folder / "stages/evaluate/metrics.json").write_text(json.dumps({"part": part}))
         (folder / "stages/evaluate/done.json").write_text(json.dumps({"key": "k"}))
         pl.DataFrame({"row_id": list(trained)}).write_parquet(folder / "shards/train-00000-of-00001.parquet")
-        (folder / "manifest.json").write_text(json.dumps({"stages": [{"name": "evaluate"}]}))
+        (folder / "manifest.json").write_text(json.dumps({"recipe": {}, "stages": [{"name": "evaluate"}]}))
         return Run(folder)
 
     return run
@@ -92,7 +92,7 @@ def test_what_cannot_be_compared_says_why(make, tmp_path):
     with pytest.raises(OneClassError, match="the 120 rows that both runs hold out are all of one label"):
         make("c", 1.0, truth=False, one_class=True).compare(make("d", 1.0, truth=False))
     (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "manifest.json").write_text('{"stages": []}')
+    (tmp_path / "bare" / "manifest.json").write_text('{"recipe": {}, "stages": []}')
     with pytest.raises(RunError, match="bare was not evaluated"):
         make("e", 1.0).compare(Run(tmp_path / "bare"))
 

@@ -10,7 +10,7 @@ from encoders import save_encoder
 
 import ktodata as kd
 from ktodata.errors import DataError, FormatError, OneClassError, RecipeError, RunError, SettingError
-from ktodata.pipeline import runner, self_training
+from ktodata.pipeline import run_stages, self_training
 from ktodata.pipeline.self_training import changes, dry_run, rounds_of
 from ktodata.stage import StageResult
 
@@ -168,7 +168,7 @@ def planted(monkeypatch, truth):
         quality = pl.Series(np.where(sound, leans, 1 - leans))
         return StageResult(feedback.select("row_id", training_dynamics=quality), metrics={"rows_without_observation": 0})
 
-    monkeypatch.setattr(runner, "join_dynamics", join)
+    monkeypatch.setattr(run_stages, "join_dynamics", join)
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_patience_ends_it_and_only_the_round_that_is_the_result_meets_test_rows(
 
     monkeypatch.setattr(self_training, "_validation_rewards", rewards)
     monkeypatch.setattr(self_training, "changes", lambda *args, **kwargs: {"changed": 1, "rows": 1})
-    monkeypatch.setattr(runner, "join_dynamics", join)
+    monkeypatch.setattr(run_stages, "join_dynamics", join)
     run = kd.run(rounds(place, patience=1, evaluate={"generate": 0, "bootstrap": 100}), out=tmp_path / "run")
     told = result(tmp_path / "run")
     assert fits == ["0", "1", "2"] and told["chosen_round"] == 1 and told["helped"] and run.folder.name == "1"
