@@ -13,6 +13,9 @@ TURN_FIELDS = ("role", "content", "name", "tool_call_id", "tool_calls", "reasoni
 TURN = pl.Struct(dict.fromkeys(TURN_FIELDS, pl.String))
 # columns that a chat template is given beside the turns, each as JSON text
 TEMPLATE_FIELDS = ("tools", "chat_template_kwargs")
+# rows of the commoner label, at most, that one of the rarer label counts where nobody sets the weights: beyond it single rows own
+# the updates that they are in, gradient clipping shortens those, and the labels do not count the same all the same
+CLASS_WEIGHT_LIMIT = 10.0
 VOTE = pl.Struct({"rater": pl.String, "label": pl.Boolean, "created_at": pl.Datetime("us", "UTC")})
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import MissingColumnError, OneClassError
+from ktodata.feedback import CLASS_WEIGHT_LIMIT
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import StageResult, decide, no_decisions
 
@@ -19,7 +20,7 @@ USES = ("part", "label_quality", "cluster", "trusted_label")
 ADDS = ("weight",)
 
 LOWEST, HIGHEST = 1.0, 4 / 3
-HEAVY = 10  # times the weight of other rows
+HEAVY = CLASS_WEIGHT_LIMIT  # times the weight of other rows
 RULE = "lambda_D n_D / (lambda_U n_U) in [1, 4/3], one of the two being 1"
 SOURCE = "Ethayarajh et al. 2024, arXiv:2402.01306, Eq. (8)"
 
@@ -37,7 +38,7 @@ def rebalance(
     max_weight: Annotated[
         float,
         Field(ge=1, description="by weights: no class weighs more, whatever the ratio; KD062 says where that holds it back"),
-    ] = 10.0,
+    ] = CLASS_WEIGHT_LIMIT,
     ratio: Annotated[float, Field(gt=0, description="by drop: desirable rows per undesirable row to keep")] = 1.0,
     max_per_cluster: Annotated[
         int | None, Field(ge=1, description="rows kept of one prompt cluster, least trustworthy out first; needs coverage before")

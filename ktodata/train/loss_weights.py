@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ktodata.errors import SettingError
+from ktodata.feedback import CLASS_WEIGHT_LIMIT
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.objectives import label_targets
 from ktodata.train.setting_tables import FlipRates
@@ -21,6 +22,7 @@ class Balance:
     undesirable: float
     desirable_weight: float
     undesirable_weight: float
+    even_weight: float | None = None  # that would let both labels count the same, where it is more than may be set by itself
 
     @property
     def ratio(self) -> float:
@@ -36,6 +38,11 @@ class Balance:
             f"desirable {self.desirable:,.0f} x {self.desirable_weight:.3g} : undesirable {self.undesirable:,.0f} x "
             f"{self.undesirable_weight:.3g} = {ratio:.2f} ({'within' if within else 'outside'} the paper's 1 to 4/3)"
         )
+        if self.even_weight is not None:
+            sentence += (
+                f"; {self.even_weight:,.3g} would even them out, but no row is made to count more than "
+                f"{CLASS_WEIGHT_LIMIT:g} of the commoner label: more rows of the rarer one are worth more"
+            )
         return {
             "desirable": int(rows.label.sum()),
             "undesirable": int((~rows.label).sum()),
@@ -43,6 +50,8 @@ class Balance:
             "undesirable_weight": round(self.undesirable_weight, 6),
             "weighted_ratio": round(ratio, 4) if math.isfinite(ratio) else None,
             "within_paper_rule": within,
+            "class_weight_limit": CLASS_WEIGHT_LIMIT,
+            "held_back_from": None if self.even_weight is None else round(self.even_weight, 6),
             "sentence": sentence,
         }
 
@@ -57,6 +66,9 @@ def balance(
 ) -> Balance:
     """The weights in force. With neither given, the label that counts less is raised until both count the same; else those given.
 
+    It is raised until one of its rows counts CLASS_WEIGHT_LIMIT of the other label at most, what rows weigh already included: of
+    1 row in 500 the weight would be 499, that row would own its update, and clipping would take back what the weight gave.
+
     soft : a row counts towards its likelier label, by how far that is the likelier one, as in the loss
     flip_rates : labels are counted as they would be without those flips, as in the loss
 
@@ -64,15 +76,24 @@ def balance(
     """
     label, p_desirable = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
     target, confidence = label_targets(label, p_desirable, soft_labels=soft, flip_rates=flip_rates)
-    desirable, undesirable = (float((rows.weight * (confidence * share).numpy()).sum()) for share in (target, 1 - target))
+    shares = [(confidence * share).numpy() for share in (target, 1 - target)]
+    desirable, undesirable = (float((rows.weight * share).sum()) for share in shares)
     if desirable_weight is None and undesirable_weight is None and desirable > 0 and undesirable > 0:
-        return Balance(desirable, undesirable, max(1.0, undesirable / desirable), max(1.0, desirable / undesirable))
+        even = desirable / undesirable
+        already = even * float(shares[1].sum() / shares[0].sum())  # what a desirable row weighs, in undesirable ones
+        raised = _raised(1 / even, already), _raised(even, 1 / already)
+        return Balance(desirable, undesirable, *raised, max(even, 1 / even) if max(raised) < max(even, 1 / even) else None)
     return Balance(
         desirable,
         undesirable,
         1.0 if desirable_weight is None else desirable_weight,
         1.0 if undesirable_weight is None else undesirable_weight,
     )
+
+
+def _raised(even: float, already: float) -> float:
+    """The weight of a label that `even` would even out, held where a row of it counts CLASS_WEIGHT_LIMIT of the other label."""
+    return max(1.0, min(even, CLASS_WEIGHT_LIMIT / already))
 
 
 def check_weights_fit(rows: TokenRows, *, soft: bool, flip_rates: FlipRates | None) -> None:

@@ -46,7 +46,8 @@ def fit(
     desirable_weight: Annotated[
         float | None,
         Field(
-            ge=0, description="loss weight, times each row's own; both none: the rarer label is raised until both count the same"
+            ge=0,
+            description="loss weight, times each row's own; both none: the rarer label is raised to even, 10 at most",
         ),
     ] = None,
     undesirable_weight: Annotated[

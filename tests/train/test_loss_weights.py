@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import polars as pl
 import pytest
 from tiny_models import text_rows, token_rows
 
@@ -37,6 +38,44 @@ def test_with_none_given_the_rarer_label_is_raised_until_both_count_the_same(cou
 def test_a_row_counts_by_its_own_weight():
     """desirable 0.5 + 0.5 + 1 = 2, undesirable 8: 2 x 4 = 8 x 1"""
     assert weights(rows_of(3, 1, weight=[0.5, 0.5, 1, 8])) == (4, 1)
+
+
+@pytest.mark.parametrize("rare_is_desirable", [True, False])
+def test_a_row_of_the_rarer_label_counts_ten_of_the_other_at_most_and_that_is_said(rare_is_desirable):
+    """1 : 500. Before, its weight was 500: of the 32 rows of an update it alone was 94 %."""
+    rows = rows_of(1, 500) if rare_is_desirable else rows_of(500, 1)
+    in_force = balance(rows, desirable_weight=None, undesirable_weight=None, soft=False)
+    rarer = in_force.desirable_weight if rare_is_desirable else in_force.undesirable_weight
+    assert (rarer, in_force.even_weight) == (10, 500)
+    facts = in_force.as_dict(rows)
+    assert (facts["class_weight_limit"], facts["held_back_from"], facts["within_paper_rule"]) == (10, 500, False)
+    assert "500 would even them out, but no row is made to count more than 10 of the commoner label" in facts["sentence"]
+    at_the_cap = balance(rows_of(1, 10), desirable_weight=None, undesirable_weight=None, soft=False)
+    assert (at_the_cap.desirable_weight, at_the_cap.even_weight, at_the_cap.ratio) == (10, None, 1)
+    assert weights(rows, 1.0, 500.0) == (1, 500)  # what somebody sets is taken
+
+
+def test_what_rebalance_gave_counts_towards_the_ten():
+    """1 : 500 with the weight of 10 that rebalance gave: 10 x 50 would be 500 again."""
+    assert weights(rows_of(500, 1, weight=[1] * 500 + [10])) == (1, 1)
+    assert weights(rows_of(500, 1, weight=[1] * 500 + [4])) == (1, 2.5)
+    assert weights(rows_of(500, 1, weight=[1] * 500 + [40])) == (1, 1)  # nor is a row's own weight taken back
+
+
+def test_no_row_owns_its_update(model_folder):
+    """One undesirable row of 41: 10 of the 10 + 9 that a batch of 10 weighs; with its even weight 40 it would be 40 of 49."""
+    rows = text_rows(41).with_columns(label=pl.int_range(41) != 7)
+    settings = {"model": model_folder, "batch_size": 10, "device": "cpu", "learning_rate": 1e-6}
+    result = fit(rows, **settings)
+    by_step = result.telemetry.group_by("step").agg(
+        loss=pl.col("loss").sum(), most=pl.col("loss").max(), rare=(~pl.col("label")).any()
+    )
+    (share,) = by_step.filter("rare").select(pl.col("most") / pl.col("loss")).to_series()
+    assert share == pytest.approx(10 / 19, abs=0.01) or share == pytest.approx(10 / 17, abs=0.01)  # batches of 8 or 9, or 10
+    assert result.metrics["balance"]["held_back_from"] == 40
+    lonely = result.metrics["plan"]["one_class_batches"]
+    assert lonely == len(result.history) - 1
+    assert f"{lonely} of them with rows of one label only" in result._repr_html_()
 
 
 def test_one_given_alone_leaves_the_other_at_1():

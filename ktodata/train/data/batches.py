@@ -12,7 +12,7 @@ from ktodata.train.data.packing import Pair, Sequences
 from ktodata.train.data.tokens import TokenRows
 
 RowNumbers = NDArray[np.int64]
-Entry = tuple[int, int, int]  # rank of a batch, tie-breaker, number of the batch
+Entry = tuple[float, int, int]  # rank of a batch, tie-breaker, number of the batch
 
 # batches that a prompt's rows are offered to before they are parted
 OFFERS = 8
@@ -149,21 +149,28 @@ class _Dealer:
     def __init__(self, prompt: RowNumbers, sizes: list[int], random: np.random.Generator) -> None:
         self.batches: list[list[RowNumbers]] = [[] for _ in sizes]
         self._room, self._prompt, self._random = sizes, prompt, random
+        self._sizes = tuple(sizes)
         self._prompts: list[set[int]] = [set() for _ in sizes]
 
     def evenly(self, pieces: list[RowNumbers], rarer: NDArray[np.bool_]) -> None:
-        """Deal pieces to the batch that has the fewest rows of the rarer label so far, those with the most of it first."""
+        """Deal pieces to the batch with the smallest share of the rarer label so far, those with the most of it first.
+
+        The share, not the count: of small batches that differ by a row, the smaller one would be filled with that label alone.
+        """
 
         def of_rarer(rows: Iterable[RowNumbers]) -> int:
             return sum(int(rarer[piece].sum()) for piece in rows)
 
-        self._deal_pieces(sorted(pieces, key=lambda piece: of_rarer([piece])), lambda number: of_rarer(self.batches[number]))
+        self._deal_pieces(
+            sorted(pieces, key=lambda piece: of_rarer([piece])),
+            lambda number: of_rarer(self.batches[number]) / self._sizes[number],
+        )
 
     def fill(self, pieces: list[RowNumbers]) -> None:
         """Deal pieces to the batch with the most room, the largest first."""
         self._deal_pieces(sorted(pieces, key=len), lambda number: -self._room[number])
 
-    def _deal_pieces(self, waiting: list[RowNumbers], rank: Callable[[int], int]) -> None:
+    def _deal_pieces(self, waiting: list[RowNumbers], rank: Callable[[int], float]) -> None:
         """Give the last of `waiting` to the batch of lowest rank, until none is left."""
         numbers = [number for number in self._random.permutation(len(self.batches)).tolist() if self._room[number]]
         heap = [(rank(number), tie, number) for tie, number in enumerate(numbers)]
@@ -208,7 +215,7 @@ def _batch_plan(steps: list[Batch], label: NDArray[np.bool_], groups: RowNumbers
         "batch_rows_min": min((len(step.rows) for step in steps), default=0),
         "batch_rows_max": max((len(step.rows) for step in steps), default=0),
         "rows_per_prompt": round(sum(len(step.rows) for step in steps) / max(1, distinct), 3),  # within a step
-        "one_class_batches": one_class,
+        "one_class_batches": one_class,  # where there are fewer rows of a label than batches
         "partners_sharing_prompt_group": shared_prompt,
         "partners_with_equal_completion": equal_completion,
     }

@@ -50,7 +50,9 @@ def _updates_line(facts: Mapping[str, Any], history: pl.DataFrame) -> str:
     settings = facts.get("settings", {})
     epochs = history["epoch"].n_unique() if history.height else 0
     objective = f"{settings.get('objective', 'kto')}, beta {settings['beta']:g}" if "beta" in settings else UNKNOWN
-    return f"{history.height:,} updates in {epochs:,} {'epoch' if epochs == 1 else 'epochs'}; objective {objective}"
+    lonely = facts.get("plan", {}).get("one_class_batches")
+    of_one_label = f", {lonely:,} of them with rows of one label only" if lonely else ""
+    return f"{history.height:,} updates in {epochs:,} {'epoch' if epochs == 1 else 'epochs'}{of_one_label}; objective {objective}"
 
 
 def _loss_line(history: pl.DataFrame) -> str:

@@ -96,6 +96,22 @@ def test_no_batch_goes_without_a_label_of_which_there_is_one_for_each(group_by_p
     assert made.metrics["one_class_batches"] == 0
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("size", [2, 3, 5, 16])
+@pytest.mark.parametrize("rare", [True, False])
+def test_no_batch_has_one_label_while_each_label_has_a_row_for_every_batch(size, rare, group_by_prompt):
+    """Sizes that differ by a row, nearly as many of both labels, heavy prompts: the smaller batches were filled with one label."""
+    for seed in range(30):
+        random = np.random.default_rng([seed, size])
+        count = int(random.integers(max(4, size), 120))
+        batches = min(-(-count // size), count // 2)
+        rarer = int(random.integers(batches, count // 2 + 1))
+        labels = random.permutation([rare] * rarer + [not rare] * (count - rarer)).tolist()
+        prompts = (random.zipf(1.5, count) % (1 + count // 3)).tolist()
+        made = plan(rows_of(labels, prompts=prompts), batch_size=size, seed=seed, group_by_prompt=group_by_prompt)
+        assert made.metrics["one_class_batches"] == 0, (seed, count, rarer)
+
+
 def test_batches_that_lack_a_label_are_counted():
     assert plan(rows_of([True] * 3 + [False] * 97), batch_size=10).metrics["one_class_batches"] == 7
 
