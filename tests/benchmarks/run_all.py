@@ -14,6 +14,7 @@ NEEDS_DATA = {
         "ablation.py",
         "balance.py",
         "label_noise.py",
+        "label_noise_alone.py",
         "label_noise_speed.py",
         "methods.py",
         "narrow_prompts.py",
