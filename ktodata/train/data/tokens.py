@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.errors import EmptyDataError, ModelError
+from ktodata.errors import DataError, EmptyDataError, ModelError
 from ktodata.feedback import TEMPLATE_FIELDS
 from ktodata.train.data.training_rows import is_conversational, named
 
 Ids = NDArray[np.int32]
+_FORM = "tools is a list of functions, chat_template_kwargs an object of names and values; either may be JSON text."
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]
             row["row_id"],
             *([message_of(turn) for turn in row[side]] for side in ("prompt", "completion")),
         )
-        options = template_options(row)
+        options = _options_of(row, row_id)
         try:
             prompt_ids.append(_render(tokenizer, prompt, options, add_generation_prompt=True))
             whole_ids.append(_render(tokenizer, prompt + completion, options, add_generation_prompt=False))
@@ -157,7 +158,19 @@ def template_options(row: dict[str, Any]) -> dict[str, Any]:
     """What a row's template is given beside its messages: `tools`, and all of `chat_template_kwargs`; either may be JSON text."""
     given = {name: row[name] for name in TEMPLATE_FIELDS if row.get(name)}
     loaded = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
-    return {**loaded.pop("chat_template_kwargs", {}), **loaded}
+    more = loaded.pop("chat_template_kwargs", {})
+    # a null is a column's way to say that a row has none: None would be an answer to `enable_thinking is defined`
+    return loaded | {name: value for name, value in more.items() if value is not None}
+
+
+def _options_of(row: dict[str, Any], row_id: str) -> dict[str, Any]:
+    try:
+        options = template_options(row)
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"row_id {row_id}: {' or '.join(TEMPLATE_FIELDS)} cannot be read: {error}. {_FORM}") from error
+    if not isinstance(options.get("tools", []), list):
+        raise DataError(f"row_id {row_id}: tools is {type(options['tools']).__name__}. {_FORM}")
+    return options
 
 
 def _render(tokenizer: Any, messages: list[dict[str, Any]], options: dict[str, Any], *, add_generation_prompt: bool) -> list[int]:
@@ -190,10 +203,16 @@ def _token_metrics(
         "cut_row_ids": [row_ids[number] for number in cut],
         # the prompt alone was encoded differently than before its completion: tokens merge, or the template differs
         "moved_boundaries": sum(len(prompts[number]) < len(prompt_ids[number]) for number in fitting),
+        # text has no template that could be given them
+        "template_fields_unused": 0 if is_conversational(rows) else sum(map(bool, map(template_options, _template_fields(rows)))),
         "without_end_token": sum(end not in completions[number].tolist() for number in fitting),
         "prompt_tokens": sum(len(prompts[number]) for number in fitting),
         "completion_tokens": sum(min(len(completions[n]), max_length - len(prompts[n])) for n in fitting),
     }
+
+
+def _template_fields(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    return rows.select(name for name in TEMPLATE_FIELDS if name in rows.columns).to_dicts()
 
 
 def _per_label(labels: Any) -> dict[str, int]:

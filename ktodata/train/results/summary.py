@@ -41,7 +41,13 @@ def _rows_line(facts: Mapping[str, Any]) -> str:
     if not balance:
         return UNKNOWN
     skipped, cut = len(train.get("skipped_row_ids", ())), len(train.get("cut_row_ids", ()))
-    lost = ", ".join(f"{number:,} {what}" for number, what in ((skipped, "more skipped"), (cut, "cut at max_length")) if number)
+    counts = (
+        (skipped, "more skipped"),
+        (cut, "cut at max_length"),
+        (train.get("moved_boundaries", 0), "whose prompt is written otherwise before its completion than alone"),
+        (train.get("template_fields_unused", 0), "whose tools or template settings plain text has no place for"),
+    )
+    lost = ", ".join(f"{number:,} {what}" for number, what in counts if number)
     held = f"{validation['rows']:,} held out" if "rows" in validation else "none held out"
     return f"{balance['desirable']:,} desirable, {balance['undesirable']:,} undesirable{f' ({lost})' if lost else ''}; {held}"
 
