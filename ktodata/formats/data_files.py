@@ -1,18 +1,20 @@
-"""What `paths` name: files, globs, saved data sets, hub ids. All are looked up and named before anything is read."""
+"""What `paths` name: files, globs, object stores, saved data sets, hub ids. All are looked up before anything is read."""
 
 import glob
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from ktodata.errors import FormatError, SettingError
+from ktodata.formats.remote_files import is_remote, local_copy, remote_files
 
 FileKind = Literal["lines", "json", "csv", "parquet"]
-SourceKind = Literal["file", "saved", "hub"]
+SourceKind = Literal["file", "remote", "saved", "hub"]
 # what a file is written as; what one that is read is, its content says (file_types/file_shape.py)
 KINDS: dict[str, FileKind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 PACKED = (".gz", ".zst", ".bz2")
@@ -23,7 +25,7 @@ SAVED_MARKS = ("dataset_info.json", "dataset_dict.json")
 
 @dataclass(frozen=True)
 class Source:
-    """A file or data set to read. `name` is what rows and messages call it: never an absolute path."""
+    """A file or data set to read. `name` is what rows and messages call it: never an absolute path. path : a remote file's URL"""
 
     path: str
     name: str
@@ -39,9 +41,19 @@ def find_sources(paths: str | Path | Sequence[str | Path]) -> list[Source]:
     if not patterns:
         raise SettingError("paths is empty; name at least one file, glob, data set folder or hub id.")
     sources = list(dict.fromkeys(source for pattern in patterns for source in _expand(str(pattern))))
-    local = [path for path, kind in sources if kind != "hub"]
+    local = [path for path, kind in sources if kind in ("file", "saved")]
     root = os.path.commonpath([Path(path).absolute().parent for path in local]) if local else ""
-    return [Source(path, path if kind == "hub" else _relative(path, root), kind) for path, kind in sources]
+    return [Source(path, _relative(path, root) if kind in ("file", "saved") else path, kind) for path, kind in sources]
+
+
+@contextmanager
+def on_this_machine(source: Source) -> Iterator[Source]:
+    """The source itself; of a remote file a copy, which is gone afterwards."""
+    if source.kind != "remote":
+        yield source
+        return
+    with local_copy(source.path) as path:
+        yield replace(source, path=path, kind="file")
 
 
 def _relative(path: str, root: str) -> str:
@@ -49,6 +61,8 @@ def _relative(path: str, root: str) -> str:
 
 
 def _expand(path: str) -> list[tuple[str, SourceKind]]:
+    if is_remote(path):
+        return [(url, "remote") for url in remote_files(path)]
     if Path(path).is_dir():
         return [(path, _folder_kind(path))]
     if Path(path).exists():

@@ -15,7 +15,7 @@ from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.columnar.plain_forms import plain_form
 from ktodata.formats.columnar.plain_records import plain_rows
 from ktodata.formats.columnar.record_batches import groups_of_keys, record_batches
-from ktodata.formats.data_files import Source, find_sources, fingerprint
+from ktodata.formats.data_files import Source, find_sources, fingerprint, on_this_machine
 from ktodata.formats.dialects import FORMATS, format_named, format_of
 from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
 from ktodata.formats.dialects.mapping import MAPPING
@@ -93,7 +93,8 @@ def read(
     What a file is, its content says: JSON lines, JSON documents, CSV, Parquet, Arrow, SQLite, DuckDB, .xlsx; text also packed
     with gzip or zstd. `kd.inspect` shows how a file would be read.
 
-    paths : files, globs, folders, hub ids; or what is in memory: a polars or pandas frame, a list of dicts, a datasets.Dataset.
+    paths : files, globs, s3://, gs://, az:// and hf:// URLs, saved data sets, hub ids; or
+        what is in memory: a polars or pandas frame, a list of dicts, a datasets.Dataset.
     format : its name (`ktodata.formats.FORMATS`), or "auto": each record is read in the first format that it looks like;
         with `prompt` or `completion` given, "mapping", or, with two completions, "preference".
     prompt : column of the prompt, or several whose texts are joined, each on its own line. "a.b" is b inside a.
@@ -221,6 +222,10 @@ class _Reader:
 
     def read(self, source: Source) -> dict[str, Any]:
         """Read one file to its end; the metrics about it."""
+        with on_this_machine(source) as here:
+            return self._read_here(here)
+
+    def _read_here(self, source: Source) -> dict[str, Any]:
         shape = file_shape(source, self._settings)
         try:
             counts = self.take(read_records(source, self._settings, shape), source.name)

@@ -11,6 +11,7 @@ from ktodata.feedback import COLUMNS
 from ktodata.files import digest_file, whole_file, whole_folder, write_json
 from ktodata.formats.data_files import find_sources
 from ktodata.formats.prompts import read_prompts
+from ktodata.formats.remote_files import remote_version
 from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
 from ktodata.labels.evidence.training_dynamics import join_dynamics
 from ktodata.models import model_digest
@@ -66,8 +67,9 @@ class Ingest:
     def made_of(self, run: RunState) -> dict[str, Any]:
         sources = find_sources(self.paths)
         named = [source.path for source in sources if source.kind == "hub"]
-        local = [Path(source.path) for source in sources if source.kind != "hub"]
+        local = [Path(source.path) for source in sources if source.kind in ("file", "saved")]
         files = [(name, of["digest"]) for place in local for name, of in describe(place.parent, [place]).items()]
+        files += [("/".join(remote_version(source.path)), "") for source in sources if source.kind == "remote"]
         return {"settings": {**self.step.settings, "paths": named}, "files": files}
 
     def work(self, run: RunState) -> StageResult:

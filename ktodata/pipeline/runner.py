@@ -15,6 +15,7 @@ import polars as pl
 
 from ktodata.errors import RunError, SettingError
 from ktodata.files import alone_in, digest_file, read_json, remove_leftovers, scan_parquet, whole_file, whole_folder, write_json
+from ktodata.formats.remote_files import is_remote
 from ktodata.ledger import account, outcomes, write_up
 from ktodata.meter import Meter
 from ktodata.pipeline.artefacts import differing
@@ -264,8 +265,8 @@ def _check_run_folder(folder: Path, name: str) -> None:
 
 
 def _looks_like_a_path(text: str, place: Path) -> bool:
-    """Whether it is a file, folder or pattern rather than a hub id such as "owner/name"."""
-    return (
+    """Whether it is a file, folder or pattern rather than a hub id such as "owner/name", or a URL."""
+    return not is_remote(text) and (
         place.exists()
         or any(sign in text for sign in "*?[")
         or bool(Path(text).suffix)

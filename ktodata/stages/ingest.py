@@ -22,7 +22,9 @@ Columns = str | list[str] | None
 
 def ingest(
     *,
-    paths: Annotated[str | list[str], Field(description="files, globs, saved data set folders or hub ids")],
+    paths: Annotated[
+        str | list[str], Field(description="files, globs, s3://, gs://, az:// or hf:// URLs, saved data set folders or hub ids")
+    ],
     format: Annotated[
         str, Field(description='its name, or "auto": each record is read in the first format that it looks like')
     ] = "auto",

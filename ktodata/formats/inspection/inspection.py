@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ktodata.errors import FormatError
-from ktodata.formats.data_files import Source, find_sources
+from ktodata.formats.data_files import Source, find_sources, on_this_machine
 from ktodata.formats.dialects import detect_format
 from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
 from ktodata.formats.file_types.file_shape import FileShape, file_shape
@@ -215,10 +215,11 @@ def inspect(
     """
     settings = FileSettings(delimiter, encoding, table, max_record_mb)
     source = _one_source(file)
-    shape = file_shape(source, settings)
-    if shape.kind == "hub":
-        shape = replace(shape, tables=split_sizes(hub_dataset(source)))
-    records = list(islice(read_records(source, settings, shape), MAX_RECORDS + 1))
+    with on_this_machine(source) as here:
+        shape = file_shape(here, settings)
+        if shape.kind == "hub":
+            shape = replace(shape, tables=split_sizes(hub_dataset(here)))
+        records = list(islice(read_records(here, settings, shape), MAX_RECORDS + 1))
     is_whole, records = len(records) <= MAX_RECORDS, records[:MAX_RECORDS]
     usable = [record.record for record in records if record.problem is None and isinstance(record.record, Mapping)]
     if not usable:

@@ -14,6 +14,7 @@ from ktodata.formats.inspection.label_draft import label_lines
 from ktodata.formats.inspection.text_draft import text_lines
 from ktodata.formats.inspection.time_formats import time_formats
 from ktodata.formats.records import clip
+from ktodata.formats.remote_files import is_remote
 from ktodata.formats.times import moment
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def draft_recipe(inspection: "Inspection", relative_to: str | Path | None = None) -> str:
     """The recipe as YAML text; `relative_to`: the folder that the recipe will be in."""
     path = inspection.path
-    if relative_to is not None and inspection.shape.kind != "hub":
+    if relative_to is not None and inspection.shape.kind != "hub" and not is_remote(path):
         path = Path(os.path.relpath(path, relative_to)).as_posix()
     head = [
         f"# From a look at {clip(inspection.name)}: {inspection.shape.text()}; {inspection.n_records:,} records looked at.",
