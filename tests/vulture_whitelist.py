@@ -22,6 +22,7 @@ _.with_model
 _.with_reviews
 __call__
 blocks_off_ratio
+by_rates
 colourings
 compared_tokens
 cost_share

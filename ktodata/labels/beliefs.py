@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 class Beliefs:
     """p_wrong : float [N], a probability where `measured`, bool [N]. basis : what measured it in each given class.
 
-    rows_by_raters : how many of these rows have it from raters who share rows
+    rows_by_raters : how many of these rows have it from raters whose agreement identifies it
     """
 
     p_wrong: Floats
@@ -43,37 +43,33 @@ class Beliefs:
 
 
 def measure_beliefs(rows: LabelRows, classifier: Classifier, p_by_raters: pl.Series) -> Beliefs:
-    """P(the given label is wrong) where that was measured: by reviews, second votes, raters, or random flips that show.
+    """P(the given label is wrong) where that was measured: by reviews, agreement that identifies it, or random flips that show.
 
-    p_by_raters : P(desirable) by raters who share rows, null elsewhere
+    p_by_raters : P(desirable) by raters who share rows, where their agreement identifies it; null elsewhere
     """
     p_wrong, measured = np.zeros(len(rows.labels)), np.zeros(len(rows.labels), bool)
     basis: dict[str, str | None] = {}
     if classifier.learnt:
         for given, name in NAMES.items():
-            basis[name], p = _measured_in_class(rows.labels, classifier.learnt, given, several=bool(classifier.weak_sources))
+            basis[name], p = _measured_in_class(rows.labels, classifier.learnt, given)
             if basis[name] is not None:
                 in_class = rows.labels == given
                 p_wrong[in_class], measured[in_class] = p[in_class], True
-    voted = p_by_raters.is_not_null().to_numpy()
-    if not classifier.weak_sources and voted.any():
+    reviewed = classifier.learnt is not None and classifier.learnt.stacked is not None
+    voted = np.zeros(len(rows.labels), bool) if reviewed else p_by_raters.is_not_null().to_numpy()
+    if voted.any():
         by_raters = p_by_raters.fill_null(0.5).to_numpy()
         p_wrong, measured = np.where(voted, np.where(rows.labels, 1 - by_raters, by_raters), p_wrong), measured | voted
     measured &= rows.trained & rows.table["trusted_label"].is_null().to_numpy()
     return Beliefs(p_wrong, measured, basis, int((voted & measured).sum()))
 
 
-def _measured_in_class(labels: Bools, learnt: Learnt, given: bool, *, several: bool) -> tuple[str | None, Floats]:
-    """What measured p_wrong among rows of one given class, None where nothing did; and p_wrong by it, float [N].
-
-    several : weak sources have voted
-    """
-    refined, detection = learnt.reviewed.p_desirable, learnt.detection
+def _measured_in_class(labels: Bools, learnt: Learnt, given: bool) -> tuple[str | None, Floats]:
+    """What measured p_wrong among rows of one given class, None where nothing did; and p_wrong by it, float [N]."""
+    refined, detection = learnt.p_desirable, learnt.detection
     p_wrong = np.where(labels, 1 - refined, refined)
-    if learnt.reviewed.scale[given] is not None:
+    if learnt.stacked is not None:
         return "reviews", p_wrong
-    if several:
-        return "votes of several weak sources", p_wrong
     if detection.classes[given].identifiability != "identifiable":
         return None, p_wrong
     by_flips = wrong_by_random_flips(detection.predictions.p_desirable, labels, detection.confident_joint)

@@ -1,4 +1,4 @@
-"""What models of the labels say of every row, and how far reviewed rows bear them and all further evidence out."""
+"""What models of the labels say of every row, and how far reviewed rows bear them, the votes and all further evidence out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,10 +20,14 @@ from ktodata.labels.classifier.feature_sets import (
 )
 from ktodata.labels.classifier.features import Components, surface_features
 from ktodata.labels.classifier.noise_injection import trust_curve
+from ktodata.labels.classifier.reviewed_flags import reviewed_flags
 from ktodata.labels.evidence.evidence import Evidence, log_odds_of
 from ktodata.labels.label_rows import LabelRows
 from ktodata.labels.people.reviewed_model import ReviewedModel, learn_from_reviews
+from ktodata.labels.people.stacking import Stacked, stack
+from ktodata.labels.people.vote_worth import VoteWorth, vote_worth
 from ktodata.labels.people.weak_sources import find_weak_sources, pool
+from ktodata.labels.people.weighed_votes import Votes
 from ktodata.text.tfidf import part_vectors, word_vectors
 
 Floats = NDArray[np.float64]
@@ -33,11 +37,17 @@ MIN_ROWS = 10  # of each label; a model of fewer is noise
 
 @dataclass(frozen=True)
 class Learnt:
-    """What was fitted. evidence : the pieces that reviewed rows have weighed, in the order of `reviewed.weights`"""
+    """What was fitted. evidence : the pieces that reviewed rows have weighed, in the order of `reviewed.weights`
+
+    p_desirable : float [N], by all there is: a probability where `stacked`, else an order. worth : of a vote in that order
+    """
 
     detection: Detection
     reviewed: ReviewedModel
     evidence: tuple[Evidence, ...]
+    p_desirable: Floats
+    stacked: Stacked | None
+    worth: VoteWorth | None
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,8 @@ class Classifier:
 
     @property
     def p_desirable(self) -> Floats | None:
-        """P(truly desirable) by text, votes of weak sources, evidence and reviews together: float [N]; None: not learnt."""
-        return self.learnt.reviewed.p_desirable if self.learnt else None
+        """P(truly desirable) by text, votes, evidence and reviews together: float [N]; None: not learnt."""
+        return self.learnt.p_desirable if self.learnt else None
 
     def columns(self, rows: LabelRows) -> Mapping[str, pl.Series | pl.Expr]:
         """p_desirable, from_text (the text alone), label_quality, is_label_issue, flagged; null or false: nothing learnt."""
@@ -59,7 +69,7 @@ class Classifier:
             nothing = pl.lit(None, pl.Float64)
             p = dict.fromkeys(("p_desirable", "from_text", "label_quality"), nothing)
             return p | {"is_label_issue": pl.lit(None, pl.Boolean), "flagged": pl.lit(value=False)}
-        detection, p_desirable = self.learnt.detection, self.learnt.reviewed.p_desirable
+        detection, p_desirable = self.learnt.detection, self.learnt.p_desirable
         return {
             "p_desirable": pl.Series(p_desirable),
             "from_text": pl.Series(detection.predictions.p_desirable),
@@ -98,6 +108,8 @@ class Classifier:
             metrics
             | {"reviews": {NAMES[given]: {"gp_scale": scale} for given, scale in reviewed.scale.items()}}
             | {"weighed": {piece.name: self._weighed(rows, number) for number, piece in enumerate(self.learnt.evidence)}}
+            | ({"stacking": asdict(self.learnt.stacked.facts)} if self.learnt.stacked else {})
+            | ({"vote_worth": asdict(self.learnt.worth)} if self.learnt.worth else {})
             | detection.as_dict()
             | {"is_label_issue": int(detection.is_label_issue.sum())}
         )
@@ -119,6 +131,7 @@ class Classifier:
 def fit_classifier(
     rows: LabelRows,
     evidence: Sequence[Evidence],
+    votes: Votes,
     *,
     min_precision: float,
     fraction: float,
@@ -126,7 +139,7 @@ def fit_classifier(
     repeats: int,
     seed: int,
 ) -> Classifier:
-    """Fit models of the labels as given, weigh them and the evidence by reviewed rows, and flag as far as that was measured.
+    """Fit models of the labels as given, weigh them, the votes and the evidence by reviewed rows, and flag as far as that holds.
 
     The settings are label_noise's; fraction is its noise_injection. Where labels are of one kind, or too few, nothing is learnt.
     """
@@ -150,14 +163,38 @@ def fit_classifier(
         )
     except OneClassError as error:
         return Classifier(None, str(error), names)
-    pooled = predictions.p_desirable if sources is None else pool(sources, predictions.of_weak_sources, rows.trained)
+    text = predictions.p_desirable if sources is None else pool(predictions.of_weak_sources)
     pulls = np.column_stack([piece.pull for piece in evidence]) if evidence else None
-    reviewed = learn_from_reviews(features, pooled, rows.labels, rows.reviewed, rows.labels ^ rows.wrong, evidence=pulls)
-    checked = (rows.drawn, rows.drawn & rows.wrong)
-    detection = find_label_errors(
-        predictions, reviewed.p_desirable, rows.labels, rows.trained, checked, min_precision=min_precision
-    )
-    return Classifier(Learnt(detection, reviewed, tuple(evidence)), None, names)
+    truth = rows.labels ^ rows.wrong
+    reviewed = learn_from_reviews(features, text, rows.labels, rows.reviewed, truth, evidence=pulls, groups=rows.groups)
+    stacked, worth, p_desirable = _weigh_all(rows, reviewed, votes, seed=seed)
+    p_wrong = np.where(rows.labels, 1 - p_desirable, p_desirable)
+    flags = None
+    if stacked is not None:
+        flags = reviewed_flags(p_wrong, rows.trained, rows.reviewed, rows.wrong, min_precision=min_precision)
+    detection = find_label_errors(predictions, rows.labels, rows.trained, flags, min_precision=min_precision)
+    return Classifier(Learnt(detection, reviewed, tuple(evidence), p_desirable, stacked, worth), None, names)
+
+
+def _weigh_all(
+    rows: LabelRows, reviewed: ReviewedModel, votes: Votes, *, seed: int
+) -> tuple[Stacked | None, VoteWorth | None, Floats]:
+    """(What reviewed rows say that text, votes and raters are worth; else of a vote by the other votes; p_desirable by either).
+
+    Votes count on training rows alone: others must be answered by the models.
+    """
+    up, down, text = votes.columns.up, votes.columns.down, reviewed.p_desirable
+    pieces = {"text": log_odds_of(text)}
+    if votes.by_agreement.height:
+        by_raters = rows.table.select("row_id").join(votes.by_agreement, on="row_id", how="left", maintain_order="left")
+        pieces["raters by agreement"] = log_odds_of(by_raters["p_by_raters"].fill_null(np.nan).to_numpy())
+    columns = votes.columns if (up + down > 1).any() else None
+    truth = rows.labels ^ rows.wrong
+    stacked = stack(pieces, columns, rows.labels, rows.groups, rows.reviewed, truth, seed=seed)
+    if stacked is not None:
+        return stacked, None, np.where(rows.trained, stacked.p_desirable, text)
+    worth = vote_worth(text, up, down)
+    return None, worth, text if worth is None else np.where(up + down > 1, worth.order(text, up, down), text)
 
 
 def _too_few(rows: LabelRows) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.labels.classifier.noise_injection import SYSTEMATIC
 from ktodata.labels.label_words import BY_REVIEWS, is_above, none_among, percent, review_sentence, reviewed_labels
-from ktodata.labels.people.votes import MIN_SHARED
+from ktodata.labels.people.vote_worth import MIN_SHARED
 
 MANY_WRONG = 0.1  # share of wrong labels
 TWINS = "near twin (same prompt, nearly the same completion)"
@@ -131,9 +131,22 @@ def _check_raters(facts: dict[str, Any]) -> Finding:
         )
     return passed(
         "KD044",
-        f"{shared}. Table raters has how often each agrees with the majority of the others, not how often each is right: raters "
-        "who err together agree.",
+        f"{shared}. Table raters has how often each agrees with the majority of the others, not how often each is right. "
+        + _votes_in_words(facts),
     )
+
+
+def _votes_in_words(facts: dict[str, Any]) -> str:
+    """What the votes are believed for: by reviewed rows, by agreement, or for an order only."""
+    if "stacking" in facts:
+        fit = facts["stacking"]
+        return (
+            f"What each vote is worth, {fit['reviewed']:,} reviewed rows say (log loss {fit['log_loss']:.2f} nats out of fold; "
+            f"the rates of the given labels alone: {fit['by_rates']:.2f})."
+        )
+    if facts["independence"]["identified"]:
+        return "Their agreement shows no shared errors, and says how far each is right."
+    return f"How far their votes are right is {facts['independence']['reason']}. So they order rows, and turn no label."
 
 
 def _check_near(facts: dict[str, Any]) -> Finding:
@@ -202,8 +215,9 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
     if not costs["rows"]:
         return not_applicable(
             "KD049",
-            "No label's chance of being wrong was measured (no reviewed rows, no second votes, random errors not identifiable), "
-            "so no automatic action is known to pay: train on the labels as they are, or have rows reviewed.",
+            "No label's chance of being wrong was measured (fewer than 40 reviewed rows, no votes whose agreement shows how far "
+            "they are right, random errors not identifiable), so no automatic action is known to pay: train on the labels as "
+            "they are, or have rows reviewed.",
         )
     saved, bases = costs["share_of_cost_taken_away"], _bases(costs)
     expected = (
@@ -232,12 +246,22 @@ def _check_contested(facts: dict[str, Any]) -> Finding:
         return not_applicable("KD070", "Raters share too few rows to separate mistaken labels from those on which people differ.")
     verdicts = agreement["verdicts"]
     rows, total = verdicts.get("contested", 0), sum(verdicts.values())
-    text = (
-        f"Of {total:,} rows with two votes or more, {verdicts.get('wrong', 0):,} are labelled wrong and {rows:,} "
-        f"contested; of {verdicts.get('unclear', 0):,} so few votes do not say which."
-    )
+    if not facts["independence"]["identified"]:
+        text = (
+            f"Of {total:,} rows with two votes or more, people seem to differ on {rows:,}; the votes cannot say which are wrong."
+        )
+    else:
+        text = _contested_in_words(verdicts)
     if not rows:
         return passed("KD070", text)
     return issue(
         "KD070", f"{text} On contested rows a clearer criterion is missing, not a better rater: see table contested.", rows
+    )
+
+
+def _contested_in_words(verdicts: dict[str, int]) -> str:
+    rows, total = verdicts.get("contested", 0), sum(verdicts.values())
+    return (
+        f"Of {total:,} rows with two votes or more, {verdicts.get('wrong', 0):,} are labelled wrong and {rows:,} "
+        f"contested; of {verdicts.get('unclear', 0):,} so few votes do not say which."
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ktodata.labels.beliefs import Beliefs
@@ -19,8 +20,8 @@ from ktodata.labels.people.review_check import ReviewCheck
 from ktodata.labels.people.weighed_votes import Votes
 
 LABEL_QUALITY_IS = (
-    "1 sound .. 0 doubtful, an order only where p_wrong was not measured: the out-of-fold probability of the given label; "
-    "CROWDLAB's where several raters judged a training row"
+    "1 sound .. 0 doubtful, by text, votes and reviews together, out of fold; an order only, unless reviewed rows have "
+    "calibrated it"
 )
 
 
@@ -71,8 +72,15 @@ class LabelResults:
         """row_id and the label's quality by each piece of evidence, 1 sound .. 0 doubtful, null where it says nothing."""
         pieces = self._pieces(table)
         quality = {piece.name: pl.Series(piece.quality(self.rows.labels)).fill_nan(None) for piece in pieces}
-        votes = {"votes": table["vote_quality"]} if table["vote_quality"].count() else {}
-        return pl.DataFrame({"row_id": table["row_id"]} | quality | votes)
+        return pl.DataFrame({"row_id": table["row_id"]} | quality | self._vote_share())
+
+    def _vote_share(self) -> dict[str, pl.Series]:
+        """The share of votes for the label, where a row has several."""
+        up, down = self.votes.columns.up, self.votes.columns.down
+        if not (up + down > 1).any():
+            return {}
+        share = (np.where(self.rows.labels, up, down) + 0.5) / (up + down + 1)
+        return {"votes": pl.Series(np.where(up + down > 1, share, np.nan)).fill_nan(None)}
 
     def _pieces(self, table: pl.DataFrame) -> list[Evidence]:
         return [*self.classifier.evidence(table), *self.evidence]

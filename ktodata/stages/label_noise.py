@@ -89,11 +89,10 @@ def label_noise(
     check_columns(feedback, NEEDS, who="label_noise")
     _check_settings(noise_injection, folds, repeats)
     rows = label_rows(feedback, neighbours=neighbours, all_at_random=trusted_at_random, seed=seed)
-    evidence = gather_evidence(rows)
+    evidence, votes = gather_evidence(rows), weigh_votes(rows, seed=seed)
     classifier = fit_classifier(
-        rows, evidence, min_precision=min_precision, fraction=noise_injection, folds=folds, repeats=repeats, seed=seed
+        rows, evidence, votes, min_precision=min_precision, fraction=noise_injection, folds=folds, repeats=repeats, seed=seed
     )
-    votes = weigh_votes(rows, classifier.p_desirable, seed=seed)
     drift = find_drift(rows, classifier.learnt.detection.predictions.p_desirable) if classifier.learnt else None
     table = votes.join(rows.table.with_columns(**classifier.columns(rows)))
     table = with_near_twins(table, rows, contradiction_similarity)

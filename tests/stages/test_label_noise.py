@@ -201,7 +201,7 @@ def test_systematic_noise_is_invisible_until_rows_are_trusted():
 def test_trusted_rows_take_refuted_flags_back():
     table, _ = two_topics(1200)
     doubted = flagged(label_noise(table))
-    sample = sorted(doubted)[:40]
+    sample = sorted(doubted)[:30]  # too few to calibrate by: they can only refute
     vouched = table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(sample)).then("label"))
     result = label_noise(vouched)
     assert result.metrics["trusted"]["flags_refuted"]

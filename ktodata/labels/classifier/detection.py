@@ -25,7 +25,7 @@ from ktodata.labels.classifier.noise_injection import (
     two_levels,
 )
 from ktodata.labels.classifier.out_of_fold import calibration_error, out_of_fold
-from ktodata.labels.people.trusted import depths_of_errors
+from ktodata.labels.classifier.reviewed_flags import ReviewedFlags
 from ktodata.stats import Interval
 
 Bools = NDArray[np.bool_]
@@ -33,7 +33,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NAMES = {False: "undesirable", True: "desirable"}
-MIN_TRUSTED_ERRORS = 10  # of one given class, for its flags to be measured on trusted rows
 ESTIMATE_IS = (
     "an estimate by confident learning of errors that fall at random given the true class, if the model is good; those that "
     "follow a rule look like signal and are not in it, and where the verdict is not 'identifiable' it may be far off either way"
@@ -167,18 +166,16 @@ def predict_labels(
 
 def find_label_errors(
     predictions: LabelPredictions,
-    refined: Floats,
     labels: Bools,
     train: Bools,
-    trusted: tuple[Bools, Bools],
+    reviewed: ReviewedFlags | None,
     *,
     min_precision: float,
 ) -> Detection:
     """Measure on injected flips how well wrong labels are found among the training rows, and flag no further than it holds.
 
-    refined : float [N], p_desirable with what further votes and reviews say. Injected flips measure the models without those:
-        votes and reviews know nothing of the flips.
-    trusted : bool [N] each: rows whose label was checked, and those of them where it was wrong. They are not trained on as such.
+    reviewed : what reviewed rows calibrated, which then says what is flagged. Injected flips measure the models without votes and
+        reviews, which know nothing of the flips.
     """
     is_issue, flagged = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
     joint, is_issue[train] = confident_learning(labels[train], predictions.p_desirable[train])
@@ -188,18 +185,17 @@ def find_label_errors(
         in_class, rates = train & (labels == given), (shares[given], shares[not given])
         flips = recovery(predictions.with_flips, predictions.injected, train, given=given)
         verdict = identifiability(flips, levels, rates)
-        checked, wrong = (rows & in_class for rows in trusted)
-        by_trusted = int(wrong.sum()) >= MIN_TRUSTED_ERRORS
-        p = refined if by_trusted else predictions.p_desirable
-        quality, rows = p if given else 1 - p, int(in_class.sum())
-        if by_trusted:
-            curve = _curve_on_trusted(quality, in_class, checked, wrong, given=given)
+        rows = int(in_class.sum())
+        if reviewed is not None:
+            curve, count = reviewed.curve(in_class, given=given), int((reviewed.flagged & in_class).sum())
+            flagged |= reviewed.flagged & in_class
         else:
+            quality = predictions.p_desirable if given else 1 - predictions.p_desirable
             curve = _curve_on_flips(flips, rows, rates, verdict, predictions.fraction, given=given)
-        # no row is flagged whose label the model thinks the likelier one
-        against = int((in_class & (quality < 0.5)).sum()) if by_trusted or verdict == "identifiable" else 0
-        count = rows_to_flag(curve, min_precision=min_precision, most=against)
-        flagged |= _most_doubtful(quality, in_class, count)
+            # no row is flagged whose label the model thinks the likelier one
+            against = int((in_class & (quality < 0.5)).sum()) if verdict == "identifiable" else 0
+            count = rows_to_flag(curve, min_precision=min_precision, most=against)
+            flagged |= _most_doubtful(quality, in_class, count)
         classes[given] = ClassDetection(flips, verdict, rates, curve, rows, count)
     return Detection(predictions, is_issue, flagged, joint, levels, classes)
 
@@ -216,12 +212,6 @@ def confident_learning(labels: Bools, p_desirable: Floats) -> tuple[NDArray[np.i
     joint = compute_confident_joint(given, probs)
     # in this process: for two classes, others would take longer to start than to answer
     return joint, find_label_issues(given, probs, confident_joint=joint, n_jobs=1)
-
-
-def _curve_on_trusted(quality: Floats, in_class: Bools, checked: Bools, wrong: Bools, *, given: bool) -> pl.DataFrame:
-    """The class's trust curve, measured on errors that trusted rows show."""
-    depths, rate = depths_of_errors(quality, in_class, wrong), float(wrong.sum() / checked.sum())
-    return trust_curve(depths, rows=int(in_class.sum()), error_rates=(rate, 0.0), given=given, basis="trusted rows")
 
 
 def _curve_on_flips(

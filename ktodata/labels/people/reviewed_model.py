@@ -72,14 +72,22 @@ class ReviewedModel:
 
 
 def learn_from_reviews(
-    rows: RowFeatures, p_desirable: Floats, labels: Bools, reviewed: Bools, truth: Bools, *, evidence: Floats | None = None
+    rows: RowFeatures,
+    p_desirable: Floats,
+    labels: Bools,
+    reviewed: Bools,
+    truth: Bools,
+    *,
+    evidence: Floats | None = None,
+    groups: NDArray[np.integer] | None = None,
 ) -> ReviewedModel:
     """P(truly desirable) of every row: float [N].
 
     p_desirable : float [N], out of fold, from the labels as given
     labels, reviewed : bool [N]; truth : bool [N], used on reviewed rows only
     evidence : float [N, K] in [-1, 1], + for desirable, of anything but the reviews; nan: none on this row, counted as 0
-    A reviewed row is answered by the others (leave one out), so that answers and reviews can be compared.
+    groups : int [N], prompt groups; each row its own where None
+    A reviewed row is answered by those of other groups (leave one group out), so that answers and reviews can be compared.
     Raises ShapeError for evidence on another number of rows, DataError for one outside [-1, 1].
     """
     evidence = _checked_evidence(evidence, len(labels))
@@ -94,7 +102,9 @@ def learn_from_reviews(
         if len(known) > MAX_REVIEWED:
             known = np.sort(np.random.default_rng(0).permutation(known)[:MAX_REVIEWED])
         features = _beyond_classifier(2 * p_desirable - 1, evidence, members)
-        answer[members], scale[given], weights[given] = _predict_class(rows, features, members, known, truth)
+        answer[members], scale[given], weights[given] = _predict_class(
+            rows, features, members, known, truth, np.arange(len(labels)) if groups is None else groups
+        )
     return ReviewedModel(answer, scale, weights)
 
 
@@ -110,7 +120,12 @@ def _checked_evidence(evidence: Floats | None, rows: int) -> Floats:
 
 
 def _predict_class(
-    rows: RowFeatures, features: "_ReviewedFeatures", members: NDArray[np.int64], known: NDArray[np.int64], truth: Bools
+    rows: RowFeatures,
+    features: "_ReviewedFeatures",
+    members: NDArray[np.int64],
+    known: NDArray[np.int64],
+    truth: Bools,
+    groups: NDArray[np.integer],
 ) -> tuple[Floats, float, tuple[EvidenceWeight, ...]]:
     target = np.where(truth[known], 1.0, -1.0) - features.score[known]
     kernel = _text_kernel(rows, known, known)
@@ -134,10 +149,19 @@ def _predict_class(
         own = own + spread * np.square(features.further[part]).sum(axis=1)
         variance = own - (across * cho_solve(factor, across.T).T).sum(axis=1) + NOISE
         p_desirable[start : start + CHUNK] = ndtr(mean / np.sqrt(np.maximum(variance, NOISE)))
-    precision = np.diag(cho_solve(factor, np.eye(len(known))))
-    left_out = np.where(truth[known], 1.0, -1.0) - pulled / precision
-    p_desirable[np.searchsorted(members, known)] = ndtr(left_out * np.sqrt(precision))
+    p_desirable[np.searchsorted(members, known)] = _left_out(factor, pulled, np.where(truth[known], 1.0, -1.0), groups[known])
     return p_desirable, scale, _evidence_weights(spread * features.further[known], factor, pulled, spread)
+
+
+def _left_out(factor: tuple[Floats, bool], pulled: Floats, truth: Floats, groups: NDArray[np.integer]) -> Floats:
+    """P(desirable) of each reviewed row by the reviewed rows of other groups (Rasmussen and Williams 2006, 5.12, by blocks)."""
+    precision = cho_solve(factor, np.eye(len(truth)))
+    p_desirable = np.empty(len(truth))
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
+        covariance = np.linalg.inv(precision[np.ix_(own, own)])
+        p_desirable[own] = ndtr((truth[own] - covariance @ pulled[own]) / np.sqrt(np.diag(covariance)))
+    return p_desirable
 
 
 @dataclass(frozen=True)

@@ -96,12 +96,6 @@ def flip_rates(given: dict[bool, int], error_rates: dict[bool, float | None]) ->
     return {"desirable": lost / desirable, "undesirable": gained / undesirable}
 
 
-def depths_of_errors(quality: NDArray[np.float64], in_class: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """For each known error the share of its given class that looks more doubtful: float [errors], 0 is most doubtful."""
-    ordered = np.sort(quality[in_class])
-    return np.asarray(np.sort(np.searchsorted(ordered, quality[wrong & in_class], side="left") / max(len(ordered), 1)))
-
-
 def rows_to_review(rows: pl.DataFrame, *, total: int, seed: int) -> pl.DataFrame:
     """A random sample of `total` rows, shared between the given classes as review_queue.shares says: row_id, label, stands_for,
     shuffled.

@@ -1,6 +1,6 @@
-"""Everything that several raters say of the rows: counts, CROWDLAB's quality, and Dawid and Skene's of raters who share rows."""
+"""Everything that several raters say of the rows: counts, what agreement says of their errors, and whether it can."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -8,65 +8,108 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.labels.label_rows import LabelRows
+from ktodata.labels.people.independence import Independence, check_independence
 from ktodata.labels.people.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, Aggregated, dawid_skene, wrong_or_contested
-from ktodata.labels.people.votes import MIN_SHARED, VoteCounts, aggregate_votes
+from ktodata.labels.people.raters_reviewed import confusions_by_reviews
+from ktodata.labels.people.stacking import VoteColumns
+from ktodata.labels.people.vote_worth import MIN_SHARED
+from ktodata.labels.people.votes import VoteCounts, aggregate_votes
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Votes:
-    """counts : votes of each row and each rater.
+    """counts : votes of each row and each rater; columns : the same row by row, for training rows.
 
-    aggregated, verdicts : what raters who share rows are worth, which of those rows are wrong or contested; None: too few shared
+    independence : whether agreement identifies the raters' errors; aggregated : what raters who share rows are worth, verdicts :
+    which of those rows are wrong or contested; None: too few shared. by_reviews : the raters' rates on reviewed rows
     """
 
     counts: VoteCounts
+    columns: VoteColumns
+    by_reviews: pl.DataFrame
+    independence: Independence | None = None
     aggregated: Aggregated | None = None
     verdicts: pl.DataFrame | None = None
 
-    def join(self, table: pl.DataFrame) -> pl.DataFrame:
-        """Add votes_up, votes_down, outvoted, p_by_raters, and CROWDLAB's quality to label_quality where there is one."""
-        for columns in (self.counts.rows, self.counts.quality):
-            table = table.join(columns, on="row_id", how="left", maintain_order="left")
-        table = table.with_columns(label_quality=pl.coalesce("vote_quality", "label_quality"))
-        if self.aggregated is None:
-            return table.with_columns(p_by_raters=pl.lit(None, pl.Float64))
+    @property
+    def by_agreement(self) -> pl.DataFrame:
+        """row_id, p_by_raters: of rows with several votes, where agreement identifies it; else empty."""
+        if self.independence is None or not self.independence.identified or self.aggregated is None:
+            return pl.DataFrame(schema={"row_id": pl.String, "p_by_raters": pl.Float64})
         several = self.aggregated.rows.filter(pl.col("contested").is_not_null())
-        return table.join(several.select("row_id", p_by_raters="p_desirable"), on="row_id", how="left", maintain_order="left")
+        return several.select("row_id", p_by_raters="p_desirable")
+
+    def join(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Add votes_up, votes_down, outvoted and p_by_raters."""
+        for columns in (self.counts.rows, self.by_agreement):
+            table = table.join(columns, on="row_id", how="left", maintain_order="left")
+        return table
 
     def as_metrics(self) -> dict[str, Any]:
         """As JSON values."""
-        metrics: dict[str, Any] = {"votes": self.counts.metrics | {"quality_from_votes": self.counts.quality.height}}
-        if self.aggregated is None or self.verdicts is None:
+        metrics: dict[str, Any] = {"votes": dict(self.counts.metrics)}
+        if self.independence is None or self.aggregated is None or self.verdicts is None:
             return metrics
+        metrics["independence"] = asdict(self.independence)
         verdicts = dict(self.verdicts["verdict"].value_counts(sort=True).iter_rows())
         return metrics | {"agreement": self.aggregated.metrics | {"verdicts": verdicts}}
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """raters, confusions, contested; the last two are empty unless raters share rows."""
-        if self.aggregated is None or self.verdicts is None:
+        if self.aggregated is None or self.verdicts is None or self.independence is None:
             confusions, contested = pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=CONTESTED_SCHEMA)
         else:
-            confusions, contested = self.aggregated.raters, self.verdicts.filter(verdict="contested")
+            confusions, contested = self._confusions(), self.verdicts.filter(verdict="contested")
         return {"raters": self.counts.raters, "confusions": confusions, "contested": contested}
 
+    def _confusions(self) -> pl.DataFrame:
+        """The raters' rates by reviewed rows where there are any, else by agreement where that identifies them, else null."""
+        assert self.aggregated is not None and self.independence is not None
+        table, rates = self.aggregated.raters, self.by_reviews.columns[1:]
+        kept = [name for name in table.columns if name not in ("rater", "votes", "weight")]
+        if not self.independence.identified:
+            table = table.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in kept)
+        table = table.join(self.by_reviews, on="rater", how="left", suffix="_reviewed", maintain_order="left")
+        return table.select(
+            pl.coalesce(f"{name}_reviewed", name).alias(name) if name in rates else name for name in RATERS_SCHEMA.names()
+        )
 
-def weigh_votes(rows: LabelRows, p_desirable: NDArray[np.float64] | None, *, seed: int) -> Votes:
-    """What the votes say. p_desirable : float [N], out of fold; None when there is no model."""
+
+def weigh_votes(rows: LabelRows, *, seed: int) -> Votes:
+    """What the votes say, before anything is learnt."""
     texts = _texts_with_votes(rows.table)
     # columns first: a filtered table is a copy, vectors included
     trained = rows.table.select("row_id", "label", votes="pooled_votes").filter(pl.Series(rows.trained))
-    counts = aggregate_votes(
-        trained,
-        None if p_desirable is None else p_desirable[rows.trained],
-        judged=texts.select("row_id", votes="vote"),
-    )
+    counts = aggregate_votes(trained, judged=texts.select("row_id", votes="vote"))
+    columns, by_reviews = _vote_columns(rows, counts.votes), confusions_by_reviews(rows.table, counts.votes)
     if counts.metrics["rows_with_several_raters"] < MIN_SHARED:
-        return Votes(counts)
+        return Votes(counts, columns, by_reviews)
     vote = pl.col("vote").struct
     cast = texts.select("row_id", "vote").explode("vote")
     cast = cast.select("row_id", rater=vote.field("rater"), verdict=vote.field("label")).drop_nulls("verdict")
-    aggregated = dawid_skene(cast, seed=seed)
-    return Votes(counts, aggregated, wrong_or_contested(aggregated, texts))
+    independence = check_independence(cast, seed=seed)
+    if independence.identified:
+        kept = cast.filter(pl.col("rater").is_in(independence.raters))
+        aggregated = dawid_skene(kept, correlated=False, seed=seed)
+    else:
+        aggregated = dawid_skene(cast, seed=seed)
+    return Votes(counts, columns, by_reviews, independence, aggregated, wrong_or_contested(aggregated, texts))
+
+
+def _vote_columns(rows: LabelRows, votes: pl.DataFrame) -> VoteColumns:
+    """The votes of training rows, in the order of the rows; a column for each rater with enough reviewed rows."""
+    place = rows.table.select("row_id", "reviewed", place=pl.int_range(pl.len()))
+    cast = votes.join(place, on="row_id", maintain_order="left")
+    reviewed = cast.filter("reviewed").drop_nulls("rater")["rater"].value_counts()
+    names = reviewed.filter(pl.col("count") >= VoteColumns.MIN_VOTES)["rater"].sort().to_list()
+    says = np.full((len(rows.labels), len(names)), np.nan)
+    for column, name in enumerate(names):
+        own = cast.filter(rater=name)
+        says[own["place"].to_numpy(), column] = np.where(own["verdict"].to_numpy(), 1.0, -1.0)
+    up, down = (np.bincount(cast.filter(verdict=side)["place"].to_numpy(), minlength=len(says)) for side in (True, False))
+    return VoteColumns(tuple(names), says, up, down)
 
 
 def _texts_with_votes(table: pl.DataFrame) -> pl.DataFrame:

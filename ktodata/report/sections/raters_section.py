@@ -6,7 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.labels.people.votes import MIN_SHARED, aggregate_votes
+from ktodata.labels.people.vote_worth import MIN_SHARED
+from ktodata.labels.people.votes import aggregate_votes
 from ktodata.report.run_files import StageTables, pick
 from ktodata.report.shares import Share
 from ktodata.report.text import count, interval, number, one_line, percent, plural
@@ -46,7 +47,7 @@ def read_raters(run: StageTables) -> RatersSection | None:
     if votes is None or run.table("label_noise", "raters") is None:
         return None
     # the stage's own table is of the training part; here every vote counts, so that one line is about one set of votes
-    agreed, judged = aggregate_votes(votes, None).raters, _desirable_by_rater(votes)
+    agreed, judged = aggregate_votes(votes).raters, _desirable_by_rater(votes)
     place = {name: number for number, name in enumerate(judged)}  # of ties the first in the data: names can be left out of a page
     lines = (
         agreed.sort(pl.col("rater").replace_strict(place))

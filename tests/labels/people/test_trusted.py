@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.labels.people.trusted import check_flags, depths_of_errors, flip_rates, random_sample, rows_to_review, trusted_rates
+from ktodata.labels.people.trusted import check_flags, flip_rates, random_sample, rows_to_review, trusted_rates
 
 
 def test_rates_by_class_and_source():
@@ -42,12 +42,6 @@ def test_flags_checked_by_hand():
     assert told["flag_recall"]["value"] == pytest.approx(2 / 3)
     assert told["auroc"]["value"] == pytest.approx(5 / 6)
     assert check_flags(trusted, trusted, given=False)["error_rate"]["value"] is None
-
-
-def test_depths():
-    quality = np.array([0.1, 0.2, 0.3, 0.4, 0.0])
-    in_class = np.array([True, True, True, True, False])
-    assert depths_of_errors(quality, in_class, np.array([True, False, True, False, True])).tolist() == [0.0, 0.5]
 
 
 def test_the_sample_is_stratified_and_says_what_it_stands_for():
