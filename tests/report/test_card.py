@@ -117,7 +117,8 @@ def test_the_card_says_what_was_done_about_personal_data(facts, sentence, tmp_pa
 
 def test_reviews_are_told(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
-    metrics = {"verdicts": 40, "differ_from_label": 6, "overridden": 0, "repeated": 0, "empty": 2, "drop": 0, "contested": 0}
+    metrics = {"rows": 40, "differ_from_label": 6, "overridden": 0, "repeated": 0, "empty": 2, "drop": 0, "contested": 0}
+    metrics |= {"matched_by": {"row_id": 40}, "ambiguous": 0, "unmatched": 0, "not_matched": []}
     (folder / "stages/reviews").mkdir()
     (folder / "stages/reviews/metrics.json").write_text(json.dumps(metrics))
     assert all(figure in build_card(folder) for figure in ("40 rows reviewed", "6 with another verdict", "2 cells still empty"))
