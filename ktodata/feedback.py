@@ -25,6 +25,18 @@ def one_turn(role: str, content: pl.Expr) -> pl.Expr:
     return pl.concat_list(pl.struct(pl.lit(role).alias("role"), content.alias("content"), *empty))
 
 
+def asked_text(feedback: pl.DataFrame) -> pl.Series:
+    """What each prompt asks: the words of its turns, without system turns and role names; a plain prompt as it is.
+
+    A system prompt that many rows share would make them all alike, and say nothing of what they are about.
+    """
+    if "turns" not in feedback.columns or not feedback["turns"].count():
+        return feedback["prompt"]
+    role, content = (pl.element().struct.field(name) for name in ("role", "content"))
+    words = pl.col("turns").list.eval(content.filter(role != "system")).list.drop_nulls().list.join("\n\n")
+    return feedback.select(prompt=pl.when(words.str.len_chars() > 0).then(words).otherwise("prompt"))["prompt"]
+
+
 def whole_turns(turns: pl.Series) -> pl.Series:
     """Conversations whose turns lack fields, as shards write them without those that no row uses, as a list of TURN."""
     inner: Any = turns.dtype

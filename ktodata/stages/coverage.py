@@ -25,12 +25,13 @@ from ktodata.embeddings.encode import encode_texts
 from ktodata.embeddings.holes import CALIBRATION_QUANTILE, NearestPrompts, calibrate, nearest_prompts, rows_per_reference_prompt
 from ktodata.embeddings.map_layout import map_prompts, map_sample
 from ktodata.errors import EmptyDataError, SettingError
+from ktodata.feedback import asked_text
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import Prompts, StageResult
 from ktodata.stats import clopper_pearson
 
 NEEDS = ("prompt", "label", "prompt_embedding", "source", "state")
-USES = ("part", "prompt_group")
+USES = ("part", "prompt_group", "turns")
 ADDS = ("cluster", "map_x", "map_y")
 
 Floats = npt.NDArray[np.floating]
@@ -69,6 +70,7 @@ def coverage(
     Intervals are exact 95 % intervals for rows; rows that share a prompt are not independent, so the truth is less certain still.
     Tables: clusters, cluster_labels, and with a reference set holes.
     """
+    feedback = feedback.with_columns(prompt=asked_text(feedback))  # as embed reads them
     training = _rows_to_cover(feedback)
     prompts = _distinct_prompts(training)
     vectors = _embedding_matrix(prompts)

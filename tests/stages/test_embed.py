@@ -6,7 +6,7 @@ import pytest
 from encoders import save_encoder
 
 from ktodata.errors import ModelError
-from ktodata.feedback import feedback_table
+from ktodata.feedback import TURN, feedback_table
 from ktodata.stages.embed import embed
 
 
@@ -64,6 +64,27 @@ def test_the_facts_say_what_ran_and_what_was_not_read(encoder):
 def test_kd050_and_kd051_are_silent_when_all_is_read(encoder):
     findings = embed(feedback_table(("convert feet", "yes", True)), model=encoder).metrics["findings"]
     assert [finding["status"] for finding in findings] == ["passed", "passed"]
+
+
+def test_a_system_prompt_that_all_share_does_not_make_prompts_alike(encoder):
+    """The vector is of what was asked: the same as that of the question alone, without system turn and role names."""
+    asked = feedback_table(("convert feet", "yes", True), ("poem love", "no", False))
+    turns = [[{"role": "system", "content": "pasta " * 30}, {"role": "user", "content": prompt}] for prompt in asked["prompt"]]
+    whole = [{name: turn.get(name) for name in TURN.to_schema()} for of in turns for turn in of]
+    column = pl.Series([whole[:2], whole[2:]], dtype=pl.List(TURN))
+    wrapped = asked.with_columns(turns=column, prompt=pl.lit("System: ") + pl.lit("pasta " * 30) + pl.col("prompt"))
+    alone, together = (embed(table, model=encoder).columns["prompt_embedding"].to_numpy() for table in (asked, wrapped))
+    np.testing.assert_array_equal(alone, together)
+
+
+@pytest.mark.parametrize(("alphabet", "told"), [("abcdefghijklmnoprstu", True), ("አበገደሀወዘሐጠየከለመነሠዐፈጸቀረ", False)])
+def test_kd050_says_when_the_encoder_does_not_tell_a_script_apart(alphabet, told):
+    """Random words: the packaged encoder sees letters of Latin, and hardly any of Ethiopic."""
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice([*alphabet, " "], 60)) for _ in range(60)]
+    finding = embed(feedback_table(*((text, "yes", True) for text in texts))).metrics["findings"][0]
+    assert (finding["status"] == "passed") is told
+    assert told or "texts in other script" in finding["text"]
 
 
 def test_the_order_of_the_rows_and_the_cache_change_nothing(encoder):
