@@ -25,7 +25,7 @@ def one_turn(role: str, content: pl.Expr) -> pl.Expr:
     return pl.concat_list(pl.struct(pl.lit(role).alias("role"), content.alias("content"), *empty))
 
 
-def asked_text(feedback: pl.DataFrame) -> pl.Series:
+def question_text(feedback: pl.DataFrame) -> pl.Series:
     """What each prompt asks: the words of its turns, without system turns and role names; a plain prompt as it is.
 
     A system prompt that many rows share would make them all alike, and say nothing of what they are about.

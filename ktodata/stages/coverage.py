@@ -25,7 +25,7 @@ from ktodata.embeddings.encode import encode_texts
 from ktodata.embeddings.holes import CALIBRATION_QUANTILE, NearestPrompts, calibrate, nearest_prompts, rows_per_reference_prompt
 from ktodata.embeddings.map_layout import map_prompts, map_sample
 from ktodata.errors import EmptyDataError, SettingError
-from ktodata.feedback import asked_text
+from ktodata.feedback import question_text
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import Prompts, StageResult
 from ktodata.stats import clopper_pearson
@@ -70,7 +70,7 @@ def coverage(
     Intervals are exact 95 % intervals for rows; rows that share a prompt are not independent, so the truth is less certain still.
     Tables: clusters, cluster_labels, and with a reference set holes.
     """
-    feedback = feedback.with_columns(prompt=asked_text(feedback))  # as embed reads them
+    feedback = feedback.with_columns(prompt=question_text(feedback))  # as embed reads them
     training = _rows_to_cover(feedback)
     prompts = _distinct_prompts(training)
     vectors = _embedding_matrix(prompts)

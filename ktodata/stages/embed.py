@@ -7,7 +7,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.embeddings.encode import Device, encode_texts
-from ktodata.feedback import asked_text
+from ktodata.feedback import question_text
 from ktodata.findings import issue, passed
 from ktodata.stage import StageResult
 from ktodata.text.scripts import main_script
@@ -44,7 +44,7 @@ def embed(
     Of a conversation the words of its turns are read, without system turns and role names.
     """
     sides = ("prompt", "completion")
-    feedback = feedback.with_columns(prompt=asked_text(feedback))
+    feedback = feedback.with_columns(prompt=question_text(feedback))
     cut = feedback.select(pl.col(side).str.slice(0, max_chars) for side in sides)
     distinct = pl.concat([cut[side].rename("text") for side in sides]).unique().sort()
     encoded = encode_texts(distinct.to_list(), model=model, batch_size=batch_size, device=device, cache=cache)
