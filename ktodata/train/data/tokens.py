@@ -204,15 +204,16 @@ def _token_metrics(
         # the prompt alone was encoded differently than before its completion: tokens merge, or the template differs
         "moved_boundaries": sum(len(prompts[number]) < len(prompt_ids[number]) for number in fitting),
         # text has no template that could be given them
-        "template_fields_unused": 0 if is_conversational(rows) else sum(map(bool, map(template_options, _template_fields(rows)))),
+        "template_fields_unused": 0 if is_conversational(rows) else _with_template_fields(rows),
         "without_end_token": sum(end not in completions[number].tolist() for number in fitting),
         "prompt_tokens": sum(len(prompts[number]) for number in fitting),
         "completion_tokens": sum(min(len(completions[n]), max_length - len(prompts[n])) for n in fitting),
     }
 
 
-def _template_fields(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    return rows.select(name for name in TEMPLATE_FIELDS if name in rows.columns).to_dicts()
+def _with_template_fields(rows: pl.DataFrame) -> int:
+    given = rows.select(name for name in TEMPLATE_FIELDS if name in rows.columns)
+    return sum(any(value and value not in ("{}", "[]") for value in row) for row in given.iter_rows())
 
 
 def _per_label(labels: Any) -> dict[str, int]:
