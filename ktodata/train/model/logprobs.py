@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from ktodata.train.data.tokens import Ids
+from ktodata.train.model.logit_form import LogitForm
 
 Tensor = Any
 
 # logits stored for the backward pass; beyond it they are computed again, tile by tile
 MAX_STORED_LOGITS_MB = 1024
 TILE_MB = 256
+PLAIN = LogitForm()
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ def collate(sequences: Sequence[tuple[Ids, int]], device: Any) -> TokenBatch:
     return TokenBatch(*(torch.from_numpy(array).to(device) for array in (input_ids, real & (position >= starts), real)))
 
 
-def completion_logps(hidden: Tensor, head: Any, batch: TokenBatch, dtype: Any = torch.float32) -> tuple[Tensor, Tensor]:
+def completion_logps(
+    hidden: Tensor, head: Any, batch: TokenBatch, dtype: Any = torch.float32, form: LogitForm = PLAIN
+) -> tuple[Tensor, Tensor]:
     """(log-prob of each completion token: float32 [C], nats; the row that it belongs to: int64 [C]).
 
     hidden : float [B, T, H], what the head turns into logits
     """
     predicts = batch.completion_mask[:, 1:]  # the position before a token predicts it
-    per_token = token_logps(hidden[:, :-1][predicts], head, batch.input_ids[:, 1:][predicts], dtype)
+    per_token = token_logps(hidden[:, :-1][predicts], head, batch.input_ids[:, 1:][predicts], dtype, form)
     return per_token, predicts.nonzero()[:, 0]
 
 
@@ -59,15 +63,16 @@ def summed(per_token: Tensor, owners: Tensor, count: int) -> Tensor:
     return torch.zeros(count, dtype=torch.float32, device=per_token.device).index_add(0, owners, per_token)
 
 
-def token_logps(states: Tensor, head: Any, targets: Tensor, dtype: Any = torch.float32) -> Tensor:
+def token_logps(states: Tensor, head: Any, targets: Tensor, dtype: Any = torch.float32, form: LogitForm = PLAIN) -> Tensor:
     """The log-prob of each target token: float32 [n], nats.
 
     states : float [n, H]
     head : a linear layer, H -> V
     targets : int64 [n]
     dtype : of what is multiplied; sums are float32 always
+    form : what becomes of the head's output before it is called logits
     """
-    logps: Tensor = _TokenLogps.apply(states.to(dtype), head.weight, head.bias, targets)
+    logps: Tensor = _TokenLogps.apply(states.to(dtype), head.weight, head.bias, targets, form)
     return logps
 
 
@@ -75,7 +80,7 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
     """Log-softmax of a projection, at one entry a row. The [n, V] logits exist once: their gradient is made in their place."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, form: LogitForm) -> Tensor:
         with torch.autocast(states.device.type, enabled=False):
             weight = weight.to(states.dtype)  # the same tensor unless arithmetic is in bfloat16
             size = max(1, int(TILE_MB * 1e6 / (4 * len(weight))))
@@ -83,7 +88,7 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
             keep = needs_gradient and 4 * len(states) * len(weight) <= MAX_STORED_LOGITS_MB * 1e6
             stored, norms, picked = [], [], []
             for part in _tiles(len(states), size):
-                logits = _logits(states[part], weight, bias)
+                logits = _logits(states[part], weight, bias, form)
                 norms.append(torch.logsumexp(logits, dim=-1))
                 picked.append(logits.gather(1, targets[part, None])[:, 0])
                 if keep:
@@ -91,7 +96,7 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
             norm = _cat(norms, states)
         if needs_gradient:
             ctx.save_for_backward(states, weight, bias, targets, norm)
-            ctx.stored, ctx.size = stored, size
+            ctx.stored, ctx.size, ctx.form = stored, size, form
         return _cat(picked, states) - norm
 
     @staticmethod
@@ -104,9 +109,12 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
         stored = list(ctx.stored)
         ctx.stored = None  # they are overwritten: there is no second backward pass through here
         for part in _tiles(len(states), ctx.size):
-            logits = stored.pop(0) if stored else _logits(states[part], weight, bias)
+            logits = stored.pop(0) if stored else _logits(states[part], weight, bias, ctx.form)
+            slope = None if ctx.form == PLAIN else ctx.form.slope(logits)
             of_logits = logits.sub_(norm[part, None]).exp_().mul_(-upstream[part, None])
             of_logits.scatter_add_(1, targets[part, None], upstream[part, None].to(of_logits.dtype))
+            if slope is not None:
+                of_logits.mul_(slope)
             if of_bias is not None:
                 of_bias += of_logits.sum(0)
             narrow = of_logits.to(states.dtype)
@@ -114,13 +122,13 @@ class _TokenLogps(torch.autograd.Function):  # type: ignore[misc]
                 of_states[part] = narrow @ weight
             if of_weight is not None:
                 _add_product(of_weight, narrow.T, states[part])
-        return None if of_states is None else of_states.to(states.dtype), of_weight, of_bias, None
+        return None if of_states is None else of_states.to(states.dtype), of_weight, of_bias, None, None
 
 
-def _logits(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, form: LogitForm) -> Tensor:
     """Float32 [n, V]: rounded to 8 bits, as a plain bfloat16 product would be, a log-prob is off by some 0.05 nats a token."""
-    logits = _float_product(states, weight.T)
-    return logits if bias is None else logits + bias.float()
+    output = _float_product(states, weight.T)
+    return form.apply_(output if bias is None else output + bias.float())
 
 
 def _float_product(left: Tensor, right: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 from ktodata.train.data.packing import Pack
 from ktodata.train.model.attention import Kernel, Layout, Memory, packed_attention
 from ktodata.train.model.frozen_layers import decoder_of, lower_states, upper_states
+from ktodata.train.model.logit_form import LogitForm, nearest_form, possible_forms
 from ktodata.train.model.logprobs import TokenBatch, completion_logps, full_logit_logps, own_logit_logps, summed, token_logps
 from ktodata.train.model.mlp_checkpointing import checkpoint_mlps
 
@@ -32,6 +33,7 @@ class PackedModel(nn.Module):  # type: ignore[misc]
     def __init__(self, model: Any, *, kernel: Kernel, dtype: Any, frozen_layers: int, reach: int) -> None:
         super().__init__()
         self.model, self.kernel, self.dtype, self.frozen_layers, self.reach = model, kernel, dtype, frozen_layers, reach
+        self.form = LogitForm()  # as `measure_form` finds it
 
     def forward(self, pack: Pack, *, earlier: Passed | None = None, states: Tensor | None = None, record: bool = False) -> Passed:
         """One pass over `pack`.
@@ -49,7 +51,7 @@ class PackedModel(nn.Module):  # type: ignore[misc]
             pool = torch.cat([hidden, earlier.hidden])
             sources = np.where(sources < 0, len(hidden) - 1 - sources, sources)
         head = self.model.get_output_embeddings()
-        per_token = token_logps(pool[on(sources, device)], head, on(pack.targets, device), self.dtype)
+        per_token = token_logps(pool[on(sources, device)], head, on(pack.targets, device), self.dtype, self.form)
         logps = summed(per_token, on(pack.owners, device), len(pack.sequences))
         return Passed(logps, hidden.detach(), memory, per_token.detach())
 
@@ -68,11 +70,19 @@ class PackedModel(nn.Module):  # type: ignore[misc]
         if method == "logits":
             return full_logit_logps(self.model, batch)
         hidden = decoder_of(self.model)(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        return completion_logps(hidden, self.model.get_output_embeddings(), batch, self.dtype)
+        return completion_logps(hidden, self.model.get_output_embeddings(), batch, self.dtype, self.form)
 
     def plain(self, input_ids: Tensor, places: Tensor) -> Tensor:
         """Log-probs of the tokens at `places` of one row [1, T], by the model's own logits alone: float32 [places], nats."""
         return own_logit_logps(self.model, input_ids, places)
+
+    def measure_form(self, input_ids: Tensor) -> None:
+        """See on one row, int64 [1, T], what the model does to its head's output, where its config says that it may."""
+        forms = possible_forms(self.model.config)
+        if len(forms) > 1:
+            hidden = decoder_of(self.model)(input_ids=input_ids, use_cache=False).last_hidden_state
+            own = self.model(input_ids=input_ids, use_cache=False).logits
+            self.form = nearest_form(forms, self.model.get_output_embeddings()(hidden).float(), own.float())
 
     def _hidden(self, pack: Pack, layout: Layout, states: Tensor | None, device: Any) -> Tensor:
         decoder, positions = decoder_of(self.model), on(pack.positions, device)[None]

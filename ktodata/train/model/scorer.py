@@ -164,6 +164,12 @@ class Scorer:
             logps = _of_sequences(packed, passed, [self.sequences.of(pair) for pair in pairs])
             return logps + (_of_sequences(*self._continued(wanted, packed, passed), wanted) if after else [])
 
+    def measure_form(self, pair: Pair) -> None:
+        """See on one pair what the model does to its head's output before it is called logits (logit_form.py)."""
+        ids = on(self.rows.sequence(*pair)[0].astype(np.int64)[None], self.device)
+        with torch.no_grad(), self._autocast():
+            self.packed_model.measure_form(ids)
+
     def plain_token_logps(self, pair: Pair, most: int) -> Tensor:
         """Those of one pair by the model's own logits for its tokens alone: float32 [tokens, or `most` evenly taken], nats."""
         ids, start = self.rows.sequence(*pair)

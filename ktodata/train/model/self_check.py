@@ -94,6 +94,7 @@ def check_methods(scorer: "Scorer") -> SelfCheck:
     trials: list[Trial] = []
     with torch.no_grad():
         pairs = _trial_pairs(scorer)
+        _measure_form(scorer, pairs.own[0])
         finite = all(bool(values.isfinite().all()) for values in pairs.expected.values())
         for method in METHODS:
             scorer.method = method
@@ -126,6 +127,18 @@ def _trial_pairs(scorer: "Scorer") -> _Pairs:
 def _plain(scorer: "Scorer", pairs: Sequence[Pair], *, exact: bool) -> dict[Pair, Tensor]:
     with _arithmetic(scorer, exact=exact):
         return {pair: scorer.plain_token_logps(pair, COMPARED_TOKENS) for pair in pairs}
+
+
+def _measure_form(scorer: "Scorer", pair: Pair) -> None:
+    if not _has_plain_head(scorer.model):
+        return
+    try:
+        with _arithmetic(scorer, exact=_can_be_exact(scorer)):
+            scorer.measure_form(pair)
+    except torch.OutOfMemoryError:
+        raise
+    except FOREIGN_LAYOUT:  # what cannot be run apart is tried next, and its trial says why
+        recover(scorer.packed_model)
 
 
 def _tried(scorer: "Scorer", method: Method, pairs: _Pairs) -> Trial:

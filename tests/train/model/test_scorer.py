@@ -19,7 +19,7 @@ from tiny_models import (
 )
 
 from ktodata.errors import ModelError, SettingError
-from ktodata.train.model import logprobs
+from ktodata.train.model import logprobs, packed_model
 from ktodata.train.model.adapters import with_adapters
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
@@ -68,6 +68,7 @@ def test_heads_that_share_keys_and_values(key_value_heads):
 
 
 # logits squeezed into a range: no projection alone gives them
+NO_CAP_ON_SCORES = {"attn_logit_softcapping": None, "query_pre_attn_scalar": 8}
 SOFT_CAPPED = {"head_dim": 8, "final_logit_softcapping": 0.5}
 
 
@@ -81,8 +82,9 @@ SOFT_CAPPED = {"head_dim": 8, "final_logit_softcapping": 0.5}
         pytest.param(lambda: tiny_of("Mistral", sliding_window=None), "packed", id="mistral"),
         pytest.param(lambda: tiny_of("Mistral", sliding_window=40), "packed", id="a_window_longer_than_every_row"),
         pytest.param(lambda: tiny_of("Mistral", sliding_window=4), "padded", id="a_short_window"),
-        pytest.param(lambda: tiny_of("Gemma2", **SOFT_CAPPED), "logits", id="capped_logits"),
-        pytest.param(lambda: tiny_of("Granite", logits_scaling=3.0), "logits", id="scaled_logits"),
+        pytest.param(lambda: tiny_of("Gemma2", **SOFT_CAPPED), "padded", id="capped_logits"),  # and scores
+        pytest.param(lambda: tiny_of("Gemma2", **SOFT_CAPPED, **NO_CAP_ON_SCORES), "packed", id="capped_logits_alone"),
+        pytest.param(lambda: tiny_of("Granite", logits_scaling=3.0), "packed", id="scaled_logits"),
         pytest.param(tiny_gpt2, None, id="gpt2"),  # whatever agrees
     ],
 )
@@ -96,10 +98,11 @@ def test_other_architectures_have_the_same_result_by_the_fastest_method_that_agr
     as_single_rows(scorer, pairs_of(rows))
 
 
-def test_a_slower_method_says_why_the_faster_ones_cannot_be_used():
+def test_a_slower_method_says_why_the_faster_ones_cannot_be_used(monkeypatch):
     with pytest.warns(UserWarning, match="mistral .*'padded'.*packed: NotImplementedError: a sliding window"):
         scorer = scorer_of(tiny_of("Mistral", sliding_window=4), shared_rows())
     assert scorer.self_check.rejected == {"packed": "NotImplementedError: a sliding window shorter than a sequence"}
+    monkeypatch.setattr(packed_model, "possible_forms", lambda config: [])  # a form that nobody knows of
     with pytest.warns(UserWarning, match="gemma2 .*'logits'"):
         scorer = scorer_of(tiny_of("Gemma2", **SOFT_CAPPED), shared_rows())
     assert list(scorer.self_check.rejected) == ["packed", "padded"]
