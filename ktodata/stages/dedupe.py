@@ -10,16 +10,17 @@ from pydantic import Field
 from ktodata.errors import SettingError
 from ktodata.feedback import TEMPLATE_FIELDS, VOTE, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.formats.records import text_id
 from ktodata.stage import Prompts, StageResult, decide, no_decisions
 from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
-from ktodata.text.prompt_groups import components, different, first_of
+from ktodata.text.prompt_groups import components, different, first_of, leaders
 from ktodata.text.rendered_form import rendered_form
 from ktodata.text.words import Index, code_in, normalised
 
 NEEDS = ("prompt", "completion", "label", "votes")
-USES = ("state", "trusted_label", "turns", "answer", *TEMPLATE_FIELDS)
-ADDS = ("duplicate_of", "duplicate_similarity", "prompt_group", "pooled_votes", "contradicted", "trusted_label")
+USES = ("state", "created_at", "trusted_label", "turns", "answer", *TEMPLATE_FIELDS)
+ADDS = ("duplicate_of", "duplicate_similarity", "prompt_group", "prompt_leader", "pooled_votes", "contradicted", "trusted_label")
 APPLIES_TO = "all"
 
 # below this, MinHash buckets fill with texts that only share common words, and what is found is no duplicate
@@ -54,7 +55,13 @@ def dedupe(
     One text is all that a chat template renders: prompt and completion, the roles and names of their turns, which result of a
     tool belongs to which call, `tools` and `chat_template_kwargs`. Equal means equal after Unicode NFC and, unless told
     otherwise, folding of white space and of case; in fenced code and in tool calls nothing is folded. Of equal rows the
-    best-evidenced stays: one that no earlier step has doubted, then most votes, then the first.
+    best-evidenced stays: one that no earlier step has doubted, then most votes, then the earliest by `created_at`, then the
+    smallest row_id. The order of the rows changes nothing.
+
+    A prompt group is all prompts that are linked by near pairs, over any number of steps; it is named by a digest of its eldest
+    prompt: the earliest by `created_at` and, where times are unknown or equal, the one whose digest is smallest. `prompt_leader`
+    is the prompt from which a prompt's line of near prompts began: it hangs on elder prompts alone, so feedback that is added
+    later changes no leader, even where it links two groups. `split` goes by it.
 
     Where one text has both labels, its votes decide: of each known rater the last by time, of unknown raters each. With a strict
     majority a row of its label stays; rows of the other label are dropped as outvoted, or as superseded where their raters have
@@ -74,17 +81,18 @@ def dedupe(
     check_columns(feedback, NEEDS, who="dedupe")
     _check_similarities(near=near, near_prompts=near_prompts)
     rows = _numbered_rows(feedback, ignore_case, ignore_space)
-    prompt_places, prompt_of = different(first_of(rows["prompt"]))
+    numbered = _numbered_prompts(rows)
     completion_places, completion_of = different(first_of(rows["completion"]))
-    prompts = prepare(rows["prompt"].gather(prompt_places), templates=True, seed=seed)
-    rows = rows.with_columns(prompt_number=pl.Series(prompt_of), completion_number=pl.Series(completion_of))
+    prompts = prepare(numbered["prompt"], templates=True, seed=seed)
+    rows = rows.join(numbered.select("prompt", "prompt_number"), on="prompt", how="left", maintain_order="left")
+    rows = rows.with_columns(completion_number=pl.Series(completion_of))
     rows = rows.with_columns(text=pl.struct("prompt_number", "completion_number", "given").rank("dense"))
-    rows, examined = _with_contamination(rows, prompt_places, decontaminate, near_prompts, (ignore_case, ignore_space), seed)
+    rows, examined = _with_contamination(rows, numbered["prompt"], decontaminate, near_prompts, (ignore_case, ignore_space), seed)
     rows = _with_repeats(_with_votes(rows))
     alike = _near_row_pairs(rows, prompts, completion_places, near, seed)
     rows = _with_near_repeats(rows, alike)
     grouped = near_texts(prompts, near_prompts)
-    rows = _with_prompt_groups(rows, grouped, len(prompts))
+    rows = _with_prompt_groups(rows, grouped, numbered["prompt_name"])
     opposed = _near_contradictions(rows, alike)
     pairs = {"rows": alike, "prompts": grouped} | ({"evaluation": examined} if decontaminate else {})
     metrics = _dedupe_metrics(rows, opposed, prompts, pairs, decontaminate)
@@ -107,6 +115,7 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool, ignore_space: bool
     """One line per row with normalised texts, best-evidenced rows first."""
     state = pl.col("state") if "state" in feedback.columns else pl.lit("keep")
     trusted_label = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
+    created_at = pl.col("created_at") if "created_at" in feedback.columns else pl.lit(None, pl.Datetime)
     rows = feedback.select(
         "row_id",
         "label",
@@ -114,21 +123,29 @@ def _numbered_rows(feedback: pl.DataFrame, ignore_case: bool, ignore_space: bool
         normalised(pl.col("prompt"), ignore_case=ignore_case, ignore_space=ignore_space),
         normalised(pl.col("completion"), ignore_case=ignore_case, ignore_space=ignore_space),
         given=rendered_form(feedback),
+        created_at=created_at,
         place=pl.int_range(pl.len(), dtype=pl.Int64),
         sound=state.is_in(["keep", "relabel"]),
         vote_count=pl.col("votes").list.len(),
         trusted=trusted_label.is_not_null(),
         trusted_label=trusted_label,
     )
-    return rows.sort("sound", "vote_count", "place", descending=[True, True, False])
+    return rows.sort("sound", "vote_count", "created_at", "row_id", descending=[True, True, False, False], nulls_last=True)
+
+
+def _numbered_prompts(rows: pl.DataFrame) -> pl.DataFrame:
+    """prompt, prompt_name (a digest of it), prompt_number; each different prompt once, the eldest first."""
+    prompts = rows.group_by("prompt").agg(since=pl.col("created_at").min())
+    prompts = prompts.with_columns(prompt_name=pl.Series([text_id(text) for text in prompts["prompt"]], dtype=pl.String))
+    eldest_first = prompts.sort("since", "prompt_name", nulls_last=True)
+    return eldest_first.with_columns(prompt_number=pl.int_range(pl.len(), dtype=pl.Int64))
 
 
 def _with_contamination(
-    rows: pl.DataFrame, prompt_places: Index, evaluation: Prompts, near_prompts: float, folding: tuple[bool, bool], seed: int
+    rows: pl.DataFrame, prompts: pl.Series, evaluation: Prompts, near_prompts: float, folding: tuple[bool, bool], seed: int
 ) -> tuple[pl.DataFrame, SimilarPairs]:
     """Add match, match_similarity and evaluation_prompt (its first 200 characters); null where a prompt is clean."""
     exams = list(evaluation or [])
-    prompts = rows["prompt"].gather(prompt_places)
     matches, pairs = contaminated(
         prompts, exams, near_prompts=near_prompts, ignore_case=folding[0], ignore_space=folding[1], seed=seed
     )
@@ -147,7 +164,9 @@ def _with_votes(rows: pl.DataFrame) -> pl.DataFrame:
 
     Only a vote with a time is ever an earlier one: a rater who has said both at times unknown has said both.
     """
-    votes = rows.sort("place").select("text", "row_id", "votes").explode("votes").drop_nulls("votes")
+    votes = (
+        rows.sort("created_at", "row_id", nulls_last=True).select("text", "row_id", "votes").explode("votes").drop_nulls("votes")
+    )
     votes = votes.select("text", "row_id", pl.col("votes").struct.unnest(), vote=pl.int_range(pl.len()))
     of_rater, known = ("text", "rater"), (pl.col("rater").str.strip_chars() != "").fill_null(value=False)
     last = pl.col("created_at").max().over(of_rater)
@@ -266,11 +285,11 @@ def _with_near_repeats(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
     )
 
 
-def _with_prompt_groups(rows: pl.DataFrame, grouped: SimilarPairs, prompts: int) -> pl.DataFrame:
-    """Add prompt_group: the row_id of the first row of the prompt's group."""
-    member_of = components(grouped.left, grouped.right, prompts)
-    group = pl.Series(member_of[rows["prompt_number"].to_numpy()])
-    return rows.with_columns(prompt_group=pl.col("row_id").sort_by("place").first().over(group))
+def _with_prompt_groups(rows: pl.DataFrame, grouped: SimilarPairs, names: pl.Series) -> pl.DataFrame:
+    """Add prompt_group and prompt_leader: names of the group's eldest prompt and of the one that the prompt's line began with."""
+    number = rows["prompt_number"].to_numpy()
+    eldest, leader = (find(grouped.left, grouped.right, len(names))[number] for find in (components, leaders))
+    return rows.with_columns(prompt_group=names.gather(eldest), prompt_leader=names.gather(leader))
 
 
 def _near_contradictions(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
@@ -340,6 +359,7 @@ def _dedupe_metrics(
     superseded = int(outvoted["withdrawn"].sum())
     groups = rows["prompt_group"].value_counts(sort=False).sort("count", "prompt_group", descending=[True, False])
     group, group_rows = groups.row(0) if groups.height else (None, 0)
+    example = rows.filter(pl.col("prompt_group") == group)["row_id"].min() if groups.height else None
     return {
         "rows": rows.height,
         "texts": rows["text"].n_unique(),
@@ -359,7 +379,7 @@ def _dedupe_metrics(
         "prompts": len(prompts),
         "prompts_with_template": int((prompts.own.lengths < prompts.sets.lengths).sum()),
         "prompt_groups": groups.height,
-        "largest_prompt_group": {"row_id": group, "rows": group_rows, "share": round(group_rows / max(rows.height, 1), 4)},
+        "largest_prompt_group": {"row_id": example, "rows": group_rows, "share": round(group_rows / max(rows.height, 1), 4)},
         "pairs": {
             name: {"compared": near.compared, "near": len(near.left), "skipped": near.skipped} for name, near in pairs.items()
         },

@@ -4,6 +4,7 @@ The one stage that reads files, and the one that is given no table: the work is 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -73,7 +74,10 @@ def ingest(
     ] = None,
     max_record_mb: Annotated[float, Field(gt=0, le=4096, description="a longer record is not read")] = MAX_RECORD_MB,
 ) -> IngestResult:
-    """Read feedback. Texts are never altered, labels are only what the recipe says they are."""
+    """Read feedback. Texts are never altered, labels are only what the recipe says they are.
+
+    Rows stand in the order of row_id.
+    """
     settings: Mapping[str, Any] = {
         "format": format,
         "prompt": prompt,
@@ -99,4 +103,6 @@ def ingest(
         "table": table,
         "max_record_mb": max_record_mb,
     }
-    return read(paths, **settings)
+    result = read(paths, **settings)
+    # by name, not by place: every later stage then sees the same table however the records were shuffled or filed
+    return replace(result, feedback=result.feedback.sort("row_id"))

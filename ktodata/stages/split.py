@@ -1,4 +1,4 @@
-"""Train, validation and test with no prompt, equal or nearly so, on two sides, and the same mix of labels on each."""
+"""Train, validation and test with no prompt, equal or nearly so, on two sides; what was dealt once stays where it is."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,14 +12,15 @@ from ktodata.feedback import check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.file_types.saved_data import unasked_parts
 from ktodata.formats.format import GIVEN_PART
-from ktodata.stage import StageResult
-from ktodata.text.prompt_groups import PARTS, components, different, find_leaks, first_of
-from ktodata.text.split_parts import deal_groups
+from ktodata.stage import StageResult, decide
+from ktodata.text.prompt_groups import PARTS, components, find_leaks
+from ktodata.text.split_parts import deal_groups, hash_parts, parts_of_groups
 from ktodata.text.words import Index
 
 NEEDS = ("prompt", "label", "prompt_group")
-USES = ("source", GIVEN_PART)
+USES = ("source", "prompt_leader", GIVEN_PART)
 ADDS = ("part",)
+APPLIES_TO = "all"
 
 # a search with other random hashes can find a pair that the one before missed; each round joins what it found
 SEARCHES = 5
@@ -41,7 +42,10 @@ def split(
     group: Annotated[
         str, Field(description="rows that stay together: prompt (near-duplicate prompts), another column's values, or none")
     ] = "prompt",
-    stratify: Annotated[bool, Field(description="keep the mix of labels, and of labels within the 20 largest sources")] = True,
+    stratify: Annotated[
+        bool,
+        Field(description="keep the mix of labels, also within the 20 largest sources; rows may then move as feedback grows"),
+    ] = False,
     near_prompts: Annotated[
         float, Field(ge=0.5, le=1, description="prompts at least so similar (Jaccard) count as one when leaks are searched")
     ] = 0.8,
@@ -52,10 +56,20 @@ def split(
 
     given : the parts of the source (column given_part) are kept as they are; dev, valid and other names need a meaning.
 
-    Fractions are met as far as whole groups allow; metrics say what was reached. With group="prompt" the result is searched for
-    near-duplicate prompts on two sides (`find_leaks`, with other random hashes than the grouping used); groups that turn out
-    to belong together are joined and dealt again, so no leak that a search can see is left. With another group, leaks are
-    counted and reported, not repaired.
+    A row's part is drawn by a digest of its `prompt_leader` (or of what `group` names) and the seed, and by nothing else: the
+    order of the rows, other rows and their labels do not count, and fractions are met in expectation, within each label and
+    source too. Feedback that is added later, by its `created_at`, moves no row. Where times are unknown, or older feedback is
+    added, a new prompt can become the leader of old ones, and those follow it.
+
+    Where near prompts link lines that were drawn into different parts, no row moves either: the part with most of the group's
+    rows keeps them, the others are dropped (reason near_other_part, counted as `left_out`).
+
+    With stratify whole groups are dealt so that fractions and the mix of labels are met as closely as groups allow; which group
+    goes where then depends on all of them, and rows move when feedback is added.
+
+    With group="prompt" the result is searched for near-duplicate prompts on two sides (`find_leaks`, with other random hashes
+    than the grouping used); groups that turn out to belong together are joined, so no leak that a search can see is left. With
+    another group, leaks are counted and reported, not repaired.
     """
     needs = (*NEEDS, group) if group not in ("prompt", "none") else NEEDS
     _check_split_columns(feedback, needs, group)
@@ -64,11 +78,17 @@ def split(
     _check_no_given(feedback)
     fractions = {part: fraction for part, fraction in (("test", test), ("validation", validation)) if fraction > 0}
     _check_split_fractions(validation, test)
-    strata = _strata(feedback) if stratify else np.zeros((feedback.height, 0), np.int64)
     groups, joined = _row_groups(feedback, group), 0
+    filled: list[str] = []
+    lines = _row_groups(feedback, "prompt_leader") if group == "prompt" and "prompt_leader" in feedback.columns else None
     for search in range(1, SEARCHES + 1):
-        part = deal_groups(groups, strata, fractions, rest="train", seed=seed)
-        searched = feedback.select("row_id", "prompt", part=part)
+        if stratify:
+            part = deal_groups(groups, _strata(feedback), fractions, rest="train", seed=seed)
+        else:
+            part, filled = hash_parts(groups if lines is None else lines, fractions, rest="train", seed=seed)
+        rows = feedback.with_columns(parts_of_groups(groups, part), part=part)
+        stays = rows["other_part"].is_null()
+        searched = rows.filter(stays).select("row_id", "prompt", "part")
         leaks = find_leaks(searched, near_prompts=near_prompts, ignore_case=ignore_case, seed=seed + search)
         if leaks.is_empty() or group != "prompt":
             break
@@ -79,11 +99,22 @@ def split(
             f"split: {leaks.height:,} held-out rows still have a near prompt on the other side after {SEARCHES} rounds of joining"
             f" prompt groups (first: row {leaks['row_id'][0]!r} and row {leaks['other_row_id'][0]!r}). Raise near_prompts."
         )
-    _check_none_empty(part, fractions, groups)
-    metrics = _split_metrics(feedback, part, groups, fractions, leaks, joined)
+    _check_none_empty(part.filter(stays), fractions, groups)
+    metrics = _split_metrics(rows.filter(stays), groups.filter(stays), fractions, leaks)
+    metrics |= {"groups_joined": joined, "left_out": int((~stays).sum()), "filled": filled, "near_prompts": near_prompts}
     findings = [finding.as_dict() for finding in _split_findings(metrics)]
-    columns = feedback.select("row_id", part=part)
-    return StageResult(columns=columns, metrics=metrics | {"findings": findings}, tables={"leaks": leaks})
+    return StageResult(
+        columns=rows.select("row_id", "part"),
+        decisions=decide(
+            rows,
+            pl.col("other_part").is_not_null(),
+            action="drop",
+            reason="near_other_part",
+            evidence=("part", "other_part", "prompt_group"),
+        ),
+        metrics=metrics | {"findings": findings},
+        tables={"leaks": leaks},
+    )
 
 
 def _keep_given(
@@ -96,7 +127,8 @@ def _keep_given(
     leaks = find_leaks(searched, near_prompts=near_prompts, ignore_case=ignore_case, seed=seed + 1)
     counts = dict(part.value_counts().iter_rows())
     fractions = {name: counts[name] / len(part) for name in PARTS if name != "train" and name in counts}
-    metrics = _split_metrics(feedback, part, groups, fractions, leaks, 0) | {"given": True}
+    metrics = _split_metrics(feedback.with_columns(part), groups, fractions, leaks)
+    metrics |= {"groups_joined": 0, "left_out": 0, "filled": [], "near_prompts": near_prompts, "given": True}
     findings = [finding.as_dict() for finding in _split_findings(metrics)]
     columns = feedback.select("row_id", part=part)
     return StageResult(columns=columns, metrics=metrics | {"findings": findings}, tables={"leaks": leaks})
@@ -175,16 +207,16 @@ def _row_groups(feedback: pl.DataFrame, group: str) -> pl.Series:
 
 
 def _join(row_ids: pl.Series, groups: pl.Series, leaks: pl.DataFrame) -> tuple[pl.Series, int]:
-    """Groups with those joined that a leak runs between, and by how many there are fewer."""
-    places, which = different(first_of(groups))
+    """Groups with those joined that a leak runs between, named by the smallest name, and by how many there are fewer."""
+    names = groups.unique().sort()
+    which = groups.rank("dense").cast(pl.Int64).to_numpy() - 1
     number = pl.DataFrame({"row_id": row_ids, "number": which})
     left, right = (
         leaks.select(row_id=end).join(number, on="row_id", maintain_order="left")["number"].to_numpy()
         for end in ("row_id", "other_row_id")
     )
-    leader = components(left, right, len(places))
-    fewer = len(places) - len(np.unique(leader))
-    return groups.gather(places[leader[which]]), fewer
+    smallest = components(left, right, len(names))
+    return names.gather(smallest[which]), len(names) - len(np.unique(smallest))
 
 
 def _check_none_empty(part: pl.Series, fractions: dict[str, float], groups: pl.Series) -> None:
@@ -196,22 +228,20 @@ def _check_none_empty(part: pl.Series, fractions: dict[str, float], groups: pl.S
         raise EmptyDataError(
             f"split: {' and '.join(empty)} would be empty. {len(part):,} rows form {len(sizes):,} groups, the largest of"
             f" {sizes[0]:,} rows, and groups are not divided; asked for were {requested}."
-            " Ask for larger fractions or none, or group by something finer."
+            " Ask for larger fractions or none, or group by something finer; stratify: true deals what a hash leaves uneven."
         )
 
 
-def _split_metrics(
-    feedback: pl.DataFrame, part: pl.Series, groups: pl.Series, fractions: dict[str, float], leaks: pl.DataFrame, joined: int
-) -> dict[str, Any]:
-    table = feedback.select("label", part=part, group=groups)
+def _split_metrics(rows: pl.DataFrame, groups: pl.Series, fractions: dict[str, float], leaks: pl.DataFrame) -> dict[str, Any]:
+    table = rows.select("label", "part", group=groups)
     requested = {"train": 1 - sum(fractions.values())} | fractions
     reached = {name: _part_metrics(table, name, requested[name]) for name in PARTS if name in requested}
-    largest = groups.value_counts(sort=True)["count"][0]
+    sizes = groups.value_counts()["count"].to_numpy().astype(np.float64)
     return {
         "rows": table.height,
-        "groups": groups.n_unique(),
-        "groups_joined": joined,
-        "largest_group_rows": int(largest),
+        "groups": len(sizes),
+        "largest_group_rows": int(sizes.max()),
+        "effective_groups": round(float(sizes.sum() ** 2 / (sizes**2).sum()), 1),
         "parts": reached,
         "leaks": leaks.height,
     }
@@ -246,13 +276,17 @@ def _size_finding(metrics: dict[str, Any]) -> Finding:
     """KD026: a part is far larger or smaller than asked."""
     off = [
         f"{name} holds {part['share_of_rows']:.1%} of the rows, {part['requested']:.1%} were asked for"
+        + " (one that is left empty by its hash is filled with the nearest group)" * (name in metrics["filled"])
         for name, part in metrics["parts"].items()
         if abs(part["share_of_rows"] - part["requested"]) > TOLERANCE * part["requested"]
     ]
     if not off:
         return passed("KD026")
     return issue(
-        "KD026", f"{'; '.join(off)}. The largest group has {metrics['largest_group_rows']:,} of {metrics['rows']:,} rows."
+        "KD026",
+        f"{'; '.join(off)}. The largest group has {metrics['largest_group_rows']:,} of {metrics['rows']:,} rows; the rows count"
+        f" as {metrics['effective_groups']:,.0f} equal groups, and shares drawn from so few vary. Another seed draws anew;"
+        " stratify: true deals what was asked for, but rows then move as feedback grows.",
     )
 
 
@@ -267,11 +301,18 @@ def _class_finding(metrics: dict[str, Any]) -> Finding:
 
 def _leak_finding(metrics: dict[str, Any]) -> Finding:
     """KD028: prompts stand, equal or nearly so, on two sides of the split."""
+    measure = (
+        f"near is a Jaccard similarity of words and neighbouring word pairs of at least {metrics['near_prompts']:g}, with the"
+        " same numbers; the same question in other words is not searched for"
+    )
+    left_out = (
+        f"; {metrics['left_out']:,} rows were left out for it: near rows stand in another part" if metrics["left_out"] else ""
+    )
     if not metrics["leaks"]:
-        return passed("KD028", "a search found no prompt, equal or nearly so, on two sides")
+        return passed("KD028", f"a search found no prompt, equal or near, on two sides{left_out} ({measure})")
     return issue(
         "KD028",
-        f"{metrics['leaks']:,} times a held-out row's prompt stands, equal or nearly so, in another part (table leaks)."
+        f"{metrics['leaks']:,} times a held-out row's prompt stands, equal or near, in another part (table leaks; {measure})."
         " group: prompt keeps such prompts together.",
         metrics["leaks"],
     )

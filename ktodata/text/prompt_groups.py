@@ -26,6 +26,19 @@ def components(left: Index, right: Index, size: int) -> Index:
     return np.asarray(smallest[member_of], dtype=np.int64)
 
 
+def leaders(left: Index, right: Index, size: int) -> Index:
+    """For each of `size` things, numbered from the eldest, the one that its line began with: itself where no elder one is near,
+    else the leader of the eldest near one. left < right. (Leader clustering: Hartigan 1975, Clustering Algorithms, chapter 3.)
+
+    Unlike a component it hangs on elder things alone, so nothing that comes later changes it.
+    """
+    leader = np.arange(size)
+    np.minimum.at(leader, right, left)
+    while not np.array_equal(leader, leader[leader]):
+        leader = leader[leader]
+    return leader
+
+
 def first_of(keys: pl.Series) -> Index:
     """For each value the place where it stands first."""
     frame = keys.rename("key").to_frame().with_columns(place=pl.int_range(pl.len(), dtype=pl.Int64))
@@ -46,10 +59,11 @@ def find_leaks(
     feedback : row_id, prompt and part (one of `parts`, given from the training part outwards; rows without a part are left out).
 
     Returns row_id, part, prompt's nearest on the other side as other_row_id, other_part, and similarity (0 to 1, 1 the same
-    words): one line for every held-out row and every near prompt of an earlier part, naming the first row with that prompt.
+    words): one line for every held-out row and every near prompt of an earlier part, naming the row with that prompt whose
+    row_id is smallest. In the order of row_id: the order of the rows changes nothing.
     """
     check_columns(feedback, ("row_id", "prompt", "part"), who="find_leaks")
-    rows = feedback.select("row_id", "prompt", "part").filter(pl.col("part").is_not_null())
+    rows = feedback.select("row_id", "prompt", "part").filter(pl.col("part").is_not_null()).sort("row_id")
     if unknown := sorted(set(rows["part"].unique()) - set(parts)):
         raise DataError(f"find_leaks: part holds {', '.join(map(repr, unknown))}; it may hold {', '.join(parts)}.")
     texts = rows.select(normalised(pl.col("prompt"), ignore_case=ignore_case))["prompt"]

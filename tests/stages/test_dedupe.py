@@ -60,7 +60,8 @@ def test_dedupe_drops_the_repeat_and_asks_about_the_contradiction():
     }
     assert column(result, "duplicate_of") == {"1": None, "2": "1", "3": None, "4": None}
     assert column(result, "contradicted") == {"1": False, "2": False, "3": True, "4": True}
-    assert column(result, "prompt_group") == {"1": "1", "2": "1", "3": "3", "4": "3"}
+    groups = column(result, "prompt_group")
+    assert groups["1"] == groups["2"] != groups["3"] == groups["4"]
 
 
 def test_no_row_is_lost_and_the_input_is_left_alone():
@@ -327,7 +328,8 @@ def test_of_each_rater_the_last_vote_counts(votes, actions):
 def test_earlier_votes_are_counted_and_pooled_nowhere():
     result = dedupe(vote_rows(("ann", True, 1), ("ann", False, 2), ("bob", False, 1)))
     assert result.metrics["earlier_votes"] == 1
-    assert [vote["rater"] for vote in column(result, "pooled_votes")["2"]] == ["ann", "bob"]
+    pooled = [votes for votes in column(result, "pooled_votes").values() if votes is not None]
+    assert [sorted(vote["rater"] for vote in votes) for votes in pooled] == [["ann", "bob"]]
 
 
 @pytest.mark.parametrize("verdicts", [(None, None, False), (None, None, True), (True, False, None)])
@@ -456,15 +458,17 @@ def test_a_text_of_20_megabytes():
 
 def test_arithmetic_prompts_are_each_a_group_of_their_own():
     result = dedupe(feedback_table(*numbers("What is 13 + 25?", "What is 14 + 27?", "what is 13 + 25", "What is 13 - 25?")))
-    assert column(result, "prompt_group") == {"1": "1", "2": "2", "3": "1", "4": "4"}
+    groups = column(result, "prompt_group")
+    assert groups["1"] == groups["3"]
+    assert len(set(groups.values())) == 3
 
 
 def test_groups_of_prompts_are_chained():
     """A split must keep all three together, although the first and the last are less than 0.8 alike."""
     prompts = [QUESTION, QUESTION + " with some butter", QUESTION + " with some butter or olive oil"]
     ends = dedupe(feedback_table(*numbers(prompts[0], prompts[2])))
-    assert column(ends, "prompt_group") == {"1": "1", "2": "2"}
-    assert set(column(dedupe(feedback_table(*numbers(*prompts))), "prompt_group").values()) == {"1"}
+    assert len(set(column(ends, "prompt_group").values())) == 2
+    assert len(set(column(dedupe(feedback_table(*numbers(*prompts))), "prompt_group").values())) == 1
 
 
 def test_ten_thousand_rows_of_one_template_do_not_merge():

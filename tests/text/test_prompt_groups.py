@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from ktodata.errors import DataError, MissingColumnError
-from ktodata.text.prompt_groups import components, different, find_leaks, first_of
+from ktodata.text.prompt_groups import components, different, find_leaks, first_of, leaders
 
 BREAD = "how do I bake a good loaf of white bread at home in a small oven without a stone"
 
@@ -18,6 +18,14 @@ def split_table(*rows: tuple[str, str | None]) -> pl.DataFrame:
 def test_components_follow_links_over_any_number_of_steps():
     assert components(np.array([0, 1, 4]), np.array([1, 2, 5]), 7).tolist() == [0, 0, 0, 3, 4, 4, 6]
     assert components(np.array([], dtype=int), np.array([], dtype=int), 0).tolist() == []
+
+
+def test_a_line_begins_with_the_eldest_and_nothing_later_changes_it():
+    """0 - 1 - 4 is a line; 2 begins another, and 5 links both: it follows the elder, 2 stays its own."""
+    left, right = np.array([0, 1, 1, 2]), np.array([1, 4, 5, 5])
+    assert leaders(left, right, 6).tolist() == [0, 0, 2, 3, 0, 0]
+    assert leaders(left[:2], right[:2], 5).tolist() == [0, 0, 2, 3, 0]
+    assert leaders(np.array([], dtype=int), np.array([], dtype=int), 0).tolist() == []
 
 
 def test_first_of_and_different_number_values_by_first_appearance():

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from ktodata.text.split_parts import deal_groups
+from ktodata.text.split_parts import deal_groups, hash_parts, parts_of_groups
 
 
 def deal(groups: list[str], *strata: list[int], seed: int = 0, **fractions: float) -> list[str]:
@@ -39,6 +39,37 @@ def test_names_decide_and_not_places():
     again = dict(zip(names[::-1], deal(names[::-1], test=0.3), strict=True))
     assert parts == again
     assert parts != dict(zip(names, deal(names, test=0.3, seed=1), strict=True))
+
+
+def test_a_hash_of_the_name_and_nothing_else_says_the_part():
+    names = pl.Series([f"g{n}" for n in range(500)])
+    fractions = {"test": 0.2, "validation": 0.1}
+    part, filled = hash_parts(names, fractions, rest="train", seed=0)
+    assert filled == []
+    assert part.value_counts().height == 3
+    few = names.gather(range(400, 40, -3))
+    again, _ = hash_parts(few, fractions, rest="train", seed=0)
+    assert dict(zip(few, again, strict=True)).items() <= dict(zip(names, part, strict=True)).items()
+    assert not part.equals(hash_parts(names, fractions, rest="train", seed=1)[0])
+    # another fraction of validation moves no row of test
+    wider, _ = hash_parts(names, {"test": 0.2, "validation": 0.3}, rest="train", seed=0)
+    assert ((part == "test") == (wider == "test")).all()
+
+
+def test_a_part_is_filled_only_where_it_is_due_half_a_name():
+    names = pl.Series(["a", "b", "c", "d"])
+    for seed in range(10):
+        part, filled = hash_parts(names, {"test": 0.01}, rest="train", seed=seed)
+        assert filled == [] and set(part) == {"train"}
+        part, _ = hash_parts(names, {"test": 0.2}, rest="train", seed=seed)
+        assert {"train", "test"} == set(part)
+    assert hash_parts(pl.Series(["a"]), {"test": 0.9}, rest="train", seed=0)[0].len() == 1
+
+
+def test_a_group_stands_where_most_of_its_rows_do():
+    groups = pl.Series(["g", "g", "g", "h", "h", "k"])
+    part = pl.Series(["test", "train", "test", "validation", "test", "train"])
+    assert parts_of_groups(groups, part).to_list() == [None, "test", None, None, "validation", None]
 
 
 def test_no_rows():
