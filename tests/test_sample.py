@@ -399,7 +399,7 @@ def test_the_verdicts_of_the_self_training_recipe_are_the_truth_and_cover_its_va
     reviewed = rows.filter(pl.col("verdict").is_not_null())
     assert [truth[name] for name in reviewed["source_id"]] == reviewed["verdict"].to_list()
     counts = dict(reviewed.group_by("part", "note").len().select(pl.concat_str("part", "note", separator=" "), "len").iter_rows())
-    assert counts == {"validation validation": 157, "train queue": 60}
+    assert counts == {"validation validation": 145, "train queue": 60}
     assert rows.filter((pl.col("part") == "validation") & pl.col("verdict").is_null()).is_empty()
     wrong = reviewed.filter(pl.col("verdict") != pl.col("label")).group_by("note", "label").len()
     found = {(note, label): count for note, label, count in wrong.iter_rows()}
@@ -408,4 +408,4 @@ def test_the_verdicts_of_the_self_training_recipe_are_the_truth_and_cover_its_va
     down, up = (found[("queue", label)] for label in (False, True))
     assert f'Of the 60, {down + up} labels are wrong ({down} "down", {up} "up")' in card
     down, up = (found[("validation", label)] for label in (False, True))
-    assert f'of the 157 validation rows, {down + up} are ({down} "down", {up} "up")' in card
+    assert f'of the 145 validation rows, {down + up} are ({down} "down", {up} "up")' in card

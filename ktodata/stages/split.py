@@ -58,8 +58,9 @@ def split(
 
     A row's part is drawn by a digest of its `prompt_leader` (or of what `group` names) and the seed, and by nothing else: the
     order of the rows, other rows and their labels do not count, and fractions are met in expectation, within each label and
-    source too. Feedback that is added later, by its `created_at`, moves no row. Where times are unknown, or older feedback is
-    added, a new prompt can become the leader of old ones, and those follow it.
+    source too. Feedback that is added later, by its `created_at`, moves no row while what is near stays near (a phrase that
+    becomes a template is no longer compared). Where times are unknown, or older feedback is added, a new prompt can become the
+    leader of old ones, and those follow it.
 
     Where near prompts link lines that were drawn into different parts, no row moves either: the part with most of the group's
     rows keeps them, the others are dropped (reason near_other_part, counted as `left_out`).
