@@ -67,7 +67,7 @@ def plan_training(
     wanted = max_steps if max_steps is not None else np.inf
     lengths = np.array([len(p) + len(c) for p, c in zip(rows.prompt, rows.completion, strict=True)])
     sequences = Sequences(rows)
-    groups = np.unique(rows.group, return_inverse=True)[1]
+    groups = rows.group_numbers
     most = max(1, batch_size // 4) if group_by_prompt else 1
     steps: list[Batch] = []
     for epoch in range(epochs):

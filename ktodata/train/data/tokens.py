@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import xxhash
 from numpy.typing import NDArray
 
 from ktodata.errors import DataError, EmptyDataError, ModelError
@@ -40,6 +41,12 @@ class TokenRows:
         """The first `count` rows prompt_ids."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return TokenRows(**{name: value if name == "max_length" else value[:count] for name, value in parts.items()})
+
+    @property
+    def group_numbers(self) -> NDArray[np.int64]:
+        """The number of each row's group, in order of appearance: int64 [N]. An array of names is as wide as the longest."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(name, len(numbers)) for name in self.group], dtype=np.int64)
 
     def sequence(self, row: int, partner: int) -> tuple[Ids, int]:
         """(token ids of row's prompt + partner's completion, cut to max_length; where the completion starts)."""
@@ -76,7 +83,9 @@ def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) 
         weight=chosen["weight"].to_numpy(),
         p_desirable=chosen["p_desirable"].to_numpy(),
         # without groups from dedupe, rows with exactly the same prompt tokens are a group
-        group=tuple(group or prompts[number].tobytes().hex() for group, number in zip(groups, fitting, strict=True)),
+        group=tuple(
+            group or xxhash.xxh3_128_hexdigest(prompts[number].tobytes()) for group, number in zip(groups, fitting, strict=True)
+        ),
         prompt=tuple(prompts[number] for number in fitting),
         completion=tuple(completions[number][: max_length - len(prompts[number])] for number in fitting),
         max_length=max_length,

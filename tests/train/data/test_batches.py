@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -223,3 +225,16 @@ def test_sampled_pairs_change_no_batch_of_the_first_epoch_but_the_sample():
     some, every = (plan(rows, batch_size=8, kl_pairs_per_batch=kl_pairs_per_batch).steps[0] for kl_pairs_per_batch in (3, None))
     assert (some.rows == every.rows).all()
     assert (some.partners == every.partners).all()
+
+
+def test_long_names_of_groups_take_no_more_than_their_own_length():
+    """One name of 32,000 characters among 500 rows: an array of strings as long as the longest would take 64 MB."""
+    names = ["x" * 32_000, *(str(number // 2) for number in range(499))]
+    rows = token_rows([[number % 29] for number in range(500)], [[number % 28] for number in range(500)], groups=names)
+    tracemalloc.start()
+    made = plan_training(rows, batch_size=20, epochs=1, max_steps=None, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6
+    assert made.metrics["partners_sharing_prompt_group"] == 0
+    assert rows.group_numbers.tolist()[:4] == [0, 1, 1, 2]
