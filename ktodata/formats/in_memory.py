@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from ktodata.errors import SettingError
+from ktodata.formats.file_types.csv_files import unique_names
 from ktodata.formats.file_types.file_settings import FileSettings
 from ktodata.formats.file_types.json_files import as_object
 from ktodata.formats.file_types.saved_data import dataset_records
@@ -26,6 +27,7 @@ def records_in_memory(data: Any, settings: FileSettings) -> Iterator[SourceRecor
     if isinstance(data, pl.DataFrame):
         return (SourceRecord(number, record) for number, record in enumerate(data.iter_rows(named=True), start=1))
     if hasattr(data, "to_dict") and hasattr(data, "iloc"):  # pandas, which is no dependency
+        data = data if data.columns.is_unique else data.set_axis(unique_names(list(map(str, data.columns))), axis=1)
         return _numbered({key: _present(value) for key, value in record.items()} for record in data.to_dict("records"))
     if hasattr(data, "features") or (isinstance(data, Mapping) and all(hasattr(part, "features") for part in data.values())):
         return dataset_records(data, settings, NAME)

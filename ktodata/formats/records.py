@@ -75,9 +75,15 @@ class Verdict(NamedTuple):
         return cls(majority([vote.label for vote in counted]), counted, earlier=history or None)
 
 
+# what exports write where there is no value: databases, Python, JavaScript, data frames
+NO_NAMES = frozenset(("", "\\N", "NULL", "Null", "null", "<null>", "None", "none", "nan", "NaN", "<NA>", "NaT", "undefined"))
+
+
 def is_nobody(rater: Any) -> bool:
-    """Whether a rater's id names nobody: null, an empty text, or a data frame's NaN."""
-    return rater is None or (isinstance(rater, str) and not rater.strip()) or rater != rater  # noqa: PLR0124
+    """Whether a rater's id names nobody: null or a word for it, an empty text, or a data frame's NaN."""
+    if isinstance(rater, str):
+        return rater.strip() in NO_NAMES
+    return rater is None or rater != rater  # noqa: PLR0124
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from ktodata.errors import SettingError
 EXCEL = "excel"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXCEL_EPOCH = datetime(1899, 12, 30, tzinfo=UTC)  # day 1 is 1 January 1900, and Excel has a 29 February in that year
-_EPOCH_TEXT = re.compile(r"\d{9,19}(\.\d+)?")
+_EPOCH_TEXT = re.compile(r"\d{9,19}(\.\d+)?|\d\.\d{4,}[Ee]\+?\d{1,2}")  # 1.7672256E9 is BigQuery's
 _DATE_IN_DIGITS = re.compile(r"\d{1,8}")
 _ZONE = re.compile(r"(?:\s*[+-]00:?00)?\s*(?:UTC|GMT|Z)$|\s+(?=[+-]\d\d(?::?\d\d)?$)")
 _RFC_2822 = re.compile(

@@ -325,6 +325,8 @@ def _answer_in(value: Any, what: str, lost: list[str]) -> Any:
 
     `lost` takes the names of what the response holds beside it: why it ended, what it cost.
     """
+    if isinstance(value, list) and _is_responses_output(value):
+        return _unwrapped_answer({"output": value}, what, lost)
     if isinstance(value, list) and len(value) == 1:
         inside = value[0]
         is_wrapper = isinstance(inside, list) or (isinstance(inside, Mapping) and not _has_role(inside))
@@ -355,6 +357,14 @@ def _unwrapped_answer(value: Mapping[str, Any], what: str, lost: list[str]) -> A
         return value
     lost += unread(value, ("text",), what)
     return value["text"]
+
+
+def _is_responses_output(items: list[Any]) -> bool:
+    """Whether a list is the `output` of OpenAI's Responses API: one answer, its reasoning and calls beside its message."""
+    marks = {"reasoning": "summary", "function_call": "call_id"}
+    if not all(isinstance(item, Mapping) and item.get("role", "assistant") == "assistant" for item in items):
+        return False
+    return any(marks.get(str(item.get("type")), "type") in item and item.get("type") in marks for item in items)
 
 
 def _has_role(value: Mapping[str, Any]) -> bool:

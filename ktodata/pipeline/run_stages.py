@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ktodata.errors import EmptyDataError, SettingError
+from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.files import digest_file, whole_file, whole_folder, write_json
 from ktodata.formats.data_files import find_sources
@@ -277,6 +277,8 @@ class Evaluate:
     artefacts: ClassVar[tuple[str, ...]] = ("evaluation.json",)
 
     def made_of(self, run: RunState) -> dict[str, Any]:
+        if "train" not in run.saved:
+            raise RunError(f"{run.folder} has no trained model to evaluate: give the recipe a train section and run it.")
         model = run.saved["train"].done.get("artefacts", {})
         trained = {name: written["digest"] for name, written in model.items() if name.startswith("model/")}
         return {"settings": dict(self.settings), "truth": self._truth(), "model": trained, "models": models_of(self.settings)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.formats.records import ABSENT, Record, UnusableError, checked, lookup
+from ktodata.formats.records import ABSENT, NO_NAMES, Record, UnusableError, checked, lookup
 from ktodata.formats.turns import holds_messages
 
 # equal values of one of these types mean the same, so that each needs to be asked for once
@@ -75,7 +75,7 @@ class RecordColumns:
     def names(self, column: str, convert: Callable[[Any], str | None]) -> Sequence[str | None]:
         """The values of a column that names something."""
         values = self.values(column)
-        if set(map(type, values)) == {str} and all(map(str.strip, values)) and _is_storable(values):
+        if set(map(type, values)) == {str} and NO_NAMES.isdisjoint(map(str.strip, values)) and _is_storable(values):
             return values
         return self.each(values, convert)
 

@@ -30,7 +30,7 @@ def same_prompt(first: Prompt, second: Prompt) -> Prompt:
 
 def read_pair(record: Record, better_column: str, worse_column: str) -> list[LabelledCompletion]:
     """Both sides of a pair: answers to the prompt beside them, or whole conversations that share all but the last turn."""
-    (before, better), (other, worse) = (_read_side(record[column], column) for column in (better_column, worse_column))
+    (before, better), (other, worse) = (read_side(record[column], column) for column in (better_column, worse_column))
     prompt_column = next((name for name in PROMPTS if record.get(name) is not None), None)
     if before or other:
         prompt: Prompt = same_prompt(before, other)
@@ -46,8 +46,8 @@ def read_pair(record: Record, better_column: str, worse_column: str) -> list[Lab
     return [first, second]
 
 
-def _read_side(value: Any, what: str) -> tuple[list[Turn], str | Turn]:
-    """(turns before, the answer); nothing is before an answer alone."""
+def read_side(value: Any, what: str) -> tuple[list[Turn], str | Turn]:
+    """(turns before, the answer) of a side that is a whole conversation; nothing is before an answer alone."""
     if not isinstance(value, list) or len(value) < 2:
         return [], completion_of(value, what)
     before, answer = conversation(value, what)
@@ -76,18 +76,21 @@ def _check_prompt_beside(record: Record, before: list[Turn], better: str | Turn)
     used = []
     for column in PROMPTS:
         value = record.get(column)
-        if isinstance(value, list):
-            turns = turns_of(value, column)
-            is_repeat = same_turns(turns, before) or (same_turns(turns[:-1], before) and _is_same_answer(turns[-1], better))
-        elif value is not None:
-            users = [turn["content"].strip() for turn in before if turn["role"] == "user"]
-            is_repeat = isinstance(value, str) and value.strip() in users
-        else:
+        if value is None:
             continue
-        if not is_repeat:
-            raise UnusableError("prompts_differ", f"{column!r} is not what both conversations begin with")
+        turns = turns_of(value, column) if isinstance(value, list) else []
+        if not (turns and same_turns(turns[:-1], before) and _is_same_answer(turns[-1], better)):
+            check_said_again(turns or value, before, column)
         used.append(column)
     return tuple(used)
+
+
+def check_said_again(prompt: Any, before: list[Turn], column: str) -> None:
+    """A prompt beside two conversations says what both begin with. Raises UnusableError where it says something else."""
+    users = [turn["content"].strip() for turn in before if turn["role"] == "user"]
+    is_repeat = same_turns(prompt, before) if isinstance(prompt, list) else isinstance(prompt, str) and prompt.strip() in users
+    if not is_repeat:
+        raise UnusableError("prompts_differ", f"{column!r} is not what both conversations begin with")
 
 
 def _is_same_answer(turn: Turn, answer: str | Turn) -> bool:

@@ -1,5 +1,7 @@
 """Two completions and which is better: response1, response2, preference (1, 2, or 0 for a tie), or columns of those kinds.
 
+The two may be whole conversations that share all but their last turn; then no prompt is needed beside them.
+
 A pair with several raters gives each side their votes; the label is what most raters say, ties among them.
 """
 
@@ -7,11 +9,23 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.dialects.pairs import better_and_worse
+from ktodata.formats.dialects.pairs import better_and_worse, check_said_again, read_side, same_prompt
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.label_rules import SIDES, Side
-from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup, need
-from ktodata.formats.turns import completion_of, prompt_of, row_completion, row_prompt
+from ktodata.formats.records import (
+    ABSENT,
+    LabelledCompletion,
+    Prompt,
+    Record,
+    Turn,
+    UnusableError,
+    Verdict,
+    Vote,
+    listed,
+    lookup,
+    need,
+)
+from ktodata.formats.turns import prompt_of, row_completion, row_prompt
 
 RESPONSES = ("response1", "response2")
 
@@ -22,8 +36,7 @@ def matches(record: Record, fields: Fields) -> bool:
 
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
-    prompt = prompt_of(record, fields.prompt or ("prompt",))
-    completions = [completion_of(need(record, column), column) for column in fields.completion or RESPONSES]
+    prompt, *completions = _texts(record, fields)
     votes = _side_votes(record, fields)
     better = _better_side(record, fields, votes)
     columns = fields.about.get("model", ())
@@ -32,6 +45,17 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
         LabelledCompletion(prompt, completion, _side_verdict(side, better, votes), model)
         for side, completion, model in zip(("first", "second"), completions, models, strict=True)
     ]
+
+
+def _texts(record: Record, fields: Fields) -> tuple[Prompt, str | Turn, str | Turn]:
+    """The prompt, and what is compared."""
+    columns = fields.prompt or ("prompt",)
+    (before, first), (other, second) = (read_side(need(record, name), name) for name in fields.completion or RESPONSES)
+    if not before and not other:
+        return prompt_of(record, columns), first, second
+    if fields.prompt or lookup(record, "prompt") is not ABSENT:
+        check_said_again(prompt_of(record, columns), before, columns[0])
+    return same_prompt(before, other), first, second
 
 
 def _parse_side(value: Any, fields: Fields) -> Side | None:

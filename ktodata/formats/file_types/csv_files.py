@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
@@ -16,6 +16,7 @@ from ktodata.formats.records import UnusableError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 SAMPLE_ROWS = 200
+NULL = "\\N"  # what MySQL, PostgreSQL, Hive and Snowflake write for it, and nobody for anything else
 
 
 class CsvShape(NamedTuple):
@@ -77,7 +78,7 @@ def csv_records(
     rows = _CsvRows(file, name, delimiter, max_bytes)
     if has_sep_line:
         rows.next_row()
-    header = _unique_names(rows.header())
+    header = unique_names(rows.header())
     while (row := rows.next_row()) is not None:
         if isinstance(row, SourceRecord):
             yield row
@@ -182,7 +183,7 @@ def _is_blank(row: list[str]) -> bool:
     return len(row) <= 1 and not "".join(row).strip()
 
 
-def _unique_names(header: list[str]) -> list[str]:
+def unique_names(header: Sequence[str]) -> list[str]:
     """A name that stands there twice is numbered, so that nobody is given the wrong one of the two."""
     n_uses: Counter[str] = Counter()
     names = []
@@ -202,4 +203,5 @@ def _record_of_fields(line: int, header: list[str], row: list[str], delimiter: s
     if len(row) != len(header):
         detail = f"{len(row)} fields, the header has {len(header)}"
         return SourceRecord(line, problem=UnusableError("field_count", detail), raw=raw)
-    return SourceRecord(line, dict(zip(header, row, strict=True)), raw=raw)
+    values: list[str | None] = [None if value == NULL else value for value in row] if NULL in row else [*row]
+    return SourceRecord(line, dict(zip(header, values, strict=True)), raw=raw)

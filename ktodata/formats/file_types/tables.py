@@ -9,6 +9,7 @@ from typing import Any
 
 from ktodata.errors import EmptyDataError, FormatError, SettingError
 from ktodata.extras import require
+from ktodata.formats.file_types.csv_files import unique_names
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.records import clip
 
@@ -94,7 +95,7 @@ def _batch_records(batches: Callable[[], Iterator[Any]], name: str, kind: str) -
 def _records(batch: Any) -> Iterator[dict[str, Any]]:
     """The rows of a batch, as its `to_pylist` gives them, in half the time where columns are texts or numbers."""
     values = zip(*(_values(column) for column in batch.columns), strict=True)
-    names = batch.schema.names
+    names = unique_names(batch.schema.names)
     return (dict(zip(names, row, strict=True)) for row in values) if names else iter([{}] * batch.num_rows)
 
 
@@ -229,7 +230,8 @@ def excel_records(path: str, name: str, table: str | None) -> Iterator[SourceRec
     with closing(_workbook(path, name)) as book:
         rows = _filled_rows(book[chosen])
         _, header = next(rows)
-        names = ["" if value is None else str(value) for value in header]
+        given = ["" if value is None else str(value) for value in header]
+        names = [unique if name else "" for unique, name in zip(unique_names(given), given, strict=True)]
         for number, row in rows:
             yield SourceRecord(number, _named_cells(names, row))
 

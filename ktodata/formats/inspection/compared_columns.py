@@ -26,6 +26,16 @@ def compared_columns(columns: Sequence[ColumnProfile], format: str | None) -> tu
             sides.setdefault(f"{match[1]}{match[3] or ''}", {})[match[2].lower()] = column.path
     for stem, paths in sides.items():
         side = next((side for side in _OTHER_SIDE if side in paths and _OTHER_SIDE[side] in paths), None)
-        if side is not None and names_role(stem.removesuffix(".content").removesuffix(".text"), "completion"):
-            return paths[side], paths[_OTHER_SIDE[side]]
+        if side is None:
+            continue
+        two = paths[side], paths[_OTHER_SIDE[side]]
+        is_answer = names_role(stem.removesuffix(".content").removesuffix(".text"), "completion")
+        if is_answer or all(is_conversation(columns, path) for path in two):
+            return two
     return None
+
+
+def is_conversation(columns: Sequence[ColumnProfile], path: str) -> bool:
+    """Whether a column holds whole conversations that end with an answer."""
+    column = next(column for column in columns if column.path == path)
+    return column.share_of("conversation") > MIN_SHARE and column.n_assistant_last > MIN_SHARE * column.n_values

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ktodata.formats.dialects import FORMATS
 from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
 from ktodata.formats.dialects.preference import PREFERENCE
+from ktodata.formats.inspection.compared_columns import is_conversation
 from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment
 from ktodata.formats.inspection.message_table import table_lines
 from ktodata.formats.records import clip
@@ -18,7 +19,8 @@ def text_lines(inspection: "Inspection") -> Iterator[str]:
     """The lines of `ingest:` that say where the texts are."""
     if compared := inspection.compared:
         yield setting_line("format", PREFERENCE.name, "two answers, and which is better")
-        yield from _column_lines(inspection, "prompt")
+        if not all(is_conversation(inspection.columns, path) for path in compared):
+            yield from _column_lines(inspection, "prompt")
         yield setting_line("completion", list(compared), "the two answers; the label says which is better")
     elif inspection.format is not None and not inspection.has_json_text:
         yield from _format_lines(inspection)
