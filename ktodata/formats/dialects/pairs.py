@@ -80,12 +80,12 @@ def _check_prompt_beside(record: Record, before: list[Turn], better: str | Turn)
             continue
         turns = turns_of(value, column) if isinstance(value, list) else []
         if not (turns and same_turns(turns[:-1], before) and _is_same_answer(turns[-1], better)):
-            check_said_again(turns or value, before, column)
+            check_repeats_prompt(turns or value, before, column)
         used.append(column)
     return tuple(used)
 
 
-def check_said_again(prompt: Any, before: list[Turn], column: str) -> None:
+def check_repeats_prompt(prompt: Any, before: list[Turn], column: str) -> None:
     """A prompt beside two conversations says what both begin with. Raises UnusableError where it says something else."""
     users = [turn["content"].strip() for turn in before if turn["role"] == "user"]
     is_repeat = same_turns(prompt, before) if isinstance(prompt, list) else isinstance(prompt, str) and prompt.strip() in users

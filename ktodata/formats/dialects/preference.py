@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from ktodata.formats.dialects.pairs import better_and_worse, check_said_again, read_side, same_prompt
+from ktodata.formats.dialects.pairs import better_and_worse, check_repeats_prompt, read_side, same_prompt
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.label_rules import SIDES, Side
 from ktodata.formats.records import (
@@ -54,7 +54,7 @@ def _texts(record: Record, fields: Fields) -> tuple[Prompt, str | Turn, str | Tu
     if not before and not other:
         return prompt_of(record, columns), first, second
     if fields.prompt or lookup(record, "prompt") is not ABSENT:
-        check_said_again(prompt_of(record, columns), before, columns[0])
+        check_repeats_prompt(prompt_of(record, columns), before, columns[0])
     return same_prompt(before, other), first, second
 
 
