@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ktodata.errors import KtodataError, RecipeError, SettingError
+from ktodata.errors import OUT_OF_MEMORY, KtodataError, RecipeError, SettingError, is_out_of_memory
 from ktodata.train.train_command import train
+from ktodata.visible_text import clean
 
 app = typer.Typer(
     name="ktodata",
@@ -293,6 +294,7 @@ def export(
     Example:  ktodata export runs/quickstart --format llamafactory_sharegpt --out kto.jsonl
     Example:  ktodata export runs/support --push our-team/support-feedback --dry-run
     """
+    from ktodata.files import alone_if_run
     from ktodata.formats import write
     from ktodata.formats.shards import read_shards
     from ktodata.pipeline.command_texts import push_text, written_text
@@ -307,7 +309,8 @@ def export(
         return
     if out is None or push is not None:
         raise SettingError("export: give --out FILE to write a file, or --push OWNER/NAME to upload the run's shards.")
-    written = write(read_shards(folder, part), out, format=format)
+    with alone_if_run(out):
+        written = write(read_shards(folder, part), out, format=format)
     counts = {"file": out, "records": written.records, "lost": written.lost}
     _print_result(counts, lambda: written_text(out, written.records, written.lost), quiet=quiet, as_json=as_json)
 
@@ -620,7 +623,12 @@ def _file_settings(overrides: Sequence[str]) -> dict[str, Any]:
 def main() -> None:
     """The console script: ktodata's own errors become one line and exit code 1."""
     with _errors_in_one_line():
-        app()
+        try:
+            app()
+        except SystemExit as ended:  # typer makes this of Ctrl-C, and says nothing
+            if isinstance(ended.__context__, KeyboardInterrupt):
+                raise ended.__context__ from None
+            raise
 
 
 @contextmanager
@@ -628,23 +636,28 @@ def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except KtodataError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:  # a folder that cannot be made, a full disk, a file that may not be read
-        place = "" if error.filename is None else f"{error.filename}: "
-        typer.echo(f"{type(error).__name__}: {place}{error.strerror or error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here.", err=True)
-        sys.exit(130)
-    except Exception as error:
+        _end(f"{type(error).__name__}: {error}", 1)
+    except KeyboardInterrupt as stop:
+        _end(f"{' '.join(getattr(stop, '__notes__', ())) or 'stopped'}; the same command goes on from there.", 130)
+    except BaseException as error:
+        if isinstance(error, SystemExit | GeneratorExit):
+            raise
+        if is_out_of_memory(error):
+            _end(OUT_OF_MEMORY, 1)
+        if isinstance(error, OSError):  # a folder that cannot be made, a full disk, a file that may not be read
+            place = "" if error.filename is None else f"{error.filename}: "
+            _end(f"{type(error).__name__}: {place}{error.strerror or error}", 1)
         if os.environ.get(TRACEBACK):
             raise
-        typer.echo(_unexpected_text(error), err=True)
-        sys.exit(1)
+        _end(_unexpected_text(error), 1)
 
 
-def _unexpected_text(error: Exception) -> str:
+def _end(text: str, code: int) -> NoReturn:
+    typer.echo(clean(text), err=True)
+    sys.exit(code)
+
+
+def _unexpected_text(error: BaseException) -> str:
     """One line for an error that nobody has thought of: what, and where in ktodata."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "ktodata" in Path(frame.filename).parts]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
@@ -656,7 +669,7 @@ def _print_result(value: Any, text: str | Callable[[], str], *, quiet: bool, as_
     if as_json:
         typer.echo(json.dumps(value, indent=1, default=str))
     elif not quiet:
-        typer.echo(text if isinstance(text, str) else text())
+        typer.echo(clean(text if isinstance(text, str) else text()))
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -80,3 +80,17 @@ class ShapeError(KtodataError):
 
 class MissingExtraError(KtodataError):
     """An optional package is not installed; the text gives the pip command."""
+
+
+OUT_OF_MEMORY = (
+    "out of memory: this process may have no more. Lower what is held at once (train: micro_batch_tokens, batch_size, "
+    "activation_cache_mb; evaluate: max_rows; embed: a smaller model; POLARS_MAX_THREADS and OMP_NUM_THREADS: fewer threads), or "
+    "raise the limit; the same command goes on from there."
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the system refused memory or a thread, in whichever library's words."""
+    text = str(error).lower()
+    says = ("start new thread", "allocate memory", "out of memory", "memory allocation", "resource temporarily unavailable")
+    return isinstance(error, MemoryError) or any(words in text for words in says)

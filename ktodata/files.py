@@ -2,22 +2,26 @@
 
 import errno
 import fcntl
+import glob
 import gzip
 import json
 import os
+import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import xxhash
 
-from ktodata.errors import FormatError, RunError
+from ktodata.errors import FormatError, KtodataError, RunError
 
 AGAIN = " Delete it, and do again what made it."
+DAMAGE = (pl.exceptions.PolarsError, ValueError, RecursionError)
 TABLES: dict[str, Callable[[bytes], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".csv": pl.read_csv,
@@ -25,7 +29,9 @@ TABLES: dict[str, Callable[[bytes], pl.DataFrame]] = {
     ".ndjson": lambda content: pl.read_ndjson(content, infer_schema_length=None),
     ".json": lambda content: pl.read_json(content, infer_schema_length=None),
 }
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+Artefacts = Mapping[str, Mapping[str, int | str]]  # {path: bytes, changed, digest} of what a stage has written
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)
+HELD: ContextVar[frozenset[Path]] = ContextVar("folders that this thread writes alone in", default=frozenset())
 
 
 @contextmanager
@@ -36,15 +42,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     if path.is_dir():
         raise RunError(f"{path} is a folder: give the name of a file.")
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _unwritable_speaks(path):
+    scratch = _scratch(path)
+    with unwritable_speaks(path, scratch):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_of_the_dead(path)
         try:
             yield scratch
             _sync(scratch)
             scratch.replace(path)
-        finally:
+            _sync(path.parent)
+        except BaseException:
             scratch.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -53,36 +62,110 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
     Raises RunError when the disk is full or the place cannot be written.
     """
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    with _unwritable_speaks(folder):
+    scratch = _scratch(folder)
+    with unwritable_speaks(folder, scratch):
+        _remove_of_the_dead(folder)
         scratch.mkdir(parents=True)
         try:
             yield scratch
             for file in scratch.iterdir():
                 _sync(file)
-            shutil.rmtree(folder, ignore_errors=True)
+            _sync(scratch)
+            discard(folder)
             scratch.rename(folder)
-        finally:
+            _sync(folder.parent)
+        except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder: it is gone in one step under its own name, so that whoever is killed meanwhile leaves no half of it."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        folder.rename(aside)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes that were killed left half written under `folder`."""
     for path in folder.rglob(".*.part"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove_of_the_dead(place: Path) -> None:
+    """Remove what processes that run no more left half written of this file or folder."""
+    for path in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
+        number = path.name.removeprefix(f".{place.name}.").split(".")[0]
+        if (
+            number.isdecimal()
+            and int(number) != os.getpid()
+            and not Path("/proc", number).exists()
+            and Path("/proc/self").exists()
+        ):
+            _remove(path)
+
+
+def _is_another(process: int) -> bool:
+    """Whether another process of that number runs."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _scratch(place: Path) -> Path:
+    return place.with_name(f".{place.name}.{os.getpid()}.part")
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Two processes never write one run folder."""
-    with (folder / ".lock").open("w") as lock:
+    """Two processes, or two threads, never write one run folder. Who writes there already may call what writes there, too.
+
+    Raises RunError while another one writes there, and where nothing can be written.
+    """
+    place = folder.resolve()
+    if place in HELD.get():
+        yield
+        return
+    with unwritable_speaks(folder):
+        lock = (folder / ".lock").open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"another process is running in {folder}; wait for it, or give another --out.") from None
+        before = HELD.set(HELD.get() | {place})
+        try:
+            yield
+        finally:
+            HELD.reset(before)
+
+
+@contextmanager
+def alone_if_run(place: Path | None) -> Iterator[None]:
+    """`alone_in` the run folder that `place` is or lies in, if there is one: for commands that write into a run or elsewhere."""
+    inside = () if place is None else (place, *place.absolute().parents)
+    run = next((at for at in inside if (at / "manifest.json").is_file() and (at / "stages").is_dir()), None)
+    if run is None:
+        yield
+        return
+    with alone_in(run):
         yield
 
 
@@ -109,11 +192,18 @@ def read_own_table(path: Path) -> pl.DataFrame:
 
 @contextmanager
 def damage_speaks(place: Path) -> Iterator[None]:
-    """Raise RunError, with the place, for what is no JSON or no Parquet."""
+    """Raise RunError, with the place, for what is gone, and for what is no JSON, no Parquet or no safetensors."""
     try:
         yield
-    except (pl.exceptions.PolarsError, ValueError, RecursionError) as error:
-        raise RunError(f"{place} is damaged: {str(error).strip().splitlines()[0][:120]}.{AGAIN}") from error
+    except FileNotFoundError as error:
+        raise RunError(f"{error.filename or place} is gone.{AGAIN}") from error
+    except (*DAMAGE, IsADirectoryError, NotADirectoryError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise RunError(f"{place} is damaged: {first[:120]}.{AGAIN}") from error
+    except Exception as error:  # of a library that is not loaded here
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise RunError(f"{place} is damaged: {str(error)[:120]}.{AGAIN}") from error
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
@@ -152,25 +242,89 @@ def digest_file(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def describe(root: Path, places: Iterable[Path]) -> dict[str, dict[str, int | str]]:
+    """{path below root: bytes, changed, digest} of every file that the places are or hold. changed : nanoseconds"""
+    return {file.relative_to(root).as_posix(): _describe_file(file) for place in places for file in _files_in(place)}
+
+
+def differing(root: Path, artefacts: Artefacts) -> list[str]:
+    """The files that are gone, are no longer what was written, or stand among the tables of a folder without having been written.
+
+    A file of the same size and time is taken to be the same; one of another time is read, and the same if its content is.
+    """
+    wrong = [name for name, written in artefacts.items() if not _is_same(root / name, written)]
+    folders = {(root / name).parent for name in artefacts if name.endswith(".parquet")} - {root}
+    there = {file.relative_to(root).as_posix() for folder in folders if folder.is_dir() for file in folder.glob("*.parquet")}
+    return sorted({*wrong, *(there - set(artefacts))})
+
+
 def _sync(path: Path) -> None:
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    """Put a file, or what a folder lists, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # folders, on some file systems
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
-def _unwritable_speaks(place: Path) -> Iterator[None]:
+def unwritable_speaks(place: Path, scratch: Path | None = None) -> Iterator[None]:
+    """Raise RunError, with place and free space, for a disk that is full and a place that cannot be written.
+
+    Whichever library writes: those written in Rust say "(os error 28)" within an error of their own. scratch : what is written
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except Exception as error:
+        number = _system_error(error)
+        read = isinstance(error, OSError) and error.filename is not None and place.parent not in Path(str(error.filename)).parents
+        if isinstance(error, KtodataError) or number not in UNWRITABLE or read:
             raise
         raise RunError(
-            f"cannot write {place}: {error.strerror} ({_free_space(place)}). Nothing half written was left, what was done before "
-            "is kept: make room, or give another folder, and run again."
+            f"cannot write {place}: {os.strerror(number)} ({_free_space(place)}). Nothing half written was left, what was done "
+            "before is kept: make room, or give another folder, and run again."
         ) from error
 
 
+def _system_error(error: Exception) -> int:
+    """The system's number for what went wrong; 0 where it was something else."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    written_out = re.search(r"\(os error (\d+)\)", str(error))
+    return int(written_out[1]) if written_out else 0
+
+
 def _free_space(place: Path) -> str:
-    existing = next(folder for folder in place.resolve().parents if folder.exists())
-    return f"{shutil.disk_usage(existing).free:,} bytes free in {existing.name or existing}"
+    existing = next(folder for folder in place.absolute().parents if _exists(folder))
+    return f"{shutil.disk_usage(existing).free:,} bytes free in {existing}"
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _is_same(file: Path, written: Mapping[str, int | str]) -> bool:
+    try:
+        status = file.stat()
+    except OSError:
+        return False
+    if status.st_size != written["bytes"]:
+        return False
+    return status.st_mtime_ns == written["changed"] or digest_file(file) == written["digest"]
+
+
+def _describe_file(file: Path) -> dict[str, int | str]:
+    status = file.stat()
+    return {"bytes": status.st_size, "changed": status.st_mtime_ns, "digest": digest_file(file)}
+
+
+def _files_in(place: Path) -> list[Path]:
+    if place.is_dir():
+        return sorted(file for file in place.rglob("*") if file.is_file())
+    return [place] if place.is_file() else []

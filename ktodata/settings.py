@@ -76,6 +76,8 @@ def read_assignment(text: str) -> tuple[list[str], Any]:
         raise RecipeError(f"--set {text!r}: write section.setting=value, e.g. label_noise.min_precision=0.9.")
     try:
         return keys, YAML(typ="safe", pure=True).load(value)
+    except RecursionError:
+        raise RecipeError(f"--set {text[:80]!r}...: the value is nested too deep.") from None
     except (YAMLError, ValueError) as error:
         raise RecipeError(f"--set {text!r}: the value is not YAML: {yaml_problem(error)}") from None
 

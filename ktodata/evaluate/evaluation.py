@@ -12,7 +12,7 @@ from ktodata.errors import EmptyDataError, ModelError
 from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
 from ktodata.extras import require
-from ktodata.files import digest_file, read_json, whole_file, write_json
+from ktodata.files import alone_if_run, digest_file, read_json, whole_file, write_json
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import check_rows, read_part
 
@@ -103,7 +103,8 @@ def evaluate(
     made = {"part": part, "beta": beta, "of_training": of_training, **metrics}
     result = Evaluation(made | measure(scored, resamples=bootstrap, seed=seed), scored)
     if out is not None:
-        result.write(settings["out"])
+        with alone_if_run(settings["out"]):
+            result.write(settings["out"])
     return result
 
 

@@ -13,7 +13,7 @@ from ktodata.experiments.comparison import Comparison, json_settings
 from ktodata.experiments.methods.terms import METHODS, MethodName, check_sizes
 from ktodata.experiments.probes.win_rate import JudgeEndpoint, check_win_rate
 from ktodata.extras import require
-from ktodata.files import read_json
+from ktodata.files import alone_if_run, read_json
 from ktodata.settings import check_settings
 from ktodata.train.schedule import Schedule
 
@@ -106,9 +106,10 @@ def compare(
     settings = _check_compare_settings({name: value for name, value in locals().items() if name != "run_or_shards"})
     from ktodata.experiments.method_plan import plan_methods
 
-    comparison = plan_methods(run_or_shards, settings).run(notify or (lambda event: None))
-    if settings["out"] is not None:
-        comparison.write(settings["out"])
+    with alone_if_run(settings["out"]):
+        comparison = plan_methods(run_or_shards, settings).run(notify or (lambda event: None))
+        if settings["out"] is not None:
+            comparison.write(settings["out"])
     return comparison
 
 

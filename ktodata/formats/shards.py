@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ktodata.errors import EmptyDataError
+from ktodata.errors import EmptyDataError, RunError
 from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
 from ktodata.files import damage_speaks, read_json, read_parquet, whole_file, write_json
 from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
@@ -20,6 +20,7 @@ from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
 CHECKSUMS = "checksums.json"
 # JSON, marked as such in the files: `datasets` (4.7 on) hands it on as objects. `tools` is text, which TRL takes apart itself
 JSON_FIELDS = ("tool_calls", "chat_template_kwargs")
+EXPORT_AGAIN = "`ktodata run` again with its recipe writes them anew."
 SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.parquet")
 # fixed, so that the same rows give the same bytes on any machine
 ROW_GROUP = 10_000
@@ -67,6 +68,7 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
         raise EmptyDataError(
             f"{shards} holds no {part}-00000-of-....parquet: give a run folder, or the folder that export wrote."
         )
+    check_shards(shards)
     rows = pl.concat([read_shard(path) for path in files])
     if "chat_template_kwargs" in rows.columns:
         rows = rows.with_columns(pl.col("chat_template_kwargs").replace("{}", None))
@@ -93,7 +95,28 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
 def changed_shards(folder: Path) -> list[str]:
     """Files named in checksums.json that are missing or hold other bytes."""
     checksums = read_json(folder / CHECKSUMS)
-    return [name for name, shard in sorted(checksums.items()) if _sha256(folder / name) != shard["sha256"]]
+    with damage_speaks(folder / CHECKSUMS):
+        try:
+            return [name for name, shard in sorted(checksums.items()) if _sha256(folder / Path(name).name) != shard["sha256"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError("it names no checksums") from error
+
+
+def check_shards(folder: Path) -> None:
+    """Raise RunError where the shards of a folder are not those that its checksums.json names.
+
+    Without one the files are somebody's own, and taken as they are; but a run's shards have one.
+    """
+    if not (folder / CHECKSUMS).is_file():
+        if (folder.parent / "manifest.json").is_file() and (folder.parent / "stages").is_dir():
+            raise RunError(f"{folder} has no {CHECKSUMS}, so nobody can tell whether its files are whole: {EXPORT_AGAIN}")
+        return
+    listed = read_json(folder / CHECKSUMS)
+    there = {path.name for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name)}
+    if wrong := sorted({*changed_shards(folder), *(there - set(listed))}):
+        raise RunError(
+            f"{len(wrong):,} of {len(listed):,} shards are not what export wrote ({', '.join(wrong[:3])}): {EXPORT_AGAIN}"
+        )
 
 
 def _shard_tables(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:

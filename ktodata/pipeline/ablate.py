@@ -18,6 +18,7 @@ from ktodata.experiments.ablation import Ablation, KtoPlan, plan_arms
 from ktodata.experiments.arms import Arm
 from ktodata.experiments.experiment import Notify
 from ktodata.experiments.treatments import FAMILIES, AuditedRows, Family, treatments
+from ktodata.files import alone_in
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
 
@@ -119,8 +120,9 @@ def ablate_run(folder: Path | str, *, notify: Notify = lambda event: None, **set
 
     settings : as in `plan_of_run`, which raises what this raises beside what `fit` does
     """
-    ablation = plan_of_run(folder, **settings).run(notify)
-    ablation.write(Path(folder))
+    with alone_in(Run(folder).folder):
+        ablation = plan_of_run(folder, **settings).run(notify)
+        ablation.write(Path(folder))
     return ablation
 
 

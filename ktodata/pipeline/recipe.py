@@ -20,6 +20,7 @@ from ktodata.stages import ORDER, Stage, load_stage
 
 SECTIONS = ("name", "seed", "ingest", "reviews", "telemetry", "steps", "export", "train", "evaluate", "self_training")
 STEPS = tuple(name for name in ORDER if name not in ("ingest", "export"))
+MAX_NAME_BYTES = 200  # a file system's 255, less what is put beside the name while a folder is written
 # the runner fills these in, so they are not the recipe's to set
 GIVEN_BY_RUNNER = frozenset({"out", "progress", "resume"})
 
@@ -135,7 +136,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         near = difflib.get_close_matches(path.name, [other.name for other in path.parent.glob("*.y*ml")], n=1)
         hint = f" Did you mean {path.parent / near[0]}?" if near else ""
         raise RecipeError(f"there is no recipe {path}.{hint}") from None
-    except (YAMLError, UnicodeDecodeError, OSError) as error:
+    except RecursionError:
+        raise RecipeError(f"{path} is not a YAML recipe: it is nested too deep; a recipe has a handful of levels.") from None
+    except (YAMLError, ValueError, OSError) as error:
         raise RecipeError(f"{path} is not a YAML recipe: {yaml_problem(error)}") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} must hold keys such as name, ingest and steps; it holds {type(raw).__name__}.")
@@ -184,6 +187,10 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
     name = raw.get("name")
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or any(sign in name for sign in "/\\\0"):
         raise SettingError(f"name is the name of the run's folder, without slashes; got {name!r}.")
+    if hidden := sorted({sign for sign in name if not sign.isprintable()}):
+        raise SettingError(f"name is that of the run's folder: it holds {', '.join(map(ascii, hidden))}, which nobody can see.")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise SettingError(f"name is that of the run's folder: {MAX_NAME_BYTES} bytes at most; it has {len(name.encode()):,}.")
     if not isinstance(raw.get("steps") or [], list):
         raise RecipeError(f"steps is a list of stages, e.g. `- dedupe: {{near: 0.8}}`; got {raw['steps']!r}.")
     steps = tuple(_recipe_step(item, number, seed) for number, item in enumerate(raw.get("steps") or [], start=1))

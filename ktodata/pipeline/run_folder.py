@@ -11,8 +11,9 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, RunError
-from ktodata.files import digest_file, read_json, read_own_table, whole_folder, write_json
-from ktodata.pipeline.artefacts import describe
+from ktodata.files import describe, digest_file, read_json, read_own_table, whole_folder, write_json
+from ktodata.formats.shards import check_shards
+from ktodata.report.run_files import check_stage
 from ktodata.stage import StageResult
 
 if TYPE_CHECKING:
@@ -125,10 +126,11 @@ class Run:
         ]
 
     def stage(self, name: str) -> SavedStage:
-        """A stage's saved result. Raises RunError when the run has none."""
+        """A stage's saved result. Raises RunError when the run has none, or not as the stage wrote it."""
         saved = SavedStage(stage_folder(self.folder, name))
         if saved.key is None:
             raise RunError(f"{self.folder} holds no result of stage {name!r}; it has {', '.join(self.stage_names()) or 'none'}.")
+        check_stage(self.folder, name)
         return saved
 
     def shards(self, part: str = "train") -> pl.DataFrame:
@@ -136,6 +138,7 @@ class Run:
         files = sorted((self.folder / "shards").glob(f"{part}-*.parquet"))
         if not files:
             raise RunError(f"{self.folder} holds no {part} shards; parts are {', '.join(PARTS)}, and --until stops before them.")
+        check_shards(self.folder / "shards")
         return pl.concat([read_own_table(file) for file in files])
 
     def explain(self, row_id: str) -> dict[str, Any]:

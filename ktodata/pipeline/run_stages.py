@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Literal
 
 from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
-from ktodata.files import digest_file, whole_file, whole_folder, write_json
+from ktodata.files import describe, differing, digest_file, whole_file, whole_folder, write_json
 from ktodata.formats.data_files import find_sources
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.remote_files import remote_version
 from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
 from ktodata.labels.evidence.training_dynamics import join_dynamics
 from ktodata.models import model_digest
-from ktodata.pipeline.artefacts import describe
 from ktodata.pipeline.recipe import Recipe, RecipeStep, takes_prompts
 from ktodata.pipeline.run_folder import digest, stage_folder, truth_from
 from ktodata.pipeline.run_state import RunStage, RunState, frame_digest
@@ -239,7 +238,7 @@ class Train:
     artefacts: ClassVar[tuple[str, ...]] = ("model",)
 
     def made_of(self, run: RunState) -> dict[str, Any]:
-        shards = run.saved["export"].metrics["checksums"]
+        shards = run.result("export").metrics["checksums"]
         return {"settings": dict(self.settings), "shards": shards, "models": models_of(self.settings)}
 
     def work(self, run: RunState) -> StageResult:
@@ -255,7 +254,7 @@ class Train:
         return StageResult(fitted.per_row(), metrics=fitted.metrics)
 
     def rows_in(self, run: RunState) -> int | None:
-        return run.saved["export"].columns.height
+        return run.result("export").columns.height
 
     def _resumes(self, run: RunState) -> bool:
         """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
@@ -277,11 +276,12 @@ class Evaluate:
     artefacts: ClassVar[tuple[str, ...]] = ("evaluation.json",)
 
     def made_of(self, run: RunState) -> dict[str, Any]:
-        if "train" not in run.saved:
-            raise RunError(f"{run.folder} has no trained model to evaluate: give the recipe a train section and run it.")
-        model = run.saved["train"].done.get("artefacts", {})
-        trained = {name: written["digest"] for name, written in model.items() if name.startswith("model/")}
-        return {"settings": dict(self.settings), "truth": self._truth(), "model": trained, "models": models_of(self.settings)}
+        return {
+            "settings": dict(self.settings),
+            "truth": self._truth(),
+            "model": {} if self.settings.get("model") else self._trained(run),
+            "models": models_of(self.settings),
+        }
 
     def work(self, run: RunState) -> StageResult:
         from ktodata.evaluate import evaluate
@@ -291,7 +291,17 @@ class Evaluate:
         return StageResult(evaluation.per_row, metrics=evaluation.as_dict())
 
     def rows_in(self, run: RunState) -> int | None:
-        return run.saved["export"].columns.height
+        return run.result("export").columns.height
+
+    def _trained(self, run: RunState) -> dict[str, Any]:
+        """{file: digest} of the model that is there: the stage's own, or that of a `ktodata train` since."""
+        model = run.folder / Train.artefacts[0]
+        if not (model / "training.json").is_file():
+            raise RunError(f"{run.folder} has no trained model yet: `ktodata run` with a recipe that trains, or `ktodata train`.")
+        written = run.saved["train"].done.get("artefacts", {}) if "train" in run.saved else {}
+        if not written or differing(run.folder, written):
+            written = describe(run.folder, [model])
+        return {name: of["digest"] for name, of in written.items() if name.startswith("model/")}
 
     def _truth(self) -> str | None:
         if not self.settings.get("truth"):

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import polars as pl
 import xxhash
 
-from ktodata.errors import EmptyDataError
+from ktodata.errors import EmptyDataError, RunError
 from ktodata.ledger import StageDecisions, outcomes
 from ktodata.pipeline.run_folder import SavedStage
 from ktodata.stage import StageResult
@@ -59,6 +59,15 @@ class RunState:
     def rows(self) -> SavedStage:
         """What the first stage read."""
         return self.saved[self.stages[0].name]
+
+    def result(self, name: str) -> SavedStage:
+        """What that stage has left. Raises RunError where it has not run."""
+        if name not in self.saved:
+            there = ", ".join(self.saved) or "nothing"
+            raise RunError(
+                f"{self.folder} has no result of {name} yet; it has {there}. `ktodata run` with its recipe, to the end, makes it."
+            )
+        return self.saved[name]
 
     def before(self, stage: RunStage) -> list[RunStage]:
         """The stages that come before it and are done."""

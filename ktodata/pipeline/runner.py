@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import platform
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,11 +13,21 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import RunError, SettingError
-from ktodata.files import alone_in, digest_file, read_json, remove_leftovers, scan_parquet, whole_file, whole_folder, write_json
+from ktodata.files import (
+    alone_in,
+    differing,
+    digest_file,
+    discard,
+    read_json,
+    remove_leftovers,
+    scan_parquet,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 from ktodata.formats.remote_files import is_remote
 from ktodata.ledger import account, outcomes, write_up
 from ktodata.meter import Meter
-from ktodata.pipeline.artefacts import differing
 from ktodata.pipeline.code_digest import code_digest
 from ktodata.pipeline.pulled_feedback import pull_for_run
 from ktodata.pipeline.recipe import Recipe
@@ -84,19 +93,27 @@ class _Execution:
             self._write_manifest("running")
             if self.recipe.pull is not None:
                 pull_for_run(self.folder, self.recipe.pull)
-            for stage in self.state.stages:
-                self._run_stage(stage)
-                if stage.name == self.until:
-                    break
-            self._finish()
+            try:
+                self._run_stages()
+            except KeyboardInterrupt as stop:
+                done = list(self.state.saved)
+                stop.add_note(f"stopped after {done[-1]}" if done else "stopped before the first stage was done")
+                raise
         return Run(self.folder)
+
+    def _run_stages(self) -> None:
+        for stage in self.state.stages:
+            self._run_stage(stage)
+            if stage.name == self.until:
+                break
+        self._finish()
 
     def _remove_other_stages(self) -> None:
         """A page must not count verdicts, or show figures, of a stage that the recipe no longer has."""
         names = {stage.name for stage in self.state.stages}
         for place in (self.folder / "stages").glob("*/done.json"):
             if place.parent.name not in (*names, PAGES):
-                shutil.rmtree(place.parent, ignore_errors=True)
+                discard(place.parent)
 
     def preview(self) -> list[tuple[str, str]]:
         answers: list[tuple[str, str]] = []

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ktodata.files import whole_file
+from ktodata.files import alone_if_run, whole_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,15 +33,19 @@ def build_feedback_section(run: Path) -> str:
 
 
 def write_pages(run: Path) -> None:
-    """report.html and README.md into a run folder, each whole. Raises RunError when `run` is no run folder."""
-    for name, text in (("README.md", build_card(run)), ("report.html", build_report(run))):
-        with whole_file(run / name) as scratch:
-            scratch.write_text(text, encoding="utf-8")
+    """report.html and README.md into a run folder, each whole.
+
+    Raises RunError when `run` is no run folder, and while another process writes there.
+    """
+    with alone_if_run(run):
+        for name, text in (("README.md", build_card(run)), ("report.html", build_report(run))):
+            with whole_file(run / name) as scratch:
+                scratch.write_text(text, encoding="utf-8")
 
 
 def write_page_without_text(run: Path, place: Path) -> None:
     """The numbers of report.html into `place`: no text of any row, no given name. RunError when `run` is no run folder."""
-    with whole_file(place) as scratch:
+    with alone_if_run(place), whole_file(place) as scratch:
         scratch.write_text(build_report(run, text=False), encoding="utf-8")
 
 

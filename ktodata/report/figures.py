@@ -17,7 +17,8 @@ from typing import Any, ParamSpec
 import numpy as np
 from markupsafe import Markup
 
-from ktodata.report.text import clean, count, one_line
+from ktodata.report.text import count, one_line
+from ktodata.visible_text import clean
 
 # role -> (the colour matplotlib is given, the page's own colour)
 _ROLES = {

@@ -14,8 +14,9 @@ from ktodata.feedback import check_columns
 from ktodata.report.headline import headline
 from ktodata.report.page import flat
 from ktodata.report.run_contents import read_contents
-from ktodata.report.text import clean, count, interval, number, one_line, percent, plural
+from ktodata.report.text import count, interval, number, one_line, percent, plural
 from ktodata.stage import StageResult
+from ktodata.visible_text import clean
 
 MAX_NUMBERS_SHOWN = 24
 FOLD_CHARS, FOLD_LINES = 400, 12  # characters and lines of a text in sight; the others are folded

@@ -8,7 +8,8 @@ import polars as pl
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.extras import require
 from ktodata.feedback import check_columns
-from ktodata.report.text import clean, one_line
+from ktodata.report.text import one_line
+from ktodata.visible_text import clean
 
 if TYPE_CHECKING:
     import jscatter

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.files import damage_speaks, digest_file, read_json, read_own_table, scan_parquet
+from ktodata.files import damage_speaks, differing, digest_file, read_json, read_own_table, scan_parquet
 from ktodata.stage import DECISION_SCHEMA, strongest_decisions
 
 QUARANTINE_SCHEMA = pl.Schema(
@@ -42,6 +42,7 @@ class RunFiles:
         self.path = Path(path)
         if not (self.path / "manifest.json").is_file():
             raise RunError(f"{self.path} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out DIR` makes one.")
+        self._checked = set[str]()
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -121,15 +122,18 @@ class RunFiles:
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """The stage's own numbers; empty when it did not run."""
+        self._check(stage)
         return _read_json_file(self.path / "stages" / stage / "metrics.json")
 
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """A small table that the stage left; None when there is none."""
+        self._check(stage)
         return _read_table(self.path / "stages" / stage / f"{name}.parquet")
 
     def columns(self, stage: str, *names: str) -> pl.DataFrame | None:
         """row_id and those of the stage's columns that are there (all, when none is named); None when it did not run."""
         file = self.path / "stages" / stage / "columns.parquet"
+        self._check(stage)
         if not file.is_file():
             return None
         with damage_speaks(file):
@@ -142,6 +146,12 @@ class RunFiles:
         """row_id, text: the same number for rows of the same prompt and completion."""
         return with_text_number(scan_parquet(self.path / "stages" / "ingest" / "columns.parquet")).collect()
 
+    def _check(self, stage: str) -> None:
+        """Raise RunError, once asked, where the stage's files are others than it wrote."""
+        if stage not in self._checked:
+            check_stage(self.path, stage)
+            self._checked.add(stage)
+
     def rows(self, row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """{row_id: the feedback row} for a few rows; those unknown are left out."""
         file = self.path / "stages" / "ingest" / "columns.parquet"
@@ -151,6 +161,27 @@ class RunFiles:
         with damage_speaks(file):
             rows = scan_parquet(file).filter(pl.col("row_id").is_in(requested.implode())).collect()
         return {row["row_id"]: row for row in rows.iter_rows(named=True)}
+
+
+def check_stage(run: Path, name: str) -> None:
+    """Raise RunError where a file of a stage's own folder, or of the quarantine, is another than the stage wrote.
+
+    Shards are checked where they are read (formats/shards.py); a model may be another than the run's: `ktodata train` makes it.
+    """
+    folder = run / "stages" / name
+    if not (folder / "done.json").is_file():
+        return
+    own = {
+        file: written
+        for file, written in read_json(folder / "done.json").get("artefacts", {}).items()
+        if file.startswith(f"stages/{name}/") or "/" not in file
+    }
+    if wrong := [file for file in differing(run, own) if file in own]:
+        raise RunError(
+            f"{run / wrong[0]} is not what {name} wrote"
+            + (f", nor are {len(wrong) - 1:,} more files" if wrong[1:] else "")
+            + ": it was changed or damaged since. `ktodata run` again with its recipe makes it anew."
+        )
 
 
 def with_text_number(feedback: pl.LazyFrame) -> pl.LazyFrame:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from ktodata.labels.label_words import p_in_words
 from ktodata.report import text
 from ktodata.report.run_files import pick
+from ktodata.visible_text import clean
 
 FILTERS = (
     *(text.count, text.percent, text.number, text.signed, text.interval, text.plural, text.bytes_size),
@@ -35,4 +36,4 @@ def template_environment(package: str, *, html: bool = True) -> Environment:
 
 
 def _clean_text(value: object) -> object:
-    return text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -7,20 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ktodata.stats import Interval
+from ktodata.visible_text import clean
 
-# Nothing here is HTML or Markdown: both escape on their own. It only removes what no page can show:
-# lone surrogates (cannot be written as UTF-8), control characters, and marks that turn the reading direction of what follows.
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_DIRECTION = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&:@=])")
-
-
-def clean(value: str) -> str:
-    """The same text with every character visible: controls as their picture, direction marks and surrogates by number."""
-    value = _SURROGATE.sub("\ufffd", value.replace("\r\n", "\n").replace("\r", "\n"))
-    value = _CONTROL.sub(lambda match: "␡" if match[0] == "\x7f" else chr(0x2400 + ord(match[0])), value)
-    return _DIRECTION.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", value)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any, get_args
 from urllib.parse import parse_qsl
 
 from ktodata.formats.verdicts.verdict_store import VerdictWord
-from ktodata.report.text import clean
 from ktodata.review.filters import Filters
 from ktodata.review.session import ReviewSession
+from ktodata.visible_text import clean
 
 MAX_NOTE = 4000  # characters
 MAX_SECONDS = 86_400.0

@@ -12,12 +12,12 @@ import traitlets
 
 from ktodata.errors import KtodataError
 from ktodata.formats.verdicts.verdict_store import verdict_per_row
-from ktodata.report.text import clean
 from ktodata.review import pages
 from ktodata.review.filters import Filters
 from ktodata.review.review_actions import BadRequestError, PageRequest, run_action, whole_text
 from ktodata.review.session import ReviewSession
 from ktodata.review.store import StaleError
+from ktodata.visible_text import clean
 
 FRAME = "widget.html.j2"
 

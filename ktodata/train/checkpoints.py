@@ -1,7 +1,7 @@
 """All that a killed training needs to go on as if nothing had happened: weights, optimizer, random state, results so far."""
 
 import json
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ktodata.errors import RunError
-from ktodata.files import read_parquet, whole_folder
+from ktodata.files import damage_speaks, discard, read_json, read_own_table, remove_leftovers, whole_folder
 from ktodata.train.distributed.interface import Distributed
 from ktodata.train.distributed.sharding import gathered, shard_like
 from ktodata.train.optimizers import flat_state, load_flat_state
@@ -52,17 +52,20 @@ class Checkpoints:
                 "history": state.history,
                 "held_out": state.held_out,
                 "running": state.running.state(),
+                "has_best": state.best is not None,
             }
             (scratch / "state.json").write_text(json.dumps(progress))
+        remove_leftovers(self.folder)
         for folder in set(self._folders()) - {target, self._best()}:
-            shutil.rmtree(folder)
+            discard(folder)
 
     def restore(self, model: Any, optimizer: Any, state: State) -> bool:
         """Fill `model`, `optimizer` and `state` from the last checkpoint. False when there is none.
 
         Every process must call it, and read the same files. How many there are may change from one start to the next.
 
-        Raises RunError when the checkpoints belong to another training, or when processes find different ones.
+        A damaged one is passed over for the one before it. Raises RunError when the checkpoints belong to another training, or
+        when processes find different ones.
         """
         checkpoints = self._folders()
         if not self._distributed.all_equal(str([folder.name for folder in checkpoints])):
@@ -71,43 +74,73 @@ class Checkpoints:
             )
         if not checkpoints:
             return False
-        last = checkpoints[-1]
-        saved = self._progress(last)
-        if saved["key"] != self._key:
-            raise RunError(
-                f"{self.folder} holds checkpoints of another training (other settings, rows or reference weights). "
-                "Give another out, or resume=False to start afresh and discard them."
-            )
-        Weights(load_file(last / "weights.safetensors")).restore(model)
-        load_flat_state(optimizer, _shared_out(load_file(last / "optimizer.safetensors"), optimizer))
-        _set_random_state(load_file(last / "random.safetensors"))
-        state.step, state.history, state.held_out = saved["step"], saved["history"], saved["held_out"]
+        saved = next(filter(None, map(self._read_whole, reversed(checkpoints))), None)
+        if saved is None:
+            return False
+        Weights(saved.weights).restore(model)
+        load_flat_state(optimizer, _shared_out(saved.moments, optimizer))
+        _set_random_state(saved.random)
+        progress = saved.progress
+        state.step, state.history, state.held_out = progress["step"], progress["history"], progress["held_out"]
         state.resumed_at = state.step
-        state.running.restore(saved["running"])
-        if (last / "best.safetensors").is_file():
-            state.best = Weights(load_file(last / "best.safetensors"))
-        state.telemetry = [read_parquet(last / "telemetry.parquet")]
+        state.running.restore(progress["running"])
+        if saved.best is not None:
+            state.best = Weights(saved.best)
+        state.telemetry = [saved.telemetry]
         return True
+
+    def _read_whole(self, folder: Path) -> "SavedTraining | None":
+        """What a checkpoint holds; None where a file of it is damaged or gone: the one before it is taken, then."""
+        try:
+            progress = read_json(folder / "state.json")
+            if progress["key"] == self._key:
+                return _read_training(folder, progress)
+        except (OSError, KeyError, RunError):
+            return None
+        raise RunError(
+            f"{self.folder} holds checkpoints of another training (other settings, rows or reference weights). "
+            "Give another out, or resume=False to start afresh and discard them."
+        )
 
     def clear(self) -> None:
         """Remove them all. Every process must call it, and none goes on before they are gone."""
         if self._distributed.rank == 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            discard(self.folder)
         self._distributed.broadcast(None)
 
     def _folders(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
 
-    def _progress(self, folder: Path) -> dict[str, Any]:
-        progress: dict[str, Any] = json.loads((folder / "state.json").read_text())
-        return progress
-
     def _best(self) -> Path | None:
         scored: list[tuple[float, Path]] = []
         for folder in self._folders():
-            saved = self._progress(folder)
-            scored += [(_goodness(line), folder) for line in saved["held_out"] if line["step"] == saved["step"]]
+            try:
+                saved = read_json(folder / "state.json")
+                scored += [(_goodness(line), folder) for line in saved["held_out"] if line["step"] == saved["step"]]
+            except (OSError, KeyError, RunError):  # damaged: it is nobody's best
+                continue
         return max(scored)[1] if scored else None
+
+
+@dataclass(frozen=True)
+class SavedTraining:
+    """The files of a checkpoint, read."""
+
+    progress: dict[str, Any]
+    weights: dict[str, Any]
+    moments: dict[str, Any]
+    random: dict[str, Any]
+    best: dict[str, Any] | None
+    telemetry: pl.DataFrame
+
+
+def _read_training(folder: Path, progress: dict[str, Any]) -> SavedTraining:
+    """Raises RunError or OSError where a file is damaged or gone."""
+    with damage_speaks(folder):
+        names = ("weights", "optimizer", "random", *(["best"] if progress["has_best"] else []))
+        tensors = {name: load_file(folder / f"{name}.safetensors") for name in names}
+    telemetry = read_own_table(folder / "telemetry.parquet")
+    return SavedTraining(progress, tensors["weights"], tensors["optimizer"], tensors["random"], tensors.get("best"), telemetry)
 
 
 def _goodness(evaluation: dict[str, Any]) -> float:

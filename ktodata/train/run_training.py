@@ -1,7 +1,6 @@
 """What `fit` does, in order: model, rows as tokens, plan, reference, loop, files."""
 
 import json
-import shutil
 import time
 from functools import partial
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 import xxhash
 
 from ktodata.errors import ModelError, RunError
+from ktodata.files import discard
 from ktodata.models import cache_dir, load_causal_lm
 from ktodata.train.checkpoints import Checkpoints
 from ktodata.train.data.packing import Pair
@@ -128,7 +128,7 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
     if settings["out"] is not None and distributed.rank == 0:
         result.save(settings["out"])
         if not settings["keep_checkpoints"]:
-            shutil.rmtree(settings["out"] / "checkpoints", ignore_errors=True)
+            discard(settings["out"] / "checkpoints")
     distributed.broadcast(None)  # no process goes on before the files are there
     return result
 

@@ -1,6 +1,7 @@
 """`fit`: from shards to a trained model. Its keyword-only parameters are the keys of a recipe's `train:` section."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.extras import require
+from ktodata.files import alone_if_run, unwritable_speaks
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import check_rows, read_part
 from ktodata.train.early_stop import EarlyStopSettings
@@ -118,14 +120,28 @@ def fit(
     of all processes together. Each of them returns the result; the first one writes the files, and with fsdp has the model.
 
     Raises before the expensive work: LabelError, OneClassError, MissingColumnError, EmptyDataError, DataError for the rows,
-    SettingError for a setting, ModelError for the model or tokenizer, RunError for a folder with another training's checkpoints.
+    SettingError for a setting, ModelError for the model or tokenizer, RunError for a folder with another training's checkpoints
+    and while another process writes the run that `out` lies in.
     """
     settings = check_settings(fit, {name: value for name, value in locals().items() if name != "shards"}, where="fit")
     require("torch", "transformers", "safetensors", *([] if lora is None else ["peft"]))
     train_rows, held_out_rows = _checked_parts(shards)
     from ktodata.train.run_training import run_training
 
-    return run_training(settings, train_rows, held_out_rows)
+    with _writing(settings["out"]):
+        return run_training(settings, train_rows, held_out_rows)
+
+
+@contextmanager
+def _writing(out: Path | None) -> Iterator[None]:
+    """Nobody else writes the run that `out` lies in; of processes that train together, the first one writes."""
+    from torch import distributed
+
+    if out is None or (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0):
+        yield
+        return
+    with unwritable_speaks(out / "model"), alone_if_run(out):
+        yield
 
 
 def _checked_parts(shards: Path | str | pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

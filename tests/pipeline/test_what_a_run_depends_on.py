@@ -11,10 +11,9 @@ import pytest
 
 import ktodata as kd
 from ktodata.errors import FormatError, RunError
-from ktodata.files import alone_in, read_parquet, read_table
+from ktodata.files import alone_in, describe, differing, read_parquet, read_table
 from ktodata.models import model_digest
 from ktodata.pipeline import code_digest as code_module
-from ktodata.pipeline.artefacts import describe, differing
 from ktodata.pipeline.code_digest import code_digest
 from ktodata.pipeline.self_training import dry_run
 

@@ -2,19 +2,22 @@
 
 import pytest
 
-from ktodata.report.text import bytes_size, clean, count, excerpt, interval, markdown, number, one_line, percent, plural
+from ktodata.report.text import bytes_size, count, excerpt, interval, markdown, number, one_line, percent, plural
 from ktodata.stats import Interval
+from ktodata.visible_text import clean
 
 
 def test_clean_makes_everything_visible():
     assert clean("a\x00b\x1b\x7f") == "a␀b␛␡"
     assert clean("\ud800x") == "\ufffdx"
     assert clean("\u202eevil\u2069") == "⟨U+202E⟩evil⟨U+2069⟩"
+    assert clean("a\u200bb\u2060c\ufeffd\x9be\u200f\U000e0041") == "a⟨U+200B⟩b⟨U+2060⟩c⟨U+FEFF⟩d⟨U+009B⟩e⟨U+200F⟩⟨U+E0041⟩"
+    assert clean("pay\u200dpal \u200d x") == "pay⟨U+200D⟩pal ⟨U+200D⟩ x"
     assert clean("line\r\nline\rline\ttab") == "line\nline\nline\ttab"
 
 
 def test_clean_leaves_natural_text_alone():
-    text = "naïve 你好 שלום مرحبا 👩‍👩‍👧 \u200f ½"
+    text = "naïve 你好 שלום مرحبا می\u200cخواهم क्\u200dष 👩‍👩‍👧 ❤️\u200d🔥 ½"
     assert clean(text) == text
 
 

@@ -15,7 +15,7 @@ from ktodata.errors import MissingExtraError, RunError
 from ktodata.formats.verdicts.verdict_store import read_current_verdicts
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
-from ktodata.report.text import clean
+from ktodata.visible_text import clean
 
 pytest.importorskip("anywidget", reason="no anywidget: pip install 'ktodata[notebook]'")
 from markupsafe import escape

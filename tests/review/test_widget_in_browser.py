@@ -5,7 +5,7 @@ import pytest
 from review_runs import HOSTILE
 
 import ktodata as kd
-from ktodata.report.text import clean
+from ktodata.visible_text import clean
 
 pytest.importorskip("anywidget", reason="no anywidget: pip install 'ktodata[notebook]'")
 pytestmark = chromium.NEEDED

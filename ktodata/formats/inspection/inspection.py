@@ -29,6 +29,7 @@ from ktodata.formats.inspection.trial_reading import trial_reading
 from ktodata.formats.inspection.verdict_choices import verdict_choices
 from ktodata.formats.label_rules import LabelRule
 from ktodata.formats.records import clip
+from ktodata.visible_text import clean
 
 MAX_RECORDS = 2_000
 MAX_SHOWN_COLUMNS = 60
@@ -182,14 +183,18 @@ class Inspection:
         }
 
     def _repr_html_(self) -> str:
-        cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.column_rows())
+        cells = "".join("<tr>" + "".join(f"<td>{_shown(cell)}</td>" for cell in row) + "</tr>" for row in self.column_rows())
         head = "".join(f"<th>{name}</th>" for name in ("column", "type", "values", "different", "examples"))
-        roles = "".join(f"<li>{html.escape(line)}</li>" for line in [*self._more_columns(), *self._role_lines()] if line)
+        roles = "".join(f"<li>{_shown(line)}</li>" for line in [*self._more_columns(), *self._role_lines()] if line)
         records = self._records_text()
         return (
-            f"<p><strong>{html.escape(clip(self.name))}</strong>: {html.escape(self.shape.text())}; {html.escape(records)}</p>"
+            f"<p><strong>{_shown(clip(self.name))}</strong>: {_shown(self.shape.text())}; {_shown(records)}</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table><ul>{roles}</ul>"
         )
+
+
+def _shown(text: str) -> str:
+    return html.escape(clean(text))
 
 
 def _table_lines(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -11,8 +11,9 @@ from ktodata.report.map.prefixes import read_prefixes
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.coverage_section import evenly_sampled
 from ktodata.report.sections.dropped_rows import FATES
-from ktodata.report.text import clean, one_line
+from ktodata.report.text import one_line
 from ktodata.report.without_text import WithoutText
+from ktodata.visible_text import clean
 
 GRID = 10_000  # steps along the map's longer side
 EXCERPT = 160

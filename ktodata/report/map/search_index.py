@@ -13,8 +13,9 @@ from ktodata.report.map.payload import encode_payload
 from ktodata.report.map.prefixes import read_prefixes
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.dropped_rows import FATES, evidence_in_words
-from ktodata.report.text import clean, one_line
+from ktodata.report.text import one_line
 from ktodata.report.without_text import WithoutText
+from ktodata.visible_text import clean
 
 TEXT_CHARS = 24_000_000  # decoded: what a browser reads and searches without a wait
 EXCERPTS = (320, 200, 120, 80, 50, 30, 0)

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError, OneClassError, RunError
-from ktodata.formats.shards import read_shard
+from ktodata.formats.shards import check_shards, read_shard
 
 NEEDS = ("row_id", "prompt", "completion", "label")
 
@@ -37,6 +37,7 @@ def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
     if not files and part == "train":
         there = ", ".join(sorted(path.name for path in folder.glob("*"))[:5]) if folder.is_dir() else "no such folder"
         raise EmptyDataError(f"{folder} holds no train-*.parquet ({there or 'it is empty'}). Give the folder that export wrote.")
+    check_shards(folder)
     return pl.concat([read_shard(file) for file in files], how="diagonal_relaxed") if files else pl.DataFrame()
 
 

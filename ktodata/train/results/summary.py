@@ -8,6 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.train.early_stop import best
+from ktodata.visible_text import clean
 
 UNKNOWN = "not noted"
 
@@ -31,8 +32,7 @@ def summary_lines(
 def as_html(lines: Sequence[tuple[str, str]]) -> str:
     """A table for a notebook; every text escaped, and shown in its own direction of reading."""
     row = Markup('<tr><th scope="row" style="text-align:left">{}</th><td style="text-align:left"><bdi>{}</bdi></td></tr>')
-    # a path may hold bytes that no page can show
-    shown = [row.format(name, text.encode("utf-8", "replace").decode()) for name, text in lines]
+    shown = [row.format(name, clean(text)) for name, text in lines]  # a path may hold bytes that no page can show
     return str(Markup("<table><tbody>{}</tbody></table>").format(Markup("").join(shown)))
 
 
