@@ -626,9 +626,17 @@ def main() -> None:
         try:
             app()
         except SystemExit as ended:  # typer makes this of Ctrl-C, and says nothing
-            if isinstance(ended.__context__, KeyboardInterrupt):
-                raise ended.__context__ from None
-            raise
+            stop = next((error for error in _behind(ended) if isinstance(error, KeyboardInterrupt)), None)
+            if stop is None:
+                raise
+            raise stop from None
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 @contextmanager

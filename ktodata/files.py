@@ -100,12 +100,7 @@ def _remove_of_the_dead(place: Path) -> None:
     """Remove what processes that run no more left half written of this file or folder."""
     for path in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
         number = path.name.removeprefix(f".{place.name}.").split(".")[0]
-        if (
-            number.isdecimal()
-            and int(number) != os.getpid()
-            and not Path("/proc", number).exists()
-            and Path("/proc/self").exists()
-        ):
+        if number.isdecimal() and not _is_another(int(number)):
             _remove(path)
 
 
@@ -135,14 +130,7 @@ def _scratch(place: Path) -> Path:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Two processes, or two threads, never write one run folder. Who writes there already may call what writes there, too.
-
-    Raises RunError while another one writes there, and where nothing can be written.
-    """
-    place = folder.resolve()
-    if place in HELD.get():
-        yield
-        return
+    """Two never write one run folder. Raises RunError while somebody writes there, and where nothing can be written."""
     with unwritable_speaks(folder):
         lock = (folder / ".lock").open("w")
     with lock:
@@ -150,7 +138,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(f"another process is running in {folder}; wait for it, or give another --out.") from None
-        before = HELD.set(HELD.get() | {place})
+        before = HELD.set(HELD.get() | {folder.resolve()})
         try:
             yield
         finally:
@@ -159,10 +147,10 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone_if_run(place: Path | None) -> Iterator[None]:
-    """`alone_in` the run folder that `place` is or lies in, if there is one: for commands that write into a run or elsewhere."""
+    """`alone_in` the run folder that `place` is or lies in, if there is one and this thread is not alone in it already."""
     inside = () if place is None else (place, *place.absolute().parents)
     run = next((at for at in inside if (at / "manifest.json").is_file() and (at / "stages").is_dir()), None)
-    if run is None:
+    if run is None or run.resolve() in HELD.get():
         yield
         return
     with alone_in(run):

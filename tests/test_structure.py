@@ -21,7 +21,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 # bottom first; a module may import from its own room and from the layers under it
 LAYERS = (
-    ("errors",),
+    ("errors", "visible_text"),
     ("extras", "feedback"),
     ("files", "settings", "stats"),
     ("datasets", "findings", "meter", "models", "stage"),

@@ -47,7 +47,7 @@ def review(
 
     from ktodata.review.auth import AuthMiddleware
     from ktodata.review.session import open_session
-    from ktodata.review.web import ReviewApp
+    from ktodata.review.web import ClosingProtocol, ReviewApp
 
     session = open_session(Run(folder), reviewer=reviewer or getpass.getuser(), blind=blind, minutes=minutes)
     with listening_socket(port) as bound:
@@ -58,7 +58,9 @@ def review(
         if open_browser:
             # it may wait for the browser to end
             threading.Thread(target=webbrowser.open, args=(auth.address,), daemon=True).start()
-        config = uvicorn.Config(auth, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none")
+        config = uvicorn.Config(
+            auth, http=ClosingProtocol, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none"
+        )
         try:
             uvicorn.Server(config).run(sockets=[bound])
         finally:

@@ -1,5 +1,6 @@
 """The desk over HTTP: three pages to read, four actions. Every action answers with the page of the next row."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ktodata.errors import KtodataError
 from ktodata.review import pages
@@ -16,6 +18,8 @@ from ktodata.review.filters import Filters
 from ktodata.review.review_actions import ACTIONS, BadRequestError, PageRequest, run_action, whole_text
 from ktodata.review.session import ReviewSession
 from ktodata.review.store import StaleError
+
+PATIENCE_SECONDS = 5.0  # between two looks at a connection; one that waits for the same request at both is closed
 
 
 class ReviewApp:
@@ -82,6 +86,33 @@ class ReviewApp:
         page = pages.row_page(self.session, item, page_request.filters, csrf=self.csrf)
         ahead = None if item.next_place is None else BackgroundTask(self.session.rows.look_ahead, item.next_place)
         return HTMLResponse(page, background=ahead)
+
+
+class ClosingProtocol(H11Protocol):
+    """uvicorn's, which waits for ever for the rest of a request; this one closes after PATIENCE_SECONDS to twice as long."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to watch the connection."""
+        super().connection_made(transport)
+        self._look = self.loop.call_later(PATIENCE_SECONDS, self._watch, None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Watch it no longer."""
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def _watch(self, before: Any) -> None:
+        waits_for = self._waits_for()
+        if waits_for is not None and waits_for == before:
+            self.transport.close()
+        else:
+            self._look = self.loop.call_later(PATIENCE_SECONDS, self._watch, waits_for)
+
+    def _waits_for(self) -> str | None:
+        """Which unfinished request it waits for; None while one is answered, and between two (uvicorn ends that wait itself)."""
+        if self.cycle is None or self.cycle.response_complete:
+            return None if self.timeout_keep_alive_task is not None else f"head after {id(self.cycle)}"
+        return f"body of {id(self.cycle)}" if self.cycle.more_body else None
 
 
 async def _read_body(request: Request) -> Mapping[str, Any]:

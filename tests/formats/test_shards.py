@@ -69,9 +69,9 @@ def test_a_full_disk_is_said_and_leaves_no_half_shard(tmp_path, monkeypatch, cod
     whole = write_shards(table(), tmp_path / "whole")
     calls = []
 
-    def full_at_the_second(handle):
+    def full_at_the_second(handle):  # of each file it is synced, and the folder that lists it
         calls.append(handle)
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", full_at_the_second)

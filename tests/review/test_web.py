@@ -373,6 +373,36 @@ def test_it_listens_on_this_machine_only_and_says_when_it_cannot():
             listening_socket(port)
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST /verdict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"])
+def test_a_connection_that_sends_no_whole_request_is_closed(sent, monkeypatch):
+    import socket
+    import threading
+    import time
+
+    import uvicorn
+
+    from ktodata.review import web
+
+    async def app(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    monkeypatch.setattr(web, "PATIENCE_SECONDS", 0.2)
+    with listening_socket(0) as bound:
+        server = uvicorn.Server(uvicorn.Config(app, http=web.ClosingProtocol, log_level="critical", lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        with socket.create_connection(bound.getsockname(), timeout=20) as half:
+            half.sendall(sent)
+            began = time.monotonic()
+            assert half.recv(1000) == b""
+            assert time.monotonic() - began < 10
+        server.should_exit = True
+        thread.join(10)
+
+
 def test_a_missing_extra_is_said(run, monkeypatch):
     from ktodata import extras
     from ktodata.errors import MissingExtraError
