@@ -272,7 +272,7 @@ def unwritable_speaks(place: Path, scratch: Path | None = None) -> Iterator[None
         if isinstance(error, KtodataError) or number not in UNWRITABLE or read:
             raise
         raise RunError(
-            f"cannot write {place}: {os.strerror(number)} ({_free_space(place)}). Nothing half written was left, what was done "
+            f"cannot write {place}: {getattr(error, 'strerror', None) or os.strerror(number)} ({_free_space(place)}). Nothing half written was left, what was done "
             "before is kept: make room, or give another folder, and run again."
         ) from error
 
