@@ -271,9 +271,10 @@ def unwritable_speaks(place: Path, scratch: Path | None = None) -> Iterator[None
         read = isinstance(error, OSError) and error.filename is not None and place.parent not in Path(str(error.filename)).parents
         if isinstance(error, KtodataError) or number not in UNWRITABLE or read:
             raise
+        words = getattr(error, "strerror", None) or os.strerror(number)
         raise RunError(
-            f"cannot write {place}: {getattr(error, 'strerror', None) or os.strerror(number)} ({_free_space(place)}). Nothing half written was left, what was done "
-            "before is kept: make room, or give another folder, and run again."
+            f"cannot write {place}: {words} ({_free_space(place)}). Nothing half written was left, what was done before is kept: "
+            "make room, or give another folder, and run again."
         ) from error
 
 
