@@ -82,7 +82,7 @@ def test_a_table_of_messages_becomes_conversations(lines):
     assert inspect(path).trial == "6 of 6 records would become 6 rows"
     recipe["ingest"]["label"] |= {"up": True, "down": False}
     feedback = kd.run({**recipe, "steps": []}, out=path.parent / "run").stage("ingest").columns
-    assert feedback.select("prompt", "completion").row(0) == ("Which lake is no. 0?", "Lake 0.")
+    assert ("Which lake is no. 0?", "Lake 0.") in feedback.select("prompt", "completion").rows()
 
 
 @pytest.mark.parametrize(
