@@ -133,3 +133,20 @@ def test_turns_of_others_are_no_part_of_an_answer(tmp_path):
 @pytest.mark.parametrize(("text", "second"), [("1.7672256E9", 0), ("1.767225601E9", 1), ("1767225601.0", 1), ("1.5E3", None)])
 def test_times_as_bigquery_writes_them(text, second):
     assert moment(text) == (None if second is None else datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC))
+
+
+def test_a_format_that_reads_none_of_the_records_is_not_drafted(tmp_path):
+    """OpenAI's stored completions: messages that end with the user, the answer beside them."""
+    records = [
+        {
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"{n}?"}],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": f"{n}."}}],
+            "metadata": {"thumb": "up" if n % 3 else "down"},
+            "label": None,
+        }
+        for n in range(6)
+    ]
+    inspection = kd.inspect(write_lines(tmp_path / "a.jsonl", records))
+    draft = inspection.recipe()
+    assert "format:" not in draft and "prompt: messages" in draft and "completion: choices.0.message" in draft
+    assert inspection.trial == "6 of 6 records would become 6 rows"

@@ -25,7 +25,7 @@ from ktodata.formats.inspection.label_choices import LabelChoice, label_choices
 from ktodata.formats.inspection.message_table import MessageTable, message_table
 from ktodata.formats.inspection.recipe_draft import draft_recipe
 from ktodata.formats.inspection.text_draft import is_paired
-from ktodata.formats.inspection.trial_reading import trial_reading
+from ktodata.formats.inspection.trial_reading import NOTHING_READ, trial_reading
 from ktodata.formats.inspection.verdict_choices import verdict_choices
 from ktodata.formats.label_rules import LabelRule
 from ktodata.formats.records import clip
@@ -80,6 +80,11 @@ class Inspection:
     def format_share(self) -> float:
         """Which share of the records look like it."""
         return next(iter(self.format_shares.values()), 0.0)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the drafted recipe reads any of the records, once its label has a meaning."""
+        return self.trial is not None and not self.trial.startswith(NOTHING_READ)
 
     def recipe(self, relative_to: str | Path | None = None) -> str:
         """A recipe as YAML: each choice with its evidence in a comment. A run refuses it until the label's meaning is said."""
@@ -251,7 +256,18 @@ def inspect(
         compared=compared,
         message_table=messages,
     )
-    return replace(inspection, trial=trial_reading(inspection, usable))
+    drafted = replace(inspection, trial=trial_reading(inspection, usable))
+    # of a format that asks for its verdicts by name, people's and models' columns are not to be mistaken for each other
+    may_be_columns = shares and not set(shares) & set(ASKING)
+    return _by_columns(drafted, usable) if may_be_columns and not drafted.is_readable else drafted
+
+
+def _by_columns(inspection: Inspection, records: Sequence[Mapping[str, Any]]) -> Inspection:
+    """The same without a format, where none of the records can be read in the one that they look like, but their columns can."""
+    labels = _labels(inspection.columns, inspection.roles["label"], None, records)
+    plain = replace(inspection, format_shares={}, labels=labels)
+    plain = replace(plain, trial=trial_reading(plain, records))
+    return plain if plain.is_readable else inspection
 
 
 def _labels(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 OF_THE_FILE = ("paths", "delimiter", "encoding", "table", "max_record_mb", "split", "join_parts")
 MAX_CHARS = 400
+NOTHING_READ = "no record can be read like this"
 
 
 def trial_reading(inspection: "Inspection", records: Sequence[Mapping[str, Any]]) -> str | None:
@@ -25,7 +26,7 @@ def trial_reading(inspection: "Inspection", records: Sequence[Mapping[str, Any]]
         metrics = read(list(records), **settings).metrics
     except KtodataError as error:
         problem = str(error).partition(" The formats are ")[0].rstrip(".")
-        return f"no record can be read like this: {clip(problem, MAX_CHARS)}"
+        return f"{NOTHING_READ}: {clip(problem, MAX_CHARS)}"
     n_rows = metrics["rows"]
     rows = f"{metrics['records_used']:,} of {metrics['records']:,} records would become {n_rows:,} row{'s' * (n_rows != 1)}"
     if inspection.labels and drafted_label(inspection) is None:
