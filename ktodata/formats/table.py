@@ -51,6 +51,8 @@ QUARANTINE = pl.Schema(
         "raw_chars": pl.Int64(),
     }
 )
+# where a record stood, which is no part of what it says; pair_id is made of it where a record has none of its own
+PLACE_COLUMNS = ("file", "source", "source_line", "pair_id")
 _EXTRA = {"file": pl.String(), RATING: pl.Float64(), GIVEN_PART: pl.String()}
 CHUNK = {name: column.dtype for name, column in COLUMNS.items()} | _EXTRA
 
@@ -190,7 +192,7 @@ class FeedbackTable:
         if order != list(range(table.height)):
             table = table[order]
             self._kept = {name: [values[place] for place in order] for name, values in self._kept.items()}
-        table = _number_repeats(table)
+        table = _number_repeats(table, list(zip(*self._kept.values(), strict=True)))
         extra = [RATING] if self._fields.label.at_least is not None else []
         extra += [GIVEN_PART] if table[GIVEN_PART].null_count() < table.height else []
         return table.select(*COLUMNS, *extra, "file").with_columns(
@@ -239,16 +241,21 @@ def _content_key(*parts: str | None) -> str:
     return text_id(lengths + "\x1f" + "".join(part for part in parts if part is not None))
 
 
-def _number_repeats(table: pl.DataFrame) -> pl.DataFrame:
+def _number_repeats(table: pl.DataFrame, kept: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
     """Turn column `row_id` from the name of the content into the name of the row: exact repeats are told apart by number.
 
-    Repeats are numbered by file and line, so that the order in which files are read changes nothing.
+    Repeats are numbered by what else they hold (votes, model, kept columns), so that shuffled or otherwise filed they have the
+    same names; those that are wholly alike by file and line.
     """
     repeated = pl.col("row_id").is_duplicated()
     if not table.select(repeated.any()).item():
         return table
     places = table.select("row_id", "file", "source_line", repeated=repeated).with_row_index("position").filter("repeated")
-    numbered = places.sort("row_id", "file", "source_line", "position").with_columns(nth=pl.int_range(pl.len()).over("row_id"))
+    rest = table.filter(repeated).drop("row_id", *PLACE_COLUMNS)
+    others = [repr((row, kept[place] if kept else ())) for row, place in zip(rest.iter_rows(), places["position"], strict=True)]
+    places = places.with_columns(others=pl.Series(others, dtype=pl.String))
+    numbered = places.sort("row_id", "others", "file", "source_line", "position")
+    numbered = numbered.with_columns(nth=pl.int_range(pl.len()).over("row_id"))
     later = numbered.filter(pl.col("nth") > 0).select("position", name=pl.format("{}:{}", "row_id", "nth"))
     renamed = later.select("position", renamed=pl.Series([text_id(name) for name in later["name"]], dtype=pl.String))
     return (

@@ -143,10 +143,10 @@ def _over_cap(rows: pl.DataFrame, cap: int | None) -> pl.DataFrame:
         raise MissingColumnError(
             f"rebalance: max_per_cluster={cap} needs column 'cluster', which coverage adds. Put coverage before rebalance."
         )
-    over = pl.len().over("cluster") - cap
+    over = pl.len().over("cluster").cast(pl.Int64) - cap
     rank = pl.int_range(pl.len()).over("cluster")
     return rows.with_columns(cluster_rows=pl.len().over("cluster")).filter(
-        pl.col("cluster").is_not_null() & (rank.cast(pl.Int64) < over.cast(pl.Int64))
+        pl.col("cluster").is_not_null() & (rank.cast(pl.Int64) < over)
     )
 
 

@@ -168,3 +168,12 @@ def test_no_weight_is_over_the_cap_and_the_finding_says_what_it_holds_back():
     assert capped.columns["weight"].max() == 10 and free.columns["weight"].max() == 500
     finding = next(each for each in capped.metrics["findings"] if each["code"] == "KD062")
     assert finding["status"] == "issue" and "asks for 500.0, and max_weight holds it back" in finding["text"]
+
+
+def test_a_cluster_below_the_cap_keeps_all_its_rows():
+    """Five rows in cluster 0 and two in cluster 1, at most three of each: two go, both of cluster 0."""
+    feedback = feedback_table(*((f"p{n}", "c", n % 2 == 0) for n in range(7)))
+    feedback = feedback.with_columns(state=pl.lit("keep"), cluster=pl.Series([0] * 5 + [1] * 2, dtype=pl.Int32))
+    dropped = rebalance(feedback, by="none", max_per_cluster=3).decisions["row_id"]
+    assert len(dropped) == 2
+    assert set(dropped) <= {"1", "2", "3", "4", "5"}
