@@ -55,7 +55,7 @@ def _first_row(feedback: pl.DataFrame, recipe: Recipe, model: str | None) -> str
         return None
     conversational = recipe.export.settings.get("conversational", "auto")
     form: Conversational = "always" if written_form(feedback, conversational, model).conversational else "never"
-    row = feedback.head(1).with_columns(state=pl.lit("keep"))
+    row = feedback.sort("source", "source_line", maintain_order=True).head(1).with_columns(state=pl.lit("keep"))
     place = row.select("row_id", part=pl.lit("train"), shard=pl.lit(0), position=pl.lit(0))
     written = shard_table(row, place, conversational=form)
     if model is None:
