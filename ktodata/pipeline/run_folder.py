@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,11 +234,19 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
         for table_name, table in result.tables.items():
             table.write_parquet(scratch / f"{table_name}.parquet")
         write_json(scratch / "metrics.json", dict(result.metrics))
-        digests = {part: digest_file(scratch / f"{part}.parquet") for part in ("columns", "decisions")}
+        digests: dict[str, Any] = {part: digest_file(scratch / f"{part}.parquet") for part in ("columns", "decisions")}
+        digests["of"] = {name: _column_digest(result.columns, name) for name in result.columns.columns}
         place = stage_folder(run, name).relative_to(run).as_posix()
         own = {f"{place}/{file}": of for file, of in describe(scratch, [scratch]).items()}
         write_json(scratch / "done.json", {**note, "digests": digests, "artefacts": own | describe(run, written)})
     return SavedStage(stage_folder(run, name))
+
+
+def _column_digest(table: pl.DataFrame, name: str) -> str:
+    """16 hex digits of a column and the rows that it is of: who asks for it alone does not depend on the others."""
+    content = BytesIO()
+    table.select(list(dict.fromkeys(("row_id", name)))).write_ipc(content)
+    return xxhash.xxh3_64_hexdigest(content.getbuffer())
 
 
 def digest(*parts: Any) -> str:

@@ -116,9 +116,9 @@ class RunState:
         return table
 
     def digests(self, stage: RunStage, columns: Iterable[str]) -> dict[str, str]:
-        """For each of these columns that is there, the digest of the table that holds it."""
+        """The digest of each of these columns that is there."""
         providers = self.providers(stage)
-        return {name: self.saved[providers[name]].done["digests"]["columns"] for name in columns if name in providers}
+        return {name: self.saved[providers[name]].done["digests"]["of"][name] for name in columns if name in providers}
 
 
 def frame_digest(frame: pl.DataFrame) -> str:

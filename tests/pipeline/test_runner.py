@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from zlib import crc32
 
 import polars as pl
 import pytest
@@ -41,13 +42,13 @@ BAD = "no sorry stop refuse wrong error nothing broken {} {} denied {}"
 
 
 def write_feedback(path: Path, rows: int = 400) -> Path:
-    """Prompts on fifteen subjects, two kinds of answers; every 20th label is wrong, every 25th record a repeat, two are broken."""
+    """Prompts on fifteen subjects, two kinds of answers; a label in 20 is wrong, every 25th record a repeat, two are broken."""
     lines = []
     for number in range(rows):
         subject, other = WORDS[number % 15], WORDS[(number * 7 + number // 15) % 15]
         good = number % 3 != 0
         completion = (GOOD if good else BAD).format(subject, other, number)
-        label = good != (number % 20 == 7)
+        label = good != (crc32(f"{number}".encode()) % 20 == 7)  # by no rule that the text shows
         lines.append(
             {"prompt": f"tell me of the {subject} and of the {other} {number}", "completion": completion, "label": label}
         )
