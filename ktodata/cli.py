@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ktodata.errors import OUT_OF_MEMORY, KtodataError, RecipeError, SettingError, is_out_of_memory
+from ktodata.extras import missing_text
 from ktodata.train.train_command import train
 from ktodata.visible_text import clean
 
@@ -652,6 +653,8 @@ def _errors_in_one_line() -> Iterator[None]:
             raise
         if is_out_of_memory(error):
             _end(OUT_OF_MEMORY, 1)
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("ktodata"):
+            _end(f"MissingExtraError: {missing_text(error)}", 1)
         if isinstance(error, OSError):  # a folder that cannot be made, a full disk, a file that may not be read
             place = "" if error.filename is None else f"{error.filename}: "
             _end(f"{type(error).__name__}: {place}{error.strerror or error}", 1)

@@ -18,6 +18,7 @@ from ktodata.experiments.ablation import Ablation, KtoPlan, plan_arms
 from ktodata.experiments.arms import Arm
 from ktodata.experiments.experiment import Notify
 from ktodata.experiments.treatments import FAMILIES, AuditedRows, Family, treatments
+from ktodata.extras import require
 from ktodata.files import alone_in
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
@@ -79,6 +80,7 @@ def plan_ablation(
     folder: Path | None,
 ) -> KtoPlan:
     """The plan of `ablate` with these arguments. Reviews are played; nothing is trained. Raises DataError as `ablate` does."""
+    require("torch", "transformers", "safetensors", what="an ablation")
     known = held_out.filter(pl.col("truth").is_not_null())
     if known["truth"].n_unique() < 2:
         raise DataError(f"ablate: {known.height:,} held-out rows have a known truth; both true and false are needed.")

@@ -187,6 +187,14 @@ def test_a_missing_extra_is_named(tmp_path, type_in, monkeypatch):
     assert (code, "ktodata[train]" in err) == (1, True), err
 
 
+def test_a_module_that_nobody_asked_for_by_name_is_named_with_its_extra(run_folder, type_in, monkeypatch):
+    def fail(*_args):
+        raise ModuleNotFoundError("No module named 'transformers'", name="transformers.models")
+
+    monkeypatch.setattr("ktodata.pipeline.run_folder.Run.explain", fail)
+    assert "ktodata[" in type_in("explain", run_folder, "x")[1]
+
+
 # --- names, nesting, locks -------------------------------------------------------------------------------------------------
 
 
