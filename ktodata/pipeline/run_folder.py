@@ -245,7 +245,7 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
 def _column_digest(table: pl.DataFrame, name: str) -> str:
     """16 hex digits of a column and the rows that it is of: who asks for it alone does not depend on the others."""
     content = BytesIO()
-    table.select(list(dict.fromkeys(("row_id", name)))).write_ipc(content)
+    table.select(list(dict.fromkeys(("row_id", name)))).write_parquet(content, compression="uncompressed")
     return xxhash.xxh3_64_hexdigest(content.getbuffer())
 
 

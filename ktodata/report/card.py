@@ -59,7 +59,7 @@ def _card_values(contents: RunContents) -> dict[str, Any]:
         "evaluation": contents.evaluation,
         "trust": label_trust(contents.noise),
         "reasons": read_reasons(contents.files, with_examples=False),
-        "reviews": reviews_in_words(reviews) if "verdicts" in reviews else "",
+        "reviews": reviews_in_words(reviews) if "matched_by" in reviews else "",
         "personal_data": _personal_data(contents.files),
         "texts_are": _masking_sentence(contents.files),
     }

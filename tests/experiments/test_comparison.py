@@ -428,7 +428,7 @@ def run(tmp_path):
     """What of a run folder a comparison reads."""
     place = tmp_path / "run"
     (place / "shards").mkdir(parents=True)
-    (place / "manifest.json").write_text("{}")
+    (place / "manifest.json").write_text('{"recipe": {}, "stages": []}')
     for part, rows in split_rows().group_by("part"):
         rows.drop("part").write_parquet(place / "shards" / f"{part[0]}-00000-of-00001.parquet")
     return place

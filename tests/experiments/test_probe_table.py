@@ -195,7 +195,7 @@ def test_the_command_takes_files_and_tasks(asked, tmp_path):
     _, out, settings = asked
     run = tmp_path / "run"
     (run / "shards").mkdir(parents=True)
-    (run / "manifest.json").write_text("{}")
+    (run / "manifest.json").write_text('{"recipe": {}, "stages": []}')
     for part, rows in held_out_rows().group_by("part"):
         rows.drop("part").write_parquet(run / "shards" / f"{part[0]}-00000-of-00001.parquet")
     options = ["--safety", out / "safety.jsonl", "--instructions", out / "instructions.jsonl", "--tasks", out / "questions.jsonl"]

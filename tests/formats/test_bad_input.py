@@ -30,7 +30,7 @@ def reasons(result: IngestResult) -> list[tuple[int, str]]:
     [
         ('{"prompt": "sky?", "completion": ', "malformed_json"),
         ("[" * 100_000, "malformed_json"),
-        ("1" * 5000, "malformed_json"),  # more digits than Python turns into a number
+        ("1" * 5000, "not_an_object"),  # more digits than Python turns into a number
         ("[1, 2]", "not_an_object"),
         ("null", "not_an_object"),
         (b'{"prompt": "sky \xff", "completion": "blue", "label": true}', "invalid_utf8"),

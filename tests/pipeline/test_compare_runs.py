@@ -1,6 +1,7 @@
 """Two runs beside each other: differences are paired, rows are those that both hold out, and no more is said than that shows."""
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import polars as pl
@@ -38,7 +39,10 @@ def make(tmp_path):
         scored.write_parquet(folder / "stages/evaluate/columns.parquet")
         (folder / "stages/evaluate/metrics.json").write_text(json.dumps({"part": part}))
         (folder / "stages/evaluate/done.json").write_text(json.dumps({"key": "k"}))
-        pl.DataFrame({"row_id": list(trained)}).write_parquet(folder / "shards/train-00000-of-00001.parquet")
+        shard = folder / "shards/train-00000-of-00001.parquet"
+        pl.DataFrame({"row_id": list(trained)}).write_parquet(shard)
+        checksums = {shard.name: {"rows": len(list(trained)), "sha256": sha256(shard.read_bytes()).hexdigest()}}
+        (folder / "shards/checksums.json").write_text(json.dumps(checksums))
         (folder / "manifest.json").write_text(json.dumps({"recipe": {}, "stages": [{"name": "evaluate"}]}))
         return Run(folder)
 

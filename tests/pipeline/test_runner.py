@@ -48,7 +48,7 @@ def write_feedback(path: Path, rows: int = 400) -> Path:
         subject, other = WORDS[number % 15], WORDS[(number * 7 + number // 15) % 15]
         good = number % 3 != 0
         completion = (GOOD if good else BAD).format(subject, other, number)
-        label = good != (crc32(f"{number}".encode()) % 20 == 7)  # by no rule that the text shows
+        label = good != (crc32(f"zz{number}".encode()) % 20 == 7)  # by no rule that the text shows
         lines.append(
             {"prompt": f"tell me of the {subject} and of the {other} {number}", "completion": completion, "label": label}
         )
@@ -185,10 +185,10 @@ def test_changed_reviews_run_only_what_sees_them(feedback, tmp_path):
         more.stage("label_noise").metrics["trusted"]["rows"]
         == more.stage("split").columns.filter(pl.col("row_id").is_in(rows[:6]) & (pl.col("part") == "train")).height
     )
-    asks = "Have somebody you trust judge"
-    assert asks not in (more.folder / "report.html").read_text()
+    no_rate = "not known to be a random draw"  # the verdicts are on rows that were picked here
+    assert no_rate in (more.folder / "report.html").read_text()
     again = kd.run({**plan, "reviews": None}, out=tmp_path / "run")
-    assert asks in (again.folder / "report.html").read_text()
+    assert no_rate not in (again.folder / "report.html").read_text()
     assert "reviews" not in again.stage_names() and not (again.folder / "stages" / "reviews").exists()
     assert known(again, "dedupe") == {}
 
@@ -296,7 +296,7 @@ def test_a_killed_run_resumes_and_ends_the_same(finished, feedback, tmp_path, mo
 
 def test_split_may_come_last_and_held_out_rows_keep_their_mix(feedback, tmp_path):
     """label_noise drops rows before it is known which are held out: of those, only training rows go."""
-    plan = recipe(feedback, action="drop")
+    plan = recipe(feedback, action="drop", min_precision=0.3)
     plan["steps"] = [step for step in plan["steps"] if "split" not in step] + [{"split": {"test": 0.3}}]
     run = kd.run(plan, out=tmp_path / "run")
     dropped = set(run.stage("label_noise").decisions["row_id"])

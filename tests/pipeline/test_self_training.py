@@ -199,8 +199,9 @@ def test_rounds_go_on_until_nothing_changes_and_are_not_run_twice(place, truth, 
     assert fits == ["0", "1"] and told["ended_because"].startswith("round 2 changed nothing")
     assert [line["trained"] for line in told["rounds"]] == [True, True, False]
     changed = told["rounds"][1]["changed"]
-    assert changed["changed"] == changed["softened"] > 20 and changed["rows"] == kd.Run(out / "rounds" / "1").shards().height
-    assert changed["entered"] == changed["left"] == changed["relabelled"] == 0
+    assert changed["softened"] > 20 and changed["rows"] == kd.Run(out / "rounds" / "1").shards().height
+    # which row is left out where one would stand alone in the last block hangs on its quality
+    assert changed["entered"] == changed["left"] <= 1 and changed["relabelled"] == 0
     assert told["rounds"][2]["changed"]["changed"] == 0 and told["rounds"][2]["auc"] is None
     assert told["status"] == "done" and rounds_of(run) == told and run.folder == out / "rounds" / str(told["chosen_round"])
     ran = {(event["round"], event["stage"].split(", ")[1]) for event in events if event["kind"] == "start"}

@@ -65,7 +65,7 @@ def test_the_shards_hold_placeholders_and_the_run_folder_the_text(masked_run):
     rows = pl.concat([pl.read_parquet(path) for path in sorted((masked_run / "shards").glob("*.parquet"))])
     row = rows.filter(pl.col("prompt").str.starts_with("write to")).row(0, named=True)
     assert (row["prompt"], row["completion"]) == ("write to <EMAIL_1> please", "I told Ann (<EMAIL_1>, <EMAIL_2>)")
-    assert rows["rater"].unique().len() == 5  # four addresses, and u1 and u2 of the last rows, less the repeat that was dropped
+    assert rows["rater"].unique().len() == 6  # four addresses, and u1 and u2 of the last rows
     assert not rows["rater"].str.contains("@").any()
     kept = pl.read_parquet(masked_run / "stages/ingest/columns.parquet").filter(pl.col("row_id") == row["row_id"])
     assert kept["prompt"].item() == f"write to {ADDRESS} please"

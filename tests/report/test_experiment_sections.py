@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from test_page import Page
 
+from ktodata.errors import RunError
 from ktodata.experiments.treatments import FAMILIES
 from ktodata.report import build_report
 from ktodata.report.headline import headline_text
@@ -193,7 +194,13 @@ def test_rewards_are_split_by_what_the_rows_were_judged_by(ablated, judged_by, d
         assert "10% reviewed: 0.05 desirable, 0.05 undesirable" in read_ablation(RunFiles(folder)).rewards
 
 
-@pytest.mark.parametrize("told", ["[]", '{"arms": "none", "measures": 3, "settings": null}', '{"arms": [7, {"arm": 3}]}'])
+def test_a_file_that_is_no_object_is_named(measured_run):
+    (measured_run / "ablation.json").write_text("[]")
+    with pytest.raises(RunError, match=r"ablation\.json is damaged"):
+        build_report(measured_run)
+
+
+@pytest.mark.parametrize("told", ['{"arms": "none", "measures": 3, "settings": null}', '{"arms": [7, {"arm": 3}]}'])
 def test_files_of_another_version_break_nothing(measured_run, told):
     folder = measured_run
     for name in ("ablation.json", "comparison/comparison.json"):

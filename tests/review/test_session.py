@@ -273,8 +273,8 @@ def test_signals_and_the_rater_are_those_of_the_run(session):
     scores = session.run.stage("label_noise").table("evidence").filter(row_id=session.rows.row_ids[place]).drop("row_id").row(0)
     assert [value for _, value in evidence.scores] == pytest.approx([value for value in scores if value is not None])
     assert ("all together" in dict(evidence.scores)) and evidence.p_wrong == 0.25
-    table = LabelAudit.of_run(session.run).table.filter(rater="user 0")
-    assert (evidence.rater.name, evidence.rater.rows) == ("user 0", table.height)
+    table = LabelAudit.of_run(session.run).table.filter(rater=evidence.rater.name)
+    assert evidence.rater.name.startswith("user ") and evidence.rater.rows == table.height > 0
     assert evidence.rater.desirable == pytest.approx(table["label"].mean()) and evidence.rater.drawn == 0
 
 

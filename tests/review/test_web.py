@@ -287,7 +287,7 @@ def _with(row, **values):
 def test_the_whole_text_is_a_plain_file(visitor, session):
     row_id = hostile_ids(session)[0]
     answer = visitor.client.get("/text", params={"id": row_id, "side": "completion"})
-    assert answer.headers["content-type"].startswith("text/plain") and answer.text.startswith("<script>window.pwned")
+    assert answer.headers["content-type"].startswith("text/plain") and "pwned" in answer.text
     assert visitor.client.get("/text", params={"id": row_id, "side": "label"}).status_code == 400
     assert visitor.client.get("/text", params={"id": "nobody", "side": "prompt"}).status_code == 409
 
