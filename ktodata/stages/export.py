@@ -16,7 +16,7 @@ from ktodata.stage import StageResult, decide, no_decisions
 from ktodata.stages.row_order import OrderCheck, check_order, plan_order
 from ktodata.text.pii.masks import counted_once, masked
 
-NEEDS = ("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs", "state")
+NEEDS = ("prompt", "completion", "label", "turns", "answer", *TEMPLATE_FIELDS, "state")
 USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label", "pii_masks")
 ADDS = ("part", "shard", "position")
 

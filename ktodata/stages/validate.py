@@ -26,7 +26,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import SettingError
-from ktodata.feedback import TURN, check_columns
+from ktodata.feedback import TEMPLATE_FIELDS, TURN, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.turns import answer_turn, row_turns
 from ktodata.models import load_tokenizer
@@ -38,12 +38,12 @@ from ktodata.text.pii.presidio import presidio
 from ktodata.train.data.tokens import message_of, template_options
 
 NEEDS = ("prompt", "completion", "label", "turns", "source_line")
-USES = ("pair_id", "answer", "tools", "chat_template_kwargs")
+USES = ("pair_id", "answer", *TEMPLATE_FIELDS)
 TOKEN_COUNTS = ("prompt_tokens", "completion_tokens")
 ADDS = (*TOKEN_COUNTS, "pii_masks")
 APPLIES_TO = "all"
 
-MORE = {"answer": TURN, "tools": pl.String(), "chat_template_kwargs": pl.String()}  # what makes a row more than text
+MORE = {"answer": TURN, **dict.fromkeys(TEMPLATE_FIELDS, pl.String())}  # what makes a row more than text
 MIN_REPEATED_CHARS = 20
 MAX_OF_ONE_LABEL = 0.9
 ANSWERED_ROLES = ("user", "tool")  # an assistant also answers what a tool gave back

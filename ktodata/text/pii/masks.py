@@ -14,7 +14,7 @@ from ktodata.feedback import TEMPLATE_FIELDS
 from ktodata.text.pii.json_texts import json_texts
 from ktodata.text.pii.patterns import Span, find_in_texts
 
-FIELDS = ("prompt", "completion", "turns", "answer", "tools", "chat_template_kwargs")
+FIELDS = ("prompt", "completion", "turns", "answer", *TEMPLATE_FIELDS)
 # of a turn beside its content, which has the field "turns" or "answer"; tool_calls are named turns.tool_calls, and so on
 TURN_PARTS = ("content", "reasoning_content", "tool_calls", "name", "tool_call_id")
 IN_JSON = ("tool_calls", *TEMPLATE_FIELDS)
