@@ -11,7 +11,7 @@ They count and say; no row is dropped for them, as what to do depends on where t
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -65,7 +65,8 @@ def check_template(feedback: pl.DataFrame, tokenizer: Any | None, templated: Seq
         rows += bool(problems)
     # a plain prompt becomes one turn of a user, which is the same for all of them
     probe = [{"role": "user", "content": "What is this?"}]
-    if (is_plain := feedback["turns"].is_null()).any() and (problems := _template_problems(probe, _rendered(probe, tokenizer))):
+    is_plain = feedback["turns"].is_null()
+    if is_plain.any() and (problems := _template_problems(probe, rendered(probe, tokenizer, {}))):
         lost.update(dict.fromkeys(problems, int(is_plain.sum())))
         rows += int(is_plain.sum())
     if not lost:
@@ -102,12 +103,15 @@ def check_end_token(tokenizer: Any | None) -> Finding:
     )
 
 
-def _rendered(turns: Iterable[Mapping[str, Any]], tokenizer: Any) -> str | None:
+def rendered(
+    turns: list[dict[str, Any]], tokenizer: Any, options: dict[str, Any], *, add_generation_prompt: bool = True
+) -> str | None:
+    """What the chat template writes of the turns, given its `options`; None where it refuses them."""
+    options = options | {"tokenize": False}
     try:
-        return str(tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=False))
-    except (
-        Exception
-    ):  # templates are programs: many take no system turn, or only turns that alternate, and they raise what they like
+        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, **options))
+    # templates are programs: many take no system turn, no tools, or only turns that alternate, and they raise what they like
+    except Exception:
         return None
 
 

@@ -31,7 +31,7 @@ from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.turns import answer_turn, row_turns
 from ktodata.models import load_tokenizer
 from ktodata.stage import StageResult, decide, no_decisions
-from ktodata.stages.template_checks import check_end_token, check_markup, check_template, check_unknown
+from ktodata.stages.template_checks import check_end_token, check_markup, check_template, check_unknown, rendered
 from ktodata.text.pii.masks import MASKS, SPANS, counted_once, masks_column, pii_spans
 from ktodata.text.pii.patterns import KINDS
 from ktodata.text.pii.presidio import presidio
@@ -331,17 +331,15 @@ def _token_counts(feedback: pl.DataFrame, tokenizer: Any, templated: list[tuple[
 
 def _in_template(row: dict[str, Any], tokenizer: Any | None) -> tuple[str | None, str | None]:
     """The prompt of a row, and, where its answer is more than text, both; null where that is not asked for, or refused."""
-    from jinja2 import TemplateError
-
     if tokenizer is None or not tokenizer.chat_template or all(row[name] is None for name in ("turns", *MORE)):
         return None, None
     turns, answer = [message_of(turn) for turn in row_turns(row)], [message_of(answer_turn(row))]
-    options = template_options(row) | {"tokenize": False}
-    try:
-        prompt = str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options))
-        return prompt, str(tokenizer.apply_chat_template(turns + answer, **options)) if row["answer"] else None
-    except (TemplateError, TypeError, KeyError):  # many templates take no system turn, no tools, or only turns that alternate
-        return None, None
+    options = template_options(row)
+    prompt = rendered(turns, tokenizer, options)
+    if not row["answer"]:
+        return prompt, None
+    whole = rendered(turns + answer, tokenizer, options, add_generation_prompt=False)
+    return (None, None) if whole is None else (prompt, whole)
 
 
 def _tokens_per_text(texts: pl.Series, tokenizer: Any, *, special: bool) -> pl.Series:

@@ -17,6 +17,8 @@ DROPS_SYSTEM = (
 )
 LAST_ONLY = "{{ messages[-1]['content'] }}<|end|>"
 REFUSES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}{{ messages[0]['content'] }}"
+# divides by none for four turns
+BREAKS = "{{ 1 // (messages | length - 4) }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 
 def tokenizer_folder(folder, **changes):
@@ -136,6 +138,7 @@ TALK = [
         (DROPS_SYSTEM, {"system turns left out 1": True, "user turns": False}),
         (LAST_ONLY, {"system turns left out 1": True, "user turns left out 1": True}),
         (REFUSES, {"conversations refused 1": True}),
+        (BREAKS, {"conversations refused 1": True}),
     ],
 )
 def test_a_template_that_loses_turns_is_a_finding(template, said, tmp_path):
