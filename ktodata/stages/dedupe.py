@@ -167,17 +167,16 @@ def _with_votes(rows: pl.DataFrame) -> pl.DataFrame:
     votes = (
         rows.sort("created_at", "row_id", nulls_last=True).select("text", "row_id", "votes").explode("votes").drop_nulls("votes")
     )
-    votes = votes.select("text", "row_id", pl.col("votes").struct.unnest(), vote=pl.int_range(pl.len()))
-    of_rater, known = ("text", "rater"), (pl.col("rater").str.strip_chars() != "").fill_null(value=False)
-    last = pl.col("created_at").max().over(of_rater)
-    last_labels = [((pl.col("created_at") == last) & side).any().over(of_rater) for side in (pl.col("label"), ~pl.col("label"))]
-    votes = votes.with_columns(earlier=known & (pl.col("created_at") < last).fill_null(value=False)).with_columns(
-        withdrawn=pl.col("earlier") & ~pl.when("label").then(last_labels[0]).otherwise(last_labels[1]).fill_null(value=False)
-    )
+    votes = votes.select("text", "row_id", pl.col("votes").struct.unnest())
+    known = (pl.col("rater").str.strip_chars() != "").fill_null(value=False)
+    votes = votes.with_columns(last=pl.col("created_at").max().over("text", "rater"))
+    upheld = (pl.col("created_at") == pl.col("last")).any().over("text", "rater", "label")
+    votes = votes.with_columns(earlier=known & (pl.col("created_at") < pl.col("last")).fill_null(value=False))
+    votes = votes.with_columns(withdrawn=pl.col("earlier") & ~upheld)
     of_rows = votes.group_by("row_id").agg(earlier_votes=pl.col("earlier").sum(), withdrawn=pl.col("withdrawn").all())
     # what a rater says twice at one time, or at times unknown, is said once
-    twice = pl.when(known).then(pl.struct("text", "rater", "label")).is_first_distinct() | ~known
-    counted = votes.filter(~pl.col("earlier")).filter(twice)
+    first = pl.when(known).then(pl.struct("text", "rater", "label")).is_first_distinct()
+    counted = votes.filter(~pl.col("earlier")).filter(first | ~known)
     of_texts = counted.group_by("text", maintain_order=True).agg(
         pooled=pl.struct("rater", "label", "created_at"),
         desirable_votes=pl.col("label").sum().cast(pl.Int64),
@@ -213,9 +212,6 @@ def _with_repeats(rows: pl.DataFrame) -> pl.DataFrame:
         settled=settled,
         majority=majority,
         trusted_differ=least != most,
-        # only by a row that can stand for the text
-        other_sound=pl.when("label").then(_any_sound(~pl.col("label"))).otherwise(_any_sound(pl.col("label"))),
-        same_sound=pl.when("label").then(_any_sound(pl.col("label"))).otherwise(_any_sound(~pl.col("label"))),
     )
     return _with_losers(rows)
 
@@ -226,15 +222,15 @@ def _standing_row(label: pl.Expr) -> pl.Expr:
     return pl.coalesce(pl.col("row_id").filter(rows).first().over("text") for rows in (upheld, label))
 
 
-def _any_sound(label: pl.Expr) -> pl.Expr:
-    return pl.col("sound").filter(label).any().over("text")
+def _can_stand(label: str) -> pl.Expr:
+    """Whether a sound row of the text has the label that this column holds; false where it holds none."""
+    return (pl.col("sound") & (pl.col("label") == pl.col(label))).any().over("text")
 
 
 def _with_losers(rows: pl.DataFrame) -> pl.DataFrame:
-    against_trusted = pl.col("settled") & (pl.col("label") != pl.col("least")) & pl.col("other_sound")
-    wins = (pl.col("majority") == pl.col("label")).fill_null(value=False)
-    by_votes = pl.col("majority").is_not_null() & pl.when(wins).then("same_sound").otherwise("other_sound")
-    outvoted = by_votes & ~wins
+    against_trusted = pl.col("settled") & (pl.col("label") != pl.col("least")) & _can_stand("least")
+    by_votes = _can_stand("majority")
+    outvoted = by_votes & (pl.col("label") != pl.col("majority"))
     # its repeats are repeats
     overruled = against_trusted & ~by_votes & (pl.col("row_id") == pl.col("keeper"))
     repeated_row = pl.when(outvoted | overruled).then("opposite").when(pl.col("row_id") != pl.col("keeper")).then("keeper")
@@ -247,7 +243,7 @@ def _with_losers(rows: pl.DataFrame) -> pl.DataFrame:
     )
     # on the row that stays only: every repeat holding everybody's votes would grow with the square of a text's popularity
     pooled_votes = pl.when(pl.col("duplicate_of").is_null()).then("pooled").cast(pl.List(VOTE))
-    return rows.with_columns(pooled_votes=pooled_votes).drop("keeper", "least", "majority", "other_sound", "same_sound")
+    return rows.with_columns(pooled_votes=pooled_votes).drop("keeper", "least", "majority")
 
 
 def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index, near: float | None, seed: int) -> SimilarPairs:
