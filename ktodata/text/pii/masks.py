@@ -88,14 +88,19 @@ def _all_texts(feedback: pl.DataFrame, fields: Sequence[str]) -> Iterator[pl.Dat
             yield table.select("row_id", text=text, json=pl.lit(part in IN_JSON)).drop_nulls()
 
 
+def _names_in(field: str) -> dict[str, str]:
+    """Each part of a turn of `turns` or `answer`, and the field that its masks name."""
+    return {part: field if part == "content" else f"{field}.{part}" for part in TURN_PARTS}
+
+
 def _places(row: Mapping[str, Any]) -> Iterator[Place]:
     for field in FIELDS:
         value = row.get(field)
         if field in ("turns", "answer"):
             turns = enumerate(value or ()) if field == "turns" else [(None, value)] if value else []
             for number, turn in turns:
-                named = ((field if part == "content" else f"{field}.{part}", turn[part]) for part in TURN_PARTS)
-                yield from (Place(name, number, text) for name, text in named if text is not None)
+                texts = ((name, turn[part]) for part, name in _names_in(field).items())
+                yield from (Place(name, number, text) for name, text in texts if text is not None)
         elif value is not None:
             yield Place(field, None, value)
 
@@ -150,8 +155,7 @@ def _rewritten(row: dict[str, Any], fields: Sequence[str]) -> tuple[Any, ...]:
         return replaced(value, [(mask["start"], mask["end"], mask["mask"]) for mask in mine]) if value and mine else value
 
     def turned(turn: Mapping[str, Any], field: str, number: int | None) -> dict[str, Any]:
-        named = {part: field if part == "content" else f"{field}.{part}" for part in TURN_PARTS}
-        return {**turn, **{part: text(turn[part], name, number) for part, name in named.items()}}
+        return {**turn, **{part: text(turn[part], name, number) for part, name in _names_in(field).items()}}
 
     rewritten: dict[str, Any] = {
         field: row[field] if field in ("turns", "answer") else text(row[field], field) for field in fields
