@@ -23,11 +23,11 @@ def rendered_form(feedback: pl.DataFrame) -> pl.Series:
     feedback : with any of the columns turns, answer, tools, chat_template_kwargs; a prompt that is text and one plain turn of the
     user are the same. Keys of JSON are in order.
     """
-    parts = [_in_order(feedback[name]) for name in TEMPLATE_FIELDS if name in feedback.columns]
+    parts = [pl.Series([""] * feedback.height, dtype=pl.String)]
+    parts += [_in_order(feedback[name]) for name in TEMPLATE_FIELDS if name in feedback.columns]
     if {"turns", "answer"} <= set(feedback.columns):
         parts += [feedback.select(_turns_form()).to_series(), feedback.select(_answer_form()).to_series(), _links(feedback)]
-    together = pl.select(pl.concat_str([pl.lit(""), *parts], separator=_PART)).to_series()
-    return together if len(together) == feedback.height else pl.Series([""] * feedback.height, dtype=pl.String)
+    return pl.select(pl.concat_str(parts, separator=_PART)).to_series()
 
 
 def _in_order(texts: pl.Series) -> pl.Series:
