@@ -18,8 +18,8 @@ OF_TWO_SETS = ("long_factor", "long_mscale")
 def length_limits(config: Any) -> tuple[int, ...]:
     """Lengths in tokens, rising; a sequence longer than one of them is computed otherwise as a whole. () for most models."""
     limits = set()
-    for rope in _rope_parameters(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)):
-        switches = rope.get("rope_type", rope.get("type")) in SWITCHES_BY_LENGTH or any(name in rope for name in OF_TWO_SETS)
+    for rope in _ropes(config):
+        switches = _type_of(rope) in SWITCHES_BY_LENGTH or any(name in rope for name in OF_TWO_SETS)
         limit = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
         if switches and limit:
             limits.add(int(limit))
@@ -31,9 +31,8 @@ def check_lengths(config: Any, sequences: Sequences) -> None:
 
     transformers keeps the last ones that it made, so that they would depend on the rows before as well.
     """
-    ropes = _rope_parameters(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
     context = getattr(config, "max_position_embeddings", None)
-    if context is None or not any("dynamic" in str(rope.get("rope_type", rope.get("type"))) for rope in ropes):
+    if context is None or not any("dynamic" in str(_type_of(rope)) for rope in _ropes(config)):
         return
     over = [row for row in range(len(sequences.rows)) if sequences.length(sequences.of((row, row))) > context]
     if over:
@@ -49,9 +48,17 @@ def regime(length: int, limits: tuple[int, ...]) -> int:
     return sum(length > limit for limit in limits)
 
 
-def _rope_parameters(parameters: Any) -> Iterator[dict[str, Any]]:
-    """The tables of a config, of which some models have one for each kind of layer."""
+def _ropes(config: Any) -> Iterator[dict[str, Any]]:
+    """The tables of rotary parameters of a config, of which some models have one for each kind of layer."""
+    yield from _tables_in(getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None))
+
+
+def _tables_in(parameters: Any) -> Iterator[dict[str, Any]]:
     if isinstance(parameters, dict):
         yield parameters
         for inner in parameters.values():
-            yield from _rope_parameters(inner)
+            yield from _tables_in(inner)
+
+
+def _type_of(rope: dict[str, Any]) -> Any:
+    return rope.get("rope_type", rope.get("type"))
