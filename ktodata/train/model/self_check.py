@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 Tensor = Any
 Method = Literal["packed", "padded", "logits", "rows"]
-METHODS: tuple[Method, ...] = (
-    "packed",
-    "padded",
-    "logits",
-)  # from the fastest; "rows" is what they are held to
+METHODS: tuple[Method, ...] = ("packed", "padded", "logits")  # from the fastest; "rows" is what they are held to
 
 # what an architecture's own code raises when it is run over a layout that it does not know
 FOREIGN_LAYOUT = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -85,7 +81,8 @@ class _Pairs:
     @property
     def passes(self) -> list[tuple[list[Pair], list[Pair]]]:
         """(pairs of one pass, those of a pass that continues it): prompts shared within a pack, and across two."""
-        short_ones = [pair for pair in self.own if pair[0] in {row for row, _ in self.crossed}] or self.own
+        crossed = {row for row, _ in self.crossed}
+        short_ones = [pair for pair in self.own if pair[0] in crossed]
         return [([*short_ones, *self.crossed], []), (self.own, self.crossed)]
 
 

@@ -60,7 +60,6 @@ def test_a_model_that_gives_other_logits_in_a_batch_is_scored_row_by_row():
     model, rows = tiny_llama(VOCABULARY), random_rows(prompts=2)
     plain = model.model.norm.forward
     model.model.norm.forward = lambda states: plain(states) + (0.5 * states.mean(0) if len(states) > 1 else 0)
-    model.model.layers[0].register_forward_pre_hook(lambda *_: None)
     with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="scored by method 'rows'"):
         patch.setattr(PackedModel, "_hidden", lambda *_: (_ for _ in ()).throw(ValueError("no packs\nand why")))
         scorer = scorer_of(model, rows)
