@@ -18,7 +18,7 @@ WRITTEN = {"text": pl.String(), "tokens": pl.Int64(), "unfinished": pl.Boolean()
 def choose_prompts(rows: TokenRows, count: int, seed: int) -> list[int]:
     """Numbers of at most `count` rows, each of another prompt group, drawn by `seed`."""
     firsts = np.unique(rows.group_numbers, return_index=True)[1]
-    drawn = np.random.default_rng([seed, 2]).permutation(np.sort(firsts))[:count]
+    drawn = np.random.default_rng([seed, 2]).permutation(firsts)[:count]
     return sorted(int(row) for row in drawn)
 
 

@@ -132,11 +132,8 @@ def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]
     prompt_ids, whole_ids = [], []
     given = [name for name in TEMPLATE_FIELDS if name in rows.columns]
     for row in rows.select("row_id", "prompt", "completion", *given).iter_rows(named=True):
-        row_id, prompt, completion = (
-            row["row_id"],
-            *([message_of(turn) for turn in row[side]] for side in ("prompt", "completion")),
-        )
-        options = _options_of(row, row_id)
+        row_id, options = row["row_id"], _options_of(row)
+        prompt, completion = ([message_of(turn) for turn in row[side]] for side in ("prompt", "completion"))
         try:
             prompt_ids.append(_render(tokenizer, prompt, options, add_generation_prompt=True))
             whole_ids.append(_render(tokenizer, prompt + completion, options, add_generation_prompt=False))
@@ -172,13 +169,13 @@ def template_options(row: dict[str, Any]) -> dict[str, Any]:
     return loaded | {name: value for name, value in more.items() if value is not None}
 
 
-def _options_of(row: dict[str, Any], row_id: str) -> dict[str, Any]:
+def _options_of(row: dict[str, Any]) -> dict[str, Any]:
     try:
         options = template_options(row)
     except (ValueError, AttributeError) as error:
-        raise DataError(f"row_id {row_id}: {' or '.join(TEMPLATE_FIELDS)} cannot be read: {error}. {_FORM}") from error
+        raise DataError(f"row_id {row['row_id']}: {' or '.join(TEMPLATE_FIELDS)} cannot be read: {error}. {_FORM}") from error
     if not isinstance(options.get("tools", []), list):
-        raise DataError(f"row_id {row_id}: tools is {type(options['tools']).__name__}. {_FORM}")
+        raise DataError(f"row_id {row['row_id']}: tools is {type(options['tools']).__name__}. {_FORM}")
     return options
 
 
