@@ -8,6 +8,7 @@ compared in memory linear in their length, and equally on every machine and in e
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -64,33 +65,35 @@ def normalised(text: pl.Expr, *, ignore_case: bool, ignore_space: bool = True) -
 
 def _normalised(texts: pl.Series, ignore_case: bool, ignore_space: bool) -> pl.Series:
     texts = texts.str.normalize("NFC")
-    folded = texts.str.replace_all(r"\s+", " ").str.strip_chars(" ") if ignore_space else texts
-    folded = folded.str.to_lowercase() if ignore_case else folded
+    folded = _folded(texts, ignore_case, ignore_space)
     holds_code = texts.str.contains(HOLDS_CODE).fill_null(value=False)
-    if not holds_code.any():
-        return folded
-    code = [_fold_around_code(value, ignore_case, ignore_space) for value in texts.filter(holds_code)]
-    return folded.scatter(holds_code.arg_true(), code)
+    if holds_code.any():
+        around = _folded_around_code(texts.filter(holds_code), ignore_case, ignore_space)
+        folded = folded.scatter(holds_code.arg_true(), around)
+    return folded.str.strip_chars(" ") if ignore_space else folded
 
 
-def _fold_around_code(text: str, ignore_case: bool, ignore_space: bool) -> str:
-    parts, place = [], 0
-    for code in CODE.finditer(text):
-        parts += [_fold(text[place : code.start()], ignore_case, ignore_space), code[0]]
-        place = code.end()
-    folded = "".join([*parts, _fold(text[place:], ignore_case, ignore_space)])
-    return folded.strip(" ") if ignore_space else folded
+def _folded(texts: pl.Series, ignore_case: bool, ignore_space: bool) -> pl.Series:
+    texts = texts.str.replace_all(r"\s+", " ") if ignore_space else texts
+    return texts.str.to_lowercase() if ignore_case else texts
 
 
-def _fold(text: str, ignore_case: bool, ignore_space: bool) -> str:
-    text = re.sub(r"\s+", " ", text) if ignore_space else text
-    return text.lower() if ignore_case else text
+def _folded_around_code(texts: pl.Series, ignore_case: bool, ignore_space: bool) -> list[str]:
+    pieces = [_pieces(text) for text in texts]
+    around = iter(_folded(pl.Series([piece for of in pieces for piece in of[::2]]), ignore_case, ignore_space))
+    return ["".join(piece if number % 2 else next(around) for number, piece in enumerate(of)) for of in pieces]
+
+
+def _pieces(text: str) -> list[str]:
+    """What stands around code and the code, in turn: the first and the last are around it, and may be empty."""
+    places = [0, *(place for code in CODE.finditer(text) for place in code.span()), len(text)]
+    return [text[start:end] for start, end in pairwise(places)]
 
 
 def code_in(texts: pl.Series) -> pl.Series:
     """All fenced code and tool calls of each text, one after the other; empty where there is none."""
     holds_code = texts.str.contains(HOLDS_CODE).fill_null(value=False)
-    code = ["".join(code[0] for code in CODE.finditer(text)) for text in texts.filter(holds_code)]
+    code = ["".join(_pieces(text)[1::2]) for text in texts.filter(holds_code)]
     empty = pl.Series([""] * len(texts), dtype=pl.String)
     return empty.scatter(holds_code.arg_true(), code) if code else empty
 

@@ -94,6 +94,8 @@ def test_no_row_is_lost_and_the_input_is_left_alone():
         ("````\n```\nA\n```\nB\n````", "````\n```\nA\n```\nb\n````", {}, False),
         ("cut off ```\nA", "cut off ```\na", {}, False),
         ("```a``` Then Text", "```a``` then text", {}, True),
+        ("a\x1fb", "a b", {}, False),
+        ("a\x1fb ```a```", "a b ```a```", {}, False),  # and what is around it as where there is none
         ('<tool_call>open({"path": "/A"})</tool_call>', '<tool_call>open({"path": "/a"})</tool_call>', {}, False),
     ],
 )
