@@ -139,6 +139,14 @@ def test_verdicts_of_people_and_of_models_under_one_name_wait_for_whose_counts(l
     assert label == {"column": "good", "by": "CHOOSE", 0: "CHOOSE", 1: "CHOOSE"}
 
 
+def test_named_verdicts_with_a_decimal_comma_are_a_scale(lines):
+    scores = [{"name": "stars", "dataType": "CATEGORICAL", "stringValue": f"{n},5"} for n in (3, 1, 10, 2)]
+    path = lines(*({"id": f"t{n}", "input": "Why?", "output": "So.", "scores": [score]} for n, score in enumerate(scores)))
+    (choice,) = inspect(path).labels
+    assert choice.is_scale and [value for value, _ in choice.values] == ["1,5", "2,5", "3,5", "10,5"]
+    assert inspect(path).trial == "4 of 4 records would become 4 rows"
+
+
 def test_one_and_true_in_one_column_are_a_list_of_pairs(lines):
     rows = [{"prompt": f"p{n}", "completion": "c", "label": [1, True, 0][n % 3]} for n in range(9)]
     recipe = drafted(lines(*rows))

@@ -201,3 +201,8 @@ def is_number(value: object) -> bool:
     if isinstance(value, str):
         return re.fullmatch(r"[+-]?\d{1,15}([.,]\d{1,15})?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def as_number(value: object) -> float:
+    """The number that a value is, or that its text says, with a point or a comma: what `is_number` allows."""
+    return float(str(value).replace(",", "."))

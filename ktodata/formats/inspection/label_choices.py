@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ktodata.formats.inspection.column_profiles import ColumnProfile
-from ktodata.formats.inspection.column_roles import RoleCandidate, is_number
+from ktodata.formats.inspection.column_roles import RoleCandidate, as_number, is_number
 from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import clip
 
@@ -69,7 +69,7 @@ def _label_column(path: str, format_name: str | None) -> str:
 
 def is_a_scale(values: Sequence[Any]) -> bool:
     """Whether values are numbers, perhaps as text, of which more differ than a meaning could be said for each."""
-    numbers = {float(str(value).replace(",", ".")) for value in values if is_number(value)}
+    numbers = {as_number(value) for value in values if is_number(value)}
     return len(numbers) > MAX_NUMBERS_AS_WORDS and all(is_number(value) for value in values)
 
 
@@ -78,7 +78,7 @@ def _choice(name: str, column: ColumnProfile, candidate: RoleCandidate) -> Label
     is_scale = column.n_distinct is None and column.share_of("number") == 1
     is_scale = is_scale or is_a_scale([value for value, _ in values])
     if is_scale:
-        values.sort(key=lambda pair: float(str(pair[0]).replace(",", ".")))
+        values.sort(key=lambda pair: as_number(pair[0]))
     return LabelChoice(
         column=name,
         path=column.path,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ktodata.errors import KtodataError
+from ktodata.formats.inspection.column_roles import as_number
 from ktodata.formats.inspection.draft_lines import undecided
 from ktodata.formats.inspection.label_draft import drafted_label
 from ktodata.formats.reading import read
@@ -52,5 +53,5 @@ def _with_meanings(inspection: "Inspection") -> dict[Any, Any]:
     choice = drafted_label(inspection) or inspection.labels[0]
     by = {"by": "both"} if len(choice.by) > 1 else {}
     if choice.is_scale:
-        return {"column": choice.column, "at_least": min(float(str(v).replace(",", ".")) for v, _ in choice.values), **by}
+        return {"column": choice.column, "at_least": min(as_number(value) for value, _ in choice.values), **by}
     return {"column": choice.column, "values": [[value, meaning] for value, _ in choice.values], **by}

@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.dialects import FORMATS, detect_format
+from ktodata.formats.dialects import detect_format
 from ktodata.formats.format import Fields
+from ktodata.formats.inspection.column_roles import as_number
 from ktodata.formats.inspection.label_choices import LabelChoice, is_a_scale
-from ktodata.formats.label_rules import LabelRule
 from ktodata.formats.records import UnusableError
 from ktodata.formats.scores import Score, UnaskedVerdictError
 
@@ -28,10 +28,10 @@ def verdict_choices(records: Sequence[Mapping[str, Any]]) -> list[LabelChoice]:
 
 def _scores(record: Mapping[str, Any]) -> Iterable[Score]:
     """What the format of a record would list of it, were no label named."""
-    format = detect_format(record, Fields(label=LabelRule()))
+    format = detect_format(record, Fields())
     try:
         if format is not None:
-            FORMATS[format.name].read(record, Fields())
+            format.read(record, Fields())
     except UnaskedVerdictError as unasked:
         return unasked.scores
     except UnusableError:
@@ -43,6 +43,6 @@ def _choice(name: str, counts: Counter[tuple[type, Any]], by: list[str], n_null:
     values = [(value, count) for (_, value), count in counts.most_common()]
     is_scale = is_a_scale([value for value, _ in values])
     if is_scale:
-        values.sort(key=lambda pair: float(pair[0]))
+        values.sort(key=lambda pair: as_number(pair[0]))
     given = f"given by {' and '.join(by)}; {len(values):,} different value{'s' * (len(values) != 1)}"
     return LabelChoice(name, name, values, counts.total(), n_null, is_scale, True, given, tuple(by))
