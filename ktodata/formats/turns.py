@@ -16,6 +16,7 @@ from ktodata.formats.unread_fields import NOT_KEPT, unread
 
 # which turn of a conversation the verdict is about: the last, or the last of the assistant, whatever follows it
 JudgedTurn = Literal["last", "last_assistant"]
+STANDARD_ROLES = ("user", "assistant", "system", "tool")
 ROLES = {
     **{"human": "user", "prompter": "user", "HumanMessage": "user"},
     **dict.fromkeys(
@@ -123,7 +124,7 @@ def _role(item: Mapping[str, Any], what: str) -> str:
     if not isinstance(role, str):
         raise UnusableError("not_a_turn", f"{what} holds a turn without a role")
     known = role if role in ROLES else role.lower()
-    return ROLES.get(known, known if known in ("user", "assistant", "system", "tool") else checked(role, "a role"))
+    return ROLES.get(known, known if known in STANDARD_ROLES else checked(role, "a role"))
 
 
 def _part_kind(part: Any) -> str | None:

@@ -71,11 +71,12 @@ def _depth(path: str) -> int:
 def names_role(path: str, role: str) -> bool:
     """Whether the last names of a path are words for a role: `user_id`, `userId`, `meta.user`, `scores[name=thumb].value`."""
     names = [name for name in re.split(r"[.\[\]=]", path) if name and not name.isdigit()]
-    last = re.sub(r"_\d+$", "", _snake(names[-1])) if names else ""  # vote_1, vote_2
+    last = re.sub(r"_\d+$", "", snake_name(names[-1])) if names else ""  # vote_1, vote_2
     return last in _NAMES[role] or _is_compound(last, role)
 
 
-def _snake(name: str) -> str:
+def snake_name(name: str) -> str:
+    """`userId` and `User ID` as `user_id`."""
     return "_".join(part.lower() for part in _PART.findall(name)) or name.lower()
 
 
@@ -177,7 +178,7 @@ def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     if "[" in column.path and not column.path.endswith(ENTRY_VALUES):
         return []
     few = n_distinct is not None and n_distinct <= MAX_LABEL_VALUES
-    if not is_scalar or not (few or (is_named and is_number)) or _snake(column.path.rpartition(".")[2]) in _OTHER:
+    if not is_scalar or not (few or (is_named and is_number)) or snake_name(column.path.rpartition(".")[2]) in _OTHER:
         return []
     if n_distinct == 1 and not is_named:
         return []

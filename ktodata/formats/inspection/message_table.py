@@ -3,22 +3,21 @@
 Who speaks is taken from words for it only (user, assistant, human, ...); of other values a person says which is which.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ktodata.formats.inspection.column_profiles import ColumnProfile
+from ktodata.formats.inspection.column_roles import snake_name
 from ktodata.formats.inspection.draft_lines import UNDECIDED
-from ktodata.formats.turns import ROLES
+from ktodata.formats.turns import ROLES, STANDARD_ROLES
 
-SPEAKERS = {**ROLES, **{role: role for role in ("user", "assistant", "system", "tool")}}
+SPEAKERS = {**ROLES, **{role: role for role in STANDARD_ROLES}}
 MAX_SPEAKERS = 6
 _CONVERSATION = ("conversation", "thread", "chat", "session", "dialog", "dialogue", "ticket", "channel")
 _SPEAKER = ("role", "sender", "sender_type", "author", "author_role", "speaker", "from", "message_type", "type")
 _PERSON = {"user", "human", "customer", "bot", "assistant", "ai", "agent"}
 _TEXT = ("content", "text", "message", "body", "message_text", "msg", "message_content")
-_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ def message_table(columns: Sequence[ColumnProfile], n_records: int) -> MessageTa
 
 
 def _name(column: ColumnProfile) -> str:
-    last = column.path.rpartition(".")[2]
-    return "_".join(part.lower() for part in _PART.findall(last)) or last.lower()
+    return snake_name(column.path.rpartition(".")[2])
 
 
 def _is_conversation_id(column: ColumnProfile) -> bool:
