@@ -164,6 +164,11 @@ def _json_start(value: Any, most: int) -> str:
         return f"{type(value).__name__} that cannot be shown"
 
 
+def column_at(columns: Iterable[ColumnProfile], path: str) -> ColumnProfile:
+    """The column of a path that is among them."""
+    return next(column for column in columns if column.path == path)
+
+
 def profile_columns(records: Iterable[Mapping[str, Any]]) -> tuple[list[ColumnProfile], int]:
     """The columns of `records` in the order of their first appearance, and how many columns beyond MAX_COLUMNS there were."""
     profiles: dict[str, ColumnProfile] = {}

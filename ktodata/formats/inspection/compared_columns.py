@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ktodata.formats.dialects.label_studio import LABEL_STUDIO
 from ktodata.formats.dialects.preference import PREFERENCE
-from ktodata.formats.inspection.column_profiles import ColumnProfile
+from ktodata.formats.inspection.column_profiles import ColumnProfile, column_at
 from ktodata.formats.inspection.column_roles import MIN_SHARE, names_role
 
 _SIDE = re.compile(r"(.+?)_?(a|b|1|2|left|right|first|second)(\.content|\.text)?", re.IGNORECASE)
@@ -37,5 +37,5 @@ def compared_columns(columns: Sequence[ColumnProfile], format: str | None) -> tu
 
 def is_conversation(columns: Sequence[ColumnProfile], path: str) -> bool:
     """Whether a column holds whole conversations that end with an answer."""
-    column = next(column for column in columns if column.path == path)
+    column = column_at(columns, path)
     return column.share_of("conversation") > MIN_SHARE and column.n_assistant_last > MIN_SHARE * column.n_values

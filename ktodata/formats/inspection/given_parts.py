@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ktodata.formats.inspection.column_profiles import column_at
 from ktodata.formats.inspection.draft_lines import UNDECIDED, yaml_value
 from ktodata.formats.records import clip
 
@@ -44,7 +45,7 @@ def given_parts(inspection: "Inspection") -> GivenParts | None:
         is_one = inspection.settings.table is not None or len(inspection.shape.tables) < 2
         return None if is_one else GivenParts(None, inspection.shape.tables)
     for candidate in inspection.roles["split"][:1]:
-        column = next(column for column in inspection.columns if column.path == candidate.column)
+        column = column_at(inspection.columns, candidate.column)
         names = {str(value): count for (_, value), count in column.counts.most_common()}
         if 1 < len(names) <= 12 and any(name.lower() in USUAL_NAMES for name in names):
             return GivenParts(candidate.column, names)

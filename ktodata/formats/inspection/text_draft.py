@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from ktodata.formats.dialects import FORMATS
 from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
 from ktodata.formats.dialects.preference import PREFERENCE
+from ktodata.formats.inspection.column_profiles import column_at
+from ktodata.formats.inspection.column_roles import Role
 from ktodata.formats.inspection.compared_columns import is_conversation
 from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment
 from ktodata.formats.inspection.message_table import table_lines
@@ -58,7 +60,7 @@ def is_paired(inspection: "Inspection") -> bool:
 
 def _judged_lines(inspection: "Inspection", path: str) -> Iterator[str]:
     """Conversations that go on after their last answer are set aside, unless it is said that this answer is judged."""
-    column = next(column for column in inspection.columns if column.path == path)
+    column = column_at(inspection.columns, path)
     n_on = column.types["conversation"] + column.types["conversation as JSON text"] - column.n_assistant_last
     if n_on:
         go_on = "1 conversation goes" if n_on == 1 else f"{n_on:,} conversations go"
@@ -73,8 +75,8 @@ def _message_lines(inspection: "Inspection") -> Iterator[str]:
         yield setting_line(name, value, evidence, 4)
 
 
-def _column_lines(inspection: "Inspection", role: str) -> Iterator[str]:
-    candidates = inspection.roles["prompt" if role == "prompt" else "completion"]
+def _column_lines(inspection: "Inspection", role: Role) -> Iterator[str]:
+    candidates = inspection.roles[role]
     taken = {candidate.column for candidate in inspection.roles["prompt"][:1] if role == "completion"}
     best = next((candidate for candidate in candidates if candidate.column not in taken), None)
     if best is not None and role == "prompt" and _holds_json_text(inspection, best.column):
@@ -87,5 +89,5 @@ def _column_lines(inspection: "Inspection", role: str) -> Iterator[str]:
 
 
 def _holds_json_text(inspection: "Inspection", path: str) -> bool:
-    column = next(column for column in inspection.columns if column.path == path)
+    column = column_at(inspection.columns, path)
     return column.share_of("conversation as JSON text") > 0
