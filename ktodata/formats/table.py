@@ -135,7 +135,7 @@ class FeedbackTable:
         return self._columns[format.name]
 
     def _time(self, value: Any, time_of: Callable[[Any], datetime | None] = moment) -> datetime | None:
-        if value is None or value is ABSENT or value == "":
+        if is_no_time(value):
             return None
         self.times += 1
         if (time := time_of(value)) is None:
@@ -300,6 +300,11 @@ def _with_system(system: str | None, prompt: Prompt) -> Prompt:
 def _check_no_media(record: Record) -> None:
     if media := [name for name in MEDIA if record.get(name)]:
         raise UnusableError("not_text", f"the record has {', '.join(media)}, which a text model cannot be shown")
+
+
+def is_no_time(value: Any) -> bool:
+    """Whether a record says no time where one may stand."""
+    return value is None or value is ABSENT or value == ""
 
 
 def as_name(value: Any, what: str) -> str | None:

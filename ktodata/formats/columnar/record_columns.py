@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.formats.records import ABSENT, NO_NAMES, Record, UnusableError, checked, lookup
+from ktodata.formats.table import is_no_time
 from ktodata.formats.turns import holds_messages
 
 # equal values of one of these types mean the same, so that each needs to be asked for once
@@ -84,7 +85,7 @@ class RecordColumns:
         values = self.values(column)
         if may_be_iso and (times := _iso_times(values)) is not None:
             return times
-        return self.each(values, lambda value: None if _is_no_time(value) else convert(value) or _odd())
+        return self.each(values, lambda value: None if is_no_time(value) else convert(value) or _odd())
 
     def each(self, values: Sequence[Any], convert: Callable[[Any], Any]) -> Sequence[Any]:
         """`convert` of each value; where it raises UnusableError, the record is odd."""
@@ -116,19 +117,13 @@ def _odd() -> Any:
     raise UnusableError("odd", "to be read alone")
 
 
-def _is_no_time(value: Any) -> bool:
-    return value is None or value is ABSENT or value == ""
-
-
 def _is_storable(values: Sequence[str]) -> bool:
-    """Whether no text has a NUL or a lone surrogate."""
-    together = "".join(values)
-    if "\0" in together:
-        return False
+    """Whether `checked` takes every text."""
     try:
-        return together.isascii() or bool(together.encode()) or True
-    except UnicodeEncodeError:
+        checked("".join(values), "the texts together")
+    except UnusableError:
         return False
+    return True
 
 
 def _iso_times(values: Sequence[Any]) -> pl.Series | None:
