@@ -56,9 +56,10 @@ def plain_rows(
 def _verdicts(records: RecordColumns, texts: TextColumns, fields: Fields) -> dict[str, Any]:
     """The columns that say how each record was judged."""
     values = records.values(fields.label_column(texts.label))
-    columns = {"label": records.each(values, lambda value: _judge(fields, value).label)}
+    verdicts = records.each(values, lambda value: _judge(fields, value))
+    columns: dict[str, Any] = {"label": [verdict and verdict.label for verdict in verdicts]}
     if fields.label.at_least is not None:
-        columns[RATING] = records.each(values, lambda value: _judge(fields, value).rating)
+        columns[RATING] = [verdict and verdict.rating for verdict in verdicts]
     if (rule := fields.trusted) is not None and records.may_have(column := rule.column or "trusted_label"):
         trusted = records.values(column)
         columns["trusted_label"] = records.each(trusted, lambda value: None if value is ABSENT else rule.truth(value))
