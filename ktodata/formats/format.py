@@ -22,6 +22,8 @@ RATING = "rating"
 SYSTEM = ("system[].type", "system[].text")  # beside the turns: a text, or its parts
 # what a format of messages holds: a conversation, its verdict, and what its template is given
 CONVERSATION = ("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs")
+# what a record is asked for where neither a setting nor its format names a column
+USUAL = {"source_id": "id"}
 GIVEN_PART = "given_part"  # the part that the source had put a row into; stages/split.py keeps it there
 
 
@@ -189,7 +191,7 @@ class Format:
         """The paths of all that is read with these settings; what has an unknown name is not read."""
         texts = () if fields.names_columns and self.takes_columns else self.texts
         label = (self.own_label,) if self.own_label and not fields.label.column and not fields.votes else ()
-        about = {"source_id": "id", **self.about}  # as `table.USUAL`
+        about = {**USUAL, **self.about}
         usual = (column for name, column in about.items() if name not in fields.about)
         named = [path for path in fields.read_paths() if not (self.names_verdicts and path == fields.label.column)]
         return [*self.reads, *texts, *label, *usual, *TEMPLATE_FIELDS, *SYSTEM, *named]

@@ -289,7 +289,7 @@ class _Reader:
         completions = format.read(record, self._fields)
         if not completions:
             raise UnusableError("no_completions", "the record holds no completion")
-        self._table.add(completions, record, format, file, entry, place)
+        self._table.add(completions, format, file, entry, place)
         self._unread.add(record, format, completions)
         return format.name
 

@@ -11,7 +11,7 @@ import polars as pl
 from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, VOTE
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 from ktodata.formats.file_types.source_record import SourceRecord
-from ktodata.formats.format import GIVEN_PART, RATING, Fields, Format
+from ktodata.formats.format import GIVEN_PART, RATING, USUAL, Fields, Format
 from ktodata.formats.records import (
     ABSENT,
     LabelledCompletion,
@@ -38,8 +38,6 @@ INT64 = range(-(2**63), 2**63)
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 BESIDE_TEXTS = frozenset((*TEMPLATE_FIELDS, *MEDIA, "system"))
 TEXTS = ("rater", "source_id", "source", "pair_id", "model")
-# what a record is asked for where neither a setting nor its format names a column
-USUAL = {"source_id": "id"}
 
 QUARANTINE = pl.Schema(
     {
@@ -85,11 +83,9 @@ class FeedbackTable:
         self.unparseable_times = 0
         self.unparseable_example: str | None = None
 
-    def add(
-        self, completions: list[LabelledCompletion], record: Record, format: Format, file: str, entry: SourceRecord, place: int
-    ) -> None:
+    def add(self, completions: list[LabelledCompletion], format: Format, file: str, entry: SourceRecord, place: int) -> None:
         """Add the rows of the record that is number `place` of all: all or, when one of its values is unusable, none."""
-        line = entry.line
+        record, line = entry.record, entry.line
         common = self._common(record, format, file, line)
         if self._fields.keep_parts:
             part = entry.part if self._fields.part is None else lookup(record, self._fields.part)
@@ -192,7 +188,7 @@ class FeedbackTable:
         if order != list(range(table.height)):
             table = table[order]
             self._kept = {name: [values[place] for place in order] for name, values in self._kept.items()}
-        table = _number_repeats(table, list(zip(*self._kept.values(), strict=True)))
+        table = _number_repeats(table, self._kept)
         extra = [RATING] if self._fields.label.at_least is not None else []
         extra += [GIVEN_PART] if table[GIVEN_PART].null_count() < table.height else []
         return table.select(*COLUMNS, *extra, "file").with_columns(
@@ -241,7 +237,7 @@ def _content_key(*parts: str | None) -> str:
     return text_id(lengths + "\x1f" + "".join(part for part in parts if part is not None))
 
 
-def _number_repeats(table: pl.DataFrame, kept: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
+def _number_repeats(table: pl.DataFrame, kept: Mapping[str, Sequence[Any]]) -> pl.DataFrame:
     """Turn column `row_id` from the name of the content into the name of the row: exact repeats are told apart by number.
 
     Repeats are numbered by what else they hold (votes, model, kept columns), so that shuffled or otherwise filed they have the
@@ -252,7 +248,10 @@ def _number_repeats(table: pl.DataFrame, kept: Sequence[tuple[Any, ...]]) -> pl.
         return table
     places = table.select("row_id", "file", "source_line", repeated=repeated).with_row_index("position").filter("repeated")
     rest = table.filter(repeated).drop("row_id", *PLACE_COLUMNS)
-    others = [repr((row, kept[place] if kept else ())) for row, place in zip(rest.iter_rows(), places["position"], strict=True)]
+    others = [
+        repr((row, tuple(values[place] for values in kept.values())))
+        for row, place in zip(rest.iter_rows(), places["position"], strict=True)
+    ]
     places = places.with_columns(others=pl.Series(others, dtype=pl.String))
     numbered = places.sort("row_id", "others", "file", "source_line", "position")
     numbered = numbered.with_columns(nth=pl.int_range(pl.len()).over("row_id"))
