@@ -84,15 +84,19 @@ def read_vertex(record: Record, fields: Fields) -> list[LabelledCompletion]:
 
 def _unread_of_vertex(record: Record, fields: Fields) -> list[str]:
     read = ("[].completion", *(f"[].{column}" for column in fields.verdict_columns("score")))
-    used = next((name for name in INSTRUCTIONS if record.get(name)), "")
-    instruction = unread(record.get(used), ("role", "parts"), used)
-    return [*unread(record["completions"], read, "completions"), *instruction, *passed_over(record, INSTRUCTIONS, (used,))]
+    used = _instruction_column(record)
+    instruction = [] if used is None else unread(record[used], ("role", "parts"), used)
+    return [*unread(record["completions"], read, "completions"), *instruction, *passed_over(record, INSTRUCTIONS, (used or "",))]
+
+
+def _instruction_column(record: Record) -> str | None:
+    return next((name for name in INSTRUCTIONS if record.get(name)), None)
 
 
 def _instruction(record: Record) -> list[Turn]:
-    value = record.get("systemInstruction") or record.get("system_instruction")
-    if not value:
+    if (column := _instruction_column(record)) is None:
         return []
+    value = record[column]
     parts = value.get("parts") if isinstance(value, Mapping) else [value]
     return turns_of([{"parts": parts, "role": "system"}], "systemInstruction")
 
