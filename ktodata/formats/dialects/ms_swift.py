@@ -77,12 +77,14 @@ def is_paired(record: Record, _fields: Fields) -> bool:
 def read_paired(record: Record, fields: Fields) -> list[LabelledCompletion]:
     """ms-swift's pairs: messages that end with the better answer, and rejected_response, or rejected_messages as a whole."""
     prompt, better = _answered(record, fields)
-    if record.get("rejected_messages") is not None:
-        other, worse = conversation(record["rejected_messages"], "rejected_messages")
-        first, second = labelled_pair(same_prompt(prompt, other), better, worse)
+    worse: str | Turn
+    if record.get(used := "rejected_messages") is not None:
+        other, worse = conversation(record[used], used)
+        prompt = same_prompt(prompt, other)
     else:
-        first, second = labelled_pair(prompt, better, text(record["rejected_response"], "rejected_response"))
-    used = "rejected_response" if record.get("rejected_messages") is None else "rejected_messages"
+        used = "rejected_response"
+        worse = text(record[used], used)
+    first, second = labelled_pair(prompt, better, worse)
     first.not_kept = [*_passed_over(record), *passed_over(record, REJECTED, (used,))]
     return [first, second]
 
