@@ -113,8 +113,7 @@ def _unread_keys(turn: Turn, item: Mapping[str, Any], text_key: str) -> list[str
     """What a turn holds beside its text, and says nowhere in `turn`."""
     read = [name for name in REASONING if item.get(name) == turn.get("reasoning_content")]
     if turn.get("tool_calls"):
-        read += ["tool_calls", "additional_kwargs.tool_calls"] if item.get("tool_calls") else ["function_call"]
-        read += [] if item.get("tool_calls") else ["additional_kwargs.tool_calls"]
+        read += ["additional_kwargs.tool_calls", "tool_calls" if item.get("tool_calls") else "function_call"]
     return unread(item, (*UNDERSTOOD, "author.role", "author.name", text_key, *read))
 
 
@@ -403,7 +402,7 @@ def _up_to_last_answer(turns: list[Turn]) -> list[Turn]:
     if not after:
         return turns
     *before, answer = turns[:-after]
-    return [*before, answer | {NOT_KEPT: [*answer.get(NOT_KEPT, ()), "a turn's later turns"]}]
+    return [*before, _with_lost(answer, ["later turns"])]
 
 
 def _check_ends_with_answer(turns: Sequence[Turn], what: str) -> None:

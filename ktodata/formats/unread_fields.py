@@ -63,15 +63,18 @@ def _walk(value: Any, tree: Tree, path: str, names: dict[str, None]) -> None:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             inside = tree.get(key, tree.get("*"))
-            if inside is None:
-                if not is_empty(inner):
-                    names[f"{path}.{clip(key, 40)}" if path else clip(key, 40)] = None
-            elif inside:
-                _walk(inner, inside, f"{path}.{clip(key, 40)}" if path else clip(key, 40), names)
+            if inside:
+                _walk(inner, inside, _under(path, key), names)
+            elif inside is None and not is_empty(inner):
+                names[_under(path, key)] = None
     elif isinstance(value, list):
         _walk_list(value, tree, f"{path}[]", names)
     elif "[]" not in tree and not is_empty(value):  # not what it is read as; whether a list may be a single value `read` knows
         names[path] = None
+
+
+def _under(path: str, key: Any) -> str:
+    return f"{path}.{clip(key, 40)}" if path else clip(key, 40)
 
 
 def _walk_list(entries: list[Any], tree: Tree, path: str, names: dict[str, None]) -> None:
