@@ -153,8 +153,8 @@ def _score(score: Item) -> dict[str, Any]:
 def verdict_request(verdict: OutgoingVerdict) -> VerdictRequest:
     """A score with an id, which takes the place of an earlier one of that id."""
     record = verdict.record
-    about = {"traceId": record["id"]} if "traceId" not in record or "observationId" in record else None
-    about = about or {"traceId": record["traceId"], "observationId": record["id"]}
+    is_trace = "traceId" not in record or "observationId" in record
+    about = {"traceId": record["id"]} if is_trace else {"traceId": record["traceId"], "observationId": record["id"]}
     score = {"id": verdict.subject_key, "name": NAME, "dataType": "CATEGORICAL", "value": verdict.answer}
     return VerdictRequest("POST", "/api/public/scores", {**score, **about, "metadata": {"reviewer": verdict.reviewer}})
 
