@@ -25,12 +25,21 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def typed(words, monkeypatch, capsys):
+    """A command's exit code and what it says beside its progress."""
+    monkeypatch.setattr(sys, "argv", ["ktodata", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if not line.startswith("[")]
+    return ended.value.code or 0, "\n".join(lines)
+
+
 CONVERT = ["convert", "thumbs.jsonl", "out.jsonl", "--set"]
 DRY = ["run", "recipe.yaml", "--dry-run", "--set"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([*CONVERT, "label={column: thumb, up: true"], "not YAML: while parsing a flow mapping"),
         ([*CONVERT, "label=[1,"], "line 1, column"),
@@ -66,22 +75,17 @@ DRY = ["run", "recipe.yaml", "--dry-run", "--set"]
         (["init", "--from", "numbers.json"], "none of the first 2 records can be read"),
     ],
 )
-def test_a_mistake_is_one_line(words, said, folder, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["ktodata", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    error = "\n".join(line for line in capsys.readouterr().err.strip().splitlines() if not line.startswith("["))  # no progress
-    assert ended.value.code == 1
-    assert said in error
+def test_a_mistake_is_one_line(words, message, folder, monkeypatch, capsys):
+    code, error = typed(words, monkeypatch, capsys)
+    assert code == 1
+    assert message in error
     assert len(error.splitlines()) == 1
 
 
 def test_a_number_where_a_path_belongs_is_wrong_usage(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["ktodata", "convert", "-1", "out.jsonl"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    assert "-1" in capsys.readouterr().err
+    code, error = typed(["convert", "-1", "out.jsonl"], monkeypatch, capsys)
+    assert code == 2
+    assert "-1" in error
 
 
 def test_damaged_files_of_a_run_are_named(folder, monkeypatch, capsys):
@@ -104,14 +108,6 @@ def test_damaged_files_of_a_run_are_named(folder, monkeypatch, capsys):
             code, error = typed(words, monkeypatch, capsys)
             assert (code, len(error.splitlines())) in ((1, 1), (0, 0)), (words, error)
             assert "unexpected" not in error, (words, error)
-
-
-def typed(words, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["ktodata", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    lines = [line for line in capsys.readouterr().err.strip().splitlines() if not line.startswith("[")]
-    return ended.value.code or 0, "\n".join(lines)
 
 
 def test_what_nobody_has_thought_of_is_one_line_too(folder, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from line_files import write_lines
 
 import ktodata as kd
 from ktodata.errors import KtodataError
@@ -14,11 +15,6 @@ from ktodata.formats.times import moment
 
 THUMB = {"column": "thumb", "1": True, "0": False}
 ARENA = {"column": "winner", "model_a": "first", "model_b": "second", "tie": "tie"}
-
-
-def write_lines(place, records):
-    place.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return place
 
 
 def talk(question, *answers):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from line_files import write_lines
 
 from ktodata.findings import Finding
 from ktodata.formats import read
@@ -25,11 +26,6 @@ GRADES = {
     "one and one, and one without a verdict": (5, 3, 1),
     "nobody": (3, 3, None),
 }
-
-
-def write_lines(place, records):
-    place.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return place
 
 
 def one_record_a_vote(grades):

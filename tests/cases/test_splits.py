@@ -109,19 +109,19 @@ def test_in_python_the_stage_refuses_to_deal_given_parts_anew(table):
 
 
 @pytest.mark.parametrize(
-    ("parts", "given", "said"),
+    ("parts", "given", "message"),
     [
         ([None, "train"], True, "null"),
         (["test", "test"], True, "no row is for training"),
         (["train", "dev"], {"dev": "held_out"}, "held_out"),
     ],
 )
-def test_parts_that_cannot_be_kept_are_refused_with_a_reason(parts, given, said):
+def test_parts_that_cannot_be_kept_are_refused_with_a_reason(parts, given, message):
     rows = [
         {"prompt": f"p {n}", "completion": "c", "label": n % 2 == 0, "prompt_group": str(n), "given_part": part}
         for n, part in enumerate(parts)
     ]
-    with pytest.raises(KtodataError, match=said):
+    with pytest.raises(KtodataError, match=message):
         kd.split(feedback_table(*rows).with_columns(pl.col("given_part").cast(pl.String)), given=given)
 
 

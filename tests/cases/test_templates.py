@@ -88,8 +88,8 @@ def test_without_a_model_it_is_said_which_form_was_chosen_and_why():
     chosen = finding(export(kept(*PLAIN)), "KD092")
     assert chosen["status"] == "not_applicable"
     assert "plain text" in chosen["text"] and "no model" in chosen["text"]
-    told = finding(export(kept(*PLAIN), conversational="never"), "KD092")
-    assert (told["status"], told["text"]) == ("not_applicable", "rows are written as plain text: conversational is never.")
+    plain = finding(export(kept(*PLAIN), conversational="never"), "KD092")
+    assert (plain["status"], plain["text"]) == ("not_applicable", "rows are written as plain text: conversational is never.")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_without_a_model_it_is_said_which_form_was_chosen_and_why():
 def test_mark_up_left_in_a_text_is_counted(text, name, side):
     row = ["Say hello", "Hello", True]
     row[side] = text
-    found = finding(validate(feedback_table(tuple(row), *PLAIN)), "KD012")
-    assert (found["status"], found["rows"]) == ("issue", 1)
-    assert f"{name} 1" in found["text"]
+    issue = finding(validate(feedback_table(tuple(row), *PLAIN)), "KD012")
+    assert (issue["status"], issue["rows"]) == ("issue", 1)
+    assert f"{name} 1" in issue["text"]
 
 
 @pytest.mark.parametrize("text", ["List[int] and a < b", "# Human rights\nAssistant: a job", "User: hi\n\nAssistant: hello"])
@@ -133,7 +133,7 @@ TALK = [
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "mentions"),
     [
         (DROPS_SYSTEM, {"system turns left out 1": True, "user turns": False}),
         (LAST_ONLY, {"system turns left out 1": True, "user turns left out 1": True}),
@@ -141,11 +141,11 @@ TALK = [
         (BREAKS, {"conversations refused 1": True}),
     ],
 )
-def test_a_template_that_loses_turns_is_a_finding(template, said, tmp_path):
+def test_a_template_that_loses_turns_is_a_finding(template, mentions, tmp_path):
     rows = feedback_table({"prompt": "p", "completion": "one", "label": True, "turns": TALK}, *PLAIN)
-    found = finding(validate(rows, tokenizer=tokenizer_folder(tmp_path, chat_template=template)), "KD013")
-    assert (found["status"], found["rows"]) == ("issue", 1)
-    assert {words: words in found["text"] for words in said} == said
+    issue = finding(validate(rows, tokenizer=tokenizer_folder(tmp_path, chat_template=template)), "KD013")
+    assert (issue["status"], issue["rows"]) == ("issue", 1)
+    assert {words: words in issue["text"] for words in mentions} == mentions
 
 
 def test_a_template_that_keeps_all_turns_passes(tmp_path):
@@ -160,9 +160,9 @@ def test_a_template_that_drops_the_only_user_turn_is_said_of_plain_prompts_too(t
 
 def test_characters_without_a_token_are_a_finding_with_examples(tmp_path):
     rows = feedback_table(("what is один", "one", True), *PLAIN)
-    found = finding(validate(rows, tokenizer=tokenizer_folder(tmp_path)), "KD014")
-    assert (found["status"], found["rows"]) == ("issue", 1)
-    assert "один" in found["text"]
+    issue = finding(validate(rows, tokenizer=tokenizer_folder(tmp_path)), "KD014")
+    assert (issue["status"], issue["rows"]) == ("issue", 1)
+    assert "один" in issue["text"]
     assert finding(validate(feedback_table(*PLAIN), tokenizer=str(tmp_path)), "KD014")["status"] == "passed"
 
 

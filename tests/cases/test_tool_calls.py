@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 import pytest
+from line_files import write_lines
 
 from ktodata.errors import DataError
 from ktodata.formats import read
@@ -54,13 +55,13 @@ def call(**arguments):
     return {"type": "function", "function": {"name": "mail", "arguments": arguments}}
 
 
-def record(number, *, label, to="x", said="done"):
+def record(number, *, label, to="x", content="done"):
     return {
         "messages": [
             {"role": "user", "content": f"tell number {number}"},
             {"role": "assistant", "content": "", "tool_calls": [call(to=f"list {number}")]},
             {"role": "tool", "content": f"{number} readers"},
-            {"role": "assistant", "content": said, "reasoning_content": f"all {number}", "tool_calls": [call(to=to)]},
+            {"role": "assistant", "content": content, "reasoning_content": f"all {number}", "tool_calls": [call(to=to)]},
         ],
         "tools": TOOLS,
         "label": label,
@@ -68,8 +69,7 @@ def record(number, *, label, to="x", said="done"):
 
 
 def write_records(place, records):
-    place.write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
-    return str(place)
+    return str(write_lines(place, records))
 
 
 def test_the_token_ids_of_a_training_are_those_of_the_records(tmp_path, model):
@@ -107,7 +107,7 @@ def test_answers_that_differ_only_in_a_call_are_different_answers(tmp_path):
 
 
 def test_an_answer_that_is_a_call_and_nothing_else_is_an_answer(tmp_path):
-    only_call = record(1, label=True, said="")
+    only_call = record(1, label=True, content="")
     del only_call["messages"][-1]["reasoning_content"]
     feedback = read(write_records(tmp_path / "calls.jsonl", [only_call])).feedback
     assert validate(feedback).actions() == {}
@@ -115,7 +115,7 @@ def test_an_answer_that_is_a_call_and_nothing_else_is_an_answer(tmp_path):
 
 def test_personal_data_in_calls_is_masked_in_the_shards_and_json_stays_json(tmp_path):
     secret = "ann@example.org"
-    private = record(1, label=True, to=f"to:\n{secret}", said="sent")
+    private = record(1, label=True, to=f"to:\n{secret}", content="sent")
     private["messages"][1]["tool_calls"] = [call(inner=json.dumps({"to": f"\n{secret}", "é": 'say "hi"'}))]
     private["messages"][2]["content"] = f"it is {secret}"
     private["messages"][3]["reasoning_content"] = f"she is {secret}"

@@ -8,11 +8,11 @@ from ktodata.errors import FormatError, LabelError
 from ktodata.formats import read
 from ktodata.formats.turns import completion_of
 
-SAID = {"role": "assistant", "content": "Ten."}
+TEN = {"role": "assistant", "content": "Ten."}
 ANSWERS: dict[str, Any] = {
-    "chat completion": {"id": "c", "choices": [{"index": 0, "message": SAID, "finish_reason": "stop"}]},
+    "chat completion": {"id": "c", "choices": [{"index": 0, "message": TEN, "finish_reason": "stop"}]},
     "text completion": {"choices": [{"index": 0, "text": "Ten."}]},
-    "choices alone": [{"index": 0, "finish_reason": "stop", "message": SAID}],
+    "choices alone": [{"index": 0, "finish_reason": "stop", "message": TEN}],
     "gemini": {"candidates": [{"content": {"role": "model", "parts": [{"text": "Ten."}]}, "finishReason": "STOP"}]},
     "gemini without a role": {"candidates": [{"content": {"parts": [{"text": "Ten."}]}}]},
     "anthropic": {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "Ten."}]},
@@ -25,7 +25,7 @@ ANSWERS: dict[str, Any] = {
     "langchain": {
         "generations": [[{"text": "Ten.", "message": {"lc": 1, "id": ["x", "AIMessage"], "kwargs": {"content": "Ten."}}}]]
     },
-    "ollama": {"model": "m", "message": SAID, "done": True},
+    "ollama": {"model": "m", "message": TEN, "done": True},
     "content alone": {"content": "Ten."},
     "other roles": {"role": "Assistant", "content": "Ten."},
 }
@@ -53,7 +53,7 @@ def test_calls_and_reasoning_of_a_response_are_kept():
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ({"choices": [{"message": SAID}, {"message": SAID}]}, "several_answers"),
+        ({"choices": [{"message": TEN}, {"message": TEN}]}, "several_answers"),
         ({"choices": []}, "several_answers"),
         ({"candidates": None}, "not_a_list"),
         ({"output": [{"type": "image_generation_call", "result": "x"}]}, "not_text"),
@@ -89,7 +89,7 @@ def run(number: int, inputs: Any, outputs: Any, score: Any) -> dict[str, Any]:
 
 
 def test_runs_of_every_wrapper_are_read(lines):
-    asked = {"type": "human", "content": "5 + 5?"}
+    question = {"type": "human", "content": "5 + 5?"}
     constructor = {
         "lc": 1,
         "type": "constructor",
@@ -98,7 +98,7 @@ def test_runs_of_every_wrapper_are_read(lines):
     }
     path = lines(
         run(1, {"messages": [[constructor]]}, ANSWERS["langchain"], 1),
-        run(2, {"messages": [asked]}, {"messages": [asked, {"type": "ai", "content": "Ten.", "tool_calls": []}]}, 1.0),
+        run(2, {"messages": [question]}, {"messages": [question, {"type": "ai", "content": "Ten.", "tool_calls": []}]}, 1.0),
         run(3, {"messages": [{"role": "user", "content": "5 + 5?"}]}, ANSWERS["chat completion"], 1),
         run(4, {"question": "5 + 5?"}, {"answer": "Ten.", "documents": []}, 1),
         run(5, {"query": "5 + 5?"}, {"result": "Ten."}, 1),
@@ -122,7 +122,7 @@ def test_controls_of_a_task_are_listed_and_asked_for_by_name(lines):
     with pytest.raises(LabelError, match=r"'verdict' by people .*'why' by people"):
         read(path)
     assert read(path, label={"column": "verdict", "good": True}).feedback["label"].to_list() == [True]
-    chat = lines(task({"messages": [{"role": "user", "content": "5 + 5?"}, SAID]}, *choices), name="chat.jsonl")
+    chat = lines(task({"messages": [{"role": "user", "content": "5 + 5?"}, TEN]}, *choices), name="chat.jsonl")
     assert read(chat, label={"column": "verdict", "good": True}).feedback["completion"].to_list() == ["Ten."]
 
 
@@ -147,7 +147,7 @@ def test_answers_and_scores_in_two_lists_are_labelled_by_a_threshold(lines):
 
 
 def test_two_system_texts_that_differ_are_set_aside(lines):
-    talk = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "5 + 5?"}, SAID]
+    talk = [{"role": "system", "content": "Brief."}, {"role": "user", "content": "5 + 5?"}, TEN]
     path = lines(*({"messages": talk, "system": system, "label": True} for system in ("Brief.", "At length.")))
     result = read(path)
     assert result.feedback["prompt"].to_list() == ["System: Brief.\n\nUser: 5 + 5?"]

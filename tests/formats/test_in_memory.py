@@ -76,7 +76,7 @@ def test_what_pandas_has_for_a_missing_value_is_none():
     assert (result.feedback["created_at"].null_count(), result.metrics["unparseable_times"]) == (1, 0)
 
 
-@pytest.mark.parametrize("one", [RECORDS[0], {"question": ["Sky?"], "reply": ["Blue."]}])
-def test_one_object_is_no_list_of_records(one):
+@pytest.mark.parametrize("record", [RECORDS[0], {"question": ["Sky?"], "reply": ["Blue."]}])
+def test_one_object_is_no_list_of_records(record):
     with pytest.raises(SettingError, match="is one object with question, reply"):
-        read(one, **SETTINGS)
+        read(record, **SETTINGS)

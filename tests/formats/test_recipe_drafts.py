@@ -188,13 +188,13 @@ def test_times_in_another_order_are_drafted_with_their_format(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "reason"),
     [
         ({"id": "t", "input": "Sky?", "output": "Blue.", "scores": ["sc-1"]}, "scores holds ids"),
         ({"messages": [{"role": "user", "content": "Hi"}], "label": True}, "no_assistant_turn"),
     ],
 )
-def test_a_draft_that_leads_nowhere_says_so_at_once(lines, record, said):
+def test_a_draft_that_leads_nowhere_says_so_at_once(lines, record, reason):
     inspection = inspect(lines(record, record))
-    assert said in inspection.trial and said in inspection.recipe() and said in inspection.text()
+    assert reason in inspection.trial and reason in inspection.recipe() and reason in inspection.text()
     assert json.loads(json.dumps(inspection.as_dict()))["reading"] == inspection.trial
