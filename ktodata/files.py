@@ -145,11 +145,16 @@ def alone_in(folder: Path) -> Iterator[None]:
             HELD.reset(before)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether it holds what a run writes."""
+    return (folder / "manifest.json").is_file() and (folder / "stages").is_dir()
+
+
 @contextmanager
 def alone_if_run(place: Path | None) -> Iterator[None]:
     """`alone_in` the run folder that `place` is or lies in, if there is one and this thread is not alone in it already."""
     inside = () if place is None else (place, *place.absolute().parents)
-    run = next((at for at in inside if (at / "manifest.json").is_file() and (at / "stages").is_dir()), None)
+    run = next(filter(is_run, inside), None)
     if run is None or run.resolve() in HELD.get():
         yield
         return

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from ktodata.errors import EmptyDataError, RunError
 from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
-from ktodata.files import damage_speaks, read_json, read_parquet, whole_file, write_json
+from ktodata.files import damage_speaks, is_run, read_json, read_parquet, whole_file, write_json
 from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
 
 CHECKSUMS = "checksums.json"
@@ -108,7 +108,7 @@ def check_shards(folder: Path) -> None:
     Without one the files are somebody's own, and taken as they are; but a run's shards have one.
     """
     if not (folder / CHECKSUMS).is_file():
-        if (folder.parent / "manifest.json").is_file() and (folder.parent / "stages").is_dir():
+        if is_run(folder.parent):
             raise RunError(f"{folder} has no {CHECKSUMS}, so nobody can tell whether its files are whole: {EXPORT_AGAIN}")
         return
     listed = read_json(folder / CHECKSUMS)
