@@ -40,12 +40,16 @@ def dataset_records(dataset: Any, settings: FileSettings, name: str) -> Iterator
     yield from (SourceRecord(number, record, part=part) for number, (record, part) in enumerate(records, start=1))
 
 
+def parts_in_words(sizes: Mapping[str, int | None]) -> str:
+    """The names of parts with their rows."""
+    return ", ".join(f"{clip(part, 30)} ({'?' if size is None else format(size, ',')})" for part, size in sizes.items())
+
+
 def unasked_parts(what: str, sizes: Mapping[str, int | None]) -> SettingError:
     """Which parts there are, and what may be done with them."""
-    listed = ", ".join(f"{part} ({'?' if size is None else format(size, ',')})" for part, size in sizes.items())
     return SettingError(
-        f"{what} has several parts: {listed}. Keep them with the step `- split: {{given: true}}` (in Python join_parts=False), "
-        "or read them as one with ingest: {join_parts: true}; table: names the only one to read."
+        f"{what} has several parts: {parts_in_words(sizes)}. Keep them with the step `- split: {{given: true}}` (in Python "
+        "join_parts=False), or read them as one with ingest: {join_parts: true}; table: names the only one to read."
     )
 
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ktodata.formats.file_types.saved_data import parts_in_words
 from ktodata.formats.inspection.column_profiles import column_at
 from ktodata.formats.inspection.draft_lines import UNDECIDED, yaml_value
-from ktodata.formats.records import clip
 
 if TYPE_CHECKING:
     from ktodata.formats.inspection.inspection import Inspection
@@ -24,7 +24,7 @@ class GivenParts:
 
     def text(self) -> str:
         """Their names and rows."""
-        return ", ".join(f"{clip(name, 30)} ({'?' if rows is None else format(rows, ',')})" for name, rows in self.sizes.items())
+        return parts_in_words(self.sizes)
 
     def step_lines(self) -> list[str]:
         """The step split of a recipe, with the choice to be made."""

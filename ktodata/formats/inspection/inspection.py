@@ -10,7 +10,9 @@ from typing import Any
 
 from ktodata.errors import FormatError
 from ktodata.formats.data_files import Source, find_sources, on_this_machine
-from ktodata.formats.dialects import detect_format
+from ktodata.formats.dialects import FORMATS, detect_format
+from ktodata.formats.dialects.judged_turns import JUDGED_TURNS
+from ktodata.formats.dialects.trees import OASST, OPEN_WEBUI
 from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
 from ktodata.formats.file_types.file_shape import FileShape, file_shape
 from ktodata.formats.file_types.open_files import read_records
@@ -34,8 +36,11 @@ from ktodata.visible_text import clean
 MAX_RECORDS = 2_000
 MAX_SHOWN_COLUMNS = 60
 MIN_FORMAT_SHARE = 0.5
-# formats that keep verdicts by name: the label is one of these names, and no column
-ASKING = ("langfuse", "langsmith", "label_studio", "argilla", "open_webui", "oasst", "judged_turns", "phoenix", "mlflow")
+# formats that keep verdicts by name, the label being one of these names and no column; and those with columns of verdicts
+ASKING = (
+    *(format.name for format in FORMATS.values() if format.names_verdicts),
+    *(OPEN_WEBUI.name, OASST.name, JUDGED_TURNS.name),
+)
 SCORE_LISTS = {"scores", "feedback", "annotations", "responses"}
 
 
