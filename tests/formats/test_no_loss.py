@@ -241,6 +241,11 @@ def test_a_label_beside_the_named_one_is_counted(lines):
     assert read(lines(TRL | {"completion": "Blue.", "good": True}), label="good").metrics["not_kept"] == {"label": 1}
 
 
+def test_a_key_without_a_name_is_no_instruction(lines):
+    record = FORMATS["vertex_preference"].example | {"": {"x": 1}}
+    assert read(lines(record)).metrics["not_kept"] == {"": 1}
+
+
 def test_deep_nesting_is_set_aside_and_not_a_traceback(lines):
     deep: Any = WORDS
     for _ in range(400):
