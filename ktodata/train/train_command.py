@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from ktodata.errors import RunError
 from ktodata.extras import require
 
 
@@ -38,8 +37,6 @@ def train(
 
     settings = given_settings(fit, {"model": model}, overrides or (), section="train")
     require("torch", "transformers", "safetensors")
-    if out is not None and out.is_file():
-        raise RunError(f"{out} is a file: --out is the folder that the model goes to.")
     from ktodata.train.distributed.processes import process_group
 
     with process_group(settings.get("device", "auto")) as is_main:

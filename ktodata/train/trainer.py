@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import Field
 
+from ktodata.errors import RunError
 from ktodata.extras import require
 from ktodata.files import alone_if_run, unwritable_speaks
 from ktodata.settings import check_settings
@@ -120,11 +121,13 @@ def fit(
     of all processes together. Each of them returns the result; the first one writes the files, and with fsdp has the model.
 
     Raises before the expensive work: LabelError, OneClassError, MissingColumnError, EmptyDataError, DataError for the rows,
-    SettingError for a setting, ModelError for the model or tokenizer, RunError for a folder with another training's checkpoints
-    and while another process writes the run that `out` lies in.
+    SettingError for a setting, ModelError for the model or tokenizer, RunError for a folder with another training's checkpoints,
+    for an `out` that is a file, and while another process writes the run that it lies in.
     """
     settings = check_settings(fit, {name: value for name, value in locals().items() if name != "shards"}, where="fit")
     require("torch", "transformers", "safetensors", *([] if lora is None else ["peft"]))
+    if settings["out"] is not None and settings["out"].is_file():
+        raise RunError(f"{settings['out']} is a file: out is the folder that the model goes to.")
     train_rows, held_out_rows = _checked_parts(shards)
     from ktodata.train.run_training import run_training
 

@@ -245,3 +245,11 @@ def test_rows_that_came_later_are_scored_against_the_same_reference(model_folder
     evaluation = evaluate(later, model=str(tmp_path / "out"), generate=0, bootstrap=100, device="cpu")
     assert evaluation.metrics["rows"] == 8
     assert evaluation.per_row["row_id"].sort().to_list() == sorted(later["row_id"])
+
+
+def test_an_out_that_is_a_file_is_refused_before_anything_is_read(tmp_path):
+    """Before, it was trained, and the model had no place to go to."""
+    place = tmp_path / "thumbs.jsonl"
+    place.write_text("")
+    with pytest.raises(RunError, match=r"thumbs\.jsonl is a file: out is the folder"):
+        fit(ROWS, model=NONE_IS_READ, out=place, **FAST)
