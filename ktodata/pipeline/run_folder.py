@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, RunError
-from ktodata.files import describe, digest_file, read_json, read_own_table, whole_folder, write_json
+from ktodata.files import describe, read_json, read_own_table, whole_folder, write_json
 from ktodata.formats.shards import check_shards
 from ktodata.report.run_files import check_stage
 from ktodata.stage import StageResult
@@ -36,7 +35,7 @@ class SavedStage:
 
     @cached_property
     def done(self) -> dict[str, Any]:
-        """The note written last: key, digests, seconds, peak_mb, rows."""
+        """The note written last: key, made_of, columns (a digest each), artefacts, rows_in, seconds, peak_mb."""
         try:
             return read_json(self.folder / "done.json")
         except (OSError, RunError):  # absent or damaged: there is no whole result
@@ -224,7 +223,7 @@ def stage_folder(run: Path, name: str) -> Path:
 
 
 def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, Any], written: Sequence[Path] = ()) -> SavedStage:
-    """Write a stage's result whole or not at all, with `note` and the digests of all that it consists of in done.json.
+    """Write a stage's result whole or not at all; done.json has `note`, a digest of each column, and of all that was written.
 
     written : files and folders below `run` that the stage has made beside its own folder
     """
@@ -234,19 +233,22 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
         for table_name, table in result.tables.items():
             table.write_parquet(scratch / f"{table_name}.parquet")
         write_json(scratch / "metrics.json", dict(result.metrics))
-        digests: dict[str, Any] = {part: digest_file(scratch / f"{part}.parquet") for part in ("columns", "decisions")}
-        digests["of"] = {name: _column_digest(result.columns, name) for name in result.columns.columns}
         place = stage_folder(run, name).relative_to(run).as_posix()
         own = {f"{place}/{file}": of for file, of in describe(scratch, [scratch]).items()}
-        write_json(scratch / "done.json", {**note, "digests": digests, "artefacts": own | describe(run, written)})
+        write_json(
+            scratch / "done.json", {**note, "columns": _column_digests(result.columns), "artefacts": own | describe(run, written)}
+        )
     return SavedStage(stage_folder(run, name))
 
 
-def _column_digest(table: pl.DataFrame, name: str) -> str:
-    """16 hex digits of a column and the rows that it is of: who asks for it alone does not depend on the others."""
-    content = BytesIO()
-    table.select(list(dict.fromkeys(("row_id", name)))).write_parquet(content, compression="uncompressed")
-    return xxhash.xxh3_64_hexdigest(content.getbuffer())
+def _column_digests(table: pl.DataFrame) -> dict[str, str]:
+    """16 hex digits of each column and the rows that it is of: who asks for it alone does not depend on the others.
+
+    Of values, as equal strings may lie in memory in two ways.
+    """
+    rows = table.select("row_id").hash_rows().to_numpy().tobytes()
+    hashes = {name: table.select(name).hash_rows().to_numpy().tobytes() for name in table.columns}
+    return {name: xxhash.xxh3_64_hexdigest(f"{table.schema[name]}".encode() + rows + of) for name, of in hashes.items()}
 
 
 def digest(*parts: Any) -> str:

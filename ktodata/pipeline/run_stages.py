@@ -1,6 +1,5 @@
 """The stages of a run, each of one protocol (run_state.RunStage): those of a recipe's steps, and those that touch files."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
-from ktodata.files import describe, differing, digest_file, whole_file, whole_folder, write_json
+from ktodata.files import describe, differing, digest_file, read_json, whole_file, whole_folder, write_json
 from ktodata.formats.data_files import find_sources
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.remote_files import remote_version
@@ -16,17 +15,17 @@ from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
 from ktodata.labels.evidence.training_dynamics import join_dynamics
 from ktodata.models import model_digest
 from ktodata.pipeline.recipe import Recipe, RecipeStep, takes_prompts
-from ktodata.pipeline.run_folder import digest, stage_folder, truth_from
-from ktodata.pipeline.run_state import RunStage, RunState, frame_digest
+from ktodata.pipeline.run_folder import stage_folder, truth_from
+from ktodata.pipeline.run_state import RunStage, RunState, frame_digest, key_parts
 from ktodata.settings import settings_of
 from ktodata.stage import StageResult
 from ktodata.train.results.telemetry_file import Telemetry, read_telemetry
 
 NAMES_A_MODEL = ("model", "tokenizer", "encoder", "reference")  # settings of that name, wherever they stand
-Progress = Callable[[str], None]  # told how far a long stage is
+Progress = Callable[[str, str], None]  # (stage, how far it is)
 
 
-def stages_of(recipe: Recipe, paths: Sequence[str], progress: Progress = lambda text: None) -> tuple[RunStage, ...]:
+def stages_of(recipe: Recipe, paths: Sequence[str], progress: Progress = lambda stage, text: None) -> tuple[RunStage, ...]:
     """The recipe's stages in order. paths : what ingest reads
 
     Raises what `read_reviews` and `read_telemetry` raise: a word that is no verdict must not come to light after an hour.
@@ -82,6 +81,9 @@ class Ingest:
             raise EmptyDataError(f"none of {read.quarantine.height:,} records became a row; {place} says why.")
         return StageResult(read.feedback, metrics=read.metrics)
 
+    def models(self) -> Mapping[str, str]:
+        return {}
+
     def rows_in(self, run: RunState) -> None:
         return None
 
@@ -99,10 +101,13 @@ class JoinedReviews:
 
     def made_of(self, run: RunState) -> dict[str, Any]:
         files = [(file["name"], file["sha256"]) for file in self.reviews.metrics["files"]]
-        return {"files": files, "rows": run.rows.done["digests"]["columns"]}
+        return {"files": files, "rows": run.rows.done["columns"]}
 
     def work(self, run: RunState) -> StageResult:
         return join_reviews(run.rows.columns, self.reviews)
+
+    def models(self) -> Mapping[str, str]:
+        return {}
 
     def rows_in(self, run: RunState) -> int:
         return run.rows.columns.height
@@ -120,11 +125,14 @@ class JoinedTelemetry:
     artefacts: ClassVar[tuple[str, ...]] = ()
 
     def made_of(self, run: RunState) -> dict[str, Any]:
-        return {"files": (self.telemetry.digest, self.telemetry.beta), "rows": run.rows.done["digests"]["columns"]}
+        return {"files": (self.telemetry.digest, self.telemetry.beta), "rows": run.rows.done["columns"]}
 
     def work(self, run: RunState) -> StageResult:
         joined = join_dynamics(run.rows.columns, self.telemetry.observations, beta=self.telemetry.beta)
         return StageResult(joined.columns, metrics={**self.telemetry.metrics, **joined.metrics})
+
+    def models(self) -> Mapping[str, str]:
+        return {}
 
     def rows_in(self, run: RunState) -> int:
         return run.rows.columns.height
@@ -170,11 +178,13 @@ class ColumnStage:
             "columns": run.digests(self, self.columns(run)),
             "rows": frame_digest(alive if self.sees_state() else alive.select("row_id")),
             "files": [digest_file(path) for path in self._prompt_files()],
-            "models": models_of(self.step.settings),
         }
 
     def work(self, run: RunState) -> StageResult:
         return self.step.stage.function(run.table(self, self.columns(run)), **self._arguments())
+
+    def models(self) -> Mapping[str, str]:
+        return models_of(self.step.settings)
 
     def rows_in(self, run: RunState) -> int | None:
         return run.alive(self).height
@@ -239,28 +249,34 @@ class Train:
 
     def made_of(self, run: RunState) -> dict[str, Any]:
         shards = run.result("export").metrics["checksums"]
-        return {"settings": dict(self.settings), "shards": shards, "models": models_of(self.settings)}
+        return {"settings": dict(self.settings), "shards": shards}
 
     def work(self, run: RunState) -> StageResult:
         from ktodata.train import fit
 
         def notify_step(line: Mapping[str, Any]) -> None:
             if "step" in line and "steps" in line:
-                self.progress(f"update {line['step']} of {line['steps']}")
+                self.progress(self.name, f"update {line['step']} of {line['steps']}")
 
         fitted = fit(
             run.folder / "shards", out=run.folder / "model", progress=notify_step, resume=self._resumes(run), **self.settings
         )
         return StageResult(fitted.per_row(), metrics=fitted.metrics)
 
+    def models(self) -> Mapping[str, str]:
+        return models_of(self.settings)
+
     def rows_in(self, run: RunState) -> int | None:
         return run.result("export").columns.height
 
     def _resumes(self, run: RunState) -> bool:
         """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
-        note, key = stage_folder(run.folder, "train").with_name("train.key.json"), digest(self.made_of(run))
-        same = note.exists() and json.loads(note.read_text(encoding="utf-8")) == key
-        write_json(note, key)
+        note, parts = stage_folder(run.folder, "train").with_name("train.key.json"), key_parts(self, run)
+        try:
+            same = note.is_file() and read_json(note) == parts
+        except RunError:  # damaged: nobody knows what the checkpoints are of
+            same = False
+        write_json(note, parts)
         return same
 
 
@@ -280,7 +296,6 @@ class Evaluate:
             "settings": dict(self.settings),
             "truth": self._truth(),
             "model": {} if self.settings.get("model") else self._trained(run),
-            "models": models_of(self.settings),
         }
 
     def work(self, run: RunState) -> StageResult:
@@ -289,6 +304,9 @@ class Evaluate:
         evaluation = evaluate(run.folder, **self.settings)
         write_json(run.folder / self.artefacts[0], evaluation.as_dict())
         return StageResult(evaluation.per_row, metrics=evaluation.as_dict())
+
+    def models(self) -> Mapping[str, str]:
+        return models_of(self.settings)
 
     def rows_in(self, run: RunState) -> int | None:
         return run.result("export").columns.height

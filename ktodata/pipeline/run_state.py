@@ -1,6 +1,6 @@
 """A run while it goes: its stages in order, what each has left so far, and the rows that the next one sees."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -10,7 +10,8 @@ import xxhash
 
 from ktodata.errors import EmptyDataError, RunError
 from ktodata.ledger import StageDecisions, outcomes
-from ktodata.pipeline.run_folder import SavedStage
+from ktodata.pipeline.code_digest import code_digest
+from ktodata.pipeline.run_folder import SavedStage, digest
 from ktodata.stage import StageResult
 
 
@@ -38,10 +39,13 @@ class RunStage(Protocol):
         """Paths below the run folder that it writes, beside its own folder."""
 
     def made_of(self, run: "RunState") -> dict[str, Any]:
-        """What the result depends on beside the code, by what it is: settings, sources, rows, models."""
+        """What the result depends on beside code and models, by what it is: settings, files, rows, columns."""
 
     def work(self, run: "RunState") -> StageResult:
         """Make the result."""
+
+    def models(self) -> Mapping[str, str]:
+        """The models that its settings name, and what each name stands for at present."""
 
     def rows_in(self, run: "RunState") -> int | None:
         """How many rows it sees; None for a stage that reads them."""
@@ -118,7 +122,13 @@ class RunState:
     def digests(self, stage: RunStage, columns: Iterable[str]) -> dict[str, str]:
         """The digest of each of these columns that is there."""
         providers = self.providers(stage)
-        return {name: self.saved[providers[name]].done["digests"]["of"][name] for name in columns if name in providers}
+        return {name: self.saved[providers[name]].done["columns"][name] for name in columns if name in providers}
+
+
+def key_parts(stage: RunStage, run: RunState) -> dict[str, str]:
+    """A digest of each thing that the stage's result depends on, by what it is; together they are its key."""
+    parts = {"its code": code_digest(*stage.code), **stage.made_of(run), "models": dict(stage.models())}
+    return {what: digest(value) for what, value in parts.items()}
 
 
 def frame_digest(frame: pl.DataFrame) -> str:

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,11 @@ from ktodata.files import (
 from ktodata.formats.remote_files import is_remote
 from ktodata.ledger import account, outcomes, write_up
 from ktodata.meter import Meter
-from ktodata.pipeline.code_digest import code_digest
 from ktodata.pipeline.pulled_feedback import pull_for_run
 from ktodata.pipeline.recipe import Recipe
 from ktodata.pipeline.run_folder import Run, SavedStage, digest, save_result, stage_folder
 from ktodata.pipeline.run_stages import stages_of
-from ktodata.pipeline.run_state import RunStage, RunState
+from ktodata.pipeline.run_state import RunStage, RunState, key_parts
 
 # an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
 Notify = Callable[[Mapping[str, Any]], None]
@@ -77,7 +76,7 @@ class _Execution:
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        stages = stages_of(self.recipe, _paths(self.recipe, self.folder), partial(self._progress, "train"))
+        stages = stages_of(self.recipe, _paths(self.recipe, self.folder), self._progress)
         self.state = RunState(self.folder, stages)
         names = [stage.name for stage in stages]
         if self.until is not None and self.until not in names:
@@ -121,18 +120,22 @@ class _Execution:
             saved = SavedStage(stage_folder(self.folder, stage.name))
             # a stage after one that runs has no key yet: what it depends on is not there
             ready = len(self.state.saved) == len(answers)
-            why = self._why(stage, saved) if ready else "what it depends on runs"
+            parts = key_parts(stage, self.state) if ready and saved.key is not None else {}
+            why = self._why(saved, parts) if ready else "what it depends on runs"
             if why is None:
                 self.state.saved[stage.name] = saved
             answers.append((stage.name, "unchanged" if why is None else f"runs: {why}"))
         return answers
 
-    def _why(self, stage: RunStage, saved: SavedStage) -> str | None:
-        """Why a saved result cannot be taken: what it was made of has changed, or what was written; None where it can."""
+    def _why(self, saved: SavedStage, parts: Mapping[str, str]) -> str | None:
+        """Why a saved result cannot be taken: what it was made of has changed, or what was written; None where it can.
+
+        parts : of the key that the result would have now
+        """
         if saved.key is None:
             return "it has not run"
-        made_of, before = _made_of(stage, self.state), saved.done.get("made_of", {})
-        if changed := [what for what in made_of if made_of[what] != before.get(what)]:
+        before = saved.done.get("made_of", {})
+        if changed := [what for what in parts if parts[what] != before.get(what)]:
             return f"{' and '.join(changed)} changed"
         if wrong := differing(self.folder, saved.done.get("artefacts", {})):
             return f"{wrong[0]} is not what it wrote" + (f", and {len(wrong) - 1:,} more" if wrong[1:] else "")
@@ -141,13 +144,14 @@ class _Execution:
     def _run_stage(self, stage: RunStage) -> None:
         """Run one stage, or read it back when all that it depends on is the same and what it wrote is there."""
         saved, event = SavedStage(stage_folder(self.folder, stage.name)), self._event(stage.name)
-        why = self._why(stage, saved)
+        parts = key_parts(stage, self.state)
+        why = self._why(saved, parts)
         if why is None:
             self.state.saved[stage.name] = saved
             self.notify({**event, "kind": "cached"})
         else:
             self.notify({**event, "kind": "start", "why": why})
-            made = _make(stage, self.state)
+            made = _make(stage, self.state, parts)
             self.notify({**event, "kind": "done", "seconds": made.done["seconds"]})
         self.entries.append(_entry(stage, self.state, cached=why is None))
         self._write_manifest("running")
@@ -199,12 +203,6 @@ class _Execution:
         write_json(self.folder / "manifest.json", manifest)
 
 
-def _made_of(stage: RunStage, state: RunState) -> dict[str, str]:
-    """A digest of each thing that a stage's result depends on."""
-    parts = {"its code": code_digest(*stage.code), **stage.made_of(state)}
-    return {what: value if what == "its code" else digest(value) for what, value in parts.items()}
-
-
 def make_stage(folder: Path, stage: RunStage) -> SavedStage:
     """Make one stage of a run that is there, as `run` would, and write its manifest and pages anew.
 
@@ -214,20 +212,19 @@ def make_stage(folder: Path, stage: RunStage) -> SavedStage:
     with alone_in(folder):
         saved = {name: run.stage(name) for name in run.stage_names() if name != stage.name}
         state, manifest = RunState(folder, (stage,), saved), run.manifest
-        made = _make(stage, state)
+        made = _make(stage, state, key_parts(stage, state))
         entries = [entry for entry in manifest["stages"] if entry["name"] != stage.name]
         write_json(folder / "manifest.json", {**manifest, "stages": [*entries, _entry(stage, state, cached=False)]})
         write_pages_of(folder, [each.key for each in state.saved.values()])
     return made
 
 
-def _make(stage: RunStage, state: RunState) -> SavedStage:
-    """Run a stage and save what it gives, with what it was made of."""
-    made_of = _made_of(stage, state)
+def _make(stage: RunStage, state: RunState, parts: Mapping[str, str]) -> SavedStage:
+    """Run a stage and save what it gives, with the parts of its key."""
     with Meter() as meter:
         result = stage.work(state)
-    if "models" in made_of:  # the hub may have been asked for a model just now: its commit is known from here on
-        made_of["models"] = _made_of(stage, state)["models"]
+    # the hub may have been asked for a model just now: its commit is known from here on
+    made_of = {**parts, "models": digest(dict(stage.models()))}
     note = {
         "key": digest(made_of),
         "made_of": made_of,
