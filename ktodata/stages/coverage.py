@@ -22,6 +22,7 @@ from ktodata.embeddings.clusters import (
     tightness,
 )
 from ktodata.embeddings.encode import encode_texts
+from ktodata.embeddings.held_out import check_held_out, near_held_out
 from ktodata.embeddings.holes import CALIBRATION_QUANTILE, NearestPrompts, calibrate, nearest_prompts, rows_per_reference_prompt
 from ktodata.embeddings.map_layout import map_prompts, map_sample
 from ktodata.errors import EmptyDataError, SettingError
@@ -68,7 +69,7 @@ def coverage(
 
     Clusters are fitted to, and the tables count, the rows that will be trained on; held-out rows get the nearest cluster.
     Intervals are exact 95 % intervals for rows; rows that share a prompt are not independent, so the truth is less certain still.
-    Tables: clusters, cluster_labels, and with a reference set holes.
+    Tables: clusters, cluster_labels, with a reference set holes, and with parts near_held_out.
     """
     feedback = feedback.with_columns(prompt=question_text(feedback))  # as embed reads them
     training = _rows_to_cover(feedback)
@@ -87,9 +88,10 @@ def coverage(
         compared = _compare_with_reference(reference, prompts, vectors, fitted, encoder, min_similarity, seed)
         tables["holes"] = _hole_table(compared, seed)
         metrics["reference"] = compared.metrics()
-    metrics["findings"] = [
-        finding.as_dict() for finding in _coverage_findings(tables["clusters"], metrics, compared, tables.get("holes"))
-    ]
+    findings = _coverage_findings(tables["clusters"], metrics, compared, tables.get("holes"))
+    if {"part", "prompt_group"} <= set(feedback.columns):
+        tables["near_held_out"], metrics["held_out"] = near_held_out(feedback)
+    metrics["findings"] = [finding.as_dict() for finding in (*findings, check_held_out(metrics.get("held_out")))]
     columns = _coverage_columns(feedback, training, prompts, vectors, fitted, seed)
     metrics["map_rows"] = int(columns["map_x"].is_not_null().sum())
     return StageResult(columns=columns, metrics=metrics, tables=tables)

@@ -7,14 +7,13 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.embeddings.encode import Device, encode_texts
-from ktodata.embeddings.held_out import NEAR_SCHEMA, check_held_out, near_held_out
 from ktodata.feedback import question_text
 from ktodata.findings import issue, passed
 from ktodata.stage import StageResult
 from ktodata.text.scripts import main_script
 
 NEEDS = ("prompt", "completion")
-USES = ("turns", "part", "prompt_group")
+USES = ("turns",)
 ADDS = ("prompt_embedding", "completion_embedding")
 
 PAIRS = 400  # of each script, drawn to see whether unlike texts are told apart
@@ -70,13 +69,8 @@ def embed(
         "truncated": truncated,
         "max_chars": max_chars,
     }
-    near, counts = pl.DataFrame(schema=NEAR_SCHEMA), None
-    if {"part", "prompt_group"} <= set(feedback.columns):
-        near, counts = near_held_out(feedback.with_columns(prompt_embedding=columns["prompt_embedding"]))
-        metrics["held_out"] = counts
-    findings = (_check_seen(metrics), _check_truncation(truncated, feedback.height, max_chars), check_held_out(counts))
-    metrics["findings"] = [finding.as_dict() for finding in findings]
-    return StageResult(columns=feedback.select("row_id").with_columns(**columns), metrics=metrics, tables={"near_held_out": near})
+    metrics["findings"] = [_check_seen(metrics).as_dict(), _check_truncation(truncated, feedback.height, max_chars).as_dict()]
+    return StageResult(columns=feedback.select("row_id").with_columns(**columns), metrics=metrics)
 
 
 def _lines_of(texts: pl.Series, lines: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -8,6 +8,7 @@ import pytest
 from encoders import save_encoder
 
 from ktodata.errors import EmptyDataError, SettingError
+from ktodata.feedback import feedback_table
 from ktodata.stages.coverage import coverage
 from ktodata.stages.embed import embed
 
@@ -82,6 +83,7 @@ def test_the_cluster_of_one_label_differs_from_the_rest(feedback):
     assert clusters["desirable_low"][2] == pytest.approx(0.025 ** (1 / 40))  # exact interval of 40 of 40
     assert clusters["desirable_high"][2] == 1
     assert statuses(result) == {
+        "KD053": "not_applicable",
         "KD080": "issue",  # more than half of the rows are units
         "KD081": "issue",
         "KD082": "passed",
@@ -216,3 +218,23 @@ def test_a_single_prompt_and_odd_texts_are_covered(encoder):
         result = coverage(some)
         assert result.columns["map_x"].is_finite().all()
         assert statuses(result)["KD080"] == "not_applicable"
+
+
+def test_kd053_names_held_out_prompts_that_a_training_prompt_rewords():
+    """No words search sees the first pair as near: its groups are two. The other held-out prompt is of another subject."""
+    questions = [
+        "how can i reset the password of my account",
+        "please reset the password of my own account",
+        "which wine suits fish",
+    ]
+    table = feedback_table(*((question, "yes", True) for question in questions)).with_columns(
+        part=pl.Series(["train", "test", "test"]), prompt_group="row_id", state=pl.lit("keep")
+    )
+    table = table.join(embed(table).columns, on="row_id", maintain_order="left")
+    result = coverage(table, clusters=1)
+    near = result.tables["near_held_out"]
+    assert near["prompt"].to_list() == [questions[1]] and near["nearest"].to_list() == [questions[0]]
+    finding = result.metrics["findings"][-1]
+    assert (finding["code"], finding["status"], finding["rows"]) == ("KD053", "issue", 1) and "1 of 2" in finding["text"]
+    apart = coverage(table.filter(pl.col("prompt") != questions[1]), clusters=1).metrics["findings"][-1]
+    assert apart["status"] == "passed"

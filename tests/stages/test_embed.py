@@ -60,14 +60,13 @@ def test_the_facts_say_what_ran_and_what_was_not_read(encoder):
     assert {f["code"]: f["status"] for f in metrics["findings"]} == {
         "KD050": "issue",
         "KD051": "issue",
-        "KD053": "not_applicable",
     }
     assert embed(FEEDBACK, model=encoder, max_chars=20).metrics["from_cache"] == 6
 
 
 def test_kd050_and_kd051_are_silent_when_all_is_read(encoder):
     findings = embed(feedback_table(("convert feet", "yes", True)), model=encoder).metrics["findings"]
-    assert [finding["status"] for finding in findings] == ["passed", "passed", "not_applicable"]
+    assert [finding["status"] for finding in findings] == ["passed", "passed"]
 
 
 def test_a_system_prompt_that_all_share_does_not_make_prompts_alike(encoder):
@@ -89,25 +88,6 @@ def test_kd050_says_when_the_encoder_does_not_tell_a_script_apart(alphabet, told
     finding = embed(feedback_table(*((text, "yes", True) for text in texts))).metrics["findings"][0]
     assert (finding["status"] == "passed") is told
     assert told or "texts in other script" in finding["text"]
-
-
-def test_kd053_names_held_out_prompts_that_a_training_prompt_rewords():
-    """No words search sees the first pair as near: its groups are two. The other held-out prompt is of another subject."""
-    questions = [
-        "how can i reset the password of my account",
-        "please reset the password of my own account",
-        "which wine suits fish",
-    ]
-    table = feedback_table(*((question, "yes", True) for question in questions)).with_columns(
-        part=pl.Series(["train", "test", "test"]), prompt_group="row_id"
-    )
-    result = embed(table)
-    near = result.tables["near_held_out"]
-    assert near["prompt"].to_list() == [questions[1]] and near["nearest"].to_list() == [questions[0]]
-    finding = result.metrics["findings"][-1]
-    assert (finding["code"], finding["status"], finding["rows"]) == ("KD053", "issue", 1) and "1 of 2" in finding["text"]
-    apart = embed(table.filter(pl.col("prompt") != questions[1])).metrics["findings"][-1]
-    assert apart["status"] == "passed"
 
 
 def test_the_order_of_the_rows_and_the_cache_change_nothing(encoder):
