@@ -138,9 +138,7 @@ class LabelAudit:
     def raters(self) -> pl.DataFrame:
         """Each rater's agreement with the others and, where they share rows, confusion by Dawid and Skene with intervals."""
         agreement, confusions = self.result.tables["raters"], self.result.tables["confusions"]
-        # CROWDLAB's quality is a weight of its model, and was seen at 0.999 for a rater who is wrong 23 % of the time
-        measured = agreement.drop("quality", strict=False)
-        return measured.join(confusions.drop("votes"), on="rater", how="left", maintain_order="left")
+        return agreement.join(confusions.drop("votes"), on="rater", how="left", maintain_order="left")
 
     @property
     def drift(self) -> pl.DataFrame:
