@@ -26,6 +26,7 @@ from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import norm
 
 from ktodata.feedback import check_columns
+from ktodata.labels.people.votes import last_votes
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -106,7 +107,7 @@ def check_independence(votes: pl.DataFrame, *, seed: int = 0) -> Independence:
     votes : row_id, rater, verdict; of a rater on a row the last counts. Votes without a rater cannot be tested, and are left out.
     """
     check_columns(votes, ("row_id", "rater", "verdict"), who="check_independence")
-    named = votes.drop_nulls(["row_id", "rater", "verdict"]).unique(["row_id", "rater"], keep="last", maintain_order=True)
+    named = last_votes(votes).drop_nulls("rater")
     one_sided = _one_sided(named)
     left_out = _copies(named)
     for _ in range(ROUNDS):

@@ -24,6 +24,7 @@ from scipy.special import betaln, expit, logit, xlogy
 
 from ktodata.errors import DataError
 from ktodata.feedback import check_columns
+from ktodata.labels.people.votes import last_votes
 from ktodata.stats import Interval
 
 Floats = NDArray[np.float64]
@@ -200,7 +201,7 @@ def krippendorff_alpha(votes: pl.DataFrame, *, draws: int = 1000, seed: int = 0)
 
     alpha = 1 - (n - 1) x sum_rows up x down / (m - 1) / (n_up x n_down), m votes on a row, n in all. Source: Krippendorff 2011.
     """
-    sums = _last_votes(votes).group_by("row_id").agg(up=pl.col("verdict").sum().cast(pl.Int64), m=pl.len().cast(pl.Int64))
+    sums = last_votes(votes).group_by("row_id").agg(up=pl.col("verdict").sum().cast(pl.Int64), m=pl.len().cast(pl.Int64))
     kinds = sums.filter(pl.col("m") > 1).group_by("up", "m").len().sort("up", "m")  # rows of one split are interchangeable
     up, m, count = (kinds[name].to_numpy().astype(float) for name in ("up", "m", "len"))
     if not len(count):
@@ -222,15 +223,8 @@ def _alpha_of_splits(count: Floats, up: Floats, m: Floats) -> Floats:
     return np.where(chance > 0, 1 - (n - 1) * disagree / np.where(chance > 0, chance, 1), np.nan)
 
 
-def _last_votes(votes: pl.DataFrame) -> pl.DataFrame:
-    """Each named rater's last verdict on each row, and every verdict without a name, in the order of their rows."""
-    cast = votes.select("row_id", "rater", "verdict").drop_nulls(["row_id", "verdict"])
-    named = cast.filter(pl.col("rater").is_not_null()).unique(["row_id", "rater"], keep="last", maintain_order=True)
-    return pl.concat([named, cast.filter(pl.col("rater").is_null())])
-
-
 def _coded(votes: pl.DataFrame) -> _CodedVotes:
-    last = _last_votes(votes).with_columns(pl.col("rater").cast(pl.String))
+    last = last_votes(votes).with_columns(pl.col("rater").cast(pl.String))
     order = votes.drop_nulls(["row_id", "verdict"])["row_id"].unique(maintain_order=True)
     place = pl.DataFrame({"row_id": order}).with_row_index("row")
     names = last["rater"].unique().sort(nulls_last=True)

@@ -43,36 +43,38 @@ def aggregate_votes(rows: pl.DataFrame, *, judged: pl.DataFrame | None = None) -
     rows : row_id, label, votes (those of every row with the same text, where they are known)
     judged : row_id, votes of all that raters are to be judged by, each text once; `rows` when None
     """
-    cast = _explode(rows)
-    counted = _count_votes(rows, cast)
-    named, last = _by_rater(cast)
-    shared = last.filter(pl.len().over("row_id") > 1)
-    n_shared = shared["row_id"].n_unique()
+    cast = votes_of_rows(rows)
+    counted, votes, named = _count_votes(rows, cast), last_votes(cast), cast.drop_nulls("rater")
+    shared = votes.drop_nulls("rater").filter(pl.len().over("row_id") > 1)
     metrics: dict[str, Any] = {
         "raters": named["rater"].n_unique(),
         "votes": cast.height,
         "votes_without_rater": cast.height - named.height,
-        "rows_with_several_raters": n_shared,
+        "rows_with_several_raters": shared["row_id"].n_unique(),
         "outvoted": int(counted["outvoted"].sum()),
     }
-    votes = pl.concat([last, cast.filter(pl.col("rater").is_null())]).select("row_id", "rater", "verdict")
-    if judged is not None:
-        named, last = _by_rater(_explode(judged))
-    return VoteCounts(counted, _rater_agreement(named, last), votes, metrics)
+    judged_by = cast if judged is None else votes_of_rows(judged)
+    return VoteCounts(counted, _rater_agreement(judged_by.drop_nulls("rater")), votes, metrics)
 
 
-def _explode(rows: pl.DataFrame) -> pl.DataFrame:
-    """One line a vote: row_id, rater, verdict, created_at; a rater's earlier votes on a row stand before later ones."""
-    cast = rows.select("row_id", vote="votes").explode("vote").drop_nulls("vote")
-    fields = [pl.col("vote").struct.field("rater"), pl.col("vote").struct.field("label").alias("verdict")]
-    cast = cast.select("row_id", *fields, pl.col("vote").struct.field("created_at"))
-    return cast.drop_nulls("verdict").sort("created_at", nulls_last=False, maintain_order=True)
+def votes_of_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """One line a vote: row_id, rater, verdict; in the order of the rows, a rater's earlier votes on a row before later ones.
+
+    rows : row_id, votes
+    """
+    cast = rows.select("row_id", place=pl.int_range(pl.len()), vote="votes").explode("vote").drop_nulls("vote")
+    cast = cast.select("row_id", "place", pl.col("vote").struct.unnest()).drop_nulls("label")
+    return cast.sort("place", "created_at", nulls_last=False, maintain_order=True).select("row_id", "rater", verdict="label")
 
 
-def _by_rater(cast: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(every vote that has a rater, each rater's last one on a row)."""
-    named = cast.filter(pl.col("rater").is_not_null())
-    return named, named.unique(["row_id", "rater"], keep="last", maintain_order=True)
+def last_votes(cast: pl.DataFrame) -> pl.DataFrame:
+    """Each named rater's last verdict on each row, then every verdict without a name: row_id, rater, verdict.
+
+    cast : the same, one line a vote, earlier ones first
+    """
+    cast = cast.select("row_id", "rater", "verdict").drop_nulls(["row_id", "verdict"])
+    named = cast.drop_nulls("rater").unique(["row_id", "rater"], keep="last", maintain_order=True)
+    return pl.concat([named, cast.filter(pl.col("rater").is_null())])
 
 
 def _count_votes(rows: pl.DataFrame, cast: pl.DataFrame) -> pl.DataFrame:
@@ -85,10 +87,10 @@ def _count_votes(rows: pl.DataFrame, cast: pl.DataFrame) -> pl.DataFrame:
     return joined.select("row_id", votes_up=up, votes_down=down, outvoted=(against > for_it) & (against >= 2))
 
 
-def _rater_agreement(named: pl.DataFrame, last: pl.DataFrame) -> pl.DataFrame:
+def _rater_agreement(named: pl.DataFrame) -> pl.DataFrame:
     up = pl.col("verdict").cast(pl.Int64)
     balance = (2 * up - 1).sum().over("row_id") - (2 * up - 1)  # of the other raters: above 0, most say desirable
-    judged = last.with_columns(others=balance)
+    judged = last_votes(named).with_columns(others=balance)
     table = judged.group_by("rater").agg(
         votes=pl.len().cast(pl.Int64),
         shared=(pl.col("others") != 0).sum().cast(pl.Int64),

@@ -12,6 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from ktodata.labels.people.votes import last_votes, votes_of_rows
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -33,23 +35,17 @@ def find_weak_sources(rows: pl.DataFrame) -> WeakSources | None:
 
     rows : label, votes, trained
     """
-    numbered = rows.select("label", "trained", vote="votes", place=pl.int_range(pl.len()))
-    cast = numbered.explode("vote").select(
-        "place",
-        "trained",
-        rater=pl.col("vote").struct.field("rater"),
-        verdict=pl.col("vote").struct.field("label"),
-    )
-    last = cast.drop_nulls(["rater", "verdict"]).unique(["place", "rater"], keep="last", maintain_order=True)
-    counts = last.filter("trained").group_by("rater").len().sort("len", "rater", descending=[True, False])
-    names = counts.filter(pl.col("len") >= COVERS * int(rows["trained"].sum()))["rater"].head(MAX_SOURCES).sort().to_list()
+    numbered, trained = rows.select("votes", row_id=pl.int_range(pl.len())), rows["trained"].to_numpy()
+    last = last_votes(votes_of_rows(numbered)).drop_nulls("rater")
+    counted = last.filter(pl.Series(trained[last["row_id"].to_numpy()])).group_by("rater").len()
+    counts = counted.sort("len", "rater", descending=[True, False])
+    names = counts.filter(pl.col("len") >= COVERS * int(trained.sum()))["rater"].head(MAX_SOURCES).sort().to_list()
     if len(names) < 2:
         return None
     labels = np.repeat(rows["label"].to_numpy()[:, None], len(names), axis=1)
     for column, name in enumerate(names):
         own = last.filter(rater=name)
-        labels[own["place"].to_numpy(), column] = own["verdict"].to_numpy()
-    trained = rows["trained"].to_numpy()
+        labels[own["row_id"].to_numpy(), column] = own["verdict"].to_numpy()
     one_class = [bool(labels[trained, column].all() or not labels[trained, column].any()) for column in range(len(names))]
     if any(one_class) or (labels[trained] == labels[trained][:, :1]).all():
         return None

@@ -13,7 +13,7 @@ from ktodata.labels.people.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, Aggreg
 from ktodata.labels.people.raters_reviewed import confusions_by_reviews
 from ktodata.labels.people.stacking import VoteColumns
 from ktodata.labels.people.vote_worth import MIN_SHARED
-from ktodata.labels.people.votes import VoteCounts, aggregate_votes
+from ktodata.labels.people.votes import VoteCounts, aggregate_votes, votes_of_rows
 
 Floats = NDArray[np.float64]
 
@@ -82,13 +82,11 @@ def weigh_votes(rows: LabelRows, *, seed: int) -> Votes:
     texts = _texts_with_votes(rows.table)
     # columns first: a filtered table is a copy, vectors included
     trained = rows.table.select("row_id", "label", votes="pooled_votes").filter(pl.Series(rows.trained))
-    counts = aggregate_votes(trained, judged=texts.select("row_id", votes="vote"))
+    counts = aggregate_votes(trained, judged=texts)
     columns, by_reviews = _vote_columns(rows, counts.votes), confusions_by_reviews(rows.table, counts.votes)
     if counts.metrics["rows_with_several_raters"] < MIN_SHARED:
         return Votes(counts, columns, by_reviews)
-    vote = pl.col("vote").struct
-    cast = texts.select("row_id", "vote").explode("vote")
-    cast = cast.select("row_id", rater=vote.field("rater"), verdict=vote.field("label")).drop_nulls("verdict")
+    cast = votes_of_rows(texts)
     independence = check_independence(cast, seed=seed)
     if independence.identified:
         kept = cast.filter(pl.col("rater").is_in(independence.raters))
@@ -113,10 +111,10 @@ def _vote_columns(rows: LabelRows, votes: pl.DataFrame) -> VoteColumns:
 
 
 def _texts_with_votes(table: pl.DataFrame) -> pl.DataFrame:
-    """What raters are judged by, each text once: row_id, prompt, completion, label, part, state, vote.
+    """What raters are judged by, each text once: row_id, prompt, completion, label, part, state, votes.
 
     Rows that wait because their own votes differ are among them: without those all raters would seem to agree.
     """
-    rows = table.select("row_id", "prompt", "completion", "label", "part", "state", vote="pooled_votes")
+    rows = table.select("row_id", "prompt", "completion", "label", "part", "state", votes="pooled_votes")
     in_training = (pl.col("part") == "train") & (pl.col("state") != "drop")
     return rows.filter(in_training).unique(["prompt", "completion"], keep="first", maintain_order=True)

@@ -1,7 +1,9 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from ktodata.feedback import feedback_table
-from ktodata.labels.people.votes import aggregate_votes
+from ktodata.labels.people.votes import aggregate_votes, last_votes, votes_of_rows
 
 
 def vote(rater, label):
@@ -33,6 +35,15 @@ def test_a_rater_who_says_both_is_counted_once_and_named():
     table = rated((True, [("ann", True), ("ann", False), ("ben", False)]))
     raters = aggregate_votes(table).raters
     assert raters.select("rater", "votes", "self_contradictions").rows() == [("ann", 1, 1), ("ben", 1, 0)]
+
+
+def test_the_last_vote_is_the_latest_wherever_it_stands():
+    """ann's vote at an unknown time, then her latest, then her first; two people without a name count each."""
+    times = (None, datetime(2026, 5, 2, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC))
+    votes = [vote("ann", at == times[1]) | {"created_at": at} for at in times] + [vote(None, True), vote(None, False)]
+    table = feedback_table({"prompt": "p", "completion": "c", "label": True, "votes": votes})
+    last = last_votes(votes_of_rows(table))
+    assert last.select("rater", "verdict").rows() == [("ann", True), (None, True), (None, False)]
 
 
 def test_single_raters_are_not_compared():
