@@ -12,6 +12,7 @@ from ktodata.stats import clopper_pearson
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+# both chosen while looking at the sets that tests/benchmarks/votes.py shows
 LEVEL = 0.9  # that flags are right as often as is said, to one side
 SLACK = 0.1  # points under min_precision that a few reviewed rows cannot rule out
 

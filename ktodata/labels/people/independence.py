@@ -42,7 +42,7 @@ STEPS, SETTLED = 200, 1e-4
 MAX_ROWS = 1000  # a random part of the rows is compared
 MIN_OF_CLASS = 25  # rows of either class that the votes must speak for: a rate of 0.8 is then known to 0.08
 # share of the best rater's informativeness (Youden) that most raters must reach: a few who share their errors pass for the truth,
-# and the others for people who know little
+# and the others for people who know little. Chosen while looking at the draws that tests/benchmarks/votes.py shows
 KNOWS = 0.5
 ONE_SIDED = 20  # votes after which a rater who never said the other thing counts as one who cannot
 COPY = 0.95  # correlation of two raters' verdicts from which one may be a copy of the other
