@@ -13,7 +13,7 @@ their prompt group, so that p can be compared with the verdicts.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,41 +98,47 @@ def stack(
     if len(known) < MIN_REVIEWED:
         return None
     given = np.where(labels, 1.0, -1.0)
-    names, columns = _columns(log_odds, votes, given, known)
-    design = np.column_stack([np.ones(len(labels)), given, *columns])
-    oriented = np.array([False, False, *(not name.endswith(("voted", "has an answer")) for name in names)])
+    columns = _columns(log_odds, votes, given, known)
+    design = np.column_stack([np.ones(len(labels)), given, *(column.values for column in columns)])
+    oriented = np.array([False, False, *(column.oriented for column in columns)])
     answers, fit = truth[known], _fit(design[known], truth[known], oriented)
     p = _predict(design, fit)
     folds = group_folds(groups[known], labels[known], folds=FOLDS, seed=seed)  # by the given labels: verdicts must not choose
     p[known] = _out_of_fold(design[known], answers, oriented, folds)
     reach = 1.96 * np.sqrt(np.diag(fit.covariance))
+    names = ("always", "given label", *(column.name for column in columns))
     weights = tuple(
         StackWeight(name, float(value), float(value - width), float(value + width))
-        for name, value, width in zip(("always", "given label", *names), fit.weights, reach, strict=True)
+        for name, value, width in zip(names, fit.weights, reach, strict=True)
     )
     rates = _out_of_fold(design[known, :2], answers, oriented[:2], folds)
     return Stacked(p, StackFacts(len(known), _log_loss(p[known], answers), _log_loss(rates, answers), weights))
 
 
-def _columns(
-    log_odds: Mapping[str, Floats], votes: VoteColumns | None, given: Floats, known: NDArray[np.intp]
-) -> tuple[list[str], list[Floats]]:
-    """Names and columns of the pieces; a column that is the same on every reviewed row has nothing to teach and is left out."""
-    columns: dict[str, Floats] = {}
+class _Column(NamedTuple):
+    """values : float [N]. oriented : it ought to say desirable where that is true, and not only that a piece spoke"""
+
+    name: str
+    values: Floats
+    oriented: bool
+
+
+def _columns(log_odds: Mapping[str, Floats], votes: VoteColumns | None, given: Floats, known: NDArray[np.intp]) -> list[_Column]:
+    """Those of the pieces; a column that is the same on every reviewed row has nothing to teach and is left out."""
+    columns = []
     for name, piece in log_odds.items():
         spoke = np.isfinite(piece)
-        columns[name] = np.clip(np.where(spoke, piece, 0), -SUREST, SUREST)
-        columns[f"{name}: has an answer"] = spoke.astype(float)
+        columns.append(_Column(name, np.clip(np.where(spoke, piece, 0), -SUREST, SUREST), True))
+        columns.append(_Column(f"{name}: has an answer", spoke.astype(float), False))
     if votes is not None:
         for name, says in zip(votes.names, votes.says.T, strict=True):
             spoke = np.isfinite(says)
             # a label that is also among the votes counts once
             if spoke[known].sum() >= votes.MIN_VOTES and not (spoke.all() and (says == given).all()):
-                columns[f"vote of {name}"] = np.where(spoke, says, 0)
-                columns[f"{name} voted"] = spoke.astype(float)
-        columns["share of votes"] = np.log((votes.up + 0.5) / (votes.down + 0.5))
-    kept = {name: column for name, column in columns.items() if np.ptp(column[known]) > 0}
-    return list(kept), list(kept.values())
+                columns.append(_Column(f"vote of {name}", np.where(spoke, says, 0), True))
+                columns.append(_Column(f"{name} voted", spoke.astype(float), False))
+        columns.append(_Column("share of votes", np.log((votes.up + 0.5) / (votes.down + 0.5)), True))
+    return [column for column in columns if np.ptp(column.values[known]) > 0]
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ class _Fit:
 
 
 def _fit(design: Floats, answers: Bools, oriented: Bools) -> _Fit:
-    """Oriented : columns that ought to say desirable where that is true: their weights share a mean that is chosen, too."""
+    """Oriented : columns whose weights share a mean that is chosen, too: bool [K]."""
     if design.shape[1] == 2:
         return _laplace(design, answers, np.zeros(2), FREE)[1]
     fits = (_laplace(design, answers, np.where(oriented, mean, 0.0), spread) for mean, spread in product(MEANS, SPREADS))

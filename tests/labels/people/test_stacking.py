@@ -80,6 +80,17 @@ def test_a_label_that_is_also_a_vote_counts_once_and_verdicts_of_one_kind_do_not
     assert always.p_desirable.min() > 0.5 and np.isfinite(always.p_desirable).all()
 
 
+def test_what_raters_are_called_is_nothing_to_the_fit():
+    """Names that read like those of other columns, or are the same as one."""
+    truth, says, text = judges(600)
+    says[np.random.default_rng(1).random(says.shape) < 0.3] = np.nan
+    answers = []
+    for names in (("a", "b", "c"), ("who voted", "vote of who voted", "has an answer")):
+        votes = VoteColumns(names, says, (says > 0).sum(axis=1), (says < 0).sum(axis=1))
+        answers.append(stack({"text": text}, votes, truth, np.arange(600), reviewed_rows(600, 200), truth).p_desirable)
+    np.testing.assert_array_equal(*answers)
+
+
 def test_silent_raters_and_pieces_without_an_answer():
     truth, says, text = judges(600)
     says[np.random.default_rng(1).random(says.shape) < 0.7] = np.nan
