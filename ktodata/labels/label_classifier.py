@@ -58,21 +58,15 @@ class Classifier:
     not_learnt: str | None = None
     weak_sources: list[str] | None = None
 
-    @property
-    def p_desirable(self) -> Floats | None:
-        """P(truly desirable) by text, votes, evidence and reviews together: float [N]; None: not learnt."""
-        return self.learnt.p_desirable if self.learnt else None
-
     def columns(self, rows: LabelRows) -> Mapping[str, pl.Series | pl.Expr]:
-        """p_desirable, from_text (the text alone), label_quality, is_label_issue, flagged; null or false: nothing learnt."""
+        """p_desirable, label_quality, is_label_issue, flagged; null or false: nothing learnt."""
         if self.learnt is None:
             nothing = pl.lit(None, pl.Float64)
-            p = dict.fromkeys(("p_desirable", "from_text", "label_quality"), nothing)
+            p = dict.fromkeys(("p_desirable", "label_quality"), nothing)
             return p | {"is_label_issue": pl.lit(None, pl.Boolean), "flagged": pl.lit(value=False)}
         detection, p_desirable = self.learnt.detection, self.learnt.p_desirable
         return {
             "p_desirable": pl.Series(p_desirable),
-            "from_text": pl.Series(detection.predictions.p_desirable),
             "label_quality": pl.Series(np.where(rows.labels, p_desirable, 1 - p_desirable)),
             "is_label_issue": pl.when("trained").then(pl.Series(detection.is_label_issue)),
             "flagged": pl.Series(detection.flagged),
@@ -85,15 +79,15 @@ class Classifier:
             return trust_curve(np.empty(0), rows=0, error_rates=(0.0, 0.0), given=True, basis="injected flips").clear()
         return self.learnt.detection.curve
 
-    def evidence(self, table: pl.DataFrame) -> list[Evidence]:
-        """What each feature set says alone, and all there is together. table : with label_quality"""
+    @property
+    def evidence(self) -> list[Evidence]:
+        """What each feature set says alone, and all there is together."""
         if self.learnt is None:
             return []
         sets = self.learnt.detection.predictions.by_feature_set
         given = "the given labels, out of fold"
         alone = [Evidence(name, log_odds_of(p), ("text", "label"), given) for name, p in sets.items()]
-        together = np.where(table["label"], table["label_quality"], 1 - table["label_quality"].to_numpy())
-        return [*alone, Evidence("together", log_odds_of(together), ("all",))]
+        return [*alone, Evidence("together", log_odds_of(self.learnt.p_desirable), ("all",))]
 
     def as_metrics(self, rows: LabelRows) -> dict[str, Any]:
         """As JSON values."""
@@ -165,8 +159,7 @@ def fit_classifier(
         return Classifier(None, str(error), names)
     text = predictions.p_desirable if sources is None else pool(predictions.of_weak_sources)
     pulls = np.column_stack([piece.pull for piece in evidence]) if evidence else None
-    truth = rows.labels ^ rows.wrong
-    reviewed = learn_from_reviews(features, text, rows.labels, rows.reviewed, truth, evidence=pulls, groups=rows.groups)
+    reviewed = learn_from_reviews(features, text, rows.labels, rows.reviewed, rows.truth, evidence=pulls, groups=rows.groups)
     stacked, worth, p_desirable = _weigh_all(rows, reviewed, votes, seed=seed)
     p_wrong = np.where(rows.labels, 1 - p_desirable, p_desirable)
     flags = None
@@ -189,8 +182,7 @@ def _weigh_all(
         by_raters = rows.table.select("row_id").join(votes.by_agreement, on="row_id", how="left", maintain_order="left")
         pieces["raters by agreement"] = log_odds_of(by_raters["p_by_raters"].fill_null(np.nan).to_numpy())
     columns = votes.columns if (up + down > 1).any() else None
-    truth = rows.labels ^ rows.wrong
-    stacked = stack(pieces, columns, rows.labels, rows.groups, rows.reviewed, truth, seed=seed)
+    stacked = stack(pieces, columns, rows.labels, rows.groups, rows.reviewed, rows.truth, seed=seed)
     if stacked is not None:
         return stacked, None, np.where(rows.trained, stacked.p_desirable, text)
     worth = vote_worth(text, up, down)

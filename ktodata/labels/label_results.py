@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,31 +49,30 @@ class LabelResults:
             "label_quality": LABEL_QUALITY_IS,
             "evidence": {
                 piece.name: {"needs": piece.needs, "calibrated_on": piece.calibrated_on or "nothing: an order only"}
-                for piece in self._pieces(table)
+                for piece in self._pieces
             },
         }
         if metrics.get("injected_flips", {}).get("fraction"):
             metrics["identifiability"] = identifiability_in_words(metrics["injected_flips"]["per_given_class"])
         return metrics | {"findings": [finding.as_dict() for finding in label_findings(metrics)]}
 
-    def tables(self, table: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    def tables(self) -> dict[str, pl.DataFrame]:
         """raters, confusions, contested, evidence, drift, drift_examples, trust_curve, trusted_rates, ask_for_review."""
         return (
             self.votes.tables()
             | drift_tables(self.drift)
             | {
-                "evidence": self._evidence_table(table),
+                "evidence": self._evidence_table(),
                 "trust_curve": self.classifier.curve,
                 "trusted_rates": self.reviews.rates,
                 "ask_for_review": self.reviews.sample,
             }
         )
 
-    def _evidence_table(self, table: pl.DataFrame) -> pl.DataFrame:
+    def _evidence_table(self) -> pl.DataFrame:
         """row_id and the label's quality by each piece of evidence, 1 sound .. 0 doubtful, null where it says nothing."""
-        pieces = self._pieces(table)
-        quality = {piece.name: pl.Series(piece.quality(self.rows.labels)).fill_nan(None) for piece in pieces}
-        return pl.DataFrame({"row_id": table["row_id"]} | quality | self._vote_share())
+        quality = {piece.name: pl.Series(piece.quality(self.rows.labels)).fill_nan(None) for piece in self._pieces}
+        return pl.DataFrame({"row_id": self.rows.table["row_id"]} | quality | self._vote_share())
 
     def _vote_share(self) -> dict[str, pl.Series]:
         """The share of votes for the label, where a row has several."""
@@ -82,8 +82,9 @@ class LabelResults:
         share = (np.where(self.rows.labels, up, down) + 0.5) / (up + down + 1)
         return {"votes": pl.Series(np.where(up + down > 1, share, np.nan)).fill_nan(None)}
 
-    def _pieces(self, table: pl.DataFrame) -> list[Evidence]:
-        return [*self.classifier.evidence(table), *self.evidence]
+    @cached_property
+    def _pieces(self) -> list[Evidence]:
+        return [*self.classifier.evidence, *self.evidence]
 
     def _neighbours(self) -> dict[str, Any]:
         searched = [piece.metrics for piece in self.evidence if piece.name == "neighbour_agreement"]

@@ -54,10 +54,10 @@ class LabelRows:
         """Reviewed, and the label is not the verdict."""
         return self.bools("wrong")
 
-    @cached_property
-    def drawn(self) -> Bools:
-        """Reviewed because a random draw asked for it."""
-        return self.bools("drawn")
+    @property
+    def truth(self) -> Bools:
+        """The verdict where `reviewed`, elsewhere the label: bool [N]."""
+        return self.labels ^ self.wrong
 
     @cached_property
     def groups(self) -> Ints:

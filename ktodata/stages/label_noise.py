@@ -105,7 +105,7 @@ def label_noise(
         columns=table.select("row_id", *ADDS),
         decisions=label_decisions(table, action, use_trusted),
         metrics=results.metrics(table),
-        tables=results.tables(table),
+        tables=results.tables(),
     )
 
 
