@@ -26,6 +26,7 @@ from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import norm
 
 from ktodata.feedback import check_columns
+from ktodata.labels.people.raters import COPY
 from ktodata.labels.people.votes import last_votes
 
 Floats = NDArray[np.float64]
@@ -45,7 +46,6 @@ MIN_OF_CLASS = 25  # rows of either class that the votes must speak for: a rate 
 # and the others for people who know little. Chosen while looking at the draws that tests/benchmarks/votes.py shows
 KNOWS = 0.5
 ONE_SIDED = 20  # votes after which a rater who never said the other thing counts as one who cannot
-COPY = 0.95  # correlation of two raters' verdicts from which one may be a copy of the other
 MAX_COMPARED = 300  # raters, those with most votes
 ROUNDS = 5  # of leaving out raters who err with another
 LEVEL = 0.05  # of the test of pairs, for all pairs together
