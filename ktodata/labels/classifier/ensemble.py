@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from ktodata.labels.classifier.features import fitted_rows
+from ktodata.labels.evidence.evidence import log_odds_of
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -47,7 +48,7 @@ def fit_ensemble(
         _fit_blend([each[:, column] for each in feature_sets.values()], labels[:, column], train) for column in range(given)
     ]
     even = [
-        expit(np.mean([_log_odds(each[:, column]) for each in feature_sets.values()], axis=0))
+        expit(np.mean([log_odds_of(each[:, column], edge=EDGE) for each in feature_sets.values()], axis=0))
         for column in range(given, labels.shape[1])
     ]
     probs = {name: each[:, 0] for name, each in feature_sets.items()} | {"prompt": prompt, "all": blends[0][0]}
@@ -78,15 +79,11 @@ def _positive_share(part: float, whole: float) -> float:
     return max(part, 0.0) / whole if whole > 1e-6 else 0.0
 
 
-def _log_odds(probs: Floats) -> Floats:
-    return np.asarray(logit(np.clip(probs, EDGE, 1 - EDGE)))
-
-
 def _fit_blend(probs: list[Floats], labels: Bools, train: Bools) -> tuple[Floats, Floats]:
     """(probabilities [N], weights [feature sets]) of the best blend with weights >= 0, fitted on enough training rows."""
     sample = fitted_rows(train)
     chosen = np.flatnonzero(train) if sample is None else sample
-    table = np.stack([_log_odds(values) for values in probs], axis=1)
+    table = np.stack([log_odds_of(values, edge=EDGE) for values in probs], axis=1)
     rows, signs = table[chosen], np.where(labels[chosen], 1.0, -1.0)
     even = 1 / len(probs)
 

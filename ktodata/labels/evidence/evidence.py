@@ -44,9 +44,9 @@ class Evidence:
         return np.asarray(expit(np.where(labels, self.log_odds, -self.log_odds)))
 
 
-def log_odds_of(probability: Floats) -> Floats:
-    """Log-odds of probabilities in [0, 1], kept finite; nan stays nan: float [N]."""
-    return np.asarray(logit(np.clip(probability, EDGE, 1 - EDGE)))
+def log_odds_of(probability: Floats, *, edge: float = EDGE) -> Floats:
+    """Log-odds of probabilities in [0, 1], kept `edge` away from 0 and 1; nan stays nan: float of the same shape."""
+    return np.asarray(logit(np.clip(probability, edge, 1 - edge)))
 
 
 def from_quality(quality: Floats, labels: Bools) -> Floats:

@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ktodata.labels.evidence.evidence import log_odds_of
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MIN_SHARED = 10  # rows with two votes or more; under that raters cannot be compared
 STEPS = 30
+EDGE = 1e-3  # the text is no surer than that
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class VoteWorth:
 
     def order(self, text: Floats, up: Ints, down: Ints) -> Floats:
         """p_desirable by text and votes together, an order: float [N]. text : its p_desirable"""
-        return np.asarray(expit(self.text * _log_odds(text) + self.vote * (up - down)))
+        return np.asarray(expit(self.text * log_odds_of(text, edge=EDGE) + self.vote * (up - down)))
 
 
 def vote_worth(text: Floats, up: Ints, down: Ints) -> VoteWorth | None:
@@ -36,7 +39,7 @@ def vote_worth(text: Floats, up: Ints, down: Ints) -> VoteWorth | None:
     several = up + down > 1
     if several.sum() < MIN_SHARED:
         return None
-    up, down, balance, known = up[several], down[several], (up - down)[several], _log_odds(text[several])
+    up, down, balance, known = up[several], down[several], (up - down)[several], log_odds_of(text[several], edge=EDGE)
     design = np.column_stack([np.ones(2 * len(up)), np.tile(known, 2), np.concatenate([balance - 1, balance + 1])])
     verdicts, times = np.repeat([1.0, 0.0], len(up)), np.concatenate([up, down]).astype(float)
     weights = np.zeros(3)
@@ -48,8 +51,3 @@ def vote_worth(text: Floats, up: Ints, down: Ints) -> VoteWorth | None:
         if np.abs(move).max() < 1e-6:
             break
     return VoteWorth(max(float(weights[1]), 0.0), max(float(weights[2]), 0.0))
-
-
-def _log_odds(p: Floats) -> Floats:
-    clipped = np.clip(p, 1e-3, 1 - 1e-3)
-    return np.asarray(np.log(clipped / (1 - clipped)))

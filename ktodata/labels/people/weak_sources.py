@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit
 
+from ktodata.labels.evidence.evidence import log_odds_of
 from ktodata.labels.people.votes import last_votes, votes_of_rows
 
 Floats = NDArray[np.float64]
@@ -54,4 +55,4 @@ def find_weak_sources(rows: pl.DataFrame) -> WeakSources | None:
 
 def pool(models: Floats) -> Floats:
     """p_desirable of each row by the text: float [N]. models : float [N, S], out of fold, of each source's labels"""
-    return np.asarray(expit(logit(np.clip(models, EDGE, 1 - EDGE)).mean(axis=1)))
+    return np.asarray(expit(log_odds_of(models, edge=EDGE).mean(axis=1)))
