@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.actions import costs, soft_labels, wrong_by_random_flips
-from ktodata.labels.classifier.detection import NAMES
 from ktodata.labels.label_classifier import Classifier, Learnt
 from ktodata.labels.label_rows import LabelRows
 
@@ -50,7 +50,7 @@ def measure_beliefs(rows: LabelRows, classifier: Classifier, p_by_raters: pl.Ser
     p_wrong, measured = np.zeros(len(rows.labels)), np.zeros(len(rows.labels), bool)
     basis: dict[str, str | None] = {}
     if classifier.learnt:
-        for given, name in NAMES.items():
+        for given, name in LABEL_NAMES.items():
             basis[name], p = _measured_in_class(rows.labels, classifier.learnt, given)
             if basis[name] is not None:
                 in_class = rows.labels == given

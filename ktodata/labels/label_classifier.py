@@ -9,7 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import OneClassError
-from ktodata.labels.classifier.detection import NAMES, Detection, find_label_errors, predict_labels
+from ktodata.feedback import LABEL_NAMES
+from ktodata.labels.classifier.detection import Detection, find_label_errors, predict_labels
 from ktodata.labels.classifier.feature_sets import (
     RowFeatures,
     kernel_components,
@@ -91,7 +92,7 @@ class Classifier:
 
     def as_metrics(self, rows: LabelRows) -> dict[str, Any]:
         """As JSON values."""
-        counts = {NAMES[given]: count for given, count in rows.trained_of_class.items()}
+        counts = {LABEL_NAMES[given]: count for given, count in rows.trained_of_class.items()}
         metrics: dict[str, Any] = {"rows": {"total": len(rows.labels), "learnt_from": int(rows.trained.sum())} | counts}
         if self.weak_sources is not None:
             metrics["weak_sources"] = self.weak_sources
@@ -100,7 +101,7 @@ class Classifier:
         detection, reviewed = self.learnt.detection, self.learnt.reviewed
         return (
             metrics
-            | {"reviews": {NAMES[given]: {"gp_scale": scale} for given, scale in reviewed.scale.items()}}
+            | {"reviews": {LABEL_NAMES[given]: {"gp_scale": scale} for given, scale in reviewed.scale.items()}}
             | {"weighed": {piece.name: self._weighed(rows, number) for number, piece in enumerate(self.learnt.evidence)}}
             | ({"stacking": asdict(self.learnt.stacked.facts)} if self.learnt.stacked else {})
             | ({"vote_worth": asdict(self.learnt.worth)} if self.learnt.worth else {})
@@ -112,8 +113,10 @@ class Classifier:
         """What reviewed rows say that one piece of evidence is worth; a given class without an answer is left out."""
         assert self.learnt is not None
         piece, weights = self.learnt.evidence[number], self.learnt.reviewed.weights
-        of_class = {NAMES[given]: asdict(each[number]) for given, each in weights.items() if each}
-        reviewed = {name: int((piece.known & rows.reviewed & (rows.labels == given)).sum()) for given, name in NAMES.items()}
+        of_class = {LABEL_NAMES[given]: asdict(each[number]) for given, each in weights.items() if each}
+        reviewed = {
+            name: int((piece.known & rows.reviewed & (rows.labels == given)).sum()) for given, name in LABEL_NAMES.items()
+        }
         return {
             "rows": int(piece.known.sum()),
             "reviewed_rows": reviewed,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.stats import Interval, detectable_share
 
 MOSTLY_BELOW = 0.05  # share of wrong labels under which they can mostly be trusted, and over which with care
@@ -20,7 +21,6 @@ NOISY_ABOVE = 0.03  # from here on wrong labels are named among what spoils a se
 ORDER_ONLY = "an order only: not measured on this data"
 AS_MEASURED = "as measured on this data"
 BY_REVIEWS = "reviews"  # the basis that makes a p(wrong) a measured one
-GIVEN = ("undesirable", "desirable")
 NO_RATE = Interval(None, None, None)
 
 
@@ -54,7 +54,7 @@ def reviewed_labels(trusted: Mapping[str, Any]) -> ReviewedLabels:
     trusted = trusted if isinstance(trusted, Mapping) else {}
     classes = tuple(
         DrawnRate(of.get("drawn_wrong", 0), of.get("drawn_at_random", 0), _interval(of.get("error_rate")), name)
-        for name in GIVEN
+        for name in LABEL_NAMES.values()
         if isinstance(of := trusted.get(name), Mapping)
     )
     drawn = trusted.get("drawn_at_random") or 0

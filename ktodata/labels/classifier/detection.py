@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.classifier.ensemble import fit_ensemble
 from ktodata.labels.classifier.features import Components
 from ktodata.labels.classifier.noise_injection import (
@@ -32,7 +33,6 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-NAMES = {False: "undesirable", True: "desirable"}
 ESTIMATE_IS = (
     "an estimate by confident learning of errors that fall at random given the true class, if the model is good; those that "
     "follow a rule look like signal and are not in it, and where the verdict is not 'identifiable' it may be far off either way"
@@ -118,7 +118,7 @@ class Detection:
             "two_levels": self.two_levels,
             "label_noise_estimate": {
                 "is": ESTIMATE_IS,
-                "wrong_among_given": {NAMES[given]: each.error_rates[0] for given, each in self.classes.items()},
+                "wrong_among_given": {LABEL_NAMES[given]: each.error_rates[0] for given, each in self.classes.items()},
                 "wrong": float((joint[0, 1] + joint[1, 0]) / max(joint.sum(), 1)),
                 "confident_joint": joint.tolist(),
             },
@@ -126,7 +126,7 @@ class Detection:
                 "fraction": self.predictions.fraction,
                 "repeats": self.predictions.with_flips.shape[1],
                 "auroc_averaged_over_given_classes": class_average([each.recovery for each in self.classes.values()]).as_dict(),
-                "per_given_class": {NAMES[given]: each.as_dict() for given, each in self.classes.items()},
+                "per_given_class": {LABEL_NAMES[given]: each.as_dict() for given, each in self.classes.items()},
             },
         }
 
@@ -179,9 +179,9 @@ def find_label_errors(
     """
     is_issue, flagged = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
     joint, is_issue[train] = confident_learning(labels[train], predictions.p_desirable[train])
-    shares = {given: float(joint[int(given), 1 - int(given)] / joint[int(given)].sum()) for given in NAMES}
+    shares = {given: float(joint[int(given), 1 - int(given)] / joint[int(given)].sum()) for given in LABEL_NAMES}
     levels, classes = two_levels(predictions.p_desirable[train]), {}
-    for given in NAMES:
+    for given in LABEL_NAMES:
         in_class, rates = train & (labels == given), (shares[given], shares[not given])
         flips = recovery(predictions.with_flips, predictions.injected, train, given=given)
         verdict = identifiability(flips, levels, rates)

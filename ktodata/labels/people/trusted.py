@@ -8,6 +8,7 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.people.review_queue import shares
 from ktodata.stats import auroc, clopper_pearson, share, stratified_share
 
@@ -15,7 +16,6 @@ NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody coul
 MIN_DRAWN = 10  # rows
 RUN = 3  # reviewed rows in a row that carry a draw on past one that was skipped
 HELD = "review"  # the state of rows that wait for a person
-NAMES = {False: "undesirable", True: "desirable"}
 
 RATES_SCHEMA = pl.Schema(
     {
@@ -199,9 +199,9 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     """
     trusted = table.filter("reviewed")
     sample = trusted.filter("drawn")
-    classes = {given: check_flags(trusted, sample, given=given) for given in NAMES}
-    sizes = {given: int((table["drawable"] & (table["label"] == given)).sum()) for given in NAMES}
-    hits, trials = ([classes[given][name] for given in NAMES] for name in ("drawn_wrong", "drawn_at_random"))
+    classes = {given: check_flags(trusted, sample, given=given) for given in LABEL_NAMES}
+    sizes = {given: int((table["drawable"] & (table["label"] == given)).sum()) for given in LABEL_NAMES}
+    hits, trials = ([classes[given][name] for given in LABEL_NAMES] for name in ("drawn_wrong", "drawn_at_random"))
     whole = stratified_share((hits[0], hits[1]), (trials[0], trials[1]), (sizes[False], sizes[True]))
     return {
         "rows": trusted.height,
@@ -209,6 +209,6 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "wrong": sum(hits),
         "error_rate": whole.as_dict(),
         "rates_of": sum(sizes.values()),
-        **{NAMES[given]: classes[given] for given in NAMES},
-        "flip_rates": flip_rates(sizes, {given: classes[given]["error_rate"]["value"] for given in NAMES}),
+        **{LABEL_NAMES[given]: classes[given] for given in LABEL_NAMES},
+        "flip_rates": flip_rates(sizes, {given: classes[given]["error_rate"]["value"] for given in LABEL_NAMES}),
     }
