@@ -166,15 +166,15 @@ def nearest(table: pl.DataFrame) -> np.ndarray:
 
 def ours(table: pl.DataFrame, seed: int) -> tuple[np.ndarray, dict[float, np.ndarray]]:
     """P(desirable) as shipped, and with each of PENALTIES in its place."""
-    found, labels = kd.label_noise(table, seed=seed, neighbours=0), table["label"].to_numpy()
-    rows = found.tables["evidence"]
+    result, labels = kd.label_noise(table, seed=seed, neighbours=0), table["label"].to_numpy()
+    rows = result.tables["evidence"]
     sets = {name: rows[name].to_numpy() for name in FEATURE_SETS}
     p = {name: np.where(labels, quality, 1 - quality)[:, None] for name, quality in sets.items()}
     even, blends = np.full(len(labels), labels.mean()), {}
     for penalty in PENALTIES:
         with mock.patch.object(ensemble, "PENALTY", penalty):
             blends[penalty] = fit_ensemble(p, even, labels[:, None], np.ones(len(labels), bool)).p_desirable[:, 0]
-    return found.columns["p_desirable"].to_numpy(), blends
+    return result.columns["p_desirable"].to_numpy(), blends
 
 
 def score(table: pl.DataFrame, p: np.ndarray) -> tuple[float, float]:
@@ -187,7 +187,7 @@ def score(table: pl.DataFrame, p: np.ndarray) -> tuple[float, float]:
 
 def measure(table: pl.DataFrame, seeds: range, *, peers: bool) -> dict[str, list[tuple[float, float]]]:
     """Of each method, both figures with each seed."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    figures: dict[str, list[tuple[float, float]]] = {}
     for seed in seeds:
         shipped, blends = ours(table, seed)
         each = {"ktodata": shipped} | {f"penalty {penalty:g}": p for penalty, p in blends.items()}
@@ -195,15 +195,15 @@ def measure(table: pl.DataFrame, seeds: range, *, peers: bool) -> dict[str, list
             each["cleanlab, TF-IDF"] = cleanlab(words(table), table, seed)
             each |= {"cleanlab, embeddings": cleanlab(vectors(table), table, seed), "nearest": nearest(table)}
         for name, p in each.items():
-            found.setdefault(name, []).append(score(table, p))
-    return found
+            figures.setdefault(name, []).append(score(table, p))
+    return figures
 
 
 def chosen_elsewhere(figures: dict[str, dict[str, list[tuple[float, float]]]]) -> dict[str, tuple[float, float, float]]:
     """Of each set: the penalty with the best sum of both figures over the other sources, and its two figures here."""
     names = [f"penalty {penalty:g}" for penalty in PENALTIES]
     mean = {(name, way): np.mean(each[way], axis=0) for name, each in figures.items() for way in names}
-    found = {}
+    chosen = {}
     for name in figures:
         by_source: dict[str, list[list[float]]] = {}
         for other in figures:
@@ -211,8 +211,8 @@ def chosen_elsewhere(figures: dict[str, dict[str, list[tuple[float, float]]]]) -
                 by_source.setdefault(SETS[other][0], []).append([mean[other, way].sum() for way in names])
         others = np.mean([np.mean(each, axis=0) for each in by_source.values()], axis=0) if by_source else np.zeros(len(names))
         best = int(np.argmax(others))
-        found[name] = (PENALTIES[best], *(float(figure) for figure in mean[name, names[best]]))
-    return found
+        chosen[name] = (PENALTIES[best], *(float(figure) for figure in mean[name, names[best]]))
+    return chosen
 
 
 def main() -> None:

@@ -47,9 +47,9 @@ def planted(rng, wrong_if_given, *, rows=1500, desirable=0.8):
 
 def judged(table, seed, drawn, picked=0):
     """`drawn` rows of the audit's draw and the `picked` first wrong ones have their true label as trusted label; as metrics."""
-    asked = rows_to_review(table, total=drawn, seed=seed)["row_id"]
-    doubtful = table.filter(pl.col("label") != pl.col("truth"), ~pl.col("row_id").is_in(asked.implode()))["row_id"][:picked]
-    seen = pl.concat([asked, doubtful])
+    sample = rows_to_review(table, total=drawn, seed=seed)["row_id"]
+    doubtful = table.filter(pl.col("label") != pl.col("truth"), ~pl.col("row_id").is_in(sample.implode()))["row_id"][:picked]
+    seen = pl.concat([sample, doubtful])
     trusted = pl.when(pl.col("row_id").is_in(seen.implode())).then("truth")
     marked = mark_reviewed(table.with_columns(trusted_label=trusted, label_quality=pl.lit(0.5), flagged=False), seed)
     return reviewed_metrics(marked)

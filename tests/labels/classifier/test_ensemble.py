@@ -56,9 +56,9 @@ def test_no_probability_jumps_as_labels_follow_the_topic_more(strength):
 
 def test_labels_that_follow_the_topic_are_reported():
     labels, feature_sets = probabilities(text=1.0, completion_residual=0.8, prompt=0.8)
-    told = fit_ensemble(feature_sets, feature_sets.pop("prompt")[:, 0], labels, np.ones(2000, bool)).metrics
-    assert told["labels_follow_the_prompt"]
-    assert 0.1 < told["prompt_information_share"] < 1
+    metrics = fit_ensemble(feature_sets, feature_sets.pop("prompt")[:, 0], labels, np.ones(2000, bool)).metrics
+    assert metrics["labels_follow_the_prompt"]
+    assert 0.1 < metrics["prompt_information_share"] < 1
 
 
 def test_small_tables_weigh_alike_and_large_ones_as_the_labels_say():

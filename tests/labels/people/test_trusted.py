@@ -84,9 +84,9 @@ def test_trusted_rows_of_unknown_origin_are_no_random_draw():
 
 def test_whoever_stops_early_has_judged_the_beginning_of_the_draw():
     rows = pl.DataFrame({"row_id": [f"row {n}" for n in range(600)], "label": [n % 4 > 0 for n in range(600)]})
-    asked = rows_to_review(rows, total=60, seed=3)["row_id"]
+    sample = rows_to_review(rows, total=60, seed=3)["row_id"]
     for judged in (15, 37, 60):
-        reviewed = rows["row_id"].is_in(asked[:judged].implode()).to_numpy()
+        reviewed = rows["row_id"].is_in(sample[:judged].implode()).to_numpy()
         assert (random_sample(rows["row_id"], rows["label"].to_numpy(), reviewed, 3) == reviewed).all()
 
 
