@@ -1,10 +1,16 @@
-"""How long a piece of work took and how much memory it held at most."""
+"""What a piece of work has and takes: cores, seconds, memory."""
 
+import os
 import threading
 import time
 from types import TracebackType
 
 import psutil
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Meter:

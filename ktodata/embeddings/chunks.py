@@ -1,6 +1,5 @@
 """Sums in one order: results that do not change in the last bit with the number of cores."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ktodata.meter import cores
 
 Floats = NDArray[np.float32]
 Part = TypeVar("Part")
@@ -31,7 +32,7 @@ def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
     The matrix library is held to one thread meanwhile: the cores are busy with chunks, and its own split of a sum would depend on
     how many there are.
     """
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores()
     slices = [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
     with _matrix_library().limit(limits=1), ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Part]] = deque()

@@ -34,24 +34,24 @@ class Candidates:
     skipped: int
 
 
-def signatures(sets: Ragged, *, seed: int) -> Signatures:
-    """uint32 [n, HASHES]: the chance that two texts agree in one place is the Jaccard similarity of their sets.
+def signatures(shingles: Ragged, *, seed: int) -> Signatures:
+    """uint32 [n, HASHES]: the chance that two texts agree in one place is the Jaccard similarity of their sets of shingles.
 
-    An empty set has the largest value everywhere, so that the minimum of two signatures is the signature of the union.
+    shingles : hashed, spread over all 64 bits; repeats change nothing, as the least of them counts. An empty set has the largest
+    value everywhere, so that the minimum of two signatures is the signature of the union.
     """
     random = np.random.default_rng(seed)
-    flips = random.integers(0, 1 << 64, HASHES, dtype=np.uint64)
-    factors = random.integers(0, 1 << 64, HASHES, dtype=np.uint64) | np.uint64(1)
-    result = np.full((len(sets), HASHES), _EMPTY)
-    filled = np.flatnonzero(sets.lengths)
-    for start, stop in blocks(sets.lengths[filled], _BLOCK_VALUES, _BLOCK_VALUES):
+    flips = random.integers(0, 1 << 32, HASHES, dtype=np.uint32)
+    factors = random.integers(0, 1 << 32, HASHES, dtype=np.uint32) | np.uint32(1)
+    result = np.full((len(shingles), HASHES), _EMPTY)
+    filled = np.flatnonzero(shingles.lengths)
+    for start, stop in blocks(shingles.lengths[filled], _BLOCK_VALUES, _BLOCK_VALUES):
         rows = filled[start:stop]
-        first = sets.offsets[rows[0]]
-        values = sets.values[first : sets.offsets[rows[-1] + 1]]
-        begins = sets.offsets[rows] - first
+        first = shingles.offsets[rows[0]]
+        values = (shingles.values[first : shingles.offsets[rows[-1] + 1]] >> np.uint64(32)).astype(np.uint32)
+        begins = shingles.offsets[rows] - first
         for place, (flip, factor) in enumerate(zip(flips, factors, strict=True)):
-            lowest = np.minimum.reduceat((values ^ flip) * factor, begins)
-            result[rows, place] = lowest >> np.uint64(32)
+            result[rows, place] = np.minimum.reduceat((values ^ flip) * factor, begins)
     return result
 
 

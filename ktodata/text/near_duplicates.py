@@ -6,26 +6,30 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.text.minhash import Signatures, candidate_pairs, signatures
-from ktodata.text.shingles import jaccard, shingle_sets, template_words
-from ktodata.text.words import U64, Index, Ragged, figures, mixed, word_hashes
+from ktodata.text.minhash import HASHES, Signatures, candidate_pairs, signatures
+from ktodata.text.shingles import by_block, jaccard, shingle_sets, template_words
+from ktodata.text.words import U64, Index, Ragged, figures, mixed, offsets_of, word_hashes
 
 
 @dataclass(frozen=True)
 class Texts:
     """n different texts, made ready to be compared.
 
-    sets : all shingles. own : those that are not template only (the same as sets where templates are not looked for, and for a
-    text that is all template). figures : hash of the numbers. signature : MinHash of own.
+    words : hashed. own : one flag for each word that is not template only, or None where templates are not looked for or none is
+    there; a text that is all template keeps all its words. figures : hash of the numbers. signature : MinHash of the own shingles.
     """
 
-    sets: Ragged
-    own: Ragged
+    words: Ragged
+    own: NDArray[np.bool_] | None
     figures: U64
     signature: Signatures
 
     def __len__(self) -> int:
-        return len(self.sets)
+        return len(self.words)
+
+    def with_template(self) -> int:
+        """How many of them hold words that only fill a template."""
+        return 0 if self.own is None else len(np.unique(self.words.owners()[~self.own]))
 
 
 @dataclass(frozen=True)
@@ -48,29 +52,32 @@ NO_PAIRS = SimilarPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0
 def prepare(texts: pl.Series, *, templates: bool, seed: int) -> Texts:
     """Make different, normalised texts comparable. templates: discount words that only fill a template (for prompts)."""
     words = word_hashes(texts)
-    sets = shingle_sets(words)
-    own = _own_sets(words, sets) if templates else sets
-    return Texts(sets, own, figures(texts), signatures(own, seed=seed))
+    own = _own_words(words) if templates else None
+    parts = by_block(words, own, lambda of_block: signatures(of_block, seed=seed))
+    return Texts(words, own, figures(texts), np.concatenate([np.zeros((0, HASHES), np.uint32), *parts]))
 
 
-def _own_sets(words: Ragged, sets: Ragged) -> Ragged:
+def _own_words(words: Ragged) -> NDArray[np.bool_] | None:
     template = template_words(words)
     if not template.any():
-        return sets
-    text = np.repeat(np.arange(len(words)), words.lengths)
+        return None
+    text = words.owners()
     has_own = np.bincount(text[~template], minlength=len(words)) > 0
-    return shingle_sets(words, ~template | ~has_own[text])
+    return np.asarray(~template | ~has_own[text])
 
 
 def similarity(texts: Texts, left: Index, right: Index) -> NDArray[np.float64]:
     """How alike two texts are, in [0, 1]: Jaccard of all shingles or of the own ones, whichever is lower; 0 if numbers differ."""
     result = np.asarray(left == right, dtype=np.float64)
     open_ = np.flatnonzero((left != right) & (texts.figures[left] == texts.figures[right]))
-    a, b = left[open_], right[open_]
-    result[open_] = jaccard(texts.own, a, b)
-    if texts.own is not texts.sets:
-        alike = np.flatnonzero(result[open_] > 0)
-        result[open_[alike]] = np.minimum(result[open_[alike]], jaccard(texts.sets, a[alike], b[alike]))
+    # sets are made of the texts in question alone: of most texts nothing is near
+    among, place = np.unique(np.concatenate([left[open_], right[open_]]), return_inverse=True)
+    a, b = place[: len(open_)], place[len(open_) :]
+    of_word = texts.words.places(among)
+    words = Ragged(texts.words.values[of_word], offsets_of(texts.words.lengths[among]))
+    result[open_] = jaccard(shingle_sets(words), a, b)
+    if texts.own is not None:
+        result[open_] = np.minimum(result[open_], jaccard(shingle_sets(words, texts.own[of_word]), a, b))
     return result
 
 

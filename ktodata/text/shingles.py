@@ -4,44 +4,60 @@ Single words make the shortest texts comparable ("yes" has one shingle, not none
 "man bites dog".
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.text.words import U64, Index, Ragged, blocks, distinct, join_ragged, mixed, offsets_of
+from ktodata.text.words import U64, Index, Part, Ragged, blocks, distinct, in_blocks, join_ragged, mixed, offsets_of
 
 # A text keeps at most so many shingles, those of smallest hash. Up to about 2,000 words that is all of them and a similarity is
 # exact; beyond, it is estimated with a standard error of at most 0.8 points (sqrt(0.25 / 4096)), and a text of 20 MB takes 32 kB.
 SAMPLE = 4096
 _HASH_BITS = 48  # the other 16 bits hold the text's place in its block, so that one sort orders and de-duplicates all sets
-_BLOCK_WORDS = 2_000_000
+_BLOCK_WORDS = 300_000
 _BLOCK_VALUES = 1_000_000
 
 # A run of so many words in a row that stands in very many different texts is a template, not what the texts are about.
 WINDOW = 6
+_BUCKET_BITS = 22
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+def shingles(words: Ragged, chosen: NDArray[np.bool_] | None = None) -> Ragged:
+    """Each text's shingles, hashed, repeats and all; with `chosen` (one flag for each word) only those that hold a chosen word."""
+    values = np.empty(2 * len(words.values), np.uint64)
+    keep = np.ones(len(values), bool)
+    values[::2] = words.values
+    values[1:-1:2] = words.values[:-1] * _FACTOR + words.values[1:]
+    keep[2 * words.offsets[1:][words.lengths > 0] - 1] = False  # a text's last word has no neighbour
+    if chosen is not None:
+        keep[::2] &= chosen
+        keep[1:-1:2] &= chosen[:-1] | chosen[1:]
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
+    return Ragged(mixed(values[keep]), ends[2 * words.offsets])
+
+
+def by_block(words: Ragged, chosen: NDArray[np.bool_] | None, work: Callable[[Ragged], Part]) -> list[Part]:
+    """`work` on the shingles of each block of texts, on all cores, in order: those of all texts would take 16 bytes a word."""
+
+    def of_block(start: int, stop: int) -> Part:
+        first, last = words.offsets[start], words.offsets[stop]
+        return work(shingles(words.part(start, stop), None if chosen is None else chosen[first:last]))
+
+    return in_blocks(words.lengths, _BLOCK_WORDS, 1 << (64 - _HASH_BITS), of_block)
 
 
 def shingle_sets(words: Ragged, chosen: NDArray[np.bool_] | None = None) -> Ragged:
-    """Each text's set of shingles, ascending; with `chosen` (one flag for each word) only shingles that hold a chosen word."""
-    parts = []
-    for start, stop in blocks(words.lengths, _BLOCK_WORDS, 1 << (64 - _HASH_BITS)):
-        first, last = words.offsets[start], words.offsets[stop]
-        parts.append(_sets(words.part(start, stop), None if chosen is None else chosen[first:last]))
-    return join_ragged(parts)
+    """Each text's set of shingles, ascending; `chosen` as for `shingles`."""
+    return join_ragged(by_block(words, chosen, _sets))
 
 
-def _sets(words: Ragged, chosen: NDArray[np.bool_] | None) -> Ragged:
-    text = np.repeat(np.arange(len(words), dtype=np.uint64), words.lengths)
-    paired = text[:-1] == text[1:]
-    pairs = words.values[:-1] * np.uint64(0x9E3779B97F4A7C15) + words.values[1:]
-    if chosen is not None:
-        keep_pair = paired & (chosen[:-1] | chosen[1:])
-        owners, hashes = (text[chosen], text[:-1][keep_pair]), (words.values[chosen], pairs[keep_pair])
-    else:
-        owners, hashes = (text, text[:-1][paired]), (words.values, pairs[paired])
-    spare = np.uint64(64 - _HASH_BITS)
-    keys = distinct((np.concatenate(owners) << np.uint64(_HASH_BITS)) | (mixed(np.concatenate(hashes)) >> spare))
-    return _smallest(keys, len(words))
+def _sets(repeated: Ragged) -> Ragged:
+    text = repeated.owners().astype(np.uint64)
+    keys = distinct((text << np.uint64(_HASH_BITS)) | (repeated.values >> np.uint64(64 - _HASH_BITS)))
+    return _smallest(keys, len(repeated))
 
 
 def _smallest(keys: U64, texts: int) -> Ragged:
@@ -61,8 +77,10 @@ def template_words(words: Ragged) -> NDArray[np.bool_]:
     """
     limit = int(np.clip(len(words) // 5, 20, 100))
     starts, runs = windows(words, WINDOW)
-    texts = np.repeat(np.arange(len(words)), words.lengths)[starts]
-    table = pl.DataFrame({"text": texts, "run": runs})
+    texts = words.owners()[starts]
+    bucket = (runs >> np.uint64(64 - _BUCKET_BITS)).astype(np.int64)
+    often = np.bincount(bucket)[bucket] > limit  # few do, and only of these it is asked in how many different texts
+    starts, table = starts[often], pl.DataFrame({"text": texts[often], "run": runs[often]})
     common = table.unique().group_by("run").len().filter(pl.col("len") > limit)["run"]
     hits = starts[table["run"].is_in(common.implode()).to_numpy()]
     change = np.bincount(hits, minlength=len(words.values) + WINDOW) - np.bincount(
@@ -73,15 +91,15 @@ def template_words(words: Ragged) -> NDArray[np.bool_]:
 
 def windows(words: Ragged, length: int) -> tuple[Index, U64]:
     """Every run of `length` words inside one text: where it starts in `words.values`, and its hash."""
-    text = np.repeat(np.arange(len(words)), words.lengths)
     last = len(words.values) - length + 1
     if last <= 0:
         return np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    text = words.owners()
     starts = np.flatnonzero(text[:last] == text[length - 1 :])
-    hashes = np.zeros(len(starts), np.uint64)
+    hashes = np.zeros(last, np.uint64)
     for step in range(length):
-        hashes = mixed(hashes + words.values[starts + step])
-    return starts, hashes
+        hashes = hashes * _FACTOR + words.values[step : step + last]
+    return starts, mixed(hashes[starts])
 
 
 def jaccard(sets: Ragged, left: Index, right: Index) -> NDArray[np.float64]:

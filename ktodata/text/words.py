@@ -6,15 +6,20 @@ compared in memory linear in their length, and equally on every machine and in e
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
+from ktodata.meter import cores
+
+Part = TypeVar("Part")
 U64 = NDArray[np.uint64]
 Index = NDArray[np.int64]
 
@@ -30,7 +35,7 @@ HOLDS_CODE = "```|~~~|<tool_call>"
 FIGURE = r"-?\d+(?:[.,:]\d+)*|[+*/^=<>%×÷]"
 
 # Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
-BLOCK_BYTES = 16_000_000
+BLOCK_BYTES = 4_000_000
 BLOCK_TEXTS = 1 << 16
 
 
@@ -49,10 +54,19 @@ class Ragged:
         """Number of values of each text."""
         return np.diff(self.offsets)
 
+    def owners(self) -> Index:
+        """For each value the text that it is of."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
     def part(self, start: int, stop: int) -> "Ragged":
         """The texts start..stop - 1."""
         first, last = self.offsets[start], self.offsets[stop]
         return Ragged(self.values[first:last], self.offsets[start : stop + 1] - first)
+
+    def places(self, texts: Index) -> Index:
+        """Where in `values` those of these texts stand, text by text."""
+        lengths = self.lengths[texts]
+        return np.repeat(self.offsets[texts] - offsets_of(lengths)[:-1], lengths) + np.arange(lengths.sum())
 
 
 def normalised(text: pl.Expr, *, ignore_case: bool, ignore_space: bool = True) -> pl.Expr:
@@ -64,7 +78,10 @@ def normalised(text: pl.Expr, *, ignore_case: bool, ignore_space: bool = True) -
 
 
 def _normalised(texts: pl.Series, ignore_case: bool, ignore_space: bool) -> pl.Series:
-    texts = texts.str.normalize("NFC")
+    is_ascii = texts.str.len_bytes() == texts.str.len_chars()  # ASCII is NFC, and most texts are ASCII
+    if not is_ascii.all():
+        others = (~is_ascii).fill_null(value=False)
+        texts = texts.scatter(others.arg_true(), texts.filter(others).str.normalize("NFC"))
     folded = _folded(texts, ignore_case, ignore_space)
     holds_code = texts.str.contains(HOLDS_CODE).fill_null(value=False)
     if holds_code.any():
@@ -74,7 +91,7 @@ def _normalised(texts: pl.Series, ignore_case: bool, ignore_space: bool) -> pl.S
 
 
 def _folded(texts: pl.Series, ignore_case: bool, ignore_space: bool) -> pl.Series:
-    texts = texts.str.replace_all(r"\s+", " ") if ignore_space else texts
+    texts = texts.str.replace_all(r"\s{2,}|[^\S ]", " ") if ignore_space else texts
     return texts.str.to_lowercase() if ignore_case else texts
 
 
@@ -100,17 +117,24 @@ def code_in(texts: pl.Series) -> pl.Series:
 
 def word_hashes(texts: pl.Series) -> Ragged:
     """The words of each text, in order, hashed."""
-    parts = [_hash_block(texts[start:stop]) for start, stop in blocks(_bytes(texts), BLOCK_BYTES, BLOCK_TEXTS)]
-    return join_ragged(parts)
+    return join_ragged(in_blocks(_bytes(texts), BLOCK_BYTES, BLOCK_TEXTS, lambda start, stop: _hash_block(texts[start:stop])))
 
 
 def figures(texts: pl.Series) -> U64:
     """One hash for each text of its numbers and arithmetic signs, in order. A changed number changes what a text means."""
-    parts = [
-        _hashes(texts[start:stop].str.extract_all(FIGURE).list.join(" "))
-        for start, stop in blocks(_bytes(texts), BLOCK_BYTES, BLOCK_TEXTS)
-    ]
+    parts = in_blocks(
+        _bytes(texts),
+        BLOCK_BYTES,
+        BLOCK_TEXTS,
+        lambda start, stop: _hashes(texts[start:stop].str.extract_all(FIGURE).list.join(" ")),
+    )
     return np.concatenate([np.zeros(0, np.uint64), *parts])
+
+
+def in_blocks(sizes: Index, most: int, most_texts: int, work: Callable[[int, int], Part]) -> list[Part]:
+    """work(start, stop) of each block, on all cores; in order."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(lambda block: work(*block), blocks(sizes, most, most_texts)))
 
 
 def blocks(sizes: Index, most: int, most_texts: int) -> Iterator[tuple[int, int]]:
@@ -163,7 +187,9 @@ def _hash_block(texts: pl.Series) -> Ragged:
 
 def _hashes(strings: pl.Series) -> U64:
     """The xxHash of each string; every different string is hashed once."""
-    different = strings.unique()
-    hashes = [xxhash.xxh3_64_intdigest(value) for value in different.cast(pl.Binary).to_list()]
-    mapped = strings.replace_strict(different, pl.Series(hashes, dtype=pl.UInt64), return_dtype=pl.UInt64)
-    return mapped.to_numpy().astype(np.uint64)
+    numbered = strings.cast(pl.Categorical(pl.Categories.random()))  # a number for each different string, in one pass
+    different = numbered.unique()
+    number = different.to_physical().to_numpy()
+    hashes = np.zeros(int(number.max(initial=0)) + 1, np.uint64)
+    hashes[number] = [xxhash.xxh3_64_intdigest(value) for value in different.cast(pl.String).cast(pl.Binary).to_list()]
+    return np.asarray(hashes[numbered.to_physical().to_numpy()])
