@@ -15,8 +15,8 @@ from ktodata.text.words import U64, Index, Ragged, figures, mixed, offsets_of, w
 class Texts:
     """n different texts, made ready to be compared.
 
-    words : hashed. own : one flag for each word that is not template only, or None where templates are not looked for or none is
-    there; a text that is all template keeps all its words. figures : hash of the numbers. signature : MinHash of the own shingles.
+    words : hashed. own : for each word whether it is more than template, or None where no template is looked for or there; a text
+    that is all template keeps all its words. figures : hash of the numbers. signature : MinHash of the own shingles.
     """
 
     words: Ragged

@@ -26,7 +26,7 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def shingles(words: Ragged, chosen: NDArray[np.bool_] | None = None) -> Ragged:
-    """Each text's shingles, hashed, repeats and all; with `chosen` (one flag for each word) only those that hold a chosen word."""
+    """Each text's shingles, hashed, with repeats; with `chosen` (one flag for each word) only those that hold a chosen word."""
     values = np.empty(2 * len(words.values), np.uint64)
     keep = np.ones(len(values), bool)
     values[::2] = words.values

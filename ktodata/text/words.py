@@ -32,7 +32,22 @@ WORD = (
 # code that Markdown fences, up to its closing fence or the end; and calls as `formats.turns.plain_turn` writes them
 CODE = re.compile(r"(`{3,}|^[ \t]*~{3,}).*?(?:\1|\Z)|<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL | re.MULTILINE)
 HOLDS_CODE = "```|~~~|<tool_call>"
-FIGURE = r"-?\d+(?:[.,:]\d+)*|[+*/^=<>%×÷]"
+# What changes a text's meaning however few words it is of: numbers with the signs beside them, and formulas. Signs of mark-up are
+# none: emphasis and rulers are taken out first, and a bullet or a stroke between words is no formula. A regular expression of
+# polars looks neither ahead nor behind, so operands of a formula are part of what is found.
+_NUMBER = r"-?\d+(?:[.,:]\d+)*"
+_OPERAND = r"[\p{L}\p{N}_.()\[\]]+"
+FIGURE = "|".join(
+    [
+        rf"(?:{_OPERAND} [-+*/×÷^] )+{_OPERAND} ?=",  # length * width =
+        rf"= ?{_OPERAND}(?: [-+*/×÷^] {_OPERAND})+",  # = length * width
+        rf"[\p{{L}})\]] ?\* ?{_NUMBER}",  # x * 3
+        r"\b\p{L} ?[+*/^<>×÷] ?\p{L}\b",  # a*b
+        rf"(?:[+/^<>×÷] ?)?{_NUMBER}(?: ?[+*/^<>%×÷]+)?",  # < 3 %
+        r"\+\+|=| [+/<>×÷^] ",
+    ]
+)
+MARKS = r"\*\*+|={3,}"
 
 # Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
 BLOCK_BYTES = 4_000_000
@@ -121,14 +136,20 @@ def word_hashes(texts: pl.Series) -> Ragged:
 
 
 def figures(texts: pl.Series) -> U64:
-    """One hash for each text of its numbers and arithmetic signs, in order. A changed number changes what a text means."""
+    """One hash for each text of its numbers and formulas, in order. A changed number changes what a text means."""
     parts = in_blocks(
         _bytes(texts),
         BLOCK_BYTES,
         BLOCK_TEXTS,
-        lambda start, stop: _hashes(texts[start:stop].str.extract_all(FIGURE).list.join(" ")),
+        lambda start, stop: _hashes(_figures(texts[start:stop])),
     )
     return np.concatenate([np.zeros(0, np.uint64), *parts])
+
+
+def _figures(texts: pl.Series) -> pl.Series:
+    """All of a text's figures, a line each, without the words that are their operands: those are compared as words are."""
+    signs = texts.str.replace_all(MARKS, "").str.extract_all(FIGURE).list.join("\n")
+    return signs.str.replace_all(r"[\p{L}_ ]+", "")
 
 
 def in_blocks(sizes: Index, most: int, most_texts: int, work: Callable[[int, int], Part]) -> list[Part]:

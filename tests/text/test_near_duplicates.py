@@ -116,6 +116,48 @@ def test_figures_are_numbers_and_signs_in_order():
     assert len(set(values.tolist())) == 6
 
 
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("**bold** move", "bold move"),
+        ("**3** things", "3 things"),
+        ("1. **Step** go", "1. Step go"),
+        ("* a thing * another", "- a thing - another"),
+        ("* 3 apples", "- 3 apples"),
+        ("====== Title", "Title"),
+        ("<b>word</b>", "word"),
+        ("and/or", "and or"),
+        ("5 % of all", "5% of all"),
+        ("cost = price * amount", "cost = worth * amount"),
+    ],
+)
+def test_marks_of_layout_are_no_figures(text, other):
+    left, right = figures(pl.Series([text, other]))
+    assert left == right
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("area = length * width", "area = length + width"),
+        ("the area is length * width = area", "the area is length - width = area"),
+        ("he paid 5 + 6", "he paid 5 - 6"),
+        ("width / height is", "width × height is"),
+        ("3*4", "3+4"),
+        ("2 ** 3", "2 * 3"),
+        ("a*b", "a/b"),
+        ("x > y holds", "x < y holds"),
+        ("x^2", "x^3"),
+        ("use C++ now", "use C now"),
+        ("5 % of all", "5 of all"),
+        ("3 * 412", "3 * 41 2"),
+    ],
+)
+def test_a_changed_sign_of_a_formula_is_a_changed_figure(text, other):
+    left, right = figures(pl.Series([text, other]))
+    assert left != right
+
+
 def test_signature_agreement_estimates_jaccard():
     """128 places, similarity s: the share of equal places has a standard error of sqrt(s(1-s)/128) < 0.045; mean over pairs is close."""
     texts = variants(400)
