@@ -55,10 +55,17 @@ class IngestResult:
     quarantine: pl.DataFrame
     metrics: Mapping[str, Any]
 
-    def _repr_html_(self) -> str:
+    def _counts(self) -> list[str]:
         reasons = self.quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
-        counts = "".join(f"<li>{count:,} quarantined: {html.escape(reason)}</li>" for reason, count in reasons.iter_rows())
-        return f"<p><strong>{self.metrics['records']:,}</strong> records, {self.feedback.height:,} rows</p><ul>{counts}</ul>"
+        quarantined = (f"{count:,} quarantined: {reason}" for reason, count in reasons.iter_rows())
+        return [f"{self.metrics['records']:,} records, {self.feedback.height:,} rows", *quarantined]
+
+    def __repr__(self) -> str:
+        return "\n".join(self._counts())
+
+    def _repr_html_(self) -> str:
+        first, *quarantined = map(html.escape, self._counts())
+        return f"<p>{first}</p><ul>{''.join(f'<li>{line}</li>' for line in quarantined)}</ul>"
 
 
 def read(

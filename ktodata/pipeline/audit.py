@@ -64,6 +64,11 @@ def audit(
     if not isinstance(feedback, pl.DataFrame):
         if model is not None or judged is not None or telemetry is not None or label_noise_settings:
             raise SettingError("audit: a run was audited as its recipe says; settings are for a table of feedback.")
+        if not isinstance(feedback, Run) and Path(feedback).is_file():
+            raise SettingError(
+                f"audit: {str(feedback)!r} is a file of records; kd.read(file) reads it and says what was used,"
+                " and kd.audit takes that: kd.audit(kd.read(file).feedback)."
+            )
         return LabelAudit.of_run(feedback if isinstance(feedback, Run) else Run(feedback))
     table = feedback
     for stage in (validate, dedupe):
@@ -274,6 +279,10 @@ class LabelAudit:
         if axes.lines:
             axes.legend(frameon=False)
         return figure
+
+    def __repr__(self) -> str:
+        findings = (finding["text"] for finding in self.metrics["findings"] if finding["status"] == "issue")
+        return "\n".join([str(self.summary), *findings])
 
     def _repr_html_(self) -> str:
         from ktodata.report.notebook_html import label_audit_html

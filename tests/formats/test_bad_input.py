@@ -305,9 +305,10 @@ def test_any_file_is_read_or_refused(content: bytes, name: str, tmp_path_factory
         read(path)
 
 
-def test_a_notebook_shows_what_was_read_and_escapes_it(tmp_path):
+def test_a_reading_shows_its_counts(tmp_path):
     (tmp_path / "f.jsonl").write_text(
         '{"prompt": "p", "completion": "c", "label": true}\n{"prompt": "p", "completion": "c", "label": "<b>"}\n'
     )
-    page = read(tmp_path / "f.jsonl")._repr_html_()
-    assert "<strong>2</strong> records, 1 rows" in page and "1 quarantined: label_unmapped" in page
+    reading = read(tmp_path / "f.jsonl")
+    assert repr(reading).splitlines() == ["2 records, 1 rows", "1 quarantined: label_unmapped"]
+    assert reading._repr_html_() == "<p>2 records, 1 rows</p><ul><li>1 quarantined: label_unmapped</li></ul>"

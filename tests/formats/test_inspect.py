@@ -245,6 +245,7 @@ def test_hostile_text_is_clipped_escaped_and_on_one_line(lines):
         assert all(char.isprintable() or char == "\n" for char in text)
     assert max(map(len, inspection.text().splitlines())) < 600
     assert "<script>" not in inspection._repr_html_()
+    assert repr(inspection) == inspection.text()
     assert ingest_of(inspection)["label"] == {"column": "label", "\x1b]0;x\x07": "CHOOSE", "b\nc: d": "CHOOSE"}
     json.dumps(inspection.as_dict())
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import ktodata as kd
-from ktodata.errors import DataError, MissingColumnError
+from ktodata.errors import DataError, MissingColumnError, SettingError
 from ktodata.feedback import feedback_table
 
 DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
@@ -143,6 +143,15 @@ def test_a_budget_can_be_played_through(audit):
 def test_it_draws_itself(audit):
     assert audit.plot_trust_curve().axes[0].get_ylabel()
     assert "<table" in audit._repr_html_() or "<div" in audit._repr_html_()
+    issues = [finding["text"] for finding in audit.metrics["findings"] if finding["status"] == "issue"]
+    assert repr(audit).endswith("\n".join(issues)) and issues
+
+
+def test_a_file_of_records_is_to_be_read_first(tmp_path):
+    file = tmp_path / "thumbs.jsonl"
+    file.touch()
+    with pytest.raises(SettingError, match=r"kd\.read\(file\)\.feedback"):
+        kd.audit(file)
 
 
 def test_too_few_rows_are_said_and_nothing_is_asked(feedback):

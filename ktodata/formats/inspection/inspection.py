@@ -192,6 +192,9 @@ class Inspection:
             "format_share": self.format_share,
         }
 
+    def __repr__(self) -> str:
+        return self.text()
+
     def _repr_html_(self) -> str:
         cells = "".join("<tr>" + "".join(f"<td>{_shown(cell)}</td>" for cell in row) + "</tr>" for row in self.column_rows())
         head = "".join(f"<th>{name}</th>" for name in ("column", "type", "values", "different", "examples"))
