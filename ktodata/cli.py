@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ktodata.demo.demo_command import demo
 from ktodata.errors import OUT_OF_MEMORY, KtodataError, RecipeError, SettingError, is_out_of_memory
 from ktodata.extras import missing_text
 from ktodata.train.train_command import train
@@ -347,6 +348,7 @@ def convert(
 
 
 app.command()(train)
+app.command()(demo)
 
 
 @app.command()

@@ -112,7 +112,10 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_encoder(name: str) -> Any:
-    """A sentence_transformers.SentenceTransformer: hub id, folder or packaged name. Raises ModelError when it cannot be read."""
+    """A sentence_transformers.SentenceTransformer: hub id, folder or packaged name; static ones: embeddings/static_encoder.py.
+
+    Raises ModelError when it cannot be read.
+    """
     require("sentence_transformers", what="a model", extra="embed")
     from sentence_transformers import SentenceTransformer
 
@@ -203,20 +206,7 @@ def _minilm() -> Path:
 
 
 def _wordllama() -> Path:
-    package = _package_folder("wordllama", "wordllama")
-    return _made_once(cache_dir() / "models" / "wordllama-256", lambda folder: _unpack_static(package, folder))
-
-
-def _unpack_static(package: Path, folder: Path) -> None:
-    from safetensors.torch import load_file
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
-
-    weights = next((package / "weights").glob("*256*.safetensors"))
-    tokenizer = Tokenizer.from_file(str(next((package / "tokenizers").rglob("*tokenizer*.json"))))
-    embedding = StaticEmbedding(tokenizer, embedding_weights=next(iter(load_file(weights).values())).float().numpy())
-    SentenceTransformer(modules=[embedding]).save(str(folder))
+    return _package_folder("wordllama", "wordllama")
 
 
 # the package that ships each

@@ -127,7 +127,7 @@ def test_every_command_has_an_example_that_names_it(ktodata):
 def test_every_command_can_be_read_by_a_script_and_be_silent():
     commands = typer.main.get_command(cli.app).commands
     options = {name: {option for parameter in command.params for option in parameter.opts} for name, command in commands.items()}
-    assert len(options) == 13
+    assert len(options) == 14
     assert [name for name, there in options.items() if not {"--json", "--quiet"} <= there] == []
 
 

@@ -115,7 +115,7 @@ def words_and_figures(text: str) -> tuple[list[str], list[float]]:
 def commands() -> Iterator[str]:
     for text in PAGES.values():
         for block in blocks(text, "bash"):
-            yield from (line for line in block.splitlines() if line.startswith("ktodata "))
+            yield from (re.sub(r"\s+# .*", "", line) for line in block.splitlines() if line.startswith("ktodata "))
 
 
 def test_every_command_that_is_shown_can_be_given():

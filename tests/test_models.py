@@ -6,7 +6,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from encoders import save_encoder
 
@@ -107,13 +106,6 @@ def test_two_who_unpack_at_once_both_get_the_model(tmp_path):
     assert len(made) == 2  # both began, one came second
     assert [(folder / "weights").read_text() for folder in folders] == ["whole", "whole"]
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
-
-
-def test_a_static_encoder_is_unpacked_once_and_reads_offline():
-    folder = resolve_model("packaged:wordllama-256")
-    assert resolve_model("packaged:wordllama-256") == folder
-    vectors = load_encoder("packaged:wordllama-256").encode(["hello"], show_progress_bar=False)
-    assert vectors.shape == (1, 256) and np.isfinite(vectors).all()
 
 
 @pytest.mark.slow

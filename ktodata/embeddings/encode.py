@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ktodata.embeddings.static_encoder import BATCH, STATIC, StaticEncoder, load_static_encoder
 from ktodata.embeddings.vector_cache import cache_folder, load_vectors, store_vectors, text_keys
 from ktodata.embeddings.vectors import of_unit_length
 from ktodata.errors import ModelError
@@ -15,9 +16,6 @@ from ktodata.models import first_line, load_encoder
 
 Vectors = npt.NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda"]
-
-# without attention there is no padding: larger batches give the same vectors and cost less
-STATIC_BATCH = 2048
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,13 @@ def encode_texts(
     by length, then text, so the same set of texts gives the same bytes.
     Raises ModelError when the model cannot be read, the device is absent, or a text cannot be encoded.
     """
-    encoder = load_encoder(model)
-    used = _torch_device(device)
-    encoder.to(used)
-    fingerprint = _fingerprint(encoder)
-    folder = cache_folder("vectors", model, fingerprint)
+    encoder = load_static_encoder(model) if model in STATIC else SentenceEncoder(model, device)
+    folder = cache_folder("vectors", model, encoder.fingerprint)
     keys = text_keys(texts)
     line_of, stored, unreadable = load_vectors(folder, keys) if cache else ({}, np.empty((0, 0), np.float32), 0)
     missing = [i for i, key in enumerate(keys) if key not in line_of]
     fresh = _encode_sorted(encoder, [texts[i] for i in missing], model, batch_size)
-    vectors = np.zeros((len(texts), encoder.get_embedding_dimension()), np.float32)
+    vectors = np.zeros((len(texts), encoder.dimension), np.float32)
     vectors[missing] = fresh
     if line_of:
         held = [i for i, key in enumerate(keys) if key in line_of]
@@ -60,28 +55,44 @@ def encode_texts(
     if cache:
         store_vectors(folder, [keys[i] for i in missing], fresh)
     zero = int((~vectors.any(axis=1)).sum())
-    return Encoded(vectors, model, fingerprint, used, len(texts) - len(missing), unreadable, zero)
+    return Encoded(vectors, model, encoder.fingerprint, encoder.device, len(texts) - len(missing), unreadable, zero)
 
 
-def _encode_sorted(encoder: Any, texts: list[str], model: str, batch_size: int) -> Vectors:
-    dimension = encoder.get_embedding_dimension()
+class SentenceEncoder:
+    """A model of sentence-transformers on a device. Raises ModelError as `encode_texts` does."""
+
+    def __init__(self, name: str, device: Device) -> None:
+        self._model = load_encoder(name)
+        self.device = _torch_device(device)
+        self._model.to(self.device)
+        self.dimension = int(self._model.get_embedding_dimension())
+        self.fingerprint = _fingerprint(self._model)
+
+    def encode(self, texts: list[str], batch_size: int) -> Vectors:
+        """Vectors as the model makes them, float32 [n, D]."""
+        size = max(batch_size, BATCH) if _is_static(self._model) else batch_size
+        raw = self._model.encode(texts, batch_size=size, show_progress_bar=False, convert_to_numpy=True)
+        return np.asarray(raw, np.float32)
+
+
+def _encode_sorted(encoder: SentenceEncoder | StaticEncoder, texts: list[str], model: str, batch_size: int) -> Vectors:
     if not texts:
-        return np.empty((0, dimension), np.float32)
+        return np.empty((0, encoder.dimension), np.float32)
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
-    size = max(batch_size, STATIC_BATCH) if _is_static(encoder) else batch_size
     try:
-        raw = encoder.encode([texts[i] for i in order], batch_size=size, show_progress_bar=False, convert_to_numpy=True)
+        raw = encoder.encode([texts[i] for i in order], batch_size)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ModelError(
             f"the encoder {model!r} failed on {len(texts):,} texts: {first_line(error)}. "
             f"Try a smaller batch_size (it is {batch_size}), a smaller max_chars, or another model."
         ) from error
-    vectors = np.empty((len(texts), dimension), np.float32)
-    vectors[order] = of_unit_length(np.asarray(raw, np.float32))
+    vectors = np.empty((len(texts), encoder.dimension), np.float32)
+    vectors[order] = of_unit_length(raw)
     return vectors
 
 
 def _is_static(encoder: Any) -> bool:
+    """Without attention there is no padding: larger batches give the same vectors and cost less."""
     return type(encoder[0]).__name__ == "StaticEmbedding"
 
 

@@ -69,7 +69,8 @@ def coverage(
 
     Clusters are fitted to, and the tables count, the rows that will be trained on; held-out rows get the nearest cluster.
     Intervals are exact 95 % intervals for rows; rows that share a prompt are not independent, so the truth is less certain still.
-    Tables: clusters, cluster_labels, with a reference set holes, and with parts near_held_out.
+    Tables: clusters, cluster_labels, with a reference set holes and reference (each of its prompts, covered or not), and with
+    parts near_held_out.
     """
     feedback = feedback.with_columns(prompt=question_text(feedback))  # as embed reads them
     training = _rows_to_cover(feedback)
@@ -86,7 +87,7 @@ def coverage(
     compared = None
     if reference is not None:
         compared = _compare_with_reference(reference, prompts, vectors, fitted, encoder, min_similarity, seed)
-        tables["holes"] = _hole_table(compared, seed)
+        tables |= {"holes": _hole_table(compared, seed), "reference": compared.table}
         metrics["reference"] = compared.metrics()
     findings = _coverage_findings(tables["clusters"], metrics, compared, tables.get("holes"))
     if {"part", "prompt_group"} <= set(feedback.columns):

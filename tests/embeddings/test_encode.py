@@ -1,11 +1,15 @@
 """Vectors: unit length, each text once, kept on disk whole or not at all."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from encoders import save_encoder
 
 from ktodata.embeddings import encode
 from ktodata.embeddings.encode import encode_texts
+from ktodata.embeddings.static_encoder import load_static_encoder
 from ktodata.embeddings.vector_cache import load_vectors, store_vectors, text_keys
 from ktodata.errors import ModelError
 from ktodata.models import cache_dir
@@ -106,3 +110,27 @@ def test_cuda_without_a_device_is_refused(encoder, monkeypatch):
     with pytest.raises(ModelError, match="torch sees no CUDA device"):
         encode_texts(["feet"], model=encoder, device="cuda")
     assert encode_texts(["feet"], model=encoder, device="auto").device == "cpu"
+
+
+STATIC = "packaged:wordllama-256"
+
+
+def test_the_static_encoder_gives_what_sentence_transformers_gives():
+    """Means of token vectors, whatever the length; nothing for a text without a token."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    encoder = load_static_encoder(STATIC)
+    peer = SentenceTransformer(modules=[StaticEmbedding(encoder._tokenizer, embedding_weights=encoder._table)], device="cpu")
+    texts = ["hello", "Is 81 less than 19? Answer yes or no.", "", "\x00\u202e", "\u732b", "long " * 900]
+    assert encoder.encode(texts) == pytest.approx(peer.encode(texts, convert_to_numpy=True, show_progress_bar=False), abs=1e-4)
+    assert encoder.encode([]).shape == (0, 256)
+
+
+def test_the_static_encoder_needs_no_torch():
+    code = (
+        "import sys; from ktodata.embeddings.encode import encode_texts;"
+        f"print(encode_texts(['hello'], model={STATIC!r}, cache=False).vectors.shape, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "(1, 256) False"
