@@ -19,9 +19,9 @@ SOURCES = ("ktodata", "pyproject.toml", "README.md", "LICENSE")
 MINUTES = 15  # two cores that other tests share; alone it takes about one
 
 
-def call(*words: object, **options) -> subprocess.CompletedProcess:
-    settings = {"check": False, "capture_output": True, "text": True, "timeout": MINUTES * 60} | options
-    return subprocess.run([str(word) for word in words], **settings)
+def call(*words: object, check: bool = False, **options) -> subprocess.CompletedProcess:
+    command = [str(word) for word in words]
+    return subprocess.run(command, check=check, capture_output=True, text=True, timeout=MINUTES * 60, **options)
 
 
 def interpreter(version: str) -> str | None:
