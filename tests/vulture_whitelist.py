@@ -52,11 +52,14 @@ other_name
 quantize
 raters_picture
 received_at
+relabel
 remarks
 resume
+reviews_needed
 reward_distributions
 right_when
 rows_needed
+share_low
 siblings_in_all
 soften
 spent_minutes

@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 
 from ktodata.errors import DataError, SettingError
 from ktodata.experiments.arms import Arm
-from ktodata.labels.actions import DROP_FROM, LIKELIER_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
+from ktodata.labels.actions import DROP_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
 from ktodata.labels.classifier.feature_sets import RowFeatures
-from ktodata.labels.people.review_simulation import reviews_of
-from ktodata.labels.people.reviewed_model import ReviewedModel
+from ktodata.labels.people.review_simulation import PlayedReviews, reviews_of
 from ktodata.settings import unknown_name
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# reviews_of, for one audit's rows: (labels, truth, count, order=, seed=) -> (which were reviewed, what they taught)
-Reviewing = Callable[..., tuple[Bools, ReviewedModel]]
+# reviews_of, for one audit's rows: (labels, truth, count, order=, seed=)
+Reviewing = Callable[..., PlayedReviews]
 
 NOISY, CLEAN = "labels as given", "true labels"
 Family = Literal[
@@ -36,8 +35,8 @@ Family = Literal[
     "true",
     "oracle",  # exactly the wrong rows are dropped
     "reviewed",  # by the audit's queue, and the others softened by what was learnt
-    "relabelled",  # the same reviews, and every other row has the likelier label
-    "repaired",  # the same reviews, and other rows are dropped if they may be wrong, relabelled if they likely are
+    "relabelled",  # the same reviews, and other rows take the other label where reviews show that they are wrong
+    "repaired",  # the same, and rows that are likely wrong are dropped
     "noise-corrected",  # the same reviews, and a loss corrected for the flip rates that they give
     "reviewed at random",  # as many put right, and nothing learnt from them
 ]
@@ -50,7 +49,7 @@ SOFT = {"soft_labels": True}
 class AuditedRows:
     """Rows that an audit learnt from, and what it measured of them.
 
-    rows : row_id, prompt, completion, label, prompt_group, soft_label, is_label_issue
+    rows : row_id, prompt, completion, label, prompt_group, soft_label, p_wrong_low, is_label_issue
     p_desirable : float [rows]; confident_joint : int [2, 2], counts of (given, true); None: nothing was learnt of the labels
     features : what the models of the labels see of the rows; made only where reviews are played
     """
@@ -74,7 +73,8 @@ def treatments(
         guess = wrong_by_random_flips(audited.p_desirable, rows["label"].to_numpy(), audited.confident_joint)
     by_truth: Callable[[int], list[Arm]] = lambda seed: []  # noqa: E731
     if truth is not None:
-        reviews = partial(reviews_of, audited.features(), audited.p_desirable)
+        groups = rows["prompt_group"].rank("dense").to_numpy()
+        reviews = partial(reviews_of, audited.features(), audited.p_desirable, groups)
         played = budgets if {*REVIEWING} & {*families} else ()
         by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, played)
 
@@ -103,7 +103,7 @@ def _truth_of(rows: pl.DataFrame, truth: Mapping[str, bool]) -> Bools:
 
 def _without_measures(rows: pl.DataFrame) -> pl.DataFrame:
     """As they are trained on, whatever the audit thinks of them."""
-    return rows.drop("soft_label", "is_label_issue")
+    return rows.drop("soft_label", "p_wrong_low", "is_label_issue")
 
 
 def _arms_without_truth(rows: pl.DataFrame, guess: Floats | None, seed: int) -> list[Arm]:
@@ -136,21 +136,23 @@ def _by_truth(rows: pl.DataFrame, truth: Bools, reviews: Reviewing, budgets: Seq
 
 def _by_measured_chances(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> list[Arm]:
     """What the audit's measured chances ask for; nothing where none was measured."""
-    p_wrong = (rows["soft_label"] - rows["label"].cast(pl.Float64)).abs()
-    if not (p_wrong > 0).any():
+    if not rows["p_wrong_low"].is_not_null().any():
         return []
+    p_wrong = rows["p_wrong_low"].fill_null(0.0)
     dropped = int((p_wrong > DROP_FROM).sum())
     soft = _softened(plain, rows["soft_label"].to_numpy())
     ours: Family = "by the audit"
     arms = [Arm("soft labels", "each label weighs what the audit believes of it", soft, SOFT, family=ours)]
-    if (p_wrong > LIKELIER_FROM).any():
-        likelier = _turned(plain, p_wrong > LIKELIER_FROM)
-        arms.append(Arm("likelier labels", "over 1/2 relabelled, none dropped", likelier, family=ours))
+    if (p_wrong >= RELABEL_FROM).any():
+        likelier = _turned(plain, p_wrong >= RELABEL_FROM)
+        arms.append(Arm("likelier labels", "the surely wrong relabelled, none dropped", likelier, family=ours))
     if dropped:
         likely = plain.filter(p_wrong <= DROP_FROM)
         arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely, family=ours))
         arms.append(_random_drop(plain, dropped, seed, "the audit's count"))
-        arms.append(Arm("repaired", "over 1/4 dropped, over 3/4 relabelled", repaired_rows(plain, p_wrong), family=ours))
+        arms.append(
+            Arm("repaired", "the likely wrong dropped, the surely wrong relabelled", repaired_rows(plain, p_wrong), family=ours)
+        )
     return arms
 
 
@@ -159,8 +161,8 @@ def _turned(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
 
 
 def repaired_rows(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
-    """Rows by P(their label is wrong): those over 1/4 are dropped, those over 3/4 have the other label."""
-    return _turned(plain, wrong > RELABEL_FROM).filter((wrong <= DROP_FROM) | (wrong > RELABEL_FROM))
+    """Rows by P(their label is wrong): from RELABEL_FROM on they have the other label, over DROP_FROM they are dropped."""
+    return _turned(plain, wrong >= RELABEL_FROM).filter((wrong <= DROP_FROM) | (wrong >= RELABEL_FROM))
 
 
 def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
@@ -169,32 +171,39 @@ def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
 
 
 def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: float, seed: int) -> list[Arm]:
-    """Soft labels after a share of rows was reviewed, chosen by the audit's queue, or the likelier labels, or the rows
-    repaired by those probabilities, or a loss corrected by the flip rates that the reviews give; and as many drawn at random, put
-    right only.
+    """Soft labels after a share of rows was reviewed, chosen by the audit's queue, or labels turned, or the rows repaired, as far
+    as those reviews bear it out, or a loss corrected by the flip rates that they give; as many drawn at random, put right only.
     """
     labels, count = plain["label"].to_numpy(), round(budget * plain.height)
-    queued, learnt = reviews(labels, truth, count, order="gain", seed=seed)
-    known = np.where(labels, learnt.scale[True] is not None, learnt.scale[False] is not None)
-    p_wrong = np.where(labels, 1 - learnt.p_desirable, learnt.p_desirable)
-    soft = soft_labels(labels, p_wrong, known, queued, truth)
-    drawn, _ = reviews(labels, truth, count, order="random", seed=seed)
-    righted = plain.with_columns(label=pl.Series(np.where(drawn, truth, labels)))
+    played = reviews(labels, truth, count, order="gain", seed=seed)
+    queued, calibration = played.reviewed, played.calibration
+    put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))
+    low = pl.Series(np.where(queued, 0.0, 0.0 if calibration is None else calibration.p_wrong_low))
+    softened = np.zeros(len(labels)) if calibration is None else calibration.least_sure
+    soft = soft_labels(labels, softened, ~queued, queued, truth)
     says, name = f"{count:,} rows of the queue reviewed", f"{budget:.0%} reviewed"
     arms = [Arm(f"{name}, soft labels", f"{says}; the rest softened", _softened(plain, soft), SOFT, "reviewed", budget)]
-    likelier = plain.with_columns(label=pl.Series(np.where(known | queued, soft > 1 / 2, labels)))
-    sentence = f"{says}; the rest have the likelier label"
-    arms.append(Arm(f"{name}, relabelled", sentence, likelier, family="relabelled", budget=budget))
-    repaired = repaired_rows(plain, pl.Series(np.abs(soft - labels)))
-    sentence = f"{says}; of the rest, over 1/4 dropped, over 3/4 relabelled"
-    arms.append(Arm(f"{name}, repaired", sentence, repaired, family="repaired", budget=budget))
-    rates = expected_flip_rates(labels, learnt.p_desirable, ~queued)
-    if known.all() and sum(rates.values()) < 1:  # from there on labels say the opposite, and no loss can be corrected
-        put_right = plain.with_columns(label=pl.Series(np.where(queued, truth, labels)))
-        sentence = f"{says} and put right; the loss corrected for the flip rates of the rest"
-        arms.append(Arm(f"{name}, noise-corrected", sentence, put_right, {"flip_rates": rates}, "noise-corrected", budget))
+    sentence = f"{says}; of the rest, the surely wrong relabelled"
+    relabelled = _turned(put_right, low >= RELABEL_FROM)
+    arms.append(Arm(f"{name}, relabelled", sentence, relabelled, family="relabelled", budget=budget))
+    sentence = f"{says}; of the rest, the likely wrong dropped, the surely wrong relabelled"
+    arms.append(Arm(f"{name}, repaired", sentence, repaired_rows(put_right, low), family="repaired", budget=budget))
+    arms += _noise_corrected(put_right, played, labels, budget, says)
+    drawn = reviews(labels, truth, count, order="random", seed=seed).reviewed
+    righted = plain.with_columns(label=pl.Series(np.where(drawn, truth, labels)))
     at_random = f"{count:,} rows drawn at random and put right"
     return [*arms, Arm(f"{name} at random", at_random, righted, family="reviewed at random", budget=budget)]
+
+
+def _noise_corrected(put_right: pl.DataFrame, played: PlayedReviews, labels: Bools, budget: float, says: str) -> list[Arm]:
+    """A loss corrected for the flip rates of rows that nobody reviewed; none where the reviews do not give them."""
+    rates = expected_flip_rates(labels, played.learnt.p_desirable, ~played.reviewed)
+    # from a sum of 1 on labels say the opposite, and no loss can be corrected
+    if None in played.learnt.scale.values() or sum(rates.values()) >= 1:
+        return []
+    sentence = f"{says} and put right; the loss corrected for the flip rates of the rest"
+    name = f"{budget:.0%} reviewed, noise-corrected"
+    return [Arm(name, sentence, put_right, {"flip_rates": rates}, "noise-corrected", budget)]
 
 
 def expected_flip_rates(labels: Bools, p_desirable: Floats, here: Bools) -> dict[str, float]:

@@ -11,6 +11,8 @@ p = P(the given label is wrong). A row's cost is the expected squared error E[(c
 
 So a row is better dropped than kept when p > 1/4 and better relabelled than dropped when p > 3/4; a soft label beats all three,
 and a review is worth p (1 - p) more. That holds for a p that is a probability; where p was not measured, only keeping is left.
+What is measured has an interval (people/calibration.py): rows are dropped and labels turned by its low end, so that of the turned
+labels RELABEL_FROM or more were wrong, and a soft label takes the end nearer to 1/2.
 Models have not confirmed that order: trained on XSTest, relabelling from 1/2 on and dropping nothing did at least as well as soft
 labels (tests/benchmarks/LOG.md). A cost says what a row's pull gets wrong, not what a model makes of it.
 """
@@ -25,8 +27,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 DROP_FROM = 1 / 4
-RELABEL_FROM = 3 / 4
-LIKELIER_FROM = 1 / 2  # of a relabelling that drops nothing
+RELABEL_FROM = 0.8  # over the 3/4 from which it pays: of the labels that are turned, so many at least are to be wrong
 LABEL_ACTIONS = ("drop", "relabel", "drop_and_relabel", "soften")
 EDGE = 1e-3
 
@@ -35,7 +36,7 @@ EDGE = 1e-3
 class Costs:
     """Mean cost of a row whose p is known, under each label action.
 
-    relabel : every row has its likelier label. drop_and_relabel : the cheapest of keep, drop and relabel, row by row
+    drop : rows that are likely wrong are dropped. relabel : those that surely are take the other label. drop_and_relabel : both
     """
 
     rows: int
@@ -56,13 +57,16 @@ class Costs:
         }
 
 
-def costs(p_wrong: Floats, known: Bools) -> Costs:
-    """What each label action costs. p_wrong : float [N]; known : bool [N], rows whose p_wrong is a measured probability."""
-    p = p_wrong[known]
+def costs(p_wrong: Floats, low: Floats, softened: Floats, known: Bools) -> Costs:
+    """What each label action costs, by the best estimate of p.
+
+    p_wrong, low, softened : float [N], the best estimate, its low end, and the p that the soft label takes; known : bool [N]
+    """
+    p, low, softened = p_wrong[known], low[known], softened[known]
     if not len(p):
         return Costs(0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    drop, relabel = np.minimum(p, DROP_FROM), np.minimum(p, 1 - p)
-    each = (p, drop, relabel, np.minimum(drop, relabel), p * (1 - p))
+    drop, turned = np.where(low > DROP_FROM, 1 / 4, p), low >= RELABEL_FROM
+    each = (p, drop, np.where(turned, 1 - p, p), np.where(turned, 1 - p, drop), (softened - p) ** 2 + p * (1 - p))
     return Costs(len(p), *(float(cost.mean()) for cost in each))
 
 

@@ -21,9 +21,10 @@ from ktodata.labels.classifier.feature_sets import (
 )
 from ktodata.labels.classifier.features import Components, surface_features
 from ktodata.labels.classifier.noise_injection import trust_curve
-from ktodata.labels.classifier.reviewed_flags import reviewed_flags
+from ktodata.labels.classifier.reviewed_flags import ReviewedFlags
 from ktodata.labels.evidence.evidence import Evidence, log_odds_of
 from ktodata.labels.label_rows import LabelRows
+from ktodata.labels.people.calibration import Calibration, calibrate
 from ktodata.labels.people.reviewed_model import ReviewedModel, learn_from_reviews
 from ktodata.labels.people.stacking import Stacked, stack
 from ktodata.labels.people.vote_worth import VoteWorth, vote_worth
@@ -41,6 +42,7 @@ class Learnt:
     """What was fitted. evidence : the pieces that reviewed rows have weighed, in the order of `reviewed.weights`
 
     p_desirable : float [N], by all there is: a probability where `stacked`, else an order. worth : of a vote in that order
+    calibration : how far reviewed rows bear out that probability; None where it is an order
     """
 
     detection: Detection
@@ -48,6 +50,7 @@ class Learnt:
     evidence: tuple[Evidence, ...]
     p_desirable: Floats
     stacked: Stacked | None
+    calibration: Calibration | None
     worth: VoteWorth | None
 
 
@@ -164,12 +167,13 @@ def fit_classifier(
     pulls = np.column_stack([piece.pull for piece in evidence]) if evidence else None
     reviewed = learn_from_reviews(features, text, rows.labels, rows.reviewed, rows.truth, evidence=pulls, groups=rows.groups)
     stacked, worth, p_desirable = _weigh_all(rows, reviewed, votes, seed=seed)
-    p_wrong = np.where(rows.labels, 1 - p_desirable, p_desirable)
-    flags = None
+    calibration, flags = None, None
     if stacked is not None:
-        flags = reviewed_flags(p_wrong, rows.trained, rows.reviewed, rows.wrong, min_precision=min_precision)
+        p_wrong = np.where(rows.labels, 1 - p_desirable, p_desirable)
+        calibration = calibrate(p_wrong, rows.reviewed, rows.wrong, rows.groups)
+        flags = ReviewedFlags(p_wrong, rows.reviewed, rows.wrong, rows.trained & calibration.surely(min_precision))
     detection = find_label_errors(predictions, rows.labels, rows.trained, flags, min_precision=min_precision)
-    return Classifier(Learnt(detection, reviewed, tuple(evidence), p_desirable, stacked, worth), None, names)
+    return Classifier(Learnt(detection, reviewed, tuple(evidence), p_desirable, stacked, calibration, worth), None, names)
 
 
 def _weigh_all(

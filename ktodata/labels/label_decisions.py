@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from ktodata.labels.actions import DROP_FROM, LIKELIER_FROM, RELABEL_FROM
+from ktodata.labels.actions import DROP_FROM, RELABEL_FROM
 from ktodata.labels.label_rows import LabelRows
 from ktodata.stage import Action, decide, no_decisions
 from ktodata.text.contradictions import near_contradictions
@@ -20,6 +20,7 @@ DECISION_EVIDENCE = (
     "p_desirable",
     "label_quality",
     "p_wrong",
+    "p_wrong_low",
     "trusted_label",
     "votes_up",
     "votes_down",
@@ -68,11 +69,12 @@ def label_decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.Da
     if action in ("review", "drop"):
         doubtful = _speaks_against("doubtful_label") & unjudged
         rules.append((doubtful, "drop" if action == "drop" else "review", "doubtful_label"))
+    low = pl.col("p_wrong_low")
     if action == "relabel":
-        rules.append((pl.col("p_wrong") > LIKELIER_FROM, "relabel", "likelier_label"))
+        rules.append((low >= RELABEL_FROM, "relabel", "likelier_label"))
     if action == "drop_and_relabel":
-        rules.append((pl.col("p_wrong").is_between(DROP_FROM, RELABEL_FROM, closed="right"), "drop", "likely_wrong"))
-        rules.append((pl.col("p_wrong") > RELABEL_FROM, "relabel", "surely_wrong"))
+        rules.append(((low > DROP_FROM) & (low < RELABEL_FROM), "drop", "likely_wrong"))
+        rules.append((low >= RELABEL_FROM, "relabel", "surely_wrong"))
     return pl.concat([no_decisions(), *(_decide_rule(table, *rule) for rule in rules)])
 
 

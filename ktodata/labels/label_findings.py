@@ -5,7 +5,8 @@ from typing import Any
 
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.labels.classifier.noise_injection import SYSTEMATIC
-from ktodata.labels.label_words import BY_REVIEWS, is_above, none_among, percent, review_sentence, reviewed_labels
+from ktodata.labels.label_words import is_above, none_among, percent, review_sentence, reviewed_labels
+from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.vote_worth import MIN_SHARED
 
 MANY_WRONG = 0.1  # share of wrong labels
@@ -145,7 +146,7 @@ def _votes_in_words(facts: dict[str, Any]) -> str:
             f"the rates of the given labels alone: {fit['by_rates']:.2f})."
         )
     if facts["independence"]["identified"]:
-        return "Their agreement shows no shared errors, and says how far each is right."
+        return "Their agreement shows no shared errors; whether all of them err alike only reviews show. So they turn no label."
     return f"How far their votes are right is {facts['independence']['reason']}. So they order rows, and turn no label."
 
 
@@ -210,33 +211,33 @@ def _check_drift(facts: dict[str, Any]) -> Finding:
 
 
 def _check_label_actions(facts: dict[str, Any]) -> Finding:
-    """KD049: what wrong labels are expected to cost training, and what each label action would take away."""
+    """KD049: what wrong labels are expected to cost training, what each label action would take away, and whether any may act."""
     costs = facts["label_action_costs"]
     if not costs["rows"]:
         return not_applicable(
             "KD049",
-            "No label's chance of being wrong was measured (fewer than 40 reviewed rows, no votes whose agreement shows how far "
-            "they are right, random errors not identifiable), so no automatic action is known to pay: train on the labels as "
-            "they are, or have rows reviewed.",
+            f"No label's chance of being wrong was measured: that takes {MIN_REVIEWED} reviewed rows or more. So no label is "
+            "softened, turned or dropped by a probability, whatever votes and text say: have rows reviewed.",
         )
-    saved, bases = costs["share_of_cost_taken_away"], _bases(costs)
-    expected = (
-        f"{percent(costs['cost']['keep'])} of {costs['rows']:,} labels would be wrong by p(wrong). By the same p soft labels "
-        f"would take {saved['soften']:.0%} of that cost to training away, the likelier label {saved['relabel']:.0%}, dropping "
-        f"and relabelling {saved['drop_and_relabel']:.0%}, dropping alone {saved['drop']:.0%}. What a model gains is measured by "
-        "`ktodata ablate` alone."
+    saved, borne_out = costs["share_of_cost_taken_away"], facts["borne_out"]
+    text = (
+        f"By p(wrong), as reviewed rows measure it, {percent(costs['cost']['keep'])} of {costs['rows']:,} labels would be wrong. "
+        f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would take away {saved['soften']:.0%}, "
+        f"the likelier label {saved['relabel']:.0%}, dropping and relabelling {saved['drop_and_relabel']:.0%}, dropping alone "
+        f"{saved['drop']:.0%}, by the same p. What a model gains is measured by `ktodata ablate` alone."
     )
-    text = f"p(wrong) comes from {'; '.join(bases)}. {expected}"
-    if any(not basis.endswith(BY_REVIEWS) for basis in bases):
-        return not_applicable("KD049", f"{text} Reviewed rows have checked none or a part of this p.")
     return issue("KD049", text) if costs["cost"]["keep"] >= COSTLY else passed("KD049", text)
 
 
-def _bases(costs: Mapping[str, Any]) -> list[str]:
-    """What each p(wrong) comes from: of each given class, and of rows that raters share."""
-    classes = [f"{name}: {basis}" for name, basis in costs["p_wrong_measured_by"].items() if basis]
-    by_raters = costs.get("rows_by_raters") or 0
-    return classes + ([f"{by_raters:,} rows: their raters' agreement"] if by_raters else [])
+def _turning_in_words(borne_out: Mapping[str, Any]) -> str:
+    """How many labels may be turned, by which reviewed rows; where none, how many reviews it would take."""
+    seen = f"{borne_out['wrong']:.0f} of {borne_out['reviewed']:.0f} reviewed rows that look surely wrong are wrong"
+    if borne_out["turned"]:
+        return f"{seen}, so {borne_out['turned']:,} labels may be turned."
+    needed = borne_out["reviews_needed"]
+    if needed is None:
+        return f"No label may be turned: {seen}, and no number of reviews like these would show it."
+    return f"No label may be turned: {seen}, too few to show that most such rows are. About {needed:,} reviews in all would."
 
 
 def _check_contested(facts: dict[str, Any]) -> Finding:

@@ -20,7 +20,6 @@ UNUSABLE_ABOVE = 0.15
 NOISY_ABOVE = 0.03  # from here on wrong labels are named among what spoils a set
 ORDER_ONLY = "an order only: not measured on this data"
 AS_MEASURED = "as measured on this data"
-BY_REVIEWS = "reviews"  # the basis that makes a p(wrong) a measured one
 NO_RATE = Interval(None, None, None)
 
 

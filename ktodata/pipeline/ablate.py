@@ -98,7 +98,7 @@ def plan_ablation(
 
 
 def _audited_rows(audit: LabelAudit) -> AuditedRows:
-    measured = audit.result.columns.select("row_id", "soft_label", "is_label_issue")
+    measured = audit.result.columns.select("row_id", "soft_label", "p_wrong_low", "is_label_issue")
     rows = audit.table.select("row_id", "prompt", "completion", "label", "prompt_group").filter(pl.Series(audit.trained))
     rows = rows.join(measured, on="row_id", how="left", maintain_order="left")
     joint = None if "not_learnt" in audit.metrics else np.asarray(audit.metrics["label_noise_estimate"]["confident_joint"])

@@ -214,12 +214,11 @@ class LabelAudit:
 
     @property
     def p_wrong_was_measured(self) -> bool:
-        """Whether p_wrong may be read as a probability: rows of both given classes were reviewed.
+        """Whether p_wrong may be read as a probability: enough rows were reviewed to fit one.
 
         Elsewhere it says which labels the models of the labels find odd, and no more: an order only.
         """
-        reviewed = self.metrics.get("reviews", {}).values()
-        return bool(reviewed) and all(each["gp_scale"] is not None for each in reviewed)
+        return "stacking" in self.metrics
 
     def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:
         """What so many minutes of review are expected to find: rows, wrong_labels_expected (None where that cannot be told)."""

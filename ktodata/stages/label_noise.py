@@ -24,7 +24,7 @@ USES = (
     "judge_p_desirable",
     "training_dynamics",
 )
-ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "evidence_against")
+ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "p_wrong_low", "evidence_against")
 
 
 def label_noise(
@@ -45,9 +45,9 @@ def label_noise(
         Literal["review", "drop", "soften", "relabel", "drop_and_relabel", "keep"],
         Field(
             description="what becomes of flagged rows: review, drop, or nothing (keep). soften: nothing more, soft_label says "
-            "how far each label is believed (train with soft_labels). relabel: rows whose measured P(wrong) is over 1/2 take the "
-            "other label, none is dropped. drop_and_relabel: those over 1/4 are dropped and those over 3/4 relabelled. Only "
-            "these last three and use_trusted ever turn a label"
+            "how far each label is believed (train with soft_labels). relabel: rows whose P(wrong) is 0.8 or more, by all that "
+            "reviewed rows leave open, take the other label, none is dropped. drop_and_relabel: those over 1/4 are dropped, too. "
+            "Only these last three and use_trusted ever turn a label"
         ),
     ] = "review",
     use_trusted: Annotated[
@@ -97,7 +97,7 @@ def label_noise(
     table = votes.join(rows.table.with_columns(**classifier.columns(rows)))
     table = with_near_twins(table, rows, contradiction_similarity)
     reviews = check_reviews(table, min_precision=min_precision, vouched=trusted_at_random, review_rows=review_rows, seed=seed)
-    beliefs = measure_beliefs(rows, classifier, table["p_by_raters"])
+    beliefs = measure_beliefs(rows, classifier)
     table = reviews.without_refuted_flags(table).with_columns(**beliefs.columns(rows))
     table = table.with_columns(evidence_against=evidence_against())
     results = LabelResults(rows, evidence, classifier, votes, drift, reviews, beliefs)

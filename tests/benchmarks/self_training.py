@@ -61,8 +61,9 @@ class Fold:
         audit = LabelAudit(train, kd.label_noise(train), {"seed": 0})
         labels, truth = train["label"].to_numpy(), train["truth"].to_numpy()
         rows, p = audit.features_of_trained(), audit.p_desirable_of_trained()
-        reviewed, _ = reviews_of(rows, p, labels, truth, round(budget * train.height), order="gain", seed=number)
-        return cls(number, train, held_out, audit, reviewed, terms, folder)
+        groups, count = train["prompt_group"].rank("dense").to_numpy(), round(budget * train.height)
+        played = reviews_of(rows, p, groups, labels, truth, count, order="gain", seed=number)
+        return cls(number, train, held_out, audit, played.reviewed, terms, folder)
 
     @property
     def labels(self) -> np.ndarray:

@@ -78,8 +78,9 @@ def measured(name: str, table: pl.DataFrame, draws: int, budgets: list[float]) -
             for budget in budgets:
                 asked = round(budget * train.height)
                 rows, p = audit.features_of_trained(), audit.p_desirable_of_trained()
-                reviewed, learnt = reviews_of(rows, p, labels, truth, asked, order="gain", seed=10 * draw + part)
-                for treatment, pull in pulls(labels, truth, learnt.p_desirable, reviewed).items():
+                groups = train["prompt_group"].rank("dense").to_numpy()
+                played = reviews_of(rows, p, groups, labels, truth, asked, order="gain", seed=10 * draw + part)
+                for treatment, pull in pulls(labels, truth, played.learnt.p_desirable, played.reviewed).items():
                     for strength in STRENGTHS:
                         model = Ridge(alpha=strength * train.height)
                         model.fit(states[~held_out], np.sign(pull), sample_weight=np.abs(pull) / np.abs(pull).mean())

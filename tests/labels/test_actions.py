@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ktodata.labels.actions import costs, soft_labels, wrong_by_random_flips
+from ktodata.labels.actions import DROP_FROM, RELABEL_FROM, costs, soft_labels, wrong_by_random_flips
 
 
 def squared_error(pull, p_wrong):
@@ -13,24 +13,28 @@ def squared_error(pull, p_wrong):
     return (p_wrong * (pull + 1) ** 2 + (1 - p_wrong) * (pull - 1) ** 2) / 4
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20))
 def test_costs_are_the_expected_squared_error_of_the_pull(values):
-    p = np.array(values)
-    found = costs(p, np.ones(len(p), bool))
-    pulls = np.linspace(-1, 1, 2001)[:, None]
+    """By the best estimate, whatever the low end says; with an interval of no width nothing that acts costs more than keeping."""
+    p, low = np.array(values).T
+    every, pulls = np.ones(len(p), bool), np.linspace(-1, 1, 2001)[:, None]
+    found = costs(p, low, low, every)
     assert found.keep == pytest.approx(squared_error(1, p).mean())
-    assert found.drop == pytest.approx(np.minimum(squared_error(1, p), squared_error(0, p)).mean())
-    assert found.relabel == pytest.approx(np.min([squared_error(pull, p) for pull in (1, -1)], axis=0).mean())
-    best_of_three = np.min([squared_error(pull, p) for pull in (1, 0, -1)], axis=0)
-    assert found.drop_and_relabel == pytest.approx(best_of_three.mean())
-    assert found.soften == pytest.approx(squared_error(pulls, p).min(axis=0).mean(), abs=1e-6)
-    assert found.drop_and_relabel <= found.relabel + 1e-12 <= found.keep + 2e-12
-    assert found.soften <= found.drop_and_relabel + 1e-12 <= found.drop + 2e-12 <= found.keep + 3e-12
+    assert found.drop == pytest.approx(np.where(low > DROP_FROM, squared_error(0, p), squared_error(1, p)).mean())
+    turned = low >= RELABEL_FROM
+    assert found.relabel == pytest.approx(np.where(turned, squared_error(-1, p), squared_error(1, p)).mean())
+    neither = np.where(low > DROP_FROM, squared_error(0, p), squared_error(1, p))
+    assert found.drop_and_relabel == pytest.approx(np.where(turned, squared_error(-1, p), neither).mean())
+    assert found.soften == pytest.approx(squared_error(1 - 2 * low, p).mean())
+    sure = costs(p, p, p, every)
+    assert sure.soften == pytest.approx(squared_error(pulls, p).min(axis=0).mean(), abs=1e-6)
+    assert sure.soften <= sure.drop_and_relabel + 1e-12 <= sure.drop + 2e-12 <= sure.keep + 3e-12
 
 
 def test_rows_of_unknown_p_cost_nothing_that_could_be_said():
-    assert costs(np.array([0.9, 0.2]), np.array([False, False])).as_dict()["rows"] == 0
-    assert costs(np.array([0.9, 0.2]), np.array([False, True])).keep == pytest.approx(0.2)
+    p = np.array([0.9, 0.2])
+    assert costs(p, p, p, np.array([False, False])).as_dict()["rows"] == 0
+    assert costs(p, p, p, np.array([False, True])).keep == pytest.approx(0.2)
 
 
 def test_random_flips_are_given_their_probability():

@@ -174,20 +174,20 @@ def facts(**changed):
     } | changed
 
 
-def test_expected_gain_is_named_by_what_its_p_comes_from():
+def test_expected_gain_is_named_only_where_reviews_measured_it():
+    """Nothing measured: not applicable. Measured: an issue, that says what may be turned, or how many reviews that would take."""
     saved = dict.fromkeys(("soften", "relabel", "drop_and_relabel", "drop"), 1.0)
     costs = {"rows": 50, "cost": {"keep": 0.1}, "share_of_cost_taken_away": saved}
-    status = {}
-    for name, measured_by, by_raters in (
-        ("raters", {}, 50),
-        ("flips", dict.fromkeys(("desirable", "undesirable"), "random flips, as identified"), 0),
-        ("reviews", dict.fromkeys(("desirable", "undesirable"), "reviews"), 0),
-    ):
-        costs |= {"p_wrong_measured_by": measured_by, "rows_by_raters": by_raters}
-        finding = next(each for each in label_findings(facts(label_action_costs=costs)) if each.code == "KD049")
-        status[name] = finding.status
-        assert "ablate" in finding.text
-    assert status == {"raters": "not_applicable", "flips": "not_applicable", "reviews": "issue"}
+
+    def gain(**changed):
+        return next(each for each in label_findings(facts(**changed)) if each.code == "KD049")
+
+    assert gain().status == "not_applicable" and "40 reviewed rows" in gain().text
+    seen = {"reviewed": 6.0, "wrong": 6.0, "turned": 20, "reviews_needed": None}
+    assert "6 of 6" in gain(label_action_costs=costs, borne_out=seen).text
+    for needed, words in ((150, "About 150 reviews"), (None, "no number of reviews")):
+        shown = gain(label_action_costs=costs, borne_out=seen | {"wrong": 2.0, "turned": 0, "reviews_needed": needed})
+        assert shown.status == "issue" and words in shown.text and "ablate" in shown.text
 
 
 def test_nothing_outvoted_is_no_pass_where_nobody_could_outvote():

@@ -283,52 +283,61 @@ def hard(table):
     return table["label"].cast(pl.Float64).to_list()
 
 
-def test_labels_are_softened_only_where_their_chance_of_being_wrong_was_measured():
-    """Identifiable flips: the flipped rows are softened most. Text that says nothing: every label stays as hard as it was."""
+def with_reviews(table, wrong, *, every):
+    """Each so-many-th row reviewed, rightly."""
+    truth = pl.col("label") ^ pl.col("row_id").is_in(list(wrong))
+    return table.with_columns(trusted_label=pl.when(pl.int_range(pl.len()) % every == 0).then(truth))
+
+
+def test_without_reviews_no_label_is_softened_turned_or_dropped():
+    """Flips that text shows, found again when injected; three times the same mistake would look the same. So an order only."""
+    table, _ = two_topics(1200)
+    for action in ("soften", "relabel", "drop_and_relabel"):
+        result = label_noise(table, action=action)
+        assert result.metrics["identifiability"]["verdict"] == "identifiable"
+        assert result.columns["soft_label"].to_list() == hard(table)
+        assert result.columns["p_wrong_low"].null_count() == table.height
+        assert result.decisions.height == 0
+        assert codes(result)["KD049"] == "not_applicable"
+
+
+def test_ten_reviews_turn_nothing_but_what_they_judge():
     table, wrong = two_topics(1200)
-    result = label_noise(table, action="soften")
-    assert result.metrics["label_action_costs"]["p_wrong_measured_by"] == dict.fromkeys(
-        ("desirable", "undesirable"), "random flips, as identified"
-    )
-    soft = table.join(result.columns, on="row_id").with_columns(
-        away=(pl.col("soft_label") - pl.col("label").cast(pl.Float64)).abs()
-    )
+    result = label_noise(with_reviews(table, wrong, every=120), action="relabel")
+    assert {reason for _, reason in result.actions().values()} <= {"trusted_disagrees"}
+    assert result.columns["p_wrong_low"].null_count() == table.height
+
+
+def test_labels_are_softened_as_far_as_reviewed_rows_bear_it_out():
+    """The flipped rows are softened most, and no label less than it is wrong on average. Blind text: by the rate alone."""
+    table, wrong = two_topics(1200)
+    result = label_noise(with_reviews(table, wrong, every=5), action="soften")
+    soft = table.join(result.columns, on="row_id").filter(pl.col("p_wrong_low").is_not_null())
+    soft = soft.with_columns(away=(pl.col("soft_label") - pl.col("label").cast(pl.Float64)).abs())
     was_wrong = pl.col("row_id").is_in(list(wrong))
     assert soft.filter(was_wrong)["away"].median() > 0.8
     assert soft.filter(~was_wrong)["away"].median() < 0.05
-    assert soft["away"].mean() == pytest.approx(len(wrong) / 1200, abs=0.03)  # on average as much as is wrong
-    assert result.decisions.height == 0
-    assert codes(result)["KD049"] == "not_applicable"  # nobody has checked that p against reviewed rows
-    blind, _ = two_topics(600, distance=0.1)
-    told = label_noise(blind, action="soften")
-    assert told.columns["soft_label"].to_list() == hard(blind)
-    assert codes(told)["KD049"] == "not_applicable"
+    assert soft["away"].mean() > soft.select(was_wrong.mean()).item() - 0.01
+    assert codes(result)["KD049"] == "issue"
+    blind, wrong = two_topics(600, distance=0.1)
+    result = label_noise(with_reviews(blind, wrong, every=5), action="relabel")
+    assert {reason for _, reason in result.actions().values()} == {"trusted_disagrees"}
+    assert result.metrics["borne_out"]["turned"] == 0
 
 
-def test_drop_and_relabel_drops_from_a_quarter_and_relabels_from_three_quarters():
+@pytest.mark.parametrize("action", ["relabel", "drop_and_relabel"])
+def test_labels_are_turned_and_rows_dropped_by_the_low_end_of_what_reviews_leave_open(action):
     table, wrong = two_topics(1200)
-    result = label_noise(table, action="drop_and_relabel")
-    p_wrong = {row["row_id"]: json.loads(row["evidence"])["p_wrong"] for row in result.decisions.to_dicts()}
-    done = result.actions()
-    assert {reason for _, reason in done.values()} == {"likely_wrong", "surely_wrong"}
-    for row_id, (action, reason) in done.items():
-        assert (action, reason) == (("relabel", "surely_wrong") if p_wrong[row_id] > 0.75 else ("drop", "likely_wrong"))
-        assert p_wrong[row_id] > 0.25
-    turned = {row_id for row_id, (action, _) in done.items() if action == "relabel"}
-    assert len(turned & wrong) / len(turned) > 0.85
-
-
-def test_relabel_turns_from_a_half_and_drops_nothing():
-    table, wrong = two_topics(1200)
-    result = label_noise(table, action="relabel")
-    p_wrong = {row["row_id"]: json.loads(row["evidence"])["p_wrong"] for row in result.decisions.to_dicts()}
-    assert set(result.actions().values()) == {("relabel", "likelier_label")}
-    doubted = label_noise(table, action="soften").columns.join(table.select("row_id", "label"), on="row_id")
-    over_half = doubted.filter((pl.col("soft_label") - pl.col("label").cast(pl.Float64)).abs() > 0.5)
-    assert set(result.actions()) == set(over_half["row_id"]) and min(p_wrong.values()) > 0.5
-    assert len(set(p_wrong) & wrong) / len(p_wrong) > 0.8
-    blind, _ = two_topics(600, distance=0.1)
-    assert label_noise(blind, action="relabel").decisions.height == 0
+    result = label_noise(with_reviews(table, wrong, every=5), action=action)
+    low = {row["row_id"]: json.loads(row["evidence"])["p_wrong_low"] for row in result.decisions.to_dicts()}
+    reasons = {"relabel": {"likelier_label"}, "drop_and_relabel": {"surely_wrong", "likely_wrong"}}[action]
+    acted = {row_id: done for row_id, done in result.actions().items() if done[1] != "trusted_disagrees"}
+    assert {reason for _, reason in acted.values()} <= reasons
+    for row_id, (what, _) in acted.items():
+        assert (low[row_id] >= 0.8) == (what == "relabel") and low[row_id] > 0.25
+    turned = {row_id for row_id, (what, _) in acted.items() if what == "relabel"}
+    assert len(turned & wrong) / len(turned) > 0.9 and len(turned) > 0.5 * len(wrong)
+    assert len(turned) == result.metrics["borne_out"]["turned"]
 
 
 def test_reviewed_rows_take_their_verdict_as_soft_label_and_teach_the_others():
@@ -339,7 +348,7 @@ def test_reviewed_rows_take_their_verdict_as_soft_label_and_teach_the_others():
     result = label_noise(table, action="soften")
     reviewed = table.join(result.columns, on="row_id").filter(pl.col("trusted_label").is_not_null())
     assert (reviewed["soft_label"] == reviewed["truth"].cast(pl.Float64)).all()
-    assert set(result.metrics["label_action_costs"]["p_wrong_measured_by"].values()) == {"reviews"}
+    assert result.metrics["borne_out"]["reviewed"] > 5
     assert {reason for _, reason in result.actions().values()} == {"trusted_disagrees"}
     assert {action for action, _ in result.actions().values()} == {"relabel"}
     quality = (

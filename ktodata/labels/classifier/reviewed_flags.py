@@ -12,14 +12,13 @@ from ktodata.stats import clopper_pearson
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# both chosen while looking at the sets that tests/benchmarks/votes.py shows
-LEVEL = 0.9  # that flags are right as often as is said, to one side
-SLACK = 0.1  # points under min_precision that a few reviewed rows cannot rule out
-
 
 @dataclass(frozen=True)
 class ReviewedFlags:
-    """p_wrong : float [N], calibrated on reviewed rows, theirs out of fold. reviewed, wrong, flagged : bool [N]"""
+    """p_wrong : float [N], calibrated on reviewed rows, theirs out of fold. reviewed, wrong, flagged : bool [N]
+
+    flagged : training rows that `people/calibration.py` finds likely enough to be wrong
+    """
 
     p_wrong: Floats
     reviewed: Bools
@@ -46,15 +45,3 @@ class ReviewedFlags:
     def _as_doubtful(self, rows: Bools, thresholds: Floats) -> NDArray[np.int64]:
         own = np.sort(self.p_wrong[rows])
         return np.asarray(len(own) - np.searchsorted(own, thresholds, side="left"))
-
-
-def reviewed_flags(p_wrong: Floats, train: Bools, reviewed: Bools, wrong: Bools, *, min_precision: float) -> ReviewedFlags:
-    """Flag training rows each as likely wrong as min_precision, if reviewed rows among them show that to hold; else none.
-
-    Of those the share of wrong ones must be no less than min_precision - SLACK, with LEVEL to one side (exact).
-    wrong : reviewed, and the label is not the verdict
-    """
-    doubtful = train & (p_wrong >= min_precision)
-    hits, trials = int((doubtful & wrong).sum()), int((doubtful & reviewed).sum())
-    holds = trials > 0 and float(clopper_pearson(hits, trials, level=2 * LEVEL - 1)[0]) >= min_precision - SLACK
-    return ReviewedFlags(p_wrong, reviewed, wrong, doubtful & holds)

@@ -1,6 +1,7 @@
 """What a review budget buys: reviews played through on rows whose truth is known, under several orders."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,8 +10,11 @@ from numpy.typing import NDArray
 
 from ktodata.errors import SettingError
 from ktodata.labels.classifier.feature_sets import RowFeatures
+from ktodata.labels.evidence.evidence import log_odds_of
+from ktodata.labels.people.calibration import Calibration, calibrate
 from ktodata.labels.people.review_queue import queue, stratified
 from ktodata.labels.people.reviewed_model import ReviewedModel, learn_from_reviews
+from ktodata.labels.people.stacking import stack
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -30,6 +34,15 @@ SCHEMA = pl.Schema(
         "relabelled": pl.Int64(),
     }
 )
+
+
+@dataclass(frozen=True)
+class PlayedReviews:
+    """reviewed : bool [N]. learnt : from them. calibration : what label_noise would act on; None: too few reviews for that"""
+
+    reviewed: Bools
+    learnt: ReviewedModel
+    calibration: Calibration | None
 
 
 def simulate_review(
@@ -61,10 +74,25 @@ def simulate_review(
 
 
 def reviews_of(
-    rows: RowFeatures, p_desirable: Floats, labels: Bools, truth: Bools, count: int, *, order: Order, seed: int = 0
-) -> tuple[Bools, ReviewedModel]:
-    """(bool [N]: the `count` rows that are reviewed in this order, what was learnt from them). Arguments as `simulate_review`."""
-    return next(_rounds(rows, p_desirable, labels, truth, [count], order, seed))
+    rows: RowFeatures,
+    p_desirable: Floats,
+    groups: NDArray[np.integer],
+    labels: Bools,
+    truth: Bools,
+    count: int,
+    *,
+    order: Order,
+    seed: int = 0,
+) -> PlayedReviews:
+    """Review `count` rows in this order. groups : int [N], prompt groups; other arguments as `simulate_review`."""
+    reviewed, _ = next(_rounds(rows, p_desirable, labels, truth, [count], order, seed))
+    learnt = learn_from_reviews(rows, p_desirable, labels, reviewed, truth, groups=groups)
+    stacked = stack({"text": log_odds_of(learnt.p_desirable)}, None, labels, groups, reviewed, truth, seed=seed)
+    if stacked is None:
+        return PlayedReviews(reviewed, learnt, None)
+    return PlayedReviews(
+        reviewed, learnt, calibrate(_p_wrong(stacked.p_desirable, labels), reviewed, reviewed & (labels != truth), groups)
+    )
 
 
 def _simulated_lines(

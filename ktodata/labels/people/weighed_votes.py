@@ -42,10 +42,8 @@ class Votes:
         return several.select("row_id", p_by_raters="p_desirable")
 
     def join(self, table: pl.DataFrame) -> pl.DataFrame:
-        """Add votes_up, votes_down, outvoted and p_by_raters."""
-        for columns in (self.counts.rows, self.by_agreement):
-            table = table.join(columns, on="row_id", how="left", maintain_order="left")
-        return table
+        """Add votes_up, votes_down and outvoted."""
+        return table.join(self.counts.rows, on="row_id", how="left", maintain_order="left")
 
     def as_metrics(self) -> dict[str, Any]:
         """As JSON values."""

@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.labels.classifier.noise_injection import MIN_INJECTED
-from ktodata.labels.label_words import BY_REVIEWS, ReviewedLabels, p_in_words, reviewed_labels
+from ktodata.labels.label_words import ReviewedLabels, p_in_words, reviewed_labels
 from ktodata.report import figures
 from ktodata.report.examples import MAX_EXAMPLES, Example, ExampleRows, examples
 from ktodata.report.run_files import StageTables, pick
@@ -86,7 +86,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
     learnt = rows.filter(pl.col("is_label_issue").is_not_null())
     measured = pick(facts, "injected_flips.auroc_averaged_over_given_classes", default={})
     verdict = _noise_verdict(facts)
-    p_measured = all(pick(facts, f"label_action_costs.p_wrong_measured_by.{name}") == BY_REVIEWS for name in LABELS)
+    p_measured = "borne_out" in facts
     return LabelsSection(
         doubted=_doubted_share(learnt),
         by_label={name: _doubted_share(learnt.filter(pl.col("label") == value)) for name, value in LABELS.items()},

@@ -1,0 +1,128 @@
+"""What a P(label is wrong) may do to labels: no more than reviewed rows bear out.
+
+The p of a fit to a few reviews may be off. Its log-odds are taken to be off by a shift, one for all rows from 1/2 on, which it
+believes to be wrong, and one for all others:
+
+    P(wrong | a) = sigmoid(logit p + a),      a ~ N(0, 1)
+
+Reviewed rows, each with the p of fits that saw no review of its prompt group, give the posterior of a, and its ends (95 % to each
+side) an interval [low, high] of every row's p. The reviewed rows of a prompt group count as one row, as they are wrong together.
+
+A soft label takes the p of that interval that is nearest to 1/2. A label is turned where even `low` reaches a line, and the
+reviewed rows that do so are mostly wrong: the exact lower end (95 % to one side) of their share is over 1/2, as of 5 wrong ones
+of 5, or 7 of 8. So a fit that is sure where nobody looked turns nothing.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, log_expit
+
+from ktodata.labels.actions import RELABEL_FROM
+from ktodata.labels.evidence.evidence import log_odds_of
+from ktodata.stats import clopper_pearson
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+LEVEL = 0.95  # to one side
+MOSTLY = 0.5  # of the reviewed rows that look wrong
+SHIFTS = np.linspace(-5, 5, 801)
+MAX_REVIEWS = 100_000  # more are not worth naming
+
+
+@dataclass(frozen=True)
+class BorneOut:
+    """reviewed, wrong : reviewed rows that look surely wrong, a prompt group counting as one. share_low : exact lower end of the
+    share that is wrong. turned : other rows whose label may be turned, none unless that is over 1/2. reviews_needed : about how
+    many reviews would show it, None where they already do, or their verdicts speak against it
+    """
+
+    reviewed: float
+    wrong: float
+    share_low: float
+    turned: int
+    reviews_needed: int | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """p_wrong : float [N], best estimate; low, high : ends of its interval. wrong : bool [N], reviewed and not the verdict.
+
+    counts : float [N], what a reviewed row counts for: 1 / reviewed rows of its prompt group; 0 where nobody reviewed
+    """
+
+    p_wrong: Floats
+    low: Floats
+    high: Floats
+    wrong: Bools
+    counts: Floats
+
+    def surely(self, least: float) -> Bools:
+        """Rows that are wrong with `least` or more, if reviewed rows that look so are mostly wrong; else none: bool [N]."""
+        rows = self.low >= least
+        return np.asarray(rows & (self._share_low(rows) > min(MOSTLY, least - 1e-9)))
+
+    @cached_property
+    def turned(self) -> Bools:
+        """Rows whose label may be turned: bool [N]."""
+        return self.surely(RELABEL_FROM)
+
+    @cached_property
+    def p_wrong_low(self) -> Floats:
+        """The least that the reviewed rows leave open, over 1/2 only where the label may be turned: float [N]."""
+        return np.where(self.turned, self.low, np.minimum(self.low, MOSTLY))
+
+    @property
+    def least_sure(self) -> Floats:
+        """The p nearest to 1/2 that the reviewed rows leave open: float [N]."""
+        return np.asarray(np.clip(MOSTLY, self.p_wrong_low, np.maximum(self.high, self.p_wrong_low)))
+
+    def borne_out(self, open_rows: Bools) -> BorneOut:
+        """What reviewed rows show of rows that look surely wrong. open_rows : bool [N], those that may be acted on"""
+        rows = self.low >= RELABEL_FROM
+        reviewed, wrong = float(self.counts[rows].sum()), float(self.counts[rows & self.wrong].sum())
+        turned = int((self.turned & open_rows).sum())
+        return BorneOut(reviewed, wrong, self._share_low(rows), turned, None if turned else self._reviews_needed(open_rows))
+
+    def _share_low(self, rows: Bools) -> float:
+        hits, trials = self.counts[rows & self.wrong].sum(), self.counts[rows].sum()
+        return float(clopper_pearson(hits, trials, level=2 * LEVEL - 1)[0])
+
+    def _reviews_needed(self, open_rows: Bools) -> int | None:
+        """At the present share of rows that look wrong, and of wrong ones among those that were reviewed (all, if none was)."""
+        looks = self.p_wrong >= RELABEL_FROM
+        trials, hits = self.counts[looks].sum(), self.counts[looks & self.wrong].sum()
+        number = np.arange(1, 1000)
+        shown = clopper_pearson(number * (hits / trials if trials else 1.0), number, level=2 * LEVEL - 1)[0] > MOSTLY
+        if not shown.any() or not (looks & open_rows).any():
+            return None
+        needed = int(np.ceil(number[shown][0] * open_rows.sum() / (looks & open_rows).sum()))
+        return needed if needed <= MAX_REVIEWS else None
+
+
+def calibrate(p_wrong: Floats, reviewed: Bools, wrong: Bools, groups: NDArray[np.integer]) -> Calibration:
+    """How far reviewed rows bear out p_wrong, float [N], theirs by fits that saw no review of their prompt group.
+
+    reviewed, wrong : bool [N]; wrong is read on reviewed rows only. groups : int [N], prompt groups
+    """
+    counts = np.zeros(len(p_wrong))
+    _, group, size = np.unique(groups[reviewed], return_inverse=True, return_counts=True)
+    counts[reviewed] = 1 / size[group]
+    log_odds, low, high = log_odds_of(p_wrong), np.empty(len(p_wrong)), np.empty(len(p_wrong))
+    for side in (p_wrong >= MOSTLY, p_wrong < MOSTLY):
+        known = side & reviewed
+        ends = _shift(log_odds[known], wrong[known], counts[known])
+        low[side], high[side] = (expit(log_odds[side] + end) for end in ends)
+    return Calibration(p_wrong, low, high, reviewed & wrong, counts)
+
+
+def _shift(log_odds: Floats, wrong: Bools, counts: Floats) -> tuple[float, float]:
+    """Ends of the posterior of the shift. log_odds, wrong, counts : [n], of reviewed rows"""
+    sign = np.where(wrong, 1.0, -1.0)
+    log_density = np.array([counts @ log_expit(sign * (log_odds + shift)) for shift in SHIFTS]) - SHIFTS**2 / 2
+    below = np.cumsum(np.exp(log_density - log_density.max()))
+    low, high = np.searchsorted(below, below[-1] * np.array([1 - LEVEL, LEVEL]))
+    return float(SHIFTS[low]), float(SHIFTS[min(high, len(SHIFTS) - 1)])

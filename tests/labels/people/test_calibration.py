@@ -1,0 +1,87 @@
+"""What a p may do: intervals hold the truth, sureness without reviewed rows turns nothing, and reviews that bear it out do."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from ktodata.labels.people.calibration import calibrate
+
+
+def drawn(shift, *, rows=2000, reviews=60, seed=0):
+    """Rows whose P(wrong) is stated with log-odds that are `shift` too low, and so many reviewed at random."""
+    rng = np.random.default_rng(seed)
+    p = expit(rng.normal(-2, 2, rows))
+    wrong = rng.random(rows) < expit(logit(p) + shift)
+    reviewed = np.zeros(rows, bool)
+    reviewed[rng.permutation(rows)[:reviews]] = True
+    return p, reviewed, wrong
+
+
+@pytest.mark.parametrize("shift", [-0.7, 0.0, 0.7])
+def test_the_interval_holds_the_share_that_is_wrong(shift):
+    """Ends of 95 % to each side, for shifts such as a prior N(0, 1) has: 200 draws."""
+    inside = []
+    for seed in range(200):
+        p, reviewed, wrong = drawn(shift, seed=seed)
+        fitted = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p)))
+        inside.append((fitted.low.mean() <= wrong.mean(), wrong.mean() <= fitted.high.mean()))
+    assert (np.mean(inside, axis=0) >= 0.92).all()
+
+
+def test_soft_labels_are_not_surer_than_right():
+    surer = []
+    for seed in range(100):
+        p, reviewed, wrong = drawn(0.5, reviews=40, seed=seed)
+        soft = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p))).least_sure
+        right = np.where(soft == 0.5, 0.5, (soft > 0.5) == wrong)  # 1/2 says nothing
+        surer.append(np.maximum(soft, 1 - soft).mean() - right.mean())
+    assert np.mean(np.array(surer) > 0.03) <= 0.05
+
+
+def sure_rows(wrong, sound, *, groups=None, unseen=300):
+    """Rows at p = 0.99 of which so many were reviewed, beside 60 reviewed rows at 0.05 as right as that says."""
+    p = np.r_[np.full(wrong + sound, 0.99), np.full(60, 0.05), np.full(unseen, 0.99)]
+    reviewed = np.arange(len(p)) < wrong + sound + 60
+    is_wrong = (np.arange(len(p)) < wrong) | ((np.arange(len(p)) >= wrong + sound) & (np.arange(len(p)) % 20 == 0))
+    return calibrate(p, reviewed, is_wrong & reviewed, np.arange(len(p)) if groups is None else groups(len(p)))
+
+
+def test_labels_are_turned_only_where_reviewed_rows_that_look_so_are_wrong():
+    assert sure_rows(5, 0).turned[-300:].all()  # 5 of 5: at least 0.55
+    assert not sure_rows(4, 0).turned.any()  # 4 of 4: at least 0.47
+    assert not sure_rows(0, 0).turned.any()
+    assert not sure_rows(5, 5).turned.any()
+    for fitted in (sure_rows(4, 0), sure_rows(5, 5)):  # nor is a soft label turned
+        assert fitted.least_sure.max() <= 0.5
+
+
+def test_rows_of_a_prompt_count_as_one():
+    """Five reviewed rows of one prompt, all wrong together, are one row."""
+    alone = sure_rows(5, 0)
+    together = sure_rows(5, 0, groups=lambda rows: np.where(np.arange(rows) < 5, 0, np.arange(rows)))
+    assert alone.turned.any() and not together.turned.any()
+
+
+def test_it_says_how_many_reviews_would_show_it():
+    few, shown, refuted = (sure_rows(wrong, sound) for wrong, sound in ((2, 0), (9, 0), (1, 4)))
+    answers = []
+    for fitted in (few, shown, refuted):
+        p = np.r_[fitted.p_wrong, np.full(300, 0.05)]
+        open_rows = np.arange(len(p)) >= len(p) - 600  # 300 of 600 look wrong
+        longer = calibrate(
+            p, np.r_[fitted.counts, np.zeros(300)] > 0, np.r_[fitted.wrong, np.zeros(300, bool)], np.arange(len(p))
+        )
+        answers.append(longer.borne_out(open_rows))
+    few, shown, refuted = answers
+    assert (few.reviewed, few.wrong, few.turned, few.reviews_needed) == (2, 2, 0, 10)  # five such rows, of which one in two is
+    assert (shown.turned, shown.reviews_needed) == (300, None)
+    assert (refuted.turned, refuted.reviews_needed) == (0, None)  # one of five: no number shows that most are
+
+
+def test_the_surest_rows_need_no_more_than_they_claim():
+    """A line under 1/2 (flags of any precision) asks no majority of the reviewed rows."""
+    p, reviewed, wrong = drawn(0.0, reviews=400)
+    fitted = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p)))
+    assert fitted.surely(0.0).all()
+    assert fitted.surely(0.2).sum() > fitted.surely(0.8).sum() > 0
+    assert wrong[fitted.surely(0.8)].mean() >= 0.8
