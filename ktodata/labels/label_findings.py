@@ -234,10 +234,11 @@ def _turning_in_words(borne_out: Mapping[str, Any]) -> str:
     seen = f"{borne_out['wrong']:.0f} of {borne_out['reviewed']:.0f} reviewed rows that look surely wrong are wrong"
     if borne_out["turned"]:
         return f"{seen}, so {borne_out['turned']:,} labels may be turned."
+    if not borne_out["reviewed"]:
+        seen = "no reviewed row looks surely wrong"
     needed = borne_out["reviews_needed"]
-    if needed is None:
-        return f"No label may be turned: {seen}, and no number of reviews like these would show it."
-    return f"No label may be turned: {seen}, too few to show that most such rows are. About {needed:,} reviews in all would."
+    more = "" if needed is None else f" About {needed:,} reviews in all would show whether most rows that look so are wrong."
+    return f"No label may be turned: {seen}.{more}"
 
 
 def _check_contested(facts: dict[str, Any]) -> Finding:
