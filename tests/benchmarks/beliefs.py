@@ -6,7 +6,7 @@ Without DATA_FOLDER only drawn sources, of KINDS in which labels and raters go w
 8), rates, and reviews (40 to 200, drawn within each given label). With it real sources as well: those of label_noise_alone.py, and
 three of them with their sources' votes; 5 % of the rows reviewed (40 at least), and 200. Judged on rows that nobody reviewed:
 
-- how much surer soft labels are than right, in points (1/2 says nothing, and counts as half right), and draws in which that is over 0.03;
+- how much surer soft labels are than right, in points (0.499, of labels that may not be turned, says nothing and counts as half right), and draws in which that is over 0.03;
 - labels turned, how many rightly, and draws that act with less than 0.8 and 0.7 of them right; the same at p > 1/2, as until 2026-11-28;
 - whether KD049's forecast has the sign of what the treatment of the labels does: squared error of the pull, before and after, by truth.
 
@@ -30,7 +30,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from ktodata.labels.actions import DROP_FROM, RELABEL_FROM, costs
 from ktodata.labels.evidence.evidence import log_odds_of
-from ktodata.labels.people.calibration import Calibration, calibrate
+from ktodata.labels.people.calibration import UNTURNED, Calibration, calibrate
 from ktodata.labels.people.review_queue import stratified
 from ktodata.labels.people.stacking import VoteColumns, stack
 from ktodata.stats import clopper_pearson
@@ -190,7 +190,7 @@ def _looks(fitted: Calibration, least: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def surer(p_wrong: np.ndarray, wrong: np.ndarray) -> float:
-    right = np.where(p_wrong == 0.5, 0.5, (p_wrong > 0.5) == wrong)
+    right = np.where(p_wrong == UNTURNED, 0.5, (p_wrong > 0.5) == wrong)
     return float(np.maximum(p_wrong, 1 - p_wrong).mean() - right.mean())
 
 

@@ -29,6 +29,7 @@ Bools = NDArray[np.bool_]
 
 LEVEL = 0.95  # to one side
 MOSTLY = 0.5  # of the reviewed rows that look wrong
+UNTURNED = 0.499  # P(wrong) of a soft label whose label may not be turned, at most: it pulls hardly, and not the other way
 SHIFTS = np.linspace(-5, 5, 801)
 MAX_REVIEWS = 100_000  # more are not worth naming
 
@@ -77,8 +78,9 @@ class Calibration:
 
     @property
     def least_sure(self) -> Floats:
-        """The p nearest to 1/2 that the reviewed rows leave open: float [N]."""
-        return np.asarray(np.clip(MOSTLY, self.p_wrong_low, np.maximum(self.high, self.p_wrong_low)))
+        """The p nearest to 1/2 that the reviewed rows leave open, UNTURNED at most where no label may be turned: float [N]."""
+        nearest = np.clip(MOSTLY, self.low, self.high)
+        return np.asarray(np.where(self.turned, nearest, np.minimum(nearest, UNTURNED)))
 
     def borne_out(self, open_rows: Bools) -> BorneOut:
         """What reviewed rows show of rows that look surely wrong. open_rows : bool [N], those that may be acted on"""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from ktodata.labels.people.calibration import calibrate
+from ktodata.labels.people.calibration import UNTURNED, calibrate
 
 
 def drawn(shift, *, rows=2000, reviews=60, seed=0):
@@ -33,7 +33,7 @@ def test_soft_labels_are_not_surer_than_right():
     for seed in range(100):
         p, reviewed, wrong = drawn(0.5, reviews=40, seed=seed)
         soft = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p))).least_sure
-        right = np.where(soft == 0.5, 0.5, (soft > 0.5) == wrong)  # 1/2 says nothing
+        right = np.where(soft == UNTURNED, 0.5, (soft > 0.5) == wrong)  # says nothing of either
         surer.append(np.maximum(soft, 1 - soft).mean() - right.mean())
     assert np.mean(np.array(surer) > 0.03) <= 0.05
 
@@ -52,7 +52,7 @@ def test_labels_are_turned_only_where_reviewed_rows_that_look_so_are_wrong():
     assert not sure_rows(0, 0).turned.any()
     assert not sure_rows(5, 5).turned.any()
     for fitted in (sure_rows(4, 0), sure_rows(5, 5)):  # nor is a soft label turned
-        assert fitted.least_sure.max() <= 0.5
+        assert fitted.least_sure.max() == UNTURNED
 
 
 def test_rows_of_a_prompt_count_as_one():
