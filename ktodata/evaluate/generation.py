@@ -8,7 +8,8 @@ import polars as pl
 import torch
 
 from ktodata.errors import ModelError
-from ktodata.train.data.tokens import Ids, TokenRows
+from ktodata.train.data.ragged_ids import Ids
+from ktodata.train.data.tokens import TokenRows
 
 MAX_EXAMPLE_CHARACTERS = 1000
 ANSWER_BATCH_SIZE = 8

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 
@@ -35,7 +34,7 @@ def reward_table(rows: TokenRows, policy_logps: Any, reference_logps: Any, *, be
     base_score, policy_score : reference_logp and policy_logp / completion tokens: what the untrained and the trained model
         themselves think of the completion. By token, as the sums would mostly measure length.
     """
-    tokens = np.array([len(completion) for completion in rows.completion])
+    tokens = rows.completion.lengths
     return pl.DataFrame(
         {
             "row_id": rows.row_id,

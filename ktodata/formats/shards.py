@@ -3,8 +3,9 @@
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,8 @@ EXPORT_AGAIN = "`ktodata run` again with its recipe writes them anew."
 SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}-of-\d{5}\.parquet")
 # fixed, so that the same rows give the same bytes on any machine
 ROW_GROUP = 10_000
+# read at a time where not all rows need be in memory
+PIECE_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,31 @@ def read_shard(path: Path) -> pl.DataFrame:
             return read_parquet(path)
         table = pq.read_table(path)
     return cast("pl.DataFrame", pl.from_arrow(table.cast(_typed(schema, json_type=pa.string()))))
+
+
+def shard_columns(path: Path) -> list[str]:
+    """The names of its columns. Raises RunError for a file that is no Parquet."""
+    with damage_speaks(path):
+        return list(pq.read_schema(path).names)
+
+
+def shard_height(path: Path) -> int:
+    """How many rows it has. Raises RunError for a file that is no Parquet."""
+    with damage_speaks(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
+def shard_pieces(path: Path, columns: Collection[str] | None = None) -> Iterator[pl.DataFrame]:
+    """`read_shard` in pieces of at most PIECE_ROWS rows, one at least; of these columns, or of all."""
+    with damage_speaks(path), pq.ParquetFile(path, buffer_size=1 << 20) as file:
+        schema = file.schema_arrow
+        chosen = [name for name in schema.names if columns is None or name in columns]
+        typed = schema if "arrow.json" not in str(schema) else _typed(schema, json_type=pa.string())
+        typed = pa.schema([typed.field(name) for name in chosen])
+        batches = file.iter_batches(PIECE_ROWS, columns=chosen)
+        empty = [] if file.metadata.num_rows else [pa.RecordBatch.from_pylist([], schema=typed)]
+        for batch in chain(batches, empty):
+            yield cast("pl.DataFrame", pl.from_arrow(pa.Table.from_batches([batch]).select(chosen).cast(typed)))
 
 
 def _typed(schema: pa.Schema, *, json_type: pa.DataType) -> pa.Schema:

@@ -35,7 +35,7 @@ from ktodata.stages.template_checks import check_end_token, check_markup, check_
 from ktodata.text.pii.masks import MASKS, SPANS, counted_once, masks_column, pii_spans
 from ktodata.text.pii.patterns import KINDS
 from ktodata.text.pii.presidio import presidio
-from ktodata.train.data.tokens import message_of, template_options
+from ktodata.train.data.encoding import message_of, template_options
 
 NEEDS = ("prompt", "completion", "label", "turns", "source_line")
 USES = ("pair_id", "answer", *TEMPLATE_FIELDS)

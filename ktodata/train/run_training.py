@@ -5,7 +5,6 @@ import time
 from functools import partial
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 import xxhash
@@ -14,10 +13,10 @@ from ktodata.errors import ModelError, RunError
 from ktodata.files import discard
 from ktodata.models import cache_dir, load_causal_lm
 from ktodata.train.checkpoints import Checkpoints
-from ktodata.train.data.packing import Pair
 from ktodata.train.data.preparation import Prepared, fit_to, prepare
+from ktodata.train.data.ragged_ids import Numbers
 from ktodata.train.data.tokens import TokenRows
-from ktodata.train.data.training_rows import named
+from ktodata.train.data.training_rows import CheckedPart, named
 from ktodata.train.distributed.interface import Distributed
 from ktodata.train.distributed.processes import current_processes
 from ktodata.train.distributed.sharding import check_can_shard, gathered, shard
@@ -44,8 +43,8 @@ from ktodata.train.schedule import learning_rate_at
 from ktodata.train.state import State, Weights, trainable
 
 
-def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_rows: pl.DataFrame) -> TrainResult:
-    """Train as `settings` say; the rows have passed `check_rows`."""
+def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_rows: CheckedPart | None) -> TrainResult:
+    """Train as `settings` say."""
     clock = time.perf_counter()
     device = pick_device(settings["device"])
     compute_dtype = pick_dtype(settings["dtype"], device)
@@ -90,7 +89,7 @@ def run_training(settings: dict[str, Any], train_rows: pl.DataFrame, held_out_ro
     pairs = prepared.pairs(objective)
     prepared_at = time.perf_counter()
     made_by = scorer.computed_by(untouched)
-    cached = scorer.cache_activations(pairs, made_by=made_by)
+    cached = scorer.cache_activations(pairs.tolist() if scorer.frozen_layers else [], made_by=made_by)
     key = reference_key(made_by, scorer, pairs)
     if not distributed.all_equal(training_key(settings, key)):
         raise RunError(
@@ -237,11 +236,11 @@ def training_key(settings: dict[str, Any], reference_key: str) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps([recorded_settings(settings), reference_key], sort_keys=True).encode())
 
 
-def check_reference(reference: ReferenceLogps, pairs: list[Pair], rows: TokenRows) -> None:
+def check_reference(reference: ReferenceLogps, pairs: Numbers, rows: TokenRows) -> None:
     """Raise ModelError when a log-prob of the reference is not finite: the model is broken, training would be too."""
     finite = reference(pairs).isfinite().cpu().numpy()
     if not finite.all():
-        bad = pl.Series([rows.row_id[row] for row in dict.fromkeys(pairs[number][0] for number in np.flatnonzero(~finite))])
+        bad = pl.Series([rows.row_id[row] for row in dict.fromkeys(pairs[~finite, 0].tolist())])
         raise ModelError(
             f"the reference model gives {len(bad):,} of {len(rows):,} rows a log-prob that is not finite (row_id {named(bad)}): "
             "its weights are damaged, or dtype is too narrow for it."

@@ -12,7 +12,7 @@ from ktodata.errors import RunError
 from ktodata.extras import require
 from ktodata.files import alone_if_run, unwritable_speaks
 from ktodata.settings import check_settings
-from ktodata.train.data.training_rows import check_rows, read_part
+from ktodata.train.data.training_rows import CheckedPart, check_part, open_part
 from ktodata.train.early_stop import EarlyStopSettings
 from ktodata.train.objectives import ObjectiveName
 from ktodata.train.results.trackers import LoggerName
@@ -147,7 +147,9 @@ def _writing(out: Path | None) -> Iterator[None]:
         yield
 
 
-def _checked_parts(shards: Path | str | pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    train_rows = check_rows(read_part(shards, "train"), part="train", both_classes=True)
-    held_out = read_part(shards, "validation")
-    return train_rows, held_out if held_out.is_empty() else check_rows(held_out, part="validation", both_classes=False)
+def _checked_parts(shards: Path | str | pl.DataFrame) -> tuple[CheckedPart, CheckedPart | None]:
+    train_rows = check_part(open_part(shards, "train"), part="train", both_classes=True)
+    held_out = open_part(shards, "validation")
+    if not held_out.height:
+        return train_rows, None
+    return train_rows, check_part(held_out, part="validation", both_classes=False)

@@ -91,6 +91,7 @@ def tiny_gpt2(vocab_size=VOCABULARY):
 
 def token_rows(prompts, completions, *, labels=None, groups=None, max_length=64):
     """Rows of these token ids; every second one desirable unless `labels` say otherwise."""
+    from ktodata.train.data.ragged_ids import RaggedIds
     from ktodata.train.data.tokens import TokenRows
 
     count = len(prompts)
@@ -101,8 +102,8 @@ def token_rows(prompts, completions, *, labels=None, groups=None, max_length=64)
         weight=np.ones(count),
         p_desirable=label.astype(np.float64),
         group=tuple(groups or map(str, range(count))),
-        prompt=tuple(np.array(ids, dtype=np.int32) for ids in prompts),
-        completion=tuple(np.array(ids, dtype=np.int32) for ids in completions),
+        prompt=RaggedIds.of(prompts),
+        completion=RaggedIds.of(completions),
         max_length=max_length,
     )
 
@@ -149,7 +150,7 @@ def job_of(scorer, plan, *, objective=None, **settings):
 
     steps = [*plan.steps, *(settings["held_out"].steps if "held_out" in settings else ())]
     pairs = list({pair for step in steps for pair in (*step.matched(), *step.mismatched().values())})
-    logps = dict(zip(pairs, scorer.without_gradient(pairs).tolist(), strict=True))
+    logps = scorer.without_gradient(pairs).cpu().numpy()
     defaults = {
         "optimizer": torch.optim.SGD([p for p in scorer.model.parameters() if p.requires_grad], lr=0.0),
         "held_out": BatchPlan((), {}),
@@ -157,7 +158,7 @@ def job_of(scorer, plan, *, objective=None, **settings):
         "learning_rate": lambda step: 0.01,
         "max_grad_norm": 1e9,
     }
-    reference = ReferenceLogps(logps, scorer.device)
+    reference = ReferenceLogps(np.array(pairs), logps, scorer.device)
     return Job(scorer=scorer, reference=reference, objective=objective or Kto(0.3), plan=plan, **(defaults | settings))
 
 

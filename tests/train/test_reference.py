@@ -63,7 +63,7 @@ def test_a_model_elsewhere_under_another_name_meets_it(model_folder, tmp_path):
 
 
 def kept_file(tmp_path):
-    (file,) = Path(tmp_path / "cache" / "reference").glob("*.parquet")
+    (file,) = Path(tmp_path / "cache" / "reference").rglob("*.parquet")
     return file
 
 

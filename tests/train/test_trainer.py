@@ -242,7 +242,7 @@ def test_a_reference_made_again_is_the_same_and_serves_any_micro_batch_size(mode
     first = fit(text_rows(12), **settings)
     cut = fit(text_rows(12), micro_batch_size=1, **settings)
     assert cut.metrics["reference"]["source"] == "cache"
-    (file,) = (tmp_path / "cache" / "reference").glob("*.parquet")
+    (file,) = (tmp_path / "cache" / "reference").rglob("*.parquet")
     file.unlink()
     again = fit(text_rows(12), **settings)
     assert again.metrics["reference"]["source"] == "computed"
@@ -264,7 +264,7 @@ def test_another_model_does_not_meet_the_cached_reference(model_folder, tmp_path
 
 def test_a_damaged_cache_file_is_made_again(model_folder, tmp_path):
     first = fit(text_rows(12), model=model_folder, **FAST)
-    (file,) = (tmp_path / "cache" / "reference").glob("*.parquet")
+    (file,) = (tmp_path / "cache" / "reference").rglob("*.parquet")
     file.write_bytes(b"PAR1 but no more")
     assert fit(text_rows(12), model=model_folder, **FAST).metrics["reference"]["source"] == "computed"
     assert first.metrics["reference"]["key"] == file.stem

@@ -15,7 +15,7 @@ from ktodata.experiments.digests import digest
 from ktodata.experiments.measures import TABLE, lines_of
 from ktodata.experiments.probes import instructions, safety
 from ktodata.experiments.probes.lm_tasks import LmTasks, load_tasks, score_tasks, task_measures
-from ktodata.train.data.tokens import Ids
+from ktodata.train.data.ragged_ids import Ids
 
 
 @dataclass(frozen=True)

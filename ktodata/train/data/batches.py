@@ -65,8 +65,7 @@ def plan_training(
     """
     random = np.random.default_rng([seed, 1])
     wanted = max_steps if max_steps is not None else np.inf
-    lengths = np.array([len(p) + len(c) for p, c in zip(rows.prompt, rows.completion, strict=True)])
-    sequences = Sequences(rows)
+    lengths, sequences = rows.lengths, Sequences(rows)
     groups = rows.group_numbers
     most = max(1, batch_size // 4) if group_by_prompt else 1
     steps: list[Batch] = []

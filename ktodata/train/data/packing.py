@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ktodata.train.data.tokens import Ids, TokenRows
+from ktodata.train.data.ragged_ids import Ids, Numbers
+from ktodata.train.data.tokens import TokenRows
 
 Pair = tuple[int, int]  # (row whose prompt, row whose completion)
 SequenceKey = tuple[int, int]  # (number of a prompt, number of a completion): pairs with the same tokens have one key
-Numbers = NDArray[np.int64]
 
 
 class Sequences:
@@ -23,8 +23,8 @@ class Sequences:
 
     def __init__(self, rows: TokenRows) -> None:
         self.rows = rows
-        self._prompts, self.prompt_of = _number_distinct(rows.prompt)
-        self._completions, self.completion_of = _number_distinct(rows.completion)
+        self._prompt_rows, self.prompt_of = rows.prompt.distinct()
+        self._completion_rows, self.completion_of = rows.completion.distinct()
 
     def of(self, pair: Pair) -> SequenceKey:
         """The sequence of (row whose prompt, row whose completion)."""
@@ -33,11 +33,18 @@ class Sequences:
 
     def prompt(self, sequence: SequenceKey) -> Ids:
         """Token ids before the completion."""
-        return self._prompts[sequence[0]]
+        return self.rows.prompt[self._prompt_rows[sequence[0]]]
 
     def completion(self, sequence: SequenceKey) -> Ids:
         """Token ids of the completion, cut so that it fits max_length after this prompt."""
-        return self._completions[sequence[1]][: self.rows.max_length - len(self._prompts[sequence[0]])]
+        ids = self.rows.completion[self._completion_rows[sequence[1]]]
+        return ids[: self.rows.max_length - len(self.prompt(sequence))]
+
+    def lengths(self, pairs: Numbers) -> Numbers:
+        """Tokens of the sequence of each pair. pairs : int64 [P, 2]"""
+        tokens = self.rows.prompt.lengths[pairs[:, 0]] + self.rows.completion.lengths[pairs[:, 1]]
+        cut: Numbers = np.minimum(tokens, self.rows.max_length)
+        return cut
 
     def length(self, sequence: SequenceKey) -> int:
         """Tokens of prompt and completion."""
@@ -217,11 +224,3 @@ class _Writer:
 
 def _concatenated(parts: Sequence[NDArray[np.integer]]) -> Numbers:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).astype(np.int64)
-
-
-def _number_distinct(texts: Sequence[Ids]) -> tuple[list[Ids], Numbers]:
-    """(the distinct ones in order of appearance, the number of each text's)."""
-    numbers: dict[bytes, int] = {}
-    of = np.array([numbers.setdefault(ids.tobytes(), len(numbers)) for ids in texts], dtype=np.int64)
-    distinct: list[Ids] = [texts[row] for row in np.unique(of, return_index=True)[1]]
-    return distinct, of

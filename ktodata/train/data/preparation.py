@@ -3,13 +3,15 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ktodata.errors import EmptyDataError, ModelError, OneClassError
 from ktodata.train.data.batches import BatchPlan, plan_held_out, plan_training, shifted
-from ktodata.train.data.packing import Pair
-from ktodata.train.data.tokens import TokenRows, joined, tokenize
-from ktodata.train.data.training_rows import named
+from ktodata.train.data.ragged_ids import Numbers
+from ktodata.train.data.token_cache import cached_tokens
+from ktodata.train.data.tokens import TokenRows, joined
+from ktodata.train.data.training_rows import CheckedPart, named
 from ktodata.train.loss_weights import check_weights_fit
 from ktodata.train.objectives import Objective
 
@@ -34,21 +36,23 @@ class Prepared:
         """Labels of the validation rows that are scored."""
         return [bool(label) for label in self.rows.label[self.count :]]
 
-    def pairs(self, objective: Objective) -> list[Pair]:
-        """Every (prompt, completion) whose log-prob is needed: matched ones first, they are used most often."""
+    def pairs(self, objective: Objective) -> Numbers:
+        """Every (prompt, completion) whose log-prob is needed, once, by rows: int64 [P, 2]; matched ones first, most used."""
         steps = (*self.plan.steps, *self.held_out.steps)
-        own = [pair for step in steps for pair in step.matched()]
-        crossed = [pair for step in steps for pair in step.mismatched().values()] if objective.point == "mismatched" else []
-        return list(dict.fromkeys([*own, *crossed]))
+        pairs = [np.stack([step.rows, step.rows], axis=1) for step in steps]
+        if objective.point == "mismatched":
+            pairs += [np.stack([step.rows, step.partners], axis=1)[step.compared] for step in steps]
+        every = np.concatenate(pairs)
+        return every[np.sort(np.unique(every @ [len(self.rows), 1], return_index=True)[1])]
 
 
-def prepare(train_rows: pl.DataFrame, held_out_rows: pl.DataFrame, tokenizer: Any, settings: dict[str, Any]) -> Prepared:
+def prepare(train_rows: CheckedPart, held_out_rows: CheckedPart | None, tokenizer: Any, settings: dict[str, Any]) -> Prepared:
     """Tokens and plan. Raises OneClassError when what fits max_length holds one label only."""
     max_length, batch_size, seed = settings["max_length"], settings["batch_size"], settings["seed"]
-    rows, token_metrics = tokenize(train_rows, tokenizer, max_length=max_length, part="train")
+    rows, token_metrics = cached_tokens(train_rows, tokenizer, max_length=max_length, part="train")
     if rows.label.all() or not rows.label.any():
         raise OneClassError(
-            f"train: of {train_rows.height:,} rows, {len(rows):,} fit max_length {max_length:,}, and all of those are "
+            f"train: of {train_rows.columns.height:,} rows, {len(rows):,} fit max_length {max_length:,}, and all of those are "
             f"{'desirable' if rows.label[0] else 'undesirable'}. KTO needs both: raise max_length."
         )
     check_weights_fit(rows, soft=settings["soft_labels"], flip_rates=settings["flip_rates"])
@@ -71,11 +75,11 @@ def prepare(train_rows: pl.DataFrame, held_out_rows: pl.DataFrame, tokenizer: An
     return Prepared(joined(rows, held_out), plan, held_out_plan, metrics, len(rows))
 
 
-def _held_out_tokens(rows: pl.DataFrame, tokenizer: Any, max_length: int) -> tuple[TokenRows | None, dict[str, Any]]:
-    if rows.is_empty():
+def _held_out_tokens(rows: CheckedPart | None, tokenizer: Any, max_length: int) -> tuple[TokenRows | None, dict[str, Any]]:
+    if rows is None:
         return None, {"not_applicable": "there are no validation rows"}
     try:
-        tokens, metrics = tokenize(rows, tokenizer, max_length=max_length, part="validation")
+        tokens, metrics = cached_tokens(rows, tokenizer, max_length=max_length, part="validation")
     except EmptyDataError as error:
         return None, {"not_applicable": str(error)}
     if len(tokens) < 2:
@@ -89,15 +93,14 @@ def fit_to(model: Any, prepared: Prepared) -> Prepared:
     Raises ModelError when a row itself is longer, or holds a token that the model has no embedding for.
     """
     rows = prepared.rows
-    lengths = [len(prompt) + len(completion) for prompt, completion in zip(rows.prompt, rows.completion, strict=True)]
     context = getattr(model.config, "max_position_embeddings", None)
-    if context is not None and max(lengths) > context:
-        over = pl.Series([row_id for row_id, length in zip(rows.row_id, lengths, strict=True) if length > context])
+    if context is not None and rows.lengths.max() > context:
+        over = pl.Series([rows.row_id[row] for row in np.flatnonzero(rows.lengths > context)])
         raise ModelError(
             f"{len(over):,} of {len(rows):,} rows are longer than the model's context of {context:,} tokens "
             f"(row_id {named(over)}). Set max_length to {context:,} or less."
         )
-    largest = max(int(ids.max()) for ids in (*rows.prompt, *rows.completion) if len(ids))
+    largest = max(rows.prompt.largest(), rows.completion.largest())
     embeddings = model.get_input_embeddings().num_embeddings
     if largest >= embeddings:
         raise ModelError(f"the tokenizer made token {largest}, but the model has {embeddings:,} embeddings: no match.")

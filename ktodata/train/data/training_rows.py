@@ -1,26 +1,65 @@
 """The rows to train on, from a folder of shards, a file or a frame; and every reason to refuse them, before expensive work."""
 
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import xxhash
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError, OneClassError, RunError
-from ktodata.formats.shards import check_shards, read_shard
+from ktodata.feedback import TEMPLATE_FIELDS
+from ktodata.formats.shards import check_shards, read_shard, shard_columns, shard_height, shard_pieces
 
 NEEDS = ("row_id", "prompt", "completion", "label")
+COLUMNS = ("row_id", "label", "weight", "p_desirable", "prompt_group")
+TEXTS = ("prompt", "completion", *TEMPLATE_FIELDS)
 
 
-def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
-    """The rows of one part ("train", "validation", "test"), with no rows when there is no such part.
+@dataclass(frozen=True)
+class Part:
+    """The rows of one part where they are: frames in memory, or Parquet files, which are read a piece at a time."""
+
+    places: tuple[Path | pl.DataFrame, ...]
+
+    @property
+    def height(self) -> int:
+        """How many rows there are."""
+        return sum(place.height if isinstance(place, pl.DataFrame) else shard_height(place) for place in self.places)
+
+    def pieces(self, columns: Collection[str] | None = None) -> Iterator[pl.DataFrame]:
+        """Frames of some thousand rows each, in order; of these columns, or of all. Raises RunError for a torn file."""
+        for place in self.places:
+            yield from [place] if isinstance(place, pl.DataFrame) else shard_pieces(place, columns)
+
+
+@dataclass(frozen=True)
+class CheckedPart:
+    """Rows that passed the checks of `check_rows`; their texts are read when they are needed.
+
+    columns : row_id, label, weight, p_desirable, prompt_group; digest : names the texts, by value and in their order
+    """
+
+    columns: pl.DataFrame
+    part: Part
+    digest: str
+
+    def texts(self) -> Iterator[pl.DataFrame]:
+        """Prompts, completions and what their template is given, some thousand rows at a time."""
+        return self.part.pieces(TEXTS)
+
+
+def open_part(shards: Path | str | pl.DataFrame, part: str) -> Part:
+    """Where the rows of one part ("train", "validation", "test") are; nowhere when there is no such part.
 
     shards : a folder with <part>-*.parquet, a run folder with shards/ in it, one Parquet file (all of it is "train"), or a
         frame (its column `part` decides; without one all of it is "train").
     """
     if isinstance(shards, pl.DataFrame):
         if "part" in shards.columns:
-            return shards.filter(pl.col("part") == part)
-        return shards if part == "train" else shards.clear()
+            return Part((shards.filter(pl.col("part") == part),))
+        return Part((shards if part == "train" else shards.clear(),))
     given: Any = shards  # from a notebook, anything may come
     if not isinstance(given, str | Path):
         instead = " Give one frame with a column 'part' that says train or validation." if isinstance(given, dict) else ""
@@ -28,17 +67,23 @@ def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
     place = Path(shards)
     if place.is_file():
         try:
-            table = read_shard(place)
+            shard_columns(place)
         except RunError as error:
             raise FormatError(f"{place} is no Parquet file: give the folder that export wrote, or a file of it.") from error
-        return table if part == "train" else table.clear()
+        return Part((place,) if part == "train" else ())
     folder = place / "shards" if (place / "shards").is_dir() else place
     files = sorted(folder.glob(f"{part}-*.parquet"))
     if not files and part == "train":
         there = ", ".join(sorted(path.name for path in folder.glob("*"))[:5]) if folder.is_dir() else "no such folder"
         raise EmptyDataError(f"{folder} holds no train-*.parquet ({there or 'it is empty'}). Give the folder that export wrote.")
     check_shards(folder)
-    return pl.concat([read_shard(file) for file in files], how="diagonal_relaxed") if files else pl.DataFrame()
+    return Part(tuple(files))
+
+
+def read_part(shards: Path | str | pl.DataFrame, part: str) -> pl.DataFrame:
+    """All rows of one part in memory, with no rows when there is no such part. shards : as `open_part` takes them"""
+    tables = [place if isinstance(place, pl.DataFrame) else read_shard(place) for place in open_part(shards, part).places]
+    return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
 
 
 def check_rows(rows: pl.DataFrame, *, part: str, both_classes: bool) -> pl.DataFrame:
@@ -50,11 +95,42 @@ def check_rows(rows: pl.DataFrame, *, part: str, both_classes: bool) -> pl.DataF
     completions' text, repeated row_id, weights that are no finite number >= 0, p_desirable outside [0, 1], and (with
     `both_classes`) one class only.
     """
-    missing = [name for name in NEEDS if name not in rows.columns]
+    return rows.with_columns(_checked([_without_texts(rows, part)], rows.columns, part, both_classes=both_classes))
+
+
+def check_part(rows: Part, *, part: str, both_classes: bool) -> CheckedPart:
+    """As `check_rows`, of rows that need not fit into memory."""
+    digest, names = xxhash.xxh3_128(), dict.fromkeys(name for place in rows.places for name in _columns_of(place))
+    narrow, schema = [], None
+    for piece in rows.pieces([*COLUMNS, *TEXTS]):
+        narrow.append(_without_texts(piece, part))
+        texts = piece.select(name for name in TEXTS if name in piece.columns)
+        if texts.schema != schema:
+            schema = texts.schema
+            digest.update(str(schema).encode())
+        if texts.width:
+            digest.update(texts.hash_rows().to_numpy().tobytes())
+    return CheckedPart(_checked(narrow, list(names), part, both_classes=both_classes), rows, digest.hexdigest())
+
+
+def _columns_of(place: Path | pl.DataFrame) -> list[str]:
+    return place.columns if isinstance(place, pl.DataFrame) else shard_columns(place)
+
+
+def _without_texts(rows: pl.DataFrame, part: str) -> pl.DataFrame:
+    """Of the columns that are checked those that are there; of prompt and completion, whether they are empty."""
+    given = rows.select(name for name in (*COLUMNS, *TEXTS[:2]) if name in rows.columns)
+    return given.with_columns(_is_blank(rows, name, part) for name in TEXTS[:2] if name in rows.columns)
+
+
+def _checked(narrow: list[pl.DataFrame], names: list[str], part: str, *, both_classes: bool) -> pl.DataFrame:
+    """row_id, label, weight, p_desirable, prompt_group. narrow : from `_without_texts`; names : all columns, for an error"""
+    missing = [name for name in NEEDS if name not in names]
     if missing:
         raise MissingColumnError(
-            f"{part}: training needs column {', '.join(map(repr, missing))}; the table has {', '.join(rows.columns) or 'none'}."
+            f"{part}: training needs column {', '.join(map(repr, missing))}; the table has {', '.join(names) or 'none'}."
         )
+    rows = pl.concat(narrow, how="diagonal_relaxed")
     if rows.is_empty():
         raise EmptyDataError(f"{part}: there are no rows.")
     rows = rows.with_columns(pl.col("row_id").cast(pl.String))
@@ -63,8 +139,8 @@ def check_rows(rows: pl.DataFrame, *, part: str, both_classes: bool) -> pl.DataF
     _check_texts(rows, part)
     rows = _with_p_desirable(_with_weights(rows, part), part)
     if "prompt_group" not in rows.columns:
-        return rows.with_columns(prompt_group=pl.lit(None, dtype=pl.String))
-    return rows.with_columns(pl.col("prompt_group").cast(pl.String))
+        rows = rows.with_columns(prompt_group=pl.lit(None))
+    return rows.with_columns(pl.col("prompt_group").cast(pl.String)).select(COLUMNS)
 
 
 def is_conversational(rows: pl.DataFrame) -> bool:
@@ -112,21 +188,24 @@ def _check_labels(rows: pl.DataFrame, part: str, both_classes: bool) -> None:
 
 
 def _check_texts(rows: pl.DataFrame, part: str) -> None:
-    conversational = is_conversational(rows)
-    for name in ("prompt", "completion"):
-        dtype = rows.schema[name]
-        if conversational and not _holds_messages(dtype):
-            raise FormatError(f"{part}: {name} is {dtype}; a list of messages needs the text fields role and content.")
-        if not conversational and dtype != pl.String:
-            raise FormatError(f"{part}: {name} is {dtype}; it must be text, or a list of messages with role and content.")
-        column = pl.col(name)
-        text = _turn_texts(column, dtype) if conversational else column
-        blank = rows.filter(text.is_null() | (text.str.strip_chars() == ""))
+    for name in TEXTS[:2]:
+        blank = rows.filter(pl.col(name).fill_null(value=True))
         if blank.height:
             raise DataError(
                 f"{part}: {blank.height:,} of {rows.height:,} rows have an empty {name} (row_id {named(blank['row_id'])}). "
                 "Drop them: an empty text has nothing to learn from."
             )
+
+
+def _is_blank(rows: pl.DataFrame, name: str, part: str) -> pl.Expr:
+    """Whether the text `name` says nothing. Raises FormatError where it is neither text nor messages, as its counterpart is."""
+    dtype, conversational = rows.schema[name], set(TEXTS[:2]) <= set(rows.columns) and is_conversational(rows)
+    if conversational and not _holds_messages(dtype):
+        raise FormatError(f"{part}: {name} is {dtype}; a list of messages needs the text fields role and content.")
+    if not conversational and dtype != pl.String:
+        raise FormatError(f"{part}: {name} is {dtype}; it must be text, or a list of messages with role and content.")
+    text = _turn_texts(pl.col(name), dtype) if conversational else pl.col(name)
+    return (text.is_null() | (text.str.strip_chars() == "")).alias(name)
 
 
 def _turn_texts(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ktodata.embeddings.vector_cache import cache_folder, load_vectors, store_vectors, text_keys
 from ktodata.errors import ModelError, SettingError
 from ktodata.models import load_causal_lm
-from ktodata.train.data.tokens import Ids
+from ktodata.train.data.ragged_ids import Ids
 from ktodata.train.model.device import device_name, pick_device
 from ktodata.train.model.fingerprint import computation_hash, weights_hash
 from ktodata.train.model.frozen_layers import decoder_layers, decoder_of

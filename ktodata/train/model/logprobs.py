@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ktodata.train.data.tokens import Ids
+from ktodata.train.data.ragged_ids import Ids
 from ktodata.train.model.logit_form import LogitForm
 
 Tensor = Any

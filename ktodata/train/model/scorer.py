@@ -81,7 +81,7 @@ class Scorer:
                 kernel=self.kernel,
                 dtype=compute_dtype,
                 frozen_layers=frozen_layers if can_split(model) and not self._limits else 0,
-                reach=min(rows.max_length, max(map(len, rows.prompt), default=0) + max(map(len, rows.completion), default=0)),
+                reach=min(rows.max_length, int(rows.prompt.lengths.max(initial=0) + rows.completion.lengths.max(initial=0))),
             )
         )
         self.method: Method = "logits"

@@ -9,7 +9,8 @@ from tiny_models import WORDS, text_rows, word_tokenizer
 from ktodata.errors import DataError
 from ktodata.models import load_causal_lm
 from ktodata.train import fit
-from ktodata.train.data.tokens import template_options, tokenize
+from ktodata.train.data.encoding import template_options
+from ktodata.train.data.tokens import tokenize
 from ktodata.train.data.training_rows import check_rows
 
 # as Qwen3's: the last answer's thinking is written, empty or not; without thinking the prompt already holds the empty one

@@ -3,7 +3,8 @@ import pytest
 from tiny_models import chat_rows, text_rows, word_tokenizer
 
 from ktodata.errors import EmptyDataError, FormatError, ModelError
-from ktodata.train.data.tokens import common_prefix_length, tokenize
+from ktodata.train.data.encoding import common_prefix_length
+from ktodata.train.data.tokens import tokenize
 from ktodata.train.data.training_rows import check_rows
 
 

@@ -1,0 +1,154 @@
+"""Texts and conversations to token ids, row by row: a tokenizer's part of the work, done anywhere, in any number of processes."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ktodata.errors import DataError, ModelError
+from ktodata.feedback import TEMPLATE_FIELDS
+from ktodata.train.data.ragged_ids import Ids, digest_of
+from ktodata.train.data.training_rows import is_conversational
+
+_FORM = "tools is a list of functions, chat_template_kwargs an object of names and values; either may be JSON text."
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """N rows as tokens: `ids` of those that fit, int32, each row's prompt and then its completion; and what became of each row.
+
+    rows : prompt_tokens, completion_tokens (before it was cut), kept_tokens (of both; 0 where it does not fit), moved (the prompt
+        by itself was encoded differently), ended (the completion holds the end token), fields_unused (template fields that text
+        has no place for), prompt_digest, completion_digest (of the tokens kept)
+    """
+
+    ids: Ids
+    rows: pl.DataFrame
+
+
+def encode(rows: pl.DataFrame, tokenizer: Any, max_length: int) -> Encoded:
+    """Token ids of prompt, completion and template fields.
+
+    Text is encoded as prompt, and as prompt + completion + end token; messages go through the chat template. The completion
+    starts where the two encodings part, as in TRL. Raises ModelError when the tokenizer cannot do it, DataError for template
+    fields that are none.
+    """
+    conversational = is_conversational(rows)
+    encoded = _encode_messages(rows, tokenizer) if conversational else _encode_text(rows, tokenizer)
+    kept, lines = [np.zeros(0, np.int32)], []
+    for alone, whole in zip(*encoded, strict=True):
+        ids = np.asarray(whole, dtype=np.int32)
+        start = common_prefix_length(alone, whole)
+        fits = start < max_length and start < len(ids)
+        prompt, completion = (ids[:start], ids[start:max_length]) if fits else (ids[:0], ids[:0])
+        kept += [prompt, completion]
+        ended = tokenizer.eos_token_id is not None and bool((ids[start:] == tokenizer.eos_token_id).any())
+        digests = digest_of(prompt), digest_of(completion)
+        lines.append((start, len(ids) - start, len(prompt) + len(completion), start < len(alone), ended, *digests))
+    table = pl.DataFrame(lines, schema=ROW_SCHEMA, orient="row")
+    unused = [False] * rows.height if conversational else _has_template_fields(rows)
+    return Encoded(np.concatenate(kept), table.with_columns(fields_unused=pl.Series(unused, dtype=pl.Boolean)))
+
+
+ROW_SCHEMA = {
+    "prompt_tokens": pl.Int64,
+    "completion_tokens": pl.Int64,
+    "kept_tokens": pl.Int64,
+    "moved": pl.Boolean,
+    "ended": pl.Boolean,
+    "prompt_digest": pl.Binary,
+    "completion_digest": pl.Binary,
+}
+
+
+def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Number of leading tokens that both have in common."""
+    both = min(len(first), len(second))
+    apart = np.flatnonzero(np.asarray(first[:both]) != np.asarray(second[:both]))
+    return int(apart[0]) if len(apart) else both
+
+
+def _encode_text(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:
+    end = tokenizer.eos_token
+    if end is None:
+        raise ModelError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no end-of-sequence token, so a completion could not say where it ends."
+        )
+    prompts = rows["prompt"].to_list()
+    ended = [text if text.endswith(end) else text + end for text in rows["completion"]]
+    wholes = [prompt + completion for prompt, completion in zip(prompts, ended, strict=True)]
+    return tokenizer(prompts)["input_ids"], tokenizer(wholes)["input_ids"]
+
+
+def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"the rows are conversations, but the tokenizer {tokenizer.name_or_path!r} has no chat template. "
+            "Use an instruction-tuned model, or export the rows as plain text."
+        )
+    prompt_ids, whole_ids = [], []
+    given = [name for name in TEMPLATE_FIELDS if name in rows.columns]
+    for row in rows.select("row_id", "prompt", "completion", *given).iter_rows(named=True):
+        row_id, options = row["row_id"], _options_of(row)
+        prompt, completion = ([message_of(turn) for turn in row[side]] for side in ("prompt", "completion"))
+        try:
+            prompt_ids.append(_render(tokenizer, prompt, options, add_generation_prompt=True))
+            whole_ids.append(_render(tokenizer, prompt + completion, options, add_generation_prompt=False))
+        except Exception as error:  # templates are programs: they raise what they like
+            raise ModelError(f"the chat template of {tokenizer.name_or_path!r} refuses row_id {row_id}: {error}") from error
+    return prompt_ids, whole_ids
+
+
+def message_of(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn of a shard as a template takes it: no nulls, calls as objects, and their arguments too, where they are JSON."""
+    message = {key: value for key, value in turn.items() if value is not None}
+    if not message.get("tool_calls"):
+        return message
+    calls = message["tool_calls"]
+    message["tool_calls"] = [_call(call) for call in (json.loads(calls) if isinstance(calls, str) else calls)]
+    return {"content": ""} | message  # many templates look for it
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    if isinstance(function.get("arguments"), str):
+        with suppress(ValueError):
+            function["arguments"] = json.loads(function["arguments"])
+    return call | {"function": function}
+
+
+def template_options(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row's template is given beside its messages: `tools`, and all of `chat_template_kwargs`; either may be JSON text."""
+    given = {name: row[name] for name in TEMPLATE_FIELDS if row.get(name)}
+    loaded = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
+    more = loaded.pop("chat_template_kwargs", {})
+    # a null is a column's way to say that a row has none: None would be an answer to `enable_thinking is defined`
+    return loaded | {name: value for name, value in more.items() if value is not None}
+
+
+def _options_of(row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        options = template_options(row)
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"row_id {row['row_id']}: {' or '.join(TEMPLATE_FIELDS)} cannot be read: {error}. {_FORM}") from error
+    if not isinstance(options.get("tools", []), list):
+        raise DataError(f"row_id {row['row_id']}: tools is {type(options['tools']).__name__}. {_FORM}")
+    return options
+
+
+def _render(tokenizer: Any, messages: list[dict[str, Any]], options: dict[str, Any], *, add_generation_prompt: bool) -> list[int]:
+    ids: list[int] = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True, **options
+    )["input_ids"]
+    return ids
+
+
+def _has_template_fields(rows: pl.DataFrame) -> list[bool]:
+    given = rows.select(name for name in TEMPLATE_FIELDS if name in rows.columns)
+    if not given.width:
+        return [False] * rows.height
+    return [any(value and value not in ("{}", "[]") for value in row) for row in given.iter_rows()]
