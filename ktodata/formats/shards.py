@@ -164,11 +164,11 @@ def shard_height(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
 
 
-def shard_pieces(path: Path, columns: Collection[str] | None = None) -> Iterator[pl.DataFrame]:
-    """`read_shard` in pieces of at most PIECE_ROWS rows, one at least; of these columns, or of all."""
+def shard_pieces(path: Path, columns: Collection[str]) -> Iterator[pl.DataFrame]:
+    """`read_shard` in pieces of at most PIECE_ROWS rows, one at least; of these columns, of those that are there."""
     with damage_speaks(path), pq.ParquetFile(path, buffer_size=1 << 20) as file:
         schema = file.schema_arrow
-        chosen = [name for name in schema.names if columns is None or name in columns]
+        chosen = [name for name in schema.names if name in columns]
         typed = schema if "arrow.json" not in str(schema) else _typed(schema, json_type=pa.string())
         typed = pa.schema([typed.field(name) for name in chosen])
         batches = file.iter_batches(PIECE_ROWS, columns=chosen)

@@ -52,6 +52,7 @@ class Checkpoints:
                 "history": state.history,
                 "held_out": state.held_out,
                 "running": state.running.state(),
+                "pass_tokens": state.pass_tokens,
                 "has_best": state.best is not None,
             }
             (scratch / "state.json").write_text(json.dumps(progress))
@@ -82,7 +83,7 @@ class Checkpoints:
         _set_random_state(saved.random)
         progress = saved.progress
         state.step, state.history, state.held_out = progress["step"], progress["history"], progress["held_out"]
-        state.resumed_at = state.step
+        state.resumed_at, state.pass_tokens = state.step, progress.get("pass_tokens")
         state.running.restore(progress["running"])
         if saved.best is not None:
             state.best = Weights(saved.best)

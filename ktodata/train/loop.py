@@ -1,7 +1,8 @@
 """The training loop, top to bottom: what happens when is an `if` where it happens."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,10 +13,12 @@ from ktodata.train.distributed.work_split import shared_logps, split_work
 from ktodata.train.early_stop import best
 from ktodata.train.job import Job
 from ktodata.train.objectives import ReferencePoint, reference_point
+from ktodata.train.out_of_memory import within_memory
 from ktodata.train.results.step_metrics import StepMetrics, read, read_held_out
 from ktodata.train.state import Weights
 
 Tensor = Any
+Result = TypeVar("Result")
 Parts = list[list[int]]  # places in a step's rows, of one pass each
 
 
@@ -55,17 +58,23 @@ def train(job: Job) -> None:
 def train_step(job: Job, batch: Batch) -> StepMetrics:
     """One update from one effective batch, of which this process computes its share."""
     scorer, own = job.scorer, batch.matched()
-    dealt = micro_batches(job, own)
-    parts = dealt[job.distributed.rank]
     metrics = StepMetrics(scorer, job.reference, batch)
     dropout = dropout_of_adapters(scorer.model)
     with dropout or nullcontext():
-        point, first = measure_point(job, metrics, dealt, may_join=dropout is None)
-        for number, part in enumerate(parts):
-            logps = first if number == 0 and first is not None else scorer([own[place] for place in part])
-            losses = job.objective.loss(logps, metrics.examples[part], point.value)
-            metrics.note(part, logps, losses)
-            (losses.sum() / len(own)).backward()  # divided by the whole step's rows: accumulation equals one big batch
+        point, joined = measure_point(job, metrics, may_join=dropout is None)
+
+        def add_gradients(dealt: list[Parts]) -> None:
+            nonlocal joined
+            first, joined = joined, None  # made of the first of these parts, unless they were cut anew since
+            job.optimizer.zero_grad(set_to_none=True)
+            for part in dealt[job.distributed.rank]:
+                logps = first if first is not None else scorer([own[place] for place in part])
+                first = None
+                losses = job.objective.loss(logps, metrics.examples[part], point.value)
+                metrics.note(part, logps, losses)
+                (losses.sum() / len(own)).backward()  # divided by the whole step's rows: accumulation equals one big batch
+
+        in_passes(job, own, add_gradients)
     job.distributed.sum_gradients(scorer.model)
     trainable = [parameter for group in job.optimizer.param_groups for parameter in group["params"]]
     norm = clip_gradients(trainable, job.max_grad_norm)
@@ -75,17 +84,28 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
     return metrics
 
 
-def measure_point(job: Job, metrics: StepMetrics, dealt: list[Parts], *, may_join: bool) -> tuple[ReferencePoint, Tensor | None]:
+def measure_point(job: Job, metrics: StepMetrics, *, may_join: bool) -> tuple[ReferencePoint, Tensor | None]:
     """(reference point of one effective batch, before any of its losses; the first part's log-probs where those were made too).
 
-    dealt : of every process, the places in the step's rows that go through its model together.
     z0 is pooled over the whole step, of all processes. The first part's prompts are computed once, for its rows and their
     partners' completions.
     """
     if job.objective.point != "mismatched":
         return fixed_point(job), None
-    own, crossed, scorer = metrics.batch.matched(), metrics.batch.mismatched(), job.scorer
-    joined = 1 if may_join and (scorer.continues or not job.distributed.is_sharded) else 0
+    crossed = metrics.batch.mismatched()
+    joined = 1 if may_join and (job.scorer.continues or not job.distributed.is_sharded) else 0
+    logps, first = in_passes(job, metrics.batch.matched(), lambda dealt: partner_logps(job, metrics.batch, dealt, joined))
+    logps = job.distributed.sum(logps)[list(crossed)]
+    return reference_point(logps - job.reference(list(crossed.values()))), first
+
+
+def partner_logps(job: Job, batch: Batch, dealt: list[Parts], joined: int) -> tuple[Tensor, Tensor | None]:
+    """(log-probs of this process's mismatched pairs at their places in the step, 0 elsewhere; those of the first part's rows).
+
+    dealt : of every process, the places in the step's rows that go through its model together; joined : 1 to compute the first
+        of these parts with its partners, 0 to leave it
+    """
+    own, crossed, scorer = batch.matched(), batch.mismatched(), job.scorer
     apart = [[place for part in parts[joined:] for place in part if place in crossed] for parts in dealt]
     passes = max(scorer.passes([crossed[place] for place in places]) for places in apart) if job.distributed.is_sharded else 0
     mine = apart[job.distributed.rank]
@@ -98,8 +118,20 @@ def measure_point(job: Job, metrics: StepMetrics, dealt: list[Parts], *, may_joi
             first, logps[partnered] = scorer.with_partners(
                 [own[place] for place in part], [crossed[place] for place in partnered]
             )
-    logps = job.distributed.sum(logps)[list(crossed)]
-    return reference_point(logps - job.reference(list(crossed.values()))), first
+    return logps, first
+
+
+def in_passes(job: Job, pairs: list[Pair], compute: Callable[[list[Parts]], Result]) -> Result:
+    """What `compute` gives of the pairs as they are dealt into passes; again in smaller ones where memory runs out.
+
+    Where processes pass through the model in step, none can do something again, and the error is raised.
+    """
+    tokens = job.state.pass_tokens or job.micro_batch_tokens
+    if job.distributed.is_sharded:
+        return compute(micro_batches(job, pairs, tokens))
+    longest = max(map(job.scorer.length, pairs))
+    result, job.state.pass_tokens = within_memory(lambda most: compute(micro_batches(job, pairs, most)), tokens, smallest=longest)
+    return result
 
 
 def fixed_point(job: Job) -> ReferencePoint:
@@ -127,15 +159,15 @@ def evaluate_held_out(job: Job) -> None:
     read_held_out(evaluations, job)
 
 
-def micro_batches(job: Job, pairs: list[Pair]) -> list[Parts]:
-    """For every process, the places in the step's rows that go through its model together.
+def micro_batches(job: Job, pairs: list[Pair], tokens: int) -> list[Parts]:
+    """For every process, the places in the step's rows that go through its model together, at most `tokens` tokens or one row.
 
     Where processes pass through the model in step, those with fewer parts get empty ones.
     """
     dealt = []
     for share in split_work(job.scorer.sequences, pairs, job.distributed.size):
         own = [pairs[place] for place in share]
-        parts = job.scorer.micro_batches(own, tokens=job.micro_batch_tokens, rows=job.micro_batch_size)
+        parts = job.scorer.micro_batches(own, tokens=tokens, rows=job.micro_batch_size)
         dealt.append([[share[number] for number in part] for part in parts])
     turns = max(map(len, dealt)) if job.distributed.is_sharded else 0
     return [[*parts, *([[]] * (turns - len(parts)))] for parts in dealt]

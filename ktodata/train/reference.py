@@ -129,7 +129,7 @@ def _check_kept(
 def _computed(
     scorer: Scorer, pairs: Numbers, known: Logps, file: Path, distributed: Distributed, store: ActivationCache | None
 ) -> Logps:
-    """float32 [P]: `known`, and the model's where that is nan. What is done is kept part by part, and all in `file` at the end."""
+    """float32 [P]: `known`, and the model's where that is nan. What is done is kept by parts, and in `file` at the end."""
     logps, parts = known.copy(), file.with_suffix(".parts")
     for number, part in enumerate(_parts(scorer, pairs, np.flatnonzero(np.isnan(known)))):
         place = parts / f"{number:06d}.npy"

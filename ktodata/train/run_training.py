@@ -33,6 +33,7 @@ from ktodata.train.model.gradient_checkpointing import checkpoint_layers
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.objectives import OBJECTIVE_SETTINGS, Objective, make_objective
 from ktodata.train.optimizers import check_optimizer, make_optimizer
+from ktodata.train.pass_size import tokens_of_pass
 from ktodata.train.reference import ReferenceLogps, reference_key, reference_logps
 from ktodata.train.results.provenance import circumstances, outcome, recorded_settings
 from ktodata.train.results.telemetry import SCHEMA
@@ -199,6 +200,10 @@ def train_all(
             log(event)
 
         on_cuda = scorer.device.type == "cuda"
+        if state.pass_tokens is None:
+            most = 16384 if on_cuda else 1024
+            given = settings["micro_batch_tokens"]
+            state.pass_tokens = given or tokens_of_pass(scorer, most=most, sharded=distributed.is_sharded)
         train(
             Job(
                 scorer=scorer,
@@ -211,7 +216,7 @@ def train_all(
                 learning_rate=rate,
                 checkpoints=checkpoints,
                 early_stop=early_stop,
-                micro_batch_tokens=settings["micro_batch_tokens"] or (16384 if on_cuda else 1024),
+                micro_batch_tokens=state.pass_tokens,
                 micro_batch_size=settings["micro_batch_size"],
                 max_grad_norm=settings["max_grad_norm"],
                 eval_every_steps=settings["eval_every_steps"],

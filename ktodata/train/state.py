@@ -45,6 +45,7 @@ class State:
     held_out: list[dict[str, Any]] = field(default_factory=list)
     telemetry: list[pl.DataFrame] = field(default_factory=list)
     running: RunningMean = field(default_factory=RunningMean)  # of rewards, for objectives that compare with it
+    pass_tokens: int | None = None  # most tokens of one pass, once that is known: a resumed training cuts its updates as before
     best: Weights | None = None  # those of the best evaluation, when training may stop early
     resumed_at: int = 0  # updates that were made before this process began: not part of what is saved
     read_at: float | None = None  # perf_counter when numbers were last read: not part of what is saved

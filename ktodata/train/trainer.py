@@ -31,7 +31,8 @@ def fit(
     max_steps: Annotated[int | None, Field(ge=1, description="stop after this many updates, even within an epoch")] = None,
     batch_size: Annotated[int, Field(ge=2, le=4096, description="rows of one update; z0 is pooled over them")] = 32,
     micro_batch_tokens: Annotated[
-        int | None, Field(ge=1, description="tokens of one forward pass; memory and speed only; none: 1,024, on cuda 16,384")
+        int | None,
+        Field(ge=1, description="tokens of a pass, halved where memory runs out; none: 1,024, on cuda 16,384, or what fits"),
     ] = None,
     micro_batch_size: Annotated[
         int | None, Field(ge=1, le=4096, description="rows of one forward pass at most; memory only; none: what tokens allow")

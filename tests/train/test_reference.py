@@ -9,10 +9,11 @@ import pytest
 from tiny_models import text_rows
 
 from ktodata.errors import ModelError
-from ktodata.train import fit
+from ktodata.train import fit, reference
 from ktodata.train.model import fingerprint
 
 FAST = {"batch_size": 4, "learning_rate": 1e-3, "warmup_fraction": 0.0, "device": "cpu", "max_steps": 1}
+PASS = FAST | {"max_steps": None}
 YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0}
 
 
@@ -81,7 +82,92 @@ def test_numbers_that_the_model_does_not_give_end_in_an_error_that_names_the_fil
     fit(text_rows(12), model=model_folder, dtype=dtype, **FAST)
     file = kept_file(tmp_path)
     pl.read_parquet(file).with_columns(pl.col("logp") + nats).write_parquet(file)
-    with pytest.raises(ModelError, match=rf"{file.name}: the reference log-probs kept there .* row_id r\d+ .*Delete the file"):
+    with pytest.raises(ModelError, match=rf"{file.name}: the reference log-probs kept there .* row_id r\d+ .*Delete it"):
         fit(text_rows(12), model=model_folder, dtype=dtype, **FAST)
     file.unlink()
     assert off_at_step_0(fit(text_rows(12), model=model_folder, dtype=dtype, **FAST)) < 0.1
+
+
+# --- a pass that is killed, and one that has a part already --------------------------------------------------------------------
+
+
+def files_below(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture
+def counted_parts(monkeypatch):
+    """Parts of four pairs; a list that gets the size of each that is computed, and ends the process at the number that it holds."""
+    monkeypatch.setattr(reference, "PART_PAIRS", 4)
+    sizes, before = [], reference.shared_logps
+
+    def counted(scorer, distributed, pairs):
+        if len(sizes) + 1 == counted.killed_at:
+            raise KeyboardInterrupt
+        sizes.append(len(pairs))
+        return before(scorer, distributed, pairs)
+
+    counted.killed_at = None
+    monkeypatch.setattr(reference, "shared_logps", counted)
+    counted.sizes = sizes
+    return counted
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 5])
+def test_a_killed_pass_goes_on_and_ends_in_the_same_bytes(model_folder, tmp_path, monkeypatch, counted_parts, killed_at):
+    fit(text_rows(12), model=model_folder, epochs=2, **PASS)
+    unbroken, parts = files_below(tmp_path / "cache" / "reference"), list(counted_parts.sizes)
+    assert len(parts) > 5
+    assert [Path(name).suffix for name in unbroken] == [".parquet"]  # the parts are gone
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "another"))
+    counted_parts.sizes.clear()
+    counted_parts.killed_at = killed_at
+    with pytest.raises(KeyboardInterrupt):
+        fit(text_rows(12), model=model_folder, epochs=2, **PASS)
+    counted_parts.killed_at = None
+    fit(text_rows(12), model=model_folder, epochs=2, **PASS)
+    assert counted_parts.sizes == parts  # each once
+    assert files_below(tmp_path / "another" / "reference") == unbroken
+
+
+def test_a_part_that_is_damaged_is_made_again(model_folder, tmp_path, counted_parts):
+    counted_parts.killed_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        fit(text_rows(12), model=model_folder, **PASS)
+    (part,) = (tmp_path / "cache" / "reference").rglob("000001.npy")
+    part.write_bytes(part.read_bytes()[:-3])
+    counted_parts.killed_at = None
+    assert off_at_step_0(fit(text_rows(12), model=model_folder, **PASS)) < 1e-4
+
+
+def test_another_seed_takes_the_matched_pairs_from_the_first(model_folder):
+    first, second = (fit(text_rows(12), model=model_folder, seed=seed, **PASS) for seed in (0, 1))
+    kept = second.metrics["reference"]["pairs_kept"]
+    assert first.metrics["reference"]["pairs_kept"] == 0
+    assert 12 <= kept < second.metrics["reference"]["pairs"]  # and those partners that both drew
+    assert second.metrics["reference"]["requested_tokens"] < first.metrics["reference"]["requested_tokens"]
+    ours, theirs = (result.telemetry.sort("row_id")["ref_logp"].to_list() for result in (first, second))
+    assert ours == theirs
+    assert off_at_step_0(second) < 1e-4
+
+
+def test_what_another_seed_left_meanwhile_changes_nothing_of_a_killed_pass(model_folder, tmp_path, monkeypatch, counted_parts):
+    fit(text_rows(12), model=model_folder, seed=1, **PASS)
+    unbroken = files_below(tmp_path / "cache" / "reference")
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "another"))
+    counted_parts.sizes.clear()
+    counted_parts.killed_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        fit(text_rows(12), model=model_folder, seed=1, **PASS)
+    counted_parts.killed_at = None
+    fit(text_rows(12), model=model_folder, seed=0, **PASS)
+    fit(text_rows(12), model=model_folder, seed=1, **PASS)
+    assert unbroken.items() <= files_below(tmp_path / "another" / "reference").items()
+
+
+def test_wrong_numbers_of_another_seed_end_in_an_error(model_folder, tmp_path):
+    fit(text_rows(12), model=model_folder, seed=0, **PASS)
+    file = kept_file(tmp_path)
+    pl.read_parquet(file).with_columns(pl.col("logp") + 0.1).write_parquet(file)
+    with pytest.raises(ModelError, match=rf"{file.parent.name}: the reference log-probs kept there .*Delete it"):
+        fit(text_rows(12), model=model_folder, seed=1, **PASS)

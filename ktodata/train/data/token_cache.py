@@ -4,7 +4,6 @@ A folder of the cache is named by all that tokens depend on. `ids.bin` holds int
 """
 
 import fcntl
-import os
 import pickle
 from collections import deque
 from collections.abc import Iterator
@@ -90,10 +89,17 @@ def _write(folder: Path, pieces: Iterator[Encoded]) -> None:
 def _encoded(rows: CheckedPart, tokenizer: Any, max_length: int) -> Iterator[Encoded]:
     """All rows in order, a chunk at a time."""
     chunks = (chunk for texts in rows.texts() for chunk in texts.iter_slices(CHUNK_ROWS))
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = worker_count()
     if workers == 1 or rows.columns.height < ROWS_FOR_PROCESSES:
         return (encode(chunk, tokenizer, max_length) for chunk in chunks)
     return _by_processes(chunks, tokenizer, max_length, workers)
+
+
+def worker_count() -> int:
+    """Cores that this process may use: as its affinity and its container's quota allow."""
+    from joblib.externals.loky import cpu_count
+
+    return int(cpu_count())
 
 
 def _by_processes(chunks: Iterator[pl.DataFrame], tokenizer: Any, max_length: int, workers: int) -> Iterator[Encoded]:

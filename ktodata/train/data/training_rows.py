@@ -28,10 +28,13 @@ class Part:
         """How many rows there are."""
         return sum(place.height if isinstance(place, pl.DataFrame) else shard_height(place) for place in self.places)
 
-    def pieces(self, columns: Collection[str] | None = None) -> Iterator[pl.DataFrame]:
-        """Frames of some thousand rows each, in order; of these columns, or of all. Raises RunError for a torn file."""
+    def pieces(self, columns: Collection[str]) -> Iterator[pl.DataFrame]:
+        """Frames of these columns, of those that are there, in order; a file's in pieces. Raises RunError for a torn file."""
         for place in self.places:
-            yield from [place] if isinstance(place, pl.DataFrame) else shard_pieces(place, columns)
+            if isinstance(place, pl.DataFrame):
+                yield place.select(name for name in place.columns if name in columns)
+            else:
+                yield from shard_pieces(place, columns)
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class CheckedPart:
     digest: str
 
     def texts(self) -> Iterator[pl.DataFrame]:
-        """Prompts, completions and what their template is given, some thousand rows at a time."""
-        return self.part.pieces(TEXTS)
+        """Prompts, completions and what their template is given, some rows at a time."""
+        return self.part.pieces(("row_id", *TEXTS))  # row_id names a row that its template refuses
 
 
 def open_part(shards: Path | str | pl.DataFrame, part: str) -> Part:
@@ -101,9 +104,12 @@ def check_rows(rows: pl.DataFrame, *, part: str, both_classes: bool) -> pl.DataF
 def check_part(rows: Part, *, part: str, both_classes: bool) -> CheckedPart:
     """As `check_rows`, of rows that need not fit into memory."""
     digest, names = xxhash.xxh3_128(), dict.fromkeys(name for place in rows.places for name in _columns_of(place))
-    narrow, schema = [], None
+    narrow, schema, kinds = [], None, set()
     for piece in rows.pieces([*COLUMNS, *TEXTS]):
         narrow.append(_without_texts(piece, part))
+        kinds |= {isinstance(piece.schema.get(name), pl.List) for name in TEXTS[:2] if name in piece.columns}
+        if len(kinds) > 1:
+            raise FormatError(f"{part}: prompt and completion are text in some files, and lists of messages in others.")
         texts = piece.select(name for name in TEXTS if name in piece.columns)
         if texts.schema != schema:
             schema = texts.schema

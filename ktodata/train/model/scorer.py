@@ -19,6 +19,7 @@ from ktodata.train.model.length_regimes import check_lengths, length_limits, reg
 from ktodata.train.model.logprobs import collate, summed
 from ktodata.train.model.packed_model import PackedModel, Passed, on
 from ktodata.train.model.self_check import Method, check_methods, evenly
+from ktodata.train.out_of_memory import within_memory
 
 Tensor = Any
 
@@ -180,11 +181,18 @@ class Scorer:
 
     def without_gradient(self, pairs: Sequence[Pair], *, passes: int = 0) -> Tensor:
         """The same for any number of pairs, float32 [len(pairs)], in as many passes as memory asks for, or `passes` if more."""
-        logps = torch.zeros(len(pairs), dtype=torch.float32, device=self.device)
-        parts = self.micro_batches(pairs, tokens=self.no_grad_tokens)
-        with torch.no_grad():
-            for part in [*parts, *([[]] * (passes - len(parts)))]:
-                logps[part] = self([pairs[number] for number in part])
+
+        def compute(tokens: int) -> Tensor:
+            logps = torch.zeros(len(pairs), dtype=torch.float32, device=self.device)
+            parts = self.micro_batches(pairs, tokens=tokens)
+            with torch.no_grad():
+                for part in [*parts, *([[]] * (passes - len(parts)))]:
+                    logps[part] = self([pairs[number] for number in part])
+            return logps
+
+        if passes or not pairs:  # other processes make as many
+            return compute(self.no_grad_tokens)
+        logps, self.no_grad_tokens = within_memory(compute, self.no_grad_tokens, smallest=max(map(self.length, pairs)))
         return logps
 
     def passes(self, pairs: Sequence[Pair]) -> int:

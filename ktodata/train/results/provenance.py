@@ -50,6 +50,7 @@ def outcome(state: State, plan: BatchPlan, seconds: dict[str, float]) -> dict[st
     return {
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "tokens_per_second": round(trained / seconds["training"], 1),
+        "pass_tokens": state.pass_tokens,  # at most, in a pass with gradients; fewer than were meant where memory ran out
         # of the best evaluation where early_stop is set, else the last
         "weights_of_step": state.step if state.best is None else best(state.held_out),
         "stopped_early": state.step < len(plan.steps),
