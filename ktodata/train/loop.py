@@ -129,8 +129,8 @@ def in_passes(job: Job, pairs: list[Pair], compute: Callable[[list[Parts]], Resu
     tokens = job.state.pass_tokens or job.micro_batch_tokens
     if job.distributed.is_sharded:
         return compute(micro_batches(job, pairs, tokens))
-    longest = max(map(job.scorer.length, pairs))
-    result, job.state.pass_tokens = within_memory(lambda most: compute(micro_batches(job, pairs, most)), tokens, smallest=longest)
+    lengths = [job.scorer.length(pair) for pair in pairs]
+    result, job.state.pass_tokens = within_memory(lambda most: compute(micro_batches(job, pairs, most)), tokens, lengths=lengths)
     return result
 
 

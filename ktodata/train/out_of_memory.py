@@ -2,7 +2,7 @@
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -13,10 +13,10 @@ from ktodata.models import first_line
 Result = TypeVar("Result")
 
 
-def within_memory(compute: Callable[[int], Result], tokens: int, *, smallest: int) -> tuple[Result, int]:
+def within_memory(compute: Callable[[int], Result], tokens: int, *, lengths: Sequence[int]) -> tuple[Result, int]:
     """(what `compute` gives when it is told how many tokens a pass may have, that number): `tokens`, or half as often as need be.
 
-    smallest : tokens of the longest sequence: where that alone is too much, the error is raised. `compute` must leave nothing
+    lengths : tokens of each sequence; where the longest alone is too much, the error is raised. `compute` must leave nothing
     behind when it fails, and compute the same however it is cut.
     """
     size, refused = tokens, ""
@@ -25,11 +25,11 @@ def within_memory(compute: Callable[[int], Result], tokens: int, *, smallest: in
             result = compute(size)
             break
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or size <= smallest:
+            if not is_out_of_memory(error) or size <= max(lengths):
                 raise
             refused = first_line(error)
         # only here, without the error, nothing holds what the failed pass had in memory
-        size = max(size // 2, smallest)
+        size = max(min(size, sum(lengths)) // 2, max(lengths))
         if torch.cuda.is_available():
             gc.collect()
             torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import torch
 
+from ktodata.errors import is_out_of_memory
 from ktodata.train.data.packing import Pair
 from ktodata.train.model.scorer import Scorer, Work
 from ktodata.train.state import trainable
@@ -32,7 +33,13 @@ def tokens_of_pass(scorer: Scorer, *, most: int, sharded: bool) -> int:
         return most
     trained = sum(tensor.numel() for tensor in trainable(scorer.model).values())
     room = USED_SHARE * (free_bytes(scorer.device) - BYTES_OF_TRAINED * trained)
-    return max(1, min(most, fitting_tokens(scorer, [(row, row) for row in longest], room)))
+    try:
+        fitting = fitting_tokens(scorer, [(row, row) for row in longest], room)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fitting = int(scorer.rows.lengths.max())  # the probe was too large already: a row at a time
+    return max(1, min(most, fitting))
 
 
 def fitting_tokens(scorer: Scorer, pairs: Sequence[Pair], room: float) -> int:

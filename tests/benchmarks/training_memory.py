@@ -1,8 +1,8 @@
 """Host memory of all that a training needs before its first pass, by rows: checks, tokens, plan, pairs, keys.
 
-    python tests/benchmarks/training_memory.py [--rows 10000 100000 1000000]
+    python tests/benchmarks/training_memory.py [--rows 10000 100000 1000000] [--words 15]
 
-Rows are synthetic, two a prompt, of some 15 and 45 words, in Parquet files. Each size is prepared twice, each time in a process of
+Rows are synthetic, two a prompt, of one and of three sentences of so many words, in Parquet files. Each size is prepared twice, each time in a process of
 its own: without its tokens in the cache, and with them. Memory is that of the process and all that it starts, every 0.1 s: `anonymous`
 is what only they can give back; `resident` has mapped files in it, which the system takes back when it needs the room. Bytes a row are
 above what the process had when its libraries and the tokenizer were loaded.
@@ -37,12 +37,12 @@ SETTINGS = {
 FILE_ROWS = 50_000
 
 
-def write_rows(folder: Path, rows: int) -> int:
-    """Shards of synthetic rows, one file after the other; returns the bytes of their texts."""
+def write_rows(folder: Path, rows: int, words: int) -> int:
+    """Shards of synthetic rows with sentences of so many words, a file at a time; returns the bytes of their texts."""
     random = np.random.default_rng(0)
     syllables = np.array([a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ai", "or", "en")])
-    vocabulary = ["".join(random.choice(syllables, size=2)) for _ in range(5000)]
-    sentences = np.array([" ".join(random.choice(vocabulary, size=15)) for _ in range(20_000)], dtype=object)
+    vocabulary = np.array(["".join(pair) for pair in random.choice(syllables, size=(5000, 2))])
+    sentences = np.array([" ".join(chosen) for chosen in random.choice(vocabulary, size=(20_000, words))], dtype=object)
     written = 0
     for start in range(0, rows, FILE_ROWS):
         numbers = np.arange(start, min(rows, start + FILE_ROWS))
@@ -149,6 +149,7 @@ def one(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--words", type=int, default=15, help="of a sentence")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -159,12 +160,19 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             shards = Path(scratch) / "shards"
             shards.mkdir()
-            text = write_rows(shards, rows)
+            text = write_rows(shards, rows, options.words)
             for kept in (False, True):
                 command = [sys.executable, __file__, "--one", str(shards)]
                 environment = os.environ | {"KTODATA_CACHE": f"{scratch}/cache"}
                 answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-                runs.append({"tokens_kept": kept, "text_mb": round(text / 1e6), **json.loads(answer.stdout.splitlines()[-1])})
+                runs.append(
+                    {
+                        "tokens_kept": kept,
+                        "words": options.words,
+                        "text_mb": round(text / 1e6),
+                        **json.loads(answer.stdout.splitlines()[-1]),
+                    }
+                )
                 print(runs[-1], flush=True)
     write_result("training_memory", {"runs": runs, **machine()})
 

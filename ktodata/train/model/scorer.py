@@ -192,7 +192,7 @@ class Scorer:
 
         if passes or not pairs:  # other processes make as many
             return compute(self.no_grad_tokens)
-        logps, self.no_grad_tokens = within_memory(compute, self.no_grad_tokens, smallest=max(map(self.length, pairs)))
+        logps, self.no_grad_tokens = within_memory(compute, self.no_grad_tokens, lengths=[self.length(pair) for pair in pairs])
         return logps
 
     def passes(self, pairs: Sequence[Pair]) -> int:

@@ -19,6 +19,7 @@ from tiny_models import (
 )
 
 from ktodata.errors import ModelError, SettingError
+from ktodata.train.data.ragged_ids import RaggedIds
 from ktodata.train.model import logprobs, packed_model
 from ktodata.train.model.adapters import with_adapters
 from ktodata.train.model.frozen_layers import freeze_below
@@ -349,7 +350,7 @@ def test_cached_activations_of_rows_that_share_a_prompt_equal_their_own(tokens):
     although with 12 tokens a pass the first prompt is computed several times.
     """
     plain = random_rows(4)
-    rows = dataclasses.replace(plain, prompt=(plain.prompt[1],) * 3 + (plain.prompt[3],))
+    rows = dataclasses.replace(plain, prompt=RaggedIds.of([plain.prompt[1]] * 3 + [plain.prompt[3]]))
     pairs = [(row, partner) for row in range(4) for partner in (row, (row + 1) % 4)]
     model = tiny_llama(VOCABULARY, layers=4)
     scorer = scorer_of(model, rows, frozen_layers=freeze_below(model, 1), activation_cache_mb=10)
