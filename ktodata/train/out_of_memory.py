@@ -29,7 +29,7 @@ def within_memory(compute: Callable[[int], Result], tokens: int, *, lengths: Seq
                 raise
             refused = first_line(error)
         # only here, without the error, nothing holds what the failed pass had in memory
-        size = max(min(size, sum(lengths)) // 2, max(lengths))
+        size = max(min(size, sum(lengths)) // 2, *lengths)
         if torch.cuda.is_available():
             gc.collect()
             torch.cuda.empty_cache()
