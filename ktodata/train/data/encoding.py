@@ -18,7 +18,7 @@ _FORM = "tools is a list of functions, chat_template_kwargs an object of names a
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRows:
     """N rows as tokens: `ids` of those that fit, int32, each row's prompt and then its completion; and what became of each row.
 
     rows : prompt_tokens, completion_tokens (before it was cut), kept_tokens (of both; 0 where it does not fit), moved (the prompt
@@ -30,7 +30,7 @@ class Encoded:
     rows: pl.DataFrame
 
 
-def encode(rows: pl.DataFrame, tokenizer: Any, max_length: int) -> Encoded:
+def encode(rows: pl.DataFrame, tokenizer: Any, max_length: int) -> EncodedRows:
     """Token ids of prompt, completion and template fields.
 
     Text is encoded as prompt, and as prompt + completion + end token; messages go through the chat template. The completion
@@ -51,7 +51,7 @@ def encode(rows: pl.DataFrame, tokenizer: Any, max_length: int) -> Encoded:
         lines.append((start, len(ids) - start, len(prompt) + len(completion), start < len(alone), ended, *digests))
     table = pl.DataFrame(lines, schema=ROW_SCHEMA, orient="row")
     unused = [False] * rows.height if conversational else _has_template_fields(rows)
-    return Encoded(np.concatenate(kept), table.with_columns(fields_unused=pl.Series(unused, dtype=pl.Boolean)))
+    return EncodedRows(np.concatenate(kept), table.with_columns(fields_unused=pl.Series(unused, dtype=pl.Boolean)))
 
 
 ROW_SCHEMA = {

@@ -22,7 +22,7 @@ import xxhash
 from ktodata.files import digest_file, read_parquet, whole_folder
 from ktodata.models import cache_dir
 from ktodata.train.data import encoding
-from ktodata.train.data.encoding import Encoded, encode
+from ktodata.train.data.encoding import EncodedRows, encode
 from ktodata.train.data.tokens import TokenRows, token_rows
 from ktodata.train.data.training_rows import CheckedPart
 
@@ -64,7 +64,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
 
 
-def _read(folder: Path) -> Encoded | None:
+def _read(folder: Path) -> EncodedRows | None:
     """None where there is no such folder, or a damaged one: it is made again."""
     try:
         rows, file = read_parquet(folder / "rows.parquet"), folder / "ids.bin"
@@ -73,10 +73,10 @@ def _read(folder: Path) -> Encoded | None:
         return None
     if size % 4 or size // 4 != rows["kept_tokens"].sum():
         return None
-    return Encoded(np.asarray(np.memmap(file, dtype=np.int32, mode="r")) if size else np.zeros(0, np.int32), rows)
+    return EncodedRows(np.asarray(np.memmap(file, dtype=np.int32, mode="r")) if size else np.zeros(0, np.int32), rows)
 
 
-def _write(folder: Path, pieces: Iterator[Encoded]) -> None:
+def _write(folder: Path, pieces: Iterator[EncodedRows]) -> None:
     lines = []
     with whole_folder(folder) as scratch:
         with (scratch / "ids.bin").open("wb") as file:
@@ -86,7 +86,7 @@ def _write(folder: Path, pieces: Iterator[Encoded]) -> None:
         pl.concat(lines).write_parquet(scratch / "rows.parquet")
 
 
-def _encoded(rows: CheckedPart, tokenizer: Any, max_length: int) -> Iterator[Encoded]:
+def _encoded(rows: CheckedPart, tokenizer: Any, max_length: int) -> Iterator[EncodedRows]:
     """All rows in order, a chunk at a time."""
     chunks = (chunk for texts in rows.texts() for chunk in texts.iter_slices(CHUNK_ROWS))
     workers = worker_count()
@@ -102,11 +102,11 @@ def worker_count() -> int:
     return int(cpu_count())
 
 
-def _by_processes(chunks: Iterator[pl.DataFrame], tokenizer: Any, max_length: int, workers: int) -> Iterator[Encoded]:
+def _by_processes(chunks: Iterator[pl.DataFrame], tokenizer: Any, max_length: int, workers: int) -> Iterator[EncodedRows]:
     """The same by that many processes, with few chunks in memory. Theirs are fresh ones: a fork would share torch's threads."""
     from joblib.externals.loky import ProcessPoolExecutor
 
-    waiting: deque[Future[Encoded]] = deque()
+    waiting: deque[Future[EncodedRows]] = deque()
     with TemporaryDirectory() as scratch, ProcessPoolExecutor(workers, env={"TOKENIZERS_PARALLELISM": "false"}) as pool:
         pickled = Path(scratch) / "tokenizer"
         pickled.write_bytes(pickle.dumps(tokenizer))
@@ -118,7 +118,7 @@ def _by_processes(chunks: Iterator[pl.DataFrame], tokenizer: Any, max_length: in
             yield waiting.popleft().result()
 
 
-def _encode_with(pickled: Path, chunk: pl.DataFrame, max_length: int) -> Encoded:
+def _encode_with(pickled: Path, chunk: pl.DataFrame, max_length: int) -> EncodedRows:
     return encode(chunk, _tokenizer_in(pickled), max_length)
 
 

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import EmptyDataError
-from ktodata.train.data.encoding import Encoded, encode
+from ktodata.train.data.encoding import EncodedRows, encode
 from ktodata.train.data.ragged_ids import Ids, Numbers, RaggedIds
 from ktodata.train.data.training_rows import COLUMNS, named
 
@@ -56,7 +56,7 @@ def tokenize(rows: pl.DataFrame, tokenizer: Any, *, max_length: int, part: str) 
     return token_rows(rows, encode(rows, tokenizer, max_length), max_length=max_length, part=part)
 
 
-def token_rows(rows: pl.DataFrame, encoded: Encoded, *, max_length: int, part: str) -> tuple[TokenRows, dict[str, Any]]:
+def token_rows(rows: pl.DataFrame, encoded: EncodedRows, *, max_length: int, part: str) -> tuple[TokenRows, dict[str, Any]]:
     """Rows with their tokens, of those that fit, and metrics: what was skipped (with row_id), cut, or does not end.
 
     rows : row_id, label, weight, p_desirable, prompt_group of the rows encoded. A row whose prompt alone fills max_length, or
