@@ -29,6 +29,7 @@ TABLES: dict[str, Callable[[bytes], pl.DataFrame]] = {
     ".ndjson": lambda content: pl.read_ndjson(content, infer_schema_length=None),
     ".json": lambda content: pl.read_json(content, infer_schema_length=None),
 }
+OWN_DIGEST, SIBLINGS = "digest_of_this", "siblings"  # keys of a note: 16 hex digits of all the others; what files beside it are
 Artefacts = Mapping[str, Mapping[str, int | str]]  # {path: bytes, changed, digest} of what a stage has written
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)
 HELD: ContextVar[frozenset[Path]] = ContextVar("folders that this thread writes alone in", default=frozenset())
@@ -175,6 +176,69 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: it holds no JSON object.{AGAIN}")
     return value
+
+
+def write_note(path: Path, value: Mapping[str, Any], siblings: Iterable[Path] = ()) -> None:
+    """A JSON object that says by itself whether it is whole, and what files beside it are: read it with `read_note`.
+
+    siblings : files and folders in the same folder; they are read with `check_siblings` or `read_sibling_table`
+    """
+    with whole_file(path) as scratch:
+        scratch.write_text(note_text(path.name, value, describe(path.parent, siblings)), encoding="utf-8")
+
+
+def note_text(name: str, value: Mapping[str, Any], siblings: Artefacts | None = None) -> str:
+    """What `write_note` writes into a file of this name."""
+    written = json.loads(json.dumps({**value, **({SIBLINGS: siblings} if siblings else {})}, default=str))
+    return json.dumps({**written, OWN_DIGEST: _note_digest(name, written)}, indent=1)
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """What `write_note` was given.
+
+    Raises RunError where it is gone, is damaged, was changed since, or is a note of another name.
+    """
+    note = _whole_note(path)
+    note.pop(SIBLINGS, None)
+    return note
+
+
+def _whole_note(path: Path) -> dict[str, Any]:
+    note = read_json(path)
+    if note.pop(OWN_DIGEST, None) != _note_digest(path.name, note):
+        raise RunError(f"{path} is not as ktodata wrote it: it was changed or damaged since, or is another file's.{AGAIN}")
+    return note
+
+
+def _note_digest(name: str, note: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(f"{name} {json.dumps(note)}".encode("utf-8", "surrogatepass"))
+
+
+def siblings_of(path: Path) -> Artefacts:
+    """What a note says of the files beside it."""
+    return dict(_whole_note(path).get(SIBLINGS, {}))
+
+
+def check_siblings(path: Path, names: Iterable[str] | None = None) -> None:
+    """Raise RunError where a file that stands beside a note is gone, or is not the one that the note speaks of.
+
+    names : of those files; all that the note speaks of when None
+    """
+    known = siblings_of(path)
+    names = list(known) if names is None else list(names)
+    unknown = [name for name in names if name not in known]
+    wrong = unknown or [name for name in differing(path.parent, {name: known[name] for name in names}) if name in names]
+    if wrong:
+        raise RunError(
+            f"{path.parent / wrong[0]} is not the one that {path.name} speaks of: it is gone, or was changed or damaged since."
+            f"{AGAIN}"
+        )
+
+
+def read_sibling_table(path: Path, name: str) -> pl.DataFrame:
+    """The Parquet file of that name that a note speaks of. Raises RunError where it is another, or cannot be read."""
+    check_siblings(path, [name])
+    return read_own_table(path.with_name(name))
 
 
 def read_own_table(path: Path) -> pl.DataFrame:

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from ktodata import cli
+from ktodata.files import write_note
 from ktodata.pipeline.command_texts import row_text
 
 AUDIT_HELP = """\
@@ -297,7 +298,7 @@ def test_push_uploads_the_model_of_a_run(ktodata, tmp_path, monkeypatch):
     monkeypatch.setattr("ktodata.pipeline.sharing.push_to_hub", push)
     model = tmp_path / "model"
     model.mkdir()
-    (model / "training.json").write_text("{}")
+    write_note(model / "training.json", {})
     assert ktodata("push", tmp_path, "team/one") == (0, "the address\n", "")
     assert ktodata("push", model, "team/one", "--public") == (0, "the address\n", "")
     assert asked == [(model, "team/one", True), (model, "team/one", False)]

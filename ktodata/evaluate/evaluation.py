@@ -12,7 +12,7 @@ from ktodata.errors import EmptyDataError, ModelError
 from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
 from ktodata.extras import require
-from ktodata.files import alone_if_run, digest_file, read_json, whole_file, write_json
+from ktodata.files import alone_if_run, check_siblings, digest_file, read_note, whole_file, write_note
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import check_rows, read_part
 
@@ -52,7 +52,7 @@ class Evaluation:
         """evaluation.json and evaluation.parquet."""
         with whole_file(folder / "evaluation.parquet") as scratch:
             self.per_row.write_parquet(scratch)
-        write_json(folder / "evaluation.json", self.metrics)
+        write_note(folder / "evaluation.json", self.metrics, [folder / "evaluation.parquet"])
 
 
 def evaluate(
@@ -97,8 +97,10 @@ def evaluate(
     rows = with_truth(check_rows(rows, part=part, both_classes=False), settings["truth"], truth_column)
     rows = rows if max_rows is None else rows.sample(min(max_rows, rows.height), seed=seed).sort("row_id")
     folder, base = _model_and_reference(run_or_shards, model, reference)
-    scored, metrics = score(rows, settings, trained=folder, reference=base)
     note = Path(folder) / "training.json"
+    if note.is_file():
+        check_siblings(note)
+    scored, metrics = score(rows, settings, trained=folder, reference=base)
     of_training = digest_file(note) if note.is_file() else None  # whoever shows the figures checks that the model is still there
     made = {"part": part, "beta": beta, "of_training": of_training, **metrics}
     result = Evaluation(made | measure(scored, resamples=bootstrap, seed=seed), scored)
@@ -166,5 +168,5 @@ def _model_and_reference(run_or_shards: Path | str | pl.DataFrame, model: str | 
         training = Path(model) / "training.json"
         if not training.is_file():
             raise ModelError(f"{training} is not there, so say with reference= which model {model} was trained from.")
-        reference = str(read_json(training)["settings"]["model"])
+        reference = str(read_note(training)["settings"]["model"])
     return model, reference

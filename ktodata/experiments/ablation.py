@@ -15,7 +15,7 @@ from ktodata.experiments.contrast import contrast
 from ktodata.experiments.digests import digest, digest_model, digest_rows, digest_trainer
 from ktodata.experiments.experiment import ExperimentPlan, Notify, check_apart
 from ktodata.experiments.treatments import CLEAN, NOISY
-from ktodata.files import whole_file, write_json
+from ktodata.files import whole_file, write_note
 
 WORDS = {"says": pl.String(), "rows": pl.Int64(), "family": pl.String(), "budget": pl.Float64()}  # of each arm
 
@@ -59,7 +59,7 @@ class Ablation:
         """ablation.json, and ablation.parquet with every score."""
         with whole_file(folder / "ablation.parquet") as scratch:
             self.scores.write_parquet(scratch)
-        write_json(folder / "ablation.json", self.as_dict())
+        write_note(folder / "ablation.json", self.as_dict(), [folder / "ablation.parquet"])
 
     def plot(self, measure: str = "auc") -> Any:
         """A matplotlib figure: each arm's difference from the labels as given, with its 95 % interval.

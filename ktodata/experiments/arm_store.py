@@ -5,7 +5,6 @@ answers.parquet, probed.parquet (answers to prompts of files) and items.parquet 
 of all that the numbers depend on, so that changed rows or settings never meet old numbers; two arms of one key share a folder.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.experiments.arms import ArmTraining, TrainedArm
-from ktodata.files import read_parquet, remove_leftovers, whole_folder
+from ktodata.files import check_siblings, read_note, read_parquet, remove_leftovers, whole_folder, write_note
 
 TABLES = ("scores", "answers", "probed", "items")
 
@@ -37,7 +36,8 @@ class ArmStore:
         try:
             files = {name: place / f"{name}.parquet" for name in TABLES}
             tables = {name: read_parquet(file) for name, file in files.items() if name == "scores" or file.is_file()}
-            metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+            check_siblings(place / "metrics.json")
+            metrics = read_note(place / "metrics.json")
             return TrainedArm(training.arm.name, training.seed, metrics=metrics, **tables)
         except (OSError, ValueError, pl.exceptions.PolarsError) as error:
             raise RunError(
@@ -54,7 +54,7 @@ class ArmStore:
             for table in TABLES:
                 if table == "scores" or not getattr(arm, table).is_empty():
                     getattr(arm, table).write_parquet(scratch / f"{table}.parquet")
-            (scratch / "metrics.json").write_text(json.dumps(arm.metrics, indent=1), encoding="utf-8")
+            write_note(scratch / "metrics.json", arm.metrics, sorted(scratch.iterdir()))
 
     def _place(self, training: ArmTraining) -> Path | None:
         return None if self._folder is None else next(self._folder.glob(f"[!.]*-{training.key}"), None)

@@ -13,7 +13,7 @@ from ktodata.experiments.comparison import Comparison, json_settings
 from ktodata.experiments.methods.terms import METHODS, MethodName, check_sizes
 from ktodata.experiments.probes.win_rate import JudgeEndpoint, check_win_rate
 from ktodata.extras import require
-from ktodata.files import alone_if_run, read_json
+from ktodata.files import alone_if_run, read_note
 from ktodata.settings import check_settings
 from ktodata.train.schedule import Schedule
 
@@ -127,7 +127,7 @@ def settings_of_run(folder: Path) -> dict[str, Any]:
     file = folder / "model" / "training.json"
     if not file.is_file():
         return {}
-    trained: dict[str, Any] = read_json(file)["settings"]
+    trained: dict[str, Any] = read_note(file)["settings"]
     return {name: trained[name] for name in OF_RUN if trained.get(name) is not None}
 
 

@@ -12,7 +12,7 @@ from ktodata.experiments.digests import releases
 from ktodata.experiments.measures import by_seed, measure_all
 from ktodata.experiments.method_verdict import verdict_sentences
 from ktodata.experiments.probes.refusals import JUDGE, refuses
-from ktodata.files import whole_file, write_json
+from ktodata.files import whole_file, write_note
 
 if TYPE_CHECKING:
     from ktodata.experiments.method_plan import MethodPlan
@@ -69,7 +69,8 @@ class Comparison:
             if name == "comparison" or not frame.is_empty():
                 with whole_file(folder / f"{name}.parquet") as scratch:
                     frame.write_parquet(scratch)
-        write_json(folder / "comparison.json", self.as_dict())
+        written = [folder / f"{name}.parquet" for name, frame in tables.items() if name == "comparison" or not frame.is_empty()]
+        write_note(folder / "comparison.json", self.as_dict(), written)
 
 
 def comparison_of(plan: "MethodPlan", arms: Sequence[TrainedArm]) -> Comparison:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ktodata.errors import EmptyDataError, RunError
 from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
-from ktodata.files import damage_speaks, is_run, read_json, read_parquet, whole_file, write_json
+from ktodata.files import damage_speaks, is_run, read_json, read_note, read_parquet, whole_file, write_json
 from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
 
 CHECKSUMS = "checksums.json"
@@ -115,6 +115,9 @@ def check_shards(folder: Path) -> None:
             raise RunError(f"{folder} has no {CHECKSUMS}, so nobody can tell whether its files are whole: {EXPORT_AGAIN}")
         return
     listed = read_json(folder / CHECKSUMS)
+    export = folder.parent / "stages/export/metrics.json"
+    if is_run(folder.parent) and export.is_file() and read_note(export).get("checksums", listed) != listed:
+        raise RunError(f"{folder / CHECKSUMS} is not the one that export wrote: {EXPORT_AGAIN}")
     there = {path.name for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name)}
     if wrong := sorted({*changed_shards(folder), *(there - set(listed))}):
         raise RunError(

@@ -11,7 +11,7 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, RunError
-from ktodata.files import describe, read_json, read_own_table, whole_folder, write_json
+from ktodata.files import describe, read_note, read_own_table, read_sibling_table, whole_folder, write_note
 from ktodata.formats.shards import check_shards
 from ktodata.report.run_files import check_stage
 from ktodata.stage import StageResult
@@ -37,7 +37,7 @@ class SavedStage:
     def done(self) -> dict[str, Any]:
         """The note written last: key, made_of, columns (a digest each), artefacts, rows_in, seconds, peak_mb."""
         try:
-            return read_json(self.folder / "done.json")
+            return read_note(self.folder / "done.json")
         except (OSError, RunError):  # absent or damaged: there is no whole result
             return {}
 
@@ -54,7 +54,7 @@ class SavedStage:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The stage's numbers."""
-        return read_json(self.folder / "metrics.json")
+        return read_note(self.folder / "metrics.json")
 
     def table(self, name: str) -> pl.DataFrame:
         """One of the stage's further tables."""
@@ -83,7 +83,7 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """Resolved recipe, versions, inputs, and each stage's rows, seconds and memory."""
-        manifest = read_json(self.folder / "manifest.json")
+        manifest = read_note(self.folder / "manifest.json")
         if missing := {"recipe", "stages"} - manifest.keys():
             raise RunError(f"{self.folder}/manifest.json is no run's: it has no {' and no '.join(sorted(missing))}.")
         return manifest
@@ -96,12 +96,14 @@ class Run:
     @cached_property
     def ledger(self) -> pl.DataFrame:
         """Every decision: row_id, stage, action, reason, evidence (JSON), caused_by. A row's last line says what became of it."""
-        return self._parquet("ledger.parquet")
+        self._there("ledger.parquet")
+        return read_sibling_table(self.folder / "manifest.json", "ledger.parquet")
 
     @cached_property
     def quarantine(self) -> pl.DataFrame:
         """Every record that could not become a row: file, line, reason, raw text."""
-        return self._parquet("quarantine.parquet")
+        check_stage(self.folder, "ingest", self.manifest)
+        return read_own_table(self._there("quarantine.parquet"))
 
     @cached_property
     def feedback(self) -> pl.DataFrame:
@@ -127,10 +129,10 @@ class Run:
 
     def stage(self, name: str) -> SavedStage:
         """A stage's saved result. Raises RunError when the run has none, or not as the stage wrote it."""
+        check_stage(self.folder, name, self.manifest)
         saved = SavedStage(stage_folder(self.folder, name))
         if saved.key is None:
             raise RunError(f"{self.folder} holds no result of stage {name!r}; it has {', '.join(self.stage_names()) or 'none'}.")
-        check_stage(self.folder, name)
         return saved
 
     def shards(self, part: str = "train") -> pl.DataFrame:
@@ -193,13 +195,13 @@ class Run:
 
         return send_dataset(dataset_files(self, allow_pii=allow_pii), repo_id, private=private, token=token)
 
-    def _parquet(self, name: str) -> pl.DataFrame:
+    def _there(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
             raise RunError(
                 f"{self.folder} has no {name}: the run did not finish. `ktodata run` again takes it up where it stopped."
             )
-        return read_own_table(path)
+        return path
 
 
 def with_columns_of(table: pl.DataFrame, columns: pl.DataFrame) -> pl.DataFrame:
@@ -232,10 +234,10 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
         result.decisions.write_parquet(scratch / "decisions.parquet")
         for table_name, table in result.tables.items():
             table.write_parquet(scratch / f"{table_name}.parquet")
-        write_json(scratch / "metrics.json", dict(result.metrics))
+        write_note(scratch / "metrics.json", dict(result.metrics))
         place = stage_folder(run, name).relative_to(run).as_posix()
         own = {f"{place}/{file}": of for file, of in describe(scratch, [scratch]).items()}
-        write_json(
+        write_note(
             scratch / "done.json", {**note, "columns": _column_digests(result.columns), "artefacts": own | describe(run, written)}
         )
     return SavedStage(stage_folder(run, name))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
-from ktodata.files import describe, differing, digest_file, read_json, whole_file, whole_folder, write_json
+from ktodata.files import describe, differing, digest_file, read_note, whole_file, whole_folder, write_note
 from ktodata.formats.data_files import find_sources
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.remote_files import remote_version
@@ -273,10 +273,10 @@ class Train:
         """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
         note, parts = stage_folder(run.folder, "train").with_name("train.key.json"), key_parts(self, run)
         try:
-            same = note.is_file() and read_json(note) == parts
+            same = note.is_file() and read_note(note) == parts
         except RunError:  # damaged: nobody knows what the checkpoints are of
             same = False
-        write_json(note, parts)
+        write_note(note, parts)
         return same
 
 
@@ -302,7 +302,7 @@ class Evaluate:
         from ktodata.evaluate import evaluate
 
         evaluation = evaluate(run.folder, **self.settings)
-        write_json(run.folder / self.artefacts[0], evaluation.as_dict())
+        write_note(run.folder / self.artefacts[0], evaluation.as_dict())
         return StageResult(evaluation.per_row, metrics=evaluation.as_dict())
 
     def models(self) -> Mapping[str, str]:

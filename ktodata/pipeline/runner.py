@@ -15,15 +15,17 @@ import polars as pl
 from ktodata.errors import RunError, SettingError
 from ktodata.files import (
     alone_in,
+    describe,
     differing,
     digest_file,
     discard,
-    read_json,
+    read_note,
     remove_leftovers,
     scan_parquet,
+    siblings_of,
     whole_file,
     whole_folder,
-    write_json,
+    write_note,
 )
 from ktodata.formats.remote_files import is_remote
 from ktodata.ledger import account, outcomes, write_up
@@ -36,7 +38,7 @@ from ktodata.pipeline.run_state import RunStage, RunState, key_parts
 
 # an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
 Notify = Callable[[Mapping[str, Any]], None]
-PAGES = "pages"  # the note of what report.html was made from
+PAGES, PAGE_FILES = "pages", ("README.md", "report.html")  # the note of what they were made from
 VERSIONS_OF = (
     "ktodata",
     "polars",
@@ -178,10 +180,11 @@ class _Execution:
             ledger.write_parquet(scratch)
         quarantined = scan_parquet(self.folder / "quarantine.parquet").select(pl.len()).collect().item()
         rows = account(states, exported, quarantined_records=quarantined) if complete else {}
-        self._write_manifest("done" if self.until is None else f"stopped after {self.until}", rows)
+        status = "done" if self.until is None else f"stopped after {self.until}"
+        self._write_manifest(status, rows, [self.folder / "ledger.parquet"])
         write_pages_of(self.folder, [saved.key for saved in self.state.saved.values()])
 
-    def _write_manifest(self, status: str, rows: Mapping[str, int] | None = None) -> None:
+    def _write_manifest(self, status: str, rows: Mapping[str, int] | None = None, siblings: Sequence[Path] = ()) -> None:
         metrics = {entry["name"]: entry["metrics"] for entry in self.entries}
         manifest = {
             "name": self.recipe.name,
@@ -200,7 +203,7 @@ class _Execution:
             "rows": dict(rows or {}),
             "stages": self.entries,
         }
-        write_json(self.folder / "manifest.json", manifest)
+        write_note(self.folder / "manifest.json", manifest, siblings)
 
 
 def make_stage(folder: Path, stage: RunStage) -> SavedStage:
@@ -213,8 +216,9 @@ def make_stage(folder: Path, stage: RunStage) -> SavedStage:
         saved = {name: run.stage(name) for name in run.stage_names() if name != stage.name}
         state, manifest = RunState(folder, (stage,), saved), run.manifest
         made = _make(stage, state, key_parts(stage, state))
+        siblings = [folder / name for name in siblings_of(folder / "manifest.json")]
         entries = [entry for entry in manifest["stages"] if entry["name"] != stage.name]
-        write_json(folder / "manifest.json", {**manifest, "stages": [*entries, _entry(stage, state, cached=False)]})
+        write_note(folder / "manifest.json", {**manifest, "stages": [*entries, _entry(stage, state, cached=False)]}, siblings)
         write_pages_of(folder, [each.key for each in state.saved.values()])
     return made
 
@@ -244,7 +248,7 @@ def _entry(stage: RunStage, state: RunState, *, cached: bool) -> dict[str, Any]:
     rows_in = saved.done["rows_in"]
     rows_out = saved.columns.height if rows_in is None or stage.artefacts else rows_in - dropped
     counts = {"rows_in": rows_in, "rows_out": rows_out, "seconds": saved.done["seconds"], "peak_mb": saved.done["peak_mb"]}
-    return {"name": stage.name, "cached": cached, **counts, "metrics": saved.metrics}
+    return {"name": stage.name, "key": saved.key, "cached": cached, **counts, "metrics": saved.metrics}
 
 
 def write_pages_of(folder: Path, keys: Sequence[str | None]) -> None:
@@ -253,11 +257,11 @@ def write_pages_of(folder: Path, keys: Sequence[str | None]) -> None:
 
     key = digest(_page_digest(), keys)
     pages = SavedStage(stage_folder(folder, PAGES))
-    if pages.key == key and (folder / "report.html").exists():
+    if pages.key == key and not differing(folder, pages.done["artefacts"]):
         return
     write_pages(folder)
     with whole_folder(pages.folder) as scratch:
-        write_json(scratch / "done.json", {"key": key})
+        write_note(scratch / "done.json", {"key": key, "artefacts": describe(folder, [folder / name for name in PAGE_FILES])})
 
 
 def _check_run_folder(folder: Path, name: str) -> None:
@@ -267,7 +271,7 @@ def _check_run_folder(folder: Path, name: str) -> None:
         raise RunError(f"{folder} is a file; give a folder for the run.")
     if manifest.is_file():
         try:
-            other = read_json(manifest).get("name")
+            other = read_note(manifest).get("name")
         except RunError:  # it is written anew; stages have notes of their own
             other = name if (folder / "stages").is_dir() else None
         if other != name:

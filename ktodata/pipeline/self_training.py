@@ -28,7 +28,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.evaluate.rounds import Ruler, best_round, compare_rounds, ruler, standing_round, waited
-from ktodata.files import alone_in, read_json, remove_leftovers, whole_file, whole_folder, write_json
+from ktodata.files import alone_in, read_note, remove_leftovers, whole_file, whole_folder, write_note
 from ktodata.pipeline.recipe import Recipe, load_recipe, path_from
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.pipeline.runner import Notify, preview_plan, run_plan
@@ -94,7 +94,7 @@ def rounds_of(run: Run) -> dict[str, Any] | None:
     place = run.folder.parent.parent / RESULT
     if run.folder.parent.name != "rounds" or not place.is_file():
         return None
-    return read_json(place)
+    return read_note(place)
 
 
 def changes(before: pl.DataFrame, after: pl.DataFrame, *, soft: bool) -> dict[str, int]:
@@ -237,7 +237,7 @@ class _Rounds:
             ],
         }
         result["verdict"] = verdict(result)
-        write_json(self.folder / RESULT, result)
+        write_note(self.folder / RESULT, result)
         with whole_file(self.folder / "report.html") as scratch:
             scratch.write_text(build_rounds_page(result), encoding="utf-8")
 
@@ -324,7 +324,7 @@ def _validation_rewards(run: Run) -> pl.DataFrame:
 
 def _updates(place: Path) -> int:
     """Updates that the training of a round was planned to make."""
-    training = read_json(place / "model" / "training.json")
+    training = read_note(place / "model" / "training.json")
     return int(training["plan"]["steps"])
 
 
@@ -338,7 +338,7 @@ def _check_rounds_folder(folder: Path, name: str) -> None:
         raise RunError(f"{folder} holds a run without rounds. Give another --out, or remove that folder.")
     first = folder / "rounds" / "0" / "manifest.json"
     if first.is_file():
-        other = read_json(first).get("name")
+        other = read_note(first).get("name")
         if other != name:
             raise RunError(f"{folder} holds the rounds of {other!r}, and this recipe is {name!r}. Give another --out.")
     elif any(child.name not in (".lock", "rounds") for child in folder.iterdir()):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from ktodata.errors import DataError, RunError
-from ktodata.files import read_json
+from ktodata.files import read_json, read_note
 from ktodata.formats.shards import CHECKSUMS, changed_shards, read_shard
 from ktodata.report import build_card, build_feedback_section
 from ktodata.text.pii.json_texts import json_texts
@@ -46,8 +46,8 @@ def _about_feedback(model: Path) -> str:
     run = model.absolute().parent
     if model.name != "model" or not (run / "manifest.json").is_file() or not (model / "training.json").is_file():
         return ""
-    training = read_json(model / "training.json")
-    exported = read_json(run / "stages/export/metrics.json") if _has_export(run) else {}
+    training = read_note(model / "training.json")
+    exported = read_note(run / "stages/export/metrics.json") if _has_export(run) else {}
     train = training.get("train", {})
     rows = train.get("rows", 0) + len(train.get("skipped_row_ids", ()))
     return build_feedback_section(run) if rows == exported.get("rows", {}).get("train") else ""

@@ -8,7 +8,16 @@ from typing import Any, Protocol
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.files import damage_speaks, differing, digest_file, read_json, read_own_table, scan_parquet
+from ktodata.files import (
+    damage_speaks,
+    differing,
+    digest_file,
+    read_note,
+    read_own_table,
+    read_sibling_table,
+    scan_parquet,
+    siblings_of,
+)
 from ktodata.stage import DECISION_SCHEMA, strongest_decisions
 
 QUARANTINE_SCHEMA = pl.Schema(
@@ -65,7 +74,7 @@ class RunFiles:
     @cached_property
     def telemetry(self) -> pl.DataFrame | None:
         """What training saw of each row, step by step; None when the run does not train."""
-        return _read_table(self.path / "model" / "telemetry.parquet")
+        return _read_table(self.path / "model" / "training.json", "telemetry.parquet")
 
     @cached_property
     def ablation(self) -> dict[str, Any]:
@@ -75,7 +84,7 @@ class RunFiles:
     @cached_property
     def ablation_scores(self) -> pl.DataFrame | None:
         """Every held-out row's reward in every arm: arm, seed, row_id, reward; None where that is not there."""
-        return _if_columns(_read_table(self.path / "ablation.parquet"), ("arm", "seed", "row_id", "reward"))
+        return _if_columns(_read_table(self.path / "ablation.json", "ablation.parquet"), ("arm", "seed", "row_id", "reward"))
 
     @cached_property
     def comparison(self) -> dict[str, Any]:
@@ -85,14 +94,16 @@ class RunFiles:
     @cached_property
     def comparison_rows(self) -> pl.DataFrame | None:
         """Every held-out row's reward by every policy, with label and truth; None where that is not there."""
-        table = _read_table(self.path / "comparison" / "comparison.parquet")
+        table = _read_table(self.path / "comparison" / "comparison.json", "comparison.parquet")
         return _if_columns(table, ("method", "row_id", "reward", "label", "truth"))
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
         """Every decision: row_id, stage, action, reason, evidence, caused_by."""
-        table = _read_table(self.path / "ledger.parquet")
-        return pl.DataFrame(schema={**DECISION_SCHEMA, "stage": pl.String()}) if table is None else table
+        note = self.path / "manifest.json"
+        if "ledger.parquet" not in siblings_of(note):  # the run goes still
+            return pl.DataFrame(schema={**DECISION_SCHEMA, "stage": pl.String()})
+        return read_sibling_table(note, "ledger.parquet")
 
     @cached_property
     def fates(self) -> pl.DataFrame:
@@ -113,8 +124,9 @@ class RunFiles:
     @cached_property
     def quarantine(self) -> pl.DataFrame:
         """Every record that could not become a row."""
-        table = _read_table(self.path / "quarantine.parquet")
-        return pl.DataFrame(schema=QUARANTINE_SCHEMA) if table is None else table
+        self._check("ingest")
+        file = self.path / "quarantine.parquet"
+        return read_own_table(file) if file.is_file() else pl.DataFrame(schema=QUARANTINE_SCHEMA)
 
     def has(self, stage: str) -> bool:
         """Whether that stage has left something."""
@@ -128,7 +140,8 @@ class RunFiles:
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """A small table that the stage left; None when there is none."""
         self._check(stage)
-        return _read_table(self.path / "stages" / stage / f"{name}.parquet")
+        file = self.path / "stages" / stage / f"{name}.parquet"
+        return read_own_table(file) if file.is_file() else None
 
     def columns(self, stage: str, *names: str) -> pl.DataFrame | None:
         """row_id and those of the stage's columns that are there (all, when none is named); None when it did not run."""
@@ -149,7 +162,7 @@ class RunFiles:
     def _check(self, stage: str) -> None:
         """Raise RunError, once asked, where the stage's files are others than it wrote."""
         if stage not in self._checked:
-            check_stage(self.path, stage)
+            check_stage(self.path, stage, self.manifest)
             self._checked.add(stage)
 
     def rows(self, row_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -163,17 +176,24 @@ class RunFiles:
         return {row["row_id"]: row for row in rows.iter_rows(named=True)}
 
 
-def check_stage(run: Path, name: str) -> None:
+def check_stage(run: Path, name: str, manifest: Mapping[str, Any]) -> None:
     """Raise RunError where a file of a stage's own folder, or of the quarantine, is another than the stage wrote.
+
+    manifest : the run's; the stage's note must be the one that it was made with.
 
     Shards are checked where they are read (formats/shards.py); a model may be another than the run's: `ktodata train` makes it.
     """
-    folder = run / "stages" / name
-    if not (folder / "done.json").is_file():
+    entry = next((entry for entry in manifest["stages"] if entry["name"] == name), None)
+    note = run / "stages" / name / "done.json"
+    key = None if entry is None else entry.get("key")
+    if key is None and not note.exists():  # no run has come to it
         return
+    done = read_note(note)
+    if key is not None and key != done.get("key"):
+        raise RunError(f"{note} is of another making than manifest.json says: `ktodata run` again with its recipe makes it anew.")
     own = {
         file: written
-        for file, written in read_json(folder / "done.json").get("artefacts", {}).items()
+        for file, written in done.get("artefacts", {}).items()
         if file.startswith(f"stages/{name}/") or "/" not in file
     }
     if wrong := [file for file in differing(run, own) if file in own]:
@@ -201,12 +221,14 @@ def pick(values: Mapping[str, Any], *keys: str, default: Any = None) -> Any:
 
 
 def _read_json_file(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
+    return read_note(file) if file.exists() else {}
 
 
 def _if_columns(table: pl.DataFrame | None, needs: Iterable[str]) -> pl.DataFrame | None:
     return table if table is not None and set(needs) <= set(table.columns) else None
 
 
-def _read_table(file: Path) -> pl.DataFrame | None:
-    return read_own_table(file) if file.is_file() else None
+def _read_table(note: Path, name: str) -> pl.DataFrame | None:
+    """The table that a note speaks of; None where either is gone, and the page says so, or the note speaks of no such table."""
+    there = note.exists() and note.with_name(name).exists() and name in siblings_of(note)
+    return read_sibling_table(note, name) if there else None

@@ -1,6 +1,5 @@
 """All that a killed training needs to go on as if nothing had happened: weights, optimizer, random state, results so far."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ktodata.errors import RunError
-from ktodata.files import damage_speaks, discard, read_json, read_own_table, remove_leftovers, whole_folder
+from ktodata.files import (
+    check_siblings,
+    damage_speaks,
+    discard,
+    read_note,
+    read_own_table,
+    remove_leftovers,
+    whole_folder,
+    write_note,
+)
 from ktodata.train.distributed.interface import Distributed
 from ktodata.train.distributed.sharding import gathered, shard_like
 from ktodata.train.optimizers import flat_state, load_flat_state
@@ -55,7 +63,7 @@ class Checkpoints:
                 "pass_tokens": state.pass_tokens,
                 "has_best": state.best is not None,
             }
-            (scratch / "state.json").write_text(json.dumps(progress))
+            write_note(scratch / "state.json", progress, sorted(scratch.iterdir()))
         remove_leftovers(self.folder)
         for folder in set(self._folders()) - {target, self._best()}:
             discard(folder)
@@ -93,8 +101,9 @@ class Checkpoints:
     def _read_whole(self, folder: Path) -> "SavedTraining | None":
         """What a checkpoint holds; None where a file of it is damaged or gone: the one before it is taken, then."""
         try:
-            progress = read_json(folder / "state.json")
+            progress = read_note(folder / "state.json")
             if progress["key"] == self._key:
+                check_siblings(folder / "state.json")
                 return _read_training(folder, progress)
         except (OSError, KeyError, RunError):
             return None
@@ -116,7 +125,7 @@ class Checkpoints:
         scored: list[tuple[float, Path]] = []
         for folder in self._folders():
             try:
-                saved = read_json(folder / "state.json")
+                saved = read_note(folder / "state.json")
                 scored += [(_goodness(line), folder) for line in saved["held_out"] if line["step"] == saved["step"]]
             except (OSError, KeyError, RunError):  # damaged: it is nobody's best
                 continue

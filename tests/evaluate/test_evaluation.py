@@ -9,6 +9,7 @@ from ktodata.errors import DataError, EmptyDataError, LabelError, MissingColumnE
 from ktodata.evaluate import evaluate
 from ktodata.evaluate.evaluation import measure
 from ktodata.evaluate.generation import choose_prompts, describe, repeated_trigrams
+from ktodata.files import read_note
 from ktodata.train import fit
 
 QUICK = {"bootstrap": 100, "device": "cpu", "max_new_tokens": 5}
@@ -79,7 +80,7 @@ def test_reward_by_hand(trained, folder):
 
 def test_written_files_hold_what_was_returned(trained, tmp_path):
     result = evaluate(trained, out=tmp_path, generate=3, **QUICK)
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == result.as_dict()
+    assert read_note(tmp_path / "evaluation.json") == result.as_dict()
     assert pl.read_parquet(tmp_path / "evaluation.parquet").equals(result.per_row)
     shown = result.metrics["generation"]
     assert len(shown["examples"]) == shown["base"]["texts"] == shown["trained"]["texts"] == 3

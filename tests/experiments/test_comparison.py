@@ -17,6 +17,7 @@ from ktodata.experiments.method_plan import check_finite
 from ktodata.experiments.method_verdict import SIDES, verdict_sentences
 from ktodata.experiments.methods import train_methods
 from ktodata.experiments.probes.refusals import refuses
+from ktodata.files import write_note
 
 # the model is new and learns in a few updates: every method's rate is raised alike
 QUICK = {
@@ -428,7 +429,7 @@ def run(tmp_path):
     """What of a run folder a comparison reads."""
     place = tmp_path / "run"
     (place / "shards").mkdir(parents=True)
-    (place / "manifest.json").write_text('{"recipe": {}, "stages": []}')
+    write_note(place / "manifest.json", {"recipe": {}, "stages": []})
     for part, rows in split_rows().group_by("part"):
         rows.drop("part").write_parquet(place / "shards" / f"{part[0]}-00000-of-00001.parquet")
     return place
@@ -454,7 +455,7 @@ def test_the_command(run, folder):
 def test_the_command_takes_base_and_lengths_from_the_training_of_the_run(run, folder):
     (run / "model").mkdir()
     settings = {"model": folder, "max_length": 48, "batch_size": 8, "beta": 0.2, "learning_rate": 1.0, "trainable_layers": None}
-    (run / "model" / "training.json").write_text(json.dumps({"settings": settings}))
+    write_note(run / "model" / "training.json", {"settings": settings})
     told = CliRunner().invoke(app, ["compare", str(run), "--dry-run", "--json", "--set", "micro_batch_size=4"])
     assert told.exit_code == 0
     found = json.loads(told.stdout)["settings"]

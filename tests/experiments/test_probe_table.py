@@ -18,6 +18,7 @@ from ktodata.experiments.method_plan import method_seconds
 from ktodata.experiments.methods import train_methods
 from ktodata.experiments.methods.terms import TrainingTerms
 from ktodata.experiments.probes.probe_table import Probe, Probes, probe_table
+from ktodata.files import write_note
 
 pytest.importorskip("lm_eval")
 MEASURED = {"refusal_of_unsafe": 3, "refusal_of_safe": 2, "instructions_strict": 3, "instructions_each": 3, "task questions": 6}
@@ -195,7 +196,7 @@ def test_the_command_takes_files_and_tasks(asked, tmp_path):
     _, out, settings = asked
     run = tmp_path / "run"
     (run / "shards").mkdir(parents=True)
-    (run / "manifest.json").write_text('{"recipe": {}, "stages": []}')
+    write_note(run / "manifest.json", {"recipe": {}, "stages": []})
     for part, rows in held_out_rows().group_by("part"):
         rows.drop("part").write_parquet(run / "shards" / f"{part[0]}-00000-of-00001.parquet")
     options = ["--safety", out / "safety.jsonl", "--instructions", out / "instructions.jsonl", "--tasks", out / "questions.jsonl"]

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from ktodata.cli import app
 from ktodata.errors import DataError, OneClassError, RunError
+from ktodata.files import write_note
 from ktodata.pipeline.run_folder import Run
 
 ROWS = 120
@@ -37,13 +38,13 @@ def make(tmp_path):
         (folder / "stages" / "evaluate").mkdir(parents=True)
         (folder / "shards").mkdir()
         scored.write_parquet(folder / "stages/evaluate/columns.parquet")
-        (folder / "stages/evaluate/metrics.json").write_text(json.dumps({"part": part}))
-        (folder / "stages/evaluate/done.json").write_text(json.dumps({"key": "k"}))
+        write_note(folder / "stages/evaluate/metrics.json", {"part": part})
+        write_note(folder / "stages/evaluate/done.json", {"key": "k"})
         shard = folder / "shards/train-00000-of-00001.parquet"
         pl.DataFrame({"row_id": list(trained)}).write_parquet(shard)
         checksums = {shard.name: {"rows": len(list(trained)), "sha256": sha256(shard.read_bytes()).hexdigest()}}
         (folder / "shards/checksums.json").write_text(json.dumps(checksums))
-        (folder / "manifest.json").write_text(json.dumps({"recipe": {}, "stages": [{"name": "evaluate"}]}))
+        write_note(folder / "manifest.json", {"recipe": {}, "stages": [{"name": "evaluate"}]})
         return Run(folder)
 
     return run
@@ -96,7 +97,7 @@ def test_what_cannot_be_compared_says_why(make, tmp_path):
     with pytest.raises(OneClassError, match="the 120 rows that both runs hold out are all of one label"):
         make("c", 1.0, truth=False, one_class=True).compare(make("d", 1.0, truth=False))
     (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "manifest.json").write_text('{"recipe": {}, "stages": []}')
+    write_note(tmp_path / "bare" / "manifest.json", {"recipe": {}, "stages": []})
     with pytest.raises(RunError, match="bare was not evaluated"):
         make("e", 1.0).compare(Run(tmp_path / "bare"))
 

@@ -271,11 +271,11 @@ recipe, out, stage, moment = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3], 
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 def notify(event):
     if moment == "working" and event["stage"] == stage and event["kind"] == "start": die()
-write = folder.write_json
+write = folder.write_note
 def half_written(path, value):
     if moment == "saving" and path.name == "done.json" and path.parent.name.startswith(f".{stage}."): die()
     write(path, value)
-folder.write_json = half_written
+folder.write_note = half_written
 run(recipe, out=out, notify=notify)
 """
 

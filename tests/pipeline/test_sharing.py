@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from ktodata.cli import app
 from ktodata.errors import DataError, RunError, SettingError
+from ktodata.files import read_note, write_note
 from ktodata.pipeline.run_folder import Run
 from ktodata.pipeline.self_training import run
 from ktodata.pipeline.sharing import dataset_files, file_sizes, pii_in, push_model
@@ -140,8 +141,8 @@ def test_nothing_goes_into_a_public_repository_unasked(hub, masked_run):
 
 def test_an_unfinished_run_is_refused(masked_run, tmp_path):
     folder = shutil.copytree(masked_run, tmp_path / "run")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "status": "stopped after dedupe"}))
+    manifest = read_note(folder / "manifest.json")
+    write_note(folder / "manifest.json", {**manifest, "status": "stopped after dedupe"})
     with pytest.raises(RunError, match=r"is not finished \(its status is 'stopped after dedupe'\)"):
         dataset_files(Run(folder))
 
@@ -191,7 +192,7 @@ def test_a_models_card_tells_of_the_run_that_trained_it(hub, masked_run, tmp_pat
 
     def card(rows, pushed):
         facts = {"settings": {"model": "acme/base-1b"}, "train": {"rows": rows, "skipped_row_ids": ["secret-1"]}}
-        (folder / "model/training.json").write_text(json.dumps(facts))
+        write_note(folder / "model/training.json", facts)
         push_model(pushed, "me/policy", token=TOKEN)
         return server.files["README.md"].decode()
 

@@ -147,10 +147,10 @@ def test_a_device_that_is_full(tmp_path, monkeypatch):
 def test_ctrl_c_says_what_is_done_and_that_the_same_command_goes_on(tmp_path, type_in, monkeypatch):
     from ktodata.pipeline import runner
 
-    def interrupted(stage, state, made=runner._make):
+    def interrupted(stage, state, parts, made=runner._make):
         if stage.name == "export":
             raise KeyboardInterrupt
-        return made(stage, state)
+        return made(stage, state, parts)
 
     (tmp_path / "r.yaml").write_text(json.dumps(recipe(rows(tmp_path / "f.jsonl"))))
     monkeypatch.setattr(runner, "_make", interrupted)

@@ -64,7 +64,7 @@ def test_names_from_the_data_mean_nothing_but_themselves(card):
 def test_a_run_without_licence_or_shards_says_so(tmp_path):
     folder = folders.write_run(tmp_path / "short", stages=("dedupe",))
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("cc-by-4.0", ""))
+    folders.renoted(manifest, lambda facts: json.loads(json.dumps(facts).replace("cc-by-4.0", "")))
     card = build_card(folder)
     assert header(card)["license"] == "unknown" and "configs" not in header(card)
     assert "not stated" in card and "no shards yet" in card and "no `label_noise`" in card
@@ -107,9 +107,8 @@ PII = {"finder": "ktodata's patterns", "rows": 3, "kinds": {"email": {"rows": 3}
 def test_the_card_says_what_was_done_about_personal_data(facts, sentence, tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("export",))
     (folder / "stages/validate").mkdir()
-    (folder / "stages/validate/metrics.json").write_text(json.dumps(facts))
-    exported = folder / "stages/export/metrics.json"
-    exported.write_text(json.dumps({**json.loads(exported.read_text()), "masked": {"rows": 2, "places": 5}}))
+    folders.noted(folder / "stages/validate/metrics.json", facts)
+    folders.renoted(folder / "stages/export/metrics.json", lambda facts: {**facts, "masked": {"rows": 2, "places": 5}})
     card = build_card(folder)
     assert sentence in card.split("## Personal data")[1].split("##")[0]
     assert ("but for what was masked" in card) == (facts.get("pii", {}).get("setting") == "mask")
@@ -120,7 +119,7 @@ def test_reviews_are_told(tmp_path):
     metrics = {"rows": 40, "differ_from_label": 6, "overridden": 0, "repeated": 0, "empty": 2, "drop": 0, "contested": 0}
     metrics |= {"matched_by": {"row_id": 40}, "ambiguous": 0, "unmatched": 0, "not_matched": []}
     (folder / "stages/reviews").mkdir()
-    (folder / "stages/reviews/metrics.json").write_text(json.dumps(metrics))
+    folders.noted(folder / "stages/reviews/metrics.json", metrics)
     assert all(figure in build_card(folder) for figure in ("40 rows reviewed", "6 with another verdict", "2 cells still empty"))
 
 

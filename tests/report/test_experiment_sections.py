@@ -103,7 +103,7 @@ def test_results_of_other_training_rows_are_not_shown(measured_run, anchor):
         "curation": ("label_noise", folders.NOISE_FACTS | {"rows": {"learnt_from": 50}}),
         "methods": ("export", {"rows": {"train": 41}}),
     }[anchor]
-    (folder / f"stages/{stage}/metrics.json").write_text(json.dumps(facts))
+    folders.noted(folder / f"stages/{stage}/metrics.json", facts)
     trained, now = {"curation": (45, 50), "methods": (36, 41)}[anchor]
     assert f"They were trained on {trained} rows; it now has {now}." in Page(section(build_report(folder), anchor)).visible
 
@@ -169,6 +169,7 @@ def test_where_all_scored_rows_are_of_one_class_nothing_is_ranked(ablated):
     folder = ablated()
     scores = pl.read_parquet(folder / "ablation.parquet").with_columns(truth=pl.lit(True))
     scores.write_parquet(folder / "ablation.parquet")
+    folders.renoted(folder / "ablation.json")
     short, told = read_ablation(RunFiles(folder)).answer
     assert short == "Perhaps." and "Its control: 10% at random, +0.040 (-0.010 to +0.100). To compare with" in told
 
@@ -204,7 +205,7 @@ def test_a_file_that_is_no_object_is_named(measured_run):
 def test_files_of_another_version_break_nothing(measured_run, told):
     folder = measured_run
     for name in ("ablation.json", "comparison/comparison.json"):
-        (folder / name).write_text(told)
+        folders.noted(folder / name, json.loads(told))
     assert "Did curation help" in Page(build_report(folder)).visible
 
 

@@ -12,6 +12,7 @@ import pytest
 from opening import decoded
 
 from ktodata.errors import RunError
+from ktodata.files import read_note
 from ktodata.report import build_audit_page, build_report
 from ktodata.report.headline import headline_text
 from ktodata.report.page import SECTIONS
@@ -149,7 +150,7 @@ def test_what_is_packed_is_clean_and_holds_every_row_that_left(html):
 def test_hidden_states_report_their_numbers_beside_the_labels(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
     (folder / "stages/hidden_states").mkdir()
-    (folder / "stages/hidden_states/metrics.json").write_text(json.dumps({"layer": 17, "dimension": 576}))
+    folders.noted(folder / "stages/hidden_states/metrics.json", {"layer": 17, "dimension": 576})
     page = Page(build_report(folder))
     assert (
         "Every number that hidden_states reported" in page.visible
@@ -161,7 +162,7 @@ def test_hidden_states_report_their_numbers_beside_the_labels(tmp_path):
 def test_a_telemetry_step_is_part_of_the_page(tmp_path):
     folder = folders.write_run(tmp_path / "run", stages=("label_noise",))
     (folder / "stages/telemetry").mkdir()
-    (folder / "stages/telemetry/metrics.json").write_text(json.dumps({"rows_observed": 41, "knowledge_at_last_step": 0.25}))
+    folders.noted(folder / "stages/telemetry/metrics.json", {"rows_observed": 41, "knowledge_at_last_step": 0.25})
     page = Page(build_report(folder))
     assert "Every number that telemetry reported" in page.visible and "knowledge_at_last_step0.25" in page.visible
     assert "Training dynamics" in page.visible
@@ -221,7 +222,7 @@ def test_a_run_of_ingest_only_says_what_is_missing(tmp_path):
 
 
 def test_a_run_that_has_only_begun_makes_a_page(tmp_path):
-    (tmp_path / "manifest.json").write_text(json.dumps({"name": "begun", "status": "running", "stages": []}))
+    folders.noted(tmp_path / "manifest.json", {"name": "begun", "status": "running", "stages": []})
     assert "Nothing yet. No row was read." in Page(build_report(tmp_path)).visible
 
 
@@ -243,9 +244,9 @@ def test_five_lines_for_a_terminal(run):
 )
 def test_help_is_claimed_only_where_the_paired_interval_shows_it(tmp_path, gain, short):
     folder = folders.write_run(tmp_path / "small")
-    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation = read_note(folder / "evaluation.json")
     evaluation["against_label"]["measures"]["policy_gain"] = dict(zip(("value", "low", "high"), gain, strict=True))
-    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    folders.noted(folder / "evaluation.json", evaluation)
     line = headline_text(folder)[3]
     assert line.startswith(f"Did it help? {short}")
     value, low, high = (f"{100 * number:+.1f}" for number in gain)
@@ -281,7 +282,7 @@ def drawn(wrong, rows, low, high):
 )
 def test_trust_is_no_greater_than_what_was_measured(tmp_path, changed, short):
     folder = folders.write_run(tmp_path / "small")
-    (folder / "stages/label_noise/metrics.json").write_text(json.dumps(folders.NOISE_FACTS | changed))
+    folders.noted(folder / "stages/label_noise/metrics.json", folders.NOISE_FACTS | changed)
     assert headline_text(folder)[0].startswith(f"Can these labels be trusted? {short}")
 
 
@@ -289,6 +290,6 @@ def test_a_stage_that_says_less_than_expected_breaks_nothing(tmp_path):
     """Facts may be empty, or hold other names than this version knows."""
     folder = folders.write_run(tmp_path / "small")
     for facts in (folder / "stages").glob("*/metrics.json"):
-        facts.write_text('{"something": {"else": [1, 2, {"deep": null}]}}')
-    (folder / "evaluation.json").write_text('{"something": "else"}')
+        folders.noted(facts, {"something": {"else": [1, 2, {"deep": None}]}})
+    folders.noted(folder / "evaluation.json", {"something": "else"})
     assert "Every number that rebalance reported" in Page(build_report(folder)).visible

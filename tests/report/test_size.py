@@ -25,6 +25,7 @@ def enlarge(folder, rows):
             jitter = np.random.default_rng(0).normal(size=(many.height, 2))
             many = many.with_columns(pl.col("map_x") + jitter[:, 0], pl.col("map_y") + jitter[:, 1])
         many.write_parquet(file)
+    folders.renoted(folder / "manifest.json")
 
 
 @pytest.mark.slow

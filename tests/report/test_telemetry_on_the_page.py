@@ -1,7 +1,5 @@
 """What training saw of single rows, on the page: which argue most against their label, and were they ever learnt?"""
 
-import json
-
 import folders
 import polars as pl
 import pytest
@@ -24,6 +22,7 @@ def look(row_id, step, log_ratio, *, label=True, epoch=0):
 
 def write(folder, *looks):
     pl.DataFrame(looks).write_parquet(folder / "model/telemetry.parquet")
+    folders.renoted(folder / "model/training.json")
 
 
 def side(folder, label):
@@ -94,9 +93,10 @@ def test_looks_that_are_no_numbers_are_left_out(trained):
 def test_what_is_not_there_is_said_and_breaks_nothing(trained, lacks):
     telemetry = trained / "model/telemetry.parquet"
     if lacks == "beta":
-        (trained / "model/training.json").write_text(json.dumps({"steps": 6}))
+        folders.noted(trained / "model/training.json", {"steps": 6})
     elif lacks == "columns":
         pl.read_parquet(telemetry).drop("epoch").write_parquet(telemetry)
+        folders.renoted(trained / "model/training.json")
     elif lacks == "steps":
         write(trained, look("12", 0, 1))
     else:
@@ -106,7 +106,7 @@ def test_what_is_not_there_is_said_and_breaks_nothing(trained, lacks):
 
 
 def test_margins_are_by_the_beta_of_the_training(trained):
-    (trained / "model/training.json").write_text(json.dumps({"settings": {"beta": 0.2}}))
+    folders.noted(trained / "model/training.json", {"settings": {"beta": 0.2}})
     assert side(trained, "desirable").worst[0].notes[0].startswith("mean margin -0.550 over 4 looks")
 
 

@@ -177,7 +177,7 @@ def test_a_rater_who_is_named_as_a_word_of_ours_gets_a_number_too(tmp_path):
     assert columns["label"].dtype == pl.Boolean
     text = "judged differently by 2 group(s): rater label (shift, +20% desirable); model 4711 (shift, -9% desirable)."
     (folder / "stages/label_noise").mkdir()
-    (folder / "stages/label_noise/metrics.json").write_text(json.dumps({"text": text}))
+    folders.noted(folder / "stages/label_noise/metrics.json", {"text": text})
     assert WithoutText(folder).metrics("label_noise")["text"] == text.replace("label (", "1 (").replace("4711", "1")
 
 
@@ -262,7 +262,7 @@ def test_words_of_prompts_in_the_names_of_clusters_are_not_shown_though_they_may
     named.write_parquet(folder / "stages/coverage/clusters.parquet")
     text = "the largest, 'label, prompt, don't tell', holds 15% of 60 rows; 'row's label' and “a row” too; it's row 3's label"
     facts = {"largest": {"name": "label, prompt, don't tell"}, "findings": [{"code": "KD080", "status": "issue", "text": text}]}
-    (folder / "stages/coverage/metrics.json").write_text(json.dumps(facts))
+    folders.noted(folder / "stages/coverage/metrics.json", facts)
     files = WithoutText(folder)
     assert files.table("coverage", "clusters")["name"].to_list() == ["cluster 0", "cluster 1", "cluster 2"]
     metrics = files.metrics("coverage")

@@ -1,6 +1,5 @@
 """A small run folder written by hand, so that a test knows every number on the page."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from ktodata.feedback import feedback_table
+from ktodata.files import read_note, write_note
 from ktodata.labels.people.drift import SCHEMA as DRIFT_SCHEMA
 from ktodata.ledger import StageDecisions, account, outcomes, write_up
 from ktodata.stage import decide
@@ -38,6 +38,16 @@ def rows(count=60):
     for number, text in enumerate(HOSTILE):
         made[number] |= {"prompt": text, "completion": f"{text} (again)", "rater": text[:200], "source": text[:200]}
     return feedback_table(*made)
+
+
+def noted(path, facts):
+    """A note of these facts and of all tables that stand beside it now."""
+    write_note(path, facts, sorted(path.parent.glob("*.parquet")))
+
+
+def renoted(path, change=lambda facts: facts):
+    """The note again, with its facts changed, of the tables that stand beside it now."""
+    noted(path, change(read_note(path)))
 
 
 def write_run(
@@ -96,7 +106,7 @@ def write_run(
     if "train" in stages:
         _train(folder, feedback)
     if "evaluate" in stages:
-        (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
+        noted(folder / "evaluation.json", EVALUATION)
         _stage(folder, "evaluate", pl.DataFrame({"row_id": ids}), EVALUATION)
     write_up(decided, states if complete else states.clear(), exported).write_parquet(folder / "ledger.parquet")
     manifest = {
@@ -111,7 +121,7 @@ def write_run(
         "rows": account(states, exported, quarantined_records=2) if complete else {},
         "stages": [{"name": name, "seconds": 0.5, "cached": False} for name in ("ingest", *stages)],
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    noted(folder / "manifest.json", manifest)
     return folder
 
 
@@ -171,7 +181,7 @@ def _stage(folder, name, columns, facts, **tables):
     place = folder / "stages" / name
     place.mkdir(parents=True, exist_ok=True)
     columns.write_parquet(place / "columns.parquet")
-    (place / "metrics.json").write_text(json.dumps(facts))
+    noted(place / "metrics.json", facts)
     for table, frame in tables.items():
         frame.write_parquet(place / f"{table}.parquet")
 
@@ -306,7 +316,7 @@ def _train(folder, feedback):
             )
     (folder / "model").mkdir(exist_ok=True)
     pl.DataFrame(lines).write_parquet(folder / "model" / "telemetry.parquet")
-    (folder / "model" / "training.json").write_text(json.dumps({"steps": 6, "settings": {"beta": 0.1}}))
+    noted(folder / "model" / "training.json", {"steps": 6, "settings": {"beta": 0.1}})
     _stage(folder, "train", feedback.select("row_id"), {"device": "cpu", "steps": 6})
 
 
@@ -344,7 +354,6 @@ def write_ablation(
     settings = {"model": "tiny {{ 7 * 7 }} <b>", "seeds": [0, 1], "max_steps": 8, "batch_size": 16, "learning_rate": 1e-3}
     settings |= {"trainable_layers": 1, "max_length": 48, "part": "test", "judged_by": judged_by}
     results = {"settings": settings, "verdict": [f"{HOSTILE[1]}: no difference that this can show."], "arms": lines}
-    (folder / "ablation.json").write_text(json.dumps(results))
     scores = [
         {"arm": arm, "seed": seed, "row_id": row_id, "reward": _reward(family, number, seed, chance)}
         for arm, family, *_ in arms
@@ -356,6 +365,7 @@ def write_ablation(
         truths = pl.DataFrame({"row_id": ids, "truth": [number % 2 == 0 for number in range(len(ids))]})
         table = table.join(truths, on="row_id")
     table.write_parquet(folder / "ablation.parquet")
+    noted(folder / "ablation.json", results)
 
 
 def _reward(family, number, seed, chance):
@@ -393,13 +403,13 @@ def write_comparison(folder: Path, *, row_ids=None) -> None:
         "verdict": ["Of 36 training rows, each could use: ...", HOSTILE[0], HOSTILE[6]],
     }
     (folder / "comparison").mkdir(exist_ok=True)
-    (folder / "comparison" / "comparison.json").write_text(json.dumps(results))
     rows = [
         {"method": method, "seed": seed, "row_id": row_id, "label": number % 2 == 0, "truth": number % 3 == 0, "reward": reward}
         for method, seed, reward in (("base", 0, 0.0), ("kto", 0, 1.0), ("kto", 1, 3.0), ("dpo", 0, -1.0))
         for number, row_id in enumerate(ids)
     ]
     pl.DataFrame(rows).write_parquet(folder / "comparison" / "comparison.parquet")
+    noted(folder / "comparison" / "comparison.json", results)
 
 
 def held_out_ids(folder):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.extras import require
-from ktodata.files import read_json
+from ktodata.files import check_siblings, note_text, read_note
 from ktodata.models import first_line
 from ktodata.train.early_stop import best
 from ktodata.train.objectives import OBJECTIVE_SETTINGS
@@ -131,7 +131,8 @@ def _read_training(folder: Path) -> dict[str, Any]:
     file = folder / "training.json"
     if not file.exists():
         raise RunError(f"{folder} has no training.json, so it is no finished training. Give the folder that fit wrote to (out).")
-    return read_json(file)
+    check_siblings(file)
+    return read_note(file)
 
 
 def _public_files(folder: Path) -> list[Path]:
@@ -145,7 +146,7 @@ def _public_texts(folder: Path, facts: dict[str, Any], about_feedback: str) -> d
     base = _public_name(facts["settings"]["model"])
     public = _without_row_ids(facts) | {"settings": facts["settings"] | {"model": base}}
     card = model_card(facts, facts.get("held_out", ()), about_feedback)
-    written = {"README.md": card, "training.json": json.dumps(public, indent=1)}
+    written = {"README.md": card, "training.json": note_text("training.json", public)}
     adapter = folder / "adapter_config.json"
     if adapter.exists():
         config = json.loads(adapter.read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """The telemetry of an earlier training: what it saw of each row, read from a run folder, a model folder or the file itself."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.errors import EmptyDataError, FormatError, MissingColumnError
-from ktodata.files import digest_file, read_parquet
+from ktodata.errors import EmptyDataError, FormatError, MissingColumnError, RunError
+from ktodata.files import check_siblings, digest_file, read_note, read_parquet, siblings_of
 from ktodata.formats.data_files import nearest
 
 FILE, TRAINING = "telemetry.parquet", "training.json"
@@ -45,11 +44,14 @@ def read_telemetry(path: Path | str) -> Telemetry:
     path : a run folder (its model/ is read), a model folder, or a telemetry.parquet. beta is taken from the training.json beside
         it; without one it is 0.1, and metrics["beta_from"] says so.
 
-    Raises FormatError (missing or damaged file), MissingColumnError (another kind of table) and EmptyDataError (no rows).
+    Raises FormatError (missing, damaged, or not what that training wrote), MissingColumnError (another kind of table) and
+    EmptyDataError (no rows).
     """
     place = _telemetry_path(Path(path))
+    training = place.with_name(TRAINING)
+    _check_whole(place, training)
     observations = _observations(place)
-    beta, source = _recorded_beta(place.with_name(TRAINING))
+    beta, source = _recorded_beta(training)
     return Telemetry(observations, beta, digest_file(place), {"lines": observations.height, "beta": beta, "beta_from": source})
 
 
@@ -64,6 +66,15 @@ def _telemetry_path(path: Path) -> Path:
             f"telemetry: {path} holds no {FILE}, nor does its model/. Give the folder of a run that trained a model."
         )
     raise FormatError(f"telemetry: there is no {str(path)!r}. {nearest(str(path))}")
+
+
+def _check_whole(place: Path, training: Path) -> None:
+    """Raise FormatError where the training beside the file is damaged, or speaks of another file."""
+    try:
+        if training.is_file() and place.name in siblings_of(training):
+            check_siblings(training, [place.name])
+    except RunError as error:
+        raise FormatError(f"telemetry: {error}") from error
 
 
 def _observations(place: Path) -> pl.DataFrame:
@@ -91,7 +102,7 @@ def _recorded_beta(training: Path) -> tuple[float, str]:
     if not training.is_file():
         return USUAL_BETA, f"the usual value, as no {TRAINING} is beside the file"
     try:
-        beta = float(json.loads(training.read_text(encoding="utf-8"))["settings"]["beta"])
+        beta = float(read_note(training)["settings"]["beta"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"telemetry: {str(training)!r} is damaged ({type(error).__name__}: {error}).") from error
     if not beta > 0:

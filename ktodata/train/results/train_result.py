@@ -1,6 +1,5 @@
 """What a training gives back, in memory and as a folder."""
 
-import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.files import read_parquet
+from ktodata.files import check_siblings, read_note, read_sibling_table, write_note
 from ktodata.models import load_causal_lm, no_progress_bars
 from ktodata.train.results.group_margins import by_group
 from ktodata.train.results.summary import as_html, summary_lines
@@ -70,7 +69,7 @@ class TrainResult:
         self.tokenizer.save_pretrained(scratch)
         self.telemetry.write_parquet(scratch / "telemetry.parquet")
         training = {**self.metrics, "history": self.history.to_dicts(), "held_out": self.held_out}
-        (scratch / "training.json").write_text(json.dumps(training, indent=1))
+        write_note(scratch / "training.json", training, sorted(scratch.iterdir()))
         (out / "training.json").unlink(missing_ok=True)  # of an earlier training: it must not vouch for a half-written one
         for file in sorted(scratch.iterdir(), key=lambda file: file.name == "training.json"):
             file.replace(out / file.name)
@@ -86,10 +85,10 @@ class TrainResult:
         if not (place / "training.json").is_file():
             raise RunError(f"{place} holds no finished training: training.json, which is written last, is not there.")
         try:
-            facts = json.loads((place / "training.json").read_text())
+            facts = read_note(place / "training.json")
             history, held_out = pl.DataFrame(facts.pop("history"), infer_schema_length=None), facts.pop("held_out")
-            telemetry = read_parquet(place / "telemetry.parquet")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError) as error:
+            telemetry = read_sibling_table(place / "training.json", "telemetry.parquet")
+        except (RunError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 f"the training in {place} is damaged ({type(error).__name__}: {error}). Train again into it."
             ) from error
@@ -104,6 +103,7 @@ class TrainResult:
             return self
         if self.folder is None:
             raise RunError("this training has neither its model in memory nor a folder to read it from.")
+        check_siblings(self.folder / "training.json")
         model, tokenizer = load_causal_lm(str(self.folder))
         return replace(self, model=model, tokenizer=tokenizer)
 

@@ -8,6 +8,7 @@ from hub_stand_in import hubs
 
 from ktodata import extras
 from ktodata.errors import MissingExtraError, ModelError, RunError, SettingError
+from ktodata.files import write_note
 from ktodata.train.results.hub import model_card, push_to_hub
 
 TOKEN = "hf_secret"
@@ -37,7 +38,7 @@ def hub(monkeypatch):
 @pytest.fixture
 def trained(tmp_path):
     """What fit leaves behind, and things that must not leave this machine."""
-    (tmp_path / "training.json").write_text(json.dumps(FACTS))
+    write_note(tmp_path / "training.json", FACTS)
     for name in ("adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"):
         (tmp_path / name).write_text(f"content of {name}")
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "acme/base-1b", "r": 8}')
@@ -75,7 +76,7 @@ def test_policy_tokenizer_facts_and_card_are_published_and_nothing_else(hub, tra
 
 def test_the_path_of_a_base_model_stays_here(hub, trained):
     path = "/home/alice/secret-client/base"
-    (trained / "training.json").write_text(json.dumps({**FACTS, "settings": {**FACTS["settings"], "model": path}}))
+    write_note(trained / "training.json", {**FACTS, "settings": {**FACTS["settings"], "model": path}})
     (trained / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": path, "r": 8}))
     server = hub()
     push_to_hub(trained, "me/policy", token=TOKEN)

@@ -1,11 +1,10 @@
 """The telemetry of an earlier training is found where it lies, and whatever else lies there is said."""
 
-import json
-
 import polars as pl
 import pytest
 
 from ktodata.errors import EmptyDataError, FormatError, MissingColumnError
+from ktodata.files import write_note
 from ktodata.train.results.telemetry import SCHEMA
 from ktodata.train.results.telemetry_file import COLUMNS, read_telemetry
 
@@ -28,7 +27,7 @@ def test_a_run_a_model_folder_and_the_file_are_the_same(tmp_path):
     model = tmp_path / "run" / "model"
     model.mkdir(parents=True)
     looks().write_parquet(model / "telemetry.parquet")
-    (model / "training.json").write_text(json.dumps({"settings": {"beta": 0.5}}))
+    write_note(model / "training.json", {"settings": {"beta": 0.5}})
     results = [read_telemetry(place) for place in (tmp_path / "run", str(model), model / "telemetry.parquet")]
     assert {result.digest for result in results} == {results[0].digest}
     assert [result.beta for result in results] == [0.5] * 3

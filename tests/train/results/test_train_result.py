@@ -201,8 +201,9 @@ def test_a_save_that_fails_leaves_the_earlier_training_whole(bare, tmp_path, mon
 
 def test_an_earlier_training_does_not_vouch_for_a_half_replaced_one(bare, tmp_path, monkeypatch):
     bare.save(tmp_path)
+    replace = Path.replace
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", full_disk)
+        patched.setattr(Path, "replace", lambda file, to: full_disk() if to.parent == tmp_path else replace(file, to))
         with pytest.raises(OSError, match="disk full"):
             bare.save(tmp_path)
     with pytest.raises(RunError, match="holds no finished training"):

@@ -1,0 +1,1 @@
+"""What tests/benchmarks/reliability.py tries: commands that are killed, damaged run folders, other circumstances."""
