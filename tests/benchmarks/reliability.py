@@ -47,6 +47,7 @@ def all_imported(place: Path) -> None:
     """Have here what a run, a comparison and an ablation import."""
     names = kept(place / "modules", lambda: forks.modules_of(lambda: damage.make_whole(place / "first", forks.call_here)))
     forks.import_all(names)
+    forks.draw_nothing()
 
 
 def kept(file: Path, make: Callable[[], Any]) -> Any:

@@ -135,3 +135,19 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path):
     sqlite3.connect(tmp_path / "other" / "reviews" / "reviews.sqlite").execute("CREATE TABLE t (x)").connection.close()
     with pytest.raises(FormatError, match="not one in which"):
         VerdictStore(tmp_path / "other")
+
+
+@pytest.mark.parametrize("what", [b"a-row-of-its-own", b"ann-who-judges"])
+def test_a_bit_turned_in_a_verdict_is_not_read_as_another_verdict(tmp_path, what):
+    """The row and the reviewer stand in the table and in its index: where the two differ, neither is believed."""
+    opened = VerdictStore(tmp_path)
+    for number in range(3):
+        opened.add(replace(KEEP, row_id=f"a-row-of-its-own-{number}", reviewer="ann-who-judges"), current_id=0)
+    opened.close()
+    content = bytearray(opened.path.read_bytes())
+    content[content.index(what) + 3] ^= 1
+    opened.path.write_bytes(content)
+    with pytest.raises(FormatError, match="is damaged"):
+        read_reviews([opened.path])
+    with pytest.raises(FormatError, match="is damaged"):
+        VerdictStore(tmp_path)

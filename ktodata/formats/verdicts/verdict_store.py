@@ -82,13 +82,19 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
 
 def check_store(connection: sqlite3.Connection, name: str) -> None:
-    """Raise FormatError unless the file is a store that this version reads."""
+    """Raise FormatError unless the file is a store that this version reads, and whole: row_ids and reviewers stand in an index
+    too, and each verdict agrees with its two labels.
+    """
     kind = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if kind != APPLICATION_ID:
         raise FormatError(f"{name} is a SQLite file, but not one in which `ktodata review` keeps verdicts.")
     if version != VERSION:
         raise FormatError(f"{name} was written by another version of ktodata ({version}; this one reads {VERSION}).")
+    if (damage := connection.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
+        raise FormatError(
+            f"{name} is damaged: {damage}. Take a copy that is whole: `sqlite3 FILE .recover` shows what is left of it."
+        )
 
 
 def current_verdicts(connection: sqlite3.Connection) -> pl.DataFrame:

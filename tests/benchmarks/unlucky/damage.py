@@ -190,4 +190,6 @@ def _verdict(home: Path, name: str, file: str, ended: Ended, expected: Any) -> t
 def _difference(found: Any, expected: Any) -> str:
     if isinstance(found, dict):
         return str(sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))[:5])
-    return f"{str(found)[:150]} for {str(expected)[:150]}"
+    if isinstance(found, tuple):
+        return f"{_difference(found[0], expected[0])} {_difference(found[1], expected[1])}"
+    return "" if found == expected else f"{str(found)[:150]} for {str(expected)[:150]}"

@@ -26,6 +26,8 @@ CHANGING = frozenset(
         "artefacts",
         "bytes",
         "machine",
+        "digest_of_this",
+        "siblings",
         "at",
     ]
 )
