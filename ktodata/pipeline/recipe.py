@@ -176,6 +176,12 @@ def _check_decided(raw: Mapping[str, Any]) -> None:
         )
 
 
+def check_visible(name: str, what: str) -> None:
+    """Raise SettingError for a name with a sign that no terminal shows as it is."""
+    if hidden := sorted({sign for sign in name if not sign.isprintable()}):
+        raise SettingError(f"{what}: it holds {', '.join(map(ascii, hidden))}, which nobody can see.")
+
+
 def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
     if unknown := [key for key in raw if key not in SECTIONS]:
         raise RecipeError(unknown_name("the recipe has an unknown key", str(unknown[0]), SECTIONS))
@@ -187,8 +193,7 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
     name = raw.get("name")
     if not isinstance(name, str) or not name.strip() or name in (".", "..") or any(sign in name for sign in "/\\\0"):
         raise SettingError(f"name is the name of the run's folder, without slashes; got {name!r}.")
-    if hidden := sorted({sign for sign in name if not sign.isprintable()}):
-        raise SettingError(f"name is that of the run's folder: it holds {', '.join(map(ascii, hidden))}, which nobody can see.")
+    check_visible(name, "name is that of the run's folder")
     if len(name.encode()) > MAX_NAME_BYTES:
         raise SettingError(f"name is that of the run's folder: {MAX_NAME_BYTES} bytes at most; it has {len(name.encode()):,}.")
     if not isinstance(raw.get("steps") or [], list):

@@ -29,7 +29,7 @@ import polars as pl
 from ktodata.errors import RunError
 from ktodata.evaluate.rounds import Ruler, best_round, compare_rounds, ruler, standing_round, waited
 from ktodata.files import alone_in, read_note, remove_leftovers, whole_file, whole_folder, write_note
-from ktodata.pipeline.recipe import Recipe, load_recipe, path_from
+from ktodata.pipeline.recipe import Recipe, check_visible, load_recipe, path_from
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.pipeline.runner import Notify, preview_plan, run_plan
 from ktodata.report.rounds_page import build_rounds_page
@@ -67,7 +67,7 @@ def run(
     one label.
     """
     plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
-    folder = Path(out) if out else Path("runs") / plan.name
+    folder = _folder_of(plan, out)
     if plan.self_training is None:
         return run_plan(plan, folder, until=until, notify=notify)
     return _Rounds(plan, plan.self_training, folder, notify).go(until)
@@ -83,10 +83,16 @@ def dry_run(
 ) -> tuple[Recipe, list[tuple[str, str]]]:
     """The checked recipe, and for each stage (of round 0, if there are rounds) "unchanged" or "runs", without running any."""
     plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
-    folder = Path(out) if out else Path("runs") / plan.name
+    folder = _folder_of(plan, out)
     if plan.self_training is None:
         return plan, preview_plan(plan, folder)
     return plan, preview_plan(replace(plan, self_training=None), _round_folder(folder, 0))
+
+
+def _folder_of(plan: Recipe, out: Path | str | None) -> Path:
+    folder = Path(out) if out else Path("runs") / plan.name
+    check_visible(folder.name, "--out is a folder of that name")
+    return folder
 
 
 def rounds_of(run: Run) -> dict[str, Any] | None:

@@ -205,6 +205,12 @@ def test_names_that_no_folder_or_terminal_should_have_are_refused(name, tmp_path
     assert str(raised.value).isprintable()
 
 
+def test_a_run_folder_with_a_sign_that_no_terminal_shows_is_refused(tmp_path):
+    with pytest.raises(SettingError, match=r"--out is a folder of that name: it holds '\\x1b'"):
+        kd.run(recipe(rows(tmp_path / "f.jsonl")), out=tmp_path / "a\x1b[31m")
+    assert [file.name for file in tmp_path.iterdir()] == ["f.jsonl"]
+
+
 def test_a_recipe_nested_20000_deep_is_refused_in_words(tmp_path, type_in):
     for number, text in enumerate(("[" * 20_000, "a: " + "[" * 20_000 + "]" * 20_000, "- " * 20_000)):
         place = tmp_path / f"{number}.yaml"

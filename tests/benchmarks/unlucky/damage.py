@@ -24,7 +24,7 @@ WAYS: dict[str, Way] = {
     "longer": lambda file, content: _put(file, content + b"\0" * 100),
 }
 OTHERS = ("another file's", "another run's")  # what is there is whole, and of something else
-# what only its own command can make again: `run` may name it
+# what only its own command can make again: `run` names it or leaves it alone
 ITS_OWN = ("ablation", "comparison", "reviews", "evaluation.parquet")
 
 
@@ -81,7 +81,7 @@ COMPARED = tuple(
 def answer(name: str, run: Path, ended: Ended) -> Any:
     """What a command has answered, for the comparison with the undamaged run."""
     if name == "run":
-        return contents(run)
+        return {file: of for file, of in contents(run).items() if not file.startswith(ITS_OWN)}
     if name == "report":
         return {file: of for file, of in contents(run).items() if file in ("report.html", "README.md")}
     if name in ("ablate, dry", "compare, dry"):

@@ -31,7 +31,11 @@ CHANGING = frozenset(
         "at",
     ]
 )
-IN_A_PAGE = (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", r'<td class="n">[\d.,]+(<span class="quiet"> \(earlier\)</span>)?</td></tr>')
+IN_A_PAGE = (
+    r"of_training</bdi></th><td><bdi>\w+",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC",
+    r'<td class="n">[\d.,]+(<span class="quiet"> \(earlier\)</span>)?</td></tr>',
+)
 UNREAD = (".lock", "log.jsonl")  # nothing reads them; a log says what was done when
 
 
