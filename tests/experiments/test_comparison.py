@@ -17,7 +17,7 @@ from ktodata.experiments.method_plan import check_finite
 from ktodata.experiments.method_verdict import SIDES, verdict_sentences
 from ktodata.experiments.methods import train_methods
 from ktodata.experiments.probes.refusals import refuses
-from ktodata.files import write_note
+from ktodata.files import read_note, write_note
 
 # the model is new and learns in a few updates: every method's rate is raised alike
 QUICK = {
@@ -103,7 +103,7 @@ def test_answers_are_counted_by_the_named_rule(compared):
 def test_written_files_hold_what_was_returned(compared):
     found, _, out = compared
     text = (out / "comparison.json").read_text()
-    assert json.loads(text) == json.loads(json.dumps(found.as_dict())) and "NaN" not in text
+    assert read_note(out / "comparison.json") == json.loads(json.dumps(found.as_dict())) and "NaN" not in text
     assert pl.read_parquet(out / "comparison.parquet").equals(found.per_row)
     assert pl.read_parquet(out / "answers.parquet").equals(found.answers)
 

@@ -10,6 +10,7 @@ from encoders import save_encoder
 
 import ktodata as kd
 from ktodata.errors import DataError, FormatError, OneClassError, RecipeError, RunError, SettingError
+from ktodata.files import read_note
 from ktodata.pipeline import run_stages, self_training
 from ktodata.pipeline.self_training import changes, dry_run, rounds_of
 from ktodata.stage import StageResult
@@ -188,7 +189,7 @@ def fits(monkeypatch):
 
 
 def result(out):
-    return json.loads((out / "self_training.json").read_text())
+    return read_note(out / "self_training.json")
 
 
 def test_rounds_go_on_until_nothing_changes_and_are_not_run_twice(place, truth, planted, fits, tmp_path):

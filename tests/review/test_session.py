@@ -9,6 +9,7 @@ import pytest
 
 import ktodata as kd
 from ktodata.errors import RunError
+from ktodata.files import read_note, siblings_of, write_note
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
 from ktodata.review.filters import FilterColumns, Filters
@@ -129,8 +130,11 @@ def test_a_verdict_can_be_changed_on_the_rows_own_page(session):
 
 def test_a_run_made_anew_makes_every_page_stale(run, session):
     item = session.item(ALL)
-    done = run.folder / "stages" / "label_noise" / "done.json"
-    done.write_text(json.dumps(json.loads(done.read_text()) | {"key": "another"}))
+    for note in (run.folder / "stages/label_noise/done.json", run.folder / "manifest.json"):
+        facts = read_note(note)
+        for entry in (facts, *(stage for stage in facts.get("stages", ()) if stage["name"] == "label_noise")):
+            entry["key"] = "another"
+        write_note(note, facts, [run.folder / name for name in siblings_of(note)])
     for act in (
         lambda: judge(session, item=item),
         lambda: session.skip(item.row.row_id, session.detector),
