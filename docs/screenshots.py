@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 SIZE = {"width": 1240, "height": 860}
 ROW = "html[data-ready] main[data-row-id]"
-KEYS = "kkfk"  # pressed before the desk is shown, so that its progress shows something
+KEYS = "ggbg"  # pressed before the desk is shown, so that its progress shows something
 LAST_CELL = "audit"  # of the tour: what an audit looks like when it draws itself
 
 

@@ -199,8 +199,18 @@ def audit(
 def review(
     folder: RunFolder,
     reviewer: Annotated[str | None, typer.Option(help="Who judges.", show_default="your user name")] = None,
-    blind: Annotated[bool, typer.Option("--blind", help="Hide the given label, and all that hints at it.")] = False,
-    minutes: Annotated[float, typer.Option(min=1, help="Time for this sitting.")] = 60,
+    blind: Annotated[
+        bool | None,
+        typer.Option(
+            "--blind/--not-blind",
+            help="Hide the given label, and all that hints at it: of every row, or of none.",
+            show_default="rows drawn at random, until judged",
+        ),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=1, help="Time for this sitting, at a minute a row.")] = 60,
+    budget: Annotated[
+        int | None, typer.Option(min=1, metavar="ROWS", help="Rows for this sitting, in place of minutes.", show_default="none")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on this machine; 0 takes a free one.")] = 0,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: go to the address that is printed.")] = False,
     export: Annotated[
@@ -250,7 +260,16 @@ def review(
     def announce(address: str, store: Path) -> None:
         _print_result({"address": address, "store": store}, places_text(address, store), quiet=quiet, as_json=as_json)
 
-    serve(folder, reviewer=reviewer, blind=blind, minutes=minutes, port=port, open_browser=not no_open, announce=announce)
+    serve(
+        folder,
+        reviewer=reviewer,
+        blind=blind,
+        minutes=minutes,
+        budget=budget,
+        port=port,
+        open_browser=not no_open,
+        announce=announce,
+    )
 
 
 @app.command()

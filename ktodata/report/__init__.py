@@ -37,8 +37,13 @@ def write_pages(run: Path) -> None:
 
     Raises RunError when `run` is no run folder, and while another process writes there.
     """
+    from ktodata.report.card import card_of
+    from ktodata.report.page import page_of
+    from ktodata.report.run_contents import read_contents
+
     with alone_if_run(run):
-        for name, text in (("README.md", build_card(run)), ("report.html", build_report(run))):
+        contents = read_contents(run)  # its pictures are drawn once, for both
+        for name, text in (("README.md", card_of(contents)), ("report.html", page_of(contents))):
             with whole_file(run / name) as scratch:
                 scratch.write_text(text, encoding="utf-8")
 

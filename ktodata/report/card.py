@@ -28,7 +28,11 @@ MAX_CLUSTERS = 15
 
 def build_card(run: Path) -> str:
     """The card of a run, finished or not, as Markdown with the Hub's YAML header. Raises RunError when `run` is no run folder."""
-    contents = read_contents(run)
+    return card_of(read_contents(run))
+
+
+def card_of(contents: RunContents) -> str:
+    """The same from contents that are read."""
     values = _card_values(contents)
     header = _yaml_header(contents.name, values["license"], contents.flow)
     return (

@@ -1,5 +1,6 @@
 """The five lines at the top: what the numbers mean for the reader, in plain words, and what is not known, named as such."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ktodata.report.text import count, interval, number, one_line, percent, plur
 UNREADABLE = 0.02  # share of quarantined records from which they are worth a line
 LOPSIDED = 2 / 3  # share of one label above which a set is called lopsided
 SET_ASIDE = ("overruled", "reviewed_contested")
+SITTING = 30  # rows that the next step's command asks for
 CROWDED = 0.5  # share of the largest prompt cluster above which the prompts are called narrow
 
 
@@ -31,7 +33,7 @@ class HeadlineLine:
 
 def headline_text(run: Path) -> list[str]:
     """The five lines as plain text, for a terminal. Raises RunError when `run` is no run folder."""
-    return [f"{line.question} {line.short} {line.text}".strip() for line in headline(read_contents(run))]
+    return [f"{line.question} {line.short} {line.text}".strip().replace("`", "") for line in headline(read_contents(run))]
 
 
 def headline(contents: RunContents) -> list[HeadlineLine]:
@@ -155,10 +157,11 @@ def _did_it_help(contents: RunContents) -> tuple[str, str]:
 def _next_steps(contents: RunContents) -> tuple[str, str]:
     held = contents.flow.review - _n_decided(contents.files) if contents.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review, most doubtful first."] if held else []
+    desk = f"`ktodata review {shlex.quote(contents.files.place)} --budget {SITTING}`"
     if contents.noise is not None and not contents.noise.reviews.drawn:
         todo.append(
-            "Have somebody you trust judge about 100 rows drawn at random from both labels (`ktodata review`): nothing else "
-            "shows errors that follow a rule."
+            "Have somebody you trust judge about 100 rows drawn at random from both labels: nothing else shows errors that "
+            "follow a rule."
         )
     if not contents.files.quarantine.is_empty():
         reason, rows = (
@@ -169,6 +172,8 @@ def _next_steps(contents: RunContents) -> tuple[str, str]:
         todo.append("Collect feedback on the reference prompts that nothing here is like.")
     if not todo:
         return "Nothing urgent.", "Read the examples below before you train on this."
+    if contents.noise is not None and (held or not contents.noise.reviews.drawn):
+        todo.append(f"Now: {desk}")
     short = "Review rows." if held else "Have a sample judged." if contents.noise is not None else "Look closer."
     return short, " ".join(todo)
 

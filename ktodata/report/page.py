@@ -15,7 +15,7 @@ from ktodata.report import text
 from ktodata.report.headline import headline
 from ktodata.report.map.map_data import read_map_data
 from ktodata.report.map.search_index import read_search_index
-from ktodata.report.run_contents import contents_of, read_contents
+from ktodata.report.run_contents import RunContents, contents_of, read_contents
 from ktodata.report.run_files import pick
 from ktodata.report.sections.dropped_rows import read_pairs, read_reasons, read_unreadable
 from ktodata.report.templating import template_environment
@@ -49,7 +49,11 @@ def build_report(run: Path, *, text: bool = True) -> str:
 
     text : without it, the page holds numbers only: no text of any row, no name of a rater, source, model or file.
     """
-    contents = read_contents(run) if text else contents_of(WithoutText(run))
+    return page_of(read_contents(run) if text else contents_of(WithoutText(run)), text=text)
+
+
+def page_of(contents: RunContents, *, text: bool = True) -> str:
+    """The same from contents that are read."""
     files = contents.files
     afterwards = {"ablation": contents.ablation, "comparison": contents.comparison}
     facts = cache(files.metrics)

@@ -53,6 +53,12 @@ class RunFiles:
             raise RunError(f"{self.path} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out DIR` makes one.")
         self._checked = set[str]()
 
+    @property
+    def place(self) -> str:
+        """The run's folder as one would type it: from here where it is below."""
+        place, here = self.path.resolve(), Path.cwd()
+        return str(place.relative_to(here) if place.is_relative_to(here) else place)
+
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Resolved recipe, versions, inputs, counts, and each stage in the order they ran."""

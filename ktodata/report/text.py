@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from ktodata.stats import Interval
 from ktodata.visible_text import clean
 
+_CODE = re.compile(r"`([^`\n]+)`")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&:@=])")
 
 
@@ -40,6 +43,12 @@ def one_line(value: object, limit: int = 60) -> str:
 def markdown(value: object, limit: int = 120) -> str:
     """A text as one line of Markdown that means nothing but itself, also inside a table."""
     return _MARKDOWN.sub(r"\\\1", one_line(value, limit))
+
+
+def with_code(value: object) -> Markup:
+    """A text of ours as HTML, what stands between back-ticks as code; whatever else it holds is escaped."""
+    parts = _CODE.split(clean(str(value)))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts))
 
 
 def count(value: Any) -> str:

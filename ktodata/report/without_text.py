@@ -50,6 +50,11 @@ class WithoutText(RunFiles):
         self._run = RunFiles(path)
         self._names = _Names(self._run)
 
+    @property
+    def place(self) -> str:
+        """A folder's name is somebody's."""
+        return "RUN"
+
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """As in the run, under the name "run"."""

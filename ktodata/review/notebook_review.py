@@ -23,15 +23,17 @@ def review_widget(
     *,
     folder: Path | str | None = None,
     reviewer: str | None = None,
-    blind: bool = False,
+    blind: bool | None = None,
     minutes: float = 60.0,
+    budget: int | None = None,
 ) -> "ReviewWidget":
     """The desk of `ktodata review` as a widget: Jupyter, marimo, VS Code. Keys count while it has the focus.
 
     rows : a run, its folder, or an audit (`kd.audit(...)`)
     folder : where the verdicts on an audit are kept, made if it is not there; a run keeps its own
-    reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it.
-    minutes : of this sitting; half as many rows are drawn at random at first, while no row was reviewed.
+    reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it: of
+    every row, of none (false), or of those drawn at random until they are judged (None).
+    minutes : of this sitting, a row a minute; half the rows are drawn at random, while none was reviewed. budget : rows instead.
 
     A verdict is in the store, FOLDER/reviews/reviews.sqlite, before the next row is shown: a kernel that dies loses none, and
     the same call goes on where it stopped. `.verdicts` are those that stand, for `audit.with_reviews`; `.path` is the store,
@@ -45,7 +47,9 @@ def review_widget(
 
     audit = rows if isinstance(rows, LabelAudit) else None
     run = _run_of(rows, folder)
-    return ReviewWidget(open_session(run, audit=audit, reviewer=reviewer or getpass.getuser(), blind=blind, minutes=minutes))
+    return ReviewWidget(
+        open_session(run, audit=audit, reviewer=reviewer or getpass.getuser(), blind=blind, minutes=minutes, budget=budget)
+    )
 
 
 def _run_of(rows: Run | LabelAudit | Path | str, folder: Path | str | None) -> Run:

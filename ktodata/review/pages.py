@@ -17,8 +17,8 @@ MAX_DIFFERENT = 200  # rows shown there
 
 def row_page(session: ReviewSession, item: ReviewItem, filters: Filters, **around: str) -> str:
     """The page of one row. around : csrf, the web page's token; or frame, another template to stand in."""
-    around = _page_context(session, "row", around)
-    return render("row.html.j2", **around, item=item, filters=filters, choices=session.columns.choices, outlook=session.outlook())
+    frame = _page_context(session, "row", around) | {"blind": item.blind}
+    return render("row.html.j2", **frame, item=item, filters=filters, choices=session.columns.choices, outlook=session.outlook())
 
 
 def progress_page(session: ReviewSession, **around: str) -> str:
@@ -65,7 +65,7 @@ def _page_context(session: ReviewSession, here: str, more: dict[str, str]) -> di
         "here": here,
         "name": session.name,
         "reviewer": session.reviewer,
-        "blind": session.blind,
+        "blind": bool(session.blind),
         "detector": session.detector,
     }
     return context | more

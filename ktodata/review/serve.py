@@ -28,16 +28,18 @@ def review(
     folder: Path | str,
     *,
     reviewer: str | None = None,
-    blind: bool = False,
+    blind: bool | None = None,
     minutes: float = 60.0,
+    budget: int | None = None,
     port: int = 0,
     open_browser: bool = True,
     announce: Callable[[str, Path], None] = print_places,
 ) -> None:
     """Serve the review desk of a run until it is interrupted.
 
-    reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it.
-    minutes : of this sitting; half as many rows are drawn at random at first, while no row was reviewed.
+    reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it: of
+    every row, of none (false), or of those drawn at random until they are judged (None).
+    minutes : of this sitting, a row a minute; half the rows are drawn at random, while none was reviewed. budget : rows instead.
     port : 0 takes a free one. announce : is given the address, which works once, and the file of the verdicts.
 
     Raises RunError (no label_noise in the run, a port that is taken, a store that cannot be written) and MissingExtraError.
@@ -49,7 +51,7 @@ def review(
     from ktodata.review.session import open_session
     from ktodata.review.web import ClosingProtocol, ReviewApp
 
-    session = open_session(Run(folder), reviewer=reviewer or getpass.getuser(), blind=blind, minutes=minutes)
+    session = open_session(Run(folder), reviewer=reviewer or getpass.getuser(), blind=blind, minutes=minutes, budget=budget)
     with listening_socket(port) as bound:
         web = ReviewApp(session)
         auth = AuthMiddleware(web.app(), bound.getsockname()[1])

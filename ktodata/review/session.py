@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ktodata.errors import RunError
 from ktodata.formats.verdicts.matching import content_key
 from ktodata.formats.verdicts.verdict_store import VerdictWord
-from ktodata.pipeline.audit import LabelAudit
+from ktodata.pipeline.audit import SECONDS_A_ROW, LabelAudit
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.review.filters import OTHERS, FilterColumns, Filters
 from ktodata.review.queue import OUTLOOK_ROWS, ExpectedGain, build_queue, expected_gain, seconds_per_row
@@ -40,6 +40,7 @@ class ReviewItem:
     of_sitting: int
     sitting: int
     next_place: int | None
+    blind: bool
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,22 @@ class ReviewOutlook:
 class ReviewSession:
     """One run, one reviewer, one sitting. Verdicts are in the store before a method returns."""
 
-    def __init__(self, run: Run, audit: LabelAudit, *, reviewer: str, blind: bool = False, minutes: float = 60.0) -> None:
-        """`audit` is that of the run's labels. Raises RunError when verdicts cannot be kept."""
-        self.run, self.reviewer, self.blind, self.minutes = run, reviewer, blind, minutes
+    def __init__(
+        self,
+        run: Run,
+        audit: LabelAudit,
+        *,
+        reviewer: str,
+        blind: bool | None = None,
+        minutes: float = 60.0,
+        budget: int | None = None,
+    ) -> None:
+        """`audit` is that of the run's labels; the others as for `open_session`. Raises RunError when verdicts cannot be kept."""
+        self.run, self.reviewer, self.blind = run, reviewer, blind
+        self.minutes = minutes if budget is None else budget * SECONDS_A_ROW / 60
         self.name = str(run.manifest["name"])
         self.detector = self._key_on_disk()
-        self.queue = build_queue(audit, max(MIN_SITTING_ROWS, int(minutes)))
+        self.queue = build_queue(audit, max(MIN_SITTING_ROWS, int(minutes)) if budget is None else budget)
         self.rows = RowView(audit, run)
         self.columns = FilterColumns(audit.table, audit.evidence_against, self.queue.drawn)
         self.store = VerdictStore(run.folder)
@@ -81,7 +92,8 @@ class ReviewSession:
         current = None if place is None else self.store.current_verdict(self.rows.row_ids[place], self.reviewer)
         first = self.queue.order[: self.queue.sitting]
         return ReviewItem(
-            row=None if place is None else self.rows.row(place, float(self.queue.p_wrong[place]), blind=self.blind),
+            row=None if place is None else self.rows.row(place, float(self.queue.p_wrong[place]), blind=self.hides_label(place)),
+            blind=self.hides_label(place),
             why="" if place is None else self.queue.why(place),
             current=current,
             current_id=current.id if current else 0,
@@ -107,13 +119,21 @@ class ReviewSession:
             detector=self.detector,
             note=note,
             seconds=seconds,
-            blind=self.blind,
+            blind=self.hides_label(place),
             source_id=self.rows.source_ids[place],
             content=content_key(self.rows.text(place, "prompt"), self.rows.text(place, "completion")),
         )
         self.store.add(judged, current_id=current_id)
         self._seconds.append(seconds)
         self._skipped = [skip for skip in self._skipped if skip[0] != place]
+
+    def hides_label(self, place: int | None) -> bool:
+        """Whether the label of a row, and all that hints at it, is hidden: of a random draw until it is judged, as it anchors."""
+        if self.blind is not None:
+            return self.blind
+        if place is None or not self.queue.drawn[place]:
+            return False
+        return self.store.current_verdict(self.rows.row_ids[place], self.reviewer) is None
 
     def keep_or_flip(self, row_id: str, desirable: bool) -> VerdictWord:
         """Keep or flip, from what a blind reviewer says of the answer."""
@@ -201,9 +221,21 @@ class ReviewSession:
                     self._judged_by_others[place] = self.store.judged_by_another(row_id, self.reviewer)
 
 
-def open_session(run: Run, *, reviewer: str, blind: bool, minutes: float, audit: LabelAudit | None = None) -> ReviewSession:
-    """A sitting of one reviewer. audit : the run's own when None. Raises RunError for a name that is no name."""
+def open_session(
+    run: Run,
+    *,
+    reviewer: str,
+    blind: bool | None = None,
+    minutes: float = 60.0,
+    budget: int | None = None,
+    audit: LabelAudit | None = None,
+) -> ReviewSession:
+    """A sitting of one reviewer.
+
+    blind : hide the given labels: of every row, of none (false), or of those drawn at random (None). minutes, or budget : the
+    sitting, at a minute a row, or in rows. audit : the run's own when None. Raises RunError for a name that is no name.
+    """
     name = reviewer.strip()
     if not name or len(name) > 100 or not name.isprintable():
         raise RunError(f"--reviewer is a name of 1 to 100 printable characters; got {reviewer!r}.")
-    return ReviewSession(run, audit or LabelAudit.of_run(run), reviewer=name, blind=blind, minutes=minutes)
+    return ReviewSession(run, audit or LabelAudit.of_run(run), reviewer=name, blind=blind, minutes=minutes, budget=budget)

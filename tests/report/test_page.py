@@ -16,6 +16,7 @@ from ktodata.files import read_note
 from ktodata.report import build_audit_page, build_report
 from ktodata.report.headline import headline_text
 from ktodata.report.page import SECTIONS
+from ktodata.report.text import with_code
 
 
 class Page(HTMLParser):
@@ -229,6 +230,18 @@ def test_a_run_that_has_only_begun_makes_a_page(tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="is not a run folder"):
         build_report(tmp_path)
+
+
+def test_commands_stand_as_code_and_can_be_pasted(run, monkeypatch):
+    """No back-tick is left in our own sentences, on the page or in the terminal, and the next step is a whole command."""
+    monkeypatch.chdir(run.parent)
+    page = build_report(run)
+    head = page[page.index('id="verdict"') : page.index("</dl>", page.index('id="verdict"'))]
+    assert "`" not in head and f"<code>ktodata review {run.name} --budget 30</code>" in head
+    assert f"ktodata review {run.name} --budget 30" in headline_text(run)[4]
+    assert "`" not in "".join(headline_text(run))
+    assert with_code("`a <b>` and <i>") == "<code>a &lt;b&gt;</code> and &lt;i&gt;"
+    assert with_code("one ` alone") == "one ` alone"
 
 
 def test_five_lines_for_a_terminal(run):

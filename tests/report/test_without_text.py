@@ -84,6 +84,8 @@ def numbers(page):
 
 
 def verdict(page):
+    """The numbers of the five lines; a command's are of no measurement, and a folder's name may have some."""
+    page = re.sub(r"<code>.*?</code>", "", page)
     return [re.findall(r"\d[\d.,]*", unescape(sentence)) for sentence in re.findall(r"<dd><strong>.*?</dd>", page)]
 
 

@@ -242,6 +242,27 @@ def test_a_second_reviewer_sees_the_same_rows_and_can_ask_for_those_judged(run, 
     bob.store.close()
 
 
+def test_a_row_drawn_at_random_is_judged_blind_unless_somebody_says_otherwise(run):
+    session = sit(run, blind=None)
+    item = session.item(ALL)
+    place = session.place(item.row.row_id)
+    assert session.queue.drawn[place] and item.blind and item.row.evidence is None
+    judge(session)
+    judged = session.item(ALL, place=place)  # once it is judged, nothing can lead the reviewer any more
+    assert not judged.blind and judged.row.evidence is not None
+    chosen = int(np.flatnonzero(~session.queue.drawn)[0])
+    assert not session.item(ALL, place=chosen).blind
+    assert session.store.current_verdicts()["blind"].to_list() == [True]
+    session.store.close()
+
+
+def test_a_budget_is_a_number_of_rows(run):
+    session = sit(run, budget=7)
+    item = session.item(ALL)
+    assert (item.sitting, session.outlook().minutes) == (7, 7.0)
+    session.store.close()
+
+
 def test_a_blind_reviewer_is_told_nothing_of_labels(run):
     blind = sit(run, blind=True)
     item = blind.item(ALL)

@@ -24,7 +24,7 @@ from widget_pages import data_of, say
 
 @pytest.fixture
 def widget(run):
-    opened = kd.notebook.review_widget(run, reviewer="ann", minutes=20)
+    opened = kd.notebook.review_widget(run, reviewer="ann", blind=False, minutes=20)
     yield opened
     opened.close()
 
@@ -176,7 +176,7 @@ import os, signal, sys
 sys.path[:0] = sys.argv[2:]
 import ktodata as kd
 from test_widget import judge
-widget = kd.notebook.review_widget(sys.argv[1], reviewer="ann")
+widget = kd.notebook.review_widget(sys.argv[1], reviewer="ann", blind=False)
 print(*[judge(widget, "keep") for _ in range(10)], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -191,7 +191,7 @@ def test_a_killed_kernel_loses_nothing(run):
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     judged = done.stdout.split()
-    again = kd.notebook.review_widget(run, reviewer="ann")
+    again = kd.notebook.review_widget(run, reviewer="ann", blind=False)
     assert len(judged) == 10 and again.verdicts["row_id"].to_list() == judged
     assert data_of(again)["decided"] == "10" and data_of(again)["row-id"] not in judged
     again.close()
@@ -217,7 +217,7 @@ def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
     audit.result.tables.update(
         {name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve", "trusted_rates")}
     )
-    here = kd.notebook.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", minutes=20)
+    here = kd.notebook.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", blind=False, minutes=20)
     held = {here.session.rows.row_ids[int(place)] for place in here.session.queue.order if here.session.queue.held[place]}
     assert held == set(audit.table["row_id"][-5:])
     here.close()
@@ -230,8 +230,8 @@ def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
     audit.result.tables.update(
         {name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve", "trusted_rates")}
     )
-    here = kd.notebook.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", minutes=20)
-    there = kd.notebook.review_widget(run, reviewer="ann", minutes=20)
+    here = kd.notebook.review_widget(audit, folder=tmp_path / "new" / "reviews", reviewer="ann", blind=False, minutes=20)
+    there = kd.notebook.review_widget(run, reviewer="ann", blind=False, minutes=20)
     assert here.session.queue.order.tolist() == there.session.queue.order.tolist()
     assert [judge(here) for _ in range(6)] == [judge(there) for _ in range(6)]
     reviewed = audit.with_reviews(here.verdicts)
@@ -240,7 +240,7 @@ def test_an_audit_in_memory_has_the_same_desk(run, tmp_path):
         here.verdicts.select("row_id", "trusted_label").iter_rows()
     )
     here.close()
-    reopened = kd.notebook.review_widget(reviewed, folder=tmp_path / "new" / "reviews", reviewer="ann")
+    reopened = kd.notebook.review_widget(reviewed, folder=tmp_path / "new" / "reviews", reviewer="ann", blind=False)
     assert reopened.verdicts.height == 6
     assert data_of(reopened)["row-id"] not in set(reopened.verdicts["row_id"])
     reopened.close()

@@ -56,7 +56,7 @@ def sit(page, run):
     made = []
 
     def open_widget(**settings):
-        widget = kd.notebook.review_widget(run, **({"reviewer": "ann"} | settings))
+        widget = kd.notebook.review_widget(run, **({"reviewer": "ann", "blind": False} | settings))
         widget.dead, sent = False, []
         widget.send = lambda content, buffers=None: sent.append(content)
 
