@@ -26,8 +26,8 @@ KEYS = {"k": "keep", "f": "flip", "d": "drop", "c": "contested"}
 
 @contextmanager
 def commanded(run, *options):
-    """(the process, the address that works once) of a desk that was started as a user would start it."""
-    command = [sys.executable, "-c", "from ktodata.cli import main; main()", "review", str(run.folder), "--no-open", *options]
+    """(the process, the address that works once) of a desk that was started as a user would start it; labels are shown."""
+    command = [sys.executable, "-m", "ktodata", "review", str(run.folder), "--no-open", "--not-blind", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield process, process.stdout.readline().split()[-1]
