@@ -204,3 +204,13 @@ def test_reviewed_rows_are_a_twentieth_and_hold_the_truth():
     reviewed = table.drop_nulls("trusted_label")
     assert reviewed.height == 20 and (reviewed["trusted_label"] == reviewed["truth"]).all()
     assert not with_reviews(table.drop("trusted_label"), seed=2)["trusted_label"].equals(table["trusted_label"])
+
+
+@pytest.mark.parametrize("kind", ["rows that fool all", "an adversarial majority", "a topic that raters favour"])
+def test_what_acts_on_drawn_label_sources_is_right(kind):
+    """A small part of beliefs.py: labels that may be turned are wrong, soft labels are not surer than right."""
+    from beliefs import simulated, summary
+
+    found = summary(simulated(kind, range(4)))
+    assert found["rightly"] >= 0.8 * found["turned"]
+    assert found["draws over 0.03 surer"] <= 1

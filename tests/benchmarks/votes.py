@@ -1,10 +1,10 @@
-"""How far what acts is right: votes alone, and votes beside 5 % reviewed rows.
+"""How far votes are right: alone, where they order rows and change no label, and beside 5 % reviewed rows.
 
     python tests/benchmarks/votes.py DATA_FOLDER [--draws 40] [--simulations 40]
 
 Without reviews: what `check_independence` says of real sets of votes whose truth is known, and of drawn ones whose raters err in ten ways;
-how sure Dawid and Skene's p would be and how right; labels that would be turned, and how many rightly, where it acts and where it
-would have. With reviews (5 % of the rows, 40 at least, drawn within each given label): log loss of the stack beside a plain logistic
+how sure Dawid and Skene's p would be and how right; labels that it would turn, and how many rightly, where agreement identifies it and
+where not. With reviews (5 % of the rows, 40 at least, drawn within each given label): log loss of the stack beside a plain logistic
 regression on the same columns and the rates of the given labels, how much surer than right it is, and how right flags at 0.8 are,
 on rows that nobody reviewed. The text's part is a TF-IDF logistic regression with folds grouped by prompt.
 """
@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from ktodata.labels.classifier.reviewed_flags import reviewed_flags
+from ktodata.labels.people.calibration import calibrate
 from ktodata.labels.people.independence import check_independence
 from ktodata.labels.people.raters import dawid_skene
 from ktodata.labels.people.review_queue import stratified
@@ -127,7 +127,7 @@ def drawn(way: str, seed: int) -> tuple[Cells, np.ndarray]:
 
 
 def without_reviews(cells: Cells, truth: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """Whether the votes act; how sure and right p is on rows with several votes; labels turned by it."""
+    """Whether agreement identifies p; how sure and right p is on rows with several votes; labels turned by it."""
     votes = as_votes(cells)
     checked = check_independence(votes)
     kept = votes.filter(pl.col("rater").is_in(checked.raters)) if checked.identified else votes
@@ -137,7 +137,7 @@ def without_reviews(cells: Cells, truth: np.ndarray, labels: np.ndarray | None) 
     given = (first if labels is None else labels)[place]
     turned, majority = (p > 0.5) != given, rows["votes_up"].to_numpy() > rows["votes_down"].to_numpy()
     return {
-        "acts": checked.identified,
+        "identified": checked.identified,
         "reason": checked.reason,
         "error_correlation": checked.error_correlation,
         "effective_votes": checked.effective_votes,
@@ -151,17 +151,17 @@ def without_reviews(cells: Cells, truth: np.ndarray, labels: np.ndarray | None) 
 
 def simulated(way: str, count: int) -> dict[str, Any]:
     every = [without_reviews(*drawn(way, seed), None) for seed in range(count)]
-    acting = [each for each in every if each["acts"]]
-    gaps = [each["sure"] - each["right"] for each in acting]
+    identified = [each for each in every if each["identified"]]
+    gaps = [each["sure"] - each["right"] for each in identified]
     return {
         "draws": count,
-        "acts": len(acting),
+        "identified": len(identified),
         "mean surer than right": float(np.mean(gaps)) if gaps else None,
         "off by more than 0.05": int(sum(abs(gap) > 0.05 for gap in gaps)),
-        "turned": sum(each["turned"] for each in acting),
-        "rightly": sum(each["rightly"] for each in acting),
-        "surer than right where it did not act": float(
-            np.mean([each["sure"] - each["right"] for each in every if not each["acts"]] or [0])
+        "turned": sum(each["turned"] for each in identified),
+        "rightly": sum(each["rightly"] for each in identified),
+        "surer than right where it was not identified": float(
+            np.mean([each["sure"] - each["right"] for each in every if not each["identified"]] or [0])
         ),
     }
 
@@ -191,10 +191,7 @@ def with_reviews(
         plain = LogisticRegression(max_iter=1000).fit(design[reviewed], truth[reviewed]).predict_proba(design)[:, 1]
         rates = [(truth & reviewed & (labels == side)).sum() / (reviewed & (labels == side)).sum() for side in (False, True)]
         p, unseen, wrong = stacked.p_desirable, ~reviewed, labels != truth
-        everyone = np.ones(len(truth), bool)
-        flags = (
-            reviewed_flags(np.where(labels, 1 - p, p), everyone, reviewed, reviewed & wrong, min_precision=0.8).flagged & unseen
-        )
+        flags = calibrate(np.where(labels, 1 - p, p), reviewed, reviewed & wrong, groups).surely(0.8) & unseen
         lines.append(
             {
                 "stack": loss(p[unseen], truth[unseen]),
