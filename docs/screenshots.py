@@ -1,26 +1,31 @@
-"""The pictures of the README and of the site: the quickstart's report, a desk opened on it, the first steps of the tour.
+"""The pictures of the README and of the site: the quickstart's report, its five lines once rows were judged, a desk, a tour.
 
 make screenshots        (runs the quickstart first; needs Chromium)
 """
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import nbformat
+import polars as pl
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from playwright.sync_api import Page, sync_playwright
+
+import ktodata as kd
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 SIZE = {"width": 1240, "height": 860}
 ROW = "html[data-ready] main[data-row-id]"
 KEYS = "ggbg"  # pressed before the desk is shown, so that its progress shows something
+JUDGED = 40  # rows
 LAST_CELL = "audit"  # of the tour: what an audit looks like when it draws itself
 
 
@@ -31,6 +36,20 @@ def report(page: Page, run: Path) -> None:
     page.evaluate("document.getElementById('coverage').scrollIntoView()")
     page.wait_for_timeout(500)  # the map draws in a frame of its own
     page.screenshot(path=PICTURES / "map.png")
+
+
+def reviewed(page: Page, run: Path) -> None:
+    """The five lines of the same run once rows were judged, by the sample's truth in a person's place; nothing is trained."""
+    answers = map(json.loads, kd.datasets.truth_path().read_text(encoding="utf-8").splitlines())
+    truth = {answer["id"]: answer["truth"] for answer in answers}
+    queue = kd.audit(run).next_reviews(JUDGED)
+    verdicts = queue.select("row_id", trusted_label=queue["source_id"].replace_strict(truth, return_dtype=pl.Boolean))
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):  # the page names the run's folder as it is from here
+        file = Path(folder) / "verdicts.csv"
+        verdicts.write_csv(file)
+        again = kd.run(ROOT / "pipelines" / "quickstart.yaml", out="runs/reviewed", reviews=[file], until="export")
+        page.goto((again.folder / "report.html").resolve().as_uri())
+        page.locator("#verdict").screenshot(path=PICTURES / "reviewed.png")
 
 
 @contextmanager
@@ -74,12 +93,13 @@ def notebook(page: Page) -> None:
 
 
 def main() -> None:
-    run = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "runs" / "quickstart"
+    run = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "runs" / "quickstart"
     PICTURES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
         report(page, run)
+        reviewed(page, run)
         review_page(page, run)
         notebook(page)
         browser.close()
