@@ -8,7 +8,7 @@ import pickle
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import xxhash
 
-from ktodata.files import digest_file, read_parquet, whole_folder
+from ktodata.files import digest_file, read_parquet, unwritable_speaks, whole_folder
 from ktodata.models import cache_dir
 from ktodata.train.data import encoding
 from ktodata.train.data.encoding import EncodedRows, encode
@@ -58,9 +58,12 @@ def _key(rows: CheckedPart, tokenizer: Any, max_length: int) -> str:
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Of several processes that need the same tokens, one makes them, and the others wait for it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with unwritable_speaks(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_suffix(".lock").open("w")
+    with lock:
+        with suppress(OSError):  # a file system without locks: each makes them, and the last one's stay
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
