@@ -1,6 +1,7 @@
 # make quickstart   install, then run the whole flow on the project's own sample feedback
 # make test         install, then lint, type-check and test
 # make test-servers install, then pull from real servers of Phoenix, MLflow, Label Studio, each in its own environment
+# make test-families install, then test the trainer on every family of models that transformers has (some ten minutes)
 # make screenshots  the pictures of the README, from the quickstart (needs Chromium)
 # make docs         install, then build the documentation site into site/
 # make bench        install, then run the benchmarks
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart screenshots test docs bench bench-gpu test-servers clean
+.PHONY: install quickstart screenshots test docs bench bench-gpu test-servers test-families clean
 
 install: $(VENV)/installed
 
@@ -38,6 +39,9 @@ test: install
 
 test-servers: install
 	$(BIN)/pytest -m servers tests/formats/sources
+
+test-families: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m 'families or not families' tests/train/model/test_families.py
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

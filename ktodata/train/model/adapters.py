@@ -1,12 +1,13 @@
 """Low-rank adapters (LoRA) on the linear layers of a decoder, which may itself be held in 4 bits (QLoRA)."""
 
+import re
 from typing import Any
 
 from torch import nn
 
 from ktodata.errors import SettingError
 from ktodata.extras import require
-from ktodata.train.model.frozen_layers import decoder_layers
+from ktodata.train.model.frozen_layers import decoder_layers, text_config
 from ktodata.train.setting_tables import LoraSettings
 
 
@@ -58,11 +59,19 @@ def with_adapters(model: Any, lora: LoraSettings, trainable_layers: int | None) 
         r=lora.get("r", 16),
         lora_alpha=lora.get("alpha", 32.0),
         lora_dropout=lora.get("dropout", 0.0),
-        target_modules=wanted,
-        layers_to_transform=list(range(frozen, len(layers))),
+        **_targets(model, layers, wanted, list(range(frozen, len(layers)))),
     )
     _keep_gradients(layers)
     return get_peft_model(model, config), frozen
+
+
+def _targets(model: Any, layers: nn.ModuleList, names: list[str], numbers: list[int]) -> dict[str, Any]:
+    """What peft is told of the linear layers of these names in the decoder layers of these numbers."""
+    if text_config(model.config) is model.config:
+        return {"target_modules": names, "layers_to_transform": numbers}
+    # a tower that sees images has numbered layers too, with linear layers of the same names, which text never reaches
+    place = next(path for path, part in model.named_modules() if part is layers)
+    return {"target_modules": rf"{re.escape(place)}\.({'|'.join(map(str, numbers))})\.(.*\.)?({'|'.join(names)})"}
 
 
 def _keep_gradients(layers: nn.ModuleList) -> None:

@@ -22,19 +22,34 @@ SPLITTABLE = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 def decoder_of(model: Any) -> Any:
     """The part of a causal LM below its head, seen through adapters; None when there is no such part."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(base, base.base_model_prefix, None)
+    # Llama 4's text model goes by another name than its class says
+    return getattr(base, base.base_model_prefix, None) or getattr(base, "model", None)
 
 
-def decoder_layers(model: Any) -> tuple[Any, list[Any]]:
-    """(the decoder's layers, what follows them inside it: the final norm). Raises ModelError when they cannot be found."""
-    decoder = decoder_of(model)
-    children = list(decoder.children()) if decoder is not None else []
-    for number, child in enumerate(children):
-        if isinstance(child, nn.ModuleList) and len(child) == model.config.num_hidden_layers:
-            return child, children[number + 1 :]
+def decoder_layers(model: Any) -> tuple[nn.ModuleList, list[Any]]:
+    """(the decoder's layers, its final norm if that follows them). Raises ModelError when they cannot be found.
+
+    Of a model that sees images as well: those of its language model.
+    """
+    decoder, count = decoder_of(model), getattr(text_config(model.config), "num_hidden_layers", None)
+    for part in (decoder, getattr(decoder, "language_model", None)):
+        children = list(part.children()) if part is not None else []
+        for number, child in enumerate(children):
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                return child, list(filter(_is_norm, children[number + 1 :]))[:1]
     raise ModelError(
         f"cannot tell the layers of a {model.config.model_type} model apart, so neither trainable_layers nor lora work on it."
     )
+
+
+def text_config(config: Any) -> Any:
+    """The config of the language model, of a model that sees images or hears as well; else the config itself."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _is_norm(part: Any) -> bool:
+    weights = list(part.parameters())
+    return bool(weights) and all(weight.ndim < 2 for weight in weights)
 
 
 def freeze_below(model: Any, trainable: int) -> int:

@@ -21,7 +21,7 @@ from ktodata.models import load_causal_lm
 from ktodata.train.data.ragged_ids import Ids
 from ktodata.train.model.device import device_name, pick_device
 from ktodata.train.model.fingerprint import computation_hash, weights_hash
-from ktodata.train.model.frozen_layers import decoder_layers, decoder_of
+from ktodata.train.model.frozen_layers import decoder_layers, decoder_of, text_config
 from ktodata.train.model.length_regimes import length_limits, regime
 from ktodata.train.model.logprobs import collate
 
@@ -81,7 +81,9 @@ def mean_hidden_states(
         if cache:
             store_vectors(folder, [keys[pair] for pair in part], made)
         states |= dict(zip(part, made, strict=True))
-    vectors = np.stack([states[pair] for pair in pairs]) if pairs else np.empty((0, loaded.config.hidden_size), np.float32)
+    vectors = (
+        np.stack([states[pair] for pair in pairs]) if pairs else np.empty((0, text_config(loaded.config).hidden_size), np.float32)
+    )
     metrics = {
         "model": model,
         "layer": chosen,
@@ -134,7 +136,7 @@ class LayerReachedError(Exception):
 def _run_batch(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
     batch = collate([(row.ids, row.start) for row in rows], device)
     if not batch.input_ids.shape[1]:  # texts in which the tokenizer sees nothing
-        return np.zeros((len(rows), model.config.hidden_size), np.float32)
+        return np.zeros((len(rows), text_config(model.config).hidden_size), np.float32)
     caught: list[Any] = []
 
     def catch(_module: Any, _inputs: Any, output: Any) -> None:

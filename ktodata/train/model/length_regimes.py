@@ -10,6 +10,7 @@ from typing import Any
 
 from ktodata.errors import ModelError
 from ktodata.train.data.packing import Sequences
+from ktodata.train.model.frozen_layers import text_config
 
 SWITCHES_BY_LENGTH = ("longrope", "su")  # su: LongRoPE's first name
 OF_TWO_SETS = ("long_factor", "long_mscale")
@@ -17,7 +18,7 @@ OF_TWO_SETS = ("long_factor", "long_mscale")
 
 def length_limits(config: Any) -> tuple[int, ...]:
     """Lengths in tokens, rising; a sequence longer than one of them is computed otherwise as a whole. () for most models."""
-    limits = set()
+    config, limits = text_config(config), set()
     for rope in _ropes(config):
         switches = _type_of(rope) in SWITCHES_BY_LENGTH or any(name in rope for name in OF_TWO_SETS)
         limit = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
@@ -31,6 +32,7 @@ def check_lengths(config: Any, sequences: Sequences) -> None:
 
     transformers keeps the last ones that it made, so that they would depend on the rows before as well.
     """
+    config = text_config(config)
     context = getattr(config, "max_position_embeddings", None)
     if context is None or not any("dynamic" in str(_type_of(rope)) for rope in _ropes(config)):
         return

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ktodata.train.model.frozen_layers import text_config
+
 Tensor = Any
 
 # a config says the number, and not whether the model multiplies by it or divides: Granite divides, HyperCLOVA X multiplies
@@ -31,7 +33,7 @@ class LogitForm:
 
 def possible_forms(config: Any) -> list[LogitForm]:
     """Those that a model of this config may have, capped ones first; the plain one alone for most."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     factors = [value for number in _numbers(text, FACTORS) for value in (number, 1 / number)]
     caps = list(_numbers(text, CAPS))
     return list(dict.fromkeys(LogitForm(factor, cap) for cap in (*caps, None) for factor in (*factors, 1.0)))

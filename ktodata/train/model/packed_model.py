@@ -44,7 +44,9 @@ class PackedModel(nn.Module):  # type: ignore[misc]
         """
         device = next(self.model.parameters()).device
         memory = Memory() if record else None
-        layout = Layout(pack.segments, self.kernel, self.reach, memory, earlier.memory if earlier else None)
+        layout = Layout(
+            pack.segments, self.kernel, self.reach, on(pack.positions, device), memory, earlier.memory if earlier else None
+        )
         hidden = self._hidden(pack, layout, states, device)
         pool, sources = hidden, pack.sources
         if earlier is not None:  # a completion's first token is predicted by the last one of its prompt, in the earlier pack
@@ -58,7 +60,7 @@ class PackedModel(nn.Module):  # type: ignore[misc]
     def lower(self, pack: Pack) -> Tensor:
         """Float [L, H]: the frozen layers' output on `pack`."""
         device = next(self.model.parameters()).device
-        layout = Layout(pack.segments, self.kernel, self.reach)
+        layout = Layout(pack.segments, self.kernel, self.reach, on(pack.positions, device))
         with packed_passes(self.model, self.reach):
             return self._lower(pack, layout, device)[0]
 
@@ -85,7 +87,7 @@ class PackedModel(nn.Module):  # type: ignore[misc]
             self.form = nearest_form(forms, self.model.get_output_embeddings()(hidden).float(), own.float())
 
     def _hidden(self, pack: Pack, layout: Layout, states: Tensor | None, device: Any) -> Tensor:
-        decoder, positions = decoder_of(self.model), on(pack.positions, device)[None]
+        decoder, positions = decoder_of(self.model), layout.positions[None]
         with packed_passes(self.model, self.reach):
             if not self.frozen_layers:
                 inputs = {"input_ids": on(pack.ids, device)[None]}
@@ -94,7 +96,7 @@ class PackedModel(nn.Module):  # type: ignore[misc]
             return upper_states(decoder, lower, self.frozen_layers, position_ids=positions, layout=layout)[0]
 
     def _lower(self, pack: Pack, layout: Layout, device: Any) -> Tensor:
-        ids, positions = on(pack.ids, device)[None], on(pack.positions, device)[None]
+        ids, positions = on(pack.ids, device)[None], layout.positions[None]
         return lower_states(decoder_of(self.model), ids, self.frozen_layers, position_ids=positions, layout=layout)
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ktodata.train.data.packing import Pack, Pair, SequenceKey, Sequences, continuation, pack, packs_of
+from ktodata.train.data.packing import Numbers, Pack, Pair, SequenceKey, Sequences, continuation, pack, packs_of
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.model.activation_cache import ActivationCache, current_cache
 from ktodata.train.model.attention import Kernel, pick_kernel
 from ktodata.train.model.device import device_name
 from ktodata.train.model.fingerprint import computation_hash
-from ktodata.train.model.frozen_layers import can_split
+from ktodata.train.model.frozen_layers import can_split, text_config
 from ktodata.train.model.length_regimes import check_lengths, length_limits, regime
 from ktodata.train.model.logprobs import collate, summed
 from ktodata.train.model.packed_model import PackedModel, Passed, on
@@ -176,8 +176,12 @@ class Scorer:
         ids, start = self.rows.sequence(*pair)
         first = max(start, 1)  # without a prompt nothing predicts the first token
         places = np.array([first + number for number in evenly(len(ids) - first, most)], dtype=np.int64)
+        return self.plain_logps_at(ids.astype(np.int64), places)
+
+    def plain_logps_at(self, ids: Numbers, places: Numbers) -> Tensor:
+        """Those of the tokens of one row, int64 [T], at `places`, each 1 or more: float32 [places], nats; no gradient."""
         with torch.no_grad(), self._autocast():
-            return self.packed_model.plain(on(ids.astype(np.int64)[None], self.device), on(places, self.device))
+            return self.packed_model.plain(on(ids[None], self.device), on(places, self.device))
 
     def without_gradient(self, pairs: Sequence[Pair], *, passes: int = 0) -> Tensor:
         """The same for any number of pairs, float32 [len(pairs)], in as many passes as memory asks for, or `passes` if more."""
@@ -221,7 +225,7 @@ class Scorer:
         wanted = list(dict.fromkeys(self.sequences.of(pair) for pair in pairs))
         cached: list[SequenceKey] = []
         if self.frozen_layers:
-            bytes_per_token = 4 * self.model.config.hidden_size
+            bytes_per_token = 4 * text_config(self.model.config).hidden_size
             prompts: set[int] = set()
             used = 0
             for sequence in wanted:

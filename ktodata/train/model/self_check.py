@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
+from ktodata.errors import ModelError
 from ktodata.models import first_line
 from ktodata.train.data.packing import Pair
 from ktodata.train.distributed.sharding import is_sharded, recover
@@ -90,6 +92,7 @@ def check_methods(scorer: "Scorer") -> SelfCheck:
     """Try the methods on the shortest, a middling and the longest row, in several packs; leaves `scorer.method` at the choice."""
     trials: list[Trial] = []
     with torch.no_grad():
+        _check_causal(scorer)
         pairs = _trial_pairs(scorer)
         _measure_form(scorer, pairs.own[0])
         finite = all(bool(values.isfinite().all()) for values in pairs.expected.values())
@@ -108,8 +111,37 @@ def check_methods(scorer: "Scorer") -> SelfCheck:
     return check
 
 
+def _check_causal(scorer: "Scorer") -> None:
+    """Raise ModelError for a model that sees what it predicts, as BERT does by its default config: every log-prob would be wrong.
+
+    Looked at on the shortest row that shows it: another last token must leave what stands before as likely as it was.
+    """
+    rows = scorer.rows
+    row = next((row for row in _by_length(scorer) if len(np.unique(rows.sequence(row, row)[0])) > 2), None)
+    if row is None:
+        return
+    ids, changed = rows.sequence(row, row)[0].astype(np.int64), rows.sequence(row, row)[0].astype(np.int64)
+    changed[-1] = next(token for token in ids if token != ids[-1])
+    places = np.array(evenly(len(ids) - 2, COMPARED_TOKENS), dtype=np.int64) + 1
+    exact = _can_be_exact(scorer)
+    with _arithmetic(scorer, exact=exact):
+        before, again, after = (scorer.plain_logps_at(tokens, places) for tokens in (ids, ids, changed))
+    chance, off = (float((before - other).abs().max()) for other in (again, after))
+    if off > max(10 * chance, EXACT[0] if exact else ROUNDED[0]):
+        raise ModelError(
+            f"this {scorer.model.config.model_type} model sees the tokens that it is to predict: with another last token of "
+            f"row_id {rows.row_id[row]} those before it change by up to {off:.2g} nats, so that its log-probs say nothing of a "
+            "completion. Take a causal language model; of BERT's kin, config.json must hold is_decoder: true."
+        )
+
+
+def _by_length(scorer: "Scorer") -> list[int]:
+    """Rows, shortest first."""
+    return sorted(range(len(scorer.rows)), key=lambda row: scorer.length((row, row)))
+
+
 def _trial_pairs(scorer: "Scorer") -> _Pairs:
-    by_length = sorted(range(len(scorer.rows)), key=lambda row: scorer.length((row, row)))
+    by_length = _by_length(scorer)
     short, middle, long = by_length[0], by_length[len(by_length) // 2], by_length[-1]
     own = [(row, row) for row in dict.fromkeys((middle, long, short))]
     crossed = [(short, middle), (middle, short)]

@@ -17,12 +17,22 @@ from tiny_models import (
 from transformers import LlamaConfig
 
 from ktodata.train.data.packing import Segment
-from ktodata.train.model.attention import NAME, Layout, Memory, attend, packed_attention, pick_kernel
+from ktodata.train.model.attention import (
+    NAME,
+    Layout,
+    Memory,
+    Sight,
+    attend,
+    packed_attention,
+    pick_kernel,
+    sight_in_place_of_mask,
+)
 
 # a plain sequence of 4, then a prompt of 3 with completions of 2 and 1
 SEGMENTS = (Segment(0, 4), Segment(4, 7), Segment(7, 9, (4, 7)), Segment(9, 10, (4, 7)))
 LATER = (Segment(0, 2, (4, 7)), Segment(2, 5, (0, 4)))  # completions of 2 and 3 that come after these
 REACH = 10
+POSITIONS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4, 3])
 HEADS = pytest.mark.parametrize(("heads", "key_value_heads"), [(4, 4), (4, 2), (4, 1)], ids=["mha", "gqa", "mqa"])
 
 
@@ -65,7 +75,7 @@ def with_gradients(out, tensors):
 @pytest.mark.parametrize("scale", [None, 0.2])
 def test_segments_equal_a_dense_mask_in_value_and_gradient(heads, key_value_heads, scale):
     tensors = random_tensors(10, heads, key_value_heads)
-    out, weights = attend(Layer(), *tensors, None, layout=Layout(SEGMENTS, "sdpa", REACH), scaling=scale)
+    out, weights = attend(Layer(), *tensors, None, layout=Layout(SEGMENTS, "sdpa", REACH, POSITIONS), scaling=scale)
     assert weights is None
     result = with_gradients(out, tensors)
     expected = with_gradients(dense(*tensors, sees(SEGMENTS, 10), scale), tensors)
@@ -76,9 +86,9 @@ def test_segments_equal_a_dense_mask_in_value_and_gradient(heads, key_value_head
 def test_a_continuation_sees_the_prompts_of_the_earlier_pack(heads, key_value_heads):
     memory = Memory()
     first = random_tensors(10, heads, key_value_heads)
-    attend(Layer(), *first, None, layout=Layout(SEGMENTS, "sdpa", REACH, record=memory))
+    attend(Layer(), *first, None, layout=Layout(SEGMENTS, "sdpa", REACH, POSITIONS, record=memory))
     later = random_tensors(5, heads, key_value_heads, seed=1)
-    out, _ = attend(Layer(), *later, None, layout=Layout(LATER, "sdpa", REACH, earlier=memory))
+    out, _ = attend(Layer(), *later, None, layout=Layout(LATER, "sdpa", REACH, torch.tensor([3, 4, 4, 5, 6]), earlier=memory))
     keys, values = (torch.cat([first[number], later[number]], dim=2) for number in (1, 2))
     expected = with_gradients(dense(later[0], keys, values, sees(LATER, 5, before=10)), later)
     torch.testing.assert_close(with_gradients(out, later), expected, rtol=1e-9, atol=1e-9)
@@ -86,7 +96,7 @@ def test_a_continuation_sees_the_prompts_of_the_earlier_pack(heads, key_value_he
 
 def test_what_is_remembered_carries_no_gradient_and_is_kept_by_layer():
     memory, tensors = Memory(), random_tensors(10, 4, 2)
-    attend(Layer(), *tensors, None, layout=Layout(SEGMENTS, "sdpa", REACH, record=memory))
+    attend(Layer(), *tensors, None, layout=Layout(SEGMENTS, "sdpa", REACH, POSITIONS, record=memory))
     assert list(memory.keys) == list(memory.values) == [3]
     assert torch.equal(memory.keys[3], tensors[1])
     assert torch.equal(memory.values[3], tensors[2])
@@ -96,10 +106,7 @@ def test_what_is_remembered_carries_no_gradient_and_is_kept_by_layer():
 @pytest.mark.parametrize(
     "handed",
     [
-        {"sliding_window": REACH - 1},
         {"dropout": 0.1},
-        {"softcap": 30.0},
-        {"s_aux": torch.zeros(4)},
         {"position_bias": torch.zeros(1)},
         {"attention_mask": torch.ones(1, 1, 10, 10, dtype=torch.bool)},
     ],
@@ -108,11 +115,57 @@ def test_what_is_remembered_carries_no_gradient_and_is_kept_by_layer():
 def test_what_it_does_not_do_is_refused_not_ignored(handed):
     mask = handed.pop("attention_mask", None)
     with pytest.raises(NotImplementedError):
-        attend(Layer(), *random_tensors(10, 4, 2), mask, layout=Layout(SEGMENTS, "sdpa", REACH), **handed)
+        attend(Layer(), *random_tensors(10, 4, 2), mask, layout=Layout(SEGMENTS, "sdpa", REACH, POSITIONS), **handed)
+
+
+def window_of(size):
+    """Bool [query, key] over places of sequences: itself and what stands less than `size` before."""
+    return lambda query, key: (key <= query) & (query - key < size)
+
+
+@HEADS
+@pytest.mark.parametrize("spelt", [True, False], ids=["by_a_rule", "by_a_number"])
+def test_a_window_shorter_than_a_sequence_is_kept_to_across_the_prompt(heads, key_value_heads, spelt):
+    tensors, sees_near = random_tensors(10, heads, key_value_heads), window_of(2)
+    rule = Sight(lambda _, __, query, key: sees_near(query, key)) if spelt else None
+    layout = Layout(SEGMENTS, "sdpa", REACH, POSITIONS)
+    out, _ = attend(Layer(), *tensors, rule, layout=layout, sliding_window=None if spelt else 2)
+    mask = sees(SEGMENTS, 10) & sees_near(POSITIONS[:, None], POSITIONS[None, :])
+    torch.testing.assert_close(with_gradients(out, tensors), with_gradients(dense(*tensors, mask), tensors), rtol=1e-9, atol=1e-9)
+
+
+@HEADS
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize(
+    "settings", [{"softcap": 0.7}, {"s_aux": True}, {"softcap": 2.0, "s_aux": True, "scaling": 0.3}], ids=str
+)
+def test_capped_scores_and_sinks(heads, key_value_heads, window, settings):
+    """Spelt out over the whole pack: cap * tanh(score / cap), and a sink that takes a part and gives nothing."""
+    query, key, value = tensors = random_tensors(10, heads, key_value_heads)
+    sinks = torch.linspace(-1, 1, heads, dtype=torch.float64) if settings.get("s_aux") else None
+    layout = Layout(SEGMENTS, "sdpa", REACH, POSITIONS)
+    out, _ = attend(Layer(), *tensors, None, layout=layout, sliding_window=window, **(settings | {"s_aux": sinks}))
+    repeats = heads // key_value_heads
+    scores = query @ key.repeat_interleave(repeats, 1).transpose(2, 3) * settings.get("scaling", 8**-0.5)
+    if "softcap" in settings:
+        scores = settings["softcap"] * (scores / settings["softcap"]).tanh()
+    mask = sees(SEGMENTS, 10) & window_of(window or REACH)(POSITIONS[:, None], POSITIONS[None, :])
+    shares = scores.exp() * mask
+    total = shares.sum(-1, keepdim=True) + (0 if sinks is None else sinks.exp().reshape(1, -1, 1, 1))
+    expected = (shares / total @ value.repeat_interleave(repeats, 1)).transpose(1, 2)
+    torch.testing.assert_close(with_gradients(out, tensors), with_gradients(expected, tensors), rtol=1e-5, atol=1e-6)
+
+
+def test_what_looks_ahead_is_not_taken_for_what_looks_back():
+    with pytest.raises(NotImplementedError, match="what comes later"):
+        sight_in_place_of_mask(REACH, mask_function=lambda _, __, query, key: (query - key).abs() < 3)
+    assert sight_in_place_of_mask(REACH, mask_function=lambda _, __, query, key: key <= query) is None
+    chunks = sight_in_place_of_mask(REACH, mask_function=lambda _, __, query, key: (key <= query) & (query // 4 == key // 4))
+    assert chunks.mask(2, 3, "cpu").tolist() == [[True, True, True, True, False], [False, False, False, False, True]]
 
 
 def test_a_window_that_no_sequence_fills_changes_nothing():
-    tensors, layout = random_tensors(10, 4, 2), Layout(SEGMENTS, "sdpa", REACH)
+    tensors, layout = random_tensors(10, 4, 2), Layout(SEGMENTS, "sdpa", REACH, POSITIONS)
     windowed, _ = attend(Layer(), *tensors, None, layout=layout, sliding_window=REACH, softcap=None)
     plain, _ = attend(Layer(), *tensors, None, layout=layout)
     assert torch.equal(windowed, plain)

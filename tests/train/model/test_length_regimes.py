@@ -21,7 +21,6 @@ from ktodata.errors import ModelError
 from ktodata.train import loop
 from ktodata.train.data.batches import plan_training
 from ktodata.train.model import layer_states
-from ktodata.train.model.attention import packed_attention
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.length_regimes import length_limits, regime
 from ktodata.train.objectives import Kto
@@ -130,16 +129,17 @@ def test_dynamic_frequencies_beyond_the_context_are_refused_by_row():
         scorer_of(tiny_of("Llama", max_position_embeddings=23, **dynamic), rows_of_both_sides())
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_window_that_only_the_mask_knows_of_is_seen_though_no_row_alone_is_as_long(dtype):
+def test_a_window_that_only_the_mask_knows_of_is_kept_to_though_no_row_alone_is_as_long(dtype):
     """Rows of 14 and 13 tokens fit into a window of 20; the prompt of the one before the completion of the other does not."""
     rows = token_rows([[number % 30 for number in range(12)], [7]], [[1, 2], list(range(12))])
-    scorer = scorer_of(tiny_of("Phimoe", sliding_window=20, num_local_experts=2), rows, compute_dtype=dtype)
-    assert scorer.method == "padded"
-    assert scorer.self_check.rejected["packed"] == "NotImplementedError: a sliding window shorter than a sequence"
-    wide = scorer_of(tiny_of("Phimoe", sliding_window=24, num_local_experts=2), rows, compute_dtype=dtype)
-    assert wide.method == "packed"
+    for window in (20, 24):
+        model = tiny_of("Phimoe", sliding_window=window, num_local_experts=2)
+        scorer = scorer_of(model, rows, compute_dtype=dtype)
+        assert scorer.method == "packed"
+        if dtype == torch.float32:
+            pairs = [(0, 0), (1, 1), (0, 1), (1, 0)]
+            torch.testing.assert_close(scorer(pairs), one_by_one(model, rows, pairs), rtol=1e-5, atol=1e-5)
 
 
 def llama4():
@@ -152,16 +152,18 @@ def llama4():
     return transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**SHAPE, **scaled, **experts)).eval()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_attention_scaled_by_the_place_in_the_pass_is_not_packed():
+def test_attention_scaled_by_the_place_in_the_pass_is_scaled_by_that_in_the_row():
     """Llama 4 counts places over the pass: two rows of 40 tokens reach the next step at 64, which no row alone does."""
-    rows = token_rows([[1, 2]] * 4, [[(number + k) % 30 for k in range(40)] for number in range(4)])
+    rows = token_rows([[1, 2]] * 4, [[(number + k) % 30 for k in range(40 + 20 * number)] for number in range(4)], max_length=128)
     scorer = scorer_of(llama4(), rows)
-    assert scorer.method != "packed"
-    with pytest.raises(NotImplementedError, match="scaled by a token's place in the pass"), packed_attention(scorer.model):
-        pass
+    assert scorer.method == "packed"
     pairs = [(row, row) for row in range(4)]
-    torch.testing.assert_close(scorer(pairs), one_by_one(scorer.model, rows, pairs), rtol=1e-5, atol=1e-4)
+    ours = value_and_gradients(scorer.model, lambda: scorer(pairs))
+    values, expected = value_and_gradients(scorer.model, lambda: one_by_one(scorer.model, rows, pairs))
+    torch.testing.assert_close(ours[0], values, rtol=1e-5, atol=1e-4)
+    assert_same_gradients(ours[1], expected, relative=1e-4)
+    partners = torch.cat(scorer.with_partners(pairs, [(0, 3), (3, 0)])).detach()
+    torch.testing.assert_close(partners[4:], one_by_one(scorer.model, rows, [(0, 3), (3, 0)]).detach(), rtol=1e-5, atol=1e-4)
 
 
 def test_hidden_states_of_both_sides_are_those_of_single_rows():

@@ -71,6 +71,7 @@ def test_heads_that_share_keys_and_values(key_value_heads):
 # logits squeezed into a range: no projection alone gives them
 NO_CAP_ON_SCORES = {"attn_logit_softcapping": None, "query_pre_attn_scalar": 8}
 SOFT_CAPPED = {"head_dim": 8, "final_logit_softcapping": 0.5}
+RECURRENT = {"head_dim": 8, "lru_width": 16, "num_hidden_layers": 3}  # a state that runs on from token to token
 
 
 @pytest.mark.parametrize(
@@ -82,9 +83,10 @@ SOFT_CAPPED = {"head_dim": 8, "final_logit_softcapping": 0.5}
         pytest.param(lambda: tiny_of("Phi3"), "packed", id="phi3"),
         pytest.param(lambda: tiny_of("Mistral", sliding_window=None), "packed", id="mistral"),
         pytest.param(lambda: tiny_of("Mistral", sliding_window=40), "packed", id="a_window_longer_than_every_row"),
-        pytest.param(lambda: tiny_of("Mistral", sliding_window=4), "padded", id="a_short_window"),
-        pytest.param(lambda: tiny_of("Gemma2", **SOFT_CAPPED), "padded", id="capped_logits"),  # and scores
+        pytest.param(lambda: tiny_of("Mistral", sliding_window=4), "packed", id="a_short_window"),
+        pytest.param(lambda: tiny_of("Gemma2", **SOFT_CAPPED), "packed", id="capped_logits_and_scores"),
         pytest.param(lambda: tiny_of("Gemma2", **SOFT_CAPPED, **NO_CAP_ON_SCORES), "packed", id="capped_logits_alone"),
+        pytest.param(lambda: tiny_of("RecurrentGemma", **RECURRENT), "padded", id="recurrent"),
         pytest.param(lambda: tiny_of("Granite", logits_scaling=3.0), "packed", id="scaled_logits"),
         pytest.param(tiny_gpt2, None, id="gpt2"),  # whatever agrees
     ],
@@ -100,9 +102,9 @@ def test_other_architectures_have_the_same_result_by_the_fastest_method_that_agr
 
 
 def test_a_slower_method_says_why_the_faster_ones_cannot_be_used(monkeypatch):
-    with pytest.warns(UserWarning, match="mistral .*'padded'.*packed: NotImplementedError: a sliding window"):
-        scorer = scorer_of(tiny_of("Mistral", sliding_window=4), shared_rows())
-    assert scorer.self_check.rejected == {"packed": "NotImplementedError: a sliding window shorter than a sequence"}
+    with pytest.warns(UserWarning, match="recurrent_gemma .*'padded'.*packed: its log-probs are up to"):
+        scorer = scorer_of(tiny_of("RecurrentGemma", **RECURRENT), shared_rows())
+    assert list(scorer.self_check.rejected) == ["packed"]
     monkeypatch.setattr(packed_model, "possible_forms", lambda config: [])  # a form that nobody knows of
     with pytest.warns(UserWarning, match="gemma2 .*'logits'"):
         scorer = scorer_of(tiny_of("Gemma2", **SOFT_CAPPED), shared_rows())
