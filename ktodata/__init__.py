@@ -7,9 +7,14 @@ Everything below loads on first use, so `import ktodata` brings in neither torch
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# two threads of torch that wait for each other by spinning, on cores that others use as well, cost ten times what they compute.
+# OpenMP reads this when it is loaded, so it is set before anything here loads it; a value of your own is left as it is
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from ktodata import datasets, evaluate, notebook, train

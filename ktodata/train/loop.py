@@ -6,14 +6,17 @@ from typing import Any, TypeVar
 
 import torch
 
+from ktodata.errors import ModelError
 from ktodata.train.data.batches import Batch
 from ktodata.train.data.packing import Pair
 from ktodata.train.distributed.sharding import clip_gradients
 from ktodata.train.distributed.work_split import shared_logps, split_work
 from ktodata.train.early_stop import best
 from ktodata.train.job import Job
+from ktodata.train.model.scorer import Scorer
+from ktodata.train.model.self_check import words
 from ktodata.train.objectives import ReferencePoint, reference_point
-from ktodata.train.out_of_memory import within_memory
+from ktodata.train.out_of_memory import is_out_of_memory, within_memory
 from ktodata.train.results.step_metrics import StepMetrics, read, read_held_out
 from ktodata.train.state import Weights
 
@@ -72,7 +75,7 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
                 first = None
                 losses = job.objective.loss(logps, metrics.examples[part], point.value)
                 metrics.note(part, logps, losses)
-                (losses.sum() / len(own)).backward()  # divided by the whole step's rows: accumulation equals one big batch
+                backward(scorer, losses.sum() / len(own))  # divided by the whole step's rows: accumulation equals one big batch
 
         in_passes(job, own, add_gradients)
     job.distributed.sum_gradients(scorer.model)
@@ -82,6 +85,18 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
     job.optimizer.zero_grad(set_to_none=True)
     metrics.finish("train", job.state.step, point, norm, job.optimizer.param_groups[0]["lr"])
     return metrics
+
+
+def backward(scorer: Scorer, loss: Tensor) -> None:
+    """Gradients of `loss`. Raises ModelError, in the model's own words, where its code gives none (RWKV, Reformer)."""
+    try:
+        loss.backward()
+    except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"the backward pass of this {scorer.model.config.model_type} model fails, so it cannot be trained: {words(error)}"
+        ) from error
 
 
 def measure_point(job: Job, metrics: StepMetrics, *, may_join: bool) -> tuple[ReferencePoint, Tensor | None]:

@@ -15,11 +15,12 @@ WAYS = {
 INTRO = """# Which models train, and how
 
 <!-- made by tests/benchmarks/model_families.py; a test holds it to what is measured -->
-Every family of causal language models in transformers {release}, {count} of them, built tiny from its config. One update of KTO on each,
-in float32 and in bfloat16, is compared with rows that go one at a time through the model's own logits: log-probs, loss, z0 and the whole
-gradient agree for every family that is not marked refused or untested (float32: {logp:.0e} nats and {gradient:.0e} of the gradient's norm
-at most; bfloat16: no more than its own rounding does to single rows). Which way is taken is found out on the model itself at the start of
-each training; training.json says it with the reason (`self_check`). "Window" is a sliding window or a chunk of attention.
+Every family of causal language models in transformers {release}, {count} of them, built tiny from its config, and one update of KTO on each
+beside rows that go one at a time through the model's own logits. In float32, log-probs, loss, z0 and the whole gradient agree for every family
+that is not marked refused or not built: to {logp:.0e} nats and {gradient:.0e} of the gradient's norm at most. In bfloat16 the tests ask for no
+more error than its own rounding gives single rows; they take some families every day, `make test-families` takes all. Which way is taken is
+found out on the model itself at the start of each training, and training.json says it with the reason (`self_check`). A window is a sliding
+window, a chunk of attention, or the number of tokens that a query picks to attend to.
 """
 ROW = re.compile(r"^\| ([\w-]+) \| ([\w ]+) \| ([\w ]+) \| (.*) \|$")
 

@@ -36,7 +36,7 @@ class Outcome:
         return asdict(self)
 
 
-EXACT = Errors(logp=1e-3, loss=1e-4, z0=1e-3, gradient=2e-5)
+EXACT = Errors(logp=1e-3, loss=1e-4, z0=1e-3, gradient=1e-4)
 ROUNDED = (0.1, 0.02, 0.1, 0.05)  # beside twice what rounding does to single rows: another order of sums rounds otherwise
 
 

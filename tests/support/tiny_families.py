@@ -29,12 +29,14 @@ TINY = {
     r"\w*shared_experts|n_group|topk_group|num_expert_group|first_k_dense_replace|num_dense_layers|zero_expert_num": 1,
     r"time_step_rank|mamba_dt_rank": 4,
     r"n_groups|mamba_n_?groups|o_groups": 1,
-    r"\w*chunk_size|block_size|index_topk|index_block_size": 8,
+    r"\w*chunk_size|block_size|index_block_size": 8,
     r"max_(position_embeddings|seq_len|target_positions|source_positions)|n_positions|n_ctx|context_length|rel_extent": 64,
     r"image_size": 16,
     r"patch_size|num_mel_bins|qk_rope_head_dim": 8,
 }
-WINDOW = r"sliding_window(_size)?|attention_window_size|window_size|local_attention|attention_chunk_size|keep_window_size"
+WINDOW = (
+    r"sliding_window(_size)?|attention_window_size|window_size|local_attention|attention_chunk_size|keep_window_size|index_topk"
+)
 # where None means a number that follows from others
 NONE_MEANS = {"head_dim": 8, "num_key_value_heads": 2}
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_ssm": 32}
@@ -42,6 +44,7 @@ INDEXER = {"indexer_budget": 8, "indexer_compress_ratio": 4}
 ROPE_BY_LAYER = {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("sliding_attention", "full_attention")}
 NO_TOKEN = 29  # a special token that means something to a model, which rows of text do not hold by intent
 OVERRIDES = {
+    "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": ROPE_BY_LAYER},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4},
@@ -51,6 +54,8 @@ OVERRIDES = {
     "gemma2": {"query_pre_attn_scalar": 8},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
     "granite": {"logits_scaling": 3.0},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},

@@ -124,7 +124,7 @@ def one_by_one(model, rows, pairs):
     for pair in pairs:
         ids, start = rows.sequence(*pair)
         tokens = torch.tensor(ids.astype(np.int64))
-        logps = model(tokens[None]).logits[0].float().log_softmax(-1)
+        logps = model(tokens[None], use_cache=False).logits[0].float().log_softmax(-1)
         # without a prompt nothing predicts the first token
         logps_of_pairs.append(logps[range(max(start, 1) - 1, len(ids) - 1), tokens[max(start, 1) :]].sum())
     return torch.stack(logps_of_pairs)

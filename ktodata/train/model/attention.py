@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from ktodata.train.data.packing import Segment
-from ktodata.train.model.frozen_layers import text_config
+from ktodata.train.model.frozen_layers import layer_configs
 
 Tensor = Any
 Kernel = Literal["varlen", "sdpa"]
@@ -56,17 +56,16 @@ class Layout:
 
 def pick_kernel(device: Any, compute_dtype: Any, config: Any) -> Kernel:
     """The varlen kernel where torch has it for this device, this precision and the heads of the model's `config`, else sdpa."""
-    text = text_config(config)
-    heads, size = (getattr(text, name, None) for name in ("num_attention_heads", "hidden_size"))
-    widths = [
-        getattr(text, "head_dim", None) or (size // heads if heads and size else 0),
-        getattr(text, "global_head_dim", 0) or 0,
-    ]
-    fits = all(width % 8 == 0 and width <= 256 for width in widths)
+    fits = all(width % 8 == 0 and width <= 256 for width in map(_head_width, layer_configs(config)))
     if device.type != "cuda" or compute_dtype not in (torch.bfloat16, torch.float16) or not fits:
         return "sdpa"
     there = find_spec("torch.nn.attention.varlen") is not None  # torch 2.10 and newer
     return "varlen" if there and torch.cuda.get_device_capability(device) >= (8, 0) else "sdpa"
+
+
+def _head_width(config: Any) -> int:
+    heads, size = (getattr(config, name, None) for name in ("num_attention_heads", "hidden_size"))
+    return int(getattr(config, "head_dim", None) or (size // heads if heads and size else 0))
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def attend(
     value: Tensor,
     attention_mask: Sight | None,
     *,
-    layout: Layout,
+    layout: Layout | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -152,8 +151,10 @@ def attend(
     query [1, Hq, L, D]; key, value [1, Hkv, L, D]. Returns [1, L, Hq, D] and no weights.
     softcap : scores are squeezed to below it, softcap * tanh(score / softcap)
     s_aux : [Hq], the score of a sink that takes its part of each query's attention, and gives nothing
-    Raises NotImplementedError for what it does not do (other altered scores, a mask, dropout): such models run padded.
+    Raises NotImplementedError for what it does not do (no layout, other altered scores, a mask, dropout): such models run padded.
     """
+    if layout is None:
+        raise NotImplementedError("its layers do not hand on what their attention is told of a pack")
     given = attention_mask is not None and not isinstance(attention_mask, Sight)
     if given or dropout or any(other.get(name) is not None for name in ALTERS_SCORES):
         raise NotImplementedError("scores that are altered, a mask, or dropout")

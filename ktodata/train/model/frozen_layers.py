@@ -47,6 +47,12 @@ def text_config(config: Any) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
+def layer_configs(config: Any) -> list[Any]:
+    """Those of the language model's layers where they differ (Gemma 4), as the whole then has no one head size; else that one."""
+    text = text_config(config)
+    return list(getattr(text, "per_layer_config", None) or [text])
+
+
 def _is_norm(part: Any) -> bool:
     weights = list(part.parameters())
     return bool(weights) and all(weight.ndim < 2 for weight in weights)
