@@ -1,6 +1,8 @@
 """The commands as typed: what they print, what they write, and how they end."""
 
 import json
+import os
+import subprocess
 import sys
 
 import polars as pl
@@ -408,3 +410,14 @@ def test_verdicts_on_other_data_end_with_a_sentence(ktodata, dishes, tmp_path):
     (tmp_path / "r.csv").write_text("row_id,verdict\nnobody,good\n")
     code, out, err = ktodata("audit", dishes, "--out", tmp_path / "out", "--reviews", tmp_path / "r.csv")
     assert (code, out) == (1, "") and "DataError: reviews: none of 1 verdicts is on a row of the data" in err
+
+
+@pytest.mark.parametrize(("own", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own, policy):
+    """Set before torch loads OpenMP, which reads it once."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | (
+        {} if own is None else {"OMP_WAIT_POLICY": own}
+    )
+    code = "import ktodata, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [policy, "False"]

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ktodata.errors import ModelError
+from ktodata.errors import ModelError, is_out_of_memory
 from ktodata.train.data.batches import Batch
 from ktodata.train.data.packing import Pair
 from ktodata.train.distributed.sharding import clip_gradients
@@ -16,7 +16,7 @@ from ktodata.train.job import Job
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.model.self_check import words
 from ktodata.train.objectives import ReferencePoint, reference_point
-from ktodata.train.out_of_memory import is_out_of_memory, within_memory
+from ktodata.train.out_of_memory import within_memory
 from ktodata.train.results.step_metrics import StepMetrics, read, read_held_out
 from ktodata.train.state import Weights
 

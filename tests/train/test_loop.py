@@ -19,6 +19,7 @@ from tiny_models import (
     tiny_llama,
 )
 
+from ktodata.errors import ModelError
 from ktodata.train import loop
 from ktodata.train.data.batches import plan_training
 from ktodata.train.loop import train, train_step
@@ -265,3 +266,21 @@ def test_a_long_gradient_is_shortened_and_told_at_its_own_length():
     assert norms[0] > 0.01
     assert torch.equal(*norms)
     assert sum(gradient.square().sum() for gradient in recorded[0].values()).sqrt().item() == pytest.approx(0.01, rel=1e-4)
+
+
+def test_a_model_without_a_backward_pass_is_refused_in_its_own_words_and_memory_is_no_such_reason():
+    model = tiny_llama(VOCABULARY)
+    scorer = scorer_of(model, random_rows())
+    for error, expected in (
+        (RuntimeError("modified by an inplace operation"), ModelError),
+        (RuntimeError("CUDA out of memory"), RuntimeError),
+    ):
+
+        def fail(gradient, error=error):
+            raise error
+
+        loss = scorer([(0, 0)]).sum()
+        loss.register_hook(fail)
+        with pytest.raises(expected, match=str(error)) as raised:
+            loop.backward(scorer, loss)
+        assert raised.type is expected

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ktodata.errors import ModelError
+from ktodata.errors import ModelError, is_out_of_memory
 from ktodata.models import first_line
 from ktodata.train.data.packing import Pair
 from ktodata.train.distributed.sharding import is_sharded, recover
 from ktodata.train.model.frozen_layers import decoder_of, layer_configs
-from ktodata.train.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from ktodata.train.model.scorer import Scorer

@@ -5,8 +5,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tiny_models import VOCABULARY, one_by_one, random_rows, scorer_of, text_rows, tiny_llama, tiny_of, token_rows
+from tiny_models import SHAPE, VOCABULARY, one_by_one, random_rows, scorer_of, text_rows, tiny_llama, tiny_of, token_rows
 
+from ktodata.errors import ModelError
 from ktodata.train import fit
 from ktodata.train.model.packed_model import PackedModel
 from ktodata.train.model.self_check import evenly
@@ -69,6 +70,42 @@ def test_a_model_that_gives_other_logits_in_a_batch_is_scored_row_by_row():
     failed = scorer.self_check.as_dict()["trials"][0]
     assert failed["reason"] == "ValueError: no packs\nand why"  # whole
     assert scorer.self_check.rejected["packed"] == "ValueError: no packs"  # in a line
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_a_model_that_sees_what_it_predicts_is_refused(dtype):
+    """BERT by its default config looks both ways: a completion's log-prob would be that of copying it."""
+    from transformers import BertConfig, BertLMHeadModel
+
+    for causal in (False, True):
+        torch.manual_seed(0)
+        model = BertLMHeadModel(BertConfig(**SHAPE, max_position_embeddings=64, is_decoder=causal)).eval()
+        if causal:
+            assert scorer_of(model, random_rows(prompts=2), compute_dtype=dtype).method == "logits"
+        else:
+            with pytest.raises(ModelError, match=r"this bert model sees the tokens .* of row_id r\d those .* is_decoder: true"):
+                scorer_of(model, random_rows(prompts=2), compute_dtype=dtype)
+
+
+def test_a_model_whose_own_pass_fails_says_so_in_its_own_words(monkeypatch):
+    model = tiny_llama(VOCABULARY)
+    monkeypatch.setattr(model, "forward", lambda *_, **__: (_ for _ in ()).throw(ValueError("no such kernel\nhere")))
+    with pytest.raises(
+        ModelError, match="this llama model's own pass over one of the rows alone fails: ValueError: no such kernel"
+    ):
+        scorer_of(model, random_rows())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("picked", "method"), [(64, "packed"), (12, "rows")])
+def test_a_model_that_picks_what_it_attends_to_is_scored_row_by_row_beyond_that(picked, method):
+    """What it picks of equal scores hangs on the pass; three rows that agree by chance show nothing of the others."""
+    model = tiny_llama(VOCABULARY)
+    model.config.index_topk = picked
+    scorer = scorer_of(model, random_rows(prompts=2))
+    assert scorer.method == method
+    assert all("longer than 12 tokens" in why for why in scorer.self_check.rejected.values())
 
 
 @pytest.mark.parametrize("at", [0, 40])
