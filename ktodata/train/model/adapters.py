@@ -41,7 +41,7 @@ def with_adapters(model: Any, lora: LoraSettings, trainable_layers: int | None) 
     from peft import LoraConfig, get_peft_model
 
     layers = decoder_layers(model)[0]
-    linear = sorted({path.split(".")[-1] for path, part in layers.named_modules() if isinstance(part, nn.Linear)})
+    linear = sorted({path.split(".")[-1] for path, part in layers.named_modules() if _gives_its_product_alone(part)})
     if not linear:
         raise SettingError(
             f"lora needs plain linear layers, and the decoder layers of a {model.config.model_type} model hold none. "
@@ -63,6 +63,11 @@ def with_adapters(model: Any, lora: LoraSettings, trainable_layers: int | None) 
     )
     _keep_gradients(layers)
     return get_peft_model(model, config), frozen
+
+
+def _gives_its_product_alone(part: Any) -> bool:
+    """Whether a layer is linear and no more: some routers are linear layers that give several things (Llama 4)."""
+    return isinstance(part, nn.Linear) and not type(part).__module__.startswith("transformers.models.")
 
 
 def _targets(model: Any, layers: nn.ModuleList, names: list[str], numbers: list[int]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ktodata.train.data.packing import Numbers, Pack, Pair, SequenceKey, Sequences, continuation, pack, packs_of
+from ktodata.train.data.packing import Pack, Pair, SequenceKey, Sequences, continuation, pack, packs_of
+from ktodata.train.data.ragged_ids import Numbers
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.model.activation_cache import ActivationCache, current_cache
