@@ -63,7 +63,8 @@ def simulate_review(
     sure : reviewed rows take their verdict; rows not reviewed are relabelled where P(label wrong) exceeds this
 
     errors_left counts wrong labels when only reviewed rows are corrected; errors_left_after_relabelling also counts what the
-    model, made anew from the reviews, puts right and wrong among the others. Raises SettingError for budgets that do not rise.
+    model, made anew from the reviews, puts right and wrong among the others: what it knows, of which label_noise acts on no more
+    than reviews bear out (calibration.py). Raises SettingError for budgets that do not rise.
     """
     if list(budgets) != sorted(set(budgets)) or not budgets or budgets[0] < 1:
         raise SettingError(f"simulate_review: budgets are rising numbers of rows from 1 on; got {list(budgets)}.")
