@@ -30,7 +30,7 @@ from ktodata.labels.people.stacking import Stacked, stack
 from ktodata.labels.people.vote_worth import VoteWorth, vote_worth
 from ktodata.labels.people.weak_sources import find_weak_sources, pool
 from ktodata.labels.people.weighed_votes import Votes
-from ktodata.text.tfidf import part_vectors, word_vectors
+from ktodata.text.tfidf import word_vectors
 
 Floats = NDArray[np.float64]
 
@@ -206,16 +206,13 @@ def _too_few(rows: LabelRows) -> str:
 
 def _feature_sets(rows: LabelRows, features: RowFeatures) -> dict[str, Callable[[], Components]]:
     """What makes the components of each feature set, in the order in which they are made."""
-    train, prompts, completions, hidden_state = rows.trained, rows.table["prompt"], rows.table["completion"], {}
+    train, prompts, hidden_state = rows.trained, rows.table["prompt"], {}
     if features.hidden_state is not None:
         hidden_state = {"hidden_state": lambda: kernel_components(features, "hidden_state", fit_rows=train)}
     return hidden_state | {
         "text": lambda: kernel_components(features, "text", fit_rows=train),
         "completion_residual": lambda: kernel_components(features, "completion_residual", fit_rows=train),
         "words": lambda: linear_components(of_distinct(prompts, train, word_vectors), features.words, fit_rows=train),
-        "word_parts": lambda: linear_components(
-            of_distinct(prompts, train, part_vectors), part_vectors(completions, train), fit_rows=train
-        ),
         "surface_features": lambda: surface_components(surface_features(rows.table), fit_rows=train),
         "prompt": lambda: kernel_components(features, "prompt", fit_rows=train),
     }

@@ -3,7 +3,6 @@
     text                 the completion, in the light of its prompt
     completion_residual  the same with the topic taken away: what in the completion its prompt does not predict
     words                words and pairs of words, of prompt and completion apart
-    word_parts           parts of words, of prompt and completion apart: endings, figures, marks of code, words seen never before
     surface_features     length and form of both, no meaning
     hidden_state         what a language model makes of the completion after its prompt, where that was computed
     prompt               the prompt alone: it ranks no rows, it only shows how far labels follow what was asked (KD047)
@@ -12,7 +11,8 @@ Whether an answer is good shows in what it does with its prompt, and a judge tha
 without the topic still sees the one where the other has learnt it from the labels.
 
 `text` and `completion_residual` are kernels: rows are alike when their completions are, and more so when their prompts are too,
-k(row, row') = c . c' x (exp(p . p' - 1) + 0.3), p and c unit vectors, averaged over several ways to make vectors of a completion.
+k(row, row') = c . c' x (exp(p . p' - 1) + 0.3), p and c unit vectors, averaged over several ways to make vectors of a completion:
+its embedding, and words and parts of words (endings, figures, marks of code, words never seen before) of its opening and of all.
 They are turned into components by Nystroem's method (Williams and Seeger 2001), so that one fast linear model serves all sets.
 """
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ktodata.embeddings.chunks import joined, map_chunks, one_thread, total
 from ktodata.labels.classifier.features import Components, Places, Projection, fitted_rows
-from ktodata.text.tfidf import word_vectors
+from ktodata.text.tfidf import part_vectors, word_vectors
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -151,8 +151,9 @@ def row_features(
     unit_prompts = Unit(prompts, _lengths(prompts))
     # in one go: half of it, finding directions, runs on one core
     with one_thread(), ThreadPoolExecutor(2) as pool:
-        words = pool.map(lambda text: word_vectors(text, fit_rows), (texts.str.slice(0, OPENING), texts))
-        vectors = [completions, *words]
+        opening = texts.str.slice(0, OPENING)
+        jobs = [(word_vectors, opening), (part_vectors, opening), (part_vectors, texts), (word_vectors, texts)]
+        vectors = [completions, *pool.map(lambda job: job[0](job[1], fit_rows), jobs)]
     standardised = None if hidden_states is None else _standardised(hidden_states, fit_rows)
     return RowFeatures(
         unit_prompts,

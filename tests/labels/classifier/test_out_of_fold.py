@@ -2,6 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import ktodata.labels.classifier.out_of_fold as out_of_fold_module
 from ktodata.errors import OneClassError
 from ktodata.labels.classifier.feature_sets import linear_components
 from ktodata.labels.classifier.features import surface_features
@@ -38,21 +39,38 @@ def test_the_fit_equals_sklearns():
         np.testing.assert_allclose(ours.intercepts[model], theirs.intercept_[0], atol=5e-3)
 
 
-def test_a_rows_own_label_does_not_reach_its_prediction():
-    """Turning the labels of one fold round leaves that fold's predictions as they were, calibration and all."""
-    from ktodata.labels.classifier.out_of_fold import _calibrated, _nested_scores
-
+def test_a_rows_own_label_does_not_reach_its_score():
+    """Turning one row's label leaves its score before calibration as it was; two numbers of calibration move it by 1 / rows."""
     vectors, form, labels = two_classes()
-    components, fold, train = components_of(vectors, form), np.arange(300) % 5, np.ones(300, bool)
-    turned = np.where(fold == 2, ~labels, labels)
-    probs = [
-        _calibrated(
-            _nested_scores(components, y[:, None], fold, train, folds=5, penalty=10.0)[0], y[:, None], fold, train, folds=5
-        )
-        for y in (labels, turned)
-    ]
-    np.testing.assert_allclose(probs[0][fold == 2], probs[1][fold == 2], atol=1e-3)  # the descent stops at a tolerance
-    assert np.abs(probs[0] - probs[1])[fold != 2].mean() > 0.05
+    turned = labels ^ (np.arange(300) == 7)
+
+    def predict(y):
+        return out_of_fold(components_of(vectors, form), y[:, None], np.arange(300), np.ones(300, bool), folds=5, seeds=1, seed=0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(out_of_fold_module, "group_folds", lambda groups, labels, *, folds, seed: np.arange(len(labels)) % folds)
+        first, second = predict(labels), predict(turned)
+    assert first.raw[7] == pytest.approx(second.raw[7], abs=1e-3)  # the descent stops at a tolerance
+    assert first.p_desirable[7] == pytest.approx(second.p_desirable[7], abs=1 / 100)
+    assert np.abs(first.raw - second.raw)[np.arange(300) % 5 != 2].max() > 0.002
+
+
+def test_small_tables_get_more_fold_assignments_and_seeds_move_them_less():
+    rng = np.random.default_rng(0)
+    labels = rng.random(200) < 0.5
+    components = components_of(rng.standard_normal((200, 8)).astype(np.float32), np.zeros((200, 1), np.float32))
+
+    def spread(assignments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(out_of_fold_module, "MOST_ASSIGNMENTS", assignments)
+            fits = [
+                out_of_fold(components, labels[:, None], np.arange(200), np.ones(200, bool), folds=5, seeds=1, seed=s)
+                for s in (0, 100)
+            ]
+        assert fits[0].metrics["seeds"] == assignments
+        return np.abs(fits[0].raw - fits[1].raw).mean()
+
+    assert spread(20) < 0.5 * spread(1)
 
 
 def test_held_out_rows_are_not_learnt_from():
