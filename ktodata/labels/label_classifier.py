@@ -214,7 +214,7 @@ def _feature_sets(rows: LabelRows, features: RowFeatures) -> dict[str, Callable[
         "completion_residual": lambda: kernel_components(features, "completion_residual", fit_rows=train),
         "words": lambda: linear_components(of_distinct(prompts, train, word_vectors), features.words, fit_rows=train),
         "surface_features": lambda: surface_components(surface_features(rows.table), fit_rows=train),
-        "prompt": lambda: kernel_components(features, "prompt", fit_rows=train),
+        "prompt": lambda: linear_components(rows.vectors[0], fit_rows=train),
     }
 
 

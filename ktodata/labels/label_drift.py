@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ktodata.embeddings.vectors import of_unit_length
 from ktodata.labels.label_rows import LabelRows
 from ktodata.labels.people.drift import EXAMPLES_SCHEMA, SCHEMA, Drift, Likeness, criteria_drift
-from ktodata.text.scripts import main_script
+from ktodata.text.scripts import scripts_of
 
 COLUMNS = ("source", "rater", "model")
 
@@ -17,7 +17,7 @@ COLUMNS = ("source", "rater", "model")
 def find_drift(rows: LabelRows, from_text: NDArray[np.float64]) -> Drift:
     """Look among training rows. from_text : float [N], P(desirable) by the text alone, out of fold"""
     table = rows.table.select("row_id", "label", *COLUMNS, "created_at", "prompt").with_columns(
-        p_desirable=pl.Series(from_text), prompt_group=pl.Series(rows.groups), script=main_script("prompt")
+        p_desirable=pl.Series(from_text), prompt_group=pl.Series(rows.groups), script=scripts_of(rows.table["prompt"])
     )
     return criteria_drift(table.filter(pl.Series(rows.trained)).drop("prompt"), (*COLUMNS, "script"), likeness=_likeness(rows))
 

@@ -1,5 +1,6 @@
 """In which script a text is written, as far as a language can be told without a model: Latin is many languages, Hangul is one."""
 
+import numpy as np
 import polars as pl
 
 SCRIPTS = ("Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Thai", "Hangul", "Hiragana", "Han")
@@ -16,3 +17,19 @@ def main_script(name: str) -> pl.Expr:
     most = pl.max_horizontal(counts)
     commonest = pl.coalesce(pl.when(count == most).then(pl.lit(script)) for script, count in zip(SCRIPTS, counts, strict=True))
     return pl.when(most > 0).then(commonest).otherwise(pl.lit(OTHER))
+
+
+def scripts_of(texts: pl.Series) -> pl.Series:
+    """`main_script` of each text; one that repeats is looked at once, and letters of ASCII are Latin without being counted."""
+    distinct, place = np.unique(texts.hash().to_numpy(), return_inverse=True)
+    first = np.empty(len(distinct), np.int64)
+    first[place] = np.arange(len(texts))
+    each = texts.gather(first).rename("text").to_frame()
+    plain = each["text"].str.len_bytes() == each["text"].str.len_chars()
+    latin = pl.when(pl.col("text").str.contains("[A-Za-z]")).then(pl.lit(SCRIPTS[0])).otherwise(pl.lit(OTHER))
+    script = pl.Series([OTHER]).new_from_index(0, len(distinct))
+    for rows, how in ((plain, latin), (~plain, main_script("text"))):
+        at = np.flatnonzero(rows.to_numpy())
+        if len(at):
+            script = script.scatter(at, each[at].select(how.alias("script"))["script"])
+    return script.gather(place)

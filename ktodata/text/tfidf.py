@@ -19,9 +19,7 @@ Floats = NDArray[np.float32]
 
 DIRECTIONS = 200
 FITTED = 20_000  # texts that the words and directions are learnt from, at most
-FITTED_OF_MORE = 6_000  # where there are more than that, and with fewer rounds: it would take half of the time, and shows little
-ROUNDS = 5  # of power iteration, as in scikit-learn
-ROUNDS_OF_MORE = 2
+FITTED_OF_MORE = 3_000  # where there are more than that: it would take half of the time, and shows little
 MAX_WORDS = 100_000  # words and pairs
 MIN_TEXTS = 2  # that a word is in
 MAX_CHARS = 10_000  # of a text
@@ -29,7 +27,7 @@ BITS = 20  # of a hash that a term is looked up by
 WORD = r"[\p{L}\p{N}_]+"
 PARTS = (2, 3, 4, 5)  # characters, of a word with a space before and behind
 PART_BITS = 16  # of a hash that a part is counted by
-PART_TEXTS = 1000  # texts that directions of parts are learnt from: parts are many
+LANDMARK_TEXTS = 1000  # texts that Nystroem's directions are learnt from
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,8 @@ def terms_of(texts: pl.Series, *, pairs: bool = True) -> TextTerms:
 def word_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
     """float32 [N, k], k <= 200; zero for a text without a word that two of the fitted texts share.
 
-    fit_rows : bool [N], texts that words and directions are learnt from
+    fit_rows : bool [N], texts that words and directions are learnt from; of many texts, those of Nystroem's method
     """
-    from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfTransformer
 
     rows = np.flatnonzero(fit_rows)
@@ -82,16 +79,7 @@ def word_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
         return np.zeros((len(texts), 1), np.float32)
     weigh = TfidfTransformer(sublinear_tf=True)
     table = weigh.fit_transform(counts(terms, shared_terms, len(some)))
-    directions = TruncatedSVD(
-        min(DIRECTIONS, table.shape[1] - 1, max(table.shape[0] - 1, 1)),
-        n_iter=ROUNDS_OF_MORE if many else ROUNDS,
-        random_state=0,
-    )
-    turned = None
-    if directions.n_components >= 1:
-        # of the share explained, which nobody asks for: 0 / 0 where all texts are equal
-        with np.errstate(invalid="ignore"), one_thread():
-            turned = directions.fit(table).components_.T.astype(np.float32)
+    turned = _nystroem_directions(_spread_out(table, LANDMARK_TEXTS)) if many else _svd_directions(table)
 
     def of_chunk(chunk: slice) -> Floats:
         part = texts[chunk]
@@ -107,7 +95,7 @@ def part_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
     fit_rows : bool [N], texts that words, weights and directions are learnt from
 
     A text is the sum of its words' vectors, so parts are counted once a word and not once a text (as in fastText, Bojanowski et
-    al. 2017, but nothing is trained). Directions are those of Nystroem's method on PART_TEXTS texts.
+    al. 2017, but nothing is trained). Directions are those of Nystroem's method on LANDMARK_TEXTS texts.
     """
     from scipy.sparse import diags_array
     from sklearn.preprocessing import normalize
@@ -118,21 +106,42 @@ def part_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
     known = vocabulary(terms, in_texts_at_least=1)
     if not len(known):
         return np.zeros((len(texts), 1), np.float32)
-    places = np.linspace(0, len(some) - 1, min(len(some), PART_TEXTS)).astype(np.int64)
-    landmarks, parts = _dampened(counts(terms, known, len(some)))[places], parts_of(known.letters)
+    landmarks = _spread_out(_dampened(counts(terms, known, len(some))), LANDMARK_TEXTS)
+    parts = parts_of(known.letters)
     in_texts = ((landmarks @ parts) > 0).sum(axis=0)
-    parts = parts @ diags_array(np.log((1 + len(places)) / (1 + in_texts)) + 1, dtype=np.float32)
-    weighed = normalize(landmarks @ parts)
-    with one_thread():
-        energy, axes = np.linalg.eigh((weighed @ weighed.T).toarray().astype(np.float64))
-    leading = np.flatnonzero(energy > 1e-6 * energy[-1])[::-1][:DIRECTIONS]
-    of_word = parts @ (weighed.T @ (axes[:, leading] / np.sqrt(energy[leading])).astype(np.float32))
+    parts = parts @ diags_array(np.log((1 + landmarks.shape[0]) / (1 + in_texts)) + 1, dtype=np.float32)
+    of_word = parts @ _nystroem_directions(normalize(landmarks @ parts))
 
     def of_chunk(chunk: slice) -> Floats:
         words = counts(terms_of(texts[chunk], pairs=False), known, len(texts[chunk]))
         return np.asarray(normalize(_dampened(words) @ of_word), dtype=np.float32)
 
     return joined(len(texts), of_chunk)
+
+
+def _svd_directions(table: Any) -> Floats | None:
+    """The leading directions of weighed texts, sparse [n, terms]: float32 [terms, k]; None where there is only one term."""
+    from sklearn.decomposition import TruncatedSVD
+
+    count = min(DIRECTIONS, table.shape[1] - 1, max(table.shape[0] - 1, 1))
+    if count < 1:
+        return None
+    # of the share explained, which nobody asks for: 0 / 0 where all texts are equal
+    with np.errstate(invalid="ignore"), one_thread():
+        return np.asarray(TruncatedSVD(count, random_state=0).fit(table).components_.T, dtype=np.float32)
+
+
+def _nystroem_directions(landmarks: Any) -> Floats:
+    """The same by Nystroem's method: from the products of some texts alone, which are few where terms are many."""
+    with one_thread():
+        energy, axes = np.linalg.eigh((landmarks @ landmarks.T).toarray().astype(np.float64))
+    leading = np.flatnonzero(energy > 1e-6 * energy[-1])[::-1][:DIRECTIONS]
+    return np.asarray(landmarks.T @ (axes[:, leading] / np.sqrt(energy[leading])).astype(np.float32))
+
+
+def _spread_out(table: Any, most: int) -> Any:
+    """At most so many rows of a sparse table, evenly spread."""
+    return table[np.linspace(0, table.shape[0] - 1, min(table.shape[0], most)).astype(np.int64)]
 
 
 def parts_of(words: pl.Series) -> Any:

@@ -12,7 +12,7 @@ without the topic still sees the one where the other has learnt it from the labe
 
 `text` and `completion_residual` are kernels: rows are alike when their completions are, and more so when their prompts are too,
 k(row, row') = c . c' x (exp(p . p' - 1) + 0.3), p and c unit vectors, averaged over several ways to make vectors of a completion:
-its embedding, and words and parts of words (endings, figures, marks of code, words never seen before) of its opening and of all.
+its embedding, the words of its opening, and its parts of words (endings, figures, marks of code, words never seen before).
 They are turned into components by Nystroem's method (Williams and Seeger 2001), so that one fast linear model serves all sets.
 """
 
@@ -34,6 +34,7 @@ Bools = NDArray[np.bool_]
 KernelFeatureSet = Literal["text", "completion_residual", "prompt", "hidden_state"]
 
 LANDMARKS = 1000  # rows that all others are compared with
+LANDMARKS_OF_MORE = 500  # where models are fitted on a sample: it would take a third of the time, and shows little
 COMPONENTS = 384
 UNLIKE_PROMPTS_WEIGHT = 0.3  # weight of completions that are alike after prompts that have nothing in common
 RIDGE = 1.0  # of predicting a completion's vector from its prompt's
@@ -151,15 +152,15 @@ def row_features(
     unit_prompts = Unit(prompts, _lengths(prompts))
     # in one go: half of it, finding directions, runs on one core
     with one_thread(), ThreadPoolExecutor(2) as pool:
-        opening = texts.str.slice(0, OPENING)
-        jobs = [(word_vectors, opening), (part_vectors, opening), (part_vectors, texts), (word_vectors, texts)]
-        vectors = [completions, *pool.map(lambda job: job[0](job[1], fit_rows), jobs)]
+        jobs = [(word_vectors, texts), (word_vectors, texts.str.slice(0, OPENING)), (part_vectors, texts)]
+        words, *others = pool.map(lambda job: job[0](job[1], fit_rows), jobs)
+    vectors = [completions, *others]
     standardised = None if hidden_states is None else _standardised(hidden_states, fit_rows)
     return RowFeatures(
         unit_prompts,
         tuple(Unit(each, _lengths(each)) for each in vectors),
         tuple(PromptResidual(each, unit_prompts, *predict_from_prompt(each, unit_prompts, fit_rows)) for each in vectors),
-        vectors[-1],
+        words,
         None if standardised is None else np.asarray(standardised / _lengths(standardised)),
     )
 
@@ -191,7 +192,8 @@ def kernel_components(
     chosen = np.flatnonzero(fit_rows)
     if not len(chosen):
         return Components(np.zeros((len(rows), 1), np.float32), np.zeros(1), 0.0)
-    landmarks = np.sort(np.random.default_rng(0x5EED).permutation(chosen)[:LANDMARKS])
+    count = LANDMARKS if fitted_rows(fit_rows) is None else LANDMARKS_OF_MORE
+    landmarks = np.sort(np.random.default_rng(0x5EED).permutation(chosen)[:count])
     landmark_vectors = rows.vectors_of(feature_set, landmarks)
     with one_thread():
         energy, axes = np.linalg.eigh(kernel_between(landmark_vectors, landmark_vectors).astype(np.float64))
