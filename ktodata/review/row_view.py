@@ -25,7 +25,7 @@ EVIDENCE_NAMES = {
     "together": "all together",
     "text": "answer in the light of its prompt",
     "completion_residual": "answer, topic taken away",
-    "pair": "prompt and answer side by side",
+    "words": "words of prompt and answer",
     "surface_features": "length and form",
     "hidden_state": "hidden states of a language model",
     "prompt": "prompt alone",

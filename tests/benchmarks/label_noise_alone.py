@@ -238,7 +238,7 @@ def together(table: pl.DataFrame, probs: Probs, *, step_back: bool = True) -> np
     """P(desirable) as label_noise puts feature sets together."""
     labels, groups, everything = table["label"].to_numpy(), groups_of(table), np.ones(table.height, bool)
     with mock.patch.object(ensemble, "SEE_THE_TOPIC", SEE_THE_TOPIC if step_back else ()):
-        return fit_ensemble(probs, np.full(table.height, 0.5), labels, groups, everything).p_desirable[:, 0]
+        return fit_ensemble(probs, np.full(table.height, 0.5), labels[:, None], groups, everything).p_desirable[:, 0]
 
 
 def choices(table: pl.DataFrame, probs: Probs) -> dict[str, tuple[float, float]]:

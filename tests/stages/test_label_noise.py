@@ -382,9 +382,9 @@ def test_rows_on_which_people_differ_are_told_from_wrong_ones():
 
 def test_hidden_states_are_a_feature_set_and_show_what_the_vectors_do_not():
     """Vectors that say nothing; hidden states that do."""
-    table, wrong = two_topics(800, distance=0.0)
+    table, wrong = two_topics(1200, distance=0.0)
     truth = (table["label"] ^ pl.Series([row_id in wrong for row_id in table["row_id"]])).to_numpy()
-    states = np.random.default_rng(3).standard_normal((800, 16)).astype(np.float32)
+    states = np.random.default_rng(3).standard_normal((1200, 16)).astype(np.float32)
     states[:, 5] += np.where(truth, 3, -3)
     seeing = table.with_columns(hidden_state=pl.Series(states, dtype=pl.Array(pl.Float32, 16)))
     assert flagged(label_noise(table)) == set()

@@ -157,7 +157,7 @@ def predict_labels(
         fit = out_of_fold(components(), columns, groups, train, folds=folds, seeds=repeats, seed=seed)
         probs[name], fits[name] = fit.p_desirable, fit.metrics
     prompt = probs.pop("prompt")[:, 0]
-    ensemble = fit_ensemble(probs, prompt, labels, groups, train)
+    ensemble = fit_ensemble(probs, prompt, targets, groups, train, weak_sources=weak_labels.shape[1])
     p_desirable, with_flips, of_weak_sources = np.split(ensemble.p_desirable, [1, 1 + repeats], axis=1)
     metrics = ensemble.metrics | {"fits": fits, "calibration": calibration_error(p_desirable[train, 0], labels[train])}
     by_feature_set = {name: values[:, 0] for name, values in probs.items()}

@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 PENALTIES = (100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0)
 BINS = 15  # of the calibration error
-MOST_ASSIGNMENTS = 20  # of folds, averaged where a table is so small that one assignment is not like another
+MAX_ASSIGNMENTS = 20  # of folds, averaged where a table is so small that one assignment is not like another
 ROWS_ASSIGNED = 30_000  # rows times assignments up to which there are more than asked for
 
 
@@ -51,7 +51,7 @@ def out_of_fold(
     no row's place among the others. Small tables get more assignments, as their models hang on the draw most.
     Raises OneClassError when a training part would hold one label only.
     """
-    count = max(seeds, min(MOST_ASSIGNMENTS, ROWS_ASSIGNED // max(int(train.sum()), 1)))
+    count = max(seeds, min(MAX_ASSIGNMENTS, ROWS_ASSIGNED // max(int(train.sum()), 1)))
     fold = np.stack(
         [_folds_of_all(groups, labels[:, 0], train, folds=folds, seed=seed + number) for number in range(count)], axis=1
     )

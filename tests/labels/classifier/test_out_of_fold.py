@@ -62,7 +62,7 @@ def test_small_tables_get_more_fold_assignments_and_seeds_move_them_less():
 
     def spread(assignments):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(out_of_fold_module, "MOST_ASSIGNMENTS", assignments)
+            patch.setattr(out_of_fold_module, "MAX_ASSIGNMENTS", assignments)
             fits = [
                 out_of_fold(components, labels[:, None], np.arange(200), np.ones(200, bool), folds=5, seeds=1, seed=s)
                 for s in (0, 100)
