@@ -77,8 +77,10 @@ def killed(home: Path, given: argparse.Namespace, number: int) -> Iterator[dict[
 
 
 def settings(home: Path, given: argparse.Namespace, number: int) -> Iterator[dict[str, Any]]:
-    different = circumstances.circumstances(home)
-    yield from ({"number": at, "circumstance": name, "different": files} for at, (name, files) in enumerate(different.items()))
+    first = kept(home.with_name("first-run"), lambda: circumstances.run_under(home, circumstances.NAMES[0]))
+    for at, name in list(enumerate(circumstances.NAMES))[number:]:
+        left = circumstances.run_under(home, name)
+        yield {"number": at, "circumstance": name, "files": len(left), "different": circumstances.differing(first, left)}
 
 
 def mutations(home: Path, given: argparse.Namespace, number: int) -> Iterator[dict[str, Any]]:
@@ -141,7 +143,7 @@ def go_on(given: argparse.Namespace) -> None:
     number = 1 + max((line["number"] for line in before if line.get("seed", given.seed) == given.seed), default=-1)
     until = time.monotonic() + 60 * given.minutes
     with place_for(given.keep) as place:
-        if given.campaign in ("damages", "kills"):
+        if given.campaign != "mutations":
             all_imported(place)
         with file.open("a") as results:
             for line in CAMPAIGNS[given.campaign](place / "home", given, number):

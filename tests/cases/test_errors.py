@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from ktodata import cli
+from ktodata.files import note_text
 
 
 @pytest.fixture
@@ -91,11 +92,13 @@ def test_a_number_where_a_path_belongs_is_wrong_usage(folder, monkeypatch, capsy
 def test_damaged_files_of_a_run_are_named(folder, monkeypatch, capsys):
     def run(name, content):
         (folder / name).mkdir()
-        (folder / name / "manifest.json").write_text(content)
+        (folder / name / "manifest.json").write_text(
+            note_text("manifest.json", json.loads(content)) if name == "torn" else content
+        )
         (folder / name / "ledger.parquet").write_bytes(b"PAR1")
         (folder / name / "stages" / "ingest").mkdir(parents=True)
         (folder / name / "stages" / "ingest" / "columns.parquet").write_bytes(b"PAR1 and no more")
-        (folder / name / "stages" / "ingest" / "done.json").write_text('{"key": "k"}')
+        (folder / name / "stages" / "ingest" / "done.json").write_text(note_text("done.json", {"key": "k"}))
         (folder / name / "shards").mkdir()
         (folder / name / "shards" / "train-00000-of-00001.parquet").write_bytes(b"none")
         return name

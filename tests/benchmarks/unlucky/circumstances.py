@@ -6,37 +6,50 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
 
+from unlucky.forks import call
 from unlucky.sample import contents, make_home
 
-ENVIRONMENTS = {
-    "as it is": {},
-    "again": {},
-    "one thread": {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"},
+# what a process knows from its start on
+FRESH = {
     "two threads": {"OMP_NUM_THREADS": "2", "POLARS_MAX_THREADS": "2"},
     "hash seed": {"PYTHONHASHSEED": "12345"},
-    "locale": {"LC_ALL": "C", "LANG": "C"},
-    "time zone": {"TZ": "Pacific/Kiritimati"},
-    "working directory": {},
-    "rows shuffled": {},
-    "cut into 7 files": {},
+    "locale": {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"},
 }
+OTHERS = ("as it is", "time zone", "working directory", "rows shuffled", "cut into 7 files")
+NAMES = (*OTHERS, *FRESH)
+# where a record was read is said of it, and by all that holds it; pages are drawn in a fresh process only
 DATA = ("ledger.parquet", "shards/", "model/model.safetensors")
+PAGES = ("report.html", "README.md")
 
 
-def try_circumstance(home: Path, name: str) -> dict[str, str]:
-    """{file: digest} of a run under that name of ENVIRONMENTS."""
+def run_under(home: Path, name: str) -> dict[str, str]:
+    """{file: digest} of a run under that circumstance, pages left out; of other orders and files, ledger, shards and model."""
+    shutil.rmtree(home, ignore_errors=True)
     make_home(home)
     if name in ("rows shuffled", "cut into 7 files"):
         _refile(home, name)
-    where = home / "elsewhere" if name == "working directory" else home
-    where.mkdir(exist_ok=True)
     words = ("run", home / "recipe.yaml", "--out", home / "run", "--quiet")
-    command = [sys.executable, "-c", "from ktodata.cli import main; main()", *map(str, words)]
-    subprocess.run(command, check=True, env={**os.environ, **ENVIRONMENTS[name]}, cwd=where)
-    return contents(home / "run")
+    if name in FRESH:
+        command = [sys.executable, "-c", "from ktodata.cli import main; main()", *map(str, words)]
+        subprocess.run(command, check=True, env={**os.environ, **FRESH[name]})
+    else:
+        ended = call(*words, before=lambda: _go(home, name))
+        if ended.code:
+            raise SystemExit(f"{name}: {ended.err[-1000:]}")
+    left = {file: of for file, of in contents(home / "run").items() if file not in PAGES}
+    return {file: of for file, of in left.items() if file.startswith(DATA)} if name in OTHERS[3:] else left
+
+
+def _go(home: Path, name: str) -> None:
+    if name == "time zone":
+        os.environ["TZ"] = "Pacific/Kiritimati"
+        time.tzset()
+    if name == "working directory":
+        (home / "elsewhere").mkdir()
+        os.chdir(home / "elsewhere")
 
 
 def _refile(home: Path, name: str) -> None:
@@ -53,16 +66,7 @@ def _refile(home: Path, name: str) -> None:
     (home / "recipe.yaml").write_text(json.dumps(recipe))
 
 
-def circumstances(home: Path) -> dict[str, Any]:
-    """{circumstance: files that differ from the first's}; of other orders and files, of ledger, shards and model only."""
-    first: dict[str, str] = {}
-    different = {}
-    for name in ENVIRONMENTS:
-        shutil.rmtree(home, ignore_errors=True)
-        left = try_circumstance(home, name)
-        first = first or left
-        compared = {*first, *left}
-        if name in ("rows shuffled", "cut into 7 files"):
-            compared = {file for file in compared if file.startswith(DATA)}
-        different[name] = sorted(file for file in compared if first.get(file) != left.get(file))
-    return different
+def differing(first: dict[str, str], left: dict[str, str]) -> list[str]:
+    """The files that are not the same; what is left of some files only is compared with those."""
+    compared = set(first) if len(left) > len(first) / 2 else {file for file in first if file.startswith(DATA)}
+    return sorted(file for file in {*compared, *left} if first.get(file) != left.get(file))

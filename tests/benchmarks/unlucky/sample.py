@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 WORDS = "what is one two three four five six seven eight nine ten red blue green sea sky yes no maybe".split()  # noqa: SIM905
-# seconds, memory, and what hangs on them: digests of files that hold them
+# seconds, memory, work done since a training was resumed, and what hangs on them: digests of files that hold them
 CHANGING = frozenset(
     [
         "seconds",
+        "training_seconds",
+        "scoring_seconds",
+        "estimate",
         "peak_mb",
         "started",
         "finished",
         "cached",
         "tokens_per_second",
+        "requested_tokens",
+        "computed_tokens",
+        "shared_ratio",
+        "padding_ratio",
         "changed",
         "of_training",
         "digest",
