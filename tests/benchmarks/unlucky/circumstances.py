@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from unlucky.forks import call
 from unlucky.sample import contents, make_home
 
@@ -21,7 +23,7 @@ FRESH = {
 OTHERS = ("as it is", "time zone", "working directory", "rows shuffled", "cut into 7 files")
 NAMES = (*OTHERS, *FRESH)
 # where a record was read is said of it, and by all that holds it; pages are drawn in a fresh process only
-DATA = ("ledger.parquet", "shards/", "model/model.safetensors")
+DATA = ("ledger.parquet", "model/model.safetensors")
 PAGES = ("report.html", "README.md")
 
 
@@ -40,7 +42,15 @@ def run_under(home: Path, name: str) -> dict[str, str]:
         if ended.code:
             raise SystemExit(f"{name}: {ended.err[-1000:]}")
     left = {file: of for file, of in contents(home / "run").items() if file not in PAGES}
-    return {file: of for file, of in left.items() if file.startswith(DATA)} if name in OTHERS[3:] else left
+    if name not in OTHERS[3:]:
+        return left | _rows(home)
+    return {file: left[file] for file in left if file in DATA} | _rows(home)
+
+
+def _rows(home: Path) -> dict[str, str]:
+    """A digest of each shard's rows, but for the name of the file that a row was read from."""
+    tables = {file: pq.read_table(file, use_threads=False) for file in sorted((home / "run/shards").glob("*.parquet"))}
+    return {f"shards/{file.name}": repr(table.drop_columns(["source"]).to_pylist()) for file, table in tables.items()}
 
 
 def _go(home: Path, name: str) -> None:
@@ -68,5 +78,5 @@ def _refile(home: Path, name: str) -> None:
 
 def differing(first: dict[str, str], left: dict[str, str]) -> list[str]:
     """The files that are not the same; what is left of some files only is compared with those."""
-    compared = set(first) if len(left) > len(first) / 2 else {file for file in first if file.startswith(DATA)}
+    compared = set(first) if len(left) > len(first) / 2 else left.keys()
     return sorted(file for file in {*compared, *left} if first.get(file) != left.get(file))

@@ -42,6 +42,7 @@ def jobs(home: Path) -> dict[str, Job]:
 
 def undisturbed(home: Path) -> dict[str, tuple[dict[str, str], float, int]]:
     """For each command what it leaves undisturbed, its seconds, and how many changes of files it makes."""
+    shutil.rmtree(home / "bare", ignore_errors=True)
     shutil.copytree(home / "whole", home / "bare")
     for name in ("ablation", "comparison"):
         shutil.rmtree(home / "bare" / name)

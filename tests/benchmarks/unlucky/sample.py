@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 WORDS = "what is one two three four five six seven eight nine ten red blue green sea sky yes no maybe".split()  # noqa: SIM905
-# seconds, memory, work done since a training was resumed, and what hangs on them: digests of files that hold them
+# seconds, memory, what a training found in a cache or has done since it was resumed, and what hangs on them: digests of files that hold them
 CHANGING = frozenset(
     [
         "seconds",
@@ -25,6 +25,8 @@ CHANGING = frozenset(
         "computed_tokens",
         "shared_ratio",
         "padding_ratio",
+        "activation_cache",
+        "pass_tokens",
         "changed",
         "of_training",
         "digest",
@@ -119,5 +121,7 @@ def _steady(file: Path) -> bytes:
 def without_changing(value: Any) -> Any:
     """JSON without times and what hangs on them."""
     if isinstance(value, dict):
-        return {name: without_changing(inner) for name, inner in value.items() if name not in CHANGING}
+        kept = {name: inner for name, inner in value.items() if name not in CHANGING}
+        of_cache = isinstance(kept.get("reference"), dict)  # elsewhere it is a model's name
+        return {name: without_changing(inner) for name, inner in kept.items() if not (of_cache and name == "reference")}
     return [without_changing(inner) for inner in value] if isinstance(value, list) else value
