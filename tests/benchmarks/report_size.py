@@ -27,9 +27,11 @@ from machine import machine, write_result
 from playwright.sync_api import Page, sync_playwright
 
 from ktodata.feedback import feedback_table
+from ktodata.files import write_note
 from ktodata.ledger import StageDecisions, account, outcomes, write_up
+from ktodata.pipeline.run_folder import save_result
 from ktodata.report import build_report
-from ktodata.stage import decide
+from ktodata.stage import StageResult, decide
 
 WORDS, WORDS_A_TEXT, CLUSTERS, DOTS = 5000, 60, 40, 2000
 LEFT = {"30 of 100 rows left": 0.3, "all rows left": 1.0}
@@ -104,19 +106,15 @@ def write_run(folder: Path, rows: int, left: float, seed: int = 0) -> None:
     write_up(decided, states, kept).write_parquet(folder / "ledger.parquet")
     stages = [{"name": name, "seconds": 1.0} for name in ("ingest", "dedupe", "label_noise", "coverage")]
     counted = account(states, kept, quarantined_records=0)
-    (folder / "manifest.json").write_text(json.dumps({"name": "large", "status": "done", "stages": stages, "rows": counted}))
+    manifest = {"name": "large", "status": "done", "stages": stages, "rows": counted}
+    write_note(folder / "manifest.json", manifest, siblings=[folder / "ledger.parquet"])
 
 
 _GIVEN = ("row_id", "prompt", "completion", "label", "rater", "source", "source_line")
 
 
 def _stage(folder: Path, name: str, columns: pl.DataFrame, facts: dict[str, Any], **tables: pl.DataFrame) -> None:
-    place = folder / "stages" / name
-    place.mkdir(parents=True)
-    columns.write_parquet(place / "columns.parquet")
-    (place / "metrics.json").write_text(json.dumps(facts))
-    for table, frame in tables.items():
-        frame.write_parquet(place / f"{table}.parquet")
+    save_result(folder, name, StageResult(columns, metrics=facts, tables=tables), {"key": name, "rows_in": columns.height})
 
 
 def build(folder: Path, page: Path) -> None:

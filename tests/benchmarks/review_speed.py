@@ -26,7 +26,7 @@ import polars as pl
 from machine import machine, write_result
 
 from ktodata.feedback import feedback_table
-from ktodata.files import write_json
+from ktodata.files import write_note
 from ktodata.labels.people.trusted import RATES_SCHEMA
 from ktodata.labels.people.votes import RATERS_SCHEMA
 from ktodata.pipeline.run_folder import save_result
@@ -77,6 +77,7 @@ def write_run(folder: Path, rows: int, seed: int = 0) -> None:
             "is_label_issue": quality < 0.1,
             "flagged": False,
             "soft_label": label.astype(float),
+            "p_wrong_low": 0.0,
             "evidence_against": pl.Series([None] * rows, dtype=pl.List(pl.String)),
         }
     ).select("row_id", *ADDS)
@@ -97,7 +98,7 @@ def write_run(folder: Path, rows: int, seed: int = 0) -> None:
         save_result(folder, name, result, {"key": f"made up {rows} {name}", "rows_in": rows})
     steps = [{name: {}} for name in results if name != "ingest"]
     recipe = {"steps": steps, "evaluate": None}
-    write_json(folder / "manifest.json", {"name": "made up", "recipe": recipe, "stages": [{"name": name} for name in results]})
+    write_note(folder / "manifest.json", {"name": "made up", "recipe": recipe, "stages": [{"name": name} for name in results]})
 
 
 class Page:
