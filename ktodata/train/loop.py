@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from ktodata.errors import ModelError, is_out_of_memory
-from ktodata.train.data.batches import Batch
+from ktodata.train.data.batches import Batch, RowNumbers
 from ktodata.train.data.packing import Pair
 from ktodata.train.distributed.sharding import clip_gradients
 from ktodata.train.distributed.work_split import shared_logps, split_work
@@ -70,11 +70,13 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
             nonlocal joined
             first, joined = joined, None  # made of the first of these parts, unless they were cut anew since
             job.optimizer.zero_grad(set_to_none=True)
+            apart = sibling_logps(job, batch, dealt)
             for part in dealt[job.distributed.rank]:
                 logps = first if first is not None else scorer([own[place] for place in part])
                 first = None
-                losses = job.objective.loss(logps, metrics.examples[part], point.value)
-                metrics.note(part, logps, losses)
+                # of the other rows only siblings matter, and their losses pull at this part's rows too
+                losses = job.objective.loss(apart.index_put((torch.tensor(part),), logps), metrics.examples, point.value)
+                metrics.note(part, logps, losses[part])
                 backward(scorer, losses.sum() / len(own))  # divided by the whole step's rows: accumulation equals one big batch
 
         in_passes(job, own, add_gradients)
@@ -134,6 +136,32 @@ def partner_logps(job: Job, batch: Batch, dealt: list[Parts], joined: int) -> tu
                 [own[place] for place in part], [crossed[place] for place in partnered]
             )
     return logps, first
+
+
+def sibling_logps(job: Job, batch: Batch, dealt: list[Parts]) -> Tensor:
+    """Log-probs without gradient, float [B], nats, of rows that another part of this process has siblings of; 0 elsewhere.
+
+    Under an objective that sets siblings against one another, so that it does not matter how a step is cut into parts.
+    """
+    own, scorer = batch.matched(), job.scorer
+    logps = torch.zeros(len(own), device=scorer.device)
+    if not job.objective.contrasts:
+        return logps
+    split = [split_prompts(scorer.sequences.prompt_of[batch.rows], parts) for parts in dealt]
+    passes = max(scorer.passes([own[place] for place in places]) for places in split) if job.distributed.is_sharded else 0
+    mine = split[job.distributed.rank]
+    if mine or passes:
+        logps[mine] = scorer.without_gradient([own[place] for place in mine], passes=passes)
+    return logps
+
+
+def split_prompts(prompts: RowNumbers, parts: Parts) -> list[int]:
+    """The places of the rows, prompts [B], whose prompt stands in more than one part."""
+    where: dict[int, set[int]] = {}
+    for number, part in enumerate(parts):
+        for place in part:
+            where.setdefault(int(prompts[place]), set()).add(number)
+    return [place for part in parts for place in part if len(where[int(prompts[place])]) > 1]
 
 
 def in_passes(job: Job, pairs: list[Pair], compute: Callable[[list[Parts]], Result]) -> Result:

@@ -2,7 +2,8 @@
 
 An objective is a cost of each row's margin: how far the model sides with the desirable label, beta x (log-ratio - shift), or its
 negative for the undesirable one. KTO, APO-zero, BCO and the Hoelder variant differ in that cost and in where the shift comes
-from; soft labels and flip rates say which label a row is pulled to, and how far. A new objective is a new class in OBJECTIVES.
+from, the hybrid sets a row against its siblings; soft labels and flip rates say which label a row is pulled to, and how far.
+A new objective is a new class in OBJECTIVES.
 """
 
 import math
@@ -89,6 +90,7 @@ class Examples:
     p_desirable: Tensor  # float, P(truly desirable); the label itself, 0 or 1, where none was given
     weight: Tensor  # float, >= 0, the row's own weight
     reference_logps: Tensor  # float, nats
+    prompt: Tensor  # int, equal where the prompt is the same
 
     def __getitem__(self, part: slice | list[int]) -> "Examples":
         """These rows only, in this order."""
@@ -149,6 +151,7 @@ class Objective:
     flip_rates: FlipRates | None = None
     name: ClassVar[str]
     point: ClassVar[Point] = "mismatched"
+    contrasts: ClassVar[bool] = False  # whether a row's loss hangs on other rows of its prompt
 
     def __post_init__(self) -> None:
         _check_number(self.beta > 0, "beta", "> 0", self.beta)
@@ -156,7 +159,7 @@ class Objective:
         _check_number(self.undesirable_weight >= 0, "undesirable_weight", ">= 0", self.undesirable_weight)
         if self.flip_rates is not None:
             _check_flip_rates(self.flip_rates, soft_labels=self.soft_labels)
-            if math.isinf(self.max_cost):
+            if self.contrasts or math.isinf(self.max_cost):  # a pair's is -log sigmoid
                 raise SettingError(
                     f"flip_rates: the loss of {self.name} has no upper bound, so its correction has no lower one and would be "
                     "driven to -infinity. Use objective: kto or apo_zero with flip_rates, or this one with soft_labels."
@@ -183,7 +186,7 @@ class Objective:
         """The cost of a margin of -infinity; it may be infinite."""
         raise NotImplementedError
 
-    def _loss_terms(self, examples: Examples, shift: Tensor) -> dict[str, Any]:
+    def _loss_terms(self, examples: Examples, shift: Tensor | float) -> dict[str, Any]:
         """What `kto_loss` and `kto_gradient_weight` are given beside the model's log-probs."""
         rates: Any = {"soft_labels": self.soft_labels, "flip_rates": self.flip_rates}
         target, confidence = label_targets(examples.desirable, examples.p_desirable, **rates)
@@ -307,7 +310,65 @@ class Bco(Objective):
         return math.inf
 
 
-OBJECTIVES: dict[str, type[Objective]] = {cls.name: cls for cls in (Kto, KtoHoelder, ApoZero, Bco)}
+@dataclass(frozen=True)
+class KtoHybrid(Kto):
+    """DPO's loss for rows with siblings of the other label, KTO's for all others.
+
+    Siblings are the rows of the same prompt in the same batch. With r = log-ratio in nats, s = 1 for desirable and -1 for
+    undesirable rows, a row i with siblings S(i) of the other label costs
+
+        pair_weight x weight_i x mean over j in S(i) of -log sigmoid(s_i x beta x (r_i - r_j))
+
+    and its gradient goes to r_i and to every r_j: what a judge gets wrong about a whole prompt cancels between them. Where no
+    prompt has both labels it is KTO; where every prompt has as many of one as of the other it is DPO's mean over all pairs of a
+    prompt, in [0, infinity), ln 2 at first. A row with k siblings stands in k pairs and counts as one row.
+
+    pair_weight : > 0. At margin 0 each side of a lone pair is pulled by beta x pair_weight per nat, a row without siblings by
+        beta / 4. It has no effect where all rows have siblings and the optimizer is indifferent to a loss's scale.
+
+    With soft labels the sides are the likelier labels, and a pair (i, j) weighs as P(i is the better one) - P(j is it), the
+    mean of 2 p - 1 of its sides. z0 is that of all rows' mismatched pairs, and bears on rows without siblings only. No flip
+    rates: the loss has no upper bound.
+    Source: made here, of Rafailov et al. 2023, arXiv:2305.18290, eq. 7, and Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7.
+    """
+
+    pair_weight: float = 1.0
+    name: ClassVar[str] = "kto_hybrid"
+    contrasts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_number(self.pair_weight > 0, "pair_weight", "> 0", self.pair_weight)
+
+    def loss(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
+        """Float [B], lower is better; the rows of a prompt in one batch hang on one another."""
+        from torch.nn.functional import softplus
+
+        alone = super().loss(policy_logps, examples, shift)
+        margin, share = self._pairs(policy_logps, examples)
+        return (share * softplus(-margin)).sum(1).where(share.any(1), alone)
+
+    def gradient_weight(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
+        """Float [B]: d (sum of losses) / d policy_logp per nat, signed. Carries no gradient."""
+        alone = super().gradient_weight(policy_logps, examples, shift)
+        margin, share = self._pairs(policy_logps.detach(), examples)
+        target, _ = label_targets(examples.desirable, examples.p_desirable, soft_labels=self.soft_labels, flip_rates=None)
+        # a pair's margin is the same from either side
+        pulls = self.beta * (-margin).sigmoid() * (share + share.T)
+        return ((1 - 2 * target) * pulls.sum(1)).where(share.any(1), alone)
+
+    def _pairs(self, policy_logps: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
+        """Of row i and row j: (margin of i over j by i's side, what it weighs in i's loss; 0 unless siblings of two labels)."""
+        terms = self._loss_terms(examples, 0.0)
+        target = terms["desirable"]
+        weight = self.pair_weight * (terms["desirable_weight"] * target + terms["undesirable_weight"] * (1 - target))
+        opposed = (examples.prompt[:, None] == examples.prompt) & (target[:, None] != target)
+        ratio = policy_logps - examples.reference_logps
+        margin = self.beta * (2 * target - 1)[:, None] * (ratio[:, None] - ratio)
+        return margin, opposed * (weight / opposed.sum(1).clamp(min=1))[:, None]
+
+
+OBJECTIVES: dict[str, type[Objective]] = {cls.name: cls for cls in (Kto, KtoHoelder, KtoHybrid, ApoZero, Bco)}
 # of any of them, each once
 OBJECTIVE_SETTINGS = tuple(dict.fromkeys(field.name for cls in OBJECTIVES.values() for field in fields(cls)))
 if TYPE_CHECKING:

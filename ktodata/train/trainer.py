@@ -64,6 +64,9 @@ def fit(
     holder_gamma: Annotated[
         float | None, Field(gt=1, description="kto_hoelder only: how fast contradicting rows are let go; 2")
     ] = None,
+    pair_weight: Annotated[
+        float | None, Field(gt=0, description="kto_hybrid only: what a row with siblings of the other label weighs; 1")
+    ] = None,
     max_length: Annotated[int, Field(ge=2, description="tokens of prompt and completion; the end is cut off")] = 1024,
     trainable_layers: Annotated[
         int | None, Field(ge=1, description="train the top layers and final norm only; none: all")

@@ -27,7 +27,7 @@ from ktodata.train.model.adapters import with_adapters
 from ktodata.train.model.attention import NAME
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
-from ktodata.train.objectives import ApoZero, Bco, Kto, KtoHoelder
+from ktodata.train.objectives import ApoZero, Bco, Kto, KtoHoelder, KtoHybrid
 from ktodata.train.results.step_metrics import StepMetrics
 
 WEIGHTS = {"desirable_weight": 1.5, "undesirable_weight": 0.7}
@@ -51,10 +51,11 @@ def moved_job(
     gradient_checkpointing=False,
     method=None,
     kl_pairs_per_batch=None,
+    prompts=4,
     **settings,
 ):
-    """A job of one step on 10 rows of 4 prompts, whose policy has left its reference."""
-    rows, model = rows_of(), tiny_llama(VOCABULARY, layers=layers)
+    """A job of one step on 10 rows, whose policy has left its reference."""
+    rows, model = rows_of(prompts=prompts), tiny_llama(VOCABULARY, layers=layers)
     frozen = freeze_below(model, trainable_layers) if trainable_layers else 0
     if gradient_checkpointing:
         checkpoint_layers(model)
@@ -157,6 +158,15 @@ def test_the_step_with_activations_computed_again(cut, method):
 )
 def test_every_objective_of_mismatched_pairs_goes_through_the_same_step(objective):
     assert_step_as_spelt_out(moved_job(objective, micro_batch_size=4))
+
+
+@CUTS
+@JOINED
+@pytest.mark.parametrize("soft_labels", [False, True], ids=["labels", "soft"])
+def test_siblings_in_different_micro_batches_are_set_against_each_other_all_the_same(cut, joined, soft_labels, monkeypatch):
+    joined_or_not(monkeypatch, joined)
+    """Of 7 prompts, in turn for 10 rows of alternating labels, 3 have both labels and 4 a single row."""
+    assert_step_as_spelt_out(moved_job(KtoHybrid(0.3, **WEIGHTS, soft_labels=soft_labels), prompts=7, **cut))
 
 
 # --- what the model is asked -----------------------------------------------------------------------------------------------

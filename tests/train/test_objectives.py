@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
@@ -18,6 +18,7 @@ from ktodata.train.objectives import (
     Examples,
     Kto,
     KtoHoelder,
+    KtoHybrid,
     Objective,
     RunningMean,
     kto_gradient_weight,
@@ -32,12 +33,17 @@ FLIPS = {"desirable": 0.1, "undesirable": 0.3}
 SHIFT = torch.tensor(1.5, dtype=torch.float64)
 
 
+def has_a_limit(kind):
+    """Whether no row costs more than a number: where one may, flip rates are refused."""
+    return math.isfinite(kind().max_cost) and not kind.contrasts
+
+
 def every_way(kind):
     """Objectives of one class with every way to take a label, and with another value of each setting of its own."""
     own = [field for field in fields(kind) if field not in fields(Objective)]
     ways = {"": {}, ", soft labels": {"soft_labels": True}, ", flip rates": {"flip_rates": FLIPS}}
     ways |= {f", other {field.name}": {field.name: 1.75 * field.default} for field in own}
-    if not math.isfinite(kind().max_cost):
+    if not has_a_limit(kind):
         del ways[", flip rates"]  # refused: see test_flip_rates_are_refused_where_the_cost_has_no_limit
     return {kind.name + way: kind(0.3, 1.5, 0.7, **settings) for way, settings in ways.items()}
 
@@ -48,8 +54,8 @@ each_objective = pytest.mark.parametrize("objective", EVERY_WAY.values(), ids=EV
 each_kind = pytest.mark.parametrize("kind", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 
 
-def examples_of(labels, *, p_desirable=None, weight=None, reference=None):
-    """Rows in float64; what is not given is the label itself, weight 1, reference log-prob 0."""
+def examples_of(labels, *, p_desirable=None, weight=None, reference=None, prompt=None):
+    """Rows in float64; what is not given is the label itself, weight 1, reference log-prob 0, a prompt of its own."""
     labels = torch.tensor(labels)
     filled = labels.double() if p_desirable is None else torch.tensor(p_desirable, dtype=torch.float64)
     ones, zeros = torch.ones(len(labels), dtype=torch.float64), torch.zeros(len(labels), dtype=torch.float64)
@@ -58,6 +64,7 @@ def examples_of(labels, *, p_desirable=None, weight=None, reference=None):
         p_desirable=filled,
         weight=ones if weight is None else torch.tensor(weight, dtype=torch.float64),
         reference_logps=zeros if reference is None else torch.tensor(reference, dtype=torch.float64),
+        prompt=torch.arange(len(labels)) if prompt is None else torch.tensor(prompt),
     )
 
 
@@ -68,6 +75,7 @@ def five_rows():
         p_desirable=[0.9, 0.4, 0.0, 1.0, 0.25],
         weight=[1.0, 2.0, 0.5, 3.0, 1.0],
         reference=[-1.0, 0.0, 1.0, 2.0, -2.0],
+        prompt=[0, 0, 1, 1, 1],
     )
     return logps, rows
 
@@ -105,17 +113,17 @@ def test_gradient_weight_is_the_gradient_signed_and_carries_none_itself(objectiv
 @each_objective
 def test_rows_weight_scales_loss_and_gradient_weight(objective):
     logps, rows = five_rows()
-    thrice = Examples(rows.desirable, rows.p_desirable, 3 * rows.weight, rows.reference_logps)
+    thrice = Examples(rows.desirable, rows.p_desirable, 3 * rows.weight, rows.reference_logps, rows.prompt)
     torch.testing.assert_close(objective.loss(logps, thrice, SHIFT), 3 * objective.loss(logps, rows, SHIFT))
     expected = 3 * objective.gradient_weight(logps, rows, SHIFT)
     torch.testing.assert_close(objective.gradient_weight(logps, thrice, SHIFT), expected)
 
 
 @each_objective
-def test_parts_of_a_batch_cost_what_they_cost_in_it(objective):
+def test_whole_prompts_of_a_batch_cost_what_they_cost_in_it(objective):
     logps, rows = five_rows()
     whole = objective.loss(logps, rows, SHIFT)
-    for part in (slice(0, 2), slice(2, 5), [4, 0, 3]):
+    for part in (slice(0, 2), slice(2, 5), [4, 2, 3], *([] if objective.contrasts else [[4, 0, 3]])):
         assert torch.equal(objective.loss(logps[part], rows[part], SHIFT), whole[part])
 
 
@@ -132,7 +140,7 @@ def test_lengths_that_differ_are_named(objective):
 @pytest.mark.parametrize("log_ratio", [-3e4, 3e4])
 def test_far_away_loss_and_gradient_stay_finite_in_float32(objective, log_ratio):
     labels = torch.tensor([True, False])
-    rows = Examples(labels, labels.float(), torch.ones(2), torch.zeros(2))
+    rows = Examples(labels, labels.float(), torch.ones(2), torch.zeros(2), torch.arange(2))
     logps = torch.full((2,), log_ratio, requires_grad=True)
     loss = objective.loss(logps, rows, torch.tensor(0.0))
     loss.sum().backward()
@@ -190,7 +198,7 @@ def test_the_weight_of_a_label_scales_its_rows_and_no_other(kind, label):
 @each_kind
 @given(log_ratio=nats, shift=st.floats(0, 20), flips=rates, weights=st.tuples(st.floats(0, 5), st.floats(0, 5)))
 def test_the_mean_over_flips_is_the_clean_loss(kind, log_ratio, shift, flips, weights):
-    if math.isinf(kind().max_cost):
+    if not has_a_limit(kind):
         return
     clean, corrected = kind(0.1, *weights), kind(0.1, *weights, flip_rates=flips)
     for truly, rate in ((True, flips["desirable"]), (False, flips["undesirable"])):
@@ -200,7 +208,7 @@ def test_the_mean_over_flips_is_the_clean_loss(kind, log_ratio, shift, flips, we
 
 @each_kind
 def test_without_flips_the_correction_changes_nothing(kind):
-    if math.isinf(kind().max_cost):
+    if not has_a_limit(kind):
         return
     logps, rows = five_rows()
     corrected = kind(flip_rates={"desirable": 0.0, "undesirable": 0.0})
@@ -209,7 +217,7 @@ def test_without_flips_the_correction_changes_nothing(kind):
 
 @each_kind
 def test_flip_rates_are_refused_where_the_cost_has_no_limit(kind):
-    if math.isfinite(kind().max_cost):
+    if has_a_limit(kind):
         assert kind(flip_rates=FLIPS).flip_rates == FLIPS
         return
     with pytest.raises(SettingError, match=f"loss of {kind.name}.*-infinity.*soft_labels"):
@@ -385,6 +393,53 @@ def test_running_mean_goes_on_from_a_checkpoint_to_the_last_bit(rewards):
     assert resumed.state() == mean.state()
 
 
+# the hybrid
+
+
+def test_without_siblings_the_hybrid_is_kto_to_the_last_bit():
+    logps, rows = five_rows()
+    apart = replace(rows, prompt=torch.arange(5))
+    for way in ("loss", "gradient_weight"):
+        assert torch.equal(*(getattr(kind(0.3, 1.5, 0.7), way)(logps, apart, SHIFT) for kind in (Kto, KtoHybrid)))
+
+
+def test_with_siblings_of_one_label_only_the_hybrid_is_kto():
+    logps, rows = five_rows()
+    alike = replace(rows, desirable=torch.tensor([True, True, False, False, False]))
+    assert torch.equal(*(kind(0.3).loss(logps, alike, SHIFT) for kind in (Kto, KtoHybrid)))
+
+
+def test_of_pairs_only_the_hybrid_is_dpo():
+    """Mean over the rows = mean over all pairs of -log sigmoid(beta x (log-ratio of the better - that of the worse))."""
+    logps = torch.tensor([-3.0, 0.2, 4.0, 30.0, -12.0, 1.0], dtype=torch.float64, requires_grad=True)
+    reference = [-1.0, 0.0, 1.0, 2.0, -2.0, 0.5]
+    rows = examples_of([True, False, False, True, True, False], reference=reference, prompt=[7, 7, 2, 2, 2, 2])
+    ratio = logps - torch.tensor(reference, dtype=torch.float64)
+    pairs = [[(0, 1)], [(3, 2), (3, 5), (4, 2), (4, 5)]]  # of a prompt of two rows, of one of four
+    dpo = [torch.stack([-torch.nn.functional.logsigmoid(0.3 * (ratio[i] - ratio[j])) for i, j in of]).mean() for of in pairs]
+    expected = (2 * dpo[0] + 4 * dpo[1]) / 6
+    loss = KtoHybrid(0.3).loss(logps, rows, SHIFT).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    for gradient, wanted in zip(
+        *(torch.autograd.grad(value, logps, retain_graph=True) for value in (loss, expected)), strict=True
+    ):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(KtoHybrid(0.3, pair_weight=2.0).loss(logps, rows, SHIFT).mean(), 2 * expected)
+
+
+def test_a_pair_of_the_hybrid_weighs_as_the_mean_of_its_sides():
+    """Soft labels 0.9 and 0.4: a pull of beta / 2 x (0.8 + 0.2) on either, up and down."""
+    rows = examples_of([False, True], p_desirable=[0.9, 0.4], prompt=[3, 3])
+    pull = KtoHybrid(0.3, soft_labels=True).gradient_weight(torch.zeros(2, dtype=torch.float64), rows, SHIFT)
+    torch.testing.assert_close(pull, torch.tensor([-0.15, 0.15], dtype=torch.float64))
+
+
+def test_what_is_wrong_about_a_whole_prompt_cancels_in_the_hybrid():
+    logps, rows = five_rows()
+    beside = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64) * 17
+    torch.testing.assert_close(KtoHybrid(0.3).loss(logps + beside, rows, SHIFT), KtoHybrid(0.3).loss(logps, rows, SHIFT))
+
+
 # settings
 
 
@@ -407,7 +462,13 @@ def test_every_setting_of_an_objective_is_a_setting_of_fit(kind):
 
 
 def test_where_the_shift_of_an_objective_comes_from():
-    points = {"kto": "mismatched", "kto_hoelder": "mismatched", "apo_zero": "zero", "bco": "running_mean"}
+    points = {
+        "kto": "mismatched",
+        "kto_hoelder": "mismatched",
+        "kto_hybrid": "mismatched",
+        "apo_zero": "zero",
+        "bco": "running_mean",
+    }
     assert {name: OBJECTIVES[name].point for name in points} == points
 
 
@@ -426,6 +487,8 @@ def test_make_objective_hands_flip_rates_and_holder_gamma_on():
         ({"name": "kto", "undesirable_weight": math.inf}, "undesirable_weight is a number >= 0; got inf"),
         ({"name": "kto_hoelder", "holder_gamma": -1.0}, r"holder_gamma is a number > 1 .*; got -1.0"),
         ({"name": "kto_hoelder", "holder_gamma": 1.0}, r"no row is let go faster than by kto.*; got 1.0"),
+        ({"name": "kto_hybrid", "pair_weight": 0.0}, "pair_weight is a number > 0; got 0.0"),
+        ({"name": "kto", "pair_weight": 2.0}, "pair_weight is a setting of kto_hybrid, and the objective is kto"),
         ({"name": "kto", "holder_gamma": 2.0}, "holder_gamma is a setting of kto_hoelder, and the objective is kto"),
         (
             {"name": "kto", "flip_rates": {"desirable": 0.5, "undesirable": 0.5}},

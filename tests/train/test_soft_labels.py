@@ -30,7 +30,7 @@ def checked(values, **options):
 
 def one_row(label, p_desirable):
     ones = torch.ones(1, dtype=torch.float64)
-    return Examples(torch.tensor([label]), p_desirable * ones, ones, 0 * ones)
+    return Examples(torch.tensor([label]), p_desirable * ones, ones, 0 * ones, torch.zeros(len(ones), dtype=torch.int64))
 
 
 # from the shard

@@ -32,6 +32,7 @@ class StepMetrics:
             p_desirable=torch.from_numpy(rows.p_desirable[batch.rows]).float().to(device),
             weight=torch.from_numpy(rows.weight[batch.rows]).float().to(device),
             reference_logps=reference(batch.matched()),
+            prompt=torch.from_numpy(scorer.sequences.prompt_of[batch.rows]).to(device),
         )
         self.logps = torch.zeros(len(batch.rows), device=device)
         self.losses = torch.zeros(len(batch.rows), device=device)
