@@ -10,7 +10,7 @@ from pydantic import Field
 from ktodata.errors import SettingError
 from ktodata.evaluate.truth import TruthFile
 from ktodata.experiments.comparison import Comparison, json_settings
-from ktodata.experiments.methods.terms import METHODS, MethodName, check_sizes
+from ktodata.experiments.methods.terms import METHODS, OURS, MethodName, check_sizes
 from ktodata.experiments.probes.win_rate import JudgeEndpoint, check_win_rate
 from ktodata.extras import require
 from ktodata.files import alone_if_run, read_note
@@ -143,7 +143,7 @@ def _check_compare_settings(requested: dict[str, Any]) -> dict[str, Any]:
     require("torch", "transformers", what="comparing methods", extra="compare")
     if settings["instructions"] is not None:
         require("langdetect", what="checking instructions", extra="compare")
-    if set(settings["methods"]) - {"kto"}:
+    if set(settings["methods"]) - OURS:
         from ktodata.experiments.methods.trl_trainers import require_trl
 
         require_trl()

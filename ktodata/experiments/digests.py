@@ -12,6 +12,7 @@ import xxhash
 
 import ktodata.train
 from ktodata.experiments.arms import BASE
+from ktodata.experiments.methods.terms import OURS
 from ktodata.files import digest_file
 from ktodata.models import model_digest
 
@@ -40,5 +41,5 @@ def digest_model(name: str) -> str:
 
 def releases(method: str) -> Mapping[str, str]:
     """Of the libraries that a method's numbers depend on."""
-    names = ["torch", "transformers"] + ([] if method == BASE else ["ktodata"] if method == "kto" else ["trl", "accelerate"])
+    names = ["torch", "transformers"] + ([] if method == BASE else ["ktodata"] if method in OURS else ["trl", "accelerate"])
     return {name: version(name) for name in names}

@@ -21,7 +21,7 @@ from ktodata.experiments.comparison import Comparison, comparison_of
 from ktodata.experiments.digests import digest, digest_model, digest_rows, digest_trainer, releases
 from ktodata.experiments.experiment import ExperimentPlan, Notify, check_apart
 from ktodata.experiments.methods.preference_pairs import make_pairs
-from ktodata.experiments.methods.terms import TrainingTerms, rates_of, updates_of
+from ktodata.experiments.methods.terms import OURS, TrainingTerms, rates_of, updates_of
 from ktodata.experiments.methods.train_methods import TRAIN, TrainedPolicy, TrainingRows, check_can_train, training_rows
 from ktodata.experiments.probes.probe_table import Probes, ask, make_probes
 from ktodata.experiments.probes.win_rate import Judging, judging_rows
@@ -34,7 +34,7 @@ BACKWARD = 2  # a backward pass in forward passes; less where layers are frozen
 # (passes without gradient, passes with one) of one completion through the whole model.
 # kto: own and mismatched by the reference, mismatched by the policy. dpo: the reference. rlhf: the old and reference log-probs
 # and the reward of what was written; with gradient the reward model, and the policy
-PASSES = {"sft": (0, 1), "kto": (3, 1), "dpo": (1, 1), "orpo": (0, 1), "rlhf": (3, 2)}
+PASSES = {"sft": (0, 1), "kto": (3, 1), "kto_hybrid": (3, 1), "dpo": (1, 1), "orpo": (0, 1), "rlhf": (3, 2)}
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,6 @@ def _training_keys(
             used_settings |= {name: settings[name] for name in of_training} | {"train": trained, "rate": rates[method]}
         if method == "rlhf":
             used_settings["reward_model_rate"] = rates["reward_model"]
-        trainer = digest_trainer() if method == "kto" else None
+        trainer = digest_trainer() if method in OURS else None
         keys[method, seed] = digest(method, seed, scored, used_settings, releases(method), trainer)
     return keys

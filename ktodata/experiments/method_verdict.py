@@ -9,7 +9,15 @@ from ktodata.experiments.arms import BASE
 from ktodata.experiments.measures import KTO, MEASURES, direction
 from ktodata.experiments.probes.refusals import JUDGE
 
-NAMES = {"base": "the untrained base", "kto": "KTO", "sft": "SFT", "dpo": "DPO", "orpo": "ORPO", "rlhf": "RLHF"}
+NAMES = {
+    "base": "the untrained base",
+    "kto": "KTO",
+    "kto_hybrid": "hybrid KTO",
+    "sft": "SFT",
+    "dpo": "DPO",
+    "orpo": "ORPO",
+    "rlhf": "RLHF",
+}
 SIDES = ("Better than KTO", "Worse than KTO", "Different from KTO", "Not to be told from KTO")
 
 

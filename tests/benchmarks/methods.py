@@ -1,15 +1,17 @@
-"""KTO beside the untrained base, SFT, DPO, ORPO and RLHF on four real sets, on equal terms: `kd.compare`, one table a set.
+"""KTO beside the untrained base, SFT, DPO, ORPO, RLHF and hybrid KTO on real sets, on equal terms: `kd.compare`, one table a set.
 
     python tests/benchmarks/methods.py DATA_FOLDER [--sets xstest tulu hh gsm8k] [--seeds 3] [--updates 32] [--ask N] [--win N]
-        [--methods kto dpo sft] [--folder DIR]
+        [--methods kto dpo sft] [--thinned] [--folder DIR]
 
-Labels that are trained on: XSTest's by GPT-4, GSM8K's by self-consistency (both judged by the truth that the set has), Tülu's and
-HH-harmless's by people (judged by the same kind of label). One prompt in five is held out, with its near repeats (XSTest: with its
+Labels that are trained on: XSTest's by GPT-4 (xstest_true: the true ones), GSM8K's by self-consistency (all judged by the truth
+that the set has), Tülu's and HH-harmless's by people (judged by the same kind of label). One prompt in five is held out, with its near repeats (XSTest: with its
 contrasting twin). Rows are drawn by a hash of their prompt, all rows of a prompt together, so that pairs stay whole.
 
 SmolLM2-135M-Instruct, its top 6 layers, bfloat16 arithmetic, updates of 16 completions. Rates: those of experiments/methods/terms.py times 20
 for every method, as updates are few; KTO's is then that of trainer_quality.py. No score had a part in any of it. Finished arms are
 kept in DIR.
+
+--thinned leaves one training row a prompt, drawn by a hash: as feedback comes where nobody answers twice.
 
 --ask N puts N questions of each kind to every policy, so that a method is not judged by rewards alone: unsafe prompts (AdvBench, XSTest)
 and safe ones (XSTest), refused or not; IFEval's verifiable instructions; lm-eval on three of BIG-bench's tasks. Rows are then messages,
@@ -31,11 +33,14 @@ from machine import machine, write_result
 
 import ktodata as kd
 from ktodata.experiments.methods.terms import METHODS
+from ktodata.experiments.methods.train_methods import TRAIN
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 
+XSTEST = "kto_xstest.jsonl.gz"
 # file, label that is trained on, column of partial verdicts, tokens of a row, rows that are trained on, rows that are held out
 SETS = {
-    "xstest": ("kto_xstest.jsonl.gz", "weak_label_gpt4", "partial_refusal", 64, 1000, 300),
+    "xstest": (XSTEST, "weak_label_gpt4", "partial_refusal", 64, 1000, 300),
+    "xstest_true": (XSTEST, "label", None, 64, 1000, 300),
     "tulu": ("kto_tulu1_human.jsonl.gz", "label", None, 128, 600, 200),
     "hh": ("kto_hh_harmless.jsonl.gz", "label", None, 128, 600, 200),
     "gsm8k": ("kto_gsm8k_solutions.jsonl.gz", "weak_label", None, 128, 600, 200),
@@ -45,14 +50,20 @@ PATHS = {"safety", "instructions", "tasks"}
 ANSWER_TOKENS = {"max_new_tokens": 48, "instruction_tokens": 128}
 
 
-def sides(folder: Path, name: str, *, judged: bool = False) -> pl.DataFrame:
-    """The rows of a set as shards hold them: part is "train" or "test", and "validation" if `judged`; truth only scores."""
+def sides(folder: Path, name: str, *, judged: bool = False, thinned: bool = False) -> pl.DataFrame:
+    """The rows of a set as shards hold them: part is "train" or "test", and "validation" if `judged`; truth only scores.
+
+    thinned : one training row a prompt
+    """
     file, label, leave_out, _, train, test = SETS[name]
-    table = load(folder, file, label, leave_out, places=name == "xstest")
-    table = by_hash(table, pl.col("place") if name == "xstest" else pl.col("prompt_group"))
+    table = load(folder, file, label, leave_out, places=file == XSTEST)
+    table = by_hash(table, pl.col("place") if file == XSTEST else pl.col("prompt_group"))
     part = {0: "test", 1: "validation" if judged else "train"}
     table = table.with_columns(part=pl.col("part_of_five").replace_strict(part, default="train"), weight=1.0)
     table = table.drop("prompt_embedding", "completion_embedding")
+    if thinned:
+        first = pl.col("row_id") == pl.col("row_id").sort_by(pl.col("row_id").hash(seed=0)).first().over("prompt")
+        table = table.filter((pl.col("part") != "train") | first)
     drawn = [table.filter(part=which).head(most) for which, most in (("train", train), ("validation", test), ("test", test))]
     rows = pl.concat(drawn)
     return rows.with_columns(label=pl.when(pl.col("part") == "validation").then("truth").otherwise("label"))
@@ -91,7 +102,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=32)
     parser.add_argument("--ask", type=int, metavar="N", help="questions of each kind that every policy answers")
     parser.add_argument("--win", type=int, metavar="N", help="held-out prompts whose answers are judged against the base's")
-    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="*", choices=TRAIN, default=METHODS)
+    parser.add_argument("--thinned", action="store_true", help="train on one row a prompt")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     for name in options.sets:
@@ -100,9 +112,11 @@ def main() -> None:
 
 
 def measure(name: str, scratch: Path, options: argparse.Namespace) -> None:
-    rows, asked, called = sides(options.data, name, judged=bool(options.win)), {}, name
+    rows, asked, called = sides(options.data, name, judged=bool(options.win), thinned=options.thinned), {}, name
+    if options.thinned:
+        called = f"{name}_thinned"
     if options.ask:
-        asked, called = questions(options.data, rows, scratch, options.ask), f"{name}_asked"
+        asked, called = questions(options.data, rows, scratch, options.ask), f"{called}_asked"
         rows = as_messages(rows)
     if options.win:
         asked |= {"win_rate": True, "generate": options.win, "max_new_tokens": ANSWER_TOKENS["max_new_tokens"]}

@@ -81,7 +81,7 @@ def test_rewards_are_beta_times_the_change_in_log_prob(compared):
 
 def test_facts_say_what_was_trained_on_how_much(compared):
     found, events, _ = compared
-    assert found.rows_used["rows_used"] == {"kto": 60, "sft": 30, "dpo": 60, "orpo": 60, "rlhf": 60}
+    assert found.rows_used["rows_used"] == {"kto": 60, "kto_hybrid": 60, "sft": 30, "dpo": 60, "orpo": 60, "rlhf": 60}
     assert found.metrics["updates"] == 8 and found.metrics["prompt_groups"] == 20
     assert [(arm["method"], arm["seed"]) for arm in found.metrics["arms"]] == [
         ("base", 0), *((method, seed) for seed in (0, 1) for method in ("sft", "kto", "dpo"))
@@ -319,7 +319,7 @@ def test_a_reward_model_and_refusals_are_measured():
 
 
 FACTS = {
-    "rows_used": {"rows": 60, "rows_used": {"kto": 60, "sft": 30, "dpo": 40, "orpo": 40, "rlhf": 40}},
+    "rows_used": {"rows": 60, "rows_used": {"kto": 60, "kto_hybrid": 60, "sft": 30, "dpo": 40, "orpo": 40, "rlhf": 40}},
     "arms": [{"method": "base"}, {"method": "kto"}, {"method": "dpo"}],
     "updates": 8,
     "settings": {"batch_size": 8, "seeds": [0]},

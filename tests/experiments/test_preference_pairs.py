@@ -35,7 +35,7 @@ def test_pairs_by_hand():
     assert ("i", "h") in found
     assert pairs.metrics == {
         "rows": 9, "desirable": 6, "undesirable": 3, "prompts": 3, "prompts_with_both_labels": 2,
-        "pairs": 4, "most_pairs_of_a_row": 2, "rows_used": {"kto": 9, "sft": 6, "dpo": 7, "orpo": 7, "rlhf": 7},
+        "pairs": 4, "most_pairs_of_a_row": 2, "rows_used": {"kto": 9, "kto_hybrid": 9, "sft": 6, "dpo": 7, "orpo": 7, "rlhf": 7},
     }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from ktodata.train.schedule import learning_rate_at
 CPU = torch.device("cpu")
 # many times the usual rates, as the model is new and learns in a few updates; every method's alike
 FACTOR = 1000
-OFFLINE = ("sft", "kto", "dpo", "orpo")
+OFFLINE = ("sft", "kto", "kto_hybrid", "dpo", "orpo")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_rewards_of_held_out_rows_move_the_right_way(method, chat, folder, terms
     found, label = rewards(trained.model, folder, held_out), held_out.label
     assert auc(found, label) > 0.85
     assert found[label].mean() > 0.05  # all of them make good answers likelier; SFT and ORPO may lift bad ones with them
-    if method in ("kto", "dpo"):
+    if method in ("kto", "kto_hybrid", "dpo"):
         assert found[~label].mean() < -0.05
     assert trained.metrics["updates"] == 10 and 0.9 * 80 <= trained.metrics["completions"] <= 80
     assert trained.metrics["rows"] == (30 if method == "sft" else 60)

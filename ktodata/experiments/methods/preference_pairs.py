@@ -99,5 +99,12 @@ def _pair_counts(
         "prompts_with_both_labels": sum(bool(label[numbers].any() and not label[numbers].all()) for numbers in of_prompt),
         "pairs": sum(uses.values()) // 2,
         "most_pairs_of_a_row": max(uses.values(), default=0),
-        "rows_used": {"kto": len(label), "sft": desirable, "dpo": len(uses), "orpo": len(uses), "rlhf": len(uses)},
+        "rows_used": {
+            "kto": len(label),
+            "kto_hybrid": len(label),
+            "sft": desirable,
+            "dpo": len(uses),
+            "orpo": len(uses),
+            "rlhf": len(uses),
+        },
     }

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ktodata.errors import SettingError
 from ktodata.settings import unknown_name
 from ktodata.train.schedule import Schedule
 
-MethodName = Literal["sft", "kto", "dpo", "orpo", "rlhf"]
-METHODS: tuple[MethodName, ...] = get_args(MethodName)
+MethodName = Literal["sft", "kto", "kto_hybrid", "dpo", "orpo", "rlhf"]
+METHODS: tuple[MethodName, ...] = ("sft", "kto", "dpo", "orpo", "rlhf")  # unless others are named
+OURS = frozenset[str]({"kto", "kto_hybrid"})  # of train/; the others are TRL's trainers
 
 # Peak rates of AdamW, none of them tuned on anything here. AdamW's steps do not depend on the size of a loss, so the methods that
 # compare with a reference share one rate; the KTO paper's. DPO is mostly run at a half to a tenth of it, and many more updates.
 LEARNING_RATES: dict[str, float] = {
     "kto": 5e-6,  # arXiv:2402.01306, version 4
+    "kto_hybrid": 5e-6,  # KTO's
     "dpo": 5e-6,  # KTO's
     "orpo": 8e-6,  # arXiv:2403.07691: no reference holds it back
     "sft": 2e-5,  # SFTConfig of TRL 1.16

@@ -6,7 +6,8 @@ Where a method can use fewer rows, it passes over those more often. RLHF trains 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import polars as pl
 
@@ -60,7 +61,9 @@ def check_can_train(methods: Mapping[str, Any] | tuple[str, ...], pairs: Prefere
         )
 
 
-def train_kto(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
+def train_kto(
+    rows: TrainingRows, terms: TrainingTerms, seed: int, objective: Literal["kto", "kto_hybrid"] = "kto"
+) -> TrainedPolicy:
     """`kd.train.fit`: all rows."""
     from ktodata.train import fit
 
@@ -68,11 +71,12 @@ def train_kto(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPol
     result = fit(
         rows.frame.drop("part", strict=False),
         model=terms.model,
+        objective=objective,
         epochs=min(1000, -(-terms.updates * terms.batch_size // count) + 1),
         max_steps=terms.updates,
         batch_size=terms.batch_size,
         micro_batch_size=terms.micro_batch_size,
-        learning_rate=terms.rates["kto"],
+        learning_rate=terms.rates[objective],
         warmup_fraction=terms.warmup_fraction,
         schedule=terms.schedule,
         beta=terms.beta,
@@ -84,7 +88,7 @@ def train_kto(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPol
         seed=seed,
     )
     n_read = result.telemetry.filter(part="train").height
-    return TrainedPolicy(result.model.eval(), _method_facts(terms, "kto", count, n_read))
+    return TrainedPolicy(result.model.eval(), _method_facts(terms, objective, count, n_read))
 
 
 def train_sft(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPolicy:
@@ -179,6 +183,7 @@ def train_rlhf(rows: TrainingRows, terms: TrainingTerms, seed: int) -> TrainedPo
 TRAIN: dict[MethodName, Method] = {
     "sft": train_sft,
     "kto": train_kto,
+    "kto_hybrid": partial(train_kto, objective="kto_hybrid"),
     "dpo": train_dpo,
     "orpo": train_orpo,
     "rlhf": train_rlhf,
