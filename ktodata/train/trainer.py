@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import Field
 
-from ktodata.errors import RunError
+from ktodata.errors import RunError, SettingError
 from ktodata.extras import require
 from ktodata.files import alone_if_run, unwritable_speaks
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import CheckedPart, check_part, open_part
 from ktodata.train.early_stop import EarlyStopSettings
-from ktodata.train.objectives import ObjectiveName
+from ktodata.train.objectives import OBJECTIVES, ObjectiveName
 from ktodata.train.results.trackers import LoggerName
 from ktodata.train.results.train_result import TrainResult
 from ktodata.train.schedule import Schedule
@@ -129,6 +129,8 @@ def fit(
     for an `out` that is a file, and while another process writes the run that it lies in.
     """
     settings = check_settings(fit, {name: value for name, value in locals().items() if name != "shards"}, where="fit")
+    if OBJECTIVES[objective].contrasts and not group_by_prompt:
+        raise SettingError(f"{objective} sets rows of one prompt against each other: it needs group_by_prompt: true.")
     require("torch", "transformers", "safetensors", *([] if lora is None else ["peft"]))
     if settings["out"] is not None and settings["out"].is_file():
         raise RunError(f"{settings['out']} is a file: out is the folder that the model goes to.")

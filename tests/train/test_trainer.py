@@ -181,6 +181,11 @@ def test_rows_dealt_by_prompt_or_singly_are_each_used_once_an_epoch_in_the_same_
     assert (result.metrics["plan"]["rows_per_prompt"] == 2.0) is group_by_prompt
 
 
+def test_siblings_dealt_singly_are_refused_where_they_are_to_be_set_against_each_other(model_folder):
+    with pytest.raises(SettingError, match="kto_hybrid sets rows of one prompt against each other: it needs group_by_prompt"):
+        fit(text_rows(12), model=model_folder, objective="kto_hybrid", group_by_prompt=False, **FAST)
+
+
 def test_numbers_read_seldom_are_the_same_numbers(model_folder):
     rows = text_rows(18).with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
     every, seldom = (

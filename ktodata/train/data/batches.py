@@ -203,6 +203,13 @@ class _Dealer:
         self._prompts[number].add(int(self._prompt[piece[0]]))
 
 
+def _with_siblings(prompts: RowNumbers, desirable: NDArray[np.bool_]) -> int:
+    """Rows of a batch whose prompt has both labels in it."""
+    _, of, rows = np.unique(prompts, return_inverse=True, return_counts=True)
+    of_desirable = np.bincount(of, desirable, len(rows))
+    return int(rows[(of_desirable > 0) & (of_desirable < rows)].sum())
+
+
 def _batch_plan(steps: list[Batch], label: NDArray[np.bool_], groups: RowNumbers, sequences: Sequences) -> BatchPlan:
     texts, prompts = sequences.completion_of, sequences.prompt_of
     shared_prompt = sum(int((groups[step.rows] == groups[step.partners]).sum()) for step in steps)
@@ -214,6 +221,7 @@ def _batch_plan(steps: list[Batch], label: NDArray[np.bool_], groups: RowNumbers
         "batch_rows_min": min((len(step.rows) for step in steps), default=0),
         "batch_rows_max": max((len(step.rows) for step in steps), default=0),
         "rows_per_prompt": round(sum(len(step.rows) for step in steps) / max(1, distinct), 3),  # within a step
+        "rows_with_siblings": sum(_with_siblings(prompts[step.rows], label[step.rows]) for step in steps),  # of the other label
         "one_class_batches": one_class,  # where there are fewer rows of a label than batches
         "partners_sharing_prompt_group": shared_prompt,
         "partners_with_equal_completion": equal_completion,

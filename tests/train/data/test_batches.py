@@ -122,9 +122,10 @@ def test_rows_of_one_prompt_meet_in_one_batch_up_to_a_quarter_of_it():
     """32 prompts of 4 rows in batches of 16: a quarter is 4, so a batch is 4 whole prompts; dealt singly, rows hardly meet."""
     prompts = [number % 32 for number in range(128)]
     rows = rows_of([number // 32 % 2 == 0 for number in range(128)], prompts=prompts)
-    shared, singly = (plan(rows, batch_size=16, group_by_prompt=share).metrics["rows_per_prompt"] for share in (True, False))
-    assert shared == 4.0
-    assert singly < 1.5
+    shared, singly = (plan(rows, batch_size=16, group_by_prompt=share).metrics for share in (True, False))
+    assert shared["rows_per_prompt"] == 4.0
+    assert singly["rows_per_prompt"] < 1.5
+    assert shared["rows_with_siblings"] == 128 > 2 * singly["rows_with_siblings"]
 
 
 def test_a_prompt_with_many_rows_does_not_fill_a_batch_while_there_are_others():
