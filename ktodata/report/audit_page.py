@@ -1,20 +1,27 @@
-"""audit.html: label quality only, from a table in memory or from a run folder."""
+"""audit.html: the report with fewer sections, from a table in memory or from a run folder."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.report.audit_tables import AuditTables
-from ktodata.report.headline import label_trust
-from ktodata.report.page import flat, render
-from ktodata.report.run_files import RunFiles, pick
-from ktodata.report.sections.flow_section import RecordAccount, record_account
+from ktodata.report.headline import HeadlineLine, headline, label_trust
+from ktodata.report.page import SECTIONS, flat, render, run_context
+from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.sections.labels_section import LabelsSection, read_labels_section
 from ktodata.stage import StageResult
+
+KIND = "ktodata audit"
+OF_A_RUN = ("flow", "labels", "measured")
+OF_A_TABLE = ("labels", "measured")
+LINES = (0, 1, 2, 4)  # of the five: an audit trains nothing, so it can say nothing of whether that helped
+NEXT_IN_PYTHON = HeadlineLine(
+    "What should a person do next?",
+    "Have a sample judged.",
+    "`audit.next_reviews(30)` of what `kd.audit` gives names the rows, `audit.with_reviews(rows)` takes the verdicts.",
+)
 
 
 def build_audit_page(source: Path | StageResult, feedback: pl.DataFrame | None = None, *, name: str = "label audit") -> str:
@@ -23,33 +30,47 @@ def build_audit_page(source: Path | StageResult, feedback: pl.DataFrame | None =
     source : a run folder that holds label_noise, or what the stage label_noise returned.
     feedback : with a result, the table that label_noise was given; column `contradicted` is used when it is there.
     """
-    if isinstance(source, StageResult):
-        if feedback is None:
-            raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
-        return _render_audit(read_labels_section(AuditTables(source, feedback)), name, what="the result")
-    run = RunFiles(source)
-    title = str(pick(run.manifest, "name", default=name))
-    account, ingest = record_account(run), run.metrics("ingest")
-    return _render_audit(read_labels_section(run), title, what=str(run.path), account=account, ingest=ingest)
-
-
-def _render_audit(
-    noise: LabelsSection | None,
-    name: str,
-    *,
-    what: str,
-    account: RecordAccount | None = None,
-    ingest: Mapping[str, Any] = MappingProxyType({}),
-) -> str:
+    if not isinstance(source, StageResult):
+        return _page_of_a_run(read_contents(source))
+    if feedback is None:
+        raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
+    noise = read_labels_section(AuditTables(source, feedback))
     if noise is None:
-        raise RunError(f"{what} holds no result of label_noise, so there is nothing to audit. Add the step to its recipe.")
+        raise RunError("the result holds nothing of label_noise, so there is nothing to audit.")
+    return _page_of_a_table(noise, name)
+
+
+def _page_of_a_run(contents: RunContents) -> str:
+    if contents.noise is None:
+        raise RunError(
+            f"{contents.files.path} holds no result of label_noise, so there is nothing to audit. Add the step to its recipe."
+        )
+    lines = headline(contents)
+    context = run_context(contents) | {"kind": KIND, "sections": _sections(OF_A_RUN), "verdict": [lines[at] for at in LINES]}
+    return render("report.html.j2", **context | {"title": f"{contents.name} · {KIND}", "map_data": None, "search_index": None})
+
+
+def _page_of_a_table(noise: LabelsSection, name: str) -> str:
+    """Nothing is known of a run around it."""
+    nothing: dict[str, Any] = dict.fromkeys(("coverage", "training", "evaluation", "pairs", "map_data", "search_index"))
     return render(
-        "audit.html.j2",
-        title=f"{name} · ktodata audit",
+        "report.html.j2",
+        **nothing,
+        title=f"{name} · {KIND}",
+        kind=KIND,
         name=name,
+        place="RUN",
+        manifest={},
+        settings=[],
+        stages=("label_noise",),
+        sections=_sections(OF_A_TABLE),
+        verdict=[label_trust(noise), NEXT_IN_PYTHON],
         noise=noise,
-        account=account,
-        ingest=ingest,
-        trust=label_trust(noise),
+        without_text=False,
+        facts=lambda _stage: {},
         numbers=lambda _stage: flat(noise.facts),
     )
+
+
+def _sections(anchors: tuple[str, ...]) -> list[tuple[str, str, bool]]:
+    return [(anchor, title, True) for anchor, title, _ in SECTIONS if anchor in anchors]

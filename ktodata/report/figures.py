@@ -107,7 +107,7 @@ def flow(first: int, leaving: Sequence[FlowLoss], parts: Sequence[tuple[str, int
 
     first : rows in. leaving : in order, with how many were left after each step. parts : ("train", 804), ...
     """
-    figure, axes = canvas(height=2.7)
+    figure, axes = canvas(height=2.4)
     axes.axis("off")
     scale, end = max(first, 1), len(leaving) + 0.2
     words = -0.36 * scale - max((step.dropped + step.review for step in leaving), default=0)  # below the deepest band
@@ -247,16 +247,15 @@ def histogram(key: str, title: str, desirable: np.ndarray, undesirable: np.ndarr
     axes.axhline(0, color=COLOUR["muted"], linewidth=0.6)
     axes.set_xlim(0, 1)
     highest, lowest = max(above.max(initial=0), 1), max(below.max(initial=0), 1)
-    axes.set_ylim(-1.3 * lowest, 1.2 * highest)
+    axes.set_ylim(-1.1 * lowest, 1.1 * highest)
     axes.yaxis.set_major_formatter(lambda value, _: count(abs(value)))
     axes.yaxis.get_major_locator().set_params(integer=True, nbins=5)
     axes.grid(axis="y")
     axes.set_xlabel(axis)
     axes.set_ylabel("rows")
-    axes.text(0.01, 0.97, "given as desirable", transform=axes.transAxes, va="top", color=COLOUR["desirable"], fontweight="bold")
-    axes.text(
-        0.01, 0.04, "given as undesirable", transform=axes.transAxes, va="bottom", color=COLOUR["undesirable"], fontweight="bold"
-    )
+    above_axes = {"transform": axes.transAxes, "va": "bottom", "fontweight": "bold"}  # where no bar can be
+    axes.text(0.0, 1.03, "above: given as desirable", color=COLOUR["desirable"], **above_axes)
+    axes.text(0.35, 1.03, "below: given as undesirable", color=COLOUR["undesirable"], **above_axes)
     low = int((desirable < 0.5).sum()), int((undesirable < 0.5).sum())
     description = (
         f"{axis}. Below one half: {low[0]} of {len(desirable)} rows given as desirable, "

@@ -29,11 +29,17 @@ class HeadlineLine:
     question: str
     short: str
     text: str
+    command: str = ""  # to be pasted into a terminal
 
 
 def headline_text(run: Path) -> list[str]:
     """The five lines as plain text, for a terminal. Raises RunError when `run` is no run folder."""
-    return [f"{line.question} {line.short} {line.text}".strip().replace("`", "") for line in headline(read_contents(run))]
+    return [_plain_text(line) for line in headline(read_contents(run))]
+
+
+def _plain_text(line: HeadlineLine) -> str:
+    command = f"Now: {line.command}" if line.command else ""
+    return " ".join(filter(None, (line.question, line.short, line.text, command))).replace("`", "")
 
 
 def headline(contents: RunContents) -> list[HeadlineLine]:
@@ -148,16 +154,14 @@ def _did_it_help(contents: RunContents) -> tuple[str, str]:
         return short, f"{text} An ablation is there, but of other rows, so whether curation made the difference is not known."
     if ablation is not None:
         return short, f"{text} The results of an ablation are under “Did curation help”."
-    return (
-        short,
-        f"{text} Whether curation made the difference takes a control that this run has not: `ktodata ablate` trains it.",
-    )
+    command = f"`ktodata ablate {shlex.quote(contents.files.place)}`"
+    return short, f"{text} Whether curation made the difference takes a control that this run has not: {command} trains it."
 
 
-def _next_steps(contents: RunContents) -> tuple[str, str]:
+def _next_steps(contents: RunContents) -> tuple[str, ...]:
     held = contents.flow.review - _n_decided(contents.files) if contents.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review, most doubtful first."] if held else []
-    desk = f"`ktodata review {shlex.quote(contents.files.place)} --budget {SITTING}`"
+    desk = f"ktodata review {shlex.quote(contents.files.place)} --budget {SITTING}"
     if contents.noise is not None and not contents.noise.reviews.drawn:
         todo.append(
             "Have somebody you trust judge about 100 rows drawn at random from both labels: nothing else shows errors that "
@@ -172,10 +176,9 @@ def _next_steps(contents: RunContents) -> tuple[str, str]:
         todo.append("Collect feedback on the reference prompts that nothing here is like.")
     if not todo:
         return "Nothing urgent.", "Read the examples below before you train on this."
-    if contents.noise is not None and (held or not contents.noise.reviews.drawn):
-        todo.append(f"Now: {desk}")
+    at_the_desk = contents.noise is not None and (held or not contents.noise.reviews.drawn)
     short = "Review rows." if held else "Have a sample judged." if contents.noise is not None else "Look closer."
-    return short, " ".join(todo)
+    return short, " ".join(todo), desk if at_the_desk else ""
 
 
 def _n_decided(files: RunFiles) -> int:

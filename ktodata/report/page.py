@@ -2,8 +2,9 @@
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -20,23 +21,20 @@ from ktodata.report.run_files import pick
 from ktodata.report.sections.dropped_rows import read_pairs, read_reasons, read_unreadable
 from ktodata.report.templating import template_environment
 from ktodata.report.without_text import WithoutText
+from ktodata.stages import ORDER
 
-# anchor, title, the stage it needs, or what was made of the run afterwards
+# anchor, title, what makes it: a step of the recipe, or a command after the run
 SECTIONS = (
     ("flow", "Where the rows went", "ingest"),
     ("labels", "Can the labels be trusted", "label_noise"),
     ("balance", "Balance and weights", "ingest"),
     ("coverage", "What the prompts cover", "coverage"),
-    ("dropped-rows", "What was taken out, and why", "ingest"),
     ("search", "Find a row", "ingest"),
-    ("repeats", "Repeats", "dedupe"),
-    ("quarantine", "Records that could not be read", "ingest"),
     ("training", "Training", "train"),
     ("results", "Held-out results", "evaluate"),
-    ("curation", "Did curation help", "ablation"),
-    ("methods", "Methods side by side", "comparison"),
-    ("measured", "How each number was measured", "ingest"),
-    ("manifest", "What was run", "ingest"),
+    ("curation", "Did curation help", "ktodata ablate"),
+    ("methods", "Methods side by side", "ktodata compare"),
+    ("measured", "How each number was measured", ""),
 )
 PAGE_BYTES = 4_900_000  # under five million, so that it opens at once and can be sent by mail
 MIN_SEARCH_BYTES = 500_000  # bytes for the search, whatever the rest of the page takes
@@ -54,40 +52,52 @@ def build_report(run: Path, *, text: bool = True) -> str:
 
 def page_of(contents: RunContents, *, text: bool = True) -> str:
     """The same from contents that are read."""
-    files = contents.files
-    afterwards = {"ablation": contents.ablation, "comparison": contents.comparison}
-    facts = cache(files.metrics)
-    page = partial(
-        render,
-        "report.html.j2",
-        title=f"{contents.name} · ktodata",
-        script=_script(),
-        name=contents.name,
-        manifest=files.manifest,
-        sections=[
-            (anchor, title, afterwards[needs] is not None if needs in afterwards else files.has(needs))
-            for anchor, title, needs in SECTIONS
-        ],
-        verdict=headline(contents),
-        flow=contents.flow,
-        noise=contents.noise if text or contents.noise is None else replace(contents.noise, examples=[]),
-        balance=contents.balance,
-        coverage=contents.coverage,
-        map_data=read_map_data(files),
-        training=contents.training,
-        evaluation=contents.evaluation,
-        without_text=not text,
-        ablation=contents.ablation,
-        comparison=contents.comparison,
-        reasons=read_reasons(files, with_examples=text),
-        pairs=read_pairs(files),
-        unreadable=read_unreadable(files) if text else [replace(group, examples=[]) for group in read_unreadable(files)],
-        facts=facts,
-        numbers=lambda stage: flat(facts(stage)),
-        settings=flat(pick(files.manifest, "recipe", default={}), most=200),
-    )
+    page = partial(render, "report.html.j2", script=_script(), **run_context(contents, text=text))
     room = max(PAGE_BYTES - len(page(search_index=None).encode()), MIN_SEARCH_BYTES)
-    return page(search_index=read_search_index(files, max_bytes=room))
+    return page(search_index=read_search_index(contents.files, max_bytes=room))
+
+
+def run_context(contents: RunContents, *, text: bool = True) -> dict[str, Any]:
+    """What the page's template shows of a run, but for its search and its scripts."""
+    files = contents.files
+    facts = cache(files.metrics)
+    place = shlex.quote(files.place)
+    unreadable = read_unreadable(files)
+    parts = {field.name: getattr(contents, field.name) for field in fields(contents) if field.name != "files"}
+    return parts | {
+        "title": f"{contents.name} · ktodata",
+        "kind": "Report of a ktodata run",
+        "manifest": files.manifest,
+        "sections": [(anchor, title, _is_there(contents, anchor)) for anchor, title, _ in SECTIONS],
+        "missing": {
+            anchor: f"`{maker} {place}`" if " " in maker else f"`{maker}` in the recipe" for anchor, _, maker in SECTIONS
+        },
+        "place": place,
+        "stages": (*ORDER, "reviews", "telemetry", "train", "evaluate"),
+        "verdict": headline(contents),
+        "noise": contents.noise if text or contents.noise is None else replace(contents.noise, examples=[]),
+        "map_data": read_map_data(files),
+        "without_text": not text,
+        "reasons": read_reasons(files, with_examples=text),
+        "pairs": read_pairs(files),
+        "unreadable": unreadable if text else [replace(group, examples=[]) for group in unreadable],
+        "facts": facts,
+        "numbers": lambda stage: flat(facts(stage)),
+        "settings": flat(pick(files.manifest, "recipe", default={}), most=200),
+    }
+
+
+def _is_there(contents: RunContents, anchor: str) -> bool:
+    """Whether a section has something to show; what the search finds and how things were measured is there once rows are."""
+    parts = {
+        "labels": contents.noise,
+        "coverage": contents.coverage,
+        "training": contents.training,
+        "results": contents.evaluation,
+        "curation": contents.ablation,
+        "methods": contents.comparison,
+    }
+    return parts.get(anchor, contents.flow) is not None or anchor == "measured"
 
 
 def render(template: str, *, script: str = "", **context: Any) -> str:

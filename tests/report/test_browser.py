@@ -327,3 +327,50 @@ def test_the_audit_opens_and_runs_nothing(browser, run, tmp_path):
     with opened(browser, written(tmp_path, build_audit_page(run))) as page:
         assert page.console == [] and "Rows doubted most" in page.content() and page.title().endswith("ktodata audit")
         assert page.locator("script").count() == 0 and grave(page) == []
+
+
+MAX_HEIGHT = 6000  # pixels, at 1,400 wide: what a person scrolls through before anything is unfolded
+
+
+def height(page):
+    return page.evaluate("document.documentElement.scrollHeight")
+
+
+@pytest.mark.parametrize(("width", "most"), [(1400, MAX_HEIGHT), (390, 10_000)])
+def test_the_page_is_short_until_it_is_unfolded(browser, many, width, most):
+    with opened(browser, many, viewport={"width": width, "height": 900}) as page:
+        page.wait_for_selector(READY)
+        shut = height(page)
+        assert shut <= most and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.evaluate("document.querySelectorAll('details').forEach(node => node.open = true)")
+        assert height(page) > 2 * shut and page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_run_with_every_experiment_is_short_too(browser, file):
+    with opened(browser, file, viewport={"width": 1400, "height": 900}) as page:
+        page.wait_for_selector(READY)
+        assert height(page) <= 1.2 * MAX_HEIGHT
+
+
+def test_rows_unfold_once_something_is_searched(page):
+    assert not page.is_visible("#search-rows")
+    find(page, "near repeat", 5)
+    assert page.is_visible("#search-rows")
+
+
+def test_a_link_into_a_fold_opens_it(page):
+    page.evaluate("location.hash = 'quarantine'")
+    page.wait_for_function("document.getElementById('quarantine').open")
+
+
+def test_no_word_of_the_histogram_lies_over_its_bars(page):
+    """The names of the two sides stand above the axes: no bar is as high as they are low."""
+    overlaps = page.evaluate("""() => {
+      const figure = document.querySelector("svg[aria-labelledby^='quality-']");
+      const words = [...figure.querySelectorAll("text")].filter((node) => node.textContent.includes("given as"));
+      const bars = [...figure.querySelectorAll("path")].filter((node) => /--(un)?desirable/.test(node.getAttribute("style")));
+      const over = (one, other) => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom;
+      const boxes = bars.map((bar) => bar.getBoundingClientRect());
+      return [words.length, bars.length, words.filter((word) => boxes.some((box) => over(word.getBoundingClientRect(), box))).length];
+    }""")
+    assert overlaps[0] == 2 and overlaps[1] > 2 and overlaps[2] == 0

@@ -14,7 +14,7 @@ from ktodata.report.headline import headline_text
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.ablation_section import DRAWN, REVIEWED_AT_RANDOM, TREATMENTS, TRUE, read_ablation
 
-NO_ABLATION, NO_COMPARISON = "ktodata ablate RUN trains one model for each", "ktodata compare RUN trains SFT, KTO, DPO"
+NO_ABLATION, NO_COMPARISON = "Did curation help (ktodata ablate", "Methods side by side (ktodata compare"
 
 
 @pytest.fixture(scope="module")

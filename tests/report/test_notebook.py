@@ -1,5 +1,7 @@
 """Summaries for notebooks: escaped, and with the numbers that matter."""
 
+import shlex
+
 import folders
 import polars as pl
 
@@ -38,4 +40,18 @@ def test_an_audit_of_a_table_in_memory_equals_that_of_a_run(tmp_path):
     assert {"trust_curve", "raters", "drift", "contested"} <= set(fields)
     result = StageResult(fields.pop("columns"), metrics=folders.NOISE_FACTS, tables=fields)
     name = "small <b>run</b> \ud800"
-    assert build_audit_page(result, feedback, name=name) == build_audit_page(run)
+    in_memory, of_run = (labels_of(page) for page in (build_audit_page(result, feedback, name=name), build_audit_page(run)))
+    assert len(in_memory) > 1000 and in_memory.replace("explain RUN", f"explain {shlex.quote(str(run))}") == of_run
+
+
+def labels_of(page):
+    """The section on the labels."""
+    return page.partition('<section id="labels"')[2].partition("</section>")[0]
+
+
+def test_an_audit_says_what_became_of_every_record_and_what_is_next(tmp_path):
+    run = folders.write_run(tmp_path / "small", stages=("label_noise",))
+    page = build_audit_page(run)
+    assert "Of 62 rows in," in page and "Records that could not be read: 2" in page
+    assert f"<pre><code>ktodata review {shlex.quote(str(run))} --budget 30</code></pre>" in page
+    assert "Did it help" not in page and "<script" not in page

@@ -31,8 +31,8 @@ def own(tmp_path):
 
 
 def part(page, start, end):
-    """What stands between two headings."""
-    return re.search(rf"<h3>{start}</h3>(.*?)<h3>{end}</h3>", page, re.DOTALL)[1]
+    """What stands between two summaries."""
+    return re.search(rf"<summary>{start}</summary>(.*?)<summary>{end}", page, re.DOTALL)[1]
 
 
 def table(folder, name):
@@ -119,7 +119,7 @@ def test_contested_rows_are_counted_and_shown_with_their_votes(dated):
     assert first.row_id == "44"  # the likelier one stands first
     votes = ("2 of 3 votes say desirable", "rater 0: desirable", "rater 1: desirable", "rater 2: undesirable")
     assert first.notes == ("chance that people differ on it 91\u2009%", *votes)
-    text = part(build_report(dated), "Rows on which people differ", "Is the same content judged differently")
+    text = part(build_report(dated), "Rows on which people differ", "Whether the same content is judged differently")
     assert "2 of 18 training rows" in text and "no label of theirs is wrong" in text and "1.4 to 34.7" in text
 
 
@@ -148,7 +148,7 @@ def test_groups_that_judge_differently_stand_with_interval_and_date(dated):
     assert source.effect == ("+34.0", "+20.0 to +45.0") and source.since is None and source.kind == "another threshold"
     assert (rater.kind, rater.differs, rater.p_adjusted) == ("nothing", False, "0.745")
     page = build_report(dated)
-    text = part(page, "Is the same content judged differently", "Rows doubted most")
+    text = part(page, "Whether the same content is judged differently", "Rows doubted most")
     assert "2 groups of 3 differ by more than chance" in unescape(text)
     assert "<strong>another threshold</strong>" in text and "since 2025-03-31" in text
     assert "&lt;/script&gt;&lt;/style&gt;" in text and "<img" not in text
@@ -175,7 +175,7 @@ def test_rows_without_dates_and_findings_of_none_are_said_plainly(own):
     change(table(own, "drift"), significant=pl.lit(False), since=pl.lit(None, pl.Datetime("us", "UTC")))
     page = build_report(own)
     assert "None of 3 groups" in page and "too few rows carry a date" in page
-    text = part(page, "Is the same content judged differently", "Rows doubted most")
+    text = part(page, "Whether the same content is judged differently", "Rows doubted most")
     assert "since, 95 % interval" not in text and "A dashed line" not in text and "For example" not in text
     drift = table(own, "drift")
     pl.read_parquet(drift).clear().write_parquet(drift)

@@ -62,4 +62,4 @@ def test_however_little_room_there_is_the_rows_stay_within_it(tmp_path, monkeypa
     html = build_report(folder)
     assert len(decoded(html, "search-data")["row_id"]) == indexes[1_200].included
     assert f"{indexes[1_200].left_out} rows of them" in html
-    assert "holds nothing of their texts; <code>ktodata explain RUN ROW_ID</code>" in html
+    assert f"holds nothing of their texts; <code>ktodata explain {folder} ROW_ID</code>" in html

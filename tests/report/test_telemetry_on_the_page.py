@@ -112,6 +112,6 @@ def test_margins_are_by_the_beta_of_the_training(trained):
 
 def test_without_text_the_numbers_stay_and_no_row_is_shown(trained):
     page = build_report(trained, text=False)
-    text = page.partition("Rows that argue against their label</h3>")[2].partition("</section>")[0]
+    text = page.partition("Rows that argue against their label</summary>")[2].partition("</section>")[0]
     assert "21.2 to 86.3" in text and "Rows are left out of this version." in text
     assert 'class="row"' not in text and "lowest mean margin" not in text

@@ -215,7 +215,7 @@ def test_of_votes_stay_who_cast_them_by_number_and_of_turns_nothing(tmp_path):
 
 def test_who_judged_how_has_numbers_for_names_and_no_row(pages):
     page = unescape(pages["whole"][1])
-    text = page.partition("<h3>Who gave the labels</h3>")[2].partition("<h3>Rows doubted most</h3>")[0]
+    text = page.partition("<summary>Who gave the labels</summary>")[2].partition("<summary>Rows doubted most")[0]
     for words in (
         "up and down may be swapped",
         "66.7\u2009% of 18",

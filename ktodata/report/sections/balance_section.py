@@ -7,6 +7,7 @@ from typing import Any
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.flow_section import PARTS
 from ktodata.report.shares import Share
+from ktodata.report.text import number, percent
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,17 @@ class BalanceSection:
     ratio: float | None
     trainer_settings: Mapping[str, Mapping[str, float]]
     facts: Mapping[str, Any]
+
+    @property
+    def answer(self) -> str:
+        """The share of desirable rows, and the weights that make up for it."""
+        part = "train" if "train" in self.shares else "as given"
+        rows = "of the training rows" if part == "train" else "of the rows as given"
+        text = f"{percent(self.shares[part].value)} {rows} are desirable"
+        if self.desirable_weight is None or self.undesirable_weight is None:
+            return f"{text}; {'they carry no weights' if self.facts else 'the recipe has no rebalance, so every row weighs 1'}."
+        weights = f"{number(self.desirable_weight, 2)} and each undesirable one {number(self.undesirable_weight, 2)}"
+        return f"{text}; KTO should weigh each desirable row {weights}."
 
 
 def read_balance(run: RunFiles) -> BalanceSection | None:

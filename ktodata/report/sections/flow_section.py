@@ -51,6 +51,15 @@ class FlowSection:
     picture: Markup
     account: "RecordAccount | None"
 
+    @property
+    def answer(self) -> str:
+        """What became of all rows, in a sentence."""
+        gone = f"{count(self.dropped)} {'was' if self.dropped == 1 else 'were'} dropped, {count(self.quarantined)} quarantined"
+        waits = f"{count(self.review)} {'waits' if self.review == 1 else 'wait'} for a person"
+        return (
+            f"Of {plural(self.rows_in, 'row')} in, {gone}, {waits}; {count(self.kept)} {'is' if self.kept == 1 else 'are'} kept."
+        )
+
 
 def read_flow(run: RunFiles) -> FlowSection | None:
     """The counts, from the ledger; None before ingest has written its rows."""

@@ -8,9 +8,10 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.report import figures
-from ktodata.report.run_files import RunFiles
+from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.telemetry_section import TelemetrySection, read_telemetry_section
-from ktodata.stats import auroc
+from ktodata.report.text import interval, number, plural
+from ktodata.stats import Interval, auroc
 
 CURVE_POINTS = 200
 
@@ -22,6 +23,19 @@ class TrainingSection:
     picture: Markup | None
     facts: Mapping[str, Any]
     telemetry: TelemetrySection | None
+    last_auc: Interval | None = None  # of the rewards of validation rows, as training left them
+
+    @property
+    def answer(self) -> str:
+        """On how much was trained, and whether validation rows are told apart in the end."""
+        rows, steps = (pick(self.facts, name) for name in ("train.rows", "plan.steps"))
+        text = f"Trained on {plural(rows, 'row')} in {plural(steps, 'update')}" if rows and steps else "A model was trained"
+        if self.last_auc is None:
+            return f"{text}; no validation rows were looked at on the way."
+        ends = interval(self.last_auc, digits=2)
+        return (
+            f"{text}; in the end the reward AUC on validation rows is {number(self.last_auc.value, 2)} ({ends}; 0.5 is chance)."
+        )
 
 
 def read_training(run: RunFiles, *, with_examples: bool = True) -> TrainingSection | None:
@@ -29,7 +43,17 @@ def read_training(run: RunFiles, *, with_examples: bool = True) -> TrainingSecti
     if not run.training and not run.has("train"):
         return None
     facts = run.training or run.metrics("train")
-    return TrainingSection(_training_picture(run.telemetry), facts, read_telemetry_section(run, with_examples=with_examples))
+    telemetry = read_telemetry_section(run, with_examples=with_examples)
+    return TrainingSection(_training_picture(run.telemetry), facts, telemetry, _last_auc(run.telemetry))
+
+
+def _last_auc(telemetry: pl.DataFrame | None) -> Interval | None:
+    if telemetry is None or not {"part", "step", "label", "log_ratio"} <= set(telemetry.columns):
+        return None
+    curve = _validation_curve(telemetry.filter(pl.col("part") == "validation"))
+    return (
+        Interval(curve[0].values[-1], curve[0].low[-1], curve[0].high[-1]) if curve and curve[0].low and curve[0].high else None
+    )
 
 
 def _training_picture(telemetry: pl.DataFrame | None) -> Markup | None:

@@ -28,3 +28,11 @@ const sideways = new ResizeObserver((entries) => {
 });
 document.querySelectorAll("figure, .scroll").forEach((node) => sideways.observe(node));
 
+// a link to a fold opens it
+function unfold() {
+  const place = location.hash.length > 1 && by(location.hash.slice(1));
+  if (place && place.tagName === "DETAILS") place.open = true;
+}
+addEventListener("hashchange", unfold);
+unfold();
+

@@ -11,6 +11,11 @@
     let hits = [];
     let page = 0;
 
+    function look() {
+      by("search-found").open = true;
+      search();
+    }
+
     function search() {
       const typed = by("search-text").value.toLowerCase().match(/"[^"]+"|\S+/g) ?? [];
       const words = typed.map((word) => (word.length > 2 && word.startsWith('"') && word.endsWith('"') ? word.slice(1, -1) : word));
@@ -22,6 +27,11 @@
         if (kinds[rows.kind[row]] && words.every((word) => texts[row].includes(word))) hits.push(row);
       }
       turn(0);
+    }
+
+    function turnAndShow(to) {
+      by("search-found").open = true;
+      turn(to);
     }
 
     function turn(to) {
@@ -41,15 +51,15 @@
 
     for (const [id, part] of filters) {
       by(id).append(...choices(rows, part));
-      by(id).addEventListener("change", search);
+      by(id).addEventListener("change", look);
     }
     let waiting;
     by("search-text").addEventListener("input", () => {
       clearTimeout(waiting);
-      waiting = setTimeout(search, WAIT);
+      waiting = setTimeout(look, WAIT);
     });
-    by("search-back").addEventListener("click", () => page > 0 && turn(page - 1));
-    by("search-next").addEventListener("click", () => (page + 1) * SHOWN < hits.length && turn(page + 1));
+    by("search-back").addEventListener("click", () => page > 0 && turnAndShow(page - 1));
+    by("search-next").addEventListener("click", () => (page + 1) * SHOWN < hits.length && turnAndShow(page + 1));
     by("search-tool").hidden = false;
     search();
   }
