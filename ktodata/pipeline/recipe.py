@@ -18,7 +18,19 @@ from ktodata.settings import assign, bare_type, check_settings, read_assignment,
 from ktodata.stage import Prompts
 from ktodata.stages import ORDER, Stage, load_stage
 
-SECTIONS = ("name", "seed", "ingest", "reviews", "telemetry", "steps", "export", "train", "evaluate", "self_training")
+SECTIONS = (
+    "name",
+    "seed",
+    "criterion",
+    "ingest",
+    "reviews",
+    "telemetry",
+    "steps",
+    "export",
+    "train",
+    "evaluate",
+    "self_training",
+)
 STEPS = tuple(name for name in ORDER if name not in ("ingest", "export"))
 MAX_NAME_BYTES = 200  # a file system's 255, less what is put beside the name while a folder is written
 # the runner fills these in, so they are not the recipe's to set
@@ -58,12 +70,14 @@ class Recipe:
     evaluate: dict[str, Any] | None
     self_training: dict[str, Any] | None
     pull: dict[str, Any] | None = None
+    criterion: str | None = None  # what makes an answer desirable, in the team's words; shown to whoever reviews
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe, every default written out, as JSON values."""
         return {
             "name": self.name,
             "seed": self.seed,
+            "criterion": self.criterion,
             "ingest": self.ingest.settings if self.pull is None else {**self.pull, **self.ingest.settings, "paths": None},
             "reviews": list(self.reviews),
             "telemetry": self.telemetry,
@@ -209,6 +223,7 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
         name=name,
         seed=seed,
         folder=folder,
+        criterion=_criterion(raw.get("criterion")),
         ingest=ingest_step,
         pull=pull,
         reviews=_review_files(raw.get("reviews")),
@@ -232,6 +247,14 @@ def _review_files(value: Any) -> tuple[str, ...]:
     if wrong := [file for file in files if not isinstance(file, str | Path) or not str(file).strip()]:
         raise SettingError(f"reviews is a file of verdicts, or a list of them, e.g. reviews: [review.csv]; got {wrong[0]!r}.")
     return tuple(str(file) for file in files)
+
+
+def _criterion(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise SettingError(f"criterion says in words what makes an answer desirable; got {value!r}.")
+    return value.strip()
 
 
 def _telemetry_place(value: Any) -> str | None:

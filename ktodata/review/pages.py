@@ -1,10 +1,12 @@
 """The desk's pages, from their templates: every text is escaped, and cleaned of what no page can show."""
 
+import shlex
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from ktodata.formats.verdicts.verdict_store import verdict_per_row
+from ktodata.report.run_files import pick
 from ktodata.report.templating import template_environment
 from ktodata.review import review_progress, reviewer_agreement
 from ktodata.review.filters import Filters
@@ -18,7 +20,17 @@ MAX_DIFFERENT = 200  # rows shown there
 def row_page(session: ReviewSession, item: ReviewItem, filters: Filters, **around: str) -> str:
     """The page of one row. around : csrf, the web page's token; or frame, another template to stand in."""
     frame = _page_context(session, "row", around) | {"blind": item.blind}
-    return render("row.html.j2", **frame, item=item, filters=filters, choices=session.columns.choices, outlook=session.outlook())
+    is_over = item.row is None or item.of_sitting >= item.sitting
+    return render(
+        "row.html.j2",
+        **frame,
+        item=item,
+        filters=filters,
+        choices=session.columns.choices,
+        outlook=session.outlook(),
+        criterion=pick(session.run.manifest, "recipe.criterion"),
+        learnt=_learnt(session) if is_over else None,
+    )
 
 
 def progress_page(session: ReviewSession, **around: str) -> str:
@@ -30,14 +42,23 @@ def progress_page(session: ReviewSession, **around: str) -> str:
         "progress.html.j2",
         **_page_context(session, "progress", around),
         tallies=review_progress.tallies(current),
-        drawn=review_progress.drawn_so_far(verdict_per_row(current), session.rows.row_ids, session.queue.drawn),
+        learnt=_learnt(session),
         agreements=reviewer_agreement.agreements(current),
         differ=differ.head(MAX_DIFFERENT).to_dicts(),
         differ_in_all=differ.height,
         mine=mine.to_dicts(),
         outlook=session.outlook(),
-        store=session.store.path,
     )
+
+
+def _learnt(session: ReviewSession) -> dict[str, Any]:
+    """What a sitting ends with: rates of the random draw, labels that moved, and where verdicts go next."""
+    settled = verdict_per_row(session.store.current_verdicts())
+    return {
+        "drawn": review_progress.drawn_so_far(settled, session.rows.row_ids, session.queue.drawn),
+        "moved": review_progress.moved_labels(settled),
+        "command": f"ktodata run RECIPE.yaml --reviews {shlex.quote(str(session.store.path))}",
+    }
 
 
 def render(template: str, **context: Any) -> str:

@@ -30,6 +30,26 @@ class DrawnRows:
     wrong: Interval
 
 
+@dataclass(frozen=True)
+class MovedLabels:
+    """Settled rows of one given label, and how many of them a person gave the other label, or no label at all."""
+
+    given: str
+    settled: int
+    turned: int
+    taken_out: int
+
+
+def moved_labels(settled: pl.DataFrame) -> list[MovedLabels]:
+    """What verdicts did to the labels, drawn rows or not. settled : as for `drawn_so_far`."""
+    lines = []
+    for label, given in ((True, "desirable"), (False, "undesirable")):
+        rows = settled.filter(pl.col("label") == label)
+        counts = dict(rows["verdict"].value_counts().iter_rows())
+        lines.append(MovedLabels(given, rows.height, counts.get("flip", 0), counts.get("drop", 0) + counts.get("contested", 0)))
+    return lines
+
+
 def tallies(current: pl.DataFrame) -> list[Tally]:
     """One line a reviewer, the one with most verdicts first. current : as the store gives it."""
     counted = current.group_by("reviewer").agg(

@@ -338,6 +338,24 @@ def test_what_is_known_is_told_in_numbers(visitor, session):
     assert "as measured on this data" in visitor.client.get("/").text
 
 
+def test_the_criterion_stands_beside_the_row(visitor):
+    page = visitor.client.get("/").text
+    assert "The criterion" in page and "It helps. &lt;b&gt;Nothing else&lt;/b&gt;" in page
+
+
+def test_a_sitting_ends_with_what_was_learnt(visitor, session):
+    assert "What was learnt" not in visitor.client.get("/").text
+    object.__setattr__(session.queue, "sitting", 4)
+    for place in session.queue.order[:4]:
+        row_id = session.rows.row_ids[int(place)]
+        session.record(row_id, "flip", current_id=0, detector=session.detector, note="", seconds=3.0)
+    assert "This sitting is done: 4 rows." in visitor.client.get("/").text
+    page = visitor.client.get("/progress").text
+    given = [bool(session.rows.labels[int(place)]) for place in session.queue.order[:4]]
+    assert all(f"{given.count(label)} got the other label" in page for label in set(given))
+    assert f"ktodata run RECIPE.yaml --reviews {session.store.path}" in page
+
+
 def test_a_text_is_escaped_in_every_place_of_a_template():
     """A reviewer's or run's name comes from outside too."""
     frame = {"here": "row", "reviewer": "<i>\ud800", "blind": False, "detector": '"><i>', "csrf": "", "name": "<i>"}
@@ -345,13 +363,12 @@ def test_a_text_is_escaped_in_every_place_of_a_template():
         "progress.html.j2",
         **frame,
         tallies=[],
-        drawn=[],
+        learnt={"drawn": [], "moved": [], "command": "<i>"},
         agreements=[],
         differ=[],
         differ_in_all=0,
         mine=[],
         outlook=_outlook(),
-        store="<i>",
     )
     assert "<i>" not in page and "\ufffd" in page
 

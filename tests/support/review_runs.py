@@ -36,6 +36,7 @@ def write_recipe(folder: Path) -> dict[str, Any]:
     (folder / "feedback.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records()))
     return {
         "name": "desk <b>run",
+        "criterion": "It helps. <b>Nothing else</b>",
         "ingest": {
             "paths": [str(folder / "feedback.jsonl")],
             "label": {"column": "thumb", "up": True, "down": False},

@@ -42,8 +42,15 @@
     visibleMs = 0;
     since = document.hidden ? null : performance.now();
     scrollTo(0, 0);
+    showLastTurn();
     main().focus({ preventScroll: true });
     document.getElementById("live").textContent = document.getElementById("announce").innerText;
+  }
+
+  // of a long conversation the last turn is what was answered
+  function showLastTurn() {
+    const prompt = document.getElementById("prompt");
+    if (prompt) prompt.scrollTop = prompt.scrollHeight;
   }
 
   async function act(name, fields) {
@@ -108,6 +115,7 @@
       s: skip,
       u: undo,
       n: () => note() && note().focus(),
+      e: () => main().classList.toggle("unfolded"),
       p: () => location.assign("/progress"),
       r: () => location.assign("/"),
       "?": () => help.showModal(),
@@ -127,5 +135,6 @@
   document.addEventListener("submit", (event) => {
     if (event.target.id === "verdict-form") event.preventDefault();
   });
+  showLastTurn();
   document.documentElement.dataset.ready = "yes"; // from here on keys count
 })();

@@ -45,6 +45,8 @@ function render({ model, el }) {
     const focused = root.activeElement !== null;
     root.querySelector("header").replaceWith(document.adoptNode(next.querySelector("header")));
     main().replaceWith(document.adoptNode(next.getElementById("main")));
+    const prompt = root.getElementById("prompt");
+    if (prompt) prompt.scrollTop = prompt.scrollHeight; // the last turn is what was answered
     visibleMs = 0;
     since = null;
     if (focused) {
@@ -126,6 +128,7 @@ function render({ model, el }) {
     if (event.repeat) return;
     const keys = {
       n: () => root.getElementById("note")?.focus(),
+      e: () => main().classList.toggle("unfolded"),
       p: () => ask({ go: "/progress" }),
       r: () => ask({ go: "/" }),
       "/": openFilters,
