@@ -65,6 +65,7 @@ soften
 spent_minutes
 target_modules
 tested
+taken_out
 trainer_settings
 truly_desirable
 up_if_bad
