@@ -23,6 +23,7 @@ import ktodata as kd
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 SIZE = {"width": 1240, "height": 860}
+PHONE = {"width": 390, "height": 844}
 ROW = "html[data-ready] main[data-row-id]"
 KEYS = "ggbg"  # pressed before the desk is shown, so that its progress shows something
 JUDGED = 40  # rows
@@ -30,12 +31,19 @@ LAST_CELL = "audit"  # of the tour: what an audit looks like when it draws itsel
 
 
 def report(page: Page, run: Path) -> None:
-    """The top of the page, and its map."""
+    """The top of the page, its map, and the same in dark and on a phone."""
     page.goto((run / "report.html").as_uri())
     page.screenshot(path=PICTURES / "report.png")
     page.evaluate("document.getElementById('coverage').scrollIntoView()")
     page.wait_for_timeout(500)  # the map draws in a frame of its own
     page.screenshot(path=PICTURES / "map.png")
+    page.evaluate("scrollTo(0, 0)")
+    page.emulate_media(color_scheme="dark")
+    page.screenshot(path=PICTURES / "report-dark.png")
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(PHONE)
+    page.screenshot(path=PICTURES / "report-phone.png")
+    page.set_viewport_size(SIZE)
 
 
 def reviewed(page: Page, run: Path) -> None:
