@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from machine import machine, write_result
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
@@ -240,6 +241,7 @@ def real(folder: Path, name: str, *, votes: bool, draws: int) -> dict[str, list[
 
     table = alone.load(folder, name, 1500)
     audit = LabelAudit(table, kd.label_noise(table, neighbours=0), {"seed": 0})
+    table = table.filter(pl.Series(audit.trained))  # rows of texts with both labels are held
     p, features, groups = audit.p_desirable_of_trained(), audit.features_of_trained(), alone.groups_of(table)
     labels, truth, says = table["label"].to_numpy(), table["truth"].to_numpy(), np.empty((table.height, 0))
     if votes:

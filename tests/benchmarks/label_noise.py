@@ -9,6 +9,8 @@ precision is over all rows, where that ranking is a peer. Figures are given on t
 
 "hidden states" adds the mean hidden state of layer 16 of SmolLM2-135M-Instruct, the model to be trained. "5 % reviewed": the sample
 that the audit asks for, drawn anew each time; scored on the rows that nobody reviewed. "review budget": reviews played through.
+"5 % by the queue": the same number of rows, half drawn at random and half from the queue; what is believed of the others, and what
+label_noise does about it: rows turned, and wrong labels left, by its rule and if every row took its likelier label.
 
 cleanlab's recipe: logistic regression on the embeddings, or on TF-IDF, its own folds, self-confidence. All methods see the same
 embeddings.
@@ -30,9 +32,10 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
 import ktodata as kd
-from ktodata.labels.people.review_simulation import simulate_review
+from ktodata.labels.people.calibration import Calibration
+from ktodata.labels.people.review_simulation import reviews_of, simulate_review
 from ktodata.labels.people.trusted import rows_to_review, trusted_rates
-from ktodata.pipeline.audit import features_of
+from ktodata.pipeline.audit import LabelAudit, features_of
 from ktodata.stats import share
 
 ENCODER = "packaged:all-minilm-l6-v2"
@@ -257,6 +260,48 @@ def measure_budget(table: pl.DataFrame, draws: int) -> dict[str, Any]:
     return {"errors": int((labels != truth).sum()), "draws": draws, "budgets": means.to_dicts()}
 
 
+def measure_queue(table: pl.DataFrame, draws: int) -> dict[str, Any]:
+    """Means and totals over draws of 5 % of the rows reviewed by the queue, on the rows that nobody reviewed."""
+    audit = LabelAudit(table, kd.label_noise(table), {"seed": 0})
+    table = table.filter(pl.Series(audit.trained))
+    labels, truth = table["label"].to_numpy(), table["truth"].to_numpy()
+    p, rows, groups = audit.p_desirable_of_trained(), audit.features_of_trained(), table["prompt_group"].rank("dense").to_numpy()
+    lines, wrong = [], labels != truth
+    for seed in range(draws):
+        played = reviews_of(rows, p, groups, labels, truth, round(REVIEWED * len(labels)), order="gain", seed=seed)
+        assert played.calibration is not None
+        lines.append(_after_queue(played.calibration, played.reviewed, labels, wrong) | {"wrong": int(wrong.sum())})
+    totals = {name: sum(line[name] for line in lines) for name in ("turned", "turned_rightly", "likelier_wrong")}
+    acted = [line["turned_rightly"] / line["turned"] for line in lines if line["turned"]]
+    return {
+        **{name: float(np.nanmean([line[name] for line in lines])) for name in lines[0] if name not in totals},
+        **totals,
+        "draws": draws,
+        "draws_that_turn": len(acted),
+        "draws_under_0.8_right": sum(share_right < 0.8 for share_right in acted),
+    }
+
+
+def _after_queue(fitted: Calibration, reviewed: np.ndarray, labels: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
+    unseen, p = ~reviewed, fitted.p_wrong
+    sides = [unseen & (labels == side) for side in (False, True)]
+    likelier, turned = unseen & (p > 0.5), fitted.turned & unseen
+    return {
+        "auroc": float(np.mean([roc_auc_score(wrong[side], p[side]) for side in sides])),
+        "average_precision": float(average_precision_score(wrong[unseen], p[unseen])),
+        "likelier_wrong": int(likelier.sum()),
+        "expected_wrong_of_those": float(p[likelier].mean()) if likelier.any() else float("nan"),
+        "wrong_of_those": float(wrong[likelier].mean()) if likelier.any() else float("nan"),
+        "caught": int((wrong & reviewed).sum()),
+        "left": int((wrong & unseen).sum()),
+        "left_after_turning": int((unseen & (wrong ^ turned)).sum()),
+        "left_if_all_took_the_likelier": int((unseen & (wrong ^ likelier)).sum()),
+        "soft_error_left": float(((fitted.least_sure - wrong)[unseen] ** 2).sum()),
+        "turned": int(turned.sum()),
+        "turned_rightly": int((turned & wrong).sum()),
+    }
+
+
 def cases(folder: Path, draws: int) -> dict[str, Callable[[], dict[str, Any]]]:
     found: dict[str, Callable[[], dict[str, Any]]] = {}
     for system in SYSTEMS:
@@ -273,6 +318,9 @@ def cases(folder: Path, draws: int) -> dict[str, Callable[[], dict[str, Any]]]:
         )
         found[f"xstest {system}, hidden states, both votes, 5 % reviewed"] = lambda one=one: measure_reviewed(
             with_hidden_states(with_both_votes(one())), draws
+        )
+        found[f"xstest {system}, hidden states, 5 % by the queue"] = lambda one=one: measure_queue(
+            with_hidden_states(one()), draws
         )
         found[f"xstest {system}, hidden states, review budget"] = lambda one=one: measure_budget(with_hidden_states(one()), draws)
     found["gsm8k weak_label"] = lambda: measure(load(folder, "kto_gsm8k_solutions.jsonl.gz", "weak_label"))
@@ -307,7 +355,7 @@ def main() -> None:
         if options.sets and not name.startswith(tuple(options.sets)):
             continue
         found[name] = compute()
-        if "budgets" in found[name]:
+        if "budgets" in found[name] or "caught" in found[name]:
             print(name, found[name], flush=True)
             continue
         told = found[name].get("scores", {"ktodata": {"all": found[name]}})
