@@ -81,7 +81,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder: it is gone in one step under its own name, so that whoever is killed meanwhile leaves no half of it."""
+    """Remove a folder: it is gone in one step under its own name, so that whoever is killed meanwhile leaves no half of it.
+
+    What such a process left aside goes with it, also where the folder itself is gone.
+    """
+    _remove_of_the_dead(folder)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.old.part")
     shutil.rmtree(aside, ignore_errors=True)
     try:

@@ -58,6 +58,15 @@ def test_a_folder_that_is_removed_is_gone_from_its_name_at_once(tmp_path, monkey
     assert not list(tmp_path.glob("step-*"))
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["made again", "gone"])
+def test_what_a_process_that_was_killed_while_it_removed_a_folder_left_aside_goes_with_the_next_removal(tmp_path, there):
+    left, another = (tmp_path / f".checkpoints.{process}.old.part" for process in (GONE, os.getppid()))
+    for place in (left, another, *([tmp_path / "checkpoints"] if there else [])):
+        (place / "step-5").mkdir(parents=True)
+    discard(tmp_path / "checkpoints")
+    assert list(tmp_path.iterdir()) == [another]  # of a process that runs
+
+
 @pytest.mark.parametrize("instant", range(1, 9))
 def test_killed_at_any_rename_or_removal_an_exchanged_folder_is_the_old_one_the_new_one_or_gone(tmp_path, monkeypatch, instant):
     place, calls = tmp_path / "shards", 0

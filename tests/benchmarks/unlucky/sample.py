@@ -104,7 +104,7 @@ def _steady_digest(file: Path) -> str:
 
 def _steady(file: Path) -> bytes:
     content = file.read_bytes()
-    if file.suffix == ".json":
+    if file.suffix == ".json" and _is_json(content):
         return json.dumps(without_changing(json.loads(content)), sort_keys=True).encode()
     if file.suffix == ".html":
         text = content.decode()
@@ -116,6 +116,14 @@ def _steady(file: Path) -> bytes:
             names = "row_id, reviewer, verdict, undoes, label, trusted_label, note, blind"
             return repr(store.execute(f"SELECT {names} FROM events ORDER BY id").fetchall()).encode()
     return content
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:  # damaged on purpose
+        return False
+    return True
 
 
 def without_changing(value: Any) -> Any:
