@@ -85,9 +85,8 @@ def discard(folder: Path) -> None:
 
     What such a process left aside goes with it, also where the folder itself is gone.
     """
-    _remove_of_the_dead(folder)
+    _remove_of_the_dead(folder, ".old.part")  # what is to take its place stays
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.old.part")
-    shutil.rmtree(aside, ignore_errors=True)
     try:
         folder.rename(aside)
     except (FileNotFoundError, NotADirectoryError):
@@ -101,9 +100,9 @@ def remove_leftovers(folder: Path) -> None:
         _remove(path)
 
 
-def _remove_of_the_dead(place: Path) -> None:
-    """Remove what processes that run no more left half written of this file or folder."""
-    for path in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
+def _remove_of_the_dead(place: Path, ending: str = ".part") -> None:
+    """Remove what this process, and processes that run no more, left half written of this file or folder."""
+    for path in place.parent.glob(f".{glob.escape(place.name)}.*{ending}"):
         number = path.name.removeprefix(f".{place.name}.").split(".")[0]
         if number.isdecimal() and not _is_another(int(number)):
             _remove(path)
