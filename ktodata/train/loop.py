@@ -75,7 +75,8 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
                 logps = first if first is not None else scorer([own[place] for place in part])
                 first = None
                 # of the other rows only siblings matter, and their losses pull at this part's rows too
-                losses = job.objective.loss(apart.index_put((torch.tensor(part),), logps), metrics.examples, point.value)
+                everyone = apart.index_put((torch.tensor(part, dtype=torch.long),), logps)
+                losses = job.objective.loss(everyone, metrics.examples, point.value)
                 metrics.note(part, logps, losses[part])
                 backward(scorer, losses.sum() / len(own))  # divided by the whole step's rows: accumulation equals one big batch
 

@@ -60,6 +60,8 @@ CASES = {
     "recomputed": ({"gradient_checkpointing": True}, BOTH),
     "early_stop": ({"early_stop": {"patience": 1}, "eval_every_steps": 1, "max_steps": 6}, ("fsdp",)),
     "rows_of_one_prompt": ({"rows": "one_prompt"}, BOTH),  # all of them are one process's
+    "siblings_apart": ({"objective": "kto_hybrid", "micro_batch_size": 1, "rows": "one_prompt"}, BOTH),
+    "siblings": ({"objective": "kto_hybrid"}, ("fsdp",)),
     "another_architecture": ({"model": "gpt2"}, ("fsdp",)),
     "padded": ({"method": "padded"}, ("fsdp",)),
     "logits": ({"method": "logits"}, ("fsdp",)),
