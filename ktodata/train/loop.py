@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -70,14 +71,13 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
             nonlocal joined
             first, joined = joined, None  # made of the first of these parts, unless they were cut anew since
             job.optimizer.zero_grad(set_to_none=True)
-            apart = sibling_logps(job, batch, dealt)
-            for part in dealt[job.distributed.rank]:
+            siblings, apart = siblings_apart(job, batch, dealt)
+            for part, others in zip(dealt[job.distributed.rank], siblings, strict=True):
                 logps = first if first is not None else scorer([own[place] for place in part])
                 first = None
-                # of the other rows only siblings matter, and their losses pull at this part's rows too
-                everyone = apart.index_put((torch.tensor(part, dtype=torch.long),), logps)
-                losses = job.objective.loss(everyone, metrics.examples, point.value)
-                metrics.note(part, logps, losses[part])
+                # the losses of siblings in other parts pull at this part's rows too
+                losses = job.objective.loss(torch.cat([logps, apart[others]]), metrics.examples[part + others], point.value)
+                metrics.note(part, logps, losses[: len(part)])
                 backward(scorer, losses.sum() / len(own))  # divided by the whole step's rows: accumulation equals one big batch
 
         in_passes(job, own, add_gradients)
@@ -139,30 +139,29 @@ def partner_logps(job: Job, batch: Batch, dealt: list[Parts], joined: int) -> tu
     return logps, first
 
 
-def sibling_logps(job: Job, batch: Batch, dealt: list[Parts]) -> Tensor:
-    """Log-probs without gradient, float [B], nats, of rows that another part of this process has siblings of; 0 elsewhere.
+def siblings_apart(job: Job, batch: Batch, dealt: list[Parts]) -> tuple[Parts, Tensor]:
+    """(for each part of this process the places of its rows' siblings in other parts; float [B], nats: their log-probs, else 0).
 
-    Under an objective that sets siblings against one another, so that it does not matter how a step is cut into parts.
+    Under an objective that sets siblings against one another, so that it does not matter how a step is cut into parts. The
+    log-probs carry no gradient. All rows of a prompt are one process's (`split_work`).
     """
-    own, scorer = batch.matched(), job.scorer
+    own, scorer, rank = batch.matched(), job.scorer, job.distributed.rank
     logps = torch.zeros(len(own), device=scorer.device)
     if not job.objective.contrasts:
-        return logps
-    split = [split_prompts(scorer.sequences.prompt_of[batch.rows], parts) for parts in dealt]
-    passes = max(scorer.passes([own[place] for place in places]) for places in split) if job.distributed.is_sharded else 0
-    mine = split[job.distributed.rank]
-    if mine or passes:
-        logps[mine] = scorer.without_gradient([own[place] for place in mine], passes=passes)
-    return logps
+        return [[] for _ in dealt[rank]], logps
+    siblings = [_in_other_parts(scorer.sequences.prompt_of[batch.rows], parts) for parts in dealt]
+    wanted = [sorted(set().union(*of_parts)) for of_parts in siblings]
+    passes = max(scorer.passes([own[place] for place in places]) for places in wanted) if job.distributed.is_sharded else 0
+    logps[wanted[rank]] = scorer.without_gradient([own[place] for place in wanted[rank]], passes=passes)
+    return siblings[rank], logps
 
 
-def split_prompts(prompts: RowNumbers, parts: Parts) -> list[int]:
-    """The places of the rows, prompts [B], whose prompt stands in more than one part."""
-    where: dict[int, set[int]] = {}
-    for number, part in enumerate(parts):
-        for place in part:
-            where.setdefault(int(prompts[place]), set()).add(number)
-    return [place for part in parts for place in part if len(where[int(prompts[place])]) > 1]
+def _in_other_parts(prompts: RowNumbers, parts: Parts) -> Parts:
+    """For each part the places of rows in the others, prompts [B], that share a prompt with one of its rows."""
+    of_prompt: dict[int, set[int]] = {}
+    for place in chain.from_iterable(parts):
+        of_prompt.setdefault(int(prompts[place]), set()).add(place)
+    return [sorted(set().union(*(of_prompt[int(prompts[place])] for place in part)) - set(part)) for part in parts]
 
 
 def in_passes(job: Job, pairs: list[Pair], compute: Callable[[list[Parts]], Result]) -> Result:
