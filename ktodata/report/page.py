@@ -52,13 +52,15 @@ def build_report(run: Path, *, text: bool = True) -> str:
 
 def page_of(contents: RunContents, *, text: bool = True) -> str:
     """The same from contents that are read."""
-    page = partial(render, "report.html.j2", script=_script(), **run_context(contents, text=text))
+    page = partial(
+        render, "report.html.j2", script=_script(), map_data=read_map_data(contents.files), **run_context(contents, text=text)
+    )
     room = max(PAGE_BYTES - len(page(search_index=None).encode()), MIN_SEARCH_BYTES)
     return page(search_index=read_search_index(contents.files, max_bytes=room))
 
 
 def run_context(contents: RunContents, *, text: bool = True) -> dict[str, Any]:
-    """What the page's template shows of a run, but for its search and its scripts."""
+    """What the page's template shows of a run, but for its search, its map and its scripts."""
     files = contents.files
     facts = cache(files.metrics)
     place = shlex.quote(files.place)
@@ -76,7 +78,6 @@ def run_context(contents: RunContents, *, text: bool = True) -> dict[str, Any]:
         "stages": (*ORDER, "reviews", "telemetry", "train", "evaluate"),
         "verdict": headline(contents),
         "noise": contents.noise if text or contents.noise is None else replace(contents.noise, examples=[]),
-        "map_data": read_map_data(files),
         "without_text": not text,
         "reasons": read_reasons(files, with_examples=text),
         "pairs": read_pairs(files),

@@ -44,19 +44,12 @@ def read_training(run: RunFiles, *, with_examples: bool = True) -> TrainingSecti
         return None
     facts = run.training or run.metrics("train")
     telemetry = read_telemetry_section(run, with_examples=with_examples)
-    return TrainingSection(_training_picture(run.telemetry), facts, telemetry, _last_auc(run.telemetry))
+    validation = _validation_aucs(run.telemetry)
+    last = validation[-1][1] if validation else None
+    return TrainingSection(_training_picture(run.telemetry, validation), facts, telemetry, last)
 
 
-def _last_auc(telemetry: pl.DataFrame | None) -> Interval | None:
-    if telemetry is None or not {"part", "step", "label", "log_ratio"} <= set(telemetry.columns):
-        return None
-    curve = _validation_curve(telemetry.filter(pl.col("part") == "validation"))
-    return (
-        Interval(curve[0].values[-1], curve[0].low[-1], curve[0].high[-1]) if curve and curve[0].low and curve[0].high else None
-    )
-
-
-def _training_picture(telemetry: pl.DataFrame | None) -> Markup | None:
+def _training_picture(telemetry: pl.DataFrame | None, validation: list[tuple[float, Interval]]) -> Markup | None:
     if (
         telemetry is None
         or telemetry.is_empty()
@@ -72,23 +65,26 @@ def _training_picture(telemetry: pl.DataFrame | None) -> Markup | None:
         for title, name in (("training loss (0.5 × weight at the start)", "loss"), ("z0, reference point (nats)", "z0"))
         if thin.height > 1
     ]
-    return (
-        figures.curves("training", "Training", [*losses, *_validation_curve(telemetry.filter(pl.col("part") == "validation"))])
-        if losses
-        else None
-    )
+    return figures.curves("training", "Training", [*losses, *_validation_curve(validation)]) if losses else None
 
 
-def _validation_curve(validation: pl.DataFrame) -> list[figures.Curve]:
-    """Reward AUC on the validation rows at each evaluation; at step 0 policy and reference are one, so it is 0.5."""
-    points = []
-    for (step,), rows in validation.sort("step").group_by("step", maintain_order=True):
-        sides = [rows.filter(pl.col("label") == value)["log_ratio"].to_numpy() for value in (False, True)]
-        auc = auroc(*sides)
-        if auc.value is not None:
-            points.append((float(str(step)), auc))
+def _validation_curve(points: list[tuple[float, Interval]]) -> list[figures.Curve]:
     if not points:
         return []
     steps = [step for step, _ in points]
     values, low, high = ([getattr(auc, name) for _, auc in points] for name in ("value", "low", "high"))
     return [figures.Curve("validation reward AUC", steps, values, low, high, reference=0.5)]
+
+
+def _validation_aucs(telemetry: pl.DataFrame | None) -> list[tuple[float, Interval]]:
+    """(step, reward AUC on the validation rows) of each evaluation; at step 0 policy and reference are one, so it is 0.5."""
+    if telemetry is None or not {"part", "step", "label", "log_ratio"} <= set(telemetry.columns):
+        return []
+    points = []
+    validation = telemetry.filter(pl.col("part") == "validation").sort("step")
+    for (step,), rows in validation.group_by("step", maintain_order=True):
+        sides = [rows.filter(pl.col("label") == value)["log_ratio"].to_numpy() for value in (False, True)]
+        auc = auroc(*sides)
+        if auc.value is not None:
+            points.append((float(str(step)), auc))
+    return points
