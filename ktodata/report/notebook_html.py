@@ -115,8 +115,9 @@ def run_html(run: Path) -> str:
     """The five lines and the way of the rows of a run folder, as HTML for a notebook. Raises RunError when `run` is none."""
     contents = read_contents(run)
     lines = [
-        Markup("<li>{} <strong>{}</strong> {} <code>{}</code></li>").format(
-            _isolated(line.question), _isolated(line.short), _isolated(line.text), line.command
+        Markup("<li>{} <strong>{}</strong> {}{}</li>").format(
+            *(_isolated(part) for part in (line.question, line.short, line.text)),
+            Markup(" <code>{}</code>").format(line.command) if line.command else "",
         )
         for line in headline(contents)
     ]

@@ -5,6 +5,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import polars as pl
+
 from ktodata.formats.verdicts.verdict_store import verdict_per_row
 from ktodata.report.run_files import pick
 from ktodata.report.templating import template_environment
@@ -20,7 +22,6 @@ MAX_DIFFERENT = 200  # rows shown there
 def row_page(session: ReviewSession, item: ReviewItem, filters: Filters, **around: str) -> str:
     """The page of one row. around : csrf, the web page's token; or frame, another template to stand in."""
     frame = _page_context(session, "row", around) | {"blind": item.blind}
-    is_over = item.row is None or item.of_sitting >= item.sitting
     return render(
         "row.html.j2",
         **frame,
@@ -29,7 +30,7 @@ def row_page(session: ReviewSession, item: ReviewItem, filters: Filters, **aroun
         choices=session.columns.choices,
         outlook=session.outlook(),
         criterion=pick(session.run.manifest, "recipe.criterion"),
-        learnt=_learnt(session) if is_over else None,
+        learnt=_learnt(session, session.store.current_verdicts()) if item.row is None else None,
     )
 
 
@@ -42,7 +43,7 @@ def progress_page(session: ReviewSession, **around: str) -> str:
         "progress.html.j2",
         **_page_context(session, "progress", around),
         tallies=review_progress.tallies(current),
-        learnt=_learnt(session),
+        learnt=_learnt(session, current),
         agreements=reviewer_agreement.agreements(current),
         differ=differ.head(MAX_DIFFERENT).to_dicts(),
         differ_in_all=differ.height,
@@ -51,9 +52,12 @@ def progress_page(session: ReviewSession, **around: str) -> str:
     )
 
 
-def _learnt(session: ReviewSession) -> dict[str, Any]:
-    """What a sitting ends with: rates of the random draw, labels that moved, and where verdicts go next."""
-    settled = verdict_per_row(session.store.current_verdicts())
+def _learnt(session: ReviewSession, current: pl.DataFrame) -> dict[str, Any]:
+    """What a sitting ends with: rates of the random draw, labels that moved, and where verdicts go next.
+
+    current : as the store gives it
+    """
+    settled = verdict_per_row(current)
     return {
         "drawn": review_progress.drawn_so_far(settled, session.rows.row_ids, session.queue.drawn),
         "moved": review_progress.moved_labels(settled),
