@@ -62,7 +62,7 @@ def sides(folder: Path, name: str, *, judged: bool = False, thinned: bool = Fals
     table = table.with_columns(part=pl.col("part_of_five").replace_strict(part, default="train"), weight=1.0)
     table = table.drop("prompt_embedding", "completion_embedding")
     if thinned:
-        first = pl.col("row_id") == pl.col("row_id").sort_by(pl.col("row_id").hash(seed=0)).first().over("prompt")
+        first = pl.col("row_id") == pl.col("row_id").min().over("prompt")  # a hash of the row
         table = table.filter((pl.col("part") != "train") | first)
     drawn = [table.filter(part=which).head(most) for which, most in (("train", train), ("validation", test), ("test", test))]
     rows = pl.concat(drawn)
