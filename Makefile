@@ -1,5 +1,6 @@
 # make quickstart   install, then run the whole flow on the project's own sample feedback
 # make test         install, then lint, type-check and test
+# make coverage     the tests again, with the lines that none of them runs
 # make test-servers install, then pull from real servers of Phoenix, MLflow, Label Studio, each in its own environment
 # make test-families install, then test the trainer on every family of models that transformers has (some ten minutes)
 # make screenshots  the pictures of the README, from the quickstart (needs Chromium)
@@ -10,7 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart screenshots test docs bench bench-gpu test-servers test-families clean
+.PHONY: install quickstart screenshots test coverage docs bench bench-gpu test-servers test-families clean
 
 install: $(VENV)/installed
 
@@ -35,7 +36,11 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/vulture
 	# a process for each core, one thread in each: torch and OpenBLAS lose more by waiting for each other than they win
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+
+# counting lines costs a quarter of the tests' time, so it is a command of its own
+coverage: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto --dist=loadfile --cov --cov-report=term:skip-covered
 
 test-servers: install
 	$(BIN)/pytest -m servers tests/formats/sources
