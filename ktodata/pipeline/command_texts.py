@@ -11,8 +11,8 @@ from ktodata.pipeline.reading_preview import ReadingPreview
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.text import bytes_size
 
-# findings about how the rows came in and how they will be written: without them a person would take them for sound
-AT_THE_DOOR = ("KD011", "KD012", "KD013", "KD014", "KD015", "KD092")
+# findings about how rows came in, are written and count in training: without them a person would take them for sound
+PRINTED = ("KD011", "KD012", "KD013", "KD014", "KD015", "KD064", "KD065", "KD066", "KD092")
 
 
 def plan_text(stages: Sequence[tuple[str, str]], reading: ReadingPreview | None) -> str:
@@ -43,7 +43,7 @@ def _reading_text(run: Run) -> list[str]:
         finding
         for stage in run.manifest["stages"]
         for finding in stage["metrics"].get("findings", ())
-        if finding["status"] == "issue" and finding["code"] in AT_THE_DOOR
+        if finding["status"] == "issue" and finding["code"] in PRINTED
     ]
     lines = [*(account.lines() if account else ()), *(f"{finding['code']}  {finding['text']}" for finding in findings)]
     return ["\n".join(lines)] if lines else []

@@ -30,19 +30,18 @@ class Balance:
         undesirable = self.undesirable * self.undesirable_weight
         return self.desirable * self.desirable_weight / undesirable if undesirable else math.inf
 
+    @property
+    def within_paper_rule(self) -> bool:
+        """Whether the ratio is one that the paper advises."""
+        return 1 - 1e-6 <= self.ratio <= 4 / 3 + 1e-6
+
     def as_dict(self, rows: TokenRows) -> dict[str, Any]:
-        """For training.json; `sentence` is for people."""
-        ratio = self.ratio
-        within = 1 - 1e-6 <= ratio <= 4 / 3 + 1e-6
+        """For training.json; `sentence` is for people, and why it is not even is a finding (results/training_findings.py)."""
+        ratio, within = self.ratio, self.within_paper_rule
         sentence = (
             f"desirable {self.desirable:,.0f} x {self.desirable_weight:.3g} : undesirable {self.undesirable:,.0f} x "
             f"{self.undesirable_weight:.3g} = {ratio:.2f} ({'within' if within else 'outside'} the paper's 1 to 4/3)"
         )
-        if self.even_weight is not None:
-            sentence += (
-                f"; {self.even_weight:,.3g} would even them out, but no row is made to count more than "
-                f"{CLASS_WEIGHT_LIMIT:g} of the commoner label: more rows of the rarer one are worth more"
-            )
         return {
             "desirable": int(rows.label.sum()),
             "undesirable": int((~rows.label).sum()),

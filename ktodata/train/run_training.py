@@ -39,6 +39,7 @@ from ktodata.train.results.provenance import circumstances, outcome, recorded_se
 from ktodata.train.results.telemetry import SCHEMA
 from ktodata.train.results.trackers import LoggerName, check_loggers, open_loggers
 from ktodata.train.results.train_result import TrainResult
+from ktodata.train.results.training_findings import training_findings
 from ktodata.train.results.training_progress import reporting
 from ktodata.train.schedule import learning_rate_at
 from ktodata.train.state import State, Weights, trainable
@@ -113,6 +114,9 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
         "reference": reference_metrics | {"weights_hash": untouched} | before,
         **prepared.metrics,
         "balance": weights.as_dict(prepared.train_rows),
+        "findings": training_findings(
+            prepared.train_rows, weights, prepared.plan, soft=settings["soft_labels"], flip_rates=settings["flip_rates"]
+        ),
         **scorer.take_work(distributed),  # of all forward passes after the reference
         **outcome(state, prepared.plan, seconds),
     }

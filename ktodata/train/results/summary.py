@@ -16,7 +16,7 @@ UNKNOWN = "not noted"
 def summary_lines(
     facts: Mapping[str, Any], history: pl.DataFrame, held_out: Sequence[dict[str, Any]], model: object
 ) -> list[tuple[str, str]]:
-    """(name, text) of each line. facts : as in training.json; what an older file lacks reads "not noted"."""
+    """(name, text) of each line, and of each finding. facts : as in training.json; what an older file lacks reads "not noted"."""
     return [
         ("rows", _rows_line(facts)),
         ("trained", _updates_line(facts, history)),
@@ -26,6 +26,7 @@ def summary_lines(
         ("held-out reward AUC", _auc_line(facts, held_out)),
         ("speed", _speed_line(facts)),
         ("model", "in memory only" if model is None else str(model)),
+        *((finding["code"], finding["text"]) for finding in facts.get("findings", ()) if finding["status"] == "issue"),
     ]
 
 

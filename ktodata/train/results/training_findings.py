@@ -1,0 +1,110 @@
+"""Whether both labels count the same in the loss, whether single rows own their updates, and whether updates see both labels."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ktodata.feedback import CLASS_WEIGHT_LIMIT, LABEL_NAMES
+from ktodata.findings import Finding, issue, passed
+from ktodata.train.data.batches import BatchPlan
+from ktodata.train.data.tokens import TokenRows
+from ktodata.train.loss_weights import Balance
+from ktodata.train.objectives import label_targets
+from ktodata.train.setting_tables import FlipRates
+
+BY_HAND = "Leave desirable_weight and undesirable_weight out: training evens the labels out as far as single rows allow"
+
+
+@dataclass(frozen=True)
+class RowPulls:
+    """How hard each training row pulls before the first update, in units of beta / 4: float64 [N].
+
+    lightest : that of the mean row of the label whose rows pull less, of labels that count anything
+    """
+
+    pulls: NDArray[np.float64]
+    lightest: float
+
+    @classmethod
+    def of(cls, rows: TokenRows, weights: Balance, *, soft: bool, flip_rates: FlipRates | None) -> "RowPulls":
+        """Weights in force times each row's own; how sure a soft label is counts in the mean, not as a weight."""
+        label, p_desirable = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
+        target, confidence = label_targets(label, p_desirable, soft_labels=soft, flip_rates=flip_rates)
+        desirable, sure = target.numpy().astype(np.float64), np.broadcast_to(np.asarray(confidence), len(rows))
+        pulls = rows.weight * np.abs(weights.desirable_weight * desirable - weights.undesirable_weight * (1 - desirable))
+        sides = [side for side in (desirable > 0.5, desirable <= 0.5) if (pulls * sure)[side].sum() > 0]
+        return cls(pulls, min((float(np.average(pulls[side], weights=sure[side])) for side in sides), default=math.inf))
+
+
+def training_findings(
+    rows: TokenRows, weights: Balance, plan: BatchPlan, *, soft: bool, flip_rates: FlipRates | None
+) -> list[dict[str, Any]]:
+    """KD064 to KD066, as JSON values. rows : those to train on, in the order that the plan numbers them in."""
+    pulls = RowPulls.of(rows, weights, soft=soft, flip_rates=flip_rates)
+    findings = check_labels_count_the_same(weights, rows), check_row_pulls(pulls, plan), check_both_labels_meet(rows, plan)
+    return [finding.as_dict() for finding in findings]
+
+
+def check_labels_count_the_same(weights: Balance, rows: TokenRows) -> Finding:
+    """KD064: with the weights in force, one label weighs more than the other, outside the paper's interval (Eq. 8)."""
+    ratio = weights.ratio
+    if weights.within_paper_rule:
+        return passed("KD064", f"desirable rows together weigh {ratio:.2f} of what undesirable ones do.")
+    lighter = ratio < 1
+    counts = int(rows.label.sum()), int((~rows.label).sum())
+    of_lighter, others = counts if lighter else counts[::-1]
+    share = max(0.0, min(ratio, 1 / ratio)) if ratio else 0.0
+    head = (
+        f"the labels do not count the same: {of_lighter:,} {LABEL_NAMES[lighter]} rows together weigh {share:.3g} of what "
+        f"{others:,} {LABEL_NAMES[not lighter]} ones do, so training mostly learns what "
+        f"{'not to write' if lighter else 'to write'}. "
+    )
+    return issue("KD064", head + _why_uneven(weights, LABEL_NAMES[lighter], LABEL_NAMES[not lighter]), rows=of_lighter)
+
+
+def _why_uneven(weights: Balance, lighter: str, other: str) -> str:
+    """What holds the labels apart, and what to do."""
+    if weights.even_weight is not None:
+        return (
+            f"A weight of {weights.even_weight:,.3g} would even them out, and no row is made to count more than "
+            f"{CLASS_WEIGHT_LIMIT:g} of the other label by itself: it would own its updates. Get more {lighter} rows, or leave "
+            f"{other} ones out (rebalance: {{by: drop}})."
+        )
+    return f"That is by the weights as set, of labels or of rows, or by soft labels; the paper advises 1 to 4/3. {BY_HAND}."
+
+
+def check_row_pulls(rows: RowPulls, plan: BatchPlan) -> Finding:
+    """KD065: some rows count more than CLASS_WEIGHT_LIMIT rows of the label whose rows count less."""
+    heavy = rows.pulls > CLASS_WEIGHT_LIMIT * rows.lightest * (1 + 1e-6)
+    if not heavy.any():
+        return passed("KD065", f"no row counts more than {CLASS_WEIGHT_LIMIT:g} of the label whose rows count less.")
+    owned = sum(2 * rows.pulls[step.rows].max() > rows.pulls[step.rows].sum() for step in plan.steps)
+    return issue(
+        "KD065",
+        f"{int(heavy.sum()):,} of {len(heavy):,} rows count more than {CLASS_WEIGHT_LIMIT:g} of the label whose rows count less, "
+        f"up to {rows.pulls.max() / rows.lightest:,.3g}: in {owned:,} of {len(plan.steps):,} updates a single row pulls harder "
+        "than all others together, and what clipping (max_grad_norm) then takes back, it takes from all of them. Lower the "
+        f"weights of those rows or of their label. {BY_HAND}.",
+        rows=int(heavy.sum()),
+    )
+
+
+def check_both_labels_meet(rows: TokenRows, plan: BatchPlan) -> Finding:
+    """KD066: some updates hold rows of one label only, as there are fewer of the other than updates in an epoch."""
+    lonely, updates = plan.metrics["one_class_batches"], len(plan.steps)
+    if not lonely:
+        return passed("KD066", f"each of {updates:,} updates holds rows of both labels.")
+    desirable = int(rows.label.sum())
+    rarer, size = min(desirable, len(rows) - desirable), plan.metrics["batch_rows_max"]
+    name = LABEL_NAMES[2 * desirable <= len(rows)]
+    return issue(
+        "KD066",
+        f"{lonely:,} of {updates:,} updates hold rows of one label only: the {rarer:,} {name} ones are too few for updates of "
+        f"{size:,} rows. Such an update pushes all its completions one way. A batch_size of {-(-len(rows) // rarer):,} or more "
+        f"lets every update have a {name} row.",
+        rows=rarer,
+    )
