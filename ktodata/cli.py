@@ -421,11 +421,13 @@ def evaluate(
     from ktodata.evaluate import evaluate as evaluate_model
     from ktodata.pipeline.run_stages import Evaluate
     from ktodata.pipeline.runner import make_stage
+    from ktodata.progress import Progress
     from ktodata.settings import given_settings
 
     given = {**Run(folder).evaluate_settings(), **({"reference": reference} if reference else {})}
     settings = given_settings(evaluate_model, given, overrides or (), section="evaluate")
-    evaluation = make_stage(folder, Evaluate(settings)).metrics
+    with Progress(quiet=quiet or as_json) as progress:
+        evaluation = make_stage(folder, Evaluate(settings, progress.of_stage)).metrics
     _print_result(evaluation, lambda: evaluation_text(evaluation), quiet=quiet, as_json=as_json)
 
 

@@ -34,6 +34,10 @@ class Progress:
             self._printed_at = time.monotonic()
             self._console.print(_event_line(place, event), soft_wrap=True)  # a line stays a line, however long
 
+    def of_stage(self, stage: str, text: str) -> None:
+        """How far a stage is that is made alone."""
+        self._spin(f"{stage}: {text}")
+
     def _spin(self, text: str) -> None:
         """Show `text` beside the spinner; plain Text, so that nothing in it is read as markup."""
         if not self._console.is_terminal:

@@ -1,5 +1,6 @@
 """`evaluate`: base against trained on held-out rows. Its keyword-only parameters are a recipe's `evaluate:` section."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -77,6 +78,9 @@ def evaluate(
     ] = "auto",
     seed: Annotated[int, Field(ge=0, description="of drawn rows, prompts and resamples")] = 0,
     out: Annotated[Path | None, Field(description="folder for evaluation.json and evaluation.parquet; none: memory")] = None,
+    progress: Annotated[
+        bool | Callable[[dict[str, Any]], None], Field(description="true: a line on the terminal; a function: called every pass")
+    ] = False,
 ) -> Evaluation:
     """Score held-out rows with a trained model and with the model it was trained from.
 
@@ -89,6 +93,7 @@ def evaluate(
         evaluate, {name: value for name, value in locals().items() if name != "run_or_shards"}, where="evaluate"
     )
     require("torch", "transformers", what="evaluation")
+    from ktodata.evaluate.evaluation_progress import reporting_evaluation
     from ktodata.evaluate.scoring import score
 
     rows = read_part(run_or_shards, part)
@@ -100,7 +105,8 @@ def evaluate(
     note = Path(folder) / "training.json"
     if note.is_file():
         check_siblings(note)
-    scored, metrics = score(rows, settings, trained=folder, reference=base)
+    with reporting_evaluation(settings["progress"]) as report:
+        scored, metrics = score(rows, settings, trained=folder, reference=base, report=report)
     of_training = digest_file(note) if note.is_file() else None  # whoever shows the figures checks that the model is still there
     made = {"part": part, "beta": beta, "of_training": of_training, **metrics}
     result = Evaluation(made | measure(scored, resamples=bootstrap, seed=seed), scored)

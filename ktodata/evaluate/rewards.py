@@ -1,5 +1,6 @@
 """Implicit rewards of rows: how much likelier training made each completion."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ def load_trained(model: str, reference: str) -> Any:
     return load_causal_lm(model)[0]
 
 
-def completion_logps(model: Any, rows: TokenRows, *, device: Any, compute_dtype: Any) -> Any:
-    """Log p(completion | prompt) of every row under `model`: float64 [N], nats."""
+def completion_logps(
+    model: Any, rows: TokenRows, *, device: Any, compute_dtype: Any, passed: Callable[[list[int]], None] = lambda part: None
+) -> Any:
+    """Log p(completion | prompt) of every row under `model`: float64 [N], nats. passed : called with the rows of each pass."""
     scorer = Scorer(model.to(device).eval(), rows, device=device, compute_dtype=compute_dtype)
-    logps = scorer.without_gradient([(row, row) for row in range(len(rows))])
+    logps = scorer.without_gradient([(row, row) for row in range(len(rows))], passed=passed)
     return logps.to(torch.float64).cpu().numpy()
 
 

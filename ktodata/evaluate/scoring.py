@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 import torch
 
+from ktodata.evaluate.evaluation_progress import Report, RowsScored
 from ktodata.evaluate.generation import choose_prompts, describe, examples, write_greedily
 from ktodata.evaluate.rewards import completion_logps, load_trained, reward_table
 from ktodata.models import load_causal_lm
@@ -13,8 +14,10 @@ from ktodata.train.data.tokens import tokenize
 from ktodata.train.model.device import pick_device, pick_dtype
 
 
-def score(rows: pl.DataFrame, settings: dict[str, Any], *, trained: str, reference: str) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """(one line per row that fits, metrics with the generation check)."""
+def score(
+    rows: pl.DataFrame, settings: dict[str, Any], *, trained: str, reference: str, report: Report
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """(one line per row that fits, metrics with the generation check). report : called with how far it is."""
     device = pick_device(settings["device"])
     compute_dtype = pick_dtype(settings["dtype"], device)
     base, tokenizer = load_causal_lm(reference)
@@ -22,9 +25,12 @@ def score(rows: pl.DataFrame, settings: dict[str, Any], *, trained: str, referen
     chosen = choose_prompts(tokens, settings["generate"], settings["seed"])
     logps, written = {}, {}
     for name in ("base", "trained"):
+        report({"model": name, "text": "is read"})
         loaded = base if name == "base" else load_trained(trained, reference)
-        logps[name] = completion_logps(loaded, tokens, device=device, compute_dtype=compute_dtype)
+        rows_done = RowsScored(name, tokens.lengths, report)
+        logps[name] = completion_logps(loaded, tokens, device=device, compute_dtype=compute_dtype, passed=rows_done.add)
         if chosen:
+            report({"model": name, "text": f"answers {len(chosen):,} prompts"})
             prompts, longest = [tokens.prompt[row] for row in chosen], settings["max_new_tokens"]
             written[name] = write_greedily(loaded, tokenizer, prompts, max_new_tokens=longest, device=device)
         loaded.cpu()  # the other model gets the device's memory

@@ -41,7 +41,7 @@ def stages_of(recipe: Recipe, paths: Sequence[str], progress: Progress = lambda 
     if recipe.train is not None:
         stages.append(Train(recipe.train, progress))
     if recipe.evaluate is not None:
-        stages.append(Evaluate(truth_from(recipe.folder, recipe.evaluate)))
+        stages.append(Evaluate(truth_from(recipe.folder, recipe.evaluate), progress))
     return tuple(stages)
 
 
@@ -285,6 +285,7 @@ class Evaluate:
     """Scores held-out rows with the trained model and its base."""
 
     settings: Mapping[str, Any]
+    progress: Progress
     name: ClassVar[str] = "evaluate"
     adds: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[None] = None
@@ -300,8 +301,12 @@ class Evaluate:
 
     def work(self, run: RunState) -> StageResult:
         from ktodata.evaluate import evaluate
+        from ktodata.evaluate.evaluation_progress import progress_words
 
-        evaluation = evaluate(run.folder, **self.settings)
+        def notify_pass(event: dict[str, Any]) -> None:
+            self.progress(self.name, progress_words(event))
+
+        evaluation = evaluate(run.folder, **{**self.settings, "progress": notify_pass})
         write_note(run.folder / self.artefacts[0], evaluation.as_dict())
         return StageResult(evaluation.per_row, metrics=evaluation.as_dict())
 

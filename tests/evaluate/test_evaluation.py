@@ -222,3 +222,13 @@ def test_importing_the_package_and_its_signature_loads_no_torch():
 
     code = "import sys, ktodata.evaluate; ktodata.evaluate.evaluate; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_pass_of_either_model_is_reported(trained, monkeypatch):
+    events = []
+    evaluate(trained, **QUICK | {"generate": 2, "progress": events.append})
+    assert [event["model"] for event in events] == sorted(event["model"] for event in events)  # base, then trained
+    for model in ("base", "trained"):
+        of_model = [event for event in events if event["model"] == model]
+        assert [event.get("text") for event in (of_model[0], of_model[-1])] == ["is read", "answers 2 prompts"]
+        assert [(event["rows"], event["of"]) for event in of_model if "rows" in event] == [(0, 16), (16, 16)]

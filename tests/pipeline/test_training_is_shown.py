@@ -4,9 +4,14 @@ import json
 
 import pytest
 from tiny_models import save_tiny_llama, text_rows
+from typer.testing import CliRunner
 
 import ktodata as kd
+from ktodata import progress
+from ktodata.cli import app
 from ktodata.pipeline.command_texts import run_text
+
+texts = []  # (stage, how far it is) of that run
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,10 @@ def run(tmp_path_factory) -> kd.Run:
         "train": {"model": save_tiny_llama(folder / "tiny"), "batch_size": 8, "device": "cpu"},
         "evaluate": {"generate": 0, "bootstrap": 100, "device": "cpu"},
     }
-    return kd.run(recipe, out=folder / "run")
+    events = []
+    done = kd.run(recipe, out=folder / "run", notify=events.append)
+    texts[:] = [(event["stage"], event["text"]) for event in events if event["kind"] == "progress"]
+    return done
 
 
 def test_labels_that_do_not_count_the_same_stand_on_the_page_and_in_the_terminal(run):
@@ -33,3 +41,20 @@ def test_labels_that_do_not_count_the_same_stand_on_the_page_and_in_the_terminal
         assert f"{code}  {finding['text']}" in text
         assert f"<code>{code}</code>" in page
     assert "KD065" not in text
+
+
+def test_a_run_says_how_far_its_evaluation_is(run):
+    said = [text for stage, text in texts if stage == "evaluate"]
+    rows = run.stage("evaluate").metrics["rows"]
+    for model in ("base", "trained"):
+        assert said.count(f"{model} model: is read") == said.count(f"{model} model: 0 of {rows} rows") == 1
+        assert any(text.startswith(f"{model} model: {rows} of {rows} rows, ") and text.endswith(" rows/s") for text in said)
+
+
+def test_so_does_the_command(run, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)  # a log hears of it now and then
+    shown = CliRunner().invoke(app, ["evaluate", str(run.folder)])
+    assert shown.exit_code == 0
+    assert "evaluate: base model: " in shown.stderr and "evaluate: trained model: " in shown.stderr
+    quiet = CliRunner().invoke(app, ["evaluate", str(run.folder), "--json"])
+    assert quiet.stderr == ""

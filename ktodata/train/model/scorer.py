@@ -184,8 +184,13 @@ class Scorer:
         with torch.no_grad(), self._autocast():
             return self.packed_model.plain(on(ids[None], self.device), on(places, self.device))
 
-    def without_gradient(self, pairs: Sequence[Pair], *, passes: int = 0) -> Tensor:
-        """The same for any number of pairs, float32 [len(pairs)], in as many passes as memory asks for, or `passes` if more."""
+    def without_gradient(
+        self, pairs: Sequence[Pair], *, passes: int = 0, passed: Callable[[list[int]], None] = lambda part: None
+    ) -> Tensor:
+        """The same for any number of pairs, float32 [len(pairs)], in as many passes as memory asks for, or `passes` if more.
+
+        passed : called after each pass with the places in `pairs` that it was over
+        """
 
         def compute(tokens: int) -> Tensor:
             logps = torch.zeros(len(pairs), dtype=torch.float32, device=self.device)
@@ -193,6 +198,7 @@ class Scorer:
             with torch.no_grad():
                 for part in [*parts, *([[]] * (passes - len(parts)))]:
                     logps[part] = self([pairs[number] for number in part])
+                    passed(part)
             return logps
 
         if passes or not pairs:  # other processes make as many
