@@ -17,6 +17,7 @@ import typer
 from ktodata.demo.demo_command import demo
 from ktodata.errors import OUT_OF_MEMORY, KtodataError, RecipeError, SettingError, is_out_of_memory
 from ktodata.extras import missing_text
+from ktodata.mcp.mcp_command import mcp
 from ktodata.train.train_command import train
 from ktodata.visible_text import clean
 
@@ -368,6 +369,7 @@ def convert(
 
 app.command()(train)
 app.command()(demo)
+app.command()(mcp)
 
 
 @app.command()

@@ -32,7 +32,7 @@ LAYERS = (
     ("experiments", "stages"),
     ("report",),
     ("pipeline",),
-    ("demo", "review"),
+    ("demo", "mcp", "review"),
     ("notebook", "progress"),
     ("cli",),
     ("__main__",),
