@@ -33,6 +33,7 @@ from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
 from ktodata.formats.table import FeedbackTable, QuarantineTable
 from ktodata.formats.times import time_reader
 from ktodata.formats.unread_fields import UnreadFields
+from ktodata.formats.verdicts.several_questions import UnnamedColumns
 
 # a file of free text read as labels must not fill the manifest with its values
 MAX_VALUES = 1000
@@ -219,6 +220,7 @@ class _Reader:
         self._quarantine = QuarantineTable()
         self._score_names = ScoreNames()
         self._unread = UnreadFields(fields)
+        self._unnamed = UnnamedColumns(fields.columns())
         self._records = 0
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
@@ -249,6 +251,7 @@ class _Reader:
         before = self._records
         for batch in record_batches(self._entries(entries)):
             self._note_columns(batch)
+            self._unnamed.add(name, batch)
             columnar = self._take_plain(batch, name, formats)
             for place in sorted(set(range(len(batch))) - columnar):
                 entry = batch[place]
@@ -339,7 +342,7 @@ class _Reader:
             "not_kept": self._unread.counts(),
             "earlier_votes": int(table["earlier_votes"].list.len().sum() or 0),
             "unparseable_times": self._table.unparseable_times,
-            "findings": [_time_finding(self._fields, self._table).as_dict()],
+            "findings": [_time_finding(self._fields, self._table).as_dict(), self._unnamed.finding(table).as_dict()],
             "files": _with_rows(files, table),
             **_vote_counts(table),
         }

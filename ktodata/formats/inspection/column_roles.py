@@ -182,7 +182,7 @@ def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
         return []
     if n_distinct == 1 and not is_named:
         return []
-    if not is_named and column.n_values < MIN_LABELLED:
+    if not is_named and column.n_values < MIN_LABELLED and column.share_of("boolean") < 1:
         return []
     if few and column.mean_chars > 40:
         return []

@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.dialects.traces.trace_texts import HOLDS, is_trace, read_trace, trace_id
+from ktodata.formats.dialects.traces.trace_texts import HOLDS, is_trace, read_trace, trace_id, verdict_entries
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
     Record,
-    UnusableError,
     clip,
     lookup,
-    need_list,
     rater_name,
     votes_of_row,
 )
@@ -41,23 +39,15 @@ def read_langfuse(record: Record, fields: Fields) -> list[LabelledCompletion]:
         values = lookup(record, column)
         scores = [Score(column, value, PEOPLE, _user(record)) for value in (values if isinstance(values, list) else [values])]
         return read_trace(record, ("input", "output"), scores, fields.label)
-    entries = need_list(record["scores"], "scores") if "scores" in record else [record]
+    entries = verdict_entries(record["scores"], "scores") if "scores" in record else [record]
     scores = [_langfuse_score(score, record) for score in entries if _is_judging(score)]
-    comments = [f"scores[{_name_of(score)}]" for score in entries if not _is_judging(score)]
+    comments = [f"scores[name={clip(score.get('name'), 40)}]" for score in entries if not _is_judging(score)]
     of_trace = passed_over(record, SCORE, ()) if "scores" in record else []
     return read_trace(record, ("input", "output"), scores, fields.label, [*comments, *of_trace])
 
 
-def _is_judging(score: Any) -> bool:
-    if isinstance(score, str):
-        raise UnusableError(
-            "score_ids", "scores holds ids: export the scores themselves and join them, or pull them from Langfuse"
-        )
-    return isinstance(score, Mapping) and score.get("dataType", "NUMERIC") in JUDGING
-
-
-def _name_of(score: Any) -> str:
-    return f"name={clip(score.get('name'), 40)}" if isinstance(score, Mapping) else ""
+def _is_judging(score: Mapping[str, Any]) -> bool:
+    return score.get("dataType", "NUMERIC") in JUDGING
 
 
 def _langfuse_score(score: Mapping[str, Any], trace: Record) -> Score:

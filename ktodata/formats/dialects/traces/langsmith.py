@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.dialects.traces.trace_texts import HOLDS, is_trace, read_trace, trace_id
+from ktodata.formats.dialects.traces.trace_texts import HOLDS, is_trace, read_trace, trace_id, verdict_entries
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
     Record,
     UnusableError,
     clip,
-    need_list,
     rater_name,
     votes_of_row,
 )
@@ -39,12 +38,11 @@ def read_langsmith(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if "feedback" not in record and "feedback_stats" in record:
         names = unread(record["feedback_stats"], ("*.avg",), "feedback_stats")
         return read_trace(record, ("inputs", "outputs"), _summarised_scores(record), fields.label, names)
-    entries = need_list(record["feedback"], "feedback") if "feedback" in record else [record]
-    scores = [_langsmith_score(score) for score in entries if isinstance(score, Mapping)]
+    entries = verdict_entries(record["feedback"], "feedback") if "feedback" in record else [record]
+    scores = [_langsmith_score(score) for score in entries]
     not_read = passed_over(record, (*(FEEDBACK if "feedback" in record else ()), "feedback_stats"), ())
     for score in entries:
-        source = score.get("feedback_source") if isinstance(score, Mapping) else None
-        not_read += unread_of_rater(source, "feedback[].feedback_source")
+        not_read += unread_of_rater(score.get("feedback_source"), "feedback[].feedback_source")
     return read_trace(record, ("inputs", "outputs"), scores, fields.label, not_read)
 
 

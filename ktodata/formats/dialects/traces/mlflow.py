@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ktodata.formats.dialects.traces.trace_texts import HOLDS, judged_answer, trace_id
+from ktodata.formats.dialects.traces.trace_texts import HOLDS, judged_answer, trace_id, verdict_entries
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
@@ -45,7 +45,7 @@ def read_mlflow(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if root is None:
         raise UnusableError("no_text", "no span of the trace is its root")
     attributes = _attributes(root.get("attributes"))
-    assessments = [item for item in need_list(whole.get("assessments"), "assessments") if isinstance(item, Mapping)]
+    assessments = verdict_entries(whole.get("assessments"), "assessments")
     scores = [_assessment_score(item) for item in assessments if _is_verdict(item)]
     inside = [f"spans[].attributes.{name}" for name in attributes if name not in (INPUTS, OUTPUTS)]
     others = [

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ktodata.formats.dialects.traces.trace_texts import judged_answer, trace_id
+from ktodata.formats.dialects.traces.trace_texts import judged_answer, trace_id, verdict_entries
 from ktodata.formats.format import Fields, Format, Row
 from ktodata.formats.records import (
     CannotHoldError,
@@ -44,7 +44,7 @@ def read_phoenix(record: Record, fields: Fields) -> list[LabelledCompletion]:
     prompt, answers = _chat_turns(llm.get("input_messages")), _chat_turns(llm.get("output_messages"))
     logged = prompt or _logged_value(attributes.get("input"))
     output = answers[-1:] or _logged_value(attributes.get("output"))
-    scores = [_annotation_score(item) for item in record["annotations"] if isinstance(item, Mapping)]
+    scores = [_annotation_score(item) for item in verdict_entries(record["annotations"], "annotations")]
     used = (INPUT if prompt else "input", OUTPUT if answers else "output", "llm.tools")
     not_read = {re.sub(r"\.\d+(?=\.|$)", "[]", name) for name in flat if not name.startswith(tuple(f"{path}." for path in used))}
     names = [f"attributes.{name}" for name in sorted(not_read)]

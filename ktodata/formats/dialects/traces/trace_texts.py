@@ -13,6 +13,7 @@ from ktodata.formats.records import (
     UnusableError,
     kind,
     need,
+    need_list,
     text,
 )
 from ktodata.formats.scores import Score, other_verdicts, verdict_of
@@ -40,6 +41,15 @@ HOLDS = (*CONVERSATION, "votes", "rater", "created_at", "source_id")
 def is_trace(record: Record, output: str, verdicts: str, single: Iterable[str]) -> bool:
     """Whether a record has an output, and a list of verdicts or the columns of a single one."""
     return output in record and (isinstance(record.get(verdicts), list) or all(name in record for name in single))
+
+
+def verdict_entries(value: Any, what: str) -> list[Mapping[str, Any]]:
+    """The verdicts in a list; an export may hold their ids alone, which say nothing of what was judged."""
+    entries = need_list(value, what)
+    if any(isinstance(entry, str | int) for entry in entries):
+        hint = "export the verdicts themselves and join them, or pull them from the service"
+        raise UnusableError("score_ids", f"{what} holds ids: {hint}")
+    return [entry for entry in entries if isinstance(entry, Mapping)]
 
 
 def read_trace(
