@@ -40,12 +40,22 @@ def clopper_pearson(hits: ArrayLike, trials: ArrayLike, *, level: float = 0.95) 
     return low, high
 
 
-def share(hits: int, trials: int, *, level: float = 0.95) -> Interval:
-    """The share hits / trials with its exact interval; all None when there are no trials."""
+def share(hits: int, trials: int, *, of: int | None = None, level: float = 0.95) -> Interval:
+    """The share hits / trials with its exact interval; all None when there are no trials.
+
+    of : rows of the whole that the trials were drawn from without replacement, where it is that whole the share is of
+    """
     if not trials:
         return Interval(None, None, None)
     low, high = clopper_pearson(hits, trials, level=level)
-    return Interval(hits / trials, float(low), float(high))
+    return _as_counted(Interval(hits / trials, float(low), float(high)), hits, trials, of or 0)
+
+
+def _as_counted(interval: Interval, hits: int, trials: int, rows: int) -> Interval:
+    """Ends no further out than if all the rows that were not drawn were hits, or none of them."""
+    if interval.low is None or interval.high is None or rows < trials:
+        return interval
+    return interval._replace(low=max(interval.low, hits / rows), high=min(interval.high, (hits + rows - trials) / rows))
 
 
 def stratified_share(hits: tuple[int, int], trials: tuple[int, int], sizes: tuple[int, int], *, level: float = 0.95) -> Interval:
@@ -58,12 +68,14 @@ def stratified_share(hits: tuple[int, int], trials: tuple[int, int], sizes: tupl
     """
     if not any(trials):
         return Interval(None, None, None)
+    if trials == sizes:
+        return share(sum(hits), sum(trials), of=sum(sizes), level=level)
     total = max(sum(sizes), 1)
     weights = (sizes[0] / total, sizes[1] / total)
     missing = [place for place in (0, 1) if not trials[place]]
     if missing:
         drawn = 1 - missing[0]
-        ends = share(hits[drawn], trials[drawn], level=level)
+        ends = share(hits[drawn], trials[drawn], of=sizes[drawn], level=level)
         if not sizes[missing[0]]:
             return ends
         open_part = weights[missing[0]]
@@ -71,7 +83,8 @@ def stratified_share(hits: tuple[int, int], trials: tuple[int, int], sizes: tupl
     value = sum(weight * hit / trial for weight, hit, trial in zip(weights, hits, trials, strict=True))
     misses = (trials[0] - hits[0], trials[1] - hits[1])
     tail = (1 - level) / 2
-    return Interval(value, 1 - _upper_end(misses, trials, weights, tail), _upper_end(hits, trials, weights, tail))
+    ends = Interval(value, 1 - _upper_end(misses, trials, weights, tail), _upper_end(hits, trials, weights, tail))
+    return _as_counted(ends, sum(hits), sum(trials), sum(sizes))
 
 
 def _upper_end(hits: tuple[int, int], trials: tuple[int, int], weights: tuple[float, float], tail: float) -> float:

@@ -47,7 +47,7 @@ def test_auroc_interval_holds_the_truth():
 
 def test_a_stratified_share_holds_the_truth_and_is_no_wider_than_it_must_be():
     """Exact in every pair of strata, and Clopper-Pearson's where there is one, or where equal strata are one."""
-    assert stratified_share((3, 0), (40, 0), (100, 0)) == share(3, 40)
+    assert stratified_share((3, 0), (40, 0), (100, 0)) == share(3, 40, of=100)
     low, high = clopper_pearson(2, 60)
     equal = stratified_share((1, 1), (30, 30), (300, 300))
     assert equal.value == pytest.approx(2 / 60) and equal.low == pytest.approx(low, abs=2e-3)
@@ -61,3 +61,11 @@ def test_a_stratified_share_holds_the_truth_and_is_no_wider_than_it_must_be():
         ends.setdefault(hits, stratified_share(hits, (20, 12), (100, 400)))
         misses += (ends[hits].low > 0.08, ends[hits].high < 0.08)
     assert (misses <= 40).all()  # 25 are expected at most
+
+
+def test_of_a_whole_that_was_counted_nothing_is_left_open():
+    assert share(3, 40, of=40) == (0.075, 0.075, 0.075) == stratified_share((1, 2), (10, 30), (10, 30))
+    assert share(3, 40, of=42) == (0.075, 3 / 42, 5 / 42)
+    assert share(3, 40, of=10**6)[1:] == pytest.approx(share(3, 40)[1:])
+    nearly = stratified_share((1, 2), (10, 30), (10, 32))
+    assert nearly.low == pytest.approx(3 / 42) and nearly.high == pytest.approx(5 / 42)

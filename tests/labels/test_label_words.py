@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -95,6 +96,20 @@ def test_no_sentence_claims_what_is_not_so_more_often_than_its_level(wrong, draw
         outside += not reviews.whole.rate.low <= truth <= reviews.whole.rate.high
     assert false <= MAX_FALSE, words
     assert outside <= 2 * MAX_FALSE, "the 95 % interval beside the word"
+
+
+@pytest.mark.parametrize(
+    "name", ["all rows", "one review", "the queue alone, half of the rows", "one class only", "one class in 500"]
+)
+def test_however_reviews_came_about_nothing_is_claimed_that_is_not_so(name, monkeypatch):
+    """A few of the draws that the benchmark makes; all 18 ways to review, 200 draws each, are in its result."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    from claims import WAYS, measured
+
+    counts = measured(WAYS[name], 5)
+    assert counts["false words"] == 0 and counts["truth outside, all labels"] <= 1
+    assert (counts["with a rate"] > 0) == (name not in ("one review", "the queue alone, half of the rows"))
+    assert counts.get("word: Too few reviews", 0) == 0 or name != "all rows"
 
 
 def test_enough_reviews_do_bring_a_word():

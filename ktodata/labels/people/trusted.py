@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import xxhash
 from numpy.typing import NDArray
+from scipy.special import bdtrc
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.people.review_queue import shares
@@ -14,6 +15,7 @@ from ktodata.stats import auroc, clopper_pearson, share, stratified_share
 
 NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody could say
 MIN_DRAWN = 10  # rows
+BY_CHANCE = 0.001  # a beginning that is reviewed as far by chance, given how many of the others are, is no sign of a draw
 RUN = 3  # reviewed rows in a row that carry a draw on past one that was skipped
 HELD = "review"  # the state of rows that wait for a person
 
@@ -55,11 +57,12 @@ def _rates(trusted: pl.DataFrame, by: str, value: pl.Expr) -> pl.DataFrame:
     )
 
 
-def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool) -> dict[str, Any]:
+def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool, size: int) -> dict[str, Any]:
     """How the labels and the detector did on the trusted rows of one given class, with exact intervals.
 
     trusted : label, trusted_label, label_quality, flagged
     sample : those of them that were drawn at random; every share is theirs, but for `reviewed_flags`, of all that were judged
+    size : rows of the class that could be drawn
     """
     drawn, rows = (table.filter(pl.col("label") == given) for table in (sample, trusted))
     wrong, flagged = (drawn["label"] != drawn["trusted_label"]).to_numpy(), drawn["flagged"].to_numpy()
@@ -70,7 +73,7 @@ def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool) -> 
         "rows": rows.height,
         "drawn_at_random": drawn.height,
         "drawn_wrong": int(wrong.sum()),
-        "error_rate": share(int(wrong.sum()), drawn.height).as_dict(),
+        "error_rate": share(int(wrong.sum()), drawn.height, of=size).as_dict(),
         "flag_precision": share(int((wrong & flagged).sum()), int(flagged.sum())).as_dict(),
         "flag_recall": share(int((wrong & flagged).sum()), int(wrong.sum())).as_dict(),
         "reviewed_flags": share(
@@ -131,7 +134,8 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
     Within a class rows are drawn in `draw_order`, so its beginning is a random sample, and whether it was reviewed can be
     checked; a row further down was reviewed for another reason: because it looked doubtful, say. The beginning ends where less
     than NEARLY_ALL of it is reviewed, and after a gap it goes on only for RUN reviewed rows in a row. With under MIN_DRAWN such
-    rows nobody can be shown to have followed the order: no row is known to be drawn, and no rate follows from the others.
+    rows, or where so many of the others are reviewed that the beginning may be by chance, nobody can be shown to have followed
+    the order: no row is known to be drawn, and no rate follows from the others.
     """
     drawn = np.zeros(len(labels), bool)
     if not reviewed.any():
@@ -139,7 +143,10 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
     every = draw_order(row_ids, seed)
     for given in (False, True):
         order = every[labels[every] == given]
-        drawn[order[: _end_of_draw(reviewed[order])]] = True
+        end = _end_of_draw(reviewed[order])
+        first, others = reviewed[order[:end]], reviewed[order[end:]]
+        if not len(others) or bdtrc(first.sum() - 1.0, end, others.mean()) <= BY_CHANCE:
+            drawn[order[:end]] = True
     drawn &= reviewed
     return drawn if drawn.sum() >= MIN_DRAWN else np.zeros(len(labels), bool)
 
@@ -199,8 +206,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     """
     trusted = table.filter("reviewed")
     sample = trusted.filter("drawn")
-    classes = {given: check_flags(trusted, sample, given=given) for given in LABEL_NAMES}
     sizes = {given: int((table["drawable"] & (table["label"] == given)).sum()) for given in LABEL_NAMES}
+    classes = {given: check_flags(trusted, sample, given=given, size=sizes[given]) for given in LABEL_NAMES}
     hits, trials = ([classes[given][name] for given in LABEL_NAMES] for name in ("drawn_wrong", "drawn_at_random"))
     whole = stratified_share((hits[0], hits[1]), (trials[0], trials[1]), (sizes[False], sizes[True]))
     return {

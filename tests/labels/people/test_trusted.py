@@ -37,11 +37,11 @@ def test_flags_checked_by_hand():
             "label_quality": [0.1, 0.2, 0.3, 0.4, 0.9],
         }
     )
-    told = check_flags(trusted, trusted, given=True)
+    told = check_flags(trusted, trusted, given=True, size=50)
     assert told["flag_precision"]["value"] == pytest.approx(2 / 3)
     assert told["flag_recall"]["value"] == pytest.approx(2 / 3)
     assert told["auroc"]["value"] == pytest.approx(5 / 6)
-    assert check_flags(trusted, trusted, given=False)["error_rate"]["value"] is None
+    assert check_flags(trusted, trusted, given=False, size=0)["error_rate"]["value"] is None
 
 
 def test_the_sample_is_stratified_and_says_what_it_stands_for():
@@ -97,3 +97,13 @@ def test_flip_rates_are_those_that_were_made():
     assert found == {"desirable": pytest.approx(0.1), "undesirable": pytest.approx(0.4)}
     assert flip_rates(given, {True: None, False: 0.1}) is None
     assert flip_rates({True: 10, False: 10}, {True: 1.0, False: 0.0}) is None, "no truly desirable row would be left"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.7, 0.8])
+def test_a_beginning_that_is_reviewed_by_chance_is_no_draw(share):
+    """The queue alone, so long that ten rows of the order in a row are reviewed in some draws: no rate follows from doubtful rows."""
+    rng, alarms = np.random.default_rng(0), 0
+    for seed in range(100):
+        ids, labels = pl.Series("row_id", [f"row {n}" for n in range(400)]), rng.random(400) < 0.7
+        alarms += int(random_sample(ids, labels, rng.random(400) < share, seed).any())
+    assert alarms <= 8
