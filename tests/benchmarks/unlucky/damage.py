@@ -121,11 +121,13 @@ def _must(ended: Ended) -> None:
 
 
 def kinds(home: Path, seed: int) -> list[tuple[str, str]]:
-    """(file, way) of all damage, in a random order."""
-    files = sorted(file.relative_to(home / "whole").as_posix() for file in (home / "whole").rglob("*") if file.is_file())
-    every = [(file, way) for file in files if Path(file).name != ".lock" for way in (*WAYS, *OTHERS)]
-    random.Random(seed).shuffle(every)
-    return every
+    """(file, way) of all damage: every file once before any a second time, and of the ways each as often."""
+    draw, ways = random.Random(seed), [*WAYS, *OTHERS]
+    whole = sorted(file.relative_to(home / "whole").as_posix() for file in (home / "whole").rglob("*") if file.is_file())
+    files = [file for file in whole if Path(file).name != ".lock"]
+    for order in (files, ways):
+        draw.shuffle(order)
+    return [(file, ways[(place + turn) % len(ways)]) for turn in range(len(ways)) for place, file in enumerate(files)]
 
 
 def _damage(home: Path, file: str, way: str) -> bool:

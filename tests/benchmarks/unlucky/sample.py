@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 WORDS = "what is one two three four five six seven eight nine ten red blue green sea sky yes no maybe".split()  # noqa: SIM905
-# seconds, memory, what a training found in a cache or has done since it was resumed, and what hangs on them: digests of files that hold them
+# seconds, memory, what was there in a cache, what a training has done since it was resumed, and what hangs on them: digests of files that hold them
 CHANGING = frozenset(
     [
         "seconds",
@@ -27,6 +27,7 @@ CHANGING = frozenset(
         "shared_ratio",
         "padding_ratio",
         "activation_cache",
+        "from_cache",
         "pass_tokens",
         "changed",
         "of_training",
