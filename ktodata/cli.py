@@ -91,12 +91,14 @@ def run(
         paths = paths_of(plan)
         reading = None if paths is None else preview_reading(plan, paths)
         value = {"recipe": plan.as_dict(), "stages": dict(stages)} | ({} if reading is None else reading.as_dict())
-        _print_result(value, lambda: plan_text(stages, reading), quiet=quiet, as_json=as_json)
+        _print_result(
+            value, lambda: plan_text(stages, reading), quiet=quiet, as_json=as_json, of_run=out or Path("runs") / plan.name
+        )
         return
     with Progress(quiet=quiet or as_json) as progress:
         done = self_training.run(recipe, until=until, notify=progress, **settings)
     rounds = self_training.rounds_of(done)
-    _print_result(rounds or done.manifest, lambda: run_text(done, rounds), quiet=quiet, as_json=as_json)
+    _print_result(rounds or done.manifest, lambda: run_text(done, rounds), quiet=quiet, as_json=as_json, of_run=done.folder)
 
 
 @app.command()
@@ -255,11 +257,13 @@ def review(
         exported = export_verdicts(Run(folder), export, format=format) if export else None
         moved = {"imported": imported and imported.as_dict(), "exported": exported and exported.as_dict()}
         words = "\n".join(summary.text() for summary in (imported, exported) if summary)
-        _print_result(moved, words, quiet=quiet, as_json=as_json)
+        _print_result(moved, words, quiet=quiet, as_json=as_json, of_run=folder)
         return
 
     def announce(address: str, store: Path) -> None:
-        _print_result({"address": address, "store": store}, places_text(address, store), quiet=quiet, as_json=as_json)
+        _print_result(
+            {"address": address, "store": store}, places_text(address, store), quiet=quiet, as_json=as_json, of_run=folder
+        )
 
     serve(
         folder,
@@ -289,7 +293,7 @@ def explain(
     from ktodata.pipeline.run_folder import Run
 
     explained = Run(folder).explain(row_id)
-    _print_result(explained, lambda: row_text(explained), quiet=quiet, as_json=as_json)
+    _print_result(explained, lambda: row_text(explained), quiet=quiet, as_json=as_json, of_run=folder)
 
 
 @app.command()
@@ -327,14 +331,15 @@ def export(
         files = dataset_files(Run(folder), allow_pii=allow_pii)
         address = None if dry_run else send_dataset(files, push, private=not public)
         upload = {"repository": push, "private": not public, "files": file_sizes(files), "address": address}
-        _print_result(upload, lambda: push_text(upload), quiet=quiet, as_json=as_json)
+        _print_result(upload, lambda: push_text(upload), quiet=quiet, as_json=as_json, of_run=folder)
         return
     if out is None or push is not None:
         raise SettingError("export: give --out FILE to write a file, or --push OWNER/NAME to upload the run's shards.")
+    Run(folder)
     with alone_if_run(out):
         written = write(read_shards(folder, part), out, format=format)
     counts = {"file": out, "records": written.records, "lost": written.lost}
-    _print_result(counts, lambda: written_text(out, written.records, written.lost), quiet=quiet, as_json=as_json)
+    _print_result(counts, lambda: written_text(out, written.records, written.lost), quiet=quiet, as_json=as_json, of_run=folder)
 
 
 @app.command()
@@ -418,7 +423,7 @@ def evaluate(
         if reference or overrides:
             raise SettingError("evaluate: --baseline reads what both runs have evaluated; --reference and --set go without it.")
         comparison = Run(folder).compare(baseline)
-        _print_result(comparison.as_dict(), comparison.verdict, quiet=quiet, as_json=as_json)
+        _print_result(comparison.as_dict(), comparison.verdict, quiet=quiet, as_json=as_json, of_run=folder)
         return
     from ktodata.evaluate import evaluate as evaluate_model
     from ktodata.pipeline.run_stages import Evaluate
@@ -430,7 +435,7 @@ def evaluate(
     settings = given_settings(evaluate_model, given, overrides or (), section="evaluate")
     with Progress(quiet=quiet or as_json) as progress:
         evaluation = make_stage(folder, Evaluate(settings, progress.of_stage)).metrics
-    _print_result(evaluation, lambda: evaluation_text(evaluation), quiet=quiet, as_json=as_json)
+    _print_result(evaluation, lambda: evaluation_text(evaluation), quiet=quiet, as_json=as_json, of_run=folder)
 
 
 @app.command()
@@ -481,13 +486,13 @@ def ablate(
     }
     if dry_run:
         outlook = plan_of_run(folder, **settings).outlook()
-        _print_result(outlook, lambda: ablation_outlook_text(outlook), quiet=quiet, as_json=as_json)
+        _print_result(outlook, lambda: ablation_outlook_text(outlook), quiet=quiet, as_json=as_json, of_run=folder)
         return
     with Progress(quiet=quiet or as_json) as progress:
         result = ablate_run(folder, **settings, notify=progress)
     _renew_pages(folder)
     text = "\n".join([*result.verdict(), "", f"{folder / 'ablation.json'}"])
-    _print_result(result.as_dict(), text, quiet=quiet, as_json=as_json)
+    _print_result(result.as_dict(), text, quiet=quiet, as_json=as_json, of_run=folder)
 
 
 @app.command()
@@ -540,14 +545,14 @@ def compare(
     settings = given_settings(compare_methods, given, overrides or (), section="compare")
     if dry_run:
         plan = outlook(folder, **settings)
-        _print_result(plan, lambda: comparison_outlook_text(plan), quiet=quiet, as_json=as_json)
+        _print_result(plan, lambda: comparison_outlook_text(plan), quiet=quiet, as_json=as_json, of_run=folder)
         return
     place = out or folder / "comparison"
     with Progress(quiet=quiet or as_json) as progress:
         comparison = compare_methods(folder, out=place, notify=progress, **settings)
     comparison.plot().savefig(place / "comparison.png", dpi=150)
     _renew_pages(folder)
-    _print_result(comparison.as_dict(), lambda: "\n".join(comparison.verdict()), quiet=quiet, as_json=as_json)
+    _print_result(comparison.as_dict(), lambda: "\n".join(comparison.verdict()), quiet=quiet, as_json=as_json, of_run=folder)
 
 
 @app.command()
@@ -580,7 +585,7 @@ def report(
         write_page_without_text(folder, page)
     else:
         write_pages(folder)
-    _print_result({"page": page}, str(page), quiet=quiet, as_json=as_json)
+    _print_result({"page": page}, str(page), quiet=quiet, as_json=as_json, of_run=folder)
 
 
 @app.command()
@@ -701,11 +706,24 @@ def _unexpected_text(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {text}{place}. Please report it; {TRACEBACK}=1 shows where it comes from."
 
 
-def _print_result(value: Any, text: str | Callable[[], str], *, quiet: bool, as_json: bool) -> None:
+def _print_result(value: Any, text: str | Callable[[], str], *, quiet: bool, as_json: bool, of_run: Path | None = None) -> None:
+    """of_run : a run folder that the command read: what is gone from it is named on standard error"""
     if as_json:
         typer.echo(json.dumps(value, indent=1, default=str))
     elif not quiet:
         typer.echo(clean(text if isinstance(text, str) else text()))
+    if of_run is not None:
+        _name_faults(of_run)
+
+
+def _name_faults(run: Path) -> None:
+    from ktodata.report.integrity import fault_lines
+    from ktodata.report.run_files import RunFiles
+
+    if (run / "manifest.json").is_file():
+        files = RunFiles(run)
+        for line in fault_lines(files.faults, files.place):
+            typer.echo(clean(line), err=True)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

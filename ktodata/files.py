@@ -20,7 +20,7 @@ import xxhash
 
 from ktodata.errors import FormatError, KtodataError, RunError
 
-AGAIN = " Delete it, and do again what made it."
+AGAIN = " Delete it, and call again what made it: `ktodata run` with its recipe, or the command that wrote it since."
 DAMAGE = (pl.exceptions.PolarsError, ValueError, RecursionError)
 TABLES: dict[str, Callable[[bytes], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
@@ -92,6 +92,13 @@ def discard(folder: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def make_way(files: Iterable[Path]) -> None:
+    """Remove what stands as a folder where a file of our own is to be."""
+    for file in files:
+        if file.is_dir() and not file.is_symlink():
+            discard(file)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -217,6 +224,13 @@ def _note_digest(name: str, note: Mapping[str, Any]) -> str:
     return xxhash.xxh3_64_hexdigest(f"{name} {json.dumps(note)}".encode("utf-8", "surrogatepass"))
 
 
+def is_note(path: Path) -> bool:
+    """Whether a file ends as a note does; whether it is whole, reading it tells."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        return f'"{OWN_DIGEST}": "'.encode() in file.read()
+
+
 def siblings_of(path: Path) -> Artefacts:
     """What a note says of the files beside it."""
     return dict(_whole_note(path).get(SIBLINGS, {}))
@@ -312,7 +326,7 @@ def differing(root: Path, artefacts: Artefacts) -> list[str]:
 
     A file of the same size and time is taken to be the same; one of another time is read, and the same if its content is.
     """
-    wrong = [name for name, written in artefacts.items() if not _is_same(root / name, written)]
+    wrong = [name for name, written in artefacts.items() if not is_same(root / name, written)]
     folders = {(root / name).parent for name in artefacts if name.endswith(".parquet")} - {root}
     there = {file.relative_to(root).as_posix() for folder in folders if folder.is_dir() for file in folder.glob("*.parquet")}
     return sorted({*wrong, *(there - set(artefacts))})
@@ -370,7 +384,8 @@ def _exists(folder: Path) -> bool:
         return False
 
 
-def _is_same(file: Path, written: Mapping[str, int | str]) -> bool:
+def is_same(file: Path, written: Mapping[str, int | str]) -> bool:
+    """Whether a file is the one that `describe` spoke of, by size and time, or by its content."""
     try:
         status = file.stat()
     except OSError:

@@ -107,7 +107,8 @@ def evaluate(
         check_siblings(note)
     with reporting_evaluation(settings["progress"]) as report:
         scored, metrics = score(rows, settings, trained=folder, reference=base, report=report)
-    of_training = digest_file(note) if note.is_file() else None  # whoever shows the figures checks that the model is still there
+    # whoever shows the figures checks that the run's model is still this one; of a model elsewhere nothing is to be checked
+    of_training = digest_file(note) if note.is_file() and _is_of_run(folder, run_or_shards) else None
     made = {"part": part, "beta": beta, "of_training": of_training, **metrics}
     result = Evaluation(made | measure(scored, resamples=bootstrap, seed=seed), scored)
     if out is not None:
@@ -163,6 +164,10 @@ def _class_reward(scored: pl.DataFrame, label: bool, resamples: int, seed: int) 
         return {**counts, "not_applicable": "no rows"}
     mean = bootstrap({"reward": weighted_mean(rows["reward"])}, rows["group"], resamples=resamples, seed=seed)["reward"]
     return {**counts, "mean_reward": mean.as_dict()}
+
+
+def _is_of_run(model: str, run_or_shards: Path | str | pl.DataFrame) -> bool:
+    return not isinstance(run_or_shards, pl.DataFrame) and Path(model).resolve() == (Path(run_or_shards) / "model").resolve()
 
 
 def _model_and_reference(run_or_shards: Path | str | pl.DataFrame, model: str | None, reference: str | None) -> tuple[str, str]:

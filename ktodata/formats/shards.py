@@ -66,6 +66,8 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
     is the only vote. Raises EmptyDataError when there is no shard of that part.
     """
     shards = folder / "shards" if (folder / "shards").is_dir() else folder
+    if (shards / CHECKSUMS).is_file():
+        check_shards(shards)
     files = sorted(path for path in shards.glob(f"{part}-*.parquet") if SHARD_NAME.fullmatch(path.name))
     if not files:
         raise EmptyDataError(

@@ -7,6 +7,7 @@ import polars as pl
 
 from ktodata.errors import DataError, OneClassError, RunError
 from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_auc
+from ktodata.report.run_files import is_of_another_model
 
 if TYPE_CHECKING:
     from ktodata.pipeline.run_folder import Run
@@ -46,8 +47,8 @@ def compare_runs(run: "Run", baseline: "Run", *, resamples: int = 1000, seed: in
     Read off what both have evaluated; nothing is scored anew. Rows are those that both scored, so neither was trained on them.
     Judged by the truth where both runs were given it, else by the labels as given. 95 % intervals, resampling prompt groups:
     they say what other held-out rows would change, not what another seed of the training would.
-    Raises RunError for a run that was not evaluated, DataError where they share no row, hold out different parts or trained on
-    rows that the other holds out, OneClassError where the shared rows are all of one label.
+    Raises RunError for a run that was not evaluated or has another model since, DataError where they share no row, hold out
+    different parts or trained on rows that the other holds out, OneClassError where the shared rows are all of one label.
     """
     rows, judged_by = _shared_rows(run, baseline)
     labels = rows[judged_by].to_numpy().astype(bool)
@@ -90,6 +91,10 @@ def _shared_rows(run: "Run", baseline: "Run") -> tuple[pl.DataFrame, str]:
 def _scored_rows(run: "Run") -> pl.DataFrame:
     if "evaluate" not in run.stage_names():
         raise RunError(f"{run.folder} was not evaluated: its recipe needs `train:` and `evaluate:`.")
+    if is_of_another_model(run.folder, run.stage("evaluate").metrics):
+        raise RunError(
+            f"{run.folder} has another model than it evaluated: `ktodata evaluate {run.folder}` measures the one there."
+        )
     return run.stage("evaluate").columns
 
 

@@ -13,6 +13,7 @@ import xxhash
 from ktodata.errors import DataError, RunError
 from ktodata.files import describe, read_note, read_own_table, read_sibling_table, whole_folder, write_note
 from ktodata.formats.shards import check_shards
+from ktodata.report.integrity import FileFault, faults_of
 from ktodata.report.run_files import check_stage
 from ktodata.stage import StageResult
 
@@ -119,6 +120,11 @@ class Run:
                 table = with_columns_of(table, self.stage(name).columns)
         return table
 
+    @property
+    def faults(self) -> list[FileFault]:
+        """The files that the run's own notes speak of and that are gone, or were changed since, with what makes each again."""
+        return faults_of(self.folder, self.manifest)
+
     def stage_names(self) -> list[str]:
         """The stages with a saved table, in the order in which they ran."""
         return [
@@ -137,10 +143,12 @@ class Run:
 
     def shards(self, part: str = "train") -> pl.DataFrame:
         """The exported rows of one part, in training order."""
-        files = sorted((self.folder / "shards").glob(f"{part}-*.parquet"))
+        shards = self.folder / "shards"
+        if shards.is_dir():
+            check_shards(shards)
+        files = sorted(shards.glob(f"{part}-*.parquet"))
         if not files:
             raise RunError(f"{self.folder} holds no {part} shards; parts are {', '.join(PARTS)}, and --until stops before them.")
-        check_shards(self.folder / "shards")
         return pl.concat([read_own_table(file) for file in files])
 
     def explain(self, row_id: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ktodata.files import (
     differing,
     digest_file,
     discard,
+    make_way,
     read_note,
     remove_leftovers,
     scan_parquet,
@@ -153,6 +154,7 @@ class _Execution:
             self.notify({**event, "kind": "cached"})
         else:
             self.notify({**event, "kind": "start", "why": why})
+            make_way(self.folder / name for name in saved.done.get("artefacts", {}))
             made = _make(stage, self.state, parts)
             self.notify({**event, "kind": "done", "seconds": made.done["seconds"]})
         self.entries.append(_entry(stage, self.state, cached=why is None))
@@ -176,6 +178,7 @@ class _Execution:
         empty = pl.DataFrame(schema={"row_id": pl.String, "part": pl.String})
         exported = self.state.saved["export"].columns if complete else empty
         ledger = write_up(decided, states if complete else states.clear(), exported)
+        make_way(self.folder / name for name in ("ledger.parquet", *PAGE_FILES))
         with whole_file(self.folder / "ledger.parquet") as scratch:
             ledger.write_parquet(scratch)
         quarantined = scan_parquet(self.folder / "quarantine.parquet").select(pl.len()).collect().item()

@@ -12,6 +12,8 @@ from ktodata.errors import DataError, RunError
 from ktodata.files import read_json, read_note
 from ktodata.formats.shards import CHECKSUMS, changed_shards, read_shard
 from ktodata.report import build_card, build_feedback_section
+from ktodata.report.integrity import fault_lines
+from ktodata.report.run_files import RunFiles
 from ktodata.text.pii.json_texts import json_texts
 from ktodata.text.pii.masks import IN_JSON, Placeholders, replaced
 from ktodata.text.pii.patterns import find_in_texts, find_pii
@@ -34,7 +36,8 @@ def send_dataset(files: Mapping[str, Path | bytes], repo_id: str, *, private: bo
 def push_model(folder: Path | str, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
     """Upload a trained model; where it was trained in a run, its card also says what the run did to its rows and found.
 
-    folder : a run that trained, or a model's folder. Raises as `ktodata.train.push_to_hub`.
+    folder : a run that trained, or a model's folder. Raises as `ktodata.train.push_to_hub`, and RunError where the run that it
+    stands in is not whole.
     """
     folder = Path(folder)
     model = folder / "model" if (folder / "model" / "training.json").is_file() else folder
@@ -46,6 +49,7 @@ def _about_feedback(model: Path) -> str:
     run = model.absolute().parent
     if model.name != "model" or not (run / "manifest.json").is_file() or not (model / "training.json").is_file():
         return ""
+    check_whole(run)
     training = read_note(model / "training.json")
     exported = read_note(run / "stages/export/metrics.json") if _has_export(run) else {}
     train = training.get("train", {})
@@ -64,10 +68,11 @@ def dataset_files(run: "Run", *, allow_pii: bool = False) -> dict[str, Path | by
     clusters are masked) and ledger.parquet with row_id, stage, action and reason.
 
     allow_pii : share texts that hold personal data or keys.
-    Raises RunError when the run is not finished or a shard is not what export wrote, DataError when the shards hold personal
-    data or keys and `allow_pii` is false: which kinds, in which columns, of which rows.
+    Raises RunError when the run is not finished, a shard is not what export wrote, or something is gone that the card speaks of;
+    DataError when the shards hold personal data or keys and `allow_pii` is false: which kinds, in which columns, of which rows.
     """
     shards = _checked_shards(run)
+    check_whole(run.folder)
     personal = {} if allow_pii else pii_in(shards)
     if personal:
         raise DataError(_refusal(run, personal))
@@ -115,6 +120,13 @@ def _json_parts(texts: pl.DataFrame) -> pl.DataFrame:
     """row_id and text of every string and number in JSON texts."""
     lines = [(row_id, part.text) for row_id, raw in texts.drop_nulls().iter_rows() for part in json_texts(raw)]
     return pl.DataFrame(lines, schema={"row_id": pl.String, "text": pl.String}, orient="row")
+
+
+def check_whole(folder: Path) -> None:
+    """Raise RunError where files are gone, or are others, of which the card of a run is made."""
+    files = RunFiles(folder)
+    if lines := fault_lines([fault for fault in files.faults if fault.is_shown], files.place):
+        raise RunError(f"nothing was sent: {' '.join(lines)}")
 
 
 def _checked_shards(run: "Run") -> list[Path]:

@@ -8,6 +8,7 @@ import yaml
 from ktodata.formats.verdicts.reviews import reviews_in_words
 from ktodata.report import text
 from ktodata.report.headline import label_trust
+from ktodata.report.integrity import fault_lines
 from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.dropped_rows import read_reasons
@@ -64,6 +65,7 @@ def _card_values(contents: RunContents) -> dict[str, Any]:
         "trust": label_trust(contents.noise),
         "reasons": read_reasons(contents.files, with_examples=False),
         "reviews": reviews_in_words(reviews) if "matched_by" in reviews else "",
+        "faults": fault_lines(contents.files.faults, "RUN"),
         "personal_data": _personal_data(contents.files),
         "texts_are": _masking_sentence(contents.files),
     }

@@ -151,7 +151,7 @@ def _did_it_help(contents: RunContents) -> tuple[str, str]:
         return "Not measured.", f"This run does not evaluate a model on held-out rows.{trained}"
     short, text = contents.evaluation.verdict
     if ablation is not None and ablation.stale:
-        return short, f"{text} An ablation is there, but of other rows, so whether curation made the difference is not known."
+        return short, f"{text} An ablation is there, but is not known to be of these rows: {ablation.stale}"
     if ablation is not None:
         return short, f"{text} The results of an ablation are under “Did curation help”."
     command = f"`ktodata ablate {shlex.quote(contents.files.place)}`"

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from ktodata.feedback import check_columns
 from ktodata.report.headline import headline
+from ktodata.report.integrity import fault_lines
 from ktodata.report.page import flat
 from ktodata.report.run_contents import read_contents
 from ktodata.report.text import count, interval, number, one_line, percent, plural
@@ -124,6 +125,7 @@ def run_html(run: Path) -> str:
     steps = contents.flow.steps if contents.flow is not None else ()
     parts = [
         Markup("<p><strong>{}</strong></p>").format(_isolated(contents.name)),
+        *(Markup("<p>{}</p>").format(_isolated(fault)) for fault in fault_lines(contents.files.faults, contents.files.place)),
         Markup("<ol>{}</ol>").format(Markup("").join(lines)),
         _table_html(
             "Where the rows went",

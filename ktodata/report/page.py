@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from ktodata.report import text
 from ktodata.report.headline import headline
+from ktodata.report.integrity import fault_lines
 from ktodata.report.map.map_data import read_map_data
 from ktodata.report.map.search_index import read_search_index
 from ktodata.report.run_contents import RunContents, contents_of, read_contents
@@ -75,6 +76,7 @@ def run_context(contents: RunContents, *, text: bool = True) -> dict[str, Any]:
             anchor: f"`{maker} {place}`" if " " in maker else f"`{maker}` in the recipe" for anchor, _, maker in SECTIONS
         },
         "place": place,
+        "faults": fault_lines(files.faults, files.place),
         "stages": (*ORDER, "reviews", "telemetry", "train", "evaluate"),
         "verdict": headline(contents),
         "noise": contents.noise if text or contents.noise is None else replace(contents.noise, examples=[]),

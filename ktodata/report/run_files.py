@@ -18,6 +18,7 @@ from ktodata.files import (
     scan_parquet,
     siblings_of,
 )
+from ktodata.report.integrity import FileFault, faults_of
 from ktodata.stage import DECISION_SCHEMA, strongest_decisions
 
 QUARANTINE_SCHEMA = pl.Schema(
@@ -65,12 +66,19 @@ class RunFiles:
         return _read_json_file(self.path / "manifest.json")
 
     @cached_property
+    def faults(self) -> list[FileFault]:
+        """The files that notes in the folder speak of and that are gone or others."""
+        return faults_of(self.path, self.manifest)
+
+    @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """Held-out results; empty when the run does not evaluate, or what was evaluated is no longer the model that is there."""
-        evaluation, training = _read_json_file(self.path / "evaluation.json"), self.path / "model" / "training.json"
-        of_training = evaluation.get("of_training")
-        gone = of_training is not None and training.is_file() and digest_file(training) != of_training
-        return {} if gone else evaluation
+        """Held-out results; empty when the run does not evaluate."""
+        return _read_json_file(self.path / "evaluation.json") or self.metrics("evaluate")
+
+    @cached_property
+    def another_was_evaluated(self) -> bool:
+        """Whether the results are of a model that was in the folder, and another is there now."""
+        return is_of_another_model(self.path, self.evaluation)
 
     @cached_property
     def training(self) -> dict[str, Any]:
@@ -80,7 +88,7 @@ class RunFiles:
     @cached_property
     def telemetry(self) -> pl.DataFrame | None:
         """What training saw of each row, step by step; None when the run does not train."""
-        return _read_table(self.path / "model" / "training.json", "telemetry.parquet")
+        return self._table_beside("model/training.json", "telemetry.parquet")
 
     @cached_property
     def ablation(self) -> dict[str, Any]:
@@ -90,7 +98,7 @@ class RunFiles:
     @cached_property
     def ablation_scores(self) -> pl.DataFrame | None:
         """Every held-out row's reward in every arm: arm, seed, row_id, reward; None where that is not there."""
-        return _if_columns(_read_table(self.path / "ablation.json", "ablation.parquet"), ("arm", "seed", "row_id", "reward"))
+        return _if_columns(self._table_beside("ablation.json", "ablation.parquet"), ("arm", "seed", "row_id", "reward"))
 
     @cached_property
     def comparison(self) -> dict[str, Any]:
@@ -100,7 +108,7 @@ class RunFiles:
     @cached_property
     def comparison_rows(self) -> pl.DataFrame | None:
         """Every held-out row's reward by every policy, with label and truth; None where that is not there."""
-        table = _read_table(self.path / "comparison" / "comparison.json", "comparison.parquet")
+        table = self._table_beside("comparison/comparison.json", "comparison.parquet")
         return _if_columns(table, ("method", "row_id", "reward", "label", "truth"))
 
     @cached_property
@@ -165,6 +173,12 @@ class RunFiles:
         """row_id, text: the same number for rows of the same prompt and completion."""
         return with_text_number(scan_parquet(self.path / "stages" / "ingest" / "columns.parquet")).collect()
 
+    def _table_beside(self, note: str, name: str) -> pl.DataFrame | None:
+        """The table that a note speaks of; None where either is gone (`faults` has it), or the note speaks of no such table."""
+        place = self.path / note
+        there = place.exists() and place.with_name(name).exists() and name in siblings_of(place)
+        return read_sibling_table(place, name) if there else None
+
     def _check(self, stage: str) -> None:
         """Raise RunError, once asked, where the stage's files are others than it wrote."""
         if stage not in self._checked:
@@ -210,6 +224,12 @@ def check_stage(run: Path, name: str, manifest: Mapping[str, Any]) -> None:
         )
 
 
+def is_of_another_model(run: Path, evaluation: Mapping[str, Any]) -> bool:
+    """Whether another model is in the run folder than the one of these results; not where they are of none that was there."""
+    training, of_training = run / "model" / "training.json", evaluation.get("of_training")
+    return of_training is not None and training.is_file() and digest_file(training) != of_training
+
+
 def with_text_number(feedback: pl.LazyFrame) -> pl.LazyFrame:
     """row_id and text, a number that says which rows have the same prompt and completion."""
     return feedback.select("row_id", text=pl.struct("prompt", "completion").hash())
@@ -232,9 +252,3 @@ def _read_json_file(file: Path) -> dict[str, Any]:
 
 def _if_columns(table: pl.DataFrame | None, needs: Iterable[str]) -> pl.DataFrame | None:
     return table if table is not None and set(needs) <= set(table.columns) else None
-
-
-def _read_table(note: Path, name: str) -> pl.DataFrame | None:
-    """The table that a note speaks of; None where either is gone, and the page says so, or the note speaks of no such table."""
-    there = note.exists() and note.with_name(name).exists() and name in siblings_of(note)
-    return read_sibling_table(note, name) if there else None

@@ -39,33 +39,33 @@ def scored(row_ids):
 def test_rows_are_the_runs_own_as_long_as_all_are_held_out(proven):
     run, ids = RunFiles(proven), folders.held_out_ids(proven)
     train = pl.read_parquet(proven / "stages/split/columns.parquet").filter(part="train")["row_id"]
-    assert why_stale(run, scored(ids[:3] * 2), "test") == ""  # not every held-out row needs a score
-    assert why_stale(run, scored([*ids, "gone"]), "test") == "1 of 7 scored rows is not among its test rows."
-    assert why_stale(run, scored([*ids, *train[:2]]), "test") == "2 of 8 scored rows are not among its test rows."
-    assert why_stale(run, scored(ids), "validation").startswith("6 of 6 scored rows are not among its validation rows")
-    assert why_stale(run, None, "test") == "The file that says which rows were scored is not there."
+    assert why_stale(run, scored(ids[:3] * 2), "test", file="f") == ""  # not every held-out row needs a score
+    assert why_stale(run, scored([*ids, "gone"]), "test", file="f") == "1 of 7 scored rows is not among its test rows."
+    assert why_stale(run, scored([*ids, *train[:2]]), "test", file="f") == "2 of 8 scored rows are not among its test rows."
+    assert why_stale(run, scored(ids), "validation", file="f").startswith("6 of 6 scored rows are not among its validation rows")
+    assert why_stale(run, None, "test", file="f") == "f says which rows were scored, and it is gone or has other columns."
 
 
 def test_a_part_given_with_the_feedback_is_known_without_a_split(tmp_path):
     folder = folders.write_run(tmp_path / "small", stages=())
-    assert why_stale(RunFiles(folder), scored(["a"]), "test") == "The run no longer says which rows it holds out."
+    assert why_stale(RunFiles(folder), scored(["a"]), "test", file="f") == "The run no longer says which rows it holds out."
     place = folder / "stages/ingest/columns.parquet"
     feedback = pl.read_parquet(place).with_columns(part=pl.lit("train"))
     feedback = feedback.with_columns(
         part=pl.when(pl.col("row_id") == feedback["row_id"][0]).then(pl.lit("test")).otherwise("part")
     )
     feedback.write_parquet(place)
-    assert why_stale(RunFiles(folder), scored(feedback["row_id"][:1].to_list()), "test") == ""
-    assert why_stale(RunFiles(folder), scored(feedback["row_id"][:2].to_list()), "test") != ""
+    assert why_stale(RunFiles(folder), scored(feedback["row_id"][:1].to_list()), "test", file="f") == ""
+    assert why_stale(RunFiles(folder), scored(feedback["row_id"][:2].to_list()), "test", file="f") != ""
 
 
 @pytest.mark.parametrize(("trained", "now"), [(45, 45), (None, 45), (45, None), ("45", 46)])
 def test_equal_or_unknown_numbers_say_nothing(proven, trained, now):
-    assert why_stale(RunFiles(proven), scored(folders.held_out_ids(proven)), "test", trained=trained, now=now) == ""
+    assert why_stale(RunFiles(proven), scored(folders.held_out_ids(proven)), "test", file="f", trained=trained, now=now) == ""
 
 
 def test_another_number_of_rows_is_said(proven):
-    stale = why_stale(RunFiles(proven), scored(folders.held_out_ids(proven)), "test", trained=1, now=1200)
+    stale = why_stale(RunFiles(proven), scored(folders.held_out_ids(proven)), "test", file="f", trained=1, now=1200)
     assert stale == "They were trained on 1 row; it now has 1,200."
 
 

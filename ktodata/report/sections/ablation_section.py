@@ -37,7 +37,7 @@ def read_ablation(run: RunFiles) -> ExperimentSection | None:
     part, by_label = str(pick(run.ablation, "settings.part", default="test")), pick(run.ablation, "settings.judged_by") == "label"
     against = "label" if by_label else "truth"
     now = pick(run.metrics("label_noise"), "rows.learnt_from")
-    stale = why_stale(run, scores, part, trained=_rows_of_baseline(table), now=now)
+    stale = why_stale(run, scores, part, file="ablation.parquet", trained=_rows_of_baseline(table), now=now)
     if stale or scores is None:
         return ExperimentSection(stale, against)
     judged, scores = _judged(scores, part, by_label=by_label), with_truth(run, scores, by_label=by_label)

@@ -36,7 +36,8 @@ def read_comparison(run: RunFiles) -> ExperimentSection | None:
         return None
     table, part = table_of(comparison, "measures", pl.Schema(TABLE)), str(pick(comparison, "part", default="test"))
     against = "truth" if (table["against"] == "truth").any() else "label"
-    stale = why_stale(run, rows, part, trained=_rows_compared_on(comparison), now=pick(run.metrics("export"), "rows.train"))
+    trained, now = _rows_compared_on(comparison), pick(run.metrics("export"), "rows.train")
+    stale = why_stale(run, rows, part, file="comparison/comparison.parquet", trained=trained, now=now)
     if stale or rows is None:
         return ExperimentSection(stale, against)
     seeds = Counter(str(arm.get("method")) for arm in lines_of(comparison, "arms"))

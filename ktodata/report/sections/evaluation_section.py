@@ -22,6 +22,10 @@ MEASURES = {
 # measure, its name in the picture, its colour
 AUC_POINTS = (("base_auc", "base", "gone"), ("policy_auc", "trained", "kept"), ("auc", "what training changed", "doubt"))
 MAX_ANSWERS = 6
+MODEL_IS_GONE = (
+    "Not measured.",
+    "What was evaluated is no longer the model in the run folder: another was trained since. `ktodata evaluate` measures it.",
+)
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,12 @@ class EvaluationSection:
 
 
 def read_evaluation(run: RunFiles) -> EvaluationSection | None:
-    """The held-out results; None when the run does not evaluate."""
-    facts = run.evaluation or run.metrics("evaluate")
+    """The held-out results; None when the run does not evaluate. Of a model that is gone no figure is shown."""
+    facts = run.evaluation
     if not facts:
         return None
+    if run.another_was_evaluated:
+        return EvaluationSection([], [], None, None, [], MODEL_IS_GONE, {})
     generations = pick(facts, "generation.examples", default=[])
     return EvaluationSection(
         lines=list(_result_lines(facts)),

@@ -70,13 +70,14 @@ def value_of(line: Mapping[str, Any], *names: str) -> Value:
     return Value(*(line.get(name) for name in names))
 
 
-def why_stale(run: RunFiles, scores: pl.DataFrame | None, part: str, *, trained: Any = None, now: Any = None) -> str:
+def why_stale(run: RunFiles, scores: pl.DataFrame | None, part: str, *, file: str, trained: Any = None, now: Any = None) -> str:
     """Why what was measured is not about the run's rows of today; empty where it is. A row_id is named by the row's content.
 
+    file : what the scores are read from, below the run folder
     trained, now : number of training rows, then and today; where one is not a number, it says nothing
     """
     if scores is None:
-        return "The file that says which rows were scored is not there."
+        return f"{file} says which rows were scored, and it is gone or has other columns."
     held_out = _held_out_ids(run, part)
     if held_out is None:
         return "The run no longer says which rows it holds out."
