@@ -62,6 +62,7 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
         place="RUN",
         manifest={},
         settings=[],
+        faults=[],
         stages=("label_noise",),
         sections=_sections(OF_A_TABLE),
         verdict=[label_trust(noise), NEXT_IN_PYTHON],
