@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ktodata.train.checkpoints import Checkpoints
 from ktodata.train.data.batches import BatchPlan
 from ktodata.train.distributed.interface import Distributed, SingleProcess
@@ -36,3 +38,4 @@ class Job:
     log_every_steps: int = 1
     report: Callable[[dict[str, Any]], None] = field(default=lambda event: None)
     distributed: Distributed = field(default_factory=SingleProcess)
+    saved_dtype: Any = torch.float32  # weights are evaluated as they would be saved

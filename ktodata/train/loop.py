@@ -16,6 +16,7 @@ from ktodata.train.early_stop import best
 from ktodata.train.job import Job
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.model.self_check import words
+from ktodata.train.model.stored_dtype import rounded_weights
 from ktodata.train.objectives import ReferencePoint, reference_point
 from ktodata.train.out_of_memory import within_memory
 from ktodata.train.results.step_metrics import StepMetrics, read, read_held_out
@@ -41,7 +42,8 @@ def train(job: Job) -> None:
         if done or due(read_every) or due(job.eval_every_steps) or due(job.save_every_steps):
             read(unread, job)
         if job.held_out.steps and (done or due(job.eval_every_steps)):
-            evaluate_held_out(job)
+            with rounded_weights(job.scorer.model, job.saved_dtype):
+                evaluate_held_out(job)
             job.report({"step": step, "steps": last_step, "held_out": state.held_out[-1]})
             if job.early_stop is not None:
                 if best(state.held_out) == step:

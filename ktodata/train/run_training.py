@@ -31,6 +31,7 @@ from ktodata.train.model.fingerprint import weights_hash
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
 from ktodata.train.model.scorer import Scorer
+from ktodata.train.model.stored_dtype import round_weights, stored_dtype
 from ktodata.train.objectives import OBJECTIVE_SETTINGS, Objective, make_objective
 from ktodata.train.optimizers import check_optimizer, make_optimizer
 from ktodata.train.pass_size import tokens_of_pass
@@ -98,17 +99,19 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
             f"the {distributed.size} processes do not train the same: settings, rows, model or releases of torch differ between "
             "them. Give every process the same files and the same installation."
         )
+    saved_dtype = dtype_to_save(settings)
     store = current_cache(made_by, scorer.frozen_layers)
     reference, reference_metrics = reference_logps(
         scorer, pairs, key=key, cache=cache_dir() / "reference", distributed=distributed, store=store
     )
     check_reference(reference, pairs, prepared.rows)
     ready, before = time.perf_counter(), scorer.take_work(distributed)
-    state = train_all(scorer, reference, objective, prepared, settings, key, distributed)
+    state = train_all(scorer, reference, objective, prepared, settings, key, distributed, saved_dtype)
     ended = time.perf_counter()
     seconds = {"preparing": prepared_at - clock, "reference": ready - prepared_at, "training": ended - ready}
     metrics = {
         **circumstances(settings, scorer, distributed),
+        "saved_dtype": str(saved_dtype).removeprefix("torch."),
         "frozen_layers": frozen,
         "activation_cache": cached,
         "reference": reference_metrics | {"weights_hash": untouched} | before,
@@ -170,6 +173,7 @@ def train_all(
     settings: dict[str, Any],
     reference_key: str,
     distributed: Distributed,
+    saved_dtype: Any,
 ) -> State:
     """The loop with its optimizer, schedule, checkpoints and logs; of several processes, the first one logs."""
     optimizer = make_optimizer(scorer.model, settings["optimizer"], weight_decay=settings["weight_decay"])
@@ -228,9 +232,17 @@ def train_all(
                 log_every_steps=settings["log_every_steps"] or (10 if on_cuda else 1),
                 report=report,
                 distributed=distributed,
+                saved_dtype=saved_dtype,
             )
         )
+    round_weights(scorer.model, saved_dtype)
     return state
+
+
+def dtype_to_save(settings: dict[str, Any]) -> Any:
+    """The base's. Adapters stay float32: they are small, and the weights beside them are as they were read."""
+    stays_wide = settings["lora"] is not None or settings["save_dtype"] == "float32"
+    return torch.float32 if stays_wide else stored_dtype(settings["model"])
 
 
 def loggers_of(settings: dict[str, Any]) -> list[LoggerName]:

@@ -83,6 +83,10 @@ def fit(
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"], Field(description="of the arithmetic, not of the weights; auto: bfloat16 on cuda")
     ] = "auto",
+    save_dtype: Annotated[
+        Literal["base", "float32"],
+        Field(description="of the weights as saved and evaluated; base: as the base's are stored; they train in float32"),
+    ] = "base",
     parallel: Annotated[
         Literal["auto", "ddp", "fsdp"],
         Field(description="several processes: each has all weights (ddp) or a part of each (fsdp); auto: fsdp on cuda, else ddp"),

@@ -56,15 +56,19 @@ class TrainResult:
     def save(self, folder: Path | str) -> None:
         """Model, tokenizer, telemetry.parquet and, as the last, training.json: where that is, the rest is whole.
 
+        Weights are saved in the dtype that the base's are stored in (`saved_dtype` in training.json), as they were evaluated.
+
         Raises RunError when the model is not in memory.
         """
+        from ktodata.train.model.stored_dtype import held_in
+
         if self.model is None:
             raise RunError(f"the model is in {self.folder}, not in memory. Call with_model() first, or copy that folder.")
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         scratch = out / ".writing"
         shutil.rmtree(scratch, ignore_errors=True)
-        with no_progress_bars():
+        with no_progress_bars(), held_in(self.model, self.metrics.get("saved_dtype", "float32")):
             self.model.save_pretrained(scratch)
         self.tokenizer.save_pretrained(scratch)
         self.telemetry.write_parquet(scratch / "telemetry.parquet")

@@ -20,6 +20,7 @@ from polars.testing import assert_frame_equal
 from tiny_models import random_rows, text_rows, tiny_gpt2, tiny_llama, word_tokenizer
 
 from ktodata.errors import KtodataError, SettingError
+from ktodata.evaluate import evaluate
 from ktodata.train import __main__, fit, loop
 from ktodata.train.data.packing import Sequences
 from ktodata.train.distributed.processes import current_processes
@@ -28,6 +29,7 @@ from ktodata.train.distributed.work_split import split_work
 from ktodata.train.model import packed_model
 from ktodata.train.model.packed_model import PackedModel
 from ktodata.train.model.scorer import Scorer
+from ktodata.train.model.stored_dtype import stored_dtype
 from ktodata.train.state import trainable
 
 CPU = torch.device("cpu")
@@ -139,6 +141,7 @@ def process(rank, folder, place):
         keep(place, f"again-{parallel}", rank, lambda parallel=parallel: trained("resumed", parallel, folder, place))
         keep(place, f"every_step-{parallel}", rank, lambda parallel=parallel: weights_of_every_step(parallel, folder))
         keep(place, f"nan-{parallel}", rank, lambda parallel=parallel: error_of(broken, parallel, folder, rank))
+        keep(place, f"narrow-{parallel}", rank, lambda parallel=parallel: of_a_narrow_base(parallel, folder, place))
     keep(place, "different", rank, lambda: error_of(fit, folder / "text", model=str(folder / "llama"), **BASE, seed=rank))
     dist.destroy_process_group()
 
@@ -162,6 +165,13 @@ def weights_of_every_step(parallel, folder):
     finally:
         loop.train_step = step
     return recorded
+
+
+def of_a_narrow_base(parallel, folder, place):
+    """The telemetry of a training that is saved in bfloat16."""
+    return fit(
+        folder / "text", model=str(folder / "narrow"), **BASE, parallel=parallel, out=place / f"narrow-{parallel}"
+    ).telemetry
 
 
 def broken(parallel, folder, rank):
@@ -195,7 +205,9 @@ def error_of(compute, *args, **settings):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place, tokenizer = tmp_path_factory.mktemp("shared"), word_tokenizer()
-    for name, model in (("llama", tiny_llama(len(tokenizer))), ("gpt2", tiny_gpt2(len(tokenizer)))):
+    vocabulary = len(tokenizer)
+    models = {"llama": tiny_llama(vocabulary), "gpt2": tiny_gpt2(vocabulary), "narrow": tiny_llama(vocabulary).bfloat16()}
+    for name, model in models.items():
         model.save_pretrained(place / name)
         tokenizer.save_pretrained(place / name)
     for name in ("text", "one_prompt"):
@@ -264,6 +276,19 @@ def test_files_are_those_of_a_training_alone(parallel, place):
     assert len(facts["history"]) == 3
     assert [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines() if "loss" in line]
     assert pl.read_parquet(out / "telemetry.parquet").filter(part="train").height == sum(x["rows"] for x in facts["history"])
+
+
+@pytest.mark.parametrize("parallel", BOTH)
+def test_what_is_saved_in_bfloat16_is_what_was_evaluated(parallel, place):
+    first, second = found(place, f"narrow-{parallel}")
+    assert_frame_equal(first, second)
+    held_out = rows_of("text")[1].with_columns(part=pl.lit("test"))
+    model = str(place / f"narrow-{parallel}")
+    again = evaluate(held_out, model=model, generate=0, bootstrap=100, device="cpu").per_row.select("row_id", "policy_logp")
+    last = first.filter((pl.col("part") == "validation") & (pl.col("step") == 3)).join(again, on="row_id")
+    assert last.height == 8
+    assert last["logp"].to_list() == pytest.approx(last["policy_logp"].to_list(), abs=1e-4)
+    assert stored_dtype(model) == torch.bfloat16
 
 
 @pytest.mark.parametrize("parallel", BOTH)
