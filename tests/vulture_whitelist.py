@@ -59,6 +59,7 @@ reviews_needed
 reward_distributions
 right_when
 rows_needed
+save_dtype
 share_low
 siblings_in_all
 soften
