@@ -33,7 +33,7 @@ app = typer.Typer(
 TRACEBACK = "KTODATA_TRACEBACK"  # set, an unexpected error is shown with where it comes from
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, for scripts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output, events on standard error.")]
 DryTraining = Annotated[bool, typer.Option("--dry-run", help="Say what would be trained and what it costs; train nothing.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting; may be given again.")]
 Reviews = Annotated[
@@ -95,7 +95,7 @@ def run(
             value, lambda: plan_text(stages, reading), quiet=quiet, as_json=as_json, of_run=out or Path("runs") / plan.name
         )
         return
-    with Progress(quiet=quiet or as_json) as progress:
+    with Progress(quiet=quiet, as_json=as_json) as progress:
         done = self_training.run(recipe, until=until, notify=progress, **settings)
     rounds = self_training.rounds_of(done)
     _print_result(rounds or done.manifest, lambda: run_text(done, rounds), quiet=quiet, as_json=as_json, of_run=done.folder)
@@ -182,7 +182,7 @@ def audit(
         "hidden_states": {"model": model},
         "label_noise": {"min_precision": min_precision, "noise_injection": noise_injection},
     }
-    with Progress(quiet=quiet or as_json) as progress:
+    with Progress(quiet=quiet, as_json=as_json) as progress:
         result = audit_feedback(
             feedback,
             out=out,
@@ -433,7 +433,7 @@ def evaluate(
 
     given = {**Run(folder).evaluate_settings(), **({"reference": reference} if reference else {})}
     settings = given_settings(evaluate_model, given, overrides or (), section="evaluate")
-    with Progress(quiet=quiet or as_json) as progress:
+    with Progress(quiet=quiet, as_json=as_json) as progress:
         evaluation = make_stage(folder, Evaluate(settings, progress.of_stage)).metrics
     _print_result(evaluation, lambda: evaluation_text(evaluation), quiet=quiet, as_json=as_json, of_run=folder)
 
@@ -488,7 +488,7 @@ def ablate(
         outlook = plan_of_run(folder, **settings).outlook()
         _print_result(outlook, lambda: ablation_outlook_text(outlook), quiet=quiet, as_json=as_json, of_run=folder)
         return
-    with Progress(quiet=quiet or as_json) as progress:
+    with Progress(quiet=quiet, as_json=as_json) as progress:
         result = ablate_run(folder, **settings, notify=progress)
     _renew_pages(folder)
     text = "\n".join([*result.verdict(), "", f"{folder / 'ablation.json'}"])
@@ -548,7 +548,7 @@ def compare(
         _print_result(plan, lambda: comparison_outlook_text(plan), quiet=quiet, as_json=as_json, of_run=folder)
         return
     place = out or folder / "comparison"
-    with Progress(quiet=quiet or as_json) as progress:
+    with Progress(quiet=quiet, as_json=as_json) as progress:
         comparison = compare_methods(folder, out=place, notify=progress, **settings)
     comparison.plot().savefig(place / "comparison.png", dpi=150)
     _renew_pages(folder)

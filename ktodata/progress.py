@@ -1,5 +1,6 @@
-"""What a person sees while a recipe runs: a line for each stage, and a spinner on a terminal; in a log, how far a long one is."""
+"""What is seen while a recipe runs: a line for each stage, a spinner, in a log how far a long one is; or all of it as JSON."""
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +10,17 @@ from rich.status import Status
 from rich.text import Text
 
 EVERY = 30.0  # seconds between two lines of one stage where there is no terminal
+EVERY_JSON = 1.0
 
 
 class Progress:
-    """Shows a run's events. Call it with each event; use it as a context so that the spinner ends with the run."""
+    """Shows a run's events. Call it with each event; use it as a context so that the spinner ends with the run.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    as_json : each event as a line of JSON on standard error: kind (start, progress, done, cached, note), stage, number, of, ...
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self._as_json = as_json
         self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
         self._status: Status | None = None
         self._printed_at = time.monotonic()
@@ -27,7 +33,9 @@ class Progress:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         place = f"[{event['number']}/{event['of']}] {event['stage']}"
-        if event["kind"] in ("start", "progress"):
+        if self._as_json:
+            self._print_json(event)
+        elif event["kind"] in ("start", "progress"):
             self._spin(f"{place}: {event['text']}" if "text" in event else place)
         else:
             self._end()
@@ -36,7 +44,17 @@ class Progress:
 
     def of_stage(self, stage: str, text: str) -> None:
         """How far a stage is that is made alone."""
-        self._spin(f"{stage}: {text}")
+        if self._as_json:
+            self._print_json({"kind": "progress", "stage": stage, "text": text})
+        else:
+            self._spin(f"{stage}: {text}")
+
+    def _print_json(self, event: Mapping[str, Any]) -> None:
+        """One line; of progress no more than one a second."""
+        now = time.monotonic()
+        if event["kind"] != "progress" or now - self._printed_at >= EVERY_JSON:
+            self._printed_at = now
+            self._console.print(json.dumps(dict(event), default=str), soft_wrap=True)
 
     def _spin(self, text: str) -> None:
         """Show `text` beside the spinner; plain Text, so that nothing in it is read as markup."""

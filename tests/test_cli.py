@@ -73,8 +73,8 @@ Options:
                                   x>=0]
   --set A.B=C                     Change one setting; may be given again.
   -q, --quiet                     Print nothing but errors.
-  --json                          Print the result as JSON on standard output,
-                                  for scripts.
+  --json                          The result as JSON on standard output,
+                                  events on standard error.
   --help                          Show this message and exit.
 """
 

@@ -1,5 +1,7 @@
 """What a run says while it runs: a line for each stage, in a log also how far a long one is, and nothing when asked for quiet."""
 
+import json
+
 import pytest
 
 from ktodata import progress
@@ -16,8 +18,8 @@ def clock(monkeypatch):
     return now
 
 
-def say(*events, clock=None, quiet=False):
-    with Progress(quiet=quiet) as told:
+def say(*events, clock=None, quiet=False, as_json=False):
+    with Progress(quiet=quiet, as_json=as_json) as told:
         for at, kind, more in events:
             if clock is not None:
                 clock[0] = at
@@ -50,4 +52,19 @@ def test_quiet_is_quiet(clock, capsys):
         clock=clock,
         quiet=True,
     )
+    assert capsys.readouterr().err == ""
+
+
+def test_a_script_reads_each_event_as_a_line_of_json(clock, capsys):
+    steps = [(at, "progress", {"text": f"step {at} \x1b[31m\n"}) for at in (0.1, 0.2, 1.5, 1.6)]
+    say((0, "start", {"why": "it has not run"}), *steps, (2, "done", {"seconds": 2.0}), clock=clock, as_json=True)
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert out == "" and "\x1b" not in err
+    assert [line["kind"] for line in lines] == ["start", "progress", "done"], "of progress no more than one a second"
+    assert lines[1] == {**PLACE, "kind": "progress", "text": "step 1.5 \x1b[31m\n"}
+
+
+def test_quiet_is_quiet_for_scripts_too(capsys):
+    say((0, "start", {}), as_json=True, quiet=True)
     assert capsys.readouterr().err == ""

@@ -24,7 +24,7 @@ LAYERS = (
     ("errors", "visible_text"),
     ("extras", "feedback"),
     ("files", "settings", "stats"),
-    ("datasets", "findings", "meter", "models", "stage"),
+    ("datasets", "findings", "meter", "models", "stage", "work_done"),
     ("ledger",),
     ("embeddings", "formats"),
     ("text", "train"),

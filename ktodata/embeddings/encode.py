@@ -13,9 +13,12 @@ from ktodata.embeddings.vector_cache import cache_folder, load_vectors, store_ve
 from ktodata.embeddings.vectors import of_unit_length
 from ktodata.errors import ModelError
 from ktodata.models import first_line, load_encoder
+from ktodata.work_done import WorkDone
 
 Vectors = npt.NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda"]
+
+BATCHES_A_CALL = 8  # of the model, before it is said how far it is
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,11 @@ class SentenceEncoder:
     def encode(self, texts: list[str], batch_size: int) -> Vectors:
         """Vectors as the model makes them, float32 [n, D]."""
         size = max(batch_size, BATCH) if _is_static(self._model) else batch_size
-        raw = self._model.encode(texts, batch_size=size, show_progress_bar=False, convert_to_numpy=True)
-        return np.asarray(raw, np.float32)
+        step, done, parts = size * BATCHES_A_CALL, WorkDone("characters", sum(map(len, texts))), []
+        for part in (texts[start : start + step] for start in range(0, len(texts), step)):
+            parts.append(self._model.encode(part, batch_size=size, show_progress_bar=False, convert_to_numpy=True))
+            done.add(sum(map(len, part)))
+        return np.concatenate(parts).astype(np.float32, copy=False)
 
 
 def _encode_sorted(encoder: SentenceEncoder | StaticEncoder, texts: list[str], model: str, batch_size: int) -> Vectors:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from ktodata.models import resolve_model
+from ktodata.work_done import WorkDone
 
 STATIC = ("packaged:wordllama-256",)
 BATCH = 2048  # texts whose tokens are in memory at once
@@ -28,7 +29,10 @@ class StaticEncoder:
     def encode(self, texts: list[str], batch_size: int = BATCH) -> npt.NDArray[np.float32]:
         """Means of token vectors, float32 [n, D], not of unit length; zero for a text without a known token."""
         size = max(batch_size, BATCH)
-        parts = [self._means(texts[start : start + size]) for start in range(0, len(texts), size)]
+        done, parts = WorkDone("characters", sum(map(len, texts))), []
+        for part in (texts[start : start + size] for start in range(0, len(texts), size)):
+            parts.append(self._means(part))
+            done.add(sum(map(len, part)))
         return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
 
     def _means(self, texts: list[str]) -> npt.NDArray[np.float32]:

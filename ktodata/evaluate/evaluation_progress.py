@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ktodata.train.data.ragged_ids import Numbers
+from ktodata.work_done import duration
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -52,7 +53,7 @@ def progress_words(event: dict[str, Any]) -> str:
     if "rows_per_second" in event:
         words.append(f"{event['rows_per_second']:,.3g} rows/s")
     if event.get("seconds_left"):
-        words.append(f"{_duration(event['seconds_left'])} left for these")
+        words.append(f"{duration(event['seconds_left'])} left for these")
     return ", ".join(words)
 
 
@@ -69,9 +70,3 @@ def reporting_evaluation(progress: bool | Report) -> Iterator[Report]:
 
         with Console(stderr=True).status(Text("evaluating")) as status:
             yield lambda event: status.update(Text(progress_words(event)))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds)):,} s"
-    return f"{round(seconds / 60):,} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

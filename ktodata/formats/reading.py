@@ -34,6 +34,7 @@ from ktodata.formats.table import FeedbackTable, QuarantineTable
 from ktodata.formats.times import time_reader
 from ktodata.formats.unread_fields import UnreadFields
 from ktodata.formats.verdicts.several_questions import UnnamedColumns
+from ktodata.work_done import WorkDone
 
 # a file of free text read as labels must not fill the manifest with its values
 MAX_VALUES = 1000
@@ -248,7 +249,7 @@ class _Reader:
     def take(self, entries: Iterator[SourceRecord], name: str) -> dict[str, Any]:
         """Sort the records of one source; how many there were, and in which formats."""
         formats: Counter[str] = Counter()
-        before = self._records
+        before, done = self._records, WorkDone("records")
         for batch in record_batches(self._entries(entries)):
             self._note_columns(batch)
             self._unnamed.add(name, batch)
@@ -262,6 +263,7 @@ class _Reader:
                 except RecursionError:
                     self._set_aside(entry, name, UnusableError("malformed_json", "its values are nested too deep"))
             self._records += len(batch)
+            done.add(len(batch))
         return {"records": self._records - before, "formats": dict(sorted(formats.items()))}
 
     def _entries(self, entries: Iterator[SourceRecord]) -> Iterator[SourceRecord]:

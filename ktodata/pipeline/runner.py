@@ -36,6 +36,7 @@ from ktodata.pipeline.recipe import Recipe
 from ktodata.pipeline.run_folder import Run, SavedStage, digest, save_result, stage_folder
 from ktodata.pipeline.run_stages import stages_of
 from ktodata.pipeline.run_state import RunStage, RunState, key_parts
+from ktodata.work_done import heard_by
 
 # an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
 Notify = Callable[[Mapping[str, Any]], None]
@@ -155,7 +156,8 @@ class _Execution:
         else:
             self.notify({**event, "kind": "start", "why": why})
             make_way(self.folder / name for name in saved.done.get("artefacts", {}))
-            made = _make(stage, self.state, parts)
+            with heard_by(lambda text: self._progress(stage.name, text)):
+                made = _make(stage, self.state, parts)
             self.notify({**event, "kind": "done", "seconds": made.done["seconds"]})
         self.entries.append(_entry(stage, self.state, cached=why is None))
         self._write_manifest("running")

@@ -28,6 +28,7 @@ from ktodata.labels.classifier.noise_injection import (
 from ktodata.labels.classifier.out_of_fold import calibration_error, out_of_fold
 from ktodata.labels.classifier.reviewed_flags import ReviewedFlags
 from ktodata.stats import Interval
+from ktodata.work_done import WorkDone
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -151,11 +152,12 @@ def predict_labels(
     """
     injected = inject_flips(labels, train, fraction=fraction, repeats=repeats, seed=seed)
     targets = np.hstack([labels[:, None], injected.labels, weak_labels])
-    probs, fits = {}, {}
+    probs, fits, done = {}, {}, WorkDone("feature sets", len(feature_sets), even=False)
     for name, components in feature_sets.items():
         columns = targets[:, :1] if name == "prompt" else targets
         fit = out_of_fold(components(), columns, groups, train, folds=folds, seeds=repeats, seed=seed)
         probs[name], fits[name] = fit.p_desirable, fit.metrics
+        done.add()
     prompt = probs.pop("prompt")[:, 0]
     ensemble = fit_ensemble(probs, prompt, targets, groups, train, weak_sources=weak_labels.shape[1])
     p_desirable, with_flips, of_weak_sources = np.split(ensemble.p_desirable, [1, 1 + repeats], axis=1)

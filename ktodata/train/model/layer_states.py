@@ -24,6 +24,7 @@ from ktodata.train.model.fingerprint import computation_hash, weights_hash
 from ktodata.train.model.frozen_layers import decoder_layers, decoder_of, text_config
 from ktodata.train.model.length_regimes import length_limits, regime
 from ktodata.train.model.logprobs import collate
+from ktodata.work_done import WorkDone
 
 Vectors = NDArray[np.float32]
 BATCH_TOKENS = 4096  # padded tokens run at once
@@ -75,9 +76,10 @@ def mean_hidden_states(
     states = {pair: stored[known[key]] for pair, key in keys.items() if key in known}
     encoded = {pair: _encode_row(tokenizer, *pair, max_length) for pair in distinct}
     missing = sorted((pair for pair in distinct if pair not in states), key=lambda pair: len(encoded[pair].ids))
+    done = WorkDone("tokens", sum(len(encoded[pair].ids) for pair in missing))
     for start in range(0, len(missing), ROWS_PER_FILE):
         part = missing[start : start + ROWS_PER_FILE]  # of nearly the same length
-        made = _run_batches(loaded, layers[chosen - 1], [encoded[pair] for pair in part], on)
+        made = _run_batches(loaded, layers[chosen - 1], [encoded[pair] for pair in part], on, done)
         if cache:
             store_vectors(folder, [keys[pair] for pair in part], made)
         states |= dict(zip(part, made, strict=True))
@@ -120,13 +122,17 @@ def _encode_row(tokenizer: Any, prompt: str, completion: str, max_length: int) -
     return _Encoded(ids, len(start), len(ids) < len(before) + len(after))
 
 
-def _run_batches(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
+def _run_batches(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any, done: WorkDone) -> Vectors:
     longest = max(1, *(len(row.ids) for row in rows))
     size = max(1, BATCH_TOKENS // longest)
     limits = length_limits(model.config)
     parts = [list(part) for _, part in groupby(rows, key=lambda row: regime(len(row.ids), limits))]
     batches = [part[start : start + size] for part in parts for start in range(0, len(part), size)]
-    return np.vstack([_run_batch(model, layer, batch, device) for batch in batches])
+    made = []
+    for batch in batches:
+        made.append(_run_batch(model, layer, batch, device))
+        done.add(sum(len(row.ids) for row in batch))
+    return np.vstack(made)
 
 
 class LayerReachedError(Exception):

@@ -1,0 +1,71 @@
+"""How far a loop is, in words: only what is known."""
+
+import threading
+
+import pytest
+
+from ktodata import work_done
+from ktodata.pipeline.recipe import load_recipe
+from ktodata.pipeline.runner import run_plan
+from ktodata.work_done import WorkDone, heard_by
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that the test sets."""
+    now = [0.0]
+    monkeypatch.setattr(work_done.time, "perf_counter", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("of", "even", "steps", "words"),
+    [
+        (100, True, [(2, 20)], "20 of 100 texts, 10 a second, 8 s left for these"),
+        (100, True, [(2, 20), (10, 80)], "100 of 100 texts, 10 a second"),
+        (None, True, [(2, 3000)], "3,000 texts, 1,500 a second"),
+        (5, False, [(2, 1)], "1 of 5 texts"),
+        (100, True, [(0, 0)], "0 of 100 texts"),
+        (10_000, True, [(600, 100)], "100 of 10,000 texts, 0.17 a second, 16.5 h left for these"),
+        (10, True, [(1, 12)], "12 of 10 texts, 12 a second"),
+    ],
+)
+def test_words(clock, of, even, steps, words):
+    heard = []
+    done = WorkDone("texts", of, even=even)
+    with heard_by(heard.append):
+        for at, count in steps:
+            clock[0] = at
+            done.add(count)
+    assert heard[-1] == words
+
+
+def test_nobody_hears_what_nobody_listens_to():
+    heard = []
+    with heard_by(heard.append):
+        thread = threading.Thread(target=lambda: WorkDone("texts").add())
+        thread.start()
+        thread.join()
+    WorkDone("texts").add()
+    assert heard == []
+
+
+def test_long_stages_of_a_run_say_how_far_they_are(tmp_path):
+    rows = "".join(
+        f'{{"prompt": "p {n}", "completion": "{"yes" if n % 2 else "no"} {n}", "label": {str(n % 2 > 0).lower()}}}\n'
+        for n in range(80)
+    )
+    (tmp_path / "rows.jsonl").write_text(rows)
+    recipe = {
+        "name": "far",
+        "ingest": {"paths": [str(tmp_path / "rows.jsonl")]},
+        "steps": [{"dedupe": {"near": None}}, {"embed": {"cache": False}}, {"label_noise": {"folds": 3, "repeats": 1}}],
+    }
+    events = []
+    run_plan(load_recipe(recipe), tmp_path / "run", until="label_noise", notify=events.append)
+    said = {event["stage"]: event["text"] for event in events if event["kind"] == "progress"}
+    assert said.keys() == {"ingest", "embed", "label_noise"}
+    assert said["ingest"].startswith("80 records")
+    assert " characters" in said["embed"]
+    first, of = said["label_noise"].removesuffix(" feature sets").split(" of ")
+    assert first == of, "the last thing said is that all is done"
