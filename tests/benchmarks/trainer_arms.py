@@ -3,7 +3,10 @@
 Tokens per second are real ones (prompt and completion of the rows trained, no padding) of a training of `EPOCHS` epochs: an epoch's
 updates, and its share of the reference pass that comes before the first of them. Left out for all arms alike: loading the model,
 tokenising, the first update. TRL runs one epoch behind an update on `warm_up` rows, as its epochs repeat one another; ktodata runs
-them all, as each brings new partners, which its reference pass has to cover.
+them all, as each brings new partners, which its reference pass has to cover. TRL gets its rows sorted by length inside an update.
+
+Seconds are the clock's or the processor's. passes_per_token: forward passes that a real token of an epoch costs, a backward pass
+counted as two, padding and the epoch's share of the reference pass included.
 """
 
 import json
@@ -13,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,9 @@ ARMS = (*TRL_ARMS, "ktodata")
 # no network, and no bars
 QUIET = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
+# what seconds are counted by; a processor's are those of all threads of the process
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
 Row = dict[str, Any]  # prompt, completion, label
 
 
@@ -54,6 +62,8 @@ class Job:
     device: str = "cpu"
     threads: int = 2
     attention: str = "sdpa"  # TRL's
+    lora_rank: int = 0  # adapters on all linear layers; 0: all weights are trained
+    clock: str = "wall"
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -119,18 +129,30 @@ def read_rows(folder: Path, data_set: str) -> list[Row]:
 
 
 class Stopwatch:
-    """When each update ended, in seconds."""
+    """When each update ended, in seconds of the job's clock, and how long the reference pass took."""
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, job: Job) -> None:
+        self._device, self._now = job.device, CLOCKS[job.clock]
         self.ends: dict[int, float] = {}  # update, counted from 1
+        self.reference_seconds = 0.0
+
+    def times_reference(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, with its seconds added to the reference pass's."""
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            started = self._now()
+            made = compute(*arguments, **named)
+            self.reference_seconds += self._now() - started
+            return made
+
+        return timed
 
     def update_ended(self, number: int) -> None:
         if self._device != "cpu":
             import torch
 
             torch.cuda.synchronize()  # else the clock runs ahead of the device
-        self.ends.setdefault(number, time.perf_counter())
+        self.ends.setdefault(number, self._now())
 
     def between(self) -> tuple[int, int, float]:
         """(first timed update's predecessor, last update, seconds from the end of the one to the end of the other)."""
@@ -158,16 +180,11 @@ def train_with_trl(job: Job) -> dict[str, Any]:
     from transformers import TrainerCallback
 
     torch.set_num_threads(job.threads)
-    watch = Stopwatch(job.device)
+    watch = Stopwatch(job)
 
     class Trainer(trl.KTOTrainer):
-        reference_seconds = 0.0
-
         def _precompute_ref_logps(self, *arguments: Any) -> Any:
-            started = time.perf_counter()
-            done = super()._precompute_ref_logps(*arguments)
-            self.reference_seconds += time.perf_counter() - started
-            return done
+            return watch.times_reference(super()._precompute_ref_logps)(*arguments)
 
     class Watching(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -177,24 +194,46 @@ def train_with_trl(job: Job) -> dict[str, Any]:
         trl.trainer.utils._use_triton = lambda device: True
     with tempfile.TemporaryDirectory() as folder:
         config = trl_config(job, folder, max_steps=1 + len(job.rows) // job.batch_size, **TRL_ARMS[job.arm])
-        dataset = Dataset.from_list(job.warm_up + job.rows)
-        trainer = Trainer(model=job.model, args=config, train_dataset=dataset, callbacks=[Watching()])
+        dataset = Dataset.from_list(job.warm_up + sorted_in_updates(job))
+        trainer = Trainer(
+            model=job.model, args=config, train_dataset=dataset, callbacks=[Watching()], peft_config=trl_adapters(job)
+        )
         trainer.train()
     trained = trainer.train_dataset
     tokens = [min(len(p) + len(c), job.max_length) for p, c in zip(trained["prompt_ids"], trained["completion_ids"], strict=True)]
     own = sum(tokens[len(job.warm_up) :])
     batches = list(trainer.get_train_dataloader())[len(job.warm_up) // job.micro_batch :]
-    padded = sum(batch[name].numel() for batch in batches for name in ("input_ids", "KL_input_ids"))
+    matched, mismatched = (sum(batch[name].numel() for batch in batches) for name in ("input_ids", "KL_input_ids"))
+    padded = matched + mismatched
     real = sum(int(batch[name].sum()) for batch in batches for name in ("attention_mask", "KL_attention_mask"))
     return figures(
         epoch_tokens=own,
         timed_tokens=own,
         seconds=watch.between()[2],
         # of the rows' own: the warm-up rows were in the same pass
-        reference_seconds=trainer.reference_seconds * own / sum(tokens),
+        reference_seconds=watch.reference_seconds * own / sum(tokens),
         padding_ratio=padded / real,
+        passes_per_token=(3 * matched + mismatched + padded / EPOCHS) / own,
         micro_batch=job.micro_batch,
     )
+
+
+def sorted_in_updates(job: Job) -> list[Row]:
+    """The job's rows in the updates that they stand in, the longest first in each: micro-batches of neighbours pad least."""
+    from transformers import AutoTokenizer
+
+    lengths = token_lengths(job.rows, AutoTokenizer.from_pretrained(job.model), job.max_length).sum(1)
+    update = np.arange(len(job.rows)) // job.batch_size
+    return [job.rows[place] for place in np.lexsort((-lengths, update))]
+
+
+def trl_adapters(job: Job) -> Any:
+    """peft's settings for the adapters that ktodata puts on by default; None where all weights are trained."""
+    if not job.lora_rank:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=job.lora_rank, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def trl_config(job: Job, folder: str, **more: Any) -> Any:
@@ -205,6 +244,7 @@ def trl_config(job: Job, folder: str, **more: Any) -> Any:
         "output_dir": folder,
         "per_device_train_batch_size": job.micro_batch,
         "gradient_accumulation_steps": job.batch_size // job.micro_batch,
+        "precompute_ref_batch_size": job.micro_batch,
         "max_length": job.max_length,
         "bf16": job.dtype == "bfloat16",
         "use_cpu": job.device == "cpu",
@@ -227,8 +267,10 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
 
     import ktodata as kd
 
+    training = import_module("ktodata.train.run_training")
     torch.set_num_threads(job.threads)
-    watch = Stopwatch(job.device)
+    watch, passes = Stopwatch(job), Passes()
+    training.reference_logps = watch.times_reference(passes.counted_from(training.reference_logps))
 
     def note(event: dict[str, Any]) -> None:
         if "held_out" not in event:
@@ -243,6 +285,7 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
         max_length=job.max_length,
         device=job.device,
         dtype=job.dtype,
+        lora={"r": job.lora_rank} if job.lora_rank else None,
         progress=note,
     )
     lengths = token_lengths(job.rows, AutoTokenizer.from_pretrained(job.model), job.max_length).sum(1)
@@ -258,13 +301,40 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
         epoch_tokens=int(lengths.sum()),
         timed_tokens=int(lengths[trained["row_id"].cast(pl.Int64).to_numpy()].sum()),
         seconds=seconds,
-        reference_seconds=took["reference"],
+        reference_seconds=watch.reference_seconds,
+        passes_per_token=passes.tokens / (EPOCHS * int(lengths.sum())),
         padding_ratio=result.metrics["padding_ratio"],
         shared_ratio=result.metrics["shared_ratio"],  # tokens of all sequences asked for, by token computed without padding
         rows_per_prompt_in_an_update=meeting["len"].mean(),
         seconds_of_parts=took,
         versions=result.metrics["versions"],
     )
+
+
+class Passes:
+    """Tokens that ktodata's passes compute, those of a pass with gradients three times."""
+
+    def __init__(self) -> None:
+        from ktodata.train.model.packed_model import PackedModel
+
+        self.tokens, forward = 0, PackedModel.forward
+
+        def counting(model: Any, pack: Any, **named: Any) -> Any:
+            import torch
+
+            self.tokens += len(pack.ids) * (3 if torch.is_grad_enabled() else 1)
+            return forward(model, pack, **named)
+
+        PackedModel.forward = counting
+
+    def counted_from(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """The same; what was computed before its first call, as in checks of the model, does not count."""
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.tokens = 0
+            return compute(*arguments, **named)
+
+        return counted
 
 
 def peak_mb(device: str) -> float:
