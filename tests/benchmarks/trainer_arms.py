@@ -5,8 +5,10 @@ updates, and its share of the reference pass that comes before the first of them
 tokenising, the first update. TRL runs one epoch behind an update on `warm_up` rows, as its epochs repeat one another; ktodata runs
 them all, as each brings new partners, which its reference pass has to cover. TRL gets its rows sorted by length inside an update.
 
-Seconds are the clock's or the processor's. passes_per_token: forward passes that a real token of an epoch costs, a backward pass
-counted as two, padding and the epoch's share of the reference pass included.
+Seconds are the clock's, and the processor's of all threads (cpu). passes_per_token: forward passes through the decoder that a real
+token of an epoch costs, a backward pass counted as two, as one where the weights are frozen (LoRA); padding and the epoch's share of
+the reference pass included. head_passes_per_token: the same of the vocabulary projection. product_flops: of this process's thread, in
+a product of square matrices after the training.
 """
 
 import json
@@ -41,9 +43,6 @@ ARMS = (*TRL_ARMS, "ktodata")
 # no network, and no bars
 QUIET = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
-# what seconds are counted by; a processor's are those of all threads of the process
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-
 Row = dict[str, Any]  # prompt, completion, label
 
 
@@ -63,7 +62,11 @@ class Job:
     threads: int = 2
     attention: str = "sdpa"  # TRL's
     lora_rank: int = 0  # adapters on all linear layers; 0: all weights are trained
-    clock: str = "wall"
+
+    @property
+    def gradient_passes(self) -> int:
+        """Forward passes that a pass with its backward pass costs: frozen weights need no gradient of their own."""
+        return 2 if self.lora_rank else 3
 
 
 def run_job(job: Job) -> dict[str, Any]:
@@ -79,15 +82,20 @@ def run_job(job: Job) -> dict[str, Any]:
     return json.loads(answer.stdout.splitlines()[-1])
 
 
-def best_micro_batch(job: Job, candidates: list[int]) -> tuple[int, dict[str, float | None]]:
-    """(the candidate with which TRL is fastest, tokens per second of each; None where it could not run)."""
-    if len(candidates) == 1:
-        return candidates[0], {}
-    speeds = {size: run_job(Job(**{**asdict(job), "micro_batch": size})).get("tokens_per_second") for size in candidates}
-    ran = {size: speed for size, speed in speeds.items() if speed}
-    if not ran:
-        return candidates[0], {}
-    return max(ran, key=ran.__getitem__), {str(size): speed for size, speed in speeds.items()}
+def best_micro_batch(
+    run: Callable[[int], dict[str, Any]], candidates: list[int], speed: str
+) -> tuple[int, dict[str, float | None]]:
+    """(the candidate with which TRL is fastest, figure `speed` of each tried; None where it could not run).
+
+    run : the figures of a training with so many rows at a time. Larger ones are tried as long as it becomes faster.
+    """
+    speeds: dict[int, float | None] = {}
+    for size in sorted(candidates):
+        speeds[size] = run(size).get(speed)
+        if not speeds[size] or speeds[size] < max(each or 0 for each in speeds.values()):
+            break
+    best = max(speeds, key=lambda size: speeds[size] or 0)
+    return best, {str(size): each for size, each in speeds.items()}
 
 
 def token_lengths(rows: list[Row], tokenizer: Any, max_length: int) -> np.ndarray:
@@ -128,21 +136,26 @@ def read_rows(folder: Path, data_set: str) -> list[Row]:
     return once.select("prompt", "completion", "label").to_dicts()
 
 
+def now() -> np.ndarray:
+    """float64 [2]: seconds of the clock, and of the processor in all threads of this process."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
 class Stopwatch:
-    """When each update ended, in seconds of the job's clock, and how long the reference pass took."""
+    """When each update ended, and how long the reference pass took."""
 
     def __init__(self, job: Job) -> None:
-        self._device, self._now = job.device, CLOCKS[job.clock]
-        self.ends: dict[int, float] = {}  # update, counted from 1
-        self.reference_seconds = 0.0
+        self._device = job.device
+        self.ends: dict[int, np.ndarray] = {}  # update, counted from 1
+        self.reference_seconds = np.zeros(2)
 
     def times_reference(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """The same, with its seconds added to the reference pass's."""
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            started = self._now()
+            started = now()
             made = compute(*arguments, **named)
-            self.reference_seconds += self._now() - started
+            self.reference_seconds += now() - started
             return made
 
         return timed
@@ -152,24 +165,28 @@ class Stopwatch:
             import torch
 
             torch.cuda.synchronize()  # else the clock runs ahead of the device
-        self.ends.setdefault(number, self._now())
+        self.ends.setdefault(number, now())
 
-    def between(self) -> tuple[int, int, float]:
+    def between(self) -> tuple[int, int, np.ndarray]:
         """(first timed update's predecessor, last update, seconds from the end of the one to the end of the other)."""
         first, last = min(self.ends), max(self.ends)
         return first, last, self.ends[last] - self.ends[first]
 
 
-def figures(*, epoch_tokens: int, timed_tokens: int, seconds: float, reference_seconds: float, **more: Any) -> dict[str, Any]:
-    """tokens_per_second = epoch_tokens / (seconds of an epoch's updates + reference_seconds / EPOCHS), and what it is made of."""
+def figures(
+    *, epoch_tokens: int, timed_tokens: int, seconds: np.ndarray, reference_seconds: np.ndarray, **more: Any
+) -> dict[str, Any]:
+    """tokens_per_second = epoch_tokens / (seconds of an epoch's updates + reference_seconds / EPOCHS), and what it is made of.
+
+    seconds, reference_seconds : float64 [2], by the clock and of the processor
+    """
     epoch_seconds = seconds * epoch_tokens / timed_tokens
-    return {
-        "tokens_per_second": epoch_tokens / (epoch_seconds + reference_seconds / EPOCHS),
-        "epoch_tokens": epoch_tokens,
-        "epoch_seconds": epoch_seconds,
-        "reference_seconds": reference_seconds,
-        **more,
-    }
+    speed = epoch_tokens / (epoch_seconds + reference_seconds / EPOCHS)
+    both = {"tokens_per_{}second": speed, "epoch_{}seconds": epoch_seconds, "reference_{}seconds": reference_seconds}
+    by_clock, of_processor = (
+        {name.format(part): float(values[place]) for name, values in both.items()} for place, part in enumerate(("", "cpu_"))
+    )
+    return {**by_clock, **of_processor, "epoch_tokens": epoch_tokens, **more}
 
 
 def train_with_trl(job: Job) -> dict[str, Any]:
@@ -203,9 +220,7 @@ def train_with_trl(job: Job) -> dict[str, Any]:
     tokens = [min(len(p) + len(c), job.max_length) for p, c in zip(trained["prompt_ids"], trained["completion_ids"], strict=True)]
     own = sum(tokens[len(job.warm_up) :])
     batches = list(trainer.get_train_dataloader())[len(job.warm_up) // job.micro_batch :]
-    matched, mismatched = (sum(batch[name].numel() for batch in batches) for name in ("input_ids", "KL_input_ids"))
-    padded = matched + mismatched
-    real = sum(int(batch[name].sum()) for batch in batches for name in ("attention_mask", "KL_attention_mask"))
+    of_decoder, of_head, padded, real = trl_passes(batches, job)
     return figures(
         epoch_tokens=own,
         timed_tokens=own,
@@ -213,9 +228,32 @@ def train_with_trl(job: Job) -> dict[str, Any]:
         # of the rows' own: the warm-up rows were in the same pass
         reference_seconds=watch.reference_seconds * own / sum(tokens),
         padding_ratio=padded / real,
-        passes_per_token=(3 * matched + mismatched + padded / EPOCHS) / own,
+        passes_per_token=of_decoder / own,
+        head_passes_per_token=of_head / own,
         micro_batch=job.micro_batch,
     )
+
+
+def trl_passes(batches: list[dict[str, Any]], job: Job) -> tuple[float, float, int, int]:
+    """(passes of tokens through the decoder in an epoch, through the head, padded tokens of its sequences, real ones)."""
+    total = {
+        name: sum(int(batch[f"{name}_mask"].sum()) for batch in batches)
+        for name in ("attention", "KL_attention", "completion", "KL_completion")
+    }
+    size = {name: sum(batch[name].numel() for batch in batches) for name in ("input_ids", "KL_input_ids")}
+    if job.arm == "trl_patched":
+        head = {"": total["completion"], "KL_": total["KL_completion"]}
+    else:  # every place but the last of each row
+        head = {name: size[f"{name}input_ids"] - sum(len(batch[f"{name}input_ids"]) for batch in batches) for name in ("", "KL_")}
+    passes = {"": job.gradient_passes + 1 / EPOCHS, "KL_": 1 + 1 / EPOCHS}  # the reference is computed once
+    if job.arm == "trl_default":
+        # with checkpointing the forward pass is made twice, and the reference in every step
+        passes = {"": job.gradient_passes + 2, "KL_": 2}
+    of_decoder, of_head = (
+        sum(passes[name] * tokens[name] for name in passes)
+        for tokens in ({name: size[f"{name}input_ids"] for name in passes}, head)
+    )
+    return of_decoder, of_head, sum(size.values()), total["attention"] + total["KL_attention"]
 
 
 def sorted_in_updates(job: Job) -> list[Row]:
@@ -269,8 +307,9 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
 
     training = import_module("ktodata.train.run_training")
     torch.set_num_threads(job.threads)
-    watch, passes = Stopwatch(job), Passes()
+    watch, passes = Stopwatch(job), Passes(job)
     training.reference_logps = watch.times_reference(passes.counted_from(training.reference_logps))
+    training.tokens_of_pass = passes.uncounted(training.tokens_of_pass)  # once in a training, before its first update
 
     def note(event: dict[str, Any]) -> None:
         if "held_out" not in event:
@@ -302,7 +341,8 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
         timed_tokens=int(lengths[trained["row_id"].cast(pl.Int64).to_numpy()].sum()),
         seconds=seconds,
         reference_seconds=watch.reference_seconds,
-        passes_per_token=passes.tokens / (EPOCHS * int(lengths.sum())),
+        passes_per_token=passes.of_decoder / (EPOCHS * int(lengths.sum())),
+        head_passes_per_token=passes.of_head / (EPOCHS * int(lengths.sum())),
         padding_ratio=result.metrics["padding_ratio"],
         shared_ratio=result.metrics["shared_ratio"],  # tokens of all sequences asked for, by token computed without padding
         rows_per_prompt_in_an_update=meeting["len"].mean(),
@@ -312,17 +352,20 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
 
 
 class Passes:
-    """Tokens that ktodata's passes compute, those of a pass with gradients three times."""
+    """Passes of tokens through ktodata's decoder and head."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
         from ktodata.train.model.packed_model import PackedModel
 
-        self.tokens, forward = 0, PackedModel.forward
+        self.of_decoder = self.of_head = 0
+        forward = PackedModel.forward
 
         def counting(model: Any, pack: Any, **named: Any) -> Any:
             import torch
 
-            self.tokens += len(pack.ids) * (3 if torch.is_grad_enabled() else 1)
+            passes = job.gradient_passes if torch.is_grad_enabled() else 1
+            self.of_decoder += len(pack.ids) * passes
+            self.of_head += len(pack.targets) * passes
             return forward(model, pack, **named)
 
         PackedModel.forward = counting
@@ -331,10 +374,34 @@ class Passes:
         """The same; what was computed before its first call, as in checks of the model, does not count."""
 
         def counted(*arguments: Any, **named: Any) -> Any:
-            self.tokens = 0
+            self.of_decoder = self.of_head = 0
             return compute(*arguments, **named)
 
         return counted
+
+    def uncounted(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, with none of its passes counted."""
+
+        def computed(*arguments: Any, **named: Any) -> Any:
+            before = self.of_decoder, self.of_head
+            made = compute(*arguments, **named)
+            self.of_decoder, self.of_head = before
+            return made
+
+        return computed
+
+
+def product_flops(repeats: int = 5, size: int = 1024) -> float:
+    """Of a float32 product of two matrices of `size` squared, by the processor's seconds; the best of `repeats`."""
+    import torch
+
+    left, right = torch.rand(2, size, size)
+    seconds = []
+    for _ in range(repeats):
+        started = time.process_time()
+        left @ right
+        seconds.append(time.process_time() - started)
+    return 2 * size**3 / min(seconds)
 
 
 def peak_mb(device: str) -> float:
@@ -351,6 +418,8 @@ def main() -> None:
     train = train_with_ktodata if job.arm == "ktodata" else train_with_trl
     try:
         figures = train(job) | {"peak_mb": peak_mb(job.device)}
+        if job.device == "cpu":
+            figures["product_flops"] = product_flops()
     except ModuleNotFoundError as error:
         figures = {"cannot_run": str(error)}
     except RuntimeError as error:
