@@ -1,8 +1,7 @@
 """The benchmarks that compare trainers: what they draw and count, and that the one for GPUs works before a GPU is at hand."""
 
-import os
-import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +34,27 @@ def test_prompts_are_drawn_with_all_their_rows():
 
 
 def test_an_epoch_is_charged_its_share_of_the_reference_pass():
-    """600 tokens timed in 20 s: an epoch of 300 takes 10 s. Reference 15 s / 3 epochs = 5 s. 300 / (10 + 5) = 20 tokens/s."""
+    """600 tokens timed in 20 s: an epoch of 300 takes 10 s. Reference 15 s / 3 epochs = 5 s. 300 / (10 + 5) = 20 tokens/s.
+
+    Of the processor twice as many seconds.
+    """
     from trainer_arms import figures
 
-    assert figures(epoch_tokens=300, timed_tokens=600, seconds=20.0, reference_seconds=15.0)["tokens_per_second"] == 20
+    seen = figures(
+        epoch_tokens=300, timed_tokens=600, seconds=np.array([20.0, 40.0]), reference_seconds=np.array([15.0, 30.0]), peak_mb=1
+    )
+    assert seen == {
+        **{"tokens_per_second": 20, "epoch_seconds": 10, "reference_seconds": 15},
+        **{"tokens_per_cpu_second": 10, "epoch_cpu_seconds": 20, "reference_cpu_seconds": 30},
+        **{"epoch_tokens": 300, "peak_mb": 1},
+    }
+
+
+def a_run(repeat, arm, speed, **more):
+    """Figures of a training with 3 passes of the decoder and 1 of the head a token."""
+    passes = {"passes_per_token": 3.0, "head_passes_per_token": 1.0, "padding_ratio": 1.0, "peak_mb": 1.0, "product_flops": 1e9}
+    seconds = {"epoch_cpu_seconds": 1.0, "reference_cpu_seconds": 1.0}
+    return {"repeat": repeat, "arm": arm, "tokens_per_second": speed, "tokens_per_cpu_second": speed, **passes, **seconds, **more}
 
 
 def test_the_arms_take_turns_and_are_compared_within_a_repeat():
@@ -46,12 +62,77 @@ def test_the_arms_take_turns_and_are_compared_within_a_repeat():
 
     assert list(turns(["a", "b"], 3)) == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
     speeds = {"trl_tuned": [10, 20, 10], "ktodata": [20, 30, 30]}
-    runs = [
-        {"repeat": repeat, "arm": arm, "tokens_per_second": speed, "peak_mb": 1}
-        for arm, each in speeds.items()
-        for repeat, speed in enumerate(each)
-    ]
-    assert ratios(runs, "trl_tuned")["tokens_per_second"] == {"each": [2, 1.5, 3], "median": 2}
+    runs = [a_run(repeat, arm, speed, gflops_per_token=1) for arm, each in speeds.items() for repeat, speed in enumerate(each)]
+    assert ratios(runs, "trl_tuned")["tokens_per_cpu_second"] == {"each": [2, 1.5, 3], "median": 2}
+
+
+def test_what_the_arithmetic_allows_by_hand():
+    """A decoder of 10 M weights, a head of 5 M: 2 x (10 x 3 + 5 x 1) = 70 MFLOP a token, at 4 tokens/s 0.28 of 1 GFLOP/s.
+
+    At the peak ktodata's 2 x (10 x 2 + 5 x 1) = 50 MFLOP would be 20 tokens/s, five times the other's 4.
+    """
+    from trainer_speed import compared
+
+    runs = [a_run(0, "trl_patched", 4.0), a_run(0, "ktodata", 5.0, passes_per_token=2.0)]
+    seen = compared(runs, ["trl_patched", "ktodata"], (10_000_000, 5_000_000))
+    assert seen["medians"]["trl_patched"]["gflops_per_token"] == pytest.approx(0.07)
+    assert seen["medians"]["trl_patched"]["share_of_peak"] == pytest.approx(0.28)
+    assert seen["even_at_peak"] == {"trl_patched": pytest.approx(5)}
+    assert seen["ktodata_over"]["trl_patched"]["gflops_per_token"]["median"] == pytest.approx(5 / 7)
+
+
+def test_a_training_is_kept_and_none_is_begun_after_the_time(tmp_path, monkeypatch):
+    import time
+
+    import trainer_speed
+    from trainer_arms import Job
+
+    done = []
+    monkeypatch.setattr(trainer_speed, "run_job", lambda job: done.append(job) or a_run(0, job.arm, 1.0))
+    kept = trainer_speed.KeptRuns(tmp_path / "kept", time.monotonic() + 60)
+    job = Job("ktodata", "a folder", [a_row("a ", "b")], [], max_length=8, batch_size=8, micro_batch=8)
+    first = kept.figures("hh", 0, job)
+    assert kept.figures("hh", 0, replace(job, model="the same, written anew")) == first and len(done) == 1
+    for other in (replace(job, micro_batch=4), replace(job, rows=[a_row("a ", "c")]), replace(job, arm="trl_tuned")):
+        kept.figures("hh", 0, other)
+    kept.figures("tulu", 0, job)
+    assert len(done) == 5
+    late = replace(kept, ends=time.monotonic() - 1)
+    assert late.figures("hh", 0, job) == first
+    with pytest.raises(trainer_speed.OutOfTime):
+        late.figures("hh", 1, replace(job, lora_rank=4))
+    monkeypatch.setattr(trainer_speed, "run_job", lambda job: {"cannot_run": "out of memory"})
+    with pytest.raises(RuntimeError, match="out of memory"):
+        kept.figures("hh", 2, job)
+
+
+def test_larger_micro_batches_are_tried_as_long_as_they_are_faster():
+    from trainer_arms import best_micro_batch
+
+    def sweep(speeds):
+        return best_micro_batch(
+            lambda size: {"speed": speeds[size]} if size in speeds else {"cannot_run": "no"}, [8, 2, 4], "speed"
+        )
+
+    assert sweep({2: 5.0, 4: 6.0, 8: 7.0}) == (8, {"2": 5.0, "4": 6.0, "8": 7.0})
+    assert sweep({2: 5.0, 4: 4.0, 8: 7.0}) == (2, {"2": 5.0, "4": 4.0})
+    assert sweep({2: 5.0}) == (2, {"2": 5.0, "4": None})
+    assert sweep({}) == (2, {"2": None})
+
+
+def test_cases_have_the_rows_that_they_name():
+    from trainer_speed import first_of_each_prompt, lengthened
+
+    rows = [a_row(f"p{number // 3}", "yes " * (number + 1)) for number in range(6)]
+    assert [row["completion"] for row in first_of_each_prompt(rows, 2)] == ["yes " * count for count in (1, 2, 4, 5)]
+
+    def tokenizer(text):
+        return {"input_ids": text.split()}
+
+    longer = lengthened(rows, 8, tokenizer)
+    assert [row["prompt"] for row in longer] == [row["prompt"] for row in rows]
+    assert all(8 <= len(row["completion"].split()) < 8 + 6 for row in longer)
+    assert all(long["completion"].startswith(row["completion"]) for long, row in zip(longer, rows, strict=True))
 
 
 def test_flops_by_hand():
@@ -136,13 +217,98 @@ def test_the_patched_peer_trains_the_same_way_as_trl_does(tmp_path, monkeypatch)
     torch.testing.assert_close(loss_and_gradient(), expected)
 
 
-@pytest.mark.slow
-def test_the_gpu_benchmark_runs_on_a_cpu_at_a_tiny_size():
-    command = [sys.executable, str(BENCHMARKS / "trainer_gpu.py"), "--smoke"]
-    told = subprocess.run(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    for arm in ("trl_default", "trl_tuned", "ktodata"):
-        assert f"  {arm}: {{'tokens_per_second'" in told.stdout
+def product_counter():
+    """Of FLOPs, those of products that are added where they stand included."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode, addmm_flop
+
+    addmm_flop._get_raw = True  # it takes shapes already
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_flop})
+
+
+def products(counter):
+    """FLOPs of matrix products that torch counted; attention's kernels are other operations."""
+    seen = counter.get_flop_counts()["Global"]
+    return sum(flops for operation, flops in seen.items() if str(operation) in ("aten.mm", "aten.addmm", "aten.addmm_"))
+
+
+@pytest.fixture
+def smoke_model(tmp_path):
+    from trainer_gpu import SHAPES, write_model
+
+    write_model(SHAPES["smoke"], tmp_path)
+    return str(tmp_path)
+
+
+def counted_job(arm, model):
+    from trainer_arms import Job
+    from trainer_gpu import drawn_lengths, made_up
+
+    rows = made_up(drawn_lengths("hh_harmless", None, 8, 40, seed=0), 64, seed=0)
+    return Job(arm, model, rows, rows, max_length=64, batch_size=8, micro_batch=4)
+
+
+@pytest.mark.parametrize("arm", ["trl_tuned", "trl_patched"])
+def test_the_passes_of_the_peer_are_those_that_torch_counts(arm, smoke_model, tmp_path, monkeypatch):
+    trl = pytest.importorskip("trl")
+    import trainer_arms
+    from datasets import Dataset
+    from trainer_speed import parameters
+
+    job = counted_job(arm, smoke_model)
+    monkeypatch.setattr(trainer_arms, "EPOCHS", 1)
+    monkeypatch.setattr(trl.trainer.utils, "_use_triton", lambda device: arm == "trl_patched")
+    config = trainer_arms.trl_config(job, str(tmp_path / "out"), **trainer_arms.TRL_ARMS[arm])
+    with product_counter() as counter:
+        trainer = trl.KTOTrainer(model=smoke_model, args=config, train_dataset=Dataset.from_list(job.rows))
+        batches = list(trainer.get_train_dataloader())
+        for batch in batches:
+            trainer.compute_loss(trainer.model, batch).backward()
+    of_decoder, of_head, *_ = trainer_arms.trl_passes(batches, job)
+    decoder, head = parameters(smoke_model)
+    assert products(counter) == pytest.approx(2 * (decoder * of_decoder + head * of_head), rel=0.01)
+
+
+def test_the_passes_of_ktodata_are_those_that_torch_counts(smoke_model, monkeypatch, tmp_path):
+    from importlib import import_module
+
+    import trainer_arms
+    from trainer_speed import parameters
+
+    training, loop = import_module("ktodata.train.run_training"), import_module("ktodata.train.loop")
+    counters = []
+
+    def counted(compute):
+        def computed(*arguments, **named):
+            with product_counter() as counter:
+                made = compute(*arguments, **named)
+            counters.append(counter)
+            return made
+
+        return computed
+
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(training, "reference_logps", counted(training.reference_logps))
+    monkeypatch.setattr(loop, "train_step", counted(loop.train_step))
+    job = counted_job("ktodata", smoke_model)
+    seen = trainer_arms.train_with_ktodata(replace(job, threads=1))
+    decoder, head = parameters(smoke_model)
+    expected = 2 * trainer_arms.EPOCHS * seen["epoch_tokens"]
+    expected *= decoder * seen["passes_per_token"] + head * seen["head_passes_per_token"]
+    assert len(counters) == 1 + trainer_arms.EPOCHS
+    assert sum(map(products, counters)) == pytest.approx(expected, rel=0.01)
+
+
+def test_the_gpu_benchmark_runs_on_a_cpu_at_a_tiny_size(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("trl")
+    import trainer_gpu
+
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["trainer_gpu.py", "--smoke"])
+    trainer_gpu.main()
+    told = capsys.readouterr().out
+    for arm in ("trl_default", "trl_tuned", "trl_patched", "ktodata"):
+        assert f"  {arm}: {{'tokens_per_second'" in told
 
 
 def test_an_arm_without_its_library_says_so(tmp_path, monkeypatch):
@@ -153,7 +319,6 @@ def test_an_arm_without_its_library_says_so(tmp_path, monkeypatch):
     rows = [a_row("a ", "b")]
     told = trainer_arms.run_job(trainer_arms.Job("trl_tuned", "none", rows, rows, max_length=8, batch_size=8, micro_batch=8))
     assert told == {"arm": "trl_tuned", "cannot_run": "No module named 'trl'"}
-    assert trainer_arms.best_micro_batch(trainer_arms.Job("trl_tuned", "none", rows, rows, 8, 8, 8), [4]) == (4, {})
 
 
 def noisy(rows=400, seed=11):

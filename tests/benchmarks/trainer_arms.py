@@ -19,11 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -89,6 +91,8 @@ def best_micro_batch(
 
     run : the figures of a training with so many rows at a time. Larger ones are tried as long as it becomes faster.
     """
+    if len(candidates) == 1:
+        return candidates[0], {}
     speeds: dict[int, float | None] = {}
     for size in sorted(candidates):
         speeds[size] = run(size).get(speed)
@@ -207,9 +211,9 @@ def train_with_trl(job: Job) -> dict[str, Any]:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             watch.update_ended(state.global_step)
 
-    if job.arm == "trl_patched":
-        trl.trainer.utils._use_triton = lambda device: True
-    with tempfile.TemporaryDirectory() as folder:
+    by_default = trl.trainer.utils._use_triton
+    compact = (lambda device: True) if job.arm == "trl_patched" else by_default
+    with tempfile.TemporaryDirectory() as folder, patch.object(trl.trainer.utils, "_use_triton", compact):
         config = trl_config(job, folder, max_steps=1 + len(job.rows) // job.batch_size, **TRL_ARMS[job.arm])
         dataset = Dataset.from_list(job.warm_up + sorted_in_updates(job))
         trainer = Trainer(
@@ -249,10 +253,9 @@ def trl_passes(batches: list[dict[str, Any]], job: Job) -> tuple[float, float, i
     if job.arm == "trl_default":
         # with checkpointing the forward pass is made twice, and the reference in every step
         passes = {"": job.gradient_passes + 2, "KL_": 2}
-    of_decoder, of_head = (
-        sum(passes[name] * tokens[name] for name in passes)
-        for tokens in ({name: size[f"{name}input_ids"] for name in passes}, head)
-    )
+    of_decoder = sum(passes[name] * size[f"{name}input_ids"] for name in passes)
+    # its backward pass makes the logits again, in tiles
+    of_head = sum(passes[name] * head[name] for name in passes) + head[""]
     return of_decoder, of_head, sum(size.values()), total["attention"] + total["KL_attention"]
 
 
@@ -308,25 +311,28 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
     training = import_module("ktodata.train.run_training")
     torch.set_num_threads(job.threads)
     watch, passes = Stopwatch(job), Passes(job)
-    training.reference_logps = watch.times_reference(passes.counted_from(training.reference_logps))
-    training.tokens_of_pass = passes.uncounted(training.tokens_of_pass)  # once in a training, before its first update
 
     def note(event: dict[str, Any]) -> None:
         if "held_out" not in event:
             watch.update_ended(event["step"])
 
     frame = pl.DataFrame(job.rows).with_columns(row_id=pl.int_range(pl.len()).cast(pl.String))
-    result = kd.train.fit(
-        frame,
-        model=job.model,
-        epochs=EPOCHS,
-        batch_size=job.batch_size,
-        max_length=job.max_length,
-        device=job.device,
-        dtype=job.dtype,
-        lora={"r": job.lora_rank} if job.lora_rank else None,
-        progress=note,
-    )
+    watched = {
+        "reference_logps": watch.times_reference(passes.counted_from(training.reference_logps)),
+        "tokens_of_pass": passes.uncounted(training.tokens_of_pass),  # once in a training, before its first update
+    }
+    with patch.multiple(training, **watched), passes.counting():
+        result = kd.train.fit(
+            frame,
+            model=job.model,
+            epochs=EPOCHS,
+            batch_size=job.batch_size,
+            max_length=job.max_length,
+            device=job.device,
+            dtype=job.dtype,
+            lora={"r": job.lora_rank} if job.lora_rank else None,
+            progress=note,
+        )
     lengths = token_lengths(job.rows, AutoTokenizer.from_pretrained(job.model), job.max_length).sum(1)
     counted = result.metrics["train"]["prompt_tokens"] + result.metrics["train"]["completion_tokens"]
     if counted != lengths.sum():
@@ -355,20 +361,24 @@ class Passes:
     """Passes of tokens through ktodata's decoder and head."""
 
     def __init__(self, job: Job) -> None:
+        self._job = job
+        self.of_decoder = self.of_head = 0
+
+    def counting(self) -> AbstractContextManager[Any]:
+        """Inside, they are counted."""
         from ktodata.train.model.packed_model import PackedModel
 
-        self.of_decoder = self.of_head = 0
         forward = PackedModel.forward
 
-        def counting(model: Any, pack: Any, **named: Any) -> Any:
+        def counted(model: Any, pack: Any, **named: Any) -> Any:
             import torch
 
-            passes = job.gradient_passes if torch.is_grad_enabled() else 1
+            passes = self._job.gradient_passes if torch.is_grad_enabled() else 1
             self.of_decoder += len(pack.ids) * passes
             self.of_head += len(pack.targets) * passes
             return forward(model, pack, **named)
 
-        PackedModel.forward = counting
+        return patch.object(PackedModel, "forward", counted)
 
     def counted_from(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """The same; what was computed before its first call, as in checks of the model, does not count."""
@@ -413,8 +423,8 @@ def peak_mb(device: str) -> float:
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def main() -> None:
-    job = Job(**json.loads(Path(sys.argv[1]).read_text()))
+def run_here(job: Job) -> dict[str, Any]:
+    """The job's figures, in this process: its peak memory is that of all that went before."""
     train = train_with_ktodata if job.arm == "ktodata" else train_with_trl
     try:
         figures = train(job) | {"peak_mb": peak_mb(job.device)}
@@ -426,7 +436,7 @@ def main() -> None:
         if "out of memory" not in str(error).lower():
             raise
         figures = {"cannot_run": str(error).splitlines()[0]}
-    print(json.dumps({"arm": job.arm, **figures}))
+    return {"arm": job.arm, **figures}
 
 
 def versions() -> dict[str, str]:
@@ -435,4 +445,4 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(run_here(Job(**json.loads(Path(sys.argv[1]).read_text())))))

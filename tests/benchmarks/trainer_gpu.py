@@ -1,6 +1,6 @@
 """KTO on one GPU in bf16: real tokens per second, share of the device's peak, peak memory. `make bench-gpu`
 
-    python tests/benchmarks/trainer_gpu.py [DATA_FOLDER] [--shapes ...] [--rows 256] [--repeats 3] [--smoke]
+    python tests/benchmarks/trainer_gpu.py [DATA_FOLDER] [--shapes ...] [--rows 256] [--repeats 2] [--smoke]
 
 Models have the shapes below and random weights (a speed does not depend on them), written to a scratch folder: fp32 weights, arithmetic
 in bf16 by autocast in all arms. Rows have the lengths of real ones and random tokens: every word of a row is one token. With
@@ -12,8 +12,10 @@ no padding, no recomputation: 6 x non-embedding parameters, + 6 x layers x width
 for each completion token. What KTO does on top (mismatched pairs, the reference) is not counted: an epoch of KTO cannot reach the
 MFU of supervised training. Peak: 989e12, dense bf16 of an H100 SXM or H200; of no other device a share is given.
 
-An arm that cannot run there (TRL not installed, out of memory) is named with the reason. --smoke: tiny shapes in fp32 on a CPU, to see
-that all of this works; its figures mean nothing.
+An arm that cannot run there (TRL not installed, out of memory) is named with the reason. Needed: CUDA's wheel of torch 2.10 or newer in
+place of the CPU's, and what pyproject.toml names under "dev"; nothing is downloaded. As it comes it makes some dozen trainings, each in a
+process of its own, and has to be done in ten minutes with the tests before it; --data-sets and --repeats make more of them. --smoke: tiny
+shapes in fp32 on a CPU, all in one process, to see that all of this works; its figures mean nothing.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import machine, write_result
-from trainer_arms import ARMS, EPOCHS, Job, Row, best_micro_batch, draw_rows, read_rows, run_job, token_lengths
+from trainer_arms import ARMS, EPOCHS, Job, Row, best_micro_batch, draw_rows, read_rows, run_here, run_job, token_lengths
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12}
 END = "<|end|>"
@@ -167,7 +169,7 @@ def flops_per_token(shape: Shape, lengths: np.ndarray) -> float:
 
 def measure(name: str, data_set: str, options: argparse.Namespace) -> dict[str, Any]:
     """Every arm on one shape and one data set's lengths."""
-    shape = SHAPES[name]
+    shape, run = SHAPES[name], run_here if options.smoke else run_job
     with tempfile.TemporaryDirectory() as scratch:
         write_model(shape, Path(scratch))
         size = options.batch_size
@@ -188,14 +190,17 @@ def measure(name: str, data_set: str, options: argparse.Namespace) -> dict[str, 
         }
         tuned, sweep = size, {}
         if {"trl_tuned", "trl_patched"} & set(options.arms):
-            micro_batches = [job for job in (8, 16, 32, 64) if size % job == 0]
-            tuned, sweep = best_micro_batch(Job(arm="trl_tuned", micro_batch=size, **about), micro_batches)
+            tuned, sweep = best_micro_batch(
+                lambda rows: run(Job(arm="trl_tuned", micro_batch=rows, **about)),
+                [rows for rows in options.micro_batches if size % rows == 0],
+                "tokens_per_second",
+            )
         runs = []
         for repeat in range(options.repeats):
             for arm in options.arms:
                 # 8 is TRL's own default
                 micro_batch = 8 if arm == "trl_default" else tuned
-                runs.append({"repeat": repeat, **run_job(Job(arm=arm, micro_batch=micro_batch, **about))})
+                runs.append({"repeat": repeat, **run(Job(arm=arm, micro_batch=micro_batch, **about))})
                 print(f"  {repeat} {runs[-1]}", flush=True)
         from transformers import AutoTokenizer
 
@@ -227,20 +232,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=["qwen-0.36b", "llama-1.3b"])
-    parser.add_argument("--data-sets", nargs="+", choices=list(LENGTHS), default=list(LENGTHS))
+    parser.add_argument("--data-sets", nargs="+", choices=list(LENGTHS), default=["hh_harmless"])
     # trl_patched is trl_tuned where there is Triton
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["trl_default", "trl_tuned", "ktodata"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["trl_tuned", "ktodata"])
     parser.add_argument("--rows", type=int, default=256, help="a multiple of --batch-size")
     parser.add_argument("--batch-size", type=int, default=32, help="effective")
     parser.add_argument("--max-length", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--micro-batches", type=int, nargs="+", default=[16, 32], help="that TRL may choose from")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--attention", default="sdpa", help="TRL's: sdpa, flash_attention_2, ...")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="tiny, on a CPU; writes no result")
     options = parser.parse_args()
     if options.smoke:
-        options.shapes, options.data_sets, options.repeats = ["smoke"], ["hh_harmless"], 1
+        options.shapes, options.arms, options.repeats, options.micro_batches = ["smoke"], list(ARMS), 1, [8]
         options.rows, options.batch_size, options.max_length, options.threads = 16, 8, 64, 1
     elif not torch.cuda.is_available():
         parser.error("there is no CUDA device; --smoke runs on a CPU")
