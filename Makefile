@@ -6,7 +6,7 @@
 # make screenshots  the pictures of the README, from the quickstart (needs Chromium)
 # make docs         install, then build the documentation site into site/
 # make bench        install, then run the benchmarks
-# make bench-gpu    install, then compare trainers on this machine's GPU
+# make bench-gpu    install, then test and compare trainers on this machine's GPU (ten minutes at most)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -55,6 +55,7 @@ bench: install
 	$(BIN)/python tests/benchmarks/run_all.py
 
 bench-gpu: install
+	$(BIN)/pytest -m gpu tests/train
 	$(BIN)/python tests/benchmarks/trainer_gpu.py
 
 clean:

@@ -40,7 +40,7 @@ EXACT = Errors(logp=1e-3, loss=1e-4, z0=1e-3, gradient=1e-4)
 ROUNDED = (0.1, 0.02, 0.1, 0.05)  # beside twice what rounding does to single rows: another order of sums rounds otherwise
 
 
-def outcome_of(family, *, window, dtype):
+def outcome_of(family, *, window, dtype, device="cpu"):
     """Score and train one update of a tiny model of `family`, its windows as WINDOWS says, in "float32" or "bfloat16"."""
     from ktodata.errors import ModelError
 
@@ -49,7 +49,7 @@ def outcome_of(family, *, window, dtype):
     except NotTinyError as error:
         return Outcome(family, "not built", reason=str(error))
     try:
-        return trained(family, model, dtype)
+        return trained(family, model.to(device), dtype)
     except ModelError as error:
         return Outcome(family, "refused", reason=str(error))
 
@@ -87,7 +87,7 @@ def trained(family, model, dtype):
     rows = random_rows(12, prompts=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scorer = scorer_of(model, rows, compute_dtype=getattr(torch, dtype))
+        scorer = scorer_of(model, rows, compute_dtype=getattr(torch, dtype), device=model.device)
     plan = plan_training(rows, batch_size=12, epochs=1, max_steps=1, seed=0)
     (step,) = plan.steps
     job = job_of(scorer, plan, objective=Kto(BETA), micro_batch_tokens=120)
@@ -104,7 +104,7 @@ def trained(family, model, dtype):
 def plain_logps(model, rows, step, dtype):
     import torch
 
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         return one_by_one(model, rows, step.matched()), one_by_one(model, rows, list(step.mismatched().values()))
 
 
@@ -115,7 +115,7 @@ def plain_update(model, rows, step, reference, dtype):
     model.zero_grad()
     own, crossed = plain_logps(model, rows, step, dtype)
     z0 = (crossed.detach() - reference[1]).mean()
-    sign = torch.where(torch.tensor(rows.label[step.rows]), 1.0, -1.0)
+    sign = torch.where(torch.tensor(rows.label[step.rows], device=own.device), 1.0, -1.0)
     losses = 1 - torch.sigmoid(sign * BETA * (own - reference[0] - z0.clamp(min=0)))
     losses.mean().backward()
     return own.detach(), losses.detach(), z0, gradients(model)

@@ -123,7 +123,7 @@ def one_by_one(model, rows, pairs):
     logps_of_pairs = []
     for pair in pairs:
         ids, start = rows.sequence(*pair)
-        tokens = torch.tensor(ids.astype(np.int64))
+        tokens = torch.tensor(ids.astype(np.int64), device=model.device)
         logps = model(tokens[None], use_cache=False).logits[0].float().log_softmax(-1)
         # without a prompt nothing predicts the first token
         logps_of_pairs.append(logps[range(max(start, 1) - 1, len(ids) - 1), tokens[max(start, 1) :]].sum())
