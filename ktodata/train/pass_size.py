@@ -26,11 +26,13 @@ PROBED_ROWS = 4
 def tokens_of_pass(scorer: Scorer, *, most: int, sharded: bool) -> int:
     """`most`, or as many tokens as there is room for.
 
-    Weights that are shared out over processes are not probed: all processes would have to agree.
+    Weights that are shared out over processes are not probed: all processes would have to agree. The probe has no more than
+    `most` tokens, or a row: else it would take more memory than the training after it.
     """
-    longest = np.argsort(-scorer.rows.lengths, kind="stable")[:PROBED_ROWS].tolist()
     if sharded:
         return most
+    longest = np.argsort(-scorer.rows.lengths, kind="stable")[:PROBED_ROWS]
+    longest = longest[: max(1, int((np.cumsum(scorer.rows.lengths[longest]) <= most).sum()))].tolist()
     trained = sum(tensor.numel() for tensor in trainable(scorer.model).values())
     room = USED_SHARE * (free_bytes(scorer.device) - BYTES_OF_TRAINED * trained)
     try:

@@ -173,6 +173,16 @@ def test_a_probe_foretells_what_larger_passes_keep():
     assert fitting_tokens(scorer, pairs[-4:], kept / 2) == pytest.approx(tokens / 2, rel=0.25)
 
 
+@pytest.mark.parametrize("most", [1, 40, 10_000])
+def test_a_probe_takes_no_more_than_a_pass_would(most, monkeypatch):
+    scorer: Scorer = scorer_of(tiny_llama(VOCABULARY, layers=3), random_rows(40))
+    passed = []
+    monkeypatch.setattr(scorer.packed_model, "forward", lambda pack, **_: passed.append(len(pack.ids)) or forward(pack, **_))
+    forward = type(scorer.packed_model).forward.__get__(scorer.packed_model)
+    tokens_of_pass(scorer, most=most, sharded=False)
+    assert passed and max(passed) <= max(most, int(scorer.rows.lengths.max()))
+
+
 @pytest.mark.parametrize("share", [1.0, 0.1, 0.0])
 def test_a_pass_has_no_more_than_memory_holds_and_no_more_than_is_useful(share, monkeypatch):
     scorer: Scorer = scorer_of(tiny_llama(VOCABULARY, layers=3), random_rows(40))
