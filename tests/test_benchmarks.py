@@ -29,6 +29,7 @@ def test_prompts_are_drawn_with_all_their_rows():
     assert len({row["prompt"] for row in drawn}) == 4
     assert [row["prompt"] for row in drawn] != sorted(row["prompt"] for row in drawn)
     assert drawn == draw_rows(rows, 16, seed=0) != draw_rows(rows, 16, seed=1)
+    assert {row["prompt"] for row in draw_rows([*rows, a_row("p9", " ")], 36, seed=0)} == {f"p{number}" for number in range(9)}
     with pytest.raises(ValueError, match="no 15 rows"):
         draw_rows(rows, 15, seed=0)
 
@@ -299,11 +300,10 @@ def test_the_passes_of_ktodata_are_those_that_torch_counts(smoke_model, monkeypa
     assert sum(map(products, counters)) == pytest.approx(expected, rel=0.01)
 
 
-def test_the_gpu_benchmark_runs_on_a_cpu_at_a_tiny_size(monkeypatch, capsys, tmp_path):
+def test_the_gpu_benchmark_runs_on_a_cpu_at_a_tiny_size(monkeypatch, capsys):
     pytest.importorskip("trl")
     import trainer_gpu
 
-    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["trainer_gpu.py", "--smoke"])
     trainer_gpu.main()
     told = capsys.readouterr().out

@@ -42,7 +42,7 @@ def fit(
     ] = True,
     kl_pairs_per_batch: Annotated[
         int | None, Field(ge=2, description="mismatched pairs that z0 is estimated from in each batch; none: one for every row")
-    ] = None,
+    ] = 8,
     learning_rate: Annotated[float, Field(gt=0, le=1, description="peak of AdamW's learning rate")] = 5e-6,
     warmup_fraction: Annotated[float, Field(ge=0, le=1, description="share of all updates during which the rate rises")] = 0.1,
     schedule: Annotated[Schedule, Field(description="how the rate falls after the warm-up")] = "linear",

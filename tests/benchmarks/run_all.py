@@ -20,7 +20,7 @@ NEEDS_DATA = {
         "narrow_prompts.py",
         "raters.py",
     ),
-    *("self_training.py", "terms.py", "trainer_quality.py", "trainer_speed.py", "treatments.py"),
+    *("self_training.py", "terms.py", "trainer_counts.py", "trainer_quality.py", "trainer_speed.py", "treatments.py"),
 }
 
 for script in sorted(path for path in HERE.glob("*.py") if path.name not in APART):

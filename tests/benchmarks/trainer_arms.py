@@ -64,6 +64,7 @@ class Job:
     threads: int = 2
     attention: str = "sdpa"  # TRL's
     lora_rank: int = 0  # adapters on all linear layers; 0: all weights are trained
+    settings: dict[str, Any] = field(default_factory=dict)  # more of kd.train.fit
 
     @property
     def gradient_passes(self) -> int:
@@ -76,7 +77,7 @@ def run_job(job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "job.json"
         file.write_text(json.dumps(asdict(job)))
-        environment = QUIET | {"OMP_NUM_THREADS": str(job.threads), "HF_HOME": scratch, "KTODATA_CACHE": f"{scratch}/ktodata"}
+        environment = QUIET | {"OMP_NUM_THREADS": str(job.threads), "HF_HOME": scratch}
         command = [sys.executable, __file__, str(file)]
         answer = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     if answer.returncode:
@@ -117,7 +118,7 @@ def _lengths(row: Row, tokenizer: Any) -> tuple[int, int]:
 
 
 def draw_rows(rows: list[Row], count: int, seed: int) -> list[Row]:
-    """`count` rows in random order: prompts are drawn, and all rows of a prompt come with it."""
+    """`count` rows in random order: prompts are drawn, and all rows of a prompt come with it. None has an empty completion."""
     random = np.random.default_rng(seed)
     of_prompt: dict[str, list[Row]] = {}
     for row in rows:
@@ -125,7 +126,8 @@ def draw_rows(rows: list[Row], count: int, seed: int) -> list[Row]:
     prompts, drawn = list(of_prompt), []
     for number in random.permutation(len(prompts)):
         here = of_prompt[prompts[number]]
-        drawn += here if len(drawn) + len(here) <= count else []
+        fit = len(drawn) + len(here) <= count and all(row["completion"].strip() for row in here)
+        drawn += here if fit else []
         if len(drawn) == count:
             return [drawn[place] for place in random.permutation(count)]
     raise ValueError(f"no {count} rows can be had of whole prompts: there are {len(rows)} rows of {len(prompts)} prompts")
@@ -332,6 +334,7 @@ def train_with_ktodata(job: Job) -> dict[str, Any]:
             dtype=job.dtype,
             lora={"r": job.lora_rank} if job.lora_rank else None,
             progress=note,
+            **job.settings,
         )
     lengths = token_lengths(job.rows, AutoTokenizer.from_pretrained(job.model), job.max_length).sum(1)
     counted = result.metrics["train"]["prompt_tokens"] + result.metrics["train"]["completion_tokens"]
@@ -424,10 +427,11 @@ def peak_mb(device: str) -> float:
 
 
 def run_here(job: Job) -> dict[str, Any]:
-    """The job's figures, in this process: its peak memory is that of all that went before."""
+    """The job's figures, in this process: its peak memory is that of all that went before. It finds no cache, and leaves none."""
     train = train_with_ktodata if job.arm == "ktodata" else train_with_trl
     try:
-        figures = train(job) | {"peak_mb": peak_mb(job.device)}
+        with tempfile.TemporaryDirectory() as scratch, patch.dict(os.environ, {"KTODATA_CACHE": scratch}):
+            figures = train(job) | {"peak_mb": peak_mb(job.device)}
         if job.device == "cpu":
             figures["product_flops"] = product_flops()
     except ModuleNotFoundError as error:
