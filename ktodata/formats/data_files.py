@@ -14,13 +14,22 @@ from ktodata.errors import FormatError, SettingError
 from ktodata.formats.remote_files import is_remote, local_copy, remote_files
 
 FileKind = Literal["lines", "json", "csv", "parquet"]
-SourceKind = Literal["file", "remote", "saved", "hub"]
+Lake = Literal["delta", "iceberg", "lance"]
+SourceKind = Literal["file", "remote", "saved", "hub"] | Lake
+FOLDERS: tuple[SourceKind, ...] = ("saved", "delta", "iceberg", "lance")  # what is one data set, in many files
 # what a file is written as; what one that is read is, its content says (file_types/file_shape.py)
 KINDS: dict[str, FileKind] = {".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 PACKED = (".gz", ".zst", ".bz2")
 # a name that ends so is a file's, and no data set's on the hub
 OTHER_SUFFIXES = (".tsv", ".tab", ".txt", ".arrow", ".feather", ".ipc", ".db", ".sqlite", ".sqlite3", ".duckdb", ".xlsx")
-SAVED_MARKS = ("dataset_info.json", "dataset_dict.json")
+# what marks a folder as one data set
+MARKS: dict[str, SourceKind] = {
+    "dataset_info.json": "saved",
+    "dataset_dict.json": "saved",
+    "_delta_log": "delta",
+    "metadata/*.metadata.json": "iceberg",
+    "_versions": "lance",
+}
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,9 @@ def find_sources(paths: str | Path | Sequence[str | Path]) -> list[Source]:
     if not patterns:
         raise SettingError("paths is empty; name at least one file, glob, data set folder or hub id.")
     sources = list(dict.fromkeys(source for pattern in patterns for source in _expand(str(pattern))))
-    local = [path for path, kind in sources if kind in ("file", "saved")]
+    local = [path for path, kind in sources if is_local(kind)]
     root = os.path.commonpath([Path(path).absolute().parent for path in local]) if local else ""
-    return [Source(path, _relative(path, root) if kind in ("file", "saved") else path, kind) for path, kind in sources]
+    return [Source(path, _relative(path, root) if is_local(kind) else path, kind) for path, kind in sources]
 
 
 @contextmanager
@@ -54,6 +63,11 @@ def on_this_machine(source: Source) -> Iterator[Source]:
         return
     with local_copy(source.path) as path:
         yield replace(source, path=path, kind="file")
+
+
+def is_local(kind: SourceKind) -> bool:
+    """Whether a source is files of this machine."""
+    return kind == "file" or kind in FOLDERS
 
 
 def _relative(path: str, root: str) -> str:
@@ -107,10 +121,12 @@ def kind_of(path: str) -> FileKind:
 
 
 def _folder_kind(path: str) -> SourceKind:
-    if any((Path(path) / mark).exists() for mark in SAVED_MARKS):
-        return "saved"
+    for mark, kind in MARKS.items():
+        if next(Path(path).glob(mark), None) is not None:
+            return kind
     raise FormatError(
-        f"{path!r} is a folder, and not one that datasets.save_to_disk wrote. Name its files, e.g. '{path}/*.jsonl'."
+        f"{path!r} is a folder, and neither one that datasets.save_to_disk wrote nor a Delta, Iceberg or Lance table. "
+        f"Name its files, e.g. '{path}/*.jsonl'."
     )
 
 
@@ -128,7 +144,7 @@ def nearest(path: str) -> str:
 
 def fingerprint(source: Source) -> dict[str, int | str | None]:
     """{name, bytes, sha256} of a file; a data set that is not one file has neither size nor hash."""
-    if source.kind in ("hub", "saved"):
+    if source.kind == "hub" or source.kind in FOLDERS:
         return {"name": source.name, "bytes": None, "sha256": None}
     with Path(source.path).open("rb") as file:
         return {

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from ktodata.errors import EmptyDataError, RunError, SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.files import describe, differing, digest_file, read_note, whole_file, whole_folder, write_note
-from ktodata.formats.data_files import find_sources
+from ktodata.formats.data_files import find_sources, is_local
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.remote_files import remote_version
 from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
@@ -65,7 +65,7 @@ class Ingest:
     def made_of(self, run: RunState) -> dict[str, Any]:
         sources = find_sources(self.paths)
         named = [source.path for source in sources if source.kind == "hub"]
-        local = [Path(source.path) for source in sources if source.kind in ("file", "saved")]
+        local = [Path(source.path) for source in sources if is_local(source.kind)]
         files = [(name, of["digest"]) for place in local for name, of in describe(place.parent, [place]).items()]
         files += [("/".join(remote_version(source.path)), "") for source in sources if source.kind == "remote"]
         return {"settings": {**self.step.settings, "paths": named}, "files": files}

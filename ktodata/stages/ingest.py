@@ -24,7 +24,10 @@ Columns = str | list[str] | None
 def ingest(
     *,
     paths: Annotated[
-        str | list[str], Field(description="files, globs, s3://, gs://, az:// or hf:// URLs, saved data set folders or hub ids")
+        str | list[str],
+        Field(
+            description="files, globs, s3://, gs://, az:// or hf:// URLs, folders of saved data sets or of Delta, Iceberg, Lance tables, hub ids"
+        ),
     ],
     format: Annotated[
         str, Field(description='its name, or "auto": each record is read in the first format that it looks like')

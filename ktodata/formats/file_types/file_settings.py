@@ -22,6 +22,9 @@ ShapeKind = Literal[
     "excel",
     "saved_dataset",
     "hub",
+    "delta",
+    "iceberg",
+    "lance",
 ]
 
 

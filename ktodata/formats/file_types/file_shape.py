@@ -34,6 +34,9 @@ KIND_NAMES: dict[ShapeKind, str] = {
     "excel": "an Excel workbook",
     "saved_dataset": "a data set saved by datasets",
     "hub": "a data set of the hub",
+    "delta": "a Delta table",
+    "iceberg": "an Iceberg table",
+    "lance": "a Lance table",
 }
 SAMPLE_BYTES = 1 << 18
 CSV_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
@@ -108,6 +111,8 @@ def file_shape(source: Source, settings: FileSettings | None = None) -> FileShap
     if source.kind == "saved":
         tables = split_sizes(saved_dataset(source))
         return FileShape("saved_dataset", tables=tables, content_evidence="a folder with the marks of datasets.save_to_disk")
+    if source.kind in ("delta", "iceberg", "lance"):
+        return FileShape(source.kind, content_evidence=f"a folder with the marks of {KIND_NAMES[source.kind]}")
     start = first_bytes(source.path, 512)
     return _binary_shape(source, start) or _text_shape(source, start, settings)
 

@@ -12,6 +12,7 @@ from ktodata.formats.file_types.csv_files import csv_records
 from ktodata.formats.file_types.file_settings import FileSettings
 from ktodata.formats.file_types.file_shape import KIND_NAMES, FileShape, file_shape
 from ktodata.formats.file_types.json_files import JsonStream, array_records, column_records, json_lines, object_records
+from ktodata.formats.file_types.lakes import lake_records
 from ktodata.formats.file_types.saved_data import dataset_records, hub_dataset, saved_dataset
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.file_types.tables import (
@@ -22,7 +23,7 @@ from ktodata.formats.file_types.tables import (
     sqlite_records,
 )
 
-ONE_TABLE = ("json_lines", "csv", "parquet", "arrow_file", "arrow_stream", "feather")
+ONE_TABLE = ("json_lines", "csv", "parquet", "arrow_file", "arrow_stream", "feather", "delta", "iceberg", "lance")
 
 
 def read_records(source: Source, settings: FileSettings | None = None, shape: FileShape | None = None) -> Iterator[SourceRecord]:
@@ -52,6 +53,8 @@ def _records_of(source: Source, settings: FileSettings, shape: FileShape) -> Ite
         "saved_dataset": lambda: dataset_records(saved_dataset(source), settings, name),
         "hub": lambda: dataset_records(hub_dataset(source), settings, name),
     }
+    if shape.kind in ("delta", "iceberg", "lance"):
+        return lake_records(path, name, shape.kind)
     if shape.kind in ("arrow_file", "arrow_stream", "feather"):
         return arrow_records(path, name, shape.kind)
     return readers.get(shape.kind, lambda: _text_records(source, settings, shape))()

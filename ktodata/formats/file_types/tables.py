@@ -56,7 +56,7 @@ def parquet_records(path: str, name: str) -> Iterator[SourceRecord]:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(BATCH_ROWS)
 
-    return _batch_records(batches, name, "Parquet")
+    return batch_records(batches, name, "Parquet")
 
 
 def arrow_records(path: str, name: str, kind: str) -> Iterator[SourceRecord]:
@@ -75,10 +75,10 @@ def arrow_records(path: str, name: str, kind: str) -> Iterator[SourceRecord]:
                 reader = pa.ipc.open_file(source)
                 yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
 
-    return _batch_records(batches, name, "Arrow")
+    return batch_records(batches, name, "Arrow")
 
 
-def _batch_records(batches: Callable[[], Iterator[Any]], name: str, kind: str) -> Iterator[SourceRecord]:
+def batch_records(batches: Callable[[], Iterator[Any]], name: str, kind: str) -> Iterator[SourceRecord]:
     import pyarrow as pa
 
     number = 0
