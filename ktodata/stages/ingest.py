@@ -25,9 +25,7 @@ def ingest(
     *,
     paths: Annotated[
         str | list[str],
-        Field(
-            description="files, globs, s3://, gs://, az:// or hf:// URLs, folders of saved data sets or of Delta, Iceberg, Lance tables, hub ids"
-        ),
+        Field(description="files, globs, s3://, gs://, az:// or hf:// URLs, folders of data sets or lake tables, hub ids"),
     ],
     format: Annotated[
         str, Field(description='its name, or "auto": each record is read in the first format that it looks like')
