@@ -61,6 +61,9 @@ class Checkpoints:
                 "held_out": state.held_out,
                 "running": state.running.state(),
                 "pass_tokens": state.pass_tokens,
+                "reference": state.reference,
+                "work": state.work,
+                "seconds": state.seconds_so_far,
                 "has_best": state.best is not None,
             }
             write_note(scratch / "state.json", progress, sorted(scratch.iterdir()))
@@ -91,7 +94,8 @@ class Checkpoints:
         _set_random_state(saved.random)
         progress = saved.progress
         state.step, state.history, state.held_out = progress["step"], progress["history"], progress["held_out"]
-        state.resumed_at, state.pass_tokens = state.step, progress.get("pass_tokens")
+        state.pass_tokens, state.reference = progress["pass_tokens"], progress["reference"]
+        state.work, state.seconds = progress["work"], progress["seconds"]
         state.running.restore(progress["running"])
         if saved.best is not None:
             state.best = Weights(saved.best)

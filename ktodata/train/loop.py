@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -50,6 +51,7 @@ def train(job: Job) -> None:
                     state.best = Weights.of(job.scorer.model)
                 done = done or job.early_stop.should_stop(state.held_out)
         if job.checkpoints is not None and not done and due(job.save_every_steps):
+            state.work = asdict(job.scorer.work_of_all(job.distributed))
             job.checkpoints.save(job.scorer.model, job.optimizer, state)
         if done:
             break

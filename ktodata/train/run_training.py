@@ -30,7 +30,7 @@ from ktodata.train.model.device import pick_device, pick_dtype
 from ktodata.train.model.fingerprint import weights_hash
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
-from ktodata.train.model.scorer import Scorer
+from ktodata.train.model.scorer import Scorer, Work
 from ktodata.train.model.stored_dtype import round_weights, stored_dtype
 from ktodata.train.objectives import OBJECTIVE_SETTINGS, Objective, make_objective
 from ktodata.train.optimizers import check_optimizer, make_optimizer
@@ -106,21 +106,21 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     )
     check_reference(reference, pairs, prepared.rows)
     ready, before = time.perf_counter(), scorer.take_work(distributed)
-    state = train_all(scorer, reference, objective, prepared, settings, key, distributed, saved_dtype)
-    ended = time.perf_counter()
-    seconds = {"preparing": prepared_at - clock, "reference": ready - prepared_at, "training": ended - ready}
+    state = State(reference=reference_metrics | {"weights_hash": untouched} | before)
+    train_all(scorer, reference, objective, prepared, settings, key, distributed, saved_dtype, state)
+    seconds = {"preparing": prepared_at - clock, "reference": ready - prepared_at, "training": state.seconds_so_far}
     metrics = {
         **circumstances(settings, scorer, distributed),
         "saved_dtype": str(saved_dtype).removeprefix("torch."),
         "frozen_layers": frozen,
         "activation_cache": cached,
-        "reference": reference_metrics | {"weights_hash": untouched} | before,
+        "reference": state.reference,
         **prepared.metrics,
         "balance": weights.as_dict(prepared.train_rows),
         "findings": training_findings(
             prepared.train_rows, weights, prepared.plan, soft=settings["soft_labels"], flip_rates=settings["flip_rates"]
         ),
-        **scorer.take_work(distributed),  # of all forward passes after the reference
+        **scorer.take_work(distributed),  # of all forward passes after the reference, those before a resume among them
         **outcome(state, prepared.plan, seconds),
     }
     result = TrainResult(
@@ -174,17 +174,19 @@ def train_all(
     reference_key: str,
     distributed: Distributed,
     saved_dtype: Any,
-) -> State:
+    state: State,
+) -> None:
     """The loop with its optimizer, schedule, checkpoints and logs; of several processes, the first one logs."""
     optimizer = make_optimizer(scorer.model, settings["optimizer"], weight_decay=settings["weight_decay"])
-    state, checkpoints, early_stop = State(), None, None
+    checkpoints, early_stop = None, None
     if settings["early_stop"] is not None:
         early_stop = EarlyStop(**settings["early_stop"])
     if settings["out"] is not None:
         checkpoints = Checkpoints(settings["out"] / "checkpoints", training_key(settings, reference_key), distributed)
         if not settings["resume"]:
             checkpoints.clear()
-        checkpoints.restore(scorer.model, optimizer, state)
+        if checkpoints.restore(scorer.model, optimizer, state) and distributed.rank == 0:
+            scorer.work = Work(**state.work)  # of all processes together
     rate = partial(
         learning_rate_at,
         steps=len(prepared.plan.steps),
@@ -236,7 +238,6 @@ def train_all(
             )
         )
     round_weights(scorer.model, saved_dtype)
-    return state
 
 
 def dtype_to_save(settings: dict[str, Any]) -> Any:

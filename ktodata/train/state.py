@@ -1,5 +1,6 @@
 """How far a training is."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,5 +48,14 @@ class State:
     running: RunningMean = field(default_factory=RunningMean)  # of rewards, for objectives that compare with it
     pass_tokens: int | None = None  # most tokens of one pass, once that is known: a resumed training cuts its updates as before
     best: Weights | None = None  # those of the best evaluation, when training may stop early
-    resumed_at: int = 0  # updates that were made before this process began: not part of what is saved
+    # what the process that began this training says of its reference pass, and what it took until the last checkpoint
+    reference: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, int] = field(default_factory=dict)  # tokens, as in scorer.Work, of all processes
+    seconds: float = 0.0
+    began: float = field(default_factory=time.perf_counter)  # when this process did: not part of what is saved
     read_at: float | None = None  # perf_counter when numbers were last read: not part of what is saved
+
+    @property
+    def seconds_so_far(self) -> float:
+        """In the training loop, of this process and of those that it goes on from."""
+        return self.seconds + time.perf_counter() - self.began

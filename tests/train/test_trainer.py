@@ -437,11 +437,17 @@ def interrupted_at(step, rows, **settings):
         fit(rows, progress=at_step, **settings)
 
 
+def facts_beside_time(result):
+    """training.json without the time that it took, and what hangs on that."""
+    return {name: value for name, value in result.metrics.items() if name not in ("seconds", "tokens_per_second", "reference")}
+
+
 def assert_same_result(resumed, unbroken):
     assert_same_weights(resumed, unbroken)
     assert resumed.telemetry.equals(unbroken.telemetry)
     assert resumed.history.equals(unbroken.history)
     assert resumed.held_out == unbroken.held_out
+    assert facts_beside_time(resumed) == facts_beside_time(unbroken)
 
 
 @pytest.mark.parametrize("log_every_steps", [1, 3])
@@ -462,6 +468,26 @@ def test_an_interrupted_training_goes_on_with_its_running_mean_and_its_log(model
     for line in (*logs[0], *logs[1]):
         line.pop("tokens_per_second", None)
     assert logs[0] == logs[1]
+
+
+def test_a_training_that_was_resumed_twice_reports_all_that_was_done(model_folder, tmp_path, monkeypatch):
+    """Before, tokens and seconds were those of the last process, the reference that of a cache."""
+    rows = text_rows(18).with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
+    settings = {"model": model_folder, "epochs": 3, "save_every_steps": 2, "eval_every_steps": 2, **FAST}
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "one"))
+    unbroken = fit(rows, out=tmp_path / "unbroken", **settings)
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "other"))
+    for step in (5, 8):
+        interrupted_at(step, rows, out=tmp_path / "broken", **settings)
+    earlier = json.loads((tmp_path / "broken" / "checkpoints" / "step-00000006" / "state.json").read_text())
+    resumed = fit(rows, out=tmp_path / "broken", **settings)
+    assert_same_result(resumed, unbroken)
+    assert resumed.metrics["reference"] == unbroken.metrics["reference"]
+    assert resumed.metrics["reference"]["source"] == "computed"
+    assert resumed.metrics["requested_tokens"] > earlier["work"]["requested"] > 0
+    assert resumed.metrics["seconds"]["training"] > earlier["seconds"] > 0
+    tokens, seconds = resumed.history["tokens"].sum(), resumed.metrics["seconds"]["training"]
+    assert resumed.metrics["tokens_per_second"] == pytest.approx(tokens / seconds, rel=0.2)  # seconds are to the hundredth
 
 
 # --- stopped early ---------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """How likely a completion is after a prompt, under the weights as they are now."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -269,11 +270,16 @@ class Scorer:
             device=device_name(self.device),
         )
 
+    def work_of_all(self, distributed: Distributed) -> Work:
+        """What was computed since `take_work`, by all processes together. Every process must call it."""
+        counts = torch.tensor(dataclasses.astuple(self.work), device=self.device)
+        return Work(*distributed.sum(counts).tolist())
+
     def take_work(self, distributed: Distributed | None = None) -> dict[str, Any]:
         """Metrics of what was computed since the last call, by all processes together."""
-        work, self.work = self.work, Work()
-        counts = torch.tensor([work.requested, work.computed, work.padding], device=self.device)
-        return Work(*(distributed or SingleProcess()).sum(counts).tolist()).as_dict()
+        work = self.work_of_all(distributed or SingleProcess())
+        self.work = Work()
+        return work.as_dict()
 
     def _shortest(self) -> Pair:
         row = min(range(len(self.rows)), key=lambda row: self.length((row, row)))

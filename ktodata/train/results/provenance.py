@@ -45,8 +45,11 @@ def circumstances(settings: dict[str, Any], scorer: Scorer, distributed: Distrib
 
 
 def outcome(state: State, plan: BatchPlan, seconds: dict[str, float]) -> dict[str, Any]:
-    """How long it took, how fast it was, and which step's weights it left."""
-    trained = sum(line["tokens"] for line in state.history if line["step"] >= state.resumed_at)
+    """How long it took, how fast it was, and which step's weights it left.
+
+    seconds : of "training" those of all processes that went on from one another, up to the checkpoint that the next began at
+    """
+    trained = sum(line["tokens"] for line in state.history)
     return {
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
         "tokens_per_second": round(trained / seconds["training"], 1),
