@@ -2,7 +2,9 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -379,3 +381,90 @@ def test_what_acts_on_drawn_label_sources_is_right(kind):
     found = summary(simulated(kind, range(4)))
     assert found["rightly"] >= 0.8 * found["turned"]
     assert found["draws over 0.03 surer"] <= 1
+
+
+def test_rows_after_the_queue_by_hand():
+    """Six rows nobody reviewed and one that was: what is left, with nothing turned, and with every likelier label taken."""
+    from label_noise import _after_queue
+
+    p = np.array([0.9, 0.6, 0.2, 0.7, 0.1, 0.3, 0.5])
+    wrong, labels = np.array([1, 0, 1, 1, 0, 0, 1], bool), np.array([1, 1, 1, 0, 0, 0, 1], bool)
+    reviewed = np.arange(7) == 6
+    fitted = SimpleNamespace(p_wrong=p, turned=np.arange(7) == 0, least_sure=np.where(p > 0.8, p, 0.0))
+    found = _after_queue(fitted, reviewed, labels, wrong)
+    assert (found["caught"], found["left"], found["left_after_turning"], found["turned"], found["turned_rightly"]) == (
+        1,
+        3,
+        2,
+        1,
+        1,
+    )
+    assert (found["likelier_wrong"], found["left_if_all_took_the_likelier"]) == (3, 2)
+    assert found["wrong_of_those"] == pytest.approx(2 / 3) and found["expected_wrong_of_those"] == pytest.approx(2.2 / 3)
+    assert found["auroc"] == pytest.approx((1 / 2 + 1) / 2) and found["soft_error_left"] == pytest.approx(0.01 + 2)
+
+
+def test_the_queue_is_measured_on_rows_that_nobody_reviewed(monkeypatch):
+    import label_noise
+    from label_noise import flipped, measure_queue
+
+    quick = partial(label_noise.kd.label_noise, noise_injection=0, repeats=1)
+    monkeypatch.setattr(label_noise.kd, "label_noise", quick)
+    vote = pl.struct(pl.lit(None, pl.String).alias("rater"), "label", created_at=pl.lit(None, pl.Datetime("us", "UTC")))
+    table = flipped(noisy(820), 0.2, "uniform").with_columns(completion="prompt")
+    found = measure_queue(table.with_columns(votes=pl.concat_list(vote)), 1)
+    assert found["wrong"] == found["caught"] + found["left"] > 100 and found["draws"] == 1
+    assert found["auroc"] > 0.9 and found["left_after_turning"] <= found["left"]
+    assert found["turned_rightly"] <= found["turned"] and found["draws_that_turn"] <= 1
+
+
+def test_drift_is_named_by_either_test_and_nothing_is_where_nothing_was_planted():
+    from drift_power import TABLES, drawn, measured, plain, searched
+
+    assert searched(drawn(0, strict=1.5)) == plain(drawn(0, strict=1.5)) & {("source", "s2")} == {("source", "s2")}
+    found = measured(searched, "a source 1.2 stricter", 2)
+    assert found["all planted named"] == 1 and found["others named"] == 0
+    assert "all planted named" not in measured(plain, "nothing", 1)
+    shuffled = TABLES["shuffled"][0](3)
+    assert not searched(shuffled) and shuffled["label"].n_unique() == 2
+
+
+def test_peers_of_votes_by_hand():
+    """Three voters, of whom two are right; a tie is desirable. What turns a label is counted against the truth."""
+    from votes_peers import crowdlab, figures, majority, snorkel
+
+    cells = np.array([[1, 1, -1], [-1, -1, 1], [1, -1, 0], [0, 0, 0]])
+    p = majority(cells, None)
+    assert (p > 0.5).tolist() == [True, False, True, True] and p[0] == pytest.approx(3 / 5, abs=1e-5)
+    found = figures(p, np.array([True, False, False, True]), np.array([False, False, True, True]))
+    assert (found["accuracy"], found["turned"], found["rightly"], found["auroc"]) == (0.75, 1, 1, None)
+    with pytest.raises(ValueError, match="no texts"):
+        crowdlab(cells, None)
+    pytest.importorskip("snorkel")
+    with pytest.raises(ValueError, match="three voters"):
+        snorkel(cells[:, :2], None)
+
+
+def test_a_forecast_agrees_with_what_came_of_it():
+    from forecast import agreement, pulls
+
+    table = pl.DataFrame({"forecast": [0.1, 0.2, -0.1, 0.3], "kto": [0.0, 0.1, -0.2, 0.2], "linear": [None, None, 0.1, 0.1]})
+    found = agreement(table, "kto")
+    assert (found["cells"], found["sign_right"], found["realised_above_zero"]) == (4, 3, 2)
+    assert found["rank_correlation"] == pytest.approx(1) and agreement(table, "linear") == {"cells": 2}
+    chances = SimpleNamespace(p_wrong_low=np.array([0.9, 0.4, 0.1, 0.9]), least_sure=np.array([0.8, 0.4, 0.1, 0.9]))
+    each = pulls(np.array([True, True, False, True]), np.arange(4) == 3, chances)
+    assert each["relabel"].tolist() == [-1, 1, -1, 1] and each["drop"].tolist() == [0, 0, -1, 1]
+    assert each["drop_and_relabel"].tolist() == [-1, 0, -1, 1] and each["soften"] == pytest.approx([-0.6, 0.2, -0.8, 1])
+
+
+def test_gradients_align_with_those_of_their_class():
+    """Rows of either class have gradients of their own; a reviewed row is not aligned with its own prompt group."""
+    from gradient_alignment import alignment
+
+    truth, groups = np.arange(40) % 2 == 0, np.arange(40) // 2
+    vectors = np.where(truth[:, None], [1.0, 0.0], [0.0, 1.0])
+    along = alignment(vectors, np.arange(40) < 10, truth, groups)
+    assert (along[truth] > 0).all() and (along[~truth] < 0).all()
+    alone = alignment(vectors, np.arange(40) < 2, truth, groups)
+    assert alone[:2].tolist() == [0, 0] and (alone[2:] != 0).all()
