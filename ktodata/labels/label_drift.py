@@ -33,13 +33,22 @@ def _likeness(rows: LabelRows) -> Likeness:
     return cosine
 
 
-def drift_metrics(drift: Drift | None) -> dict[str, Any]:
-    """As JSON values; nothing where nobody looked."""
+def drift_metrics(drift: Drift | None, rows: LabelRows) -> dict[str, Any]:
+    """As JSON values; nothing where nobody looked. `only`: the one label that a group of the rows ever has; null: it has both."""
     if drift is None:
         return {}
     groups = drift.table.filter("significant").select("column", "value", "kind", "since", "effect_points")
     groups = groups.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M"))
-    return {"drift": drift.metrics | {"significant_groups": groups.to_dicts()}}
+    trained = rows.table.filter(pl.Series(rows.trained))
+    lines = [group | {"only": _only_label(trained, group["column"], group["value"])} for group in groups.to_dicts()]
+    return {"drift": drift.metrics | {"significant_groups": lines}}
+
+
+def _only_label(rows: pl.DataFrame, column: str, value: str) -> bool | None:
+    if column not in COLUMNS:
+        return None
+    labels = rows.filter(pl.col(column).cast(pl.String) == value)["label"].unique()
+    return bool(labels[0]) if len(labels) == 1 else None
 
 
 def drift_tables(drift: Drift | None) -> dict[str, pl.DataFrame]:

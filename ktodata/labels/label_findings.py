@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.labels.classifier.noise_injection import SYSTEMATIC
 from ktodata.labels.label_words import is_above, none_among, percent, review_sentence, reviewed_labels
@@ -99,11 +100,15 @@ def _check_flags(facts: dict[str, Any]) -> Finding:
         return passed("KD042", "Nothing is flagged: at no depth were flags measured to be as precise as min_precision asks.")
     by_class = "; ".join(
         f"{name}: {figures['flagged']:,} rows, {figures['expected_precision']['value']:.0%} expected wrong (at least "
-        f"{figures['expected_precision']['low']:.0%}, measured on {figures['basis']})"
+        f"{figures['expected_precision']['low']:.0%}, {_measured_on(figures['basis'])})"
         for name, figures in facts["injected_flips"]["per_given_class"].items()
         if figures["flagged"]
     )
     return issue("KD042", f"{facts['flagged']:,} rows are flagged. {by_class}.", facts["flagged"])
+
+
+def _measured_on(basis: str) -> str:
+    return f"measured on {basis}" + (", if errors are as random as those" if basis == "injected flips" else "")
 
 
 def _check_noise(facts: dict[str, Any]) -> Finding:
@@ -164,16 +169,18 @@ def _check_outvoted(facts: dict[str, Any]) -> Finding:
     rows = facts["votes"]["outvoted"]
     if rows:
         return issue("KD046", f"{rows:,} labels are outvoted by the votes on their own row.", rows)
-    shared = facts["votes"]["rows_with_several_raters"]
-    if not shared:
-        return not_applicable("KD046", "No row has votes of several raters, so no label can be outvoted.")
-    return passed("KD046", none_among(shared, "outvoted label"))
+    rows = facts["votes"]["rows_with_three_votes"]
+    if not rows:
+        return not_applicable("KD046", "No row has three votes, so no label that is one of its votes can be outvoted.")
+    return passed("KD046", f"{none_among(rows, 'outvoted label')} A label that is the majority of its votes never is.")
 
 
 def _check_prompt(facts: dict[str, Any]) -> Finding:
     """KD047: labels follow what was asked, in part, and not only what was answered."""
     if "not_learnt" in facts:
         return not_applicable("KD047", facts["not_learnt"])
+    if facts["prompts"] == 1:
+        return not_applicable("KD047", "All rows have one prompt, so what was asked tells no two rows apart.")
     ensemble = facts["out_of_fold"]
     if not ensemble["labels_follow_the_prompt"]:
         share = ensemble.get("prompt_information_share")
@@ -201,7 +208,7 @@ def _check_drift(facts: dict[str, Any]) -> Finding:
         )
     each = "; ".join(
         f"{group['column']} {group['value']} ({group['kind']}{', since ' + group['since'] if group['since'] else ''}, "
-        f"{group['effect_points']:+.0%} desirable)"
+        f"{group['effect_points']:+.0%} desirable{_only_in_words(group['only'])})"
         for group in groups[:5]
     )
     text = f"Labels differ by more than the text explains in {len(groups)} group(s): {each}. See table drift."
@@ -210,9 +217,15 @@ def _check_drift(facts: dict[str, Any]) -> Finding:
     return issue("KD048", text, len(groups))
 
 
+def _only_in_words(only: bool | None) -> str:
+    return "" if only is None else f": its labels are all {LABEL_NAMES[only]}, which may be how it collects, and no criterion"
+
+
 def _check_label_actions(facts: dict[str, Any]) -> Finding:
     """KD049: what wrong labels are expected to cost training, what each label action would take away, and whether any may act."""
     costs = facts["label_action_costs"]
+    if not costs["rows"] and "borne_out" in facts:
+        return not_applicable("KD049", "Every row was reviewed: no label is left to soften, turn or drop by a probability.")
     if not costs["rows"]:
         return not_applicable(
             "KD049",

@@ -32,6 +32,11 @@ class DrawnRate:
     rate: Interval
     of: str = ""
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether every row was judged, so that nothing is left open."""
+        return self.rate.low is not None and self.rate.low == self.rate.high
+
 
 @dataclass(frozen=True)
 class ReviewedLabels:
@@ -103,9 +108,13 @@ def review_sentence(reviews: ReviewedLabels) -> str:
     if not reviews.drawn:
         return f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
     whole = reviews.whole
-    text = f"{whole.wrong:,} of {_rows(whole.drawn)} drawn at random and judged {_carries(whole.wrong)} a wrong label. "
-    of_all = "Of all labels" if whole.rate.value is None else f"Of all labels that is {percent(whole.rate.value)}"
-    text += f"{of_all} (95 % interval {_span(whole.rate)}; {class_rates(reviews)})."
+    if whole.is_counted:
+        text = f"All {_rows(whole.drawn)} were judged: {whole.wrong:,} {_carries(whole.wrong)} a wrong label, "
+        text += f"{_span(whole.rate)} ({class_rates(reviews)})."
+    else:
+        text = f"{whole.wrong:,} of {_rows(whole.drawn)} drawn at random and judged {_carries(whole.wrong)} a wrong label. "
+        of_all = "Of all labels" if whole.rate.value is None else f"Of all labels that is {percent(whole.rate.value)}"
+        text += f"{of_all} (95 % interval {_span(whole.rate)}; {class_rates(reviews)})."
     if reviews.vouched:
         text += " That they were drawn at random is as the setting trusted_at_random says."
     return text + (f" {_rows(picked)} judged for another reason {_is_are(picked)} not counted." if picked else "")
@@ -145,6 +154,8 @@ def _carries(rows: int) -> str:
 def _span(rate: Interval) -> str:
     if rate.low is None or rate.high is None:
         return "unknown"
+    if rate.low == rate.high:
+        return percent(rate.high)
     return f"{100 * rate.low:.1f} to {percent(rate.high)}"
 
 

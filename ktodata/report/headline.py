@@ -73,8 +73,6 @@ def _by_the_model(noise: LabelsSection) -> str:
     doubted = noise.doubted
     text = f"Confident learning doubts {count(doubted.hits)} of {plural(doubted.total, 'label')} ({percent(doubted.value)})"
     text += f", {ORDER_ONLY}"
-    if noise.estimate is not None:
-        text += f"; {percent(noise.estimate)} would be wrong if errors were random"
     if noise.detector.value is None:
         return f"{text}. The detector did not measure itself, so read this as a hint."
     span = interval(noise.detector, as_percent=True, digits=0)

@@ -183,7 +183,8 @@ def facts(**changed):
         "ask_for_review": {"why": "Ask."},
         "flagged": 0,
         "rows": {"learnt_from": 100},
-        "votes": {"raters": 3, "rows_with_several_raters": 0, "outvoted": 0, "quality_from_votes": 0},
+        "votes": {"raters": 3, "rows_with_several_raters": 0, "rows_with_three_votes": 0, "outvoted": 0, "quality_from_votes": 0},
+        "prompts": 2,
         "near_contradictions": {"rows": 0},
         "label_action_costs": {"rows": 0},
     } | changed
@@ -208,3 +209,30 @@ def test_expected_gain_is_named_only_where_reviews_measured_it():
 def test_nothing_outvoted_is_no_pass_where_nobody_could_outvote():
     by_code = {finding.code: finding for finding in label_findings(facts())}
     assert by_code["KD046"].status == "not_applicable" and "100 rows" in by_code["KD045"].text
+
+
+def test_a_set_that_was_judged_throughout_has_a_count_and_no_interval():
+    every = reviewed_labels(judged(planted(np.random.default_rng(0), (0.2, 0.05), rows=300), 0, 300))
+    assert review_sentence(every).startswith(f"All 300 rows were judged: {every.whole.wrong} carry a wrong label, ")
+    assert "interval" not in review_sentence(every) and " to " not in review_sentence(every)
+    reviewed = facts(borne_out={}, label_action_costs={"rows": 0})
+    gain = next(each for each in label_findings(reviewed) if each.code == "KD049")
+    assert gain.status == "not_applicable" and "Every row was reviewed" in gain.text
+
+
+def test_what_could_not_come_up_is_no_pass():
+    """One prompt for all rows; labels that are one of two votes; a rater who only ever says one thing."""
+    learnt = {name: value for name, value in facts(prompts=1).items() if name != "not_learnt"}
+    learnt |= {"label_noise_estimate": {"wrong": 0.1}, "trusted": {"rows": 0, "flags_refuted": []}}
+    group = {"column": "rater", "value": "downs", "kind": "offset", "since": None, "effect_points": -0.9}
+    drift = {"tests": 3, "significant_groups": [group | {"only": False}, group | {"value": "both", "only": None}]}
+    votes = {"raters": 2, "rows_with_several_raters": 20, "rows_with_three_votes": 0, "outvoted": 0, "quality_from_votes": 0}
+    independence = {"identified": False, "reason": "not identifiable"}
+    by_code = {
+        each.code: each for each in label_findings(learnt | {"drift": drift, "votes": votes, "independence": independence})
+    }
+    assert by_code["KD047"].status == by_code["KD046"].status == "not_applicable"
+    assert by_code["KD048"].text.count("its labels are all undesirable") == 1
+    three = label_findings(facts(votes=votes | {"rows_with_three_votes": 50}, independence=independence))
+    outvoted = next(each for each in three if each.code == "KD046")
+    assert outvoted.status == "passed" and "5.8" in outvoted.text and "majority of its votes never is" in outvoted.text

@@ -51,6 +51,7 @@ def aggregate_votes(rows: pl.DataFrame, *, judged: pl.DataFrame | None = None) -
         "votes": cast.height,
         "votes_without_rater": cast.height - named.height,
         "rows_with_several_raters": shared["row_id"].n_unique(),
+        "rows_with_three_votes": counted.filter(pl.col("votes_up") + pl.col("votes_down") > 2).height,
         "outvoted": int(counted["outvoted"].sum()),
     }
     judged_by = cast if judged is None else votes_of_rows(judged)

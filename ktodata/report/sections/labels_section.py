@@ -61,7 +61,6 @@ class LabelsSection:
     verdict: str  # "identifiable", "weakly", "not", "too few", "not measured" or "not learnt"
     not_learnt: str
     detector: Interval
-    estimate: float | None  # share of wrong labels; only where the noise can be identified
     reviews: ReviewedLabels  # what a random draw that somebody trusted judged says
     p_measured: bool  # whether reviews of both given classes make p(wrong) a probability; else an order only
     contradicted: int
@@ -99,7 +98,6 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         verdict=verdict,
         not_learnt=pick(facts, "not_learnt", default=""),
         detector=Interval(measured.get("value"), measured.get("low"), measured.get("high")),
-        estimate=pick(facts, "label_noise_estimate.wrong") if verdict == "identifiable" else None,
         reviews=reviewed_labels(pick(facts, "trusted", default={})),
         p_measured=p_measured,
         contradicted=_n_contradicted(run),
