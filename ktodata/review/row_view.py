@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
+from ktodata.report.examples import in_short
 from ktodata.report.sections.labels_section import EVIDENCE_IN_WORDS
 from ktodata.report.text import Excerpt, excerpt
+from ktodata.review.turn_view import ConversationView, ToolsView, answer_view, prompt_view, tools_view
 from ktodata.stats import Interval
 
 MAX_CHARS_SHOWN = 200_000  # characters of a text that are shown on the page; the whole of it is one link away
@@ -20,6 +22,7 @@ SHORT_CHARS = 280  # of a row shown beside it
 MAX_SIBLINGS = 12
 MAX_NEAREST = 6
 CACHED_NEAREST = 64  # rows
+CONVERSATION = ("turns", "answer", "tools")  # of the row that is shown alone: the rows beside it are short
 ORIGIN = ("source", "source_line", "model", "created_at", "part", "cluster")
 EVIDENCE_NAMES = {
     "together": "all together",
@@ -84,13 +87,19 @@ class LabelEvidence:
 
 @dataclass(frozen=True)
 class ReviewRow:
-    """One row, ready to be shown. evidence is None where the given label is hidden."""
+    """One row, ready to be shown. evidence is None where the given label is hidden.
+
+    turns, answer : the prompt, and the completion, as turns; None where it is text and nothing else
+    """
 
     row_id: str
     prompt: Excerpt
     completion: Excerpt
     origin: list[tuple[str, Any]]
     evidence: LabelEvidence | None
+    turns: ConversationView | None = None
+    answer: ConversationView | None = None
+    tools: ToolsView | None = None
     siblings: list[SimilarRow] = field(default_factory=list)
     siblings_in_all: int = 0
     nearest: list[SimilarRow] = field(default_factory=list)
@@ -110,6 +119,7 @@ class RowView:
         # the stage's own word: the table's may be older
         doubts = audit.result.columns.select("row_id", evidence_against=audit.evidence_against)
         self._rows = table.select(*names, votes).join(doubts, on="row_id", how="left", maintain_order="left")
+        self._conversations = table.select(name for name in CONVERSATION if name in table.columns)
         self._scores = table.select("row_id").join(noise.table("evidence"), on="row_id", how="left", maintain_order="left")
         self._members = _group_members(table["prompt_group"]) if "prompt_group" in table.columns else None
         # embed makes them of length 1, so that their products are cosines
@@ -127,10 +137,14 @@ class RowView:
         """What the reviewer sees of a row; when `blind` no given label, as the rows beside it will be asked about too."""
         row = self._rows.row(place, named=True)
         siblings = self._siblings(place)
+        conversation = self._conversations.row(place, named=True) if self._conversations.width else {}
         return ReviewRow(
             row_id=row["row_id"],
             prompt=excerpt(row["prompt"], MAX_CHARS_SHOWN),
             completion=excerpt(row["completion"], MAX_CHARS_SHOWN),
+            turns=prompt_view(conversation.get("turns"), MAX_CHARS_SHOWN),
+            answer=answer_view(conversation.get("answer"), row["completion"], MAX_CHARS_SHOWN),
+            tools=tools_view(conversation.get("tools")),
             origin=[(name, row[name]) for name in ORIGIN if row.get(name) is not None],
             evidence=None if blind else self._evidence(place, row, p_wrong),
             siblings=[self._similar_row(other, blind=blind) for other in siblings[:MAX_SIBLINGS]],
@@ -186,7 +200,7 @@ class RowView:
 
     def _similar_row(self, place: int, *, blind: bool, similarity: float | None = None) -> SimilarRow:
         row = self._rows.row(place, named=True)
-        prompt, completion = (excerpt(row[side], SHORT_CHARS) for side in ("prompt", "completion"))
+        prompt, completion = excerpt(row["prompt"], SHORT_CHARS), in_short(row["completion"], SHORT_CHARS)
         return SimilarRow(row["row_id"], None if blind else row["label"], prompt, completion, similarity)
 
 

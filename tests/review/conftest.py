@@ -2,6 +2,7 @@
 
 import shutil
 
+import conversation_runs
 import pytest
 from review_runs import write_recipe
 
@@ -31,3 +32,18 @@ def made(tmp_path_factory):
 def run(made, tmp_path):
     """A copy of the run."""
     return Run(shutil.copytree(made[1], tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def parcels(tmp_path_factory):
+    """A run on conversations. Its verdicts are all tests'."""
+    folder = tmp_path_factory.mktemp("parcels")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(*PAGES)
+        return Run(kd.run(conversation_runs.write_recipe(folder), out=folder / "run").folder)
+
+
+@pytest.fixture(scope="session")
+def ids(parcels):
+    """{name of a conversation: its row_id}"""
+    return dict(parcels.feedback.select("source_id", "row_id").iter_rows())

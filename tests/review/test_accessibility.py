@@ -21,3 +21,14 @@ def test_axe_finds_nothing_grave(run, scheme):
         page.goto(f"{page.url.split('?')[0].rstrip('/')}/progress")
         page.wait_for_selector("main.progress")
         assert grave(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_grave_in_a_conversation(parcels, ids, scheme):
+    with chromium.launched(chromium.THIS_MACHINE) as browser, served(parcels, "eve") as address:
+        page = browser.new_context(color_scheme=scheme).new_page()
+        page.goto(address)
+        for name in ("r4", "calls", "hostile"):
+            page.goto(f"{address.split('/open')[0]}/row?id={ids[name]}")
+            page.wait_for_selector(ROW)
+            assert grave(page) == []

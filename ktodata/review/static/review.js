@@ -50,7 +50,16 @@
   // of a long conversation the last turn is what was answered
   function showLastTurn() {
     const prompt = document.getElementById("prompt");
-    if (prompt) prompt.scrollTop = prompt.scrollHeight;
+    if (!prompt) return;
+    prompt.scrollTop = prompt.scrollHeight;
+    const last = prompt.querySelector(".turn:last-child");
+    const above = last ? prompt.getBoundingClientRect().top + prompt.clientTop - last.getBoundingClientRect().top : 0;
+    if (above > 0) prompt.scrollTop -= above; // a long turn is read from its beginning
+  }
+
+  function unfold() {
+    const unfolded = main().classList.toggle("unfolded");
+    for (const thought of main().querySelectorAll(".thought")) thought.open = unfolded;
   }
 
   async function act(name, fields) {
@@ -115,7 +124,7 @@
       s: skip,
       u: undo,
       n: () => note() && note().focus(),
-      e: () => main().classList.toggle("unfolded"),
+      e: unfold,
       p: () => location.assign("/progress"),
       r: () => location.assign("/"),
       "?": () => help.showModal(),

@@ -45,8 +45,7 @@ function render({ model, el }) {
     const focused = root.activeElement !== null;
     root.querySelector("header").replaceWith(document.adoptNode(next.querySelector("header")));
     main().replaceWith(document.adoptNode(next.getElementById("main")));
-    const prompt = root.getElementById("prompt");
-    if (prompt) prompt.scrollTop = prompt.scrollHeight; // the last turn is what was answered
+    showLastTurn();
     visibleMs = 0;
     since = null;
     if (focused) {
@@ -55,6 +54,21 @@ function render({ model, el }) {
       timeVisible();
     }
     root.getElementById("live").textContent = (root.getElementById("announce") ?? main()).innerText;
+  }
+
+  // the last turn is what was answered; a long one is read from its beginning
+  function showLastTurn() {
+    const prompt = root.getElementById("prompt");
+    if (!prompt) return;
+    prompt.scrollTop = prompt.scrollHeight;
+    const last = prompt.querySelector(".turn:last-child");
+    const above = last ? prompt.getBoundingClientRect().top + prompt.clientTop - last.getBoundingClientRect().top : 0;
+    if (above > 0) prompt.scrollTop -= above;
+  }
+
+  function unfold() {
+    const unfolded = main().classList.toggle("unfolded");
+    for (const thought of main().querySelectorAll(".thought")) thought.open = unfolded;
   }
 
   function answered() {
@@ -128,7 +142,7 @@ function render({ model, el }) {
     if (event.repeat) return;
     const keys = {
       n: () => root.getElementById("note")?.focus(),
-      e: () => main().classList.toggle("unfolded"),
+      e: unfold,
       p: () => ask({ go: "/progress" }),
       r: () => ask({ go: "/" }),
       "/": openFilters,
@@ -144,6 +158,7 @@ function render({ model, el }) {
     if (message.text === undefined) return;
     const box = root.getElementById(message.side);
     box.textContent = message.text;
+    box.classList.remove("turns");
     box.nextElementSibling?.remove(); // that the rest is left out
   }
 
@@ -152,6 +167,7 @@ function render({ model, el }) {
   const style = document.createElement("style");
   style.textContent = model.get("css");
   root.append(style, document.adoptNode(first.querySelector(".review")));
+  requestAnimationFrame(showLastTurn); // once it stands in the page
   root.addEventListener("click", clicked);
   root.addEventListener("keydown", pressed);
   root.addEventListener("submit", (event) => event.preventDefault());
