@@ -58,6 +58,7 @@ resume
 reviews_needed
 reward_distributions
 right_when
+router_aux_loss_coef
 rows_needed
 save_dtype
 share_low

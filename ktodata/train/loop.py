@@ -15,6 +15,7 @@ from ktodata.train.distributed.sharding import clip_gradients
 from ktodata.train.distributed.work_split import shared_logps, split_work
 from ktodata.train.early_stop import best
 from ktodata.train.job import Job
+from ktodata.train.model.router_loss import Routed, over_processes, total
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.model.self_check import words
 from ktodata.train.model.stored_dtype import rounded_weights
@@ -69,20 +70,23 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
     metrics = StepMetrics(scorer, job.reference, batch)
     dropout = dropout_of_adapters(scorer.model)
     with dropout or nullcontext():
-        point, joined = measure_point(job, metrics, may_join=dropout is None)
+        point, joined = measure_point(job, metrics, may_join=dropout is None and job.scorer.routers is None)
 
         def add_gradients(dealt: list[Parts]) -> None:
             nonlocal joined
             first, joined = joined, None  # made of the first of these parts, unless they were cut anew since
             job.optimizer.zero_grad(set_to_none=True)
             siblings, apart = siblings_apart(job, batch, dealt)
+            routed = routed_tokens(job, metrics, dealt)
             for part, others in zip(dealt[job.distributed.rank], siblings, strict=True):
-                logps = first if first is not None else scorer([own[place] for place in part])
+                with watched_routers(job) as passes:
+                    logps = first if first is not None else scorer([own[place] for place in part])
                 first = None
                 # the losses of siblings in other parts pull at this part's rows too
                 losses = job.objective.loss(torch.cat([logps, apart[others]]), metrics.examples[part + others], point.value)
                 metrics.note(part, logps, losses[: len(part)])
-                backward(scorer, losses.sum() / len(own))  # divided by the whole step's rows: accumulation equals one big batch
+                loss = losses.sum() / len(own)  # divided by the whole step's rows: accumulation equals one big batch
+                backward(scorer, loss + router_share(job, metrics, passes, routed))
 
         in_passes(job, own, add_gradients)
     job.distributed.sum_gradients(scorer.model)
@@ -92,6 +96,36 @@ def train_step(job: Job, batch: Batch) -> StepMetrics:
     job.optimizer.zero_grad(set_to_none=True)
     metrics.finish("train", job.state.step, point, norm, job.optimizer.param_groups[0]["lr"])
     return metrics
+
+
+def routed_tokens(job: Job, metrics: StepMetrics, dealt: list[Parts]) -> Routed | None:
+    """What routers do with the rows of all parts, of all processes; None where that is seen in the only part, or nobody asks.
+
+    It takes another pass without gradient over all rows: a part's gradient depends on how often each expert is chosen in all.
+    """
+    parts, own = dealt[job.distributed.rank], metrics.batch.matched()
+    if job.scorer.routers is None or (job.distributed.size == 1 and len(parts) == 1):
+        return None
+    with torch.no_grad(), job.scorer.routers.watched() as passes:
+        for part in parts:
+            job.scorer([own[place] for place in part])
+    routed = over_processes(passes, job.scorer.routers.experts, job.distributed, job.scorer.device)
+    metrics.router_loss = job.scorer.routers.of_update(routed)
+    return routed
+
+
+def router_share(job: Job, metrics: StepMetrics, passes: list[Routed], routed: Routed | None) -> Tensor | float:
+    """What passes over a part add to the loss, times the coefficient. routed : of the update; None where this part is all of it"""
+    if job.scorer.routers is None or not passes:
+        return 0.0
+    if routed is None:
+        metrics.router_loss = job.scorer.routers.of_update(total(passes)).detach()
+    return job.scorer.routers.share(passes, routed or total(passes))
+
+
+def watched_routers(job: Job) -> AbstractContextManager[list[Routed]]:
+    """Inside, what routers do in each pass is added to the list; nothing where nobody asks."""
+    return nullcontext([]) if job.scorer.routers is None else job.scorer.routers.watched()
 
 
 def backward(scorer: Scorer, loss: Tensor) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 import xxhash
 
-from ktodata.errors import ModelError, RunError
+from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.files import discard
 from ktodata.models import cache_dir, load_causal_lm
 from ktodata.train.checkpoints import Checkpoints
@@ -30,6 +30,7 @@ from ktodata.train.model.device import pick_device, pick_dtype
 from ktodata.train.model.fingerprint import weights_hash
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
+from ktodata.train.model.router_loss import coefficient_of, watch_routers
 from ktodata.train.model.scorer import Scorer, Work
 from ktodata.train.model.stored_dtype import round_weights, stored_dtype
 from ktodata.train.objectives import OBJECTIVE_SETTINGS, Objective, make_objective
@@ -80,15 +81,7 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     )
     balanced = {"desirable_weight": weights.desirable_weight, "undesirable_weight": weights.undesirable_weight}
     objective = make_objective(settings["objective"], **{name: settings[name] for name in OBJECTIVE_SETTINGS} | balanced)
-    scorer = Scorer(
-        model,
-        prepared.rows,
-        device=device,
-        compute_dtype=compute_dtype,
-        frozen_layers=frozen,
-        activation_cache_mb=settings["activation_cache_mb"],
-        **({"shard": partial(shard, device=device, compute_dtype=compute_dtype)} if sharded else {}),
-    )
+    scorer, router_facts = make_scorer(model, prepared.rows, settings, frozen, device, compute_dtype, sharded=sharded)
     pairs = prepared.pairs(objective)
     prepared_at = time.perf_counter()
     made_by = scorer.computed_by(untouched)
@@ -118,8 +111,14 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
         **prepared.metrics,
         "balance": weights.as_dict(prepared.train_rows),
         "findings": training_findings(
-            prepared.train_rows, weights, prepared.plan, soft=settings["soft_labels"], flip_rates=settings["flip_rates"]
+            prepared.train_rows,
+            weights,
+            prepared.plan,
+            soft=settings["soft_labels"],
+            flip_rates=settings["flip_rates"],
+            router_facts=router_facts,
         ),
+        "router_loss": router_facts,
         **scorer.take_work(distributed),  # of all forward passes after the reference, those before a resume among them
         **outcome(state, prepared.plan, seconds),
     }
@@ -138,6 +137,33 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
             discard(settings["out"] / "checkpoints")
     distributed.broadcast(None)  # no process goes on before the files are there
     return result
+
+
+def make_scorer(
+    model: Any, rows: TokenRows, settings: dict[str, Any], frozen: int, device: Any, compute_dtype: Any, *, sharded: bool
+) -> tuple[Scorer, dict[str, Any]]:
+    """(a scorer, what is done about the router loss of a mixture of experts).
+
+    Raises SettingError for a loss that was set and cannot be had.
+    """
+    setting = settings["router_aux_loss_coef"]
+    coefficient = coefficient_of(model.config, setting)
+    scorer = Scorer(
+        model,
+        rows,
+        device=device,
+        compute_dtype=compute_dtype,
+        frozen_layers=0 if coefficient else frozen,  # the routers of frozen layers count in every pass
+        activation_cache_mb=settings["activation_cache_mb"],
+        **({"shard": partial(shard, device=device, compute_dtype=compute_dtype)} if sharded else {}),
+    )
+    reason = watch_routers(scorer, coefficient) if coefficient else None
+    if setting and scorer.routers is None:
+        why, kind = reason or "it has no routers", model.config.model_type
+        raise SettingError(f"router_aux_loss_coef is {setting:g}, which this {kind} model cannot have: {why}. Leave it out.")
+    if reason is not None:
+        return scorer, {"coefficient": 0.0, "config_asks_for": coefficient, "not_applicable": reason}
+    return scorer, {"coefficient": coefficient if scorer.routers is not None else 0.0}
 
 
 def choose_weights(model: Any, settings: dict[str, Any]) -> tuple[Any, int]:

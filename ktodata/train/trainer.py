@@ -67,6 +67,10 @@ def fit(
     pair_weight: Annotated[
         float | None, Field(gt=0, description="kto_hybrid only: what a row with siblings of the other label weighs; 1")
     ] = None,
+    router_aux_loss_coef: Annotated[
+        float | None,
+        Field(ge=0, description="weight of the loss that spreads tokens over experts (MoE); none: the config's; 0: without"),
+    ] = None,
     max_length: Annotated[int, Field(ge=2, description="tokens of prompt and completion; the end is cut off")] = 1024,
     trainable_layers: Annotated[
         int | None, Field(ge=1, description="train the top layers and final norm only; none: all")

@@ -5,13 +5,15 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from tiny_models import assert_same_gradients, chat_rows, job_of, keep_gradients, moved, scorer_of, text_rows
+from tiny_families import tiny_family
+from tiny_models import assert_same_gradients, chat_rows, job_of, keep_gradients, moved, scorer_of, text_rows, word_tokenizer
 
 from ktodata.models import load_causal_lm
 from ktodata.train import loop
 from ktodata.train.data.batches import Batch, BatchPlan
 from ktodata.train.data.tokens import tokenize
 from ktodata.train.data.training_rows import check_rows
+from ktodata.train.model.router_loss import coefficient_of, watch_routers
 from ktodata.train.objectives import make_objective
 
 trl = pytest.importorskip("trl")
@@ -51,7 +53,7 @@ def their_step(rows, model_folder, folder, **settings):
     return loss.item(), z0, {name: p.grad.clone() for name, p in trainer.model.named_parameters()}
 
 
-def our_step(rows, model_folder, objective, **settings):
+def our_step(rows, model_folder, objective, *, router_coefficient=0.0, **settings):
     """The same through the loop's own step."""
     model, tokenizer = load_causal_lm(model_folder)
     tokens, _ = tokenize(check_rows(rows, part="train", both_classes=True), tokenizer, max_length=24, part="train")
@@ -59,11 +61,14 @@ def our_step(rows, model_folder, objective, **settings):
     step = Batch(0, np.arange(SIZE), np.roll(np.arange(SIZE), 1), np.arange(SIZE))
     scorer = scorer_of(model, tokens)
     assert scorer.method == "packed"
+    if router_coefficient:
+        assert watch_routers(scorer, router_coefficient) is None
     job = job_of(scorer, BatchPlan((step,), {}), objective=make_objective(objective, beta=0.3, **WEIGHTS), **settings)
     moved(model)
     recorded = keep_gradients(job)
     metrics = loop.train_step(job, step)
-    return metrics.losses.mean().item(), metrics.point.value.item(), recorded[0]
+    loss = metrics.losses.mean() + (router_coefficient * metrics.router_loss if router_coefficient else 0)
+    return loss.item(), metrics.point.value.item(), recorded[0]
 
 
 @pytest.mark.parametrize("joined", [True, False], ids=["prompts_joined", "prompts_apart"])
@@ -78,6 +83,24 @@ def test_loss_z0_and_every_gradient_equal_trl(rows, micro_batch_size, joined, mo
     assert z0 == pytest.approx(their_z0, rel=1e-5, abs=1e-5)
     assert loss == pytest.approx(their_loss, rel=1e-5, abs=1e-6)
     assert_same_gradients(gradients, their_gradients, relative=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 4])
+@pytest.mark.parametrize("coefficient", [None, 0.3])
+def test_the_router_loss_of_a_mixture_equals_trl_where_the_update_is_one_batch(coefficient, micro_batch_size, tmp_path):
+    """Without a setting it is the config's, 0.001. Cut into micro-batches, TRL's is a mean of theirs; ours stays as it is."""
+    tokenizer = word_tokenizer()
+    model = tiny_family("mixtral", window=64)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(tmp_path / "mixtral")
+    tokenizer.save_pretrained(tmp_path / "mixtral")
+    rows, folder = text_rows(SIZE), str(tmp_path / "mixtral")
+    their_loss, _, their_gradients = their_step(rows, folder, tmp_path, router_aux_loss_coef=coefficient)
+    in_force = coefficient_of(model.config, coefficient)
+    loss, _, ours = our_step(rows, folder, "kto", router_coefficient=in_force, micro_batch_size=micro_batch_size)
+    assert loss == pytest.approx(their_loss, rel=1e-5, abs=1e-6)
+    used = {name: gradient for name, gradient in their_gradients.items() if gradient.abs().max() > 0}
+    assert_same_gradients({name: ours[name] for name in used}, used, relative=1e-4)
 
 
 def test_apo_zero_equals_trl(model_folder, tmp_path):

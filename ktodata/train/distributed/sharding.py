@@ -52,7 +52,7 @@ def shard(packed_model: Any, *, device: Any, compute_dtype: Any) -> Any:
         fully_shard(layer, mesh=mesh, mp_policy=in_layers, ignored_params=vectors)
     # by itself the root would keep its weights whole after a pass, and an optimizer made then would hold those
     fully_shard(packed_model, mesh=mesh, mp_policy=elsewhere, reshard_after_forward=True, ignored_params=vectors)
-    for name in ("padded", "plain", "measure_form"):
+    for name in ("padded", "plain", "measure_form", "own_router_loss"):
         register_fsdp_forward_method(packed_model, name)
     for part in packed_model.modules():
         if isinstance(part, FSDPModule):

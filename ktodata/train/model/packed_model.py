@@ -78,6 +78,10 @@ class PackedModel(nn.Module):  # type: ignore[misc]
         """Log-probs of the tokens at `places` of one row [1, T], by the model's own logits alone: float32 [places], nats."""
         return own_logit_logps(self.model, input_ids, places)
 
+    def own_router_loss(self, input_ids: Tensor) -> Tensor | None:
+        """The model's own loss of its routers on one row, int64 [1, T]: float []; None where its code gives none."""
+        return getattr(self.model(input_ids=input_ids, use_cache=False, output_router_logits=True), "aux_loss", None)
+
     def measure_form(self, input_ids: Tensor) -> None:
         """See on one row, int64 [1, T], what the model does to its head's output, where its config says that it may."""
         forms = possible_forms(self.model.config)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from ktodata.train.model.logprobs import collate, summed
 from ktodata.train.model.packed_model import PackedModel, Passed, on
 from ktodata.train.model.self_check import Method, check_methods, evenly
 from ktodata.train.out_of_memory import within_memory
+
+if TYPE_CHECKING:
+    from ktodata.train.model.router_loss import RouterLoss
 
 Tensor = Any
 
@@ -72,6 +75,7 @@ class Scorer:
         self.sequences = Sequences(rows)
         self.kernel: Kernel = pick_kernel(device, compute_dtype, model.config)
         self.work = Work()
+        self.routers: RouterLoss | None = None  # of a mixture of experts, where its router loss is wanted
         self.compute_dtype = compute_dtype
         self._limits = length_limits(model.config)
         check_lengths(model.config, self.sequences)
@@ -172,6 +176,13 @@ class Scorer:
         ids = on(self.rows.sequence(*pair)[0].astype(np.int64)[None], self.device)
         with torch.no_grad(), self._autocast():
             self.packed_model.measure_form(ids)
+
+    def own_router_loss(self, pair: Pair) -> float | None:
+        """The model's own loss of its routers on one pair; None for a model without."""
+        ids = on(self.rows.sequence(*pair)[0].astype(np.int64)[None], self.device)
+        with torch.no_grad(), self._autocast():
+            loss = self.packed_model.own_router_loss(ids)
+        return None if loss is None else float(loss)
 
     def plain_token_logps(self, pair: Pair, most: int) -> Tensor:
         """Those of one pair by the model's own logits for its tokens alone: float32 [tokens, or `most` evenly taken], nats."""
@@ -290,6 +301,8 @@ class Scorer:
         tokens = self.length(self._shortest())
         self.work.requested -= tokens
         self.work.padding += tokens
+        if self.routers is not None:
+            self.routers.forget_last()
         return logps[:0]
 
     def _score_packed(self, pairs: Sequence[Pair], *, record: bool = False) -> tuple[Tensor, Pack, Passed]:
@@ -298,7 +311,17 @@ class Scorer:
         self.work.computed += len(packed.ids)
         with self._autocast():
             passed = self.packed_model(packed, states=self._activations.of(packed), record=record)
+        if self.routers is not None and self.routers.is_watched:
+            self.routers.add(self._rows_of_tokens(packed, pairs))
         return passed.logps[packed.places_of([self.sequences.of(pair) for pair in pairs])], packed, passed
+
+    def _rows_of_tokens(self, packed: Pack, pairs: Sequence[Pair]) -> Tensor:
+        """Float32 [L]: how many of `pairs` each token of their pack belongs to."""
+        counts = np.zeros(len(packed.ids), dtype=np.float32)
+        for sequence in map(self.sequences.of, pairs):
+            for start, end in (packed.prompts[sequence[0]], packed.completions[sequence]):
+                counts[start:end] += 1
+        return on(counts, self.device)
 
     def _may_continue(self, pairs: Sequence[Pair], partners: Sequence[Pair]) -> bool:
         """Whether every layer will have seen the prompts as `partners` need them; with frozen ones, where all states are kept."""
@@ -352,6 +375,8 @@ class Scorer:
         self.work.padding += batch.input_ids.numel() - real
         with self._autocast():
             values, owners = self.packed_model.padded(batch, "padded" if self.method == "padded" else "logits")
+        if self.routers is not None:
+            self.routers.add(batch.real_mask.flatten().float())
         return values, owners
 
     def _autocast(self) -> Any:

@@ -272,6 +272,14 @@ def _rounds(scorer: "Scorer") -> bool:
 
 
 @contextmanager
+def widest_arithmetic(scorer: "Scorer") -> Iterator[bool]:
+    """Inside, `scorer` computes in float32 where it can; whether it does."""
+    exact = _can_be_exact(scorer)
+    with _arithmetic(scorer, exact=exact):
+        yield exact
+
+
+@contextmanager
 def _arithmetic(scorer: "Scorer", *, exact: bool) -> Iterator[None]:
     """Inside, `scorer` computes in float32 by the plain kernel where `exact`."""
     if not exact:

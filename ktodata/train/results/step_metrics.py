@@ -37,6 +37,7 @@ class StepMetrics:
         self.logps = torch.zeros(len(batch.rows), device=device)
         self.losses = torch.zeros(len(batch.rows), device=device)
         self.tokens = sum(map(scorer.length, batch.matched()))
+        self.router_loss: Tensor | None = None  # of a mixture of experts, without its coefficient
 
     def note(self, places: list[int], logps: Tensor, losses: Tensor) -> None:
         """Log-probs and losses of the rows at these places."""
@@ -126,6 +127,7 @@ def _check_finite(metrics: StepMetrics, job: Job) -> None:
 
 def _history_line(metrics: StepMetrics, job: Job) -> dict[str, Any]:
     rewards, desirable = job.objective.beta * metrics.log_ratios, metrics.examples.desirable
+    routers = {} if metrics.router_loss is None else {"router_loss": float(metrics.router_loss)}
     return {
         "step": metrics.step,
         "epoch": metrics.batch.epoch,
@@ -139,6 +141,7 @@ def _history_line(metrics: StepMetrics, job: Job) -> dict[str, Any]:
         "reward_undesirable": _mean_or_none(rewards[~desirable]),
         "grad_norm": None if metrics.grad_norm is None else float(metrics.grad_norm),
         "learning_rate": metrics.learning_rate,
+        **routers,
     }
 
 

@@ -1,6 +1,7 @@
-"""Whether both labels count the same in the loss, whether single rows own their updates, and whether updates see both labels."""
+"""Whether labels count the same, single rows own their updates, updates see both labels, and routers have their loss."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ktodata.feedback import CLASS_WEIGHT_LIMIT, LABEL_NAMES
-from ktodata.findings import Finding, issue, passed
+from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.train.data.batches import BatchPlan
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.loss_weights import Balance
@@ -41,11 +42,21 @@ class RowPulls:
 
 
 def training_findings(
-    rows: TokenRows, weights: Balance, plan: BatchPlan, *, soft: bool, flip_rates: FlipRates | None
+    rows: TokenRows,
+    weights: Balance,
+    plan: BatchPlan,
+    *,
+    soft: bool,
+    flip_rates: FlipRates | None,
+    router_facts: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """KD064 to KD066, as JSON values. rows : those to train on, in the order that the plan numbers them in."""
-    pulls = RowPulls.of(rows, weights, soft=soft, flip_rates=flip_rates)
-    findings = check_labels_count_the_same(weights, rows), check_row_pulls(pulls, plan), check_both_labels_meet(rows, plan)
+    """KD064 to KD067, as JSON values. rows : those to train on, in the order that the plan numbers them in."""
+    findings = (
+        check_labels_count_the_same(weights, rows),
+        check_row_pulls(RowPulls.of(rows, weights, soft=soft, flip_rates=flip_rates), plan),
+        check_both_labels_meet(rows, plan),
+        check_router_loss(router_facts),
+    )
     return [finding.as_dict() for finding in findings]
 
 
@@ -108,3 +119,16 @@ def check_both_labels_meet(rows: TokenRows, plan: BatchPlan) -> Finding:
         f"lets every update have a {name} row.",
         rows=rarer,
     )
+
+
+def check_router_loss(facts: Mapping[str, Any]) -> Finding:
+    """KD067: the model's config asks for a router loss that it is trained without."""
+    if "not_applicable" in facts:
+        return issue(
+            "KD067",
+            f"the model's config asks for a router loss (router_aux_loss_coef {facts['config_asks_for']:g}), and it was trained "
+            f"without: {facts['not_applicable']}. Nothing kept tokens from going to fewer and fewer experts.",
+        )
+    if not facts["coefficient"]:
+        return not_applicable("KD067", "the model has no experts, or no loss of its routers is asked for.")
+    return passed("KD067", f"the router loss of each update is added {facts['coefficient']:g} times.")

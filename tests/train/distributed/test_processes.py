@@ -17,6 +17,7 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from tiny_families import tiny_family
 from tiny_models import random_rows, text_rows, tiny_gpt2, tiny_llama, word_tokenizer
 
 from ktodata.errors import KtodataError, SettingError
@@ -64,6 +65,8 @@ CASES = {
     "rows_of_one_prompt": ({"rows": "one_prompt"}, BOTH),  # all of them are one process's
     "siblings_apart": ({"objective": "kto_hybrid", "micro_batch_size": 1, "rows": "one_prompt"}, BOTH),
     "siblings": ({"objective": "kto_hybrid"}, ("fsdp",)),
+    "experts": ({"model": "mixtral", "router_aux_loss_coef": 0.5}, BOTH),
+    "experts_of_one_process": ({"model": "mixtral", "router_aux_loss_coef": 0.5, "rows": "one_prompt"}, BOTH),
     "another_architecture": ({"model": "gpt2"}, ("fsdp",)),
     "padded": ({"method": "padded"}, ("fsdp",)),
     "logits": ({"method": "logits"}, ("fsdp",)),
@@ -207,6 +210,8 @@ def folder(tmp_path_factory):
     place, tokenizer = tmp_path_factory.mktemp("shared"), word_tokenizer()
     vocabulary = len(tokenizer)
     models = {"llama": tiny_llama(vocabulary), "gpt2": tiny_gpt2(vocabulary), "narrow": tiny_llama(vocabulary).bfloat16()}
+    models["mixtral"] = tiny_family("mixtral", window=64)
+    models["mixtral"].resize_token_embeddings(vocabulary)
     for name, model in models.items():
         model.save_pretrained(place / name)
         tokenizer.save_pretrained(place / name)
