@@ -115,7 +115,7 @@ def routed_tokens(job: Job, metrics: StepMetrics, dealt: list[Parts]) -> Routed 
 
 
 def router_share(job: Job, metrics: StepMetrics, passes: list[Routed], routed: Routed | None) -> Tensor | float:
-    """What passes over a part add to the loss, times the coefficient. routed : of the update; None where this part is all of it"""
+    """What passes over a part add to the loss, times the coefficient. routed : of the update; None where this is all of it"""
     if job.scorer.routers is None or not passes:
         return 0.0
     if routed is None:
