@@ -122,8 +122,8 @@ def coefficient_of(config: Any, setting: float | None) -> float:
         raise SettingError(
             f"router_aux_loss_coef is {setting:g}, and a {config.model_type} model is no mixture of experts: leave it out."
         )
-    asked = getattr(text, "router_aux_loss_coef", None) if setting is None else setting
-    return float(asked or 0.0) if has_routers else 0.0
+    coefficient = getattr(text, "router_aux_loss_coef", None) if setting is None else setting
+    return float(coefficient or 0.0) if has_routers else 0.0
 
 
 def watch_routers(scorer: "Scorer", coefficient: float) -> str | None:
