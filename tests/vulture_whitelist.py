@@ -18,6 +18,7 @@ _.rows_used
 _.selected
 _.text_factory
 _.tokenize_row
+_.validateLink
 _.with_model
 _.with_reviews
 __call__

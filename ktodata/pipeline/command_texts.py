@@ -1,7 +1,7 @@
 """What the commands print for a person: each text is made from the value that --json prints for a script."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,14 @@ PRINTED = ("KD011", "KD012", "KD013", "KD014", "KD015", "KD016", "KD064", "KD065
 def plan_text(stages: Sequence[tuple[str, str]], reading: ReadingPreview | None) -> str:
     """How the feedback is read, and a line for each stage: its name, and whether it would run."""
     lines = [] if reading is None else [*reading.lines(), ""]
-    return "\n".join([*lines, *(f"{name:<12} {answer}" for name, answer in stages)])
+    return "\n".join([*lines, *_aligned(stages)])
+
+
+def _aligned(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """A line for each (name, text), the texts under each other."""
+    pairs = list(pairs)
+    width = max((len(name) for name, _ in pairs), default=0)
+    return [f"{name:<{width}}  {text}" for name, text in pairs]
 
 
 def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:
@@ -62,7 +69,7 @@ def quarantine_lines(quarantine: pl.DataFrame) -> list[str]:
 
 def push_text(upload: Mapping[str, Any]) -> str:
     """What goes to the Hub, a line for each file with its size, and where it is now."""
-    files = [f"  {name:<48} {bytes_size(size)}" for name, size in sorted(upload["files"].items())]
+    files = [f"  {line}" for line in _aligned((name, bytes_size(size)) for name, size in sorted(upload["files"].items()))]
     head = f"{upload['repository']} ({'private' if upload['private'] else 'public'}):"
     return "\n".join([head, *files, upload["address"] or "nothing was sent (--dry-run)"])
 
@@ -74,10 +81,9 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     for against in ("label", "truth"):
         result = evaluation[f"against_{against}"]
         lines += [f"against {against}: {result.get('not_applicable', '')}".rstrip()]
-        lines += [
-            f"  {name:<10} {measure['value']:.3f}  ({measure['low']:.3f} to {measure['high']:.3f})"
-            for name, measure in result.get("measures", {}).items()
-        ]
+        measures = result.get("measures", {}).items()
+        values = ((name, f"{value['value']:.3f}  ({value['low']:.3f} to {value['high']:.3f})") for name, value in measures)
+        lines += [f"  {line}" for line in _aligned(values)]
     return "\n".join(lines)
 
 
@@ -87,7 +93,8 @@ def comparison_outlook_text(outlook: Mapping[str, Any]) -> str:
 
     used = outlook["rows_used"]
     lines = [f"{used['rows']:,} training rows, {used['pairs']:,} pairs; {outlook['updates']:,} updates for each method"]
-    lines += [f"  {name:<5} {used['rows_used'][name]:,} rows" for name in outlook["settings"]["methods"]]
+    rows = ((name, f"{used['rows_used'][name]:,} rows") for name in outlook["settings"]["methods"])
+    lines += [f"  {line}" for line in _aligned(rows)]
     return "\n".join([*lines, estimate_text(outlook["estimate"])])
 
 
@@ -95,12 +102,11 @@ def ablation_outlook_text(outlook: Mapping[str, Any]) -> str:
     """Each arm with what it is, and what training them all costs."""
     from ktodata.experiments.clock import estimate_text
 
-    width = max(len(arm["arm"]) for arm in outlook["arms"])
-    lines = [
-        f"{arm['arm']:<{width}}  {arm['rows']:>9,} rows  {arm['says']}" + (f" ({arm['kept']} kept)" if arm["kept"] else "")
+    arms = (
+        (arm["arm"], f"{arm['rows']:>9,} rows  {arm['says']}" + (f" ({arm['kept']} kept)" if arm["kept"] else ""))
         for arm in outlook["arms"]
-    ]
-    return "\n".join([*lines, "", estimate_text(outlook["estimate"])])
+    )
+    return "\n".join([*_aligned(arms), "", estimate_text(outlook["estimate"])])
 
 
 def row_text(explained: Mapping[str, Any]) -> str:

@@ -1,11 +1,14 @@
 """The desk's pages, from their templates: every text is escaped, and cleaned of what no page can show."""
 
 import shlex
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
 import polars as pl
+from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
+from markupsafe import Markup
 
 from ktodata.formats.verdicts.verdict_store import verdict_per_row
 from ktodata.report.run_files import pick
@@ -13,10 +16,12 @@ from ktodata.report.templating import template_environment
 from ktodata.review import review_progress, reviewer_agreement
 from ktodata.review.filters import Filters
 from ktodata.review.session import ReviewItem, ReviewSession
+from ktodata.visible_text import clean
 
 STATIC = {"review.js": "text/javascript", "review.css": "text/css", "icon.svg": "image/svg+xml"}
 MAX_LATEST = 20  # verdicts shown on the page of progress
 MAX_DIFFERENT = 200  # rows shown there
+MAX_MARKDOWN = 20_000  # characters; longer ones are shown as they stand
 
 
 def row_page(session: ReviewSession, item: ReviewItem, filters: Filters, **around: str) -> str:
@@ -29,7 +34,7 @@ def row_page(session: ReviewSession, item: ReviewItem, filters: Filters, **aroun
         filters=filters,
         choices=session.columns.choices,
         outlook=session.outlook(),
-        criterion=pick(session.run.manifest, "recipe.criterion"),
+        criterion=render_markdown(str(pick(session.run.manifest, "recipe.criterion") or "")),
         learnt=_learnt(session, session.store.current_verdicts()) if item.row is None else None,
     )
 
@@ -68,6 +73,36 @@ def _learnt(session: ReviewSession, current: pl.DataFrame) -> dict[str, Any]:
 def render(template: str, **context: Any) -> str:
     """A page from its template."""
     return str(template_environment("ktodata.review").get_template(template).render(**context))
+
+
+@lru_cache(maxsize=8)
+def render_markdown(text: str) -> Markup:
+    """CommonMark as HTML: tags in it are text, pictures are links, and links lead to http and https alone.
+
+    Cleaned before and after, as an entity may stand for a character that is not to be seen.
+    """
+    if len(text) > MAX_MARKDOWN:
+        return Markup('<div class="words">{}</div>').format(clean(text))
+    return Markup(clean(_renderer().render(clean(text))))
+
+
+@cache
+def _renderer() -> MarkdownIt:
+    """A typed line stays a line, and headings stand below those of the page."""
+    renderer = MarkdownIt("commonmark", {"html": False, "breaks": True}).disable("image")
+    renderer.validateLink = lambda url: url.lower().startswith(("http://", "https://"))  # type: ignore[method-assign]
+    renderer.core.ruler.push("safe_links", _adapt_tokens)
+    return renderer
+
+
+def _adapt_tokens(state: StateCore) -> None:
+    for token in state.tokens:
+        if token.tag in ("h1", "h2", "h3", "h4"):
+            token.tag = f"h{int(token.tag[1]) + 2}"
+        for inner in token.children or ():
+            if inner.type == "link_open":
+                inner.attrSet("rel", "noopener noreferrer")
+                inner.attrSet("target", "_blank")
 
 
 @cache

@@ -30,7 +30,7 @@ function render({ model, el }) {
 
   // a link of the web desk leads nowhere in a notebook: it asks the kernel instead
   function withoutLinks(parsed) {
-    for (const link of parsed.querySelectorAll("a[href]")) {
+    for (const link of parsed.querySelectorAll('a[href^="/"]')) {
       link.dataset.to = link.getAttribute("href");
       link.removeAttribute("href");
       link.setAttribute("role", "link");

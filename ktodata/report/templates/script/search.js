@@ -43,10 +43,19 @@
       list.replaceChildren(...shown.map((row) => card(rows, row)));
       by("search-back").setAttribute("aria-disabled", page === 0);
       by("search-next").setAttribute("aria-disabled", first + SHOWN >= hits.length);
-      const range = `${formatted(first + 1)} to ${formatted(first + shown.length)} shown`;
-      by("search-status").textContent = hits.length
-        ? `${formatted(hits.length)} of ${formatted(count)} rows, ${range}`
-        : `None of ${formatted(count)} rows. Try fewer words, or another filter.`;
+      tell();
+    }
+
+    // while the list is shut no row is shown
+    function tell() {
+      const first = page * SHOWN;
+      const range = `, ${formatted(first + 1)} to ${formatted(Math.min(first + SHOWN, hits.length))} shown`;
+      const matching = `${formatted(hits.length)} of ${formatted(count)} rows`;
+      let status = `None of ${formatted(count)} rows. Try fewer words, or another filter.`;
+      if (by("search-found").open && hits.length) status = matching + range;
+      else if (hits.length === count) status = `${formatted(count)} ${count === 1 ? "row" : "rows"} to search`;
+      else if (hits.length) status = matching;
+      by("search-status").textContent = status;
     }
 
     for (const [id, part] of filters) {
@@ -58,6 +67,7 @@
       clearTimeout(waiting);
       waiting = setTimeout(look, WAIT);
     });
+    by("search-found").addEventListener("toggle", tell);
     by("search-back").addEventListener("click", () => page > 0 && turnAndShow(page - 1));
     by("search-next").addEventListener("click", () => (page + 1) * SHOWN < hits.length && turnAndShow(page + 1));
     by("search-tool").hidden = false;
