@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ktodata.bench.bench_command import bench
 from ktodata.demo.demo_command import demo
 from ktodata.errors import OUT_OF_MEMORY, KtodataError, RecipeError, SettingError, is_out_of_memory
 from ktodata.extras import missing_text
@@ -375,6 +376,7 @@ def convert(
 app.command()(train)
 app.command()(demo)
 app.command()(mcp)
+app.command()(bench)
 
 
 @app.command()

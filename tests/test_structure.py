@@ -31,9 +31,9 @@ LAYERS = (
     ("evaluate", "labels"),
     ("experiments", "stages"),
     ("report",),
-    ("pipeline",),
-    ("demo", "mcp", "review"),
-    ("notebook", "progress"),
+    ("pipeline", "progress"),
+    ("bench", "demo", "mcp", "review"),
+    ("notebook",),
     ("cli",),
     ("__main__",),
 )

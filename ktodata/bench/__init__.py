@@ -1,0 +1,14 @@
+"""`ktodata bench`: what finds and repairs wrong labels of unpaired feedback, measured on label sources whose truth is known.
+
+label_sources.py   a folder's files as label sources: what was given, what is true, who voted
+bench_rows.py      a source's rows as methods see them; the truth is not among it
+bench_methods.py   what a method is, and the registry; one function is a method
+peer_methods.py    the methods of others, as strong as they get; own_methods.py: this package
+bench_tracks.py    detect: are wrong labels ranked first? repair: what is right after some reviews?
+bench_cells.py     one method on one source and budget, kept on disk, so that a stopped bench goes on
+bench_table.py     the page: each figure with a paired interval
+"""
+
+from ktodata.bench.bench_methods import BenchAnswer, BenchTask, method
+
+__all__ = ["BenchAnswer", "BenchTask", "method"]

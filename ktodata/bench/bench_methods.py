@@ -1,0 +1,105 @@
+r"""What a method of the bench is: one function of a task. `@method("its name")` puts it into the registry.
+
+    from ktodata.bench import BenchAnswer, BenchTask, method
+
+    @method("length")
+    def length(task: BenchTask) -> BenchAnswer:
+        '''Long answers are taken for good ones.'''
+        words = task.table["completion"].str.count_matches(r"\S+").to_numpy().astype(float)
+        return BenchAnswer(doubt=np.where(task.labels, -words, words))
+
+`ktodata bench --data FOLDER --add mine.py` measures it beside all others.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from ktodata.bench.bench_rows import BenchRows, Bools, Floats, Ints
+from ktodata.errors import SettingError
+from ktodata.labels.people.review_queue import stratified
+
+
+@dataclass(frozen=True)
+class BenchTask:
+    """What a method is given. It never sees the truth of a row that is not reviewed.
+
+    table : row_id, prompt, completion, label, rater, votes, prompt_group, prompt_embedding, completion_embedding, ...
+    labels : bool [N], as given. groups : int [N], of prompts: rows of one group belong on one side of any split
+    reviewed : bool [N]; verdicts : bool [N], the truth of reviewed rows, and the given label of all others
+    """
+
+    table: pl.DataFrame
+    labels: Bools
+    groups: Ints
+    reviewed: Bools
+    verdicts: Bools
+    seed: int
+
+    @classmethod
+    def of(cls, rows: BenchRows, reviewed: Bools, seed: int) -> "BenchTask":
+        """The task of these rows, where a person has judged the reviewed ones."""
+        return cls(rows.table, rows.labels, rows.groups, reviewed, np.where(reviewed, rows.truth, rows.labels), seed)
+
+
+@dataclass(frozen=True)
+class BenchAnswer:
+    """doubt : float [N], the higher the likelier wrong; an order. None: the method ranks nothing.
+
+    p_wrong : float [N], where it is meant as a probability. labels : bool [N], after repair; None: only
+    reviewed rows change
+    """
+
+    doubt: Floats | None
+    p_wrong: Floats | None = None
+    labels: Bools | None = None
+
+
+Answering = Callable[[BenchTask], BenchAnswer]
+Choosing = Callable[[BenchTask, int], Ints]
+
+
+def at_random(task: BenchTask, count: int) -> Ints:
+    """Places of `count` rows to review, drawn at random within each given label."""
+    return stratified(task.labels, ~task.reviewed, count, seed=task.seed)
+
+
+@dataclass(frozen=True)
+class BenchMethod:
+    """choose : which rows a person should judge; needs_votes : it is asked only where several raters judged the same rows."""
+
+    name: str
+    answer: Answering
+    choose: Choosing = at_random
+    needs_votes: bool = False
+
+
+METHODS: dict[str, BenchMethod] = {}
+
+
+def method(name: str, *, choose: Choosing = at_random, needs_votes: bool = False) -> Callable[[Answering], Answering]:
+    """Register a function as a method. Raises SettingError for a name that is taken."""
+
+    def register(answer: Answering) -> Answering:
+        if name in METHODS:
+            raise SettingError(f"bench: there is a method {name!r} already.")
+        METHODS[name] = BenchMethod(name, answer, choose, needs_votes)
+        return answer
+
+    return register
+
+
+def vote_matrix(table: pl.DataFrame) -> Floats:
+    """Float [N, raters], raters by name: 1 desirable, 0 undesirable, nan where one has not judged the row."""
+    cast = table.select("row_id", "votes").explode("votes").drop_nulls("votes").unnest("votes").drop_nulls("rater")
+    if cast.is_empty():
+        return np.empty((table.height, 0))
+    wide = (
+        cast.group_by("row_id", "rater")
+        .agg(pl.col("label").last().cast(pl.Float64))
+        .pivot("rater", index="row_id", values="label")
+    )
+    joined = table.select("row_id").join(wide, on="row_id", how="left", maintain_order="left").drop("row_id")
+    return joined.select(sorted(joined.columns)).to_numpy()

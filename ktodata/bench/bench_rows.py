@@ -1,0 +1,95 @@
+"""A source's rows as methods see them: validated, without repeats, with vectors. Their truth is kept apart."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktodata.bench.label_sources import RATE, LabelSource
+from ktodata.errors import EmptyDataError
+from ktodata.formats import read
+from ktodata.ledger import add_columns
+from ktodata.stages.dedupe import dedupe
+from ktodata.stages.embed import embed
+from ktodata.stages.validate import validate
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ORDER_SEED = 5  # of prompt groups: which rows a large source is cut to
+
+
+@dataclass(frozen=True)
+class BenchRows:
+    """table : feedback columns with prompt_group, votes and both embeddings. labels, truth : bool [N]. groups : int [N]."""
+
+    table: pl.DataFrame
+    labels: Bools
+    truth: Bools
+    groups: Ints
+
+    @property
+    def wrong(self) -> Bools:
+        """Bool [N]."""
+        return np.not_equal(self.labels, self.truth)
+
+
+def bench_rows(source: LabelSource, *, max_rows: int, encoder: str) -> BenchRows:
+    """At most about `max_rows` rows, whole prompt groups of them. Raises EmptyDataError where the labels left are all one."""
+    given = [record.truth for record in source.records] if source.given is None else source.given
+    raters = sorted({rater for record in source.records for rater in record.votes})
+    records = [
+        {"prompt": record.prompt, "completion": record.completion, "given": verdict, "truth": str(record.truth)}
+        | {f"said by {rater}": record.votes.get(rater) for rater in raters}
+        for record, verdict in zip(source.records, given, strict=True)
+        if verdict is not None
+    ]
+    votes = {f"said by {rater}": rater for rater in raters} or None
+    table = read(records, label="given", votes=votes, keep={"truth": "truth"}).feedback
+    for stage in (validate, dedupe):
+        table = add_columns(table, stage(table))
+    table = _cut(table, max_rows)
+    table = add_columns(table, embed(table, model=encoder))
+    truth = (table["truth"].cast(pl.String).str.to_lowercase() == "true").to_numpy()
+    groups = table["prompt_group"].rank("dense").to_numpy().astype(np.int64)
+    groups = groups if len(np.unique(groups)) > 1 else np.arange(table.height)
+    labels = table["label"].to_numpy() if source.flips is None else truth ^ _flips(source, table, truth)
+    if len(np.unique(labels)) < 2:
+        raise EmptyDataError(f"{source.name}: the labels of its {table.height:,} rows are all one.")
+    # nothing of the truth stays in what methods see; of votes it is what raters said
+    return BenchRows(table.drop("truth").with_columns(label=pl.Series(labels)), labels, truth, groups)
+
+
+def _cut(table: pl.DataFrame, rows: int) -> pl.DataFrame:
+    if table.height <= rows:
+        return table
+    order = table["prompt_group"].unique(maintain_order=True).sample(fraction=1, shuffle=True, seed=ORDER_SEED)
+    places = pl.DataFrame({"prompt_group": order, "place": range(len(order))})
+    ordered = table.join(places, on="prompt_group").sort("place", maintain_order=True).drop("place")
+    return ordered.head(rows)
+
+
+def _flips(source: LabelSource, table: pl.DataFrame, truth: Bools) -> Bools:
+    """Which labels are flipped: bool [N], RATE of them in the mean."""
+    rng = np.random.default_rng(zlib.crc32(source.name.encode()))
+    chance = np.ones(len(truth))
+    if source.flips == "class-conditional":
+        chance = np.where(truth, 1.5, 0.5)
+    if source.flips == "where a model is unsure":
+        from sklearn.linear_model import LogisticRegression
+
+        p = LogisticRegression(max_iter=500).fit(vectors(table), truth).predict_proba(vectors(table))[:, 1]
+        chance = 0.1 + 4 * p * (1 - p)
+    if source.flips == "by topic":
+        prompts = table["prompt_embedding"].to_numpy()
+        along = prompts @ rng.normal(size=prompts.shape[1])
+        chance = np.where(along > np.quantile(along, 0.75), 3.2, 0.2)
+    return np.asarray(rng.random(len(truth)) < np.minimum(chance * RATE / chance.mean(), 0.95))
+
+
+def vectors(table: pl.DataFrame) -> NDArray[np.float32]:
+    """Both embeddings side by side: float32 [N, 2 D]."""
+    return np.hstack([table[f"{side}_embedding"].to_numpy() for side in ("prompt", "completion")])

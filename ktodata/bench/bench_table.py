@@ -1,0 +1,112 @@
+"""The page of a bench: every figure, and beside it whether the difference to this package can be told."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from ktodata.bench.bench_cells import BenchCell, paired
+from ktodata.bench.bench_tracks import BenchOutcome
+
+OURS, CONTROL = "ktodata", "as given"
+DRAWS = 300  # of prompt groups
+Names = Sequence[str]
+
+
+def bench_page(outcome: BenchOutcome) -> str:
+    """Markdown. Every interval is of 95 %, over prompt groups drawn anew, the same rows for both methods."""
+    plan = outcome.plan
+    about = (
+        f"{len(outcome.rows)} label sources of {len(set(outcome.data.values()))} files, at most {plan.max_rows:,} rows each, "
+        f"seeds: {plan.seeds}, {datetime.now(UTC):%Y-%m-%d}. No method sees the truth of a row that nobody reviewed. "
+        "Intervals are of 95 %, over prompt groups drawn anew, the same for both methods. They hold for these sources, "
+        "and what was chosen on one of them is not on trial on it."
+    )
+    lines = ["# Wrong labels of unpaired feedback: detect and repair", "", about, ""]
+    if 0.0 in plan.budgets:
+        lines += _detect(outcome)
+    for budget in plan.budgets:
+        lines += _repair(outcome, budget)
+    if outcome.passed_over:
+        lines += ["## Not measured", "", *(f"- {name}: {why}" for name, why in outcome.passed_over.items()), ""]
+    return "\n".join(lines)
+
+
+def _detect(outcome: BenchOutcome) -> Iterator[str]:
+    methods = [name for name in _methods(outcome, 0.0) if name != CONTROL]
+    yield from (
+        "## Detect: error AUROC within a given label, no reviews",
+        "",
+        "The last column is this package less whichever other method does best on that source.",
+        "",
+    )
+    yield from _header(["source", "rows", "wrong", *methods, f"{OURS} less the best other"])
+    for source in outcome.rows:
+        cells = {name: outcome.cells[source, 0.0, name] for name in methods if (source, 0.0, name) in outcome.cells}
+        values = {name: _mean(each, "auroc") for name, each in cells.items()}
+        yield _row([*_about(outcome, source), *(_number(values.get(name)) for name in methods), _against_best(cells, values)])
+    yield ""
+
+
+def _against_best(cells: dict[str, list[BenchCell]], values: dict[str, float | None]) -> str:
+    others = {name: value for name, value in values.items() if name != OURS and value is not None}
+    if OURS not in cells or values[OURS] is None or not others:
+        return "not measured"
+    best = max(others, key=lambda name: others[name])
+    return f"{_difference(cells[OURS], cells[best], 'auroc')} ({best})"
+
+
+def _repair(outcome: BenchOutcome, budget: float) -> Iterator[str]:
+    methods = _methods(outcome, budget)
+    yield from (
+        f"## Repair: labels right, {budget:.0%} of the rows reviewed",
+        "",
+        f'"{CONTROL}" is the control: as many rows reviewed at random, nothing else changed.',
+        "",
+    )
+    yield from _header(["source", "rows", "wrong", *methods, f"{OURS} less the control"])
+    for source in outcome.rows:
+        cells = {name: outcome.cells[source, budget, name] for name in methods if (source, budget, name) in outcome.cells}
+        gap = _difference(cells[OURS], cells[CONTROL], "right") if {OURS, CONTROL} <= cells.keys() else "not measured"
+        shares = [_percent(_mean(cells[name], "right")) if name in cells else "" for name in methods]
+        yield _row([*_about(outcome, source), *shares, gap])
+    yield ""
+
+
+def _difference(first: list[BenchCell], second: list[BenchCell], measure: str) -> str:
+    """A difference with its interval, and what may be said of it."""
+    value, low, high = paired(first, second, measure, draws=DRAWS)
+    if value is None or low is None or high is None:
+        return "not measured"
+    word = "ahead" if low > 0 else "behind" if high < 0 else "the same" if low == high == 0 else "cannot be told"
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f}): {word}"
+
+
+def _methods(outcome: BenchOutcome, budget: float) -> list[str]:
+    return list(dict.fromkeys(method for _, at, method in outcome.cells if at == budget))
+
+
+def _about(outcome: BenchOutcome, source: str) -> list[str]:
+    cell = next(cells[0] for (name, _, _), cells in outcome.cells.items() if name == source)
+    return [source, f"{outcome.rows[source]:,}", f"{np.mean(cell.labels != cell.truth):.1%}"]
+
+
+def _mean(cells: list[BenchCell], measure: str) -> float | None:
+    values = [getattr(cell, measure)(np.ones(len(cell.labels))) for cell in cells]
+    return None if None in values else float(np.mean(values))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _header(names: Names) -> tuple[str, str]:
+    return _row(names), _row(["---"] * len(names))
+
+
+def _row(cells: Names) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -1,0 +1,158 @@
+"""The bench itself: every method on every source of a folder, at every budget of reviews; each answer is kept at once."""
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ktodata.bench import own_methods, peer_methods  # noqa: F401 registers their methods
+from ktodata.bench.bench_cells import BenchCell
+from ktodata.bench.bench_methods import METHODS, BenchMethod, BenchTask, at_random
+from ktodata.bench.bench_rows import BenchRows, bench_rows
+from ktodata.bench.label_sources import label_sources
+from ktodata.errors import EmptyDataError, SettingError
+from ktodata.files import digest_file
+from ktodata.pipeline.code_digest import code_digest
+from ktodata.pipeline.run_folder import digest
+from ktodata.settings import unknown_name
+
+BUDGETS = (0.0, 0.01, 0.02, 0.05, 0.1)
+Notify = Callable[[dict[str, Any]], None]
+CODE = ("ktodata.bench.own_methods", "ktodata.bench.peer_methods", "ktodata.bench.bench_rows")
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """budgets : shares of the rows that are reviewed; 0 is the track "detect". methods, sources : beginnings of names."""
+
+    data: Path
+    out: Path
+    budgets: Sequence[float] = BUDGETS
+    seeds: int = 1
+    max_rows: int = 800
+    methods: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    added: Sequence[Path] = ()
+    encoder: str = "packaged:wordllama-256"
+
+    def __post_init__(self) -> None:
+        if wrong := [budget for budget in self.budgets if not 0 <= budget < 1]:
+            raise SettingError(f"bench: a budget is a share of the rows, at least 0 and under 1; got {wrong[0]}.")
+
+    @property
+    def code(self) -> str:
+        """What answers depend on besides data and settings."""
+        return digest([code_digest(*CODE), [digest_file(file) for file in self.added]])
+
+
+@dataclass
+class BenchOutcome:
+    """cells : by source, budget and method, one for each seed. passed_over : sources that could not be measured, and why"""
+
+    plan: BenchPlan
+    rows: dict[str, int] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)  # the file of each source
+    cells: dict[tuple[str, float, str], list[BenchCell]] = field(default_factory=dict)
+    passed_over: dict[str, str] = field(default_factory=dict)
+
+    def figures(self) -> list[dict[str, Any]]:
+        """A line for each cell and seed, JSON values."""
+        return [
+            {"source": source, "data": self.data[source], "budget": budget, "method": method, "seed": seed} | cell.figures()
+            for (source, budget, method), cells in self.cells.items()
+            for seed, cell in enumerate(cells)
+        ]
+
+
+def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutcome:
+    """Measure. Cells that are in `plan.out` already are read: a bench that was stopped goes on.
+
+    Raises SettingError for names that nothing has, EmptyDataError for a folder without sources.
+    """
+    for file in plan.added:
+        _import(file)
+    methods = _chosen(list(METHODS.values()), plan.methods, "method")
+    sources = _chosen(label_sources(plan.data), plan.sources, "source")
+    outcome, code = BenchOutcome(plan), plan.code
+    for number, source in enumerate(sources, start=1):
+        event = {"stage": source.name, "number": number, "of": len(sources)}
+        notify({**event, "kind": "start"})
+        started = time.perf_counter()
+        try:
+            rows = bench_rows(source, max_rows=plan.max_rows, encoder=plan.encoder)
+        except EmptyDataError as error:
+            outcome.passed_over[source.name] = str(error)
+            continue
+        outcome.rows[source.name], outcome.data[source.name] = len(rows.labels), source.data
+        content = [[vars(record) for record in source.records], list(source.given or ()), source.flips]
+        made_of = digest(source.name, content, code, plan.max_rows, plan.encoder)
+        for method, budget, seed in _tasks(methods, rows, plan):
+            notify({**event, "kind": "progress", "text": f"{method.name} at {budget:.0%} reviewed"})
+            cell = _cell(plan, made_of, rows, method, budget, seed)
+            outcome.cells.setdefault((source.name, budget, method.name), []).append(cell)
+        notify({**event, "kind": "done", "seconds": time.perf_counter() - started})
+    return outcome
+
+
+def _tasks(methods: Sequence[BenchMethod], rows: BenchRows, plan: BenchPlan) -> Iterator[tuple[BenchMethod, float, int]]:
+    several = (rows.table["votes"].list.len() > 1).any()
+    for method in methods:
+        if several or not method.needs_votes:
+            # without reviews there is nothing to choose, and one way to choose is as good as another
+            budgets = [budget for budget in plan.budgets if budget or method.choose is at_random]
+            yield from ((method, budget, seed) for budget in budgets for seed in range(plan.seeds))
+
+
+def _cell(plan: BenchPlan, made_of: str, rows: BenchRows, method: BenchMethod, budget: float, seed: int) -> BenchCell:
+    place = plan.out / "cells" / f"{digest(made_of, method.name, budget, seed)}.npz"
+    if (kept := BenchCell.load(place)) is not None:
+        return kept
+    nobody = np.zeros(len(rows.labels), bool)
+    count, reviewed = round(budget * len(nobody)), nobody.copy()
+    if count:
+        reviewed[method.choose(BenchTask.of(rows, nobody, seed), count)] = True
+    started = time.process_time()
+    answer = method.answer(BenchTask.of(rows, reviewed, seed))
+    _check_answer(method, answer, len(nobody))
+    cell = BenchCell.of(rows, reviewed, answer, time.process_time() - started)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    cell.save(place)
+    return cell
+
+
+def _check_answer(method: BenchMethod, answer: Any, rows: int) -> None:
+    """Raise SettingError for an answer of another length, or with gaps: it would be measured on fewer rows than others."""
+    for name in ("doubt", "p_wrong", "labels"):
+        values = getattr(answer, name)
+        if values is not None and (np.shape(values) != (rows,) or not np.isfinite(np.asarray(values, float)).all()):
+            raise SettingError(f"bench: {method.name!r} gave {name} of shape {np.shape(values)}; it is {rows:,} finite numbers.")
+
+
+def _chosen(there: Sequence[Any], names: Sequence[str], what: str) -> list[Any]:
+    """Those whose name begins with one of `names`; all, when none is given."""
+    for name in names:
+        if not any(each.name.startswith(name) for each in there):
+            raise SettingError(unknown_name(f"bench: there is no {what}", name, [each.name for each in there]))
+    return [each for each in there if not names or each.name.startswith(tuple(names))]
+
+
+def _import(file: Path) -> None:
+    """Run a file that registers methods. It is code, and does what it says: only files that you would run yourself."""
+    spec = importlib.util.spec_from_file_location(f"bench_method_{file.stem}", file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise SettingError(f"bench: {str(file)!r} is no Python file.")
+    before = set(METHODS)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    if not set(METHODS) - before:
+        raise SettingError(f"bench: {file.name} registers no method: put @method(name) on a function of a BenchTask.")
+
+
+def outcome_json(outcome: BenchOutcome) -> str:
+    """Everything that was measured."""
+    value = {"cells": outcome.figures(), "rows": outcome.rows, "passed_over": outcome.passed_over}
+    return json.dumps(value, indent=1)

@@ -1,0 +1,259 @@
+"""The bench on sources made here: what a source is, what methods see, what is kept, and what the page says."""
+
+import gzip
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import ktodata as kd
+from ktodata.bench import BenchAnswer, BenchTask, method
+from ktodata.bench.bench_cells import BenchCell, paired
+from ktodata.bench.bench_methods import METHODS, vote_matrix
+from ktodata.bench.bench_rows import bench_rows
+from ktodata.bench.bench_table import bench_page
+from ktodata.bench.bench_tracks import BenchPlan, run_bench
+from ktodata.bench.label_sources import FLIPS, label_sources
+
+ROWS, ENCODER = 160, "packaged:wordllama-256"
+WORDS = ("river", "engine", "apple", "window", "planet", "violin", "carpet", "harbour")
+
+
+def rows(seed=0, *, wrong=0.25, votes=False):
+    """Answers that say yes are right; the given label is wrong at a rate, and so are three raters."""
+    rng = np.random.default_rng(seed)
+    for number in range(ROWS):
+        truth, word = bool(number % 2), WORDS[number % len(WORDS)]
+        answer = f"{'yes, certainly so' if truth else 'no, never at all'} {word} {number}"
+        line = {"prompt": f"about the {word} {number // 2} ?", "completion": answer, "truth": truth}
+        if votes:
+            yield line | {"votes": {f"r{who}": bool(truth ^ (rng.random() < wrong)) for who in range(3)}}
+        else:
+            yield line | {"weak_label_rule": bool(truth ^ (rng.random() < wrong)), "weak_label_none": None}
+
+
+def write(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a file for each kind of source, and files that are none."""
+    place = tmp_path_factory.mktemp("data")
+    write(place / "rule.jsonl", rows())
+    write(place / "deep" / "voted.jsonl.gz", rows(1, votes=True))
+    write(place / "clean.jsonl", ({k: v for k, v in line.items() if not k.startswith("weak")} for line in rows(2)))
+    write(place / "no_truth.jsonl", ({"prompt": "a", "completion": "b"} for _ in range(ROWS)))
+    write(place / "short.jsonl", list(rows())[:20])
+    return place
+
+
+def test_what_a_source_is(folder):
+    sources = {source.name: source for source in label_sources(folder)}
+    assert list(sources) == [
+        *(f"clean, flips {kind}" for kind in FLIPS),
+        *(f"deep/voted, {who}" for who in ("majority of votes", "r0", "r1", "r2")),
+        "rule, weak_label_rule",
+    ]
+    assert {source.data for source in sources.values()} == {"clean", "deep/voted", "rule"}
+
+
+def test_a_folder_without_sources_and_a_broken_file_are_named(tmp_path):
+    with pytest.raises(kd.KtodataError, match="none of 0 files"):
+        label_sources(tmp_path)
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
+    with pytest.raises(kd.KtodataError, match=r"broken\.jsonl, line 2"):
+        label_sources(tmp_path)
+    (tmp_path / "broken.jsonl").unlink()
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:40])
+    with pytest.raises(kd.KtodataError, match=r"cut\.jsonl\.gz"):
+        label_sources(tmp_path)
+
+
+def test_flips_are_as_many_as_said(folder):
+    for source in label_sources(folder)[:4]:
+        made = bench_rows(source, max_rows=ROWS, encoder=ENCODER)
+        assert 0.05 < made.wrong.mean() < 0.27, source.name
+
+
+def test_methods_never_see_the_truth(folder):
+    """Of no row that is not reviewed, in no column."""
+    source = label_sources(folder)[-1]
+    made = bench_rows(source, max_rows=ROWS, encoder=ENCODER)
+    reviewed = np.arange(len(made.labels)) < 7
+    task = BenchTask.of(made, reviewed, 0)
+    assert (task.verdicts[reviewed] == made.truth[reviewed]).all()
+    assert (task.verdicts[~reviewed] == made.labels[~reviewed]).all()
+    for name in task.table.columns:
+        column = task.table[name]
+        if column.dtype == pl.Boolean:
+            assert column.to_list() != made.truth.tolist(), name
+    assert "truth" not in task.table.columns
+
+
+def test_a_source_is_cut_by_whole_rows_the_same_each_time(folder):
+    source = label_sources(folder)[-1]
+    small, again = (bench_rows(source, max_rows=100, encoder=ENCODER) for _ in range(2))
+    assert len(small.labels) == 100
+    assert small.table["row_id"].to_list() == again.table["row_id"].to_list()
+
+
+@pytest.fixture(scope="module")
+def outcome(folder, tmp_path_factory):
+    """Every method on two sources."""
+    plan = BenchPlan(
+        folder,
+        tmp_path_factory.mktemp("out"),
+        budgets=(0.0, 0.3),
+        sources=("rule", "deep/voted, r0"),
+        max_rows=ROWS,
+        encoder=ENCODER,
+    )
+    return run_bench(plan)
+
+
+def test_every_method_answers_where_it_can(outcome):
+    asked = {(source, method) for source, _, method in outcome.cells}
+    assert {name for source, name in asked if source == "deep/voted, r0"} == set(METHODS)
+    assert {name for source, name in asked if source.startswith("rule")} == {
+        name for name, each in METHODS.items() if not each.needs_votes
+    }
+
+
+def test_the_figures_are_right_where_the_truth_is_plain(outcome):
+    figures = {(line["source"], line["budget"], line["method"]): line for line in outcome.figures()}
+    for name in ("ktodata", "cleanlab, TF-IDF", "cleanlab, embeddings"):
+        assert figures["rule, weak_label_rule", 0.0, name]["auroc"] > 0.85, name
+    given = figures["rule, weak_label_rule", 0.0, "as given"]
+    assert given["auroc"] is None and given["turned"] == 0
+    reviewed = figures["rule, weak_label_rule", 0.3, "as given"]
+    assert reviewed["reviewed"] == round(0.3 * outcome.rows["rule, weak_label_rule"])
+    assert given["right"] < reviewed["right"] < 1
+    assert figures["deep/voted, r0", 0.0, "Dawid-Skene"]["right"] > figures["deep/voted, r0", 0.0, "as given"]["right"]
+
+
+def test_a_stopped_bench_goes_on(outcome, monkeypatch):
+    """What is on disk is not asked again; a damaged cell is."""
+    cells = sorted((outcome.plan.out / "cells").glob("*.npz"))
+    assert len(cells) == len(outcome.cells)
+    cells[0].write_bytes(cells[0].read_bytes()[:50])
+    asked = []
+    for name, each in list(METHODS.items()):
+        monkeypatch.setitem(
+            METHODS,
+            name,
+            type(each)(name, lambda task, each=each: asked.append(1) or each.answer(task), each.choose, each.needs_votes),
+        )
+    again = run_bench(outcome.plan)
+    assert len(asked) == 1
+    assert [{**line, "seconds": 0} for line in again.figures()] == [{**line, "seconds": 0} for line in outcome.figures()]
+
+
+def test_the_page_says_what_can_be_told(outcome, monkeypatch):
+    monkeypatch.setattr("ktodata.bench.bench_table.DRAWS", 20)
+    page = bench_page(outcome)
+    assert "| rule, weak_label_rule |" in page
+    words = {line.rsplit(": ", 1)[1].split(" ")[0] for line in page.splitlines() if line.count(" to ") and line.startswith("| ")}
+    assert words <= {"ahead", "behind", "cannot", "the"}
+    assert "Not measured" not in page
+
+
+def cell(doubt, labels, truth, repaired=None):
+    nobody = np.zeros(len(labels), bool)
+    return BenchCell(labels, truth, np.arange(len(labels)), nobody, labels if repaired is None else repaired, doubt, None, 0.0)
+
+
+def test_a_difference_that_is_none_is_not_told_and_one_that_is_there_is():
+    rng = np.random.default_rng(0)
+    truth = rng.random(600) < 0.5
+    labels = truth ^ (rng.random(600) < 0.2)
+    wrong = (labels != truth).astype(float)
+    noise, weak, strong = rng.normal(size=600), wrong + 3 * rng.normal(size=600), wrong + 0.5 * rng.normal(size=600)
+    told = paired([cell(strong, labels, truth)], [cell(weak, labels, truth)], "auroc", draws=40)
+    assert told.low > 0
+    same = paired([cell(noise, labels, truth)], [cell(rng.normal(size=600), labels, truth)], "auroc", draws=40)
+    assert same.low < 0 < same.high
+    right = paired([cell(None, labels, truth, truth)], [cell(None, labels, truth)], "right", draws=40)
+    assert right.value == pytest.approx(wrong.mean()) and right.low > 0
+    assert paired([cell(None, labels, truth)], [cell(noise, labels, truth)], "auroc", draws=10).value is None
+
+
+def test_votes_as_a_matrix(folder):
+    source = next(source for source in label_sources(folder) if source.name == "deep/voted, r0")
+    made = bench_rows(source, max_rows=ROWS, encoder=ENCODER)
+    votes = vote_matrix(made.table)
+    assert votes.shape == (len(made.labels), 3)
+    assert (votes[:, 0] == made.labels).all(), "the given label is r0's"
+    assert 0.6 < (votes == made.truth[:, None]).mean() < 0.9
+
+
+MINE = '''
+import numpy as np
+from ktodata.bench import BenchAnswer, BenchTask, method
+
+
+@method("length of the answer")
+def length(task: BenchTask) -> BenchAnswer:
+    """Long answers are taken for good ones."""
+    words = task.table["completion"].str.count_matches(r"\\\\S+").to_numpy().astype(float)
+    return BenchAnswer(doubt=np.where(task.labels, -words, words))
+'''
+
+
+def test_a_stranger_adds_a_method_by_the_command(folder, tmp_path):
+    from typer.testing import CliRunner
+
+    from ktodata.cli import app
+
+    (tmp_path / "mine.py").write_text(MINE)
+    options = ["--data", str(folder), "--out", str(tmp_path / "out"), "--source", "rule", "--budget", "0", "--max-rows", "160"]
+    chosen = ["--method", "as given", "--method", "length", "--add", str(tmp_path / "mine.py"), "--json"]
+    try:
+        ended = CliRunner().invoke(app, ["bench", *options, *chosen])
+        assert ended.exit_code == 0, ended.output
+        values = json.loads(ended.stdout)
+        assert [line["method"] for line in values["cells"]] == ["as given", "length of the answer"]
+        assert "length of the answer" in (tmp_path / "out" / "bench.md").read_text()
+    finally:
+        METHODS.pop("length of the answer", None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (BenchAnswer(doubt=np.zeros(3)), r"doubt of shape \(3,\)"),
+        (BenchAnswer(doubt=np.full(ROWS, np.nan)), "finite"),
+        (BenchAnswer(doubt=None, labels=np.zeros((ROWS, 2), bool)), "labels of shape"),
+    ],
+)
+def test_an_answer_with_gaps_or_of_another_length_is_refused(folder, tmp_path, answer, fault):
+    method("odd")(lambda task: answer)
+    try:
+        with pytest.raises(kd.KtodataError, match=fault):
+            run_bench(
+                BenchPlan(folder, tmp_path, budgets=(0.0,), sources=("rule",), methods=("odd",), max_rows=ROWS, encoder=ENCODER)
+            )
+    finally:
+        METHODS.pop("odd")
+
+
+def test_names_that_nothing_has(folder, tmp_path):
+    with pytest.raises(kd.KtodataError, match="no method 'ktodate'"):
+        run_bench(BenchPlan(folder, tmp_path, methods=("ktodate",)))
+    with pytest.raises(kd.KtodataError, match="no source 'rool'"):
+        run_bench(BenchPlan(folder, tmp_path, sources=("rool",)))
+    with pytest.raises(kd.KtodataError, match="at least 0 and under 1"):
+        BenchPlan(folder, tmp_path, budgets=(5,))
+    with pytest.raises(kd.KtodataError, match="is no Python file"):
+        run_bench(BenchPlan(folder, tmp_path, added=(tmp_path / "none.py",)))
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(kd.KtodataError, match="registers no method"):
+        run_bench(BenchPlan(folder, tmp_path, added=(tmp_path / "empty.py",)))
+    with pytest.raises(kd.KtodataError, match="already"):
+        method("ktodata")(lambda task: BenchAnswer(None))
