@@ -1,7 +1,7 @@
 """Which of n texts may be near-duplicates, without comparing all with all: MinHash signatures and banded buckets.
 
-Own code, as whole columns are hashed at a time and what crowded buckets leave out is counted: with it `dedupe` takes 25 s and
-0.9 GB for 200,000 rows on two shared cores (tests/benchmarks/dedupe_scaling.py).
+Own code, as whole columns are hashed at a time and what crowded buckets leave out is counted. Seconds and memory by rows are in
+what tests/benchmarks/dedupe_scaling.py leaves.
 
 Source: Broder 1997, "On the resemblance and containment of documents"; Leskovec et al., "Mining of Massive Datasets", chapter 3.
 """
