@@ -161,7 +161,7 @@ class KeptRuns:
 
 def compare(name: str, model: str, options: argparse.Namespace, tokenizer: Any, kept: KeptRuns) -> dict[str, Any]:
     """All repeats of all arms on rows of one case. Raises OutOfTime."""
-    case = CASES[name]
+    case = CASES[name] if options.batch_size is None else replace(CASES[name], batch_size=options.batch_size)
     rows = rows_of(case, options.folder, tokenizer)
     drawn = [draw_rows(rows, options.updates * case.batch_size, options.seed + repeat) for repeat in range(options.repeats)]
 
@@ -282,6 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--updates", type=int, default=1, help="of an epoch: that many times the case's rows an update are drawn")
+    parser.add_argument("--batch-size", type=int, help="rows of an update, in place of the case's own")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["trl_patched", "ktodata"])
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
