@@ -19,10 +19,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from machine import machine, write_result
 from trainer_arms import EPOCHS, Job, Row, draw_rows, run_here, token_lengths
 from trainer_gpu import Shape, made_up, write_model
-from trainer_speed import CASES, MODEL, described, parameters, rows_of, shortened
+from trainer_speed import CASES, MODEL, add_case, described, parameters, rows_of, shortened
 
 from ktodata.models import resolve_model
 
@@ -99,14 +98,14 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     folder = resolve_model(MODEL)
-    tokenizer, size, cases = AutoTokenizer.from_pretrained(folder), parameters(str(folder)), {}
+    tokenizer, size = AutoTokenizer.from_pretrained(folder), parameters(str(folder))
+    terms = {"counted_for": MODEL, "parameters": size, "epochs": EPOCHS, "micro_batch": options.micro_batch, "variants": VARIANTS}
     for name in options.cases:
-        cases[name] = count(name, options, tokenizer, size)
+        result = count(name, options, tokenizer, size)
         print(name, flush=True)
-        for arm, line in cases[name]["medians"].items():
-            print(f"  {arm:<45}" + ", ".join(f"{figure} {value:.3f}" for figure, value in line.items()), flush=True)
-    terms = {"counted_for": MODEL, "epochs": EPOCHS, "micro_batch": options.micro_batch, "variants": VARIANTS}
-    write_result("trainer_counts", {**terms, "parameters": size, "cases": cases, **machine()})
+        for arm, line in result["medians"].items():
+            print(f"  {arm:<55}" + ", ".join(f"{figure} {value:.3f}" for figure, value in line.items()), flush=True)
+        add_case("trainer_counts", name, result, terms)
 
 
 if __name__ == "__main__":

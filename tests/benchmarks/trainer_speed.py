@@ -314,12 +314,17 @@ def main() -> None:
 
 def write_case(name: str, result: dict[str, Any]) -> None:
     """Into the day's result, beside the cases that stand there."""
+    terms = {"model": MODEL, "dtype": "float32", "epochs": EPOCHS, "versions": versions()}
+    add_case("trainer_speed", name, result, terms)
+
+
+def add_case(benchmark: str, name: str, result: dict[str, Any], terms: dict[str, Any]) -> None:
+    """One case, with its command, into the day's result of a benchmark."""
     here = machine()
-    written = Path(__file__).parent / "results" / f"trainer_speed-{here['date']}.json"
+    written = Path(__file__).parent / "results" / f"{benchmark}-{here['date']}.json"
     before = json.loads(written.read_text())["cases"] if written.is_file() else {}
     result["command"] = here.pop("command")
-    terms = {"model": MODEL, "dtype": "float32", "epochs": EPOCHS, "versions": versions()}
-    write_result("trainer_speed", {**terms, **here, "cases": {**before, name: result}})
+    write_result(benchmark, {**terms, **here, "cases": {**before, name: result}})
 
 
 if __name__ == "__main__":

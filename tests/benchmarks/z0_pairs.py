@@ -5,9 +5,9 @@
 A training with a mismatched pair for every row. At each update z0 is estimated again from subsets of its pairs, and with it the pull
 of each row, beta x weight x sigmoid(margin) x sigmoid(-margin): what its gradient is multiplied with, and the only place where z0
 comes in. moved_by is the root mean square of a row's change in pull over the root mean square of the pulls, over subsets and rows, in
-the last half of the updates: how far the gradient can be off by the pairs left out, 0 for all of them. resampled is the same between
-two halves of the pairs, so of z0's own noise where all of them are taken: a half's is the square root of 2 times a whole's. Learning
-rates are high, so that the model leaves its reference within few updates: at step 0 every log-ratio is 0, and z0 too.
+the last half of the updates: how far the gradient can be off by the pairs left out, 0 for all of them. Rows whose prompt fills
+max_length are left out. Learning rates are high, so that the model leaves its reference within few updates: at step 0 every log-ratio
+is 0, and z0 too.
 """
 
 import argparse
@@ -26,7 +26,15 @@ import ktodata as kd
 
 MODEL = "packaged:smollm2-135m-instruct"
 BETA = 0.1
-TERMS = {"trainable_layers": 6, "max_length": 64, "batch_size": 16, "beta": BETA, "schedule": "constant", "warmup_fraction": 0.0}
+TERMS = {
+    "trainable_layers": 6,
+    "max_length": 64,
+    "batch_size": 16,
+    "kl_pairs_per_batch": None,
+    "beta": BETA,
+    "schedule": "constant",
+    "warmup_fraction": 0.0,
+}
 # (rows, learning rate)
 CASES = {"hh": ("hh_harmless", 1e-4), "hh, fast": ("hh_harmless", 5e-4), "xstest": ("xstest", 1e-4)}
 PAIRS = (2, 4, 8, 12, 16)
