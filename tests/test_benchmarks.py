@@ -84,6 +84,15 @@ def test_what_the_arithmetic_allows_by_hand():
     assert seen["ktodata_over"]["trl_patched"]["gflops_per_token"]["median"] == pytest.approx(5 / 7)
 
 
+def test_gradients_alone_by_hand():
+    """Prompts of 4 (twice) and 2 tokens, completions of 1, 2, 3: 3 passes over 6 + 6 of 16 tokens, 3 of the head over 6."""
+    from trainer_counts import gradients_alone
+
+    rows = [a_row("a", "x"), a_row("a", "y"), a_row("b", "z")]
+    least = gradients_alone(np.array([[4, 1], [4, 2], [2, 3]]), rows, 3)
+    assert least == {"passes_per_token": 36 / 16, "head_passes_per_token": 18 / 16, "padding_ratio": 1.0}
+
+
 def test_a_training_is_kept_and_none_is_begun_after_the_time(tmp_path, monkeypatch):
     import time
 

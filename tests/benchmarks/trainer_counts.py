@@ -8,7 +8,8 @@ as long as the case's. Tests hold such counts against torch's own of FLOPs. FLOP
 SmolLM2-135M: 2 x (decoder's parameters x its passes + head's x its); attention and adapters are left out.
 
 trl_over is TRL's FLOPs / those of the arm: how many times as fast it is if both get the same FLOPs a second out of the machine.
-VARIANTS are settings of ktodata, among them what it did until 2026-11-29.
+VARIANTS are settings of ktodata, among them what it did until 2026-11-29. gradients_alone: a forward and a backward pass over every prompt
+once and every completion, and no reference and no mismatched pair: no exact way to share prompts costs less.
 """
 
 import argparse
@@ -66,6 +67,8 @@ def count(name: str, options: argparse.Namespace, tokenizer: Any, size: tuple[in
             }
             for arm, job in jobs.items():
                 counts.setdefault(arm, []).append(counted(run_here(job), size))
+            least = gradients_alone(token_lengths(each, tokenizer, case.max_length), each, jobs["trl_patched"].gradient_passes)
+            counts.setdefault("gradients_alone", []).append(counted(least, size))
     for lines in counts.values():
         for line, theirs in zip(lines, counts["trl_patched"], strict=True):
             line["trl_over"] = theirs["gflops_per_token"] / line["gflops_per_token"]
@@ -76,6 +79,14 @@ def count(name: str, options: argparse.Namespace, tokenizer: Any, size: tuple[in
         },
         "repeats": counts,
     }
+
+
+def gradients_alone(lengths: np.ndarray, rows: list[Row], passes: int) -> dict[str, float]:
+    """Passes by real token; lengths [N, 2], prompt and completion tokens of each row, passes of a forward and a backward pass."""
+    prompts = {row["prompt"]: int(tokens) for row, tokens in zip(rows, lengths[:, 0], strict=True)}
+    completions, own = int(lengths[:, 1].sum()), int(lengths.sum())
+    decoder = passes * (sum(prompts.values()) + completions) / own
+    return {"passes_per_token": decoder, "head_passes_per_token": passes * completions / own, "padding_ratio": 1.0}
 
 
 def counted(figures: dict[str, Any], size: tuple[int, int]) -> dict[str, float]:
