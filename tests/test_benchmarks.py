@@ -133,10 +133,12 @@ def test_larger_micro_batches_are_tried_as_long_as_they_are_faster():
 
 
 def test_cases_have_the_rows_that_they_name():
-    from trainer_speed import first_of_each_prompt, lengthened
+    from trainer_speed import lengthened, some_of_each_prompt
 
-    rows = [a_row(f"p{number // 3}", "yes " * (number + 1)) for number in range(6)]
-    assert [row["completion"] for row in first_of_each_prompt(rows, 2)] == ["yes " * count for count in (1, 2, 4, 5)]
+    rows = [a_row(f"p{number // 3}", "yes " * (number + 1), label=number % 3 == 0) for number in range(6)]
+    some = some_of_each_prompt(rows, 2)
+    assert [row["completion"] for row in some] == ["yes " * count for count in (1, 2, 6, 4)]
+    assert {row["label"] for row in some_of_each_prompt(rows, 1)} == {True, False}
 
     def tokenizer(text):
         return {"input_ids": text.split()}

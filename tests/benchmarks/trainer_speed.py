@@ -66,20 +66,18 @@ def rows_of(case: Case, folder: Path, tokenizer: Any) -> list[Row]:
     """The case's rows to draw from, without those whose prompt leaves no room for a completion: both trainers skip them."""
     rows = read_rows(folder, case.data_set)
     if case.rows_a_prompt is not None:
-        rows = first_of_each_prompt(rows, case.rows_a_prompt)
+        rows = some_of_each_prompt(rows, case.rows_a_prompt)
     if case.completion_tokens is not None:
         rows = lengthened(rows[:400], case.completion_tokens, tokenizer)
     return [row for row in rows if len(tokenizer(row["prompt"])["input_ids"]) < case.max_length]
 
 
-def first_of_each_prompt(rows: list[Row], most: int) -> list[Row]:
-    """At most so many rows of each prompt."""
-    seen: dict[str, int] = {}
-    kept = []
+def some_of_each_prompt(rows: list[Row], most: int) -> list[Row]:
+    """At most so many rows of each prompt, from another place of each: where pairs begin with the desirable one, both labels stay."""
+    of_prompt: dict[str, list[Row]] = {}
     for row in rows:
-        seen[row["prompt"]] = seen.get(row["prompt"], 0) + 1
-        kept += [row] if seen[row["prompt"]] <= most else []
-    return kept
+        of_prompt.setdefault(row["prompt"], []).append(row)
+    return [row for turn, here in enumerate(of_prompt.values()) for row in np.roll(here, turn)[:most]]
 
 
 def lengthened(rows: list[Row], tokens: int, tokenizer: Any) -> list[Row]:
