@@ -7,7 +7,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from ktodata.errors import RecipeError, SettingError
+from ktodata.errors import RecipeError, RunError, SettingError
 from ktodata.formats.records import clip
 from ktodata.formats.remote_files import is_remote
 from ktodata.pipeline.recipe import Recipe
@@ -53,7 +53,11 @@ class AllowedFolder:
         """A run's folder. Raises RunError for one that is none."""
         folder = self.path(name)
         self._check_links(folder)
-        return Run(folder)
+        run = Run(folder)
+        for stage in run.manifest["stages"]:  # a manifest is a file like any other: what it names becomes a path
+            if not str(stage["name"]).isidentifier():
+                raise RunError(f"{clip(name)!r} is no run: its manifest calls a stage {clip(stage['name'])!r}.")
+        return run
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raise RecipeError for a recipe that pulls, SettingError where a setting leads out of the folder or to no file."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import anyio
@@ -15,6 +16,7 @@ pytest.importorskip("mcp")
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from ktodata.files import read_note, write_note
 from ktodata.mcp.mcp_server import mcp_server
 
 READING = {"label": {"column": "thumb", "up": True, "down": False}, "rater": "user", "source_id": "id"}
@@ -221,13 +223,24 @@ def test_a_recipe_leads_nowhere_else(folder, change):
 
 
 def test_a_run_with_a_link_out_is_not_read(folder, tmp_path):
-    import shutil
-
     run = shutil.copytree(folder / "runs" / "thumbs", folder / "runs" / "linked_run")
     (run / "stages" / "ingest" / "extra.parquet").symlink_to(folder.parent / "secret.jsonl")
     answer = call(folder, "findings", run="runs/linked_run")
     shutil.rmtree(run)
     assert "outside the allowed folder" in answer
+
+
+@pytest.mark.parametrize("name", ["../../../../outside", "/tmp", "..", "a/b", 7, ""])
+def test_a_run_whose_manifest_names_a_place_elsewhere_is_not_read(folder, name):
+    run = shutil.copytree(folder / "runs" / "thumbs", folder / "runs" / "forged")
+    manifest = read_note(run / "manifest.json")
+    manifest["stages"][0]["name"] = name
+    write_note(run / "manifest.json", manifest)
+    answers = calls(
+        folder, *((tool, {"run": "runs/forged"}) for tool in ("findings", "coverage")), ("audit", {"source": "runs/forged"})
+    )
+    shutil.rmtree(run)
+    assert all("is no run: its manifest calls a stage" in answer for answer in answers)
 
 
 def test_strangers_words_hide_nothing_and_are_cut(folder):
