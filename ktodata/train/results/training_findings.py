@@ -68,20 +68,21 @@ def check_labels_count_the_same(weights: Balance, rows: TokenRows) -> Finding:
     lighter = ratio < 1
     counts = int(rows.label.sum()), int((~rows.label).sum())
     of_lighter, others = counts if lighter else counts[::-1]
-    share = max(0.0, min(ratio, 1 / ratio)) if ratio else 0.0
+    name, other = LABEL_NAMES[lighter], LABEL_NAMES[not lighter]
+    times = 1 / ratio if 0 < ratio < 1 else ratio
+    weighed = f"is {times:,.3g} : 1" if times > 0 and math.isfinite(times) else "leaves the latter nothing"
     head = (
-        f"the labels do not count the same: {of_lighter:,} {LABEL_NAMES[lighter]} rows together weigh {share:.3g} of what "
-        f"{others:,} {LABEL_NAMES[not lighter]} ones do, so training mostly learns what "
-        f"{'not to write' if lighter else 'to write'}. "
+        f"the labels do not count the same: weighed, {others:,} {other} to {of_lighter:,} {name} rows {weighed}. Training mostly "
+        f"learns what {'not to write' if lighter else 'to write'}. "
     )
-    return issue("KD064", head + _why_uneven(weights, LABEL_NAMES[lighter], LABEL_NAMES[not lighter]), rows=of_lighter)
+    return issue("KD064", head + _why_uneven(weights, name, other), rows=of_lighter)
 
 
 def _why_uneven(weights: Balance, lighter: str, other: str) -> str:
     """What holds the labels apart, and what to do."""
     if weights.even_weight is not None:
         return (
-            f"A weight of {weights.even_weight:,.3g} would even them out, and no row is made to count more than "
+            f"A weight of {weights.even_weight:,.3g} would even them out, but no row is made to count more than "
             f"{CLASS_WEIGHT_LIMIT:g} of the other label by itself: it would own its updates. Get more {lighter} rows, or leave "
             f"{other} ones out (rebalance: {{by: drop}})."
         )
@@ -114,9 +115,9 @@ def check_both_labels_meet(rows: TokenRows, plan: BatchPlan) -> Finding:
     name = LABEL_NAMES[2 * desirable <= len(rows)]
     return issue(
         "KD066",
-        f"{lonely:,} of {updates:,} updates hold rows of one label only: the {rarer:,} {name} ones are too few for updates of "
-        f"{size:,} rows. Such an update pushes all its completions one way. A batch_size of {-(-len(rows) // rarer):,} or more "
-        f"lets every update have a {name} row.",
+        f"{lonely:,} of {updates:,} updates hold rows of one label only: {rarer:,} {name} among {len(rows):,} rows are too few "
+        f"for updates of {size:,}. Such an update pushes all its completions one way. Get more of them, or give a batch_size of "
+        f"{-(-len(rows) // rarer):,} or more: every update then has one.",
         rows=rarer,
     )
 

@@ -36,14 +36,14 @@ def statuses(*counts, **settings):
 def test_a_label_rarer_than_the_cap_allows_is_an_issue(rare_is_desirable):
     """3 : 500. Held at 10, the rarer label weighs 0.06 of the other."""
     shown = findings(3, 500) if rare_is_desirable else findings(500, 3)
-    name = "desirable" if rare_is_desirable else "undesirable"
+    name, learnt = ("desirable", "not to write") if rare_is_desirable else ("undesirable", "to write")
     assert (shown["KD064"]["status"], shown["KD064"]["rows"]) == ("issue", 3)
-    assert f"3 {name} rows together weigh 0.06 of what 500 " in shown["KD064"]["text"]
+    assert f" to 3 {name} rows is 16.7 : 1. Training mostly learns what {learnt}" in shown["KD064"]["text"]
     assert "A weight of 167 would even them out" in shown["KD064"]["text"]
     assert f"Get more {name} rows" in shown["KD064"]["text"]
     assert shown["KD065"]["status"] == "passed"  # no row counts more than ten
     assert "48 of 51 updates hold rows of one label only" in shown["KD066"]["text"]
-    assert "A batch_size of 168 or more" in shown["KD066"]["text"]
+    assert "a batch_size of 168 or more" in shown["KD066"]["text"]
     at_168 = findings(3, 500, batch_size=168) if rare_is_desirable else findings(500, 3, batch_size=168)
     assert at_168["KD066"]["status"] == "passed"
 
@@ -63,10 +63,12 @@ def test_a_weight_above_the_cap_that_somebody_sets_is_an_issue():
 
 def test_weights_as_set_that_let_one_label_weigh_more_are_an_issue():
     shown = findings(40, 60, desirable_weight=30.0, undesirable_weight=1.0)
-    assert "60 undesirable rows together weigh 0.05 of what 40 desirable ones do" in shown["KD064"]["text"]
+    assert "40 desirable to 60 undesirable rows is 20 : 1" in shown["KD064"]["text"]
     assert "by the weights as set" in shown["KD064"]["text"]
     assert shown["KD065"]["rows"] == 40
-    assert statuses(4, 4, undesirable_weight=0.0)[:2] == ["issue", "passed"]  # nothing to count rows in: the labels say it
+    nothing = findings(4, 4, undesirable_weight=0.0)
+    assert [nothing[code]["status"] for code in ("KD064", "KD065")] == ["issue", "passed"]
+    assert "4 desirable to 4 undesirable rows leaves the latter nothing" in nothing["KD064"]["text"]
 
 
 def test_rows_that_weigh_much_by_themselves_are_counted_whatever_their_label():
