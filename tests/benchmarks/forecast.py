@@ -9,15 +9,21 @@ it takes away; and what it realises, reward AUC of the truth of held-out rows le
 right. Realised twice:
 
     kto      SmolLM2-135M-Instruct, its last --layers layers trained by `kd.train.fit` for --steps updates of 16 rows, 64 tokens
-    linear   a ridge regression on its hidden states (layer 16), pulled to what the rows are pulled to: cheap, all five parts, no KTO
+    linear   a ridge regression on its hidden states (layer 16), pulled to what the rows are pulled to: cheap, no KTO
 
 A cell is a source and an action, averaged over parts. Sign right: both sides of zero agree. Trained arms and each source's lines are
 kept in DIR, so that a stopped run goes on and sources can be made in turn.
+
+    python tests/benchmarks/forecast.py DATA_FOLDER --folder DIR --ablations [--parts 2]
+
+takes what was realised from the results of ablation.py (SmolLM2-135M-Instruct, its top 6 layers, 40 updates, five parts; real KTO), whose
+treatments are as they were then: after 1 to 10 % reviewed, soft labels by p, and labels turned at p = 1/2 whatever reviews bear out. The
+forecast is by the same costs for those treatments, p by what the reviews teach now, reviewed rows counted as put right. Nothing is trained.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +48,12 @@ from ktodata.pipeline.audit import LabelAudit
 
 RATES, PARTS, STRENGTH = (0.2, 0.4), 5, 0.1
 TERMS = {"batch_size": 16, "learning_rate": 1e-4, "max_length": 64, "kl_pairs_per_batch": 4, "epochs": 1000, "dtype": "bfloat16"}
+# cost of a row by p = P(its label is wrong), as the arms of ablation.py were until 2026-11-28
+PAST_COSTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "reviewed": lambda p: p * (1 - p),
+    "relabelled": lambda p: np.minimum(p, 1 - p),
+    "repaired": lambda p: np.minimum(np.minimum(p, 1 - p), 1 / 4),
+}
 Pulls = dict[str, np.ndarray]
 
 
@@ -54,7 +66,7 @@ def source(folder: Path, name: str) -> pl.DataFrame:
 
 def reviewed_part(train: pl.DataFrame, share: float, seed: int) -> tuple[np.ndarray, Calibration | None]:
     """Rows reviewed by the queue: bool [N], and what they bear out."""
-    audit = LabelAudit(train, kd.label_noise(train, repeats=1, seed=seed), {"seed": seed})
+    audit = LabelAudit(train, kd.label_noise(train, repeats=1, noise_injection=0, seed=seed), {"seed": seed})
     labels, truth = train["label"].to_numpy(), train["truth"].to_numpy()
     groups = train["prompt_group"].rank("dense").to_numpy()
     count = round(share * train.height)
@@ -139,6 +151,57 @@ def kto_aucs(
     return {name: by_arm[NOISY if name == "keep" else name] for name in every}
 
 
+def past_cells() -> list[dict[str, Any]]:
+    """Realised AUC over the labels as given, of each arm with reviews and without votes in ablation.py's results at 40 updates."""
+    result = []
+    for file in sorted((Path(__file__).parent / "results").glob("ablation_xstest_*.json")):
+        name = file.stem.removeprefix("ablation_xstest_").rsplit("-", 3)[0]
+        kind, _, rate = name.rpartition("_")
+        source_name = next((system for system in SYSTEMS if name.startswith(system)), f"{kind} 0.{rate[:1]}")
+        if "votes" in name or "77_updates" in name:
+            continue
+        for arm in json.loads(file.read_text())["arms"]:
+            if arm["measure"] == "auc" and arm["family"] in PAST_COSTS and "about the mean" not in arm["arm"]:
+                realised = {"kto": arm["minus_baseline"], "low": arm["minus_low"], "high": arm["minus_high"]}
+                result.append({"source": source_name, "action": arm["family"], "budget": arm["budget"]} | realised)
+    return result
+
+
+def past_forecasts(table: pl.DataFrame, part: int, wanted: set[tuple[str, float]]) -> Iterator[dict[str, Any]]:
+    """Of each (action, budget): the squared error of a row's pull that reviews and action are expected to take away, / 4."""
+    train = table.filter(pl.col("part_of_five") != part)
+    audit = LabelAudit(train, kd.label_noise(train, repeats=1, noise_injection=0, seed=part), {"seed": part})
+    labels, truth = train["label"].to_numpy(), train["truth"].to_numpy()
+    groups, rows, p = train["prompt_group"].rank("dense").to_numpy(), audit.features_of_trained(), audit.p_desirable_of_trained()
+    for budget in sorted({budget for _, budget in wanted}):
+        count = round(budget * train.height)
+        played = reviews_of(rows, p, groups, labels, truth, count, order="gain", seed=part)
+        p_wrong, reviewed = np.where(labels, 1 - played.learnt.p_desirable, played.learnt.p_desirable), played.reviewed
+        righted = float((labels != truth)[reviewed].sum())
+        for action, cost in PAST_COSTS.items():
+            if (action, budget) in wanted:
+                gain = righted + float((p_wrong - cost(p_wrong))[~reviewed].sum())
+                yield {"action": action, "budget": budget, "forecast": gain / train.height}
+
+
+def by_ablations(options: argparse.Namespace) -> pl.DataFrame:
+    """Forecast and realised of every past cell."""
+    past = pl.DataFrame(past_cells())
+    lines = []
+    for name in past["source"].unique(maintain_order=True):
+        wanted = set(past.filter(source=name).select("action", "budget").iter_rows())
+        kept = options.folder / f"past-{name}-{options.parts}.json"
+        if not kept.exists():
+            table = source(options.data, name)
+            made = [{"source": name} | line for part in range(options.parts) for line in past_forecasts(table, part, wanted)]
+            options.folder.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(made))
+        print(kept.read_text(), flush=True)
+        lines += json.loads(kept.read_text())
+    means = pl.DataFrame(lines).group_by("source", "action", "budget").agg(pl.col("forecast").mean())
+    return past.join(means, on=["source", "action", "budget"], maintain_order="left")
+
+
 def cells(lines: pl.DataFrame) -> pl.DataFrame:
     """Each source and action, averaged over the parts in which the action changes something."""
     figures = ("forecast", "by labels", "linear", "kto")
@@ -168,13 +231,22 @@ def main() -> None:
     names = [*SYSTEMS, *(f"{kind} {rate}" for kind in FLIPS for rate in RATES)]
     parser.add_argument("--sources", nargs="*", choices=names, default=names)
     parser.add_argument("--folds", type=int, default=2, help="parts of five that are trained on by KTO; the ridge takes all")
+    parser.add_argument("--parts", type=int, default=PARTS, help="parts of five that are audited")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--ablations", action="store_true", help="against results of ablation.py, nothing is trained")
     parser.add_argument("--reviewed", type=float, default=0.2)
     options = parser.parse_args()
+    if options.ablations:
+        table = by_ablations(options)
+        shown = table.filter((pl.col("low") > 0) | (pl.col("high") < 0))
+        measured = {"all": agreement(table, "kto"), "whose interval lacks zero": agreement(shown, "kto")}
+        print(json.dumps(measured, indent=1))
+        write_result("forecast_ablations", {"parts": options.parts} | measured | {"cells": table.to_dicts()} | machine())
+        return
     for name in options.sources:
         table = None
-        for part in range(PARTS):
+        for part in range(options.parts):
             kept = (
                 options.folder / f"{name}-{part}-{options.reviewed}-{options.steps}-{options.layers}-{part < options.folds}.json"
             )
