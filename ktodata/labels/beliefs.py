@@ -12,9 +12,12 @@ from ktodata.labels.actions import costs, soft_labels
 from ktodata.labels.label_classifier import Classifier
 from ktodata.labels.label_rows import LabelRows
 from ktodata.labels.people.calibration import Calibration
+from ktodata.stats import Interval
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+NOT_MEASURED = Interval(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,18 @@ class Beliefs:
         metrics: dict[str, Any] = {"label_action_costs": costs(p, low, softened, self.measured).as_dict()}
         if self.calibration is None:
             return metrics
-        return metrics | {"borne_out": asdict(self.calibration.borne_out(self.measured))}
+        return metrics | {
+            "borne_out": asdict(self.calibration.borne_out(self.measured)),
+            "expected_wrong": self._expected_wrong(),
+        }
+
+    def _expected_wrong(self) -> dict[str, float | None]:
+        """Share of the measured rows that are wrong, with the ends that the reviewed rows leave open (95 % to each side)."""
+        assert self.calibration is not None
+        if not self.measured.any():
+            return NOT_MEASURED.as_dict()
+        ends = (self.calibration.p_wrong, self.calibration.low, self.calibration.high)
+        return Interval(*(float(end[self.measured].mean()) for end in ends)).as_dict()
 
     def _chances(self) -> tuple[Floats, Floats, Floats]:
         """p_wrong, its low end, and what soft labels take: float [N] each."""

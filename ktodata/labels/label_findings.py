@@ -232,9 +232,10 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
             f"No label's chance of being wrong was measured: that takes {MIN_REVIEWED} reviewed rows or more. So no label is "
             "softened, turned or dropped by a probability, whatever votes and text say: have rows reviewed.",
         )
-    saved, borne_out = costs["share_of_cost_taken_away"], facts["borne_out"]
+    saved, borne_out, wrong = costs["share_of_cost_taken_away"], facts["borne_out"], facts["expected_wrong"]
     text = (
-        f"By p(wrong), as reviewed rows measure it, {percent(costs['cost']['keep'])} of {costs['rows']:,} labels would be wrong. "
+        f"By p(wrong), as reviewed rows measure it, {percent(costs['cost']['keep'])} ({percent(wrong['low'])} to "
+        f"{percent(wrong['high'])}) of {costs['rows']:,} labels would be wrong. "
         f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would take away {saved['soften']:.0%}, "
         f"the likelier label {saved['relabel']:.0%}, dropping and relabelling {saved['drop_and_relabel']:.0%}, dropping alone "
         f"{saved['drop']:.0%}, by the same p. What a model gains is measured by `ktodata ablate` alone."
@@ -261,6 +262,11 @@ def _check_contested(facts: dict[str, Any]) -> Finding:
         return not_applicable("KD070", "Raters share too few rows to separate mistaken labels from those on which people differ.")
     verdicts = agreement["verdicts"]
     rows, total = verdicts.get("contested", 0), sum(verdicts.values())
+    if not facts["independence"]["identified"] and not rows:
+        return not_applicable(
+            "KD070",
+            f"On none of {total:,} rows with two votes or more are people shown to differ; these votes could not show it.",
+        )
     if not facts["independence"]["identified"]:
         text = (
             f"Of {total:,} rows with two votes or more, people seem to differ on {rows:,}; the votes cannot say which are wrong."

@@ -200,9 +200,13 @@ def test_expected_gain_is_named_only_where_reviews_measured_it():
 
     assert gain().status == "not_applicable" and "40 reviewed rows" in gain().text
     seen = {"reviewed": 6.0, "wrong": 6.0, "turned": 20, "reviews_needed": None}
-    assert "6 of 6" in gain(label_action_costs=costs, borne_out=seen).text
+    wrong = {"value": 0.1, "low": 0.06, "high": 0.15}
+    assert "6 of 6" in (text := gain(label_action_costs=costs, borne_out=seen, expected_wrong=wrong).text)
+    assert "(6.0\u2009% to 15.0\u2009%) of 50 labels" in text
     for needed, words in ((150, "About 150 reviews"), (None, "2 of 6 reviewed rows")):
-        shown = gain(label_action_costs=costs, borne_out=seen | {"wrong": 2.0, "turned": 0, "reviews_needed": needed})
+        shown = gain(
+            label_action_costs=costs, borne_out=seen | {"wrong": 2.0, "turned": 0, "reviews_needed": needed}, expected_wrong=wrong
+        )
         assert shown.status == "issue" and words in shown.text and "ablate" in shown.text
 
 
