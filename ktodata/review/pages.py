@@ -50,6 +50,7 @@ def progress_page(session: ReviewSession, **around: str) -> str:
         tallies=review_progress.tallies(current),
         learnt=_learnt(session, current),
         agreements=reviewer_agreement.agreements(current),
+        min_rows=reviewer_agreement.MIN_ROWS,
         differ=differ.head(MAX_DIFFERENT).to_dicts(),
         differ_in_all=differ.height,
         mine=mine.to_dicts(),
@@ -64,6 +65,7 @@ def _learnt(session: ReviewSession, current: pl.DataFrame) -> dict[str, Any]:
     """
     settled = verdict_per_row(current)
     return {
+        "judged": current.height,
         "drawn": review_progress.drawn_so_far(settled, session.rows.row_ids, session.queue.drawn),
         "moved": review_progress.moved_labels(settled),
         "command": f"ktodata run RECIPE.yaml --reviews {shlex.quote(str(session.store.path))}",

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ktodata.labels.people.trusted import draw_order
-from ktodata.pipeline.audit import SECONDS_A_ROW, LabelAudit
+from ktodata.pipeline.audit import LabelAudit
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -69,29 +69,29 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
 
 @dataclass(frozen=True)
 class ExpectedGain:
-    """What so many reviews are expected to find; None where p was not measured.
+    """What so many reviews are expected to find; None where p was not measured. minutes : None where the pace is not known.
 
     wrong_labels : among the rows judged
     cost : training cost taken away, in wrong labels (labels/actions.py: a wrong label costs 1); cost_share : of all open rows'
     """
 
     rows: int
-    minutes: float
+    minutes: float | None
     wrong_labels: float | None
     cost: float | None
     cost_share: float | None
 
 
-def expected_gain(queue: ReviewQueue, left: Ints, rows: int, seconds_a_row: float) -> ExpectedGain:
+def expected_gain(queue: ReviewQueue, left: Ints, rows: int, seconds_a_row: float | None) -> ExpectedGain:
     """The next `rows` rows of those left. left : places in the order of the queue, int [<= N]"""
     taken = left[:rows]
-    minutes = len(taken) * seconds_a_row / 60
+    minutes = None if seconds_a_row is None else len(taken) * seconds_a_row / 60
     if not queue.measured:
         return ExpectedGain(len(taken), minutes, None, None, None)
     cost, total = float(queue.worth[taken].sum()), float(queue.worth[left].sum())
     return ExpectedGain(len(taken), minutes, float(queue.p_wrong[taken].sum()), cost, cost / total if total else 0.0)
 
 
-def seconds_per_row(seconds: list[float]) -> float:
-    """Seconds a row takes: the median so far, or SECONDS_A_ROW while there are too few."""
-    return max(float(np.median(seconds)), 1.0) if len(seconds) >= MIN_TIMED_VERDICTS else SECONDS_A_ROW
+def seconds_per_row(seconds: list[float]) -> float | None:
+    """Seconds a row takes: the median so far; None while fewer than MIN_TIMED_VERDICTS are timed."""
+    return max(float(np.median(seconds)), 1.0) if len(seconds) >= MIN_TIMED_VERDICTS else None

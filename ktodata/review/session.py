@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ktodata.errors import RunError
 from ktodata.formats.verdicts.matching import content_key
 from ktodata.formats.verdicts.verdict_store import VerdictWord
-from ktodata.pipeline.audit import SECONDS_A_ROW, LabelAudit
+from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.review.filters import OTHERS, FilterColumns, Filters
 from ktodata.review.queue import OUTLOOK_ROWS, ExpectedGain, build_queue, expected_gain, seconds_per_row
@@ -45,11 +45,14 @@ class ReviewItem:
 
 @dataclass(frozen=True)
 class ReviewOutlook:
-    """What is left of the sitting (minutes), the pace (seconds a row), and what reviews would buy; the first is what is left."""
+    """The sitting (minutes; None where it is counted in rows), the pace (seconds a row), and what reviews would buy.
 
-    minutes: float
+    seconds_a_row : None while too few verdicts are timed. gains : the first is of what is left of the sitting
+    """
+
+    minutes: float | None
     spent_minutes: float
-    seconds_a_row: float
+    seconds_a_row: float | None
     measured: bool
     gains: list[ExpectedGain]
 
@@ -69,7 +72,7 @@ class ReviewSession:
     ) -> None:
         """`audit` is that of the run's labels; the others as for `open_session`. Raises RunError when verdicts cannot be kept."""
         self.run, self.reviewer, self.blind = run, reviewer, blind
-        self.minutes = minutes if budget is None else budget * SECONDS_A_ROW / 60
+        self.minutes = minutes if budget is None else None
         self.name = str(run.manifest["name"])
         self.detector = self._key_on_disk()
         self.queue = build_queue(audit, max(MIN_SITTING_ROWS, int(minutes)) if budget is None else budget)
@@ -90,7 +93,6 @@ class ReviewSession:
             place = int(left[0])
         latest = self.store.latest(self.reviewer)
         current = None if place is None else self.store.current_verdict(self.rows.row_ids[place], self.reviewer)
-        first = self.queue.order[: self.queue.sitting]
         return ReviewItem(
             row=None if place is None else self.rows.row(place, float(self.queue.p_wrong[place]), blind=self.hides_label(place)),
             blind=self.hides_label(place),
@@ -102,7 +104,7 @@ class ReviewSession:
             decided=int(self._judged.sum()),
             waiting=len(left),
             skipped=len(self._skipped),
-            of_sitting=int(self._judged[first].sum()),
+            of_sitting=self._judged_of_sitting(),
             sitting=self.queue.sitting,
             next_place=next((int(row_place) for row_place in left[:2] if row_place != place), None),
         )
@@ -165,14 +167,19 @@ class ReviewSession:
         return self.rows.places.get(taken_back.row_id), taken_back.note
 
     def outlook(self) -> ReviewOutlook:
-        """What the rest of the budget, and fixed numbers of rows, are expected to buy; filters play no part."""
+        """What the rest of the sitting, and fixed numbers of rows, are expected to buy; filters play no part."""
         self._read_new_events()
         left = self._waiting(Filters())
         seconds_a_row, spent = seconds_per_row(self._seconds), sum(self._seconds) / 60
-        rows = int(max(self.minutes - spent, 0.0) * 60 // seconds_a_row)
+        rows = self.queue.sitting - self._judged_of_sitting()
+        if self.minutes is not None and seconds_a_row is not None:
+            rows = int(max(self.minutes - spent, 0.0) * 60 // seconds_a_row)
         steps = [rows, *(step for step in OUTLOOK_ROWS if step <= len(left))]
         gains = [expected_gain(self.queue, left, step, seconds_a_row) for step in steps]
         return ReviewOutlook(self.minutes, spent, seconds_a_row, self.queue.measured, gains)
+
+    def _judged_of_sitting(self) -> int:
+        return int(self._judged[self.queue.order[: self.queue.sitting]].sum())
 
     def place(self, row_id: str) -> int:
         """The place of a row in the audit. Raises StaleError for one that the audit does not hold."""

@@ -259,7 +259,10 @@ def test_a_row_drawn_at_random_is_judged_blind_unless_somebody_says_otherwise(ru
 def test_a_budget_is_a_number_of_rows(run):
     session = sit(run, budget=7)
     item = session.item(ALL)
-    assert (item.sitting, session.outlook().minutes) == (7, 7.0)
+    assert (item.sitting, session.outlook().minutes, session.outlook().gains[0].rows) == (7, None, 7)
+    for _ in range(5):
+        judge(session, seconds=1.0)
+    assert session.outlook().gains[0].rows == 2  # quick verdicts make it no longer
     session.store.close()
 
 
@@ -323,7 +326,9 @@ def test_the_pace_is_the_reviewers_own_once_it_shows(session):
         seconds_per_row([10, 10, 10, 10]),
         seconds_per_row([10, 20, 30, 40, 900]),
         seconds_per_row([0.0] * 9),
-    ) == (60, 60, 30, 1)
+    ) == (None, None, 30, 1)
+    first = session.outlook()
+    assert (first.seconds_a_row, first.gains[0].minutes, first.gains[0].rows) == (None, None, session.queue.sitting)
     for _ in range(5):
         judge(session, seconds=30.0)
     outlook = session.outlook()

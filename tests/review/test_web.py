@@ -326,7 +326,7 @@ def test_progress_tells_who_agrees_and_what_is_not_known(visitor, session):
     page = visitor.client.get("/progress").text
     assert "4 rows: contested" in page
     assert re.search(r"<bdi>ann</bdi>, <bdi>bob</bdi></th><td class=\"n\">12</td><td class=\"n\">67", page)
-    assert page.count("not known</td>") >= 6 and "p(wrong) was not measured on this data" in page
+    assert page.count("p(wrong) was not measured on this data") == 1 and "not known</td>" not in page and "too few" not in page
     assert "&lt;b&gt;why&lt;/b&gt;" in page and "<b>why" not in page
 
 
@@ -336,6 +336,36 @@ def test_what_is_known_is_told_in_numbers(visitor, session):
     rows = session.queue.order[:20]
     assert f'<td class="n">{session.queue.p_wrong[rows].sum():,.1f}</td>' in page
     assert "as measured on this data" in visitor.client.get("/").text
+
+
+def test_a_thing_is_shown_once_it_is_known(visitor, session):
+    """Before a verdict: no pace, no minutes, no rates, no command; each comes with what it takes to know it."""
+    page, progress = visitor.client.get("/").text, visitor.client.get("/progress").text
+    assert "minutes" not in page and " s a row" not in page and "not known" not in page and "in all" not in page
+    assert progress.count("Nothing yet: no row was judged.") == 1 and progress.count("Not known yet") == 1
+    assert "ktodata run" not in progress and "<table" not in progress and "minutes" not in progress
+    for number in range(5):
+        page = visitor.post("/verdict", verdict(visitor.client.get("/").text, seconds=30.0)).text
+        assert (" of 20 minutes left, " in page) == (number == 4)
+    assert "18 of 20 minutes left, 35 rows at 30 s a row." in page
+    progress = visitor.client.get("/progress").text
+    assert "Nothing yet" not in progress and "Drawn at random" in progress and "ktodata run" in progress
+    assert "none was judged" not in progress and "not measured</td>" not in progress
+    object.__setattr__(session.queue, "measured", True)
+    assert "35 rows at 30 s a row: some " in visitor.client.get("/").text
+    session.minutes = None
+    assert "15 rows left, some 8 minutes at 30 s a row: some " in visitor.client.get("/").text
+
+
+def test_agreement_on_few_rows_has_no_kappa_and_says_why(visitor, session):
+    bob = copy(session)
+    bob.reviewer = "bob"
+    page = visitor.client.get("/").text
+    visitor.post("/verdict", verdict(page))
+    bob.record(verdict(page)["row_id"], "keep", current_id=0, detector=bob.detector, note="", seconds=3.0)
+    progress = visitor.client.get("/progress").text
+    assert "Cohen&#39;s kappa</th>" not in progress and "Cohen's kappa</th>" not in progress
+    assert "Cohen's kappa, agreement beyond chance, needs 10 rows" in progress
 
 
 def test_the_criterion_stands_beside_the_row(visitor):
@@ -363,10 +393,11 @@ def test_a_text_is_escaped_in_every_place_of_a_template():
         "progress.html.j2",
         **frame,
         tallies=[],
-        learnt={"drawn": [], "moved": [], "command": "<i>"},
+        learnt={"judged": 0, "drawn": [], "moved": [], "command": "<i>"},
         agreements=[],
         differ=[],
         differ_in_all=0,
+        min_rows=10,
         mine=[],
         outlook=_outlook(),
     )
@@ -374,9 +405,10 @@ def test_a_text_is_escaped_in_every_place_of_a_template():
 
 
 def _outlook():
+    from ktodata.review.queue import ExpectedGain
     from ktodata.review.session import ReviewOutlook
 
-    return ReviewOutlook(60.0, 0.0, 60.0, measured=False, gains=[])
+    return ReviewOutlook(60.0, 0.0, None, measured=False, gains=[ExpectedGain(60, None, None, None, None)])
 
 
 # --- the server --------------------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_pages_tabs_and_another_site(run, page, browser):
         page.wait_for_selector(ROW)
         page.keyboard.press("p")
         page.wait_for_selector("html[data-ready] main.progress")
-        assert "rest of the budget" in page.inner_text("main")
+        assert "What more reviews would buy" in page.inner_text("main")
         page.keyboard.press("r")
         page.wait_for_selector(ROW)
 

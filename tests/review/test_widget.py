@@ -125,7 +125,8 @@ def test_filters_progress_and_a_row_by_name(widget):
     assert data_of(widget)["row-id"] == judged and "You said <strong>keep</strong>" in widget.page["html"]
     say(widget, go="/progress")
     assert (
-        "rest of the budget" in widget.page["html"] and '<main id="main" tabindex="-1" class="progress">' in widget.page["html"]
+        "What more reviews would buy" in widget.page["html"]
+        and '<main id="main" tabindex="-1" class="progress">' in widget.page["html"]
     )
 
 

@@ -152,7 +152,10 @@ def test_pages_filters_help_and_a_blind_reviewer(page, sit):
     press(page, "b")
     assert page.get_attribute("#main", "data-filters") == "?rater=user+1" and widget.verdicts.height == 1
     press(page, "p")
-    assert "rest of the budget" in page.inner_text("main") and page.get_attribute("nav [aria-current]", "data-to") == "/progress"
+    assert (
+        "What more reviews would buy" in page.inner_text("main")
+        and page.get_attribute("nav [aria-current]", "data-to") == "/progress"
+    )
     page.focus("main th a")
     assert press(page, "Enter") == widget.verdicts["row_id"][0]  # a link, by keyboard
     press(page, "r")
