@@ -11,7 +11,8 @@ from ktodata.files import is_note, is_same, read_note, siblings_of
 
 # no card shows a figure of these: weights are often removed to save room, and arms are what an experiment goes on from
 NOT_SHOWN = ("model/", "ablation/", "comparison/arms/")
-PAGES = "stages/pages"  # of report.html and README.md, which are made anew and read by nobody
+# notes of report.html and README.md, which are made anew and read by nobody, and of a training that is not over: it checks it
+NO_MATTER = ("stages/pages/done.json", "stages/train.key.json")
 # what is not made by `run`: where it lies, and what makes it again; an arm that is half there is refused by its own command
 COMMANDS = (
     ("comparison/arms/", "remove {folder}, and `ktodata compare {run}` trains it again"),
@@ -85,7 +86,7 @@ def _spoken_of(run: Path) -> Iterator[tuple[str, Mapping[str, int | str]]]:
     own = set[str]()
     for note in notes:
         place = note.parent.relative_to(run)
-        if place.as_posix() == PAGES:
+        if (place / note.name).as_posix() in NO_MATTER:
             continue
         try:
             siblings, artefacts = siblings_of(note), read_note(note).get("artefacts", {})

@@ -43,7 +43,7 @@ IN_A_PAGE = (
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC",
     r'<td class="n">[\d.,]+(<span class="quiet"> \(earlier\)</span>)?</td></tr>',
 )
-UNREAD = (".lock", "log.jsonl")  # nothing reads them; a log says what was done when
+UNREAD = (".lock", "log.jsonl", "train.key.json")  # nothing reads them once a training is over
 
 
 def make_home(folder: Path, *, rows: int = 90, seed: int = 0) -> Path:
