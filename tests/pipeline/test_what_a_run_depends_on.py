@@ -119,7 +119,7 @@ def test_a_replaced_encoder_embeds_again(tmp_path):
 
 
 def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(monkeypatch):
-    names = ("ingest", "dedupe", "label_noise", "export")
+    names = ("ingest", "validate", "dedupe", "label_noise", "export")
     before = {name: code_digest(f"ktodata.stages.{name}") for name in names}
 
     def edited(*files):
@@ -131,6 +131,8 @@ def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(monkeypatch
     assert len(set(before.values())) == len(names)
     assert edited("safety.py") == set()  # a probe
     assert edited("minhash.py") == {"dedupe"}
+    assert edited("objectives.py") == set()  # a package names it for type checkers, and loads it when it is asked for
+    assert edited("halos.py") == {"ingest"}  # a package imports it for others
     assert edited("judge_verdicts.py") == {"label_noise"}  # looked up in its folder, imported by nobody
     assert edited("feedback.py") == set(names)
 
