@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 WORDS = "what is one two three four five six seven eight nine ten red blue green sea sky yes no maybe".split()  # noqa: SIM905
-# seconds, memory, what was there in a cache, and what hangs on them: digests of files that hold them
+# seconds, memory, threads, what was there in a cache, and what hangs on them: digests of files that hold them
 CHANGING = frozenset(
     [
         "seconds",
@@ -23,6 +23,7 @@ CHANGING = frozenset(
         "cached",
         "tokens_per_second",
         "activation_cache",
+        "threads",
         "from_cache",
         "pass_tokens",
         "changed",
