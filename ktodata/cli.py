@@ -544,6 +544,8 @@ def compare(
 
     typed = {"model": model, "safety": safety, "instructions": instructions, "tasks": tasks, "win_rate": win_rate}
     given = {**settings_of_run(Run(folder).folder), **{name: value for name, value in typed.items() if value}}
+    if "model" not in given and not any(override.partition("=")[0].endswith("model") for override in overrides or ()):
+        raise SettingError(f"compare: {folder} has trained no model whose base could be taken: name one with --model.")
     settings = given_settings(compare_methods, given, overrides or (), section="compare")
     if dry_run:
         plan = outlook(folder, **settings)
@@ -618,6 +620,8 @@ def init(
     """
     from importlib.resources import files
 
+    from ktodata.files import make_folder, whole_file
+
     target = _recipe_target(folder, from_, out)
     if from_ is None:
         recipe = files("ktodata").joinpath("recipe_template.yaml").read_text(encoding="utf-8")
@@ -628,8 +632,9 @@ def init(
         inspection = inspect(from_, **_file_settings(overrides or ()))
         recipe, facts = inspection.recipe(target.parent), inspection.as_dict()
         summary = f"{inspection.text()}\n\n{target}: put a meaning for each CHOOSE, then  ktodata run {target}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(recipe, encoding="utf-8")
+    make_folder(target.parent)
+    with whole_file(target) as scratch:
+        scratch.write_text(recipe, encoding="utf-8")
     _print_result({"recipe": target, **facts}, summary, quiet=quiet, as_json=as_json)
 
 

@@ -19,6 +19,7 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import FormatError, KtodataError, RunError
+from ktodata.visible_text import clean
 
 AGAIN = " Delete it, and call again what made it: `ktodata run` with its recipe, or the command that wrote it since."
 DAMAGE = (pl.exceptions.PolarsError, ValueError, RecursionError)
@@ -39,8 +40,9 @@ HELD: ContextVar[frozenset[Path]] = ContextVar("folders that this thread writes 
 def whole_file(path: Path) -> Iterator[Path]:
     """A scratch path that takes `path`'s place when the block ends well, and vanishes when it does not.
 
-    Raises RunError when the disk is full, the place cannot be written or is a folder.
+    Raises RunError when the disk is full, the place cannot be written or is a folder, or its name cannot be seen.
     """
+    _check_name(path)
     if path.is_dir():
         raise RunError(f"{path} is a folder: give the name of a file.")
     scratch = _scratch(path)
@@ -61,8 +63,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A scratch folder that takes `folder`'s place when the block ends well, and vanishes when it does not.
 
-    Raises RunError when the disk is full or the place cannot be written.
+    Raises RunError when the disk is full, the place cannot be written, or its name cannot be seen.
     """
+    _check_name(folder)
     scratch = _scratch(folder)
     with unwritable_speaks(folder, scratch):
         _remove_of_the_dead(folder)
@@ -78,6 +81,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none yet. Raises RunError where that cannot be done, or its name cannot be seen."""
+    _check_name(folder)
+    with unwritable_speaks(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _check_name(path: Path) -> None:
+    """No file or folder of ours has a name that a terminal obeys, or does not show."""
+    if clean(path.name) != path.name or any(sign in path.name for sign in "\n\t"):
+        raise RunError(f"cannot write {clean(str(path))!r}: its name holds a sign that nobody can see. Give another name.")
 
 
 def discard(folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ktodata.errors import MissingExtraError, ModelError
 from ktodata.extras import require
-from ktodata.files import digest_file
+from ktodata.files import digest_file, make_folder
 
 # where it is installed, peft loads it unasked, and it warns of an optional kernel that nothing here uses
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -166,7 +166,7 @@ def _package_folder(module: str, pip_name: str) -> Path:
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """`folder`, made by `make` in a scratch folder and moved into place whole, so a killed process leaves no half model."""
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
         try:
             make(scratch)

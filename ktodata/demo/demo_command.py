@@ -29,12 +29,13 @@ def demo(
     from ktodata.demo.demo_audit import audit_sample
     from ktodata.demo.demo_page import demo_text, write_demo
     from ktodata.demo.troubled_sample import troubled_sample
+    from ktodata.files import make_folder
     from ktodata.visible_text import clean
 
     if not (quiet or as_json):
         typer.echo("auditing the shipped sample: some ten seconds on two cores", err=True)
     sample = troubled_sample(seed)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     file = sample.write(out)
     result = audit_sample(sample, file, seed=seed)
     write_demo(result, out, seed=seed)

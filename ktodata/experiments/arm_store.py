@@ -12,7 +12,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.experiments.arms import ArmTraining, TrainedArm
-from ktodata.files import check_siblings, read_note, read_parquet, remove_leftovers, whole_folder, write_note
+from ktodata.files import check_siblings, make_folder, read_note, read_parquet, remove_leftovers, whole_folder, write_note
 
 TABLES = ("scores", "answers", "probed", "items")
 
@@ -49,7 +49,7 @@ class ArmStore:
         if self._folder is None:
             return
         name = re.sub(r"\W+", "-", training.arm.name).strip("-")
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         with whole_folder(self._folder / f"{name}-seed{training.seed}-{training.key}") as scratch:
             for table in TABLES:
                 if table == "scores" or not getattr(arm, table).is_empty():

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ktodata.errors import EmptyDataError, RunError
 from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
-from ktodata.files import damage_speaks, is_run, read_json, read_note, read_parquet, whole_file, write_json
+from ktodata.files import damage_speaks, is_run, make_folder, read_json, read_note, read_parquet, whole_file, write_json
 from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
 
 CHECKSUMS = "checksums.json"
@@ -48,7 +48,7 @@ def write_shards(table: pl.DataFrame, folder: Path) -> dict[str, dict[str, str |
     Raises RunError when the disk is full, saying how much is free; no half shard is left.
     """
     check_columns(table, ("part", "shard", "position", "row_id"), who="write_shards")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = [_write_shard(name, rows, folder) for name, rows in _shard_tables(table)]
     names = {shard.file for shard in written}
     for path in folder.iterdir():

@@ -19,6 +19,7 @@ from ktodata.files import (
     differing,
     digest_file,
     discard,
+    make_folder,
     make_way,
     read_note,
     remove_leftovers,
@@ -88,7 +89,7 @@ class _Execution:
 
     def go(self) -> Run:
         _check_run_folder(self.folder, self.recipe.name)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with alone_in(self.folder):
             remove_leftovers(self.folder)
             self._remove_other_stages()

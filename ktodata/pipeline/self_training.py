@@ -28,7 +28,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.evaluate.rounds import Ruler, best_round, compare_rounds, ruler, standing_round, waited
-from ktodata.files import alone_in, read_note, remove_leftovers, whole_file, whole_folder, write_note
+from ktodata.files import alone_in, make_folder, read_note, remove_leftovers, whole_file, whole_folder, write_note
 from ktodata.pipeline.recipe import Recipe, check_visible, load_recipe, path_from
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.pipeline.runner import Notify, preview_plan, run_plan
@@ -138,7 +138,7 @@ class _Rounds:
         from ktodata.train.model.activation_cache import shared_activations
 
         _check_rounds_folder(self.folder, self.plan.name)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with alone_in(self.folder), shared_activations():
             remove_leftovers(self.folder)
             if until is not None:

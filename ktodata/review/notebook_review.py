@@ -10,6 +10,7 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.extras import require
+from ktodata.files import make_folder
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run, SavedStage
 from ktodata.stage import StageResult
@@ -88,10 +89,7 @@ class AuditRun(Run):
         self.folder, self.audit = Path(folder), audit
         if (self.folder / "manifest.json").exists():
             raise RunError(f"{self.folder} is a run folder, and keeps the verdicts on its own audit. Give another folder.")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot keep verdicts in {self.folder}: {error}.") from error
+        make_folder(self.folder)
 
     @property
     def manifest(self) -> dict[str, Any]:

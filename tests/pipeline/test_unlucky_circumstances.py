@@ -49,6 +49,24 @@ def type_in(monkeypatch, capsys):
 # --- killed at any instant -------------------------------------------------------------------------------------------------
 
 
+def test_folders_are_made_in_one_place_only():
+    """By ktodata.files, which says in words what cannot be made; three others make their own and say so themselves."""
+    package = Path(kd.__file__).parent
+    breaches = {file.relative_to(package).as_posix() for file in package.rglob("*.py") if ".mkdir(" in file.read_text()}
+    assert breaches == {"files.py", "labels/judge_store.py", "review/store.py", "train/data/token_cache.py"}
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mb", "a\nb", "a\u202eb", "a\x9bb"])
+def test_a_name_that_a_terminal_obeys_is_refused_by_whatever_writes(tmp_path, type_in, run_folder, name):
+    given, place = rows(tmp_path / "f.jsonl"), tmp_path / name
+    commands = [("convert", given, f"{place}.jsonl"), ("init", place), ("init", "--from", given, "--out", f"{place}.yaml")]
+    commands += [("audit", given, "--out", place), ("export", run_folder, "--out", f"{place}.jsonl")]
+    for words in (*commands, ("report", run_folder, "--no-text", "--out", f"{place}.html")):
+        code, error = type_in(*words)
+        assert code == 1 and "nobody can see" in error and not set(name[1:-1]) & {"\x1b", "\u202e", "\x9b"} & set(error), words
+    assert [file.name for file in tmp_path.iterdir()] == ["f.jsonl"]
+
+
 def test_a_folder_that_is_removed_is_gone_from_its_name_at_once(tmp_path, monkeypatch):
     """Killed within the removal, there is no half of it under its own name."""
     (tmp_path / "step-1").mkdir()

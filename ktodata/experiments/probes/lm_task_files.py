@@ -83,7 +83,6 @@ def _write(folder: Path, name: str, items: list[Item]) -> None:
         **(CHOICE if "choices" in items[0] else WRITTEN),
         "metadata": {"version": VERSION},
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(folder) as scratch:
         (scratch / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
         (scratch / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.files import check_siblings, read_note, read_sibling_table, write_note
+from ktodata.files import check_siblings, make_folder, read_note, read_sibling_table, write_note
 from ktodata.models import load_causal_lm, no_progress_bars
 from ktodata.train.results.group_margins import by_group
 from ktodata.train.results.summary import as_html, summary_lines
@@ -65,7 +65,7 @@ class TrainResult:
         if self.model is None:
             raise RunError(f"the model is in {self.folder}, not in memory. Call with_model() first, or copy that folder.")
         out = Path(folder)
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         scratch = out / ".writing"
         shutil.rmtree(scratch, ignore_errors=True)
         with no_progress_bars(), held_in(self.model, self.metrics.get("saved_dtype", "float32")):
