@@ -25,9 +25,15 @@ PICTURES = ROOT / "docs" / "pictures"
 SIZE = {"width": 1240, "height": 860}
 PHONE = {"width": 390, "height": 844}
 ROW = "html[data-ready] main[data-row-id]"
-KEYS = "ggbg"  # pressed before the desk is shown, so that its progress shows something
+SITTING = 8  # rows at the desk: half of them drawn at random and judged blind
 JUDGED = 40  # rows
 LAST_CELL = "audit"  # of the tour: what an audit looks like when it draws itself
+
+
+def truth_by_id() -> dict[str, bool]:
+    """The sample's truth by source_id."""
+    answers = map(json.loads, kd.datasets.truth_path().read_text(encoding="utf-8").splitlines())
+    return {answer["id"]: answer["truth"] for answer in answers}
 
 
 def report(page: Page, run: Path) -> None:
@@ -48,8 +54,7 @@ def report(page: Page, run: Path) -> None:
 
 def reviewed(page: Page, run: Path) -> None:
     """The five lines of the same run once rows were judged, by the sample's truth in a person's place; nothing is trained."""
-    answers = map(json.loads, kd.datasets.truth_path().read_text(encoding="utf-8").splitlines())
-    truth = {answer["id"]: answer["truth"] for answer in answers}
+    truth = truth_by_id()
     queue = kd.audit(run).next_reviews(JUDGED)
     verdicts = queue.select("row_id", trusted_label=queue["source_id"].replace_strict(truth, return_dtype=pl.Boolean))
     with tempfile.TemporaryDirectory() as folder, chdir(folder):  # the page names the run's folder as it is from here
@@ -64,9 +69,10 @@ def reviewed(page: Page, run: Path) -> None:
 def review_of_a_copy(run: Path) -> Iterator[str]:
     """The address of a desk: what is pressed for a picture is no verdict on the run itself."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copytree(run, Path(folder) / run.name, ignore=shutil.ignore_patterns("reviews", "model"))
-        command = ["-c", "from ktodata.cli import main; main()", "review", str(copy), "--reviewer", "ann", "--no-open"]
-        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+        copy = shutil.copytree(run, Path(folder, "runs", run.name), ignore=shutil.ignore_patterns("reviews"))
+        command = ["-c", "from ktodata.cli import main; main()", "review", str(copy.relative_to(folder))]
+        command += ["--reviewer", "ann", "--no-open", "--budget", str(SITTING)]
+        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=folder)
         try:
             assert process.stdout is not None
             yield process.stdout.readline().split()[-1]
@@ -76,14 +82,23 @@ def review_of_a_copy(run: Path) -> Iterator[str]:
 
 
 def review_page(page: Page, run: Path) -> None:
+    """A sitting, by the sample's truth: a row of the random draw, one of the queue, and what was learnt at the end."""
+    truth, rows = truth_by_id(), {row["row_id"]: row for row in kd.Run(run).feedback.iter_rows(named=True)}
     with review_of_a_copy(run) as address:
         page.goto(address)
-        for key in KEYS:
+        for number in range(SITTING):
             page.wait_for_selector(ROW)
-            row_id = page.get_attribute("main", "data-row-id")
-            page.keyboard.press(key)
-            page.wait_for_function("row => document.querySelector('main').dataset.rowId !== row", arg=row_id)
-        page.screenshot(path=PICTURES / "desk.png")
+            if number in (0, SITTING // 2):
+                page.screenshot(path=PICTURES / ("desk.png" if number else "desk-blind.png"))
+            shown = page.locator("main")
+            row = rows[shown.get_attribute("data-row-id")]
+            right = truth[row["source_id"]]
+            keys = ("b", "g") if shown.get_attribute("data-blind") == "yes" else ("f", "k")
+            page.keyboard.press(keys[right if keys[0] == "b" else right == row["label"]])
+            page.wait_for_function("row => document.querySelector('main').dataset.rowId !== row", arg=row["row_id"])
+        page.keyboard.press("p")
+        page.wait_for_selector("html[data-ready] main.progress")
+        page.screenshot(path=PICTURES / "desk-end.png")
 
 
 def notebook(page: Page) -> None:

@@ -215,6 +215,21 @@ def test_pages_tabs_and_another_site(run, page, browser):
     assert events(run)[1] == 1
 
 
+def test_the_bar_and_the_keys_say_whether_the_label_is_hidden(run, page):
+    with served(run, "ann", blind=None, budget=4) as address:
+        page.goto(address)
+        page.wait_for_selector(ROW)
+        for _ in range(2):
+            assert ", blind" in page.inner_text("header") and "good:" in page.text_content("#help")
+            press(page, "g")
+        assert page.get_attribute("main", "data-blind") == "no"
+        page.keyboard.press("?")
+        assert "blind" not in page.inner_text("header") and "flip:" in page.inner_text("#help")
+        page.keyboard.press("Escape")
+        press(page, "k")
+        assert page.get_attribute("main", "data-decided") == "3" and page.console == []
+
+
 def test_it_fits_and_can_be_read(run, page):
     """No sideways scrolling, the buttons in sight, focus that shows, and text that stands out from its ground by 4.5 to 1."""
     with served(run, "ann") as address:

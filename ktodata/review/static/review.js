@@ -5,7 +5,7 @@
   const KEYS = { k: "keep", f: "flip", d: "drop", c: "contested" };
   const BLIND_KEYS = { g: "desirable", b: "undesirable", d: "drop", c: "contested" };
   const csrf = document.querySelector("meta[name=csrf]").content;
-  const help = document.getElementById("help");
+  const help = () => document.getElementById("help");
   let busy = false;
   let visibleMs = 0; // that the row was in sight
   let since = document.hidden ? null : performance.now();
@@ -35,7 +35,8 @@
   function show(html) {
     // scripts in a parsed document never run, and the page's policy would not let them
     const next = new DOMParser().parseFromString(html, "text/html");
-    main().replaceWith(document.adoptNode(next.getElementById("main")));
+    // the bar and the keys say whether the label is hidden, which differs from row to row
+    for (const part of ["header", "#main", "#help"]) document.querySelector(part).replaceWith(document.adoptNode(next.querySelector(part)));
     document.title = next.title;
     const here = `/${main().dataset.filters}`;
     if (location.pathname + location.search !== here) history.replaceState(null, "", here);
@@ -108,11 +109,11 @@
     if (!button) return;
     if (button.dataset.verdict) judge(button.dataset.verdict);
     else if (button.dataset.action) ACTIONS[button.dataset.action]();
-    else if (button.id === "open-help") help.showModal();
+    else if (button.id === "open-help") help().showModal();
   });
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || help.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || help().open) return;
     if (event.target.matches("textarea, select, input")) {
       if (event.key === "Escape") main().focus({ preventScroll: true });
       return;
@@ -127,7 +128,7 @@
       e: unfold,
       p: () => location.assign("/progress"),
       r: () => location.assign("/"),
-      "?": () => help.showModal(),
+      "?": () => help().showModal(),
       "/": () => {
         const filters = document.getElementById("filters");
         if (!filters) return;

@@ -43,8 +43,7 @@ function render({ model, el }) {
     // scripts in a parsed document never run
     const next = withoutLinks(new DOMParser().parseFromString(html, "text/html"));
     const focused = root.activeElement !== null;
-    root.querySelector("header").replaceWith(document.adoptNode(next.querySelector("header")));
-    main().replaceWith(document.adoptNode(next.getElementById("main")));
+    for (const part of ["header", "#main", "#help"]) root.querySelector(part).replaceWith(document.adoptNode(next.querySelector(part)));
     showLastTurn();
     visibleMs = 0;
     since = null;
