@@ -301,3 +301,17 @@ def test_updates_that_cannot_be_cut(settings, says):
 def test_bad_rates(rates, says):
     with pytest.raises(SettingError, match=says):
         rates_of(rates, 1)
+
+
+@pytest.mark.parametrize("name", ["sft", "kto", "dpo"])
+def test_policies_are_compared_as_they_would_be_saved(name, terms, folder, tmp_path):
+    """A base stored in bfloat16: else the method that rounds nothing would seem better than it is."""
+    model, tokenizer = load_causal_lm(folder)
+    model.bfloat16().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    rows = training_of(easy_rows(24), str(tmp_path))
+    policy = TRAIN[name](rows, replace(terms, model=str(tmp_path)), 0).model
+    weights = dict(policy.named_parameters())
+    assert all(torch.equal(weight.bfloat16().float(), weight) for weight in weights.values())
+    before = dict(load_causal_lm(str(tmp_path))[0].named_parameters())
+    assert any(not torch.equal(weight, before[place]) for place, weight in weights.items())

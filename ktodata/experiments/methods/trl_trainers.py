@@ -24,6 +24,7 @@ from ktodata.experiments.methods.trl_datasets import Example
 from ktodata.extras import require
 from ktodata.models import load_causal_lm, no_progress_bars
 from ktodata.train.model.frozen_layers import freeze_below
+from ktodata.train.model.stored_dtype import round_weights, stored_dtype
 from ktodata.train.optimizers import make_optimizer
 from ktodata.train.schedule import learning_rate_at
 
@@ -144,10 +145,14 @@ def train_with_trl(
 
 
 def policy_of(trained: Any, terms: TrainingTerms) -> Any:
-    """The same weights in a model that no trainer has touched: TRL and accelerate leave patches on theirs."""
+    """The same weights in a model that no trainer has touched, rounded as `fit` rounds its own: to what the base is stored in.
+
+    TRL and accelerate leave patches on theirs.
+    """
     policy = load_causal_lm(terms.model)[0]
     weights = {name: tensor.detach() for name, tensor in trained.named_parameters() if tensor.requires_grad}
     policy.load_state_dict(weights, strict=False)
+    round_weights(policy, stored_dtype(terms.model))
     return policy.to(terms.device).eval()
 
 
