@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ktodata.feedback import feedback_table
     from ktodata.formats import convert, read, write
     from ktodata.formats.inspection import inspect
-    from ktodata.labels.judge import judge
     from ktodata.ledger import add_columns
     from ktodata.pipeline.ablate import ablate
     from ktodata.pipeline.audit import audit
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from ktodata.stages.embed import embed
     from ktodata.stages.export import export
     from ktodata.stages.hidden_states import hidden_states
+    from ktodata.stages.judge import judge
     from ktodata.stages.label_noise import label_noise
     from ktodata.stages.rebalance import rebalance
     from ktodata.stages.split import split
@@ -57,7 +57,7 @@ _HOMES = {
     "feedback_table": "feedback",
     "hidden_states": "stages.hidden_states",
     "inspect": "formats.inspection",
-    "judge": "labels.judge",
+    "judge": "stages.judge",
     "label_noise": "stages.label_noise",
     "notebook": "notebook",
     "read": "formats",

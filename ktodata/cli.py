@@ -82,6 +82,7 @@ def run(
     """
     from ktodata.pipeline import self_training
     from ktodata.pipeline.command_texts import plan_text, run_text
+    from ktodata.pipeline.judge_preview import preview_judging
     from ktodata.pipeline.reading_preview import preview_reading
     from ktodata.pipeline.runner import paths_of
     from ktodata.progress import Progress
@@ -91,9 +92,15 @@ def run(
         plan, stages = self_training.dry_run(recipe, **settings)
         paths = paths_of(plan)
         reading = None if paths is None else preview_reading(plan, paths)
+        judging = preview_judging(*self_training.first_run(plan, out), dict(stages), reading)
         value = {"recipe": plan.as_dict(), "stages": dict(stages)} | ({} if reading is None else reading.as_dict())
+        value |= {} if judging is None else {"judge": judging.as_dict()}
         _print_result(
-            value, lambda: plan_text(stages, reading), quiet=quiet, as_json=as_json, of_run=out or Path("runs") / plan.name
+            value,
+            lambda: plan_text(stages, reading, judging),
+            quiet=quiet,
+            as_json=as_json,
+            of_run=out or Path("runs") / plan.name,
         )
         return
     with Progress(quiet=quiet, as_json=as_json) as progress:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktodata.feedback import VOTE
 from ktodata.labels.people.trusted import mark_reviewed
 
 Bools = NDArray[np.bool_]
@@ -24,6 +25,7 @@ ABSENT = {
     "model": pl.lit(None, pl.String),
     "created_at": pl.lit(None, pl.Datetime("us", "UTC")),
     "judge_p_desirable": pl.lit(None, pl.Float64),
+    "judge_votes": pl.lit(None, pl.List(VOTE)),
     "training_dynamics": pl.lit(None, pl.Float64),
 }
 
@@ -95,5 +97,8 @@ def label_rows(feedback: pl.DataFrame, *, neighbours: int, all_at_random: bool =
     all_at_random : as `mark_reviewed` takes it
     """
     table = feedback.with_columns(**{name: value for name, value in ABSENT.items() if name not in feedback.columns})
+    # a judge's vote counts here, and in no decision of dedupe on a text that raters are divided on
+    with_judge = pl.concat_list("pooled_votes", "judge_votes")
+    table = table.with_columns(pooled_votes=pl.when(pl.col("judge_votes").is_null()).then("pooled_votes").otherwise(with_judge))
     table = table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
     return LabelRows(mark_reviewed(table, seed, all_at_random=all_at_random), neighbours)

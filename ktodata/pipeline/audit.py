@@ -10,12 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.errors import DataError, RunError, SettingError
+from ktodata.errors import DataError, RunError, SettingError, ShapeError
 from ktodata.feedback import check_columns
 from ktodata.formats.verdicts.matching import match_verdicts
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
-from ktodata.labels.judge import JudgeScores, with_judge
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.trusted import drawable, rows_to_review
@@ -40,7 +39,7 @@ def audit(
     *,
     encoder: str = "packaged:wordllama-256",
     model: str | None = None,
-    judged: JudgeScores | None = None,
+    judged: StageResult | None = None,
     telemetry: pl.DataFrame | None = None,
     seed: int = 0,
     **label_noise_settings: Any,
@@ -52,8 +51,8 @@ def audit(
     encoder : a sentence encoder: packaged name, hub id or folder
     model : a causal language model, the one to be trained if possible: its hidden states are a feature set of their own, and by
         far the best one once some rows are reviewed (one forward pass, cached)
-    judged : what `kd.judge` returned: its votes count as those of one more rater, and its scores as far as reviewed rows show
-        that it is right
+    judged : what `kd.judge` returned, on these rows: its votes count as those of one more rater, and its scores as far as
+        reviewed rows show that it is right
     telemetry : of a training on these rows (`kd.train.fit(...).telemetry`, or model/telemetry.parquet of a run); counts as far as
         reviewed rows show that it is right
     label_noise_settings : as `kd.label_noise` takes them
@@ -77,11 +76,22 @@ def audit(
     if model is not None:
         table = add_columns(table, hidden_states(table, model=model))
     if judged is not None:
-        table = with_judge(table, judged)
+        _check_judged(table, judged)
+        table = add_columns(table, judged)
     if telemetry is not None:
         dynamics = training_dynamics(telemetry, table["row_id"].to_list(), table["label"].to_numpy())
         table = table.with_columns(training_dynamics=pl.Series(dynamics.quality(table["label"].to_numpy())).fill_nan(None))
     return LabelAudit(table, label_noise(table, seed=seed, **label_noise_settings), dict(label_noise_settings) | {"seed": seed})
+
+
+def _check_judged(table: pl.DataFrame, judged: StageResult) -> None:
+    """Raise ShapeError for a result of `kd.judge` that is about other rows."""
+    unknown = table.join(judged.columns, on="row_id", how="anti")
+    if unknown.height:
+        raise ShapeError(
+            f"audit: judged is about other rows: {unknown.height:,} of {table.height:,} are not in it (first: "
+            f"{unknown['row_id'][0]}). Hand the same table to kd.judge."
+        )
 
 
 @dataclass(frozen=True)

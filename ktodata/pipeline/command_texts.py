@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.pipeline.judge_preview import JudgePreview
 from ktodata.pipeline.reading_preview import ReadingPreview
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.text import bytes_size
@@ -15,10 +16,11 @@ from ktodata.report.text import bytes_size
 PRINTED = ("KD011", "KD012", "KD013", "KD014", "KD015", "KD016", "KD064", "KD065", "KD066", "KD067", "KD092")
 
 
-def plan_text(stages: Sequence[tuple[str, str]], reading: ReadingPreview | None) -> str:
-    """How the feedback is read, and a line for each stage: its name, and whether it would run."""
+def plan_text(stages: Sequence[tuple[str, str]], reading: ReadingPreview | None, judging: JudgePreview | None = None) -> str:
+    """How the feedback is read, a line for each stage: its name, and whether it would run; what a judge would be asked."""
     lines = [] if reading is None else [*reading.lines(), ""]
-    return "\n".join([*lines, *_aligned(stages)])
+    costs = [] if judging is None else ["", judging.words()]
+    return "\n".join([*lines, *_aligned(stages), *costs])
 
 
 def _aligned(pairs: Iterable[tuple[str, str]]) -> list[str]:

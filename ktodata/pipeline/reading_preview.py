@@ -1,7 +1,7 @@
 """How a recipe's feedback is read, before anything runs: `ktodata run --dry-run`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -19,11 +19,12 @@ MAX_CHARS = 2_000  # of the first row that are shown
 
 @dataclass(frozen=True)
 class ReadingPreview:
-    """What was read: its metrics, and the first row as it will be trained on, or else as it will be written.
+    """What was read: the table, its metrics, and the first row as it will be trained on, or else as it will be written.
 
     first_row : with the template's own marks where the recipe trains a model that has one; null where no row was read
     """
 
+    feedback: pl.DataFrame = field(repr=False)
     metrics: dict[str, Any]
     first_row: str | None
     trained_on: bool
@@ -47,7 +48,7 @@ def preview_reading(recipe: Recipe, paths: Sequence[str]) -> ReadingPreview:
     """Read the feedback and write nothing. Raises what reading raises, as where nothing can be read."""
     read: IngestResult = ingest(**{**recipe.ingest.settings, "paths": list(paths)})
     model = None if recipe.train is None else recipe.train["model"]
-    return ReadingPreview(dict(read.metrics), _first_row(read.feedback, recipe, model), model is not None)
+    return ReadingPreview(read.feedback, dict(read.metrics), _first_row(read.feedback, recipe, model), model is not None)
 
 
 def _first_row(feedback: pl.DataFrame, recipe: Recipe, model: str | None) -> str | None:

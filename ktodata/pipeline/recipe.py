@@ -13,6 +13,7 @@ from pydantic import Field
 from ktodata.errors import MissingColumnError, RecipeError, SettingError
 from ktodata.feedback import COLUMNS
 from ktodata.formats.inspection.draft_lines import UNDECIDED, undecided
+from ktodata.labels.judges.judge_settings import settings_in
 from ktodata.pipeline.pulled_feedback import split_ingest
 from ktodata.settings import assign, bare_type, check_settings, read_assignment, settings_of, unknown_name, yaml_problem
 from ktodata.stage import Prompts
@@ -216,6 +217,8 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
     train = _section_after_steps("train", raw.get("train"), seed) if "train" in raw else None
     export = _make_step("export", raw.get("export"), "export", seed)
     _share_models((*steps, export), train)
+    criterion = _criterion(raw.get("criterion"))
+    _share_criterion(steps, criterion)
     ingest, pull = split_ingest(raw["ingest"])
     ingest_step = _make_step("ingest", ingest, "ingest", seed)
     _share_parts(ingest_step.settings, steps)
@@ -223,7 +226,7 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
         name=name,
         seed=seed,
         folder=folder,
-        criterion=_criterion(raw.get("criterion")),
+        criterion=criterion,
         ingest=ingest_step,
         pull=pull,
         reviews=_review_files(raw.get("reviews")),
@@ -295,6 +298,14 @@ def _share_models(steps: Sequence[RecipeStep], train: Mapping[str, Any] | None) 
     for name in ("validate", "export"):
         if train and name in settings and not settings[name]["tokenizer"]:
             settings[name]["tokenizer"] = train["model"]
+
+
+def _share_criterion(steps: Sequence[RecipeStep], criterion: str | None) -> None:
+    """A judge goes by the recipe's own criterion, unless its step has another; what cannot be asked is an error."""
+    for step in steps:
+        if step.name == "judge":
+            step.settings["criterion"] = step.settings["criterion"] or criterion
+            settings_in(step.settings)
 
 
 def _share_parts(ingest: dict[str, Any], steps: Sequence[RecipeStep]) -> None:

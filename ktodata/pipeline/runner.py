@@ -35,7 +35,7 @@ from ktodata.meter import Meter
 from ktodata.pipeline.pulled_feedback import pull_for_run
 from ktodata.pipeline.recipe import Recipe
 from ktodata.pipeline.run_folder import Run, SavedStage, digest, save_result, stage_folder
-from ktodata.pipeline.run_stages import stages_of
+from ktodata.pipeline.run_stages import ColumnStage, stages_of
 from ktodata.pipeline.run_state import RunStage, RunState, key_parts
 from ktodata.work_done import heard_by
 
@@ -63,6 +63,19 @@ def run_plan(plan: Recipe, folder: Path, *, until: str | None = None, notify: No
 def preview_plan(plan: Recipe, folder: Path) -> list[tuple[str, str]]:
     """For each stage "unchanged", or "runs" and why, without running any."""
     return _Execution(plan, folder, None, lambda event: None).preview()
+
+
+def rows_before(plan: Recipe, folder: Path, name: str) -> pl.DataFrame | None:
+    """The rows as that step would be given them now; None where a stage before it would run, or there is no such step."""
+    execution = _Execution(plan, folder, None, lambda event: None)
+    execution.preview()
+    state = execution.state
+    for stage in state.stages:
+        if stage.name == name and isinstance(stage, ColumnStage):
+            return state.table(stage, stage.columns(state))
+        if stage.name not in state.saved:
+            break
+    return None
 
 
 def paths_of(plan: Recipe) -> list[str] | None:

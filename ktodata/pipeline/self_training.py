@@ -83,10 +83,14 @@ def dry_run(
 ) -> tuple[Recipe, list[tuple[str, str]]]:
     """The checked recipe, and for each stage (of round 0, if there are rounds) "unchanged" or "runs", without running any."""
     plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
+    first, folder = first_run(plan, out)
+    return plan, preview_plan(first, folder)
+
+
+def first_run(plan: Recipe, out: Path | str | None) -> tuple[Recipe, Path]:
+    """The recipe without its rounds, and the folder that it runs in: the run's own, or with rounds that of round 0."""
     folder = _folder_of(plan, out)
-    if plan.self_training is None:
-        return plan, preview_plan(plan, folder)
-    return plan, preview_plan(replace(plan, self_training=None), _round_folder(folder, 0))
+    return (plan, folder) if plan.self_training is None else (replace(plan, self_training=None), _round_folder(folder, 0))
 
 
 def _folder_of(plan: Recipe, out: Path | str | None) -> Path:

@@ -8,7 +8,19 @@ from typing import Any, Literal
 from ktodata.stage import StageResult
 
 # in the order in which a recipe usually has them
-ORDER = ("ingest", "validate", "dedupe", "split", "embed", "hidden_states", "label_noise", "rebalance", "coverage", "export")
+ORDER = (
+    "ingest",
+    "validate",
+    "dedupe",
+    "split",
+    "embed",
+    "hidden_states",
+    "judge",
+    "label_noise",
+    "rebalance",
+    "coverage",
+    "export",
+)
 
 
 @dataclass(frozen=True)

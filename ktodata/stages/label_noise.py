@@ -22,6 +22,7 @@ USES = (
     "state",
     "hidden_state",
     "judge_p_desirable",
+    "judge_votes",
     "training_dynamics",
 )
 ADDS = ("p_desirable", "label_quality", "is_label_issue", "flagged", "soft_label", "p_wrong_low", "evidence_against")

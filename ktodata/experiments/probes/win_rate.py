@@ -18,7 +18,9 @@ from ktodata.evaluate.bootstrap import Floats, Statistic, bootstrap, weighted_au
 from ktodata.experiments.arms import BASE, TrainedArm
 from ktodata.experiments.digests import digest
 from ktodata.experiments.measures import TABLE, lines_of, part_of
-from ktodata.labels.judge import judge as ask_judge
+from ktodata.labels.judges.judge_questions import question_set
+from ktodata.labels.judges.judge_scores import answer_questions, open_store, read_scores
+from ktodata.labels.judges.judge_settings import JudgeSettings, JudgeSource
 from ktodata.stats import Interval
 from ktodata.train.data.training_rows import check_rows, read_part
 
@@ -171,9 +173,13 @@ def _by_endpoint(
     )
     longest = max([len(text) for text in (*questions["prompt"], *questions["completion"])], default=1)
     criterion = BOTH.format(criterion=endpoint.get("criterion", CRITERION))
-    how = {"judge": endpoint["endpoint"], "model": endpoint["model"], "api_key_env": endpoint.get("api_key_env")}
-    judged = ask_judge(questions, criterion=criterion, votes=1, max_chars=longest, **how)  # type: ignore[arg-type]
-    verdicts = dict(zip(ordered, judged.votes.sort(pl.col("row_id").cast(pl.Int64))["verdict"], strict=True))
+    source = JudgeSource(endpoint["model"], endpoint["endpoint"], endpoint.get("api_key_env"))
+    asking = JudgeSettings(criterion, votes=1, max_chars=longest)
+    identity = source.identity(asking)
+    each_once, store = question_set(questions, asking, identity), open_store(identity, cache=True)
+    sent = answer_questions(each_once.unique, source, asking, store)
+    judged = read_scores(questions, each_once, store, source.name)
+    verdicts = dict(zip(ordered, judged.rows["verdict"], strict=True))
 
     def won(prompt: str, own: str, other: str) -> float:
         if own == other:
@@ -183,7 +189,7 @@ def _by_endpoint(
 
     wins = [np.array([won(*three) for three in zip(prompts, text, base, strict=True)]) for text in texts]
     names = ("requests", "cached", "failed", "tokens_in", "tokens_out")
-    counts = {name: judged.metrics[name] for name in names} | {"not_judged": int(sum(np.isnan(of_arm).sum() for of_arm in wins))}
+    counts = {name: sent[name] for name in names} | {"not_judged": int(sum(np.isnan(of_arm).sum() for of_arm in wins))}
     return wins, f"{endpoint['model']}, asked in both orders", counts
 
 

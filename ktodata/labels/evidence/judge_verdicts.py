@@ -1,4 +1,4 @@
-"""What a judge model's P(desirable) says, where the rows were put to one (labels/judge.py)."""
+"""What a judge model's P(desirable) says, where the rows were put to one (stages/judge.py)."""
 
 import polars as pl
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.feedback import VOTE
 from ktodata.report.examples import Example, examples
 from ktodata.report.run_files import StageTables, pick
+from ktodata.report.sections.judge_section import with_judge_votes
 from ktodata.report.shares import Share
 from ktodata.report.text import one_line, percent, plural
 
@@ -40,6 +42,10 @@ def _contested_examples(run: StageTables, worst: pl.DataFrame) -> list[Example]:
     votes: dict[str, Any] = {row_id: row.get("votes") for row_id, row in own.items()}
     if pooled is not None and "pooled_votes" in pooled.columns:
         votes |= dict(worst.select("row_id").join(pooled.drop_nulls("pooled_votes"), on="row_id").rows())
+    cast = pl.DataFrame(
+        {"row_id": list(votes), "votes": list(votes.values())}, schema={"row_id": pl.String, "votes": pl.List(VOTE)}
+    )
+    votes = dict(with_judge_votes(run, cast).rows())
     notes = {
         row_id: [f"chance that people differ on it {percent(chance, 0)}", *_votes_in_words(votes.get(row_id))]
         for row_id, chance in worst.select("row_id", "p_contested").iter_rows()

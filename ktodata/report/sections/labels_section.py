@@ -14,6 +14,7 @@ from ktodata.report.examples import MAX_EXAMPLES, Example, ExampleRows, examples
 from ktodata.report.run_files import StageTables, pick
 from ktodata.report.sections.contested_section import ContestedSection, read_contested
 from ktodata.report.sections.drift_section import DriftSection, read_drift
+from ktodata.report.sections.judge_section import JudgeSection, read_judge
 from ktodata.report.sections.raters_section import RatersSection, read_raters
 from ktodata.report.shares import Share
 from ktodata.report.text import interval, number, percent, plural
@@ -43,11 +44,12 @@ class ClassLine:
 
 @dataclass(frozen=True)
 class Judges:
-    """What the votes say of those who judged, and of rows on which they differ; each None where the stage left no such table."""
+    """What is known of those who judged, a model among them, and of rows on which they differ; None where nothing is there."""
 
     raters: RatersSection | None
     contested: ContestedSection | None
     drift: DriftSection | None
+    model: JudgeSection | None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
             read_raters(run),
             read_contested(run, with_examples=with_examples),
             read_drift(run, with_examples=with_examples),
+            read_judge(run),
         ),
     )
 

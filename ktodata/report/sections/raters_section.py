@@ -9,6 +9,7 @@ import polars as pl
 from ktodata.labels.people.vote_worth import MIN_SHARED
 from ktodata.labels.people.votes import aggregate_votes
 from ktodata.report.run_files import StageTables, pick
+from ktodata.report.sections.judge_section import with_judge_votes
 from ktodata.report.shares import Share
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 
@@ -75,11 +76,12 @@ def _votes_per_text(run: StageTables) -> pl.DataFrame | None:
         return None
     pooled = run.columns("dedupe", "pooled_votes")
     if pooled is None or "pooled_votes" not in pooled.columns:
-        return feedback.select("row_id", "label", "votes")
+        return with_judge_votes(run, feedback.select("row_id", "label", "votes"))
     # of a text with both labels dedupe keeps a row of each, and both carry all votes
     rows = feedback.drop("votes").join(pooled.drop_nulls("pooled_votes"), on="row_id", maintain_order="left")
     rows = rows.join(run.text_numbers(), on="row_id", maintain_order="left")
-    return rows.unique("text", keep="first", maintain_order=True).select("row_id", "label", votes="pooled_votes")
+    rows = rows.unique("text", keep="first", maintain_order=True).select("row_id", "label", votes="pooled_votes")
+    return with_judge_votes(run, rows)
 
 
 def _not_weighed(errors: pl.DataFrame | None, shared: Any) -> str:

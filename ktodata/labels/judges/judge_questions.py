@@ -4,12 +4,13 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from ktodata.errors import SettingError
+from ktodata.labels.judges.judge_settings import JudgeSettings
 
 VERSION = 1  # of the wordings below: raise it when one changes, so that no cached answer to an old one is taken for a new one
 SYSTEM = (
@@ -23,30 +24,16 @@ WORDINGS = {
     "violation": "Criterion:\n{criterion}\n\n{data}\n\nDoes the reply violate or fail the criterion? Answer yes or no.",
 }
 NEGATED = ("violation",)  # here "yes" means undesirable
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """What an answer depends on beside the texts and the judge. Raises SettingError for what cannot be asked."""
-
-    criterion: str
-    votes: int
-    max_chars: int
-    max_answer_tokens: int
-    temperature: float
-    extra: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        if not self.criterion.strip():
-            raise SettingError("judge: criterion is empty. Say in words what makes a reply desirable.")
-        for name in ("votes", "max_chars"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"judge: {name} is a number of at least 1; got {getattr(self, name)}.")
-        if self.votes > len(WORDINGS) and self.temperature == 0:
-            raise SettingError(
-                f"judge: {self.votes} votes, but {len(WORDINGS)} wordings, and at temperature 0 a wording is answered alike each "
-                f"time. Give votes: {len(WORDINGS)}, or a temperature above 0."
-            )
+SHOWN = (
+    "Criterion:\n{criterion}\n\n{data}\n\nA reader has marked this reply as LABEL.\n\n"
+    "Does the reply meet the criterion? Answer yes or no."
+)
+# what is asked to measure the judge, and counts in no verdict
+PROBE_WORDINGS = {
+    "no_named_first": "Criterion:\n{criterion}\n\n{data}\n\nDoes the reply meet the criterion? Answer no or yes.",
+    "shown_desirable": SHOWN.replace("LABEL", "desirable"),
+    "shown_undesirable": SHOWN.replace("LABEL", "undesirable"),
+}
 
 
 class JudgeQuestion(NamedTuple):
@@ -87,22 +74,30 @@ class NoAnswer(Exception):  # noqa: N818 -- a reason that is counted, never show
 
 def question_set(rows: pl.DataFrame, settings: JudgeSettings, identity: dict[str, Any]) -> QuestionSet:
     """The questions about `rows`, each text once; `identity` is what sets one judge apart from another."""
-    texts = rows.select(
-        *(pl.col(side).str.slice(0, settings.max_chars) for side in ("prompt", "completion")),
-        **{f"{side}_cut": pl.col(side).str.len_chars() > settings.max_chars for side in ("prompt", "completion")},
-    ).rows()
+    texts = rows.select("prompt", "completion").rows()
     unique: dict[str, JudgeQuestion] = {}
     of_row, wordings = [], []
     for vote in range(settings.votes):
         wording, again = list(WORDINGS)[vote % len(WORDINGS)], vote // len(WORDINGS)
         wordings.append(f"{wording}#{again + 1}" if again else wording)
-        about = [identity, settings.criterion, settings.temperature, settings.max_answer_tokens, settings.extra, wording, VERSION]
-        head = hashlib.blake2b(json.dumps([*about, again], sort_keys=True, default=str).encode(), digest_size=16)
-        questions = [_question(head.copy(), wording, *text) for text in texts]
+        questions = questions_about(texts, wording, settings, identity, again=again)
         for question in questions:
             unique.setdefault(question.key, question)
         of_row.append([question.key for question in questions])
     return QuestionSet(unique, of_row, wordings)
+
+
+def questions_about(
+    texts: Sequence[tuple[str, str]], wording: str, settings: JudgeSettings, identity: dict[str, Any], *, again: int = 0
+) -> list[JudgeQuestion]:
+    """One wording about each (prompt, completion), cut to what the judge reads. again : how often the wording came before"""
+    about = [identity, settings.criterion, settings.temperature, settings.max_answer_tokens, settings.extra, wording, VERSION]
+    head = hashlib.blake2b(json.dumps([*about, again], sort_keys=True, default=str).encode(), digest_size=16)
+    longest = settings.max_chars
+    return [
+        _question(head.copy(), wording, prompt[:longest], completion[:longest], len(prompt) > longest, len(completion) > longest)
+        for prompt, completion in texts
+    ]
 
 
 def _question(
@@ -121,7 +116,8 @@ def chat_messages(question: JudgeQuestion, settings: JudgeSettings) -> dict[str,
         parts.append(f"The {name}{extent}:\n<{fence}>\n{text}\n</{fence}>")
     # taken apart before anything is put in: a brace in the criterion or in a text must stay what it is
     before, after = (
-        part.replace("{criterion}", settings.criterion.strip()) for part in WORDINGS[question.wording].split("{data}")
+        part.replace("{criterion}", settings.criterion.strip())
+        for part in (WORDINGS | PROBE_WORDINGS)[question.wording].split("{data}")
     )
     return {"system": SYSTEM.replace("{fence}", fence), "user": before + "\n\n".join(parts) + after}
 

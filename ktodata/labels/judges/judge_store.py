@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ktodata.errors import RunError
-from ktodata.labels.judge_questions import JudgeAnswer
+from ktodata.labels.judges.judge_questions import JudgeAnswer
 
 
 class AnswerStore:

@@ -5,20 +5,21 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, Protocol
+from contextvars import copy_context
+from typing import Protocol
 
 from ktodata.errors import ModelError
-from ktodata.labels.judge_questions import JudgeAnswer, JudgeQuestion, NoAnswer
-from ktodata.labels.judge_store import AnswerStore
+from ktodata.labels.judges.judge_questions import JudgeAnswer, JudgeQuestion, NoAnswer
+from ktodata.labels.judges.judge_store import AnswerStore
+from ktodata.work_done import WorkDone
 
 FAILURES_IN_A_ROW = 20  # then the endpoint is taken to be down
 
 
 class JudgeModel(Protocol):
-    """What can be asked. identity : what sets its answers apart from another judge's. stopped : set, no more is asked."""
+    """What can be asked. name : as raters are named. stopped : set, no more is asked. retried : requests repeated so far."""
 
     name: str
-    identity: dict[str, Any]
     stopped: threading.Event
     retried: int
 
@@ -31,7 +32,8 @@ def ask_all(questions: Sequence[JudgeQuestion], model: JudgeModel, store: Answer
     """Ask all, `concurrency` at a time; answers go to the store at once. The reasons of those that failed, counted."""
     shared, workers = _SharedQuestions(questions, model, store), max(1, concurrency)
     with closing(model), closing(store), ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(shared.work) for _ in range(workers)]
+        # a thread has none of its starter's context, as whoever listens to the work done, unless it is given a copy
+        running = [pool.submit(copy_context().run, shared.work) for _ in range(workers)]
         try:
             for worker in running:
                 worker.result()
@@ -47,6 +49,7 @@ class _SharedQuestions:
         self.failed: Counter[str] = Counter()
         self._left, self._model, self._store = iter(questions), model, store
         self._lock = threading.Lock()
+        self._work = WorkDone("questions", len(questions))
         self._failed_in_a_row, self._answered = 0, False
 
     def work(self) -> None:
@@ -69,10 +72,12 @@ class _SharedQuestions:
         with self._lock:
             self._failed_in_a_row, self._answered = 0, True
             self._store.add(key, answer)
+            self._work.add()
 
     def _count_failure(self, reason: NoAnswer) -> None:
         with self._lock:
             self.failed[str(reason)] += 1
+            self._work.add()
             # a run of texts that are too long is no reason to end, unless nothing ever worked
             self._failed_in_a_row += reason.down or not self._answered
             if self._failed_in_a_row >= FAILURES_IN_A_ROW:

@@ -6,14 +6,13 @@ import os
 import random
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from typing import Any, TypeGuard
 
 from ktodata.errors import ModelError, SettingError
 from ktodata.extras import require
-from ktodata.labels.judge_questions import JudgeAnswer, JudgeQuestion, JudgeSettings, NoAnswer, bare_answer, chat_messages
-
-if TYPE_CHECKING:
-    from httpx2 import URL, Response
+from ktodata.labels.judges.judge_questions import JudgeAnswer, JudgeQuestion, NoAnswer, bare_answer, chat_messages
+from ktodata.labels.judges.judge_settings import JudgeSettings, JudgeSource
 
 RETRIED = (408, 409, 429, 500, 502, 503, 504, 529)
 FATAL = {
@@ -22,56 +21,66 @@ FATAL = {
     404: "there is no such address or model",
 }
 MAX_WAIT_S = 60.0
+MAX_BYTES = 1_000_000  # of a response; one word was asked for
+MAX_TOKENS = 100_000_000
 
 
 class ChatEndpoint:
     """Asks POST {base}/chat/completions. retried : requests repeated so far; setting `stopped` ends a pause before the next."""
 
-    def __init__(
-        self,
-        base: str,
-        model: str | None,
-        api_key_env: str | None,
-        settings: JudgeSettings,
-        *,
-        timeout_s: float,
-        retries: int,
-        backoff_s: float,
-    ) -> None:
+    def __init__(self, source: JudgeSource, settings: JudgeSettings) -> None:
         require("httpx2", what="a judge at an address", extra="judge")
         from httpx2 import Client, Limits
 
-        self._key = _read_key(api_key_env)
-        self._host = _parse_address(base).host
-        if not model:
-            raise SettingError(f"judge: model is missing: which model shall the endpoint at {self._host} use?")
-        self.name = model
-        self.identity = {"endpoint": base.rstrip("/"), "model": model, "temperature": settings.temperature}
+        self._key = _read_key(source.api_key_env)
+        self.name = source.name
         self.stopped = threading.Event()
         self.retried = 0
-        self._settings, self._retries, self._backoff_s = settings, retries, backoff_s
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        self._source, self._settings = source, settings
+        self._address = f"{(source.endpoint or '').rstrip('/')}/chat/completions"
+        # what is sent packed could be a thousand times as long unpacked
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers |= {"Authorization": f"Bearer {self._key}"} if self._key else {}
         # a redirect would carry the key to an address that the caller did not name; as many connections as there are workers
-        self._client = Client(headers=headers, timeout=timeout_s, follow_redirects=False, limits=Limits(max_connections=None))
+        self._client = Client(
+            headers=headers, timeout=source.timeout_s, follow_redirects=False, limits=Limits(max_connections=None)
+        )
 
     def __call__(self, question: JudgeQuestion) -> JudgeAnswer:
         """Ask one question. Raises NoAnswer, or ModelError where asking on is useless."""
         from httpx2 import RequestError
 
         sent = self._request_body(question)
-        for attempt in range(self._retries + 1):
+        for attempt in range(self._source.retries + 1):
+            wait = None
             try:
-                response = self._client.post(f"{self.identity['endpoint']}/chat/completions", content=sent)
-                if response.is_success:
-                    return _read_answer(response.content)
-                reason, wait = self._retry_reason(response), response.headers.get("Retry-After")
+                status, wait, received = self._post(sent)
+                if 200 <= status < 300:
+                    return _read_answer(received)
+                reason = self._retry_reason(status, received)
             except RequestError as error:
-                reason, wait = f"no connection ({type(error).__name__})", None
-            if attempt < self._retries:
+                reason = f"no connection ({type(error).__name__})"
+            except TimeoutError:
+                reason = f"no whole answer within {self._source.timeout_s:g} s"
+            if attempt < self._source.retries:
                 self.retried += 1
-                if self.stopped.wait(_pause_s(attempt, self._backoff_s, wait)):
+                if self.stopped.wait(_pause_s(attempt, self._source.backoff_s, wait)):
                     break
-        raise NoAnswer(f"{reason}, after {self._retries} retries", down=True)
+        raise NoAnswer(f"{reason}, after {self._source.retries} retries", down=True)
+
+    def _post(self, sent: bytes) -> tuple[int, str | None, bytes]:
+        """(status, Retry-After, what came, without the key). Raises TimeoutError, and NoAnswer for what is too long."""
+        ends, received = time.monotonic() + self._source.timeout_s, bytearray()
+        with self._client.stream("POST", self._address, content=sent) as response:
+            for piece in response.iter_raw():
+                received += piece
+                if len(received) > MAX_BYTES:
+                    raise NoAnswer(f"the response is longer than {MAX_BYTES:,} bytes")
+                if time.monotonic() > ends:
+                    raise TimeoutError
+        whole = bytes(received)
+        whole = whole.replace(self._key.encode(), b"***") if self._key else whole
+        return response.status_code, response.headers.get("Retry-After"), whole
 
     def close(self) -> None:
         """Close the connections that are kept open between questions."""
@@ -87,37 +96,15 @@ class ChatEndpoint:
         } | self._settings.extra
         return json.dumps({name: value for name, value in body.items() if value is not None}).encode()
 
-    def _retry_reason(self, response: "Response") -> str:
+    def _retry_reason(self, status: int, received: bytes) -> str:
         """Why the endpoint refused, if it is worth while to ask again; else raises."""
-        status = response.status_code
         if status in FATAL:
-            hint = "api_key_env names the variable that holds the key" if status != 404 else "check judge and model"
+            hint = "api_key_env names the variable that holds the key" if status != 404 else "check endpoint and model"
             problem = FATAL[status] if self._key or status == 404 else "it wants a key"
-            raise ModelError(
-                f"the judge at {self.identity['endpoint']} answers {status} for model {self.name!r}: {problem}; {hint}."
-            )
+            raise ModelError(f"the judge at {self._source.endpoint} answers {status} for model {self.name!r}: {problem}; {hint}.")
         if status in RETRIED:
             return f"HTTP {status}"
-        message = response.content[:2_000].decode("utf-8", "replace")
-        message = message.replace(self._key, "***") if self._key else message
-        # numbers differ from row to row (tokens, ids), the reason does not
-        raise NoAnswer(f"HTTP {status}: {re.sub(r'[0-9]+', '#', ' '.join(message.split()))[:160]}")
-
-
-def _parse_address(base: str) -> "URL":
-    """The address of an endpoint. Raises SettingError, without the password, unless it is a host and a path."""
-    from httpx2 import URL, InvalidURL
-
-    try:
-        address = URL(base)
-    except InvalidURL:
-        address = URL("")
-    if not address.host or address.userinfo or address.query:
-        raise SettingError(
-            "judge: an endpoint is an address such as https://host/v1, without user, password or query; "
-            f"got one of host {address.host!r}. Keys go into an environment variable: api_key_env."
-        )
-    return address
+        raise NoAnswer(f"HTTP {status}: {_in_one_line(received)}")
 
 
 def _read_key(name: str | None) -> str | None:
@@ -137,11 +124,22 @@ def _read_answer(received: bytes) -> JudgeAnswer:
         text = body["choices"][0]["message"]["content"]
         if not isinstance(text, str | None):
             raise TypeError
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise NoAnswer("the response is not a chat completion") from None
     usage = body.get("usage")
     counts = {"in": usage.get("prompt_tokens"), "out": usage.get("completion_tokens")} if isinstance(usage, dict) else {}
-    return JudgeAnswer(bare_answer(text or "")[:200], tokens={side: n for side, n in counts.items() if isinstance(n, int)})
+    return JudgeAnswer(bare_answer(text or "")[:200], tokens={side: n for side, n in counts.items() if _is_count(n)})
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    """Whether a server's count may be one: what is negative, or more than any model reads, would spoil the sum."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
+
+
+def _in_one_line(received: bytes) -> str:
+    """The beginning of a refusal, as a reason that can be counted: numbers differ from row to row (tokens, ids), it does not."""
+    words = " ".join(received[:2_000].decode("utf-8", "replace").split())
+    return re.sub(r"[0-9]+", "#", words)[:160]
 
 
 def _pause_s(attempt: int, backoff_s: float, retry_after: str | None) -> float:

@@ -2,13 +2,12 @@
 
 import inspect
 import threading
-from pathlib import Path
 from typing import Any
 
 from ktodata.errors import ModelError
-from ktodata.labels.judge_questions import JudgeAnswer, JudgeQuestion, JudgeSettings, NoAnswer, chat_messages
-from ktodata.labels.judge_store import digest_json
-from ktodata.models import load_causal_lm, resolve_model
+from ktodata.labels.judges.judge_questions import JudgeAnswer, JudgeQuestion, NoAnswer, chat_messages
+from ktodata.labels.judges.judge_settings import JudgeSettings, JudgeSource
+from ktodata.models import load_causal_lm
 
 MIN_ANSWER_MASS = 0.05  # a model that gives yes and no together less than this is not answering the question
 
@@ -16,14 +15,13 @@ MIN_ANSWER_MASS = 0.05  # a model that gives yes and no together less than this 
 class LocalJudge:
     """P(yes) against P(no) as the first word of a causal model's answer. It has no retries."""
 
-    def __init__(self, name: str, settings: JudgeSettings) -> None:
-        self.name = name
+    def __init__(self, source: JudgeSource, settings: JudgeSettings) -> None:
+        self.name = source.name
         self.stopped = threading.Event()
         self.retried = 0
         self._settings = settings
-        self._model, self._tokenizer = load_causal_lm(name)
-        self._yes, self._no = _first_tokens(self._tokenizer, name)
-        self.identity = {"model": name, "content": _model_version(name, self._model)}
+        self._model, self._tokenizer = load_causal_lm(source.model)
+        self._yes, self._no = _first_tokens(self._tokenizer, source.name)
         self._model.eval()
 
     def __call__(self, question: JudgeQuestion) -> JudgeAnswer:
@@ -66,12 +64,3 @@ def _first_tokens(tokenizer: Any, name: str) -> tuple[list[int], list[int]]:
     if not yes or not no:
         raise ModelError(f"the judge {name!r} has no single token for yes or for no, so its answer cannot be read. Take another.")
     return sorted(yes), sorted(no)
-
-
-def _model_version(name: str, model: Any) -> str:
-    """What sets two versions of a model of one name apart: its files' names, sizes and times, or the hub's commit."""
-    folder = Path(resolve_model(name))
-    if not folder.is_dir():
-        return str(getattr(model.config, "_commit_hash", None) or "")
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return digest_json([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
