@@ -51,7 +51,7 @@ def as_long(rows: list[Row], tokenizer: Any, max_length: int, seed: int) -> list
 
 def count(name: str, options: argparse.Namespace, tokenizer: Any, size: tuple[int, int]) -> dict[str, Any]:
     """Medians over the repeats of one case's arms and variants. size: of `parameters`, of the real model"""
-    case = CASES[name]
+    case = CASES[name] if options.batch_size is None else replace(CASES[name], batch_size=options.batch_size)
     rows = rows_of(case, options.folder, tokenizer)
     drawn = [draw_rows(rows, options.updates * case.batch_size, options.seed + repeat) for repeat in range(options.repeats)]
     counts: dict[str, list[dict[str, float]]] = {}
@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--updates", type=int, default=16, help="of an epoch")
+    parser.add_argument("--batch-size", type=int, help="rows of an update, in place of the case's own")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--micro-batch", type=int, default=2, help="TRL's; the smallest that it takes pads least")
     parser.add_argument("--seed", type=int, default=0)
@@ -116,7 +117,8 @@ def main() -> None:
         print(name, flush=True)
         for arm, line in result["medians"].items():
             print(f"  {arm:<55}" + ", ".join(f"{figure} {value:.3f}" for figure, value in line.items()), flush=True)
-        add_case("trainer_counts", name, result, terms)
+        other = "" if options.batch_size is None else f", {options.batch_size} rows an update"
+        add_case("trainer_counts", name + other, result, terms)
 
 
 if __name__ == "__main__":

@@ -306,8 +306,8 @@ def main() -> None:
         for arm, ratio in result["ktodata_over"].items():
             told = {figure: f"{each['median']:.2f}" for figure, each in ratio.items()}
             print(f"  ktodata / {arm}: {told}, at peak {result['even_at_peak'][arm]:.2f}")
-        smaller = "" if options.batch_size is None else f", {options.batch_size} rows an update"
-        write_case(name + smaller, {**result, "threads": options.threads, "commit": commit})
+        other = "" if options.batch_size is None else f", {options.batch_size} rows an update"
+        write_case(name + other, {**result, "threads": options.threads, "commit": commit})
 
 
 def write_case(name: str, result: dict[str, Any]) -> None:
