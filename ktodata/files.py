@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -384,8 +385,11 @@ def _system_error(error: Exception) -> int:
     """The system's number for what went wrong; 0 where it was something else."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    written_out = re.search(r"\(os error (\d+)\)", str(error))
-    return int(written_out[1]) if written_out else 0
+    if written_out := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(written_out[1])
+    # polars says only that its writing was cut short where a limit on the size of files ends it
+    writes = any(frame.name == "write_parquet" for frame in traceback.extract_tb(error.__traceback__))
+    return errno.EIO if writes and "transport error" in str(error) else 0
 
 
 def _free_space(place: Path) -> str:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,6 +48,17 @@ def type_in(monkeypatch, capsys):
 
 
 # --- killed at any instant -------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_on_the_size_of_files_is_said_in_one_line(tmp_path):
+    """In a process of its own, as a limit that was lowered stays."""
+    rows(tmp_path / "f.jsonl", 400)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe("f.jsonl")))
+    command = f"ulimit -f 4; {sys.executable} -m ktodata run recipe.yaml --out run --quiet"
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
+    assert "cannot write " in ended.stderr and "Nothing half written was left" in ended.stderr
+    assert not list((tmp_path / "run").rglob("*.part"))
 
 
 def test_folders_are_made_in_one_place_only():
