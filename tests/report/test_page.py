@@ -13,9 +13,10 @@ from opening import decoded
 
 from ktodata.errors import RunError
 from ktodata.files import read_note
-from ktodata.report import build_audit_page, build_report
-from ktodata.report.headline import headline_text
+from ktodata.report import build_audit_page, build_card, build_report
+from ktodata.report.headline import headline_text, label_trust
 from ktodata.report.page import SECTIONS
+from ktodata.report.run_contents import read_contents
 from ktodata.report.text import with_code
 
 
@@ -246,6 +247,16 @@ def test_commands_stand_as_code_and_can_be_pasted(run, monkeypatch):
     assert "`" not in "".join(headline_text(run))
     assert with_code("`a <b>` and <i>") == "<code>a &lt;b&gt;</code> and &lt;i&gt;"
     assert with_code("one ` alone") == "one ` alone"
+
+
+def test_page_card_terminal_and_audit_say_the_same_of_the_labels(run, page):
+    """One sentence, made in labels/label_words.py; nothing says it in words of its own."""
+    line = label_trust(read_contents(run).noise)
+    sentence = " ".join(line.text.split()).replace("`", "")
+    for text in (page.visible, Page(build_audit_page(run)).visible, build_card(run), headline_text(run)[0]):
+        plain = " ".join(text.replace("\\", "").replace("`", "").split())
+        assert sentence in plain and line.short in plain
+    assert "trusted label" in sentence or "judged" in sentence or "order only" in sentence
 
 
 def test_five_lines_for_a_terminal(run):
