@@ -468,15 +468,3 @@ def test_a_forecast_agrees_with_what_came_of_it():
     each = pulls(np.array([True, True, False, True]), np.arange(4) == 3, chances)
     assert each["relabel"].tolist() == [-1, 1, -1, 1] and each["drop"].tolist() == [0, 0, -1, 1]
     assert each["drop_and_relabel"].tolist() == [-1, 0, -1, 1] and each["soften"] == pytest.approx([-0.6, 0.2, -0.8, 1])
-
-
-def test_gradients_align_with_those_of_their_class():
-    """Rows of either class have gradients of their own; a reviewed row is not aligned with its own prompt group."""
-    from gradient_alignment import alignment
-
-    truth, groups = np.arange(40) % 2 == 0, np.arange(40) // 2
-    vectors = np.where(truth[:, None], [1.0, 0.0], [0.0, 1.0])
-    along = alignment(vectors, np.arange(40) < 10, truth, groups)
-    assert (along[truth] > 0).all() and (along[~truth] < 0).all()
-    alone = alignment(vectors, np.arange(40) < 2, truth, groups)
-    assert alone[:2].tolist() == [0, 0] and (alone[2:] != 0).all()

@@ -186,7 +186,7 @@ def past_forecasts(table: pl.DataFrame, part: int, wanted: set[tuple[str, float]
 
 def by_ablations(options: argparse.Namespace) -> pl.DataFrame:
     """Forecast and realised of every past cell."""
-    past = pl.DataFrame(past_cells())
+    past = pl.DataFrame(past_cells()).filter(pl.col("source").is_in(options.sources))
     lines = []
     for name in past["source"].unique(maintain_order=True):
         wanted = set(past.filter(source=name).select("action", "budget").iter_rows())
