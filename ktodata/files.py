@@ -87,8 +87,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def make_folder(folder: Path) -> None:
     """Make a folder where there is none yet. Raises RunError where that cannot be done, or its name cannot be seen."""
     _check_name(folder)
-    with unwritable_speaks(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with unwritable_speaks(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(f"cannot make the folder {folder}: a file stands there, or above it. Give another folder.") from error
 
 
 def _check_name(path: Path) -> None:

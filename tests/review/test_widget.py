@@ -260,7 +260,7 @@ def test_what_cannot_be_reviewed_is_said(run, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="is a run folder"):
         kd.notebook.review_widget(audit, folder=run.folder)
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot keep verdicts"):
+    with pytest.raises(RunError, match="a file stands there"):
         kd.notebook.review_widget(audit, folder=tmp_path / "file")
     with pytest.raises(RunError, match=r"no manifest\.json"):
         kd.notebook.review_widget(tmp_path)
