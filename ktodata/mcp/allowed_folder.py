@@ -14,7 +14,6 @@ from ktodata.pipeline.recipe import Recipe
 from ktodata.pipeline.run_folder import Run
 
 MAX_NAMES = 20
-WORDS = ("name", "criterion")  # keys of a recipe that hold words and no place
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class AllowedFolder:
         """Raise RecipeError for a recipe that pulls, SettingError where a setting leads out of the folder or to no file."""
         if recipe.pull is not None:
             raise RecipeError("the recipe pulls from a service, which only `ktodata run` does.")
-        for text in _texts({key: value for key, value in recipe.as_dict().items() if key not in WORDS}):
+        for text in _texts({key: value for key, value in recipe.as_dict().items() if key != "name"}):
             place = self.path(text, recipe.folder)
             for match in glob(str(place), recursive=True) if has_magic(text) else [str(place)]:  # noqa: PTH207
                 self._check_links(self.path(match))
@@ -85,9 +84,9 @@ class AllowedFolder:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text of JSON values that could be a path."""
+    """Every text of JSON values that could be a path; a criterion, a step's own too, holds words."""
     if isinstance(value, Mapping):
-        value = list(value.values())
+        value = [inner for name, inner in value.items() if name != "criterion"]
     if isinstance(value, list | tuple):
         for item in value:
             yield from _texts(item)

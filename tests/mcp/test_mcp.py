@@ -105,6 +105,21 @@ def test_task_8_what_would_a_recipe_do(folder):
     assert answer["reading"]["rows"] == len(list(records())) - 1
 
 
+def test_a_criterion_is_words_and_no_place(folder):
+    """A recipe with a judge on this machine: its criterion may name what it likes. One behind an address is a service elsewhere."""
+    recipe = json.loads((folder / "recipe.yaml").read_text())
+    recipe |= {"name": "judged", "criterion": "/etc is not named, ../.. neither"}
+    recipe["steps"].insert(0, {"judge": {"model": "m"}})
+    (folder / "judged.yaml").write_text(json.dumps(recipe))
+    answer = call(folder, "dry_run", recipe="judged.yaml")
+    recipe["steps"][0]["judge"]["endpoint"] = "http://127.0.0.1:9/v1"
+    (folder / "judged.yaml").write_text(json.dumps(recipe))
+    refused = call(folder, "dry_run", recipe="judged.yaml")
+    (folder / "judged.yaml").unlink()
+    assert isinstance(answer, dict) and answer["stages"]["judge"].startswith("runs"), answer
+    assert "is not in the allowed folder" in refused
+
+
 def test_task_9_a_question_about_the_same_file_needs_no_second_audit(folder, monkeypatch):
     from ktodata.mcp import read_only_tools
 

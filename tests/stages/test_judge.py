@@ -1,4 +1,5 @@
 import json
+import shutil
 import socket
 import time
 
@@ -348,6 +349,21 @@ def test_a_local_model_judges(tiny, monkeypatch):
     monkeypatch.setattr(judge_local, "MIN_ANSWER_MASS", 1.01)
     silent = judge(GOOD_AND_BAD, criterion="good", model=tiny, cache=False)
     assert silent.metrics["unparsed"] == 6, "neither yes nor no is likely: no verdict"
+
+
+def test_a_local_judge_is_what_its_folder_holds(tiny, tmp_path):
+    """A copy elsewhere is the same judge; other weights under the same name are another one."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    judge(GOOD_AND_BAD, criterion="good", model=tiny)
+    shutil.copytree(tiny, tmp_path / "elsewhere" / "tiny")
+    copied = judge(GOOD_AND_BAD, criterion="good", model=str(tmp_path / "elsewhere" / "tiny"))
+    assert (copied.metrics["requests"], copied.metrics["cached"]) == (0, 6)
+    assert copied.metrics["judge"]["rater"] == "judge:tiny"
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny)).save_pretrained(tiny)
+    assert judge(GOOD_AND_BAD, criterion="good", model=tiny).metrics["requests"] == 6
 
 
 def test_a_local_answer_is_its_own_logits(tiny):
