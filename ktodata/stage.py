@@ -17,11 +17,13 @@ far. Rows dropped for good are gone; "drop" is seen only before the split is kno
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import polars as pl
 
-from ktodata.errors import DataError
+from ktodata.errors import DataError, RunError
+from ktodata.files import differing, read_note
 
 # A setting of this type is a list of prompts; in a recipe it is the path of a file that holds them.
 Prompts = Sequence[str] | None
@@ -112,3 +114,31 @@ def strongest_decisions(decisions: pl.DataFrame) -> pl.DataFrame:
         .unique("row_id", keep="first", maintain_order=True)
         .drop("strength")
     )
+
+
+def check_stage(run: Path, name: str, manifest: Mapping[str, Any]) -> None:
+    """Raise RunError where a file of a stage's own folder, or of the quarantine, is another than the stage wrote.
+
+    manifest : the run's; the stage's note must be the one that it was made with.
+
+    Shards are checked where they are read (formats/shards.py); a model may be another than the run's: `ktodata train` makes it.
+    """
+    entry = next((entry for entry in manifest["stages"] if entry["name"] == name), None)
+    note = run / "stages" / name / "done.json"
+    key = None if entry is None else entry.get("key")
+    if key is None and not note.exists():  # no run has come to it
+        return
+    done = read_note(note)
+    if key is not None and key != done.get("key"):
+        raise RunError(f"{note} is of another making than manifest.json says: `ktodata run` again with its recipe makes it anew.")
+    own = {
+        file: written
+        for file, written in done.get("artefacts", {}).items()
+        if file.startswith(f"stages/{name}/") or "/" not in file
+    }
+    if wrong := [file for file in differing(run, own) if file in own]:
+        raise RunError(
+            f"{run / wrong[0]} is not what {name} wrote"
+            + (f", nor are {len(wrong) - 1:,} more files" if wrong[1:] else "")
+            + ": it was changed or damaged since. `ktodata run` again with its recipe makes it anew."
+        )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 import pyarrow as pa
@@ -17,6 +17,7 @@ from ktodata.errors import EmptyDataError, RunError
 from ktodata.feedback import COLUMNS, TURN, check_columns, whole_turns
 from ktodata.files import damage_speaks, is_run, make_folder, read_json, read_note, read_parquet, whole_file, write_json
 from ktodata.formats.turns import is_plain, loaded_turn, plain, plain_turn
+from ktodata.stage import check_stage
 
 CHECKSUMS = "checksums.json"
 # JSON, marked as such in the files: `datasets` (4.7 on) hands it on as objects. `tools` is text, which TRL takes apart itself
@@ -108,23 +109,32 @@ def changed_shards(folder: Path) -> list[str]:
 
 
 def check_shards(folder: Path) -> None:
-    """Raise RunError where the shards of a folder are not those that its checksums.json names.
+    """Raise RunError where the shards of a folder are not those that its checksums.json names, or a run's are another run's.
 
-    Without one the files are somebody's own, and taken as they are; but a run's shards have one.
+    Without one the files are somebody's own, and taken as they are; but a run's shards have one, which its export stage knows.
     """
+    run = folder.parent if folder.name else folder.absolute().parent
     if not (folder / CHECKSUMS).is_file():
-        if is_run(folder.parent):
+        if is_run(run):
             raise RunError(f"{folder} has no {CHECKSUMS}, so nobody can tell whether its files are whole: {EXPORT_AGAIN}")
         return
     listed = read_json(folder / CHECKSUMS)
-    export = folder.parent / "stages/export/metrics.json"
-    if is_run(folder.parent) and export.is_file() and read_note(export).get("checksums", listed) != listed:
+    if is_run(run) and _exported_by(run) != listed:
         raise RunError(f"{folder / CHECKSUMS} is not the one that export wrote: {EXPORT_AGAIN}")
     there = {path.name for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name)}
     if wrong := sorted({*changed_shards(folder), *(there - set(listed))}):
         raise RunError(
             f"{len(wrong):,} of {len(listed):,} shards are not what export wrote ({', '.join(wrong[:3])}): {EXPORT_AGAIN}"
         )
+
+
+def _exported_by(run: Path) -> dict[str, Any]:
+    """The checksums that the run's own export stage wrote. Raises RunError where the stage there is not the manifest's."""
+    manifest = read_note(run / "manifest.json")
+    if all(stage["name"] != "export" for stage in manifest.get("stages", ())):
+        raise RunError(f"{run / 'shards'} is not of this run, by whose manifest.json no export has run: {EXPORT_AGAIN}")
+    check_stage(run, "export", manifest)
+    return dict(read_note(run / "stages/export/metrics.json").get("checksums", {}))
 
 
 def _shard_tables(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -14,8 +14,7 @@ from ktodata.errors import DataError, RunError
 from ktodata.files import describe, read_note, read_own_table, read_sibling_table, whole_folder, write_note
 from ktodata.formats.shards import check_shards
 from ktodata.report.integrity import FileFault, faults_of
-from ktodata.report.run_files import check_stage
-from ktodata.stage import StageResult
+from ktodata.stage import StageResult, check_stage
 
 if TYPE_CHECKING:
     from ktodata.pipeline.compare_runs import RunComparison

@@ -10,7 +10,6 @@ import polars as pl
 from ktodata.errors import RunError
 from ktodata.files import (
     damage_speaks,
-    differing,
     digest_file,
     read_note,
     read_own_table,
@@ -19,7 +18,7 @@ from ktodata.files import (
     siblings_of,
 )
 from ktodata.report.integrity import FileFault, faults_of
-from ktodata.stage import DECISION_SCHEMA, strongest_decisions
+from ktodata.stage import DECISION_SCHEMA, check_stage, strongest_decisions
 
 QUARANTINE_SCHEMA = pl.Schema(
     {"file": pl.String(), "line": pl.Int64(), "reason": pl.String(), "detail": pl.String(), "raw": pl.String()}
@@ -194,34 +193,6 @@ class RunFiles:
         with damage_speaks(file):
             rows = scan_parquet(file).filter(pl.col("row_id").is_in(requested.implode())).collect()
         return {row["row_id"]: row for row in rows.iter_rows(named=True)}
-
-
-def check_stage(run: Path, name: str, manifest: Mapping[str, Any]) -> None:
-    """Raise RunError where a file of a stage's own folder, or of the quarantine, is another than the stage wrote.
-
-    manifest : the run's; the stage's note must be the one that it was made with.
-
-    Shards are checked where they are read (formats/shards.py); a model may be another than the run's: `ktodata train` makes it.
-    """
-    entry = next((entry for entry in manifest["stages"] if entry["name"] == name), None)
-    note = run / "stages" / name / "done.json"
-    key = None if entry is None else entry.get("key")
-    if key is None and not note.exists():  # no run has come to it
-        return
-    done = read_note(note)
-    if key is not None and key != done.get("key"):
-        raise RunError(f"{note} is of another making than manifest.json says: `ktodata run` again with its recipe makes it anew.")
-    own = {
-        file: written
-        for file, written in done.get("artefacts", {}).items()
-        if file.startswith(f"stages/{name}/") or "/" not in file
-    }
-    if wrong := [file for file in differing(run, own) if file in own]:
-        raise RunError(
-            f"{run / wrong[0]} is not what {name} wrote"
-            + (f", nor are {len(wrong) - 1:,} more files" if wrong[1:] else "")
-            + ": it was changed or damaged since. `ktodata run` again with its recipe makes it anew."
-        )
 
 
 def is_of_another_model(run: Path, evaluation: Mapping[str, Any]) -> bool:

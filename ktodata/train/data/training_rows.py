@@ -10,6 +10,7 @@ import xxhash
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError, OneClassError, RunError
 from ktodata.feedback import TEMPLATE_FIELDS
+from ktodata.files import is_run
 from ktodata.formats.shards import check_shards, read_shard, shard_columns, shard_height, shard_pieces
 
 NEEDS = ("row_id", "prompt", "completion", "label")
@@ -73,6 +74,8 @@ def open_part(shards: Path | str | pl.DataFrame, part: str) -> Part:
             shard_columns(place)
         except RunError as error:
             raise FormatError(f"{place} is no Parquet file: give the folder that export wrote, or a file of it.") from error
+        if place.absolute().parent.name == "shards" and is_run(place.absolute().parent.parent):
+            check_shards(place.parent)
         return Part((place,) if part == "train" else ())
     folder = place / "shards" if (place / "shards").is_dir() else place
     files = sorted(folder.glob(f"{part}-*.parquet"))

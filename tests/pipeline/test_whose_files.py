@@ -1,0 +1,94 @@
+"""A run folder's shards are its own: another run's are refused wherever they are read, and no command writes over what it reads."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+import ktodata as kd
+from ktodata.cli import app
+from ktodata.errors import RunError
+from ktodata.train.data.training_rows import open_part
+
+
+def write_rows(path, offset=0):
+    rows = [{"prompt": f"what is {n + offset}", "completion": f"it is {n * n}", "label": n % 3 > 0} for n in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def make_run(home, name, offset=0, **more):
+    paths = str(write_rows(home / f"{name}.jsonl", offset))
+    return kd.run({"name": "x", "ingest": {"paths": paths}, "steps": ["validate"], **more}, out=home / name).folder
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    return make_run(tmp_path, "mine"), make_run(tmp_path, "other", 1000)
+
+
+def take(one, other, *places):
+    for place in places:
+        shutil.rmtree(one / place)
+        shutil.copytree(other / place, one / place)
+
+
+def command(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def refusals(run, folder):
+    """What every reader of shards says, each as the error that it ends with."""
+    for read in (
+        lambda: kd.Run(run).shards("train"),
+        lambda: open_part(run, "train"),
+        lambda: open_part(run / "shards", "train"),
+    ):
+        with pytest.raises(RunError) as error:
+            read()
+        yield str(error.value)
+    with pytest.raises(RunError) as error:
+        open_part(next((run / "shards").glob("train-*.parquet")), "train")
+    yield str(error.value)
+    exported = command("export", run, "--out", folder / "x.jsonl")
+    assert exported.exit_code and not (folder / "x.jsonl").exists()
+    yield str(exported.exception or exported.output)
+
+
+def test_another_runs_export_stage_and_shards_are_refused_by_all_who_read_shards(two_runs, tmp_path):
+    mine, other = two_runs
+    take(mine, other, "stages/export", "shards")
+    for words in refusals(mine, tmp_path):
+        assert "stages/export/done.json" in words
+        assert "ktodata run" in words
+
+
+def test_another_runs_shards_alone_are_refused(two_runs, tmp_path):
+    mine, other = two_runs
+    take(mine, other, "shards")
+    for words in refusals(mine, tmp_path):
+        assert "shards/checksums.json" in words
+        assert "ktodata run" in words
+
+
+def test_shards_in_a_run_that_never_exported_are_refused(two_runs, tmp_path):
+    _, other = two_runs
+    plan = {"name": "x", "ingest": {"paths": str(write_rows(tmp_path / "early.jsonl"))}, "steps": ["validate"]}
+    early = kd.run(plan, out=tmp_path / "early", until="validate").folder
+    for place in ("stages/export", "shards"):
+        shutil.copytree(other / place, early / place)
+    for words in refusals(early, tmp_path):
+        assert "no export has run" in words
+        assert "ktodata run" in words
+
+
+def test_a_runs_own_shards_are_read_in_the_folder_and_in_a_copy(two_runs, tmp_path, monkeypatch):
+    mine, _ = two_runs
+    copy = tmp_path / "copy"
+    shutil.copytree(mine, copy)
+    for run in (mine, copy):
+        assert kd.Run(run).shards("train").height == 30
+        assert open_part(next((run / "shards").glob("train-*.parquet")), "train").places
+    monkeypatch.chdir(copy / "shards")
+    assert len(open_part(".", "train").places) == 1
