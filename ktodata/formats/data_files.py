@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -44,15 +44,24 @@ class Source:
 def find_sources(paths: str | Path | Sequence[str | Path]) -> list[Source]:
     """Every file and data set that `paths` name, each once, in the order given; a glob's files are sorted.
 
+    What has several names, by `..` or by links, is read once, under the first of them.
     Raises FormatError for what is not there, with the nearest names that are.
     """
     patterns = [paths] if isinstance(paths, str | Path) else list(paths)
     if not patterns:
         raise SettingError("paths is empty; name at least one file, glob, data set folder or hub id.")
-    sources = list(dict.fromkeys(source for pattern in patterns for source in _expand(str(pattern))))
+    sources = _each_once(source for pattern in patterns for source in _expand(str(pattern)))
     local = [path for path, kind in sources if is_local(kind)]
     root = os.path.commonpath([Path(path).absolute().parent for path in local]) if local else ""
     return [Source(path, _relative(path, root) if is_local(kind) else path, kind) for path, kind in sources]
+
+
+def _each_once(sources: Iterable[tuple[str, SourceKind]]) -> list[tuple[str, SourceKind]]:
+    """The first of those that are one place."""
+    first: dict[str, tuple[str, SourceKind]] = {}
+    for path, kind in sources:
+        first.setdefault(os.path.realpath(path) if is_local(kind) else path, (path, kind))
+    return list(first.values())
 
 
 @contextmanager
@@ -82,14 +91,37 @@ def _expand(path: str) -> list[tuple[str, SourceKind]]:
     if Path(path).exists():
         return [(path, "file")]
     if glob.has_magic(path):
-        # Path.glob refuses absolute patterns
-        files = sorted(file for file in glob.glob(path, recursive=True) if Path(file).is_file())  # noqa: PTH207
+        files = sorted(file for file in _matches(path) if Path(file).is_file())
         if not files:
             raise FormatError(f"no file matches {path!r}. {nearest(path)}")
         return [(file, "file") for file in files]
     if _is_hub_id(path):
         return [(path, "hub")]
     raise FormatError(f"there is no file {path!r}. {nearest(path)}")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """As glob.glob, but that `**` comes into each folder once, whatever links lead to it: two that lead up would never end."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from glob.glob(pattern)  # noqa: PTH207  Path.glob refuses absolute patterns
+        return
+    at = parts.index("**")
+    for base in _matches(str(Path(*parts[:at]))):
+        for folder in _folders_below(base):
+            yield from _matches(str(Path(glob.escape(folder), *(parts[at + 1 :] or "*"))))
+
+
+def _folders_below(base: str) -> Iterator[str]:
+    """The folder and those in it, without hidden ones; each once."""
+    visited = set[str]()
+    for folder, names, _ in os.walk(base, followlinks=True):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        if (real := os.path.realpath(folder)) in visited:
+            names.clear()
+            continue
+        visited.add(real)
+        yield folder
 
 
 def _is_hub_id(path: str) -> bool:
