@@ -130,6 +130,7 @@ def _what_was_done(flow: FlowSection | None, balance: BalanceSection | None) -> 
         f"{count(flow.review)} held for review; {count(flow.kept)} are kept"
     )
     text += f", {count(flow.relabelled)} of them with the other label." if flow.relabelled else ", none with a changed label."
+    text += f" {flow.unapplied_sentence}" if flow.unapplied else ""
     if balance is not None and balance.desirable_weight is not None and balance.undesirable_weight is not None:
         text += (
             f" KTO's weights are {number(balance.desirable_weight, 2)} for desirable and "

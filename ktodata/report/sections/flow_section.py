@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import polars as pl
 from markupsafe import Markup
 
 from ktodata.report import figures
@@ -13,6 +14,7 @@ from ktodata.report.text import count, plural
 PARTS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
 SHOWN_FIELDS = 12
+TRUSTED_BY = ("dedupe", "reviews", "ingest")  # the stages that say what label a row should have, the last first
 ACTIONS = ("drop", "quarantine", "review")
 WORDS = {
     "repeats": "repeats dropped",
@@ -37,7 +39,11 @@ class FlowStep:
 
 @dataclass(frozen=True)
 class FlowSection:
-    """The way of all rows. rows_in = quarantined + kept + dropped + review; a record that never became a row counts as one."""
+    """The way of all rows. rows_in = quarantined + kept + dropped + review; a record that never became a row counts as one.
+
+    unapplied : training rows whose trusted label is another than the label that they are trained on with
+    without_label_noise : whether the recipe has no such step, which alone puts trusted labels in the place of labels
+    """
 
     rows_in: int
     quarantined: int
@@ -50,6 +56,21 @@ class FlowSection:
     parts: tuple[tuple[str, int], ...]
     picture: Markup
     account: "RecordAccount | None"
+    unapplied: int
+    without_label_noise: bool
+
+    @property
+    def unapplied_sentence(self) -> str:
+        """That verdicts change nothing in what is trained on, and why; empty where each agrees with its label."""
+        if not self.unapplied:
+            return ""
+        verdicts = (
+            "1 trusted label differs from its row's label and is"
+            if self.unapplied == 1
+            else (f"{count(self.unapplied)} trusted labels differ from their rows' labels and are")
+        )
+        why = "the recipe has no label_noise step, which would" if self.without_label_noise else "label_noise is set not to"
+        return f"{verdicts} not applied: {why}."
 
     @property
     def answer(self) -> str:
@@ -90,7 +111,24 @@ def read_flow(run: RunFiles) -> FlowSection | None:
         parts,
         picture,
         record_account(run),
+        _count_unapplied(run),
+        all("label_noise" not in step for step in pick(run.manifest, "recipe.steps", default=())),
     )
+
+
+def _count_unapplied(run: RunFiles) -> int:
+    """How many training rows that are exported have a trusted label other than the one that they are trained on with."""
+    exported, rows = run.columns("export", "part"), run.columns("ingest", "label")
+    if exported is None or rows is None or not {"part", "label"} <= {*exported.columns, *rows.columns}:
+        return 0
+    trusted = [run.columns(stage, "trusted_label") for stage in TRUSTED_BY]
+    tables = [table.drop_nulls() for table in trusted if table is not None and "trusted_label" in table.columns]
+    if not tables:
+        return 0
+    trained = exported.filter(pl.col("part") == "train").join(rows, on="row_id")
+    judged = trained.join(pl.concat(tables).unique("row_id", keep="first", maintain_order=True), on="row_id")
+    turned = pl.col("row_id").is_in(run.fates.filter(pl.col("action") == "relabel")["row_id"].implode())
+    return int(judged.select((pl.col("trusted_label") != (pl.col("label") ^ turned)).sum()).item())
 
 
 def _steps(run: RunFiles, tally: dict[tuple[str, str], int], rows_in: int) -> tuple[FlowStep, ...]:

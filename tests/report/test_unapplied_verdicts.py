@@ -1,0 +1,51 @@
+"""A verdict that changes nothing in what is trained on is counted: on the page, on the card and on the terminal."""
+
+import json
+
+import pytest
+
+import ktodata as kd
+from ktodata.pipeline.command_texts import run_text
+from ktodata.report import build_card, build_report
+
+
+@pytest.fixture(scope="module")
+def feedback(tmp_path_factory):
+    file = tmp_path_factory.mktemp("unapplied") / "f.jsonl"
+    rows = [{"prompt": f"what is {n}", "completion": f"it is {n * n}", "label": n % 3 > 0, "better": None} for n in range(40)]
+    for n in (1, 2, 3):
+        rows[n]["better"] = False  # of the third the label is that already
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def surfaces(plan, out):
+    run = kd.run(plan, out=out)
+    return (run_text(run, None), build_report(run.folder), build_card(run.folder))
+
+
+def without_label_noise(feedback, **more):
+    return {"name": "x", "ingest": {"paths": str(feedback), **more}, "steps": ["validate", "dedupe"]}
+
+
+SENTENCE = "not applied: the recipe has no label_noise step"
+
+
+def test_verdicts_of_a_file_that_differ_are_counted_where_no_step_applies_them(feedback, tmp_path):
+    rows = kd.read(feedback, label="label").feedback
+    named = rows.filter(rows["source_line"].is_in([2, 3, 4])).select("row_id")
+    (tmp_path / "reviews.csv").write_text("row_id,trusted_label\n" + "".join(f"{row},false\n" for (row,) in named.iter_rows()))
+    plan = {**without_label_noise(feedback), "reviews": [str(tmp_path / "reviews.csv")]}
+    for text in surfaces(plan, tmp_path / "run"):
+        assert "2 trusted labels differ" in text
+        assert SENTENCE in text.replace("\\", "")
+
+
+def test_trusted_labels_of_the_feedback_itself_are_counted_too(feedback, tmp_path):
+    for text in surfaces(without_label_noise(feedback, trusted="better"), tmp_path / "run"):
+        assert "2 trusted labels differ" in text
+
+
+def test_nothing_is_said_where_none_differs(feedback, tmp_path):
+    for text in surfaces(without_label_noise(feedback), tmp_path / "run"):
+        assert "not applied" not in text
