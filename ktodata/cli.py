@@ -328,12 +328,12 @@ def export(
     Example:  ktodata export runs/quickstart --format llamafactory_sharegpt --out kto.jsonl
     Example:  ktodata export runs/support --push our-team/support-feedback --dry-run
     """
-    from ktodata.files import alone_if_run
+    from ktodata.files import alone_if_run, check_no_run_file
     from ktodata.formats import write
     from ktodata.formats.shards import read_shards
     from ktodata.pipeline.command_texts import push_text, written_text
     from ktodata.pipeline.run_folder import Run
-    from ktodata.pipeline.sharing import dataset_files, file_sizes, send_dataset
+    from ktodata.pipeline.sharing import check_not_read, dataset_files, file_sizes, send_dataset
 
     if push is not None and out is None:
         files = dataset_files(Run(folder), allow_pii=allow_pii)
@@ -343,7 +343,8 @@ def export(
         return
     if out is None or push is not None:
         raise SettingError("export: give --out FILE to write a file, or --push OWNER/NAME to upload the run's shards.")
-    Run(folder)
+    check_no_run_file(out)
+    check_not_read(Run(folder), out)
     with alone_if_run(out):
         written = write(read_shards(folder, part), out, format=format)
     counts = {"file": out, "records": written.records, "lost": written.lost}

@@ -34,6 +34,9 @@ TABLES: dict[str, Callable[[bytes], pl.DataFrame]] = {
 OWN_DIGEST, SIBLINGS = "digest_of_this", "siblings"  # keys of a note: 16 hex digits of all the others; what files beside it are
 Artefacts = Mapping[str, Mapping[str, int | str]]  # {path: bytes, changed, digest} of what a stage has written
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)
+# what a run writes begins so, below its folder: folders, and files with their tables
+RUN_FOLDERS = ("stages/", "shards/", "model/", "reviews/", "pulled/", "rounds/", "ablation/", "comparison/")
+OF_A_RUN = (*RUN_FOLDERS, "manifest.", "ledger.", "quarantine.", "evaluation.", "ablation.", "comparison.", "audit.", "report.")
 HELD: ContextVar[frozenset[Path]] = ContextVar("folders that this thread writes alone in", default=frozenset())
 
 
@@ -179,6 +182,14 @@ def alone_in(folder: Path) -> Iterator[None]:
 def is_run(folder: Path) -> bool:
     """Whether it holds what a run writes."""
     return (folder / "manifest.json").is_file() and (folder / "stages").is_dir()
+
+
+def check_no_run_file(target: Path) -> None:
+    """Raise RunError where a file to be written would take the place of one that a run folder holds, or stand among them."""
+    real = target.resolve()
+    run = next(filter(is_run, real.parents), None)
+    if run is not None and real.relative_to(run).as_posix().startswith(OF_A_RUN):
+        raise RunError(f"cannot write {target}: it is a place of the run {run}'s own files. Give a file outside its folder.")
 
 
 @contextmanager

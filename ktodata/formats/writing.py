@@ -14,7 +14,7 @@ import polars as pl
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, check_columns, one_turn
-from ktodata.files import whole_file
+from ktodata.files import check_no_run_file, whole_file
 from ktodata.formats.data_files import FileKind, find_sources, kind_of
 from ktodata.formats.dialects import format_named
 from ktodata.formats.format import Format
@@ -40,9 +40,11 @@ def write(feedback: pl.DataFrame, path: str | Path, *, format: str = "trl") -> W
     """Write a feedback table in a format; the name of `path` says how: .jsonl, .json, .csv, .parquet, text also .gz or .zst.
 
     A row that the format cannot say truly is left out, and a column that it has no place for is not written; both are in `lost`.
-    The file appears whole or not at all. Raises EmptyDataError when no row can be written.
+    The file appears whole or not at all. Raises EmptyDataError when no row can be written, RunError for a place of a run's own
+    files.
     """
     target_format, target = format_named(format), Path(path)
+    check_no_run_file(target)
     check_columns(feedback, NEEDS, who="write")
     kind = kind_of(str(target))
     if target_format.group is not None and feedback[target_format.group].null_count() == feedback.height:

@@ -1,15 +1,17 @@
 """A run's data set for others: what goes to the Hub, and what must be true of it before anything does."""
 
+import contextlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from ktodata.errors import DataError, RunError
+from ktodata.errors import DataError, KtodataError, RunError, SettingError
 from ktodata.files import read_json, read_note
+from ktodata.formats.data_files import Source, find_sources, is_local
 from ktodata.formats.shards import CHECKSUMS, changed_shards, read_shard
 from ktodata.report import build_card, build_feedback_section
 from ktodata.report.integrity import fault_lines
@@ -127,6 +129,27 @@ def check_whole(folder: Path) -> None:
     files = RunFiles(folder)
     if lines := fault_lines([fault for fault in files.faults if fault.is_shown], files.place):
         raise RunError(f"nothing was sent: {' '.join(lines)}")
+
+
+def check_not_read(run: "Run", target: Path) -> None:
+    """Raise SettingError where the file to be written is one that the run's recipe names: feedback, reviews, truth, prompts."""
+    home, real = run.folder / run.manifest["recipe_folder"], target.resolve()
+    for text in _texts_in(run.manifest["recipe"]):
+        sources: list[Source] = []
+        with contextlib.suppress(KtodataError, OSError, ValueError, RuntimeError):  # most texts of a recipe name no file
+            sources = find_sources(str(home / Path(text).expanduser()))
+        if any(is_local(each.kind) and real.is_relative_to(Path(each.path).resolve()) for each in sources):
+            raise SettingError(
+                f"{target} is a file that the recipe of {run.folder} reads, and would be overwritten; write to another."
+            )
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_in(inner)
 
 
 def _checked_shards(run: "Run") -> list[Path]:

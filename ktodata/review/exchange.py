@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, SettingError
-from ktodata.files import whole_file
+from ktodata.files import check_no_run_file, whole_file
 from ktodata.formats.data_files import FileKind, find_sources, kind_of, nearest
 from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.label_rules import yaml_value
@@ -95,6 +95,7 @@ def export_verdicts(run: Run, path: Path, *, format: str = "verdicts") -> Export
     name = format.replace("-", "_")
     if name not in FORMATS:
         raise SettingError(f"there is no format {format!r} for verdicts; there are {', '.join(FORMATS)}.")
+    check_no_run_file(path)
     kind = kind_of(str(path))
     allowed = ("csv", "lines", "parquet") if name == "verdicts" else ("json", "lines")
     if kind not in allowed or path.suffix in (".gz", ".zst"):

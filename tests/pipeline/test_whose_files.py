@@ -20,7 +20,7 @@ def write_rows(path, offset=0):
 
 def make_run(home, name, offset=0, **more):
     paths = str(write_rows(home / f"{name}.jsonl", offset))
-    return kd.run({"name": "x", "ingest": {"paths": paths}, "steps": ["validate"], **more}, out=home / name).folder
+    return kd.run({"name": "x", "ingest": {"paths": paths}, "steps": ["validate"]} | more, out=home / name).folder
 
 
 @pytest.fixture
@@ -92,3 +92,36 @@ def test_a_runs_own_shards_are_read_in_the_folder_and_in_a_copy(two_runs, tmp_pa
         assert open_part(next((run / "shards").glob("train-*.parquet")), "train").places
     monkeypatch.chdir(copy / "shards")
     assert len(open_part(".", "train").places) == 1
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file() and file.name != ".lock"}
+
+
+def test_export_writes_over_nothing_that_a_run_holds_or_reads(two_runs, tmp_path):
+    mine, other = two_runs
+    (tmp_path / "link").symlink_to(other)
+    own = [file for run in two_runs for file in contents(run) if file.suffix in (".json", ".parquet")]
+    new = [mine / place for place in ("shards/x.jsonl", "stages/x.jsonl", "model/x.jsonl", "reviews/x.jsonl", "evaluation.json")]
+    before = contents(tmp_path)
+    for target in (*own, *new, tmp_path / "link" / "manifest.json", tmp_path / "mine.jsonl", mine / ".." / "mine.jsonl"):
+        refused = command("export", mine, "--out", target)
+        assert refused.exit_code, target
+        assert str(target) in str(refused.exception or refused.output)
+    assert contents(tmp_path) == before
+
+
+def test_export_may_write_a_file_of_its_own_again_in_the_run_folder_too(two_runs, tmp_path):
+    mine, _ = two_runs
+    for target in (mine / "kto.jsonl", mine / "kto.jsonl", tmp_path / "kto.jsonl"):
+        assert command("export", mine, "--out", target).exit_code == 0
+    assert kd.Run(mine).faults == []
+
+
+def test_export_refuses_every_file_that_the_recipe_names(tmp_path):
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "why"}\n')
+    steps = {"steps": ["validate", {"dedupe": {"decontaminate": str(tmp_path / "prompts.jsonl")}}]}
+    run = make_run(tmp_path, "mine", **steps)
+    before = contents(tmp_path)
+    assert command("export", run, "--out", tmp_path / "prompts.jsonl").exit_code
+    assert contents(tmp_path) == before
