@@ -56,7 +56,8 @@ class Beliefs:
         if not self.measured.any():
             return NOT_MEASURED.as_dict()
         ends = (self.calibration.p_wrong, self.calibration.low, self.calibration.high)
-        return Interval(*(float(end[self.measured].mean()) for end in ends)).as_dict()
+        value, low, high = (float(end[self.measured].mean()) for end in ends)
+        return Interval(min(max(value, low), high), low, high).as_dict()  # where the reviewed rows leave no room for p itself
 
     def _chances(self) -> tuple[Floats, Floats, Floats]:
         """p_wrong, its low end, and what soft labels take: float [N] each."""

@@ -170,8 +170,8 @@ def fit_classifier(
     calibration, flags = None, None
     if stacked is not None:
         p_wrong = np.where(rows.labels, 1 - p_desirable, p_desirable)
-        calibration = calibrate(p_wrong, rows.reviewed, rows.wrong, rows.groups)
-        flags = ReviewedFlags(p_wrong, rows.reviewed, rows.wrong, rows.trained & calibration.surely(min_precision))
+        calibration = calibrate(p_wrong, rows.drawn, rows.wrong, rows.groups)
+        flags = ReviewedFlags(p_wrong, rows.drawn, rows.wrong & rows.drawn, rows.trained & calibration.surely(min_precision))
     detection = find_label_errors(predictions, rows.labels, rows.trained, flags, min_precision=min_precision)
     return Classifier(Learnt(detection, reviewed, tuple(evidence), p_desirable, stacked, calibration, worth), None, names)
 
@@ -181,7 +181,8 @@ def _weigh_all(
 ) -> tuple[Stacked | None, VoteWorth | None, Floats]:
     """(What reviewed rows say that text, votes and raters are worth; else of a vote by the other votes; p_desirable by either).
 
-    Votes count on training rows alone: others must be answered by the models.
+    Votes count on training rows alone: others must be answered by the models. A probability is learnt from rows drawn at random
+    alone: what rows stand for that somebody picked, such as those that were found to be wrong, nobody knows.
     """
     up, down, text = votes.columns.up, votes.columns.down, reviewed.p_desirable
     pieces = {"text": log_odds_of(text)}
@@ -189,7 +190,7 @@ def _weigh_all(
         by_raters = rows.table.select("row_id").join(votes.by_agreement, on="row_id", how="left", maintain_order="left")
         pieces["raters by agreement"] = log_odds_of(by_raters["p_by_raters"].fill_null(np.nan).to_numpy())
     columns = votes.columns if (up + down > 1).any() else None
-    stacked = stack(pieces, columns, rows.labels, rows.groups, rows.reviewed, rows.truth, seed=seed)
+    stacked = stack(pieces, columns, rows.labels, rows.groups, rows.drawn, rows.truth, seed=seed)
     if stacked is not None:
         return stacked, None, np.where(rows.trained, stacked.p_desirable, text)
     worth = vote_worth(text, up, down)

@@ -67,8 +67,10 @@ def label_decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.Da
         (_speaks_against("near_contradiction") & unsettled, "review", "near_contradiction"),
     ]
     if action in ("review", "drop"):
+        # what no review has measured is an order: it may ask for a person, and drops nothing
+        drops = pl.lit(action == "drop") & pl.col("p_wrong").is_not_null()
         doubtful = _speaks_against("doubtful_label") & unjudged
-        rules.append((doubtful, "drop" if action == "drop" else "review", "doubtful_label"))
+        rules += [(doubtful & drops, "drop", "doubtful_label"), (doubtful & ~drops, "review", "doubtful_label")]
     low = pl.col("p_wrong_low")
     if action == "relabel":
         rules.append((low >= RELABEL_FROM, "relabel", "likelier_label"))

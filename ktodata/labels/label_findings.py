@@ -99,16 +99,22 @@ def _check_flags(facts: dict[str, Any]) -> Finding:
     if not facts["flagged"]:
         return passed("KD042", "Nothing is flagged: at no depth were flags measured to be as precise as min_precision asks.")
     by_class = "; ".join(
-        f"{name}: {figures['flagged']:,} rows, {figures['expected_precision']['value']:.0%} expected wrong (at least "
-        f"{figures['expected_precision']['low']:.0%}, {_measured_on(figures['basis'])})"
+        f"{name}: {figures['flagged']:,} rows, {figures['expected_precision']['value']:.0%} {_measured_on(figures)}"
         for name, figures in facts["injected_flips"]["per_given_class"].items()
         if figures["flagged"]
     )
     return issue("KD042", f"{facts['flagged']:,} rows are flagged. {by_class}.", facts["flagged"])
 
 
-def _measured_on(basis: str) -> str:
-    return f"measured on {basis}" + (", if errors are as random as those" if basis == "injected flips" else "")
+def _measured_on(figures: Mapping[str, Any]) -> str:
+    """What the precision of flags rests on; by injected flips it is a condition, and no measurement of these labels."""
+    low = f"at least {figures['expected_precision']['low']:.0%}"
+    if figures["basis"] == "injected flips":
+        assumed = figures["error_rate_assumed"]
+        return (
+            f"of them would be wrong ({low}) if {percent(assumed)} of these labels were, at random; whether they are is not known"
+        )
+    return f"expected wrong ({low}, measured on {figures['basis']})"
 
 
 def _check_noise(facts: dict[str, Any]) -> Finding:
@@ -229,12 +235,13 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
     if not costs["rows"]:
         return not_applicable(
             "KD049",
-            f"No label's chance of being wrong was measured: that takes {MIN_REVIEWED} reviewed rows or more. So no label is "
-            "softened, turned or dropped by a probability, whatever votes and text say: have rows reviewed.",
+            f"No label's chance of being wrong was measured: that takes {MIN_REVIEWED} reviewed rows of the random draw, and "
+            f"there are {facts['trusted'].get('drawn_at_random') or 0:,}. So no label is softened, turned or dropped by a probability, "
+            "whatever votes, text and other reviews say: have rows of the draw reviewed.",
         )
     saved, borne_out, wrong = costs["share_of_cost_taken_away"], facts["borne_out"], facts["expected_wrong"]
     text = (
-        f"By p(wrong), as reviewed rows measure it, {percent(costs['cost']['keep'])} ({percent(wrong['low'])} to "
+        f"By p(wrong), as reviewed rows measure it, {percent(wrong['value'])} ({percent(wrong['low'])} to "
         f"{percent(wrong['high'])}) of {costs['rows']:,} labels would be wrong. "
         f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would take away {saved['soften']:.0%}, "
         f"the likelier label {saved['relabel']:.0%}, dropping and relabelling {saved['drop_and_relabel']:.0%}, dropping alone "

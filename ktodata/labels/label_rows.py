@@ -56,6 +56,11 @@ class LabelRows:
         """Reviewed, and the label is not the verdict."""
         return self.bools("wrong")
 
+    @cached_property
+    def drawn(self) -> Bools:
+        """Reviewed, and known to be drawn at random: these alone stand for others."""
+        return self.bools("drawn")
+
     @property
     def truth(self) -> Bools:
         """The verdict where `reviewed`, elsewhere the label: bool [N]."""

@@ -17,6 +17,7 @@ from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
+from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.trusted import drawable, rows_to_review
 from ktodata.ledger import add_columns
 from ktodata.pipeline.run_folder import Run
@@ -177,11 +178,11 @@ class LabelAudit:
 
         doubt : 1 doubtful .. 0 sound, an order only. p_wrong : the same as a probability, null unless `p_wrong_was_measured`
 
-        While no reviewed rows are known as a random draw, the first half is drawn at random (why "measures"), but for what was
-        judged before: it says how wrong the labels are, and what no model suspects. The others (why "gain") are those that nobody
-        can call yet, each less worth the more it is like one before it: labels/people/review_queue.py. Texts with both labels,
-        which are held until somebody decides (why "held"), count as rows whose label is wrong as likely as not. Empty where
-        nothing was learnt of the labels.
+        While fewer than 40 reviewed rows are known as a random draw, the first half goes on with it (why "measures"): it says how
+        wrong the labels are, what no model suspects, and, from 40 on, what a doubt is worth. The others (why "gain") are those
+        that nobody can call yet, each less worth the more it is like one before it: labels/people/review_queue.py. Texts with
+        both labels, which are held until somebody decides (why "held"), count as rows whose label is wrong as likely as not.
+        Empty where nothing was learnt of the labels.
         """
         p_wrong = self.p_wrong
         known = pl.col("doubt") if self.p_wrong_was_measured else pl.lit(None, pl.Float64)
@@ -191,19 +192,21 @@ class LabelAudit:
         if "not_learnt" in self.metrics:
             return rows.clear()
         open_rows = self.trained & self.unjudged
-        half = 0 if self.metrics["trusted"]["drawn_at_random"] else -(-count // 2)
-        first = self._random_draw(half)
+        drawn = self.metrics["trusted"]["drawn_at_random"]
+        first = self._random_draw(drawn, 0 if drawn >= MIN_REVIEWED else -(-count // 2))
         open_rows[first] = False
         rest = queue(features_of(self.table), p_wrong, open_rows | self.held, count - len(first))
         rows = rows.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))
         return pl.concat([rows[first].with_columns(why=pl.lit("measures")), rows[rest]])
 
-    def _random_draw(self, count: int) -> NDArray[np.int64]:
-        """Places of the rows not yet judged among the first `count` of the random order: int [<= count]."""
+    def _random_draw(self, drawn: int, count: int) -> NDArray[np.int64]:
+        """Places of the next rows of the random order, of which `drawn` were judged, that nobody has judged: int [<= count]."""
         table = self.table.with_columns(trained=pl.Series(self.trained), unjudged=pl.Series(self.unjudged))
         rows = table.filter(drawable(table)).select("row_id", "label", "unjudged")
-        sample = rows_to_review(rows, total=count, seed=self._seed).join(
-            rows.filter("unjudged"), on="row_id", how="semi", maintain_order="left"
+        sample = (
+            rows_to_review(rows, total=drawn + count if count else 0, seed=self._seed)
+            .join(rows.filter("unjudged"), on="row_id", how="semi", maintain_order="left")
+            .head(count)
         )
         places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
         return np.array([places[row_id] for row_id in sample["row_id"]], dtype=np.int64)

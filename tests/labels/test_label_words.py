@@ -198,7 +198,7 @@ def test_expected_gain_is_named_only_where_reviews_measured_it():
     def gain(**changed):
         return next(each for each in label_findings(facts(**changed)) if each.code == "KD049")
 
-    assert gain().status == "not_applicable" and "40 reviewed rows" in gain().text
+    assert gain().status == "not_applicable" and "40 reviewed rows of the random draw" in gain().text
     seen = {"reviewed": 6.0, "wrong": 6.0, "turned": 20, "reviews_needed": None}
     wrong = {"value": 0.1, "low": 0.06, "high": 0.15}
     assert "6 of 6" in (text := gain(label_action_costs=costs, borne_out=seen, expected_wrong=wrong).text)

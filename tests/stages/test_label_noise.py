@@ -230,9 +230,31 @@ def test_near_contradictions_name_their_twin():
 
 def test_action_drop_and_keep():
     table, _ = two_topics(1200)
-    dropped = label_noise(table, action="drop")
-    assert set(dropped.decisions["action"]) == {"drop"}
-    assert set(dropped.decisions["row_id"]) == flagged(dropped)
+    unmeasured = label_noise(table, action="drop")
+    assert set(unmeasured.decisions["action"]) == {"review"}, "what injected flips alone show is an order, and drops nothing"
+    assert set(unmeasured.decisions["row_id"]) == flagged(unmeasured)
+    table, wrong = two_topics(1200)
+    dropped = label_noise(with_reviews(table, wrong, every=5), action="drop", trusted_at_random=True)
+    doubtful = {row_id for row_id, (_, reason) in dropped.actions().items() if reason == "doubtful_label"}
+    judged = set(with_reviews(table, wrong, every=5).drop_nulls("trusted_label")["row_id"])
+    assert doubtful == flagged(dropped) - judged and {dropped.actions()[row_id][0] for row_id in doubtful} == {"drop"}
+
+
+def test_reviews_that_somebody_picked_move_no_label():
+    """A file of corrections alone, the most doubtful rows, and both beside a short draw: each verdict stands, nothing follows."""
+    table, wrong = two_topics(1200)
+    by_doubt = table.join(label_noise(table).columns, on="row_id").sort("label_quality")["row_id"].to_list()
+    picks = {"corrections": sorted(wrong)[:80], "most doubtful": by_doubt[:80]}
+    for name, picked in picks.items():
+        for action in ("relabel", "drop_and_relabel", "drop", "soften"):
+            truth = pl.col("label") ^ pl.col("row_id").is_in(list(wrong))
+            given = table.with_columns(trusted_label=pl.when(pl.col("row_id").is_in(picked)).then(truth))
+            result = label_noise(given, action=action)
+            done = {row_id: what for row_id, (what, reason) in result.actions().items() if row_id not in picked}
+            assert set(done.values()) <= {"review"}, (name, action)
+            soft = result.columns.filter(~pl.col("row_id").is_in(picked)).join(table, on="row_id")
+            assert (soft["soft_label"] == soft["label"].cast(pl.Float64)).all(), (name, action)
+            assert codes(result)["KD049"] == "not_applicable"
     assert label_noise(table, action="keep").decisions.height == 0
 
 
@@ -311,7 +333,7 @@ def test_ten_reviews_turn_nothing_but_what_they_judge():
 def test_labels_are_softened_as_far_as_reviewed_rows_bear_it_out():
     """The flipped rows are softened most, and no label less than it is wrong on average. Blind text: by the rate alone."""
     table, wrong = two_topics(1200)
-    result = label_noise(with_reviews(table, wrong, every=5), action="soften")
+    result = label_noise(with_reviews(table, wrong, every=5), action="soften", trusted_at_random=True)
     soft = table.join(result.columns, on="row_id").filter(pl.col("p_wrong_low").is_not_null())
     soft = soft.with_columns(away=(pl.col("soft_label") - pl.col("label").cast(pl.Float64)).abs())
     was_wrong = pl.col("row_id").is_in(list(wrong))
@@ -320,7 +342,7 @@ def test_labels_are_softened_as_far_as_reviewed_rows_bear_it_out():
     assert soft["away"].mean() > soft.select(was_wrong.mean()).item() - 0.01
     assert codes(result)["KD049"] == "issue"
     blind, wrong = two_topics(600, distance=0.1)
-    result = label_noise(with_reviews(blind, wrong, every=5), action="relabel")
+    result = label_noise(with_reviews(blind, wrong, every=5), action="relabel", trusted_at_random=True)
     assert {reason for _, reason in result.actions().values()} == {"trusted_disagrees"}
     assert result.metrics["borne_out"]["turned"] == 0
 
@@ -328,7 +350,7 @@ def test_labels_are_softened_as_far_as_reviewed_rows_bear_it_out():
 @pytest.mark.parametrize("action", ["relabel", "drop_and_relabel"])
 def test_labels_are_turned_and_rows_dropped_by_the_low_end_of_what_reviews_leave_open(action):
     table, wrong = two_topics(1200)
-    result = label_noise(with_reviews(table, wrong, every=5), action=action)
+    result = label_noise(with_reviews(table, wrong, every=5), action=action, trusted_at_random=True)
     low = {row["row_id"]: json.loads(row["evidence"])["p_wrong_low"] for row in result.decisions.to_dicts()}
     reasons = {"relabel": {"likelier_label"}, "drop_and_relabel": {"surely_wrong", "likely_wrong"}}[action]
     acted = {row_id: done for row_id, done in result.actions().items() if done[1] != "trusted_disagrees"}
@@ -345,7 +367,7 @@ def test_reviewed_rows_take_their_verdict_as_soft_label_and_teach_the_others():
     is_wrong = pl.col("row_id").is_in(list(wrong))
     table = table.with_columns(truth=pl.col("label") ^ is_wrong)
     table = table.with_columns(trusted_label=pl.when(pl.int_range(pl.len()) % 5 == 0).then("truth"))
-    result = label_noise(table, action="soften")
+    result = label_noise(table, action="soften", trusted_at_random=True)
     reviewed = table.join(result.columns, on="row_id").filter(pl.col("trusted_label").is_not_null())
     assert (reviewed["soft_label"] == reviewed["truth"].cast(pl.Float64)).all()
     assert result.metrics["borne_out"]["reviewed"] > 5

@@ -85,6 +85,7 @@ class ClassDetection:
             "flagged": self.flagged,
             "expected_precision": Interval(*ends).as_dict(),
             "basis": self.curve["basis"][0],
+            "error_rate_assumed": self.curve["error_rate_assumed"][0],
             "auroc_of_injected_flips": self.recovery.auroc.as_dict(),
             "auroc_of_real_errors_if_the_noise_is_as_estimated": auroc_of_real_errors(self.recovery, self.error_rates).as_dict(),
             "injected_flips_at_this_depth": injected_figures(self.recovery, rows=self.rows, flagged=self.flagged),

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.feedback import LABEL_NAMES
+from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.trusted import reviewed_metrics, rows_to_review, trusted_rates
 from ktodata.stats import share
 
@@ -53,6 +54,7 @@ def check_reviews(table: pl.DataFrame, *, min_precision: float, vouched: bool, r
     highest = {given: metrics[name]["reviewed_flags"]["high"] for given, name in LABEL_NAMES.items()}
     refuted = [given for given, high in highest.items() if high is not None and high < min_precision]
     metrics |= {"vouched_at_random": vouched, "flags_refuted": [LABEL_NAMES[given] for given in refuted]}
-    drawn = rows_to_review(table.filter("drawable"), total=0 if metrics["drawn_at_random"] else review_rows, seed=seed)
+    is_enough = metrics["drawn_at_random"] >= (1 if vouched else MIN_REVIEWED)
+    drawn = rows_to_review(table.filter("drawable"), total=0 if is_enough else review_rows, seed=seed)
     requested_rows = drawn.join(table.filter("reviewed"), on="row_id", how="anti", maintain_order="left")
     return ReviewCheck(metrics, trusted_rates(table.filter("drawn"), ("source", "rater")), refuted, requested_rows, review_rows)
