@@ -390,7 +390,7 @@ def test_the_quickstart_recipe_reads_the_sample():
 
 
 def test_the_verdicts_of_the_self_training_recipe_are_the_truth_and_cover_its_validation_rows(tmp_path):
-    """They are found by the recipe's own ingest and split: all of validation, and 60 training rows."""
+    """They are found by the recipe's own ingest and split: all of validation, and 80 training rows."""
     recipe_file = Path(__file__).parents[1] / "pipelines" / "self_training_audit.yaml"
     run = kd.run(recipe_file, out=tmp_path / "run", overrides=["validate.max_tokens=null"], until="split")
     verdicts = run.stage("reviews").table("verdicts")
@@ -399,13 +399,13 @@ def test_the_verdicts_of_the_self_training_recipe_are_the_truth_and_cover_its_va
     reviewed = rows.filter(pl.col("verdict").is_not_null())
     assert [truth[name] for name in reviewed["source_id"]] == reviewed["verdict"].to_list()
     counts = dict(reviewed.group_by("part", "note").len().select(pl.concat_str("part", "note", separator=" "), "len").iter_rows())
-    assert counts == {"validation validation": 145, "train queue": 60}
+    assert counts == {"validation validation": 145, "train queue": 80}
     assert rows.filter((pl.col("part") == "validation") & pl.col("verdict").is_null()).is_empty()
     wrong = reviewed.filter(pl.col("verdict") != pl.col("label")).group_by("note", "label").len()
     found = {(note, label): count for note, label, count in wrong.iter_rows()}
     card = (sample_path().parent / "README.md").read_text(encoding="utf-8")
     assert f"verdicts on {verdicts.height} rows" in card
     down, up = (found[("queue", label)] for label in (False, True))
-    assert f'Of the 60, {down + up} labels are wrong ({down} "down", {up} "up")' in card
+    assert f'Of the 80, {down + up} labels are wrong ({down} "down", {up} "up")' in card
     down, up = (found[("validation", label)] for label in (False, True))
     assert f'of the 145 validation rows, {down + up} are ({down} "down", {up} "up")' in card

@@ -236,8 +236,8 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         return not_applicable(
             "KD049",
             f"No label's chance of being wrong was measured: that takes {MIN_REVIEWED} reviewed rows of the random draw, and "
-            f"there are {facts['trusted'].get('drawn_at_random') or 0:,}. So no label is softened, turned or dropped by a probability, "
-            "whatever votes, text and other reviews say: have rows of the draw reviewed.",
+            f"there are {facts['trusted'].get('drawn_at_random') or 0:,}. So no label is softened, turned or dropped by a "
+            "probability, whatever votes, text and other reviews say: have rows of the draw reviewed.",
         )
     saved, borne_out, wrong = costs["share_of_cost_taken_away"], facts["borne_out"], facts["expected_wrong"]
     text = (
