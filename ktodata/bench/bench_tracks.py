@@ -16,7 +16,7 @@ from ktodata.bench.bench_methods import METHODS, BenchMethod, BenchTask, at_rand
 from ktodata.bench.bench_rows import BenchRows, bench_rows
 from ktodata.bench.label_sources import label_sources
 from ktodata.errors import EmptyDataError, SettingError
-from ktodata.files import digest_file
+from ktodata.files import digest_file, make_folder
 from ktodata.pipeline.code_digest import code_digest
 from ktodata.pipeline.run_folder import digest
 from ktodata.settings import unknown_name
@@ -120,7 +120,7 @@ def _cell(plan: BenchPlan, made_of: str, rows: BenchRows, method: BenchMethod, b
     answer = method.answer(BenchTask.of(rows, reviewed, seed))
     _check_answer(method, answer, len(nobody))
     cell = BenchCell.of(rows, reviewed, answer, time.process_time() - started)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     cell.save(place)
     return cell
 

@@ -54,8 +54,7 @@ def ablate(
     truth : row_id -> true label of the audit's rows, for the arms that need it (true labels, wrong rows dropped, reviews played)
     budgets : shares of the rows that are reviewed
     families : the kinds of treatment to try (`treatments.Family`); the labels as given are always among them
-    train : settings of `kd.train.fit` in place of TERMS; every arm makes the same updates. Fix them beforehand. z0 is estimated
-        from a quarter as many pairs as an update has rows, unless kl_pairs_per_batch says: that halves the cost of an arm.
+    train : settings of `kd.train.fit` in place of TERMS; every arm makes the same updates. Fix them beforehand
     conversational : hand the model messages through its chat template, in place of plain text
     folder : keeps each arm's scores as it goes, so that a stopped ablation goes on
     notify : called with what it will cost before the first training, and before and after each arm (`ExperimentPlan.run_arms`)
@@ -107,15 +106,9 @@ def _audited_rows(audit: LabelAudit) -> AuditedRows:
 
 
 def _equal_terms(settings: dict[str, Any], rows: int) -> dict[str, Any]:
-    """As many updates for every arm, whatever it left out: those that `epochs` over all rows make, unless max_steps says.
-
-    Mismatched pairs are what costs most, as no arm can share another's; a quarter as many as rows do for z0, unless
-    kl_pairs_per_batch says.
-    """
-    batch = settings["batch_size"]
-    steps = settings["max_steps"] or settings["epochs"] * -(-rows // batch)
-    pairs = settings.get("kl_pairs_per_batch") or max(2, batch // 4)
-    return settings | {"max_steps": steps, "epochs": 1000, "kl_pairs_per_batch": pairs}
+    """As many updates for every arm, whatever it left out: those that `epochs` over all rows make, unless max_steps says."""
+    steps = settings["max_steps"] or settings["epochs"] * -(-rows // settings["batch_size"])
+    return settings | {"max_steps": steps, "epochs": 1000}
 
 
 def ablate_run(folder: Path | str, *, notify: Notify = lambda event: None, **settings: Any) -> Ablation:

@@ -438,7 +438,7 @@ def run(tmp_path):
 def test_the_command(run, folder):
     told = [f"--set=compare.{name}={json.dumps(value)}" for name, value in (QUICK | {"methods": ["kto"], "max_steps": 1}).items()]
     dry = CliRunner().invoke(app, ["compare", str(run), "--model", folder, "--dry-run", *told])
-    assert dry.exit_code == 0 and "60 training rows, 30 pairs; 1 updates for each method\n  kto   60 rows" in dry.output
+    assert dry.exit_code == 0 and "60 training rows, 30 pairs; 1 updates for each method\n  kto  60 rows" in dry.output
     assert not (run / "comparison").exists()
     done = CliRunner().invoke(app, ["compare", str(run), "--model", folder, "--json", *told])
     assert done.exit_code == 0 and json.loads(done.stdout)["updates"] == 1

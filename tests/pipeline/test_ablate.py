@@ -227,7 +227,7 @@ def test_a_run_is_ablated_by_the_truth_that_its_recipe_names(model, tmp_path, mo
     told = json.loads((run.folder / "ablation.json").read_text())
     assert told["settings"]["judged_by"] == "truth"
     assert told["settings"]["max_steps"] == 2 and told["settings"]["batch_size"] == TERMS["batch_size"]
-    assert told["settings"]["kl_pairs_per_batch"] == TERMS["batch_size"] // 4
+    assert told["settings"]["kl_pairs_per_batch"] == 8
     assert {arm["rows"] for arm in told["arms"] if arm["arm"] == NOISY} == {
         run.stage("label_noise").metrics["rows"]["learnt_from"]
     }
