@@ -44,7 +44,10 @@ def make(tmp_path):
         pl.DataFrame({"row_id": list(trained)}).write_parquet(shard)
         checksums = {shard.name: {"rows": len(list(trained)), "sha256": sha256(shard.read_bytes()).hexdigest()}}
         (folder / "shards/checksums.json").write_text(json.dumps(checksums))
-        write_note(folder / "manifest.json", {"recipe": {}, "stages": [{"name": "evaluate"}]})
+        (folder / "stages" / "export").mkdir()
+        write_note(folder / "stages/export/metrics.json", {"checksums": checksums})
+        write_note(folder / "stages/export/done.json", {"key": "k"})
+        write_note(folder / "manifest.json", {"recipe": {}, "stages": [{"name": "export", "key": "k"}, {"name": "evaluate"}]})
         return Run(folder)
 
     return run

@@ -303,16 +303,16 @@ def test_a_killed_run_resumes_and_ends_the_same(finished, feedback, tmp_path, mo
 
 
 def test_split_may_come_last_and_held_out_rows_keep_their_mix(feedback, tmp_path):
-    """label_noise drops rows before it is known which are held out: of those, only training rows go."""
-    plan = recipe(feedback, action="drop", min_precision=0.3)
+    """label_noise holds rows before it is known which are held out: of those, only training rows wait."""
+    plan = recipe(feedback, action="review", min_precision=0.3)
     plan["steps"] = [step for step in plan["steps"] if "split" not in step] + [{"split": {"test": 0.3}}]
     run = kd.run(plan, out=tmp_path / "run")
-    dropped = set(run.stage("label_noise").decisions["row_id"])
+    doubted = set(run.stage("label_noise").decisions["row_id"])
     parts = dict(run.stage("split").columns.select("row_id", "part").iter_rows())
     outcome = dict(run.ledger.filter(pl.col("stage") == "export").select("row_id", "action").iter_rows())
-    sides = {row: parts[row] for row in dropped}
+    sides = {row: parts[row] for row in doubted}
     assert {"train", "test"} <= set(sides.values())  # the split saw them all
-    assert {row: outcome[row] for row in dropped} == {row: "drop" if side == "train" else "keep" for row, side in sides.items()}
+    assert {row: outcome[row] for row in doubted} == {row: "review" if side == "train" else "keep" for row, side in sides.items()}
 
 
 def test_until_stops_and_goes_on(feedback, tmp_path):

@@ -165,7 +165,8 @@ def test_verdicts_count_in_the_pipeline_and_the_next_desk_goes_on(made, run, ses
     next_session = sit(Run(run.folder), "bob")
     queued = {next_session.rows.row_ids[int(place)] for place in next_session.queue.order}
     assert not queued & {*judged, dropped, contested}
-    assert not next_session.queue.drawn.any()  # the labels were measured: only gain counts now
+    drawn = {next_session.rows.row_ids[int(place)] for place in np.flatnonzero(next_session.queue.drawn)}
+    assert drawn and not drawn & {*judged, dropped, contested}  # the draw goes on until it has forty
     assert next_session.detector != session.detector
     second = next_session.item(Filters(judged="others"))
     assert second.waiting == 21  # what was judged before the run was made may have a second opinion; what was dropped is gone
