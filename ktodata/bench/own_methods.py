@@ -9,10 +9,11 @@ from ktodata.pipeline.audit import LabelAudit
 from ktodata.stages.label_noise import label_noise
 
 
-def _audit(task: BenchTask) -> LabelAudit:
+def _audit(task: BenchTask, *, vouched: bool = False) -> LabelAudit:
+    """What label_noise makes of a task. vouched : the bench drew the reviewed rows at random"""
     verdicts = pl.when(pl.Series(task.reviewed)).then(pl.Series(task.verdicts))
     table = task.table.with_columns(trusted_label=verdicts)
-    return LabelAudit(table, label_noise(table, action="relabel", seed=task.seed), {"seed": task.seed})
+    return LabelAudit(table, label_noise(table, action="relabel", trusted_at_random=vouched, seed=task.seed), {"seed": task.seed})
 
 
 def _by_queue(task: BenchTask, count: int) -> Ints:
@@ -23,8 +24,8 @@ def _by_queue(task: BenchTask, count: int) -> Ints:
     return queued if len(queued) == count else at_random(task, count)  # where nothing can be learnt, nothing is asked for
 
 
-def _answer(task: BenchTask) -> BenchAnswer:
-    audit = _audit(task)
+def _answer(task: BenchTask, *, vouched: bool) -> BenchAnswer:
+    audit = _audit(task, vouched=vouched)
     decisions = audit.result.decisions
     turned = task.table["row_id"].is_in(decisions.filter(pl.col("action") == "relabel")["row_id"].implode()).to_numpy()
     labels = np.where(task.reviewed, task.verdicts, np.where(turned, ~task.labels, task.labels))
@@ -34,10 +35,10 @@ def _answer(task: BenchTask) -> BenchAnswer:
 @method("ktodata")
 def ktodata_random(task: BenchTask) -> BenchAnswer:
     """Reviews drawn at random."""
-    return _answer(task)
+    return _answer(task, vouched=True)
 
 
 @method("ktodata, its queue", choose=_by_queue)
 def ktodata_queue(task: BenchTask) -> BenchAnswer:
     """Reviews as `next_reviews` asks for them."""
-    return _answer(task)
+    return _answer(task, vouched=False)

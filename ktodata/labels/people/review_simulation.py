@@ -88,12 +88,19 @@ def reviews_of(
     """Review `count` rows in this order. groups : int [N], prompt groups; other arguments as `simulate_review`."""
     reviewed, _ = next(_rounds(rows, p_desirable, labels, truth, [count], order, seed))
     learnt = learn_from_reviews(rows, p_desirable, labels, reviewed, truth, groups=groups)
-    stacked = stack({"text": log_odds_of(learnt.p_desirable)}, None, labels, groups, reviewed, truth, seed=seed)
+    drawn = reviewed if order == "random" else _opening(labels, count, seed)  # as in label_noise, others make no probability
+    stacked = stack({"text": log_odds_of(learnt.p_desirable)}, None, labels, groups, drawn, truth, seed=seed)
     if stacked is None:
         return PlayedReviews(reviewed, learnt, None)
-    return PlayedReviews(
-        reviewed, learnt, calibrate(_p_wrong(stacked.p_desirable, labels), reviewed, reviewed & (labels != truth), groups)
-    )
+    calibration = calibrate(_p_wrong(stacked.p_desirable, labels), drawn, drawn & (labels != truth), groups)
+    return PlayedReviews(reviewed, learnt, calibration)
+
+
+def _opening(labels: Bools, budget: int, seed: int) -> Bools:
+    """The rows that every order begins with, drawn at random: bool [N]."""
+    drawn = np.zeros(len(labels), bool)
+    drawn[stratified(labels, ~drawn, max(2, round(OPENING * budget)), seed=seed)] = True
+    return drawn
 
 
 def _simulated_lines(
@@ -120,8 +127,7 @@ def _rounds(
     rows: RowFeatures, p_desirable: Floats, labels: Bools, truth: Bools, budgets: list[int], order: Order, seed: int
 ) -> Iterator[tuple[Bools, ReviewedModel]]:
     """For each budget the rows reviewed by then, and what they taught."""
-    reviewed = np.zeros(len(labels), bool)
-    reviewed[stratified(labels, ~reviewed, max(2, round(OPENING * budgets[0])), seed=seed)] = True
+    reviewed = _opening(labels, budgets[0], seed)
     for budget in budgets:
         while (missing := min(budget, len(labels)) - int(reviewed.sum())) > 0:
             count = max(1, -(-missing // ROUNDS))
