@@ -63,9 +63,9 @@ def test_long_stages_of_a_run_say_how_far_they_are(tmp_path):
     }
     events = []
     run_plan(load_recipe(recipe), tmp_path / "run", until="label_noise", notify=events.append)
-    said = {event["stage"]: event["text"] for event in events if event["kind"] == "progress"}
-    assert said.keys() == {"ingest", "embed", "label_noise"}
-    assert said["ingest"].startswith("80 records")
-    assert " characters" in said["embed"]
-    first, of = said["label_noise"].removesuffix(" feature sets").split(" of ")
+    last_words = {event["stage"]: event["text"] for event in events if event["kind"] == "progress"}
+    assert last_words.keys() == {"ingest", "embed", "label_noise"}
+    assert last_words["ingest"].startswith("80 records")
+    assert " characters" in last_words["embed"]
+    first, of = last_words["label_noise"].removesuffix(" feature sets").split(" of ")
     assert first == of, "the last thing said is that all is done"

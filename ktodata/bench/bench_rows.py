@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ktodata.bench.label_sources import RATE, LabelSource
 from ktodata.errors import EmptyDataError
 from ktodata.formats import read
+from ktodata.labels.label_rows import LabelRows
 from ktodata.ledger import add_columns
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
@@ -54,13 +55,13 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str) -> BenchRows
     table = _cut(table, max_rows)
     table = add_columns(table, embed(table, model=encoder))
     truth = (table["truth"].cast(pl.String).str.to_lowercase() == "true").to_numpy()
-    groups = table["prompt_group"].rank("dense").to_numpy().astype(np.int64)
-    groups = groups if len(np.unique(groups)) > 1 else np.arange(table.height)
-    labels = table["label"].to_numpy() if source.flips is None else truth ^ _flips(source, table, truth)
+    labels = table["label"].to_numpy()
+    if source.flips is not None:
+        labels = truth ^ draw_flips(source.flips, table, truth, seed=zlib.crc32(source.name.encode()))
     if len(np.unique(labels)) < 2:
         raise EmptyDataError(f"{source.name}: the labels of its {table.height:,} rows are all one.")
     # nothing of the truth stays in what methods see; of votes it is what raters said
-    return BenchRows(table.drop("truth").with_columns(label=pl.Series(labels)), labels, truth, groups)
+    return BenchRows(table.drop("truth").with_columns(label=pl.Series(labels)), labels, truth, LabelRows(table).groups)
 
 
 def _cut(table: pl.DataFrame, rows: int) -> pl.DataFrame:
@@ -72,18 +73,18 @@ def _cut(table: pl.DataFrame, rows: int) -> pl.DataFrame:
     return ordered.head(rows)
 
 
-def _flips(source: LabelSource, table: pl.DataFrame, truth: Bools) -> Bools:
-    """Which labels are flipped: bool [N], RATE of them in the mean."""
-    rng = np.random.default_rng(zlib.crc32(source.name.encode()))
+def draw_flips(kind: str, table: pl.DataFrame, truth: Bools, *, seed: int) -> Bools:
+    """Which labels are flipped: bool [N], RATE of them in the mean. kind : one of label_sources.FLIPS"""
+    rng = np.random.default_rng(seed)
     chance = np.ones(len(truth))
-    if source.flips == "class-conditional":
+    if kind == "class-conditional":
         chance = np.where(truth, 1.5, 0.5)
-    if source.flips == "where a model is unsure":
+    if kind == "where a model is unsure":
         from sklearn.linear_model import LogisticRegression
 
         p = LogisticRegression(max_iter=500).fit(vectors(table), truth).predict_proba(vectors(table))[:, 1]
         chance = 0.1 + 4 * p * (1 - p)
-    if source.flips == "by topic":
+    if kind == "by topic":
         prompts = table["prompt_embedding"].to_numpy()
         along = prompts @ rng.normal(size=prompts.shape[1])
         chance = np.where(along > np.quantile(along, 0.75), 3.2, 0.2)

@@ -28,8 +28,8 @@ def _answer(task: BenchTask, *, vouched: bool) -> BenchAnswer:
     audit = _audit(task, vouched=vouched)
     decisions = audit.result.decisions
     turned = task.table["row_id"].is_in(decisions.filter(pl.col("action") == "relabel")["row_id"].implode()).to_numpy()
-    labels = np.where(task.reviewed, task.verdicts, np.where(turned, ~task.labels, task.labels))
-    return BenchAnswer(audit.p_wrong, audit.p_wrong if audit.p_wrong_was_measured else None, labels)
+    p_wrong = audit.p_wrong
+    return BenchAnswer(p_wrong, p_wrong if audit.p_wrong_was_measured else None, np.where(turned, ~task.labels, task.labels))
 
 
 @method("ktodata")

@@ -57,7 +57,7 @@ def majority(task: BenchTask) -> BenchAnswer:
     up, down = np.nansum(votes, axis=1), np.nansum(1 - votes, axis=1)
     against = np.where(task.labels, down, up)
     labels = np.where(up == down, task.verdicts, up > down)
-    return BenchAnswer(doubt=against / np.maximum(up + down, 1), labels=np.where(task.reviewed, task.verdicts, labels))
+    return BenchAnswer(doubt=against / np.maximum(up + down, 1), labels=labels)
 
 
 @method("Dawid-Skene", needs_votes=True)
@@ -104,7 +104,7 @@ def _cleanlab(features: Any, task: BenchTask) -> BenchAnswer:
 
     p = _out_of_fold(features, task)
     issues = find_label_issues(task.verdicts.astype(int), np.column_stack([1 - p, p]))
-    turned = np.where(issues & ~task.reviewed, ~task.verdicts, task.verdicts)
+    turned = np.where(issues, ~task.verdicts, task.verdicts)
     p_wrong = np.where(task.reviewed, task.labels != task.verdicts, np.where(task.labels, 1 - p, p))
     return BenchAnswer(doubt=p_wrong, p_wrong=p_wrong, labels=turned)
 

@@ -92,8 +92,9 @@ class ReadOnlyTools:
     def dry_run(self, recipe: str) -> Json:
         """What a recipe would read and which of its stages would run. Nothing is run and nothing is written."""
         file = self.folder.file(recipe)
-        self.folder.check_recipe(load_recipe(file))
-        plan, stages = dry_run(file, out=self.folder.path(f"runs/{load_recipe(file).name}"))
+        plan = load_recipe(file)
+        self.folder.check_recipe(plan)
+        _, stages = dry_run(file, out=self.folder.path(f"runs/{plan.name}"))
         paths = paths_of(plan) or ()
         # the first row as it is written: as it is trained on, a model's template would have to be loaded
         reading = preview_reading(replace(plan, train=None), [str(self.folder.path(path, plan.folder)) for path in paths])

@@ -119,9 +119,9 @@ def outcome(folder, tmp_path_factory):
 
 
 def test_every_method_answers_where_it_can(outcome):
-    asked = {(source, method) for source, _, method in outcome.cells}
-    assert {name for source, name in asked if source == "deep/voted, r0"} == set(METHODS)
-    assert {name for source, name in asked if source.startswith("rule")} == {
+    pairs = {(source, method) for source, _, method in outcome.cells}
+    assert {name for source, name in pairs if source == "deep/voted, r0"} == set(METHODS)
+    assert {name for source, name in pairs if source.startswith("rule")} == {
         name for name, each in METHODS.items() if not each.needs_votes
     }
 
@@ -143,15 +143,15 @@ def test_a_stopped_bench_goes_on(outcome, monkeypatch):
     cells = sorted((outcome.plan.out / "cells").glob("*.npz"))
     assert len(cells) == len(outcome.cells)
     cells[0].write_bytes(cells[0].read_bytes()[:50])
-    asked = []
+    answered = []
     for name, each in list(METHODS.items()):
         monkeypatch.setitem(
             METHODS,
             name,
-            type(each)(name, lambda task, each=each: asked.append(1) or each.answer(task), each.choose, each.needs_votes),
+            type(each)(name, lambda task, each=each: answered.append(1) or each.answer(task), each.choose, each.needs_votes),
         )
     again = run_bench(outcome.plan)
-    assert len(asked) == 1
+    assert len(answered) == 1
     assert [{**line, "seconds": 0} for line in again.figures()] == [{**line, "seconds": 0} for line in outcome.figures()]
 
 
@@ -175,8 +175,8 @@ def test_a_difference_that_is_none_is_not_told_and_one_that_is_there_is():
     labels = truth ^ (rng.random(600) < 0.2)
     wrong = (labels != truth).astype(float)
     noise, weak, strong = rng.normal(size=600), wrong + 3 * rng.normal(size=600), wrong + 0.5 * rng.normal(size=600)
-    told = paired([cell(strong, labels, truth)], [cell(weak, labels, truth)], "auroc", draws=40)
-    assert told.low > 0
+    apart = paired([cell(strong, labels, truth)], [cell(weak, labels, truth)], "auroc", draws=40)
+    assert apart.low > 0
     same = paired([cell(noise, labels, truth)], [cell(rng.normal(size=600), labels, truth)], "auroc", draws=40)
     assert same.low < 0 < same.high
     right = paired([cell(None, labels, truth, truth)], [cell(None, labels, truth)], "right", draws=40)

@@ -35,6 +35,8 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 import ktodata as kd
+from ktodata.bench import label_sources
+from ktodata.bench.bench_rows import draw_flips, vectors
 from ktodata.labels.classifier import ensemble
 from ktodata.labels.classifier.ensemble import fit_ensemble
 from ktodata.labels.classifier.feature_sets import (
@@ -46,11 +48,11 @@ from ktodata.labels.classifier.feature_sets import (
 from ktodata.labels.classifier.features import surface_features
 from ktodata.labels.classifier.out_of_fold import out_of_fold
 from ktodata.labels.evidence.neighbours import neighbour_agreement
+from ktodata.labels.label_rows import LabelRows
 from ktodata.text.tfidf import part_vectors, word_vectors
 
 ENCODER = "packaged:wordllama-256"
-FLIPS = ("uniform", "class-conditional", "instance-dependent", "by topic")
-RATE = 0.15
+FLIPS = dict(zip(("uniform", "class-conditional", "instance-dependent", "by topic"), label_sources.FLIPS, strict=True))
 FEATURE_SETS = ("text", "completion_residual", "words", "surface_features")  # that ship
 CANDIDATES = (*FEATURE_SETS, "word_parts", "completion_parts", "embeddings")
 SEE_THE_TOPIC = ("text", "words", "word_parts", "embeddings")
@@ -145,29 +147,13 @@ def load(folder: Path, name: str, rows: int) -> pl.DataFrame:
 def _flipped(table: pl.DataFrame, kind: str | None, seed: int) -> pl.DataFrame:
     if kind is None:
         return table
-    rng, truth = np.random.default_rng(seed), table["truth"].to_numpy()
-    chance = np.ones(len(truth))
-    if kind == "class-conditional":
-        chance = np.where(truth, 1.5, 0.5)
-    if kind == "instance-dependent":
-        p = LogisticRegression(max_iter=500).fit(vectors(table), truth).predict_proba(vectors(table))[:, 1]
-        chance = 0.1 + 4 * p * (1 - p)
-    if kind == "by topic":
-        prompts = table["prompt_embedding"].to_numpy()
-        along = prompts @ rng.normal(size=prompts.shape[1])
-        chance = np.where(along > np.quantile(along, 0.75), 3.2, 0.2)
-    chance = np.minimum(chance * RATE / chance.mean(), 0.95)
-    return table.with_columns(label=pl.Series(truth ^ (rng.random(len(truth)) < chance)))
-
-
-def vectors(table: pl.DataFrame) -> np.ndarray:
-    return np.hstack([table[f"{side}_embedding"].to_numpy() for side in ("prompt", "completion")])
+    truth = table["truth"].to_numpy()
+    return table.with_columns(label=pl.Series(truth ^ draw_flips(FLIPS[kind], table, truth, seed=seed)))
 
 
 def groups_of(table: pl.DataFrame) -> np.ndarray:
     """Codes of prompt groups; of rows, where all prompts are one."""
-    groups = table["prompt_group"].rank("dense").to_numpy()
-    return groups if len(np.unique(groups)) > 1 else np.arange(len(groups))
+    return LabelRows(table).groups
 
 
 # --- methods: each gives P(desirable), from which self-confidence follows -------------------------------------------------------

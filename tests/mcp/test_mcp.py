@@ -125,8 +125,10 @@ def test_task_9_a_question_about_the_same_file_needs_no_second_audit(folder, mon
 
     made = []
     monkeypatch.setattr(read_only_tools, "audit", lambda table: made.append(1) or kd.audit(table))
-    asked = {"source": "feedback.jsonl", "reading": READING}
-    answers = calls(folder, ("audit", asked), ("next_reviews", asked | {"count": 2}), ("next_reviews", asked | {"count": 3}))
+    arguments = {"source": "feedback.jsonl", "reading": READING}
+    answers = calls(
+        folder, ("audit", arguments), ("next_reviews", arguments | {"count": 2}), ("next_reviews", arguments | {"count": 3})
+    )
     assert [len(answer["rows"]) for answer in answers[1:]] == [2, 3]
     assert len(made) == 1
 
