@@ -423,7 +423,7 @@ def test_the_queue_is_measured_on_rows_that_nobody_reviewed(monkeypatch):
     quick = partial(label_noise.kd.label_noise, noise_injection=0, repeats=1)
     monkeypatch.setattr(label_noise.kd, "label_noise", quick)
     vote = pl.struct(pl.lit(None, pl.String).alias("rater"), "label", created_at=pl.lit(None, pl.Datetime("us", "UTC")))
-    table = flipped(noisy(820), 0.2, "uniform").with_columns(completion="prompt")
+    table = flipped(noisy(1640), 0.2, "uniform").with_columns(completion="prompt")
     found = measure_queue(table.with_columns(votes=pl.concat_list(vote)), 1)
     assert found["wrong"] == found["caught"] + found["left"] > 100 and found["draws"] == 1
     assert found["auroc"] > 0.9 and found["left_after_turning"] <= found["left"]
