@@ -586,10 +586,13 @@ def report(
     Example:  ktodata report runs/quickstart
     Example:  ktodata report runs/support --no-text --out for-the-board.html
     """
+    from ktodata.files import check_no_run_file
     from ktodata.pipeline.run_folder import Run
     from ktodata.report import write_page_without_text, write_pages
 
     Run(folder)
+    if out is not None:
+        check_no_run_file(out)
     if out is not None and not no_text:
         raise SettingError("--out is for the page without text: give --no-text too. The whole page stays in the run folder.")
     page = (out or folder / "report-without-text.html") if no_text else folder / "report.html"
@@ -628,9 +631,10 @@ def init(
     """
     from importlib.resources import files
 
-    from ktodata.files import make_folder, whole_file
+    from ktodata.files import check_no_run_file, make_folder, whole_file
 
     target = _recipe_target(folder, from_, out)
+    check_no_run_file(target)
     if from_ is None:
         recipe = files("ktodata").joinpath("recipe_template.yaml").read_text(encoding="utf-8")
         summary, facts = f"{target}: say there which files to read, then  ktodata run {target}", {}

@@ -33,7 +33,13 @@ TABLES: dict[str, Callable[[bytes], pl.DataFrame]] = {
 }
 OWN_DIGEST, SIBLINGS = "digest_of_this", "siblings"  # keys of a note: 16 hex digits of all the others; what files beside it are
 Artefacts = Mapping[str, Mapping[str, int | str]]  # {path: bytes, changed, digest} of what a stage has written
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG)
+# what the system says of a place that cannot be written, and what helps
+UNWRITABLE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or give another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO), "give a folder that can be written"),
+    errno.EFBIG: "raise the limit on a file's size (`ulimit -f`), or give a folder on another file system",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 # what a run writes begins so, below its folder: folders, and files with their tables
 RUN_FOLDERS = ("stages/", "shards/", "model/", "reviews/", "pulled/", "rounds/", "ablation/", "comparison/")
 OF_A_RUN = (*RUN_FOLDERS, "manifest.", "ledger.", "quarantine.", "evaluation.", "ablation.", "comparison.", "audit.", "report.")
@@ -391,7 +397,7 @@ def unwritable_speaks(place: Path, scratch: Path | None = None) -> Iterator[None
         words = getattr(error, "strerror", None) or os.strerror(number)
         raise RunError(
             f"cannot write {place}: {words} ({_free_space(place)}). Nothing half written was left, what was done before is kept: "
-            "make room, or give another folder, and run again."
+            f"{UNWRITABLE[number]}, and run again."
         ) from error
 
 

@@ -270,7 +270,9 @@ def measure_queue(table: pl.DataFrame, draws: int) -> dict[str, Any]:
     for seed in range(draws):
         played = reviews_of(rows, p, groups, labels, truth, round(REVIEWED * len(labels)), order="gain", seed=seed)
         if played.calibration is None:
-            raise SystemExit(f"{len(labels)} rows: half of {REVIEWED:.0%} of them is too few at random for a probability; take more rows.")
+            raise SystemExit(
+                f"{len(labels)} rows: half of {REVIEWED:.0%} of them is too few at random for a probability; take more rows."
+            )
         lines.append(_after_queue(played.calibration, played.reviewed, labels, wrong) | {"wrong": int(wrong.sum())})
     totals = {name: sum(line[name] for line in lines) for name in ("turned", "turned_rightly", "likelier_wrong")}
     acted = [line["turned_rightly"] / line["turned"] for line in lines if line["turned"]]

@@ -99,6 +99,7 @@ except RunError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "RunError cannot write" in done.stdout and "train-00000-of-00001.parquet: File too large" in done.stdout
+    assert "raise the limit on a file's size" in done.stdout and "make room" not in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -111,6 +111,15 @@ def test_export_writes_over_nothing_that_a_run_holds_or_reads(two_runs, tmp_path
     assert contents(tmp_path) == before
 
 
+def test_a_recipe_or_a_page_without_text_takes_no_place_of_a_run(two_runs, tmp_path):
+    mine, other = two_runs
+    before = contents(tmp_path)
+    for words in (("report", mine, "--no-text"), ("init", "--from", tmp_path / "mine.jsonl")):
+        refused = command(*words, "--out", other / "stages" / "x.html")
+        assert "a place of the run" in str(refused.exception)
+    assert contents(tmp_path) == before
+
+
 def test_export_may_write_a_file_of_its_own_again_in_the_run_folder_too(two_runs, tmp_path):
     mine, _ = two_runs
     for target in (mine / "kto.jsonl", mine / "kto.jsonl", tmp_path / "kto.jsonl"):

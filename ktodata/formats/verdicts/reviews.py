@@ -9,6 +9,7 @@ cell is a row that nobody has judged yet. A verdict is never guessed: one that c
 `ktodata review` (reviews.sqlite) is read as it is.
 """
 
+import glob
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +80,7 @@ class Reviews:
 
 
 def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
-    """Read one or more files of verdicts; a row judged twice with one result counts once, with the first reviewer and note.
+    """Read files of verdicts or patterns; a row judged twice with one result counts once, with the first reviewer and note.
 
     Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), MissingColumnError, LabelError (cells
     that are no verdict: how many, and file, line and row_id of the first) and DataError (verdicts on one row that differ).
@@ -200,11 +201,17 @@ def is_filled_in(path: Path) -> bool:
 
 
 def _verdict_files(paths: Sequence[Path | str]) -> list[Path]:
-    """The files, each once. Only files: a mistyped name must not be looked for on a hub."""
-    files = list({Path(path).resolve(): Path(path) for path in paths}.values())
+    """The files, each once, a pattern's sorted. Only files: a mistyped name must not be looked for on a hub."""
+    every = [file for path in map(Path, paths) for file in _files_of(path)]
+    files = list({file.resolve(): file for file in every}.values())
     if missing := next((file for file in files if not file.is_file()), None):
         raise FormatError(f"there is no file of verdicts {str(missing)!r}. {nearest(str(missing))}")
     return files
+
+
+def _files_of(path: Path) -> list[Path]:
+    is_pattern = glob.has_magic(str(path)) and not path.exists()
+    return [Path(source.path) for source in find_sources(path)] if is_pattern else [path]
 
 
 # --- one file ----------------------------------------------------------------------------------------------------------

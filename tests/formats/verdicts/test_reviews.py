@@ -330,3 +330,11 @@ def test_a_queue_that_was_worked_on_is_known(write, tmp_path):
     assert is_filled_in(write("row_id,label,trusted_label", "a,true,", "b,true,keep"))
     assert is_filled_in(write("row_id,label,trusted_label", "a,true,perhaps"))  # not readable, but somebody's work
     assert is_filled_in(write("row_id;label;trusted_label", "a;true;true"))
+
+
+def test_a_pattern_is_every_file_of_verdicts_that_it_names(tmp_path):
+    for name, row in (("one", "a"), ("two", "b")):
+        (tmp_path / f"{name}.csv").write_text(f"row_id,trusted_label\n{row},true\n")
+    assert read_reviews([tmp_path / "*.csv", tmp_path / "one.csv"]).verdicts["row_id"].to_list() == ["a", "b"]
+    with pytest.raises(FormatError, match=r"no file matches .*other\*.csv"):
+        read_reviews(tmp_path / "other*.csv")
