@@ -34,6 +34,10 @@ def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
     """
     workers = cores()
     slices = [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
+    if len(slices) < 2 or workers < 2:  # starting threads for it takes longer than the work
+        with _matrix_library().limit(limits=1):
+            yield from map(work, slices)
+        return
     with _matrix_library().limit(limits=1), ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Part]] = deque()
         for chunk in slices:
