@@ -19,7 +19,14 @@ def bench(
         list[float] | None,
         typer.Option("--budget", help="Share of rows reviewed; 0 is detection.", show_default="0, .01, .02, .05, .1"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Of folds and of the reviews that are drawn.")] = 1,
+    train: Annotated[
+        list[float] | None,
+        typer.Option(metavar="SHARE", help="Train on repaired labels, this share reviewed; else nothing is trained."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="What --train trains: hub id, folder, or packaged name.")] = (
+        "packaged:smollm2-135m-instruct"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Of folds, of the reviews that are drawn, and of trainings.")] = 1,
     max_rows: Annotated[int, typer.Option(min=100, help="Of a source, at most.")] = 800,
     added: Annotated[
         list[Path] | None, typer.Option("--add", metavar="FILE.py", help="A Python file, which is run, that registers methods.")
@@ -33,7 +40,7 @@ def bench(
 
     \b
     Reads   FOLDER/**/*.jsonl(.gz): columns weak_label…, votes, or flips drawn where there are neither
-    Writes  OUT/bench.md, OUT/bench.json, OUT/cells/: stopped, the same command goes on
+    Writes  OUT/bench.md, OUT/bench.json, OUT/cells/, OUT/trainings/: stopped, the same command goes on
 
     \b
     Example:  ktodata bench --data feedback-with-truth/ --add my_method.py
@@ -53,6 +60,8 @@ def bench(
         methods=methods or (),
         sources=sources or (),
         added=added or (),
+        train=train or (),
+        model=model,
     )
     with Progress(quiet=quiet, as_json=as_json) as progress:
         outcome = run_bench(plan, progress)

@@ -37,6 +37,10 @@ class BenchRows:
         """Bool [N]."""
         return np.not_equal(self.labels, self.truth)
 
+    def take(self, which: Bools) -> "BenchRows":
+        """These rows alone. which : bool [N]"""
+        return BenchRows(self.table.filter(pl.Series(which)), self.labels[which], self.truth[which], self.groups[which])
+
 
 def bench_rows(source: LabelSource, *, max_rows: int, encoder: str) -> BenchRows:
     """At most about `max_rows` rows, whole prompt groups of them. Raises EmptyDataError where the labels left are all one."""

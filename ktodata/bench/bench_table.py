@@ -1,12 +1,16 @@
 """The page of a bench: every figure, and beside it whether the difference to this package can be told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 from ktodata.bench.bench_cells import BenchCell, paired
 from ktodata.bench.bench_tracks import BenchOutcome
+from ktodata.bench.bench_training import arm_name
+from ktodata.experiments.treatments import CLEAN, NOISY
+from ktodata.stats import Interval
 
 OURS, CONTROL = "ktodata", "as given"
 DRAWS = 300  # of prompt groups
@@ -22,11 +26,13 @@ def bench_page(outcome: BenchOutcome) -> str:
         "Intervals are of 95 %, over prompt groups drawn anew, the same for both methods. They hold for these sources, "
         "and what was chosen on one of them is not on trial on it."
     )
-    lines = ["# Wrong labels of unpaired feedback: detect and repair", "", about, ""]
+    lines = ["# Wrong labels of unpaired feedback", "", about, ""]
     if 0.0 in plan.budgets:
         lines += _detect(outcome)
     for budget in plan.budgets:
         lines += _repair(outcome, budget)
+    for share in plan.train:
+        lines += _train(outcome, share)
     if outcome.passed_over:
         lines += ["## Not measured", "", *(f"- {name}: {why}" for name, why in outcome.passed_over.items()), ""]
     return "\n".join(lines)
@@ -73,9 +79,48 @@ def _repair(outcome: BenchOutcome, budget: float) -> Iterator[str]:
     yield ""
 
 
+def _train(outcome: BenchOutcome, share: float) -> Iterator[str]:
+    """What a policy learnt, beside the labels as given; the control reviews as many rows at random and changes nothing else."""
+    trained = {source: each.table.filter(measure="auc") for (source, at), each in outcome.trained.items() if at == share}
+    if not trained:
+        return
+    arms = list(dict.fromkeys(arm for table in trained.values() for arm in table["arm"] if arm not in (NOISY, CLEAN)))
+    settings = next(iter(outcome.trained.values())).settings
+    yield from (
+        f"## Train: how well a policy ranks held-out rows, {share:.0%} of the training rows reviewed",
+        "",
+        f"AUC of the reward against the truth, after {settings['max_steps']} updates of {settings['batch_size']} rows; "
+        f"{len(settings['seeds'])} trainings an arm, each on two thirds of the prompts, judged on the rest. All else is the "
+        f"difference to {NOISY}, and in brackets the share of the gap to {CLEAN}, where there is one. "
+        f'"{arm_name(CONTROL, share)}" is the control: as many rows reviewed at random, nothing else changed. '
+        "The last column says what could have been told: half of the interval's width.",
+        "",
+    )
+    yield from _header(["source", "rows", "wrong", NOISY, CLEAN, *arms, "could be told"])
+    for source, table in trained.items():
+        lines = {line["arm"]: line for line in table.iter_rows(named=True)}
+        cells = [_gained(lines.get(arm)) for arm in (CLEAN, *arms)]
+        width = (lines[CLEAN]["minus_high"] - lines[CLEAN]["minus_low"]) / 2
+        yield _row([*_about(outcome, source), f"{lines[NOISY]['value']:.3f}", *cells, f"{width:.3f}"])
+    yield ""
+
+
+def _gained(line: Mapping[str, Any] | None) -> str:
+    if line is None:
+        return ""
+    words = _worded(Interval(line["minus_baseline"], line["minus_low"], line["minus_high"]))
+    if line["gap_recovered"] is None:
+        return words
+    return f"{words} [{line['gap_recovered']:.0%}, {line['gap_low']:.0%} to {line['gap_high']:.0%}]"
+
+
 def _difference(first: list[BenchCell], second: list[BenchCell], measure: str) -> str:
     """A difference with its interval, and what may be said of it."""
-    value, low, high = paired(first, second, measure, draws=DRAWS)
+    return _worded(paired(first, second, measure, draws=DRAWS))
+
+
+def _worded(difference: Interval) -> str:
+    value, low, high = difference
     if value is None or low is None or high is None:
         return "not measured"
     word = "ahead" if low > 0 else "behind" if high < 0 else "the same" if low == high == 0 else "cannot be told"
@@ -87,8 +132,7 @@ def _methods(outcome: BenchOutcome, budget: float) -> list[str]:
 
 
 def _about(outcome: BenchOutcome, source: str) -> list[str]:
-    cell = next(cells[0] for (name, _, _), cells in outcome.cells.items() if name == source)
-    return [source, f"{outcome.rows[source]:,}", f"{np.mean(cell.labels != cell.truth):.1%}"]
+    return [source, f"{outcome.rows[source]:,}", f"{outcome.wrong[source]:.1%}"]
 
 
 def _mean(cells: list[BenchCell], measure: str) -> float | None:

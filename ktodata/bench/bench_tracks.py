@@ -3,8 +3,9 @@
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from ktodata.bench import own_methods, peer_methods  # noqa: F401 registers their methods
 from ktodata.bench.bench_cells import BenchCell
 from ktodata.bench.bench_methods import METHODS, BenchMethod, BenchTask, at_random
-from ktodata.bench.bench_rows import BenchRows, bench_rows
+from ktodata.bench.bench_rows import BenchRows, Bools, bench_rows
+from ktodata.bench.bench_training import train_track
 from ktodata.bench.label_sources import label_sources
 from ktodata.errors import EmptyDataError, SettingError
+from ktodata.experiments.ablation import Ablation
 from ktodata.files import digest_file, make_folder
 from ktodata.pipeline.code_digest import code_digest
 from ktodata.pipeline.run_folder import digest
@@ -28,7 +31,10 @@ CODE = ("ktodata.bench.own_methods", "ktodata.bench.peer_methods", "ktodata.benc
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """budgets : shares of the rows that are reviewed; 0 is the track "detect". methods, sources : beginnings of names."""
+    """budgets : shares of the rows that are reviewed; 0 is the track "detect". methods, sources : beginnings of names.
+
+    train : shares at which repaired labels are trained on; model : what is trained; terms : in place of bench_training.TERMS
+    """
 
     data: Path
     out: Path
@@ -39,9 +45,12 @@ class BenchPlan:
     sources: Sequence[str] = ()
     added: Sequence[Path] = ()
     encoder: str = "packaged:wordllama-256"
+    train: Sequence[float] = ()
+    model: str = "packaged:smollm2-135m-instruct"
+    terms: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if wrong := [budget for budget in self.budgets if not 0 <= budget < 1]:
+        if wrong := [budget for budget in (*self.budgets, *self.train) if not 0 <= budget < 1]:
             raise SettingError(f"bench: a budget is a share of the rows, at least 0 and under 1; got {wrong[0]}.")
 
     @property
@@ -52,12 +61,17 @@ class BenchPlan:
 
 @dataclass
 class BenchOutcome:
-    """cells : by source, budget and method, one for each seed. passed_over : sources that could not be measured, and why"""
+    """cells : by source, budget and method, one for each seed. trained : by source and share.
+
+    passed_over : sources that could not be measured, and why
+    """
 
     plan: BenchPlan
     rows: dict[str, int] = field(default_factory=dict)
+    wrong: dict[str, float] = field(default_factory=dict)  # share of the given labels
     data: dict[str, str] = field(default_factory=dict)  # the file of each source
     cells: dict[tuple[str, float, str], list[BenchCell]] = field(default_factory=dict)
+    trained: dict[tuple[str, float], Ablation] = field(default_factory=dict)
     passed_over: dict[str, str] = field(default_factory=dict)
 
     def figures(self) -> list[dict[str, Any]]:
@@ -89,18 +103,48 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
             outcome.passed_over[source.name] = str(error)
             continue
         outcome.rows[source.name], outcome.data[source.name] = len(rows.labels), source.data
+        outcome.wrong[source.name] = float(rows.wrong.mean())
         content = [[vars(record) for record in source.records], list(source.given or ()), source.flips]
         made_of = digest(source.name, content, code, plan.max_rows, plan.encoder)
         for method, budget, seed in _tasks(methods, rows, plan):
             notify({**event, "kind": "progress", "text": f"{method.name} at {budget:.0%} reviewed"})
             cell = _cell(plan, made_of, rows, method, budget, seed)
             outcome.cells.setdefault((source.name, budget, method.name), []).append(cell)
+        _train(outcome, source.name, rows, methods, made_of, partial(_training_event, notify, event))
         notify({**event, "kind": "done", "seconds": time.perf_counter() - started})
     return outcome
 
 
+def _train(
+    outcome: BenchOutcome, source: str, rows: BenchRows, methods: Sequence[BenchMethod], made_of: str, notify: Notify
+) -> None:
+    """Add what training on this source's labels gave, or why it was not trained on."""
+    plan = outcome.plan
+    able = [method for method in methods if not method.needs_votes or _has_votes(rows)]
+
+    settings: Any = {"model": plan.model, "seeds": plan.seeds, "terms": plan.terms, "folder": plan.out / "trainings"}
+    for share in plan.train:
+
+        def repair(training: BenchRows, part: int, method: BenchMethod, share: float = share) -> Bools:
+            return _cell(plan, digest(made_of, "train", part), training, method, share, part).repaired
+
+        try:
+            outcome.trained[source, share] = train_track(rows, able, repair, share=share, notify=notify, **settings)
+        except EmptyDataError as error:
+            outcome.passed_over[f"{source}, trained on"] = str(error)
+
+
+def _training_event(notify: Notify, source: dict[str, Any], event: dict[str, Any]) -> None:
+    if event["kind"] == "start":
+        notify({**source, "kind": "progress", "text": f"training on {event['stage']}"})
+
+
+def _has_votes(rows: BenchRows) -> bool:
+    return bool((rows.table["votes"].list.len() > 1).any())
+
+
 def _tasks(methods: Sequence[BenchMethod], rows: BenchRows, plan: BenchPlan) -> Iterator[tuple[BenchMethod, float, int]]:
-    several = (rows.table["votes"].list.len() > 1).any()
+    several = _has_votes(rows)
     for method in methods:
         if several or not method.needs_votes:
             # without reviews there is nothing to choose, and one way to choose is as good as another
@@ -154,5 +198,6 @@ def _import(file: Path) -> None:
 
 def outcome_json(outcome: BenchOutcome) -> str:
     """Everything that was measured."""
-    value = {"cells": outcome.figures(), "rows": outcome.rows, "passed_over": outcome.passed_over}
+    trained = [{"source": source, "share": share, **each.as_dict()} for (source, share), each in outcome.trained.items()]
+    value = {"cells": outcome.figures(), "trained": trained, "rows": outcome.rows, "passed_over": outcome.passed_over}
     return json.dumps(value, indent=1)
