@@ -21,6 +21,7 @@ from ktodata.extras import missing_text
 from ktodata.mcp.mcp_command import mcp
 from ktodata.train.train_command import train
 from ktodata.visible_text import clean
+from ktodata.withdrawal.forget_command import forget
 
 app = typer.Typer(
     name="ktodata",
@@ -385,6 +386,7 @@ app.command()(train)
 app.command()(demo)
 app.command()(mcp)
 app.command()(bench)
+app.command()(forget)
 
 
 @app.command()

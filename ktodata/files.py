@@ -41,8 +41,19 @@ UNWRITABLE = {
     errno.ENAMETOOLONG: "give a shorter name",
 }
 # what a run writes begins so, below its folder: folders, and files with their tables
-RUN_FOLDERS = ("stages/", "shards/", "model/", "reviews/", "pulled/", "rounds/", "ablation/", "comparison/")
-OF_A_RUN = (*RUN_FOLDERS, "manifest.", "ledger.", "quarantine.", "evaluation.", "ablation.", "comparison.", "audit.", "report.")
+RUN_FOLDERS = ("stages/", "shards/", "model/", "reviews/", "pulled/", "rounds/", "ablation/", "comparison/", "withdrawals/")
+OF_A_RUN = (
+    *RUN_FOLDERS,
+    "manifest.",
+    "ledger.",
+    "quarantine.",
+    "evaluation.",
+    "ablation.",
+    "comparison.",
+    "audit.",
+    "report.",
+    "withdrawn.",
+)
 HELD: ContextVar[frozenset[Path]] = ContextVar("folders that this thread writes alone in", default=frozenset())
 
 

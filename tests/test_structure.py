@@ -32,7 +32,7 @@ LAYERS = (
     ("experiments", "stages"),
     ("report",),
     ("pipeline", "progress"),
-    ("bench", "demo", "mcp", "review"),
+    ("bench", "demo", "mcp", "review", "withdrawal"),
     ("notebook",),
     ("cli",),
     ("__main__",),

@@ -17,6 +17,7 @@ from ktodata.files import read_parquet, whole_file
 from ktodata.models import cache_dir
 
 Vectors = npt.NDArray[np.float32]
+BETWEEN = "\x1e"  # stands between a prompt and its completion where one vector is of both
 
 
 def cache_folder(kind: str, model: str, fingerprint: str) -> Path:

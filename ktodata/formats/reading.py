@@ -34,6 +34,7 @@ from ktodata.formats.table import FeedbackTable, QuarantineTable
 from ktodata.formats.times import time_reader
 from ktodata.formats.unread_fields import UnreadFields
 from ktodata.formats.verdicts.several_questions import UnnamedColumns
+from ktodata.formats.withdrawn import WithdrawnRecordError, current_lists
 from ktodata.work_done import WorkDone
 
 # a file of free text read as labels must not fill the manifest with its values
@@ -50,7 +51,8 @@ class IngestResult:
 
     feedback : the feedback table (see ktodata.feedback.COLUMNS), then `rating` where ratings were read, then what was kept.
     quarantine : file, line, reason, detail, raw, raw_chars; one line for each record that did not become rows.
-    metrics : counts for the manifest and the report. records == records_used + quarantine.height, always.
+    metrics : counts for the manifest and the report. records == records_used + quarantine.height, always; + withdrawn,
+        where lists of withdrawn records were given (withdrawn.py).
     """
 
     feedback: pl.DataFrame
@@ -223,6 +225,7 @@ class _Reader:
         self._unread = UnreadFields(fields)
         self._unnamed = UnnamedColumns(fields.columns())
         self._records = 0
+        self._withdrawn, self._n_withdrawn = current_lists(), 0
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
         self._first_problem: tuple[str, int, UnusableError] | None = None
@@ -258,6 +261,8 @@ class _Reader:
                 entry = batch[place]
                 try:
                     formats[self._use(entry, name, self._records + place)] += 1
+                except WithdrawnRecordError:
+                    self._n_withdrawn += 1
                 except UnusableError as problem:
                     self._set_aside(entry, name, problem)
                 except RecursionError:
@@ -286,11 +291,15 @@ class _Reader:
             rows = plain_rows(entries, plain, about, self._fields, file=file, time_of=time_of)
             if not rows.places:
                 continue
+            taken.update(places[place] for place in rows.places)
+            if self._withdrawn:
+                stays = rows.without(self._withdrawn)
+                self._n_withdrawn += rows.frame.height - stays.frame.height
+                rows = stays
             used = [places[place] for place in rows.places]
             self._table.add_frame(rows, [self._records + place for place in used])
             formats[plain.format.name] += len(used)
             self._unread.add_plain([batch[place].record for place in used], plain.format)
-            taken.update(used)
         return taken
 
     def _use(self, entry: SourceRecord, file: str, place: int) -> str:
@@ -316,6 +325,9 @@ class _Reader:
                 ]
 
     def _set_aside(self, entry: SourceRecord, file: str, problem: UnusableError) -> None:
+        if any(ids.holds_record(entry.record, entry.raw, self._fields) for ids in self._withdrawn):
+            self._n_withdrawn += 1
+            return
         self._quarantine.add(file, entry, problem)
         self._reasons[problem.reason] += 1
         self._first_problem = self._first_problem or (file, entry.line, problem)
@@ -327,9 +339,11 @@ class _Reader:
 
     def result(self, files: list[dict[str, Any]]) -> IngestResult:
         """The tables and the metrics. Raises when nothing can be used, or when a column that the reader named is nowhere."""
-        aside = self._reasons.total()
+        aside, withdrawn = self._reasons.total(), self._n_withdrawn
         if self._score_names and (self._fields.label.column is None or aside == self._records):
             raise self._unasked_verdict()
+        if withdrawn and aside + withdrawn == self._records:
+            raise EmptyDataError(f"none of {self._records:,} records is left: {withdrawn:,} were withdrawn (`ktodata forget`).")
         if aside == self._records:
             raise self._nothing_usable()
         if self._missing_columns:
@@ -337,7 +351,8 @@ class _Reader:
         table = self._table.table()
         metrics = {
             "records": self._records,
-            "records_used": self._records - aside,
+            "records_used": self._records - aside - withdrawn,
+            **({"withdrawn": withdrawn} if self._withdrawn else {}),
             "rows": table.height,
             "quarantined": dict(sorted(self._reasons.items())),
             "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),

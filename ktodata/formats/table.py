@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, VOTE
@@ -29,6 +30,7 @@ from ktodata.formats.records import (
 )
 from ktodata.formats.times import moment, time_reader
 from ktodata.formats.turns import is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn, turns_of
+from ktodata.formats.withdrawn import WithdrawnIds, WithdrawnRecordError, current_lists, id_text
 
 # rows are Python objects until so many are there, then a frame
 CHUNK_ROWS = 20_000
@@ -66,6 +68,14 @@ class CompleteRows:
     kept: Mapping[str, Sequence[Any]]
     places: Sequence[int]
 
+    def without(self, lists: Sequence[WithdrawnIds]) -> "CompleteRows":
+        """Those that none of the lists holds."""
+        kept = [pl.Series(name, map(id_text, values), dtype=pl.String) for name, values in self.kept.items()]
+        table = self.frame.with_columns(kept)
+        stays = np.flatnonzero(~np.any([ids.rows_in(table).to_numpy() for ids in lists], axis=0)).tolist()
+        rest = {name: [values[place] for place in stays] for name, values in self.kept.items()}
+        return CompleteRows(self.frame[stays], rest, [self.places[place] for place in stays])
+
 
 class FeedbackTable:
     """Rows of the feedback table, gathered in the order in which they are read."""
@@ -82,10 +92,14 @@ class FeedbackTable:
         self.times = 0
         self.unparseable_times = 0
         self.unparseable_example: str | None = None
+        self._withdrawn = current_lists()
 
     def add(self, completions: list[LabelledCompletion], format: Format, file: str, entry: SourceRecord, place: int) -> None:
-        """Add the rows of the record that is number `place` of all: all or, when one of its values is unusable, none."""
-        record, line = entry.record, entry.line
+        """Add the rows of the record that is number `place` of all: all or, when one of its values is unusable, none.
+
+        Raises WithdrawnRecordError for a record with a row that is withdrawn.
+        """
+        record, line, counted = entry.record, entry.line, self._times_counted()
         common = self._common(record, format, file, line)
         if self._fields.keep_parts:
             part = entry.part if self._fields.part is None else lookup(record, self._fields.part)
@@ -94,6 +108,9 @@ class FeedbackTable:
             common["pair_id"] = f"{file}:{line}"
         kept = {name: scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
         rows = [self._row(completion, common) for completion in completions]
+        if any(ids.holds_row({**kept, **row}) for ids in self._withdrawn for row in rows):
+            self.times, self.unparseable_times, self.unparseable_example = counted
+            raise WithdrawnRecordError
         self._rows += rows
         self._places += [place] * len(rows)
         for name, value in kept.items():
@@ -109,6 +126,9 @@ class FeedbackTable:
         self.times += rows.frame.height - rows.frame["created_at"].null_count()
         for name, values in rows.kept.items():
             self._kept[name] += values
+
+    def _times_counted(self) -> tuple[int, int, str | None]:
+        return self.times, self.unparseable_times, self.unparseable_example
 
     def _common(self, record: Record, format: Format, file: str, line: int) -> dict[str, Any]:
         common: dict[str, Any] = dict.fromkeys((*TEXTS, *TEMPLATE_FIELDS, "created_at", "system"))

@@ -26,6 +26,7 @@ SECTIONS = (
     "ingest",
     "reviews",
     "telemetry",
+    "withdrawn",
     "steps",
     "export",
     "train",
@@ -71,6 +72,7 @@ class Recipe:
     evaluate: dict[str, Any] | None
     self_training: dict[str, Any] | None
     pull: dict[str, Any] | None = None
+    withdrawn: tuple[str, ...] = ()  # lists of records that are not read, beside the run folder's own
     criterion: str | None = None  # what makes an answer desirable, in the team's words; shown to whoever reviews
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,6 +84,7 @@ class Recipe:
             "ingest": self.ingest.settings if self.pull is None else {**self.pull, **self.ingest.settings, "paths": None},
             "reviews": list(self.reviews),
             "telemetry": self.telemetry,
+            "withdrawn": list(self.withdrawn),
             "steps": [{step.name: step.settings} for step in self.steps],
             "export": self.export.settings,
             "train": self.train,
@@ -229,7 +232,8 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
         criterion=criterion,
         ingest=ingest_step,
         pull=pull,
-        reviews=_review_files(raw.get("reviews")),
+        reviews=_files_of(raw, "reviews", "a file of verdicts, or a list of them, e.g. reviews: [review.csv]"),
+        withdrawn=_files_of(raw, "withdrawn", "a list that `ktodata forget` wrote, e.g. withdrawn: runs/support/withdrawn.json"),
         telemetry=_telemetry_place(raw.get("telemetry")),
         steps=steps,
         export=export,
@@ -244,11 +248,12 @@ def _checked_recipe(raw: dict[str, Any], folder: Path) -> Recipe:
     return recipe
 
 
-def _review_files(value: Any) -> tuple[str, ...]:
-    """One file of verdicts or a list of them, as a tuple."""
+def _files_of(raw: Mapping[str, Any], key: str, what: str) -> tuple[str, ...]:
+    """One file or a list of them, as a tuple."""
+    value = raw.get(key)
     files = [] if value is None else value if isinstance(value, list | tuple) else [value]
     if wrong := [file for file in files if not isinstance(file, str | Path) or not str(file).strip()]:
-        raise SettingError(f"reviews is a file of verdicts, or a list of them, e.g. reviews: [review.csv]; got {wrong[0]!r}.")
+        raise SettingError(f"{key} is {what}; got {wrong[0]!r}.")
     return tuple(str(file) for file in files)
 
 

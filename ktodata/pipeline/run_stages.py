@@ -12,6 +12,7 @@ from ktodata.formats.data_files import find_sources, is_local
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.remote_files import remote_version
 from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
+from ktodata.formats.withdrawn import WithdrawnIds, leaving_out, own_list
 from ktodata.labels.evidence.training_dynamics import join_dynamics
 from ktodata.models import model_digest
 from ktodata.pipeline.recipe import Recipe, RecipeStep, takes_prompts
@@ -25,13 +26,19 @@ NAMES_A_MODEL = ("model", "tokenizer", "encoder", "reference")  # settings of th
 Progress = Callable[[str, str], None]  # (stage, how far it is)
 
 
-def stages_of(recipe: Recipe, paths: Sequence[str], progress: Progress = lambda stage, text: None) -> tuple[RunStage, ...]:
-    """The recipe's stages in order. paths : what ingest reads
+def stages_of(
+    recipe: Recipe, paths: Sequence[str], progress: Progress = lambda stage, text: None, run: Path | None = None
+) -> tuple[RunStage, ...]:
+    """The recipe's stages in order. paths : what ingest reads; run : a folder whose own list of withdrawn records holds, too
 
-    Raises what `read_reviews` and `read_telemetry` raise: a word that is no verdict must not come to light after an hour.
+    Raises what `read_reviews`, `read_telemetry` and `WithdrawnIds.read` raise: a word that is no verdict must not come to light
+    after an hour.
     """
     reviews = [recipe.folder / Path(path).expanduser() for path in recipe.reviews]
-    stages: list[RunStage] = [Ingest(recipe.ingest, paths)]
+    lists = [recipe.folder / Path(path).expanduser() for path in recipe.withdrawn]
+    own = [own_list(run)] if run is not None and own_list(run).is_file() else []
+    withdrawn = {path.resolve(): WithdrawnIds.read(path) for path in [*lists, *own]}
+    stages: list[RunStage] = [Ingest(recipe.ingest, paths, tuple(withdrawn.values()))]
     if reviews:
         stages.append(JoinedReviews(read_reviews(reviews)))
     if recipe.telemetry is not None:
@@ -52,10 +59,11 @@ def models_of(settings: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Ingest:
-    """Reads the records. Writes the quarantine."""
+    """Reads the records, but for those that were withdrawn. Writes the quarantine."""
 
     step: RecipeStep
     paths: Sequence[str]
+    withdrawn: Sequence[WithdrawnIds] = ()
     name: ClassVar[str] = "ingest"
     adds: ClassVar[tuple[str, ...]] = ()
     decides: ClassVar[None] = None
@@ -68,12 +76,14 @@ class Ingest:
         local = [Path(source.path) for source in sources if is_local(source.kind)]
         files = [(name, of["digest"]) for place in local for name, of in describe(place.parent, [place]).items()]
         files += [("/".join(remote_version(source.path)), "") for source in sources if source.kind == "remote"]
-        return {"settings": {**self.step.settings, "paths": named}, "files": files}
+        lists = {"withdrawn records": [ids.digests_text() for ids in self.withdrawn]} if self.withdrawn else {}
+        return {"settings": {**self.step.settings, "paths": named}, "files": files, **lists}
 
     def work(self, run: RunState) -> StageResult:
         from ktodata.stages.ingest import ingest
 
-        read = ingest(**{**self.step.settings, "paths": list(self.paths)})
+        with leaving_out(self.withdrawn):
+            read = ingest(**{**self.step.settings, "paths": list(self.paths)})
         place = run.folder / self.artefacts[0]
         with whole_file(place) as scratch:
             read.quarantine.write_parquet(scratch)

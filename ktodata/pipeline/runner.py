@@ -30,6 +30,7 @@ from ktodata.files import (
     write_note,
 )
 from ktodata.formats.remote_files import is_remote
+from ktodata.formats.withdrawn import WithdrawnIds, own_list
 from ktodata.ledger import account, outcomes, write_up
 from ktodata.meter import Meter
 from ktodata.pipeline.pulled_feedback import pull_for_run
@@ -94,7 +95,7 @@ class _Execution:
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        stages = stages_of(self.recipe, _paths(self.recipe, self.folder), self._progress)
+        stages = stages_of(self.recipe, _paths(self.recipe, self.folder), self._progress, self.folder)
         self.state = RunState(self.folder, stages)
         names = [stage.name for stage in stages]
         if self.until is not None and self.until not in names:
@@ -105,6 +106,7 @@ class _Execution:
         make_folder(self.folder)
         with alone_in(self.folder):
             remove_leftovers(self.folder)
+            _check_nothing_is_removed(self.folder)
             self._remove_other_stages()
             self.started = _now()
             self._write_manifest("running")
@@ -299,6 +301,12 @@ def _check_run_folder(folder: Path, name: str) -> None:
             )
     elif folder.exists() and any(child.name != ".lock" for child in folder.iterdir()):
         raise RunError(f"{folder} is not empty and holds no run: nothing was written there. Give another --out.")
+
+
+def _check_nothing_is_removed(folder: Path) -> None:
+    """Raise RunError where a withdrawal was stopped halfway: caches and files may still hold the records."""
+    if (ids := own_list(folder)).is_file() and WithdrawnIds.read(ids).status == "removing":
+        raise RunError(f"a withdrawal in {folder} was stopped halfway: `ktodata forget` again, with the same --rows, ends it.")
 
 
 def _looks_like_a_path(text: str, place: Path) -> bool:

@@ -159,6 +159,7 @@ class RecordAccount:
 
     unmapped : values of the label without a meaning, the commonest. not_kept : fields that no row carries, with their records.
     repeats : rows that dedupe dropped; dropped, quarantined, held : by all other steps, each row once.
+    withdrawn : records that were not read, as they were withdrawn; they count nowhere else.
     """
 
     records: int
@@ -174,6 +175,7 @@ class RecordAccount:
     quarantined: int
     held: int
     kept: int
+    withdrawn: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -198,8 +200,10 @@ class RecordAccount:
         return [*lines, *self.field_lines()]
 
     def field_lines(self) -> list[str]:
-        """One sentence about the fields that no row carries, one about verdicts that were replaced."""
-        return [*not_kept_lines(self.not_kept, one_line=True), *earlier_votes_lines(self.earlier_votes)]
+        """Of fields that no row carries, of verdicts that were replaced, of records that were withdrawn: a sentence each."""
+        fields = [*not_kept_lines(self.not_kept, one_line=True), *earlier_votes_lines(self.earlier_votes)]
+        withdrawn = f"{plural(self.withdrawn, 'record')} withdrawn (ktodata forget): not read, and counted nowhere else"
+        return [*fields, withdrawn] if self.withdrawn else fields
 
 
 def record_account(run: RunFiles) -> RecordAccount | None:
@@ -219,7 +223,8 @@ def reading_account(metrics: Mapping[str, Any], *, repeats: int = 0, totals: Map
     reasons: dict[str, int] = dict(metrics.get("quarantined", {}))
     rows = int(metrics["rows"])
     return RecordAccount(
-        records=int(metrics["records"]),
+        records=int(metrics["records"]) - int(metrics.get("withdrawn", 0)),
+        withdrawn=int(metrics.get("withdrawn", 0)),
         used=int(metrics["records_used"]),
         rows=rows,
         unlabelled=reasons.pop(UNLABELLED, 0),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ktodata.embeddings.vector_cache import cache_folder, load_vectors, store_vectors, text_keys
+from ktodata.embeddings.vector_cache import BETWEEN, cache_folder, load_vectors, store_vectors, text_keys
 from ktodata.errors import ModelError, SettingError
 from ktodata.models import load_causal_lm
 from ktodata.train.data.ragged_ids import Ids
@@ -29,7 +29,6 @@ from ktodata.work_done import WorkDone
 Vectors = NDArray[np.float32]
 BATCH_TOKENS = 4096  # padded tokens run at once
 ROWS_PER_FILE = 512  # of the cache, so that a killed run goes on where it was
-BETWEEN = "\x1e"  # stands between prompt and completion in the cache's keys
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""The files of a run folder: its own that hold rows are removed, to be made again; others lose the records that go."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from ktodata.files import discard, read_note, read_own_table, siblings_of, whole_file, write_note
+from ktodata.formats.withdrawn import LIST
+from ktodata.withdrawal.file_contents import without_marked, write_content
+
+# all that a run makes of its rows, but for what ingest left, which says which rows go, and is removed last
+MADE = ("shards", "ledger.parquet", "quarantine.parquet", "report.html", "README.md", "evaluation.json", "pulled")
+# what other commands have made of them: whoever wants it again calls those
+ON_DEMAND = {
+    "ablation": "ktodata ablate",
+    "ablation.json": "ktodata ablate",
+    "ablation.parquet": "ktodata ablate",
+    "comparison": "ktodata compare",
+    "report-without-text.html": "ktodata report --no-text",
+    "audit.html": "ktodata audit",
+    "self_training.json": "ktodata run",
+}
+KEPT = ("manifest.json", LIST, "withdrawals", "model", "reviews/reviews.sqlite", "rounds", "stages", ".lock", *MADE, *ON_DEMAND)
+
+
+@dataclass
+class FileChanges:
+    """removed : places that are gone. rewritten : {file: records that it lost}. unread : files that nobody could look into"""
+
+    removed: list[str] = field(default_factory=list)
+    rewritten: dict[str, int] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+
+
+def remove_from_other_files(folder: Path, marks: Sequence[str], changes: FileChanges, *, dry: bool = False) -> None:
+    """Take what holds one of the marks out of the files that are not the run's own: of a table its records, else the file."""
+    for file in _other_files(folder):
+        name = file.relative_to(folder).as_posix()
+        stays = without_marked(file, marks)
+        if stays is None:
+            changes.unread.append(name)
+        elif stays.lost:
+            if stays.content is None:
+                changes.removed.append(name)
+            else:
+                changes.rewritten[name] = stays.lost
+            if not dry:
+                write_content(file, stays.content)
+
+
+def remove_made(folder: Path, changes: FileChanges, *, dry: bool = False) -> None:
+    """Remove what the run, and commands since, have made of its rows; ingest's own result stays."""
+    stages = sorted(place.relative_to(folder).as_posix() for place in (folder / "stages").glob("*") if place.name != "ingest")
+    rounds = sorted(place.relative_to(folder).as_posix() for place in (folder / "rounds").glob("*") if place.name != "0")
+    checkpoints = "model/checkpoints"
+    for name in (*stages, *rounds, checkpoints, *MADE, *ON_DEMAND):
+        if (folder / name).exists():
+            changes.removed.append(name)
+            if not dry:
+                remove_place(folder / name)
+
+
+def remove_place(place: Path) -> None:
+    """A file or a folder, if it is there."""
+    if place.is_dir() and not place.is_symlink():
+        discard(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def remove_from_model(folder: Path, row_ids: pl.Series, changes: FileChanges, *, dry: bool = False) -> int:
+    """Take the rows out of what training wrote down of each; how many of them it was trained or measured on. Weights stay."""
+    note, telemetry = folder / "model" / "training.json", folder / "model" / "telemetry.parquet"
+    if not (note.is_file() and telemetry.is_file()):
+        return 0
+    table = read_own_table(telemetry)
+    goes = pl.col("row_id").is_in(row_ids.implode())
+    lost = table.filter(goes)
+    if lost.height and not dry:
+        siblings, training = siblings_of(note), read_note(note)
+        with whole_file(telemetry) as scratch:
+            table.filter(~goes).write_parquet(scratch)
+        write_note(note, training, [note.with_name(name) for name in siblings if note.with_name(name).exists()])
+    if lost.height:
+        changes.rewritten["model/telemetry.parquet"] = lost.height
+    return lost["row_id"].n_unique()
+
+
+def _other_files(folder: Path) -> Iterator[Path]:
+    own = tuple(folder / name for name in KEPT)
+    for file in sorted(folder.rglob("*")):
+        if not file.is_file() or any(file == place or place in file.parents for place in own):
+            continue
+        if not file.name.startswith(("reviews.sqlite-", ".lock")):
+            yield file

@@ -1,0 +1,266 @@
+"""Rows leave a run: list, caches, verdicts, other files, the run's own files, then the run is made again without them.
+
+The list is written first, and what ingest left, which alone says which rows go, is removed last. So a call that was killed is
+called again and finds what it needs; until then `ktodata run` refuses the folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.errors import KtodataError, RecipeError, RunError
+from ktodata.feedback import feedback_table
+from ktodata.files import alone_in, is_run, read_note, read_own_table, remove_leftovers, write_note
+from ktodata.formats.withdrawn import LIST, WithdrawnIds
+from ktodata.pipeline.recipe import Recipe, load_recipe, read_yaml
+from ktodata.pipeline.run_folder import SavedStage, stage_folder
+from ktodata.pipeline.runner import Notify, run_plan
+from ktodata.withdrawal.cache_removal import clear_caches, unreachable_judge
+from ktodata.withdrawal.file_removal import (
+    FileChanges,
+    remove_from_model,
+    remove_from_other_files,
+    remove_made,
+    remove_place,
+)
+from ktodata.withdrawal.receipt import Receipt, last_receipt
+from ktodata.withdrawal.requested_ids import RequestedIds, read_requested
+from ktodata.withdrawal.review_removal import remove_verdicts
+from ktodata.withdrawal.withdrawn_rows import MatchedRows, check_column, joined, match_rows
+from ktodata.withdrawal.withdrawn_texts import marks_of
+
+QUARANTINE = "quarantine.parquet"
+
+
+def forget(
+    place: Path | str,
+    rows: Path | str,
+    *,
+    by: str | None = None,
+    dry_run: bool = False,
+    run_again: bool = True,
+    notify: Notify = lambda event: None,
+) -> Receipt:
+    """Take rows out of a run and of all that was made of them, keep them out of later runs, and say what was done.
+
+    place : a run folder, or a recipe whose run lies in runs/<name>. rows : a file of ids (see `read_requested`).
+    by : the column of the feedback table that they are ids of: row_id, source_id, rater, pair_id, or one that `keep` names
+    dry_run : say what would go, and touch nothing. run_again : make the run anew to its export; without it, the folder is left
+        without results
+
+    Of a record with such an id all rows go, and exact repeats with them. Interrupted, the same call goes on.
+    Raises what `read_requested` raises; RunError where there is no run, while another process works there, and where something
+    cannot be removed; MissingColumnError where the feedback has no such column.
+    """
+    folder = run_folder_of(Path(place))
+    requested = read_requested(Path(rows), by)
+    with alone_in(folder):
+        removal = _Removal(folder, requested)
+        receipt = removal.outlook() if dry_run else removal.go()
+    if dry_run or not run_again:
+        return receipt
+    return _run_again(removal, receipt, notify)
+
+
+def run_folder_of(place: Path) -> Path:
+    """The run folder that is meant. Raises RunError where there is none, or it is one of several rounds."""
+    if place.suffix.lower() in (".yaml", ".yml") and place.is_file():
+        name = read_yaml(place).get("name")
+        folder = Path("runs") / str(name)
+        if not folder.is_dir():
+            raise RecipeError(f"{place} has not run yet, or into another folder than {folder}: give that folder.")
+    else:
+        folder = place
+    if folder.parent.name == "rounds":
+        raise RunError(f"{folder} is one round of several: give {folder.parent.parent}, which has them all.")
+    if not is_run(folder) and not is_run(folder / "rounds" / "0") and not (folder / LIST).is_file():
+        raise RunError(f"{folder} is no run folder: it has no manifest.json with stages.")
+    return folder
+
+
+class _Removal:
+    """One withdrawal of one folder: a run, or the rounds of one, of which round 0 is the run that is made again."""
+
+    def __init__(self, folder: Path, requested: RequestedIds) -> None:
+        self.folder, self.requested = folder, requested
+        rounds = sorted(place for place in (folder / "rounds").glob("*") if is_run(place))
+        self.runs: Sequence[Path] = rounds or [folder]
+        before = WithdrawnIds.read(folder / LIST) if (folder / LIST).is_file() else WithdrawnIds()
+        self.ids = before.with_ids(requested.by, requested.values, "removing")
+        self.request = self.ids.digest("\x00".join([requested.by, *sorted(requested.values)]))
+        self.matched = joined([self._match(run) for run in self.runs])
+        self.steps = _steps_of(self.runs[0])
+
+    def _match(self, run: Path) -> MatchedRows:
+        saved = SavedStage(stage_folder(run, "ingest"))
+        feedback = saved.columns if saved.key is not None else feedback_table()
+        if feedback.height:
+            check_column(self.requested.by, feedback)
+        place = run / QUARANTINE
+        quarantine = read_own_table(place) if place.is_file() else pl.DataFrame()
+        return match_rows(feedback, quarantine, self.ids, self.requested)
+
+    @property
+    def _folders(self) -> list[Path]:
+        """Every run, and what holds them."""
+        return list(dict.fromkeys([*self.runs, self.folder]))
+
+    def outlook(self) -> Receipt:
+        """What `go` would do."""
+        receipt, changes, trained = self._receipt(), FileChanges(), 0
+        if receipt.rows:
+            marks = marks_of(self.matched, self.requested.values)
+            for run in self._folders:
+                remove_from_other_files(run, marks, changes, dry=True)
+            trained = max(remove_from_model(run, self.matched.row_ids(), changes, dry=True) for run in self.runs)
+            for run in self._folders:
+                remove_made(run, changes, dry=True)
+        return self._with_changes(receipt, changes, trained)
+
+    def go(self) -> Receipt:
+        """Remove; what is left to do then is to make the run again."""
+        remove_leftovers(self.folder)
+        receipt, changes = self._receipt(), FileChanges()
+        self.ids = self.ids.with_ids("row_id", self.matched.row_ids(), "removing")
+        self.ids.write(self.folder / LIST)
+        receipt.write(self.folder)
+        rows = self.matched.rows
+        if rows.height or receipt.rows:
+            self._remove(rows, receipt, changes)
+        self.ids.with_ids("row_id", (), "done").write(self.folder / LIST)
+        receipt.state = "removed"
+        receipt.write(self.folder)
+        return receipt
+
+    def _remove(self, rows: pl.DataFrame, receipt: Receipt, changes: FileChanges) -> None:
+        """In the order in which a kill does no harm."""
+        trained = 0
+        for name, count in clear_caches(rows, [self.folder], self.steps).items():
+            receipt.cache[name] = receipt.cache.get(name, 0) + count
+        marks = marks_of(self.matched, self.requested.values)
+        for run in self._folders:
+            remove_from_other_files(run, marks, changes)
+        for run in self.runs:
+            store = run / "reviews" / "reviews.sqlite"
+            receipt.verdicts += remove_verdicts(store, rows) if store.is_file() and rows.height else 0
+            trained = max(trained, remove_from_model(run, rows["row_id"], changes))
+        self._with_changes(receipt, changes, trained)
+        receipt.write(self.folder)
+        for run in self._folders:
+            remove_made(run, changes)
+            _empty_manifest(run)
+            if (run / "stages" / "ingest").exists():
+                changes.removed.append("stages/ingest")
+            remove_place(run / "stages" / "ingest")
+        self._with_changes(receipt, changes, trained)
+
+    def _receipt(self) -> Receipt:
+        """A new one, or the one that a killed call has begun."""
+        before = last_receipt(self.folder)
+        if before is not None and before.request == self.request and before.state == "removing":
+            return before
+        requested, matched = self.requested, self.matched
+        return Receipt(
+            number=1 if before is None else before.number + 1,
+            by=requested.by,
+            ids=len(requested.values),
+            request=self.request,
+            empty=requested.empty,
+            repeated=requested.repeated,
+            unmatched=len(requested.values) - matched.ids_here,
+            rows=matched.rows.height,
+            rows_kept=matched.rest.height,
+            records=matched.quarantined,
+            parts=_parts(self.runs[0], matched.row_ids()),
+            last_stage=_last_stage(self.runs[0]),
+        )
+
+    def _with_changes(self, receipt: Receipt, changes: FileChanges, trained: int) -> Receipt:
+        receipt.removed = list(dict.fromkeys([*receipt.removed, *changes.removed]))
+        receipt.rewritten |= changes.rewritten
+        receipt.not_reached = list(dict.fromkeys([*receipt.not_reached, *self._not_reached(changes, trained)]))
+        return receipt
+
+    def _not_reached(self, changes: FileChanges, trained: int) -> list[str]:
+        """What may hold the rows still."""
+        lines = ["the sources: they are not written to; runs here leave the records out, other programs that read them do not"]
+        if trained:
+            lines.append(f"model/: its weights were trained or measured on {trained:,} of the rows; `ktodata run` trains it anew")
+        elif any((run / "model").is_dir() for run in self.runs):
+            lines.append("model/: the weights stay as they are; whether they have learnt from the rows, nothing there says")
+        if self.matched.alike:
+            lines.append(
+                f"{self.matched.alike:,} rows stay that have the prompt of one that went: hand in their ids if it is private"
+            )
+        for key, what in (("reviews", "people's verdicts"), ("telemetry", "telemetry of a training")):
+            if files := [file for file in self._recipe_files(key) if not str(file).endswith("reviews/reviews.sqlite")]:
+                lines.append(f"{what} outside this folder ({', '.join(files)}): row_ids, and notes if there are any")
+        if "pulled" in changes.removed:
+            lines.append("pulled/ was removed; the next run pulls again what the service still has: have it deleted there first")
+        if (why := unreachable_judge(self.steps)) is not None:
+            lines.append(f"answers of the judge in the cache: {why}")
+        elif "judge" in self.steps:
+            lines.append("what was sent to the judge's service, and answers given under other settings than this recipe's")
+        if changes.unread:
+            lines.append(f"files in this folder that cannot be looked into: {', '.join(changes.unread)}")
+        lines.append("copies outside this folder: exports written elsewhere, pushed data sets and models, backups, other runs")
+        lines.append(f"runs in other folders read the rows again, unless their recipe says withdrawn: {self.folder / LIST}")
+        return lines
+
+    def _recipe_files(self, key: str) -> list[str]:
+        value = _manifest(self.runs[0]).get("recipe", {}).get(key) or []
+        return [str(file) for file in (value if isinstance(value, list) else [value])]
+
+
+def _run_again(removal: _Removal, receipt: Receipt, notify: Notify) -> Receipt:
+    """Make the run anew as far as it went, or up to its export: training again is a decision of its own."""
+    run = removal.runs[0]
+    try:
+        run_plan(_recipe_of(run), run, until=receipt.last_stage, notify=notify)
+    except KtodataError as error:
+        receipt.why_not = f"{type(error).__name__}: what it says is not kept here. `ktodata run` shows it."
+        receipt.write(removal.folder)
+        raise
+    receipt.state, receipt.why_not = "made again", None
+    receipt.made_again = [name for name in receipt.removed if (run / name).exists()]
+    receipt.write(removal.folder)
+    return receipt
+
+
+def _recipe_of(run: Path) -> Recipe:
+    """The recipe that a run was made by, with all that was set for that run."""
+    manifest = _manifest(run)
+    raw = {key: value for key, value in manifest["recipe"].items() if value is not None}
+    return load_recipe(raw, folder=run / manifest["recipe_folder"])
+
+
+def _manifest(run: Path) -> dict[str, Any]:
+    return read_note(run / "manifest.json") if (run / "manifest.json").is_file() else {}
+
+
+def _steps_of(run: Path) -> dict[str, dict[str, Any]]:
+    steps = _manifest(run).get("recipe", {}).get("steps", ())
+    return {name: settings or {} for step in steps for name, settings in step.items()}
+
+
+def _empty_manifest(run: Path) -> None:
+    """The manifest without what stages said of the rows: names of raters, examples, counts."""
+    if manifest := _manifest(run):
+        empty = {"status": "rows were withdrawn; not made again yet", "inputs": [], "rows": {}, "stages": []}
+        write_note(run / "manifest.json", {**manifest, **empty})
+
+
+def _last_stage(run: Path) -> str:
+    done = [stage["name"] for stage in _manifest(run).get("stages", ()) if stage["name"] not in ("train", "evaluate")]
+    return done[-1] if done else "export"
+
+
+def _parts(run: Path, row_ids: pl.Series) -> dict[str, int]:
+    """{part: rows of these that stand in shards}"""
+    exported = SavedStage(stage_folder(run, "export"))
+    if exported.key is None:
+        return {}
+    rows = exported.columns.filter(pl.col("row_id").is_in(row_ids.implode()))
+    return dict(sorted(rows.group_by("part").len().iter_rows()))

@@ -1,0 +1,283 @@
+"""Rows that were withdrawn leave every file of a run and every cache, and stay out: what was planted is looked for in every byte."""
+
+import bz2
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import ktodata as kd
+from ktodata.errors import EmptyDataError, FormatError, MissingColumnError, RunError, SettingError
+from ktodata.files import write_note
+from ktodata.formats import write
+from ktodata.formats.withdrawn import LIST, WithdrawnIds
+from ktodata.review.store import ReviewVerdict, VerdictStore
+from ktodata.withdrawal import forget as forgetting
+from ktodata.withdrawal.forget import forget
+
+SECRET, USER = "Zanzibarquux", "user-4711-kestrel"
+WORDS = ["apple", "river", "stone", "cloud", "lantern", "meadow", "violin", "harbor", "copper", "thistle", "marble"]
+
+
+def record(number: int, user: str, text: str = "") -> dict:
+    first, second = WORDS[number % 11], WORDS[(number // 11 + number) % 11]
+    return {
+        "id": f"record-{number:05d}",
+        "prompt": f"say something of the {first} and number {number} {text}".strip(),
+        "completion": f'the {second} number {number} is "well" known {text}'.strip(),
+        "label": number % 3 != 0,
+        "user": user,
+        "team": f"team {number % 4}",
+    }
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """Three records of the user among sixty (one of them twice), one that cannot be read, and one with a time that is none."""
+    records = [record(number, f"user-{number % 7}") for number in range(57)]
+    mine = [record(number, USER, f"call me {SECRET} \u00e9\u4e2d at once") for number in (57, 58, 59)]
+    lines = [json.dumps(each) for each in (*records[:30], *mine, mine[0], *records[30:])]
+    lines += [
+        json.dumps({"id": "r", "prompt": SECRET, "completion": "c", "label": "maybe", "user": USER}),
+        f'{{"user": "{USER}", {SECRET}',
+    ]
+    path = tmp_path / "source" / "feedback.jsonl"
+    path.parent.mkdir()
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def recipe(source: Path, **more: object) -> dict:
+    ingest = {"paths": [str(source)], "rater": "user", "keep": ["team"]}
+    steps = [{"validate": None}, {"dedupe": None}, {"split": {"test": 0.2}}, {"embed": {"model": "packaged:wordllama-256"}}]
+    return {"name": "small", "ingest": ingest, "steps": steps, **more}
+
+
+@pytest.fixture
+def no_pages(monkeypatch):
+    """A page and a card take longer than all else, and quote the same rows: one test draws them."""
+    monkeypatch.setattr(
+        "ktodata.report.write_pages", lambda run: (run / "report.html").write_text(str(kd.Run(run).feedback.rows()))
+    )
+
+
+@pytest.fixture
+def run(source, tmp_path, monkeypatch) -> kd.Run:
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
+    return kd.run(recipe(source), out=tmp_path / "runs" / "small")
+
+
+def ids_file(folder: Path, *ids: str, name: str = "rater") -> Path:
+    path = folder / "ids.csv"
+    path.write_text("\n".join([name, *ids]) + "\n")
+    return path
+
+
+def opened(file: Path) -> bytes:
+    """A file's bytes and, of a packed one, what is in it."""
+    content = file.read_bytes()
+    if file.suffix == ".parquet":
+        content += json.dumps(pl.read_parquet(file, glob=False).rows(), default=str, ensure_ascii=False).encode()
+    if file.suffix in (".gz", ".bz2"):
+        content += {".gz": gzip.decompress, ".bz2": bz2.decompress}[file.suffix](content)
+    return content
+
+
+def holders(places: list[Path], *texts: str) -> list[str]:
+    """The files below these places that hold one of the texts."""
+    files = [file for place in places for file in sorted(place.rglob("*")) if file.is_file()]
+    return [str(file) for file in files if any(text.encode() in opened(file) for text in texts)]
+
+
+def plant(run: kd.Run, cache: Path) -> pl.DataFrame:
+    """What commands after the run leave of its rows, there and in caches; the rows of the user."""
+    rows = run.feedback.filter(pl.col("rater") == USER)
+    folder, first = run.folder, rows.row(0, named=True)
+    for name in ("kto.jsonl", "kto.parquet", "kto.csv", "kto.json", "kto.jsonl.gz"):
+        write(run.shards("train"), folder / name, format="trl")
+    (folder / "notes.md").write_text(f"seen: {first['completion']}")
+    (folder / "fine.txt").write_text("nothing of anybody")
+    (folder / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
+    store = VerdictStore(folder)
+    for row_id, note in ((first["row_id"], f"knows {SECRET}"), (run.feedback["row_id"][5], "fine")):
+        store.add(ReviewVerdict(row_id, "ann", "keep", True, "d", note=note, content="c"), current_id=0)
+    store.close()
+    (cache / "tokens" / "abc").mkdir(parents=True)
+    (cache / "tokens" / "abc" / "ids.bin").write_bytes(SECRET.encode())
+    (cache / "reference" / "k1").mkdir(parents=True)
+    (cache / "reference" / "k2").mkdir()
+    (folder / "model" / "checkpoints" / "step-1").mkdir(parents=True)
+    run.feedback.select("row_id", step=pl.lit(0)).write_parquet(folder / "model" / "telemetry.parquet")
+    write_note(folder / "model" / "training.json", {"reference": {"key": "k1/x"}}, [folder / "model" / "telemetry.parquet"])
+    return rows
+
+
+def test_rows_leave_every_file_and_every_cache(run, source, tmp_path):
+    cache = tmp_path / "cache"
+    rows = plant(run, cache)
+    before = run.feedback
+    assert rows.height == 4
+    assert len(holders([run.folder, cache], SECRET, USER)) > 8  # what is looked for can be seen
+    receipt = forget(run.folder, ids_file(tmp_path, USER, "user-nobody", USER, ""))
+    assert holders([run.folder, cache], SECRET, USER, *rows["row_id"], *rows["source_id"].unique()) == []
+    assert (receipt.ids, receipt.unmatched, receipt.repeated, receipt.rows, receipt.records) == (2, 1, 1, 4, 2)
+    assert receipt.state == "made again" and receipt.rows_kept == before.height - 4
+    assert receipt.verdicts == 1 and receipt.cache == {"vectors": 6, "tokens": 1, "reference": 1}
+    assert receipt.rewritten["kto.jsonl"] == receipt.rewritten["kto.parquet"] == receipt.rewritten["kto.csv"] >= 1
+    assert {"notes.md", "kto.jsonl.gz", "model/checkpoints"} <= set(receipt.removed)
+    assert (run.folder / "fine.txt").exists() and (cache / "reference" / "k2").exists()
+    assert any("picture.png" in line for line in receipt.not_reached)
+    assert any(line.startswith("model/: its weights were trained or measured on 4") for line in receipt.not_reached)
+    # the others are what they were, and where they were
+    after = kd.Run(run.folder)
+    assert after.feedback["row_id"].to_list() == before.filter(pl.col("rater") != USER)["row_id"].to_list()
+    joined = before.join(after.feedback, on="row_id", suffix="_after")
+    assert (joined["part"] == joined["part_after"]).all()
+    assert after.stage("ingest").metrics["withdrawn"] == 6
+    assert after.faults == []
+
+
+def test_they_stay_out_of_later_runs(no_pages, run, source, tmp_path):
+    forget(run.folder, ids_file(tmp_path, USER))
+    with source.open("a") as file:  # the source has them still, and one more
+        file.write(json.dumps(record(60, USER, SECRET)) + "\n" + json.dumps(record(61, "user-1")) + "\n")
+    again = kd.run(recipe(source), out=run.folder)
+    assert USER not in again.feedback["rater"].to_list() and again.feedback.height == 58
+    assert holders([run.folder], SECRET) == []
+    # another folder reads them, unless its recipe names the list
+    assert USER in kd.run(recipe(source), out=tmp_path / "runs" / "other").feedback["rater"].to_list()
+    named = recipe(source, withdrawn=str(run.folder / LIST))
+    assert USER not in kd.run(named, out=tmp_path / "runs" / "third").feedback["rater"].to_list()
+
+
+def test_after_a_withdrawal_the_same_recipe_runs_nothing_again(no_pages, run, source, tmp_path):
+    forget(run.folder, ids_file(tmp_path, USER))
+    again = kd.run(recipe(source), out=run.folder)
+    assert all(stage["cached"] for stage in again.manifest["stages"])
+
+
+@pytest.mark.parametrize("stop", ["clear_caches", "remove_from_other_files", "remove_made", "_empty_manifest", "remove_place"])
+def test_a_killed_withdrawal_goes_on(no_pages, run, source, tmp_path, monkeypatch, stop):
+    rows = plant(run, tmp_path / "cache")
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    ids = ids_file(tmp_path, USER)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(forgetting, stop, killed)
+        forget(run.folder, ids)
+    with pytest.raises(RunError, match="stopped halfway"):
+        kd.run(recipe(source), out=run.folder)
+    receipt = forget(run.folder, ids)
+    assert holders([run.folder, tmp_path / "cache"], SECRET, USER, *rows["row_id"]) == []
+    assert (receipt.number, receipt.rows, receipt.state) == (1, 4, "made again")
+
+
+def test_a_dry_run_touches_nothing(no_pages, run, tmp_path):
+    plant(run, tmp_path / "cache")
+    before = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
+    receipt = forget(run.folder, ids_file(tmp_path, USER), dry_run=True)
+    assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == before
+    assert receipt.rows == 4 and {"shards", "notes.md", "stages/dedupe"} <= set(receipt.removed)
+    assert "4 rows went" in receipt.text() and USER not in receipt.text() and SECRET not in receipt.text()
+
+
+@pytest.mark.parametrize("by", ["row_id", "source_id", "team"])
+def test_rows_are_named_by_any_id(no_pages, run, source, tmp_path, by):
+    """Of exact repeats all go: their text is the same."""
+    row = run.feedback.filter(pl.col("rater") == USER).sort("source_id").row(0, named=True)
+    path = tmp_path / "ids.txt"
+    path.write_text(f"{row[by]}\n")
+    receipt = forget(run.folder, path, by=by)
+    assert receipt.rows == {"row_id": 2, "source_id": 2, "team": 16}[by]
+    left = kd.Run(run.folder).feedback
+    assert row["row_id"] not in left["row_id"] and row[by] not in left[by].to_list()
+
+
+def test_a_vote_of_a_rater_is_enough(tmp_path):
+    path = tmp_path / "votes.jsonl"
+    votes = [{"prompt": f"p {n}", "completion": f"c {n}", "ann": True, "ben": n > 4 or None, "cat": n < 8} for n in range(9)]
+    path.write_text("".join(json.dumps(each) + "\n" for each in votes))
+    run = kd.run(
+        {"name": "v", "ingest": {"paths": str(path), "votes": ["ann", "ben", "cat"]}, "steps": ["validate"]}, out=tmp_path / "v"
+    )
+    before = run.feedback.height
+    receipt = forget(run.folder, ids_file(tmp_path, "ben"))
+    assert before == 9 and receipt.rows == 4 and kd.Run(run.folder).feedback.height == 5
+
+
+def test_the_list_holds_no_id(no_pages, run, tmp_path):
+    forget(run.folder, ids_file(tmp_path, USER))
+    ids = WithdrawnIds.read(run.folder / LIST)
+    assert USER not in (run.folder / LIST).read_text() and ids.holds("rater", USER) and not ids.holds("rater", "user-1")
+
+
+def test_what_cannot_be_meant_is_refused(no_pages, run, tmp_path):
+    for name, content, error, words in (
+        ("a.csv", "", FormatError, "cannot be read"),
+        ("b.csv", "rater\n\n", EmptyDataError, "holds no id"),
+        ("c.csv", "rater,source_id\na,b\n", SettingError, "say which, e.g. --by source_id"),
+        ("d.csv", "x,y\na,b\n", SettingError, "no column of that kind"),
+        ("e.txt", "a\n", SettingError, "say what its ids are"),
+        ("f.csv", "colour\nred\n", MissingColumnError, "no column 'colour'"),
+    ):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(error, match=words):
+            forget(run.folder, tmp_path / name)
+    with pytest.raises(FormatError, match="there is no file"):
+        forget(run.folder, tmp_path / "absent.csv")
+    with pytest.raises(RunError, match="no run folder"):
+        forget(tmp_path, ids_file(tmp_path, USER))
+    assert not (run.folder / LIST).exists()
+
+
+def test_sources_that_are_gone_leave_a_folder_without_rows(no_pages, run, source, tmp_path):
+    shutil.rmtree(source.parent)
+    with pytest.raises(FormatError):
+        forget(run.folder, ids_file(tmp_path, USER))
+    assert holders([run.folder], SECRET, USER) == []
+    receipt = json.loads((run.folder / "withdrawals" / "0001.json").read_text())
+    assert receipt["state"] == "removed" and receipt["why_not"].startswith("FormatError")
+
+
+def test_no_run_leaves_no_rows(no_pages, run, source, tmp_path):
+    receipt = forget(run.folder, ids_file(tmp_path, USER), run_again=False)
+    assert receipt.state == "removed" and holders([run.folder], SECRET, USER) == []
+    assert not (run.folder / "shards").exists() and not (run.folder / "stages" / "ingest").exists()
+    assert kd.run(recipe(source), out=run.folder, until="validate").feedback.height == 57
+
+
+def test_rounds_of_self_training_go_but_the_first(no_pages, run, tmp_path):
+    """Round 0 is made again; what others made of it goes."""
+    rounds = tmp_path / "rounds-run"
+    for name in ("0", "1"):
+        shutil.copytree(run.folder, rounds / "rounds" / name)
+    (rounds / "report.html").write_text(f"the first row is {SECRET}")
+    write_note(rounds / "self_training.json", {"name": "small"})
+    with pytest.raises(RunError, match="one round of several"):
+        forget(rounds / "rounds" / "0", ids_file(tmp_path, USER))
+    receipt = forget(rounds, ids_file(tmp_path, USER))
+    assert holders([rounds], SECRET, USER) == [] and receipt.state == "made again"
+    assert kd.Run(rounds / "rounds" / "0").feedback.height == 57 and not (rounds / "rounds" / "1").exists()
+    assert (rounds / LIST).is_file()
+
+
+def test_a_judge_answers_nothing_of_them_any_more(source, tmp_path, monkeypatch):
+    from judge_stand_in import KEY, judge_stand_in
+
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    with judge_stand_in(tmp_path / "cache" / "judge") as endpoint:
+        judge = {"endpoint": endpoint.address, "model": "m", "api_key_env": "JUDGE_KEY", "criterion": "good", "probes": True}
+        plan = recipe(source) | {"steps": ["validate", {"judge": judge}]}
+        run = kd.run(plan, out=tmp_path / "judged", until="judge")
+        asked = len(endpoint.seen)
+        receipt = forget(run.folder, ids_file(tmp_path, USER))
+        kept = sum(len(file.read_text().splitlines()) for file in (tmp_path / "cache" / "judge").rglob("*.jsonl"))
+        assert 3 * 3 <= receipt.cache["judge"] <= 3 * 8  # three texts, each in three wordings and five probes
+        assert kept == asked - receipt.cache["judge"] == len(endpoint.seen) - receipt.cache["judge"]  # none was asked again
+    assert kd.Run(run.folder).manifest["status"] == "stopped after judge"
