@@ -36,7 +36,9 @@ class Audit:
         findings = [f"{finding['code']}  {finding['text']}" for finding in self.metrics["findings"] if finding["text"]]
         rows = self.metrics["rows"]
         account = RecordAccount(**self.metrics["records"]) if "records" in self.metrics else None
-        head = f"{rows['total']:,} rows: {rows['desirable']:,} desirable, {rows['undesirable']:,} undesirable."
+        head = f"{rows['learnt_from']:,} rows: {rows['desirable']:,} desirable, {rows['undesirable']:,} undesirable."
+        if others := rows["total"] - rows["learnt_from"]:
+            head += f" {others:,} more, held for review or held out, were scored and not learnt from."
         if reviewed := self.metrics.get("verdicts"):
             head = f"{head}\n{reviews_in_words(reviewed)}"
         places = [f"rows: {self.folder / 'audit.parquet'}", f"page: {self.folder / 'audit.html'}"]
