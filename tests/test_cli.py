@@ -355,7 +355,7 @@ def judge(path, word):
 def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path):
     """audit, fill in, audit again, run: a queue that was filled in stays as it is, and the next is of other rows."""
     out = tmp_path / "out"
-    audit = ("audit", dishes, "--out", out, "--minutes", "5")
+    audit = ("audit", dishes, "--out", out, "--minutes", "5", "--noise-injection", "0")
     assert ktodata(*audit)[0] == 0
     assert ktodata(*audit)[0] == 0 and not (out / "review-2.csv").exists()  # nobody has judged yet: the same queue again
     first = judge(out / "review.csv", "flip")
@@ -369,7 +369,7 @@ def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path)
     second = judge(out / "review-2.csv", "keep")
     assert len(second) == 5 and not set(second) & set(first)
     both = ("--reviews", out / "review.csv", "--reviews", out / "review-2.csv")
-    code, told, _ = ktodata(*audit[:4], *both, "--json")
+    code, told, _ = ktodata(*audit[:4], *audit[6:], *both, "--json")
     assert code == 0 and {name: json.loads(told)["verdicts"][name] for name in ("verdicts", "differ_from_label")} == {
         "verdicts": 10,
         "differ_from_label": 5,
@@ -386,7 +386,7 @@ def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path)
 
 def test_what_an_earlier_training_saw_goes_into_an_audit(ktodata, dishes, tmp_path):
     """A model of these rows: it is no signal of its own until reviews show what it is worth."""
-    assert ktodata("audit", dishes, "--out", tmp_path / "plain")[0] == 0
+    assert ktodata("audit", dishes, "--out", tmp_path / "plain", "--noise-injection", "0")[0] == 0
     ids = pl.read_parquet(tmp_path / "plain" / "audit.parquet").select("row_id", "label")
     looks = ids.select(
         "row_id",

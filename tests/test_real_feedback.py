@@ -17,7 +17,7 @@ STEPS = [
     {"dedupe": {"near": 0.8}},
     {"split": {"validation": 0.1, "test": 0.1}},
     {"embed": {"model": "packaged:wordllama-256"}},
-    {"label_noise": None},
+    {"label_noise": {"repeats": 1}},
     {"rebalance": {"by": "weights"}},
     {"coverage": None},
 ]
@@ -82,12 +82,11 @@ def test_the_card_and_the_page_say_what_was_done(run):
     assert (done.folder / "README.md").read_text().startswith("---\n")
 
 
-def test_raters_votes_reach_the_audit(shared, tmp_path):
+@pytest.mark.parametrize("run", ["tulu"], indirect=True)
+def test_raters_votes_reach_the_audit(shared, run):
     """Tulu: 16 people, many texts judged twice; of 60 with both verdicts those that are tied are held, and raters can be compared."""
-    file, reading, _, _ = FEEDBACK["tulu"]
-    recipe = {"name": "tulu", "ingest": {"paths": [str(shared / file)], **reading}, "steps": STEPS[:5]}
-    done = kd.run(recipe, out=tmp_path / "run", until="label_noise")
-    records = [json.loads(line) for line in _lines(shared / file)]
+    done, _, _ = run
+    records = [json.loads(line) for line in _lines(shared / FEEDBACK["tulu"][0])]
     last: dict[tuple[str, str], dict[str, bool]] = {}
     for record in sorted(records, key=lambda record: record["timestamp"]):
         text = tuple(" ".join(record[side].split()).casefold() for side in ("prompt", "completion"))

@@ -54,11 +54,9 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(MINUTES * 60)
-@pytest.mark.parametrize("version", ["3.11", "3.13"])
-def test_the_wheel_works_alone(version, wheel, tmp_path):
-    python = interpreter(version)
-    if python is None:
-        pytest.skip(f"there is no Python {version} on this machine")
+def test_the_wheel_works_alone(wheel, tmp_path):
+    """In the newest Python of this machine; the release workflow tries them all."""
+    python = next(filter(None, map(interpreter, ("3.13", "3.12", "3.11"))))
     call(python, "-m", "venv", tmp_path / "bare", check=True)
     # pinned, so that a release of tomorrow does not fail this one; the release workflow takes what is newest
     pip(tmp_path / "bare/bin/python", "install", "--no-compile", "--constraint", ROOT / "constraints.txt", wheel)
