@@ -34,6 +34,7 @@ drawn_wrong
 drop_and_relabel
 effect
 feature
+flags_by_reviews
 forgotten
 instruction_tokens
 judges

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.actions import DROP_FROM, RELABEL_FROM
 from ktodata.labels.label_rows import LabelRows
 from ktodata.stage import Action, decide, no_decisions
@@ -47,6 +48,13 @@ def evidence_against() -> pl.Expr:
 def count_against(table: pl.DataFrame) -> dict[str, int]:
     """How many rows each kind speaks against. table : with evidence_against"""
     return {kind: int(table["evidence_against"].list.contains(kind).sum()) for kind in AGAINST}
+
+
+def count_flags(table: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Flagged rows of each given label, and how many of them somebody judged, none of whom found the label right."""
+    flagged = table.filter("flagged")
+    of_class = {name: flagged.filter(pl.col("label") == given) for given, name in LABEL_NAMES.items()}
+    return {name: {"rows": rows.height, "judged": rows["trusted_label"].count()} for name, rows in of_class.items()}
 
 
 def label_decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.DataFrame:

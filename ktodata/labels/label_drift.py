@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 
 from ktodata.embeddings.vectors import of_unit_length
 from ktodata.labels.label_rows import LabelRows
-from ktodata.labels.people.drift import EXAMPLES_SCHEMA, SCHEMA, Drift, Likeness, criteria_drift
+from ktodata.labels.people.drift import (
+    EXAMPLES_SCHEMA,
+    MIN_PROMPTS,
+    MIN_ROWS,
+    OVER_TIME,
+    SCHEMA,
+    Drift,
+    Likeness,
+    criteria_drift,
+)
 from ktodata.text.scripts import scripts_of
 
 COLUMNS = ("source", "rater", "model")
@@ -34,18 +43,35 @@ def _likeness(rows: LabelRows) -> Likeness:
 
 
 def drift_metrics(drift: Drift | None, rows: LabelRows) -> dict[str, Any]:
-    """As JSON values; nothing where nobody looked. `only`: the one label that a group of the rows ever has; null: it has both."""
+    """As JSON values; nothing where nobody looked.
+
+    significant_groups : `only`, the one label that a group's rows have; null: both; `counterpart_only`, of the one beside it.
+    columns : of each column rows that name a value, how many values, and how many of them have enough rows to be compared
+    """
     if drift is None:
         return {}
-    groups = drift.table.filter("significant").select("column", "value", "kind", "since", "effect_points")
+    groups = drift.table.filter("significant").select("column", "value", "counterpart", "kind", "since", "effect_points")
     groups = groups.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M"))
     trained = rows.table.filter(pl.Series(rows.trained))
-    lines = [group | {"only": _only_label(trained, group["column"], group["value"])} for group in groups.to_dicts()]
-    return {"drift": drift.metrics | {"significant_groups": lines}}
+    lines = [
+        group
+        | {"only": _only_label(trained, group["column"], group["value"])}
+        | {"counterpart_only": _only_label(trained, group["column"], group["counterpart"])}
+        for group in groups.to_dicts()
+    ]
+    columns = {name: _column_counts(trained, name) for name in (*COLUMNS, OVER_TIME)}
+    return {"drift": drift.metrics | {"columns": columns, "significant_groups": lines}}
 
 
-def _only_label(rows: pl.DataFrame, column: str, value: str) -> bool | None:
-    if column not in COLUMNS:
+def _column_counts(rows: pl.DataFrame, column: str) -> dict[str, int]:
+    named = rows.filter(pl.col(column).is_not_null())
+    sizes = named.group_by(column).agg(pl.len(), prompts=pl.col("prompt_group").n_unique())
+    enough = sizes.filter((pl.col("len") >= MIN_ROWS) & (pl.col("prompts") >= MIN_PROMPTS))
+    return {"rows": named.height, "values": sizes.height, "with_enough_rows": enough.height}
+
+
+def _only_label(rows: pl.DataFrame, column: str, value: str | None) -> bool | None:
+    if column not in COLUMNS or value is None:
         return None
     labels = rows.filter(pl.col(column).cast(pl.String) == value)["label"].unique()
     return bool(labels[0]) if len(labels) == 1 else None

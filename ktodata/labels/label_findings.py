@@ -6,7 +6,17 @@ from typing import Any
 from ktodata.feedback import LABEL_NAMES
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.labels.classifier.noise_injection import SYSTEMATIC
-from ktodata.labels.label_words import is_above, none_among, percent, review_sentence, reviewed_labels
+from ktodata.labels.drift_words import drift_sentence, nothing_compared
+from ktodata.labels.label_words import (
+    flags_sentence,
+    is_above,
+    is_worth_nothing,
+    none_among,
+    percent,
+    review_sentence,
+    reviewed_labels,
+    worth_sentence,
+)
 from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.vote_worth import MIN_SHARED
 
@@ -76,13 +86,14 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     """KD041: trusted labels show errors in the given ones."""
     reviews = reviewed_labels(facts["trusted"])
     if not reviews.judged:
-        return not_applicable("KD041", f"No row has a trusted_label. {facts['ask_for_review']['why']}")
+        return not_applicable("KD041", f"No row has a trusted_label. {facts['ask_for_review']['why']}".rstrip())
     text, weights = review_sentence(reviews), [piece["text"] for piece in facts.get("weighed", {}).values()]
     if not reviews.drawn:
-        return not_applicable("KD041", " ".join([text, facts["ask_for_review"]["why"], *weights]))
+        return not_applicable("KD041", " ".join(filter(None, [text, facts["ask_for_review"]["why"], *weights])))
     if flip_rates := facts["trusted"]["flip_rates"]:
         by_truth = ", ".join(f"{percent(share)} of the truly {name}" for name, share in flip_rates.items())
-        text += f" So {by_truth} rows carry the other label: what the trainer's flip_rates takes."
+        about = "" if reviews.whole.is_counted else "about "
+        text += f" So {about}{by_truth} rows carry the other label: what the trainer's flip_rates takes."
     text = " ".join([text, *weights])
     wrong = reviews.whole.wrong
     return issue("KD041", text, wrong) if wrong else passed("KD041", text)
@@ -92,29 +103,32 @@ def _check_flags(facts: dict[str, Any]) -> Finding:
     """KD042: rows flagged, and how many of them are expected to be wrong."""
     if "not_learnt" in facts:
         return not_applicable("KD042", facts["not_learnt"])
-    if refuted := facts["trusted"]["flags_refuted"]:
-        return issue(
-            "KD042", f"Reviewed flags among {' and '.join(refuted)} rows are right too seldom for min_precision: taken back."
-        )
-    if not facts["flagged"]:
-        return passed("KD042", "Nothing is flagged: at no depth were flags measured to be as precise as min_precision asks.")
-    by_class = "; ".join(
-        f"{name}: {figures['flagged']:,} rows, {figures['expected_precision']['value']:.0%} {_measured_on(figures)}"
-        for name, figures in facts["injected_flips"]["per_given_class"].items()
-        if figures["flagged"]
+    refuted = [_refuted_in_words(name, facts["trusted"][name]) for name in facts["trusted"]["flags_refuted"]]
+    if facts["flagged"]:
+        classes = facts["injected_flips"]["per_given_class"]
+        each = (f"{name}: {flags_sentence(classes[name], **of)}" for name, of in facts["flags"].items() if of["rows"])
+        refuted.append(f"{facts['flagged']:,} rows are flagged. {'; '.join(each)}.")
+    if refuted:
+        return issue("KD042", " ".join(refuted), facts["flagged"] or None)
+    return _nothing_flagged(facts)
+
+
+def _nothing_flagged(facts: dict[str, Any]) -> Finding:
+    """Nothing is flagged: a pass only where flags could have come up."""
+    if "stacking" in facts:
+        text = "Nothing is flagged: among reviewed rows that look surely wrong too few are, or none looks so."
+        return passed("KD042", text)
+    if facts.get("identifiability", {}).get("verdict") != "identifiable":
+        return not_applicable("KD042", "Nothing can be flagged: how right flags are was not measured, and needs reviewed rows.")
+    return passed("KD042", "Nothing is flagged: no row is doubted enough, even if errors are as random as injected flips.")
+
+
+def _refuted_in_words(name: str, trusted: Mapping[str, Any]) -> str:
+    right = trusted["reviewed_flags"]
+    return (
+        f"Of reviewed flags on {name} rows {percent(right['value'])} are right ({percent(right['low'])} to "
+        f"{percent(right['high'])}), too few for min_precision: all flags there are taken back."
     )
-    return issue("KD042", f"{facts['flagged']:,} rows are flagged. {by_class}.", facts["flagged"])
-
-
-def _measured_on(figures: Mapping[str, Any]) -> str:
-    """What the precision of flags rests on; by injected flips it is a condition, and no measurement of these labels."""
-    low = f"at least {figures['expected_precision']['low']:.0%}"
-    if figures["basis"] == "injected flips":
-        assumed = figures["error_rate_assumed"]
-        return (
-            f"of them would be wrong ({low}) if {percent(assumed)} of these labels were, at random; whether they are is not known"
-        )
-    return f"expected wrong ({low}, measured on {figures['basis']})"
 
 
 def _check_noise(facts: dict[str, Any]) -> Finding:
@@ -123,9 +137,11 @@ def _check_noise(facts: dict[str, Any]) -> Finding:
         return not_applicable("KD043", facts["not_learnt"])
     reviews = reviewed_labels(facts["trusted"])
     estimate = f"Confident learning would say {percent(facts['label_noise_estimate']['wrong'])}, of errors that are random alone"
+    if facts.get("identifiability", {}).get("verdict") != "identifiable":
+        estimate += ", and here it may be far off either way"
     if not reviews.drawn:
         return not_applicable("KD043", f"How many labels are wrong is not known without a random draw of reviews. {estimate}.")
-    text = f"{review_sentence(reviews)} {estimate}."
+    text = review_sentence(reviews) + ("" if reviews.whole.is_counted else f" {estimate}.")
     many = is_above(reviews, MANY_WRONG)
     if many is None:
         return not_applicable("KD043", f"{text} Too few reviews to say whether {percent(MANY_WRONG, 0)} or more are wrong.")
@@ -135,27 +151,23 @@ def _check_noise(facts: dict[str, Any]) -> Finding:
 def _check_raters(facts: dict[str, Any]) -> Finding:
     """KD044: several raters judged the same rows, so they can be compared."""
     votes = facts["votes"]
-    shared = f"{votes['raters']:,} raters share {votes['rows_with_several_raters']:,} rows"
-    if votes["rows_with_several_raters"] < MIN_SHARED:
+    rows = votes["rows_with_several_raters"]
+    shared = f"{votes['raters']:,} raters share {rows:,} rows to train on" if rows else "No row has votes of two named raters"
+    if rows < MIN_SHARED:
         return not_applicable(
             "KD044",
-            f"{shared}: {MIN_SHARED} are needed to compare raters. A second vote on some rows would show systematic noise.",
+            f"{shared}: {MIN_SHARED} such rows are needed to compare raters. A second vote on some rows would show systematic "
+            "noise.",
         )
-    return passed(
-        "KD044",
-        f"{shared}. Table raters has how often each agrees with the majority of the others, not how often each is right. "
-        + _votes_in_words(facts),
-    )
+    text = f"{shared}. Table raters has how often each agrees with the majority of the others, not how often each is right. "
+    worthless = "stacking" in facts and is_worth_nothing(facts["stacking"])
+    return issue("KD044", text + _votes_in_words(facts)) if worthless else passed("KD044", text + _votes_in_words(facts))
 
 
 def _votes_in_words(facts: dict[str, Any]) -> str:
     """What the votes are believed for: by reviewed rows, by agreement, or for an order only."""
     if "stacking" in facts:
-        fit = facts["stacking"]
-        return (
-            f"What each vote is worth, {fit['reviewed']:,} reviewed rows say (log loss {fit['log_loss']:.2f} nats out of fold; "
-            f"the rates of the given labels alone: {fit['by_rates']:.2f})."
-        )
+        return worth_sentence(facts["stacking"])
     if facts["independence"]["identified"]:
         return "Their agreement shows no shared errors; whether all of them err alike only reviews show. So they turn no label."
     return f"How far their votes are right is {facts['independence']['reason']}. So they order rows, and turn no label."
@@ -165,7 +177,9 @@ def _check_near(facts: dict[str, Any]) -> Finding:
     """KD045: nearly the same completion to one prompt, with opposite labels."""
     rows = facts["near_contradictions"]["rows"]
     if not rows:
-        learnt_from = facts["rows"]["learnt_from"]
+        learnt_from, names = facts["rows"]["learnt_from"], LABEL_NAMES.values()
+        if not all(facts["rows"].get(name, 1) for name in names):
+            return not_applicable("KD045", "All rows have one label, so no two rows have opposite ones.")
         return passed("KD045", f"All {learnt_from:,} rows were looked at: none has a {TWINS} with the opposite label.")
     return issue("KD045", f"{rows:,} rows have a {TWINS} with the opposite label.", rows)
 
@@ -188,6 +202,8 @@ def _check_prompt(facts: dict[str, Any]) -> Finding:
     if facts["prompts"] == 1:
         return not_applicable("KD047", "All rows have one prompt, so what was asked tells no two rows apart.")
     ensemble = facts["out_of_fold"]
+    if ensemble.get("feature_sets", {}).get("all", {}).get("information_gain_nats", 1.0) <= 0:
+        return not_applicable("KD047", "The text foretells the labels no better than their shares, so neither does the prompt.")
     if not ensemble["labels_follow_the_prompt"]:
         share = ensemble.get("prompt_information_share")
         carries = f"The prompt alone carries {share:.0%} of what the text says of the labels" if share is not None else ""
@@ -203,28 +219,16 @@ def _check_drift(facts: dict[str, Any]) -> Finding:
     """KD048: labels of a source, rater or model, or after some date, differ from others by more than the text explains."""
     if "not_learnt" in facts:
         return not_applicable("KD048", facts["not_learnt"])
-    groups = facts["drift"]["significant_groups"]
-    if not facts["drift"]["tests"]:
-        return not_applicable("KD048", "There are no two sources, raters or models with enough rows, nor dates, to compare.")
-    if not groups:
-        return passed(
-            "KD048",
-            f"None of {facts['drift']['tests']:,} tests shows a group or a date after which labels differ more than by "
-            "chance. Differences too small for its rows are not seen.",
-        )
-    each = "; ".join(
-        f"{group['column']} {group['value']} ({group['kind']}{', since ' + group['since'] if group['since'] else ''}, "
-        f"{group['effect_points']:+.0%} desirable{_only_in_words(group['only'])})"
-        for group in groups[:5]
+    drift = facts["drift"]
+    if drift["significant_groups"]:
+        return issue("KD048", drift_sentence(drift), len(drift["significant_groups"]))
+    if not drift["tests"]:
+        return not_applicable("KD048", nothing_compared(drift, facts["votes"]["raters"]))
+    return passed(
+        "KD048",
+        f"None of {drift['tests']:,} tests shows a group or a date after which labels differ more than by chance. Differences "
+        "too small for its rows are not seen.",
     )
-    text = f"Labels differ by more than the text explains in {len(groups)} group(s): {each}. See table drift."
-    if any(group["column"] == "model" for group in groups):
-        text += " For a model that may be its answers, not the criterion: a retrained model writes what no text here resembles."
-    return issue("KD048", text, len(groups))
-
-
-def _only_in_words(only: bool | None) -> str:
-    return "" if only is None else f": its labels are all {LABEL_NAMES[only]}, which may be how it collects, and no criterion"
 
 
 def _check_label_actions(facts: dict[str, Any]) -> Finding:
@@ -233,26 +237,35 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
     if not costs["rows"] and "borne_out" in facts:
         return not_applicable("KD049", "Every row was reviewed: no label is left to soften, turn or drop by a probability.")
     if not costs["rows"]:
+        drawn = facts["trusted"].get("drawn_at_random") or 0
+        lacks = f"that takes {MIN_REVIEWED} reviewed rows of the random draw, and there are {drawn or 'none'}"
+        why = facts["not_learnt"].rstrip(".") if "not_learnt" in facts and drawn >= MIN_REVIEWED else lacks
         return not_applicable(
             "KD049",
-            f"No label's chance of being wrong was measured: that takes {MIN_REVIEWED} reviewed rows of the random draw, and "
-            f"there are {facts['trusted'].get('drawn_at_random') or 0:,}. So no label is softened, turned or dropped by a "
+            f"No label's chance of being wrong was measured: {why}. So no label is softened, turned or dropped by a "
             "probability, whatever votes, text and other reviews say: have rows of the draw reviewed.",
         )
-    saved, borne_out, wrong = costs["share_of_cost_taken_away"], facts["borne_out"], facts["expected_wrong"]
-    text = (
+    borne_out, wrong = facts["borne_out"], facts["expected_wrong"]
+    saved = {name: _saved_in_words(share) for name, share in costs["share_of_cost_taken_away"].items()}
+    worthless = f"{worth_sentence(facts['stacking'])} " if "stacking" in facts and is_worth_nothing(facts["stacking"]) else ""
+    text = worthless + (
         f"By p(wrong), as reviewed rows measure it, {percent(wrong['value'])} ({percent(wrong['low'])} to "
         f"{percent(wrong['high'])}) of {costs['rows']:,} labels would be wrong. "
-        f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would take away {saved['soften']:.0%}, "
-        f"the likelier label {saved['relabel']:.0%}, dropping and relabelling {saved['drop_and_relabel']:.0%}, dropping alone "
-        f"{saved['drop']:.0%}, by the same p. What a model gains is measured by `ktodata ablate` alone."
+        f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would {saved['soften']}, the likelier "
+        f"label would {saved['relabel']}, dropping and relabelling would {saved['drop_and_relabel']}, dropping alone would "
+        f"{saved['drop']}, by the same p. What a model gains is measured by `ktodata ablate` alone."
     )
     return issue("KD049", text) if costs["cost"]["keep"] >= COSTLY else passed("KD049", text)
 
 
+def _saved_in_words(share: float) -> str:
+    percents = round(100 * share)
+    return "take away nothing" if not percents else f"{'take away' if percents > 0 else 'add'} {abs(percents)}%"
+
+
 def _turning_in_words(borne_out: Mapping[str, Any]) -> str:
     """How many labels may be turned, by which reviewed rows; where none, how many reviews it would take."""
-    seen = f"{borne_out['wrong']:.0f} of {borne_out['reviewed']:.0f} reviewed rows that look surely wrong are wrong"
+    seen = f"{_count(borne_out['wrong'])} of {_count(borne_out['reviewed'])} reviewed rows that look surely wrong are wrong"
     if borne_out["turned"]:
         return f"{seen}, so {borne_out['turned']:,} labels may be turned."
     if not borne_out["reviewed"]:
@@ -260,6 +273,11 @@ def _turning_in_words(borne_out: Mapping[str, Any]) -> str:
     needed = borne_out["reviews_needed"]
     more = "" if needed is None else f" About {needed:,} reviews in all would show whether most rows that look so are wrong."
     return f"No label may be turned: {seen}.{more}"
+
+
+def _count(rows: float) -> str:
+    """Reviewed rows, of which those of one prompt count as one: 6, or 5.5."""
+    return f"{rows:.0f}" if rows == round(rows) else f"{rows:.1f}"
 
 
 def _check_contested(facts: dict[str, Any]) -> Finding:
@@ -288,8 +306,8 @@ def _check_contested(facts: dict[str, Any]) -> Finding:
 
 
 def _contested_in_words(verdicts: dict[str, int]) -> str:
-    rows, total = verdicts.get("contested", 0), sum(verdicts.values())
-    return (
-        f"Of {total:,} rows with two votes or more, {verdicts.get('wrong', 0):,} are labelled wrong and {rows:,} "
-        f"contested; of {verdicts.get('unclear', 0):,} so few votes do not say which."
-    )
+    names = {"wrong": "labelled wrong", "contested": "contested"}
+    shown = [f"{verdicts[name]:,} are {words}" for name, words in names.items() if verdicts.get(name)]
+    unclear = f"; of {verdicts['unclear']:,} so few votes do not say which" if verdicts.get("unclear") else ""
+    summary = " and ".join(shown) or "none is shown to be wrong or contested"
+    return f"Of {sum(verdicts.values()):,} rows with two votes or more, {summary}{unclear}."

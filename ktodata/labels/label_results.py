@@ -12,7 +12,7 @@ from ktodata.labels.beliefs import Beliefs
 from ktodata.labels.evidence.evidence import Evidence
 from ktodata.labels.evidence.neighbours import ROWS_COMPARED
 from ktodata.labels.label_classifier import Classifier
-from ktodata.labels.label_decisions import count_against
+from ktodata.labels.label_decisions import count_against, count_flags
 from ktodata.labels.label_drift import drift_metrics, drift_tables
 from ktodata.labels.label_findings import identifiability_in_words, label_findings
 from ktodata.labels.label_rows import LabelRows
@@ -46,6 +46,7 @@ class LabelResults:
             "prompts": self.rows.table["prompt_group"].n_unique(),
             "near_contradictions": {"rows": table["near_twin"].count()},
             "flagged": int(table["flagged"].sum()),
+            "flags": count_flags(table),
             "evidence_against": count_against(table),
             "label_quality": LABEL_QUALITY_IS,
             "evidence": {

@@ -20,6 +20,8 @@ UNUSABLE_ABOVE = 0.15
 NOISY_ABOVE = 0.03  # from here on wrong labels are named among what spoils a set
 ORDER_ONLY = "an order only: not measured on this data"
 AS_MEASURED = "as measured on this data"
+FIRST_SAMPLE = 100  # rows that a first review is advised to have
+BY_INJECTED = "injected flips"  # the basis of flags that no review has measured
 NO_RATE = Interval(None, None, None)
 
 
@@ -88,13 +90,36 @@ def are_noisy(reviews: ReviewedLabels) -> bool:
 def is_above(reviews: ReviewedLabels, line: float) -> bool | None:
     """Whether the share of wrong labels is over a line; None where the interval lies on both sides of it, or is not known."""
     low, high = reviews.whole.rate.low, reviews.whole.rate.high
-    if low is None or high is None or low <= line <= high:
+    if low is None or high is None or (low <= line <= high and not reviews.whole.is_counted):
         return None
     return low > line
 
 
+def noisy_sentence(reviews: ReviewedLabels) -> str:
+    """Of labels that may be called noisy: how many of each class are wrong, and how that is known."""
+    known = "every row was judged" if reviews.whole.is_counted else "by the random draw"
+    return f"Wrong labels, {known}: {class_rates(reviews)}."
+
+
+def next_for_labels(reviews: ReviewedLabels, rows: int) -> str:
+    """What a person should do about the labels, by what is known of them; empty where nothing is left to do. rows : in all"""
+    rate = reviews.whole.rate
+    if rate.high is None:
+        some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else f"about {FIRST_SAMPLE} rows drawn at random from each label"
+        return f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
+    if is_above(reviews, MOSTLY_BELOW) is False:
+        return ""
+    if reviews.whole.is_counted:
+        return f"Train on the verdicts: every label was judged, and {_span(rate)} of them were wrong as they were given."
+    if is_above(reviews, MOSTLY_BELOW) is None:
+        return f"Have more rows of the random draw judged: {_rows(reviews.drawn)} leave room for {_span(rate)} wrong labels."
+    return f"Have more rows judged: {_span(rate)} of all labels are wrong, and a verdict mends only the row that it is on."
+
+
 def noise_unshown(reviews: ReviewedLabels) -> str:
     """Of labels that may not be called noisy: what is known of how many are wrong."""
+    if reviews.whole.is_counted:
+        return f"All {_rows(reviews.drawn)} that could be drawn were judged: {_span(reviews.whole.rate)} of the labels are wrong."
     if reviews.whole.rate.high is None:
         return "Whether the labels are noisy is not measured: that takes a random draw of rows that somebody trusted judges."
     return f"{_rows(reviews.drawn)} drawn at random leave room for {_span(reviews.whole.rate)} wrong labels (95 % interval)."
@@ -109,8 +134,8 @@ def review_sentence(reviews: ReviewedLabels) -> str:
         return f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
     whole = reviews.whole
     if whole.is_counted:
-        text = f"All {_rows(whole.drawn)} were judged: {whole.wrong:,} {_carries(whole.wrong)} a wrong label, "
-        text += f"{_span(whole.rate)} ({class_rates(reviews)})."
+        text = f"All {_rows(whole.drawn)} that could be drawn were judged: {whole.wrong:,} {_carries(whole.wrong)} a wrong "
+        text += f"label, {_span(whole.rate)} ({class_rates(reviews)})."
     else:
         text = f"{whole.wrong:,} of {_rows(whole.drawn)} drawn at random and judged {_carries(whole.wrong)} a wrong label. "
         of_all = "Of all labels" if whole.rate.value is None else f"Of all labels that is {percent(whole.rate.value)}"
@@ -123,6 +148,47 @@ def review_sentence(reviews: ReviewedLabels) -> str:
 def class_rates(reviews: ReviewedLabels) -> str:
     """Wrong labels of each given class, by the random draw; a class of which nothing was drawn is named."""
     return "; ".join(f"{part.of}: {_rate(part) if part.drawn else 'none drawn'}" for part in reviews.classes)
+
+
+def flags_sentence(figures: Mapping[str, Any], rows: int, judged: int) -> str:
+    """Of one given class: how many rows are flagged, how many of these were judged, all wrong, and what is said of the others.
+
+    figures : "per_given_class" of the injected flips. A flag whose label a reviewer confirmed is taken back, and none of `rows`
+    """
+    left = rows - judged
+    text = f"{_rows(rows)}" + (f", {judged:,} of them judged wrong" if judged else "")
+    if not left:
+        return text
+    return f"{text}{f'; of the other {left:,} ' if judged else ', '}{flag_precision(figures)}"
+
+
+def flag_precision(figures: Mapping[str, Any]) -> str:
+    """How many flags are right, and what that rests on: by injected flips on a condition that nobody has measured."""
+    precision, basis = figures["expected_precision"], figures["basis"]
+    value, low = f"{precision['value']:.0%}", f"at least {precision['low']:.0%}"
+    if basis == BY_INJECTED:
+        return f"{value} of them would be wrong ({low}) {if_random(figures)}; whether so many are is not known"
+    return f"{value} expected wrong ({low}, measured on {basis})"
+
+
+def if_random(figures: Mapping[str, Any]) -> str:
+    """The assumption behind a precision that injected flips give."""
+    assumed = figures.get("error_rate_assumed")
+    return "if labels were wrong at random" if assumed is None else f"if {percent(assumed)} of these labels were wrong at random"
+
+
+def worth_sentence(fit: Mapping[str, Any]) -> str:
+    """How well text and votes foretell reviewed rows, beside the class shares alone. fit : "stacking" of the metrics"""
+    both = f"log loss {fit['log_loss']:.2f} nats out of fold; the rates of the given labels alone: {fit['by_rates']:.2f}"
+    if not is_worth_nothing(fit):
+        return f"What text and votes are worth, {fit['reviewed']:,} reviewed rows say ({both})."
+    than = "worse than" if fit["log_loss"] > fit["by_rates"] else "no better than"
+    return f"By {fit['reviewed']:,} reviewed rows text and votes together are {than} knowing only the class shares ({both})."
+
+
+def is_worth_nothing(fit: Mapping[str, Any]) -> bool:
+    """Whether the class shares alone foretell reviewed rows at least as well."""
+    return bool(fit["log_loss"] >= fit["by_rates"])
 
 
 def none_among(rows: int, what: str) -> str:

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import polars as pl
 
-from ktodata.labels.label_words import ORDER_ONLY, are_noisy, class_rates, noise_unshown, review_sentence, trust_word
+from ktodata.labels.label_words import (
+    ORDER_ONLY,
+    are_noisy,
+    next_for_labels,
+    noise_unshown,
+    noisy_sentence,
+    review_sentence,
+    trust_word,
+)
 from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.balance_section import BalanceSection
@@ -63,7 +71,7 @@ def label_trust(noise: LabelsSection | None) -> HeadlineLine:
     if by_draw:
         return HeadlineLine(question, trust_word(noise.reviews), text)
     few = "Too few rows to say."
-    short = {"not": "The text does not show it.", "too few": few, "not learnt": few}
+    short = {"not": "The text does not show it.", "too few": few, "not learnt": "Too few rows of one label to say."}
     return HeadlineLine(question, short.get(noise.verdict, trust_word(noise.reviews)), f"{text} How many are wrong is not known.")
 
 
@@ -82,7 +90,8 @@ def _by_the_model(noise: LabelsSection) -> str:
 
 def _what_spoils(contents: RunContents) -> tuple[str, str]:
     troubles = list(_troubles(contents))
-    examined = {"labels": contents.noise, "balance": contents.balance, "prompts": contents.coverage}
+    measured = contents.noise if contents.noise is not None and contents.noise.reviews.drawn else None
+    examined = {"labels": measured, "balance": contents.balance, "prompts": contents.coverage}
     if not troubles:
         parts = [name for name, part in examined.items() if part is not None]
         return "Nothing that was looked for.", f"Looked at: {', '.join(parts) or 'nothing yet'}.{_unshown(contents.noise)}"
@@ -101,7 +110,7 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
     """(in a word, in a sentence) for each of the failures that the numbers show."""
     noise, balance, coverage, flow = contents.noise, contents.balance, contents.coverage, contents.flow
     if noise is not None and are_noisy(noise.reviews):
-        yield "noisy labels", f"Wrong labels by the random draw: {class_rates(noise.reviews)}."
+        yield "noisy labels", noisy_sentence(noise.reviews)
     if balance is not None and (as_given := balance.shares["as given"]).total:
         larger = max(as_given.value, 1 - as_given.value)
         if larger > LOPSIDED:
@@ -161,11 +170,10 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
     held = contents.flow.review - _n_decided(contents.files) if contents.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review, most doubtful first."] if held else []
     desk = f"ktodata review {shlex.quote(contents.files.place)} --budget {SITTING}"
-    if contents.noise is not None and not contents.noise.reviews.drawn:
-        todo.append(
-            "Have somebody you trust judge about 100 rows drawn at random from both labels: nothing else shows errors that "
-            "follow a rule."
-        )
+    about_labels = next_for_labels(contents.noise.reviews, contents.noise.rows) if contents.noise is not None else ""
+    todo += [about_labels] if about_labels else []
+    if contents.flow is not None and contents.flow.unapplied:
+        todo.append("Let verdicts take the place of labels: the recipe's setting use_trusted: relabel, in a step label_noise.")
     if not contents.files.quarantine.is_empty():
         reason, rows = (
             contents.files.quarantine["reason"].value_counts(sort=True).sort("count", "reason", descending=[True, False]).row(0)
@@ -175,9 +183,11 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
         todo.append("Collect feedback on the reference prompts that nothing here is like.")
     if not todo:
         return "Nothing urgent.", "Read the examples below before you train on this."
-    at_the_desk = contents.noise is not None and (held or not contents.noise.reviews.drawn)
-    short = "Review rows." if held else "Have a sample judged." if contents.noise is not None else "Look closer."
-    return short, " ".join(todo), desk if at_the_desk else ""
+    reviews = contents.noise.reviews if contents.noise is not None else None
+    to_judge = reviews is not None and bool(about_labels) and not reviews.whole.is_counted
+    desk = desk if reviews is not None and (held or to_judge) else ""
+    judge = "Have more rows judged." if reviews is not None and reviews.drawn else "Have a sample judged."
+    return "Review rows." if held else judge if to_judge else "Look closer.", " ".join(todo), desk
 
 
 def _n_decided(files: RunFiles) -> int:

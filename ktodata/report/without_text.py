@@ -201,9 +201,12 @@ class _Names:
         return table
 
     def grouped(self, table: pl.DataFrame) -> pl.DataFrame:
-        """A table of groups, with each value named by the kind of its column."""
-        called = [self._replacement(column, value) for column, value in table.select("column", "value").iter_rows()]
-        return table.with_columns(value=pl.Series(called, dtype=pl.String))
+        """A table of groups, with each value, and what stands beside it, named by the kind of its column."""
+        for name in {"value", "counterpart"} & set(table.columns):
+            pairs = table.select("column", name).iter_rows()
+            called = [value and self._replacement(column, value) for column, value in pairs]
+            table = table.with_columns(pl.Series(name, called, dtype=pl.String))
+        return table
 
     def _numbered_votes(self, votes: pl.Series) -> pl.Series:
         """Votes with their raters numbered; any other list of objects, as turns are, becomes null."""

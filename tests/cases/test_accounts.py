@@ -7,6 +7,7 @@ import pytest
 import ktodata as kd
 from ktodata.pipeline.audit_command import audit_feedback
 from ktodata.pipeline.command_texts import run_text
+from ktodata.report.sections.flow_section import reading_account
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_audit_says_it_in_text_in_json_and_on_the_page(thumbs, tmp_path):
     assert records["rows"] == sum(records[name] for name in ("repeats", "dropped", "quarantined", "held", "kept"))
     assert records["records"] == records["used"] + records["unlabelled"] + sum(records["unreadable"].values())
     page = (tmp_path / "audit" / "audit.html").read_text()
-    for words in ("30 records", "21 became", "label unmapped", "Good", "malformed json", "plot 21", "repeats dropped"):
+    for words in ("30 records", "21 became", "label unmapped", "Good", "malformed json", "plot 21", "repeat dropped"):
         assert words in audit.text(), words
         assert words in page, words
 
@@ -75,3 +76,13 @@ def test_a_page_without_text_names_no_field(thumbs, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "30 records" in page
     assert "plot 21" not in page
+
+
+def test_why_rows_left_is_said_with_their_number():
+    gone = {("drop", "repeat"): 5, ("drop", "doubtful_label"): 15, ("drop", "outvoted"): 2, ("review", "labels_disagree"): 3}
+    account = reading_account({"records": 100, "records_used": 100, "rows": 100}, gone=gone | {("relabel", "trusted"): 9})
+    last = account.lines()[-1]
+    assert last == (
+        "of 100 rows, 5 repeats dropped, 17 dropped (15 doubtful label, 2 outvoted), 3 held for review (3 labels disagree); "
+        "75 are left"
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ktodata.labels.drift_words import drift_sentence, nothing_compared
 from ktodata.labels.label_findings import label_findings
 from ktodata.labels.label_words import (
     MOSTLY_BELOW,
@@ -16,12 +17,15 @@ from ktodata.labels.label_words import (
     UNUSABLE_ABOVE,
     are_noisy,
     is_above,
+    next_for_labels,
     noise_unshown,
+    noisy_sentence,
     none_among,
     p_in_words,
     review_sentence,
     reviewed_labels,
     trust_word,
+    worth_sentence,
 )
 from ktodata.labels.people.trusted import mark_reviewed, reviewed_metrics, rows_to_review
 from ktodata.stats import detectable_share, share, stratified_share
@@ -217,7 +221,9 @@ def test_nothing_outvoted_is_no_pass_where_nobody_could_outvote():
 
 def test_a_set_that_was_judged_throughout_has_a_count_and_no_interval():
     every = reviewed_labels(judged(planted(np.random.default_rng(0), (0.2, 0.05), rows=300), 0, 300))
-    assert review_sentence(every).startswith(f"All 300 rows were judged: {every.whole.wrong} carry a wrong label, ")
+    assert review_sentence(every).startswith(
+        f"All 300 rows that could be drawn were judged: {every.whole.wrong} carry a wrong label, "
+    )
     assert "interval" not in review_sentence(every) and " to " not in review_sentence(every)
     reviewed = facts(borne_out={}, label_action_costs={"rows": 0})
     gain = next(each for each in label_findings(reviewed) if each.code == "KD049")
@@ -240,3 +246,57 @@ def test_what_could_not_come_up_is_no_pass():
     three = label_findings(facts(votes=votes | {"rows_with_three_votes": 50}, independence=independence))
     outvoted = next(each for each in three if each.code == "KD046")
     assert outvoted.status == "passed" and "5.8" in outvoted.text and "majority of its votes never is" in outvoted.text
+
+
+def counted(wrong, rows):
+    """The reviews in which every row of either class was judged, so many of them wrong."""
+    classes = {
+        name: {"drawn_wrong": wrong, "drawn_at_random": rows, "error_rate": share(wrong, rows, of=rows).as_dict()}
+        for name in ("undesirable", "desirable")
+    }
+    rate = share(2 * wrong, 2 * rows, of=2 * rows).as_dict()
+    return reviewed_labels({"rows": 2 * rows, "drawn_at_random": 2 * rows, "wrong": 2 * wrong, "error_rate": rate} | classes)
+
+
+def test_a_full_count_is_called_one_and_lies_on_one_side_of_every_line():
+    reviews = counted(30, 100)
+    assert "draw" not in noisy_sentence(reviews).replace("drawn", "") and "every row was judged" in noisy_sentence(reviews)
+    assert trust_word(reviews) == "Not as they are." and "Train on the verdicts" in next_for_labels(reviews, 200)
+    assert is_above(counted(10, 100), 0.1) is False and trust_word(counted(5, 100)) == "Mostly."
+
+
+@pytest.mark.parametrize("hits", [(1, 1), (20, 20), (60, 60)])
+def test_where_the_headline_warns_something_is_left_to_do(hits):
+    reviews = reviews_of(hits, (200, 200))
+    assert bool(next_for_labels(reviews, 4000)) == (trust_word(reviews) != "Mostly.")
+    assert "leave room for" in next_for_labels(reviews_of((1, 0), (20, 10)), 4000)
+
+
+def test_nobody_is_asked_for_more_rows_than_there_are():
+    assert "all 30 rows" in next_for_labels(reviewed_labels({}), 30) and "about 100 rows" in next_for_labels(
+        reviewed_labels({}), 500
+    )
+
+
+def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():
+    fit = {"reviewed": 45, "log_loss": 1.04, "by_rates": 0.43}
+    assert "worse than knowing only the class shares" in worth_sentence(fit)
+    assert "no better than" in worth_sentence(fit | {"log_loss": 0.43}) and "worth" in worth_sentence(fit | {"log_loss": 0.2})
+    votes = {"raters": 2, "rows_with_several_raters": 20, "rows_with_three_votes": 0, "outvoted": 0, "quality_from_votes": 0}
+    raters = next(each for each in label_findings(facts(votes=votes, stacking=fit)) if each.code == "KD044")
+    assert raters.status == "issue" and "worse than knowing only the class shares" in raters.text
+
+
+def test_why_nobody_was_compared_is_the_true_reason():
+    columns = {"source": (0, 0, 0), "rater": (400, 1, 1), "model": (90, 30, 0), "created_at": (0, 0, 0)}
+    columns = {name: dict(zip(("rows", "values", "with_enough_rows"), of, strict=True)) for name, of in columns.items()}
+    text = nothing_compared({"columns": columns}, voters=4)
+    assert "4 raters voted, but a text that several judged is one row" in text and "source: named on no row" in text
+    assert "none of 30 has 20 rows" in text and "no row has a time" in text
+
+
+def test_of_two_who_differ_both_are_named_and_neither_is_blamed():
+    group = {"column": "rater", "value": "bob", "counterpart": "ann", "kind": "offset", "since": None, "effect_points": 0.2}
+    text = drift_sentence({"significant_groups": [group | {"only": True, "counterpart_only": None}]})
+    assert "rater bob (" in text and "beside rater ann (which of the two is off the labels do not tell" in text
+    assert text.count("its labels are all desirable") == 1

@@ -300,7 +300,7 @@ def drawn(wrong, rows, low, high):
             },
             "Too few rows to say.",
         ),
-        ({"identifiability": {}, "not_learnt": "3 desirable rows."}, "Too few rows to say."),
+        ({"identifiability": {}, "not_learnt": "3 desirable rows."}, "Too few rows of one label to say."),
         ({"identifiability": {"verdict": "not"}, "trusted": {"rows": 100, "wrong": 30}}, "The text does not show it."),
         ({"trusted": drawn(0, 30, 0.0, 0.12)}, "Too few reviews (30). 0 of 30 rows drawn at random"),
         ({"trusted": drawn(1, 300, 0.0, 0.02)}, "Mostly."),

@@ -179,7 +179,7 @@ def test_rows_without_dates_and_findings_of_none_are_said_plainly(own):
     assert "since, 95 % interval" not in text and "A dashed line" not in text and "For example" not in text
     drift = table(own, "drift")
     pl.read_parquet(drift).clear().write_parquet(drift)
-    assert "Nothing to compare" in build_report(own)
+    assert "Nothing could be compared" in build_report(own)
 
 
 def days(labels, *, each=1):

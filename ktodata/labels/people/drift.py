@@ -37,6 +37,7 @@ Bools = NDArray[np.bool_]
 Likeness = Callable[[int, Ints], Floats]  # (place of a row, places [K] of others) -> similarity [K], 1 for the same
 
 ALL = "(all rows)"
+OTHERS = "(all others)"
 OVER_TIME = "created_at"
 WITHIN = ("source", "rater")  # columns in whose groups a change over time is looked for
 MIN_ROWS = 20  # of a group, and on either side of a change a quarter of it
@@ -55,6 +56,7 @@ SCHEMA = pl.Schema(
     {
         "column": pl.String(),
         "value": pl.String(),
+        "counterpart": pl.String(),
         "kind": pl.String(),
         "since": pl.Datetime("us", "UTC"),
         "since_low": pl.Datetime("us", "UTC"),
@@ -96,8 +98,9 @@ class Drift:
         effect_points, share of rows called desirable above what the rest (change: its own past) would call so, -1..1, with its
         95 % interval; effect_log_odds, the same on the log-odds scale, drawn towards 0 by how much groups of the column differ;
         offset and slope against the rest's 0 and 1 (change: after it, with offset_before and slope_before); p_value of the
-        group's best test alone, p_adjusted over all tests, significant at the level. Of two groups that are all of a column
-        the smaller is named: which of them has changed cannot be told.
+        group's best test alone, p_adjusted over all tests, significant at the level. `counterpart`: what a group differs from
+        where labels cannot tell which of the two is off, another group or OTHERS: a group is odd only beside two parties or
+        more that have most of the rows. Of two groups that are all of a column the smaller is the `value`. Null: one can tell
     examples : for each significant line rows of the group beside rows of the rest (change: of its past) with like content and the
         opposite label
     metrics : what was tested and how; JSON values only
@@ -114,6 +117,7 @@ class _Grouping:
 
     rows : int [n], place in the table; code : int [n], 0..G-1; starts : int [G + 1]; cell : int [n], group x prompt, with
     cell_group its group; last : bool [n], a later time follows inside the group (a change may stand behind this row)
+    outside : rows of the table that are in no group
     """
 
     name: str
@@ -124,6 +128,25 @@ class _Grouping:
     cell: Ints
     cell_group: Ints
     last: Bools | None
+    outside: int
+
+    @property
+    def sizes(self) -> Ints:
+        """Rows of each group: int [G]."""
+        return np.diff(self.starts)
+
+    @property
+    def rest(self) -> Ints:
+        """Rows that each group is compared with: int [G]."""
+        return np.asarray(len(self.rows) + self.outside - self.sizes)
+
+    def counterpart(self, group: int) -> str | None:
+        """As `Drift.table` has it, of a group that departs from the others."""
+        groups, more = len(self.values), self.outside >= MIN_ROWS
+        if groups == 2 and not more:
+            return self.values[1 - group]
+        is_odd = groups + more > 2 and self.sizes[group] < self.rest[group]
+        return None if is_odd else OTHERS
 
 
 @dataclass
@@ -239,7 +262,8 @@ def _grouping(name: str, values: list[str], place: Ints, data: _RowArrays, *, ti
         min_rows = np.maximum(size // 20, MIN_ROWS // 4)
         last &= (within + 1 >= min_rows) & (size - within - 1 >= min_rows)
         last &= time[order] > np.iinfo(np.int64).min
-    return _Grouping(name, values, order, code, starts, cell, cells // (data.prompt.max() + 1), last)
+    outside = len(place) - len(order)
+    return _Grouping(name, values, order, code, starts, cell, cells // (data.prompt.max() + 1), last, outside)
 
 
 @dataclass(frozen=True)
@@ -285,7 +309,8 @@ def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats
         total = np.bincount(column.code, scores, groups)
         known = how.model[k] > MIN_INFORMATION
         if column.name != OVER_TIME:
-            sound = known & (how.kept[k] > 0.02)
+            # what differs from a handful of rows differs from nothing that could be told
+            sound = known & (how.kept[k] > 0.02) & (column.rest >= MIN_ROWS)
             z = total[sound] / np.sqrt(variance[sound] * how.kept[k][sound])
             out[k, sound] = np.log(2) + norm.logsf(np.abs(z))
         if column.last is None:
@@ -333,7 +358,7 @@ def _search_departures(
 
 def _smaller(column: _Grouping, group: int) -> int:
     """Of two groups that depart from each other the one with fewer rows; any other group as it is."""
-    return int(np.diff(column.starts).argmin()) if len(column.values) == 2 else group
+    return int(column.sizes.argmin()) if len(column.values) == 2 else group
 
 
 def _judge_again(
@@ -557,6 +582,7 @@ def _drift_line(departure: _Departure, data: _RowArrays, base: Floats, spread: f
     return {
         "column": departure.column.name,
         "value": departure.column.values[departure.group],
+        "counterpart": departure.column.counterpart(departure.group) if significant and departure.cut is None else None,
         "kind": _kind(departure, slope_high) if significant else "none",
         "rows": len(departure.rows),
         "effect_points": float((expit(start + moved[0] + moved[1] * sample) - expit(start)).mean()),

@@ -17,14 +17,12 @@ class ReviewCheck:
 
     refuted : given classes whose reviewed flags are right too seldom
     sample : rows to have reviewed, drawn at random: row_id, label, stands_for; empty where a draw was reviewed
-    requested : how many were asked for
     """
 
     metrics: dict[str, Any]
     rates: pl.DataFrame
     refuted: list[bool]
     sample: pl.DataFrame
-    requested: int
 
     def without_refuted_flags(self, table: pl.DataFrame) -> pl.DataFrame:
         """Take back the flags of refuted classes, and those of labels that a reviewer confirmed."""
@@ -32,16 +30,17 @@ class ReviewCheck:
         return table.with_columns(flagged=pl.col("flagged") & ~pl.col("label").is_in(self.refuted) & ~vouched)
 
     def as_metrics(self) -> dict[str, Any]:
-        """As JSON values."""
-        half = max(self.requested // 2, 1)
-        low, high = (f"{end or 0:.0%}" for end in share(round(half / 10), half)[1:])
+        """As JSON values; `why` is empty where no row is asked for."""
         rows = self.sample.height
+        half = max(rows // 2, 1)
+        wrong = max(round(half / 10), 1)
+        low, high = (f"{end or 0:.0%}" for end in share(wrong, half)[1:])
         why = (
             f"A person's verdict on these {rows} rows, drawn at random within each given label, would give the true "
-            f"error rate of each label with an exact interval (one wrong in ten of {half} would mean {low} to {high}), show "
+            f"error rate of each label with an exact interval ({wrong} wrong of {half} would mean {low} to {high}), show "
             "systematic noise, and measure the flags themselves. Give them back as a file of reviews, or in column trusted_label."
         )
-        return {"trusted": self.metrics, "ask_for_review": {"rows": rows, "why": why}}
+        return {"trusted": self.metrics, "ask_for_review": {"rows": rows, "why": why if rows else ""}}
 
 
 def check_reviews(table: pl.DataFrame, *, min_precision: float, vouched: bool, review_rows: int, seed: int) -> ReviewCheck:
@@ -57,4 +56,4 @@ def check_reviews(table: pl.DataFrame, *, min_precision: float, vouched: bool, r
     is_enough = metrics["drawn_at_random"] >= (1 if vouched else MIN_REVIEWED)
     drawn = rows_to_review(table.filter("drawable"), total=0 if is_enough else review_rows, seed=seed)
     requested_rows = drawn.join(table.filter("reviewed"), on="row_id", how="anti", maintain_order="left")
-    return ReviewCheck(metrics, trusted_rates(table.filter("drawn"), ("source", "rater")), refuted, requested_rows, review_rows)
+    return ReviewCheck(metrics, trusted_rates(table.filter("drawn"), ("source", "rater")), refuted, requested_rows)

@@ -62,20 +62,26 @@ def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool, siz
 
     trusted : label, trusted_label, label_quality, flagged
     sample : those of them that were drawn at random; every share is theirs, but for `reviewed_flags`, of all that were judged
-    size : rows of the class that could be drawn
+    size : rows of the class that could be drawn; where all of them were, shares are counted, and have no interval
     """
     drawn, rows = (table.filter(pl.col("label") == given) for table in (sample, trusted))
     wrong, flagged = (drawn["label"] != drawn["trusted_label"]).to_numpy(), drawn["flagged"].to_numpy()
     quality = drawn["label_quality"].to_numpy()
     known = np.isfinite(quality)
     judged_flags = rows.filter("flagged")
+    right = wrong & flagged
+
+    def of_drawn(hits: int, trials: int) -> dict[str, float | None]:
+        return share(hits, trials, of=trials if drawn.height == size else None).as_dict()
+
     return {
         "rows": rows.height,
         "drawn_at_random": drawn.height,
         "drawn_wrong": int(wrong.sum()),
         "error_rate": share(int(wrong.sum()), drawn.height, of=size).as_dict(),
-        "flag_precision": share(int((wrong & flagged).sum()), int(flagged.sum())).as_dict(),
-        "flag_recall": share(int((wrong & flagged).sum()), int(wrong.sum())).as_dict(),
+        "drawn_flagged": int(flagged.sum()),
+        "flag_precision": of_drawn(int(right.sum()), int(flagged.sum())),
+        "flag_recall": of_drawn(int(right.sum()), int(wrong.sum())),
         "reviewed_flags": share(
             int((judged_flags["label"] != judged_flags["trusted_label"]).sum()), judged_flags.height
         ).as_dict(),

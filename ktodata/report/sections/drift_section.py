@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from ktodata.labels.drift_words import beside_in_words, nothing_compared
 from ktodata.labels.people.drift import ALL, OVER_TIME, SCHEMA
 from ktodata.report.examples import Example, examples
 from ktodata.report.run_files import StageTables, pick
@@ -38,6 +39,7 @@ class DriftLine:
     effect: tuple[str, str]  # share called desirable above what the rest would call so, in points, and its interval
     p_adjusted: str
     differs: bool
+    counterpart: str = ""  # whom it differs from, where nobody can say which of the two is off
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,16 @@ class DriftSection:
     n_differing: int  # of them, by more than chance
     picture: Markup | None
     pairs: list[DriftPair]
+    nothing: str  # why no groups were compared, where none were
 
 
 def read_drift(run: StageTables, *, with_examples: bool = True) -> DriftSection | None:
     """The comparison; None where label_noise left no such table."""
     table = run.table("label_noise", "drift")
-    if table is None or not set(SCHEMA) <= set(table.columns):
+    if table is None or not set(SCHEMA) <= {*table.columns, "counterpart"}:
         return None
-    facts = pick(run.metrics("label_noise"), "drift", default={})
+    noise = run.metrics("label_noise")
+    facts = pick(noise, "drift", default={})
     differing = table.filter("significant")
     return DriftSection(
         tested=", ".join(_tested_groups(pick(facts, "tested", default={}))),
@@ -78,6 +82,7 @@ def read_drift(run: StageTables, *, with_examples: bool = True) -> DriftSection 
         n_differing=differing.height,
         picture=_drift_picture(run, differing.filter(pl.col("since").is_not_null())),
         pairs=_drift_pairs(run, differing.head(MAX_FINDINGS)) if with_examples else [],
+        nothing=pick(noise, "not_learnt", default="") or nothing_compared(facts, pick(noise, "votes.raters", default=0)),
     )
 
 
@@ -102,6 +107,7 @@ def _drift_line(group: Mapping[str, Any]) -> DriftLine:
         effect=(signed(points[0], 1), " to ".join(spread) if interval(points[1:]) else "no interval"),
         p_adjusted=number(group["p_adjusted"], 3),
         differs=group["significant"],
+        counterpart=one_line(beside_in_words(group.get("counterpart")), 120),
     )
 
 

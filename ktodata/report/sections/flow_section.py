@@ -1,7 +1,7 @@
 """Where every record and row went: counts by step, as a table and a picture; what became of every record, in words."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import polars as pl
@@ -16,12 +16,8 @@ UNLABELLED = "unlabelled"
 SHOWN_FIELDS = 12
 TRUSTED_BY = ("dedupe", "reviews", "ingest")  # the stages that say what label a row should have, the last first
 ACTIONS = ("drop", "quarantine", "review")
-WORDS = {
-    "repeats": "repeats dropped",
-    "dropped": "dropped for other reasons",
-    "quarantined": "quarantined",
-    "held": "held for review",
-}
+REPEATS = ("repeat", "near_repeat")  # reasons for which a row is dropped that another stands for
+WORDS = {"drop": "dropped", "quarantine": "quarantined", "review": "held for review"}
 
 
 @dataclass(frozen=True)
@@ -158,7 +154,8 @@ class RecordAccount:
     """records = used + unlabelled + all of `unreadable`; rows = repeats + dropped + quarantined + held + kept.
 
     unmapped : values of the label without a meaning, the commonest. not_kept : fields that no row carries, with their records.
-    repeats : rows that dedupe dropped; dropped, quarantined, held : by all other steps, each row once.
+    repeats : rows that another stands for; dropped, quarantined, held : for all other reasons, each row once.
+    reasons : action -> reason -> rows, repeats left out.
     withdrawn : records that were not read, as they were withdrawn; they count nowhere else.
     """
 
@@ -176,6 +173,7 @@ class RecordAccount:
     held: int
     kept: int
     withdrawn: int = 0
+    reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -184,9 +182,16 @@ class RecordAccount:
     def lines(self) -> list[str]:
         """One sentence for each thing that became of records, rows or fields."""
         records = self.reading_lines()
-        left = [("repeats", self.repeats), ("dropped", self.dropped), ("quarantined", self.quarantined), ("held", self.held)]
-        words = [f"{count(number)} {WORDS[name]}" for name, number in left if number]
+        left = [("drop", self.dropped), ("quarantine", self.quarantined), ("review", self.held)]
+        words = [f"{count(number)} {WORDS[name]}{self._why(name)}" for name, number in left if number]
+        words = [*([f"{plural(self.repeats, 'repeat')} dropped"] if self.repeats else []), *words]
         return [*records, *([f"of {plural(self.rows, 'row')}, {', '.join(words)}; {count(self.kept)} are left"] if words else [])]
+
+    def _why(self, action: str) -> str:
+        """The reasons of one action with their rows, the commonest first."""
+        reasons = sorted(self.reasons.get(action, {}).items(), key=lambda item: (-item[1], item[0]))
+        each = [f"{count(number)} {reason.replace('_', ' ')}" for reason, number in reasons]
+        return f" ({', '.join(each)})" if each else ""
 
     def reading_lines(self) -> list[str]:
         """Those of `lines` that are about reading."""
@@ -211,15 +216,17 @@ def record_account(run: RunFiles) -> RecordAccount | None:
     metrics = run.metrics("ingest")
     if "records" not in metrics:
         return None
-    gone = {(stage, action): number for stage, action, number in run.fates.group_by("stage", "action").len().iter_rows()}
-    totals = {name: sum(number for (_, action), number in gone.items() if action == name) for name in ACTIONS}
-    repeats = gone.get(("dedupe", "drop"), 0)
-    return reading_account(metrics, repeats=repeats, totals=totals)
+    counted = run.fates.group_by("action", "reason").len().sort("action", "reason")
+    return reading_account(metrics, gone={(action, reason): rows for action, reason, rows in counted.iter_rows()})
 
 
-def reading_account(metrics: Mapping[str, Any], *, repeats: int = 0, totals: Mapping[str, int] | None = None) -> RecordAccount:
-    """The account that the metrics of reading give; repeats and totals (by action) of the steps after it."""
-    totals = totals or dict.fromkeys(ACTIONS, 0)
+def reading_account(metrics: Mapping[str, Any], *, gone: Mapping[tuple[str, str], int] | None = None) -> RecordAccount:
+    """The account that the metrics of reading give; gone : (action, reason) -> rows, of the steps after it."""
+    gone = gone or {}
+    repeats = sum(gone.get(("drop", reason), 0) for reason in REPEATS)
+    why = {action: {reason: rows for (name, reason), rows in gone.items() if name == action} for action in ACTIONS}
+    why["drop"] = {reason: rows for reason, rows in why["drop"].items() if reason not in REPEATS}
+    dropped, quarantined, held = (sum(why[action].values()) for action in ACTIONS)
     reasons: dict[str, int] = dict(metrics.get("quarantined", {}))
     rows = int(metrics["rows"])
     return RecordAccount(
@@ -233,10 +240,11 @@ def reading_account(metrics: Mapping[str, Any], *, repeats: int = 0, totals: Map
         not_kept=dict(metrics.get("not_kept", {})),
         earlier_votes=int(metrics.get("earlier_votes", 0)),
         repeats=repeats,
-        dropped=totals["drop"] - repeats,
-        quarantined=totals["quarantine"],
-        held=totals["review"],
-        kept=rows - sum(totals[name] for name in ACTIONS),
+        dropped=dropped,
+        quarantined=quarantined,
+        held=held,
+        kept=rows - repeats - dropped - quarantined - held,
+        reasons=why,
     )
 
 

@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.labels.classifier.noise_injection import MIN_INJECTED
-from ktodata.labels.label_words import ReviewedLabels, p_in_words, reviewed_labels
+from ktodata.labels.label_words import BY_INJECTED, ReviewedLabels, if_random, p_in_words, reviewed_labels
 from ktodata.report import figures
 from ktodata.report.examples import MAX_EXAMPLES, Example, ExampleRows, examples
 from ktodata.report.run_files import StageTables, pick
@@ -28,7 +28,7 @@ EVIDENCE_IN_WORDS = {
     "contradicted": "the same text has both labels",
     "outvoted": "most votes on the row say otherwise",
     "near_contradiction": "nearly the same answer has the other label",
-    "doubtful_label": "flagged: doubted as far down as flags were measured to be right",
+    "doubtful_label": "flagged: among the most doubtful of its label; KD042 says how often flags are right, and if what",
 }
 
 
@@ -56,9 +56,11 @@ class Judges:
 class LabelsSection:
     """The findings of label_noise, ready to be shown."""
 
+    rows: int  # that the stage was given
     doubted: Share  # by confident learning, of the rows it learnt from
     by_label: dict[str, Share]
-    flagged: dict[str, int]  # of those, what may be acted on at the precision asked for
+    flagged: dict[str, int]  # of each given label; by reviews a row can be flagged that confident learning does not doubt
+    flags_by_reviews: bool  # whether reviewed rows measured how often flags are right; else injected flips, on a condition
     reasons: list[tuple[str, int]]
     verdict: str  # "identifiable", "weakly", "not", "too few", "not measured" or "not learnt"
     not_learnt: str
@@ -89,9 +91,11 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
     verdict = _noise_verdict(facts)
     p_measured = "borne_out" in facts
     return LabelsSection(
+        rows=rows.height,
         doubted=_doubted_share(learnt),
         by_label={name: _doubted_share(learnt.filter(pl.col("label") == value)) for name, value in LABELS.items()},
-        flagged={name: pick(facts, f"injected_flips.per_given_class.{name}.flagged", default=0) for name in LABELS},
+        flagged={name: pick(facts, f"flags.{name}.rows", default=0) for name in LABELS},
+        flags_by_reviews="stacking" in facts,
         reasons=[
             (EVIDENCE_IN_WORDS.get(name, name), rows)
             for name, rows in pick(facts, "evidence_against", default={}).items()
@@ -140,41 +144,42 @@ def _doubted_share(rows: pl.DataFrame) -> Share:
 
 
 def _on_injected(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
-    """How labels flipped on purpose fared, for each given label."""
+    """How labels flipped on purpose fared, for each given label; what they say of flags is named with its assumption."""
     for name, of_class in pick(facts, "injected_flips.per_given_class", default={}).items():
         flips = pick(of_class, "injected_flips_at_this_depth", default={})
         on = f"{plural(flips.get('flips', 0), 'flip')} planted among {plural(of_class.get('rows', 0), 'row')} given as {name}"
         ranked = pick(of_class, "auroc_of_injected_flips", default={})
         yield _class_line(f"injected flips ranked below other rows ({name})", ranked, on)
-        if of_class.get("flagged"):
-            yield _class_line(
-                f"flags expected to be right ({name})",
-                pick(of_class, "expected_precision", default={}),
-                str(of_class.get("basis")),
-            )
+        if not of_class.get("flagged"):
+            continue
+        precision = pick(of_class, "expected_precision", default={})
+        if of_class.get("basis") == BY_INJECTED:
+            yield _class_line(f"flags that would be right {if_random(of_class)} ({name})", precision, f"{on}; not known to be so")
             yield _class_line(f"injected flips found at that depth ({name})", pick(flips, "recall", default={}), on)
+        else:
+            yield _class_line(f"flags expected to be right ({name})", precision, str(of_class.get("basis")))
 
 
 def _on_trusted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
-    """What a random draw that somebody trusted judged says, for each given label."""
+    """What a random draw that somebody trusted judged says, for each given label; of all rows, where all were judged."""
     names = {
-        "error_rate": "labels that are wrong",
-        "flag_precision": "flags that are right",
-        "flag_recall": "wrong labels flagged",
+        "error_rate": ("labels that are wrong", "drawn_at_random", "row"),
+        "flag_precision": ("flags that are right, before verdicts took any back", "drawn_flagged", "flag"),
+        "flag_recall": ("wrong labels flagged", "drawn_wrong", "wrong label"),
     }
     for label in LABELS:
         of_label = pick(facts, f"trusted.{label}", default={})
-        for key, name in names.items():
+        rate = pick(of_label, "error_rate", default={})
+        drawn = "every row judged" if rate.get("value") is not None and rate.get("low") == rate.get("high") else "drawn at random"
+        for key, (name, counted, noun) in names.items():
             if pick(of_label, f"{key}.value") is not None:
-                yield _class_line(
-                    f"{name} ({label})",
-                    of_label[key],
-                    f"{plural(pick(of_label, 'drawn_at_random'), 'row')} given as {label}, drawn at random",
-                )
+                on = f"{plural(pick(of_label, counted), noun)} given as {label}, {drawn}"
+                yield _class_line(f"{name} ({label})", of_label[key], on)
 
 
 def _class_line(name: str, measure: Mapping[str, Any], on: str) -> ClassLine:
-    return ClassLine(name, percent(measure.get("value")), interval(measure, as_percent=True), on)
+    is_counted = measure.get("low") is not None and measure.get("low") == measure.get("high")
+    return ClassLine(name, percent(measure.get("value")), "" if is_counted else interval(measure, as_percent=True), on)
 
 
 def _quality_picture(rows: pl.DataFrame, *, measured: bool) -> Markup | None:

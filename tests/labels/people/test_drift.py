@@ -160,3 +160,37 @@ def test_likeness_is_asked_for_places_of_the_table_that_was_given():
     criteria_drift(table, likeness=likeness)
     assert min(asked) >= 100
     assert max(asked) >= 990
+
+
+def of_raters(*raters, n=600):
+    """One rater's rows after the other's, each (share of the rows, labels from p, what becomes of these)."""
+    table, start, names, labels = rows(n).drop("source", "created_at"), 0, [], []
+    for name, share, judge in raters:
+        part = table.slice(start, round(share * n))
+        names, labels, start = [*names, *[name] * part.height], [*labels, *judge(part["label"])], start + part.height
+    return table.head(len(names)).with_columns(rater=pl.Series(names), label=pl.Series(labels))
+
+
+SOUND, UPS, TURNED_ROUND = (lambda labels: labels), (lambda labels: [True] * len(labels)), (lambda labels: ~labels)
+
+
+def test_a_sound_rater_is_not_the_odd_one_beside_a_handful_of_rows():
+    """Twelve rows of one label, which could not be tested by themselves, made the other rater differ from the rest."""
+    assert not found(criteria_drift(of_raters(("ann", 0.98, SOUND), ("bob", 0.02, UPS))))
+
+
+def test_of_two_who_differ_neither_is_the_odd_one():
+    (line,) = found(criteria_drift(of_raters(("ann", 0.6, SOUND), ("bob", 0.4, TURNED_ROUND)))).values()
+    assert {line["value"], line["counterpart"]} == {"ann", "bob"}
+
+
+def test_whoever_has_most_rows_is_not_the_odd_one():
+    drift = found(criteria_drift(of_raters(("ann", 0.8, SOUND), ("bob", 0.1, UPS), ("cat", 0.1, UPS))))
+    assert drift.get(("rater", "ann"), {"counterpart": "(all others)"})["counterpart"] == "(all others)"
+    assert all(line["counterpart"] is None for (_, name), line in drift.items() if name != "ann")
+
+
+def test_one_of_four_is_named():
+    fair = [(name, 0.25, SOUND) for name in ("ann", "bob", "cat")]
+    (line,) = found(criteria_drift(of_raters(*fair, ("dan", 0.25, TURNED_ROUND), n=1600))).values()
+    assert (line["value"], line["counterpart"]) == ("dan", None)

@@ -1,0 +1,68 @@
+"""Whose labels follow other criteria, in words: a name alone is named only where the labels tell who departs from whom."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ktodata.feedback import LABEL_NAMES
+from ktodata.labels.people.drift import MIN_PROMPTS, MIN_ROWS, OTHERS, OVER_TIME
+
+DEPARTURES_SHOWN = 5
+NOT_KNOWN = "which of the two is off the labels do not tell"
+
+
+def drift_sentence(drift: Mapping[str, Any]) -> str:
+    """Each departure: which group and how far, or which two differ. drift : metrics of label_noise with a significant group"""
+    groups = drift["significant_groups"]
+    each = "; ".join(_departure_in_words(group) for group in groups[:DEPARTURES_SHOWN])
+    more = f", and {len(groups) - DEPARTURES_SHOWN:,} more" if len(groups) > DEPARTURES_SHOWN else ""
+    text = f"Labels differ by more than the text explains: {each}{more}. See table drift."
+    if any(group["column"] == "model" for group in groups):
+        text += " For a model that may be its answers, not the criterion: a retrained model writes what no text here resembles."
+    return text
+
+
+def beside_in_words(counterpart: str | None) -> str:
+    """Beside whom a group departs, where nobody can say which of the two is off; empty where that can be said."""
+    if counterpart is None:
+        return ""
+    return f"beside {'all others' if counterpart == OTHERS else counterpart}: {NOT_KNOWN}"
+
+
+def _departure_in_words(group: Mapping[str, Any]) -> str:
+    """One departure. Each name stands before a bracket, where a page without names finds it."""
+    points = f"{100 * group['effect_points']:+.0f} points desirable"
+    since = f", since {group['since']}" if group["since"] else ""
+    first = f"{group['column']} {group['value']} ({group['kind']}{since}, {points}{_only_in_words(group['only'])})"
+    if (counterpart := group.get("counterpart")) is None:
+        return first
+    other = "all others" if counterpart == OTHERS else f"{group['column']} {counterpart}"
+    return f"{first} beside {other} ({NOT_KNOWN}{_only_in_words(group.get('counterpart_only'))})"
+
+
+def _only_in_words(only: bool | None) -> str:
+    return "" if only is None else f"; its labels are all {LABEL_NAMES[only]}, which may be how it collects, and no criterion"
+
+
+def nothing_compared(drift: Mapping[str, Any], voters: int) -> str:
+    """Why no group was compared with another, column by column. voters : named raters of all votes, those of repeats as well"""
+    columns = drift.get("columns", {})
+    if not columns:
+        return "Nothing could be compared."
+    why = "; ".join(f"{name}: {_why_not(name, counts, voters)}" for name, counts in columns.items())
+    return f"No groups could be compared. {why}."
+
+
+def _why_not(name: str, counts: Mapping[str, int], voters: int) -> str:
+    if name == OVER_TIME:
+        return f"{counts['rows']:,} rows have a time, too few to see a change" if counts["rows"] else "no row has a time"
+    own = name == "rater" and voters > counts["values"]
+    also = f"; {voters:,} raters voted, but a text that several judged is one row, of one of them" if own else ""
+    if not counts["rows"]:
+        return f"named on no row{also}"
+    if counts["values"] == 1:
+        return f"all {counts['rows']:,} rows that name one name the same{also}"
+    if counts["with_enough_rows"] == 0:
+        return f"none of {counts['values']:,} has {MIN_ROWS} rows on {MIN_PROMPTS} prompts{also}"
+    if counts["with_enough_rows"] == 1:
+        return f"of {counts['values']:,} one alone has {MIN_ROWS} rows on {MIN_PROMPTS} prompts, the others too few{also}"
+    return f"the labels of {counts['with_enough_rows']:,} say too little to compare them{also}"
