@@ -12,7 +12,7 @@ from ktodata.errors import SettingError
 from ktodata.extras import require
 from ktodata.files import whole_file
 
-LoggerName = Literal["jsonl", "tensorboard", "wandb", "trackio"]
+LoggerName = Literal["jsonl", "tensorboard", "wandb", "trackio", "mlflow"]
 Report = Callable[[dict[str, Any]], None]
 
 PROJECT = "ktodata"
@@ -38,7 +38,7 @@ def open_loggers(
     folder : gets log.jsonl, and TensorBoard's files in tensorboard/.
     settings : JSON values only; shown beside the curves.
     resumed_step : updates made before now. What is already logged of later steps is removed (jsonl) or hidden (tensorboard), as
-        those steps are made again; wandb ignores a step that went by, trackio has it twice.
+        those steps are made again; wandb ignores a step that went by, trackio and mlflow have it twice.
 
     Raises as `check_loggers` does.
     """
@@ -124,6 +124,9 @@ def _tracker(name: str, folder: Path | None, settings: dict[str, Any], resumed_s
     try:
         if name == "tensorboard":  # its table of hyperparameters takes no lists or tables, and would begin anew at each resume
             tracker.log({"settings": f"```json\n{json.dumps(settings, indent=1)}\n```"}, step=resumed_step + 1)
+        if name == "mlflow" and _kept_run_id(folder, name, resumed_step) is None:  # a run's parameters can be set once
+            _keep_run_id(folder, name, tracker.tracker.info.run_id)
+            tracker.store_init_configuration(settings)
         yield lambda event: tracker.log(scalars(event), step=event["step"])
     finally:
         tracker.finish()
@@ -133,19 +136,22 @@ def _tracker_options(name: str, folder: Path | None, settings: dict[str, Any], r
     """What the tracker is made with, so that a resumed training goes on where it was."""
     if name == "tensorboard":
         return {"run_name": "tensorboard", "logging_dir": str(folder), "purge_step": resumed_step + 1}
+    if name == "mlflow":  # the server names a run
+        return {"experiment_name": PROJECT, "run_id": _kept_run_id(folder, name, resumed_step)}
     run = {"run_name": PROJECT, "resume": "allow", "config": settings}  # accelerate's run_name is their project
-    run_id = _run_id(folder, name, resumed_step)
+    run_id = _kept_run_id(folder, name, resumed_step) or _keep_run_id(folder, name, uuid.uuid4().hex[:12])
     return run | ({"id": run_id, "dir": folder and str(folder)} if name == "wandb" else {"name": run_id, "embed": False})
 
 
-def _run_id(folder: Path | None, service: str, resumed_step: int) -> str:
-    """The service's name for this training, kept in `folder` so that a resumed training goes on under it."""
-    new = uuid.uuid4().hex[:12]
-    if folder is None:
-        return new
-    file = folder / f"{service}_run.txt"
-    if resumed_step and file.exists():
-        return file.read_text(encoding="utf-8").strip()
-    with whole_file(file) as scratch:
-        scratch.write_text(new + "\n", encoding="utf-8")
-    return new
+def _kept_run_id(folder: Path | None, service: str, resumed_step: int) -> str | None:
+    """The service's name for the training that is resumed; None: it is a new one."""
+    file = folder and folder / f"{service}_run.txt"
+    return file.read_text(encoding="utf-8").strip() if file and resumed_step and file.exists() else None
+
+
+def _keep_run_id(folder: Path | None, service: str, run_id: str) -> str:
+    """Keep the name in `folder`, so that a resumed training goes on under it."""
+    if folder is not None:
+        with whole_file(folder / f"{service}_run.txt") as scratch:
+            scratch.write_text(run_id + "\n", encoding="utf-8")
+    return run_id

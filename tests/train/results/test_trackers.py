@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -131,6 +131,47 @@ def test_services_get_settings_scalars_and_the_same_run_after_a_resume(name, key
     assert first == resumed != afresh
     assert all(options["config"] == {"beta": 0.1} and options["project"] == "ktodata" for options in service.started)
     assert service.finished == 3
+
+
+def train_twice_with_mlflow(folder):
+    """Two updates; resumed after them by a training of other settings, one more."""
+    for resumed, numbers in ((0, (1, 2)), (2, (3,))):
+        settings = {"beta": 0.1, "max_steps": resumed + 2}
+        with open_loggers(["mlflow"], folder=folder, settings=settings, resumed_step=resumed) as report:
+            for number in numbers:
+                report(step(number, loss=number / 10))
+            report(look(numbers[-1]))
+
+
+def test_mlflow_gets_parameters_once_and_a_resumed_training_goes_on_in_its_run(tmp_path, monkeypatch):
+    """MLflow's own package (3.17 when written), into files of this folder; where it is not installed, the next test speaks."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    train_twice_with_mlflow(tmp_path)
+    (run,) = mlflow.search_runs(experiment_names=["ktodata"], output_format="list")
+    assert run.data.params == {"beta": "0.1", "max_steps": "2"} and run.info.status == "FINISHED"
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss")
+    assert [(one.step, one.value) for one in history] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+    assert run.data.metrics["validation/auc"] == 0.75
+
+
+def test_the_run_that_mlflow_names_is_kept(tmp_path, monkeypatch):
+    mlflow, calls = ModuleType("mlflow"), []
+    mlflow.__spec__, mlflow.utils = ModuleSpec("mlflow", None), SimpleNamespace(validation=SimpleNamespace())
+    mlflow.utils.validation.MAX_PARAM_VAL_LENGTH, mlflow.utils.validation.MAX_PARAMS_TAGS_PER_BATCH = 6000, 100
+    mlflow.search_experiments = lambda filter_string: [SimpleNamespace(experiment_id="7")]
+    mlflow.start_run = lambda **given: SimpleNamespace(
+        info=SimpleNamespace(run_id=given["run_id"] or calls.append(given) or "new")
+    )
+    mlflow.log_params = calls.append
+    mlflow.log_metrics = lambda values, step: calls.append(step)
+    mlflow.end_run = lambda: calls.append("end")
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    train_twice_with_mlflow(tmp_path)
+    assert (tmp_path / "mlflow_run.txt").read_text() == "new\n"
+    assert calls[0]["run_id"] is None  # and the second start had "new": it is not among the calls
+    assert calls[1:] == [{"beta": 0.1, "max_steps": 2}, 1, 2, 2, "end", 3, 3, "end"]
 
 
 def test_a_service_is_told_the_end_when_training_fails(tmp_path, monkeypatch):
