@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ktodata.errors import DataError, RunError, SettingError, ShapeError
 from ktodata.feedback import check_columns
-from ktodata.formats.verdicts.matching import match_verdicts
+from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words, with_same_text
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.people.review_queue import queue
@@ -240,23 +240,31 @@ class LabelAudit:
         return {"minutes": minutes, "rows": rows.height, "wrong_labels_expected": expected}
 
     def with_reviews(self, verdicts: pl.DataFrame) -> "LabelAudit":
-        """The audit made anew with a person's verdicts as trusted labels.
+        """The audit made anew with people's verdicts as trusted labels.
 
         verdicts : trusted_label (true desirable), and what names the row: row_id, source_id, or prompt and completion, tried in
-            this order. metrics["verdicts"] counts by which each was put beside a row, and lists those that are on none.
-        Raises DataError where none is on a row, and for a row_id that is there twice.
+            this order; reviewer and reviewed_at where they are known. A verdict is on a text: it holds for every row that has
+            it, so for the row that stays where a repeat was judged. A text on which people differ is contested: it has no
+            trusted label, and is left out. metrics["verdicts"] counts how each was put beside a row, rows that people differ on,
+            texts of which no row is left to train on, and lists verdicts that are on no row.
+        Raises DataError where none is on a row.
         """
         check_columns(verdicts, ("trusted_label",), who="with_reviews")
         labelled = verdicts.with_columns(reviewed=pl.col("trusted_label").cast(pl.Boolean)).drop_nulls("reviewed")
-        matched = match_verdicts(labelled, self.table, who="with_reviews").settled("reviewed", who="with_reviews")
-        labels = matched.per_row.select("row_id", "reviewed")
+        settled = match_verdicts(labelled, self.table, who="with_reviews").settled("reviewed", self.table)
+        labels = with_same_text(self.table, settled.per_row.select("row_id", "reviewed")).unique("row_id", keep="first")
         joined = self.table.join(labels, on="row_id", how="left", maintain_order="left")
-        table = joined.with_columns(trusted_label=pl.coalesce("reviewed", "trusted_label")).drop("reviewed")
-        if "state" in table.columns:  # what was held until somebody decides is decided
-            decided = (pl.col("state") == HELD) & pl.col("trusted_label").is_not_null()
-            table = table.with_columns(state=pl.when(decided).then(pl.lit("keep")).otherwise("state"))
+        contested = pl.col("row_id").is_in(settled.differing["row_id"].implode())
+        table = joined.with_columns(trusted_label=pl.when(~contested).then(pl.coalesce("reviewed", "trusted_label")))
+        # of a text that was held until somebody decides, the row whose label that is
+        decided = (pl.col("state") == HELD) & (pl.col("trusted_label") == pl.col("label")).fill_null(value=False)
+        state = pl.when(contested).then(pl.lit("drop")).when(decided).then(pl.lit("keep")).otherwise("state")
+        table = table.with_columns(state=self.table_column("state", "keep")).with_columns(state=state).drop("reviewed")
         result = label_noise(table, **self.settings)
-        return LabelAudit(table, replace(result, metrics={**result.metrics, "verdicts": matched.metrics}), self.settings)
+        idle = _without_trained_text(table, settled.per_row["row_id"])
+        counts = {"without_label": verdicts.height - labelled.height, "on_nothing_trained": idle}
+        metrics = {**result.metrics, "verdicts": {**settled.metrics, **counts}}
+        return LabelAudit(table, replace(result, metrics=metrics), self.settings)
 
     def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
         """What budgets of reviewed rows buy under several orders, where the truth is known: labels/people/review_simulation.py.
@@ -294,7 +302,8 @@ class LabelAudit:
 
     def __repr__(self) -> str:
         findings = (finding["text"] for finding in self.metrics["findings"] if finding["status"] == "issue")
-        return "\n".join([str(self.summary), *findings])
+        verdicts = settling_in_words(self.metrics["verdicts"]) if "verdicts" in self.metrics else []
+        return "\n".join([str(self.summary), *verdicts, *findings])
 
     def _repr_html_(self) -> str:
         from ktodata.report.notebook_html import label_audit_html
@@ -363,6 +372,15 @@ def _held_row_ids(run: Run) -> pl.Series:
     held = run.stage("dedupe").decisions.filter(pl.col("action") == "review")["row_id"]
     decided = run.stage("reviews").decisions["row_id"] if "reviews" in run.stage_names() else held.clear()
     return held.filter(~held.is_in(decided.implode()))
+
+
+def _without_trained_text(table: pl.DataFrame, row_ids: pl.Series) -> int:
+    """How many of these rows have a text of which no row is trained on: what is said of them changes nothing."""
+    text = ["prompt", "completion"]
+    part = pl.col("part") if "part" in table.columns else pl.lit("train")
+    trained = table.filter(part == "train", pl.col("state").is_in(["keep", "relabel"]))
+    judged = table.filter(pl.col("row_id").is_in(row_ids.implode()))
+    return judged.join(trained.select(text).unique(), on=text, how="anti").height
 
 
 def features_of(table: pl.DataFrame) -> RowFeatures:

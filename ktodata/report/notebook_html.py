@@ -11,6 +11,7 @@ import polars as pl
 from markupsafe import Markup, escape
 
 from ktodata.feedback import check_columns
+from ktodata.formats.verdicts.matching import settling_in_words
 from ktodata.report.headline import headline
 from ktodata.report.integrity import fault_lines
 from ktodata.report.page import flat
@@ -81,6 +82,7 @@ def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | No
             ),
             [_class_cells(row) for row in summary.iter_rows(named=True)],
         ),
+        *_verdict_lines(result),
         *_issue_lines(result),
         _figure_html(curve, "Trust curve: the share expected to be wrong, by rows acted on") if curve is not None else Markup(""),
         Markup("").join([review_title, _rows_html(reviews, reviews.height, ("p_wrong", "doubt", "why"))])
@@ -134,6 +136,12 @@ def run_html(run: Path) -> str:
         ),
     ]
     return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
+
+
+def _verdict_lines(result: StageResult) -> list[Markup]:
+    """What became of verdicts that were given in Python."""
+    lines = settling_in_words(result.metrics["verdicts"]) if "verdicts" in result.metrics else []
+    return [Markup("<p>{}</p>").format(_isolated(line)) for line in lines]
 
 
 def _issue_lines(result: StageResult) -> list[Markup]:

@@ -3,7 +3,7 @@
 import getpass
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,10 +215,27 @@ def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> Imp
     ]
     store = VerdictStore(run.folder)
     try:
-        counts = store.add_all(to_store)
+        counts = store.add_all(_one_word_each(to_store))
     finally:
         store.close()
     return ImportSummary(counts["imported"], counts["unchanged"], counts["older"], matched.metrics)
+
+
+def _one_word_each(verdicts: Sequence[ReviewVerdict]) -> list[ReviewVerdict]:
+    """Who says two things of a row, at times unknown, has called it contested: which was the last word nobody knows."""
+    by_reviewer: dict[tuple[str, str], list[ReviewVerdict]] = {}
+    for verdict in verdicts:
+        by_reviewer.setdefault((verdict.row_id, verdict.reviewer), []).append(verdict)
+    each: list[ReviewVerdict] = []
+    for words in by_reviewer.values():
+        differ = len({verdict.says for verdict in words}) > 1 and not all(verdict.at for verdict in words)
+        both = " and ".join(dict.fromkeys(verdict.says for verdict in words))
+        each += [replace(words[0], verdict="contested", note=f"said both {both}")] if differ else sorted(words, key=_time_of)
+    return each
+
+
+def _time_of(verdict: ReviewVerdict) -> str:
+    return verdict.at
 
 
 def _review_verdict(imported: ImportedVerdict, row: Mapping[str, Any], detector: str, reviewer: str, file: str) -> ReviewVerdict:

@@ -1,6 +1,7 @@
 """`kd.audit`: from a table to a verdict, a queue, and back again with a person's verdicts."""
 
 import json
+import sys
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,8 @@ import pytest
 import ktodata as kd
 from ktodata.errors import DataError, MissingColumnError, SettingError
 from ktodata.feedback import feedback_table
+from ktodata.formats.verdicts.matching import settling_in_words
+from ktodata.stage import StageResult
 
 DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
 TOOLS = ("pan", "pot", "oven", "wok", "grill", "steamer")
@@ -121,14 +124,49 @@ def test_the_random_draw_is_recognised_among_the_rows_it_was_made_of():
     assert not marked.filter(~pl.col("trained"))["drawn"].any()
 
 
-def test_verdicts_on_unknown_or_repeated_rows_are_refused(audit):
-    row_id = audit.table["row_id"][0]
+def test_verdicts_on_unknown_rows_are_refused(audit):
     with pytest.raises(DataError, match=r"with_reviews: none of 1 .*first: row_id nobody"):
         audit.with_reviews(pl.DataFrame({"row_id": ["nobody"], "trusted_label": [True]}))
-    with pytest.raises(DataError, match="1 of 2 verdicts"):
-        audit.with_reviews(pl.DataFrame({"row_id": [row_id, row_id], "trusted_label": [True, False]}))
     with pytest.raises(MissingColumnError, match="trusted_label"):
-        audit.with_reviews(pl.DataFrame({"row_id": [row_id]}))
+        audit.with_reviews(pl.DataFrame({"row_id": [audit.table["row_id"][0]]}))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """An audit of five rows, one of them a repeat and one without a row to train on; nothing is learnt anew."""
+    module = sys.modules["ktodata.pipeline.audit"]
+    result = StageResult(pl.DataFrame({"row_id": []}), metrics={"findings": []})
+    monkeypatch.setattr(module, "label_noise", lambda table, **settings: result)
+    texts = {"r1": "x", "repeat": "x", "r2": "y", "gone": "z", "r3": "w"}
+    table = feedback_table(*({"row_id": name, "prompt": "p", "completion": text, "label": True} for name, text in texts.items()))
+    state = pl.when(pl.col("row_id").is_in(["repeat", "gone"])).then(pl.lit("drop")).otherwise(pl.lit("keep"))
+    return module.LabelAudit(table.with_columns(state=state), result, {})
+
+
+def judged(audit, *verdicts):
+    """(row_id -> trusted label, row_id -> state, the counts)"""
+    again = audit.with_reviews(pl.DataFrame(verdicts, schema={"row_id": pl.String, "trusted_label": pl.Boolean}, orient="row"))
+    trusted = dict(again.table.select("row_id", "trusted_label").drop_nulls().iter_rows())
+    return trusted, dict(again.table.select("row_id", "state").iter_rows()), again.metrics["verdicts"]
+
+
+def test_a_verdict_on_a_repeat_is_one_on_the_row_that_stays(small):
+    trusted, _, counts = judged(small, ("repeat", False), ("r2", True))
+    assert trusted == {"r1": False, "repeat": False, "r2": True} and counts["on_nothing_trained"] == 0
+
+
+def test_contradictory_verdicts_on_one_text_are_contested_and_counted(small):
+    for pair in ((("r1", True), ("repeat", False)), (("r1", True), ("r1", False))):
+        trusted, state, counts = judged(small, *pair, ("r2", True))
+        assert trusted == {"r2": True} and state["r1"] == "drop" and state["r2"] == "keep"
+        assert counts["people_differ"] == 2
+        assert any("people differ" in line for line in settling_in_words(counts))
+
+
+def test_verdicts_that_change_nothing_are_counted_and_said(small):
+    _, _, counts = judged(small, ("gone", False), ("r2", None), ("r3", True))
+    assert (counts["on_nothing_trained"], counts["without_label"]) == (1, 1)
+    assert "1 verdicts on texts of which no row is trained on" in "; ".join(settling_in_words(counts))
 
 
 def test_a_budget_can_be_played_through(audit):
@@ -211,5 +249,7 @@ def test_a_verdict_lets_training_have_the_row(disputed):
     row_id, label = disputed.next_reviews(40).filter(why="held").select("row_id", "label").row(0)
     again = disputed.with_reviews(pl.DataFrame({"row_id": [row_id], "trusted_label": [not label]}))
     assert again.trained.sum() == disputed.trained.sum() + 1 and again.held.sum() == 11  # and the text is not asked about again
-    assert again.result.actions()[row_id] == ("relabel", "trusted_disagrees")
+    text = again.table.filter(row_id=row_id).select("prompt", "completion")
+    (of_text,) = again.table.filter(pl.Series(again.trained)).join(text, on=["prompt", "completion"]).iter_rows(named=True)
+    assert of_text["label"] == of_text["trusted_label"] == (not label)  # the row whose label the verdict is
     assert row_id not in again.next_reviews(40)["row_id"]

@@ -194,3 +194,14 @@ def test_the_command_line_takes_both(run, tmp_path, capsys, monkeypatch):
     assert pl.read_ndjson(tmp_path / "out.jsonl").select("row_id", "verdict", "reviewer", "note").rows() == [
         (row_id, "contested", "ann", "why")
     ]
+
+
+def test_who_says_two_things_of_a_row_at_times_unknown_has_called_it_contested(made, tmp_path):
+    fresh = _copy(made[1], tmp_path / "fresh")
+    first, second = fresh.feedback["row_id"][:2]
+    file = tmp_path / "two.csv"
+    file.write_text(f"row_id,verdict,reviewer\n{first},good,ann\n{first},bad,ann\n{second},good,ann\n{second},bad,bob\n")
+    assert import_verdicts(fresh, file).imported == 3
+    standing = _standing(fresh).filter(pl.col("row_id").is_in([first, second]))
+    said = {(line["row_id"], line["reviewer"]): line["verdict"] for line in standing.iter_rows(named=True)}
+    assert said.pop((first, "ann")) == "contested" and set(said.values()) == {"keep", "flip"}

@@ -1,8 +1,8 @@
 """Which row a verdict is on: by row_id, else by the record's own id, else by its text, as a later export has other row_ids.
 
 A row_id is made of a row's text, label, rater, time and source_id, so any of these that an export writes otherwise makes another.
-A verdict that was given on a text holds for every row with that text; one that may be meant for different texts, or that
-another verdict on the text contradicts, is set aside and listed.
+A verdict that was given on a text holds for every row with that text; one that may be meant for different texts is set aside and
+listed. Of each reviewer the last word by time counts; a text on which people differ is contested, and nobody's label is trusted.
 """
 
 import re
@@ -22,11 +22,10 @@ from ktodata.formats.records import clip
 
 ROW_ID, SOURCE_ID, TEXT = "row_id", "source_id", "text"
 LISTED = 20  # verdicts without a row, in the metrics; the table has all of them
-NO_ROW, OTHER_TEXT, SEVERAL, CONTRADICTED = (
+NO_ROW, OTHER_TEXT, SEVERAL = (
     "no row has it",
     "its source_id is that of another text",
     "it may be on rows with different texts",
-    "another verdict on the same text differs",
 )
 # of one row_id in some 700 a spreadsheet keeps 15 digits
 ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d{15,}")
@@ -66,17 +65,11 @@ class MatchedVerdicts:
     unmatched: pl.DataFrame
 
     @property
-    def per_row(self) -> pl.DataFrame:
-        """One verdict for each row: the one that names it, where there is one."""
-        named_first = self.verdicts.sort(pl.col("matched_by") != ROW_ID, maintain_order=True)
-        return named_first.unique("row_id", keep="first", maintain_order=True).sort("number", maintain_order=True)
-
-    @property
     def metrics(self) -> dict[str, Any]:
         """matched_by (verdicts of each key), ambiguous, unmatched, and the first of these two; together all that were given."""
         counts = self.verdicts.unique("number")["matched_by"].value_counts()
         by_key = dict.fromkeys((ROW_ID, SOURCE_ID, TEXT), 0) | dict(counts.iter_rows())
-        ambiguous = int(self.unmatched["why"].is_in([SEVERAL, CONTRADICTED]).sum())
+        ambiguous = int((self.unmatched["why"] == SEVERAL).sum())
         places = [name for name in ("row_id", "source_id", "file", "line", "why") if name in self.unmatched.columns]
         listed = self.unmatched.select(places).head(LISTED).to_dicts()
         return {
@@ -86,20 +79,59 @@ class MatchedVerdicts:
             "not_matched": listed,
         }
 
-    def settled(self, answer: str, *, who: str = "reviews") -> "MatchedVerdicts":
-        """Without verdicts on a text that another one contradicts. answer : the column that holds what was said.
+    def settled(self, answer: str, feedback: pl.DataFrame) -> "SettledVerdicts":
+        """What people together say. answer : the column that holds what was said; feedback : as `match_verdicts` was given it"""
+        lines = self.verdicts.join(_numbered_texts(feedback, self.verdicts["row_id"]), on="row_id", maintain_order="left")
+        earlier = pl.lit(value=False)
+        if {"reviewer", "reviewed_at"} <= set(lines.columns):
+            last = pl.col("reviewed_at").max().over("_text", "reviewer")
+            earlier = (pl.col("reviewer").is_not_null() & (pl.col("reviewed_at") < last)).fill_null(value=False)
+        last_words = lines.filter(~earlier).with_columns(_differ=pl.col(answer).n_unique().over("_text") > 1)
+        agreed = last_words.filter(~pl.col("_differ")).sort(pl.col("matched_by") != ROW_ID, maintain_order=True)
+        per_row = agreed.unique("row_id", keep="first", maintain_order=True).sort("number", maintain_order=True)
+        differing = last_words.filter("_differ").unique(["_text", "number"], keep="first", maintain_order=True)
+        rows = with_same_text(feedback, differing.select("row_id", "_text").unique("_text", maintain_order=True))
+        replaced = lines.join(last_words, on="number", how="anti")["number"].n_unique()
+        return SettledVerdicts(
+            per_row.drop("_text", "_differ"),
+            rows.join(differing.drop("row_id", "_differ"), on="_text", maintain_order="left_right").drop("_text"),
+            self.unmatched,
+            self.metrics | {"replaced": replaced, "people_differ": rows.height},
+        )
 
-        Raises DataError for a row_id with two verdicts.
-        """
-        named = self.verdicts.filter(pl.col("matched_by") == ROW_ID)
-        if repeated := named.height - named["row_id"].n_unique():
-            raise DataError(f"{who}: {repeated:,} of {named.height:,} verdicts are on a row that has one already.")
-        differs = (pl.col(answer).n_unique().over("row_id") > 1) & (pl.col("matched_by") != ROW_ID)
-        aside = self.verdicts.filter(differs).unique("number", maintain_order=True)
-        contradicted = aside.with_columns(why=pl.lit(CONTRADICTED))
-        left = self.verdicts.join(aside, on="number", how="anti", maintain_order="left")
-        unmatched = pl.concat([self.unmatched, contradicted.select(self.unmatched.columns)])
-        return MatchedVerdicts(left, unmatched.sort("number"))
+
+@dataclass(frozen=True)
+class SettledVerdicts:
+    """per_row : one verdict a row, the one that names it where there is one, of texts on which nobody differs.
+
+    differing : of all other texts that were judged each row, with each verdict on its text; nobody's stands
+    unmatched, metrics : of the match; and replaced, verdicts whose own reviewer gave a later one, people_differ, rows
+    """
+
+    per_row: pl.DataFrame
+    differing: pl.DataFrame
+    unmatched: pl.DataFrame
+    metrics: Mapping[str, Any]
+
+
+def with_same_text(feedback: pl.DataFrame, of: pl.DataFrame) -> pl.DataFrame:
+    """Every row with the text of one of these: row_id, and the other columns of `of`, whose own row_id names the one of them.
+
+    feedback : row_id, and, where rows can share a text, prompt and completion
+    """
+    if not {"prompt", "completion"} <= set(feedback.columns):
+        return of
+    texts = of.join(feedback.select("row_id", "prompt", "completion"), on="row_id", maintain_order="left").drop("row_id")
+    rows = texts.join(feedback.select("row_id", "prompt", "completion"), on=["prompt", "completion"], maintain_order="left_right")
+    return rows.select("row_id", *of.columns[1:])
+
+
+def _numbered_texts(feedback: pl.DataFrame, row_ids: pl.Series) -> pl.DataFrame:
+    """row_id, _text: the same number for rows of one prompt and completion; of these rows."""
+    rows = feedback.filter(pl.col("row_id").is_in(row_ids.unique().implode()))
+    has_texts = {"prompt", "completion"} <= set(feedback.columns)
+    text = pl.struct("prompt", "completion") if has_texts else pl.col("row_id")
+    return rows.select("row_id", _text=text.rank("dense"))
 
 
 def match_verdicts(verdicts: pl.DataFrame, feedback: pl.DataFrame, *, who: str = "reviews") -> MatchedVerdicts:
@@ -177,6 +209,17 @@ def unmatched_in_words(metrics: Mapping[str, Any]) -> list[str]:
         first = metrics["not_matched"][0]
         texts.append(f"{missed:,} verdicts on no row of the data ({_first_text(first)}: {first['why']})")
     return texts
+
+
+def settling_in_words(metrics: Mapping[str, Any]) -> list[str]:
+    """What became of verdicts that do not simply stand on a row. metrics : of `SettledVerdicts`, or more"""
+    counts = {
+        "rows on which people differ: contested, and nobody's label is trusted": metrics.get("people_differ"),
+        "verdicts replaced by the same reviewer's last": metrics.get("replaced"),
+        "verdicts without a label: not used": metrics.get("without_label"),
+        "verdicts on texts of which no row is trained on: they change nothing": metrics.get("on_nothing_trained"),
+    }
+    return [*unmatched_in_words(metrics), *(f"{count:,} {what}" for what, count in counts.items() if count)]
 
 
 def _first_text(verdict: Mapping[str, Any]) -> str:

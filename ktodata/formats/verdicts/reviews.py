@@ -6,7 +6,7 @@ find the row in a later export (matching.py). A verdict is true/false, desirable
 a column `label` too, keep and flip say whether that label is right. `drop` (the row is of no use) and `contested` (people truly
 differ) are verdicts without a label. `reviewer`, `reviewed_at` and `note` are kept, other columns are passed over, and an empty
 cell is a row that nobody has judged yet. A verdict is never guessed: one that cannot be read is an error. The store of
-`ktodata review` (reviews.sqlite) is read as it is.
+`ktodata review` (reviews.sqlite) is read as it is. Where people differ on a row it is contested, and nobody's label is trusted.
 """
 
 import glob
@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.errors import DataError, EmptyDataError, FormatError, KtodataError, LabelError, MissingColumnError
+from ktodata.errors import EmptyDataError, FormatError, KtodataError, LabelError, MissingColumnError
 from ktodata.feedback import check_columns
 from ktodata.formats.data_files import FileKind, Source, find_sources, fingerprint, nearest
 from ktodata.formats.file_types.open_files import read_records
@@ -27,7 +27,15 @@ from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
-from ktodata.formats.verdicts.matching import KEYS, content_key, match_verdicts, unmatched_in_words, with_content
+from ktodata.formats.verdicts.matching import (
+    KEYS,
+    TEXT,
+    content_key,
+    match_verdicts,
+    settling_in_words,
+    with_content,
+    with_same_text,
+)
 from ktodata.formats.verdicts.verdict_store import SUFFIX, read_store
 from ktodata.stage import StageResult, decide
 
@@ -71,7 +79,8 @@ class Reviews:
 
     verdicts : row_id, source_id, content (a name of the text), of which some may be null, trusted_label (true desirable; null for
         drop and contested), verdict ("desirable", "undesirable", "drop" or "contested"), reviewer, reviewed_at (UTC), note, file,
-        line; one line for each row that was judged. reviewer, reviewed_at and note are null where nobody wrote them.
+        line; one line for each row that was judged, and where verdicts on it differ one for what each reviewer said. reviewer,
+        reviewed_at and note are null where nobody wrote them.
     metrics : counts for the manifest. records == verdicts + repeated + empty, always.
     """
 
@@ -82,8 +91,8 @@ class Reviews:
 def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
     """Read files of verdicts or patterns; a row judged twice with one result counts once, with the first reviewer and note.
 
-    Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), MissingColumnError, LabelError (cells
-    that are no verdict: how many, and file, line and row_id of the first) and DataError (verdicts on one row that differ).
+    Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), MissingColumnError and LabelError
+    (cells that are no verdict: how many, and file, line and row_id of the first).
     """
     files = _verdict_files([paths] if isinstance(paths, Path | str) else paths)
     stores = [path for path in files if path.suffix == SUFFIX]
@@ -107,13 +116,14 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
 def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     """People's verdicts as the trusted labels of a feedback table; a verdict stands before a trusted label that was there.
 
-    columns : row_id, trusted_label of every row. decisions : rows said to be of no use are dropped, contested ones are held for
-    review; of training rows. tables : `verdicts`, one for each row that has one; `unmatched`, those on no row, and why.
+    columns : row_id, trusted_label of every row. decisions : rows said to be of no use are dropped, contested ones, as people
+    say so or differ on the text, are held for review; with all rows of their text, and of training rows. tables : `verdicts`,
+    one for each row that has one; `unmatched`, those on no row, and why.
     Raises DataError as `match_verdicts` does.
     """
     check_columns(feedback, ("row_id", "label"), who="reviews")
-    matched = match_verdicts(reviews.verdicts, feedback).settled("verdict")
-    verdicts = matched.per_row
+    matched = match_verdicts(reviews.verdicts, feedback).settled("verdict", feedback)
+    verdicts = pl.concat([_on_whole_texts(matched.per_row, feedback), _contested(matched.differing)])
     before = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
     rows = feedback.select("row_id", "label", before=before).join(
         verdicts.select("row_id", reviewed="trusted_label", verdict="verdict"), on="row_id", how="left", maintain_order="left"
@@ -142,6 +152,24 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     )
 
 
+def _on_whole_texts(verdicts: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
+    """With a line for every row of a text that is of no use, or contested: it must not stay in by its repeat."""
+    out = verdicts.filter(pl.col("verdict").is_in(WITHOUT_LABEL))
+    rows = with_same_text(feedback, out).join(verdicts, on="row_id", how="anti", maintain_order="left")
+    rows = rows.unique("row_id", keep="first", maintain_order=True).with_columns(matched_by=pl.lit(TEXT))
+    return pl.concat([verdicts, rows.select(verdicts.columns)])
+
+
+def _contested(differing: pl.DataFrame) -> pl.DataFrame:
+    """One line a row on whose text people differ; `reviewer` names all, `note` says who said what."""
+    who = pl.col("reviewer").fill_null("somebody")
+    sayings = pl.format("{}: {}", who, "verdict").append(pl.col("note").drop_nulls()).str.join("; ")
+    first = [pl.col(name).first() for name in differing.columns if name not in ("row_id", "reviewer", "note")]
+    merged = differing.group_by("row_id", maintain_order=True).agg(*first, reviewer=who.str.join(", "), note=sayings)
+    contested = pl.lit("contested").alias("verdict"), pl.lit(None, pl.Boolean).alias("trusted_label")
+    return merged.with_columns(*contested).select(differing.columns)
+
+
 def reviews_in_words(metrics: Mapping[str, Any]) -> str:
     """One sentence from the metrics of `join_reviews`."""
     summary = f"{metrics['rows']:,} rows reviewed, {metrics['differ_from_label']:,} with another verdict than the given label"
@@ -153,7 +181,7 @@ def reviews_in_words(metrics: Mapping[str, Any]) -> str:
         "contested and held for review": metrics["contested"],
     }
     counted = (f"{count:,} {what}" for what, count in rest.items() if count)
-    return "; ".join([summary, *counted, *unmatched_in_words(metrics)]) + "."
+    return "; ".join([summary, *counted, *settling_in_words(metrics)]) + "."
 
 
 def write_queue(rows: pl.DataFrame, path: Path) -> None:
@@ -366,17 +394,8 @@ def _optional_text(value: Any, what: str) -> str | None:
 
 
 def _first_of_each_row(verdicts: pl.DataFrame) -> pl.DataFrame:
-    """The first verdict on each row. Raises DataError where another differs from it."""
+    """The first verdict on each row; where verdicts on it differ, the first of each that a reviewer gave."""
     named = verdicts.with_columns(_row=pl.coalesce("row_id", pl.format("{}\0{}", "source_id", "content"), "source_id", "content"))
-    differ = named.filter(pl.col("verdict").n_unique().over("_row") > 1)
-    if differ.is_empty():
-        return named.unique("_row", keep="first", maintain_order=True).drop("_row")
-    first = differ.filter(pl.col("_row") == differ["_row"][0]).unique("verdict", keep="first", maintain_order=True)
-    places = " and ".join(
-        f"{verdict} at {file!r} line {line:,}" for verdict, file, line in first.select("verdict", "file", "line").iter_rows()
-    )
-    key = next(f"{name} {clip(first[name][0], 40)}" for name in KEYS if first[name][0] is not None)
-    raise DataError(
-        f"reviews: {differ['_row'].n_unique():,} of {named['_row'].n_unique():,} rows have verdicts that differ "
-        f"(first: {key}: {places}). Settle them and leave each row one verdict."
-    )
+    differ = pl.col("verdict").n_unique().over("_row") > 1
+    is_first = pl.struct("_row", "verdict", "reviewer", "reviewed_at").is_first_distinct()
+    return named.filter(pl.when(differ).then(is_first).otherwise(pl.col("_row").is_first_distinct())).drop("_row")

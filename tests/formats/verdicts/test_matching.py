@@ -1,11 +1,13 @@
 """Verdicts find their rows again when the data was exported anew: by row_id, source_id, then text; what may mean two is set aside."""
 
+from datetime import UTC, datetime
+
 import polars as pl
 import pytest
 
 from ktodata.errors import DataError
 from ktodata.feedback import feedback_table
-from ktodata.formats.verdicts.matching import CONTRADICTED, NO_ROW, OTHER_TEXT, SEVERAL, content_key, match_verdicts
+from ktodata.formats.verdicts.matching import NO_ROW, OTHER_TEXT, SEVERAL, content_key, match_verdicts
 
 
 def rows(*given):
@@ -74,28 +76,43 @@ def test_what_may_mean_two_rows_or_none_is_set_aside(verdict, why):
         match_verdicts(verdicts((*verdict, True)), DATA)
 
 
-def test_verdicts_on_one_text_that_differ_are_both_set_aside():
-    given = verdicts(
-        ("old1", None, "sky?", "Blue.", True), ("old2", None, "sky?", "Blue.", False), ("old3", None, "sky?", "Green.", True)
-    )
-    settled = match_verdicts(given, DATA).settled("trusted_label")
-    assert settled.per_row.select("row_id", "trusted_label").rows() == [("r2", True)]
-    assert settled.unmatched["why"].to_list() == [CONTRADICTED] * 2
-    assert settled.metrics["ambiguous"] == 2 and settled.metrics["matched_by"]["text"] == 1
+def settled(*given, **more):
+    table = verdicts(*given).with_columns(**more)
+    return match_verdicts(table, DATA).settled("trusted_label", DATA)
+
+
+def test_a_text_on_which_verdicts_differ_is_contested_with_all_its_rows():
+    """By text, by row_id, and by the row_ids of two rows of one text: a verdict is on the text."""
+    by_text = (("old1", None, "sky?", "Blue.", True), ("old2", None, "sky?", "Blue.", False), ("r2", None, None, None, True))
+    by_rows = (("r1", None, None, None, True), ("r3", None, None, None, False), ("r2", None, None, None, True))
+    one_row = (("r1", None, None, None, True), ("r1", None, None, None, False), ("r2", None, None, None, True))
+    for given in (by_text, by_rows, one_row):
+        result = settled(*given)
+        assert result.per_row.select("row_id", "trusted_label").rows() == [("r2", True)]
+        assert set(result.differing["row_id"]) == {"r1", "r3"} and result.differing.height == 4
+        assert result.metrics["people_differ"] == 2 and result.unmatched.is_empty()
+        assert sum(result.metrics["matched_by"].values()) == 3
+
+
+def test_of_each_reviewer_the_last_word_counts():
+    day = [datetime(2026, 1, number, tzinfo=UTC) for number in (1, 3, 2)]
+    given = [("r1", None, None, None, verdict) for verdict in (True, False, False)]
+    result = settled(*given, reviewer=pl.Series(["ann", "ann", "bob"]), reviewed_at=pl.Series(day))
+    assert result.per_row["trusted_label"].to_list() == [False] and result.metrics["replaced"] == 1
+    result = settled(*given, reviewer=pl.Series(["ann", "ann", "bob"]), reviewed_at=pl.lit(None, pl.Datetime("us", "UTC")))
+    assert result.per_row.is_empty() and result.metrics["people_differ"] == 2  # nobody knows which was the last
 
 
 def test_a_verdict_on_the_row_itself_stands_before_one_on_its_text():
-    given = verdicts(("old", None, "sky?", "Blue.", True), ("r1", None, None, None, True), ("x", None, "sky?", "Blue.", True))
-    settled = match_verdicts(given, DATA).settled("trusted_label")
-    assert settled.per_row.select("row_id", "matched_by").rows() == [("r3", "text"), ("r1", "row_id")]
-    assert settled.metrics["matched_by"] == {"row_id": 1, "source_id": 0, "text": 2} and settled.unmatched.is_empty()
-    with pytest.raises(DataError, match="1 of 2 verdicts are on a row that has one already"):
-        match_verdicts(verdicts(("r1", None, None, None, True), ("r1", None, None, None, True)), DATA).settled("trusted_label")
+    result = settled(("old", None, "sky?", "Blue.", True), ("r1", None, None, None, True), ("x", None, "sky?", "Blue.", True))
+    assert result.per_row.select("row_id", "matched_by").rows() == [("r3", "text"), ("r1", "row_id")]
+    assert result.metrics["matched_by"] == {"row_id": 1, "source_id": 0, "text": 2} and result.unmatched.is_empty()
+    assert settled(*[("r1", None, None, None, True)] * 2).per_row.height == 1
 
 
 def test_counts_add_up_whatever_is_given():
     given = verdicts(*((f"r{n}", f"k{n}", "sky?", "Blue." if n % 2 else None, True) for n in range(12)))
-    metrics = match_verdicts(given, DATA).settled("trusted_label").metrics
+    metrics = match_verdicts(given, DATA).settled("trusted_label", DATA).metrics
     assert sum(metrics["matched_by"].values()) + metrics["ambiguous"] + metrics["unmatched"] == given.height
 
 

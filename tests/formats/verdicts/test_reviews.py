@@ -176,13 +176,29 @@ def test_a_missing_file_is_looked_for_nowhere_else(write, tmp_path):
         read_reviews("team/verdicts")
 
 
-def test_two_verdicts_that_differ_are_both_named(write):
-    one_file = write("row_id,verdict", "a,good", "b,good", "c,bad", name="ann.csv")
-    other_file = write("row_id,verdict", "c,bad", "b,bad", name="bob.csv")
-    with pytest.raises(DataError) as caught:
-        read_reviews([one_file, other_file])
-    assert "1 of 3 rows have verdicts that differ (first: row_id b: desirable at 'ann.csv' line 3" in str(caught.value)
-    assert "undesirable at 'bob.csv' line 3)" in str(caught.value)
+def test_where_two_reviewers_differ_the_row_is_contested_and_counted(write, feedback):
+    ann = write("row_id,verdict,reviewer,note", "a,good,ann,sound", "b,good,ann,", "c,bad,ann,", name="ann.csv")
+    bob = write("row_id,verdict,reviewer,note", "c,bad,bob,", "b,bad,bob,rude", name="bob.csv")
+    reviews = read_reviews([ann, bob])
+    assert (reviews.metrics["records"], reviews.metrics["verdicts"], reviews.metrics["repeated"]) == (5, 4, 1)
+    joined = join_reviews(feedback, reviews)
+    assert dict(joined.columns.rows()) == {"a": True, "b": None, "c": False, "d": False, "e": None}
+    assert joined.decisions.select("row_id", "action", "reason").rows() == [("b", "review", "reviewed_contested")]
+    assert (joined.metrics["contested"], joined.metrics["people_differ"]) == (1, 1)
+    line = joined.tables["verdicts"].row(by_predicate=pl.col("row_id") == "b", named=True)
+    assert (line["verdict"], line["reviewer"]) == ("contested", "ann, bob")
+    assert line["note"] == "ann: desirable; bob: undesirable; rude"
+    assert "1 rows on which people differ" in reviews_in_words(joined.metrics)
+
+
+def test_a_text_that_is_contested_or_of_no_use_does_not_stay_in_by_its_repeat(write):
+    texts = {"a": "x", "b": "x", "c": "y", "d": "y", "e": "z"}
+    rows = [{"row_id": row_id, "prompt": "p", "completion": text, "label": True} for row_id, text in texts.items()]
+    joined = join_reviews(feedback_table(*rows), read_reviews(write("row_id,verdict", "a,drop", "c,good", "d,bad", "e,good")))
+    decided = {row_id: (action, reason) for row_id, action, reason in joined.decisions["row_id", "action", "reason"].rows()}
+    dropped, held = ("drop", "reviewed_drop"), ("review", "reviewed_contested")
+    assert decided == {"a": dropped, "b": dropped, "c": held, "d": held}
+    assert joined.metrics["people_differ"] == 2 and joined.metrics["rows"] == 5
 
 
 HOSTILE = (

@@ -5,7 +5,7 @@ import sqlite3
 import polars as pl
 import pytest
 
-from ktodata.errors import DataError, FormatError
+from ktodata.errors import FormatError
 from ktodata.feedback import feedback_table
 from ktodata.formats.verdicts.reviews import join_reviews, read_reviews, reviews_in_words
 from ktodata.formats.verdicts.verdict_store import create_tables, read_current_verdicts, verdict_per_row
@@ -114,11 +114,12 @@ def test_an_empty_store_is_no_verdict(store):
     assert read_reviews(store()).verdicts.is_empty()
 
 
-def test_a_store_and_a_file_must_not_differ(store, tmp_path):
+def test_where_a_store_and_a_file_differ_the_row_is_contested(store, tmp_path):
     path = store(("a", "ann", "keep", True))
-    (tmp_path / "review.csv").write_text("row_id,verdict\na,contested\n")
-    with pytest.raises(DataError, match=r"row_id a: contested at 'review.csv' line 2 and desirable at 'reviews.sqlite' line 1"):
-        read_reviews([path, tmp_path / "review.csv"])
+    (tmp_path / "review.csv").write_text("row_id,verdict\na,undesirable\n")
+    reviews = read_reviews([path, tmp_path / "review.csv"])
+    rows = feedback_table({"row_id": "a", "prompt": "p", "completion": "c", "label": True})
+    assert join_reviews(rows, reviews).metrics["people_differ"] == 1
 
 
 def test_words_without_a_label_go_in_files_too(tmp_path):
