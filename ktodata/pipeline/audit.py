@@ -277,7 +277,8 @@ class LabelAudit:
             raise DataError(f"simulate_review: truth lacks {len(missing):,} of {rows.height:,} rows (first: {missing[0]}).")
         true_labels = np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
         p = self.p_desirable_of_trained()
-        return simulate_review(self.features_of_trained(), p, rows["label"].to_numpy(), true_labels, budgets, seed=seed)
+        labels, groups = rows["label"].to_numpy(), rows["prompt_group"].rank("dense").to_numpy()
+        return simulate_review(self.features_of_trained(), p, labels, true_labels, budgets, groups=groups, seed=seed)
 
     def table_column(self, name: str, default: bool | str | None) -> pl.Series:
         """A column of the table, or the same value for every row."""

@@ -223,7 +223,7 @@ def measure_reviewed(table: pl.DataFrame, draws: int) -> dict[str, Any]:
     each = []
     for seed in range(draws):
         reviewed = with_reviews(table, seed)
-        found = kd.label_noise(reviewed, repeats=1)
+        found = kd.label_noise(reviewed, repeats=1, trusted_at_random=True)  # drawn above, by a seed of its own
         unseen = reviewed["trusted_label"].is_null().to_numpy()
         quality = found.columns["label_quality"].to_numpy()
         wrong = (reviewed["label"] != reviewed["truth"]).to_numpy()
@@ -246,15 +246,28 @@ def measure_reviewed(table: pl.DataFrame, draws: int) -> dict[str, Any]:
 
 
 def measure_budget(table: pl.DataFrame, draws: int) -> dict[str, Any]:
-    """Wrong labels left after reviews, as they are and after the others were relabelled: means over draws, for each order."""
+    """Wrong labels left after reviews: as they are, after label_noise turned what it may, and if all took the likelier label.
+
+    Means over draws, for each order.
+    """
     p = kd.label_noise(table).columns["p_desirable"].to_numpy()
     labels, truth = table["label"].to_numpy(), table["truth"].to_numpy()
-    rows = features_of(table)
+    rows, groups = features_of(table), table["prompt_group"].rank("dense").to_numpy()
     budgets = [round(share_reviewed * table.height) for share_reviewed in (0.025, 0.05, 0.1, 0.2)]
     played = pl.concat(
-        [simulate_review(rows, p, labels, truth, budgets, seed=seed).with_columns(draw=pl.lit(seed)) for seed in range(draws)]
+        [
+            simulate_review(rows, p, labels, truth, budgets, groups=groups, seed=seed).with_columns(draw=pl.lit(seed))
+            for seed in range(draws)
+        ]
     )
-    counts = ["errors_caught", "errors_left", "errors_left_after_relabelling", "relabelled"]
+    counts = [
+        "errors_caught",
+        "errors_left",
+        "errors_left_after_relabelling",
+        "relabelled",
+        "errors_left_if_likelier",
+        "likelier",
+    ]
     spread = pl.col("errors_left_after_relabelling").std().alias("sd")
     means = played.group_by("order", "reviewed", maintain_order=True).agg(*(pl.col(name).mean() for name in counts), spread)
     return {"errors": int((labels != truth).sum()), "draws": draws, "budgets": means.to_dicts()}

@@ -72,12 +72,23 @@ def test_what_a_budget_buys_is_counted_and_beats_chance():
     assert played["order"].to_list() == ["gain", "gain", "suspicion", "suspicion", "random", "random"]
     assert played["reviewed"].to_list() == [20, 60] * 3
     assert (played["errors_caught"] + played["errors_left"] == wrong).all()
-    left = played.filter(reviewed=20).select("order", "errors_left_after_relabelling")
+    left = played.filter(reviewed=20).select("order", "errors_left_if_likelier")
     at = dict(left.iter_rows())
     assert at["gain"] < wrong / 2
     found = dict(played.filter(reviewed=60).select("order", "errors_caught").iter_rows())
     assert found["suspicion"] > found["random"] + 10  # it asks about what is surely wrong: many are found, little is learnt
-    assert played["errors_left_after_relabelling"].to_list() < played["errors_left"].to_list()
+    assert played["errors_left_if_likelier"].to_list() < played["errors_left"].to_list()
+
+
+def test_what_the_model_knows_is_not_what_may_act():
+    """Under forty reviews drawn at random no label is turned, however sure the model is; from then on only as they bear out."""
+    rows, labels, truth, p = fooled()
+    played = simulate_review(rows, p, labels, truth, [20, 60, 120], orders=["gain"], seed=0)
+    few, some, many = played.iter_rows(named=True)
+    for line in (few, some):  # 10, then 30 of them drawn
+        assert line["relabelled"] == 0 < line["likelier"] and line["errors_left_after_relabelling"] == line["errors_left"]
+    assert many["errors_left_if_likelier"] <= many["errors_left_after_relabelling"] < many["errors_left"]
+    assert many["relabelled"] > 0
 
 
 @pytest.mark.parametrize("budgets", [[], [0, 5], [10, 5], [5, 5]])
