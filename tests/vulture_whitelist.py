@@ -35,6 +35,7 @@ drop_and_relabel
 effect
 feature
 flags_by_reviews
+good_and_bad
 forgotten
 instruction_tokens
 judges

@@ -74,7 +74,7 @@ def _class_in_words(figures: Mapping[str, Any]) -> str:
         f"{auroc['high']:.0%}; 50% is chance)"
     )
     because = {
-        "identifiable": "and the probabilities are at two clear levels, so the noise can be separated from the signal",
+        "identifiable": "and the probabilities are at two clear levels, so random noise can be told from the signal",
         "weakly": "which is enough to order a review by, not to act on unseen",
         "not": "so the text, as these vectors show it, says too little about the label",
     }

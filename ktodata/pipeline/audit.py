@@ -15,6 +15,7 @@ from ktodata.feedback import check_columns
 from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words, with_same_text
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
+from ktodata.labels.label_words import BY_INJECTED
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.stacking import MIN_REVIEWED
@@ -139,9 +140,9 @@ class LabelAudit:
     def summary(self) -> pl.DataFrame:
         """One line for each given class.
 
-        rows; verdict (can random errors be told there?); injected_auroc (0.5 is chance); flagged and expected_precision with what
-        it was measured on; reviewed rows, how many of them were drawn at random, and error_rate among those with its exact 95 %
-        interval. Null: not measured.
+        rows; verdict (can random errors be told there?); injected_auroc (0.5 is chance); flagged, and which share of them is
+        expected to be wrong, expected_precision, where reviewed rows measured that (measured_on); reviewed rows, how many of them
+        were drawn at random, and error_rate among those with its exact 95 % interval. Null: not measured.
         """
         return pl.DataFrame([self._of_class(name) for name in ("desirable", "undesirable")], infer_schema_length=None)
 
@@ -292,9 +293,10 @@ class LabelAudit:
 
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         axes = figure.subplots()
+        on = {BY_INJECTED: "if errors are as random as injected flips", "trusted rows": "by reviewed rows"}
         for (given, basis), part in self.trust_curve.group_by("given", "basis", maintain_order=True):
             acted = part["rows_acted_on"].to_numpy()
-            axes.plot(acted, part["expected_precision"], label=f"given {'desirable' if given else 'undesirable'} ({basis})")
+            axes.plot(acted, part["expected_precision"], label=f"given {'desirable' if given else 'undesirable'} ({on[basis]})")
             axes.fill_between(acted, part["expected_precision_low"], part["expected_precision_high"], alpha=0.2)
         axes.set(xscale="log", ylim=(0, 1), xlabel="rows acted on, most doubtful first", ylabel="share expected to be wrong")
         if axes.lines:
@@ -317,14 +319,15 @@ class LabelAudit:
         detection = self.metrics.get("injected_flips", {}).get("per_given_class", {}).get(name, {})
         reviewed = self.metrics["trusted"][name]
         rate = reviewed["error_rate"]
+        by_reviews = detection.get("basis") not in (None, BY_INJECTED)  # injected flips give a condition, and no measurement
         return {
             "given": name,
             "rows": self.metrics["rows"][name],
             "verdict": detection.get("verdict"),
             "injected_auroc": detection.get("auroc_of_injected_flips", {}).get("value"),
-            "flagged": detection.get("flagged", 0),
-            "expected_precision": detection.get("expected_precision", {}).get("value"),
-            "measured_on": detection.get("basis"),
+            "flagged": self.metrics.get("flags", {}).get(name, {}).get("rows", 0),
+            "expected_precision": detection["expected_precision"]["value"] if by_reviews else None,
+            "measured_on": detection["basis"] if by_reviews else None,
             "reviewed": reviewed["rows"],
             "drawn_at_random": reviewed["drawn_at_random"],
             "error_rate": rate["value"],

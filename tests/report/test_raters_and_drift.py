@@ -52,7 +52,7 @@ def test_each_rater_has_votes_agreement_and_errors_with_intervals(dated):
     assert rater.up_if_good == ("20.0\u2009%", "10.0 to 40.0\u2009%")
     assert rater.up_if_bad == ("80.0\u2009%", "60.0 to 90.0\u2009%")  # what specificity leaves, its ends the other way round
     assert "up and down may be swapped" in rater.remarks
-    assert "a vote counts 0.55" in lines["rater 1"].remarks and not lines["rater 0"].remarks
+    assert "a vote says as much as 0.55 of one" in lines["rater 1"].remarks and not lines["rater 0"].remarks
     hostile = next(line for name, line in lines.items() if name.startswith("<script>"))
     assert hostile.agreement == ("–", "no row is shared") and hostile.up_if_good[0] == "80.0\u2009%"
 

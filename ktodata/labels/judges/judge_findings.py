@@ -32,6 +32,8 @@ def judge_findings(facts: Mapping[str, Any]) -> list[Finding]:
 def _check_verdicts(facts: Mapping[str, Any]) -> Finding:
     """KD071: rows that were to be judged have no verdict."""
     without, rows = facts["rows_without_verdict"], facts["rows_to_judge"]
+    if not rows:
+        return not_applicable("KD071", "No row was to be judged.")
     if not without:
         return passed("KD071", f"Each of {rows:,} rows that were to be judged has a verdict.")
     why = [

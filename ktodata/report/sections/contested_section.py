@@ -20,23 +20,32 @@ WORDS = {True: "desirable", False: "undesirable"}
 
 @dataclass(frozen=True)
 class ContestedSection:
-    """How many of the rows that several people judged are contested, and a few of them."""
+    """How many of the rows that several people judged are contested, and a few of them.
+
+    identified : whether the votes' agreement can tell contested rows from wrong ones; else they only seem to be
+    """
 
     share: Share
     examples: list[Example]
+    identified: bool
 
 
 def read_contested(run: StageTables, *, with_examples: bool = True) -> ContestedSection | None:
     """The contested rows; None where label_noise left no such table, or no row has votes of several people."""
     table = run.table("label_noise", "contested")
-    judged = sum(pick(run.metrics("label_noise"), "agreement.verdicts", default={}).values())
+    facts = run.metrics("label_noise")
+    judged, identified = (
+        sum(pick(facts, "agreement.verdicts", default={}).values()),
+        pick(facts, "independence.identified") is True,
+    )
     if table is None or not judged:
         return None
     worst = table.sort("p_contested", "row_id", descending=[True, False]).head(MAX_CONTESTED_EXAMPLES)
-    return ContestedSection(Share(table.height, judged), _contested_examples(run, worst) if with_examples else [])
+    examples_shown = _contested_examples(run, worst, identified) if with_examples else []
+    return ContestedSection(Share(table.height, judged), examples_shown, identified)
 
 
-def _contested_examples(run: StageTables, worst: pl.DataFrame) -> list[Example]:
+def _contested_examples(run: StageTables, worst: pl.DataFrame, identified: bool) -> list[Example]:
     pooled = run.columns("dedupe", "pooled_votes")
     own = run.rows(worst["row_id"])
     votes: dict[str, Any] = {row_id: row.get("votes") for row_id, row in own.items()}
@@ -47,7 +56,7 @@ def _contested_examples(run: StageTables, worst: pl.DataFrame) -> list[Example]:
     )
     votes = dict(with_judge_votes(run, cast).rows())
     notes = {
-        row_id: [f"chance that people differ on it {percent(chance, 0)}", *_votes_in_words(votes.get(row_id))]
+        row_id: [*([f"chance that people differ on it {percent(chance, 0)}"] * identified), *_votes_in_words(votes.get(row_id))]
         for row_id, chance in worst.select("row_id", "p_contested").iter_rows()
     }
     return examples(run, notes)

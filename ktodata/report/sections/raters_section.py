@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.labels.people.raters_reviewed import MIN_JUDGED
 from ktodata.labels.people.vote_worth import MIN_SHARED
 from ktodata.labels.people.votes import aggregate_votes
 from ktodata.report.run_files import StageTables, pick
@@ -14,7 +15,7 @@ from ktodata.report.shares import Share
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 
 MAX_RATERS_SHOWN = 20  # shown at most, those with most votes
-COUNTS_LESS = 0.7  # weight of a rater's vote under which the page says so; chance alone takes some
+COUNTS_LESS = 0.7  # what a rater's vote says, in votes, under which the page says so; chance alone takes some
 Cell = tuple[str, str]  # a number, and under it its interval or why there is none
 UNKNOWN: Cell = ("–", "")
 
@@ -34,12 +35,16 @@ class RaterLine:
 
 @dataclass(frozen=True)
 class RatersSection:
-    """The raters with most votes; `weighed` is empty where errors could be estimated, and says why not where they could not."""
+    """The raters with most votes; `weighed` is empty where errors could be estimated, and says why not where they could not.
+
+    good_and_bad : what says which answers are good
+    """
 
     lines: list[RaterLine]
     raters: int  # in all
     weighed: str
     agreement: str  # of all raters, beyond chance; empty where unknown
+    good_and_bad: str = ""
 
 
 def read_raters(run: StageTables) -> RatersSection | None:
@@ -66,6 +71,7 @@ def read_raters(run: StageTables) -> RatersSection | None:
         raters=agreed.height,
         weighed=_not_weighed(errors, pick(facts, "votes.rows_with_several_raters")),
         agreement=_alpha_in_words(pick(facts, "agreement.alpha", default={})),
+        good_and_bad=_good_and_bad(facts),
     )
 
 
@@ -91,6 +97,21 @@ def _not_weighed(errors: pl.DataFrame | None, shared: Any) -> str:
         return ""
     few = f"Raters share too few rows: {plural(shared, 'row')} of the training part got votes of more than one rater"
     return f"{few}, and {MIN_SHARED} are asked for. So nothing can be said of who errs how often."
+
+
+def _good_and_bad(facts: Mapping[str, Any]) -> str:
+    """What says which answers are good: reviewed rows, the agreement of the votes, or nothing."""
+    reviewed = f"by rows that were drawn at random and reviewed, for a rater with {MIN_JUDGED} of a class"
+    by_reviews = bool(pick(facts, "trusted.drawn_at_random", default=0))
+    if pick(facts, "independence.identified") is True:
+        by_votes = (
+            "what the votes of all raters together make likely (Dawid and Skene), not what is true: raters who err in the same way "
+            "look right, and raters with few votes are drawn towards the others"
+        )
+        return f"Good and bad are {f'judged {reviewed}; else ' if by_reviews else ''}{by_votes}."
+    reason = pick(facts, "independence.reason", default="not identifiable")
+    known = f"Good and bad are judged {reviewed}; else" if by_reviews else "How often a rater is right"
+    return f"{known} is not known: by agreement it is {reason}."
 
 
 def _alpha_in_words(alpha: Mapping[str, Any]) -> str:
@@ -142,6 +163,6 @@ def _remarks(line: Mapping[str, Any]) -> Iterator[str]:
     if line.get("inverted"):
         yield "says the opposite of what the others say: up and down may be swapped"
     if (line.get("weight") or 1) < COUNTS_LESS:
-        yield f"errs together with others: a vote counts {number(line['weight'], 2)}"
+        yield f"goes with others by more than the answers explain: a vote says as much as {number(line['weight'], 2)} of one"
     if line.get("self_contradictions"):
         yield f"gave both labels to {plural(line['self_contradictions'], 'row')}"
