@@ -105,8 +105,8 @@ def _good_and_bad(facts: Mapping[str, Any]) -> str:
     by_reviews = bool(pick(facts, "trusted.drawn_at_random", default=0))
     if pick(facts, "independence.identified") is True:
         by_votes = (
-            "what the votes of all raters together make likely (Dawid and Skene), not what is true: raters who err in the same way "
-            "look right, and raters with few votes are drawn towards the others"
+            "what the votes of all raters together make likely (Dawid and Skene), not what is true: raters who err in the same "
+            "way look right, and raters with few votes are drawn towards the others"
         )
         return f"Good and bad are {f'judged {reviewed}; else ' if by_reviews else ''}{by_votes}."
     reason = pick(facts, "independence.reason", default="not identifiable")
