@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from ktodata.files import read_json, read_note
 from ktodata.formats.data_files import Source, find_sources, is_local
 from ktodata.formats.shards import CHECKSUMS, changed_shards, read_shard
 from ktodata.report import build_card, build_feedback_section
+from ktodata.report.cards.croissant import croissant
 from ktodata.report.integrity import fault_lines
 from ktodata.report.run_files import RunFiles
 from ktodata.text.pii.json_texts import json_texts
@@ -67,7 +69,7 @@ def dataset_files(run: "Run", *, allow_pii: bool = False) -> dict[str, Path | by
     """{path in the repository: file or content} of all that is shared of a run.
 
     The shards as they are, shards/checksums.json, README.md (the card, made anew; e-mail addresses and the like in names of
-    clusters are masked) and ledger.parquet with row_id, stage, action and reason.
+    clusters are masked), croissant.json (what the shards are) and ledger.parquet with row_id, stage, action and reason.
 
     allow_pii : share texts that hold personal data or keys.
     Raises RunError when the run is not finished, a shard is not what export wrote, or something is gone that the card speaks of;
@@ -82,6 +84,7 @@ def dataset_files(run: "Run", *, allow_pii: bool = False) -> dict[str, Path | by
     files[f"shards/{CHECKSUMS}"] = run.folder / "shards" / CHECKSUMS
     files["ledger.parquet"] = _public_ledger(run)
     files["README.md"] = _public_card(run).encode()
+    files["croissant.json"] = _croissant(run, shards)
     return files
 
 
@@ -175,11 +178,22 @@ def _public_ledger(run: "Run") -> bytes:
     return buffer.getvalue()
 
 
+def _croissant(run: "Run", shards: list[Path]) -> bytes:
+    license_id = run.stage("export").metrics.get("license")
+    schemas = {path.name: pl.Schema(pl.read_parquet_schema(path)) for path in shards}
+    name, day = _masked(run.manifest["name"]), run.manifest["finished"][:10]
+    described = croissant(name, license_id, day, read_json(run.folder / "shards" / CHECKSUMS), schemas)
+    return json.dumps(described, indent=1).encode()
+
+
 def _public_card(run: "Run") -> str:
     """The card. A cluster's name is made of words of prompts that were not masked, so what is found in it is."""
-    card, placeholders = build_card(run.folder), Placeholders()
-    spans = find_pii(card)
-    return replaced(card, [(at.start, at.end, placeholders.of(at.kind, card[at.start : at.end])) for at in spans])
+    return _masked(build_card(run.folder))
+
+
+def _masked(text: str) -> str:
+    placeholders = Placeholders()
+    return replaced(text, [(at.start, at.end, placeholders.of(at.kind, text[at.start : at.end])) for at in find_pii(text)])
 
 
 def _refusal(run: "Run", personal: dict[tuple[str, str], tuple[int, list[str]]]) -> str:

@@ -20,14 +20,14 @@ def build_report(run: Path, *, text: bool = True) -> str:
 
 def build_card(run: Path) -> str:
     """README.md of a run folder: a dataset card with the Hub's YAML header. Raises RunError when `run` is no run folder."""
-    from ktodata.report.card import build_card as build
+    from ktodata.report.cards.card import build_card as build
 
     return build(run)
 
 
 def build_feedback_section(run: Path) -> str:
     """Of a model's card, what is to be said of the run that trained it. Raises RunError when `run` is no run folder."""
-    from ktodata.report.card import build_feedback_section as build
+    from ktodata.report.cards.card import build_feedback_section as build
 
     return build(run)
 
@@ -37,7 +37,7 @@ def write_pages(run: Path) -> None:
 
     Raises RunError when `run` is no run folder, and while another process writes there.
     """
-    from ktodata.report.card import card_of
+    from ktodata.report.cards.card import card_of
     from ktodata.report.page import page_of
     from ktodata.report.run_contents import read_contents
 

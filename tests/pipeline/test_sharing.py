@@ -17,6 +17,7 @@ from ktodata.files import read_note, write_note
 from ktodata.pipeline.run_folder import Run
 from ktodata.pipeline.self_training import run
 from ktodata.pipeline.sharing import dataset_files, file_sizes, pii_in, push_model
+from ktodata.report.cards.croissant import croissant
 
 TOKEN = "hf_secret"
 ADDRESS = "ann@example.org"
@@ -85,6 +86,7 @@ def test_what_is_sent_is_all_that_is_listed(hub, masked_run):
     assert Run(masked_run).push("me/policy", token=TOKEN) == f"{server.address}/datasets/me/policy"
     assert set(server.files) == {
         "README.md",
+        "croissant.json",
         "ledger.parquet",
         "shards/checksums.json",
         "shards/test-00000-of-00001.parquet",
@@ -103,6 +105,46 @@ def test_the_ledger_that_is_sent_has_no_evidence(masked_run):
     sent = pl.read_parquet(io.BytesIO(dataset_files(Run(masked_run))["ledger.parquet"]))
     assert sent.columns == ["row_id", "stage", "action", "reason"]
     assert sent.height == pl.read_parquet(masked_run / "ledger.parquet").height
+
+
+def test_catalogues_are_told_what_the_shards_are(masked_run):
+    described = json.loads(dataset_files(Run(masked_run))["croissant.json"])
+    files = {one["@id"]: one for one in described["distribution"] if one["@type"] == "cr:FileObject"}
+    for path in (masked_run / "shards").glob("*.parquet"):
+        content = path.read_bytes()
+        one = files[f"shards/{path.name}"]
+        assert (one["sha256"], one["contentSize"]) == (hashlib.sha256(content).hexdigest(), f"{len(content)} B")
+    assert described["license"] == "cc-by-4.0" and "train " in described["description"]
+    train = next(one for one in described["recordSet"] if one["@id"] == "train")
+    kinds = {one["source"]["extract"]["column"]: one["dataType"] for one in train["field"]}
+    shard = pl.read_parquet_schema(masked_run / "shards/train-00000-of-00001.parquet")
+    assert list(kinds) == list(shard) and (kinds["label"], kinds["weight"], kinds["prompt"]) == (
+        "sc:Boolean",
+        "sc:Float",
+        "sc:Text",
+    )
+
+
+def test_turns_are_repeated_fields_and_an_odd_name_breaks_out_of_nothing():
+    turns = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+    shards = {"train-00000-of-00001.parquet": {"rows": 3, "bytes": 9, "sha256": "ab"}}
+    schemas = {"train-00000-of-00001.parquet": pl.Schema({"prompt": turns})}
+    described = croissant('a\n"b"', None, "2026-01-01", shards, schemas)
+    assert described["name"] == 'a "b"' and "license" not in described
+    ((field,),) = [one["field"] for one in described["recordSet"]]
+    assert field["repeated"] is True
+    assert [one["source"]["transform"]["jsonPath"] for one in field["subField"]] == ["[*].role", "[*].content"]
+
+
+def test_mlcommons_own_loader_reads_what_is_sent(masked_run, tmp_path):
+    """mlcroissant, where somebody has installed it (1.1 when written)."""
+    mlcroissant = pytest.importorskip("mlcroissant")
+    for name, content in dataset_files(Run(masked_run)).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    rows = list(mlcroissant.Dataset(str(tmp_path / "croissant.json")).records("train"))
+    sent = pl.read_parquet(tmp_path / "shards/train-00000-of-00001.parquet")
+    assert [row["train/prompt"].decode() for row in rows] == sent["prompt"].to_list()
 
 
 def test_the_card_that_is_sent_reads_as_a_card(masked_run):
