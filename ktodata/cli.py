@@ -62,7 +62,7 @@ def run(
     reviews: Reviews = None,
     telemetry: Telemetry = None,
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage; without a page.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read the feedback, check the recipe, and say what would run; run nothing.")
     ] = False,

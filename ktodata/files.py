@@ -10,7 +10,7 @@ import re
 import shutil
 import traceback
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -306,10 +306,16 @@ def read_sibling_table(path: Path, name: str) -> pl.DataFrame:
     return read_own_table(path.with_name(name))
 
 
-def read_own_table(path: Path) -> pl.DataFrame:
-    """The table in a Parquet file that this package wrote. Raises RunError where it cannot be read."""
+def read_own_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The table in a Parquet file that this package wrote, or some of its columns. Raises RunError where it cannot be read."""
     with damage_speaks(path):
-        return read_parquet(path)
+        return read_parquet(path) if columns is None else pl.read_parquet(path, columns=list(columns), glob=False)
+
+
+def table_height(path: Path) -> int:
+    """How many rows such a file has; none of them is read. Raises RunError where it cannot be."""
+    with damage_speaks(path):
+        return int(scan_parquet(path).select(pl.len()).collect().item())
 
 
 @contextmanager

@@ -169,11 +169,14 @@ def effective_number_interval(of_text: Ints, weights: Floats, *, seed: int, draw
 
 
 def _silhouettes(vectors: Floats, seed: int) -> dict[int, float]:
-    from sklearn.metrics import silhouette_score
+    from sklearn.metrics import pairwise_distances, silhouette_score
 
     rng = np.random.default_rng(seed)
     sample = vectors[_draw_sample(np.arange(len(vectors)), FIT_SAMPLE, rng)]
     scored = sample[_draw_sample(np.arange(len(sample)), SCORE_SAMPLE, rng)]
+    with one_thread():
+        apart = pairwise_distances(scored)  # once for all of them
+    np.fill_diagonal(apart, 0)
     scores = {}
     for k in GRID:
         if k * PROMPTS_PER_CLUSTER > len(vectors):
@@ -181,7 +184,7 @@ def _silhouettes(vectors: Floats, seed: int) -> dict[int, float]:
         of_text = _nearest_centre(scored, _fit_kmeans(sample, np.ones(len(sample)), k, seed))
         if len(np.unique(of_text)) > 1:
             with one_thread():
-                scores[k] = round(float(silhouette_score(scored, of_text)), 4)
+                scores[k] = round(float(silhouette_score(apart, of_text, metric="precomputed")), 4)
     return scores
 
 

@@ -1,7 +1,7 @@
 """Texts to unit vectors: each distinct text once, in an order that does not depend on the rows' order, with a cache on disk."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,19 +46,15 @@ def encode_texts(
     """
     encoder = load_static_encoder(model) if model in STATIC else SentenceEncoder(model, device)
     folder = cache_folder("vectors", model, encoder.fingerprint)
-    keys = text_keys(texts)
-    line_of, stored, unreadable = load_vectors(folder, keys) if cache else ({}, np.empty((0, 0), np.float32), 0)
-    missing = [i for i, key in enumerate(keys) if key not in line_of]
-    fresh = _encode_sorted(encoder, [texts[i] for i in missing], model, batch_size)
+    keys = text_keys(texts) if cache else []
     vectors = np.zeros((len(texts), encoder.dimension), np.float32)
-    vectors[missing] = fresh
-    if line_of:
-        held = [i for i, key in enumerate(keys) if key in line_of]
-        vectors[held] = stored[[line_of[keys[i]] for i in held]]
+    held, unreadable = load_vectors(folder, keys, vectors) if cache else (np.zeros(len(texts), bool), 0)
+    missing = np.flatnonzero(~held)
+    _encode_into(vectors, texts, missing, encoder, model, batch_size)
     if cache:
-        store_vectors(folder, [keys[i] for i in missing], fresh)
+        store_vectors(folder, [keys[i] for i in missing], vectors if not held.any() else vectors[missing])
     zero = int((~vectors.any(axis=1)).sum())
-    return Encoded(vectors, model, encoder.fingerprint, encoder.device, len(texts) - len(missing), unreadable, zero)
+    return Encoded(vectors, model, encoder.fingerprint, encoder.device, int(held.sum()), unreadable, zero)
 
 
 class SentenceEncoder:
@@ -71,30 +67,36 @@ class SentenceEncoder:
         self.dimension = int(self._model.get_embedding_dimension())
         self.fingerprint = _fingerprint(self._model)
 
-    def encode(self, texts: list[str], batch_size: int) -> Vectors:
-        """Vectors as the model makes them, float32 [n, D]."""
+    def batches(self, texts: list[str], batch_size: int) -> Iterator[Vectors]:
+        """Vectors as the model makes them, float32 [some, D], in order."""
         size = max(batch_size, BATCH) if _is_static(self._model) else batch_size
-        step, done, parts = size * BATCHES_A_CALL, WorkDone("characters", sum(map(len, texts))), []
+        step, done = size * BATCHES_A_CALL, WorkDone("characters", sum(map(len, texts)))
         for part in (texts[start : start + step] for start in range(0, len(texts), step)):
-            parts.append(self._model.encode(part, batch_size=size, show_progress_bar=False, convert_to_numpy=True))
+            made = self._model.encode(part, batch_size=size, show_progress_bar=False, convert_to_numpy=True)
             done.add(sum(map(len, part)))
-        return np.concatenate(parts).astype(np.float32, copy=False)
+            yield made.astype(np.float32, copy=False)
 
 
-def _encode_sorted(encoder: SentenceEncoder | StaticEncoder, texts: list[str], model: str, batch_size: int) -> Vectors:
-    if not texts:
-        return np.empty((0, encoder.dimension), np.float32)
-    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
+def _encode_into(
+    vectors: Vectors,
+    texts: Sequence[str],
+    missing: npt.NDArray[np.int64],
+    encoder: SentenceEncoder | StaticEncoder,
+    model: str,
+    batch_size: int,
+) -> None:
+    """Put unit vectors of the texts that are missing into their lines."""
+    order = np.array(sorted(missing.tolist(), key=lambda i: (len(texts[i]), texts[i])), dtype=np.int64)
+    start = 0
     try:
-        raw = encoder.encode([texts[i] for i in order], batch_size)
+        for made in encoder.batches([texts[i] for i in order], batch_size):
+            vectors[order[start : start + len(made)]] = of_unit_length(made)
+            start += len(made)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ModelError(
-            f"the encoder {model!r} failed on {len(texts):,} texts: {first_line(error)}. "
+            f"the encoder {model!r} failed on {len(order):,} texts: {first_line(error)}. "
             f"Try a smaller batch_size (it is {batch_size}), a smaller max_chars, or another model."
         ) from error
-    vectors = np.empty((len(texts), encoder.dimension), np.float32)
-    vectors[order] = of_unit_length(raw)
-    return vectors
 
 
 def _is_static(encoder: Any) -> bool:

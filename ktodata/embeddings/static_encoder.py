@@ -1,6 +1,7 @@
 """The encoder that needs neither torch nor a network: a vector for each token, and a text is the mean of its tokens."""
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,16 @@ class StaticEncoder:
         self.dimension = int(table.shape[1])
         self.fingerprint = hashlib.blake2b(tokenizer.to_str().encode() + table.tobytes(), digest_size=16).hexdigest()
 
-    def encode(self, texts: list[str], batch_size: int = BATCH) -> npt.NDArray[np.float32]:
-        """Means of token vectors, float32 [n, D], not of unit length; zero for a text without a known token."""
-        size = max(batch_size, BATCH)
-        done, parts = WorkDone("characters", sum(map(len, texts))), []
+    def batches(self, texts: list[str], batch_size: int = BATCH) -> Iterator[npt.NDArray[np.float32]]:
+        """Means of token vectors, float32 [some, D], in order, not of unit length; zero for a text without a known token."""
+        size, done = max(batch_size, BATCH), WorkDone("characters", sum(map(len, texts)))
         for part in (texts[start : start + size] for start in range(0, len(texts), size)):
-            parts.append(self._means(part))
+            yield self._means(part)
             done.add(sum(map(len, part)))
-        return np.concatenate(parts) if parts else np.empty((0, self.dimension), np.float32)
 
     def _means(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        # without the places of tokens in the text, which nobody asks for: a third faster
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
         weights = np.repeat((1 / np.maximum(lengths, 1)).astype(np.float32), lengths)
         places = np.concatenate([np.array(ids, dtype=np.int64) for ids in tokens])

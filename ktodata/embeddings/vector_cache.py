@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
+from numpy.typing import NDArray
 
 from ktodata.files import read_parquet, whole_file
 from ktodata.models import cache_dir
 
-Vectors = npt.NDArray[np.float32]
+Vectors = NDArray[np.float32]
+FILE_ROWS = 50_000
 BETWEEN = "\x1e"  # stands between a prompt and its completion where one vector is of both
 
 
@@ -31,26 +32,32 @@ def text_keys(texts: Sequence[str]) -> list[str]:
     return [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() for text in texts]
 
 
-def load_vectors(folder: Path, keys: Sequence[str]) -> tuple[dict[str, int], Vectors, int]:
-    """({key: line of the matrix}, matrix, files that could not be read) for those of `keys` that are stored."""
-    requested = pl.DataFrame({"key": pl.Series(keys, dtype=pl.String)})
-    parts, unreadable = [], 0
+def load_vectors(folder: Path, keys: Sequence[str], vectors: Vectors) -> tuple[NDArray[np.bool_], int]:
+    """Put the vectors that are stored into their lines: (bool [n], which lines those are; files that could not be read).
+
+    keys : each once. vectors : float32 [n, d], changed in place; a file is in memory at a time
+    """
+    missing = pl.DataFrame({"key": pl.Series(keys, dtype=pl.String)}).with_row_index("line")
+    held, unreadable = np.zeros(len(keys), bool), 0
     for path in sorted(folder.glob("*.parquet")):
+        if missing.is_empty():
+            break
         try:
-            stored = read_parquet(path)
-            parts.append(stored.select("key", "vector").join(requested, on="key", how="semi"))
-        except (OSError, pl.exceptions.PolarsError):
+            stored = read_parquet(path).unique("key", keep="first", maintain_order=True).join(missing, on="key")
+            lines = stored["line"].to_numpy()
+            vectors[lines] = stored["vector"].to_numpy() if len(lines) else 0
+        except (OSError, pl.exceptions.PolarsError, ValueError):  # damaged, or of another width
             unreadable += 1
-    rows = pl.concat(parts).unique("key", keep="first", maintain_order=True) if parts else pl.DataFrame()
-    if not rows.height:
-        return {}, np.empty((0, 0), np.float32), unreadable
-    return {key: line for line, key in enumerate(rows["key"])}, rows["vector"].to_numpy(), unreadable
+            continue
+        held[lines] = True
+        missing = missing.join(stored, on="key", how="anti")
+    return held, unreadable
 
 
 def store_vectors(folder: Path, keys: Sequence[str], vectors: Vectors) -> None:
-    """Store the vectors in one new file, named by its keys."""
-    if not keys:
-        return
-    name = hashlib.blake2b("".join(sorted(keys)).encode(), digest_size=16).hexdigest()
-    with whole_file(folder / f"{name}.parquet") as scratch:
-        pl.DataFrame({"key": keys, "vector": vectors}).write_parquet(scratch)
+    """Store the vectors in new files, each named by its keys."""
+    for start in range(0, len(keys), FILE_ROWS):
+        part = keys[start : start + FILE_ROWS]
+        name = hashlib.blake2b("".join(sorted(part)).encode(), digest_size=16).hexdigest()
+        with whole_file(folder / f"{name}.parquet") as scratch:
+            pl.DataFrame({"key": part, "vector": vectors[start : start + FILE_ROWS]}).write_parquet(scratch)

@@ -37,9 +37,9 @@ def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:
 
     reviews = [reviews_in_words(stage["metrics"]) for stage in run.manifest["stages"] if stage["name"] == "reviews"]
     verdict = [] if rounds is None else [rounds["verdict"]]
-    return "\n\n".join(
-        [*verdict, *_reading_text(run), *headline_text(run.folder), *reviews, f"page: {run.folder / 'report.html'}"]
-    )
+    page = run.folder / "report.html"
+    place = f"page: {page}" if page.exists() else f"no page yet: `ktodata report {run.folder}` makes one"
+    return "\n\n".join([*verdict, *_reading_text(run), *headline_text(run.folder), *reviews, place])
 
 
 def _reading_text(run: Run) -> list[str]:

@@ -11,7 +11,7 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, RunError
-from ktodata.files import describe, read_note, read_own_table, read_sibling_table, whole_folder, write_note
+from ktodata.files import describe, read_note, read_own_table, read_sibling_table, table_height, whole_folder, write_note
 from ktodata.formats.shards import check_shards
 from ktodata.report.integrity import FileFault, faults_of
 from ktodata.stage import StageResult, check_stage
@@ -45,6 +45,20 @@ class SavedStage:
     def columns(self) -> pl.DataFrame:
         """The narrow table that the stage added."""
         return read_own_table(self.folder / "columns.parquet")
+
+    @property
+    def names(self) -> list[str]:
+        """Of its columns."""
+        return list(self.done["columns"])
+
+    @property
+    def height(self) -> int:
+        """How many rows `columns` has."""
+        return table_height(self.folder / "columns.parquet")
+
+    def read(self, *names: str) -> pl.DataFrame:
+        """These of `columns`, read each time: a run that holds those of all its stages takes several times their memory."""
+        return read_own_table(self.folder / "columns.parquet", names)
 
     @cached_property
     def decisions(self) -> pl.DataFrame:

@@ -114,13 +114,13 @@ class JoinedReviews:
         return {"files": files, "rows": run.rows.done["columns"]}
 
     def work(self, run: RunState) -> StageResult:
-        return join_reviews(run.rows.columns, self.reviews)
+        return join_reviews(run.rows.read(*run.rows.names), self.reviews)
 
     def models(self) -> Mapping[str, str]:
         return {}
 
     def rows_in(self, run: RunState) -> int:
-        return run.rows.columns.height
+        return run.rows.height
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,14 @@ class JoinedTelemetry:
         return {"files": (self.telemetry.digest, self.telemetry.beta), "rows": run.rows.done["columns"]}
 
     def work(self, run: RunState) -> StageResult:
-        joined = join_dynamics(run.rows.columns, self.telemetry.observations, beta=self.telemetry.beta)
+        joined = join_dynamics(run.rows.read(*run.rows.names), self.telemetry.observations, beta=self.telemetry.beta)
         return StageResult(joined.columns, metrics={**self.telemetry.metrics, **joined.metrics})
 
     def models(self) -> Mapping[str, str]:
         return {}
 
     def rows_in(self, run: RunState) -> int:
-        return run.rows.columns.height
+        return run.rows.height
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class Export(ColumnStage):
 
         feedback = run.table(self, self.columns(run))
         result = self.step.stage.function(feedback, **self.step.settings)
-        metadata = [name for name in run.rows.columns.columns if name not in COLUMNS]
+        metadata = [name for name in run.rows.names if name not in COLUMNS]
         conversational: Conversational = "always" if result.metrics["conversational"] else "never"
         table = shard_table(feedback, result.columns, conversational=conversational, metadata=metadata)
         with whole_folder(run.folder / "shards") as scratch:
@@ -277,7 +277,7 @@ class Train:
         return models_of(self.settings)
 
     def rows_in(self, run: RunState) -> int | None:
-        return run.result("export").columns.height
+        return run.result("export").height
 
     def _resumes(self, run: RunState) -> bool:
         """Whether checkpoints in model/ are of this very training; notes that the training is now this one."""
@@ -324,7 +324,7 @@ class Evaluate:
         return models_of(self.settings)
 
     def rows_in(self, run: RunState) -> int | None:
-        return run.result("export").columns.height
+        return run.result("export").height
 
     def _trained(self, run: RunState) -> dict[str, Any]:
         """{file: digest} of the model that is there: the stage's own, or that of a `ktodata train` since."""

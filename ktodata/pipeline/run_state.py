@@ -80,7 +80,7 @@ class RunState:
     def providers(self, stage: RunStage) -> dict[str, str]:
         """For each column that the stage can be given, the stage that added it last."""
         first = self.stages[0].name
-        columns = dict.fromkeys(self.rows.columns.columns, first)
+        columns = dict.fromkeys(self.rows.names, first)
         for earlier in self.before(stage):
             columns |= dict.fromkeys(earlier.adds, earlier.name)
         return columns
@@ -92,14 +92,14 @@ class RunState:
     def parts(self, stages: Iterable[RunStage]) -> pl.DataFrame | None:
         """row_id, part; None while no stage has said which rows are held out."""
         dealt = [stage.name for stage in stages if "part" in stage.adds]
-        return self.saved[dealt[0]].columns.select("row_id", "part") if dealt else None
+        return self.saved[dealt[0]].read("row_id", "part") if dealt else None
 
     def states(self, stage: RunStage) -> pl.DataFrame:
         """row_id, state, gone of every row as the stage finds them."""
         earlier = self.before(stage)
         part = self.parts(earlier)
         follows = part is None and any("part" in later.adds for later in self.stages[self.stages.index(stage) :])
-        return outcomes(self.rows.columns["row_id"], self.decisions(earlier), part=part, split_follows=follows)
+        return outcomes(self.rows.read("row_id")["row_id"], self.decisions(earlier), part=part, split_follows=follows)
 
     def alive(self, stage: RunStage) -> pl.DataFrame:
         """row_id, state of the rows that may still be exported."""
@@ -115,7 +115,7 @@ class RunState:
             if column in providers and column != "row_id":
                 columns_of.setdefault(providers[column], []).append(column)
         for provider, names in columns_of.items():
-            narrow = self.saved[provider].columns.select("row_id", *names)
+            narrow = self.saved[provider].read("row_id", *names)
             table = table.join(narrow, on="row_id", how="left", maintain_order="left")
         return table
 

@@ -188,13 +188,13 @@ class _Execution:
     # --- what the run says of itself -------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Ledger, counts, card and page. Without shards (--until) there is a ledger, but no outcome to account for yet."""
+        """Ledger, counts, card and page. Without shards (--until) there is a ledger, no outcome to account for, and no page."""
         done = [stage for stage in self.state.stages if stage.name in self.state.saved]
         decided, part = self.state.decisions(done), self.state.parts(done)
-        states = outcomes(self.state.rows.columns["row_id"], decided, part=part, split_follows=False)
+        states = outcomes(self.state.rows.read("row_id")["row_id"], decided, part=part, split_follows=False)
         complete = "export" in self.state.saved
         empty = pl.DataFrame(schema={"row_id": pl.String, "part": pl.String})
-        exported = self.state.saved["export"].columns if complete else empty
+        exported = self.state.saved["export"].read("row_id", "part") if complete else empty
         ledger = write_up(decided, states if complete else states.clear(), exported)
         make_way(self.folder / name for name in ("ledger.parquet", *PAGE_FILES))
         with whole_file(self.folder / "ledger.parquet") as scratch:
@@ -203,7 +203,9 @@ class _Execution:
         rows = account(states, exported, quarantined_records=quarantined) if complete else {}
         status = "done" if self.until is None else f"stopped after {self.until}"
         self._write_manifest(status, rows, [self.folder / "ledger.parquet"])
-        write_pages_of(self.folder, [saved.key for saved in self.state.saved.values()])
+        # of half a run a page says little, and takes as long; one that is there must not show what is no longer so
+        if complete or self.until is None or any((self.folder / name).exists() for name in PAGE_FILES):
+            write_pages_of(self.folder, [saved.key for saved in self.state.saved.values()])
 
     def _write_manifest(self, status: str, rows: Mapping[str, int] | None = None, siblings: Sequence[Path] = ()) -> None:
         metrics = {entry["name"]: entry["metrics"] for entry in self.entries}
@@ -267,7 +269,7 @@ def _entry(stage: RunStage, state: RunState, *, cached: bool) -> dict[str, Any]:
     saved = state.saved[stage.name]
     dropped = saved.decisions.filter(pl.col("action").is_in(["drop", "quarantine"]))["row_id"].n_unique()
     rows_in = saved.done["rows_in"]
-    rows_out = saved.columns.height if rows_in is None or stage.artefacts else rows_in - dropped
+    rows_out = saved.height if rows_in is None or stage.artefacts else rows_in - dropped
     counts = {"rows_in": rows_in, "rows_out": rows_out, "seconds": saved.done["seconds"], "peak_mb": saved.done["peak_mb"]}
     return {"name": stage.name, "key": saved.key, "cached": cached, **counts, "metrics": saved.metrics}
 

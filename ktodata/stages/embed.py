@@ -10,7 +10,7 @@ from ktodata.embeddings.encode import Device, encode_texts
 from ktodata.feedback import question_text
 from ktodata.findings import issue, passed
 from ktodata.stage import StageResult
-from ktodata.text.scripts import main_script
+from ktodata.text.scripts import scripts_of
 
 NEEDS = ("prompt", "completion")
 USES = ("turns",)
@@ -82,7 +82,7 @@ def _likeness_by_script(texts: pl.Series, vectors: np.ndarray[Any, np.dtype[np.f
 
     An encoder that knows a script gives such pairs a cosine well below 1; one that does not makes all of them alike.
     """
-    table = texts.to_frame("text").with_columns(script=main_script("text"), line=pl.int_range(pl.len()))
+    table = texts.to_frame("text").with_columns(script=scripts_of(texts), line=pl.int_range(pl.len()))
     likeness = {}
     for (script,), rows in table.group_by("script", maintain_order=True):
         drawn = np.random.default_rng(0).choice(rows["line"].to_numpy(), (PAIRS, 2))

@@ -1,6 +1,10 @@
-"""How the whole curation flow (ingest to export) grows with the number of rows: minutes, peak memory, fitted exponent.
+"""How the whole curation flow (ingest to export) grows with the number of rows: CPU seconds, peak memory, fitted exponent.
 
     python tests/benchmarks/pipeline_scaling.py [--rows 20000 63000 200000]
+    python tests/benchmarks/pipeline_scaling.py --rows 20000 --grow 0.01
+
+With --grow, so many rows are added to the source, and the run is made again in its folder and whole in another: what each
+stage takes, whether ledger and shards are the same bytes, and whether a row has moved from one part to another.
 
 Rows are synthetic: prompts of about 15 words and completions of about 40 from a vocabulary of 20,000 words with Zipf's
 frequencies, 40 topics, labels that follow the topic and a keyword, 10 % of them flipped, 3 % repeats and 3 % near-repeats,
@@ -9,6 +13,7 @@ five raters. Each size runs in a process of its own; its peak is the largest res
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -63,44 +68,104 @@ def write_feedback(path: Path, rows: int, seed: int = 0) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def one(rows: int) -> None:
-    """Run one size and print its figures as JSON; called in a process of its own."""
+class StageClock:
+    """CPU seconds of this process by stage, from a run's events; "the rest" is reading results back, ledger and pages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def __call__(self, event: dict) -> None:
+        if event["kind"] in ("done", "cached", "start"):
+            now = time.process_time()
+            name = event["stage"] if event["kind"] == "done" else "the rest"
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+            self._last = now
+
+    def end(self) -> dict[str, float]:
+        self({"kind": "start"})
+        return {name: round(seconds, 2) for name, seconds in self.seconds.items()}
+
+
+def measured_run(feedback: Path, folder: Path, *, cache: bool):
+    """(run, its figures)"""
     import ktodata as kd
 
+    steps = [{"embed": {**step["embed"], "cache": cache}} if "embed" in step else step for step in STEPS]
+    recipe = {"name": "scaling", "ingest": {"paths": [str(feedback)], "rater": "rater"}, "steps": steps}
+    clock, started = StageClock(), time.perf_counter()
+    run = kd.run(recipe, out=folder, notify=clock)
+    seconds = time.perf_counter() - started
+    stages = {
+        stage["name"]: {"wall": stage["seconds"], "peak_mb": stage["peak_mb"], "cached": stage["cached"]}
+        for stage in run.manifest["stages"]
+    }
+    return run, {"seconds": seconds, "cpu": clock.end(), "stages": stages, "counts": run.manifest["rows"]}
+
+
+def one(rows: int, grow: float) -> None:
+    """Run one size and print its figures as JSON; called in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
-        feedback = Path(scratch) / "feedback.jsonl"
-        write_feedback(feedback, rows)
-        recipe = {"name": "scaling", "ingest": {"paths": [str(feedback)], "rater": "rater"}, "steps": STEPS}
-        started = time.perf_counter()
-        run = kd.run(recipe, out=Path(scratch) / "run")
-        seconds = time.perf_counter() - started
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        stages = {stage["name"]: [stage["seconds"], stage["peak_mb"]] for stage in run.manifest["stages"]}
-        print(
-            json.dumps({"rows": rows, "seconds": seconds, "peak_mb": peak_mb, "stages": stages, "counts": run.manifest["rows"]})
-        )
+        folder = Path(scratch)
+        if grow:
+            os.environ["KTODATA_CACHE"] = str(folder / "cache")
+        write_feedback(folder / "feedback.jsonl", rows)
+        run, figures = measured_run(folder / "feedback.jsonl", folder / "run", cache=bool(grow))
+        figures |= {"rows": rows, "peak_mb": peak_mb()}
+        if grow:
+            figures |= grown(run, folder, rows, grow)
+        print(json.dumps(figures))
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def grown(run, folder: Path, rows: int, grow: float) -> dict:
+    """Add rows to the source, run again where the run is and in a new folder, and compare."""
+    before = run.feedback.select("row_id", "part")
+    write_feedback(folder / "more.jsonl", round(rows * grow), seed=1)
+    with (folder / "feedback.jsonl").open("a") as file:
+        file.write((folder / "more.jsonl").read_text())
+    again, rerun = measured_run(folder / "feedback.jsonl", folder / "run", cache=True)
+    whole, full = measured_run(folder / "feedback.jsonl", folder / "whole", cache=True)
+    after = before.join(again.feedback.select("row_id", "part"), on="row_id", suffix="_after")
+    return {
+        "again": rerun,
+        "whole": full,
+        "same_bytes": all(
+            file.read_bytes() == (whole.folder / file.relative_to(again.folder)).read_bytes()
+            for file in [again.folder / "ledger.parquet", *sorted((again.folder / "shards").iterdir())]
+        ),
+        "rows_gone": before.height - after.height,
+        "rows_moved": int((after["part"] != after["part_after"]).sum()),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 63_000, 200_000])
+    parser.add_argument("--grow", type=float, default=0.0, help="share of rows that are added afterwards")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        one(options.one)
+        one(options.one, options.grow)
         return
     found = []
     for rows in options.rows:
-        answer = subprocess.run([sys.executable, __file__, "--one", str(rows)], capture_output=True, text=True, check=True)
+        command = [sys.executable, __file__, "--one", str(rows), "--grow", str(options.grow)]
+        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found.append(json.loads(answer.stdout.splitlines()[-1]))
-        print(f"{rows:>9,} rows  {found[-1]['seconds']:8.1f} s  {found[-1]['peak_mb']:8.0f} MB", flush=True)
+        cpu = sum(found[-1]["cpu"].values())
+        print(f"{rows:>9,} rows  {cpu:8.1f} CPU s  {found[-1]['peak_mb']:8.0f} MB", flush=True)
     exponent = (
-        np.polyfit(np.log([run["rows"] for run in found]), np.log([run["seconds"] for run in found]), 1)[0]
+        np.polyfit(np.log([run["rows"] for run in found]), np.log([sum(run["cpu"].values()) for run in found]), 1)[0]
         if len(found) > 1
         else None
     )
-    print(f"seconds grow as rows ** {exponent:.2f}")
-    write_result("pipeline_scaling", {"runs": found, "exponent": exponent, **machine()})
+    if exponent is not None:
+        print(f"CPU seconds grow as rows ** {exponent:.2f}")
+    write_result("pipeline_growth" if options.grow else "pipeline_scaling", {"runs": found, "exponent": exponent, **machine()})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from encoders import save_encoder
 
-from ktodata.embeddings import encode
+from ktodata.embeddings import encode, vector_cache
 from ktodata.embeddings.encode import encode_texts
 from ktodata.embeddings.static_encoder import load_static_encoder
 from ktodata.embeddings.vector_cache import load_vectors, store_vectors, text_keys
@@ -46,7 +46,7 @@ def test_a_second_run_encodes_only_what_is_new(encoder, monkeypatch):
     first = encode_texts(["feet", "love"], model=encoder)
     sent = []
     monkeypatch.setattr(
-        encode, "_encode_sorted", lambda e, texts, *rest: sent.append(texts) or np.ones((len(texts), 8), np.float32)
+        encode.SentenceEncoder, "batches", lambda self, texts, size: sent.append(texts) or [np.ones((len(texts), 8), np.float32)]
     )
     second = encode_texts(["love", "pasta", "feet"], model=encoder)
     assert (first.from_cache, second.from_cache, sent) == (0, 2, [["pasta"]])
@@ -84,8 +84,24 @@ def test_two_writers_of_the_same_texts_leave_one_vector_each(tmp_path):
     keys = text_keys(["a", "b", "c"])
     store_vectors(tmp_path, keys[:2], np.eye(2, 4, dtype=np.float32))
     store_vectors(tmp_path, keys[1:], np.eye(2, 4, dtype=np.float32))
-    lines, vectors, unreadable = load_vectors(tmp_path, keys)
-    assert sorted(lines) == sorted(keys) and vectors.shape == (3, 4) and unreadable == 0
+    vectors = np.zeros((4, 4), np.float32)
+    held, unreadable = load_vectors(tmp_path, [*keys, *text_keys(["d"])], vectors)
+    assert held.tolist() == [True, True, True, False] and unreadable == 0
+    assert vectors.sum(axis=1).tolist() == [1, 1, 1, 0] and vectors[[0, 2]].argmax(axis=1).tolist() == [0, 1]
+
+
+def test_vectors_of_another_width_are_not_taken(tmp_path):
+    store_vectors(tmp_path, text_keys(["a"]), np.ones((1, 4), np.float32))
+    held, unreadable = load_vectors(tmp_path, text_keys(["a"]), np.zeros((1, 8), np.float32))
+    assert not held.any() and unreadable == 1
+
+
+def test_many_vectors_are_stored_in_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(vector_cache, "FILE_ROWS", 2)
+    stored, loaded = np.random.default_rng(0).random((5, 4), np.float32), np.zeros((5, 4), np.float32)
+    store_vectors(tmp_path, keys := text_keys(list("abcde")), stored)
+    assert len(list(tmp_path.iterdir())) == 3 and load_vectors(tmp_path, keys, loaded)[0].all()
+    assert np.array_equal(stored, loaded)
 
 
 def test_keys_tell_texts_apart_that_look_alike():
@@ -123,8 +139,9 @@ def test_the_static_encoder_gives_what_sentence_transformers_gives():
     encoder = load_static_encoder(STATIC)
     peer = SentenceTransformer(modules=[StaticEmbedding(encoder._tokenizer, embedding_weights=encoder._table)], device="cpu")
     texts = ["hello", "Is 81 less than 19? Answer yes or no.", "", "\x00\u202e", "\u732b", "long " * 900]
-    assert encoder.encode(texts) == pytest.approx(peer.encode(texts, convert_to_numpy=True, show_progress_bar=False), abs=1e-4)
-    assert encoder.encode([]).shape == (0, 256)
+    (vectors,) = encoder.batches(texts)
+    assert vectors == pytest.approx(peer.encode(texts, convert_to_numpy=True, show_progress_bar=False), abs=1e-4)
+    assert list(encoder.batches([])) == []
 
 
 def test_the_static_encoder_needs_no_torch():

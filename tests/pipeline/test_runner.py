@@ -319,6 +319,7 @@ def test_until_stops_and_goes_on(feedback, tmp_path):
     run = kd.run(recipe(feedback), out=tmp_path / "run", until="split")
     assert run.manifest["status"] == "stopped after split"
     assert stages_run(run)[-1] == "split"
+    assert not (run.folder / "report.html").exists()  # of half a run
     with pytest.raises(RunError, match="no train shards"):
         run.shards("train")
     with pytest.raises(SettingError, match="no such stage; it has ingest, validate"):

@@ -71,8 +71,9 @@ def mean_hidden_states(
     digest_of = repr((computed_by, tokenizer.chat_template, len(tokenizer), chosen, max_length))
     folder = cache_folder("hidden_states", model, hashlib.blake2b(digest_of.encode(), digest_size=8).hexdigest())
     keys = dict(zip(distinct, text_keys([BETWEEN.join(pair) for pair in distinct]), strict=True))
-    known, stored, unreadable = load_vectors(folder, list(keys.values())) if cache else ({}, np.empty((0, 0), np.float32), 0)
-    states = {pair: stored[known[key]] for pair, key in keys.items() if key in known}
+    stored = np.zeros((len(distinct), text_config(loaded.config).hidden_size), np.float32)
+    held, unreadable = load_vectors(folder, list(keys.values()), stored) if cache else (np.zeros(len(distinct), bool), 0)
+    states = {pair: vector for pair, vector, there in zip(distinct, stored, held, strict=True) if there}
     encoded = {pair: _encode_row(tokenizer, *pair, max_length) for pair in distinct}
     missing = sorted((pair for pair in distinct if pair not in states), key=lambda pair: len(encoded[pair].ids))
     done = WorkDone("tokens", sum(len(encoded[pair].ids) for pair in missing))
