@@ -353,6 +353,29 @@ def export(
 
 
 @app.command()
+def pull(
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A data set on the Hub.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The new folder.", show_default="NAME")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", show_default="the newest")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Get the shards that `export --push` uploaded, each checked against its checksum.
+
+    \b
+    Writes  FOLDER/shards, FOLDER/README.md, FOLDER/ledger.parquet
+
+    \b
+    Example:  ktodata pull our-team/support-feedback && ktodata train support-feedback --model HuggingFaceTB/SmolLM2-135M-Instruct
+    """
+    from ktodata.pipeline.command_texts import pulled_text
+    from ktodata.pipeline.sharing import pull_dataset
+
+    pulled = pull_dataset(repository, out or Path(repository.rpartition("/")[2]), revision=revision)
+    _print_result(pulled, lambda: pulled_text(pulled), quiet=quiet, as_json=as_json)
+
+
+@app.command()
 def convert(
     source: Annotated[str, typer.Argument(metavar="IN", help="The feedback to read.", show_default=False)],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.", show_default=False)],

@@ -131,7 +131,7 @@ def test_every_command_can_be_read_by_a_script_and_be_silent():
     commands = dict(typer.main.get_command(cli.app).commands)
     del commands["mcp"]  # what it says on standard output is the protocol's
     options = {name: {option for parameter in command.params for option in parameter.opts} for name, command in commands.items()}
-    assert len(options) == 16
+    assert len(options) == 17
     assert [name for name, there in options.items() if not {"--json", "--quiet"} <= there] == []
 
 

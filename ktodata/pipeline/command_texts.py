@@ -1,6 +1,7 @@
 """What the commands print for a person: each text is made from the value that --json prints for a script."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,13 @@ def push_text(upload: Mapping[str, Any]) -> str:
     files = [f"  {line}" for line in _aligned((name, bytes_size(size)) for name, size in sorted(upload["files"].items()))]
     head = f"{upload['repository']} ({'private' if upload['private'] else 'public'}):"
     return "\n".join([head, *files, upload["address"] or "nothing was sent (--dry-run)"])
+
+
+def pulled_text(pulled: Mapping[str, Any]) -> str:
+    """What came from the Hub, of which commit, and what next."""
+    files = [f"  {line}" for line in _aligned((name, bytes_size(size)) for name, size in pulled["files"].items())]
+    head = f"{pulled['repository']} at {pulled['revision']}, in {pulled['folder']}:"
+    return "\n".join([head, *files, f"Next: ktodata train {shlex.quote(str(pulled['folder']))} --model MODEL"])
 
 
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:

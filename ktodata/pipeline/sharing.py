@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ktodata.errors import DataError, KtodataError, RunError, SettingError
-from ktodata.files import read_json, read_note
+from ktodata.files import read_json, read_note, whole_folder
 from ktodata.formats.data_files import Source, find_sources, is_local
-from ktodata.formats.shards import CHECKSUMS, changed_shards, read_shard
+from ktodata.formats.shards import CHECKSUMS, changed_shards, check_shards, read_shard
 from ktodata.report import build_card, build_feedback_section
 from ktodata.report.cards.croissant import croissant
 from ktodata.report.integrity import fault_lines
@@ -21,13 +21,14 @@ from ktodata.report.run_files import RunFiles
 from ktodata.text.pii.json_texts import json_texts
 from ktodata.text.pii.masks import IN_JSON, Placeholders, replaced
 from ktodata.text.pii.patterns import find_in_texts, find_pii
-from ktodata.train.results.hub import push_to_hub, upload
+from ktodata.train.results.hub import download, push_to_hub, upload
 
 if TYPE_CHECKING:
     from ktodata.pipeline.run_folder import Run
 
 # evidence can quote a text, and caused_by names a row beside it; neither is needed to say what was done
 LEDGER_COLUMNS = ("row_id", "stage", "action", "reason")
+PULLED = ("README.md", "croissant.json", "ledger.parquet", f"shards/{CHECKSUMS}", "shards/*.parquet")
 OURS = ("row_id", "prompt_group")  # digests: one in some hundred thousand looks like a card number
 ROWS_NAMED = 3
 
@@ -35,6 +36,32 @@ ROWS_NAMED = 3
 def send_dataset(files: Mapping[str, Path | bytes], repo_id: str, *, private: bool = True, token: str | None = None) -> str:
     """Upload `dataset_files` to a data set on the Hub, and return its address. Raises as `ktodata.train.push_to_hub`."""
     return upload(repo_id, files, kind="dataset", message="Feedback curated with ktodata", private=private, token=token)
+
+
+def pull_dataset(repo_id: str, out: Path | str, *, revision: str | None = None, token: str | None = None) -> dict[str, Any]:
+    """Get what `send_dataset` sent into the new folder `out`, which `ktodata train` reads; {repository, revision, folder, files}.
+
+    revision : branch, tag or commit; the answer says which commit it was, so that a training can name its data.
+    Nothing but shards, card, ledger and metadata is taken, and it is there only once every shard is what its checksum says.
+    Raises SettingError where `out` holds something, RunError for shards that are not whole or not ktodata's, and as
+    `ktodata.train.results.hub.download`.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SettingError(f"{out} is there already, and what is pulled would stand among other files; give a new folder.")
+    with whole_folder(out) as scratch:
+        commit = download(repo_id, scratch, PULLED, kind="dataset", revision=revision, token=token)
+        if not (scratch / "shards" / CHECKSUMS).is_file():
+            other = f"`ktodata convert {repo_id} FILE` reads any data set"
+            raise RunError(f"{repo_id} has no shards/{CHECKSUMS}: it was not pushed by ktodata. {other}.")
+        check_shards(scratch / "shards")
+        files = {
+            path.relative_to(scratch).as_posix(): path.stat().st_size for path in sorted(scratch.rglob("*")) if path.is_file()
+        }
+        listed = {f"shards/{name}" for name in read_json(scratch / "shards" / CHECKSUMS)}
+        if strange := sorted(set(files) - listed - set(PULLED)):
+            raise RunError(f"{repo_id} has files that no checksum names, such as {strange[0]}: nothing was kept.")
+    return {"repository": repo_id, "revision": commit, "folder": out, "files": files}
 
 
 def push_model(folder: Path | str, repo_id: str, *, private: bool = True, token: str | None = None) -> str:

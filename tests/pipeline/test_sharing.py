@@ -8,16 +8,17 @@ import shutil
 import polars as pl
 import pytest
 import yaml
-from hub_stand_in import hubs
+from hub_stand_in import COMMIT, hubs
 from typer.testing import CliRunner
 
 from ktodata.cli import app
-from ktodata.errors import DataError, RunError, SettingError
+from ktodata.errors import DataError, ModelError, RunError, SettingError
 from ktodata.files import read_note, write_note
 from ktodata.pipeline.run_folder import Run
 from ktodata.pipeline.self_training import run
-from ktodata.pipeline.sharing import dataset_files, file_sizes, pii_in, push_model
+from ktodata.pipeline.sharing import dataset_files, file_sizes, pii_in, pull_dataset, push_model
 from ktodata.report.cards.croissant import croissant
+from ktodata.train.data.training_rows import open_part
 
 TOKEN = "hf_secret"
 ADDRESS = "ann@example.org"
@@ -99,6 +100,51 @@ def test_what_is_sent_is_all_that_is_listed(hub, masked_run):
     assert server.made[0]["visibility"] == "private" and server.made[0]["type"] == "dataset"
     assert server.commits == ["/api/datasets/me/policy/commit/main"]
     assert server.tokens == {f"Bearer {TOKEN}"}
+
+
+def test_what_was_pushed_is_pulled_checked_and_trained_on(hub, masked_run, tmp_path):
+    server = hub()
+    Run(masked_run).push("me/policy", token=TOKEN)
+    server.files["notes.bin"] = b"not asked for"
+    done = CliRunner().invoke(app, ["pull", "me/policy", "--out", str(tmp_path / "got"), "--json"])
+    assert done.exit_code == 0, done.exception
+    pulled = json.loads(done.stdout)
+    assert pulled["revision"] == COMMIT
+    assert set(pulled["files"]) == set(server.files) - {"notes.bin"}
+    assert {name: (tmp_path / "got" / name).read_bytes() for name in pulled["files"]} == {
+        name: server.files[name] for name in pulled["files"]
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["got"]
+    of_both = [open_part(place, "train").places for place in (tmp_path / "got", masked_run)]
+    assert [[path.name for path in places] for places in of_both] == 2 * [["train-00000-of-00001.parquet"]]
+    with pytest.raises(SettingError, match="give a new folder"):
+        pull_dataset("me/policy", tmp_path / "got")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (lambda files: files.update({"shards/test-00000-of-00001.parquet": b"PAR1"}), RunError, "1 of 3 shards are not what"),
+        (lambda files: files.update({"shards/train-00001-of-00002.parquet": b"PAR1"}), RunError, "1 of 3 shards are not what"),
+        (lambda files: files.pop("shards/checksums.json"), RunError, "was not pushed by ktodata"),
+        (lambda files: files.update({"shards/in/train.parquet": b"PAR1"}), RunError, "no checksum names, such as shards/in/"),
+        (lambda files: files.update({"shards/../../evil.parquet": b"PAR1"}), ModelError, "cannot be pulled: Invalid filename"),
+    ],
+)
+def test_what_is_not_whole_is_not_pulled(hub, masked_run, tmp_path, spoil, error, words):
+    server = hub()
+    Run(masked_run).push("me/policy", token=TOKEN)
+    spoil(server.files)
+    with pytest.raises(error, match=words):
+        pull_dataset("me/policy", tmp_path / "got")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repository_that_nobody_is_shown_is_said_so(hub, tmp_path):
+    hub(404)
+    with pytest.raises(SettingError, match=r"the Hub shows you no 'me/policy' \(status 404\)"):
+        pull_dataset("me/policy", tmp_path / "got")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_ledger_that_is_sent_has_no_evidence(masked_run):

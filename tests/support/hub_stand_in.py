@@ -1,14 +1,18 @@
-"""A Hub that runs here: it answers the calls of an upload, keeps what it was sent, and can refuse."""
+"""A Hub that runs here: it answers the calls of an upload and a download, keeps what it was sent, and can refuse."""
 
 import base64
+import hashlib
 import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
+
+COMMIT = "c0ffee" + 34 * "0"
 
 
 class Hub(ThreadingHTTPServer):
-    """Answers as the Hub does to the calls of an upload, and keeps what it was sent."""
+    """Answers as the Hub does to the calls of an upload and a download, and keeps what it was sent."""
 
     def __init__(self, status, private):
         super().__init__(("127.0.0.1", 0), Answer)
@@ -39,7 +43,29 @@ class Answer(BaseHTTPRequestHandler):
         return self.say({})  # validate-yaml
 
     def do_GET(self):
-        self.say({"id": "me/policy", "private": self.server.private})
+        hub = self.server
+        hub.tokens.add(self.headers.get("Authorization"))
+        if hub.status != 200:
+            return self.say({"error": "the Hub says no"}, hub.status)
+        if "/resolve/" in self.path:
+            return self.send_file(unquote(self.path.partition(f"/resolve/{COMMIT}/")[2]))
+        if "/tree/" in self.path:
+            files = [{"type": "file", "path": name, "size": len(file), "oid": "0"} for name, file in hub.files.items()]
+            return self.say(files)
+        files = [{"rfilename": name} for name in hub.files]
+        return self.say({"id": "me/policy", "private": hub.private, "sha": COMMIT, "siblings": files})
+
+    do_HEAD = do_GET
+
+    def send_file(self, name):
+        content = self.server.files[name]
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
 
     def say(self, answer, status=200):
         self.send_response(status)
@@ -65,6 +91,8 @@ def hubs(monkeypatch):
         started.append(server)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("/{repo_id}")
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "".join(template[1:]))
         return server
 
     try:

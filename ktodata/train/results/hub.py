@@ -1,6 +1,6 @@
 """Publish a trained model: what `fit` wrote, with a model card that says how it was trained and what was measured.
 
-`upload` is how anything of ktodata's gets to the Hub: as one commit, private unless asked otherwise.
+`upload` is how anything of ktodata's gets to the Hub: as one commit, private unless asked otherwise. `download` is the way back.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.extras import require
-from ktodata.files import check_siblings, note_text, read_note
+from ktodata.files import check_siblings, discard, note_text, read_note
 from ktodata.models import first_line
 from ktodata.train.early_stop import best
 from ktodata.train.objectives import OBJECTIVE_SETTINGS
@@ -84,6 +84,33 @@ def upload(
             )
         api.create_commit(address.repo_id, added, repo_type=kind, commit_message=message)
     return str(address)
+
+
+def download(
+    repo_id: str,
+    folder: Path,
+    patterns: Sequence[str],
+    *,
+    kind: Literal["model", "dataset"],
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Get the files that match a pattern, all of one commit, into `folder`, and return the commit.
+
+    revision : branch, tag or commit; none: what the repository shows first.
+
+    Raises SettingError for a repository that is not there or not to be read with this token, ModelError when the Hub cannot be
+    reached or refuses, MissingExtraError when huggingface_hub is not installed.
+    """
+    require("huggingface_hub", what="pulling from the Hub", extra="hub")
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name="ktodata")
+    with _hub_errors(repo_id, reading=True):
+        commit = api.repo_info(repo_id, repo_type=kind, revision=revision).sha
+        api.snapshot_download(repo_id, repo_type=kind, revision=commit, local_dir=folder, allow_patterns=list(patterns))
+    discard(folder / ".cache")  # what huggingface_hub notes of its downloads
+    return str(commit)
 
 
 def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]], about_feedback: str = "") -> str:
@@ -218,10 +245,11 @@ def _code_span(text: Any) -> str:
 
 
 @contextmanager
-def _hub_errors(repo_id: str) -> Iterator[None]:
+def _hub_errors(repo_id: str, *, reading: bool = False) -> Iterator[None]:
     """Turn what huggingface_hub raises into ktodata's errors. The token is in none of them."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+    verb, done = ("pull", "pulled") if reading else ("push", "published")
     try:
         yield
     except HFValidationError as error:
@@ -230,10 +258,19 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
         raise SettingError(f"pushing to {repo_id!r} needs {WRITE_TOKEN}") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
+        if reading and status in (401, 403, 404):
+            raise SettingError(
+                f"the Hub shows you no {repo_id!r} (status {status}). Check the name and revision; of a private repository, give "
+                "a token: token=..., HF_TOKEN, or hf auth login."
+            ) from error
         if status in (401, 403):
             raise SettingError(f"the Hub does not let you write {repo_id!r} (status {status}). Give {WRITE_TOKEN}") from error
-        raise ModelError(f"the Hub refused {repo_id!r}: {first_line(error)}. Nothing was published.") from error
+        raise ModelError(f"the Hub refused {repo_id!r}: {first_line(error)}. Nothing was {done}.") from error
     except OfflineModeIsEnabled as error:
-        raise ModelError(f"cannot push {repo_id!r}: HF_HUB_OFFLINE is set. Unset it and push again.") from error
+        raise ModelError(f"cannot {verb} {repo_id!r}: HF_HUB_OFFLINE is set. Unset it and {verb} again.") from error
     except (HTTPError, ConnectionError, TimeoutError) as error:
-        raise ModelError(f"cannot reach the Hub to push {repo_id!r}: {first_line(error)}. Try again when it is there.") from error
+        raise ModelError(
+            f"cannot reach the Hub to {verb} {repo_id!r}: {first_line(error)}. Try again when it is there."
+        ) from error
+    except ValueError as error:  # a file's name that leads out of the folder
+        raise ModelError(f"{repo_id!r} cannot be {done}: {first_line(error)}") from error
