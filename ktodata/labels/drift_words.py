@@ -7,6 +7,13 @@ from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.people.drift import MIN_PROMPTS, MIN_ROWS, OTHERS, OVER_TIME
 
 DEPARTURES_SHOWN = 5
+KINDS = {
+    "none": "nothing",
+    "offset": "another threshold",
+    "slope": "follows the content otherwise",
+    "inverted": "up and down look swapped",
+    "change": "changed at a date",
+}
 NOT_KNOWN = "which of the two is off the labels do not tell"
 
 
@@ -32,7 +39,8 @@ def _departure_in_words(group: Mapping[str, Any]) -> str:
     """One departure. Each name stands before a bracket, where a page without names finds it."""
     points = f"{100 * group['effect_points']:+.0f} points desirable"
     since = f", since {group['since']}" if group["since"] else ""
-    first = f"{group['column']} {group['value']} ({group['kind']}{since}, {points}{_only_in_words(group['only'])})"
+    how = f"{KINDS.get(group['kind'], group['kind'])}{since}, {points}{_only_in_words(group['only'])}"
+    first = f"{group['column']} {group['value']} ({how})"
     if (counterpart := group.get("counterpart")) is None:
         return first
     other = "all others" if counterpart == OTHERS else f"{group['column']} {counterpart}"
@@ -60,7 +68,7 @@ def _why_not(name: str, counts: Mapping[str, int], voters: int) -> str:
     if not counts["rows"]:
         return f"named on no row{also}"
     if counts["values"] == 1:
-        return f"all {counts['rows']:,} rows that name one name the same{also}"
+        return f"one and the same for all {counts['rows']:,} rows that name one{also}"
     if counts["with_enough_rows"] == 0:
         return f"none of {counts['values']:,} has {MIN_ROWS} rows on {MIN_PROMPTS} prompts{also}"
     if counts["with_enough_rows"] == 1:

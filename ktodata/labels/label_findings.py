@@ -136,7 +136,7 @@ def _check_noise(facts: dict[str, Any]) -> Finding:
     if "not_learnt" in facts:
         return not_applicable("KD043", facts["not_learnt"])
     reviews = reviewed_labels(facts["trusted"])
-    estimate = f"Confident learning would say {percent(facts['label_noise_estimate']['wrong'])}, of errors that are random alone"
+    estimate = f"Confident learning's estimate is {percent(facts['label_noise_estimate']['wrong'])}, of random errors alone"
     if facts.get("identifiability", {}).get("verdict") != "identifiable":
         estimate += ", and here it may be far off either way"
     if not reviews.drawn:
@@ -290,7 +290,7 @@ def _check_contested(facts: dict[str, Any]) -> Finding:
     if not facts["independence"]["identified"] and not rows:
         return not_applicable(
             "KD070",
-            f"On none of {total:,} rows with two votes or more are people shown to differ; these votes could not show it.",
+            f"Of {total:,} rows with two votes or more none is shown to be contested; these votes could not show it.",
         )
     if not facts["independence"]["identified"]:
         text = (

@@ -101,19 +101,25 @@ def noisy_sentence(reviews: ReviewedLabels) -> str:
     return f"Wrong labels, {known}: {class_rates(reviews)}."
 
 
-def next_for_labels(reviews: ReviewedLabels, rows: int) -> str:
-    """What a person should do about the labels, by what is known of them; empty where nothing is left to do. rows : in all"""
-    rate = reviews.whole.rate
+def next_for_labels(reviews: ReviewedLabels, rows: int) -> tuple[str, str]:
+    """What a person should do about the labels, in a word and a sentence; empty where nothing is left. rows : in all"""
+    rate, too_many = reviews.whole.rate, is_above(reviews, MOSTLY_BELOW)
     if rate.high is None:
         some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else f"about {FIRST_SAMPLE} rows drawn at random from each label"
-        return f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
-    if is_above(reviews, MOSTLY_BELOW) is False:
-        return ""
+        return (
+            "Have a sample judged.",
+            f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule.",
+        )
+    if too_many is False:
+        return "", ""
     if reviews.whole.is_counted:
-        return f"Train on the verdicts: every label was judged, and {_span(rate)} of them were wrong as they were given."
-    if is_above(reviews, MOSTLY_BELOW) is None:
-        return f"Have more rows of the random draw judged: {_rows(reviews.drawn)} leave room for {_span(rate)} wrong labels."
-    return f"Have more rows judged: {_span(rate)} of all labels are wrong, and a verdict mends only the row that it is on."
+        wrong = f"{_span(rate)} of them were wrong as they were given"
+        return "Use the verdicts.", f"Train on the verdicts: every label was judged, and {wrong}."
+    if too_many is None:
+        left = f"{_rows(reviews.drawn)} leave room for {_span(rate)} wrong labels"
+        return "Have more rows judged.", f"Have more rows of the random draw judged: {left}."
+    wrong = f"by the draw {_span(rate)} of all labels are wrong (95 % interval)"
+    return "Have more rows judged.", f"Have more rows judged: {wrong}, and a verdict mends only the row that it is on."
 
 
 def noise_unshown(reviews: ReviewedLabels) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import RunError
+from ktodata.labels.label_words import next_for_labels
 from ktodata.report.audit_tables import AuditTables
 from ktodata.report.headline import HeadlineLine, headline, label_trust
 from ktodata.report.page import SECTIONS, flat, render, run_context
@@ -17,11 +18,7 @@ KIND = "ktodata audit"
 OF_A_RUN = ("flow", "labels", "measured")
 OF_A_TABLE = ("labels", "measured")
 LINES = (0, 1, 2, 4)  # of the five: an audit trains nothing, so it can say nothing of whether that helped
-NEXT_IN_PYTHON = HeadlineLine(
-    "What should a person do next?",
-    "Have a sample judged.",
-    "`audit.next_reviews(30)` of what `kd.audit` gives names the rows, `audit.with_reviews(rows)` takes the verdicts.",
-)
+IN_PYTHON = "`audit.next_reviews(30)` of what `kd.audit` gives names the rows, `audit.with_reviews(rows)` takes the verdicts."
 
 
 def build_audit_page(source: Path | StageResult, feedback: pl.DataFrame | None = None, *, name: str = "label audit") -> str:
@@ -65,12 +62,19 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
         faults=[],
         stages=("label_noise",),
         sections=_sections(OF_A_TABLE),
-        verdict=[label_trust(noise), NEXT_IN_PYTHON],
+        verdict=[label_trust(noise), _next_in_python(noise)],
         noise=noise,
         without_text=False,
         facts=lambda _stage: {},
         numbers=lambda _stage: flat(noise.facts),
     )
+
+
+def _next_in_python(noise: LabelsSection) -> HeadlineLine:
+    short, text = next_for_labels(noise.reviews, noise.rows)
+    to_judge = bool(text) and not noise.reviews.whole.is_counted
+    text = f"{text} {IN_PYTHON}" if to_judge else text or "Read the examples below before you train on this."
+    return HeadlineLine("What should a person do next?", short or "Nothing urgent.", text)
 
 
 def _sections(anchors: tuple[str, ...]) -> list[tuple[str, str, bool]]:

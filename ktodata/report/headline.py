@@ -19,7 +19,7 @@ from ktodata.labels.label_words import (
 from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.balance_section import BalanceSection
-from ktodata.report.sections.flow_section import FlowSection
+from ktodata.report.sections.flow_section import UNLABELLED, FlowSection
 from ktodata.report.sections.labels_section import LabelsSection
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 
@@ -126,8 +126,10 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
             yield "narrow prompts", f"The training prompts leave {regions} of the reference prompts uncovered."
     if noise is not None and noise.contradicted:
         yield "unclear criteria", f"The same text carries both verdicts in {plural(noise.contradicted, 'row')}."
-    if flow is not None and flow.quarantined > UNREADABLE * max(flow.rows_in, 1):
-        records = plural(flow.quarantined, "record")
+    # a record without a label, or whose label the recipe sets aside, is not what spoils a set
+    unreadable = flow.quarantined - (flow.account.unlabelled if flow.account is not None else 0) if flow is not None else 0
+    if flow is not None and unreadable > UNREADABLE * max(flow.rows_in, 1):
+        records = plural(unreadable, "record")
         yield "unreadable records", f"{records} of {count(flow.rows_in)} could not be used as they are."
 
 
@@ -170,24 +172,21 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
     held = contents.flow.review - _n_decided(contents.files) if contents.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review, most doubtful first."] if held else []
     desk = f"ktodata review {shlex.quote(contents.files.place)} --budget {SITTING}"
-    about_labels = next_for_labels(contents.noise.reviews, contents.noise.rows) if contents.noise is not None else ""
+    short, about_labels = next_for_labels(contents.noise.reviews, contents.noise.rows) if contents.noise is not None else ("", "")
     todo += [about_labels] if about_labels else []
     if contents.flow is not None and contents.flow.unapplied:
         todo.append("Let verdicts take the place of labels: the recipe's setting use_trusted: relabel, in a step label_noise.")
-    if not contents.files.quarantine.is_empty():
-        reason, rows = (
-            contents.files.quarantine["reason"].value_counts(sort=True).sort("count", "reason", descending=[True, False]).row(0)
-        )
+    quarantine = contents.files.quarantine.filter(pl.col("reason") != UNLABELLED)
+    if not quarantine.is_empty():
+        reason, rows = quarantine["reason"].value_counts(sort=True).sort("count", "reason", descending=[True, False]).row(0)
         todo.append(f"Look at the {plural(rows, 'record')} quarantined for “{str(reason).replace('_', ' ')}”.")
     if contents.coverage is not None and contents.coverage.holes:
         todo.append("Collect feedback on the reference prompts that nothing here is like.")
     if not todo:
         return "Nothing urgent.", "Read the examples below before you train on this."
-    reviews = contents.noise.reviews if contents.noise is not None else None
-    to_judge = reviews is not None and bool(about_labels) and not reviews.whole.is_counted
-    desk = desk if reviews is not None and (held or to_judge) else ""
-    judge = "Have more rows judged." if reviews is not None and reviews.drawn else "Have a sample judged."
-    return "Review rows." if held else judge if to_judge else "Look closer.", " ".join(todo), desk
+    to_judge = contents.noise is not None and bool(about_labels) and not contents.noise.reviews.whole.is_counted
+    desk = desk if contents.noise is not None and (held or to_judge) else ""
+    return "Review rows." if held else short or "Look closer.", " ".join(todo), desk
 
 
 def _n_decided(files: RunFiles) -> int:

@@ -83,6 +83,6 @@ def test_why_rows_left_is_said_with_their_number():
     account = reading_account({"records": 100, "records_used": 100, "rows": 100}, gone=gone | {("relabel", "trusted"): 9})
     last = account.lines()[-1]
     assert last == (
-        "of 100 rows, 5 repeats dropped, 17 dropped (15 doubtful label, 2 outvoted), 3 held for review (3 labels disagree); "
+        "of 100 rows, 5 repeats dropped, 17 dropped (15 doubtful label, 2 outvoted), 3 held for review (labels disagree); "
         "75 are left"
     )

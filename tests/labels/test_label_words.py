@@ -261,21 +261,20 @@ def counted(wrong, rows):
 def test_a_full_count_is_called_one_and_lies_on_one_side_of_every_line():
     reviews = counted(30, 100)
     assert "draw" not in noisy_sentence(reviews).replace("drawn", "") and "every row was judged" in noisy_sentence(reviews)
-    assert trust_word(reviews) == "Not as they are." and "Train on the verdicts" in next_for_labels(reviews, 200)
+    assert trust_word(reviews) == "Not as they are." and next_for_labels(reviews, 200)[0] == "Use the verdicts."
     assert is_above(counted(10, 100), 0.1) is False and trust_word(counted(5, 100)) == "Mostly."
 
 
 @pytest.mark.parametrize("hits", [(1, 1), (20, 20), (60, 60)])
 def test_where_the_headline_warns_something_is_left_to_do(hits):
     reviews = reviews_of(hits, (200, 200))
-    assert bool(next_for_labels(reviews, 4000)) == (trust_word(reviews) != "Mostly.")
-    assert "leave room for" in next_for_labels(reviews_of((1, 0), (20, 10)), 4000)
+    assert bool(next_for_labels(reviews, 4000)[0]) == (trust_word(reviews) != "Mostly.")
+    assert "leave room for" in next_for_labels(reviews_of((1, 0), (20, 10)), 4000)[1]
 
 
 def test_nobody_is_asked_for_more_rows_than_there_are():
-    assert "all 30 rows" in next_for_labels(reviewed_labels({}), 30) and "about 100 rows" in next_for_labels(
-        reviewed_labels({}), 500
-    )
+    texts = [next_for_labels(reviewed_labels({}), rows)[1] for rows in (30, 500)]
+    assert "all 30 rows" in texts[0] and "about 100 rows" in texts[1]
 
 
 def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():

@@ -1,5 +1,6 @@
 """What an audit says in findings, on its page and in a notebook, over made-up reviews: no part is larger than its whole."""
 
+import folders
 import numpy as np
 import polars as pl
 import pytest
@@ -7,7 +8,8 @@ from sentences import about_nothing, larger_than_its_whole, parts_of_wholes, tex
 
 from ktodata.feedback import feedback_table
 from ktodata.labels.people.trusted import rows_to_review
-from ktodata.report import build_audit_page
+from ktodata.report import build_audit_page, build_card, build_report
+from ktodata.report.headline import headline_text
 from ktodata.stages.label_noise import label_noise
 
 ROWS = 240
@@ -74,6 +76,7 @@ def test_a_full_count_is_no_draw_and_has_no_interval(audited):
     text = texts(table, result)["findings"]
     assert "random draw" not in text and "95 %" not in text
     page = texts(table, result)["page"]
+    assert "Have a sample judged" not in page and "Use the verdicts" in page
     assert "every row judged" in page and "drawn at random and judged" not in page
     flagged = result.metrics["flagged"]
     assert f"{flagged} rows are flagged" in text and "judged wrong" in text and "expected wrong" not in text
@@ -93,3 +96,14 @@ def test_flags_of_injected_flips_are_on_a_condition_wherever_they_stand(planted)
     text = text_of(page)
     assert "flags that would be right if" in text and "not known to be so" in text and "flags expected to be right" not in text
     assert "measured to be right" not in text and "on a condition that nobody has measured" in text
+
+
+def test_flags_beyond_what_is_doubted_are_a_number_of_their_own_on_every_text(tmp_path):
+    """By reviews more rows can be flagged than confident learning doubts: they are no part of those."""
+    folder = folders.write_run(tmp_path / "run", stages=folders.PROOF)
+    flags = {"desirable": {"rows": 43, "judged": 2}, "undesirable": {"rows": 0, "judged": 0}}
+    folders.noted(folder / "stages/label_noise/metrics.json", folders.NOISE_FACTS | {"flags": flags, "flagged": 43})
+    page = text_of(build_report(folder))
+    assert "43 rows are flagged" in page and parts_of_wholes(page)
+    for text in (page, build_card(folder), " ".join(headline_text(folder)), text_of(build_audit_page(folder))):
+        assert not larger_than_its_whole(text) and not about_nothing(text)

@@ -95,7 +95,13 @@ def recovery(p_desirable: Floats, injected: InjectedNoise, rows: Bools, *, given
         return Recovery(pooled, Interval(None, None, None), float("nan"), per_repeat)
     # flips differ between repeats, the other rows are the same ones: only the flips' part shrinks with more repeats
     variance = float(pooled.var(ddof=1) / len(pooled) + np.mean(variances))
-    return Recovery(pooled, normal_interval(1 - float(pooled.mean()), variance), variance, per_repeat)
+    return Recovery(pooled, _no_surer(normal_interval(1 - float(pooled.mean()), variance), len(pooled)), variance, per_repeat)
+
+
+def _no_surer(auroc: Interval, flips: int) -> Interval:
+    """With a lower end no higher than so many flips allow that all rank below: where they do, the variance is 0."""
+    low = float(clopper_pearson(flips, flips)[0])
+    return auroc if auroc.low is None else auroc._replace(low=min(auroc.low, low))
 
 
 def class_average(recoveries: list[Recovery]) -> Interval:
@@ -104,7 +110,8 @@ def class_average(recoveries: list[Recovery]) -> Interval:
     if len(values) < len(recoveries):
         return Interval(None, None, None)
     variance = sum(each.variance for each in recoveries) / len(recoveries) ** 2
-    return normal_interval(sum(values) / len(values), variance)
+    flips = sum(len(each.depths) for each in recoveries)
+    return _no_surer(normal_interval(sum(values) / len(values), variance), flips)
 
 
 def two_levels(p_desirable: Floats) -> float:

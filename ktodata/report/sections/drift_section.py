@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.labels.drift_words import beside_in_words, nothing_compared
+from ktodata.labels.drift_words import KINDS, beside_in_words, nothing_compared
 from ktodata.labels.people.drift import ALL, OVER_TIME, SCHEMA
 from ktodata.report.examples import Example, examples
 from ktodata.report.run_files import StageTables, pick
@@ -18,13 +18,6 @@ MAX_LINES = 20  # shown at most: what was found, then the most certain of the re
 MAX_PAIRS = 2  # for each finding
 MAX_FINDINGS = 4  # with examples
 MAX_PANELS = 3
-KINDS = {
-    "none": "nothing",
-    "offset": "another threshold",
-    "slope": "follows the content otherwise",
-    "inverted": "up and down look swapped",
-    "change": "changed at a date",
-}
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ class RecordAccount:
     def _why(self, action: str) -> str:
         """The reasons of one action with their rows, the commonest first."""
         reasons = sorted(self.reasons.get(action, {}).items(), key=lambda item: (-item[1], item[0]))
-        each = [f"{count(number)} {reason.replace('_', ' ')}" for reason, number in reasons]
+        each = [f"{f'{count(number)} ' if len(reasons) > 1 else ''}{reason.replace('_', ' ')}" for reason, number in reasons]
         return f" ({', '.join(each)})" if each else ""
 
     def reading_lines(self) -> list[str]:

@@ -28,7 +28,7 @@ EVIDENCE_IN_WORDS = {
     "contradicted": "the same text has both labels",
     "outvoted": "most votes on the row say otherwise",
     "near_contradiction": "nearly the same answer has the other label",
-    "doubtful_label": "flagged: among the most doubtful of its label; KD042 says how often flags are right, and if what",
+    "doubtful_label": "flagged: among the most doubtful of its label (KD042 says how often such are wrong, by what)",
 }
 
 
@@ -156,7 +156,7 @@ def _on_injected(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
         if of_class.get("basis") == BY_INJECTED:
             yield _class_line(f"flags that would be right {if_random(of_class)} ({name})", precision, f"{on}; not known to be so")
             yield _class_line(f"injected flips found at that depth ({name})", pick(flips, "recall", default={}), on)
-        else:
+        elif pick(facts, f"flags.{name}.rows", default=0) > pick(facts, f"flags.{name}.judged", default=0):
             yield _class_line(f"flags expected to be right ({name})", precision, str(of_class.get("basis")))
 
 

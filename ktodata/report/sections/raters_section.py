@@ -95,8 +95,9 @@ def _not_weighed(errors: pl.DataFrame | None, shared: Any) -> str:
         return "This run has no estimate of the raters' errors."
     if not errors.is_empty():
         return ""
-    few = f"Raters share too few rows: {plural(shared, 'row')} of the training part got votes of more than one rater"
-    return f"{few}, and {MIN_SHARED} are asked for. So nothing can be said of who errs how often."
+    rows = plural(shared, "row") if shared else "no row"
+    few = f"Raters share too few rows: {rows} of the training part got votes of more than one rater"
+    return f"{few}, and {MIN_SHARED} are needed. So nothing can be said of who errs how often."
 
 
 def _good_and_bad(facts: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from ktodata.labels.classifier.noise_injection import (
     trust_curve,
     two_levels,
 )
+from ktodata.stats import clopper_pearson
 
 
 def test_flips_are_stratified_disjoint_and_only_where_asked():
@@ -113,3 +114,13 @@ def test_few_flips_are_no_verdict():
     _, _, planting, p = scored(60, plant_repeats=1)
     found = recovery(p[:, None], planting, np.ones(60, bool), given=True)
     assert identifiability(found, 1.0, (0.0, 0.0)) == "not"
+
+
+def test_flips_that_all_rank_below_are_no_surer_than_their_number_allows():
+    """Ten flips told apart without a mistake: the share of such could still be 69 %, and not 100 to 100 %."""
+    labels = np.arange(400) % 2 == 0
+    injected = inject_flips(labels, np.ones(400, bool), fraction=0.05, repeats=1, seed=0)
+    sure = np.where(labels, 0.9, 0.1)[:, None]
+    found = recovery(sure, injected, np.ones(400, bool), given=True)
+    assert found.auroc.value == 1.0 and found.auroc.high == 1.0
+    assert found.auroc.low == pytest.approx(clopper_pearson(10, 10)[0])
