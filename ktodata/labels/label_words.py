@@ -205,9 +205,11 @@ def none_among(rows: int, what: str) -> str:
     return f"No {what} among {_rows(rows)}; had more than {percent(least)} been such, some would have come up (95 % sure)."
 
 
-def p_in_words(measured: bool) -> str:
-    """What a p(wrong) beside it is."""
-    return AS_MEASURED if measured else ORDER_ONLY
+def p_in_words(measured: bool, fit: Mapping[str, Any] | None = None) -> str:
+    """What a p(wrong) beside it is. fit : "stacking" of the metrics, where there is one"""
+    if not measured:
+        return ORDER_ONLY
+    return f"{AS_MEASURED}, where it is no better than the class shares" if fit and is_worth_nothing(fit) else AS_MEASURED
 
 
 def percent(value: float, digits: int = 1) -> str:

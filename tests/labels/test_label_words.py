@@ -178,6 +178,7 @@ def test_what_was_not_seen_says_what_would_have_been():
     assert none_among(50, "outvoted label").startswith("No outvoted label among 50 rows; had more than 5.8")
     assert none_among(0, "outvoted label") == "No outvoted label could come up: no row was looked at."
     assert p_in_words(measured=False) == ORDER_ONLY
+    assert "no better than the class shares" in p_in_words(True, {"log_loss": 0.5, "by_rates": 0.4})
 
 
 def facts(**changed):

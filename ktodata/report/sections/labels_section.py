@@ -66,7 +66,7 @@ class LabelsSection:
     not_learnt: str
     detector: Interval
     reviews: ReviewedLabels  # what a random draw that somebody trusted judged says
-    p_measured: bool  # whether reviews of both given classes make p(wrong) a probability; else an order only
+    p_is: str  # what a p(wrong) is: a probability where reviews make it one, else an order only
     contradicted: int
     limits: str
     ask: str
@@ -89,7 +89,8 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
     learnt = rows.filter(pl.col("is_label_issue").is_not_null())
     measured = pick(facts, "injected_flips.auroc_averaged_over_given_classes", default={})
     verdict = _noise_verdict(facts)
-    p_measured = "borne_out" in facts
+    measured_p = "borne_out" in facts
+    p_is = p_in_words(measured_p, pick(facts, "stacking"))
     return LabelsSection(
         rows=rows.height,
         doubted=_doubted_share(learnt),
@@ -105,16 +106,16 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         not_learnt=pick(facts, "not_learnt", default=""),
         detector=Interval(measured.get("value"), measured.get("low"), measured.get("high")),
         reviews=reviewed_labels(pick(facts, "trusted", default={})),
-        p_measured=p_measured,
+        p_is=p_is,
         contradicted=_n_contradicted(run),
         limits=pick(facts, "identifiability.limits", default=""),
         ask=pick(facts, "ask_for_review.why", default="") if pick(facts, "ask_for_review.rows") else "",
         facts=facts,
         measured=[*_on_injected(facts), *_on_trusted(facts)],
-        quality=_quality_picture(rows, measured=p_measured),
+        quality=_quality_picture(rows, p_is),
         curve=_trust_curve(run.table("label_noise", "trust_curve")),
         raters_picture=_raters_picture(learnt),
-        examples=_doubtful_examples(run, rows, measured=p_measured),
+        examples=_doubtful_examples(run, rows, p_is, measured=measured_p),
         judges=Judges(
             read_raters(run),
             read_contested(run, with_examples=with_examples),
@@ -182,12 +183,12 @@ def _class_line(name: str, measure: Mapping[str, Any], on: str) -> ClassLine:
     return ClassLine(name, percent(measure.get("value")), "" if is_counted else interval(measure, as_percent=True), on)
 
 
-def _quality_picture(rows: pl.DataFrame, *, measured: bool) -> Markup | None:
+def _quality_picture(rows: pl.DataFrame, p_is: str) -> Markup | None:
     scored = rows.filter(pl.col("label_quality").is_not_null())
     if scored.is_empty():
         return None
     sides = [scored.filter(pl.col("label") == value)["label_quality"].to_numpy() for value in LABELS.values()]
-    axis = f"label quality: 1 sound, 0 doubtful, {p_in_words(measured)}"
+    axis = f"label quality: 1 sound, 0 doubtful, {p_is}"
     return figures.histogram("quality", "Label quality", *sides, axis=axis)
 
 
@@ -229,21 +230,20 @@ def _raters_picture(rows: pl.DataFrame) -> Markup | None:
     )
 
 
-def _doubtful_examples(source: ExampleRows, rows: pl.DataFrame, *, measured: bool) -> list[Example]:
+def _doubtful_examples(source: ExampleRows, rows: pl.DataFrame, p_is: str, *, measured: bool) -> list[Example]:
     """The rows doubted most: first those with evidence of their own, then those that only the model doubts."""
     worst = (
         rows.filter(pl.col("evidence_against").is_not_null() | pl.col("is_label_issue"))
         .sort(pl.col("evidence_against").is_null(), "label_quality", "row_id", nulls_last=True)
         .head(MAX_EXAMPLES)
     )
-    return examples(source, {row["row_id"]: _label_notes(row, measured=measured) for row in worst.iter_rows(named=True)})
+    return examples(source, {row["row_id"]: _label_notes(row, p_is, measured=measured) for row in worst.iter_rows(named=True)})
 
 
-def _label_notes(row: Mapping[str, Any], *, measured: bool) -> list[str]:
+def _label_notes(row: Mapping[str, Any], p_is: str, *, measured: bool) -> list[str]:
     notes = [EVIDENCE_IN_WORDS.get(reason, reason) for reason in row["evidence_against"] or ()]
-    is_ = p_in_words(measured)
     if row["label_quality"] is not None:
-        notes.append(f"label quality {number(row['label_quality'], 2)}, {is_}")
+        notes.append(f"label quality {number(row['label_quality'], 2)}, {p_is}")
     if row["p_desirable"] is not None and measured:
-        notes.append(f"chance of being desirable {percent(row['p_desirable'], 0)}, {is_}")
+        notes.append(f"chance of being desirable {percent(row['p_desirable'], 0)}, {p_is}")
     return notes
