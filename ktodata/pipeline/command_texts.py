@@ -35,12 +35,16 @@ def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:
     """What self-training came to, if there was any; what was found, what people said, what was dropped, where the page is."""
     from ktodata.formats.verdicts.reviews import reviews_in_words
     from ktodata.report.headline import headline_text
+    from ktodata.report.run_changes import read_changes
+    from ktodata.report.run_files import RunFiles
 
     reviews = [reviews_in_words(stage["metrics"]) for stage in run.manifest["stages"] if stage["name"] == "reviews"]
     verdict = [] if rounds is None else [rounds["verdict"]]
+    changes = read_changes(RunFiles(run.folder))
+    since = [] if changes is None else ["since the run before: " + "; ".join(changes.lines)]
     page = run.folder / "report.html"
     place = f"page: {page}" if page.exists() else f"no page yet: `ktodata report {run.folder}` makes one"
-    return "\n\n".join([*verdict, *_reading_text(run), *headline_text(run.folder), *reviews, place])
+    return "\n\n".join([*verdict, *_reading_text(run), *since, *headline_text(run.folder), *reviews, place])
 
 
 def _reading_text(run: Run) -> list[str]:

@@ -14,6 +14,7 @@ from ktodata.errors import DataError, RunError
 from ktodata.files import describe, read_note, read_own_table, read_sibling_table, table_height, whole_folder, write_note
 from ktodata.formats.shards import check_shards
 from ktodata.report.integrity import FileFault, faults_of
+from ktodata.report.run_changes import PREVIOUS
 from ktodata.stage import StageResult, check_stage
 
 if TYPE_CHECKING:
@@ -262,6 +263,18 @@ def save_result(run: Path, name: str, result: StageResult, note: Mapping[str, An
             scratch / "done.json", {**note, "columns": _column_digests(result.columns), "artefacts": own | describe(run, written)}
         )
     return SavedStage(stage_folder(run, name))
+
+
+def keep_previous(run: Path, finished: str) -> None:
+    """Keep what became of each row when the run was finished, before they are read anew: the page says what has changed.
+
+    finished : when that was
+    """
+    ledger = read_own_table(run / "ledger.parquet").filter(pl.col("stage") == "export")
+    outcomes = ledger.select("row_id", "action", part=pl.col("evidence").str.json_path_match("$.part"))
+    rows = SavedStage(stage_folder(run, "ingest")).read("row_id", "label")
+    result = StageResult(rows.join(outcomes, on="row_id", how="left", maintain_order="left"))
+    save_result(run, PREVIOUS, result, {"key": digest(finished)})
 
 
 def _column_digests(table: pl.DataFrame) -> dict[str, str]:

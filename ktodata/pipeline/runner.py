@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -35,9 +36,10 @@ from ktodata.ledger import account, outcomes, write_up
 from ktodata.meter import Meter
 from ktodata.pipeline.pulled_feedback import pull_for_run
 from ktodata.pipeline.recipe import Recipe
-from ktodata.pipeline.run_folder import Run, SavedStage, digest, save_result, stage_folder
+from ktodata.pipeline.run_folder import Run, SavedStage, digest, keep_previous, save_result, stage_folder
 from ktodata.pipeline.run_stages import ColumnStage, stages_of
 from ktodata.pipeline.run_state import RunStage, RunState, key_parts
+from ktodata.report.run_changes import PREVIOUS
 from ktodata.work_done import heard_by
 
 # an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
@@ -108,7 +110,7 @@ class _Execution:
             remove_leftovers(self.folder)
             _check_nothing_is_removed(self.folder)
             self._remove_other_stages()
-            self.started = _now()
+            self.started, self.finished_before = _now(), _finished(self.folder)
             self._write_manifest("running")
             if self.recipe.pull is not None:
                 pull_for_run(self.folder, self.recipe.pull)
@@ -131,7 +133,7 @@ class _Execution:
         """A page must not count verdicts, or show figures, of a stage that the recipe no longer has."""
         names = {stage.name for stage in self.state.stages}
         for place in (self.folder / "stages").glob("*/done.json"):
-            if place.parent.name not in (*names, PAGES):
+            if place.parent.name not in (*names, PAGES, PREVIOUS):
                 discard(place.parent)
 
     def preview(self) -> list[tuple[str, str]]:
@@ -172,6 +174,9 @@ class _Execution:
         else:
             self.notify({**event, "kind": "start", "why": why})
             make_way(self.folder / name for name in saved.done.get("artefacts", {}))
+            if stage is self.state.stages[0] and self.finished_before is not None:
+                with suppress(RunError):  # of a damaged run nothing is said
+                    keep_previous(self.folder, self.finished_before)
             with heard_by(lambda text: self._progress(stage.name, text)):
                 made = _make(stage, self.state, parts)
             self.notify({**event, "kind": "done", "seconds": made.done["seconds"]})
@@ -309,6 +314,14 @@ def _check_nothing_is_removed(folder: Path) -> None:
     """Raise RunError where a withdrawal was stopped halfway: caches and files may still hold the records."""
     if (ids := own_list(folder)).is_file() and WithdrawnIds.read(ids).status == "removing":
         raise RunError(f"a withdrawal in {folder} was stopped halfway: `ktodata forget` again, with the same --rows, ends it.")
+
+
+def _finished(folder: Path) -> str | None:
+    """When the run that the folder holds was finished; None where none was, or another has begun since."""
+    with suppress(RunError):
+        manifest = read_note(folder / "manifest.json")
+        return str(manifest["finished"]) if manifest.get("status") == "done" else None
+    return None
 
 
 def _looks_like_a_path(text: str, place: Path) -> bool:

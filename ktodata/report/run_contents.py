@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ktodata.report.run_changes import ChangesSection, read_changes
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.ablation_section import read_ablation
 from ktodata.report.sections.balance_section import BalanceSection, read_balance
@@ -23,6 +24,7 @@ class RunContents:
     files: RunFiles
     name: str
     flow: FlowSection | None
+    changes: ChangesSection | None
     noise: LabelsSection | None
     balance: BalanceSection | None
     coverage: CoverageSection | None
@@ -44,6 +46,7 @@ def contents_of(files: RunFiles) -> RunContents:
         files=files,
         name=str(pick(files.manifest, "name", default=files.path.name)),
         flow=read_flow(files),
+        changes=read_changes(files),
         noise=read_labels_section(files, with_examples=with_examples),
         balance=read_balance(files),
         coverage=read_coverage(files),

@@ -1,0 +1,104 @@
+"""Tomorrow's rows: a source has grown. Rows of before stay where they were, the result is a full run's, and the changes are told."""
+
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import ktodata as kd
+from ktodata.errors import RunError
+from ktodata.pipeline.command_texts import run_text
+from ktodata.report.run_changes import read_changes
+from ktodata.report.run_files import RunFiles
+
+WORDS = ["apple", "river", "stone", "cloud", "lantern", "meadow", "violin", "harbor", "copper", "thistle", "marble"]
+
+
+def record(number: int, subject: str, rater: str, label: bool) -> dict:
+    a, b = WORDS[number % 11], WORDS[(number // 11) % 11]
+    return {"prompt": f"{subject} {a} {b} {number}", "completion": f"the {b} of {a} {number}", "label": label, "rater": rater}
+
+
+def recipe(source: Path) -> dict:
+    steps = [
+        "validate",
+        {"dedupe": None},
+        {"split": {"test": 0.2, "validation": 0.1}},
+        {"embed": {"model": "packaged:wordllama-256"}},
+    ]
+    steps += [{"coverage": {"clusters": 3}}]
+    return {"name": "grown", "ingest": {"paths": [str(source)], "rater": "rater"}, "steps": steps}
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory) -> tuple[kd.Run, pl.DataFrame, kd.Run]:
+    """(the run of a source that has grown, row_id and part before it had, a full run of the same source in another folder)"""
+    folder = tmp_path_factory.mktemp("growth")
+    source = folder / "feedback.jsonl"
+    first = [record(n, ("cooking with", "painting of")[n % 2], f"r{n % 2}", n % 3 != 0) for n in range(240)]
+    # r1 calls all of it undesirable, which they did not do before; somebody new judges another subject
+    more = [record(n, "painting of", "r1", label=False) for n in range(1000, 1040)]
+    more += [record(n, "compiler error in java thread pool", "nia", label=True) for n in range(2000, 2040)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KTODATA_CACHE", str(folder / "cache"))
+        patch.setattr("ktodata.embeddings.map_layout.TSNE_PASSES", 250)
+        source.write_text("".join(json.dumps(each) + "\n" for each in first))
+        before = kd.run(recipe(source), out=folder / "run")
+        assert read_changes(RunFiles(before.folder)) is None and "since the run before" not in run_text(before, None)
+        parts = before.feedback.select("row_id", "part")
+        source.write_text("".join(json.dumps(each) + "\n" for each in first[1:] + more))  # one was taken out
+        run = kd.run(recipe(source), out=folder / "run")
+        whole = kd.run(recipe(source), out=folder / "whole")
+    return run, parts, whole
+
+
+def test_rows_of_before_stay_in_their_part(grown):
+    run, parts, _ = grown
+    both = parts.join(run.feedback.select("row_id", "part"), on="row_id", suffix="_after")
+    assert both.height == 239 and (both["part"] == both["part_after"]).all()
+
+
+def test_the_result_is_that_of_a_full_run(grown):
+    run, _, whole = grown
+    files = [run.folder / "ledger.parquet", *sorted((run.folder / "shards").iterdir())]
+    assert len(files) > 3
+    for file in files:
+        assert file.read_bytes() == (whole.folder / file.relative_to(run.folder)).read_bytes(), file.name
+
+
+def test_what_has_changed_is_told(grown):
+    run, _, _ = grown
+    changes = read_changes(RunFiles(run.folder))
+    assert changes is not None and (changes.added, changes.gone, changes.moved) == (80, 1, 0)
+    assert [name for name, _ in changes.new_raters] == ["nia"] and [each.name for each in changes.raters] == ["r1"]
+    assert changes.rate.added.value == 0.5 and changes.rate_differs
+    assert len(changes.topics) >= 1 and changes.topics[0].added.value >= 0.4 > changes.topics[0].before.value
+    page = (run.folder / "report.html").read_text()
+    assert "Since the run before" in page and "80 rows added, 1 gone" in page and "nia (40)" in page
+    assert "since the run before: 80 rows added" in run_text(run, None)
+
+
+def test_a_page_without_text_names_nobody(grown, tmp_path):
+    from ktodata.report import write_page_without_text
+
+    run, _, _ = grown
+    write_page_without_text(run.folder, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "80 rows added" in page and not re.search(r"\bnia\b", page)
+
+
+def test_a_run_that_was_stopped_is_no_run_before(grown, monkeypatch):
+    """What is compared with is the last finished run, however often another was begun since."""
+    run, _, _ = grown
+    kept = (run.folder / "stages" / "previous" / "columns.parquet").read_bytes()
+    monkeypatch.setattr("ktodata.pipeline.runner._make", lambda *args: (_ for _ in ()).throw(RunError("stopped")))
+    source = Path(run.manifest["recipe"]["ingest"]["paths"][0])
+    text = source.read_text()
+    for more in ("\n", "\n\n"):
+        source.write_text(text + more)
+        with pytest.raises(RunError, match="stopped"):
+            kd.run(recipe(source), out=run.folder)
+    previous = pl.read_parquet(run.folder / "stages" / "previous" / "columns.parquet")
+    assert previous.height == 319 and (run.folder / "stages" / "previous" / "columns.parquet").read_bytes() != kept
