@@ -20,10 +20,14 @@ from ktodata.train.data.training_rows import check_rows, read_part
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of `evaluate`. `per_row`: row_id, label, truth, reward, base_score, policy_score, log-probs, model."""
+    """Results of `evaluate`. `per_row`: row_id, label, truth, reward, base_score, policy_score, log-probs, model.
+
+    answers : item, prompt, base, trained (texts), base_passes, trained_passes of the prompts in `instructions`; None without them
+    """
 
     metrics: dict[str, Any]
     per_row: pl.DataFrame
+    answers: pl.DataFrame | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -50,10 +54,13 @@ class Evaluation:
         )
 
     def write(self, folder: Path) -> None:
-        """evaluation.json and evaluation.parquet."""
-        with whole_file(folder / "evaluation.parquet") as scratch:
-            self.per_row.write_parquet(scratch)
-        write_note(folder / "evaluation.json", self.metrics, [folder / "evaluation.parquet"])
+        """evaluation.json, evaluation.parquet and, where prompts were asked, evaluation_answers.parquet."""
+        tables = {"evaluation.parquet": self.per_row, "evaluation_answers.parquet": self.answers}
+        written = {folder / name: table for name, table in tables.items() if table is not None}
+        for path, table in written.items():
+            with whole_file(path) as scratch:
+                table.write_parquet(scratch)
+        write_note(folder / "evaluation.json", self.metrics, list(written))
 
 
 def evaluate(
@@ -70,6 +77,9 @@ def evaluate(
     max_rows: Annotated[int | None, Field(ge=2, description="score at most this many rows, drawn by seed; none: all")] = None,
     max_length: Annotated[int, Field(ge=2, description="tokens of prompt and completion; the end is cut off")] = 1024,
     generate: Annotated[int, Field(ge=0, description="held-out prompts that base and trained model answer")] = 8,
+    instructions: Annotated[
+        Path | None, Field(description="prompts in IFEval's form that both models answer and a program checks; none: not asked")
+    ] = None,
     max_new_tokens: Annotated[int, Field(ge=1, description="length of those answers")] = 64,
     bootstrap: Annotated[int, Field(ge=100, le=100_000, description="resamples of prompt groups for the intervals")] = 1000,
     device: Annotated[str, Field(description="auto (cuda when there is one), cpu, cuda, ...")] = "auto",
@@ -88,6 +98,9 @@ def evaluate(
     policy_auc and base_auc rank rows by each model's own log-prob per token of the completion, and policy_gain is their paired
     difference. What training changed: auc ranks by the implicit reward, beta x (log p_policy - log p_reference), where 0.5 is
     chance. accuracy counts reward > 0 as desirable. Intervals: 95 %, resampling prompt groups.
+
+    instructions : asks what the models *do*: the share of prompts whose greedy answers keep to what their line asks, by a
+    program, before and after training, and the paired difference. Prompts that training rows have are left out and counted.
     """
     settings = check_settings(
         evaluate, {name: value for name, value in locals().items() if name != "run_or_shards"}, where="evaluate"
@@ -100,17 +113,23 @@ def evaluate(
     if rows.is_empty():
         raise EmptyDataError(f"there are no {part} rows to evaluate on. Hold some out with the step `split`.")
     rows = with_truth(check_rows(rows, part=part, both_classes=False), settings["truth"], truth_column)
+    prompts, asked = (None, {}) if instructions is None else _prompts_to_check(settings["instructions"], run_or_shards)
     rows = rows if max_rows is None else rows.sample(min(max_rows, rows.height), seed=seed).sort("row_id")
     folder, base = _model_and_reference(run_or_shards, model, reference)
     note = Path(folder) / "training.json"
     if note.is_file():
         check_siblings(note)
     with reporting_evaluation(settings["progress"]) as report:
-        scored, metrics = score(rows, settings, trained=folder, reference=base, report=report)
+        scored = score(rows, settings, prompts, trained=folder, reference=base, report=report)
     # whoever shows the figures checks that the run's model is still this one; of a model elsewhere nothing is to be checked
     of_training = digest_file(note) if note.is_file() and _is_of_run(folder, run_or_shards) else None
-    made = {"part": part, "beta": beta, "of_training": of_training, **metrics}
-    result = Evaluation(made | measure(scored, resamples=bootstrap, seed=seed), scored)
+    made = {"part": part, "beta": beta, "of_training": of_training, **scored.metrics}
+    if scored.answers is not None:
+        from ktodata.evaluate.checked_answers import measure_answers
+
+        figures = measure_answers(scored.answers, resamples=bootstrap, seed=seed)
+        made["instructions"] = asked | {"max_new_tokens": max_new_tokens} | figures
+    result = Evaluation(made | measure(scored.rows, resamples=bootstrap, seed=seed), scored.rows, scored.answers)
     if out is not None:
         with alone_if_run(settings["out"]):
             result.write(settings["out"])
@@ -164,6 +183,17 @@ def _class_reward(scored: pl.DataFrame, label: bool, resamples: int, seed: int) 
         return {**counts, "not_applicable": "no rows"}
     mean = bootstrap({"reward": weighted_mean(rows["reward"])}, rows["group"], resamples=resamples, seed=seed)["reward"]
     return {**counts, "mean_reward": mean.as_dict()}
+
+
+def _prompts_to_check(path: Path, run_or_shards: Path | str | pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """(prompts that no training row has, facts with counts)."""
+    from ktodata.evaluate.checked_answers import read_checked_prompts, without_trained
+
+    prompts, facts = read_checked_prompts(path)
+    fresh = without_trained(prompts, read_part(run_or_shards, "train"))
+    if fresh.is_empty():
+        raise EmptyDataError(f"instructions: all {prompts.height:,} prompts of {path} are among the training rows.")
+    return fresh, facts | {"prompts": fresh.height, "also_in_training": prompts.height - fresh.height}
 
 
 def _is_of_run(model: str, run_or_shards: Path | str | pl.DataFrame) -> bool:

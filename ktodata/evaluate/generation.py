@@ -37,12 +37,18 @@ def encode_prompts(prompts: Sequence[str], tokenizer: Any, *, chat: bool) -> lis
     return [np.array(tokenizer.apply_chat_template(turn, **template_options)["input_ids"], np.int32) for turn in turns]
 
 
-def answer_all(model: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_new_tokens: int, device: Any) -> pl.DataFrame:
+def answer_all(
+    model: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_new_tokens: int, device: Any, batch_size: int = ANSWER_BATCH_SIZE
+) -> pl.DataFrame:
     """A greedy answer to each prompt, in order: text, tokens, unfinished (was still going on at max_new_tokens)."""
-    written: list[list[int]] = []
-    for start in range(0, len(prompts), ANSWER_BATCH_SIZE):
-        together = prompts[start : start + ANSWER_BATCH_SIZE]
-        written += write_greedily(model, tokenizer, together, max_new_tokens=max_new_tokens, device=device)
+    by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))  # little padding in a batch
+    answers: dict[int, list[int]] = {}
+    for start in range(0, len(prompts), batch_size):
+        chosen = by_length[start : start + batch_size]
+        together = [prompts[number] for number in chosen]
+        ids_written = write_greedily(model, tokenizer, together, max_new_tokens=max_new_tokens, device=device)
+        answers.update(zip(chosen, ids_written, strict=True))
+    written = [answers[number] for number in range(len(prompts))]
     return pl.DataFrame(
         {
             "text": [tokenizer.decode(ids, skip_special_tokens=True) for ids in written],

@@ -1,11 +1,13 @@
 """Reads both models, one after the other, and scores every row with each."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 
+from ktodata.evaluate.checked_answers import check_answers, write_answers
 from ktodata.evaluate.evaluation_progress import Report, RowsScored
 from ktodata.evaluate.generation import choose_prompts, describe, examples, write_greedily
 from ktodata.evaluate.rewards import completion_logps, load_trained, reward_table
@@ -14,16 +16,35 @@ from ktodata.train.data.tokens import tokenize
 from ktodata.train.model.device import pick_device, pick_dtype
 
 
+@dataclass(frozen=True)
+class ScoredByBoth:
+    """rows : one line per row that fits. answers : as `check_answers` gives them; None: nothing asked. metrics : JSON values"""
+
+    rows: pl.DataFrame
+    answers: pl.DataFrame | None
+    metrics: dict[str, Any]
+
+
 def score(
-    rows: pl.DataFrame, settings: dict[str, Any], *, trained: str, reference: str, report: Report
-) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """(one line per row that fits, metrics with the generation check). report : called with how far it is."""
+    rows: pl.DataFrame,
+    settings: dict[str, Any],
+    asked: pl.DataFrame | None,
+    *,
+    trained: str,
+    reference: str,
+    report: Report,
+) -> ScoredByBoth:
+    """Every row under both models, and their answers.
+
+    asked : prompts whose answers are checked; report : called with how far it is
+    """
     device = pick_device(settings["device"])
     compute_dtype = pick_dtype(settings["dtype"], device)
     base, tokenizer = load_causal_lm(reference)
     tokens, token_metrics = tokenize(rows, tokenizer, max_length=settings["max_length"], part=settings["part"])
     chosen = choose_prompts(tokens, settings["generate"], settings["seed"])
-    logps, written = {}, {}
+    logps, written, answers = {}, {}, {}
+    asking = {"chat": rows.schema["prompt"] != pl.String, "max_new_tokens": settings["max_new_tokens"], "device": device}
     for name in ("base", "trained"):
         report({"model": name, "text": "is read"})
         loaded = base if name == "base" else load_trained(trained, reference)
@@ -33,6 +54,9 @@ def score(
             report({"model": name, "text": f"answers {len(chosen):,} prompts"})
             prompts, longest = [tokens.prompt[row] for row in chosen], settings["max_new_tokens"]
             written[name] = write_greedily(loaded, tokenizer, prompts, max_new_tokens=longest, device=device)
+        if asked is not None:
+            report({"model": name, "text": f"answers {asked.height:,} prompts that are checked"})
+            answers[name] = write_answers(loaded, tokenizer, asked["prompt"].to_list(), **asking)
         loaded.cpu()  # the other model gets the device's memory
     table = reward_table(tokens, logps["trained"], logps["base"], beta=settings["beta"])
     given = rows.select("row_id", "truth", model=pl.col("model") if "model" in rows.columns else pl.lit(None, dtype=pl.String))
@@ -44,7 +68,8 @@ def score(
         "tokens": token_metrics,
         "generation": _generation_check(written, tokenizer, tokens, chosen, settings["max_new_tokens"]),
     }
-    return table.join(given, on="row_id", how="left", maintain_order="left"), metrics
+    checked = None if asked is None else check_answers(asked, answers)
+    return ScoredByBoth(table.join(given, on="row_id", how="left", maintain_order="left"), checked, metrics)
 
 
 def _generation_check(written: dict[str, Any], tokenizer: Any, tokens: Any, chosen: list[int], longest: int) -> dict[str, Any]:

@@ -92,13 +92,20 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """One line per measure, against the given label and against the truth where that is known."""
     rows, groups = evaluation["rows"], evaluation["prompt_groups"]
     lines = [f"{rows:,} {evaluation['part']} rows, {groups:,} prompt groups; intervals are 95 %"]
+    if checked := evaluation.get("instructions"):
+        lines += [f"answers that a program passes, of {checked['prompts']:,} prompts:"]
+        lines += [f"  {line}" for line in _aligned((name, _with_ends(checked[name])) for name in ("base", "trained", "gain"))]
     for against in ("label", "truth"):
         result = evaluation[f"against_{against}"]
         lines += [f"against {against}: {result.get('not_applicable', '')}".rstrip()]
         measures = result.get("measures", {}).items()
-        values = ((name, f"{value['value']:.3f}  ({value['low']:.3f} to {value['high']:.3f})") for name, value in measures)
+        values = ((name, _with_ends(value)) for name, value in measures)
         lines += [f"  {line}" for line in _aligned(values)]
     return "\n".join(lines)
+
+
+def _with_ends(measure: Mapping[str, float]) -> str:
+    return f"{measure['value']:.3f}  ({measure['low']:.3f} to {measure['high']:.3f})"
 
 
 def comparison_outlook_text(outlook: Mapping[str, Any]) -> str:

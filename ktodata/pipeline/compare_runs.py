@@ -6,16 +6,25 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ktodata.errors import DataError, OneClassError, RunError
-from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_auc
+from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.report.run_files import is_of_another_model
 
 if TYPE_CHECKING:
     from ktodata.pipeline.run_folder import Run
 
 
+SEEDS = (
+    "That is of these two trainings: another train.seed may move either by as much. Train both with three before you believe it."
+)
+ANSWER_GAINS = {"gain": ("passes", "baseline_passes"), "gain_over_base": ("passes", "base_passes")}
+
+
 @dataclass(frozen=True)
 class RunComparison:
-    """metrics : auc, baseline_auc and gain, each with its interval; part, judged_by, rows, prompt_groups; JSON values."""
+    """metrics : auc, baseline_auc and gain, each with its interval; part, judged_by, rows, prompt_groups; JSON values.
+
+    instructions : where both runs asked the same prompts, the shares that base, baseline and the run's model pass, and gains
+    """
 
     metrics: dict[str, Any]
 
@@ -25,19 +34,19 @@ class RunComparison:
 
     def verdict(self) -> str:
         """In sentences. A gain counts if its 95 % interval lacks zero; that is over rows, of the two trainings at hand."""
+        of_answers = [] if self.metrics["instructions"] is None else [_answers_verdict(self.metrics["instructions"])]
+        return " ".join([*of_answers, self._ranking_verdict(), SEEDS])
+
+    def _ranking_verdict(self) -> str:
         metrics = self.metrics
         gain, low, high = (metrics["gain"][name] for name in ("value", "low", "high"))
-        word = "no difference that this can show"
-        if not metrics["includes_zero"]:
-            word = "better by more than chance" if gain > 0 else "worse by more than chance"
         before, now = (
             f"{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})" for auc in (metrics["baseline_auc"], metrics["auc"])
         )
         return (
-            f"Held-out AUC {before} before, {now} now; {gain:+.3f} ({low:+.3f} to {high:+.3f}): {word}. "
+            f"Held-out AUC {before} before, {now} now; {gain:+.3f} ({low:+.3f} to {high:+.3f}): {_word(metrics['gain'])}. "
             f"{metrics['rows']:,} {metrics['part']} rows in {metrics['prompt_groups']:,} prompt groups that both runs hold out, "
-            f"judged by {'the truth' if metrics['judged_by'] == 'truth' else 'their labels as given'}. That is of these two "
-            "trainings: another train.seed may move either by as much. Train both with three before you believe it."
+            f"judged by {'the truth' if metrics['judged_by'] == 'truth' else 'their labels as given'}."
         )
 
 
@@ -66,8 +75,50 @@ def compare_runs(run: "Run", baseline: "Run", *, resamples: int = 1000, seed: in
             "rows": rows.height,
             "prompt_groups": rows["group"].n_unique(),
             "baseline": baseline.folder.name,
+            "instructions": _compare_answers(run, baseline, resamples, seed),
         }
     )
+
+
+def _compare_answers(run: "Run", baseline: "Run", resamples: int, seed: int) -> dict[str, Any] | None:
+    """Shares of the prompts that both asked whose answers pass: of the model before training, the baseline's, the run's own."""
+    ours, theirs = _answers(run), _answers(baseline)
+    if ours is None or theirs is None:
+        return None
+    theirs = theirs.select("prompt", baseline_passes="trained_passes")
+    both = ours.select("prompt", "base_passes", passes="trained_passes").join(theirs, on="prompt", maintain_order="left")
+    if both.is_empty():
+        return None
+    shares = {name: weighted_mean(both[name]) for name in ("base_passes", "baseline_passes", "passes")}
+    gains = {name: difference(shares[now], shares[before]) for name, (now, before) in ANSWER_GAINS.items()}
+    estimates = bootstrap(shares | gains, both["prompt"], resamples=resamples, seed=seed)
+    return {"prompts": both.height} | {name: estimate.as_dict() for name, estimate in estimates.items()}
+
+
+def _answers(run: "Run") -> pl.DataFrame | None:
+    stage = run.stage("evaluate")
+    return stage.table("answers").unique("prompt", keep="first", maintain_order=True) if "instructions" in stage.metrics else None
+
+
+def _answers_verdict(compared: dict[str, Any]) -> str:
+    base, before, now = (f"{100 * compared[name]['value']:.1f} %" for name in ("base_passes", "baseline_passes", "passes"))
+    return (
+        f"Of {compared['prompts']:,} prompts whose answers a program checks, {base} pass before any training, {before} with the "
+        f"baseline's model, {now} with this one: {_points(compared['gain'])} points over the baseline, "
+        f"{_word(compared['gain'])}; {_points(compared['gain_over_base'])} over the untrained model, "
+        f"{_word(compared['gain_over_base'])}."
+    )
+
+
+def _points(gain: dict[str, float]) -> str:
+    value, low, high = (f"{100 * gain[name]:+.1f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def _word(gain: dict[str, float]) -> str:
+    if gain["low"] <= 0 <= gain["high"]:
+        return "no difference that this can show"
+    return "better by more than chance" if gain["value"] > 0 else "worse by more than chance"
 
 
 def _shared_rows(run: "Run", baseline: "Run") -> tuple[pl.DataFrame, str]:

@@ -106,7 +106,7 @@ class Run:
     def evaluate_settings(self) -> dict[str, Any]:
         """The recipe's evaluate: section, with the path of its truth from here; empty when it had none."""
         manifest = self.manifest
-        return truth_from(self.folder / manifest["recipe_folder"], manifest["recipe"]["evaluate"] or {})
+        return places_from(self.folder / manifest["recipe_folder"], manifest["recipe"]["evaluate"] or {})
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
@@ -233,9 +233,11 @@ def with_columns_of(table: pl.DataFrame, columns: pl.DataFrame) -> pl.DataFrame:
     return joined.with_columns(pl.coalesce(f"{name}\0", name).alias(name) for name in again).drop(f"{name}\0" for name in again)
 
 
-def truth_from(folder: Path, evaluate: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of `evaluate` in which the path of the truth, if there is one, starts at `folder`."""
+def places_from(folder: Path, evaluate: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `evaluate` in which the paths of the truth and of prompts to check, where given, start at `folder`."""
     settings = dict(evaluate)
+    if settings.get("instructions"):
+        settings["instructions"] = str(folder / Path(settings["instructions"]).expanduser())
     if settings.get("truth"):
         settings["truth"] = {**settings["truth"], "path": str(folder / Path(settings["truth"]["path"]).expanduser())}
     return settings

@@ -16,7 +16,7 @@ from ktodata.formats.withdrawn import WithdrawnIds, leaving_out, own_list
 from ktodata.labels.evidence.training_dynamics import join_dynamics
 from ktodata.models import model_digest
 from ktodata.pipeline.recipe import Recipe, RecipeStep, takes_prompts
-from ktodata.pipeline.run_folder import stage_folder, truth_from
+from ktodata.pipeline.run_folder import places_from, stage_folder
 from ktodata.pipeline.run_state import RunStage, RunState, frame_digest, key_parts
 from ktodata.settings import settings_of
 from ktodata.stage import StageResult
@@ -48,7 +48,7 @@ def stages_of(
     if recipe.train is not None:
         stages.append(Train(recipe.train, progress))
     if recipe.evaluate is not None:
-        stages.append(Evaluate(truth_from(recipe.folder, recipe.evaluate), progress))
+        stages.append(Evaluate(places_from(recipe.folder, recipe.evaluate), progress))
     return tuple(stages)
 
 
@@ -305,7 +305,8 @@ class Evaluate:
     def made_of(self, run: RunState) -> dict[str, Any]:
         return {
             "settings": dict(self.settings),
-            "truth": self._truth(),
+            "truth": self._digest_of("truth", (self.settings.get("truth") or {}).get("path")),
+            "instructions": self._digest_of("instructions", self.settings.get("instructions")),
             "model": {} if self.settings.get("model") else self._trained(run),
         }
 
@@ -318,7 +319,8 @@ class Evaluate:
 
         evaluation = evaluate(run.folder, **{**self.settings, "progress": notify_pass})
         write_note(run.folder / self.artefacts[0], evaluation.as_dict())
-        return StageResult(evaluation.per_row, metrics=evaluation.as_dict())
+        tables = {} if evaluation.answers is None else {"answers": evaluation.answers}
+        return StageResult(evaluation.per_row, metrics=evaluation.as_dict(), tables=tables)
 
     def models(self) -> Mapping[str, str]:
         return models_of(self.settings)
@@ -336,10 +338,10 @@ class Evaluate:
             written = describe(run.folder, [model])
         return {name: of["digest"] for name, of in written.items() if name.startswith("model/")}
 
-    def _truth(self) -> str | None:
-        if not self.settings.get("truth"):
+    def _digest_of(self, name: str, given: str | None) -> str | None:
+        if not given:
             return None
-        path = Path(self.settings["truth"]["path"])
+        path = Path(given)
         if not path.is_file():
-            raise SettingError(f"evaluate: truth: there is no file {path}.")
+            raise SettingError(f"evaluate: {name}: there is no file {path}.")
         return digest_file(path)

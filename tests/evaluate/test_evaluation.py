@@ -15,21 +15,6 @@ from ktodata.train import fit
 QUICK = {"bootstrap": 100, "device": "cpu", "max_new_tokens": 5}
 
 
-@pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
-    """A run folder whose model has learnt its rows by heart, with some of those rows as its test part."""
-    run = tmp_path_factory.mktemp("run")
-    (run / "shards").mkdir()
-    rows = text_rows(24)
-    rows.write_parquet(run / "shards" / "train-00000-of-00001.parquet")
-    test = rows.head(16).with_columns(model=pl.Series(["small", "large"] * 8), truth=~pl.col("label"))
-    test.write_parquet(run / "shards" / "test-00000-of-00001.parquet")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KTODATA_CACHE", str(run / "cache"))
-        fit(run, model=folder, out=run / "model", epochs=30, batch_size=8, learning_rate=3e-3, device="cpu")
-    return run
-
-
 def test_what_was_learnt_shows_and_the_base_model_did_not_know_it(trained):
     result = evaluate(trained, **QUICK)
     measures = result.as_dict()["against_label"]["measures"]

@@ -70,6 +70,37 @@ def test_a_better_model_is_said_to_be_better_by_the_plain_difference(make):
     assert "worse by more than chance" in before.compare(now.folder, resamples=400).verdict()
 
 
+def with_answers(run, passed, base=False):
+    """The run with answers to 100 checked prompts, of which the first `passed` pass, and `base` says which did before training."""
+    answers = {
+        "prompt": [f"p{n}" for n in range(100)],
+        "base_passes": [base] * 100,
+        "trained_passes": [n < passed for n in range(100)],
+    }
+    pl.DataFrame(answers).write_parquet(run.folder / "stages/evaluate/answers.parquet")
+    write_note(run.folder / "stages/evaluate/metrics.json", {"part": "test", "instructions": {"prompts": 100}})
+    return Run(run.folder)
+
+
+def test_answers_that_a_program_checks_are_compared_prompt_by_prompt(make):
+    now, before = with_answers(make("now", 1.0), 60), with_answers(make("before", 1.0), 40)
+    found = now.compare(before, resamples=400)
+    told = found.as_dict()["instructions"]
+    assert told["prompts"] == 100 and told["passes"]["value"] == 0.6 and told["baseline_passes"]["value"] == 0.4
+    assert told["gain"]["value"] == pytest.approx(0.2) and told["gain"]["high"] - told["gain"]["low"] < 0.18  # paired
+    assert found.verdict().startswith(
+        "Of 100 prompts whose answers a program checks, 0.0 % pass before any training, 40.0 % with the baseline's model, "
+        "60.0 % with this one: +20.0 ("
+    )
+    same = now.compare(with_answers(make("same", 1.0), 60), resamples=100)
+    assert same.as_dict()["instructions"]["gain"]["value"] == 0
+    assert "points over the baseline, no difference that this can show" in same.verdict()
+
+
+def test_answers_of_one_run_alone_are_not_compared(make):
+    assert with_answers(make("now", 1.0), 60).compare(make("before", 0.5), resamples=50).as_dict()["instructions"] is None
+
+
 def test_the_same_model_shows_no_difference(make):
     found = make("now", 1.0).compare(make("before", 1.0), resamples=100)
     assert found.as_dict()["includes_zero"] and "no difference that this can show" in found.verdict()

@@ -19,6 +19,11 @@ MEASURES = {
     "accuracy": "rows whose reward has the right sign",
     "brier": "Brier score of the reward (lower is better, 0.25 knows nothing)",
 }
+ANSWERS = {
+    "base": "prompts whose answer passes, base model",
+    "trained": "prompts whose answer passes, trained model",
+    "gain": "gain of the trained model over the base in passed prompts, paired",
+}
 # measure, its name in the picture, its colour
 AUC_POINTS = (("base_auc", "base", "gone"), ("policy_auc", "trained", "kept"), ("auc", "what training changed", "doubt"))
 MAX_ANSWERS = 6
@@ -90,6 +95,10 @@ def read_evaluation(run: RunFiles) -> EvaluationSection | None:
 
 
 def _result_lines(facts: Mapping[str, Any]) -> Iterator[Result]:
+    checked = pick(facts, "instructions", default={})
+    for key, name in ANSWERS.items():
+        if checked and (measure := checked[key]).get("value") is not None:
+            yield Result(name, "a program", checked["prompts"], measure["value"], measure.get("low"), measure.get("high"))
     for against, called in AGAINST.items():
         measures = pick(facts, f"against_{against}.measures", default={})
         rows = pick(facts, f"against_{against}.rows", default=0)
@@ -118,7 +127,32 @@ def _auc_picture(facts: Mapping[str, Any]) -> Markup | None:
 
 
 def _gain_verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Better, worse, or no difference that the paired interval shows; against the truth where it is known.
+    """Better, worse, or no difference that the paired interval shows: in what models write, where a program checked that; else
+    in how they rank held-out rows.
+    """
+    if (checked := pick(facts, "instructions", default={})) and checked["gain"].get("low") is not None:
+        short, ranks = _answers_verdict(checked), _ranking_verdict(facts)
+        return short[0], f"{short[1]} {ranks[1]}"
+    return _ranking_verdict(facts)
+
+
+def _answers_verdict(checked: Mapping[str, Any]) -> tuple[str, str]:
+    """By the share of prompts whose answers pass."""
+    gain = checked["gain"]
+    text = (
+        f"Of {plural(checked['prompts'], 'prompt')} that no training row has, a program passes the answer of the trained "
+        f"model to {_percent_with_interval(checked['trained'])}, of the base model to {_percent_with_interval(checked['base'])}: "
+        f"{_points_with_interval(gain)}."
+    )
+    return _gain_word(gain), text
+
+
+def _gain_word(gain: Mapping[str, Any]) -> str:
+    return "Training did." if gain["low"] > 0 else "It got worse." if gain["high"] < 0 else "No clear difference."
+
+
+def _ranking_verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Against the truth where it is known.
 
     Base and trained model are judged alike, by their own log-probabilities. The reward says what training changed.
     """
@@ -134,9 +168,7 @@ def _gain_verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
             f"{_percent_with_interval(measures['base_auc'])}: {_points_with_interval(gain)}. What training changed ranks them "
             f"right {_percent_with_interval(measures['auc'])} of the time; 50 % is chance."
         )
-        if gain["low"] > 0:
-            return "Training did.", text
-        return ("It got worse." if gain["high"] < 0 else "No clear difference."), text
+        return _gain_word(gain), text
     return "Not measured.", "The held-out rows do not hold both labels, so base and trained model cannot be compared."
 
 

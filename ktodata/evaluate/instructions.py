@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ktodata.errors import EmptyDataError, FormatError
 from ktodata.evaluate.bootstrap import Floats, Statistic, weighted_mean
-from ktodata.experiments.probes.instruction_checks import CHECKS, follows
+from ktodata.evaluate.instruction_checks import CHECKS, follows
 
 INSTRUCTIONS = {"item": pl.Int64(), "prompt": pl.String(), "instructions": pl.String()}
 NEEDS = ("prompt", "instruction_id_list", "kwargs")

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from ktodata.errors import EmptyDataError, FormatError
-from ktodata.experiments.probes.instruction_checks import CHECKS, count_sentences, follows
-from ktodata.experiments.probes.instructions import at_most, instruction_measures, read_instructions
+from ktodata.evaluate.instruction_checks import CHECKS, count_sentences, follows
+from ktodata.evaluate.instructions import at_most, instruction_measures, read_instructions
 
 AT_LEAST, LESS = "at least", "less than"
 # each instruction of the paper's table: (arguments, an answer that keeps to it, one that does not)

@@ -1,0 +1,81 @@
+"""Prompts whose answers a program checks: how many the model before training and the trained one get past it, paired."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_mean
+from ktodata.evaluate.generation import answer_all, encode_prompts
+from ktodata.evaluate.instruction_checks import follows
+from ktodata.evaluate.instructions import read_instructions
+from ktodata.extras import require
+
+MODELS = ("base", "trained")
+ANSWERED = {
+    "item": pl.Int64(),
+    "prompt": pl.String(),
+    "base": pl.String(),
+    "trained": pl.String(),
+    "base_passes": pl.Boolean(),
+    "trained_passes": pl.Boolean(),
+}
+TOGETHER = 32  # prompts answered in one pass
+NEEDS_LANGUAGE = ("language:", "change_case:english")
+
+
+def read_checked_prompts(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """As `read_instructions`. Raises what that raises, and MissingExtraError where an answer's language would have to be told."""
+    prompts, facts = read_instructions(path)
+    if prompts["instructions"].str.contains_any([f'"{name}' for name in NEEDS_LANGUAGE]).any():
+        require("langdetect", what="checking the language of answers", extra="compare")
+    return prompts, facts
+
+
+def without_trained(prompts: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
+    """The prompts that are not the last turn of a training row's prompt, but for capitals and spaces."""
+    if trained.is_empty():
+        return prompts
+    last = pl.col("prompt") if trained.schema["prompt"] == pl.String else pl.col("prompt").list.last().struct.field("content")
+    return prompts.join(trained.select(same=_plain(last)).unique(), left_on=_plain(pl.col("prompt")), right_on="same", how="anti")
+
+
+def write_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[str], *, chat: bool, max_new_tokens: int, device: Any
+) -> list[str]:
+    """A greedy answer to each prompt, of at most `max_new_tokens` tokens. chat : through the tokenizer's chat template"""
+    ids = encode_prompts(prompts, tokenizer, chat=chat)
+    written = answer_all(model, tokenizer, ids, max_new_tokens=max_new_tokens, device=device, batch_size=TOGETHER)
+    return written["text"].to_list()
+
+
+def check_answers(prompts: pl.DataFrame, answers: dict[str, list[str]]) -> pl.DataFrame:
+    """Whether each model's answer keeps to all instructions of its prompt: columns of ANSWERED.
+
+    prompts : item, prompt, instructions, as `read_instructions` gives them; answers : texts by model, of MODELS
+    """
+    texts = prompts.with_columns(pl.Series(name, answers[name], pl.String()) for name in MODELS)
+    passed = {f"{name}_passes": [_passes(*line) for line in texts.select("instructions", name).iter_rows()] for name in MODELS}
+    return texts.with_columns(**{name: pl.Series(values, dtype=pl.Boolean()) for name, values in passed.items()}).select(
+        *ANSWERED
+    )
+
+
+def measure_answers(checked: pl.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Share of prompts that each model passes, in [0, 1], and trained - base, paired; 95 % intervals, resampling prompts."""
+    base, trained = (weighted_mean(checked[f"{name}_passes"]) for name in MODELS)
+    statistics = {"base": base, "trained": trained, "gain": difference(trained, base)}
+    return {
+        name: interval.as_dict()
+        for name, interval in bootstrap(statistics, checked["item"], resamples=resamples, seed=seed).items()
+    }
+
+
+def _plain(text: pl.Expr) -> pl.Expr:
+    return text.cast(pl.String).str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
+
+
+def _passes(instructions: str, answer: str) -> bool:
+    return all(follows(name, answer, arguments) for name, arguments in json.loads(instructions))

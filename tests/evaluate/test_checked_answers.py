@@ -1,0 +1,77 @@
+"""Answers that a program checks: what passes, what is paired, and which prompts are not asked."""
+
+import json
+
+import polars as pl
+import pytest
+from tiny_models import text_rows
+
+from ktodata.errors import EmptyDataError, FormatError
+from ktodata.evaluate.checked_answers import check_answers, measure_answers, read_checked_prompts, without_trained
+
+SHORT = [["length_constraints:number_words", {"relation": "less than", "num_words": 4}]]
+NO_COMMA = [["punctuation:no_comma", {}]]
+
+
+def prompts(*instructions: list) -> pl.DataFrame:
+    lines = [{"item": item, "prompt": f"p{item}", "instructions": json.dumps(each)} for item, each in enumerate(instructions)]
+    return pl.DataFrame(lines)
+
+
+def test_an_answer_passes_that_keeps_to_all_instructions_of_its_prompt():
+    asked = prompts(SHORT, SHORT + NO_COMMA, SHORT)
+    answers = {"base": ["one two three four", "one, two", ""], "trained": ["one two three", "one two", "one, two"]}
+    checked = check_answers(asked, answers)
+    assert checked["base_passes"].to_list() == [False, False, False]  # too long; a comma; empty
+    assert checked["trained_passes"].to_list() == [True, True, True]
+    assert checked.columns == ["item", "prompt", "base", "trained", "base_passes", "trained_passes"]
+
+
+def test_the_gain_is_paired():
+    """Both pass every second prompt, the trained one three more: shares 0.5 and 0.53, and a gain whose interval is as narrow
+    as three of 100 make it, however wide those of the shares are."""
+    passed = [item % 2 == 0 for item in range(100)]
+    checked = pl.DataFrame(
+        {"item": range(100), "base_passes": passed, "trained_passes": [ok or item < 6 for item, ok in enumerate(passed)]}
+    )
+    measured = measure_answers(checked, resamples=500, seed=0)
+    assert (measured["base"]["value"], measured["trained"]["value"]) == (0.5, 0.53)
+    assert measured["gain"]["value"] == pytest.approx(0.03)
+    assert measured["gain"]["high"] - measured["gain"]["low"] < 0.08 < measured["base"]["high"] - measured["base"]["low"]
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_a_prompt_that_was_trained_on_is_not_asked(turns):
+    texts = ["P1 ", "something else"]
+    trained = pl.DataFrame({"prompt": [[{"role": "user", "content": text}] for text in texts] if turns else texts})
+    assert without_trained(prompts(SHORT, SHORT), trained)["prompt"].to_list() == ["p0"]
+    assert without_trained(prompts(SHORT), pl.DataFrame()).height == 1
+
+
+def test_a_file_that_holds_no_prompts_is_refused(tmp_path):
+    with pytest.raises(FormatError, match="there is no file"):
+        read_checked_prompts(tmp_path / "none.jsonl")
+    (tmp_path / "strange.jsonl").write_text(json.dumps({"prompt": "p", "instruction_id_list": ["x:y"], "kwargs": [{}]}))
+    with pytest.raises(EmptyDataError, match="without a check: x:y"):
+        read_checked_prompts(tmp_path / "strange.jsonl")
+
+
+def held_out_file(path, texts):
+    lines = [{"prompt": text, "instruction_id_list": [SHORT[0][0]], "kwargs": [SHORT[0][1]]} for text in texts]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_both_models_are_asked_what_no_training_row_asks(trained, tmp_path):
+    from ktodata.evaluate import evaluate
+
+    asked = str(text_rows(1)["prompt"][0])
+    file = held_out_file(tmp_path / "held_out.jsonl", ["a b c", "d e", asked])
+    result = evaluate(trained, instructions=file, generate=0, bootstrap=100, device="cpu", max_new_tokens=3, out=tmp_path / "out")
+    measured = result.metrics["instructions"]
+    assert (measured["prompts"], measured["also_in_training"], measured["max_new_tokens"]) == (2, 1, 3)
+    assert result.answers["prompt"].to_list() == ["a b c", "d e"]
+    assert measured["base"]["value"] == result.answers["base_passes"].mean()
+    assert pl.read_parquet(tmp_path / "out" / "evaluation_answers.parquet").equals(result.answers)
+    with pytest.raises(EmptyDataError, match="all 1 prompts"):
+        evaluate(trained, instructions=held_out_file(tmp_path / "known.jsonl", [asked]), device="cpu")
