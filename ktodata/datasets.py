@@ -5,7 +5,7 @@ The raters are simulated; sample/README.md says how. `python -m tools.sample.mak
 
 from pathlib import Path
 
-__all__ = ["production_prompts_path", "sample_path", "truth_path"]
+__all__ = ["production_prompts_path", "sample_path", "short_sample", "truth_path"]
 
 _FOLDER = Path(__file__).parent / "sample"
 
@@ -23,3 +23,8 @@ def truth_path() -> Path:
 def production_prompts_path() -> Path:
     """What the users of the imagined service ask, in its natural mix: the reference for coverage."""
     return _FOLDER / "production_prompts.jsonl"
+
+
+def short_sample() -> Path:
+    """The folder of the quickstart's sample: thumbs on whether an answer is short, its truth, reviews and held-out prompts."""
+    return _FOLDER / "short"

@@ -1,7 +1,8 @@
 """Prompts whose answers a program checks: how many the model before training and the trained one get past it, paired."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ktodata.evaluate.generation import answer_all, encode_prompts
 from ktodata.evaluate.instruction_checks import follows
 from ktodata.evaluate.instructions import read_instructions
 from ktodata.extras import require
+from ktodata.files import read_parquet, whole_file
+from ktodata.models import cache_dir, model_digest
 
 MODELS = ("base", "trained")
 ANSWERED = {
@@ -44,23 +47,41 @@ def without_trained(prompts: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFram
 
 def write_answers(
     model: Any, tokenizer: Any, prompts: Sequence[str], *, chat: bool, max_new_tokens: int, device: Any
-) -> list[str]:
-    """A greedy answer to each prompt, of at most `max_new_tokens` tokens. chat : through the tokenizer's chat template"""
+) -> pl.DataFrame:
+    """A greedy answer to each prompt: text, unfinished (was cut off). chat : through the tokenizer's chat template"""
     ids = encode_prompts(prompts, tokenizer, chat=chat)
     written = answer_all(model, tokenizer, ids, max_new_tokens=max_new_tokens, device=device, batch_size=TOGETHER)
-    return written["text"].to_list()
+    return written.select("text", "unfinished")
 
 
-def check_answers(prompts: pl.DataFrame, answers: dict[str, list[str]]) -> pl.DataFrame:
+def once(model: str, made_by: Sequence[Any], prompts: Sequence[str], write: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    """What `write` gives, kept on disk: runs that are compared have one base, and it answers the same prompts alike.
+
+    made_by : whatever the answers depend on beside the model, as its name stands for it at present, and the prompts
+    """
+    key = json.dumps([model_digest(model), *map(str, made_by), *prompts])
+    place = cache_dir() / "base-answers" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet"
+    try:
+        return read_parquet(place).select("text", "unfinished")
+    except (OSError, pl.exceptions.PolarsError):
+        answers = write()
+    with whole_file(place) as scratch:
+        answers.write_parquet(scratch)
+    return answers
+
+
+def check_answers(prompts: pl.DataFrame, answers: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """Whether each model's answer keeps to all instructions of its prompt: columns of ANSWERED.
 
-    prompts : item, prompt, instructions, as `read_instructions` gives them; answers : texts by model, of MODELS
+    One that was cut off passes nothing, as nobody knows how it goes on.
+
+    prompts : item, prompt, instructions, as `read_instructions` gives them; answers : text, unfinished by model, of MODELS
     """
-    texts = prompts.with_columns(pl.Series(name, answers[name], pl.String()) for name in MODELS)
-    passed = {f"{name}_passes": [_passes(*line) for line in texts.select("instructions", name).iter_rows()] for name in MODELS}
-    return texts.with_columns(**{name: pl.Series(values, dtype=pl.Boolean()) for name, values in passed.items()}).select(
-        *ANSWERED
-    )
+    texts = prompts.with_columns(answers[name]["text"].alias(name) for name in MODELS)
+    for name in MODELS:
+        kept = [_passes(*line) for line in texts.select("instructions", name).iter_rows()]
+        texts = texts.with_columns((pl.Series(kept, dtype=pl.Boolean) & ~answers[name]["unfinished"]).alias(f"{name}_passes"))
+    return texts.select(*ANSWERED)
 
 
 def measure_answers(checked: pl.DataFrame, *, resamples: int, seed: int) -> dict[str, Any]:

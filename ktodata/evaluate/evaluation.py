@@ -100,7 +100,8 @@ def evaluate(
     chance. accuracy counts reward > 0 as desirable. Intervals: 95 %, resampling prompt groups.
 
     instructions : asks what the models *do*: the share of prompts whose greedy answers keep to what their line asks, by a
-    program, before and after training, and the paired difference. Prompts that training rows have are left out and counted.
+    program, before and after training, and the paired difference. An answer that is cut off at
+    max_new_tokens passes nothing. Prompts that training rows have are left out and counted.
     """
     settings = check_settings(
         evaluate, {name: value for name, value in locals().items() if name != "run_or_shards"}, where="evaluate"

@@ -1,13 +1,14 @@
 """Reads both models, one after the other, and scores every row with each."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 
-from ktodata.evaluate.checked_answers import check_answers, write_answers
+from ktodata.evaluate.checked_answers import check_answers, once, write_answers
 from ktodata.evaluate.evaluation_progress import Report, RowsScored
 from ktodata.evaluate.generation import choose_prompts, describe, examples, write_greedily
 from ktodata.evaluate.rewards import completion_logps, load_trained, reward_table
@@ -56,7 +57,9 @@ def score(
             written[name] = write_greedily(loaded, tokenizer, prompts, max_new_tokens=longest, device=device)
         if asked is not None:
             report({"model": name, "text": f"answers {asked.height:,} prompts that are checked"})
-            answers[name] = write_answers(loaded, tokenizer, asked["prompt"].to_list(), **asking)
+            texts = asked["prompt"].to_list()
+            write = partial(write_answers, loaded, tokenizer, texts, **asking)
+            answers[name] = once(reference, [torch.__version__, *asking.values()], texts, write) if name == "base" else write()
         loaded.cpu()  # the other model gets the device's memory
     table = reward_table(tokens, logps["trained"], logps["base"], beta=settings["beta"])
     given = rows.select("row_id", "truth", model=pl.col("model") if "model" in rows.columns else pl.lit(None, dtype=pl.String))

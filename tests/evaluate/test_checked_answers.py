@@ -7,7 +7,8 @@ import pytest
 from tiny_models import text_rows
 
 from ktodata.errors import EmptyDataError, FormatError
-from ktodata.evaluate.checked_answers import check_answers, measure_answers, read_checked_prompts, without_trained
+from ktodata.evaluate.checked_answers import check_answers, measure_answers, once, read_checked_prompts, without_trained
+from ktodata.models import cache_dir
 
 SHORT = [["length_constraints:number_words", {"relation": "less than", "num_words": 4}]]
 NO_COMMA = [["punctuation:no_comma", {}]]
@@ -19,11 +20,12 @@ def prompts(*instructions: list) -> pl.DataFrame:
 
 
 def test_an_answer_passes_that_keeps_to_all_instructions_of_its_prompt():
-    asked = prompts(SHORT, SHORT + NO_COMMA, SHORT)
-    answers = {"base": ["one two three four", "one, two", ""], "trained": ["one two three", "one two", "one, two"]}
+    asked = prompts(SHORT, SHORT + NO_COMMA, SHORT, SHORT)
+    texts = {"base": ["one two three four", "one, two", "", "one"], "trained": ["one two three", "one two", "one, two", "one"]}
+    answers = {name: pl.DataFrame({"text": each, "unfinished": [False] * 3 + [True]}) for name, each in texts.items()}
     checked = check_answers(asked, answers)
-    assert checked["base_passes"].to_list() == [False, False, False]  # too long; a comma; empty
-    assert checked["trained_passes"].to_list() == [True, True, True]
+    assert checked["base_passes"].to_list() == [False, False, False, False]  # too long; a comma; empty; cut off
+    assert checked["trained_passes"].to_list() == [True, True, True, False]
     assert checked.columns == ["item", "prompt", "base", "trained", "base_passes", "trained_passes"]
 
 
@@ -75,3 +77,21 @@ def test_both_models_are_asked_what_no_training_row_asks(trained, tmp_path):
     assert pl.read_parquet(tmp_path / "out" / "evaluation_answers.parquet").equals(result.answers)
     with pytest.raises(EmptyDataError, match="all 1 prompts"):
         evaluate(trained, instructions=held_out_file(tmp_path / "known.jsonl", [asked]), device="cpu")
+
+
+def test_a_base_model_answers_the_same_prompts_once(folder, own_cache):
+    times = []
+
+    def write() -> pl.DataFrame:
+        times.append(1)
+        return pl.DataFrame({"text": ["a", "b"], "unfinished": [False, True]})
+
+    assert once(folder, ["cpu", 3], ["p", "q"], write).equals(once(folder, ["cpu", 3], ["p", "q"], write))
+    assert len(times) == 1
+    once(folder, ["cpu", 4], ["p", "q"], write)
+    once(folder, ["cpu", 3], ["p", "r"], write)
+    assert len(times) == 3
+    for file in (cache_dir() / "base-answers").iterdir():
+        file.write_bytes(b"damaged")
+    once(folder, ["cpu", 3], ["p", "q"], write)
+    assert len(times) == 4

@@ -45,11 +45,12 @@ def tiny_model(tmp_path_factory) -> str:
 
 
 def recipe(model: str) -> dict:
-    """The committed quickstart, with the tiny model and the fast encoder in the place of the packaged ones."""
+    """The committed quickstart on the larger sample, which nobody reviewed, with the tiny model and the fast encoder."""
     from ruamel.yaml import YAML
 
     root = Path(__file__).parents[2] / "pipelines"
     plan = YAML(typ="safe", pure=True).load((root / "quickstart.yaml").read_text())
+    del plan["reviews"]
     plan["ingest"]["paths"] = [str(kd.datasets.sample_path())]
     settings = {name: settings for step in plan["steps"] for name, settings in step.items()}
     settings["validate"]["tokenizer"] = model
@@ -58,6 +59,7 @@ def recipe(model: str) -> dict:
     plan["train"] = {"model": model, "epochs": 1, "learning_rate": 1e-3, "save_every_steps": 3, "eval_every_steps": 10}
     plan["evaluate"] = {
         "truth": {"path": str(kd.datasets.truth_path()), "id": "id", "label": "truth"},
+        "instructions": str(kd.datasets.short_sample() / "held_out.jsonl"),
         "generate": 2,
         "max_new_tokens": 4,
     }
@@ -111,7 +113,11 @@ def test_held_out_results_name_base_and_trained_with_intervals(run):
         for measure in ("auc", "base_auc", "policy_auc", "policy_gain"):
             told = found[against]["measures"][measure]
             assert told["low"] <= told["value"] <= told["high"]
+    asked = found["instructions"]
+    assert asked["prompts"] == run.stage("evaluate").table("answers").height
+    assert asked["prompts"] + asked["also_in_training"] == 240
     page = (run.folder / "report.html").read_text()
+    assert f"Of {asked['prompts']} prompts that no training row has, a program passes the answer" in page
     assert f"{found['against_truth']['measures']['auc']['value']:.2f}"[1:] in page
 
 

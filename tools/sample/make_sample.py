@@ -15,7 +15,7 @@ from typing import Any
 
 from ktodata.datasets import production_prompts_path, sample_path, truth_path
 from tools.sample.answer_checks import CHECKS
-from tools.sample.simulated_raters import Rater, choose_rater
+from tools.sample.simulated_raters import RATERS, Rater, choose_rater
 from tools.sample.task_families import Task, draw_tasks
 
 MODEL = "packaged:smollm2-135m-instruct"
@@ -104,6 +104,22 @@ class Answer:
         return CHECKS[self.task.check](self.task.prompt, self.task.expected, self.completion)
 
 
+@dataclass(frozen=True)
+class Design:
+    """What a sample's raters are to judge. is_desirable : what is true of an answer; voted_on : P(it gets a vote)"""
+
+    is_desirable: Callable[[Answer], bool]
+    voted_on: Callable[[Answer], float]
+    raters: Sequence[Rater]
+
+
+def _voted_on(answer: Answer) -> float:
+    return THIN_VOTED_ON if answer.task.family == THIN_FAMILY else VOTED_ON[answer.is_right()]
+
+
+RIGHT_ANSWERS = Design(Answer.is_right, _voted_on, RATERS)
+
+
 def answer_all(tasks: Sequence[Task], generate: Generate, seed: int) -> list[Answer]:
     """The models' answers, in an order that does not depend on how they were batched."""
     rng = Random(f"{seed}/models")
@@ -166,9 +182,9 @@ class Vote:
     caused_by: "Vote | None" = None
 
 
-def collect_votes(answers: Iterable[Answer], seed: int) -> list[Vote]:
+def collect_votes(answers: Iterable[Answer], seed: int, design: Design = RIGHT_ANSWERS) -> list[Vote]:
     """Thumbs of the simulated raters in order of time, with second votes, double clicks, near copies and broken records."""
-    votes = [vote for answer in answers for vote in _votes_on(answer, seed)]
+    votes = [vote for answer in answers for vote in _votes_on(answer, seed, design)]
     rng = Random(f"{seed}/broken")
     broken = [
         _break(vote, fault, thumb, rng) for (fault, thumb), vote in zip(BROKEN, rng.sample(votes, len(BROKEN)), strict=True)
@@ -176,25 +192,24 @@ def collect_votes(answers: Iterable[Answer], seed: int) -> list[Vote]:
     return sorted([*votes, *broken], key=lambda vote: (vote.at, vote.rater, vote.answer.task.prompt))
 
 
-def _votes_on(answer: Answer, seed: int) -> list[Vote]:
+def _votes_on(answer: Answer, seed: int, design: Design) -> list[Vote]:
     """No vote, or several. Chance starts afresh with each answer, so that one answer more changes nothing for the others."""
     rng = Random(f"{seed}/votes/{answer.model}/{answer.task.prompt}")
-    voted_on = THIN_VOTED_ON if answer.task.family == THIN_FAMILY else VOTED_ON[answer.is_right()]
-    if rng.random() >= voted_on:
+    if rng.random() >= design.voted_on(answer):
         return []
-    first = _vote(answer, choose_rater(rng), rng)
+    first = _vote(answer, choose_rater(rng, design.raters), rng, design)
     votes = [first]
     if rng.random() < SECOND_VOTES:
-        votes.append(_second_vote(first, rng))
+        votes.append(_second_vote(first, rng, design))
     if rng.random() < DOUBLE_CLICKS:
         votes.append(_double_click(first, rng))
     if answer.task.check in REWRITABLE and rng.random() < NEAR_COPIES:
-        votes.append(_near_copy(first, rng))
+        votes.append(_near_copy(first, rng, design))
     return votes
 
 
-def _vote(answer: Answer, rater: Rater, rng: Random) -> Vote:
-    thumb, habit = rater.verdict(right=answer.is_right(), completion=answer.completion, rng=rng)
+def _vote(answer: Answer, rater: Rater, rng: Random, design: Design) -> Vote:
+    thumb, habit = rater.verdict(right=design.is_desirable(answer), completion=answer.completion, rng=rng)
     at = FIRST_DAY + timedelta(days=rng.randrange(DAYS), seconds=rng.randrange(12 * 3600))
     return Vote(answer, _word(thumb), rater.name, at, habit)
 
@@ -203,8 +218,8 @@ def _word(thumb: bool) -> str:
     return "up" if thumb else "down"
 
 
-def _second_vote(first: Vote, rng: Random) -> Vote:
-    vote = _vote(first.answer, choose_rater(rng, but=first.rater), rng)
+def _second_vote(first: Vote, rng: Random, design: Design) -> Vote:
+    vote = _vote(first.answer, choose_rater(rng, design.raters, but=first.rater), rng, design)
     return replace(vote, fault="duplicate_of" if vote.thumb == first.thumb else "contradicts", caused_by=first)
 
 
@@ -212,7 +227,7 @@ def _double_click(vote: Vote, rng: Random) -> Vote:
     return replace(vote, at=vote.at + timedelta(seconds=rng.randint(1, 3)), fault="duplicate_of", caused_by=vote)
 
 
-def _near_copy(vote: Vote, rng: Random) -> Vote:
+def _near_copy(vote: Vote, rng: Random, design: Design) -> Vote:
     task, completion = vote.answer.task, vote.answer.completion
     prompt, completion = rng.choice(
         [
@@ -224,7 +239,7 @@ def _near_copy(vote: Vote, rng: Random) -> Vote:
         ]
     )
     answer = Answer(replace(task, prompt=prompt), vote.answer.model, completion)
-    rater = choose_rater(rng).name
+    rater = choose_rater(rng, design.raters).name
     at = vote.at + timedelta(hours=rng.randint(1, 200))
     return Vote(answer, vote.thumb, rater, at, vote.habit, fault="near_duplicate_of", caused_by=vote)
 
@@ -235,10 +250,10 @@ def _break(vote: Vote, fault: str, thumb: Any, rng: Random) -> Vote:
     return replace(vote, answer=answer, thumb=thumb, at=at, habit=None, fault=fault, caused_by=None)
 
 
-def records(votes: Sequence[Vote]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def records(votes: Sequence[Vote], design: Design = RIGHT_ANSWERS) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """(the feedback record, the truth) of each vote. Ids are numbered in order of time."""
     ids = {id(vote): f"f{number:04d}" for number, vote in enumerate(votes, start=1)}
-    return [(_feedback_record(vote, ids[id(vote)]), _truth_record(vote, ids)) for vote in votes]
+    return [(_feedback_record(vote, ids[id(vote)]), _truth_record(vote, ids, design)) for vote in votes]
 
 
 def _feedback_record(vote: Vote, name: str) -> dict[str, Any]:
@@ -253,10 +268,10 @@ def _feedback_record(vote: Vote, name: str) -> dict[str, Any]:
     }
 
 
-def _truth_record(vote: Vote, ids: dict[int, str]) -> dict[str, Any]:
+def _truth_record(vote: Vote, ids: dict[int, str], design: Design) -> dict[str, Any]:
     return {
         "id": ids[id(vote)],
-        "truth": vote.answer.is_right(),
+        "truth": design.is_desirable(vote.answer),
         "family": vote.answer.task.family,
         "check": vote.answer.task.check,
         "expected": vote.answer.task.expected,
@@ -271,13 +286,14 @@ def make_sample(generate: Generate, seed: int = 0) -> tuple[str, str, str]:
     taken = frozenset(task.prompt for task in tasks)
     production = draw_tasks(PRODUCTION_PROMPTS, Random(f"{seed}/production"), taken=taken)
     both = records(collect_votes(answer_all(tasks, generate, seed), seed))
-    feedback = _json_lines(record for record, _ in both)
+    feedback = json_lines(record for record, _ in both)
     feedback.insert(len(feedback) // 2, CUT_LINE)
-    true, prompts = _json_lines(record for _, record in both), _json_lines({"prompt": task.prompt} for task in production)
+    true, prompts = json_lines(record for _, record in both), json_lines({"prompt": task.prompt} for task in production)
     return "".join(feedback), "".join(true), "".join(prompts)
 
 
-def _json_lines(rows: Iterable[dict[str, Any]]) -> list[str]:
+def json_lines(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """One line of JSON for each."""
     return [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
 
 

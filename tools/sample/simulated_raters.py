@@ -1,5 +1,6 @@
 """The simulated raters of the sample, and their habits. Every rate is a fraction of the rater's own verdicts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -49,7 +50,7 @@ RATERS = (
 )
 
 
-def choose_rater(rng: Random, *, but: str | None = None) -> Rater:
+def choose_rater(rng: Random, raters: Sequence[Rater], *, but: str | None = None) -> Rater:
     """One of the raters by their shares, and not the one named `but`."""
-    others = [rater for rater in RATERS if rater.name != but]
+    others = [rater for rater in raters if rater.name != but]
     return rng.choices(others, weights=[rater.share for rater in others])[0]
