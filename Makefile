@@ -1,4 +1,4 @@
-# make quickstart   install, then run the whole flow on the project's own sample feedback
+# make quickstart   install, then run the whole flow on the quickstart's sample twice: labels as given, labels curated
 # make test         install, then lint, type-check and test
 # make coverage     the tests again, with the lines that none of them runs
 # make test-servers install, then pull from real servers of Phoenix, MLflow, Label Studio, each in its own environment
@@ -25,7 +25,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 quickstart: install
+	@echo "1 of 2: the control, trained on the labels as given, without the reviews"
+	$(BIN)/ktodata run pipelines/quickstart.yaml --out runs/as-given --set reviews=null --set label_noise.action=keep > /dev/null
+	@echo "2 of 2: the same rows with their labels curated"
 	$(BIN)/ktodata run pipelines/quickstart.yaml
+	$(BIN)/ktodata evaluate runs/quickstart --baseline runs/as-given
 
 screenshots: quickstart
 	$(BIN)/python docs/screenshots.py

@@ -31,8 +31,8 @@ LAST_CELL = "audit"  # of the tour: what an audit looks like when it draws itsel
 
 
 def truth_by_id() -> dict[str, bool]:
-    """The sample's truth by source_id."""
-    answers = map(json.loads, kd.datasets.truth_path().read_text(encoding="utf-8").splitlines())
+    """The truth of the quickstart's sample by source_id."""
+    answers = map(json.loads, (kd.datasets.short_sample() / "truth.jsonl").read_text(encoding="utf-8").splitlines())
     return {answer["id"]: answer["truth"] for answer in answers}
 
 

@@ -84,7 +84,9 @@ def test_the_reviews_are_a_random_draw_that_the_program_judged(truth, tmp_path):
     judged = run.feedback.join(verdicts, on="row_id", how="inner", suffix="_by")
     assert judged.height == verdicts.height == 60 and set(judged["part"]) == {"train"}
     assert [truth[name]["truth"] for name in judged["source_id"]] == judged["trusted_label"].to_list()
-    rows = run.feedback.with_columns(trained=pl.col("part") == "train")
+    states = run.ledger.group_by("row_id").agg(state=pl.col("action").sort_by(pl.col("action") == "drop").last())
+    rows = run.feedback.join(states, on="row_id", how="left").with_columns(trained=pl.col("part") == "train")
+    rows = rows.filter(pl.col("state").ne_missing("drop"))
     assert mark_reviewed(rows, seed=0)["drawn"].sum() == 60
 
 

@@ -114,7 +114,7 @@ def evaluate(
     if rows.is_empty():
         raise EmptyDataError(f"there are no {part} rows to evaluate on. Hold some out with the step `split`.")
     rows = with_truth(check_rows(rows, part=part, both_classes=False), settings["truth"], truth_column)
-    prompts, asked = (None, {}) if instructions is None else _prompts_to_check(settings["instructions"], run_or_shards)
+    prompts, facts = (None, {}) if instructions is None else _prompts_to_check(settings["instructions"], run_or_shards)
     rows = rows if max_rows is None else rows.sample(min(max_rows, rows.height), seed=seed).sort("row_id")
     folder, base = _model_and_reference(run_or_shards, model, reference)
     note = Path(folder) / "training.json"
@@ -129,7 +129,7 @@ def evaluate(
         from ktodata.evaluate.checked_answers import measure_answers
 
         figures = measure_answers(scored.answers, resamples=bootstrap, seed=seed)
-        made["instructions"] = asked | {"max_new_tokens": max_new_tokens} | figures
+        made["instructions"] = facts | {"max_new_tokens": max_new_tokens} | figures
     result = Evaluation(made | measure(scored.rows, resamples=bootstrap, seed=seed), scored.rows, scored.answers)
     if out is not None:
         with alone_if_run(settings["out"]):

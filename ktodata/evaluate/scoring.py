@@ -19,7 +19,7 @@ from ktodata.train.model.device import pick_device, pick_dtype
 
 @dataclass(frozen=True)
 class ScoredByBoth:
-    """rows : one line per row that fits. answers : as `check_answers` gives them; None: nothing asked. metrics : JSON values"""
+    """rows : one line per row that fits. answers : as `check_answers` gives them; None: none to check. metrics : JSON values"""
 
     rows: pl.DataFrame
     answers: pl.DataFrame | None
@@ -29,7 +29,7 @@ class ScoredByBoth:
 def score(
     rows: pl.DataFrame,
     settings: dict[str, Any],
-    asked: pl.DataFrame | None,
+    checked_prompts: pl.DataFrame | None,
     *,
     trained: str,
     reference: str,
@@ -37,7 +37,7 @@ def score(
 ) -> ScoredByBoth:
     """Every row under both models, and their answers.
 
-    asked : prompts whose answers are checked; report : called with how far it is
+    checked_prompts : their answers are checked; report : called with how far it is
     """
     device = pick_device(settings["device"])
     compute_dtype = pick_dtype(settings["dtype"], device)
@@ -45,7 +45,7 @@ def score(
     tokens, token_metrics = tokenize(rows, tokenizer, max_length=settings["max_length"], part=settings["part"])
     chosen = choose_prompts(tokens, settings["generate"], settings["seed"])
     logps, written, answers = {}, {}, {}
-    asking = {"chat": rows.schema["prompt"] != pl.String, "max_new_tokens": settings["max_new_tokens"], "device": device}
+    answering = {"chat": rows.schema["prompt"] != pl.String, "max_new_tokens": settings["max_new_tokens"], "device": device}
     for name in ("base", "trained"):
         report({"model": name, "text": "is read"})
         loaded = base if name == "base" else load_trained(trained, reference)
@@ -55,11 +55,11 @@ def score(
             report({"model": name, "text": f"answers {len(chosen):,} prompts"})
             prompts, longest = [tokens.prompt[row] for row in chosen], settings["max_new_tokens"]
             written[name] = write_greedily(loaded, tokenizer, prompts, max_new_tokens=longest, device=device)
-        if asked is not None:
-            report({"model": name, "text": f"answers {asked.height:,} prompts that are checked"})
-            texts = asked["prompt"].to_list()
-            write = partial(write_answers, loaded, tokenizer, texts, **asking)
-            answers[name] = once(reference, [torch.__version__, *asking.values()], texts, write) if name == "base" else write()
+        if checked_prompts is not None:
+            report({"model": name, "text": f"answers {checked_prompts.height:,} prompts that are checked"})
+            texts = checked_prompts["prompt"].to_list()
+            write = partial(write_answers, loaded, tokenizer, texts, **answering)
+            answers[name] = once(reference, [torch.__version__, *answering.values()], texts, write) if name == "base" else write()
         loaded.cpu()  # the other model gets the device's memory
     table = reward_table(tokens, logps["trained"], logps["base"], beta=settings["beta"])
     given = rows.select("row_id", "truth", model=pl.col("model") if "model" in rows.columns else pl.lit(None, dtype=pl.String))
@@ -71,7 +71,7 @@ def score(
         "tokens": token_metrics,
         "generation": _generation_check(written, tokenizer, tokens, chosen, settings["max_new_tokens"]),
     }
-    checked = None if asked is None else check_answers(asked, answers)
+    checked = None if checked_prompts is None else check_answers(checked_prompts, answers)
     return ScoredByBoth(table.join(given, on="row_id", how="left", maintain_order="left"), checked, metrics)
 
 
