@@ -58,14 +58,20 @@ def seconds(run: kd.Run) -> dict[str, float]:
     return {stage["name"]: round(stage["seconds"], 1) for stage in run.manifest["stages"]}
 
 
+def made(folder: Path, overrides: list[str]) -> kd.Run:
+    """A finished run is read as it is."""
+    if (folder / "manifest.json").is_file() and kd.Run(folder).manifest.get("status") == "done":
+        return kd.Run(folder)
+    return kd.run(RECIPE, out=folder, overrides=overrides)
+
+
 def of_seed(seed: int, folder: Path) -> dict:
     """Both runs of a training seed, compared."""
     setting = [f"train.seed={seed}"] if seed else []
     names = {"as given": "as-given", "curated": "quickstart"}
     more = {"as given": CONTROL, "curated": []}
     runs = {
-        name: kd.run(RECIPE, out=folder / (place if not seed else f"{place}-{seed}"), overrides=[*more[name], *setting])
-        for name, place in names.items()
+        name: made(folder / (place if not seed else f"{place}-{seed}"), [*more[name], *setting]) for name, place in names.items()
     }
     tasks, answers = held_out_tasks(), {name: run.stage("evaluate").table("answers") for name, run in runs.items()}
     are_right = {name: right(each, "trained", tasks) for name, each in answers.items()}
