@@ -8,7 +8,6 @@ from random import Random
 
 import polars as pl
 import pytest
-import yaml
 from scipy.stats import binomtest
 
 import ktodata as kd
@@ -378,15 +377,6 @@ def test_the_card_says_the_numbers_that_hold(rows, given):
     assert f"{make_sample.SECOND_VOTES:.0%} got a second".replace("%", " %") in card
     for rater in RATERS:
         assert f"| {rater.name} | {rater.share:.0%} | {rater.misses:.0%} | {rater.faults:.0%} |".replace("%", " %") in card
-
-
-def test_the_quickstart_recipe_reads_the_sample():
-    recipe_file = Path(__file__).parents[1] / "pipelines" / "quickstart.yaml"
-    recipe = yaml.safe_load(recipe_file.read_text(encoding="utf-8"))
-    steps = {name: settings for step in recipe["steps"] for name, settings in step.items()}
-    assert list(steps) == ["validate", "dedupe", "split", "embed", "label_noise", "rebalance", "coverage"]
-    assert [(recipe_file.parent / path).resolve() for path in recipe["ingest"]["paths"]] == [sample_path().resolve()]
-    assert (recipe_file.parent / steps["coverage"]["reference"]).resolve() == production_prompts_path().resolve()
 
 
 def test_the_verdicts_of_the_self_training_recipe_are_the_truth_and_cover_its_validation_rows(tmp_path):
