@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,15 +28,22 @@ SALT_BYTES = 16
 # a shorter value of a record that cannot be read is no id: "1" stands in many of them
 MIN_CHARS = 6
 WORD = re.compile(r"[^\s\"'`,;{}\[\]()<>]+")
+CELL = re.compile(r"\"([^\"]+)\"|([^,;\t\r\n\"]+)")
 
 Status = Literal["removing", "done"]
 
 
 def id_text(value: Any) -> str | None:
-    """An id as text: a table's 7 and "7" are one."""
+    """An id as text: 7, "7", " 7 " and 7.0, which a table with gaps makes of it, are one, however its letters are composed."""
     if value is None or value is ABSENT or isinstance(value, list | dict):
         return None
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = unicodedata.normalize("NFC", str(value).lower() if isinstance(value, bool) else str(value)).strip()
+    return text[:-2] if text.endswith(".0") and text[:-2].isdecimal() else text
+
+
+def ids_in(values: Iterable[Any]) -> frozenset[str]:
+    """All of them as texts, without those that are none."""
+    return frozenset(text for value in values if (text := id_text(value)))
 
 
 @dataclass(frozen=True)
@@ -88,15 +96,18 @@ class WithdrawnIds:
         for column, digests in self.digests.items():
             for lines in _id_columns(table, column):
                 values = lines.unique(maintain_order=True).drop_nulls()
-                ids = values.filter(pl.Series([self.digest(value) in digests for value in values], dtype=pl.Boolean))
+                held_ids = [self.digest(str(id_text(value))) in digests for value in values]
+                ids = values.filter(pl.Series(held_ids, dtype=pl.Boolean))
                 held |= lines.is_in(ids.implode()).fill_null(False) if lines.dtype == pl.String else False
         return held
 
     def holds_record(self, record: Any, raw: bytes | str | None, fields: Fields) -> bool:
         """Whether a record that became no row has a withdrawn id: in its column, or anywhere, if it is no short one."""
-        texts = set(_leaves(record))
+        texts = frozenset(leaves(record))
         if not texts and raw is not None:
-            texts = set(WORD.findall(raw.decode(errors="replace") if isinstance(raw, bytes) else raw))
+            text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+            # also a name of several words
+            texts = ids_in([*WORD.findall(text), *(part for cell in CELL.findall(text) for part in cell)])
         long = {self.digest(text) for text in texts if len(text) >= MIN_CHARS}
         return any(long & ids for ids in self.digests.values()) or any(self.holds(*each) for each in _named_ids(record, fields))
 
@@ -110,12 +121,15 @@ def _named_ids(record: Any, fields: Fields) -> Iterator[tuple[str, Any]]:
         yield from (("rater", rater) for column, rater in fields.votes.items() if lookup(record, column) not in (ABSENT, None))
 
 
-def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping | list):
-        for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _leaves(inner)
-    elif (text := id_text(value)) is not None:
-        yield text
+def leaves(value: Any) -> Iterator[str]:
+    """Every text and number in a JSON value, however deep, as `id_text` writes it."""
+    inside = [value]
+    while inside:
+        inner = inside.pop()
+        if isinstance(inner, Mapping | list):
+            inside += inner.values() if isinstance(inner, Mapping) else inner
+        elif (text := id_text(inner)) is not None:
+            yield text
 
 
 def _ids_of(row: Mapping[str, Any], column: str) -> Iterator[Any]:

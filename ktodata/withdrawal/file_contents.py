@@ -1,12 +1,14 @@
 """A file of any kind without the records that hold one of some marks; where it has no records, whether it holds one."""
 
+import base64
 import bz2
 import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,12 @@ from typing import Any
 import polars as pl
 
 from ktodata.files import read_parquet, whole_file
+from ktodata.withdrawal.withdrawn_texts import Marks
 
 UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress}
 # what is no text may be packed: that no mark is there in the open says nothing
-PLAIN = (".txt", ".md", ".html", ".htm", ".yaml", ".yml", ".tsv", ".xml", ".log", ".svg", ".ipynb", ".py", "")
+PLAIN = (".txt", ".md", ".html", ".htm", ".yaml", ".yml", ".xml", ".log", ".svg", ".py", "")
+PACKED = re.compile(r"H4sI[A-Za-z0-9+/=]+")  # gzip in base64
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,8 @@ class Unmarked:
     content: bytes | pl.DataFrame | None = None
 
 
-def without_marked(file: Path, marks: Sequence[str]) -> Unmarked | None:
+def without_marked(file: Path, marks: Marks) -> Unmarked | None:
     """None where nobody can tell what the file holds."""
-    if not marks:
-        return Unmarked(0)
     try:
         if file.suffix == ".parquet":
             return _table_without(read_parquet(file), marks)
@@ -43,8 +45,14 @@ def without_marked(file: Path, marks: Sequence[str]) -> Unmarked | None:
     except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, UnicodeDecodeError):
         return None
     unmarked = (_whole if packed else BY_ENDING.get(file.suffix, _whole))(text, marks)
-    known = packed or file.suffix in BY_ENDING or file.suffix.lower() in PLAIN
+    # one with NUL is text in another encoding, if it is text
+    known = is_legible(file) and "\0" not in text
     return unmarked if known or unmarked.lost else None
+
+
+def is_legible(file: Path) -> bool:
+    """Whether a file of that ending can be looked into."""
+    return file.suffix == ".parquet" or file.suffix in (*BY_ENDING, *UNPACK) or file.suffix.lower() in PLAIN
 
 
 def write_content(file: Path, content: bytes | pl.DataFrame | None) -> None:
@@ -59,56 +67,66 @@ def write_content(file: Path, content: bytes | pl.DataFrame | None) -> None:
             scratch.write_bytes(content)
 
 
-def _whole(text: str, marks: Sequence[str]) -> Unmarked:
-    return Unmarked(int(_held([text], marks)[0]))
+def _whole(text: str, marks: Marks) -> Unmarked:
+    return Unmarked(int(any(marks.held([text, *_packed_within(text)]))))
 
 
-def _held(texts: Sequence[str], marks: Sequence[str]) -> pl.Series:
-    return pl.Series(texts, dtype=pl.String).str.contains_any(list(marks))
+def _packed_within(page: str) -> list[str]:
+    """What a page holds for its script: JSON, packed as report/map/payload.py does."""
+    texts = []
+    for packed in PACKED.findall(page):
+        with suppress(ValueError, OSError, EOFError, zlib.error):
+            texts.append(gzip.decompress(base64.b64decode(packed)).decode())
+    return texts
 
 
-def _table_without(table: pl.DataFrame, marks: Sequence[str]) -> Unmarked:
-    if not table.width:
-        return Unmarked(0)
-    held = _held([json.dumps(row, default=str, ensure_ascii=False) for row in table.iter_rows()], marks)
-    return Unmarked(int(held.sum()), table.filter(~held))
+def _table_without(table: pl.DataFrame, marks: Marks) -> Unmarked:
+    held = pl.Series(marks.held_records(list(table.iter_rows(named=True))), dtype=pl.Boolean)
+    return Unmarked(1) if any(marks.held(table.columns)) else Unmarked(int(held.sum()), table.filter(~held))
 
 
-def _lines_without(text: str, marks: Sequence[str]) -> Unmarked:
+def _lines_without(text: str, marks: Marks) -> Unmarked:
     lines = text.split("\n")
-    held = _held(lines, marks)
+    held = marks.held_records([_json_or_text(line) for line in lines])
     stays = [line for line, goes in zip(lines, held, strict=True) if not goes]
-    return Unmarked(int(held.sum()), "\n".join(stays).encode())
+    return Unmarked(sum(held), "\n".join(stays).encode())
 
 
-def _cells_without(text: str, marks: Sequence[str]) -> Unmarked:
+def _cells_without(text: str, marks: Marks) -> Unmarked:
+    heading = text.partition("\n")[0]
+    delimiter = max(",;\t", key=heading.count)
     try:
-        rows = list(csv.reader(io.StringIO(text, newline="")))
-    except csv.Error:
+        names, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    except (csv.Error, ValueError):
         return _whole(text, marks)
-    held = _held(["\x1f".join(row) for row in rows], marks)
-    stays = [row for place, (row, goes) in enumerate(zip(rows, held, strict=True)) if not goes or place == 0]
+    held = marks.held_records([dict(zip(names, row, strict=False)) | {"": row} for row in rows])
+    stays = [row for row, goes in zip(rows, held, strict=True) if not goes]
     out = io.StringIO(newline="")
-    csv.writer(out, lineterminator="\n").writerows(stays)
-    return Unmarked(len(rows) - len(stays), out.getvalue().encode())
+    csv.writer(out, delimiter=delimiter, lineterminator="\n").writerows([names, *stays])
+    return Unmarked(1) if any(marks.held(names)) else Unmarked(sum(held), out.getvalue().encode())
 
 
-def _records_without(text: str, marks: Sequence[str]) -> Unmarked:
+def _records_without(text: str, marks: Marks) -> Unmarked:
     """Of a list of records those that stay; any other JSON goes whole."""
-    held = bool(_held([text], marks)[0])
-    records: Any = None
-    with suppress(ValueError, RecursionError):
-        records = json.loads(text) if held else None
+    records = _json_or_text(text)
     if not isinstance(records, list):
-        return Unmarked(int(held))
-    goes = _held([json.dumps(record, ensure_ascii=False) for record in records], marks)
-    stays = [record for record, gone in zip(records, goes, strict=True) if not gone]
-    return Unmarked(len(records) - len(stays), json.dumps(stays, ensure_ascii=False, indent=1).encode())
+        return Unmarked(sum(marks.held_records([records])))
+    held = marks.held_records(records)
+    stays = [record for record, goes in zip(records, held, strict=True) if not goes]
+    return Unmarked(sum(held), json.dumps(stays, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace"))
 
 
-BY_ENDING: dict[str, Callable[[str, Sequence[str]], Unmarked]] = {
+def _json_or_text(text: str) -> Any:
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return text
+
+
+BY_ENDING: dict[str, Callable[[str, Marks], Unmarked]] = {
     ".jsonl": _lines_without,
     ".ndjson": _lines_without,
     ".csv": _cells_without,
+    ".tsv": _cells_without,
     ".json": _records_without,
+    ".ipynb": _records_without,
 }

@@ -1,14 +1,15 @@
 """The files of a run folder: its own that hold rows are removed, to be made again; others lose the records that go."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from ktodata.files import discard, read_note, read_own_table, siblings_of, whole_file, write_note
+from ktodata.files import discard, is_run, read_note, read_own_table, siblings_of, whole_file, write_note
 from ktodata.formats.withdrawn import LIST
-from ktodata.withdrawal.file_contents import without_marked, write_content
+from ktodata.withdrawal.file_contents import is_legible, without_marked, write_content
+from ktodata.withdrawal.withdrawn_texts import Marks
 
 # all that a run makes of its rows, but for what ingest left, which says which rows go, and is removed last
 MADE = ("shards", "ledger.parquet", "quarantine.parquet", "report.html", "README.md", "evaluation.json", "pulled")
@@ -27,27 +28,53 @@ KEPT = ("manifest.json", LIST, "withdrawals", "model", "reviews/reviews.sqlite",
 
 @dataclass
 class FileChanges:
-    """removed : places that are gone. rewritten : {file: records that it lost}. unread : files that nobody could look into"""
+    """removed : places that are gone. rewritten : {file: records that it lost}. unread : files that nobody could look into
+
+    Places are named as they may stand in a receipt: without what gives a row away.
+    """
 
     removed: list[str] = field(default_factory=list)
     rewritten: dict[str, int] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
 
 
-def remove_from_other_files(folder: Path, marks: Sequence[str], changes: FileChanges, *, dry: bool = False) -> None:
-    """Take what holds one of the marks out of the files that are not the run's own: of a table its records, else the file."""
-    for file in _other_files(folder):
-        name = file.relative_to(folder).as_posix()
-        stays = without_marked(file, marks)
-        if stays is None:
-            changes.unread.append(name)
-        elif stays.lost:
-            if stays.content is None:
-                changes.removed.append(name)
-            else:
-                changes.rewritten[name] = stays.lost
+def remove_from_other_files(folder: Path, marks: Marks, changes: FileChanges, *, dry: bool = False) -> None:
+    """Take what holds one of the marks out of the files that are not the run's own: of a table its records, else the file.
+
+    A run that lies in the folder, such as an audit's, goes as a whole.
+    """
+    for place in _other_places(folder, marks):
+        parts = place.relative_to(folder).parts
+        hidden = marks.held(parts)
+        shown = "/".join("…" if hides else part for part, hides in zip(parts, hidden, strict=True))
+        if place.is_symlink():
+            changes.unread.append(f"{shown} (a link)")
+        elif any(hidden) or (place.is_dir() and holding(place, marks)):
+            changes.removed.append(shown)
             if not dry:
-                write_content(file, stays.content)
+                remove_place(place)
+        elif place.is_file():
+            _remove_from_file(place, shown, marks, changes, dry=dry)
+
+
+def _remove_from_file(file: Path, name: str, marks: Marks, changes: FileChanges, *, dry: bool) -> None:
+    stays = without_marked(file, marks)
+    if stays is None:
+        changes.unread.append(name)
+    elif stays.lost:
+        if stays.content is None:
+            changes.removed.append(name)
+        else:
+            changes.rewritten[name] = stays.lost
+        if not dry:
+            write_content(file, stays.content)
+
+
+def holding(folder: Path, marks: Marks) -> list[str]:
+    """The files in a folder, whoever made them, that hold one of the marks."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.is_symlink() and is_legible(file)]
+    unmarked = {file.relative_to(folder).as_posix(): without_marked(file, marks) for file in files}
+    return [name for name, stays in unmarked.items() if stays is not None and stays.lost]
 
 
 def remove_made(folder: Path, changes: FileChanges, *, dry: bool = False) -> None:
@@ -88,10 +115,14 @@ def remove_from_model(folder: Path, row_ids: pl.Series, changes: FileChanges, *,
     return lost["row_id"].n_unique()
 
 
-def _other_files(folder: Path) -> Iterator[Path]:
-    own = tuple(folder / name for name in KEPT)
-    for file in sorted(folder.rglob("*")):
-        if not file.is_file() or any(file == place or place in file.parents for place in own):
+def _other_places(folder: Path, marks: Marks) -> Iterator[Path]:
+    """Files and links that are not the run's own, and folders that go as a whole: other runs, and those named by an id."""
+    passed = [folder / name for name in KEPT]
+    for place in sorted(folder.rglob("*")):
+        if place.name.startswith(("reviews.sqlite-", ".lock")) or any(above in (place, *place.parents) for above in passed):
             continue
-        if not file.name.startswith(("reviews.sqlite-", ".lock")):
-            yield file
+        if place.is_dir() and not place.is_symlink():
+            if not (is_run(place) or any(marks.held([place.name]))):
+                continue
+            passed.append(place)
+        yield place

@@ -1,16 +1,17 @@
-"""Rows leave a run: list, caches, verdicts, other files, the run's own files, then the run is made again without them.
+"""Rows leave a run: list, caches, other files, verdicts, the run's own files, then the run is made again without them.
 
 The list is written first, and what ingest left, which alone says which rows go, is removed last. So a call that was killed is
 called again and finds what it needs; until then `ktodata run` refuses the folder.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from ktodata.errors import KtodataError, RecipeError, RunError
+from ktodata.errors import EmptyDataError, KtodataError, RecipeError, RunError
 from ktodata.feedback import feedback_table
 from ktodata.files import alone_in, is_run, read_note, read_own_table, remove_leftovers, write_note
 from ktodata.formats.withdrawn import LIST, WithdrawnIds
@@ -20,6 +21,7 @@ from ktodata.pipeline.runner import Notify, run_plan
 from ktodata.withdrawal.cache_removal import clear_caches, unreachable_judge
 from ktodata.withdrawal.file_removal import (
     FileChanges,
+    holding,
     remove_from_model,
     remove_from_other_files,
     remove_made,
@@ -29,7 +31,7 @@ from ktodata.withdrawal.receipt import Receipt, last_receipt
 from ktodata.withdrawal.requested_ids import RequestedIds, read_requested
 from ktodata.withdrawal.review_removal import remove_verdicts
 from ktodata.withdrawal.withdrawn_rows import MatchedRows, check_column, joined, match_rows
-from ktodata.withdrawal.withdrawn_texts import marks_of
+from ktodata.withdrawal.withdrawn_texts import Marks, marks_of
 
 QUARANTINE = "quarantine.parquet"
 
@@ -58,7 +60,7 @@ def forget(
     requested = read_requested(Path(rows), by)
     with alone_in(folder):
         removal = _Removal(folder, requested)
-        receipt = removal.outlook() if dry_run else removal.go()
+        receipt = removal.outlook() if dry_run else removal.go(empty=not run_again)
     if dry_run or not run_again:
         return receipt
     return _run_again(removal, receipt, notify)
@@ -88,6 +90,7 @@ class _Removal:
         rounds = sorted(place for place in (folder / "rounds").glob("*") if is_run(place))
         self.runs: Sequence[Path] = rounds or [folder]
         before = WithdrawnIds.read(folder / LIST) if (folder / LIST).is_file() else WithdrawnIds()
+        self.goes_on = before.status == "removing"
         self.ids = before.with_ids(requested.by, requested.values, "removing")
         self.request = self.ids.digest("\x00".join([requested.by, *sorted(requested.values)]))
         self.matched = joined([self._match(run) for run in self.runs])
@@ -95,6 +98,10 @@ class _Removal:
 
     def _match(self, run: Path) -> MatchedRows:
         saved = SavedStage(stage_folder(run, "ingest"))
+        if saved.key is None and saved.folder.is_dir() and not self.goes_on:
+            raise RunError(
+                f"{saved.folder} is damaged, and it says which rows have the ids: `ktodata run` makes it again. Call then."
+            )
         feedback = saved.columns if saved.key is not None else feedback_table()
         if feedback.height:
             check_column(self.requested.by, feedback)
@@ -107,54 +114,70 @@ class _Removal:
         """Every run, and what holds them."""
         return list(dict.fromkeys([*self.runs, self.folder]))
 
+    @cached_property
+    def marks(self) -> Marks:
+        """What gives the rows away."""
+        return marks_of(self.matched, self.requested)
+
     def outlook(self) -> Receipt:
         """What `go` would do."""
-        receipt, changes, trained = self._receipt(), FileChanges(), 0
-        if receipt.rows:
-            marks = marks_of(self.matched, self.requested.values)
-            for run in self._folders:
-                remove_from_other_files(run, marks, changes, dry=True)
-            trained = max(remove_from_model(run, self.matched.row_ids(), changes, dry=True) for run in self.runs)
-            for run in self._folders:
-                remove_made(run, changes, dry=True)
+        receipt, changes = self._receipt(), FileChanges()
+        for run in self._folders:
+            remove_from_other_files(run, self.marks, changes, dry=True)
+        trained = max(remove_from_model(run, self._row_ids, changes, dry=True) for run in self.runs)
+        for run in self._folders if self._in_own_files(receipt, changes) else ():
+            remove_made(run, changes, dry=True)
         return self._with_changes(receipt, changes, trained)
 
-    def go(self) -> Receipt:
-        """Remove; what is left to do then is to make the run again."""
+    def go(self, *, empty: bool) -> Receipt:
+        """Remove; what is left to do then is to make the run again. empty : leave no results, whatever is held in them"""
         remove_leftovers(self.folder)
-        receipt, changes = self._receipt(), FileChanges()
+        receipt = self._receipt()
         self.ids = self.ids.with_ids("row_id", self.matched.row_ids(), "removing")
         self.ids.write(self.folder / LIST)
         receipt.write(self.folder)
-        rows = self.matched.rows
-        if rows.height or receipt.rows:
-            self._remove(rows, receipt, changes)
+        self._remove(receipt, FileChanges(), empty=empty)
         self.ids.with_ids("row_id", (), "done").write(self.folder / LIST)
         receipt.state = "removed"
         receipt.write(self.folder)
         return receipt
 
-    def _remove(self, rows: pl.DataFrame, receipt: Receipt, changes: FileChanges) -> None:
+    def _remove(self, receipt: Receipt, changes: FileChanges, *, empty: bool) -> None:
         """In the order in which a kill does no harm."""
-        trained = 0
-        for name, count in clear_caches(rows, [self.folder], self.steps).items():
+        trained, matched = 0, self.matched
+        for name, count in clear_caches(matched.rows, [self.folder], self.steps).items():
             receipt.cache[name] = receipt.cache.get(name, 0) + count
-        marks = marks_of(self.matched, self.requested.values)
         for run in self._folders:
-            remove_from_other_files(run, marks, changes)
+            remove_from_other_files(run, self.marks, changes)
         for run in self.runs:
             store = run / "reviews" / "reviews.sqlite"
-            receipt.verdicts += remove_verdicts(store, rows) if store.is_file() and rows.height else 0
-            trained = max(trained, remove_from_model(run, rows["row_id"], changes))
+            receipt.verdicts += remove_verdicts(store, matched.rows, matched.rest, self.marks) if store.is_file() else 0
+            trained = max(trained, remove_from_model(run, self._row_ids, changes))
         self._with_changes(receipt, changes, trained)
         receipt.write(self.folder)
+        if empty or self._in_own_files(receipt, changes):
+            self._remove_results(changes)
+        self._with_changes(receipt, changes, trained)
+
+    def _remove_results(self, changes: FileChanges) -> None:
         for run in self._folders:
             remove_made(run, changes)
             _empty_manifest(run)
             if (run / "stages" / "ingest").exists():
                 changes.removed.append("stages/ingest")
             remove_place(run / "stages" / "ingest")
-        self._with_changes(receipt, changes, trained)
+
+    @property
+    def _row_ids(self) -> pl.Series:
+        return pl.Series(sorted(self.marks.values["row_id"]), dtype=pl.String)
+
+    def _in_own_files(self, receipt: Receipt, changes: FileChanges) -> bool:
+        """Whether files that the run has made hold one of the rows: where it has no such row, results of earlier runs may."""
+        return bool(receipt.rows or receipt.records or set(self.held()) - {*changes.removed, *changes.rewritten})
+
+    def held(self) -> list[str]:
+        """Files in the folder that hold an id or an excerpt."""
+        return [name for run in self._folders for name in holding(run, self.marks)]
 
     def _receipt(self) -> Receipt:
         """A new one, or the one that a killed call has begun."""
@@ -172,9 +195,9 @@ class _Removal:
             unmatched=len(requested.values) - matched.ids_here,
             rows=matched.rows.height,
             rows_kept=matched.rest.height,
-            records=matched.quarantined,
+            records=len(matched.records),
             parts=_parts(self.runs[0], matched.row_ids()),
-            last_stage=_last_stage(self.runs[0]),
+            last_stage=_last_stage(self.runs[0], before),
         )
 
     def _with_changes(self, receipt: Receipt, changes: FileChanges, trained: int) -> Receipt:
@@ -190,6 +213,11 @@ class _Removal:
             lines.append(f"model/: its weights were trained or measured on {trained:,} of the rows; `ktodata run` trains it anew")
         elif any((run / "model").is_dir() for run in self.runs):
             lines.append("model/: the weights stay as they are; whether they have learnt from the rows, nothing there says")
+        if self.matched.ids_here < len(self.requested.values) and not self.goes_on:
+            lines.append(
+                "texts of ids that no row here has: only the ids can be looked for; what caches and models have of earlier runs "
+                "stays"
+            )
         if self.matched.alike:
             lines.append(
                 f"{self.matched.alike:,} rows stay that have the prompt of one that went: hand in their ids if it is private"
@@ -220,11 +248,19 @@ def _run_again(removal: _Removal, receipt: Receipt, notify: Notify) -> Receipt:
     try:
         run_plan(_recipe_of(run), run, until=receipt.last_stage, notify=notify)
     except KtodataError as error:
-        receipt.why_not = f"{type(error).__name__}: what it says is not kept here. `ktodata run` shows it."
+        nothing_left = isinstance(error, EmptyDataError) and removal.matched.rest.is_empty()
+        unsaid = f"{type(error).__name__}: what it says is not kept here. `ktodata run` shows it."
+        receipt.why_not = "no row is left to make it of" if nothing_left else unsaid
         receipt.write(removal.folder)
+        if nothing_left:
+            return receipt
         raise
     receipt.state, receipt.why_not = "made again", None
     receipt.made_again = [name for name in receipt.removed if (run / name).exists()]
+    if held := removal.held():
+        receipt.not_reached.append(
+            f"an id or an excerpt in what was made again: {', '.join(held)} (the recipe, or a source, has it)"
+        )
     receipt.write(removal.folder)
     return receipt
 
@@ -252,8 +288,10 @@ def _empty_manifest(run: Path) -> None:
         write_note(run / "manifest.json", {**manifest, **empty})
 
 
-def _last_stage(run: Path) -> str:
+def _last_stage(run: Path, before: Receipt | None) -> str:
     done = [stage["name"] for stage in _manifest(run).get("stages", ()) if stage["name"] not in ("train", "evaluate")]
+    if not done and before is not None:  # a withdrawal left it so
+        return before.last_stage
     return done[-1] if done else "export"
 
 

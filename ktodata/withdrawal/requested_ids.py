@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -35,12 +36,12 @@ def read_requested(path: Path, by: str | None = None) -> RequestedIds:
     if path.suffix.lower() in TEXT:
         if by is None:
             raise SettingError(f"{path} is a list without a heading: say what its ids are, e.g. --by {', --by '.join(NAMED)}.")
-        lines: Sequence[str | None] = _text_lines(path)
+        lines: Sequence[Any] = _text_lines(path)
     else:
         table = read_table(path, as_text=True)
         by = by or _only_column(table, path)
         lines = _column(table, by, path)
-    ids = [line.strip() for line in lines if line is not None and line.strip()]
+    ids = [text for line in lines if (text := id_text(line))]
     values = tuple(dict.fromkeys(ids))
     if not values:
         raise EmptyDataError(f"{path} holds no id: {len(lines):,} lines, all of them empty.")
@@ -49,7 +50,8 @@ def read_requested(path: Path, by: str | None = None) -> RequestedIds:
 
 def _text_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        # no sign but a line's end parts two ids
+        return path.read_bytes().decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise FormatError(
             f"{path} is no text in UTF-8 (byte {error.start:,}). A table has the ending {', '.join(TABLES)}."
@@ -65,11 +67,12 @@ def _only_column(table: pl.DataFrame, path: Path) -> str:
     raise SettingError(f"{path} {many}: say which, e.g. --by {names[0] if names else 'source_id'}; it has {_listed(table)}.")
 
 
-def _column(table: pl.DataFrame, by: str, path: Path) -> list[str | None]:
-    if by in table.columns or table.width == 1:
-        column = table[by if by in table.columns else table.columns[0]]
-        return [id_text(value) for value in column]
-    raise MissingColumnError(f"{path} has no column {by!r}; it has {_listed(table)}.")
+def _column(table: pl.DataFrame, by: str, path: Path) -> Sequence[Any]:
+    # the heading of a lone column may be another name for the same; in a CSV it may be the first id
+    if by in table.columns or (table.width == 1 and ".csv" not in path.suffixes):
+        return table[by if by in table.columns else table.columns[0]].to_list()
+    no_heading = " A list without a heading has the ending .txt." if table.width == 1 else ""
+    raise MissingColumnError(f"{path} has no column {by!r}; it has {_listed(table)}: name it so.{no_heading}")
 
 
 def _listed(table: pl.DataFrame) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import MissingColumnError
+from ktodata.feedback import COLUMNS
 from ktodata.formats.format import Fields
-from ktodata.formats.withdrawn import WithdrawnIds, id_text
-from ktodata.withdrawal.requested_ids import RequestedIds
+from ktodata.formats.withdrawn import WithdrawnIds, ids_in
+from ktodata.withdrawal.requested_ids import NAMED, RequestedIds
 
 # rows that have all of these in common are one text with one verdict, numbered where they are several
 CONTENT = ("prompt", "completion", "label", "rater", "created_at", "source_id", "turns", "answer", "tools")
+OF_IDS = (*NAMED, "source", "model")  # no label, line or text: others have it, too
 RECORD = ("source", "source_line", "source_id", "pair_id")
 
 
@@ -22,13 +24,14 @@ RECORD = ("source", "source_line", "source_id", "pair_id")
 class MatchedRows:
     """rows : of the feedback table that go; rest : those that stay. ids_here : requested ids that a row has.
 
-    quarantined : records that became no row and hold one of the ids; alike : rows that stay and have the prompt of one that goes
+    records : those that became no row and hold one of the ids, as JSON values, or null where they are none
+    alike : rows that stay and have the prompt of one that goes
     """
 
     rows: pl.DataFrame
     rest: pl.DataFrame
     ids_here: int
-    quarantined: int
+    records: tuple[Any, ...]
 
     @property
     def alike(self) -> int:
@@ -43,9 +46,9 @@ class MatchedRows:
 
 def check_column(by: str, feedback: pl.DataFrame) -> None:
     """Raise MissingColumnError where the feedback has no such column of ids."""
-    names = [name for name, dtype in feedback.schema.items() if not dtype.is_nested()]
+    names = [name for name in feedback.columns if name in OF_IDS or name not in COLUMNS]
     if by not in names:
-        raise MissingColumnError(f"the run's feedback has no column {by!r} to withdraw rows by; it has {', '.join(names)}.")
+        raise MissingColumnError(f"the run's feedback has no column of ids {by!r}; it has {', '.join(names)}.")
 
 
 def match_rows(feedback: pl.DataFrame, quarantine: pl.DataFrame, ids: WithdrawnIds, requested: RequestedIds) -> MatchedRows:
@@ -54,7 +57,7 @@ def match_rows(feedback: pl.DataFrame, quarantine: pl.DataFrame, ids: WithdrawnI
     only = WithdrawnIds(ids.salt).with_ids(requested.by, requested.values, "done")
     present = _values_of(feedback, requested.by) & set(requested.values)
     records = quarantine["raw"].to_list() if "raw" in quarantine.columns else []
-    held = sum(_holds(only, raw) for raw in records)
+    held = tuple(record for raw in records if only.holds_record(record := _parsed(raw), raw, Fields()))
     return MatchedRows(feedback.filter(goes), feedback.filter(~goes), len(present), held)
 
 
@@ -73,21 +76,20 @@ def _with_their_kin(feedback: pl.DataFrame, goes: pl.Series) -> pl.Series:
 
 def _values_of(feedback: pl.DataFrame, by: str) -> set[str]:
     """The ids that rows have; of raters also those of votes beside the label."""
-    values = {id_text(value) for value in feedback[by]} if by in feedback.columns else set()
+    values = set(ids_in(feedback[by])) if by in feedback.columns else set[str]()
     for name in ("votes", "earlier_votes") if by == "rater" and feedback.height else ():
-        votes = feedback[name].explode().struct.field("rater")
-        values |= set(votes.drop_nulls().to_list())
-    return {value for value in values if value is not None}
+        values |= ids_in(feedback[name].explode().struct.field("rater"))
+    return values
 
 
-def _holds(ids: WithdrawnIds, raw: str) -> bool:
-    record: Any = None
+def _parsed(raw: str) -> Any:
     with suppress(ValueError, RecursionError):
-        record = json.loads(raw)
-    return ids.holds_record(record, raw, Fields())
+        return json.loads(raw)
+    return None
 
 
 def joined(matches: Sequence[MatchedRows]) -> MatchedRows:
     """Those of several runs as one: of a self-training's rounds."""
     rows, rest = (pl.concat([getattr(each, name) for each in matches], how="diagonal") for name in ("rows", "rest"))
-    return MatchedRows(rows, rest, max(each.ids_here for each in matches), sum(each.quarantined for each in matches))
+    records = tuple(record for each in matches for record in each.records)
+    return MatchedRows(rows, rest, max(each.ids_here for each in matches), records)

@@ -223,7 +223,7 @@ def test_what_cannot_be_meant_is_refused(no_pages, run, tmp_path):
         ("c.csv", "rater,source_id\na,b\n", SettingError, "say which, e.g. --by source_id"),
         ("d.csv", "x,y\na,b\n", SettingError, "no column of that kind"),
         ("e.txt", "a\n", SettingError, "say what its ids are"),
-        ("f.csv", "colour\nred\n", MissingColumnError, "no column 'colour'"),
+        ("f.csv", "colour\nred\n", MissingColumnError, "no column of ids 'colour'"),
     ):
         (tmp_path / name).write_text(content)
         with pytest.raises(error, match=words):
@@ -281,3 +281,54 @@ def test_a_judge_answers_nothing_of_them_any_more(source, tmp_path, monkeypatch)
         assert 3 * 3 <= receipt.cache["judge"] <= 3 * 8  # three texts, each in three wordings and five probes
         assert kept == asked - receipt.cache["judge"] == len(endpoint.seen) - receipt.cache["judge"]  # none was asked again
     assert kd.Run(run.folder).manifest["status"] == "stopped after judge"
+
+
+def test_a_record_that_became_no_row_is_reason_enough(no_pages, source, tmp_path):
+    lines = source.read_text().splitlines()
+    source.write_text("".join(f"{line}\n" for line in lines if "call me" not in line))
+    run = kd.run(recipe(source) | {"steps": ["validate"]}, out=tmp_path / "aside")
+    (run.folder / "old.html").write_text(f"the first that cannot be read: {SECRET}, {USER}")
+    receipt = forget(run.folder, ids_file(tmp_path, USER), run_again=False)
+    assert (receipt.rows, receipt.records) == (0, 2) and holders([run.folder], SECRET, USER) == []
+
+
+def test_what_the_source_has_no_more_leaves_what_was_made_of_it(no_pages, run, source, tmp_path):
+    """A run that was made again since has no such row; verdicts, exports and other results may."""
+    row_id = plant(run, tmp_path / "cache")["row_id"][0]
+    source.write_text("".join(line + "\n" for line in source.read_text().splitlines() if USER not in line))
+    kd.run(recipe(source), out=run.folder)
+    (run.folder / "ablation.json").write_text(json.dumps({"rows": [row_id]}))
+    receipt = forget(run.folder, ids_file(tmp_path, row_id, name="row_id"))
+    assert (receipt.rows, receipt.verdicts, receipt.rewritten["model/telemetry.parquet"]) == (0, 1, 1)
+    assert holders([run.folder], row_id) == [] and "ablation.json" in receipt.removed
+    assert any("no row here has" in line for line in receipt.not_reached)
+
+
+def test_another_persons_row_of_the_same_text_stays_with_its_verdict(no_pages, source, tmp_path):
+    with source.open("a") as file:
+        file.write(json.dumps(record(57, "user-3", f"call me {SECRET} \u00e9\u4e2d at once") | {"id": "theirs"}) + "\n")
+    run = kd.run(recipe(source) | {"steps": ["validate"]}, out=tmp_path / "same")
+    both = run.feedback.filter(pl.col("prompt").str.contains("number 57 "))
+    store = VerdictStore(run.folder)
+    for row_id in both["row_id"]:
+        store.add(ReviewVerdict(row_id, "ann", "keep", True, "d", content="c"), current_id=0)
+    store.close()
+    receipt = forget(run.folder, ids_file(tmp_path, USER))
+    left = kd.Run(run.folder).feedback.filter(pl.col("prompt").str.contains("number 57 "))
+    assert left["rater"].to_list() == ["user-3"] and both.height - receipt.verdicts == 1
+
+
+def test_a_run_whose_rows_are_not_known_is_refused(no_pages, run, tmp_path):
+    note = run.folder / "stages" / "ingest" / "done.json"
+    note.write_bytes(note.read_bytes()[:-9])
+    with pytest.raises(RunError, match="is damaged"):
+        forget(run.folder, ids_file(tmp_path, USER))
+    assert not (run.folder / LIST).exists()
+
+
+def test_where_nobody_is_left_the_receipt_says_so(no_pages, source, tmp_path):
+    run = kd.run(recipe(source) | {"steps": ["validate"]}, out=tmp_path / "all")
+    ids = ids_file(tmp_path, *run.feedback["rater"].unique())
+    for number in (1, 2):
+        receipt = forget(run.folder, ids)
+        assert (receipt.number, receipt.why_not) == (number, "no row is left to make it of")
