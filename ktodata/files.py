@@ -141,10 +141,15 @@ def make_way(files: Iterable[Path]) -> None:
             discard(file)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left half written under `folder`."""
+def remove_leftovers(folder: Path, *, alone: bool = True) -> None:
+    """Remove what processes that were killed left half written under `folder`.
+
+    alone : nobody else writes there; if somebody may (a cache), what processes write that still run is left
+    """
     for path in folder.rglob(".*.part"):
-        _remove(path)
+        number = next((part for part in reversed(path.name.split(".")) if part.isdecimal()), "")
+        if alone or (number and not _is_another(int(number))):
+            _remove(path)
 
 
 def _remove_of_the_dead(place: Path, ending: str = ".part") -> None:

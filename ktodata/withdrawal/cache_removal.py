@@ -34,7 +34,7 @@ def clear_caches(rows: pl.DataFrame, runs: Sequence[Path], steps: Mapping[str, M
         return {}
     for name in (*BY_TEXT, "judge", "tokens", "reference"):
         if (place / name).is_dir():
-            remove_leftovers(place / name)
+            remove_leftovers(place / name, alone=False)
     keys = vector_keys(rows, steps) if rows.height else set()
     counts = {name: sum(_drop_vectors(file, keys) for file in (place / name).glob("*/*.parquet")) for name in BY_TEXT}
     counts["judge"] = _drop_answers(place / "judge", _judge_keys(rows, steps)) if rows.height else 0

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 import ktodata as kd
 from ktodata.errors import EmptyDataError, FormatError, MissingColumnError, RunError, SettingError
-from ktodata.files import write_note
+from ktodata.files import remove_leftovers, write_note
 from ktodata.formats import write
 from ktodata.formats.withdrawn import LIST, WithdrawnIds
 from ktodata.review.store import ReviewVerdict, VerdictStore
@@ -332,3 +333,10 @@ def test_where_nobody_is_left_the_receipt_says_so(no_pages, source, tmp_path):
     for number in (1, 2):
         receipt = forget(run.folder, ids)
         assert (receipt.number, receipt.why_not) == (number, "no row is left to make it of")
+
+
+def test_what_a_living_process_writes_into_a_cache_is_left(tmp_path):
+    for number in (2**22 - 1, os.getppid()):  # of none, and of one that runs
+        (tmp_path / f".vectors.parquet.{number}.part").touch()
+    remove_leftovers(tmp_path, alone=False)
+    assert [file.name for file in tmp_path.iterdir()] == [f".vectors.parquet.{os.getppid()}.part"]
