@@ -37,14 +37,22 @@ def beside_in_words(counterpart: str | None) -> str:
 
 def _departure_in_words(group: Mapping[str, Any]) -> str:
     """One departure. Each name stands before a bracket, where a page without names finds it."""
-    points = f"{100 * group['effect_points']:+.0f} points desirable"
     since = f", since {group['since']}" if group["since"] else ""
-    how = f"{KINDS.get(group['kind'], group['kind'])}{since}, {points}{_only_in_words(group['only'])}"
+    how = f"{KINDS.get(group['kind'], group['kind'])}{since}, {_points_in_words(group)}{_only_in_words(group['only'])}"
     first = f"{group['column']} {group['value']} ({how})"
     if (counterpart := group.get("counterpart")) is None:
         return first
     other = "all others" if counterpart == OTHERS else f"{group['column']} {counterpart}"
     return f"{first} beside {other} ({NOT_KNOWN}{_only_in_words(group.get('counterpart_only'))})"
+
+
+def _points_in_words(group: Mapping[str, Any]) -> str:
+    """How many more or fewer rows are called desirable; where the interval holds 0 no direction is named."""
+    value, low, high = (group.get(f"effect_points{end}") for end in ("", "_low", "_high"))
+    if value is None or (low is not None and high is not None and low <= 0 <= high):
+        return "by how many points is not told"
+    span = "" if low is None or high is None else f", {100 * low:+.0f} to {100 * high:+.0f}"
+    return f"{100 * value:+.0f} points desirable{span}"
 
 
 def _only_in_words(only: bool | None) -> str:

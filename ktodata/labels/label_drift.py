@@ -50,7 +50,8 @@ def drift_metrics(drift: Drift | None, rows: LabelRows) -> dict[str, Any]:
     """
     if drift is None:
         return {}
-    groups = drift.table.filter("significant").select("column", "value", "counterpart", "kind", "since", "effect_points")
+    effect = ("effect_points", "effect_points_low", "effect_points_high")
+    groups = drift.table.filter("significant").select("column", "value", "counterpart", "kind", "since", *effect)
     groups = groups.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M"))
     trained = rows.table.filter(pl.Series(rows.trained))
     lines = [

@@ -155,7 +155,8 @@ def _issue_lines(result: StageResult) -> list[Markup]:
 def _class_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One given class of an audit's summary, in words."""
     auroc, rate = row["injected_auroc"], row["error_rate"]
-    between = interval([row["error_rate_low"], row["error_rate_high"]], as_percent=True)
+    low, high = row["error_rate_low"], row["error_rate_high"]
+    between = "every row judged" if low is not None and low == high else interval([low, high], as_percent=True)
     return (
         row["given"],
         count(row["rows"]),
