@@ -43,7 +43,17 @@ def _departure_in_words(group: Mapping[str, Any]) -> str:
     if (counterpart := group.get("counterpart")) is None:
         return first
     other = "all others" if counterpart == OTHERS else f"{group['column']} {counterpart}"
-    return f"{first} beside {other} ({NOT_KNOWN}{_only_in_words(group.get('counterpart_only'))})"
+    known = f"{_only_in_words(group.get('counterpart_only'))}{_reviews_in_words(group)}"
+    return f"{first} beside {other} ({NOT_KNOWN}{known})"
+
+
+def _reviews_in_words(group: Mapping[str, Any]) -> str:
+    """How many labels of either a random draw of reviews found wrong: counts, and no rates, as classes are drawn apart."""
+    (wrong, rows), (other_wrong, other_rows) = group.get("reviewed", ((0, 0), (0, 0)))
+    if not rows or not other_rows:
+        return ""
+    other = f"{other_wrong:,} of {other_rows:,} by the second"
+    return f"; of rows drawn and reviewed {wrong:,} of {rows:,} by the first are wrong, {other}"
 
 
 def _points_in_words(group: Mapping[str, Any]) -> str:

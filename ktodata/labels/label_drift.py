@@ -42,10 +42,12 @@ def _likeness(rows: LabelRows) -> Likeness:
     return cosine
 
 
-def drift_metrics(drift: Drift | None, rows: LabelRows) -> dict[str, Any]:
+def drift_metrics(drift: Drift | None, rows: LabelRows, rates: pl.DataFrame) -> dict[str, Any]:
     """As JSON values; nothing where nobody looked.
 
-    significant_groups : `only`, the one label that a group's rows have; null: both; `counterpart_only`, of the one beside it.
+    rates : as `trusted_rates` gives them
+    significant_groups : `only`, the one label that a group's rows have; null: both; `counterpart_only`, of the one beside it;
+    `reviewed`, of both how many rows of the random draw were wrong, and how many there are
     columns : of each column rows that name a value, how many values, and how many of them have enough rows to be compared
     """
     if drift is None:
@@ -58,10 +60,16 @@ def drift_metrics(drift: Drift | None, rows: LabelRows) -> dict[str, Any]:
         group
         | {"only": _only_label(trained, group["column"], group["value"])}
         | {"counterpart_only": _only_label(trained, group["column"], group["counterpart"])}
+        | {"reviewed": [_reviewed(rates, group["column"], group[name]) for name in ("value", "counterpart")]}
         for group in groups.to_dicts()
     ]
     columns = {name: _column_counts(trained, name) for name in (*COLUMNS, OVER_TIME)}
     return {"drift": drift.metrics | {"columns": columns, "significant_groups": lines}}
+
+
+def _reviewed(rates: pl.DataFrame, column: str, value: str | None) -> tuple[int, int]:
+    own = rates.filter(pl.col("by") == column, pl.col("value") == value)
+    return int(own["wrong"].sum()), int(own["rows"].sum())
 
 
 def _column_counts(rows: pl.DataFrame, column: str) -> dict[str, int]:

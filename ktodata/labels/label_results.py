@@ -40,7 +40,11 @@ class LabelResults:
 
     def metrics(self, table: pl.DataFrame) -> dict[str, Any]:
         """As JSON values, with the findings. table : the rows with everything that was added to them"""
-        metrics = self.classifier.as_metrics(self.rows) | self.votes.as_metrics() | drift_metrics(self.drift, self.rows)
+        metrics = (
+            self.classifier.as_metrics(self.rows)
+            | self.votes.as_metrics()
+            | drift_metrics(self.drift, self.rows, self.reviews.rates)
+        )
         metrics |= self.reviews.as_metrics() | self.beliefs.as_metrics() | self._neighbours()
         metrics |= {
             "prompts": self.rows.table["prompt_group"].n_unique(),

@@ -300,5 +300,7 @@ def test_of_two_who_differ_both_are_named_and_neither_is_blamed():
     text = drift_sentence({"significant_groups": [group | {"only": True, "counterpart_only": None}]})
     assert "rater bob (" in text and "beside rater ann (which of the two is off the labels do not tell" in text
     assert text.count("its labels are all desirable") == 1 and "+20 points" in text
+    reviewed = drift_sentence({"significant_groups": [group | {"only": None, "reviewed": [(12, 28), (1, 30)]}]})
+    assert "12 of 28 by the first are wrong, 1 of 30 by the second" in reviewed
     zero = group | {"only": None, "effect_points_low": -0.1, "effect_points_high": 0.4}
     assert "by how many points is not told" in drift_sentence({"significant_groups": [zero]})
