@@ -90,7 +90,7 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     text, weights = review_sentence(reviews), [piece["text"] for piece in facts.get("weighed", {}).values()]
     if not reviews.drawn:
         return not_applicable("KD041", " ".join(filter(None, [text, facts["ask_for_review"]["why"], *weights])))
-    if flip_rates := facts["trusted"]["flip_rates"]:
+    if (flip_rates := facts["trusted"]["flip_rates"]) and any(flip_rates.values()):
         by_truth = ", ".join(f"{percent(share)} of the truly {name}" for name, share in flip_rates.items())
         about = "" if reviews.whole.is_counted else "about "
         text += f" So {about}{by_truth} rows carry the other label: what the trainer's flip_rates takes."
@@ -235,7 +235,9 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
     """KD049: what wrong labels are expected to cost training, what each label action would take away, and whether any may act."""
     costs = facts["label_action_costs"]
     if not costs["rows"] and "borne_out" in facts:
-        return not_applicable("KD049", "Every row was reviewed: no label is left to soften, turn or drop by a probability.")
+        return not_applicable(
+            "KD049", "Every row to train on was reviewed: no label is left to soften, turn or drop by a probability."
+        )
     if not costs["rows"]:
         drawn = facts["trusted"].get("drawn_at_random") or 0
         lacks = f"that takes {MIN_REVIEWED} reviewed rows of the random draw, and there are {drawn or 'none'}"
@@ -255,7 +257,9 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         f"label would {saved['relabel']}, dropping and relabelling would {saved['drop_and_relabel']}, dropping alone would "
         f"{saved['drop']}, by the same p. What a model gains is measured by `ktodata ablate` alone."
     )
-    return issue("KD049", text) if costs["cost"]["keep"] >= COSTLY else passed("KD049", text)
+    if wrong["low"] < COSTLY <= wrong["high"]:
+        return not_applicable("KD049", f"{text} Too few reviews to say whether {percent(COSTLY, 0)} or more are wrong.")
+    return issue("KD049", text) if wrong["low"] >= COSTLY else passed("KD049", text)
 
 
 def _saved_in_words(share: float) -> str:

@@ -97,7 +97,7 @@ def is_above(reviews: ReviewedLabels, line: float) -> bool | None:
 
 def noisy_sentence(reviews: ReviewedLabels) -> str:
     """Of labels that may be called noisy: how many of each class are wrong, and how that is known."""
-    known = "every row was judged" if reviews.whole.is_counted else "by the random draw"
+    known = "every row that could be drawn was judged" if reviews.whole.is_counted else "by the random draw"
     return f"Wrong labels, {known}: {class_rates(reviews)}."
 
 
@@ -114,7 +114,7 @@ def next_for_labels(reviews: ReviewedLabels, rows: int) -> tuple[str, str]:
         return "", ""
     if reviews.whole.is_counted:
         wrong = f"{_span(rate)} of them were wrong as they were given"
-        return "Use the verdicts.", f"Train on the verdicts: every label was judged, and {wrong}."
+        return "Use the verdicts.", f"Train on the verdicts: every label that could be drawn was judged, and {wrong}."
     if too_many is None:
         left = f"{_rows(reviews.drawn)} leave room for {_span(rate)} wrong labels"
         return "Have more rows judged.", f"Have more rows of the random draw judged: {left}."
@@ -186,10 +186,12 @@ def if_random(figures: Mapping[str, Any]) -> str:
 def worth_sentence(fit: Mapping[str, Any]) -> str:
     """How well text and votes foretell reviewed rows, beside the class shares alone. fit : "stacking" of the metrics"""
     both = f"log loss {fit['log_loss']:.2f} nats out of fold; the rates of the given labels alone: {fit['by_rates']:.2f}"
+    votes = any(str(each["evidence"]).startswith(("vote of", "share of votes")) for each in fit.get("weights", ()))
+    pieces = "text and votes together are" if votes else "the text is"
     if not is_worth_nothing(fit):
-        return f"What text and votes are worth, {fit['reviewed']:,} reviewed rows say ({both})."
+        return f"What {pieces} worth, {fit['reviewed']:,} reviewed rows say ({both})."
     than = "worse than" if fit["log_loss"] > fit["by_rates"] else "no better than"
-    return f"By {fit['reviewed']:,} reviewed rows text and votes together are {than} knowing only the class shares ({both})."
+    return f"By {fit['reviewed']:,} reviewed rows {pieces} {than} knowing only the class shares ({both})."
 
 
 def is_worth_nothing(fit: Mapping[str, Any]) -> bool:

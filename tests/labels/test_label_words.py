@@ -215,6 +215,18 @@ def test_expected_gain_is_named_only_where_reviews_measured_it():
         assert shown.status == "issue" and words in shown.text and "ablate" in shown.text
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "status"), [(0.03, 0.1, "issue"), (0.001, 0.01, "passed"), (0.008, 0.066, "not_applicable")]
+)
+def test_what_wrong_labels_cost_is_a_word_only_where_the_interval_lies_on_one_side(low, high, status):
+    saved = dict.fromkeys(("soften", "relabel", "drop_and_relabel", "drop"), 0.0)
+    costs = {"rows": 355, "cost": {"keep": high}, "share_of_cost_taken_away": saved}
+    known = {"expected_wrong": {"value": high, "low": low, "high": high}, "label_action_costs": costs}
+    known |= {"borne_out": {"reviewed": 0.0, "wrong": 0.0, "turned": 0, "reviews_needed": None}}
+    gain = next(each for each in label_findings(facts(**known)) if each.code == "KD049")
+    assert gain.status == status and ("Too few reviews" in gain.text) == (status == "not_applicable")
+
+
 def test_nothing_outvoted_is_no_pass_where_nobody_could_outvote():
     by_code = {finding.code: finding for finding in label_findings(facts())}
     assert by_code["KD046"].status == "not_applicable" and "100 rows" in by_code["KD045"].text
@@ -228,7 +240,7 @@ def test_a_set_that_was_judged_throughout_has_a_count_and_no_interval():
     assert "interval" not in review_sentence(every) and " to " not in review_sentence(every)
     reviewed = facts(borne_out={}, label_action_costs={"rows": 0})
     gain = next(each for each in label_findings(reviewed) if each.code == "KD049")
-    assert gain.status == "not_applicable" and "Every row was reviewed" in gain.text
+    assert gain.status == "not_applicable" and "Every row to train on was reviewed" in gain.text
 
 
 def test_what_could_not_come_up_is_no_pass():
@@ -261,7 +273,7 @@ def counted(wrong, rows):
 
 def test_a_full_count_is_called_one_and_lies_on_one_side_of_every_line():
     reviews = counted(30, 100)
-    assert "draw" not in noisy_sentence(reviews).replace("drawn", "") and "every row was judged" in noisy_sentence(reviews)
+    assert "random draw" not in noisy_sentence(reviews) and "every row that could be drawn was judged" in noisy_sentence(reviews)
     assert trust_word(reviews) == "Not as they are." and next_for_labels(reviews, 200)[0] == "Use the verdicts."
     assert is_above(counted(10, 100), 0.1) is False and trust_word(counted(5, 100)) == "Mostly."
 
@@ -282,6 +294,8 @@ def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():
     fit = {"reviewed": 45, "log_loss": 1.04, "by_rates": 0.43}
     assert "worse than knowing only the class shares" in worth_sentence(fit)
     assert "no better than" in worth_sentence(fit | {"log_loss": 0.43}) and "worth" in worth_sentence(fit | {"log_loss": 0.2})
+    assert "the text is worse" in worth_sentence(fit)
+    fit |= {"weights": [{"evidence": "vote of ann"}]}
     votes = {"raters": 2, "rows_with_several_raters": 20, "rows_with_three_votes": 0, "outvoted": 0, "quality_from_votes": 0}
     raters = next(each for each in label_findings(facts(votes=votes, stacking=fit)) if each.code == "KD044")
     assert raters.status == "issue" and "worse than knowing only the class shares" in raters.text
