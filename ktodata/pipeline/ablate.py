@@ -28,7 +28,7 @@ TERMS: Mapping[str, Any] = {"epochs": 1, "max_steps": 77, "batch_size": 16, "lea
 TRAINED_BY = (
     *("objective", "epochs", "max_steps", "batch_size", "learning_rate", "warmup_fraction", "schedule", "beta", "max_length"),
     *("trainable_layers", "lora", "optimizer", "weight_decay", "device", "dtype", "kl_pairs_per_batch", "activation_cache_mb"),
-    *("group_by_prompt", "holder_gamma", "pair_weight"),
+    *("group_by_prompt", "holder_gamma", "pair_weight", "row_weight"),
 )
 
 

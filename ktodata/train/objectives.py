@@ -312,33 +312,38 @@ class Bco(Objective):
 
 @dataclass(frozen=True)
 class KtoHybrid(Kto):
-    """DPO's loss for rows with siblings of the other label, KTO's for all others.
+    """KTO's loss of every row and, for rows with siblings of the other label, DPO's beside it.
 
     Siblings are the rows of the same prompt in the same batch. With r = log-ratio in nats, s = 1 for desirable and -1 for
     undesirable rows, a row i with siblings S(i) of the other label costs
 
-        pair_weight x weight_i x mean over j in S(i) of -log sigmoid(s_i x beta x (r_i - r_j))
+        row_weight x KTO's loss of i + pair_weight x weight_i x mean over j in S(i) of -log sigmoid(s_i x beta x (r_i - r_j))
 
-    and its gradient goes to r_i and to every r_j: what a judge gets wrong about a whole prompt cancels between them. Where no
-    prompt has both labels it is KTO; where every prompt has as many of one as of the other it is DPO's mean over all pairs of a
-    prompt, in [0, infinity), ln 2 at first. A row with k siblings stands in k pairs and counts as one row.
+    and the gradient of the second term goes to r_i and to every r_j: what a judge gets wrong about a whole prompt cancels between
+    them. Where no prompt has both labels it is KTO. With row_weight 0, where every prompt has as many of one as of the other, it
+    is DPO's mean over all pairs of a prompt, in [0, infinity), ln 2 at first. A row with k siblings stands in k pairs and counts
+    as one row.
 
     pair_weight : > 0. At margin 0 each side of a lone pair is pulled by beta x pair_weight per nat, a row without siblings by
-        beta / 4. It has no effect where all rows have siblings and the optimizer is indifferent to a loss's scale.
+        beta / 4. It has no effect where row_weight is 0, all rows have siblings and the optimizer is indifferent to a scale.
+    row_weight : >= 0. At 0 KTO's term is left to rows without siblings. Those are mostly of prompts whose answers are all alike,
+        so they teach what a prompt's label is, and no longer what KTO learns from all rows (docs/hybrid.md).
 
     With soft labels the sides are the likelier labels, and a pair (i, j) weighs as P(i is the better one) - P(j is it), the
-    mean of 2 p - 1 of its sides. z0 is that of all rows' mismatched pairs, and bears on rows without siblings only. No flip
-    rates: the loss has no upper bound.
+    mean of 2 p - 1 of its sides. z0 is that of all rows' mismatched pairs, and bears on KTO's term only. No flip rates: the loss
+    has no upper bound.
     Source: made here, of Rafailov et al. 2023, arXiv:2305.18290, eq. 7, and Ethayarajh et al. 2024, arXiv:2402.01306, eq. 7.
     """
 
     pair_weight: float = 1.0
+    row_weight: float = 1.0
     name: ClassVar[str] = "kto_hybrid"
     contrasts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_number(self.pair_weight > 0, "pair_weight", "> 0", self.pair_weight)
+        _check_number(self.row_weight >= 0, "row_weight", ">= 0", self.row_weight)
 
     def loss(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
         """Float [B], lower is better; the rows of a prompt in one batch hang on one another."""
@@ -346,7 +351,7 @@ class KtoHybrid(Kto):
 
         alone = super().loss(policy_logps, examples, shift)
         margin, share = self._pairs(policy_logps, examples)
-        return (share * softplus(-margin)).sum(1).where(share.any(1), alone)
+        return (self.row_weight * alone + (share * softplus(-margin)).sum(1)).where(share.any(1), alone)
 
     def gradient_weight(self, policy_logps: Tensor, examples: Examples, shift: Tensor) -> Tensor:
         """Float [B]: d (sum of losses) / d policy_logp per nat, signed. Carries no gradient."""
@@ -355,7 +360,7 @@ class KtoHybrid(Kto):
         target, _ = label_targets(examples.desirable, examples.p_desirable, soft_labels=self.soft_labels, flip_rates=None)
         # a pair's margin is the same from either side
         pulls = self.beta * (-margin).sigmoid() * (share + share.T)
-        return ((1 - 2 * target) * pulls.sum(1)).where(share.any(1), alone)
+        return (self.row_weight * alone + (1 - 2 * target) * pulls.sum(1)).where(share.any(1), alone)
 
     def _pairs(self, policy_logps: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
         """Of row i and row j: (margin of i over j by i's side, what it weighs in i's loss; 0 unless siblings of two labels)."""

@@ -38,7 +38,10 @@ def fit(
         int | None, Field(ge=1, le=4096, description="rows of one forward pass at most; memory only; none: what tokens allow")
     ] = None,
     group_by_prompt: Annotated[
-        bool, Field(description="let up to a quarter of an update be rows of one prompt, computed once; false: deal rows singly")
+        bool,
+        Field(
+            description="up to a quarter of an update (kto_hybrid: half) may be rows of one prompt, computed once; false: singly"
+        ),
     ] = True,
     kl_pairs_per_batch: Annotated[
         int | None, Field(ge=2, description="mismatched pairs that z0 is estimated from in each batch; none: one for every row")
@@ -65,7 +68,10 @@ def fit(
         float | None, Field(gt=1, description="kto_hoelder only: how fast contradicting rows are let go; 2")
     ] = None,
     pair_weight: Annotated[
-        float | None, Field(gt=0, description="kto_hybrid only: what a row with siblings of the other label weighs; 1")
+        float | None, Field(gt=0, description="kto_hybrid only: DPO's term of a row with siblings of the other label; 1")
+    ] = None,
+    row_weight: Annotated[
+        float | None, Field(ge=0, description="kto_hybrid only: KTO's term of such a row; 1. At 0 it is DPO's alone")
     ] = None,
     router_aux_loss_coef: Annotated[
         float | None,

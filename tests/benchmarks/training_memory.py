@@ -30,6 +30,7 @@ SETTINGS = {
     "epochs": 1,
     "max_steps": None,
     "group_by_prompt": True,
+    "objective": "kto",
     "kl_pairs_per_batch": None,
     "soft_labels": False,
     "flip_rates": None,

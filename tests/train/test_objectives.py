@@ -418,26 +418,43 @@ def test_of_pairs_only_the_hybrid_is_dpo():
     pairs = [[(0, 1)], [(3, 2), (3, 5), (4, 2), (4, 5)]]  # of a prompt of two rows, of one of four
     dpo = [torch.stack([-torch.nn.functional.logsigmoid(0.3 * (ratio[i] - ratio[j])) for i, j in of]).mean() for of in pairs]
     expected = (2 * dpo[0] + 4 * dpo[1]) / 6
-    loss = KtoHybrid(0.3).loss(logps, rows, SHIFT).mean()
+    pairs_alone = KtoHybrid(0.3, row_weight=0.0)
+    loss = pairs_alone.loss(logps, rows, SHIFT).mean()
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     for gradient, wanted in zip(
         *(torch.autograd.grad(value, logps, retain_graph=True) for value in (loss, expected)), strict=True
     ):
         torch.testing.assert_close(gradient, wanted, rtol=1e-12, atol=1e-15)
-    torch.testing.assert_close(KtoHybrid(0.3, pair_weight=2.0).loss(logps, rows, SHIFT).mean(), 2 * expected)
+    twice = KtoHybrid(0.3, pair_weight=2.0, row_weight=0.0).loss(logps, rows, SHIFT)
+    torch.testing.assert_close(twice.mean(), 2 * expected)
+
+
+def test_the_hybrid_is_kto_of_every_row_and_the_pairs_beside_it():
+    """Also in its gradient, and by either weight."""
+    logps, rows = five_rows()
+    rows = replace(rows, prompt=torch.tensor([0, 0, 2, 3, 4]))
+    for way in ("loss", "gradient_weight"):
+        kto, pairs, both = (
+            getattr(objective, way)(logps, rows, SHIFT)
+            for objective in (Kto(0.3), KtoHybrid(0.3, row_weight=0.0), KtoHybrid(0.3, row_weight=0.5))
+        )
+        alone = kto == pairs  # those without siblings
+        assert 0 < alone.sum() < 5
+        torch.testing.assert_close(both, torch.where(alone, kto, pairs + 0.5 * kto))
 
 
 def test_a_pair_of_the_hybrid_weighs_as_the_mean_of_its_sides():
     """Soft labels 0.9 and 0.4: a pull of beta / 2 x (0.8 + 0.2) on either, up and down."""
     rows = examples_of([False, True], p_desirable=[0.9, 0.4], prompt=[3, 3])
-    pull = KtoHybrid(0.3, soft_labels=True).gradient_weight(torch.zeros(2, dtype=torch.float64), rows, SHIFT)
+    pull = KtoHybrid(0.3, row_weight=0.0, soft_labels=True).gradient_weight(torch.zeros(2, dtype=torch.float64), rows, SHIFT)
     torch.testing.assert_close(pull, torch.tensor([-0.15, 0.15], dtype=torch.float64))
 
 
 def test_what_is_wrong_about_a_whole_prompt_cancels_in_the_hybrid():
     logps, rows = five_rows()
     beside = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64) * 17
-    torch.testing.assert_close(KtoHybrid(0.3).loss(logps + beside, rows, SHIFT), KtoHybrid(0.3).loss(logps, rows, SHIFT))
+    pairs = KtoHybrid(0.3, row_weight=0.0)
+    torch.testing.assert_close(pairs.loss(logps + beside, rows, SHIFT), pairs.loss(logps, rows, SHIFT))
 
 
 # settings
@@ -488,6 +505,7 @@ def test_make_objective_hands_flip_rates_and_holder_gamma_on():
         ({"name": "kto_hoelder", "holder_gamma": -1.0}, r"holder_gamma is a number > 1 .*; got -1.0"),
         ({"name": "kto_hoelder", "holder_gamma": 1.0}, r"no row is let go faster than by kto.*; got 1.0"),
         ({"name": "kto_hybrid", "pair_weight": 0.0}, "pair_weight is a number > 0; got 0.0"),
+        ({"name": "kto_hybrid", "row_weight": -1.0}, "row_weight is a number >= 0; got -1.0"),
         ({"name": "kto", "pair_weight": 2.0}, "pair_weight is a setting of kto_hybrid, and the objective is kto"),
         ({"name": "kto", "holder_gamma": 2.0}, "holder_gamma is a setting of kto_hoelder, and the objective is kto"),
         (

@@ -186,6 +186,20 @@ def test_siblings_dealt_singly_are_refused_where_they_are_to_be_set_against_each
         fit(text_rows(12), model=model_folder, objective="kto_hybrid", group_by_prompt=False, **FAST)
 
 
+def test_rows_that_are_set_against_each_other_are_dealt_together(model_folder):
+    """4 prompts of 4 rows, 8 rows an update: kto takes a quarter of it from one prompt, kto_hybrid the whole prompt."""
+    rows = text_rows(16).with_columns(
+        prompt=pl.Series([f"what is {word} " for word in ("one", "two", "three", "four") for _ in range(4)]),
+        label=pl.Series([True, True, True, False] * 4),
+    )
+    settings = {**FAST, "batch_size": 8, "max_steps": 2}
+    siblings = [
+        fit(rows, model=model_folder, objective=name, **settings).metrics["plan"]["rows_with_siblings"]
+        for name in ("kto", "kto_hybrid")
+    ]
+    assert siblings[0] < siblings[1] == 16
+
+
 def test_numbers_read_seldom_are_the_same_numbers(model_folder):
     rows = text_rows(18).with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
     every, seldom = (

@@ -52,12 +52,14 @@ def plan_training(
     max_steps: int | None,
     seed: int,
     group_by_prompt: bool = True,
+    siblings_together: bool = False,
     kl_pairs_per_batch: int | None = None,
 ) -> BatchPlan:
     """Shuffle every epoch anew into effective batches of at most batch_size rows, both labels in each where possible.
 
     group_by_prompt : let up to a quarter of a batch be rows of one prompt, which is then computed once; otherwise rows are
         dealt one by one
+    siblings_together : up to a half: where rows of a prompt are set against each other, parting them loses what they would teach
     kl_pairs_per_batch : mismatched pairs scored in each step, drawn anew; none: all
 
     Batches differ by at most one row in size, so no lonely row is left at the end. Within a batch rows stand longest first:
@@ -67,7 +69,7 @@ def plan_training(
     wanted = max_steps if max_steps is not None else np.inf
     lengths, sequences = rows.lengths, Sequences(rows)
     groups = rows.group_numbers
-    most = max(1, batch_size // 4) if group_by_prompt else 1
+    most = max(1, batch_size // (2 if siblings_together else 4)) if group_by_prompt else 1
     steps: list[Batch] = []
     for epoch in range(epochs):
         if len(steps) >= wanted:

@@ -13,7 +13,7 @@ from ktodata.train.data.token_cache import cached_tokens
 from ktodata.train.data.tokens import TokenRows, joined
 from ktodata.train.data.training_rows import CheckedPart, named
 from ktodata.train.loss_weights import check_weights_fit
-from ktodata.train.objectives import Objective
+from ktodata.train.objectives import OBJECTIVES, Objective
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def prepare(train_rows: CheckedPart, held_out_rows: CheckedPart | None, tokenize
         max_steps=settings["max_steps"],
         seed=seed,
         group_by_prompt=settings["group_by_prompt"],
+        siblings_together=OBJECTIVES[settings["objective"]].contrasts,
         kl_pairs_per_batch=settings["kl_pairs_per_batch"],
     )
     metrics = {"train": token_metrics, "plan": plan.metrics}

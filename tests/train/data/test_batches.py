@@ -128,6 +128,15 @@ def test_rows_of_one_prompt_meet_in_one_batch_up_to_a_quarter_of_it():
     assert shared["rows_with_siblings"] == 128 > 2 * singly["rows_with_siblings"]
 
 
+def test_siblings_stay_together_up_to_half_a_batch():
+    """15 prompts of 4 rows of one label and 1 of the other, 15 rows a batch: cut at a quarter, most rows of a prompt lose theirs."""
+    prompts = [number // 5 for number in range(75)]
+    rows = rows_of([number % 5 > 0 for number in range(75)], prompts=prompts)
+    together, parted = (plan(rows, batch_size=15, siblings_together=half).metrics for half in (True, False))
+    assert together["rows_with_siblings"] == 75
+    assert parted["rows_with_siblings"] <= 15 * 3
+
+
 def test_a_prompt_with_many_rows_does_not_fill_a_batch_while_there_are_others():
     """40 rows of one prompt, 60 of their own, 5 batches of 20: 8 pieces of a quarter, 5 rows, are one or two a batch."""
     prompts = [0] * 40 + list(range(1, 61))
