@@ -48,13 +48,7 @@ LAYERS, SIDE, PARTS, BATCH, POINTS = 6, 24, 5, 16, 8
 # Adam's on theta, where the median gradient has length 1: log-ratios then spread as in trainings of 32 updates, by 3 to 4 nats. From 0.01
 # to 0.1 no arm's AUC moves by more than 0.03 (XSTest's first 640 rows, one seed)
 RATE = 0.1
-MOST = {
-    "xstest": (700, 40),
-    "xstest_true": (700, 40),
-    "gsm8k": (420, 80),
-    "tulu": (420, 72),
-    "hh": (420, 72),
-}  # rows, tokens of each
+MOST = {"xstest": (1300, 44), "xstest_true": (1300, 44), "gsm8k": (560, 96), "tulu": (560, 80), "hh": (560, 80)}  # rows, tokens
 PIECE = 160  # sequences whose gradients are kept together
 Ints = np.ndarray
 Sequence = tuple[Ints, int]  # token ids; where the completion starts
