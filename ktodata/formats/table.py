@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, VOTE
@@ -30,7 +29,7 @@ from ktodata.formats.records import (
 )
 from ktodata.formats.times import moment, time_reader
 from ktodata.formats.turns import is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn, turns_of
-from ktodata.formats.withdrawn import WithdrawnIds, WithdrawnRecordError, current_lists, id_text
+from ktodata.formats.withdrawn import WithdrawnIds, WithdrawnRecordError, current_lists, id_text, staying
 
 # rows are Python objects until so many are there, then a frame
 CHUNK_ROWS = 20_000
@@ -72,7 +71,7 @@ class CompleteRows:
         """Those that none of the lists holds."""
         kept = [pl.Series(name, map(id_text, values), dtype=pl.String) for name, values in self.kept.items()]
         table = self.frame.with_columns(kept)
-        stays = np.flatnonzero(~np.any([ids.rows_in(table).to_numpy() for ids in lists], axis=0)).tolist()
+        stays = staying(table, lists).arg_true().to_list()
         rest = {name: [values[place] for place in stays] for name, values in self.kept.items()}
         return CompleteRows(self.frame[stays], rest, [self.places[place] for place in stays])
 

@@ -112,6 +112,14 @@ class WithdrawnIds:
         return any(long & ids for ids in self.digests.values()) or any(self.holds(*each) for each in _named_ids(record, fields))
 
 
+def staying(table: pl.DataFrame, lists: Sequence[WithdrawnIds]) -> pl.Series:
+    """Which rows of a table with columns of ids none of the lists holds: booleans."""
+    stays = pl.Series([True]).new_from_index(0, table.height)
+    for ids in lists:
+        stays &= ~ids.rows_in(table)
+    return stays
+
+
 def _named_ids(record: Any, fields: Fields) -> Iterator[tuple[str, Any]]:
     """(column of the feedback table, value) of what a record holds in the columns that settings name for ids."""
     if isinstance(record, Mapping):

@@ -1,7 +1,7 @@
 """The stages of a run, each of one protocol (run_state.RunStage): those of a recipe's steps, and those that touch files."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from ktodata.formats.data_files import find_sources, is_local
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.remote_files import remote_version
 from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
-from ktodata.formats.withdrawn import WithdrawnIds, leaving_out, own_list
+from ktodata.formats.withdrawn import WithdrawnIds, leaving_out, own_list, staying
 from ktodata.labels.evidence.training_dynamics import join_dynamics
 from ktodata.models import model_digest
 from ktodata.pipeline.recipe import Recipe, RecipeStep, takes_prompts
@@ -40,9 +40,11 @@ def stages_of(
     withdrawn = {path.resolve(): WithdrawnIds.read(path) for path in [*lists, *own]}
     stages: list[RunStage] = [Ingest(recipe.ingest, paths, tuple(withdrawn.values()))]
     if reviews:
-        stages.append(JoinedReviews(read_reviews(reviews)))
+        stages.append(JoinedReviews(read_reviews(reviews).without(tuple(withdrawn.values()))))
     if recipe.telemetry is not None:
-        stages.append(JoinedTelemetry(read_telemetry(recipe.folder / Path(recipe.telemetry).expanduser())))
+        telemetry = read_telemetry(recipe.folder / Path(recipe.telemetry).expanduser())
+        seen = telemetry.observations.filter(staying(telemetry.observations, tuple(withdrawn.values())))
+        stages.append(JoinedTelemetry(replace(telemetry, observations=seen)))
     stages += [ColumnStage(step, recipe.folder) for step in recipe.steps]
     stages.append(Export(recipe.export, recipe.folder))
     if recipe.train is not None:
@@ -111,7 +113,8 @@ class JoinedReviews:
 
     def made_of(self, run: RunState) -> dict[str, Any]:
         files = [(file["name"], file["sha256"]) for file in self.reviews.metrics["files"]]
-        return {"files": files, "rows": run.rows.done["columns"]}
+        withdrawn = {"withdrawn": count} if (count := self.reviews.metrics.get("withdrawn")) else {}
+        return {"files": files, "rows": run.rows.done["columns"], **withdrawn}
 
     def work(self, run: RunState) -> StageResult:
         return join_reviews(run.rows.read(*run.rows.names), self.reviews)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -102,17 +103,28 @@ def remove_from_model(folder: Path, row_ids: pl.Series, changes: FileChanges, *,
     note, telemetry = folder / "model" / "training.json", folder / "model" / "telemetry.parquet"
     if not (note.is_file() and telemetry.is_file()):
         return 0
-    table = read_own_table(telemetry)
+    table, training = read_own_table(telemetry), read_note(note)
     goes = pl.col("row_id").is_in(row_ids.implode())
-    lost = table.filter(goes)
-    if lost.height and not dry:
-        siblings, training = siblings_of(note), read_note(note)
+    lost, stays = table.filter(goes), _without_items(training, set(row_ids))
+    if not dry and (lost.height or stays != training):
+        siblings = siblings_of(note)
         with whole_file(telemetry) as scratch:
             table.filter(~goes).write_parquet(scratch)
-        write_note(note, training, [note.with_name(name) for name in siblings if note.with_name(name).exists()])
+        write_note(note, stays, [note.with_name(name) for name in siblings if note.with_name(name).exists()])
     if lost.height:
         changes.rewritten["model/telemetry.parquet"] = lost.height
+    if stays != training:
+        changes.rewritten["model/training.json"] = 1
     return lost["row_id"].n_unique()
+
+
+def _without_items(value: Any, gone: set[str]) -> Any:
+    """A JSON value whose lists lack these texts."""
+    if isinstance(value, dict):
+        return {key: _without_items(inner, gone) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_items(inner, gone) for inner in value if not (isinstance(inner, str) and inner in gone)]
+    return value
 
 
 def _other_places(folder: Path, marks: Marks) -> Iterator[Path]:

@@ -173,16 +173,17 @@ class _Removal:
 
     def _in_own_files(self, receipt: Receipt, changes: FileChanges) -> bool:
         """Whether files that the run has made hold one of the rows: where it has no such row, results of earlier runs may."""
-        return bool(receipt.rows or receipt.records or set(self.held()) - {*changes.removed, *changes.rewritten})
+        begun = receipt.state == "removing" and (receipt.rows or receipt.records)
+        return bool(begun or set(self.held()) - {*changes.removed, *changes.rewritten})
 
     def held(self) -> list[str]:
         """Files in the folder that hold an id or an excerpt."""
-        return [name for run in self._folders for name in holding(run, self.marks)]
+        return holding(self.folder, self.marks)
 
     def _receipt(self) -> Receipt:
-        """A new one, or the one that a killed call has begun."""
+        """A new one, or the one of a call with the same ids that did not get to its end."""
         before = last_receipt(self.folder)
-        if before is not None and before.request == self.request and before.state == "removing":
+        if before is not None and before.request == self.request and before.state != "made again":
             return before
         requested, matched = self.requested, self.matched
         return Receipt(
@@ -203,17 +204,17 @@ class _Removal:
     def _with_changes(self, receipt: Receipt, changes: FileChanges, trained: int) -> Receipt:
         receipt.removed = list(dict.fromkeys([*receipt.removed, *changes.removed]))
         receipt.rewritten |= changes.rewritten
-        receipt.not_reached = list(dict.fromkeys([*receipt.not_reached, *self._not_reached(changes, trained)]))
+        receipt.not_reached = list(dict.fromkeys([*receipt.not_reached, *self._not_reached(receipt, changes, trained)]))
         return receipt
 
-    def _not_reached(self, changes: FileChanges, trained: int) -> list[str]:
+    def _not_reached(self, receipt: Receipt, changes: FileChanges, trained: int) -> list[str]:
         """What may hold the rows still."""
         lines = ["the sources: they are not written to; runs here leave the records out, other programs that read them do not"]
         if trained:
             lines.append(f"model/: its weights were trained or measured on {trained:,} of the rows; `ktodata run` trains it anew")
         elif any((run / "model").is_dir() for run in self.runs):
             lines.append("model/: the weights stay as they are; whether they have learnt from the rows, nothing there says")
-        if self.matched.ids_here < len(self.requested.values) and not self.goes_on:
+        if receipt.unmatched:
             lines.append(
                 "texts of ids that no row here has: only the ids can be looked for; what caches and models have of earlier runs "
                 "stays"

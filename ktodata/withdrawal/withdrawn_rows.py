@@ -90,6 +90,8 @@ def _parsed(raw: str) -> Any:
 
 def joined(matches: Sequence[MatchedRows]) -> MatchedRows:
     """Those of several runs as one: of a self-training's rounds."""
-    rows, rest = (pl.concat([getattr(each, name) for each in matches], how="diagonal") for name in ("rows", "rest"))
-    records = tuple(record for each in matches for record in each.records)
-    return MatchedRows(rows, rest, max(each.ids_here for each in matches), records)
+    rows, rest = (
+        pl.concat([getattr(each, name) for each in matches], how="diagonal").unique("row_id", maintain_order=True)
+        for name in ("rows", "rest")
+    )
+    return MatchedRows(rows, rest, max(each.ids_here for each in matches), max((each.records for each in matches), key=len))

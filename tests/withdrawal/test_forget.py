@@ -16,6 +16,7 @@ from ktodata.files import remove_leftovers, write_note
 from ktodata.formats import write
 from ktodata.formats.withdrawn import LIST, WithdrawnIds
 from ktodata.review.store import ReviewVerdict, VerdictStore
+from ktodata.train.results.telemetry_file import COLUMNS
 from ktodata.withdrawal import forget as forgetting
 from ktodata.withdrawal.forget import forget
 
@@ -112,7 +113,8 @@ def plant(run: kd.Run, cache: Path) -> pl.DataFrame:
     (cache / "reference" / "k2").mkdir()
     (folder / "model" / "checkpoints" / "step-1").mkdir(parents=True)
     run.feedback.select("row_id", step=pl.lit(0)).write_parquet(folder / "model" / "telemetry.parquet")
-    write_note(folder / "model" / "training.json", {"reference": {"key": "k1/x"}}, [folder / "model" / "telemetry.parquet"])
+    note = {"reference": {"key": "k1/x"}, "self_check": {"row_ids": [first["row_id"], "other"]}}
+    write_note(folder / "model" / "training.json", note, [folder / "model" / "telemetry.parquet"])
     return rows
 
 
@@ -250,6 +252,8 @@ def test_no_run_leaves_no_rows(no_pages, run, source, tmp_path):
     assert receipt.state == "removed" and holders([run.folder], SECRET, USER) == []
     assert not (run.folder / "shards").exists() and not (run.folder / "stages" / "ingest").exists()
     assert kd.run(recipe(source), out=run.folder, until="validate").feedback.height == 57
+    again = forget(run.folder, ids_file(tmp_path, USER))  # the receipt is the same, and the run stands
+    assert (again.number, again.rows, again.state) == (1, 4, "made again")
 
 
 def test_rounds_of_self_training_go_but_the_first(no_pages, run, tmp_path):
@@ -262,7 +266,7 @@ def test_rounds_of_self_training_go_but_the_first(no_pages, run, tmp_path):
     with pytest.raises(RunError, match="one round of several"):
         forget(rounds / "rounds" / "0", ids_file(tmp_path, USER))
     receipt = forget(rounds, ids_file(tmp_path, USER))
-    assert holders([rounds], SECRET, USER) == [] and receipt.state == "made again"
+    assert holders([rounds], SECRET, USER) == [] and receipt.state == "made again" and receipt.rows == 4
     assert kd.Run(rounds / "rounds" / "0").feedback.height == 57 and not (rounds / "rounds" / "1").exists()
     assert (rounds / LIST).is_file()
 
@@ -330,9 +334,28 @@ def test_a_run_whose_rows_are_not_known_is_refused(no_pages, run, tmp_path):
 def test_where_nobody_is_left_the_receipt_says_so(no_pages, source, tmp_path):
     run = kd.run(recipe(source) | {"steps": ["validate"]}, out=tmp_path / "all")
     ids = ids_file(tmp_path, *run.feedback["rater"].unique())
-    for number in (1, 2):
+    for _ in range(2):
         receipt = forget(run.folder, ids)
-        assert (receipt.number, receipt.why_not) == (number, "no row is left to make it of")
+        assert (receipt.number, receipt.why_not) == (1, "no row is left to make it of")
+
+
+def test_verdicts_and_telemetry_that_name_them_elsewhere_are_passed_over(no_pages, source, tmp_path):
+    """They are not the folder's, and not written to; a run neither copies them nor stops over rows that it has no more."""
+    plain = recipe(source) | {"steps": ["validate"]}
+    rows = kd.run(plain, out=tmp_path / "first").feedback
+    mine = rows.filter(pl.col("rater") == USER).select("row_id", trusted_label="label", note=pl.lit(f"of {SECRET}"))
+    mine.write_csv(tmp_path / "verdicts.csv")
+    seen = rows.select(
+        "row_id", "label", part=pl.lit("train"), epoch=0, step=pl.int_range(1, pl.len() + 1), log_ratio=0.1, z0=0.0
+    )
+    seen.with_columns(completion_tokens=9).cast(COLUMNS).write_parquet(tmp_path / "telemetry.parquet")
+    beside = {"reviews": str(tmp_path / "verdicts.csv"), "telemetry": str(tmp_path / "telemetry.parquet")}
+    run = kd.run(plain | beside, out=tmp_path / "second")
+    assert run.stage("reviews").metrics["verdicts"] == mine.height
+    forget(run.folder, ids_file(tmp_path, USER))
+    assert holders([run.folder], SECRET, *mine["row_id"]) == []
+    assert kd.Run(run.folder).stage("reviews").metrics["withdrawn"] == mine.height
+    assert (tmp_path / "verdicts.csv").read_text().count(SECRET) == mine.height
 
 
 def test_what_a_living_process_writes_into_a_cache_is_left(tmp_path):

@@ -37,6 +37,7 @@ from ktodata.formats.verdicts.matching import (
     with_same_text,
 )
 from ktodata.formats.verdicts.verdict_store import SUFFIX, read_store
+from ktodata.formats.withdrawn import WithdrawnIds, staying
 from ktodata.stage import StageResult, decide
 
 VERDICT_COLUMNS = ("trusted_label", "verdict")
@@ -81,11 +82,18 @@ class Reviews:
         drop and contested), verdict ("desirable", "undesirable", "drop" or "contested"), reviewer, reviewed_at (UTC), note, file,
         line; one line for each row that was judged, and where verdicts on it differ one for what each reviewer said. reviewer,
         reviewed_at and note are null where nobody wrote them.
-    metrics : counts for the manifest. records == verdicts + repeated + empty, always.
+    metrics : counts for the manifest. records == verdicts + repeated + empty (+ withdrawn), always.
     """
 
     verdicts: pl.DataFrame
     metrics: Mapping[str, Any]
+
+    def without(self, lists: Sequence[WithdrawnIds]) -> "Reviews":
+        """Those on rows that none of the lists holds; metrics["withdrawn"] counts the others, if there are any."""
+        stays = self.verdicts.filter(staying(self.verdicts, lists))
+        if (withdrawn := self.verdicts.height - stays.height) == 0:
+            return self
+        return Reviews(stays, {**self.metrics, "verdicts": stays.height, "withdrawn": withdrawn})
 
 
 def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
