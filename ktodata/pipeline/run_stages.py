@@ -23,6 +23,7 @@ from ktodata.stage import StageResult
 from ktodata.train.results.telemetry_file import Telemetry, read_telemetry
 
 NAMES_A_MODEL = ("model", "tokenizer", "encoder", "reference")  # settings of that name, wherever they stand
+VECTORS = ("prompt_embedding", "completion_embedding", "hidden_state")  # most of a row's bytes, and of no use to a trainer
 Progress = Callable[[str, str], None]  # (stage, how far it is)
 
 
@@ -222,14 +223,14 @@ class ColumnStage:
 
 @dataclass(frozen=True)
 class Export(ColumnStage):
-    """The step that writes shards: it sees every column but what training saw, which shards do not hold."""
+    """The step that writes shards: it sees every column but those that shards do not hold (what training saw, and vectors)."""
 
     adds: ClassVar[tuple[str, ...]] = ()
     code: ClassVar[tuple[str, ...]] = ("ktodata.stages.export", "ktodata.formats.shards")
     artefacts: ClassVar[tuple[str, ...]] = ("shards",)
 
     def columns(self, run: RunState) -> list[str]:
-        return [column for column in run.providers(self) if column not in JoinedTelemetry.adds]
+        return [column for column in run.providers(self) if column not in (*JoinedTelemetry.adds, *VECTORS)]
 
     def sees_state(self) -> bool:
         return True
