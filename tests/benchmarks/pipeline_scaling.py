@@ -165,7 +165,9 @@ def main() -> None:
     )
     if exponent is not None:
         print(f"CPU seconds grow as rows ** {exponent:.2f}")
-    write_result("pipeline_scaling-growth" if options.grow else "pipeline_scaling", {"runs": found, "exponent": exponent, **machine()})
+    write_result(
+        "pipeline_scaling-growth" if options.grow else "pipeline_scaling", {"runs": found, "exponent": exponent, **machine()}
+    )
 
 
 if __name__ == "__main__":
