@@ -165,7 +165,7 @@ def flags_sentence(figures: Mapping[str, Any], rows: int, judged: int) -> str:
     text = f"{_rows(rows)}" + (f", {judged:,} of them judged wrong" if judged else "")
     if not left:
         return text
-    return f"{text}{f'; of the other {left:,} ' if judged else ', '}{flag_precision(figures)}"
+    return f"{text}{f'; of the other {left:,}' if judged else ''}, {flag_precision(figures)}"
 
 
 def flag_precision(figures: Mapping[str, Any]) -> str:
@@ -173,7 +173,7 @@ def flag_precision(figures: Mapping[str, Any]) -> str:
     precision, basis = figures["expected_precision"], figures["basis"]
     value, low = f"{precision['value']:.0%}", f"at least {precision['low']:.0%}"
     if basis == BY_INJECTED:
-        return f"{value} of them would be wrong ({low}) {if_random(figures)}; whether so many are is not known"
+        return f"{value} would be wrong ({low}) {if_random(figures)}; whether so many are is not known"
     return f"{value} expected wrong ({low}, measured on {basis})"
 
 
