@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import shutil
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -65,6 +66,7 @@ def write_content(file: Path, content: bytes | pl.DataFrame | None) -> None:
             content.write_parquet(scratch)
         else:
             scratch.write_bytes(content)
+        shutil.copymode(file, scratch)  # what only its owner may read stays so
 
 
 def _whole(text: str, marks: Marks) -> Unmarked:

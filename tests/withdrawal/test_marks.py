@@ -10,7 +10,7 @@ from ktodata.errors import MissingColumnError
 from ktodata.feedback import feedback_table
 from ktodata.formats.withdrawn import WithdrawnIds, id_text
 from ktodata.report.map.payload import encode_payload
-from ktodata.withdrawal.file_contents import without_marked
+from ktodata.withdrawal.file_contents import without_marked, write_content
 from ktodata.withdrawal.file_removal import FileChanges, remove_from_other_files
 from ktodata.withdrawal.requested_ids import RequestedIds, read_requested
 from ktodata.withdrawal.withdrawn_rows import match_rows
@@ -86,7 +86,10 @@ def test_a_table_that_is_headed_by_an_id_goes_whole_and_other_quoting_stays(tmp_
     (tmp_path / "wide.csv").write_text("prompt,user-1\nhi,1\n")
     (tmp_path / "semi.csv").write_text('rater;text\nuser-1;x\nuser-10;"a ""b"" ; c"\n')
     assert without_marked(tmp_path / "wide.csv", marks("user-1")).content is None
-    stays = without_marked(tmp_path / "semi.csv", marks("user-1")).content.decode()
+    (tmp_path / "semi.csv").chmod(0o600)
+    write_content(tmp_path / "semi.csv", without_marked(tmp_path / "semi.csv", marks("user-1")).content)
+    stays = (tmp_path / "semi.csv").read_text()
+    assert (tmp_path / "semi.csv").stat().st_mode & 0o777 == 0o600
     assert list(csv.reader(stays.splitlines(), delimiter=";")) == [["rater", "text"], ["user-10", 'a "b" ; c']]
 
 
