@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ktodata.errors import DataError, KtodataError, RunError, SettingError
-from ktodata.files import read_json, read_note, whole_folder
+from ktodata.files import read_json, read_note, scan_parquet, whole_folder
 from ktodata.formats.data_files import Source, find_sources, is_local
 from ktodata.formats.shards import CHECKSUMS, changed_shards, check_shards, read_shard
 from ktodata.report import build_card, build_feedback_section
@@ -207,7 +207,7 @@ def _public_ledger(run: "Run") -> bytes:
 
 def _croissant(run: "Run", shards: list[Path]) -> bytes:
     license_id = run.stage("export").metrics.get("license")
-    schemas = {path.name: pl.Schema(pl.read_parquet_schema(path)) for path in shards}
+    schemas = {path.name: scan_parquet(path).collect_schema() for path in shards}
     name, day = _masked(run.manifest["name"]), run.manifest["finished"][:10]
     described = croissant(name, license_id, day, read_json(run.folder / "shards" / CHECKSUMS), schemas)
     return json.dumps(described, indent=1).encode()
