@@ -68,6 +68,8 @@ def drift_metrics(drift: Drift | None, rows: LabelRows, rates: pl.DataFrame) -> 
 
 
 def _reviewed(rates: pl.DataFrame, column: str, value: str | None) -> tuple[int, int]:
+    if value is None:  # a date has no party beside it
+        return 0, 0
     own = rates.filter(pl.col("by") == column, pl.col("value") == value)
     return int(own["wrong"].sum()), int(own["rows"].sum())
 

@@ -28,6 +28,7 @@ def test_axe_finds_nothing_grave_in_a_conversation(parcels, ids, scheme):
     with chromium.launched(chromium.THIS_MACHINE) as browser, served(parcels, "eve") as address:
         page = browser.new_context(color_scheme=scheme).new_page()
         page.goto(address)
+        page.wait_for_selector(ROW)  # the desk goes to its first row by itself
         for name in ("r4", "calls", "hostile"):
             page.goto(f"{address.split('/open')[0]}/row?id={ids[name]}")
             page.wait_for_selector(ROW)
