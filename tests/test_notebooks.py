@@ -4,12 +4,14 @@ Those that train take a smaller size and another model from the environment (KTO
 """
 
 import re
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from IPython.core.interactiveshell import InteractiveShell
 from tiny_models import save_tiny_llama
+from traitlets.config import Config
 
 import ktodata as kd
 
@@ -57,6 +59,11 @@ def test_it_runs_from_top_to_bottom(notebook, tmp_path, tmp_path_factory, monkey
     monkeypatch.setenv("KTODATA_SIZE", "small")
     monkeypatch.setenv("KTODATA_MODEL", save_tiny_llama(tmp_path_factory.mktemp("tiny")))
     monkeypatch.setenv("KTODATA_CACHE", str(tmp_path_factory.mktemp("cache")))
-    NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert all(cell.execution_count for cell in code_of(notebook))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # which a shell puts itself in the place of
+    monkeypatch.chdir(tmp_path)
+    # in this process, which has loaded what a kernel would load for each
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    for cell in code_of(notebook):
+        shell.run_cell(cell.source).raise_error()
     assert list(tmp_path.iterdir()) == []

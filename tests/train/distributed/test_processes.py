@@ -381,40 +381,37 @@ def torchrun(*words, cache, program=("-m", "ktodata.train")):
     return subprocess.run([*launcher, *map(str, words)], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_torchrun_trains_on_all_processes_and_one_of_them_speaks(folder, tmp_path):
-    options = [f"--set={name}={value}" for name, value in BASE.items()]
-    done = torchrun(folder / "text", "--model", folder / "llama", "--out", tmp_path / "out", *options, cache=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("3 updates in 2 epochs") == 1
-    facts = json.loads((tmp_path / "out" / "training.json").read_text())
-    assert (facts["processes"], facts["parallel"]) == (SIZE, "ddp")
-
-
-OUTLIVES = """
+# what `python -m ktodata.train` does, and then which threads are left, where Linux keeps their names
+TRAINS = """
 import os
 import sys
 from pathlib import Path
 
-from ktodata.train import fit
-from ktodata.train.distributed.processes import process_group
+from ktodata.train import __main__
 
-source, model, out = sys.argv[1:]
-with process_group("cpu"):
-    fit(source, model=model, device="cpu", max_steps=1)
-names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-Path(out, os.environ["RANK"]).write_text(" ".join(names))
+place = sys.argv.pop(1)
+try:
+    __main__.main()
+finally:
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    Path(place, os.environ["RANK"]).write_text(" ".join(names))
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the names of threads where Linux keeps them")
-def test_no_thread_of_a_group_outlives_it(folder, tmp_path):
-    """Python, when it ends, aborts on some of those that do: "terminate called without an active exception"."""
-    script, out = tmp_path / "outlives.py", tmp_path / "out"
-    script.write_text(OUTLIVES)
-    out.mkdir()
-    done = torchrun(folder / "text", folder / "llama", out, cache=tmp_path, program=(script,))
+def test_torchrun_trains_on_all_processes_and_one_of_them_speaks_and_no_thread_outlives_them(folder, tmp_path):
+    """Python, when it ends, aborts on some threads of a group that do: "terminate called without an active exception"."""
+    script, threads = tmp_path / "trains.py", tmp_path / "threads"
+    script.write_text(TRAINS)
+    threads.mkdir()
+    options = [f"--set={name}={value}" for name, value in BASE.items()]
+    words = (folder / "text", "--model", folder / "llama", "--out", tmp_path / "out", *options)
+    done = torchrun(threads, *words, cache=tmp_path, program=(script,))
     assert done.returncode == 0, done.stderr
-    names = [path.read_text() for path in out.iterdir()]
+    assert done.stdout.count("3 updates in 2 epochs") == 1
+    facts = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert (facts["processes"], facts["parallel"]) == (SIZE, "ddp")
+    names = [path.read_text() for path in threads.iterdir()]
     assert len(names) == SIZE
     assert not any("gloo" in name for name in names), names
 
