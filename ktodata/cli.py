@@ -329,7 +329,7 @@ def export(
     Example:  ktodata export runs/quickstart --format llamafactory_sharegpt --out kto.jsonl
     Example:  ktodata export runs/support --push our-team/support-feedback --dry-run
     """
-    from ktodata.files import alone_if_run, check_no_run_file
+    from ktodata.files import alone_if_run
     from ktodata.formats import write
     from ktodata.formats.shards import read_shards
     from ktodata.pipeline.command_texts import push_text, written_text
@@ -344,7 +344,6 @@ def export(
         return
     if out is None or push is not None:
         raise SettingError("export: give --out FILE to write a file, or --push OWNER/NAME to upload the run's shards.")
-    check_no_run_file(out)
     check_not_read(Run(folder), out)
     with alone_if_run(out):
         written = write(read_shards(folder, part), out, format=format)

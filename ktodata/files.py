@@ -314,7 +314,7 @@ def read_sibling_table(path: Path, name: str) -> pl.DataFrame:
 def read_own_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """The table in a Parquet file that this package wrote, or some of its columns. Raises RunError where it cannot be read."""
     with damage_speaks(path):
-        return read_parquet(path) if columns is None else pl.read_parquet(path, columns=list(columns), glob=False)
+        return read_parquet(path, columns)
 
 
 def table_height(path: Path) -> int:
@@ -339,9 +339,9 @@ def damage_speaks(place: Path) -> Iterator[None]:
         raise RunError(f"{place} is damaged: {str(error)[:120]}.{AGAIN}") from error
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """The Parquet file of this very name. polars takes `[`, `*` and `?` in a name for a pattern and reads other files."""
-    return pl.read_parquet(path, glob=False)
+    return pl.read_parquet(path, columns=None if columns is None else list(columns), glob=False)
 
 
 def scan_parquet(path: Path) -> pl.LazyFrame:

@@ -23,6 +23,11 @@ class Interval(NamedTuple):
         """Whether zero is in it, so that a difference is none that can be shown; None where an end is not known."""
         return None if self.low is None or self.high is None else self.low <= 0 <= self.high
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether nothing is left open, as every row was judged."""
+        return self.low is not None and self.low == self.high
+
     def as_dict(self) -> dict[str, float | None]:
         """As JSON values."""
         return self._asdict()

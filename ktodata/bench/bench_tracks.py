@@ -106,11 +106,12 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
         outcome.wrong[source.name] = float(rows.wrong.mean())
         content = [[vars(record) for record in source.records], list(source.given or ()), source.flips]
         made_of = digest(source.name, content, code, plan.max_rows, plan.encoder)
-        for method, budget, seed in _tasks(methods, rows, plan):
+        able = _able(methods, rows)
+        for method, budget, seed in _tasks(able, plan):
             notify({**event, "kind": "progress", "text": f"{method.name} at {budget:.0%} reviewed"})
             cell = _cell(plan, made_of, rows, method, budget, seed)
             outcome.cells.setdefault((source.name, budget, method.name), []).append(cell)
-        _train(outcome, source.name, rows, methods, made_of, partial(_training_event, notify, event))
+        _train(outcome, source.name, rows, able, made_of, partial(_training_event, notify, event))
         notify({**event, "kind": "done", "seconds": time.perf_counter() - started})
     return outcome
 
@@ -120,8 +121,6 @@ def _train(
 ) -> None:
     """Add what training on this source's labels gave, or why it was not trained on."""
     plan = outcome.plan
-    able = [method for method in methods if not method.needs_votes or _has_votes(rows)]
-
     settings: Any = {"model": plan.model, "seeds": plan.seeds, "terms": plan.terms, "folder": plan.out / "trainings"}
     for share in plan.train:
 
@@ -129,7 +128,7 @@ def _train(
             return _cell(plan, digest(made_of, "train", part), training, method, share, part).repaired
 
         try:
-            outcome.trained[source, share] = train_track(rows, able, repair, share=share, notify=notify, **settings)
+            outcome.trained[source, share] = train_track(rows, methods, repair, share=share, notify=notify, **settings)
         except EmptyDataError as error:
             outcome.passed_over[f"{source}, trained on"] = str(error)
 
@@ -139,17 +138,17 @@ def _training_event(notify: Notify, source: dict[str, Any], event: dict[str, Any
         notify({**source, "kind": "progress", "text": f"training on {event['stage']}"})
 
 
-def _has_votes(rows: BenchRows) -> bool:
-    return bool((rows.table["votes"].list.len() > 1).any())
+def _able(methods: Sequence[BenchMethod], rows: BenchRows) -> list[BenchMethod]:
+    """Those that have what they need of these rows."""
+    several = bool((rows.table["votes"].list.len() > 1).any())
+    return [method for method in methods if several or not method.needs_votes]
 
 
-def _tasks(methods: Sequence[BenchMethod], rows: BenchRows, plan: BenchPlan) -> Iterator[tuple[BenchMethod, float, int]]:
-    several = _has_votes(rows)
+def _tasks(methods: Sequence[BenchMethod], plan: BenchPlan) -> Iterator[tuple[BenchMethod, float, int]]:
     for method in methods:
-        if several or not method.needs_votes:
-            # without reviews there is nothing to choose, and one way to choose is as good as another
-            budgets = [budget for budget in plan.budgets if budget or method.choose is at_random]
-            yield from ((method, budget, seed) for budget in budgets for seed in range(plan.seeds))
+        # without reviews there is nothing to choose, and one way to choose is as good as another
+        budgets = [budget for budget in plan.budgets if budget or method.choose is at_random]
+        yield from ((method, budget, seed) for budget in budgets for seed in range(plan.seeds))
 
 
 def _cell(plan: BenchPlan, made_of: str, rows: BenchRows, method: BenchMethod, budget: float, seed: int) -> BenchCell:

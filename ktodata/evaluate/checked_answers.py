@@ -10,8 +10,7 @@ import polars as pl
 
 from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_mean
 from ktodata.evaluate.generation import answer_all, encode_prompts
-from ktodata.evaluate.instruction_checks import follows
-from ktodata.evaluate.instructions import read_instructions
+from ktodata.evaluate.instructions import instructions_kept, read_instructions
 from ktodata.extras import require
 from ktodata.files import read_parquet, whole_file
 from ktodata.models import cache_dir, model_digest
@@ -79,7 +78,7 @@ def check_answers(prompts: pl.DataFrame, answers: dict[str, pl.DataFrame]) -> pl
     """
     texts = prompts.with_columns(answers[name]["text"].alias(name) for name in MODELS)
     for name in MODELS:
-        kept = [_passes(*line) for line in texts.select("instructions", name).iter_rows()]
+        kept = [all(instructions_kept(*line)) for line in texts.select("instructions", name).iter_rows()]
         texts = texts.with_columns((pl.Series(kept, dtype=pl.Boolean) & ~answers[name]["unfinished"]).alias(f"{name}_passes"))
     return texts.select(*ANSWERED)
 
@@ -96,7 +95,3 @@ def measure_answers(checked: pl.DataFrame, *, resamples: int, seed: int) -> dict
 
 def _plain(text: pl.Expr) -> pl.Expr:
     return text.cast(pl.String).str.to_lowercase().str.replace_all(r"\s+", " ").str.strip_chars()
-
-
-def _passes(instructions: str, answer: str) -> bool:
-    return all(follows(name, answer, arguments) for name, arguments in json.loads(instructions))

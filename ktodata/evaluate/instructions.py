@@ -55,15 +55,17 @@ def at_most(prompts: pl.DataFrame, limit: int | None) -> pl.DataFrame:
     return prompts if limit is None else prompts.sample(min(limit, prompts.height), seed=0, shuffle=True).sort("item")
 
 
+def instructions_kept(instructions: str, answer: str) -> list[bool]:
+    """Of each instruction of a prompt, as `read_instructions` gives them, whether the answer follows it."""
+    return [follows(name, answer, arguments) for name, arguments in json.loads(instructions)]
+
+
 def instruction_measures(answers: pl.DataFrame) -> dict[str, Statistic]:
     """instructions_strict: share of prompts whose every instruction was followed; instructions_each: share of instructions.
 
     answers : text, instructions
     """
-    kept = [
-        [follows(name, text, arguments) for name, arguments in json.loads(instructions)]
-        for text, instructions in answers["text", "instructions"].iter_rows()
-    ]
+    kept = [instructions_kept(*line) for line in answers["instructions", "text"].iter_rows()]
     followed, total = (np.array(list(map(count, kept)), float) for count in (sum, len))
     return {
         "instructions_strict": weighted_mean(followed == total),

@@ -5,6 +5,7 @@ from typing import Any
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.people.drift import MIN_PROMPTS, MIN_ROWS, OTHERS, OVER_TIME
+from ktodata.stats import Interval
 
 DEPARTURES_SHOWN = 5
 KINDS = {
@@ -58,8 +59,9 @@ def _reviews_in_words(group: Mapping[str, Any]) -> str:
 
 def _points_in_words(group: Mapping[str, Any]) -> str:
     """How many more or fewer rows are called desirable; where the interval holds 0 no direction is named."""
-    value, low, high = (group.get(f"effect_points{end}") for end in ("", "_low", "_high"))
-    if value is None or (low is not None and high is not None and low <= 0 <= high):
+    effect = Interval(*(group.get(f"effect_points{end}") for end in ("", "_low", "_high")))
+    value, low, high = effect
+    if value is None or effect.includes_zero:
         return "by how many points is not told"
     span = "" if low is None or high is None else f", {100 * low:+.0f} to {100 * high:+.0f}"
     return f"{100 * value:+.0f} points desirable{span}"

@@ -10,7 +10,7 @@ The rules, which tests/labels/test_label_words.py holds against planted truths:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.stats import Interval, detectable_share
@@ -37,7 +37,7 @@ class DrawnRate:
     @property
     def is_counted(self) -> bool:
         """Whether every row was judged, so that nothing is left open."""
-        return self.rate.low is not None and self.rate.low == self.rate.high
+        return self.rate.is_counted
 
 
 @dataclass(frozen=True)
@@ -101,25 +101,36 @@ def noisy_sentence(reviews: ReviewedLabels) -> str:
     return f"Wrong labels, {known}: {class_rates(reviews)}."
 
 
-def next_for_labels(reviews: ReviewedLabels, rows: int) -> tuple[str, str]:
-    """What a person should do about the labels, in a word and a sentence; empty where nothing is left. rows : in all"""
+class NextForLabels(NamedTuple):
+    """What a person should do about the labels, in a word and a sentence; empty where nothing is left.
+
+    to_judge : whether that is to judge rows
+    """
+
+    short: str = ""
+    text: str = ""
+    to_judge: bool = False
+
+
+def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
+    """As the rate of wrong labels leaves it. rows : in all"""
     rate, too_many = reviews.whole.rate, is_above(reviews, MOSTLY_BELOW)
     if rate.high is None:
         some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else f"about {FIRST_SAMPLE} rows drawn at random from each label"
-        return (
-            "Have a sample judged.",
-            f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule.",
-        )
+        text = f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
+        return NextForLabels("Have a sample judged.", text, to_judge=True)
     if too_many is False:
-        return "", ""
+        return NextForLabels()
     if reviews.whole.is_counted:
         wrong = f"{_span(rate)} of them were wrong as they were given"
-        return "Use the verdicts.", f"Train on the verdicts: every label that could be drawn was judged, and {wrong}."
+        text = f"Train on the verdicts: every label that could be drawn was judged, and {wrong}."
+        return NextForLabels("Use the verdicts.", text)
     if too_many is None:
         left = f"{_rows(reviews.drawn)} leave room for {_span(rate)} wrong labels"
-        return "Have more rows judged.", f"Have more rows of the random draw judged: {left}."
+        return NextForLabels("Have more rows judged.", f"Have more rows of the random draw judged: {left}.", to_judge=True)
     wrong = f"by the draw {_span(rate)} of all labels are wrong (95 % interval)"
-    return "Have more rows judged.", f"Have more rows judged: {wrong}, and a verdict mends only the row that it is on."
+    text = f"Have more rows judged: {wrong}, and a verdict mends only the row that it is on."
+    return NextForLabels("Have more rows judged.", text, to_judge=True)
 
 
 def noise_unshown(reviews: ReviewedLabels) -> str:

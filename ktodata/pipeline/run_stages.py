@@ -38,13 +38,13 @@ def stages_of(
     reviews = [recipe.folder / Path(path).expanduser() for path in recipe.reviews]
     lists = [recipe.folder / Path(path).expanduser() for path in recipe.withdrawn]
     own = [own_list(run)] if run is not None and own_list(run).is_file() else []
-    withdrawn = {path.resolve(): WithdrawnIds.read(path) for path in [*lists, *own]}
-    stages: list[RunStage] = [Ingest(recipe.ingest, paths, tuple(withdrawn.values()))]
+    withdrawn = tuple({path.resolve(): WithdrawnIds.read(path) for path in [*lists, *own]}.values())
+    stages: list[RunStage] = [Ingest(recipe.ingest, paths, withdrawn)]
     if reviews:
-        stages.append(JoinedReviews(read_reviews(reviews).without(tuple(withdrawn.values()))))
+        stages.append(JoinedReviews(read_reviews(reviews).without(withdrawn)))
     if recipe.telemetry is not None:
         telemetry = read_telemetry(recipe.folder / Path(recipe.telemetry).expanduser())
-        seen = telemetry.observations.filter(staying(telemetry.observations, tuple(withdrawn.values())))
+        seen = telemetry.observations.filter(staying(telemetry.observations, withdrawn))
         stages.append(JoinedTelemetry(replace(telemetry, observations=seen)))
     stages += [ColumnStage(step, recipe.folder) for step in recipe.steps]
     stages.append(Export(recipe.export, recipe.folder))

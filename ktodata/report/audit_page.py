@@ -71,8 +71,7 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
 
 
 def _next_in_python(noise: LabelsSection) -> HeadlineLine:
-    short, text = next_for_labels(noise.reviews, noise.rows)
-    to_judge = bool(text) and not noise.reviews.whole.is_counted
+    short, text, to_judge = next_for_labels(noise.reviews, noise.rows)
     text = f"{text} {IN_PYTHON}" if to_judge else text or "Read the examples below before you train on this."
     return HeadlineLine("What should a person do next?", short or "Nothing urgent.", text)
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from ktodata.labels.label_words import (
     ORDER_ONLY,
+    NextForLabels,
     are_noisy,
     next_for_labels,
     noise_unshown,
@@ -173,8 +174,8 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
     held = contents.flow.review - _n_decided(contents.files) if contents.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review, most doubtful first."] if held else []
     desk = f"ktodata review {shlex.quote(contents.files.place)} --budget {SITTING}"
-    short, about_labels = next_for_labels(contents.noise.reviews, contents.noise.rows) if contents.noise is not None else ("", "")
-    todo += [about_labels] if about_labels else []
+    labels = NextForLabels() if contents.noise is None else next_for_labels(contents.noise.reviews, contents.noise.rows)
+    todo += [labels.text] if labels.text else []
     if contents.flow is not None and contents.flow.unapplied:
         todo.append("Let verdicts take the place of labels: the recipe's setting use_trusted: relabel, in a step label_noise.")
     quarantine = contents.files.quarantine.filter(pl.col("reason") != UNLABELLED)
@@ -185,9 +186,8 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
         todo.append("Collect feedback on the reference prompts that nothing here is like.")
     if not todo:
         return "Nothing urgent.", "Read the examples below before you train on this."
-    to_judge = contents.noise is not None and bool(about_labels) and not contents.noise.reviews.whole.is_counted
-    desk = desk if contents.noise is not None and (held or to_judge) else ""
-    return "Review rows." if held else short or "Look closer.", " ".join(todo), desk
+    desk = desk if contents.noise is not None and (held or labels.to_judge) else ""
+    return "Review rows." if held else labels.short or "Look closer.", " ".join(todo), desk
 
 
 def _n_decided(files: RunFiles) -> int:

@@ -18,6 +18,7 @@ from ktodata.report.page import flat
 from ktodata.report.run_contents import read_contents
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 from ktodata.stage import StageResult
+from ktodata.stats import Interval
 from ktodata.visible_text import clean
 
 MAX_NUMBERS_SHOWN = 24
@@ -155,8 +156,8 @@ def _issue_lines(result: StageResult) -> list[Markup]:
 def _class_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One given class of an audit's summary, in words."""
     auroc, rate = row["injected_auroc"], row["error_rate"]
-    low, high = row["error_rate_low"], row["error_rate_high"]
-    between = "every row judged" if low is not None and low == high else interval([low, high], as_percent=True)
+    ends = Interval(rate, row["error_rate_low"], row["error_rate_high"])
+    between = "every row judged" if ends.is_counted else interval(ends, as_percent=True)
     return (
         row["given"],
         count(row["rows"]),

@@ -5,7 +5,6 @@ One FileObject a shard, with its sha256; one FileSet and one RecordSet a part, w
 
 from collections.abc import Mapping
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -62,7 +61,7 @@ def croissant(
     day : on which the run ended, e.g. "2026-11-29". shards : {file: {rows, bytes, sha256}}, as checksums.json has it
     schemas : {file: its columns}
     """
-    parts = {part: list(files) for part, files in groupby(sorted(shards), key=part_of)}
+    parts = {part: list(files) for part, files in groupby(sorted(shards), key=_part_of)}
     described: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -76,9 +75,9 @@ def croissant(
     return described | ({"license": text.one_line(license_id, 60)} if license_id else {})
 
 
-def part_of(file: str) -> str:
+def _part_of(file: str) -> str:
     """train, of train-00000-of-00002.parquet."""
-    return Path(file).name.split("-")[0]
+    return file.partition("-")[0]
 
 
 def _description(shards: Mapping[str, Mapping[str, Any]], parts: Mapping[str, list[str]]) -> str:

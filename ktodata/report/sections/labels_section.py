@@ -104,7 +104,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         ],
         verdict=verdict,
         not_learnt=pick(facts, "not_learnt", default=""),
-        detector=Interval(measured.get("value"), measured.get("low"), measured.get("high")),
+        detector=_interval(measured),
         reviews=reviewed_labels(pick(facts, "trusted", default={})),
         p_is=p_is,
         contradicted=_n_contradicted(run),
@@ -170,8 +170,7 @@ def _on_trusted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
     }
     for label in LABELS:
         of_label = pick(facts, f"trusted.{label}", default={})
-        rate = pick(of_label, "error_rate", default={})
-        drawn = "every row judged" if rate.get("value") is not None and rate.get("low") == rate.get("high") else "drawn at random"
+        drawn = "every row judged" if _interval(pick(of_label, "error_rate", default={})).is_counted else "drawn at random"
         for key, (name, counted, noun) in names.items():
             if pick(of_label, f"{key}.value") is not None:
                 on = f"{plural(pick(of_label, counted), noun)} given as {label}, {drawn}"
@@ -179,8 +178,12 @@ def _on_trusted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
 
 
 def _class_line(name: str, measure: Mapping[str, Any], on: str) -> ClassLine:
-    is_counted = measure.get("low") is not None and measure.get("low") == measure.get("high")
-    return ClassLine(name, percent(measure.get("value")), "" if is_counted else interval(measure, as_percent=True), on)
+    span = "" if _interval(measure).is_counted else interval(measure, as_percent=True)
+    return ClassLine(name, percent(measure.get("value")), span, on)
+
+
+def _interval(measure: Mapping[str, Any]) -> Interval:
+    return Interval(measure.get("value"), measure.get("low"), measure.get("high"))
 
 
 def _quality_picture(rows: pl.DataFrame, p_is: str) -> Markup | None:

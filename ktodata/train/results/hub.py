@@ -20,7 +20,8 @@ from ktodata.train.objectives import OBJECTIVE_SETTINGS
 # what a model, an adapter and a tokenizer are saved as; the other files (telemetry, logs, checkpoints) holds rows
 SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
 NOT_PUBLIC = re.compile(r".*_run\.txt")
-WRITE_TOKEN = "a token with write access: token=..., HF_TOKEN, or hf auth login."
+HOW = "token=..., HF_TOKEN, or hf auth login."
+READ_TOKEN, WRITE_TOKEN = f"a token: {HOW}", f"a token with write access: {HOW}"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # in the order of the card; a path, or what a training does not have, is not among them
 SHOWN = (
@@ -255,13 +256,14 @@ def _hub_errors(repo_id: str, *, reading: bool = False) -> Iterator[None]:
     except HFValidationError as error:
         raise SettingError(f"repo_id {repo_id!r} cannot be a Hub repository: {first_line(error)}.") from error
     except LocalTokenNotFoundError as error:
-        raise SettingError(f"pushing to {repo_id!r} needs {WRITE_TOKEN}") from error
+        needs = f"pulling {repo_id!r} needs {READ_TOKEN}" if reading else f"pushing to {repo_id!r} needs {WRITE_TOKEN}"
+        raise SettingError(needs) from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if reading and status in (401, 403, 404):
             raise SettingError(
                 f"the Hub shows you no {repo_id!r} (status {status}). Check the name and revision; of a private repository, give "
-                "a token: token=..., HF_TOKEN, or hf auth login."
+                f"{READ_TOKEN}"
             ) from error
         if status in (401, 403):
             raise SettingError(f"the Hub does not let you write {repo_id!r} (status {status}). Give {WRITE_TOKEN}") from error
