@@ -1,7 +1,8 @@
 # make quickstart   install, then run the whole flow on the quickstart's sample twice: labels as given, labels curated
 # make test         install, then lint, type-check and test
 # make coverage     the tests again, with the lines that none of them runs
-# make test-servers install, then pull from real servers of Phoenix, MLflow, Label Studio, each in its own environment
+# make test-servers install, then pull from real servers of Phoenix, MLflow, Label Studio, each in its own environment; and with
+#                   MLflow's and MLCommons' own packages see what is logged and sent
 # make test-families install, then test the trainer on every family of models that transformers has (some ten minutes)
 # make screenshots  the pictures of the README, from the quickstart (needs Chromium)
 # make docs         install, then build the documentation site into site/
@@ -48,6 +49,11 @@ coverage: install
 
 test-servers: install
 	$(BIN)/pytest -m servers tests/formats/sources
+	# packages whose pins do not go with ours, in an environment over this one
+	$(PYTHON) -m venv $(VENV)/over
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$(echo $(VENV)/over/lib/python*/site-packages)/under.pth"
+	$(VENV)/over/bin/pip install --quiet --disable-pip-version-check mlflow-skinny mlcroissant
+	$(VENV)/over/bin/python -m pytest -m servers tests/train/results/test_trackers.py tests/pipeline/test_sharing.py
 
 test-families: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m 'families or not families' tests/train/model/test_families.py

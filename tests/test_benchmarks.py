@@ -1,5 +1,6 @@
 """The benchmarks that compare trainers: what they draw and count, and that the one for GPUs works before a GPU is at hand."""
 
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -423,7 +424,7 @@ def test_the_queue_is_measured_on_rows_that_nobody_reviewed(monkeypatch):
     quick = partial(label_noise.kd.label_noise, noise_injection=0, repeats=1)
     monkeypatch.setattr(label_noise.kd, "label_noise", quick)
     vote = pl.struct(pl.lit(None, pl.String).alias("rater"), "label", created_at=pl.lit(None, pl.Datetime("us", "UTC")))
-    table = flipped(noisy(1640), 0.2, "uniform").with_columns(completion="prompt")
+    table = flipped(noisy(820), 0.2, "uniform").with_columns(completion="prompt")
     found = measure_queue(table.with_columns(votes=pl.concat_list(vote)), 1)
     assert found["wrong"] == found["caught"] + found["left"] > 100 and found["draws"] == 1
     assert found["auroc"] > 0.9 and found["left_after_turning"] <= found["left"]
@@ -468,3 +469,15 @@ def test_a_forecast_agrees_with_what_came_of_it():
     each = pulls(np.array([True, True, False, True]), np.arange(4) == 3, chances)
     assert each["relabel"].tolist() == [-1, 1, -1, 1] and each["drop"].tolist() == [0, 0, -1, 1]
     assert each["drop_and_relabel"].tolist() == [-1, 0, -1, 1] and each["soften"] == pytest.approx([-0.6, 0.2, -0.8, 1])
+
+
+def test_every_benchmark_can_be_run_as_make_bench_runs_it():
+    """What a script must be given is the data or nothing; the others are named as apart."""
+    from run_all import scripts
+
+    arguments = re.compile(r'add_argument\("([^"]+)"([^\n]*)')
+    needs = {}
+    for path, given in scripts():
+        required = [name for name, rest in arguments.findall(path.read_text()) if "required=True" in rest or (name[0] != "-" and "nargs" not in rest)]  # fmt: skip
+        needs[path.name] = [name for name in required if not (given and name in ("data", "folder"))]
+    assert len(needs) > 30 and {name: of for name, of in needs.items() if of} == {}

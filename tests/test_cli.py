@@ -360,8 +360,8 @@ def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path)
     assert ktodata(*audit)[0] == 0 and not (out / "review-2.csv").exists()  # nobody has judged yet: the same queue again
     first = judge(out / "review.csv", "flip")
     judged = (out / "review.csv").read_bytes()
-    code, told, _ = ktodata(*audit, "--reviews", out / "review.csv")
-    assert code == 0 and "5 rows reviewed, 5 with another verdict than the given label." in told and "review-2.csv" in told
+    code, output, _ = ktodata(*audit, "--reviews", out / "review.csv")
+    assert code == 0 and "5 rows reviewed, 5 with another verdict than the given label." in output and "review-2.csv" in output
     assert (out / "review.csv").read_bytes() == judged
     rows = dict(pl.read_parquet(out / "audit.parquet").select("row_id", "trusted_label").drop_nulls().iter_rows())
     given = dict(pl.read_parquet(out / "audit.parquet").select("row_id", "label").iter_rows())
@@ -369,19 +369,19 @@ def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path)
     second = judge(out / "review-2.csv", "keep")
     assert len(second) == 5 and not set(second) & set(first)
     both = ("--reviews", out / "review.csv", "--reviews", out / "review-2.csv")
-    code, told, _ = ktodata(*audit[:4], *audit[6:], *both, "--json")
-    assert code == 0 and {name: json.loads(told)["verdicts"][name] for name in ("verdicts", "differ_from_label")} == {
+    code, output, _ = ktodata(*audit[:4], *audit[6:], *both, "--json")
+    assert code == 0 and {name: json.loads(output)["verdicts"][name] for name in ("verdicts", "differ_from_label")} == {
         "verdicts": 10,
         "differ_from_label": 5,
     }
-    assert json.loads(told)["trusted"]["rows"] == 10
+    assert json.loads(output)["trusted"]["rows"] == 10
     (tmp_path / "recipe.yaml").write_text("name: dishes\ningest: {paths: [rows.jsonl]}\nsteps: [validate, dedupe]\n")
     run = ("run", tmp_path / "recipe.yaml", "--out", tmp_path / "run", *both)
     assert ["reviews", "runs:"] in [line.split()[:2] for line in ktodata(*run, "--dry-run")[1].splitlines()]
-    code, told, _ = ktodata(*run)
-    assert code == 0 and "10 rows reviewed, 5 with another verdict than the given label." in told
-    code, told, _ = ktodata("explain", tmp_path / "run", first[0])
-    assert code == 0 and "reviews: trusted_label=" in told
+    code, output, _ = ktodata(*run)
+    assert code == 0 and "10 rows reviewed, 5 with another verdict than the given label." in output
+    code, output, _ = ktodata("explain", tmp_path / "run", first[0])
+    assert code == 0 and "reviews: trusted_label=" in output
 
 
 def test_what_an_earlier_training_saw_goes_into_an_audit(ktodata, dishes, tmp_path):

@@ -8,6 +8,7 @@ from random import Random
 
 import polars as pl
 import pytest
+from sample_files import replayed, sample_lines, sample_records, sound_rows
 from scipy.stats import binomtest
 
 import ktodata as kd
@@ -153,35 +154,25 @@ def test_too_many_prompts_of_a_family_are_refused_with_the_count():
 # ------------------------------------------------------------------------------------------------ the committed files
 
 
-def read_lines(path: Path) -> list[dict]:
-    return [
-        json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line and line + "\n" != make_sample.CUT_LINE
-    ]
-
-
 @pytest.fixture(scope="module")
 def given() -> dict[str, dict]:
-    return {record["id"]: record for record in read_lines(sample_path())}
+    return sample_records(sample_path())
 
 
 @pytest.fixture(scope="module")
 def truth() -> dict[str, dict]:
-    return {record["id"]: record for record in read_lines(truth_path())}
+    return sample_records(truth_path())
 
 
 @pytest.fixture(scope="module")
 def rows(given, truth) -> list[dict]:
-    """Given and true side by side, without the broken records."""
-    both = [given[name] | truth[name] for name in given]
-    return [
-        row | {"up": row["thumb"] == "up"} for row in both if row["planted"] not in {fault for fault, _ in make_sample.BROKEN}
-    ]
+    return sound_rows(given, truth)
 
 
 def test_the_files_are_small_and_every_record_has_its_truth(given, truth):
     assert sum(path.stat().st_size for path in (sample_path(), truth_path(), production_prompts_path())) < 1_000_000
     assert 900 <= len(given) <= 1100
-    assert len(read_lines(sample_path())) == len(given) == len(read_lines(truth_path()))
+    assert len(sample_lines(sample_path())) == len(given) == len(sample_lines(truth_path()))
     assert given.keys() == truth.keys()
     assert {tuple(record) for record in given.values()} == {("id", "prompt", "completion", "thumb", "user", "ts", "model")}
 
@@ -303,7 +294,7 @@ def test_dates_are_thin_in_the_feedback_and_common_in_production(rows, given):
     asked = frozenset(task.prompt for task in draw_tasks(make_sample.FEEDBACK_PROMPTS, Random("0/feedback")))
     tasks = draw_tasks(make_sample.PRODUCTION_PROMPTS, Random("0/production"), taken=asked)
     families = {task.prompt: task.family for task in tasks}
-    production = [record["prompt"] for record in read_lines(production_prompts_path())]
+    production = [record["prompt"] for record in sample_lines(production_prompts_path())]
     assert production == list(families)
     assert Counter(families.values())[make_sample.THIN_FAMILY] / len(production) == 0.12
     assert 0.003 <= sum(row["family"] == make_sample.THIN_FAMILY for row in rows) / len(rows) <= 0.01
@@ -335,17 +326,8 @@ def test_the_script_makes_the_same_files_for_the_same_answers():
 
 def test_the_committed_votes_follow_from_the_committed_answers(given, truth):
     """Give the script the answers in the file, and blanks (wrong, so seldom voted on) for the others: the files come out again."""
-    recorded = {}
-    for name, record in given.items():
-        if (truth[name]["planted"] or "").partition(":")[0] in ("", "duplicate_of", "contradicts"):
-            recorded[record["prompt"], record["model"]] = record["completion"]
-    models = {temperature: model for model, temperature in make_sample.TEMPERATURES.items()}
-
-    def replay(prompts, temperature, seed):
-        return [recorded.get((prompt, models[temperature]), "") for prompt in prompts]
-
     committed = tuple(path.read_text(encoding="utf-8") for path in (sample_path(), truth_path(), production_prompts_path()))
-    assert make_sample.make_sample(replay, seed=0) == committed
+    assert make_sample.make_sample(replayed(given, truth), seed=0) == committed
 
 
 @pytest.mark.slow

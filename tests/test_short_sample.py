@@ -1,44 +1,34 @@
 """The quickstart's sample: its files hold what its card says, its script makes it again, and its reviews are what a program says."""
 
-import json
 from collections import Counter
-from random import Random
 
 import polars as pl
 import pytest
 import yaml
+from sample_files import replayed, sample_records, sound_rows
 
 import ktodata as kd
 from ktodata.datasets import short_sample
 from ktodata.evaluate.checked_answers import read_checked_prompts
 from ktodata.labels.people.trusted import mark_reviewed
 from tools.sample import make_short_sample
-from tools.sample.make_sample import BROKEN, CUT_LINE, TEMPERATURES
-from tools.sample.task_families import draw_tasks
 
 RECIPE = short_sample().parents[2] / "pipelines" / "quickstart.yaml"
 
 
-def read_lines(name: str) -> list[dict]:
-    lines = (short_sample() / name).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line != CUT_LINE]
-
-
 @pytest.fixture(scope="module")
 def given() -> dict[str, dict]:
-    return {record["id"]: record for record in read_lines("feedback.jsonl")}
+    return sample_records(short_sample() / "feedback.jsonl")
 
 
 @pytest.fixture(scope="module")
 def truth() -> dict[str, dict]:
-    return {record["id"]: record for record in read_lines("truth.jsonl")}
+    return sample_records(short_sample() / "truth.jsonl")
 
 
 @pytest.fixture(scope="module")
 def rows(given, truth) -> list[dict]:
-    """Given and true side by side, without the broken records."""
-    faults = {fault for fault, _ in BROKEN}
-    return [record | truth[name] | {"up": record["thumb"] == "up"} for name, record in given.items() if truth[name]["planted"] not in faults]  # fmt: skip
+    return sound_rows(given, truth)
 
 
 def test_truth_is_at_most_eight_words(rows):
@@ -55,17 +45,7 @@ def test_two_of_five_raters_are_wrong_as_stated(rows):
 
 
 def test_the_committed_files_follow_from_the_committed_answers(given, truth):
-    recorded = {
-        (record["prompt"], record["model"]): record["completion"]
-        for name, record in given.items()
-        if (truth[name]["planted"] or "").partition(":")[0] in ("", "duplicate_of", "contradicts")
-    }
-    models = {temperature: model for model, temperature in TEMPERATURES.items()}
-
-    def replay(prompts, temperature, seed):
-        return [recorded.get((prompt, models[temperature]), "") for prompt in prompts]
-
-    made = make_short_sample.make_short_sample(replay)
+    made = make_short_sample.make_short_sample(replayed(given, truth))
     assert {name: (short_sample() / name).read_text(encoding="utf-8") for name in made} == made
 
 
@@ -73,7 +53,7 @@ def test_held_out_prompts_are_in_no_row_and_hold_the_thin_family(given):
     prompts, facts = read_checked_prompts(short_sample() / "held_out.jsonl")
     assert facts == {"file": "held_out.jsonl", "prompts": 240, "left_out": 0, "unknown": {}}
     assert not {record["prompt"] for record in given.values()} & set(prompts["prompt"])
-    tasks = draw_tasks(make_short_sample.FEEDBACK_PROMPTS, Random("0/short"))
+    tasks, _ = make_short_sample.short_tasks()
     assert Counter(task.family for task in tasks)["dates"] == 5
 
 

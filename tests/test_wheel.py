@@ -56,7 +56,9 @@ def wheel(tmp_path_factory) -> Path:
 @pytest.mark.timeout(MINUTES * 60)
 def test_the_wheel_works_alone(wheel, tmp_path):
     """In the newest Python of this machine; the release workflow tries them all."""
-    python = next(filter(None, map(interpreter, ("3.13", "3.12", "3.11"))))
+    python = next(filter(None, map(interpreter, ("3.13", "3.12", "3.11"))), None)
+    if python is None:
+        pytest.skip("there is no Python 3.11 to 3.13 on this machine that makes environments")
     call(python, "-m", "venv", tmp_path / "bare", check=True)
     # pinned, so that a release of tomorrow does not fail this one; the release workflow takes what is newest
     pip(tmp_path / "bare/bin/python", "install", "--no-compile", "--constraint", ROOT / "constraints.txt", wheel)

@@ -20,6 +20,7 @@ import argparse
 import hashlib
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import ktodata as kd
 from ktodata.labels.people.calibration import Calibration
-from ktodata.labels.people.review_simulation import reviews_of, simulate_review
+from ktodata.labels.people.review_simulation import PlayedReviews, reviews_of, simulate_review
 from ktodata.labels.people.trusted import rows_to_review, trusted_rates
 from ktodata.pipeline.audit import LabelAudit, features_of
 from ktodata.stats import share
@@ -223,9 +224,9 @@ def measure_reviewed(table: pl.DataFrame, draws: int) -> dict[str, Any]:
     each = []
     for seed in range(draws):
         reviewed = with_reviews(table, seed)
-        found = kd.label_noise(reviewed, repeats=1, trusted_at_random=True)  # drawn above, by a seed of its own
+        result = kd.label_noise(reviewed, repeats=1, trusted_at_random=True)  # drawn above, by a seed of its own
         unseen = reviewed["trusted_label"].is_null().to_numpy()
-        quality = found.columns["label_quality"].to_numpy()
+        quality = result.columns["label_quality"].to_numpy()
         wrong = (reviewed["label"] != reviewed["truth"]).to_numpy()
         sure = unseen & (quality < 0.5)
         each.append(
@@ -282,11 +283,8 @@ def measure_queue(table: pl.DataFrame, draws: int) -> dict[str, Any]:
     lines, wrong = [], labels != truth
     for seed in range(draws):
         played = reviews_of(rows, p, groups, labels, truth, round(REVIEWED * len(labels)), order="gain", seed=seed)
-        if played.calibration is None:
-            raise SystemExit(
-                f"{len(labels)} rows: half of {REVIEWED:.0%} of them is too few at random for a probability; take more rows."
-            )
-        lines.append(_after_queue(played.calibration, played.reviewed, labels, wrong) | {"wrong": int(wrong.sum())})
+        fitted = played.calibration or OrderOnly.of(played, labels)
+        lines.append(_after_queue(fitted, played.reviewed, labels, wrong) | {"wrong": int(wrong.sum())})
     totals = {name: sum(line[name] for line in lines) for name in ("turned", "turned_rightly", "likelier_wrong")}
     acted = [line["turned_rightly"] / line["turned"] for line in lines if line["turned"]]
     return {
@@ -298,7 +296,21 @@ def measure_queue(table: pl.DataFrame, draws: int) -> dict[str, Any]:
     }
 
 
-def _after_queue(fitted: Calibration, reviewed: np.ndarray, labels: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
+@dataclass(frozen=True)
+class OrderOnly:
+    """What a draw leaves that is too short for a probability: the model's p_wrong, on which nothing acts."""
+
+    p_wrong: np.ndarray
+    turned: np.ndarray
+    least_sure: np.ndarray
+
+    @classmethod
+    def of(cls, played: PlayedReviews, labels: np.ndarray) -> "OrderOnly":
+        p = played.learnt.p_desirable
+        return cls(np.where(labels, 1 - p, p), np.zeros(len(labels), bool), np.zeros(len(labels)))
+
+
+def _after_queue(fitted: Calibration | OrderOnly, reviewed: np.ndarray, labels: np.ndarray, wrong: np.ndarray) -> dict[str, Any]:
     unseen, p = ~reviewed, fitted.p_wrong
     sides = [unseen & (labels == side) for side in (False, True)]
     likelier, turned = unseen & (p > 0.5), fitted.turned & unseen

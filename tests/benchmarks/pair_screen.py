@@ -233,8 +233,8 @@ def trained(of: Screened, arm: LinearArm, rows: TokenRows, part: int, seed: int,
         adam.step()
     names = ("rows_with_siblings", "kto_gradient", "pair_gradient", "cosine")
     middle = np.nanmedian(np.array(facts)[:, 1:], axis=0) if not arm.kto and arm.alone else np.full(3, np.nan)
-    told = dict(zip(names, [float(np.array(facts)[:, 0].sum()), *map(float, middle)], strict=True))
-    return (of.gradients[: len(of.tokens)] @ theta).detach().numpy(), told
+    gradients = dict(zip(names, [float(np.array(facts)[:, 0].sum()), *map(float, middle)], strict=True))
+    return (of.gradients[: len(of.tokens)] @ theta).detach().numpy(), gradients
 
 
 def terms_of(arm: LinearArm, objective: Objective, ratios: Any, labels: Ints, siblings: Ints, z0: Any) -> tuple[Any, Any]:
@@ -270,18 +270,18 @@ def measure(of: Screened, updates: int, seeds: int) -> dict[str, Any]:
     rows_of_part = [tokenize(frame, tokenizer, max_length=length, part="train")[0] for frame in each_part]
     scores, lines = [], {}
     for name, arm in ARMS.items():
-        told, right = [], []
+        metrics, right = [], []
         for part in range(PARTS):
             held_out = (of.frame["part"] == part).to_numpy()
             for seed in range(seeds):
                 reward, facts = trained(of, arm, rows_of_part[part], part, seed, updates)
-                told.append(facts)
+                metrics.append(facts)
                 right.append(right_in_prompt(of.frame.filter(held_out), reward[held_out]))
                 some = of.frame.filter(held_out).select(
                     "row_id", arm=pl.lit(name), seed=part * seeds + seed, reward=pl.Series(reward[held_out])
                 )
                 scores.append(some)
-        means = {fact: float(np.mean([each[fact] for each in told])) for fact in told[0]}
+        means = {fact: float(np.mean([each[fact] for each in metrics])) for fact in metrics[0]}
         lines[name] = {fact: round(value, 4) for fact, value in means.items() if value == value} | {
             "right_in_prompt": round(float(np.mean(right)), 4)
         }

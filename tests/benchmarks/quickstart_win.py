@@ -9,26 +9,24 @@ own programs (which no label was about), what the labels were before and after, 
 
 import argparse
 import json
+import sys
 from pathlib import Path
-from random import Random
 
 import polars as pl
 from machine import machine, write_result
 
 import ktodata as kd
 from ktodata.datasets import short_sample
-from tools.sample.answer_checks import CHECKS
-from tools.sample.make_short_sample import FEEDBACK_PROMPTS, HELD_OUT_PROMPTS
-from tools.sample.task_families import Task, draw_tasks
 
-RECIPE = Path(__file__).parents[2] / "pipelines" / "quickstart.yaml"
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tools.sample.answer_checks import CHECKS  # noqa: E402
+from tools.sample.make_short_sample import short_tasks  # noqa: E402
+from tools.sample.task_families import Task  # noqa: E402
+
+RECIPE = ROOT / "pipelines" / "quickstart.yaml"
 CONTROL = ["reviews=null", "label_noise.action=keep"]
-
-
-def held_out_tasks() -> dict[str, Task]:
-    """By prompt."""
-    asked = frozenset(task.prompt for task in draw_tasks(FEEDBACK_PROMPTS, Random("0/short")))
-    return {task.prompt: task for task in draw_tasks(HELD_OUT_PROMPTS, Random("0/short/held out"), taken=asked)}
 
 
 def right(answers: pl.DataFrame, model: str, tasks: dict[str, Task]) -> float:
@@ -73,7 +71,8 @@ def of_seed(seed: int, folder: Path) -> dict:
     runs = {
         name: made(folder / (place if not seed else f"{place}-{seed}"), [*more[name], *setting]) for name, place in names.items()
     }
-    tasks, answers = held_out_tasks(), {name: run.stage("evaluate").table("answers") for name, run in runs.items()}
+    tasks = {task.prompt: task for task in short_tasks()[1]}
+    answers = {name: run.stage("evaluate").table("answers") for name, run in runs.items()}
     are_right = {name: right(each, "trained", tasks) for name, each in answers.items()}
     return {
         "seed": seed,

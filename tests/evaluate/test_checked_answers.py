@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 import pytest
+from line_files import write_lines
 from tiny_models import text_rows
 
 from ktodata.errors import EmptyDataError, FormatError
@@ -20,10 +21,10 @@ def prompts(*instructions: list) -> pl.DataFrame:
 
 
 def test_an_answer_passes_that_keeps_to_all_instructions_of_its_prompt():
-    asked = prompts(SHORT, SHORT + NO_COMMA, SHORT, SHORT)
+    checked_prompts = prompts(SHORT, SHORT + NO_COMMA, SHORT, SHORT)
     texts = {"base": ["one two three four", "one, two", "", "one"], "trained": ["one two three", "one two", "one, two", "one"]}
     answers = {name: pl.DataFrame({"text": each, "unfinished": [False] * 3 + [True]}) for name, each in texts.items()}
-    checked = check_answers(asked, answers)
+    checked = check_answers(checked_prompts, answers)
     assert checked["base_passes"].to_list() == [False, False, False, False]  # too long; a comma; empty; cut off
     assert checked["trained_passes"].to_list() == [True, True, True, False]
     assert checked.columns == ["item", "prompt", "base", "trained", "base_passes", "trained_passes"]
@@ -60,15 +61,14 @@ def test_a_file_that_holds_no_prompts_is_refused(tmp_path):
 
 def held_out_file(path, texts):
     lines = [{"prompt": text, "instruction_id_list": [SHORT[0][0]], "kwargs": [SHORT[0][1]]} for text in texts]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
+    return write_lines(path, lines)
 
 
 def test_both_models_are_asked_what_no_training_row_asks(trained, tmp_path):
     from ktodata.evaluate import evaluate
 
-    asked = str(text_rows(1)["prompt"][0])
-    file = held_out_file(tmp_path / "held_out.jsonl", ["a b c", "d e", asked])
+    trained_prompt = str(text_rows(1)["prompt"][0])
+    file = held_out_file(tmp_path / "held_out.jsonl", ["a b c", "d e", trained_prompt])
     result = evaluate(trained, instructions=file, generate=0, bootstrap=100, device="cpu", max_new_tokens=3, out=tmp_path / "out")
     measured = result.metrics["instructions"]
     assert (measured["prompts"], measured["also_in_training"], measured["max_new_tokens"]) == (2, 1, 3)
@@ -76,7 +76,7 @@ def test_both_models_are_asked_what_no_training_row_asks(trained, tmp_path):
     assert measured["base"]["value"] == result.answers["base_passes"].mean()
     assert pl.read_parquet(tmp_path / "out" / "evaluation_answers.parquet").equals(result.answers)
     with pytest.raises(EmptyDataError, match="all 1 prompts"):
-        evaluate(trained, instructions=held_out_file(tmp_path / "known.jsonl", [asked]), device="cpu")
+        evaluate(trained, instructions=held_out_file(tmp_path / "known.jsonl", [trained_prompt]), device="cpu")
 
 
 def test_a_base_model_answers_the_same_prompts_once(folder, own_cache):

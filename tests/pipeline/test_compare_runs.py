@@ -84,11 +84,11 @@ def with_answers(run, passed, base=False):
 
 def test_answers_that_a_program_checks_are_compared_prompt_by_prompt(make):
     now, before = with_answers(make("now", 1.0), 60), with_answers(make("before", 1.0), 40)
-    found = now.compare(before, resamples=400)
-    told = found.as_dict()["instructions"]
-    assert told["prompts"] == 100 and told["passes"]["value"] == 0.6 and told["baseline_passes"]["value"] == 0.4
-    assert told["gain"]["value"] == pytest.approx(0.2) and told["gain"]["high"] - told["gain"]["low"] < 0.18  # paired
-    assert found.verdict().startswith(
+    comparison = now.compare(before, resamples=400)
+    answers = comparison.as_dict()["instructions"]
+    assert answers["prompts"] == 100 and answers["passes"]["value"] == 0.6 and answers["baseline_passes"]["value"] == 0.4
+    assert answers["gain"]["value"] == pytest.approx(0.2) and answers["gain"]["high"] - answers["gain"]["low"] < 0.18  # paired
+    assert comparison.verdict().startswith(
         "Of 100 prompts whose answers a program checks, 0.0 % pass before any training, 40.0 % with the baseline's model, "
         "60.0 % with this one: +20.0 ("
     )

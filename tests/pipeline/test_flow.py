@@ -113,11 +113,11 @@ def test_held_out_results_name_base_and_trained_with_intervals(run):
         for measure in ("auc", "base_auc", "policy_auc", "policy_gain"):
             told = found[against]["measures"][measure]
             assert told["low"] <= told["value"] <= told["high"]
-    asked = found["instructions"]
-    assert asked["prompts"] == run.stage("evaluate").table("answers").height
-    assert asked["prompts"] + asked["also_in_training"] == 240
+    instructions = found["instructions"]
+    assert instructions["prompts"] == run.stage("evaluate").table("answers").height
+    assert instructions["prompts"] + instructions["also_in_training"] == 240
     page = (run.folder / "report.html").read_text()
-    assert f"Of {asked['prompts']} prompts that no training row has, a program passes the answer" in page
+    assert f"Of {instructions['prompts']} prompts that no training row has, a program passes the answer" in page
     assert f"{found['against_truth']['measures']['auc']['value']:.2f}"[1:] in page
 
 

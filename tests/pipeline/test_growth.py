@@ -1,19 +1,17 @@
 """Tomorrow's rows: a source has grown. Rows of before stay where they were, the result is a full run's, and the changes are told."""
 
-import json
 import re
 from pathlib import Path
 
 import polars as pl
 import pytest
+from line_files import WORDS, write_lines
 
 import ktodata as kd
 from ktodata.errors import RunError
 from ktodata.pipeline.command_texts import run_text
 from ktodata.report.run_changes import read_changes
 from ktodata.report.run_files import RunFiles
-
-WORDS = ["apple", "river", "stone", "cloud", "lantern", "meadow", "violin", "harbor", "copper", "thistle", "marble"]
 
 
 def record(number: int, subject: str, rater: str, label: bool) -> dict:
@@ -44,11 +42,11 @@ def grown(tmp_path_factory) -> tuple[kd.Run, pl.DataFrame, kd.Run]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KTODATA_CACHE", str(folder / "cache"))
         patch.setattr("ktodata.embeddings.map_layout.TSNE_PASSES", 250)
-        source.write_text("".join(json.dumps(each) + "\n" for each in first))
+        write_lines(source, first)
         before = kd.run(recipe(source), out=folder / "run")
         assert read_changes(RunFiles(before.folder)) is None and "since the run before" not in run_text(before, None)
         parts = before.feedback.select("row_id", "part")
-        source.write_text("".join(json.dumps(each) + "\n" for each in first[1:] + more))  # one was taken out
+        write_lines(source, first[1:] + more)  # one was taken out
         run = kd.run(recipe(source), out=folder / "run")
         whole = kd.run(recipe(source), out=folder / "whole")
     return run, parts, whole

@@ -12,29 +12,11 @@ from zlib import crc32
 
 import polars as pl
 import pytest
+from line_files import WORDS
 
 import ktodata as kd
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, OneClassError, RunError, SettingError
 from ktodata.pipeline.self_training import dry_run
-
-WORDS = [
-    "apple",
-    "river",
-    "stone",
-    "cloud",
-    "lantern",
-    "meadow",
-    "violin",
-    "harbor",
-    "copper",
-    "thistle",
-    "marble",
-    "window",
-    "saddle",
-    "ginger",
-    "falcon",
-]
-
 
 GOOD = "gladly here is a full and friendly answer with every step you asked about the {} and the {} number {}"
 BAD = "no sorry stop refuse wrong error nothing broken {} {} denied {}"

@@ -1,9 +1,9 @@
 """A run folder's shards are its own: another run's are refused wherever they are read, and no command writes over what it reads."""
 
-import json
 import shutil
 
 import pytest
+from line_files import contents, write_lines
 from typer.testing import CliRunner
 
 import ktodata as kd
@@ -14,13 +14,18 @@ from ktodata.train.data.training_rows import open_part
 
 def write_rows(path, offset=0):
     rows = [{"prompt": f"what is {n + offset}", "completion": f"it is {n * n}", "label": n % 3 > 0} for n in range(30)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_lines(path, rows)
 
 
 def make_run(home, name, offset=0, **more):
     paths = str(write_rows(home / f"{name}.jsonl", offset))
     return kd.run({"name": "x", "ingest": {"paths": paths}, "steps": ["validate"]} | more, out=home / name).folder
+
+
+@pytest.fixture(autouse=True)
+def no_pages(monkeypatch):
+    """They take longer than all the rest, and nothing here looks at them."""
+    monkeypatch.setattr("ktodata.report.write_pages", lambda run: None)
 
 
 @pytest.fixture
@@ -92,10 +97,6 @@ def test_a_runs_own_shards_are_read_in_the_folder_and_in_a_copy(two_runs, tmp_pa
         assert open_part(next((run / "shards").glob("train-*.parquet")), "train").places
     monkeypatch.chdir(copy / "shards")
     assert len(open_part(".", "train").places) == 1
-
-
-def contents(folder):
-    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file() and file.name != ".lock"}
 
 
 def test_export_writes_over_nothing_that_a_run_holds_or_reads(two_runs, tmp_path):

@@ -1,27 +1,23 @@
 """A verdict that changes nothing in what is trained on is counted: on the page, on the card and on the terminal."""
 
-import json
-
 import pytest
+from line_files import write_lines
 
 import ktodata as kd
 from ktodata.pipeline.command_texts import run_text
-from ktodata.report import build_card, build_report
 
 
 @pytest.fixture(scope="module")
 def feedback(tmp_path_factory):
-    file = tmp_path_factory.mktemp("unapplied") / "f.jsonl"
     rows = [{"prompt": f"what is {n}", "completion": f"it is {n * n}", "label": n % 3 > 0, "better": None} for n in range(40)]
     for n in (1, 2, 3):
         rows[n]["better"] = False  # of the third the label is that already
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
+    return write_lines(tmp_path_factory.mktemp("unapplied") / "f.jsonl", rows)
 
 
 def surfaces(plan, out):
     run = kd.run(plan, out=out)
-    return (run_text(run, None), build_report(run.folder), build_card(run.folder))
+    return (run_text(run, None), *((run.folder / name).read_text() for name in ("report.html", "README.md")))
 
 
 def without_label_noise(feedback, **more):

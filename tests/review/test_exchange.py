@@ -203,5 +203,5 @@ def test_who_says_two_things_of_a_row_at_times_unknown_has_called_it_contested(m
     file.write_text(f"row_id,verdict,reviewer\n{first},good,ann\n{first},bad,ann\n{second},good,ann\n{second},bad,bob\n")
     assert import_verdicts(fresh, file).imported == 3
     standing = _standing(fresh).filter(pl.col("row_id").is_in([first, second]))
-    said = {(line["row_id"], line["reviewer"]): line["verdict"] for line in standing.iter_rows(named=True)}
-    assert said.pop((first, "ann")) == "contested" and set(said.values()) == {"keep", "flip"}
+    verdicts = {(line["row_id"], line["reviewer"]): line["verdict"] for line in standing.iter_rows(named=True)}
+    assert verdicts.pop((first, "ann")) == "contested" and set(verdicts.values()) == {"keep", "flip"}

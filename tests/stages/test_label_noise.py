@@ -7,6 +7,7 @@ import pytest
 
 from ktodata.errors import MissingColumnError, SettingError
 from ktodata.feedback import feedback_table
+from ktodata.labels.people.trusted import rows_to_review
 from ktodata.stages.label_noise import ADDS, label_noise
 
 
@@ -229,22 +230,25 @@ def test_near_contradictions_name_their_twin():
 
 
 def test_action_drop_and_keep():
-    table, _ = two_topics(1200)
+    table, wrong = two_topics(1200)
     unmeasured = label_noise(table, action="drop")
     assert set(unmeasured.decisions["action"]) == {"review"}, "what injected flips alone show is an order, and drops nothing"
     assert set(unmeasured.decisions["row_id"]) == flagged(unmeasured)
-    table, wrong = two_topics(1200)
-    dropped = label_noise(with_reviews(table, wrong, every=5), action="drop", trusted_at_random=True)
+    reviewed = with_reviews(table, wrong, every=5)
+    dropped = label_noise(reviewed, action="drop", trusted_at_random=True)
     doubtful = {row_id for row_id, (_, reason) in dropped.actions().items() if reason == "doubtful_label"}
-    judged = set(with_reviews(table, wrong, every=5).drop_nulls("trusted_label")["row_id"])
+    judged = set(reviewed.drop_nulls("trusted_label")["row_id"])
     assert doubtful == flagged(dropped) - judged and {dropped.actions()[row_id][0] for row_id in doubtful} == {"drop"}
+    assert label_noise(table, action="keep").decisions.height == 0
 
 
 def test_reviews_that_somebody_picked_move_no_label():
     """A file of corrections alone, the most doubtful rows, and both beside a short draw: each verdict stands, nothing follows."""
-    table, wrong = two_topics(1200)
+    table, wrong = two_topics(600)
     by_doubt = table.join(label_noise(table).columns, on="row_id").sort("label_quality")["row_id"].to_list()
-    picks = {"corrections": sorted(wrong)[:80], "most doubtful": by_doubt[:80]}
+    short_draw = rows_to_review(table, total=20, seed=0)["row_id"].to_list()
+    picks = {"corrections": sorted(wrong)[:40], "most doubtful": by_doubt[:40]}
+    picks["both beside a short draw"] = [*picks["corrections"], *picks["most doubtful"], *short_draw]
     for name, picked in picks.items():
         for action in ("relabel", "drop_and_relabel", "drop", "soften"):
             truth = pl.col("label") ^ pl.col("row_id").is_in(list(wrong))
@@ -255,7 +259,6 @@ def test_reviews_that_somebody_picked_move_no_label():
             soft = result.columns.filter(~pl.col("row_id").is_in(picked)).join(table, on="row_id")
             assert (soft["soft_label"] == soft["label"].cast(pl.Float64)).all(), (name, action)
             assert codes(result)["KD049"] == "not_applicable"
-    assert label_noise(table, action="keep").decisions.height == 0
 
 
 def test_no_noise_injection_no_flags():

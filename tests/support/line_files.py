@@ -7,6 +7,17 @@ from typing import Any
 
 import pytest
 
+# subjects of made-up texts
+WORDS = [
+    *("apple", "river", "stone", "cloud", "lantern", "meadow", "violin", "harbor"),
+    *("copper", "thistle", "marble", "window", "saddle", "ginger", "falcon"),
+]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder, but for locks."""
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file() and file.name != ".lock"}
+
 
 def write_lines(path: Path, records: Iterable[Any]) -> Path:
     """Write a JSON-lines file: dicts as JSON, bytes and text as they are."""

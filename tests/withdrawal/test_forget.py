@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from line_files import WORDS, contents, write_lines
 
 import ktodata as kd
 from ktodata.errors import EmptyDataError, FormatError, MissingColumnError, RunError, SettingError
@@ -21,7 +22,6 @@ from ktodata.withdrawal import forget as forgetting
 from ktodata.withdrawal.forget import forget
 
 SECRET, USER = "Zanzibarquux", "user-4711-kestrel"
-WORDS = ["apple", "river", "stone", "cloud", "lantern", "meadow", "violin", "harbor", "copper", "thistle", "marble"]
 
 
 def record(number: int, user: str, text: str = "") -> dict:
@@ -182,9 +182,9 @@ def test_a_killed_withdrawal_goes_on(no_pages, run, source, tmp_path, monkeypatc
 
 def test_a_dry_run_touches_nothing(no_pages, run, tmp_path):
     plant(run, tmp_path / "cache")
-    before = {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()}
+    before = contents(run.folder)
     receipt = forget(run.folder, ids_file(tmp_path, USER), dry_run=True)
-    assert {file: file.read_bytes() for file in run.folder.rglob("*") if file.is_file()} == before
+    assert contents(run.folder) == before
     assert receipt.rows == 4 and {"shards", "notes.md", "stages/dedupe"} <= set(receipt.removed)
     assert "4 rows went" in receipt.text() and USER not in receipt.text() and SECRET not in receipt.text()
 
@@ -201,10 +201,9 @@ def test_rows_are_named_by_any_id(no_pages, run, source, tmp_path, by):
     assert row["row_id"] not in left["row_id"] and row[by] not in left[by].to_list()
 
 
-def test_a_vote_of_a_rater_is_enough(tmp_path):
-    path = tmp_path / "votes.jsonl"
+def test_a_vote_of_a_rater_is_enough(no_pages, tmp_path):
     votes = [{"prompt": f"p {n}", "completion": f"c {n}", "ann": True, "ben": n > 4 or None, "cat": n < 8} for n in range(9)]
-    path.write_text("".join(json.dumps(each) + "\n" for each in votes))
+    path = write_lines(tmp_path / "votes.jsonl", votes)
     run = kd.run(
         {"name": "v", "ingest": {"paths": str(path), "votes": ["ann", "ben", "cat"]}, "steps": ["validate"]}, out=tmp_path / "v"
     )
@@ -280,11 +279,11 @@ def test_a_judge_answers_nothing_of_them_any_more(source, tmp_path, monkeypatch)
         judge = {"endpoint": endpoint.address, "model": "m", "api_key_env": "JUDGE_KEY", "criterion": "good", "probes": True}
         plan = recipe(source) | {"steps": ["validate", {"judge": judge}]}
         run = kd.run(plan, out=tmp_path / "judged", until="judge")
-        asked = len(endpoint.seen)
+        n_requests = len(endpoint.seen)
         receipt = forget(run.folder, ids_file(tmp_path, USER))
         kept = sum(len(file.read_text().splitlines()) for file in (tmp_path / "cache" / "judge").rglob("*.jsonl"))
         assert 3 * 3 <= receipt.cache["judge"] <= 3 * 8  # three texts, each in three wordings and five probes
-        assert kept == asked - receipt.cache["judge"] == len(endpoint.seen) - receipt.cache["judge"]  # none was asked again
+        assert kept == n_requests - receipt.cache["judge"] == len(endpoint.seen) - receipt.cache["judge"]  # none was asked again
     assert kd.Run(run.folder).manifest["status"] == "stopped after judge"
 
 

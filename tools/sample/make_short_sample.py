@@ -11,7 +11,7 @@ from ktodata.datasets import short_sample
 from ktodata.evaluate.instruction_checks import follows
 from tools.sample.make_sample import CUT_LINE, Answer, Design, Generate, answer_all, collect_votes, json_lines, records, smollm2
 from tools.sample.simulated_raters import Rater
-from tools.sample.task_families import draw_tasks
+from tools.sample.task_families import Task, draw_tasks
 
 CHECK = "length_constraints:number_words"
 SHORT = {"relation": "less than", "num_words": 9}  # at most eight words
@@ -60,11 +60,16 @@ def is_short(answer: Answer) -> bool:
 SHORT_ANSWERS = Design(is_short, voted_on=lambda answer: 1.0, raters=RATERS)
 
 
+def short_tasks(seed: int = 0) -> tuple[list[Task], list[Task]]:
+    """(of the feedback, held out); no prompt is of both."""
+    tasks = draw_tasks(FEEDBACK_PROMPTS, Random(f"{seed}/short"))
+    taken = frozenset(task.prompt for task in tasks)
+    return tasks, draw_tasks(HELD_OUT_PROMPTS, Random(f"{seed}/short/held out"), taken=taken)
+
+
 def make_short_sample(generate: Generate, seed: int = 0) -> dict[str, str]:
     """The text of each file by its name."""
-    tasks = draw_tasks(FEEDBACK_PROMPTS, Random(f"{seed}/short"))
-    asked = frozenset(task.prompt for task in tasks)
-    held_out = draw_tasks(HELD_OUT_PROMPTS, Random(f"{seed}/short/held out"), taken=asked)
+    tasks, held_out = short_tasks(seed)
     both = records(collect_votes(answer_all(tasks, generate, seed), seed, SHORT_ANSWERS), SHORT_ANSWERS)
     feedback = json_lines(record for record, _ in both)
     feedback.insert(len(feedback) // 2, CUT_LINE)

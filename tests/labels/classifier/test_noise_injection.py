@@ -121,6 +121,6 @@ def test_flips_that_all_rank_below_are_no_surer_than_their_number_allows():
     labels = np.arange(400) % 2 == 0
     injected = inject_flips(labels, np.ones(400, bool), fraction=0.05, repeats=1, seed=0)
     sure = np.where(labels, 0.9, 0.1)[:, None]
-    found = recovery(sure, injected, np.ones(400, bool), given=True)
-    assert found.auroc.value == 1.0 and found.auroc.high == 1.0
-    assert found.auroc.low == pytest.approx(clopper_pearson(10, 10)[0])
+    recovered = recovery(sure, injected, np.ones(400, bool), given=True)
+    assert recovered.auroc.value == 1.0 and recovered.auroc.high == 1.0
+    assert recovered.auroc.low == pytest.approx(clopper_pearson(10, 10)[0])

@@ -143,9 +143,11 @@ def train_twice_with_mlflow(folder):
             report(look(numbers[-1]))
 
 
+@pytest.mark.servers
 def test_mlflow_gets_parameters_once_and_a_resumed_training_goes_on_in_its_run(tmp_path, monkeypatch):
-    """MLflow's own package (3.17 when written), into files of this folder; where it is not installed, the next test speaks."""
-    mlflow = pytest.importorskip("mlflow")
+    """MLflow's own package, 3.17 when written, into files of this folder."""
+    import mlflow
+
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     train_twice_with_mlflow(tmp_path)
