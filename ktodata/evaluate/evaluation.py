@@ -1,6 +1,6 @@
 """`evaluate`: base against trained on held-out rows. Its keyword-only parameters are a recipe's `evaluate:` section."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,9 +13,15 @@ from ktodata.errors import EmptyDataError, ModelError
 from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
 from ktodata.extras import require
+from ktodata.feedback import LABEL_NAMES
 from ktodata.files import alone_if_run, check_siblings, digest_file, read_note, whole_file, write_note
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import check_rows, read_part
+
+MEASURED_LINE = {
+    **{"against": pl.String(), "measure": pl.String()},
+    **{"value": pl.Float64(), "low": pl.Float64(), "high": pl.Float64(), "rows": pl.Int64()},
+}
 
 
 @dataclass(frozen=True)
@@ -34,24 +40,30 @@ class Evaluation:
         return self.metrics
 
     def table(self) -> pl.DataFrame:
-        """One line per measure: against (label or truth), measure, value, low, high (95 %), rows."""
-        lines = [
-            {"against": against, "measure": measure, **interval, "rows": self.metrics[f"against_{against}"]["rows"]}
-            for against in ("label", "truth")
-            for measure, interval in self.metrics[f"against_{against}"].get("measures", {}).items()
-        ]
-        number = pl.Float64()
-        return pl.DataFrame(
-            lines,
-            schema={
-                "against": pl.String(),
-                "measure": pl.String(),
-                "value": number,
-                "low": number,
-                "high": number,
-                "rows": pl.Int64(),
-            },
-        )
+        """One line per measure: against, measure, value, low, high (95 %), rows.
+
+        against : label or truth (what rows are ranked against), class (mean reward of rows of one label), or instructions (share
+            of prompts whose answer passes; rows counts prompts)
+        """
+        return pl.DataFrame(list(self._lines()), schema=MEASURED_LINE)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        for against in ("label", "truth"):
+            of = self.metrics[f"against_{against}"]
+            for measure, interval in of.get("measures", {}).items():
+                yield {"against": against, "measure": measure, **interval, "rows": of["rows"]}
+        for of in self.metrics["by_class"]:
+            if "mean_reward" in of:
+                yield {
+                    "against": "class",
+                    "measure": f"reward_{LABEL_NAMES[of['label']]}",
+                    **of["mean_reward"],
+                    "rows": of["rows"],
+                }
+        checked = self.metrics.get("instructions", {})
+        for measure in ("base", "trained", "gain"):
+            if measure in checked:
+                yield {"against": "instructions", "measure": measure, **checked[measure], "rows": checked["prompts"]}
 
     def write(self, folder: Path) -> None:
         """evaluation.json, evaluation.parquet and, where prompts were asked, evaluation_answers.parquet."""

@@ -15,6 +15,7 @@ from ktodata.feedback import check_columns
 from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words, with_same_text
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
+from ktodata.labels.judges.judge_agreement import with_agreement
 from ktodata.labels.label_words import BY_INJECTED
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
@@ -83,7 +84,8 @@ def audit(
     if telemetry is not None:
         dynamics = training_dynamics(telemetry, table["row_id"].to_list(), table["label"].to_numpy())
         table = table.with_columns(training_dynamics=pl.Series(dynamics.quality(table["label"].to_numpy())).fill_nan(None))
-    return LabelAudit(table, label_noise(table, seed=seed, **label_noise_settings), dict(label_noise_settings) | {"seed": seed})
+    settings = dict(label_noise_settings) | {"seed": seed}
+    return LabelAudit(table, label_noise(table, **settings), settings, judged)
 
 
 def _check_judged(table: pl.DataFrame, judged: StageResult) -> None:
@@ -98,11 +100,15 @@ def _check_judged(table: pl.DataFrame, judged: StageResult) -> None:
 
 @dataclass(frozen=True)
 class LabelAudit:
-    """`table`: the rows of the audit, with their vectors; `result`: what label_noise returned; `settings`: those it was given."""
+    """`table`: the rows of the audit, with their vectors; `result`: what label_noise returned; `settings`: those it was given.
+
+    judged : what a judge said of the rows, and how far it agrees with the verdicts there are; None where none was asked
+    """
 
     table: pl.DataFrame
     result: StageResult
     settings: Mapping[str, Any]
+    judged: StageResult | None = None
 
     @classmethod
     def of_run(cls, run: Run) -> "LabelAudit":
@@ -116,7 +122,11 @@ class LabelAudit:
         states = noise.columns.select("row_id", state=state)
         table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(states, on="row_id", maintain_order="left")
         steps = {name: settings for step in run.manifest["recipe"]["steps"] for name, settings in step.items()}
-        return cls(table, StageResult(noise.columns, metrics=noise.metrics), steps["label_noise"])
+        judged = None
+        if "judge" in run.stage_names():
+            judge = run.stage("judge")
+            judged = StageResult(judge.columns, metrics=judge.metrics)
+        return cls(table, StageResult(noise.columns, metrics=noise.metrics), steps["label_noise"], judged)
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -148,8 +158,8 @@ class LabelAudit:
 
     @property
     def findings(self) -> pl.DataFrame:
-        """code, status ("issue", "passed", "not_applicable") and text."""
-        return pl.DataFrame(self.metrics["findings"], infer_schema_length=None)
+        """code, status ("issue", "passed", "not_applicable") and text; those of a judge last."""
+        return pl.DataFrame(self._findings, infer_schema_length=None)
 
     @property
     def raters(self) -> pl.DataFrame:
@@ -265,7 +275,8 @@ class LabelAudit:
         idle = _without_trained_text(table, settled.per_row["row_id"])
         counts = {"without_label": verdicts.height - labelled.height, "on_nothing_trained": idle}
         metrics = {**result.metrics, "verdicts": {**settled.metrics, **counts}}
-        return LabelAudit(table, replace(result, metrics=metrics), self.settings)
+        judged = None if self.judged is None else with_agreement(self.judged, table, seed=self._seed)
+        return LabelAudit(table, replace(result, metrics=metrics), self.settings, judged)
 
     def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
         """What budgets of reviewed rows buy under several orders, where the truth is known: labels/people/review_simulation.py.
@@ -280,6 +291,10 @@ class LabelAudit:
         p = self.p_desirable_of_trained()
         labels, groups = rows["label"].to_numpy(), rows["prompt_group"].rank("dense").to_numpy()
         return simulate_review(self.features_of_trained(), p, labels, true_labels, budgets, groups=groups, seed=seed)
+
+    @property
+    def _findings(self) -> list[dict[str, Any]]:
+        return [*self.metrics["findings"], *([] if self.judged is None else self.judged.metrics["findings"])]
 
     def table_column(self, name: str, default: bool | str | None) -> pl.Series:
         """A column of the table, or the same value for every row."""
@@ -304,7 +319,7 @@ class LabelAudit:
         return figure
 
     def __repr__(self) -> str:
-        findings = (finding["text"] for finding in self.metrics["findings"] if finding["status"] == "issue")
+        findings = (finding["text"] for finding in self._findings if finding["status"] == "issue")
         verdicts = settling_in_words(self.metrics["verdicts"]) if "verdicts" in self.metrics else []
         return "\n".join([str(self.summary), *verdicts, *findings])
 
@@ -313,7 +328,7 @@ class LabelAudit:
 
         # an audit that was read from a run has no tables beside its columns
         curve = self.plot_trust_curve() if "trust_curve" in self.result.tables else None
-        return label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN))
+        return label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN), self.judged)
 
     def _of_class(self, name: str) -> dict[str, Any]:
         detection = self.metrics.get("injected_flips", {}).get("per_given_class", {}).get(name, {})

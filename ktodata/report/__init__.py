@@ -54,8 +54,14 @@ def write_page_without_text(run: Path, place: Path) -> None:
         scratch.write_text(build_report(run, text=False), encoding="utf-8")
 
 
-def build_audit_page(source: "Path | StageResult", feedback: "pl.DataFrame | None" = None, *, name: str = "label audit") -> str:
-    """audit.html: label quality only, from a run folder, or from label_noise's result and the table it was given."""
+def build_audit_page(
+    source: "Path | StageResult",
+    feedback: "pl.DataFrame | None" = None,
+    *,
+    judged: "StageResult | None" = None,
+    name: str = "label audit",
+) -> str:
+    """audit.html: label quality only, from a run folder, or from label_noise's result and its table; judged: kd.judge's."""
     from ktodata.report.audit_page import build_audit_page as build
 
-    return build(source, feedback, name=name)
+    return build(source, feedback, judged=judged, name=name)

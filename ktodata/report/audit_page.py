@@ -21,17 +21,24 @@ LINES = (0, 1, 2, 4)  # of the five: an audit trains nothing, so it can say noth
 IN_PYTHON = "`audit.next_reviews(30)` of what `kd.audit` gives names the rows, `audit.with_reviews(rows)` takes the verdicts."
 
 
-def build_audit_page(source: Path | StageResult, feedback: pl.DataFrame | None = None, *, name: str = "label audit") -> str:
+def build_audit_page(
+    source: Path | StageResult,
+    feedback: pl.DataFrame | None = None,
+    *,
+    judged: StageResult | None = None,
+    name: str = "label audit",
+) -> str:
     """The page of an audit, as HTML.
 
     source : a run folder that holds label_noise, or what the stage label_noise returned.
     feedback : with a result, the table that label_noise was given; column `contradicted` is used when it is there.
+    judged : with a result, what the stage judge returned on these rows.
     """
     if not isinstance(source, StageResult):
         return _page_of_a_run(read_contents(source))
     if feedback is None:
         raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
-    noise = read_labels_section(AuditTables(source, feedback))
+    noise = read_labels_section(AuditTables(source, feedback, judged))
     if noise is None:
         raise RunError("the result holds nothing of label_noise, so there is nothing to audit.")
     return _page_of_a_table(noise, name)

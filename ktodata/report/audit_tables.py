@@ -14,14 +14,16 @@ STAGE = "label_noise"
 
 @dataclass(frozen=True)
 class AuditTables:
-    """What label_noise returned, and the table that it was given, in the place of all stages before it."""
+    """What label_noise returned, and the table that it was given, in the place of all stages before it but a judge's."""
 
     result: StageResult
     feedback: pl.DataFrame
+    judged: StageResult | None = None
 
     def metrics(self, stage: str) -> dict[str, Any]:
-        """Those of label_noise; of all others nothing is known."""
-        return dict(self.result.metrics) if stage == STAGE else {}
+        """Those of label_noise, and of a judge that was asked; of all others nothing is known."""
+        made = {STAGE: self.result, "judge": self.judged}.get(stage)
+        return {} if made is None else dict(made.metrics)
 
     def table(self, stage: str, name: str) -> pl.DataFrame | None:
         """Those of label_noise."""

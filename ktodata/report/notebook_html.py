@@ -16,6 +16,7 @@ from ktodata.report.headline import headline
 from ktodata.report.integrity import fault_lines
 from ktodata.report.page import flat
 from ktodata.report.run_contents import read_contents
+from ktodata.report.sections.judge_section import judge_section
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 from ktodata.stage import StageResult
 from ktodata.stats import Interval
@@ -62,10 +63,13 @@ def show(frame: pl.DataFrame, *, rows: int = 10, columns: Sequence[str] | None =
     return RowTable(frame, rows, [name for name in NOTES if name in frame.columns] if columns is None else list(columns))
 
 
-def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | None, reviews: pl.DataFrame) -> str:
+def label_audit_html(
+    result: StageResult, summary: pl.DataFrame, curve: Any | None, reviews: pl.DataFrame, judged: StageResult | None = None
+) -> str:
     """What an audit found, as HTML for a notebook: its verdict, how far it may be acted on, and what to review next.
 
     summary, reviews : as LabelAudit.summary and .next_reviews give them. curve : a matplotlib figure of the trust curve, or None
+    judged : what a judge said of the rows, where one was asked
     """
     review_title = Markup("<p><strong>What to review next</strong>: rows from which most is learnt</p>")
     parts = [
@@ -85,6 +89,7 @@ def label_audit_html(result: StageResult, summary: pl.DataFrame, curve: Any | No
         ),
         *_verdict_lines(result),
         *_issue_lines(result),
+        *([] if judged is None else [*_issue_lines(judged), _judge_table(judged)]),
         _figure_html(curve, "Trust curve: the share expected to be wrong, by rows acted on") if curve is not None else Markup(""),
         Markup("").join([review_title, _rows_html(reviews, reviews.height, ("p_wrong", "doubt", "why"))])
         if reviews.height
@@ -151,6 +156,16 @@ def _issue_lines(result: StageResult) -> list[Markup]:
         Markup("<p><code>{}</code> {}</p>").format(_finding_code(finding), _isolated(finding.get("text", "")))
         for finding in issues
     ]
+
+
+def _judge_table(judged: StageResult) -> Markup:
+    """What the judge is worth: its figures, each with its interval and what it was measured on."""
+    judge = judge_section(judged.metrics)
+    return _table_html(
+        f"{judge.rater} has a verdict on {judge.judged}",
+        ("what the judge is worth", "share", "95 % interval", "on"),
+        [(figure.name, figure.value, figure.interval, figure.on) for figure in (*judge.agreement, *judge.leanings)],
+    )
 
 
 def _class_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -243,7 +258,7 @@ def _table_html(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]
         )
         for row in rows
     )
-    title = Markup("<caption>{}</caption>").format(caption) if caption else Markup("")
+    title = Markup("<caption>{}</caption>").format(_isolated(caption)) if caption else Markup("")
     return Markup("<table>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(title, head, body)
 
 

@@ -23,6 +23,7 @@ def review_widget(
     rows: Run | LabelAudit | Path | str,
     *,
     folder: Path | str | None = None,
+    criterion: str | None = None,
     reviewer: str | None = None,
     blind: bool | None = None,
     minutes: float = 60.0,
@@ -32,6 +33,7 @@ def review_widget(
 
     rows : a run, its folder, or an audit (`kd.audit(...)`)
     folder : where the verdicts on an audit are kept, made if it is not there; a run keeps its own
+    criterion : of an audit, what makes an answer desirable, as Markdown beside each row; a judge's where None, a run has its own
     reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it: of
     every row, of none (false), or of those drawn at random until they are judged (None).
     minutes : of this sitting, a row a minute; half the rows are drawn at random, while none was reviewed. budget : rows instead.
@@ -47,19 +49,19 @@ def review_widget(
     from ktodata.review.widget import ReviewWidget
 
     audit = rows if isinstance(rows, LabelAudit) else None
-    run = _run_of(rows, folder)
+    run = _run_of(rows, folder, criterion)
     return ReviewWidget(
         open_session(run, audit=audit, reviewer=reviewer or getpass.getuser(), blind=blind, minutes=minutes, budget=budget)
     )
 
 
-def _run_of(rows: Run | LabelAudit | Path | str, folder: Path | str | None) -> Run:
+def _run_of(rows: Run | LabelAudit | Path | str, folder: Path | str | None, criterion: str | None) -> Run:
     if isinstance(rows, LabelAudit):
         if folder is None:
             raise RunError("review_widget: say where the verdicts on this audit are kept, e.g. folder='reviews/support'.")
-        return AuditRun(rows, folder)
-    if folder is not None:
-        raise RunError("review_widget: a run keeps its verdicts in its own folder; leave `folder` out.")
+        return AuditRun(rows, folder, criterion)
+    if folder is not None or criterion is not None:
+        raise RunError("review_widget: a run keeps its verdicts in its own folder, and has its criterion; leave both out.")
     return rows if isinstance(rows, Run) else Run(rows)
 
 
@@ -84,16 +86,18 @@ class ResultInMemory(SavedStage):
 class AuditRun(Run):
     """An audit in memory, read as a run folder is: one review session serves both. Its folder holds verdicts and no more."""
 
-    def __init__(self, audit: LabelAudit, folder: Path | str) -> None:
+    def __init__(self, audit: LabelAudit, folder: Path | str, criterion: str | None = None) -> None:
         """Raises RunError when `folder` is a run's, whose verdicts are on another audit, or cannot be made."""
         self.folder, self.audit = Path(folder), audit
+        self.criterion = criterion or (audit.judged and audit.judged.metrics["judge"]["criterion"])
         if (self.folder / "manifest.json").exists():
             raise RunError(f"{self.folder} is a run folder, and keeps the verdicts on its own audit. Give another folder.")
         make_folder(self.folder)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return {"name": self.folder.name, "recipe": {"steps": [{"label_noise": dict(self.audit.settings)}]}}
+        recipe: dict[str, Any] = {"steps": [{"label_noise": dict(self.audit.settings)}]}
+        return {"name": self.folder.name, "recipe": recipe | ({"criterion": self.criterion} if self.criterion else {})}
 
     @cached_property
     def feedback(self) -> pl.DataFrame:

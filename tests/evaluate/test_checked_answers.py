@@ -74,6 +74,10 @@ def test_both_models_are_asked_what_no_training_row_asks(trained, tmp_path):
     assert (measured["prompts"], measured["also_in_training"], measured["max_new_tokens"]) == (2, 1, 3)
     assert result.answers["prompt"].to_list() == ["a b c", "d e"]
     assert measured["base"]["value"] == result.answers["base_passes"].mean()
+    asked = result.table().filter(against="instructions")
+    assert asked.select("measure", "value", "rows").rows() == [
+        (name, measured[name]["value"], 2) for name in ("base", "trained", "gain")
+    ]
     assert pl.read_parquet(tmp_path / "out" / "evaluation_answers.parquet").equals(result.answers)
     with pytest.raises(EmptyDataError, match="all 1 prompts"):
         evaluate(trained, instructions=held_out_file(tmp_path / "known.jsonl", [trained_prompt]), device="cpu")

@@ -31,7 +31,11 @@ def test_truth_that_says_the_opposite_is_measured_as_the_opposite(trained):
     result = evaluate(trained, truth_column="truth", generate=0, **QUICK)
     label, truth = (result.metrics[f"against_{name}"]["measures"]["auc"]["value"] for name in ("label", "truth"))
     assert truth == pytest.approx(1 - label)
-    assert set(result.table()["against"]) == {"label", "truth"}
+    lines = result.table()
+    assert lines["against"].unique(maintain_order=True).to_list() == ["label", "truth", "class"]
+    rewards = {line["label"]: line["mean_reward"]["value"] for line in result.metrics["by_class"]}
+    of_class = lines.filter(against="class").select("measure", "value", "rows")
+    assert of_class.rows() == [("reward_desirable", rewards[True], 10), ("reward_undesirable", rewards[False], 6)]
 
 
 def test_truth_from_a_file_by_its_id(trained, tmp_path):

@@ -44,6 +44,20 @@ def test_an_audit_of_a_table_in_memory_equals_that_of_a_run(tmp_path):
     assert len(in_memory) > 1000 and in_memory.replace("explain RUN", f"explain {shlex.quote(str(run))}") == of_run
 
 
+def test_the_audit_of_a_table_shows_what_a_judge_is_worth(tmp_path):
+    run = folders.write_run(tmp_path / "small", stages=("label_noise",)) / "stages/label_noise"
+    measured = {"hits": 9, "of": 10, "value": 0.9, "low": 0.55, "high": 0.99}
+    facts = {"judge": {"rater": "judge:<b>m"}, "rows_to_judge": 40, "rows_without_verdict": 2}
+    facts |= {
+        "agreement": {"desirable": {"drawn": True, "agreement": measured, "wrong_seen": {"of": 0}, "right_doubted": {"of": 0}}}
+    }
+    judged = StageResult(folders.rows().select("row_id"), metrics=facts)
+    result = StageResult(pl.read_parquet(run / "columns.parquet"), metrics=folders.NOISE_FACTS)
+    page = build_audit_page(result, folders.rows(), judged=judged)
+    assert "What the judge is worth" in page and "9 of 10 reviewed rows" in page and "judge:&lt;b&gt;m" in page
+    assert "What the judge is worth" not in build_audit_page(result, folders.rows())
+
+
 def labels_of(page):
     """The section on the labels."""
     return page.partition('<section id="labels"')[2].partition("</section>")[0]

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,6 +220,9 @@ def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
         {name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve", "trusted_rates")}
     )
     here = kd.notebook.review_widget(audit, folder=tmp_path / "reviews", reviewer="ann", blind=False, minutes=20)
+    assert "The criterion" not in here.page["html"]
+    with closing(kd.notebook.review_widget(audit, folder=tmp_path / "with", criterion="It **helps**.")) as with_criterion:
+        assert "It <strong>helps</strong>." in with_criterion.page["html"]
     held = {here.session.rows.row_ids[int(place)] for place in here.session.queue.order if here.session.queue.held[place]}
     assert held == set(audit.table["row_id"][-5:])
     here.close()

@@ -2,6 +2,7 @@ import json
 import shutil
 import socket
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from ktodata.labels.label_rows import label_rows
 from ktodata.ledger import add_columns
 from ktodata.pipeline.recipe import load_recipe
 from ktodata.settings import check_settings
+from ktodata.stage import StageResult
 from ktodata.stages.judge import judge
 from ktodata.stats import clopper_pearson
 
@@ -635,6 +637,35 @@ def test_agreement_with_people_is_within_each_given_class(stand_in):
     ends = [float(end) for end in clopper_pearson(18, 20)]
     assert [agreement["undesirable"]["agreement"][end] for end in ("low", "high")] == pytest.approx(ends)
     assert "18 of 20 reviewed rows given as undesirable (90%, 68% to 99%)" in finding(judged, "KD078")["text"]
+
+
+def test_verdicts_given_later_are_compared_with_it_and_nothing_is_asked_again(stand_in, monkeypatch):
+    """An audit in memory: with_reviews says of the judge what judging the reviewed table would, and shows it."""
+    from ktodata.pipeline import audit as audits
+    from ktodata.report.notebook_html import label_audit_html
+
+    rows = feedback_table(
+        *({"prompt": "q", "completion": f"{'bad' if k < 5 else 'good'} {k}", "label": k < 20} for k in range(40))
+    )
+    judged = ask(stand_in, rows, votes=1, concurrency=8)
+    table = rows.with_columns(pl.lit("keep").alias("state"), row_id=pl.col("row_id").cast(pl.String))
+    result = StageResult(table.select("row_id"), metrics={"findings": []})
+    monkeypatch.setattr(audits, "label_noise", lambda table, **_: result)
+    before = audits.LabelAudit(table, result, {"seed": 0}, judged)
+    assert before.judged.metrics["agreement"] == {} and "was not measured" in before.findings["text"][-1]
+    asked = len(stand_in.seen)
+    reviewed = before.with_reviews(table.select("row_id", trusted_label=pl.Series([k >= 5 for k in range(40)])))
+    of_class = reviewed.judged.metrics["agreement"]["desirable"]
+    assert (of_class["drawn"], of_class["wrong_seen"]["hits"], of_class["wrong_seen"]["of"]) == (True, 5, 5)
+    again = ask(stand_in, reviewed.table, votes=1)
+    assert len(stand_in.seen) == asked, "every answer was kept"
+    assert again.metrics["agreement"] == reviewed.judged.metrics["agreement"]
+    assert again.metrics["findings"] == reviewed.judged.metrics["findings"]
+    nothing = pl.DataFrame(schema=dict.fromkeys(("given", "rows"), pl.Int64))
+    html = label_audit_html(
+        replace(result, metrics={"findings": [], "not_learnt": "x"}), nothing, None, table.clear(), reviewed.judged
+    )
+    assert "sees that the given label is wrong, where it is (given as desirable)" in html and "5 of 5 reviewed rows" in html
 
 
 def test_rows_that_were_chosen_have_no_interval_and_no_reviews_have_no_figure(stand_in):

@@ -1,11 +1,14 @@
 """How far a judge agrees with people: on rows with a trusted label, within each given class."""
 
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from ktodata.feedback import LABEL_NAMES
+from ktodata.labels.judges.judge_findings import judge_findings
 from ktodata.labels.people.trusted import mark_reviewed
+from ktodata.stage import StageResult
 from ktodata.stats import share
 
 
@@ -27,6 +30,14 @@ def judge_agreement(table: pl.DataFrame, verdicts: pl.DataFrame, *, seed: int) -
     judged = marked.drop_nulls("verdict")
     names = ((given, LABEL_NAMES[given]) for given in (True, False))
     return {name: _of_class(judged.filter(pl.col("label") == given)) for given, name in names} if judged.height else {}
+
+
+def with_agreement(judged: StageResult, table: pl.DataFrame, *, seed: int) -> StageResult:
+    """What a judge said, compared with the trusted labels that `table` has by now: nothing is asked again."""
+    vote = pl.col("judge_votes").list.first().struct.field("label")
+    facts = {**judged.metrics, "agreement": judge_agreement(table, judged.columns.select("row_id", verdict=vote), seed=seed)}
+    findings = [finding.as_dict() for finding in judge_findings(facts)]
+    return replace(judged, metrics=facts | {"findings": findings})
 
 
 def _of_class(rows: pl.DataFrame) -> dict[str, Any]:

@@ -47,8 +47,11 @@ class JudgeSection:
 def read_judge(run: StageTables) -> JudgeSection | None:
     """None where no judge was asked."""
     facts = run.metrics("judge")
-    if not facts:
-        return None
+    return judge_section(facts) if facts else None
+
+
+def judge_section(facts: Mapping[str, Any]) -> JudgeSection:
+    """From the metrics of the stage judge."""
     rows, without = pick(facts, "rows_to_judge", default=0), pick(facts, "rows_without_verdict", default=0)
     return JudgeSection(
         facts=facts,
