@@ -8,6 +8,7 @@ from scipy.special import bdtr, betaincinv, ndtri
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
+Pair = tuple[int, int]
 GRID, MIN_GRID, BISECTIONS = 33, 9, 15  # shares of one stratum tried for a share of both; halvings of [0, 1] towards its end
 
 
@@ -63,7 +64,7 @@ def _as_counted(interval: Interval, hits: int, trials: int, rows: int) -> Interv
     return interval._replace(low=max(interval.low, hits / rows), high=min(interval.high, (hits + rows - trials) / rows))
 
 
-def stratified_share(hits: tuple[int, int], trials: tuple[int, int], sizes: tuple[int, int], *, level: float = 0.95) -> Interval:
+def stratified_share(hits: Pair, trials: Pair, sizes: Pair, *, level: float = 0.95) -> Interval:
     """Share of the whole of two strata from a random draw in each, with its exact interval; all None without any draw.
 
     hits, trials : in the draw of each stratum; sizes : its rows, drawn and not. Where nothing was drawn from a stratum that has
@@ -92,7 +93,22 @@ def stratified_share(hits: tuple[int, int], trials: tuple[int, int], sizes: tupl
     return _as_counted(ends, sum(hits), sum(trials), sum(sizes))
 
 
-def _upper_end(hits: tuple[int, int], trials: tuple[int, int], weights: tuple[float, float], tail: float) -> float:
+def share_with_unknown(hits: Pair, trials: Pair, unknown: Pair, sizes: Pair, *, level: float = 0.95) -> Interval:
+    """`stratified_share` where the draw of each stratum holds `unknown` rows more, of which nobody can say whether they are hits.
+
+    `value` is that of the others. The low end takes all unknown rows for misses, the high end for hits, so the interval holds the
+    share of the whole at `level` whatever they are. Source: Horowitz and Manski 1995.
+    """
+    known = stratified_share(hits, trials, sizes, level=level)
+    if not any(trials) or not any(unknown):
+        return known
+    drawn = (trials[0] + unknown[0], trials[1] + unknown[1])
+    at_most = (hits[0] + unknown[0], hits[1] + unknown[1])
+    low, high = stratified_share(hits, drawn, sizes, level=level).low, stratified_share(at_most, drawn, sizes, level=level).high
+    return Interval(known.value, low, high)
+
+
+def _upper_end(hits: Pair, trials: Pair, weights: tuple[float, float], tail: float) -> float:
     """The largest share of the whole under which an estimate of at most this one has a chance over `tail`."""
     estimate = sum(weight * hit / trial for weight, hit, trial in zip(weights, hits, trials, strict=True))
     counts = np.arange(trials[0] + 1.0)

@@ -93,6 +93,7 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     if (flip_rates := facts["trusted"]["flip_rates"]) and any(flip_rates.values()):
         by_truth = ", ".join(f"{percent(share)} of the truly {name}" for name, share in flip_rates.items())
         about = "" if reviews.whole.is_counted else "about "
+        about += "(by the rows that a verdict stands on) " if reviews.whole.undecided else ""
         text += f" So {about}{by_truth} rows carry the other label: what the trainer's flip_rates takes."
     text = " ".join([text, *weights])
     wrong = reviews.whole.wrong
@@ -250,8 +251,12 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
     borne_out, wrong = facts["borne_out"], facts["expected_wrong"]
     saved = {name: _saved_in_words(share) for name, share in costs["share_of_cost_taken_away"].items()}
     worthless = f"{worth_sentence(facts['stacking'])} " if "stacking" in facts and is_worth_nothing(facts["stacking"]) else ""
+    undecided = reviewed_labels(facts["trusted"]).whole.undecided_in_words()
+    measured = (
+        f"as reviewed rows measure it ({undecided}, of which it says nothing)" if undecided else "as reviewed rows measure it"
+    )
     text = worthless + (
-        f"By p(wrong), as reviewed rows measure it, {percent(wrong['value'])} ({percent(wrong['low'])} to "
+        f"By p(wrong), {measured}, {percent(wrong['value'])} ({percent(wrong['low'])} to "
         f"{percent(wrong['high'])}) of {costs['rows']:,} labels would be wrong. "
         f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would {saved['soften']}, the likelier "
         f"label would {saved['relabel']}, dropping and relabelling would {saved['drop_and_relabel']}, dropping alone would "

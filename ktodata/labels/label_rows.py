@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.feedback import VOTE
-from ktodata.labels.people.trusted import mark_reviewed
+from ktodata.labels.people.trusted import CONTESTED, mark_reviewed
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -19,6 +19,7 @@ ABSENT = {
     "state": pl.lit("keep"),
     "contradicted": pl.lit(False),
     "trusted_label": pl.lit(None, pl.Boolean),
+    CONTESTED: pl.lit(False),
     "pooled_votes": pl.col("votes"),
     "rater": pl.lit(None, pl.String),
     "source": pl.lit(None, pl.String),
@@ -33,7 +34,7 @@ ABSENT = {
 @dataclass(frozen=True)
 class LabelRows:
     """table : the feedback with every column of ABSENT, and trained (the models learn from it, and it can be decided on),
-    reviewed, wrong and drawn as `mark_reviewed` gives them. neighbours : near rows that vote on each; 0: none do
+    reviewed, wrong, drawn and undecided as `mark_reviewed` gives them. neighbours : near rows that vote on each; 0: none do
     """
 
     table: pl.DataFrame

@@ -2,7 +2,8 @@
 
 The rules, which tests/labels/test_label_words.py holds against planted truths:
 
-- A rate is that of the random draw, with its exact interval; rows that were judged for another reason give none.
+- A rate is that of the random draw, with its exact interval; rows that were judged for another reason give none. Rows of the draw
+  without a label that people agree on are named, and the interval has room for all of them being wrong, and for none.
 - A word is used only where the whole interval lies on its side of its line; else "too few reviews", and how many there are.
 - Where nothing came up, the sentence says what could have come up: the share that the rows at hand would have shown.
 - A p that was not measured is an order only, and is called that.
@@ -27,27 +28,53 @@ NO_RATE = Interval(None, None, None)
 
 @dataclass(frozen=True)
 class DrawnRate:
-    """Wrong labels by a random draw. `of`: the class of the given labels, or "" for all."""
+    """Wrong labels by a random draw. `of`: the class of the given labels, or "" for all.
+
+    drawn : rows with a trusted label; rate.value is of these. contested, skipped : rows of the draw without one, as people
+    differ, or as nobody has judged them; the low end of the rate takes all of them for right, the high end for wrong
+    """
 
     wrong: int
     drawn: int
     rate: Interval
     of: str = ""
+    contested: int = 0
+    skipped: int = 0
 
     @property
     def is_counted(self) -> bool:
         """Whether every row was judged, so that nothing is left open."""
         return self.rate.is_counted
 
+    @property
+    def undecided(self) -> int:
+        """Rows of the draw without a label that people agree on."""
+        return self.contested + self.skipped
+
+    def undecided_in_words(self) -> str:
+        """How many of them are contested, and how many nobody has judged: "5 contested and 2 not judged"."""
+        named = {"contested": self.contested, "not judged": self.skipped}
+        return " and ".join(f"{rows:,} {word}" for word, rows in named.items() if rows)
+
 
 @dataclass(frozen=True)
 class ReviewedLabels:
-    """What reviews say of the labels. judged : training rows with a trusted label, drawn or picked."""
+    """What reviews say of the labels. judged : training rows with a trusted label, drawn or picked.
+
+    drawable : rows that the draw is made of; 0 where that is not known. of_no_use : rows that reviewers dropped, in no rate
+    """
 
     judged: int
     whole: DrawnRate
     classes: tuple[DrawnRate, ...]
     vouched: bool = False
+    drawable: int = 0
+    of_no_use: int = 0
+
+    @property
+    def is_drawn_out(self) -> bool:
+        """Whether no row is left to draw, so that only undecided ones leave anything open."""
+        return 0 < self.drawable <= self.drawn + self.whole.undecided
 
     @property
     def drawn(self) -> int:
@@ -55,17 +82,28 @@ class ReviewedLabels:
         return self.whole.drawn
 
 
-def reviewed_labels(trusted: Mapping[str, Any]) -> ReviewedLabels:
+def reviewed_labels(trusted: Mapping[str, Any], of_no_use: int = 0) -> ReviewedLabels:
     """From metrics `trusted` of label_noise; what is missing or of another kind counts as nothing judged."""
     trusted = trusted if isinstance(trusted, Mapping) else {}
     classes = tuple(
-        DrawnRate(of.get("drawn_wrong", 0), of.get("drawn_at_random", 0), _interval(of.get("error_rate")), name)
+        _drawn_rate(of, of.get("drawn_wrong", 0), name)
         for name in LABEL_NAMES.values()
         if isinstance(of := trusted.get(name), Mapping)
     )
-    drawn = trusted.get("drawn_at_random") or 0
-    whole = DrawnRate(trusted.get("wrong") or 0 if drawn else 0, drawn, _interval(trusted.get("error_rate")))
-    return ReviewedLabels(trusted.get("rows") or 0, whole, classes, bool(trusted.get("vouched_at_random")))
+    whole = _drawn_rate(trusted, (trusted.get("wrong") or 0) if trusted.get("drawn_at_random") else 0)
+    vouched, drawable = bool(trusted.get("vouched_at_random")), trusted.get("rates_of") or 0
+    return ReviewedLabels(trusted.get("rows") or 0, whole, classes, vouched, drawable, of_no_use)
+
+
+def undecided_note(of: Mapping[str, Any]) -> str:
+    """Beside a rate in a table: what its ends take for right and for wrong; empty where nothing is open. of : as in `trusted`"""
+    rows = _drawn_rate(of, 0).undecided_in_words()
+    return f"; the interval takes {rows} for right at one end, for wrong at the other" if rows else ""
+
+
+def _drawn_rate(of: Mapping[str, Any], wrong: int, name: str = "") -> DrawnRate:
+    drawn, contested, skipped = (of.get(f"drawn_{rows}") or 0 for rows in ("at_random", "contested", "skipped"))
+    return DrawnRate(wrong, drawn, _interval(of.get("error_rate")), name, contested, skipped)
 
 
 def _interval(value: Any) -> Interval:
@@ -125,9 +163,12 @@ def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
         wrong = f"{_span(rate)} of them were wrong as they were given"
         text = f"Train on the verdicts: every label that could be drawn was judged, and {wrong}."
         return NextForLabels("Use the verdicts.", text)
+    if reviews.is_drawn_out:
+        text = f"Settle the rows that no verdict stands on, {reviews.whole.undecided_in_words()}: no other is left to draw."
+        return NextForLabels("Settle what is open.", text)
     if too_many is None:
-        left = f"{_rows(reviews.drawn)} leave room for {_span(rate)} wrong labels"
-        return NextForLabels("Have more rows judged.", f"Have more rows of the random draw judged: {left}.", to_judge=True)
+        text = f"Have more rows of the random draw judged: {_room(reviews)}."
+        return NextForLabels("Have more rows judged.", text, to_judge=True)
     wrong = f"by the draw {_span(rate)} of all labels are wrong (95 % interval)"
     text = f"Have more rows judged: {wrong}, and a verdict mends only the row that it is on."
     return NextForLabels("Have more rows judged.", text, to_judge=True)
@@ -139,7 +180,15 @@ def noise_unshown(reviews: ReviewedLabels) -> str:
         return f"All {_rows(reviews.drawn)} that could be drawn were judged: {_span(reviews.whole.rate)} of the labels are wrong."
     if reviews.whole.rate.high is None:
         return "Whether the labels are noisy is not measured: that takes a random draw of rows that somebody trusted judges."
-    return f"{_rows(reviews.drawn)} drawn at random leave room for {_span(reviews.whole.rate)} wrong labels (95 % interval)."
+    return f"{_room(reviews)}."
+
+
+def _room(reviews: ReviewedLabels) -> str:
+    """What the draw leaves open of the share of wrong labels."""
+    leaves = f"leave{'s' if reviews.drawn == 1 else ''} room for {_span(reviews.whole.rate)} wrong labels"
+    known = [] if reviews.is_drawn_out else ["95 % interval"]
+    known += [f"{reviews.whole.undecided_in_words()}, right or wrong"] if reviews.whole.undecided else []
+    return f"{_rows(reviews.drawn)} drawn at random and judged {leaves} ({'; '.join(known)})"
 
 
 def review_sentence(reviews: ReviewedLabels) -> str:
@@ -149,22 +198,36 @@ def review_sentence(reviews: ReviewedLabels) -> str:
     picked = reviews.judged - reviews.drawn
     if not reviews.drawn:
         return f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
-    whole = reviews.whole
-    if whole.is_counted:
-        text = f"All {_rows(whole.drawn)} that could be drawn were judged: {whole.wrong:,} {_carries(whole.wrong)} a wrong "
-        text += f"label, {_span(whole.rate)} ({class_rates(reviews)})."
-    else:
-        text = f"{whole.wrong:,} of {_rows(whole.drawn)} drawn at random and judged {_carries(whole.wrong)} a wrong label. "
-        of_all = "Of all labels" if whole.rate.value is None else f"Of all labels that is {percent(whole.rate.value)}"
-        text += f"{of_all} (95 % interval {_span(whole.rate)}; {class_rates(reviews)})."
+    text = _drawn_sentence(reviews)
     if reviews.vouched:
         text += " That they were drawn at random is as the setting trusted_at_random says."
+    if reviews.of_no_use:
+        text += f" {_rows(reviews.of_no_use)} that a reviewer called of no use {_is_are(reviews.of_no_use)} left out."
     return text + (f" {_rows(picked)} judged for another reason {_is_are(picked)} not counted." if picked else "")
+
+
+def _drawn_sentence(reviews: ReviewedLabels) -> str:
+    """How many labels are wrong by the draw, and what its rows without a verdict that stands leave open."""
+    whole = reviews.whole
+    carry = f"{'carries' if 1 in (whole.wrong, whole.drawn) else 'carry'} a wrong label"
+    if whole.is_counted:
+        counted = f"{whole.wrong:,} {carry}, {_span(whole.rate)} ({class_rates(reviews)})"
+        return f"All {_rows(whole.drawn)} that could be drawn were judged: {counted}."
+    text = f"{whole.wrong:,} of {_rows(whole.drawn)} drawn at random and judged {carry}"
+    known = whole.rate.value
+    if not whole.undecided:
+        of_all = "Of all labels" if known is None else f"Of all labels that is {percent(known)}"
+        return f"{text}. {of_all} (95 % interval {_span(whole.rate)}; {class_rates(reviews)})."
+    text += f"; of the draw {whole.undecided_in_words()}. "
+    text += "" if known is None else f"Of labels that are like those judged that is {percent(known)}. "
+    ends = class_rates(reviews) if reviews.is_drawn_out else f"95 % interval; {class_rates(reviews)}"
+    of_all = f"Of all labels {_span(whole.rate)} are wrong, the open ones all right at one end and all wrong at the other"
+    return f"{text}{of_all} ({ends})."
 
 
 def class_rates(reviews: ReviewedLabels) -> str:
     """Wrong labels of each given class, by the random draw; a class of which nothing was drawn is named."""
-    return "; ".join(f"{part.of}: {_rate(part) if part.drawn else 'none drawn'}" for part in reviews.classes)
+    return "; ".join(f"{part.of}: {_rate(part)}" for part in reviews.classes)
 
 
 def flags_sentence(figures: Mapping[str, Any], rows: int, judged: int) -> str:
@@ -231,11 +294,10 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def _rate(part: DrawnRate) -> str:
-    return f"{part.wrong:,} of {part.drawn:,} wrong ({_span(part.rate)})"
-
-
-def _carries(rows: int) -> str:
-    return "carries" if rows == 1 else "carry"
+    undecided = part.undecided_in_words()
+    if not part.drawn:
+        return f"none judged, {undecided}" if undecided else "none drawn"
+    return f"{part.wrong:,} of {part.drawn:,} wrong{f', {undecided}' if undecided else ''} ({_span(part.rate)})"
 
 
 def _span(rate: Interval) -> str:

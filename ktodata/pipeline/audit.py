@@ -20,7 +20,7 @@ from ktodata.labels.label_words import BY_INJECTED
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.stacking import MIN_REVIEWED
-from ktodata.labels.people.trusted import drawable, rows_to_review
+from ktodata.labels.people.trusted import CONTESTED, drawable, is_contested, rows_to_review
 from ktodata.ledger import add_columns
 from ktodata.pipeline.run_folder import Run
 from ktodata.stage import StageResult
@@ -152,7 +152,9 @@ class LabelAudit:
 
         rows; verdict (can random errors be told there?); injected_auroc (0.5 is chance); flagged, and which share of them is
         expected to be wrong, expected_precision, where reviewed rows measured that (measured_on); reviewed rows, how many of them
-        were drawn at random, and error_rate among those with its exact 95 % interval. Null: not measured.
+        were drawn at random, and error_rate among those with its exact 95 % interval, which takes rows of the draw on which
+        people differ (drawn_contested), and that nobody has judged (drawn_skipped), for right at one end and for wrong at the
+        other. Null: not measured.
         """
         return pl.DataFrame([self._of_class(name) for name in ("desirable", "undesirable")], infer_schema_length=None)
 
@@ -213,9 +215,11 @@ class LabelAudit:
     def _random_draw(self, drawn: int, count: int) -> NDArray[np.int64]:
         """Places of the next rows of the random order, of which `drawn` were judged, that nobody has judged: int [<= count]."""
         table = self.table.with_columns(trained=pl.Series(self.trained), unjudged=pl.Series(self.unjudged))
-        rows = table.filter(drawable(table)).select("row_id", "label", "unjudged")
+        contested = is_contested(table)
+        rows = table.with_columns(unjudged=pl.col("unjudged") & ~contested).filter(drawable(table))
+        rows = rows.select("row_id", "label", "unjudged")
         sample = (
-            rows_to_review(rows, total=drawn + count if count else 0, seed=self._seed)
+            rows_to_review(rows, total=drawn + int(contested.sum()) + count if count else 0, seed=self._seed)
             .join(rows.filter("unjudged"), on="row_id", how="semi", maintain_order="left")
             .head(count)
         )
@@ -266,7 +270,10 @@ class LabelAudit:
         labels = with_same_text(self.table, settled.per_row.select("row_id", "reviewed")).unique("row_id", keep="first")
         joined = self.table.join(labels, on="row_id", how="left", maintain_order="left")
         contested = pl.col("row_id").is_in(settled.differing["row_id"].implode())
-        table = joined.with_columns(trusted_label=pl.when(~contested).then(pl.coalesce("reviewed", "trusted_label")))
+        table = joined.with_columns(
+            trusted_label=pl.when(~contested).then(pl.coalesce("reviewed", "trusted_label")),
+            **{CONTESTED: contested | (self.table_column(CONTESTED, default=False) & pl.col("reviewed").is_null())},
+        )
         # of a text that was held until somebody decides, the row whose label that is
         decided = (pl.col("state") == HELD) & (pl.col("trusted_label") == pl.col("label")).fill_null(value=False)
         state = pl.when(contested).then(pl.lit("drop")).when(decided).then(pl.lit("keep")).otherwise("state")
@@ -344,7 +351,7 @@ class LabelAudit:
             "expected_precision": detection["expected_precision"]["value"] if by_reviews else None,
             "measured_on": detection["basis"] if by_reviews else None,
             "reviewed": reviewed["rows"],
-            "drawn_at_random": reviewed["drawn_at_random"],
+            **{name: reviewed[name] for name in ("drawn_at_random", "drawn_contested", "drawn_skipped")},
             "error_rate": rate["value"],
             "error_rate_low": rate["low"],
             "error_rate_high": rate["high"],

@@ -394,6 +394,7 @@ def _check_kept(recipe: Recipe) -> None:
     taken = {
         "state",
         "training_dynamics",
+        "reviewed_contested",
         *(column for name in STEPS for column in load_stage(name).adds),
         *recipe.export.stage.adds,
     }

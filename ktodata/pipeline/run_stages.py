@@ -107,7 +107,7 @@ class JoinedReviews:
 
     reviews: Reviews
     name: ClassVar[str] = "reviews"
-    adds: ClassVar[tuple[str, ...]] = ("trusted_label",)
+    adds: ClassVar[tuple[str, ...]] = ("trusted_label", "reviewed_contested")
     decides: ClassVar[Literal["train"]] = "train"  # held-out rows keep their natural mix, whatever is said of them
     code: ClassVar[tuple[str, ...]] = ("ktodata.formats.verdicts.reviews",)
     artefacts: ClassVar[tuple[str, ...]] = ()

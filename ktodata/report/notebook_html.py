@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from ktodata.feedback import check_columns
 from ktodata.formats.verdicts.matching import settling_in_words
+from ktodata.labels.label_words import undecided_note
 from ktodata.report.headline import headline
 from ktodata.report.integrity import fault_lines
 from ktodata.report.page import flat
@@ -180,7 +181,7 @@ def _class_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         "not measured" if auroc is None else f"{number(auroc, 2)} (chance: 0.5)",
         count(row["flagged"]),
         count(row["drawn_at_random"]),
-        "not known" if rate is None else f"{percent(rate)} ({between})",
+        "not known" if rate is None else f"{percent(rate)} ({between}{undecided_note(row)})",
     )
 
 

@@ -23,11 +23,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class DrawnRows:
-    """Of one given label, the rows drawn at random that were settled so far: how many of them were wrong, exact interval."""
+    """Of one given label, the rows drawn at random that were settled so far: how many of them were wrong, exact interval.
+
+    contested : drawn rows with a verdict and no label, which the ends of the interval take for right and for wrong
+    """
 
     given: str
     settled: int
     wrong: Interval
+    contested: int
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,17 @@ def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bo
     settled : one verdict a row, as verdict_store.verdict_per_row gives it. row_ids, drawn : of all rows, bool [N]
     """
     names = row_ids.filter(pl.Series(drawn))
-    judged = settled.filter(pl.col("row_id").is_in(names.implode()) & pl.col("trusted_label").is_not_null())
+    judged = settled.filter(pl.col("row_id").is_in(names.implode()))
     lines = []
     for label, given in ((True, "desirable"), (False, "undesirable")):
         rows = judged.filter(pl.col("label") == label)
-        lines.append(DrawnRows(given, rows.height, share(int((rows["verdict"] == "flip").sum()), rows.height)))
+        count = {word: int((rows["verdict"] == word).sum()) for word in VERDICTS}
+        lines.append(_drawn_rows(given, count["flip"], count["keep"] + count["flip"], count["contested"]))
     return lines
+
+
+def _drawn_rows(given: str, wrong: int, settled: int, contested: int) -> DrawnRows:
+    rate, drawn = share(wrong, settled), settled + contested
+    if settled and contested:
+        rate = rate._replace(low=share(wrong, drawn).low, high=share(wrong + contested, drawn).high)
+    return DrawnRows(given, settled, rate, contested)

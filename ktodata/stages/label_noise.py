@@ -14,6 +14,7 @@ USES = (
     "part",
     "pooled_votes",
     "trusted_label",
+    "reviewed_contested",
     "rater",
     "source",
     "model",

@@ -90,6 +90,7 @@ class Way:
     plant: Callable[[np.random.Generator], Rows]
     judge: Judge
     vouched: bool = False
+    contested: tuple[float, float] = (0.0, 0.0)  # share of judged rows on which people differ, of right and of wrong labels
 
 
 WAYS: dict[str, Way] = {
@@ -105,6 +106,14 @@ WAYS: dict[str, Way] = {
     "a draw of 40 and 100 of the queue": Way(planted, lambda rows, _: draw(rows, 40) | queued(rows, 100)),
     "a draw of 100, one in twelve skipped where doubtful": Way(
         planted, lambda rows, rng: draw(rows, 100) & ~((rows["doubt"] > 1) & pl.Series(rng.random(rows.height) < 0.3))
+    ),
+    "wrong labels mostly contested": Way(planted, lambda rows, _: draw(rows, 100), contested=(0.02, 0.6)),
+    "right labels often contested": Way(planted, lambda rows, _: draw(rows, 100), contested=(0.15, 0.02)),
+    "a draw and the queue, both contested at times": Way(
+        planted, lambda rows, _: draw(rows, 60) | queued(rows, 60), contested=(0.1, 0.3)
+    ),
+    "a draw of 60, some skipped as they look wrong": Way(
+        planted, lambda rows, rng: draw(rows, 60) & ~((rows["doubt"] > 1.5) & pl.Series(rng.random(rows.height) < 0.6))
     ),
     "the draw until two are wrong": Way(planted, lambda rows, _: until_wrong(rows, 2)),
     "rows with siblings, all of them and a draw of 60": Way(
@@ -126,8 +135,16 @@ def claims(way: Way, seed: int) -> Counter[str]:
     """What of one draw's sentences and intervals does not hold."""
     rng = np.random.default_rng(seed)
     rows = way.plant(rng)
-    judged = pl.when(way.judge(rows, rng)).then("truth")
-    table = rows.with_columns(trusted_label=judged, label_quality=-pl.col("doubt"), flagged=pl.lit(value=False))
+    judged = way.judge(rows, rng)
+    chance = np.where(rows["label"] != rows["truth"], way.contested[1], way.contested[0])
+    differ = judged & rows["trained"] & pl.Series(rng.random(rows.height) < chance)
+    rows = rows.with_columns(
+        trusted_label=pl.when(judged & ~differ).then("truth"),
+        reviewed_contested=differ,
+        trained=pl.col("trained") & ~differ,
+        state=pl.when(differ).then(pl.lit("review")).otherwise("state"),
+    )
+    table = rows.with_columns(label_quality=-pl.col("doubt"), flagged=pl.lit(value=False))
     marked = mark_reviewed(table, SEED, all_at_random=way.vouched)
     metrics = reviewed_metrics(marked)
     reviews, whole = reviewed_labels(metrics), marked.filter("drawable")
@@ -142,7 +159,7 @@ def claims(way: Way, seed: int) -> Counter[str]:
     for given, name in LABEL_NAMES.items():
         rate, of_class = metrics[name]["error_rate"], whole.filter(pl.col("label") == given)
         counts["truth outside, a given label"] += outside(rate["low"], rate["high"], share_wrong(of_class))
-    rates = trusted_rates(marked.filter("drawn"), ("rater",)).filter(pl.col("by") == "rater")
+    rates = trusted_rates(marked.filter(pl.col("drawn") | pl.col("undecided")), ("rater",)).filter(pl.col("by") == "rater")
     for value, given, low, high in rates.select("value", "given", "error_low", "error_high").iter_rows():
         of_rater = whole.filter(pl.col("rater") == value, pl.col("label") == given)
         counts["raters"] += 1

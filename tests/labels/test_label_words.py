@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ from ktodata.labels.label_words import (
     trust_word,
     worth_sentence,
 )
-from ktodata.labels.people.trusted import mark_reviewed, reviewed_metrics, rows_to_review
-from ktodata.stats import detectable_share, share, stratified_share
+from ktodata.labels.people.trusted import mark_reviewed, reviewed_metrics, rows_to_review, trusted_rates
+from ktodata.stats import detectable_share, share, share_with_unknown, stratified_share
 
 RUNS = 200
 # 200 runs in which a claim fails 2.5 % of the time (one end of a 95 % interval) show 11 or fewer failures 99 times in 100
@@ -102,11 +103,73 @@ def test_no_sentence_claims_what_is_not_so_more_often_than_its_level(wrong, draw
     assert outside <= 2 * MAX_FALSE, "the 95 % interval beside the word"
 
 
+@cache
+def partly_decided(hits, drawn, contested):
+    """The same, where people differ on so many more rows of either class."""
+    each = [share_with_unknown((h, 0), (n, 0), (c, 0), (s, 0)) for h, n, c, s in zip(hits, drawn, contested, SIZES, strict=True)]
+    classes = {
+        name: {"drawn_wrong": h, "drawn_at_random": n, "drawn_contested": c, "error_rate": rate.as_dict()}
+        for name, h, n, c, rate in zip(("undesirable", "desirable"), hits, drawn, contested, each, strict=True)
+    }
+    whole = share_with_unknown(hits, drawn, contested, SIZES).as_dict()
+    counts = {"rows": 999, "drawn_at_random": sum(drawn), "drawn_contested": sum(contested), "wrong": sum(hits)}
+    return reviewed_labels(counts | {"error_rate": whole} | classes)
+
+
+@pytest.mark.parametrize(("hits", "drawn", "contested"), [((2, 1), (12, 9), (2, 1)), ((0, 0), (8, 0), (3, 2))])
+def test_whatever_contested_rows_are_the_interval_holds_that_of_the_whole_draw(hits, drawn, contested):
+    """Each of them right or wrong: the exact interval of the draw with them lies in the one that leaves them open."""
+    reviews = partly_decided(hits, drawn, contested)
+    everybody = (drawn[0] + contested[0], drawn[1] + contested[1])
+    for wrong in product(range(contested[0] + 1), range(contested[1] + 1)):
+        exact = stratified_share((hits[0] + wrong[0], hits[1] + wrong[1]), everybody, SIZES)
+        assert reviews.whole.rate.low <= exact.low + 1e-3 and exact.high - 1e-3 <= reviews.whole.rate.high
+
+
+def test_rows_that_people_differ_on_are_named_beside_every_rate():
+    reviews = partly_decided((4, 1), (36, 20), (3, 1))
+    text = review_sentence(reviews)
+    assert text.startswith("5 of 56 rows drawn at random and judged carry a wrong label; of the draw 4 contested.")
+    assert "all right at one end and all wrong at the other" in text and "4 of 36 wrong, 3 contested (" in text
+    assert "4 contested, right or wrong" in noise_unshown(reviews) and "4 contested" in next_for_labels(reviews, 4000)[1]
+    assert (reviews.whole.rate.low, reviews.whole.rate.high) == (
+        stratified_share((4, 1), (39, 21), SIZES).low,
+        stratified_share((7, 2), (39, 21), SIZES).high,
+    )
+
+
+@pytest.mark.parametrize("contested", [0, 6])
+def test_contested_and_skipped_rows_stay_in_the_draw(contested):
+    """Of 60 drawn rows some are contested (held by then), one is skipped: they are part of it, and no trusted label is theirs."""
+    table = planted(np.random.default_rng(0), (0.1, 0.1))
+    sample = rows_to_review(table, total=60, seed=0)["row_id"]
+    differ, skipped = sample[3 : 3 + contested], sample[20:21]
+    seen = pl.col("row_id").is_in(sample.filter(~sample.is_in(pl.concat([differ, skipped]).implode())).implode())
+    is_held = pl.col("row_id").is_in(differ.implode())
+    table = table.with_columns(
+        trusted_label=pl.when(seen).then("truth"), reviewed_contested=is_held, trained=~is_held, label_quality=0.5, flagged=False
+    ).with_columns(state=pl.when(is_held).then(pl.lit("review")).otherwise("state"))
+    metrics = reviewed_metrics(mark_reviewed(table, 0))
+    counts = (metrics["drawn_at_random"], metrics["drawn_contested"], metrics["drawn_skipped"], metrics["rates_of"])
+    assert counts == (59 - contested, contested, 1, table.height)
+    rates = trusted_rates(mark_reviewed(table, 0).filter(pl.col("drawn") | pl.col("undecided")), ())
+    assert rates["undecided"].sum() == contested + 1
+
+
 @pytest.mark.parametrize(
-    "name", ["all rows", "one review", "the queue alone, half of the rows", "one class only", "one class in 500"]
+    "name",
+    [
+        "all rows",
+        "wrong labels mostly contested",
+        "a draw of 60, some skipped as they look wrong",
+        "one review",
+        "the queue alone, half of the rows",
+        "one class only",
+        "one class in 500",
+    ],
 )
 def test_however_reviews_came_about_nothing_is_claimed_that_is_not_so(name, monkeypatch):
-    """A few of the draws that the benchmark makes; all 18 ways to review, 200 draws each, are in its result."""
+    """A few of the draws that the benchmark makes; all 22 ways to review, 200 draws each, are in its result."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     from claims import WAYS, measured
 

@@ -124,9 +124,9 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
 def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     """People's verdicts as the trusted labels of a feedback table; a verdict stands before a trusted label that was there.
 
-    columns : row_id, trusted_label of every row. decisions : rows said to be of no use are dropped, contested ones, as people
-    say so or differ on the text, are held for review; with all rows of their text, and of training rows. tables : `verdicts`,
-    one for each row that has one; `unmatched`, those on no row, and why.
+    columns : row_id, trusted_label and reviewed_contested of every row. decisions : rows said to be of no use are dropped,
+    contested ones, as people say so or differ on the text, are held for review; with all rows of their text, and of training
+    rows. tables : `verdicts`, one for each row that has one; `unmatched`, those on no row, and why.
     Raises DataError as `match_verdicts` does.
     """
     check_columns(feedback, ("row_id", "label"), who="reviews")
@@ -148,7 +148,11 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     }
     verdict_counts = rows.select(expression.sum().alias(name) for name, expression in counts.items()).row(0, named=True)
     return StageResult(
-        columns=rows.select("row_id", trusted_label=pl.when(pl.col("verdict").is_null()).then("before").otherwise("reviewed")),
+        columns=rows.select(
+            "row_id",
+            trusted_label=pl.when(pl.col("verdict").is_null()).then("before").otherwise("reviewed"),
+            reviewed_contested=(pl.col("verdict") == "contested").fill_null(value=False),
+        ),
         decisions=pl.concat(
             [
                 decide(rows, (pl.col("verdict") == "drop").fill_null(False), action="drop", reason="reviewed_drop"),

@@ -55,5 +55,6 @@ def check_reviews(table: pl.DataFrame, *, min_precision: float, vouched: bool, r
     metrics |= {"vouched_at_random": vouched, "flags_refuted": [LABEL_NAMES[given] for given in refuted]}
     is_enough = metrics["drawn_at_random"] >= (1 if vouched else MIN_REVIEWED)
     drawn = rows_to_review(table.filter("drawable"), total=0 if is_enough else review_rows, seed=seed)
-    requested_rows = drawn.join(table.filter("reviewed"), on="row_id", how="anti", maintain_order="left")
-    return ReviewCheck(metrics, trusted_rates(table.filter("drawn"), ("source", "rater")), refuted, requested_rows)
+    rates = trusted_rates(table.filter(pl.col("drawn") | pl.col("undecided")), ("source", "rater"))
+    judged = table.filter(pl.col("reviewed") | pl.col("contested"))
+    return ReviewCheck(metrics, rates, refuted, drawn.join(judged, on="row_id", how="anti", maintain_order="left"))

@@ -11,13 +11,14 @@ from scipy.special import bdtrc
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.people.review_queue import shares
-from ktodata.stats import auroc, clopper_pearson, share, stratified_share
+from ktodata.stats import auroc, clopper_pearson, share, share_with_unknown
 
 NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody could say
 MIN_DRAWN = 10  # rows
 BY_CHANCE = 0.001  # a beginning that is reviewed as far by chance, given how many of the others are, is no sign of a draw
 RUN = 3  # reviewed rows in a row that carry a draw on past one that was skipped
 HELD = "review"  # the state of rows that wait for a person
+CONTESTED = "reviewed_contested"  # the column that marks rows which people judged, and which have no label that they agree on
 
 RATES_SCHEMA = pl.Schema(
     {
@@ -26,6 +27,7 @@ RATES_SCHEMA = pl.Schema(
         "given": pl.Boolean(),
         "rows": pl.Int64(),
         "wrong": pl.Int64(),
+        "undecided": pl.Int64(),
         "error_rate": pl.Float64(),
         "error_low": pl.Float64(),
         "error_high": pl.Float64(),
@@ -36,7 +38,9 @@ RATES_SCHEMA = pl.Schema(
 def trusted_rates(trusted: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Share of wrong labels, with exact intervals: per given class, and per class and value of each column of `by`.
 
-    trusted : label, trusted_label (no nulls) and the columns of `by`
+    trusted : label, trusted_label (null of rows that are `undecided`: contested, or skipped) and the columns of `by`
+    rows, wrong, error_rate : of the rows with a trusted label. An interval's low end takes undecided rows for right, its high end
+    for wrong ones.
     """
     tables = [_rates(trusted, "label", pl.lit(None, pl.String))]
     tables += [_rates(trusted, name, pl.col(name).cast(pl.String)) for name in by if name in trusted.columns]
@@ -45,8 +49,11 @@ def trusted_rates(trusted: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
 
 def _rates(trusted: pl.DataFrame, by: str, value: pl.Expr) -> pl.DataFrame:
     wrong = (pl.col("label") != pl.col("trusted_label")).sum().cast(pl.Int64)
-    table = trusted.group_by(value.alias("value"), given="label").agg(rows=pl.len().cast(pl.Int64), wrong=wrong)
-    low, high = clopper_pearson(table["wrong"].to_numpy(), table["rows"].to_numpy())
+    undecided = pl.col("trusted_label").null_count().cast(pl.Int64)
+    counts = {"rows": pl.len().cast(pl.Int64) - undecided, "wrong": wrong, "undecided": undecided}
+    table = trusted.group_by(value.alias("value"), given="label").agg(**counts).filter(pl.col("rows") > 0)
+    hits, rows, open_rows = (table[name].to_numpy() for name in ("wrong", "rows", "undecided"))
+    low, high = clopper_pearson(hits, rows + open_rows)[0], clopper_pearson(hits + open_rows, rows + open_rows)[1]
     return (
         table.with_columns(
             by=pl.lit(by), error_rate=pl.col("wrong") / pl.col("rows"), error_low=pl.Series(low), error_high=pl.Series(high)
@@ -57,12 +64,16 @@ def _rates(trusted: pl.DataFrame, by: str, value: pl.Expr) -> pl.DataFrame:
     )
 
 
-def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool, size: int) -> dict[str, Any]:
+def check_flags(
+    trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool, size: int, contested: int = 0, skipped: int = 0
+) -> dict[str, Any]:
     """How the labels and the detector did on the trusted rows of one given class, with exact intervals.
 
     trusted : label, trusted_label, label_quality, flagged
     sample : those of them that were drawn at random; every share is theirs, but for `reviewed_flags`, of all that were judged
     size : rows of the class that could be drawn; where all of them were, shares are counted, and have no interval
+    contested, skipped : rows of the draw without a trusted label, as people differ on them, or nobody has judged them. They may
+        all be right or all be wrong, and `error_rate` has room for both
     """
     drawn, rows = (table.filter(pl.col("label") == given) for table in (sample, trusted))
     wrong, flagged = (drawn["label"] != drawn["trusted_label"]).to_numpy(), drawn["flagged"].to_numpy()
@@ -78,7 +89,9 @@ def check_flags(trusted: pl.DataFrame, sample: pl.DataFrame, *, given: bool, siz
         "rows": rows.height,
         "drawn_at_random": drawn.height,
         "drawn_wrong": int(wrong.sum()),
-        "error_rate": share(int(wrong.sum()), drawn.height, of=size).as_dict(),
+        "drawn_contested": contested,
+        "drawn_skipped": skipped,
+        "error_rate": share_with_unknown((int(wrong.sum()), 0), (drawn.height, 0), (contested + skipped, 0), (size, 0)).as_dict(),
         "drawn_flagged": int(flagged.sum()),
         "flag_precision": of_drawn(int(right.sum()), int(flagged.sum())),
         "flag_recall": of_drawn(int(right.sum()), int(wrong.sum())),
@@ -135,7 +148,7 @@ def draw_order(row_ids: pl.Series, seed: int) -> NDArray[np.int64]:
 
 
 def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """Which reviewed rows were drawn at random, and so may stand for their class: bool [N].
+    """Which rows were drawn at random, reviewed or skipped, and so may stand for their class: bool [N].
 
     Within a class rows are drawn in `draw_order`, so its beginning is a random sample, and whether it was reviewed can be
     checked; a row further down was reviewed for another reason: because it looked doubtful, say. The beginning ends where less
@@ -153,8 +166,7 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
         first, others = reviewed[order[:end]], reviewed[order[end:]]
         if not len(others) or bdtrc(first.sum() - 1.0, end, others.mean()) <= BY_CHANCE:
             drawn[order[:end]] = True
-    drawn &= reviewed
-    return drawn if drawn.sum() >= MIN_DRAWN else np.zeros(len(labels), bool)
+    return drawn if (drawn & reviewed).sum() >= MIN_DRAWN else np.zeros(len(labels), bool)
 
 
 def _end_of_draw(reviewed: NDArray[np.bool_]) -> int:
@@ -168,25 +180,41 @@ def _end_of_draw(reviewed: NDArray[np.bool_]) -> int:
 
 
 def drawable(table: pl.DataFrame) -> pl.Series:
-    """Which rows a random draw is made of: training rows, but those whose text is held, or was until a verdict settled it.
+    """Which rows a random draw is made of: training rows, and those that wait as people differ on them (`is_contested`), but none
+    whose text is held for having both labels, or was until a verdict settled it.
 
-    Such a text has both labels: its rows were picked for that, and the one that a verdict overrules would count as wrong twice.
+    Such a text's rows were picked for that, and the one that a verdict overrules would count as wrong twice.
 
-    table : row_id, trained, and, where rows may be held, state, prompt, completion
+    table : row_id, label, trained, and, where rows may be held, state, prompt, completion
     """
-    held = table.filter(pl.col("state") == HELD) if "state" in table.columns else table.clear()
+    contested = is_contested(table)
+    rows = table.with_columns(drawable=pl.col("trained") | contested)
+    held = table.filter((pl.col("state") == HELD) & ~contested) if "state" in table.columns else table.clear()
     if held.is_empty():
-        return table["trained"]
+        return rows["drawable"]
     texts = held.select("prompt", "completion", held=pl.lit(value=True)).unique()
-    joined = table.select("prompt", "completion", "trained").join(
-        texts, on=["prompt", "completion"], how="left", maintain_order="left"
-    )
-    return joined.select((pl.col("trained") & pl.col("held").is_null()).alias("trained")).to_series()
+    joined = rows.join(texts, on=["prompt", "completion"], how="left", maintain_order="left")
+    return joined.select(pl.col("drawable") & pl.col("held").is_null()).to_series()
+
+
+def is_contested(table: pl.DataFrame) -> pl.Series:
+    """Rows to train on that people judged and have no label for that they agree on, each text once: bool [N].
+
+    None whose text is there with both labels.
+    """
+    if CONTESTED not in table.columns or not table[CONTESTED].any():
+        return pl.repeat(value=False, n=table.height, dtype=pl.Boolean, eager=True)
+    in_training = pl.col("part") == "train" if "part" in table.columns else pl.lit(value=True)
+    marked, text = pl.col(CONTESTED).fill_null(value=False) & in_training, ("prompt", "completion")
+    one_label = pl.col("label").n_unique().over(text) == 1
+    return table.select(marked & one_label & pl.struct(*text, marked.alias("marked")).is_first_distinct()).to_series()
 
 
 def mark_reviewed(table: pl.DataFrame, seed: int, *, all_at_random: bool = False) -> pl.DataFrame:
     """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so).
 
+    And drawable; contested (as `is_contested` says); undecided: of the draw as far as it went, those without a trusted label, as
+    they are contested or nobody has judged them.
     all_at_random : somebody vouches that every row with a trusted label was drawn at random within its given class
     """
     reviewed = pl.col("trusted_label").is_not_null() & pl.col("trained")
@@ -194,13 +222,17 @@ def mark_reviewed(table: pl.DataFrame, seed: int, *, all_at_random: bool = False
         reviewed=reviewed,
         wrong=reviewed & (pl.col("trusted_label") != pl.col("label")).fill_null(False),
         drawable=drawable(table),
+        contested=is_contested(table),
     )
     # the draw was made among these rows; held ones and held-out ones would count as drawn and not reviewed
-    rows = table.filter("drawable").select("row_id", "label", "reviewed")
-    judged = rows["reviewed"].to_numpy()
+    rows = table.filter("drawable").select("row_id", "label", judged=pl.col("reviewed") | pl.col("contested"))
+    judged = rows["judged"].to_numpy()
     sample = judged if all_at_random else random_sample(rows["row_id"], rows["label"].to_numpy(), judged, seed)
-    drawn = rows.select("row_id", drawn=pl.Series(sample, dtype=pl.Boolean))
-    return table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col("drawn").fill_null(False))
+    drawn = rows.select("row_id", sampled=pl.Series(sample, dtype=pl.Boolean))
+    table = table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col("sampled").fill_null(False))
+    return table.with_columns(
+        drawn=pl.col("sampled") & pl.col("reviewed"), undecided=pl.col("sampled") & ~pl.col("reviewed")
+    ).drop("sampled")
 
 
 def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
@@ -208,17 +240,23 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
 
     table : what mark_reviewed adds, label, trusted_label, label_quality, flagged
     rows : judged training rows; a row that a verdict on its text overruled is none. wrong : of those drawn at random.
-    error_rate : of all rows that could be drawn, each given class by its size. flip_rates : see `flip_rates`.
+    error_rate : of all rows that could be drawn, each given class by its size; `value` leaves rows of the draw out that nobody
+    has judged or that people differ on, the ends take them all for right and all for wrong. flip_rates : see `flip_rates`.
     """
     trusted = table.filter("reviewed")
     sample = trusted.filter("drawn")
     sizes = {given: int((table["drawable"] & (table["label"] == given)).sum()) for given in LABEL_NAMES}
-    classes = {given: check_flags(trusted, sample, given=given, size=sizes[given]) for given in LABEL_NAMES}
+    undecided = {given: table.filter("undecided", pl.col("label") == given)["contested"] for given in LABEL_NAMES}
+    counts = {given: {"contested": int(rows.sum()), "skipped": int((~rows).sum())} for given, rows in undecided.items()}
+    classes = {given: check_flags(trusted, sample, given=given, size=sizes[given], **counts[given]) for given in LABEL_NAMES}
     hits, trials = ([classes[given][name] for given in LABEL_NAMES] for name in ("drawn_wrong", "drawn_at_random"))
-    whole = stratified_share((hits[0], hits[1]), (trials[0], trials[1]), (sizes[False], sizes[True]))
+    unknown = (len(undecided[False]), len(undecided[True]))
+    whole = share_with_unknown((hits[0], hits[1]), (trials[0], trials[1]), unknown, (sizes[False], sizes[True]))
     return {
         "rows": trusted.height,
         "drawn_at_random": sample.height,
+        "drawn_contested": sum(of["contested"] for of in counts.values()),
+        "drawn_skipped": sum(of["skipped"] for of in counts.values()),
         "wrong": sum(hits),
         "error_rate": whole.as_dict(),
         "rates_of": sum(sizes.values()),

@@ -8,7 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.labels.classifier.noise_injection import MIN_INJECTED
-from ktodata.labels.label_words import BY_INJECTED, ReviewedLabels, if_random, p_in_words, reviewed_labels
+from ktodata.labels.label_words import BY_INJECTED, ReviewedLabels, if_random, p_in_words, reviewed_labels, undecided_note
 from ktodata.report import figures
 from ktodata.report.examples import MAX_EXAMPLES, Example, ExampleRows, examples
 from ktodata.report.run_files import StageTables, pick
@@ -105,7 +105,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         verdict=verdict,
         not_learnt=pick(facts, "not_learnt", default=""),
         detector=_interval(measured),
-        reviews=reviewed_labels(pick(facts, "trusted", default={})),
+        reviews=reviewed_labels(pick(facts, "trusted", default={}), pick(run.metrics("reviews"), "drop", default=0)),
         p_is=p_is,
         contradicted=_n_contradicted(run),
         limits=pick(facts, "identifiability.limits", default=""),
@@ -171,9 +171,11 @@ def _on_trusted(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
     for label in LABELS:
         of_label = pick(facts, f"trusted.{label}", default={})
         drawn = "every row judged" if _interval(pick(of_label, "error_rate", default={})).is_counted else "drawn at random"
+        open_rows = undecided_note(of_label)
         for key, (name, counted, noun) in names.items():
             if pick(of_label, f"{key}.value") is not None:
                 on = f"{plural(pick(of_label, counted), noun)} given as {label}, {drawn}"
+                on += open_rows if key == "error_rate" else ""
                 yield _class_line(f"{name} ({label})", of_label[key], on)
 
 
