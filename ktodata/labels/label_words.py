@@ -219,7 +219,7 @@ def _drawn_sentence(reviews: ReviewedLabels) -> str:
         of_all = "Of all labels" if known is None else f"Of all labels that is {percent(known)}"
         return f"{text}. {of_all} (95 % interval {_span(whole.rate)}; {class_rates(reviews)})."
     text += f"; of the draw {whole.undecided_in_words()}. "
-    text += "" if known is None else f"Of labels that are like those judged that is {percent(known)}. "
+    text += "" if known is None else f"Of labels like those judged that is {percent(known)}. "
     ends = class_rates(reviews) if reviews.is_drawn_out else f"95 % interval; {class_rates(reviews)}"
     of_all = f"Of all labels {_span(whole.rate)} are wrong, the open ones all right at one end and all wrong at the other"
     return f"{text}{of_all} ({ends})."

@@ -53,13 +53,11 @@ class Recovery:
 
     depths : float [P], for each injected flip the share of untouched rows of its given class that look more doubtful; 0 is best
     auroc : P(a injected flip looks more doubtful than an untouched row), 0.5 is chance; untouched rows hold the real errors
-    variance : of the AUROC
     per_repeat : injected flips with this given label in one repeat
     """
 
     depths: Floats
     auroc: Interval
-    variance: float
     per_repeat: float
 
 
@@ -92,10 +90,10 @@ def recovery(p_desirable: Floats, injected: InjectedNoise, rows: Bools, *, given
     pooled = np.sort(np.concatenate(depths))
     per_repeat = len(pooled) / max(len(depths), 1)
     if len(pooled) < 2:
-        return Recovery(pooled, Interval(None, None, None), float("nan"), per_repeat)
+        return Recovery(pooled, Interval(None, None, None), per_repeat)
     # flips differ between repeats, the other rows are the same ones: only the flips' part shrinks with more repeats
     variance = float(pooled.var(ddof=1) / len(pooled) + np.mean(variances))
-    return Recovery(pooled, _no_surer(normal_interval(1 - float(pooled.mean()), variance), len(pooled)), variance, per_repeat)
+    return Recovery(pooled, _no_surer(normal_interval(1 - float(pooled.mean()), variance), len(pooled)), per_repeat)
 
 
 def _no_surer(auroc: Interval, flips: int) -> Interval:
@@ -105,13 +103,17 @@ def _no_surer(auroc: Interval, flips: int) -> Interval:
 
 
 def class_average(recoveries: list[Recovery]) -> Interval:
-    """AUROC averaged over given classes (a ranking by class alone scores 0.5), with its interval."""
-    values = [each.auroc.value for each in recoveries if each.auroc.value is not None]
-    if len(values) < len(recoveries):
+    """AUROC averaged over given classes (a ranking by class alone scores 0.5), with its interval.
+
+    An end is as far off as the classes' own ends say, each for itself: Zou and Donner 2008.
+    """
+    ends = [(auroc.value, auroc.low, auroc.high) for auroc in (each.auroc for each in recoveries) if auroc.value is not None]
+    if len(ends) < len(recoveries) or not ends:
         return Interval(None, None, None)
-    variance = sum(each.variance for each in recoveries) / len(recoveries) ** 2
-    flips = sum(len(each.depths) for each in recoveries)
-    return _no_surer(normal_interval(sum(values) / len(values), variance), flips)
+    value, low, high = np.array(ends, float).T
+    down, up = (float(np.sqrt(np.square(reach).sum()) / len(ends)) for reach in (value - low, high - value))
+    mean = float(value.mean())
+    return Interval(mean, max(0.0, mean - down), min(1.0, mean + up))
 
 
 def two_levels(p_desirable: Floats) -> float:

@@ -258,7 +258,13 @@ def test_verdicts_stand_before_trusted_labels(feedback, write):
     """a: new, as labelled; b: overrides true; c: overrides true, as labelled; d: confirmed; e: not judged."""
     reviews = read_reviews(write("row_id,verdict", "d,false", "a,true", "b,false", "c,false", "e,"))
     joined = join_reviews(feedback, reviews)
-    assert joined.columns.select("row_id", "trusted_label").rows() == [("a", True), ("b", False), ("c", False), ("d", False), ("e", None)]
+    assert joined.columns.select("row_id", "trusted_label").rows() == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+        ("d", False),
+        ("e", None),
+    ]
     counts = {name: joined.metrics[name] for name in ("desirable", "undesirable", "differ_from_label", "confirmed", "overridden")}
     assert counts == {"desirable": 1, "undesirable": 3, "differ_from_label": 1, "confirmed": 1, "overridden": 2}
     assert joined.decisions.is_empty()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ktodata.labels.classifier.noise_injection import (
+    Recovery,
     auroc_of_real_errors,
     class_average,
     identifiability,
@@ -11,7 +12,7 @@ from ktodata.labels.classifier.noise_injection import (
     trust_curve,
     two_levels,
 )
-from ktodata.stats import clopper_pearson
+from ktodata.stats import Interval, clopper_pearson
 
 
 def test_flips_are_stratified_disjoint_and_only_where_asked():
@@ -54,6 +55,15 @@ def test_the_ranking_by_class_scores_a_half():
     by_class = np.where(planting.labels, 0.9, 0.1)
     average = class_average([recovery(by_class, planting, np.ones(2000, bool), given=given) for given in (False, True)])
     assert average.value == 0.5
+
+
+def test_an_average_is_no_surer_than_its_less_known_class():
+    """200 flips of one class and 2 of the other: the mean's interval is at least half as wide as that of the two flips."""
+    many = Recovery(np.zeros(200), Interval(0.8, 0.75, 0.85), 200.0)
+    few = Recovery(np.zeros(2), Interval(0.8, 0.16, 0.9), 2.0)
+    average = class_average([many, few])
+    assert average.value == pytest.approx(0.8) and average.low <= 0.8 - 0.32 and 0.85 <= average.high < 0.9
+    assert class_average([many, many]).high < 0.84
 
 
 def test_real_errors_hide_behind_real_noise_and_the_correction_finds_them():
