@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -253,6 +253,7 @@ def review(
     Example:  ktodata review runs/support --reviewer ann --minutes 30
     """
     from ktodata.pipeline.run_folder import Run
+    from ktodata.progress import show_progress
     from ktodata.review import export_verdicts, import_verdicts, push_verdicts
     from ktodata.review import review as serve
     from ktodata.review.serve import places_text
@@ -269,21 +270,26 @@ def review(
         _print_result(moved, words, quiet=quiet, as_json=as_json, of_run=folder)
         return
 
+    opening = ExitStack()
+
     def announce(address: str, store: Path) -> None:
+        opening.close()
         _print_result(
             {"address": address, "store": store}, places_text(address, store), quiet=quiet, as_json=as_json, of_run=folder
         )
 
-    serve(
-        folder,
-        reviewer=reviewer,
-        blind=blind,
-        minutes=minutes,
-        budget=budget,
-        port=port,
-        open_browser=not no_open,
-        announce=announce,
-    )
+    with opening:
+        opening.enter_context(show_progress("review", quiet=quiet, as_json=as_json))
+        serve(
+            folder,
+            reviewer=reviewer,
+            blind=blind,
+            minutes=minutes,
+            budget=budget,
+            port=port,
+            open_browser=not no_open,
+            announce=announce,
+        )
 
 
 @app.command()
@@ -335,17 +341,23 @@ def export(
     from ktodata.pipeline.command_texts import push_text, written_text
     from ktodata.pipeline.run_folder import Run
     from ktodata.pipeline.sharing import check_not_read, dataset_files, file_sizes, send_dataset
+    from ktodata.progress import show_progress
+    from ktodata.work_done import working_on
 
     if push is not None and out is None:
-        files = dataset_files(Run(folder), allow_pii=allow_pii)
-        address = None if dry_run else send_dataset(files, push, private=not public)
+        with show_progress("export", quiet=quiet, as_json=as_json):
+            working_on("looking for personal data in the shards")
+            files = dataset_files(Run(folder), allow_pii=allow_pii)
+            working_on(f"sending {len(files):,} files")
+            address = None if dry_run else send_dataset(files, push, private=not public)
         upload = {"repository": push, "private": not public, "files": file_sizes(files), "address": address}
         _print_result(upload, lambda: push_text(upload), quiet=quiet, as_json=as_json, of_run=folder)
         return
     if out is None or push is not None:
         raise SettingError("export: give --out FILE to write a file, or --push OWNER/NAME to upload the run's shards.")
     check_not_read(Run(folder), out)
-    with alone_if_run(out):
+    with alone_if_run(out), show_progress("export", quiet=quiet, as_json=as_json):
+        working_on(f"writing {out}")
         written = write(read_shards(folder, part), out, format=format)
     counts = {"file": out, "records": written.records, "lost": written.lost}
     _print_result(counts, lambda: written_text(out, written.records, written.lost), quiet=quiet, as_json=as_json, of_run=folder)
@@ -369,8 +381,12 @@ def pull(
     """
     from ktodata.pipeline.command_texts import pulled_text
     from ktodata.pipeline.sharing import pull_dataset
+    from ktodata.progress import show_progress
+    from ktodata.work_done import working_on
 
-    pulled = pull_dataset(repository, out or Path(repository.rpartition("/")[2]), revision=revision)
+    with show_progress("pull", quiet=quiet, as_json=as_json):
+        working_on(f"getting {repository}")
+        pulled = pull_dataset(repository, out or Path(repository.rpartition("/")[2]), revision=revision)
     _print_result(pulled, lambda: pulled_text(pulled), quiet=quiet, as_json=as_json)
 
 
@@ -392,13 +408,15 @@ def convert(
     """
     from ktodata.formats import convert as convert_file
     from ktodata.pipeline.command_texts import quarantine_lines, written_text
+    from ktodata.progress import show_progress
     from ktodata.report.sections.flow_section import not_kept_lines
     from ktodata.settings import given_settings
     from ktodata.stages.ingest import ingest
 
     settings = given_settings(ingest, {"paths": source, "format": from_}, overrides or (), section="ingest")
     reading = {name: value for name, value in settings.items() if name not in ("paths", "format")}
-    result, written = convert_file(source, target, from_=settings["format"], to=to, **reading)
+    with show_progress("convert", quiet=quiet, as_json=as_json):
+        result, written = convert_file(source, target, from_=settings["format"], to=to, **reading)
     lost = [*written.lost, *not_kept_lines(result.metrics["not_kept"]), *quarantine_lines(result.quarantine)]
     counts = {"file": target, "records": written.records, "rows": written.rows, "lost": lost, "read": result.metrics}
     _print_result(counts, lambda: written_text(target, written.records, lost), quiet=quiet, as_json=as_json)
@@ -425,8 +443,12 @@ def push(
     Example:  ktodata push runs/support our-team/support-kto
     """
     from ktodata.pipeline.sharing import push_model
+    from ktodata.progress import show_progress
+    from ktodata.work_done import working_on
 
-    address = push_model(folder, repo, private=not public)
+    with show_progress("push", quiet=quiet, as_json=as_json):
+        working_on(f"sending {folder}")
+        address = push_model(folder, repo, private=not public)
     _print_result({"repository": repo, "private": not public, "address": address}, address, quiet=quiet, as_json=as_json)
 
 
@@ -462,12 +484,12 @@ def evaluate(
     from ktodata.evaluate import evaluate as evaluate_model
     from ktodata.pipeline.run_stages import Evaluate
     from ktodata.pipeline.runner import make_stage
-    from ktodata.progress import Progress
+    from ktodata.progress import show_progress
     from ktodata.settings import given_settings
 
     given = {**Run(folder).evaluate_settings(), **({"reference": reference} if reference else {})}
     settings = given_settings(evaluate_model, given, overrides or (), section="evaluate")
-    with Progress(quiet=quiet, as_json=as_json) as progress:
+    with show_progress("evaluate", quiet=quiet, as_json=as_json) as progress:
         evaluation = make_stage(folder, Evaluate(settings, progress.of_stage)).metrics
     _print_result(evaluation, lambda: evaluation_text(evaluation), quiet=quiet, as_json=as_json, of_run=folder)
 
@@ -612,7 +634,9 @@ def report(
     """
     from ktodata.files import check_no_run_file
     from ktodata.pipeline.run_folder import Run
+    from ktodata.progress import show_progress
     from ktodata.report import write_page_without_text, write_pages
+    from ktodata.work_done import working_on
 
     Run(folder)
     if out is not None:
@@ -620,10 +644,12 @@ def report(
     if out is not None and not no_text:
         raise SettingError("--out is for the page without text: give --no-text too. The whole page stays in the run folder.")
     page = (out or folder / "report-without-text.html") if no_text else folder / "report.html"
-    if no_text:
-        write_page_without_text(folder, page)
-    else:
-        write_pages(folder)
+    with show_progress("report", quiet=quiet, as_json=as_json):
+        working_on("writing the page")
+        if no_text:
+            write_page_without_text(folder, page)
+        else:
+            write_pages(folder)
     _print_result({"page": page}, str(page), quiet=quiet, as_json=as_json, of_run=folder)
 
 
@@ -737,8 +763,13 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 def _end(text: str, code: int) -> NoReturn:
-    typer.echo(clean(text), err=True)
+    _say_beside("error", text)
     sys.exit(code)
+
+
+def _say_beside(kind: str, text: str) -> None:
+    """A line on standard error; an event for whoever reads those."""
+    typer.echo(json.dumps({"kind": kind, "text": clean(text)}) if "--json" in sys.argv else clean(text), err=True)
 
 
 def _unexpected_text(error: BaseException) -> str:
@@ -766,7 +797,7 @@ def _name_faults(run: Path) -> None:
     if (run / "manifest.json").is_file():
         files = RunFiles(run)
         for line in fault_lines(files.faults, files.place):
-            typer.echo(clean(line), err=True)
+            _say_beside("note", line)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,17 @@
-"""`kd.notebook`: `show(rows)`, `prompt_map(run)`, `review_widget(run)` draw themselves in a notebook; each loads on first use."""
+"""`kd.notebook`: `show(rows)`, `prompt_map(run)`, `review_widget(run)` draw themselves in a notebook; each loads on first use.
+
+`with show_progress():` says how far work is that takes long, in a script too.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ktodata.progress import show_progress
     from ktodata.report.notebook_html import show
     from ktodata.report.prompt_map import prompt_map
     from ktodata.review.notebook_review import review_widget
 
-__all__ = ["prompt_map", "review_widget", "show"]
+__all__ = ["prompt_map", "review_widget", "show", "show_progress"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +27,8 @@ def __getattr__(name: str) -> Any:
         from ktodata.review.notebook_review import review_widget
 
         return review_widget
+    if name == "show_progress":
+        from ktodata.progress import show_progress
+
+        return show_progress
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,12 +2,16 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
+
+from ktodata.work_done import heard_by
 
 EVERY = 30.0  # seconds between two lines of one stage where there is no terminal
 EVERY_JSON = 1.0
@@ -16,7 +20,8 @@ EVERY_JSON = 1.0
 class Progress:
     """Shows a run's events. Call it with each event; use it as a context so that the spinner ends with the run.
 
-    as_json : each event as a line of JSON on standard error: kind (start, progress, done, cached, note), stage, number, of, ...
+    as_json : each event as a line of JSON on standard error: kind (start, progress, done, cached, note), stage, number, of; of
+        progress text and, where it is counted, done, total, unit, seconds_left
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
@@ -42,17 +47,17 @@ class Progress:
             self._printed_at = time.monotonic()
             self._console.print(_event_line(place, event), soft_wrap=True)  # a line stays a line, however long
 
-    def of_stage(self, stage: str, text: str) -> None:
-        """How far a stage is that is made alone."""
+    def of_stage(self, stage: str, work: Mapping[str, Any]) -> None:
+        """How far work is that is done alone, as work_done.Listener has it."""
         if self._as_json:
-            self._print_json({"kind": "progress", "stage": stage, "text": text})
+            self._print_json({"stage": stage, "kind": "progress", **work})
         else:
-            self._spin(f"{stage}: {text}")
+            self._spin(f"{stage}: {work['text']}")
 
     def _print_json(self, event: Mapping[str, Any]) -> None:
-        """One line; of progress no more than one a second."""
+        """One line; of what is counted no more than one a second."""
         now = time.monotonic()
-        if event["kind"] != "progress" or now - self._printed_at >= EVERY_JSON:
+        if "done" not in event or now - self._printed_at >= EVERY_JSON:
             self._printed_at = now
             self._console.print(json.dumps(dict(event), default=str), soft_wrap=True)
 
@@ -75,6 +80,17 @@ class Progress:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+@contextmanager
+def show_progress(of: str = "working", *, quiet: bool = False, as_json: bool = False) -> Iterator[Progress]:
+    """Inside, work says on standard error how far it is: a spinner on a terminal, a line now and then in a log.
+
+    of : what the lines begin with. as_json : each a line of JSON: stage, kind, text, and where it is counted done, total, unit,
+    seconds_left
+    """
+    with Progress(quiet=quiet, as_json=as_json) as progress, heard_by(partial(progress.of_stage, of)):
+        yield progress
 
 
 def _event_line(place: str, event: Mapping[str, Any]) -> str:

@@ -1,23 +1,31 @@
-"""How far a long loop is, for whoever listens: the loop says it without knowing by whom it is run, and mostly nobody hears it."""
+"""How far long work is, for whoever listens: it says so without knowing by whom it is run, and mostly nobody hears it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
-Listener = Callable[[str], None]
+# gets text, in words; of what is counted also done and unit and, where they are known, total and seconds_left
+Listener = Callable[[Mapping[str, Any]], None]
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
-    """Inside, `listener` is called with a line of words each time that a loop of this thread says how far it is."""
+    """Inside, `listener` is called each time that work of this thread says how far it is."""
     token = _listener.set(listener)
     try:
         yield
     finally:
         _listener.reset(token)
+
+
+def working_on(what: str) -> None:
+    """What is done from here on, and cannot be counted: "laying out the map"."""
+    if (listener := _listener.get()) is not None:
+        listener({"text": what})
 
 
 class WorkDone:
@@ -35,18 +43,22 @@ class WorkDone:
         """So many more are done."""
         self._done += count
         if (listener := _listener.get()) is not None:
-            listener(self.words())
+            listener(self._event(time.perf_counter() - self._started))
 
-    def words(self) -> str:
-        """What is done, of how many, how fast, and the time left for the others."""
-        seconds = time.perf_counter() - self._started
-        amount = f"{self._done:,} {self._what}" if self._of is None else f"{self._done:,} of {self._of:,} {self._what}"
-        if not (self._even and self._done and seconds > 0):
-            return amount
-        rate = self._done / seconds
-        pace = f"{amount}, {rate:,.0f} a second" if rate >= 10 else f"{amount}, {rate:.2g} a second"
-        left = 0 if self._of is None else self._of - self._done
-        return f"{pace}, {duration(left * seconds / self._done)} left for these" if left > 0 else pace
+    def _event(self, seconds: float) -> dict[str, Any]:
+        timed = self._even and self._done > 0 and seconds > 0
+        counts: dict[str, Any] = {"done": self._done, "unit": self._what}
+        words = f"{self._done:,} {self._what}"
+        if self._of is not None:
+            counts["total"], words = self._of, f"{self._done:,} of {self._of:,} {self._what}"
+        if timed:
+            rate = self._done / seconds
+            words += f", {rate:,.0f} a second" if rate >= 10 else f", {rate:.2g} a second"
+        if timed and self._of is not None:
+            left = max(self._of - self._done, 0) / rate
+            counts["seconds_left"] = round(left, 1)
+            words += f", {duration(left)} left for these" if left else ""
+        return {"text": words, **counts}
 
 
 def duration(seconds: float) -> str:

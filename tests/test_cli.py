@@ -164,6 +164,9 @@ def test_run_explain_export(ktodata, folder):
     code, out, _ = ktodata("explain", run, repeat["row_id"])
     assert code == 0 and "outcome: drop" in out and f"caused by row {repeat['caused_by']}" in out
     code, out, _ = ktodata("explain", run, repeat["row_id"], "--json")
+    ended = ktodata("explain", run, "none\x1b[31m", "--json")
+    error = json.loads(ended[2])
+    assert ended[:2] == (1, "") and error["kind"] == "error" and "no row 'none" in error["text"] and "\x1b" not in error["text"]
     assert json.loads(out)["row"]["source_id"] == "61"
     code, out, _ = ktodata("export", run, "--format", "llamafactory_sharegpt", "--out", folder / "kto.jsonl")
     written = (folder / "kto.jsonl").read_text().splitlines()
@@ -172,7 +175,10 @@ def test_run_explain_export(ktodata, folder):
 
 
 def test_run_for_scripts_and_dry(ktodata, folder):
-    code, out, _ = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--json")
+    code, out, err = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--json")
+    events = [json.loads(line) for line in err.splitlines()]
+    assert {"start", "progress", "done"} <= {event["kind"] for event in events}
+    assert {"stage": "report", "kind": "progress", "text": "writing the page"}.items() <= events[-1].items()
     assert code == 0 and json.loads(out)["rows"]["quarantined"] == 1
     code, out, err = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--quiet")
     assert (code, out, err) == (0, "", "")

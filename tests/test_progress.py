@@ -56,13 +56,21 @@ def test_quiet_is_quiet(clock, capsys):
 
 
 def test_a_script_reads_each_event_as_a_line_of_json(clock, capsys):
-    steps = [(at, "progress", {"text": f"step {at} \x1b[31m\n"}) for at in (0.1, 0.2, 1.5, 1.6)]
-    say((0, "start", {"why": "it has not run"}), *steps, (2, "done", {"seconds": 2.0}), clock=clock, as_json=True)
+    steps = [(at, "progress", {"text": f"step {at} \x1b[31m\n", "done": at}) for at in (0.1, 0.2, 1.5, 1.6)]
+    say(
+        (0, "start", {"why": "it has not run"}),
+        *steps,
+        (1.7, "progress", {"text": "sorting"}),
+        (2, "done", {"seconds": 2.0}),
+        clock=clock,
+        as_json=True,
+    )
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in err.splitlines()]
     assert out == "" and "\x1b" not in err
-    assert [line["kind"] for line in lines] == ["start", "progress", "done"], "of progress no more than one a second"
-    assert lines[1] == {**PLACE, "kind": "progress", "text": "step 1.5 \x1b[31m\n"}
+    assert [line["kind"] for line in lines] == ["start", "progress", "progress", "done"]
+    assert lines[1] == {**PLACE, "kind": "progress", "text": "step 1.5 \x1b[31m\n", "done": 1.5}, "of counts one a second"
+    assert lines[2]["text"] == "sorting", "what is done now is never left out"
 
 
 def test_quiet_is_quiet_for_scripts_too(capsys):

@@ -1,13 +1,15 @@
 """How far a loop is, in words: only what is known."""
 
+import json
 import threading
 
 import pytest
 
-from ktodata import work_done
+from ktodata import progress, work_done
 from ktodata.pipeline.recipe import load_recipe
 from ktodata.pipeline.runner import run_plan
-from ktodata.work_done import WorkDone, heard_by
+from ktodata.progress import show_progress
+from ktodata.work_done import WorkDone, heard_by, working_on
 
 
 @pytest.fixture
@@ -37,7 +39,10 @@ def test_words(clock, of, even, steps, words):
         for at, count in steps:
             clock[0] = at
             done.add(count)
-    assert heard[-1] == words
+    assert heard[-1]["text"] == words
+    assert heard[-1]["done"] == sum(count for _, count in steps) and heard[-1].get("total") == of
+    known = {"16.5 h left for these": 59_400, "8 s left for these": 8}
+    assert heard[-1].get("seconds_left", 0) == known.get(words.split(", ")[-1], 0)
 
 
 def test_nobody_hears_what_nobody_listens_to():
@@ -64,8 +69,25 @@ def test_long_stages_of_a_run_say_how_far_they_are(tmp_path):
     events = []
     run_plan(load_recipe(recipe), tmp_path / "run", until="label_noise", notify=events.append)
     last_words = {event["stage"]: event["text"] for event in events if event["kind"] == "progress"}
-    assert last_words.keys() == {"ingest", "embed", "label_noise"}
+    assert last_words.keys() >= {"ingest", "embed", "label_noise"}
     assert last_words["ingest"].startswith("80 records")
     assert " characters" in last_words["embed"]
-    first, of = last_words["label_noise"].removesuffix(" feature sets").split(" of ")
-    assert first == of, "the last thing said is that all is done"
+    counted = [event for event in events if event.get("unit") == "feature sets"]
+    assert counted[-1]["done"] == counted[-1]["total"], "the last thing said is that all is done"
+
+
+def test_what_cannot_be_counted_is_named_and_a_block_of_python_shows_it(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with show_progress("audit"):
+        working_on("laying out \x1b[31m[bold]")
+    with show_progress("audit", as_json=True):
+        WorkDone("rows", 4, even=False).add()
+    working_on("nobody hears this")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("audit: laying out ") and "[bold]" in lines[0]
+    monkeypatch.setattr(progress, "EVERY_JSON", 0.0)
+    assert len(lines) == 1, "of what is counted no more than one a second"
+    with show_progress("audit", as_json=True):
+        WorkDone("rows", 4, even=False).add()
+    event = json.loads(capsys.readouterr().err)
+    assert event == {"stage": "audit", "kind": "progress", "text": "1 of 4 rows", "done": 1, "unit": "rows", "total": 4}

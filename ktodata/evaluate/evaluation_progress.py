@@ -57,6 +57,13 @@ def progress_words(event: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def rows_left(event: dict[str, Any]) -> dict[str, Any]:
+    """One event as work_done.Listener has it."""
+    counts = {"done": event["rows"], "total": event["of"], "unit": "rows"} if "rows" in event else {}
+    left = {"seconds_left": round(event["seconds_left"], 1)} if "seconds_left" in event else {}
+    return {"text": progress_words(event), **counts, **left}
+
+
 @contextmanager
 def reporting_evaluation(progress: bool | Report) -> Iterator[Report]:
     """A function to be called with events: the given one, a line on the terminal, or nothing."""

@@ -79,6 +79,7 @@ def audit_feedback(
     table = _audited_rows(done)
     with whole_file(done.folder / "audit.parquet") as scratch:
         table.write_parquet(scratch)
+    notify({"stage": "audit", "number": 1, "of": 1, "kind": "progress", "text": "writing the page"})
     with whole_file(done.folder / "audit.html") as scratch:
         scratch.write_text(build_audit_page(done.folder), encoding="utf-8")
     verdicts = {"verdicts": done.stage("reviews").metrics} if plan.reviews else {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,14 +22,15 @@ from ktodata.pipeline.run_state import RunStage, RunState, frame_digest, key_par
 from ktodata.settings import settings_of
 from ktodata.stage import StageResult
 from ktodata.train.results.telemetry_file import Telemetry, read_telemetry
+from ktodata.work_done import working_on
 
 NAMES_A_MODEL = ("model", "tokenizer", "encoder", "reference")  # settings of that name, wherever they stand
 VECTORS = ("prompt_embedding", "completion_embedding", "hidden_state")  # most of a row's bytes, and of no use to a trainer
-Progress = Callable[[str, str], None]  # (stage, how far it is)
+Progress = Callable[[str, Mapping[str, Any]], None]  # (stage, how far it is: work_done.Listener)
 
 
 def stages_of(
-    recipe: Recipe, paths: Sequence[str], progress: Progress = lambda stage, text: None, run: Path | None = None
+    recipe: Recipe, paths: Sequence[str], progress: Progress = lambda stage, work: None, run: Path | None = None
 ) -> tuple[RunStage, ...]:
     """The recipe's stages in order. paths : what ingest reads; run : a folder whose own list of withdrawn records holds, too
 
@@ -244,6 +246,7 @@ class Export(ColumnStage):
         metadata = [name for name in run.rows.names if name not in COLUMNS]
         conversational: Conversational = "always" if result.metrics["conversational"] else "never"
         table = shard_table(feedback, result.columns, conversational=conversational, metadata=metadata)
+        working_on(f"writing {table.height:,} rows")
         with whole_folder(run.folder / "shards") as scratch:
             checksums = write_shards(table, scratch)
         return StageResult(result.columns, result.decisions, {**result.metrics, "checksums": checksums}, result.tables)
@@ -267,11 +270,9 @@ class Train:
 
     def work(self, run: RunState) -> StageResult:
         from ktodata.train import fit
+        from ktodata.train.results.training_progress import updates_heard_by
 
-        def notify_step(line: Mapping[str, Any]) -> None:
-            if "step" in line and "steps" in line:
-                self.progress(self.name, f"update {line['step']} of {line['steps']}")
-
+        notify_step = updates_heard_by(partial(self.progress, self.name))
         fitted = fit(
             run.folder / "shards", out=run.folder / "model", progress=notify_step, resume=self._resumes(run), **self.settings
         )
@@ -316,10 +317,10 @@ class Evaluate:
 
     def work(self, run: RunState) -> StageResult:
         from ktodata.evaluate import evaluate
-        from ktodata.evaluate.evaluation_progress import progress_words
+        from ktodata.evaluate.evaluation_progress import rows_left
 
         def notify_pass(event: dict[str, Any]) -> None:
-            self.progress(self.name, progress_words(event))
+            self.progress(self.name, rows_left(event))
 
         evaluation = evaluate(run.folder, **{**self.settings, "progress": notify_pass})
         write_note(run.folder / self.artefacts[0], evaluation.as_dict())

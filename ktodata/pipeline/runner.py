@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,10 @@ from ktodata.pipeline.run_folder import Run, SavedStage, digest, keep_previous, 
 from ktodata.pipeline.run_stages import ColumnStage, stages_of
 from ktodata.pipeline.run_state import RunStage, RunState, key_parts
 from ktodata.report.run_changes import PREVIOUS
-from ktodata.work_done import heard_by
+from ktodata.work_done import heard_by, working_on
 
-# an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}
+# an event is {"kind": "start" | "progress" | "done" | "cached", "stage": name, "number": i, "of": n, ...}; of progress also
+# text and, where it is counted, done, total, unit, seconds_left
 Notify = Callable[[Mapping[str, Any]], None]
 PAGES, PAGE_FILES = "pages", ("README.md", "report.html")  # the note of what they were made from
 VERSIONS_OF = (
@@ -177,7 +178,7 @@ class _Execution:
             if stage is self.state.stages[0] and self.finished_before is not None:
                 with suppress(RunError):  # of a damaged run nothing is said
                     keep_previous(self.folder, self.finished_before)
-            with heard_by(lambda text: self._progress(stage.name, text)):
+            with heard_by(partial(self._progress, stage.name)):
                 made = _make(stage, self.state, parts)
             self.notify({**event, "kind": "done", "seconds": made.done["seconds"]})
         self.entries.append(_entry(stage, self.state, cached=why is None))
@@ -187,8 +188,8 @@ class _Execution:
         names = [stage.name for stage in self.state.stages]
         return {"stage": name, "number": names.index(name) + 1, "of": len(names)}
 
-    def _progress(self, name: str, text: str) -> None:
-        self.notify({**self._event(name), "kind": "progress", "text": text})
+    def _progress(self, name: str, work: Mapping[str, Any]) -> None:
+        self.notify({**self._event(name), "kind": "progress", **work})
 
     # --- what the run says of itself -------------------------------------------------------------------------------------
 
@@ -210,7 +211,9 @@ class _Execution:
         self._write_manifest(status, rows, [self.folder / "ledger.parquet"])
         # of half a run a page says little, and takes as long; one that is there must not show what is no longer so
         if complete or self.until is None or any((self.folder / name).exists() for name in PAGE_FILES):
-            write_pages_of(self.folder, [saved.key for saved in self.state.saved.values()])
+            of = {"stage": "report", "number": len(self.state.stages), "of": len(self.state.stages), "kind": "progress"}
+            with heard_by(lambda work: self.notify({**of, **work})):
+                write_pages_of(self.folder, [saved.key for saved in self.state.saved.values()])
 
     def _write_manifest(self, status: str, rows: Mapping[str, int] | None = None, siblings: Sequence[Path] = ()) -> None:
         metrics = {entry["name"]: entry["metrics"] for entry in self.entries}
@@ -287,6 +290,7 @@ def write_pages_of(folder: Path, keys: Sequence[str | None]) -> None:
     pages = SavedStage(stage_folder(folder, PAGES))
     if pages.key == key and not differing(folder, pages.done["artefacts"]):
         return
+    working_on("writing the page")
     write_pages(folder)
     with whole_folder(pages.folder) as scratch:
         write_note(scratch / "done.json", {"key": key, "artefacts": describe(folder, [folder / name for name in PAGE_FILES])})

@@ -120,7 +120,8 @@ class RowView:
         doubts = audit.result.columns.select("row_id", evidence_against=audit.evidence_against)
         self._rows = table.select(*names, votes).join(doubts, on="row_id", how="left", maintain_order="left")
         self._conversations = table.select(name for name in CONVERSATION if name in table.columns)
-        self._scores = table.select("row_id").join(noise.table("evidence"), on="row_id", how="left", maintain_order="left")
+        scores = table.select("row_id").join(noise.table("evidence"), on="row_id", how="left", maintain_order="left")
+        self._scores = scores.drop("row_id")
         self._members = _group_members(table["prompt_group"]) if "prompt_group" in table.columns else None
         # embed makes them of length 1, so that their products are cosines
         self._vectors = [
@@ -162,7 +163,7 @@ class RowView:
         return str(self._rows.item(place, side))
 
     def _evidence(self, place: int, row: Mapping[str, Any], p_wrong: float) -> LabelEvidence:
-        quality = self._scores.drop("row_id").row(place, named=True)
+        quality = self._scores.row(place, named=True)
         votes = [RowVote(vote["rater"], vote["label"]) for vote in row["votes"] or ()]
         return LabelEvidence(
             label=row["label"],

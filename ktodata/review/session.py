@@ -14,6 +14,7 @@ from ktodata.review.filters import OTHERS, FilterColumns, Filters
 from ktodata.review.queue import OUTLOOK_ROWS, ExpectedGain, build_queue, expected_gain, seconds_per_row
 from ktodata.review.row_view import ReviewRow, RowView
 from ktodata.review.store import CurrentVerdict, ReviewVerdict, StaleError, VerdictStore
+from ktodata.work_done import working_on
 
 MIN_SITTING_ROWS = 2
 
@@ -75,7 +76,9 @@ class ReviewSession:
         self.minutes = minutes if budget is None else None
         self.name = str(run.manifest["name"])
         self.detector = self._key_on_disk()
+        working_on(f"choosing among {audit.table.height:,} rows")
         self.queue = build_queue(audit, max(MIN_SITTING_ROWS, int(minutes)) if budget is None else budget)
+        working_on("putting rows side by side")
         self.rows = RowView(audit, run)
         self.columns = FilterColumns(audit.table, audit.evidence_against, self.queue.drawn)
         self.store = VerdictStore(run.folder)
@@ -245,4 +248,5 @@ def open_session(
     name = reviewer.strip()
     if not name or len(name) > 100 or not name.isprintable():
         raise RunError(f"--reviewer is a name of 1 to 100 printable characters; got {reviewer!r}.")
+    working_on("reading the run")
     return ReviewSession(run, audit or LabelAudit.of_run(run), reviewer=name, blind=blind, minutes=minutes, budget=budget)

@@ -30,6 +30,7 @@ from ktodata.feedback import question_text
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import Prompts, StageResult
 from ktodata.stats import clopper_pearson
+from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "label", "prompt_embedding", "source", "state")
 USES = ("part", "prompt_group", "turns")
@@ -77,6 +78,7 @@ def coverage(
     prompts = _distinct_prompts(training)
     vectors = _embedding_matrix(prompts)
     weights = prompts["rows"].to_numpy().astype(float)
+    working_on(f"grouping {prompts.height:,} prompts")
     fitted = cluster_texts(vectors, weights, clusters=None if clusters == "auto" else clusters, seed=seed)
     prompts = prompts.drop("prompt_embedding").with_columns(cluster=pl.Series(fitted.of_text, dtype=pl.Int32))
     training = training.drop("prompt_embedding").join(prompts.select("prompt", "cluster"), on="prompt", maintain_order="left")
@@ -86,6 +88,7 @@ def coverage(
     }
     compared = None
     if reference is not None:
+        working_on(f"comparing them with {len(reference):,} reference prompts")
         compared = _compare_with_reference(reference, prompts, vectors, fitted, encoder, min_similarity, seed)
         tables |= {"holes": _hole_table(compared, seed), "reference": compared.table}
         metrics["reference"] = compared.metrics()
@@ -93,6 +96,7 @@ def coverage(
     if {"part", "prompt_group"} <= set(feedback.columns):
         tables["near_held_out"], metrics["held_out"] = near_held_out(feedback)
     metrics["findings"] = [finding.as_dict() for finding in (*findings, check_held_out(metrics.get("held_out")))]
+    working_on("laying out the map")
     columns = _coverage_columns(feedback, training, prompts, vectors, fitted, seed)
     metrics["map_rows"] = int(columns["map_x"].is_not_null().sum())
     return StageResult(columns=columns, metrics=metrics, tables=tables)

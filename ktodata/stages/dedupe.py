@@ -17,6 +17,7 @@ from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_row
 from ktodata.text.prompt_groups import components, different, first_of, leaders
 from ktodata.text.rendered_form import rendered_form
 from ktodata.text.words import Index, code_in, normalised
+from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "completion", "label", "votes")
 USES = ("state", "created_at", "trusted_label", "turns", "answer", *TEMPLATE_FIELDS)
@@ -83,14 +84,17 @@ def dedupe(
     rows = _numbered_rows(feedback, ignore_case, ignore_space)
     numbered = _numbered_prompts(rows)
     completion_places, completion_of = different(first_of(rows["completion"]))
+    working_on(f"reading the words of {numbered.height:,} prompts")
     prompts = prepare(numbered["prompt"], templates=True, seed=seed)
     rows = rows.join(numbered.select("prompt", "prompt_number"), on="prompt", how="left", maintain_order="left")
     rows = rows.with_columns(completion_number=pl.Series(completion_of))
     rows = rows.with_columns(text=pl.struct("prompt_number", "completion_number", "given").rank("dense"))
     rows, examined = _with_contamination(rows, numbered["prompt"], decontaminate, near_prompts, (ignore_case, ignore_space), seed)
     rows = _with_repeats(_with_votes(rows))
+    working_on(f"comparing {rows.height:,} rows with each other")
     alike = _near_row_pairs(rows, prompts, completion_places, near, seed)
     rows = _with_near_repeats(rows, alike)
+    working_on(f"comparing {numbered.height:,} prompts with each other")
     grouped = near_texts(prompts, near_prompts)
     rows = _with_prompt_groups(rows, grouped, numbered["prompt_name"])
     opposed = _near_contradictions(rows, alike)

@@ -8,6 +8,7 @@ from pydantic import Field
 from ktodata.errors import SettingError
 from ktodata.feedback import check_columns
 from ktodata.stage import StageResult
+from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "completion", "label", "votes", "prompt_group", "prompt_embedding", "completion_embedding")
 USES = (
@@ -91,13 +92,16 @@ def label_noise(
     check_columns(feedback, NEEDS, who="label_noise")
     _check_settings(noise_injection, folds, repeats)
     rows = label_rows(feedback, neighbours=neighbours, all_at_random=trusted_at_random, seed=seed)
+    working_on(f"comparing the votes on {rows.table.height:,} rows")
     evidence, votes = gather_evidence(rows), weigh_votes(rows, seed=seed)
     classifier = fit_classifier(
         rows, evidence, votes, min_precision=min_precision, fraction=noise_injection, folds=folds, repeats=repeats, seed=seed
     )
+    working_on("comparing raters, sources and dates")
     drift = find_drift(rows, classifier.learnt.detection.predictions.p_desirable) if classifier.learnt else None
     table = votes.join(rows.table.with_columns(**classifier.columns(rows)))
     table = with_near_twins(table, rows, contradiction_similarity)
+    working_on("comparing with reviewed rows")
     reviews = check_reviews(table, min_precision=min_precision, vouched=trusted_at_random, review_rows=review_rows, seed=seed)
     beliefs = measure_beliefs(rows, classifier)
     table = reviews.without_refuted_flags(table).with_columns(**beliefs.columns(rows))

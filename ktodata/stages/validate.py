@@ -36,6 +36,7 @@ from ktodata.text.pii.masks import MASKS, SPANS, counted_once, masks_column, pii
 from ktodata.text.pii.patterns import KINDS
 from ktodata.text.pii.presidio import presidio
 from ktodata.train.data.encoding import message_of, template_options
+from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "completion", "label", "turns", "source_line")
 USES = ("pair_id", "answer", *TEMPLATE_FIELDS)
@@ -87,10 +88,12 @@ def validate(
         pl.lit(None, dtype).alias(name) for name, dtype in MORE.items() if name not in feedback.columns
     )
     loaded = load_tokenizer(tokenizer) if tokenizer else None
+    working_on(f"counting tokens of {feedback.height:,} rows" if loaded else f"checking {feedback.height:,} rows")
     rows = feedback.select("prompt", "completion", "turns", *MORE).iter_rows(named=True)
     templated = [_in_template(row, loaded) for row in rows]
     table = _uncounted(feedback) if loaded is None else feedback.with_columns(_token_counts(feedback, loaded, templated))
     table = table.with_columns(tokens=pl.col("prompt_tokens") + pl.col("completion_tokens"))
+    working_on(f"looking for personal data in {feedback.height:,} rows")
     spans, finder = _find_pii_spans(feedback, pii, pii_finder)
     row_checks = _row_checks(limits)
     findings = [check(table) for check in (check_empty_prompt, check_empty_completion, check_repeated_prompt)]

@@ -1,12 +1,13 @@
 """How long a reviewer waits: from a verdict to the page of the next row, and until the desk is open.
 
-    python tests/benchmarks/review_speed.py [--rows 100000] [--verdicts 200]
+    python tests/benchmarks/review_speed.py [--rows 100000] [--verdicts 1000] [--reading 0.2]
 
 Rows are made up: 60 random words a text, four rows to a prompt, 256 random numbers a vector, five raters, a quality for each of six
 signals. `ktodata review` is started as a process of its own on a run folder that holds them, at its default budget, and spoken to
 over HTTP as the page's script does: the time of a verdict runs from the request to the last byte of the next row's page, with the
 verdict synced to disk in between. Start-up runs from the command to the address, loading of Python and libraries included. What
-the browser then needs to draw the page is not in it.
+the browser then needs to draw the page is not in it. Between two verdicts the script waits as somebody who reads (--reading, in
+seconds), while the desk looks up what the next page needs. CPU time is the desk's own, and does not depend on other processes.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import polars as pl
+import psutil
 from machine import machine, write_result
 
 from ktodata.feedback import feedback_table
@@ -140,8 +142,8 @@ class Page:
         self.row = dict(re.findall('data-([a-z-]+)="([^"]*)"', re.search("<main[^>]*>", page)[0]))  # type: ignore[index]
 
 
-def measure(folder: Path, verdicts: int) -> dict[str, Any]:
-    """Start the desk, give so many verdicts, and stop it."""
+def measure(folder: Path, verdicts: int, reading: float) -> dict[str, Any]:
+    """Start the desk, give so many verdicts with so many seconds before each, and stop it."""
     command = [sys.executable, "-c", "from ktodata.cli import main; main()", "review", str(folder), "--no-open"]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "--reviewer", "benchmark"], stdout=subprocess.PIPE, text=True)
@@ -149,11 +151,14 @@ def measure(folder: Path, verdicts: int) -> dict[str, Any]:
         assert process.stdout is not None
         address = process.stdout.readline().split()[-1]
         opened = time.perf_counter() - start
-        page, seconds = Page(address), []
+        page, seconds, desk = Page(address), [], psutil.Process(process.pid)
+        spent = sum(desk.cpu_times()[:2])
         for number in range(verdicts):
+            time.sleep(reading)
             begun = time.perf_counter()
             page.judge("flip" if number % 5 == 0 else "keep")
             seconds.append(time.perf_counter() - begun)
+        spent = sum(desk.cpu_times()[:2]) - spent
     finally:
         process.terminate()
         process.wait()
@@ -164,6 +169,9 @@ def measure(folder: Path, verdicts: int) -> dict[str, Any]:
         "median_ms": round(1000 * median, 1),
         "percentile_95_ms": round(1000 * high, 1),
         "slowest_ms": round(1000 * max(seconds), 1),
+        "over_100_ms": sum(each > 0.1 for each in seconds),
+        "cpu_ms_a_verdict": round(1000 * spent / verdicts, 1),
+        "seconds_of_reading": reading,
         "page_bytes": page.bytes,
     }
 
@@ -171,11 +179,16 @@ def measure(folder: Path, verdicts: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--verdicts", type=int, default=200)
+    parser.add_argument("--verdicts", type=int, default=1000)
+    parser.add_argument("--reading", type=float, default=0.2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         write_run(Path(made, "run"), arguments.rows)
-        result = {"rows": arguments.rows, "dimension": DIMENSION, **measure(Path(made, "run"), arguments.verdicts)}
+        result = {
+            "rows": arguments.rows,
+            "dimension": DIMENSION,
+            **measure(Path(made, "run"), arguments.verdicts, arguments.reading),
+        }
     print(json.dumps(result))
     write_result("review_speed", result | machine())
 

@@ -56,5 +56,6 @@ def test_so_does_the_command(run, monkeypatch):
     shown = CliRunner().invoke(app, ["evaluate", str(run.folder)])
     assert shown.exit_code == 0
     assert "evaluate: base model: " in shown.stderr and "evaluate: trained model: " in shown.stderr
-    quiet = CliRunner().invoke(app, ["evaluate", str(run.folder), "--json"])
-    assert quiet.stderr == ""
+    for_scripts = CliRunner().invoke(app, ["evaluate", str(run.folder), "--json"])
+    events = [json.loads(line) for line in for_scripts.stderr.splitlines()]
+    assert {(event["stage"], event["kind"]) for event in events} == {("evaluate", "progress")}

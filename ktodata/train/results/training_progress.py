@@ -1,8 +1,11 @@
 """How a training says where it is: to a function, to the terminal, or not at all."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from ktodata.work_done import Listener, duration
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -28,6 +31,29 @@ def reporting(progress: bool | Report) -> Iterator[Report]:
                 bar.update(task, completed=event["step"], total=event["steps"], description=described(latest))
 
             yield show
+
+
+def updates_heard_by(listener: Listener) -> Report:
+    """A function for `progress=` that says which update it is; and how long the others take, by those after the first reading.
+
+    The first update is slower, and those before a resumed one were made elsewhere.
+    """
+    first: list[tuple[float, int]] = []
+
+    def show(event: dict[str, Any]) -> None:
+        if "step" not in event or "steps" not in event:
+            return
+        step, steps, now = event["step"], event["steps"], time.perf_counter()
+        work = {"text": f"update {step} of {steps}", "done": step, "total": steps, "unit": "updates"}
+        if step and not first:
+            first.append((now, step))
+        elif step and step > first[0][1]:
+            left = (now - first[0][0]) / (step - first[0][1]) * (steps - step)
+            work |= {"seconds_left": round(left, 1)}
+            work["text"] += f", {duration(left)} left" if step < steps else ""
+        listener(work)
+
+    return show
 
 
 def described(latest: dict[str, Any]) -> str:
