@@ -1,5 +1,6 @@
 """All that a killed training needs to go on as if nothing had happened: weights, optimizer, random state, results so far."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,19 @@ from ktodata.files import (
     write_note,
 )
 from ktodata.train.distributed.interface import Distributed
-from ktodata.train.distributed.sharding import gathered, shard_like
-from ktodata.train.optimizers import flat_state, load_flat_state
+from ktodata.train.distributed.sharded_tensors import read_shards, write_shards
+from ktodata.train.distributed.sharding import shard_like
+from ktodata.train.optimizers import flat_state, load_flat_state, parameters_of
 from ktodata.train.state import State, Weights, trainable
+
+SHARDS = "shards"  # the folder of a checkpoint of a model that is shared out
+FILES = {"moments": "optimizer"}  # what is called otherwise in the checkpoint of one that is not
 
 
 class Checkpoints:
     """Folders step-<updates made> in `folder`; one appears whole or not at all. Keeps the last, and the best by held-out AUC.
+
+    Tensors are in safetensors files; those of a model that is shared out in a file of each process (sharded_tensors.py).
 
     key : names the training they belong to: its settings, rows and reference.
     """
@@ -37,36 +44,54 @@ class Checkpoints:
     def save(self, model: Any, optimizer: Any, state: State) -> None:
         """Write the checkpoint of `state.step`, then remove those that are neither the last nor the best.
 
-        Every process must call it; the first one writes.
+        Every process must call it; the first one writes, and where weights are shared out each its own.
         """
-        writes = self._distributed.rank == 0
-        weights = gathered(trainable(model).items(), keep=writes)
-        moments = gathered(flat_state(optimizer).items(), keep=writes)
-        if writes:
-            self._write_checkpoint(weights, moments, state)
-
-    def _write_checkpoint(self, weights: dict[str, Any], moments: dict[str, Any], state: State) -> None:
         target = self.folder / f"step-{state.step:08d}"
+        if self._distributed.is_sharded:
+            self._save_sharded(target, model, optimizer, state)
+        elif self._distributed.rank == 0:
+            self._save_whole(target, model, optimizer, state)
+
+    def _save_sharded(self, target: Path, model: Any, optimizer: Any, state: State) -> None:
+        tensors = {"weights": trainable(model), "moments": flat_state(optimizer)}
+        if state.best is not None:
+            tensors["best"] = state.best.tensors
+        first = self._distributed.rank == 0
+        with whole_folder(target) if first else nullcontext() as own:
+            scratch = self._distributed.broadcast(own)
+            write_shards(scratch / SHARDS, tensors)
+            if first:
+                self._write_rest(scratch, state)
+        if first:
+            self._remove_others(target)
+
+    def _save_whole(self, target: Path, model: Any, optimizer: Any, state: State) -> None:
         with whole_folder(target) as scratch:
-            save_file(weights, scratch / "weights.safetensors")
-            save_file(moments, scratch / "optimizer.safetensors")
-            save_file(_random_state(), scratch / "random.safetensors")
+            save_file(_on_host(trainable(model)), scratch / "weights.safetensors")
+            save_file(_on_host(flat_state(optimizer)), scratch / "optimizer.safetensors")
             if state.best is not None:
                 save_file(state.best.tensors, scratch / "best.safetensors")
-            pl.concat(state.telemetry).write_parquet(scratch / "telemetry.parquet")
-            progress = {
-                "key": self._key,
-                "step": state.step,
-                "history": state.history,
-                "held_out": state.held_out,
-                "running": state.running.state(),
-                "pass_tokens": state.pass_tokens,
-                "reference": state.reference,
-                "work": state.work,
-                "seconds": state.seconds_so_far,
-                "has_best": state.best is not None,
-            }
-            write_note(scratch / "state.json", progress, sorted(scratch.iterdir()))
+            self._write_rest(scratch, state)
+        self._remove_others(target)
+
+    def _write_rest(self, scratch: Path, state: State) -> None:
+        save_file(_random_state(), scratch / "random.safetensors")
+        pl.concat(state.telemetry).write_parquet(scratch / "telemetry.parquet")
+        progress = {
+            "key": self._key,
+            "step": state.step,
+            "history": state.history,
+            "held_out": state.held_out,
+            "running": state.running.state(),
+            "pass_tokens": state.pass_tokens,
+            "reference": state.reference,
+            "work": state.work,
+            "seconds": state.seconds_so_far,
+            "has_best": state.best is not None,
+        }
+        write_note(scratch / "state.json", progress, sorted(scratch.iterdir()))
+
+    def _remove_others(self, target: Path) -> None:
         remove_leftovers(self.folder)
         for folder in set(self._folders()) - {target, self._best()}:
             discard(folder)
@@ -86,7 +111,7 @@ class Checkpoints:
             )
         if not checkpoints:
             return False
-        saved = next(filter(None, map(self._read_whole, reversed(checkpoints))), None)
+        saved = next((saved for folder in reversed(checkpoints) if (saved := self._read(folder, model, optimizer))), None)
         if saved is None:
             return False
         Weights(saved.weights).restore(model)
@@ -102,13 +127,13 @@ class Checkpoints:
         state.telemetry = [saved.telemetry]
         return True
 
-    def _read_whole(self, folder: Path) -> "SavedTraining | None":
+    def _read(self, folder: Path, model: Any, optimizer: Any) -> "SavedTraining | None":
         """What a checkpoint holds; None where a file of it is damaged or gone: the one before it is taken, then."""
         try:
             progress = read_note(folder / "state.json")
             if progress["key"] == self._key:
                 check_siblings(folder / "state.json")
-                return _read_training(folder, progress)
+                return _read_training(folder, progress, model, optimizer)
         except (OSError, KeyError, RunError):
             return None
         raise RunError(
@@ -148,13 +173,23 @@ class SavedTraining:
     telemetry: pl.DataFrame
 
 
-def _read_training(folder: Path, progress: dict[str, Any]) -> SavedTraining:
+def _read_training(folder: Path, progress: dict[str, Any], model: Any, optimizer: Any) -> SavedTraining:
     """Raises RunError or OSError where a file is damaged or gone."""
+    names = ("weights", "moments", *(["best"] if progress["has_best"] else []))
     with damage_speaks(folder):
-        names = ("weights", "optimizer", "random", *(["best"] if progress["has_best"] else []))
-        tensors = {name: load_file(folder / f"{name}.safetensors") for name in names}
+        random = load_file(folder / "random.safetensors")
+        if (folder / SHARDS).is_dir():
+            weights = trainable(model)
+            moments = dict(enumerate(parameters_of(optimizer)))
+            tensors = read_shards(folder / SHARDS, {name: moments if name == "moments" else weights for name in names})
+        else:
+            tensors = {name: load_file(folder / f"{FILES.get(name, name)}.safetensors") for name in names}
     telemetry = read_own_table(folder / "telemetry.parquet")
-    return SavedTraining(progress, tensors["weights"], tensors["optimizer"], tensors["random"], tensors.get("best"), telemetry)
+    return SavedTraining(progress, tensors["weights"], tensors["moments"], random, tensors.get("best"), telemetry)
+
+
+def _on_host(tensors: dict[str, Any]) -> dict[str, Any]:
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _goodness(evaluation: dict[str, Any]) -> float:
@@ -164,7 +199,7 @@ def _goodness(evaluation: dict[str, Any]) -> float:
 
 def _shared_out(flat: dict[str, Any], optimizer: Any) -> dict[str, Any]:
     """What `flat_state` names, shared out as the parameters are that it belongs to."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = parameters_of(optimizer)
     return {name: shard_like(value, parameters[int(name.split(".")[0])]) for name, value in flat.items()}
 
 

@@ -54,7 +54,7 @@ def flat_state(optimizer: Any) -> dict[str, Tensor]:
     """What the optimizer has gathered, as "<number of the parameter>.<name>": tensor. Numbers count over all groups."""
     return {
         f"{number}.{name}": value.contiguous() if torch.is_tensor(value) else torch.tensor(value)
-        for number, parameter in enumerate(_parameters(optimizer))
+        for number, parameter in enumerate(parameters_of(optimizer))
         for name, value in optimizer.state.get(parameter, {}).items()
         if not name.startswith("qmap")  # what each byte stands for: the same in every 8-bit optimizer, and shared in memory
     }
@@ -81,7 +81,8 @@ def _parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _parameters(optimizer: Any) -> list[Any]:
+def parameters_of(optimizer: Any) -> list[Any]:
+    """What it trains, over all groups, as `flat_state` numbers them."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 

@@ -18,8 +18,9 @@ from ktodata.train.data.ragged_ids import Numbers
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.data.training_rows import CheckedPart, named
 from ktodata.train.distributed.interface import Distributed
+from ktodata.train.distributed.mapped_weights import MappedWeights, load_mapped
 from ktodata.train.distributed.processes import current_processes
-from ktodata.train.distributed.sharding import check_can_shard, gathered, shard
+from ktodata.train.distributed.sharding import check_can_shard, shard, whole
 from ktodata.train.early_stop import EarlyStop, check_can_stop_early
 from ktodata.train.job import Job
 from ktodata.train.loop import train
@@ -44,7 +45,7 @@ from ktodata.train.results.train_result import TrainResult
 from ktodata.train.results.training_findings import training_findings
 from ktodata.train.results.training_progress import reporting
 from ktodata.train.schedule import learning_rate_at
-from ktodata.train.state import State, Weights, trainable
+from ktodata.train.state import State, trainable
 
 
 def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_rows: CheckedPart | None) -> TrainResult:
@@ -59,16 +60,12 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     check_optimizer(settings["optimizer"], device.type)
     check_loggers(loggers_of(settings), folder=settings["out"])
     torch.manual_seed(settings["seed"])
-    options = quantized_options(settings["lora"], device=device, compute_dtype=compute_dtype)
-    model, tokenizer = load_causal_lm(settings["model"], **options)
-    if not sharded:  # else it may be larger than one device, which gets its share of it below
-        model.to(device)
-    model.eval()  # dropout off: the reference has none
+    model, tokenizer, mapped = read_model(settings, device, compute_dtype, sharded=sharded)
     prepared = prepare(train_rows, held_out_rows, tokenizer, settings)
     prepared = fit_to(model, prepared)
     if settings["early_stop"] is not None:
         check_can_stop_early(prepared.held_out_labels, settings["eval_every_steps"])
-    untouched = weights_hash(model)
+    untouched = weights_hash(model) if mapped is None else mapped.hash
     model, frozen = choose_weights(model, settings)
     if settings["gradient_checkpointing"]:
         checkpoint_layers(model)
@@ -81,7 +78,7 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     )
     balanced = {"desirable_weight": weights.desirable_weight, "undesirable_weight": weights.undesirable_weight}
     objective = make_objective(settings["objective"], **{name: settings[name] for name in OBJECTIVE_SETTINGS} | balanced)
-    scorer, router_facts = make_scorer(model, prepared.rows, settings, frozen, device, compute_dtype, sharded=sharded)
+    scorer, router_facts = make_scorer(model, prepared.rows, settings, frozen, device, compute_dtype, mapped)
     pairs = prepared.pairs(objective)
     prepared_at = time.perf_counter()
     made_by = scorer.computed_by(untouched)
@@ -139,10 +136,31 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     return result
 
 
+def read_model(
+    settings: dict[str, Any], device: Any, compute_dtype: Any, *, sharded: bool
+) -> tuple[Any, Any, MappedWeights | None]:
+    """(model with dropout off, as the reference has none; tokenizer; the weights where the model has no values yet).
+
+    sharded : the model may be larger than a device, or the host: it gets its values when it is shared out
+    """
+    if sharded:
+        return load_mapped(settings["model"])
+    options = quantized_options(settings["lora"], device=device, compute_dtype=compute_dtype)
+    model, tokenizer = load_causal_lm(settings["model"], **options)
+    model.to(device)
+    return model.eval(), tokenizer, None
+
+
 def make_scorer(
-    model: Any, rows: TokenRows, settings: dict[str, Any], frozen: int, device: Any, compute_dtype: Any, *, sharded: bool
+    model: Any,
+    rows: TokenRows,
+    settings: dict[str, Any],
+    frozen: int,
+    device: Any,
+    compute_dtype: Any,
+    mapped: MappedWeights | None,
 ) -> tuple[Scorer, dict[str, Any]]:
-    """(a scorer, what is done about the router loss of a mixture of experts).
+    """(a scorer, what is done about the router loss of a mixture of experts). mapped : the weights of a model to be shared out
 
     Raises SettingError for a loss that was set and cannot be had.
     """
@@ -155,7 +173,7 @@ def make_scorer(
         compute_dtype=compute_dtype,
         frozen_layers=0 if coefficient else frozen,  # the routers of frozen layers count in every pass
         activation_cache_mb=settings["activation_cache_mb"],
-        **({"shard": partial(shard, device=device, compute_dtype=compute_dtype)} if sharded else {}),
+        **({} if mapped is None else {"shard": partial(shard, weights=mapped, device=device, compute_dtype=compute_dtype)}),
     )
     reason = watch_routers(scorer, coefficient) if coefficient else None
     if setting and scorer.routers is None:
@@ -182,13 +200,15 @@ def choose_weights(model: Any, settings: dict[str, Any]) -> tuple[Any, int]:
 
 def gathered_model(model: Any, settings: dict[str, Any], distributed: Distributed) -> Any:
     """A model that is shared out over processes, whole in the host's memory of the first one; None in the others."""
-    weights = gathered(trainable(model).items(), keep=distributed.rank == 0)
-    if distributed.rank > 0:
-        return None
-    # what is frozen is as it was read
-    whole, _ = choose_weights(load_causal_lm(settings["model"])[0], settings)
-    Weights(weights).restore(whole)
-    return whole.eval()
+    whole_model, places = None, {}
+    if distributed.rank == 0:  # what is frozen is as it was read
+        whole_model = choose_weights(load_causal_lm(settings["model"])[0], settings)[0].eval()
+        places = dict(whole_model.named_parameters())
+    for name, tensor in trainable(model).items():
+        full = whole(tensor)  # by all processes, one tensor at a time
+        if name in places:
+            places[name].data.copy_(full)
+    return whole_model
 
 
 def train_all(

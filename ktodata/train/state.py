@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import torch
 
-from ktodata.train.distributed.sharding import shard_like, whole
+from ktodata.train.distributed.sharding import own_part, shard_like
 from ktodata.train.objectives import RunningMean
 
 Tensor = Any
@@ -15,21 +15,21 @@ Tensor = Any
 
 @dataclass(frozen=True)
 class Weights:
-    """A copy of what trains in a model, in the host's memory; whole in each process, however the model is shared out."""
+    """A copy of what trains in a model, in the host's memory: whole, or this process's share of a model that is shared out."""
 
     tensors: dict[str, Tensor]
 
     @classmethod
     def of(cls, model: Any) -> "Weights":
-        """A copy of the weights as they are now."""
-        return cls({name: whole(tensor).to("cpu", copy=True) for name, tensor in trainable(model).items()})
+        """A copy of the weights as they are now, shared out as they are."""
+        return cls({name: tensor.to("cpu", copy=True) for name, tensor in trainable(model).items()})
 
     def restore(self, model: Any) -> None:
         """Give `model` these weights."""
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, tensor in self.tensors.items():
-                parameters[name].copy_(shard_like(tensor, parameters[name]))
+                own_part(parameters[name]).copy_(own_part(shard_like(tensor, parameters[name])))
 
 
 def trainable(model: Any) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ from ktodata.train.distributed.sharding import is_sharded
 
 Tensor = Any
 
+# how long one waits for the others. The first one alone writes the model, which torch's 10 minutes on GPUs may be too few for; a
+# process that dies is seen by torchrun at once, whatever this is.
+LONGEST_WAIT = timedelta(hours=1)
 # gradients summed in one go: larger ones are no faster, and each needs a copy
 BUCKET_NUMBERS = 2**26
 
@@ -88,7 +92,8 @@ def process_group(device: str) -> Iterator[bool]:
                 f"torchrun --nproc-per-node {torch.cuda.device_count()}."
             )
         torch.cuda.set_device(number)
-    dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     yield dist.get_rank() == 0
     # after an error the others may wait in the middle of something: the launcher ends them
     dist.destroy_process_group()

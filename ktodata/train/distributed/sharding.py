@@ -4,13 +4,13 @@ Zhao et al. 2023, arXiv:2304.11277; torch.distributed.fsdp.fully_shard. Weights,
 process 1/size of the memory that a training alone needs.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ktodata.errors import SettingError
+from ktodata.train.distributed.mapped_weights import MappedWeights
 from ktodata.train.model.frozen_layers import decoder_layers
 
 Tensor = Any
@@ -30,13 +30,13 @@ def check_can_shard(settings: dict[str, Any]) -> None:
         )
 
 
-def shard(packed_model: Any, *, device: Any, compute_dtype: Any) -> Any:
+def shard(packed_model: Any, *, weights: MappedWeights, device: Any, compute_dtype: Any) -> Any:
     """`packed_model` (a PackedModel) with each decoder layer, and then the rest, shared out over the default process group.
 
-    Weights go to `device` part by part, so that the model may come from the host's memory. They stay float32; matrices of layers
-    travel in `compute_dtype`, those outside of layers (embeddings, head) in float32: each product is that of a training alone.
-    Gradients are float32 sums over all processes. Norms and biases, few as they are, every process has whole, in float32:
-    their gradients are for `Distributed.sum_gradients` to sum.
+    A layer gets its values from `weights`, and is shared out before the next one does: none but it is whole in float32. They go
+    to `device` and stay float32; matrices of layers travel in `compute_dtype`, those outside of layers (embeddings, head) in
+    float32: each product is that of a training alone. Gradients are float32 sums over all processes. Norms and biases, few as
+    they are, every process has whole, in float32: their gradients are for `Distributed.sum_gradients` to sum.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -46,10 +46,13 @@ def shard(packed_model: Any, *, device: Any, compute_dtype: Any) -> Any:
     in_layers = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     elsewhere = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     vectors = {parameter for parameter in packed_model.parameters() if parameter.ndim < 2}
+    weights.fill(vectors)
     for vector in vectors:
         vector.data = vector.data.to(device)
     for layer in decoder_layers(packed_model.model)[0]:
+        weights.fill(layer.parameters())
         fully_shard(layer, mesh=mesh, mp_policy=in_layers, ignored_params=vectors)
+    weights.fill(packed_model.parameters())
     # by itself the root would keep its weights whole after a pass, and an optimizer made then would hold those
     fully_shard(packed_model, mesh=mesh, mp_policy=elsewhere, reshard_after_forward=True, ignored_params=vectors)
     for name in ("padded", "plain", "measure_form", "own_router_loss"):
@@ -91,21 +94,18 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor that is shared out; all of any other."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """`tensor`, whole and the same in every process, on the device of `like`, shared out as that is."""
+    """`tensor`, whole and the same in every process, on the device of `like` and shared out as that is; a share stays."""
+    if is_sharded(tensor):
+        return tensor
     tensor = tensor.to(like.device)
     if not is_sharded(like) or tensor.shape != like.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
-
-
-def gathered(tensors: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, Tensor]:
-    """Whole tensors by name, in the host's memory; {} without `keep`: every process must call it, not all need the result."""
-    held: dict[str, Tensor] = {}
-    for name, tensor in tensors:
-        full = whole(tensor.detach())
-        if keep:
-            held[name] = full.cpu().contiguous()
-    return held

@@ -13,9 +13,10 @@ NOT_COMPUTED_WITH = ("_name_or_path", "transformers_version")
 
 
 def weights_hash(model: Any) -> str:
-    """32 hex digits, the same for the same weights under the same names."""
+    """32 hex digits, the same for the same weights under the same names, also where they are held in a narrower dtype."""
     digest = xxhash.xxh3_128()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, held in sorted(model.state_dict().items()):
+        tensor = held.float() if held.dtype in (torch.bfloat16, torch.float16) else held
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

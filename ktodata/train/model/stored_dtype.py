@@ -21,6 +21,18 @@ def stored_dtype(model: str) -> Any:
     model : hub id that was loaded, folder or packaged name. Its config does not count: many a config says bfloat16 of files that
     hold float32, and those must not be rounded.
     """
+    numbers = _stored_numbers(model)
+    return NARROW.get(numbers.most_common(1)[0][0], torch.float32) if numbers else torch.float32
+
+
+def only_dtype(model: str) -> Any:
+    """torch.bfloat16 or torch.float16 where a model's safetensors files hold nothing else; torch.float32 holds any."""
+    kinds = list(_stored_numbers(model))
+    return NARROW.get(kinds[0], torch.float32) if len(kinds) == 1 else torch.float32
+
+
+def _stored_numbers(model: str) -> Counter[str]:
+    """How many numbers a model's safetensors files hold in each dtype."""
     from safetensors import safe_open
 
     folder = _folder_of(model)
@@ -31,7 +43,7 @@ def stored_dtype(model: str) -> Any:
             for name in file.keys():  # noqa: SIM118 - no mapping
                 tensor = file.get_slice(name)
                 numbers[tensor.get_dtype()] += prod(tensor.get_shape())
-    return NARROW.get(numbers.most_common(1)[0][0], torch.float32) if numbers else torch.float32
+    return numbers
 
 
 def _folder_of(model: str) -> Path | None:

@@ -70,7 +70,7 @@ CASES = {
     "another_architecture": ({"model": "gpt2"}, ("fsdp",)),
     "padded": ({"method": "padded"}, ("fsdp",)),
     "logits": ({"method": "logits"}, ("fsdp",)),
-    "resumed": ({"out": "out", "save_every_steps": 2, "keep_checkpoints": True}, BOTH),
+    "resumed": ({"out": "out", "save_every_steps": 2, "keep_checkpoints": True, "early_stop": {"patience": 9}}, BOTH),
 }
 RUNS = [(case, parallel) for case, (_, kinds) in CASES.items() for parallel in kinds]
 
@@ -264,6 +264,10 @@ def test_a_resumed_training_of_two_processes_ends_as_the_unbroken_one(parallel, 
     torch.testing.assert_close(again["weights"], unbroken["weights"], rtol=0, atol=0)
     for name in ("computed_tokens", "requested_tokens"):
         assert again[name] == unbroken[name]
+    # each process wrote what it holds, and no more
+    written = [file.stat().st_size for file in (place / f"resumed-{parallel}").rglob("*.distcp")]
+    assert len(written) == (SIZE if parallel == "fsdp" else 0)
+    assert not written or max(written) < 0.6 * sum(written)
     # one process goes on from the checkpoint of two, with the last of three updates
     monkeypatch.setenv("KTODATA_CACHE", str(place / "cache"))
     shutil.copytree(place / f"resumed-{parallel}", tmp_path / f"resumed-{parallel}")
