@@ -22,7 +22,7 @@ Tensor = Any
 
 # how long one waits for the others. The first one alone writes the model, which torch's 10 minutes on GPUs may be too few for; a
 # process that dies is seen by torchrun at once, whatever this is.
-LONGEST_WAIT = timedelta(hours=1)
+TIMEOUT = timedelta(hours=1)
 # gradients summed in one go: larger ones are no faster, and each needs a copy
 BUCKET_NUMBERS = 2**26
 
@@ -93,7 +93,7 @@ def process_group(device: str) -> Iterator[bool]:
             )
         torch.cuda.set_device(number)
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     yield dist.get_rank() == 0
     # after an error the others may wait in the middle of something: the launcher ends them
     dist.destroy_process_group()
