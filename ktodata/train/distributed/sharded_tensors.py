@@ -4,6 +4,7 @@ torch.distributed.checkpoint (DCP): a file of each process, and `.metadata`, a p
 this package wrote are read; go on from checkpoints of others as from code of others.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def read_shards(folder: Path, like: Mapping[str, Mapping[Any, Tensor]]) -> dict[
         if kind in like:
             known = like[kind]
             places[key] = _place(known[name] if name in known else known[int(name.split(".")[0])], facts)
-    dcp.load(places, checkpoint_id=folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is meant
+        dcp.load(places, checkpoint_id=folder)
     return {kind: {key.split("/", 1)[1]: place for key, place in places.items() if key.startswith(f"{kind}/")} for kind in like}
 
 
