@@ -1,10 +1,11 @@
 """Sums in one order: results that do not change in the last bit with the number of cores."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,9 +21,7 @@ CHUNK = 1024  # rows worked on at once: few enough for the cache, and fixed, so 
 
 def one_thread() -> AbstractContextManager[object]:
     """Inside it, BLAS and OpenMP (numpy products, scikit-learn) use one thread."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    limits: AbstractContextManager[object] = threadpool_limits(1)
+    limits: AbstractContextManager[object] = _matrix_libraries(len(sys.modules)).limit(limits=1)
     return limits
 
 
@@ -35,10 +34,10 @@ def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
     workers = cores()
     slices = [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
     if len(slices) < 2 or workers < 2:  # starting threads for it takes longer than the work
-        with _matrix_library().limit(limits=1):
+        with one_thread():
             yield from map(work, slices)
         return
-    with _matrix_library().limit(limits=1), ThreadPoolExecutor(workers) as pool:
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Part]] = deque()
         for chunk in slices:
             waiting.append(pool.submit(work, chunk))
@@ -48,11 +47,12 @@ def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
             yield waiting.popleft().result()
 
 
-@cache
-def _matrix_library() -> Any:
-    from threadpoolctl import ThreadpoolController
+@lru_cache(1)
+def _matrix_libraries(modules: int) -> Any:
+    """Of as many loaded `modules`. Every loaded library is looked through, which need not be done again before an import."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-    return ThreadpoolController()  # looks through every loaded library: once is enough
+    return ThreadpoolController()
 
 
 def joined(count: int, work: Callable[[slice], Floats]) -> Floats:

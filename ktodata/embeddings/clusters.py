@@ -1,6 +1,5 @@
-"""Clusters of prompts: how many, which, and what to call them."""
+"""Clusters of prompts: how many, and which."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +15,8 @@ GRID = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 # a cluster of fewer prompts than this, on average, says nothing about a region
 PROMPTS_PER_CLUSTER = 10
 TIE = 0.01
-FIT_SAMPLE, SCORE_SAMPLE = 4_000, 2_000
+TREE_SAMPLE = 2_000
 MINI_BATCH_FROM = 20_000
-NAME_SAMPLE, NAME_CHARS = 2_000, 2_000
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,19 @@ def cluster_texts(vectors: Floats, weights: Floats, *, clusters: int | None, see
     """
     mean = vectors.mean(axis=0)
     vectors = _centred(vectors, mean)
-    silhouettes = {} if clusters else _silhouettes(vectors, seed)
+    tree = _WardTree.of(vectors, seed)
+    silhouettes = {} if clusters else _silhouettes(tree, len(vectors))
     best = max(silhouettes.values(), default=0)
     count = clusters or max((k for k, score in silhouettes.items() if score >= best - TIE), default=1)
-    centres = _fit_kmeans(vectors, weights, min(count, len(vectors)), seed)
-    return _by_size(vectors, weights, centres, mean, silhouettes)
+    return _by_size(vectors, weights, _fit_kmeans(vectors, weights, tree.centres(count), seed), mean, silhouettes)
 
 
 def cluster_as_tight(vectors: Floats, weights: Floats, model: Clusters, tight: float, *, seed: int) -> Clusters:
     """The fewest clusters that are as tight as `tight` (see `tightness`), seen from the mean of `model`; numbered by weight."""
     vectors = _centred(vectors, model.mean)
+    tree = _WardTree.of(vectors, seed)
     for k in (1, *GRID):
-        candidate = _by_size(vectors, weights, _fit_kmeans(vectors, weights, min(k, len(vectors)), seed), model.mean, {})
+        candidate = _by_size(vectors, weights, _fit_kmeans(vectors, weights, tree.centres(k), seed), model.mean, {})
         if k >= len(vectors) or _mean_cosine(vectors, weights, candidate) >= tight:
             break
     return candidate
@@ -108,47 +107,6 @@ def exemplars(vectors: Floats, clusters: Clusters, count: int = 3) -> list[list[
     return [order[start : min(start + count, end)].tolist() for start, end in zip(starts, ends, strict=True)]
 
 
-def cluster_terms(texts: Sequence[str], of_text: Ints, *, count: int = 6, seed: int = 0) -> list[list[str]]:
-    """For each cluster the terms (one or two words) that set it apart, strongest first, by class-based TF-IDF.
-
-    Weight of term t in cluster c: tf(t, c) log(1 + A / f(t)), tf being its share of the cluster's terms, f its number in all
-    clusters, A the mean number of terms per cluster (Grootendorst 2022, arXiv:2203.05794). Each cluster is read from a sample.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    total = int(of_text.max()) + 1
-    rng = np.random.default_rng(seed)
-    members = [_draw_sample(np.flatnonzero(of_text == k), NAME_SAMPLE, rng) for k in range(total)]
-    read = np.concatenate(members)
-    owner = np.repeat(np.arange(total), [len(rows) for rows in members])
-    counter = CountVectorizer(
-        stop_words="english",
-        ngram_range=(1, 2),
-        token_pattern=r"(?u)\b[^\W\d_][\w'-]+\b",
-        min_df=2 if len(read) >= 50 else 1,
-        max_features=20_000,
-    )
-    try:
-        counts = counter.fit_transform([texts[i][:NAME_CHARS] for i in read])
-    except ValueError:  # no word at all: numbers, symbols, a script without spaces
-        return [[] for _ in range(total)]
-    per_cluster = np.stack([np.asarray(counts[owner == k].sum(axis=0)).ravel() for k in range(total)])
-    share = per_cluster / np.maximum(per_cluster.sum(axis=1, keepdims=True), 1)
-    weight = share * np.log1p(per_cluster.sum() / total / per_cluster.sum(axis=0))
-    vocabulary = counter.get_feature_names_out()
-    return [_best_terms(vocabulary, row, count) for row in weight]
-
-
-def cluster_names(terms: Sequence[Sequence[str]], examples: Sequence[str]) -> list[str]:
-    """A short name for each cluster: its first three terms, or the beginning of its exemplar; no name twice."""
-    names = [", ".join(t[:3]) or f"like {example[:40]!r}" for t, example in zip(terms, examples, strict=True)]
-    counts: dict[str, int] = {}
-    for i, name in enumerate(names):
-        counts[name] = counts.get(name, 0) + 1
-        names[i] = name if counts[name] == 1 else f"{name} ({counts[name]})"
-    return names
-
-
 def effective_number(sizes: npt.ArrayLike) -> float:
     """exp(entropy): how many clusters of equal size would be as varied; from 1 to the number of clusters."""
     weights = np.asarray(sizes, float)
@@ -168,39 +126,67 @@ def effective_number_interval(of_text: Ints, weights: Floats, *, seed: int, draw
     return float(low), float(high)
 
 
-def _silhouettes(vectors: Floats, seed: int) -> dict[int, float]:
-    from sklearn.metrics import pairwise_distances, silhouette_score
+@dataclass(frozen=True)
+class _WardTree:
+    """Ward's clusters of a sample of vectors, of every number at once: k-means starts from them, and so needs no restarts.
 
-    rng = np.random.default_rng(seed)
-    sample = vectors[_draw_sample(np.arange(len(vectors)), FIT_SAMPLE, rng)]
-    scored = sample[_draw_sample(np.arange(len(sample)), SCORE_SAMPLE, rng)]
-    with one_thread():
-        apart = pairwise_distances(scored)  # once for all of them
-    np.fill_diagonal(apart, 0)
+    From there it ends as tight as from the best of three k-means++ starts, or tighter (docs/decisions.md).
+    merges : of scipy's linkage; None: one vector. apart : float32 [n, n], distances
+    """
+
+    vectors: Floats
+    apart: Floats
+    merges: Floats | None
+
+    @classmethod
+    def of(cls, vectors: Floats, seed: int) -> "_WardTree":
+        from scipy.cluster.hierarchy import linkage
+        from scipy.spatial.distance import squareform
+        from sklearn.metrics import pairwise_distances
+
+        sample = vectors[draw_sample(np.arange(len(vectors)), TREE_SAMPLE, np.random.default_rng(seed))]
+        with one_thread():
+            apart = pairwise_distances(sample)
+        np.fill_diagonal(apart, 0)
+        return cls(sample, apart, linkage(squareform(apart, checks=False), "ward") if len(sample) > 1 else None)
+
+    def centres(self, count: int) -> Floats:
+        """Of `count` clusters, or of fewer where fewer vectors differ: float32 [k, d]."""
+        from scipy.cluster.hierarchy import fcluster
+
+        if self.merges is None:
+            return self.vectors
+        cluster = fcluster(self.merges, count, "maxclust") - 1
+        member = (cluster == np.arange(cluster.max() + 1)[:, None]).astype(self.vectors.dtype)
+        with one_thread():
+            return np.asarray(member @ self.vectors / member.sum(axis=1, keepdims=True))
+
+
+def _silhouettes(tree: _WardTree, texts: int) -> dict[int, float]:
+    from sklearn.metrics import silhouette_score
+
     scores = {}
     for k in GRID:
-        if k * PROMPTS_PER_CLUSTER > len(vectors):
+        if k * PROMPTS_PER_CLUSTER > texts:
             break
-        of_text = _nearest_centre(scored, _fit_kmeans(sample, np.ones(len(sample)), k, seed))
+        start = tree.centres(k)
+        of_text = _nearest_centre(tree.vectors, _fit_kmeans(tree.vectors, np.ones(len(tree.vectors)), start, seed=0))
         if len(np.unique(of_text)) > 1:
             with one_thread():
-                scores[k] = round(float(silhouette_score(apart, of_text, metric="precomputed")), 4)
+                scores[k] = round(float(silhouette_score(tree.apart, of_text, metric="precomputed")), 4)
     return scores
 
 
-def _fit_kmeans(vectors: Floats, weights: Floats, k: int, seed: int) -> Floats:
-    """Centres by k-means; the mini-batch form when there is much to go through."""
+def _fit_kmeans(vectors: Floats, weights: Floats, start: Floats, seed: int) -> Floats:
+    """Centres by k-means from `start`; the mini-batch form, which `seed` is for, when there is much to go through."""
     import warnings
 
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    settings = {"n_clusters": len(start), "init": start, "n_init": 1, "random_state": seed}
     many = len(vectors) > MINI_BATCH_FROM
-    model = (
-        MiniBatchKMeans(k, batch_size=4096, n_init=3, max_iter=50, random_state=seed)
-        if many
-        else KMeans(k, n_init=3, random_state=seed)
-    )
+    model = MiniBatchKMeans(**settings, batch_size=4096, max_iter=50) if many else KMeans(**settings)
     # one thread: the order of the sums, and with it the last bit of the centres, must not depend on the machine
     with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different vectors than clusters: empty ones are left out
@@ -208,23 +194,10 @@ def _fit_kmeans(vectors: Floats, weights: Floats, k: int, seed: int) -> Floats:
     return centres
 
 
-def _draw_sample(rows: Ints, size: int, rng: np.random.Generator) -> Ints:
+def draw_sample(rows: Ints, size: int, rng: np.random.Generator) -> Ints:
+    """At most `size` of the rows, in their order."""
     return rows if len(rows) <= size else np.sort(rng.choice(rows, size, replace=False))
 
 
 def _vector_blocks(length: int, size: int = 16_384) -> list[slice]:
     return [slice(start, start + size) for start in range(0, length, size)]
-
-
-def _best_terms(vocabulary: npt.NDArray[np.str_], weight: Floats, count: int) -> list[str]:
-    """The strongest terms, without those whose words a stronger term holds already."""
-    best: list[str] = []
-    covered: set[str] = set()
-    for i in np.lexsort((vocabulary, -weight)):
-        if weight[i] <= 0 or len(best) == count:
-            break
-        words = set(str(vocabulary[i]).split())
-        if not words <= covered:
-            best.append(str(vocabulary[i]))
-            covered |= words
-    return best

@@ -12,8 +12,6 @@ from pydantic import Field
 from ktodata.embeddings.clusters import (
     Clusters,
     cluster_as_tight,
-    cluster_names,
-    cluster_terms,
     cluster_texts,
     effective_number,
     effective_number_interval,
@@ -30,6 +28,7 @@ from ktodata.feedback import question_text
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.stage import Prompts, StageResult
 from ktodata.stats import clopper_pearson
+from ktodata.text.cluster_terms import cluster_names, cluster_terms
 from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "label", "prompt_embedding", "source", "state")

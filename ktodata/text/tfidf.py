@@ -52,9 +52,13 @@ class TextTerms:
 
 def terms_of(texts: pl.Series, *, pairs: bool = True) -> TextTerms:
     """Every word of each text and every pair of words that follow each other; capitals count as small letters."""
-    lists = texts.str.slice(0, MAX_CHARS).str.to_lowercase().str.extract_all(WORD)
+    return terms_in(texts.str.slice(0, MAX_CHARS).str.to_lowercase().str.extract_all(WORD), pairs=pairs)
+
+
+def terms_in(lists: pl.Series, *, pairs: bool = True) -> TextTerms:
+    """The same of texts that are lists of words."""
     words = lists.explode(empty_as_null=False)
-    text = np.repeat(np.arange(len(texts)), lists.list.len().to_numpy().astype(np.int64))
+    text = np.repeat(np.arange(len(lists)), lists.list.len().to_numpy().astype(np.int64))
     every, there = np.zeros((len(words), 2), np.uint64), np.ones((len(words), 2), bool)
     every[:, 0] = mixed(words.hash().to_numpy())
     every[:-1, 1] = mixed(every[:-1, 0] * np.uint64(3) + every[1:, 0])

@@ -41,7 +41,6 @@ def grown(tmp_path_factory) -> tuple[kd.Run, pl.DataFrame, kd.Run]:
     more += [record(n, "compiler error in java thread pool", "nia", label=True) for n in range(2000, 2040)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KTODATA_CACHE", str(folder / "cache"))
-        patch.setattr("ktodata.embeddings.map_layout.TSNE_PASSES", 250)
         write_lines(source, first)
         before = kd.run(recipe(source), out=folder / "run")
         assert read_changes(RunFiles(before.folder)) is None and "since the run before" not in run_text(before, None)
