@@ -11,7 +11,7 @@ import shutil
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,28 @@ def alone_in(folder: Path) -> Iterator[None]:
             yield
         finally:
             HELD.reset(before)
+
+
+@contextmanager
+def one_at_a_time(place: Path) -> Iterator[None]:
+    """Of several processes that need the same file or folder of a cache, one makes it, and the others wait for it."""
+    with unwritable_speaks(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = place.with_suffix(".lock").open("w")
+    with lock:
+        with suppress(OSError):  # a file system without locks: each makes it, and the last one's stays
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def is_being_made(place: Path) -> bool:
+    """Whether another process makes it at present, `one_at_a_time`."""
+    try:
+        with place.with_suffix(".lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
 
 
 def is_run(folder: Path) -> bool:

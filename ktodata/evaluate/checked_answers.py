@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_mean
 from ktodata.evaluate.generation import answer_all, encode_prompts
 from ktodata.evaluate.instructions import instructions_kept, read_instructions
 from ktodata.extras import require
-from ktodata.files import read_parquet, whole_file
+from ktodata.files import one_at_a_time, read_parquet, whole_file
 from ktodata.models import cache_dir, model_digest
 
 MODELS = ("base", "trained")
@@ -53,20 +54,28 @@ def write_answers(
     return written.select("text", "unfinished")
 
 
-def once(model: str, made_by: Sequence[Any], prompts: Sequence[str], write: Callable[[], pl.DataFrame]) -> pl.DataFrame:
-    """What `write` gives, kept on disk: runs that are compared have one base, and it answers the same prompts alike.
+@dataclass(frozen=True)
+class BaseAnswers:
+    """What a base model answers, kept on disk: runs that are compared have one base, and it answers the same prompts alike."""
 
-    made_by : whatever the answers depend on beside the model, as its name stands for it at present, and the prompts
-    """
-    key = json.dumps([model_digest(model), *map(str, made_by), *prompts])
-    place = cache_dir() / "base-answers" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet"
-    try:
-        return read_parquet(place).select("text", "unfinished")
-    except (OSError, pl.exceptions.PolarsError):
-        answers = write()
-    with whole_file(place) as scratch:
-        answers.write_parquet(scratch)
-    return answers
+    place: Path
+
+    @classmethod
+    def of(cls, model: str, made_by: Sequence[Any], prompts: Sequence[str]) -> "BaseAnswers":
+        """made_by : whatever the answers depend on beside the model, as its name stands for it at present, and the prompts"""
+        key = json.dumps([model_digest(model), *map(str, made_by), *prompts])
+        return cls(cache_dir() / "base-answers" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet")
+
+    def once(self, write: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+        """What `write` gives: text, unfinished. Of several processes one writes them, and the others wait for it."""
+        with one_at_a_time(self.place):
+            try:
+                return read_parquet(self.place).select("text", "unfinished")
+            except (OSError, pl.exceptions.PolarsError):
+                answers = write()
+            with whole_file(self.place) as scratch:
+                answers.write_parquet(scratch)
+        return answers
 
 
 def check_answers(prompts: pl.DataFrame, answers: dict[str, pl.DataFrame]) -> pl.DataFrame:

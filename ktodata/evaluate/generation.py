@@ -1,6 +1,6 @@
 """What a model writes to prompts, the likeliest token each time; and whether training broke it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,13 @@ import polars as pl
 import torch
 
 from ktodata.errors import ModelError
+from ktodata.evaluate.shared_beginning import can_share_beginning, write_with_shared_beginning
 from ktodata.train.data.ragged_ids import Ids
 from ktodata.train.data.tokens import TokenRows
 
 MAX_EXAMPLE_CHARACTERS = 1000
 ANSWER_BATCH_SIZE = 8
+CHECKED_TOKENS = 4  # of two answers, before the faster way is believed
 WRITTEN = {"text": pl.String(), "tokens": pl.Int64(), "unfinished": pl.Boolean()}
 
 
@@ -41,12 +43,13 @@ def answer_all(
     model: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_new_tokens: int, device: Any, batch_size: int = ANSWER_BATCH_SIZE
 ) -> pl.DataFrame:
     """A greedy answer to each prompt, in order: text, tokens, unfinished (was still going on at max_new_tokens)."""
+    write = _pick_writer(model, tokenizer, prompts, device)
     by_length = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))  # little padding in a batch
     answers: dict[int, list[int]] = {}
     for start in range(0, len(prompts), batch_size):
         chosen = by_length[start : start + batch_size]
         together = [prompts[number] for number in chosen]
-        ids_written = write_greedily(model, tokenizer, together, max_new_tokens=max_new_tokens, device=device)
+        ids_written = write(model, tokenizer, together, max_new_tokens=max_new_tokens, device=device)
         answers.update(zip(chosen, ids_written, strict=True))
     written = [answers[number] for number in range(len(prompts))]
     return pl.DataFrame(
@@ -79,6 +82,26 @@ def write_greedily(model: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_ne
             eos_token_id=end,
         )
     return [_cut_at_end(ids, end) for ids in written[:, width:].tolist()]
+
+
+def _pick_writer(model: Any, tokenizer: Any, prompts: Sequence[Ids], device: Any) -> Callable[..., list[list[int]]]:
+    """The faster way to write greedily, if it goes on from the shortest and the longest prompt as `generate` does."""
+    if len(prompts) > 2 and can_share_beginning(model):
+        few = [min(prompts, key=len), max(prompts, key=len)]
+        ways = (
+            write(model, tokenizer, few, max_new_tokens=CHECKED_TOKENS, device=device)
+            for write in (write_greedily, _write_sharing_beginning)
+        )
+        if next(ways) == next(ways):
+            return _write_sharing_beginning
+    return write_greedily
+
+
+def _write_sharing_beginning(
+    model: Any, tokenizer: Any, prompts: Sequence[Ids], *, max_new_tokens: int, device: Any
+) -> list[list[int]]:
+    end = tokenizer.eos_token_id
+    return write_with_shared_beginning(model, prompts, end=end, max_new_tokens=max_new_tokens, device=device)
 
 
 def describe(written: Sequence[Sequence[int]], max_new_tokens: int) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 import torch
 
-from ktodata.evaluate.checked_answers import check_answers, once, write_answers
+from ktodata.evaluate.checked_answers import MODELS, BaseAnswers, check_answers, write_answers
 from ktodata.evaluate.evaluation_progress import Report, RowsScored
 from ktodata.evaluate.generation import choose_prompts, describe, examples, write_greedily
 from ktodata.evaluate.rewards import completion_logps, load_trained, reward_table
+from ktodata.files import is_being_made
 from ktodata.models import load_causal_lm
 from ktodata.train.data.tokens import tokenize
 from ktodata.train.model.device import pick_device, pick_dtype
@@ -46,20 +47,22 @@ def score(
     chosen = choose_prompts(tokens, settings["generate"], settings["seed"])
     logps, written, answers = {}, {}, {}
     answering = {"chat": rows.schema["prompt"] != pl.String, "max_new_tokens": settings["max_new_tokens"], "device": device}
-    for name in ("base", "trained"):
+    texts = [] if checked_prompts is None else checked_prompts["prompt"].to_list()
+    kept = BaseAnswers.of(reference, [torch.__version__, *answering.values()], texts) if texts else None
+    # whoever finds another process at the base's answers has the trained model's to write meanwhile
+    for name in reversed(MODELS) if kept and is_being_made(kept.place) else MODELS:
         report({"model": name, "text": "is read"})
-        loaded = base if name == "base" else load_trained(trained, reference)
+        loaded = (base if name == "base" else load_trained(trained, reference)).to(device).eval()
+        if kept is not None:
+            report({"model": name, "text": f"answers {len(texts):,} prompts that are checked"})
+            write = partial(write_answers, loaded, tokenizer, texts, **answering)
+            answers[name] = kept.once(write) if name == "base" else write()
         rows_done = RowsScored(name, tokens.lengths, report)
         logps[name] = completion_logps(loaded, tokens, device=device, compute_dtype=compute_dtype, passed=rows_done.add)
         if chosen:
             report({"model": name, "text": f"answers {len(chosen):,} prompts"})
             prompts, longest = [tokens.prompt[row] for row in chosen], settings["max_new_tokens"]
             written[name] = write_greedily(loaded, tokenizer, prompts, max_new_tokens=longest, device=device)
-        if checked_prompts is not None:
-            report({"model": name, "text": f"answers {checked_prompts.height:,} prompts that are checked"})
-            texts = checked_prompts["prompt"].to_list()
-            write = partial(write_answers, loaded, tokenizer, texts, **answering)
-            answers[name] = once(reference, [torch.__version__, *answering.values()], texts, write) if name == "base" else write()
         loaded.cpu()  # the other model gets the device's memory
     table = reward_table(tokens, logps["trained"], logps["base"], beta=settings["beta"])
     given = rows.select("row_id", "truth", model=pl.col("model") if "model" in rows.columns else pl.lit(None, dtype=pl.String))
@@ -78,5 +81,6 @@ def score(
 def _generation_check(written: dict[str, Any], tokenizer: Any, tokens: Any, chosen: list[int], longest: int) -> dict[str, Any]:
     if not chosen:
         return {"not_applicable": "generate is 0"}
+    written = {name: written[name] for name in MODELS}
     shares = {name: describe(texts, longest) for name, texts in written.items()}
     return {**shares, "max_new_tokens": longest, "examples": examples(tokenizer, tokens, chosen, written)}

@@ -8,7 +8,8 @@ from line_files import write_lines
 from tiny_models import text_rows
 
 from ktodata.errors import EmptyDataError, FormatError
-from ktodata.evaluate.checked_answers import check_answers, measure_answers, once, read_checked_prompts, without_trained
+from ktodata.evaluate.checked_answers import BaseAnswers, check_answers, measure_answers, read_checked_prompts, without_trained
+from ktodata.files import is_being_made, one_at_a_time
 from ktodata.models import cache_dir
 
 SHORT = [["length_constraints:number_words", {"relation": "less than", "num_words": 4}]]
@@ -90,12 +91,23 @@ def test_a_base_model_answers_the_same_prompts_once(folder, own_cache):
         times.append(1)
         return pl.DataFrame({"text": ["a", "b"], "unfinished": [False, True]})
 
-    assert once(folder, ["cpu", 3], ["p", "q"], write).equals(once(folder, ["cpu", 3], ["p", "q"], write))
+    def once(made_by: list, texts: list[str]) -> pl.DataFrame:
+        return BaseAnswers.of(folder, made_by, texts).once(write)
+
+    assert once(["cpu", 3], ["p", "q"]).equals(once(["cpu", 3], ["p", "q"]))
     assert len(times) == 1
-    once(folder, ["cpu", 4], ["p", "q"], write)
-    once(folder, ["cpu", 3], ["p", "r"], write)
+    once(["cpu", 4], ["p", "q"])
+    once(["cpu", 3], ["p", "r"])
     assert len(times) == 3
-    for file in (cache_dir() / "base-answers").iterdir():
+    for file in (cache_dir() / "base-answers").glob("*.parquet"):
         file.write_bytes(b"damaged")
-    once(folder, ["cpu", 3], ["p", "q"], write)
+    once(["cpu", 3], ["p", "q"])
     assert len(times) == 4
+
+
+def test_whoever_waits_for_a_base_model_s_answers_sees_that_another_is_at_them(tmp_path):
+    place = tmp_path / "cache" / "a.parquet"
+    assert not is_being_made(place)
+    with one_at_a_time(place):
+        assert is_being_made(place)
+    assert not is_being_made(place)

@@ -3,12 +3,10 @@
 A folder of the cache is named by all that tokens depend on. `ids.bin` holds int32; `rows.parquet` a line a row (encoding.py).
 """
 
-import fcntl
 import pickle
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import polars as pl
 import xxhash
 
-from ktodata.files import digest_file, read_parquet, unwritable_speaks, whole_folder
+from ktodata.files import digest_file, one_at_a_time, read_parquet, whole_folder
 from ktodata.models import cache_dir
 from ktodata.train.data import encoding
 from ktodata.train.data.encoding import EncodedRows, encode
@@ -35,7 +33,7 @@ ROWS_FOR_PROCESSES = 20_000
 def cached_tokens(rows: CheckedPart, tokenizer: Any, *, max_length: int, part: str) -> tuple[TokenRows, dict[str, Any]]:
     """As `tokens.tokenize`, from rows that need not fit into memory, to tokens that are read from a file when they are needed."""
     folder = cache_dir() / "tokens" / _key(rows, tokenizer, max_length)
-    with _one_at_a_time(folder):
+    with one_at_a_time(folder):
         encoded = _read(folder)
         if encoded is None:
             _write(folder, _encoded(rows, tokenizer, max_length))
@@ -53,18 +51,6 @@ def _key(rows: CheckedPart, tokenizer: Any, max_length: int) -> str:
         for file in sorted(Path(scratch).rglob("*")):
             digest.update(f"{file.name} {digest_file(file) if file.is_file() else ''}".encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Of several processes that need the same tokens, one makes them, and the others wait for it."""
-    with unwritable_speaks(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_suffix(".lock").open("w")
-    with lock:
-        with suppress(OSError):  # a file system without locks: each makes them, and the last one's stay
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _read(folder: Path) -> EncodedRows | None:
