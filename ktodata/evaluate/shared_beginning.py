@@ -26,9 +26,10 @@ def can_share_beginning(model: Any) -> bool:
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     own = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if own.config.is_encoder_decoder or not set(TAKEN) <= set(inspect.signature(own.forward).parameters):
+    generation = getattr(own, "generation_config", None)
+    if generation is None or own.config.is_encoder_decoder or not set(TAKEN) <= set(inspect.signature(own.forward).parameters):
         return False
-    set_by_model = {name for name in own.generation_config.to_diff_dict() if not name.startswith(("_", "transformers_"))}
+    set_by_model = {name for name in generation.to_diff_dict() if not name.startswith(("_", "transformers_"))}
     layers = DynamicCache(config=own.config).layers
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers) and set_by_model <= HARMLESS
 

@@ -21,7 +21,7 @@ UNUSABLE_ABOVE = 0.15
 NOISY_ABOVE = 0.03  # from here on wrong labels are named among what spoils a set
 ORDER_ONLY = "an order only: not measured on this data"
 AS_MEASURED = "as measured on this data"
-FIRST_SAMPLE = 100  # rows that a first review is advised to have
+FIRST_SAMPLE = 60  # rows that a first review is advised to have: as many as label_noise draws (`review_rows`)
 BY_INJECTED = "injected flips"  # the basis of flags that no review has measured
 NO_RATE = Interval(None, None, None)
 
@@ -154,7 +154,7 @@ def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
     """As the rate of wrong labels leaves it. rows : in all"""
     rate, too_many = reviews.whole.rate, is_above(reviews, MOSTLY_BELOW)
     if rate.high is None:
-        some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else f"about {FIRST_SAMPLE} rows drawn at random from each label"
+        some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else f"about {FIRST_SAMPLE} rows drawn at random, half from each label"
         text = f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
         return NextForLabels("Have a sample judged.", text, to_judge=True)
     if too_many is False:

@@ -414,8 +414,8 @@ def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
         _count_finding(
             "KD022",
             metrics["near_contradictions"],
-            f"{metrics['near_contradictions']:,} pairs of nearly equal rows have opposite labels."
-            " Both rows are kept; the pairs are in the table near_contradictions.",
+            f"{_counted(metrics['near_contradictions'], 'pair')} of nearly equal rows with opposite labels."
+            " This step takes out neither row of a pair; they are in the table near_contradictions.",
         ),
         _count_finding(
             "KD023",
@@ -435,19 +435,24 @@ def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
     ]
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _disagreement_finding(metrics: dict[str, Any]) -> Finding:
     """KD021: one text has both labels."""
     tied, decided = metrics["contradicted_texts"], metrics["outvoted_texts"]
     texts = []
     if tied:
         texts.append(
-            f"{tied:,} texts have both labels and no majority ({metrics['contradicted_rows']:,} rows)."
+            f"Both labels and no majority: {_counted(tied, 'text')} ({_counted(metrics['contradicted_rows'], 'row')})."
             " They teach nothing as they are: let a person decide."
         )
     if decided:
         texts.append(
-            f"On {decided:,} texts most raters agree: {metrics['outvoted_rows']:,} rows of the other label are outvoted,"
-            f" {metrics['superseded_rows']:,} are superseded by what their raters said later; they are dropped."
+            f"Both labels, of which most raters gave one: {_counted(decided, 'text')}. Dropped there:"
+            f" {_counted(metrics['outvoted_rows'], 'outvoted row')} of the other label, and"
+            f" {_counted(metrics['superseded_rows'], 'row')} superseded by what the same rater said later."
         )
     rows = metrics["contradicted_rows"] + metrics["outvoted_rows"] + metrics["superseded_rows"]
     return _count_finding("KD021", rows, " ".join(texts))
