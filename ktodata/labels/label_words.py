@@ -154,7 +154,8 @@ def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
     """As the rate of wrong labels leaves it. rows : in all"""
     rate, too_many = reviews.whole.rate, is_above(reviews, MOSTLY_BELOW)
     if rate.high is None:
-        some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else f"about {FIRST_SAMPLE} rows drawn at random, half from each label"
+        drawn = f"about {FIRST_SAMPLE} rows drawn at random, half from each label"
+        some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else drawn
         text = f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
         return NextForLabels("Have a sample judged.", text, to_judge=True)
     if too_many is False:

@@ -126,11 +126,8 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
             regions = plural(len(coverage.holes), "region")
             yield "narrow prompts", f"The training prompts leave {regions} of the reference prompts uncovered."
     if noise is not None and noise.contradicted:
-        yield (
-            "contradicting labels",
-            f"{plural(noise.contradicted, 'row')} share a text that has both labels, and no majority decides: criteria are unclear "
-            "there, or somebody slipped.",
-        )
+        undecided = f"{plural(noise.contradicted, 'row')} share a text that has both labels, and no majority decides"
+        yield "contradicting labels", f"{undecided}: criteria are unclear there, or somebody slipped."
     # a record without a label, or whose label the recipe sets aside, is not what spoils a set
     unreadable = flow.quarantined - (flow.account.unlabelled if flow.account is not None else 0) if flow is not None else 0
     if flow is not None and unreadable > UNREADABLE * max(flow.rows_in, 1):

@@ -120,7 +120,7 @@ def test_contested_rows_are_counted_and_shown_with_their_votes(dated):
     votes = ("2 of 3 votes say desirable", "rater 0: desirable", "rater 1: desirable", "rater 2: undesirable")
     assert first.notes == ("chance that people differ on it 91\u2009%", *votes)
     text = part(build_report(dated), "Rows on which people differ", "Whether the same content is judged differently")
-    assert "2 of 18 training rows" in text and "no label of theirs is wrong" in text
+    assert "2 of 18 training texts" in text and "no label of theirs is wrong" in text
 
 
 def test_of_many_votes_a_few_are_named_and_the_others_counted(own):

@@ -285,7 +285,10 @@ def test_a_majority_of_the_votes_decides():
     names = ("contradicted_texts", "held_for_review", "outvoted_texts", "outvoted_rows", "superseded_rows", "repeats")
     assert [result.metrics[name] for name in names] == [0, 0, 1, 2, 0, 2]
     disagreement = next(finding for finding in result.metrics["findings"] if finding["code"] == "KD021")
-    assert (disagreement["status"], disagreement["rows"]) == ("issue", 2) and "2 outvoted rows of the other label" in disagreement["text"]
+    assert (disagreement["status"], disagreement["rows"]) == (
+        "issue",
+        2,
+    ) and "2 outvoted rows of the other label" in disagreement["text"]
 
 
 def vote_rows(*votes):
