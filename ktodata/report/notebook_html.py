@@ -187,8 +187,11 @@ def _class_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _figure_html(figure: Any, description: str) -> Markup:
     """A figure on white, which can be read in a dark notebook, too."""
+    from matplotlib import rc_context
+
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="svg", facecolor="white")
+    with rc_context({"svg.hashsalt": "ktodata"}):  # the same picture is the same file, whenever it is drawn
+        figure.savefig(drawn, format="svg", facecolor="white", metadata={"Date": None})
     data = base64.b64encode(drawn.getvalue()).decode()
     return Markup('<img alt="{}" style="max-width:100%;background:#fff" src="data:image/svg+xml;base64,{}">').format(
         description, data

@@ -117,6 +117,8 @@ def check_independence(votes: pl.DataFrame, *, seed: int = 0) -> Independence:
         if len(raters) < MIN_RATERS:
             return replace(known, reason=_too_few(known))
         matrix = _vote_matrix(kept, raters, seed)
+        if not len(matrix.times):
+            return replace(known, reason=f"not identifiable: no row was judged by two of the {len(raters)} raters that are left")
         fits = _fit(matrix)
         together = _err_together(matrix, fits, raters)
         if not together:

@@ -31,6 +31,17 @@ def sure_and_right(votes, truth):
     return np.maximum(p, 1 - p).mean(), ((p > 0.5) == truth[rows["row_id"].cast(pl.Int64).to_numpy()]).mean()
 
 
+def test_where_one_rater_alone_shares_rows_and_is_left_out_nothing_is_known():
+    """Four raters of rows of their own, and a judge of all rows who only ever says one thing, or says what one of them says."""
+    rows = np.arange(400)
+    cells = np.zeros((400, 5), int)
+    cells[rows, rows % 4] = np.where(np.random.default_rng(0).random(400) < 0.6, 1, -1)
+    cells[:, 4] = 1
+    checked = check_independence(as_votes(cells))
+    assert not checked.identified and checked.one_sided == ("rater 4",)
+    assert checked.reason == "not identifiable: no row was judged by two of the 4 raters that are left"
+
+
 def test_independent_raters_are_believed_and_are_as_right_as_they_are_sure():
     cells, truth = draw(600, 8)
     votes = as_votes(cells)
