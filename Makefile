@@ -5,6 +5,7 @@
 #                   MLflow's and MLCommons' own packages see what is logged and sent
 # make test-families install, then test the trainer on every family of models that transformers has (some ten minutes)
 # make screenshots  the pictures of the README, from the quickstart (needs Chromium)
+# make notebooks    install, then run the notebooks and keep what they show
 # make docs         install, then build the documentation site into site/
 # make bench        install, then run the benchmarks
 # make bench-gpu    install, then test and compare trainers on this machine's GPU (ten minutes at most)
@@ -12,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart screenshots test coverage docs bench bench-gpu test-servers test-families clean
+.PHONY: install quickstart screenshots notebooks test coverage docs bench bench-gpu test-servers test-families clean
 
 install: $(VENV)/installed
 
@@ -38,6 +39,9 @@ quickstart: install
 
 screenshots: quickstart
 	$(BIN)/python docs/screenshots.py
+
+notebooks: install
+	OMP_NUM_THREADS=1 $(BIN)/python tools/run_notebooks.py notebooks/*.ipynb
 
 test: install
 	$(BIN)/ruff check

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 
 SHOWN = ("text/plain", "text/html", "image/png")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+MAX_PLAIN = 5_000  # characters of a text beside the table that shows the same
 SECONDS = 3600
 
 
@@ -38,6 +39,8 @@ def kept_output(output: Any) -> Any | None:
     if WIDGET in output.data:
         return None
     output.data = {kind: data for kind, data in output.data.items() if kind in SHOWN}
+    if "text/html" in output.data and len(output.data.get("text/plain", "")) > MAX_PLAIN:
+        del output.data["text/plain"]
     return output if output.data else None
 
 

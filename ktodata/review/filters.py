@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
 MAX_CHOICES = 200  # of a column, the most frequent
-OTHERS = "others"
+OTHERS, DIFFER = "others", "differ"
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What is asked for; an empty text is everything. judged: "others" for rows that another reviewer has judged."""
+    """What is asked for; an empty text is everything.
+
+    judged : "others" for rows that another reviewer has judged, "differ" for those on which reviewers differ, also with one's own
+    """
 
     cluster: str = ""
     source: str = ""

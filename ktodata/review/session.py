@@ -10,8 +10,9 @@ from ktodata.formats.verdicts.matching import content_key
 from ktodata.formats.verdicts.verdict_store import VerdictWord
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
-from ktodata.review.filters import OTHERS, FilterColumns, Filters
+from ktodata.review.filters import DIFFER, OTHERS, FilterColumns, Filters
 from ktodata.review.queue import OUTLOOK_ROWS, ExpectedGain, build_queue, expected_gain, seconds_per_row
+from ktodata.review.reviewer_agreement import disagreements
 from ktodata.review.row_view import ReviewRow, RowView
 from ktodata.review.store import CurrentVerdict, ReviewVerdict, StaleError, VerdictStore
 from ktodata.work_done import working_on
@@ -85,6 +86,7 @@ class ReviewSession:
         self._judged = np.zeros(len(self.rows), bool)
         self._judged_by_others = np.zeros(len(self.rows), bool)
         self._skipped: list[tuple[int, int]] = []  # place, and the number of the reviewer's latest verdict then
+        self._settled: set[int] = set()  # places of rows on which reviewers differed, judged again in this sitting
         self._seconds: list[float] = []
         self._last_event = 0
 
@@ -128,7 +130,10 @@ class ReviewSession:
             source_id=self.rows.source_ids[place],
             content=content_key(self.rows.text(place, "prompt"), self.rows.text(place, "completion")),
         )
+        differed = bool(self._judged_by_others[place]) and place in self._differing()
         self.store.add(judged, current_id=current_id)
+        if differed:
+            self._settled.add(place)
         self._seconds.append(seconds)
         self._skipped = [skip for skip in self._skipped if skip[0] != place]
 
@@ -167,7 +172,9 @@ class ReviewSession:
         if undo_token.startswith("skip"):
             return self._skipped.pop()[0], ""
         taken_back = self.store.undo(self.reviewer, int(undo_token), self.detector)
-        return self.rows.places.get(taken_back.row_id), taken_back.note
+        place = self.rows.places.get(taken_back.row_id)
+        self._settled.discard(-1 if place is None else place)
+        return place, taken_back.note
 
     def outlook(self) -> ReviewOutlook:
         """What the rest of the sitting, and fixed numbers of rows, are expected to buy; filters play no part."""
@@ -209,6 +216,10 @@ class ReviewSession:
 
     def _waiting(self, filters: Filters) -> NDArray[np.int64]:
         """Places of the rows that wait, best first."""
+        if filters.judged == DIFFER:
+            passed_over = self._settled.union(place for place, _ in self._skipped)
+            mask = self.columns.mask(filters)
+            return np.array([at for at in self._differing() if mask[at] and at not in passed_over], dtype=np.int64)
         waits = self.columns.mask(filters) & ~self._judged
         waits[[place for place, _ in self._skipped]] = False
         order = self.queue.order
@@ -218,6 +229,11 @@ class ReviewSession:
             outside = np.setdiff1d(np.flatnonzero(waits), order)
             order = np.concatenate([order, outside])
         return order[waits[order]]
+
+    def _differing(self) -> list[int]:
+        """Places of rows on which reviewers differ now, in the order in which they were judged."""
+        row_ids = disagreements(self.store.current_verdicts())["row_id"].unique(maintain_order=True)
+        return [self.rows.places[row_id] for row_id in row_ids if row_id in self.rows.places]
 
     def _read_new_events(self) -> None:
         """Learn what was written since, here or at another desk."""

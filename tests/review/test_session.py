@@ -243,6 +243,30 @@ def test_a_second_reviewer_sees_the_same_rows_and_can_ask_for_those_judged(run, 
     bob.store.close()
 
 
+def test_rows_on_which_reviewers_differ_are_a_queue_that_ends(run, session):
+    """Ann keeps four rows, Bob flips three of them. Bob goes through those: one he gives up, one he says again, one he skips."""
+    rows = [judge(session) for _ in range(4)]
+    bob, differ = sit(run, "bob"), Filters(judged="differ")
+    assert bob.item(differ).row is None
+    for row_id, verdict in zip(rows, ("flip", "keep", "flip", "flip"), strict=True):
+        judge(bob, verdict, item=bob.item(Filters(judged="others")))
+        assert bob.item(ALL).row.row_id != row_id
+    bob.store.close()
+    bob = sit(run, "bob")
+    first = bob.item(differ)
+    assert (first.row.row_id, first.waiting, first.current.verdict) == (rows[0], 3, "flip")
+    judge(bob, "keep", item=first)
+    judge(bob, "flip", item=bob.item(differ))
+    again = bob.item(differ)
+    assert (again.row.row_id, again.waiting) == (rows[3], 1), "what was said again is not put again in this sitting"
+    assert bob.undo(bob.item(differ).undo_token, bob.detector)[0] == bob.place(rows[2])
+    assert bob.item(differ).row.row_id == rows[2], "the verdict before it stands again, and differs"
+    for row_id in rows[2:]:
+        bob.skip(row_id, bob.detector)
+    assert bob.item(differ).row is None and session.item(differ).waiting == 2
+    bob.store.close()
+
+
 def test_a_row_drawn_at_random_is_judged_blind_unless_somebody_says_otherwise(run):
     session = sit(run, blind=None)
     item = session.item(ALL)

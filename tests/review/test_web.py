@@ -324,7 +324,9 @@ def test_progress_tells_who_agrees_and_what_is_not_known(visitor, session):
         visitor.post("/verdict", verdict(page, verdict="keep" if number % 3 else "flip", note="<b>why</b>"))
         bob.record(row_id, "keep", current_id=0, detector=bob.detector, note="", seconds=3.0)
     page = visitor.client.get("/progress").text
-    assert "4 rows: contested" in page
+    assert "4 rows: contested" in page and 'href="/?judged=differ"' in page
+    queue = visitor.client.get("/?judged=differ").text
+    assert 'data-filters="?judged=differ"' in queue and "You said <strong>flip</strong>" in queue and "4 waiting" in queue
     assert re.search(r"<bdi>ann</bdi>, <bdi>bob</bdi></th><td class=\"n\">12</td><td class=\"n\">67", page)
     assert page.count("p(wrong) was not measured on this data") == 1 and "not known</td>" not in page and "too few" not in page
     assert "&lt;b&gt;why&lt;/b&gt;" in page and "<b>why" not in page
