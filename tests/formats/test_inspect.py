@@ -82,6 +82,16 @@ def test_a_table_with_conversations_as_json_text(thumbs):
     }
 
 
+@pytest.mark.parametrize(("again", "evidence"), [(0, "no value twice"), (12, "12 of 1,212 values stood before"), (200, None)])
+def test_that_an_id_comes_back_is_seen_however_many_there_are(lines, again, evidence):
+    """Also beyond as many values as are kept apart; an id that comes back often names something else than the record."""
+    numbers = [*range(1200 if again else 1212), *range(again)]
+    path = lines(*({"prompt": f"p{n}", "completion": f"c{n}", "thumb": n % 2, "record_id": f"r{n}"} for n in numbers))
+    (candidate,) = inspect(path).roles["source_id"]
+    assert candidate.is_named == (evidence is not None) == ("source_id" in ingest_of(inspect(path)))
+    assert evidence is None or candidate.evidence == f"its name; {evidence}"
+
+
 def test_each_value_of_the_label_is_counted_and_none_is_given_a_meaning(thumbs):
     inspection = inspect(thumbs)
     (choice,) = inspection.labels

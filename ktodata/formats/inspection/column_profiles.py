@@ -67,6 +67,7 @@ class ColumnProfile:
     types : how many values are text, number, boolean, conversation, turn, list, object, time, ...; nulls are not among them.
     n_null : values that are null, empty text or not there at all.
     counts : each short scalar with its count, up to MAX_DISTINCT; `has_more_values`: there are others besides.
+    n_again : scalars that came before, whatever their number.
     n_assistant_last : conversations that end with the assistant's turn, and turns that are the assistant's.
     n_repeated : records in which the path stands more than once.
     """
@@ -77,6 +78,8 @@ class ColumnProfile:
     types: Counter[str] = field(default_factory=Counter)
     counts: Counter[tuple[type, Any]] = field(default_factory=Counter)
     has_more_values: bool = False
+    n_again: int = 0
+    others: set[int] = field(default_factory=set, repr=False)  # hashes of the values that `counts` has no place for
     examples: list[str] = field(default_factory=list)
     n_chars: int = 0
     n_assistant_last: int = 0
@@ -142,10 +145,12 @@ class ColumnProfile:
                 return
             value = hash(value)
         key = (type(value), value)
+        self.n_again += key in self.counts or hash(key) in self.others
         if key in self.counts or len(self.counts) < MAX_DISTINCT:
             self.counts[key] += 1
         else:
             self.has_more_values = True
+            self.others.add(hash(key))
 
 
 def one_line(value: Any, most: int = EXAMPLE_CHARS) -> str:

@@ -18,6 +18,7 @@ MAX_LABEL_VALUES = 11  # a scale from 0 to 10
 MAX_LABEL_CANDIDATES = 6
 MIN_SHARE = 0.9
 MIN_LABELLED = 20  # of a column whose name says nothing; in fewer records any column has few values
+MAX_AGAIN = 0.05  # of an id's values: a source that sends a record twice has its id twice
 MIN_EPOCH = 3e8  # seconds, 1979: a smaller number is a duration, or a date written as 20250301
 _WORDS = {
     "prompt": "prompt question instruction query input inputs request user_message user_input ask problem",
@@ -159,13 +160,15 @@ def _names_of_things(column: ColumnProfile, n_records: int) -> list[RoleCandidat
     if column.share_of("text", "number") < MIN_SHARE or (column.types["text"] and column.mean_chars > 80):
         return []
     distinct = "over 1,000" if column.n_distinct is None else f"{column.n_distinct:,}"
-    is_unique = column.n_values > 1 and (column.n_distinct is None or column.n_distinct == column.n_values)
+    is_unique = column.n_values > 1 and not column.n_again
     evidence = f"its name; {distinct} different value{'s' * (distinct != '1')} in {column.n_values:,}"
     for role in ("model", "split", "rater"):
         if names_role(column.path, role) and not (role == "rater" and is_unique and names_role(column.path, "source_id")):
             return [RoleCandidate(role, column.path, True, evidence)]
     if names_role(column.path, "source_id"):
-        return [RoleCandidate("source_id", column.path, is_unique, evidence if not is_unique else "its name; no value twice")]
+        is_id = column.n_values > 1 and column.n_again <= MAX_AGAIN * column.n_values
+        again = f"{column.n_again:,} of {column.n_values:,} values stood before" if column.n_again else "no value twice"
+        return [RoleCandidate("source_id", column.path, is_id, f"its name; {again}")]
     return []
 
 

@@ -67,13 +67,11 @@ def _is_conversation_id(column: ColumnProfile) -> bool:
 
 def _repeats(column: ColumnProfile, n_records: int) -> bool:
     """Whether its values come back: a conversation has several messages."""
-    if column.n_values < 0.9 * n_records:
-        return False
-    return column.n_distinct is None or column.n_distinct < column.n_values
+    return column.n_values >= 0.9 * n_records and column.n_again > 0
 
 
 def _is_unique(column: ColumnProfile, n_records: int) -> bool:
-    return column.n_values == n_records and (column.n_distinct is None or column.n_distinct == n_records)
+    return column.n_values == n_records and not column.n_again
 
 
 def _is_speaker(column: ColumnProfile, n_records: int) -> bool:
