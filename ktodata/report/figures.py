@@ -107,12 +107,13 @@ def flow(first: int, leaving: Sequence[FlowLoss], parts: Sequence[tuple[str, int
 
     first : rows in. leaving : in order, with how many were left after each step. parts : ("train", 804), ...
     """
-    figure, axes = canvas(height=2.4)
+    figure, axes = canvas(height=2.2)
     axes.axis("off")
+    lines = 2 if any(step.dropped and step.review for step in leaving) else 1  # under a step's name
     scale, end = max(first, 1), len(leaving) + 0.2
     words = -0.36 * scale - max((step.dropped + step.review for step in leaving), default=0)  # below the deepest band
     axes.set_xlim(-0.05, end + 1.5)
-    axes.set_ylim(words - 0.42 * scale, 1.16 * scale)
+    axes.set_ylim(words - (0.16 + 0.13 * lines) * scale, 1.16 * scale)
     axes.text(0, 1.05 * scale, f"{count(first)} rows in", fontsize=8.5, fontweight="bold", va="bottom")
     base, edge = 0.0, [(0.0, 0.0)]
     for position, step in enumerate(leaving):

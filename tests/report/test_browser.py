@@ -352,7 +352,7 @@ def test_the_page_is_short_until_it_is_unfolded(browser, many, width, most):
 def test_a_run_with_every_experiment_is_short_too(browser, file):
     with opened(browser, file, viewport={"width": 1400, "height": 900}) as page:
         page.wait_for_selector(READY)
-        assert height(page) <= 1.2 * MAX_HEIGHT
+        assert height(page) <= MAX_HEIGHT
 
 
 def test_rows_unfold_once_something_is_searched(page):
