@@ -34,6 +34,13 @@ class Interval(NamedTuple):
         return self._asdict()
 
 
+def digits_of_percent(value: float, digits: int) -> int:
+    """Digits after the point with which a share neither reads as 0 % nor as 100 % unless it is that; 4 at most."""
+    while digits < 4 and 0 < value < 1 and round(100 * value, digits) in (0, 100):
+        digits += 1
+    return digits
+
+
 def clopper_pearson(hits: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
     """Ends of the exact two-sided binomial interval for hits / trials: float arrays in [0, 1]; (0, 1) where there are no trials.
 
@@ -124,14 +131,6 @@ def _upper_end(hits: Pair, trials: Pair, weights: tuple[float, float], tail: flo
         chances = ((bdtr(counts, trials[0], first) - below) * bdtr(room, trials[1], second)).sum(axis=1)
         low, high = (middle, high) if chances.max() > tail else (low, middle)
     return high
-
-
-def detectable_share(trials: int, *, level: float = 0.95) -> float | None:
-    """The smallest share of which at least one hit in `trials` draws would have come up with `level`; None without draws.
-
-    So where none came up, that is what could have been seen: 1 - (1 - level) ** (1 / trials).
-    """
-    return 1 - (1 - level) ** (1 / trials) if trials else None
 
 
 def placements(low_scores: ArrayLike, high_scores: ArrayLike) -> tuple[Floats, Floats]:

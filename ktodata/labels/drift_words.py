@@ -80,9 +80,18 @@ def nothing_compared(drift: Mapping[str, Any], voters: int) -> str:
     return f"No groups could be compared. {why}."
 
 
+def _no_change_seen(counts: Mapping[str, int]) -> str:
+    if not counts["rows"]:
+        return "no row has a time"
+    if counts["values"] == 1:
+        return f"one and the same time for all {counts['rows']:,} rows that have one"
+    few = counts["rows"] < MIN_ROWS
+    return f"{counts['rows']:,} rows have a time, {'too few' if few else 'and no time parts them into enough'} to see a change"
+
+
 def _why_not(name: str, counts: Mapping[str, int], voters: int) -> str:
     if name == OVER_TIME:
-        return f"{counts['rows']:,} rows have a time, too few to see a change" if counts["rows"] else "no row has a time"
+        return _no_change_seen(counts)
     own = name == "rater" and voters > counts["values"]
     also = f"; {voters:,} raters voted, but a text that several judged is one row, of one of them" if own else ""
     if not counts["rows"]:

@@ -11,14 +11,15 @@ from ktodata.labels.label_words import (
     flags_sentence,
     is_above,
     is_worth_nothing,
-    none_among,
     percent,
     review_sentence,
     reviewed_labels,
+    span,
     worth_sentence,
 )
 from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.vote_worth import MIN_SHARED
+from ktodata.stats import Interval
 
 MANY_WRONG = 0.1  # share of wrong labels
 TWINS = "near twin (same prompt, nearly the same completion)"
@@ -68,7 +69,8 @@ def identifiability_in_words(classes: Mapping[str, Mapping[str, Any]]) -> dict[s
 def _class_in_words(figures: Mapping[str, Any]) -> str:
     auroc, flips = figures["auroc_of_injected_flips"], figures["injected_flips_at_this_depth"]["flips"]
     if auroc["value"] is None or flips < 10:
-        return f"not identifiable, because only {flips} flips could be injected among {figures['rows']:,} rows; 10 are the least"
+        count = f"{flips} flip{'' if flips == 1 else 's'}"
+        return f"not identifiable, because only {count} could be injected among {figures['rows']:,} rows; 10 are the least"
     ranking = (
         f"injected flips look more doubtful than other rows {auroc['value']:.0%} of the time ({auroc['low']:.0%} to "
         f"{auroc['high']:.0%}; 50% is chance)"
@@ -86,18 +88,30 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     """KD041: trusted labels show errors in the given ones."""
     reviews = reviewed_labels(facts["trusted"])
     if not reviews.judged:
-        return not_applicable("KD041", f"No row has a trusted_label. {facts['ask_for_review']['why']}".rstrip())
+        seen = [review_sentence(reviews), "No row has a trusted_label.", facts["ask_for_review"]["why"]]
+        return not_applicable("KD041", " ".join(filter(None, seen)))
     text, weights = review_sentence(reviews), [piece["text"] for piece in facts.get("weighed", {}).values()]
     if not reviews.drawn:
         return not_applicable("KD041", " ".join(filter(None, [text, facts["ask_for_review"]["why"], *weights])))
-    if (flip_rates := facts["trusted"]["flip_rates"]) and any(flip_rates.values()):
-        by_truth = ", ".join(f"{percent(share)} of the truly {name}" for name, share in flip_rates.items())
-        about = "" if reviews.whole.is_counted else "about "
-        about += "(by the rows that a verdict stands on) " if reviews.whole.undecided else ""
-        text += f" So {about}{by_truth} rows carry the other label: what the trainer's flip_rates takes."
+    text += _flip_rates_in_words(facts["trusted"], counted=reviews.whole.is_counted)
     text = " ".join([text, *weights])
     wrong = reviews.whole.wrong
     return issue("KD041", text, wrong) if wrong else passed("KD041", text)
+
+
+def _flip_rates_in_words(trusted: Mapping[str, Any], *, counted: bool) -> str:
+    """How many rows of either truth carry the other label, with both error rates at the ends of their intervals."""
+    rates, low, high = (trusted.get(f"flip_rates{end}") for end in ("", "_low", "_high"))
+    if not rates or not any(rates.values()):
+        return ""
+    if counted:
+        each = ", ".join(f"{percent(share)} of the truly {name}" for name, share in rates.items())
+        return f" So {each} rows carry the other label: what the trainer's flip_rates takes."
+    ends = {name: Interval(rates[name], (low or {}).get(name, 0.0), (high or {}).get(name, 1.0)) for name in rates}
+    each = ", ".join(f"{percent(rates[name])} ({span(interval)}) of the truly {name}" for name, interval in ends.items())
+    return (
+        f" So about {each} rows carry the other label, if both rates lie in their intervals: what the trainer's flip_rates takes."
+    )
 
 
 def _check_flags(facts: dict[str, Any]) -> Finding:
@@ -117,7 +131,7 @@ def _check_flags(facts: dict[str, Any]) -> Finding:
 def _nothing_flagged(facts: dict[str, Any]) -> Finding:
     """Nothing is flagged: a pass only where flags could have come up."""
     if "stacking" in facts:
-        text = "Nothing is flagged: among reviewed rows that look surely wrong too few are, or none looks so."
+        text = "Nothing is flagged: no reviewed row looks surely wrong, or too few of those that do are wrong."
         return passed("KD042", text)
     if facts.get("identifiability", {}).get("verdict") != "identifiable":
         return not_applicable("KD042", "Nothing can be flagged: how right flags are was not measured, and needs reviewed rows.")
@@ -193,7 +207,10 @@ def _check_outvoted(facts: dict[str, Any]) -> Finding:
     rows = facts["votes"]["rows_with_three_votes"]
     if not rows:
         return not_applicable("KD046", "No row has three votes, so no label that is one of its votes can be outvoted.")
-    return passed("KD046", f"{none_among(rows, 'outvoted label')} A label that is the majority of its votes never is.")
+    text = (
+        f"Each of {rows:,} labels with three votes or more is looked at: none is outvoted, as the majority of its votes never is."
+    )
+    return passed("KD046", text)
 
 
 def _check_prompt(facts: dict[str, Any]) -> Finding:

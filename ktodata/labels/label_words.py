@@ -5,16 +5,16 @@ The rules, which tests/labels/test_label_words.py holds against planted truths:
 - A rate is that of the random draw, with its exact interval; rows that were judged for another reason give none. Rows of the draw
   without a label that people agree on are named, and the interval has room for all of them being wrong, and for none.
 - A word is used only where the whole interval lies on its side of its line; else "too few reviews", and how many there are.
-- Where nothing came up, the sentence says what could have come up: the share that the rows at hand would have shown.
+- Where nothing came up, the sentence says whether all rows were looked at, or why nothing could have come up.
 - A p that was not measured is an order only, and is called that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ktodata.feedback import LABEL_NAMES
-from ktodata.stats import Interval, detectable_share
+from ktodata.stats import Interval, digits_of_percent
 
 MOSTLY_BELOW = 0.05  # share of wrong labels under which they can mostly be trusted, and over which with care
 UNUSABLE_ABOVE = 0.15
@@ -31,7 +31,8 @@ class DrawnRate:
     """Wrong labels by a random draw. `of`: the class of the given labels, or "" for all.
 
     drawn : rows with a trusted label; rate.value is of these. contested, skipped : rows of the draw without one, as people
-    differ, or as nobody has judged them; the low end of the rate takes all of them for right, the high end for wrong
+    differ, or as nobody has judged them; the low end of the rate takes all of them for right, the high end for wrong. rows : that
+    the rate is of; 0 where that is not known
     """
 
     wrong: int
@@ -40,6 +41,12 @@ class DrawnRate:
     of: str = ""
     contested: int = 0
     skipped: int = 0
+    rows: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no row is left to draw, so that only undecided ones leave anything open."""
+        return self.is_counted or 0 < self.rows <= self.drawn + self.undecided
 
     @property
     def is_counted(self) -> bool:
@@ -61,20 +68,14 @@ class DrawnRate:
 class ReviewedLabels:
     """What reviews say of the labels. judged : training rows with a trusted label, drawn or picked.
 
-    drawable : rows that the draw is made of; 0 where that is not known. of_no_use : rows that reviewers dropped, in no rate
+    of_no_use : rows that reviewers dropped, in no rate
     """
 
     judged: int
     whole: DrawnRate
     classes: tuple[DrawnRate, ...]
     vouched: bool = False
-    drawable: int = 0
     of_no_use: int = 0
-
-    @property
-    def is_drawn_out(self) -> bool:
-        """Whether no row is left to draw, so that only undecided ones leave anything open."""
-        return 0 < self.drawable <= self.drawn + self.whole.undecided
 
     @property
     def drawn(self) -> int:
@@ -91,8 +92,7 @@ def reviewed_labels(trusted: Mapping[str, Any], of_no_use: int = 0) -> ReviewedL
         if isinstance(of := trusted.get(name), Mapping)
     )
     whole = _drawn_rate(trusted, (trusted.get("wrong") or 0) if trusted.get("drawn_at_random") else 0)
-    vouched, drawable = bool(trusted.get("vouched_at_random")), trusted.get("rates_of") or 0
-    return ReviewedLabels(trusted.get("rows") or 0, whole, classes, vouched, drawable, of_no_use)
+    return ReviewedLabels(trusted.get("rows") or 0, whole, classes, bool(trusted.get("vouched_at_random")), of_no_use)
 
 
 def undecided_note(of: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def undecided_note(of: Mapping[str, Any]) -> str:
 
 def _drawn_rate(of: Mapping[str, Any], wrong: int, name: str = "") -> DrawnRate:
     drawn, contested, skipped = (of.get(f"drawn_{rows}") or 0 for rows in ("at_random", "contested", "skipped"))
-    return DrawnRate(wrong, drawn, _interval(of.get("error_rate")), name, contested, skipped)
+    return DrawnRate(wrong, drawn, _interval(of.get("error_rate")), name, contested, skipped, of.get("rates_of") or 0)
 
 
 def _interval(value: Any) -> Interval:
@@ -135,7 +135,10 @@ def is_above(reviews: ReviewedLabels, line: float) -> bool | None:
 
 def noisy_sentence(reviews: ReviewedLabels) -> str:
     """Of labels that may be called noisy: how many of each class are wrong, and how that is known."""
-    known = "every row that could be drawn was judged" if reviews.whole.is_counted else "by the random draw"
+    if reviews.whole.is_whole:
+        known = f"every row that could be drawn was {'judged' if reviews.whole.is_counted else 'looked at'}"
+    else:
+        known = f"of rows {_how_chosen(reviews)}"
     return f"Wrong labels, {known}: {class_rates(reviews)}."
 
 
@@ -154,31 +157,39 @@ def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
     """As the rate of wrong labels leaves it. rows : in all"""
     rate, too_many = reviews.whole.rate, is_above(reviews, MOSTLY_BELOW)
     if rate.high is None:
-        drawn = f"about {FIRST_SAMPLE} rows drawn at random, half from each label"
-        some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else drawn
-        text = f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
-        return NextForLabels("Have a sample judged.", text, to_judge=True)
+        return _first_reviews(reviews, rows)
     if too_many is False:
         return NextForLabels()
     if reviews.whole.is_counted:
-        wrong = f"{_span(rate)} of them were wrong as they were given"
+        wrong = f"{span(rate)} of them were wrong as they were given"
         text = f"Train on the verdicts: every label that could be drawn was judged, and {wrong}."
         return NextForLabels("Use the verdicts.", text)
-    if reviews.is_drawn_out:
+    if reviews.whole.is_whole:
         text = f"Settle the rows that no verdict stands on, {reviews.whole.undecided_in_words()}: no other is left to draw."
-        return NextForLabels("Settle what is open.", text)
+        return NextForLabels("Settle what is open.", text, to_judge=bool(reviews.whole.skipped))
     if too_many is None:
         text = f"Have more rows of the random draw judged: {_room(reviews)}."
         return NextForLabels("Have more rows judged.", text, to_judge=True)
-    wrong = f"by the draw {_span(rate)} of all labels are wrong (95 % interval)"
+    wrong = f"by the draw {span(rate)} of all labels are wrong (95 % interval)"
     text = f"Have more rows judged: {wrong}, and a verdict mends only the row that it is on."
     return NextForLabels("Have more rows judged.", text, to_judge=True)
+
+
+def _first_reviews(reviews: ReviewedLabels, rows: int) -> NextForLabels:
+    """Where no rate is known."""
+    if reviews.whole.contested:
+        differ = f"People differ on all of the {_rows(reviews.whole.contested)} of the draw that they judged"
+        return NextForLabels("Settle the criterion.", f"{differ}: say more clearly what is desirable, and judge them again.")
+    some = f"about {FIRST_SAMPLE} rows, drawn at random within each label"
+    some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else some
+    text = f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
+    return NextForLabels("Have a sample judged.", text, to_judge=True)
 
 
 def noise_unshown(reviews: ReviewedLabels) -> str:
     """Of labels that may not be called noisy: what is known of how many are wrong."""
     if reviews.whole.is_counted:
-        return f"All {_rows(reviews.drawn)} that could be drawn were judged: {_span(reviews.whole.rate)} of the labels are wrong."
+        return f"All {_rows(reviews.drawn)} that could be drawn were judged: {span(reviews.whole.rate)} of the labels are wrong."
     if reviews.whole.rate.high is None:
         return "Whether the labels are noisy is not measured: that takes a random draw of rows that somebody trusted judges."
     return f"{_room(reviews)}."
@@ -186,25 +197,41 @@ def noise_unshown(reviews: ReviewedLabels) -> str:
 
 def _room(reviews: ReviewedLabels) -> str:
     """What the draw leaves open of the share of wrong labels."""
-    leaves = f"leave{'s' if reviews.drawn == 1 else ''} room for {_span(reviews.whole.rate)} wrong labels"
-    known = [] if reviews.is_drawn_out else ["95 % interval"]
+    leaves = f"leave{'s' if reviews.drawn == 1 else ''} room for {span(reviews.whole.rate)} wrong labels"
+    known = [] if reviews.whole.is_whole else ["95 % interval"]
     known += [f"{reviews.whole.undecided_in_words()}, right or wrong"] if reviews.whole.undecided else []
-    return f"{_rows(reviews.drawn)} drawn at random and judged {leaves} ({'; '.join(known)})"
+    return f"{_rows(reviews.drawn)} {_how_chosen(reviews)} {leaves} ({'; '.join(known)})"
+
+
+def _how_chosen(reviews: ReviewedLabels) -> str:
+    """Why the judged rows stand for all: they were drawn, or are all of their label."""
+    entire = [part.of for part in reviews.classes if part.drawn and part.is_whole]
+    if not entire:
+        return "drawn at random and judged"
+    rest = any(part.drawn and not part.is_whole for part in reviews.classes)
+    if not rest and reviews.whole.is_whole:
+        return "judged, of all that could be drawn,"
+    return f"judged (all labelled {' or '.join(entire)}{', and a random draw of the others' if rest else ''})"
 
 
 def review_sentence(reviews: ReviewedLabels) -> str:
     """How many labels are wrong by the random draw, and which judged rows say nothing of that; empty without any review."""
-    if not reviews.judged:
-        return ""
     picked = reviews.judged - reviews.drawn
     if not reviews.drawn:
-        return f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
+        return " ".join(_without_rate(reviews))
     text = _drawn_sentence(reviews)
     if reviews.vouched:
         text += " That they were drawn at random is as the setting trusted_at_random says."
     if reviews.of_no_use:
         text += f" {_rows(reviews.of_no_use)} that a reviewer called of no use {_is_are(reviews.of_no_use)} left out."
-    return text + (f" {_rows(picked)} judged for another reason {_is_are(picked)} not counted." if picked else "")
+    return text + (f" {picked:,} more judged, not known to be of the draw, {_is_are(picked)} not counted." if picked else "")
+
+
+def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
+    if reviews.whole.contested:
+        yield f"People differ on each of {_rows(reviews.whole.contested)} of the random draw that they judged: no rate follows."
+    if reviews.judged:
+        yield f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
 
 
 def _drawn_sentence(reviews: ReviewedLabels) -> str:
@@ -212,23 +239,27 @@ def _drawn_sentence(reviews: ReviewedLabels) -> str:
     whole = reviews.whole
     carry = f"{'carries' if 1 in (whole.wrong, whole.drawn) else 'carry'} a wrong label"
     if whole.is_counted:
-        counted = f"{whole.wrong:,} {carry}, {_span(whole.rate)} ({class_rates(reviews)})"
+        counted = f"{whole.wrong:,} {carry}, {span(whole.rate)} ({class_rates(reviews)})"
         return f"All {_rows(whole.drawn)} that could be drawn were judged: {counted}."
-    text = f"{whole.wrong:,} of {_rows(whole.drawn)} drawn at random and judged {carry}"
-    known = whole.rate.value
+    text = f"{whole.wrong:,} of {_rows(whole.drawn)} {_how_chosen(reviews)} {carry}"
+    known, of_classes = whole.rate.value, class_rates(reviews)
+    if not whole.undecided and known is None:
+        return f"{text}. Of all labels {span(whole.rate)} are wrong (95 % interval; {of_classes})."
     if not whole.undecided:
-        of_all = "Of all labels" if known is None else f"Of all labels that is {percent(known)}"
-        return f"{text}. {of_all} (95 % interval {_span(whole.rate)}; {class_rates(reviews)})."
+        return f"{text}. Of all labels that is {percent(known or 0.0)} (95 % interval {span(whole.rate)}; {of_classes})."
+    if whole.is_whole:
+        text = f"All {_rows(whole.rows)} that could be drawn were looked at: {whole.wrong:,} of {whole.drawn:,} judged {carry}"
     text += f"; of the draw {whole.undecided_in_words()}. "
     text += "" if known is None else f"Of labels like those judged that is {percent(known)}. "
-    ends = class_rates(reviews) if reviews.is_drawn_out else f"95 % interval; {class_rates(reviews)}"
-    of_all = f"Of all labels {_span(whole.rate)} are wrong, the open ones all right at one end and all wrong at the other"
+    ends = of_classes if whole.is_whole else f"95 % interval; {of_classes}"
+    of_all = f"Of all labels {span(whole.rate)} are wrong, the open ones all right at one end and all wrong at the other"
     return f"{text}{of_all} ({ends})."
 
 
 def class_rates(reviews: ReviewedLabels) -> str:
     """Wrong labels of each given class, by the random draw; a class of which nothing was drawn is named."""
-    return "; ".join(f"{part.of}: {_rate(part)}" for part in reviews.classes)
+    there = [part for part in reviews.classes if part.rows or part.drawn or not reviews.whole.rows]
+    return "; ".join(f"{part.of}: {_rate(part)}" for part in there)
 
 
 def flags_sentence(figures: Mapping[str, Any], rows: int, judged: int) -> str:
@@ -265,21 +296,14 @@ def worth_sentence(fit: Mapping[str, Any]) -> str:
     pieces = "text and votes together are" if votes else "the text is"
     if not is_worth_nothing(fit):
         return f"What {pieces} worth, {fit['reviewed']:,} reviewed rows say ({both})."
-    than = "worse than" if fit["log_loss"] > fit["by_rates"] else "no better than"
+    # as far as the two figures beside it show
+    than = "worse than" if round(fit["log_loss"], 2) > round(fit["by_rates"], 2) else "no better than"
     return f"By {fit['reviewed']:,} reviewed rows {pieces} {than} knowing only the class shares ({both})."
 
 
 def is_worth_nothing(fit: Mapping[str, Any]) -> bool:
     """Whether the class shares alone foretell reviewed rows at least as well."""
     return bool(fit["log_loss"] >= fit["by_rates"])
-
-
-def none_among(rows: int, what: str) -> str:
-    """What `rows` without a hit could have shown, if they stand for the others; what: in the plural."""
-    least = detectable_share(rows)
-    if least is None:
-        return f"No {what} could come up: no row was looked at."
-    return f"No {what} among {_rows(rows)}; had more than {percent(least)} been such, some would have come up (95 % sure)."
 
 
 def p_in_words(measured: bool, fit: Mapping[str, Any] | None = None) -> str:
@@ -290,18 +314,19 @@ def p_in_words(measured: bool, fit: Mapping[str, Any] | None = None) -> str:
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """A share as a percentage with a thin space before the sign."""
-    return f"{100 * value:.{digits}f}\u2009%"
+    """A share as a percentage with a thin space before the sign; 0 and 100 are counts of none and of all."""
+    return f"{100 * value:.{digits_of_percent(value, digits)}f}\u2009%"
 
 
 def _rate(part: DrawnRate) -> str:
     undecided = part.undecided_in_words()
     if not part.drawn:
-        return f"none judged, {undecided}" if undecided else "none drawn"
-    return f"{part.wrong:,} of {part.drawn:,} wrong{f', {undecided}' if undecided else ''} ({_span(part.rate)})"
+        return f"none judged, {undecided}" if undecided else "none known to be drawn"
+    return f"{part.wrong:,} of {part.drawn:,} wrong{f', {undecided}' if undecided else ''} ({span(part.rate)})"
 
 
-def _span(rate: Interval) -> str:
+def span(rate: Interval) -> str:
+    """The ends of a share as percentages, one where they are the same."""
     if rate.low is None or rate.high is None:
         return "unknown"
     if rate.low == rate.high:

@@ -118,6 +118,8 @@ class LabelAudit:
         noise = run.stage("label_noise")
         learnt = pl.col("is_label_issue").is_not_null()  # label_noise says so of the rows that it learnt from, and of no others
         held = pl.col("row_id").is_in(_held_row_ids(run).implode())
+        if "not_learnt" in noise.metrics:
+            learnt = ~pl.col("row_id").is_in(_waiting_row_ids(run).implode())
         state = pl.when(learnt).then(pl.lit("keep")).when(held).then(pl.lit(HELD)).otherwise(pl.lit("drop"))
         states = noise.columns.select("row_id", state=state)
         table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(states, on="row_id", maintain_order="left")
@@ -195,19 +197,21 @@ class LabelAudit:
         wrong the labels are, what no model suspects, and, from 40 on, what a doubt is worth. The others (why "gain") are those
         that nobody can call yet, each less worth the more it is like one before it: labels/people/review_queue.py. Texts with
         both labels, which are held until somebody decides (why "held"), count as rows whose label is wrong as likely as not.
-        Empty where nothing was learnt of the labels.
+        Where nothing was learnt of the labels, the random draw alone.
         """
         p_wrong = self.p_wrong
         known = pl.col("doubt") if self.p_wrong_was_measured else pl.lit(None, pl.Float64)
         rows = self.table.select("row_id", "source_id", "label", "prompt", "completion", pl.Series("doubt", p_wrong))
         rows = rows.select("row_id", "source_id", "label", "doubt", known.alias("p_wrong"), "prompt", "completion")
         rows = rows.with_columns(why=pl.lit("gain"))
-        if "not_learnt" in self.metrics:
-            return rows.clear()
         open_rows = self.trained & self.unjudged
         drawn = self.metrics["trusted"]["drawn_at_random"]
-        first = self._random_draw(drawn, 0 if drawn >= MIN_REVIEWED else -(-count // 2))
-        open_rows[first] = False
+        if "not_learnt" in self.metrics:
+            first = self._random_draw(drawn, count)
+            open_rows[:] = False
+        else:
+            first = self._random_draw(drawn, 0 if drawn >= MIN_REVIEWED else -(-count // 2))
+            open_rows[first] = False
         rest = queue(features_of(self.table), p_wrong, open_rows | self.held, count - len(first))
         rows = rows.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))
         return pl.concat([rows[first].with_columns(why=pl.lit("measures")), rows[rest]])
@@ -398,6 +402,14 @@ def _held_row_ids(run: Run) -> pl.Series:
     held = run.stage("dedupe").decisions.filter(pl.col("action") == "review")["row_id"]
     decided = run.stage("reviews").decisions["row_id"] if "reviews" in run.stage_names() else held.clear()
     return held.filter(~held.is_in(decided.implode()))
+
+
+def _waiting_row_ids(run: Run) -> pl.Series:
+    """Row ids that a stage before label_noise left to a person."""
+    names = run.stage_names()
+    before = [run.stage(name).decisions for name in names[: names.index("label_noise")]]
+    waiting = [decisions.filter(pl.col("action") == "review")["row_id"] for decisions in before if decisions is not None]
+    return pl.concat([pl.Series("row_id", [], pl.String), *waiting])
 
 
 def _without_trained_text(table: pl.DataFrame, row_ids: pl.Series) -> int:

@@ -27,6 +27,7 @@ from ktodata.report.text import count, interval, number, one_line, percent, plur
 UNREADABLE = 0.02  # share of quarantined records from which they are worth a line
 LOPSIDED = 2 / 3  # share of one label above which a set is called lopsided
 SET_ASIDE = ("overruled", "reviewed_contested")
+JUDGED = "trusted_disagrees"  # and held: verdicts do nothing but measure
 SITTING = 30  # rows that the next step's command asks for
 CROWDED = 0.5  # share of the largest prompt cluster above which the prompts are called narrow
 
@@ -101,10 +102,11 @@ def _what_spoils(contents: RunContents) -> tuple[str, str]:
 
 
 def _unshown(noise: LabelsSection | None) -> str:
-    """What is not known of wrong labels, where they are not among what spoils the set."""
-    if noise is None or are_noisy(noise.reviews):
+    """What is not known of wrong labels, where they are not among what spoils the set, and on how many texts raters differed."""
+    if noise is None:
         return ""
-    return f" {noise_unshown(noise.reviews)}"
+    differ = f" On {plural(noise.outvoted, 'text')} votes differ, and the majority's label stayed." if noise.outvoted else ""
+    return differ if are_noisy(noise.reviews) else f"{differ} {noise_unshown(noise.reviews)}"
 
 
 def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
@@ -171,11 +173,16 @@ def _did_it_help(contents: RunContents) -> tuple[str, str]:
 
 
 def _next_steps(contents: RunContents) -> tuple[str, ...]:
-    held = contents.flow.review - _n_decided(contents.files) if contents.flow is not None else 0
-    todo = [f"Judge the {plural(held, 'row')} held for review, most doubtful first."] if held else []
+    judged = _n_held_for(contents.files, JUDGED)
+    held = contents.flow.review - judged - _n_held_for(contents.files, *SET_ASIDE) if contents.flow is not None else 0
+    todo = [f"Judge the {plural(held, 'row')} held for review{', most doubtful first' if held > 1 else ''}."] if held else []
     desk = f"ktodata review {shlex.quote(contents.files.place)} --budget {SITTING}"
     labels = NextForLabels() if contents.noise is None else next_for_labels(contents.noise.reviews, contents.noise.rows)
     todo += [labels.text] if labels.text else []
+    if judged:
+        todo.append(
+            f"{plural(judged, 'row')} held for review got a verdict: use_trusted: relabel in label_noise would train on it."
+        )
     if contents.flow is not None and contents.flow.unapplied:
         todo.append("Let verdicts take the place of labels: the recipe's setting use_trusted: relabel, in a step label_noise.")
     quarantine = contents.files.quarantine.filter(pl.col("reason") != UNLABELLED)
@@ -190,7 +197,7 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
     return "Review rows." if held else labels.short or "Look closer.", " ".join(todo), desk
 
 
-def _n_decided(files: RunFiles) -> int:
-    """Rows that are set aside by a person's verdict, and wait for none."""
+def _n_held_for(files: RunFiles, *reasons: str) -> int:
+    """Rows that are set aside for these reasons, by a person's verdict, and wait for none."""
     last = files.ledger.filter(pl.col("stage") == "export", pl.col("action") == "review")
-    return int(last["reason"].is_in(SET_ASIDE).sum())
+    return int(last["reason"].is_in(reasons).sum())

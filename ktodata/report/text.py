@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ktodata.stats import Interval
+from ktodata.stats import Interval, digits_of_percent
 from ktodata.visible_text import clean
 
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -57,8 +57,8 @@ def count(value: Any) -> str:
 
 
 def percent(value: Any, digits: int = 1) -> str:
-    """0.0831 -> '8.3 %' with a thin space; what is not a number -> 'unknown'."""
-    return f"{100 * value:.{digits}f}\u2009%" if _is_number(value) else "unknown"
+    """0.0831 -> '8.3 %' with a thin space, 0.9997 -> '99.97 %'; what is not a number -> 'unknown'."""
+    return f"{100 * value:.{digits_of_percent(value, digits)}f}\u2009%" if _is_number(value) else "unknown"
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -140,7 +140,7 @@ def _too_few(known: Independence) -> str:
         if names
     )
     return (
-        f"not identifiable: {len(known.raters)} raters{left_out}. With fewer than {MIN_RATERS}, agreement cannot tell shared "
+        f"not identifiable: agreement of fewer than {MIN_RATERS} raters (here {len(known.raters)}{left_out}) cannot tell shared "
         "errors from skill"
     )
 

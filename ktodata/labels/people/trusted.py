@@ -89,6 +89,7 @@ def check_flags(
         "rows": rows.height,
         "drawn_at_random": drawn.height,
         "drawn_wrong": int(wrong.sum()),
+        "rates_of": size,
         "drawn_contested": contested,
         "drawn_skipped": skipped,
         "error_rate": share_with_unknown((int(wrong.sum()), 0), (drawn.height, 0), (contested + skipped, 0), (size, 0)).as_dict(),
@@ -163,6 +164,8 @@ def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArr
     for given in (False, True):
         order = every[labels[every] == given]
         end = _end_of_draw(reviewed[order])
+        # of nearly all rows it does not matter why they were reviewed: the few others count as undecided
+        end = len(order) if len(order) and reviewed[order].mean() >= NEARLY_ALL else end
         first, others = reviewed[order[:end]], reviewed[order[end:]]
         if not len(others) or bdtrc(first.sum() - 1.0, end, others.mean()) <= BY_CHANCE:
             drawn[order[:end]] = True
@@ -241,7 +244,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     table : what mark_reviewed adds, label, trusted_label, label_quality, flagged
     rows : judged training rows; a row that a verdict on its text overruled is none. wrong : of those drawn at random.
     error_rate : of all rows that could be drawn, each given class by its size; `value` leaves rows of the draw out that nobody
-    has judged or that people differ on, the ends take them all for right and all for wrong. flip_rates : see `flip_rates`.
+    has judged or that people differ on, the ends take them all for right and all for wrong. flip_rates : see `flip_rates`; _low
+    and _high with both error rates at that end of their intervals.
     """
     trusted = table.filter("reviewed")
     sample = trusted.filter("drawn")
@@ -252,6 +256,7 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     hits, trials = ([classes[given][name] for given in LABEL_NAMES] for name in ("drawn_wrong", "drawn_at_random"))
     unknown = (len(undecided[False]), len(undecided[True]))
     whole = share_with_unknown((hits[0], hits[1]), (trials[0], trials[1]), unknown, (sizes[False], sizes[True]))
+    ends = {end: {given: classes[given]["error_rate"][end] for given in LABEL_NAMES} for end in ("value", "low", "high")}
     return {
         "rows": trusted.height,
         "drawn_at_random": sample.height,
@@ -261,5 +266,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "error_rate": whole.as_dict(),
         "rates_of": sum(sizes.values()),
         **{LABEL_NAMES[given]: classes[given] for given in LABEL_NAMES},
-        "flip_rates": flip_rates(sizes, {given: classes[given]["error_rate"]["value"] for given in LABEL_NAMES}),
+        "flip_rates": flip_rates(sizes, ends["value"]),
+        # both grow with the error rate of either class
+        "flip_rates_low": flip_rates(sizes, ends["low"]),
+        "flip_rates_high": flip_rates(sizes, ends["high"]),
     }

@@ -68,6 +68,7 @@ class LabelsSection:
     reviews: ReviewedLabels  # what a random draw that somebody trusted judged says
     p_is: str  # what a p(wrong) is: a probability where reviews make it one, else an order only
     contradicted: int
+    outvoted: int  # texts of which a majority settled the label
     limits: str
     ask: str
     facts: Mapping[str, Any]
@@ -108,6 +109,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         reviews=reviewed_labels(pick(facts, "trusted", default={}), pick(run.metrics("reviews"), "drop", default=0)),
         p_is=p_is,
         contradicted=_n_contradicted(run),
+        outvoted=pick(run.metrics("dedupe"), "outvoted_texts", default=0),
         limits=pick(facts, "identifiability.limits", default=""),
         ask=pick(facts, "ask_for_review.why", default="") if pick(facts, "ask_for_review.rows") else "",
         facts=facts,

@@ -111,7 +111,7 @@ def _good_and_bad(facts: Mapping[str, Any]) -> str:
         )
         return f"Good and bad are {f'judged {reviewed}; else ' if by_reviews else ''}{by_votes}."
     reason = pick(facts, "independence.reason", default="not identifiable")
-    known = f"Good and bad are judged {reviewed}; else" if by_reviews else "How often a rater is right"
+    known = f"Good and bad are judged {reviewed}. Of others it" if by_reviews else "How often a rater is right"
     return f"{known} is not known: by agreement it is {reason}."
 
 
