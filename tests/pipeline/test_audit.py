@@ -195,7 +195,7 @@ def test_a_file_of_records_is_to_be_read_first(tmp_path):
 def test_too_few_rows_to_learn_from_are_said_and_drawn_at_random(feedback):
     few = kd.audit(feedback.head(12))
     assert few.next_reviews(5)["why"].to_list() == ["measures"] * 5
-    assert few.buys(5) == {"minutes": 5, "rows": 0, "wrong_labels_expected": None}
+    assert few.buys(5) == {"minutes": 5, "rows": 5, "wrong_labels_expected": None}
     assert few.trust_curve.height == 0
 
 

@@ -69,14 +69,14 @@ def test_three_judges_who_share_errors_are_never_believed():
     sure, right = sure_and_right(votes, truth)
     assert sure - right > 0.1
     checked = check_independence(votes)
-    assert not checked.identified and "3 raters" in checked.reason
+    assert not checked.identified and "(here 3)" in checked.reason
 
 
 def test_two_raters_and_one_alone():
     cells, _ = draw(500, 2)
-    assert "2 raters" in check_independence(as_votes(cells)).reason
-    assert "1 raters" in check_independence(as_votes(cells[:, :1])).reason
-    assert "0 raters" in check_independence(as_votes(cells[:0])).reason
+    assert "(here 2)" in check_independence(as_votes(cells)).reason
+    assert "(here 1)" in check_independence(as_votes(cells[:, :1])).reason
+    assert "(here 0)" in check_independence(as_votes(cells[:0])).reason
 
 
 def test_functions_that_say_one_thing_or_nothing_are_left_out():
