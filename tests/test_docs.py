@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import chromium
 import pytest
 import typer
 from mkdocs.exceptions import PluginError
@@ -214,6 +215,16 @@ def test_no_page_loads_anything_from_elsewhere(site, pages):
         loaded = re.findall(r"url\(([^)]*)\)|@import\s+([^;]+)", style.read_text(encoding="utf-8"))
         assert not [one for pair in loaded for one in pair if outside(one)], style.name
     assert not list(site.rglob("*.py"))
+
+
+@chromium.NEEDED
+def test_the_search_works_in_pages_that_are_opened_from_the_disk(site):
+    with chromium.launched(chromium.THIS_MACHINE) as browser, chromium.listening(browser, 1200) as page:
+        page.goto((site / "index.html").as_uri())
+        page.keyboard.press("/")
+        page.keyboard.type("random draw")
+        page.wait_for_selector(".md-search-result__item a[href*='reading-an-audit.html']", state="attached")
+        assert page.console == []
 
 
 def test_every_link_within_the_site_leads_somewhere(site, pages):
