@@ -80,6 +80,9 @@ def test_interval_of_the_effective_number_holds_it_and_narrows_with_more_texts()
     assert low < 2**1.5 < high
     narrow = effective_number_interval(many, np.ones(len(many)), seed=0)
     assert narrow[1] - narrow[0] < (high - low) / 5
+    scattered = np.repeat(np.arange(30), np.arange(30) % 5 + 2)  # few texts to a cluster: drawing again loses some clusters
+    low, high = effective_number_interval(scattered, np.ones(len(scattered)), seed=0)
+    assert low < effective_number(np.bincount(scattered)) < high <= 30
 
 
 def test_nearest_prompt_by_hand_and_its_own_group_does_not_count():
