@@ -9,6 +9,8 @@ from ktodata import progress, work_done
 from ktodata.pipeline.recipe import load_recipe
 from ktodata.pipeline.runner import run_plan
 from ktodata.progress import show_progress
+from ktodata.train.results import training_progress
+from ktodata.train.results.training_progress import updates_heard_by
 from ktodata.work_done import WorkDone, heard_by, working_on
 
 
@@ -43,6 +45,22 @@ def test_words(clock, of, even, steps, words):
     assert heard[-1]["done"] == sum(count for _, count in steps) and heard[-1].get("total") == of
     known = {"16.5 h left for these": 59_400, "8 s left for these": 8}
     assert heard[-1].get("seconds_left", 0) == known.get(words.split(", ")[-1], 0)
+
+
+def test_a_training_says_how_long_its_updates_take_by_those_after_the_first_reading(monkeypatch):
+    """The first update took 50 s, the next two 2 s each: seven more take 14 s. One that goes on at 6 knows nothing of the pace before."""
+    now = [50.0]
+    monkeypatch.setattr(training_progress.time, "perf_counter", lambda: now[0])
+    events = []
+    hear = updates_heard_by(events.append)
+    for step, at in ((1, 50.0), (3, 54.0), (10, 68.0)):
+        now[0] = at
+        hear({"step": step, "steps": 10, "loss": 0.5})
+        hear({"held_out": {}})
+    assert [event["text"] for event in events] == ["update 1 of 10", "update 3 of 10, 14 s left", "update 10 of 10"]
+    assert [event.get("seconds_left") for event in events] == [None, 14.0, 0.0]
+    updates_heard_by(events.append)({"step": 6, "steps": 10})
+    assert events[-1] == {"text": "update 6 of 10", "done": 6, "total": 10, "unit": "updates"}
 
 
 def test_nobody_hears_what_nobody_listens_to():
