@@ -18,8 +18,7 @@ from ktodata.text.words import U64, Index, mixed, offsets_of
 Floats = NDArray[np.float32]
 
 DIRECTIONS = 200
-FITTED = 20_000  # texts that the words and directions are learnt from, at most
-FITTED_OF_MORE = 3_000  # where there are more than that: it would take half of the time, and shows little
+FITTED = 5_000  # texts that words and directions are learnt from, at most: 20,000 took longer than all else, and showed little
 MAX_WORDS = 100_000  # words and pairs
 MIN_TEXTS = 2  # that a word is in
 MAX_CHARS = 10_000  # of a text
@@ -27,6 +26,7 @@ BITS = 20  # of a hash that a term is looked up by
 WORD = r"[\p{L}\p{N}_]+"
 PARTS = (2, 3, 4, 5)  # characters, of a word with a space before and behind
 PART_BITS = 16  # of a hash that a part is counted by
+PARTS_FITTED = 20_000  # texts that the words are learnt from whose parts are counted, at most
 LANDMARK_TEXTS = 1000  # texts that Nystroem's directions are learnt from
 
 
@@ -75,15 +75,14 @@ def word_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
     from sklearn.feature_extraction.text import TfidfTransformer
 
     rows = np.flatnonzero(fit_rows)
-    many = len(rows) > FITTED
-    some = rows[np.linspace(0, len(rows) - 1, FITTED_OF_MORE).astype(np.int64)] if many else rows
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), FITTED)).astype(np.int64)]
     terms = terms_of(texts.gather(some))
     shared_terms = vocabulary(terms)
     if not len(shared_terms):
         return np.zeros((len(texts), 1), np.float32)
     weigh = TfidfTransformer(sublinear_tf=True)
     table = weigh.fit_transform(counts(terms, shared_terms, len(some)))
-    turned = _nystroem_directions(_spread_out(table, LANDMARK_TEXTS)) if many else _svd_directions(table)
+    turned = _nystroem_directions(_spread_out(table, LANDMARK_TEXTS)) if len(rows) > FITTED else _svd_directions(table)
 
     def of_chunk(chunk: slice) -> Floats:
         part = texts[chunk]
@@ -105,7 +104,7 @@ def part_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
     from sklearn.preprocessing import normalize
 
     rows = np.flatnonzero(fit_rows)
-    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), FITTED)).astype(np.int64)]
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), PARTS_FITTED)).astype(np.int64)]
     terms = terms_of(texts.gather(some), pairs=False)
     known = vocabulary(terms, in_texts_at_least=1)
     if not len(known):

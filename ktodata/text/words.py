@@ -47,6 +47,7 @@ FIGURE = "|".join(
         r"\+\+|=| [+/<>×÷^] ",
     ]
 )
+IN_EVERY_FIGURE = r"[\d=+*/^<>×÷]"
 MARKS = r"\*\*+|={3,}"
 
 # Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
@@ -148,8 +149,10 @@ def figures(texts: pl.Series) -> U64:
 
 def _figures(texts: pl.Series) -> pl.Series:
     """All of a text's figures, a line each, without the words that are their operands: those are compared as words are."""
-    signs = texts.str.replace_all(MARKS, "").str.extract_all(FIGURE).list.join("\n")
-    return signs.str.replace_all(r"[\p{L}_ ]+", "")
+    may_hold = texts.str.contains(IN_EVERY_FIGURE).fill_null(value=False)
+    signs = texts.filter(may_hold).str.replace_all(MARKS, "").str.extract_all(FIGURE).list.join("\n")
+    none = pl.Series([""], dtype=pl.String).new_from_index(0, len(texts))
+    return none.scatter(may_hold.arg_true(), signs.str.replace_all(r"[\p{L}_ ]+", ""))
 
 
 def in_blocks(sizes: Index, most: int, most_texts: int, work: Callable[[int, int], Part]) -> list[Part]:
