@@ -126,7 +126,9 @@ def test_a_dry_run_says_what_the_judge_would_cost(recipe, stand_in, tmp_path, ca
     priced = recipe(price_in=1.0, price_out=2.0)
     text = entered(capsys, monkeypatch, tmp_path, priced, "--dry-run")
     assert "judge: at most 120 questions on 40 rows; 0 are answered in the cache, 120 would be sent" in text
-    assert not stand_in.seen
+    assert not stand_in.seen and "api_key_env" not in text
+    without_key = entered(capsys, monkeypatch, tmp_path, recipe(api_key_env="SET_NOWHERE"), "--dry-run")
+    assert "The environment variable that api_key_env names is not set: the run would end here." in without_key
     run(recipe(), out=tmp_path / "run", until="embed")
     train = Run(tmp_path / "run").feedback.filter(part="train").height
     value = json.loads(entered(capsys, monkeypatch, tmp_path, priced, "--dry-run", "--json"))["judge"]
