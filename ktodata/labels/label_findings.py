@@ -88,7 +88,7 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
     """KD041: trusted labels show errors in the given ones."""
     reviews = reviewed_labels(facts["trusted"])
     if not reviews.judged:
-        seen = [review_sentence(reviews), "No row has a trusted_label.", facts["ask_for_review"]["why"]]
+        seen = [review_sentence(reviews), "No row to train on has a trusted_label.", facts["ask_for_review"]["why"]]
         return not_applicable("KD041", " ".join(filter(None, seen)))
     text, weights = review_sentence(reviews), [piece["text"] for piece in facts.get("weighed", {}).values()]
     if not reviews.drawn:

@@ -32,7 +32,7 @@ class DrawnRate:
 
     drawn : rows with a trusted label; rate.value is of these. contested, skipped : rows of the draw without one, as people
     differ, or as nobody has judged them; the low end of the rate takes all of them for right, the high end for wrong. rows : that
-    the rate is of; 0 where that is not known
+    the rate is of; None where that is not known
     """
 
     wrong: int
@@ -41,12 +41,12 @@ class DrawnRate:
     of: str = ""
     contested: int = 0
     skipped: int = 0
-    rows: int = 0
+    rows: int | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether no row is left to draw, so that only undecided ones leave anything open."""
-        return self.is_counted or 0 < self.rows <= self.drawn + self.undecided
+        return self.is_counted or 0 < (self.rows or 0) <= self.drawn + self.undecided
 
     @property
     def is_counted(self) -> bool:
@@ -103,7 +103,7 @@ def undecided_note(of: Mapping[str, Any]) -> str:
 
 def _drawn_rate(of: Mapping[str, Any], wrong: int, name: str = "") -> DrawnRate:
     drawn, contested, skipped = (of.get(f"drawn_{rows}") or 0 for rows in ("at_random", "contested", "skipped"))
-    return DrawnRate(wrong, drawn, _interval(of.get("error_rate")), name, contested, skipped, of.get("rates_of") or 0)
+    return DrawnRate(wrong, drawn, _interval(of.get("error_rate")), name, contested, skipped, of.get("rates_of"))
 
 
 def _interval(value: Any) -> Interval:
@@ -222,8 +222,7 @@ def review_sentence(reviews: ReviewedLabels) -> str:
     text = _drawn_sentence(reviews)
     if reviews.vouched:
         text += " That they were drawn at random is as the setting trusted_at_random says."
-    if reviews.of_no_use:
-        text += f" {_rows(reviews.of_no_use)} that a reviewer called of no use {_is_are(reviews.of_no_use)} left out."
+    text = " ".join([text, *_left_out(reviews)])
     return text + (f" {picked:,} more judged, not known to be of the draw, {_is_are(picked)} not counted." if picked else "")
 
 
@@ -232,6 +231,12 @@ def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
         yield f"People differ on each of {_rows(reviews.whole.contested)} of the random draw that they judged: no rate follows."
     if reviews.judged:
         yield f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
+    yield from _left_out(reviews)
+
+
+def _left_out(reviews: ReviewedLabels) -> Iterator[str]:
+    if reviews.of_no_use:
+        yield f"{_rows(reviews.of_no_use)} that a reviewer called of no use {_is_are(reviews.of_no_use)} left out."
 
 
 def _drawn_sentence(reviews: ReviewedLabels) -> str:
@@ -248,7 +253,8 @@ def _drawn_sentence(reviews: ReviewedLabels) -> str:
     if not whole.undecided:
         return f"{text}. Of all labels that is {percent(known or 0.0)} (95 % interval {span(whole.rate)}; {of_classes})."
     if whole.is_whole:
-        text = f"All {_rows(whole.rows)} that could be drawn were looked at: {whole.wrong:,} of {whole.drawn:,} judged {carry}"
+        every = _rows(whole.drawn + whole.undecided)
+        text = f"All {every} that could be drawn were looked at: {whole.wrong:,} of {whole.drawn:,} judged {carry}"
     text += f"; of the draw {whole.undecided_in_words()}. "
     text += "" if known is None else f"Of labels like those judged that is {percent(known)}. "
     ends = of_classes if whole.is_whole else f"95 % interval; {of_classes}"
@@ -258,8 +264,7 @@ def _drawn_sentence(reviews: ReviewedLabels) -> str:
 
 def class_rates(reviews: ReviewedLabels) -> str:
     """Wrong labels of each given class, by the random draw; a class of which nothing was drawn is named."""
-    there = [part for part in reviews.classes if part.rows or part.drawn or not reviews.whole.rows]
-    return "; ".join(f"{part.of}: {_rate(part)}" for part in there)
+    return "; ".join(f"{part.of}: {_rate(part)}" for part in reviews.classes if part.rows != 0)
 
 
 def flags_sentence(figures: Mapping[str, Any], rows: int, judged: int) -> str:
