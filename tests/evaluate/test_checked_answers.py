@@ -84,6 +84,19 @@ def test_both_models_are_asked_what_no_training_row_asks(trained, tmp_path):
         evaluate(trained, instructions=held_out_file(tmp_path / "known.jsonl", [trained_prompt]), device="cpu")
 
 
+def test_it_measures_the_same_whichever_model_answers_first(trained, tmp_path, monkeypatch):
+    from ktodata.evaluate import evaluate, scoring
+
+    file = held_out_file(tmp_path / "held_out.jsonl", ["a b c", "d e"])
+    settings = {"instructions": file, "generate": 2, "bootstrap": 100, "device": "cpu", "max_new_tokens": 3}
+    usual = evaluate(trained, **settings)
+    monkeypatch.setattr(scoring, "is_being_made", lambda place: True)
+    first_asked = []
+    other = evaluate(trained, **settings, progress=lambda event: first_asked.append(event["model"]))
+    assert first_asked[0] == "trained"
+    assert json.dumps(other.metrics) == json.dumps(usual.metrics) and other.answers.equals(usual.answers)
+
+
 def test_a_base_model_answers_the_same_prompts_once(folder, own_cache):
     times = []
 
