@@ -22,7 +22,7 @@ Five parts of the prompts (XSTest: of a prompt and its twin) are held out in tur
 
 import argparse
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,13 +55,21 @@ Sequence = tuple[Ints, int]  # token ids; where the completion starts
 
 
 @dataclass(frozen=True)
-class Screened:
-    """A set: rows as tokens, the gradient of each row and of mismatched pairs (float [N + P, G]), and who is held out when."""
+class Drawn:
+    """A set: its N rows as tokens, `part` of them held out together, and P mismatched pairs."""
 
     frame: pl.DataFrame
     tokens: TokenRows
-    gradients: torch.Tensor
     crossed: Ints  # int [P, 2]
+
+    @property
+    def pairs(self) -> Ints:
+        """(prompt's row, completion's row) of all N rows and P pairs: int [N + P, 2]."""
+        return np.concatenate([np.arange(len(self.tokens))[:, None].repeat(2, 1), self.crossed])
+
+    def crossed_in(self, train: Ints) -> Ints:
+        """Where in `pairs` those mismatched ones are that are made of these rows only."""
+        return np.flatnonzero(np.isin(self.crossed, train).all(1)) + len(self.tokens)
 
 
 def rows_of(folder: Path, name: str) -> pl.DataFrame:
@@ -79,18 +87,15 @@ def rows_of(folder: Path, name: str) -> pl.DataFrame:
     return table.with_columns(label="truth") if name.endswith("_true") else table
 
 
-def screened(folder: Path, name: str, kept: Path | None) -> Screened:
+def drawn(folder: Path, name: str) -> Drawn:
     rows, length = MOST[name]
     frame = rows_of(folder, name).head(rows)
-    model, tokenizer = load_causal_lm(POLICY)
-    tokens, _ = tokenize(frame, tokenizer, max_length=length, part="train")
+    tokens, _ = tokenize(frame, load_tokenizer(POLICY), max_length=length, part="train")
     frame = pl.DataFrame({"row_id": tokens.row_id}).join(frame, on="row_id", how="left", maintain_order="left")
     random, groups = np.random.default_rng(0), tokens.group_numbers
     first = random.permutation(len(tokens))[:60]
     crossed = np.array([(row, random.choice(np.flatnonzero(groups != groups[row]))) for row in first])
-    pairs = np.concatenate([np.arange(len(tokens))[:, None].repeat(2, 1), crossed])
-    gradients = gradients_of(model, tokens, pairs, None if kept is None else kept / name.removesuffix("_true")).float()
-    return Screened(frame, tokens, gradients / gradients.norm(dim=1).median(), crossed)
+    return Drawn(frame, tokens, crossed)
 
 
 def gradients_of(model: Any, tokens: TokenRows, pairs: Ints, kept: Path | None) -> torch.Tensor:
@@ -118,9 +123,7 @@ def projected_gradients(model: Any, tokens: TokenRows) -> Callable[[list[Sequenc
         matrix.register_forward_hook(partial(_keep_input, given, number, into))
         matrix.register_full_backward_hook(partial(_keep_pull, pulled, number, out))
     model.requires_grad_(False)
-    vocabulary = torch.tensor(sorted({int(token) for row in range(len(tokens)) for token in tokens.completion[row]}))
-    head, place = model.lm_head.weight[vocabulary].to(torch.bfloat16), torch.full((model.config.vocab_size,), -1)
-    place[vocabulary] = torch.arange(len(vocabulary))
+    head, place = cut_head(model, tokens)
 
     def compute(sequences: list[Sequence]) -> torch.Tensor:
         lines = torch.zeros(len(sequences), len(matrices) * SIDE**2, dtype=torch.float16)
@@ -135,6 +138,14 @@ def projected_gradients(model: Any, tokens: TokenRows) -> Callable[[list[Sequenc
     return compute
 
 
+def cut_head(model: Any, tokens: TokenRows) -> tuple[Any, Any]:
+    """(the head's rows for tokens that the completions use: bfloat16 [V, H]; a token's place among them, or -1)."""
+    vocabulary = torch.tensor(sorted({int(token) for row in range(len(tokens)) for token in tokens.completion[row]}))
+    place = torch.full((model.config.vocab_size,), -1)
+    place[vocabulary] = torch.arange(len(vocabulary))
+    return model.lm_head.weight[vocabulary].to(torch.bfloat16), place
+
+
 def _keep_input(kept: dict[int, Any], number: int, onto: Any, module: Any, inputs: Any, output: Any) -> None:
     kept[number] = (inputs[0].detach().float() @ onto).float()
 
@@ -143,13 +154,22 @@ def _keep_pull(kept: dict[int, Any], number: int, onto: Any, module: Any, of_inp
     kept[number] = (of_outputs[0].detach().float() @ onto).float()
 
 
-def _log_p(model: Any, sequences: list[Sequence], head: Any, place: Any) -> Any:
-    """The sum over sequences, padded at the end, which a causal model does not see."""
+def padded(sequences: list[Sequence]) -> Any:
+    """Token ids: int [B, T], 0 where a sequence has ended."""
     ids = torch.zeros(len(sequences), max(len(each) for each, _ in sequences), dtype=torch.long)
     for n, (each, _) in enumerate(sequences):
         ids[n, : len(each)] = torch.from_numpy(each.astype(np.int64))
-    at = [(n, t) for n, (each, start) in enumerate(sequences) for t in range(max(start, 1), len(each))]
-    row, token = torch.tensor(at).T
+    return ids
+
+
+def scored_places(sequences: list[Sequence]) -> Any:
+    """(row, place) of all tokens of completions: int [2, S]."""
+    return torch.tensor([(n, t) for n, (each, start) in enumerate(sequences) for t in range(max(start, 1), len(each))]).T
+
+
+def _log_p(model: Any, sequences: list[Sequence], head: Any, place: Any) -> Any:
+    """The sum over sequences, padded at the end, which a causal model does not see."""
+    ids, (row, token) = padded(sequences), scored_places(sequences)
     embedded = model.get_input_embeddings()(ids).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         states = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state[row, token - 1]
@@ -158,6 +178,7 @@ def _log_p(model: Any, sequences: list[Sequence], head: Any, place: Any) -> Any:
 
 
 Update = tuple[Ints, Ints]  # rows, and numbers that are equal where rows are siblings
+Scores = tuple[Ints, dict[str, float]]  # log-ratios of all rows, nats: float [N]; facts of the training
 
 
 def as_fit(rows: TokenRows, updates: int, seed: int, *, together: bool) -> Iterator[Update]:
@@ -183,7 +204,7 @@ def as_pairs(rows: TokenRows, updates: int, seed: int, *, frame: pl.DataFrame, o
 
 
 @dataclass(frozen=True)
-class LinearArm:
+class PairArm:
     """alone : what KTO's term of rows without siblings counts; row_weight : that of rows with siblings"""
 
     dealt: str = "fit"
@@ -195,49 +216,53 @@ class LinearArm:
 
 
 ARMS = {
-    "kto": LinearArm(kto=True, together=False),
-    "dpo": LinearArm("pairs", alone=0),
-    "hybrid": LinearArm(row_weight=1),
-    "hybrid, pair_weight 1/3": LinearArm(row_weight=1, pair_weight=1 / 3),
-    "or": LinearArm(),
-    "or, a quarter": LinearArm(together=False),
-    "or, pair_weight 4": LinearArm(pair_weight=4),
-    "or, none": LinearArm(alone=0),
-    "or, pairs as DPO's": LinearArm("pairs and rows"),
+    "kto": PairArm(kto=True, together=False),
+    "dpo": PairArm("pairs", alone=0),
+    "hybrid": PairArm(row_weight=1),
+    "hybrid, pair_weight 1/3": PairArm(row_weight=1, pair_weight=1 / 3),
+    "or": PairArm(),
+    "or, a quarter": PairArm(together=False),
+    "or, pair_weight 4": PairArm(pair_weight=4),
+    "or, none": PairArm(alone=0),
+    "or, pairs as DPO's": PairArm("pairs and rows"),
 }
 
 
-def trained(of: Screened, arm: LinearArm, rows: TokenRows, part: int, seed: int, updates: int) -> tuple[Ints, dict[str, float]]:
-    """(log-ratios of all rows, nats: float [N]; rows with siblings, lengths of the two terms' gradients and their cosine)."""
-    train = np.flatnonzero((of.frame["part"] != part).to_numpy())
+def updates_of(arm: PairArm, rows: TokenRows, frame: pl.DataFrame, updates: int, seed: int) -> Iterator[Update]:
     if arm.dealt == "fit":
-        dealt = as_fit(rows, updates, seed, together=arm.together)
-    else:
-        dealt = as_pairs(rows, updates, seed, frame=of.frame[train], others=arm.dealt != "pairs")
-    even = (
-        [1.0, 1.0]
-        if arm.dealt == "pairs"
-        else [max(1.0, rows.label.mean() ** -1 - 1), max(1.0, (1 - rows.label.mean()) ** -1 - 1)]
-    )
-    objective = (Kto if arm.kto else partial(KtoHybrid, pair_weight=arm.pair_weight, row_weight=0.0))(0.1, *even)
-    crossed = np.flatnonzero(np.isin(of.crossed, train).all(1)) + len(of.tokens)
-    theta = torch.zeros(of.gradients.shape[1], requires_grad=True)
+        return as_fit(rows, updates, seed, together=arm.together)
+    return as_pairs(rows, updates, seed, frame=frame, others=arm.dealt != "pairs")
+
+
+def objective_of(arm: PairArm, labels: Ints) -> Objective:
+    """Both labels weigh the same in sum, but for pairs, which have one of each."""
+    rates = [labels.mean(), 1 - labels.mean()]
+    even = [1.0, 1.0] if arm.dealt == "pairs" else [max(1.0, 1 / rate - 1) for rate in rates]
+    return (Kto if arm.kto else partial(KtoHybrid, pair_weight=arm.pair_weight, row_weight=0.0))(0.1, *even)
+
+
+def linear(of: Drawn, gradients: torch.Tensor, arm: PairArm, rows: TokenRows, part: int, seed: int, updates: int) -> Scores:
+    """Rows with siblings, lengths of the two terms' gradients and their cosine. gradients : float [N + P, G]"""
+    train = np.flatnonzero((of.frame["part"] != part).to_numpy())
+    dealt, objective = updates_of(arm, rows, of.frame[train], updates, seed), objective_of(arm, rows.label)
+    crossed = of.crossed_in(train)
+    theta = torch.zeros(gradients.shape[1], requires_grad=True)
     adam, random, facts = torch.optim.Adam([theta], lr=RATE), np.random.default_rng(seed), []
     for step, (which, siblings) in enumerate(dealt):
         adam.param_groups[0]["lr"] = learning_rate_at(step, steps=updates, peak=RATE, warmup_fraction=0.1, schedule="linear")
-        z0 = (of.gradients[random.choice(crossed, POINTS, replace=False)] @ theta).mean().clamp(min=0).detach()
-        terms = terms_of(arm, objective, of.gradients[train[which]] @ theta, rows.label[which], siblings, z0)
+        z0 = (gradients[random.choice(crossed, POINTS, replace=False)] @ theta).mean().clamp(min=0).detach()
+        terms = terms_of(arm, objective, gradients[train[which]] @ theta, rows.label[which], siblings, z0)
         facts.append(_facts(terms, theta))
         adam.zero_grad()
         (sum(terms).sum() / len(which)).backward()
         adam.step()
     names = ("rows_with_siblings", "kto_gradient", "pair_gradient", "cosine")
     middle = np.nanmedian(np.array(facts)[:, 1:], axis=0) if not arm.kto and arm.alone else np.full(3, np.nan)
-    gradients = dict(zip(names, [float(np.array(facts)[:, 0].sum()), *map(float, middle)], strict=True))
-    return (of.gradients[: len(of.tokens)] @ theta).detach().numpy(), gradients
+    terms_facts = dict(zip(names, [float(np.array(facts)[:, 0].sum()), *map(float, middle)], strict=True))
+    return (gradients[: len(of.tokens)] @ theta).detach().numpy(), terms_facts
 
 
-def terms_of(arm: LinearArm, objective: Objective, ratios: Any, labels: Ints, siblings: Ints, z0: Any) -> tuple[Any, Any]:
+def terms_of(arm: PairArm, objective: Objective, ratios: Any, labels: Ints, siblings: Ints, z0: Any) -> tuple[Any, Any]:
     """(KTO's term, the pairs' term) of each row: float [B], float [B]."""
     label, who = torch.tensor(labels), torch.tensor(siblings)
     examples = Examples(label, label.float(), torch.ones(len(label)), torch.zeros(len(label)), who)
@@ -264,17 +289,18 @@ def right_in_prompt(frame: pl.DataFrame, reward: Ints) -> float:
     return float((pairs["reward"] > pairs["reward_right"]).mean())
 
 
-def measure(of: Screened, updates: int, seeds: int) -> dict[str, Any]:
+def measure(of: Drawn, train: Callable[..., Scores], arms: Iterable[str], updates: int, seeds: int, parts: int) -> dict[str, Any]:
+    """train : of an arm, the rows that are not held out, the part that is, a seed and a number of updates; parts : held out in turn"""
     tokenizer, length = load_tokenizer(POLICY), of.tokens.max_length
-    each_part = [of.frame.filter(pl.col("part") != part) for part in range(PARTS)]
+    each_part = [of.frame.filter(pl.col("part") != part) for part in range(parts)]
     rows_of_part = [tokenize(frame, tokenizer, max_length=length, part="train")[0] for frame in each_part]
     scores, lines = [], {}
-    for name, arm in ARMS.items():
+    for name in arms:
         metrics, right = [], []
-        for part in range(PARTS):
+        for part in range(parts):
             held_out = (of.frame["part"] == part).to_numpy()
             for seed in range(seeds):
-                reward, facts = trained(of, arm, rows_of_part[part], part, seed, updates)
+                reward, facts = train(ARMS[name], rows_of_part[part], part, seed, updates)
                 metrics.append(facts)
                 right.append(right_in_prompt(of.frame.filter(held_out), reward[held_out]))
                 some = of.frame.filter(held_out).select(
@@ -304,8 +330,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     for name in options.sets:
-        of = screened(options.data, name, options.folder)
-        arms = {f"{updates} updates": measure(of, updates, options.seeds) for updates in options.updates}
+        of, kept = drawn(options.data, name), None if options.folder is None else options.folder / name.removesuffix("_true")
+        gradients = gradients_of(load_causal_lm(POLICY)[0], of.tokens, of.pairs, kept).float()
+        train = partial(linear, of, gradients / gradients.norm(dim=1).median())
+        arms = {f"{updates} updates": measure(of, train, ARMS, updates, options.seeds, PARTS) for updates in options.updates}
         facts = {"rows": of.frame.height, "prompt_groups": of.frame["prompt_group"].n_unique(), "seeds": options.seeds}
         write_result(f"pair_screen_{name}", {"set": name} | facts | arms | machine())
 
