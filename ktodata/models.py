@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -109,6 +109,23 @@ def load_tokenizer(name: str) -> Any:
     place = resolve_model(name)
     with _reading(f"the tokenizer {name!r}", "a folder"):
         return AutoTokenizer.from_pretrained(place, **NO_CODE)
+
+
+def texts_to_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Token ids of each text, with what the tokenizer puts before it; an end token that it would add is left out.
+
+    A prompt does not end there, and a completion has its end token in its text.
+    """
+    if not texts:
+        return []
+    added = 1 if _adds_end(tokenizer) else 0
+    return [ids[: len(ids) - added] for ids in tokenizer(list(texts))["input_ids"]]
+
+
+def _adds_end(tokenizer: Any) -> bool:
+    *before, last = tokenizer("a")["input_ids"] or [None]
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return bool(last == tokenizer.eos_token_id and plain and before[-len(plain) :] == plain)
 
 
 def load_encoder(name: str) -> Any:

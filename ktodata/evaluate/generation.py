@@ -9,6 +9,7 @@ import torch
 
 from ktodata.errors import ModelError
 from ktodata.evaluate.shared_beginning import can_share_beginning, write_with_shared_beginning
+from ktodata.models import texts_to_ids
 from ktodata.train.data.ragged_ids import Ids
 from ktodata.train.data.tokens import TokenRows
 
@@ -31,7 +32,7 @@ def encode_prompts(prompts: Sequence[str], tokenizer: Any, *, chat: bool) -> lis
     Raises ModelError where the tokenizer has no chat template.
     """
     if not chat:
-        return [np.array(ids, np.int32) for ids in tokenizer(list(prompts))["input_ids"]] if prompts else []
+        return [np.array(ids, np.int32) for ids in texts_to_ids(prompts, tokenizer)]
     if not tokenizer.chat_template:
         raise ModelError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template to ask prompts with.")
     turns = [[{"role": "user", "content": prompt}] for prompt in prompts]

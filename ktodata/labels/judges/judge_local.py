@@ -7,7 +7,7 @@ from typing import Any
 from ktodata.errors import ModelError
 from ktodata.labels.judges.judge_questions import JudgeAnswer, JudgeQuestion, NoAnswer, chat_messages
 from ktodata.labels.judges.judge_settings import JudgeSettings, JudgeSource
-from ktodata.models import load_causal_lm
+from ktodata.models import load_causal_lm, texts_to_ids
 
 MIN_ANSWER_MASS = 0.05  # a model that gives yes and no together less than this is not answering the question
 
@@ -49,7 +49,7 @@ class LocalJudge:
             message = [{"role": "user", "content": "\n\n".join(roles.values())}]
             text = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
             return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        return list(self._tokenizer("\n\n".join([*roles.values(), "Answer:"]))["input_ids"])
+        return texts_to_ids(["\n\n".join([*roles.values(), "Answer:"])], self._tokenizer)[0]
 
 
 def _first_tokens(tokenizer: Any, name: str) -> tuple[list[int], list[int]]:

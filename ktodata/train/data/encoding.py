@@ -11,6 +11,7 @@ import polars as pl
 
 from ktodata.errors import DataError, ModelError
 from ktodata.feedback import TEMPLATE_FIELDS
+from ktodata.models import texts_to_ids
 from ktodata.train.data.ragged_ids import Ids, digest_of
 from ktodata.train.data.training_rows import is_conversational
 
@@ -81,7 +82,7 @@ def _encode_text(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]], l
     prompts = rows["prompt"].to_list()
     ended = [text if text.endswith(end) else text + end for text in rows["completion"]]
     wholes = [prompt + completion for prompt, completion in zip(prompts, ended, strict=True)]
-    return tokenizer(prompts)["input_ids"], tokenizer(wholes)["input_ids"]
+    return texts_to_ids(prompts, tokenizer), texts_to_ids(wholes, tokenizer)
 
 
 def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]], list[list[int]]]:

@@ -3,6 +3,7 @@
 A folder of the cache is named by all that tokens depend on. `ids.bin` holds int32; `rows.parquet` a line a row (encoding.py).
 """
 
+import inspect
 import pickle
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 import polars as pl
 import xxhash
 
+from ktodata import models
 from ktodata.files import digest_file, one_at_a_time, read_parquet, whole_folder
 from ktodata.models import cache_dir
 from ktodata.train.data import encoding
@@ -44,7 +46,9 @@ def cached_tokens(rows: CheckedPart, tokenizer: Any, *, max_length: int, part: s
 
 def _key(rows: CheckedPart, tokenizer: Any, max_length: int) -> str:
     """32 hex digits: the texts, the tokenizer with its template, the length that they are cut to, and what encodes them."""
-    made_by = [version(name) for name in ("tokenizers", "transformers")] + [digest_file(Path(encoding.__file__))]
+    made_by = [version(name) for name in ("tokenizers", "transformers")] + [
+        digest_file(Path(inspect.getfile(module))) for module in (encoding, models)
+    ]
     digest = xxhash.xxh3_128(f"{rows.digest} {max_length} {made_by}".encode())
     with TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ktodata.embeddings.vector_cache import BETWEEN, cache_folder, load_vectors, store_vectors, text_keys
 from ktodata.errors import ModelError, SettingError
-from ktodata.models import load_causal_lm
+from ktodata.models import load_causal_lm, texts_to_ids
 from ktodata.train.data.ragged_ids import Ids
 from ktodata.train.model.device import device_name, pick_device
 from ktodata.train.model.fingerprint import computation_hash, weights_hash
@@ -114,7 +114,7 @@ def _encode_row(tokenizer: Any, prompt: str, completion: str, max_length: int) -
         text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         before = tokenizer(text, add_special_tokens=False)["input_ids"]
     else:
-        before = tokenizer(prompt)["input_ids"]
+        (before,) = texts_to_ids([prompt], tokenizer)
     after = tokenizer(completion, add_special_tokens=False)["input_ids"]
     room = max(max_length // 2, max_length - len(after))
     start = before[-room:]

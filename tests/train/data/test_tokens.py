@@ -1,8 +1,10 @@
 import polars as pl
 import pytest
 from tiny_models import chat_rows, text_rows, word_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from ktodata.errors import EmptyDataError, FormatError, ModelError
+from ktodata.evaluate.generation import encode_prompts
 from ktodata.train.data.encoding import common_prefix_length
 from ktodata.train.data.tokens import tokenize
 from ktodata.train.data.training_rows import check_rows
@@ -27,6 +29,21 @@ def test_an_end_token_that_is_there_is_not_doubled(tokenizer):
     once, _ = tokens_of(pl.DataFrame([row("what is ", "two")]), tokenizer)
     given, _ = tokens_of(pl.DataFrame([row("what is ", "two<|end|>")]), tokenizer)
     assert once.completion[0].tolist() == given.completion[0].tolist()
+
+
+@pytest.mark.parametrize("single", ["$A", "$A <|end|>", "<|start|> $A <|end|>", "<|end|> $A"])
+def test_a_tokenizer_that_adds_its_end_token_ends_a_completion_once_and_no_prompt(single):
+    own = word_tokenizer()
+    special = [(token, own.convert_tokens_to_ids(token)) for token in ("<|start|>", "<|end|>")]
+    own.backend_tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=special)
+    for completion in ("two three", "two three<|end|>"):
+        rows, facts = tokens_of(pl.DataFrame([row("what is ", completion)]), own)
+        assert own.convert_ids_to_tokens(rows.prompt[0]) == [*single.split("$A")[0].split(), "what", "is"]
+        assert own.convert_ids_to_tokens(rows.completion[0]) == ["two", "three", "<|end|>"]
+        assert (facts["moved_boundaries"], facts["without_end_token"]) == (0, 0)
+    assert (
+        own.convert_ids_to_tokens(encode_prompts(["what is "], own, chat=False)[0])[-1] == "is"
+    )  # else the answer would be over
 
 
 def test_chat_completion_is_what_the_template_puts_after_the_assistants_header(tokenizer):
