@@ -330,9 +330,11 @@ class LabelAudit:
         return figure
 
     def __repr__(self) -> str:
+        from ktodata.report.audit_page import audit_lines
+
         findings = (finding["text"] for finding in self._findings if finding["status"] == "issue")
         verdicts = settling_in_words(self.metrics["verdicts"]) if "verdicts" in self.metrics else []
-        return "\n".join([str(self.summary), *verdicts, *findings])
+        return "\n".join([*audit_lines(self.result, self.table, self.judged), *verdicts, *findings])
 
     def _repr_html_(self) -> str:
         from ktodata.report.notebook_html import label_audit_html

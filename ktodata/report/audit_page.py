@@ -8,7 +8,7 @@ import polars as pl
 from ktodata.errors import RunError
 from ktodata.labels.label_words import next_for_labels
 from ktodata.report.audit_tables import AuditTables
-from ktodata.report.headline import HeadlineLine, headline, label_trust
+from ktodata.report.headline import HeadlineLine, headline, label_trust, plain_text
 from ktodata.report.page import SECTIONS, flat, render, run_context
 from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.sections.labels_section import LabelsSection, read_labels_section
@@ -38,10 +38,20 @@ def build_audit_page(
         return _page_of_a_run(read_contents(source))
     if feedback is None:
         raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
-    noise = read_labels_section(AuditTables(source, feedback, judged))
+    return _page_of_a_table(_labels_of(source, feedback, judged), name)
+
+
+def audit_lines(result: StageResult, feedback: pl.DataFrame, judged: StageResult | None) -> list[str]:
+    """What the page of a table in memory says first, for a terminal: can labels be trusted, what next. As `build_audit_page`."""
+    noise = _labels_of(result, feedback, judged)
+    return [plain_text(label_trust(noise)), plain_text(_next_in_python(noise))]
+
+
+def _labels_of(result: StageResult, feedback: pl.DataFrame, judged: StageResult | None) -> LabelsSection:
+    noise = read_labels_section(AuditTables(result, feedback, judged))
     if noise is None:
         raise RunError("the result holds nothing of label_noise, so there is nothing to audit.")
-    return _page_of_a_table(noise, name)
+    return noise
 
 
 def _page_of_a_run(contents: RunContents) -> str:

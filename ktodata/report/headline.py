@@ -44,10 +44,11 @@ class HeadlineLine:
 
 def headline_text(run: Path) -> list[str]:
     """The five lines as plain text, for a terminal. Raises RunError when `run` is no run folder."""
-    return [_plain_text(line) for line in headline(read_contents(run))]
+    return [plain_text(line) for line in headline(read_contents(run))]
 
 
-def _plain_text(line: HeadlineLine) -> str:
+def plain_text(line: HeadlineLine) -> str:
+    """For a terminal: question, answer, numbers, command."""
     command = f"Now: {line.command}" if line.command else ""
     return " ".join(filter(None, (line.question, line.short, line.text, command))).replace("`", "")
 

@@ -182,7 +182,7 @@ def test_it_draws_itself(audit):
     assert audit.plot_trust_curve().axes[0].get_ylabel()
     assert "<table" in audit._repr_html_() or "<div" in audit._repr_html_()
     issues = [finding["text"] for finding in audit.metrics["findings"] if finding["status"] == "issue"]
-    assert repr(audit).endswith("\n".join(issues)) and issues
+    assert repr(audit).startswith("Can these labels be trusted? ") and repr(audit).endswith("\n".join(issues)) and issues
 
 
 def test_a_file_of_records_is_to_be_read_first(tmp_path):
