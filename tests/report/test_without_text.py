@@ -219,7 +219,7 @@ def test_who_judged_how_has_numbers_for_names_and_no_row(pages):
     for words in (
         "up and down may be swapped",
         "66.7\u2009% of 18",
-        "2 of 18 training rows",
+        "2 of 18 training texts",
         "another threshold",
         "since 2025-03-31",
     ):
