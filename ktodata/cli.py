@@ -813,16 +813,17 @@ def _label_setting(column: str | None, up: str | None, down: str | None) -> str 
     """What the options say of the label, as a recipe would."""
     if up is None and down is None:
         return column
-    pairs = [(_label_value(text), meaning) for text, meaning in ((up, True), (down, False)) if text is not None]
-    return {"column": column or "label", **dict(pairs)}
+    pairs = [[_label_value(text), meaning] for text, meaning in ((up, True), (down, False)) if text is not None]
+    return {"column": column or "label", "values": pairs}
 
 
 def _label_value(text: str) -> Any:
     """1, true and null are what JSON says they are; anything else is a word."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError:
         return text
+    return text if isinstance(value, list | dict) else value
 
 
 def _renew_pages(folder: Path) -> None:

@@ -1,10 +1,11 @@
-"""What a value means as a label: only what the recipe says, matched exactly, in type too."""
+"""What a value means as a label: only what was said of it, or of the same number or boolean however the file writes it."""
 
 import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, cast, get_args
 
 from ktodata.errors import SettingError
@@ -26,22 +27,41 @@ LABEL_REASONS = ("label_missing", "label_unmapped", "unlabelled", "tied_votes", 
 # one comma with one or two digits after it is a decimal comma; 1,234 could be either, and is not a number
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15}|,\d{1,2})?")
 
+_TRUTH = {"true": True, "false": False}
+MAX_SHOWN = 12  # values in a message
+
 
 class UnmappedLabelError(UnusableError):
-    """A value that the recipe does not name; `value` is kept to be counted."""
+    """A value that nobody gave a meaning; `value` is kept to be counted. given : what meanings there are, in words"""
 
-    def __init__(self, value: Any) -> None:
-        super().__init__("label_unmapped", f"the value {yaml_value(value)} is not one the recipe names")
+    def __init__(self, value: Any, given: str) -> None:
+        super().__init__("label_unmapped", f"the value {yaml_value(value)} has no meaning: {given}")
         self.value = yaml_value(value)
 
 
 def yaml_value(value: Any) -> str:
     """A value as a recipe would write it: text in quotes, so that '1' and 1 can be told apart."""
     if isinstance(value, str):
-        return f"'{clip(value, 60)}'"
+        if value[:60].isprintable():
+            return "'" + clip(value, 60).replace("'", "''") + "'"
+        return '"' + "".join(map(yaml_char, value[:60])) + ("..." if len(value) > 60 else "") + '"'
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return clip(value, 60)
+
+
+def yaml_name(text: str) -> str:
+    """A column as a recipe would write it in braces: in quotes where it has more than letters, digits, points and the like."""
+    return text if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,59}", text) else yaml_value(text)
+
+
+def yaml_char(char: str) -> str:
+    """A character as it stands in YAML's double quotes."""
+    if char in '"\\':
+        return f"\\{char}"
+    if char.isprintable():
+        return char
+    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}" if ord(char) < 65536 else f"\\U{ord(char):08x}"
 
 
 @dataclass(frozen=True)
@@ -53,14 +73,12 @@ class LabelRule:
     at_least : threshold of a rating: at or above is desirable. Numbers written as text count, since CSV has no others.
     at_most : and at or below is undesirable, what lies between is no label; None: all below at_least is undesirable.
     by : whose verdicts count, where a source keeps those of people and of models under one name; None: it has one kind.
-    by_number : numbers among the meanings match whatever has their value: 1, 1.0, "1" and "1.0". Booleans are no numbers.
     """
 
     column: str | None = None
     meanings: Meanings | None = None
     at_least: float | None = None
     at_most: float | None = None
-    by_number: bool = False
     by: By | None = None
 
     @property
@@ -70,15 +88,29 @@ class LabelRule:
 
     def outcome(self, value: Any, own: Meanings = BOOLEANS) -> Outcome:
         """What `value` means. None: it was set aside on purpose, or there is none. Raises UnmappedLabelError."""
-        meanings = own if self.meanings is None and self.at_least is None else self.meanings or {}
+        is_given = self.meanings is not None or self.at_least is not None
+        meanings = self.meanings or {} if is_given else own
         # only these can be a key at all: a list is not hashable
         if isinstance(value, str | bool | int | float) and (type(value), value) in meanings:
             return meanings[type(value), value]
         if value is None or value == "":  # nobody has said anything, in whatever way a source writes that down
             return meanings.get((type(value), value))
+        # a format's own values are JSON's: what a text means is never its to say
+        if is_given or not isinstance(value, str):
+            same = {outcome for (_, key), outcome in meanings.items() if _is_same(key, value)}
+            if len(same) == 1:
+                return same.pop()
         if self.at_least is not None:
             return self._of_rating(self.rating(value))
-        return self._of_number(value, meanings)
+        raise UnmappedLabelError(value, self._given_text(is_given))
+
+    def _given_text(self, is_given: bool) -> str:
+        if self.at_least is not None:
+            return "it is not a number, and the label has a threshold"
+        if not is_given:
+            return "none is given for any, and without that only true and false are labels"
+        given = [yaml_value(value) for _, value in self.meanings or {}]
+        return f"it is given for {', '.join(given[:MAX_SHOWN])}{', ...' if len(given) > MAX_SHOWN else ''}"
 
     def _of_rating(self, rating: float) -> bool | None:
         assert self.at_least is not None
@@ -86,30 +118,33 @@ class LabelRule:
             return True
         return False if self.at_most is None or rating <= self.at_most else None
 
-    def _of_number(self, value: Any, meanings: Meanings) -> Outcome:
-        """A whole number and the same with a point are one number in JSON, and so in a recipe; text is one only `by_number`."""
-        if isinstance(value, bool) or (isinstance(value, str) and not self.by_number):
-            raise UnmappedLabelError(value)
-        number = self.rating(value)
-        for (kind, key), outcome in meanings.items():
-            if kind in (int, float) and key == number:
-                return outcome
-        raise UnmappedLabelError(value)
-
     def truth(self, value: Any, own: Meanings = BOOLEANS) -> bool | None:
         """`outcome` of a value that judges one completion."""
         return cast("bool | None", self.outcome(value, own))
 
     def rating(self, value: Any) -> float:
         """`value` as a number. Raises UnmappedLabelError."""
-        if isinstance(value, str) and _NUMBER.fullmatch(value):
-            return float(value.replace(",", "."))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            # a whole number of 400 digits is no float at all: the question itself raises
-            with suppress(OverflowError):
-                if math.isfinite(value):
-                    return float(value)
-        raise UnmappedLabelError(value)
+        if (number := _number(value)) is None:
+            raise UnmappedLabelError(value, self._given_text(is_given=True))
+        return number
+
+
+def _number(value: Any) -> float | None:
+    """The finite number that a value is, or that its text says; a boolean is none."""
+    if isinstance(value, str) and _NUMBER.fullmatch(text := value.strip()):
+        return float(text.replace(",", "."))
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        # a whole number of 400 digits is no float at all: the question itself raises
+        with suppress(OverflowError):
+            if math.isfinite(value):
+                return float(value)
+    return None
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether both are one number (1, 1.0, "1") or one boolean (true, "TRUE"); another text is only itself, and 1 is not true."""
+    kinds = [(_number(value), _TRUTH.get(str(value).strip().lower())) for value in (one, other)]
+    return kinds[0] == kinds[1] != (None, None)
 
 
 def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") -> LabelRule:
@@ -118,7 +153,9 @@ def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") 
         return LabelRule(setting)
     meanings = dict(setting)
     column = meanings.pop("column", None)
-    at_least, at_most, by_number = (meanings.pop(key, None) for key in ("at_least", "at_most", "by_number"))
+    at_least, at_most = (meanings.pop(key, None) for key in ("at_least", "at_most"))
+    if meanings.pop("by_number", True) is not True:
+        raise SettingError(f"{name}: numbers always match by their value; leave by_number out.")
     pairs, by = meanings.pop("values", None), meanings.pop("by", None)
     if column is not None and not isinstance(column, str):
         raise SettingError(f"{name}: column must be the name of a column; got {yaml_value(column)}.")
@@ -131,7 +168,7 @@ def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") 
                 f"{name}: {yaml_value(value)} is said to mean {yaml_value(outcome)}; a value means true (desirable), "
                 "false (undesirable) or null (no label), or, where two completions are compared, first, second or tie."
             )
-    rule = LabelRule(column, named or None, by_number=by_number is True, by=_by(by, name))
+    rule = LabelRule(column, named or None, by=_by(by, name))
     if rule.names_sides and any(isinstance(outcome, bool) for outcome in named.values()):
         raise SettingError(
             f"{name}: true/false and first/second cannot stand in one mapping; a value judges one completion or compares two."
@@ -151,7 +188,13 @@ def _pairs(pairs: Any, name: str) -> dict[tuple[type, Any], Outcome]:
         return {}
     if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
         raise SettingError(f"{name}: values is a list of [value, meaning]; got {clip(pairs, 60)}.")
-    return {(type(value), value): outcome for value, outcome in pairs}
+    named: dict[tuple[type, Any], Outcome] = {}
+    for value, outcome in pairs:
+        if not isinstance(value, str | bool | int | float | None):
+            raise SettingError(f"{name}: {clip(value, 60)} is no text, number, boolean or null that a record could hold.")
+        if named.setdefault((type(value), value), outcome) is not outcome:
+            raise SettingError(f"{name}: {yaml_value(value)} is given two meanings; give one.")
+    return named
 
 
 def _thresholds(at_least: Any, at_most: Any, named: Meanings, name: str) -> tuple[float, float | None]:

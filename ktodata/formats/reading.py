@@ -26,7 +26,7 @@ from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import Columns, Fields, Format, make_fields
 from ktodata.formats.in_memory import NAME, records_in_memory
-from ktodata.formats.label_rules import LABEL_REASONS, UnmappedLabelError
+from ktodata.formats.label_rules import LABEL_REASONS, MAX_SHOWN, UnmappedLabelError, yaml_name
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
@@ -116,7 +116,8 @@ def read(
     conversation : where each record is one message, the column of its conversation, or {column, id, parent, role, text};
         role may say what its values mean: {column: isCreatedByUser, true: user, false: assistant}. Each answer is then a record.
     label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}. Values
-        match exactly, in type too. Without meanings only booleans are labels. null sets a record aside.
+        match exactly, or else as one number (1, 1.0, "1") or boolean (true, "TRUE"). Without meanings only booleans are labels.
+        null sets a record aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
     rater, created_at, source_id, source, model, pair_id : columns. Times are ISO or e-mail text, or
         seconds, milli-, micro- or nanoseconds since 1970; else created_at: {column: ts, format: "%d/%m/%Y"}, or format: excel.
@@ -394,15 +395,21 @@ class _Reader:
         where = f"first: {problem.detail}, at {file} line {line:,}"
         if self._reasons["label_missing"] == self._records:
             return f"none of {self._records:,} records has a label ({where}). {self._columns_hint(column)}"
-        values = [value for value, _ in self._unmapped.most_common(2)]
-        example = ", ".join(f"{value}: {meaning}" for value, meaning in zip(values, ("true", "false"), strict=False))
-        yaml_words = {"'yes'", "'no'", "'on'", "'off'"} & set(values)
-        quotes = " In YAML write 'yes' and 'no' in quotes; without them they are booleans." if yaml_words else ""
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
+        none = f"column {column!r}: none of {self._records:,} records has a usable label"
+        return f"{none}: {reasons} ({where}). {self._advice(column)}"
+
+    def _advice(self, column: str) -> str:
+        """What to say of the values; a meaning is left open, as how often a value comes says nothing of it."""
+        values = [value for value, _ in self._unmapped.most_common(MAX_SHOWN)]
+        if not values:
+            return "A label needs a value in that column; null sets a record aside."
+        pairs = ", ".join(f"{value}: CHOOSE" for value in values) + (", ..." if len(self._unmapped) > MAX_SHOWN else "")
+        yaml_words = {"'yes'", "'no'", "'on'", "'off'"} & set(values)
+        quotes = " In YAML write 'yes' and 'no' in quotes; without them they may be booleans." if yaml_words else ""
         return (
-            f"column {column!r}: none of {self._records:,} records has a usable label: {reasons} ({where}). "
-            f"Say what each value means, e.g. label: {{column: {column}, {example or 'up: true, down: false'}}}; "
-            f"null sets a record aside.{quotes}"
+            f"Say what each value means, with true (desirable), false (undesirable) or null (no label) in place of CHOOSE: "
+            f"label: {{column: {yaml_name(column)}, {pairs}}}; on the command line, --up VALUE and --down VALUE.{quotes}"
         )
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ktodata.formats.label_rules import LabelRule, yaml_value
+from ktodata.formats.label_rules import LabelRule, yaml_name, yaml_value
 from ktodata.formats.records import UnusableError, Verdict, Vote, clip
 
 PEOPLE, MODELS = "people", "models"
@@ -81,7 +81,7 @@ class ScoreNames:
         meanings = ", ".join(f"{value}: true or false" for value in values)
         return (
             f"The verdicts are {'; '.join(lines)}. Say which is the label and what each value means, e.g. label: {{column: "
-            + (f"{_in_yaml(names[0])}, {meanings}}}.")
+            + (f"{yaml_name(names[0])}, {meanings}}}.")
         )
 
     def _line(self, name: str) -> str:
@@ -89,8 +89,3 @@ class ScoreNames:
         values = ", ".join(f"{value} {count:,}" for _, value, count in of_name[:MAX_VALUES])
         more = ", ..." if len(of_name) > MAX_VALUES else ""
         return f"{clip(name, 40)!r} by {' and '.join(sorted({by for by, _, _ in of_name}))} ({values}{more})"
-
-
-def _in_yaml(name: str) -> str:
-    """A name as it may stand in {column: ...}: in quotes where it has brackets."""
-    return f'"{clip(name, 40)}"' if "[" in name else clip(name, 40)

@@ -53,7 +53,7 @@ class ReadOnlyTools:
         """Say how far the labels of a run, or of a file of feedback, can be trusted.
 
         reading: of a file, the keys of a recipe's `ingest:` without paths, for example
-        {"label": {"column": "thumb", "up": "yes", "down": "no"}, "rater": "user"}. The run's five lines are in `headline`.
+        {"label": {"column": "thumb", "yes": true, "no": false}, "rater": "user"}. The run's five lines are in `headline`.
         """
         made = self._audit(source, reading)
         return _shown(

@@ -48,7 +48,7 @@ def test_turns_of_from_and_value_and_messages_as_text_are_judged_too(lines):
 
 
 def test_without_the_path_reading_stops_with_the_verdicts_that_there_are(lines):
-    with pytest.raises(LabelError, match=r"messages\[\]\.score' by people \(-1 1, 1 1\).*column: \"messages\[\]\.score\""):
+    with pytest.raises(LabelError, match=r"messages\[\]\.score' by people \(-1 1, 1 1\).*column: 'messages\[\]\.score'"):
         read(lines({"messages": TALK}))
 
 

@@ -25,26 +25,33 @@ def test_without_meanings_only_booleans_are_labels(lines):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "desirable"),
+    ("recipe", "read_lines"),
     [
-        ("{1: true, 0: false}", 1),
-        ("{'1': true, '0': false}", "1"),
-        ("{true: true, false: false}", True),
-        ("{1.0: true, 0: false}", 1.0),
-        ("{up: true, down: false}", "up"),
+        ("{1: true, 0: false}", [1, 2, 4, 5]),
+        ("{'1': true, '0': false}", [1, 2, 4, 5]),
+        ("{1.0: true, 0: false}", [1, 2, 4, 5]),
+        ("{true: true, false: false}", [3, 6, 7]),
+        ("{'TRUE': true, 'FALSE': false}", [3, 6, 7]),
+        ("{up: true, down: false}", [8]),
     ],
 )
-def test_one_and_its_lookalikes_differ(recipe: str, desirable: object, lines):
-    """1, "1" and true are equal or alike in Python and in YAML; each matches only itself. 1 and 1.0 are one number, as in JSON."""
-    everything = (1, "1", True, 1.0, "up")
+def test_a_meaning_holds_for_a_number_or_boolean_however_it_is_written(recipe: str, read_lines: list[int], lines):
+    """1, "1" and 1.0 are one number and true, "TRUE" one boolean; 1 is not true, and text is only itself."""
+    everything = (1, "1", True, 1.0, " 1.0", "TRUE", "true ", "up", "Up")
     result = read(lines(*with_labels(*everything)), label=yaml.safe_load(recipe))
-    numbers = {int: float}
-    matched = [
-        i
-        for i, value in enumerate(everything, start=1)
-        if numbers.get(type(value), type(value)) is numbers.get(type(desirable), type(desirable)) and value == desirable
-    ]
-    assert result.feedback["source_line"].to_list() == matched
+    assert result.feedback["source_line"].to_list() == read_lines
+
+
+def test_what_is_set_aside_goes_before_a_threshold_in_text_too(lines):
+    result = read(lines(*with_labels("0", "5", "2")), label={"column": "label", "at_least": 3, 0: None})
+    assert result.feedback.select("source_line", "label").rows() == [(2, True), (3, False)]
+
+
+def test_two_meanings_of_one_number_say_nothing_of_a_third_way_to_write_it(lines):
+    rule = {"column": "label", 1: True, "1": False}
+    result = read(lines(*with_labels(1, "1", "1.0")), label=rule)
+    assert result.feedback["label"].to_list() == [True, False]
+    assert result.quarantine["detail"].to_list() == ["the value '1.0' has no meaning: it is given for 1, '1'"]
 
 
 def test_pairs_tell_apart_what_a_mapping_cannot(lines):
@@ -52,13 +59,6 @@ def test_pairs_tell_apart_what_a_mapping_cannot(lines):
     result = read(lines(*with_labels(1, 1.0, True, "1", "1.0")), label=rule)
     assert result.feedback["label"].to_list() == [True, False, False, True]
     assert result.quarantine["reason"].to_list() == ["label_unmapped"]
-
-
-def test_numbers_match_by_value_where_asked(lines):
-    rule = {"column": "label", "by_number": True, 1: True, 0: False}
-    result = read(lines(*with_labels(1, "1", "1.0", 0.0, "0", True, "one")), label=rule)
-    assert result.feedback["label"].to_list() == [True, True, True, False, False]
-    assert result.metrics["unmapped_labels"] == {"true": 1, "'one'": 1}
 
 
 def test_a_band_between_two_thresholds_is_no_label(lines):
@@ -148,8 +148,18 @@ def test_no_usable_label_at_all_is_an_error_with_the_first_value_and_its_place(l
         read(lines(*({**ROW, "thumb": thumb} for thumb in ("-1", "1", "1"))), label="thumb")
     text = str(caught.value)
     assert "column 'thumb': none of 3 records has a usable label" in text
-    assert "the value '-1' is not one the recipe names, at thumbs.jsonl line 1" in text
-    assert "label: {column: thumb, '1': true, '-1': false}" in text
+    assert "the value '-1' has no meaning: none is given for any" in text and "at thumbs.jsonl line 1" in text
+    assert "label: {column: thumb, '1': CHOOSE, '-1': CHOOSE}" in text
+
+
+def test_a_refusal_never_gives_a_value_a_meaning_and_can_be_pasted(lines):
+    values = ["it's", 'a "b"', "two\nlines", "👍", "no", 4]
+    with pytest.raises(LabelError) as caught:
+        read(lines(*({**ROW, "ok?": value} for value in values)), label={"column": "ok?"})
+    pasted = yaml.safe_load(str(caught.value).partition("CHOOSE: label: ")[2].partition("; on the")[0])
+    assert pasted == {"column": "ok?", **dict.fromkeys(values, "CHOOSE")}
+    with pytest.raises(SettingError, match="CHOOSE"):
+        read(lines(*with_labels(True)), label=pasted)
 
 
 def test_yes_and_no_without_quotes_in_yaml_are_pointed_out(lines):
@@ -170,6 +180,8 @@ def test_a_misspelt_label_column_is_answered_with_the_nearest(lines):
         ({"column": "x", "up": True, "at_least": 4}, "at_least and a meaning for 'up'"),
         ({"column": "x", "at_least": True}, "at_least is a number"),
         ({"column": "x", "at_least": float("nan")}, "at_least is a number"),
+        ({"values": [[1, True], [1, False]]}, "1 is given two meanings"),
+        ({"values": [[[1], True]]}, "no text, number"),
         ({"column": 3, "up": True}, "column must be the name of a column"),
         ({"a": "first", "b": True}, "cannot stand in one mapping"),
     ],

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ktodata.formats.label_rules import yaml_char
+
 UNDECIDED = "CHOOSE"
 COMMENT_COLUMN = 44
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -30,15 +32,7 @@ def yaml_value(value: Any) -> str:
 def _yaml_text(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
         return text
-    return '"' + "".join(_yaml_char(char) for char in text) + '"'
-
-
-def _yaml_char(char: str) -> str:
-    if char in '"\\':
-        return f"\\{char}"
-    if char.isprintable():
-        return char
-    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}" if ord(char) < 65536 else f"\\U{ord(char):08x}"
+    return '"' + "".join(yaml_char(char) for char in text) + '"'
 
 
 def setting_line(name: str, value: Any, comment: str, indent: int = 2) -> str:
