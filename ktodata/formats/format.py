@@ -103,10 +103,14 @@ class Fields:
 
     def judge(self, value: Any, own: Meanings = BOOLEANS) -> Verdict:
         """The verdict that one value gives."""
+        return Verdict(self.label_of(value, own), rating=None if self.label.at_least is None else self.label.rating(value))
+
+    def label_of(self, value: Any, own: Meanings = BOOLEANS) -> bool:
+        """The label that one value gives."""
         label = self.label.truth(value, own)
         if label is None:
             raise UnusableError("unlabelled", "the label is null, or one that the recipe sets aside")
-        return Verdict(label, rating=None if self.label.at_least is None else self.label.rating(value))
+        return label
 
     def rated(self, record: Record, own_column: str) -> Verdict:
         """The label of a record whose format holds ratings: they need a threshold, or a meaning for each."""
@@ -121,7 +125,7 @@ class Fields:
         votes = [Vote(rater, label) for rater, label in labels if label is not None]
         if self.label.column is None:
             return Verdict.by_votes(votes)
-        label = self.judge(self._label_value(record, self.label.column), own).label
+        label = self.label_of(self._label_value(record, self.label.column), own)
         # the label is a verdict of its own, unless it is one of the columns that were counted above
         return Verdict(label, votes if self.label.column in self.votes else [Vote(None, label), *votes])
 

@@ -22,7 +22,7 @@ SIDES: Meanings = {(int, 1): "first", (int, 2): "second", (int, 0): "tie"}
 SIDE_WORDS = ("first", "second", "tie")
 
 # a record with one of these has no usable label; everything else about it may be fine
-LABEL_REASONS = ("label_missing", "label_unmapped", "unlabelled", "tied_votes", "tie", "needs_threshold")
+LABEL_REASONS = ("label_missing", "label_unmapped", "unlabelled", "tie", "needs_threshold")
 
 # one comma with one or two digits after it is a decimal comma; 1,234 could be either, and is not a number
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15}|,\d{1,2})?")

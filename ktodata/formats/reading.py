@@ -62,7 +62,9 @@ class IngestResult:
     def _counts(self) -> list[str]:
         reasons = self.quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
         quarantined = (f"{count:,} quarantined: {reason}" for reason, count in reasons.iter_rows())
-        return [f"{self.metrics['records']:,} records, {self.feedback.height:,} rows", *quarantined]
+        even = self.metrics.get("even_votes", 0)
+        held = [f"{even:,} with even votes: a row of each label, which dedupe holds for review"] if even else []
+        return [f"{self.metrics['records']:,} records, {self.feedback.height:,} rows", *held, *quarantined]
 
     def __repr__(self) -> str:
         return "\n".join(self._counts())
@@ -119,6 +121,7 @@ def read(
         match exactly, or else as one number (1, 1.0, "1") or boolean (true, "TRUE"). Without meanings only booleans are labels.
         null sets a record aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
+        Where they are even the record gives a row of each label, with the votes for it; `dedupe` holds both for review.
     rater, created_at, source_id, source, model, pair_id : columns. Times are ISO or e-mail text, or
         seconds, milli-, micro- or nanoseconds since 1970; else created_at: {column: ts, format: "%d/%m/%Y"}, or format: excel.
     trusted : column of an expert's verdict, read with the meanings of `label` and as booleans.
@@ -358,6 +361,7 @@ class _Reader:
             "quarantined": dict(sorted(self._reasons.items())),
             "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
             "not_kept": self._unread.counts(),
+            "even_votes": self._table.even_votes,
             "earlier_votes": int(table["earlier_votes"].list.len().sum() or 0),
             "unparseable_times": self._table.unparseable_times,
             "findings": [_time_finding(self._fields, self._table).as_dict(), self._unnamed.finding(table).as_dict()],

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -42,10 +42,11 @@ class Vote(NamedTuple):
 class Verdict(NamedTuple):
     """The label of one completion and where it comes from. votes is None when the label itself is the only vote.
 
-    `earlier` are verdicts that the same rater gave before the one that counts, or gave again.
+    label is None where as many votes say the one as the other: see `LabelledCompletion.by_label`. `earlier` are verdicts that the
+    same rater gave before the one that counts, or gave again.
     """
 
-    label: bool
+    label: bool | None
     votes: list[Vote] | None = None
     rating: float | None = None
     earlier: list[Vote] | None = None
@@ -100,6 +101,18 @@ class LabelledCompletion:
     about: Mapping[str, Any] = field(default_factory=dict)
     tools: Any = None
     not_kept: Sequence[str] = ()
+
+    def by_label(self) -> list["LabelledCompletion"]:
+        """Itself; or, where its votes are even, one of each label with the votes for it, as if each rater had a record.
+
+        So no label is made up, and no vote is lost: the text has both labels, which `dedupe` holds until a person decides.
+        """
+        label, votes, rating, earlier = self.verdict
+        if label is not None:
+            return [self]
+        sides = {side: [vote for vote in votes or () if vote.label == side] for side in (True, False)}
+        # earlier votes count nowhere: they are told once
+        return [replace(self, verdict=Verdict(side, sides[side], rating, earlier if side else None)) for side in sides]
 
 
 # a step of a path: a name, a number of a list, or the first entry of a list whose field has a value
@@ -210,14 +223,12 @@ def rater_name(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def majority(labels: Sequence[bool]) -> bool:
-    """What most votes say. No vote, or as many on each side, is no label."""
+def majority(labels: Sequence[bool]) -> bool | None:
+    """What most votes say; None: as many on each side. Raises UnusableError where nobody has voted."""
     if not labels:
         raise UnusableError("unlabelled", "no rater has voted")
     up = sum(labels)
-    if 2 * up == len(labels):
-        raise UnusableError("tied_votes", f"{up} of {len(labels)} votes say desirable")
-    return 2 * up > len(labels)
+    return None if 2 * up == len(labels) else 2 * up > len(labels)
 
 
 def votes_of_row(row: Record) -> list[dict[str, Any]]:

@@ -91,6 +91,7 @@ class FeedbackTable:
         self.times = 0
         self.unparseable_times = 0
         self.unparseable_example: str | None = None
+        self.even_votes = 0  # records
         self._withdrawn = current_lists()
 
     def add(self, completions: list[LabelledCompletion], format: Format, file: str, entry: SourceRecord, place: int) -> None:
@@ -106,10 +107,11 @@ class FeedbackTable:
         if len(completions) > 1 and common["pair_id"] is None and format.group == "pair_id":
             common["pair_id"] = f"{file}:{line}"
         kept = {name: scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
-        rows = [self._row(completion, common) for completion in completions]
+        rows = [self._row(judged, common) for completion in completions for judged in completion.by_label()]
         if any(ids.holds_row({**kept, **row}) for ids in self._withdrawn for row in rows):
             self.times, self.unparseable_times, self.unparseable_example = counted
             raise WithdrawnRecordError
+        self.even_votes += any(completion.verdict.label is None for completion in completions)
         self._rows += rows
         self._places += [place] * len(rows)
         for name, value in kept.items():

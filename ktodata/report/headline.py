@@ -132,7 +132,7 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
         undecided = f"{plural(noise.contradicted, 'row')} share a text that has both labels, and no majority decides"
         yield "contradicting labels", f"{undecided}: criteria are unclear there, or somebody slipped."
     # a record without a label, or whose label the recipe sets aside, is not what spoils a set
-    unreadable = flow.quarantined - (flow.account.unlabelled if flow.account is not None else 0) if flow is not None else 0
+    unreadable = flow.quarantined - (flow.account.no_label if flow.account is not None else 0) if flow is not None else 0
     if flow is not None and unreadable > UNREADABLE * max(flow.rows_in, 1):
         records = plural(unreadable, "record")
         yield "unreadable records", f"{records} of {count(flow.rows_in)} could not be used as they are."

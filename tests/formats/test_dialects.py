@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from ktodata.errors import LabelError
+from ktodata.errors import EmptyDataError, LabelError
 from ktodata.feedback import feedback_table
 from ktodata.formats import FORMATS, read, write
 from ktodata.formats.format import Format
@@ -247,8 +247,7 @@ def test_people_and_models_are_never_added_up_unasked(lines):
         read(path, label=THUMB)
     assert rows(read(path, label={**THUMB, "by": "people"}).feedback, "label") == [(True,)]
     assert rows(read(path, label={**THUMB, "by": "models"}).feedback, "label") == [(False,)]
-    with pytest.raises(LabelError, match="tied_votes 1"):
-        read(path, label={**THUMB, "by": "both"})
+    assert rows(read(path, label={**THUMB, "by": "both"}).feedback, "label") == [(True,), (False,)]  # even: both wait in dedupe
 
 
 def test_the_last_word_of_a_rater_counts(lines):
@@ -296,11 +295,20 @@ def test_preference_with_words_models_and_a_tie(lines):
     assert result.quarantine["reason"].to_list() == ["tie", "unlabelled"]
 
 
-def test_preference_by_the_most_votes(lines):
-    """Votes 1, 1, 2: first. Votes 0, 0, 1: a tie, as most say. Votes 1, 2: as many for each."""
+def test_preference_by_the_most_votes(lines, tmp_path):
+    """Votes 1, 1, 2: first. 0, 0, 1: a tie, as most say. 0, 1: a tie, as no more say else. 1, 2: each side has both labels."""
     base = {"prompt": SKY, "response1": "Blue.", "response2": "Green."}
-    path = lines(*({**base, "a": a, "b": b, "c": c} for a, b, c in ((1, 1, 2), (0, 0, 1), (1, 2, None))))
+    path = lines(*({**base, "a": a, "b": b, "c": c} for a, b, c in ((1, 1, 2), (0, 0, 1), (0, 1, None), (1, 2, None))))
     result = read(path, format="preference", votes=["a", "b", "c"])
-    assert rows(result.feedback) == [(SKY, "Blue.", True), (SKY, "Green.", False)]
+    most, even = [(SKY, "Blue.", True), (SKY, "Green.", False)], result.feedback[2:]
+    assert rows(result.feedback[:2]) == most
+    assert rows(even, "completion", "label", "rater") == [
+        ("Blue.", True, "a"),
+        ("Blue.", False, "b"),
+        ("Green.", True, "b"),
+        ("Green.", False, "a"),
+    ]
+    with pytest.raises(EmptyDataError, match="raters are divided on which side of the pair is better"):
+        write(even, tmp_path / "pairs.jsonl", format="trl_paired")
     assert [vote["label"] for vote in result.feedback["votes"].to_list()[1]] == [False, False, True]
-    assert result.quarantine["reason"].to_list() == ["tie", "tied_votes"]
+    assert result.quarantine["reason"].to_list() == ["tie", "tie"]

@@ -1,10 +1,13 @@
 """Labels are only what the recipe says, matched exactly, in type too."""
 
+import polars as pl
 import pytest
 import yaml
 
 from ktodata.errors import LabelError, SettingError
 from ktodata.formats import read
+from ktodata.labels.people.raters import krippendorff_alpha
+from ktodata.stages.dedupe import dedupe
 
 ROW = {"prompt": "sky?", "completion": "blue"}
 
@@ -91,6 +94,7 @@ def test_a_threshold_takes_numbers_and_numbers_in_text_and_keeps_them(lines):
 
 
 def test_votes_become_one_row_with_a_majority_label(lines):
+    """Even votes (line 2) are a row of each label, as in a file of one vote a record: `dedupe` holds both for a person."""
     path = lines(
         {**ROW, "a": True, "b": False, "c": True},
         {**ROW, "a": True, "b": False, "c": None},
@@ -99,15 +103,44 @@ def test_votes_become_one_row_with_a_majority_label(lines):
         {**ROW, "a": True, "b": "no", "c": True},
     )
     result = read(path, votes={"a": "ann", "b": "bob", "c": "cid"})
-    assert result.feedback.select("source_line", "label").rows() == [(1, True), (3, False)]
+    assert result.feedback.select("source_line", "label").rows() == [(1, True), (2, True), (2, False), (3, False)]
     assert result.feedback["votes"].to_list()[0] == [
         {"rater": "ann", "label": True, "created_at": None},
         {"rater": "bob", "label": False, "created_at": None},
         {"rater": "cid", "label": True, "created_at": None},
     ]
-    assert result.feedback["rater"].to_list() == [None, "ann"]  # who gave a single vote gave the label
-    assert result.quarantine.select("line", "reason").rows() == [(2, "tied_votes"), (4, "unlabelled"), (5, "label_unmapped")]
-    assert (result.metrics["votes"], result.metrics["raters"]) == (4, 3)
+    assert result.feedback["rater"].to_list() == [None, "ann", "bob", "ann"]  # who gave a single vote gave the label
+    assert result.quarantine.select("line", "reason").rows() == [(4, "unlabelled"), (5, "label_unmapped")]
+    assert [result.metrics[name] for name in ("votes", "raters", "even_votes")] == [6, 3, 1]
+    assert "1 with even votes" in repr(result)
+
+
+def test_votes_in_columns_and_one_a_record_end_the_same(lines):
+    """Two raters of four texts, who agree on two, differ on one, and of whom one skips one: no disagreement goes unseen."""
+    given = [(True, True), (True, False), (False, False), (True, None)]
+    texts = [{"prompt": f"q{n}?", "completion": f"a{n}"} for n in range(len(given))]
+    wide = read(lines(*({**row, "ann": a, "bob": b} for row, (a, b) in zip(texts, given, strict=True))), votes=["ann", "bob"])
+    long = [
+        {**row, "label": label, "who": who}
+        for row, labels in zip(texts, given, strict=True)
+        for who, label in zip(("ann", "bob"), labels, strict=True)
+    ]
+    tables = [wide.feedback, read(lines(*(row for row in long if row["label"] is not None)), rater="who").feedback]
+    waits, votes, alphas = zip(*map(_after_dedupe, tables), strict=True)
+    assert waits[0] == waits[1] == [("q1?", False), ("q1?", True)]
+    assert votes[0] == votes[1]
+    assert alphas[0] == alphas[1] < 1
+
+
+def _after_dedupe(feedback):
+    """(prompt, label) of the rows that are held; every vote on each text; the raters' agreement."""
+    result = dedupe(feedback, near=None)
+    rows = feedback.join(result.columns, on="row_id")
+    held = rows.filter(pl.col("row_id").is_in(result.decisions.filter(pl.col("action") == "review")["row_id"].implode()))
+    votes = rows.filter(pl.col("pooled_votes").is_not_null()).select("prompt", votes="pooled_votes").unique("prompt")
+    votes = votes.explode("votes").select("prompt", pl.col("votes").struct.unnest()).sort("prompt", "rater")
+    alpha = krippendorff_alpha(votes.select("rater", row_id="prompt", verdict="label"), draws=2).value
+    return sorted(held.select("prompt", "label").rows()), votes.rows(), alpha
 
 
 def test_a_label_column_goes_before_the_majority_and_is_a_vote_of_its_own(lines):

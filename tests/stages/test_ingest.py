@@ -70,8 +70,9 @@ def test_xstest_labelled_by_a_judge_that_was_silent_8_times(shared: Path):
 def test_xstest_with_the_votes_of_two_people(shared: Path):
     votes = {"label_annotator_1": "first", "label_annotator_2": "second"}
     result = accounted(ingest(paths=str(shared / "kto_xstest.jsonl.gz"), votes=votes))
-    assert set(result.metrics["quarantined"]) == {"tied_votes"}
-    assert result.metrics["votes"] == 2 * result.feedback.height
+    assert result.metrics["quarantined"] == {}
+    assert result.metrics["even_votes"] == result.feedback.height - 1350  # where they differ, each has a row
+    assert result.metrics["votes"] == 2 * 1350
     both = accounted(ingest(paths=str(shared / "kto_xstest.jsonl.gz"), label="label", votes=votes))
     assert both.feedback.height == 1350
     assert both.metrics["votes"] == 3 * 1350
@@ -178,7 +179,8 @@ def test_convabuse_in_csv_with_eight_sparse_annotators(shared: Path):
         )
     )
     assert result.metrics["records"] == 2501
-    assert set(result.metrics["quarantined"]) == {"tied_votes", "label_unmapped"}
+    assert set(result.metrics["quarantined"]) == {"label_unmapped"}
+    assert result.metrics["even_votes"] > 0
     assert set(result.metrics["unmapped_labels"]) == {"'0, 1'", "'1, 0'"}  # one annotator, asked twice, said both
     assert result.metrics["raters"] == 8
 

@@ -88,7 +88,7 @@ def _verdict(item: Any, field: str, named: Mapping[str, str], fields: Fields) ->
     if "created_at" not in named:
         return verdict
     rater = _value(item, named["rater"]) if "rater" in named else None
-    vote = Vote(None if rater is None else str(rater), verdict.label, _time(item, named["created_at"], fields))
+    vote = Vote(None if rater is None else str(rater), fields.label_of(value), _time(item, named["created_at"], fields))
     return verdict._replace(votes=[vote])
 
 

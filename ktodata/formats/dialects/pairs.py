@@ -100,7 +100,8 @@ def _is_same_answer(turn: Turn, answer: str | Turn) -> bool:
 def better_and_worse(rows: Sequence[Row]) -> tuple[Row, Row]:
     """(desirable, undesirable) of the rows of one pair."""
     if len(rows) != 2:
-        raise CannotHoldError("the other side of the pair is not there")
+        missing = "the other side of the pair is not there"
+        raise CannotHoldError(missing if len(rows) < 2 else "raters are divided on which side of the pair is better")
     if rows[0]["label"] == rows[1]["label"]:
         raise CannotHoldError("both sides of the pair have the same label")
     if any(rows[0][name] != rows[1][name] for name in ("prompt", "turns", "tools")):

@@ -2,7 +2,8 @@
 
 The two may be whole conversations that share all but their last turn; then no prompt is needed beside them.
 
-A pair with several raters gives each side their votes; the label is what most raters say, ties among them.
+A pair with several raters gives each side their votes; the label is what most raters say, ties among them. Where as many say
+first as second, each side has both labels.
 """
 
 from collections import Counter
@@ -71,32 +72,29 @@ def _side_votes(record: Record, fields: Fields) -> list[tuple[str | None, Side]]
     return [(rater, side) for rater, side in sides if side is not None]
 
 
-def _better_side(record: Record, fields: Fields, votes: list[tuple[str | None, Side]]) -> Side:
+def _better_side(record: Record, fields: Fields, votes: list[tuple[str | None, Side]]) -> Side | None:
+    """The better side; None: as many votes say the one as the other."""
     if not fields.votes or fields.label.column:
         column = fields.label_column("preference")
         value = lookup(record, column)
         if value is ABSENT:
             raise UnusableError("label_missing", f"no column {column!r}; the record has {listed(record)}")
-        better = _parse_side(value, fields)
+        most = {_parse_side(value, fields)}
     else:
-        better = _majority_side([side for _, side in votes])
-    if better is None:
+        counts = Counter(side for _, side in votes)
+        most = {side for side, count in counts.items() if count == max(counts.values())} or {None}
+    if most == {None}:
         raise UnusableError("unlabelled", "the preference is null, or nobody has voted")
-    if better == "tie":
-        raise UnusableError("tie", "neither side is better")
-    return better
+    if most >= {"first", "second"}:
+        return None
+    if "tie" in most:
+        raise UnusableError("tie", "neither side is better" + (", say as many as say one is" if len(most) > 1 else ""))
+    return most.pop()
 
 
-def _majority_side(sides: Sequence[Side]) -> Side | None:
-    counts = Counter(sides).most_common(2)
-    if len(counts) == 2 and counts[0][1] == counts[1][1]:
-        raise UnusableError("tied_votes", f"{counts[0][1]} of {len(sides)} votes say {counts[0][0]}, as many {counts[1][0]}")
-    return counts[0][0] if counts else None
-
-
-def _side_verdict(side: str, better: Side, votes: list[tuple[str | None, Side]]) -> Verdict:
+def _side_verdict(side: str, better: Side | None, votes: list[tuple[str | None, Side]]) -> Verdict:
     labels = [Vote(rater, vote == side) for rater, vote in votes if vote != "tie"]
-    return Verdict(side == better, labels or None)
+    return Verdict(better and side == better, labels or None)
 
 
 def write(rows: Sequence[Row]) -> dict[str, Any]:

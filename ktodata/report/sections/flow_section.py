@@ -154,6 +154,7 @@ class RecordAccount:
     """records = used + unlabelled + all of `unreadable`; rows = repeats + dropped + quarantined + held + kept.
 
     unmapped : values of the label without a meaning, the commonest. not_kept : fields that no row carries, with their records.
+    even_votes : records with as many votes for each label, which gave a row of each.
     repeats : rows that another stands for; dropped, quarantined, held : for all other reasons, each row once.
     reasons : action -> reason -> rows, repeats left out.
     withdrawn : records that were not read, as they were withdrawn; they count nowhere else.
@@ -173,11 +174,17 @@ class RecordAccount:
     held: int
     kept: int
     withdrawn: int = 0
+    even_votes: int = 0
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
+
+    @property
+    def no_label(self) -> int:
+        """Records without a verdict, or whose verdict is that neither of two is better: they can be read."""
+        return self.unlabelled + self.unreadable.get("tie", 0)
 
     def lines(self) -> list[str]:
         """One sentence for each thing that became of records, rows or fields."""
@@ -196,6 +203,10 @@ class RecordAccount:
     def reading_lines(self) -> list[str]:
         """Those of `lines` that are about reading."""
         lines = [f"{plural(self.records, 'record')} read: {count(self.used)} became {plural(self.rows, 'row')}"]
+        if self.even_votes:
+            lines.append(
+                f"{plural(self.even_votes, 'record')} with even votes: a row of each label, held where the recipe has dedupe"
+            )
         if self.unlabelled:
             lines.append(f"{plural(self.unlabelled, 'record')} not used: no label, or one that is set aside")
         for reason, number in self.unreadable.items():
@@ -239,6 +250,7 @@ def reading_account(metrics: Mapping[str, Any], *, gone: Mapping[tuple[str, str]
         unmapped=dict(metrics.get("unmapped_labels", {})),
         not_kept=dict(metrics.get("not_kept", {})),
         earlier_votes=int(metrics.get("earlier_votes", 0)),
+        even_votes=int(metrics.get("even_votes", 0)),
         repeats=repeats,
         dropped=dropped,
         quarantined=quarantined,
