@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.feedback import VOTE
-from ktodata.labels.people.trusted import CONTESTED, mark_reviewed
+from ktodata.labels.people.trusted import CONTESTED, DRAW_SEED, mark_reviewed
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -20,6 +20,7 @@ ABSENT = {
     "contradicted": pl.lit(False),
     "trusted_label": pl.lit(None, pl.Boolean),
     CONTESTED: pl.lit(False),
+    DRAW_SEED: pl.lit(None, pl.Int64),
     "pooled_votes": pl.col("votes"),
     "rater": pl.lit(None, pl.String),
     "source": pl.lit(None, pl.String),

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ktodata.feedback import LABEL_NAMES
 from ktodata.stats import Interval, digits_of_percent
 
+MORE_ROWS = 30  # that a review is advised to go on with
 MOSTLY_BELOW = 0.05  # share of wrong labels under which they can mostly be trusted, and over which with care
 UNUSABLE_ABOVE = 0.15
 NOISY_ABOVE = 0.03  # from here on wrong labels are named among what spoils a set
@@ -145,12 +146,13 @@ def noisy_sentence(reviews: ReviewedLabels) -> str:
 class NextForLabels(NamedTuple):
     """What a person should do about the labels, in a word and a sentence; empty where nothing is left.
 
-    to_judge : whether that is to judge rows
+    to_judge : whether that is to judge rows. draw : how many of the random draw, which the desk asks about first
     """
 
     short: str = ""
     text: str = ""
     to_judge: bool = False
+    draw: int = 0
 
 
 def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
@@ -166,13 +168,20 @@ def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
         return NextForLabels("Use the verdicts.", text)
     if reviews.whole.is_whole:
         text = f"Settle the rows that no verdict stands on, {reviews.whole.undecided_in_words()}: no other is left to draw."
-        return NextForLabels("Settle what is open.", text, to_judge=bool(reviews.whole.skipped))
+        return NextForLabels("Settle what is open.", text, bool(reviews.whole.skipped), reviews.whole.skipped)
     if too_many is None:
-        text = f"Have more rows of the random draw judged: {_room(reviews)}."
-        return NextForLabels("Have more rows judged.", text, to_judge=True)
+        draw = more_of_draw(reviews)
+        text = f"Have {_rows(draw)} more of the random draw judged: {_room(reviews)}."
+        return NextForLabels("Have more rows judged.", text, to_judge=True, draw=draw)
     wrong = f"by the draw {span(rate)} of all labels are wrong (95 % interval)"
     text = f"Have more rows judged: {wrong}, and a verdict mends only the row that it is on."
     return NextForLabels("Have more rows judged.", text, to_judge=True)
+
+
+def more_of_draw(reviews: ReviewedLabels) -> int:
+    """Rows that a review goes on with, where the draw so far leaves open how many labels are wrong."""
+    left = (reviews.whole.rows or FIRST_SAMPLE + reviews.drawn) - reviews.drawn - reviews.whole.contested
+    return min(max(FIRST_SAMPLE - reviews.drawn, MORE_ROWS), left)
 
 
 def _first_reviews(reviews: ReviewedLabels, rows: int) -> NextForLabels:
@@ -180,10 +189,10 @@ def _first_reviews(reviews: ReviewedLabels, rows: int) -> NextForLabels:
     if reviews.whole.contested:
         differ = f"People differ on all of the {_rows(reviews.whole.contested)} of the draw that they judged"
         return NextForLabels("Settle the criterion.", f"{differ}: say more clearly what is desirable, and judge them again.")
-    some = f"about {FIRST_SAMPLE} rows, drawn at random within each label"
+    some = f"{FIRST_SAMPLE} rows, drawn at random within each label"
     some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else some
     text = f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
-    return NextForLabels("Have a sample judged.", text, to_judge=True)
+    return NextForLabels("Have a sample judged.", text, to_judge=True, draw=min(rows, FIRST_SAMPLE) or FIRST_SAMPLE)
 
 
 def noise_unshown(reviews: ReviewedLabels) -> str:

@@ -186,7 +186,7 @@ class LabelAudit:
         """A random sample, half of each given class, whose verdicts would measure the labels."""
         return self.result.tables["ask_for_review"]
 
-    def next_reviews(self, count: int) -> pl.DataFrame:
+    def next_reviews(self, count: int, *, draw: int = 0) -> pl.DataFrame:
         """The `count` rows whose review is worth most, best first.
 
         row_id, source_id, label, doubt, p_wrong, prompt, completion, why.
@@ -197,7 +197,7 @@ class LabelAudit:
         wrong the labels are, what no model suspects, and, from 40 on, what a doubt is worth. The others (why "gain") are those
         that nobody can call yet, each less worth the more it is like one before it: labels/people/review_queue.py. Texts with
         both labels, which are held until somebody decides (why "held"), count as rows whose label is wrong as likely as not.
-        Where nothing was learnt of the labels, the random draw alone.
+        Where nothing was learnt of the labels, the random draw alone. draw : rows of the random draw that come first, at least
         """
         p_wrong = self.p_wrong
         known = pl.col("doubt") if self.p_wrong_was_measured else pl.lit(None, pl.Float64)
@@ -210,7 +210,7 @@ class LabelAudit:
             first = self._random_draw(drawn, count)
             open_rows[:] = False
         else:
-            first = self._random_draw(drawn, 0 if drawn >= MIN_REVIEWED else -(-count // 2))
+            first = self._random_draw(drawn, min(count, max(draw, 0 if drawn >= MIN_REVIEWED else -(-count // 2))))
             open_rows[first] = False
         rest = queue(features_of(self.table), p_wrong, open_rows | self.held, count - len(first))
         rows = rows.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))

@@ -395,6 +395,7 @@ def _check_kept(recipe: Recipe) -> None:
         "state",
         "training_dynamics",
         "reviewed_contested",
+        "draw_seed",
         *(column for name in STEPS for column in load_stage(name).adds),
         *recipe.export.stage.adds,
     }

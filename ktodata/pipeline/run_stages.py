@@ -109,7 +109,7 @@ class JoinedReviews:
 
     reviews: Reviews
     name: ClassVar[str] = "reviews"
-    adds: ClassVar[tuple[str, ...]] = ("trusted_label", "reviewed_contested")
+    adds: ClassVar[tuple[str, ...]] = ("trusted_label", "reviewed_contested", "draw_seed")
     decides: ClassVar[Literal["train"]] = "train"  # held-out rows keep their natural mix, whatever is said of them
     code: ClassVar[tuple[str, ...]] = ("ktodata.formats.verdicts.reviews",)
     artefacts: ClassVar[tuple[str, ...]] = ()

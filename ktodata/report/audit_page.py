@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.labels.label_words import next_for_labels
+from ktodata.labels.label_words import MORE_ROWS, next_for_labels
 from ktodata.report.audit_tables import AuditTables
 from ktodata.report.headline import HeadlineLine, headline, label_trust, plain_text
 from ktodata.report.page import SECTIONS, flat, render, run_context
@@ -18,7 +18,7 @@ KIND = "ktodata audit"
 OF_A_RUN = ("flow", "labels", "measured")
 OF_A_TABLE = ("labels", "measured")
 LINES = (0, 1, 2, 4)  # of the five: an audit trains nothing, so it can say nothing of whether that helped
-IN_PYTHON = "`audit.next_reviews(30)` of what `kd.audit` gives names the rows, `audit.with_reviews(rows)` takes the verdicts."
+IN_PYTHON = "`audit.next_reviews({})` of what `kd.audit` gives names the rows, `audit.with_reviews(rows)` takes the verdicts."
 
 
 def build_audit_page(
@@ -88,8 +88,9 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
 
 
 def _next_in_python(noise: LabelsSection) -> HeadlineLine:
-    short, text, to_judge = next_for_labels(noise.reviews, noise.rows)
-    text = f"{text} {IN_PYTHON}" if to_judge else text or "Read the examples below before you train on this."
+    short, text, to_judge, draw = next_for_labels(noise.reviews, noise.rows)
+    asked = IN_PYTHON.format(f"{draw}, draw={draw}" if draw else MORE_ROWS)
+    text = f"{text} {asked}" if to_judge else text or "Read the examples below before you train on this."
     return HeadlineLine("What should a person do next?", short or "Nothing urgent.", text)
 
 

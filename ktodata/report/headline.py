@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from ktodata.labels.label_words import (
+    MORE_ROWS,
     ORDER_ONLY,
     NextForLabels,
     are_noisy,
@@ -28,7 +29,6 @@ UNREADABLE = 0.02  # share of quarantined records from which they are worth a li
 LOPSIDED = 2 / 3  # share of one label above which a set is called lopsided
 SET_ASIDE = ("overruled", "reviewed_contested")
 JUDGED = "trusted_disagrees"  # and held: verdicts do nothing but measure
-SITTING = 30  # rows that the next step's command asks for
 CROWDED = 0.5  # share of the largest prompt cluster above which the prompts are called narrow
 
 
@@ -177,7 +177,6 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
     judged = _n_held_for(contents.files, JUDGED)
     held = contents.flow.review - judged - _n_held_for(contents.files, *SET_ASIDE) if contents.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review{', most doubtful first' if held > 1 else ''}."] if held else []
-    desk = f"ktodata review {shlex.quote(contents.files.place)} --budget {SITTING}"
     labels = NextForLabels() if contents.noise is None else next_for_labels(contents.noise.reviews, contents.noise.rows)
     todo += [labels.text] if labels.text else []
     if judged:
@@ -194,7 +193,9 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
         todo.append("Collect feedback on the reference prompts that nothing here is like.")
     if not todo:
         return "Nothing urgent.", "Read the examples below before you train on this."
-    desk = desk if contents.noise is not None and (held or labels.to_judge) else ""
+    # the desk asks about the draw first
+    budget = (labels.draw or MORE_ROWS * labels.to_judge) + min(held, MORE_ROWS)
+    desk = f"ktodata review {shlex.quote(contents.files.place)} --budget {budget}" if contents.noise and budget else ""
     return "Review rows." if held else labels.short or "Look closer.", " ".join(todo), desk
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ktodata.labels.label_words import next_for_labels, reviewed_labels
 from ktodata.labels.people.trusted import draw_order
 from ktodata.pipeline.audit import LabelAudit
 
@@ -21,6 +22,7 @@ class ReviewQueue:
     order : int [open rows]; the first `sitting` are those of LabelAudit.next_reviews, a random draw first
     drawn : bool [N], rows that were drawn at random: they measure the labels
     held : bool [N], rows that training waits for: their text has both labels
+    seed : of that draw
     p_wrong : float [N], P(the given label is wrong), in [0, 1]; `measured` says whether it may be read as a probability
     """
 
@@ -30,6 +32,7 @@ class ReviewQueue:
     held: Bools
     p_wrong: NDArray[np.float64]
     measured: bool
+    seed: int = 0
 
     def why(self, place: int) -> str:
         """Why a row is asked about: "measures" (drawn at random), "held" (its text has both labels) or "gain"."""
@@ -44,6 +47,8 @@ class ReviewQueue:
 def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     """Every open row of an audit: first a sitting of `sitting` rows as next_reviews gives it, then the others by p (1 - p).
 
+    The sitting begins with the random draw, as many rows as the headline asks for until the share of wrong labels is known.
+
     next_reviews takes the rows one after the other, each unlike those before it, which is too slow for all of them. The audit
     learns from a sitting's verdicts when the run is made again, and the next sitting is lined up anew. Equal rows, and all where
     nothing was learnt of the labels, stand in random order.
@@ -51,7 +56,8 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     table = audit.table
     p_wrong, held = audit.p_wrong, audit.held
     open_rows = audit.trained & audit.unjudged
-    sitting_rows = audit.next_reviews(sitting)
+    asked_of_draw = next_for_labels(reviewed_labels(audit.metrics["trusted"]), table.height).draw
+    sitting_rows = audit.next_reviews(sitting, draw=asked_of_draw)
     places = dict(zip(table["row_id"], range(table.height), strict=True))
     first = np.array([places[row_id] for row_id in sitting_rows["row_id"]], dtype=np.int64)
     drawn = np.zeros(table.height, bool)
@@ -60,11 +66,12 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
         drawn |= open_rows
     open_rows |= held
     open_rows[first] = False
-    random = draw_order(table["row_id"], int(audit.settings.get("seed", 0)))
+    seed = int(audit.settings.get("seed", 0))
+    random = draw_order(table["row_id"], seed)
     rest = random[open_rows[random]]
     worth = p_wrong * (1 - p_wrong)
     order = np.concatenate([first, rest[np.argsort(-worth[rest], kind="stable")]])
-    return ReviewQueue(order, len(first), drawn, held, p_wrong, audit.p_wrong_was_measured)
+    return ReviewQueue(order, len(first), drawn, held, p_wrong, audit.p_wrong_was_measured, seed)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ktodata.errors import RunError
 from ktodata.formats.verdicts.matching import content_key
-from ktodata.formats.verdicts.verdict_store import VerdictWord
+from ktodata.formats.verdicts.verdict_store import DRAWN_VIA, VerdictWord
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run, SavedStage, stage_folder
 from ktodata.review.filters import DIFFER, OTHERS, FilterColumns, Filters
@@ -127,6 +127,7 @@ class ReviewSession:
             note=note,
             seconds=seconds,
             blind=self.hides_label(place),
+            via=f"{DRAWN_VIA}{self.queue.seed}" if self.queue.drawn[place] else "desk",
             source_id=self.rows.source_ids[place],
             content=content_key(self.rows.text(place, "prompt"), self.rows.text(place, "completion")),
         )

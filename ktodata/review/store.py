@@ -24,7 +24,8 @@ class StaleError(Exception):
 
 @dataclass(frozen=True)
 class ReviewVerdict:
-    """A verdict as it is given. label: the given label; seconds: that the row was looked at; via: "desk" or an imported file.
+    """A verdict as it is given. label: the given label; seconds: that the row was looked at; via: "desk", DRAWN_VIA and a
+    seed, or an imported file.
 
     source_id, content : the row's own id and the name of its text, which find it again in another export of the data
     """

@@ -16,6 +16,7 @@ USES = (
     "pooled_votes",
     "trusted_label",
     "reviewed_contested",
+    "draw_seed",
     "rater",
     "source",
     "model",

@@ -364,7 +364,7 @@ def test_where_the_headline_warns_something_is_left_to_do(hits):
 
 def test_nobody_is_asked_for_more_rows_than_there_are():
     texts = [next_for_labels(reviewed_labels({}), rows)[1] for rows in (30, 500)]
-    assert "all 30 rows" in texts[0] and "about 60 rows" in texts[1]
+    assert "all 30 rows" in texts[0] and "judge 60 rows" in texts[1]
 
 
 def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():

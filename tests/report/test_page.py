@@ -242,8 +242,9 @@ def test_commands_stand_as_code_and_can_be_pasted(run, monkeypatch):
     monkeypatch.chdir(run.parent)
     page = build_report(run)
     head = page[page.index('id="verdict"') : page.index("</dl>", page.index('id="verdict"'))]
-    assert "`" not in head and f"<code>ktodata review {run.name} --budget 30</code>" in head
-    assert f"ktodata review {run.name} --budget 30" in headline_text(run)[4]
+    assert "`" not in head and f"<code>ktodata review {run.name} --budget 69</code>" in head
+    line = headline_text(run)[4]
+    assert "the 9 rows held" in line and "60 rows" in line and f"ktodata review {run.name} --budget 69" in line
     assert "`" not in "".join(headline_text(run))
     assert with_code("`a <b>` and <i>") == "<code>a &lt;b&gt;</code> and &lt;i&gt;"
     assert with_code("one ` alone") == "one ` alone"

@@ -42,14 +42,14 @@ def judge(session, verdict="keep", *, item=None, **more):
 # --- the order ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sitting", [2, 21, 60])
-def test_a_sitting_is_what_the_audit_would_ask_and_the_rest_is_by_worth(run, sitting):
+@pytest.mark.parametrize("sitting", [2, 21, 60, 70])
+def test_a_sitting_begins_with_the_draw_that_the_headline_asks_for_and_the_rest_is_by_worth(run, sitting):
     audit = LabelAudit.of_run(run)
     queue = build_queue(audit, sitting)
-    sitting_rows = audit.next_reviews(sitting)
+    sitting_rows = audit.next_reviews(sitting, draw=60)
     ids = audit.table["row_id"]
     assert [ids[int(place)] for place in queue.order[:sitting]] == sitting_rows["row_id"].to_list()
-    assert queue.drawn.sum() == (sitting_rows["why"] == "measures").sum() == -(-sitting // 2)
+    assert queue.drawn.sum() == (sitting_rows["why"] == "measures").sum() == min(sitting, 60)
     assert sorted(queue.order) == list(range(audit.table.height))  # every open row, once
     rest = queue.worth[queue.order[sitting:]]
     assert (np.diff(rest) <= 0).all() and rest[0] > rest[-1]
@@ -187,7 +187,7 @@ def disputed(made, tmp_path):
 def test_what_is_held_until_somebody_decides_is_asked_about_and_then_decided(disputed):
     recipe, run = disputed
     waited = run.manifest["rows"]["review"]
-    session = sit(run)
+    session = sit(run, minutes=70)
     held = [session.rows.row_ids[int(place)] for place in session.queue.order if session.queue.held[place]]
     assert len(held) == 3 and session.queue.held.sum() == 3  # one of each text
     assert set(held) <= {session.rows.row_ids[int(place)] for place in session.queue.order[: session.queue.sitting]}

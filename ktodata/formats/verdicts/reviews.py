@@ -29,6 +29,7 @@ from ktodata.formats.records import Record, UnusableError, checked, clip, kind, 
 from ktodata.formats.times import moment
 from ktodata.formats.verdicts.matching import (
     KEYS,
+    ROW_ID,
     TEXT,
     content_key,
     match_verdicts,
@@ -55,6 +56,7 @@ SCHEMA = pl.Schema(
         "line": pl.Int64(),
         "source_id": pl.String(),
         "content": pl.String(),
+        "draw_seed": pl.Int64(),
     }
 )
 
@@ -81,7 +83,8 @@ class Reviews:
     verdicts : row_id, source_id, content (a name of the text), of which some may be null, trusted_label (true desirable; null for
         drop and contested), verdict ("desirable", "undesirable", "drop" or "contested"), reviewer, reviewed_at (UTC), note, file,
         line; one line for each row that was judged, and where verdicts on it differ one for what each reviewer said. reviewer,
-        reviewed_at and note are null where nobody wrote them.
+        reviewed_at and note are null where nobody wrote them. draw_seed: of the random draw that the desk recorded; null in all
+        other files.
     metrics : counts for the manifest. records == verdicts + repeated + empty (+ withdrawn), always.
     """
 
@@ -124,7 +127,7 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
 def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     """People's verdicts as the trusted labels of a feedback table; a verdict stands before a trusted label that was there.
 
-    columns : row_id, trusted_label and reviewed_contested of every row. decisions : rows said to be of no use are dropped,
+    columns : row_id, trusted_label, reviewed_contested and draw_seed of every row. decisions : rows of no use are dropped,
     contested ones, as people say so or differ on the text, are held for review; with all rows of their text, and of training
     rows. tables : `verdicts`, one for each row that has one; `unmatched`, those on no row, and why.
     Raises DataError as `match_verdicts` does.
@@ -134,7 +137,10 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
     verdicts = pl.concat([_on_whole_texts(matched.per_row, feedback), _contested(matched.differing)])
     before = pl.col("trusted_label") if "trusted_label" in feedback.columns else pl.lit(None, pl.Boolean)
     rows = feedback.select("row_id", "label", before=before).join(
-        verdicts.select("row_id", reviewed="trusted_label", verdict="verdict"), on="row_id", how="left", maintain_order="left"
+        verdicts.select("row_id", "draw_seed", "matched_by", reviewed="trusted_label", verdict="verdict"),
+        on="row_id",
+        how="left",
+        maintain_order="left",
     )
     counts = {
         "desirable": pl.col("reviewed"),
@@ -152,6 +158,8 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
             "row_id",
             trusted_label=pl.when(pl.col("verdict").is_null()).then("before").otherwise("reviewed"),
             reviewed_contested=(pl.col("verdict") == "contested").fill_null(value=False),
+            # rows are drawn by their row_ids: one that was matched otherwise has another place in the draw
+            draw_seed=pl.when(pl.col("matched_by") == ROW_ID).then("draw_seed"),
         ),
         decisions=pl.concat(
             [
@@ -160,7 +168,7 @@ def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
             ]
         ),
         metrics={**reviews.metrics, **matched.metrics, "rows": verdicts.height, **verdict_counts},
-        tables={"verdicts": verdicts.drop("number", "content"), "unmatched": matched.unmatched},
+        tables={"verdicts": verdicts.drop("number", "content", "draw_seed"), "unmatched": matched.unmatched},
     )
 
 
@@ -337,6 +345,7 @@ def _verdict_of(record: Record, file: str, line: int) -> Iterator[dict[str, Any]
             "note": _optional_text(record.get("note"), "note"),
             "file": file,
             "line": line,
+            "draw_seed": None,  # a table may be written by hand: only the desk's own store tells
         }
 
 
@@ -408,6 +417,7 @@ def _optional_text(value: Any, what: str) -> str | None:
 def _first_of_each_row(verdicts: pl.DataFrame) -> pl.DataFrame:
     """The first verdict on each row; where verdicts on it differ, the first of each that a reviewer gave."""
     named = verdicts.with_columns(_row=pl.coalesce("row_id", pl.format("{}\0{}", "source_id", "content"), "source_id", "content"))
+    named = named.with_columns(pl.col("draw_seed").max().over("_row"))
     differ = pl.col("verdict").n_unique().over("_row") > 1
     is_first = pl.struct("_row", "verdict", "reviewer", "reviewed_at").is_first_distinct()
     return named.filter(pl.when(differ).then(is_first).otherwise(pl.col("_row").is_first_distinct())).drop("_row")

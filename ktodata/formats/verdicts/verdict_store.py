@@ -18,6 +18,7 @@ from ktodata.formats.times import moment
 VerdictWord = Literal["keep", "flip", "drop", "contested"]
 VERDICTS: tuple[VerdictWord, ...] = ("keep", "flip", "drop", "contested")
 SUFFIX = ".sqlite"
+DRAWN_VIA = "desk/draw/"  # and the seed: the desk asked as the random draw said; no file that is imported has such a name
 APPLICATION_ID = 0x6B746F76  # "ktov", in the file's header
 VERSION = 1
 TABLES = """
@@ -34,7 +35,7 @@ CREATE TABLE events (
     at TEXT NOT NULL,                                           -- UTC, ISO 8601
     detector TEXT NOT NULL,                                     -- key of the label_noise stage that made the queue
     blind INTEGER NOT NULL CHECK (blind IN (0, 1)),             -- whether the given label was hidden
-    via TEXT NOT NULL,                                          -- "desk", or the file that was imported
+    via TEXT NOT NULL,                                          -- "desk", DRAWN_VIA and a seed, or the file that was imported
     CHECK ((verdict IS NULL) != (undoes IS NULL)),
     CHECK (trusted_label IS CASE verdict WHEN 'keep' THEN label WHEN 'flip' THEN 1 - label END)
 );
@@ -65,7 +66,12 @@ EVENT_SCHEMA = pl.Schema(
         "via": pl.String(),
     }
 )
-CURRENT_SCHEMA = pl.Schema({**EVENT_SCHEMA, "source_id": pl.String(), "content": pl.String()})
+CURRENT_SCHEMA = pl.Schema({**EVENT_SCHEMA, "source_id": pl.String(), "content": pl.String(), "draw_seed": pl.Int64()})
+# that a row was drawn stays so, whoever judges it again, and why
+WITH_DRAW = f"""(SELECT *, (
+    SELECT CAST(substr(max(of.via), {len(DRAWN_VIA) + 1}) AS INTEGER) FROM events AS of
+    WHERE of.row_id = standing.row_id AND of.via GLOB '{DRAWN_VIA}*'
+) AS draw_seed FROM standing)"""
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -98,10 +104,13 @@ def check_store(connection: sqlite3.Connection, name: str) -> None:
 
 
 def current_verdicts(connection: sqlite3.Connection) -> pl.DataFrame:
-    """Each reviewer's last verdict on each row, in the order given: CURRENT_SCHEMA. trusted_label: true desirable, or null."""
+    """Each reviewer's last verdict on each row, in the order given: CURRENT_SCHEMA. trusted_label: true desirable, or null.
+
+    draw_seed : of the random draw that the desk asked about the row for; null for rows that were judged for another reason
+    """
     keeps_rows = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'judged_rows'").fetchone()[0]
     rows = "LEFT JOIN judged_rows USING (row_id)" if keeps_rows else ", (SELECT NULL AS source_id, NULL AS content)"
-    lines = connection.execute(f"SELECT {', '.join(CURRENT_SCHEMA)} FROM standing {rows} ORDER BY id").fetchall()
+    lines = connection.execute(f"SELECT {', '.join(CURRENT_SCHEMA)} FROM {WITH_DRAW} {rows} ORDER BY id").fetchall()
     table = pl.DataFrame(lines, schema=dict.fromkeys(CURRENT_SCHEMA), orient="row", infer_schema_length=None)
     return table.cast(CURRENT_SCHEMA)
 
@@ -138,6 +147,7 @@ def verdict_per_row(verdicts: pl.DataFrame) -> pl.DataFrame:
             via=pl.col("via").unique(maintain_order=True).str.join(", "),
             source_id=pl.col("source_id").last(),
             content=pl.col("content").last(),
+            draw_seed=pl.col("draw_seed").last(),
         )
         .select(CURRENT_SCHEMA.names())
     )
@@ -151,7 +161,7 @@ def read_store(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     each = read_current_verdicts(path)
     rows = verdict_per_row(each)
     records = [_review_record(row, path.name) for row in rows.iter_rows(named=True)]
-    facts = ("row_id", "source_id", "content", "verdict", "trusted_label")
+    facts = ("row_id", "source_id", "content", "verdict", "trusted_label", "draw_seed")
     content = json.dumps([[record[name] for name in facts] for record in records])
     return records, {
         "name": path.name,
@@ -198,6 +208,7 @@ def _review_record(row: dict[str, Any], file: str) -> dict[str, Any]:
         "note": row["note"] or None,
         "file": file,
         "line": row["id"],
+        "draw_seed": row["draw_seed"],
     }
 
 

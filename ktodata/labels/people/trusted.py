@@ -18,6 +18,7 @@ MIN_DRAWN = 10  # rows
 BY_CHANCE = 0.001  # a beginning that is reviewed as far by chance, given how many of the others are, is no sign of a draw
 RUN = 3  # reviewed rows in a row that carry a draw on past one that was skipped
 HELD = "review"  # the state of rows that wait for a person
+DRAW_SEED = "draw_seed"  # the column that names the random draw for which the review desk asked about a row; null elsewhere
 CONTESTED = "reviewed_contested"  # the column that marks rows which people judged, and which have no label that they agree on
 
 RATES_SCHEMA = pl.Schema(
@@ -148,37 +149,53 @@ def draw_order(row_ids: pl.Series, seed: int) -> NDArray[np.int64]:
     return np.argsort(numbers, kind="stable")
 
 
-def random_sample(row_ids: pl.Series, labels: NDArray[np.bool_], reviewed: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+def random_sample(
+    row_ids: pl.Series,
+    labels: NDArray[np.bool_],
+    reviewed: NDArray[np.bool_],
+    seed: int,
+    recorded: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
     """Which rows were drawn at random, reviewed or skipped, and so may stand for their class: bool [N].
 
     Within a class rows are drawn in `draw_order`, so its beginning is a random sample, and whether it was reviewed can be
     checked; a row further down was reviewed for another reason: because it looked doubtful, say. The beginning ends where less
-    than NEARLY_ALL of it is reviewed, and after a gap it goes on only for RUN reviewed rows in a row. With under MIN_DRAWN such
-    rows, or where so many of the others are reviewed that the beginning may be by chance, nobody can be shown to have followed
-    the order: no row is known to be drawn, and no rate follows from the others.
+    than NEARLY_ALL of it is reviewed, and after a gap it goes on only for RUN reviewed rows in a row.
+
+    recorded : bool [N], rows that the desk is known to have asked about in this order. The beginning that ends with one of them
+    was drawn, however many others are reviewed. What comes after, all of it without a record, is inferred: with under MIN_DRAWN
+    rows, or where so many of the others are reviewed that it may be by chance, nobody can be shown to have followed the order,
+    no such row is known to be drawn, and no rate follows from it.
     """
-    drawn = np.zeros(len(labels), bool)
+    known, inferred = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
     if not reviewed.any():
-        return drawn
+        return known
     every = draw_order(row_ids, seed)
     for given in (False, True):
         order = every[labels[every] == given]
-        end = _end_of_draw(reviewed[order])
+        start = 0 if recorded is None else _end_of_draw(reviewed[order], recorded[order])
+        known[order[:start]] = True
         # of nearly all rows it does not matter why they were reviewed: the few others count as undecided
-        end = len(order) if len(order) and reviewed[order].mean() >= NEARLY_ALL else end
-        first, others = reviewed[order[:end]], reviewed[order[end:]]
+        all_of_them = len(order) > 0 and reviewed[order].mean() >= NEARLY_ALL
+        rest = order[start:]
+        end = len(rest) if all_of_them else _end_of_draw(reviewed[rest])
+        first, others = reviewed[rest[:end]], reviewed[rest[end:]]
         if not len(others) or bdtrc(first.sum() - 1.0, end, others.mean()) <= BY_CHANCE:
-            drawn[order[:end]] = True
-    return drawn if (drawn & reviewed).sum() >= MIN_DRAWN else np.zeros(len(labels), bool)
+            inferred[rest[:end]] = True
+    return known | inferred if (inferred & reviewed).sum() >= MIN_DRAWN else known
 
 
-def _end_of_draw(reviewed: NDArray[np.bool_]) -> int:
-    """How many rows of an order were drawn, by which of them were reviewed: bool [N]."""
+def _end_of_draw(reviewed: NDArray[np.bool_], recorded: NDArray[np.bool_] | None = None) -> int:
+    """How many rows of an order were drawn, by which of them were reviewed: bool [N].
+
+    recorded : it ends with one of these, as a row that was judged for what it looks like must not say how far the draw went
+    """
+    may_end = reviewed if recorded is None else reviewed & recorded
     share = np.cumsum(reviewed) / np.arange(1, len(reviewed) + 1)
     skipped = np.flatnonzero(~reviewed)
     run = np.arange(len(reviewed)) - np.r_[-1, skipped][np.searchsorted(skipped, np.arange(len(reviewed)))]
     in_first_run = np.arange(len(reviewed)) < (skipped[0] if len(skipped) else len(reviewed))
-    ends = np.flatnonzero(reviewed & (share >= NEARLY_ALL) & (in_first_run | (run >= RUN)))
+    ends = np.flatnonzero(may_end & (share >= NEARLY_ALL) & (in_first_run | (run >= RUN)))
     return int(ends[-1]) + 1 if len(ends) else 0
 
 
@@ -214,7 +231,8 @@ def is_contested(table: pl.DataFrame) -> pl.Series:
 
 
 def mark_reviewed(table: pl.DataFrame, seed: int, *, all_at_random: bool = False) -> pl.DataFrame:
-    """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so).
+    """Add, of training rows: reviewed, wrong (by their review), and drawn (they were reviewed because a random draw said so:
+    the desk's record in DRAW_SEED tells, or else which rows were reviewed).
 
     And drawable; contested (as `is_contested` says); undecided: of the draw as far as it went, those without a trusted label, as
     they are contested or nobody has judged them.
@@ -228,9 +246,12 @@ def mark_reviewed(table: pl.DataFrame, seed: int, *, all_at_random: bool = False
         contested=is_contested(table),
     )
     # the draw was made among these rows; held ones and held-out ones would count as drawn and not reviewed
-    rows = table.filter("drawable").select("row_id", "label", judged=pl.col("reviewed") | pl.col("contested"))
-    judged = rows["judged"].to_numpy()
-    sample = judged if all_at_random else random_sample(rows["row_id"], rows["label"].to_numpy(), judged, seed)
+    recorded = (pl.col(DRAW_SEED) == seed).fill_null(value=False) if DRAW_SEED in table.columns else pl.lit(value=False)
+    judged = pl.col("reviewed") | pl.col("contested")
+    rows = table.filter("drawable").select("row_id", "label", judged=judged, recorded=recorded)
+    sample = rows["judged"].to_numpy()
+    if not all_at_random:
+        sample = random_sample(rows["row_id"], rows["label"].to_numpy(), sample, seed, rows["recorded"].to_numpy())
     drawn = rows.select("row_id", sampled=pl.Series(sample, dtype=pl.Boolean))
     table = table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col("sampled").fill_null(False))
     return table.with_columns(

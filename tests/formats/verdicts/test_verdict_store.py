@@ -8,7 +8,7 @@ import pytest
 from ktodata.errors import FormatError
 from ktodata.feedback import feedback_table
 from ktodata.formats.verdicts.reviews import join_reviews, read_reviews, reviews_in_words
-from ktodata.formats.verdicts.verdict_store import create_tables, read_current_verdicts, verdict_per_row
+from ktodata.formats.verdicts.verdict_store import DRAWN_VIA, create_tables, read_current_verdicts, verdict_per_row
 
 
 @pytest.fixture
@@ -159,3 +159,21 @@ def test_a_trusted_label_always_follows_from_the_verdict(store):
                 f"INSERT INTO events {columns} VALUES ('a', 'b', ?, ?, ?, '', '', '', 0, '')", (verdict, label, trusted)
             )
     assert pl.read_database("SELECT * FROM events", connection).is_empty()
+
+
+def test_a_row_that_the_desk_drew_stays_drawn_and_no_table_says_so(store, tmp_path):
+    """a: drawn, and judged again for another reason; b: judged for another reason alone."""
+    path = store(("a", "ann", "keep"), ("b", "ann", "keep"))
+    with sqlite3.connect(path) as connection:
+        for row_id, via in (("a", f"{DRAWN_VIA}7"), ("a", "desk"), ("b", "draw.csv")):
+            connection.execute(
+                "INSERT INTO events (row_id, reviewer, verdict, label, trusted_label, note, at, detector, blind, via) "
+                "VALUES (?, 'ann', 'flip', 1, 0, '', '2026-01-02T00:00:00Z', 'd1', 1, ?)",
+                (row_id, via),
+            )
+    feedback = feedback_table(*({"row_id": name, "prompt": name, "completion": "x", "label": True} for name in "ab"))
+    assert join_reviews(feedback, read_reviews(path)).columns["draw_seed"].to_list() == [7, None]
+    table = tmp_path / "written.csv"
+    table.write_text(f"row_id,trusted_label,via,draw_seed\na,false,{DRAWN_VIA}7,7\n")
+    assert join_reviews(feedback, read_reviews(table)).columns["draw_seed"].to_list() == [None, None]
+    assert join_reviews(feedback, read_reviews([table, path])).columns["draw_seed"].to_list() == [7, None]

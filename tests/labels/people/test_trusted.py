@@ -107,3 +107,31 @@ def test_a_beginning_that_is_reviewed_by_chance_is_no_draw(share):
         ids, labels = pl.Series("row_id", [f"row {n}" for n in range(400)]), rng.random(400) < 0.7
         alarms += int(random_sample(ids, labels, rng.random(400) < share, seed).any())
     assert alarms <= 8
+
+
+@pytest.mark.parametrize("queue", [0, 90, 240])
+def test_what_the_desk_recorded_as_drawn_measures_whatever_else_was_judged(queue):
+    """Doubtful rows are judged beside a draw of 16, and are wrong twice as often: none says how far the draw went."""
+    rng, truths, rates = np.random.default_rng(1), [], []
+    for draw in range(40):
+        rows = pl.DataFrame({"row_id": [f"{draw} {n}" for n in range(300)], "label": rng.random(300) < 0.6})
+        wrong, labels = rng.random(300) < 0.2, rows["label"].to_numpy()
+        recorded = rows["row_id"].is_in(rows_to_review(rows, total=16, seed=3)["row_id"].implode()).to_numpy()
+        doubtful = np.argsort(-(rng.normal(size=300) + 2 * wrong))[:queue]
+        reviewed = recorded | np.isin(np.arange(300), doubtful)
+        sample = random_sample(rows["row_id"], labels, reviewed, 3, recorded)
+        assert (sample & recorded).sum() == 16
+        truths.append(wrong.mean())
+        rates.append(wrong[sample & reviewed].mean())
+    assert np.mean(rates) == pytest.approx(np.mean(truths), abs=0.05)
+
+
+def test_rows_recorded_under_another_order_and_gaps_are_no_draw():
+    rows = pl.DataFrame({"row_id": [f"row {n}" for n in range(300)], "label": [n % 2 == 0 for n in range(300)]})
+    labels = rows["label"].to_numpy()
+    asked = rows_to_review(rows, total=40, seed=3)["row_id"]
+    recorded = rows["row_id"].is_in(asked.implode()).to_numpy()
+    assert random_sample(rows["row_id"], labels, recorded, 4, recorded).sum() <= 4, "they are no beginning of this order"
+    some = rows["row_id"].is_in(asked.gather([0, 1, *range(3, 40)]).implode()).to_numpy()
+    sample = random_sample(rows["row_id"], labels, some, 3, some)
+    assert (sample & ~some).sum() == 1, "a drawn row that was skipped is in the draw, without a verdict"
