@@ -89,8 +89,8 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
 
 def _next_in_python(noise: LabelsSection) -> HeadlineLine:
     short, text, to_judge, draw = next_for_labels(noise.reviews, noise.rows)
-    asked = IN_PYTHON.format(f"{draw}, draw={draw}" if draw else MORE_ROWS)
-    text = f"{text} {asked}" if to_judge else text or "Read the examples below before you train on this."
+    in_python = IN_PYTHON.format(f"{draw}, draw={draw}" if draw else MORE_ROWS)
+    text = f"{text} {in_python}" if to_judge else text or "Read the examples below before you train on this."
     return HeadlineLine("What should a person do next?", short or "Nothing urgent.", text)
 
 

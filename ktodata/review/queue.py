@@ -56,8 +56,8 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     table = audit.table
     p_wrong, held = audit.p_wrong, audit.held
     open_rows = audit.trained & audit.unjudged
-    asked_of_draw = next_for_labels(reviewed_labels(audit.metrics["trusted"]), table.height).draw
-    sitting_rows = audit.next_reviews(sitting, draw=asked_of_draw)
+    draw = next_for_labels(reviewed_labels(audit.metrics["trusted"]), table.height).draw
+    sitting_rows = audit.next_reviews(sitting, draw=draw)
     places = dict(zip(table["row_id"], range(table.height), strict=True))
     first = np.array([places[row_id] for row_id in sitting_rows["row_id"]], dtype=np.int64)
     drawn = np.zeros(table.height, bool)
