@@ -67,5 +67,5 @@ def test_an_audit_says_what_became_of_every_record_and_what_is_next(tmp_path):
     run = folders.write_run(tmp_path / "small", stages=("label_noise",))
     page = build_audit_page(run)
     assert "Of 62 rows in," in page and "Records that could not be read: 2" in page
-    assert f"<pre><code>ktodata review {shlex.quote(str(run))} --budget 30</code></pre>" in page
+    assert f"<pre><code>ktodata review {shlex.quote(str(run))} --budget 69</code></pre>" in page
     assert "Did it help" not in page and "<script" not in page
