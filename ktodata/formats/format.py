@@ -103,7 +103,7 @@ class Fields:
 
     def judge(self, value: Any, own: Meanings = BOOLEANS) -> Verdict:
         """The verdict that one value gives."""
-        return Verdict(self.label_of(value, own), rating=None if self.label.at_least is None else self.label.rating(value))
+        return Verdict(self.label_of(value, own), rating=None if self.label.threshold is None else self.label.rating(value))
 
     def label_of(self, value: Any, own: Meanings = BOOLEANS) -> bool:
         """The label that one value gives."""
@@ -114,9 +114,11 @@ class Fields:
 
     def rated(self, record: Record, own_column: str) -> Verdict:
         """The label of a record whose format holds ratings: they need a threshold, or a meaning for each."""
-        if self.label.at_least is None and self.label.meanings is None and not self.votes:
+        if not self.label.is_given and not self.votes:
             column = self.label_column(own_column)
-            raise UnusableError("needs_threshold", f"{column!r} is a rating: say label: {{column: {column}, at_least: ...}}")
+            raise UnusableError(
+                "needs_threshold", f"{column!r} is a rating: say label: {{column: {column}, at_least: ...}}, or desirable_at_most"
+            )
         return self.verdict(record, own_column)
 
     def _verdict_of_votes(self, record: Record, own: Meanings) -> Verdict:
@@ -274,14 +276,14 @@ def _trusted_rule(setting: str | Mapping[Any, Any] | None, label: LabelRule) -> 
     if setting is None:
         return None
     rule = label_rule(setting, name="trusted")
-    if rule.meanings is None and rule.at_least is None and label.meanings:
+    if not rule.is_given and label.meanings:
         return LabelRule(rule.column, {**label.meanings, **BOOLEANS})
     return rule
 
 
 def _kept_columns(keep: Sequence[str] | Mapping[str, str] | None, label: LabelRule) -> Mapping[str, str]:
     kept = dict(keep) if isinstance(keep, Mapping) else {column: column for column in keep or ()}
-    taken = [*COLUMNS, GIVEN_PART] + ([RATING] if label.at_least is not None else [])
+    taken = [*COLUMNS, GIVEN_PART] + ([RATING] if label.threshold is not None else [])
     for name in kept:
         if name in taken:
             raise SettingError(

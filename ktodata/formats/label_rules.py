@@ -28,6 +28,15 @@ LABEL_REASONS = ("label_missing", "label_unmapped", "unlabelled", "tie", "needs_
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15}|,\d{1,2})?")
 
 _TRUTH = {"true": True, "false": False}
+# the edge of what is desirable, and what may stand beside it: where high is good, where low is
+PAIRS = (("at_least", "undesirable_at_most"), ("desirable_at_most", "undesirable_at_least"))
+EDGES = {
+    "at_least": "the lowest number that is desirable",
+    "undesirable_at_most": "the highest that is undesirable",
+    "desirable_at_most": "the highest number that is desirable",
+    "undesirable_at_least": "the lowest that is undesirable",
+    "at_most": "the highest of what is not said: desirable_at_most or undesirable_at_most",
+}
 MAX_SHOWN = 12  # values in a message
 
 
@@ -65,21 +74,51 @@ def yaml_char(char: str) -> str:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """Which ratings are desirable: from `desirable` up, or down where low is good; the edge itself is.
+
+    undesirable : the edge of what is undesirable, itself included; what lies between is no label. None: all else is undesirable.
+    """
+
+    desirable: float
+    undesirable: float | None = None
+    low_is_good: bool = False
+
+    def outcome(self, rating: float) -> bool | None:
+        """Whether a rating is desirable; None: it lies between."""
+        sign = -1 if self.low_is_good else 1
+        if sign * rating >= sign * self.desirable:
+            return True
+        return False if self.undesirable is None or sign * rating <= sign * self.undesirable else None
+
+    def in_words(self) -> str:
+        """`4 and above is desirable, 2 and below undesirable, between is no label`."""
+        good, bad = ("below", "above") if self.low_is_good else ("above", "below")
+        edge = f"{self.desirable:g} and {good} is desirable"
+        if self.undesirable is None:
+            return f"{edge}, all {bad} undesirable"
+        return f"{edge}, {self.undesirable:g} and {bad} undesirable, between is no label"
+
+
+@dataclass(frozen=True)
 class LabelRule:
     """How a column becomes a label.
 
     column : None: the format's own.
     meanings : None: the format's own, which is JSON booleans unless its definition says more.
-    at_least : threshold of a rating: at or above is desirable. Numbers written as text count, since CSV has no others.
-    at_most : and at or below is undesirable, what lies between is no label; None: all below at_least is undesirable.
+    threshold : of a rating; numbers written as text count, since CSV has no others.
     by : whose verdicts count, where a source keeps those of people and of models under one name; None: it has one kind.
     """
 
     column: str | None = None
     meanings: Meanings | None = None
-    at_least: float | None = None
-    at_most: float | None = None
+    threshold: Threshold | None = None
     by: By | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it says what values mean."""
+        return self.meanings is not None or self.threshold is not None
 
     @property
     def names_sides(self) -> bool:
@@ -88,35 +127,28 @@ class LabelRule:
 
     def outcome(self, value: Any, own: Meanings = BOOLEANS) -> Outcome:
         """What `value` means. None: it was set aside on purpose, or there is none. Raises UnmappedLabelError."""
-        is_given = self.meanings is not None or self.at_least is not None
-        meanings = self.meanings or {} if is_given else own
+        meanings = self.meanings or {} if self.is_given else own
         # only these can be a key at all: a list is not hashable
         if isinstance(value, str | bool | int | float) and (type(value), value) in meanings:
             return meanings[type(value), value]
         if value is None or value == "":  # nobody has said anything, in whatever way a source writes that down
             return meanings.get((type(value), value))
         # a format's own values are JSON's: what a text means is never its to say
-        if is_given or not isinstance(value, str):
+        if self.is_given or not isinstance(value, str):
             same = {outcome for (_, key), outcome in meanings.items() if _is_same(key, value)}
             if len(same) == 1:
                 return same.pop()
-        if self.at_least is not None:
-            return self._of_rating(self.rating(value))
-        raise UnmappedLabelError(value, self._given_text(is_given))
+        if self.threshold is not None:
+            return self.threshold.outcome(self.rating(value))
+        raise UnmappedLabelError(value, self._given_text())
 
-    def _given_text(self, is_given: bool) -> str:
-        if self.at_least is not None:
+    def _given_text(self) -> str:
+        if self.threshold is not None:
             return "it is not a number, and the label has a threshold"
-        if not is_given:
+        if not self.is_given:
             return "none is given for any, and without that only true and false are labels"
         given = [yaml_value(value) for _, value in self.meanings or {}]
         return f"it is given for {', '.join(given[:MAX_SHOWN])}{', ...' if len(given) > MAX_SHOWN else ''}"
-
-    def _of_rating(self, rating: float) -> bool | None:
-        assert self.at_least is not None
-        if rating >= self.at_least:
-            return True
-        return False if self.at_most is None or rating <= self.at_most else None
 
     def truth(self, value: Any, own: Meanings = BOOLEANS) -> bool | None:
         """`outcome` of a value that judges one completion."""
@@ -125,7 +157,7 @@ class LabelRule:
     def rating(self, value: Any) -> float:
         """`value` as a number. Raises UnmappedLabelError."""
         if (number := _number(value)) is None:
-            raise UnmappedLabelError(value, self._given_text(is_given=True))
+            raise UnmappedLabelError(value, self._given_text())
         return number
 
 
@@ -153,15 +185,15 @@ def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") 
         return LabelRule(setting)
     meanings = dict(setting)
     column = meanings.pop("column", None)
-    at_least, at_most = (meanings.pop(key, None) for key in ("at_least", "at_most"))
+    edges = {key: edge for key in EDGES if (edge := meanings.pop(key, None)) is not None}
     if meanings.pop("by_number", True) is not True:
         raise SettingError(f"{name}: numbers always match by their value; leave by_number out.")
     pairs, by = meanings.pop("values", None), meanings.pop("by", None)
     if column is not None and not isinstance(column, str):
         raise SettingError(f"{name}: column must be the name of a column; got {yaml_value(column)}.")
     named = {(type(value), value): outcome for value, outcome in meanings.items()} | _pairs(pairs, name)
-    if at_least is not None or at_most is not None:
-        return LabelRule(column, named or None, *_thresholds(at_least, at_most, named, name), by=_by(by, name))
+    if edges:
+        return LabelRule(column, named or None, _threshold(edges, named, name), by=_by(by, name))
     for (_, value), outcome in named.items():
         if not (outcome is None or isinstance(outcome, bool) or outcome in SIDE_WORDS):
             raise SettingError(
@@ -197,15 +229,29 @@ def _pairs(pairs: Any, name: str) -> dict[tuple[type, Any], Outcome]:
     return named
 
 
-def _thresholds(at_least: Any, at_most: Any, named: Meanings, name: str) -> tuple[float, float | None]:
-    if at_least is None:
-        raise SettingError(f"{name}: at_most stands beside at_least, the lowest rating that is desirable; give both.")
+def _threshold(edges: Mapping[str, Any], named: Meanings, name: str) -> Threshold:
     if spoken := [value for (_, value), outcome in named.items() if outcome is not None]:
-        raise SettingError(f"{name}: at_least and a meaning for {yaml_value(spoken[0])} cannot stand together; give one.")
-    for key, bound in (("at_least", at_least), ("at_most", at_most)):
-        if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound)):
-            what = "the lowest rating that is desirable" if key == "at_least" else "the highest that is undesirable"
-            raise SettingError(f"{name}: {key} is a number, {what}; got {yaml_value(bound)}.")
-    if at_most is not None and at_most >= at_least:
-        raise SettingError(f"{name}: at_most ({at_most:g}) must be below at_least ({at_least:g}).")
-    return float(at_least), None if at_most is None else float(at_most)
+        raise SettingError(
+            f"{name}: {next(iter(edges))} and a meaning for {yaml_value(spoken[0])} cannot stand together; give one."
+        )
+    for key, edge in edges.items():
+        if isinstance(edge, bool) or not isinstance(edge, int | float) or not math.isfinite(edge):
+            raise SettingError(f"{name}: {key} is a number: {EDGES[key]}; got {yaml_value(edge)}.")
+    pair = next((pair for pair in PAIRS if pair[0] in edges and set(edges) <= set(pair)), None)
+    if pair is None:
+        raise SettingError(_unclear_edges(edges, name))
+    numbers = [float(edges[key]) if key in edges else None for key in pair]
+    threshold = Threshold(cast("float", numbers[0]), numbers[1], low_is_good=pair is PAIRS[1])
+    if numbers[1] is not None and threshold.outcome(numbers[1]) is True:
+        raise SettingError(
+            f"{name}: {pair[1]} ({numbers[1]:g}) lies in what {pair[0]} ({threshold.desirable:g}) makes desirable."
+        )
+    return threshold
+
+
+def _unclear_edges(edges: Mapping[str, Any], name: str) -> str:
+    """Edges that contradict each other, or do not say which side is the good one: what each would mean."""
+    given = " and ".join(f"{key} ({edge:g})" for key, edge in edges.items())
+    high, low = (f"{edge} ({EDGES[edge]}), and beside it, if need be, {beside} ({EDGES[beside]})" for edge, beside in PAIRS)
+    open_side = " at_most alone does not say of what." if "at_most" in edges else ""
+    return f"{name}: {given} cannot be meant so.{open_side} Where high is good, give {high}; where low is good, {low}."

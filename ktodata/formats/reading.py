@@ -117,9 +117,9 @@ def read(
     judged : "last": a conversation ends with the judged answer; "last_assistant": the last answer, whatever turns follow it.
     conversation : where each record is one message, the column of its conversation, or {column, id, parent, role, text};
         role may say what its values mean: {column: isCreatedByUser, true: user, false: assistant}. Each answer is then a record.
-    label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}. Values
-        match exactly, or else as one number (1, 1.0, "1") or boolean (true, "TRUE"). Without meanings only booleans are labels.
-        null sets a record aside.
+    label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}, or, where
+        low is good, {column: grade, desirable_at_most: 2}. Values match exactly, or else as one number (1, 1.0, "1") or boolean
+        (true, "TRUE"). Without meanings only booleans are labels. null sets a record aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
         Where they are even the record gives a row of each label, with the votes for it; `dedupe` holds both for review.
     rater, created_at, source_id, source, model, pair_id : columns. Times are ISO or e-mail text, or
@@ -204,15 +204,16 @@ def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
             f"two completions, and the words first, second and tie, are for format: preference, not {format.name!r}."
         )
     if format is PREFERENCE and (
-        len(fields.completion) == 1 or rule.at_least is not None or (rule.meanings and not rule.names_sides)
+        len(fields.completion) == 1 or rule.threshold is not None or (rule.meanings and not rule.names_sides)
     ):
         raise SettingError(
             "format 'preference' compares two completions: completion names two columns, "
             "and a value of the label means first, second, tie or null."
         )
-    if "rating" in format.holds and rule.at_least is None and rule.meanings is None and not fields.votes:
+    if "rating" in format.holds and not rule.is_given and not fields.votes:
         raise SettingError(
-            f"format {format.name!r} holds ratings: say which are desirable, e.g. label: {{column: ..., at_least: 4}}."
+            f"format {format.name!r} holds ratings: say which are desirable, e.g. label: {{column: ..., at_least: 4}}, "
+            "or desirable_at_most where low is good."
         )
 
 

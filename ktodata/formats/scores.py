@@ -39,7 +39,7 @@ def verdict_of(scores: Sequence[Score], rule: LabelRule) -> Verdict:
     """The verdict of the scores that the rule names. Raises UnaskedVerdictError where it leaves out which, or what they mean."""
     if not (judging := [score for score in scores if score.value not in (None, "")]):
         raise UnusableError("unlabelled", "no verdict on it")
-    if rule.column is None or (rule.meanings is None and rule.at_least is None):
+    if rule.column is None or not rule.is_given:
         raise UnaskedVerdictError("which verdict is the label, and what its values mean, is not said", judging)
     if not (named := [score for score in judging if score.name == rule.column]):
         raise UnaskedVerdictError(f"no verdict is named {clip(rule.column, 40)!r}", judging)

@@ -210,7 +210,7 @@ class FeedbackTable:
             table = table[order]
             self._kept = {name: [values[place] for place in order] for name, values in self._kept.items()}
         table = _number_repeats(table, self._kept)
-        extra = [RATING] if self._fields.label.at_least is not None else []
+        extra = [RATING] if self._fields.label.threshold is not None else []
         extra += [GIVEN_PART] if table[GIVEN_PART].null_count() < table.height else []
         return table.select(*COLUMNS, *extra, "file").with_columns(
             _kept_series(name, values) for name, values in self._kept.items()

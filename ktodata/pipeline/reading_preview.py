@@ -1,12 +1,13 @@
 """How a recipe's feedback is read, before anything runs: `ktodata run --dry-run`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
 from ktodata.formats import IngestResult
+from ktodata.formats.label_rules import label_rule
 from ktodata.models import load_tokenizer
 from ktodata.pipeline.recipe import Recipe
 from ktodata.report.sections.flow_section import reading_account
@@ -21,17 +22,24 @@ MAX_CHARS = 2_000  # of the first row that are shown
 class ReadingPreview:
     """What was read: the table, its metrics, and the first row as it will be trained on, or else as it will be written.
 
+    label_note : what a threshold makes of the label, and whether all rows have one label; empty: neither
     first_row : with the template's own marks where the recipe trains a model that has one; null where no row was read
     """
 
     feedback: pl.DataFrame = field(repr=False)
     metrics: dict[str, Any]
     first_row: str | None
+    label_note: str
     trained_on: bool
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"reading": self.metrics, "first_row": self.first_row, "as_trained_on": self.trained_on}
+        return {
+            "reading": self.metrics,
+            "label_note": self.label_note,
+            "first_row": self.first_row,
+            "as_trained_on": self.trained_on,
+        }
 
     def lines(self) -> list[str]:
         """A line for each file, the account of all records, the labels, the first row."""
@@ -41,14 +49,24 @@ class ReadingPreview:
         labels = ", ".join(f"{number:,} {name}" for name, number in self.metrics["labels"].items())
         how = "as it will be trained on" if self.trained_on else "as it will be written"
         first = [] if self.first_row is None else [f"the first row, {how}: {one_line(self.first_row, MAX_CHARS)}"]
-        return [*files, *reading_account(self.metrics).lines(), f"labels: {labels}", *first]
+        return [*files, *reading_account(self.metrics).lines(), f"labels: {labels}{self.label_note}", *first]
 
 
 def preview_reading(recipe: Recipe, paths: Sequence[str]) -> ReadingPreview:
     """Read the feedback and write nothing. Raises what reading raises, as where nothing can be read."""
     read: IngestResult = ingest(**{**recipe.ingest.settings, "paths": list(paths)})
     model = None if recipe.train is None else recipe.train["model"]
-    return ReadingPreview(read.feedback, dict(read.metrics), _first_row(read.feedback, recipe, model), model is not None)
+    first_row = _first_row(read.feedback, recipe, model)
+    note = _label_note(recipe.ingest.settings.get("label"), read.metrics["labels"])
+    return ReadingPreview(read.feedback, dict(read.metrics), first_row, note, model is not None)
+
+
+def _label_note(setting: Any, labels: Mapping[str, int]) -> str:
+    threshold = label_rule(setting).threshold
+    note = "" if threshold is None else f" ({threshold.in_words()})"
+    if sum(labels.values()) and not all(labels.values()):
+        note += ". All rows have one label, so nothing can be learnt from them: look at what the label's values are said to mean"
+    return note
 
 
 def _first_row(feedback: pl.DataFrame, recipe: Recipe, model: str | None) -> str | None:

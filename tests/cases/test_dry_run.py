@@ -67,3 +67,11 @@ def test_the_first_row_goes_through_the_template(recipe, tmp_path, monkeypatch, 
 def test_nothing_that_can_be_read_is_exit_code_1(recipe, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, recipe(more=", prompt: nowhere"), "--out", tmp_path / "run") == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_rows_of_one_label_are_pointed_out(recipe, monkeypatch, capsys):
+    path = recipe()
+    path.write_text(path.read_text().replace("{column: thumb, up: true, down: false}", "{column: mood, at_least: 1}"))
+    assert run(monkeypatch, path) == 0
+    out = capsys.readouterr().out
+    assert "5 desirable, 0 undesirable (1 and above is desirable, all below undesirable). All rows have one label" in out

@@ -12,7 +12,7 @@ from ktodata.findings import Finding
 from ktodata.formats import read
 from ktodata.stages.dedupe import dedupe
 
-LABEL = {"column": "score", "at_least": 4, "at_most": 2}
+LABEL = {"column": "score", "at_least": 4, "undesirable_at_most": 2}
 JUDGE_SCORES = Path(__file__).parents[3] / "shared" / "cases" / "people" / "judge_scores.jsonl"
 JUDGES = ("ann", "bob", "eve")
 # the grades of each judge, null where there is none: 3 is no verdict
@@ -57,7 +57,7 @@ def test_records_of_single_votes_give_the_rows_that_columns_give(tmp_path):
         {"question": f"what of {text}?", "answer": text, **dict(zip(JUDGES, given, strict=True))}
         for text, given in GRADES.items()
     ]
-    label = {"at_least": 4, "at_most": 2}
+    label = {"at_least": 4, "undesirable_at_most": 2}
     place = write_lines(tmp_path / "columns.jsonl", columns)
     as_columns = read(place, prompt="question", completion="answer", votes=JUDGES, label=label).feedback
     as_records = read_votes(tmp_path / "records.jsonl", one_record_a_vote(GRADES))
@@ -107,7 +107,7 @@ def test_without_times_nobody_has_a_last_word(tmp_path, turned):
     records = [{"question": "q", "answer": "a", "judge": judge, "score": grade, "at": None} for judge, grade in votes]
     columns = {f"vote {number}": judge for number, (judge, _) in enumerate(votes)}
     record = {"question": "q", "answer": "a"} | {f"vote {number}": grade for number, (_, grade) in enumerate(votes)}
-    label = {"at_least": 4, "at_most": 2}
+    label = {"at_least": 4, "undesirable_at_most": 2}
     as_columns = read([record], prompt="question", completion="answer", votes=columns, label=label).feedback
     as_records = read_votes(tmp_path / "records.jsonl", records)
     assert kept(as_records) == kept(as_columns) == {"a": (True, 3, 4)}
@@ -142,7 +142,7 @@ def test_three_judges_of_a_thousand_answers_give_the_same_rows_either_way(timed)
     at = "judged_at" if timed else None
     as_records = read(JUDGE_SCORES, **names, rater="judge", created_at=at, label=LABEL).feedback
     wide, columns = as_columns_of([json.loads(line) for line in JUDGE_SCORES.open(encoding="utf-8")], timed=timed)
-    label = {"at_least": 4, "at_most": 2}
+    label = {"at_least": 4, "undesirable_at_most": 2}
     as_columns = read([*wide], **names, votes=columns, label=label).feedback
     texts = pl.concat_str("prompt", "completion")
     assert kept(as_records, texts) == kept(as_columns, texts)

@@ -95,7 +95,12 @@ def mutated(record, changes):
         ABOUT | {"keep": {"was": "metadata", "tag": "metadata.tags", "s": "source"}, "trusted": "label"},
         ABOUT | {"label": {"column": "label", "values": [[True, True], ["no", False], [1, True], [0, None]]}},
         {"prompt": ["prompt", "source"], "completion": "completion", "label": {"column": "metadata.score", "at_least": 3}},
-        {"prompt": "prompt", "label": {"column": "label", "at_least": 1, "at_most": 0}, "split": "source", "join_parts": False},
+        {
+            "prompt": "prompt",
+            "label": {"column": "label", "at_least": 1, "undesirable_at_most": 0},
+            "split": "source",
+            "join_parts": False,
+        },
         {"prompt": "prompt", "label": "label", "created_at": {"column": "created_at", "format": "%Y-%m-%d"}},
         {"format": "trl", "transcripts": True},
         {"format": "mapping", "votes": {"label": "a", "rater": "b"}, "label": {"no": False, True: True, "ann": True}},

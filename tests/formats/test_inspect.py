@@ -111,8 +111,22 @@ def test_no_name_and_no_type_gives_a_label_its_meaning(lines, values, name):
         label_rule(label)
 
 
+@pytest.mark.parametrize("step", [1, 0.5])
+def test_of_up_to_eleven_numbers_each_is_given_a_meaning(step, lines):
+    path = lines(*({"question": f"Why {n}?", "answer": f"So {n}.", "score": n % 11 * step} for n in range(33)))
+    label = ingest_of(inspect(path))["label"]
+    assert list(label) == ["column", *(at * step for at in range(11))] and set(label.values()) == {"score", "CHOOSE"}
+
+
+def test_one_value_is_said_to_give_one_label(lines):
+    inspection = inspect(lines(*({"question": f"Why {n}?", "answer": f"So {n}.", "score": 1} for n in range(30))))
+    assert "one value only: all rows would get one label" in inspection.text()
+    assert "one value only: all rows would get one label" in inspection.recipe()
+
+
 def test_a_scale_needs_a_threshold(lines):
-    path = lines(*({"question": f"Why {n}?", "answer": f"So {n}.", "score": n % 5 + 1, "judge": f"j{n % 3}"} for n in range(30)))
+    rated = ({"question": f"Why {n}?", "answer": f"So {n}.", "score": n % 5 + 1.3, "judge": f"j{n % 3}"} for n in range(30))
+    path = lines(*rated)
     inspection = inspect(path)
     assert ingest_of(inspection) == {
         "paths": [str(path)],
@@ -121,7 +135,8 @@ def test_a_scale_needs_a_threshold(lines):
         "label": {"column": "score", "at_least": "CHOOSE"},
         "rater": "judge",
     }
-    assert "values: 1: 6, 2: 6, 3: 6, 4: 6, 5: 6" in inspection.recipe()
+    assert "values: 1.3: 6, 2.3: 6, 3.3: 6, 4.3: 6, 5.3: 6" in inspection.recipe()
+    assert "# desirable_at_most: CHOOSE" in inspection.recipe()
     with pytest.raises(SettingError, match="at_least"):
         label_rule(ingest_of(inspection)["label"])
 

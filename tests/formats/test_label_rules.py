@@ -65,18 +65,38 @@ def test_pairs_tell_apart_what_a_mapping_cannot(lines):
 
 
 def test_a_band_between_two_thresholds_is_no_label(lines):
-    rule = {"column": "label", "at_least": 4, "at_most": 2, "n/a": None}
+    rule = {"column": "label", "at_least": 4, "undesirable_at_most": 2, "n/a": None}
     result = read(lines(*with_labels(5, "4,5", 4, 3, 2, "1.5", None, "", "n/a", "1,234")), label=rule)
     assert result.feedback["label"].to_list() == [True, True, True, False, False]
     assert result.metrics["quarantined"] == {"label_unmapped": 1, "unlabelled": 4}
 
 
+def test_where_low_is_good_a_threshold_says_so(lines):
+    grades = with_labels("1", 2, "2,5", 3, 5)
+    assert read(lines(*grades), label={"desirable_at_most": 2}).feedback["label"].to_list() == [True, True, False, False, False]
+    between = read(lines(*grades), label={"desirable_at_most": 2, "undesirable_at_least": 3})
+    assert between.feedback.select("rating", "label").rows() == [(1, True), (2, True), (3, False), (5, False)]
+
+
 @pytest.mark.parametrize(
-    "bounds", [{"at_most": 2}, {"at_least": 2, "at_most": 4}, {"at_least": 4, "at_most": "2"}, {"values": 3}]
+    "bounds",
+    [
+        {"at_most": 2},
+        {"at_least": 4, "at_most": 2},
+        {"undesirable_at_most": 2},
+        {"at_least": 4, "desirable_at_most": 2},
+        {"at_least": 4, "undesirable_at_least": 5},
+        {"at_least": 2, "undesirable_at_most": 4},
+        {"desirable_at_most": 4, "undesirable_at_least": 2},
+        {"at_least": 4, "undesirable_at_most": "2"},
+        {"values": 3},
+    ],
 )
 def test_bounds_that_cannot_be_meant(bounds, lines):
-    with pytest.raises(SettingError):
+    with pytest.raises(SettingError) as caught:
         read(lines(*with_labels(1, 5)), label={"column": "label", **bounds})
+    if str(caught.value).startswith("label: ") and "cannot be meant" in str(caught.value):
+        assert all(f"{edge} (the " in str(caught.value) for edge in ("at_least", "desirable_at_most"))
 
 
 def test_null_sets_a_value_aside_and_the_rest_is_unmapped(lines):

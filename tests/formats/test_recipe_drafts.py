@@ -140,10 +140,10 @@ def test_verdicts_of_people_and_of_models_under_one_name_wait_for_whose_counts(l
 
 
 def test_named_verdicts_with_a_decimal_comma_are_a_scale(lines):
-    scores = [{"name": "stars", "dataType": "CATEGORICAL", "stringValue": f"{n},5"} for n in (3, 1, 10, 2)]
+    scores = [{"name": "stars", "dataType": "CATEGORICAL", "stringValue": f"{n},3"} for n in (3, 1, 10, 2)]
     path = lines(*({"id": f"t{n}", "input": "Why?", "output": "So.", "scores": [score]} for n, score in enumerate(scores)))
     (choice,) = inspect(path).labels
-    assert choice.is_scale and [value for value, _ in choice.values] == ["1,5", "2,5", "3,5", "10,5"]
+    assert choice.is_scale and [value for value, _ in choice.values] == ["1,3", "2,3", "3,3", "10,3"]
     assert inspect(path).trial == "4 of 4 records would become 4 rows"
 
 

@@ -58,7 +58,7 @@ def _verdicts(records: RecordColumns, texts: TextColumns, fields: Fields) -> dic
     values = records.values(fields.label_column(texts.label))
     verdicts = records.each(values, lambda value: _judge(fields, value))
     columns: dict[str, Any] = {"label": [verdict and verdict.label for verdict in verdicts]}
-    if fields.label.at_least is not None:
+    if fields.label.threshold is not None:
         columns[RATING] = [verdict and verdict.rating for verdict in verdicts]
     if (rule := fields.trusted) is not None and records.may_have(column := rule.column or "trusted_label"):
         trusted = records.values(column)

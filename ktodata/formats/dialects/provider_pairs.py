@@ -70,7 +70,7 @@ def read_vertex(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if not all(isinstance(entry, Mapping) for entry in entries):
         raise UnusableError("not_text", "completions holds something that is not an object of score and completion")
     answers = [completion_of(need(entry, "completion"), "completion") for entry in entries]
-    if fields.label.column is None and fields.label.at_least is None and fields.label.meanings is None and len(entries) == 2:
+    if fields.label.column is None and not fields.label.is_given and len(entries) == 2:
         judged = _pair_by_score(turns, answers, [need(entry, "score") for entry in entries])
     else:
         judged = [

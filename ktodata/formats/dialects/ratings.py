@@ -94,7 +94,7 @@ def read_helpsteer(record: Record, fields: Fields) -> list[LabelledCompletion]:
 
 
 def helpsteer_texts(_keys: Collection[str], fields: Fields) -> TextColumns | None:
-    has_meaning = fields.label.at_least is not None or fields.label.meanings is not None
+    has_meaning = fields.label.is_given
     return TextColumns(("prompt",), "response", "helpfulness") if has_meaning else None
 
 

@@ -10,7 +10,8 @@ from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import clip
 
 MAX_MEANINGS = 11
-MAX_NUMBERS_AS_WORDS = 3  # more different numbers are a scale, which needs a threshold
+MAX_FRACTIONS = 3  # more different numbers are a scale, which needs a threshold; up to MAX_MEANINGS whole and half ones are not
+ONE_VALUE = "; one value only: all rows would get one label"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,12 @@ class LabelChoice:
         listed = ", ".join(f"{yaml_value(value)} {count:,}" for value, count in self.values[:MAX_MEANINGS])
         more = ", ..." if len(self.values) > MAX_MEANINGS else ""
         empty = f", empty {self.n_null:,}" if self.n_null else ""
-        return f"{clip(self.column, 60)}: {listed}{more}{empty}"
+        return f"{clip(self.column, 60)}: {listed}{more}{empty}{ONE_VALUE if self.has_one_value else ''}"
+
+    @property
+    def has_one_value(self) -> bool:
+        """Whether whatever the value means, all rows get one label."""
+        return len(self.values) == 1
 
     def as_dict(self) -> dict[str, Any]:
         """The choice as JSON values."""
@@ -70,14 +76,20 @@ def _label_column(path: str, format_name: str | None) -> str:
 def is_a_scale(values: Sequence[Any]) -> bool:
     """Whether values are numbers, perhaps as text, of which more differ than a meaning could be said for each."""
     numbers = {as_number(value) for value in values if is_number(value)}
-    return len(numbers) > MAX_NUMBERS_AS_WORDS and all(is_number(value) for value in values)
+    most = MAX_MEANINGS if all((2 * number).is_integer() for number in numbers) else MAX_FRACTIONS
+    return len(numbers) > most and all(is_number(value) for value in values)
+
+
+def are_many_numbers(values: Sequence[Any]) -> bool:
+    """Whether values are numbers, more than two or three: they are listed in their order, not by how often they come."""
+    return len(values) > MAX_FRACTIONS and all(map(is_number, values))
 
 
 def _choice(name: str, column: ColumnProfile, candidate: RoleCandidate) -> LabelChoice:
     values = [(value, count) for (_, value), count in column.counts.most_common()]
     is_scale = column.n_distinct is None and column.share_of("number") == 1
     is_scale = is_scale or is_a_scale([value for value, _ in values])
-    if is_scale:
+    if is_scale or are_many_numbers([value for value, _ in values]):
         values.sort(key=lambda pair: as_number(pair[0]))
     return LabelChoice(
         column=name,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment, yaml_value
-from ktodata.formats.inspection.label_choices import MAX_MEANINGS, LabelChoice
+from ktodata.formats.inspection.label_choices import MAX_MEANINGS, ONE_VALUE, LabelChoice
 from ktodata.formats.inspection.text_draft import is_paired
 from ktodata.formats.records import clip
 
@@ -50,7 +50,12 @@ def label_lines(inspection: "Inspection") -> Iterator[str]:
 
 
 def _choice_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
-    yield setting_line("column", choice.column, f"{choice.evidence}; {choice.n_null:,} empty", len(indent))
+    yield setting_line(
+        "column",
+        choice.column,
+        f"{choice.evidence}; {choice.n_null:,} empty{ONE_VALUE if choice.has_one_value else ''}",
+        len(indent),
+    )
     if len(choice.by) > 1:
         yield setting_line("by", UNDECIDED, "people and models have both given it: people, models or both", len(indent))
     yield from _meaning_lines(choice, indent)
@@ -61,6 +66,7 @@ def _meaning_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
     if choice.is_scale:
         counts = ", ".join(f"{value}: {count:,}" for value, count in _spread(choice))
         yield setting_line("at_least", UNDECIDED, f"the lowest number that is desirable; values: {counts}", len(indent))
+        yield with_comment(f"{indent}# desirable_at_most: {UNDECIDED}", "in its place, where low is good")
         return
     merged = _merged(choice.values[:MAX_MEANINGS])
     is_one_key = len({value for value, _ in merged}) < len(merged)

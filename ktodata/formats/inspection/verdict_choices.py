@@ -7,7 +7,7 @@ from typing import Any
 from ktodata.formats.dialects import detect_format
 from ktodata.formats.format import Fields
 from ktodata.formats.inspection.column_roles import as_number
-from ktodata.formats.inspection.label_choices import LabelChoice, is_a_scale
+from ktodata.formats.inspection.label_choices import LabelChoice, are_many_numbers, is_a_scale
 from ktodata.formats.records import UnusableError
 from ktodata.formats.scores import Score, UnaskedVerdictError
 
@@ -42,7 +42,7 @@ def _scores(record: Mapping[str, Any]) -> Iterable[Score]:
 def _choice(name: str, counts: Counter[tuple[type, Any]], by: list[str], n_null: int) -> LabelChoice:
     values = [(value, count) for (_, value), count in counts.most_common()]
     is_scale = is_a_scale([value for value, _ in values])
-    if is_scale:
+    if are_many_numbers([value for value, _ in values]):
         values.sort(key=lambda pair: as_number(pair[0]))
     given = f"given by {' and '.join(by)}; {len(values):,} different value{'s' * (len(values) != 1)}"
     return LabelChoice(name, name, values, counts.total(), n_null, is_scale, True, given, tuple(by))
