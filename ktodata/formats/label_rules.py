@@ -252,6 +252,6 @@ def _threshold(edges: Mapping[str, Any], named: Meanings, name: str) -> Threshol
 def _unclear_edges(edges: Mapping[str, Any], name: str) -> str:
     """Edges that contradict each other, or do not say which side is the good one: what each would mean."""
     given = " and ".join(f"{key} ({edge:g})" for key, edge in edges.items())
-    high, low = (f"{edge} ({EDGES[edge]}), and beside it, if need be, {beside} ({EDGES[beside]})" for edge, beside in PAIRS)
+    high, low = (f"{edge} ({EDGES[edge]}), and beside it, if need be, {second} ({EDGES[second]})" for edge, second in PAIRS)
     open_side = " at_most alone does not say of what." if "at_most" in edges else ""
     return f"{name}: {given} cannot be meant so.{open_side} Where high is good, give {high}; where low is good, {low}."

@@ -117,7 +117,7 @@ def read(
     judged : "last": a conversation ends with the judged answer; "last_assistant": the last answer, whatever turns follow it.
     conversation : where each record is one message, the column of its conversation, or {column, id, parent, role, text};
         role may say what its values mean: {column: isCreatedByUser, true: user, false: assistant}. Each answer is then a record.
-    label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}, or, where
+    label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}; where
         low is good, {column: grade, desirable_at_most: 2}. Values match exactly, or else as one number (1, 1.0, "1") or boolean
         (true, "TRUE"). Without meanings only booleans are labels. null sets a record aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
