@@ -136,7 +136,13 @@ def audit(
     created_at: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that says when.")] = None,
     source_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of the record's own id.")] = None,
     source: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that says where a row is from.")] = None,
-    trusted: Annotated[str | None, typer.Option(help="The column with an expert's label, where known.")] = None,
+    trusted: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="An expert's labels, read as --label is and as true/false; else --set 'trusted={column: NAME, VALUE: true}'.",
+        ),
+    ] = None,
     reviews: Reviews = None,
     telemetry: Telemetry = None,
     encoder: Annotated[

@@ -272,13 +272,14 @@ def _time_column(setting: str | Mapping[str, str] | None) -> tuple[str | None, s
 
 
 def _trusted_rule(setting: str | Mapping[Any, Any] | None, label: LabelRule) -> LabelRule | None:
-    """A bare column name is read with the label's own meanings and with JSON booleans."""
+    """A bare column name is read with the label's own meanings and as booleans."""
     if setting is None:
         return None
     rule = label_rule(setting, name="trusted")
-    if not rule.is_given and label.meanings:
-        return LabelRule(rule.column, {**label.meanings, **BOOLEANS})
-    return rule
+    if rule.is_given:
+        return rule
+    own = {} if label.names_sides else label.meanings or {}
+    return LabelRule(rule.column, {**own, **BOOLEANS})
 
 
 def _kept_columns(keep: Sequence[str] | Mapping[str, str] | None, label: LabelRule) -> Mapping[str, str]:

@@ -30,15 +30,13 @@ from ktodata.formats.label_rules import LABEL_REASONS, MAX_SHOWN, UnmappedLabelE
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
-from ktodata.formats.table import FeedbackTable, QuarantineTable
+from ktodata.formats.table import MAX_VALUES, FeedbackTable, QuarantineTable
 from ktodata.formats.times import time_reader
 from ktodata.formats.unread_fields import UnreadFields
 from ktodata.formats.verdicts.several_questions import UnnamedColumns
 from ktodata.formats.withdrawn import WithdrawnRecordError, current_lists
 from ktodata.work_done import WorkDone
 
-# a file of free text read as labels must not fill the manifest with its values
-MAX_VALUES = 1000
 SHOWN_VALUES = 20
 MAX_UNREADABLE_TIMES = 0.05
 # fewer records with the same keys are read one by one: the columns' own cost is that of about so many
@@ -64,7 +62,11 @@ class IngestResult:
         quarantined = (f"{count:,} quarantined: {reason}" for reason, count in reasons.iter_rows())
         even = self.metrics.get("even_votes", 0)
         held = [f"{even:,} with even votes: a row of each label, which dedupe holds for review"] if even else []
-        return [f"{self.metrics['records']:,} records, {self.feedback.height:,} rows", *held, *quarantined]
+        unread = [
+            f"{sum(values.values()):,} verdicts in trusted column {column!r} without a meaning: their rows have no trusted label"
+            for column, values in self.metrics.get("unread_trusted", {}).items()
+        ]
+        return [f"{self.metrics['records']:,} records, {self.feedback.height:,} rows", *held, *unread, *quarantined]
 
     def __repr__(self) -> str:
         return "\n".join(self._counts())
@@ -124,7 +126,8 @@ def read(
         Where they are even the record gives a row of each label, with the votes for it; `dedupe` holds both for review.
     rater, created_at, source_id, source, model, pair_id : columns. Times are ISO or e-mail text, or
         seconds, milli-, micro- or nanoseconds since 1970; else created_at: {column: ts, format: "%d/%m/%Y"}, or format: excel.
-    trusted : column of an expert's verdict, read with the meanings of `label` and as booleans.
+    trusted : column of an expert's verdict, read with the meanings of `label` and as booleans; or, with meanings of its own,
+        {column: human_ok, 1: true, 0: false}. A row whose verdict has no meaning stays, without a trusted label, and is counted.
     keep : columns to keep as metadata, or {new name: column}.
     split : column of the part that a row was given: train, test, ... It becomes column given_part, for the stage split.
     join_parts : of a data set that has several parts. True: they are read as one; False: given_part keeps each row's. Without it
@@ -135,7 +138,8 @@ def read(
     transcripts : read prompts that start with "Human:" as HH-RLHF transcripts, into turns.
 
     Texts are never altered. Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), LabelError (no
-    record has a usable label) and SettingError (a setting that cannot be meant, or that names a column no record has).
+    record has a usable label, or no verdict of the trusted column a meaning) and SettingError (a setting that cannot be meant, or
+    that names a column no record has).
     """
     about = {
         "rater": rater,
@@ -354,6 +358,8 @@ class _Reader:
         if self._missing_columns:
             raise self._no_such_column()
         table = self._table.table()
+        if (unread := self._table.unread_trusted) and not table["trusted_label"].count():
+            raise self._no_trusted_label(unread)
         metrics = {
             "records": self._records,
             "records_used": self._records - aside - withdrawn,
@@ -361,6 +367,7 @@ class _Reader:
             "rows": table.height,
             "quarantined": dict(sorted(self._reasons.items())),
             "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
+            "unread_trusted": {self._trusted_column(): dict(unread.most_common(SHOWN_VALUES))} if unread else {},
             "not_kept": self._unread.counts(),
             "even_votes": self._table.even_votes,
             "earlier_votes": int(table["earlier_votes"].list.len().sum() or 0),
@@ -372,6 +379,19 @@ class _Reader:
         feedback = table.drop("file")
         check_feedback(feedback)
         return IngestResult(feedback, self._quarantine.table(), metrics)
+
+    def _trusted_column(self) -> str:
+        return (self._fields.trusted and self._fields.trusted.column) or "trusted_label"
+
+    def _no_trusted_label(self, unread: Counter[str]) -> LabelError:
+        column, shown = self._trusted_column(), unread.most_common(MAX_SHOWN)
+        values = ", ".join(f"{value} {count:,}" for value, count in shown)
+        pairs = ", ".join(f"{value}: CHOOSE" for value, _ in shown) + (", ..." if len(unread) > MAX_SHOWN else "")
+        return LabelError(
+            f"trusted: column {column!r}: none of {unread.total():,} verdicts has a meaning: {values}. Say what each value "
+            f"means, with true (desirable), false (undesirable) or null (no verdict) in place of CHOOSE: trusted: "
+            f"{{column: {yaml_name(column)}, {pairs}}}; on the command line, --set 'trusted={{column: NAME, VALUE: true, ...}}'."
+        )
 
     def _unasked_verdict(self) -> LabelError:
         file, line, problem = self._first_unasked or ("", 0, UnusableError("", ""))

@@ -1,6 +1,7 @@
 """Labelled completions become the feedback table, unusable records the quarantine table."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS, VOTE
 from ktodata.formats.dialects.hh_rlhf import is_transcript, transcript_prompt
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import GIVEN_PART, RATING, USUAL, Fields, Format
+from ktodata.formats.label_rules import UnmappedLabelError
 from ktodata.formats.records import (
     ABSENT,
     LabelledCompletion,
@@ -34,6 +36,8 @@ from ktodata.formats.withdrawn import WithdrawnIds, WithdrawnRecordError, curren
 # rows are Python objects until so many are there, then a frame
 CHUNK_ROWS = 20_000
 RAW_CHARS = 10_000
+# a file of free text read as labels must not fill the manifest with its values
+MAX_VALUES = 1000
 INT64 = range(-(2**63), 2**63)
 # what no text model can be shown
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
@@ -92,6 +96,7 @@ class FeedbackTable:
         self.unparseable_times = 0
         self.unparseable_example: str | None = None
         self.even_votes = 0  # records
+        self.unread_trusted: Counter[str] = Counter()  # values of the trusted column without a meaning -> records
         self._withdrawn = current_lists()
 
     def add(self, completions: list[LabelledCompletion], format: Format, file: str, entry: SourceRecord, place: int) -> None:
@@ -101,6 +106,7 @@ class FeedbackTable:
         """
         record, line, counted = entry.record, entry.line, self._times_counted()
         common = self._common(record, format, file, line)
+        common["trusted_label"], unread = self._trusted(record)
         if self._fields.keep_parts:
             part = entry.part if self._fields.part is None else lookup(record, self._fields.part)
             common[GIVEN_PART] = as_name(part, GIVEN_PART)
@@ -111,6 +117,9 @@ class FeedbackTable:
         if any(ids.holds_row({**kept, **row}) for ids in self._withdrawn for row in rows):
             self.times, self.unparseable_times, self.unparseable_example = counted
             raise WithdrawnRecordError
+        if unread is not None:
+            known = unread in self.unread_trusted or len(self.unread_trusted) < MAX_VALUES
+            self.unread_trusted[unread if known else "other values"] += 1
         self.even_votes += any(completion.verdict.label is None for completion in completions)
         self._rows += rows
         self._places += [place] * len(rows)
@@ -137,11 +146,17 @@ class FeedbackTable:
             value = lookup(record, key)
             common[name] = self._time(value, self.time_of) if name == "created_at" else as_name(value, name)
         common |= {"file": file, "source": common["source"] or file, "source_line": line}
-        common["trusted_label"] = self._fields.trusted_label(record)
         if not BESIDE_TEXTS.isdisjoint(record):  # few records have any of it
             _check_no_media(record)
             common |= {name: json_field(record.get(name), name) for name in TEMPLATE_FIELDS} | {"system": _system(record, format)}
         return common
+
+    def _trusted(self, record: Record) -> tuple[bool | None, str | None]:
+        """The expert's verdict; and its value where that has no meaning: the row stays, as its label is no less read for it."""
+        try:
+            return self._fields.trusted_label(record), None
+        except UnmappedLabelError as problem:
+            return None, problem.value
 
     def columns_of(self, format: Format) -> dict[str, str]:
         """{feedback column: column of a record} of what describes a row, by the settings, else by the format."""

@@ -196,6 +196,23 @@ def test_trusted_labels_are_read_with_the_meanings_of_the_label_and_as_booleans(
     assert feedback["trusted_label"].to_list() == [False, True, None, None]
 
 
+def test_a_trusted_value_without_a_meaning_costs_no_row_and_is_counted(lines):
+    """A threshold gives a trusted column's values no meaning: none is guessed for 1 and 0, "TRUE" needs none."""
+    judged = [{**ROW, "score": 0.7, "human": human} for human in ("1", "0", None, "1")]
+    label = {"column": "score", "at_least": 0.5}
+    with pytest.raises(
+        LabelError, match=r"'human': none of 3 verdicts has a meaning: '1' 2, '0' 1\..*human, '1': CHOOSE, '0': CHOOSE"
+    ):
+        read(lines(*judged), label=label, trusted="human")
+    many = judged * 60  # read many at once, too
+    meant = read(lines(*many), label=label, trusted={"column": "human", 1: True, 0: False})
+    assert meant.feedback["trusted_label"].to_list()[:4] == [True, False, None, True]
+    some = read(lines(*many, {**ROW, "score": 0.7, "human": "TRUE"}), label=label, trusted="human")
+    assert some.feedback["trusted_label"].to_list() == [None] * 240 + [True]
+    assert some.metrics["unread_trusted"] == {"human": {"'1'": 120, "'0'": 60}}
+    assert "180 verdicts in trusted column 'human' without a meaning" in repr(some)
+
+
 def test_no_usable_label_at_all_is_an_error_with_the_first_value_and_its_place(lines):
     with pytest.raises(LabelError) as caught:
         read(lines(*({**ROW, "thumb": thumb} for thumb in ("-1", "1", "1"))), label="thumb")

@@ -154,6 +154,7 @@ class RecordAccount:
     """records = used + unlabelled + all of `unreadable`; rows = repeats + dropped + quarantined + held + kept.
 
     unmapped : values of the label without a meaning, the commonest. not_kept : fields that no row carries, with their records.
+    unread_trusted : trusted column -> its values without a meaning -> records.
     even_votes : records with as many votes for each label, which gave a row of each.
     repeats : rows that another stands for; dropped, quarantined, held : for all other reasons, each row once.
     reasons : action -> reason -> rows, repeats left out.
@@ -175,6 +176,7 @@ class RecordAccount:
     kept: int
     withdrawn: int = 0
     even_votes: int = 0
+    unread_trusted: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -213,6 +215,10 @@ class RecordAccount:
             values = ", ".join(f"{value} {count(of)}" for value, of in list(self.unmapped.items())[:SHOWN_FIELDS])
             also = f" (values: {values})" if reason == "label_unmapped" and values else ""
             lines.append(f"{plural(number, 'record')} not used: {reason.replace('_', ' ')}{also}")
+        for column, unread in self.unread_trusted.items():
+            values = ", ".join(f"{value} {count(of)}" for value, of in list(unread.items())[:SHOWN_FIELDS])
+            kept = f"in trusted column {column!r} without a meaning (values: {values}); the rows stay, without a trusted label"
+            lines.append(f"{plural(sum(unread.values()), 'verdict')} {kept}")
         return [*lines, *self.field_lines()]
 
     def field_lines(self) -> list[str]:
@@ -251,6 +257,7 @@ def reading_account(metrics: Mapping[str, Any], *, gone: Mapping[tuple[str, str]
         not_kept=dict(metrics.get("not_kept", {})),
         earlier_votes=int(metrics.get("earlier_votes", 0)),
         even_votes=int(metrics.get("even_votes", 0)),
+        unread_trusted=dict(metrics.get("unread_trusted", {})),
         repeats=repeats,
         dropped=dropped,
         quarantined=quarantined,
