@@ -47,7 +47,7 @@ def label_lines(inspection: "Inspection") -> Iterator[str]:
             yield "  # label:"
             yield from (f"  # {line[2:]}" for line in _choice_lines(choice, "    "))
     if len(inspection.labels) > 1 and not any(choice.by for choice in inspection.labels):
-        yield "  # where you trust one of these columns more than the label, e.g. a person's beside a judge's: name it `trusted:`, not `label:`"
+        yield "  # or, where you trust one of these more than the label, as people beside a judge: trusted in place of label"
     yield from _vote_lines(inspection.labels)
 
 
