@@ -51,8 +51,9 @@ Options:
   --created-at COLUMN             The column that says when.
   --source-id COLUMN              The column of the record's own id.
   --source COLUMN                 The column that says where a row is from.
-  --trusted <str>                 The column with an expert's label, where
-                                  known.
+  --trusted COLUMN                An expert's labels, read as --label is and
+                                  as true/false; else --set 'trusted={column:
+                                  NAME, VALUE: true}'.
   --reviews FILE                  People's verdicts (row_id, trusted_label);
                                   may be given again.
   --telemetry RUN|FILE            An earlier training on these rows: a run,
