@@ -115,6 +115,11 @@ def share_with_unknown(hits: Pair, trials: Pair, unknown: Pair, sizes: Pair, *, 
     return Interval(known.value, low, high)
 
 
+def share_of_draw(hits: int, trials: int, unknown: int, size: int, *, level: float = 0.95) -> Interval:
+    """`share_with_unknown` of one stratum of `size` rows: wrong labels of one given class by its random draw, say."""
+    return share_with_unknown((hits, 0), (trials, 0), (unknown, 0), (size, 0), level=level)
+
+
 def _upper_end(hits: Pair, trials: Pair, weights: tuple[float, float], tail: float) -> float:
     """The largest share of the whole under which an estimate of at most this one has a chance over `tail`."""
     estimate = sum(weight * hit / trial for weight, hit, trial in zip(weights, hits, trials, strict=True))

@@ -73,6 +73,7 @@ class Recipe:
     self_training: dict[str, Any] | None
     pull: dict[str, Any] | None = None
     withdrawn: tuple[str, ...] = ()  # lists of records that are not read, beside the run folder's own
+    file: str | None = None  # its name in `folder`; None where it was given as a dict
     criterion: str | None = None  # what makes an answer desirable, in the team's words; shown to whoever reviews
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,15 +121,15 @@ def load_recipe(
     Raises RecipeError, SettingError or MissingColumnError before any row is read.
     """
     if isinstance(source, Mapping):
-        raw = dict(source)
+        raw, file = dict(source), None
     else:
-        raw, folder = read_yaml(Path(source)), Path(source).parent
+        raw, folder, file = read_yaml(Path(source)), Path(source).parent, Path(source).name
     for text in overrides:
         override(raw, text)
     _check_decided(raw)
     recipe = _checked_recipe(raw, folder)
     given = recipe.telemetry if telemetry is None else path_from(telemetry, folder)
-    return replace(recipe, reviews=(*recipe.reviews, *(path_from(path, folder) for path in reviews)), telemetry=given)
+    return replace(recipe, reviews=(*recipe.reviews, *(path_from(path, folder) for path in reviews)), telemetry=given, file=file)
 
 
 def override(raw: dict[str, Any], text: str) -> None:

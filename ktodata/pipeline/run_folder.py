@@ -1,6 +1,7 @@
 """The run folder: its layout, how it is read, and how a stage's result gets into it."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,6 +103,15 @@ class Run:
         if missing := {"recipe", "stages"} - manifest.keys():
             raise RunError(f"{self.folder}/manifest.json is no run's: it has no {' and no '.join(sorted(missing))}.")
         return manifest
+
+    @property
+    def recipe_file(self) -> Path | None:
+        """The file that the run was made with, from here; None where it was a dict, or the file is gone."""
+        manifest = self.manifest
+        if not (name := manifest.get("recipe_file")):
+            return None
+        file = self.folder / str(manifest["recipe_folder"]) / Path(str(name)).name
+        return Path(os.path.relpath(file.resolve())) if file.is_file() else None
 
     def evaluate_settings(self) -> dict[str, Any]:
         """The recipe's evaluate: section, with the path of its truth from here; empty when it had none."""

@@ -226,6 +226,7 @@ class _Execution:
             "recipe": self.recipe.as_dict(),
             # from the run folder, so that the recipe's relative paths can be found again wherever both are moved
             "recipe_folder": os.path.relpath(self.recipe.folder.resolve(), self.folder.resolve()),
+            "recipe_file": self.recipe.file,
             "versions": _versions(),
             "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine()},
             "inputs": metrics.get(self.state.stages[0].name, {}).get("files", []),

@@ -132,17 +132,17 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
         undecided = f"{plural(noise.contradicted, 'row')} share a text that has both labels, and no majority decides"
         yield "contradicting labels", f"{undecided}: criteria are unclear there, or somebody slipped."
     # a record without a label, or whose label the recipe sets aside, is not what spoils a set
-    unreadable = flow.quarantined - (flow.account.no_label if flow.account is not None else 0) if flow is not None else 0
-    if flow is not None and unreadable > UNREADABLE * max(flow.rows_in, 1):
+    unreadable = flow.unreadable if flow is not None else 0
+    if flow is not None and unreadable > UNREADABLE * max(read := flow.account.records if flow.account else flow.rows_in, 1):
         records = plural(unreadable, "record")
-        yield "unreadable records", f"{records} of {count(flow.rows_in)} could not be used as they are."
+        yield "unreadable records", f"{records} of {count(read)} could not be used as they are."
 
 
 def _what_was_done(flow: FlowSection | None, balance: BalanceSection | None) -> tuple[str, str]:
     if flow is None:
         return "Nothing yet.", "No row was read."
     text = (
-        f"Of {plural(flow.rows_in, 'row')}, {count(flow.quarantined)} were quarantined, {count(flow.dropped)} dropped and "
+        f"{flow.of_what}, {count(flow.rows_quarantined)} were quarantined, {count(flow.dropped)} dropped and "
         f"{count(flow.review)} held for review; {count(flow.kept)} are kept"
     )
     text += f", {count(flow.relabelled)} of them with the other label." if flow.relabelled else ", none with a changed label."
@@ -152,7 +152,7 @@ def _what_was_done(flow: FlowSection | None, balance: BalanceSection | None) -> 
             f" KTO's weights are {number(balance.desirable_weight, 2)} for desirable and "
             f"{number(balance.undesirable_weight, 2)} for undesirable rows."
         )
-    return f"{percent(flow.kept / max(flow.rows_in, 1), 0)} kept.", text
+    return f"{percent(flow.kept_share, 0)} kept.", text
 
 
 def _did_it_help(contents: RunContents) -> tuple[str, str]:

@@ -63,12 +63,14 @@ def _learnt(session: ReviewSession, current: pl.DataFrame) -> dict[str, Any]:
 
     current : as the store gives it
     """
-    settled = verdict_per_row(current)
+    settled, recipe = verdict_per_row(current), session.run.recipe_file
+    reviews = f"--reviews {shlex.quote(str(session.store.path))}"
     return {
         "judged": current.height,
-        "drawn": review_progress.drawn_so_far(settled, session.rows.row_ids, session.queue.drawn),
+        "drawn": review_progress.drawn_so_far(settled, session.rows.row_ids, session.queue.drawn, session.queue.sizes),
         "moved": review_progress.moved_labels(settled),
-        "command": f"ktodata run RECIPE.yaml --reviews {shlex.quote(str(session.store.path))}",
+        "command": f"ktodata run {shlex.quote(str(recipe))} {reviews}" if recipe else reviews,
+        "recipe": recipe,
     }
 
 

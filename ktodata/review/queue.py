@@ -1,12 +1,13 @@
 """Every row that nobody has judged yet, in the order in which its review is worth most, and what the next reviews should buy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.labels.label_words import next_for_labels, reviewed_labels
-from ktodata.labels.people.trusted import draw_order
+from ktodata.labels.people.trusted import draw_order, drawable
 from ktodata.pipeline.audit import LabelAudit
 
 Bools = NDArray[np.bool_]
@@ -22,7 +23,7 @@ class ReviewQueue:
     order : int [open rows]; the first `sitting` are those of LabelAudit.next_reviews, a random draw first
     drawn : bool [N], rows that were drawn at random: they measure the labels
     held : bool [N], rows that training waits for: their text has both labels
-    seed : of that draw
+    seed : of that draw. sizes : rows of each given label that could be drawn
     p_wrong : float [N], P(the given label is wrong), in [0, 1]; `measured` says whether it may be read as a probability
     """
 
@@ -33,6 +34,7 @@ class ReviewQueue:
     p_wrong: NDArray[np.float64]
     measured: bool
     seed: int = 0
+    sizes: dict[bool, int] = field(default_factory=dict)
 
     def why(self, place: int) -> str:
         """Why a row is asked about: "measures" (drawn at random), "held" (its text has both labels) or "gain"."""
@@ -71,7 +73,13 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     rest = random[open_rows[random]]
     worth = p_wrong * (1 - p_wrong)
     order = np.concatenate([first, rest[np.argsort(-worth[rest], kind="stable")]])
-    return ReviewQueue(order, len(first), drawn, held, p_wrong, audit.p_wrong_was_measured, seed)
+    return ReviewQueue(order, len(first), drawn, held, p_wrong, audit.p_wrong_was_measured, seed, _sizes(audit))
+
+
+def _sizes(audit: LabelAudit) -> dict[bool, int]:
+    """Rows of each given label that a random draw is made of."""
+    table = audit.table.with_columns(trained=pl.Series(audit.trained))
+    return {given: int((drawable(table) & (table["label"] == given)).sum()) for given in (False, True)}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.formats.verdicts.verdict_store import VERDICTS
-from ktodata.stats import Interval, share
+from ktodata.stats import Interval, share_of_draw
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,11 @@ def tallies(current: pl.DataFrame) -> list[Tally]:
     ]
 
 
-def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bool_]) -> list[DrawnRows]:
-    """The error rate of each given label among the settled rows of the random draw.
+def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bool_], sizes: dict[bool, int]) -> list[DrawnRows]:
+    """The error rate of each given label among the settled rows of the random draw, with the interval that the run gives it.
 
     settled : one verdict a row, as verdict_store.verdict_per_row gives it. row_ids, drawn : of all rows, bool [N]
+    sizes : rows of each given label that could be drawn
     """
     names = row_ids.filter(pl.Series(drawn))
     judged = settled.filter(pl.col("row_id").is_in(names.implode()))
@@ -79,12 +80,7 @@ def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bo
     for label, given in ((True, "desirable"), (False, "undesirable")):
         rows = judged.filter(pl.col("label") == label)
         count = {word: int((rows["verdict"] == word).sum()) for word in VERDICTS}
-        lines.append(_drawn_rows(given, count["flip"], count["keep"] + count["flip"], count["contested"]))
+        settled_rows, contested = count["keep"] + count["flip"], count["contested"]
+        rate = share_of_draw(count["flip"], settled_rows, contested, max(sizes[label], settled_rows + contested))
+        lines.append(DrawnRows(given, settled_rows, rate, contested))
     return lines
-
-
-def _drawn_rows(given: str, wrong: int, settled: int, contested: int) -> DrawnRows:
-    rate, drawn = share(wrong, settled), settled + contested
-    if settled and contested:
-        rate = rate._replace(low=share(wrong, drawn).low, high=share(wrong + contested, drawn).high)
-    return DrawnRows(given, settled, rate, contested)

@@ -135,7 +135,10 @@ class RowView:
         return self._rows.height
 
     def row(self, place: int, p_wrong: float, *, blind: bool) -> ReviewRow:
-        """What the reviewer sees of a row; when `blind` no given label, as the rows beside it will be asked about too."""
+        """What the reviewer sees of a row; when `blind` no given label, as the rows beside it will be asked about too.
+
+        Nor are the nearest rows of other prompts shown then: what is done with their like is not to lead the reviewer.
+        """
         row = self._rows.row(place, named=True)
         siblings = self._siblings(place)
         conversation = self._conversations.row(place, named=True) if self._conversations.width else {}
@@ -150,7 +153,7 @@ class RowView:
             evidence=None if blind else self._evidence(place, row, p_wrong),
             siblings=[self._similar_row(other, blind=blind) for other in siblings[:MAX_SIBLINGS]],
             siblings_in_all=len(siblings),
-            nearest=self._similar_rows(place, blind=blind),
+            nearest=[] if blind else self._similar_rows(place),
         )
 
     @property
@@ -186,8 +189,8 @@ class RowView:
         """Find the rows nearest to one that will soon be shown. May run beside everything else."""
         self._near(place)
 
-    def _similar_rows(self, place: int, *, blind: bool) -> list[SimilarRow]:
-        return [self._similar_row(other, blind=blind, similarity=similarity) for other, similarity in self._near(place)]
+    def _similar_rows(self, place: int) -> list[SimilarRow]:
+        return [self._similar_row(other, blind=False, similarity=similarity) for other, similarity in self._near(place)]
 
     def _find_nearest(self, place: int) -> list[tuple[int, float]]:
         """Places of the rows of other prompts whose texts are most alike, and how alike."""

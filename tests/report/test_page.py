@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import folders
@@ -14,9 +15,10 @@ from opening import decoded
 from ktodata.errors import RunError
 from ktodata.files import read_note
 from ktodata.report import build_audit_page, build_card, build_report
-from ktodata.report.headline import headline_text, label_trust
+from ktodata.report.headline import headline, headline_text, label_trust
 from ktodata.report.page import SECTIONS
 from ktodata.report.run_contents import read_contents
+from ktodata.report.sections.flow_section import reading_account
 from ktodata.report.text import with_code
 
 
@@ -322,3 +324,16 @@ def test_a_stage_that_says_less_than_expected_breaks_nothing(tmp_path):
         folders.noted(facts, {"something": {"else": [1, 2, {"deep": None}]}})
     folders.noted(folder / "evaluation.json", {"something": "else"})
     assert "Every number that rebalance reported" in Page(build_report(folder)).visible
+
+
+def test_records_are_counted_as_records_where_each_makes_several_rows(run):
+    """120 comparisons, 9 of them ties and 2 that no one can read; each of the others is a row of either label."""
+    contents = read_contents(run)
+    metrics = {"records": 120, "records_used": 109, "rows": 218, "quarantined": {"tie": 9, "not_json": 2}}
+    account = reading_account(metrics)
+    counts = {"rows_in": 229, "rows": 218, "quarantined": 11, "dropped": 8, "review": 0, "kept": 210, "relabelled": 0}
+    flow = replace(contents.flow, **counts, account=account)
+    spoils, done = (" ".join((line.short, line.text)) for line in headline(replace(contents, flow=flow))[1:3])
+    assert "Of 120 records 109 became 218 rows. Of these, 0 were quarantined, 8 dropped" in done and "96\u2009% kept" in done
+    assert "nreadable records" not in spoils and flow.unreadable == 2
+    assert flow.answer.startswith("Of 120 records 109 became 218 rows. Of these, 8 were dropped, 0 quarantined")

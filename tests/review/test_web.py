@@ -2,7 +2,9 @@
 
 import html
 import json
+import os
 import re
+import shlex
 import shutil
 from copy import copy
 
@@ -12,6 +14,7 @@ from review_runs import HOSTILE
 from starlette.testclient import TestClient
 
 from ktodata.errors import RunError
+from ktodata.files import write_note
 from ktodata.pipeline.run_folder import Run
 from ktodata.review.auth import HEADERS, AuthMiddleware
 from ktodata.review.pages import render, static
@@ -385,7 +388,12 @@ def test_a_sitting_ends_with_what_was_learnt(visitor, session):
     page = visitor.client.get("/progress").text
     given = [bool(session.rows.labels[int(place)]) for place in session.queue.order[:4]]
     assert all(f"{given.count(label)} got the other label" in page for label in set(given))
-    assert f"ktodata run RECIPE.yaml --reviews {session.store.path}" in page
+    assert f"<code>--reviews {session.store.path}</code>" in page and "your recipe" in page  # a dict has no file
+    (session.run.folder / "my recipe.yaml").write_text("")
+    manifest = session.run.manifest | {"recipe_file": "my recipe.yaml", "recipe_folder": "."}
+    write_note(session.run.folder / "manifest.json", manifest)
+    place = shlex.quote(os.path.relpath(session.run.folder / "my recipe.yaml"))
+    assert html.unescape(visitor.client.get("/progress").text).count(f"ktodata run {place} --reviews {session.store.path}") == 1
 
 
 def test_a_text_is_escaped_in_every_place_of_a_template():

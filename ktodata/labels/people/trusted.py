@@ -11,7 +11,7 @@ from scipy.special import bdtrc
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.people.review_queue import shares
-from ktodata.stats import auroc, clopper_pearson, share, share_with_unknown
+from ktodata.stats import auroc, clopper_pearson, share, share_of_draw, share_with_unknown
 
 NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody could say
 MIN_DRAWN = 10  # rows
@@ -93,7 +93,7 @@ def check_flags(
         "rates_of": size,
         "drawn_contested": contested,
         "drawn_skipped": skipped,
-        "error_rate": share_with_unknown((int(wrong.sum()), 0), (drawn.height, 0), (contested + skipped, 0), (size, 0)).as_dict(),
+        "error_rate": share_of_draw(int(wrong.sum()), drawn.height, contested + skipped, size).as_dict(),
         "drawn_flagged": int(flagged.sum()),
         "flag_precision": of_drawn(int(right.sum()), int(flagged.sum())),
         "flag_recall": of_drawn(int(right.sum()), int(wrong.sum())),

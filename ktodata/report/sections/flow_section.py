@@ -69,13 +69,42 @@ class FlowSection:
         return f"{verdicts} not applied: {why}."
 
     @property
+    def is_a_row_a_record(self) -> bool:
+        """Whether each record that was used became one row, so that the others may be counted with the rows."""
+        return self.account is None or self.account.rows == self.account.used
+
+    @property
+    def of_what(self) -> str:
+        """What the counts of rows are of: the beginning of a sentence."""
+        if self.account is None or self.is_a_row_a_record:
+            return f"Of {plural(self.rows_in, 'row')}"
+        read = f"Of {plural(self.account.records, 'record')} {count(self.account.used)} became {plural(self.rows, 'row')}"
+        return f"{read}. Of these"
+
+    @property
+    def rows_quarantined(self) -> int:
+        """Of what `of_what` says: records that became no row are not among rows where a record makes several."""
+        return self.quarantined - (0 if self.is_a_row_a_record else self.rows_in - self.rows)
+
+    @property
+    def unreadable(self) -> int:
+        """Records and, where each record is a row, rows that could not be used for a reason other than having no verdict."""
+        without_verdict = self.account.no_label if self.account is not None else 0
+        return self.quarantined - (0 if self.is_a_row_a_record else self.rows_quarantined) - without_verdict
+
+    @property
+    def kept_share(self) -> float:
+        """Of what `of_what` says."""
+        return self.kept / max(self.rows_in if self.is_a_row_a_record else self.rows, 1)
+
+    @property
     def answer(self) -> str:
         """What became of all rows, in a sentence."""
-        gone = f"{count(self.dropped)} {'was' if self.dropped == 1 else 'were'} dropped, {count(self.quarantined)} quarantined"
+        quarantined = f"{count(self.rows_quarantined)} quarantined"
+        gone = f"{count(self.dropped)} {'was' if self.dropped == 1 else 'were'} dropped, {quarantined}"
         waits = f"{count(self.review)} {'waits' if self.review == 1 else 'wait'} for a person"
-        return (
-            f"Of {plural(self.rows_in, 'row')} in, {gone}, {waits}; {count(self.kept)} {'is' if self.kept == 1 else 'are'} kept."
-        )
+        of_what = f"{self.of_what} in" if self.is_a_row_a_record else self.of_what
+        return f"{of_what}, {gone}, {waits}; {count(self.kept)} {'is' if self.kept == 1 else 'are'} kept."
 
 
 def read_flow(run: RunFiles) -> FlowSection | None:
