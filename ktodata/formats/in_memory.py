@@ -36,6 +36,19 @@ def records_in_memory(data: Any, settings: FileSettings) -> Iterator[SourceRecor
     return _numbered(data)
 
 
+def frame_in_memory(data: Any, *, who: str) -> pl.DataFrame:
+    """A frame of what `records_in_memory` takes. Raises SettingError for anything else, and for columns of several types."""
+    if isinstance(data, pl.DataFrame):
+        return data
+    records = records_in_memory(data, FileSettings()) if hasattr(data, "__iter__") else None
+    if records is None:
+        raise SettingError(f"{who} takes a polars or pandas frame, or a list of dicts; got {type(data).__name__}.")
+    try:
+        return pl.DataFrame([entry.record for entry in records], infer_schema_length=None)
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise SettingError(f"{who}: a column holds values of several types ({clip(str(error), 80)}).") from None
+
+
 def _present(value: Any) -> Any:
     """A value of a pandas frame; what it has for a missing one (NaN, NaT, NA) is None."""
     is_missing = (isinstance(value, float) and value != value) or type(value).__name__ in ("NaTType", "NAType")  # noqa: PLR0124

@@ -402,8 +402,16 @@ class _Reader:
         return SettingError(f"{setting}: no record has a column {column!r}; {self._columns_hint(column)}")
 
     def _columns_hint(self, column: str) -> str:
+        return f"the first has {listed(self._first_record)}. {self._nearest_hint(column)}".rstrip()
+
+    def _nearest_hint(self, column: str) -> str:
         close = get_close_matches(column, self._first_record, n=1)
-        return f"the first has {listed(self._first_record)}." + (f" Did you mean {close[0]!r}?" if close else "")
+        return f"Did you mean {close[0]!r}? " if close else ""
+
+    def _texts_hint(self) -> str:
+        """Of columns of texts that no record has, what was probably meant."""
+        named = (*self._fields.prompt, *self._fields.completion) if self._reasons["missing_column"] else ()
+        return "".join(self._nearest_hint(column) for column in named if lookup(self._first_record, column) is ABSENT)
 
     def _nothing_usable(self) -> LabelError | FormatError | EmptyDataError:
         file, line, problem = self._first_problem or ("", 0, UnusableError("", ""))
@@ -411,7 +419,7 @@ class _Reader:
             return LabelError(self._no_label_text(file, line, problem))
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
         return FormatError(
-            f"none of {self._records:,} records can be used: {reasons} (first: {file} line {line:,}, {problem.detail}). "
+            f"none of {self._records:,} records can be used: {reasons} (first: {file} line {line:,}, {problem.detail}). {self._texts_hint()}"
             f"The formats are auto, {', '.join(FORMATS)}; for columns of other names say prompt, completion and label."
         )
 

@@ -10,8 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.errors import DataError, RunError, SettingError, ShapeError
+from ktodata.errors import DataError, LabelError, RunError, SettingError, ShapeError
 from ktodata.feedback import check_columns
+from ktodata.formats.in_memory import frame_in_memory
+from ktodata.formats.records import clip
 from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words, with_same_text
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
@@ -66,6 +68,11 @@ def audit(
     if not isinstance(feedback, pl.DataFrame):
         if model is not None or judged is not None or telemetry is not None or label_noise_settings:
             raise SettingError("audit: a run was audited as its recipe says; settings are for a table of feedback.")
+        if not isinstance(feedback, Run | Path | str):
+            raise SettingError(
+                f"audit takes a feedback table, a run or its folder; got {type(feedback).__name__}. kd.read says which columns are"
+                " prompt, completion and label: kd.audit(kd.read(data, ...).feedback)."
+            )
         if not isinstance(feedback, Run) and Path(feedback).is_file():
             raise SettingError(
                 f"audit: {str(feedback)!r} is a file of records; kd.read(file) reads it and says what was used,"
@@ -258,18 +265,20 @@ class LabelAudit:
         expected = float(rows["p_wrong"].sum()) if self.p_wrong_was_measured else None
         return {"minutes": minutes, "rows": rows.height, "wrong_labels_expected": expected}
 
-    def with_reviews(self, verdicts: pl.DataFrame) -> "LabelAudit":
+    def with_reviews(self, verdicts: Any) -> "LabelAudit":
         """The audit made anew with people's verdicts as trusted labels.
 
-        verdicts : trusted_label (true desirable), and what names the row: row_id, source_id, or prompt and completion, tried in
-            this order; reviewer and reviewed_at where they are known. A verdict is on a text: it holds for every row that has
+        verdicts : a frame of polars or pandas, or a list of dicts, with trusted_label (true desirable), and what names the row:
+            row_id, source_id, or prompt and completion, tried in this order; reviewer and reviewed_at where they are known. A verdict is on a text: it holds for every row that has
             it, so for the row that stays where a repeat was judged. A text on which people differ is contested: it has no
             trusted label, and is left out. metrics["verdicts"] counts how each was put beside a row, rows that people differ on,
             texts of which no row is left to train on, and lists verdicts that are on no row.
-        Raises DataError where none is on a row.
+        Raises DataError where none is on a row, LabelError for a trusted_label that is none.
         """
+        verdicts = frame_in_memory(verdicts, who="with_reviews")
         check_columns(verdicts, ("trusted_label",), who="with_reviews")
-        labelled = verdicts.with_columns(reviewed=pl.col("trusted_label").cast(pl.Boolean)).drop_nulls("reviewed")
+        reviewed = _as_booleans(verdicts["trusted_label"])
+        labelled = verdicts.with_columns(reviewed=reviewed).drop_nulls("reviewed")
         settled = match_verdicts(labelled, self.table, who="with_reviews").settled("reviewed", self.table)
         labels = with_same_text(self.table, settled.per_row.select("row_id", "reviewed")).unique("row_id", keep="first")
         joined = self.table.join(labels, on="row_id", how="left", maintain_order="left")
@@ -412,6 +421,18 @@ def _waiting_row_ids(run: Run) -> pl.Series:
     before = [run.stage(name).decisions for name in names[: names.index("label_noise")]]
     waiting = [decisions.filter(pl.col("action") == "review")["row_id"] for decisions in before if decisions is not None]
     return pl.concat([pl.Series("row_id", [], pl.String), *waiting])
+
+
+def _as_booleans(answers: pl.Series) -> pl.Series:
+    """True and false, also as 1 and 0 or as text. Raises LabelError for anything else."""
+    given = answers.to_list()
+    meanings = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "none": None}
+    if unclear := [answer for answer in given if str(answer).lower() not in meanings]:
+        raise LabelError(
+            f"with_reviews: {len(unclear):,} of {len(given):,} values of trusted_label are not true (desirable), false (undesirable)"
+            f" or null; first: {clip(unclear[0], 40)}."
+        )
+    return pl.Series("reviewed", [meanings[str(answer).lower()] for answer in given], dtype=pl.Boolean)
 
 
 def _without_trained_text(table: pl.DataFrame, row_ids: pl.Series) -> int:

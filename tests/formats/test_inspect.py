@@ -4,12 +4,15 @@ import csv
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktodata.errors import EmptyDataError, FormatError, KtodataError, SettingError
+from ktodata.formats import read
+from ktodata.formats.in_memory import frame_in_memory
 from ktodata.formats.inspection import Inspection, inspect
 from ktodata.formats.inspection.column_profiles import profile_columns
 from ktodata.formats.inspection.draft_lines import yaml_value
@@ -384,3 +387,35 @@ def test_support_thumbs(cases):
 def test_a_handed_case(cases, file, ingest):
     drafted = ingest_of(inspect(cases / "ingest" / file))
     assert {name: drafted.get(name) for name in ingest} == ingest
+
+
+def test_fields_of_argilla_with_names_of_their_own_are_drafted_and_read(lines):
+    answers = [
+        {"value": "good", "user_id": "ann", "status": "submitted"},
+        {"value": "bad", "user_id": "bo", "status": "discarded"},
+    ]
+    fields = {"instruction": "Why is the sky blue today?", "response": "So that the sun can be seen in it."}
+    path = lines(*({"id": str(n), "fields": fields, "responses": {"quality": answers}} for n in range(8)))
+    ingest = ingest_of(inspect(path))
+    assert (ingest["format"], ingest["prompt"], ingest["completion"]) == ("argilla", "instruction", "response")
+    assert ingest["label"] == {"column": "quality", "good": "CHOOSE"}
+    result = read(path, format="argilla", prompt="instruction", completion="response", label={"column": "quality", "good": True})
+    assert result.feedback["label"].to_list() == [True] * 8
+    assert {vote["rater"] for votes in result.feedback["votes"] for vote in votes} == {"ann"}
+
+
+def test_what_is_in_memory_is_no_file_to_look_at():
+    with pytest.raises(SettingError, match="looks at a file, by its path; got DataFrame"):
+        inspect(pl.DataFrame({"a": [1]}))
+
+
+def test_a_misspelt_column_of_texts_is_answered_with_the_nearest(lines):
+    with pytest.raises(FormatError, match="Did you mean 'answer'"):
+        read(lines({"question": "q", "answer": "a", "label": True}), prompt="question", completion="answr")
+
+
+def test_records_of_dicts_become_a_frame_and_anything_else_is_refused():
+    assert frame_in_memory([{"row_id": "a", "trusted_label": None}], who="with_reviews").rows() == [("a", None)]
+    for other in (None, 3, "verdicts.csv"):
+        with pytest.raises(SettingError, match="with_reviews takes a polars or pandas frame"):
+            frame_in_memory(other, who="with_reviews")

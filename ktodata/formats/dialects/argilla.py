@@ -36,14 +36,15 @@ def matches(record: Record, _fields: Fields) -> bool:
 
 
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
+    scores = _scores(record)
+    verdict = verdict_of(scores, fields.label)  # first: which it is can be asked whatever the texts are called
     texts = record["fields"] if isinstance(record.get("fields"), Mapping) else record
     columns = fields.prompt or ("prompt",)
     column = fields.completion[0] if fields.completion else "completion"
     prompt, completion = prompt_of(texts, columns), completion_of(need(texts, column), column)
-    scores = _scores(record)
     names = [] if texts is record else unread(texts, (*columns, column), "fields")
     names += other_verdicts(scores, fields.label)
-    return [LabelledCompletion(prompt, completion, verdict_of(scores, fields.label), not_kept=names)]
+    return [LabelledCompletion(prompt, completion, verdict, not_kept=names)]
 
 
 def _scores(record: Record) -> list[Score]:

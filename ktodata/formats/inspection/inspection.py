@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ktodata.errors import FormatError
+from ktodata.errors import FormatError, SettingError
 from ktodata.formats.data_files import Source, find_sources, on_this_machine
 from ktodata.formats.dialects import FORMATS, detect_format
 from ktodata.formats.dialects.judged_turns import JUDGED_TURNS
@@ -231,6 +231,8 @@ def inspect(
     Up to 2,000 records are read. delimiter, encoding, table and max_record_mb are as for `kd.read`, where the content does not
     say it or says it wrongly. Raises FormatError for a file that is no feedback, EmptyDataError for an empty one.
     """
+    if not isinstance(file, str | Path):
+        raise SettingError(f"inspect looks at a file, by its path; got {type(file).__name__}. kd.read takes what is in memory.")
     settings = FileSettings(delimiter, encoding, table, max_record_mb)
     source = _one_source(file)
     with on_this_machine(source) as here:

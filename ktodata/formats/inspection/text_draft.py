@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ktodata.formats.dialects import FORMATS
+from ktodata.formats.dialects.argilla import ARGILLA
 from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
 from ktodata.formats.dialects.preference import PREFERENCE
 from ktodata.formats.inspection.column_profiles import column_at
@@ -15,6 +16,8 @@ from ktodata.formats.records import clip
 
 if TYPE_CHECKING:
     from ktodata.formats.inspection.inspection import Inspection
+
+TEXT_ROLES: tuple[Role, ...] = ("prompt", "completion")
 
 
 def text_lines(inspection: "Inspection") -> Iterator[str]:
@@ -48,8 +51,24 @@ def _format_lines(inspection: "Inspection") -> Iterator[str]:
         summary = clip(FORMATS[str(inspection.format)].summary, 90)
         share = f"{inspection.format_share:.0%} of the records look like it"
         yield setting_line("format", inspection.format, f"{share}: {summary}")
+        if inspection.format == ARGILLA.name:
+            yield from _field_lines(inspection)
     for candidate in inspection.roles["messages"][:1] if not is_paired(inspection) else ():
         yield from _judged_lines(inspection, candidate.column)
+
+
+def _field_lines(inspection: "Inspection") -> Iterator[str]:
+    """The fields of Argilla's records that hold the texts, where they are not called prompt and completion."""
+    paths = {column.path for column in inspection.columns}
+    place = "fields." if any(path.startswith("fields.") for path in paths) else ""
+    for role in TEXT_ROLES if not {f"{place}{role}" for role in TEXT_ROLES} <= paths else ():
+        of_role = [candidate for candidate in inspection.roles[role] if candidate.column.startswith(place)]
+        named = next((candidate for candidate in of_role if candidate.is_named), None)
+        fields = ", ".join(clip(candidate.column.removeprefix(place), 40) for candidate in of_role)
+        if named is not None:
+            yield setting_line(role, named.column.removeprefix(place), named.evidence)
+        else:
+            yield setting_line(role, UNDECIDED, f"which field? {fields or 'none looks like it'}")
 
 
 def is_paired(inspection: "Inspection") -> bool:
