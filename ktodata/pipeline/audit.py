@@ -70,8 +70,8 @@ def audit(
             raise SettingError("audit: a run was audited as its recipe says; settings are for a table of feedback.")
         if not isinstance(feedback, Run | Path | str):
             raise SettingError(
-                f"audit takes a feedback table, a run or its folder; got {type(feedback).__name__}. kd.read says which columns are"
-                " prompt, completion and label: kd.audit(kd.read(data, ...).feedback)."
+                f"audit takes a feedback table, a run or its folder; got {type(feedback).__name__}. kd.read says which columns"
+                " are prompt, completion and label: kd.audit(kd.read(data, ...).feedback)."
             )
         if not isinstance(feedback, Run) and Path(feedback).is_file():
             raise SettingError(
@@ -269,8 +269,8 @@ class LabelAudit:
         """The audit made anew with people's verdicts as trusted labels.
 
         verdicts : a frame of polars or pandas, or a list of dicts, with trusted_label (true desirable), and what names the row:
-            row_id, source_id, or prompt and completion, tried in this order; reviewer and reviewed_at where they are known. A verdict is on a text: it holds for every row that has
-            it, so for the row that stays where a repeat was judged. A text on which people differ is contested: it has no
+            row_id, source_id, or prompt and completion, tried in this order; reviewer and reviewed_at where they are
+            known. A verdict is on a text: it holds for every row that has it, so for the row that stays where a repeat was judged. A text on which people differ is contested: it has no
             trusted label, and is left out. metrics["verdicts"] counts how each was put beside a row, rows that people differ on,
             texts of which no row is left to train on, and lists verdicts that are on no row.
         Raises DataError where none is on a row, LabelError for a trusted_label that is none.
@@ -429,8 +429,8 @@ def _as_booleans(answers: pl.Series) -> pl.Series:
     meanings = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "none": None}
     if unclear := [answer for answer in given if str(answer).lower() not in meanings]:
         raise LabelError(
-            f"with_reviews: {len(unclear):,} of {len(given):,} values of trusted_label are not true (desirable), false (undesirable)"
-            f" or null; first: {clip(unclear[0], 40)}."
+            f"with_reviews: {len(unclear):,} of {len(given):,} values of trusted_label are not true (desirable), false"
+            f" (undesirable) or null; first: {clip(unclear[0], 40)}."
         )
     return pl.Series("reviewed", [meanings[str(answer).lower()] for answer in given], dtype=pl.Boolean)
 
