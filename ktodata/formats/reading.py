@@ -420,7 +420,8 @@ class _Reader:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
         return FormatError(
             f"none of {self._records:,} records can be used: {reasons} (first: {file} line {line:,}, {problem.detail}). "
-            f"{self._texts_hint()}The formats are auto, {', '.join(FORMATS)}; for columns of other names say prompt, completion and label."
+            f"{self._texts_hint()}The formats are auto, {', '.join(FORMATS)}; "
+            "for columns of other names say prompt, completion and label."
         )
 
     def _no_label_text(self, file: str, line: int, problem: UnusableError) -> str:

@@ -270,8 +270,9 @@ class LabelAudit:
 
         verdicts : a frame of polars or pandas, or a list of dicts, with trusted_label (true desirable), and what names the row:
             row_id, source_id, or prompt and completion, tried in this order; reviewer and reviewed_at where they are
-            known. A verdict is on a text: it holds for every row that has it, so for the row that stays where a repeat was judged. A text on which people differ is contested: it has no
-            trusted label, and is left out. metrics["verdicts"] counts how each was put beside a row, rows that people differ on,
+            known. A verdict is on a text: it holds for every row that has it, so for the row that stays where a repeat was
+            judged. A text on which people differ is contested: it has no trusted label, and is left out.
+            metrics["verdicts"] counts how each was put beside a row, rows that people differ on,
             texts of which no row is left to train on, and lists verdicts that are on no row.
         Raises DataError where none is on a row, LabelError for a trusted_label that is none.
         """
