@@ -186,8 +186,6 @@ def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") 
     meanings = dict(setting)
     column = meanings.pop("column", None)
     edges = {key: edge for key in EDGES if (edge := meanings.pop(key, None)) is not None}
-    if meanings.pop("by_number", True) is not True:
-        raise SettingError(f"{name}: numbers always match by their value; leave by_number out.")
     pairs, by = meanings.pop("values", None), meanings.pop("by", None)
     if column is not None and not isinstance(column, str):
         raise SettingError(f"{name}: column must be the name of a column; got {yaml_value(column)}.")
