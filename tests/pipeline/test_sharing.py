@@ -263,7 +263,7 @@ def test_the_command_lists_and_sends_and_a_dry_run_only_lists(hub, masked_run):
     assert listed.exit_code == 0 and "me/policy (private):" in listed.output and "nothing was sent" in listed.output
     assert not server.made
     as_json = CliRunner().invoke(app, ["export", str(masked_run), "--push", "me/policy", "--dry-run", "--json"])
-    assert json.loads(as_json.output)["address"] is None and "ledger.parquet" in json.loads(as_json.output)["files"]
+    assert json.loads(as_json.stdout)["address"] is None and "ledger.parquet" in json.loads(as_json.stdout)["files"]
     sent = CliRunner().invoke(app, ["export", str(masked_run), "--push", "me/policy", "--public"])
     assert sent.exit_code == 0 and "me/policy (public):" in sent.output and "ledger.parquet" in sent.output
     assert server.made[0]["visibility"] == "public" and "ledger.parquet" in server.files

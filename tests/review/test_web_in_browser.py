@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from review_runs import HOSTILE
 
+from ktodata.labels.label_words import NextForLabels
 from ktodata.review.auth import AuthMiddleware
 from ktodata.review.serve import listening_socket
 from ktodata.review.session import open_session
@@ -215,7 +216,9 @@ def test_pages_tabs_and_another_site(run, page, browser):
     assert events(run)[1] == 1
 
 
-def test_the_bar_and_the_keys_say_whether_the_label_is_hidden(run, page):
+def test_the_bar_and_the_keys_say_whether_the_label_is_hidden(run, page, monkeypatch):
+    # a sitting that ends the draw, and goes on
+    monkeypatch.setattr("ktodata.review.queue.next_for_labels", lambda *_: NextForLabels(draw=2))
     with served(run, "ann", blind=None, budget=4) as address:
         page.goto(address)
         page.wait_for_selector(ROW)
