@@ -1,5 +1,7 @@
 """One method on one source at one budget: its answer on disk, and its figures."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +20,10 @@ MIN_RANKED = 10  # of one given label, for its AUROC to count
 
 @dataclass(frozen=True)
 class BenchCell:
-    """labels, truth, reviewed, repaired : bool [N]; groups : int [N]; doubt, p_wrong : float [N] or None; seconds : CPU"""
+    """labels, truth, reviewed, repaired : bool [N]; groups : int [N]; doubt, p_wrong : float [N] or None; seconds : CPU
+
+    terms : of the trainer, as JSON
+    """
 
     labels: Bools
     truth: Bools
@@ -28,13 +33,15 @@ class BenchCell:
     doubt: Floats | None
     p_wrong: Floats | None
     seconds: float
+    terms: str = "{}"
 
     @classmethod
     def of(cls, rows: BenchRows, reviewed: Bools, answer: BenchAnswer, seconds: float) -> "BenchCell":
         """What a method answered. A reviewed row is right, whatever the method makes of it."""
         labels = rows.labels if answer.labels is None else answer.labels
         repaired = np.where(reviewed, rows.truth, labels)
-        return cls(rows.labels, rows.truth, rows.groups, reviewed, repaired, answer.doubt, answer.p_wrong, seconds)
+        known, terms = (rows.labels, rows.truth, rows.groups, reviewed), json.dumps(dict(answer.terms))
+        return cls(*known, repaired, answer.doubt, answer.p_wrong, seconds, terms)
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -50,7 +57,12 @@ class BenchCell:
                 values = {name: arrays.get(name) for name in cls.__dataclass_fields__}
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
-        return cls(**{**values, "seconds": float(values["seconds"])})
+        return cls(**{**values, "seconds": float(values["seconds"]), "terms": str(values["terms"])})
+
+    @property
+    def trainer_terms(self) -> Mapping[str, Any]:
+        """What the trainer is told beside what all arms share."""
+        return dict(json.loads(self.terms))
 
     @cached_property
     def sides(self) -> list[Bools]:

@@ -23,9 +23,10 @@ def bench(
         list[float] | None,
         typer.Option(metavar="SHARE", help="Train on repaired labels, this share reviewed; else nothing is trained."),
     ] = None,
-    model: Annotated[str, typer.Option(help="What --train trains: hub id, folder, or packaged name.")] = (
-        "packaged:smollm2-135m-instruct"
-    ),
+    model: Annotated[
+        str | None,
+        typer.Option(help="Hub id, folder, or packaged name of what is trained; its loss is a method, too."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Of folds, of the reviews that are drawn, and of trainings.")] = 1,
     max_rows: Annotated[int, typer.Option(min=100, help="Of a source, at most.")] = 800,
     added: Annotated[

@@ -11,8 +11,9 @@ r"""What a method of the bench is: one function of a task. `@method("its name")`
 `ktodata bench --data FOLDER --add mine.py` measures it beside all others.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,6 +28,7 @@ class BenchTask:
     """What a method is given. It never sees the truth of a row that is not reviewed.
 
     table : row_id, prompt, completion, label, rater, votes, prompt_group, prompt_embedding, completion_embedding, ...
+        and, where the bench has a language model, nats_per_token: its loss of the completion, lower is likelier
     labels : bool [N], as given. groups : int [N], of prompts: rows of one group belong on one side of any split
     reviewed : bool [N]; verdicts : bool [N], the truth of reviewed rows, and the given label of all others
     """
@@ -49,12 +51,13 @@ class BenchAnswer:
     """doubt : float [N], the higher the likelier wrong; an order. None: the method ranks nothing.
 
     p_wrong : float [N], where it is meant as a probability. labels : bool [N], after repair; None: only
-    reviewed rows change
+    reviewed rows change. terms : of the trainer, in the track "train", beside those that all share
     """
 
     doubt: Floats | None
     p_wrong: Floats | None = None
     labels: Bools | None = None
+    terms: Mapping[str, Any] = field(default_factory=dict)
 
 
 Answering = Callable[[BenchTask], BenchAnswer]
@@ -68,24 +71,30 @@ def at_random(task: BenchTask, count: int) -> Ints:
 
 @dataclass(frozen=True)
 class BenchMethod:
-    """choose : which rows a person should judge; needs_votes : it is asked only where several raters judged the same rows."""
+    """choose : which rows a person should judge; needs_votes : it is asked only where several raters judged the same rows.
+
+    needs_model : only where the bench has a language model
+    only_trained : it changes no label, and is a line of the track "train" alone
+    """
 
     name: str
     answer: Answering
     choose: Choosing = at_random
     needs_votes: bool = False
+    needs_model: bool = False
+    only_trained: bool = False
 
 
 METHODS: dict[str, BenchMethod] = {}
 
 
-def method(name: str, *, choose: Choosing = at_random, needs_votes: bool = False) -> Callable[[Answering], Answering]:
-    """Register a function as a method. Raises SettingError for a name that is taken."""
+def method(name: str, *, choose: Choosing = at_random, **kind: bool) -> Callable[[Answering], Answering]:
+    """Register a function as a method. kind : fields of BenchMethod. Raises SettingError for a name that is taken."""
 
     def register(answer: Answering) -> Answering:
         if name in METHODS:
             raise SettingError(f"bench: there is a method {name!r} already.")
-        METHODS[name] = BenchMethod(name, answer, choose, needs_votes)
+        METHODS[name] = BenchMethod(name, answer, choose, **kind)
         return answer
 
     return register

@@ -20,6 +20,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MAX_TOKENS = 512  # of a row that the language model reads
 ORDER_SEED = 5  # of prompt groups: which rows a large source is cut to
 
 
@@ -42,8 +43,11 @@ class BenchRows:
         return BenchRows(self.table.filter(pl.Series(which)), self.labels[which], self.truth[which], self.groups[which])
 
 
-def bench_rows(source: LabelSource, *, max_rows: int, encoder: str) -> BenchRows:
-    """At most about `max_rows` rows, whole prompt groups of them. Raises EmptyDataError where the labels left are all one."""
+def bench_rows(source: LabelSource, *, max_rows: int, encoder: str, model: str | None = None) -> BenchRows:
+    """At most about `max_rows` rows, whole prompt groups of them. model : a language model, whose loss of each row is added.
+
+    Raises EmptyDataError where the labels left are all one.
+    """
     given = [record.truth for record in source.records] if source.given is None else source.given
     raters = sorted({rater for record in source.records for rater in record.votes})
     records = [
@@ -58,6 +62,8 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str) -> BenchRows
         table = add_columns(table, stage(table))
     table = _cut(table, max_rows)
     table = add_columns(table, embed(table, model=encoder))
+    if model is not None:
+        table = table.with_columns(nats_per_token=_nats_per_token(table, model))
     truth = (table["truth"].cast(pl.String).str.to_lowercase() == "true").to_numpy()
     labels = table["label"].to_numpy()
     if source.flips is not None:
@@ -66,6 +72,23 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str) -> BenchRows
         raise EmptyDataError(f"{source.name}: the labels of its {table.height:,} rows are all one.")
     # nothing of the truth stays in what methods see; of votes it is what raters said
     return BenchRows(table.drop("truth").with_columns(label=pl.Series(labels)), labels, truth, LabelRows(table).groups)
+
+
+def _nats_per_token(table: pl.DataFrame, model: str) -> pl.Series:
+    """-log p of each completion by the model as it is, a token; of a row that does not fit, the median of the others."""
+    import torch
+
+    from ktodata.evaluate.rewards import completion_logps
+    from ktodata.models import load_causal_lm
+    from ktodata.train.data.tokens import tokenize
+    from ktodata.train.data.training_rows import check_rows
+
+    loaded, tokenizer = load_causal_lm(model)
+    rows = check_rows(table.select("row_id", "prompt", "completion", "label"), part="bench", both_classes=False)
+    tokens, _ = tokenize(rows, tokenizer, max_length=MAX_TOKENS, part="bench")
+    logps = completion_logps(loaded, tokens, device=torch.device("cpu"), compute_dtype=torch.bfloat16)
+    scored = pl.DataFrame({"row_id": tokens.row_id, "nats": -logps / tokens.completion.lengths})
+    return table.join(scored, on="row_id", how="left", maintain_order="left")["nats"].fill_null(scored["nats"].median())
 
 
 def _cut(table: pl.DataFrame, rows: int) -> pl.DataFrame:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ktodata.bench import own_methods, peer_methods  # noqa: F401 registers their methods
+from ktodata.bench import own_methods, peer_methods, trained_methods  # noqa: F401 registers their methods
 from ktodata.bench.bench_cells import BenchCell
 from ktodata.bench.bench_methods import METHODS, BenchMethod, BenchTask, at_random
-from ktodata.bench.bench_rows import BenchRows, Bools, bench_rows
+from ktodata.bench.bench_rows import BenchRows, bench_rows
 from ktodata.bench.bench_training import train_track
 from ktodata.bench.label_sources import label_sources
 from ktodata.errors import EmptyDataError, SettingError
@@ -26,14 +26,16 @@ from ktodata.settings import unknown_name
 
 BUDGETS = (0.0, 0.01, 0.02, 0.05, 0.1)
 Notify = Callable[[dict[str, Any]], None]
-CODE = ("ktodata.bench.own_methods", "ktodata.bench.peer_methods", "ktodata.bench.bench_rows")
+CODE = tuple(f"ktodata.bench.{name}" for name in ("own_methods", "peer_methods", "trained_methods", "bench_rows"))
+TRAINED = "packaged:smollm2-135m-instruct"
 
 
 @dataclass(frozen=True)
 class BenchPlan:
     """budgets : shares of the rows that are reviewed; 0 is the track "detect". methods, sources : beginnings of names.
 
-    train : shares at which repaired labels are trained on; model : what is trained; terms : in place of bench_training.TERMS
+    train : shares at which repaired labels are trained on; terms : in place of bench_training.TERMS
+    model : what is trained, and whose loss is a method of its own; none where nothing is trained and none is named
     """
 
     data: Path
@@ -46,12 +48,17 @@ class BenchPlan:
     added: Sequence[Path] = ()
     encoder: str = "packaged:wordllama-256"
     train: Sequence[float] = ()
-    model: str = "packaged:smollm2-135m-instruct"
+    model: str | None = None
     terms: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if wrong := [budget for budget in (*self.budgets, *self.train) if not 0 <= budget < 1]:
             raise SettingError(f"bench: a budget is a share of the rows, at least 0 and under 1; got {wrong[0]}.")
+
+    @property
+    def language_model(self) -> str | None:
+        """Model, or the default where something is trained."""
+        return self.model or (TRAINED if self.train else None)
 
     @property
     def code(self) -> str:
@@ -98,14 +105,14 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
         notify({**event, "kind": "start"})
         started = time.perf_counter()
         try:
-            rows = bench_rows(source, max_rows=plan.max_rows, encoder=plan.encoder)
+            rows = bench_rows(source, max_rows=plan.max_rows, encoder=plan.encoder, model=plan.language_model)
         except EmptyDataError as error:
             outcome.passed_over[source.name] = str(error)
             continue
         outcome.rows[source.name], outcome.data[source.name] = len(rows.labels), source.data
         outcome.wrong[source.name] = float(rows.wrong.mean())
         content = [[vars(record) for record in source.records], list(source.given or ()), source.flips]
-        made_of = digest(source.name, content, code, plan.max_rows, plan.encoder)
+        made_of = digest(source.name, content, code, plan.max_rows, plan.encoder, plan.language_model)
         able = _able(methods, rows)
         for method, budget, seed in _tasks(able, plan):
             notify({**event, "kind": "progress", "text": f"{method.name} at {budget:.0%} reviewed"})
@@ -121,11 +128,11 @@ def _train(
 ) -> None:
     """Add what training on this source's labels gave, or why it was not trained on."""
     plan = outcome.plan
-    settings: Any = {"model": plan.model, "seeds": plan.seeds, "terms": plan.terms, "folder": plan.out / "trainings"}
+    settings: Any = {"model": plan.language_model, "seeds": plan.seeds, "terms": plan.terms, "folder": plan.out / "trainings"}
     for share in plan.train:
 
-        def repair(training: BenchRows, part: int, method: BenchMethod, share: float = share) -> Bools:
-            return _cell(plan, digest(made_of, "train", part), training, method, share, part).repaired
+        def repair(training: BenchRows, part: int, method: BenchMethod, share: float = share) -> BenchCell:
+            return _cell(plan, digest(made_of, "train", part), training, method, share, part)
 
         try:
             outcome.trained[source, share] = train_track(rows, methods, repair, share=share, notify=notify, **settings)
@@ -141,11 +148,12 @@ def _training_event(notify: Notify, source: dict[str, Any], event: dict[str, Any
 def _able(methods: Sequence[BenchMethod], rows: BenchRows) -> list[BenchMethod]:
     """Those that have what they need of these rows."""
     several = bool((rows.table["votes"].list.len() > 1).any())
-    return [method for method in methods if several or not method.needs_votes]
+    scored = "nats_per_token" in rows.table.columns
+    return [method for method in methods if (several or not method.needs_votes) and (scored or not method.needs_model)]
 
 
 def _tasks(methods: Sequence[BenchMethod], plan: BenchPlan) -> Iterator[tuple[BenchMethod, float, int]]:
-    for method in methods:
+    for method in (each for each in methods if not each.only_trained):
         # without reviews there is nothing to choose, and one way to choose is as good as another
         budgets = [budget for budget in plan.budgets if budget or method.choose is at_random]
         yield from ((method, budget, seed) for budget in budgets for seed in range(plan.seeds))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ktodata.bench.bench_cells import BenchCell
 from ktodata.bench.bench_methods import BenchMethod
 from ktodata.bench.bench_rows import BenchRows, Bools
 from ktodata.errors import EmptyDataError
@@ -28,7 +29,7 @@ TERMS: Mapping[str, Any] = {
     **{"epochs": 1000, "max_steps": 24, "batch_size": 16, "learning_rate": 1e-4, "trainable_layers": 4},
     **{"max_length": 64, "kl_pairs_per_batch": 4, "dtype": "bfloat16"},
 }
-Repairing = Callable[[BenchRows, int, BenchMethod], Bools]  # rows, part, method -> labels: bool [N]
+Repairing = Callable[[BenchRows, int, BenchMethod], BenchCell]  # rows, part, method
 
 
 def train_track(
@@ -82,15 +83,18 @@ def _part_of(rows: BenchRows) -> Any:
     return np.array([zlib.crc32(str(group).encode()) % PARTS for group in rows.table["prompt_group"]])
 
 
-def _arms(train: BenchRows, methods: Sequence[BenchMethod], repaired: Callable[[BenchMethod], Bools], share: float) -> list[Arm]:
+def _arms(
+    rows: BenchRows, methods: Sequence[BenchMethod], answered: Callable[[BenchMethod], BenchCell], share: float
+) -> list[Arm]:
     arms = [
-        Arm(NOISY, "labels as given, nothing reviewed", _labelled(train, train.labels)),
-        Arm(CLEAN, "every label as it truly is", _labelled(train, train.truth)),
+        Arm(NOISY, "labels as given, nothing reviewed", _labelled(rows, rows.labels)),
+        Arm(CLEAN, "every label as it truly is", _labelled(rows, rows.truth)),
     ]
     for method in methods:
-        rows = _labelled(train, repaired(method))
-        if rows["label"].n_unique() == 2:
-            arms.append(Arm(arm_name(method.name, share), f"labels as {method.name} leaves them", rows, budget=share))
+        cell = answered(method)
+        repaired, says = _labelled(rows, cell.repaired), f"labels as {method.name} leaves them"
+        if repaired["label"].n_unique() == 2:
+            arms.append(Arm(arm_name(method.name, share), says, repaired, cell.trainer_terms, budget=share))
     return arms
 
 

@@ -15,6 +15,7 @@ from ktodata.bench.bench_rows import Bools, Floats, Ints, vectors
 STRENGTHS = (0.3, 3.0, 30.0)  # C
 NEIGHBOURS = 10
 FOLDS = 5
+EPOCHS = 30
 
 
 @method("as given")
@@ -48,6 +49,26 @@ def nearest_rows(task: BenchTask) -> BenchAnswer:
     alike[task.groups[:, None] == task.groups[None, :]] = -np.inf
     near = np.argpartition(-alike, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
     return BenchAnswer(doubt=(task.verdicts[near] != task.labels[:, None]).mean(axis=1))
+
+
+@method("training dynamics")
+def training_dynamics(task: BenchTask) -> BenchAnswer:
+    """Area under the margin (arXiv:2001.10528): a label's mean lead while a logistic model of the vectors learns."""
+    from sklearn.linear_model import SGDClassifier
+
+    features, lead = vectors(task.table), np.zeros(len(task.labels))
+    model = SGDClassifier(loss="log_loss", random_state=task.seed)
+    for _ in range(EPOCHS):
+        model.partial_fit(features, task.verdicts, classes=[False, True])
+        lead += np.where(task.labels, 1, -1) * model.decision_function(features)
+    return BenchAnswer(doubt=-lead / EPOCHS)
+
+
+@method("language model's loss", needs_model=True)
+def language_model_loss(task: BenchTask) -> BenchAnswer:
+    """What the untrained model finds unlikely is taken for undesirable."""
+    loss = task.table["nats_per_token"].to_numpy()
+    return BenchAnswer(doubt=np.where(task.labels, loss, -loss))
 
 
 @method("majority of votes", needs_votes=True)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -120,9 +121,10 @@ def outcome(folder, tmp_path_factory):
 
 def test_every_method_answers_where_it_can(outcome):
     pairs = {(source, method) for source, _, method in outcome.cells}
-    assert {name for source, name in pairs if source == "deep/voted, r0"} == set(METHODS)
+    able = {name: each for name, each in METHODS.items() if not (each.needs_model or each.only_trained)}
+    assert {name for source, name in pairs if source == "deep/voted, r0"} == set(able)
     assert {name for source, name in pairs if source.startswith("rule")} == {
-        name for name, each in METHODS.items() if not each.needs_votes
+        name for name, each in able.items() if not each.needs_votes
     }
 
 
@@ -148,7 +150,7 @@ def test_a_stopped_bench_goes_on(outcome, monkeypatch):
         monkeypatch.setitem(
             METHODS,
             name,
-            type(each)(name, lambda task, each=each: answered.append(1) or each.answer(task), each.choose, each.needs_votes),
+            replace(each, answer=lambda task, each=each: answered.append(1) or each.answer(task)),
         )
     again = run_bench(outcome.plan)
     assert len(answered) == 1

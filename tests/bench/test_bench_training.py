@@ -5,7 +5,8 @@ import pytest
 from test_bench import ENCODER, ROWS, rows, write
 
 import ktodata as kd
-from ktodata.bench.bench_methods import METHODS
+from ktodata.bench.bench_cells import BenchCell
+from ktodata.bench.bench_methods import METHODS, BenchAnswer
 from ktodata.bench.bench_rows import bench_rows
 from ktodata.bench.bench_table import bench_page
 from ktodata.bench.bench_tracks import BenchPlan, outcome_json, run_bench
@@ -61,7 +62,8 @@ def test_what_is_trained_and_judged(data, model_folder, tmp_path, trained):
     reviewed = dict(zip(made.table["row_id"], np.arange(ROWS) % 3 == 0, strict=True))
 
     def repair(training, part, method):
-        return np.where([reviewed[row] for row in training.table["row_id"]], training.truth, training.labels)
+        judged = np.array([reviewed[row] for row in training.table["row_id"]])
+        return BenchCell.of(training, judged, BenchAnswer(doubt=None), seconds=0.0)
 
     table = train_track(
         made, [METHODS["as given"]], repair, share=SHARE, model=model_folder, seeds=1, folder=tmp_path, terms=TERMS
@@ -94,6 +96,20 @@ def test_it_goes_on_where_it_stopped_and_the_page_says_what_could_be_told(data, 
     assert cells[3] == f"{table['value'][0]:.3f}"
     assert float(cells[-1]) == pytest.approx((clean["minus_high"] - clean["minus_low"]) / 2, abs=5e-4)
     assert len(cells) == 5 + 2 + 1
+
+
+def test_another_loss_is_a_line_of_the_trained_track_alone(data, model_folder, tmp_path, trained):
+    names = ("as given", "Hölder-KTO", "noise-corrected KTO", "language model's loss")
+    outcome = run_bench(plan_of(data, tmp_path, model_folder, methods=names, budgets=(0.0,), max_rows=ROWS))
+    assert {method for _, _, method in outcome.cells} == {"as given", "language model's loss"}
+    terms = {training.arm.name: dict(training.arm.settings) for training in trained}
+    assert terms[f"Hölder-KTO, {SHARE:.0%} reviewed"] == {"objective": "kto_hoelder"}
+    assert terms[f"as given, {SHARE:.0%} reviewed"] == {}
+    # one word's labels are flipped more often than not the other's: the rates are those of the reviewed rows
+    rates = terms[f"noise-corrected KTO, {SHARE:.0%} reviewed"]["flip_rates"]
+    assert all(0 <= rate < 1 for rate in rates.values()) and 0 < sum(rates.values()) < 1
+    loss = outcome.cells["rule, weak_label_rule", 0.0, "language model's loss"][0].doubt
+    assert len(np.unique(loss)) > 2 and np.isfinite(loss).all()
 
 
 def test_a_source_that_cannot_be_judged_is_passed_over_with_the_reason(tmp_path, model_folder, trained):
