@@ -35,7 +35,8 @@ def text_keys(texts: Sequence[str]) -> list[str]:
 def load_vectors(folder: Path, keys: Sequence[str], vectors: Vectors) -> tuple[NDArray[np.bool_], int]:
     """Put the vectors that are stored into their lines: (bool [n], which lines those are; files that could not be read).
 
-    keys : each once. vectors : float32 [n, d], changed in place; a file is in memory at a time
+    keys : each once. vectors : float32 [n, d], changed in place; a file is in memory at a time, and
+    of a file that holds none of the keys these alone
     """
     missing = pl.DataFrame({"key": pl.Series(keys, dtype=pl.String)}).with_row_index("line")
     held, unreadable = np.zeros(len(keys), bool), 0
@@ -43,6 +44,8 @@ def load_vectors(folder: Path, keys: Sequence[str], vectors: Vectors) -> tuple[N
         if missing.is_empty():
             break
         try:
+            if read_parquet(path, ["key"]).join(missing, on="key", how="semi").is_empty():
+                continue  # its vectors, most of its bytes, are not read
             stored = read_parquet(path).unique("key", keep="first", maintain_order=True).join(missing, on="key")
             lines = stored["line"].to_numpy()
             vectors[lines] = stored["vector"].to_numpy() if len(lines) else 0
