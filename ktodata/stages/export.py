@@ -15,9 +15,11 @@ from ktodata.models import load_tokenizer
 from ktodata.stage import StageResult, decide, no_decisions
 from ktodata.stages.row_order import OrderCheck, check_order, plan_order
 from ktodata.text.pii.masks import counted_once, masked
+from ktodata.text.rendered_form import rendered_form
+from ktodata.text.words import normalised
 
 NEEDS = ("prompt", "completion", "label", "turns", "answer", *TEMPLATE_FIELDS, "state")
-USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label", "pii_masks")
+USES = ("part", "weight", "prompt_group", "label_quality", "trusted_label", "soft_label", "pii_masks", "duplicate_of")
 ADDS = ("part", "shard", "position")
 
 PARTS = ("train", "validation", "test")
@@ -81,7 +83,8 @@ def export(
         "left_out": left_out["row_id"].to_list(),
         "masked": _masked_metrics(feedback, placed),
     }
-    findings = (check_labels_in_blocks(check), check_partners(check), check_form(form, tokenizer))
+    written = feedback.join(placed, on="row_id", how="semi")
+    findings = (check_labels_in_blocks(check), check_partners(check), check_form(form, tokenizer), check_both_labels(written))
     metrics["findings"] = [finding.as_dict() for finding in findings]
     return StageResult(columns=placed, decisions=_leave_out(left_out, block), metrics=metrics)
 
@@ -296,6 +299,26 @@ def check_partners(check: OrderCheck) -> Finding:
         "; ".join(f"{count:,} {text}" for text, count in broken.items())
         + f". {check.unavoidable_same_group_in_block:,} of the first kind no order can avoid, for a group has more rows than "
         "there are blocks: cap rows per prompt, or train with a smaller block.",
+    )
+
+
+def check_both_labels(written: pl.DataFrame) -> Finding:
+    """KD093: one text is written with both labels. Equal as by dedupe's defaults; after dedupe, as they are.
+
+    written : rows of the shards, with NEEDS
+    """
+    fold = "duplicate_of" not in written.columns
+    texts = (normalised(pl.col(side), ignore_case=fold, ignore_space=fold) for side in ("prompt", "completion"))
+    rows = written.select(label=_trained_label(), text=pl.struct(*texts, rendered_form(written).alias("given")))
+    both = rows.filter(pl.col("label").n_unique().over("text") > 1)
+    if both.is_empty():
+        return passed("KD093", "no text is written with both labels.")
+    return issue(
+        "KD093",
+        f"{both['text'].n_unique():,} of {rows['text'].n_unique():,} texts have both labels in what is written: {both.height:,} "
+        f"of {rows.height:,} rows, which pull against each other. Put the step dedupe into the recipe: most votes decide there, "
+        "and even ones are held for review.",
+        both.height,
     )
 
 

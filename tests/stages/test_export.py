@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError
 from ktodata.feedback import feedback_table
 from ktodata.formats.shards import write_shards
+from ktodata.stages.dedupe import dedupe
 from ktodata.stages.export import export, shard_table
 from ktodata.stages.row_order import check_order
 
@@ -21,7 +22,7 @@ def rows(count, desirable=0.5):
 
 def statuses(result):
     """Of the findings about the order of rows."""
-    return {finding["code"]: finding["status"] for finding in result.metrics["findings"] if finding["code"] != "KD092"}
+    return {finding["code"]: finding["status"] for finding in result.metrics["findings"] if finding["code"] in ("KD090", "KD091")}
 
 
 def test_rows_in_state_keep_and_relabel_are_exported_and_each_part_has_its_own_positions():
@@ -92,6 +93,38 @@ def test_no_row_is_lost_and_no_last_block_is_a_single_row(count, block, seed):
     assert set(result.columns["row_id"]) | set(result.actions()) == set(table["row_id"])
     assert result.columns.height + len(result.actions()) == count
     assert result.columns.height % block != 1 or count == 1
+
+
+def both_labels(table, **settings):
+    return next(each for each in export(table, **settings).metrics["findings"] if each["code"] == "KD093")
+
+
+EVEN_VOTES = (("sky?", "Blue", True), ("sky?", "blue ", False), ("sky?", "red", False), ("2+2?", "4", True), ("2+2?", "4", True))
+
+
+def test_kd093_counts_texts_and_rows_that_are_written_with_both_labels():
+    """Of three texts one has both, in two rows; relabelling one of the repeats makes it two, in four."""
+    table = feedback_table(*EVEN_VOTES).with_columns(state=pl.lit("keep"))
+    finding = both_labels(table)
+    assert (finding["status"], finding["rows"]) == ("issue", 2)
+    assert finding["text"].startswith("1 of 3 texts have both labels in what is written: 2 of 5 rows,")
+    assert both_labels(table.with_columns(state=pl.Series(["keep"] * 4 + ["relabel"])))["rows"] == 4
+    assert both_labels(table.with_columns(state=pl.Series(["review", "review"] + ["keep"] * 3)))["status"] == "passed"
+    as_turns = pl.Series(
+        [[{"role": role, "content": "sky?"}] for role in ("user", "system")] + [None] * 3, dtype=table.schema["turns"]
+    )
+    assert both_labels(table.with_columns(turns=as_turns))["status"] == "passed"  # asked by two roles: two texts
+
+
+@pytest.mark.parametrize("ignore_case", [True, False])
+def test_kd093_is_silent_where_dedupe_has_decided(ignore_case):
+    """Held as one text by default; kept as two where case is said to matter."""
+    table = feedback_table(*EVEN_VOTES)
+    result = dedupe(table, near=None, ignore_case=ignore_case)
+    state = pl.Series([result.actions().get(row, ("keep",))[0] for row in table["row_id"]])
+    table = table.with_columns(state=state).join(result.columns.select("row_id", "duplicate_of"), on="row_id")
+    assert state.to_list().count("review") == (2 if ignore_case else 0)
+    assert both_labels(table)["status"] == "passed"
 
 
 def test_the_order_depends_on_the_seed_only():
