@@ -76,17 +76,17 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str, model: str |
 
 def _nats_per_token(table: pl.DataFrame, model: str) -> pl.Series:
     """-log p of each completion by the model as it is, a token; of a row that does not fit, the median of the others."""
-    import torch
-
     from ktodata.evaluate.rewards import completion_logps
     from ktodata.models import load_causal_lm
     from ktodata.train.data.tokens import tokenize
     from ktodata.train.data.training_rows import check_rows
+    from ktodata.train.model.device import pick_device, pick_dtype
 
     loaded, tokenizer = load_causal_lm(model)
     rows = check_rows(table.select("row_id", "prompt", "completion", "label"), part="bench", both_classes=False)
     tokens, _ = tokenize(rows, tokenizer, max_length=MAX_TOKENS, part="bench")
-    logps = completion_logps(loaded, tokens, device=torch.device("cpu"), compute_dtype=torch.bfloat16)
+    device = pick_device("auto")
+    logps = completion_logps(loaded, tokens, device=device, compute_dtype=pick_dtype("auto", device))
     scored = pl.DataFrame({"row_id": tokens.row_id, "nats": -logps / tokens.completion.lengths})
     return table.join(scored, on="row_id", how="left", maintain_order="left")["nats"].fill_null(scored["nats"].median())
 

@@ -27,7 +27,7 @@ MIN_JUDGED = 10  # held-out rows of each true label, in every part
 # fixed before anything was trained: those of tests/benchmarks/ablation.py, with fewer updates and layers
 TERMS: Mapping[str, Any] = {
     **{"epochs": 1000, "max_steps": 24, "batch_size": 16, "learning_rate": 1e-4, "trainable_layers": 4},
-    **{"max_length": 64, "kl_pairs_per_batch": 4, "dtype": "bfloat16"},
+    **{"max_length": 64, "kl_pairs_per_batch": 4},
 }
 Repairing = Callable[[BenchRows, int, BenchMethod], BenchCell]  # rows, part, method
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/pair_trainings.py DATA_FOLDER [--sets xstest gsm8k] [--arms kto dpo hybrid] [--updates 77] [--seeds 1]
         [--parts 5] [--folder DIR]
 
-SmolLM2-135M-Instruct, its top 6 layers and last norm, bfloat16 arithmetic, updates of 16 completions, the rate of methods.py. What the
+SmolLM2-135M-Instruct, its top 6 layers and last norm, bfloat16 where the processor has it, updates of 16, the rate of methods.py. What the
 frozen layers make of each row is computed once, and the softmax is over the tokens that the set's completions use, so that a training
 costs a minute and not ten; dealing, losses and weights are the package's. `parts` of five are held out in turn. Finished trainings are kept
 in DIR. Intervals over prompts and trainings, paired.
@@ -21,6 +21,7 @@ import torch
 from label_noise import POLICY
 from machine import machine, write_result
 from pair_screen import (
+    ARITHMETIC,
     ARMS,
     BATCH,
     LAYERS,
@@ -34,6 +35,7 @@ from pair_screen import (
     Sequence,
     cut_head,
     drawn,
+    fast_arithmetic,
     measure,
     objective_of,
     padded,
@@ -56,7 +58,7 @@ class TopLayers:
     """What is trained, and what the frozen layers below made of each of S sequences."""
 
     layers: Any  # gives the last hidden states of states
-    head: torch.Tensor  # of the tokens in use, bfloat16 [V, H]
+    head: torch.Tensor  # of the tokens in use, [V, H]
     place: torch.Tensor  # of a token among them
     sequences: list[Sequence]
     states: list[torch.Tensor]  # float [T, H] each
@@ -69,7 +71,7 @@ class TopLayers:
         sequences = [drawn_rows.tokens.sequence(int(row), int(partner)) for row, partner in drawn_rows.pairs]
         body, states = model.model, [torch.empty(0)] * len(sequences)
         for batch in _by_length(sequences):
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), fast_arithmetic():
                 below = body(padded([sequences[n] for n in batch]), use_cache=False, output_hidden_states=True).hidden_states
             for line, n in enumerate(batch):
                 states[n] = below[-LAYERS - 1][line, : len(sequences[n][0])].float().clone()
@@ -83,9 +85,9 @@ class TopLayers:
         sequences = [self.sequences[n] for n in which]
         (row, token), ids = scored_places(sequences), padded(sequences)
         states = torch.nn.utils.rnn.pad_sequence([self.states[n] for n in which], batch_first=True)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_arithmetic():
             last = self.layers(inputs_embeds=states, use_cache=False).last_hidden_state[row, token - 1]
-            logits = (last.to(torch.bfloat16) @ self.head.T).float()
+            logits = (last.to(ARITHMETIC) @ self.head.T).float()
         each = logits.log_softmax(1).gather(1, self.place[ids[row, token]][:, None])[:, 0]
         return torch.zeros(len(which)).index_add(0, row, each)
 
@@ -169,6 +171,7 @@ def main() -> None:
         arms = measure(of, train, options.arms, options.updates, options.seeds, options.parts)
         facts: dict[str, Any] = {"rows": of.frame.height, "prompt_groups": of.frame["prompt_group"].n_unique()}
         facts |= {setting: getattr(options, setting) for setting in ("updates", "seeds", "parts")}
+        facts["arithmetic"] = str(ARITHMETIC)
         write_result(f"pair_trainings_{name}", {"set": name} | facts | arms | machine())
 
 
