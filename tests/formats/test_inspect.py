@@ -191,6 +191,16 @@ def test_paths_go_into_objects_and_lists(lines):
     }
 
 
+def test_what_a_person_or_a_model_is_called_is_no_verdict(lines):
+    """A `name` or `id` inside `model` or `user` names that, and not the record."""
+    things = [{"id": f"r{n}", "model": {"name": f"m{n % 2}"}, "user": {"id": f"u{n % 3}"}, "thumb": n % 2} for n in range(40)]
+    inspection = inspect(lines(*({"prompt": f"Why {n}?", "answer": f"So {n}."} | thing for n, thing in enumerate(things))))
+    roles = roles_of(inspection)
+    assert {name: roles[name] for name in ("label", "model", "rater", "source_id")} == {
+        **{"label": "thumb", "model": "model.name", "rater": "user.id", "source_id": "id"}
+    }
+
+
 def test_named_verdicts_of_a_known_format_are_asked_for_by_name(lines):
     def trace(n: int) -> dict:
         scores = [

@@ -39,6 +39,7 @@ ENTRY_VALUES = (".value", ".stringValue", ".score", ".rating", ".choices.0", ".l
 _NAMES = {role: frozenset(words.split()) for role, words in _WORDS.items()}
 # named so, a column of few values is no verdict
 _OTHER = frozenset(("language", "lang", "locale", "country", "status", "type", "object", "version", "index", "source"))
+_CALLED = frozenset(("id", "uuid", "name", "email", "version"))
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
@@ -70,9 +71,15 @@ def _depth(path: str) -> int:
 
 
 def names_role(path: str, role: str) -> bool:
-    """Whether the last names of a path are words for a role: `user_id`, `userId`, `meta.user`, `scores[name=thumb].value`."""
-    names = [name for name in re.split(r"[.\[\]=]", path) if name and not name.isdigit()]
-    last = re.sub(r"_\d+$", "", snake_name(names[-1])) if names else ""  # vote_1, vote_2
+    """Whether the last names of a path are words for a role: `user_id`, `userId`, `meta.user`, `scores[name=thumb].value`.
+
+    What a person or a model is called says nothing alone: of `user.id` and `model.name` the name before it decides.
+    """
+    names = [snake_name(name) for name in re.split(r"[.\[\]=]", path) if name and not name.isdigit()]
+    owner = names[-2] if len(names) > 1 and names[-1] in _CALLED else ""
+    if any(owner in _NAMES[named] for named in ("rater", "model")):
+        return owner in _NAMES[role]
+    last = re.sub(r"_\d+$", "", names[-1]) if names else ""  # vote_1, vote_2
     return last in _NAMES[role] or _is_compound(last, role)
 
 

@@ -31,14 +31,13 @@ LEVEL = 0.95  # to one side
 MOSTLY = 0.5  # of the reviewed rows that look wrong
 UNTURNED = 0.499  # P(wrong) of a soft label whose label may not be turned, at most: it pulls hardly, and not the other way
 SHIFTS = np.linspace(-5, 5, 801)
-MAX_REVIEWS = 100_000  # more are not worth naming
 
 
 @dataclass(frozen=True)
 class BorneOut:
     """reviewed, wrong : reviewed rows that look surely wrong, a prompt group counting as one. share_low : exact lower end of the
     share that is wrong. turned : other rows whose label may be turned, none unless that is over 1/2. reviews_needed : about how
-    many reviews would show it, None where they already do, or their verdicts speak against it
+    many reviews would show it, None where they already do, their verdicts speak against it, or there are fewer rows
     """
 
     reviewed: float
@@ -102,7 +101,7 @@ class Calibration:
         if not shown.any() or not (looks & open_rows).any():
             return None
         needed = int(np.ceil(number[shown][0] * open_rows.sum() / (looks & open_rows).sum()))
-        return needed if needed <= MAX_REVIEWS else None
+        return needed if needed <= open_rows.sum() + (self.counts > 0).sum() else None
 
 
 def calibrate(p_wrong: Floats, reviewed: Bools, wrong: Bools, groups: NDArray[np.integer]) -> Calibration:

@@ -76,6 +76,8 @@ def test_it_says_how_many_reviews_would_show_it():
     assert (few.reviewed, few.wrong, few.turned, few.reviews_needed) == (2, 2, 0, 10)  # five such rows, of which one in two is
     assert (shown.turned, shown.reviews_needed) == (300, None)
     assert (refuted.turned, refuted.reviews_needed) == (0, None)  # one of five: no number shows that most are
+    rare = calibrate(np.r_[0.9, np.full(60, 0.05)], np.arange(61) >= 20, np.zeros(61, bool), np.arange(61))
+    assert rare.borne_out(np.arange(61) < 20).reviews_needed is None  # five of one in twenty: 100 reviews, and there are 61 rows
 
 
 def test_the_surest_rows_need_no_more_than_they_claim():
