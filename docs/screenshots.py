@@ -27,7 +27,7 @@ PICTURES = ROOT / "docs" / "pictures"
 SIZE = {"width": 1240, "height": 860}
 PHONE = {"width": 390, "height": 844}
 ROW = "html[data-ready] main[data-row-id]"
-SITTING = 8  # rows at the desk: half of them drawn at random and judged blind
+DRAWN, SITTING = 60, 64  # rows at the desk: first the random draw, judged blind, then those of the queue
 JUDGED = 40  # rows
 LAST_CELL = "audit"  # of the tour: what an audit looks like when it draws itself
 
@@ -91,7 +91,7 @@ def review_page(page: Page, run: Path) -> None:
         page.goto(address)
         for number in range(SITTING):
             page.wait_for_selector(ROW)
-            if number in (0, SITTING // 2):
+            if number in (0, DRAWN):
                 page.screenshot(path=PICTURES / ("desk.png" if number else "desk-blind.png"))
             shown = page.locator("main")
             row = rows[shown.get_attribute("data-row-id")]

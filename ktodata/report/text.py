@@ -12,6 +12,7 @@ from ktodata.stats import Interval, digits_of_percent
 from ktodata.visible_text import clean
 
 _CODE = re.compile(r"`([^`\n]+)`")
+_BEFORE_PERCENT = re.compile(r"(?<=\d)[ \u2009](?=%)")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&:@=])")
 
 
@@ -46,8 +47,8 @@ def markdown(value: object, limit: int = 120) -> str:
 
 
 def with_code(value: object) -> Markup:
-    """A text of ours as HTML, what stands between back-ticks as code; whatever else it holds is escaped."""
-    parts = _CODE.split(clean(str(value)))
+    """A text of ours as HTML, what stands between back-ticks as code; whatever else it holds is escaped. "50 %" is one word."""
+    parts = _CODE.split(_BEFORE_PERCENT.sub("\u202f", clean(str(value))))
     return Markup("").join(Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts))
 
 

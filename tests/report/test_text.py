@@ -2,7 +2,7 @@
 
 import pytest
 
-from ktodata.report.text import bytes_size, count, excerpt, interval, markdown, number, one_line, percent, plural
+from ktodata.report.text import bytes_size, count, excerpt, interval, markdown, number, one_line, percent, plural, with_code
 from ktodata.stats import Interval
 from ktodata.visible_text import clean
 
@@ -58,3 +58,7 @@ def test_one_line_ends_with_an_ellipsis():
 )
 def test_numbers(shown, expected):
     assert shown == expected
+
+
+def test_no_line_ends_between_a_number_and_its_percent_sign():
+    assert with_code("50 % of `a %` (3.1\u2009%), a %") == "50\u202f% of <code>a %</code> (3.1\u202f%), a %"
