@@ -131,7 +131,7 @@ def _svd_directions(table: Any) -> Floats | None:
         return None
     # of the share explained, which nobody asks for: 0 / 0 where all texts are equal
     with np.errstate(invalid="ignore"), one_thread():
-        return np.asarray(TruncatedSVD(count, random_state=0).fit(table).components_.T, dtype=np.float32)
+        return np.asarray(TruncatedSVD(count, n_iter=2, random_state=0).fit(table).components_.T, dtype=np.float32)
 
 
 def _nystroem_directions(landmarks: Any) -> Floats:
@@ -187,11 +187,19 @@ class Vocabulary:
         """Where the hashes that begin with each of the possible first BITS bits start."""
         return np.searchsorted(self.hashes, np.arange(1 << BITS, dtype=np.uint64) << np.uint64(64 - BITS))
 
+    @cached_property
+    def _steps(self) -> int:
+        """From a start to the last hash with the same first bits, at most."""
+        return int(np.diff(self._starts, append=len(self)).max())
+
+    @cached_property
+    def _ended(self) -> U64:
+        return np.append(self.hashes, np.uint64(2**64 - 1))
+
     def find(self, hashes: U64) -> tuple[Index, Index]:
         """(which of `hashes` are known terms, their columns). They are spread evenly, so each is a step or two from its start."""
-        starts, ended = self._starts, np.append(self.hashes, np.uint64(2**64 - 1))
-        place = starts[(hashes >> np.uint64(64 - BITS)).astype(np.int64)]
-        for _ in range(int(np.diff(starts, append=len(self)).max())):
+        ended, place = self._ended, self._starts[(hashes >> np.uint64(64 - BITS)).astype(np.int64)]
+        for _ in range(self._steps):
             place += ended[place] < hashes
         hit = np.flatnonzero(ended[place] == hashes)
         hit = hit[place[hit] < len(self)]

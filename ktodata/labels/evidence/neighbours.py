@@ -18,8 +18,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
 ROWS_COMPARED = 20_000  # rows up to which they are compared unasked: beyond, it takes longer than all the rest
-EXACT_ROWS = 50_000  # training rows up to which every pair is compared
-PROBES = 16  # cells searched, beyond that
+EXACT_ROWS = 10_000  # training rows up to which every pair is compared; beyond, it was a third of all that label_noise takes
+PROBES = 32  # cells searched then
 THINNED = 3  # a search holds at most so many times its usual number of rows: copies of one text would otherwise cost N squared
 BLOCK = 128  # rows compared at once: [BLOCK, candidates] similarities a core
 TILE = 64  # columns whose maximum is taken before any is sorted
