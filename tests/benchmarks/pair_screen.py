@@ -118,6 +118,8 @@ def gradients_of(model: Any, tokens: TokenRows, pairs: Ints, kept: Path | None) 
 def projected_gradients(model: Any, tokens: TokenRows) -> Callable[[list[Sequence]], torch.Tensor]:
     """A function of sequences; `model` is given hooks for it."""
     layers = model.model.layers[-LAYERS:]
+    # nothing below them is asked about
+    layers[0].register_forward_pre_hook(lambda _, inputs: (inputs[0].detach().requires_grad_(), *inputs[1:]))
     matrices = [matrix for layer in layers for matrix in (layer.mlp.down_proj, layer.self_attn.o_proj, layer.mlp.up_proj)]
     generator, given, pulled = torch.Generator().manual_seed(1), dict[int, Any](), dict[int, Any]()
     for number, matrix in enumerate(matrices):
@@ -177,9 +179,8 @@ def scored_places(sequences: list[Sequence]) -> Any:
 def _log_p(model: Any, sequences: list[Sequence], head: Any, place: Any) -> Any:
     """The sum over sequences, padded at the end, which a causal model does not see."""
     ids, (row, token) = padded(sequences), scored_places(sequences)
-    embedded = model.get_input_embeddings()(ids).requires_grad_()
     with fast_arithmetic():
-        states = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state[row, token - 1]
+        states = model.model(ids, use_cache=False).last_hidden_state[row, token - 1]
         logits = (states.to(ARITHMETIC) @ head.T).float()
     return logits.log_softmax(1).gather(1, place[ids[row, token]][:, None]).sum()
 
