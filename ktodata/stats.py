@@ -4,12 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, betaincinv, ndtri
+from scipy.special import betaincinv, gammaln, ndtri, xlog1py, xlogy
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 Pair = tuple[int, int]
-GRID, MIN_GRID, BISECTIONS = 33, 9, 15  # shares of one stratum tried for a share of both; halvings of [0, 1] towards its end
+GRID, BISECTIONS = 33, 15  # shares of one stratum tried for a share of both; halvings towards an end
+UNLIKELY = 5e-4  # chance that the true shares of the strata are none of those that are tried
+LEFT_OUT = 1e-8  # chance of outcomes to one side that are not looked at
 
 
 class Interval(NamedTuple):
@@ -76,8 +78,9 @@ def stratified_share(hits: Pair, trials: Pair, sizes: Pair, *, level: float = 0.
 
     hits, trials : in the draw of each stratum; sizes : its rows, drawn and not. Where nothing was drawn from a stratum that has
     rows, its share may be anything: `value` is None, and the interval says what the other stratum leaves open.
-    Source: Buehler 1957, for strata Wendell and Schmee 1996: an end is the last share that some pair of shares in the strata
-    makes, under which an estimate as far out as this would come up with (1 - level) / 2.
+    An end is the last share that is not refuted, whatever the shares of the strata (Buehler 1957), outcomes in the order of
+    studentised estimates (Chan and Zhang 1999). Only shares that each stratum leaves likely are tried, at a price of UNLIKELY
+    (Berger and Boos 1994).
     """
     if not any(trials):
         return Interval(None, None, None)
@@ -121,21 +124,51 @@ def share_of_draw(hits: int, trials: int, unknown: int, size: int, *, level: flo
 
 
 def _upper_end(hits: Pair, trials: Pair, weights: tuple[float, float], tail: float) -> float:
-    """The largest share of the whole under which an estimate of at most this one has a chance over `tail`."""
-    estimate = sum(weight * hit / trial for weight, hit, trial in zip(weights, hits, trials, strict=True))
-    counts = np.arange(trials[0] + 1.0)
-    # hits in the other stratum that keep the estimate down; 1e-9 of a hit is rounding
-    room = np.floor((estimate - weights[0] * counts / trials[0]) * trials[1] / max(weights[1], 1e-12) + 1e-9)
-    counts, room = counts[room >= 0], np.minimum(room[room >= 0], trials[1])
-    low, high, tried = estimate, 1.0, max(MIN_GRID, min(GRID, 200 * GRID // max(trials[0], 1)))
+    """The largest share of the whole that is not refuted: a likely pair of shares makes it under which outcomes that speak for a
+    share as small as these hits do have a chance over `tail`.
+
+    Outcomes are in the order of (estimate - share) / standard error, the error with a hit and a miss more in each stratum.
+    """
+    ends = [clopper_pearson(hit, trial, level=1 - UNLIKELY / 2) for hit, trial in zip(hits, trials, strict=True)]
+    likely = [(float(low), float(high)) for low, high in ends]
+    counts = [_likely_counts(trial, *shares) for trial, shares in zip(trials, likely, strict=True)]
+    estimates, errors = _estimates((counts[0][:, None], counts[1]), trials, weights)
+    estimate, error = _estimates((np.array(hits[0]), np.array(hits[1])), trials, weights)
+    low, high = float(estimate), float(np.dot(weights, [shares[1] for shares in likely]))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        first = np.linspace(max(0.0, (middle - weights[1]) / weights[0]), min(1.0, middle / weights[0]), tried)[:, None]
-        second = np.clip((middle - weights[0] * first) / weights[1], 0, 1)
-        below = np.where(counts > 0, bdtr(np.maximum(counts - 1, 0), trials[0], first), 0.0)
-        chances = ((bdtr(counts, trials[0], first) - below) * bdtr(room, trials[1], second)).sum(axis=1)
-        low, high = (middle, high) if chances.max() > tail else (low, middle)
+        as_small = ((estimates - middle) / errors <= (estimate - middle) / error + 1e-9).astype(float)
+        first, last = ((middle - weights[1] * share) / weights[0] for share in likely[1][::-1])
+        shares = np.linspace(max(likely[0][0], first), min(likely[0][1], last), GRID)
+        others = np.clip((middle - weights[0] * shares) / weights[1], 0, 1)
+        of_pairs = (_chances(counts[0], trials[0], shares) @ as_small * _chances(counts[1], trials[1], others)).sum(axis=1)
+        low, high = (middle, high) if of_pairs.max() > tail - UNLIKELY - 4 * LEFT_OUT else (low, middle)
     return high
+
+
+def _estimates(counts: tuple[Floats, Floats], trials: Pair, weights: tuple[float, float]) -> tuple[Floats, Floats]:
+    """Estimates of the share of the whole, and their standard errors, of outcomes with so many hits in the strata."""
+    estimate, variance = np.zeros(()), np.zeros(())
+    for hits, trial, weight in zip(counts, trials, weights, strict=True):
+        smoothed = (hits + 1) / (trial + 2)
+        estimate, variance = estimate + weight * hits / trial, variance + weight**2 * smoothed * (1 - smoothed) / trial
+    return estimate, np.sqrt(variance)
+
+
+def _likely_counts(trials: int, low: float, high: float) -> Floats:
+    """Hits that come up under a share in [low, high], all but LEFT_OUT to either side by Bernstein's bound: float [K]."""
+    variance, log_odds = (
+        trials * 0.25 if low < 0.5 < high else trials * max(low * (1 - low), high * (1 - high)),
+        -np.log(LEFT_OUT),
+    )
+    reach = log_odds / 3 + np.sqrt((log_odds / 3) ** 2 + 2 * log_odds * variance)
+    return np.arange(max(0.0, np.floor(trials * low - reach)), min(trials, np.ceil(trials * high + reach)) + 1)
+
+
+def _chances(counts: Floats, trials: int, shares: Floats) -> Floats:
+    """Of so many hits, under each share: float [shares, K]."""
+    ways = gammaln(trials + 1) - gammaln(counts + 1) - gammaln(trials - counts + 1)
+    return np.asarray(np.exp(ways + xlogy(counts, shares[:, None]) + xlog1py(trials - counts, -shares[:, None])))
 
 
 def placements(low_scores: ArrayLike, high_scores: ArrayLike) -> tuple[Floats, Floats]:
