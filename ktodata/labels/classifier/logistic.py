@@ -35,7 +35,12 @@ class Models:
 
 
 def fit_logistic(
-    components: Components, targets: NDArray[np.bool_], used: NDArray[np.bool_], penalty: NDArray[np.float64]
+    components: Components,
+    targets: NDArray[np.bool_],
+    used: NDArray[np.bool_],
+    penalty: NDArray[np.float64],
+    *,
+    tolerance: float = TOLERANCE,
 ) -> Models:
     """Minimise, for each model, the summed log loss + penalty / 2 x |weights|^2 (the intercept is free), by accelerated descent.
 
@@ -51,7 +56,7 @@ def fit_logistic(
     momentum = np.ones(n_models)
     for step in range(1, STEPS + 1):  # noqa: B007 - the count of steps is reported
         slope = _gradient(rows, targets, used, ahead) + pull * ahead
-        if (np.abs(slope) / np.maximum(spread, 1e-9)).max() < TOLERANCE:
+        if (np.abs(slope) / np.maximum(spread, 1e-9)).max() < tolerance:
             break
         following = ahead - slope / bound
         # momentum starts again for each model whose last step went uphill (O'Donoghue and Candes 2015)
