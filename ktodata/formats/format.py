@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -130,6 +131,11 @@ class Fields:
         label = self.label_of(self._label_value(record, self.label.column), own)
         # the label is a verdict of its own, unless it is one of the columns that were counted above
         return Verdict(label, votes if self.label.column in self.votes else [Vote(None, label), *votes])
+
+    def take_respelt(self) -> dict[str, Counter[str]]:
+        """By setting, the words that were read as another spelling of one with a meaning since the last call."""
+        rules = {"label": self.label, **({"trusted": self.trusted} if self.trusted else {})}
+        return {name: words for name, rule in rules.items() if (words := rule.take_respelt())}
 
     def trusted_label(self, record: Record) -> bool | None:
         """The expert's verdict, where there is one."""

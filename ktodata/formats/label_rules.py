@@ -1,10 +1,12 @@
-"""What a value means as a label: only what was said of it, or of the same number or boolean however the file writes it."""
+"""What a value means as a label: only what was said of it, or of the same number, boolean or word however the file writes it."""
 
 import math
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, cast, get_args
 
@@ -108,12 +110,14 @@ class LabelRule:
     meanings : None: the format's own, which is JSON booleans unless its definition says more.
     threshold : of a rating; numbers written as text count, since CSV has no others.
     by : whose verdicts count, where a source keeps those of people and of models under one name; None: it has one kind.
+    respelt : words that were read as another spelling of one with a meaning ("'Yes' as 'yes'"), until `take_respelt` takes them.
     """
 
     column: str | None = None
     meanings: Meanings | None = None
     threshold: Threshold | None = None
     by: By | None = None
+    respelt: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
 
     @property
     def is_given(self) -> bool:
@@ -135,12 +139,21 @@ class LabelRule:
             return meanings.get((type(value), value))
         # a format's own values are JSON's: what a text means is never its to say
         if self.is_given or not isinstance(value, str):
-            same = {outcome for (_, key), outcome in meanings.items() if _is_same(key, value)}
-            if len(same) == 1:
-                return same.pop()
+            sense = sense_of(value)
+            same = {key: outcome for (_, key), outcome in meanings.items() if sense and sense_of(key) == sense}
+            if len(set(same.values())) == 1:
+                if isinstance(sense, str):
+                    self.respelt[f"{yaml_value(value)} as {yaml_value(next(iter(same)))}"] += 1
+                return next(iter(same.values()))
         if self.threshold is not None:
             return self.threshold.outcome(self.rating(value))
         raise UnmappedLabelError(value, self._given_text())
+
+    def take_respelt(self) -> Counter[str]:
+        """What was respelt since the last call."""
+        taken = self.respelt.copy()
+        self.respelt.clear()
+        return taken
 
     def _given_text(self) -> str:
         if self.threshold is not None:
@@ -173,10 +186,25 @@ def _number(value: Any) -> float | None:
     return None
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether both are one number (1, 1.0, "1") or one boolean (true, "TRUE"); another text is only itself, and 1 is not true."""
-    kinds = [(_number(value), _TRUTH.get(str(value).strip().lower())) for value in (one, other)]
-    return kinds[0] == kinds[1] != (None, None)
+def sense_of(value: Any) -> tuple[str, float] | str | None:
+    """What values that can only be the same have in common: one number (1, 1.0, "1"), one boolean (true, "TRUE"), and a word
+    whatever its case and the space around it; 1 is not true. None: neither of these.
+    """
+    if (number := _number(value)) is not None:
+        return "number", number
+    word = unicodedata.normalize("NFC", str(value).strip().lower())
+    if word in _TRUTH:
+        return "boolean", _TRUTH[word]
+    return word if isinstance(value, str) and word else None
+
+
+def respelt_lines(respelt: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """By setting, a sentence about words that were read as another spelling of one with a meaning."""
+    shown = {
+        setting: ", ".join(f"{word} {count:,}" for word, count in list(words.items())[:MAX_SHOWN])
+        for setting, words in respelt.items()
+    }
+    return [f"values of {setting} read as another spelling of the same word: {words}" for setting, words in shown.items()]
 
 
 def label_rule(setting: str | Mapping[Any, Any] | None, *, name: str = "label") -> LabelRule:

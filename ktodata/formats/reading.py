@@ -1,7 +1,7 @@
 """Reading feedback: every record becomes rows or goes to the quarantine with its line and a reason."""
 
 import html
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -26,7 +26,7 @@ from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import Columns, Fields, Format, make_fields
 from ktodata.formats.in_memory import NAME, records_in_memory
-from ktodata.formats.label_rules import LABEL_REASONS, MAX_SHOWN, UnmappedLabelError, yaml_name
+from ktodata.formats.label_rules import LABEL_REASONS, MAX_SHOWN, UnmappedLabelError, respelt_lines, yaml_name
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
@@ -66,7 +66,8 @@ class IngestResult:
             f"{sum(values.values()):,} verdicts in trusted column {column!r} without a meaning: their rows have no trusted label"
             for column, values in self.metrics.get("unread_trusted", {}).items()
         ]
-        return [f"{self.metrics['records']:,} records, {self.feedback.height:,} rows", *held, *unread, *quarantined]
+        respelt = respelt_lines(self.metrics.get("respelt", {}))
+        return [f"{self.metrics['records']:,} records, {self.feedback.height:,} rows", *held, *respelt, *unread, *quarantined]
 
     def __repr__(self) -> str:
         return "\n".join(self._counts())
@@ -120,8 +121,9 @@ def read(
     conversation : where each record is one message, the column of its conversation, or {column, id, parent, role, text};
         role may say what its values mean: {column: isCreatedByUser, true: user, false: assistant}. Each answer is then a record.
     label : column of the label, or {column: thumb, up: true, down: false, meh: null}, or {column: score, at_least: 4.0}; where
-        low is good, {column: grade, desirable_at_most: 2}. Values match exactly, or else as one number (1, 1.0, "1") or boolean
-        (true, "TRUE"). Without meanings only booleans are labels. null sets a record aside.
+        low is good, {column: grade, desirable_at_most: 2}. Values match exactly, or else as one number (1, 1.0, "1"), boolean
+        (true, "TRUE") or word ("Yes", "yes "), which is counted. Without meanings only booleans are labels. null sets a record
+        aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
         Where they are even the record gives a row of each label, with the votes for it; `dedupe` holds both for review.
     rater, created_at, source_id, source, model, pair_id : columns. Times are ISO or e-mail text, or
@@ -237,6 +239,7 @@ class _Reader:
         self._withdrawn, self._n_withdrawn = current_lists(), 0
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
+        self._respelt: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._first_problem: tuple[str, int, UnusableError] | None = None
         self._first_unasked: tuple[str, int, UnusableError] | None = None
         self._missing_columns = fields.named_columns()
@@ -315,12 +318,15 @@ class _Reader:
         if entry.problem is not None:
             raise entry.problem
         record = entry.record
+        self._fields.take_respelt()  # of a record that became no row
         format = format_of(record, self._fields, self._format)
         completions = format.read(record, self._fields)
         if not completions:
             raise UnusableError("no_completions", "the record holds no completion")
         self._table.add(completions, format, file, entry, place)
         self._unread.add(record, format, completions)
+        for setting, words in self._fields.take_respelt().items():
+            self._respelt[setting].update(words)
         return format.name
 
     def _note_columns(self, batch: Sequence[SourceRecord]) -> None:
@@ -368,6 +374,7 @@ class _Reader:
             "quarantined": dict(sorted(self._reasons.items())),
             "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
             "unread_trusted": {self._trusted_column(): dict(unread.most_common(SHOWN_VALUES))} if unread else {},
+            "respelt": {setting: dict(words.most_common(SHOWN_VALUES)) for setting, words in self._respelt.items()},
             "not_kept": self._unread.counts(),
             "even_votes": self._table.even_votes,
             "earlier_votes": int(table["earlier_votes"].list.len().sum() or 0),

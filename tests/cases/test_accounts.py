@@ -22,7 +22,7 @@ def thumbs(tmp_path):
         }
         for number in range(20)
     ]
-    rows += [{**row, "thumb": "Good"} for row in rows[:6]] + [{**row, "thumb": None} for row in rows[:2]] + [dict(rows[0])]
+    rows += [{**row, "thumb": "fine"} for row in rows[:6]] + [{**row, "thumb": None} for row in rows[:2]] + [dict(rows[0])]
     place = tmp_path / "thumbs.jsonl"
     place.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
     return place
@@ -41,7 +41,7 @@ def test_audit_says_it_in_text_in_json_and_on_the_page(thumbs, tmp_path):
     assert records["rows"] == sum(records[name] for name in ("repeats", "dropped", "quarantined", "held", "kept"))
     assert records["records"] == records["used"] + records["unlabelled"] + sum(records["unreadable"].values())
     page = (tmp_path / "audit" / "audit.html").read_text()
-    for words in ("30 records", "21 became", "label unmapped", "Good", "malformed json", "plot 21", "repeat dropped"):
+    for words in ("30 records", "21 became", "label unmapped", "fine", "malformed json", "plot 21", "repeat dropped"):
         assert words in audit.text(), words
         assert words in page, words
 

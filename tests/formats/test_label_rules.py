@@ -6,7 +6,9 @@ import yaml
 
 from ktodata.errors import LabelError, SettingError
 from ktodata.formats import read
+from ktodata.formats.inspection import inspect
 from ktodata.labels.people.raters import krippendorff_alpha
+from ktodata.report.sections.flow_section import reading_account
 from ktodata.stages.dedupe import dedupe
 
 ROW = {"prompt": "sky?", "completion": "blue"}
@@ -35,14 +37,33 @@ def test_without_meanings_only_booleans_are_labels(lines):
         ("{1.0: true, 0: false}", [1, 2, 4, 5]),
         ("{true: true, false: false}", [3, 6, 7]),
         ("{'TRUE': true, 'FALSE': false}", [3, 6, 7]),
-        ("{up: true, down: false}", [8]),
+        ("{up: true, down: false}", [8, 9]),
     ],
 )
 def test_a_meaning_holds_for_a_number_or_boolean_however_it_is_written(recipe: str, read_lines: list[int], lines):
-    """1, "1" and 1.0 are one number and true, "TRUE" one boolean; 1 is not true, and text is only itself."""
+    """1, "1" and 1.0 are one number and true, "TRUE" one boolean; 1 is not true, and a word is one however it is spelt."""
     everything = (1, "1", True, 1.0, " 1.0", "TRUE", "true ", "up", "Up")
     result = read(lines(*with_labels(*everything)), label=yaml.safe_load(recipe))
     assert result.feedback["source_line"].to_list() == read_lines
+
+
+def test_another_spelling_of_a_word_is_read_as_it_and_counted(lines):
+    """Also where many are read at once; of two meanings that differ in spelling alone, none is a third spelling's."""
+    answers = ["yes", "Yes", "no", " NO", "Yess", "N/A", "ya"] * 40
+    rule = {"column": "label", "yes": True, "no": False, "n/a": None, "Ya": True, "YA": False}
+    path = lines(*({**ROW, "label": answer, "human": answer.upper()} for answer in answers))
+    result = read(path, label=rule, trusted={"column": "human", "yes": True, "no": False, "N/A": None, "YESS": None, "YA": None})
+    assert result.feedback["label"].to_list() == [True, True, False, False] * 40
+    assert result.feedback["trusted_label"].to_list() == result.feedback["label"].to_list()
+    assert result.metrics["quarantined"] == {"label_unmapped": 80, "unlabelled": 40}
+    assert result.metrics["respelt"] == {
+        "label": {"'Yes' as 'yes'": 40, "' NO' as 'no'": 40},
+        "trusted": {"'YES' as 'yes'": 80, "'NO' as 'no'": 40, "' NO' as 'no'": 40},
+    }
+    said = "values of label read as another spelling of the same word: 'Yes' as 'yes' 40, ' NO' as 'no' 40"
+    assert said in repr(result) and said in reading_account(result.metrics).lines()
+    draft = inspect(path).recipe()
+    assert '80 records, "yes" 40 and "Yes" 40' in draft
 
 
 def test_what_is_set_aside_goes_before_a_threshold_in_text_too(lines):

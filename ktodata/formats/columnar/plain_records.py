@@ -1,7 +1,7 @@
 """Records with a prompt, a completion and a label of their own in columns: rows of many at once.
 
-A record with anything unusual in a value (another type, messages, a label without a meaning, a time that cannot be read) is left
-to be read alone, which makes rows of it or says what is wrong.
+A record with anything unusual in a value (another type, messages, a label without a meaning or in another spelling, a time that
+cannot be read) is left to be read alone, which makes rows of it or says what is wrong.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from ktodata.formats.columnar.plain_forms import PlainForm
 from ktodata.formats.columnar.record_columns import RecordColumns
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import GIVEN_PART, RATING, Fields, TextColumns
-from ktodata.formats.label_rules import BOOLEANS
+from ktodata.formats.label_rules import BOOLEANS, LabelRule
 from ktodata.formats.records import ABSENT, UnusableError
 from ktodata.formats.table import CHUNK, CompleteRows, as_name, scalar, with_own_vote
 
@@ -62,14 +62,27 @@ def _verdicts(records: RecordColumns, texts: TextColumns, fields: Fields) -> dic
         columns[RATING] = [verdict and verdict.rating for verdict in verdicts]
     if (rule := fields.trusted) is not None and records.may_have(column := rule.column or "trusted_label"):
         trusted = records.values(column)
-        columns["trusted_label"] = records.each(trusted, lambda value: None if value is ABSENT else rule.truth(value))
+        columns["trusted_label"] = records.each(trusted, lambda value: None if value is ABSENT else _trusted(rule, value))
     return columns
 
 
 def _judge(fields: Fields, value: Any) -> Any:
     if value is ABSENT:
         raise UnusableError("label_missing", "read alone, the record says which")
-    return fields.judge(value, BOOLEANS)
+    verdict = fields.judge(value, BOOLEANS)
+    _leave_respelt(fields.label)
+    return verdict
+
+
+def _trusted(rule: LabelRule, value: Any) -> bool | None:
+    label = rule.truth(value)
+    _leave_respelt(rule)
+    return label
+
+
+def _leave_respelt(rule: LabelRule) -> None:
+    if rule.take_respelt():
+        raise UnusableError("respelt", "read alone, the record counts it")
 
 
 def _about(records: RecordColumns, about: Mapping[str, str], fields: Fields, time_of: Callable[[Any], Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment, yaml_value
 from ktodata.formats.inspection.label_choices import MAX_MEANINGS, ONE_VALUE, LabelChoice
 from ktodata.formats.inspection.text_draft import is_paired
+from ktodata.formats.label_rules import sense_of
 from ktodata.formats.records import clip
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def _meaning_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
 
 
 def _merged(values: Sequence[tuple[Any, int]]) -> list[tuple[Any, list[tuple[Any, int]]]]:
-    """Values that one meaning covers, 1 and 1.0, as one; true is another."""
-    merged: dict[tuple[bool, Any], list[tuple[Any, int]]] = {}
+    """Values that one meaning covers, 1 and 1.0, yes and Yes, as one; true is another."""
+    merged: dict[Any, list[tuple[Any, int]]] = {}
     for value, count in values:
-        merged.setdefault((isinstance(value, bool), value), []).append((value, count))
+        merged.setdefault(sense_of(value) or ("itself", repr(value)), []).append((value, count))
     return [(counts[0][0], counts) for counts in merged.values()]
 
 

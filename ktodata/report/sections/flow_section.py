@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from ktodata.formats.label_rules import respelt_lines
 from ktodata.report import figures
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.text import count, plural
@@ -184,6 +185,7 @@ class RecordAccount:
 
     unmapped : values of the label without a meaning, the commonest. not_kept : fields that no row carries, with their records.
     unread_trusted : trusted column -> its values without a meaning -> records.
+    respelt : setting -> words that were read as another spelling of one with a meaning -> records.
     even_votes : records with as many votes for each label, which gave a row of each.
     repeats : rows that another stands for; dropped, quarantined, held : for all other reasons, each row once.
     reasons : action -> reason -> rows, repeats left out.
@@ -206,6 +208,7 @@ class RecordAccount:
     withdrawn: int = 0
     even_votes: int = 0
     unread_trusted: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    respelt: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -238,6 +241,7 @@ class RecordAccount:
             lines.append(
                 f"{plural(self.even_votes, 'record')} with even votes: a row of each label, held where the recipe has dedupe"
             )
+        lines += respelt_lines(self.respelt)
         if self.unlabelled:
             lines.append(f"{plural(self.unlabelled, 'record')} not used: no label, or one that is set aside")
         for reason, number in self.unreadable.items():
@@ -287,6 +291,7 @@ def reading_account(metrics: Mapping[str, Any], *, gone: Mapping[tuple[str, str]
         earlier_votes=int(metrics.get("earlier_votes", 0)),
         even_votes=int(metrics.get("even_votes", 0)),
         unread_trusted=dict(metrics.get("unread_trusted", {})),
+        respelt=dict(metrics.get("respelt", {})),
         repeats=repeats,
         dropped=dropped,
         quarantined=quarantined,
