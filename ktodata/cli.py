@@ -82,7 +82,7 @@ def run(
     Example:  ktodata run pipelines/quickstart.yaml --set label_noise.min_precision=0.9
     """
     from ktodata.pipeline import self_training
-    from ktodata.pipeline.command_texts import plan_text, run_text
+    from ktodata.pipeline.command_texts import plan_text, run_text, run_value
     from ktodata.pipeline.judge_preview import preview_judging
     from ktodata.pipeline.reading_preview import preview_reading
     from ktodata.pipeline.runner import paths_of
@@ -107,7 +107,8 @@ def run(
     with Progress(quiet=quiet, as_json=as_json) as progress:
         done = self_training.run(recipe, until=until, notify=progress, **settings)
     rounds = self_training.rounds_of(done)
-    _print_result(rounds or done.manifest, lambda: run_text(done, rounds), quiet=quiet, as_json=as_json, of_run=done.folder)
+    result = run_value(done, rounds) if as_json else None
+    _print_result(result, lambda: run_text(done, rounds), quiet=quiet, as_json=as_json, of_run=done.folder)
 
 
 @app.command()

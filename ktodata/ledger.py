@@ -1,16 +1,18 @@
 """From decisions to outcomes: what each row's state is, the ledger that explains it, and the sum that must come out even."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
 from ktodata.errors import RunError
+from ktodata.feedback import LABEL_NAMES
 from ktodata.stage import DECISION_SCHEMA, STRENGTH, StageResult, no_decisions, strongest_decisions
 
 HELD_OUT = ("validation", "test")
 OUT = ("drop", "quarantine")
+AWAY = {"drop": "dropped", "quarantine": "quarantined", "review": "held for review"}
 LEDGER_SCHEMA = pl.Schema(
     {"row_id": pl.String(), "stage": pl.String(), **{k: v for k, v in DECISION_SCHEMA.items() if k != "row_id"}}
 )
@@ -124,3 +126,32 @@ def add_columns(feedback: pl.DataFrame, result: StageResult) -> pl.DataFrame:
         .filter(~pl.col("state").is_in(OUT))
         .drop("action")
     )
+
+
+def labels_in_words(
+    row: Mapping[str, Any], verdict: Mapping[str, Any] | None, decisions: Sequence[Mapping[str, Any]]
+) -> dict[str, str | None]:
+    """A row's label as it was read and as it is exported (None: it is not), and why.
+
+    verdict : what reviews say of the row itself; decisions : those about it, with their evidence
+    """
+    read, final = bool(row["label"]), next((line for line in decisions if line["stage"] == "export"), None)
+    if final is None or final["action"] in AWAY:
+        why = "export has not run" if final is None else f"{AWAY[final['action']]}: {final['reason'].replace('_', ' ')}"
+        return {"read": LABEL_NAMES[read], "exported": None, "why": why}
+    turned = final["action"] == "relabel"
+    who = f"{verdict['reviewer'] or 'somebody'} in {verdict['file']}" if verdict else "the trusted label"
+    if turned:
+        why = f"turned, as {who} says so" if final["reason"] == "trusted_disagrees" else _turned_by(final, decisions)
+    else:
+        unheard = row.get("trusted_label") not in (None, read)
+        why = "as it was read" + (f", though {who} says otherwise, which no step lets count" if unheard else "")
+    return {"read": LABEL_NAMES[read], "exported": LABEL_NAMES[read ^ turned], "why": why}
+
+
+def _turned_by(final: Mapping[str, Any], decisions: Sequence[Mapping[str, Any]]) -> str:
+    """Which stage turned a label that nobody judged, and how likely it is wrong, by what reviewed rows show."""
+    evidence = next(line["evidence"] for line in decisions if line["reason"] == final["reason"])
+    chances = [(word, evidence.get(name)) for word, name in (("wrong with P", "p_wrong"), ("at least", "p_wrong_low"))]
+    measured = ", ".join(f"{word} {chance:.2f}" for word, chance in chances if chance is not None)
+    return f"turned by {final['evidence']['decided_by']}{measured and f': {measured}, by reviewed rows'}"

@@ -95,6 +95,15 @@ def ktodata(monkeypatch, capsys):
     return type_in
 
 
+QUESTIONS = [
+    "Can these labels be trusted",
+    "What spoils this set",
+    "What was done",
+    "Did it help",
+    "What should a person do next",
+]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with feedback and a recipe that needs no model."""
@@ -164,6 +173,7 @@ def test_run_explain_export(ktodata, folder):
     repeat = pl.read_parquet(run / "ledger.parquet").filter(pl.col("reason") == "repeat").row(0, named=True)
     code, out, _ = ktodata("explain", run, repeat["row_id"])
     assert code == 0 and "outcome: drop" in out and f"caused by row {repeat['caused_by']}" in out
+    assert "label as exported: none (dropped: repeat)" in out
     code, out, _ = ktodata("explain", run, repeat["row_id"], "--json")
     ended = ktodata("explain", run, "none\x1b[31m", "--json")
     error = json.loads(ended[2])
@@ -180,7 +190,9 @@ def test_run_for_scripts_and_dry(ktodata, folder):
     events = [json.loads(line) for line in err.splitlines()]
     assert {"start", "progress", "done"} <= {event["kind"] for event in events}
     assert {"stage": "report", "kind": "progress", "text": "writing the page"}.items() <= events[-1].items()
-    assert code == 0 and json.loads(out)["rows"]["quarantined"] == 1
+    value = json.loads(out)
+    assert code == 0 and value["rows"]["quarantined"] == 1
+    assert [line.partition("?")[0] for line in value["headline"]] == QUESTIONS
     code, out, err = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--quiet")
     assert (code, out, err) == (0, "", "")
     code, out, _ = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--dry-run", "--set", "split.test=0.3")
@@ -293,7 +305,9 @@ def test_explain_shows_control_signs_and_does_not_obey_them():
         "label": True,
     }
     row |= dict.fromkeys(("rater", "created_at", "model"))
-    told = row_text({"row": row, "outcome": "keep", "measured": {}, "decisions": []})
+    labels = {"read": "desirable", "exported": None, "why": "\x1b[2J"}
+    told = row_text({"row": row, "labels": labels, "outcome": "keep", "measured": {}, "decisions": []})
+    assert "label as read: desirable\nlabel as exported: none (\\x1b[2J)\n" in told
     assert "\x1b" not in told and "\x00" not in told and "\u202e" not in told
     assert "\\x1b[2J[red]\\x00" in told and "(4,000 characters)" in told
 
@@ -348,7 +362,7 @@ def test_a_budget_writes_the_rows_it_is_best_spent_on(ktodata, dishes, tmp_path)
         "content",
         "trusted_label",
     ]
-    assert asked.height == 7
+    assert asked.height == 7 and set(asked["why"]) == {"measures"}
     assert asked["prompt"].str.starts_with("'=").all()  # a spreadsheet shows it and does not run it
 
 
@@ -382,6 +396,8 @@ def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path)
         "differ_from_label": 5,
     }
     assert json.loads(output)["trusted"]["rows"] == 10
+    asked = [line.partition("?")[0] for line in json.loads(output)["headline"]]
+    assert asked == [question for question in QUESTIONS if question != "Did it help"]  # an audit trains nothing
     (tmp_path / "recipe.yaml").write_text("name: dishes\ningest: {paths: [rows.jsonl]}\nsteps: [validate, dedupe]\n")
     run = ("run", tmp_path / "recipe.yaml", "--out", tmp_path / "run", *both)
     assert ["reviews", "runs:"] in [line.split()[:2] for line in ktodata(*run, "--dry-run")[1].splitlines()]

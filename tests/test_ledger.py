@@ -5,7 +5,7 @@ import pytest
 
 from ktodata.errors import RunError
 from ktodata.feedback import feedback_table
-from ktodata.ledger import StageDecisions, account, add_columns, outcomes, write_up
+from ktodata.ledger import StageDecisions, account, add_columns, labels_in_words, outcomes, write_up
 from ktodata.stage import DECISION_SCHEMA, StageResult, decide
 
 IDS = pl.Series(["a", "b", "c"])
@@ -79,3 +79,33 @@ def test_apply_joins_columns_and_leaves_dropped_rows_out():
     assert once.select("row_id", "length", "state").rows() == [("1", 2, "keep"), ("3", 2, "keep")]
     assert add_columns(once, second)["state"].to_list() == ["keep", "review"]
     assert add_columns(add_columns(once, second), first)["state"].to_list() == ["keep", "review"]
+
+
+ANN = {"reviewer": "ann", "file": "reviews.csv"}
+BY_P = {"stage": "label_noise", "action": "relabel", "reason": "surely_wrong", "evidence": {"p_wrong": 0.96, "p_wrong_low": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("end", "reason", "trusted", "verdict", "before", "exported", "why"),
+    [
+        ("keep", "sound", None, None, (), "desirable", "as it was read"),
+        ("keep", "sound", True, ANN, (), "desirable", "as it was read"),
+        (
+            *("keep", "sound", False, ANN, (), "desirable"),
+            "as it was read, though ann in reviews.csv says otherwise, which no step lets count",
+        ),
+        ("relabel", "trusted_disagrees", False, ANN, (), "undesirable", "turned, as ann in reviews.csv says so"),
+        ("relabel", "trusted_disagrees", False, None, (), "undesirable", "turned, as the trusted label says so"),
+        (
+            *("relabel", "surely_wrong", None, None, (BY_P,), "undesirable"),
+            "turned by label_noise: wrong with P 0.96, at least 0.90, by reviewed rows",
+        ),
+        ("review", "labels_disagree", None, None, (), None, "held for review: labels disagree"),
+        (None, "", None, None, (), None, "export has not run"),
+    ],
+)
+def test_a_row_says_which_label_is_exported_and_why(end, reason, trusted, verdict, before, exported, why):
+    last = {"stage": "export", "action": end, "reason": reason, "evidence": {"decided_by": "label_noise"}}
+    row = {"label": True, "trusted_label": trusted}
+    words = labels_in_words(row, verdict, [*before, last] if end else [])
+    assert words == {"read": "desirable", "exported": exported, "why": why}

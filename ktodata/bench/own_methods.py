@@ -18,7 +18,7 @@ def _audit(task: BenchTask, *, vouched: bool = False) -> LabelAudit:
 
 def _by_queue(task: BenchTask, count: int) -> Ints:
     """Half of them at random, as long as nothing is known; then those that nobody can call yet."""
-    chosen = _audit(task).next_reviews(count)["row_id"]
+    chosen = _audit(task).next_reviews(count, draw=0)["row_id"]
     places = dict(zip(task.table["row_id"], range(task.table.height), strict=True))
     queued = np.array([places[row_id] for row_id in chosen], dtype=np.int64)
     return queued if len(queued) == count else at_random(task, count)  # where nothing can be learnt, nothing is asked for
@@ -40,5 +40,5 @@ def ktodata_random(task: BenchTask) -> BenchAnswer:
 
 @method("ktodata, its queue", choose=_by_queue)
 def ktodata_queue(task: BenchTask) -> BenchAnswer:
-    """Reviews as `next_reviews` asks for them."""
+    """Reviews as `next_reviews` asks for them where half of the rows are to measure."""
     return _answer(task, vouched=False)

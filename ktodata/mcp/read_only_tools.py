@@ -6,20 +6,25 @@ ones are cut, which is said. Each raises the errors of what it calls.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
 from ktodata.errors import SettingError
+from ktodata.formats.data_files import find_sources
 from ktodata.formats.inspection import inspect
+from ktodata.formats.records import clip
 from ktodata.mcp.allowed_folder import AllowedFolder
 from ktodata.pipeline.audit import LabelAudit, audit
+from ktodata.pipeline.audit_recipe import audit_recipe, is_recipe
 from ktodata.pipeline.reading_preview import preview_reading
-from ktodata.pipeline.recipe import load_recipe
-from ktodata.pipeline.runner import paths_of
+from ktodata.pipeline.recipe import Recipe, load_recipe
+from ktodata.pipeline.runner import paths_of, run_plan
 from ktodata.pipeline.self_training import dry_run
+from ktodata.report.audit_page import audit_lines
 from ktodata.report.headline import headline_text
 from ktodata.settings import check_settings
 from ktodata.stages.ingest import ingest
@@ -30,6 +35,8 @@ Json = dict[str, Any]
 MAX_CHARS, MAX_ROWS, MAX_ENTRIES = 1_000, 50, 100  # of a text, of rows, of any other list that an answer holds
 MAX_VECTOR = 16  # a longer list of numbers is a vector, which says nothing to a reader
 MAX_KEPT = 4  # audits of files that are kept in memory
+PACKAGED = "packaged:"
+BY_TOOL = "The tool `next_reviews` names {} rows; `ktodata review` of a run takes a person's verdicts."
 ISSUE = "issue"
 
 
@@ -50,10 +57,10 @@ class ReadOnlyTools:
         return _shown(inspection.as_dict()) | {"recipe": clean(inspection.recipe(self.folder.root))}  # whole: it is to be saved
 
     def audit(self, source: str, reading: Json | None = None) -> Json:
-        """Say how far the labels of a run, or of a file of feedback, can be trusted.
+        """Say how far the labels of a run, of a recipe (.yaml) or of a file of feedback can be trusted; `headline` comes first.
 
-        reading: of a file, the keys of a recipe's `ingest:` without paths, for example
-        {"label": {"column": "thumb", "yes": true, "no": false}, "rater": "user"}. The run's five lines are in `headline`.
+        A recipe says how its files are read and audited. reading: of a file, the keys of a recipe's `ingest:` without paths, for
+        example {"label": {"column": "thumb", "yes": true, "no": false}, "rater": "user"}.
         """
         made = self._audit(source, reading)
         return _shown(
@@ -101,10 +108,12 @@ class ReadOnlyTools:
         return _shown({"stages": dict(stages), **reading.as_dict()})
 
     def _audit(self, source: str, reading: Json | None) -> "_Audited":
+        if reading is not None and (self.folder.path(source).is_dir() or is_recipe(source)):
+            raise SettingError("a run or a recipe is read as the recipe says; reading is for a file.")
+        if is_recipe(source):
+            return self._audit_of_recipe(self.folder.file(source))
         if not self.folder.path(source).is_dir():
             return self._audit_of_file(self.folder.file(source), reading or {})
-        if reading is not None:
-            raise SettingError("a run was read as its recipe says; reading is for a file.")
         run = self.folder.run(source)
         return _Audited(LabelAudit.of_run(run), run.stage("ingest").metrics, headline_text(run.folder))
 
@@ -112,19 +121,58 @@ class ReadOnlyTools:
         if "paths" in reading:
             raise SettingError("reading: source names the file; paths is not taken.")
         settings = check_settings(ingest, {**reading, "paths": [str(file)]}, where="reading")
-        key = json.dumps([file.stat().st_mtime_ns, file.stat().st_size, settings], sort_keys=True, default=str)
+
+        def made() -> _Audited:
+            read = ingest(**settings)
+            of_file = audit(read.feedback)
+            return _Audited(of_file, read.metrics, _headline(of_file))
+
+        return self._kept([file], settings, made)
+
+    def _audit_of_recipe(self, file: Path) -> "_Audited":
+        """As `ktodata audit RECIPE`, in a folder of its own that is gone again: nothing is written where the feedback is."""
+        plan = _without_fetched_models(audit_recipe(str(file), ingest={}, steps={}))
+        self.folder.check_recipe(plan)
+        files = [Path(source.path) for source in find_sources(paths_of(plan) or ())]
+        named = (*plan.reviews, *plan.withdrawn, *([plan.telemetry] if plan.telemetry else []))
+
+        def made() -> _Audited:
+            with TemporaryDirectory(prefix="ktodata-") as scratch:
+                run = run_plan(plan, Path(scratch) / plan.name, until="label_noise")
+                of_run = LabelAudit.of_run(run)
+                return _Audited(of_run, run.stage("ingest").metrics, _headline(of_run))
+
+        return self._kept([*files, *(plan.folder / Path(name).expanduser() for name in named)], plan.as_dict(), made)
+
+    def _kept(self, files: Sequence[Path], settings: Json, made: Callable[[], "_Audited"]) -> "_Audited":
+        """An audit of these files with these settings, from memory where it is there."""
+        stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+        key = json.dumps([stamps, settings], sort_keys=True, default=str)
         with self._lock:
             if key not in self._audits:
-                read = ingest(**settings)
-                self._audits[key] = _Audited(audit(read.feedback), read.metrics, [])
+                self._audits[key] = made()
                 for oldest in list(self._audits)[:-MAX_KEPT]:
                     del self._audits[oldest]
             return self._audits[key]
 
 
+def _without_fetched_models(plan: Recipe) -> Recipe:
+    """A recipe of an audit that counts no tokens, as a tokenizer may have to be fetched. SettingError for another such model."""
+    for step in plan.steps:
+        if not (step.settings.get("model") or PACKAGED).startswith(PACKAGED):
+            model = clip(step.settings["model"])
+            raise SettingError(f"{step.name}: the model {model!r} is not ktodata's own; none is fetched here.")
+    steps = [replace(step, settings=step.settings | dict.fromkeys({"tokenizer"} & set(step.settings))) for step in plan.steps]
+    return replace(plan, steps=tuple(steps), train=None)
+
+
+def _headline(of: LabelAudit) -> list[str]:
+    return audit_lines(of.result, of.table, of.judged, how=BY_TOOL)
+
+
 @dataclass(frozen=True)
 class _Audited:
-    """An audit, how its rows were read, and a run's five lines."""
+    """An audit, how its rows were read, and what it says first: of a run, its five lines."""
 
     audit: LabelAudit
     reading: Mapping[str, Any]

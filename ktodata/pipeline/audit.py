@@ -18,7 +18,7 @@ from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words,
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.judges.judge_agreement import with_agreement
-from ktodata.labels.label_words import BY_INJECTED
+from ktodata.labels.label_words import BY_INJECTED, next_for_labels, reviewed_labels
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.stacking import MIN_REVIEWED
@@ -193,19 +193,22 @@ class LabelAudit:
         """A random sample, half of each given class, whose verdicts would measure the labels."""
         return self.result.tables["ask_for_review"]
 
-    def next_reviews(self, count: int, *, draw: int = 0) -> pl.DataFrame:
-        """The `count` rows whose review is worth most, best first.
+    def next_reviews(self, count: int, *, draw: int | None = None) -> pl.DataFrame:
+        """The `count` rows whose review is worth most, best first: those that the desk asks about, in its order.
 
         row_id, source_id, label, doubt, p_wrong, prompt, completion, why.
 
         doubt : 1 doubtful .. 0 sound, an order only. p_wrong : the same as a probability, null unless `p_wrong_was_measured`
 
-        While fewer than 40 reviewed rows are known as a random draw, the first half goes on with it (why "measures"): it says how
-        wrong the labels are, what no model suspects, and, from 40 on, what a doubt is worth. The others (why "gain") are those
-        that nobody can call yet, each less worth the more it is like one before it: labels/people/review_queue.py. Texts with
-        both labels, which are held until somebody decides (why "held"), count as rows whose label is wrong as likely as not.
-        Where nothing was learnt of the labels, the random draw alone. draw : rows of the random draw that come first, at least
+        First the random draw (why "measures"), as many rows as the headline asks for until the share of wrong labels is known:
+        it says how wrong the labels are, what no model suspects, and, from 40 on, what a doubt is worth. The others (why "gain")
+        are those that nobody can call yet, each less worth the more it is like one before it: labels/people/review_queue.py.
+        Texts with both labels, which are held until somebody decides (why "held"), count as rows whose label is wrong as likely
+        as not. Where nothing was learnt of the labels, the random draw alone.
+        draw : rows of the draw, in place of what the headline asks for; while fewer than 40 were judged, half of all at least
         """
+        if draw is None:
+            draw = next_for_labels(reviewed_labels(self.metrics["trusted"]), self.table.height).draw
         p_wrong = self.p_wrong
         known = pl.col("doubt") if self.p_wrong_was_measured else pl.lit(None, pl.Float64)
         rows = self.table.select("row_id", "source_id", "label", "prompt", "completion", pl.Series("doubt", p_wrong))

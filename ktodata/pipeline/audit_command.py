@@ -15,8 +15,8 @@ from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.audit_recipe import audit_recipe
 from ktodata.pipeline.run_folder import Run, with_columns_of
 from ktodata.pipeline.runner import Notify, run_plan
-from ktodata.report import build_audit_page
-from ktodata.report.run_files import RunFiles
+from ktodata.report.audit_page import audit_headline, audit_page_of
+from ktodata.report.run_contents import read_contents
 from ktodata.report.sections.flow_section import RecordAccount, record_account
 from ktodata.stages.label_noise import ADDS
 
@@ -45,7 +45,8 @@ class Audit:
         if self.yields is not None and self.queue is not None:
             places.append(_queue_text(self.yields, self.queue))
         reading = [f"{one['code']}  {one['text']}" for one in self.metrics.get("reading", ()) if one["status"] == "issue"]
-        return "\n".join([*(account.lines() if account else ()), *reading, head, "", *findings, "", *places])
+        lines = [*(account.lines() if account else ()), *reading, head]
+        return "\n\n".join(["\n".join(lines), *self.metrics["headline"], "\n".join(findings), "\n".join(places)])
 
 
 def audit_feedback(
@@ -80,12 +81,13 @@ def audit_feedback(
     with whole_file(done.folder / "audit.parquet") as scratch:
         table.write_parquet(scratch)
     notify({"stage": "audit", "number": 1, "of": 1, "kind": "progress", "text": "writing the page"})
+    contents = read_contents(done.folder)
     with whole_file(done.folder / "audit.html") as scratch:
-        scratch.write_text(build_audit_page(done.folder), encoding="utf-8")
+        scratch.write_text(audit_page_of(contents), encoding="utf-8")
     verdicts = {"verdicts": done.stage("reviews").metrics} if plan.reviews else {}
-    account = record_account(RunFiles(done.folder))
+    account = record_account(contents.files)
     read = {"records": account.as_dict(), "reading": done.stage("ingest").metrics["findings"]} if account else {}
-    metrics = done.stage("label_noise").metrics | verdicts | read
+    metrics = {"headline": audit_headline(contents), **done.stage("label_noise").metrics, **verdicts, **read}
     if minutes is None:
         return Audit(done.folder, table, metrics)
     place = _free_place(done.folder)

@@ -31,6 +31,13 @@ def _aligned(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{name:<{width}}  {text}" for name, text in pairs]
 
 
+def run_value(run: Run, rounds: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What --json prints of a run: its manifest, or what its rounds of self-training came to; and the five lines."""
+    from ktodata.report.headline import headline_text
+
+    return {**(rounds or run.manifest), "headline": headline_text(run.folder)}
+
+
 def run_text(run: Run, rounds: Mapping[str, Any] | None) -> str:
     """What self-training came to, if there was any; what was found, what people said, what was dropped, where the page is."""
     from ktodata.formats.verdicts.reviews import reviews_in_words
@@ -133,10 +140,12 @@ def ablation_outlook_text(outlook: Mapping[str, Any]) -> str:
 def row_text(explained: Mapping[str, Any]) -> str:
     """One row's story, for a terminal: control signs of untrusted text are shown, not obeyed."""
     row = explained["row"]
+    read, exported, why = (explained["labels"][name] for name in ("read", "exported", "why"))
     lines = [f"row {row['row_id']}  from {row['source']}:{row['source_line']}", f"outcome: {explained['outcome']}", ""]
+    lines += [f"label as read: {read}", f"label as exported: {exported or 'none'} ({_printable(why)})"]
     lines += [
         f"{name}: {_printable(row[name])}"
-        for name in ("prompt", "completion", "label", "rater", "created_at", "model")
+        for name in ("prompt", "completion", "rater", "created_at", "model")
         if row[name] is not None
     ]
     for stage, columns in explained["measured"].items():

@@ -14,6 +14,7 @@ import xxhash
 from ktodata.errors import DataError, RunError
 from ktodata.files import describe, read_note, read_own_table, read_sibling_table, table_height, whole_folder, write_note
 from ktodata.formats.shards import check_shards
+from ktodata.ledger import labels_in_words
 from ktodata.report.integrity import FileFault, faults_of
 from ktodata.report.run_changes import PREVIOUS
 from ktodata.stage import StageResult, check_stage
@@ -178,6 +179,7 @@ class Run:
     def explain(self, row_id: str) -> dict[str, Any]:
         """All that is known of one row: its text, what each stage measured, each decision and its evidence, what became of it.
 
+        Its `labels` are desirable or undesirable as it was read and as it is exported (null: it is not), and `why` that is so.
         Raises DataError for a row_id that the run does not hold, naming near ones.
         """
         rows = self.feedback.filter(pl.col("row_id") == row_id)
@@ -199,9 +201,11 @@ class Run:
             {**line, "evidence": json.loads(line["evidence"] or "{}")}
             for line in self.ledger.filter(pl.col("row_id") == row_id).iter_rows(named=True)
         ]
+        of_row = {name: lines[0] for name, lines in measured.items() if lines}
         return {
             "row": rows.select(own).to_dicts()[0],
-            "measured": {name: lines[0] for name, lines in measured.items() if lines},
+            "labels": labels_in_words(rows.to_dicts()[0], of_row.get("reviews"), decisions),
+            "measured": of_row,
             "decisions": decisions,
             "outcome": next((line["action"] for line in reversed(decisions) if line["stage"] == "export"), None),
         }

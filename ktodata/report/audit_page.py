@@ -35,16 +35,29 @@ def build_audit_page(
     judged : with a result, what the stage judge returned on these rows.
     """
     if not isinstance(source, StageResult):
-        return _page_of_a_run(read_contents(source))
+        return audit_page_of(read_contents(source))
     if feedback is None:
         raise RunError("build_audit_page: a result has no texts; give the table that label_noise was given as feedback.")
     return _page_of_a_table(_labels_of(source, feedback, judged), name)
 
 
-def audit_lines(result: StageResult, feedback: pl.DataFrame, judged: StageResult | None) -> list[str]:
-    """What the page of a table in memory says first, for a terminal: can labels be trusted, what next. As `build_audit_page`."""
+def audit_lines(result: StageResult, feedback: pl.DataFrame, judged: StageResult | None, *, how: str = IN_PYTHON) -> list[str]:
+    """What the page of a table in memory says first, for a terminal: can labels be trusted, what next. As `build_audit_page`.
+
+    how : where the next rows are named and their verdicts taken; {} stands for their number
+    """
     noise = _labels_of(result, feedback, judged)
-    return [plain_text(label_trust(noise)), plain_text(_next_in_python(noise))]
+    return [plain_text(label_trust(noise)), plain_text(_next_step(noise, how))]
+
+
+def audit_headline(contents: RunContents) -> list[str]:
+    """What the page of an audit in a run folder says first, for a terminal."""
+    return [plain_text(line) for line in _lines_of_a_run(contents)]
+
+
+def _lines_of_a_run(contents: RunContents) -> list[HeadlineLine]:
+    lines = headline(contents)
+    return [lines[at] for at in LINES]
 
 
 def _labels_of(result: StageResult, feedback: pl.DataFrame, judged: StageResult | None) -> LabelsSection:
@@ -54,13 +67,13 @@ def _labels_of(result: StageResult, feedback: pl.DataFrame, judged: StageResult 
     return noise
 
 
-def _page_of_a_run(contents: RunContents) -> str:
+def audit_page_of(contents: RunContents) -> str:
+    """The page of an audit in a run folder. Raises RunError where nothing was audited."""
     if contents.noise is None:
         raise RunError(
             f"{contents.files.path} holds no result of label_noise, so there is nothing to audit. Add the step to its recipe."
         )
-    lines = headline(contents)
-    context = run_context(contents) | {"kind": KIND, "sections": _sections(OF_A_RUN), "verdict": [lines[at] for at in LINES]}
+    context = run_context(contents) | {"kind": KIND, "sections": _sections(OF_A_RUN), "verdict": _lines_of_a_run(contents)}
     return render("report.html.j2", **context | {"title": f"{contents.name} · {KIND}", "map_data": None, "search_index": None})
 
 
@@ -79,7 +92,7 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
         faults=[],
         stages=("label_noise",),
         sections=_sections(OF_A_TABLE),
-        verdict=[label_trust(noise), _next_in_python(noise)],
+        verdict=[label_trust(noise), _next_step(noise, IN_PYTHON)],
         noise=noise,
         without_text=False,
         facts=lambda _stage: {},
@@ -87,10 +100,9 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
     )
 
 
-def _next_in_python(noise: LabelsSection) -> HeadlineLine:
+def _next_step(noise: LabelsSection, how: str) -> HeadlineLine:
     short, text, to_judge, draw = next_for_labels(noise.reviews, noise.rows)
-    in_python = IN_PYTHON.format(f"{draw}, draw={draw}" if draw else MORE_ROWS)
-    text = f"{text} {in_python}" if to_judge else text or "Read the examples below before you train on this."
+    text = f"{text} {how.format(draw or MORE_ROWS)}" if to_judge else text or "Read the examples below before you train on this."
     return HeadlineLine("What should a person do next?", short or "Nothing urgent.", text)
 
 

@@ -17,9 +17,16 @@ from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import Record, clip
 from ktodata.formats.times import moment, stamp
-from ktodata.formats.verdicts.matching import KEYS, RowKeys, content_key, match_verdicts, unmatched_in_words, with_content
+from ktodata.formats.verdicts.matching import KEYS, ROW_ID, RowKeys, content_key, match_verdicts, unmatched_in_words, with_content
 from ktodata.formats.verdicts.reviews import read_reviews, write_verdicts
-from ktodata.formats.verdicts.verdict_store import SUFFIX, VerdictWord, read_current_verdicts, verdict_per_row, verdict_word
+from ktodata.formats.verdicts.verdict_store import (
+    DRAWN_VIA,
+    SUFFIX,
+    VerdictWord,
+    read_current_verdicts,
+    verdict_per_row,
+    verdict_word,
+)
 from ktodata.pipeline.run_folder import Run
 from ktodata.review.store import STORE_PATH, ReviewVerdict, VerdictStore
 
@@ -51,7 +58,7 @@ class ExportSummary:
 
 
 class ImportedVerdict(NamedTuple):
-    """One verdict of a file; says: one of VERDICT_WORDS."""
+    """One verdict of a file; says: one of VERDICT_WORDS. draw_seed: of the random draw that a desk asked about the row for."""
 
     keys: RowKeys
     reviewer: str | None
@@ -59,6 +66,7 @@ class ImportedVerdict(NamedTuple):
     note: str
     at: datetime | None
     seconds: float | None
+    draw_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -210,8 +218,9 @@ def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> Imp
     detector = run.stage("label_noise").key or "none"
     somebody = reviewer or getpass.getuser()
     to_store = [
-        _review_verdict(verdicts[number], of_row[row_id], detector, verdicts[number].reviewer or somebody, path.name)
-        for number, row_id in matched.verdicts.select("number", "row_id").iter_rows()
+        _review_verdict(verdict, of_row[row_id], detector, verdict.reviewer or somebody, _via(verdict, how, path.name))
+        for number, row_id, how in matched.verdicts.select("number", "row_id", "matched_by").iter_rows()
+        for verdict in [verdicts[number]]
     ]
     store = VerdictStore(run.folder)
     try:
@@ -238,7 +247,12 @@ def _time_of(verdict: ReviewVerdict) -> str:
     return verdict.at
 
 
-def _review_verdict(imported: ImportedVerdict, row: Mapping[str, Any], detector: str, reviewer: str, file: str) -> ReviewVerdict:
+def _via(imported: ImportedVerdict, matched_by: str, file: str) -> str:
+    """What the store says of where a verdict is from. A desk's own record of its draw stays, of the very rows that were drawn."""
+    return file if imported.draw_seed is None or matched_by != ROW_ID else f"{DRAWN_VIA}{imported.draw_seed}"
+
+
+def _review_verdict(imported: ImportedVerdict, row: Mapping[str, Any], detector: str, reviewer: str, via: str) -> ReviewVerdict:
     label = row["label"]
     on_label: dict[str, VerdictWord] = {"desirable": "keep" if label else "flip", "undesirable": "flip" if label else "keep"}
     verdict: VerdictWord = on_label.get(imported.says) or ("drop" if imported.says == "drop" else "contested")
@@ -253,7 +267,7 @@ def _review_verdict(imported: ImportedVerdict, row: Mapping[str, Any], detector:
         note=imported.note,
         seconds=imported.seconds,
         at=at,
-        via=file,
+        via=via,
     )
 
 
@@ -267,7 +281,7 @@ def _read_verdict_file(path: Path) -> Iterator[ImportedVerdict]:
             .iter_rows(named=True)
         ):
             at = moment(row["at"])
-            yield ImportedVerdict(_keys_of(row), row["reviewer"], row["says"], row["note"], at, row["seconds"])
+            yield ImportedVerdict(_keys_of(row), row["reviewer"], row["says"], row["note"], at, row["seconds"], row["draw_seed"])
         return
     first = next(read_records(find_sources(path)[0]))
     if isinstance(first.record, Mapping) and "annotations" in first.record:

@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.labels.label_words import next_for_labels, reviewed_labels
 from ktodata.labels.people.trusted import draw_order, drawable
 from ktodata.pipeline.audit import LabelAudit
 
@@ -49,8 +48,6 @@ class ReviewQueue:
 def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     """Every open row of an audit: first a sitting of `sitting` rows as next_reviews gives it, then the others by p (1 - p).
 
-    The sitting begins with the random draw, as many rows as the headline asks for until the share of wrong labels is known.
-
     next_reviews takes the rows one after the other, each unlike those before it, which is too slow for all of them. The audit
     learns from a sitting's verdicts when the run is made again, and the next sitting is lined up anew. Equal rows, and all where
     nothing was learnt of the labels, stand in random order.
@@ -58,8 +55,7 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     table = audit.table
     p_wrong, held = audit.p_wrong, audit.held
     open_rows = audit.trained & audit.unjudged
-    draw = next_for_labels(reviewed_labels(audit.metrics["trusted"]), table.height).draw
-    sitting_rows = audit.next_reviews(sitting, draw=draw)
+    sitting_rows = audit.next_reviews(sitting)
     places = dict(zip(table["row_id"], range(table.height), strict=True))
     first = np.array([places[row_id] for row_id in sitting_rows["row_id"]], dtype=np.int64)
     drawn = np.zeros(table.height, bool)

@@ -65,8 +65,37 @@ def test_task_1_what_is_in_this_file(folder):
 def test_task_2_can_the_labels_of_a_file_be_trusted(folder):
     answer = call(folder, "audit", source="feedback.jsonl", reading=READING)
     assert {one["given"] for one in answer["classes"]} == {"desirable", "undesirable"}
+    assert "The tool next_reviews names 60 rows" in answer["headline"][1]
     assert answer["p_wrong_was_measured"] is False
     assert answer["reading"]["rows"] == len(list(records())) - 1
+
+
+def test_and_as_a_recipe_reads_and_audits_them(folder, monkeypatch):
+    """Its meanings, its reviews, its steps; the model it would train is not asked for, and one that would be fetched is refused."""
+    recipe = json.loads((folder / "recipe.yaml").read_text())
+    judged = kd.Run(folder / "runs" / "thumbs").feedback.head(3).select("row_id", trusted_label="label")
+    judged.write_csv(folder / "judged.csv")
+    (folder / "own.yaml").write_text(json.dumps(recipe | {"reviews": "judged.csv", "train": {"model": "owner/name"}}))
+    recipe["steps"].append({"hidden_states": {"model": "owner/name"}})
+    (folder / "fetching.yaml").write_text(json.dumps(recipe))
+    arguments = {"source": "own.yaml"}
+    before = digests(folder)
+    answer, rows, refused, both = calls(
+        folder,
+        ("audit", arguments),
+        ("next_reviews", arguments | {"count": 5}),
+        ("audit", {"source": "fetching.yaml"}),
+        ("audit", arguments | {"reading": READING}),
+    )
+    assert digests(folder) == before
+    for name in ("own.yaml", "fetching.yaml", "judged.csv"):
+        (folder / name).unlink()
+    assert answer["reading"]["rows"] == len(list(records())) - 1
+    assert sum(one["reviewed"] for one in answer["classes"]) == 3
+    assert answer["headline"][0].startswith("Can these labels be trusted?") and "`" not in answer["headline"][1]
+    assert not set(judged["row_id"]) & {row["row_id"] for row in rows["rows"]} and len(rows["rows"]) == 5
+    assert "'owner/name' is not ktodata's own" in refused
+    assert "reading is for a file" in both
 
 
 def test_task_3_and_of_a_run(folder):
@@ -79,6 +108,7 @@ def test_task_4_what_should_a_person_judge_next(folder):
     answer = call(folder, "next_reviews", source="runs/thumbs", count=5)
     assert len(answer["rows"]) == 5
     assert {row["p_wrong"] for row in answer["rows"]} == {None}, "without reviews a doubt is an order only"
+    assert {row["why"] for row in answer["rows"]} == {"measures"}, "the random draw first, as at the desk"
 
 
 def test_task_5_what_is_known_of_a_row(folder):
@@ -200,6 +230,7 @@ def test_nothing_outside_is_read(folder, name):
         folder,
         ("inspect", {"file": name}),
         ("audit", {"source": name}),
+        ("audit", {"source": f"{name}.yaml"}),
         ("findings", {"run": name}),
         ("dry_run", {"recipe": name}),
     )
@@ -233,10 +264,11 @@ def test_a_recipe_leads_nowhere_else(folder, change):
     recipe = json.loads((folder / "recipe.yaml").read_text())
     recipe |= change | ({"ingest": {**READING, **change["ingest"]}} if "ingest" in change else {})
     (folder / "hostile.yaml").write_text(json.dumps(recipe))
-    answer = call(folder, "dry_run", recipe="hostile.yaml")
+    calls_of_it = [("dry_run", {"recipe": "hostile.yaml"})]
+    calls_of_it += [] if "train" in change else [("audit", {"source": "hostile.yaml"})]  # an audit trains nothing
+    answers = calls(folder, *calls_of_it)
     (folder / "hostile.yaml").unlink()
-    assert isinstance(answer, str)
-    assert "SECRET" not in answer
+    assert all(isinstance(answer, str) and "SECRET" not in answer for answer in answers)
 
 
 def test_a_run_with_a_link_out_is_not_read(folder, tmp_path):

@@ -71,7 +71,10 @@ def test_the_queue_is_of_open_rows_and_says_what_is_not_known(audit):
     rows = audit.next_reviews(12)
     assert rows.columns == ["row_id", "source_id", "label", "doubt", "p_wrong", "prompt", "completion", "why"]
     assert rows["row_id"].n_unique() == 12
-    assert rows["why"].to_list() == ["measures"] * 6 + ["gain"] * 6  # nobody has reviewed a row yet
+    # nobody has reviewed a row yet: 60 of the draw, as the headline says, then the others
+    assert set(rows["why"]) == {"measures"}
+    assert audit.next_reviews(70)["why"].to_list() == ["measures"] * 60 + ["gain"] * 10
+    assert audit.next_reviews(12, draw=0)["why"].to_list() == ["measures"] * 6 + ["gain"] * 6
     bought = audit.buys(12)
     assert bought["rows"] == 12
     assert (bought["wrong_labels_expected"] is None) == (not audit.p_wrong_was_measured)
@@ -235,7 +238,7 @@ def disputed(feedback):
 
 
 def test_texts_with_both_labels_are_asked_about_once_each(disputed):
-    queue = disputed.next_reviews(40)
+    queue = disputed.next_reviews(40, draw=0)
     held = queue.filter(why="held")
     assert held.height == 12 and held["doubt"].to_list() == [0.5] * 12 and held["p_wrong"].null_count() == 12
     assert held.select("prompt", "completion").n_unique() == 12
@@ -246,10 +249,10 @@ def test_texts_with_both_labels_are_asked_about_once_each(disputed):
 
 
 def test_a_verdict_lets_training_have_the_row(disputed):
-    row_id, label = disputed.next_reviews(40).filter(why="held").select("row_id", "label").row(0)
+    row_id, label = disputed.next_reviews(40, draw=0).filter(why="held").select("row_id", "label").row(0)
     again = disputed.with_reviews(pl.DataFrame({"row_id": [row_id], "trusted_label": [not label]}))
     assert again.trained.sum() == disputed.trained.sum() + 1 and again.held.sum() == 11  # and the text is not asked about again
     text = again.table.filter(row_id=row_id).select("prompt", "completion")
     (of_text,) = again.table.filter(pl.Series(again.trained)).join(text, on=["prompt", "completion"]).iter_rows(named=True)
     assert of_text["label"] == of_text["trusted_label"] == (not label)  # the row whose label the verdict is
-    assert row_id not in again.next_reviews(40)["row_id"]
+    assert row_id not in again.next_reviews(40, draw=0)["row_id"]

@@ -8,6 +8,7 @@ import pytest
 import ktodata as kd
 from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
 from ktodata.formats.verdicts.reviews import read_reviews
+from ktodata.formats.verdicts.verdict_store import DRAWN_VIA
 from ktodata.pipeline.run_folder import Run
 from ktodata.review import export_verdicts, import_verdicts
 from ktodata.review.store import ReviewVerdict, VerdictStore
@@ -26,7 +27,8 @@ def judged(run):
         note = NOTES[number % len(NOTES)]
         store.add(ReviewVerdict(row_id, "ann", verdict, label, "d1", note, 4.5, f"2026-02-0{number + 1}T10:00:00Z"), current_id=0)
     for (row_id, label), verdict in zip(labels[4:], ("keep", "flip"), strict=True):
-        store.add(ReviewVerdict(row_id, "bob", verdict, label, "d1", at="2026-03-01T10:00:00Z", blind=True), current_id=0)
+        how = {"at": "2026-03-01T10:00:00Z", "blind": True, "via": f"{DRAWN_VIA}7"}
+        store.add(ReviewVerdict(row_id, "bob", verdict, label, "d1", **how), current_id=0)
     store.close()
     return run, [row_id for row_id, _ in labels], dict(labels)
 
@@ -139,6 +141,7 @@ def test_verdict_files_and_other_desks_come_in(judged, made, tmp_path):
     assert import_verdicts(fresh, tmp_path / "by_hand.csv", reviewer="cid").imported == 2
     assert import_verdicts(fresh, run.folder / "reviews" / "reviews.sqlite").imported == 8
     assert sorted(_standing(fresh)["reviewer"].unique()) == ["ann", "bob", "cid"]
+    assert set(_standing(fresh).filter(draw_seed=7)["row_id"]) == set(ids[4:])  # which rows were drawn is the store's own record
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def judge(session, verdict="keep", *, item=None, **more):
 def test_a_sitting_begins_with_the_draw_that_the_headline_asks_for_and_the_rest_is_by_worth(run, sitting):
     audit = LabelAudit.of_run(run)
     queue = build_queue(audit, sitting)
-    sitting_rows = audit.next_reviews(sitting, draw=60)
+    sitting_rows = audit.next_reviews(sitting)
     ids = audit.table["row_id"]
     assert [ids[int(place)] for place in queue.order[:sitting]] == sitting_rows["row_id"].to_list()
     assert queue.drawn.sum() == (sitting_rows["why"] == "measures").sum() == min(sitting, 60)
@@ -197,8 +197,9 @@ def test_what_is_held_until_somebody_decides_is_asked_about_and_then_decided(dis
     flipped, confirmed = judge(session, "flip", item=item), judge(session, "keep", item=session.item(contradicted))
     twins = dict(run.ledger.filter(reason="labels_disagree", stage="dedupe").select("row_id", "caused_by").iter_rows())
     again = kd.run(recipe, out=run.folder, reviews=[session.store.path])
-    outcomes = {row_id: again.explain(row_id)["outcome"] for row_id in (flipped, twins[flipped], confirmed, twins[confirmed])}
-    assert list(outcomes.values()) == ["review", "keep", "keep", "review"]
+    stories = [again.explain(row_id) for row_id in (flipped, twins[flipped], confirmed, twins[confirmed])]
+    assert [story["outcome"] for story in stories] == ["review", "keep", "keep", "review"]
+    assert [story["labels"]["exported"] == story["labels"]["read"] for story in stories] == [False, True, True, False]
     assert again.manifest["rows"]["review"] == waited - 2  # the row of each text that was overruled is set aside
     assert sit(again, "bob").item(contradicted).waiting == 1
     session.store.close()
