@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ktodata import datasets, evaluate, notebook, train
     from ktodata.errors import KtodataError
     from ktodata.experiments.compare import compare
-    from ktodata.feedback import feedback_table
     from ktodata.formats import convert, read, write
     from ktodata.formats.inspection import inspect
     from ktodata.ledger import add_columns
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from ktodata.pipeline.audit import audit
     from ktodata.pipeline.run_folder import Run
     from ktodata.pipeline.self_training import run
+    from ktodata.report.prompt_map import prompt_map
     from ktodata.stages.coverage import coverage
     from ktodata.stages.dedupe import dedupe
     from ktodata.stages.embed import embed
@@ -54,12 +54,12 @@ _HOMES = {
     "embed": "stages.embed",
     "evaluate": "evaluate",
     "export": "stages.export",
-    "feedback_table": "feedback",
     "hidden_states": "stages.hidden_states",
     "inspect": "formats.inspection",
     "judge": "stages.judge",
     "label_noise": "stages.label_noise",
     "notebook": "notebook",
+    "prompt_map": "report.prompt_map",
     "read": "formats",
     "rebalance": "stages.rebalance",
     "run": "pipeline.self_training",
@@ -84,12 +84,12 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
-    "feedback_table",
     "hidden_states",
     "inspect",
     "judge",
     "label_noise",
     "notebook",
+    "prompt_map",
     "read",
     "rebalance",
     "run",

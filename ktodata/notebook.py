@@ -1,4 +1,4 @@
-"""`kd.notebook`: `show(rows)`, `prompt_map(run)`, `review_widget(run)` draw themselves in a notebook; each loads on first use.
+"""`kd.notebook`: `show(rows)` and `review_widget(run)` draw themselves in a notebook; each loads on first use.
 
 `with show_progress():` says how far work is that takes long, in a script too.
 """
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ktodata.progress import show_progress
     from ktodata.report.notebook_html import show
-    from ktodata.report.prompt_map import prompt_map
     from ktodata.review.notebook_review import review_widget
 
-__all__ = ["prompt_map", "review_widget", "show", "show_progress"]
+__all__ = ["review_widget", "show", "show_progress"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,10 +18,6 @@ def __getattr__(name: str) -> Any:
         from ktodata.report.notebook_html import show
 
         return show
-    if name == "prompt_map":
-        from ktodata.report.prompt_map import prompt_map
-
-        return prompt_map
     if name == "review_widget":
         from ktodata.review.notebook_review import review_widget
 

@@ -19,11 +19,14 @@ NAME = "in memory"  # what the source of the rows is called
 
 
 def records_in_memory(data: Any, settings: FileSettings) -> Iterator[SourceRecord] | None:
-    """The records of `data`, numbered from 1; None where it is a path, or a list of paths."""
+    """The records of `data`, numbered from 1; None where it is a path, or a list of paths. SettingError for what holds none."""
     if isinstance(data, str | Path) or (isinstance(data, Sequence) and not any(isinstance(item, Mapping) for item in data)):
         return None
     if isinstance(data, pl.LazyFrame):
         data = data.collect()
+    if not hasattr(data, "__iter__"):
+        held = "a path, a polars or pandas frame, a list of dicts or a datasets.Dataset"
+        raise SettingError(f"records are in {held}; got {kind(data)}.")
     if isinstance(data, pl.DataFrame):
         return (SourceRecord(number, record) for number, record in enumerate(data.iter_rows(named=True), start=1))
     if hasattr(data, "to_dict") and hasattr(data, "iloc"):  # pandas, which is no dependency

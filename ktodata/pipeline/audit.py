@@ -1,5 +1,6 @@
 """`kd.audit`: how far the labels can be trusted, what to look at next, and what reviews would buy, in memory."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ktodata.errors import DataError, LabelError, RunError, SettingError, ShapeError
 from ktodata.feedback import check_columns
+from ktodata.formats import IngestResult, read
 from ktodata.formats.in_memory import frame_in_memory
 from ktodata.formats.records import clip
 from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words, with_same_text
@@ -36,23 +38,27 @@ from ktodata.stages.validate import validate
 SECONDS_A_ROW = 60.0
 ROWS_DRAWN = 6  # of the queue, where an audit draws itself
 HELD, AS_LIKELY_AS_NOT = "review", 0.5  # the state of rows that wait for a person; P(wrong) of a text with both labels
+OF_A_TABLE = {"row_id", "votes"}  # columns of a feedback table that hardly any other frame has both of
+# what `read` takes, but for what means something else here: a column of models, which turn is judged
+READING = set(inspect.signature(read).parameters) - {"paths", "model", "judged"}
 MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "evidence_against")
 
 
 def audit(
-    feedback: pl.DataFrame | Run | Path | str,
+    feedback: Any,
     *,
     encoder: str = "packaged:wordllama-256",
     model: str | None = None,
     judged: StageResult | None = None,
     telemetry: pl.DataFrame | None = None,
     seed: int = 0,
-    **label_noise_settings: Any,
+    **settings: Any,
 ) -> "LabelAudit":
-    """Say how far the labels of a feedback table can be trusted; of a run, or its folder, the audit that it made.
+    """Say how far the labels of feedback can be trusted; of a run, or its folder, the audit that it made.
 
-    feedback : as `kd.read(...).feedback` or `kd.feedback_table` gives it; several votes on a text, and trusted_label where an
-        expert has judged, are used. A run takes no settings beside it: its recipe says how it was audited
+    feedback : the table that `kd.read(...).feedback` is; or a file, a polars or pandas frame or a list of dicts, which are read
+        first. Several votes on a text, and trusted_label where an expert has judged, are used. A run takes no settings beside it:
+        its recipe says how it was audited
     encoder : a sentence encoder: packaged name, hub id or folder
     model : a causal language model, the one to be trained if possible: its hidden states are a feature set of their own, and by
         far the best one once some rows are reviewed (one forward pass, cached)
@@ -60,26 +66,21 @@ def audit(
         reviewed rows show that it is right
     telemetry : of a training on these rows (`kd.train.fit(...).telemetry`, or model/telemetry.parquet of a run); counts as far as
         reviewed rows show that it is right
-    label_noise_settings : as `kd.label_noise` takes them
+    settings : as `kd.label_noise` takes them; where feedback is read first, those of `kd.read` too (label, prompt, rater, ...)
 
-    Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of the stages; RunError for a run
-    without label_noise.
+    Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of reading and of the stages;
+    RunError for a run without label_noise.
     """
-    if not isinstance(feedback, pl.DataFrame):
-        if model is not None or judged is not None or telemetry is not None or label_noise_settings:
-            raise SettingError("audit: a run was audited as its recipe says; settings are for a table of feedback.")
-        if not isinstance(feedback, Run | Path | str):
-            raise SettingError(
-                f"audit takes a feedback table, a run or its folder; got {type(feedback).__name__}. kd.read says which columns"
-                " are prompt, completion and label: kd.audit(kd.read(data, ...).feedback)."
-            )
-        if not isinstance(feedback, Run) and Path(feedback).is_file():
-            raise SettingError(
-                f"audit: {str(feedback)!r} is a file of records; kd.read(file) reads it and says what was used,"
-                " and kd.audit takes that: kd.audit(kd.read(file).feedback)."
-            )
+    if isinstance(feedback, Run) or (isinstance(feedback, Path | str) and not Path(feedback).is_file()):
+        if model is not None or judged is not None or telemetry is not None or settings:
+            raise SettingError("audit: a run was audited as its recipe says; settings are for feedback that is audited now.")
         return LabelAudit.of_run(feedback if isinstance(feedback, Run) else Run(feedback))
-    table = feedback
+    reading = {name: settings.pop(name) for name in READING & set(settings)}
+    is_table = isinstance(feedback, pl.DataFrame) and set(feedback.columns) >= OF_A_TABLE
+    if is_table and reading:
+        raise SettingError(f"audit: a feedback table was read before; {', '.join(sorted(reading))} is for what is read now.")
+    source = None if is_table else read(feedback, **reading)
+    table: pl.DataFrame = feedback if source is None else source.feedback
     for stage in (validate, dedupe):
         table = add_columns(table, stage(table))
     table = add_columns(table, embed(table, model=encoder))
@@ -91,8 +92,8 @@ def audit(
     if telemetry is not None:
         dynamics = training_dynamics(telemetry, table["row_id"].to_list(), table["label"].to_numpy())
         table = table.with_columns(training_dynamics=pl.Series(dynamics.quality(table["label"].to_numpy())).fill_nan(None))
-    settings = dict(label_noise_settings) | {"seed": seed}
-    return LabelAudit(table, label_noise(table, **settings), settings, judged)
+    settings |= {"seed": seed}
+    return LabelAudit(table, label_noise(table, **settings), settings, judged, source)
 
 
 def _check_judged(table: pl.DataFrame, judged: StageResult) -> None:
@@ -110,12 +111,14 @@ class LabelAudit:
     """`table`: the rows of the audit, with their vectors; `result`: what label_noise returned; `settings`: those it was given.
 
     judged : what a judge said of the rows, and how far it agrees with the verdicts there are; None where none was asked
+    reading : how the rows were read, where the audit read them
     """
 
     table: pl.DataFrame
     result: StageResult
     settings: Mapping[str, Any]
     judged: StageResult | None = None
+    reading: IngestResult | None = None
 
     @classmethod
     def of_run(cls, run: Run) -> "LabelAudit":
@@ -300,7 +303,7 @@ class LabelAudit:
         counts = {"without_label": verdicts.height - labelled.height, "on_nothing_trained": idle}
         metrics = {**result.metrics, "verdicts": {**settled.metrics, **counts}}
         judged = None if self.judged is None else with_agreement(self.judged, table, seed=self._seed)
-        return LabelAudit(table, replace(result, metrics=metrics), self.settings, judged)
+        return LabelAudit(table, replace(result, metrics=metrics), self.settings, judged, self.reading)
 
     def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
         """What budgets of reviewed rows buy under several orders, where the truth is known: labels/people/review_simulation.py.
@@ -347,14 +350,16 @@ class LabelAudit:
 
         findings = (finding["text"] for finding in self._findings if finding["status"] == "issue")
         verdicts = settling_in_words(self.metrics["verdicts"]) if "verdicts" in self.metrics else []
-        return "\n".join([*audit_lines(self.result, self.table, self.judged), *verdicts, *findings])
+        read_before = [] if self.reading is None else [repr(self.reading)]
+        return "\n".join([*read_before, *audit_lines(self.result, self.table, self.judged), *verdicts, *findings])
 
     def _repr_html_(self) -> str:
         from ktodata.report.notebook_html import label_audit_html
 
         # an audit that was read from a run has no tables beside its columns
         curve = self.plot_trust_curve() if "trust_curve" in self.result.tables else None
-        return label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN), self.judged)
+        page = label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN), self.judged)
+        return page if self.reading is None else self.reading._repr_html_() + page
 
     def _of_class(self, name: str) -> dict[str, Any]:
         detection = self.metrics.get("injected_flips", {}).get("per_given_class", {}).get(name, {})

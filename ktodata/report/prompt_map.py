@@ -1,4 +1,4 @@
-"""`kd.notebook.prompt_map`: the map of prompts to pan, zoom and choose from, in a notebook. What is chosen comes back as rows."""
+"""`kd.prompt_map`: the map of prompts to pan, zoom and choose from, in a notebook. What is chosen comes back as rows."""
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 

@@ -414,9 +414,20 @@ def test_fields_of_argilla_with_names_of_their_own_are_drafted_and_read(lines):
     assert {vote["rater"] for votes in result.feedback["votes"] for vote in votes} == {"ann"}
 
 
-def test_what_is_in_memory_is_no_file_to_look_at():
-    with pytest.raises(SettingError, match="looks at a file, by its path; got DataFrame"):
-        inspect(pl.DataFrame({"a": [1]}))
+def test_what_is_in_memory_is_looked_at_as_its_file_is(lines):
+    """The same columns, roles and values; a recipe cannot read it, and says so."""
+    pandas = pytest.importorskip("pandas")
+    records = [{"question": f"Why {n}?", "answer": f"So {n}.", "thumb": ("up", "down")[n % 2], "who": "ann"} for n in range(30)]
+    of_file = inspect(lines(*records))
+    for data in (records, pl.DataFrame(records), pl.LazyFrame(records), pandas.DataFrame(records)):
+        inspection = inspect(data)
+        assert inspection.column_rows() == of_file.column_rows()
+        assert (inspection.roles, inspection.labels) == (of_file.roles, of_file.labels)
+        assert "in memory: records in memory" in inspection.text() and inspection.trial == of_file.trial
+        assert yaml.safe_load(inspection.recipe())["ingest"]["paths"] == ["CHOOSE"]
+    for other in (None, 5):
+        with pytest.raises(SettingError, match="a polars or pandas frame"):
+            inspect(other)
 
 
 def test_a_misspelt_column_of_texts_is_answered_with_the_nearest(lines):

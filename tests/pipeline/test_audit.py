@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 import ktodata as kd
-from ktodata.errors import DataError, MissingColumnError, SettingError
+from ktodata.errors import DataError, LabelError, MissingColumnError, SettingError
 from ktodata.feedback import feedback_table
 from ktodata.formats.verdicts.matching import settling_in_words
 from ktodata.stage import StageResult
@@ -188,11 +188,25 @@ def test_it_draws_itself(audit):
     assert repr(audit).startswith("Can these labels be trusted? ") and repr(audit).endswith("\n".join(issues)) and issues
 
 
-def test_a_file_of_records_is_to_be_read_first(tmp_path):
-    file = tmp_path / "thumbs.jsonl"
-    file.touch()
-    with pytest.raises(SettingError, match=r"kd\.read\(file\)\.feedback"):
-        kd.audit(file)
+def test_a_frame_of_records_and_a_file_are_read_first(feedback, tmp_path):
+    """As `kd.read` would: the same rows, the same audit, and what was read is said first, also once rows were reviewed."""
+    pandas = pytest.importorskip("pandas")
+    thumb = pl.when("label").then(pl.lit("up")).otherwise(pl.lit("down")).alias("thumb")
+    records = feedback.head(12).select(thumb, "rater", q="prompt", a="completion", id="source_id")
+    records = pl.concat([records, records.head(1).with_columns(thumb=pl.lit("meh"))])
+    records.write_ndjson(tmp_path / "thumbs.jsonl")
+    reading = {"prompt": "q", "completion": "a", "label": {"column": "thumb", "up": True, "down": False}, "rater": "rater"}
+    table = kd.read(records, **reading).feedback
+    for data in (records, pandas.DataFrame(records.to_dicts()), tmp_path / "thumbs.jsonl"):
+        audit = kd.audit(data, **reading)
+        assert set(audit.table["row_id"]) == set(table["row_id"])
+        assert repr(audit).startswith("13 records, 12 rows\n1 quarantined: label_unmapped\nCan these labels be trusted?")
+    judged = audit.with_reviews(audit.next_reviews(3).select("row_id", trusted_label="label"))
+    assert repr(judged).startswith("13 records") and "13 records" in judged._repr_html_()
+    with pytest.raises(SettingError, match="a feedback table was read before; label is for what is read now"):
+        kd.audit(table, label="thumb")
+    with pytest.raises(LabelError, match="column 'thumb': none of 13 records has a usable label"):
+        kd.audit(records, **reading | {"label": "thumb"})
 
 
 def test_too_few_rows_to_learn_from_are_said_and_drawn_at_random(feedback):

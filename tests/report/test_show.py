@@ -7,6 +7,7 @@ import pytest
 
 import ktodata as kd
 from ktodata.errors import MissingColumnError
+from ktodata.feedback import feedback_table
 
 TEXTS = {
     "prompt": ["<script>alert(1)</script>", "abc \u202edcba", "lone \\ud800 and \x07", "y" * 30_000],
@@ -96,7 +97,7 @@ def audit():
         for n in range(90)
     ]
     rows[0] = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", True)
-    return kd.audit(kd.feedback_table(*rows), seed=0, folds=3, repeats=1)
+    return kd.audit(feedback_table(*rows), seed=0, folds=3, repeats=1)
 
 
 def test_an_audit_draws_its_verdict_its_trust_curve_and_what_to_review(audit):
@@ -118,6 +119,6 @@ def test_a_reviewed_audit_gives_the_error_rate_with_its_interval(audit):
 
 
 def test_an_audit_that_learnt_nothing_says_why():
-    few = kd.audit(kd.feedback_table(("a", "b", True), ("c", "d", False)))
+    few = kd.audit(feedback_table(("a", "b", True), ("c", "d", False)))
     page = Page(few._repr_html_())
     assert few.metrics["not_learnt"] in page.text and set(few.next_reviews(5)["why"]) == {"measures"}

@@ -25,6 +25,7 @@ ShapeKind = Literal[
     "delta",
     "iceberg",
     "lance",
+    "memory",
 ]
 
 

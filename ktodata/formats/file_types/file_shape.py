@@ -37,6 +37,7 @@ KIND_NAMES: dict[ShapeKind, str] = {
     "delta": "a Delta table",
     "iceberg": "an Iceberg table",
     "lance": "a Lance table",
+    "memory": "records in memory",
 }
 SAMPLE_BYTES = 1 << 18
 CSV_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")

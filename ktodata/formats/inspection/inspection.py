@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ktodata.errors import FormatError, SettingError
+from ktodata.errors import FormatError
 from ktodata.formats.data_files import Source, find_sources, on_this_machine
 from ktodata.formats.dialects import FORMATS, detect_format
 from ktodata.formats.dialects.judged_turns import JUDGED_TURNS
@@ -19,6 +19,7 @@ from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.saved_data import hub_dataset, split_sizes
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import Fields
+from ktodata.formats.in_memory import NAME, records_in_memory
 from ktodata.formats.inspection.column_profiles import ColumnProfile, profile_columns
 from ktodata.formats.inspection.column_roles import ROLES, Role, RoleCandidate, column_roles
 from ktodata.formats.inspection.compared_columns import compared_columns
@@ -46,7 +47,7 @@ SCORE_LISTS = {"scores", "feedback", "annotations", "responses"}
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the first records of a file show.
+    """What the first records of a file, or of what is in memory, show.
 
     path, name : where it is, and what messages call it.
     shape, settings : what the file is, and what was said about it.
@@ -219,27 +220,21 @@ def _table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def inspect(
-    file: str | Path,
+    data: Any,
     *,
     delimiter: str | None = None,
     encoding: str | None = None,
     table: str | None = None,
     max_record_mb: float = MAX_RECORD_MB,
 ) -> Inspection:
-    """Look at a file before it is read for good: what it is, its columns, which of them may be prompt, completion and label.
+    """Look at feedback before it is read for good: what it is, its columns, which of them may be prompt, completion and label.
 
+    data : a file, by its path; or what is in memory: a polars or pandas frame, a list of dicts, a datasets.Dataset
     Up to 2,000 records are read. delimiter, encoding, table and max_record_mb are as for `kd.read`, where the content does not
     say it or says it wrongly. Raises FormatError for a file that is no feedback, EmptyDataError for an empty one.
     """
-    if not isinstance(file, str | Path):
-        raise SettingError(f"inspect looks at a file, by its path; got {type(file).__name__}. kd.read takes what is in memory.")
     settings = FileSettings(delimiter, encoding, table, max_record_mb)
-    source = _one_source(file)
-    with on_this_machine(source) as here:
-        shape = file_shape(here, settings)
-        if shape.kind == "hub":
-            shape = replace(shape, tables=split_sizes(hub_dataset(here)))
-        records = list(islice(read_records(here, settings, shape), MAX_RECORDS + 1))
+    source, shape, records = _first_records(data, settings)
     is_whole, records = len(records) <= MAX_RECORDS, records[:MAX_RECORDS]
     usable = [record.record for record in records if record.problem is None and isinstance(record.record, Mapping)]
     if not usable:
@@ -270,6 +265,19 @@ def inspect(
     # of a format that asks for its verdicts by name, people's and models' columns are not to be mistaken for each other
     may_be_columns = shares and not set(shares) & set(ASKING)
     return _by_columns(drafted, usable) if may_be_columns and not drafted.is_readable else drafted
+
+
+def _first_records(data: Any, settings: FileSettings) -> tuple[Source, FileShape, list[SourceRecord]]:
+    """What it is, and one record more than are looked at, if there are so many."""
+    if (held := records_in_memory(data, settings)) is not None:
+        shape = FileShape("memory", content_evidence=f"a {type(data).__name__}")
+        return Source(NAME, NAME, "file"), shape, list(islice(held, MAX_RECORDS + 1))
+    source = _one_source(data)
+    with on_this_machine(source) as here:
+        shape = file_shape(here, settings)
+        if shape.kind == "hub":
+            shape = replace(shape, tables=split_sizes(hub_dataset(here)))
+        return source, shape, list(islice(read_records(here, settings, shape), MAX_RECORDS + 1))
 
 
 def _by_columns(inspection: Inspection, records: Sequence[Mapping[str, Any]]) -> Inspection:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def draft_recipe(inspection: "Inspection", relative_to: str | Path | None = None) -> str:
     """The recipe as YAML text; `relative_to`: the folder that the recipe will be in."""
     path = inspection.path
-    if relative_to is not None and inspection.shape.kind != "hub" and not is_remote(path):
+    if relative_to is not None and inspection.shape.kind not in ("hub", "memory") and not is_remote(path):
         path = Path(os.path.relpath(path, relative_to)).as_posix()
     head = [
         f"# From a look at {clip(inspection.name)}: {inspection.shape.text()}; {inspection.n_records:,} records looked at.",
@@ -34,7 +34,9 @@ def draft_recipe(inspection: "Inspection", relative_to: str | Path | None = None
         "seed: 0",
         "",
         "ingest:",
-        f"  paths: [{yaml_value(path)}]",
+        with_comment(f"  paths: [{UNDECIDED}]", "a recipe reads files: write what is in memory into one")
+        if inspection.shape.kind == "memory"
+        else f"  paths: [{yaml_value(path)}]",
     ]
     body = [*_file_lines(inspection), *text_lines(inspection), *label_lines(inspection), *_about_lines(inspection)]
     return "\n".join([*head, *body, "", _rest(inspection)])
