@@ -102,10 +102,11 @@ class FlowLoss:
 
 
 @styled
-def flow(first: int, leaving: Sequence[FlowLoss], parts: Sequence[tuple[str, int]]) -> Markup:
+def flow(what: str, first: int, leaving: Sequence[FlowLoss], parts: Sequence[tuple[str, int]]) -> Markup:
     """How many rows came in, where some left, and what the rest became. Widths are to scale.
 
-    first : rows in. leaving : in order, with how many were left after each step. parts : ("train", 804), ...
+    what : came in, in words; first : how many
+    leaving : in order, with how many were left after each step. parts : ("train", 804), ...
     """
     figure, axes = canvas(height=2.2)
     axes.axis("off")
@@ -114,7 +115,7 @@ def flow(first: int, leaving: Sequence[FlowLoss], parts: Sequence[tuple[str, int
     words = -0.36 * scale - max((step.dropped + step.review for step in leaving), default=0)  # below the deepest band
     axes.set_xlim(-0.05, end + 1.5)
     axes.set_ylim(words - (0.16 + 0.13 * lines) * scale, 1.16 * scale)
-    axes.text(0, 1.05 * scale, f"{count(first)} rows in", fontsize=8.5, fontweight="bold", va="bottom")
+    axes.text(0, 1.05 * scale, f"{what} in", fontsize=8.5, fontweight="bold", va="bottom")
     base, edge = 0.0, [(0.0, 0.0)]
     for position, step in enumerate(leaving):
         start = position + 0.2
@@ -135,7 +136,7 @@ def flow(first: int, leaving: Sequence[FlowLoss], parts: Sequence[tuple[str, int
     _fan_out(axes, end, float(first), base, parts, scale)
     losses = "; ".join(f"{step.step}: {step.dropped} out, {step.review} to review, {step.left} left" for step in leaving)
     ends = ", ".join(f"{name} {rows}" for name, rows in parts) or f"{count(first - base)} rows"
-    return svg(figure, "flow", "Flow of the rows", f"{first} rows in. {losses}. In the end: {ends}.")
+    return svg(figure, "flow", "Flow of the rows", f"{what} in. {losses}. In the end: {ends}.")
 
 
 def _stream(axes: Any, edge: Sequence[tuple[float, float]], top: float) -> None:

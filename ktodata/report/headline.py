@@ -142,7 +142,7 @@ def _what_was_done(flow: FlowSection | None, balance: BalanceSection | None) -> 
     if flow is None:
         return "Nothing yet.", "No row was read."
     text = (
-        f"{flow.of_what}, {count(flow.rows_quarantined)} were quarantined, {count(flow.dropped)} dropped and "
+        f"{flow.of_what}, {count(flow.quarantined)} were quarantined, {count(flow.dropped)} dropped and "
         f"{count(flow.review)} held for review; {count(flow.kept)} are kept"
     )
     text += f", {count(flow.relabelled)} of them with the other label." if flow.relabelled else ", none with a changed label."

@@ -1,6 +1,8 @@
 """What became of every record is said where a person looks: text, JSON and page."""
 
+import html
 import json
+import re
 
 import pytest
 
@@ -86,3 +88,22 @@ def test_why_rows_left_is_said_with_their_number():
         "of 100 rows, 5 repeats dropped, 17 dropped (15 doubtful label, 2 outvoted), 3 held for review (labels disagree); "
         "75 are left"
     )
+
+
+def test_no_text_calls_a_record_of_two_rows_a_row(tmp_path):
+    """113 comparisons, 9 of which cannot be read: 104 records are 208 rows, and no sum of rows and records stands anywhere."""
+    rows = [{"prompt": f"question {n}", "chosen": f"good {n * n}", "rejected": f"bad {n * n}"} for n in range(104)]
+    rows += [{**rows[0], "prompt": f"odd {n}", "chosen": None} for n in range(9)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {
+        "name": "pairs",
+        "ingest": {"paths": [str(tmp_path / "pairs.jsonl")]},
+        "steps": ["validate", {"dedupe": {"near": None}}],
+    }
+    run = kd.run(recipe, out=tmp_path / "run")
+    card, page = ((run.folder / name).read_text() for name in ("README.md", "report.html"))
+    visible = html.unescape(re.sub(r"<(script|style)\b.*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL))
+    for text in (card, visible, run_text(run, None)):
+        assert re.search(r"113 records(, of which|[ :]+(read: )?)\s*104 became 208 rows", text)
+        assert not re.findall(r".{60}\b217\b.{9}|.{60}\b(?:113|104|9) rows\b(?! and records).{20}", text, re.DOTALL)
+    assert "208 rows = 0 quarantined + 0 dropped + 0 held for review + 208 kept." in card and "9 records became no row" in card

@@ -66,6 +66,13 @@ def test_another_spelling_of_a_word_is_read_as_it_and_counted(lines):
     assert '80 records, "yes" 40 and "Yes" 40' in draft
 
 
+def test_a_verdict_on_a_turn_is_counted_once(lines):
+    turn = {"role": "assistant", "content": "Blue.", "thumb": "Up", "at": 1}
+    label = {"column": "messages[].thumb", "up": True, "down": False}
+    path = lines({"messages": [{"role": "user", "content": "Sky?"}, turn]})
+    assert read(path, label=label, created_at="messages[].at").metrics["respelt"] == {"label": {"'Up' as 'up'": 1}}
+
+
 def test_what_is_set_aside_goes_before_a_threshold_in_text_too(lines):
     result = read(lines(*with_labels("0", "5", "2")), label={"column": "label", "at_least": 3, 0: None})
     assert result.feedback.select("source_line", "label").rows() == [(2, True), (3, False)]

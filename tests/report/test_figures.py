@@ -17,7 +17,7 @@ def drawings():
     arms = [Rewards("a $x$ <b>", line, -line), Rewards("one side only", line, line[:0])]
     return {
         "flow": figures.flow(
-            62, [figures.FlowLoss("dedupe", 5, 0, 57), figures.FlowLoss("label noise", 0, 9, 48)], [("train", 48)]
+            "62 rows", 62, [figures.FlowLoss("dedupe", 5, 0, 57), figures.FlowLoss("label noise", 0, 9, 48)], [("train", 48)]
         ),
         "ranges": figures.ranges(
             "r", "t", [figures.RangePoint("a $x$ <b>", 0.5, 0.4, 0.6)], axis="share", reference=(0.3, "all")

@@ -82,13 +82,13 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
 
 def _verdict(item: Any, field: str, named: Mapping[str, str], fields: Fields) -> Verdict | None:
     value = _value(item, field)
-    if value is None or value == "" or fields.label.truth(value) is None:
+    if value is None or value == "" or (label := fields.label.truth(value)) is None:
         return None
-    verdict = fields.judge(value)
+    verdict = Verdict(label, rating=None if fields.label.threshold is None else fields.label.rating(value))
     if "created_at" not in named:
         return verdict
     rater = _value(item, named["rater"]) if "rater" in named else None
-    vote = Vote(None if rater is None else str(rater), fields.label_of(value), _time(item, named["created_at"], fields))
+    vote = Vote(None if rater is None else str(rater), label, _time(item, named["created_at"], fields))
     return verdict._replace(votes=[vote])
 
 

@@ -36,15 +36,17 @@ class FlowStep:
 
 @dataclass(frozen=True)
 class FlowSection:
-    """The way of all rows. rows_in = quarantined + kept + dropped + review; a record that never became a row counts as one.
+    """The way of all rows. rows_in = quarantined + kept + dropped + review.
 
+    A record that never became a row counts as one where each record that was used is one row; where a record makes several, it
+    is not among them: `aside`.
     unapplied : training rows whose trusted label is another than the label that they are trained on with
     without_label_noise : whether the recipe has no such step, which alone puts trusted labels in the place of labels
     """
 
     rows_in: int
+    aside: int
     quarantined: int
-    rows: int
     kept: int
     dropped: int
     review: int
@@ -70,41 +72,43 @@ class FlowSection:
         return f"{verdicts} not applied: {why}."
 
     @property
-    def is_a_row_a_record(self) -> bool:
-        """Whether each record that was used became one row, so that the others may be counted with the rows."""
-        return self.account is None or self.account.rows == self.account.used
+    def counted(self) -> str:
+        """What all counts add up to: rows; or, where each record is one row, records."""
+        return plural(self.rows_in, unit(self.account))
+
+    @property
+    def read(self) -> str:
+        """What was read, in words."""
+        if self.account is None or self.account.one_row_each:
+            return self.counted
+        records, used = plural(self.account.records, "record"), count(self.account.used)
+        return f"{records}, of which {used} became {plural(self.rows_in, 'row')}"
 
     @property
     def of_what(self) -> str:
-        """What the counts of rows are of: the beginning of a sentence."""
-        if self.account is None or self.is_a_row_a_record:
-            return f"Of {plural(self.rows_in, 'row')}"
-        read = f"Of {plural(self.account.records, 'record')} {count(self.account.used)} became {plural(self.rows, 'row')}"
-        return f"{read}. Of these"
-
-    @property
-    def rows_quarantined(self) -> int:
-        """Of what `of_what` says: records that became no row are not among rows where a record makes several."""
-        return self.quarantined - (0 if self.is_a_row_a_record else self.rows_in - self.rows)
+        """The beginning of a sentence that counts rows."""
+        if self.account is None or self.account.one_row_each:
+            return f"Of {self.counted}"
+        return f"Of {self.read.replace(', of which', '')}. Of these"
 
     @property
     def unreadable(self) -> int:
         """Records and, where each record is a row, rows that could not be used for a reason other than having no verdict."""
-        without_verdict = self.account.no_label if self.account is not None else 0
-        return self.quarantined - (0 if self.is_a_row_a_record else self.rows_quarantined) - without_verdict
+        several = self.account is not None and not self.account.one_row_each
+        return (self.aside if several else self.quarantined) - (self.account.no_label if self.account is not None else 0)
 
     @property
     def kept_share(self) -> float:
-        """Of what `of_what` says."""
-        return self.kept / max(self.rows_in if self.is_a_row_a_record else self.rows, 1)
+        """Of what `read` says."""
+        return self.kept / max(self.rows_in, 1)
 
     @property
     def answer(self) -> str:
         """What became of all rows, in a sentence."""
-        quarantined = f"{count(self.rows_quarantined)} quarantined"
+        quarantined = f"{count(self.quarantined)} quarantined"
         gone = f"{count(self.dropped)} {'was' if self.dropped == 1 else 'were'} dropped, {quarantined}"
         waits = f"{count(self.review)} {'waits' if self.review == 1 else 'wait'} for a person"
-        of_what = f"{self.of_what} in" if self.is_a_row_a_record else self.of_what
+        of_what = self.of_what if "record" in self.of_what else f"{self.of_what} in"
         return f"{of_what}, {gone}, {waits}; {count(self.kept)} {'is' if self.kept == 1 else 'are'} kept."
 
 
@@ -118,17 +122,23 @@ def read_flow(run: RunFiles) -> FlowSection | None:
     totals = dict(fate.group_by("action").len().iter_rows())
     quarantined = pick(counted, "quarantined", default=run.quarantine.height + totals.get("quarantine", 0))
     rows_in = pick(counted, "rows_in", default=rows.height + run.quarantine.height)
+    account, aside = record_account(run), 0
+    if account is not None and not account.one_row_each:
+        rows_in, aside = rows.height, rows_in - rows.height
+        quarantined -= aside
     tally = {(stage, action): n for stage, action, n in fate.group_by("stage", "action").len().iter_rows()}
     dropped, review = totals.get("drop", 0), totals.get("review", 0)
-    steps = _steps(run, tally, rows_in)
+    steps = _steps(run, tally, rows_in, 0 if aside else run.quarantine.height)
     parts = tuple((part, int(counted[part])) for part in PARTS if isinstance(counted.get(part), int))
     kept = rows_in - quarantined - dropped - review
     leaving = [figures.FlowLoss(step.name.replace("_", " "), step.dropped, step.review, step.left) for step in steps]
-    picture = figures.flow(rows_in, [step for step in leaving if step.dropped or step.review], parts)
+    picture = figures.flow(
+        plural(rows_in, unit(account)), rows_in, [step for step in leaving if step.dropped or step.review], parts
+    )
     return FlowSection(
         rows_in,
+        aside,
         quarantined,
-        rows.height,
         kept,
         dropped,
         review,
@@ -136,10 +146,15 @@ def read_flow(run: RunFiles) -> FlowSection | None:
         steps,
         parts,
         picture,
-        record_account(run),
+        account,
         _count_unapplied(run),
         all("label_noise" not in step for step in pick(run.manifest, "recipe.steps", default=())),
     )
+
+
+def unit(account: "RecordAccount | None") -> str:
+    """What is counted: a record, where each is one row."""
+    return "record" if account is not None and account.one_row_each else "row"
 
 
 def _count_unapplied(run: RunFiles) -> int:
@@ -157,12 +172,13 @@ def _count_unapplied(run: RunFiles) -> int:
     return int(judged.select((pl.col("trusted_label") != (pl.col("label") ^ turned)).sum()).item())
 
 
-def _steps(run: RunFiles, tally: dict[tuple[str, str], int], rows_in: int) -> tuple[FlowStep, ...]:
+def _steps(run: RunFiles, tally: dict[tuple[str, str], int], rows_in: int, records: int) -> tuple[FlowStep, ...]:
+    """What each stage left. records : that became no row, and are counted with the rows"""
     left, steps = rows_in, []
     for name, stage in _stages(run).items():
         dropped = tally.get((name, "drop"), 0) + tally.get((name, "quarantine"), 0)
         if name == "ingest":
-            dropped += run.quarantine.height
+            dropped += records
         review = tally.get((name, "review"), 0)
         left -= dropped + review
         steps.append(
@@ -214,6 +230,11 @@ class RecordAccount:
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)
+
+    @property
+    def one_row_each(self) -> bool:
+        """Whether each record that was used became one row, so that the others may be counted with the rows."""
+        return self.rows == self.used
 
     @property
     def no_label(self) -> int:
