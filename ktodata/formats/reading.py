@@ -41,6 +41,7 @@ SHOWN_VALUES = 20
 MAX_UNREADABLE_TIMES = 0.05
 # fewer records with the same keys are read one by one: the columns' own cost is that of about so many
 MIN_COLUMNAR = 200
+MAX_SIDES = 2  # numbers that differ; more are ratings
 
 
 @dataclass(frozen=True)
@@ -425,10 +426,13 @@ class _Reader:
         if set(self._reasons) <= set(LABEL_REASONS):
             return LabelError(self._no_label_text(file, line, problem))
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
+        none = f"none of {self._records:,} records can be used: {reasons} (first: {file} line {line:,}, {problem.detail})"
+        # the texts of most were read, so that it is the label that is in the way
+        if self._unmapped and self._reasons.most_common(1)[0][0] == "label_unmapped":
+            return LabelError(f"{none}. {self._advice(self._fields.label_column())}")
         return FormatError(
-            f"none of {self._records:,} records can be used: {reasons} (first: {file} line {line:,}, {problem.detail}). "
-            f"{self._texts_hint()}The formats are auto, {', '.join(FORMATS)}; "
-            "for columns of other names say prompt, completion and label."
+            f"{none}. {self._texts_hint()}The formats are auto, {', '.join(FORMATS)}; "
+            "for columns of other names say prompt, completion and label: `ktodata init --from FILE`, or kd.inspect, names them."
         )
 
     def _no_label_text(self, file: str, line: int, problem: UnusableError) -> str:
@@ -448,9 +452,11 @@ class _Reader:
         pairs = ", ".join(f"{value}: CHOOSE" for value in values) + (", ..." if len(self._unmapped) > MAX_SHOWN else "")
         yaml_words = {"'yes'", "'no'", "'on'", "'off'"} & set(values)
         quotes = " In YAML write 'yes' and 'no' in quotes; without them they may be booleans." if yaml_words else ""
+        is_scale = len(values) > MAX_SIDES and all(value.strip("'").lstrip("-").replace(".", "", 1).isdigit() for value in values)
+        scale = f" Of ratings, an edge says it: label: {{column: {yaml_name(column)}, at_least: CHOOSE}}." if is_scale else ""
         return (
             f"Say what each value means, with true (desirable), false (undesirable) or null (no label) in place of CHOOSE: "
-            f"label: {{column: {yaml_name(column)}, {pairs}}}; on the command line, --up VALUE and --down VALUE.{quotes}"
+            f"label: {{column: {yaml_name(column)}, {pairs}}}; on the command line, --up VALUE and --down VALUE.{quotes}{scale}"
         )
 
 

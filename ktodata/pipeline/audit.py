@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ktodata.errors import DataError, LabelError, RunError, SettingError, ShapeError
 from ktodata.feedback import check_columns
 from ktodata.formats import IngestResult, read
+from ktodata.formats.data_files import nearest
 from ktodata.formats.in_memory import frame_in_memory
 from ktodata.formats.records import clip
 from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words, with_same_text
@@ -26,7 +27,9 @@ from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.trusted import CONTESTED, drawable, is_contested, rows_to_review
 from ktodata.ledger import add_columns
+from ktodata.pipeline.audit_recipe import is_recipe
 from ktodata.pipeline.run_folder import Run
+from ktodata.settings import unknown_name
 from ktodata.stage import StageResult
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
@@ -74,8 +77,17 @@ def audit(
     if isinstance(feedback, Run) or (isinstance(feedback, Path | str) and not Path(feedback).is_file()):
         if model is not None or judged is not None or telemetry is not None or settings:
             raise SettingError("audit: a run was audited as its recipe says; settings are for feedback that is audited now.")
+        if not isinstance(feedback, Run) and not Path(feedback).exists():
+            raise SettingError(f"audit: there is no file and no run folder {clip(str(feedback))!r}. {nearest(str(feedback))}")
         return LabelAudit.of_run(feedback if isinstance(feedback, Run) else Run(feedback))
+    if isinstance(feedback, Path | str) and is_recipe(str(feedback)):
+        raise SettingError(
+            f"audit: {str(feedback)!r} is a recipe: kd.audit(kd.run({str(feedback)!r}, until='label_noise')) audits it."
+        )
     reading = {name: settings.pop(name) for name in READING & set(settings)}
+    known = [*inspect.signature(label_noise).parameters][1:]
+    if unknown := sorted(set(settings) - set(known)):
+        raise SettingError(unknown_name("audit has no setting", unknown[0], [*known, *sorted(READING)]))
     is_table = isinstance(feedback, pl.DataFrame) and set(feedback.columns) >= OF_A_TABLE
     if is_table and reading:
         raise SettingError(f"audit: a feedback table was read before; {', '.join(sorted(reading))} is for what is read now.")

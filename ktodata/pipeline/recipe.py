@@ -158,9 +158,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise RecipeError(f"{path} is not a YAML recipe: it is nested too deep; a recipe has a handful of levels.") from None
     except (YAMLError, ValueError, OSError) as error:
-        raise RecipeError(f"{path} is not a YAML recipe: {yaml_problem(error)}") from error
+        is_other = path.is_file() and path.suffix.lower() not in (".yaml", ".yml")
+        drafts = f" Of a file of feedback `ktodata init --from {path}` drafts one." if is_other else ""
+        raise RecipeError(f"{path} is not a YAML recipe: {yaml_problem(error)}.{drafts}") from error
     if not isinstance(raw, dict):
-        raise RecipeError(f"{path} must hold keys such as name, ingest and steps; it holds {type(raw).__name__}.")
+        raise RecipeError(
+            f"{path} must hold keys such as name, ingest and steps; it holds {type(raw).__name__}. Of a file of feedback "
+            f"`ktodata init --from {path}` drafts a recipe."
+        )
     return raw
 
 

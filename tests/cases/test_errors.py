@@ -56,6 +56,8 @@ DRY = ["run", "recipe.yaml", "--dry-run", "--set"]
         (["convert", "nothing.jsonl", "out.jsonl"], "nothing.jsonl"),
         (["run", "cut.yaml"], "line 3, column 1"),
         (["run", "binary.yaml"], "binary.yaml is not a YAML recipe"),
+        (["run", "torn.jsonl"], "ktodata init --from torn.jsonl"),
+        (["run", "numbers.json"], "ktodata init --from numbers.json"),
         (["run", "twice.yaml"], "duplicate key"),
         (["run", "folder"], "folder is not a YAML recipe"),
         (["run", "recipe.yml"], "Did you mean recipe.yaml"),

@@ -260,6 +260,14 @@ def test_a_refusal_never_gives_a_value_a_meaning_and_can_be_pasted(lines):
         read(lines(*with_labels(True)), label=pasted)
 
 
+def test_where_most_have_an_unmapped_label_the_refusal_is_about_the_label(lines):
+    """Also where others are without a prompt; and numbers that are ratings may be given an edge."""
+    with pytest.raises(
+        LabelError, match=r"none of 5 records can be used: label_unmapped 4, .*label: \{column: label, at_least: CHOOSE"
+    ):
+        read(lines(*with_labels(1, 2, 3, 4), {"prompt": 5, "completion": "c", "label": True}))
+
+
 def test_yes_and_no_without_quotes_in_yaml_are_pointed_out(lines):
     unquoted = yaml.safe_load("{column: label, yes: true, no: false}")
     with pytest.raises(LabelError, match="In YAML write 'yes' and 'no' in quotes"):

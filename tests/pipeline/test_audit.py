@@ -205,6 +205,12 @@ def test_a_frame_of_records_and_a_file_are_read_first(feedback, tmp_path):
     assert repr(judged).startswith("13 records") and "13 records" in judged._repr_html_()
     with pytest.raises(SettingError, match="a feedback table was read before; label is for what is read now"):
         kd.audit(table, label="thumb")
+    (tmp_path / "own.yaml").touch()
+    for wrong, message in {"own.yaml": "is a recipe", "nothing.csv": "there is no file and no run folder"}.items():
+        with pytest.raises(SettingError, match=message):
+            kd.audit(tmp_path / wrong)
+    with pytest.raises(SettingError, match=r"audit has no setting 'labl'\. Did you mean 'label'"):
+        kd.audit(records, labl="thumb")
     with pytest.raises(LabelError, match="column 'thumb': none of 13 records has a usable label"):
         kd.audit(records, **reading | {"label": "thumb"})
 
