@@ -146,7 +146,7 @@ class ReadOnlyTools:
 
     def _kept(self, files: Sequence[Path], settings: Json, made: Callable[[], "_Audited"]) -> "_Audited":
         """An audit of these files with these settings, from memory where it is there."""
-        stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+        stamps = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists()]
         key = json.dumps([stamps, settings], sort_keys=True, default=str)
         with self._lock:
             if key not in self._audits:

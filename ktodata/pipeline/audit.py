@@ -74,11 +74,11 @@ def audit(
     Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of reading and of the stages;
     RunError for a run without label_noise.
     """
-    if isinstance(feedback, Run) or (isinstance(feedback, Path | str) and not Path(feedback).is_file()):
+    if isinstance(feedback, Path | str) and not Path(feedback).exists():
+        raise SettingError(f"audit: there is no file and no run folder {clip(str(feedback))!r}. {nearest(str(feedback))}")
+    if isinstance(feedback, Run) or (isinstance(feedback, Path | str) and Path(feedback).is_dir()):
         if model is not None or judged is not None or telemetry is not None or settings:
             raise SettingError("audit: a run was audited as its recipe says; settings are for feedback that is audited now.")
-        if not isinstance(feedback, Run) and not Path(feedback).exists():
-            raise SettingError(f"audit: there is no file and no run folder {clip(str(feedback))!r}. {nearest(str(feedback))}")
         return LabelAudit.of_run(feedback if isinstance(feedback, Run) else Run(feedback))
     if isinstance(feedback, Path | str) and is_recipe(str(feedback)):
         raise SettingError(
