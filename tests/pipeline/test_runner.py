@@ -108,7 +108,7 @@ def test_the_audit_of_a_run_is_the_one_that_it_made(finished):
     noise = finished.stage("label_noise")
     for audit in (kd.audit(finished), kd.audit(finished.folder)):
         assert audit.metrics == noise.metrics and audit.result.columns.equals(noise.columns)
-    with pytest.raises(kd.KtodataError, match="settings are for a table of feedback"):
+    with pytest.raises(kd.KtodataError, match="settings are for feedback that is audited now"):
         kd.audit(finished, min_precision=0.5)
 
 

@@ -61,5 +61,5 @@ def test_however_little_room_there_is_the_rows_stay_within_it(tmp_path, monkeypa
     monkeypatch.setattr("ktodata.report.page.MIN_SEARCH_BYTES", 1_200)
     html = build_report(folder)
     assert len(decoded(html, "search-data")["row_id"]) == indexes[1_200].included
-    assert f"{indexes[1_200].left_out} rows of them" in html
+    assert f"{indexes[1_200].left_out} of them" in html
     assert f"holds nothing of their texts; <code>ktodata explain {folder} ROW_ID</code>" in html
