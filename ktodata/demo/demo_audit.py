@@ -10,6 +10,7 @@ import polars as pl
 
 from ktodata.demo.troubled_sample import CARELESS, LIKES_LENGTH, LONG, RATERS, TroubledSample
 from ktodata.formats import read
+from ktodata.labels.label_words import percent, span
 from ktodata.ledger import add_columns
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.stage import StageResult
@@ -19,10 +20,11 @@ from ktodata.stages.embed import embed
 from ktodata.stages.label_noise import label_noise
 from ktodata.stages.split import split
 from ktodata.stages.validate import validate
-from ktodata.stats import clopper_pearson
+from ktodata.stats import Interval, clopper_pearson
 
 ENCODER = "packaged:wordllama-256"
-JUDGED = 40  # rows that the truth judges, in a person's place
+JUDGED = 60  # rows of the random draw that the truth judges, in a person's place: as many as `review --budget 60` asks for
+ACTION = "drop_and_relabel"  # what becomes of labels that the reviews show to be wrong; without reviews of none
 REPEATS = ("repeat", "near_repeat", "outvoted", "labels_disagree")
 
 
@@ -35,6 +37,33 @@ class DemoRow:
     detected: str
     count: int
     of: int
+
+
+@dataclass(frozen=True)
+class TrainingLabels:
+    """How many labels of the rows that would be trained on are wrong, of how many."""
+
+    wrong: int
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.wrong} of {self.rows} ({percent(self.wrong / max(self.rows, 1))})"
+
+
+@dataclass(frozen=True)
+class DemoGain:
+    """What the reviews buy. verdicts_alone : were nothing done but to put the judged labels right"""
+
+    judged: int
+    given: TrainingLabels
+    verdicts_alone: TrainingLabels
+    curated: TrainingLabels
+
+    def __str__(self) -> str:
+        return (
+            f"Wrong labels in the training set: {self.given} before a row was judged, {self.verdicts_alone} by the {self.judged}"
+            f" verdicts alone, {self.curated} with what the verdicts say of the other rows."
+        )
 
 
 @dataclass(frozen=True)
@@ -53,12 +82,21 @@ class DemoAudit:
         careless = _rater(self, CARELESS.name, "careless rater", f"{CARELESS.coin:.0%} of the verdicts a coin toss")
         length = f'{LIKES_LENGTH.length:.0%} of the verdicts "up" for {LONG} characters or more'
         likes_length = _rater(self, LIKES_LENGTH.name, "judge that likes length", length)
-        labels = [_labels(self, self.audit, "nobody has judged a row"), _labels(self, self.reviewed, f"{JUDGED} rows judged")]
+        labels = [_labels(self, self.audit, "no row judged"), _labels(self, self.reviewed, f"{JUDGED} rows judged")]
         return [_repeats(self), _leaks(self), _topic(self), careless, likes_length, *labels]
+
+    @property
+    def gain(self) -> DemoGain:
+        """Wrong labels, by the truth, of the rows that were learnt from: as given, and after the reviews."""
+        rows = _training_rows(self.reviewed, self.sample)
+        judged, stay = rows["judged"], rows.filter(pl.col("state").is_in(["keep", "relabel"]))
+        given, alone = (TrainingLabels(int(wrong.sum()), rows.height) for wrong in (rows["wrong"], rows["wrong"] & ~judged))
+        return DemoGain(int(judged.sum()), given, alone, TrainingLabels(int(stay["wrong_now"].sum()), stay.height))
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
-        return {"topic": self.sample.topic, "records": len(self.sample.records), "rows": [asdict(row) for row in self.rows]}
+        sizes = {"topic": self.sample.topic, "records": len(self.sample.records)}
+        return sizes | {"rows": [asdict(row) for row in self.rows], "gain": asdict(self.gain)}
 
 
 def audit_sample(sample: TroubledSample, file: Path, *, seed: int = 0) -> DemoAudit:
@@ -76,8 +114,9 @@ def audit_sample(sample: TroubledSample, file: Path, *, seed: int = 0) -> DemoAu
         stages[name] = stage(table)
         table = add_columns(table, stages[name])
     stages["coverage"] = coverage(table, reference=sample.reference, encoder=ENCODER, seed=seed)
-    audit = LabelAudit(table, label_noise(table, seed=seed), {"seed": seed})
-    queue = audit.next_reviews(JUDGED)
+    settings: dict[str, Any] = {"seed": seed, "action": ACTION}
+    audit = LabelAudit(table, label_noise(table, **settings), settings)
+    queue = audit.next_reviews(JUDGED, draw=JUDGED)
     verdicts = queue.select("row_id", trusted_label=_truth_of(queue["source_id"], sample))
     return DemoAudit(sample, feedback, stages, audit, audit.with_reviews(verdicts))
 
@@ -138,16 +177,27 @@ def _rater(demo: DemoAudit, name: str, trouble: str, habit: str) -> DemoRow:
 
 
 def _labels(demo: DemoAudit, audit: LabelAudit, when: str) -> DemoRow:
-    """Wrong labels of the training rows that nobody judged: how many are flagged, and how many lead the order of doubt."""
-    judged = audit.table.filter(~pl.Series(audit.unjudged))["row_id"]
-    rows = audit.rows.filter(pl.col("is_label_issue").is_not_null(), ~pl.col("row_id").is_in(judged.implode()))
-    wrong = rows["label"] != _truth_of(rows["source_id"], demo.sample)
-    total, flagged, caught = int(wrong.sum()), int(rows["flagged"].sum()), int((rows["flagged"] & wrong).sum())
-    first, chance = int(wrong.head(total).sum()), round(total * total / max(rows.height, 1))
-    turned = (rows["soft_label"] > 0.5) != rows["label"]
-    likelier = f"; the likelier label turns {turned.sum()}, {(turned & wrong).sum()} of them rightly" if turned.any() else ""
-    doubtful = f"of the {total} most doubtful {first} are wrong (by chance {chance})"
-    detected = f"{flagged} flagged, {caught} of them wrong; {doubtful}{likelier}"
-    held = audit.table.filter(pl.Series(audit.held)).height
-    injected = f"{total} of {rows.height} labels are wrong; {held} texts that were given both labels wait for a person"
-    return DemoRow(f"wrong labels, {when}", injected, detected, caught, total)
+    """The share of wrong labels beside the truth, and what became of the labels that nobody judged."""
+    rows = _training_rows(audit, demo.sample)
+    acted_on = rows.filter(~pl.col("judged"), pl.col("state").is_null() | (pl.col("state") == "relabel"))
+    total, rightly = int(rows["wrong"].sum()), int(acted_on["wrong"].sum())
+    put_right = int((rows["judged"] & rows["wrong"]).sum())
+    waiting = int(audit.held.sum())
+    injected = (
+        f"{total} of {rows.height} labels are wrong ({percent(total / rows.height)}); {waiting} texts with both wait for a person"
+    )
+    rate = Interval(**audit.metrics["trusted"]["error_rate"])
+    says = "how many are wrong is not known" if rate.value is None else f"{span(rate)} are wrong, by a random draw"
+    acts = f"{put_right} judged labels are put right, {acted_on.height} others turned or dropped, {rightly} of them wrong"
+    acts = acts if put_right + acted_on.height else "none is turned or dropped"
+    return DemoRow(f"wrong labels, {when}", injected, f"{says}; {acts}", put_right + rightly, total)
+
+
+def _training_rows(audit: LabelAudit, sample: TroubledSample) -> pl.DataFrame:
+    """Rows that were learnt from: row_id, judged, wrong as given, wrong_now, and state, null where the row is dropped."""
+    rows = audit.table.filter(pl.Series(audit.trained))
+    states = add_columns(rows, audit.result).select("row_id", "state")
+    wrong = rows["label"] != _truth_of(rows["source_id"], sample)
+    judged = pl.Series(~audit.unjudged).filter(pl.Series(audit.trained))
+    table = rows.select("row_id", judged=judged, wrong=wrong).join(states, on="row_id", how="left", maintain_order="left")
+    return table.with_columns(wrong_now=pl.col("wrong") ^ (pl.col("state") == "relabel"))

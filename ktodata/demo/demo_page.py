@@ -23,7 +23,8 @@ def demo_text(demo: DemoAudit, out: Path, *, seed: int) -> str:
         f"audit: {out / 'audit.html'}",
         f"data: {out / 'feedback.jsonl'}, {out / 'truth.jsonl'}",
     ]
-    return "\n".join([head, "", *_lines(demo.rows), _missed_text(demo.rows), "", *places, f"your own file: {NEXT}"])
+    sums = [textwrap.fill(text, WIDTH) for text in (_missed_text(demo.rows), str(demo.gain))]
+    return "\n".join([head, "", *_lines(demo.rows), *sums, "", *places, f"your own file: {NEXT}"])
 
 
 def _lines(rows: list[DemoRow]) -> Iterator[str]:
@@ -36,7 +37,7 @@ def _lines(rows: list[DemoRow]) -> Iterator[str]:
 
 def _missed_text(rows: list[DemoRow]) -> str:
     missed = "; ".join(f"{row.trouble}: {row.of - row.count} of {row.of}" for row in rows if row.count < row.of)
-    return textwrap.fill(f"Not detected: {missed or 'none'}.", WIDTH)
+    return f"Not detected: {missed or 'none'}."
 
 
 def write_demo(demo: DemoAudit, out: Path, *, seed: int) -> None:
@@ -49,6 +50,7 @@ def write_demo(demo: DemoAudit, out: Path, *, seed: int) -> None:
             records=len(demo.sample.records),
             seed=seed,
             missed=_missed_text(demo.rows),
+            gain=str(demo.gain),
             next=NEXT,
         ),
         "audit.html": build_audit_page(demo.reviewed.result, demo.reviewed.table, name="demo"),

@@ -30,9 +30,13 @@ LONG = 60  # characters
 
 @dataclass(frozen=True)
 class HabitRater:
-    """coin : share of verdicts that are a fair coin toss. length : share that is "up" from LONG characters on, else "down"."""
+    """coin : share of verdicts that are a fair coin toss. length : share that is "up" from LONG characters on, else "down".
+
+    share : chance to be the first to judge an answer
+    """
 
     name: str
+    share: float
     coin: float = 0.0
     length: float = 0.0
 
@@ -46,8 +50,8 @@ class HabitRater:
         return bool(answer["truth"]) ^ bool(slip < SLIP)
 
 
-CARELESS, LIKES_LENGTH = HabitRater("dan", coin=0.6), HabitRater("judge", length=0.6)
-RATERS = (HabitRater("ann"), HabitRater("ben"), HabitRater("cai"), CARELESS, LIKES_LENGTH)
+CARELESS, LIKES_LENGTH = HabitRater("dan", 0.17, coin=0.6), HabitRater("judge", 0.3, length=0.9)
+RATERS = (HabitRater("ann", 0.18), HabitRater("ben", 0.18), HabitRater("cai", 0.17), CARELESS, LIKES_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ def _retyped(text: str) -> str:
 
 def _judged(answer: dict[str, Any], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """A record for each rater who judged the answer."""
-    for place in rng.choice(len(RATERS), rng.integers(1, MAX_VOTES + 1), replace=False):
+    shares = [rater.share for rater in RATERS]
+    for place in rng.choice(len(RATERS), rng.integers(1, MAX_VOTES + 1), replace=False, p=shares):
         rater = RATERS[place]
         thumb = "up" if rater.verdict(answer, rng) else "down"
         text = {name: answer[name] for name in ("prompt", "completion", "part", "truth")}

@@ -9,7 +9,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from ktodata.demo.demo_audit import DemoRow, audit_sample
+from ktodata.demo.demo_audit import JUDGED, DemoRow, audit_sample
 from ktodata.demo.demo_page import demo_text
 from ktodata.demo.troubled_sample import CARELESS, LEAKED, LIKES_LENGTH, LONG, RATERS, troubled_sample
 
@@ -68,11 +68,32 @@ def test_every_trouble_has_its_row_and_counts_stay_within_what_was_put_in(demo):
     assert named["missing topic"].of == len(demo.sample.topic_prompts)
 
 
+def wrong_ids(rows, sample):
+    """Source ids of the rows whose label is not the truth."""
+    return {record for record, label in rows.select("source_id", "label").iter_rows() if label != sample.truth[record]}
+
+
 def test_wrong_labels_are_counted_by_the_truth(demo):
-    kept = demo.audit.rows.filter(pl.col("is_label_issue").is_not_null())
-    truth = [demo.sample.truth[record] for record in kept["source_id"]]
-    wrong = sum(label != right for label, right in zip(kept["label"], truth, strict=True))
-    assert rows_of(demo)["wrong labels, nobody has judged a row"].of == wrong > 10
+    learnt = demo.audit.table.filter(pl.Series(demo.audit.trained))
+    wrong, row = wrong_ids(learnt, demo.sample), rows_of(demo)["wrong labels, no row judged"]
+    assert (row.count, row.of) == (0, len(wrong)) and row.of > 10
+    assert "how many are wrong is not known; none is turned or dropped" in row.detected
+
+
+def test_what_reviews_buy_is_counted_row_by_row(demo):
+    """What is left of the wrong labels, from the decisions and the truth, and the same were nothing done but the verdicts."""
+    audit, gain, row = demo.reviewed, demo.gain, rows_of(demo)[f"wrong labels, {JUDGED} rows judged"]
+    learnt = audit.table.filter(pl.Series(audit.trained))
+    decisions = {action: set(part["row_id"]) for (action,), part in audit.result.decisions.group_by("action")}
+    dropped, turned = decisions.get("drop", set()), decisions.get("relabel", set())
+    stay = learnt.filter(~pl.col("row_id").is_in(list(dropped | decisions.get("review", set()))))
+    turned_ids = set(stay.filter(pl.col("row_id").is_in(list(turned)))["source_id"])
+    assert (gain.curated.wrong, gain.curated.rows) == (len(wrong_ids(stay, demo.sample) ^ turned_ids), stay.height)
+    judged = wrong_ids(learnt.filter(pl.col("trusted_label").is_not_null()), demo.sample)
+    assert gain.judged == JUDGED and gain.given.wrong - gain.verdicts_alone.wrong == len(judged) > 0
+    assert gain.given.rows == gain.verdicts_alone.rows == learnt.height and gain.given.wrong == row.of
+    rate = audit.metrics["trusted"]["error_rate"]
+    assert f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f}" in row.detected
 
 
 def test_what_an_audit_does_not_detect_is_listed(demo, tmp_path):
@@ -100,7 +121,8 @@ def test_the_command_needs_no_torch_and_writes_a_page_that_loads_nothing(tmp_pat
     result, torch_was_loaded = done.stdout.rsplit("\n", 2)[:2]
     assert torch_was_loaded == "False"
     page = (tmp_path / "demo.html").read_text()
-    for row in json.loads(result)["rows"]:
-        assert row["trouble"] in page
+    audited = json.loads(result)
+    assert all(row["trouble"] in page for row in audited["rows"])
+    assert f"{audited['gain']['curated']['wrong']} of {audited['gain']['curated']['rows']}" in page
     assert "<script" not in page and "http" not in page.split("</head>")[1]
     assert {path.name for path in tmp_path.iterdir()} == {"demo.html", "audit.html", "feedback.jsonl", "truth.jsonl"}
