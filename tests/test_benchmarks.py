@@ -481,3 +481,13 @@ def test_every_benchmark_can_be_run_as_make_bench_runs_it():
         required = [name for name, rest in arguments.findall(path.read_text()) if "required=True" in rest or (name[0] != "-" and "nargs" not in rest)]  # fmt: skip
         needs[path.name] = [name for name in required if not (given and name in ("data", "folder"))]
     assert len(needs) > 30 and {name: of for name, of in needs.items() if of} == {}
+
+
+def test_the_normal_test_of_one_stratum_is_wilsons_and_a_cut_leaves_least_variance():
+    from error_rates import cut, score
+    from scipy.stats import binomtest
+
+    ends = score(*(np.array([[value]]) for value in (3.0, 40.0, 1e12)))
+    wilson = binomtest(3, 40).proportion_ci(method="wilson")
+    assert [float(end[0]) for end in ends] == pytest.approx([wilson.low, wilson.high], abs=1e-6)
+    assert cut(np.array([0.8, 0.1, 0.2, 0.9, 0.1]), 2).tolist() == [1, 0, 0, 1, 0]

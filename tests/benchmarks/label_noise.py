@@ -49,10 +49,17 @@ DRAWN = 300  # bootstrap draws
 
 
 def load(
-    folder: Path, file: str, label: str, leave_out: str | None = None, *, places: bool = False, also: dict[str, str] | None = None
+    folder: Path,
+    file: str,
+    label: str,
+    leave_out: str | None = None,
+    *,
+    places: bool = False,
+    also: dict[str, str] | None = None,
+    truth: str = "label",
 ) -> pl.DataFrame:
     """A feedback table with the column `truth` (`place` if asked for, and `also`), validated, without repeats, with vectors."""
-    keep = {"truth": "label"} | ({leave_out: leave_out} if leave_out else {}) | (also or {})
+    keep = {"truth": truth} | ({leave_out: leave_out} if leave_out else {}) | (also or {})
     if file == XSTEST[0]:
         keep |= {name: name for name in SYSTEMS}
     keep |= {"place": "index_in_type"} if places else {}
@@ -61,8 +68,8 @@ def load(
         table = table.filter(~pl.col(leave_out).cast(pl.Boolean, strict=False))
     for stage in (kd.validate, kd.dedupe):
         table = kd.add_columns(table, stage(table))
-    truth = table["truth"] if table.schema["truth"] == pl.Boolean else table["truth"].cast(pl.String) == "true"
-    return kd.add_columns(table, kd.embed(table, model=ENCODER)).with_columns(truth=truth)
+    known = table["truth"] if table.schema["truth"] == pl.Boolean else table["truth"].cast(pl.String) == "true"
+    return kd.add_columns(table, kd.embed(table, model=ENCODER)).with_columns(truth=known)
 
 
 def with_both_votes(table: pl.DataFrame) -> pl.DataFrame:
@@ -351,6 +358,8 @@ def cases(folder: Path, draws: int) -> dict[str, Callable[[], dict[str, Any]]]:
             with_hidden_states(one()), draws
         )
         found[f"xstest {system}, hidden states, review budget"] = lambda one=one: measure_budget(with_hidden_states(one()), draws)
+    trivia = ("label_sources/evouna_tq_dev.jsonl.gz", "weak_label")
+    found["evouna weak_label, 5 % by the queue"] = lambda: measure_queue(load(folder, *trivia, truth="truth"), draws)
     found["gsm8k weak_label"] = lambda: measure(load(folder, "kto_gsm8k_solutions.jsonl.gz", "weak_label"))
     found["gsm8k weak_label, 5 % reviewed"] = lambda: measure_reviewed(
         load(folder, "kto_gsm8k_solutions.jsonl.gz", "weak_label"), min(draws, 5)
