@@ -21,9 +21,11 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import Page, sync_playwright
 
 import ktodata as kd
+from ktodata.files import write_note
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
+RECIPE = ROOT / "pipelines" / "quickstart.yaml"
 SIZE = {"width": 1240, "height": 860}
 PHONE = {"width": 390, "height": 844}
 ROW = "html[data-ready] main[data-row-id]"
@@ -62,7 +64,7 @@ def reviewed(page: Page, run: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):  # the page names the run's folder as it is from here
         file = Path(folder) / "verdicts.csv"
         verdicts.write_csv(file)
-        again = kd.run(ROOT / "pipelines" / "quickstart.yaml", out="runs/reviewed", reviews=[file], until="export")
+        again = kd.run(RECIPE, out="runs/reviewed", reviews=[file], until="export")
         page.goto((again.folder / "report.html").resolve().as_uri())
         page.locator("#verdict").screenshot(path=PICTURES / "reviewed.png")
 
@@ -73,6 +75,8 @@ def review_of_a_copy(run: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(run, Path(folder, "runs", run.name))
         shutil.rmtree(copy / "reviews", ignore_errors=True)
+        shutil.copytree(RECIPE.parent, Path(folder, "pipelines"))  # the last command names the recipe as it is from here
+        write_note(copy / "manifest.json", kd.Run(copy).manifest | {"recipe_folder": "../../pipelines"})
         command = ["-c", "from ktodata.cli import main; main()", "review", str(copy.relative_to(folder))]
         command += ["--reviewer", "ann", "--no-open", "--budget", str(SITTING)]
         process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=folder)
