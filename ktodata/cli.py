@@ -131,8 +131,13 @@ def audit(
     ] = None,
     messages: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of whole conversations.")] = None,
     label: Annotated[str | None, typer.Option(help="The column that holds the label.", show_default="label")] = None,
-    up: Annotated[str | None, typer.Option(help="The value that means desirable, as JSON or text.", show_default="true")] = None,
-    down: Annotated[str | None, typer.Option(help="The value that means undesirable.", show_default="false")] = None,
+    up: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE", help="A value that means desirable, as JSON or text; give each.", show_default="true"),
+    ] = None,
+    down: Annotated[
+        list[str] | None, typer.Option(metavar="VALUE", help="A value that means undesirable; give each.", show_default="false")
+    ] = None,
     rater: Annotated[str | None, typer.Option(help="The column that says who gave the label.")] = None,
     created_at: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column that says when.")] = None,
     source_id: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of the record's own id.")] = None,
@@ -186,7 +191,7 @@ def audit(
     from ktodata.pipeline.audit_recipe import is_recipe
     from ktodata.progress import Progress
 
-    if is_recipe(feedback) and label is None and (up, down) != (None, None):
+    if is_recipe(feedback) and label is None and (up or down):
         raise SettingError("audit: --up and --down say what values mean, and the recipe says so too: name the column, --label.")
     columns = {
         **{"format": format, "prompt": _one_or_more(prompt), "completion": _one_or_more(completion), "messages": messages},
@@ -816,11 +821,11 @@ def _one_or_more(columns: list[str] | None) -> str | list[str] | None:
     return columns[0] if columns and len(columns) == 1 else columns
 
 
-def _label_setting(column: str | None, up: str | None, down: str | None) -> str | dict[Any, Any] | None:
+def _label_setting(column: str | None, up: list[str] | None, down: list[str] | None) -> str | dict[Any, Any] | None:
     """What the options say of the label, as a recipe would."""
-    if up is None and down is None:
+    if not up and not down:
         return column
-    pairs = [[_label_value(text), meaning] for text, meaning in ((up, True), (down, False)) if text is not None]
+    pairs = [[_label_value(text), meaning] for texts, meaning in ((up, True), (down, False)) for text in texts or ()]
     return {"column": column or "label", "values": pairs}
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from pydantic import ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from ktodata.errors import RecipeError, SettingError
+
+ONE_KEY = "; 1 and 1.0, or TRUE and true, are one key to YAML: of a label's values one of them is enough, or write both in quotes"
 
 
 def settings_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -88,7 +91,8 @@ def yaml_problem(error: Exception) -> str:
     if mark is None:
         return " ".join(str(error).split())
     problem = " ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
-    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
+    hint = ONE_KEY if re.search(r'duplicate key "(True|False|None|[-+.\d][^"]*)"', problem) else ""
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1}){hint}"
 
 
 def assign(settings: dict[str, Any], keys: Sequence[str], value: Any, *, text: str) -> None:

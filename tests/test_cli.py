@@ -43,10 +43,10 @@ Options:
   --messages COLUMN               The column of whole conversations.
   --label <str>                   The column that holds the label.  [default:
                                   (label)]
-  --up <str>                      The value that means desirable, as JSON or
-                                  text.  [default: (true)]
-  --down <str>                    The value that means undesirable.  [default:
-                                  (false)]
+  --up VALUE                      A value that means desirable, as JSON or
+                                  text; give each.  [default: (true)]
+  --down VALUE                    A value that means undesirable; give each.
+                                  [default: (false)]
   --rater <str>                   The column that says who gave the label.
   --created-at COLUMN             The column that says when.
   --source-id COLUMN              The column of the record's own id.

@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -29,6 +29,9 @@ LABEL_REASONS = ("label_missing", "label_unmapped", "unlabelled", "tie", "needs_
 # one comma with one or two digits after it is a decimal comma; 1,234 could be either, and is not a number
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15}|,\d{1,2})?")
 
+# it says whether an emoji is drawn as text or as a picture, and nothing else
+_VARIATION = re.compile("[\ufe0e\ufe0f]")
+
 _TRUTH = {"true": True, "false": False}
 # the edge of what is desirable, and what may stand beside it: where high is good, where low is
 PAIRS = (("at_least", "undesirable_at_most"), ("desirable_at_most", "undesirable_at_least"))
@@ -43,11 +46,15 @@ MAX_SHOWN = 12  # values in a message
 
 
 class UnmappedLabelError(UnusableError):
-    """A value that nobody gave a meaning; `value` is kept to be counted. given : what meanings there are, in words"""
+    """A value that nobody gave a meaning; `value` is kept to be counted, `sense` to count it with its other spellings.
+
+    given : what meanings there are, in words
+    """
 
     def __init__(self, value: Any, given: str) -> None:
         super().__init__("label_unmapped", f"the value {yaml_value(value)} has no meaning: {given}")
         self.value = yaml_value(value)
+        self.sense = sense_of(value) or self.value
 
 
 def yaml_value(value: Any) -> str:
@@ -188,14 +195,33 @@ def _number(value: Any) -> float | None:
 
 def sense_of(value: Any) -> tuple[str, float] | str | None:
     """What values that can only be the same have in common: one number (1, 1.0, "1"), one boolean (true, "TRUE"), and a word
-    whatever its case and the space around it; 1 is not true. None: neither of these.
+    whatever its case, the space around it and how an emoji is to be drawn; 1 is not true. None: neither of these.
     """
     if (number := _number(value)) is not None:
         return "number", number
-    word = unicodedata.normalize("NFC", str(value).strip().lower())
+    word = unicodedata.normalize("NFC", _VARIATION.sub("", str(value)).strip().lower())
     if word in _TRUTH:
         return "boolean", _TRUTH[word]
     return word if isinstance(value, str) and word else None
+
+
+def by_sense(counts: Iterable[tuple[Any, int]]) -> list[list[tuple[Any, int]]]:
+    """Values with their counts, those that one meaning covers together: 1 and 1.0, yes and Yes; true is another."""
+    groups: dict[Any, list[tuple[Any, int]]] = {}
+    for value, count in counts:
+        groups.setdefault(sense_of(value) or ("itself", repr(value)), []).append((value, count))
+    return list(groups.values())
+
+
+def commonest_first(counts: Iterable[tuple[Any, int]]) -> list[list[tuple[Any, int]]]:
+    """`by_sense`, the group of most records first, and of each the commonest spelling."""
+    groups = by_sense(sorted(counts, key=lambda pair: -pair[1]))
+    return sorted(groups, key=lambda group: -records_of(group))
+
+
+def records_of(group: Iterable[tuple[Any, int]]) -> int:
+    """How many records hold one of these values."""
+    return sum(count for _, count in group)
 
 
 def respelt_lines(respelt: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -240,6 +240,7 @@ class _Reader:
         self._withdrawn, self._n_withdrawn = current_lists(), 0
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
+        self._senses: dict[str, Any] = {}
         self._respelt: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._first_problem: tuple[str, int, UnusableError] | None = None
         self._first_unasked: tuple[str, int, UnusableError] | None = None
@@ -352,6 +353,7 @@ class _Reader:
             self._first_unasked = self._first_unasked or (file, entry.line, problem)
         if isinstance(problem, UnmappedLabelError) and (problem.value in self._unmapped or len(self._unmapped) < MAX_VALUES):
             self._unmapped[problem.value] += 1
+            self._senses[problem.value] = problem.sense
 
     def result(self, files: list[dict[str, Any]]) -> IngestResult:
         """The tables and the metrics. Raises when nothing can be used, or when a column that the reader named is nowhere."""
@@ -373,7 +375,7 @@ class _Reader:
             **({"withdrawn": withdrawn} if self._withdrawn else {}),
             "rows": table.height,
             "quarantined": dict(sorted(self._reasons.items())),
-            "unmapped_labels": dict(self._unmapped.most_common(SHOWN_VALUES)),
+            "unmapped_labels": dict(self._unmapped_words().most_common(SHOWN_VALUES)),
             "unread_trusted": {self._trusted_column(): dict(unread.most_common(SHOWN_VALUES))} if unread else {},
             "respelt": {setting: dict(words.most_common(SHOWN_VALUES)) for setting, words in self._respelt.items()},
             "not_kept": self._unread.counts(),
@@ -435,6 +437,14 @@ class _Reader:
             "for columns of other names say prompt, completion and label: `ktodata init --from FILE`, or kd.inspect, names them."
         )
 
+    def _unmapped_words(self) -> Counter[str]:
+        """Values without a meaning, under the commonest spelling of each: one meaning covers all spellings."""
+        spelling: dict[Any, str] = {}
+        words: Counter[str] = Counter()
+        for value, count in self._unmapped.most_common():
+            words[spelling.setdefault(self._senses[value], value)] += count
+        return words
+
     def _no_label_text(self, file: str, line: int, problem: UnusableError) -> str:
         column = self._fields.label_column()
         where = f"first: {problem.detail}, at {file} line {line:,}"
@@ -446,17 +456,22 @@ class _Reader:
 
     def _advice(self, column: str) -> str:
         """What to say of the values; a meaning is left open, as how often a value comes says nothing of it."""
-        values = [value for value, _ in self._unmapped.most_common(MAX_SHOWN)]
+        words = self._unmapped_words()
+        values = [value for value, _ in words.most_common(MAX_SHOWN)]
         if not values:
             return "A label needs a value in that column; null sets a record aside."
-        pairs = ", ".join(f"{value}: CHOOSE" for value in values) + (", ..." if len(self._unmapped) > MAX_SHOWN else "")
+        pairs = ", ".join(f"{value}: CHOOSE" for value in values)
+        n_more = len(words) - len(values)
+        more = f" {n_more:,} more values in {words.total() - sum(words[value] for value in values):,} records." if n_more else ""
+        spellings = " One spelling of each is enough." if len(words) < len(self._unmapped) else ""
         yaml_words = {"'yes'", "'no'", "'on'", "'off'"} & set(values)
         quotes = " In YAML write 'yes' and 'no' in quotes; without them they may be booleans." if yaml_words else ""
         is_scale = len(values) > MAX_SIDES and all(value.strip("'").lstrip("-").replace(".", "", 1).isdigit() for value in values)
         scale = f" Of ratings, an edge says it: label: {{column: {yaml_name(column)}, at_least: CHOOSE}}." if is_scale else ""
         return (
             f"Say what each value means, with true (desirable), false (undesirable) or null (no label) in place of CHOOSE: "
-            f"label: {{column: {yaml_name(column)}, {pairs}}}; on the command line, --up VALUE and --down VALUE.{quotes}{scale}"
+            f"label: {{column: {yaml_name(column)}, {pairs}}}; on the command line, --up VALUE and --down VALUE, "
+            f"each as often as needed.{spellings}{more}{quotes}{scale}"
         )
 
 

@@ -24,8 +24,7 @@ def test_without_meanings_only_booleans_are_labels(lines):
     assert result.quarantine["line"].to_list() == [3, 4, 5, 6, 7, 8, 9, 10, 11]
     assert set(result.quarantine.filter(line=9)["reason"]) == {"unlabelled"}
     assert set(result.quarantine.filter(result.quarantine["line"] != 9)["reason"]) == {"label_unmapped"}
-    assert result.metrics["unmapped_labels"]["'-1'"] == 1
-    assert result.metrics["unmapped_labels"]["-1"] == 1
+    assert result.metrics["unmapped_labels"]["'-1'"] == 2  # and -1: one meaning would cover both
     assert result.metrics["quarantined"] == {"label_unmapped": 8, "unlabelled": 1}
 
 
@@ -45,6 +44,25 @@ def test_a_meaning_holds_for_a_number_or_boolean_however_it_is_written(recipe: s
     everything = (1, "1", True, 1.0, " 1.0", "TRUE", "true ", "up", "Up")
     result = read(lines(*with_labels(*everything)), label=yaml.safe_load(recipe))
     assert result.feedback["source_line"].to_list() == read_lines
+
+
+def test_values_without_a_meaning_are_listed_by_word(lines):
+    """Also in the error that asks for meanings, with the count of those that it does not list."""
+    answers = [
+        " yes ",
+        "yes",
+        "YES",
+        "1.0",
+        "1",
+        "\N{THUMBS UP SIGN}",
+        "\N{THUMBS UP SIGN}\ufe0f",
+        *(f"word {n}" for n in range(20)),
+    ]
+    path = lines(*with_labels(*answers, True))
+    unmapped = read(path).metrics["unmapped_labels"]
+    assert list(unmapped.items())[:4] == [("' yes '", 3), ("'1.0'", 2), ("'\N{THUMBS UP SIGN}'", 2), ("'word 0'", 1)]
+    with pytest.raises(LabelError, match=r"'word 8': CHOOSE}.*One spelling of each is enough\. 12 more values in 12 records\."):
+        read(path, label={"column": "label", "up": True})
 
 
 def test_another_spelling_of_a_word_is_read_as_it_and_counted(lines):

@@ -62,6 +62,19 @@ def test_every_open_choice_is_named_before_anything_is_read(lines):
         load_recipe(recipe)
 
 
+def test_a_label_that_is_named_so_is_offered_in_all_its_spellings(lines):
+    """Each word once, the commonest first; few words of many spellings are a label, comments under the same name are none."""
+    thumbs = ["yes", "YES", "Yes", "no", "No", "ja", "Ja", "nein", "1", "1.0", "true", "TRUE", "0", "0.0", "false", "meh"]
+    thumbs += ["\U0001f44d", "\U0001f44d\ufe0f", "\U0001f44e"]
+    rows = [{**row, "thumb": thumbs[n % len(thumbs)]} for n, row in enumerate(labelled(10 * len(thumbs)))]
+    looked_at = inspect(lines(*rows))
+    assert looked_at.labels[0].text().startswith("thumb: 'yes' 30 in 3 spellings, 'no' 20 in 2 spellings, 'ja' 20")
+    words = ["yes", "no", "ja", "1", "true", "0", "\U0001f44d", "nein", "false", "meh", "\U0001f44e"]
+    assert yaml.safe_load(looked_at.recipe())["ingest"]["label"] == {"column": "thumb", **dict.fromkeys(words, "CHOOSE")}
+    comments = [{**row, "thumb": None, "feedback": f"I liked {n % 60}"} for n, row in enumerate(labelled(90))]
+    assert not inspect(lines(*comments)).labels
+
+
 # --- one record per message --------------------------------------------------------------------------------------------------
 
 

@@ -92,6 +92,9 @@ def test_files_that_are_no_recipes(tmp_path):
         load_recipe(write(tmp_path, "name: [x"))
     with pytest.raises(RecipeError, match="duplicate key"):
         load_recipe(write(tmp_path, "name: x\nname: y\n"))
+    for pair in ("1: true, 1.0: true", "TRUE: true, true: true"):
+        with pytest.raises(RecipeError, match=r"duplicate key .* one of them is enough, or write .* in quotes"):
+            load_recipe(write(tmp_path, f"ingest: {{label: {{{pair}}}}}"))
 
 
 def test_overrides():

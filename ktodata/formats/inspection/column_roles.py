@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ktodata.formats.inspection.column_profiles import ColumnProfile
+from ktodata.formats.label_rules import by_sense
 from ktodata.formats.times import moment
 
 Role = Literal["messages", "prompt", "completion", "label", "rater", "created_at", "source_id", "model", "split"]
 ROLES: tuple[Role, ...] = ("messages", "prompt", "completion", "label", "rater", "created_at", "source_id", "model", "split")
 
 MAX_LABEL_VALUES = 11  # a scale from 0 to 10
+MAX_NAMED_VALUES = 40  # words, in whatever spellings, of a column that is named so: more are comments
 MAX_LABEL_CANDIDATES = 6
 MIN_SHARE = 0.9
 MIN_LABELLED = 20  # of a column whose name says nothing; in fewer records any column has few values
@@ -187,7 +189,7 @@ def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     is_number = column.share_of("number") == 1 or is_number_text(column)
     if "[" in column.path and not column.path.endswith(ENTRY_VALUES):
         return []
-    few = n_distinct is not None and n_distinct <= MAX_LABEL_VALUES
+    few = n_distinct is not None and (n_distinct <= MAX_LABEL_VALUES or (is_named and _are_few_words(column)))
     if not is_scalar or not (few or (is_named and is_number)) or snake_name(column.path.rpartition(".")[2]) in _OTHER:
         return []
     if n_distinct == 1 and not is_named:
@@ -199,6 +201,12 @@ def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     how_many = "numbers" if not few else "one value" if n_distinct == 1 else f"{n_distinct:,} different values"
     reason = f"its name; {how_many}" if is_named else f"{how_many} in {column.n_values:,} records"
     return [RoleCandidate("label", column.path, is_named, reason)]
+
+
+def _are_few_words(column: ColumnProfile) -> bool:
+    """Whether its values are few words that come again and again, each in any spelling; the hand that wrote them may be free."""
+    n_words = len(by_sense((value, count) for (_, value), count in column.counts.items()))
+    return n_words <= MAX_NAMED_VALUES and 2 * n_words <= column.n_values
 
 
 def is_number_text(column: ColumnProfile) -> bool:

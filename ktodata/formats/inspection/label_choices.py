@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ktodata.formats.inspection.column_profiles import ColumnProfile
-from ktodata.formats.inspection.column_roles import RoleCandidate, as_number, is_number
-from ktodata.formats.label_rules import yaml_value
+from ktodata.formats.inspection.column_roles import MAX_NAMED_VALUES, RoleCandidate, as_number, is_number
+from ktodata.formats.label_rules import by_sense, commonest_first, records_of, yaml_value
 from ktodata.formats.records import clip
 
 MAX_MEANINGS = 11
@@ -35,19 +35,26 @@ class LabelChoice:
 
     def text(self) -> str:
         """The values with their counts, on one line."""
-        listed = ", ".join(f"{yaml_value(value)} {count:,}" for value, count in self.values[:MAX_MEANINGS])
-        more = ", ..." if len(self.values) > MAX_MEANINGS else ""
+        groups = by_sense(self.values)
+        listed = ", ".join(map(_group_text, groups[: self.max_shown]))
+        rest = groups[self.max_shown :]
+        more = f" and {len(rest):,} more in {sum(map(records_of, rest)):,} records" if rest else ""
         empty = f", empty {self.n_null:,}" if self.n_null else ""
         return f"{clip(self.column, 60)}: {listed}{more}{empty}{ONE_VALUE if self.has_one_value else ''}"
 
     @property
+    def max_shown(self) -> int:
+        """How many values are listed: of a scale its beginning shows what it is."""
+        return MAX_MEANINGS if self.is_scale else MAX_NAMED_VALUES
+
+    @property
     def has_one_value(self) -> bool:
         """Whether whatever the value means, all rows get one label."""
-        return len(self.values) == 1
+        return len(by_sense(self.values)) == 1
 
     def as_dict(self) -> dict[str, Any]:
         """The choice as JSON values."""
-        values = [{"value": value, "count": count} for value, count in self.values[:MAX_MEANINGS]]
+        values = [{"value": value, "count": count} for value, count in self.values[: self.max_shown]]
         return {
             "column": self.column,
             "values": values,
@@ -55,6 +62,11 @@ class LabelChoice:
             "is_scale": self.is_scale,
             "evidence": self.evidence,
         }
+
+
+def _group_text(group: Sequence[tuple[Any, int]]) -> str:
+    spellings = f" in {len(group):,} spellings" if len(group) > 1 else ""
+    return f"{yaml_value(group[0][0])} {records_of(group):,}{spellings}"
 
 
 def label_choices(
@@ -86,7 +98,8 @@ def are_many_numbers(values: Sequence[Any]) -> bool:
 
 
 def _choice(name: str, column: ColumnProfile, candidate: RoleCandidate) -> LabelChoice:
-    values = [(value, count) for (_, value), count in column.counts.most_common()]
+    counts = ((value, count) for (_, value), count in column.counts.most_common())
+    values = [pair for group in commonest_first(counts) for pair in group]
     is_scale = column.n_distinct is None and column.share_of("number") == 1
     is_scale = is_scale or is_a_scale([value for value, _ in values])
     if is_scale or are_many_numbers([value for value, _ in values]):

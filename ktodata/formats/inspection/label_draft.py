@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ktodata.formats.inspection.column_roles import MAX_NAMED_VALUES
 from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment, yaml_value
-from ktodata.formats.inspection.label_choices import MAX_MEANINGS, ONE_VALUE, LabelChoice
+from ktodata.formats.inspection.label_choices import ONE_VALUE, LabelChoice
 from ktodata.formats.inspection.text_draft import is_paired
-from ktodata.formats.label_rules import sense_of
+from ktodata.formats.label_rules import by_sense, records_of
 from ktodata.formats.records import clip
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _meaning_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
         yield setting_line("at_least", UNDECIDED, f"the lowest number that is desirable; values: {counts}", len(indent))
         yield with_comment(f"{indent}# desirable_at_most: {UNDECIDED}", "in its place, where low is good")
         return
-    merged = _merged(choice.values[:MAX_MEANINGS])
+    groups = by_sense(choice.values)
+    merged = [(group[0][0], group) for group in groups[:MAX_NAMED_VALUES]]
     is_one_key = len({value for value, _ in merged}) < len(merged)
     if is_one_key:
         yield with_comment(f"{indent}values:", "in pairs: 1 and true are one key in YAML")
@@ -81,18 +83,12 @@ def _meaning_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
             yield with_comment(f"{indent}  - {yaml_value([value, UNDECIDED])}", text)
         else:
             yield setting_line(yaml_value(value), UNDECIDED, text, len(indent))
-
-
-def _merged(values: Sequence[tuple[Any, int]]) -> list[tuple[Any, list[tuple[Any, int]]]]:
-    """Values that one meaning covers, 1 and 1.0, yes and Yes, as one; true is another."""
-    merged: dict[Any, list[tuple[Any, int]]] = {}
-    for value, count in values:
-        merged.setdefault(sense_of(value) or ("itself", repr(value)), []).append((value, count))
-    return [(counts[0][0], counts) for counts in merged.values()]
+    if rest := groups[MAX_NAMED_VALUES:]:
+        yield f"{indent}# and {len(rest):,} more values in {sum(map(records_of, rest)):,} records"
 
 
 def _counts_text(counts: Sequence[tuple[Any, int]]) -> str:
-    total = sum(count for _, count in counts)
+    total = records_of(counts)
     kinds = f", {' and '.join(f'{yaml_value(value)} {count:,}' for value, count in counts)}" if len(counts) > 1 else ""
     return f"{total:,} {'record' if total == 1 else 'records'}{kinds}"
 
