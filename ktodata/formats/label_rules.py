@@ -224,12 +224,15 @@ def records_of(group: Iterable[tuple[Any, int]]) -> int:
     return sum(count for _, count in group)
 
 
+def values_in_words(values: Mapping[str, int], *, shown: int = MAX_SHOWN) -> str:
+    """Values with their records, the first of them; how many more are listed: "'meh' 10, 'so' 3 and 2 more"."""
+    listed = ", ".join(f"{value} {count:,}" for value, count in list(values.items())[:shown])
+    return f"{listed} and {len(values) - shown:,} more" if len(values) > shown else listed
+
+
 def respelt_lines(respelt: Mapping[str, Mapping[str, int]]) -> list[str]:
     """By setting, a sentence about words that were read as another spelling of one with a meaning."""
-    shown = {
-        setting: ", ".join(f"{word} {count:,}" for word, count in list(words.items())[:MAX_SHOWN])
-        for setting, words in respelt.items()
-    }
+    shown = {setting: values_in_words(words) for setting, words in respelt.items()}
     return [f"values of {setting} read as another spelling of the same word: {words}" for setting, words in shown.items()]
 
 

@@ -26,7 +26,7 @@ from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import Columns, Fields, Format, make_fields
 from ktodata.formats.in_memory import NAME, records_in_memory
-from ktodata.formats.label_rules import LABEL_REASONS, MAX_SHOWN, UnmappedLabelError, respelt_lines, yaml_name
+from ktodata.formats.label_rules import LABEL_REASONS, MAX_SHOWN, UnmappedLabelError, respelt_lines, values_in_words, yaml_name
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
 from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
@@ -60,7 +60,11 @@ class IngestResult:
 
     def _counts(self) -> list[str]:
         reasons = self.quarantine.group_by("reason").len().sort("len", "reason", descending=[True, False])
-        quarantined = (f"{count:,} quarantined: {reason}" for reason, count in reasons.iter_rows())
+        unmapped = values_in_words(self.metrics.get("unmapped_labels", {}))
+        quarantined = (
+            f"{count:,} quarantined: {reason}{f' (values: {unmapped})' if reason == 'label_unmapped' and unmapped else ''}"
+            for reason, count in reasons.iter_rows()
+        )
         even = self.metrics.get("even_votes", 0)
         held = [f"{even:,} with even votes: a row of each label, which dedupe holds for review"] if even else []
         unread = [

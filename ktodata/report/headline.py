@@ -7,6 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
+from ktodata.formats.inspection.draft_lines import UNDECIDED
+from ktodata.formats.label_rules import MAX_SHOWN, values_in_words
 from ktodata.labels.label_words import (
     MORE_ROWS,
     ORDER_ONLY,
@@ -21,10 +23,11 @@ from ktodata.labels.label_words import (
 from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.run_files import RunFiles
 from ktodata.report.sections.balance_section import BalanceSection
-from ktodata.report.sections.flow_section import UNLABELLED, FlowSection
+from ktodata.report.sections.flow_section import UNLABELLED, FlowSection, RecordAccount
 from ktodata.report.sections.labels_section import LabelsSection
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 
+UNMAPPED = 0.1  # share of records whose label has a value without a meaning, from which that comes before all else
 UNREADABLE = 0.02  # share of quarantined records from which they are worth a line
 LOPSIDED = 2 / 3  # share of one label above which a set is called lopsided
 SET_ASIDE = ("overruled", "reviewed_contested")
@@ -173,7 +176,31 @@ def _did_it_help(contents: RunContents) -> tuple[str, str]:
     return short, f"{text} Whether curation made the difference takes a control that this run has not: {command} trains it."
 
 
+def _unmapped_step(account: RecordAccount | None) -> str:
+    """To say what the label's values mean, where a large share of the records is out for want of that; else empty."""
+    unmapped = 0 if account is None else account.unreadable.get("label_unmapped", 0)
+    if account is None or unmapped <= UNMAPPED * account.records:
+        return ""
+    values = list(account.unmapped)[:MAX_SHOWN]
+    options = " ".join(f"--{UNDECIDED} {_as_option(value)}" for value in values)
+    pairs = ", ".join(f"{value}: {UNDECIDED}" for value in values)
+    records = f"{plural(unmapped, 'record')} of {count(account.records)}"
+    return (
+        f"Say what the label's other values mean: {records} are out for want of that "
+        f"({values_in_words(account.unmapped)}). In a recipe, beside the other values of label: {pairs} "
+        f"(true, false or null: no label). On the command line, with up or down in place of {UNDECIDED}, and without those that are no label: {options}. Reviews come after that."
+    )
+
+
+def _as_option(value: str) -> str:
+    """A value as a shell takes it: what a recipe quotes needs no quotes of YAML here."""
+    return shlex.quote(value[1:-1].replace("''", "'") if value.startswith("'") else value)
+
+
 def _next_steps(contents: RunContents) -> tuple[str, ...]:
+    unmapped = _unmapped_step(contents.flow.account) if contents.flow is not None else ""
+    if unmapped:
+        return "Map the label's values.", unmapped
     judged = _n_held_for(contents.files, JUDGED)
     held = contents.flow.review - judged - _n_held_for(contents.files, *SET_ASIDE) if contents.flow is not None else 0
     todo = [f"Judge the {plural(held, 'row')} held for review{', most doubtful first' if held > 1 else ''}."] if held else []

@@ -200,7 +200,9 @@ def test_a_frame_of_records_and_a_file_are_read_first(feedback, tmp_path):
     for data in (records, pandas.DataFrame(records.to_dicts()), tmp_path / "thumbs.jsonl"):
         audit = kd.audit(data, **reading)
         assert set(audit.table["row_id"]) == set(table["row_id"])
-        assert repr(audit).startswith("13 records, 12 rows\n1 quarantined: label_unmapped\nCan these labels be trusted?")
+        assert repr(audit).startswith(
+            "13 records, 12 rows\n1 quarantined: label_unmapped (values: 'meh' 1)\nCan these labels be trusted?"
+        )
     judged = audit.with_reviews(audit.next_reviews(3).select("row_id", trusted_label="label"))
     assert repr(judged).startswith("13 records") and "13 records" in judged._repr_html_()
     with pytest.raises(SettingError, match="a feedback table was read before; label is for what is read now"):

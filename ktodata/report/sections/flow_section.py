@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.formats.label_rules import respelt_lines
+from ktodata.formats.label_rules import respelt_lines, values_in_words
 from ktodata.report import figures
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.text import count, plural
@@ -266,11 +266,11 @@ class RecordAccount:
         if self.unlabelled:
             lines.append(f"{plural(self.unlabelled, 'record')} not used: no label, or one that is set aside")
         for reason, number in self.unreadable.items():
-            values = ", ".join(f"{value} {count(of)}" for value, of in list(self.unmapped.items())[:SHOWN_FIELDS])
+            values = values_in_words(self.unmapped)
             also = f" (values: {values})" if reason == "label_unmapped" and values else ""
             lines.append(f"{plural(number, 'record')} not used: {reason.replace('_', ' ')}{also}")
         for column, unread in self.unread_trusted.items():
-            values = ", ".join(f"{value} {count(of)}" for value, of in list(unread.items())[:SHOWN_FIELDS])
+            values = values_in_words(unread)
             kept = f"in trusted column {column!r} without a meaning (values: {values}); the rows stay, without a trusted label"
             lines.append(f"{plural(sum(unread.values()), 'verdict')} {kept}")
         return [*lines, *self.field_lines()]
