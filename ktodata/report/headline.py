@@ -188,7 +188,8 @@ def _unmapped_step(account: RecordAccount | None) -> str:
     return (
         f"Say what the label's other values mean: {records} are out for want of that "
         f"({values_in_words(account.unmapped)}). In a recipe, beside the other values of label: {pairs} "
-        f"(true, false or null: no label). On the command line, with up or down in place of {UNDECIDED}, and without those that are no label: {options}. Reviews come after that."
+        f"(true, false or null: no label). On the command line, with up or down in place of {UNDECIDED}, and without those that "
+        f"are no label: {options}. Reviews come after that."
     )
 
 
