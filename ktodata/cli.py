@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from ktodata.bench.bench_command import bench
 from ktodata.demo.demo_command import demo
@@ -23,7 +24,31 @@ from ktodata.train.train_command import train
 from ktodata.visible_text import clean
 from ktodata.withdrawal.forget_command import forget
 
-app = typer.Typer(
+
+class OnceOnly(TyperCommand):
+    """A command that refuses an option of one value that is given twice: the parser would take the last, and say nothing."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As the parser's own. Ends with code 2, naming the option."""
+        given: list[Any] = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for option in dict.fromkeys(given):
+            if given.count(option) > 1 and not (option.multiple or option.is_flag or option.nargs != 1):
+                ctx.fail(f"{option.opts[0]} is given {given.count(option)} times, and takes one value.")
+        return super().parse_args(ctx, args)
+
+
+Callback = TypeVar("Callback", bound=Callable[..., Any])
+
+
+class Commands(typer.Typer):
+    """All of them are of that kind."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Callback], Callback]:
+        """As typer's."""
+        return super().command(name, **{"cls": OnceOnly, **options})
+
+
+app = Commands(
     name="ktodata",
     help="Find, measure and repair what spoils binary feedback, and train on it with KTO.",
     rich_markup_mode=None,

@@ -88,6 +88,21 @@ def test_options_and_a_recipe_read_the_same_rows(ktodata, export, tmp_path):
     )
 
 
+def test_a_meaning_for_several_values_and_one_value_for_one_option(ktodata, export, tmp_path):
+    """Each --up and --down counts; of two columns for one thing none is taken without a word."""
+    lines = export.read_text().splitlines()
+    export.write_text(
+        "\n".join([lines[0], *(line.replace("up", "great", 1) if n % 2 else line for n, line in enumerate(lines[1:]))])
+    )
+    options = ("--prompt", "question", "--completion", "answer", "--label", "thumb", "--set", "ingest.delimiter=;")
+    given = (*options, "--up", "up", "--up", "great", "--down", "down", "--out", tmp_path / "several")
+    code, _, err = ktodata("audit", export, *given)
+    assert code == 0, err
+    assert pl.read_parquet(tmp_path / "several" / "audit.parquet").height == 40
+    code, _, err = ktodata("audit", export, *options, "--label", "when", "--up", "up", "--down", "down")
+    assert code == 2 and "--label is given 2 times, and takes one value" in err
+
+
 def test_conversations_as_text_in_a_cell(ktodata, tmp_path):
     turns = [[{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}] for row in records()]
     thumbs = [row["thumb"] == "up" for row in records()]

@@ -242,6 +242,15 @@ def test_action_drop_and_keep():
     assert label_noise(table, action="keep").decisions.height == 0
 
 
+def test_no_label_can_be_told_by_its_place_in_a_draw():
+    """Two sets of one size and seed: at a place, the labels agree as often as by chance."""
+    draws = []
+    for name in ("a", "b"):
+        table = pl.DataFrame({"row_id": [f"{name}{n}" for n in range(2000)], "label": [n % 2 == 0 for n in range(2000)]})
+        draws.append(rows_to_review(table, total=400, seed=0)["label"])
+    assert 140 < (draws[0] == draws[1]).sum() < 260
+
+
 def test_reviews_that_somebody_picked_move_no_label():
     """A file of corrections alone, the most doubtful rows, and both beside a short draw: each verdict stands, nothing follows."""
     table, wrong = two_topics(600)

@@ -134,11 +134,11 @@ def rows_to_review(rows: pl.DataFrame, *, total: int, seed: int) -> pl.DataFrame
         stratum.head(count).with_columns(stands_for=pl.lit(stratum.height / max(count, 1)))
         for stratum, count in zip(strata, take, strict=True)
     ]
-    # the classes mixed at random, so that the reviewer sees no pattern; each in its order, so that whoever stops early has judged
-    # the beginning of the draw
-    sides = np.repeat([0, 1], take)
+    # the classes mixed by the rows themselves, so that a reviewer can learn no pattern, not even by reviewing two sets; each in
+    # its order, so that whoever stops early has judged the beginning of the draw
+    sides, of_rows = np.repeat([0, 1], take), xxhash.xxh3_64_intdigest("\n".join(pl.concat(drawn)["row_id"]).encode())
     mixed = np.empty(len(sides), np.int64)
-    mixed[np.random.default_rng([seed, 0x2EF1E]).permutation(len(sides))] = sides
+    mixed[np.random.default_rng([seed, of_rows]).permutation(len(sides))] = sides
     places = np.where(mixed == 0, np.cumsum(mixed == 0) - 1, take[0] + np.cumsum(mixed == 1) - 1)
     return pl.concat(drawn)[places]
 
