@@ -65,12 +65,14 @@ def _strongest(steps: Sequence[StageDecisions]) -> pl.DataFrame:
 
 
 def write_up(decided: Sequence[StageDecisions], final: pl.DataFrame, exported: pl.DataFrame) -> pl.DataFrame:
-    """The ledger: every decision in the order it was taken, then one line per row, stage "export", with what became of it.
+    """The ledger: every decision in the order it was taken; each row has one line of stage "export", with what became of it.
 
-    final : what `outcomes` gave after the last step. exported : row_id and part of the rows that went into shards.
+    Where export itself decided, that decision is the line. final : what `outcomes` gave after the last step. exported : row_id
+    and part of the rows that went into shards.
     """
     taken = [step.decisions.select("row_id", pl.lit(step.stage).alias("stage"), *list(DECISION_SCHEMA)[1:]) for step in decided]
-    last = final.join(exported.select("row_id", "part"), on="row_id", how="left", maintain_order="left").select(
+    others = final.filter(pl.col("stage").ne_missing("export"))
+    last = others.join(exported.select("row_id", "part"), on="row_id", how="left", maintain_order="left").select(
         "row_id",
         stage=pl.lit("export"),
         action="state",
@@ -81,18 +83,19 @@ def write_up(decided: Sequence[StageDecisions], final: pl.DataFrame, exported: p
     return pl.concat([pl.DataFrame(schema=LEDGER_SCHEMA), *taken, last])
 
 
-def account(final: pl.DataFrame, exported: pl.DataFrame, *, quarantined_records: int) -> dict[str, int]:
-    """Count what became of everything that was read. Raises RunError unless it adds up.
+def account(ledger: pl.DataFrame, row_ids: pl.Series, exported: pl.DataFrame, *, quarantined_records: int) -> dict[str, int]:
+    """Count, from the ledger, what became of everything that was read. Raises RunError unless it adds up.
 
-    rows_in (rows, and the records that could not become any) = kept + dropped + quarantined + review, and kept rows are
-    exactly the exported ones.
+    rows_in (rows, and the records that could not become any) = kept + dropped + quarantined + review; each row that was read has
+    one outcome, and kept rows are exactly the exported ones. row_ids : of the rows that were read
     """
-    states = dict(final.group_by("state").len().iter_rows())
+    final = ledger.filter(pl.col("stage") == "export")
+    states = dict(final.group_by("action").len().iter_rows())
     n_kept = states.get("keep", 0) + states.get("relabel", 0)
     counts = {
-        "rows_in": final.height + quarantined_records,
+        "rows_in": row_ids.len() + quarantined_records,
         "quarantined": quarantined_records + states.get("quarantine", 0),
-        "rows": final.height,
+        "rows": row_ids.len(),
         "kept": n_kept,
         "relabelled": states.get("relabel", 0),
         "dropped": states.get("drop", 0),
@@ -100,10 +103,12 @@ def account(final: pl.DataFrame, exported: pl.DataFrame, *, quarantined_records:
     }
     counts |= dict(sorted(exported.group_by("part").len().iter_rows()))
     total = counts["kept"] + counts["dropped"] + counts["quarantined"] + counts["review"]
-    lost = set(final.filter(pl.col("state").is_in(["keep", "relabel"]))["row_id"]) ^ set(exported["row_id"])
-    if total != counts["rows_in"] or lost or exported.height != n_kept:
+    lost = set(final.filter(pl.col("action").is_in(["keep", "relabel"]))["row_id"]) ^ set(exported["row_id"])
+    odd = set(final.filter(pl.col("row_id").is_duplicated())["row_id"]) | set(final["row_id"]) ^ set(row_ids)
+    if total != counts["rows_in"] or lost or odd or exported.height != n_kept:
         raise RunError(
-            f"the rows do not add up, a defect of ktodata: {counts}; exported wrongly or not at all: {sorted(lost)[:3]}."
+            f"the rows do not add up, a defect of ktodata: {counts}; exported wrongly or not at all: {sorted(lost)[:3]}; "
+            f"with two outcomes or none: {sorted(odd)[:3]}."
         )
     return counts
 

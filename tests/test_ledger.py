@@ -56,16 +56,20 @@ def test_the_ledger_ends_with_one_line_per_row():
 
 
 def test_account_adds_up_and_refuses_when_it_does_not():
-    final = outcomes(IDS, [StageDecisions("dedupe", "all", decisions(("b", "review", "x")))], part=None, split_follows=False)
+    held = [StageDecisions("dedupe", "all", decisions(("b", "review", "x")))]
     exported = pl.DataFrame({"row_id": ["a", "c"], "part": ["train", "test"]})
-    counts = account(final, exported, quarantined_records=4)
+    ledger = write_up(held, outcomes(IDS, held, part=None, split_follows=False), exported)
+    counts = account(ledger, IDS, exported, quarantined_records=4)
     assert counts == {
         "rows_in": 7, "quarantined": 4, "rows": 3, "kept": 2, "relabelled": 0, "dropped": 0, "review": 1, "test": 1, "train": 1,
     }  # fmt: skip
-    with pytest.raises(RunError, match="do not add up"):
-        account(final, exported.head(1), quarantined_records=4)
-    with pytest.raises(RunError, match="do not add up"):
-        account(final, pl.concat([exported, exported.head(1)]), quarantined_records=4)
+    others = [exported.head(1), pl.concat([exported, exported.head(1)])]
+    of_b = ledger.filter(pl.col("stage") == "export", pl.col("row_id") == "b")
+    for wrong in [*((ledger, IDS, rows) for rows in others), (pl.concat([ledger, of_b]), IDS, exported)]:
+        with pytest.raises(RunError, match="do not add up"):
+            account(*wrong, quarantined_records=4)
+    with pytest.raises(RunError, match=r"with two outcomes or none: \['b', 'd'\]"):  # as many lines as rows
+        account(pl.concat([ledger, of_b]), pl.Series([*IDS, "d"]), exported, quarantined_records=4)
 
 
 def test_apply_joins_columns_and_leaves_dropped_rows_out():

@@ -197,7 +197,8 @@ class _Execution:
         """Ledger, counts, card and page. Without shards (--until) there is a ledger, no outcome to account for, and no page."""
         done = [stage for stage in self.state.stages if stage.name in self.state.saved]
         decided, part = self.state.decisions(done), self.state.parts(done)
-        states = outcomes(self.state.rows.read("row_id")["row_id"], decided, part=part, split_follows=False)
+        row_ids = self.state.rows.read("row_id")["row_id"]
+        states = outcomes(row_ids, decided, part=part, split_follows=False)
         complete = "export" in self.state.saved
         empty = pl.DataFrame(schema={"row_id": pl.String, "part": pl.String})
         exported = self.state.saved["export"].read("row_id", "part") if complete else empty
@@ -206,7 +207,7 @@ class _Execution:
         with whole_file(self.folder / "ledger.parquet") as scratch:
             ledger.write_parquet(scratch)
         quarantined = scan_parquet(self.folder / "quarantine.parquet").select(pl.len()).collect().item()
-        rows = account(states, exported, quarantined_records=quarantined) if complete else {}
+        rows = account(ledger, row_ids, exported, quarantined_records=quarantined) if complete else {}
         status = "done" if self.until is None else f"stopped after {self.until}"
         self._write_manifest(status, rows, [self.folder / "ledger.parquet"])
         # of half a run a page says little, and takes as long; one that is there must not show what is no longer so

@@ -103,9 +103,10 @@ def write_run(folder: Path, rows: int, left: float, seed: int = 0) -> None:
     _stage(folder, "coverage", place, {}, clusters=clusters)
     states = outcomes(ids, decided, part=part, split_follows=False)
     kept = states.filter(pl.col("state").is_in(["keep", "relabel"])).select("row_id").join(part, on="row_id")
-    write_up(decided, states, kept).write_parquet(folder / "ledger.parquet")
+    ledger = write_up(decided, states, kept)
+    ledger.write_parquet(folder / "ledger.parquet")
     stages = [{"name": name, "seconds": 1.0} for name in ("ingest", "dedupe", "label_noise", "coverage")]
-    counted = account(states, kept, quarantined_records=0)
+    counted = account(ledger, ids, kept, quarantined_records=0)
     manifest = {"name": "large", "status": "done", "stages": stages, "rows": counted}
     write_note(folder / "manifest.json", manifest, siblings=[folder / "ledger.parquet"])
 

@@ -1,6 +1,7 @@
 """export: who goes where, in which order; and the table as it is written, which the trainer reads as it is."""
 
 import json
+from functools import partial
 
 import polars as pl
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError
 from ktodata.feedback import feedback_table
 from ktodata.formats.shards import write_shards
+from ktodata.ledger import StageDecisions, account, add_columns, outcomes, write_up
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.export import export, shard_table
 from ktodata.stages.row_order import check_order
@@ -93,6 +95,28 @@ def test_no_row_is_lost_and_no_last_block_is_a_single_row(count, block, seed):
     assert set(result.columns["row_id"]) | set(result.actions()) == set(table["row_id"])
     assert result.columns.height + len(result.actions()) == count
     assert result.columns.height % block != 1 or count == 1
+
+
+@pytest.mark.parametrize("block", [2, 3, 7, 16])
+@pytest.mark.parametrize("desirable", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_each_row_has_one_outcome_whatever_the_labels_and_the_block(block, desirable):
+    """Repeats are dropped or held, and one row stands alone for some counts: decisions, ledger and account agree."""
+    alone = 0
+    for count in range(2 * block, 2 * block + 4):
+        repeats = rows(2, desirable).with_columns(row_id=pl.format("again {}", "row_id"))
+        table = left = pl.concat([rows(count, desirable), repeats])
+        decided = []
+        for name, stage in {"dedupe": dedupe, "export": partial(export, block=block)}.items():
+            result = stage(left)
+            assert not result.decisions["row_id"].is_duplicated().any()
+            decided.append(StageDecisions(name, "all", result.decisions))
+            left = add_columns(left, result)
+        alone += len(result.metrics["left_out"])
+        ledger = write_up(decided, outcomes(table["row_id"], decided, part=None, split_follows=False), result.columns)
+        assert sorted(ledger.filter(pl.col("stage") == "export")["row_id"]) == sorted(table["row_id"])
+        counts = account(ledger, table["row_id"], result.columns, quarantined_records=0)
+        assert counts["dropped"] + counts["review"] == table.height - result.columns.height
+    assert alone
 
 
 def both_labels(table, **settings):

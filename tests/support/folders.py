@@ -108,7 +108,8 @@ def write_run(
     if "evaluate" in stages:
         noted(folder / "evaluation.json", EVALUATION)
         _stage(folder, "evaluate", pl.DataFrame({"row_id": ids}), EVALUATION)
-    write_up(decided, states if complete else states.clear(), exported).write_parquet(folder / "ledger.parquet")
+    ledger = write_up(decided, states if complete else states.clear(), exported)
+    ledger.write_parquet(folder / "ledger.parquet")
     manifest = {
         "name": "small <b>run</b> \ud800",  # a lone surrogate can stand in JSON, and nowhere else
         "status": "done",
@@ -118,7 +119,7 @@ def write_run(
         "inputs": [{"name": "feedback.jsonl", "bytes": 12_345, "sha256": "0123456789abcdef"}],
         "encoder": "packaged:wordllama-256",
         "device": {"embed": "cpu"},
-        "rows": account(states, exported, quarantined_records=2) if complete else {},
+        "rows": account(ledger, ids, exported, quarantined_records=2) if complete else {},
         "stages": [{"name": name, "seconds": 0.5, "cached": False} for name in ("ingest", *stages)],
     }
     noted(folder / "manifest.json", manifest)
