@@ -743,7 +743,7 @@ def _recipe_target(folder: Path | None, file: str | None, out: Path | None) -> P
         raise SettingError("init: name the folder to start in, or the file to look at with --from FILE.")
     target = out or (folder / "recipe.yaml" if folder else Path(f"{Path(file or '').name.partition('.')[0]}.yaml"))
     if target.exists():
-        raise RecipeError(f"{target} is there already; nothing was written.")
+        raise RecipeError(f"{target} is there already; nothing was written. --out RECIPE names another file.")
     return target
 
 

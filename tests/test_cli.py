@@ -173,7 +173,8 @@ def test_run_explain_export(ktodata, folder):
     repeat = pl.read_parquet(run / "ledger.parquet").filter(pl.col("reason") == "repeat").row(0, named=True)
     code, out, _ = ktodata("explain", run, repeat["row_id"])
     assert code == 0 and "outcome: drop" in out and f"caused by row {repeat['caused_by']}" in out
-    assert "label as exported: none (dropped: repeat)" in out
+    assert "label as exported: none (dropped: repeat)" in out and not any(line.endswith(": ") for line in out.splitlines())
+    assert ktodata("explain", run, "61")[1] == out  # by the record's own id
     code, out, _ = ktodata("explain", run, repeat["row_id"], "--json")
     ended = ktodata("explain", run, "none\x1b[31m", "--json")
     error = json.loads(ended[2])

@@ -453,7 +453,12 @@ class _Reader:
         column = self._fields.label_column()
         where = f"first: {problem.detail}, at {file} line {line:,}"
         if self._reasons["label_missing"] == self._records:
-            return f"none of {self._records:,} records has a label ({where}). {self._columns_hint(column)}"
+            return (
+                f"none of {self._records:,} records has a column {column!r}, which the label is read from; "
+                f"{self._columns_hint(column).removesuffix('.')}. Name the column, and what its values mean: "
+                "label={'column': 'thumb', 'up': True, 'down': False} in Python, label: {column: thumb, up: true, down: false} "
+                "in a recipe."
+            )
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._reasons.most_common())
         none = f"column {column!r}: none of {self._records:,} records has a usable label"
         return f"{none}: {reasons} ({where}). {self._advice(column)}"

@@ -225,7 +225,9 @@ def _check_prompt(facts: dict[str, Any]) -> Finding:
     if not ensemble["labels_follow_the_prompt"]:
         share = ensemble.get("prompt_information_share")
         carries = f"The prompt alone carries {share:.0%} of what the text says of the labels" if share is not None else ""
-        return passed("KD047", carries and f"{carries}: under what counts as following the prompt.")
+        return passed(
+            "KD047", carries and f"{carries}: too little to say that labels follow what was asked rather than what was answered."
+        )
     return issue(
         "KD047",
         f"The prompt alone carries {ensemble['prompt_information_share']:.0%} of what the text says of the labels: models fail "

@@ -1,8 +1,9 @@
 """The tools over the Model Context Protocol (https://modelcontextprotocol.io), by its own SDK: standard input and output."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ktodata.errors import KtodataError
 from ktodata.extras import require
 from ktodata.mcp.allowed_folder import AllowedFolder
 from ktodata.mcp.read_only_tools import ReadOnlyTools
+from ktodata.settings import unknown_name
 from ktodata.visible_text import clean
 
 if TYPE_CHECKING:
@@ -28,14 +30,39 @@ def mcp_server(folder: Path | str) -> "MCPServer":
     """A server of the tools over one folder. Raises SettingError where there is none, MissingExtraError without the SDK."""
     require("mcp", what="ktodata mcp", extra="mcp")
     from mcp.server import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
     from mcp_types import ToolAnnotations
 
     tools = ReadOnlyTools(AllowedFolder.of(folder))
-    server: MCPServer = MCPServer("ktodata", instructions=INSTRUCTIONS, version=version("ktodata"), log_level="ERROR")
+    named = {
+        tool.__name__: tool
+        for tool in (tools.inspect, tools.audit, tools.next_reviews, tools.explain, tools.findings, tools.coverage, tools.dry_run)
+    }
+
+    class ToolServer(MCPServer):
+        """Says what is wrong with arguments in plain words: the SDK drops those that it does not know, and quotes its checker."""
+
+        async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+            if name in named and (problem := _argument_problem(named[name], arguments)):
+                raise ToolError(problem)
+            return await super().call_tool(name, arguments, context)
+
+    server = ToolServer("ktodata", instructions=INSTRUCTIONS, version=version("ktodata"), log_level="ERROR")
     reads_only = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
-    for tool in (tools.inspect, tools.audit, tools.next_reviews, tools.explain, tools.findings, tools.coverage, tools.dry_run):
+    for tool in named.values():
         server.tool(annotations=reads_only)(_answering(tool, tools.folder.root))
     return server
+
+
+def _argument_problem(tool: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """What is wrong with the names of a tool's arguments, in a sentence; empty: nothing is."""
+    parameters = signature(tool).parameters
+    if unknown := sorted(set(arguments) - set(parameters)):
+        return clean(unknown_name(f"{tool.__name__} has no argument", unknown[0], parameters))
+    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in arguments]
+    if missing:
+        return f"{tool.__name__} needs {' and '.join(missing)}; it takes {', '.join(parameters)}."
+    return ""
 
 
 def _answering(tool: Callable[..., Any], root: Path) -> Callable[..., Any]:

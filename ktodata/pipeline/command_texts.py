@@ -150,7 +150,8 @@ def row_text(explained: Mapping[str, Any]) -> str:
     ]
     for stage, columns in explained["measured"].items():
         values = {name: value for name, value in columns.items() if not isinstance(value, list) and value is not None}
-        lines.append(f"{stage}: " + ", ".join(f"{name}={_printable(value)}" for name, value in values.items()))
+        if values:
+            lines.append(f"{stage}: " + ", ".join(f"{name}={_printable(value)}" for name, value in values.items()))
     return "\n".join([*lines, "", "decisions:", *map(_decision_line, explained["decisions"])])
 
 

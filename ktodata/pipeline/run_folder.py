@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ktodata.pipeline.compare_runs import RunComparison
 
 PARTS = ("train", "validation", "test")
+MAX_LISTED = 12  # rows in a message
 
 
 @dataclass(frozen=True)
@@ -180,13 +181,23 @@ class Run:
         """All that is known of one row: its text, what each stage measured, each decision and its evidence, what became of it.
 
         Its `labels` are desirable or undesirable as it was read and as it is exported (null: it is not), and `why` that is so.
-        Raises DataError for a row_id that the run does not hold, naming near ones.
+        row_id : or the record's own source_id, where one row has it. Raises DataError for one of several rows, which it
+        names, and for one that the run does not hold, naming near ones.
         """
         rows = self.feedback.filter(pl.col("row_id") == row_id)
         if rows.is_empty():
+            own = self.feedback.filter(pl.col("source_id") == row_id)["row_id"].to_list()
+            if len(own) == 1:
+                return self.explain(own[0])
+            if own:
+                listed = ", ".join(own[:MAX_LISTED]) + (", ..." if len(own) > MAX_LISTED else "")
+                raise DataError(f"{len(own):,} rows in {self.folder} have the source_id {row_id!r}; explain one: {listed}.")
             near = self.feedback.filter(pl.col("row_id").str.starts_with(row_id[:4]))["row_id"].head(3).to_list()
             hint = f" Rows that begin alike: {', '.join(near)}." if near else ""
-            raise DataError(f"no row {row_id!r} in {self.folder}.{hint}")
+            raise DataError(
+                f"no row {row_id!r} in {self.folder}, neither as row_id nor as source_id.{hint} row_ids are in its "
+                "ledger.parquet and its shards, and on the page beside each row shown."
+            )
         own = self.stage("ingest").columns.columns
         measured = {
             # of reviews, what was said: its column holds what was known of all other rows as well

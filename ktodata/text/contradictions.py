@@ -67,4 +67,6 @@ def _similar_pairs(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], p: Floats
     rows, twins = pairs
     cosine = np.einsum("ij,ij->i", c[rows], c[twins])
     near = (cosine >= similarity) & (np.einsum("ij,ij->i", p[rows], p[twins]) >= similarity)
-    return pl.DataFrame({"row": rows[near], "twin": twins[near], "near_similarity": cosine[near].astype(np.float64)})
+    return pl.DataFrame(
+        {"row": rows[near], "twin": twins[near], "near_similarity": cosine[near].astype(np.float64).clip(max=1).round(6)}
+    )

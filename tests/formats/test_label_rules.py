@@ -293,7 +293,7 @@ def test_yes_and_no_without_quotes_in_yaml_are_pointed_out(lines):
 
 
 def test_a_misspelt_label_column_is_answered_with_the_nearest(lines):
-    with pytest.raises(LabelError, match=r"none of 1 records has a label .*Did you mean 'thumb'\?"):
+    with pytest.raises(LabelError, match=r"none of 1 records has a column .*Did you mean 'thumb'\?"):
         read(lines({**ROW, "thumb": True}), label="thum")
 
 

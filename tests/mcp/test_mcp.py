@@ -56,6 +56,17 @@ def a_row(folder):
     return kd.Run(folder / "runs" / "thumbs").ledger["row_id"][0]
 
 
+def test_arguments_that_a_tool_does_not_know_or_needs_are_named(folder):
+    answers = calls(
+        folder, ("audit", {"source": "feedback.jsonl", "labels": "thumb"}), ("next_reviews", {"count": 3}), ("explain", {})
+    )
+    assert answers == [
+        "audit has no argument 'labels'. Known: source, reading.",
+        "next_reviews needs source; it takes source, count, reading.",
+        "explain needs run and row_id; it takes run, row_id.",
+    ]
+
+
 def test_task_1_what_is_in_this_file(folder):
     answer = call(folder, "inspect", file="feedback.jsonl")
     assert "thumb" in [column["column"] for column in answer["columns"]]
