@@ -730,7 +730,9 @@ def init(
 
         inspection = inspect(from_, **_file_settings(overrides or ()))
         recipe, facts = inspection.recipe(target.parent), inspection.as_dict()
-        summary = f"{inspection.text()}\n\n{target}: put a meaning for each CHOOSE, then  ktodata run {target}"
+        is_open = any("CHOOSE" in line.partition("#")[0] for line in recipe.splitlines())
+        todo = "put what is meant for each CHOOSE, then" if is_open else "nothing is left to choose; next"
+        summary = f"{inspection.text()}\n\n{target}: {todo}  ktodata run {target}"
     make_folder(target.parent)
     with whole_file(target) as scratch:
         scratch.write_text(recipe, encoding="utf-8")

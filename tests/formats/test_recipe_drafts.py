@@ -75,6 +75,17 @@ def test_a_label_that_is_named_so_is_offered_in_all_its_spellings(lines):
     assert not inspect(lines(*comments)).labels
 
 
+def test_the_summary_says_what_the_recipe_says(lines):
+    """Which texts are open, how times are written, and that nothing was tried where a column is still to be chosen."""
+    rows = [
+        {"frage": f"Warum ist Nummer {n} so?", "antwort": f"Darum ist Nummer {n} so.", "ts": f"{n + 1:02}.01.2026"}
+        for n in range(30)
+    ]
+    text = inspect(lines(*({**row, "bewertung": "ja"} for row in rows))).text()
+    assert text.count("; yours to choose") == 4 and "is not known yet: it leaves a column to choose" in text
+    assert "its name; all of 30 different values read as %d.%m.%Y" in text and "As drafted" not in text
+
+
 # --- one record per message --------------------------------------------------------------------------------------------------
 
 

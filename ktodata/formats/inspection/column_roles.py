@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ktodata.formats.inspection.column_profiles import ColumnProfile
+from ktodata.formats.inspection.time_formats import time_formats
 from ktodata.formats.label_rules import by_sense
 from ktodata.formats.times import moment
 
@@ -157,8 +158,14 @@ def _time_candidates(column: ColumnProfile) -> list[RoleCandidate]:
             return []
         return [RoleCandidate("created_at", column.path, is_named, _times_text(readable, len(values)))]
     if is_named and column.n_distinct != 1 and any(char.isdigit() for value in values for char in str(value)):
-        return [RoleCandidate("created_at", column.path, False, f"its name; but {_times_text(readable, len(values))}")]
+        return [RoleCandidate("created_at", column.path, False, _other_times_text(values, readable))]
     return []
+
+
+def _other_times_text(values: Sequence[object], readable: int) -> str:
+    if formats := time_formats(values):
+        return f"its name; all of {len(values):,} different values read as {' or '.join(formats)}"
+    return f"its name; but {_times_text(readable, len(values))}"
 
 
 def _times_text(readable: int, n_values: int) -> str:

@@ -36,6 +36,7 @@ from ktodata.visible_text import clean
 
 MAX_RECORDS = 2_000
 MAX_SHOWN_COLUMNS = 60
+NOT_TRIED = "How many records the recipe reads is not known yet: it leaves a column to choose."
 MIN_FORMAT_SHARE = 0.5
 # formats that keep verdicts by name, the label being one of these names and no column; and those with columns of verdicts
 ASKING = (
@@ -153,15 +154,20 @@ class Inspection:
         lines = [self._format_line()]
         for role in ROLES:
             lines += [
-                f"{role if at == 0 else '  or':<11} {clip(candidate.column, 60)}: {candidate.evidence}"
+                f"{role if at == 0 else '  or':<11} {clip(candidate.column, 60)}: {candidate.evidence}{self._is_open(candidate)}"
                 for at, candidate in enumerate(self.roles[role])
-                if role != "label" and (candidate.is_named or at == 0)
+                if role != "label" and (candidate.is_named or at == 0 or self._is_open(candidate))
             ]
         if not is_paired(self):
             lines += [f"{'label' if at == 0 else '  or':<11} {choice.text()}" for at, choice in enumerate(self.labels)]
         if (parts := given_parts(self)) is not None:
             lines.append(f"parts       {parts.text()}: keep them, or deal all rows anew? The recipe waits for the choice.")
-        return [*lines, "", *([f"As drafted, {self.trial}."] if self.trial else []), self._label_advice()]
+        return [*lines, "", f"As drafted, {self.trial}." if self.trial else NOT_TRIED, self._label_advice()]
+
+    def _is_open(self, candidate: RoleCandidate) -> str:
+        """Of a text that no name and no format decides; empty where one does."""
+        is_text = candidate.role in ("prompt", "completion") and not candidate.is_named
+        return "; yours to choose" if is_text and not (self.format or self.compared or self.message_table) else ""
 
     def _label_advice(self) -> str:
         if is_paired(self):
