@@ -88,6 +88,12 @@ def label_decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.Da
     return pl.concat([no_decisions(), *(_decide_rule(table, *rule) for rule in rules)])
 
 
+def waiting_rows(table: pl.DataFrame, decisions: pl.DataFrame) -> pl.Series:
+    """Row ids of rows that these decisions leave to a person, and that nobody has judged. table : row_id, trusted_label"""
+    held = decisions.filter(pl.col("action") == "review")["row_id"]
+    return table.filter(pl.col("row_id").is_in(held.implode()), pl.col("trusted_label").is_null())["row_id"]
+
+
 def _decide_rule(table: pl.DataFrame, where: pl.Expr, action: Action, reason: str) -> pl.DataFrame:
     caused_by = "near_twin" if reason == "near_contradiction" else None
     return decide(table, where.fill_null(False), action=action, reason=reason, evidence=DECISION_EVIDENCE, caused_by=caused_by)

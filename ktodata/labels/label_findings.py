@@ -151,12 +151,9 @@ def _check_noise(facts: dict[str, Any]) -> Finding:
     if "not_learnt" in facts:
         return not_applicable("KD043", facts["not_learnt"])
     reviews = reviewed_labels(facts["trusted"])
-    estimate = f"Confident learning's estimate is {percent(facts['label_noise_estimate']['wrong'])}, of random errors alone"
-    if facts.get("identifiability", {}).get("verdict") != "identifiable":
-        estimate += ", and here it may be far off either way"
     if not reviews.drawn:
-        return not_applicable("KD043", f"How many labels are wrong is not known without a random draw of reviews. {estimate}.")
-    text = review_sentence(reviews) + ("" if reviews.whole.is_counted else f" {estimate}.")
+        return not_applicable("KD043", "How many labels are wrong is not known without a random draw of reviews.")
+    text = review_sentence(reviews)
     many = is_above(reviews, MANY_WRONG)
     if many is None:
         return not_applicable("KD043", f"{text} Too few reviews to say whether {percent(MANY_WRONG, 0)} or more are wrong.")

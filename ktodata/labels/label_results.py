@@ -12,7 +12,7 @@ from ktodata.labels.beliefs import Beliefs
 from ktodata.labels.evidence.evidence import Evidence
 from ktodata.labels.evidence.neighbours import ROWS_COMPARED
 from ktodata.labels.label_classifier import Classifier
-from ktodata.labels.label_decisions import count_against, count_flags
+from ktodata.labels.label_decisions import count_against, count_flags, waiting_rows
 from ktodata.labels.label_drift import drift_metrics, drift_tables
 from ktodata.labels.label_findings import identifiability_in_words, label_findings
 from ktodata.labels.label_rows import LabelRows
@@ -38,8 +38,8 @@ class LabelResults:
     reviews: ReviewCheck
     beliefs: Beliefs
 
-    def metrics(self, table: pl.DataFrame) -> dict[str, Any]:
-        """As JSON values, with the findings. table : the rows with everything that was added to them"""
+    def metrics(self, table: pl.DataFrame, decisions: pl.DataFrame) -> dict[str, Any]:
+        """As JSON values, with the findings. table : the rows with everything that was added to them. decisions : about them"""
         metrics = (
             self.classifier.as_metrics(self.rows)
             | self.votes.as_metrics()
@@ -52,6 +52,7 @@ class LabelResults:
             "flagged": int(table["flagged"].sum()),
             "flags": count_flags(table),
             "evidence_against": count_against(table),
+            "rows_to_judge": waiting_rows(table, decisions).len(),
             "label_quality": LABEL_QUALITY_IS,
             "evidence": {
                 piece.name: {"needs": piece.needs, "calibrated_on": piece.calibrated_on or "nothing: an order only"}

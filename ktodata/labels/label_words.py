@@ -276,6 +276,12 @@ def class_rates(reviews: ReviewedLabels) -> str:
     return "; ".join(f"{part.of}: {_rate(part)}" for part in reviews.classes if part.rows != 0)
 
 
+def both_labels_sentence(texts: int, rows: int) -> str:
+    """Texts that wait for a person because raters are even. rows : of them that are held; their repeats are dropped"""
+    what = f"{texts:,} text{'' if texts == 1 else 's'} ({_rows(rows)})"
+    return f"{what} {_has(texts)} both labels, and no majority decides"
+
+
 def flags_sentence(figures: Mapping[str, Any], rows: int, judged: int) -> str:
     """Of one given class: how many rows are flagged, how many of these were judged, all wrong, and what is said of the others.
 

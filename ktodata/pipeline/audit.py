@@ -21,6 +21,7 @@ from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words,
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.judges.judge_agreement import with_agreement
+from ktodata.labels.label_decisions import waiting_rows
 from ktodata.labels.label_words import BY_INJECTED, next_for_labels, reviewed_labels
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
@@ -30,7 +31,7 @@ from ktodata.ledger import add_columns
 from ktodata.pipeline.audit_recipe import is_recipe
 from ktodata.pipeline.run_folder import Run
 from ktodata.settings import unknown_name
-from ktodata.stage import StageResult
+from ktodata.stage import StageResult, no_decisions
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
 from ktodata.stages.hidden_states import hidden_states
@@ -44,6 +45,7 @@ HELD, AS_LIKELY_AS_NOT = "review", 0.5  # the state of rows that wait for a pers
 OF_A_TABLE = {"row_id", "votes"}  # columns of a feedback table that hardly any other frame has both of
 # what `read` takes, but for what means something else here: a column of models, which turn is judged
 READING = set(inspect.signature(read).parameters) - {"paths", "model", "judged"}
+ABOUT_HELD = ("held_text", "left_to_a_person")
 MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "evidence_against")
 
 
@@ -93,8 +95,9 @@ def audit(
         raise SettingError(f"audit: a feedback table was read before; {', '.join(sorted(reading))} is for what is read now.")
     source = None if is_table else read(feedback, **reading)
     table: pl.DataFrame = feedback if source is None else source.feedback
-    for stage in (validate, dedupe):
-        table = add_columns(table, stage(table))
+    table = add_columns(table, validate(table))
+    repeats = dedupe(table)
+    table = _with_held_texts(add_columns(table, repeats), repeats.decisions)
     table = add_columns(table, embed(table, model=encoder))
     if model is not None:
         table = add_columns(table, hidden_states(table, model=model))
@@ -139,12 +142,16 @@ class LabelAudit:
             raise RunError(f"{run.folder} has no label_noise: put the steps embed and label_noise into its recipe.")
         noise = run.stage("label_noise")
         learnt = pl.col("is_label_issue").is_not_null()  # label_noise says so of the rows that it learnt from, and of no others
-        held = pl.col("row_id").is_in(_held_row_ids(run).implode())
+        contradicted = _contradicted(run)
+        held = pl.col("row_id").is_in(contradicted["row_id"].implode())
         if "not_learnt" in noise.metrics:
             learnt = ~pl.col("row_id").is_in(_waiting_row_ids(run).implode())
         state = pl.when(learnt).then(pl.lit("keep")).when(held).then(pl.lit(HELD)).otherwise(pl.lit("drop"))
         states = noise.columns.select("row_id", state=state)
         table = run.feedback.drop(LABEL_NOISE_ADDS, strict=False).join(states, on="row_id", maintain_order="left")
+        table = _with_held_texts(table, contradicted).with_columns(
+            left_to_a_person=pl.col("row_id").is_in(waiting_rows(table, noise.decisions).implode())
+        )
         steps = {name: settings for step in run.manifest["recipe"]["steps"] for name, settings in step.items()}
         judged = None
         if "judge" in run.stage_names():
@@ -160,7 +167,7 @@ class LabelAudit:
     @property
     def rows(self) -> pl.DataFrame:
         """Every row of the audit with what was measured of it, the most doubtful label first."""
-        plain = self.table.drop("prompt_embedding", "completion_embedding", "hidden_state", strict=False)
+        plain = self.table.drop("prompt_embedding", "completion_embedding", "hidden_state", *ABOUT_HELD, strict=False)
         measured = self.result.columns.select("row_id", *MEASURED)
         joined = plain.drop(MEASURED, strict=False).join(measured, on="row_id", how="left", maintain_order="left")
         return joined.sort("label_quality", "row_id", nulls_last=True)
@@ -216,11 +223,13 @@ class LabelAudit:
         doubt : 1 doubtful .. 0 sound, an order only. p_wrong : the same as a probability, null unless `p_wrong_was_measured`
 
         First the random draw (why "measures"), as many rows as the headline asks for until the share of wrong labels is known:
-        it says how wrong the labels are, what no model suspects, and, from 40 on, what a doubt is worth. The others (why "gain")
-        are those that nobody can call yet, each less worth the more it is like one before it: labels/people/review_queue.py.
-        Texts with both labels, which are held until somebody decides (why "held"), count as rows whose label is wrong as likely
-        as not. Where nothing was learnt of the labels, the random draw alone.
-        draw : rows of the draw, in place of what the headline asks for; while fewer than 40 were judged, half of all at least
+        it says how wrong the labels are, what no model suspects, and, from 40 on, what a doubt is worth. Then what is out of the
+        data until somebody decides (why "held"): one row of each text with both labels, which count as wrong as likely as not,
+        and rows that a run's label_noise holds. The others (why "gain") are those that nobody can call yet. Among each kind a row
+        is less worth the more it is like one before it: labels/people/review_queue.py. Where nothing was learnt of the labels
+        there are no others.
+        draw : rows of the draw, in place of what the headline asks for; while fewer than 40 were judged, half of all at least,
+        or all that is left beside those held
         """
         if draw is None:
             draw = next_for_labels(reviewed_labels(self.metrics["trusted"]), self.table.height).draw
@@ -228,18 +237,21 @@ class LabelAudit:
         known = pl.col("doubt") if self.p_wrong_was_measured else pl.lit(None, pl.Float64)
         rows = self.table.select("row_id", "source_id", "label", "prompt", "completion", pl.Series("doubt", p_wrong))
         rows = rows.select("row_id", "source_id", "label", "doubt", known.alias("p_wrong"), "prompt", "completion")
-        rows = rows.with_columns(why=pl.lit("gain"))
         open_rows = self.trained & self.unjudged
         drawn = self.metrics["trusted"]["drawn_at_random"]
-        if "not_learnt" in self.metrics:
-            first = self._random_draw(drawn, count)
-            open_rows[:] = False
-        else:
-            first = self._random_draw(drawn, min(count, max(draw, 0 if drawn >= MIN_REVIEWED else -(-count // 2))))
-            open_rows[first] = False
-        rest = queue(features_of(self.table), p_wrong, open_rows | self.held, count - len(first))
-        rows = rows.with_columns(why=pl.when(pl.Series(self.held)).then(pl.lit("held")).otherwise("why"))
-        return pl.concat([rows[first].with_columns(why=pl.lit("measures")), rows[rest]])
+        waits = self.waits
+        others = count - int(waits.sum())
+        if "not_learnt" not in self.metrics:
+            others = 0 if drawn >= MIN_REVIEWED else min(-(-count // 2), others)
+        first = self._random_draw(drawn, min(count, max(draw, others)))
+        features = features_of(self.table)
+        waits[first] = False
+        held = queue(features, p_wrong, waits, count - len(first))
+        open_rows[first] = False
+        open_rows &= ~waits & ("not_learnt" not in self.metrics)
+        rest = queue(features, p_wrong, open_rows, count - len(first) - len(held))
+        whys = (pl.lit(why).alias("why") for why in ("measures", "held", "gain"))
+        return pl.concat([rows[part].with_columns(why) for part, why in zip((first, held, rest), whys, strict=True)])
 
     def _random_draw(self, drawn: int, count: int) -> NDArray[np.int64]:
         """Places of the next rows of the random order, of which `drawn` were judged, that nobody has judged: int [<= count]."""
@@ -262,12 +274,17 @@ class LabelAudit:
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
-        """Training rows that wait for a verdict because their text has both labels, one row of each text: bool [N]."""
-        text = ("prompt", "completion")
-        waits = (self.table_column("part", "train") == "train") & (self.table_column("state", "keep") == HELD)
-        table = self.table.select(*text, waits=waits, judged=pl.Series(~self.unjudged))
-        waiting = pl.col("waits") & ~pl.col("judged").any().over(text) & pl.struct(*text, "waits").is_first_distinct()
+        """One row of each text that waits for a verdict because it has both labels, held-out ones too: bool [N]."""
+        waits = (self.table_column("state", "keep") == HELD) & self.table_column("held_text", None).is_not_null()
+        table = self.table.select(text=self.table_column("held_text", None), waits=waits, judged=pl.Series(~self.unjudged))
+        waiting = pl.col("waits") & ~pl.col("judged").any().over("text") & pl.struct("text", "waits").is_first_distinct()
         return np.asarray(table.select(waiting).to_series().to_numpy())
+
+    @property
+    def waits(self) -> NDArray[np.bool_]:
+        """Rows that are out of the data until somebody judges them, one of each text with both labels: bool [N]."""
+        left = self.table_column("left_to_a_person", default=False).to_numpy()
+        return np.asarray(self.held | (left & self.unjudged))
 
     @property
     def p_wrong_was_measured(self) -> bool:
@@ -427,13 +444,22 @@ class LabelAudit:
         return int(self.settings.get("seed", 0))
 
 
-def _held_row_ids(run: Run) -> pl.Series:
-    """Row ids that dedupe held because their text has both labels, and that no reviewer called contested or of no use."""
-    if "dedupe" not in run.stage_names():
-        return pl.Series([], dtype=pl.String)
-    held = run.stage("dedupe").decisions.filter(pl.col("action") == "review")["row_id"]
-    decided = run.stage("reviews").decisions["row_id"] if "reviews" in run.stage_names() else held.clear()
-    return held.filter(~held.is_in(decided.implode()))
+def _contradicted(run: Run) -> pl.DataFrame:
+    """Decisions of dedupe on rows whose text has both labels, and that no earlier step has set aside."""
+    names = run.stage_names()
+    if "dedupe" not in names:
+        return no_decisions()
+    held = run.stage("dedupe").decisions.filter(pl.col("reason") == "labels_disagree")
+    for name in names[: names.index("dedupe")]:
+        held = held.join(run.stage(name).decisions, on="row_id", how="anti", maintain_order="left")
+    return held
+
+
+def _with_held_texts(table: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+    """Add held_text: the same for the two rows of a text that dedupe held because it has both labels, else null."""
+    name = pl.min_horizontal("row_id", "caused_by")
+    held = decisions.filter(pl.col("reason") == "labels_disagree").select("row_id", held_text=name)
+    return table.drop("held_text", strict=False).join(held, on="row_id", how="left", maintain_order="left")
 
 
 def _waiting_row_ids(run: Run) -> pl.Series:

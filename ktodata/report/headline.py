@@ -21,17 +21,13 @@ from ktodata.labels.label_words import (
     trust_word,
 )
 from ktodata.report.run_contents import RunContents, read_contents
-from ktodata.report.run_files import RunFiles
-from ktodata.report.sections.balance_section import BalanceSection
-from ktodata.report.sections.flow_section import UNLABELLED, FlowSection, RecordAccount
+from ktodata.report.sections.flow_section import UNLABELLED, RecordAccount, held_rows
 from ktodata.report.sections.labels_section import LabelsSection
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 
 UNMAPPED = 0.1  # share of records whose label has a value without a meaning, from which that comes before all else
 UNREADABLE = 0.02  # share of quarantined records from which they are worth a line
 LOPSIDED = 2 / 3  # share of one label above which a set is called lopsided
-SET_ASIDE = ("overruled", "reviewed_contested")
-JUDGED = "trusted_disagrees"  # and held: verdicts do nothing but measure
 CROWDED = 0.5  # share of the largest prompt cluster above which the prompts are called narrow
 
 
@@ -61,7 +57,7 @@ def headline(contents: RunContents) -> list[HeadlineLine]:
     return [
         label_trust(contents.noise),
         HeadlineLine("What spoils this set?", *_what_spoils(contents)),
-        HeadlineLine("What was done?", *_what_was_done(contents.flow, contents.balance)),
+        HeadlineLine("What was done?", *_what_was_done(contents)),
         HeadlineLine("Did it help?", *_did_it_help(contents)),
         HeadlineLine("What should a person do next?", *_next_steps(contents)),
     ]
@@ -85,8 +81,8 @@ def _by_the_model(noise: LabelsSection) -> str:
     if noise.not_learnt:
         return noise.not_learnt
     doubted = noise.doubted
-    text = f"Confident learning doubts {count(doubted.hits)} of {plural(doubted.total, 'label')} ({percent(doubted.value)})"
-    text += f", {ORDER_ONLY}"
+    text = f"Confident learning doubts {count(doubted.hits)} of {plural(doubted.total, 'label')}"
+    text += f", {ORDER_ONLY}" if noise.p_is == ORDER_ONLY else f"; p(wrong) is {noise.p_is}"
     if noise.detector.value is None:
         return f"{text}. The detector did not measure itself, so read this as a hint."
     span = interval(noise.detector, as_percent=True, digits=0)
@@ -109,7 +105,8 @@ def _unshown(noise: LabelsSection | None) -> str:
     """What is not known of wrong labels, where they are not among what spoils the set, and on how many texts raters differed."""
     if noise is None:
         return ""
-    differ = f" On {plural(noise.outvoted, 'text')} votes differ, and the majority's label stayed." if noise.outvoted else ""
+    differ = f" On {plural(noise.outvoted, 'text')} raters' last votes differ, and the majority's label stayed."
+    differ = differ if noise.outvoted else ""
     return differ if are_noisy(noise.reviews) else f"{differ} {noise_unshown(noise.reviews)}"
 
 
@@ -132,8 +129,7 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
             regions = plural(len(coverage.holes), "region")
             yield "narrow prompts", f"The training prompts leave {regions} of the reference prompts uncovered."
     if noise is not None and noise.contradicted:
-        undecided = f"{plural(noise.contradicted, 'row')} share a text that has both labels, and no majority decides"
-        yield "contradicting labels", f"{undecided}: criteria are unclear there, or somebody slipped."
+        yield "contradicting labels", f"{noise.contradicted}: criteria are unclear there, or somebody slipped."
     # a record without a label, or whose label the recipe sets aside, is not what spoils a set
     unreadable = flow.unreadable if flow is not None else 0
     if flow is not None and unreadable > UNREADABLE * max(read := flow.account.records if flow.account else flow.rows_in, 1):
@@ -141,7 +137,8 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
         yield "unreadable records", f"{records} of {count(read)} could not be used as they are."
 
 
-def _what_was_done(flow: FlowSection | None, balance: BalanceSection | None) -> tuple[str, str]:
+def _what_was_done(contents: RunContents) -> tuple[str, str]:
+    flow, balance, held = contents.flow, contents.balance, held_rows(contents.files, contents.flow)
     if flow is None:
         return "Nothing yet.", "No row was read."
     text = (
@@ -149,6 +146,7 @@ def _what_was_done(flow: FlowSection | None, balance: BalanceSection | None) -> 
         f"{count(flow.review)} held for review; {count(flow.kept)} are kept"
     )
     text += f", {count(flow.relabelled)} of them with the other label." if flow.relabelled else ", none with a changed label."
+    text += f" {held.not_to_judge()}" if held.settled else ""
     text += f" {flow.unapplied_sentence}" if flow.unapplied else ""
     if balance is not None and balance.desirable_weight is not None and balance.undesirable_weight is not None:
         text += (
@@ -202,14 +200,13 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
     unmapped = _unmapped_step(contents.flow.account) if contents.flow is not None else ""
     if unmapped:
         return "Map the label's values.", unmapped
-    judged = _n_held_for(contents.files, JUDGED)
-    held = contents.flow.review - judged - _n_held_for(contents.files, *SET_ASIDE) if contents.flow is not None else 0
-    todo = [f"Judge the {plural(held, 'row')} held for review{', most doubtful first' if held > 1 else ''}."] if held else []
+    held = held_rows(contents.files, contents.flow)
+    todo = [held.to_judge()] if held.verdicts else []
     labels = NextForLabels() if contents.noise is None else next_for_labels(contents.noise.reviews, contents.noise.rows)
     todo += [labels.text] if labels.text else []
-    if judged:
+    if held.judged:
         todo.append(
-            f"{plural(judged, 'row')} held for review got a verdict: use_trusted: relabel in label_noise would train on it."
+            f"{plural(held.judged, 'row')} held for review got a verdict: use_trusted: relabel in label_noise would train on it."
         )
     if contents.flow is not None and contents.flow.unapplied:
         todo.append("Let verdicts take the place of labels: the recipe's setting use_trusted: relabel, in a step label_noise.")
@@ -221,13 +218,13 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
         todo.append("Collect feedback on the reference prompts that nothing here is like.")
     if not todo:
         return "Nothing urgent.", "Read the examples below before you train on this."
+    short = "Review rows." if held.verdicts else labels.short or "Look closer."
     # the desk asks about the draw first
-    budget = (labels.draw or MORE_ROWS * labels.to_judge) + min(held, MORE_ROWS)
-    desk = f"ktodata review {shlex.quote(contents.files.place)} --budget {budget}" if contents.noise and budget else ""
-    return "Review rows." if held else labels.short or "Look closer.", " ".join(todo), desk
-
-
-def _n_held_for(files: RunFiles, *reasons: str) -> int:
-    """Rows that are set aside for these reasons, by a person's verdict, and wait for none."""
-    last = files.ledger.filter(pl.col("stage") == "export", pl.col("action") == "review")
-    return int(last["reason"].is_in(reasons).sum())
+    others = labels.draw or MORE_ROWS * labels.to_judge
+    budget = others + held.verdicts
+    if contents.noise is None or not budget:
+        return short, " ".join(todo)
+    if others and held.verdicts:
+        rest = f"{count(others)} {'of the random draw' if labels.draw else 'more'}"
+        todo.append(f"The command asks about {count(budget)}: {rest} and the {count(held.verdicts)} held.")
+    return short, " ".join(todo), f"ktodata review {shlex.quote(contents.files.place)} --budget {budget}"

@@ -21,7 +21,7 @@ class ReviewQueue:
 
     order : int [open rows]; the first `sitting` are those of LabelAudit.next_reviews, a random draw first
     drawn : bool [N], rows that were drawn at random: they measure the labels
-    held : bool [N], rows that training waits for: their text has both labels
+    held : bool [N], rows that are out of the data until somebody judges them
     seed : of that draw. sizes : rows of each given label that could be drawn
     p_wrong : float [N], P(the given label is wrong), in [0, 1]; `measured` says whether it may be read as a probability
     """
@@ -36,7 +36,7 @@ class ReviewQueue:
     sizes: dict[bool, int] = field(default_factory=dict)
 
     def why(self, place: int) -> str:
-        """Why a row is asked about: "measures" (drawn at random), "held" (its text has both labels) or "gain"."""
+        """Why a row is asked about: "measures" (drawn at random), "held" (out of the data until judged) or "gain"."""
         return "measures" if self.drawn[place] else "held" if self.held[place] else "gain"
 
     @property
@@ -53,7 +53,7 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     nothing was learnt of the labels, stand in random order.
     """
     table = audit.table
-    p_wrong, held = audit.p_wrong, audit.held
+    p_wrong, held = audit.p_wrong, audit.waits
     open_rows = audit.trained & audit.unjudged
     sitting_rows = audit.next_reviews(sitting)
     places = dict(zip(table["row_id"], range(table.height), strict=True))

@@ -11,6 +11,7 @@ from ktodata.errors import SettingError
 from ktodata.feedback import TEMPLATE_FIELDS, VOTE, check_columns
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.records import text_id
+from ktodata.labels.label_words import both_labels_sentence
 from ktodata.stage import Prompts, StageResult, decide, no_decisions
 from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
@@ -313,6 +314,19 @@ def _is_repeat() -> pl.Expr:
     return pl.col("duplicate_of").is_not_null() & ~decided
 
 
+def _waits() -> pl.Expr:
+    """A text has both labels, nothing decides, and no earlier step has set the row aside."""
+    return pl.col("contradicted") & pl.col("duplicate_of").is_null() & pl.col("sound")
+
+
+def _has_the_majority() -> pl.Expr:
+    """A row stays with the label of most of its text's votes, and no trusted label takes its place."""
+    majority = pl.col("desirable_votes") > pl.col("undesirable_votes")
+    decided = pl.col("desirable_votes") != pl.col("undesirable_votes")
+    label = pl.coalesce("trusted_label", "label")
+    return pl.col("sound") & pl.col("duplicate_of").is_null() & decided & (label == majority)
+
+
 def _dedupe_decisions(rows: pl.DataFrame) -> pl.DataFrame:
     clean = pl.col("match").is_null()
     repeat = clean & _is_repeat()
@@ -355,8 +369,9 @@ def _dedupe_metrics(
     rows: pl.DataFrame, opposed: pl.DataFrame, prompts: Texts, pairs: dict[str, SimilarPairs], evaluation: Prompts
 ) -> dict[str, Any]:
     clean = rows.filter(pl.col("match").is_null())
-    contradicted, outvoted = clean.filter("contradicted"), clean.filter("outvoted")
+    held, outvoted = clean.filter(_waits()), clean.filter("outvoted")
     superseded = int(outvoted["withdrawn"].sum())
+    votes_differ = (pl.col("desirable_votes") > 0) & (pl.col("undesirable_votes") > 0)
     groups = rows["prompt_group"].value_counts(sort=False).sort("count", "prompt_group", descending=[True, False])
     group, group_rows = groups.row(0) if groups.height else (None, 0)
     example = rows.filter(pl.col("prompt_group") == group)["row_id"].min() if groups.height else None
@@ -365,10 +380,12 @@ def _dedupe_metrics(
         "texts": rows["text"].n_unique(),
         "repeats": clean.filter(_is_repeat()).height,
         "near_repeats": int(rows["near_repeat"].sum()),
-        "contradicted_texts": contradicted["text"].n_unique(),
-        "contradicted_rows": contradicted.height,
-        "held_for_review": contradicted.filter(pl.col("duplicate_of").is_null()).height,
-        "outvoted_texts": outvoted["text"].n_unique(),
+        "contradicted_texts": held["text"].n_unique(),
+        "held_for_review": held.height,
+        "texts_to_judge": held.filter(~pl.col("trusted_differ").fill_null(value=False))["text"].n_unique(),
+        "majority_texts": clean.filter(votes_differ & _has_the_majority()).height,
+        "outvoted_texts": outvoted.filter(votes_differ)["text"].n_unique(),
+        "texts_taken_back": outvoted.filter(~votes_differ)["text"].n_unique(),
         "outvoted_rows": outvoted.height - superseded,
         "superseded_rows": superseded,
         "earlier_votes": int(rows["earlier_votes"].sum() or 0),
@@ -441,20 +458,21 @@ def _counted(count: int, noun: str) -> str:
 
 def _disagreement_finding(metrics: dict[str, Any]) -> Finding:
     """KD021: one text has both labels."""
-    tied, decided = metrics["contradicted_texts"], metrics["outvoted_texts"]
+    tied, decided, taken_back = (metrics[name] for name in ("contradicted_texts", "outvoted_texts", "texts_taken_back"))
     texts = []
     if tied:
-        texts.append(
-            f"Both labels and no majority: {_counted(tied, 'text')} ({_counted(metrics['contradicted_rows'], 'row')})."
-            " They teach nothing as they are: let a person decide."
-        )
+        texts.append(f"{both_labels_sentence(tied, metrics['held_for_review'])}. They are held: let a person decide.")
     if decided:
+        texts.append(f"Both labels, of which most raters' last votes gave one: {_counted(decided, 'text')}.")
+    if taken_back:
+        texts.append(f"Both labels, but votes were taken back, and all last votes agree: {_counted(taken_back, 'text')}.")
+    if decided or taken_back:
         texts.append(
-            f"Both labels, of which most raters gave one: {_counted(decided, 'text')}. Dropped there:"
+            "Dropped there:"
             f" {_counted(metrics['outvoted_rows'], 'outvoted row')} of the other label, and"
             f" {_counted(metrics['superseded_rows'], 'row')} superseded by what the same rater said later."
         )
-    rows = metrics["contradicted_rows"] + metrics["outvoted_rows"] + metrics["superseded_rows"]
+    rows = metrics["held_for_review"] + metrics["outvoted_rows"] + metrics["superseded_rows"]
     return _count_finding("KD021", rows, " ".join(texts))
 
 

@@ -108,10 +108,11 @@ def label_noise(
     table = reviews.without_refuted_flags(table).with_columns(**beliefs.columns(rows))
     table = table.with_columns(evidence_against=evidence_against())
     results = LabelResults(rows, evidence, classifier, votes, drift, reviews, beliefs)
+    decisions = label_decisions(table, action, use_trusted)
     return StageResult(
         columns=table.select("row_id", *ADDS),
-        decisions=label_decisions(table, action, use_trusted),
-        metrics=results.metrics(table),
+        decisions=decisions,
+        metrics=results.metrics(table, decisions),
         tables=results.tables(),
     )
 

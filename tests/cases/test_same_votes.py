@@ -72,7 +72,7 @@ def test_ties_wait_for_a_person_and_minorities_are_named(tmp_path):
     assert reasons == {"outvoted": 2, "labels_disagree": 4, "repeat": 5}
     assert (result.metrics["contradicted_texts"], result.metrics["outvoted_texts"]) == (2, 2)
     finding = Finding(**next(each for each in result.metrics["findings"] if each["code"] == "KD021"))
-    assert finding.rows == 6 and "Both labels and no majority: 2 texts (" in finding.text
+    assert finding.rows == 6 and "2 texts (4 rows) have both labels, and no majority decides" in finding.text
 
 
 @pytest.mark.parametrize("turned", [False, True])

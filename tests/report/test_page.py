@@ -81,8 +81,8 @@ def test_every_section_is_there_under_a_heading(page):
 
 def test_the_numbers_are_those_of_the_run(page):
     """62 rows = 2 quarantined + 5 dropped + 9 held + 46 kept; 9 of 60 doubted: a count of all, with no interval."""
-    assert "Of 62 rows in, 5 were dropped, 2 quarantined, 9 wait for a person; 46 are kept." in page.visible
-    assert "9 of 60 labels (15.0 %)" in page.visible and "would be wrong if" not in page.visible
+    assert "Of 62 rows in, 5 were dropped, 2 quarantined, 9 held for review; 46 are kept." in page.visible
+    assert "9 of 60 labels are doubted (15.0 %)" in page.visible and "would be wrong if" not in page.visible
     assert "7.1 to 26.6 %" not in page.visible
     assert "36 train, 4 validation, 6 test" in page.visible
     assert "0.800" in page.visible and "0.700 to 0.900" in page.visible
@@ -227,6 +227,11 @@ def test_a_run_of_ingest_only_says_what_is_missing(tmp_path):
         assert name in absent, name
     assert "Repeats were not looked for" in page.visible
     assert "Label noise is not part of this run" in page.visible
+
+
+def test_a_run_that_has_only_begun_makes_a_page(tmp_path):
+    folders.noted(tmp_path / "manifest.json", {"name": "begun", "status": "running", "stages": []})
+    assert "Nothing yet. No row was read." in Page(build_report(tmp_path)).visible
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

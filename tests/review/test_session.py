@@ -1,6 +1,7 @@
 """A sitting: the order of the rows, what each act leads to, filters, the budget, and what is stale."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ktodata.errors import RunError
 from ktodata.files import read_note, siblings_of, write_note
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
+from ktodata.report.headline import headline_text
 from ktodata.review.filters import FilterColumns, Filters
 from ktodata.review.queue import ReviewQueue, build_queue, expected_gain, seconds_per_row
 from ktodata.review.session import open_session
@@ -187,6 +189,12 @@ def disputed(made, tmp_path):
 def test_what_is_held_until_somebody_decides_is_asked_about_and_then_decided(disputed):
     recipe, run = disputed
     waited = run.manifest["rows"]["review"]
+    line = headline_text(run.folder)[4]
+    texts, budget = (int(re.search(rf"{words}", line)[1]) for words in (r"the (\d+) texts", r"--budget (\d+)"))
+    desk = build_queue(LabelAudit.of_run(run), budget)
+    whys = [desk.why(int(place)) for place in desk.order[:budget]]
+    drawn, asked = (int(re.search(words, line)[1]) for words in (r"(\d+) of the random draw", r"and the (\d+) held\."))
+    assert texts == 3 and drawn + asked == budget and whys[drawn:] == ["held"] * asked and "held" not in whys[:drawn]
     session = sit(run, minutes=70)
     held = [session.rows.row_ids[int(place)] for place in session.queue.order if session.queue.held[place]]
     assert len(held) == 3 and session.queue.held.sum() == 3  # one of each text
@@ -197,6 +205,8 @@ def test_what_is_held_until_somebody_decides_is_asked_about_and_then_decided(dis
     flipped, confirmed = judge(session, "flip", item=item), judge(session, "keep", item=session.item(contradicted))
     twins = dict(run.ledger.filter(reason="labels_disagree", stage="dedupe").select("row_id", "caused_by").iter_rows())
     again = kd.run(recipe, out=run.folder, reviews=[session.store.path])
+    assert "the 1 text with both labels" in headline_text(again.folder)[4]
+    assert "On 2 of those held nothing is left to judge" in headline_text(again.folder)[2]
     stories = [again.explain(row_id) for row_id in (flipped, twins[flipped], confirmed, twins[confirmed])]
     assert [story["outcome"] for story in stories] == ["review", "keep", "keep", "review"]
     assert [story["labels"]["exported"] == story["labels"]["read"] for story in stories] == [False, True, True, False]

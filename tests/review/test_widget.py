@@ -214,7 +214,8 @@ def test_texts_that_an_audit_in_memory_holds_are_asked_about(run, tmp_path):
     """Five rows of the run's audit stand for texts that dedupe held because they have both labels."""
     audit = LabelAudit.of_run(run)
     waits = pl.col("row_id").is_in(audit.table["row_id"][-5:].implode())
-    audit = replace(audit, table=audit.table.with_columns(state=pl.when(waits).then(pl.lit("review")).otherwise("state")))
+    state = pl.when(waits).then(pl.lit("review")).otherwise("state")
+    audit = replace(audit, table=audit.table.with_columns(state=state, held_text=pl.when(waits).then("row_id")))
     label_noise = run.stage("label_noise")
     audit.result.tables.update(
         {name: label_noise.table(name) for name in ("evidence", "raters", "confusions", "trust_curve", "trusted_rates")}

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import re
 from datetime import UTC, datetime
+from operator import itemgetter
 
 import numpy as np
 import polars as pl
@@ -265,8 +267,10 @@ def test_one_row_of_each_label_is_held_and_says_how_the_votes_stand():
     held = result.decisions.filter(pl.col("action") == "review").sort("row_id")
     assert held["caused_by"].to_list() == ["3", "1"]
     assert json.loads(held["evidence"][0]) == {"desirable_votes": 2, "undesirable_votes": 2}
-    names = ("contradicted_texts", "contradicted_rows", "held_for_review", "outvoted_texts")
-    assert [result.metrics[name] for name in names] == [1, 4, 2, 0]
+    names = ("contradicted_texts", "texts_to_judge", "held_for_review", "outvoted_texts")
+    assert [result.metrics[name] for name in names] == [1, 1, 2, 0]
+    text = next(finding["text"] for finding in result.metrics["findings"] if finding["code"] == "KD021")
+    assert text.startswith("1 text (2 rows) has both labels, and no majority decides.")
     assert findings(result)["KD021"] == "issue"
 
 
@@ -289,6 +293,33 @@ def test_a_majority_of_the_votes_decides():
         "issue",
         2,
     ) and "2 outvoted rows of the other label" in disagreement["text"]
+
+
+def test_texts_are_counted_by_the_last_vote_of_each_rater():
+    """One text with a majority and a minority, one that its only minority took back, one that is even and has a repeat."""
+    votes = [("a", 1, 1, True), ("a", 2, 1, True), ("a", 3, 1, False), ("b", 1, 1, True), ("b", 2, 1, False), ("b", 2, 2, True)]
+    votes += [("c", 1, 1, True), ("c", 2, 1, False), ("c", 3, 1, True), ("c", 4, 1, False)]
+    rows = [
+        {
+            "prompt": "p",
+            "completion": text,
+            "label": label,
+            "rater": f"r{rater}",
+            "created_at": datetime(2026, 5, day, tzinfo=UTC),
+        }
+        for text, rater, day, label in votes
+    ]
+    result = dedupe(feedback_table(*rows))
+    last = {(text, rater): label for text, rater, _, label in sorted(votes, key=itemgetter(2))}
+    of_texts = {text: [label for (of, _), label in last.items() if of == text] for text in "abc"}
+    differ = {text: sum(given) for text, given in of_texts.items() if len(set(given)) == 2}
+    even = [text for text, up in differ.items() if 2 * up == len(of_texts[text])]
+    text = next(finding["text"] for finding in result.metrics["findings"] if finding["code"] == "KD021")
+    assert re.findall(r"(\d+) texts? \((\d+) rows\)", text) == [(str(len(even)), str(2 * len(even)))]
+    assert result.metrics["majority_texts"] == len(differ) - len(even) == 1
+    assert f"most raters' last votes gave one: {len(differ) - len(even)} text." in text
+    assert "all last votes agree: 1 text." in text
+    assert result.decisions.filter(reason="labels_disagree").height == 2 * len(even)
 
 
 def vote_rows(*votes):

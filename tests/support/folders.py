@@ -127,6 +127,7 @@ def write_run(
 
 
 NOISE_FACTS = {
+    "rows_to_judge": 9,
     "injected_flips": {
         "auroc_averaged_over_given_classes": {"value": 0.93, "low": 0.91, "high": 0.95},
         "per_given_class": {

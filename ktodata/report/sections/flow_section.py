@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 from markupsafe import Markup
@@ -18,6 +18,7 @@ SHOWN_FIELDS = 12
 TRUSTED_BY = ("dedupe", "reviews", "ingest")  # the stages that say what label a row should have, the last first
 ACTIONS = ("drop", "quarantine", "review")
 REPEATS = ("repeat", "near_repeat")  # reasons for which a row is dropped that another stands for
+JUDGED = "trusted_disagrees"  # and held: verdicts do nothing but measure
 WORDS = {"drop": "dropped", "quarantine": "quarantined", "review": "held for review"}
 
 
@@ -107,7 +108,7 @@ class FlowSection:
         """What became of all rows, in a sentence."""
         quarantined = f"{count(self.quarantined)} quarantined"
         gone = f"{count(self.dropped)} {'was' if self.dropped == 1 else 'were'} dropped, {quarantined}"
-        waits = f"{count(self.review)} {'waits' if self.review == 1 else 'wait'} for a person"
+        waits = f"{count(self.review)} held for review"
         of_what = self.of_what if "record" in self.of_what else f"{self.of_what} in"
         return f"{of_what}, {gone}, {waits}; {count(self.kept)} {'is' if self.kept == 1 else 'are'} kept."
 
@@ -334,3 +335,46 @@ def not_kept_lines(not_kept: Mapping[str, int], *, one_line: bool = False) -> li
 def earlier_votes_lines(earlier: int) -> list[str]:
     """A sentence about verdicts that their own raters have replaced."""
     return [f"{plural(earlier, 'earlier verdict')} replaced by the same rater's last"] if earlier else []
+
+
+class HeldRows(NamedTuple):
+    """texts : with both labels, of which one verdict settles both rows. rows : others that a verdict settles, one each.
+
+    judged : held although a verdict differs. settled : held whatever a verdict says, those judged not among them
+    """
+
+    texts: int = 0
+    rows: int = 0
+    judged: int = 0
+    settled: int = 0
+
+    @property
+    def verdicts(self) -> int:
+        """That the desk asks for: LabelAudit.waits counts the same."""
+        return self.texts + self.rows
+
+    def to_judge(self) -> str:
+        """What a person should judge; empty where nothing waits."""
+        if not self.texts:
+            return f"Judge the {plural(self.rows, 'row')} held for review." if self.rows else ""
+        texts = f"the {plural(self.texts, 'text')} with both labels"
+        others = f", and {plural(self.rows, 'other row')}" if self.rows else ""
+        verdicts = "one verdict settles a text" + (f", {count(self.verdicts)} in all" if others else "")
+        return f"Judge what is held for review: {texts}{others} ({verdicts})."
+
+    def not_to_judge(self) -> str:
+        """Held rows that no verdict would let in; empty where there are none."""
+        if not self.settled:
+            return ""
+        return f"On {count(self.settled)} of those held nothing is left to judge: a verdict was given, or the label is not why."
+
+
+def held_rows(files: RunFiles, flow: FlowSection | None) -> HeldRows:
+    """As dedupe and label_noise counted them; the others are what is left of all that are held."""
+    if flow is None:
+        return HeldRows()
+    repeats, noise = files.metrics("dedupe"), files.metrics("label_noise")
+    texts, rows = pick(repeats, "texts_to_judge", default=0), pick(noise, "rows_to_judge", default=0)
+    last = files.ledger.filter(pl.col("stage") == "export", pl.col("action") == "review")
+    judged = int((last["reason"] == JUDGED).sum())
+    return HeldRows(texts, rows, judged, max(flow.review - pick(repeats, "held_for_review", default=0) - rows - judged, 0))

@@ -8,7 +8,15 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.labels.classifier.noise_injection import MIN_INJECTED
-from ktodata.labels.label_words import BY_INJECTED, ReviewedLabels, if_random, p_in_words, reviewed_labels, undecided_note
+from ktodata.labels.label_words import (
+    BY_INJECTED,
+    ReviewedLabels,
+    both_labels_sentence,
+    if_random,
+    p_in_words,
+    reviewed_labels,
+    undecided_note,
+)
 from ktodata.report import figures
 from ktodata.report.examples import MAX_EXAMPLES, Example, ExampleRows, examples
 from ktodata.report.run_files import StageTables, pick
@@ -67,8 +75,8 @@ class LabelsSection:
     detector: Interval
     reviews: ReviewedLabels  # what a random draw that somebody trusted judged says
     p_is: str  # what a p(wrong) is: a probability where reviews make it one, else an order only
-    contradicted: int
-    outvoted: int  # texts of which a majority settled the label
+    contradicted: str  # texts with both labels that wait for a person, in words; empty where there are none
+    outvoted: int  # texts on which last votes differ and the majority's label stayed
     limits: str
     ask: str
     facts: Mapping[str, Any]
@@ -108,8 +116,8 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         detector=_interval(measured),
         reviews=reviewed_labels(pick(facts, "trusted", default={}), pick(run.metrics("reviews"), "drop", default=0)),
         p_is=p_is,
-        contradicted=_n_contradicted(run),
-        outvoted=pick(run.metrics("dedupe"), "outvoted_texts", default=0),
+        contradicted=_contradicted(run),
+        outvoted=pick(run.metrics("dedupe"), "majority_texts", default=0),
         limits=pick(facts, "identifiability.limits", default=""),
         ask=pick(facts, "ask_for_review.why", default="") if pick(facts, "ask_for_review.rows") else "",
         facts=facts,
@@ -137,9 +145,15 @@ def _noise_verdict(facts: Mapping[str, Any]) -> str:
     return "too few" if word == "not" and flips and min(flips) < MIN_INJECTED else word
 
 
-def _n_contradicted(run: StageTables) -> int:
+def _contradicted(run: StageTables) -> str:
+    """As dedupe counted them; of a table in memory its rows."""
+    counted = run.metrics("dedupe")
+    texts, rows = (pick(counted, name, default=0) for name in ("contradicted_texts", "held_for_review"))
     both = run.columns("dedupe", "contradicted")
-    return int(both["contradicted"].sum()) if both is not None and "contradicted" in both.columns else 0
+    if not counted and both is not None and "contradicted" in both.columns:
+        held = both.filter("contradicted").join(run.text_numbers(), on="row_id")
+        texts, rows = held["text"].n_unique(), held.height
+    return both_labels_sentence(texts, rows) if texts else ""
 
 
 def _doubted_share(rows: pl.DataFrame) -> Share:
