@@ -173,8 +173,8 @@ def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
         draw = more_of_draw(reviews)
         text = f"Have {_rows(draw)} more of the random draw judged: {_room(reviews)}."
         return NextForLabels("Have more rows judged.", text, to_judge=True, draw=draw)
-    wrong = f"by the draw {span(rate)} of all labels are wrong (95 % interval)"
-    text = f"Have more rows judged: {wrong}, and a verdict mends only the row that it is on."
+    wrong = f"By the draw {span(rate)} of all labels are wrong (95 % interval)"
+    text = f"{wrong}, and a verdict mends only the row that it is on: judge more."
     return NextForLabels("Have more rows judged.", text, to_judge=True)
 
 
