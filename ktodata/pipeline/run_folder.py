@@ -15,7 +15,7 @@ from ktodata.errors import DataError, RunError
 from ktodata.files import describe, read_note, read_own_table, read_sibling_table, table_height, whole_folder, write_note
 from ktodata.formats.shards import check_shards
 from ktodata.ledger import labels_in_words
-from ktodata.report.integrity import FileFault, faults_of
+from ktodata.report.integrity import FileFault, check_finished, faults_of
 from ktodata.report.run_changes import PREVIOUS
 from ktodata.stage import StageResult, check_stage
 
@@ -88,7 +88,7 @@ class Run:
             raise RunError(
                 f"{self.folder} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out {self.folder}` makes one."
             )
-        _ = self.manifest  # damaged, it is better said now than halfway
+        check_finished(self.folder, self.manifest)  # damaged or not finished, it is better said now than halfway
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"

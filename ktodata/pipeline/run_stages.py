@@ -89,11 +89,13 @@ class Ingest:
 
         with leaving_out(self.withdrawn):
             read = ingest(**{**self.step.settings, "paths": list(self.paths)})
-        place = run.folder / self.artefacts[0]
-        with whole_file(place) as scratch:
+        if read.feedback.is_empty():  # the quarantine of an earlier run stays: it is that run's
+            why = ", ".join(
+                f"{reason} {count:,}" for reason, count in read.quarantine["reason"].value_counts(sort=True).iter_rows()
+            )
+            raise EmptyDataError(f"none of {read.quarantine.height:,} records became a row: {why or 'nothing is there to read'}.")
+        with whole_file(run.folder / self.artefacts[0]) as scratch:
             read.quarantine.write_parquet(scratch)
-        if read.feedback.is_empty():
-            raise EmptyDataError(f"none of {read.quarantine.height:,} records became a row; {place} says why.")
         return StageResult(read.feedback, metrics=read.metrics)
 
     def models(self) -> Mapping[str, str]:

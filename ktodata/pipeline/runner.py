@@ -110,9 +110,9 @@ class _Execution:
         with alone_in(self.folder):
             remove_leftovers(self.folder)
             _check_nothing_is_removed(self.folder)
-            self._remove_other_stages()
             self.started, self.finished_before = _now(), _finished(self.folder)
-            self._write_manifest("running")
+            if not _is_whole(self.folder):  # one that is stays whole until the rows are read: most failures come before
+                self._write_manifest("running")
             if self.recipe.pull is not None:
                 pull_for_run(self.folder, self.recipe.pull)
             try:
@@ -126,6 +126,8 @@ class _Execution:
     def _run_stages(self) -> None:
         for stage in self.state.stages:
             self._run_stage(stage)
+            if stage is self.state.stages[0]:
+                self._remove_other_stages()
             if stage.name == self.until:
                 break
         self._finish()
@@ -320,6 +322,14 @@ def _check_nothing_is_removed(folder: Path) -> None:
     """Raise RunError where a withdrawal was stopped halfway: caches and files may still hold the records."""
     if (ids := own_list(folder)).is_file() and WithdrawnIds.read(ids).status == "removing":
         raise RunError(f"a withdrawal in {folder} was stopped halfway: `ktodata forget` again, with the same --rows, ends it.")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the folder holds a finished run."""
+    with suppress(RunError):
+        Run(folder)
+        return True
+    return False
 
 
 def _finished(folder: Path) -> str | None:

@@ -45,6 +45,20 @@ class FileFault:
         return not self.file.startswith(NOT_SHOWN)
 
 
+def check_finished(run: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise RunError where the run goes still, failed or was killed: of half a run there is no figure that is not wrong.
+
+    manifest : the run's. A run of which no more was asked for (--until, an audit) is finished.
+    """
+    status = str(manifest.get("status", "done"))
+    if status != "done" and not status.startswith("stopped after"):
+        done = ", ".join(entry["name"] for entry in manifest.get("stages", ())) or "none"
+        raise RunError(
+            f"{run} holds no finished run (status: {status}; stages done: {done}). Where it does not go still, it failed or was "
+            "stopped: `ktodata run` again with its recipe, or the `ktodata audit` that it is of, takes it up."
+        )
+
+
 def faults_of(run: Path, manifest: Mapping[str, Any]) -> list[FileFault]:
     """Every file that a note in the run folder speaks of and that is gone, or is not the one that it speaks of.
 

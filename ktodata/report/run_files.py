@@ -1,4 +1,4 @@
-"""A run folder, read as far as it is there. What is missing is empty, never an error: a report of half a run is a report."""
+"""A finished run, read as far as it is there. What is missing is empty, never an error: a run need not have every stage."""
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -17,7 +17,7 @@ from ktodata.files import (
     scan_parquet,
     siblings_of,
 )
-from ktodata.report.integrity import FileFault, faults_of
+from ktodata.report.integrity import FileFault, check_finished, faults_of
 from ktodata.stage import DECISION_SCHEMA, check_stage, strongest_decisions
 
 QUARANTINE_SCHEMA = pl.Schema(
@@ -51,6 +51,7 @@ class RunFiles:
         self.path = Path(path)
         if not (self.path / "manifest.json").is_file():
             raise RunError(f"{self.path} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out DIR` makes one.")
+        check_finished(self.path, self.manifest)
         self._checked = set[str]()
 
     @property

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,11 @@ from line_files import WORDS
 
 import ktodata as kd
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, OneClassError, RunError, SettingError
+from ktodata.mcp.allowed_folder import AllowedFolder
 from ktodata.pipeline.self_training import dry_run
+from ktodata.report import write_pages
+from ktodata.report.run_contents import read_contents
+from ktodata.review import review
 
 GOOD = "gladly here is a full and friendly answer with every step you asked about the {} and the {} number {}"
 BAD = "no sorry stop refuse wrong error nothing broken {} {} denied {}"
@@ -283,6 +288,61 @@ def test_a_killed_run_resumes_and_ends_the_same(finished, feedback, tmp_path, mo
     assert "export" in stages_run(done) and "ingest" not in stages_run(done)
     assert results(done.folder) == results(finished.folder)
     assert not list(done.folder.rglob(".*.part"))
+
+
+READERS = {
+    "report": write_pages,
+    "notebook": lambda folder: kd.Run(folder)._repr_html_(),
+    "review": lambda folder: review(folder, reviewer="ann", open_browser=False),
+    "explain": lambda folder: kd.Run(folder).explain("any"),
+    "audit": kd.audit,
+    "mcp": lambda folder: AllowedFolder.of(folder.parent).run(folder.name),
+    "page of an audit": read_contents,
+}
+
+
+def fail_in(plan: dict, out: Path, stage: str) -> None:
+    def fail(event):
+        if event["stage"] == stage and event["kind"] == "start":
+            raise OneClassError("one label only")
+
+    with pytest.raises(OneClassError):
+        kd.run(plan, out=out, notify=fail)
+
+
+KILL = """
+import json, os, signal, sys
+import ktodata as kd
+def kill(event):
+    if event["stage"] == sys.argv[3] and event["kind"] == "start": os.kill(os.getpid(), signal.SIGKILL)
+kd.run(json.loads(sys.argv[1]), out=sys.argv[2], notify=kill)
+"""
+
+
+def kill_in(plan: dict, out: Path, stage: str) -> None:
+    call = [sys.executable, "-c", KILL, json.dumps(plan), str(out), stage]
+    assert subprocess.run(call, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("stop", "until"), [(fail_in, None), (fail_in, "dedupe"), (kill_in, None)])
+def test_a_folder_claims_no_figures_of_a_run_that_did_not_end(tmp_path, stop, until):
+    """Stopped before all is read, the earlier run stays, with stages that the new recipe lacks; later, every reader refuses."""
+    plan, out = small(tmp_path), tmp_path / "run"
+    files = lambda: {file: file.read_bytes() for file in out.rglob("*") if file.is_file() and "previous" not in file.parts}  # noqa: E731
+    other = {**plan, "ingest": {**plan["ingest"], "prompt": "completion"}, "steps": ["validate"]}
+    kd.run(plan, out=out, until=until)
+    before = files()
+    with pytest.raises(FormatError):
+        kd.run({**other, "ingest": {**plan["ingest"], "completion": "no_such"}}, out=out)
+    fail_in(other, out, "ingest")
+    assert files() == before and kd.Run(out).faults == []
+    stop(other, out, "validate")
+    page = (out / "report.html").read_bytes() if until is None else None
+    for name, read in READERS.items():
+        with pytest.raises(RunError, match=r"no finished run \(status: running; stages done: ingest\).* again with its recipe"):
+            raise AssertionError(f"{name} gave {read(out)}")
+    assert page is None or (out / "report.html").read_bytes() == page
+    assert kd.run(other, out=out).manifest["status"] == "done" and not (out / "stages" / "dedupe").exists()
 
 
 def test_split_may_come_last_and_held_out_rows_keep_their_mix(feedback, tmp_path):

@@ -229,11 +229,6 @@ def test_a_run_of_ingest_only_says_what_is_missing(tmp_path):
     assert "Label noise is not part of this run" in page.visible
 
 
-def test_a_run_that_has_only_begun_makes_a_page(tmp_path):
-    folders.noted(tmp_path / "manifest.json", {"name": "begun", "status": "running", "stages": []})
-    assert "Nothing yet. No row was read." in Page(build_report(tmp_path)).visible
-
-
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="is not a run folder"):
         build_report(tmp_path)
