@@ -54,8 +54,8 @@ def check_finished(run: Path, manifest: Mapping[str, Any]) -> None:
     if status != "done" and not status.startswith("stopped after"):
         done = ", ".join(entry["name"] for entry in manifest.get("stages", ())) or "none"
         raise RunError(
-            f"{run} holds no finished run (status: {status}; stages done: {done}). Where it does not go still, it failed or was "
-            "stopped: `ktodata run` again with its recipe, or the `ktodata audit` that it is of, takes it up."
+            f"{run} holds no finished run (status: {status}; stages done: {done}). If it runs no more, it failed or was "
+            "stopped: `ktodata run` again with its recipe (or `ktodata audit` again) takes it up where it stopped."
         )
 
 
