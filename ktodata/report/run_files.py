@@ -51,7 +51,7 @@ class RunFiles:
         self.path = Path(path)
         if not (self.path / "manifest.json").is_file():
             raise RunError(f"{self.path} is not a run folder: it has no manifest.json. `ktodata run RECIPE --out DIR` makes one.")
-        check_finished(self.path, self.manifest)
+        check_finished(self.path, _read_json_file(self.path / "manifest.json"))
         self._checked = set[str]()
 
     @property
