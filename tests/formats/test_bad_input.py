@@ -310,5 +310,6 @@ def test_a_reading_shows_its_counts(tmp_path):
         '{"prompt": "p", "completion": "c", "label": true}\n{"prompt": "p", "completion": "c", "label": "<b>"}\n'
     )
     reading = read(tmp_path / "f.jsonl")
-    assert repr(reading).splitlines() == ["2 records, 1 rows", "1 quarantined: label_unmapped"]
-    assert reading._repr_html_() == "<p>2 records, 1 rows</p><ul><li>1 quarantined: label_unmapped</li></ul>"
+    assert repr(reading).splitlines() == ["2 records, 1 rows", "1 quarantined: label_unmapped (values: '<b>' 1)"]
+    quarantined = "1 quarantined: label_unmapped (values: &#x27;&lt;b&gt;&#x27; 1)"
+    assert reading._repr_html_() == f"<p>2 records, 1 rows</p><ul><li>{quarantined}</li></ul>"

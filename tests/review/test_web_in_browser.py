@@ -218,7 +218,7 @@ def test_pages_tabs_and_another_site(run, page, browser):
 
 def test_the_bar_and_the_keys_say_whether_the_label_is_hidden(run, page, monkeypatch):
     # a sitting that ends the draw, and goes on
-    monkeypatch.setattr("ktodata.review.queue.next_for_labels", lambda *_: NextForLabels(draw=2))
+    monkeypatch.setattr("ktodata.pipeline.audit.next_for_labels", lambda *_: NextForLabels(draw=2))
     with served(run, "ann", blind=None, budget=4) as address:
         page.goto(address)
         page.wait_for_selector(ROW)

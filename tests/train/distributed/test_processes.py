@@ -126,8 +126,10 @@ def assert_same(result, expected):
     for name, tensor in expected["weights"].items():
         # attention does not depend on the bias of its keys: its gradient is nothing but rounding, which Adam blows up
         if not name.endswith("c_attn.bias"):
+            # AdamW divides a gradient by its own size: of one near 0 it makes steps of rounding, which differs between processors.
+            # A hundredth of one step at this rate
             torch.testing.assert_close(
-                result["weights"][name], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text
+                result["weights"][name], tensor, rtol=1e-5, atol=3e-5, msg=lambda text, name=name: name + text
             )
 
 
