@@ -244,7 +244,9 @@ def test_convert_reads_labels_as_it_is_told(ktodata, folder):
 def test_init_gives_a_recipe_that_runs(ktodata, folder):
     code, out, _ = ktodata("init", folder / "mine")
     assert code == 0 and "recipe.yaml" in out
-    code, out, _ = ktodata("run", folder / "mine" / "recipe.yaml", "--dry-run", "--set", "ingest.paths=[../in.jsonl]")
+    rows = [{"prompt": f"question {n}", "completion": f"reply {n}", "label": n % 2 == 0} for n in range(20)]
+    (folder / "mine" / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, _ = ktodata("run", folder / "mine" / "recipe.yaml", "--dry-run", "--set", "ingest.paths=[rated.jsonl]")
     assert code == 0 and "label_noise" in out
     code, _, err = ktodata("init", folder / "mine")
     assert code == 1 and "is there already" in err
