@@ -309,10 +309,10 @@ def test_explain_shows_control_signs_and_does_not_obey_them():
     }
     row |= dict.fromkeys(("rater", "created_at", "model"))
     labels = {"read": "desirable", "exported": None, "why": "\x1b[2J"}
-    told = row_text({"row": row, "labels": labels, "outcome": "keep", "measured": {}, "decisions": []})
-    assert "label as read: desirable\nlabel as exported: none (\\x1b[2J)\n" in told
-    assert "\x1b" not in told and "\x00" not in told and "\u202e" not in told
-    assert "\\x1b[2J[red]\\x00" in told and "(4,000 characters)" in told
+    story = row_text({"row": row, "labels": labels, "outcome": "keep", "measured": {}, "decisions": []})
+    assert "label as read: desirable\nlabel as exported: none (\\x1b[2J)\n" in story
+    assert "\x1b" not in story and "\x00" not in story and "\u202e" not in story
+    assert "\\x1b[2J[red]\\x00" in story and "(4,000 characters)" in story
 
 
 def test_push_uploads_the_model_of_a_run(ktodata, tmp_path, monkeypatch):
@@ -399,8 +399,8 @@ def test_what_was_asked_is_answered_and_asked_no_more(ktodata, dishes, tmp_path)
         "differ_from_label": 5,
     }
     assert json.loads(output)["trusted"]["rows"] == 10
-    asked = [line.partition("?")[0] for line in json.loads(output)["headline"]]
-    assert asked == [question for question in QUESTIONS if question != "Did it help"]  # an audit trains nothing
+    questions = [line.partition("?")[0] for line in json.loads(output)["headline"]]
+    assert questions == [question for question in QUESTIONS if question != "Did it help"]  # an audit trains nothing
     (tmp_path / "recipe.yaml").write_text("name: dishes\ningest: {paths: [rows.jsonl]}\nsteps: [validate, dedupe]\n")
     run = ("run", tmp_path / "recipe.yaml", "--out", tmp_path / "run", *both)
     assert ["reviews", "runs:"] in [line.split()[:2] for line in ktodata(*run, "--dry-run")[1].splitlines()]

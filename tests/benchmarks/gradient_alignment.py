@@ -211,10 +211,12 @@ def measure(beliefs: Mapping[str, Beliefs], vectors: Array, draws: int) -> dict[
         yield "least aligned", least_aligned
 
     queued = {name: [reviews(of, seed, order) for seed in range(draws)] for name, order in orders()}
-    asked = {name: np.array([100 * of.wrong[some & ~drawn].mean() for some, drawn in each]) for name, each in queued.items()}
+    wrong_in_hundred = {
+        name: np.array([100 * of.wrong[some & ~drawn].mean() for some, drawn in each]) for name, each in queued.items()
+    }
     drawn = {"random": [reviews(of, seed, None) for seed in range(draws)], "queue": queued[today]}
     result = {name: compared(of, [(some[0], ways(*some)) for some in each]) for name, each in drawn.items()}
-    return result | {"found": {name: _less(each, asked[today]) for name, each in asked.items()}}
+    return result | {"found": {name: _less(each, wrong_in_hundred[today]) for name, each in wrong_in_hundred.items()}}
 
 
 def _less(found: Array, base: Array) -> dict[str, Any]:

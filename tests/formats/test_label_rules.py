@@ -78,8 +78,8 @@ def test_another_spelling_of_a_word_is_read_as_it_and_counted(lines):
         "label": {"'Yes' as 'yes'": 40, "' NO' as 'no'": 40},
         "trusted": {"'YES' as 'yes'": 80, "'NO' as 'no'": 40, "' NO' as 'no'": 40},
     }
-    said = "values of label read as another spelling of the same word: 'Yes' as 'yes' 40, ' NO' as 'no' 40"
-    assert said in repr(result) and said in reading_account(result.metrics).lines()
+    sentence = "values of label read as another spelling of the same word: 'Yes' as 'yes' 40, ' NO' as 'no' 40"
+    assert sentence in repr(result) and sentence in reading_account(result.metrics).lines()
     draft = inspect(path).recipe()
     assert '80 records, "yes" 40 and "Yes" 40' in draft
 

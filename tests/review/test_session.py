@@ -193,8 +193,10 @@ def test_what_is_held_until_somebody_decides_is_asked_about_and_then_decided(dis
     texts, budget = (int(re.search(rf"{words}", line)[1]) for words in (r"the (\d+) texts", r"--budget (\d+)"))
     desk = build_queue(LabelAudit.of_run(run), budget)
     whys = [desk.why(int(place)) for place in desk.order[:budget]]
-    drawn, asked = (int(re.search(words, line)[1]) for words in (r"(\d+) of the random draw", r"and the (\d+) held\."))
-    assert texts == 3 and drawn + asked == budget and whys[drawn:] == ["held"] * asked and "held" not in whys[:drawn]
+    drawn, held_verdicts = (int(re.search(words, line)[1]) for words in (r"(\d+) of the random draw", r"and the (\d+) held\."))
+    assert (
+        texts == 3 and drawn + held_verdicts == budget and whys[drawn:] == ["held"] * held_verdicts and "held" not in whys[:drawn]
+    )
     session = sit(run, minutes=70)
     held = [session.rows.row_ids[int(place)] for place in session.queue.order if session.queue.held[place]]
     assert len(held) == 3 and session.queue.held.sum() == 3  # one of each text

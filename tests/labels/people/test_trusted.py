@@ -129,9 +129,9 @@ def test_what_the_desk_recorded_as_drawn_measures_whatever_else_was_judged(queue
 def test_rows_recorded_under_another_order_and_gaps_are_no_draw():
     rows = pl.DataFrame({"row_id": [f"row {n}" for n in range(300)], "label": [n % 2 == 0 for n in range(300)]})
     labels = rows["label"].to_numpy()
-    asked = rows_to_review(rows, total=40, seed=3)["row_id"]
-    recorded = rows["row_id"].is_in(asked.implode()).to_numpy()
+    draw = rows_to_review(rows, total=40, seed=3)["row_id"]
+    recorded = rows["row_id"].is_in(draw.implode()).to_numpy()
     assert random_sample(rows["row_id"], labels, recorded, 4, recorded).sum() <= 4, "they are no beginning of this order"
-    some = rows["row_id"].is_in(asked.gather([0, 1, *range(3, 40)]).implode()).to_numpy()
+    some = rows["row_id"].is_in(draw.gather([0, 1, *range(3, 40)]).implode()).to_numpy()
     sample = random_sample(rows["row_id"], labels, some, 3, some)
     assert (sample & ~some).sum() == 1, "a drawn row that was skipped is in the draw, without a verdict"
