@@ -448,3 +448,11 @@ def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own, polic
     code = "import ktodata, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.split() == [policy, "False"]
+
+
+def test_the_command_line_itself_loads_nothing_heavy():
+    """`ktodata --help` and a mistyped option answer at once: what a command needs it loads when it runs."""
+    heavy = ("numpy", "polars", "scipy", "sklearn", "torch", "cleanlab", "datasets")
+    code = f"import ktodata.cli, sys; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

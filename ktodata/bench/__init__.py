@@ -9,7 +9,3 @@ bench_training.py  train: how well does a policy rank held-out rows that learnt 
 bench_cells.py     one method on one source and budget, kept on disk, so that a stopped bench goes on
 bench_table.py     the page: each figure with a paired interval
 """
-
-from ktodata.bench.bench_methods import BenchAnswer, BenchTask, method
-
-__all__ = ["BenchAnswer", "BenchTask", "method"]

@@ -1,6 +1,6 @@
 r"""What a method of the bench is: one function of a task. `@method("its name")` puts it into the registry.
 
-    from ktodata.bench import BenchAnswer, BenchTask, method
+    from ktodata.bench.bench_methods import BenchAnswer, BenchTask, method
 
     @method("length")
     def length(task: BenchTask) -> BenchAnswer:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from itertools import pairwise, starmap
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from ktodata.meter import cores
 Floats = NDArray[np.float32]
 Part = TypeVar("Part")
 
-CHUNK = 1024  # rows worked on at once: few enough for the cache, and fixed, so that sums are the same on any number of cores
+CHUNK = 1024  # rows worked on at once, at most: they fit the cache, and sums are the same on any number of cores
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -32,7 +33,9 @@ def map_chunks(rows: int, work: Callable[[slice], Part]) -> Iterator[Part]:
     how many there are.
     """
     workers = cores()
-    slices = [slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK)]
+    # of one length: of 1,200 rows the second chunk would else be a sixth of the first, and one core would wait for the other
+    edges = np.linspace(0, rows, -(-rows // CHUNK) + 1).astype(int).tolist()
+    slices = list(starmap(slice, pairwise(edges)))
     if len(slices) < 2 or workers < 2:  # starting threads for it takes longer than the work
         with one_thread():
             yield from map(work, slices)

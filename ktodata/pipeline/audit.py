@@ -244,14 +244,22 @@ class LabelAudit:
         if "not_learnt" not in self.metrics:
             others = 0 if drawn >= MIN_REVIEWED else min(-(-count // 2), others)
         first = self._random_draw(drawn, min(count, max(draw, others)))
-        features = features_of(self.table)
         waits[first] = False
-        held = queue(features, p_wrong, waits, count - len(first))
         open_rows[first] = False
         open_rows &= ~waits & ("not_learnt" not in self.metrics)
-        rest = queue(features, p_wrong, open_rows, count - len(first) - len(held))
+        held, rest = self._queued(waits, open_rows, count - len(first))
         whys = (pl.lit(why).alias("why") for why in ("measures", "held", "gain"))
         return pl.concat([rows[part].with_columns(why) for part, why in zip((first, held, rest), whys, strict=True)])
+
+    def _queued(
+        self, waits: NDArray[np.bool_], others: NDArray[np.bool_], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of `count` rows whose review is worth most: of those that wait, then, where these are fewer, of the others."""
+        if not count:  # what the models see is not computed anew for nothing
+            return np.array([], np.int64), np.array([], np.int64)
+        features = features_of(self.table)
+        held = queue(features, self.p_wrong, waits, count)
+        return held, queue(features, self.p_wrong, others, count - len(held))
 
     def _random_draw(self, drawn: int, count: int) -> NDArray[np.int64]:
         """Places of the next rows of the random order, of which `drawn` were judged, that nobody has judged: int [<= count]."""

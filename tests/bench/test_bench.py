@@ -9,9 +9,8 @@ import polars as pl
 import pytest
 
 import ktodata as kd
-from ktodata.bench import BenchAnswer, BenchTask, method
 from ktodata.bench.bench_cells import BenchCell, paired
-from ktodata.bench.bench_methods import METHODS, vote_matrix
+from ktodata.bench.bench_methods import METHODS, BenchAnswer, BenchTask, method, vote_matrix
 from ktodata.bench.bench_rows import bench_rows
 from ktodata.bench.bench_table import bench_page
 from ktodata.bench.bench_tracks import BenchPlan, run_bench
@@ -197,7 +196,7 @@ def test_votes_as_a_matrix(folder):
 
 MINE = '''
 import numpy as np
-from ktodata.bench import BenchAnswer, BenchTask, method
+from ktodata.bench.bench_methods import BenchAnswer, BenchTask, method
 
 
 @method("length of the answer")
