@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ktodata.errors import KtodataError
 from ktodata.extras import require
+from ktodata.formats.records import clip
 from ktodata.mcp.allowed_folder import AllowedFolder
 from ktodata.mcp.read_only_tools import ReadOnlyTools
 from ktodata.settings import unknown_name
@@ -32,6 +33,7 @@ def mcp_server(folder: Path | str) -> "MCPServer":
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp_types import ToolAnnotations
+    from pydantic import ValidationError
 
     tools = ReadOnlyTools(AllowedFolder.of(folder))
     named = {
@@ -45,7 +47,12 @@ def mcp_server(folder: Path | str) -> "MCPServer":
         async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
             if name in named and (problem := _argument_problem(named[name], arguments)):
                 raise ToolError(problem)
-            return await super().call_tool(name, arguments, context)
+            try:
+                return await super().call_tool(name, arguments, context)
+            except ToolError as error:
+                if isinstance(error.__cause__, ValidationError):
+                    raise ToolError(_type_problem(name, error.__cause__.errors()[0])) from error
+                raise
 
     server = ToolServer("ktodata", instructions=INSTRUCTIONS, version=version("ktodata"), log_level="ERROR")
     reads_only = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
@@ -63,6 +70,12 @@ def _argument_problem(tool: Callable[..., Any], arguments: Mapping[str, Any]) ->
     if missing:
         return f"{tool.__name__} needs {' and '.join(missing)}; it takes {', '.join(parameters)}."
     return ""
+
+
+def _type_problem(tool: str, problem: Mapping[str, Any]) -> str:
+    """What is wrong with the value of a tool's argument, in a sentence. problem : one of pydantic's `errors()`"""
+    wanted = str(problem["msg"]).removeprefix("Input should be ")
+    return clean(f"{tool}: {'.'.join(map(str, problem['loc']))} must be {wanted}; got {clip(repr(problem['input']), 60)}.")
 
 
 def _answering(tool: Callable[..., Any], root: Path) -> Callable[..., Any]:

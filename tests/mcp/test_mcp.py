@@ -67,6 +67,12 @@ def test_arguments_that_a_tool_does_not_know_or_needs_are_named(folder):
     ]
 
 
+def test_arguments_of_a_wrong_kind_are_named_without_the_checkers_own_words(folder):
+    answers = calls(folder, ("inspect", {"file": ["a"]}), ("next_reviews", {"source": "feedback.jsonl", "count": "ten"}))
+    assert answers[0] == "inspect: file must be a valid string; got ['a']."
+    assert answers[1].startswith("next_reviews: count must be a valid integer") and "pydantic" not in answers[1]
+
+
 def test_task_1_what_is_in_this_file(folder):
     answer = call(folder, "inspect", file="feedback.jsonl")
     assert "thumb" in [column["column"] for column in answer["columns"]]
