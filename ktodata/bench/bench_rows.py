@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -76,6 +77,13 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str, model: str |
 
 def _nats_per_token(table: pl.DataFrame, model: str) -> pl.Series:
     """-log p of each completion by the model as it is, a token; of a row that does not fit, the median of the others."""
+    scored = _scored_texts(tuple(table.select("row_id", "prompt", "completion", "label").iter_rows()), model)
+    return table.join(scored, on="row_id", how="left", maintain_order="left")["nats"].fill_null(scored["nats"].median())
+
+
+@lru_cache(1)  # the kinds of flips of one file follow each other, and ask it of the same texts
+def _scored_texts(texts: tuple[tuple[str, str, str, bool], ...], model: str) -> pl.DataFrame:
+    """row_id and nats. texts : (row_id, prompt, completion, label) each"""
     from ktodata.evaluate.rewards import completion_logps
     from ktodata.models import load_causal_lm
     from ktodata.train.data.tokens import tokenize
@@ -83,12 +91,12 @@ def _nats_per_token(table: pl.DataFrame, model: str) -> pl.Series:
     from ktodata.train.model.device import pick_device, pick_dtype
 
     loaded, tokenizer = load_causal_lm(model)
-    rows = check_rows(table.select("row_id", "prompt", "completion", "label"), part="bench", both_classes=False)
+    table = pl.DataFrame(texts, schema=["row_id", "prompt", "completion", "label"], orient="row")
+    rows = check_rows(table, part="bench", both_classes=False)
     tokens, _ = tokenize(rows, tokenizer, max_length=MAX_TOKENS, part="bench")
     device = pick_device("auto")
     logps = completion_logps(loaded, tokens, device=device, compute_dtype=pick_dtype("auto", device))
-    scored = pl.DataFrame({"row_id": tokens.row_id, "nats": -logps / tokens.completion.lengths})
-    return table.join(scored, on="row_id", how="left", maintain_order="left")["nats"].fill_null(scored["nats"].median())
+    return pl.DataFrame({"row_id": tokens.row_id, "nats": -logps / tokens.completion.lengths})
 
 
 def _cut(table: pl.DataFrame, rows: int) -> pl.DataFrame:

@@ -217,7 +217,9 @@ def settling_in_words(metrics: Mapping[str, Any]) -> list[str]:
         "rows on which people differ: contested, and nobody's label is trusted": metrics.get("people_differ"),
         "verdicts replaced by the same reviewer's last": metrics.get("replaced"),
         "verdicts without a label: not used": metrics.get("without_label"),
-        "verdicts on texts of which no row is trained on: they change no label that is learnt from": metrics.get("on_nothing_trained"),
+        "verdicts on texts of which no row is trained on: they change no label that is learnt from": metrics.get(
+            "on_nothing_trained"
+        ),
     }
     return [*unmatched_in_words(metrics), *(f"{count:,} {what}" for what, count in counts.items() if count)]
 
