@@ -5,6 +5,7 @@
 (() => {
   const NEAR = 12; // CSS pixels from the pointer to a dot
   const NAMED = 24; // clusters whose names stand on the map
+  const HIDDEN = 1; // dots that a name may cover
   const MIN_ZOOM = 0.5;
   const MAX_ZOOM = 60;
   const EDGES = [0.1, 0.25, 0.5, 0.75, 1];
@@ -108,15 +109,26 @@
       pen.lineWidth = 4;
       pen.strokeStyle = colour("--paper");
       pen.fillStyle = colour("--ink");
+      const dots = points.x.map((x, dot) => [...place(x, points.y[dot]), dot]).filter(([, , dot]) => shown(dot));
       const taken = [];
       middles.slice(0, only === null ? NAMED : undefined).forEach((at, kind) => {
         if (!at || (only !== null && only !== kind)) return;
-        const [middleX, y] = place(...at);
+        const own = dots.filter(([, , dot]) => clusterOf[dot] === kind);
+        const [left, right] = [Math.min, Math.max].map((end) => end(...own.map(([x]) => x)));
+        const [top, bottom] = [Math.min, Math.max].map((end) => end(...own.map(([, y]) => y)));
+        const [middleX, middleY] = place(...at);
+        if (middleX < 0 || middleX > width || middleY < 0 || middleY > height) return;
         const text = every.cluster.names[kind].slice(0, 34);
         const half = pen.measureText(text).width / 2 + 3;
-        if (middleX < 0 || middleX > width || y < 0 || y > height) return;
-        const x = Math.max(half, Math.min(width - half, middleX));
-        if (taken.some(([a, b, c]) => Math.abs(a - x) < half + c && Math.abs(b - y) < 17)) return;
+        // over, under or beside its dots: where the name hides fewest of all and no other name stands; else the list below has it
+        const free = [[middleX, top - 14], [middleX, bottom + 14], [right + half + 6, middleY], [left - half - 6, middleY]]
+          .filter(([x, y]) => x >= half && x <= width - half && y >= 9 && y <= height - 9)
+          .filter(([x, y]) => !taken.some(([a, b, c]) => Math.abs(a - x) < half + c && Math.abs(b - y) < 17))
+          .map(([x, y]) => [dots.filter(([a, b]) => Math.abs(a - x) < half && Math.abs(b - y) < 11).length, x, y])
+          .filter(([hidden]) => hidden <= HIDDEN)
+          .sort(([one], [other]) => one - other);
+        if (!free.length) return;
+        const [, x, y] = free[0];
         taken.push([x, y, half]);
         pen.strokeText(text, x, y);
         pen.fillText(text, x, y);
