@@ -54,7 +54,7 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     device = pick_device(settings["device"])
     compute_dtype = pick_dtype(settings["dtype"], device)
     distributed = current_processes(settings["parallel"], device)
-    sharded = distributed.parallel == "fsdp"
+    sharded = distributed.is_sharded
     if sharded:
         check_can_shard(settings)
     check_optimizer(settings["optimizer"], device.type)
@@ -166,6 +166,10 @@ def make_scorer(
     """
     setting = settings["router_aux_loss_coef"]
     coefficient = coefficient_of(model.config, setting)
+    sharing: dict[str, Any] = {}
+    if mapped is not None:
+        within = settings["parallel"] == "hsdp"
+        sharing["shard"] = partial(shard, weights=mapped, device=device, compute_dtype=compute_dtype, each_machine=within)
     scorer = Scorer(
         model,
         rows,
@@ -173,7 +177,7 @@ def make_scorer(
         compute_dtype=compute_dtype,
         frozen_layers=0 if coefficient else frozen,  # the routers of frozen layers count in every pass
         activation_cache_mb=settings["activation_cache_mb"],
-        **({} if mapped is None else {"shard": partial(shard, weights=mapped, device=device, compute_dtype=compute_dtype)}),
+        **sharing,
     )
     reason = watch_routers(scorer, coefficient) if coefficient else None
     if setting and scorer.routers is None:

@@ -98,8 +98,11 @@ def fit(
         Field(description="of the weights as saved and evaluated; base: as the base's are stored; they train in float32"),
     ] = "base",
     parallel: Annotated[
-        Literal["auto", "ddp", "fsdp"],
-        Field(description="several processes: each has all weights (ddp) or a part of each (fsdp); auto: fsdp on cuda, else ddp"),
+        Literal["auto", "ddp", "fsdp", "hsdp"],
+        Field(
+            description="several processes: each has all weights (ddp) or a part of each (fsdp), or each machine has all of them "
+            "once (hsdp); auto: fsdp on cuda, else ddp"
+        ),
     ] = "auto",
     seed: Annotated[int, Field(ge=0, description="of row order, partners and adapters")] = 0,
     eval_every_steps: Annotated[

@@ -3,7 +3,7 @@
 from typing import Any, Literal, Protocol
 
 Tensor = Any
-Parallel = Literal["ddp", "fsdp"]
+Parallel = Literal["ddp", "fsdp", "hsdp"]
 
 
 class Distributed(Protocol):
@@ -11,7 +11,8 @@ class Distributed(Protocol):
 
     rank: int
     size: int
-    parallel: Parallel | None  # every process has all weights (ddp), or a part of each (fsdp); None: alone
+    # every process has all weights (ddp), a part of each (fsdp), or a part that each machine has once (hsdp); None: alone
+    parallel: Parallel | None
 
     @property
     def is_sharded(self) -> bool:

@@ -38,7 +38,7 @@ class Processes:
     @property
     def is_sharded(self) -> bool:
         """Whether each holds a part of every matrix, which the others need at every pass."""
-        return self.parallel == "fsdp"
+        return self.parallel in ("fsdp", "hsdp")
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, the same in each; `tensor` stays as it is."""
@@ -107,7 +107,7 @@ def meeting_place() -> Any:
     return next(dist.rendezvous("env://"))[0]
 
 
-def current_processes(parallel: Literal["auto", "ddp", "fsdp"], device: Any) -> Distributed:
+def current_processes(parallel: Literal["auto"] | Parallel, device: Any) -> Distributed:
     """The processes that this one trains with: those of torch's default process group, if there is one.
 
     Raises SettingError when a launcher started several processes but they have not met, or when they would share one GPU.
@@ -127,8 +127,9 @@ def current_processes(parallel: Literal["auto", "ddp", "fsdp"], device: Any) -> 
             f"device is {str(device)!r} in each of {dist.get_world_size()} processes. Give auto, cpu or cuda: with cuda, process "
             "number n of a machine trains on its GPU number n."
         )
-    sharded = device.type == "cuda" if parallel == "auto" else parallel == "fsdp"
-    return Processes("fsdp" if sharded else "ddp", device)
+    if parallel == "auto":
+        parallel = "fsdp" if device.type == "cuda" else "ddp"
+    return Processes(parallel, device)
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:

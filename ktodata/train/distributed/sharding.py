@@ -4,6 +4,7 @@ Zhao et al. 2023, arXiv:2304.11277; torch.distributed.fsdp.fully_shard. Weights,
 process 1/size of the memory that a training alone needs.
 """
 
+import os
 from typing import Any
 
 import torch
@@ -30,18 +31,20 @@ def check_can_shard(settings: dict[str, Any]) -> None:
         )
 
 
-def shard(packed_model: Any, *, weights: MappedWeights, device: Any, compute_dtype: Any) -> Any:
+def shard(packed_model: Any, *, weights: MappedWeights, device: Any, compute_dtype: Any, each_machine: bool = False) -> Any:
     """`packed_model` (a PackedModel) with each decoder layer, and then the rest, shared out over the default process group.
+
+    each_machine : shared out over the processes of each machine, so that every machine has all of it once (HSDP): layers are put
+        together within a machine, and between machines only gradients travel
 
     A layer gets its values from `weights`, and is shared out before the next one does: none but it is whole in float32. They go
     to `device` and stay float32; matrices of layers travel in `compute_dtype`, those outside of layers (embeddings, head) in
     float32: each product is that of a training alone. Gradients are float32 sums over all processes. Norms and biases, few as
     they are, every process has whole, in float32: their gradients are for `Distributed.sum_gradients` to sum.
     """
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = _mesh(device.type, each_machine=each_machine)
     # inputs are left alone: autocast rounds what each product takes, and the residual stream stays float32
     in_layers = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     elsewhere = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -63,6 +66,30 @@ def shard(packed_model: Any, *, weights: MappedWeights, device: Any, compute_dty
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
     return packed_model
+
+
+def _mesh(device_type: str, *, each_machine: bool) -> Any:
+    """The processes in a row; or a row for each machine. Raises SettingError where machines have not as many processes each."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    size = dist.get_world_size()
+    if not each_machine:
+        return init_device_mesh(device_type, (size,))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    everywhere = set(_of_all(here))  # before anything is refused, so that all processes refuse together
+    if len(everywhere) > 1 or here < 2 or size % here:
+        raise SettingError(
+            f"parallel is hsdp, which shares the weights out within each machine: torchrun must start as many processes, two or "
+            f"more, on each; this one has {here} of {size}. Use --nproc-per-node, or parallel='fsdp'."
+        )
+    return init_device_mesh(device_type, (size // here, here), mesh_dim_names=("machines", "processes"))
+
+
+def _of_all(value: int) -> list[int]:
+    """What each process has."""
+    values = [0] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def clip_gradients(parameters: list[Tensor], longest: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Several processes train as one does: the same losses, z0, gradients, weights and telemetry, whatever each of them holds.
 
-Two processes are started once; they go through all of CASES and leave what they found in files, one a case and process.
+Two processes are started once; they go through all of CASES and leave what they found in files, one a case and process. Four go
+through FOUR of them, as if they were two on each of two machines.
 """
 
 import json
@@ -72,6 +73,7 @@ CASES = {
     "logits": ({"method": "logits"}, ("fsdp",)),
     "resumed": ({"out": "out", "save_every_steps": 2, "keep_checkpoints": True, "early_stop": {"patience": 9}}, BOTH),
 }
+FOUR = [("plain", "fsdp"), ("plain", "hsdp"), ("adapters", "hsdp"), ("early_stop", "hsdp"), ("resumed", "hsdp")]
 RUNS = [(case, parallel) for case, (_, kinds) in CASES.items() for parallel in kinds]
 
 
@@ -148,6 +150,19 @@ def process(rank, folder, place):
         keep(place, f"nan-{parallel}", rank, lambda parallel=parallel: error_of(broken, parallel, folder, rank))
         keep(place, f"narrow-{parallel}", rank, lambda parallel=parallel: of_a_narrow_base(parallel, folder, place))
     keep(place, "different", rank, lambda: error_of(fit, folder / "text", model=str(folder / "llama"), **BASE, seed=rank))
+    dist.destroy_process_group()
+
+
+def process_of_four(rank, folder, place):
+    os.environ |= {"KTODATA_CACHE": str(place / "cache"), "LOCAL_WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{place / 'meet'}", rank=rank, world_size=4)
+    for case, parallel in FOUR:
+        keep(place, f"{case}-{parallel}", rank, lambda case=case, parallel=parallel: trained(case, parallel, folder, place))
+    keep(place, "again", rank, lambda: trained("resumed", "hsdp", folder, place))
+    os.environ["LOCAL_WORLD_SIZE"] = "3" if rank == 3 else "1"
+    settings = BASE | {"parallel": "hsdp", "seed": 1}
+    keep(place, "uneven", rank, lambda: error_of(fit, folder / "text", model=str(folder / "llama"), **settings))
     dist.destroy_process_group()
 
 
@@ -231,8 +246,15 @@ def place(folder, tmp_path_factory):
     return place
 
 
-def found(place, name):
-    return [torch.load(place / f"{name}-{rank}.pt", weights_only=False) for rank in range(SIZE)]
+@pytest.fixture(scope="module")
+def place_of_four(folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("four-processes")
+    torch.multiprocessing.spawn(process_of_four, (folder, place), nprocs=4)
+    return place
+
+
+def found(place, name, size=SIZE):
+    return [torch.load(place / f"{name}-{rank}.pt", weights_only=False) for rank in range(size)]
 
 
 @pytest.mark.filterwarnings("ignore:a .* model is scored by method")
@@ -249,6 +271,32 @@ def test_two_processes_train_as_one(case, parallel, folder, place, tmp_path):
     else:
         assert_same(second | {"weights": {}}, first | {"weights": {}})
         assert not second["weights"]  # the policy in one piece is the first one's alone
+
+
+@pytest.mark.parametrize(("case", "parallel"), FOUR)
+def test_four_processes_train_as_one(case, parallel, folder, place_of_four, tmp_path):
+    alone = trained(case, "auto", folder, tmp_path)
+    first, *others = found(place_of_four, f"{case}-{parallel}", 4)
+    assert (first["processes"], first["parallel"]) == (4, parallel)
+    assert_same(first, alone)
+    for other in others:
+        assert_same(other | {"weights": {}}, first | {"weights": {}})
+        assert not other["weights"]
+
+
+def test_machines_that_each_have_all_weights_go_on_from_their_checkpoint(place_of_four, folder, tmp_path, monkeypatch):
+    """And so does one process alone."""
+    unbroken, again = (found(place_of_four, name, 4)[0] for name in ("resumed-hsdp", "again"))
+    assert again["history"].equals(unbroken["history"])
+    torch.testing.assert_close(again["weights"], unbroken["weights"], rtol=0, atol=0)
+    monkeypatch.setenv("KTODATA_CACHE", str(place_of_four / "cache"))
+    shutil.copytree(place_of_four / "resumed-hsdp", tmp_path / "resumed-hsdp")
+    assert_same(trained("resumed", "hsdp", folder, tmp_path), unbroken)
+
+
+def test_machines_with_unlike_processes_cannot_share_weights_within_each(place_of_four):
+    kinds, texts = zip(*found(place_of_four, "uneven", 4), strict=True)
+    assert set(kinds) == {"SettingError"} and "as many processes, two or more, on each" in texts[0]
 
 
 @pytest.mark.parametrize("parallel", BOTH)
