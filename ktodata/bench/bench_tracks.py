@@ -35,7 +35,7 @@ class BenchPlan:
     """budgets : shares of the rows that are reviewed; 0 is the track "detect". methods, sources : beginnings of names.
 
     train : shares at which repaired labels are trained on; terms : in place of bench_training.TERMS
-    model : what is trained, and whose loss is a method of its own; none where nothing is trained and none is named
+    model : what is trained in place of TRAINED; named, its loss is a method of its own, which costs a pass over all rows
     """
 
     data: Path
@@ -54,11 +54,6 @@ class BenchPlan:
     def __post_init__(self) -> None:
         if wrong := [budget for budget in (*self.budgets, *self.train) if not 0 <= budget < 1]:
             raise SettingError(f"bench: a budget is a share of the rows, at least 0 and under 1; got {wrong[0]}.")
-
-    @property
-    def language_model(self) -> str | None:
-        """Model, or the default where something is trained."""
-        return self.model or (TRAINED if self.train else None)
 
     @property
     def code(self) -> str:
@@ -100,19 +95,20 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
     methods = _chosen(list(METHODS.values()), plan.methods, "method")
     sources = _chosen(label_sources(plan.data), plan.sources, "source")
     outcome, code = BenchOutcome(plan), plan.code
+    model = plan.model if any(method.needs_model for method in methods) else None
     for number, source in enumerate(sources, start=1):
         event = {"stage": source.name, "number": number, "of": len(sources)}
         notify({**event, "kind": "start"})
         started = time.perf_counter()
         try:
-            rows = bench_rows(source, max_rows=plan.max_rows, encoder=plan.encoder, model=plan.language_model)
+            rows = bench_rows(source, max_rows=plan.max_rows, encoder=plan.encoder, model=model)
         except EmptyDataError as error:
             outcome.passed_over[source.name] = str(error)
             continue
         outcome.rows[source.name], outcome.data[source.name] = len(rows.labels), source.data
         outcome.wrong[source.name] = float(rows.wrong.mean())
         content = [[vars(record) for record in source.records], list(source.given or ()), source.flips]
-        made_of = digest(source.name, content, code, plan.max_rows, plan.encoder, plan.language_model)
+        made_of = digest(source.name, content, code, plan.max_rows, plan.encoder, model)
         able = _able(methods, rows)
         for method, budget, seed in _tasks(able, plan):
             notify({**event, "kind": "progress", "text": f"{method.name} at {budget:.0%} reviewed"})
@@ -128,7 +124,7 @@ def _train(
 ) -> None:
     """Add what training on this source's labels gave, or why it was not trained on."""
     plan = outcome.plan
-    settings: Any = {"model": plan.language_model, "seeds": plan.seeds, "terms": plan.terms, "folder": plan.out / "trainings"}
+    settings: Any = {"model": plan.model or TRAINED, "seeds": plan.seeds, "terms": plan.terms, "folder": plan.out / "trainings"}
     for share in plan.train:
 
         def repair(training: BenchRows, part: int, method: BenchMethod, share: float = share) -> BenchCell:
