@@ -18,7 +18,7 @@ from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import Record, clip
 from ktodata.formats.times import moment, stamp
 from ktodata.formats.verdicts.matching import KEYS, ROW_ID, RowKeys, content_key, match_verdicts, unmatched_in_words, with_content
-from ktodata.formats.verdicts.reviews import read_reviews, write_verdicts
+from ktodata.formats.verdicts.reviews import read_each_verdict, write_verdicts
 from ktodata.formats.verdicts.verdict_store import (
     DRAWN_VIA,
     SUFFIX,
@@ -96,8 +96,8 @@ class ImportSummary:
 def export_verdicts(run: Run, path: Path, *, format: str = "verdicts") -> ExportSummary:
     """Write the verdicts of a run.
 
-    format : "verdicts" is one line a row as `reviews:` takes it, by the name of `path` .csv, .jsonl or .parquet; rows whose
-        reviewers differ are contested there. "argilla" and "label_studio" hold what each reviewer said, as .json or .jsonl.
+    format : "verdicts" is a line for what each reviewer said of a row, as `reviews:` takes it, by the name of `path` .csv, .jsonl
+        or .parquet; "argilla" and "label_studio" are .json or .jsonl.
     Raises EmptyDataError when nobody has judged a row yet.
     """
     name = format.replace("-", "_")
@@ -115,7 +115,7 @@ def export_verdicts(run: Run, path: Path, *, format: str = "verdicts") -> Export
     lost: tuple[str, ...] = ()
     with whole_file(path) as scratch:
         if name == "verdicts":
-            write_verdicts(_verdict_file_columns(rows), scratch, kind=kind)
+            write_verdicts(_verdict_file_columns(current), scratch, kind=kind)
         else:
             lost = _write_tasks(run, current, scratch, name, kind)
     contested, dropped = (int((rows["verdict"] == word).sum()) for word in ("contested", "drop"))
@@ -126,10 +126,10 @@ def _file_ending(kind: str) -> str:
     return {"lines": "jsonl"}.get(kind, kind)
 
 
-def _verdict_file_columns(rows: pl.DataFrame) -> pl.DataFrame:
-    """Settled verdicts under the names that files of verdicts have."""
+def _verdict_file_columns(current: pl.DataFrame) -> pl.DataFrame:
+    """Each reviewer's verdicts under the names that files of verdicts have."""
     first_columns = ("row_id", "label", "verdict", "reviewer")
-    return rows.with_columns(reviewed_at="at").select(
+    return current.with_columns(reviewed_at="at").select(
         *first_columns, "reviewed_at", "note", "seconds", "detector", "blind", "via", "source_id", "content"
     )
 
@@ -289,7 +289,7 @@ def _read_verdict_file(path: Path) -> Iterator[ImportedVerdict]:
     elif isinstance(first.record, Mapping) and "responses" in first.record:
         yield from _read_tasks(path, _from_argilla)
     else:
-        for row in read_reviews(path).verdicts.iter_rows(named=True):
+        for row in read_each_verdict(path).iter_rows(named=True):
             at, note = row["reviewed_at"], row["note"] or ""
             yield ImportedVerdict(_keys_of(row), row["reviewer"], row["verdict"], note, at, None)
 

@@ -7,8 +7,8 @@ import pytest
 
 import ktodata as kd
 from ktodata.errors import DataError, EmptyDataError, FormatError, SettingError
-from ktodata.formats.verdicts.reviews import read_reviews
-from ktodata.formats.verdicts.verdict_store import DRAWN_VIA
+from ktodata.formats.verdicts.reviews import join_reviews, read_each_verdict, read_reviews
+from ktodata.formats.verdicts.verdict_store import DRAWN_VIA, read_current_verdicts
 from ktodata.pipeline.run_folder import Run
 from ktodata.review import export_verdicts, import_verdicts
 from ktodata.review.store import ReviewVerdict, VerdictStore
@@ -39,17 +39,20 @@ def test_a_file_of_verdicts_is_what_reviews_takes(judged, tmp_path, ending):
     summary = export_verdicts(run, tmp_path / f"verdicts.{ending}")
     assert (summary.rows, summary.verdicts, summary.contested, summary.dropped) == (6, 8, 2, 1)
     assert "8 verdicts on 6 rows" in summary.text()
-    from_file = read_reviews(summary.path).verdicts
-    from_store = read_reviews(run.folder / "reviews" / "reviews.sqlite").verdicts
-    same = ["row_id", "trusted_label", "verdict", "reviewer", "reviewed_at"]
+    from_file = read_each_verdict(summary.path)
+    from_store = read_current_verdicts(run.folder / "reviews" / "reviews.sqlite")
+    same = ["row_id", "trusted_label", "reviewer"]
     assert from_file.select(same).equals(from_store.select(same))
-    trusted = dict(from_file.select("row_id", "trusted_label").iter_rows())
+    reviews = [read_reviews(path) for path in (summary.path, run.folder / "reviews" / "reviews.sqlite")]
+    on_file, on_store = (join_reviews(run.feedback, each).columns.drop("draw_seed") for each in reviews)
+    assert on_file.equals(on_store)
+    trusted = dict(on_file.select("row_id", "trusted_label").iter_rows())
     expected = [labels[ids[0]], not labels[ids[1]], None, None, labels[ids[4]], None]
     assert [trusted[row_id] for row_id in ids] == expected
     if ending == "csv":
         assert "\n=" not in summary.path.read_text() and ",=" not in summary.path.read_text()
     else:
-        assert from_file["note"].equals(from_store["note"])
+        assert from_file["note"].fill_null("").equals(from_store["note"])
 
 
 @pytest.mark.parametrize(
@@ -142,6 +145,27 @@ def test_verdict_files_and_other_desks_come_in(judged, made, tmp_path):
     assert import_verdicts(fresh, run.folder / "reviews" / "reviews.sqlite").imported == 8
     assert sorted(_standing(fresh)["reviewer"].unique()) == ["ann", "bob", "cid"]
     assert set(_standing(fresh).filter(draw_seed=7)["row_id"]) == set(ids[4:])  # which rows were drawn is the store's own record
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_reviewers_who_agree_both_keep_their_verdicts(run, made, tmp_path, ending):
+    """Twelve rows, three reviewers, cid against the others on every fourth: 36 verdicts in, 36 out, and in again."""
+    rows = run.feedback.select("row_id", "label").rows()[:12]
+    words = {True: "desirable", False: "undesirable"}
+    lines = [
+        {"row_id": row_id, "reviewer": name, "verdict": words[label != (name == "cid" and number % 4 == 0)]}
+        for number, (row_id, label) in enumerate(rows)
+        for name in ("ann", "ben", "cid")
+    ]
+    pl.DataFrame(lines).write_csv(tmp_path / "three.csv")
+    first, second = (_copy(made[1], tmp_path / name) for name in ("first", "second"))
+    assert import_verdicts(first, tmp_path / "three.csv").imported == 36
+    summary = export_verdicts(first, tmp_path / f"back.{ending}")
+    assert (summary.rows, summary.verdicts, summary.contested) == (12, 36, 3)
+    assert import_verdicts(second, summary.path).imported == 36
+    facts = ["row_id", "reviewer", "trusted_label"]
+    before, after = (_standing(each).select(facts).sort("row_id", "reviewer") for each in (first, second))
+    assert after.equals(before)
 
 
 @pytest.mark.parametrize(

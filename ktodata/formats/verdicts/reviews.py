@@ -12,7 +12,7 @@ cell is a row that nobody has judged yet. A verdict is never guessed: one that c
 import glob
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
     tables = [path for path in files if path.suffix != SUFFIX]
     sources = find_sources(tables) if tables else []
     contents = [_read_verdicts(source) for source in sources] + [read_store(store) for store in stores]
-    every = pl.DataFrame([verdict for verdicts, _ in contents for verdict in verdicts], schema=SCHEMA, orient="row")
+    every = _verdict_table(verdict for verdicts, _ in contents for verdict in verdicts)
     verdicts = _first_of_each_row(every)
     counts = [metrics for _, metrics in contents]
     metrics = {
@@ -122,6 +122,15 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
         "unparseable_times": sum(file["unparseable_times"] for file in counts),
     }
     return Reviews(verdicts, metrics)
+
+
+def read_each_verdict(path: Path) -> pl.DataFrame:
+    """Every verdict of one file, whoever else says the same: the columns of `Reviews.verdicts`. Raises what `read_reviews` does."""
+    return _verdict_table(verdict for source in find_sources(path) for verdict in _read_verdicts(source)[0])
+
+
+def _verdict_table(verdicts: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(list(verdicts), schema=SCHEMA, orient="row")
 
 
 def join_reviews(feedback: pl.DataFrame, reviews: Reviews) -> StageResult:
@@ -195,7 +204,7 @@ def reviews_in_words(metrics: Mapping[str, Any]) -> str:
     summary = f"{metrics['rows']:,} rows reviewed, {metrics['differ_from_label']:,} with another verdict than the given label"
     rest = {
         "earlier trusted labels overridden": metrics["overridden"],
-        "verdicts given twice": metrics["repeated"],
+        "more verdicts that say the same of a row": metrics["repeated"],
         "cells still empty": metrics["empty"],
         "called of no use and dropped": metrics["drop"],
         "contested and held for review": metrics["contested"],
