@@ -125,7 +125,7 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
 
 
 def read_each_verdict(path: Path) -> pl.DataFrame:
-    """Every verdict of one file, whoever else says the same: columns as in `Reviews.verdicts`. Raises what `read_reviews` does."""
+    """Every verdict of one file, also who says the same: columns as in `Reviews.verdicts`. Raises what `read_reviews` does."""
     return _verdict_table(verdict for source in find_sources(path) for verdict in _read_verdicts(source)[0])
 
 
