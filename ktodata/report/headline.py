@@ -21,12 +21,12 @@ from ktodata.labels.label_words import (
     trust_word,
 )
 from ktodata.report.run_contents import RunContents, read_contents
-from ktodata.report.sections.flow_section import UNLABELLED, RecordAccount, held_rows
+from ktodata.report.sections.flow_section import UNLABELLED, FlowSection, RecordAccount, held_rows
 from ktodata.report.sections.labels_section import LabelsSection
 from ktodata.report.text import count, interval, number, one_line, percent, plural
 
 UNMAPPED = 0.1  # share of records whose label has a value without a meaning, from which that comes before all else
-UNREADABLE = 0.02  # share of quarantined records from which they are worth a line
+WORTH_A_LINE = 0.02  # share of records, or of rows, from which those that cannot be used, or repeat others, spoil a set
 LOPSIDED = 2 / 3  # share of one label above which a set is called lopsided
 CROWDED = 0.5  # share of the largest prompt cluster above which the prompts are called narrow
 
@@ -93,9 +93,11 @@ def _by_the_model(noise: LabelsSection) -> str:
 def _what_spoils(contents: RunContents) -> tuple[str, str]:
     troubles = list(_troubles(contents))
     measured = contents.noise if contents.noise is not None and contents.noise.reviews.drawn else None
-    examined = {"labels": measured, "balance": contents.balance, "prompts": contents.coverage}
+    sections = {"labels": measured, "balance": contents.balance, "prompts": contents.coverage}
+    examined = {name: section is not None for name, section in sections.items()}
+    examined |= {"texts": contents.files.has("validate"), "repeats": contents.files.has("dedupe")}
     if not troubles:
-        parts = [name for name, part in examined.items() if part is not None]
+        parts = [name for name, was in examined.items() if was]
         return "Nothing that was looked for.", f"Looked at: {', '.join(parts) or 'nothing yet'}.{_unshown(contents.noise)}"
     names = ", ".join(dict.fromkeys(name for name, _ in troubles))
     return f"{names[0].upper()}{names[1:]}.", " ".join(sentence for _, sentence in troubles) + _unshown(contents.noise)
@@ -115,11 +117,11 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
     noise, balance, coverage, flow = contents.noise, contents.balance, contents.coverage, contents.flow
     if noise is not None and are_noisy(noise.reviews):
         yield "noisy labels", noisy_sentence(noise.reviews)
-    if balance is not None and (as_given := balance.shares["as given"]).total:
-        larger = max(as_given.value, 1 - as_given.value)
+    if balance is not None and (usable := balance.usable).total:
+        larger = max(usable.value, 1 - usable.value)
         if larger > LOPSIDED:
-            name = "desirable" if as_given.value > 0.5 else "undesirable"
-            yield "imbalance", f"{percent(larger, 0)} of the rows are {name}."
+            name = "desirable" if usable.value > 0.5 else "undesirable"
+            yield "imbalance", f"{percent(larger, 0)} of the rows that can be trained on are {name}."
     if coverage is not None and coverage.clusters:
         largest = coverage.clusters[0]
         if largest.rows > CROWDED * coverage.rows:
@@ -130,11 +132,26 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
             yield "narrow prompts", f"The training prompts leave {regions} of the reference prompts uncovered."
     if noise is not None and noise.contradicted:
         yield "contradicting labels", f"{noise.contradicted}: criteria are unclear there, or somebody slipped."
+    if flow is not None:
+        yield from _text_troubles(flow, contents.files.fates)
     # a record without a label, or whose label the recipe sets aside, is not what spoils a set
     unreadable = flow.unreadable if flow is not None else 0
-    if flow is not None and unreadable > UNREADABLE * max(read := flow.account.records if flow.account else flow.rows_in, 1):
+    if flow is not None and unreadable > WORTH_A_LINE * max(read := flow.account.records if flow.account else flow.rows_in, 1):
         records = plural(unreadable, "record")
         yield "unreadable records", f"{records} of {count(read)} could not be used as they are."
+
+
+def _text_troubles(flow: FlowSection, fates: pl.DataFrame) -> Iterator[tuple[str, str]]:
+    """What the texts show by themselves: rows that repeat others, and rows whose texts no trainer can use."""
+    copies = flow.account.copies if flow.account is not None else 0
+    rows = flow.account.rows if flow.account is not None else flow.rows_in
+    if copies > WORTH_A_LINE * rows:
+        yield "repeats", f"{count(copies)} of {plural(rows, 'row')} repeat another."
+    unusable = fates.filter(pl.col("stage") == "validate", pl.col("action").is_in(["drop", "review"]))
+    if unusable.height > WORTH_A_LINE * rows:
+        reasons = unusable["reason"].value_counts(sort=False).sort("count", "reason", descending=[True, False]).iter_rows()
+        each = ", ".join(f"{str(reason).replace('_', ' ')} {count(number)}" for reason, number in reasons)
+        yield "unusable texts", f"The texts of {count(unusable.height)} of {plural(rows, 'row')} cannot be used ({each})."
 
 
 def _what_was_done(contents: RunContents) -> tuple[str, str]:
@@ -142,7 +159,7 @@ def _what_was_done(contents: RunContents) -> tuple[str, str]:
     if flow is None:
         return "Nothing yet.", "No row was read."
     text = (
-        f"{flow.of_what}, {count(flow.quarantined)} were quarantined, {count(flow.dropped)} dropped and "
+        f"{flow.of_what}, {flow.votes_clause}{count(flow.quarantined)} were quarantined, {count(flow.lost)} dropped and "
         f"{count(flow.review)} held for review; {count(flow.kept)} are kept"
     )
     text += f", {count(flow.relabelled)} of them with the other label." if flow.relabelled else ", none with a changed label."

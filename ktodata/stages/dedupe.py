@@ -379,6 +379,7 @@ def _dedupe_metrics(
         "rows": rows.height,
         "texts": rows["text"].n_unique(),
         "repeats": clean.filter(_is_repeat()).height,
+        "repeats_by_other_raters": _repeats_by_other_raters(clean),
         "near_repeats": int(rows["near_repeat"].sum()),
         "contradicted_texts": held["text"].n_unique(),
         "held_for_review": held.height,
@@ -401,6 +402,18 @@ def _dedupe_metrics(
             name: {"compared": near.compared, "near": len(near.left), "skipped": near.skipped} for name, near in pairs.items()
         },
     }
+
+
+def _repeats_by_other_raters(clean: pl.DataFrame) -> int:
+    """Rows dropped as repeats that are the first of their text by a known rater: no copies, but votes on the row that stays."""
+    stays_first = clean.sort(pl.col("duplicate_of").is_not_null(), maintain_order=True)
+    votes = stays_first.explode("votes").select(
+        "row_id", "text", rater=pl.col("votes").struct.field("rater").str.strip_chars(), repeat=_is_repeat() & pl.col("sound")
+    )
+    known = votes.filter(pl.col("rater").str.len_chars() > 0)
+    first = known.filter(pl.struct("text", "rater").is_first_distinct())
+    others = first.filter(pl.col("row_id") != pl.col("row_id").first().over("text"))
+    return others.filter("repeat")["row_id"].n_unique()
 
 
 def _trusted_metrics(clean: pl.DataFrame) -> dict[str, int]:

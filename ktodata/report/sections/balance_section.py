@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
+
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.sections.flow_section import PARTS
 from ktodata.report.shares import Share
@@ -12,9 +14,13 @@ from ktodata.report.text import number, percent
 
 @dataclass(frozen=True)
 class BalanceSection:
-    """Shares of desirable rows, in the order of the flow, and the weights of KTO's loss (None without rebalance)."""
+    """Shares of desirable rows, in the order of the flow, and the weights of KTO's loss (None without rebalance).
+
+    usable : of the rows that could be trained on: repeats and rows that other steps take out are not among them
+    """
 
     shares: dict[str, Share]
+    usable: Share
     desirable_weight: float | None
     undesirable_weight: float | None
     ratio: float | None
@@ -45,9 +51,23 @@ def read_balance(run: RunFiles) -> BalanceSection | None:
             shares[part] = Share(int(pick(exported, f"desirable.{part}", default=0)), int(rows))
     return BalanceSection(
         shares,
+        _usable(run, labels),
         pick(facts, "lambda_D"),
         pick(facts, "lambda_U"),
         pick(facts, "weighted_ratio"),
         pick(facts, "trainer_settings", default={}),
         facts,
     )
+
+
+def _usable(run: RunFiles, labels: pl.DataFrame) -> Share:
+    """Of the rows to train on, each with the label that it is trained on with. What rebalance takes out is there to be used."""
+    fates = run.fates
+    out = fates.filter(pl.col("action") != "relabel", pl.col("stage") != "rebalance")["row_id"]
+    turned = fates.filter(pl.col("action") == "relabel")["row_id"]
+    rows = labels.filter(~pl.col("row_id").is_in(out.implode()))
+    parts = run.columns("split", "part")
+    if parts is not None and "part" in parts.columns:
+        rows = rows.join(parts.filter(pl.col("part") == "train"), on="row_id", how="semi")
+    desirable = rows.select((pl.col("label") ^ pl.col("row_id").is_in(turned.implode())).sum()).item()
+    return Share(int(desirable), rows.height)

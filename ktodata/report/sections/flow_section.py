@@ -18,6 +18,7 @@ SHOWN_FIELDS = 12
 TRUSTED_BY = ("dedupe", "reviews", "ingest")  # the stages that say what label a row should have, the last first
 ACTIONS = ("drop", "quarantine", "review")
 REPEATS = ("repeat", "near_repeat")  # reasons for which a row is dropped that another stands for
+OUTVOTED = ("outvoted", "superseded")  # and its label is another: it counts as a vote on that row
 JUDGED = "trusted_disagrees"  # and held: verdicts do nothing but measure
 WORDS = {"drop": "dropped", "quarantine": "quarantined", "review": "held for review"}
 
@@ -99,15 +100,31 @@ class FlowSection:
         return (self.aside if several else self.quarantined) - (self.account.no_label if self.account is not None else 0)
 
     @property
+    def further_votes(self) -> int:
+        """Rows dropped that count as votes on the row that stands for their text: nothing of them is lost."""
+        return self.account.further_votes if self.account is not None else 0
+
+    @property
+    def lost(self) -> int:
+        """Rows dropped, further votes left out."""
+        return self.dropped - self.further_votes
+
+    @property
     def kept_share(self) -> float:
-        """Of what `read` says."""
-        return self.kept / max(self.rows_in, 1)
+        """Of what `read` says, further votes left out."""
+        return self.kept / max(self.rows_in - self.further_votes, 1)
+
+    @property
+    def votes_clause(self) -> str:
+        """That rows are further votes, before what became of the others; empty where there are none."""
+        votes, are = self.further_votes, "is a further vote" if self.further_votes == 1 else "are further votes"
+        return f"{count(votes)} {are} on a text that has its row, " if votes else ""
 
     @property
     def answer(self) -> str:
         """What became of all rows, in a sentence."""
         quarantined = f"{count(self.quarantined)} quarantined"
-        gone = f"{count(self.dropped)} {'was' if self.dropped == 1 else 'were'} dropped, {quarantined}"
+        gone = f"{self.votes_clause}{count(self.lost)} {'was' if self.lost == 1 else 'were'} dropped, {quarantined}"
         waits = f"{count(self.review)} held for review"
         of_what = self.of_what if "record" in self.of_what else f"{self.of_what} in"
         return f"{of_what}, {gone}, {waits}; {count(self.kept)} {'is' if self.kept == 1 else 'are'} kept."
@@ -205,6 +222,7 @@ class RecordAccount:
     respelt : setting -> words that were read as another spelling of one with a meaning -> records.
     even_votes : records with as many votes for each label, which gave a row of each.
     repeats : rows that another stands for; dropped, quarantined, held : for all other reasons, each row once.
+    repeats_by_other_raters : of the repeats, no copies, but votes of other raters.
     reasons : action -> reason -> rows, repeats left out.
     withdrawn : records that were not read, as they were withdrawn; they count nowhere else.
     """
@@ -227,6 +245,7 @@ class RecordAccount:
     unread_trusted: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     respelt: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    repeats_by_other_raters: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -242,12 +261,25 @@ class RecordAccount:
         """Records without a verdict, or whose verdict is that neither of two is better: they can be read."""
         return self.unlabelled + self.unreadable.get("tie", 0)
 
+    @property
+    def copies(self) -> int:
+        """Repeats that are no votes of other raters."""
+        return self.repeats - self.repeats_by_other_raters
+
+    @property
+    def further_votes(self) -> int:
+        """Rows that count as votes on the row of their text: of other raters who agree, and of those outvoted."""
+        outvoted = sum(self.reasons.get("drop", {}).get(reason, 0) for reason in OUTVOTED)
+        return self.repeats_by_other_raters + outvoted
+
     def lines(self) -> list[str]:
         """One sentence for each thing that became of records, rows or fields."""
         records = self.reading_lines()
         left = [("drop", self.dropped), ("quarantine", self.quarantined), ("review", self.held)]
         words = [f"{count(number)} {WORDS[name]}{self._why(name)}" for name, number in left if number]
-        words = [*([f"{plural(self.repeats, 'repeat')} dropped"] if self.repeats else []), *words]
+        votes = f"{count(self.repeats_by_other_raters)} votes of other raters on a text that has its row"
+        copies = f"{plural(self.copies, 'repeat')} dropped"
+        words = [*([votes] if self.repeats_by_other_raters else []), *([copies] if self.copies else []), *words]
         return [*records, *([f"of {plural(self.rows, 'row')}, {', '.join(words)}; {count(self.kept)} are left"] if words else [])]
 
     def _why(self, action: str) -> str:
@@ -289,11 +321,16 @@ def record_account(run: RunFiles) -> RecordAccount | None:
     if "records" not in metrics:
         return None
     counted = run.fates.group_by("action", "reason").len().sort("action", "reason")
-    return reading_account(metrics, gone={(action, reason): rows for action, reason, rows in counted.iter_rows()})
+    gone = {(action, reason): rows for action, reason, rows in counted.iter_rows()}
+    return reading_account(metrics, gone=gone, repeats_by_other_raters=run.metrics("dedupe").get("repeats_by_other_raters", 0))
 
 
-def reading_account(metrics: Mapping[str, Any], *, gone: Mapping[tuple[str, str], int] | None = None) -> RecordAccount:
-    """The account that the metrics of reading give; gone : (action, reason) -> rows, of the steps after it."""
+def reading_account(
+    metrics: Mapping[str, Any], *, gone: Mapping[tuple[str, str], int] | None = None, repeats_by_other_raters: int = 0
+) -> RecordAccount:
+    """The account that the metrics of reading give; gone : (action, reason) -> rows, of the steps after it, which counted the
+    repeats by other raters.
+    """
     gone = gone or {}
     repeats = sum(gone.get(("drop", reason), 0) for reason in REPEATS)
     why = {action: {reason: rows for (name, reason), rows in gone.items() if name == action} for action in ACTIONS}
@@ -315,6 +352,7 @@ def reading_account(metrics: Mapping[str, Any], *, gone: Mapping[tuple[str, str]
         unread_trusted=dict(metrics.get("unread_trusted", {})),
         respelt=dict(metrics.get("respelt", {})),
         repeats=repeats,
+        repeats_by_other_raters=min(repeats_by_other_raters, gone.get(("drop", "repeat"), 0)),
         dropped=dropped,
         quarantined=quarantined,
         held=held,
