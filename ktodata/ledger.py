@@ -12,6 +12,7 @@ from ktodata.stage import DECISION_SCHEMA, STRENGTH, StageResult, no_decisions, 
 
 HELD_OUT = ("validation", "test")
 OUT = ("drop", "quarantine")
+NOT_APPLIED = "verdict_not_applied"  # a row that is exported though a person said otherwise of it
 AWAY = {"drop": "dropped", "quarantine": "quarantined", "review": "held for review"}
 LEDGER_SCHEMA = pl.Schema(
     {"row_id": pl.String(), "stage": pl.String(), **{k: v for k, v in DECISION_SCHEMA.items() if k != "row_id"}}
@@ -64,19 +65,25 @@ def _strongest(steps: Sequence[StageDecisions]) -> pl.DataFrame:
     return strongest_decisions(every).select("row_id", "action", "reason", "stage")
 
 
-def write_up(decided: Sequence[StageDecisions], final: pl.DataFrame, exported: pl.DataFrame) -> pl.DataFrame:
+def write_up(
+    decided: Sequence[StageDecisions], final: pl.DataFrame, exported: pl.DataFrame, contrary: pl.Series | None = None
+) -> pl.DataFrame:
     """The ledger: every decision in the order it was taken; each row has one line of stage "export", with what became of it.
 
     Where export itself decided, that decision is the line. final : what `outcomes` gave after the last step. exported : row_id
-    and part of the rows that went into shards.
+    and part of the rows that went into shards. contrary : ids of rows whose trusted label is not the one they were read with;
+    where nothing is done about that, or about a verdict that takes the row out, its line says so: NOT_APPLIED.
     """
+    reviewed = [step.decisions["row_id"] for step in decided if step.stage == "reviews"]
+    judged = pl.concat([*reviewed, pl.Series([], dtype=pl.String) if contrary is None else contrary])
+    kept = pl.when(pl.col("row_id").is_in(judged.implode())).then(pl.lit(NOT_APPLIED)).otherwise(pl.lit("sound"))
     taken = [step.decisions.select("row_id", pl.lit(step.stage).alias("stage"), *list(DECISION_SCHEMA)[1:]) for step in decided]
     others = final.filter(pl.col("stage").ne_missing("export"))
     last = others.join(exported.select("row_id", "part"), on="row_id", how="left", maintain_order="left").select(
         "row_id",
         stage=pl.lit("export"),
         action="state",
-        reason=pl.coalesce("reason", pl.lit("sound")),
+        reason=pl.coalesce("reason", kept),
         evidence=pl.struct("part", decided_by="stage").struct.json_encode(),
         caused_by=pl.lit(None, pl.String),
     )
@@ -150,7 +157,9 @@ def labels_in_words(
         why = f"turned, as {who} says so" if final["reason"] == "trusted_disagrees" else _turned_by(final, decisions)
     else:
         unheard = row.get("trusted_label") not in (None, read)
-        why = "as it was read" + (f", though {who} says otherwise, which no step lets count" if unheard else "")
+        held_out = (final.get("evidence") or {}).get("part") in HELD_OUT
+        not_applied = "which changes no held-out row" if held_out else "which no step lets count"
+        why = "as it was read" + (f", though {who} says otherwise, {not_applied}" if unheard else "")
     return {"read": LABEL_NAMES[read], "exported": LABEL_NAMES[read ^ turned], "why": why}
 
 

@@ -94,6 +94,13 @@ class RunState:
         dealt = [stage.name for stage in stages if "part" in stage.adds]
         return self.saved[dealt[0]].read("row_id", "part") if dealt else None
 
+    def contrary(self, stages: Iterable[RunStage]) -> pl.Series:
+        """Ids of rows whose trusted label, as these stages left it, is not the label that was read."""
+        adding = [stage.name for stage in stages if "trusted_label" in stage.adds] or [self.stages[0].name]
+        trusted = self.saved[adding[-1]].read("row_id", "trusted_label").drop_nulls()
+        rows = self.rows.read("row_id", "label").join(trusted, on="row_id")
+        return rows.filter(pl.col("trusted_label") != pl.col("label"))["row_id"]
+
     def states(self, stage: RunStage) -> pl.DataFrame:
         """row_id, state, gone of every row as the stage finds them."""
         earlier = self.before(stage)

@@ -204,7 +204,7 @@ class _Execution:
         complete = "export" in self.state.saved
         empty = pl.DataFrame(schema={"row_id": pl.String, "part": pl.String})
         exported = self.state.saved["export"].read("row_id", "part") if complete else empty
-        ledger = write_up(decided, states if complete else states.clear(), exported)
+        ledger = write_up(decided, states if complete else states.clear(), exported, self.state.contrary(done))
         make_way(self.folder / name for name in ("ledger.parquet", *PAGE_FILES))
         with whole_file(self.folder / "ledger.parquet") as scratch:
             ledger.write_parquet(scratch)

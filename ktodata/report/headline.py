@@ -164,7 +164,7 @@ def _what_was_done(contents: RunContents) -> tuple[str, str]:
     )
     text += f", {count(flow.relabelled)} of them with the other label." if flow.relabelled else ", none with a changed label."
     text += f" {held.not_to_judge()}" if held.settled else ""
-    text += f" {flow.unapplied_sentence}" if flow.unapplied else ""
+    text += f" {flow.unapplied_sentence}" if flow.unapplied_sentence else ""
     if balance is not None and balance.desirable_weight is not None and balance.undesirable_weight is not None:
         text += (
             f" KTO's weights are {number(balance.desirable_weight, 2)} for desirable and "

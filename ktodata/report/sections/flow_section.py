@@ -8,6 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.formats.label_rules import respelt_lines, values_in_words
+from ktodata.ledger import HELD_OUT, NOT_APPLIED
 from ktodata.report import figures
 from ktodata.report.run_files import RunFiles, pick
 from ktodata.report.text import count, plural
@@ -15,7 +16,6 @@ from ktodata.report.text import count, plural
 PARTS = ("train", "validation", "test")
 UNLABELLED = "unlabelled"
 SHOWN_FIELDS = 12
-TRUSTED_BY = ("dedupe", "reviews", "ingest")  # the stages that say what label a row should have, the last first
 ACTIONS = ("drop", "quarantine", "review")
 REPEATS = ("repeat", "near_repeat")  # reasons for which a row is dropped that another stands for
 OUTVOTED = ("outvoted", "superseded")  # and its label is another: it counts as a vote on that row
@@ -43,6 +43,7 @@ class FlowSection:
     A record that never became a row counts as one where each record that was used is one row; where a record makes several, it
     is not among them: `aside`.
     unapplied : training rows whose trusted label is another than the label that they are trained on with
+    unapplied_held_out : rows of validation and test of which a person said another label, or that they are of no use or contested
     without_label_noise : whether the recipe has no such step, which alone puts trusted labels in the place of labels
     """
 
@@ -58,11 +59,15 @@ class FlowSection:
     picture: Markup
     account: "RecordAccount | None"
     unapplied: int
+    unapplied_held_out: int
     without_label_noise: bool
 
     @property
     def unapplied_sentence(self) -> str:
-        """That verdicts change nothing in what is trained on, and why; empty where each agrees with its label."""
+        """That verdicts change nothing in what is exported, and why; empty where each is in it."""
+        return " ".join(filter(None, (self._unapplied_in_training(), self._unapplied_held_out())))
+
+    def _unapplied_in_training(self) -> str:
         if not self.unapplied:
             return ""
         verdicts = (
@@ -72,6 +77,16 @@ class FlowSection:
         )
         why = "the recipe has no label_noise step, which would" if self.without_label_noise else "label_noise is set not to"
         return f"{verdicts} not applied: {why}."
+
+    def _unapplied_held_out(self) -> str:
+        if not self.unapplied_held_out:
+            return ""
+        verdicts = (
+            "1 verdict on a held-out row is"
+            if self.unapplied_held_out == 1
+            else (f"{count(self.unapplied_held_out)} verdicts on held-out rows are")
+        )
+        return f"{verdicts} not applied: validation and test keep the labels as given, also where a person called them wrong."
 
     @property
     def counted(self) -> str:
@@ -165,7 +180,8 @@ def read_flow(run: RunFiles) -> FlowSection | None:
         parts,
         picture,
         account,
-        _count_unapplied(run),
+        _count_unapplied(run, "train"),
+        _count_unapplied(run, *HELD_OUT),
         all("label_noise" not in step for step in pick(run.manifest, "recipe.steps", default=())),
     )
 
@@ -175,19 +191,13 @@ def unit(account: "RecordAccount | None") -> str:
     return "record" if account is not None and account.one_row_each else "row"
 
 
-def _count_unapplied(run: RunFiles) -> int:
-    """How many training rows that are exported have a trusted label other than the one that they are trained on with."""
-    exported, rows = run.columns("export", "part"), run.columns("ingest", "label")
-    if exported is None or rows is None or not {"part", "label"} <= {*exported.columns, *rows.columns}:
+def _count_unapplied(run: RunFiles, *parts: str) -> int:
+    """How many rows of these parts are exported as they were read though a person said otherwise of them."""
+    exported = run.columns("export", "part")
+    if exported is None or "part" not in exported.columns:
         return 0
-    trusted = [run.columns(stage, "trusted_label") for stage in TRUSTED_BY]
-    tables = [table.drop_nulls() for table in trusted if table is not None and "trusted_label" in table.columns]
-    if not tables:
-        return 0
-    trained = exported.filter(pl.col("part") == "train").join(rows, on="row_id")
-    judged = trained.join(pl.concat(tables).unique("row_id", keep="first", maintain_order=True), on="row_id")
-    turned = pl.col("row_id").is_in(run.fates.filter(pl.col("action") == "relabel")["row_id"].implode())
-    return int(judged.select((pl.col("trusted_label") != (pl.col("label") ^ turned)).sum()).item())
+    unapplied = run.ledger.filter(pl.col("stage") == "export", pl.col("reason") == NOT_APPLIED)
+    return exported.filter(pl.col("part").is_in(parts)).join(unapplied, on="row_id", how="semi").height
 
 
 def _steps(run: RunFiles, tally: dict[tuple[str, str], int], rows_in: int, records: int) -> tuple[FlowStep, ...]:
