@@ -145,8 +145,52 @@ def test_columns_that_differ_in_one_word_are_offered_as_votes(lines):
     text = inspect(lines(*rows)).recipe()
     at = text.index("# votes: [vote_1, vote_2, vote_3]")
     assert "CHOOSE" in text[at : at + 300]
-    questions = [{**row, "is_toxic": "yn"[n % 2], "user_rating": "yn"[n % 2]} for n, row in enumerate(labelled(24))]
-    assert "# votes:" not in inspect(lines(*questions)).recipe()
+
+
+def offered_votes(rows, lines):
+    """The columns after each `# votes:` of a draft, and the line before it."""
+    text = inspect(lines(*rows)).recipe().splitlines()
+    at = [n for n, line in enumerate(text) if "# votes:" in line]
+    return [(text[n].partition("votes: ")[2], " ".join(text[n - 4 : n])) for n in at]
+
+
+def answers(n_raters, n_rows=60):
+    """What raters say of each row: of ten each gives one other answer than most."""
+    return [["yn"[n % 2 ^ (n % 10 == rater)] for rater in range(n_raters)] for n in range(n_rows)]
+
+
+def test_raters_are_seen_by_their_answers_whatever_their_columns_are_called(lines):
+    rows = [
+        {**row, **dict(zip(("ann", "ben", "cy"), three, strict=True))}
+        for row, three in zip(labelled(60), answers(3), strict=True)
+    ]
+    [(columns, why)] = offered_votes([{k: v for k, v in row.items() if k != "label"} for row in rows], lines)
+    assert columns == "[ann, ben, cy]" and "80% of cases, 49% would by chance" in why
+
+
+def test_answers_in_a_list_are_raters_too(lines):
+    rows = [
+        {**row, "marks": [{"by": "x", "value": v} for v in three]} for row, three in zip(labelled(60), answers(3), strict=True)
+    ]
+    [(columns, _)] = offered_votes([{k: v for k, v in row.items() if k != "label"} for row in rows], lines)
+    assert columns == "[marks.0.value, marks.1.value, marks.2.value]"
+
+
+def test_columns_of_contrary_meaning_and_other_questions_are_no_raters(lines):
+    """Every row would tie, or be decided by what was not asked."""
+    contrary = [{**row, "thumbs_up": n % 3 == 0, "thumbs_down": n % 3 > 0} for n, row in enumerate(labelled(60))]
+    assert not offered_votes([{k: v for k, v in row.items() if k != "label"} for row in contrary], lines)
+    questions = [{**row, "is_toxic": "yn"[n % 2], "is_right": "yn"[n // 2 % 2]} for n, row in enumerate(labelled(60))]
+    assert not offered_votes(questions, lines)
+
+
+def test_a_rater_who_guesses_is_named_beside_those_who_agree(lines):
+    rows = [
+        {"prompt": row["prompt"], "completion": row["completion"], "ann": two[0], "ben": two[1], "cy": "yn"[n // 2 % 2]}
+        for n, (row, two) in enumerate(zip(labelled(60), answers(2), strict=True))
+    ]
+    [(columns, why)] = offered_votes(rows, lines)
+    assert columns == "[ann, ben]" and "not among them: cy, with the same values" in why
 
 
 # --- what is said beside ------------------------------------------------------------------------------------------------------

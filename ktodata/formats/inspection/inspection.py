@@ -27,6 +27,7 @@ from ktodata.formats.inspection.given_parts import given_parts
 from ktodata.formats.inspection.label_choices import LabelChoice, label_choices
 from ktodata.formats.inspection.message_table import MessageTable, message_table
 from ktodata.formats.inspection.recipe_draft import draft_recipe
+from ktodata.formats.inspection.same_question import SameQuestion, same_questions
 from ktodata.formats.inspection.text_draft import is_paired
 from ktodata.formats.inspection.trial_reading import NOTHING_READ, trial_reading
 from ktodata.formats.inspection.verdict_choices import verdict_choices
@@ -56,6 +57,7 @@ class Inspection:
     columns : each column with its types, counts and examples; `n_more_columns` are not among them.
     roles : for prompt, completion, messages, label, rater, ... the columns that may be it, the likeliest first.
     labels : the columns that may be the label, with each value's count. What a value means is for a person to say.
+    questions : those of them that may be several raters' answers to one question.
     format : the format that most records look like, and its share of them; None: none. format_shares : of every format.
     compared : two columns of answers, of which the label says the better.
     message_table : its columns, where each record is one message of a conversation.
@@ -77,6 +79,7 @@ class Inspection:
     compared: tuple[str, str] | None
     message_table: MessageTable | None
     trial: str | None = None
+    questions: Sequence[SameQuestion] = ()
 
     @property
     def format(self) -> str | None:
@@ -267,7 +270,7 @@ def inspect(
         compared=compared,
         message_table=messages,
     )
-    drafted = replace(inspection, trial=trial_reading(inspection, usable))
+    drafted = replace(inspection, trial=trial_reading(inspection, usable), questions=same_questions(inspection.labels, usable))
     # of a format that asks for its verdicts by name, people's and models' columns are not to be mistaken for each other
     may_be_columns = shares and not set(shares) & set(ASKING)
     return _by_columns(drafted, usable) if may_be_columns and not drafted.is_readable else drafted
@@ -289,7 +292,7 @@ def _first_records(data: Any, settings: FileSettings) -> tuple[Source, FileShape
 def _by_columns(inspection: Inspection, records: Sequence[Mapping[str, Any]]) -> Inspection:
     """The same without a format, where none of the records can be read in the one that they look like, but their columns can."""
     labels = _labels(inspection.columns, inspection.roles["label"], None, records)
-    plain = replace(inspection, format_shares={}, labels=labels)
+    plain = replace(inspection, format_shares={}, labels=labels, questions=same_questions(labels, records))
     plain = replace(plain, trial=trial_reading(plain, records))
     return plain if plain.is_readable else inspection
 

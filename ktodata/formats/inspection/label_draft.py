@@ -50,7 +50,7 @@ def label_lines(inspection: "Inspection") -> Iterator[str]:
             yield from (f"  # {line[2:]}" for line in _choice_lines(choice, "    "))
     if len(inspection.labels) > 1 and not any(choice.by for choice in inspection.labels):
         yield "  # or, where you trust one of these more than the label, as people beside a judge: trusted in place of label"
-    yield from _vote_lines(inspection.labels)
+    yield from _vote_lines(inspection)
 
 
 def _choice_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
@@ -99,31 +99,20 @@ def _spread(choice: LabelChoice) -> list[tuple[Any, int]]:
     return [choice.values[at] for at in range(0, len(choice.values), step)]
 
 
-def _vote_lines(choices: Sequence[LabelChoice]) -> Iterator[str]:
-    """Columns that differ in one word only (vote_1, vote_2) may be raters' answers to one question."""
-    for of_question in _same_question(choices):
-        columns = [choice.column for choice in of_question]
-        yield "  # or, where each of these columns is one rater's answer to one question, as votes, of which most decide:"
+def _vote_lines(inspection: "Inspection") -> Iterator[str]:
+    """Columns that may be raters' answers to one question."""
+    for question in inspection.questions:
+        columns = [choice.column for choice in question.choices]
+        yield "  # or, where each of these columns is one rater's answer to one question, as votes, of which most decide"
+        yield f"  # ({question.evidence}):"
+        if question.aside:
+            names = ", ".join(clip(name, 60) for name in question.aside)
+            yield f"  # not among them: {names}, with the same values, but alike no more often than by chance:"
+            yield "  # another question, or a rater who guesses or errs, and may be added"
         yield f"  # votes: {yaml_value(columns)}"
         yield "  # label:"
         counts: Counter[tuple[type, Any]] = Counter()
-        for choice in of_question:
+        for choice in question.choices:
             counts.update({(type(value), value): count for value, count in choice.values})
         pooled = [(value, count) for (_, value), count in counts.most_common()]
-        yield from (f"  # {line[2:]}" for line in _meaning_lines(replace(of_question[0], values=pooled), "    "))
-
-
-def _same_question(choices: Sequence[LabelChoice]) -> list[list[LabelChoice]]:
-    groups: dict[tuple[str, ...], list[LabelChoice]] = {}
-    for choice in choices:
-        words = choice.column.split("_")
-        for at in range(len(words)) if len(words) > 1 and "[" not in choice.path else ():
-            groups.setdefault((*words[:at], "*", *words[at + 1 :]), []).append(choice)
-    return [group for group in groups.values() if len(group) > 1 and _have_one_scale(group)]
-
-
-def _have_one_scale(choices: Sequence[LabelChoice]) -> bool:
-    """Whether each has a value that another has, too."""
-    values = [{(type(value), value) for value, _ in choice.values} for choice in choices]
-    shared = all(of_one & set().union(*values[:at], *values[at + 1 :]) for at, of_one in enumerate(values))
-    return shared and len({choice.is_scale for choice in choices}) == 1
+        yield from (f"  # {line[2:]}" for line in _meaning_lines(replace(question.choices[0], values=pooled), "    "))
