@@ -193,6 +193,25 @@ def test_a_rater_who_guesses_is_named_beside_those_who_agree(lines):
     assert columns == "[ann, ben]" and "not among them: cy, with the same values" in why
 
 
+@pytest.mark.parametrize("column", ["conversation", "messages"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_conversation_that_goes_on_after_its_answer_is_read(lines, column, as_text):
+    """No turn ends it but the user's thanks, and no other column holds an answer: the last answer in it is the judged one."""
+    turns = [{"role": role, "content": text} for role, text in (("user", "Why?"), ("assistant", "So."), ("user", "Thanks."))]
+    rows = [{column: json.dumps(turns) if as_text else turns, "rating": [1, 5][n % 2]} for n in range(12)]
+    assert inspect(lines(*rows)).is_readable
+    ingest = drafted(lines(*rows))["ingest"]
+    assert ingest["judged"] == "last_assistant"
+    settings = {name: value for name, value in ingest.items() if name not in ("paths", "label")}
+    read = kd.read(lines(*rows), **settings, label={"column": "rating", 5: True, 1: False})
+    assert set(read.feedback["completion"]) == {"So."}
+
+
+def test_conversations_without_an_answer_wait_for_its_column(lines):
+    rows = [{"conversation": [{"role": "user", "content": f"Why {n}?"}], "rating": [1, 5][n % 2]} for n in range(12)]
+    assert "completion: CHOOSE" in inspect(lines(*rows)).recipe()
+
+
 # --- what is said beside ------------------------------------------------------------------------------------------------------
 
 

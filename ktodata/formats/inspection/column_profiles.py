@@ -69,6 +69,7 @@ class ColumnProfile:
     counts : each short scalar with its count, up to MAX_DISTINCT; `has_more_values`: there are others besides.
     n_again : scalars that came before, whatever their number.
     n_assistant_last : conversations that end with the assistant's turn, and turns that are the assistant's.
+    n_with_answer : conversations that hold a turn of the assistant, wherever.
     n_repeated : records in which the path stands more than once.
     """
 
@@ -83,6 +84,7 @@ class ColumnProfile:
     examples: list[str] = field(default_factory=list)
     n_chars: int = 0
     n_assistant_last: int = 0
+    n_with_answer: int = 0
     n_repeated: int = 0
 
     @property
@@ -126,6 +128,7 @@ class ColumnProfile:
         role = turn_role(content[-1] if is_conversation(content) else content)
         if role is not None:
             self.n_assistant_last += role in ASSISTANT
+            self.n_with_answer += isinstance(content, list) and any(turn_role(turn) in ASSISTANT for turn in content)
             name = "conversation" if isinstance(content, list) else "turn"
             return name if parsed is None else f"{name} as JSON text"
         if is_message_tree(content):

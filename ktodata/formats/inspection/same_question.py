@@ -28,7 +28,7 @@ class SameQuestion:
     aside: tuple[str, ...] = ()
 
 
-class Agreement(NamedTuple):
+class ColumnAgreement(NamedTuple):
     """Of two columns: records in which both have a value, in how many it is the same, how many would be by chance, and by how
     many standard errors they agree more than that; None where one of them never differs.
     """
@@ -49,7 +49,9 @@ def same_questions(choices: Sequence[LabelChoice], records: Sequence[Mapping[str
     columns = [choice for choice in choices if not choice.by]
     values = {choice.path: [_comparable(lookup(record, choice.path)) for record in records] for choice in columns}
     columns = [choice for choice in columns if any(value is not None for value in values[choice.path])]
-    pairs = {(one.path, other.path): _agreement(values[one.path], values[other.path]) for one, other in combinations(columns, 2)}
+    pairs = {
+        (one.path, other.path): _column_agreement(values[one.path], values[other.path]) for one, other in combinations(columns, 2)
+    }
     groups: list[list[LabelChoice]] = []
     for choice in columns:
         fitting = (group for group in groups if all(_are_alike(one, choice, pairs[one.path, choice.path]) for one in group))
@@ -85,21 +87,21 @@ def _comparable(value: Any) -> Any:
     return as_number(value) if is_number(value) else str(value).strip().casefold() or None
 
 
-def _agreement(one: Sequence[Any], other: Sequence[Any]) -> Agreement:
+def _column_agreement(one: Sequence[Any], other: Sequence[Any]) -> ColumnAgreement:
     both = [pair for pair in zip(one, other, strict=True) if None not in pair]
     same, n = sum(left == right for left, right in both), len(both)
     left, right = (Counter(side) for side in zip(*both, strict=True)) if both else (Counter(), Counter())
     chance = sum(count * right[value] for value, count in left.items()) / n**2 if n else 0.0
     if min(len(left), len(right)) < 2:
-        return Agreement(n, same, chance, None)
+        return ColumnAgreement(n, same, chance, None)
     if len({*left, *right}) > 2 and all(is_number(value) for value in (*left, *right)):
         ranks = pl.DataFrame(both, schema=["left", "right"], orient="row")
         likeness = ranks.select(pl.corr("left", "right", method="spearman")).item()
-        return Agreement(n, same, chance, likeness * sqrt(n - 1))
-    return Agreement(n, same, chance, (same / n - chance) / sqrt(chance * (1 - chance) / n) if 0 < chance < 1 else None)
+        return ColumnAgreement(n, same, chance, likeness * sqrt(n - 1))
+    return ColumnAgreement(n, same, chance, (same / n - chance) / sqrt(chance * (1 - chance) / n) if 0 < chance < 1 else None)
 
 
-def _are_alike(one: LabelChoice, other: LabelChoice, agreement: Agreement) -> bool:
+def _are_alike(one: LabelChoice, other: LabelChoice, agreement: ColumnAgreement) -> bool:
     if one.is_scale != other.is_scale:
         return False
     if agreement.is_open:
@@ -112,7 +114,7 @@ def _differ_in_one_word(*names: str) -> bool:
     return len(one) == len(other) > 1 and sum(left != right for left, right in zip(one, other, strict=True)) == 1
 
 
-def _evidence(group: Sequence[LabelChoice], pairs: Mapping[tuple[str, str], Agreement]) -> str:
+def _evidence(group: Sequence[LabelChoice], pairs: Mapping[tuple[str, str], ColumnAgreement]) -> str:
     compared = [pairs[one.path, other.path] for one, other in combinations(group, 2)]
     if any(pair.is_open for pair in compared):
         return "their names differ in one word; that they answer one question their values do not show"

@@ -7,8 +7,8 @@ from ktodata.formats.dialects import FORMATS
 from ktodata.formats.dialects.argilla import ARGILLA
 from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
 from ktodata.formats.dialects.preference import PREFERENCE
-from ktodata.formats.inspection.column_profiles import column_at
-from ktodata.formats.inspection.column_roles import Role
+from ktodata.formats.inspection.column_profiles import ColumnProfile, column_at
+from ktodata.formats.inspection.column_roles import Role, RoleCandidate
 from ktodata.formats.inspection.compared_columns import is_conversation
 from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment
 from ktodata.formats.inspection.message_table import table_lines
@@ -31,13 +31,27 @@ def text_lines(inspection: "Inspection") -> Iterator[str]:
         yield from _format_lines(inspection)
     elif inspection.message_table is not None:
         yield from _message_lines(inspection)
-    elif inspection.roles["messages"]:
-        best = inspection.roles["messages"][0]
+    elif (best := _conversation_with_answer(inspection)) is not None:
         yield setting_line("messages", best.column, best.evidence)
         yield from _judged_lines(inspection, best.column)
     else:
         yield from _column_lines(inspection, "prompt")
         yield from _column_lines(inspection, "completion")
+
+
+def _conversation_with_answer(inspection: "Inspection") -> RoleCandidate | None:
+    """The column of conversations that hold the judged answer: they end with one, or hold one and no other column does."""
+    if inspection.roles["messages"]:
+        return inspection.roles["messages"][0]
+    prompts = [each for each in inspection.roles["prompt"] if _is_conversation_column(column_at(inspection.columns, each.column))]
+    others = {each.column for each in inspection.roles["completion"]} - {each.column for each in prompts}
+    holds_answer = prompts and column_at(inspection.columns, prompts[0].column).n_with_answer > 0
+    return prompts[0] if holds_answer and not others else None
+
+
+def _is_conversation_column(column: ColumnProfile) -> bool:
+    """Whether a value of it is a conversation."""
+    return column.share_of("conversation", "conversation as JSON text") > 0
 
 
 def _format_lines(inspection: "Inspection") -> Iterator[str]:
@@ -53,7 +67,9 @@ def _format_lines(inspection: "Inspection") -> Iterator[str]:
         yield setting_line("format", inspection.format, f"{share}: {summary}")
         if inspection.format == ARGILLA.name:
             yield from _field_lines(inspection)
-    for candidate in inspection.roles["messages"][:1] if not is_paired(inspection) else ():
+    by_turns = is_on_turns or inspection.format == JUDGED_TURNS.name
+    candidate = next(iter(inspection.roles["messages"]), None) if by_turns else _conversation_with_answer(inspection)
+    if candidate is not None and not is_paired(inspection):
         yield from _judged_lines(inspection, candidate.column)
 
 
@@ -78,10 +94,16 @@ def is_paired(inspection: "Inspection") -> bool:
 
 
 def _judged_lines(inspection: "Inspection", path: str) -> Iterator[str]:
-    """Conversations that go on after their last answer are set aside, unless it is said that this answer is judged."""
+    """Conversations that go on after their last answer are set aside, unless it is said that this answer is judged: where all
+    go on, it can be no other.
+    """
     column = column_at(inspection.columns, path)
     n_on = column.types["conversation"] + column.types["conversation as JSON text"] - column.n_assistant_last
-    if n_on:
+    if n_on and not column.n_assistant_last:
+        yield setting_line(
+            "judged", "last_assistant", "no conversation ends with an answer: the last one in it; what follows is not kept"
+        )
+    elif n_on:
         go_on = "1 conversation goes" if n_on == 1 else f"{n_on:,} conversations go"
         yield with_comment("  # judged: last_assistant", f"{go_on} on after the last answer: set aside, unless it is judged")
 
