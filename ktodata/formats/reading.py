@@ -38,6 +38,7 @@ from ktodata.formats.withdrawn import WithdrawnRecordError, current_lists
 from ktodata.work_done import WorkDone
 
 SHOWN_VALUES = 20
+BY_COMMAND = "`ktodata init --from FILE`, or kd.inspect, names them."  # columns that no format knows
 MAX_UNREADABLE_TIMES = 0.05
 # fewer records with the same keys are read one by one: the columns' own cost is that of about so many
 MIN_COLUMNAR = 200
@@ -438,7 +439,7 @@ class _Reader:
             return LabelError(f"{none}. {self._advice(self._fields.label_column())}")
         return FormatError(
             f"{none}. {self._texts_hint()}The formats are auto, {', '.join(FORMATS)}; "
-            "for columns of other names say prompt, completion and label: `ktodata init --from FILE`, or kd.inspect, names them."
+            f"for columns of other names say prompt, completion and label: {BY_COMMAND}"
         )
 
     def _unmapped_words(self) -> Counter[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ktodata.errors import KtodataError
 from ktodata.extras import require
+from ktodata.formats.reading import BY_COMMAND
 from ktodata.formats.records import clip
 from ktodata.mcp.allowed_folder import AllowedFolder
 from ktodata.mcp.read_only_tools import ReadOnlyTools
@@ -18,6 +19,7 @@ from ktodata.visible_text import clean
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
+NAMED_BY_TOOL = "the tool inspect names them, and reading says them."
 INSTRUCTIONS = """\
 ktodata says which labels of binary feedback (thumbs, verdicts, judges) can be trusted, how sure that is, and which rows a person
 should judge next. These tools read files of one folder; paths are relative to it. Nothing is written and no label can be changed:
@@ -87,9 +89,8 @@ def _answering(tool: Callable[..., Any], root: Path) -> Callable[..., Any]:
         try:
             return tool(**arguments)
         except KtodataError as error:
-            text = (
-                str(error).replace(f"{root}/", "").replace(str(root), ".")
-            )  # where the folder is on this machine is nobody's business
+            # where the folder is on this machine is nobody's business
+            text = str(error).replace(f"{root}/", "").replace(str(root), ".").replace(BY_COMMAND, NAMED_BY_TOOL)
             raise ToolError(clean(text)) from error
 
     return answer

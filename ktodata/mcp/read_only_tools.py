@@ -32,7 +32,7 @@ from ktodata.visible_text import clean
 
 Json = dict[str, Any]
 
-MAX_CHARS, MAX_ROWS, MAX_ENTRIES = 1_000, 50, 100  # of a text, of rows, of any other list that an answer holds
+MAX_CHARS, MAX_ENTRIES = 1_000, 100  # of a text, of any list that an answer holds
 MAX_VECTOR = 16  # a longer list of numbers is a vector, which says nothing to a reader
 MAX_KEPT = 4  # audits of files that are kept in memory
 PACKAGED = "packaged:"
@@ -75,8 +75,8 @@ class ReadOnlyTools:
 
     def next_reviews(self, source: str, count: int = 10, reading: Json | None = None) -> Json:
         """The rows that a person should judge next, best first. Their verdicts are given by people, at `ktodata review`."""
-        if not 1 <= count <= MAX_ROWS:
-            raise SettingError(f"count is 1 to {MAX_ROWS}; got {count}.")
+        if not 1 <= count <= MAX_ENTRIES:
+            raise SettingError(f"count is 1 to {MAX_ENTRIES}; got {count}.")
         rows = self._audit(source, reading).audit.next_reviews(count)
         return _shown({"rows": rows.to_dicts()})
 

@@ -11,6 +11,7 @@ from markdown_it.rules_core import StateCore
 from markupsafe import Markup
 
 from ktodata.formats.verdicts.verdict_store import verdict_per_row
+from ktodata.pipeline.audit_recipe import command_with_reviews, is_audit
 from ktodata.report.run_files import pick
 from ktodata.report.templating import template_environment
 from ktodata.review import review_progress, reviewer_agreement
@@ -63,14 +64,16 @@ def _learnt(session: ReviewSession, current: pl.DataFrame) -> dict[str, Any]:
 
     current : as the store gives it
     """
-    settled, recipe = verdict_per_row(current), session.run.recipe_file
+    settled, run = verdict_per_row(current), session.run
+    audited, recipe = is_audit(run), run.recipe_file
     reviews = f"--reviews {shlex.quote(str(session.store.path))}"
+    command = f"ktodata run {shlex.quote(str(recipe))} {reviews}" if recipe else reviews
     return {
         "judged": current.height,
         "drawn": review_progress.drawn_so_far(settled, session.rows.row_ids, session.queue.drawn, session.queue.sizes),
         "moved": review_progress.moved_labels(settled),
-        "command": f"ktodata run {shlex.quote(str(recipe))} {reviews}" if recipe else reviews,
-        "recipe": recipe,
+        "command": command_with_reviews(run, session.store.path) if audited else command,
+        "is_whole": bool(recipe) or audited,
     }
 
 

@@ -73,6 +73,16 @@ def test_arguments_of_a_wrong_kind_are_named_without_the_checkers_own_words(fold
     assert answers[1].startswith("next_reviews: count must be a valid integer") and "pydantic" not in answers[1]
 
 
+def test_a_file_without_named_texts_is_answered_with_the_tool_that_names_them(folder):
+    (folder / "odd.jsonl").write_text('{"q": "Why?", "a": "So.", "thumb": "up"}\n' * 3)
+    answer = call(folder, "audit", source="odd.jsonl", reading={"label": {"column": "thumb", "up": True}})
+    assert "the tool inspect names them" in answer and "kd.inspect" not in answer and "ktodata init" not in answer
+
+
+def test_all_rows_that_the_headline_names_can_be_asked_for(folder):
+    assert len(call(folder, "next_reviews", source="runs/thumbs", count=60)["rows"]) > 50
+
+
 def test_task_1_what_is_in_this_file(folder):
     answer = call(folder, "inspect", file="feedback.jsonl")
     assert "thumb" in [column["column"] for column in answer["columns"]]
@@ -324,9 +334,9 @@ def test_a_reading_that_is_not_one_is_refused_in_words(folder, reading):
     assert "reading" in call(folder, "audit", source="feedback.jsonl", reading=reading)
 
 
-@pytest.mark.parametrize("count", [0, -1, 51, 10**9])
+@pytest.mark.parametrize("count", [0, -1, 101, 10**9])
 def test_a_count_that_is_none_is_refused(folder, count):
-    assert "count is 1 to 50" in call(folder, "next_reviews", source="runs/thumbs", count=count)
+    assert "count is 1 to 100" in call(folder, "next_reviews", source="runs/thumbs", count=count)
 
 
 def test_a_folder_that_is_not_there(tmp_path):

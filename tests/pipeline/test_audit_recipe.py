@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 
 import polars as pl
 import pytest
 
 from ktodata import cli
 from ktodata.errors import KtodataError, RecipeError, SettingError
-from ktodata.pipeline.audit_recipe import audit_recipe
+from ktodata.pipeline.audit_recipe import audit_recipe, command_with_reviews, is_audit
 from ktodata.pipeline.recipe import load_recipe
 from ktodata.pipeline.run_folder import Run
 
@@ -66,16 +67,36 @@ steps:
 """
 
 
+def _check_command(ktodata, folder):
+    """The command that the desk ends with reads and audits as the one that made the folder, and takes the verdicts."""
+    made = Run(folder)
+    (folder.parent / "verdicts.csv").write_text(f"row_id,trusted_label\n{made.feedback['row_id'][0]},true\n")
+    command = shlex.split(command_with_reviews(made, folder.parent / "verdicts.csv"))
+    assert is_audit(made) and command[:2] == ["ktodata", "audit"]
+    before = made.manifest["recipe"]
+    code, _, err = ktodata(*command[1:])
+    assert code == 0, err
+    after = Run(folder).manifest["recipe"]
+    assert {**after, "reviews": [], "ingest": {**after["ingest"], "paths": 0}} == {
+        **before,
+        "ingest": {**before["ingest"], "paths": 0},
+    }
+    assert len(after["reviews"]) == 1
+
+
 def test_options_and_a_recipe_read_the_same_rows(ktodata, export, tmp_path):
     (tmp_path / "support.yaml").write_text(RECIPE)
     options = ("--prompt", "question", "--completion", "answer", "--label", "thumb", "--up", "up", "--down", "down")
     options += ("--source-id", "key", "--source", "where", "--set", 'created_at={column: when, format: "%d/%m/%Y"}')
     code, _, err = ktodata("audit", export, *options, "--out", tmp_path / "typed", "--set", "ingest.delimiter=;")
     assert code == 0, err
+    _check_command(ktodata, tmp_path / "typed")
     code, _, err = ktodata("audit", tmp_path / "support.yaml", "--out", tmp_path / "recipe")
     assert code == 0, err
     typed, from_recipe = (pl.read_parquet(tmp_path / name / "audit.parquet").sort("row_id") for name in ("typed", "recipe"))
     assert typed.height == 40
+    of_recipe = shlex.split(command_with_reviews(Run(tmp_path / "recipe"), tmp_path / "v.csv"))
+    assert of_recipe[2].endswith("support.yaml") and of_recipe[-1].endswith("v.csv")
     columns = ["row_id", "prompt", "completion", "label", "created_at", "source_id", "source"]
     assert typed.select(columns).equals(from_recipe.select(columns))
     steps = Run(tmp_path / "recipe").manifest["recipe"]["steps"]

@@ -24,6 +24,7 @@ from ktodata.settings import check_settings
 from ktodata.stage import StageResult
 from ktodata.stages.judge import judge
 from ktodata.stats import clopper_pearson
+from ktodata.work_done import heard_by
 
 
 def feedback(*texts):
@@ -144,6 +145,17 @@ def test_no_redirect_carries_the_key_away(stand_in):
     judged = ask(stand_in, votes=1, api_key_env="JUDGE_KEY")
     assert len(stand_in.seen) == 2
     assert list(judged.metrics["failed"].values()) == [2]
+
+
+def test_an_endpoint_that_never_answered_is_given_up_soon_and_counts_nothing_as_done(stand_in):
+    stand_in.reply = lambda _: (503, {})
+    heard = []
+    with heard_by(heard.append), pytest.raises(ModelError, match="failed 5 times in a row"):
+        ask(stand_in, feedback(*(("q", str(k)) for k in range(50))), retries=1, concurrency=1)
+    assert len(stand_in.seen) == 10
+    texts = [event["text"] for event in heard if "questions" in event["text"]]
+    assert texts[-1] == "none of the first 5 questions was answered: HTTP 503, after 1 retries"
+    assert not any("left for these" in text for text in texts)
 
 
 def test_an_endpoint_that_is_down_is_given_up(stand_in, monkeypatch):

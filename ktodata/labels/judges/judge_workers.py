@@ -11,9 +11,10 @@ from typing import Protocol
 from ktodata.errors import ModelError
 from ktodata.labels.judges.judge_questions import JudgeAnswer, JudgeQuestion, NoAnswer
 from ktodata.labels.judges.judge_store import AnswerStore
-from ktodata.work_done import WorkDone
+from ktodata.work_done import WorkDone, working_on
 
 FAILURES_IN_A_ROW = 20  # then the endpoint is taken to be down
+FAILURES_AT_FIRST = 5  # where it never answered, each after all its retries
 
 
 class JudgeModel(Protocol):
@@ -50,7 +51,7 @@ class _SharedQuestions:
         self._left, self._model, self._store = iter(questions), model, store
         self._lock = threading.Lock()
         self._work = WorkDone("questions", len(questions))
-        self._failed_in_a_row, self._answered = 0, False
+        self._failed_in_a_row, self._down, self._answered = 0, 0, False
 
     def work(self) -> None:
         """Ask until no question is left. An error ends the other workers, too, with the question they are at."""
@@ -77,10 +78,15 @@ class _SharedQuestions:
     def _count_failure(self, reason: NoAnswer) -> None:
         with self._lock:
             self.failed[str(reason)] += 1
-            self._work.add()
+            self._down += reason.down
+            if self._answered:
+                self._work.add()
+            else:
+                working_on(f"none of the first {self.failed.total():,} questions was answered: {reason}")
             # a run of texts that are too long is no reason to end, unless nothing ever worked
             self._failed_in_a_row += reason.down or not self._answered
-            if self._failed_in_a_row >= FAILURES_IN_A_ROW:
+            never = not self._answered and self._down >= FAILURES_AT_FIRST
+            if never or self._failed_in_a_row >= FAILURES_IN_A_ROW:
                 raise ModelError(
                     f"the judge {self._model.name!r} failed {self._failed_in_a_row} times in a row, last with: {reason}. What it "
                     "answered before is kept in the cache: see to it and run again."
