@@ -46,6 +46,7 @@ OF_A_TABLE = {"row_id", "votes"}  # columns of a feedback table that hardly any 
 # what `read` takes, but for what means something else here: a column of models, which turn is judged
 READING = set(inspect.signature(read).parameters) - {"paths", "model", "judged"}
 ABOUT_HELD = ("held_text", "left_to_a_person")
+TABLES = ("raters", "confusions", "drift", "trust_curve", "ask_for_review")  # of label_noise, those that an audit shows
 MEASURED = ("label_quality", "p_desirable", "is_label_issue", "flagged", "soft_label", "evidence_against")
 
 
@@ -73,8 +74,8 @@ def audit(
         reviewed rows show that it is right
     settings : as `kd.label_noise` takes them; where feedback is read first, those of `kd.read` too (label, prompt, rater, ...)
 
-    Rows that cannot be used and repeats are left out first, as in a recipe. Errors are those of reading and of the stages;
-    RunError for a run without label_noise.
+    Rows that cannot be used and repeats are left out first, as in a recipe; in whatever order rows stand, the answer is the same,
+    and `ktodata audit` gives it too. Errors are those of reading and of the stages; RunError for a run without label_noise.
     """
     if isinstance(feedback, Path | str) and not Path(feedback).exists():
         raise SettingError(f"audit: there is no file and no run folder {clip(str(feedback))!r}. {nearest(str(feedback))}")
@@ -94,7 +95,8 @@ def audit(
     if is_table and reading:
         raise SettingError(f"audit: a feedback table was read before; {', '.join(sorted(reading))} is for what is read now.")
     source = None if is_table else read(feedback, **reading)
-    table: pl.DataFrame = feedback if source is None else source.feedback
+    # by name, not by place, as ingest leaves them: seeds deal with rows by their places, whoever shuffled them
+    table: pl.DataFrame = (feedback if source is None else source.feedback).sort("row_id")
     table = add_columns(table, validate(table))
     repeats = dedupe(table)
     table = _with_held_texts(add_columns(table, repeats), repeats.decisions)
@@ -157,7 +159,8 @@ class LabelAudit:
         if "judge" in run.stage_names():
             judge = run.stage("judge")
             judged = StageResult(judge.columns, metrics=judge.metrics)
-        return cls(table, StageResult(noise.columns, metrics=noise.metrics), steps["label_noise"], judged)
+        tables = {name: noise.table(name) for name in TABLES}
+        return cls(table, StageResult(noise.columns, metrics=noise.metrics, tables=tables), steps["label_noise"], judged)
 
     @property
     def metrics(self) -> Mapping[str, Any]:
@@ -393,9 +396,8 @@ class LabelAudit:
     def _repr_html_(self) -> str:
         from ktodata.report.notebook_html import label_audit_html
 
-        # an audit that was read from a run has no tables beside its columns
-        curve = self.plot_trust_curve() if "trust_curve" in self.result.tables else None
-        page = label_audit_html(self.result, self.summary, curve, self.next_reviews(ROWS_DRAWN), self.judged)
+        next_rows = self.next_reviews(ROWS_DRAWN)
+        page = label_audit_html(self.result, self.summary, self.plot_trust_curve(), next_rows, self.judged)
         return page if self.reading is None else self.reading._repr_html_() + page
 
     def _of_class(self, name: str) -> dict[str, Any]:

@@ -217,6 +217,21 @@ def test_a_frame_of_records_and_a_file_are_read_first(feedback, tmp_path):
         kd.audit(records, **reading | {"label": "thumb"})
 
 
+def test_the_answer_is_that_of_a_run_in_whatever_order_rows_stand(feedback, audit, tmp_path):
+    """In memory, shuffled, and of a run's folder: the same numbers, rows and tables, whatever is asked of the audit."""
+    shuffled = kd.audit(feedback.sample(fraction=1, shuffle=True, seed=5), seed=0)
+    assert dict(shuffled.metrics) == dict(audit.metrics) and shuffled.rows.equals(audit.rows)
+    feedback.select("prompt", "completion", "label", "source_id").write_ndjson(tmp_path / "rows.jsonl")
+    recipe = {"ingest": {"paths": [str(tmp_path / "rows.jsonl")], "label": "label", "source_id": "source_id"}}
+    steps = [{name: {}} for name in ("validate", "dedupe", "embed", "label_noise")]
+    kd.run(recipe | {"name": "rows", "seed": 0, "steps": steps}, out=tmp_path / "run", until="label_noise")
+    of_run, of_file = kd.audit(tmp_path / "run"), kd.audit(tmp_path / "rows.jsonl", label="label", source_id="source_id")
+    assert json.dumps(dict(of_run.metrics)) == json.dumps(dict(of_file.metrics))
+    shown = ("raters", "drift", "trust_curve", "ask_for_review", "summary", "findings")
+    assert all(getattr(of_run, name).equals(getattr(of_file, name)) for name in shown)
+    assert of_run._repr_html_() and repr(of_run) == repr(of_file).partition("\n")[2]
+
+
 def test_too_few_rows_to_learn_from_are_said_and_drawn_at_random(feedback):
     few = kd.audit(feedback.head(12))
     assert few.next_reviews(5)["why"].to_list() == ["measures"] * 5
