@@ -95,7 +95,7 @@ def audit(
     if is_table and reading:
         raise SettingError(f"audit: a feedback table was read before; {', '.join(sorted(reading))} is for what is read now.")
     source = None if is_table else read(feedback, **reading)
-    # by name, not by place, as ingest leaves them: seeds deal with rows by their places, whoever shuffled them
+    # as ingest leaves them: of rows that are worth as much, the queue takes the first
     table: pl.DataFrame = (feedback if source is None else source.feedback).sort("row_id")
     table = add_columns(table, validate(table))
     repeats = dedupe(table)

@@ -92,6 +92,9 @@ def label_noise(
 
     check_columns(feedback, NEEDS, who="label_noise")
     _check_settings(noise_injection, folds, repeats)
+    # by name, not by place: the seed deals with rows by their places, and whoever shuffled them gets the same answer
+    given = feedback.select("row_id")
+    feedback = feedback if given["row_id"].is_sorted() else feedback.sort("row_id")
     rows = label_rows(feedback, neighbours=neighbours, all_at_random=trusted_at_random, seed=seed)
     working_on(f"comparing the votes on {rows.table.height:,} rows")
     evidence, votes = gather_evidence(rows), weigh_votes(rows, seed=seed)
@@ -110,7 +113,7 @@ def label_noise(
     results = LabelResults(rows, evidence, classifier, votes, drift, reviews, beliefs)
     decisions = label_decisions(table, action, use_trusted)
     return StageResult(
-        columns=table.select("row_id", *ADDS),
+        columns=given.join(table.select("row_id", *ADDS), on="row_id", how="left", maintain_order="left"),
         decisions=decisions,
         metrics=results.metrics(table, decisions),
         tables=results.tables(),

@@ -103,6 +103,13 @@ def test_one_seed_gives_the_same_bytes():
     assert not first.columns.equals(other.columns)
 
 
+def test_the_answer_hangs_on_no_order_of_rows():
+    table, _ = two_topics()
+    results = [label_noise(rows) for rows in (table, table.sample(fraction=1, shuffle=True, seed=4))]
+    assert results[0].metrics == results[1].metrics and results[0].columns["row_id"].equals(table["row_id"])
+    assert results[0].columns.sort("row_id").equals(results[1].columns.sort("row_id"))
+
+
 def test_held_out_rows_are_predicted_not_learnt_from_nor_decided_on():
     table, _ = two_topics(1200)
     part = pl.when(pl.int_range(pl.len()) < 900).then(pl.lit("train")).otherwise(pl.lit("test"))
