@@ -256,13 +256,15 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
             "KD049", "Every row to train on was reviewed: no label is left to soften, turn or drop by a probability."
         )
     if not costs["rows"]:
-        drawn = facts["trusted"].get("drawn_at_random") or 0
-        lacks = f"that takes {MIN_REVIEWED} reviewed rows of the random draw, and there are {drawn or 'none'}"
+        drawn, rows = facts["trusted"].get("drawn_at_random") or 0, facts["trusted"].get("rates_of") or MIN_REVIEWED
+        there = f"no more than {rows:,} can be drawn" if rows < MIN_REVIEWED else f"there are {drawn or 'none'}"
+        lacks = f"that takes {MIN_REVIEWED} reviewed rows of the random draw, and {there}"
         why = facts["not_learnt"].rstrip(".") if "not_learnt" in facts and drawn >= MIN_REVIEWED else lacks
         return not_applicable(
             "KD049",
             f"No label's chance of being wrong was measured: {why}. So no label is softened, turned or dropped by a "
-            "probability, whatever votes, text and other reviews say: have rows of the draw reviewed.",
+            "probability, whatever votes, text and other reviews say: "
+            f"{'a verdict mends the row that it is on' if rows < MIN_REVIEWED else 'have rows of the draw reviewed'}.",
         )
     borne_out, wrong = facts["borne_out"], facts["expected_wrong"]
     saved = {name: _saved_in_words(share) for name, share in costs["share_of_cost_taken_away"].items()}

@@ -33,7 +33,7 @@ class DrawnRate:
 
     drawn : rows with a trusted label; rate.value is of these. contested, skipped : rows of the draw without one, as people
     differ, or as nobody has judged them; the low end of the rate takes all of them for right, the high end for wrong. rows : that
-    the rate is of; None where that is not known
+    the rate is of; left : of them, unjudged; None where that is not known
     """
 
     wrong: int
@@ -43,6 +43,7 @@ class DrawnRate:
     contested: int = 0
     skipped: int = 0
     rows: int | None = None
+    left: int | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -104,7 +105,8 @@ def undecided_note(of: Mapping[str, Any]) -> str:
 
 def _drawn_rate(of: Mapping[str, Any], wrong: int, name: str = "") -> DrawnRate:
     drawn, contested, skipped = (of.get(f"drawn_{rows}") or 0 for rows in ("at_random", "contested", "skipped"))
-    return DrawnRate(wrong, drawn, _interval(of.get("error_rate")), name, contested, skipped, of.get("rates_of"))
+    rate, rows, left = _interval(of.get("error_rate")), of.get("rates_of"), of.get("left_to_draw")
+    return DrawnRate(wrong, drawn, rate, name, contested, skipped, rows, left)
 
 
 def _interval(value: Any) -> Interval:
@@ -146,20 +148,20 @@ def noisy_sentence(reviews: ReviewedLabels) -> str:
 class NextForLabels(NamedTuple):
     """What a person should do about the labels, in a word and a sentence; empty where nothing is left.
 
-    to_judge : whether that is to judge rows. draw : how many of the random draw, which the desk asks about first
+    to_judge : rows that a person should judge now. draw : those of them of the random draw, which the desk asks about first
     """
 
     short: str = ""
     text: str = ""
-    to_judge: bool = False
+    to_judge: int = 0
     draw: int = 0
 
 
-def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
-    """As the rate of wrong labels leaves it. rows : in all"""
+def next_for_labels(reviews: ReviewedLabels) -> NextForLabels:
+    """As the rate of wrong labels leaves it; no more rows to judge than are left."""
     rate, too_many = reviews.whole.rate, is_above(reviews, MOSTLY_BELOW)
     if rate.high is None:
-        return _first_reviews(reviews, rows)
+        return _first_reviews(reviews)
     if too_many is False:
         return NextForLabels()
     if reviews.whole.is_counted:
@@ -168,31 +170,32 @@ def next_for_labels(reviews: ReviewedLabels, rows: int) -> NextForLabels:
         return NextForLabels("Use the verdicts.", text)
     if reviews.whole.is_whole:
         text = f"Settle the rows that no verdict stands on, {reviews.whole.undecided_in_words()}: no other is left to draw."
-        return NextForLabels("Settle what is open.", text, bool(reviews.whole.skipped), reviews.whole.skipped)
+        return NextForLabels("Settle what is open.", text, reviews.whole.skipped, reviews.whole.skipped)
     if too_many is None:
-        draw = more_of_draw(reviews)
+        draw = _at_most_left(max(FIRST_SAMPLE - reviews.drawn, MORE_ROWS), reviews)
         text = f"Have {_rows(draw)} more of the random draw judged: {_room(reviews)}."
-        return NextForLabels("Have more rows judged.", text, to_judge=True, draw=draw)
+        return NextForLabels("Have more rows judged.", text, draw, draw)
     wrong = f"By the draw {span(rate)} of all labels are wrong (95 % interval)"
     text = f"{wrong}, and a verdict mends only the row that it is on: judge more."
-    return NextForLabels("Have more rows judged.", text, to_judge=True)
+    return NextForLabels("Have more rows judged.", text, _at_most_left(MORE_ROWS, reviews))
 
 
-def more_of_draw(reviews: ReviewedLabels) -> int:
-    """Rows that a review goes on with, where the draw so far leaves open how many labels are wrong."""
-    left = (reviews.whole.rows or FIRST_SAMPLE + reviews.drawn) - reviews.drawn - reviews.whole.contested
-    return min(max(FIRST_SAMPLE - reviews.drawn, MORE_ROWS), left)
+def _at_most_left(rows: int, reviews: ReviewedLabels) -> int:
+    return rows if reviews.whole.left is None else min(rows, reviews.whole.left)
 
 
-def _first_reviews(reviews: ReviewedLabels, rows: int) -> NextForLabels:
+def _first_reviews(reviews: ReviewedLabels) -> NextForLabels:
     """Where no rate is known."""
     if reviews.whole.contested:
         differ = f"People differ on all of the {_rows(reviews.whole.contested)} of the draw that they judged"
         return NextForLabels("Settle the criterion.", f"{differ}: say more clearly what is desirable, and judge them again.")
-    some = f"{FIRST_SAMPLE} rows, drawn at random within each label"
-    some = f"all {_rows(rows)}" if 0 < rows <= FIRST_SAMPLE else some
+    draw = _at_most_left(FIRST_SAMPLE, reviews)
+    if not draw:
+        return NextForLabels()
+    every = f"{'the other' if reviews.judged else 'all'} {_rows(draw)} that can be drawn"
+    some = every if reviews.whole.left == draw else f"{_rows(draw)}, drawn at random within each label"
     text = f"Have somebody you trust judge {some}: nothing else shows errors that follow a rule."
-    return NextForLabels("Have a sample judged.", text, to_judge=True, draw=min(rows, FIRST_SAMPLE) or FIRST_SAMPLE)
+    return NextForLabels("Have a sample judged.", text, draw, draw)
 
 
 def noise_unshown(reviews: ReviewedLabels) -> str:

@@ -26,7 +26,7 @@ from ktodata.labels.label_words import BY_INJECTED, next_for_labels, reviewed_la
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.stacking import MIN_REVIEWED
-from ktodata.labels.people.trusted import CONTESTED, drawable, is_contested, rows_to_review
+from ktodata.labels.people.trusted import CONTESTED, drawable, is_contested, next_of_draw
 from ktodata.ledger import add_columns
 from ktodata.pipeline.audit_recipe import is_recipe
 from ktodata.pipeline.run_folder import Run
@@ -235,7 +235,7 @@ class LabelAudit:
         or all that is left beside those held
         """
         if draw is None:
-            draw = next_for_labels(reviewed_labels(self.metrics["trusted"]), self.table.height).draw
+            draw = next_for_labels(reviewed_labels(self.metrics["trusted"])).draw
         p_wrong = self.p_wrong
         known = pl.col("doubt") if self.p_wrong_was_measured else pl.lit(None, pl.Float64)
         rows = self.table.select("row_id", "source_id", "label", "prompt", "completion", pl.Series("doubt", p_wrong))
@@ -246,7 +246,7 @@ class LabelAudit:
         others = count - int(waits.sum())
         if "not_learnt" not in self.metrics:
             others = 0 if drawn >= MIN_REVIEWED else min(-(-count // 2), others)
-        first = self._random_draw(drawn, min(count, max(draw, others)))
+        first = self._random_draw(min(count, max(draw, others)))
         waits[first] = False
         open_rows[first] = False
         open_rows &= ~waits & ("not_learnt" not in self.metrics)
@@ -264,19 +264,13 @@ class LabelAudit:
         held = queue(features, self.p_wrong, waits, count)
         return held, queue(features, self.p_wrong, others, count - len(held))
 
-    def _random_draw(self, drawn: int, count: int) -> NDArray[np.int64]:
-        """Places of the next rows of the random order, of which `drawn` were judged, that nobody has judged: int [<= count]."""
+    def _random_draw(self, count: int) -> NDArray[np.int64]:
+        """Places of the next rows of the random order that nobody has judged: int [<= count]."""
         table = self.table.with_columns(trained=pl.Series(self.trained), unjudged=pl.Series(self.unjudged))
-        contested = is_contested(table)
-        rows = table.with_columns(unjudged=pl.col("unjudged") & ~contested).filter(drawable(table))
-        rows = rows.select("row_id", "label", "unjudged")
-        sample = (
-            rows_to_review(rows, total=drawn + int(contested.sum()) + count if count else 0, seed=self._seed)
-            .join(rows.filter("unjudged"), on="row_id", how="semi", maintain_order="left")
-            .head(count)
-        )
+        rows = table.with_columns(unjudged=pl.col("unjudged") & ~is_contested(table)).filter(drawable(table))
+        sample = next_of_draw(rows.select("row_id", "label", "unjudged"), count, seed=self._seed)
         places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
-        return np.array([places[row_id] for row_id in sample["row_id"]], dtype=np.int64)
+        return np.array([places[row_id] for row_id in sample], dtype=np.int64)
 
     @property
     def unjudged(self) -> NDArray[np.bool_]:

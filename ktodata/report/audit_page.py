@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.labels.label_words import MORE_ROWS, next_for_labels
+from ktodata.labels.label_words import next_for_labels
 from ktodata.report.audit_tables import AuditTables
 from ktodata.report.headline import HeadlineLine, headline, label_trust, plain_text
 from ktodata.report.page import SECTIONS, flat, render, run_context
@@ -101,8 +101,8 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
 
 
 def _next_step(noise: LabelsSection, how: str) -> HeadlineLine:
-    short, text, to_judge, draw = next_for_labels(noise.reviews, noise.rows)
-    text = f"{text} {how.format(draw or MORE_ROWS)}" if to_judge else text or "Read the examples below before you train on this."
+    short, text, to_judge, _ = next_for_labels(noise.reviews)
+    text = f"{text} {how.format(to_judge)}" if to_judge else text or "Read the examples below before you train on this."
     return HeadlineLine("What should a person do next?", short or "Nothing urgent.", text)
 
 

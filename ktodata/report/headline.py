@@ -10,7 +10,6 @@ import polars as pl
 from ktodata.formats.inspection.draft_lines import UNDECIDED
 from ktodata.formats.label_rules import MAX_SHOWN, values_in_words
 from ktodata.labels.label_words import (
-    MORE_ROWS,
     ORDER_ONLY,
     NextForLabels,
     are_noisy,
@@ -219,7 +218,7 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
         return "Map the label's values.", unmapped
     held = held_rows(contents.files, contents.flow)
     todo = [held.to_judge()] if held.verdicts else []
-    labels = NextForLabels() if contents.noise is None else next_for_labels(contents.noise.reviews, contents.noise.rows)
+    labels = NextForLabels() if contents.noise is None else next_for_labels(contents.noise.reviews)
     todo += [labels.text] if labels.text else []
     if held.judged:
         todo.append(
@@ -237,11 +236,10 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
         return "Nothing urgent.", "Read the examples below before you train on this."
     short = "Review rows." if held.verdicts else labels.short or "Look closer."
     # the desk asks about the draw first
-    others = labels.draw or MORE_ROWS * labels.to_judge
-    budget = others + held.verdicts
+    budget = labels.to_judge + held.verdicts
     if contents.noise is None or not budget:
         return short, " ".join(todo)
-    if others and held.verdicts:
-        rest = f"{count(others)} {'of the random draw' if labels.draw else 'more'}"
+    if labels.to_judge and held.verdicts:
+        rest = f"{count(labels.to_judge)} {'of the random draw' if labels.draw else 'more'}"
         todo.append(f"The command asks about {count(budget)}: {rest} and the {count(held.verdicts)} held.")
     return short, " ".join(todo), f"ktodata review {shlex.quote(contents.files.place)} --budget {budget}"

@@ -16,6 +16,7 @@ from ktodata.labels.label_words import (
     NOISY_ABOVE,
     ORDER_ONLY,
     UNUSABLE_ABOVE,
+    NextForLabels,
     are_noisy,
     is_above,
     next_for_labels,
@@ -130,7 +131,7 @@ def test_rows_that_people_differ_on_are_named_beside_every_rate():
     text = review_sentence(reviews)
     assert text.startswith("5 of 56 rows drawn at random and judged carry a wrong label; of the draw 4 contested.")
     assert "all right at one end and all wrong at the other" in text and "4 of 36 wrong, 3 contested (" in text
-    assert "4 contested, right or wrong" in noise_unshown(reviews) and "4 contested" in next_for_labels(reviews, 4000)[1]
+    assert "4 contested, right or wrong" in noise_unshown(reviews) and "4 contested" in next_for_labels(reviews)[1]
     assert (reviews.whole.rate.low, reviews.whole.rate.high) == (
         stratified_share((4, 1), (39, 21), SIZES).low,
         stratified_share((7, 2), (39, 21), SIZES).high,
@@ -140,7 +141,7 @@ def test_rows_that_people_differ_on_are_named_beside_every_rate():
 def test_where_people_differ_on_all_that_was_drawn_no_rate_follows():
     reviews = reviewed_labels({"rows": 0, "drawn_at_random": 0, "drawn_contested": 30, "error_rate": share(0, 0).as_dict()})
     assert review_sentence(reviews).startswith("People differ on each of 30 rows") and trust_word(reviews) == "Not measured."
-    assert next_for_labels(reviews, 200).short == "Settle the criterion."
+    assert next_for_labels(reviews).short == "Settle the criterion."
 
 
 def test_a_label_of_which_all_rows_were_judged_was_not_drawn():
@@ -351,20 +352,28 @@ def counted(wrong, rows):
 def test_a_full_count_is_called_one_and_lies_on_one_side_of_every_line():
     reviews = counted(30, 100)
     assert "random draw" not in noisy_sentence(reviews) and "every row that could be drawn was judged" in noisy_sentence(reviews)
-    assert trust_word(reviews) == "Not as they are." and next_for_labels(reviews, 200)[0] == "Use the verdicts."
+    assert trust_word(reviews) == "Not as they are." and next_for_labels(reviews)[0] == "Use the verdicts."
     assert is_above(counted(10, 100), 0.1) is False and trust_word(counted(5, 100)) == "Mostly."
 
 
 @pytest.mark.parametrize("hits", [(1, 1), (20, 20), (60, 60)])
 def test_where_the_headline_warns_something_is_left_to_do(hits):
     reviews = reviews_of(hits, (200, 200))
-    assert bool(next_for_labels(reviews, 4000)[0]) == (trust_word(reviews) != "Mostly.")
-    assert "leave room for" in next_for_labels(reviews_of((1, 0), (20, 10)), 4000)[1]
+    assert bool(next_for_labels(reviews)[0]) == (trust_word(reviews) != "Mostly.")
+    assert "leave room for" in next_for_labels(reviews_of((1, 0), (20, 10)))[1]
 
 
 def test_nobody_is_asked_for_more_rows_than_there_are():
-    texts = [next_for_labels(reviewed_labels({}), rows)[1] for rows in (30, 500)]
-    assert "all 30 rows" in texts[0] and "judge 60 rows" in texts[1]
+    texts = [next_for_labels(reviewed_labels({"left_to_draw": rows}))[1] for rows in (30, 500)]
+    assert "all 30 rows that can be drawn" in texts[0] and "judge 60 rows" in texts[1]
+    assert next_for_labels(reviewed_labels({"left_to_draw": 0})) == NextForLabels()
+    drawn = {"rows": 62, "drawn_at_random": 60, "wrong": 20, "error_rate": {"value": 0.33, "low": 0.2, "high": 0.5}}
+    assert next_for_labels(reviewed_labels(drawn | {"rates_of": 74, "left_to_draw": 12})).to_judge == 12
+    unsure = drawn | {"error_rate": {"value": 0.1, "low": 0.01, "high": 0.3}, "rates_of": 90}
+    assert next_for_labels(reviewed_labels(unsure | {"left_to_draw": 28})).draw == 28, "two were judged for another reason"
+    few = {"label_action_costs": {"rows": 0}, "trusted": {"rates_of": 35}}
+    cost = next(each for each in label_findings(facts(**few)) if each.code == "KD049").text
+    assert "no more than 35 can be drawn" in cost and "have rows" not in cost
 
 
 def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():

@@ -1,5 +1,6 @@
 """What trusted labels say about the given ones, which rows to ask for when there are none, and which of them measure."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,6 +144,23 @@ def rows_to_review(rows: pl.DataFrame, *, total: int, seed: int) -> pl.DataFrame
     return pl.concat(drawn)[places]
 
 
+def next_of_draw(rows: pl.DataFrame, count: int, *, seed: int) -> pl.Series:
+    """Row ids of the next `count` rows of the draw that nobody has judged: of the shortest draw that holds so many.
+
+    rows : row_id, label, unjudged, of all that could be drawn. Whatever a judged row was judged for, it takes nobody's place
+    """
+    ordered = rows[draw_order(rows["row_id"], seed)]
+    sides = [ordered.filter(pl.col("label") == given)["unjudged"].to_numpy() for given in (False, True)]
+    unjudged = [np.r_[0, np.cumsum(side)] for side in sides]
+
+    def holds(total: int) -> int:
+        return int(sum(side[take] for side, take in zip(unjudged, shares(len(sides[0]), len(sides[1]), total), strict=True)))
+
+    count = min(count, int(rows["unjudged"].sum()))
+    draw = rows_to_review(rows, total=bisect_left(range(rows.height), count, key=holds), seed=seed)
+    return draw.join(rows.filter("unjudged"), on="row_id", how="semi", maintain_order="left")["row_id"]
+
+
 def draw_order(row_ids: pl.Series, seed: int) -> NDArray[np.int64]:
     """Places of the rows in a random order that each row's id and the seed fix, whatever rows are there: int [N]."""
     numbers = np.array([xxhash.xxh3_64_intdigest(name.encode(), seed=seed) for name in row_ids], dtype=np.uint64)
@@ -163,7 +181,8 @@ def random_sample(
     than NEARLY_ALL of it is reviewed, and after a gap it goes on only for RUN reviewed rows in a row.
 
     recorded : bool [N], rows that the desk is known to have asked about in this order. The beginning that ends with one of them
-    was drawn, however many others are reviewed. What comes after, all of it without a record, is inferred: with under MIN_DRAWN
+    was drawn, however many others are reviewed, and so was a class of which all were. What comes after, all of it without a
+    record, is inferred: with under MIN_DRAWN
     rows, or where so many of the others are reviewed that it may be by chance, nobody can be shown to have followed the order,
     no such row is known to be drawn, and no rate follows from it.
     """
@@ -174,6 +193,7 @@ def random_sample(
     for given in (False, True):
         order = every[labels[every] == given]
         start = 0 if recorded is None else _end_of_draw(reviewed[order], recorded[order])
+        start = len(order) if reviewed[order].all() else start
         known[order[:start]] = True
         # of nearly all rows it does not matter why they were reviewed: the few others count as undecided
         all_of_them = len(order) > 0 and reviewed[order].mean() >= NEARLY_ALL
@@ -264,6 +284,7 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
 
     table : what mark_reviewed adds, label, trusted_label, label_quality, flagged
     rows : judged training rows; a row that a verdict on its text overruled is none. wrong : of those drawn at random.
+    left_to_draw : rows that could be drawn and that nobody has judged
     error_rate : of all rows that could be drawn, each given class by its size; `value` leaves rows of the draw out that nobody
     has judged or that people differ on, the ends take them all for right and all for wrong. flip_rates : see `flip_rates`; _low
     and _high with both error rates at that end of their intervals.
@@ -286,6 +307,7 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "wrong": sum(hits),
         "error_rate": whole.as_dict(),
         "rates_of": sum(sizes.values()),
+        "left_to_draw": int((table["drawable"] & ~table["reviewed"] & ~table["contested"]).sum()),
         **{LABEL_NAMES[given]: classes[given] for given in LABEL_NAMES},
         "flip_rates": flip_rates(sizes, ends["value"]),
         # both grow with the error rate of either class

@@ -64,7 +64,6 @@ class Judges:
 class LabelsSection:
     """The findings of label_noise, ready to be shown."""
 
-    rows: int  # that the stage was given
     doubted: Share  # by confident learning, of the rows it learnt from
     by_label: dict[str, Share]
     flagged: dict[str, int]  # of each given label; by reviews a row can be flagged that confident learning does not doubt
@@ -101,7 +100,6 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
     measured_p = "borne_out" in facts
     p_is = p_in_words(measured_p, pick(facts, "stacking"))
     return LabelsSection(
-        rows=rows.height,
         doubted=_doubted_share(learnt),
         by_label={name: _doubted_share(learnt.filter(pl.col("label") == value)) for name, value in LABELS.items()},
         flagged={name: pick(facts, f"flags.{name}.rows", default=0) for name in LABELS},

@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.labels.people.trusted import check_flags, flip_rates, random_sample, rows_to_review, trusted_rates
+from ktodata.labels.people.trusted import check_flags, flip_rates, next_of_draw, random_sample, rows_to_review, trusted_rates
 
 
 def test_rates_by_class_and_source():
@@ -88,6 +88,21 @@ def test_whoever_stops_early_has_judged_the_beginning_of_the_draw():
     for judged in (15, 37, 60):
         reviewed = rows["row_id"].is_in(sample[:judged].implode()).to_numpy()
         assert (random_sample(rows["row_id"], rows["label"].to_numpy(), reviewed, 3) == reviewed).all()
+
+
+def test_the_next_of_the_draw_are_as_many_as_are_asked_for_whatever_was_judged_before():
+    """Rows that were judged for another reason take no place, and the draw goes on where it ended."""
+    rng = np.random.default_rng(5)
+    rows = pl.DataFrame({"row_id": [f"r{n}" for n in range(300)], "label": rng.random(300) < 0.7})
+    ids = rows_to_review(rows, total=300, seed=3)["row_id"]
+    drawn = set(rows_to_review(rows, total=60, seed=3)["row_id"])
+    for judged in (set(), drawn, drawn | set(rng.choice(ids, 90, replace=False)), set(ids[:295])):
+        left = rows.with_columns(unjudged=~pl.col("row_id").is_in(list(judged)))
+        for count in (0, 1, 2, 30, 500):
+            following = next_of_draw(left, count, seed=3)
+            assert following.len() == following.n_unique() == min(count, 300 - len(judged)) and not judged & set(following)
+    following = next_of_draw(rows.with_columns(unjudged=~pl.col("row_id").is_in(list(drawn))), 30, seed=3)
+    assert set(following) == set(rows_to_review(rows, total=90, seed=3)["row_id"]) - drawn
 
 
 def test_flip_rates_are_those_that_were_made():
