@@ -22,16 +22,16 @@ NOT_MEASURED = Interval(None, None, None)
 
 @dataclass(frozen=True)
 class Beliefs:
-    """calibration : of P(label is wrong) by reviewed rows; None without enough of them, and then nothing acts.
+    """calibration : of P(label is wrong) by reviewed rows; None without enough of them, or where the draw refutes it, and then
+    nothing acts.
 
     measured : bool [N], training rows that nobody reviewed, where there is one
-    open_rows, known_wrong : of the rows that a random draw is made of, how many nobody reviewed, and how many are known as wrong
+    expected : share of those that are wrong: by p, with the ends that the random draw leaves open; value None: p lies outside
     """
 
     calibration: Calibration | None
     measured: Bools
-    open_rows: int = 0
-    known_wrong: int = 0
+    expected: Interval = NOT_MEASURED
 
     def columns(self, rows: LabelRows) -> Mapping[str, pl.Series | pl.Expr]:
         """soft_label; p_wrong and the least that reviewed rows leave open of it, p_wrong_low, where that was measured."""
@@ -42,30 +42,15 @@ class Beliefs:
         where = pl.when(pl.Series(self.measured))
         return {"soft_label": pl.Series(soft), "p_wrong": where.then(pl.Series(p)), "p_wrong_low": where.then(pl.Series(low))}
 
-    def as_metrics(self, trusted: Mapping[str, Any]) -> dict[str, Any]:
-        """As JSON values. trusted : as `reviewed_metrics` gives them"""
+    def as_metrics(self) -> dict[str, Any]:
+        """As JSON values."""
         p, low, softened = self._chances()
         metrics: dict[str, Any] = {"label_action_costs": costs(p, low, softened, self.measured).as_dict()}
-        if self.calibration is None:
-            return metrics
-        return metrics | {
-            "borne_out": asdict(self.calibration.borne_out(self.measured)),
-            "expected_wrong": self._expected_wrong(trusted),
-        }
-
-    def _expected_wrong(self, trusted: Mapping[str, Any]) -> dict[str, float | None]:
-        """Share of the measured rows that are wrong: by p, with the ends that the random draw leaves open.
-
-        Those of p itself hang on how p is taken to be off; the draw's are exact, whatever p is.
-        """
-        assert self.calibration is not None
-        if not self.measured.any():
-            return NOT_MEASURED.as_dict()
-        ends = [(trusted["error_rate"][end], default) for end, default in (("low", 0.0), ("high", 1.0))]
-        wrong = [(default if end is None else end) * trusted["rates_of"] - self.known_wrong for end, default in ends]
-        low, high = (min(max(rows / max(self.open_rows, 1), 0.0), 1.0) for rows in wrong)
-        value = float(self.calibration.p_wrong[self.measured].mean())
-        return Interval(min(max(value, low), high), low, high).as_dict()
+        if self.calibration is not None:
+            metrics["borne_out"] = asdict(self.calibration.borne_out(self.measured))
+        if self.calibration is not None or self.expected.low is not None:
+            metrics["expected_wrong"] = self.expected.as_dict()
+        return metrics
 
     def _chances(self) -> tuple[Floats, Floats, Floats]:
         """p_wrong, its low end, and what soft labels take: float [N] each."""
@@ -75,11 +60,26 @@ class Beliefs:
         return self.calibration.p_wrong, self.calibration.p_wrong_low, self.calibration.least_sure
 
 
-def measure_beliefs(rows: LabelRows, classifier: Classifier) -> Beliefs:
-    """P(the given label is wrong), and how far reviewed rows bear it out."""
-    calibration = classifier.learnt.calibration if classifier.learnt else None
+def measure_beliefs(rows: LabelRows, classifier: Classifier, trusted: Mapping[str, Any]) -> Beliefs:
+    """P(the given label is wrong), and how far reviewed rows bear it out. trusted : as `reviewed_metrics` gives them"""
+    calibration, nothing = classifier.learnt.calibration if classifier.learnt else None, np.zeros(len(rows.labels), bool)
     if calibration is None:
-        return Beliefs(None, np.zeros(len(rows.labels), bool))
+        return Beliefs(None, nothing)
     measured = rows.trained & rows.table["trusted_label"].is_null().to_numpy()
+    if not measured.any():
+        return Beliefs(calibration, measured)
+    low, high = _left_open(rows, measured, trusted)
+    value = float(calibration.p_wrong[measured].mean())
+    if low <= value <= high:  # the draw's ends are exact, whatever p is
+        return Beliefs(calibration, measured, Interval(value, low, high))
+    return Beliefs(None, nothing, Interval(None, low, high))
+
+
+def _left_open(rows: LabelRows, measured: Bools, trusted: Mapping[str, Any]) -> tuple[float, float]:
+    """What the random draw leaves open of the share of wrong labels among the measured rows: its ends."""
     drawable = rows.bools("drawable")
-    return Beliefs(calibration, measured, int((measured & drawable).sum()), int((rows.wrong & drawable).sum()))
+    open_rows, known_wrong = int((measured & drawable).sum()), int((rows.wrong & drawable).sum())
+    ends = [(trusted["error_rate"][end], default) for end, default in (("low", 0.0), ("high", 1.0))]
+    wrong = [(default if end is None else end) * trusted["rates_of"] - known_wrong for end, default in ends]
+    low, high = (min(max(rows / max(open_rows, 1), 0.0), 1.0) for rows in wrong)
+    return low, high

@@ -171,7 +171,9 @@ def fit_classifier(
     if stacked is not None:
         p_wrong = np.where(rows.labels, 1 - p_desirable, p_desirable)
         calibration = calibrate(p_wrong, rows.drawn, rows.wrong, rows.groups)
-        flags = ReviewedFlags(p_wrong, rows.drawn, rows.wrong & rows.drawn, rows.trained & calibration.surely(min_precision))
+        best = calibration.p_wrong
+        p_desirable = np.where(rows.trained, np.where(rows.labels, 1 - best, best), p_desirable)
+        flags = ReviewedFlags(best, rows.drawn, rows.wrong & rows.drawn, rows.trained & calibration.surely(min_precision))
     detection = find_label_errors(predictions, rows.labels, rows.trained, flags, min_precision=min_precision)
     return Classifier(Learnt(detection, reviewed, tuple(evidence), p_desirable, stacked, calibration, worth), None, names)
 

@@ -8,6 +8,7 @@ from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.labels.classifier.noise_injection import SYSTEMATIC
 from ktodata.labels.drift_words import drift_sentence, nothing_compared
 from ktodata.labels.label_words import (
+    at_odds_sentence,
     flags_sentence,
     is_above,
     is_worth_nothing,
@@ -161,25 +162,29 @@ def _check_noise(facts: dict[str, Any]) -> Finding:
 
 
 def _check_raters(facts: dict[str, Any]) -> Finding:
-    """KD044: several raters judged the same rows, so they can be compared."""
+    """KD044: several raters judged the same texts, so they can be compared; an issue where one is at odds with the others."""
     votes = facts["votes"]
-    rows = votes["rows_with_several_raters"]
-    shared = f"{votes['raters']:,} raters share {rows:,} rows to train on" if rows else "No row has votes of two named raters"
-    if rows < MIN_SHARED:
+    rows, to_train_on = votes["rows_with_several_raters"], votes["training_rows_with_several_raters"]
+    shared = f"{votes['raters']:,} raters share {rows:,} texts" if rows else "No text has votes of two named raters"
+    shared += f" ({to_train_on:,} of them to train on)" if to_train_on < rows else ""
+    at_odds = at_odds_sentence(votes["at_odds"])
+    if rows < MIN_SHARED and not at_odds:
         return not_applicable(
             "KD044",
-            f"{shared}: {MIN_SHARED} such rows are needed to compare raters. A second vote on some rows would show systematic "
-            "noise.",
+            f"{shared}: {MIN_SHARED} such texts are needed to compare raters. A second vote on some would show systematic noise.",
         )
-    text = f"{shared}. Table raters has how often each agrees with the majority of the others, not how often each is right. "
+    text = f"{shared}. Table raters has how often each agrees with the majority of the others, not how often each is right."
+    text = " ".join(filter(None, [text, at_odds, _votes_in_words(facts)]))
     worthless = "stacking" in facts and is_worth_nothing(facts["stacking"])
-    return issue("KD044", text + _votes_in_words(facts)) if worthless else passed("KD044", text + _votes_in_words(facts))
+    return issue("KD044", text) if worthless or at_odds else passed("KD044", text)
 
 
 def _votes_in_words(facts: dict[str, Any]) -> str:
     """What the votes are believed for: by reviewed rows, by agreement, or for an order only."""
     if "stacking" in facts:
         return worth_sentence(facts["stacking"])
+    if "independence" not in facts:
+        return f"How far their votes are right {MIN_SHARED} of those to train on could say: they order rows, and turn no label."
     if facts["independence"]["identified"]:
         return "Their agreement shows no shared errors; whether all of them err alike only reviews show. So they turn no label."
     return f"How far their votes are right is {facts['independence']['reason']}. So they order rows, and turn no label."
@@ -255,6 +260,14 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         return not_applicable(
             "KD049", "Every row to train on was reviewed: no label is left to soften, turn or drop by a probability."
         )
+    if not costs["rows"] and "expected_wrong" in facts:
+        left = span(Interval(None, facts["expected_wrong"]["low"], facts["expected_wrong"]["high"]))
+        return not_applicable(
+            "KD049",
+            f"The random draw leaves room for {left} wrong ones among the labels that nobody judged, and by p(wrong) the share "
+            "would be another: so p(wrong) is an order only, and no label is softened, turned or dropped by it. More rows of the "
+            "draw would show how far it is off.",
+        )
     if not costs["rows"]:
         drawn, rows = facts["trusted"].get("drawn_at_random") or 0, facts["trusted"].get("rates_of") or MIN_REVIEWED
         there = f"no more than {rows:,} can be drawn" if rows < MIN_REVIEWED else f"there are {drawn or 'none'}"
@@ -274,14 +287,15 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         f"as reviewed rows measure it ({undecided}, of which it says nothing)" if undecided else "as reviewed rows measure it"
     )
     text = worthless + (
-        f"By p(wrong), {measured}, {percent(wrong['value'])} ({percent(wrong['low'])} to "
-        f"{percent(wrong['high'])}) of {costs['rows']:,} labels would be wrong. "
+        f"Of {costs['rows']:,} labels that nobody judged {percent(wrong['value'])} would be wrong by p(wrong), {measured}; the "
+        f"draw leaves room for {span(Interval(**wrong))}. "
         f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would {saved['soften']}, the likelier "
         f"label would {saved['relabel']}, dropping and relabelling would {saved['drop_and_relabel']}, dropping alone would "
         f"{saved['drop']}, by the same p. What a model gains is measured by `ktodata ablate` alone."
     )
     if wrong["low"] < COSTLY <= wrong["high"]:
-        return not_applicable("KD049", f"{text} Too few reviews to say whether {percent(COSTLY, 0)} or more are wrong.")
+        few = f"Too few reviews to say whether {percent(COSTLY, 0)} or more of the labels that nobody judged are wrong."
+        return not_applicable("KD049", f"{text} {few}")
     return issue("KD049", text) if wrong["low"] >= COSTLY else passed("KD049", text)
 
 
@@ -298,7 +312,7 @@ def _turning_in_words(borne_out: Mapping[str, Any]) -> str:
     if not borne_out["reviewed"]:
         seen = "no reviewed row looks surely wrong"
     needed = borne_out["reviews_needed"]
-    more = "" if needed is None else f" About {needed:,} reviews in all would show whether most rows that look so are wrong."
+    more = "" if needed is None else f" About {needed:,} reviews more would show whether most rows that look so are wrong."
     return f"No label may be turned: {seen}.{more}"
 
 
@@ -311,17 +325,20 @@ def _check_contested(facts: dict[str, Any]) -> Finding:
     """KD070: people differ on some rows, so no label of them is wrong, and more votes would not settle them."""
     agreement = facts.get("agreement")
     if agreement is None:
-        return not_applicable("KD070", "Raters share too few rows to separate mistaken labels from those on which people differ.")
+        return not_applicable(
+            "KD070", "Raters share too few texts to train on to separate mistaken labels from those on which people differ."
+        )
     verdicts = agreement["verdicts"]
     rows, total = verdicts.get("contested", 0), sum(verdicts.values())
     if not facts["independence"]["identified"] and not rows:
         return not_applicable(
             "KD070",
-            f"Of {total:,} rows with two votes or more none is shown to be contested; these votes could not show it.",
+            f"Of {total:,} texts to train on with two votes or more none is shown to be contested; the votes could not show it.",
         )
     if not facts["independence"]["identified"]:
         text = (
-            f"Of {total:,} rows with two votes or more, people seem to differ on {rows:,}; the votes cannot say which are wrong."
+            f"Of {total:,} texts to train on with two votes or more, people seem to differ on {rows:,}; the votes cannot say "
+            "which are wrong."
         )
     else:
         text = _contested_in_words(verdicts)
@@ -337,4 +354,4 @@ def _contested_in_words(verdicts: dict[str, int]) -> str:
     shown = [f"{verdicts[name]:,} are {words}" for name, words in names.items() if verdicts.get(name)]
     unclear = f"; of {verdicts['unclear']:,} so few votes do not say which" if verdicts.get("unclear") else ""
     summary = " and ".join(shown) or "none is shown to be wrong or contested"
-    return f"Of {sum(verdicts.values()):,} rows with two votes or more, {summary}{unclear}."
+    return f"Of {sum(verdicts.values()):,} texts to train on with two votes or more, {summary}{unclear}."

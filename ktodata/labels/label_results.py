@@ -45,7 +45,7 @@ class LabelResults:
             | self.votes.as_metrics()
             | drift_metrics(self.drift, self.rows, self.reviews.rates)
         )
-        metrics |= self.reviews.as_metrics() | self.beliefs.as_metrics(self.reviews.metrics) | self._neighbours()
+        metrics |= self.reviews.as_metrics() | self.beliefs.as_metrics() | self._neighbours()
         metrics |= {
             "prompts": self.rows.table["prompt_group"].n_unique(),
             "near_contradictions": {"rows": table["near_twin"].count()},

@@ -9,13 +9,14 @@ The rules, which tests/labels/test_label_words.py holds against planted truths:
 - A p that was not measured is an order only, and is called that.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.stats import Interval, digits_of_percent
 
+MAX_NAMED = 5  # raters in a sentence
 MORE_ROWS = 30  # that a review is advised to go on with
 MOSTLY_BELOW = 0.05  # share of wrong labels under which they can mostly be trusted, and over which with care
 UNUSABLE_ABOVE = 0.15
@@ -283,6 +284,18 @@ def both_labels_sentence(texts: int, rows: int) -> str:
     """Texts that wait for a person because raters are even. rows : of them that are held; their repeats are dropped"""
     what = f"{texts:,} text{'' if texts == 1 else 's'} ({_rows(rows)})"
     return f"{what} {_has(texts)} both labels, and no majority decides"
+
+
+def at_odds_sentence(raters: Sequence[Mapping[str, Any]]) -> str:
+    """Raters who go against the others by more than chance, each before a bracket, where a page without names finds the name.
+
+    raters : "at_odds" of the votes
+    """
+    each = ", ".join(
+        f"rater {one['rater']} (agrees on {one['agrees']:,} of {one['shared']:,} texts)" for one in raters[:MAX_NAMED]
+    )
+    more = f", and {len(raters) - MAX_NAMED:,} more" if len(raters) > MAX_NAMED else ""
+    return f"At odds with the majority of the others: {each}{more}; which of them is off the votes do not tell." if each else ""
 
 
 def flags_sentence(figures: Mapping[str, Any], rows: int, judged: int) -> str:

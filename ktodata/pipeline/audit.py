@@ -293,11 +293,11 @@ class LabelAudit:
 
     @property
     def p_wrong_was_measured(self) -> bool:
-        """Whether p_wrong may be read as a probability: enough rows were reviewed to fit one.
+        """Whether p_wrong may be read as a probability: enough rows were reviewed to fit one, and the draw does not refute it.
 
         Elsewhere it says which labels the models of the labels find odd, and no more: an order only.
         """
-        return "stacking" in self.metrics
+        return "borne_out" in self.metrics
 
     def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:
         """What so many minutes of review are expected to find: rows, wrong_labels_expected (None where that cannot be told)."""

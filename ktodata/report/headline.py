@@ -130,7 +130,8 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
             regions = plural(len(coverage.holes), "region")
             yield "narrow prompts", f"The training prompts leave {regions} of the reference prompts uncovered."
     if noise is not None and noise.contradicted:
-        yield "contradicting labels", f"{noise.contradicted}: criteria are unclear there, or somebody slipped."
+        text = f"{noise.contradicted}: criteria are unclear there, or somebody slipped."
+        yield "contradicting labels", " ".join(filter(None, (text, noise.at_odds)))
     if flow is not None:
         yield from _text_troubles(flow, contents.files.fates)
     # a record without a label, or whose label the recipe sets aside, is not what spoils a set

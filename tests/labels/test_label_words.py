@@ -264,7 +264,15 @@ def facts(**changed):
         "ask_for_review": {"why": "Ask."},
         "flagged": 0,
         "rows": {"learnt_from": 100},
-        "votes": {"raters": 3, "rows_with_several_raters": 0, "rows_with_three_votes": 0, "outvoted": 0, "quality_from_votes": 0},
+        "votes": {
+            "raters": 3,
+            "rows_with_several_raters": 0,
+            "training_rows_with_several_raters": 0,
+            "at_odds": [],
+            "rows_with_three_votes": 0,
+            "outvoted": 0,
+            "quality_from_votes": 0,
+        },
         "prompts": 2,
         "near_contradictions": {"rows": 0},
         "label_action_costs": {"rows": 0},
@@ -283,8 +291,10 @@ def test_expected_gain_is_named_only_where_reviews_measured_it():
     seen = {"reviewed": 6.0, "wrong": 6.0, "turned": 20, "reviews_needed": None}
     wrong = {"value": 0.1, "low": 0.06, "high": 0.15}
     assert "6 of 6" in (text := gain(label_action_costs=costs, borne_out=seen, expected_wrong=wrong).text)
-    assert "(6.0\u2009% to 15.0\u2009%) of 50 labels" in text
-    for needed, words in ((150, "About 150 reviews"), (None, "2 of 6 reviewed rows")):
+    assert "Of 50 labels that nobody judged 10.0\u2009%" in text and "leaves room for 6.0 to 15.0\u2009%" in text
+    refuted = gain(expected_wrong=wrong | {"value": None})
+    assert refuted.status == "not_applicable" and "6.0 to 15.0\u2009%" in refuted.text and "an order only" in refuted.text
+    for needed, words in ((150, "About 150 reviews more"), (None, "2 of 6 reviewed rows")):
         shown = gain(
             label_action_costs=costs, borne_out=seen | {"wrong": 2.0, "turned": 0, "reviews_needed": needed}, expected_wrong=wrong
         )
@@ -325,7 +335,15 @@ def test_what_could_not_come_up_is_no_pass():
     learnt |= {"label_noise_estimate": {"wrong": 0.1}, "trusted": {"rows": 0, "flags_refuted": []}}
     group = {"column": "rater", "value": "downs", "kind": "offset", "since": None, "effect_points": -0.9}
     drift = {"tests": 3, "significant_groups": [group | {"only": False}, group | {"value": "both", "only": None}]}
-    votes = {"raters": 2, "rows_with_several_raters": 20, "rows_with_three_votes": 0, "outvoted": 0, "quality_from_votes": 0}
+    votes = {
+        "raters": 2,
+        "rows_with_several_raters": 20,
+        "training_rows_with_several_raters": 20,
+        "at_odds": [],
+        "rows_with_three_votes": 0,
+        "outvoted": 0,
+        "quality_from_votes": 0,
+    }
     independence = {"identified": False, "reason": "not identifiable"}
     by_code = {
         each.code: each for each in label_findings(learnt | {"drift": drift, "votes": votes, "independence": independence})
@@ -383,9 +401,25 @@ def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():
     assert "the text is worse" in worth_sentence(fit)
     assert "no better than" in worth_sentence(fit | {"log_loss": 0.432}), "as the two figures beside it are the same"
     fit |= {"weights": [{"evidence": "vote of ann"}]}
-    votes = {"raters": 2, "rows_with_several_raters": 20, "rows_with_three_votes": 0, "outvoted": 0, "quality_from_votes": 0}
+    votes = {
+        "raters": 2,
+        "rows_with_several_raters": 20,
+        "training_rows_with_several_raters": 20,
+        "at_odds": [],
+        "rows_with_three_votes": 0,
+        "outvoted": 0,
+        "quality_from_votes": 0,
+    }
     raters = next(each for each in label_findings(facts(votes=votes, stacking=fit)) if each.code == "KD044")
     assert raters.status == "issue" and "worse than knowing only the class shares" in raters.text
+
+
+def test_raters_are_counted_on_all_texts_that_they_share_and_who_is_at_odds_is_named():
+    votes = {"raters": 7, "rows_with_several_raters": 30, "training_rows_with_several_raters": 4, "rows_with_three_votes": 0}
+    votes |= {"outvoted": 0, "at_odds": [{"rater": "zed", "agrees": 0, "shared": 30}]}
+    raters = next(each for each in label_findings(facts(votes=votes)) if each.code == "KD044")
+    assert raters.status == "issue" and "7 raters share 30 texts (4 of them to train on)" in raters.text
+    assert "rater zed (agrees on 0 of 30 texts)" in raters.text and "which of them is off the votes do not tell" in raters.text
 
 
 def test_why_nobody_was_compared_is_the_true_reason():

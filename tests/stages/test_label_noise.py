@@ -447,6 +447,14 @@ def test_raters_are_judged_by_the_rows_on_which_they_differ_too():
     assert set(seen.tables["contested"]["row_id"]) & set(table["row_id"][:60])
     agreement = [one.tables["raters"].select("shared", "agreement").mean().row(0) for one in (seen, unseen)]
     assert agreement[0][0] > agreement[1][0] and agreement[0][1] < agreement[1][1] - 0.05
+    # one count, whatever part a text is in: nothing is learnt of those held out
+    parted = label_noise(
+        waiting.with_columns(part=pl.when(pl.int_range(pl.len()) < 20).then(pl.lit("test")).otherwise(pl.lit("train")))
+    )
+    votes = [one.metrics["votes"] for one in (seen, parted)]
+    assert votes[0]["rows_with_several_raters"] == votes[1]["rows_with_several_raters"]
+    assert votes[1]["training_rows_with_several_raters"] == votes[0]["training_rows_with_several_raters"] - 20
+    assert parted.tables["raters"].equals(seen.tables["raters"])
 
 
 def test_labels_that_follow_another_criterion_in_one_script_are_found():

@@ -149,7 +149,7 @@ NOISE_FACTS = {
     "rows": {"learnt_from": 45},
     "trusted": {"rows": 0, "wrong": 0},
     "ask_for_review": {"rows": 60, "why": "A person's verdict on these 60 rows would tell."},
-    "votes": {"raters": 12, "votes": 96, "rows_with_several_raters": 18},
+    "votes": {"raters": 12, "votes": 96, "rows_with_several_raters": 18, "training_rows_with_several_raters": 18},
     "agreement": {"alpha": {"value": 0.61, "low": 0.4, "high": 0.8}, "verdicts": {"sound": 14, "wrong": 2, "contested": 2}},
     "independence": {"identified": True, "reason": None},
     "drift": {"tested": {"created_at": 1, "source": 1, "rater": 2}, "tests": 14, "significant": 2},

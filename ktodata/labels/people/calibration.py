@@ -5,8 +5,9 @@ believes to be wrong, and one for all others:
 
     P(wrong | a) = sigmoid(logit p + a),      a ~ N(0, 1)
 
-Reviewed rows, each with the p of fits that saw no review of its prompt group, give the posterior of a, and its ends (95 % to each
-side) an interval [low, high] of every row's p. The reviewed rows of a prompt group count as one row, as they are wrong together.
+Reviewed rows, each with the p of fits that saw no review of its prompt group, give the posterior of a: its mean the best
+estimate of every row's p, its ends (95 % to each side) an interval [low, high] of it. The reviewed rows of a prompt group count
+as one row, as they are wrong together.
 
 A soft label takes the p of that interval that is nearest to 1/2. A label is turned where even `low` reaches a line, and the
 reviewed rows that do so are mostly wrong: the exact lower end (95 % to one side) of their share is over 1/2, as of 5 wrong ones
@@ -31,13 +32,14 @@ LEVEL = 0.95  # to one side
 MOSTLY = 0.5  # of the reviewed rows that look wrong
 UNTURNED = 0.499  # P(wrong) of a soft label whose label may not be turned, at most: it pulls hardly, and not the other way
 SHIFTS = np.linspace(-5, 5, 801)
+QUANTILES = np.linspace(1 - LEVEL, LEVEL, 19)
 
 
 @dataclass(frozen=True)
 class BorneOut:
     """reviewed, wrong : reviewed rows that look surely wrong, a prompt group counting as one. share_low : exact lower end of the
     share that is wrong. turned : other rows whose label may be turned, none unless that is over 1/2. reviews_needed : about how
-    many reviews would show it, None where they already do, their verdicts speak against it, or there are fewer rows
+    many reviews more would show it, None where they already do, their verdicts speak against it, or there are fewer rows
     """
 
     reviewed: float
@@ -98,32 +100,35 @@ class Calibration:
         trials, hits = self.counts[looks].sum(), self.counts[looks & self.wrong].sum()
         number = np.arange(1, 1000)
         shown = clopper_pearson(number * (hits / trials if trials else 1.0), number, level=2 * LEVEL - 1)[0] > MOSTLY
-        if not shown.any() or not (looks & open_rows).any():
+        if not shown.any() or number[shown][0] <= trials or not (looks & open_rows).any():
             return None
-        needed = int(np.ceil(number[shown][0] * open_rows.sum() / (looks & open_rows).sum()))
-        return needed if needed <= open_rows.sum() + (self.counts > 0).sum() else None
+        needed = int(np.ceil((number[shown][0] - trials) * open_rows.sum() / (looks & open_rows).sum()))
+        return needed if needed <= open_rows.sum() else None
 
 
 def calibrate(p_wrong: Floats, reviewed: Bools, wrong: Bools, groups: NDArray[np.integer]) -> Calibration:
-    """How far reviewed rows bear out p_wrong, float [N], theirs by fits that saw no review of their prompt group.
+    """How far reviewed rows bear out p_wrong, float [N], theirs by fits that saw no review of their prompt group; and what is
+    believed of it then.
 
     reviewed, wrong : bool [N]; wrong is read on reviewed rows only. groups : int [N], prompt groups
     """
     counts = np.zeros(len(p_wrong))
     _, group, size = np.unique(groups[reviewed], return_inverse=True, return_counts=True)
     counts[reviewed] = 1 / size[group]
-    log_odds, low, high = log_odds_of(p_wrong), np.empty(len(p_wrong)), np.empty(len(p_wrong))
+    log_odds = log_odds_of(p_wrong)
+    best, low, high = (np.empty(len(p_wrong)) for _ in range(3))
     for side in (p_wrong >= MOSTLY, p_wrong < MOSTLY):
         known = side & reviewed
-        ends = _shift(log_odds[known], wrong[known], counts[known])
-        low[side], high[side] = (expit(log_odds[side] + end) for end in ends)
-    return Calibration(p_wrong, low, high, reviewed & wrong, counts)
+        shifts = _quantiles_of_shift(log_odds[known], wrong[known], counts[known])
+        best[side] = sum(expit(log_odds[side] + shift) for shift in shifts) / len(shifts)
+        low[side], high[side] = expit(log_odds[side] + shifts[0]), expit(log_odds[side] + shifts[-1])
+    return Calibration(best, low, high, reviewed & wrong, counts)
 
 
-def _shift(log_odds: Floats, wrong: Bools, counts: Floats) -> tuple[float, float]:
-    """Ends of the posterior of the shift. log_odds, wrong, counts : [n], of reviewed rows"""
+def _quantiles_of_shift(log_odds: Floats, wrong: Bools, counts: Floats) -> Floats:
+    """Of its posterior, evenly from one end of the interval to the other. log_odds, wrong, counts : [n], of reviewed rows"""
     sign = np.where(wrong, 1.0, -1.0)
     log_density = np.array([counts @ log_expit(sign * (log_odds + shift)) for shift in SHIFTS]) - SHIFTS**2 / 2
     below = np.cumsum(np.exp(log_density - log_density.max()))
-    low, high = np.searchsorted(below, below[-1] * np.array([1 - LEVEL, LEVEL]))
-    return float(SHIFTS[low]), float(SHIFTS[min(high, len(SHIFTS) - 1)])
+    places = np.searchsorted(below, below[-1] * QUANTILES)
+    return np.asarray(SHIFTS[np.minimum(places, len(SHIFTS) - 1)])

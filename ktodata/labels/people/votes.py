@@ -28,7 +28,8 @@ class VoteCounts:
     rows : row_id, votes_up, votes_down, outvoted (more votes against the label than for it, at least two against)
     raters : one line a rater; `agreement` is with the majority of the others on shared rows, its interval exact
     votes : row_id, rater, verdict: of each rater the last on a row, and every vote without a rater
-    metrics : counts
+    metrics : counts, those of raters over all that they are judged by; at_odds : raters who go against the majority of the others
+        more often than with it, by more than chance
     """
 
     rows: pl.DataFrame
@@ -44,18 +45,41 @@ def aggregate_votes(rows: pl.DataFrame, *, judged: pl.DataFrame | None = None) -
     judged : row_id, votes of all that raters are to be judged by, each text once; `rows` when None
     """
     cast = votes_of_rows(rows)
-    counted, votes, named = _count_votes(rows, cast), last_votes(cast), cast.drop_nulls("rater")
-    shared = votes.drop_nulls("rater").filter(pl.len().over("row_id") > 1)
+    counted, judged_by = _count_votes(rows, cast), cast if judged is None else votes_of_rows(judged)
+    named = judged_by.drop_nulls("rater")
+    raters = _rater_agreement(named)
     metrics: dict[str, Any] = {
-        "raters": named["rater"].n_unique(),
-        "votes": cast.height,
-        "votes_without_rater": cast.height - named.height,
-        "rows_with_several_raters": shared["row_id"].n_unique(),
+        "raters": raters.height,
+        "votes": judged_by.height,
+        "votes_without_rater": judged_by.height - named.height,
+        "rows_with_several_raters": count_shared(named),
         "rows_with_three_votes": counted.filter(pl.col("votes_up") + pl.col("votes_down") > 2).height,
         "outvoted": int(counted["outvoted"].sum()),
+        "at_odds": _at_odds(named),
     }
-    judged_by = cast if judged is None else votes_of_rows(judged)
-    return VoteCounts(counted, _rater_agreement(judged_by.drop_nulls("rater")), votes, metrics)
+    return VoteCounts(counted, raters, last_votes(cast), metrics)
+
+
+def count_shared(cast: pl.DataFrame) -> int:
+    """Rows with votes of two named raters or more. cast : row_id, rater, verdict, one line a vote"""
+    return cast.drop_nulls("rater").unique(["row_id", "rater"]).filter(pl.len().over("row_id") > 1)["row_id"].n_unique()
+
+
+def _at_odds(named: pl.DataFrame) -> list[dict[str, Any]]:
+    """rater, agrees, shared of those whose agreement lies under 1/2 by its whole interval, at 95 % for all of them together.
+
+    The farthest off first, then without its votes, as it makes others look so; of two who are as far off nobody can say which is.
+    """
+    at_odds: list[dict[str, Any]] = []
+    while (tested := _rater_agreement(named).filter(pl.col("shared") > 0)).height:
+        level = 1 - 0.05 / (tested.height + len(at_odds))
+        high = clopper_pearson(tested["agrees"].to_numpy(), tested["shared"].to_numpy(), level=level)[1]
+        farthest = tested.filter(pl.Series((high < 0.5) & (high == high.min())))
+        if farthest.is_empty():
+            break
+        at_odds += farthest.select("rater", "agrees", "shared").to_dicts()
+        named = named.filter(~pl.col("rater").is_in(farthest["rater"].implode()))
+    return at_odds
 
 
 def votes_of_rows(rows: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from ktodata.labels.people.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, Aggreg
 from ktodata.labels.people.raters_reviewed import confusions_by_reviews
 from ktodata.labels.people.stacking import VoteColumns
 from ktodata.labels.people.vote_worth import MIN_SHARED
-from ktodata.labels.people.votes import VoteCounts, aggregate_votes, votes_of_rows
+from ktodata.labels.people.votes import VoteCounts, aggregate_votes, count_shared, votes_of_rows
 
 Floats = NDArray[np.float64]
 
@@ -77,14 +77,16 @@ class Votes:
 
 def weigh_votes(rows: LabelRows, *, seed: int) -> Votes:
     """What the votes say, before anything is learnt."""
-    texts = _texts_with_votes(rows.table)
     # columns first: a filtered table is a copy, vectors included
-    trained = rows.table.select("row_id", "label", votes="pooled_votes").filter(pl.Series(rows.trained))
-    counts = aggregate_votes(trained, judged=texts)
+    every = rows.table.select("row_id", "prompt", "completion", "label", "part", "state", votes="pooled_votes")
+    counts = aggregate_votes(every.filter(pl.Series(rows.trained)), judged=_each_text(every))
     columns, by_reviews = _vote_columns(rows, counts.votes), confusions_by_reviews(rows.table, counts.votes)
-    if counts.metrics["rows_with_several_raters"] < MIN_SHARED:
-        return Votes(counts, columns, by_reviews)
+    # raters are counted on all texts, and weighed on those to train on: nothing of held-out ones may shape these
+    texts = _each_text(every.filter(pl.col("part") == "train", pl.col("state") != "drop"))
     cast = votes_of_rows(texts)
+    counts.metrics["training_rows_with_several_raters"] = count_shared(cast)
+    if count_shared(cast) < MIN_SHARED:
+        return Votes(counts, columns, by_reviews)
     independence = check_independence(cast, seed=seed)
     if independence.identified:
         kept = cast.filter(pl.col("rater").is_in(independence.raters))
@@ -108,11 +110,9 @@ def _vote_columns(rows: LabelRows, votes: pl.DataFrame) -> VoteColumns:
     return VoteColumns(tuple(names), says, up, down)
 
 
-def _texts_with_votes(table: pl.DataFrame) -> pl.DataFrame:
-    """What raters are judged by, each text once: row_id, prompt, completion, label, part, state, votes.
+def _each_text(rows: pl.DataFrame) -> pl.DataFrame:
+    """What raters are judged by: each text with votes once.
 
     Rows that wait because their own votes differ are among them: without those all raters would seem to agree.
     """
-    rows = table.select("row_id", "prompt", "completion", "label", "part", "state", votes="pooled_votes")
-    in_training = (pl.col("part") == "train") & (pl.col("state") != "drop")
-    return rows.filter(in_training).unique(["prompt", "completion"], keep="first", maintain_order=True)
+    return rows.drop_nulls("votes").unique(["prompt", "completion"], keep="first", maintain_order=True)

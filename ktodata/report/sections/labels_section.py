@@ -11,6 +11,7 @@ from ktodata.labels.classifier.noise_injection import MIN_INJECTED
 from ktodata.labels.label_words import (
     BY_INJECTED,
     ReviewedLabels,
+    at_odds_sentence,
     both_labels_sentence,
     if_random,
     p_in_words,
@@ -75,6 +76,7 @@ class LabelsSection:
     reviews: ReviewedLabels  # what a random draw that somebody trusted judged says
     p_is: str  # what a p(wrong) is: a probability where reviews make it one, else an order only
     contradicted: str  # texts with both labels that wait for a person, in words; empty where there are none
+    at_odds: str  # raters who go against the others, in words; empty where nobody does
     outvoted: int  # texts on which last votes differ and the majority's label stayed
     limits: str
     ask: str
@@ -115,6 +117,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
         reviews=reviewed_labels(pick(facts, "trusted", default={}), pick(run.metrics("reviews"), "drop", default=0)),
         p_is=p_is,
         contradicted=_contradicted(run),
+        at_odds=at_odds_sentence(pick(facts, "votes.at_odds", default=[])),
         outvoted=pick(run.metrics("dedupe"), "majority_texts", default=0),
         limits=pick(facts, "identifiability.limits", default=""),
         ask=pick(facts, "ask_for_review.why", default="") if pick(facts, "ask_for_review.rows") else "",

@@ -52,7 +52,7 @@ def read_raters(run: StageTables) -> RatersSection | None:
     votes = _votes_per_text(run)
     if votes is None or run.table("label_noise", "raters") is None:
         return None
-    # the stage's own table is of the training part; here every vote counts, so that one line is about one set of votes
+    # counted anew, as the stage's own table does not say how often each called an answer desirable
     agreed, judged = aggregate_votes(votes).raters, _desirable_by_rater(votes)
     place = {name: number for number, name in enumerate(judged)}  # of ties the first in the data: names can be left out of a page
     lines = (
@@ -69,7 +69,7 @@ def read_raters(run: StageTables) -> RatersSection | None:
     return RatersSection(
         lines=[_rater_line(line, judged[line["rater"]]) for line in lines.iter_rows(named=True)],
         raters=agreed.height,
-        weighed=_not_weighed(errors, pick(facts, "votes.rows_with_several_raters")),
+        weighed=_not_weighed(errors, pick(facts, "votes.training_rows_with_several_raters")),
         agreement=_alpha_in_words(pick(facts, "agreement.alpha", default={})),
         good_and_bad=_good_and_bad(facts),
     )
@@ -77,9 +77,10 @@ def read_raters(run: StageTables) -> RatersSection | None:
 
 def _votes_per_text(run: StageTables) -> pl.DataFrame | None:
     """row_id, label and everybody's votes (rater, label, created_at), a line a text; None where the rows carry no votes."""
-    feedback = run.columns("ingest", "label", "votes")
-    if feedback is None or not {"label", "votes"} <= set(feedback.columns):
+    feedback, seen = run.columns("ingest", "label", "votes"), run.columns("label_noise")
+    if feedback is None or seen is None or not {"label", "votes"} <= set(feedback.columns):
         return None
+    feedback = feedback.join(seen, on="row_id", how="semi", maintain_order="left")  # so that both count the same texts
     pooled = run.columns("dedupe", "pooled_votes")
     if pooled is None or "pooled_votes" not in pooled.columns:
         return with_judge_votes(run, feedback.select("row_id", "label", "votes"))

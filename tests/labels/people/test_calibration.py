@@ -28,6 +28,19 @@ def test_the_interval_holds_the_share_that_is_wrong(shift):
     assert (np.mean(inside, axis=0) >= 0.92).all()
 
 
+@pytest.mark.parametrize("shift", [-1.5, 0.0, 1.5])
+def test_the_best_estimate_lies_between_the_ends_and_nearer_to_the_truth(shift):
+    """A p that is off all over, as that of a fit to few reviews is, was a point outside of its own interval."""
+    errors = []
+    for seed in range(60):
+        p, reviewed, wrong = drawn(shift, seed=seed)
+        fitted = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p)))
+        assert ((fitted.low <= fitted.p_wrong) & (fitted.p_wrong <= fitted.high)).all()
+        errors.append([abs(of.mean() - wrong.mean()) for of in (fitted.p_wrong, p)])
+    calibrated, as_given = np.mean(errors, axis=0)
+    assert calibrated < 0.6 * as_given if shift else calibrated < 0.04
+
+
 def test_soft_labels_are_not_surer_than_right():
     surer = []
     for seed in range(100):
@@ -73,7 +86,8 @@ def test_it_says_how_many_reviews_would_show_it():
         )
         answers.append(longer.borne_out(open_rows))
     few, shown, refuted = answers
-    assert (few.reviewed, few.wrong, few.turned, few.reviews_needed) == (2, 2, 0, 10)  # five such rows, of which one in two is
+    # five such rows, of which one in two is, beside the two that were reviewed
+    assert (few.reviewed, few.wrong, few.turned, few.reviews_needed) == (2, 2, 0, 6)
     assert (shown.turned, shown.reviews_needed) == (300, None)
     assert (refuted.turned, refuted.reviews_needed) == (0, None)  # one of five: no number shows that most are
     rare = calibrate(np.r_[0.9, np.full(60, 0.05)], np.arange(61) >= 20, np.zeros(61, bool), np.arange(61))

@@ -46,6 +46,18 @@ def test_the_last_vote_is_the_latest_wherever_it_stands():
     assert last.select("rater", "verdict").rows() == [("ann", True), (None, True), (None, False)]
 
 
+def test_who_goes_against_the_others_by_more_than_chance_is_at_odds():
+    """zed contradicts one of two others on 30 texts: they share texts with zed alone, which says nothing of them."""
+    others = [f"u{number}" for number in range(2)]
+    table = rated(*[(True, [(others[number % 2], number % 3 > 0), ("zed", number % 3 == 0)]) for number in range(30)])
+    assert aggregate_votes(table).metrics["at_odds"] == [{"rater": "zed", "agrees": 0, "shared": 30}]
+    both = rated(*[(True, [("ann", True), ("ben", False)])] * 20)  # which of the two is off nobody can say
+    assert [one["rater"] for one in aggregate_votes(both).metrics["at_odds"]] == ["ann", "ben"]
+    assert not aggregate_votes(rated(*[(True, [("ann", True), ("ben", number % 3 > 0)]) for number in range(30)])).metrics[
+        "at_odds"
+    ]
+
+
 def test_single_raters_are_not_compared():
     told = aggregate_votes(rated(*[(True, [("ann", True)]), (False, [("ben", False)])] * 10))
     assert told.raters["agreement"].null_count() == 2
