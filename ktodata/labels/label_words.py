@@ -71,7 +71,7 @@ class DrawnRate:
 class ReviewedLabels:
     """What reviews say of the labels. judged : training rows with a trusted label, drawn or picked.
 
-    of_no_use : rows that reviewers dropped, in no rate
+    wrong : of these. elsewhere : judged texts that are not to train on. of_no_use : rows that reviewers dropped. All in no rate
     """
 
     judged: int
@@ -79,6 +79,8 @@ class ReviewedLabels:
     classes: tuple[DrawnRate, ...]
     vouched: bool = False
     of_no_use: int = 0
+    wrong: int = 0
+    elsewhere: int = 0
 
     @property
     def drawn(self) -> int:
@@ -95,7 +97,8 @@ def reviewed_labels(trusted: Mapping[str, Any], of_no_use: int = 0) -> ReviewedL
         if isinstance(of := trusted.get(name), Mapping)
     )
     whole = _drawn_rate(trusted, (trusted.get("wrong") or 0) if trusted.get("drawn_at_random") else 0)
-    return ReviewedLabels(trusted.get("rows") or 0, whole, classes, bool(trusted.get("vouched_at_random")), of_no_use)
+    judged, wrong, elsewhere = (trusted.get(name) or 0 for name in ("rows", "judged_wrong", "judged_elsewhere"))
+    return ReviewedLabels(judged, whole, classes, bool(trusted.get("vouched_at_random")), of_no_use, wrong, elsewhere)
 
 
 def undecided_note(of: Mapping[str, Any]) -> str:
@@ -122,6 +125,11 @@ def trust_word(reviews: ReviewedLabels) -> str:
         return "Not as they are."
     word = {True: "With care.", False: "Mostly.", None: f"Too few reviews ({reviews.drawn:,})."}
     return word[is_above(reviews, MOSTLY_BELOW)]
+
+
+def may_be_noisy(reviews: ReviewedLabels) -> bool:
+    """Whether the draw leaves open if the labels are noisy: the interval holds NOISY_ABOVE."""
+    return reviews.drawn > 0 and is_above(reviews, NOISY_ABOVE) is None
 
 
 def are_noisy(reviews: ReviewedLabels) -> bool:
@@ -205,6 +213,9 @@ def noise_unshown(reviews: ReviewedLabels) -> str:
         return f"All {_rows(reviews.drawn)} that could be drawn were judged: {span(reviews.whole.rate)} of the labels are wrong."
     if reviews.whole.rate.high is None:
         return "Whether the labels are noisy is not measured: that takes a random draw of rows that somebody trusted judges."
+    if (picked := reviews.judged - reviews.drawn) and reviews.wrong:
+        of_all = f"Of all {_rows(reviews.judged)} judged, {picked:,} of them picked, {reviews.wrong:,} carry a wrong label"
+        return f"{_room(reviews)}. {of_all}."
     return f"{_room(reviews)}."
 
 
@@ -250,6 +261,9 @@ def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
 def _left_out(reviews: ReviewedLabels) -> Iterator[str]:
     if reviews.of_no_use:
         yield f"{_rows(reviews.of_no_use)} that a reviewer called of no use {_is_are(reviews.of_no_use)} left out."
+    if reviews.elsewhere:
+        texts = f"{reviews.elsewhere:,} judged text{'' if reviews.elsewhere == 1 else 's'}"
+        yield f"{texts} {_is_are(reviews.elsewhere)} not to train on, held out or set aside, and in no rate."
 
 
 def _drawn_sentence(reviews: ReviewedLabels) -> str:

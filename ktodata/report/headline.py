@@ -13,6 +13,7 @@ from ktodata.labels.label_words import (
     ORDER_ONLY,
     NextForLabels,
     are_noisy,
+    may_be_noisy,
     next_for_labels,
     noise_unshown,
     noisy_sentence,
@@ -97,7 +98,9 @@ def _what_spoils(contents: RunContents) -> tuple[str, str]:
     examined |= {"texts": contents.files.has("validate"), "repeats": contents.files.has("dedupe")}
     if not troubles:
         parts = [name for name, was in examined.items() if was]
-        return "Nothing that was looked for.", f"Looked at: {', '.join(parts) or 'nothing yet'}.{_unshown(contents.noise)}"
+        unknown = contents.noise is not None and may_be_noisy(contents.noise.reviews)
+        short = "Too few reviews to say." if unknown else "Nothing that was looked for."
+        return short, f"Looked at: {', '.join(parts) or 'nothing yet'}.{_unshown(contents.noise)}"
     names = ", ".join(dict.fromkeys(name for name, _ in troubles))
     return f"{names[0].upper()}{names[1:]}.", " ".join(sentence for _, sentence in troubles) + _unshown(contents.noise)
 

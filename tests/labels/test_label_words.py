@@ -19,6 +19,7 @@ from ktodata.labels.label_words import (
     NextForLabels,
     are_noisy,
     is_above,
+    may_be_noisy,
     next_for_labels,
     noise_unshown,
     noisy_sentence,
@@ -223,6 +224,27 @@ def test_a_text_that_a_verdict_settles_counts_neither_as_drawn_nor_as_wrong():
     table = pl.concat([table, twins]).with_columns(label_quality=pl.lit(0.5), flagged=False, trusted_label=pl.col("truth"))
     metrics = reviewed_metrics(mark_reviewed(table, 0))
     assert (metrics["rows"], metrics["drawn_at_random"], metrics["wrong"], metrics["rates_of"]) == (300, 260, 0, 260)
+
+
+def test_every_judged_row_is_in_the_account_and_what_is_open_is_not_called_clean():
+    """60 rows of the draw, five of them wrong, 20 that were picked, 15 wrong, and three held out: all are named."""
+    table = pl.DataFrame({"row_id": [f"r{n}" for n in range(300)], "label": [n % 2 == 0 for n in range(300)]})
+    table = table.with_columns(
+        prompt="row_id", completion="row_id", part=pl.when(pl.int_range(pl.len()) < 280).then(pl.lit("train"))
+    )
+    table = table.with_columns(pl.col("part").fill_null("test"), trained=pl.int_range(pl.len()) < 280, label_quality=1.0)
+    order = rows_to_review(table.filter("trained"), total=280, seed=0)["row_id"]
+    judged, wrong = [*order[:60], *order[200:220], "r281", "r282", "r283"], [*order[:5], *order[200:215]]
+    flipped = pl.col("row_id").is_in(wrong)
+    table = table.with_columns(
+        trusted_label=pl.when(pl.col("row_id").is_in(judged)).then(pl.col("label") ^ flipped), flagged=pl.lit(value=False)
+    )
+    reviews = reviewed_labels(reviewed_metrics(mark_reviewed(table, 0)))
+    assert (reviews.drawn, reviews.judged, reviews.wrong, reviews.elsewhere) == (60, 80, 20, 3)
+    text = review_sentence(reviews)
+    assert "20 more judged" in text and "3 judged texts are not to train on" in text
+    assert may_be_noisy(reviews) and "Of all 80 rows judged, 20 of them picked, 20 carry a wrong label" in noise_unshown(reviews)
+    assert not may_be_noisy(counted(0, 100)) and not may_be_noisy(reviewed_labels({}))
 
 
 def test_whoever_vouches_for_a_draw_is_named():

@@ -283,7 +283,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     """What trusted labels say of the given ones, as JSON values: counts, and shares of the random draw with exact intervals.
 
     table : what mark_reviewed adds, label, trusted_label, label_quality, flagged
-    rows : judged training rows; a row that a verdict on its text overruled is none. wrong : of those drawn at random.
+    rows : judged training rows; a row that a verdict on its text overruled is none. judged_wrong : of these; wrong : of those
+    drawn at random. judged_elsewhere : judged texts of which no row is to train on.
     left_to_draw : rows that could be drawn and that nobody has judged
     error_rate : of all rows that could be drawn, each given class by its size; `value` leaves rows of the draw out that nobody
     has judged or that people differ on, the ends take them all for right and all for wrong. flip_rates : see `flip_rates`; _low
@@ -305,6 +306,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "drawn_contested": sum(of["contested"] for of in counts.values()),
         "drawn_skipped": sum(of["skipped"] for of in counts.values()),
         "wrong": sum(hits),
+        "judged_wrong": int(trusted["wrong"].sum()),
+        "judged_elsewhere": _judged_elsewhere(table),
         "error_rate": whole.as_dict(),
         "rates_of": sum(sizes.values()),
         "left_to_draw": int((table["drawable"] & ~table["reviewed"] & ~table["contested"]).sum()),
@@ -314,3 +317,9 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "flip_rates_low": flip_rates(sizes, ends["low"]),
         "flip_rates_high": flip_rates(sizes, ends["high"]),
     }
+
+
+def _judged_elsewhere(table: pl.DataFrame) -> int:
+    text = [name for name in table.columns if name in ("prompt", "completion")] or ["row_id"]
+    of_text = table.group_by(text).agg(pl.col("trusted_label").is_not_null().any(), pl.col("trained").any())
+    return of_text.filter("trusted_label", ~pl.col("trained")).height
