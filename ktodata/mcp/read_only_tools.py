@@ -18,14 +18,15 @@ from ktodata.formats.data_files import find_sources
 from ktodata.formats.inspection import inspect
 from ktodata.formats.records import clip
 from ktodata.mcp.allowed_folder import AllowedFolder
-from ktodata.pipeline.audit import LabelAudit, audit
+from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.audit_recipe import audit_recipe, is_recipe
 from ktodata.pipeline.reading_preview import preview_reading
 from ktodata.pipeline.recipe import Recipe, load_recipe
 from ktodata.pipeline.runner import paths_of, run_plan
 from ktodata.pipeline.self_training import dry_run
-from ktodata.report.audit_page import audit_lines
+from ktodata.report.audit_page import audit_headline
 from ktodata.report.headline import headline_text
+from ktodata.report.run_contents import read_contents
 from ktodata.settings import check_settings
 from ktodata.stages.ingest import ingest
 from ktodata.visible_text import clean
@@ -111,7 +112,7 @@ class ReadOnlyTools:
         if reading is not None and (self.folder.path(source).is_dir() or is_recipe(source)):
             raise SettingError("a run or a recipe is read as the recipe says; reading is for a file.")
         if is_recipe(source):
-            return self._audit_of_recipe(self.folder.file(source))
+            return self._audit_of_plan(audit_recipe(str(self.folder.file(source)), ingest={}, steps={}))
         if not self.folder.path(source).is_dir():
             return self._audit_of_file(self.folder.file(source), reading or {})
         run = self.folder.run(source)
@@ -120,18 +121,12 @@ class ReadOnlyTools:
     def _audit_of_file(self, file: Path, reading: Json) -> "_Audited":
         if "paths" in reading:
             raise SettingError("reading: source names the file; paths is not taken.")
-        settings = check_settings(ingest, {**reading, "paths": [str(file)]}, where="reading")
+        check_settings(ingest, {**reading, "paths": [str(file)]}, where="reading")
+        return self._audit_of_plan(replace(audit_recipe(str(file), ingest=reading, steps={}), folder=file.parent))
 
-        def made() -> _Audited:
-            read = ingest(**settings)
-            of_file = audit(read.feedback)
-            return _Audited(of_file, read.metrics, _headline(of_file))
-
-        return self._kept([file], settings, made)
-
-    def _audit_of_recipe(self, file: Path) -> "_Audited":
-        """As `ktodata audit RECIPE`, in a folder of its own that is gone again: nothing is written where the feedback is."""
-        plan = _without_fetched_models(audit_recipe(str(file), ingest={}, steps={}))
+    def _audit_of_plan(self, audited: Recipe) -> "_Audited":
+        """As `ktodata audit` does, in a folder of its own that is gone again: nothing is written where the feedback is."""
+        plan = _without_fetched_models(audited)
         self.folder.check_recipe(plan)
         files = [Path(source.path) for source in find_sources(paths_of(plan) or ())]
         named = (*plan.reviews, *plan.withdrawn, *([plan.telemetry] if plan.telemetry else []))
@@ -139,8 +134,8 @@ class ReadOnlyTools:
         def made() -> _Audited:
             with TemporaryDirectory(prefix="ktodata-") as scratch:
                 run = run_plan(plan, Path(scratch) / plan.name, until="label_noise")
-                of_run = LabelAudit.of_run(run)
-                return _Audited(of_run, run.stage("ingest").metrics, _headline(of_run))
+                lines = audit_headline(read_contents(run.folder), how=BY_TOOL)
+                return _Audited(LabelAudit.of_run(run), run.stage("ingest").metrics, lines)
 
         return self._kept([*files, *(plan.folder / Path(name).expanduser() for name in named)], plan.as_dict(), made)
 
@@ -164,10 +159,6 @@ def _without_fetched_models(plan: Recipe) -> Recipe:
             raise SettingError(f"{step.name}: the model {model!r} is not ktodata's own; none is fetched here.")
     steps = [replace(step, settings=step.settings | dict.fromkeys({"tokenizer"} & set(step.settings))) for step in plan.steps]
     return replace(plan, steps=tuple(steps), train=None)
-
-
-def _headline(of: LabelAudit) -> list[str]:
-    return audit_lines(of.result, of.table, of.judged, how=BY_TOOL)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,11 @@ def audit(
     source = None if is_table else read(feedback, **reading)
     # as ingest leaves them: of rows that are worth as much, the queue takes the first
     table: pl.DataFrame = (feedback if source is None else source.feedback).sort("row_id")
-    table = add_columns(table, validate(table))
+    row_ids, checked = table["row_id"], validate(table)
+    table = add_columns(table, checked)
     repeats = dedupe(table)
     table = _with_held_texts(add_columns(table, repeats), repeats.decisions)
+    left_out = _why_gone(row_ids, table["row_id"], pl.concat([checked.decisions, repeats.decisions]))
     table = add_columns(table, embed(table, model=encoder))
     if model is not None:
         table = add_columns(table, hidden_states(table, model=model))
@@ -110,7 +112,7 @@ def audit(
         dynamics = training_dynamics(telemetry, table["row_id"].to_list(), table["label"].to_numpy())
         table = table.with_columns(training_dynamics=pl.Series(dynamics.quality(table["label"].to_numpy())).fill_nan(None))
     settings |= {"seed": seed}
-    return LabelAudit(table, label_noise(table, **settings), settings, judged, source)
+    return LabelAudit(table, label_noise(table, **settings), settings, judged, source, left_out)
 
 
 def _check_judged(table: pl.DataFrame, judged: StageResult) -> None:
@@ -128,7 +130,7 @@ class LabelAudit:
     """`table`: the rows of the audit, with their vectors; `result`: what label_noise returned; `settings`: those it was given.
 
     judged : what a judge said of the rows, and how far it agrees with the verdicts there are; None where none was asked
-    reading : how the rows were read, where the audit read them
+    reading : how the rows were read, where the audit read them; left_out : rows that no label is asked of, by why
     """
 
     table: pl.DataFrame
@@ -136,6 +138,7 @@ class LabelAudit:
     settings: Mapping[str, Any]
     judged: StageResult | None = None
     reading: IngestResult | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_run(cls, run: Run) -> "LabelAudit":
@@ -169,7 +172,9 @@ class LabelAudit:
 
     @property
     def rows(self) -> pl.DataFrame:
-        """Every row of the audit with what was measured of it, the most doubtful label first."""
+        """Every row of the audit with what was measured of it, the most doubtful label first; those in `left_out`, as repeats
+        are, are not among them.
+        """
         plain = self.table.drop("prompt_embedding", "completion_embedding", "hidden_state", *ABOUT_HELD, strict=False)
         measured = self.result.columns.select("row_id", *MEASURED)
         joined = plain.drop(MEASURED, strict=False).join(measured, on="row_id", how="left", maintain_order="left")
@@ -337,7 +342,7 @@ class LabelAudit:
         counts = {"without_label": verdicts.height - labelled.height, "on_nothing_trained": idle}
         metrics = {**result.metrics, "verdicts": {**settled.metrics, **counts}}
         judged = None if self.judged is None else with_agreement(self.judged, table, seed=self._seed)
-        return LabelAudit(table, replace(result, metrics=metrics), self.settings, judged, self.reading)
+        return LabelAudit(table, replace(result, metrics=metrics), self.settings, judged, self.reading, self.left_out)
 
     def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
         """What budgets of reviewed rows buy under several orders, where the truth is known: labels/people/review_simulation.py.
@@ -385,7 +390,8 @@ class LabelAudit:
         findings = (finding["text"] for finding in self._findings if finding["status"] == "issue")
         verdicts = settling_in_words(self.metrics["verdicts"]) if "verdicts" in self.metrics else []
         read_before = [] if self.reading is None else [repr(self.reading)]
-        return "\n".join([*read_before, *audit_lines(self.result, self.table, self.judged), *verdicts, *findings])
+        lines = audit_lines(self.result, self.table, self.judged, held=int(self.held.sum()), left_out=self.left_out)
+        return "\n".join([*read_before, *lines, *verdicts, *findings])
 
     def _repr_html_(self) -> str:
         from ktodata.report.notebook_html import label_audit_html
@@ -446,6 +452,13 @@ class LabelAudit:
     @property
     def _seed(self) -> int:
         return int(self.settings.get("seed", 0))
+
+
+def _why_gone(row_ids: pl.Series, left: pl.Series, decisions: pl.DataFrame) -> dict[str, int]:
+    """How many of these rows are not among those left, by the first decision that took them out, the most frequent first."""
+    out = decisions.filter(pl.col("action").is_in(["drop", "quarantine"])).unique("row_id", keep="first", maintain_order=True)
+    gone = row_ids.to_frame().join(left.to_frame(), on="row_id", how="anti").join(out, on="row_id")
+    return dict(gone["reason"].value_counts().sort("count", "reason", descending=[True, False]).iter_rows())
 
 
 def _contradicted(run: Run) -> pl.DataFrame:

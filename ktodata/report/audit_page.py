@@ -1,6 +1,8 @@
 """audit.html: the report with fewer sections, from a table in memory or from a run folder."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -8,10 +10,11 @@ import polars as pl
 from ktodata.errors import RunError
 from ktodata.labels.label_words import next_for_labels
 from ktodata.report.audit_tables import AuditTables
-from ktodata.report.headline import HeadlineLine, headline, label_trust, plain_text
+from ktodata.report.headline import HeadlineLine, contradicting_in_words, headline, label_trust, plain_text
 from ktodata.report.page import SECTIONS, flat, render, run_context
 from ktodata.report.run_contents import RunContents, read_contents
 from ktodata.report.sections.labels_section import LabelsSection, read_labels_section
+from ktodata.report.text import count, plural
 from ktodata.stage import StageResult
 
 KIND = "ktodata audit"
@@ -41,18 +44,25 @@ def build_audit_page(
     return _page_of_a_table(_labels_of(source, feedback, judged), name)
 
 
-def audit_lines(result: StageResult, feedback: pl.DataFrame, judged: StageResult | None, *, how: str = IN_PYTHON) -> list[str]:
-    """What the page of a table in memory says first, for a terminal: can labels be trusted, what next. As `build_audit_page`.
+def audit_lines(
+    result: StageResult,
+    feedback: pl.DataFrame,
+    judged: StageResult | None,
+    *,
+    held: int = 0,
+    left_out: Mapping[str, int] = MappingProxyType({}),
+) -> list[str]:
+    """What an audit in memory says first: can labels be trusted, what is out of it and why, what next. As `build_audit_page`.
 
-    how : where the next rows are named and their verdicts taken; {} stands for their number
+    held : texts with both labels that nobody has judged. left_out : rows that were left out first, by why
     """
     noise = _labels_of(result, feedback, judged)
-    return [plain_text(label_trust(noise)), plain_text(_next_step(noise, how))]
+    return [plain_text(line) for line in (label_trust(noise), *_what_is_out(noise, feedback, left_out), _next_step(noise, held))]
 
 
-def audit_headline(contents: RunContents) -> list[str]:
-    """What the page of an audit in a run folder says first, for a terminal."""
-    return [plain_text(line) for line in _lines_of_a_run(contents)]
+def audit_headline(contents: RunContents, how: str = "") -> list[str]:
+    """What the page of an audit in a run folder says first, for a terminal; how : or as `audit_lines` takes it."""
+    return [plain_text(line.without_command(how) if how else line) for line in _lines_of_a_run(contents)]
 
 
 def _lines_of_a_run(contents: RunContents) -> list[HeadlineLine]:
@@ -92,7 +102,7 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
         faults=[],
         stages=("label_noise",),
         sections=_sections(OF_A_TABLE),
-        verdict=[label_trust(noise), _next_step(noise, IN_PYTHON)],
+        verdict=[label_trust(noise), _next_step(noise)],
         noise=noise,
         without_text=False,
         facts=lambda _stage: {},
@@ -100,10 +110,24 @@ def _page_of_a_table(noise: LabelsSection, name: str) -> str:
     )
 
 
-def _next_step(noise: LabelsSection, how: str) -> HeadlineLine:
+def _what_is_out(noise: LabelsSection, feedback: pl.DataFrame, left_out: Mapping[str, int]) -> Iterator[HeadlineLine]:
+    """Texts with both labels, and rows that were left out before the labels were looked at."""
+    if noise.contradicted:
+        yield HeadlineLine("What spoils this set?", "Contradicting labels.", contradicting_in_words(noise))
+    if rows := sum(left_out.values()):
+        each = ", ".join(f"{why.replace('_', ' ')} {number:,}" for why, number in left_out.items())
+        text = f"Of {plural(feedback.height + rows, 'row')} {rows:,} were left out first ({each})."
+        yield HeadlineLine("What was done?", f"{count(feedback.height)} looked at.", text)
+
+
+def _next_step(noise: LabelsSection, held: int = 0) -> HeadlineLine:
     short, text, to_judge, _ = next_for_labels(noise.reviews)
-    text = f"{text} {how.format(to_judge)}" if to_judge else text or "Read the examples below before you train on this."
-    return HeadlineLine("What should a person do next?", short or "Nothing urgent.", text)
+    if held:
+        texts = f"{plural(held, 'text')} with both labels (one verdict settles a text)"
+        short, text = "Review rows.", f"Judge the {texts}. {text}".strip()
+    text = text or "Read the examples below before you train on this."
+    line = HeadlineLine("What should a person do next?", short or "Nothing urgent.", text, to_judge=to_judge + held)
+    return line.without_command(IN_PYTHON)
 
 
 def _sections(anchors: tuple[str, ...]) -> list[tuple[str, str, bool]]:

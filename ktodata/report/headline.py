@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -39,6 +39,12 @@ class HeadlineLine:
     short: str
     text: str
     command: str = ""  # to be pasted into a terminal
+    to_judge: int = 0  # rows that it asks a person about
+
+    def without_command(self, how: str) -> "HeadlineLine":
+        """For where there is no terminal. how : where the rows are named and their verdicts taken; {} stands for their number"""
+        text = f"{self.text} {how.format(self.to_judge)}" if self.to_judge else self.text
+        return replace(self, text=text, command="")
 
 
 def headline_text(run: Path) -> list[str]:
@@ -133,8 +139,7 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
             regions = plural(len(coverage.holes), "region")
             yield "narrow prompts", f"The training prompts leave {regions} of the reference prompts uncovered."
     if noise is not None and noise.contradicted:
-        text = f"{noise.contradicted}: criteria are unclear there, or somebody slipped."
-        yield "contradicting labels", " ".join(filter(None, (text, noise.at_odds)))
+        yield "contradicting labels", contradicting_in_words(noise)
     if flow is not None:
         yield from _text_troubles(flow, contents.files.fates)
     # a record without a label, or whose label the recipe sets aside, is not what spoils a set
@@ -142,6 +147,12 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
     if flow is not None and unreadable > WORTH_A_LINE * max(read := flow.account.records if flow.account else flow.rows_in, 1):
         records = plural(unreadable, "record")
         yield "unreadable records", f"{records} of {count(read)} could not be used as they are."
+
+
+def contradicting_in_words(noise: LabelsSection) -> str:
+    """Texts with both labels, and whose votes are at odds with the others'."""
+    text = f"{noise.contradicted}: criteria are unclear there, or somebody slipped."
+    return " ".join(filter(None, (text, noise.at_odds)))
 
 
 def _text_troubles(flow: FlowSection, fates: pl.DataFrame) -> Iterator[tuple[str, str]]:
@@ -216,7 +227,7 @@ def _as_option(value: str) -> str:
     return shlex.quote(value[1:-1].replace("''", "'") if value.startswith("'") else value)
 
 
-def _next_steps(contents: RunContents) -> tuple[str, ...]:
+def _next_steps(contents: RunContents) -> tuple[str, str] | tuple[str, str, str, int]:
     unmapped = _unmapped_step(contents.flow.account) if contents.flow is not None else ""
     if unmapped:
         return "Map the label's values.", unmapped
@@ -245,5 +256,5 @@ def _next_steps(contents: RunContents) -> tuple[str, ...]:
         return short, " ".join(todo)
     if labels.to_judge and held.verdicts:
         rest = f"{count(labels.to_judge)} {'of the random draw' if labels.draw else 'more'}"
-        todo.append(f"The command asks about {count(budget)}: {rest} and the {count(held.verdicts)} held.")
-    return short, " ".join(todo), f"ktodata review {shlex.quote(contents.files.place)} --budget {budget}"
+        todo.append(f"That is {count(budget)} in all: {rest} and the {count(held.verdicts)} held.")
+    return short, " ".join(todo), f"ktodata review {shlex.quote(contents.files.place)} --budget {budget}", budget

@@ -92,7 +92,7 @@ def test_task_1_what_is_in_this_file(folder):
 def test_task_2_can_the_labels_of_a_file_be_trusted(folder):
     answer = call(folder, "audit", source="feedback.jsonl", reading=READING)
     assert {one["given"] for one in answer["classes"]} == {"desirable", "undesirable"}
-    assert "The tool next_reviews names 60 rows" in answer["headline"][1]
+    assert "The tool next_reviews names 60 rows" in answer["headline"][-1]
     assert answer["p_wrong_was_measured"] is False
     assert answer["reading"]["rows"] == len(list(records())) - 1
 
@@ -119,7 +119,7 @@ def test_and_as_a_recipe_reads_and_audits_them(folder, monkeypatch):
         (folder / name).unlink()
     assert answer["reading"]["rows"] == len(list(records())) - 1
     assert sum(one["reviewed"] for one in answer["classes"]) == 3
-    assert answer["headline"][0].startswith("Can these labels be trusted?") and "`" not in answer["headline"][1]
+    assert answer["headline"][0].startswith("Can these labels be trusted?") and "`" not in answer["headline"][-1]
     assert not set(judged["row_id"]) & {row["row_id"] for row in rows["rows"]} and len(rows["rows"]) == 5
     assert "'owner/name' is not ktodata's own" in refused
     assert "reading is for a file" in both
@@ -179,9 +179,10 @@ def test_a_criterion_is_words_and_no_place(folder):
 
 def test_task_9_a_question_about_the_same_file_needs_no_second_audit(folder, monkeypatch):
     from ktodata.mcp import read_only_tools
+    from ktodata.pipeline.runner import run_plan
 
     made = []
-    monkeypatch.setattr(read_only_tools, "audit", lambda table: made.append(1) or kd.audit(table))
+    monkeypatch.setattr(read_only_tools, "run_plan", lambda *args, **to: made.append(1) or run_plan(*args, **to))
     arguments = {"source": "feedback.jsonl", "reading": READING}
     answers = calls(
         folder, ("audit", arguments), ("next_reviews", arguments | {"count": 2}), ("next_reviews", arguments | {"count": 3})

@@ -84,7 +84,7 @@ def test_a_full_count_is_no_draw_and_has_no_interval(audited):
 def test_flags_of_injected_flips_are_on_a_condition_wherever_they_stand(planted):
     """Nobody has reviewed anything, and labels are wrong at random: flags ask for a review, and claim nothing."""
     rng = np.random.default_rng(1)
-    rows = pl.concat([planted.with_columns(pl.col("row_id") + f"-{copy}") for copy in range(2)])
+    rows = pl.concat([planted.with_columns(pl.col("row_id") + f"-{copy}") for copy in range(3)])
     noisy = pl.Series(rng.random(rows.height) < 0.15)
     table = rows.with_columns(label=pl.col("truth") ^ noisy, prompt_group="row_id").drop("truth")
     result = label_noise(table, folds=3, repeats=2)
