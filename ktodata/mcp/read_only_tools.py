@@ -37,7 +37,10 @@ MAX_CHARS, MAX_ENTRIES = 1_000, 100  # of a text, of any list that an answer hol
 MAX_VECTOR = 16  # a longer list of numbers is a vector, which says nothing to a reader
 MAX_KEPT = 4  # audits of files that are kept in memory
 PACKAGED = "packaged:"
-BY_TOOL = "The tool `next_reviews` names {} rows; `ktodata review` of a run takes a person's verdicts."
+BY_TOOL = (
+    f"The tool `next_reviews` names {{}} rows, {MAX_ENTRIES} at most in one answer; "
+    "`ktodata review` of a run takes a person's verdicts."
+)
 ISSUE = "issue"
 
 

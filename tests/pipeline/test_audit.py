@@ -271,7 +271,16 @@ def disputed(feedback):
     again = feedback.slice(100, 12).with_columns(pl.lit("again ").add(pl.col("row_id")).alias("row_id"), label=~pl.col("label"))
     vote = pl.struct(rater=pl.lit("somebody else"), label="label", created_at="created_at")
     again = again.with_columns(votes=pl.concat_list(vote).cast(feedback.schema["votes"]))
-    return kd.audit(pl.concat([feedback, again]), seed=0)
+    repeated = feedback.head(7).with_columns(pl.lit("repeat ").add(pl.col("row_id")).alias("row_id"))
+    return kd.audit(pl.concat([feedback, again, repeated]), seed=0)
+
+
+def test_it_says_what_is_held_and_what_was_left_out(disputed):
+    assert disputed.left_out == {"repeat": 7} and disputed.rows.height == 252
+    text = repr(disputed)
+    assert "12 texts (24 rows) have both labels" in text and "Of 259 rows 7 were left out first (repeat 7)" in text
+    assert "Judge the 12 texts with both labels" in text and "audit.next_reviews(72)" in text
+    assert disputed.next_reviews(72)["why"].value_counts().sort("why").rows() == [("held", 12), ("measures", 60)]
 
 
 def test_texts_with_both_labels_are_asked_about_once_each(disputed):
