@@ -205,6 +205,8 @@ def _format_of_messages(name: str, fields: Fields, *, compares: bool) -> Format:
 
 def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
     rule = fields.label
+    if both := set(fields.prompt) & set(fields.completion):
+        raise SettingError(f"prompt and completion both name the column {min(both)!r}: one text cannot be question and answer.")
     if format is JUDGED_TURNS and fields.votes:
         raise SettingError(f"votes are columns of a record; format {format.name!r} has one verdict on each turn, its label.")
     if fields.messages and (fields.prompt or format is not MAPPING):

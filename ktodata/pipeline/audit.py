@@ -16,8 +16,9 @@ from ktodata.feedback import check_columns
 from ktodata.formats import IngestResult, read
 from ktodata.formats.data_files import nearest
 from ktodata.formats.in_memory import frame_in_memory
-from ktodata.formats.records import clip
+from ktodata.formats.records import UnusableError, clip
 from ktodata.formats.verdicts.matching import match_verdicts, settling_in_words, with_same_text
+from ktodata.formats.verdicts.reviews import as_trusted_label
 from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.judges.judge_agreement import with_agreement
@@ -239,6 +240,9 @@ class LabelAudit:
         draw : rows of the draw, in place of what the headline asks for; while fewer than 40 were judged, half of all at least,
         or all that is left beside those held
         """
+        for name, number in (("count", count), ("draw", 0 if draw is None else draw)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise SettingError(f"next_reviews: {name} is a whole number of rows, 0 or more; got {number!r}.")
         if draw is None:
             draw = next_for_labels(reviewed_labels(self.metrics["trusted"])).draw
         p_wrong = self.p_wrong
@@ -313,7 +317,8 @@ class LabelAudit:
     def with_reviews(self, verdicts: Any) -> "LabelAudit":
         """The audit made anew with people's verdicts as trusted labels.
 
-        verdicts : a frame of polars or pandas, or a list of dicts, with trusted_label (true desirable), and what names the row:
+        verdicts : a frame of polars or pandas, or a list of dicts, with trusted_label (true desirable; keep and flip where
+            it has a column label), and what names the row:
             row_id, source_id, or prompt and completion, tried in this order; reviewer and reviewed_at where they are
             known. A verdict is on a text: it holds for every row that has it, so for the row that stays where a repeat was
             judged. A text on which people differ is contested: it has no trusted label, and is left out.
@@ -323,7 +328,7 @@ class LabelAudit:
         """
         verdicts = frame_in_memory(verdicts, who="with_reviews")
         check_columns(verdicts, ("trusted_label",), who="with_reviews")
-        reviewed = _as_booleans(verdicts["trusted_label"])
+        reviewed = _as_booleans(verdicts)
         labelled = verdicts.with_columns(reviewed=reviewed).drop_nulls("reviewed")
         settled = match_verdicts(labelled, self.table, who="with_reviews").settled("reviewed", self.table)
         labels = with_same_text(self.table, settled.per_row.select("row_id", "reviewed")).unique("row_id", keep="first")
@@ -487,16 +492,31 @@ def _waiting_row_ids(run: Run) -> pl.Series:
     return pl.concat([pl.Series("row_id", [], pl.String), *waiting])
 
 
-def _as_booleans(answers: pl.Series) -> pl.Series:
-    """True and false, also as 1 and 0 or as text. Raises LabelError for anything else."""
-    given = answers.to_list()
-    meanings = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "none": None}
-    if unclear := [answer for answer in given if str(answer).lower() not in meanings]:
+def _as_booleans(verdicts: pl.DataFrame) -> pl.Series:
+    """What trusted_label says, as in a file of verdicts: true, good, 1, ..., keep and flip of the column label; null: nothing.
+
+    Raises LabelError for anything else; drop and contested are no label.
+    """
+    given = verdicts["trusted_label"].to_list()
+    labels = verdicts["label"].to_list() if "label" in verdicts.columns else [None] * len(given)
+    answers: list[bool | None] = []
+    unclear: list[Any] = []
+    for value, label in zip(given, labels, strict=True):
+        if value is None or str(value).lower() == "none":
+            answers.append(None)
+            continue
+        try:
+            answers.append(as_trusted_label(value, label))
+        except UnusableError:
+            answers.append(None)
+        unclear += [value] if answers[-1] is None else []
+    if unclear:
         raise LabelError(
             f"with_reviews: {len(unclear):,} of {len(given):,} values of trusted_label are not true (desirable), false"
-            f" (undesirable) or null; first: {clip(unclear[0], 40)}."
+            " (undesirable) or null, nor keep or flip beside a column label;"
+            f" first: {clip(unclear[0], 40)}."
         )
-    return pl.Series("reviewed", [meanings[str(answer).lower()] for answer in given], dtype=pl.Boolean)
+    return pl.Series("reviewed", answers, dtype=pl.Boolean)
 
 
 def _without_trained_text(table: pl.DataFrame, row_ids: pl.Series) -> int:

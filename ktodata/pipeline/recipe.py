@@ -335,7 +335,9 @@ def _share_parts(ingest: dict[str, Any], steps: Sequence[RecipeStep]) -> None:
 
 def _make_step(name: str, settings: Any, where: str, seed: int) -> RecipeStep:
     stage = load_stage(name)
-    return RecipeStep(stage, _with_seed(stage.function, settings, where, seed))
+    checked = _with_seed(stage.function, settings, where, seed)
+    stage.check(checked)
+    return RecipeStep(stage, checked)
 
 
 def _section_after_steps(name: str, settings: Any, seed: int) -> dict[str, Any]:

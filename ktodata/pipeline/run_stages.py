@@ -12,7 +12,7 @@ from ktodata.files import describe, differing, digest_file, read_note, whole_fil
 from ktodata.formats.data_files import find_sources, is_local
 from ktodata.formats.prompts import read_prompts
 from ktodata.formats.remote_files import remote_version
-from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews
+from ktodata.formats.verdicts.reviews import Reviews, join_reviews, read_reviews, words_of
 from ktodata.formats.withdrawn import WithdrawnIds, leaving_out, own_list, staying
 from ktodata.labels.evidence.training_dynamics import join_dynamics
 from ktodata.models import model_digest
@@ -43,7 +43,7 @@ def stages_of(
     withdrawn = tuple({path.resolve(): WithdrawnIds.read(path) for path in [*lists, *own]}.values())
     stages: list[RunStage] = [Ingest(recipe.ingest, paths, withdrawn)]
     if reviews:
-        stages.append(JoinedReviews(read_reviews(reviews).without(withdrawn)))
+        stages.append(JoinedReviews(read_reviews(reviews, words_of(recipe.ingest.settings["label"])).without(withdrawn)))
     if recipe.telemetry is not None:
         telemetry = read_telemetry(recipe.folder / Path(recipe.telemetry).expanduser())
         seen = telemetry.observations.filter(staying(telemetry.observations, withdrawn))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import polars as pl
 
-from ktodata.errors import EmptyDataError, SettingError
+from ktodata.errors import EmptyDataError, MissingColumnError, SettingError
 from ktodata.extras import require
 from ktodata.feedback import check_columns
 from ktodata.report.text import one_line
@@ -49,6 +49,12 @@ def prompt_map(
     require("jscatter", what="the interactive map", extra="notebook")
     if color_by not in get_args(ColorBy):
         raise SettingError(f"prompt_map: color_by is one of {', '.join(get_args(ColorBy))}; got {color_by!r}.")
+    if not isinstance(feedback, pl.DataFrame) or not {"cluster", "map_x", "map_y"} <= set(feedback.columns):
+        what = f"a table without {_missing(feedback)}" if isinstance(feedback, pl.DataFrame) else type(feedback).__name__
+        raise MissingColumnError(
+            "prompt_map takes feedback with cluster, map_x and map_y, which kd.coverage adds: "
+            f"kd.add_columns(feedback, kd.coverage(feedback)), of embedded feedback; got {what}. Of a run: run.feedback."
+        )
     check_columns(feedback, ("prompt", "cluster", "map_x", "map_y", *NEEDS[color_by]), who=f"prompt_map (coloured by {color_by})")
     points = _map_points(feedback, color_by, clusters)
     if points.is_empty():
@@ -57,6 +63,10 @@ def prompt_map(
             "kd.coverage gives places to the prompts of rows that will be trained on."
         )
     return PromptMap(feedback, points, _scatter(points, color_by, height))
+
+
+def _missing(feedback: pl.DataFrame) -> str:
+    return ", ".join(name for name in ("cluster", "map_x", "map_y") if name not in feedback.columns)
 
 
 class PromptMap:

@@ -18,7 +18,7 @@ from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import Record, clip
 from ktodata.formats.times import moment, stamp
 from ktodata.formats.verdicts.matching import KEYS, ROW_ID, RowKeys, content_key, match_verdicts, unmatched_in_words, with_content
-from ktodata.formats.verdicts.reviews import read_each_verdict, write_verdicts
+from ktodata.formats.verdicts.reviews import Words, read_each_verdict, words_of, write_verdicts
 from ktodata.formats.verdicts.verdict_store import (
     DRAWN_VIA,
     SUFFIX,
@@ -208,7 +208,7 @@ def import_verdicts(run: Run, path: Path, *, reviewer: str | None = None) -> Imp
     reviewer : whose verdicts they are, where the file names nobody; the user's name when None.
     Raises DataError when none is on a row of the run, FormatError for a record that is none of these.
     """
-    verdicts = list(_read_verdict_file(path))
+    verdicts = list(_read_verdict_file(path, words_of(run.manifest["recipe"]["ingest"].get("label"))))
     if not verdicts:
         raise EmptyDataError(f"{path.name!r} holds no verdict.")
     rows = with_content(run.stage("ingest").columns.select("row_id", "source_id", "label", "prompt", "completion"))
@@ -271,7 +271,7 @@ def _review_verdict(imported: ImportedVerdict, row: Mapping[str, Any], detector:
     )
 
 
-def _read_verdict_file(path: Path) -> Iterator[ImportedVerdict]:
+def _read_verdict_file(path: Path, words: Words) -> Iterator[ImportedVerdict]:
     if not path.is_file():
         raise FormatError(f"there is no file of verdicts {str(path)!r}. {nearest(str(path))}")
     if path.suffix == SUFFIX:
@@ -289,7 +289,7 @@ def _read_verdict_file(path: Path) -> Iterator[ImportedVerdict]:
     elif isinstance(first.record, Mapping) and "responses" in first.record:
         yield from _read_tasks(path, _from_argilla)
     else:
-        for row in read_each_verdict(path).iter_rows(named=True):
+        for row in read_each_verdict(path, words).iter_rows(named=True):
             at, note = row["reviewed_at"], row["note"] or ""
             yield ImportedVerdict(_keys_of(row), row["reviewer"], row["verdict"], note, at, None)
 

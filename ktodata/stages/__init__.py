@@ -1,7 +1,7 @@
 """The data flow. Each name is a module here, a function in it, a recipe key and a folder of the run."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ class Stage:
     uses: tuple[str, ...]
     adds: tuple[str, ...]
     applies_to: Literal["all", "train"]
+    check: Callable[[Mapping[str, Any]], None]  # of settings that are right each by itself: raises SettingError
 
 
 def load_stage(name: str) -> Stage:
@@ -47,4 +48,5 @@ def load_stage(name: str) -> Stage:
         uses=tuple(getattr(module, "USES", ())),
         adds=tuple(module.ADDS),
         applies_to=getattr(module, "APPLIES_TO", "train"),
+        check=getattr(module, "check_together", lambda settings: None),
     )

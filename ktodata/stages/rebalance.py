@@ -53,7 +53,7 @@ def rebalance(
     """
     rows = _rows_to_balance(feedback, seed)
     before = _label_counts(rows)
-    _check_two_classes(before)
+    _check_two_classes(before, feedback)
     capped = _over_cap(rows, max_per_cluster)
     left = rows.join(capped, on="row_id", how="anti")
     surplus = _surplus(left, ratio) if by == "drop" else left.clear()
@@ -125,14 +125,26 @@ def _label_counts(rows: pl.DataFrame) -> _Counts:
     return _Counts(desirable, rows.height - desirable)
 
 
-def _check_two_classes(counts: _Counts) -> None:
+def _check_two_classes(counts: _Counts, feedback: pl.DataFrame | None = None) -> None:
     if counts.desirable and counts.undesirable:
         return
-    only = f"all {counts.rows:,} are {'desirable' if counts.desirable else 'undesirable'}" if counts.rows else "there are none"
+    only = (
+        f"all {counts.rows:,} are {'desirable' if counts.desirable else 'undesirable'}"
+        if counts.rows
+        else f"there are none{_why_none(feedback)}"
+    )
     raise OneClassError(
         f"rebalance: of the rows to train on, {only}. KTO needs both labels: check how ingest maps the label, whether an earlier "
         "step dropped or holds back the other class (see the ledger), or add feedback of the other kind."
     )
+
+
+def _why_none(feedback: pl.DataFrame | None) -> str:
+    """What became of the rows, in brackets."""
+    if feedback is None or feedback.is_empty():
+        return ""
+    held = int((feedback["state"] == "review").sum())
+    return f" (of {feedback.height:,} that are not dropped {held:,} are held for review)"
 
 
 def _over_cap(rows: pl.DataFrame, cap: int | None) -> pl.DataFrame:

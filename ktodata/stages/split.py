@@ -176,6 +176,12 @@ def _check_split_columns(feedback: pl.DataFrame, needs: tuple[str, ...], group: 
         raise EmptyDataError("split: there are no rows to split.")
 
 
+def check_together(settings: Mapping[str, Any]) -> None:
+    """Raise SettingError for fractions that leave nothing to train on, before a row is read."""
+    if not settings["given"]:
+        _check_split_fractions(settings["validation"], settings["test"])
+
+
 def _check_split_fractions(validation: float, test: float) -> None:
     for name, value in (("validation", validation), ("test", test)):
         if not 0 <= value < 1:

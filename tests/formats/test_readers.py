@@ -323,3 +323,8 @@ def test_messages_reach_into_a_record(lines):
     talk = [{"role": "user", "content": "sky?"}, {"role": "assistant", "content": "blue"}]
     result = read(lines({"log": {"talk": talk}, "ok": True}), messages="log.talk", label="ok")
     assert result.feedback["completion"].to_list() == ["blue"]
+
+
+def test_one_column_is_not_prompt_and_completion(lines):
+    with pytest.raises(SettingError, match="prompt and completion both name the column 'q'"):
+        read(lines({"q": "Why?", "up": True}), prompt="q", completion="q", label="up")

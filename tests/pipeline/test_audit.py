@@ -134,6 +134,23 @@ def test_verdicts_on_unknown_rows_are_refused(audit):
         audit.with_reviews(pl.DataFrame({"row_id": [audit.table["row_id"][0]]}))
 
 
+def test_keep_and_flip_are_verdicts_on_the_label(audit):
+    rows = audit.next_reviews(4).select("row_id", "label")
+    words = rows.with_columns(trusted_label=pl.Series(["keep", "flip", "good", None]))
+    again = audit.with_reviews(words).table.join(rows.select("row_id", given="label"), on="row_id", maintain_order="right")
+    given = rows["label"].to_list()
+    assert again["trusted_label"].to_list() == [given[0], not given[1], True, None]
+    for wrong in (words.drop("label"), words.with_columns(trusted_label=pl.lit("drop"))):
+        with pytest.raises(LabelError, match="keep or flip beside a column label"):
+            audit.with_reviews(wrong)
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, "60", True, None])
+def test_a_count_of_rows_is_a_whole_number(audit, count):
+    with pytest.raises(SettingError, match="count is a whole number of rows"):
+        audit.next_reviews(count)
+
+
 @pytest.fixture
 def small(monkeypatch):
     """An audit of five rows, one of them a repeat and one without a row to train on; nothing is learnt anew."""

@@ -200,3 +200,9 @@ def of_several_types(
 def test_a_setting_of_several_types_is_named_plainly(given, words):
     with pytest.raises(SettingError, match=f"^{words}$"):
         check_settings(of_several_types, given, where="step")
+
+
+def test_fractions_that_leave_nothing_to_train_on_are_refused_before_a_row_is_read():
+    plan = {"name": "x", "ingest": {"paths": "f.jsonl"}, "steps": ["dedupe", {"split": {"validation": 0.5, "test": 0.6}}]}
+    with pytest.raises(SettingError, match=r"sum to 1\.1 and leave nothing to train on"):
+        load_recipe(plan)

@@ -24,7 +24,7 @@ from ktodata.feedback import check_columns
 from ktodata.formats.data_files import FileKind, Source, find_sources, fingerprint, nearest
 from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
-from ktodata.formats.label_rules import yaml_value
+from ktodata.formats.label_rules import label_rule, yaml_value
 from ktodata.formats.records import Record, UnusableError, checked, clip, kind, listed
 from ktodata.formats.times import moment
 from ktodata.formats.verdicts.matching import (
@@ -67,8 +67,11 @@ ON_THE_LABEL = {"keep": True, "flip": False}
 WITHOUT_LABEL = ("drop", "contested")
 SAY = (
     "Write true or false, desirable or undesirable, good or bad, 1 or 0 (in a file with a column label also keep or flip), "
-    "drop or contested, or leave the cell empty for no verdict."
+    "drop or contested, a value with a meaning in the recipe's label, or leave the cell empty for no verdict."
 )
+
+Words = Mapping[str, bool]
+NO_WORDS: Words = {}
 
 # what a spreadsheet would run, after white space too, or take apart
 FORMULA = r"^([\x00-\x1f\x7f]|\s*[=+\-@＝＋－＠])"
@@ -99,9 +102,10 @@ class Reviews:
         return Reviews(stays, {**self.metrics, "verdicts": stays.height, "withdrawn": withdrawn})
 
 
-def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
+def read_reviews(paths: Path | str | Sequence[Path | str], words: Words = NO_WORDS) -> Reviews:
     """Read files of verdicts or patterns; a row judged twice with one result counts once, with the first reviewer and note.
 
+    words : the label's own words with their meanings, which may stand in a table too: `words_of`
     Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), MissingColumnError and LabelError
     (cells that are no verdict: how many, and file, line and row_id of the first).
     """
@@ -109,7 +113,7 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
     stores = [path for path in files if path.suffix == SUFFIX]
     tables = [path for path in files if path.suffix != SUFFIX]
     sources = find_sources(tables) if tables else []
-    contents = [_read_verdicts(source) for source in sources] + [read_store(store) for store in stores]
+    contents = [_read_verdicts(source, words) for source in sources] + [read_store(store) for store in stores]
     every = _verdict_table(verdict for verdicts, _ in contents for verdict in verdicts)
     verdicts = _first_of_each_row(every)
     counts = [metrics for _, metrics in contents]
@@ -124,9 +128,9 @@ def read_reviews(paths: Path | str | Sequence[Path | str]) -> Reviews:
     return Reviews(verdicts, metrics)
 
 
-def read_each_verdict(path: Path) -> pl.DataFrame:
+def read_each_verdict(path: Path, words: Words = NO_WORDS) -> pl.DataFrame:
     """Every verdict of one file, also who says the same: columns as in `Reviews.verdicts`. Raises what `read_reviews` does."""
-    return _verdict_table(verdict for source in find_sources(path) for verdict in _read_verdicts(source)[0])
+    return _verdict_table(verdict for source in find_sources(path) for verdict in _read_verdicts(source, words)[0])
 
 
 def _verdict_table(verdicts: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
@@ -274,7 +278,7 @@ def _files_of(path: Path) -> list[Path]:
 # --- one file ----------------------------------------------------------------------------------------------------------
 
 
-def _read_verdicts(source: Source) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _read_verdicts(source: Source, words: Words) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The verdicts in a file, and the metrics about it."""
     columns: dict[str, None] = {}
     records: list[SourceRecord] = []
@@ -286,7 +290,7 @@ def _read_verdicts(source: Source) -> tuple[list[dict[str, Any]], dict[str, Any]
             slim["content"] = content
         records.append(SourceRecord(entry.line, slim, entry.problem))
     _check_file(records, columns, source.name)
-    verdicts = _verdicts_in(records, source.name)
+    verdicts = _verdicts_in(records, source.name, words)
     times = [entry.record["reviewed_at"] for entry in records if _filled_cells(entry.record) and "reviewed_at" in entry.record]
     counts = {
         "records": len(records),
@@ -316,13 +320,13 @@ def _check_file(records: Sequence[SourceRecord], columns: Mapping[str, None], fi
         )
 
 
-def _verdicts_in(records: Sequence[SourceRecord], file: str) -> list[dict[str, Any]]:
+def _verdicts_in(records: Sequence[SourceRecord], file: str, words: Words) -> list[dict[str, Any]]:
     """What each filled cell says. Raises LabelError when one cannot be read, FormatError when it is beside no row_id."""
     verdicts: list[dict[str, Any]] = []
     wrong: list[tuple[SourceRecord, UnusableError]] = []
     for entry in records:
         try:
-            verdicts += _verdict_of(entry.record, file, entry.line)
+            verdicts += _verdict_of(entry.record, file, entry.line, words)
         except UnusableError as unusable:
             wrong.append((entry, unusable))
     if not wrong:
@@ -335,13 +339,13 @@ def _verdicts_in(records: Sequence[SourceRecord], file: str) -> list[dict[str, A
     )
 
 
-def _verdict_of(record: Record, file: str, line: int) -> Iterator[dict[str, Any]]:
+def _verdict_of(record: Record, file: str, line: int, words: Words) -> Iterator[dict[str, Any]]:
     """The verdict of one record, or nothing where its cell is empty."""
     cells = _filled_cells(record)
     if len(cells) > 1:
         raise UnusableError("label", f"both {' and '.join(cells)} are filled in, and one row has one verdict")
     for value in cells.values():
-        trusted_label = _as_label(value, record.get("label"))
+        trusted_label = as_trusted_label(value, record.get("label"), words)
         keys = {name: _as_id(record.get(name), name) for name in KEYS}
         if not any(keys.values()):
             raise UnusableError("row_id", "the verdict is on no row")
@@ -367,18 +371,31 @@ def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
 
 
-def _as_label(value: Any, label: Any) -> bool | None:
-    """What a cell says of its row: true desirable; None where it is a verdict without a label."""
-    word = _as_word(value)
-    if word in JUDGES:
-        return JUDGES[word]
+def as_trusted_label(value: Any, label: Any, words: Words = NO_WORDS) -> bool | None:
+    """What a cell says of its row: true desirable; None where it is a verdict without a label. Raises UnusableError.
+
+    label : the row's given label, of which keep and flip are said
+    """
+    word, meanings = _as_word(value), {**words, **JUDGES}
+    if word in meanings:
+        return meanings[word]
     if word in WITHOUT_LABEL:
         return None
     if word not in ON_THE_LABEL:
         raise UnusableError("label", f"{yaml_value(value)} is no verdict")
-    if (given_label := JUDGES.get(_as_word(label))) is None:
+    if (given_label := meanings.get(_as_word(label))) is None:
         raise UnusableError("label", f"{word} is said of the given label, and column label holds {yaml_value(label)} here")
     return given_label == ON_THE_LABEL[word]
+
+
+def words_of(label: Any) -> Words:
+    """The words that a recipe's `label:` gives a meaning; those that a verdict has by itself are not among them."""
+    known = {*JUDGES, *ON_THE_LABEL, *WITHOUT_LABEL}
+    meanings: dict[str, set[Any]] = {}
+    for (_, value), meaning in (label_rule(label).meanings or {}).items():
+        meanings.setdefault(_as_word(value), set()).add(meaning)
+    one_each = {word: next(iter(given)) for word, given in meanings.items() if len(given) == 1 and word not in known}
+    return {word: meaning for word, meaning in one_each.items() if isinstance(meaning, bool)}
 
 
 def _as_word(value: Any) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError
 from ktodata.feedback import feedback_table
-from ktodata.formats.verdicts.reviews import is_filled_in, join_reviews, read_reviews, reviews_in_words, write_queue
+from ktodata.formats.verdicts.reviews import is_filled_in, join_reviews, read_reviews, reviews_in_words, words_of, write_queue
 
 
 @pytest.fixture
@@ -48,6 +48,16 @@ def test_keep_and_flip_are_said_of_the_label(write):
     """keep true = true, keep false = false, flip true = false, flip false = true."""
     path = write("row_id,label,verdict", "a,true,keep", "b,FALSE,keep", "c,desirable,flip", "d,0,Flip")
     assert verdicts(path) == {"a": True, "b": False, "c": False, "d": True}
+
+
+def test_the_labels_own_words_are_verdicts_where_the_recipe_gives_them_a_meaning(write):
+    """up and no mean what the recipe says; Y and y, which it gives two meanings, and 1, which it turns round, do not."""
+    words = words_of({"column": "thumb", "up": True, "no": False, "meh": None, "Y": True, "y": False, "1": False})
+    assert words == {"up": True, "no": False}
+    read = read_reviews(write("row_id,label,verdict", "a,up,Up", "b,up,flip", "c,no,1"), words).verdicts
+    assert dict(read.select("row_id", "trusted_label").iter_rows()) == {"a": True, "b": False, "c": True}
+    with pytest.raises(LabelError, match="'meh' is no verdict"):
+        read_reviews(write("row_id,verdict", "a,meh"), words)
 
 
 def test_keep_without_a_label_is_not_guessed(write):

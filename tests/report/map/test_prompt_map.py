@@ -94,7 +94,7 @@ def test_the_map_of_coverage_is_what_it_takes():
 def test_what_cannot_be_drawn_is_said(feedback, monkeypatch):
     with pytest.raises(SettingError, match="one of cluster, label, label_quality, distance; got 'colour'"):
         kd.prompt_map(feedback, color_by="colour")
-    with pytest.raises(MissingColumnError, match="needs column 'map_y'"):
+    with pytest.raises(MissingColumnError, match="a table without map_y"):
         kd.prompt_map(feedback.drop("map_y"))
     with pytest.raises(MissingColumnError, match=r"coloured by label_quality\) needs column 'label_quality'"):
         kd.prompt_map(feedback.drop("label_quality"), color_by="label_quality")
@@ -103,3 +103,9 @@ def test_what_cannot_be_drawn_is_said(feedback, monkeypatch):
     monkeypatch.setattr("ktodata.extras.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"jscatter: pip install 'ktodata\[notebook\]'"):
         kd.prompt_map(feedback)
+
+
+def test_what_adds_the_columns_of_the_map_is_named(feedback):
+    for what in (feedback.drop("map_x"), object()):
+        with pytest.raises(MissingColumnError, match=r"kd\.coverage adds: kd\.add_columns"):
+            kd.prompt_map(what)
