@@ -18,10 +18,12 @@ from ktodata.files import write_note
 from ktodata.pipeline.run_folder import Run
 from ktodata.review.auth import HEADERS, AuthMiddleware
 from ktodata.review.pages import render, static
+from ktodata.review.review_progress import DrawnRows, MovedLabels
 from ktodata.review.serve import HOST, listening_socket
 from ktodata.review.session import open_session
 from ktodata.review.store import VerdictStore
 from ktodata.review.web import ReviewApp
+from ktodata.stats import share_of_draw
 
 PORT = 8765
 ORIGIN = f"http://127.0.0.1:{PORT}"
@@ -394,6 +396,17 @@ def test_a_sitting_ends_with_what_was_learnt(visitor, session):
     write_note(session.run.folder / "manifest.json", manifest)
     place = shlex.quote(os.path.relpath(session.run.folder / "my recipe.yaml"))
     assert html.unescape(visitor.client.get("/progress").text).count(f"ktodata run {place} --reviews {session.store.path}") == 1
+
+
+@pytest.mark.parametrize(("size", "words"), [(20, "every row that could be drawn was judged"), (90, "95 % interval")])
+def test_a_rate_has_an_interval_only_where_rows_are_left(size, words):
+    drawn = [DrawnRows("desirable", 20, share_of_draw(2, 20, 0, size), 0)]
+    learnt = {"judged": 20, "drawn": drawn, "moved": [MovedLabels("desirable", 20, 2, 0)], "command": "c", "is_whole": True}
+    frame = {"here": "row", "reviewer": "ann", "blind": False, "detector": "d", "csrf": "", "name": "run"}
+    lists = {name: [] for name in ("tallies", "agreements", "differ", "mine")}
+    page = render("progress.html.j2", **frame, **lists, learnt=learnt, differ_in_all=0, min_rows=10, outlook=_outlook())
+    both = ("every row that could be drawn was judged", "95 % interval")
+    assert "of 20 labels wrong" in page and [text for text in both if text in page.partition("What was learnt")[2]] == [words]
 
 
 def test_a_text_is_escaped_in_every_place_of_a_template():
