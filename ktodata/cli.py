@@ -88,6 +88,20 @@ def run(
     telemetry: Telemetry = None,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage; without a page.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|ray",
+            help="Where texts go through a model (embed, hidden_states); the result is the same.",
+            show_default="in this process",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes of the engine.", show_default="one for each processor")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The Ray cluster.", show_default="where Ray looks, else one here")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read the feedback, check the recipe, and say what would run; run nothing.")
     ] = False,
@@ -105,6 +119,7 @@ def run(
 
     \b
     Example:  ktodata run pipelines/quickstart.yaml --set label_noise.min_precision=0.9
+    Example:  ktodata run support.yaml --engine ray --address head:6379
     """
     from ktodata.pipeline import self_training
     from ktodata.pipeline.command_texts import plan_text, run_text, run_value
@@ -130,7 +145,8 @@ def run(
         )
         return
     with Progress(quiet=quiet, as_json=as_json) as progress:
-        done = self_training.run(recipe, until=until, notify=progress, **settings)
+        where: dict[str, Any] = {"engine": engine, "workers": workers, "address": address}
+        done = self_training.run(recipe, until=until, notify=progress, **where, **settings)
     rounds = self_training.rounds_of(done)
     result = run_value(done, rounds) if as_json else None
     _print_result(result, lambda: run_text(done, rounds), quiet=quiet, as_json=as_json, of_run=done.folder)

@@ -13,6 +13,7 @@ KtodataError
 ├── ServiceError             a service that feedback is pulled from does not answer as it should
 │   └── NotThereError        it has no such thing (404), or not any more
 ├── ModelError               a model or tokenizer cannot be read, or does not fit the work
+├── EngineError              a worker process or a cluster does not do its part
 ├── ShapeError               tensors or tables that must have one length have several
 └── MissingExtraError        an optional package is not installed
 """
@@ -72,6 +73,10 @@ class AlreadyThereError(ServiceError):
 
 class ModelError(KtodataError):
     """A model or tokenizer cannot be read, or does not fit the work."""
+
+
+class EngineError(KtodataError):
+    """A worker process ends again and again, or a cluster cannot be reached."""
 
 
 class ShapeError(KtodataError):

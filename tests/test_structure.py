@@ -25,7 +25,7 @@ LAYERS = (
     ("extras", "feedback"),
     ("files", "settings", "stats"),
     ("datasets", "findings", "meter", "models", "stage", "work_done"),
-    ("ledger", "progress"),
+    ("engines", "ledger", "progress"),
     ("embeddings", "formats"),
     ("text", "train"),
     ("evaluate", "labels"),

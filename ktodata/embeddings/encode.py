@@ -1,7 +1,7 @@
 """Texts to unit vectors: each distinct text once, in an order that does not depend on the rows' order, with a cache on disk."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,16 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ktodata.embeddings.static_encoder import BATCH, STATIC, StaticEncoder, load_static_encoder
-from ktodata.embeddings.vector_cache import cache_folder, load_vectors, store_vectors, text_keys
+from ktodata.embeddings.vector_cache import cache_folder, load_vectors, text_keys
+from ktodata.embeddings.vector_parts import VectorStore, make_vectors
 from ktodata.embeddings.vectors import of_unit_length
+from ktodata.engines.engine import ModelWork
 from ktodata.errors import ModelError
 from ktodata.models import first_line, load_encoder
-from ktodata.work_done import WorkDone
 
 Vectors = npt.NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda"]
 
-BATCHES_A_CALL = 8  # of the model, before it is said how far it is
+BATCHES_A_PART = 8  # of a model with attention: a part is what it is given at once, and what it is said how far it is by
 
 
 @dataclass(frozen=True)
@@ -39,77 +40,88 @@ def encode_texts(
 ) -> Encoded:
     """Vectors [n, d] of `texts`, of length 1 each; an all-zero vector for a text in which the encoder sees nothing.
 
-    The cache is in models.cache_dir()/vectors, one folder for each name and content of weights and tokenizer; it is written once,
-    after the last batch. Encoders with attention may differ in the last bit with the texts that share a batch; batches are sorted
-    by length, then text, so the same set of texts gives the same bytes.
+    The cache is in models.cache_dir()/vectors, one folder for each name and content of weights and tokenizer; it is written as
+    parts are done. Encoders with attention may differ in the last bit with the texts that share a batch; parts are cut from the
+    texts sorted by length, then text, so the same set of texts gives the same bytes, on every engine.
     Raises ModelError when the model cannot be read, the device is absent, or a text cannot be encoded.
     """
-    encoder = load_static_encoder(model) if model in STATIC else SentenceEncoder(model, device)
-    folder = cache_folder("vectors", model, encoder.fingerprint)
+    work = EncodeWork(model, "cpu" if model in STATIC else _picked(device), batch_size)
+    dimension, part_size = work.model.dimension, work.model.part_size(batch_size)
+    folder = cache_folder("vectors", model, work.made_with)
     keys = text_keys(texts) if cache else []
-    vectors = np.zeros((len(texts), encoder.dimension), np.float32)
+    vectors = np.zeros((len(texts), dimension), np.float32)
     held, unreadable = load_vectors(folder, keys, vectors) if cache else (np.zeros(len(texts), bool), 0)
-    missing = np.flatnonzero(~held)
-    _encode_into(vectors, texts, missing, encoder, model, batch_size)
-    if cache:
-        store_vectors(folder, [keys[i] for i in missing], vectors if not held.any() else vectors[missing])
+    order = np.array(sorted(np.flatnonzero(~held).tolist(), key=lambda i: (len(texts[i]), texts[i])), dtype=np.int64)
+    store = VectorStore(folder if cache else None, keys, vectors)
+    make_vectors(vectors, order, texts, work, store, part_size=part_size, unit="characters", size_of=len)
     zero = int((~vectors.any(axis=1)).sum())
-    return Encoded(vectors, model, encoder.fingerprint, encoder.device, int(held.sum()), unreadable, zero)
+    return Encoded(vectors, model, work.made_with, work.device, int(held.sum()), unreadable, zero)
+
+
+@dataclass(eq=False)
+class EncodeWork(ModelWork):
+    """Unit vectors of the texts of a part."""
+
+    batch_size: int
+
+    def load(self) -> "SentenceEncoder | StaticEncoder":
+        """As ModelWork has it."""
+        return load_static_encoder(self.name) if self.name in STATIC else SentenceEncoder(self.name)
+
+    def identity(self, model: "SentenceEncoder | StaticEncoder") -> str:
+        """As ModelWork has it."""
+        return model.fingerprint
+
+    def __call__(self, part: Sequence[str]) -> Vectors:
+        """As ModelWork has it. Raises ModelError for a text that cannot be encoded."""
+        encoder = self.model
+        try:
+            return of_unit_length(encoder.encode(list(part), self.batch_size, self.device))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ModelError(
+                f"the encoder {self.name!r} failed on {len(part):,} texts: {first_line(error)}. "
+                f"Try a smaller batch_size (it is {self.batch_size}), a smaller max_chars, or another model."
+            ) from error
 
 
 class SentenceEncoder:
-    """A model of sentence-transformers on a device. Raises ModelError as `encode_texts` does."""
+    """A model of sentence-transformers. Raises ModelError when it cannot be read."""
 
-    def __init__(self, name: str, device: Device) -> None:
+    def __init__(self, name: str) -> None:
         self._model = load_encoder(name)
-        self.device = _torch_device(device)
-        self._model.to(self.device)
         self.dimension = int(self._model.get_embedding_dimension())
         self.fingerprint = _fingerprint(self._model)
 
-    def batches(self, texts: list[str], batch_size: int) -> Iterator[Vectors]:
-        """Vectors as the model makes them, float32 [some, D], in order."""
-        size = max(batch_size, BATCH) if _is_static(self._model) else batch_size
-        step, done = size * BATCHES_A_CALL, WorkDone("characters", sum(map(len, texts)))
-        for part in (texts[start : start + step] for start in range(0, len(texts), step)):
-            made = self._model.encode(part, batch_size=size, show_progress_bar=False, convert_to_numpy=True)
-            done.add(sum(map(len, part)))
-            yield made.astype(np.float32, copy=False)
+    def part_size(self, batch_size: int) -> int:
+        """Texts that `encode` is given at once."""
+        return BATCHES_A_PART * self._at_once(batch_size)
+
+    def encode(self, texts: list[str], batch_size: int, device: str) -> Vectors:
+        """Vectors as the model makes them, float32 [n, D]. Raises ModelError where there is no such device."""
+        _check_device(device)
+        self._model.to(device)
+        made: Vectors = self._model.encode(
+            texts, batch_size=self._at_once(batch_size), show_progress_bar=False, convert_to_numpy=True
+        )
+        return made.astype(np.float32, copy=False)
+
+    def _at_once(self, batch_size: int) -> int:
+        """Without attention there is no padding: larger batches give the same vectors and cost less."""
+        return max(batch_size, BATCH) if type(self._model[0]).__name__ == "StaticEmbedding" else batch_size
 
 
-def _encode_into(
-    vectors: Vectors,
-    texts: Sequence[str],
-    missing: npt.NDArray[np.int64],
-    encoder: SentenceEncoder | StaticEncoder,
-    model: str,
-    batch_size: int,
-) -> None:
-    """Put unit vectors of the texts that are missing into their lines."""
-    order = np.array(sorted(missing.tolist(), key=lambda i: (len(texts[i]), texts[i])), dtype=np.int64)
-    start = 0
-    try:
-        for made in encoder.batches([texts[i] for i in order], batch_size):
-            vectors[order[start : start + len(made)]] = of_unit_length(made)
-            start += len(made)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ModelError(
-            f"the encoder {model!r} failed on {len(order):,} texts: {first_line(error)}. "
-            f"Try a smaller batch_size (it is {batch_size}), a smaller max_chars, or another model."
-        ) from error
+def _picked(device: Device) -> str:
+    """Either cpu or cuda. A device that is named is taken at its word: the engine may have it where this process has not."""
+    import torch
+
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _is_static(encoder: Any) -> bool:
-    """Without attention there is no padding: larger batches give the same vectors and cost less."""
-    return type(encoder[0]).__name__ == "StaticEmbedding"
-
-
-def _torch_device(device: Device) -> str:
+def _check_device(device: str) -> None:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("device 'cuda' was asked for, but torch sees no CUDA device. Use device: auto or cpu.")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _fingerprint(encoder: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.engines.engine import current_engine
 from ktodata.errors import RunError, SettingError
 from ktodata.files import (
     alone_in,
@@ -232,6 +233,7 @@ class _Execution:
             "recipe_file": self.recipe.file,
             "versions": _versions(),
             "machine": {"python": platform.python_version(), "system": platform.system(), "processor": platform.machine()},
+            "engine": str(current_engine()),
             "inputs": metrics.get(self.state.stages[0].name, {}).get("files", []),
             "encoder": next((of["encoder"] for of in metrics.values() if "encoder" in of), None),
             "device": {name: of["device"] for name, of in metrics.items() if "device" in of},

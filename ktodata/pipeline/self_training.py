@@ -26,6 +26,7 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.engines.running import running_on
 from ktodata.errors import RunError
 from ktodata.evaluate.rounds import Ruler, best_round, compare_rounds, ruler, standing_round, waited
 from ktodata.files import alone_in, make_folder, read_note, remove_leftovers, whole_file, whole_folder, write_note
@@ -47,6 +48,9 @@ def run(
     reviews: Sequence[Path | str] = (),
     telemetry: Path | str | None = None,
     until: str | None = None,
+    engine: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
     notify: Notify = lambda event: None,
 ) -> Run:
     """Run a recipe into a run folder and return it; with `self_training:`, run its rounds and return the one that is the result.
@@ -61,16 +65,21 @@ def run(
     reviews : files of people's verdicts (row_id, trusted_label), beside those of the recipe's `reviews:`.
     telemetry : of an earlier training on these rows (run folder, model folder or telemetry.parquet), in place of the recipe's.
     until : the last stage to run; the run then ends without shards. With rounds, it stops in round 0.
+    engine : where texts go through a model (embed, hidden_states): "local", in processes of this machine; "ray", on a Ray
+        cluster; None: in this process. The result is the same.
+    workers : how many processes; None: one for each core, or for each processor (GPU) of the cluster.
+    address : of the Ray cluster; None: where Ray itself looks, else one that is started here.
 
-    Raises RecipeError and its kin, and what `read_reviews` and `read_telemetry` raise, before reading a row; DataError,
-    ModelError, RunError while running; with rounds, OneClassError before the first training when the validation rows are all of
-    one label.
+    Raises RecipeError and its kin, MissingExtraError or EngineError where there is no Ray, and what `read_reviews` and
+    `read_telemetry` raise, before reading a row; DataError, ModelError, EngineError, RunError while running; with rounds,
+    OneClassError before the first training when the validation rows are all of one label.
     """
     plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
     folder = _folder_of(plan, out)
-    if plan.self_training is None:
-        return run_plan(plan, folder, until=until, notify=notify)
-    return _Rounds(plan, plan.self_training, folder, notify).go(until)
+    with running_on(engine, workers=workers, address=address):
+        if plan.self_training is None:
+            return run_plan(plan, folder, until=until, notify=notify)
+        return _Rounds(plan, plan.self_training, folder, notify).go(until)
 
 
 def dry_run(

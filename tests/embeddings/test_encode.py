@@ -46,7 +46,7 @@ def test_a_second_run_encodes_only_what_is_new(encoder, monkeypatch):
     first = encode_texts(["feet", "love"], model=encoder)
     sent = []
     monkeypatch.setattr(
-        encode.SentenceEncoder, "batches", lambda self, texts, size: sent.append(texts) or [np.ones((len(texts), 8), np.float32)]
+        encode.SentenceEncoder, "encode", lambda self, texts, *how: sent.append(texts) or np.ones((len(texts), 8), np.float32)
     )
     second = encode_texts(["love", "pasta", "feet"], model=encoder)
     assert (first.from_cache, second.from_cache, sent) == (0, 2, [["pasta"]])
@@ -139,9 +139,8 @@ def test_the_static_encoder_gives_what_sentence_transformers_gives():
     encoder = load_static_encoder(STATIC)
     peer = SentenceTransformer(modules=[StaticEmbedding(encoder._tokenizer, embedding_weights=encoder._table)], device="cpu")
     texts = ["hello", "Is 81 less than 19? Answer yes or no.", "", "\x00\u202e", "\u732b", "long " * 900]
-    (vectors,) = encoder.batches(texts)
+    vectors = encoder.encode(texts)
     assert vectors == pytest.approx(peer.encode(texts, convert_to_numpy=True, show_progress_bar=False), abs=1e-4)
-    assert list(encoder.batches([])) == []
 
 
 def test_the_static_encoder_needs_no_torch():

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ktodata.embeddings.vector_cache import BETWEEN, cache_folder, load_vectors, store_vectors, text_keys
+from ktodata.embeddings.vector_cache import BETWEEN, cache_folder, load_vectors, text_keys
+from ktodata.embeddings.vector_parts import VectorStore, make_vectors
+from ktodata.engines.engine import ModelWork
 from ktodata.errors import ModelError, SettingError
 from ktodata.models import load_causal_lm, texts_to_ids
 from ktodata.train.data.ragged_ids import Ids
@@ -24,11 +26,10 @@ from ktodata.train.model.fingerprint import computation_hash, weights_hash
 from ktodata.train.model.frozen_layers import decoder_layers, decoder_of, text_config
 from ktodata.train.model.length_regimes import length_limits, regime
 from ktodata.train.model.logprobs import collate
-from ktodata.work_done import WorkDone
 
 Vectors = NDArray[np.float32]
 BATCH_TOKENS = 4096  # padded tokens run at once
-ROWS_PER_FILE = 512  # of the cache, so that a killed run goes on where it was
+ROWS_A_PART = 128  # few enough that a part of long rows is over in half a minute
 
 
 @dataclass(frozen=True)
@@ -58,47 +59,68 @@ def mean_hidden_states(
 
     Raises ModelError when the model cannot be read, SettingError for a layer that it does not have.
     """
-    loaded, tokenizer = load_causal_lm(model)
-    layers = decoder_layers(loaded)[0]
-    chosen = len(layers) // 2 + 1 if layer is None else layer
-    if not 1 <= chosen <= len(layers):
-        raise SettingError(f"hidden_states: layer is {layer}, but {model!r} has layers 1 to {len(layers)}.")
     on = pick_device(device)
-    loaded.to(on).eval()
+    work = ReadWork(model, str(on), layer)
+    loaded, tokenizer = work.model
+    n_layers, width, chat_template = (
+        len(decoder_layers(loaded)[0]),
+        text_config(loaded.config).hidden_size,
+        tokenizer.chat_template,
+    )
+    del loaded  # where the parts run elsewhere, no model stays here
     pairs = list(zip(prompts, completions, strict=True))
     distinct = sorted(set(pairs))
-    computed_by = computation_hash(loaded, weights_hash(loaded), device=device_name(on))
-    digest_of = repr((computed_by, tokenizer.chat_template, len(tokenizer), chosen, max_length))
+    digest_of = repr((work.made_with, chat_template, len(tokenizer), work.layer, max_length))
     folder = cache_folder("hidden_states", model, hashlib.blake2b(digest_of.encode(), digest_size=8).hexdigest())
-    keys = dict(zip(distinct, text_keys([BETWEEN.join(pair) for pair in distinct]), strict=True))
-    stored = np.zeros((len(distinct), text_config(loaded.config).hidden_size), np.float32)
-    held, unreadable = load_vectors(folder, list(keys.values()), stored) if cache else (np.zeros(len(distinct), bool), 0)
-    states = {pair: vector for pair, vector, there in zip(distinct, stored, held, strict=True) if there}
-    encoded = {pair: _encode_row(tokenizer, *pair, max_length) for pair in distinct}
-    missing = sorted((pair for pair in distinct if pair not in states), key=lambda pair: len(encoded[pair].ids))
-    done = WorkDone("tokens", sum(len(encoded[pair].ids) for pair in missing))
-    for start in range(0, len(missing), ROWS_PER_FILE):
-        part = missing[start : start + ROWS_PER_FILE]  # of nearly the same length
-        made = _run_batches(loaded, layers[chosen - 1], [encoded[pair] for pair in part], on, done)
-        if cache:
-            store_vectors(folder, [keys[pair] for pair in part], made)
-        states |= dict(zip(part, made, strict=True))
-    vectors = (
-        np.stack([states[pair] for pair in pairs]) if pairs else np.empty((0, text_config(loaded.config).hidden_size), np.float32)
-    )
+    keys = text_keys([BETWEEN.join(pair) for pair in distinct])
+    states = np.zeros((len(distinct), width), np.float32)
+    held, unreadable = load_vectors(folder, keys, states) if cache else (np.zeros(len(distinct), bool), 0)
+    encoded = [_encode_row(tokenizer, *pair, max_length) for pair in distinct]
+    missing = np.array(sorted(np.flatnonzero(~held).tolist(), key=lambda line: len(encoded[line].ids)), dtype=np.int64)
+    store = VectorStore(folder if cache else None, keys, states)
+    make_vectors(states, missing, encoded, work, store, part_size=ROWS_A_PART, unit="tokens", size_of=lambda row: len(row.ids))
+    line_of = {pair: line for line, pair in enumerate(distinct)}
+    vectors = states[[line_of[pair] for pair in pairs]]
     metrics = {
         "model": model,
-        "layer": chosen,
-        "of_layers": len(layers),
+        "layer": work.layer,
+        "of_layers": n_layers,
         "max_length": max_length,
         "device": str(on),
         "distinct_texts": len(distinct),
         "from_cache": len(distinct) - len(missing),
         "unreadable_cache_files": unreadable,
-        "cut_to_max_length": sum(text.cut for text in encoded.values()),
+        "cut_to_max_length": sum(row.cut for row in encoded),
         "zero_vectors": int((~vectors.any(axis=1)).sum()),
     }
     return HiddenStates(vectors, metrics)
+
+
+@dataclass(eq=False)
+class ReadWork(ModelWork):
+    """Mean hidden states of the rows of a part. layer : None takes the middle one; known once the model is loaded."""
+
+    layer: int | None
+
+    def load(self) -> tuple[Any, Any]:
+        """(model, tokenizer). Raises ModelError when they cannot be read, SettingError for a layer that is not there."""
+        loaded, tokenizer = load_causal_lm(self.name)
+        layers = len(decoder_layers(loaded)[0])
+        chosen = layers // 2 + 1 if self.layer is None else self.layer
+        if not 1 <= chosen <= layers:
+            raise SettingError(f"hidden_states: layer is {self.layer}, but {self.name!r} has layers 1 to {layers}.")
+        self.layer = chosen
+        return loaded.to(pick_device(self.device)).eval(), tokenizer
+
+    def identity(self, model: tuple[Any, Any]) -> str:
+        """As ModelWork has it."""
+        return computation_hash(model[0], weights_hash(model[0]), device=device_name(pick_device(self.device)))
+
+    def __call__(self, part: Sequence["_Encoded"]) -> Vectors:
+        """As ModelWork has it."""
+        loaded, _ = self.model
+        assert self.layer is not None
+        return _run_batches(loaded, decoder_layers(loaded)[0][self.layer - 1], part, pick_device(self.device))
 
 
 @dataclass(frozen=True)
@@ -122,17 +144,13 @@ def _encode_row(tokenizer: Any, prompt: str, completion: str, max_length: int) -
     return _Encoded(ids, len(start), len(ids) < len(before) + len(after))
 
 
-def _run_batches(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any, done: WorkDone) -> Vectors:
+def _run_batches(model: Any, layer: Any, rows: Sequence[_Encoded], device: Any) -> Vectors:
     longest = max(1, *(len(row.ids) for row in rows))
     size = max(1, BATCH_TOKENS // longest)
     limits = length_limits(model.config)
     parts = [list(part) for _, part in groupby(rows, key=lambda row: regime(len(row.ids), limits))]
     batches = [part[start : start + size] for part in parts for start in range(0, len(part), size)]
-    made = []
-    for batch in batches:
-        made.append(_run_batch(model, layer, batch, device))
-        done.add(sum(len(row.ids) for row in batch))
-    return np.vstack(made)
+    return np.vstack([_run_batch(model, layer, batch, device) for batch in batches])
 
 
 class LayerReachedError(Exception):

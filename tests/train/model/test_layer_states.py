@@ -7,6 +7,7 @@ import torch
 from tiny_models import tiny_llama, word_tokenizer
 
 import ktodata as kd
+from ktodata.engines.running import running_on
 from ktodata.errors import SettingError
 from ktodata.train.model import layer_states as module
 from ktodata.train.model.layer_states import mean_hidden_states
@@ -63,6 +64,17 @@ def test_the_cache_gives_the_same_and_runs_nothing(model_folder, monkeypatch):
     again = mean_hidden_states(PROMPTS[::-1], COMPLETIONS[::-1], model=model_folder)
     np.testing.assert_array_equal(again.vectors, first.vectors[::-1])
     assert (first.metrics["from_cache"], again.metrics["from_cache"]) == (0, 4)
+
+
+@pytest.mark.slow
+def test_other_processes_give_the_same_bytes(model_folder, monkeypatch):
+    """Parts of two rows: four that are distinct make two."""
+    monkeypatch.setattr(module, "ROWS_A_PART", 2)
+    here = mean_hidden_states(PROMPTS, COMPLETIONS, model=model_folder, cache=False)
+    with running_on("local", workers=2):
+        elsewhere = mean_hidden_states(PROMPTS, COMPLETIONS, model=model_folder, cache=False)
+    np.testing.assert_array_equal(here.vectors, elsewhere.vectors)
+    assert here.metrics == elsewhere.metrics
 
 
 def test_long_texts_are_cut_and_counted(model_folder):
