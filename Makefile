@@ -3,6 +3,7 @@
 # make coverage     the tests again, with the lines that none of them runs
 # make test-servers install, then pull from real servers of Phoenix, MLflow, Label Studio, each in its own environment; and with
 #                   MLflow's and MLCommons' own packages see what is logged and sent
+# make test-ray     install, then run what runs on Ray on a cluster of two nodes here, with Ray in an environment of its own
 # make test-families install, then test the trainer on every family of models that transformers has (some ten minutes)
 # make screenshots  the pictures of the README, from the quickstart (needs Chromium)
 # make notebooks    install, then run the notebooks and keep what they show
@@ -13,7 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install quickstart screenshots notebooks test coverage docs bench bench-gpu test-servers test-families clean
+.PHONY: install quickstart screenshots notebooks test coverage docs bench bench-gpu test-servers test-ray test-families clean
 
 install: $(VENV)/installed
 
@@ -62,6 +63,13 @@ test-servers: install
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$(echo $(VENV)/over/lib/python*/site-packages)/under.pth"
 	$(VENV)/over/bin/pip install --quiet --disable-pip-version-check mlflow-skinny mlcroissant
 	$(VENV)/over/bin/python -m pytest -m servers tests/train/results/test_trackers.py tests/pipeline/test_sharing.py
+
+# over the usual environment, as nothing else of the suite needs Ray
+test-ray: install
+	$(PYTHON) -m venv $(VENV)/with-ray
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$(echo $(VENV)/with-ray/lib/python*/site-packages)/under.pth"
+	$(VENV)/with-ray/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt ray
+	OMP_NUM_THREADS=1 $(VENV)/with-ray/bin/python -m pytest -m ray tests/engines
 
 test-families: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto -m 'families or not families' tests/train/model/test_families.py

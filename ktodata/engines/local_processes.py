@@ -9,13 +9,11 @@ from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
-from ktodata.engines.crew import Idle, map_by_crew
+from ktodata.engines.crew import Idle, WorkerLostError, map_by_crew
 from ktodata.engines.engine import Floats, ModelWork, Part
-from ktodata.errors import EngineError
 from ktodata.meter import cores
 from ktodata.work_done import working_on
 
-RETRIES = 2  # of a part over which a process ended: by then the part is the likely reason
 THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -40,10 +38,7 @@ class LocalProcesses:
         work.unload()
         working_on(f"{len(first)} processes start, and load the model")
         packed, limits = pickle.dumps(work), thread_limits(max(1, cores() // len(first)))
-        workers, idle = [WorkerProcess(packed, limits) for _ in first], Idle()
-        for worker in workers:
-            idle.put(worker)
-        yield from map_by_crew(workers, idle, chain(first, parts))
+        yield from map_by_crew([WorkerProcess(packed, limits) for _ in first], chain(first, parts))
 
     def __str__(self) -> str:
         return f"local, {self._workers} workers"
@@ -60,24 +55,20 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def run(self, part: Part, name: str) -> Floats:
-        """As crew.Worker has it. A process that was killed is started again, and the part is run again, RETRIES times."""
-        code = None
-        for _ in range(1 + RETRIES):
-            try:
-                error, made = self._send(part)
-            except (EOFError, OSError, pickle.UnpicklingError):  # the process is no more, or stopped in the middle of its answer
-                code = self._end(patience_s=5)
-                if self._stopped:
-                    break
-                continue
-            if error is not None:
-                raise error
-            return made
-        raise EngineError(
-            f"{name} ended its process {1 + RETRIES} times, last with {_ending(code)}. What was done before is kept, and the "
-            "same command goes on from there: with fewer workers, a smaller batch_size or a smaller model, if memory was short."
-        )
+    def join(self, idle: Idle) -> None:
+        """As crew.Worker has it."""
+        if not self._stopped:
+            idle.put(self)
+
+    def run(self, part: Part) -> Floats:
+        """As crew.Worker has it."""
+        try:
+            error, made = self._send(part)
+        except (EOFError, OSError, pickle.UnpicklingError):  # the process is no more, or stopped in the middle of its answer
+            raise WorkerLostError(_ending(self._end(patience_s=5))) from None
+        if error is not None:
+            raise error
+        return made
 
     def stop(self) -> None:
         """As crew.Worker has it."""
@@ -116,5 +107,4 @@ class WorkerProcess:
 
 
 def _ending(code: int | None) -> str:
-    killed = ": it was killed, mostly for want of memory" if code == -9 else ""
-    return f"exit code {code}{killed}"
+    return f"exit code {code}{': it was killed, mostly for want of memory' if code == -9 else ''}"

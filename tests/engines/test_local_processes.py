@@ -52,7 +52,7 @@ def test_a_part_whose_process_is_killed_is_run_again(tmp_path):
 
 
 def test_a_part_that_kills_every_process_is_named(tmp_path):
-    with pytest.raises(EngineError, match=r"part 3 \(2 texts\) ended its process 3 times, last with exit code -9: it was killed"):
+    with pytest.raises(EngineError, match=r"part 3 \(2 texts\) lost its worker 3 times, last: exit code -9: it was killed"):
         list(LocalProcesses(2).map(lengths(tmp_path), [["a"], ["b"], ["die", "x"], *TEXTS]))
 
 

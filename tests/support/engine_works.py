@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class Lengths(ModelWork):
         if order == "die" or (order == "die-once" and not (self.notes / "died").exists()):
             (self.notes / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if order == "wait":
+            time.sleep(0.2)
         if order == "fail":
             raise ModelError("no such word")
         if order == "odd":
