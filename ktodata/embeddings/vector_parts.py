@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,8 +71,8 @@ def make_vectors(
     """
     parts = [lines[start : start + part_size] for start in range(0, len(lines), part_size)]
     done = WorkDone(unit, sum(size_of(items[line]) for line in lines))
-    with store:
-        results = current_engine().map(work, ([items[line] for line in part] for part in parts))
+    results = current_engine().map(work, ([items[line] for line in part] for part in parts))
+    with store, closing(results):
         for part, made in zip(parts, results, strict=True):
             vectors[part] = made
             store.add(part)

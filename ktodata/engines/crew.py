@@ -1,7 +1,7 @@
 """Several workers on one line of parts: whoever is free takes the next, and results come in the order of the parts."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Protocol
@@ -31,7 +31,7 @@ class WorkerLostError(Exception):
     """A process is no more. Its text says what is known of the reason."""
 
 
-def map_by_crew(workers: Sequence[Worker], parts: Iterable[Part]) -> Iterator[Floats]:
+def map_by_crew(workers: Sequence[Worker], parts: Iterable[Part]) -> Generator[Floats]:
     """The workers' results of the parts, in order; the workers are stopped at the end, or when nobody listens any more.
 
     Raises what the work raises, and EngineError for a part over which ATTEMPTS workers were lost.

@@ -5,7 +5,7 @@ the number of workers, so that every engine gives the same bytes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -69,8 +69,11 @@ class ModelWork(ABC):
 class Engine(Protocol):
     """What a run maps its parts with. It is used as a context."""
 
-    def map(self, work: ModelWork, parts: Iterable[Part]) -> Iterator[Floats]:
-        """`work` of each part, in order; a few parts are in flight, never all. Raises what `work` raises, and EngineError."""
+    def map(self, work: ModelWork, parts: Iterable[Part]) -> Generator[Floats]:
+        """`work` of each part, in order; a few parts are in flight, never all. Closed, it ends what it has started.
+
+        Raises what `work` raises, and EngineError.
+        """
 
     def __str__(self) -> str: ...
 
@@ -78,9 +81,9 @@ class Engine(Protocol):
 class InProcess:
     """One part after the other, here, with all threads that the libraries take."""
 
-    def map(self, work: ModelWork, parts: Iterable[Part]) -> Iterator[Floats]:
+    def map(self, work: ModelWork, parts: Iterable[Part]) -> Generator[Floats]:
         """As Engine has it."""
-        return map(work, parts)
+        yield from map(work, parts)
 
     def __str__(self) -> str:
         return "in_process"

@@ -4,7 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from ktodata.engines.engine import Floats, ModelWork, Part
 from ktodata.meter import cores
 from ktodata.work_done import working_on
 
-THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+THREADS_OF = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")  # the matrix libraries go by the first, tokenizers by the second
 
 
 def thread_limits(threads: int) -> dict[str, str]:
@@ -28,7 +28,7 @@ class LocalProcesses:
     def __init__(self, workers: int) -> None:
         self._workers = workers
 
-    def map(self, work: ModelWork, parts: Iterable[Part]) -> Iterator[Floats]:
+    def map(self, work: ModelWork, parts: Iterable[Part]) -> Generator[Floats]:
         """As Engine has it. No more processes than there are parts; a single part is done here."""
         parts = iter(parts)
         first = list(islice(parts, self._workers))

@@ -6,7 +6,7 @@ An actor a worker, so that a model is loaded once: of tasks that ask for a GPU, 
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
@@ -61,7 +61,7 @@ class RayCluster:
     def __init__(self, workers: int | None) -> None:
         self._workers = workers
 
-    def map(self, work: ModelWork, parts: Iterable[Part]) -> Iterator[Floats]:
+    def map(self, work: ModelWork, parts: Iterable[Part]) -> Generator[Floats]:
         """As Engine has it. No more workers than there are parts; they end with the map."""
         import ray
 
