@@ -172,8 +172,9 @@ def test_answers_in_a_list_are_raters_too(lines):
     rows = [
         {**row, "marks": [{"by": "x", "value": v} for v in three]} for row, three in zip(labelled(60), answers(3), strict=True)
     ]
-    [(columns, _)] = offered_votes([{k: v for k, v in row.items() if k != "label"} for row in rows], lines)
+    [(columns, why)] = offered_votes(rows, lines)
     assert columns == "[marks.0.value, marks.1.value, marks.2.value]"
+    assert "where it has more, add theirs" in why
 
 
 def test_columns_of_contrary_meaning_and_other_questions_are_no_raters(lines):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ktodata.formats.inspection.column_profiles import MAX_LIST_ITEMS
 from ktodata.formats.inspection.column_roles import MAX_NAMED_VALUES
 from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment, yaml_value
 from ktodata.formats.inspection.label_choices import ONE_VALUE, LabelChoice
@@ -105,6 +106,8 @@ def _vote_lines(inspection: "Inspection") -> Iterator[str]:
         columns = [choice.column for choice in question.choices]
         yield "  # or, where each of these columns is one rater's answer to one question, as votes, of which most decide"
         yield f"  # ({question.evidence}):"
+        if any(str(MAX_LIST_ITEMS - 1) in choice.path.split(".") for choice in question.choices):
+            yield f"  # of a list {MAX_LIST_ITEMS} entries were looked at: where it has more, add theirs"
         if question.aside:
             names = ", ".join(clip(name, 60) for name in question.aside)
             yield f"  # not among them: {names}, with the same values, but alike no more often than by chance:"
