@@ -51,8 +51,7 @@ def test_a_file_of_verdicts_is_what_reviews_takes(judged, tmp_path, ending):
     assert [trusted[row_id] for row_id in ids] == expected
     if ending == "csv":
         assert "\n=" not in summary.path.read_text() and ",=" not in summary.path.read_text()
-    else:
-        assert from_file["note"].fill_null("").equals(from_store["note"])
+    assert from_file["note"].fill_null("").equals(from_store["note"])
 
 
 @pytest.mark.parametrize(
@@ -149,19 +148,20 @@ def test_verdict_files_and_other_desks_come_in(judged, made, tmp_path):
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_reviewers_who_agree_both_keep_their_verdicts(run, made, tmp_path, ending):
-    """Twelve rows, three reviewers, cid against the others on every fourth: 36 verdicts in, 36 out, and in again."""
+    """Twelve rows, three reviewers, one against the others on every fourth: 36 verdicts in, 36 out, and in again: none is new."""
     rows = run.feedback.select("row_id", "label").rows()[:12]
     words = {True: "desirable", False: "undesirable"}
     lines = [
-        {"row_id": row_id, "reviewer": name, "verdict": words[label != (name == "cid" and number % 4 == 0)]}
+        {"row_id": row_id, "reviewer": name, "verdict": words[label != (name == "@cid" and number % 4 == 0)]}
         for number, (row_id, label) in enumerate(rows)
-        for name in ("ann", "ben", "cid")
+        for name in ("ann", "=ben", "@cid")
     ]
     pl.DataFrame(lines).write_csv(tmp_path / "three.csv")
     first, second = (_copy(made[1], tmp_path / name) for name in ("first", "second"))
     assert import_verdicts(first, tmp_path / "three.csv").imported == 36
     summary = export_verdicts(first, tmp_path / f"back.{ending}")
     assert (summary.rows, summary.verdicts, summary.contested) == (12, 36, 3)
+    assert import_verdicts(first, summary.path).imported == 0
     assert import_verdicts(second, summary.path).imported == 36
     facts = ["row_id", "reviewer", "trusted_label"]
     before, after = (_standing(each).select(facts).sort("row_id", "reviewer") for each in (first, second))

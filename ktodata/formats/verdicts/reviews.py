@@ -73,8 +73,8 @@ SAY = (
 Words = Mapping[str, bool]
 NO_WORDS: Words = {}
 
-# what a spreadsheet would run, after white space too, or take apart
-FORMULA = r"^([\x00-\x1f\x7f]|\s*[=+\-@＝＋－＠])"
+# what a spreadsheet would run, after white space too, or take apart; one that has an apostrophe already gets one more
+FORMULA = r"^('*(?:[\x00-\x1f\x7f]|\s*[=+\-@＝＋－＠]))"
 # one row_id in some 700 reads as a number, of which a spreadsheet keeps 15 digits
 NUMBER = r"^([0-9.]+(?:[eE][0-9]+)?)$"
 
@@ -434,7 +434,7 @@ def _optional_text(value: Any, what: str) -> str | None:
         return None
     if not isinstance(value, str | int | float):
         raise UnusableError("note", f"{what} is {kind(value)}, not text")
-    return checked(str(value), what)
+    return checked(_without_apostrophe(str(value)), what)
 
 
 # --- all files ---------------------------------------------------------------------------------------------------------

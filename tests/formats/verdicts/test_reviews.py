@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, MissingColumnError
 from ktodata.feedback import feedback_table
-from ktodata.formats.verdicts.reviews import is_filled_in, join_reviews, read_reviews, reviews_in_words, words_of, write_queue
+from ktodata.formats.verdicts.reviews import (
+    is_filled_in,
+    join_reviews,
+    read_reviews,
+    reviews_in_words,
+    words_of,
+    write_queue,
+    write_verdicts,
+)
 
 
 @pytest.fixture
@@ -356,6 +364,17 @@ def test_any_text_survives_the_round_trip_beside_its_row(tmp_path_factory, texts
     write_queue(queue(*((f"r{number}", True, text) for number, text in enumerate(texts))), path)
     fill_in(path, "keep")
     assert verdicts(path) == {f"r{number}": True for number in range(len(texts))}
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.from_regex(r"\A'{0,2} ?[=@+-]?[a-z]{1,3}\Z"))
+def test_what_somebody_wrote_comes_back_letter_for_letter(tmp_path_factory, text):
+    """A name with one apostrophe more would be another reviewer."""
+    path = tmp_path_factory.mktemp("verdicts") / "verdicts.csv"
+    row = {"row_id": "a", "label": True, "verdict": "keep", "reviewer": text, "reviewed_at": None, "note": text}
+    write_verdicts(pl.DataFrame([row]), path, kind="csv")
+    [read] = read_reviews(path).verdicts.select("reviewer", "note").rows()
+    assert read == (text, text)
 
 
 def test_a_queue_that_was_worked_on_is_known(write, tmp_path):
