@@ -129,6 +129,7 @@ def run(
     from ktodata.progress import Progress
 
     settings: dict[str, Any] = {"out": out, "overrides": overrides or (), "reviews": reviews or (), "telemetry": telemetry}
+    settings |= {"engine": engine, "workers": workers, "address": address}
     if dry_run:
         plan, stages = self_training.dry_run(recipe, **settings)
         paths = paths_of(plan)
@@ -145,8 +146,7 @@ def run(
         )
         return
     with Progress(quiet=quiet, as_json=as_json) as progress:
-        where: dict[str, Any] = {"engine": engine, "workers": workers, "address": address}
-        done = self_training.run(recipe, until=until, notify=progress, **where, **settings)
+        done = self_training.run(recipe, until=until, notify=progress, **settings)
     rounds = self_training.rounds_of(done)
     result = run_value(done, rounds) if as_json else None
     _print_result(result, lambda: run_text(done, rounds), quiet=quiet, as_json=as_json, of_run=done.folder)

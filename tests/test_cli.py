@@ -198,6 +198,8 @@ def test_run_for_scripts_and_dry(ktodata, folder):
     assert (code, out, err) == (0, "", "")
     code, out, _ = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--dry-run", "--set", "split.test=0.3")
     assert code == 0
+    refused, _, reason = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--dry-run", "--workers", "2")
+    assert refused != 0 and "give engine local or ray, too" in reason
     reading, _, stages = out.partition("\n\n")  # how the feedback is read stands first: tests/cases/test_dry_run.py
     assert "records" in reading
     after = "runs: what it depends on runs"

@@ -19,7 +19,6 @@ from ktodata.engines.crew import Idle, WorkerLostError, map_by_crew
 from ktodata.engines.engine import Floats, ModelWork, Part
 from ktodata.engines.local_processes import thread_limits
 from ktodata.errors import EngineError
-from ktodata.extras import require
 from ktodata.models import first_line
 from ktodata.work_done import working_on
 
@@ -32,9 +31,8 @@ def ray_cluster(workers: int | None, address: str | None) -> Iterator["RayCluste
     """The engine, connected: to `address`, else to where Ray itself looks (RAY_ADDRESS, this machine), else to a new Ray here.
 
     A connection that is there already, as in a notebook, is used, and left open.
-    Raises MissingExtraError without ray, EngineError where there is no cluster at the address.
+    Raises EngineError where there is no cluster at the address.
     """
-    require("ray", what="the engine ray", extra="ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that is started here sends nothing home
     import ray
 

@@ -7,6 +7,7 @@ from typing import Any
 from ktodata.engines.engine import InProcess, mapped_with
 from ktodata.engines.local_processes import LocalProcesses
 from ktodata.errors import SettingError
+from ktodata.extras import require
 from ktodata.meter import cores
 from ktodata.settings import unknown_name
 
@@ -20,13 +21,14 @@ def running_on(name: str | None, *, workers: int | None = None, address: str | N
     workers : processes; None: as many as there are cores (local), or processors that Ray has. address : of a Ray cluster
     Raises SettingError for a name or number that is none, MissingExtraError and EngineError where Ray is not there.
     """
-    name = name or "in_process"
-    _check(name, workers, address)
-    with _open(name, workers, address) as engine, mapped_with(engine):
+    check_engine(name, workers=workers, address=address)
+    with _open(name or "in_process", workers, address) as engine, mapped_with(engine):
         yield
 
 
-def _check(name: str, workers: int | None, address: str | None) -> None:
+def check_engine(name: str | None, *, workers: int | None = None, address: str | None = None) -> None:
+    """Raise what `running_on` raises before it starts or joins anything."""
+    name = name or "in_process"
     if name not in ENGINES:
         raise SettingError(unknown_name("there is no engine", name, ENGINES))
     if workers is not None and workers < 1:
@@ -35,6 +37,8 @@ def _check(name: str, workers: int | None, address: str | None) -> None:
         raise SettingError("workers says how many processes an engine starts: give engine local or ray, too.")
     if address is not None and name != "ray":
         raise SettingError("address is that of a Ray cluster: give engine ray, too.")
+    if name == "ray":
+        require("ray", what="the engine ray", extra="ray")
 
 
 def _open(name: str, workers: int | None, address: str | None) -> Any:

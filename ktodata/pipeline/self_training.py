@@ -26,7 +26,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.engines.running import running_on
+from ktodata.engines.running import check_engine, running_on
 from ktodata.errors import RunError
 from ktodata.evaluate.rounds import Ruler, best_round, compare_rounds, ruler, standing_round, waited
 from ktodata.files import alone_in, make_folder, read_note, remove_leftovers, whole_file, whole_folder, write_note
@@ -89,9 +89,16 @@ def dry_run(
     overrides: Sequence[str] = (),
     reviews: Sequence[Path | str] = (),
     telemetry: Path | str | None = None,
+    engine: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
 ) -> tuple[Recipe, list[tuple[str, str]]]:
-    """The checked recipe, and for each stage (of round 0, if there are rounds) "unchanged" or "runs", without running any."""
+    """The checked recipe, and for each stage (of round 0, if there are rounds) "unchanged" or "runs", without running any.
+
+    It refuses an engine that `run` refuses, but joins no cluster.
+    """
     plan = load_recipe(recipe, overrides=overrides, reviews=reviews, telemetry=telemetry)
+    check_engine(engine, workers=workers, address=address)
     first, folder = first_run(plan, out)
     return plan, preview_plan(first, folder)
 

@@ -13,6 +13,7 @@ from ktodata.engines.engine import InProcess, current_engine
 from ktodata.engines.local_processes import LocalProcesses, thread_limits
 from ktodata.engines.running import running_on
 from ktodata.errors import EngineError, MissingExtraError, ModelError, SettingError
+from ktodata.pipeline.self_training import dry_run
 
 TEXTS = [["a" * number] * 2 for number in range(1, 13)]  # twelve parts
 EXPECTED = [number for number in range(1, 13) for _ in range(2)]
@@ -109,8 +110,9 @@ def test_the_cores_are_shared_out_unless_the_user_has_said_otherwise(monkeypatch
 )
 def test_an_engine_that_is_none_is_refused_before_a_row_is_read(how, sentence, tmp_path):
     recipe = {"name": "none", "ingest": {"paths": [str(tmp_path / "nothing.jsonl")]}, "steps": [{"embed": {}}]}
-    with pytest.raises(SettingError, match=sentence):
-        kd.run(recipe, out=tmp_path / "run", **how)
+    for go in (kd.run, dry_run):
+        with pytest.raises(SettingError, match=sentence):
+            go(recipe, out=tmp_path / "run", **how)
 
 
 def test_ray_that_is_not_installed_is_named(monkeypatch):
