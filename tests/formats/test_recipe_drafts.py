@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 from typing import Any
 
 import datasets
@@ -165,7 +166,51 @@ def test_raters_are_seen_by_their_answers_whatever_their_columns_are_called(line
         for row, three in zip(labelled(60), answers(3), strict=True)
     ]
     [(columns, why)] = offered_votes([{k: v for k, v in row.items() if k != "label"} for row in rows], lines)
-    assert columns == "[ann, ben, cy]" and "80% of cases, 49% would by chance" in why
+    assert columns == "[ann, ben, cy]" and "80% of cases, 49% would by chance; in 60 records" in why
+
+
+def drawn(columns, n_rows, *, good, right=0.9, seed=9, per_row=None):
+    """Rows with what raters say who are right in that share of rows; of each row, `per_row` of them. right None: all are unrelated."""
+    r = random.Random(seed)
+    for row in labelled(n_rows):
+        truth = r.random() < good
+        said = {name: r.random() < good if right is None else truth == (r.random() < right) for name in columns}
+        asked = r.sample(columns, per_row or len(columns))
+        yield {
+            "prompt": row["prompt"],
+            "completion": row["completion"],
+            **{name: said[name] if name in asked else None for name in columns},
+        }
+
+
+def test_raters_of_answers_that_are_nearly_all_good_are_seen(lines):
+    """Two of them say the same in most records by chance, which varies less than a coin does."""
+    for seed in (0, 3, 6):
+        [(columns, _)] = offered_votes(drawn(["ann", "ben", "cy"], 300, good=0.95, seed=seed), lines)
+        assert columns == "[ann, ben, cy]"
+
+
+def test_raters_who_share_few_records_each_are_seen_by_all_that_they_share(lines):
+    names = ["mia", "noah", "zoe", "kai", "lea", "tom"]
+    [(columns, why)] = offered_votes(drawn(names, 200, good=0.6, per_row=2), lines)
+    assert columns == f"[{', '.join(names)}]" and "in 200 records" in why
+
+
+@pytest.mark.parametrize(("good", "n_rows"), [(0.5, 300), (0.02, 200)])
+def test_of_many_unrelated_columns_two_that_are_alike_by_chance_are_no_raters(lines, good, n_rows):
+    """28 pairs: one of them is two standard errors off; and where yes is rare, one record in common is many."""
+    names = ["grammar", "emoji", "long", "code", "french", "urgent", "formal", "jokes"]
+    for seed in range(6):
+        assert not offered_votes(drawn(names, n_rows, good=good, right=None, seed=seed), lines)
+
+
+def test_one_rater_with_other_words_keeps_no_other_from_being_seen(lines):
+    rows = [
+        {**row, "vote_1": "yn"[n % 2], "vote_2": "yn"[n // 2 % 2 and n % 2], "vote_3": n % 2}
+        for n, row in enumerate(labelled(60))
+    ]
+    [(columns, _)] = offered_votes([{k: v for k, v in row.items() if k != "label"} for row in rows], lines)
+    assert columns == "[vote_1, vote_2]"
 
 
 def test_answers_in_a_list_are_raters_too(lines):
@@ -191,7 +236,7 @@ def test_a_rater_who_guesses_is_named_beside_those_who_agree(lines):
         for n, (row, two) in enumerate(zip(labelled(60), answers(2), strict=True))
     ]
     [(columns, why)] = offered_votes(rows, lines)
-    assert columns == "[ann, ben]" and "not among them: cy, with the same values" in why
+    assert columns == "[ann, ben]" and "not among them: cy, with the same values, which do not show" in why
 
 
 @pytest.mark.parametrize("column", ["conversation", "messages"])

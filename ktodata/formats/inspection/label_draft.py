@@ -110,8 +110,8 @@ def _vote_lines(inspection: "Inspection") -> Iterator[str]:
             yield f"  # of a list {MAX_LIST_ITEMS} entries were looked at: where it has more, add theirs"
         if question.aside:
             names = ", ".join(clip(name, 60) for name in question.aside)
-            yield f"  # not among them: {names}, with the same values, but alike no more often than by chance:"
-            yield "  # another question, or a rater who guesses or errs, and may be added"
+            yield f"  # not among them: {names}, with the same values, which do not show that the question is the same;"
+            yield "  # a rater of it may be added"
         yield f"  # votes: {yaml_value(columns)}"
         yield "  # label:"
         counts: Counter[tuple[type, Any]] = Counter()
