@@ -101,8 +101,19 @@ def check_feedback(table: pl.DataFrame, *, who: str = "feedback") -> None:
             raise DataError(f"{who}: column {name!r} is {table.schema[name]}, it must be {column.dtype}.")
         if not column.nullable and (nulls := table[name].null_count()):
             raise DataError(f"{who}: column {name!r} is null in {nulls:,} of {table.height:,} rows.")
-    if repeats := table.height - table["row_id"].n_unique():
-        raise DataError(f"{who}: {repeats:,} of {table.height:,} rows share their row_id with another row.")
+    check_row_ids(table, who=who)
+
+
+def check_row_ids(table: pl.DataFrame, *, who: str) -> None:
+    """Raise DataError unless each row has a row_id of its own, a text: all that is known of a row is put beside it by that."""
+    ids = table["row_id"]
+    if ids.dtype != pl.String or ids.null_count():
+        raise DataError(f"{who}: row_id must be a text in every row; it is {ids.dtype}, and null in {ids.null_count():,} rows.")
+    if repeats := table.height - ids.n_unique():
+        raise DataError(
+            f"{who}: {repeats:,} of {table.height:,} rows have the row_id of another row (first: "
+            f"{ids.filter(ids.is_duplicated())[0]}). Tables that were read apart may share rows: read their files together."
+        )
 
 
 def feedback_table(*rows: Sequence[Any] | dict[str, Any]) -> pl.DataFrame:

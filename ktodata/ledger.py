@@ -7,7 +7,7 @@ from typing import Any, Literal
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.feedback import LABEL_NAMES
+from ktodata.feedback import LABEL_NAMES, check_row_ids
 from ktodata.stage import DECISION_SCHEMA, STRENGTH, StageResult, no_decisions, strongest_decisions
 
 HELD_OUT = ("validation", "test")
@@ -124,7 +124,9 @@ def add_columns(feedback: pl.DataFrame, result: StageResult) -> pl.DataFrame:
     """`feedback` with the stage's columns joined on and the rows that it dropped left out, as a recipe would hand it on.
 
     For notebooks. The column `state` says what was decided about the rows that stay ("keep", "relabel", "review").
+    Raises DataError where two rows have one row_id.
     """
+    check_row_ids(feedback, who="add_columns")
     actions = strongest_decisions(result.decisions).select("row_id", "action")
     before = pl.col("state") if "state" in feedback.columns else pl.lit("keep")
     new = [name for name in result.columns.columns if name != "row_id"]

@@ -186,12 +186,16 @@ def placements(low_scores: ArrayLike, high_scores: ArrayLike) -> tuple[Floats, F
 def auroc(low_scores: ArrayLike, high_scores: ArrayLike, *, level: float = 0.95) -> Interval:
     """P(a draw of `low_scores` < a draw of `high_scores`), ties half: in [0, 1], 0.5 is chance.
 
-    All None when either side has under two scores.
+    All None when either side has under two scores. Where no score differs in its place, so that nothing shows how far the next
+    one may, each side is taken to have one more at either end (as Agresti and Coull 1998 do with shares).
     """
     above, below = placements(low_scores, high_scores)
     if min(len(above), len(below)) < 2:
         return Interval(None, None, None)
-    variance = float(above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below))
+    sides = (above, below)
+    if not any(side.var() for side in sides):
+        sides = (np.append(above, (0.0, 1.0)), np.append(below, (0.0, 1.0)))
+    variance = float(sum(side.var(ddof=1) / len(side) for side in sides))
     return normal_interval(float(above.mean()), variance, level=level)
 
 

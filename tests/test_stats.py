@@ -70,6 +70,14 @@ def test_a_stratified_share_is_exact_under_every_pair_of_shares(trials, sizes):
             assert max(chance[ends[:, 0] > truth].sum(), chance[ends[:, 1] < truth].sum()) <= 0.025
 
 
+def test_scores_that_never_differ_in_their_place_are_not_known_for_certain():
+    """Six flips that all tie with the rest, or all lie below it, leave room on a side of chance, or under one."""
+    tied, apart = auroc([1.0] * 6, [1.0] * 100), auroc([0.0] * 6, [1.0] * 100)
+    assert tied.value == 0.5 and tied.low < 0.35 and tied.high > 0.65
+    assert apart.value == apart.high == 1 and apart.low < 0.8
+    assert auroc([0.0] * 600, [1.0] * 600).low > 0.98
+
+
 def test_shares_that_a_stratum_refutes_do_not_widen_the_interval():
     """Over all pairs of shares it was 0.045 to 0.304: the widest had all errors where 1 of 20 was one."""
     ends = stratified_share((18, 1), (40, 20), (261, 958))

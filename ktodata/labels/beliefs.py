@@ -70,7 +70,7 @@ def measure_beliefs(rows: LabelRows, classifier: Classifier, trusted: Mapping[st
         return Beliefs(calibration, measured)
     low, high = _left_open(rows, measured, trusted)
     value = float(calibration.p_wrong[measured].mean())
-    if low <= value <= high:  # the draw's ends are exact, whatever p is
+    if low <= value <= high and not trusted["draw_refuted"]:  # the draw's ends are exact, whatever p is
         return Beliefs(calibration, measured, Interval(value, low, high))
     return Beliefs(None, nothing, Interval(None, low, high))
 

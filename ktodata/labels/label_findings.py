@@ -96,7 +96,7 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
         return not_applicable("KD041", " ".join(filter(None, [text, facts["ask_for_review"]["why"], *weights])))
     text += _flip_rates_in_words(facts["trusted"], counted=reviews.whole.is_counted)
     text = " ".join([text, *weights])
-    wrong = reviews.whole.wrong
+    wrong = reviews.whole.wrong or reviews.wrong
     return issue("KD041", text, wrong) if wrong else passed("KD041", text)
 
 
@@ -262,6 +262,11 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         )
     if not costs["rows"] and "expected_wrong" in facts:
         left = span(Interval(None, facts["expected_wrong"]["low"], facts["expected_wrong"]["high"]))
+        if facts["trusted"].get("draw_refuted"):
+            why = "The random draw and the other verdicts are at odds"
+            return not_applicable(
+                "KD049", f"{why}: p(wrong) is an order only, and no label is softened, turned or dropped by it."
+            )
         return not_applicable(
             "KD049",
             f"The random draw leaves room for {left} wrong ones among the labels that nobody judged, and by p(wrong) the share "

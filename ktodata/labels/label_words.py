@@ -72,6 +72,7 @@ class ReviewedLabels:
     """What reviews say of the labels. judged : training rows with a trusted label, drawn or picked.
 
     wrong : of these. elsewhere : judged texts that are not to train on. of_no_use : rows that reviewers dropped. All in no rate
+    refuted : verdicts on other rows rule out the whole interval of the drawn ones
     """
 
     judged: int
@@ -81,6 +82,7 @@ class ReviewedLabels:
     of_no_use: int = 0
     wrong: int = 0
     elsewhere: int = 0
+    refuted: bool = False
 
     @property
     def drawn(self) -> int:
@@ -98,7 +100,8 @@ def reviewed_labels(trusted: Mapping[str, Any], of_no_use: int = 0) -> ReviewedL
     )
     whole = _drawn_rate(trusted, (trusted.get("wrong") or 0) if trusted.get("drawn_at_random") else 0)
     judged, wrong, elsewhere = (trusted.get(name) or 0 for name in ("rows", "judged_wrong", "judged_elsewhere"))
-    return ReviewedLabels(judged, whole, classes, bool(trusted.get("vouched_at_random")), of_no_use, wrong, elsewhere)
+    refuted = bool(trusted.get("draw_refuted"))
+    return ReviewedLabels(judged, whole, classes, bool(trusted.get("vouched_at_random")), of_no_use, wrong, elsewhere, refuted)
 
 
 def undecided_note(of: Mapping[str, Any]) -> str:
@@ -166,8 +169,11 @@ class NextForLabels(NamedTuple):
     draw: int = 0
 
 
-def next_for_labels(reviews: ReviewedLabels) -> NextForLabels:
-    """As the rate of wrong labels leaves it; no more rows to judge than are left."""
+def next_for_labels(reviews: ReviewedLabels, *, held: int = 0) -> NextForLabels:
+    """As the rate of wrong labels leaves it; no more rows to judge than are left.
+
+    held : of the rows that are left, those that a person is asked about anyway, as label_noise holds them
+    """
     rate, too_many = reviews.whole.rate, is_above(reviews, MOSTLY_BELOW)
     if rate.high is None:
         return _first_reviews(reviews)
@@ -186,7 +192,7 @@ def next_for_labels(reviews: ReviewedLabels) -> NextForLabels:
         return NextForLabels("Have more rows judged.", text, draw, draw)
     wrong = f"By the draw {span(rate)} of all labels are wrong (95 % interval)"
     text = f"{wrong}, and a verdict mends only the row that it is on: judge more."
-    return NextForLabels("Have more rows judged.", text, _at_most_left(MORE_ROWS, reviews))
+    return NextForLabels("Have more rows judged.", text, max(_at_most_left(MORE_ROWS + held, reviews) - held, 0))
 
 
 def _at_most_left(rows: int, reviews: ReviewedLabels) -> int:
@@ -247,7 +253,7 @@ def review_sentence(reviews: ReviewedLabels) -> str:
     if reviews.vouched:
         text += " That they were drawn at random is as the setting trusted_at_random says."
     text = " ".join([text, *_left_out(reviews)])
-    return text + (f" {picked:,} more judged, not known to be of the draw, {_is_are(picked)} not counted." if picked else "")
+    return text + (f" {picked:,} more judged, not known to be of the draw, count for themselves alone." if picked else "")
 
 
 def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
@@ -275,6 +281,10 @@ def _drawn_sentence(reviews: ReviewedLabels) -> str:
         return f"All {_rows(whole.drawn)} that could be drawn were judged: {counted}."
     text = f"{whole.wrong:,} of {_rows(whole.drawn)} {_how_chosen(reviews)} {carry}"
     known, of_classes = whole.rate.value, class_rates(reviews)
+    if reviews.refuted:
+        of_all = f"{text}, and {reviews.wrong:,} of all {_rows(reviews.judged)} judged: the draw and the other verdicts"
+        why = "another criterion, rows that were not drawn, or one draw in forty"
+        return f"{of_all} are at odds ({why}). All that is certain: {span(whole.rate)} are wrong."
     if not whole.undecided and known is None:
         return f"{text}. Of all labels {span(whole.rate)} are wrong (95 % interval; {of_classes})."
     if not whole.undecided:

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import DataError, LabelError, RunError, SettingError, ShapeError
-from ktodata.feedback import check_columns
+from ktodata.feedback import check_columns, check_row_ids
 from ktodata.formats import IngestResult, read
 from ktodata.formats.data_files import nearest
 from ktodata.formats.in_memory import frame_in_memory
@@ -96,6 +96,8 @@ def audit(
     if is_table and reading:
         raise SettingError(f"audit: a feedback table was read before; {', '.join(sorted(reading))} is for what is read now.")
     source = None if is_table else read(feedback, **reading)
+    if is_table:
+        check_row_ids(feedback, who="audit")
     # as ingest leaves them: of rows that are worth as much, the queue takes the first
     table: pl.DataFrame = (feedback if source is None else source.feedback).sort("row_id")
     row_ids, checked = table["row_id"], validate(table)

@@ -233,7 +233,7 @@ def _next_steps(contents: RunContents) -> tuple[str, str] | tuple[str, str, str,
         return "Map the label's values.", unmapped
     held = held_rows(contents.files, contents.flow)
     todo = [held.to_judge()] if held.verdicts else []
-    labels = NextForLabels() if contents.noise is None else next_for_labels(contents.noise.reviews)
+    labels = NextForLabels() if contents.noise is None else next_for_labels(contents.noise.reviews, held=held.rows)
     todo += [labels.text] if labels.text else []
     if held.judged:
         todo.append(

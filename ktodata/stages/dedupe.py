@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import SettingError
-from ktodata.feedback import TEMPLATE_FIELDS, VOTE, check_columns
+from ktodata.feedback import TEMPLATE_FIELDS, VOTE, check_columns, check_row_ids
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.records import text_id
 from ktodata.labels.label_words import both_labels_sentence
@@ -81,6 +81,7 @@ def dedupe(
     table `near_contradictions` and both kept: the difference between them may be what was judged.
     """
     check_columns(feedback, NEEDS, who="dedupe")
+    check_row_ids(feedback, who="dedupe")
     _check_similarities(near=near, near_prompts=near_prompts)
     rows = _numbered_rows(feedback, ignore_case, ignore_space)
     numbered = _numbered_prompts(rows)

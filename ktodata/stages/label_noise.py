@@ -6,7 +6,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import SettingError
-from ktodata.feedback import check_columns
+from ktodata.feedback import check_columns, check_row_ids
 from ktodata.stage import StageResult
 from ktodata.work_done import working_on
 
@@ -91,6 +91,7 @@ def label_noise(
     from ktodata.labels.people.weighed_votes import weigh_votes
 
     check_columns(feedback, NEEDS, who="label_noise")
+    check_row_ids(feedback, who="label_noise")
     _check_settings(noise_injection, folds, repeats)
     # by name, not by place: the seed deals with rows by their places, and whoever shuffled them gets the same answer
     given = feedback.select("row_id")

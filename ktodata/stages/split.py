@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError, SettingError
-from ktodata.feedback import check_columns
+from ktodata.feedback import check_columns, check_row_ids
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.file_types.saved_data import unasked_parts
 from ktodata.formats.format import GIVEN_PART
@@ -172,6 +172,7 @@ def _check_split_columns(feedback: pl.DataFrame, needs: tuple[str, ...], group: 
             f" the table has {', '.join(feedback.columns)}."
         )
     check_columns(feedback, ("row_id", *needs), who="split")
+    check_row_ids(feedback, who="split")
     if feedback.is_empty():
         raise EmptyDataError("split: there are no rows to split.")
 

@@ -26,7 +26,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import SettingError
-from ktodata.feedback import TEMPLATE_FIELDS, TURN, check_columns
+from ktodata.feedback import TEMPLATE_FIELDS, TURN, check_columns, check_row_ids
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.turns import answer_turn, row_turns
 from ktodata.models import load_tokenizer
@@ -78,6 +78,7 @@ def validate(
 ) -> StageResult:
     """Count tokens, decide on rows that cannot or should not be used as they are, and report on the table as a whole."""
     check_columns(feedback, ("row_id", *NEEDS), who="validate")
+    check_row_ids(feedback, who="validate")
     settings = {"prompt_tokens": max_prompt_tokens, "completion_tokens": max_completion_tokens, "tokens": max_tokens}
     limits = {name: limit for name, limit in settings.items() if limit is not None}
     if limits and tokenizer is None:

@@ -227,23 +227,23 @@ def test_a_text_that_a_verdict_settles_counts_neither_as_drawn_nor_as_wrong():
 
 
 def test_every_judged_row_is_in_the_account_and_what_is_open_is_not_called_clean():
-    """60 rows of the draw, five of them wrong, 20 that were picked, 15 wrong, and three held out: all are named."""
+    """60 rows of the draw, five of them wrong, 20 that were picked, two wrong, and three held out: all are named."""
     table = pl.DataFrame({"row_id": [f"r{n}" for n in range(300)], "label": [n % 2 == 0 for n in range(300)]})
     table = table.with_columns(
         prompt="row_id", completion="row_id", part=pl.when(pl.int_range(pl.len()) < 280).then(pl.lit("train"))
     )
     table = table.with_columns(pl.col("part").fill_null("test"), trained=pl.int_range(pl.len()) < 280, label_quality=1.0)
     order = rows_to_review(table.filter("trained"), total=280, seed=0)["row_id"]
-    judged, wrong = [*order[:60], *order[200:220], "r281", "r282", "r283"], [*order[:5], *order[200:215]]
+    judged, wrong = [*order[:60], *order[200:220], "r281", "r282", "r283"], [*order[:5], *order[200:202]]
     flipped = pl.col("row_id").is_in(wrong)
     table = table.with_columns(
         trusted_label=pl.when(pl.col("row_id").is_in(judged)).then(pl.col("label") ^ flipped), flagged=pl.lit(value=False)
     )
     reviews = reviewed_labels(reviewed_metrics(mark_reviewed(table, 0)))
-    assert (reviews.drawn, reviews.judged, reviews.wrong, reviews.elsewhere) == (60, 80, 20, 3)
+    assert (reviews.drawn, reviews.judged, reviews.wrong, reviews.elsewhere) == (60, 80, 7, 3)
     text = review_sentence(reviews)
     assert "20 more judged" in text and "3 judged texts are not to train on" in text
-    assert may_be_noisy(reviews) and "Of all 80 rows judged, 20 of them picked, 20 carry a wrong label" in noise_unshown(reviews)
+    assert may_be_noisy(reviews) and "Of all 80 rows judged, 20 of them picked, 7 carry a wrong label" in noise_unshown(reviews)
     assert not may_be_noisy(counted(0, 100)) and not may_be_noisy(reviewed_labels({}))
 
 
@@ -414,6 +414,25 @@ def test_nobody_is_asked_for_more_rows_than_there_are():
     few = {"label_action_costs": {"rows": 0}, "trusted": {"rates_of": 35}}
     cost = next(each for each in label_findings(facts(**few)) if each.code == "KD049").text
     assert "no more than 35 can be drawn" in cost and "have rows" not in cost
+
+
+def test_rows_that_are_asked_about_anyway_are_not_asked_for_twice():
+    """110 of the 112 rows that are left are held, so only two are more."""
+    wrong = {"rows": 60, "drawn_at_random": 60, "wrong": 60, "error_rate": {"value": 1.0, "low": 0.95, "high": 1.0}}
+    reviews = reviewed_labels(wrong | {"rates_of": 172, "left_to_draw": 112})
+    assert [next_for_labels(reviews, held=held).to_judge for held in (0, 40, 110, 112)] == [30, 30, 2, 0]
+
+
+def test_verdicts_that_rule_the_draw_out_are_said_to_and_what_is_certain_stays():
+    """Of 60 drawn rows one is wrong, and of 40 that were picked 16: more than the draw leaves room for in 156."""
+    trusted = {"rows": 100, "drawn_at_random": 60, "wrong": 1, "judged_wrong": 17, "draw_refuted": True, "rates_of": 156}
+    trusted |= {"error_rate": {"value": None, "low": 17 / 156, "high": 73 / 156}, "left_to_draw": 56}
+    reviews = reviewed_labels(trusted)
+    text = review_sentence(reviews)
+    assert "17 of all 100 rows judged: the draw and the other verdicts are at odds" in text and "certain: 10.9 to 46.8" in text
+    assert trust_word(reviews) == "With care." and "95 %" not in text
+    findings = {each.code: each for each in label_findings(facts(trusted=facts()["trusted"] | trusted))}
+    assert findings["KD041"].status == "issue"
 
 
 def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():

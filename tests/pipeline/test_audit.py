@@ -15,6 +15,7 @@ from ktodata.stage import StageResult
 
 DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
 TOOLS = ("pan", "pot", "oven", "wok", "grill", "steamer")
+FEW = feedback_table(("Soup?", "Yes.", True), ("Bread?", "No.", False))
 
 
 @pytest.fixture(scope="module")
@@ -319,3 +320,10 @@ def test_a_verdict_lets_training_have_the_row(disputed):
     (of_text,) = again.table.filter(pl.Series(again.trained)).join(text, on=["prompt", "completion"]).iter_rows(named=True)
     assert of_text["label"] == of_text["trusted_label"] == (not label)  # the row whose label the verdict is
     assert row_id not in again.next_reviews(40, draw=0)["row_id"]
+
+
+@pytest.mark.parametrize("work", [kd.audit, kd.validate, kd.dedupe, lambda table: kd.add_columns(table, kd.validate(FEW))])
+def test_rows_that_share_an_id_are_refused_before_anything_is_put_beside_them(work):
+    """As two tables that were read apart and laid together may have it: what is joined by it would grow without end."""
+    with pytest.raises(DataError, match=r"2 of 4 rows have the row_id of another row \(first: 1\)"):
+        work(pl.concat([FEW, FEW]))

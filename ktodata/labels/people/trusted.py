@@ -12,7 +12,7 @@ from scipy.special import bdtrc
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.people.review_queue import shares
-from ktodata.stats import auroc, clopper_pearson, share, share_of_draw, share_with_unknown
+from ktodata.stats import Interval, auroc, clopper_pearson, share, share_of_draw, share_with_unknown
 
 NEARLY_ALL = 0.9  # of a random draw; a few rows are skipped because nobody could say
 MIN_DRAWN = 10  # rows
@@ -71,8 +71,9 @@ def check_flags(
 ) -> dict[str, Any]:
     """How the labels and the detector did on the trusted rows of one given class, with exact intervals.
 
-    trusted : label, trusted_label, label_quality, flagged
-    sample : those of them that were drawn at random; every share is theirs, but for `reviewed_flags`, of all that were judged
+    trusted : label, trusted_label, label_quality, flagged, drawable
+    sample : those of them that were drawn at random; every share is theirs, but for `reviewed_flags`, of all that were judged,
+        and the ends of `error_rate`, which hold no share that the other verdicts rule out
     size : rows of the class that could be drawn; where all of them were, shares are counted, and have no interval
     contested, skipped : rows of the draw without a trusted label, as people differ on them, or nobody has judged them. They may
         all be right or all be wrong, and `error_rate` has room for both
@@ -83,6 +84,7 @@ def check_flags(
     known = np.isfinite(quality)
     judged_flags = rows.filter("flagged")
     right = wrong & flagged
+    rate = share_of_draw(int(wrong.sum()), drawn.height, contested + skipped, size)
 
     def of_drawn(hits: int, trials: int) -> dict[str, float | None]:
         return share(hits, trials, of=trials if drawn.height == size else None).as_dict()
@@ -94,7 +96,7 @@ def check_flags(
         "rates_of": size,
         "drawn_contested": contested,
         "drawn_skipped": skipped,
-        "error_rate": share_of_draw(int(wrong.sum()), drawn.height, contested + skipped, size).as_dict(),
+        "error_rate": within_known(rate, rows.filter("drawable"), size).as_dict(),
         "drawn_flagged": int(flagged.sum()),
         "flag_precision": of_drawn(int(right.sum()), int(flagged.sum())),
         "flag_recall": of_drawn(int(right.sum()), int(wrong.sum())),
@@ -103,6 +105,22 @@ def check_flags(
         ).as_dict(),
         "auroc": auroc(quality[wrong & known], quality[~wrong & known]).as_dict(),
     }
+
+
+def within_known(rate: Interval, judged: pl.DataFrame, size: int) -> Interval:
+    """The draw's interval of the share of wrong labels, without what the verdicts on other rows rule out.
+
+    judged : label and trusted_label of all judged rows of the `size` that the rate is of, picked ones too
+    value : None where it is ruled out. Where the whole interval is, the draw is refuted, and what is left is all that is certain.
+    """
+    if rate.low is None or rate.high is None or rate.is_counted:
+        return rate
+    wrong = judged.filter(pl.col("label") != pl.col("trusted_label")).height
+    least, most = wrong / size, 1 - (judged.height - wrong) / size
+    low, high = max(rate.low, least), min(rate.high, most)
+    if low > high:
+        return Interval(None, least, most)
+    return Interval(rate.value if rate.value is not None and low <= rate.value <= high else None, low, high)
 
 
 def flip_rates(given: dict[bool, int], error_rates: dict[bool, float | None]) -> dict[str, float] | None:
@@ -287,7 +305,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     drawn at random. judged_elsewhere : judged texts of which no row is to train on.
     left_to_draw : rows that could be drawn and that nobody has judged
     error_rate : of all rows that could be drawn, each given class by its size; `value` leaves rows of the draw out that nobody
-    has judged or that people differ on, the ends take them all for right and all for wrong. flip_rates : see `flip_rates`; _low
+    has judged or that people differ on, the ends take them all for right and all for wrong, and hold no share that the other
+    verdicts rule out. draw_refuted : whether they rule all of it out. flip_rates : see `flip_rates`; _low
     and _high with both error rates at that end of their intervals.
     """
     trusted = table.filter("reviewed")
@@ -298,7 +317,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     classes = {given: check_flags(trusted, sample, given=given, size=sizes[given], **counts[given]) for given in LABEL_NAMES}
     hits, trials = ([classes[given][name] for given in LABEL_NAMES] for name in ("drawn_wrong", "drawn_at_random"))
     unknown = (len(undecided[False]), len(undecided[True]))
-    whole = share_with_unknown((hits[0], hits[1]), (trials[0], trials[1]), unknown, (sizes[False], sizes[True]))
+    by_draw = share_with_unknown((hits[0], hits[1]), (trials[0], trials[1]), unknown, (sizes[False], sizes[True]))
+    whole = within_known(by_draw, trusted.filter("drawable"), sum(sizes.values()))
     ends = {end: {given: classes[given]["error_rate"][end] for given in LABEL_NAMES} for end in ("value", "low", "high")}
     return {
         "rows": trusted.height,
@@ -309,6 +329,7 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "judged_wrong": int(trusted["wrong"].sum()),
         "judged_elsewhere": _judged_elsewhere(table),
         "error_rate": whole.as_dict(),
+        "draw_refuted": whole.low is not None and not (by_draw.low or 0.0) <= whole.low <= (by_draw.high or 0.0),
         "rates_of": sum(sizes.values()),
         "left_to_draw": int((table["drawable"] & ~table["reviewed"] & ~table["contested"]).sum()),
         **{LABEL_NAMES[given]: classes[given] for given in LABEL_NAMES},

@@ -2,7 +2,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ktodata.labels.people.trusted import check_flags, flip_rates, next_of_draw, random_sample, rows_to_review, trusted_rates
+from ktodata.labels.people.trusted import (
+    check_flags,
+    flip_rates,
+    next_of_draw,
+    random_sample,
+    rows_to_review,
+    trusted_rates,
+    within_known,
+)
+from ktodata.stats import Interval
 
 
 def test_rates_by_class_and_source():
@@ -35,6 +44,7 @@ def test_flags_checked_by_hand():
             "trusted_label": [False, False, True, False, True],
             "flagged": [True, True, True, False, False],
             "label_quality": [0.1, 0.2, 0.3, 0.4, 0.9],
+            "drawable": [True] * 5,
         }
     )
     told = check_flags(trusted, trusted, given=True, size=50)
@@ -42,6 +52,21 @@ def test_flags_checked_by_hand():
     assert told["flag_recall"]["value"] == pytest.approx(2 / 3)
     assert told["auroc"]["value"] == pytest.approx(5 / 6)
     assert check_flags(trusted, trusted, given=False, size=0)["error_rate"]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "left"),
+    [
+        (2, 50, (0.05, 0.02, 0.09)),  # nothing is ruled out
+        (4, 94, (0.05, 0.04, 0.06)),  # both ends are, a part
+        (7, 0, (None, 0.07, 0.09)),  # and the estimate
+        (17, 30, (None, 0.17, 0.7)),  # all of it is: what is certain is left
+        (0, 99, (None, 0.0, 0.01)),
+    ],
+)
+def test_what_other_verdicts_rule_out_is_no_share_that_the_draw_leaves_open(wrong, right, left):
+    judged = pl.DataFrame({"label": [True] * (wrong + right), "trusted_label": [False] * wrong + [True] * right})
+    assert within_known(Interval(0.05, 0.02, 0.09), judged, 100) == pytest.approx(left)
 
 
 def test_the_sample_is_stratified_and_says_what_it_stands_for():
