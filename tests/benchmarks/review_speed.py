@@ -31,6 +31,7 @@ from ktodata.feedback import feedback_table
 from ktodata.files import write_note
 from ktodata.labels.people.trusted import RATES_SCHEMA
 from ktodata.labels.people.votes import RATERS_SCHEMA
+from ktodata.pipeline.audit import TABLES
 from ktodata.pipeline.run_folder import save_result
 from ktodata.stage import StageResult
 from ktodata.stages.label_noise import ADDS
@@ -89,7 +90,7 @@ def write_run(folder: Path, rows: int, seed: int = 0) -> None:
     embedded = named.with_columns(prompt_embedding=vectors(), completion_embedding=vectors())
     grouped = named.with_columns(prompt_group=row_id.gather(group * TO_A_PROMPT), pooled_votes=feedback["votes"])
     raters, rates = pl.DataFrame(schema=RATERS_SCHEMA), pl.DataFrame(schema=RATES_SCHEMA)
-    tables = {"evidence": signals, "raters": raters, "trusted_rates": rates}
+    tables = {**dict.fromkeys(TABLES, raters), "evidence": signals, "trusted_rates": rates}
     results = {
         "ingest": StageResult(feedback),
         "dedupe": StageResult(grouped),

@@ -24,7 +24,6 @@ from ktodata.train.model import layer_states
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.length_regimes import length_limits, regime
 from ktodata.train.objectives import Kto
-from ktodata.work_done import WorkDone
 
 LIMIT = 16  # rows have 3 to 24 tokens
 LONGROPE = {
@@ -171,7 +170,7 @@ def test_hidden_states_of_both_sides_are_those_of_single_rows():
     model = tiny_of("Phi3", **PHI)
     rows = [layer_states._Encoded(rows_of_both_sides().sequence(row, row)[0], 2, False) for row in (0, 3, 8, 9)]
     layer = model.model.layers[0]
-    together = layer_states._run_batches(model, layer, rows, torch.device("cpu"), WorkDone("tokens"))
+    together = layer_states._run_batches(model, layer, rows, torch.device("cpu"))
     for vector, row in zip(together, rows, strict=True):
         alone = layer_states._run_batch(model, layer, [row], torch.device("cpu"))[0]
         torch.testing.assert_close(torch.tensor(vector), torch.tensor(alone), rtol=1e-5, atol=1e-5)
