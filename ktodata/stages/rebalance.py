@@ -129,7 +129,7 @@ def _check_two_classes(counts: _Counts, feedback: pl.DataFrame | None = None) ->
     if counts.desirable and counts.undesirable:
         return
     only = (
-        f"all {counts.rows:,} are {'desirable' if counts.desirable else 'undesirable'}"
+        f"all {counts.rows:,} are {'desirable' if counts.desirable else 'undesirable'}{_where_others_are(feedback, counts)}"
         if counts.rows
         else f"there are none{_why_none(feedback)}"
     )
@@ -137,6 +137,20 @@ def _check_two_classes(counts: _Counts, feedback: pl.DataFrame | None = None) ->
         f"rebalance: of the rows to train on, {only}. KTO needs both labels: check how ingest maps the label, whether an earlier "
         "step dropped or holds back the other class (see the ledger), or add feedback of the other kind."
     )
+
+
+def _where_others_are(feedback: pl.DataFrame | None, counts: _Counts) -> str:
+    """What became of the rows that were given as the other label, in brackets."""
+    if feedback is None:
+        return ""
+    others = feedback.filter(pl.col("label") != bool(counts.desirable))
+    states = {"held for review": "review", "turned": "relabel"}
+    there = {word: int((others["state"] == state).sum()) for word, state in states.items()}
+    if not any(there.values()):
+        return ""
+    each = " and ".join(f"{rows:,} {'is' if rows == 1 else 'are'} {word}" for word, rows in there.items() if rows)
+    why = "" if "trusted_label" not in feedback.columns else "; `ktodata audit` with the recipe says what the verdicts show"
+    return f" (of those given as the other label {each}{why})"
 
 
 def _why_none(feedback: pl.DataFrame | None) -> str:

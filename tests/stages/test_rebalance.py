@@ -129,6 +129,13 @@ def test_one_class_is_refused_with_what_to_do(desirable, undesirable, message, b
         rebalance(rows(desirable, undesirable), by=by)
 
 
+def test_where_the_other_class_is_is_said():
+    """As after a draw whose verdicts all fell on one side: what was given as the other label is turned, or held."""
+    feedback = rows(3, 3).sort("label").with_columns(state=pl.Series(["relabel", "review", "review", "keep", "keep", "keep"]))
+    with pytest.raises(OneClassError, match=r"all 4 are desirable \(of those given as the other label 2 are held .* 1 is turned"):
+        rebalance(feedback)
+
+
 def test_no_rows_to_train_on_is_said_as_such():
     with pytest.raises(OneClassError, match="there are none"):
         rebalance(rows(2, 2).with_columns(state=pl.lit("review")))
