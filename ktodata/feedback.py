@@ -111,7 +111,7 @@ def check_row_ids(table: pl.DataFrame, *, who: str) -> None:
         raise DataError(f"{who}: row_id must be a text in every row; it is {ids.dtype}, and null in {ids.null_count():,} rows.")
     if repeats := table.height - ids.n_unique():
         raise DataError(
-            f"{who}: {repeats:,} of {table.height:,} rows have the row_id of another row (first: "
+            f"{who}: {repeats:,} of {table.height:,} rows share their row_id with another row (first: "
             f"{ids.filter(ids.is_duplicated())[0]}). Tables that were read apart may share rows: read their files together."
         )
 

@@ -15,9 +15,8 @@ from ktodata.engines.engine import ModelWork, current_engine
 from ktodata.work_done import WorkDone
 
 Lines = NDArray[np.int64]
-STORE_EVERY_S = (
-    20.0  # work that a kill may cost; a file for each part would be thousands, and each is looked into by every later run
-)
+# work that a kill may cost; a file for each part would be thousands, and each is looked into by every later run
+STORE_EVERY_S = 20.0
 
 
 class VectorStore:

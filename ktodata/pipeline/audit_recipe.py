@@ -19,16 +19,8 @@ NAME = "audit"
 ALWAYS = ("validate", "dedupe", "embed", "label_noise")
 KEPT = (*ALWAYS, "split", "hidden_states")  # of a recipe: split, as parts that a source gave are kept by it
 LEFT_OUT = ("evaluate", "self_training")
-OPTIONS = (
-    "format",
-    "prompt",
-    "completion",
-    "messages",
-    "rater",
-    "created_at",
-    "source_id",
-    "source",
-)  # of the command, each a text
+# of the command, each a text
+OPTIONS = ("format", "prompt", "completion", "messages", "rater", "created_at", "source_id", "source")
 
 
 def is_recipe(feedback: str) -> bool:

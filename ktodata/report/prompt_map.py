@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import jscatter
 
 ColorBy = Literal["cluster", "label", "label_quality", "distance"]
+MAPPED = ("cluster", "map_x", "map_y")  # what coverage adds
 NEEDS: dict[ColorBy, tuple[str, ...]] = {
     "cluster": (),
     "label": ("label",),
@@ -49,13 +50,14 @@ def prompt_map(
     require("jscatter", what="the interactive map", extra="notebook")
     if color_by not in get_args(ColorBy):
         raise SettingError(f"prompt_map: color_by is one of {', '.join(get_args(ColorBy))}; got {color_by!r}.")
-    if not isinstance(feedback, pl.DataFrame) or not {"cluster", "map_x", "map_y"} <= set(feedback.columns):
-        what = f"a table without {_missing(feedback)}" if isinstance(feedback, pl.DataFrame) else type(feedback).__name__
+    is_table = isinstance(feedback, pl.DataFrame)
+    if missing := [name for name in MAPPED if not is_table or name not in feedback.columns]:
+        what = f"a table without {', '.join(missing)}" if is_table else type(feedback).__name__
         raise MissingColumnError(
             "prompt_map takes feedback with cluster, map_x and map_y, which kd.coverage adds: "
             f"kd.add_columns(feedback, kd.coverage(feedback)), of embedded feedback; got {what}. Of a run: run.feedback."
         )
-    check_columns(feedback, ("prompt", "cluster", "map_x", "map_y", *NEEDS[color_by]), who=f"prompt_map (coloured by {color_by})")
+    check_columns(feedback, ("prompt", *NEEDS[color_by]), who=f"prompt_map (coloured by {color_by})")
     points = _map_points(feedback, color_by, clusters)
     if points.is_empty():
         raise EmptyDataError(
@@ -63,10 +65,6 @@ def prompt_map(
             "kd.coverage gives places to the prompts of rows that will be trained on."
         )
     return PromptMap(feedback, points, _scatter(points, color_by, height))
-
-
-def _missing(feedback: pl.DataFrame) -> str:
-    return ", ".join(name for name in ("cluster", "map_x", "map_y") if name not in feedback.columns)
 
 
 class PromptMap:

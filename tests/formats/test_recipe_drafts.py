@@ -174,12 +174,12 @@ def drawn(columns, n_rows, *, good, right=0.9, seed=9, per_row=None):
     r = random.Random(seed)
     for row in labelled(n_rows):
         truth = r.random() < good
-        said = {name: r.random() < good if right is None else truth == (r.random() < right) for name in columns}
-        asked = r.sample(columns, per_row or len(columns))
+        verdicts = {name: r.random() < good if right is None else truth == (r.random() < right) for name in columns}
+        raters = r.sample(columns, per_row or len(columns))
         yield {
             "prompt": row["prompt"],
             "completion": row["completion"],
-            **{name: said[name] if name in asked else None for name in columns},
+            **{name: verdicts[name] if name in raters else None for name in columns},
         }
 
 

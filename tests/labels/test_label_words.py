@@ -357,15 +357,7 @@ def test_what_could_not_come_up_is_no_pass():
     learnt |= {"label_noise_estimate": {"wrong": 0.1}, "trusted": {"rows": 0, "flags_refuted": []}}
     group = {"column": "rater", "value": "downs", "kind": "offset", "since": None, "effect_points": -0.9}
     drift = {"tests": 3, "significant_groups": [group | {"only": False}, group | {"value": "both", "only": None}]}
-    votes = {
-        "raters": 2,
-        "rows_with_several_raters": 20,
-        "training_rows_with_several_raters": 20,
-        "at_odds": [],
-        "rows_with_three_votes": 0,
-        "outvoted": 0,
-        "quality_from_votes": 0,
-    }
+    votes = facts()["votes"] | {"raters": 2, "rows_with_several_raters": 20, "training_rows_with_several_raters": 20}
     independence = {"identified": False, "reason": "not identifiable"}
     by_code = {
         each.code: each for each in label_findings(learnt | {"drift": drift, "votes": votes, "independence": independence})
@@ -442,15 +434,7 @@ def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():
     assert "the text is worse" in worth_sentence(fit)
     assert "no better than" in worth_sentence(fit | {"log_loss": 0.432}), "as the two figures beside it are the same"
     fit |= {"weights": [{"evidence": "vote of ann"}]}
-    votes = {
-        "raters": 2,
-        "rows_with_several_raters": 20,
-        "training_rows_with_several_raters": 20,
-        "at_odds": [],
-        "rows_with_three_votes": 0,
-        "outvoted": 0,
-        "quality_from_votes": 0,
-    }
+    votes = facts()["votes"] | {"raters": 2, "rows_with_several_raters": 20, "training_rows_with_several_raters": 20}
     raters = next(each for each in label_findings(facts(votes=votes, stacking=fit)) if each.code == "KD044")
     assert raters.status == "issue" and "worse than knowing only the class shares" in raters.text
 

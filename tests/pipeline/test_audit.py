@@ -325,5 +325,5 @@ def test_a_verdict_lets_training_have_the_row(disputed):
 @pytest.mark.parametrize("work", [kd.audit, kd.validate, kd.dedupe, lambda table: kd.add_columns(table, kd.validate(FEW))])
 def test_rows_that_share_an_id_are_refused_before_anything_is_put_beside_them(work):
     """As two tables that were read apart and laid together may have it: what is joined by it would grow without end."""
-    with pytest.raises(DataError, match=r"2 of 4 rows have the row_id of another row \(first: 1\)"):
+    with pytest.raises(DataError, match=r"2 of 4 rows share their row_id with another row \(first: 1\)"):
         work(pl.concat([FEW, FEW]))

@@ -6,7 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.errors import DataError, MissingColumnError, SettingError
+from ktodata.errors import DataError, SettingError
+from ktodata.feedback import check_columns, check_row_ids
 from ktodata.labels.judges.bias_probes import PlantedPairs, planted_pairs
 from ktodata.labels.judges.judge_questions import JudgeQuestion, QuestionSet, chat_messages, question_set
 from ktodata.labels.judges.judge_settings import JudgeSettings
@@ -116,16 +117,13 @@ def trained_rows(feedback: pl.DataFrame) -> pl.DataFrame:
 
 def _rows_to_judge(feedback: pl.DataFrame, max_rows: int | None) -> pl.DataFrame:
     """The first `max_rows` of the rows that may be trained on; raises for a table that cannot be judged."""
-    if missing := [name for name in ("row_id", "prompt", "completion") if name not in feedback.columns]:
-        wanted = ", ".join(map(repr, missing))
-        raise MissingColumnError(f"judge needs column {wanted}; the table has {', '.join(feedback.columns)}.")
+    check_columns(feedback, ("row_id", "prompt", "completion"), who="judge")
     for side in ("prompt", "completion"):
         if feedback.schema[side] != pl.String:
             raise DataError(f"judge: column {side!r} is {feedback.schema[side]}; it must be text.")
         if nulls := feedback[side].null_count():
             raise DataError(f"judge: {nulls:,} of {feedback.height:,} rows have no {side}. Take them out first.")
-    if repeats := feedback.height - feedback["row_id"].n_unique():
-        raise DataError(f"judge: {repeats:,} of {feedback.height:,} rows share their row_id with another row.")
+    check_row_ids(feedback, who="judge")
     if max_rows is not None and max_rows < 1:
         raise SettingError(f"judge: max_rows is a number of at least 1; got {max_rows}.")
     rows = trained_rows(feedback)

@@ -16,7 +16,7 @@ import torch.distributed.nn
 
 from ktodata.errors import SettingError
 from ktodata.train.distributed.interface import Distributed, Parallel, SingleProcess
-from ktodata.train.distributed.sharding import is_sharded
+from ktodata.train.distributed.sharding import is_sharded, processes_here
 
 Tensor = Any
 
@@ -110,7 +110,8 @@ def meeting_place() -> Any:
 def current_processes(parallel: Literal["auto"] | Parallel, device: Any) -> Distributed:
     """The processes that this one trains with: those of torch's default process group, if there is one.
 
-    Raises SettingError when a launcher started several processes but they have not met, or when they would share one GPU.
+    Raises SettingError when a launcher started several processes but they have not met, when they would share one GPU, or where
+    hsdp is asked of machines that have not as many processes each.
     """
     if not (dist.is_available() and dist.is_initialized()):
         started = int(os.environ.get("WORLD_SIZE", "1"))
@@ -129,7 +130,21 @@ def current_processes(parallel: Literal["auto"] | Parallel, device: Any) -> Dist
         )
     if parallel == "auto":
         parallel = "fsdp" if device.type == "cuda" else "ddp"
-    return Processes(parallel, device)
+    processes = Processes(parallel, device)
+    if parallel == "hsdp":
+        _check_alike_machines(processes)
+    return processes
+
+
+def _check_alike_machines(processes: Processes) -> None:
+    """Raise SettingError unless as many processes, two or more, were started on each machine."""
+    here = processes_here()
+    # all are asked before anything is refused, so that they refuse together
+    if not processes.all_equal(str(here)) or here < 2 or processes.size % here:
+        raise SettingError(
+            "parallel is hsdp, which shares the weights out within each machine: torchrun must start as many processes, two or "
+            f"more, on each; this one has {here} of {processes.size}. Use --nproc-per-node, or parallel='fsdp'."
+        )
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -69,27 +69,19 @@ def shard(packed_model: Any, *, weights: MappedWeights, device: Any, compute_dty
 
 
 def _mesh(device_type: str, *, each_machine: bool) -> Any:
-    """The processes in a row; or a row for each machine. Raises SettingError where machines have not as many processes each."""
+    """The processes in a row; or a row for each machine."""
     from torch.distributed.device_mesh import init_device_mesh
 
     size = dist.get_world_size()
     if not each_machine:
         return init_device_mesh(device_type, (size,))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
-    everywhere = set(_of_all(here))  # before anything is refused, so that all processes refuse together
-    if len(everywhere) > 1 or here < 2 or size % here:
-        raise SettingError(
-            f"parallel is hsdp, which shares the weights out within each machine: torchrun must start as many processes, two or "
-            f"more, on each; this one has {here} of {size}. Use --nproc-per-node, or parallel='fsdp'."
-        )
+    here = processes_here()
     return init_device_mesh(device_type, (size // here, here), mesh_dim_names=("machines", "processes"))
 
 
-def _of_all(value: int) -> list[int]:
-    """What each process has."""
-    values = [0] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
+def processes_here() -> int:
+    """How many processes torchrun started on this machine; 0 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
 
 
 def clip_gradients(parameters: list[Tensor], longest: float) -> Tensor:

@@ -3,7 +3,8 @@
 import polars as pl
 from scipy.special import stdtrit
 
-from ktodata.errors import DataError, MissingColumnError
+from ktodata.errors import DataError
+from ktodata.feedback import check_columns
 
 
 def by_group(per_row: pl.DataFrame, feedback: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -37,11 +38,7 @@ def by_group(per_row: pl.DataFrame, feedback: pl.DataFrame, column: str) -> pl.D
 
 
 def _rows_with_group(per_row: pl.DataFrame, feedback: pl.DataFrame, column: str) -> pl.DataFrame:
-    missing = [name for name in ("row_id", column) if name not in feedback.columns]
-    if missing:
-        raise MissingColumnError(
-            f"by_group needs column {', '.join(map(repr, missing))}; the table has {', '.join(feedback.columns)}."
-        )
+    check_columns(feedback, ("row_id", column), who="by_group")
     if feedback.schema[column].is_nested():
         raise DataError(f"by_group: column {column!r} is {feedback.schema[column]}; it must hold one value a row.")
     named = feedback.select("row_id", group=column)
