@@ -17,6 +17,7 @@ from ktodata.experiments.experiment import ExperimentPlan, Notify, check_apart
 from ktodata.experiments.treatments import CLEAN, NOISY
 from ktodata.files import whole_file, write_note
 
+ONE_TRAINING = "Each was trained once: another seed may turn out otherwise, and the intervals do not say how far."
 WORDS = {"says": pl.String(), "rows": pl.Int64(), "family": pl.String(), "budget": pl.Float64()}  # of each arm
 
 
@@ -36,16 +37,17 @@ class Ablation:
 
     def verdict(self) -> list[str]:
         """Sentences: what differs from the labels as given, and what does not. A difference counts if its interval lacks zero."""
-        sentences = []
+        sentences, once = [], self.table["seeds"].max() == 1
         for line in self.table.filter(pl.col("measure") == "auc", pl.col("arm") != NOISY).iter_rows(named=True):
             span = f"{line['minus_baseline']:+.3f} ({line['minus_low']:+.3f} to {line['minus_high']:+.3f})"
-            word = (
-                "no difference that this can show" if not line["differs"] else "better" if line["minus_baseline"] > 0 else "worse"
-            )
+            word = "better" if line["minus_baseline"] > 0 else "worse"
+            word = word if line["differs"] else "no difference that this can show" if not once else "not known"
             gap = "" if line["gap_recovered"] is None else f"; {line['gap_recovered']:.0%} of the gap to true labels"
             sentences.append(f"{line['arm']}: {word}, AUC {span}{gap}.")
         clean = self.table.filter(pl.col("measure") == "auc", pl.col("arm") == CLEAN)
-        if clean.height and not clean["differs"][0]:
+        if once:
+            sentences.append(f"{ONE_TRAINING} More seeds tell.")
+        elif clean.height and not clean["differs"][0]:
             sentences.append(
                 "True labels are not better than those as given by more than chance, so no share of that gap is told."
             )

@@ -51,8 +51,9 @@ def contrast(
 
     measures: "auc", P(a truly desirable row has the higher reward); "auc_within_model", the same among the rows of one generating
     model, averaged over models by their number of pairs. Each is the mean over seeds. minus_baseline is paired; differs: its 95 %
-    interval does not hold 0. gap_recovered = (arm - baseline) / (ceiling - baseline), 1 is all of it;
-    null without a ceiling, or where the ceiling is not above the baseline by SMALLEST_GAP and beyond chance: a share of nothing.
+    interval does not hold 0; null for one seed, of which nobody knows what the luck of a training adds to that interval.
+    gap_recovered = (arm - baseline) / (ceiling - baseline), 1 is all of it; null without a ceiling, for one seed, or where the
+    ceiling is not above the baseline by SMALLEST_GAP and beyond chance: a share of nothing.
     Raises DataError when an arm lacks a seed or a row that another has.
     """
     arms, seeds, rewards, scored, rows = _reward_cube(scores, held_out)
@@ -119,7 +120,7 @@ def _contrast_lines(
 ) -> list[dict[str, Any]]:
     base = mean[arms.index(baseline)]
     gap = None if ceiling is None else mean[arms.index(ceiling)] - base
-    if gap is not None and (gap[0] < SMALLEST_GAP or _mean_interval(gap).includes_zero is not False):
+    if gap is not None and (seeds == 1 or gap[0] < SMALLEST_GAP or _mean_interval(gap).includes_zero is not False):
         gap = None
     lines = []
     for number, arm in enumerate(arms):
@@ -128,7 +129,7 @@ def _contrast_lines(
         line |= {"value": value.value, "low": value.low, "high": value.high}
         if arm != baseline:
             line |= {"minus_baseline": minus.value, "minus_low": minus.low, "minus_high": minus.high}
-            line["differs"] = minus.includes_zero is False
+            line["differs"] = minus.includes_zero is False if seeds > 1 else None
         if gap is not None and arm not in (baseline, ceiling):
             # where a draw has hardly a gap, a share of it would be anything
             share = np.where(gap >= SMALLEST_GAP, (mean[number] - base) / np.maximum(gap, SMALLEST_GAP), np.nan)

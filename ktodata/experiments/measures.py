@@ -265,8 +265,11 @@ def _table_line(
 
 
 def _seeds_agree(each: Seeds, kto: Seeds | None, ones: Floats) -> bool | None:
-    """Whether each seed of a method differs from KTO's same seed in one direction; the base has one, and meets them all."""
-    if kto is None:
+    """Whether each seed of a method differs from KTO's same seed in one direction; the base has one, and meets them all.
+
+    None: nothing was trained twice, so what a seed does is not known.
+    """
+    if kto is None or len(kto) == 1:
         return None
     # the base was not trained for any seed
     first = list(each) * len(kto) if len(each) == 1 else list(each)

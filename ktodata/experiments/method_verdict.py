@@ -101,7 +101,7 @@ def proven(line: Mapping[str, Any]) -> bool:
 def _caveats(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     seeds = len(facts["settings"]["seeds"])
     of_seeds = (
-        "One seed was trained: another could turn out otherwise, and no interval here says how far."
+        "One seed was trained: another could turn out otherwise, and no interval here says how far, so nothing is told from KTO."
         if seeds == 1
         else f"{seeds} seeds were trained and averaged; intervals are over held-out prompts and those seeds."
     )
@@ -145,4 +145,4 @@ def _with_interval(line: Mapping[str, Any]) -> str:
 
 def _difference_from_kto(line: Mapping[str, Any]) -> str:
     gap = f"{line['minus_kto']:+.3f}, {line['minus_kto_low']:+.3f} to {line['minus_kto_high']:+.3f}"
-    return gap + ("; not in every seed" if line["includes_zero"] is False and not proven(line) else "")
+    return gap + ("; not in every seed" if line["includes_zero"] is False and line["seeds_agree"] is False else "")

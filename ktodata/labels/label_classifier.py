@@ -20,6 +20,7 @@ from ktodata.labels.classifier.feature_sets import (
     surface_components,
 )
 from ktodata.labels.classifier.features import Components, surface_features
+from ktodata.labels.classifier.kept_predictions import predicted_once
 from ktodata.labels.classifier.noise_injection import trust_curve
 from ktodata.labels.classifier.reviewed_flags import ReviewedFlags
 from ktodata.labels.evidence.evidence import Evidence, log_odds_of
@@ -149,17 +150,16 @@ def fit_classifier(
     sources = find_weak_sources(rows.table.select("label", "trained", votes="pooled_votes"))
     names = [] if sources is None else sources.names
     weak_labels = np.empty((len(rows.labels), 0), bool) if sources is None else sources.labels
+    learnt_from = (rows.labels, rows.groups, rows.trained, weak_labels)
+    states = [] if rows.hidden_states is None else [rows.hidden_states]
     try:
-        predictions = predict_labels(
-            _feature_sets(rows, features),
-            rows.labels,
-            rows.groups,
-            rows.trained,
-            weak_labels,
-            fraction=fraction,
-            folds=folds,
-            repeats=repeats,
-            seed=seed,
+        predictions = predicted_once(
+            lambda: predict_labels(
+                _feature_sets(rows, features), *learnt_from, fraction=fraction, folds=folds, repeats=repeats, seed=seed
+            ),
+            rows.table.select("prompt", "completion"),
+            [*rows.vectors, *states, *learnt_from],
+            settings=(fraction, folds, repeats, seed),
         )
     except OneClassError as error:
         return Classifier(None, str(error), names)

@@ -96,8 +96,7 @@ def _check_trusted_rows(facts: dict[str, Any]) -> Finding:
         return not_applicable("KD041", " ".join(filter(None, [text, facts["ask_for_review"]["why"], *weights])))
     text += _flip_rates_in_words(facts["trusted"], counted=reviews.whole.is_counted)
     text = " ".join([text, *weights])
-    wrong = reviews.whole.wrong or reviews.wrong
-    return issue("KD041", text, wrong) if wrong else passed("KD041", text)
+    return issue("KD041", text, reviews.wrong) if reviews.wrong else passed("KD041", text)
 
 
 def _flip_rates_in_words(trusted: Mapping[str, Any], *, counted: bool) -> str:
@@ -154,10 +153,9 @@ def _check_noise(facts: dict[str, Any]) -> Finding:
     reviews = reviewed_labels(facts["trusted"])
     if not reviews.drawn:
         return not_applicable("KD043", "How many labels are wrong is not known without a random draw of reviews.")
-    text = review_sentence(reviews)
-    many = is_above(reviews, MANY_WRONG)
+    text, many = f"By the draw {span(reviews.whole.rate)} of all labels are wrong.", is_above(reviews, MANY_WRONG)
     if many is None:
-        return not_applicable("KD043", f"{text} Too few reviews to say whether {percent(MANY_WRONG, 0)} or more are wrong.")
+        return not_applicable("KD043", f"{text} Too few reviews to say whether {percent(MANY_WRONG, 0)} or more are.")
     return issue("KD043", text) if many else passed("KD043", text)
 
 

@@ -253,7 +253,10 @@ def review_sentence(reviews: ReviewedLabels) -> str:
     if reviews.vouched:
         text += " That they were drawn at random is as the setting trusted_at_random says."
     text = " ".join([text, *_left_out(reviews)])
-    return text + (f" {picked:,} more judged, not known to be of the draw, count for themselves alone." if picked else "")
+    if not picked:
+        return text
+    wrong = f"{max(reviews.wrong - reviews.whole.wrong, 0):,} of them wrong"
+    return f"{text} {picked:,} more judged, {wrong}, not known to be of the draw, count for themselves alone."
 
 
 def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:

@@ -13,6 +13,7 @@ from ktodata.report.audit_tables import AuditTables
 from ktodata.report.headline import HeadlineLine, contradicting_in_words, headline, label_trust, plain_text
 from ktodata.report.page import SECTIONS, flat, render, run_context
 from ktodata.report.run_contents import RunContents, read_contents
+from ktodata.report.sections.flow_section import HeldRows
 from ktodata.report.sections.labels_section import LabelsSection, read_labels_section
 from ktodata.report.text import count, plural
 from ktodata.stage import StageResult
@@ -122,9 +123,7 @@ def _what_is_out(noise: LabelsSection, feedback: pl.DataFrame, left_out: Mapping
 
 def _next_step(noise: LabelsSection, held: int = 0) -> HeadlineLine:
     short, text, to_judge, _ = next_for_labels(noise.reviews)
-    if held:
-        texts = f"{plural(held, 'text')} with both labels (one verdict settles a text)"
-        short, text = "Review rows.", f"Judge the {texts}. {text}".strip()
+    short, text = ("Review rows.", f"{HeldRows(texts=held).to_judge()} {text}".strip()) if held else (short, text)
     text = text or "Read the examples below before you train on this."
     line = HeadlineLine("What should a person do next?", short or "Nothing urgent.", text, to_judge=to_judge + held)
     return line.without_command(IN_PYTHON)

@@ -12,7 +12,7 @@ from ktodata.visible_text import clean
 
 FILTERS = (
     *(text.count, text.percent, text.number, text.signed, text.interval, text.plural, text.bytes_size),
-    *(text.one_line, text.markdown, text.with_code, p_in_words, pick),
+    *(text.one_line, text.markdown, text.with_code, text.lead, p_in_words, pick),
 )
 
 

@@ -12,6 +12,7 @@ from ktodata.stats import Interval, digits_of_percent
 from ktodata.visible_text import clean
 
 _CODE = re.compile(r"`([^`\n]+)`")
+_SENTENCE_END = re.compile(r"(?<=[.:]) (?=[A-Z])")
 _BEFORE_PERCENT = re.compile(r"(?<=\d)[ \u2009](?=%)")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&:@=])")
 
@@ -44,6 +45,13 @@ def one_line(value: object, limit: int = 60) -> str:
 def markdown(value: object, limit: int = 120) -> str:
     """A text as one line of Markdown that means nothing but itself, also inside a table."""
     return _MARKDOWN.sub(r"\\\1", one_line(value, limit))
+
+
+def lead(value: object, limit: int = 160) -> tuple[str, str]:
+    """(The first sentence, the rest) of a text of ours; all of it is the first where it has at most `limit` characters."""
+    text = str(value)
+    end = None if len(text) <= limit else _SENTENCE_END.search(text)
+    return (text, "") if end is None else (text[: end.start()], text[end.end() :])
 
 
 def with_code(value: object) -> Markup:

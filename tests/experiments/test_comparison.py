@@ -345,6 +345,7 @@ def verdict_on(measure="auc", **line):
         ({"measure": "refusal_rate", "minus_kto": 0.1, "minus_kto_low": 0.05, "minus_kto_high": 0.15}, SIDES[2]),
         ({"minus_kto": 0.1, "minus_kto_low": -0.01, "minus_kto_high": 0.2, "includes_zero": True}, SIDES[3]),
         ({"minus_kto": 0.1, "minus_kto_low": 0.05, "minus_kto_high": 0.15, "seeds_agree": False}, SIDES[3]),
+        ({"minus_kto": 0.1, "minus_kto_low": 0.05, "minus_kto_high": 0.15, "seeds_agree": None}, SIDES[3]),  # one seed
     ],
 )
 def test_a_win_is_claimed_only_where_interval_and_seeds_say_so(line, side):

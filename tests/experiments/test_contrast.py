@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from ktodata.errors import DataError
+from ktodata.experiments.ablation import ONE_TRAINING, Ablation
 from ktodata.experiments.contrast import contrast
+from ktodata.experiments.treatments import CLEAN, NOISY
 
 
 def made(strength, rows=400, seeds=(0, 1, 2), noise_seed=0):
@@ -41,6 +43,17 @@ def test_a_better_arm_is_told_from_an_equal_one_by_pairs():
     assert 0.3 < better["gap_recovered"] < 0.8
     assert better["gap_low"] < better["gap_recovered"] < better["gap_high"]
     assert line(table, "clean")["gap_recovered"] is None and line(table, "noisy")["minus_baseline"] is None
+
+
+def test_of_one_training_no_difference_is_told():
+    """The interval holds the luck of the held-out prompts alone; two trainings show the other."""
+    strengths = {NOISY: 0.5, "better": 1.5, CLEAN: 2.5}
+    once, twice = (contrast(*made(strengths, seeds=seeds), baseline=NOISY, ceiling=CLEAN) for seeds in [(0,), (0, 1)])
+    assert (line(once, "better")["differs"], line(once, "better")["gap_recovered"]) == (None, None)
+    assert line(twice, "better")["differs"] and line(twice, "better")["gap_recovered"] > 0
+    made_up = pl.DataFrame({"arm": [], "seed": [], "row_id": [], "reward": []})
+    said = [" ".join(Ablation(table, made_up, made_up, {}).verdict()) for table in (once, twice)]
+    assert "better: not known" in said[0] and ONE_TRAINING in said[0] and "better: better" in said[1]
 
 
 def test_the_auc_is_the_plain_one_averaged_over_seeds():

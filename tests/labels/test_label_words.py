@@ -242,7 +242,7 @@ def test_every_judged_row_is_in_the_account_and_what_is_open_is_not_called_clean
     reviews = reviewed_labels(reviewed_metrics(mark_reviewed(table, 0)))
     assert (reviews.drawn, reviews.judged, reviews.wrong, reviews.elsewhere) == (60, 80, 7, 3)
     text = review_sentence(reviews)
-    assert "20 more judged" in text and "3 judged texts are not to train on" in text
+    assert "20 more judged, 2 of them wrong, not known" in text and "3 judged texts are not to train on" in text
     assert may_be_noisy(reviews) and "Of all 80 rows judged, 20 of them picked, 7 carry a wrong label" in noise_unshown(reviews)
     assert not may_be_noisy(counted(0, 100)) and not may_be_noisy(reviewed_labels({}))
 

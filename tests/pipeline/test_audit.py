@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,9 @@ import ktodata as kd
 from ktodata.errors import DataError, LabelError, MissingColumnError, SettingError
 from ktodata.feedback import feedback_table
 from ktodata.formats.verdicts.matching import settling_in_words
+from ktodata.labels import label_classifier
+from ktodata.labels.classifier import kept_predictions
+from ktodata.labels.classifier.detection import predict_labels
 from ktodata.stage import StageResult
 
 DISHES = ("soup", "bread", "rice", "beans", "cake", "stew", "salad", "pie", "noodles", "omelette")
@@ -79,6 +83,23 @@ def test_the_queue_is_of_open_rows_and_says_what_is_not_known(audit):
     bought = audit.buys(12)
     assert bought["rows"] == 12
     assert (bought["wrong_labels_expected"] is None) == (not audit.p_wrong_was_measured)
+
+
+def test_the_models_of_the_labels_are_fitted_once_for_all_reviews(feedback, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(kept_predictions, "_predictions", OrderedDict())
+    monkeypatch.setattr(label_classifier, "predict_labels", lambda *of, **by: fitted.append(1) or predict_labels(*of, **by))
+    audit = kd.audit(feedback, seed=3)
+    verdicts = audit.ask_for_review.select("row_id", trusted_label=pl.lit(value=True))
+    again = audit.with_reviews(verdicts)
+    assert len(fitted) == 1
+    kept_predictions._predictions.clear()
+    anew = audit.with_reviews(verdicts)
+    assert len(fitted) == 2 and anew.result.columns.equals(again.result.columns) and anew.metrics == again.metrics
+    turned = feedback.with_columns(label=pl.col("label") ^ (pl.col("row_id") == feedback["row_id"][0]))
+    for other, settings in ((turned, {}), (feedback, {"repeats": 2}), (feedback, {"noise_injection": 0.1})):
+        kd.audit(other, **{"seed": 3} | settings)
+    assert len(fitted) == 5  # another label, another setting: other predictions
 
 
 def test_reviews_come_back_as_trusted_labels(audit):
@@ -297,7 +318,7 @@ def test_it_says_what_is_held_and_what_was_left_out(disputed):
     assert disputed.left_out == {"repeat": 7} and disputed.rows.height == 252
     text = repr(disputed)
     assert "12 texts (24 rows) have both labels" in text and "Of 259 rows 7 were left out first (repeat 7)" in text
-    assert "Judge the 12 texts with both labels" in text and "audit.next_reviews(72)" in text
+    assert "Judge what is held for review: the 12 texts with both labels" in text and "audit.next_reviews(72)" in text
     assert disputed.next_reviews(72)["why"].value_counts().sort("why").rows() == [("held", 12), ("measures", 60)]
 
 

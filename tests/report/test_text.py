@@ -2,7 +2,7 @@
 
 import pytest
 
-from ktodata.report.text import bytes_size, count, excerpt, interval, markdown, number, one_line, percent, plural, with_code
+from ktodata.report.text import bytes_size, count, excerpt, interval, lead, markdown, number, one_line, percent, plural, with_code
 from ktodata.stats import Interval
 from ktodata.visible_text import clean
 
@@ -62,3 +62,13 @@ def test_numbers(shown, expected):
 
 def test_no_line_ends_between_a_number_and_its_percent_sign():
     assert with_code("50 % of `a %` (3.1\u2009%), a %") == "50\u202f% of <code>a %</code> (3.1\u202f%), a %"
+
+
+def test_a_long_text_opens_with_its_first_sentence():
+    rest = "Of all labels 0.6 to 9 % are wrong (95 % interval). " * 4
+    assert lead(f"5 of 60 rows, drawn at random (e.g. 3.1 %), are wrong. {rest}") == (
+        "5 of 60 rows, drawn at random (e.g. 3.1 %), are wrong.",
+        rest,
+    )
+    assert lead("Short. Whole.") == ("Short. Whole.", "")
+    assert lead(f"{'one sentence, ' * 30}no end") == (f"{'one sentence, ' * 30}no end", "")

@@ -63,11 +63,14 @@ def test_votes_of_three_raters_are_no_loss(ran):
     ]
     lines, folder = ran([*records, records[-1]], rater="rater")
     assert "Repeats" not in lines[1]
-    assert "What was done? 95\u2009% kept. Of 61 records, 40 are further votes on a text that has its row" in lines[2]
+    assert (
+        "What was done? 95\u2009% kept. Of 61 records, 40 are further votes on a text that has its row (35 agree, 5 outvoted)"
+        in lines[2]
+    )
     assert "1 dropped and 0 held for review; 20 are kept" in lines[2]
     account = record_account(RunFiles(folder))
     assert (account.repeats, account.copies, account.further_votes) == (36, 1, 40)
     assert (
-        "35 votes of other raters on a text that has its row, 1 repeat dropped, 5 dropped (outvoted); 20 are left"
+        "40 are further votes on a text that has its row (35 agree, 5 outvoted), 1 repeat dropped; 20 are left"
         in account.lines()[-1]
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.experiments.ablation import WORDS
+from ktodata.experiments.ablation import ONE_TRAINING, WORDS
 from ktodata.experiments.arm_figures import MINUS, TRUE, ceiling_of, difference_dots, review_lines, rewards_by_class
 from ktodata.experiments.contrast import SCHEMA, contrast
 from ktodata.report.run_files import RunFiles, pick
@@ -90,9 +90,11 @@ def _curation_answer(table: pl.DataFrame, scores: pl.DataFrame, judged: str) -> 
     scores : arm, seed, row_id, reward, truth, group
     """
     auc = table.filter(pl.col("measure") == "auc")
-    tried = auc.filter(pl.col("family").is_in(TREATMENTS)).drop_nulls(["minus_baseline", "differs"])
+    tried = auc.filter(pl.col("family").is_in(TREATMENTS)).drop_nulls("minus_baseline")
     if tried.is_empty():
         return None
+    if tried["differs"].null_count() == tried.height:
+        return "Not known.", f"{ONE_TRAINING} Train each with several seeds (`--seeds 3`)."
     better = tried.filter("differs", pl.col("minus_baseline") > 0).sort("minus_baseline", descending=True, maintain_order=True)
     worse = tried.filter("differs", pl.col("minus_baseline") < 0).sort("minus_baseline", maintain_order=True)
     text = [

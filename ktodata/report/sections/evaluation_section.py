@@ -61,7 +61,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class EvaluationSection:
-    """What evaluation.json says, ready to be shown."""
+    """What evaluation.json says, ready to be shown. ranking : of held-out rows, where `verdict` is of what models write"""
 
     lines: list[Result]
     not_applicable: list[str]
@@ -70,6 +70,7 @@ class EvaluationSection:
     answers: list[Answer]
     verdict: tuple[str, str]
     facts: Mapping[str, Any]
+    ranking: str = ""
 
 
 def read_evaluation(run: RunFiles) -> EvaluationSection | None:
@@ -79,7 +80,8 @@ def read_evaluation(run: RunFiles) -> EvaluationSection | None:
         return None
     if run.another_was_evaluated:
         return EvaluationSection([], [], None, None, [], MODEL_IS_GONE, {})
-    generations = pick(facts, "generation.examples", default=[])
+    generations, ranking = pick(facts, "generation.examples", default=[]), _ranking_verdict(facts)
+    written = _answers_verdict(facts)
     return EvaluationSection(
         lines=list(_result_lines(facts)),
         not_applicable=[str(why) for name in AGAINST if (why := pick(facts, f"against_{name}.not_applicable"))],
@@ -89,8 +91,9 @@ def read_evaluation(run: RunFiles) -> EvaluationSection | None:
             Answer(*(excerpt(generated.get(name), 240) for name in ("prompt", "base", "trained")))
             for generated in generations[:MAX_ANSWERS]
         ],
-        verdict=_gain_verdict(facts),
+        verdict=written or ranking,
         facts=facts,
+        ranking=ranking[1] if written else "",
     )
 
 
@@ -126,19 +129,11 @@ def _auc_picture(facts: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def _gain_verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Better, worse, or no difference that the paired interval shows: in what models write, where a program checked that; else
-    in how they rank held-out rows.
-    """
-    if (checked := pick(facts, "instructions", default={})) and checked["gain"].get("low") is not None:
-        short, ranks = _answers_verdict(checked), _ranking_verdict(facts)
-        return short[0], f"{short[1]} {ranks[1]}"
-    return _ranking_verdict(facts)
-
-
-def _answers_verdict(checked: Mapping[str, Any]) -> tuple[str, str]:
-    """By the share of prompts whose answers pass."""
-    gain = checked["gain"]
+def _answers_verdict(facts: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Better, worse, or no difference that the paired interval shows, by the share of prompts whose answers pass a program."""
+    checked = pick(facts, "instructions", default={})
+    if not checked or (gain := checked["gain"]).get("low") is None:
+        return None
     text = (
         f"Of {plural(checked['prompts'], 'prompt')} that no training row has, a program passes the answer of the trained "
         f"model to {_percent_with_interval(checked['trained'])}, of the base model to {_percent_with_interval(checked['base'])}: "
@@ -152,7 +147,7 @@ def _gain_word(gain: Mapping[str, Any]) -> str:
 
 
 def _ranking_verdict(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """Against the truth where it is known.
+    """In how held-out rows are ranked, against the truth where it is known.
 
     Base and trained model are judged alike, by their own log-probabilities. The reward says what training changed.
     """

@@ -18,7 +18,8 @@ UNLABELLED = "unlabelled"
 SHOWN_FIELDS = 12
 ACTIONS = ("drop", "quarantine", "review")
 REPEATS = ("repeat", "near_repeat")  # reasons for which a row is dropped that another stands for
-OUTVOTED = ("outvoted", "superseded")  # and its label is another: it counts as a vote on that row
+# the same, and its label is another: a vote on that row, or one that its rater has taken back
+OUTVOTED = {"outvoted": "outvoted", "superseded": "taken back"}
 JUDGED = "trusted_disagrees"  # and held: verdicts do nothing but measure
 WORDS = {"drop": "dropped", "quarantine": "quarantined", "review": "held for review"}
 
@@ -132,8 +133,7 @@ class FlowSection:
     @property
     def votes_clause(self) -> str:
         """That rows are further votes, before what became of the others; empty where there are none."""
-        votes, are = self.further_votes, "is a further vote" if self.further_votes == 1 else "are further votes"
-        return f"{count(votes)} {are} on a text that has its row, " if votes else ""
+        return f"{self.account.votes_in_words()}, " if self.account is not None and self.further_votes else ""
 
     @property
     def answer(self) -> str:
@@ -278,23 +278,35 @@ class RecordAccount:
 
     @property
     def further_votes(self) -> int:
-        """Rows that count as votes on the row of their text: of other raters who agree, and of those outvoted."""
-        outvoted = sum(self.reasons.get("drop", {}).get(reason, 0) for reason in OUTVOTED)
-        return self.repeats_by_other_raters + outvoted
+        """Rows that are votes on the row of their text: of other raters who agree, of those outvoted, and those taken back."""
+        return self.repeats_by_other_raters + sum(self._outvoted.values())
+
+    @property
+    def _outvoted(self) -> dict[str, int]:
+        dropped = self.reasons.get("drop", {})
+        return {words: dropped[reason] for reason, words in OUTVOTED.items() if dropped.get(reason)}
+
+    def votes_in_words(self) -> str:
+        """The further votes by what they say of the label: one wording for the headline, the terminal and the page."""
+        each = {"agree": self.repeats_by_other_raters} | self._outvoted
+        kinds = ", ".join(f"{count(rows)} {kind}" for kind, rows in each.items() if rows)
+        votes = "is a further vote" if self.further_votes == 1 else "are further votes"
+        return f"{count(self.further_votes)} {votes} on a text that has its row ({kinds})"
 
     def lines(self) -> list[str]:
         """One sentence for each thing that became of records, rows or fields."""
         records = self.reading_lines()
-        left = [("drop", self.dropped), ("quarantine", self.quarantined), ("review", self.held)]
+        dropped = self.dropped - sum(self._outvoted.values())
+        left = [("drop", dropped), ("quarantine", self.quarantined), ("review", self.held)]
         words = [f"{count(number)} {WORDS[name]}{self._why(name)}" for name, number in left if number]
-        votes = f"{count(self.repeats_by_other_raters)} votes of other raters on a text that has its row"
-        copies = f"{plural(self.copies, 'repeat')} dropped"
-        words = [*([votes] if self.repeats_by_other_raters else []), *([copies] if self.copies else []), *words]
+        votes, copies = self.votes_in_words(), f"{plural(self.copies, 'repeat')} dropped"
+        words = [*([votes] if self.further_votes else []), *([copies] if self.copies else []), *words]
         return [*records, *([f"of {plural(self.rows, 'row')}, {', '.join(words)}; {count(self.kept)} are left"] if words else [])]
 
     def _why(self, action: str) -> str:
         """The reasons of one action with their rows, the commonest first."""
-        reasons = sorted(self.reasons.get(action, {}).items(), key=lambda item: (-item[1], item[0]))
+        named = ((reason, rows) for reason, rows in self.reasons.get(action, {}).items() if reason not in OUTVOTED)
+        reasons = sorted(named, key=lambda item: (-item[1], item[0]))
         each = [f"{f'{count(number)} ' if len(reasons) > 1 else ''}{reason.replace('_', ' ')}" for reason, number in reasons]
         return f" ({', '.join(each)})" if each else ""
 
