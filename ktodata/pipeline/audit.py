@@ -245,8 +245,7 @@ class LabelAudit:
         for name, number in (("count", count), ("draw", 0 if draw is None else draw)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 0:
                 raise SettingError(f"next_reviews: {name} is a whole number of rows, 0 or more; got {number!r}.")
-        if draw is None:
-            draw = next_for_labels(reviewed_labels(self.metrics["trusted"])).draw
+        draw = self.draw_to_judge if draw is None else draw
         p_wrong = self.p_wrong
         known = pl.col("doubt") if self.p_wrong_was_measured else pl.lit(None, pl.Float64)
         rows = self.table.select("row_id", "source_id", "label", "prompt", "completion", pl.Series("doubt", p_wrong))
@@ -257,7 +256,8 @@ class LabelAudit:
         others = count - int(waits.sum())
         if "not_learnt" not in self.metrics:
             others = 0 if drawn >= MIN_REVIEWED else min(-(-count // 2), others)
-        first = self._random_draw(min(count, max(draw, others)))
+        # the beginning of one draw, however few rows are wanted: so that the next ones go on with it
+        first = self._random_draw(max(draw, others))[:count]
         waits[first] = False
         open_rows[first] = False
         open_rows &= ~waits & ("not_learnt" not in self.metrics)
@@ -279,9 +279,14 @@ class LabelAudit:
         """Places of the next rows of the random order that nobody has judged: int [<= count]."""
         table = self.table.with_columns(trained=pl.Series(self.trained), unjudged=pl.Series(self.unjudged))
         rows = table.with_columns(unjudged=pl.col("unjudged") & ~is_contested(table)).filter(drawable(table))
-        sample = next_of_draw(rows.select("row_id", "label", "unjudged"), count, seed=self._seed)
+        sample = next_of_draw(rows.select("row_id", "label", "unjudged"), count, seed=self.seed)
         places = dict(zip(self.table["row_id"], range(self.table.height), strict=True))
         return np.array([places[row_id] for row_id in sample], dtype=np.int64)
+
+    @property
+    def draw_to_judge(self) -> int:
+        """Rows of the random draw that the headline asks a person to judge."""
+        return next_for_labels(reviewed_labels(self.metrics["trusted"])).draw
 
     @property
     def unjudged(self) -> NDArray[np.bool_]:
@@ -348,7 +353,7 @@ class LabelAudit:
         idle = _without_trained_text(table, settled.per_row["row_id"])
         counts = {"without_label": verdicts.height - labelled.height, "on_nothing_trained": idle}
         metrics = {**result.metrics, "verdicts": {**settled.metrics, **counts}}
-        judged = None if self.judged is None else with_agreement(self.judged, table, seed=self._seed)
+        judged = None if self.judged is None else with_agreement(self.judged, table, seed=self.seed)
         return LabelAudit(table, replace(result, metrics=metrics), self.settings, judged, self.reading, self.left_out)
 
     def simulate_review(self, truth: Mapping[str, bool], budgets: Sequence[int], *, seed: int = 0) -> pl.DataFrame:
@@ -457,7 +462,8 @@ class LabelAudit:
         return np.where(self.held, AS_LIKELY_AS_NOT, p_wrong)
 
     @property
-    def _seed(self) -> int:
+    def seed(self) -> int:
+        """Of the random draw."""
         return int(self.settings.get("seed", 0))
 
 

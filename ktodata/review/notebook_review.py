@@ -36,7 +36,7 @@ def review_widget(
     criterion : of an audit, what makes an answer desirable, as Markdown beside each row; a judge's where None, a run has its own
     reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it: of
     every row, of none (false), or of those drawn at random until they are judged (None).
-    minutes : of this sitting, a row a minute, the random draw that the run asks for first. budget : rows instead.
+    minutes : of this sitting, a row a minute, the random draw that the run asks for first. budget : rows more, instead.
 
     A verdict is in the store, FOLDER/reviews/reviews.sqlite, before the next row is shown: a kernel that dies loses none, and
     the same call goes on where it stopped. `.verdicts` are those that stand, for `audit.with_reviews`; `.path` is the store,

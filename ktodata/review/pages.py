@@ -11,6 +11,7 @@ from markdown_it.rules_core import StateCore
 from markupsafe import Markup
 
 from ktodata.formats.verdicts.verdict_store import verdict_per_row
+from ktodata.labels.label_words import review_sentence
 from ktodata.pipeline.audit_recipe import command_with_reviews, is_audit
 from ktodata.report.run_files import pick
 from ktodata.report.templating import template_environment
@@ -60,7 +61,7 @@ def progress_page(session: ReviewSession, **around: str) -> str:
 
 
 def _learnt(session: ReviewSession, current: pl.DataFrame) -> dict[str, Any]:
-    """What a sitting ends with: rates of the random draw, labels that moved, and where verdicts go next.
+    """What a sitting ends with: what the random draw says of the labels, labels that moved, and where verdicts go next.
 
     current : as the store gives it
     """
@@ -70,7 +71,7 @@ def _learnt(session: ReviewSession, current: pl.DataFrame) -> dict[str, Any]:
     command = f"ktodata run {shlex.quote(str(recipe))} {reviews}" if recipe else reviews
     return {
         "judged": current.height,
-        "drawn": review_progress.drawn_so_far(settled, session.rows.row_ids, session.queue.drawn, session.queue.sizes),
+        "of_labels": review_sentence(review_progress.labels_so_far(session.audit, session.store.path)) if current.height else "",
         "moved": review_progress.moved_labels(settled),
         "command": command_with_reviews(run, session.store.path) if audited else command,
         "is_whole": bool(recipe) or audited,

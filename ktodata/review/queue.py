@@ -1,12 +1,11 @@
 """Every row that nobody has judged yet, in the order in which its review is worth most, and what the next reviews should buy."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.labels.people.trusted import draw_order, drawable
+from ktodata.labels.people.trusted import draw_order
 from ktodata.pipeline.audit import LabelAudit
 
 Bools = NDArray[np.bool_]
@@ -19,21 +18,19 @@ MIN_TIMED_VERDICTS = 5  # verdicts
 class ReviewQueue:
     """The order, as places in the audit's table.
 
-    order : int [open rows]; the first `sitting` are those of LabelAudit.next_reviews, a random draw first
+    order : int [open rows]; first those of LabelAudit.next_reviews, a random draw before all others
     drawn : bool [N], rows that were drawn at random: they measure the labels
     held : bool [N], rows that are out of the data until somebody judges them
-    seed : of that draw. sizes : rows of each given label that could be drawn
+    seed : of that draw
     p_wrong : float [N], P(the given label is wrong), in [0, 1]; `measured` says whether it may be read as a probability
     """
 
     order: Ints
-    sitting: int
     drawn: Bools
     held: Bools
     p_wrong: NDArray[np.float64]
     measured: bool
     seed: int = 0
-    sizes: dict[bool, int] = field(default_factory=dict)
 
     def why(self, place: int) -> str:
         """Why a row is asked about: "measures" (drawn at random), "held" (out of the data until judged) or "gain"."""
@@ -45,8 +42,9 @@ class ReviewQueue:
         return self.p_wrong * (1 - self.p_wrong)
 
 
-def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
-    """Every open row of an audit: first a sitting of `sitting` rows as next_reviews gives it, then the others by p (1 - p).
+def build_queue(audit: LabelAudit, count: int) -> ReviewQueue:
+    """Every open row of an audit: first `count` rows as next_reviews gives them, and all of the draw that the headline asks for;
+    then the others by p (1 - p).
 
     next_reviews takes the rows one after the other, each unlike those before it, which is too slow for all of them. The audit
     learns from a sitting's verdicts when the run is made again, and the next sitting is lined up anew. Equal rows, and all where
@@ -55,27 +53,20 @@ def build_queue(audit: LabelAudit, sitting: int) -> ReviewQueue:
     table = audit.table
     p_wrong, held = audit.p_wrong, audit.waits
     open_rows = audit.trained & audit.unjudged
-    sitting_rows = audit.next_reviews(sitting)
+    first_rows = audit.next_reviews(max(count, audit.draw_to_judge))
     places = dict(zip(table["row_id"], range(table.height), strict=True))
-    first = np.array([places[row_id] for row_id in sitting_rows["row_id"]], dtype=np.int64)
+    first = np.array([places[row_id] for row_id in first_rows["row_id"]], dtype=np.int64)
     drawn = np.zeros(table.height, bool)
-    drawn[first[(sitting_rows["why"] == "measures").to_numpy()]] = True
+    drawn[first[(first_rows["why"] == "measures").to_numpy()]] = True
     if "not_learnt" in audit.metrics:
         drawn |= open_rows
     open_rows |= held
     open_rows[first] = False
-    seed = int(audit.settings.get("seed", 0))
-    random = draw_order(table["row_id"], seed)
+    random = draw_order(table["row_id"], audit.seed)
     rest = random[open_rows[random]]
     worth = p_wrong * (1 - p_wrong)
     order = np.concatenate([first, rest[np.argsort(-worth[rest], kind="stable")]])
-    return ReviewQueue(order, len(first), drawn, held, p_wrong, audit.p_wrong_was_measured, seed, _sizes(audit))
-
-
-def _sizes(audit: LabelAudit) -> dict[bool, int]:
-    """Rows of each given label that a random draw is made of."""
-    table = audit.table.with_columns(trained=pl.Series(audit.trained))
-    return {given: int((drawable(table) & (table["label"] == given)).sum()) for given in (False, True)}
+    return ReviewQueue(order, drawn, held, p_wrong, audit.p_wrong_was_measured, audit.seed)
 
 
 @dataclass(frozen=True)

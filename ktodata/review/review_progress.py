@@ -1,13 +1,21 @@
 """How far the review has come: what each reviewer said, and what the random draw says of the labels so far."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from ktodata.errors import DataError
+from ktodata.formats.verdicts.reviews import join_reviews, read_reviews
 from ktodata.formats.verdicts.verdict_store import VERDICTS
-from ktodata.stats import Interval, share_of_draw
+from ktodata.labels.label_rows import label_rows
+from ktodata.labels.label_words import ReviewedLabels, reviewed_labels
+from ktodata.labels.people.trusted import CONTESTED, DRAW_SEED, reviewed_metrics
+from ktodata.pipeline.audit import LabelAudit
+
+# what a verdict finds its row by, and what says whether the row is one that could be drawn
+JUDGED_BY = ("row_id", "source_id", "prompt", "completion", "label", "votes", "part", "state", "trusted_label")
 
 
 @dataclass(frozen=True)
@@ -22,19 +30,6 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class DrawnRows:
-    """Of one given label, the rows drawn at random that were settled so far: how many of them were wrong, exact interval.
-
-    contested : drawn rows with a verdict and no label, which the ends of the interval take for right and for wrong
-    """
-
-    given: str
-    settled: int
-    wrong: Interval
-    contested: int
-
-
-@dataclass(frozen=True)
 class MovedLabels:
     """Settled rows of one given label, and how many of them a person gave the other label, or no label at all."""
 
@@ -45,7 +40,7 @@ class MovedLabels:
 
 
 def moved_labels(settled: pl.DataFrame) -> list[MovedLabels]:
-    """What verdicts did to the labels, drawn rows or not. settled : as for `drawn_so_far`."""
+    """What verdicts did to the labels, drawn rows or not. settled : one verdict a row, as verdict_per_row gives it."""
     lines = []
     for label, given in ((True, "desirable"), (False, "undesirable")):
         rows = settled.filter(pl.col("label") == label)
@@ -68,19 +63,19 @@ def tallies(current: pl.DataFrame) -> list[Tally]:
     ]
 
 
-def drawn_so_far(settled: pl.DataFrame, row_ids: pl.Series, drawn: NDArray[np.bool_], sizes: dict[bool, int]) -> list[DrawnRows]:
-    """The error rate of each given label among the settled rows of the random draw, with the interval that the run gives it.
+def labels_so_far(audit: LabelAudit, store: Path) -> ReviewedLabels:
+    """What all verdicts of a store say of the labels: as the run will say it when it is given them, whoever judged, and when.
 
-    settled : one verdict a row, as verdict_store.verdict_per_row gives it. row_ids, drawn : of all rows, bool [N]
-    sizes : rows of each given label that could be drawn
+    The rates are of every judged row of the random draw, not of those that one sitting asked about.
     """
-    names = row_ids.filter(pl.Series(drawn))
-    judged = settled.filter(pl.col("row_id").is_in(names.implode()))
-    lines = []
-    for label, given in ((True, "desirable"), (False, "undesirable")):
-        rows = judged.filter(pl.col("label") == label)
-        count = {word: int((rows["verdict"] == word).sum()) for word in VERDICTS}
-        settled_rows, contested = count["keep"] + count["flip"], count["contested"]
-        rate = share_of_draw(count["flip"], settled_rows, contested, max(sizes[label], settled_rows + contested))
-        lines.append(DrawnRows(given, settled_rows, rate, contested))
-    return lines
+    rows = audit.table.select(name for name in (*JUDGED_BY, CONTESTED, DRAW_SEED) if name in audit.table.columns)
+    with suppress(DataError):  # of verdicts that are on no row of the audit nothing follows
+        joined = join_reviews(rows, read_reviews(store))
+        dropped = joined.decisions.filter(pl.col("action") == "drop")["row_id"]
+        rows = rows.drop(joined.columns.columns[1:], strict=False).join(joined.columns, on="row_id", maintain_order="left")
+        rows = rows.filter(~pl.col("row_id").is_in(dropped.implode()))
+    # the models of the labels say nothing here
+    vouched = bool(audit.settings.get("trusted_at_random", False))
+    marked = label_rows(rows, neighbours=0, all_at_random=vouched, seed=audit.seed).table
+    metrics = reviewed_metrics(marked.with_columns(label_quality=pl.lit(float("nan")), flagged=pl.lit(value=False)))
+    return reviewed_labels(metrics | {"vouched_at_random": vouched})

@@ -39,7 +39,7 @@ def review(
 
     reviewer : who judges; the user's name when None. blind : hide the given label and all that hints at it: of
     every row, of none (false), or of those drawn at random until they are judged (None).
-    minutes : of this sitting, a row a minute, the random draw that the run asks for first. budget : rows instead.
+    minutes : of this sitting, a row a minute, the random draw that the run asks for first. budget : rows more, instead.
     port : 0 takes a free one. announce : is given the address, which works once, and the file of the verdicts.
 
     Raises RunError (no label_noise in the run, a port that is taken, a store that cannot be written) and MissingExtraError.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import RunError
@@ -27,6 +28,7 @@ class ReviewItem:
     current, current_id : the reviewer's verdict on the row so far, None for none, and its number, 0 for none
     undo_token : what undo would take back, as `undo` wants it; empty for nothing
     waiting : rows that the filters let through and that wait; skipped : rows set aside for this sitting
+    decided : rows that the reviewer has judged, at whatever sitting; of_sitting : at this one, of its `sitting` rows
     next_place : place of the row that comes next, if this one is judged
     """
 
@@ -73,22 +75,26 @@ class ReviewSession:
         budget: int | None = None,
     ) -> None:
         """`audit` is that of the run's labels; the others as for `open_session`. Raises RunError when verdicts cannot be kept."""
-        self.run, self.reviewer, self.blind = run, reviewer, blind
+        self.run, self.audit, self.reviewer, self.blind = run, audit, reviewer, blind
         self.minutes = minutes if budget is None else None
+        self.store = VerdictStore(run.folder)
         self.name = str(run.manifest["name"])
         self.detector = self._key_on_disk()
         working_on(f"choosing among {audit.table.height:,} rows")
-        self.queue = build_queue(audit, max(MIN_SITTING_ROWS, int(minutes)) if budget is None else budget)
+        rows = max(MIN_SITTING_ROWS, int(minutes)) if budget is None else budget
+        self.queue = build_queue(audit, rows + self._judged_before())
         working_on("putting rows side by side")
         self.rows = RowView(audit, run)
         self.columns = FilterColumns(audit.table, audit.evidence_against, self.queue.drawn)
-        self.store = VerdictStore(run.folder)
         self._judged = np.zeros(len(self.rows), bool)
         self._judged_by_others = np.zeros(len(self.rows), bool)
         self._skipped: list[tuple[int, int]] = []  # place, and the number of the reviewer's latest verdict then
         self._settled: set[int] = set()  # places of rows on which reviewers differed, judged again in this sitting
         self._seconds: list[float] = []
         self._last_event = 0
+        self._read_new_events()
+        self._decided_before = int(self._judged.sum())
+        self.sitting = min(rows, len(self._waiting(Filters())))
 
     def item(self, filters: Filters, *, place: int | None = None, note: str = "") -> ReviewItem:
         """The next row under the filters, or the one at `place`."""
@@ -110,7 +116,7 @@ class ReviewSession:
             waiting=len(left),
             skipped=len(self._skipped),
             of_sitting=self._judged_of_sitting(),
-            sitting=self.queue.sitting,
+            sitting=self.sitting,
             next_place=next((int(row_place) for row_place in left[:2] if row_place != place), None),
         )
 
@@ -182,7 +188,7 @@ class ReviewSession:
         self._read_new_events()
         left = self._waiting(Filters())
         seconds_a_row, spent = seconds_per_row(self._seconds), sum(self._seconds) / 60
-        rows = self.queue.sitting - self._judged_of_sitting()
+        rows = max(self.sitting - self._judged_of_sitting(), 0)
         if self.minutes is not None and seconds_a_row is not None:
             rows = int(max(self.minutes - spent, 0.0) * 60 // seconds_a_row)
         steps = [rows, *(step for step in OUTLOOK_ROWS if step <= len(left))]
@@ -190,7 +196,13 @@ class ReviewSession:
         return ReviewOutlook(self.minutes, spent, seconds_a_row, self.queue.measured, gains)
 
     def _judged_of_sitting(self) -> int:
-        return int(self._judged[self.queue.order[: self.queue.sitting]].sum())
+        return max(int(self._judged.sum()) - self._decided_before, 0)
+
+    def _judged_before(self) -> int:
+        """Rows of the queue that the reviewer has judged at earlier sittings."""
+        current = self.store.current_verdicts()
+        mine = current.filter(pl.col("reviewer") == self.reviewer)["row_id"]
+        return int(self.audit.table["row_id"].filter(pl.Series(self.audit.unjudged)).is_in(mine.implode()).sum())
 
     def place(self, row_id: str) -> int:
         """The place of a row in the audit. Raises StaleError for one that the audit does not hold."""
@@ -260,7 +272,8 @@ def open_session(
     """A sitting of one reviewer.
 
     blind : hide the given labels: of every row, of none (false), or of those drawn at random (None). minutes, or budget : the
-    sitting, at a minute a row, or in rows. audit : the run's own when None. Raises RunError for a name that is no name.
+    sitting, at a minute a row, or in rows, beside what was judged before. audit : the run's own when None. Raises RunError for a
+    name that is no name.
     """
     name = reviewer.strip()
     if not name or len(name) > 100 or not name.isprintable():

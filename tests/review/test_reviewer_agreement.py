@@ -6,9 +6,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from ktodata.formats.verdicts.verdict_store import CURRENT_SCHEMA
-from ktodata.review.review_progress import drawn_so_far, tallies
+from ktodata.review.review_progress import tallies
 from ktodata.review.reviewer_agreement import agreements, disagreements, shared_rows
-from ktodata.stats import share_of_draw
 
 
 def standing(*verdicts):
@@ -86,18 +85,10 @@ def test_three_reviewers_are_compared_two_by_two_on_shared_rows():
     assert shared_rows(verdicts).height == 3 and agreements(standing()) == []
 
 
-def test_tallies_and_the_random_draw():
-    """Of four rows drawn two are settled with a label: one of two desirable labels is wrong."""
+def test_tallies():
     verdicts = standing(
         ("a", "ann", "keep", True), ("b", "ann", "flip", True), ("c", "ann", "drop", False), ("z", "ann", "flip", True), ("a", "bob", "keep", True)
     )  # fmt: skip
     ann, bob = tallies(verdicts)
     assert (ann.reviewer, ann.rows, ann.verdicts) == ("ann", 4, {"keep": 1, "flip": 2, "drop": 1, "contested": 0})
     assert (bob.rows, bob.seconds, ann.seconds) == (1, 4.0, 1.5)
-    ids, sizes = pl.Series(["a", "b", "c", "d", "z"]), {True: 4, False: 2}
-    one_each = verdicts.filter(reviewer="ann")
-    up, down = drawn_so_far(one_each, ids, np.array([True, True, True, True, False]), sizes)
-    assert (up.settled, up.wrong.value, down.settled, down.wrong.value) == (2, 0.5, 0, None)
-    differ = one_each.with_columns(verdict=pl.when(row_id="b").then(pl.lit("contested")).otherwise("verdict"))
-    up = drawn_so_far(differ, ids, np.array([True, True, True, True, False]), sizes)[0]
-    assert (up.settled, up.contested, up.wrong) == (1, 1, share_of_draw(0, 1, 1, 4)) and up.wrong.high == 0.75

@@ -11,11 +11,13 @@ import pytest
 import ktodata as kd
 from ktodata.errors import RunError
 from ktodata.files import read_note, siblings_of, write_note
+from ktodata.labels.label_words import review_sentence, reviewed_labels
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.headline import headline_text
 from ktodata.review.filters import FilterColumns, Filters
 from ktodata.review.queue import ReviewQueue, build_queue, expected_gain, seconds_per_row
+from ktodata.review.review_progress import labels_so_far
 from ktodata.review.session import open_session
 from ktodata.review.store import StaleError
 
@@ -44,18 +46,18 @@ def judge(session, verdict="keep", *, item=None, **more):
 # --- the order ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sitting", [2, 21, 60, 70])
-def test_a_sitting_begins_with_the_draw_that_the_headline_asks_for_and_the_rest_is_by_worth(run, sitting):
+@pytest.mark.parametrize("count", [2, 21, 60, 70])
+def test_the_queue_begins_with_the_draw_that_the_headline_asks_for_and_the_rest_is_by_worth(run, count):
     audit = LabelAudit.of_run(run)
-    queue = build_queue(audit, sitting)
-    sitting_rows = audit.next_reviews(sitting)
+    queue = build_queue(audit, count)
+    first_rows = audit.next_reviews(count)
     ids = audit.table["row_id"]
-    assert [ids[int(place)] for place in queue.order[:sitting]] == sitting_rows["row_id"].to_list()
-    assert queue.drawn.sum() == (sitting_rows["why"] == "measures").sum() == min(sitting, 60)
+    assert [ids[int(place)] for place in queue.order[:count]] == first_rows["row_id"].to_list()
+    assert set(first_rows["why"][:60]) == {"measures"} and queue.drawn.sum() == 60 and queue.drawn[queue.order[:60]].all()
     assert sorted(queue.order) == list(range(audit.table.height))  # every open row, once
-    rest = queue.worth[queue.order[sitting:]]
+    rest = queue.worth[queue.order[max(count, 60) :]]
     assert (np.diff(rest) <= 0).all() and rest[0] > rest[-1]
-    assert np.allclose(queue.p_wrong[queue.order[:sitting]], sitting_rows["doubt"])
+    assert np.allclose(queue.p_wrong[queue.order[:count]], first_rows["doubt"])
 
 
 def test_rows_with_a_trusted_label_are_asked_no_more(run):
@@ -200,7 +202,7 @@ def test_what_is_held_until_somebody_decides_is_asked_about_and_then_decided(dis
     session = sit(run, minutes=70)
     held = [session.rows.row_ids[int(place)] for place in session.queue.order if session.queue.held[place]]
     assert len(held) == 3 and session.queue.held.sum() == 3  # one of each text
-    assert set(held) <= {session.rows.row_ids[int(place)] for place in session.queue.order[: session.queue.sitting]}
+    assert set(held) <= {session.rows.row_ids[int(place)] for place in session.queue.order[: session.sitting]}
     contradicted = Filters(reason="contradicted")
     item = session.item(contradicted)
     assert item.waiting == 3 and item.why == "held" and item.row.evidence.reasons == ["the same text has both labels"]
@@ -304,6 +306,48 @@ def test_a_budget_is_a_number_of_rows(run):
     session.store.close()
 
 
+def test_a_budget_is_of_one_sitting_and_the_draw_goes_on_over_all_of_them(run):
+    """Thirty rows, and thirty again: all sixty that the headline asks for are of the draw, and blind; then the others."""
+    for sitting in range(2):
+        session = sit(run, budget=30, blind=None)
+        item = session.item(ALL)
+        assert (item.decided, item.of_sitting, item.sitting) == (30 * sitting, 0, 30)
+        for number in range(30):
+            item = session.item(ALL)
+            assert (item.of_sitting, item.why, item.blind) == (number, "measures", True)
+            judge(session, item=item)
+        session.store.close()
+    session = sit(run, budget=5, blind=None)
+    item = session.item(ALL)
+    assert (item.decided, item.of_sitting, item.sitting, item.why, item.blind) == (60, 0, 5, "gain", False)
+    session.undo(item.undo_token, session.detector)
+    assert session.item(ALL).of_sitting == 0 and session.item(ALL).why == "measures"
+    session.store.close()
+
+
+@pytest.mark.parametrize("budget", [1, 5, 60, 100])
+def test_what_was_learnt_is_of_the_whole_draw_as_the_run_says_it(made, run, budget):
+    """Ann judges forty rows of the draw, Bob the first twenty of them: every tenth otherwise, and one he drops."""
+    ann = sit(run, budget=60, blind=None)
+    judged = [judge(ann, "flip" if number % 3 == 0 else "keep") for number in range(40)]
+    bob = sit(run, "bob", budget=20, blind=None)
+    for number in range(20):
+        verdict = "flip" if (number % 3 == 0) != (number % 10 == 1) else "keep"
+        assert judge(bob, "drop" if number == 19 else verdict) == judged[number]
+    bob.store.close()
+    for reviewer in ("ann", "bob", "cy"):
+        session = sit(run, reviewer, budget=budget)
+        learnt = review_sentence(labels_so_far(session.audit, session.store.path))
+        session.store.close()
+        assert "of 37 rows drawn at random" in learnt and "3 contested" in learnt
+    again = kd.run(made[0], out=run.folder, reviews=[ann.store.path])
+    assert learnt == review_sentence(reviewed_labels(again.stage("label_noise").metrics["trusted"]))
+    session = sit(Run(run.folder), "cy", budget=budget)  # told twice, and counted once
+    assert review_sentence(labels_so_far(session.audit, session.store.path)) == learnt
+    session.store.close()
+    ann.store.close()
+
+
 def test_a_blind_reviewer_is_told_nothing_of_labels(run):
     blind = sit(run, blind=True)
     item = blind.item(ALL)
@@ -350,11 +394,11 @@ def test_signals_and_the_rater_are_those_of_the_run(session):
 def test_what_reviews_buy_by_hand():
     """p = 0.5, 0.1, 0.2: the first two hold 0.6 wrong labels and 0.25 + 0.09 of 0.25 + 0.09 + 0.16 of the cost; 2 rows at 30 s."""
     p = np.array([0.2, 0.5, 0.1])
-    queue = ReviewQueue(np.array([1, 2, 0]), 2, np.zeros(3, bool), np.zeros(3, bool), p, measured=True)
+    queue = ReviewQueue(np.array([1, 2, 0]), np.zeros(3, bool), np.zeros(3, bool), p, measured=True)
     bought = expected_gain(queue, queue.order, 2, 30.0)
     assert (bought.rows, bought.minutes) == (2, 1.0)
     assert (bought.wrong_labels, bought.cost, bought.cost_share) == pytest.approx((0.6, 0.34, 0.68))
-    unknown = ReviewQueue(queue.order, 2, queue.drawn, queue.held, p, measured=False)
+    unknown = ReviewQueue(queue.order, queue.drawn, queue.held, p, measured=False)
     assert expected_gain(unknown, queue.order, 2, 30.0).wrong_labels is None
 
 
@@ -366,7 +410,7 @@ def test_the_pace_is_the_reviewers_own_once_it_shows(session):
         seconds_per_row([0.0] * 9),
     ) == (None, None, 30, 1)
     first = session.outlook()
-    assert (first.seconds_a_row, first.gains[0].minutes, first.gains[0].rows) == (None, None, session.queue.sitting)
+    assert (first.seconds_a_row, first.gains[0].minutes, first.gains[0].rows) == (None, None, session.sitting)
     for _ in range(5):
         judge(session, seconds=30.0)
     outlook = session.outlook()

@@ -18,12 +18,10 @@ from ktodata.files import write_note
 from ktodata.pipeline.run_folder import Run
 from ktodata.review.auth import HEADERS, AuthMiddleware
 from ktodata.review.pages import render, static
-from ktodata.review.review_progress import DrawnRows, MovedLabels
 from ktodata.review.serve import HOST, listening_socket
 from ktodata.review.session import open_session
 from ktodata.review.store import VerdictStore
 from ktodata.review.web import ReviewApp
-from ktodata.stats import share_of_draw
 
 PORT = 8765
 ORIGIN = f"http://127.0.0.1:{PORT}"
@@ -356,7 +354,7 @@ def test_a_thing_is_shown_once_it_is_known(visitor, session):
         assert (" of 20 minutes left, " in page) == (number == 4)
     assert "18 of 20 minutes left, 35 rows at 30 s a row." in page
     progress = visitor.client.get("/progress").text
-    assert "Nothing yet" not in progress and "Drawn at random" in progress and "ktodata run" in progress
+    assert "Nothing yet" not in progress and "0 of 5 rows drawn at random and judged carry" in progress and "ktodata run" in progress
     assert "none was judged" not in progress and "not measured</td>" not in progress
     object.__setattr__(session.queue, "measured", True)
     assert "35 rows at 30 s a row: some " in visitor.client.get("/").text
@@ -382,7 +380,7 @@ def test_the_criterion_stands_beside_the_row(visitor):
 
 def test_a_sitting_ends_with_what_was_learnt(visitor, session):
     assert "What was learnt" not in visitor.client.get("/").text
-    object.__setattr__(session.queue, "sitting", 4)
+    session.sitting = 4
     for place in session.queue.order[:4]:
         row_id = session.rows.row_ids[int(place)]
         session.record(row_id, "flip", current_id=0, detector=session.detector, note="", seconds=3.0)
@@ -398,17 +396,6 @@ def test_a_sitting_ends_with_what_was_learnt(visitor, session):
     assert html.unescape(visitor.client.get("/progress").text).count(f"ktodata run {place} --reviews {session.store.path}") == 1
 
 
-@pytest.mark.parametrize(("size", "words"), [(20, "every row that could be drawn was judged"), (90, "95 % interval")])
-def test_a_rate_has_an_interval_only_where_rows_are_left(size, words):
-    drawn = [DrawnRows("desirable", 20, share_of_draw(2, 20, 0, size), 0)]
-    learnt = {"judged": 20, "drawn": drawn, "moved": [MovedLabels("desirable", 20, 2, 0)], "command": "c", "is_whole": True}
-    frame = {"here": "row", "reviewer": "ann", "blind": False, "detector": "d", "csrf": "", "name": "run"}
-    lists = {name: [] for name in ("tallies", "agreements", "differ", "mine")}
-    page = render("progress.html.j2", **frame, **lists, learnt=learnt, differ_in_all=0, min_rows=10, outlook=_outlook())
-    both = ("every row that could be drawn was judged", "95 % interval")
-    assert "of 20 labels wrong" in page and [text for text in both if text in page.partition("What was learnt")[2]] == [words]
-
-
 def test_a_text_is_escaped_in_every_place_of_a_template():
     """A reviewer's or run's name comes from outside too."""
     frame = {"here": "row", "reviewer": "<i>\ud800", "blind": False, "detector": '"><i>', "csrf": "", "name": "<i>"}
@@ -416,7 +403,7 @@ def test_a_text_is_escaped_in_every_place_of_a_template():
         "progress.html.j2",
         **frame,
         tallies=[],
-        learnt={"judged": 0, "drawn": [], "moved": [], "command": "<i>"},
+        learnt={"judged": 0, "of_labels": "", "moved": [], "command": "<i>"},
         agreements=[],
         differ=[],
         differ_in_all=0,
