@@ -2,11 +2,12 @@
 
 A file of verdicts (CSV, JSON lines or Parquet, also .gz and .zst) has a column `row_id` and a column `trusted_label` or
 `verdict`. Beside the row_id, or in its place, `source_id`, `content` (as write_queue writes it), or `prompt` and `completion`
-find the row in a later export (matching.py). A verdict is true/false, desirable/undesirable, good/bad or 1/0; where the file has
-a column `label` too, keep and flip say whether that label is right. `drop` (the row is of no use) and `contested` (people truly
-differ) are verdicts without a label. `reviewer`, `reviewed_at` and `note` are kept, other columns are passed over, and an empty
-cell is a row that nobody has judged yet. A verdict is never guessed: one that cannot be read is an error. The store of
-`ktodata review` (reviews.sqlite) is read as it is. Where people differ on a row it is contested, and nobody's label is trusted.
+find the row in a later export (matching.py). A verdict is true/false, desirable/undesirable, good/bad or 1/0, unless the recipe's
+label gives that word another meaning: then it is refused. Where the file has a column `label` too, keep and flip say whether that
+label is right. `drop` (the row is of no use) and `contested` (people truly differ) are verdicts without a label. `reviewer`,
+`reviewed_at` and `note` are kept, other columns are passed over, and an empty cell is a row that nobody has judged yet. A verdict
+is never guessed: one that cannot be read is an error. The store of `ktodata review` (reviews.sqlite) is read as it is. Where
+people differ on a row it is contested, and nobody's label is trusted.
 """
 
 import glob
@@ -20,7 +21,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import EmptyDataError, FormatError, KtodataError, LabelError, MissingColumnError
-from ktodata.feedback import check_columns
+from ktodata.feedback import LABEL_NAMES, check_columns
 from ktodata.formats.data_files import FileKind, Source, find_sources, fingerprint, nearest
 from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
@@ -70,7 +71,7 @@ SAY = (
     "drop or contested, a value with a meaning in the recipe's label, or leave the cell empty for no verdict."
 )
 
-Words = Mapping[str, bool]
+Words = Mapping[str, bool | None]  # None: a word that means another thing by itself
 NO_WORDS: Words = {}
 
 # what a spreadsheet would run, after white space too, or take apart; one that has an apostrophe already gets one more
@@ -376,26 +377,37 @@ def as_trusted_label(value: Any, label: Any, words: Words = NO_WORDS) -> bool | 
 
     label : the row's given label, of which keep and flip are said
     """
-    word, meanings = _as_word(value), {**words, **JUDGES}
-    if word in meanings:
-        return meanings[word]
+    word = _as_word(value)
+    if (meaning := {**JUDGES, **words}.get(word)) is not None:
+        return meaning
+    if word in words:
+        by_itself = LABEL_NAMES[JUDGES[word]]
+        raise UnusableError("label", f"{yaml_value(value)} is {by_itself} by itself, and not by the recipe's label: write which")
     if word in WITHOUT_LABEL:
         return None
     if word not in ON_THE_LABEL:
         raise UnusableError("label", f"{yaml_value(value)} is no verdict")
-    if (given_label := meanings.get(_as_word(label))) is None:
+    # in the files written here true is desirable, whatever the recipe reads it as
+    if (given_label := {**words, **JUDGES}.get(_as_word(label))) is None:
         raise UnusableError("label", f"{word} is said of the given label, and column label holds {yaml_value(label)} here")
     return given_label == ON_THE_LABEL[word]
 
 
 def words_of(label: Any) -> Words:
-    """The words that a recipe's `label:` gives a meaning; those that a verdict has by itself are not among them."""
-    known = {*JUDGES, *ON_THE_LABEL, *WITHOUT_LABEL}
+    """The words that a recipe's `label:` gives a meaning; None for one that means another thing as a verdict by itself.
+
+    Of a word of two meanings nothing is known, and keep, flip, drop and contested are verdicts whatever a label says.
+    """
     meanings: dict[str, set[Any]] = {}
     for (_, value), meaning in (label_rule(label).meanings or {}).items():
         meanings.setdefault(_as_word(value), set()).add(meaning)
-    one_each = {word: next(iter(given)) for word, given in meanings.items() if len(given) == 1 and word not in known}
-    return {word: meaning for word, meaning in one_each.items() if isinstance(meaning, bool)}
+    words: dict[str, bool | None] = {}
+    for word, given in meanings.items():
+        if word in JUDGES:
+            words |= {} if given == {JUDGES[word]} else {word: None}
+        elif len(given) == 1 and isinstance(meaning := next(iter(given)), bool) and word not in {*ON_THE_LABEL, *WITHOUT_LABEL}:
+            words[word] = meaning
+    return words
 
 
 def _as_word(value: Any) -> str:

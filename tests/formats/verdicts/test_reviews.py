@@ -59,13 +59,33 @@ def test_keep_and_flip_are_said_of_the_label(write):
 
 
 def test_the_labels_own_words_are_verdicts_where_the_recipe_gives_them_a_meaning(write):
-    """up and no mean what the recipe says; Y and y, which it gives two meanings, and 1, which it turns round, do not."""
-    words = words_of({"column": "thumb", "up": True, "no": False, "meh": None, "Y": True, "y": False, "1": False})
+    """up and no mean what the recipe says; Y and y, which it gives two meanings, do not."""
+    words = words_of({"column": "thumb", "up": True, "no": False, "meh": None, "Y": True, "y": False, "1": True, "keep": False})
     assert words == {"up": True, "no": False}
     read = read_reviews(write("row_id,label,verdict", "a,up,Up", "b,up,flip", "c,no,1"), words).verdicts
     assert dict(read.select("row_id", "trusted_label").iter_rows()) == {"a": True, "b": False, "c": True}
     with pytest.raises(LabelError, match="'meh' is no verdict"):
         read_reviews(write("row_id,verdict", "a,meh"), words)
+
+
+@pytest.mark.parametrize(
+    ("label", "cell"),
+    [
+        ({"column": "thumbs_down", True: False, False: True}, "true"),
+        ({"column": "thumbs_down", True: False, False: True}, "FALSE"),
+        ({"column": "harmful", "1": False, "0": True}, "1"),
+        ({"column": "vote", 1: True, -1: False, 0: None}, "0"),
+        ({"column": "stars", "5": True, "1": False}, "1"),
+        ({"column": "flag", "Good": False, "none": True}, "good"),
+    ],
+)
+def test_a_verdict_that_the_recipes_label_turns_round_is_refused_and_not_guessed(write, label, cell):
+    """As the label's own word it says one thing, and as a verdict by itself another."""
+    words = words_of(label)
+    with pytest.raises(LabelError, match=r"1 of 2 verdicts .* by itself, and not by the recipe's label: write which"):
+        read_reviews(write("row_id,verdict", f"a,{cell}", "b,desirable"), words)
+    kept = read_reviews(write("row_id,label,verdict", "a,true,keep", "b,false,flip", "c,true,undesirable"), words).verdicts
+    assert kept["trusted_label"].to_list() == [True, True, False], "what the desk wrote comes back"
 
 
 def test_keep_without_a_label_is_not_guessed(write):
