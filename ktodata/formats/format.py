@@ -4,7 +4,7 @@ import inspect
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast, get_args
@@ -20,6 +20,7 @@ from ktodata.formats.turns import JudgedTurn
 Columns = str | Sequence[str] | None
 Row = Mapping[str, Any]
 RATING = "rating"
+ENTRIES = "[]"  # in a path: every entry of a list
 SYSTEM = ("system[].type", "system[].text")  # beside the turns: a text, or its parts
 # what a format of messages holds: a conversation, its verdict, and what its template is given
 CONVERSATION = ("prompt", "completion", "label", "turns", "answer", "tools", "chat_template_kwargs")
@@ -35,7 +36,7 @@ class Fields:
     prompt: tuple[str, ...] = ()
     completion: tuple[str, ...] = ()
     label: LabelRule = field(default_factory=LabelRule)
-    votes: Mapping[str, str] = field(default_factory=dict)
+    votes: Mapping[str, str | None] = field(default_factory=dict)  # {column: rater}; None: a list of votes, which says no rater
     about: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     trusted: LabelRule | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
@@ -122,9 +123,17 @@ class Fields:
             )
         return self.verdict(record, own_column)
 
+    def vote_values(self, record: Record) -> Iterator[tuple[str | None, Any]]:
+        """(rater, value) of each vote that the record has; of a list each entry is one."""
+        for column, rater in self.votes.items():
+            value = lookup(record, column)
+            if ENTRIES in column and isinstance(value, list):
+                yield from ((rater, entry) for entry in value)
+            elif value is not ABSENT:
+                yield rater, value
+
     def _verdict_of_votes(self, record: Record, own: Meanings) -> Verdict:
-        values = ((rater, lookup(record, column)) for column, rater in self.votes.items())
-        labels = ((rater, self.label.truth(value, own)) for rater, value in values if value is not ABSENT)
+        labels = ((rater, self.label.truth(value, own)) for rater, value in self.vote_values(record))
         votes = [Vote(rater, label) for rater, label in labels if label is not None]
         if self.label.column is None:
             return Verdict.by_votes(votes)
@@ -245,7 +254,7 @@ def make_fields(
         raise SettingError(f"judged is {' or '.join(get_args(JudgedTurn))}; got {judged!r}.")
     times, time_format = _time_column(about.get("created_at"))
     columns = {**about, "created_at": times}
-    voters = dict(votes) if isinstance(votes, Mapping) else {column: column for column in votes or ()}
+    voters = dict(votes) if isinstance(votes, Mapping) else {name: None if ENTRIES in name else name for name in votes or ()}
     return Fields(
         prompt=_column_names(prompt, name="prompt"),
         completion=_column_names(completion, name="completion", most=2),

@@ -131,6 +131,7 @@ def read(
         (true, "TRUE") or word ("Yes", "yes "), which is counted. Without meanings only booleans are labels. null sets a record
         aside.
     votes : {column: rater} for several verdicts in one record; the label is in the column of `label`, or else the majority.
+        ["votes[]"]: a list of verdicts, which does not say whose they are.
         Where they are even the record gives a row of each label, with the votes for it; `dedupe` holds both for review.
     rater, created_at, source_id, source, model, pair_id : columns. Times are ISO or e-mail text, or
         seconds, milli-, micro- or nanoseconds since 1970; else created_at: {column: ts, format: "%d/%m/%Y"}, or format: excel.

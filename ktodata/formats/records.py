@@ -116,20 +116,22 @@ class LabelledCompletion:
 
 
 # a step of a path: a name, a number of a list, or the first entry of a list whose field has a value
-_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]|\[([^\[\]=]+)=([^\[\]]*)\]")
+_STEP = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]|\[([^\[\]=]+)=([^\[\]]*)\]")
 
 
 def lookup(record: Any, column: str) -> Any:
     """The value of `column`, ABSENT where there is none.
 
     A column may be a path, unless the record has a column of that name: "a.b" is b inside a, "choices.0.message" the message of
-    the first of a list, "scores[name=thumb].value" the value of the first entry of a list whose name is thumb, and
-    "messages[].rating" the list of all ratings in a list.
+    the first of a list, "choices.-1" its last, "scores[name=thumb].value" the value of the first entry of a list whose name is
+    thumb, "messages[].rating" the list of all ratings in a list, and "votes[]" a list of bare values.
     """
     if isinstance(record, Mapping) and column in record:
         return record[column]
     if column.startswith("[]"):
         rest = column[2:].removeprefix(".")
+        if not rest:
+            return record if isinstance(record, list) else ABSENT
         values = [lookup(entry, rest) for entry in record] if isinstance(record, list) else []
         return [value for value in values if value is not ABSENT] or ABSENT
     if not (step := _STEP.match(column)):
@@ -147,8 +149,16 @@ def _step_into(value: Any, step: re.Match[str]) -> Any:
     if key is not None:
         entries = (entry for entry in value if isinstance(entry, Mapping))
         return next((entry for entry in entries if str(entry.get(key)) == wanted), ABSENT)
-    place = number or name
-    return value[int(place)] if place.isdecimal() and int(place) < len(value) else ABSENT
+    at = place_in(value, number or name)
+    return ABSENT if at is None else value[at]
+
+
+def place_in(entries: Sequence[Any], step: str) -> int | None:
+    """Which entry of a list a step of a path means, "-1" being the last; None: there is none."""
+    if not step.removeprefix("-").isdecimal():
+        return None
+    at = int(step) + len(entries) * step.startswith("-")
+    return at if 0 <= at < len(entries) else None
 
 
 def need(record: Record, column: str) -> Any:

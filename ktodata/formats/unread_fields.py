@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ktodata.formats.records import LabelledCompletion, Record, clip
+from ktodata.formats.records import LabelledCompletion, Record, clip, place_in
 
 if TYPE_CHECKING:
     from ktodata.formats.format import Fields, Format
@@ -21,7 +21,7 @@ MAX_NAMES = 1000  # the keys of an object may be data: ids, words
 MAX_SHAPES = 10_000
 OTHERS = "(other fields)"
 _DEPTH = 20
-_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]|(\[[^\[\]]*\])")
+_STEP = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]|(\[[^\[\]]*\])")
 # {step: what is read inside}; nothing inside: all of it is read
 Tree = dict[str, Any]
 WHOLE: Tree = {}
@@ -94,8 +94,8 @@ def _places(entries: list[Any], step: str) -> Iterable[int]:
     """Which entries of a list a step means: each, that of a number, or the first whose key has a value."""
     if step == "[]":
         return range(len(entries))
-    if step.isdecimal():
-        return [int(step)]
+    if not step.startswith("["):
+        return [place for place in [place_in(entries, step)] if place is not None]
     key, _, wanted = step[1:-1].partition("=")
     matching = (place for place, entry in enumerate(entries) if isinstance(entry, Mapping) and str(entry.get(key)) == wanted)
     return [place for place in [next(matching, None)] if place is not None]

@@ -126,7 +126,7 @@ def _named_ids(record: Any, fields: Fields) -> Iterator[tuple[str, Any]]:
         columns = {**USUAL, **fields.keep, **{name: columns[0] for name, columns in fields.about.items() if columns}}
         yield from ((name, lookup(record, column)) for name, column in columns.items())
         # who has voted stands in the name of a column
-        yield from (("rater", rater) for column, rater in fields.votes.items() if lookup(record, column) not in (ABSENT, None))
+        yield from (("rater", rater) for rater, value in fields.vote_values(record) if rater is not None and value is not None)
 
 
 def leaves(value: Any) -> Iterator[str]:

@@ -46,7 +46,8 @@ def ingest(
         Field(description="column of the label; {column: thumb, up: true, down: false}; {column: score, at_least: 4}"),
     ] = None,
     votes: Annotated[
-        dict[str, str] | list[str] | None, Field(description="{column: rater} of several verdicts in one record")
+        dict[str, str] | list[str] | None,
+        Field(description='{column: rater} of several verdicts in one record; ["votes[]"], a list of them'),
     ] = None,
     rater: Annotated[Column, Field(description="column: who gave the label")] = None,
     created_at: Annotated[

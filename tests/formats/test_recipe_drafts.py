@@ -331,3 +331,73 @@ def test_a_draft_that_leads_nowhere_says_so_at_once(lines, record, reason):
     inspection = inspect(lines(record, record))
     assert reason in inspection.trial and reason in inspection.recipe() and reason in inspection.text()
     assert json.loads(json.dumps(inspection.as_dict()))["reading"] == inspection.trial
+
+
+VOTE_LISTS = {"booleans": (True, False), "words": ("good", "bad"), "numbers": (1, 0)}
+
+
+@pytest.mark.parametrize("values", VOTE_LISTS.values(), ids=VOTE_LISTS)
+@pytest.mark.parametrize("name", ["votes", "said_by_people"])
+def test_a_list_of_values_is_offered_as_votes_of_which_most_decide(lines, name, values):
+    yes, no = values
+    given = [[yes], [no, yes, yes], [no, no], [], [yes, no], [yes, yes, no, yes]] * 20
+    rows = [{"prompt": f"p{n}", "completion": f"c{n}", name: votes} for n, votes in enumerate(given)]
+    path = lines(*rows)
+    inspection = inspect(path)
+    [choice] = inspection.labels
+    assert sorted((str(value), count) for value, count in choice.values) == sorted([(str(yes), 80), (str(no), 80)])
+    assert choice.n_null == 20 and "100 of 120 records would become" in (inspection.trial or "")
+    drafted = yaml.safe_load(inspection.recipe())["ingest"]
+    assert drafted["votes"] == [f"{name}[]"] and set(drafted["label"].values()) == {"CHOOSE"}
+    result = kd.read(path, votes=drafted["votes"], label={"values": [[yes, True], [no, False]]})
+    labels = {
+        completion: label for completion, label in result.feedback.select("completion", "label").iter_rows() if completion != "c4"
+    }
+    assert [labels[f"c{n}"] for n in (0, 1, 2, 5)] == [True, True, False, True]
+    assert result.metrics["even_votes"] == 20 and not result.metrics["not_kept"]
+    assert [vote["label"] for vote in result.feedback["votes"][1]] == [False, True, True]
+
+
+def test_lists_with_one_entry_each_are_no_votes_and_tags_none_either(lines):
+    rows = [{"prompt": f"p{n}", "completion": f"c{n}", "rating": [n % 2]} for n in range(40)]
+    assert [choice.column for choice in inspect(lines(*rows)).labels] == ["rating.0"]
+    tags = [{"prompt": f"p{n}", "completion": f"c{n}", "topics": ["a", "b", "c"][n % 3 :]} for n in range(40)]
+    assert not inspect(lines(*tags)).labels
+
+
+def turns_of_a_case(n: int, n_turns: int) -> dict[str, Any]:
+    said = [
+        {"speaker": ("customer", "agent")[at % 2], "text": f"what was said as {at} in the long case {n}"} for at in range(n_turns)
+    ]
+    return {"turns": said, "ok": n % 3 > 0}
+
+
+@pytest.mark.parametrize(("sizes", "words"), [([4], "4"), ([2, 6, 4], "2 to 6")])
+def test_the_last_entry_of_a_list_is_listed_and_which_is_judged_is_left_open(lines, sizes, words):
+    path = lines(*(turns_of_a_case(n, sizes[n % len(sizes)]) for n in range(30)))
+    inspection = inspect(path)
+    assert inspection.roles["completion"][0].column == "turns.-1.text"
+    assert f"turns: lists of {words} entries" in inspection.text() and f"entry 1 of {words}" in inspection.text()
+    assert f"turns.-1.text (the last of {words})" in inspection.recipe()
+    result = kd.read(path, prompt="turns.0.text", completion="turns.-1.text", label="ok")
+    assert result.feedback["completion"][0] == f"what was said as {sizes[0] - 1} in the long case 0"
+
+
+def test_a_list_of_two_entries_has_no_third_name_for_its_last(lines):
+    columns = {column.path for column in inspect(lines(*(turns_of_a_case(n, 2) for n in range(30)))).columns}
+    assert columns == {"turns.0.speaker", "turns.0.text", "turns.1.speaker", "turns.1.text", "ok"}
+
+
+def test_a_name_does_not_say_which_of_several_entries_is_the_answer(lines):
+    rows = [{"turns": [{"ask": f"why {n}?", "answer": f"so {at} {n}"} for at in range(3)], "ok": n % 2 > 0} for n in range(30)]
+    drafted = yaml.safe_load(inspect(lines(*rows)).recipe())["ingest"]
+    assert (drafted["prompt"], drafted["completion"]) == ("CHOOSE", "CHOOSE")
+
+
+def test_of_several_entries_with_one_name_the_first_is_not_taken_for_the_judged_one(lines):
+    talk = [{"name": "agent", "answer": f"a first long answer in case {n}"} for n in range(30)]
+    rows = [
+        {"q": f"why is it {n}?", "turns": [turn, {**turn, "answer": "the last"}], "ok": n % 2 > 0} for n, turn in enumerate(talk)
+    ]
+    recipe = inspect(lines(*rows)).recipe()
+    assert "completion: CHOOSE" in recipe and "the first of several that are named so" in recipe

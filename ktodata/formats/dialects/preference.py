@@ -67,8 +67,7 @@ def _parse_side(value: Any, fields: Fields) -> Side | None:
 
 
 def _side_votes(record: Record, fields: Fields) -> list[tuple[str | None, Side]]:
-    values = ((rater, lookup(record, column)) for column, rater in fields.votes.items())
-    sides = ((rater, _parse_side(value, fields)) for rater, value in values if value is not ABSENT)
+    sides = ((rater, _parse_side(value, fields)) for rater, value in fields.vote_values(record))
     return [(rater, side) for rater, side in sides if side is not None]
 
 

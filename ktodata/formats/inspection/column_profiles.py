@@ -6,6 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ktodata.formats.format import ENTRIES
+from ktodata.formats.inspection.list_places import (
+    MAX_BARE_ENTRIES,
+    ListSizes,
+    bare_values,
+    is_bare,
+    is_last,
+    is_vote_list,
+    listed_places,
+    place_in_words,
+    place_of,
+)
 from ktodata.formats.label_rules import yaml_value
 from ktodata.formats.records import clip
 
@@ -13,7 +25,6 @@ MAX_COLUMNS = 300
 MAX_DEPTH = 8
 MAX_DISTINCT = 1_000
 MAX_VALUE_CHARS = 100  # a longer text is no label, rater or id
-MAX_LIST_ITEMS = 3
 EXAMPLES = 3
 EXAMPLE_CHARS = 60
 # an entry of a list is found by the first of these that names it: scores[name=thumb].value
@@ -71,6 +82,7 @@ class ColumnProfile:
     n_assistant_last : conversations that end with the assistant's turn, and turns that are the assistant's.
     n_with_answer : conversations that hold a turn of the assistant, wherever.
     n_repeated : records in which the path stands more than once.
+    sizes : how many entries the lists have that it is an entry of.
     """
 
     path: str
@@ -86,11 +98,25 @@ class ColumnProfile:
     n_assistant_last: int = 0
     n_with_answer: int = 0
     n_repeated: int = 0
+    sizes: ListSizes | None = None
 
     @property
     def n_values(self) -> int:
         """Values that are there."""
         return self.types.total()
+
+    @property
+    def n_holders(self) -> int:
+        """Values that are there; of a list's entries, the lists."""
+        return self.n_records if is_vote_list(self.path) else self.n_values
+
+    @property
+    def place(self) -> str:
+        """Which entry of a list it is, where the list has several; else empty."""
+        if self.n_repeated and not is_vote_list(self.path) and "=" in self.path:
+            return "the first of several that are named so"
+        place = place_of(self.path)
+        return "" if place is None or self.sizes is None or self.sizes.most < 2 else place_in_words(place[1], self.sizes)
 
     @property
     def n_distinct(self) -> int | None:
@@ -180,12 +206,17 @@ def column_at(columns: Iterable[ColumnProfile], path: str) -> ColumnProfile:
 def profile_columns(records: Iterable[Mapping[str, Any]]) -> tuple[list[ColumnProfile], int]:
     """The columns of `records` in the order of their first appearance, and how many columns beyond MAX_COLUMNS there were."""
     profiles: dict[str, ColumnProfile] = {}
+    sizes: dict[str, ListSizes] = {}
     beyond: set[str] = set()
     n_records = 0
     for record in records:
         n_records += 1
         met: Counter[str] = Counter()
         for path, value in leaves(record):
+            if isinstance(value, list) and (path in sizes or len(sizes) < MAX_COLUMNS):
+                sizes.setdefault(path, ListSizes(path, len(value), len(value))).add(value)
+            if _has_columns_inside(value):
+                continue
             if path not in profiles and len(profiles) >= MAX_COLUMNS:
                 beyond.add(path[:200])
                 continue
@@ -196,7 +227,32 @@ def profile_columns(records: Iterable[Mapping[str, Any]]) -> tuple[list[ColumnPr
             profiles[path].n_repeated += times > 1
     for profile in profiles.values():
         profile.n_null += n_records - profile.n_records
-    return list(profiles.values()), len(beyond)
+    return list(_with_places(profiles, sizes)), len(beyond)
+
+
+def _has_columns_inside(value: Any) -> bool:
+    """Whether it is a list of objects, whose fields are columns."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, Mapping) for item in value)
+        and not is_conversation(value)
+    )
+
+
+def _with_places(profiles: Mapping[str, ColumnProfile], sizes: Mapping[str, ListSizes]) -> Iterator[ColumnProfile]:
+    """The columns with the sizes of the lists that they are entries of; one of two that say the same is left out."""
+    for path, profile in profiles.items():
+        own, is_entries = sizes.get(path), is_vote_list(path)
+        if own and own.least == own.most == 1 and path + ENTRIES in profiles:
+            continue
+        place = place_of(path)
+        profile.sizes = of_list = sizes.get(path.removesuffix(ENTRIES) if is_entries else place[0] if place else "")
+        if of_list and ((is_last(path) and of_list.are_all_listed) or (is_entries and of_list.most > MAX_BARE_ENTRIES)):
+            continue
+        if of_list and is_entries and of_list.most == 1:
+            profile.path = f"{of_list.path}.0"
+        yield profile
 
 
 def leaves(record: Mapping[str, Any], prefix: str = "", depth: int = 1) -> Iterator[tuple[str, Any]]:
@@ -228,12 +284,17 @@ def _turn_leaves(turns: Iterable[Mapping[str, Any]], path: str) -> Iterator[tupl
 def _list_leaves(items: list[Any], path: str, depth: int) -> Iterator[tuple[str, Any]]:
     if all(isinstance(item, Mapping) for item in items):
         key = next((key for key in ENTRY_NAMES if all(isinstance(item.get(key), str) for item in items)), None)
-        for at, item in enumerate(items if key else items[:MAX_LIST_ITEMS]):
+        if key is None:
+            yield path, items
+        for at in range(len(items)) if key else listed_places(items):
+            item = items[at]
             if key is None and turn_role(item) is not None:
                 yield f"{path}.{at}", item
             step = f"{path}[{key}={item[key]}]" if key else f"{path}.{at}"
             yield from leaves({name: value for name, value in item.items() if name != key}, f"{step}.", depth + 1)
-    elif (len(items) == 1 and not isinstance(items[0], list)) or (len(items) == 1 and is_conversation(items[0])):
+    elif len(items) == 1 and is_conversation(items[0]):
         yield f"{path}.0", items[0]
     else:
         yield path, items
+        for value in bare_values(items) if is_bare(items) and len(items) <= MAX_BARE_ENTRIES else ():
+            yield f"{path}{ENTRIES}", value

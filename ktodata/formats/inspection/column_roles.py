@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ktodata.formats.format import ENTRIES
 from ktodata.formats.inspection.column_profiles import ColumnProfile
+from ktodata.formats.inspection.list_places import is_last, is_vote_list
 from ktodata.formats.inspection.time_formats import time_formats
 from ktodata.formats.label_rules import by_sense
 from ktodata.formats.times import moment
@@ -54,6 +56,7 @@ class RoleCandidate:
     column: str
     is_named: bool
     evidence: str
+    place: str = ""  # which entry of a list it is, where the list has several
 
 
 def column_roles(columns: Sequence[ColumnProfile], n_records: int) -> dict[Role, list[RoleCandidate]]:
@@ -64,9 +67,15 @@ def column_roles(columns: Sequence[ColumnProfile], n_records: int) -> dict[Role,
             for candidate in _roles_of(column, n_records):
                 candidates[candidate.role].append(candidate)
     for role, of_role in candidates.items():
-        of_role.sort(key=lambda candidate: (not candidate.is_named, _depth(candidate.column)))
+        of_role.sort(key=_likeliest_first)
         candidates[role] = of_role[: MAX_LABEL_CANDIDATES if role == "label" else 4]
     return candidates
+
+
+def _likeliest_first(candidate: RoleCandidate) -> tuple[bool, int, bool]:
+    """Of the entries of a list the judged answer is likelier the last than the first."""
+    is_earlier = candidate.role == "completion" and not is_last(candidate.column)
+    return not candidate.is_named, _depth(candidate.column), is_earlier
 
 
 def _depth(path: str) -> int:
@@ -78,7 +87,7 @@ def names_role(path: str, role: str) -> bool:
 
     What a person or a model is called says nothing alone: of `user.id` and `model.name` the name before it decides.
     """
-    names = [snake_name(name) for name in re.split(r"[.\[\]=]", path) if name and not name.isdigit()]
+    names = [snake_name(name) for name in re.split(r"[.\[\]=]", path) if name and not name.lstrip("-").isdigit()]
     owner = names[-2] if len(names) > 1 and names[-1] in _CALLED else ""
     if any(owner in _NAMES[named] for named in ("rater", "model")):
         return owner in _NAMES[role]
@@ -103,9 +112,13 @@ def _roles_of(column: ColumnProfile, n_records: int) -> list[RoleCandidate]:
     if column.share_of("turn", "turn as JSON text") >= MIN_SHARE:
         return [_turn_candidate(column)]
     roles = [*_time_candidates(column), *_names_of_things(column, n_records)]
+    if is_vote_list(column.path):
+        return [] if roles else _label_candidates(column)
+    if is_last(column.path):  # beside its own place it would be counted twice
+        return _text_candidates(column)
     if not roles:
         roles = _label_candidates(column)
-    if not roles and column.share_of("number", "boolean", "time") == 0:
+    if not roles:
         roles = _text_candidates(column)
     return roles
 
@@ -134,13 +147,16 @@ def _turn_candidate(column: ColumnProfile) -> RoleCandidate:
 
 def _text_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     """Texts, some of which may be turns: prompt or completion by name, or, where they are long and differ, either."""
+    if column.share_of("number", "boolean", "time"):
+        return []
     sides: tuple[Role, ...] = ("prompt", "completion")
     what = f"text, {column.mean_chars:,.0f} characters on average" if len(column.types) == 1 else column.type_text()
+    what, place = what + (f"; {column.place}" if column.place else ""), column.place
     named = [role for role in sides if names_role(column.path, role)]
-    if named:
-        return [RoleCandidate(role, column.path, True, f"its name; {what}") for role in named]
+    if named:  # of several entries no name says which is the judged one
+        return [RoleCandidate(role, column.path, not place, f"its name; {what}", place) for role in named]
     is_long = column.mean_chars >= 20 and (column.n_distinct is None or column.n_distinct > MAX_LABEL_VALUES)
-    return [RoleCandidate(role, column.path, False, what) for role in sides] if is_long else []
+    return [RoleCandidate(role, column.path, False, what, place) for role in sides] if is_long else []
 
 
 def _time_candidates(column: ColumnProfile) -> list[RoleCandidate]:
@@ -191,23 +207,41 @@ def _names_of_things(column: ColumnProfile, n_records: int) -> list[RoleCandidat
 def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     """A scalar of few values. What they mean is not asked here: a name or a type cannot say it."""
     is_scalar = column.share_of("text", "number", "boolean") == 1
-    is_named = names_role(column.path, "label") or ("[" in column.path and column.path.endswith(ENTRY_VALUES))
+    is_list = is_vote_list(column.path)
+    is_named = _names_label(column.path)
     n_distinct = column.n_distinct
     is_number = column.share_of("number") == 1 or is_number_text(column)
-    if "[" in column.path and not column.path.endswith(ENTRY_VALUES):
+    if "[" in column.path and not is_list and not column.path.endswith(ENTRY_VALUES):
         return []
     few = n_distinct is not None and (n_distinct <= MAX_LABEL_VALUES or (is_named and _are_few_words(column)))
     if not is_scalar or not (few or (is_named and is_number)) or snake_name(column.path.rpartition(".")[2]) in _OTHER:
         return []
-    if n_distinct == 1 and not is_named:
-        return []
-    if not is_named and column.n_values < MIN_LABELLED and column.share_of("boolean") < 1:
+    if not is_named and (n_distinct == 1 or not _are_like_verdicts(column)):
         return []
     if few and column.mean_chars > 40:
         return []
     how_many = "numbers" if not few else "one value" if n_distinct == 1 else f"{n_distinct:,} different values"
-    reason = f"its name; {how_many}" if is_named else f"{how_many} in {column.n_values:,} records"
-    return [RoleCandidate("label", column.path, is_named, reason)]
+    reason = f"its name; {how_many}" if is_named else f"{how_many} in {column.n_holders:,} records"
+    of_list = f"lists of {column.sizes.in_words()} values, each as a vote; " if is_list and column.sizes else ""
+    return [RoleCandidate("label", column.path, is_named, of_list + reason)]
+
+
+def _names_label(path: str) -> bool:
+    """Whether a path is called as verdicts are; of a list also in the plural: `votes[]`."""
+    if is_vote_list(path):
+        return any(names_role(name, "label") for name in (path, path.removesuffix(ENTRIES).removesuffix("s")))
+    return names_role(path, "label") or ("[" in path and path.endswith(ENTRY_VALUES))
+
+
+def _are_like_verdicts(column: ColumnProfile) -> bool:
+    """Whether values whose name says nothing may be verdicts: booleans, or of enough records.
+
+    A list that never has a value twice is one of tags: several things said of a text.
+    """
+    if column.share_of("boolean") == 1:
+        return True
+    has_repeats = column.sizes is not None and column.sizes.has_repeats
+    return column.n_holders >= MIN_LABELLED and (has_repeats or not is_vote_list(column.path))
 
 
 def _are_few_words(column: ColumnProfile) -> bool:

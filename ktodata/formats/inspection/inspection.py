@@ -120,7 +120,9 @@ class Inspection:
 
     def _more_columns(self) -> list[str]:
         n_more = self.n_more_columns + max(len(self.columns) - MAX_SHOWN_COLUMNS, 0)
-        return [f"and {n_more:,} more columns"] if n_more else []
+        lists = {column.sizes.path: column.sizes for column in self.columns if column.place and column.sizes}
+        notes = [sizes.note() for sizes in lists.values() if not sizes.are_all_listed]
+        return [*notes, *([f"and {n_more:,} more columns"] if n_more else [])]
 
     def column_rows(self) -> list[tuple[str, str, str, str, str]]:
         """(column, type, values, different values, examples) of each column, as text for people."""
@@ -128,7 +130,7 @@ class Inspection:
             (
                 clip(column.path, 60),
                 column.type_text(),
-                f"{column.n_values:,}" + (f" ({column.n_null:,} empty)" if column.n_null else ""),
+                f"{column.n_holders:,}" + (f" ({column.n_null:,} empty)" if column.n_null else ""),
                 "many" if column.n_distinct is None else f"{column.n_distinct:,}",
                 ", ".join(column.examples),
             )
@@ -190,6 +192,7 @@ class Inspection:
             "records": self.n_records,
             "is_whole": self.is_whole,
             "problems": dict(self.problems),
+            "more_columns": self._more_columns(),
             "columns": [dict(zip(names, row, strict=True)) for row in self.column_rows()],
             "roles": {
                 role: [{"column": candidate.column, "evidence": candidate.evidence} for candidate in candidates]

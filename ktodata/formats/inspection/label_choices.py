@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ktodata.formats.format import ENTRIES
 from ktodata.formats.inspection.column_profiles import ColumnProfile
 from ktodata.formats.inspection.column_roles import MAX_NAMED_VALUES, RoleCandidate, as_number, is_number
+from ktodata.formats.inspection.list_places import is_vote_list
 from ktodata.formats.label_rules import by_sense, commonest_first, records_of, yaml_value
 from ktodata.formats.records import clip
 
@@ -40,7 +42,13 @@ class LabelChoice:
         rest = groups[self.max_shown :]
         more = f" and {len(rest):,} more in {sum(map(records_of, rest)):,} records" if rest else ""
         empty = f", empty {self.n_null:,}" if self.n_null else ""
-        return f"{clip(self.column, 60)}: {listed}{more}{empty}{ONE_VALUE if self.has_one_value else ''}"
+        votes = " (records that have the value in their list)" if self.is_list else ""
+        return f"{clip(self.column, 60)}: {listed}{more}{empty}{votes}{ONE_VALUE if self.has_one_value else ''}"
+
+    @property
+    def is_list(self) -> bool:
+        """Whether each entry of a list is a value, and a vote; a record is counted under each that it has."""
+        return is_vote_list(self.column)
 
     @property
     def max_shown(self) -> int:
@@ -81,7 +89,7 @@ def label_choices(
 
 def _label_column(path: str, format_name: str | None) -> str:
     if format_name == "langfuse":  # a flattened trace: each column holds a list of the values of one name
-        return path.removesuffix(".0")
+        return path.removesuffix(".0").removesuffix(ENTRIES)
     return path.rpartition(".")[2] if format_name == "ultrafeedback" else path
 
 
@@ -108,7 +116,7 @@ def _choice(name: str, column: ColumnProfile, candidate: RoleCandidate) -> Label
         column=name,
         path=column.path,
         values=values,
-        n_values=column.n_values,
+        n_values=column.n_holders,
         n_null=column.n_null,
         is_scale=is_scale,
         is_named=candidate.is_named,

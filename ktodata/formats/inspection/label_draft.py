@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ktodata.formats.inspection.column_profiles import MAX_LIST_ITEMS
 from ktodata.formats.inspection.column_roles import MAX_NAMED_VALUES
 from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with_comment, yaml_value
 from ktodata.formats.inspection.label_choices import ONE_VALUE, LabelChoice
+from ktodata.formats.inspection.list_places import MAX_LIST_ITEMS
 from ktodata.formats.inspection.text_draft import is_paired
 from ktodata.formats.label_rules import by_sense, records_of
 from ktodata.formats.records import clip
@@ -39,22 +39,29 @@ def label_lines(inspection: "Inspection") -> Iterator[str]:
     best = drafted_label(inspection)
     yield f"  # What does each value mean? Put {SIDES if inspection.compared else MEANINGS} in place of {UNDECIDED}."
     yield "  # No meaning is taken from a name or a type; the run refuses the recipe until it is said."
-    yield "  label:"
     if best is not None:
-        yield from _choice_lines(best, "    ")
+        yield from _choice_lines(best)
     else:
+        yield "  label:"
         yield setting_line("column", UNDECIDED, "several columns may be the verdict; take one of these", 4)
     for choice in inspection.labels:
         if choice is not best:
             yield f"  # or, from the column {clip(choice.column, 60)} ({choice.evidence}):"
-            yield "  # label:"
-            yield from (f"  # {line[2:]}" for line in _choice_lines(choice, "    "))
+            yield from (f"  # {line[2:]}" for line in _choice_lines(choice))
     if len(inspection.labels) > 1 and not any(choice.by for choice in inspection.labels):
         yield "  # or, where you trust one of these more than the label, as people beside a judge: trusted in place of label"
     yield from _vote_lines(inspection)
 
 
-def _choice_lines(choice: LabelChoice, indent: str) -> Iterator[str]:
+def _choice_lines(choice: LabelChoice) -> Iterator[str]:
+    indent = "    "
+    if choice.is_list:
+        which = f"{choice.evidence}; {choice.n_null:,} empty. Most decide: right where all answer one question"
+        yield setting_line("votes", [choice.column], which)
+        yield "  label:"
+        yield from _meaning_lines(choice, indent)
+        return
+    yield "  label:"
     yield setting_line(
         "column",
         choice.column,

@@ -118,4 +118,4 @@ def _time_lines(column: ColumnProfile) -> Iterator[str]:
 
 def _is_plain_path(path: str) -> bool:
     """Whether no list is on the way: who judged an entry of a list, and when, its format reads beside it."""
-    return "[" not in path and not any(part.isdigit() for part in path.split("."))
+    return "[" not in path and not any(part.lstrip("-").isdigit() for part in path.split("."))

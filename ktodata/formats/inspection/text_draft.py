@@ -125,7 +125,7 @@ def _column_lines(inspection: "Inspection", role: Role) -> Iterator[str]:
     elif best is not None and best.is_named:
         yield setting_line(role, best.column, best.evidence)
     else:
-        options = ", ".join(clip(candidate.column, 40) for candidate in candidates)
+        options = ", ".join(clip(each.column, 40) + (f" ({each.place})" if each.place else "") for each in candidates)
         yield setting_line(role, UNDECIDED, f"which column? {options or 'none looks like it'}")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ktodata.errors import KtodataError
 from ktodata.formats.inspection.column_roles import as_number
 from ktodata.formats.inspection.draft_lines import undecided
+from ktodata.formats.inspection.label_choices import LabelChoice
 from ktodata.formats.inspection.label_draft import drafted_label
 from ktodata.formats.reading import read
 from ktodata.formats.records import clip
@@ -42,16 +43,18 @@ def _as_drafted(inspection: "Inspection") -> dict[str, Any] | None:
     drafted = YAML(typ="safe", pure=True).load(inspection.recipe())["ingest"]
     settings = {name: value for name, value in drafted.items() if name not in OF_THE_FILE}
     if inspection.labels and "label" in settings:
-        settings["label"] = _with_meanings(inspection)
+        choice = drafted_label(inspection) or inspection.labels[0]
+        settings["label"] = _with_meanings(inspection, choice)
+        settings |= {"votes": [choice.column]} if choice.is_list else {}
     elif "label" in settings:
         del settings["label"]  # the reader itself says what it lacks
     return None if undecided(settings) else settings
 
 
-def _with_meanings(inspection: "Inspection") -> dict[Any, Any]:
+def _with_meanings(inspection: "Inspection", choice: LabelChoice) -> dict[Any, Any]:
     meaning: Any = "first" if inspection.compared else True
-    choice = drafted_label(inspection) or inspection.labels[0]
     by = {"by": "both"} if len(choice.by) > 1 else {}
+    column = {} if choice.is_list else {"column": choice.column}
     if choice.is_scale:
-        return {"column": choice.column, "at_least": min(as_number(value) for value, _ in choice.values), **by}
-    return {"column": choice.column, "values": [[value, meaning] for value, _ in choice.values], **by}
+        return {**column, "at_least": min(as_number(value) for value, _ in choice.values), **by}
+    return {**column, "values": [[value, meaning] for value, _ in choice.values], **by}
