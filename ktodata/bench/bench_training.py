@@ -19,7 +19,7 @@ from ktodata.bench.bench_rows import BenchRows, Bools
 from ktodata.errors import EmptyDataError
 from ktodata.experiments.ablation import Ablation, plan_arms, pool
 from ktodata.experiments.arms import Arm
-from ktodata.experiments.treatments import CLEAN, NOISY
+from ktodata.experiments.treatments import CLEAN, NOISY, SOFT, labelled
 from ktodata.train.model.activation_cache import shared_activations
 
 PARTS = 3
@@ -86,15 +86,20 @@ def _part_of(rows: BenchRows) -> Any:
 def _arms(
     rows: BenchRows, methods: Sequence[BenchMethod], answered: Callable[[BenchMethod], BenchCell], share: float
 ) -> list[Arm]:
+    given = _given(rows)
     arms = [
-        Arm(NOISY, "labels as given, nothing reviewed", _labelled(rows, rows.labels)),
-        Arm(CLEAN, "every label as it truly is", _labelled(rows, rows.truth)),
+        Arm(NOISY, "labels as given, nothing reviewed", given),
+        Arm(CLEAN, "every label as it truly is", labelled(given, pl.Series(rows.truth)), SOFT),
     ]
     for method in methods:
         cell = answered(method)
-        repaired, says = _labelled(rows, cell.repaired), f"labels as {method.name} leaves them"
-        if repaired["label"].n_unique() == 2:
-            arms.append(Arm(arm_name(method.name, share), says, repaired, cell.trainer_terms, budget=share))
+        if cell.repaired.all() or not cell.repaired.any():
+            continue
+        repaired, terms = pl.Series("label", cell.repaired), cell.trainer_terms
+        # flip rates take hard labels
+        table = given.with_columns(repaired) if "flip_rates" in terms else labelled(given, repaired)
+        terms = terms if "flip_rates" in terms else {**SOFT, **terms}
+        arms.append(Arm(arm_name(method.name, share), f"labels as {method.name} leaves them", table, terms, budget=share))
     return arms
 
 
@@ -102,12 +107,13 @@ def _arms_of_seed(arms: list[Arm], seed: int) -> list[Arm]:
     return arms  # none is drawn: seeds differ in how they train
 
 
-def _labelled(rows: BenchRows, labels: Bools) -> pl.DataFrame:
-    return rows.table.select("row_id", "prompt", "completion", "prompt_group", label=pl.Series(labels))
+def _given(rows: BenchRows) -> pl.DataFrame:
+    return rows.table.select("row_id", "prompt", "completion", "prompt_group", label=pl.Series(rows.labels))
 
 
 def _scored(rows: BenchRows) -> pl.DataFrame:
-    return _labelled(rows, rows.truth).with_columns(truth="label")
+    truth = pl.Series(rows.truth)
+    return _given(rows).with_columns(label=truth, truth=truth)
 
 
 def _check_part(rows: BenchRows, held_out: Bools, part: int) -> None:

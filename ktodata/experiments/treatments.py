@@ -128,7 +128,7 @@ def _by_truth(rows: pl.DataFrame, truth: Bools, reviews: Reviewing, budgets: Seq
     plain, real = _without_measures(rows), pl.Series("truth", truth)
     right = plain.filter(real == rows["label"])
     arms = [
-        Arm(CLEAN, "every row with its true label", plain.with_columns(label=real), family="true"),
+        Arm(CLEAN, "every row with its true label", labelled(plain, real), SOFT, family="true"),
         Arm("wrong rows dropped", "exactly the wrong rows are dropped, as only an oracle could", right, family="oracle"),
     ]
     return arms + [arm for budget in budgets for arm in _reviewed(plain, truth, reviews, budget, seed)]
@@ -144,8 +144,8 @@ def _by_measured_chances(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> 
     ours: Family = "by the audit"
     arms = [Arm("soft labels", "each label weighs what the audit believes of it", soft, SOFT, family=ours)]
     if (p_wrong >= RELABEL_FROM).any():
-        likelier = _turned(plain, p_wrong >= RELABEL_FROM)
-        arms.append(Arm("likelier labels", "the surely wrong relabelled, none dropped", likelier, family=ours))
+        likelier = labelled(plain, plain["label"] ^ (p_wrong >= RELABEL_FROM))
+        arms.append(Arm("likelier labels", "the surely wrong relabelled, none dropped", likelier, SOFT, family=ours))
     if dropped:
         likely = plain.filter(p_wrong <= DROP_FROM)
         arms.append(Arm("likely wrong, dropped", "rows over 1/4 likely to be wrong are dropped", likely, family=ours))
@@ -156,13 +156,19 @@ def _by_measured_chances(rows: pl.DataFrame, plain: pl.DataFrame, seed: int) -> 
     return arms
 
 
-def _turned(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
-    return plain.with_columns(label=pl.col("label") ^ wrong)
+def labelled(plain: pl.DataFrame, labels: pl.Series) -> pl.DataFrame:
+    """Rows to be trained on with other labels than the given ones, as soft labels that are sure, whose loss is that of a label.
+
+    Train them with SOFT. Updates are dealt by the given labels: so rows meet as they do without the treatment, and arms differ by
+    labels alone. Dealt anew, arms differ by luck seven times as much (tests/benchmarks/LOG.md).
+    """
+    return _softened(plain, labels.cast(pl.Float64).to_numpy())
 
 
 def repaired_rows(plain: pl.DataFrame, wrong: pl.Series) -> pl.DataFrame:
     """Rows by P(their label is wrong): from RELABEL_FROM on they have the other label, over DROP_FROM they are dropped."""
-    return _turned(plain, wrong >= RELABEL_FROM).filter((wrong <= DROP_FROM) | (wrong >= RELABEL_FROM))
+    turned = plain.with_columns(label=pl.col("label") ^ (wrong >= RELABEL_FROM))
+    return turned.filter((wrong <= DROP_FROM) | (wrong >= RELABEL_FROM))
 
 
 def _random_drop(plain: pl.DataFrame, count: int, seed: int, whose: str) -> Arm:
@@ -184,15 +190,15 @@ def _reviewed(plain: pl.DataFrame, truth: Bools, reviews: Reviewing, budget: flo
     says, name = f"{count:,} rows of the queue reviewed", f"{budget:.0%} reviewed"
     arms = [Arm(f"{name}, soft labels", f"{says}; the rest softened", _softened(plain, soft), SOFT, "reviewed", budget)]
     sentence = f"{says}; of the rest, the surely wrong relabelled"
-    relabelled = _turned(put_right, low >= RELABEL_FROM)
-    arms.append(Arm(f"{name}, relabelled", sentence, relabelled, family="relabelled", budget=budget))
+    relabelled = labelled(plain, put_right["label"] ^ (low >= RELABEL_FROM))
+    arms.append(Arm(f"{name}, relabelled", sentence, relabelled, SOFT, "relabelled", budget))
     sentence = f"{says}; of the rest, the likely wrong dropped, the surely wrong relabelled"
     arms.append(Arm(f"{name}, repaired", sentence, repaired_rows(put_right, low), family="repaired", budget=budget))
     arms += _noise_corrected(put_right, played, labels, budget, says)
     drawn = reviews(labels, truth, count, order="random", seed=seed).reviewed
-    righted = plain.with_columns(label=pl.Series(np.where(drawn, truth, labels)))
+    righted = labelled(plain, pl.Series(np.where(drawn, truth, labels)))
     at_random = f"{count:,} rows drawn at random and put right"
-    return [*arms, Arm(f"{name} at random", at_random, righted, family="reviewed at random", budget=budget)]
+    return [*arms, Arm(f"{name} at random", at_random, righted, SOFT, "reviewed at random", budget)]
 
 
 def _noise_corrected(put_right: pl.DataFrame, played: PlayedReviews, labels: Bools, budget: float, says: str) -> list[Arm]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ktodata.feedback import LABEL_NAMES
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.labels.classifier.noise_injection import SYSTEMATIC
+from ktodata.labels.classifier.noise_injection import RANKED, SYSTEMATIC
 from ktodata.labels.drift_words import drift_sentence, nothing_compared
 from ktodata.labels.label_words import (
     at_odds_sentence,
@@ -81,6 +81,8 @@ def _class_in_words(figures: Mapping[str, Any]) -> str:
         "weakly": "which is enough to order a review by, not to act on unseen",
         "not": "so the text, as these vectors show it, says too little about the label",
     }
+    if figures["verdict"] == "not" and auroc["high"] >= RANKED:
+        return f"not identifiable: {ranking}, so whether the text tells is open: {flips:,} flips are too few to say"
     word = {"identifiable": "identifiable", "weakly": "weakly identifiable", "not": "not identifiable"}[figures["verdict"]]
     return f"{word}: {ranking}, {because[figures['verdict']]}"
 
@@ -172,7 +174,7 @@ def _check_raters(facts: dict[str, Any]) -> Finding:
             f"{shared}: {MIN_SHARED} such texts are needed to compare raters. A second vote on some would show systematic noise.",
         )
     text = f"{shared}. Table raters has how often each agrees with the majority of the others, not how often each is right."
-    text = " ".join(filter(None, [text, at_odds, _votes_in_words(facts)]))
+    text = " ".join(filter(None, [at_odds, text, _votes_in_words(facts)]))
     worthless = "stacking" in facts and is_worth_nothing(facts["stacking"])
     return issue("KD044", text) if worthless or at_odds else passed("KD044", text)
 

@@ -149,12 +149,12 @@ def is_above(reviews: ReviewedLabels, line: float) -> bool | None:
 
 
 def noisy_sentence(reviews: ReviewedLabels) -> str:
-    """Of labels that may be called noisy: how many of each class are wrong, and how that is known."""
+    """Of labels that may be called noisy: how many are wrong, and how that is known; of each label `review_sentence` says it."""
     if reviews.whole.is_whole:
-        known = f"every row that could be drawn was {'judged' if reviews.whole.is_counted else 'looked at'}"
+        known = f"Every row that could be drawn was {'judged' if reviews.whole.is_counted else 'looked at'}:"
     else:
-        known = f"of rows {_how_chosen(reviews)}"
-    return f"Wrong labels, {known}: {class_rates(reviews)}."
+        known = f"By rows {_how_chosen(reviews)}"
+    return f"{known} {span(reviews.whole.rate)} of the labels are wrong."
 
 
 class NextForLabels(NamedTuple):
@@ -190,8 +190,8 @@ def next_for_labels(reviews: ReviewedLabels, *, held: int = 0) -> NextForLabels:
         draw = _at_most_left(max(FIRST_SAMPLE - reviews.drawn, MORE_ROWS), reviews)
         text = f"Have {_rows(draw)} more of the random draw judged: {_room(reviews)}."
         return NextForLabels("Have more rows judged.", text, draw, draw)
-    wrong = f"By the draw {span(rate)} of all labels are wrong (95 % interval)"
-    text = f"{wrong}, and a verdict mends only the row that it is on: judge more."
+    wrong = f"By the draw {span(rate)} of the labels are wrong as they were given (95 % interval)"
+    text = f"{wrong}: the more are judged, the fewer stay so."
     return NextForLabels("Have more rows judged.", text, max(_at_most_left(MORE_ROWS + held, reviews) - held, 0))
 
 

@@ -21,9 +21,10 @@ from ktodata.labels.label_words import (
     trust_word,
 )
 from ktodata.report.run_contents import RunContents, read_contents
+from ktodata.report.run_files import pick
 from ktodata.report.sections.flow_section import UNLABELLED, FlowSection, RecordAccount, held_rows
 from ktodata.report.sections.labels_section import LabelsSection
-from ktodata.report.text import count, interval, number, one_line, percent, plural
+from ktodata.report.text import count, interval, lead, number, one_line, percent, plural
 
 UNMAPPED = 0.1  # share of records whose label has a value without a meaning, from which that comes before all else
 WORTH_A_LINE = 0.02  # share of records, or of rows, from which those that cannot be used, or repeat others, spoil a set
@@ -138,8 +139,8 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
         if coverage.holes:
             regions = plural(len(coverage.holes), "region")
             yield "narrow prompts", f"The training prompts leave {regions} of the reference prompts uncovered."
-    if noise is not None and noise.contradicted:
-        yield "contradicting labels", contradicting_in_words(noise)
+    if noise is not None:
+        yield from _troubles_with_raters(noise)
     if flow is not None:
         yield from _text_troubles(flow, contents.files.fates)
     # a record without a label, or whose label the recipe sets aside, is not what spoils a set
@@ -147,6 +148,17 @@ def _troubles(contents: RunContents) -> Iterator[tuple[str, str]]:
     if flow is not None and unreadable > WORTH_A_LINE * max(read := flow.account.records if flow.account else flow.rows_in, 1):
         records = plural(unreadable, "record")
         yield "unreadable records", f"{records} of {count(read)} could not be used as they are."
+
+
+def _troubles_with_raters(noise: LabelsSection) -> Iterator[tuple[str, str]]:
+    """Texts with both labels, raters at odds with the others, and whose labels differ by more than the text explains."""
+    if noise.contradicted:
+        yield "contradicting labels", contradicting_in_words(noise)
+    elif noise.at_odds:
+        yield "raters at odds", noise.at_odds
+    for finding in pick(noise.facts, "findings", default=[]):
+        if finding["code"] == "KD048" and finding["status"] == "issue":
+            yield "unlike criteria", lead(finding["text"], 0)[0]
 
 
 def contradicting_in_words(noise: LabelsSection) -> str:
@@ -197,6 +209,7 @@ def _did_it_help(contents: RunContents) -> tuple[str, str]:
         trained = " A model was trained, but not evaluated." if contents.training is not None else ""
         return "Not measured.", f"This run does not evaluate a model on held-out rows.{trained}"
     short, text = contents.evaluation.verdict
+    text = " ".join(filter(None, (text, contents.evaluation.of_one_training)))
     if ablation is not None and ablation.stale:
         return short, f"{text} An ablation is there, but is not known to be of these rows: {ablation.stale}"
     if ablation is not None:

@@ -12,7 +12,8 @@ from ktodata.stats import Interval, digits_of_percent
 from ktodata.visible_text import clean
 
 _CODE = re.compile(r"`([^`\n]+)`")
-_SENTENCE_END = re.compile(r"(?<=[.:]) (?=[A-Z])")
+# no abbreviation is that long, or ends so
+_SENTENCE_END = re.compile(r"(?:(?<=[^\s.]{5}\.)|(?<=[)%”]\.)) (?=[A-Z])")
 _BEFORE_PERCENT = re.compile(r"(?<=\d)[ \u2009](?=%)")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&:@=])")
 
@@ -50,8 +51,14 @@ def markdown(value: object, limit: int = 120) -> str:
 def lead(value: object, limit: int = 160) -> tuple[str, str]:
     """(The first sentence, the rest) of a text of ours; all of it is the first where it has at most `limit` characters."""
     text = str(value)
-    end = None if len(text) <= limit else _SENTENCE_END.search(text)
+    ends = () if len(text) <= limit else _SENTENCE_END.finditer(text)
+    end = next((end for end in ends if _is_closed(text[: end.start()])), None)
     return (text, "") if end is None else (text[: end.start()], text[end.end() :])
+
+
+def _is_closed(text: str) -> bool:
+    """Whether no quotation and no bracket is open at its end: what is quoted may hold sentences of its own."""
+    return all(text.count(left) == text.count(right) for left, right in ("()", "“”")) and text.count('"') % 2 == 0
 
 
 def with_code(value: object) -> Markup:

@@ -383,7 +383,7 @@ def counted(wrong, rows):
 
 def test_a_full_count_is_called_one_and_lies_on_one_side_of_every_line():
     reviews = counted(30, 100)
-    assert "random draw" not in noisy_sentence(reviews) and "every row that could be drawn was judged" in noisy_sentence(reviews)
+    assert "random draw" not in noisy_sentence(reviews) and "Every row that could be drawn was judged" in noisy_sentence(reviews)
     assert trust_word(reviews) == "Not as they are." and next_for_labels(reviews)[0] == "Use the verdicts."
     assert is_above(counted(10, 100), 0.1) is False and trust_word(counted(5, 100)) == "Mostly."
 

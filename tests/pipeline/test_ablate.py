@@ -241,6 +241,6 @@ def test_a_run_is_ablated_by_the_truth_that_its_recipe_names(model, tmp_path, mo
 @pytest.mark.parametrize("differs", [True, False])
 def test_a_gap_that_may_be_chance_is_said_to_be_one(differs):
     line = {"arm": CLEAN, "measure": "auc", "minus_baseline": 0.1, "minus_low": 0.0, "minus_high": 0.2, "gap_recovered": None}
-    table = pl.DataFrame([line | {"differs": differs}], schema_overrides={"gap_recovered": pl.Float64})
+    table = pl.DataFrame([line | {"differs": differs, "seeds": 2}], schema_overrides={"gap_recovered": pl.Float64})
     said = Ablation(table, pl.DataFrame(), pl.DataFrame(), {}).verdict()
     assert ("no share of that gap is told" in said[-1]) is not differs

@@ -329,6 +329,9 @@ def test_records_are_counted_as_records_where_each_makes_several_rows(run):
     counts = {"rows_in": 218, "aside": 11, "quarantined": 0, "dropped": 8, "review": 0, "kept": 210, "relabelled": 0}
     flow = replace(contents.flow, **counts, account=account)
     spoils, done = (" ".join((line.short, line.text)) for line in headline(replace(contents, flow=flow))[1:3])
-    assert "Of 120 records 109 became 218 rows. Of these, 0 were quarantined, 8 dropped" in done and "96\u2009% kept" in done
+    assert "Of 120 records 109 became 218 rows, 11 could not be used or have no label. Of these rows, 0 were quarantined" in done
+    assert "8 dropped" in done and "88\u2009% kept" in done
     assert "nreadable records" not in spoils and flow.unreadable == 2
-    assert flow.answer.startswith("Of 120 records 109 became 218 rows. Of these, 8 were dropped, 0 quarantined")
+    assert flow.answer.startswith(
+        "Of 120 records 109 became 218 rows, 11 could not be used or have no label. Of these rows, 8 were dropped"
+    )

@@ -70,5 +70,7 @@ def test_a_long_text_opens_with_its_first_sentence():
         "5 of 60 rows, drawn at random (e.g. 3.1 %), are wrong.",
         rest,
     )
+    names = "Labels differ: rater Dr. Smith (swapped, cf. Miller) and “vs. All. Others. Whoever. Else”."
+    assert lead(f"{names} {rest}") == (names, rest)
     assert lead("Short. Whole.") == ("Short. Whole.", "")
     assert lead(f"{'one sentence, ' * 30}no end") == (f"{'one sentence, ' * 30}no end", "")

@@ -101,6 +101,17 @@ def test_gradient_equals_finite_differences(objective):
     assert torch.autograd.gradcheck(lambda x: objective.loss(x, rows, SHIFT), (logps,))
 
 
+@each_kind
+def test_a_soft_label_that_is_sure_is_the_label(kind):
+    """What treatments that turn labels are trained with: the labels as given, and soft ones that say otherwise and are sure."""
+    logps, rows = five_rows()
+    meant = torch.tensor([False, False, True, True, False])
+    sure = replace(rows, p_desirable=meant.double())
+    plain = replace(rows, desirable=meant)
+    losses = [kind(0.3, 1.5, 0.7, soft_labels=soft).loss(logps, of, SHIFT) for soft, of in ((True, sure), (False, plain))]
+    assert torch.equal(*losses)
+
+
 @each_objective
 def test_gradient_weight_is_the_gradient_signed_and_carries_none_itself(objective):
     logps, rows = five_rows()

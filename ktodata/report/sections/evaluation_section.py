@@ -72,6 +72,11 @@ class EvaluationSection:
     facts: Mapping[str, Any]
     ranking: str = ""
 
+    @property
+    def of_one_training(self) -> str:
+        """What no interval here holds; empty where nothing is shown."""
+        return "That is of one training: another seed may turn out otherwise." if self.lines else ""
+
 
 def read_evaluation(run: RunFiles) -> EvaluationSection | None:
     """The held-out results; None when the run does not evaluate. Of a model that is gone no figure is shown."""

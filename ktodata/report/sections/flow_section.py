@@ -107,7 +107,8 @@ class FlowSection:
         """The beginning of a sentence that counts rows."""
         if self.account is None or self.account.one_row_each:
             return f"Of {self.counted}"
-        return f"Of {self.read.replace(', of which', '')}. Of these"
+        aside = f", {count(self.aside)} could not be used or have no label" if self.aside else ""
+        return f"Of {self.read.replace(', of which', '')}{aside}. Of these rows"
 
     @property
     def unreadable(self) -> int:
@@ -127,8 +128,9 @@ class FlowSection:
 
     @property
     def kept_share(self) -> float:
-        """Of what `read` says, further votes left out."""
-        return self.kept / max(self.rows_in - self.further_votes, 1)
+        """Of all that was read, further votes left out: of rows, and where a record may be several, times the records in rows."""
+        used = self.account.used / max(self.account.records, 1) if self.account is not None and self.aside else 1.0
+        return used * self.kept / max(self.rows_in - self.further_votes, 1)
 
     @property
     def votes_clause(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.labels.classifier.noise_injection import MIN_INJECTED
+from ktodata.labels.classifier.noise_injection import MIN_INJECTED, RANKED
 from ktodata.labels.label_words import (
     BY_INJECTED,
     ReviewedLabels,
@@ -137,13 +137,16 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
 
 
 def _noise_verdict(facts: Mapping[str, Any]) -> str:
-    """The stage's own word; "too few" where it says "not" only because hardly any flips could be injected in a label."""
+    """The stage's own word; "too few" where it says "not" though the text may tell: flips were too few to say."""
     if "not_learnt" in facts:
         return "not learnt"
     word = str(pick(facts, "identifiability.verdict", default="not measured"))
     classes = pick(facts, "injected_flips.per_given_class", default={})
+    unlike = [of_class for of_class in classes.values() if of_class.get("verdict") == "not"]
     flips = [pick(of_class, "injected_flips_at_this_depth.flips", default=0) for of_class in classes.values()]
-    return "too few" if word == "not" and flips and min(flips) < MIN_INJECTED else word
+    highs = [pick(of_class, "auroc_of_injected_flips.high", default=1.0) for of_class in unlike]
+    few = any(number < MIN_INJECTED for number in flips) or (highs and all(high >= RANKED for high in highs))
+    return "too few" if word == "not" and few else word
 
 
 def _contradicted(run: StageTables) -> str:
