@@ -3,6 +3,7 @@
 import html
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -24,7 +25,7 @@ from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
 from ktodata.formats.file_types.file_shape import file_shape
 from ktodata.formats.file_types.open_files import read_records
 from ktodata.formats.file_types.source_record import SourceRecord
-from ktodata.formats.format import Columns, Fields, Format, make_fields
+from ktodata.formats.format import USUAL, Columns, Fields, Format, make_fields
 from ktodata.formats.in_memory import NAME, records_in_memory
 from ktodata.formats.label_rules import LABEL_REASONS, MAX_SHOWN, UnmappedLabelError, respelt_lines, values_in_words, yaml_name
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
@@ -34,7 +35,7 @@ from ktodata.formats.table import MAX_VALUES, FeedbackTable, QuarantineTable
 from ktodata.formats.times import time_reader
 from ktodata.formats.unread_fields import UnreadFields
 from ktodata.formats.verdicts.several_questions import UnnamedColumns
-from ktodata.formats.withdrawn import WithdrawnRecordError, current_lists
+from ktodata.formats.withdrawn import WithdrawnRecordError, current_lists, record_ids
 from ktodata.work_done import WorkDone
 
 SHOWN_VALUES = 20
@@ -50,7 +51,7 @@ class IngestResult:
     """What was read.
 
     feedback : the feedback table (see ktodata.feedback.COLUMNS), then `rating` where ratings were read, then what was kept.
-    quarantine : file, line, reason, detail, raw, raw_chars; one line for each record that did not become rows.
+    quarantine : file, line, reason, detail, raw, raw_chars, ids; one line for each record that did not become rows.
     metrics : counts for the manifest and the report. records == records_used + quarantine.height, always; + withdrawn,
         where lists of withdrawn records were given (withdrawn.py).
     """
@@ -350,10 +351,13 @@ class _Reader:
                 ]
 
     def _set_aside(self, entry: SourceRecord, file: str, problem: UnusableError) -> None:
-        if any(ids.holds_record(entry.record, entry.raw, self._fields) for ids in self._withdrawn):
+        votes = self._fields.vote_values(entry.record) if isinstance(entry.record, Mapping) else ()
+        voters = [rater for rater, value in votes if rater is not None and value not in (None, "")]
+        ids = record_ids(entry.record, entry.raw, file, self._columns_of_ids(entry.record), voters)
+        if any(each.holds_record(ids) for each in self._withdrawn):
             self._n_withdrawn += 1
             return
-        self._quarantine.add(file, entry, problem)
+        self._quarantine.add(file, entry, problem, ids)
         self._reasons[problem.reason] += 1
         self._first_problem = self._first_problem or (file, entry.line, problem)
         if isinstance(problem, UnaskedVerdictError):
@@ -362,6 +366,14 @@ class _Reader:
         if isinstance(problem, UnmappedLabelError) and (problem.value in self._unmapped or len(self._unmapped) < MAX_VALUES):
             self._unmapped[problem.value] += 1
             self._senses[problem.value] = problem.sense
+
+    def _columns_of_ids(self, record: Any) -> list[tuple[str, str]]:
+        """(column of the feedback table, column of a record that became no row) of what may be an id."""
+        own: Mapping[str, str] = USUAL
+        with suppress(UnusableError, RecursionError):  # what it looks like may be what is wrong with it
+            own = self._table.columns_of(format_of(record, self._fields, self._format)) if isinstance(record, Mapping) else USUAL
+        named = [(name, column) for name, columns in self._fields.about.items() for column in columns[:1]]
+        return [*own.items(), *named, *self._fields.keep.items()]
 
     def result(self, files: list[dict[str, Any]]) -> IngestResult:
         """The tables and the metrics. Raises when nothing can be used, or when a column that the reader named is nowhere."""

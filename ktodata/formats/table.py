@@ -31,11 +31,12 @@ from ktodata.formats.records import (
 )
 from ktodata.formats.times import moment, time_reader
 from ktodata.formats.turns import is_plain, json_field, loaded_turn, plain, plain_turn, stored_turn, turns_of
-from ktodata.formats.withdrawn import WithdrawnIds, WithdrawnRecordError, current_lists, id_text, staying
+from ktodata.formats.withdrawn import RecordIds, WithdrawnIds, WithdrawnRecordError, current_lists, id_text, staying
 
 # rows are Python objects until so many are there, then a frame
 CHUNK_ROWS = 20_000
 RAW_CHARS = 10_000
+MAX_IDS_CHARS = 100_000
 # a file of free text read as labels must not fill the manifest with its values
 MAX_VALUES = 1000
 INT64 = range(-(2**63), 2**63)
@@ -52,6 +53,7 @@ QUARANTINE = pl.Schema(
         "detail": pl.String(),
         "raw": pl.String(),
         "raw_chars": pl.Int64(),
+        "ids": pl.String(),
     }
 )
 # where a record stood, which is no part of what it says; pair_id is made of it where a record has none of its own
@@ -242,15 +244,21 @@ class QuarantineTable:
     """Records that did not become rows, each with its place, a reason and the start of its text."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[str, int, str, str, str, int]] = []
+        self._rows: list[tuple[str, int, str, str, str, int, str | None]] = []
 
-    def add(self, file: str, entry: SourceRecord, problem: UnusableError) -> None:
+    def add(self, file: str, entry: SourceRecord, problem: UnusableError, ids: RecordIds) -> None:
         """Set one record aside."""
         raw, chars = _raw_text(entry)
-        self._rows.append((file, entry.line, problem.reason, _utf8(problem.detail), raw, chars))
+        kept = json.dumps(ids)
+        self._rows.append(
+            (file, entry.line, problem.reason, _utf8(problem.detail), raw, chars, kept if len(kept) <= MAX_IDS_CHARS else None)
+        )
 
     def table(self) -> pl.DataFrame:
-        """file, line, reason, detail, raw (at most RAW_CHARS), raw_chars (how long it truly is)."""
+        """file, line, reason, detail, raw (at most RAW_CHARS), raw_chars (how long it truly is), and ids: `record_ids` as JSON.
+
+        `forget` finds a record by its ids: a line of a CSV does not say what its cells are. null: they are too many to keep.
+        """
         return pl.DataFrame(self._rows, schema=QUARANTINE, orient="row")
 
 

@@ -9,8 +9,8 @@ import json
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +20,20 @@ import polars as pl
 
 from ktodata.errors import RunError
 from ktodata.files import read_note, write_note
-from ktodata.formats.format import USUAL, Fields
 from ktodata.formats.records import ABSENT, lookup
 
 LIST = "withdrawn.json"
 SALT_BYTES = 16
 # a shorter value of a record that cannot be read is no id: "1" stands in many of them
 MIN_CHARS = 6
+MAX_CHARS = 200  # a longer value is a text
+ANYWHERE = ""  # values of a record that no setting and no format names
 WORD = re.compile(r"[^\s\"'`,;{}\[\]()<>]+")
 CELL = re.compile(r"\"([^\"]+)\"|([^,;\t\r\n\"]+)")
 
 Status = Literal["removing", "done"]
+# {column of the feedback table, or ANYWHERE: ids}
+RecordIds = Mapping[str, Collection[str]]
 
 
 def id_text(value: Any) -> str | None:
@@ -101,15 +104,11 @@ class WithdrawnIds:
                 held |= lines.is_in(ids.implode()).fill_null(False) if lines.dtype == pl.String else False
         return held
 
-    def holds_record(self, record: Any, raw: bytes | str | None, fields: Fields) -> bool:
+    def holds_record(self, ids: RecordIds) -> bool:
         """Whether a record that became no row has a withdrawn id: in its column, or anywhere, if it is no short one."""
-        texts = frozenset(leaves(record))
-        if not texts and raw is not None:
-            text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
-            # also a name of several words
-            texts = ids_in([*WORD.findall(text), *(part for cell in CELL.findall(text) for part in cell)])
-        long = {self.digest(text) for text in texts if len(text) >= MIN_CHARS}
-        return any(long & ids for ids in self.digests.values()) or any(self.holds(*each) for each in _named_ids(record, fields))
+        long = {self.digest(text) for texts in ids.values() for text in texts if len(text) >= MIN_CHARS}
+        named = ((column, text) for column, texts in ids.items() for text in texts)
+        return any(long & digests for digests in self.digests.values()) or any(self.holds(*each) for each in named)
 
 
 def staying(table: pl.DataFrame, lists: Sequence[WithdrawnIds]) -> pl.Series:
@@ -120,22 +119,47 @@ def staying(table: pl.DataFrame, lists: Sequence[WithdrawnIds]) -> pl.Series:
     return stays
 
 
-def _named_ids(record: Any, fields: Fields) -> Iterator[tuple[str, Any]]:
-    """(column of the feedback table, value) of what a record holds in the columns that settings name for ids."""
-    if isinstance(record, Mapping):
-        columns = {**USUAL, **fields.keep, **{name: columns[0] for name, columns in fields.about.items() if columns}}
-        yield from ((name, lookup(record, column)) for name, column in columns.items())
-        # who has voted stands in the name of a column
-        yield from (("rater", rater) for rater, value in fields.vote_values(record) if rater is not None and value is not None)
+def record_ids(
+    record: Any, raw: bytes | str | None, file: str, columns: Iterable[tuple[str, str]], voters: Iterable[str]
+) -> RecordIds:
+    """What may be an id in a record that became no row, as the rows of its file would have it.
+
+    columns : (column of the feedback table, column of the record). voters : who has voted, by the names of its columns
+    """
+    named: dict[str, dict[str, None]] = {}
+    for name, column in columns:
+        named.setdefault(name, {}).update(dict.fromkeys(_ids_at(record, column)))
+    named.setdefault("rater", {}).update(dict.fromkeys(ids_in(voters)))
+    named["source"] = named.get("source") or {file: None}
+    others = {text for text in leaves(record, MAX_CHARS) if len(text) >= MIN_CHARS}
+    if record is None and raw is not None:
+        text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+        # also a name of several words
+        parts = [*WORD.findall(text), *(part for cell in CELL.findall(text) for part in cell)]
+        others = {text for text in ids_in(parts) if MIN_CHARS <= len(text) <= MAX_CHARS}
+    others.difference_update(*named.values())
+    return {name: list(ids) for name, ids in named.items() if ids} | ({ANYWHERE: sorted(others)} if others else {})
 
 
-def leaves(value: Any) -> Iterator[str]:
-    """Every text and number in a JSON value, however deep, as `id_text` writes it."""
+def _ids_at(record: Any, column: str) -> Iterator[str]:
+    """The ids in one column of a record; what is no text and no number is an id as a row has it, as JSON."""
+    value = lookup(record, column)
+    for each in value if "[]" in column and isinstance(value, list) else [value]:
+        with suppress(RecursionError):  # nested so deep that it is no row's id
+            text = id_text(json.dumps(each, default=str, ensure_ascii=False) if isinstance(each, list | dict) else each)
+            if text:
+                yield text
+
+
+def leaves(value: Any, most: int | None = None) -> Iterator[str]:
+    """Every text and number in a JSON value, however deep, as `id_text` writes it; `most`: none of more characters."""
     inside = [value]
     while inside:
         inner = inside.pop()
         if isinstance(inner, Mapping | list):
             inside += inner.values() if isinstance(inner, Mapping) else inner
+        elif most is not None and isinstance(inner, str) and len(inner) > most:
+            continue
         elif (text := id_text(inner)) is not None:
             yield text
 

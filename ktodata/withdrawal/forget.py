@@ -173,7 +173,7 @@ class _Removal:
 
     def _in_own_files(self, receipt: Receipt, changes: FileChanges) -> bool:
         """Whether files that the run has made hold one of the rows: where it has no such row, results of earlier runs may."""
-        begun = receipt.state == "removing" and (receipt.rows or receipt.records)
+        begun = receipt.state == "removing" and (receipt.rows or receipt.records or self.matched.unknown)
         return bool(begun or set(self.held()) - {*changes.removed, *changes.rewritten})
 
     def held(self) -> list[str]:
@@ -216,8 +216,13 @@ class _Removal:
             lines.append("model/: the weights stay as they are; whether they have learnt from the rows, nothing there says")
         if receipt.unmatched:
             lines.append(
-                "texts of ids that no row here has: only the ids can be looked for; what caches and models have of earlier runs "
-                "stays"
+                "texts of ids that no row or record here has: only the ids can be looked for; what caches and models have of "
+                "earlier runs stays"
+            )
+        if self.matched.unknown:
+            lines.append(
+                f"{self.matched.unknown:,} further records that became no row: which ids they have was not kept, so that they "
+                "are not counted; they left the results, and a run that is made again reads those of them that have no such id"
             )
         if self.matched.alike:
             lines.append(
@@ -255,7 +260,7 @@ def _run_again(removal: _Removal, receipt: Receipt, notify: Notify) -> Receipt:
         receipt.write(removal.folder)
         if nothing_left:
             return receipt
-        raise
+        raise type(error)(f"the rows were removed; the run cannot be made again without them: {error}") from error
     receipt.state, receipt.why_not = "made again", None
     receipt.made_again = [name for name in receipt.removed if (run / name).exists()]
     if held := removal.held():

@@ -22,7 +22,7 @@ class Receipt:
     """Counts and places.
 
     by : column of the ids; ids : that were handed in, each once; empty, repeated : lines that added none; unmatched : ids that no
-        row of the run had (they are kept out of later runs all the same)
+        row or record of the run had (they are kept out of later runs all the same)
     rows : that went, repeats and other rows of the same records among them; records : quarantined ones that hold an id
     parts : {train, validation, test: rows that stood in shards}; cache : {kind: entries}
     removed : places that are gone; made_again : those of them that the run made anew; rewritten : {file: records it lost}
@@ -70,8 +70,8 @@ class Receipt:
     def text(self) -> str:
         """In words."""
         lines = [
-            f"Withdrawal {self.number}, by {self.by}: {self.ids:,} ids, {self.ids - self.unmatched:,} of them on rows of this run"
-            + (f"; {self.unmatched:,} on none" if self.unmatched else "")
+            f"Withdrawal {self.number}, by {self.by}: {self.ids:,} ids, {self.ids - self.unmatched:,} of them in this run"
+            + (f"; {self.unmatched:,} not" if self.unmatched else "")
             + (f" ({self.empty:,} empty lines, {self.repeated:,} repeats passed over)" if self.empty or self.repeated else ""),
             f"{self.rows:,} rows went, with {self.records:,} records that had become no row; {self.rows_kept:,} rows stay",
         ]

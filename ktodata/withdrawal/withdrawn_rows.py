@@ -10,8 +10,7 @@ import polars as pl
 
 from ktodata.errors import MissingColumnError
 from ktodata.feedback import COLUMNS
-from ktodata.formats.format import Fields
-from ktodata.formats.withdrawn import WithdrawnIds, ids_in
+from ktodata.formats.withdrawn import MIN_CHARS, WithdrawnIds, ids_in
 from ktodata.withdrawal.requested_ids import NAMED, RequestedIds
 
 # rows that have all of these in common are one text with one verdict, numbered where they are several
@@ -22,16 +21,17 @@ RECORD = ("source", "source_line", "source_id", "pair_id")
 
 @dataclass(frozen=True)
 class MatchedRows:
-    """rows : of the feedback table that go; rest : those that stay. ids_here : requested ids that a row has.
+    """rows : of the feedback table that go; rest : those that stay. ids_here : requested ids that a row or a record has.
 
-    records : those that became no row and hold one of the ids, as JSON values, or null where they are none
-    alike : rows that stay and have the prompt of one that goes
+    records : those that became no row and hold one of the ids, as JSON values or text, or null where they are cut short
+    unknown : further ones of which the run has kept no ids. alike : rows that stay and have the prompt of one that goes
     """
 
     rows: pl.DataFrame
     rest: pl.DataFrame
     ids_here: int
     records: tuple[Any, ...]
+    unknown: int = 0
 
     @property
     def alike(self) -> int:
@@ -55,10 +55,18 @@ def match_rows(feedback: pl.DataFrame, quarantine: pl.DataFrame, ids: WithdrawnI
     """feedback, quarantine : as the run has them; both may be empty. ids : the list that holds the requested ids by now"""
     goes = _with_their_kin(feedback, ids.rows_in(feedback))
     only = WithdrawnIds(ids.salt).with_ids(requested.by, requested.values, "done")
-    present = _values_of(feedback, requested.by) & set(requested.values)
-    records = quarantine["raw"].to_list() if "raw" in quarantine.columns else []
-    held = tuple(record for raw in records if only.holds_record(record := _parsed(raw), raw, Fields()))
-    return MatchedRows(feedback.filter(goes), feedback.filter(~goes), len(present), held)
+    present = _values_of(feedback, requested.by)
+    records: list[Any] = []
+    known = quarantine.drop_nulls("ids") if "ids" in quarantine.columns else quarantine.clear()
+    for raw, kept in known.select("raw", "ids").iter_rows() if known.height else ():
+        of_record = json.loads(kept)
+        if only.holds_record(of_record):
+            records.append(_parsed(raw))
+            present |= {
+                text for name, texts in of_record.items() for text in texts if name == requested.by or len(text) >= MIN_CHARS
+            }
+    n_here = len(present & set(requested.values))
+    return MatchedRows(feedback.filter(goes), feedback.filter(~goes), n_here, tuple(records), quarantine.height - known.height)
 
 
 def _with_their_kin(feedback: pl.DataFrame, goes: pl.Series) -> pl.Series:
@@ -85,7 +93,8 @@ def _values_of(feedback: pl.DataFrame, by: str) -> set[str]:
 def _parsed(raw: str) -> Any:
     with suppress(ValueError, RecursionError):
         return json.loads(raw)
-    return None
+    # the names of a record's fields are no text of its own
+    return None if raw.startswith(("{", "[")) else raw
 
 
 def joined(matches: Sequence[MatchedRows]) -> MatchedRows:
@@ -94,4 +103,5 @@ def joined(matches: Sequence[MatchedRows]) -> MatchedRows:
         pl.concat([getattr(each, name) for each in matches], how="diagonal").unique("row_id", maintain_order=True)
         for name in ("rows", "rest")
     )
-    return MatchedRows(rows, rest, max(each.ids_here for each in matches), max((each.records for each in matches), key=len))
+    ids_here, unknown = max(each.ids_here for each in matches), max(each.unknown for each in matches)
+    return MatchedRows(rows, rest, ids_here, max((each.records for each in matches), key=len), unknown)

@@ -305,7 +305,7 @@ def test_what_the_source_has_no_more_leaves_what_was_made_of_it(no_pages, run, s
     receipt = forget(run.folder, ids_file(tmp_path, row_id, name="row_id"))
     assert (receipt.rows, receipt.verdicts, receipt.rewritten["model/telemetry.parquet"]) == (0, 1, 1)
     assert holders([run.folder], row_id) == [] and "ablation.json" in receipt.removed
-    assert any("no row here has" in line for line in receipt.not_reached)
+    assert any("no row or record here has" in line for line in receipt.not_reached)
 
 
 def test_another_persons_row_of_the_same_text_stays_with_its_verdict(no_pages, source, tmp_path):
@@ -362,3 +362,87 @@ def test_what_a_living_process_writes_into_a_cache_is_left(tmp_path):
         (tmp_path / f".vectors.parquet.{number}.part").touch()
     remove_leftovers(tmp_path, alone=False)
     assert [file.name for file in tmp_path.iterdir()] == [f".vectors.parquet.{os.getppid()}.part"]
+
+
+def nested(number: int) -> dict:
+    """Every fourth has no label; ids are short numbers, of which those of a rater are not those of a case."""
+    return {
+        "meta": {"case": number},
+        "said": {"q": f"question {number} of all", "a": f"answer {number} of all"},
+        "verdict": {"good": None if number % 4 == 0 else number % 3 == 0, "by": f"u{number % 5}"},
+    }
+
+
+NESTED = {"prompt": "said.q", "completion": "said.a", "label": "verdict.good"}
+FLAT = {"prompt": "q", "completion": "a", "label": "good"}
+
+
+def aside_sources(folder: Path) -> dict[str, tuple[Path, dict]]:
+    """{kind: source and settings} of the same forty records."""
+    made = [nested(number) for number in range(40)]
+    flat = [{**each["said"], **each["verdict"], "case": each["meta"]["case"]} for each in made]
+    votes = [{"q": each["q"], "a": each["a"], each["by"]: each["good"], "case": each["case"]} for each in flat]
+    rows = [[str("" if value is None else value) for value in each.values()] for each in flat]
+    (folder / "flat.csv").write_text("\n".join(",".join(cells) for cells in (list(flat[0]), *rows)) + "\n")
+    both = {"rater": "by", "source_id": "case"}
+    tree = [{**each, "user_id": each["by"], "id": each["case"]} for each in flat]
+    return {
+        "nested": (write_lines(folder / "nested.jsonl", made), NESTED | {"rater": "verdict.by", "source_id": "meta.case"}),
+        "flat": (write_lines(folder / "flat.jsonl", flat), FLAT | both),
+        "csv": (folder / "flat.csv", FLAT | both | {"label": {"column": "good", "True": True, "False": False, "": None}}),
+        "kept": (write_lines(folder / "kept.jsonl", flat), FLAT | {"rater": "by", "keep": {"case_no": "case"}}),
+        "usual": (write_lines(folder / "usual.jsonl", tree), FLAT | {"rater": "user_id"}),
+        "votes": (
+            write_lines(folder / "votes.jsonl", votes),
+            {"prompt": "q", "completion": "a", "votes": [f"u{n}" for n in range(5)], "source_id": "case"},
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "by", "ids"),
+    [
+        *((kind, "source_id", ("0", "1", "4.0", "99")) for kind in ("nested", "flat", "csv", "usual", "votes")),
+        *((kind, "rater", ("u0", "nobody")) for kind in ("nested", "flat", "csv", "usual")),
+        ("kept", "case_no", ("0", "1", "4", "99")),
+        ("nested", "source", ("nested.jsonl",)),
+    ],
+)
+def test_the_receipt_counts_the_records_that_went_and_were_no_rows(no_pages, tmp_path, kind, by, ids):
+    source, settings = aside_sources(tmp_path)[kind]
+    run = kd.run({"name": "a", "ingest": {"paths": [str(source)], **settings}, "steps": ["validate"]}, out=tmp_path / "run")
+    before, rows = run.quarantine, run.feedback.height
+    assert before.height == 10
+    asked = ids_file(tmp_path, *ids, name=by)
+    outlook = forget(run.folder, asked, by=by, dry_run=True)
+    receipt = forget(run.folder, asked, by=by, run_again=by != "source")
+    assert (outlook.rows, outlook.records, outlook.unmatched) == (receipt.rows, receipt.records, receipt.unmatched)
+    assert receipt.records == {"rater": 2, "source": 10}.get(by, 2)
+    if by != "source":
+        after = kd.Run(run.folder)
+        assert receipt.records == before.height - after.quarantine.height
+        assert receipt.rows == rows - after.feedback.height
+        assert receipt.unmatched == 1
+
+
+@pytest.mark.parametrize("kind", ["nested", "csv"])
+def test_sources_that_are_gone_leave_nothing_of_records_that_became_no_row(no_pages, tmp_path, kind):
+    source, settings = aside_sources(tmp_path)[kind]
+    run = kd.run({"name": "a", "ingest": {"paths": [str(source)], **settings}, "steps": ["validate"]}, out=tmp_path / "run")
+    (run.folder / "notes.txt").write_text("seen: question 4 of all is without a verdict")
+    for file in tmp_path.glob("*.*"):
+        file.unlink()
+    with pytest.raises(FormatError, match="the rows were removed"):
+        forget(run.folder, ids_file(tmp_path, "4", name="source_id"))
+    assert holders([run.folder], "question 4 of all") == []
+    assert not (run.folder / "quarantine.parquet").exists() and not (run.folder / "stages" / "ingest").exists()
+
+
+def test_where_no_ids_were_kept_of_records_the_receipt_does_not_count_them(no_pages, tmp_path):
+    """As in a run of an earlier version: which of them have the id is not known, so that no result may stand."""
+    source, settings = aside_sources(tmp_path)["csv"]
+    run = kd.run({"name": "a", "ingest": {"paths": [str(source)], **settings}, "steps": ["validate"]}, out=tmp_path / "run")
+    run.quarantine.drop("ids").write_parquet(run.folder / "quarantine.parquet")
+    receipt = forget(run.folder, ids_file(tmp_path, "4", name="source_id"), run_again=False)
+    assert receipt.records == 0 and any(line.startswith("10 further records") for line in receipt.not_reached)
+    assert not (run.folder / "quarantine.parquet").exists()

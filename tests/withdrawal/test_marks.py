@@ -8,7 +8,7 @@ import pytest
 
 from ktodata.errors import MissingColumnError
 from ktodata.feedback import feedback_table
-from ktodata.formats.withdrawn import WithdrawnIds, id_text
+from ktodata.formats.withdrawn import WithdrawnIds, id_text, record_ids
 from ktodata.report.map.payload import encode_payload
 from ktodata.withdrawal.file_contents import without_marked, write_content
 from ktodata.withdrawal.file_removal import FileChanges, remove_from_other_files
@@ -144,12 +144,10 @@ def test_an_id_is_the_same_however_a_table_writes_it(tmp_path):
 
 
 def test_a_name_of_several_words_is_seen_in_a_record_that_is_broken():
-    from ktodata.formats.format import Fields
-
     ids = WithdrawnIds().with_ids("rater", ["Ann Smith", "ann,comma", "Bob Brown"], "done")
     for raw in ('{"user": "Ann Smith", broken', '{"user": "ann,comma", broken', "x;Bob Brown;y"):
-        assert ids.holds_record(None, raw, Fields())
+        assert ids.holds_record(record_ids(None, raw, "f.jsonl", (), ()))
     deep: list = []
     for _ in range(5000):
         deep = [deep]
-    assert not ids.holds_record({"x": deep, "user": "Ann Smithers"}, None, Fields())
+    assert not ids.holds_record(record_ids({"x": deep, "user": "Ann Smithers"}, None, "f.jsonl", [("source_id", "x")], ()))
