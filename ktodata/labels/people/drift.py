@@ -13,6 +13,10 @@ adjusted together (Holm 1979). What is found is taken into account before the ne
 makes all others look lenient. Permuted residuals (Westfall and Young 1993) find a little more at five times the cost, and raise
 more false alarms than their level where labels are one-sided (tests/benchmarks/LOG.md).
 
+A group is compared with the rows of no finding and with nothing else: the fit that p is given on them is drawn to p itself, and
+where p says too little of the content (of three raters one is inverted), all of them depart from that fit alike, and none from
+the others.
+
 Limits. p_desirable was learnt from all labels: what the model can guess of the group from the content it has partly absorbed, so
 effects are lower bounds. A group whose content the model misjudges cannot be told from a group with criteria of its own. And one
 change a group is looked for, not several.
@@ -206,7 +210,7 @@ def criteria_drift(
         return Drift(pl.DataFrame(schema=SCHEMA), pl.DataFrame(schema=EXAMPLES_SCHEMA), metrics | {"tests": 0, "significant": 0})
     base = _recalibrated(data.y, data.x, np.zeros(len(data.y)))
     eta = base[0] + base[1] * data.x
-    tests = _all_statistics(data, columns, eta)
+    tests = _all_statistics(data, columns, eta, [])
     departures, base, eta = _search_departures(data, columns, base, eta, tests, level)
     table = _drift_table(data, columns, departures, base, eta)
     alike = None if likeness is None else lambda row, others: likeness(int(places[row]), places[others])
@@ -272,12 +276,13 @@ class _Directions:
 
     u: Floats
     model: Floats  # [2, G], sum of v u^2 inside the group
-    kept: Floats  # [2, G], share of it that is left once intercept and slope of all rows are fitted too
+    kept: Floats  # [2, G], share of it that is left once intercept and slope of the rows of no finding are fitted too
+    expected: Floats  # [2, G], the sum of u times residual that a group has as those rows have it, whatever their fit is drawn to
     progress: Floats  # [2, n], running share of model variance inside the group, for the bridge
 
 
-def _directions(column: _Grouping, x: Floats, v: Floats) -> _Directions:
-    """Score directions of one column at the present fit; v = p (1 - p)."""
+def _directions(column: _Grouping, x: Floats, v: Floats, residual: Floats, rest: Bools) -> _Directions:
+    """Score directions of one column at the present fit; v = p (1 - p). rest : bool [N], rows of no finding"""
     groups = len(column.values)
     here_x, here_v = x[column.rows], v[column.rows]
     total = np.bincount(column.code, here_v, groups)
@@ -285,15 +290,18 @@ def _directions(column: _Grouping, x: Floats, v: Floats) -> _Directions:
     u = np.stack([np.ones(len(here_x)), here_x - centre[column.code]])
     model = np.stack([np.bincount(column.code, here_v * direction**2, groups) for direction in u])
     z = np.stack([np.ones(len(x)), x])
-    inverse = np.linalg.inv((v * z) @ z.T + 1e-9 * np.eye(2))
-    remaining = np.empty_like(model)
+    inverse = np.linalg.inv((v * rest * z) @ z.T + 1e-9 * np.eye(2))
+    # 0 at the best fit; the fit of the rest is drawn to p, and what all rows have in common is no group's departure
+    common = inverse @ (z @ (residual * rest))
+    remaining, expected = np.empty_like(model), np.empty_like(model)
     for k, direction in enumerate(u):
         across = np.stack([np.bincount(column.code, here_v * direction * part[column.rows], groups) for part in z], axis=1)
         remaining[k] = 1 - np.einsum("gi,ij,gj->g", across, inverse, across) / np.maximum(model[k], 1e-12)
+        expected[k] = across @ common
     running = np.cumsum(here_v * u**2, axis=1)
     before = np.concatenate([np.zeros((2, 1)), running], axis=1)[:, column.starts[:-1]]
     progress = (running - before[:, column.code]) / np.maximum(model[:, column.code], 1e-12)
-    return _Directions(u, model.astype(float), remaining.astype(float), progress)
+    return _Directions(u, model.astype(float), remaining.astype(float), expected.astype(float), progress)
 
 
 def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats:
@@ -311,7 +319,7 @@ def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats
         if column.name != OVER_TIME:
             # what differs from a handful of rows differs from nothing that could be told
             sound = known & (how.kept[k] > 0.02) & (column.rest >= MIN_ROWS)
-            z = total[sound] / np.sqrt(variance[sound] * how.kept[k][sound])
+            z = (total - how.expected[k])[sound] / np.sqrt(variance[sound] * how.kept[k][sound])
             out[k, sound] = np.log(2) + norm.logsf(np.abs(z))
         if column.last is None:
             continue
@@ -324,10 +332,11 @@ def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats
     return out
 
 
-def _all_statistics(data: _RowArrays, columns: list[_Grouping], eta: Floats) -> Floats:
-    p = expit(eta)
+def _all_statistics(data: _RowArrays, columns: list[_Grouping], eta: Floats, departures: list[_Departure]) -> Floats:
+    """Log p-values of every test, in the order of _index. departures : those that eta holds"""
+    p, rest = expit(eta), _rest(data, departures)
     residual, v = data.y - p, p * (1 - p)
-    return np.concatenate([_statistics(each, _directions(each, data.x, v), residual).ravel() for each in columns])
+    return np.concatenate([_statistics(each, _directions(each, data.x, v, residual, rest), residual).ravel() for each in columns])
 
 
 def _search_departures(
@@ -337,9 +346,7 @@ def _search_departures(
     index = _index(columns)
     departures: list[_Departure] = []
     while len(departures) < MAX_FINDINGS:
-        done = {(departure.column.name, departure.group) for departure in departures}
-        still = np.array([(columns[c].name, group) not in done for c, _, group in index])
-        left = np.where(still & np.isfinite(now), now, np.inf)
+        left = np.where(_open_tests(columns, departures, now), now, np.inf)
         best = int(np.argmin(left))
         adjusted = _adjusted(left[best], int(np.isfinite(left).sum()))
         if adjusted > level:
@@ -352,7 +359,7 @@ def _search_departures(
             _date(grouping, data, eta)
         departures.append(grouping)
         _, eta = _refit(data, departures)
-        now = _all_statistics(data, columns, eta)
+        now = _all_statistics(data, columns, eta, departures)
     return _judge_again(data, columns, departures, level)
 
 
@@ -371,8 +378,8 @@ def _judge_again(
     for departure in list(departures):
         others = [other for other in departures if other is not departure]
         _, eta = _refit(data, others)
-        every = _all_statistics(data, columns, eta)
-        tests, count = _tests_of(departure, columns, every), int(np.isfinite(every).sum()) - 4 * len(others)
+        every = _all_statistics(data, columns, eta, others)
+        tests, count = _tests_of(departure, columns, every), int(_open_tests(columns, others, every).sum())
         if _adjusted(min(tests), count) > level:
             departures = others
             continue
@@ -381,7 +388,7 @@ def _judge_again(
         departure.cut = None
         if departure.column.name != OVER_TIME:  # there a constant departure is no departure
             _, constant = _refit(data, departures)
-            tests = _tests_of(departure, columns, _all_statistics(data, columns, constant))
+            tests = _tests_of(departure, columns, _all_statistics(data, columns, constant, departures))
         if _adjusted(min(tests[2:]), count) <= level:
             _date(departure, data, eta)
         elif departure.shape >= 2:
@@ -397,6 +404,12 @@ def _tests_of(departure: _Departure, columns: list[_Grouping], now: Floats) -> l
         if columns[c] is departure.column and g == departure.group
     ]
     return [value if np.isfinite(value) else np.inf for value in map(float, own)]
+
+
+def _open_tests(columns: list[_Grouping], departures: list[_Departure], now: Floats) -> Bools:
+    """Which tests can be made, of groups that are no finding yet: bool [tests]."""
+    done = {(departure.column.name, departure.group) for departure in departures}
+    return np.array([(columns[c].name, group) not in done for c, _, group in _index(columns)]) & np.isfinite(now)
 
 
 def _index(columns: list[_Grouping]) -> list[tuple[int, int, int]]:
@@ -465,12 +478,7 @@ def _log_likelihood(y: Floats, eta: Floats) -> Floats:
 
 def _refit(data: _RowArrays, departures: list[_Departure]) -> tuple[Floats, Floats]:
     """Recalibrate p on the rows of no finding, then fit each finding beside the others: (intercept, slope) and eta float [N]."""
-    rest = np.ones(len(data.y), bool)
-    for departure in departures:
-        if departure.column.name != OVER_TIME:
-            rest[departure.rows] = False
-    if rest.sum() < MIN_ROWS:
-        rest[:] = True
+    rest = _rest(data, departures)
     extra = np.zeros((len(departures), len(data.y)))
     base = np.zeros(2)
     for _ in range(4):
@@ -490,6 +498,15 @@ def _refit(data: _RowArrays, departures: list[_Departure]) -> tuple[Floats, Floa
                 departure.terms.append(terms)
                 departure.covariance.append(covariance * _inflation(data, part, eta + extra[k]))
     return base, np.asarray(base[0] + base[1] * data.x + extra.sum(axis=0))
+
+
+def _rest(data: _RowArrays, departures: list[_Departure]) -> Bools:
+    """The rows of no finding, but for one of all rows; all where these are too few: bool [N]."""
+    rest = np.ones(len(data.y), bool)
+    for departure in departures:
+        if departure.column.name != OVER_TIME:
+            rest[departure.rows] = False
+    return rest if rest.sum() >= MIN_ROWS else np.ones(len(data.y), bool)
 
 
 def _row_parts(departure: _Departure) -> list[Ints]:
@@ -512,7 +529,7 @@ def _inflation(data: _RowArrays, part: Ints, eta: Floats) -> float:
 def _drift_table(
     data: _RowArrays, columns: list[_Grouping], departures: list[_Departure], base: Floats, eta: Floats
 ) -> pl.DataFrame:
-    index, now = _index(columns), _all_statistics(data, columns, eta)
+    index, now = _index(columns), _all_statistics(data, columns, eta, departures)
     lines: list[dict[str, Any]] = []
     for number, column in enumerate(columns):
         by_group = {departure.group: departure for departure in departures if departure.column is column}
