@@ -29,10 +29,10 @@ from ktodata.formats.format import USUAL, Columns, Fields, Format, make_fields
 from ktodata.formats.in_memory import NAME, records_in_memory
 from ktodata.formats.label_rules import LABEL_REASONS, MAX_SHOWN, UnmappedLabelError, respelt_lines, values_in_words, yaml_name
 from ktodata.formats.message_records import ANSWER, BEFORE, answer_records
-from ktodata.formats.records import ABSENT, UnusableError, listed, lookup
+from ktodata.formats.records import ABSENT, UnusableError, clip, listed, lookup
 from ktodata.formats.scores import ScoreNames, UnaskedVerdictError
 from ktodata.formats.table import MAX_VALUES, FeedbackTable, QuarantineTable
-from ktodata.formats.times import time_reader
+from ktodata.formats.times import moment, time_formats, time_reader
 from ktodata.formats.unread_fields import UnreadFields
 from ktodata.formats.verdicts.several_questions import UnnamedColumns
 from ktodata.formats.withdrawn import WithdrawnRecordError, current_lists, record_ids
@@ -41,6 +41,7 @@ from ktodata.work_done import WorkDone
 SHOWN_VALUES = 20
 BY_COMMAND = "`ktodata init --from FILE`, or kd.inspect, names them."  # columns that no format knows
 MAX_UNREADABLE_TIMES = 0.05
+MAX_TIME_EXAMPLES = 3
 # fewer records with the same keys are read one by one: the columns' own cost is that of about so many
 MIN_COLUMNAR = 200
 MAX_SIDES = 2  # numbers that differ; more are ratings
@@ -507,11 +508,30 @@ def _time_finding(fields: Fields, table: FeedbackTable) -> Finding:
     if table.unparseable_times <= MAX_UNREADABLE_TIMES * table.times:
         return passed("KD011")
     column = fields.about["created_at"][0] if "created_at" in fields.about else "created_at"
-    text = f"{table.unparseable_times:,} of {table.times:,} times cannot be read, e.g. {table.unparseable_example!r}."
-    hint = (
-        f'Say how they are written: created_at: {{column: {column}, format: "%d/%m/%Y"}}, or format: excel for its day numbers.'
-    )
-    return issue("KD011", f"{text} {hint}", table.unparseable_times)
+    examples = ", ".join(map(repr, map(clip, table.unread_times[:MAX_TIME_EXAMPLES])))
+    text = f"{table.unparseable_times:,} of {table.times:,} times cannot be read, e.g. {examples}."
+    return issue("KD011", f"{text} {_time_advice(column, fields.time_format, table)}", table.unparseable_times)
+
+
+def _time_advice(column: str, format: str | None, table: FeedbackTable) -> str:
+    """A format only where it reads all of them, and would not lose those that read now."""
+    unread, n_read = table.unread_times, table.times - table.unparseable_times
+    as_they_are = all(moment(value) is not None for value in unread)
+    formats = [] if as_they_are else time_formats(unread)
+    settings = " or ".join(f'created_at: {{column: {yaml_name(column)}, format: "{each}"}}' for each in formats)
+    if not n_read and as_they_are:
+        return f"They read without a format: created_at: {yaml_name(column)}."
+    if not n_read and formats:
+        order = " Which comes first, day or month, no value shows." if len(formats) > 1 else ""
+        return f"Say how they are written: {settings}.{order}"
+    one_way = "Write the column in one way, such as 2026-01-27."
+    if n_read:
+        others = f"the other {n_read:,} {f'as {format!r}, which is set' if format else 'without a format'}"
+        alone = "without a format" if as_they_are else f"as {' or '.join(map(repr, formats))}"
+        how = f"They read {alone}, {others}" if as_they_are or formats else f"No one format known here reads them; {others}"
+        return f"{how}: no setting reads both. {one_way}"
+    setting = f"created_at: {{column: {yaml_name(column)}, format: ...}}"
+    return f"No one format known here reads them all. If they are written in one way, say it: {setting}. Else: {one_way}"
 
 
 def _with_rows(files: Sequence[dict[str, Any]], table: pl.DataFrame) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ from ktodata.formats.records import (
     UnusableError,
     Vote,
     checked,
-    clip,
     is_nobody,
     lookup,
     text,
@@ -39,6 +38,8 @@ RAW_CHARS = 10_000
 MAX_IDS_CHARS = 100_000
 # a file of free text read as labels must not fill the manifest with its values
 MAX_VALUES = 1000
+MAX_UNREAD_TIMES = 200  # of which their format is looked for
+MAX_TIME_CHARS = 100
 INT64 = range(-(2**63), 2**63)
 # what no text model can be shown
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
@@ -96,7 +97,7 @@ class FeedbackTable:
         self.time_of = time_reader(fields.time_format)
         self.times = 0
         self.unparseable_times = 0
-        self.unparseable_example: str | None = None
+        self.unread_times: tuple[Any, ...] = ()  # different ones, the first MAX_UNREAD_TIMES
         self.even_votes = 0  # records
         self.unread_trusted: Counter[str] = Counter()  # values of the trusted column without a meaning -> records
         self._withdrawn = current_lists()
@@ -117,7 +118,7 @@ class FeedbackTable:
         kept = {name: scalar(lookup(record, column), column) for name, column in self._fields.keep.items()}
         rows = [self._row(judged, common) for completion in completions for judged in completion.by_label()]
         if any(ids.holds_row({**kept, **row}) for ids in self._withdrawn for row in rows):
-            self.times, self.unparseable_times, self.unparseable_example = counted
+            self.times, self.unparseable_times, self.unread_times = counted
             raise WithdrawnRecordError
         if unread is not None:
             known = unread in self.unread_trusted or len(self.unread_trusted) < MAX_VALUES
@@ -139,8 +140,8 @@ class FeedbackTable:
         for name, values in rows.kept.items():
             self._kept[name] += values
 
-    def _times_counted(self) -> tuple[int, int, str | None]:
-        return self.times, self.unparseable_times, self.unparseable_example
+    def _times_counted(self) -> tuple[int, int, tuple[Any, ...]]:
+        return self.times, self.unparseable_times, self.unread_times
 
     def _common(self, record: Record, format: Format, file: str, line: int) -> dict[str, Any]:
         common: dict[str, Any] = dict.fromkeys((*TEXTS, *TEMPLATE_FIELDS, "created_at", "system"))
@@ -174,7 +175,9 @@ class FeedbackTable:
         self.times += 1
         if (time := time_of(value)) is None:
             self.unparseable_times += 1
-            self.unparseable_example = self.unparseable_example or clip(value)
+            shown = value[:MAX_TIME_CHARS] if isinstance(value, str) else value
+            if len(self.unread_times) < MAX_UNREAD_TIMES and shown not in self.unread_times:
+                self.unread_times += (shown,)
         return time
 
     def _row(self, judged: LabelledCompletion, common: Mapping[str, Any]) -> dict[str, Any]:

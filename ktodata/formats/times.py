@@ -1,7 +1,7 @@
-"""Times as others write them, and as they are written here: in UTC."""
+"""Times as others write them, in which format their values show, and as they are written here: in UTC."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -21,6 +21,14 @@ _RFC_2822 = re.compile(
 # is from the year 5138. A smaller number (20250301, Excel's 45000) counts something else, which only a person can say.
 _FIRST_SECONDS = 1e8
 _TICKS_PER_SECOND = ((1e11, 1), (1e14, 1_000), (1e17, 1_000_000), (1e20, 1_000_000_000))
+# dates in another order than ISO's
+_DATES = (
+    "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d %b %Y",
+    "%b %d %Y", "%b %d, %Y", "%b. %d, %Y", "%d %B %Y", "%B %d, %Y",
+)  # fmt: skip
+_TIMES = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ", %I:%M %p", ", %I:%M:%S %p")
+DIGITS = "%Y%m%d"
+EXCEL_DAYS = (20_000, 60_000)  # of the years 1954 to 2064
 
 
 def moment(value: Any) -> datetime | None:
@@ -113,3 +121,25 @@ def _check_format(format: str) -> None:
 
 def _in_utc(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def time_formats(values: Sequence[Any]) -> list[str]:
+    """The formats in which every one of the values is a time. Several: day and month cannot be told apart."""
+    if not values:
+        return []
+    if all(_is_excel_day(value) for value in values):
+        return [EXCEL]
+    formats = (DIGITS, *(date + time for date in _DATES for time in _TIMES))
+    return [format for format in formats if _reads_all(format, values)]
+
+
+def _reads_all(format: str, values: Sequence[Any]) -> bool:
+    read = time_reader(format)
+    return all((time := read(value)) is not None and 1990 <= time.year <= 2100 for value in values)
+
+
+def _is_excel_day(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and EXCEL_DAYS[0] <= float(value) <= EXCEL_DAYS[1]
+    except (TypeError, ValueError):
+        return False

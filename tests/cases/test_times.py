@@ -85,8 +85,35 @@ def test_many_unreadable_times_are_a_finding_with_an_example_and_the_count(tmp_p
     result = kd.read(_file(tmp_path, ["03/04/2025", "2025-04-03", "05/04/2025"]), created_at="ts")
     finding = _finding(result, "KD011")
     assert (finding["status"], finding["rows"]) == ("issue", 2)
-    assert "03/04/2025" in finding["text"]
-    assert "column: ts" in finding["text"]
+    assert "03/04/2025" in finding["text"] and "no setting reads both" in finding["text"]
+
+
+ADVICE = {
+    "one format": (["13/04/2025", "03/04/2025"], None, 'created_at: {column: ts, format: "%d/%m/%Y"}.'),
+    "names of months": (["Jan. 1, 2026", "Mar. 13, 2026"], None, '{column: ts, format: "%b. %d, %Y"}.'),
+    "day or month": (["03/04/2025"] * 3, None, '"%d/%m/%Y"} or created_at: {column: ts, format: "%m/%d/%Y"}. Which comes first'),
+    "days of Excel": (["45000", "45001"], None, 'format: "excel"}'),
+    "no format is needed": (["2026-01-27"] * 3, "%d/%m/%Y", "They read without a format: created_at: ts."),
+    "one of two ways is set": (
+        ["2026-01-27", "13/04/2025"],
+        "%d/%m/%Y",
+        "without a format, the other 1 as '%d/%m/%Y', which is set",
+    ),
+    "other than the rest": (
+        ["2026-01-27", "Mar 3, 2026"],
+        None,
+        "They read as '%b %d, %Y', the other 1 without a format: no setting",
+    ),
+    "three ways": (["2026-01-27", "Mar 3, 2026", "13/4/2026"], None, "No one format known here reads them; the other 1 without"),
+    "no time at all": (["soon", "later"], None, "If they are written in one way, say it: created_at: {column: ts, format: ...}."),
+}
+
+
+@pytest.mark.parametrize(("times", "format", "advice"), ADVICE.values(), ids=ADVICE)
+def test_a_format_is_advised_only_where_it_reads_what_is_unread_and_loses_nothing(tmp_path, times, format, advice):
+    setting = {"column": "ts", "format": format} if format else "ts"
+    finding = _finding(kd.read(_file(tmp_path, times), created_at=setting), "KD011")
+    assert finding["status"] == "issue" and advice in finding["text"]
 
 
 def test_few_unreadable_times_are_counted_only(tmp_path):

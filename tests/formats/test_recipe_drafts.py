@@ -12,7 +12,7 @@ import yaml
 import ktodata as kd
 from ktodata.errors import RecipeError
 from ktodata.formats.inspection import inspect
-from ktodata.formats.inspection.time_formats import time_formats
+from ktodata.formats.times import time_formats
 from ktodata.pipeline.recipe import load_recipe
 
 
@@ -401,3 +401,10 @@ def test_of_several_entries_with_one_name_the_first_is_not_taken_for_the_judged_
     ]
     recipe = inspect(lines(*rows)).recipe()
     assert "completion: CHOOSE" in recipe and "the first of several that are named so" in recipe
+
+
+def test_of_times_in_several_ways_the_example_is_one_that_does_not_read(lines):
+    times = ["2026-01-27", "Mar 3, 2026", "19/5/2026", "2026-02-11"]
+    rows = [{"prompt": f"p{n}", "completion": f"c{n}", "ok": n % 2 > 0, "when": times[n % 4]} for n in range(40)]
+    [line] = [line for line in inspect(lines(*rows)).recipe().splitlines() if "created_at" in line]
+    assert 'of 4 different values 2 read as times, others do not, e.g. "Mar 3, 2026": write the column in one way' in line

@@ -11,9 +11,8 @@ from typing import Literal
 from ktodata.formats.format import ENTRIES
 from ktodata.formats.inspection.column_profiles import ColumnProfile
 from ktodata.formats.inspection.list_places import is_last, is_vote_list
-from ktodata.formats.inspection.time_formats import time_formats
 from ktodata.formats.label_rules import by_sense
-from ktodata.formats.times import moment
+from ktodata.formats.times import moment, time_formats
 
 Role = Literal["messages", "prompt", "completion", "label", "rater", "created_at", "source_id", "model", "split"]
 ROLES: tuple[Role, ...] = ("messages", "prompt", "completion", "label", "rater", "created_at", "source_id", "model", "split")

@@ -12,13 +12,14 @@ from ktodata.formats.inspection.draft_lines import UNDECIDED, setting_line, with
 from ktodata.formats.inspection.given_parts import given_parts
 from ktodata.formats.inspection.label_draft import label_lines
 from ktodata.formats.inspection.text_draft import text_lines
-from ktodata.formats.inspection.time_formats import time_formats
 from ktodata.formats.records import clip
 from ktodata.formats.remote_files import is_remote
-from ktodata.formats.times import moment
+from ktodata.formats.times import moment, time_formats
 
 if TYPE_CHECKING:
     from ktodata.formats.inspection.inspection import Inspection
+
+ONE_WAY = "write the column in one way"
 
 
 def draft_recipe(inspection: "Inspection", relative_to: str | Path | None = None) -> str:
@@ -112,8 +113,19 @@ def _time_lines(column: ColumnProfile) -> Iterator[str]:
             which = "which comes first, day or month, no value shows" if at == 0 else "or"
             yield with_comment(f"  # created_at: {yaml_value(setting)}", which)
     if not formats:
-        what = f"its name; but it does not read as a time, e.g. {example}: say how it is written"
-        yield with_comment(f"  # created_at: {yaml_value({'column': column.path, 'format': UNDECIDED})}", what)
+        yield _no_format_line(column.path, values)
+
+
+def _no_format_line(path: str, values: Sequence[Any]) -> str:
+    """Times that no one format reads; of some that read as they are, those that do not are the example."""
+    unread = [value for value in values if moment(value) is None]
+    example = f"e.g. {yaml_value(clip(str(unread[0]), 40))}" if unread else ""
+    if len(unread) == len(values):
+        what = f"its name; but it does not read as a time, {example}: say how it is written"
+        return with_comment(f"  # created_at: {yaml_value({'column': path, 'format': UNDECIDED})}", what)
+    n_read = len(values) - len(unread)
+    what = f"its name; but of {len(values):,} different values {n_read:,} read as times, others do not, {example}: {ONE_WAY}"
+    return with_comment(f"  # created_at: {yaml_value(path)}", what)
 
 
 def _is_plain_path(path: str) -> bool:
