@@ -526,7 +526,7 @@ def _time_advice(column: str, format: str | None, table: FeedbackTable) -> str:
         return f"Say how they are written: {settings}.{order}"
     one_way = "Write the column in one way, such as 2026-01-27."
     if n_read:
-        others = f"the other {n_read:,} {f'as {format!r}, which is set' if format else 'without a format'}"
+        others = f"the other {n_read:,} read {f'as {format!r}, which is set' if format else 'without a format'}"
         alone = "without a format" if as_they_are else f"as {' or '.join(map(repr, formats))}"
         how = f"They read {alone}, {others}" if as_they_are or formats else f"No one format known here reads them; {others}"
         return f"{how}: no setting reads both. {one_way}"

@@ -97,14 +97,18 @@ ADVICE = {
     "one of two ways is set": (
         ["2026-01-27", "13/04/2025"],
         "%d/%m/%Y",
-        "without a format, the other 1 as '%d/%m/%Y', which is set",
+        "without a format, the other 1 read as '%d/%m/%Y', which is set",
     ),
     "other than the rest": (
         ["2026-01-27", "Mar 3, 2026"],
         None,
-        "They read as '%b %d, %Y', the other 1 without a format: no setting",
+        "They read as '%b %d, %Y', the other 1 read without a format: no setting",
     ),
-    "three ways": (["2026-01-27", "Mar 3, 2026", "13/4/2026"], None, "No one format known here reads them; the other 1 without"),
+    "three ways": (
+        ["2026-01-27", "Mar 3, 2026", "13/4/2026"],
+        None,
+        "No one format known here reads them; the other 1 read without",
+    ),
     "no time at all": (["soon", "later"], None, "If they are written in one way, say it: created_at: {column: ts, format: ...}."),
 }
 
