@@ -408,3 +408,28 @@ def test_of_times_in_several_ways_the_example_is_one_that_does_not_read(lines):
     rows = [{"prompt": f"p{n}", "completion": f"c{n}", "ok": n % 2 > 0, "when": times[n % 4]} for n in range(40)]
     [line] = [line for line in inspect(lines(*rows)).recipe().splitlines() if "created_at" in line]
     assert 'of 4 different values 2 read as times, others do not, e.g. "Mar 3, 2026": write the column in one way' in line
+
+
+def test_one_number_in_many_spellings_is_one_value_of_a_label(lines):
+    spelt = [5, "5", 5.0, "5.0", " 5 ", 4, "4", 4.0, "4.0", 2, "2", 2.0, "2.0", " 2", "N/A", 1, "1"]
+    rows = [{"q": f"what is it {n}?", "a": f"it is {n}", "stars": spelt[n % len(spelt)]} for n in range(170)]
+    inspection = inspect(lines(*rows))
+    [choice] = inspection.labels
+    assert choice.column == "stars" and "5 50 in" in choice.text() and "'N/A' 10" in choice.text()
+
+
+def test_short_answers_are_offered_and_ids_and_names_are_not(lines):
+    shorts = ["No.", "It is.", "Yes, so.", "A bit"]
+    rows = [
+        {
+            "q": f"a question of some length {n}",
+            "a": f"{shorts[n % 4]} {n}",
+            "nr": f"t-{n}",
+            "who": f"An Na {n % 4}",
+            "ok": n % 2 > 0,
+        }
+        for n in range(40)
+    ]
+    inspection = inspect(lines(*rows))
+    for role in ("prompt", "completion"):
+        assert {candidate.column for candidate in inspection.roles[role]} == {"q", "a"}

@@ -23,6 +23,8 @@ MAX_LABEL_CANDIDATES = 6
 MIN_SHARE = 0.9
 MIN_LABELLED = 20  # of a column whose name says nothing; in fewer records any column has few values
 MAX_AGAIN = 0.05  # of an id's values: a source that sends a record twice has its id twice
+MIN_TEXT_CHARS = 20  # on average; of shorter texts a share of MIN_SENTENCES must be sentences
+MIN_SENTENCES = 0.25
 MIN_EPOCH = 3e8  # seconds, 1979: a smaller number is a duration, or a date written as 20250301
 _WORDS = {
     "prompt": "prompt question instruction query input inputs request user_message user_input ask problem",
@@ -154,8 +156,16 @@ def _text_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     named = [role for role in sides if names_role(column.path, role)]
     if named:  # of several entries no name says which is the judged one
         return [RoleCandidate(role, column.path, not place, f"its name; {what}", place) for role in named]
-    is_long = column.mean_chars >= 20 and (column.n_distinct is None or column.n_distinct > MAX_LABEL_VALUES)
-    return [RoleCandidate(role, column.path, False, what, place) for role in sides] if is_long else []
+    is_text = column.n_distinct is None or column.n_distinct > MAX_LABEL_VALUES
+    is_text = is_text and (column.mean_chars >= MIN_TEXT_CHARS or _are_short_sentences(column))
+    return [RoleCandidate(role, column.path, False, what, place) for role in sides] if is_text else []
+
+
+def _are_short_sentences(column: ColumnProfile) -> bool:
+    """Whether short texts are words that somebody wrote, and no ids or names: most differ, and some have several words."""
+    texts = [value for kind, value in column.counts if kind is str]
+    n_sentences = sum(" " in text.strip() for text in texts)
+    return 2 * column.n_again < column.n_values and MIN_SENTENCES * len(texts) < n_sentences
 
 
 def _time_candidates(column: ColumnProfile) -> list[RoleCandidate]:
@@ -212,7 +222,7 @@ def _label_candidates(column: ColumnProfile) -> list[RoleCandidate]:
     is_number = column.share_of("number") == 1 or is_number_text(column)
     if "[" in column.path and not is_list and not column.path.endswith(ENTRY_VALUES):
         return []
-    few = n_distinct is not None and (n_distinct <= MAX_LABEL_VALUES or (is_named and _are_few_words(column)))
+    few = n_distinct is not None and (_n_words(column) <= MAX_LABEL_VALUES or (is_named and _are_few_words(column)))
     if not is_scalar or not (few or (is_named and is_number)) or snake_name(column.path.rpartition(".")[2]) in _OTHER:
         return []
     if not is_named and (n_distinct == 1 or not _are_like_verdicts(column)):
@@ -243,9 +253,14 @@ def _are_like_verdicts(column: ColumnProfile) -> bool:
     return column.n_holders >= MIN_LABELLED and (has_repeats or not is_vote_list(column.path))
 
 
+def _n_words(column: ColumnProfile) -> int:
+    """How many different values it has, a value in several spellings (4, "4", "4.0") counting once."""
+    return len(by_sense((value, count) for (_, value), count in column.counts.items()))
+
+
 def _are_few_words(column: ColumnProfile) -> bool:
     """Whether its values are few words that come again and again, each in any spelling; the hand that wrote them may be free."""
-    n_words = len(by_sense((value, count) for (_, value), count in column.counts.items()))
+    n_words = _n_words(column)
     return n_words <= MAX_NAMED_VALUES and 2 * n_words <= column.n_values
 
 
