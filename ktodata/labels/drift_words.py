@@ -93,9 +93,9 @@ def _why_not(name: str, counts: Mapping[str, int], voters: int) -> str:
     if name == OVER_TIME:
         return _no_change_seen(counts)
     own = name == "rater" and voters > counts["values"]
-    also = f"; {voters:,} raters voted, but a text that several judged is one row, of one of them" if own else ""
+    also = f"; {voters:,} raters voted, but a text that several judged is one row, which counts for none of them" if own else ""
     if not counts["rows"]:
-        return f"named on no row{also}"
+        return f"named on no row{' that one alone judged' if own else ''}{also}"
     if counts["values"] == 1:
         return f"one and the same for all {counts['rows']:,} rows that name one{also}"
     if counts["with_enough_rows"] == 0:

@@ -25,10 +25,24 @@ COLUMNS = ("source", "rater", "model")
 
 def find_drift(rows: LabelRows, from_text: NDArray[np.float64]) -> Drift:
     """Look among training rows. from_text : float [N], P(desirable) by the text alone, out of fold"""
-    table = rows.table.select("row_id", "label", *COLUMNS, "created_at", "prompt").with_columns(
-        p_desirable=pl.Series(from_text), prompt_group=pl.Series(rows.groups), script=scripts_of(rows.table["prompt"])
+    table = (
+        _of_one_rater(rows.table)
+        .select("row_id", "label", *COLUMNS, "created_at", "prompt")
+        .with_columns(
+            p_desirable=pl.Series(from_text), prompt_group=pl.Series(rows.groups), script=scripts_of(rows.table["prompt"])
+        )
     )
     return criteria_drift(table.filter(pl.Series(rows.trained)).drop("prompt"), (*COLUMNS, "script"), likeness=_likeness(rows))
+
+
+def _of_one_rater(table: pl.DataFrame) -> pl.DataFrame:
+    """With no rater on a text that several judged: whose row it is the votes decided, so that those rows say nothing of a rater.
+
+    Of two who agree the first keeps the row, and the second keeps those alone on which the first was outvoted.
+    """
+    raters = (pl.col(name).list.eval(pl.element().struct.field("rater")) for name in ("pooled_votes", "judge_votes"))
+    people = [names.list.n_unique().fill_null(0) for names in raters]
+    return table.with_columns(rater=pl.when(people[0] - people[1] <= 1).then("rater"))
 
 
 def _likeness(rows: LabelRows) -> Likeness:
@@ -55,7 +69,7 @@ def drift_metrics(drift: Drift | None, rows: LabelRows, rates: pl.DataFrame) -> 
     effect = ("effect_points", "effect_points_low", "effect_points_high")
     groups = drift.table.filter("significant").select("column", "value", "counterpart", "kind", "since", *effect)
     groups = groups.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M"))
-    trained = rows.table.filter(pl.Series(rows.trained))
+    trained = _of_one_rater(rows.table).filter(pl.Series(rows.trained))
     lines = [
         group
         | {"only": _only_label(trained, group["column"], group["value"])}
