@@ -13,7 +13,7 @@ from ktodata.errors import SettingError
 from ktodata.feedback import COLUMNS, TEMPLATE_FIELDS
 from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings, label_rule
 from ktodata.formats.message_records import MessageColumns, message_columns
-from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, listed, lookup
+from ktodata.formats.records import ABSENT, LabelledCompletion, Record, UnusableError, Verdict, Vote, is_nobody, listed, lookup
 from ktodata.formats.times import time_reader
 from ktodata.formats.turns import JudgedTurn
 
@@ -133,9 +133,12 @@ class Fields:
                 yield rater, value
 
     def _verdict_of_votes(self, record: Record, own: Meanings) -> Verdict:
-        labels = ((rater, self.label.truth(value, own)) for rater, value in self.vote_values(record))
+        values = list(self.vote_values(record))
+        labels = ((rater, self.label.truth(value, own)) for rater, value in values)
         votes = [Vote(rater, label) for rater, label in labels if label is not None]
         if self.label.column is None:
+            if not votes and any(not is_nobody(value) for _, value in values):
+                raise UnusableError("unlabelled", "its votes are all ones that the recipe sets aside")
             return Verdict.by_votes(votes)
         label = self.label_of(self._label_value(record, self.label.column), own)
         # the label is a verdict of its own, unless it is one of the columns that were counted above

@@ -139,6 +139,12 @@ def ablation_outlook_text(outlook: Mapping[str, Any]) -> str:
 
 def row_text(explained: Mapping[str, Any]) -> str:
     """One row's story, for a terminal: control signs of untrusted text are shown, not obeyed."""
+    if "record" in explained:
+        record = explained["record"]
+        place, why = f"{record['file']}:{record['line']}", f"{record['reason']}: {record['detail']}"
+        return "\n".join(
+            [f"record {_printable(place)}", f"outcome: quarantined ({_printable(why)})", "", _printable(record["raw"])]
+        )
     row = explained["row"]
     read, exported, why = (explained["labels"][name] for name in ("read", "exported", "why"))
     lines = [f"row {row['row_id']}  from {row['source']}:{row['source_line']}", f"outcome: {explained['outcome']}", ""]

@@ -181,22 +181,30 @@ class Run:
         """All that is known of one row: its text, what each stage measured, each decision and its evidence, what became of it.
 
         Its `labels` are desirable or undesirable as it was read and as it is exported (null: it is not), and `why` that is so.
-        row_id : or the record's own source_id, where one row has it. Raises DataError for one of several rows, which it
-        names, and for one that the run does not hold, naming near ones.
+        row_id : or the record's own source_id, where one row has it, or FILE:LINE. Of a record that became no row, its `record`
+        (file, line, reason, detail, raw) and the outcome "quarantined". Raises DataError for one of several, which it names, and
+        for one that the run does not hold, naming near ones.
         """
         rows = self.feedback.filter(pl.col("row_id") == row_id)
         if rows.is_empty():
-            own = self.feedback.filter(pl.col("source_id") == row_id)["row_id"].to_list()
-            if len(own) == 1:
-                return self.explain(own[0])
+            place = pl.format("{}:{}", "source", "source_line")
+            own = self.feedback.filter((pl.col("source_id") == row_id) | (place == row_id))["row_id"].to_list()
+            aside = records_of(self.quarantine, row_id)
+            if len(own) + aside.height > 1:
+                names = [*own, *(f"{file}:{line}" for file, line in aside.select("file", "line").iter_rows())]
+                listed = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
+                what = " and records that became no row" if aside.height else ""
+                raise DataError(f"{len(names):,} rows{what} in {self.folder} are {row_id!r}; explain one: {listed}.")
             if own:
-                listed = ", ".join(own[:MAX_LISTED]) + (", ..." if len(own) > MAX_LISTED else "")
-                raise DataError(f"{len(own):,} rows in {self.folder} have the source_id {row_id!r}; explain one: {listed}.")
+                return self.explain(own[0])
+            if aside.height:
+                return {"record": aside.drop("ids", "raw_chars", strict=False).to_dicts()[0], "outcome": "quarantined"}
             near = self.feedback.filter(pl.col("row_id").str.starts_with(row_id[:4]))["row_id"].head(3).to_list()
             hint = f" Rows that begin alike: {', '.join(near)}." if near else ""
             raise DataError(
-                f"no row {row_id!r} in {self.folder}, neither as row_id nor as source_id.{hint} row_ids are in its "
-                "ledger.parquet and its shards, and on the page beside each row shown."
+                f"no row {row_id!r} in {self.folder}, neither as row_id, source_id nor FILE:LINE.{hint} row_ids are in its "
+                "ledger.parquet and its shards, and on the page beside each row shown; records that became no row are in its "
+                "quarantine.parquet by file and line."
             )
         own = self.stage("ingest").columns.columns
         measured = {
@@ -249,6 +257,13 @@ class Run:
                 f"{self.folder} has no {name}: the run did not finish. `ktodata run` again takes it up where it stopped."
             )
         return path
+
+
+def records_of(quarantine: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The records that became no row and are of this name: their own source_id, or FILE:LINE."""
+    ids = pl.col("ids").str.json_decode(pl.Struct({"source_id": pl.List(pl.String)})) if "ids" in quarantine.columns else None
+    of_id = pl.lit(False) if ids is None else ids.struct.field("source_id").list.contains(name).fill_null(False)
+    return quarantine.filter(of_id | (pl.format("{}:{}", "file", "line") == name))
 
 
 def with_columns_of(table: pl.DataFrame, columns: pl.DataFrame) -> pl.DataFrame:

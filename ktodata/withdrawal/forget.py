@@ -18,8 +18,10 @@ from ktodata.formats.withdrawn import LIST, WithdrawnIds
 from ktodata.pipeline.recipe import Recipe, load_recipe, read_yaml
 from ktodata.pipeline.run_folder import SavedStage, stage_folder
 from ktodata.pipeline.runner import Notify, run_plan
+from ktodata.report.run_changes import PREVIOUS
 from ktodata.withdrawal.cache_removal import clear_caches, unreachable_judge
 from ktodata.withdrawal.file_removal import (
+    MADE,
     FileChanges,
     holding,
     remove_from_model,
@@ -60,7 +62,7 @@ def forget(
     requested = read_requested(Path(rows), by)
     with alone_in(folder):
         removal = _Removal(folder, requested)
-        receipt = removal.outlook() if dry_run else removal.go(empty=not run_again)
+        receipt = removal.outlook(again=run_again) if dry_run else removal.go(empty=not run_again)
     if dry_run or not run_again:
         return receipt
     return _run_again(removal, receipt, notify)
@@ -119,15 +121,19 @@ class _Removal:
         """What gives the rows away."""
         return marks_of(self.matched, self.requested)
 
-    def outlook(self) -> Receipt:
-        """What `go` would do."""
+    def outlook(self, *, again: bool) -> Receipt:
+        """What `go` would do. again : the run would be made anew"""
         receipt, changes = self._receipt(), FileChanges()
         for run in self._folders:
             remove_from_other_files(run, self.marks, changes, dry=True)
         trained = max(remove_from_model(run, self._row_ids, changes, dry=True) for run in self.runs)
         for run in self._folders if self._in_own_files(receipt, changes) else ():
             remove_made(run, changes, dry=True)
-        return self._with_changes(receipt, changes, trained)
+            if (run / "stages" / "ingest").exists():
+                changes.removed.append("stages/ingest")
+        self._with_changes(receipt, changes, trained)
+        receipt.made_again = _to_be_made_again(receipt) if again else []
+        return receipt
 
     def go(self, *, empty: bool) -> Receipt:
         """Remove; what is left to do then is to make the run again. empty : leave no results, whatever is held in them"""
@@ -269,6 +275,14 @@ def _run_again(removal: _Removal, receipt: Receipt, notify: Notify) -> Receipt:
         )
     receipt.write(removal.folder)
     return receipt
+
+
+def _to_be_made_again(receipt: Receipt) -> list[str]:
+    """Of what goes, what a run makes up to its last stage: no training, and nothing that a service is asked for."""
+    of_results = [name for name in MADE if name not in ("evaluation.json", "pulled")]
+    made = of_results if receipt.last_stage == "export" else [QUARANTINE, "ledger.parquet"]
+    not_again = [f"stages/{name}" for name in ("train", "evaluate", PREVIOUS)]
+    return [name for name in receipt.removed if name in made or (name.startswith("stages/") and name not in not_again)]
 
 
 def _recipe_of(run: Path) -> Recipe:

@@ -18,6 +18,7 @@ from line_files import WORDS
 import ktodata as kd
 from ktodata.errors import DataError, EmptyDataError, FormatError, LabelError, OneClassError, RunError, SettingError
 from ktodata.mcp.allowed_folder import AllowedFolder
+from ktodata.pipeline.command_texts import row_text
 from ktodata.pipeline.self_training import dry_run
 from ktodata.report import write_pages
 from ktodata.report.run_contents import read_contents
@@ -107,6 +108,25 @@ def test_explain_tells_a_row_its_story(finished):
     assert story["row"]["prompt"].startswith("tell me of")
     with pytest.raises(kd.KtodataError, match="no row 'nonsense'"):
         finished.explain("nonsense")
+
+
+def test_explain_tells_why_a_record_became_no_row(tmp_path):
+    """By its own id, in whatever column, and by its place; where several are of one name, all are named."""
+    lines = [f"c{n};question {n};answer {n};{'?' if n == 4 else n % 2}" for n in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join(["case;q;a;v", *lines, "c5;again;again;", "c6;;;"]) + "\n")
+    columns = {"prompt": "q", "completion": "a", "label": {"column": "v", "1": True, "0": False, "?": None}, "source_id": "case"}
+    run = kd.run(
+        {"name": "a", "ingest": {"paths": [str(tmp_path / "a.csv")], **columns}, "steps": ["validate"]}, out=tmp_path / "r"
+    )
+    story = run.explain("c4")
+    assert story == run.explain("a.csv:6") and story["outcome"] == "quarantined"
+    assert (story["record"]["line"], story["record"]["reason"]) == (6, "unlabelled") and "sets aside" in story["record"]["detail"]
+    assert "outcome: quarantined (unlabelled" in row_text(story) and "question 4" in row_text(story)
+    assert run.explain("a.csv:2")["row"]["source_id"] == "c0"
+    with pytest.raises(kd.KtodataError, match=r"explain one: [0-9a-f]{16}, a.csv:14"):
+        run.explain("c5")
+    with pytest.raises(kd.KtodataError, match="by file and line"):
+        run.explain("c44")
 
 
 def test_the_audit_of_a_run_is_the_one_that_it_made(finished):

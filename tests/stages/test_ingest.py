@@ -193,3 +193,9 @@ def test_many_files_at_once_keep_their_names_apart(shared: Path):
     assert result.feedback.height == 2644 + 3068
     manifest = {file["file"]: file["sha256"] for file in json.loads((shared / "MANIFEST.json").read_text())["files"]}
     assert {file["name"]: file["sha256"] for file in result.metrics["files"]} == {name: manifest[name] for name in names}
+
+
+def test_votes_that_the_recipe_sets_aside_are_votes(tmp_path):
+    (tmp_path / "v.csv").write_text("p;c;a;b\nq;r;5;1\ns;t;5;5\nu;v;3;\nw;x;;\n")
+    result = read(tmp_path / "v.csv", prompt="p", completion="c", votes=["a", "b"], label={"5": True, "3": None, "1": False})
+    assert result.quarantine["detail"].to_list() == ["its votes are all ones that the recipe sets aside", "no rater has voted"]

@@ -417,7 +417,7 @@ def test_the_receipt_counts_the_records_that_went_and_were_no_rows(no_pages, tmp
     outlook = forget(run.folder, asked, by=by, dry_run=True)
     receipt = forget(run.folder, asked, by=by, run_again=by != "source")
     assert (outlook.rows, outlook.records, outlook.unmatched) == (receipt.rows, receipt.records, receipt.unmatched)
-    assert receipt.records == {"rater": 2, "source": 10}.get(by, 2)
+    assert receipt.records == (10 if by == "source" else 2)
     if by != "source":
         after = kd.Run(run.folder)
         assert receipt.records == before.height - after.quarantine.height
@@ -446,3 +446,15 @@ def test_where_no_ids_were_kept_of_records_the_receipt_does_not_count_them(no_pa
     receipt = forget(run.folder, ids_file(tmp_path, "4", name="source_id"), run_again=False)
     assert receipt.records == 0 and any(line.startswith("10 further records") for line in receipt.not_reached)
     assert not (run.folder / "quarantine.parquet").exists()
+
+
+@pytest.mark.parametrize("until", [None, "dedupe"])
+@pytest.mark.parametrize("run_again", [True, False])
+def test_a_dry_run_says_what_is_made_again(no_pages, source, tmp_path, until, run_again):
+    run = kd.run(recipe(source), out=tmp_path / "run", until=until)
+    ids = ids_file(tmp_path, USER)
+    outlook = forget(run.folder, ids, dry_run=True, run_again=run_again)
+    receipt = forget(run.folder, ids, run_again=run_again)
+    assert sorted(outlook.removed) == sorted(receipt.removed)
+    assert sorted(outlook.made_again) == sorted(receipt.made_again)
+    assert bool(outlook.made_again) is run_again and ("removed, and not made again" in outlook.text()) is not run_again
