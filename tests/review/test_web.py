@@ -354,7 +354,9 @@ def test_a_thing_is_shown_once_it_is_known(visitor, session):
         assert (" of 20 minutes left, " in page) == (number == 4)
     assert "18 of 20 minutes left, 35 rows at 30 s a row." in page
     progress = visitor.client.get("/progress").text
-    assert "Nothing yet" not in progress and "0 of 5 rows drawn at random and judged carry" in progress and "ktodata run" in progress
+    assert (
+        "Nothing yet" not in progress and "0 of 5 rows drawn at random and judged carry" in progress and "ktodata run" in progress
+    )
     assert "none was judged" not in progress and "not measured</td>" not in progress
     object.__setattr__(session.queue, "measured", True)
     assert "35 rows at 30 s a row: some " in visitor.client.get("/").text
