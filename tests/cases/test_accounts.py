@@ -85,8 +85,8 @@ def test_why_rows_left_is_said_with_their_number():
     account = reading_account({"records": 100, "records_used": 100, "rows": 100}, gone=gone | {("relabel", "trusted"): 9})
     last = account.lines()[-1]
     assert last == (
-        "of 100 rows, 5 repeats dropped, 17 dropped (15 doubtful label, 2 outvoted), 3 held for review (labels disagree); "
-        "75 are left"
+        "of 100 rows, 2 are further votes on a text that has its row (2 outvoted), 5 repeats dropped, 15 dropped (doubtful label), "
+        "3 held for review (labels disagree); 75 are left"
     )
 
 
