@@ -220,7 +220,8 @@ def noise_unshown(reviews: ReviewedLabels) -> str:
     if reviews.whole.rate.high is None:
         return "Whether the labels are noisy is not measured: that takes a random draw of rows that somebody trusted judges."
     if (picked := reviews.judged - reviews.drawn) and reviews.wrong:
-        of_all = f"Of all {_rows(reviews.judged)} judged, {picked:,} of them picked, {reviews.wrong:,} carry a wrong label"
+        carry = "carries" if reviews.wrong == 1 else "carry"
+        of_all = f"Of all {_rows(reviews.judged)} judged, {picked:,} of them picked, {reviews.wrong:,} {carry} a wrong label"
         return f"{_room(reviews)}. {of_all}."
     return f"{_room(reviews)}."
 
