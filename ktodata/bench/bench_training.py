@@ -96,9 +96,10 @@ def _arms(
         if cell.repaired.all() or not cell.repaired.any():
             continue
         repaired, terms = pl.Series("label", cell.repaired), cell.trainer_terms
-        # flip rates take hard labels
-        table = given.with_columns(repaired) if "flip_rates" in terms else labelled(given, repaired)
-        terms = terms if "flip_rates" in terms else {**SOFT, **terms}
+        if "flip_rates" in terms:  # they correct hard labels
+            table = given.with_columns(repaired)
+        else:
+            table, terms = labelled(given, repaired), {**SOFT, **terms}
         arms.append(Arm(arm_name(method.name, share), f"labels as {method.name} leaves them", table, terms, budget=share))
     return arms
 

@@ -46,7 +46,7 @@ class Ablation:
             sentences.append(f"{line['arm']}: {word}, AUC {span}{gap}.")
         clean = self.table.filter(pl.col("measure") == "auc", pl.col("arm") == CLEAN)
         if once:
-            sentences.append(f"{ONE_TRAINING} More seeds tell.")
+            sentences.append(f"{ONE_TRAINING} Train more seeds.")
         elif clean.height and not clean["differs"][0]:
             sentences.append(
                 "True labels are not better than those as given by more than chance, so no share of that gap is told."

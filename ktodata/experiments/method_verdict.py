@@ -101,7 +101,7 @@ def proven(line: Mapping[str, Any]) -> bool:
 def _caveats(table: pl.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     seeds = len(facts["settings"]["seeds"])
     of_seeds = (
-        "One seed was trained: another could turn out otherwise, and no interval here says how far, so nothing is told from KTO."
+        "One seed was trained: another could turn out otherwise, and no interval here says how far: no difference is claimed."
         if seeds == 1
         else f"{seeds} seeds were trained and averaged; intervals are over held-out prompts and those seeds."
     )

@@ -160,7 +160,7 @@ def labelled(plain: pl.DataFrame, labels: pl.Series) -> pl.DataFrame:
     """Rows to be trained on with other labels than the given ones, as soft labels that are sure, whose loss is that of a label.
 
     Train them with SOFT. Updates are dealt by the given labels: so rows meet as they do without the treatment, and arms differ by
-    labels alone. Dealt anew, arms differ by luck seven times as much (tests/benchmarks/LOG.md).
+    labels alone. Dealt anew, arms differ by luck four to seven times as much (tests/benchmarks/LOG.md).
     """
     return _softened(plain, labels.cast(pl.Float64).to_numpy())
 

@@ -82,7 +82,7 @@ def _class_in_words(figures: Mapping[str, Any]) -> str:
         "not": "so the text, as these vectors show it, says too little about the label",
     }
     if figures["verdict"] == "not" and auroc["high"] >= RANKED:
-        return f"not identifiable: {ranking}, so whether the text tells is open: {flips:,} flips are too few to say"
+        return f"not identifiable: {ranking}, so whether the text shows errors is open: {flips:,} flips are too few to say"
     word = {"identifiable": "identifiable", "weakly": "weakly identifiable", "not": "not identifiable"}[figures["verdict"]]
     return f"{word}: {ranking}, {because[figures['verdict']]}"
 

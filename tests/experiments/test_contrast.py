@@ -52,8 +52,8 @@ def test_of_one_training_no_difference_is_told():
     assert (line(once, "better")["differs"], line(once, "better")["gap_recovered"]) == (None, None)
     assert line(twice, "better")["differs"] and line(twice, "better")["gap_recovered"] > 0
     made_up = pl.DataFrame({"arm": [], "seed": [], "row_id": [], "reward": []})
-    said = [" ".join(Ablation(table, made_up, made_up, {}).verdict()) for table in (once, twice)]
-    assert "better: not known" in said[0] and ONE_TRAINING in said[0] and "better: better" in said[1]
+    verdicts = [" ".join(Ablation(table, made_up, made_up, {}).verdict()) for table in (once, twice)]
+    assert "better: not known" in verdicts[0] and ONE_TRAINING in verdicts[0] and "better: better" in verdicts[1]
 
 
 def test_the_auc_is_the_plain_one_averaged_over_seeds():

@@ -366,10 +366,10 @@ def test_lists_with_one_entry_each_are_no_votes_and_tags_none_either(lines):
 
 
 def turns_of_a_case(n: int, n_turns: int) -> dict[str, Any]:
-    said = [
+    turns = [
         {"speaker": ("customer", "agent")[at % 2], "text": f"what was said as {at} in the long case {n}"} for at in range(n_turns)
     ]
-    return {"turns": said, "ok": n % 3 > 0}
+    return {"turns": turns, "ok": n % 3 > 0}
 
 
 @pytest.mark.parametrize(("sizes", "words"), [([4], "4"), ([2, 6, 4], "2 to 6")])

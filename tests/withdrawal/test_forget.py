@@ -413,9 +413,9 @@ def test_the_receipt_counts_the_records_that_went_and_were_no_rows(no_pages, tmp
     run = kd.run({"name": "a", "ingest": {"paths": [str(source)], **settings}, "steps": ["validate"]}, out=tmp_path / "run")
     before, rows = run.quarantine, run.feedback.height
     assert before.height == 10
-    asked = ids_file(tmp_path, *ids, name=by)
-    outlook = forget(run.folder, asked, by=by, dry_run=True)
-    receipt = forget(run.folder, asked, by=by, run_again=by != "source")
+    requested = ids_file(tmp_path, *ids, name=by)
+    outlook = forget(run.folder, requested, by=by, dry_run=True)
+    receipt = forget(run.folder, requested, by=by, run_again=by != "source")
     assert (outlook.rows, outlook.records, outlook.unmatched) == (receipt.rows, receipt.records, receipt.unmatched)
     assert receipt.records == (10 if by == "source" else 2)
     if by != "source":

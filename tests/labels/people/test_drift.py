@@ -62,13 +62,13 @@ def test_a_rater_inverted_throughout_has_a_slope_below_0():
     assert line["slope"] == pytest.approx(-1, abs=0.4)
 
 
-@pytest.mark.parametrize("said", [0.2, 0.5, 1.0])
-def test_of_three_raters_one_inverted_the_honest_two_are_not_named(said):
-    """p was learnt from all labels, a third of them turned round, and says `said` of what the content does."""
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_of_three_raters_one_inverted_the_honest_two_are_not_named(share):
+    """p was learnt from all labels, a third of them turned round, and says `share` of what the content does."""
     for seed in range(5):
         rng = np.random.default_rng(seed)
         sound, rater = rng.random(300) < 0.5, rng.integers(0, 3, 300)
-        x = said * (np.where(sound, 1.5, -1.5) + rng.normal(0, 0.5, 300))
+        x = share * (np.where(sound, 1.5, -1.5) + rng.normal(0, 0.5, 300))
         table = pl.DataFrame(
             {
                 "row_id": [str(k) for k in range(300)],
