@@ -256,8 +256,10 @@ def review_sentence(reviews: ReviewedLabels) -> str:
     text = " ".join([text, *_left_out(reviews)])
     if not picked:
         return text
-    wrong = f"{max(reviews.wrong - reviews.whole.wrong, 0):,} of them wrong"
-    return f"{text} {picked:,} more judged, {wrong}, not known to be of the draw, count for themselves alone."
+    # of a text with both labels the right row stays, so that none wrong says nothing
+    wrong = reviews.wrong - reviews.whole.wrong
+    of_them = f"{wrong:,} of them wrong, " if wrong > 0 else ""
+    return f"{text} {picked:,} more judged, {of_them}not known to be of the draw, count for themselves alone."
 
 
 def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
