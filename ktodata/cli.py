@@ -274,7 +274,10 @@ def review(
     ] = None,
     minutes: Annotated[float, typer.Option(min=1, help="Time for this sitting, at a minute a row.")] = 60,
     budget: Annotated[
-        int | None, typer.Option(min=1, metavar="ROWS", help="Rows more, in place of minutes.", show_default="none")
+        int | None,
+        typer.Option(
+            min=1, metavar="ROWS", help="Rows to judge now, beside those judged before, in place of minutes.", show_default="none"
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on this machine; 0 takes a free one.")] = 0,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser: go to the address that is printed.")] = False,
