@@ -16,6 +16,7 @@ TEMPLATE_FIELDS = ("tools", "chat_template_kwargs")
 # rows of the commoner label, at most, that one of the rarer label counts where nobody sets the weights: beyond it single rows own
 # the updates that they are in, gradient clipping shortens those, and the labels do not count the same all the same
 CLASS_WEIGHT_LIMIT = 10.0
+VECTORS = ("prompt_embedding", "completion_embedding", "hidden_state")  # most of a row's bytes
 LABEL_NAMES = {False: "undesirable", True: "desirable"}
 VOTE = pl.Struct({"rater": pl.String, "label": pl.Boolean, "created_at": pl.Datetime("us", "UTC")})
 

@@ -33,8 +33,7 @@ DECISION_EVIDENCE = (
 def with_near_twins(table: pl.DataFrame, rows: LabelRows, similarity: float) -> pl.DataFrame:
     """Add near_twin and near_similarity for training rows with a near-equal completion of the other label."""
     compared = rows.trained & ~rows.bools("contradicted")
-    texts = table.select("row_id", "prompt", "completion", "label", "prompt_group").filter(pl.Series(compared))
-    twins = near_contradictions(texts, *(side[compared] for side in rows.vectors), similarity=similarity)
+    twins = near_contradictions(rows.table, *rows.vectors, similarity=similarity, among=compared)
     return table.join(twins, on="row_id", how="left", maintain_order="left")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ktodata.errors import EmptyDataError, RunError, SettingError
-from ktodata.feedback import COLUMNS
+from ktodata.feedback import COLUMNS, VECTORS
 from ktodata.files import describe, differing, digest_file, read_note, whole_file, whole_folder, write_note
 from ktodata.formats.data_files import find_sources, is_local
 from ktodata.formats.prompts import read_prompts
@@ -25,7 +25,6 @@ from ktodata.train.results.telemetry_file import Telemetry, read_telemetry
 from ktodata.work_done import working_on
 
 NAMES_A_MODEL = ("model", "tokenizer", "encoder", "reference")  # settings of that name, wherever they stand
-VECTORS = ("prompt_embedding", "completion_embedding", "hidden_state")  # most of a row's bytes, and of no use to a trainer
 Progress = Callable[[str, Mapping[str, Any]], None]  # (stage, how far it is: work_done.Listener)
 
 
@@ -227,7 +226,7 @@ class ColumnStage:
 
 @dataclass(frozen=True)
 class Export(ColumnStage):
-    """The step that writes shards: it sees every column but those that shards do not hold (what training saw, and vectors)."""
+    """The step that writes shards: it sees every column but what is of no use to a trainer: what training saw, and vectors."""
 
     adds: ClassVar[tuple[str, ...]] = ()
     code: ClassVar[tuple[str, ...]] = ("ktodata.stages.export", "ktodata.formats.shards")

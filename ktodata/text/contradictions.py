@@ -15,10 +15,13 @@ LARGE = 256  # rows of a group from which it is compared as one matrix
 NUMBER = r"\d+(?:[.,]\d+)*"
 
 
-def near_contradictions(rows: pl.DataFrame, prompts: Floats, completions: Floats, *, similarity: float) -> pl.DataFrame:
+def near_contradictions(
+    rows: pl.DataFrame, prompts: Floats, completions: Floats, *, similarity: float, among: NDArray[np.bool_] | None = None
+) -> pl.DataFrame:
     """For each row with a near twin of the other label: row_id, near_twin (row_id), near_similarity (cosine of the completions).
 
     rows : row_id, prompt, completion, label, prompt_group; prompts, completions : float32 [N, d], their embeddings
+    among : bool [N], the rows to compare; None: all
 
     Twins share their prompt_group, both cosines are at least `similarity`, and prompt and completion hold the same numbers in the
     same order: embeddings hardly see that "A: 3" is not "A: 4". Only the most similar twin is named, the first of equals.
@@ -32,9 +35,10 @@ def near_contradictions(rows: pl.DataFrame, prompts: Floats, completions: Floats
         ),
         place=pl.int_range(pl.len()),
     )
+    if among is not None:
+        keyed = keyed.filter(among)
     opposed = keyed.filter(pl.col("label").n_unique().over("key") > 1).with_columns(group=pl.col("key").rank("dense"))
-    p, c = of_unit_length(prompts), of_unit_length(completions)
-    parts = [_similar_pairs(pairs, p, c, similarity) for pairs in _opposed_pairs(opposed)]
+    parts = [_similar_pairs(pairs, prompts, completions, similarity) for pairs in _opposed_pairs(opposed)]
     twins = pl.concat([pl.DataFrame(schema={"row": pl.Int64, "twin": pl.Int64, "near_similarity": pl.Float64}), *parts])
     turned = twins.select(row="twin", twin="row", near_similarity="near_similarity")
     best = pl.concat([twins, turned]).sort(["row", "near_similarity", "twin"], descending=[False, True, False])
@@ -63,10 +67,14 @@ def _opposed_pairs(opposed: pl.DataFrame) -> Iterator[tuple[NDArray[np.int64], N
             yield np.repeat(some, len(downs)), np.tile(downs, len(some))
 
 
-def _similar_pairs(pairs: tuple[NDArray[np.int64], NDArray[np.int64]], p: Floats, c: Floats, similarity: float) -> pl.DataFrame:
+def _similar_pairs(
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]], prompts: Floats, completions: Floats, similarity: float
+) -> pl.DataFrame:
     rows, twins = pairs
-    cosine = np.einsum("ij,ij->i", c[rows], c[twins])
-    near = (cosine >= similarity) & (np.einsum("ij,ij->i", p[rows], p[twins]) >= similarity)
+    cosine, of_prompts = (
+        np.einsum("ij,ij->i", of_unit_length(side[rows]), of_unit_length(side[twins])) for side in (completions, prompts)
+    )
+    near = (cosine >= similarity) & (of_prompts >= similarity)
     return pl.DataFrame(
         {"row": rows[near], "twin": twins[near], "near_similarity": cosine[near].astype(np.float64).clip(max=1).round(6)}
     )

@@ -93,13 +93,29 @@ class Aggregated:
 
 @dataclass(frozen=True)
 class _CodedVotes:
-    """V votes: row and rater as codes, the verdict; a null among `raters`, the last, holds the votes without a name."""
+    """V votes on N kinds of rows: those with the same votes of the same raters, and the same prior, have the same posterior.
 
-    row: Ints
+    kind, rater : int [V], as codes; up : bool [V]; a null among `raters`, the last, holds the votes without a name
+    times : float [N], how many rows are of a kind; prior : float [N], log-odds by a model, nan where there is none
+    row_ids : of all rows; kind_of_row : int, as many
+    """
+
+    kind: Ints
     rater: Ints
     up: NDArray[np.bool_]
-    row_ids: pl.Series
     raters: pl.Series
+    times: Floats
+    prior: Floats
+    row_ids: pl.Series
+    kind_of_row: Ints
+
+    def votes_of_raters(self, each: NDArray[Any] | float = 1.0) -> Floats:
+        """The sum of `each` over the votes of each rater on all rows: float [J]."""
+        return np.asarray(np.bincount(self.rater, self.times[self.kind] * each, len(self.raters)), np.float64)
+
+    def votes_of_kinds(self, each: NDArray[Any]) -> Floats:
+        """The sum of `each` over the votes on one row of each kind: float [N]."""
+        return np.asarray(np.bincount(self.kind, each, len(self.times)), np.float64)
 
 
 @dataclass
@@ -137,22 +153,21 @@ def dawid_skene(
     intervals from the observed information (Louis 1982), other raters held fixed.
     """
     check_columns(votes, ("row_id", "rater", "verdict"), who="dawid_skene")
-    cast = _coded(votes)
-    if not len(cast.row):
+    cast = _coded(votes, prior)
+    if not len(cast.row_ids):
         return Aggregated(_no_rows(), pl.DataFrame(schema=RATERS_SCHEMA), {"votes": 0, "iterations": 0, "converged": True})
-    log_odds = _prior_log_odds(prior, cast.row_ids)
-    weight = _independence(cast, None) if correlated else np.ones(len(cast.row))
-    fit = _em(cast, log_odds, weight, strength)
+    weight = _independence(cast, None) if correlated else np.ones(len(cast.kind))
+    fit = _em(cast, weight, strength)
     iterations = fit.steps
     if correlated:
         for _ in range(3):  # weights change the posterior, which changes the residuals: it settles in two or three rounds
             weight = _independence(cast, fit)
-            fit = _em(cast, log_odds, weight, strength, start=fit)
+            fit = _em(cast, weight, strength, start=fit)
             iterations += fit.steps
-    third = _em(cast, log_odds, weight, strength, start=fit, coin=True)
+    third = _em(cast, weight, strength, start=fit, coin=True)
     alpha = krippendorff_alpha(votes, seed=seed)
     metrics = {
-        "votes": len(cast.row),
+        "votes": round(cast.votes_of_raters().sum()),
         "rows": len(cast.row_ids),
         "iterations": iterations,
         "converged": fit.converged,
@@ -161,7 +176,7 @@ def dawid_skene(
         "share_contested": third.contested,
         "pooled_sensitivity": float(fit.pooled[0]),
         "pooled_specificity": float(fit.pooled[1]),
-        "mean_vote_weight": float(weight.mean()),
+        "mean_vote_weight": float(cast.votes_of_raters(weight).sum() / cast.votes_of_raters().sum()),
         "alpha": alpha.as_dict(),
         "prior": "class share" if prior is None else "p_desirable of a model, row by row",
     }
@@ -223,20 +238,28 @@ def _alpha_of_splits(count: Floats, up: Floats, m: Floats) -> Floats:
     return np.where(chance > 0, 1 - (n - 1) * disagree / np.where(chance > 0, chance, 1), np.nan)
 
 
-def _coded(votes: pl.DataFrame) -> _CodedVotes:
+def _coded(votes: pl.DataFrame, prior: pl.DataFrame | dict[str, float] | None) -> _CodedVotes:
     last = last_votes(votes).with_columns(pl.col("rater").cast(pl.String))
-    order = votes.drop_nulls(["row_id", "verdict"])["row_id"].unique(maintain_order=True)
-    place = pl.DataFrame({"row_id": order}).with_row_index("row")
+    row_ids = votes.drop_nulls(["row_id", "verdict"])["row_id"].unique(maintain_order=True)
     names = last["rater"].unique().sort(nulls_last=True)
-    coded = last.join(place, on="row_id", how="left", maintain_order="left")
+    place = pl.DataFrame({"row_id": row_ids, "prior": _prior_log_odds(prior, row_ids)}).with_row_index("row")
     rater_place = pl.DataFrame({"rater": names}).with_row_index("code")
-    coded = coded.join(rater_place, on="rater", how="left", nulls_equal=True, maintain_order="left")
+    coded = last.join(place, on="row_id").join(rater_place, on="rater", nulls_equal=True)
+    vote = pl.col("code").cast(pl.Int64) * 2 + pl.col("verdict").cast(pl.Boolean).cast(pl.Int64)
+    rows = coded.group_by("row").agg(vote.sort().alias("cast"), pl.first("prior")).sort("row")
+    kinds = rows.group_by("cast", "prior", maintain_order=True).agg("row", times=pl.len())
+    kind_of_row = np.empty(rows.height, np.int64)
+    kind_of_row[kinds["row"].explode().to_numpy()] = np.repeat(np.arange(kinds.height), kinds["times"].to_numpy())
+    each = kinds["cast"].explode().to_numpy()
     return _CodedVotes(
-        coded["row"].to_numpy().astype(np.int64),
-        coded["code"].to_numpy().astype(np.int64),
-        coded["verdict"].cast(pl.Boolean).to_numpy().astype(bool),
-        order,
-        names,
+        kind=np.repeat(np.arange(kinds.height), kinds["cast"].list.len().to_numpy()),
+        rater=each // 2,
+        up=each % 2 == 1,
+        raters=names,
+        times=kinds["times"].to_numpy().astype(float),
+        prior=kinds["prior"].to_numpy(),
+        row_ids=row_ids,
+        kind_of_row=kind_of_row,
     )
 
 
@@ -257,16 +280,13 @@ def _prior_log_odds(prior: pl.DataFrame | dict[str, float] | None, row_ids: pl.S
     return np.asarray(logit(np.clip(known, 0.01, 0.99)))
 
 
-def _em(
-    cast: _CodedVotes, prior: Floats, weight: Floats, strength: float, *, start: _EmState | None = None, coin: bool = False
-) -> _EmState:
+def _em(cast: _CodedVotes, weight: Floats, strength: float, *, start: _EmState | None = None, coin: bool = False) -> _EmState:
     """Expectation and maximisation in turn, from the majority or from `start`; with `coin`, contested rows are a third class."""
-    rows, raters = len(cast.row_ids), len(cast.raters)
+    raters = len(cast.raters)
     coin_log = _coin_log(cast, weight) if coin else None
     if start is None:
-        up, cast_votes = np.bincount(cast.row, weight * cast.up, rows), np.bincount(cast.row, weight, rows)
-        known = expit(np.nan_to_num(prior))  # the majority, a model's p counting as one vote
-        p = (up + known) / (cast_votes + 1)
+        known = expit(np.nan_to_num(cast.prior))  # the majority, a model's p counting as one vote
+        p = (cast.votes_of_kinds(weight * cast.up) + known) / (cast.votes_of_kinds(weight) + 1)
         posterior = np.stack([p, 1 - p], axis=1)
     else:
         posterior = start.posterior
@@ -275,7 +295,7 @@ def _em(
     for step in range(1, STEPS + 1):
         before = fit.posterior
         _maximise(fit, cast, strength)
-        _expect(fit, cast, prior, weight, coin_log)
+        _expect(fit, cast, weight, coin_log)
         fit.steps = step
         if before.shape == fit.posterior.shape and np.abs(fit.posterior - before).max() < TOLERANCE:
             fit.converged = True
@@ -284,9 +304,8 @@ def _em(
 
 
 def _coin_log(cast: _CodedVotes, weight: Floats) -> Floats:
-    """Log-probability of each row's weighted votes if its P(desirable) were a draw of Beta(COIN, COIN): float [N]."""
-    up = np.bincount(cast.row, weight * cast.up, len(cast.row_ids))
-    down = np.bincount(cast.row, weight * ~cast.up, len(cast.row_ids))
+    """Log-probability of a row's weighted votes if its P(desirable) were a draw of Beta(COIN, COIN): float [N]."""
+    up, down = cast.votes_of_kinds(weight * cast.up), cast.votes_of_kinds(weight * ~cast.up)
     return np.asarray(betaln(COIN + up, COIN + down) - betaln(COIN, COIN))
 
 
@@ -295,41 +314,38 @@ def _maximise(fit: _EmState, cast: _CodedVotes, strength: float) -> None:
     right, total = _expected_counts(fit.posterior, cast)
     fit.pooled = (right.sum(axis=0) + POOLED_PRIOR[0]) / (total.sum(axis=0) + sum(POOLED_PRIOR))
     fit.confusion = (right + strength * fit.pooled) / (total + strength)
-    each = fit.posterior.sum(axis=0)
+    each = cast.times @ fit.posterior
     fit.share = float((each[0] + 1) / (each[0] + each[1] + 2))
     if len(each) == 3:
         # only rows with several votes can show that they are contested
-        several = np.bincount(cast.row, minlength=len(cast.row_ids)) > 1
-        hits, trials = fit.posterior[several, 2].sum(), several.sum()
-        fit.contested = float((hits + CONTESTED_PRIOR[0]) / (trials + sum(CONTESTED_PRIOR)))
+        several = np.where(np.bincount(cast.kind, minlength=len(cast.times)) > 1, cast.times, 0.0)
+        fit.contested = float((several @ fit.posterior[:, 2] + CONTESTED_PRIOR[0]) / (several.sum() + sum(CONTESTED_PRIOR)))
 
 
 def _expected_counts(posterior: Floats, cast: _CodedVotes) -> tuple[Floats, Floats]:
     """Expected right votes and votes of each rater on desirable and on undesirable rows: two float [J, 2]."""
-    raters = len(cast.raters)
-    desirable, undesirable = posterior[cast.row, 0], posterior[cast.row, 1]
-    total = np.stack([np.bincount(cast.rater, desirable, raters), np.bincount(cast.rater, undesirable, raters)], axis=1)
-    right = [np.bincount(cast.rater, desirable * cast.up, raters), np.bincount(cast.rater, undesirable * ~cast.up, raters)]
-    return np.stack(right, axis=1).astype(float), total.astype(float)
+    desirable, undesirable = posterior[cast.kind, 0], posterior[cast.kind, 1]
+    total = [cast.votes_of_raters(desirable), cast.votes_of_raters(undesirable)]
+    right = [cast.votes_of_raters(desirable * cast.up), cast.votes_of_raters(undesirable * ~cast.up)]
+    return np.stack(right, axis=1), np.stack(total, axis=1)
 
 
-def _expect(fit: _EmState, cast: _CodedVotes, prior: Floats, weight: Floats, coin_log: Floats | None) -> None:
-    """Posterior of each row from its votes: log-likelihoods added, each vote times its weight."""
-    rows = len(cast.row_ids)
+def _expect(fit: _EmState, cast: _CodedVotes, weight: Floats, coin_log: Floats | None) -> None:
+    """Posterior of each kind of row from its votes: log-likelihoods added, each vote times its weight."""
     right, wrong = np.log(fit.confusion), np.log1p(-fit.confusion)
     says = np.where(cast.up, right[cast.rater, 0], wrong[cast.rater, 0])
     denies = np.where(cast.up, wrong[cast.rater, 1], right[cast.rater, 1])
-    known = np.where(np.isfinite(prior), prior, logit(fit.share))
+    known = np.where(np.isfinite(cast.prior), cast.prior, logit(fit.share))
     kinds = [
-        np.bincount(cast.row, weight * says, rows) - np.logaddexp(0, -known),
-        np.bincount(cast.row, weight * denies, rows) - np.logaddexp(0, known),
+        cast.votes_of_kinds(weight * says) - np.logaddexp(0, -known),
+        cast.votes_of_kinds(weight * denies) - np.logaddexp(0, known),
     ]
     if coin_log is not None:
         kinds = [kind + np.log1p(-fit.contested) for kind in kinds] + [coin_log + np.log(fit.contested)]
     logs = np.stack(kinds, axis=1)
     norm = np.logaddexp.reduce(logs, axis=1)
     fit.posterior = np.exp(logs - norm[:, None])
-    fit.likelihood = float(norm.sum())
+    fit.likelihood = float(cast.times @ norm)
 
 
 def _independence(cast: _CodedVotes, fit: _EmState | None) -> Floats:
@@ -341,40 +357,46 @@ def _independence(cast: _CodedVotes, fit: _EmState | None) -> Floats:
     """
     from scipy.sparse import csr_matrix
 
-    often = np.argsort(-np.bincount(cast.rater, minlength=len(cast.raters)), kind="stable")[:MAX_CORRELATED]
+    votes = cast.votes_of_raters()
+    often = np.argsort(-votes, kind="stable")[:MAX_CORRELATED]
     slot = np.full(len(cast.raters), -1)
     slot[often] = np.arange(len(often))
     if cast.raters.null_count():
         slot[-1] = -1  # nobody known: its votes are several people's
     kept = slot[cast.rater] >= 0
     if fit is None:
-        votes = np.bincount(cast.rater, minlength=len(cast.raters))
-        expected = ((np.bincount(cast.rater, cast.up, len(votes)) + 0.5) / (votes + 1))[cast.rater]
+        expected = ((cast.votes_of_raters(cast.up) + 0.5) / (votes + 1))[cast.rater]
     else:
-        p, (says, denies) = fit.posterior[cast.row, 0], (fit.confusion[cast.rater, 0], 1 - fit.confusion[cast.rater, 1])
+        p, (says, denies) = fit.posterior[cast.kind, 0], (fit.confusion[cast.rater, 0], 1 - fit.confusion[cast.rater, 1])
         expected = p * says + (1 - p) * denies
     residual = (cast.up - expected) / np.sqrt(expected * (1 - expected))
-    shape, where = (len(cast.row_ids), len(often)), (cast.row[kept], slot[cast.rater[kept]])
-    left, cast_on = csr_matrix((residual[kept], where), shape=shape), csr_matrix((np.ones(kept.sum()), where), shape=shape)
-    shared = np.asarray((cast_on.T @ cast_on).todense())
-    together = np.asarray((left.T @ left).todense()) / (shared + 10)
+    shape, where = (len(cast.times), len(often)), (cast.kind[kept], slot[cast.rater[kept]])
+    as_often = cast.times[cast.kind[kept]]
+
+    def summed_together(each: Floats) -> Floats:
+        """The sum over all rows of the product of two raters' values: float [J, J]."""
+        return np.asarray((csr_matrix((as_often * each, where), shape).T @ csr_matrix((each, where), shape)).todense())
+
+    cast_on = csr_matrix((np.ones(kept.sum()), where), shape=shape)
+    shared = summed_together(np.ones(kept.sum()))
+    together = summed_together(residual[kept]) / (shared + 10)
     least = COPY if fit is None else 2 / np.sqrt(np.maximum(shared, 1))
     together = np.where(together > least, np.minimum(together, 1), 0)
     np.fill_diagonal(together, 0)
-    weight = np.ones(len(cast.row))
+    weight = np.ones(len(cast.kind))
     for start in range(0, len(weight), 100_000):  # [votes, raters] is made piece by piece
         piece = slice(start, start + 100_000)
         others = np.asarray(
-            cast_on[cast.row[piece]].multiply(together[np.maximum(slot[cast.rater[piece]], 0)]).sum(axis=1)
+            cast_on[cast.kind[piece]].multiply(together[np.maximum(slot[cast.rater[piece]], 0)]).sum(axis=1)
         ).ravel()
         weight[piece] = 1 / (1 + np.where(kept[piece], others, 0))
     return weight
 
 
 def _row_table(cast: _CodedVotes, fit: _EmState, third: _EmState) -> pl.DataFrame:
-    up = np.bincount(cast.row, cast.up, len(cast.row_ids)).astype(np.int64)
-    down = np.bincount(cast.row, ~cast.up, len(cast.row_ids)).astype(np.int64)
-    p = fit.posterior[:, 0]
+    kind, posterior, contested = cast.kind_of_row, fit.posterior[cast.kind_of_row], third.posterior[cast.kind_of_row]
+    up, down = (cast.votes_of_kinds(side)[kind].astype(np.int64) for side in (cast.up, ~cast.up))
+    p = posterior[:, 0]
     several = pl.Series(up + down > 1)
     table = pl.DataFrame(
         {
@@ -383,9 +405,9 @@ def _row_table(cast: _CodedVotes, fit: _EmState, third: _EmState) -> pl.DataFram
             "votes_up": up,
             "votes_down": down,
             "entropy": -(xlogy(p, p) + xlogy(1 - p, 1 - p)) / np.log(2),
-            "contested": third.posterior[:, 2],
-            "p_clearly_desirable": third.posterior[:, 0],
-            "p_clearly_undesirable": third.posterior[:, 1],
+            "contested": contested[:, 2],
+            "p_clearly_desirable": contested[:, 0],
+            "p_clearly_undesirable": contested[:, 1],
         }
     )
     kinds = ("contested", "p_clearly_desirable", "p_clearly_undesirable")
@@ -407,7 +429,7 @@ def _rater_table(cast: _CodedVotes, fit: _EmState, weight: Floats, strength: flo
     reach = Z95 * np.sqrt(np.einsum("ji,jik,jk->j", gradient, covariance, gradient))
     ends = Z95 * np.sqrt(np.einsum("jii->ji", covariance))
     low, high = expit(logit(fit.confusion) - ends), expit(logit(fit.confusion) + ends)
-    votes = np.bincount(cast.rater, minlength=len(cast.raters))
+    votes = cast.votes_of_raters()
     table = pl.DataFrame(
         {
             "rater": cast.raters,
@@ -422,7 +444,7 @@ def _rater_table(cast: _CodedVotes, fit: _EmState, weight: Floats, strength: flo
             "informativeness": youden,
             "informativeness_low": np.maximum(youden - reach, -1),
             "informativeness_high": np.minimum(youden + reach, 1),
-            "weight": np.bincount(cast.rater, weight, len(cast.raters)) / votes,
+            "weight": cast.votes_of_raters(weight) / votes,
             "inverted": youden + reach < 0,
         }
     )
@@ -439,13 +461,13 @@ def _covariance(cast: _CodedVotes, fit: _EmState, weight: Floats, strength: floa
     raters = len(cast.raters)
     _, total = _expected_counts(fit.posterior, cast)
     spread = fit.confusion * (1 - fit.confusion)
-    p = fit.posterior[cast.row, 0]
+    p = fit.posterior[cast.kind, 0]
     gap = np.stack([cast.up - fit.confusion[cast.rater, 0], cast.up - 1 + fit.confusion[cast.rater, 1]], axis=1)
     unsure = weight * p * (1 - p)
     information = np.zeros((raters, 2, 2))
     for i in range(2):
         for k in range(2):
-            information[:, i, k] = -np.bincount(cast.rater, unsure * gap[:, i] * gap[:, k], raters)
+            information[:, i, k] = -cast.votes_of_raters(unsure * gap[:, i] * gap[:, k])
         information[:, i, i] += (total[:, i] + strength) * spread[:, i]
     values, vectors = np.linalg.eigh(information)
     values = np.maximum(values, (strength * spread).min(axis=1)[:, None])  # never less than the prior alone
