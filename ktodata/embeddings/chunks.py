@@ -58,12 +58,12 @@ def _matrix_libraries(modules: int) -> Any:
     return ThreadpoolController()
 
 
-def joined(count: int, work: Callable[[slice], Floats]) -> Floats:
+def joined(count: int, work: Callable[[slice], Floats], *, dtype: Any = np.float32) -> Floats:
     """`work` on every chunk of `count` rows, one below the other."""
     parts = map_chunks(count, work)
     if (first := next(parts, None)) is None:
         return work(slice(0, 0))
-    made = np.empty((count, first.shape[1]), np.float32)
+    made: Floats = np.empty((count, first.shape[1]), dtype)
     made[: len(first)], at = first, len(first)
     for part in parts:
         made[at : at + len(part)] = part

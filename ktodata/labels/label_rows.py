@@ -1,13 +1,14 @@
 """The rows whose labels are judged, as every step of it needs them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.feedback import VOTE
+from ktodata.feedback import VECTORS, VOTE
 from ktodata.labels.people.trusted import CONTESTED, DRAW_SEED, mark_reviewed
 
 Bools = NDArray[np.bool_]
@@ -35,11 +36,13 @@ ABSENT = {
 @dataclass(frozen=True)
 class LabelRows:
     """table : the feedback with every column of ABSENT, and trained (the models learn from it, and it can be decided on),
-    reviewed, wrong, drawn and undecided as `mark_reviewed` gives them. neighbours : near rows that vote on each; 0: none do
+    reviewed, wrong, drawn and undecided as `mark_reviewed` gives them; without vectors, which each table made of it would copy
+    neighbours : near rows that vote on each; 0: none do. columns_of_vectors : float32 [N, .], those of VECTORS that are there
     """
 
     table: pl.DataFrame
     neighbours: int = 0
+    columns_of_vectors: Mapping[str, Vectors] = field(default_factory=dict)
 
     @cached_property
     def labels(self) -> Bools:
@@ -77,16 +80,12 @@ class LabelRows:
     @property
     def vectors(self) -> tuple[Vectors, Vectors]:
         """Embeddings of prompts and completions: float32 [N, d] each."""
-        sides = (self.table[f"{side}_embedding"].to_numpy() for side in ("prompt", "completion"))
-        prompts, completions = (side.astype(np.float32, copy=False) for side in sides)
-        return prompts, completions
+        return self.columns_of_vectors["prompt_embedding"], self.columns_of_vectors["completion_embedding"]
 
     @property
     def hidden_states(self) -> Vectors | None:
         """float32 [N, h], of a language model; None where they were not computed."""
-        if "hidden_state" not in self.table.columns:
-            return None
-        return np.asarray(self.table["hidden_state"].to_numpy(), dtype=np.float32)
+        return self.columns_of_vectors.get("hidden_state")
 
     @property
     def trained_of_class(self) -> dict[bool, int]:
@@ -103,9 +102,10 @@ def label_rows(feedback: pl.DataFrame, *, neighbours: int, all_at_random: bool =
 
     all_at_random : as `mark_reviewed` takes it
     """
-    table = feedback.with_columns(**{name: value for name, value in ABSENT.items() if name not in feedback.columns})
+    vectors = {name: np.asarray(feedback[name].to_numpy(), np.float32) for name in VECTORS if name in feedback.columns}
+    table = feedback.drop(vectors).with_columns(**{name: value for name, value in ABSENT.items() if name not in feedback.columns})
     # a judge's vote counts here, and in no decision of dedupe on a text that raters are divided on
     with_judge = pl.concat_list("pooled_votes", "judge_votes")
     table = table.with_columns(pooled_votes=pl.when(pl.col("judge_votes").is_null()).then("pooled_votes").otherwise(with_judge))
     table = table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
-    return LabelRows(mark_reviewed(table, seed, all_at_random=all_at_random), neighbours)
+    return LabelRows(mark_reviewed(table, seed, all_at_random=all_at_random), neighbours, vectors)

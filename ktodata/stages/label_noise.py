@@ -6,7 +6,7 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import SettingError
-from ktodata.feedback import VECTORS, check_columns, check_row_ids
+from ktodata.feedback import check_columns, check_row_ids
 from ktodata.stage import StageResult
 from ktodata.work_done import working_on
 
@@ -104,8 +104,7 @@ def label_noise(
     )
     working_on("comparing raters, sources and dates")
     drift = find_drift(rows, classifier.learnt.detection.predictions.p_desirable) if classifier.learnt else None
-    # each table made from here on would copy the vectors, most of a row's bytes
-    table = votes.join(rows.table.drop(VECTORS, strict=False).with_columns(**classifier.columns(rows)))
+    table = votes.join(rows.table.with_columns(**classifier.columns(rows)))
     table = with_near_twins(table, rows, contradiction_similarity)
     working_on("comparing with reviewed rows")
     reviews = check_reviews(table, min_precision=min_precision, vouched=trusted_at_random, review_rows=review_rows, seed=seed)

@@ -27,6 +27,7 @@ WORD = r"[\p{L}\p{N}_]+"
 PARTS = (2, 3, 4, 5)  # characters, of a word with a space before and behind
 PART_BITS = 16  # of a hash that a part is counted by
 PARTS_FITTED = 20_000  # texts that the words are learnt from whose parts are counted, at most
+HALF_FROM = 100_000  # texts from which vectors are kept as float16, half of the memory; three digits are more than they mean
 LANDMARK_TEXTS = 1000  # texts that Nystroem's directions are learnt from
 
 
@@ -68,7 +69,7 @@ def terms_in(lists: pl.Series, *, pairs: bool = True) -> TextTerms:
 
 
 def word_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
-    """float32 [N, k], k <= 200; zero for a text without a word that two of the fitted texts share.
+    """float32 [N, k] (float16: HALF_FROM), k <= 200; zero for a text without a word that two of the fitted texts share.
 
     fit_rows : bool [N], texts that words and directions are learnt from; of many texts, those of Nystroem's method
     """
@@ -89,11 +90,12 @@ def word_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
         weighed = weigh.transform(counts(terms_of(part), shared_terms, len(part)))
         return np.asarray(weighed.toarray() if turned is None else weighed @ turned, dtype=np.float32)
 
-    return joined(len(texts), of_chunk)
+    return joined(len(texts), of_chunk, dtype=np.float16 if len(texts) > HALF_FROM else np.float32)
 
 
 def part_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
-    """float32 [N, k], k <= 200, of length 1: the parts of words (PARTS characters) in each text; zero where no word is known.
+    """float32 [N, k] (float16: HALF_FROM), k <= 200, of length 1: the parts of words (PARTS characters) in each text; zero
+    where no word is known.
 
     fit_rows : bool [N], texts that words, weights and directions are learnt from
 
@@ -119,7 +121,7 @@ def part_vectors(texts: pl.Series, fit_rows: NDArray[np.bool_]) -> Floats:
         words = counts(terms_of(texts[chunk], pairs=False), known, len(texts[chunk]))
         return np.asarray(normalize(_dampened(words) @ of_word), dtype=np.float32)
 
-    return joined(len(texts), of_chunk)
+    return joined(len(texts), of_chunk, dtype=np.float16 if len(texts) > HALF_FROM else np.float32)
 
 
 def _svd_directions(table: Any) -> Floats | None:

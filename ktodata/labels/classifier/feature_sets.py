@@ -85,6 +85,20 @@ class PromptResidual:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """`distinct` vectors, float32 [n, d], each where it is repeated: [N, d]. place : int [N]"""
+
+    distinct: Floats
+    place: NDArray[np.int64]
+
+    def __getitem__(self, rows: Places | int) -> Floats:
+        return np.asarray(self.distinct[self.place[rows]])
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+
+@dataclass(frozen=True)
 class RowFeatures:
     """Unit vectors of N rows: prompts float32 [N, d], completions and the same without their topic, each float32 [N, .].
 
@@ -231,9 +245,9 @@ def orthogonal(count: int, features: Callable[[Places], Floats], towards: Floats
     return Components(values, energy * scale**2, 1.0, sample, Projection(features, towards @ turned, -centre @ turned))
 
 
-def linear_components(*vectors: Floats, fit_rows: Bools) -> Components:
+def linear_components(*vectors: Vectors, fit_rows: Bools) -> Components:
     """Vectors side by side, float32 [N, .] each, turned into components."""
-    width = sum(each.shape[1] for each in vectors)
+    width = sum(each[:0].shape[1] for each in vectors)
     return orthogonal(
         len(fit_rows),
         lambda part: np.hstack([each[part] for each in vectors]),
@@ -247,11 +261,11 @@ def surface_components(surface: Floats, *, fit_rows: Bools) -> Components:
     return linear_components(_standardised(surface, fit_rows), fit_rows=fit_rows)
 
 
-def of_distinct(texts: pl.Series, fit_rows: Bools, vectors: Callable[[pl.Series, Bools], Floats]) -> Floats:
+def of_distinct(texts: pl.Series, fit_rows: Bools, vectors: Callable[[pl.Series, Bools], Floats]) -> Repeated:
     """`word_vectors` or `part_vectors` of texts that repeat, as prompts do: each is looked at once. float32 [N, k]"""
     distinct, first, place = np.unique(texts.hash().to_numpy(), return_index=True, return_inverse=True)
     fitted = np.bincount(place[fit_rows], minlength=len(distinct)) > 0
-    return vectors(texts.gather(first), fitted)[place]
+    return Repeated(vectors(texts.gather(first), fitted), place)
 
 
 def _standardised(vectors: Floats, fit_rows: Bools) -> Floats:
@@ -265,5 +279,5 @@ def _standardised(vectors: Floats, fit_rows: Bools) -> Floats:
 
 def _lengths(vectors: Floats) -> Floats:
     """Length of each row, to divide by: infinite for zero."""
-    length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
+    length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors, dtype=np.float32))[..., None]
     return np.asarray(np.where(length > 1e-9, length, np.inf), dtype=np.float32)

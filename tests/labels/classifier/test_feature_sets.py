@@ -113,7 +113,7 @@ def test_texts_that_repeat_are_looked_at_once():
         return np.array([[len(text)] for text in texts], np.float32)
 
     made = of_distinct(pl.Series(["a", "bbb", "a", "cc"]), np.array([True, False, False, True]), vectors)
-    assert made[:, 0].tolist() == [1, 3, 1, 2]
+    assert made[:].tolist() == [[1], [3], [1], [2]]
     assert calls == [(["a", "bbb", "cc"], 2)]
 
 
