@@ -76,9 +76,14 @@ def dedupe(
     that have none get that of the others, unless those differ. Near rows share none; see metrics `trusted`.
 
     Near means that prompt and completion, each by itself, share at least `near` of their words and neighbouring word pairs with
-    one kept row of the same label, that their numbers are the same and in the same order, and that the prompts are as alike
-    without the words of a template (see `signals.shingles.template_words`). Near rows with opposite labels are listed in the
-    table `near_contradictions` and both kept: the difference between them may be what was judged.
+    one kept row of the same label, that their numbers and formulas are the same and in the same order, and that the prompts are
+    as alike without the words of a template (see `text.shingles.template_words`). A number is of digits of any script, fractions,
+    raised and Han digits, with the signs beside it; a formula is of signs (`<=`, `⊂`, `C#`) and TeX commands. What one word says
+    is not seen in a long text: a number in words ("seven"), a unit ("mg"), "not", "yes" or "(A)". Where answers differ in no more
+    than that, set `near` to null.
+
+    Near rows with opposite labels are listed in the table `near_contradictions` and both kept: the difference between them may be
+    what was judged.
     """
     check_columns(feedback, NEEDS, who="dedupe")
     check_row_ids(feedback, who="dedupe")

@@ -33,9 +33,10 @@ WORD = (
 CODE = re.compile(r"(`{3,}|^[ \t]*~{3,}).*?(?:\1|\Z)|<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL | re.MULTILINE)
 HOLDS_CODE = "```|~~~|<tool_call>"
 # What changes a text's meaning however few words it is of: numbers with the signs beside them, and formulas. Signs of mark-up are
-# none: emphasis and rulers are taken out first, and a bullet or a stroke between words is no formula. A regular expression of
-# polars looks neither ahead nor behind, so operands of a formula are part of what is found.
-_NUMBER = r"-?\d+(?:[.,:]\d+)*"
+# none: emphasis, rulers and tags are taken out first, and a bullet or a stroke between words is no formula. A regular expression
+# of polars looks neither ahead nor behind, so operands of a formula are part of what is found.
+_HAN_DIGITS = "〇零一二三四五六七八九十百千万萬亿億两兩廿卅壹贰貳叁參肆伍陆陸柒捌玖拾佰仟壱弐参"
+_NUMBER = rf"[-\p{{Pd}}]?[\p{{N}}{_HAN_DIGITS}]+(?:[.,:][\p{{N}}{_HAN_DIGITS}]+)*"
 _OPERAND = r"[\p{L}\p{N}_.()\[\]]+"
 FIGURE = "|".join(
     [
@@ -43,12 +44,16 @@ FIGURE = "|".join(
         rf"= ?{_OPERAND}(?: [-+*/×÷^] {_OPERAND})+",  # = length * width
         rf"[\p{{L}})\]] ?\* ?{_NUMBER}",  # x * 3
         r"\b\p{L} ?[+*/^<>×÷] ?\p{L}\b",  # a*b
-        rf"(?:[+/^<>×÷] ?)?{_NUMBER}(?: ?[+*/^<>%×÷]+)?",  # < 3 %
-        r"\+\+|=| [+/<>×÷^] ",
+        r"\p{L}(?:[+*<>]\p{L}|#)",  # price*amount, C#
+        rf"(?:[[\p{{Sm}}\p{{Sc}}/^]--[|=]] ?)?{_NUMBER}(?: ?[[\p{{Sm}}\p{{Sc}}*/^%％‰°]--[|=]]+|['\"’”′″])?",  # < 3 %
+        r"\+\+|[<>=!~:]*=[<>=~]*| [+/<>×÷^] |[\p{Sm}--[+<=>|~]]+",
+        r"\\\p{L}+",  # \leq
     ]
 )
-IN_EVERY_FIGURE = r"[\d=+*/^<>×÷]"
-MARKS = r"\*\*+|={3,}"
+IN_EVERY_FIGURE = rf"[\p{{N}}\p{{Sm}}*/^#\\{_HAN_DIGITS}]"
+MARKS = r"\*\*+|={3,}|</?\p{L}+/?>"
+DASHES = r"[\p{Pd}−]"
+OPERANDS = rf"(\\\p{{L}}+)|[[\p{{L}}_ ]--[{_HAN_DIGITS}]]+"
 
 # Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
 BLOCK_BYTES = 4_000_000
@@ -152,7 +157,8 @@ def _figures(texts: pl.Series) -> pl.Series:
     may_hold = texts.str.contains(IN_EVERY_FIGURE).fill_null(value=False)
     signs = texts.filter(may_hold).str.replace_all(MARKS, "").str.extract_all(FIGURE).list.join("\n")
     none = pl.Series([""], dtype=pl.String).new_from_index(0, len(texts))
-    return none.scatter(may_hold.arg_true(), signs.str.replace_all(r"[\p{L}_ ]+", ""))
+    signs = signs.str.replace_all(OPERANDS, "$1").str.replace_all(DASHES, "-")
+    return none.scatter(may_hold.arg_true(), signs)
 
 
 def in_blocks(sizes: Index, most: int, most_texts: int, work: Callable[[int, int], Part]) -> list[Part]:
