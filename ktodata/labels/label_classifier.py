@@ -186,15 +186,16 @@ def _weigh_all(
     Votes count on training rows alone: others must be answered by the models. A probability is learnt from rows drawn at random
     alone: what rows stand for that somebody picked, such as those that were found to be wrong, nobody knows.
     """
-    up, down, text = votes.columns.up, votes.columns.down, reviewed.p_desirable
+    text = reviewed.p_desirable
     pieces = {"text": log_odds_of(text)}
     if votes.by_agreement.height:
         by_raters = rows.table.select("row_id").join(votes.by_agreement, on="row_id", how="left", maintain_order="left")
         pieces["raters by agreement"] = log_odds_of(by_raters["p_by_raters"].fill_null(np.nan).to_numpy())
-    columns = votes.columns if (up + down > 1).any() else None
+    columns = votes.columns if (votes.columns.up + votes.columns.down > 1).any() else None
     stacked = stack(pieces, columns, rows.labels, rows.groups, rows.drawn, rows.truth, seed=seed)
     if stacked is not None:
         return stacked, None, np.where(rows.trained, stacked.p_desirable, text)
+    up, down = votes.apart
     worth = vote_worth(text, up, down)
     return None, worth, text if worth is None else np.where(up + down > 1, worth.order(text, up, down), text)
 

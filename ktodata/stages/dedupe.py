@@ -65,10 +65,11 @@ def dedupe(
     is the prompt from which a prompt's line of near prompts began: it hangs on elder prompts alone, so feedback that is added
     later changes no leader, even where it links two groups. `split` goes by it.
 
-    Where one text has both labels, its votes decide: of each known rater the last by time, of unknown raters each. With a strict
-    majority a row of its label stays; rows of the other label are dropped as outvoted, or as superseded where their raters have
-    all changed their minds since. Else one row of each label is held for review, and further repeats are dropped as repeats of
-    their label's row. The rows that stay get the votes that count as `pooled_votes`.
+    Where one text has both labels, its votes decide: of each known rater the last by time, of unknown raters each, but that a
+    record which repeats another's verdict at the same time, or at none, may be its copy, and counts once. With a strict majority
+    a row of its label stays; rows of the other label are dropped as outvoted, or as superseded where their raters have all
+    changed their minds since. Else one row of each label is held for review, and further repeats are dropped as repeats of their
+    label's row. The rows that stay get the votes that count as `pooled_votes`.
 
     A trusted label changes none of this: which rows are dropped never depends on it, so that a verdict moves no row from one side
     of a later split to the other. Where votes leave a text open it settles it: the other label's row is set aside as overruled.
@@ -173,7 +174,8 @@ def _with_votes(rows: pl.DataFrame) -> pl.DataFrame:
 
     And of each row earlier_votes, how many of its votes their raters have given anew since, and withdrawn: all say otherwise now.
 
-    Only a vote with a time is ever an earlier one: a rater who has said both at times unknown has said both.
+    Only a vote with a time is ever an earlier one: a rater who has said both at times unknown has said both. And copies, which
+    count nowhere: of one label without a known rater, those at one time (or at none) are no more than the record has with most.
     """
     votes = (
         rows.sort("created_at", "row_id", nulls_last=True).select("text", "row_id", "votes").explode("votes").drop_nulls("votes")
@@ -184,10 +186,14 @@ def _with_votes(rows: pl.DataFrame) -> pl.DataFrame:
     upheld = (pl.col("created_at") == pl.col("last")).any().over("text", "rater", "label")
     votes = votes.with_columns(earlier=known & (pl.col("created_at") < pl.col("last")).fill_null(value=False))
     votes = votes.with_columns(withdrawn=pl.col("earlier") & ~upheld)
-    of_rows = votes.group_by("row_id").agg(earlier_votes=pl.col("earlier").sum(), withdrawn=pl.col("withdrawn").all())
+    number = pl.int_range(pl.len()).over("row_id", "label", "created_at")
+    votes = votes.with_columns(copy=~known & ~pl.struct("text", "label", "created_at", number, known).is_first_distinct())
+    of_rows = votes.group_by("row_id").agg(
+        earlier_votes=pl.col("earlier").sum(), withdrawn=pl.col("withdrawn").all(), copies=pl.col("copy").sum()
+    )
     # what a rater says twice at one time, or at times unknown, is said once
     first = pl.when(known).then(pl.struct("text", "rater", "label")).is_first_distinct()
-    counted = votes.filter(~pl.col("earlier")).filter(first | ~known)
+    counted = votes.filter(~pl.col("earlier")).filter(pl.when(known).then(first).otherwise(~pl.col("copy")))
     of_texts = counted.group_by("text", maintain_order=True).agg(
         pooled=pl.struct("rater", "label", "created_at"),
         desirable_votes=pl.col("label").sum().cast(pl.Int64),
@@ -396,6 +402,7 @@ def _dedupe_metrics(
         "outvoted_rows": outvoted.height - superseded,
         "superseded_rows": superseded,
         "earlier_votes": int(rows["earlier_votes"].sum() or 0),
+        "copied_votes": int(clean["copies"].sum() or 0),
         "near_contradictions": opposed.height,
         "evaluation_prompts": None if evaluation is None else len(evaluation),
         "contaminated": rows.height - clean.height,
@@ -445,7 +452,11 @@ def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
     skipped = sum(pairs["skipped"] for pairs in metrics["pairs"].values())
     compared = sum(pairs["compared"] for pairs in metrics["pairs"].values())
     return [
-        _count_finding("KD020", repeats, f"{repeats:,} of {rows:,} rows repeat another row's text and label, and are dropped."),
+        _count_finding(
+            "KD020",
+            repeats,
+            f"{repeats:,} of {rows:,} rows repeat another row's text and label, and are dropped.{_copies_in_words(metrics)}",
+        ),
         _disagreement_finding(metrics),
         _count_finding(
             "KD022",
@@ -469,6 +480,14 @@ def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
         ),
         _trusted_finding(metrics["trusted"]),
     ]
+
+
+def _copies_in_words(metrics: dict[str, Any]) -> str:
+    """What becomes of verdicts that nothing tells from a copy."""
+    if not metrics["copied_votes"]:
+        return ""
+    copies = _counted(metrics["copied_votes"], "verdict")
+    return f" {copies} without a rater or a time of their own may be copies, and are no second votes."
 
 
 def _counted(count: int, noun: str) -> str:

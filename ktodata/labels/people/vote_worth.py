@@ -2,8 +2,9 @@
 
     log-odds that a vote says desirable = a + b x (log-odds by the text) + c x (votes for - votes against, without this one)
 
-fitted to all votes of rows with two or more. c is the worth of a vote in nats. That orders rows; it is no probability of the
-truth, as votes may share their errors: what each is worth for that, reviewed rows say (stacking.py).
+fitted to all votes of rows with two or more by different people, as far as that is known. c is the worth of a vote in nats. That
+orders rows; it is no probability of the truth, as votes may share their errors: what each is worth for that, reviewed rows say
+(stacking.py).
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ class VoteWorth:
 
 
 def vote_worth(text: Floats, up: Ints, down: Ints) -> VoteWorth | None:
-    """Text : p_desirable by the text, float [N]; up, down : int [N], votes on the row. None where few rows have two votes."""
+    """Text : p_desirable by the text, float [N]; up, down : int [N], votes on the row, each of somebody else. None where few rows
+    have two.
+    """
     several = up + down > 1
     if several.sum() < MIN_SHARED:
         return None

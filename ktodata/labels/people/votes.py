@@ -28,6 +28,7 @@ class VoteCounts:
     rows : row_id, votes_up, votes_down, outvoted (more votes against the label than for it, at least two against)
     raters : one line a rater; `agreement` is with the majority of the others on shared rows, its interval exact
     votes : row_id, rater, verdict: of each rater the last on a row, and every vote without a rater
+    apart : the same, of those that are known to be of different people
     metrics : counts, those of raters over all that they are judged by; at_odds : raters who go against the majority of the others
         more often than with it, by more than chance
     """
@@ -35,6 +36,7 @@ class VoteCounts:
     rows: pl.DataFrame
     raters: pl.DataFrame
     votes: pl.DataFrame
+    apart: pl.DataFrame
     metrics: dict[str, Any]
 
 
@@ -57,7 +59,7 @@ def aggregate_votes(rows: pl.DataFrame, *, judged: pl.DataFrame | None = None) -
         "outvoted": int(counted["outvoted"].sum()),
         "at_odds": _at_odds(named),
     }
-    return VoteCounts(counted, raters, last_votes(cast), metrics)
+    return VoteCounts(counted, raters, last_votes(cast), _votes_apart(cast), metrics)
 
 
 def count_shared(cast: pl.DataFrame) -> int:
@@ -83,13 +85,14 @@ def _at_odds(named: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def votes_of_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """One line a vote: row_id, rater, verdict; in the order of the rows, a rater's earlier votes on a row before later ones.
+    """One line a vote: row_id, rater, verdict, created_at; in the order of the rows, earlier votes on a row before later ones.
 
     rows : row_id, votes
     """
     cast = rows.select("row_id", place=pl.int_range(pl.len()), vote="votes").explode("vote").drop_nulls("vote")
     cast = cast.select("row_id", "place", pl.col("vote").struct.unnest()).drop_nulls("label")
-    return cast.sort("place", "created_at", nulls_last=False, maintain_order=True).select("row_id", "rater", verdict="label")
+    cast = cast.sort("place", "created_at", nulls_last=False, maintain_order=True)
+    return cast.select("row_id", "rater", "created_at", verdict="label")
 
 
 def last_votes(cast: pl.DataFrame) -> pl.DataFrame:
@@ -100,6 +103,18 @@ def last_votes(cast: pl.DataFrame) -> pl.DataFrame:
     cast = cast.select("row_id", "rater", "verdict").drop_nulls(["row_id", "verdict"])
     named = cast.drop_nulls("rater").unique(["row_id", "rater"], keep="last", maintain_order=True)
     return pl.concat([named, cast.filter(pl.col("rater").is_null())])
+
+
+def _votes_apart(cast: pl.DataFrame) -> pl.DataFrame:
+    """Of each row the named raters' last votes; where nobody is named, those of one record, as two times may be one person's.
+
+    cast : as votes_of_rows gives it, so that what is said at one time is one record's: dedupe counts copies once
+    """
+    named = pl.col("rater").is_not_null()
+    unnamed = cast.filter(~named.any().over("row_id")).with_columns(at_once=pl.len().over("row_id", "created_at"))
+    first = pl.col("created_at").filter(pl.col("at_once") == pl.col("at_once").max()).first().over("row_id")
+    unnamed = unnamed.filter(pl.col("created_at").eq_missing(first))
+    return last_votes(pl.concat([cast.filter(named), unnamed.drop("at_once")]))
 
 
 def _count_votes(rows: pl.DataFrame, cast: pl.DataFrame) -> pl.DataFrame:

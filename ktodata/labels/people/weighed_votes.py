@@ -16,11 +16,13 @@ from ktodata.labels.people.vote_worth import MIN_SHARED
 from ktodata.labels.people.votes import VoteCounts, aggregate_votes, count_shared, votes_of_rows
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Votes:
-    """counts : votes of each row and each rater; columns : the same row by row, for training rows.
+    """counts : votes of each row and each rater; columns : the same row by row, for training rows. apart : of these, how many say
+    desirable and how many do not, int [N] each, by people who are known not to be the same.
 
     independence : whether agreement identifies the raters' errors; aggregated : what raters who share rows are worth, verdicts :
     which of those rows are wrong or contested; None: too few shared. by_reviews : the raters' rates on reviewed rows
@@ -28,6 +30,7 @@ class Votes:
 
     counts: VoteCounts
     columns: VoteColumns
+    apart: tuple[Ints, Ints]
     by_reviews: pl.DataFrame
     independence: Independence | None = None
     aggregated: Aggregated | None = None
@@ -81,19 +84,20 @@ def weigh_votes(rows: LabelRows, *, seed: int) -> Votes:
     every = rows.table.select("row_id", "prompt", "completion", "label", "part", "state", votes="pooled_votes")
     counts = aggregate_votes(every.filter(pl.Series(rows.trained)), judged=_each_text(every))
     columns, by_reviews = _vote_columns(rows, counts.votes), confusions_by_reviews(rows.table, counts.votes)
+    apart = _up_and_down(rows, counts.apart)
     # raters are counted on all texts, and weighed on those to train on: nothing of held-out ones may shape these
     texts = _each_text(every.filter(pl.col("part") == "train", pl.col("state") != "drop"))
     cast = votes_of_rows(texts)
     counts.metrics["training_rows_with_several_raters"] = count_shared(cast)
     if count_shared(cast) < MIN_SHARED:
-        return Votes(counts, columns, by_reviews)
+        return Votes(counts, columns, apart, by_reviews)
     independence = check_independence(cast, seed=seed)
     if independence.identified:
         kept = cast.filter(pl.col("rater").is_in(independence.raters))
         aggregated = dawid_skene(kept, correlated=False, seed=seed)
     else:
         aggregated = dawid_skene(cast, seed=seed)
-    return Votes(counts, columns, by_reviews, independence, aggregated, wrong_or_contested(aggregated, texts))
+    return Votes(counts, columns, apart, by_reviews, independence, aggregated, wrong_or_contested(aggregated, texts))
 
 
 def _vote_columns(rows: LabelRows, votes: pl.DataFrame) -> VoteColumns:
@@ -106,8 +110,15 @@ def _vote_columns(rows: LabelRows, votes: pl.DataFrame) -> VoteColumns:
     for column, name in enumerate(names):
         own = cast.filter(rater=name)
         says[own["place"].to_numpy(), column] = np.where(own["verdict"].to_numpy(), 1.0, -1.0)
-    up, down = (np.bincount(cast.filter(verdict=side)["place"].to_numpy(), minlength=len(says)) for side in (True, False))
-    return VoteColumns(tuple(names), says, up, down)
+    return VoteColumns(tuple(names), says, *_up_and_down(rows, votes))
+
+
+def _up_and_down(rows: LabelRows, votes: pl.DataFrame) -> tuple[Ints, Ints]:
+    """How many votes say desirable, and how many do not, in the order of the rows: int [N] each."""
+    sums = votes.group_by("row_id").agg(up=pl.col("verdict").sum(), down=pl.col("verdict").not_().sum())
+    sums = rows.table.select("row_id").join(sums, on="row_id", how="left", maintain_order="left")
+    up, down = (sums[side].fill_null(0).cast(pl.Int64).to_numpy() for side in ("up", "down"))
+    return up, down
 
 
 def _each_text(rows: pl.DataFrame) -> pl.DataFrame:

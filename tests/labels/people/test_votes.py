@@ -69,3 +69,14 @@ def test_votes_without_rater_count_only_towards_the_sums():
     assert told.rows.rows() == [("1", 2, 1, True)]
     assert told.raters.height == 0
     assert told.metrics["votes_without_rater"] == 3
+
+
+def test_votes_are_of_different_people_where_that_is_known():
+    """Named raters; else the votes of one record, which have one time. Two times may be one person's."""
+    may, june = (datetime(2026, month, 1, tzinfo=UTC) for month in (5, 6))
+    polled, twice = [vote(None, True)] * 3, [vote(None, True), vote(None, True) | {"created_at": june}]
+    again = [vote("ann", True) | {"created_at": may}, vote("ann", False) | {"created_at": june}]
+    rows = [polled, twice, [*again, vote("ben", True)], [vote("ann", True), vote(None, True)]]
+    table = feedback_table(*({"prompt": "p", "completion": str(n), "label": True, "votes": cast} for n, cast in enumerate(rows)))
+    apart = aggregate_votes(table).apart
+    assert [apart.filter(row_id=row)["verdict"].sort().to_list() for row in "1234"] == [[True] * 3, [True], [False, True], [True]]
