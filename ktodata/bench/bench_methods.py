@@ -27,8 +27,8 @@ from ktodata.labels.people.review_queue import stratified
 class BenchTask:
     """What a method is given. It never sees the truth of a row that is not reviewed.
 
-    table : row_id, prompt, completion, label, rater, votes, prompt_group, prompt_embedding, completion_embedding, ...
-        and, where the bench has a language model, nats_per_token: its loss of the completion, lower is likelier
+    table : bench_rows.COLUMNS and, where the bench has a language model, nats_per_token: its loss of the completion, lower
+        is likelier
     labels : bool [N], as given. groups : int [N], of prompts: rows of one group belong on one side of any split
     reviewed : bool [N]; verdicts : bool [N], the truth of reviewed rows, and the given label of all others
     """

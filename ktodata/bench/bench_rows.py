@@ -6,9 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from numpy.typing import NDArray
 
-from ktodata.bench.label_sources import RATE, LabelSource
+from ktodata.bench.label_sources import RATE, LabelledRecord, LabelSource
 from ktodata.errors import EmptyDataError
 from ktodata.formats import read
 from ktodata.labels.label_rows import LabelRows
@@ -22,6 +23,12 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_TOKENS = 512  # of a row that the language model reads
+# of the rows, what methods are given; all of it is made without the truth
+COLUMNS = (
+    *("row_id", "prompt", "completion", "label", "source_id", "rater", "votes", "pooled_votes", "contradicted", "state"),
+    *("prompt_group", "prompt_leader", "prompt_embedding", "completion_embedding"),
+)
+TEXTS = ["prompt", "completion"]
 ORDER_SEED = 5  # of prompt groups: which rows a large source is cut to
 
 
@@ -47,43 +54,59 @@ class BenchRows:
 def bench_rows(source: LabelSource, *, max_rows: int, encoder: str, model: str | None = None) -> BenchRows:
     """At most about `max_rows` rows, whole prompt groups of them. model : a language model, whose loss of each row is added.
 
+    Flips are drawn before the rows are read, so that all that is made of a label is made of the flipped one.
     Raises EmptyDataError where the labels left are all one.
     """
-    given = [record.truth for record in source.records] if source.given is None else source.given
-    raters = sorted({rater for record in source.records for rater in record.votes})
-    records = [
-        {"prompt": record.prompt, "completion": record.completion, "given": verdict, "truth": str(record.truth)}
-        | {f"said by {rater}": record.votes.get(rater) for rater in raters}
-        for record, verdict in zip(source.records, given, strict=True)
-        if verdict is not None
-    ]
-    votes = {f"said by {rater}": rater for rater in raters} or None
-    table = read(records, label="given", votes=votes, keep={"truth": "truth"}).feedback
-    for stage in (validate, dedupe):
-        table = add_columns(table, stage(table))
-    table = _cut(table, max_rows)
-    table = add_columns(table, embed(table, model=encoder))
+    if source.flips is not None:
+        source = _flipped(source, max_rows, encoder)
+    table, records = _read(source, max_rows, encoder)
     if model is not None:
         table = table.with_columns(nats_per_token=_nats_per_token(table, model))
-    truth = (table["truth"].cast(pl.String).str.to_lowercase() == "true").to_numpy()
-    labels = table["label"].to_numpy()
-    if source.flips is not None:
-        labels = truth ^ draw_flips(source.flips, table, truth, seed=zlib.crc32(source.name.encode()))
+    labels, truth = table["label"].to_numpy(), np.array([record.truth for record in records])
     if len(np.unique(labels)) < 2:
         raise EmptyDataError(f"{source.name}: the labels of its {table.height:,} rows are all one.")
-    # nothing of the truth stays in what methods see; of votes it is what raters said
-    return BenchRows(table.drop("truth").with_columns(label=pl.Series(labels)), labels, truth, LabelRows(table).groups)
+    return BenchRows(
+        table.select(*COLUMNS, cs.by_name("nats_per_token", require_all=False)), labels, truth, LabelRows(table).groups
+    )
+
+
+def _read(source: LabelSource, max_rows: int, encoder: str) -> tuple[pl.DataFrame, list[LabelledRecord]]:
+    """The rows, and the record of each, whose truth is handed to nothing that makes them.
+
+    Its place in the file does not stay: files are ordered by truth, too.
+    """
+    given = [record.truth for record in source.records] if source.given is None else source.given
+    judged = [(record, verdict) for record, verdict in zip(source.records, given, strict=True) if verdict is not None]
+    raters = sorted({rater for record in source.records for rater in record.votes})
+    lines = [
+        {"prompt": record.prompt, "completion": record.completion, "given": verdict}
+        | {f"said by {rater}": record.votes.get(rater) for rater in raters}
+        for record, verdict in judged
+    ]
+    table = read(lines, label="given", votes={f"said by {rater}": rater for rater in raters} or None).feedback
+    for stage in (validate, dedupe):
+        table = add_columns(table, stage(table))
+    table = _cut(table.sort("row_id"), max_rows)
+    return add_columns(table, embed(table, model=encoder)), [judged[line - 1][0] for line in table["source_line"]]
+
+
+def _flipped(source: LabelSource, max_rows: int, encoder: str) -> LabelSource:
+    """The rows that are left of it, as a source whose labels are their truth with some of it flipped."""
+    table, records = _read(source, max_rows, encoder)
+    truth = np.array([record.truth for record in records])
+    given = truth ^ draw_flips(source.flips or "", table, truth, seed=zlib.crc32(source.name.encode()))
+    return LabelSource(source.name, source.data, records, given.tolist())
 
 
 def _nats_per_token(table: pl.DataFrame, model: str) -> pl.Series:
     """-log p of each completion by the model as it is, a token; of a row that does not fit, the median of the others."""
-    scored = _scored_texts(tuple(table.select("row_id", "prompt", "completion", "label").iter_rows()), model)
-    return table.join(scored, on="row_id", how="left", maintain_order="left")["nats"].fill_null(scored["nats"].median())
+    scored = _scored_texts(tuple(sorted(set(table.select(*TEXTS).iter_rows()))), model)
+    return table.join(scored, on=TEXTS, how="left", maintain_order="left")["nats"].fill_null(scored["nats"].median())
 
 
 @lru_cache(1)  # the kinds of flips of one file follow each other, and ask it of the same texts
-def _scored_texts(texts: tuple[tuple[str, str, str, bool], ...], model: str) -> pl.DataFrame:
-    """row_id and nats. texts : (row_id, prompt, completion, label) each"""
+def _scored_texts(texts: tuple[tuple[str, str], ...], model: str) -> pl.DataFrame:
+    """prompt, completion and nats. texts : (prompt, completion) each"""
     from ktodata.evaluate.rewards import completion_logps
     from ktodata.models import load_causal_lm
     from ktodata.train.data.tokens import tokenize
@@ -91,12 +114,13 @@ def _scored_texts(texts: tuple[tuple[str, str, str, bool], ...], model: str) -> 
     from ktodata.train.model.device import pick_device, pick_dtype
 
     loaded, tokenizer = load_causal_lm(model)
-    table = pl.DataFrame(texts, schema=["row_id", "prompt", "completion", "label"], orient="row")
-    rows = check_rows(table, part="bench", both_classes=False)
+    table = pl.DataFrame(texts, schema=TEXTS, orient="row").with_row_index("row_id").cast({"row_id": pl.String})
+    rows = check_rows(table.with_columns(label=True), part="bench", both_classes=False)  # its loss hangs on no label
     tokens, _ = tokenize(rows, tokenizer, max_length=MAX_TOKENS, part="bench")
     device = pick_device("auto")
     logps = completion_logps(loaded, tokens, device=device, compute_dtype=pick_dtype("auto", device))
-    return pl.DataFrame({"row_id": tokens.row_id, "nats": -logps / tokens.completion.lengths})
+    scored = pl.DataFrame({"row_id": tokens.row_id, "nats": -logps / tokens.completion.lengths})
+    return table.join(scored, on="row_id").drop("row_id")
 
 
 def _cut(table: pl.DataFrame, rows: int) -> pl.DataFrame:
