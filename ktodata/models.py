@@ -111,6 +111,13 @@ def load_tokenizer(name: str) -> Any:
         return AutoTokenizer.from_pretrained(place, **NO_CODE)
 
 
+def context_of(config: Any) -> int | None:
+    """Tokens that a causal model, or the language model in it, reads at most by its config; None where that names no limit."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    context = getattr(text, "max_position_embeddings", None)
+    return int(context) if context and context > 0 else None  # XLNet has none, and says -1
+
+
 def texts_to_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
     """Token ids of each text, with what the tokenizer puts before it; an end token that it would add is left out.
 

@@ -108,7 +108,7 @@ def _nats_per_token(table: pl.DataFrame, model: str) -> pl.Series:
 def _scored_texts(texts: tuple[tuple[str, str], ...], model: str) -> pl.DataFrame:
     """prompt, completion and nats. texts : (prompt, completion) each"""
     from ktodata.evaluate.rewards import completion_logps
-    from ktodata.models import load_causal_lm
+    from ktodata.models import context_of, load_causal_lm
     from ktodata.train.data.tokens import tokenize
     from ktodata.train.data.training_rows import check_rows
     from ktodata.train.model.device import pick_device, pick_dtype
@@ -116,7 +116,8 @@ def _scored_texts(texts: tuple[tuple[str, str], ...], model: str) -> pl.DataFram
     loaded, tokenizer = load_causal_lm(model)
     table = pl.DataFrame(texts, schema=TEXTS, orient="row").with_row_index("row_id").cast({"row_id": pl.String})
     rows = check_rows(table.with_columns(label=True), part="bench", both_classes=False)  # its loss hangs on no label
-    tokens, _ = tokenize(rows, tokenizer, max_length=MAX_TOKENS, part="bench")
+    longest = min(MAX_TOKENS, context_of(loaded.config) or MAX_TOKENS)
+    tokens, _ = tokenize(rows, tokenizer, max_length=longest, part="bench")
     device = pick_device("auto")
     logps = completion_logps(loaded, tokens, device=device, compute_dtype=pick_dtype("auto", device))
     scored = pl.DataFrame({"row_id": tokens.row_id, "nats": -logps / tokens.completion.lengths})

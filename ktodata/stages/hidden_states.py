@@ -39,8 +39,8 @@ def hidden_states(
         cache=cache,
     )
     metrics = dict(states.metrics) | {"rows": feedback.height}
-    cut = metrics["cut_to_max_length"]
-    too_long = issue("KD052", f"{cut:,} texts are longer than {max_length:,} tokens; what is beyond was not read.", cut)
+    cut, length = metrics["cut_to_max_length"], metrics["max_length"]
+    too_long = issue("KD052", f"{cut:,} texts are longer than {length:,} tokens; what is beyond was not read.", cut)
     metrics["findings"] = [(too_long if cut else passed("KD052")).as_dict()]
     vectors = pl.Series(states.vectors.astype(np.float32), dtype=pl.Array(pl.Float32, states.vectors.shape[1]))
     return StageResult(columns=feedback.select("row_id").with_columns(hidden_state=vectors), metrics=metrics)

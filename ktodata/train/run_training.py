@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.files import discard
 from ktodata.models import cache_dir, load_causal_lm
 from ktodata.train.checkpoints import Checkpoints
-from ktodata.train.data.preparation import Prepared, fit_to, prepare
+from ktodata.train.data.preparation import Prepared, prepare
 from ktodata.train.data.ragged_ids import Numbers
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.data.training_rows import CheckedPart, named
@@ -31,6 +32,7 @@ from ktodata.train.model.device import pick_device, pick_dtype
 from ktodata.train.model.fingerprint import weights_hash
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.gradient_checkpointing import checkpoint_layers
+from ktodata.train.model.length_regimes import fitted
 from ktodata.train.model.router_loss import coefficient_of, watch_routers
 from ktodata.train.model.scorer import Scorer, Work
 from ktodata.train.model.stored_dtype import round_weights, stored_dtype
@@ -62,7 +64,7 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     torch.manual_seed(settings["seed"])
     model, tokenizer, mapped = read_model(settings, device, compute_dtype, sharded=sharded)
     prepared = prepare(train_rows, held_out_rows, tokenizer, settings)
-    prepared = fit_to(model, prepared)
+    prepared = replace(prepared, rows=fitted(model, prepared.rows))
     if settings["early_stop"] is not None:
         check_can_stop_early(prepared.held_out_labels, settings["eval_every_steps"])
     untouched = weights_hash(model) if mapped is None else mapped.hash

@@ -46,6 +46,12 @@ def test_truth_from_a_file_by_its_id(trained, tmp_path):
     assert result.per_row.sort("row_id").filter(pl.col("truth").is_not_null())["truth"].to_list() == [True, True, False]
 
 
+def test_rows_longer_than_the_context_have_no_score(trained, folder):
+    rows = text_rows(12).with_columns(completion=pl.when(row_id="r3").then(pl.lit("one " * 200)).otherwise("completion"))
+    with pytest.raises(ModelError, match=r"1 of 12 rows are longer than the model's context of 128 tokens \(row_id r3\)"):
+        evaluate(rows.with_columns(part=pl.lit("test")), model=str(trained / "model"), reference=folder, generate=0, **QUICK)
+
+
 def test_reward_by_hand(trained, folder):
     """reward = beta x (log p_policy - log p_reference), both summed over the completion by the models' own logits."""
     import torch

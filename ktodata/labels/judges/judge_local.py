@@ -7,7 +7,7 @@ from typing import Any
 from ktodata.errors import ModelError
 from ktodata.labels.judges.judge_questions import JudgeAnswer, JudgeQuestion, NoAnswer, chat_messages
 from ktodata.labels.judges.judge_settings import JudgeSettings, JudgeSource
-from ktodata.models import load_causal_lm, texts_to_ids
+from ktodata.models import context_of, load_causal_lm, texts_to_ids
 
 MIN_ANSWER_MASS = 0.05  # a model that gives yes and no together less than this is not answering the question
 
@@ -29,7 +29,7 @@ class LocalJudge:
         import torch
 
         ids = self._input_ids(chat_messages(question, self._settings))
-        longest = getattr(self._model.config, "max_position_embeddings", None)
+        longest = context_of(self._model.config)
         if longest and len(ids) > longest:
             raise NoAnswer(f"longer than the {longest:,} tokens that the model reads: lower max_chars")
         last_only = "logits_to_keep" in inspect.signature(self._model.forward).parameters

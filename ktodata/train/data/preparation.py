@@ -1,17 +1,16 @@
 """From rows to tokens, and to who meets whom in which step; and what can be refused before the model has run once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from ktodata.errors import EmptyDataError, ModelError, OneClassError
+from ktodata.errors import EmptyDataError, OneClassError
 from ktodata.train.data.batches import BatchPlan, plan_held_out, plan_training, shifted
 from ktodata.train.data.ragged_ids import Numbers
 from ktodata.train.data.token_cache import cached_tokens
 from ktodata.train.data.tokens import TokenRows, joined
-from ktodata.train.data.training_rows import CheckedPart, named
+from ktodata.train.data.training_rows import CheckedPart
 from ktodata.train.loss_weights import check_weights_fit
 from ktodata.train.objectives import OBJECTIVES, Objective
 
@@ -86,24 +85,3 @@ def _held_out_tokens(rows: CheckedPart | None, tokenizer: Any, max_length: int) 
     if len(tokens) < 2:
         return None, {"not_applicable": "one validation row has no mismatched partner to estimate z0 with"}
     return tokens, metrics
-
-
-def fit_to(model: Any, prepared: Prepared) -> Prepared:
-    """The same, with mismatched pairs cut to the model's context where they are longer than any row of its own.
-
-    Raises ModelError when a row itself is longer, or holds a token that the model has no embedding for.
-    """
-    rows = prepared.rows
-    context = getattr(model.config, "max_position_embeddings", None)
-    if context is not None and rows.lengths.max() > context:
-        over = pl.Series([rows.row_id[row] for row in np.flatnonzero(rows.lengths > context)])
-        raise ModelError(
-            f"{len(over):,} of {len(rows):,} rows are longer than the model's context of {context:,} tokens "
-            f"(row_id {named(over)}). Set max_length to {context:,} or less."
-        )
-    largest = max(rows.prompt.largest(), rows.completion.largest())
-    embeddings = model.get_input_embeddings().num_embeddings
-    if largest >= embeddings:
-        raise ModelError(f"the tokenizer made token {largest}, but the model has {embeddings:,} embeddings: no match.")
-    shortest = min(rows.max_length, context) if context is not None else rows.max_length
-    return replace(prepared, rows=replace(rows, max_length=shortest))

@@ -19,7 +19,7 @@ from ktodata.embeddings.vector_cache import BETWEEN, cache_folder, load_vectors,
 from ktodata.embeddings.vector_parts import VectorStore, make_vectors
 from ktodata.engines.engine import ModelWork
 from ktodata.errors import ModelError, SettingError
-from ktodata.models import load_causal_lm, texts_to_ids
+from ktodata.models import context_of, load_causal_lm, texts_to_ids
 from ktodata.train.data.ragged_ids import Ids
 from ktodata.train.model.device import device_name, pick_device
 from ktodata.train.model.fingerprint import computation_hash, weights_hash
@@ -54,8 +54,8 @@ def mean_hidden_states(
 
     model : a causal language model, the one to be trained if there is a choice: packaged name, hub id or folder
     layer : 1 is the lowest; None takes the middle one. Layers above it are not run.
-    max_length : tokens of prompt and completion together. Of a longer prompt the end is read (at most half), of a completion the
-        beginning.
+    max_length : tokens of prompt and completion together, no more than the model's context. Of a longer prompt the end is read
+        (at most half), of a completion the beginning.
 
     Raises ModelError when the model cannot be read, SettingError for a layer that it does not have.
     """
@@ -67,6 +67,7 @@ def mean_hidden_states(
         text_config(loaded.config).hidden_size,
         tokenizer.chat_template,
     )
+    max_length = min(max_length, context_of(loaded.config) or max_length)
     del loaded  # where the parts run elsewhere, no model stays here
     pairs = list(zip(prompts, completions, strict=True))
     distinct = sorted(set(pairs))

@@ -1,15 +1,21 @@
-"""Models that compute every token of a sequence otherwise once it is longer than some length. Their rows are kept apart by it.
+"""How long a row may be, and models that compute every token otherwise once a sequence is longer than some length.
 
 LongRoPE (Ding et al. 2024, arXiv:2402.13753; Phi-3 to Phi-4) turns all places by other frequencies in a sequence longer than
 `original_max_position_embeddings`. transformers decides that once a pass, by its longest row: a short row beside a long one would
-be computed as if it were long.
+be computed as if it were long. Their rows are kept apart.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import polars as pl
+
 from ktodata.errors import ModelError
-from ktodata.train.data.packing import Sequences
+from ktodata.models import context_of
+from ktodata.train.data.tokens import TokenRows
+from ktodata.train.data.training_rows import named
 from ktodata.train.model.frozen_layers import text_config
 
 SWITCHES_BY_LENGTH = ("longrope", "su")  # su: LongRoPE's first name
@@ -27,22 +33,22 @@ def length_limits(config: Any) -> tuple[int, ...]:
     return tuple(sorted(limits))
 
 
-def check_lengths(config: Any, sequences: Sequences) -> None:
-    """Raise ModelError for rows beyond the context of a model whose frequencies then depend on each row's length (dynamic NTK).
+def fitted(model: Any, rows: TokenRows) -> TokenRows:
+    """The same rows, with mismatched pairs cut to the model's context where they are longer than any row of its own.
 
-    transformers keeps the last ones that it made, so that they would depend on the rows before as well.
+    Raises ModelError when a row itself is longer, or holds a token that the model has no embedding for.
     """
-    config = text_config(config)
-    context = getattr(config, "max_position_embeddings", None)
-    if context is None or not any("dynamic" in str(_type_of(rope)) for rope in _ropes(config)):
-        return
-    over = [row for row in range(len(sequences.rows)) if sequences.length(sequences.of((row, row))) > context]
-    if over:
+    context = context_of(model.config)
+    if context is not None and rows.lengths.max(initial=0) > context:
+        over = pl.Series([rows.row_id[row] for row in np.flatnonzero(rows.lengths > context)])
         raise ModelError(
-            f"{len(over):,} of {len(sequences.rows):,} rows are longer than {context:,} tokens (first: row_id "
-            f"{sequences.rows.row_id[over[0]]}), where this model's rotary frequencies change with the length of each row. "
-            f"Set max_length to {context:,} or less."
+            f"{len(over):,} of {len(rows):,} rows are longer than the model's context of {context:,} tokens "
+            f"(row_id {named(over)}). Set max_length to {context:,} or less."
         )
+    largest, embeddings = max(rows.prompt.largest(), rows.completion.largest()), model.get_input_embeddings().num_embeddings
+    if largest >= embeddings:
+        raise ModelError(f"the tokenizer made token {largest}, but the model has {embeddings:,} embeddings: no match.")
+    return rows if context is None else replace(rows, max_length=min(rows.max_length, context))
 
 
 def regime(length: int, limits: tuple[int, ...]) -> int:

@@ -17,7 +17,7 @@ from ktodata.train.model.attention import Kernel, pick_kernel
 from ktodata.train.model.device import device_name
 from ktodata.train.model.fingerprint import computation_hash
 from ktodata.train.model.frozen_layers import can_split, text_config
-from ktodata.train.model.length_regimes import check_lengths, length_limits, regime
+from ktodata.train.model.length_regimes import fitted, length_limits, regime
 from ktodata.train.model.logprobs import collate, summed
 from ktodata.train.model.packed_model import PackedModel, Passed, on
 from ktodata.train.model.self_check import Method, check_methods, evenly
@@ -71,14 +71,13 @@ class Scorer:
         activation_cache_mb: float = 0,
         shard: Callable[[PackedModel], Any] = lambda packed_model: packed_model,
     ) -> None:
-        self.model, self.rows, self.device = model, rows, device
-        self.sequences = Sequences(rows)
+        self.model, self.rows, self.device = model, fitted(model, rows), device
+        self.sequences = Sequences(self.rows)
         self.kernel: Kernel = pick_kernel(device, compute_dtype, model.config)
         self.work = Work()
         self.routers: RouterLoss | None = None  # of a mixture of experts, where its router loss is wanted
         self.compute_dtype = compute_dtype
         self._limits = length_limits(model.config)
-        check_lengths(model.config, self.sequences)
         self.cache_bytes = int(activation_cache_mb * 1e6)
         self._activations = _Activations()
         self.no_grad_tokens = 16384 if device.type == "cuda" else 4096
@@ -88,7 +87,7 @@ class Scorer:
                 kernel=self.kernel,
                 dtype=compute_dtype,
                 frozen_layers=frozen_layers if can_split(model) and not self._limits else 0,
-                reach=min(rows.max_length, int(rows.prompt.lengths.max(initial=0) + rows.completion.lengths.max(initial=0))),
+                reach=min(self.rows.max_length, int(rows.prompt.lengths.max(initial=0) + rows.completion.lengths.max(initial=0))),
             )
         )
         self.method: Method = "logits"

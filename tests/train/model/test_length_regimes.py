@@ -125,7 +125,7 @@ def test_dynamic_frequencies_beyond_the_context_are_refused_by_row():
     dynamic = {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}}
     fits = scorer_of(tiny_of("Llama", max_position_embeddings=24, **dynamic), rows_of_both_sides())
     torch.testing.assert_close(fits(PAIRS), one_by_one(fits.model, fits.rows, PAIRS), rtol=1e-5, atol=1e-4)
-    with pytest.raises(ModelError, match=r"1 of 10 rows are longer than 23 tokens \(first: row_id r9\).*Set max_length to 23"):
+    with pytest.raises(ModelError, match=r"1 of 10 rows are longer than the model's context of 23 tokens \(row_id r9\)"):
         scorer_of(tiny_of("Llama", max_position_embeddings=23, **dynamic), rows_of_both_sides())
 
 

@@ -1,10 +1,13 @@
 """Models that see images as well, on rows of text: the language model alone trains, and as single rows would train it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_families import tiny_family
-from tiny_models import assert_same_gradients, moved, one_by_one, random_rows, scorer_of, value_and_gradients
+from tiny_models import assert_same_gradients, moved, one_by_one, random_rows, scorer_of, token_rows, value_and_gradients
 
+from ktodata.errors import ModelError
 from ktodata.train.model.adapters import with_adapters
 from ktodata.train.model.frozen_layers import freeze_below
 
@@ -32,6 +35,15 @@ def test_the_top_layer_trains_with_the_final_norm_and_nothing_else(family):
     assert trained and all(f"layers.{frozen}." in name or name.endswith(".norm.weight") for name in trained)
     assert {name for name, weight in model.named_parameters() if weight.requires_grad} >= trained
     assert not any("embed" in name or "vision" in name for name, weight in model.named_parameters() if weight.requires_grad)
+
+
+@WRAPPERS
+def test_rows_longer_than_the_language_models_context_are_refused_and_pairs_are_cut_to_it(family):
+    fits, too_long = token_rows([[1] * 40, [2]], [[3], [4] * 40]), token_rows([[1] * 50, [2]], [[3] * 15, [4]], max_length=99)
+    scorer = scorer_of(tiny_family(family, window=8), replace(fits, max_length=99))
+    assert scorer.length((0, 1)) == 64
+    with pytest.raises(ModelError, match=r"1 of 2 rows are longer than the model's context of 64 tokens \(row_id r0\)"):
+        scorer_of(tiny_family(family, window=8), too_long)
 
 
 @WRAPPERS
