@@ -42,8 +42,12 @@ class BenchTask:
 
     @classmethod
     def of(cls, rows: BenchRows, reviewed: Bools, seed: int) -> "BenchTask":
-        """The task of these rows, where a person has judged the reviewed ones."""
-        return cls(rows.table, rows.labels, rows.groups, reviewed, np.where(reviewed, rows.truth, rows.labels), seed)
+        """The task of these rows, where a person has judged the reviewed ones; nothing in it is shared with another task."""
+        verdicts = np.where(reviewed, rows.truth, rows.labels)
+        own = [array.copy() for array in (rows.labels, rows.groups, reviewed, verdicts)]
+        for array in own:
+            array.flags.writeable = False
+        return cls(rows.table.clone(), *own, seed)
 
 
 @dataclass(frozen=True)

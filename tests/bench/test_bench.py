@@ -113,6 +113,22 @@ def test_methods_never_see_the_truth(folder):
         assert 0.3 < turns.mean() < 0.7, "the file has its truths in turn, the rows have not"
 
 
+def test_a_method_cannot_change_what_others_are_given(folder):
+    """Its arrays are not to be written to, and its table is its own."""
+    made = bench_rows(label_sources(folder)[-1], max_rows=ROWS, encoder=ENCODER)
+    before, columns = made.labels.copy(), made.table.columns
+    task = BenchTask.of(made, np.zeros(len(made.labels), bool), 0)
+    for array in (task.labels, task.groups, task.reviewed, task.verdicts):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = ~array
+        array.flags.writeable = True
+        array[:] = 0
+    task.table.insert_column(0, pl.Series("mine", before))
+    task.table[0, "label"] = not task.table[0, "label"]
+    assert made.table.columns == columns
+    assert (made.labels == before).all() and (made.table["label"].to_numpy() == before).all()
+
+
 def test_a_source_is_cut_by_whole_rows_the_same_each_time(folder):
     source = label_sources(folder)[-1]
     small, again = (bench_rows(source, max_rows=100, encoder=ENCODER) for _ in range(2))
