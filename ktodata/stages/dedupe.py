@@ -81,7 +81,7 @@ def dedupe(
     as alike without the words of a template (see `text.shingles.template_words`). A number is of digits of any script, fractions,
     raised and Han digits, with the signs beside it; a formula is of signs (`<=`, `⊂`, `C#`) and TeX commands. What one word says
     is not seen in a long text: a number in words ("seven"), a unit ("mg"), "not", "yes" or "(A)". Where answers differ in no more
-    than that, set `near` to null.
+    than that, set `near` to null. Rows that differ in a line of fenced or indented code are both kept.
 
     Near rows with opposite labels are listed in the table `near_contradictions` and both kept: the difference between them may be
     what was judged.
@@ -101,7 +101,7 @@ def dedupe(
     rows = _with_repeats(_with_votes(rows))
     working_on(f"comparing {rows.height:,} rows with each other")
     alike = _near_row_pairs(rows, prompts, completion_places, near, seed)
-    rows = _with_near_repeats(rows, alike)
+    rows = _with_near_repeats(rows, _agreeing(rows, feedback, alike))
     working_on(f"comparing {numbered.height:,} prompts with each other")
     grouped = near_texts(prompts, near_prompts)
     rows = _with_prompt_groups(rows, grouped, numbered["prompt_name"])
@@ -277,15 +277,18 @@ def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index
     return replace(pairs, left=open_[pairs.left], right=open_[pairs.right])
 
 
-def _with_near_repeats(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
-    """Add near_repeat and duplicate_similarity, and point near repeats at the row they are near.
-
-    Rows that differ in a line of code, in a call or in the tools that were given are near, and no repeats.
-    """
-    exact = rows.select("label", "given", prompt=code_in(rows["prompt"]), completion=code_in(rows["completion"]))
+def _agreeing(rows: pl.DataFrame, feedback: pl.DataFrame, alike: SimilarPairs) -> SimilarPairs:
+    """The pairs of one label that differ in no line of code, no call and no tools that were given: others are no repeats."""
+    among, place = np.unique(np.concatenate([alike.left, alike.right]), return_inverse=True)
+    written = feedback.select("prompt", "completion")[rows["place"].to_numpy()[among]]
+    exact = rows.select("label", "given")[among].with_columns(code_in(text).alias(text.name) for text in written)
     verdict = exact.select(pl.struct(pl.all()).rank("dense")).to_series().to_numpy()
-    agree = verdict[alike.left] == verdict[alike.right]
-    agreeing = replace(alike, left=alike.left[agree], right=alike.right[agree], similarity=alike.similarity[agree])
+    agree = verdict[place[: len(alike.left)]] == verdict[place[len(alike.left) :]]
+    return replace(alike, left=alike.left[agree], right=alike.right[agree], similarity=alike.similarity[agree])
+
+
+def _with_near_repeats(rows: pl.DataFrame, agreeing: SimilarPairs) -> pl.DataFrame:
+    """Add near_repeat and duplicate_similarity, and point near repeats at the row they are near."""
     centre, similarity = nearest_kept(agreeing, rows.height)
     near_repeat = centre >= 0
     centre_id = rows["row_id"].gather(np.maximum(centre, 0))

@@ -32,6 +32,7 @@ WORD = (
 # code that Markdown fences, up to its closing fence or the end; and calls as `formats.turns.plain_turn` writes them
 CODE = re.compile(r"(`{3,}|^[ \t]*~{3,}).*?(?:\1|\Z)|<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL | re.MULTILINE)
 HOLDS_CODE = "```|~~~|<tool_call>"
+INDENTED = r"(?m:^(?: {4}|\t).*\S)"  # a line of code that nothing fences
 # What changes a text's meaning however few words it is of: numbers with the signs beside them, and formulas. Signs of mark-up are
 # none: emphasis, rulers and tags are taken out first, and a bullet or a stroke between words is no formula. A regular expression
 # of polars looks neither ahead nor behind, so operands of a formula are part of what is found.
@@ -129,11 +130,16 @@ def _pieces(text: str) -> list[str]:
 
 
 def code_in(texts: pl.Series) -> pl.Series:
-    """All fenced code and tool calls of each text, one after the other; empty where there is none."""
-    holds_code = texts.str.contains(HOLDS_CODE).fill_null(value=False)
-    code = ["".join(_pieces(text)[1::2]) for text in texts.filter(holds_code)]
+    """All code and tool calls of each text, as it was written: what is fenced, then lines that are indented as code."""
+    may_hold = texts.str.contains(f"{HOLDS_CODE}|{INDENTED}").fill_null(value=False)
+    code = ["\n".join(_code(text)) for text in texts.filter(may_hold)]
     empty = pl.Series([""] * len(texts), dtype=pl.String)
-    return empty.scatter(holds_code.arg_true(), code) if code else empty
+    return empty.scatter(may_hold.arg_true(), code) if code else empty
+
+
+def _code(text: str) -> list[str]:
+    pieces = _pieces(text)
+    return pieces[1::2] + [line for around in pieces[::2] for line in re.findall(INDENTED, around)]
 
 
 def word_hashes(texts: pl.Series) -> Ragged:

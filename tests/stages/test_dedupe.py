@@ -110,8 +110,11 @@ def test_what_equal_means(text, other, settings, same):
 def test_answers_that_differ_in_code_or_in_a_call_are_no_near_repeats():
     """All their words are the same, or nearly all."""
     code = ANSWER + "\n```\nfor loaf in oven:\n    bake(loaf)\n{}eat(loaf)\n```"
+    waves = ANSWER + "\n~~~\n{}(loaf)\n~~~\nand so on"
+    unfenced = ANSWER + "\n\n    {}(loaf)\n\nand so on"
     call = ANSWER + '\n<tool_call>bake({{"bread": "{}"}})</tool_call>'
-    for text, values in ((code, ("    ", "")), (call, ("white", "black"))):
+    verbs = ("bake", "eat")
+    for text, values in ((code, ("    ", "")), (call, ("white", "black")), (waves, verbs), (unfenced, verbs)):
         rows = [(QUESTION, text.format(value), True) for value in values]
         assert dedupe(feedback_table(*rows)).actions() == {}
     assert dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, f"{ANSWER} well", True))).metrics["near_repeats"] == 1
