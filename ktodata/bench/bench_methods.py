@@ -13,14 +13,24 @@ r"""What a method of the bench is: one function of a task. `@method("its name")`
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ktodata.bench.bench_rows import BenchRows, Bools, Floats, Ints
 from ktodata.errors import SettingError
 from ktodata.labels.people.review_queue import stratified
+
+Kind = TypeVar("Kind", bound=np.generic)
+
+
+def _own(array: NDArray[Kind]) -> NDArray[Kind]:
+    """A copy that is not written to by mistake."""
+    own = array.copy()
+    own.flags.writeable = False
+    return own
 
 
 @dataclass(frozen=True)
@@ -44,10 +54,7 @@ class BenchTask:
     def of(cls, rows: BenchRows, reviewed: Bools, seed: int) -> "BenchTask":
         """The task of these rows, where a person has judged the reviewed ones; nothing in it is shared with another task."""
         verdicts = np.where(reviewed, rows.truth, rows.labels)
-        own = [array.copy() for array in (rows.labels, rows.groups, reviewed, verdicts)]
-        for array in own:
-            array.flags.writeable = False
-        return cls(rows.table.clone(), *own, seed)
+        return cls(rows.table.clone(), _own(rows.labels), _own(rows.groups), _own(reviewed), _own(verdicts), seed)
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,9 @@ def at_random(task: BenchTask, count: int) -> Ints:
 
 @dataclass(frozen=True)
 class BenchMethod:
-    """choose : which rows a person should judge; needs_votes : it is asked only where several raters judged the same rows.
+    """choose : places of the rows that a person should judge, as many different ones as it is asked for
 
+    needs_votes : it is asked only where several raters judged the same rows
     needs_model : only where the bench has a language model
     only_trained : it changes no label, and is a line of the track "train" alone
     """

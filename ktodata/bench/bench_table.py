@@ -8,7 +8,7 @@ import numpy as np
 
 from ktodata.bench.bench_cells import BenchCell, paired
 from ktodata.bench.bench_tracks import BenchOutcome
-from ktodata.bench.bench_training import arm_name
+from ktodata.bench.bench_training import arm_name, percent
 from ktodata.experiments.treatments import CLEAN, NOISY
 from ktodata.stats import Interval
 
@@ -65,17 +65,18 @@ def _against_best(cells: dict[str, list[BenchCell]], values: dict[str, float | N
 def _repair(outcome: BenchOutcome, budget: float) -> Iterator[str]:
     methods = _methods(outcome, budget)
     yield from (
-        f"## Repair: labels right, {budget:.0%} of the rows reviewed",
+        f"## Repair: labels right, {percent(budget)} of the rows reviewed",
         "",
         f'"{CONTROL}" is the control: as many rows reviewed at random, nothing else changed.',
         "",
     )
-    yield from _header(["source", "rows", "wrong", *methods, f"{OURS} less the control"])
+    yield from _header(["source", "rows", "wrong", "reviewed", *methods, f"{OURS} less the control"])
     for source in outcome.rows:
         cells = {name: outcome.cells[source, budget, name] for name in methods if (source, budget, name) in outcome.cells}
         gap = _difference(cells[OURS], cells[CONTROL], "right") if {OURS, CONTROL} <= cells.keys() else "not measured"
         shares = [_percent(_mean(cells[name], "right")) if name in cells else "" for name in methods]
-        yield _row([*_about(outcome, source), *shares, gap])
+        reviewed = {int(cell.reviewed.sum()) for each in cells.values() for cell in each}  # as many by every method
+        yield _row([*_about(outcome, source), ", ".join(map(str, reviewed)), *shares, gap])
     yield ""
 
 
@@ -87,7 +88,7 @@ def _train(outcome: BenchOutcome, share: float) -> Iterator[str]:
     arms = list(dict.fromkeys(arm for table in trained.values() for arm in table["arm"] if arm not in (NOISY, CLEAN)))
     settings = next(iter(outcome.trained.values())).settings
     yield from (
-        f"## Train: how well a policy ranks held-out rows, {share:.0%} of the training rows reviewed",
+        f"## Train: how well a policy ranks held-out rows, {percent(share)} of the training rows reviewed",
         "",
         f"AUC of the reward against the truth, after {settings['max_steps']} updates of {settings['batch_size']} rows; "
         f"{len(settings['seeds'])} trainings an arm, each on two thirds of the prompts, judged on the rest. All else is the "

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ktodata.bench import own_methods, peer_methods, trained_methods  # noqa: F401 registers their methods
+from ktodata.bench.bench_answers import reviewed_rows
 from ktodata.bench.bench_cells import BenchCell
 from ktodata.bench.bench_methods import METHODS, BenchMethod, BenchTask, at_random
 from ktodata.bench.bench_rows import BenchRows, bench_rows
-from ktodata.bench.bench_training import train_track
+from ktodata.bench.bench_training import percent, train_track
 from ktodata.bench.label_sources import label_sources
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.experiments.ablation import Ablation
@@ -111,7 +112,7 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
         made_of = digest(source.name, content, code, plan.max_rows, plan.encoder, model)
         able = _able(methods, rows)
         for method, budget, seed in _tasks(able, plan):
-            notify({**event, "kind": "progress", "text": f"{method.name} at {budget:.0%} reviewed"})
+            notify({**event, "kind": "progress", "text": f"{method.name} at {percent(budget)} reviewed"})
             cell = _cell(plan, made_of, rows, method, budget, seed)
             outcome.cells.setdefault((source.name, budget, method.name), []).append(cell)
         _train(outcome, source.name, rows, able, made_of, partial(_training_event, notify, event))
@@ -159,13 +160,10 @@ def _cell(plan: BenchPlan, made_of: str, rows: BenchRows, method: BenchMethod, b
     place = plan.out / "cells" / f"{digest(made_of, method.name, budget, seed)}.npz"
     if (kept := BenchCell.load(place)) is not None:
         return kept
-    nobody = np.zeros(len(rows.labels), bool)
-    count, reviewed = round(budget * len(nobody)), nobody.copy()
-    if count:
-        reviewed[method.choose(BenchTask.of(rows, nobody, seed), count)] = True
+    reviewed = reviewed_rows(method, rows, round(budget * len(rows.labels)), seed)
     started = time.process_time()
     answer = method.answer(BenchTask.of(rows, reviewed, seed))
-    _check_answer(method, answer, len(nobody))
+    _check_answer(method, answer, len(rows.labels))
     cell = BenchCell.of(rows, reviewed, answer, time.process_time() - started)
     make_folder(place.parent)
     cell.save(place)

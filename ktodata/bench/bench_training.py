@@ -75,7 +75,12 @@ def train_track(
 
 def arm_name(method: str, share: float) -> str:
     """Of a method's labels with this share reviewed."""
-    return f"{method}, {share:.0%} reviewed"
+    return f"{method}, {percent(share)} reviewed"
+
+
+def percent(share: float) -> str:
+    """As it was given: 0.2%, 5%."""
+    return f"{100 * share:.12g}%"
 
 
 def _part_of(rows: BenchRows) -> Any:

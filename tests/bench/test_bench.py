@@ -195,6 +195,8 @@ def test_the_page_says_what_can_be_told(outcome, monkeypatch):
     words = {line.rsplit(": ", 1)[1].split(" ")[0] for line in page.splitlines() if line.count(" to ") and line.startswith("| ")}
     assert words <= {"ahead", "behind", "cannot", "the"}
     assert "Not measured" not in page
+    row = page.split("30% of the rows reviewed")[1].split("| rule, weak_label_rule |")[1]
+    assert row.split("|")[2].strip() == str(round(0.3 * outcome.rows["rule, weak_label_rule"])), "how many rows were reviewed"
 
 
 def cell(doubt, labels, truth, repaired=None):
