@@ -22,9 +22,9 @@ _FORM = "tools is a list of functions, chat_template_kwargs an object of names a
 class EncodedRows:
     """N rows as tokens: `ids` of those that fit, int32, each row's prompt and then its completion; and what became of each row.
 
-    rows : prompt_tokens, completion_tokens (before it was cut), kept_tokens (of both; 0 where it does not fit), moved (the prompt
-        by itself was encoded differently), ended (the completion holds the end token), fields_unused (template fields that text
-        has no place for), prompt_digest, completion_digest (of the tokens kept)
+    rows : prompt_tokens, completion_tokens (before it was cut), kept_tokens (of both; 0 where it does not fit, or the
+        completion is its end alone), moved (the prompt by itself was encoded differently), ended (the completion holds the end
+        token), fields_unused (template fields that text has no place for), prompt_digest, completion_digest (of the tokens kept)
     """
 
     ids: Ids
@@ -44,7 +44,7 @@ def encode(rows: pl.DataFrame, tokenizer: Any, max_length: int) -> EncodedRows:
     for alone, whole in zip(*encoded, strict=True):
         ids = np.asarray(whole, dtype=np.int32)
         start = common_prefix_length(alone, whole)
-        fits = start < max_length and start < len(ids)
+        fits = start < max_length and bool((ids[start:] != tokenizer.eos_token_id).any())  # else no word of it has a token
         prompt, completion = (ids[:start], ids[start:max_length]) if fits else (ids[:0], ids[:0])
         kept += [prompt, completion]
         ended = tokenizer.eos_token_id is not None and bool((ids[start:] == tokenizer.eos_token_id).any())

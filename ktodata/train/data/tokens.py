@@ -60,8 +60,8 @@ def token_rows(rows: pl.DataFrame, encoded: EncodedRows, *, max_length: int, par
     """Rows with their tokens, of those that fit, and metrics: what was skipped (with row_id), cut, or does not end.
 
     rows : row_id, label, weight, p_desirable, prompt_group of the rows encoded. A row whose prompt alone fills max_length, or
-    whose completion has no token, is skipped; a completion that does not fit is cut at its end.
-    Raises EmptyDataError when no row is left.
+    whose completion has no token but its end, is skipped; a completion that does not fit is cut at its end.
+    Raises EmptyDataError when no row is left, or no prompt has a token.
     """
     facts = rows.select(COLUMNS).hstack(encoded.rows).with_columns(over_long=pl.col("prompt_tokens") >= max_length)
     fitting = facts.filter(pl.col("kept_tokens") > 0)
@@ -69,7 +69,13 @@ def token_rows(rows: pl.DataFrame, encoded: EncodedRows, *, max_length: int, par
         full, empty = facts["over_long"].sum(), (~facts["over_long"]).sum()
         raise EmptyDataError(
             f"{part}: none of {rows.height:,} rows has room for a completion: {full:,} prompts have {max_length:,} or more "
-            f"tokens, {empty:,} completions have none (row_id {named(rows['row_id'])}). Raise max_length, or drop long prompts."
+            f"tokens, {empty:,} completions have none but the end's (row_id {named(rows['row_id'])}). Raise max_length, or drop "
+            "long prompts; where no text has tokens, the tokenizer does not know its words."
+        )
+    if fitting["prompt_tokens"].max() == 0:
+        raise EmptyDataError(
+            f"{part}: none of {fitting.height:,} prompts has a token of its own (row_id {named(fitting['row_id'])}), so that the "
+            "model would see no prompt. The tokenizer does not know their words: take the one that belongs to the model."
         )
     prompts, kept = (fitting[name].to_numpy() for name in ("prompt_tokens", "kept_tokens"))
     starts = np.cumsum(kept) - kept
@@ -108,7 +114,7 @@ def _token_metrics(facts: pl.DataFrame, fitting: pl.DataFrame) -> dict[str, Any]
     return {
         "rows": fitting.height,
         "skipped_over_long_prompt": _per_label(skipped.filter("over_long")),
-        # a chat template may render a completion to nothing
+        # a chat template may render a completion to nothing, and a tokenizer may leave out what it does not know
         "skipped_without_completion": _per_label(skipped.filter(~pl.col("over_long"))),
         "skipped_row_ids": skipped["row_id"].to_list(),
         "cut_completions": _per_label(cut),

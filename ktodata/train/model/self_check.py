@@ -224,8 +224,8 @@ def _compared(
     except FOREIGN_LAYOUT as error:
         recover(scorer.packed_model)
         return Trial(method, False, None, dtype, words(error))
-    if not len(off):  # completions of one token after no prompt: there is nothing to be wrong about
-        return Trial(method, True, 0.0, dtype)
+    if not len(off):  # completions of one token after no prompt
+        return Trial(method, False, None, dtype, "no row has a token that it could be compared on")
     worst, average = float(off.max()), float(off.mean())
     allowed = EXACT if dtype == "float32" else ROUNDED
     if not exact:

@@ -1,7 +1,9 @@
 import polars as pl
 import pytest
 from tiny_models import chat_rows, text_rows, word_tokenizer
+from tokenizers import Tokenizer, models
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from ktodata.errors import EmptyDataError, FormatError, ModelError
 from ktodata.evaluate.generation import encode_prompts
@@ -131,3 +133,21 @@ def test_rows_of_one_prompt_are_one_group_even_without_prompt_group(tokenizer):
 @pytest.mark.parametrize(("first", "second", "common"), [([1, 2], [1, 2, 3], 2), ([1, 9], [1, 2], 1), ([], [1], 0)])
 def test_common_prefix_length(first, second, common):
     assert common_prefix_length(first, second) == common
+
+
+def without_words():
+    """A tokenizer that leaves out all it does not know, which is every text but the end token."""
+    core = Tokenizer(models.BPE(vocab={"<|end|>": 0, "x": 1}, merges=[]))
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>")
+
+
+def test_a_completion_of_which_the_tokenizer_knows_nothing_is_left_out_by_name():
+    rows, facts = tokens_of(pl.DataFrame([row("x", "x"), row("x", "xx"), row("x", "words")]), without_words())
+    assert (rows.row_id, facts["skipped_row_ids"]) == (("xx", "xxx"), ["xwords"])
+
+
+def test_texts_without_a_token_are_no_rows():
+    with pytest.raises(EmptyDataError, match=r"2 completions have none but the end's.*the tokenizer does not know its words"):
+        tokens_of(pl.DataFrame([row("x", "one"), row("xx", "two")]), without_words())
+    with pytest.raises(EmptyDataError, match=r"none of 2 prompts has a token of its own \(row_id onex, twoxx\)"):
+        tokens_of(pl.DataFrame([row("one", "x"), row("two", "xx")]), without_words())

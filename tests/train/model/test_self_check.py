@@ -141,3 +141,10 @@ def test_places_are_taken_evenly_with_both_ends():
     assert evenly(9, 5) == [0, 2, 4, 6, 8]
     places = evenly(1000, 256)
     assert len(set(places)) == 256 and (places[0], places[-1]) == (0, 999)
+
+
+def test_where_no_token_can_be_compared_no_way_is_said_to_agree():
+    with pytest.warns(UserWarning, match="no row has a token that it could be compared on"):
+        scorer = scorer_of(tiny_of("Llama"), token_rows([[], []], [[6], [7]]))
+    check = scorer.self_check
+    assert (check.compared_tokens, check.method, [trial.agrees for trial in check.trials]) == (0, "rows", [False] * 3)
