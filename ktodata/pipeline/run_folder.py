@@ -12,11 +12,21 @@ import polars as pl
 import xxhash
 
 from ktodata.errors import DataError, RunError
-from ktodata.files import describe, read_note, read_own_table, read_sibling_table, table_height, whole_folder, write_note
+from ktodata.files import (
+    describe,
+    read_note,
+    read_own_table,
+    read_sibling_table,
+    scan_parquet,
+    table_height,
+    whole_folder,
+    write_note,
+)
 from ktodata.formats.shards import check_shards
 from ktodata.ledger import labels_in_words
 from ktodata.report.integrity import FileFault, check_finished, faults_of
 from ktodata.report.run_changes import PREVIOUS
+from ktodata.report.run_files import with_text_number
 from ktodata.stage import StageResult, check_stage
 
 if TYPE_CHECKING:
@@ -314,8 +324,12 @@ def keep_previous(run: Path, finished: str) -> None:
     """
     ledger = read_own_table(run / "ledger.parquet").filter(pl.col("stage") == "export")
     outcomes = ledger.select("row_id", "action", part=pl.col("evidence").str.json_path_match("$.part"))
-    rows = SavedStage(stage_folder(run, "ingest")).read("row_id", "label")
-    result = StageResult(rows.join(outcomes, on="row_id", how="left", maintain_order="left"))
+    ingested = SavedStage(stage_folder(run, "ingest"))
+    rows = ingested.read("row_id", "label", *({"rater"} & set(ingested.names)))
+    texts = with_text_number(scan_parquet(ingested.folder / "columns.parquet")).collect(engine="streaming")
+    for of_rows in (texts, outcomes):
+        rows = rows.join(of_rows, on="row_id", how="left", maintain_order="left")
+    result = StageResult(rows)
     save_result(run, PREVIOUS, result, {"key": digest(finished)})
 
 

@@ -9,7 +9,8 @@ from ktodata.report.run_files import RunFiles
 from ktodata.report.shares import Share
 from ktodata.report.text import count, percent, plural
 
-PREVIOUS = "previous"  # below stages/: row_id, label, action and part of each row when the run was last finished
+# below stages/: row_id, label, rater, number of the text, action and part of each row when the run was last finished
+PREVIOUS = "previous"
 MIN_ROWS = 20  # of either side, from which on two rates are compared
 LEVEL = 0.05  # of all comparisons of one kind together (Bonferroni)
 SHOWN = 5
@@ -17,29 +18,34 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class GroupChange:
-    """A rater's share of desirable rows, or a topic's share of all rows: among the added rows and among those before."""
+    """A share among the new rows, and beside it among the rows before, or among those of them that stayed."""
 
     name: str
     added: Share
     before: Share
+    beside: str = "before"
 
     def words(self) -> str:
         """In a few words."""
-        return f"{self.name} ({percent(self.added.value)} of {count(self.added.total)}, {percent(self.before.value)} before)"
+        shares = f"{percent(self.added.value)} of {count(self.added.total)}, {percent(self.before.value)} {self.beside}"
+        return f"{self.name} ({shares})"
 
 
 @dataclass(frozen=True)
 class ChangesSection:
     """added, gone, moved, decided : rows that came, went, stand in another part, or have another outcome than before.
 
-    rate : desirable rows among the added ones and those before; raters : those whose rate differs; topics : clusters that hold
-    more of the added rows; each only where chance would hardly make it so (Fisher's exact test, rows taken one by one)
+    relabelled : added rows whose text a row before had, with another label; desirable : of those; all others that came are new
+    rate : desirable rows among the new ones and among all before; raters : those whose rate differs; topics : clusters that hold
+    more of the new rows than of those that stayed; each only where chance would hardly make it so (Fisher's exact test, rows
+    taken one by one)
     """
 
     added: int
     gone: int
     moved: int
     decided: int
+    relabelled: Share
     rate: GroupChange
     rate_differs: bool
     new_raters: tuple[tuple[str, int], ...]
@@ -53,7 +59,12 @@ class ChangesSection:
         lines = [
             f"{plural(self.added, 'row')} added, {count(self.gone)} gone, {count(self.decided)} with another outcome; {moved}"
         ]
-        if self.added:
+        if self.relabelled.total:
+            had = "1 has" if self.relabelled.total == 1 else f"{count(self.relabelled.total)} have"
+            lines.append(
+                f"of the added rows {had} a text of before with another label ({count(self.relabelled.hits)} now desirable)"
+            )
+        if self.rate.added.total:
             word = "more than chance would make it" if self.rate_differs else "no more than chance makes it"
             lines.append(f"{self.rate.words()}: they differ {word}")
         if self.new_raters:
@@ -71,50 +82,65 @@ def read_changes(run: RunFiles) -> ChangesSection | None:
     if before is None or now is None:
         return None
     now = now.with_columns(added=~pl.col("row_id").is_in(before["row_id"].implode()))
-    gone = before.join(now, on="row_id", how="anti").height
-    if not gone and not now["added"].any():
+    gone = before.join(now, on="row_id", how="anti")
+    if gone.is_empty() and not now["added"].any():
         return None
+    relabelled = _relabelled(now.filter("added"), gone, run)
+    new = now.filter(pl.col("added") & ~pl.col("row_id").is_in(relabelled["row_id"].implode()))
     clusters, names = run.columns("coverage", "cluster"), run.table("coverage", "clusters")
-    rate, differs = _rate(now)
+    rate = GroupChange("desirable among the new rows", _share(new["label"]), _share(before["label"]))
+    with_raters = {"rater"} <= set(now.columns) & set(before.columns)
+    stayed = pl.concat([new, now.filter(~pl.col("added"))])
     return ChangesSection(
         added=int(now["added"].sum()),
-        gone=gone,
+        gone=gone.height,
         moved=_differing(before, run.columns("split", "part"), "part"),
         decided=_differing(before, _outcomes(run), "action"),
+        relabelled=_share(relabelled["label"]),
         rate=rate,
-        rate_differs=differs,
-        new_raters=_new_raters(now) if "rater" in now.columns else (),
-        raters=_changed_raters(now) if "rater" in now.columns else (),
-        topics=() if clusters is None or names is None else _topics(now.join(clusters.drop_nulls(), on="row_id"), names),
+        rate_differs=_differs(rate.added, rate.before, tests=1),
+        new_raters=_new_raters(now, before) if with_raters else (),
+        raters=_changed_raters(new, before) if with_raters else (),
+        topics=() if clusters is None or names is None else _topics(stayed.join(clusters.drop_nulls(), on="row_id"), names),
     )
 
 
-def _rate(now: pl.DataFrame) -> tuple[GroupChange, bool]:
-    added, before = (_share(now.filter(side)["label"]) for side in (pl.col("added"), ~pl.col("added")))
-    return GroupChange("desirable among the added rows", added, before), _differs(added, before, tests=1)
+def _relabelled(added: pl.DataFrame, gone: pl.DataFrame, run: RunFiles) -> pl.DataFrame:
+    """Rows whose text went with another label, and not with this one: nobody new has spoken, a label was edited."""
+    if added.is_empty() or gone.is_empty():
+        return added.clear()
+    added = added.join(run.text_numbers(), on="row_id")
+    return added.join(gone, on="text", how="semi").join(gone, on=["text", "label"], how="anti")
 
 
-def _new_raters(now: pl.DataFrame) -> tuple[tuple[str, int], ...]:
-    raters = now.drop_nulls("rater").group_by("rater").agg(rows=pl.len(), new=pl.col("added").all())
-    return tuple(raters.filter("new").sort("rows", "rater", descending=[True, False]).select("rater", "rows").iter_rows())
+def _new_raters(now: pl.DataFrame, before: pl.DataFrame) -> tuple[tuple[str, int], ...]:
+    raters = now.drop_nulls("rater").join(before, on="rater", how="anti").group_by("rater").len("rows")
+    return tuple(raters.sort("rows", "rater", descending=[True, False]).select("rater", "rows").iter_rows())
 
 
-def _changed_raters(now: pl.DataFrame) -> tuple[GroupChange, ...]:
+def _changed_raters(new: pl.DataFrame, before: pl.DataFrame) -> tuple[GroupChange, ...]:
+    of_both = [rows.group_by("rater").agg(pl.col("label").sum(), pl.len()) for rows in (new, before)]
+    both = of_both[0].join(of_both[1], on="rater", suffix="_before").sort("rater")
     groups = [
-        GroupChange(str(name), _share(rows.filter("added")["label"]), _share(rows.filter(~pl.col("added"))["label"]))
-        for (name,), rows in now.drop_nulls("rater").sort("rater").group_by("rater", maintain_order=True)
+        GroupChange(name, Share(hits, n), Share(hits_before, n_before))
+        for name, hits, n, hits_before, n_before in both.iter_rows()
     ]
     return _beyond_chance([each for each in groups if min(each.added.total, each.before.total) >= MIN_ROWS])
 
 
 def _topics(now: pl.DataFrame, names: pl.DataFrame) -> tuple[GroupChange, ...]:
-    """Clusters that hold more of the added rows than of the others."""
+    """Clusters that hold more of the new rows than of those that stayed."""
     called = dict(names.select("cluster", "name").iter_rows())
     total = now.group_by("added").len()
     sizes = dict(total.iter_rows())
     counts = now.group_by("cluster").agg(new=pl.col("added").sum(), old=(~pl.col("added")).sum()).sort("cluster")
     groups = [
-        GroupChange(str(called.get(cluster, cluster)), Share(new, sizes.get(True, 0)), Share(old, sizes.get(False, 0)))
+        GroupChange(
+            str(called.get(cluster, cluster)),
+            Share(new, sizes.get(True, 0)),
+            Share(old, sizes.get(False, 0)),
+            beside="of those that stayed",
+        )
         for cluster, new, old in counts.iter_rows()
     ]
     return tuple(each for each in _beyond_chance(groups) if each.added.value > each.before.value)

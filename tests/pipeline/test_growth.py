@@ -77,6 +77,25 @@ def test_what_has_changed_is_told(grown):
     assert "since the run before: 80 rows added" in run_text(run, None)
 
 
+def test_an_edited_label_is_no_new_judgement(tmp_path):
+    """Rates before are those of all rows before, not of those that are left of them."""
+    source, steps = tmp_path / "feedback.jsonl", {"steps": ["validate", {"dedupe": None}, {"split": {"test": 0.2}}]}
+    first = [record(n, "cooking with", f"r{n % 2}", n % 3 != 0) for n in range(120)]
+    more = [record(n, "painting of", "r1", n % 3 != 0) for n in range(1000, 1060)]
+    write_lines(source, first)
+    kd.run(recipe(source) | steps, out=tmp_path / "run")
+    write_lines(source, [row | {"label": True} for row in first] + more)
+    run = kd.run(recipe(source) | steps, out=tmp_path / "run")
+    changes = read_changes(RunFiles(run.folder))
+    assert changes is not None and (changes.added, changes.gone) == (100, 40)
+    assert (changes.relabelled.hits, changes.relabelled.total) == (40, 40)
+    assert (changes.rate.added.total, changes.rate.before.hits, changes.rate.before.total) == (60, 80, 120)
+    assert not changes.rate_differs and not changes.raters and not changes.new_raters
+    assert "of the added rows 40 have a text of before with another label (40 now desirable)" in changes.lines
+    lines = [line.replace("\u2009", " ") for line in changes.lines]
+    assert "desirable among the new rows (66.7 % of 60, 66.7 % before): they differ no more than chance makes it" in lines
+
+
 def test_a_page_without_text_names_nobody(grown, tmp_path):
     from ktodata.report import write_page_without_text
 
