@@ -317,7 +317,7 @@ def _turning_in_words(borne_out: Mapping[str, Any]) -> str:
     if not borne_out["reviewed"]:
         seen = "no reviewed row looks surely wrong"
     needed = borne_out["reviews_needed"]
-    more = "" if needed is None else f" About {needed:,} reviews more would show whether most rows that look so are wrong."
+    more = "" if needed is None else f" About {needed:,} reviews more would show whether enough rows that look so are wrong."
     return f"No label may be turned: {seen}.{more}"
 
 

@@ -57,7 +57,7 @@ KINDS = (
 )
 ACTIONS = ("soften", "relabel", "drop", "drop_and_relabel")
 RULES = {f"low >= {least}, share over {floor}": (least, floor) for least in (0.75, 0.8, 0.9) for floor in (0.0, 0.5, 0.7)}
-SHIPPED = "low >= 0.8, share over 0.5"
+SHIPPED = "low >= 0.8, share over 0.7"
 
 
 class Source(NamedTuple):

@@ -9,9 +9,9 @@ Reviewed rows, each with the p of fits that saw no review of its prompt group, g
 estimate of every row's p, its ends (95 % to each side) an interval [low, high] of it. The reviewed rows of a prompt group count
 as one row, as they are wrong together.
 
-A soft label takes the p of that interval that is nearest to 1/2. A label is turned where even `low` reaches a line, and the
-reviewed rows that do so are mostly wrong: the exact lower end (95 % to one side) of their share is over 1/2, as of 5 wrong ones
-of 5, or 7 of 8. So a fit that is sure where nobody looked turns nothing.
+A soft label takes the p of that interval that is nearest to 1/2. A label is turned where even `low` reaches a line, and enough
+of the reviewed rows that do so are wrong: the exact lower end (95 % to one side) of their share is over SHARE_WRONG, as of 9 wrong
+ones of 9, or 13 of 14. So a fit that is sure where nobody looked turns nothing, and one that luck bears out rarely turns much.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 LEVEL = 0.95  # to one side
-MOSTLY = 0.5  # of the reviewed rows that look wrong
+MOSTLY = 0.5
+SHARE_WRONG = 0.7  # of the rows that look wrong, at least: in 95 % of draws no fewer of the turned labels are to be wrong
 UNTURNED = 0.499  # P(wrong) of a soft label whose label may not be turned, at most: it pulls hardly, and not the other way
 SHIFTS = np.linspace(-5, 5, 801)
 QUANTILES = np.linspace(1 - LEVEL, LEVEL, 19)
@@ -38,8 +39,8 @@ QUANTILES = np.linspace(1 - LEVEL, LEVEL, 19)
 @dataclass(frozen=True)
 class BorneOut:
     """reviewed, wrong : reviewed rows that look surely wrong, a prompt group counting as one. share_low : exact lower end of the
-    share that is wrong. turned : other rows whose label may be turned, none unless that is over 1/2. reviews_needed : about how
-    many reviews more would show it, None where they already do, their verdicts speak against it, or there are fewer rows
+    share that is wrong. turned : other rows whose label may be turned, none unless that is over SHARE_WRONG. reviews_needed : about
+    how many reviews more would show it, None where they already do, their verdicts speak against it, or there are fewer rows
     """
 
     reviewed: float
@@ -63,9 +64,9 @@ class Calibration:
     counts: Floats
 
     def surely(self, least: float) -> Bools:
-        """Rows that are wrong with `least` or more, if reviewed rows that look so are mostly wrong; else none: bool [N]."""
+        """Rows that are wrong with `least` or more, if enough of the reviewed rows that look so are; else none: bool [N]."""
         rows = self.low >= least
-        return np.asarray(rows & (self._share_low(rows) > min(MOSTLY, least - 1e-9)))
+        return np.asarray(rows & (self._share_low(rows) > min(SHARE_WRONG, least - 1e-9)))
 
     @cached_property
     def turned(self) -> Bools:
@@ -99,7 +100,7 @@ class Calibration:
         looks = self.p_wrong >= RELABEL_FROM
         trials, hits = self.counts[looks].sum(), self.counts[looks & self.wrong].sum()
         number = np.arange(1, 1000)
-        shown = clopper_pearson(number * (hits / trials if trials else 1.0), number, level=2 * LEVEL - 1)[0] > MOSTLY
+        shown = clopper_pearson(number * (hits / trials if trials else 1.0), number, level=2 * LEVEL - 1)[0] > SHARE_WRONG
         if not shown.any() or number[shown][0] <= trials or not (looks & open_rows).any():
             return None
         needed = int(np.ceil((number[shown][0] - trials) * open_rows.sum() / (looks & open_rows).sum()))
