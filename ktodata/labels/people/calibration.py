@@ -10,8 +10,8 @@ estimate of every row's p, its ends (95 % to each side) an interval [low, high] 
 as one row, as they are wrong together.
 
 A soft label takes the p of that interval that is nearest to 1/2. A label is turned where even `low` reaches a line, and enough
-of the reviewed rows that do so are wrong: the exact lower end (95 % to one side) of their share is over SHARE_WRONG, as of 9 wrong
-ones of 9, or 13 of 14. So a fit that is sure where nobody looked turns nothing, and one that luck bears out rarely turns much.
+of the reviewed rows that do so are wrong: the exact lower end (95 % to one side) of their share is over SHARE_WRONG, as of 9
+wrong ones of 9, or 13 of 14. So a fit that is sure where nobody looked turns nothing, and luck in the draw rarely turns much.
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ QUANTILES = np.linspace(1 - LEVEL, LEVEL, 19)
 @dataclass(frozen=True)
 class BorneOut:
     """reviewed, wrong : reviewed rows that look surely wrong, a prompt group counting as one. share_low : exact lower end of the
-    share that is wrong. turned : other rows whose label may be turned, none unless that is over SHARE_WRONG. reviews_needed : about
-    how many reviews more would show it, None where they already do, their verdicts speak against it, or there are fewer rows
+    share that is wrong. turned : other rows whose label may be turned, none unless that is over SHARE_WRONG. reviews_needed :
+    about how many reviews more would show it, None where they do, their verdicts speak against it, or there are fewer rows
     """
 
     reviewed: float
