@@ -9,7 +9,7 @@ import polars as pl
 import polars.selectors as cs
 from numpy.typing import NDArray
 
-from ktodata.bench.label_sources import RATE, LabelledRecord, LabelSource
+from ktodata.bench.label_sources import MIN_ROWS, MIN_WRONG, RATE, LabelledRecord, LabelSource
 from ktodata.errors import EmptyDataError
 from ktodata.formats import read
 from ktodata.labels.label_rows import LabelRows
@@ -55,7 +55,7 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str, model: str |
     """At most about `max_rows` rows, whole prompt groups of them. model : a language model, whose loss of each row is added.
 
     Flips are drawn before the rows are read, so that all that is made of a label is made of the flipped one.
-    Raises EmptyDataError where the labels left are all one.
+    Raises EmptyDataError where too little is left to measure by.
     """
     if source.flips is not None:
         source = _flipped(source, max_rows, encoder)
@@ -63,11 +63,23 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str, model: str |
     if model is not None:
         table = table.with_columns(nats_per_token=_nats_per_token(table, model))
     labels, truth = table["label"].to_numpy(), np.array([record.truth for record in records])
-    if len(np.unique(labels)) < 2:
-        raise EmptyDataError(f"{source.name}: the labels of its {table.height:,} rows are all one.")
+    _check_measurable(labels, truth)
     return BenchRows(
         table.select(*COLUMNS, cs.by_name("nats_per_token", require_all=False)), labels, truth, LabelRows(table).groups
     )
+
+
+def _check_measurable(labels: Bools, truth: Bools) -> None:
+    """Raise EmptyDataError unless enough rows are left, with both labels, and enough of them wrong."""
+    count, wrong = len(labels), int((labels != truth).sum())
+    faults = [
+        f"{MIN_ROWS} are needed" if count < MIN_ROWS else "",
+        "the truth is all one" if len(np.unique(truth)) < 2 else "",
+        "the labels are all one" if len(np.unique(labels)) < 2 else "",
+        f"{wrong:,} labels are wrong, and {MIN_WRONG} are needed" if wrong < MIN_WRONG else "",
+    ]
+    if any(faults):
+        raise EmptyDataError(f"of {count:,} rows without repeats {'; '.join(filter(None, faults))}.")
 
 
 def _read(source: LabelSource, max_rows: int, encoder: str) -> tuple[pl.DataFrame, list[LabelledRecord]]:
@@ -94,6 +106,8 @@ def _flipped(source: LabelSource, max_rows: int, encoder: str) -> LabelSource:
     """The rows that are left of it, as a source whose labels are their truth with some of it flipped."""
     table, records = _read(source, max_rows, encoder)
     truth = np.array([record.truth for record in records])
+    if len(np.unique(truth)) < 2:  # no model tells apart where it is unsure
+        raise EmptyDataError(f"the truth of its {table.height:,} rows is all one.")
     given = truth ^ draw_flips(source.flips or "", table, truth, seed=zlib.crc32(source.name.encode()))
     return LabelSource(source.name, source.data, records, given.tolist())
 

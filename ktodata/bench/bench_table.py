@@ -34,7 +34,7 @@ def bench_page(outcome: BenchOutcome) -> str:
     for share in plan.train:
         lines += _train(outcome, share)
     if outcome.passed_over:
-        lines += ["## Not measured", "", *(f"- {name}: {why}" for name, why in outcome.passed_over.items()), ""]
+        lines += ["## Not measured", "", *(f"- {name}: {' '.join(why.split())}" for name, why in outcome.passed_over.items()), ""]
     return "\n".join(lines)
 
 

@@ -3,22 +3,21 @@
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ktodata.bench import own_methods, peer_methods, trained_methods  # noqa: F401 registers their methods
-from ktodata.bench.bench_answers import reviewed_rows
+from ktodata.bench.bench_answers import NoAnswerError, in_words, measured
 from ktodata.bench.bench_cells import BenchCell
-from ktodata.bench.bench_methods import METHODS, BenchMethod, BenchTask, at_random
+from ktodata.bench.bench_methods import METHODS, BenchMethod, at_random
 from ktodata.bench.bench_rows import BenchRows, bench_rows
 from ktodata.bench.bench_training import percent, train_track
 from ktodata.bench.label_sources import label_sources
-from ktodata.errors import EmptyDataError, SettingError
+from ktodata.errors import KtodataError, MissingExtraError, ModelError, RecipeError, SettingError
 from ktodata.experiments.ablation import Ablation
 from ktodata.files import digest_file, make_folder
 from ktodata.pipeline.code_digest import code_digest
@@ -66,7 +65,7 @@ class BenchPlan:
 class BenchOutcome:
     """cells : by source, budget and method, one for each seed. trained : by source and share.
 
-    passed_over : sources that could not be measured, and why
+    passed_over : what could not be measured, and why: files, columns, sources, and methods on a source
     """
 
     plan: BenchPlan
@@ -89,35 +88,62 @@ class BenchOutcome:
 def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutcome:
     """Measure. Cells that are in `plan.out` already are read: a bench that was stopped goes on.
 
-    Raises SettingError for names that nothing has, EmptyDataError for a folder without sources.
+    A source that cannot be measured, and a method that does not answer, is passed over with the reason. Raises SettingError for
+    names that nothing has, EmptyDataError for a folder without sources.
     """
     for file in plan.added:
         _import(file)
-    methods = _chosen(list(METHODS.values()), plan.methods, "method")
-    sources = _chosen(label_sources(plan.data), plan.sources, "source")
+    methods = _chosen([(name, each) for name, each in METHODS.items()], plan.methods, "method")
+    there, passed_over = label_sources(plan.data)
     outcome, code = BenchOutcome(plan), plan.code
     model = plan.model if any(method.needs_model for method in methods) else None
+    outcome.passed_over |= {name: why for name, why in passed_over.items() if _concerns(name, plan.sources)}
+    named = [(source.name, source) for source in there] + [(name, None) for name in passed_over]
+    sources = [source for source in _chosen(named, plan.sources, "source") if source is not None]
     for number, source in enumerate(sources, start=1):
         event = {"stage": source.name, "number": number, "of": len(sources)}
         notify({**event, "kind": "start"})
         started = time.perf_counter()
         try:
             rows = bench_rows(source, max_rows=plan.max_rows, encoder=plan.encoder, model=model)
-        except EmptyDataError as error:
-            outcome.passed_over[source.name] = str(error)
+        except (RecipeError, ModelError, MissingExtraError):  # of the whole bench
+            raise
+        except Exception as error:  # of this source: what a library raises of its rows
+            outcome.passed_over[source.name] = in_words(error)
             continue
         outcome.rows[source.name], outcome.data[source.name] = len(rows.labels), source.data
         outcome.wrong[source.name] = float(rows.wrong.mean())
         content = [[vars(record) for record in source.records], list(source.given or ()), source.flips]
         made_of = digest(source.name, content, code, plan.max_rows, plan.encoder, model)
         able = _able(methods, rows)
-        for method, budget, seed in _tasks(able, plan):
-            notify({**event, "kind": "progress", "text": f"{method.name} at {percent(budget)} reviewed"})
-            cell = _cell(plan, made_of, rows, method, budget, seed)
-            outcome.cells.setdefault((source.name, budget, method.name), []).append(cell)
+        for method in able:
+            _measure(outcome, source.name, rows, method, made_of, partial(_said, notify, event))
         _train(outcome, source.name, rows, able, made_of, partial(_training_event, notify, event))
         notify({**event, "kind": "done", "seconds": time.perf_counter() - started})
     return outcome
+
+
+def _concerns(name: str, sources: Sequence[str]) -> bool:
+    """Whether what is passed over is one of the sources that are asked for, or the file of one."""
+    return not sources or any(name.startswith(each) or each.startswith(name) for each in sources)
+
+
+def _measure(
+    outcome: BenchOutcome, source: str, rows: BenchRows, method: BenchMethod, made_of: str, notify: Callable[[str], None]
+) -> None:
+    """Add the method's cells at every budget; where it does not answer, why."""
+    plan, faults = outcome.plan, defaultdict[str, list[str]](list)
+    for budget in _budgets(method, plan):
+        notify(f"{method.name} at {percent(budget)} reviewed")
+        try:
+            cells = [_cell(plan, made_of, rows, method, budget, seed) for seed in range(plan.seeds)]
+        except NoAnswerError as error:
+            faults[str(error)].append(percent(budget))
+        else:
+            outcome.cells[source, budget, method.name] = cells
+    if faults:
+        reasons = (f"{', '.join(budgets)} reviewed: {why}" for why, budgets in faults.items())
+        outcome.passed_over[f"{source}, {method.name}"] = "; ".join(reasons)
 
 
 def _train(
@@ -128,18 +154,28 @@ def _train(
     settings: Any = {"model": plan.model or TRAINED, "seeds": plan.seeds, "terms": plan.terms, "folder": plan.out / "trainings"}
     for share in plan.train:
 
-        def repair(training: BenchRows, part: int, method: BenchMethod, share: float = share) -> BenchCell:
-            return _cell(plan, digest(made_of, "train", part), training, method, share, part)
+        def repair(training: BenchRows, part: int, method: BenchMethod, share: float = share) -> BenchCell | None:
+            try:
+                return _cell(plan, digest(made_of, "train", part), training, method, share, part)
+            except NoAnswerError as error:
+                outcome.passed_over[f"{source}, trained on, {method.name}"] = str(error)
+                return None
 
         try:
             outcome.trained[source, share] = train_track(rows, methods, repair, share=share, notify=notify, **settings)
-        except EmptyDataError as error:
-            outcome.passed_over[f"{source}, trained on"] = str(error)
+        except (ModelError, MissingExtraError):
+            raise
+        except Exception as error:  # a method's terms are its own
+            outcome.passed_over[f"{source}, trained on"] = in_words(error)
+
+
+def _said(notify: Notify, source: dict[str, Any], text: str) -> None:
+    notify({**source, "kind": "progress", "text": text})
 
 
 def _training_event(notify: Notify, source: dict[str, Any], event: dict[str, Any]) -> None:
     if event["kind"] == "start":
-        notify({**source, "kind": "progress", "text": f"training on {event['stage']}"})
+        _said(notify, source, f"training on {event['stage']}")
 
 
 def _able(methods: Sequence[BenchMethod], rows: BenchRows) -> list[BenchMethod]:
@@ -149,41 +185,27 @@ def _able(methods: Sequence[BenchMethod], rows: BenchRows) -> list[BenchMethod]:
     return [method for method in methods if (several or not method.needs_votes) and (scored or not method.needs_model)]
 
 
-def _tasks(methods: Sequence[BenchMethod], plan: BenchPlan) -> Iterator[tuple[BenchMethod, float, int]]:
-    for method in (each for each in methods if not each.only_trained):
-        # without reviews there is nothing to choose, and one way to choose is as good as another
-        budgets = [budget for budget in plan.budgets if budget or method.choose is at_random]
-        yield from ((method, budget, seed) for budget in budgets for seed in range(plan.seeds))
+def _budgets(method: BenchMethod, plan: BenchPlan) -> list[float]:
+    """Without reviews there is nothing to choose, and one way to choose is as good as another."""
+    return [] if method.only_trained else [budget for budget in plan.budgets if budget or method.choose is at_random]
 
 
 def _cell(plan: BenchPlan, made_of: str, rows: BenchRows, method: BenchMethod, budget: float, seed: int) -> BenchCell:
     place = plan.out / "cells" / f"{digest(made_of, method.name, budget, seed)}.npz"
     if (kept := BenchCell.load(place)) is not None:
         return kept
-    reviewed = reviewed_rows(method, rows, round(budget * len(rows.labels)), seed)
-    started = time.process_time()
-    answer = method.answer(BenchTask.of(rows, reviewed, seed))
-    _check_answer(method, answer, len(rows.labels))
-    cell = BenchCell.of(rows, reviewed, answer, time.process_time() - started)
+    cell = measured(method, rows, round(budget * len(rows.labels)), seed)
     make_folder(place.parent)
     cell.save(place)
     return cell
 
 
-def _check_answer(method: BenchMethod, answer: Any, rows: int) -> None:
-    """Raise SettingError for an answer of another length, or with gaps: it would be measured on fewer rows than others."""
-    for name in ("doubt", "p_wrong", "labels"):
-        values = getattr(answer, name)
-        if values is not None and (np.shape(values) != (rows,) or not np.isfinite(np.asarray(values, float)).all()):
-            raise SettingError(f"bench: {method.name!r} gave {name} of shape {np.shape(values)}; it is {rows:,} finite numbers.")
-
-
-def _chosen(there: Sequence[Any], names: Sequence[str], what: str) -> list[Any]:
+def _chosen(there: Sequence[tuple[str, Any]], names: Sequence[str], what: str) -> list[Any]:
     """Those whose name begins with one of `names`; all, when none is given."""
     for name in names:
-        if not any(each.name.startswith(name) for each in there):
-            raise SettingError(unknown_name(f"bench: there is no {what}", name, [each.name for each in there]))
-    return [each for each in there if not names or each.name.startswith(tuple(names))]
+        if not any(each.startswith(name) for each, _ in there):
+            raise SettingError(unknown_name(f"bench: there is no {what}", name, [each for each, _ in there]))
+    return [value for each, value in there if not names or each.startswith(tuple(names))]
 
 
 def _import(file: Path) -> None:
@@ -192,7 +214,12 @@ def _import(file: Path) -> None:
     if spec is None or spec.loader is None or not file.is_file():
         raise SettingError(f"bench: {str(file)!r} is no Python file.")
     before = set(METHODS)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as error:
+        raise (
+            error if isinstance(error, KtodataError) else SettingError(f"bench: {file.name} does not run: {in_words(error)}.")
+        ) from error
     if not set(METHODS) - before:
         raise SettingError(f"bench: {file.name} registers no method: put @method(name) on a function of a BenchTask.")
 

@@ -29,7 +29,7 @@ TERMS: Mapping[str, Any] = {
     **{"epochs": 1000, "max_steps": 24, "batch_size": 16, "learning_rate": 1e-4, "trainable_layers": 4},
     **{"max_length": 64, "kl_pairs_per_batch": 4},
 }
-Repairing = Callable[[BenchRows, int, BenchMethod], BenchCell]  # rows, part, method
+Repairing = Callable[[BenchRows, int, BenchMethod], BenchCell | None]  # rows, part, method; None: it has no answer
 
 
 def train_track(
@@ -56,14 +56,15 @@ def train_track(
     settings, part_of, ablations = {**TERMS, **(terms or {})}, _part_of(rows), list[Ablation]()
     for part in range(PARTS):
         _check_part(rows, part_of == part, part)
+    trains = [rows.take(part_of != part) for part in range(PARTS)]
+    cells = {method.name: [repair(train, part, method) for part, train in enumerate(trains)] for method in methods}
     with shared_activations():
         for part in range(PARTS):
-            held_out = part_of == part
-            train = rows.take(~held_out)
-            arms = _arms(train, methods, partial(repair, train, part), share)
+            answered = {name: cell for name, each in cells.items() if None not in each and (cell := each[part])}
+            arms = _arms(trains[part], answered, share)
             plan = plan_arms(
                 partial(_arms_of_seed, arms),
-                _scored(rows.take(held_out)),
+                _scored(rows.take(part_of == part)),
                 model=model,
                 seeds=[part + PARTS * number for number in range(seeds)],
                 train=settings,
@@ -88,16 +89,14 @@ def _part_of(rows: BenchRows) -> Any:
     return np.array([zlib.crc32(str(group).encode()) % PARTS for group in rows.table["prompt_group"]])
 
 
-def _arms(
-    rows: BenchRows, methods: Sequence[BenchMethod], answered: Callable[[BenchMethod], BenchCell], share: float
-) -> list[Arm]:
+def _arms(rows: BenchRows, cells: Mapping[str, BenchCell], share: float) -> list[Arm]:
+    """Of the labels as given, the true ones, and those that each method leaves. cells : by method"""
     given = _given(rows)
     arms = [
         Arm(NOISY, "labels as given, nothing reviewed", given),
         Arm(CLEAN, "every label as it truly is", labelled(given, pl.Series(rows.truth)), SOFT),
     ]
-    for method in methods:
-        cell = answered(method)
+    for name, cell in cells.items():
         if cell.repaired.all() or not cell.repaired.any():
             continue
         repaired, terms = pl.Series("label", cell.repaired), cell.trainer_terms
@@ -105,7 +104,7 @@ def _arms(
             table = given.with_columns(repaired)
         else:
             table, terms = labelled(given, repaired), {**SOFT, **terms}
-        arms.append(Arm(arm_name(method.name, share), f"labels as {method.name} leaves them", table, terms, budget=share))
+        arms.append(Arm(arm_name(name, share), f"labels as {name} leaves them", table, terms, budget=share))
     return arms
 
 

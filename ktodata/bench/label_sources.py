@@ -1,9 +1,9 @@
 """Files with a true label as label sources: feedback as somebody gave it, beside what is right.
 
 A file is JSON lines (`.jsonl`, `.jsonl.gz`) with the texts `prompt` and `completion`, and the truth: `truth`, or else `label`,
-true for desirable. Sources in it:
+true for desirable (true and false, or 1 and 0). Sources in it:
 
-- each column `weak_label…` (true, false, or null: none given) is one: what a rule, a model or a judge said;
+- each column `weak_label…` (the same, or null: none given) is one: what a rule, a model or a judge said;
 - a column `votes` ({rater: true or false}) gives one by majority, and one for each of the MAX_RATERS raters who voted most;
 - a file with neither gives one for each of FLIPS: the truth with RATE of it flipped in that way.
 
@@ -11,10 +11,11 @@ So a folder that nobody here has seen is measured by the same command.
 """
 
 import gzip
+import itertools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ RATE = 0.15
 MAX_RATERS = 3
 MIN_VOTED = 0.8  # share of the rows that a rater has judged, to be a source alone
 MIN_ROWS, MIN_WRONG = 100, 20  # of a source; wrong labels of all rows
+VERDICTS = "true, false, 1, 0"
+
+Line = Mapping[str, Any]
+Given = tuple[str, list[bool | None]]  # who says it, and of each record what
 WEAK = "weak_label"
 
 
@@ -53,89 +58,150 @@ class LabelSource:
     flips: str | None = None
 
 
-def label_sources(folder: Path) -> list[LabelSource]:
-    """Every source of every file below a folder, in the order of their names.
+def label_sources(folder: Path) -> tuple[list[LabelSource], dict[str, str]]:
+    """Every source of every file below a folder, in the order of their names; by name, what is no source or not whole, and why.
 
-    Files without texts or without a truth are passed over. Raises EmptyDataError where no file has one, FormatError for a file
-    that is no JSON lines.
+    No two sources have one name. Raises EmptyDataError where no file has one.
     """
     files = sorted(path for path in folder.rglob("*") if path.name.endswith((".jsonl", ".jsonl.gz")))
-    sources = [source for file in files for source in _sources_of(file, _name_of(file, folder))]
+    sources, passed_over = list[LabelSource](), dict[str, str]()
+    for file, name in zip(files, _names(files, folder), strict=True):
+        try:
+            sources += _sources_of(file, name, passed_over)
+        except FormatError as error:
+            passed_over[name] = str(error)
     if not sources:
+        reasons = "".join(f"\n- {name}: {why}" for name, why in list(passed_over.items())[:5])
         raise EmptyDataError(
             f"{folder}: none of {len(files):,} files of JSON lines has prompt, completion and a truth (a column truth or label)."
+            f"{reasons}"
         )
-    return sources
+    names = _apart([source.name for source in sources])
+    return [replace(source, name=name) for source, name in zip(sources, names, strict=True)], passed_over
 
 
-def _name_of(file: Path, folder: Path) -> str:
-    return clip(file.relative_to(folder).as_posix().removesuffix(".gz").removesuffix(".jsonl"), 60)
+def _names(files: Sequence[Path], folder: Path) -> list[str]:
+    """Below the folder, without their endings unless several differ by them alone."""
+    whole = [clip(file.relative_to(folder).as_posix(), 500) for file in files]
+    short = [name.removesuffix(".gz").removesuffix(".jsonl") for name in whole]
+    return _apart([each if short.count(each) == 1 else name for each, name in zip(short, whole, strict=True)])
 
 
-def _sources_of(file: Path, name: str) -> Iterator[LabelSource]:
-    lines = list(_lines(file))
-    kept = [(line, record) for line in lines if (record := _record(line)) is not None]
+def _apart(names: Sequence[str]) -> list[str]:
+    """The names; of equal ones the later have a number."""
+    apart: list[str] = []
+    for name in names:
+        numbered = (name if number == 1 else f"{name} ({number})" for number in itertools.count(1))
+        apart.append(next(each for each in numbered if each not in apart))
+    return apart
+
+
+def _sources_of(file: Path, name: str, passed_over: dict[str, str]) -> Iterator[LabelSource]:
+    kept, left_out = _usable(list(_lines(file)))
+    if left_out:
+        passed_over[name] = f"Lines left out: {', '.join(f'{count:,} {why}' for why, count in left_out.items())}."
     if len(kept) < MIN_ROWS:
+        rest = passed_over.get(name, "")
+        passed_over[name] = f"{len(kept):,} lines have prompt, completion and a truth, and {MIN_ROWS} are needed. {rest}".strip()
         return
-    records = [record for _, record in kept]
-    weak = sorted({key for line, _ in kept for key in line if key.startswith(WEAK)})
-    given = {f"{name}, {column}": [_verdict(line.get(column)) for line, _ in kept] for column in weak}
-    given |= {f"{name}, {who}": verdicts for who, verdicts in _by_votes(records).items()}
-    for source, verdicts in given.items():
-        if _is_one(records, verdicts):
-            yield LabelSource(source, name, records, verdicts)
-    if not given:
+    lines, records = [line for line, _ in kept], [record for _, record in kept]
+    given = _by_column(lines, name, passed_over) + _by_votes(lines, records, name, passed_over)
+    for who, verdicts in given:
+        yield LabelSource(f"{name}, {who}", name, records, verdicts)
+    if not any(value is not None for line in lines for key, value in line.items() if key == "votes" or key.startswith(WEAK)):
         yield from (LabelSource(f"{name}, flips {kind}", name, records, None, kind) for kind in FLIPS)
 
 
-def _by_votes(records: Sequence[LabelledRecord]) -> dict[str, list[bool | None]]:
+def _by_column(lines: Sequence[Line], name: str, passed_over: dict[str, str]) -> list[Given]:
+    """What each column says."""
+    given: list[Given] = []
+    for column in sorted({key for line in lines for key in line if key.startswith(WEAK)}):
+        values = [line.get(column) for line in lines if line.get(column) is not None]
+        verdicts = [_verdict(line.get(column)) for line in lines]
+        if unread := sum(_verdict(value) is None for value in values):
+            passed_over[f"{name}, {column}"] = (
+                f"{unread:,} of {len(values):,} values are none of {VERDICTS}, and count as none given."
+            )
+        if unread < len(values):
+            given.append((column, verdicts))
+        elif not values:
+            passed_over[f"{name}, {column}"] = "it has no value."
+    return given
+
+
+def _usable(lines: Sequence[Any]) -> tuple[list[tuple[Line, LabelledRecord]], Counter[str]]:
+    """Lines with their records, and how many are left out, by reason."""
+    kept, left_out = list[tuple[Line, LabelledRecord]](), Counter[str]()
+    for line in lines:
+        record = _record(line)
+        if isinstance(record, str):
+            left_out[record] += 1
+        else:
+            kept.append((line, record))
+    truths = defaultdict[tuple[str, str], set[bool]](set)
+    for _, record in kept:
+        truths[_texts(record)].add(record.truth)
+    sure = [(line, record) for line, record in kept if len(truths[_texts(record)]) == 1]
+    if len(sure) < len(kept):
+        left_out["of texts with both truths"] = len(kept) - len(sure)
+    return sure, left_out
+
+
+def _texts(record: LabelledRecord) -> tuple[str, str]:
+    return " ".join(record.prompt.split()), " ".join(record.completion.split())
+
+
+def _by_votes(lines: Sequence[Line], records: Sequence[LabelledRecord], name: str, passed_over: dict[str, str]) -> list[Given]:
     """What the majority says (None where it is even), and the raters who voted most."""
+    cells = [line["votes"] for line in lines if line.get("votes") is not None]
+    votes = [vote for cell in cells for vote in (cell.values() if isinstance(cell, dict) else [cell]) if vote is not None]
     voted = Counter(rater for record in records for rater in record.votes)
-    if not voted:
-        return {}
-    majority = [_majority(list(record.votes.values())) for record in records]
     busy = sorted(
         (rater for rater, count in voted.items() if count >= MIN_VOTED * len(records)), key=lambda who: (-voted[who], who)
     )
-    alone = {clip(rater, 40): [record.votes.get(rater) for record in records] for rater in busy[:MAX_RATERS]}
-    return ({"majority of votes": majority} if len(voted) > 2 else {}) | alone
+    given = [(clip(rater, 40), [record.votes.get(rater) for record in records]) for rater in busy[:MAX_RATERS]]
+    if len(voted) > 2:
+        given.insert(0, ("majority of votes", [_majority(list(record.votes.values())) for record in records]))
+    why = []
+    if unread := len(votes) - voted.total():
+        why.append(f"{unread:,} of {len(votes):,} are no {{rater: verdict}} with one of {VERDICTS}, and count as none given.")
+    if voted and not given:
+        why.append(f"No rater judged {MIN_VOTED:.0%} of the rows, and there are not three for a majority.")
+    if why:
+        passed_over[f"{name}, votes"] = " ".join(why)
+    return given
 
 
 def _majority(votes: list[bool]) -> bool | None:
     return None if 2 * sum(votes) == len(votes) else 2 * sum(votes) > len(votes)
 
 
-def _is_one(records: Sequence[LabelledRecord], given: Sequence[bool | None]) -> bool:
-    """Whether enough rows are labelled, with both labels, and enough of them wrongly for anything to be measured."""
-    pairs = [(verdict, record.truth) for verdict, record in zip(given, records, strict=True) if verdict is not None]
-    wrong = sum(verdict != truth for verdict, truth in pairs)
-    return len(pairs) >= MIN_ROWS and len({verdict for verdict, _ in pairs}) == 2 and wrong >= MIN_WRONG
-
-
-def _record(line: Mapping[str, Any]) -> LabelledRecord | None:
-    """None for a line without texts or truth."""
-    truth = _verdict(line.get("truth", line.get("label")))
+def _record(line: Any) -> LabelledRecord | str:
+    """The record of a line; what it lacks, where it is none."""
+    if not isinstance(line, dict):
+        return "that are no JSON object"
     prompt, completion, votes = line.get("prompt"), line.get("completion"), line.get("votes")
-    if truth is None or not isinstance(prompt, str) or not isinstance(completion, str):
-        return None
+    if not isinstance(prompt, str) or not isinstance(completion, str):
+        return "without the texts prompt and completion"
+    truth = _verdict(line.get("truth", line.get("label")))
+    if truth is None:
+        return f"without a truth (column truth, or label) that is one of {VERDICTS}"
     cast = {str(who): _verdict(vote) for who, vote in votes.items()} if isinstance(votes, dict) else {}
     return LabelledRecord(prompt, completion, truth, {who: vote for who, vote in cast.items() if vote is not None})
 
 
 def _verdict(value: Any) -> bool | None:
-    """True, false, or the same as text; None for anything else."""
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else None
+    """One of VERDICTS, as it is or as text; None for anything else."""
+    words = value.strip().lower() if isinstance(value, str) else str(value).lower()
+    return {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(words)
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def _lines(file: Path) -> Iterator[Any]:
     number = 0
     try:
         with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
             for number, text in enumerate(lines, start=1):  # noqa: B007 the error names it
-                line = json.loads(text) if text.strip() else None
-                if isinstance(line, dict):
-                    yield line
+                if text.strip():
+                    yield json.loads(text)
     except (ValueError, RecursionError, OSError, EOFError) as error:
         raise FormatError(f"{file.name}, line {number:,}: it cannot be read as JSON lines ({clip(str(error), 80)}).") from None

@@ -55,7 +55,7 @@ def folder(tmp_path_factory):
 
 
 def test_what_a_source_is(folder):
-    sources = {source.name: source for source in label_sources(folder)}
+    sources = {source.name: source for source in label_sources(folder)[0]}
     assert list(sources) == [
         *(f"clean, flips {kind}" for kind in FLIPS),
         *(f"deep/voted, {who}" for who in ("majority of votes", "r0", "r1", "r2")),
@@ -64,7 +64,7 @@ def test_what_a_source_is(folder):
     assert {source.data for source in sources.values()} == {"clean", "deep/voted", "rule"}
 
 
-def test_a_folder_without_sources_and_a_broken_file_are_named(tmp_path):
+def test_a_folder_without_sources_is_refused_with_the_reasons(tmp_path):
     with pytest.raises(kd.KtodataError, match="none of 0 files"):
         label_sources(tmp_path)
     (tmp_path / "broken.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
@@ -76,8 +76,94 @@ def test_a_folder_without_sources_and_a_broken_file_are_named(tmp_path):
         label_sources(tmp_path)
 
 
+def test_no_two_sources_have_one_name(tmp_path):
+    """Two would be taken for two seeds of one."""
+    long = "feedback of a team whose export has a name that goes on and on"
+    for name in ("a.jsonl", "a.jsonl.gz", f"{long}, Monday.jsonl", f"{long}, Tuesday.jsonl"):
+        write(tmp_path / name, rows())
+    raters = ("r" * 50 + "a", "r" * 50 + "b", "majority of votes")
+    lines = [{**line, "votes": dict(zip(raters, line["votes"].values(), strict=True))} for line in rows(votes=True)]
+    write(tmp_path / "voted.jsonl", lines)
+    sources, passed_over = label_sources(tmp_path)
+    names = [source.name for source in sources]
+    assert len(set(names)) == len(names) == 8
+    assert names[:2] == ["a.jsonl, weak_label_rule", "a.jsonl.gz, weak_label_rule"]
+    assert f"{long}, Monday, weak_label_rule" in names
+    assert len({source.data for source in sources}) == 5
+    assert {name for name in names if name.startswith("voted, majority of votes")} == {
+        "voted, majority of votes",
+        "voted, majority of votes (2)",
+    }
+    assert len(passed_over) == 4, "the empty column of each file that has one"
+
+
+def as_numbers(line):
+    return {key: int(value) if isinstance(value, bool) else value for key, value in line.items()}
+
+
+@pytest.mark.parametrize("votes", [False, True])
+def test_one_and_zero_are_verdicts(tmp_path, votes):
+    """As numbers, and as text."""
+    lines = [as_numbers(line) for line in rows(votes=votes)]
+    if votes:
+        lines = [{**line, "votes": {who: str(int(vote)) for who, vote in line["votes"].items()}} for line in lines]
+    write(tmp_path / "a.jsonl", lines)
+    write(tmp_path / "b.jsonl", rows(votes=votes))
+    sources, _ = label_sources(tmp_path)
+    half = len(sources) // 2
+    assert half == (4 if votes else 1)
+    for number, word in zip(sources[:half], sources[half:], strict=True):
+        assert number.given == word.given and number.records == word.records
+
+
+def test_whatever_is_passed_over_is_named_with_the_reason(folder, tmp_path):
+    every = list(rows())
+    messages = [{"role": "user", "content": "a"}]
+    write(tmp_path / "good.jsonl", every)
+    write(tmp_path / "chat.jsonl", ({**line, "prompt": messages} for line in every))
+    write(tmp_path / "few.jsonl", every[:30])
+    write(tmp_path / "partly.jsonl", [*every, {"prompt": "a", "completion": "b", "truth": "unsure"}, 7])
+    write(tmp_path / "stars.jsonl", ({**line, "weak_label_rule": 5} for line in every))
+    write(tmp_path / "ups.jsonl", ({**line, "votes": {"a": "up"}} for line in rows(votes=True)))
+    write(tmp_path / "both.jsonl", (line for line in every for line in (line, {**line, "truth": not line["truth"]})))
+    (tmp_path / "broken.jsonl").write_text('{"prompt": \n')
+    sources, why = label_sources(tmp_path)
+    assert [source.name for source in sources] == ["good, weak_label_rule", "partly, weak_label_rule"], "and no flips in place"
+    assert f"{ROWS} without the texts prompt and completion" in why["chat"] and "100 are needed" in why["chat"]
+    assert why["few"] == "30 lines have prompt, completion and a truth, and 100 are needed."
+    assert "1 without a truth" in why["partly"] and "1 that are no JSON object" in why["partly"]
+    assert f"{ROWS} of {ROWS} values are none of true, false, 1, 0" in why["stars, weak_label_rule"]
+    assert f"{ROWS} of {ROWS} are no" in why["ups, votes"]
+    assert f"{2 * ROWS} of texts with both truths" in why["both"]
+    assert "broken.jsonl, line 1" in why["broken"]
+    assert why["good, weak_label_none"] == "it has no value."
+
+
+def test_what_is_measured_is_counted_without_repeats(tmp_path):
+    """Two hundred lines of ten texts are ten rows; a truth, or labels, that are all one teach nothing."""
+    few, every = [line for line in list(rows())[:10] for _ in range(20)], list(rows())
+    write(tmp_path / "alltrue.jsonl", ({"prompt": f"a {n}", "completion": f"b {n}", "truth": True} for n in range(ROWS)))
+    write(tmp_path / "alltruth.jsonl", ({**line, "truth": True} for line in every))
+    write(tmp_path / "constant.jsonl", ({**line, "weak_label_rule": True} for line in every))
+    write(tmp_path / "repeats.jsonl", ({**line, "weak_label_rule": line["truth"] ^ (n % 3 == 0)} for n, line in enumerate(few)))
+    write(tmp_path / "sound.jsonl", ({**line, "weak_label_rule": line["truth"]} for line in every))
+    outcome = run_bench(
+        BenchPlan(tmp_path, tmp_path / "out", budgets=(0.0,), methods=("as given",), max_rows=ROWS, encoder=ENCODER)
+    )
+    assert not outcome.rows and not outcome.cells
+    why = outcome.passed_over
+    assert len([name for name in why if name.startswith("alltrue, flips")]) == len(FLIPS)
+    assert "the truth of its 160 rows is all one" in why["alltrue, flips uniform"]
+    assert "the truth is all one" in why["alltruth, weak_label_rule"]
+    assert "the labels are all one" in why["constant, weak_label_rule"]
+    assert "100 are needed" in why["repeats, weak_label_rule"]
+    assert "0 labels are wrong, and 20 are needed" in why["sound, weak_label_rule"]
+    page = bench_page(outcome)
+    assert all(f"- {name}: " in page for name in why)
+
+
 def test_flips_are_as_many_as_said(folder):
-    for source in label_sources(folder)[:4]:
+    for source in label_sources(folder)[0][:4]:
         made = bench_rows(source, max_rows=ROWS, encoder=ENCODER)
         assert 0.05 < made.wrong.mean() < 0.27, source.name
 
@@ -93,7 +179,7 @@ def leaves(column):
 
 def test_methods_never_see_the_truth(folder):
     """Of no row that is not reviewed, in no column however nested, of no source; nor in the order of the rows."""
-    for source in label_sources(folder):
+    for source in label_sources(folder)[0]:
         made = bench_rows(source, max_rows=ROWS, encoder=ENCODER)
         reviewed = np.arange(len(made.labels)) < 7
         task = BenchTask.of(made, reviewed, 0)
@@ -115,7 +201,7 @@ def test_methods_never_see_the_truth(folder):
 
 def test_a_method_cannot_change_what_others_are_given(folder):
     """Its arrays are not to be written to, and its table is its own."""
-    made = bench_rows(label_sources(folder)[-1], max_rows=ROWS, encoder=ENCODER)
+    made = bench_rows(label_sources(folder)[0][-1], max_rows=ROWS, encoder=ENCODER)
     before, columns = made.labels.copy(), made.table.columns
     task = BenchTask.of(made, np.zeros(len(made.labels), bool), 0)
     for array in (task.labels, task.groups, task.reviewed, task.verdicts):
@@ -130,7 +216,7 @@ def test_a_method_cannot_change_what_others_are_given(folder):
 
 
 def test_a_source_is_cut_by_whole_rows_the_same_each_time(folder):
-    source = label_sources(folder)[-1]
+    source = label_sources(folder)[0][-1]
     small, again = (bench_rows(source, max_rows=100, encoder=ENCODER) for _ in range(2))
     assert len(small.labels) == 100
     assert small.table["row_id"].to_list() == again.table["row_id"].to_list()
@@ -194,7 +280,7 @@ def test_the_page_says_what_can_be_told(outcome, monkeypatch):
     assert "| rule, weak_label_rule |" in page
     words = {line.rsplit(": ", 1)[1].split(" ")[0] for line in page.splitlines() if line.count(" to ") and line.startswith("| ")}
     assert words <= {"ahead", "behind", "cannot", "the"}
-    assert "Not measured" not in page
+    assert "- rule, weak_label_none: it has no value." in page
     row = page.split("30% of the rows reviewed")[1].split("| rule, weak_label_rule |")[1]
     assert row.split("|")[2].strip() == str(round(0.3 * outcome.rows["rule, weak_label_rule"])), "how many rows were reviewed"
 
@@ -220,7 +306,7 @@ def test_a_difference_that_is_none_is_not_told_and_one_that_is_there_is():
 
 
 def test_votes_as_a_matrix(folder):
-    source = next(source for source in label_sources(folder) if source.name == "deep/voted, r0")
+    source = next(source for source in label_sources(folder)[0] if source.name == "deep/voted, r0")
     made = bench_rows(source, max_rows=ROWS, encoder=ENCODER)
     votes = vote_matrix(made.table)
     assert votes.shape == (len(made.labels), 3)
@@ -259,23 +345,46 @@ def test_a_stranger_adds_a_method_by_the_command(folder, tmp_path):
         METHODS.pop("length of the answer", None)
 
 
+def raises(task):
+    raise KeyError("x")
+
+
+def raises_once_reviewed(task):
+    return raises(task) if task.reviewed.any() else BenchAnswer(doubt=np.arange(len(task.labels)))
+
+
 @pytest.mark.parametrize(
-    ("answer", "fault"),
+    ("answer", "fault", "budgets"),
     [
-        (BenchAnswer(doubt=np.zeros(3)), r"doubt of shape \(3,\)"),
-        (BenchAnswer(doubt=np.full(ROWS, np.nan)), "finite"),
-        (BenchAnswer(doubt=None, labels=np.zeros((ROWS, 2), bool)), "labels of shape"),
+        (lambda task: BenchAnswer(doubt=np.zeros(3)), "doubt of shape (3,)", 2),
+        (lambda task: BenchAnswer(doubt=np.full(len(task.labels), np.nan)), "finite", 2),
+        (lambda task: None, "it is a BenchAnswer", 2),
+        (raises, "KeyError: 'x' (test_bench.py, line", 2),
+        (raises_once_reviewed, "20% reviewed: KeyError: 'x'", 1),
     ],
 )
-def test_an_answer_with_gaps_or_of_another_length_is_refused(folder, tmp_path, answer, fault):
-    method("odd")(lambda task: answer)
+def test_a_method_that_does_not_answer_is_passed_over_with_the_reason(folder, tmp_path, answer, fault, budgets):
+    """And the others are measured."""
+    method("odd")(answer)
+    names = ("as given", "odd")
     try:
-        with pytest.raises(kd.KtodataError, match=fault):
-            run_bench(
-                BenchPlan(folder, tmp_path, budgets=(0.0,), sources=("rule",), methods=("odd",), max_rows=ROWS, encoder=ENCODER)
-            )
+        plan = BenchPlan(
+            folder,
+            tmp_path,
+            budgets=(0.0, 0.2),
+            seeds=2,
+            sources=("rule, weak_label_rule",),
+            methods=names,
+            max_rows=ROWS,
+            encoder=ENCODER,
+        )
+        outcome = run_bench(plan)
     finally:
         METHODS.pop("odd")
+    assert fault in outcome.passed_over["rule, weak_label_rule, odd"]
+    assert [len(outcome.cells["rule, weak_label_rule", budget, "as given"]) for budget in plan.budgets] == [2, 2]
+    assert len([name for _, _, name in outcome.cells if name == "odd"]) == 2 - budgets
+    assert f"- rule, weak_label_rule, odd: {outcome.passed_over['rule, weak_label_rule, odd']}" in bench_page(outcome)
 
 
 def test_names_that_nothing_has(folder, tmp_path):
@@ -290,5 +399,8 @@ def test_names_that_nothing_has(folder, tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(kd.KtodataError, match="registers no method"):
         run_bench(BenchPlan(folder, tmp_path, added=(tmp_path / "empty.py",)))
+    (tmp_path / "wrong.py").write_text("import ktodata.none\n")
+    with pytest.raises(kd.KtodataError, match=r"wrong\.py does not run: ModuleNotFoundError"):
+        run_bench(BenchPlan(folder, tmp_path, added=(tmp_path / "wrong.py",)))
     with pytest.raises(kd.KtodataError, match="already"):
         method("ktodata")(lambda task: BenchAnswer(None))

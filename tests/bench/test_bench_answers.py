@@ -16,7 +16,7 @@ def made(tmp_path_factory):
     """The rows of a source."""
     place = tmp_path_factory.mktemp("data")
     write(place / "rule.jsonl", rows())
-    return bench_rows(label_sources(place)[0], max_rows=ROWS, encoder=ENCODER)
+    return bench_rows(label_sources(place)[0][0], max_rows=ROWS, encoder=ENCODER)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from test_bench import ENCODER, ROWS, rows, write
 
 import ktodata as kd
 from ktodata.bench.bench_cells import BenchCell
-from ktodata.bench.bench_methods import METHODS, BenchAnswer
+from ktodata.bench.bench_methods import METHODS, BenchAnswer, method
 from ktodata.bench.bench_rows import bench_rows
 from ktodata.bench.bench_table import bench_page
 from ktodata.bench.bench_tracks import BenchPlan, outcome_json, run_bench
@@ -58,7 +58,7 @@ def plan_of(data, out, model, **more):
 
 def test_what_is_trained_and_judged(data, model_folder, tmp_path, trained):
     """No prompt on both sides; the true arm has the truth, the control's reviewed rows as well."""
-    made = bench_rows(label_sources(data)[0], max_rows=ROWS, encoder=ENCODER)
+    made = bench_rows(label_sources(data)[0][0], max_rows=ROWS, encoder=ENCODER)
     truth = dict(zip(made.table["row_id"], made.truth, strict=True))
     reviewed = dict(zip(made.table["row_id"], np.arange(ROWS) % 3 == 0, strict=True))
 
@@ -123,6 +123,20 @@ def test_a_source_that_cannot_be_judged_is_passed_over_with_the_reason(tmp_path,
     assert not outcome.trained and not trained
     assert "10 of each are needed" in outcome.passed_over["rule, weak_label_rule, trained on"]
     assert "10 of each are needed" in bench_page(outcome)
+
+
+def test_a_method_that_does_not_answer_is_no_arm(data, model_folder, tmp_path, trained):
+    def odd(task):
+        raise KeyError("x")
+
+    method("odd")(odd)
+    try:
+        outcome = run_bench(plan_of(data, tmp_path, model_folder, methods=("as given", "odd")))
+    finally:
+        METHODS.pop("odd")
+    arms = outcome.trained["rule, weak_label_rule", SHARE].table["arm"].unique()
+    assert f"as given, {SHARE:.0%} reviewed" in arms and not any(arm.startswith("odd") for arm in arms)
+    assert "KeyError: 'x'" in outcome.passed_over["rule, weak_label_rule, trained on, odd"]
 
 
 def test_a_share_is_one(data, model_folder, tmp_path):
