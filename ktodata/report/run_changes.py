@@ -23,11 +23,11 @@ class GroupChange:
     name: str
     added: Share
     before: Share
-    beside: str = "before"
+    than: str = "before"
 
     def words(self) -> str:
         """In a few words."""
-        shares = f"{percent(self.added.value)} of {count(self.added.total)}, {percent(self.before.value)} {self.beside}"
+        shares = f"{percent(self.added.value)} of {count(self.added.total)}, {percent(self.before.value)} {self.than}"
         return f"{self.name} ({shares})"
 
 
@@ -139,7 +139,7 @@ def _topics(now: pl.DataFrame, names: pl.DataFrame) -> tuple[GroupChange, ...]:
             str(called.get(cluster, cluster)),
             Share(new, sizes.get(True, 0)),
             Share(old, sizes.get(False, 0)),
-            beside="of those that stayed",
+            than="of those that stayed",
         )
         for cluster, new, old in counts.iter_rows()
     ]
