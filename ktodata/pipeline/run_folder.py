@@ -329,7 +329,7 @@ def keep_previous(run: Path, finished: str) -> None:
     texts = with_text_number(scan_parquet(ingested.folder / "columns.parquet")).collect(engine="streaming")
     for of_rows in (texts, outcomes):
         rows = rows.join(of_rows, on="row_id", how="left", maintain_order="left")
-    result = StageResult(rows)
+    result = StageResult(rows, metrics={"quarantined": ingested.metrics["quarantined"]})
     save_result(run, PREVIOUS, result, {"key": digest(finished)})
 
 

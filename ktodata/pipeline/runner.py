@@ -335,10 +335,11 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _finished(folder: Path) -> str | None:
-    """When the run that the folder holds was finished; None where none was, or another has begun since."""
+    """When the run that the folder holds got to its export or its end; None where none did, or another has begun since."""
     with suppress(RunError):
         manifest = read_note(folder / "manifest.json")
-        return str(manifest["finished"]) if manifest.get("status") == "done" else None
+        whole = manifest.get("status") in ("done", "stopped after export")  # the latter after `forget`
+        return str(manifest["finished"]) if whole else None
     return None
 
 

@@ -35,6 +35,7 @@ class GroupChange:
 class ChangesSection:
     """added, gone, moved, decided : rows that came, went, stand in another part, or have another outcome than before.
 
+    unread : how many more records than before became no row
     relabelled : added rows whose text a row before had, with another label; desirable : of those; all others that came are new
     rate : desirable rows among the new ones and among all before; raters : those whose rate differs; topics : clusters that hold
     more of the new rows than of those that stayed; each only where chance would hardly make it so (Fisher's exact test, rows
@@ -45,6 +46,7 @@ class ChangesSection:
     gone: int
     moved: int
     decided: int
+    unread: int
     relabelled: Share
     rate: GroupChange
     rate_differs: bool
@@ -59,6 +61,9 @@ class ChangesSection:
         lines = [
             f"{plural(self.added, 'row')} added, {count(self.gone)} gone, {count(self.decided)} with another outcome; {moved}"
         ]
+        if self.unread:
+            more = "more" if self.unread > 0 else "fewer"
+            lines.append(f"{plural(abs(self.unread), 'record')} {more} than before became no row")
         if self.relabelled.total:
             had = "1 has" if self.relabelled.total == 1 else f"{count(self.relabelled.total)} have"
             lines.append(
@@ -77,13 +82,14 @@ class ChangesSection:
 
 
 def read_changes(run: RunFiles) -> ChangesSection | None:
-    """None where nothing is kept of a run before, or the rows are the same."""
+    """None where nothing is kept of a run before, or the rows are the same, and as many records became none."""
     before, now = run.columns(PREVIOUS), run.columns("ingest", "label", "rater")
     if before is None or now is None:
         return None
     now = now.with_columns(added=~pl.col("row_id").is_in(before["row_id"].implode()))
     gone = before.join(now, on="row_id", how="anti")
-    if gone.is_empty() and not now["added"].any():
+    unread = _unread(run, "ingest") - _unread(run, PREVIOUS)
+    if gone.is_empty() and not now["added"].any() and not unread:
         return None
     relabelled = _relabelled(now.filter("added"), gone, run)
     new = now.filter(pl.col("added") & ~pl.col("row_id").is_in(relabelled["row_id"].implode()))
@@ -96,6 +102,7 @@ def read_changes(run: RunFiles) -> ChangesSection | None:
         gone=gone.height,
         moved=_differing(before, run.columns("split", "part"), "part"),
         decided=_differing(before, _outcomes(run), "action"),
+        unread=unread,
         relabelled=_share(relabelled["label"]),
         rate=rate,
         rate_differs=_differs(rate.added, rate.before, tests=1),
@@ -103,6 +110,11 @@ def read_changes(run: RunFiles) -> ChangesSection | None:
         raters=_changed_raters(new, before) if with_raters else (),
         topics=() if clusters is None or names is None else _topics(stayed.join(clusters.drop_nulls(), on="row_id"), names),
     )
+
+
+def _unread(run: RunFiles, stage: str) -> int:
+    """Records that became no row."""
+    return sum(run.metrics(stage).get("quarantined", {}).values())
 
 
 def _relabelled(added: pl.DataFrame, gone: pl.DataFrame, run: RunFiles) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from ktodata.errors import RunError
 from ktodata.pipeline.command_texts import run_text
 from ktodata.report.run_changes import read_changes
 from ktodata.report.run_files import RunFiles
+from ktodata.withdrawal.forget import forget
 
 
 def record(number: int, subject: str, rater: str, label: bool) -> dict:
@@ -94,6 +95,34 @@ def test_an_edited_label_is_no_new_judgement(tmp_path):
     assert "of the added rows 40 have a text of before with another label (40 now desirable)" in changes.lines
     lines = [line.replace("\u2009", " ") for line in changes.lines]
     assert "desirable among the new rows (66.7 % of 60, 66.7 % before): they differ no more than chance makes it" in lines
+
+
+def test_records_that_became_no_row_are_told(tmp_path):
+    source, steps = tmp_path / "feedback.jsonl", {"steps": ["validate", {"dedupe": None}, {"split": {"test": 0.2}}]}
+    first = [record(n, "cooking with", "r0", n % 3 != 0) for n in range(60)]
+    write_lines(source, first)
+    kd.run(recipe(source) | steps, out=tmp_path / "run")
+    write_lines(source, first + [row | {"label": None, "prompt": f"also {row['prompt']}"} for row in first[:40]])
+    run = kd.run(recipe(source) | steps, out=tmp_path / "run")
+    changes = read_changes(RunFiles(run.folder))
+    assert changes is not None and (changes.added, changes.gone, changes.unread) == (0, 0, 40)
+    assert changes.lines[1:] == ["40 records more than before became no row"]
+
+
+def test_what_has_changed_is_told_after_rows_were_withdrawn(tmp_path):
+    source, steps = tmp_path / "feedback.jsonl", {"steps": ["validate", {"dedupe": None}, {"split": {"test": 0.2}}]}
+    first = [record(n, "cooking with", f"r{n % 3}", n % 3 != 0) for n in range(60)]
+    write_lines(source, first)
+    kd.run(recipe(source) | steps, out=tmp_path / "run")
+    (tmp_path / "ids.txt").write_text("r2\n")
+    forget(tmp_path / "run", tmp_path / "ids.txt", by="rater")
+    write_lines(source, first + [record(n, "painting of", "nia", label=True) for n in range(1000, 1030)])
+    run = kd.run(recipe(source) | steps, out=tmp_path / "run")
+    changes = read_changes(RunFiles(run.folder))
+    assert changes is not None and (changes.added, changes.gone, changes.unread) == (30, 0, 0)
+    assert changes.new_raters == (("nia", 30),)
+    whole = kd.run(recipe(source) | steps | {"withdrawn": [str(run.folder / "withdrawn.json")]}, out=tmp_path / "whole")
+    assert (run.folder / "ledger.parquet").read_bytes() == (whole.folder / "ledger.parquet").read_bytes()
 
 
 def test_a_page_without_text_names_nobody(grown, tmp_path):
