@@ -9,11 +9,12 @@ from typing import Any
 
 import polars as pl
 
+from ktodata.evaluate import generation, shared_beginning
 from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_mean
 from ktodata.evaluate.generation import answer_all, encode_prompts
 from ktodata.evaluate.instructions import instructions_kept, read_instructions
 from ktodata.extras import require
-from ktodata.files import one_at_a_time, read_parquet, whole_file
+from ktodata.files import digest_file, one_at_a_time, read_parquet, whole_file
 from ktodata.models import cache_dir, model_digest
 
 MODELS = ("base", "trained")
@@ -62,8 +63,9 @@ class BaseAnswers:
 
     @classmethod
     def of(cls, model: str, made_by: Sequence[Any], prompts: Sequence[str]) -> "BaseAnswers":
-        """made_by : whatever the answers depend on beside the model, as its name stands for it at present, and the prompts"""
-        key = json.dumps([model_digest(model), *map(str, made_by), *prompts])
+        """made_by : what the answers depend on beside the model, as its name stands for it now, the code here and the prompts"""
+        code = [digest_file(Path(str(module.__file__))) for module in (generation, shared_beginning)]
+        key = json.dumps([model_digest(model), *code, *map(str, made_by), *prompts])
         return cls(cache_dir() / "base-answers" / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.parquet")
 
     def once(self, write: Callable[[], pl.DataFrame]) -> pl.DataFrame:

@@ -15,7 +15,8 @@ from ktodata.evaluate.rewards import completion_logps, load_trained, reward_tabl
 from ktodata.files import is_being_made
 from ktodata.models import load_causal_lm
 from ktodata.train.data.tokens import tokenize
-from ktodata.train.model.device import pick_device, pick_dtype
+from ktodata.train.model.device import device_name, pick_device, pick_dtype
+from ktodata.train.model.fingerprint import computation_hash
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def score(
     logps, written, answers = {}, {}, {}
     answering = {"chat": rows.schema["prompt"] != pl.String, "max_new_tokens": settings["max_new_tokens"], "device": device}
     texts = [] if checked_prompts is None else checked_prompts["prompt"].to_list()
-    kept = BaseAnswers.of(reference, [torch.__version__, *answering.values()], texts) if texts else None
+    computed_by = computation_hash(base, reference, device=device_name(device))
+    kept = BaseAnswers.of(reference, [computed_by, *answering.values()], texts) if texts else None
     # whoever finds another process at the base's answers has the trained model's to write meanwhile
     for name in reversed(MODELS) if kept and is_being_made(kept.place) else MODELS:
         report({"model": name, "text": "is read"})

@@ -24,12 +24,14 @@ from ktodata.train.distributed.interface import Distributed, SingleProcess
 from ktodata.train.distributed.work_split import shared_logps
 from ktodata.train.model.activation_cache import ActivationCache, Key, tokens_of
 from ktodata.train.model.scorer import Scorer
+from ktodata.train.model.self_check import evenly
 
 Tensor = Any
 Logps = NDArray[np.float32]
 
 # nats, and share of the log-prob: what other packs may change. bfloat16 rounds each product to 8 bits
 KEPT_TOLERANCE = {torch.float32: (1e-3, 1e-5), torch.bfloat16: (0.1, 1e-2)}
+CHECKED_PAIRS = 4
 # of a part that is written when it is done; those of one prompt are in one part
 PART_PAIRS = 1024
 
@@ -102,15 +104,15 @@ def reference_logps(
 def _check_kept(
     scorer: Scorer, pairs: Numbers, logps: Logps, kept: Numbers, place: Path, distributed: Distributed
 ) -> dict[str, Any]:
-    """Metrics: nats by which kept log-probs of the shortest and the longest pair are off those of the model as it is; at most.
+    """Metrics: nats by which kept log-probs of a few pairs, of all lengths, are off those of the model as it is; at most.
 
     Raises ModelError where that is more than rounding: policy and reference would not be one model at step 0.
     kept : the places in `pairs` of those that were
     """
     if not len(kept):
         return {"pairs_kept": 0}
-    lengths = scorer.sequences.lengths(pairs[kept])
-    chosen = list(dict.fromkeys((int(kept[lengths.argmin()]), int(kept[lengths.argmax()]))))
+    by_length = kept[np.argsort(scorer.sequences.lengths(pairs[kept]), kind="stable")]
+    chosen = by_length[evenly(len(by_length), CHECKED_PAIRS)].tolist()
     with adapters_off(scorer.model):
         now = shared_logps(scorer, distributed, pairs[chosen].tolist()).cpu().numpy()
     off = np.abs(now - logps[chosen])

@@ -97,7 +97,7 @@ def test_it_measures_the_same_whichever_model_answers_first(trained, tmp_path, m
     assert json.dumps(other.metrics) == json.dumps(usual.metrics) and other.answers.equals(usual.answers)
 
 
-def test_a_base_model_answers_the_same_prompts_once(folder, own_cache):
+def test_a_base_model_answers_the_same_prompts_once(folder, own_cache, monkeypatch):
     times = []
 
     def write() -> pl.DataFrame:
@@ -116,6 +116,9 @@ def test_a_base_model_answers_the_same_prompts_once(folder, own_cache):
         file.write_bytes(b"damaged")
     once(["cpu", 3], ["p", "q"])
     assert len(times) == 4
+    monkeypatch.setattr("ktodata.evaluate.checked_answers.digest_file", lambda file: "mended")
+    once(["cpu", 3], ["p", "q"])
+    assert len(times) == 5
 
 
 def test_whoever_waits_for_a_base_model_s_answers_sees_that_another_is_at_them(tmp_path):

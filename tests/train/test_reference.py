@@ -57,6 +57,20 @@ def test_another_release_of_transformers_does_not_meet_the_kept_reference(model_
     assert fit(text_rows(12), model=model_folder, **FAST).metrics["reference"]["key"] != first.metrics["reference"]["key"]
 
 
+def test_other_code_of_ktodata_does_not_meet_the_kept_reference(model_folder, monkeypatch):
+    """What it computed wrongly before it was mended would be found again."""
+    first = fit(text_rows(12), model=model_folder, **FAST)
+    assert fit(text_rows(12), model=model_folder, **FAST).metrics["reference"]["source"] == "cache"
+    monkeypatch.setattr(fingerprint, "digest_file", lambda file: "mended" if file.name == "logit_form.py" else "")
+    fingerprint.scoring_code.cache_clear()
+    again = fit(text_rows(12), model=model_folder, **FAST)
+    fingerprint.scoring_code.cache_clear()
+    assert (again.metrics["reference"]["source"], again.metrics["reference"]["key"] != first.metrics["reference"]["key"]) == (
+        "computed",
+        True,
+    )
+
+
 def test_a_model_elsewhere_under_another_name_meets_it(model_folder, tmp_path):
     fit(text_rows(12), model=model_folder, **FAST)
     moved = fit(text_rows(12), model=edited(model_folder, tmp_path / "elsewhere"), **FAST)
@@ -73,7 +87,7 @@ def test_what_was_kept_is_computed_again_in_part_and_agrees(model_folder, dtype)
     for source in ("computed", "cache"):
         facts = fit(text_rows(12), model=model_folder, dtype=dtype, **FAST).metrics["reference"]
         assert facts["source"] == source
-    assert facts["recomputed_pairs"] == 2
+    assert facts["recomputed_pairs"] == 4
     assert facts["recomputed_off_by"] < (1e-4 if dtype == "float32" else 0.1)
 
 

@@ -1,12 +1,16 @@
-"""What a model's numbers depend on, as a key: its weights, its whole config, and the libraries and kernels that compute them."""
+"""What a model's numbers depend on, as a key: its weights, its whole config, and the code, libraries and kernels at work."""
 
 import json
 from collections.abc import Collection
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 import xxhash
+
+from ktodata.files import digest_file
 
 # they name where a config lies and who wrote it, not what is computed
 NOT_COMPUTED_WITH = ("_name_or_path", "transformers_version")
@@ -38,9 +42,18 @@ def computation_hash(model: Any, weights: str, **how: Any) -> str:
         "float32_products": torch.get_float32_matmul_precision(),
         "torch": torch.__version__,  # with the build, as +cpu
         "transformers": version("transformers"),
+        "code": scoring_code(),
         **how,
     }
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True, default=_as_json).encode())
+
+
+@cache
+def scoring_code() -> str:
+    """32 hex digits of the files of ktodata that make log-probs of tokens: once one is mended, old numbers are not met again."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), here.parent / "data" / "packing.py"]
+    return xxhash.xxh3_128_hexdigest(" ".join(f"{file.name} {digest_file(file)}" for file in files).encode())
 
 
 def _as_json(value: Any) -> Any:
