@@ -35,7 +35,7 @@ from ktodata.stages.template_checks import check_end_token, check_markup, check_
 from ktodata.text.pii.masks import MASKS, SPANS, counted_once, masks_column, pii_spans
 from ktodata.text.pii.patterns import KINDS
 from ktodata.text.pii.presidio import presidio
-from ktodata.train.data.encoding import message_of, template_options
+from ktodata.train.data.encoding import message_of, not_for_templates, template_options
 from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "completion", "label", "turns", "source_line")
@@ -339,6 +339,8 @@ def _in_template(row: dict[str, Any], tokenizer: Any | None) -> tuple[str | None
         return None, None
     turns, answer = [message_of(turn) for turn in row_turns(row)], [message_of(answer_turn(row))]
     options = template_options(row)
+    if not_for_templates(options):
+        return None, None
     prompt = rendered(turns, tokenizer, options)
     if not row["answer"]:
         return prompt, None

@@ -15,6 +15,11 @@ from ktodata.models import texts_to_ids
 from ktodata.train.data.ragged_ids import Ids, digest_of
 from ktodata.train.data.training_rows import is_conversational
 
+# what `apply_chat_template` is told of its own work, with transformers' names; no template reads it
+TOKENIZERS_OWN = (
+    *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding", "truncation"),
+    *("max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+)
 _FORM = "tools is a list of functions, chat_template_kwargs an object of names and values; either may be JSON text."
 
 
@@ -105,13 +110,20 @@ def _encode_messages(rows: pl.DataFrame, tokenizer: Any) -> tuple[list[list[int]
 
 
 def message_of(turn: dict[str, Any]) -> dict[str, Any]:
-    """A turn of a shard as a template takes it: no nulls, calls as objects, and their arguments too, where they are JSON."""
-    message = {key: value for key, value in turn.items() if value is not None}
+    """A turn of a shard as a template takes it: no nulls of a frame, calls as objects, and arguments too, where they are JSON."""
+    message: dict[str, Any] = without_nulls(turn)
     if not message.get("tool_calls"):
         return message
     calls = message["tool_calls"]
     message["tool_calls"] = [_call(call) for call in (json.loads(calls) if isinstance(calls, str) else calls)]
     return {"content": ""} | message  # many templates look for it
+
+
+def without_nulls(value: Any) -> Any:
+    """A frame's value without the fields that are null: each struct of a column has the fields of all, null where it had none."""
+    if isinstance(value, dict):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
@@ -125,10 +137,16 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
 def template_options(row: dict[str, Any]) -> dict[str, Any]:
     """What a row's template is given beside its messages: `tools`, and all of `chat_template_kwargs`; either may be JSON text."""
     given = {name: row[name] for name in TEMPLATE_FIELDS if row.get(name)}
-    loaded = {name: json.loads(value) if isinstance(value, str) else value for name, value in given.items()}
-    more = loaded.pop("chat_template_kwargs", {})
-    # a null is a column's way to say that a row has none: None would be an answer to `enable_thinking is defined`
-    return loaded | {name: value for name, value in more.items() if value is not None}
+    # a null of a frame says that this row has none: None would be an answer to `enable_thinking is defined`, as one in JSON is
+    loaded = {name: json.loads(value) if isinstance(value, str) else without_nulls(value) for name, value in given.items()}
+    more = loaded.pop("chat_template_kwargs", None)
+    tools = {name: value for name, value in loaded.items() if value is not None}
+    return tools if more is None else tools | dict(more.items())
+
+
+def not_for_templates(options: dict[str, Any]) -> list[str]:
+    """The names in `template_options` that are the tokenizer's own: `truncation` would cut the row."""
+    return [name for name in TOKENIZERS_OWN if name in options]
 
 
 def _options_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +156,11 @@ def _options_of(row: dict[str, Any]) -> dict[str, Any]:
         raise DataError(f"row_id {row['row_id']}: {' or '.join(TEMPLATE_FIELDS)} cannot be read: {error}. {_FORM}") from error
     if not isinstance(options.get("tools", []), list):
         raise DataError(f"row_id {row['row_id']}: tools is {type(options['tools']).__name__}. {_FORM}")
+    if own := not_for_templates(options):
+        raise DataError(
+            f"row_id {row['row_id']}: chat_template_kwargs holds {', '.join(own)}, which no template reads: it would change how "
+            "this row is made into tokens. Leave it out."
+        )
     return options
 
 
@@ -152,4 +175,4 @@ def _has_template_fields(rows: pl.DataFrame) -> list[bool]:
     given = rows.select(name for name in TEMPLATE_FIELDS if name in rows.columns)
     if not given.width:
         return [False] * rows.height
-    return [any(value and value not in ("{}", "[]") for value in row) for row in given.iter_rows()]
+    return [any(value and value not in ("{}", "[]", "null") for value in row) for row in given.iter_rows()]

@@ -9,7 +9,7 @@ from tiny_models import WORDS, text_rows, word_tokenizer
 from ktodata.errors import DataError
 from ktodata.models import load_causal_lm
 from ktodata.train import fit
-from ktodata.train.data.encoding import template_options
+from ktodata.train.data.encoding import message_of, template_options
 from ktodata.train.data.tokens import tokenize
 from ktodata.train.data.training_rows import check_rows
 
@@ -114,6 +114,43 @@ def test_a_null_in_a_column_of_settings_is_no_setting():
     texts = rows_of(kwargs=['{"enable_thinking": false}', "{}"] * 3)
     assert ours(rows, word_tokenizer(THINKING))[0] == ours(texts, word_tokenizer(THINKING))[0]
     assert template_options({"tools": None, "chat_template_kwargs": {"a": None, "b": 0}}) == {"b": 0}
+
+
+def seen_by_template(monkeypatch, **given):
+    """What the template of each row is given: its messages, and the options beside them."""
+    tokenizer, seen = word_tokenizer(THINKING), []
+    render = tokenizer.apply_chat_template
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda turns, **o: seen.append((turns, o)) or render(turns, **o))
+    ours(rows_of(**given), tokenizer)
+    return seen[1::2]
+
+
+def test_tools_and_calls_of_a_frame_are_those_that_were_put_in(monkeypatch):
+    """A struct has the fields of all rows of its column: a tool with `city` would have given all others a null for it."""
+    tools = [[{"function": {"name": name, "parameters": {"properties": {name: {"type": "x"}}}}}] for name in ("sky", "sea")]
+    seen = seen_by_template(monkeypatch, tools=tools * 3)
+    assert [options["tools"] for _, options in seen] == tools * 3
+    given = [{"a": 1}, {"b": 2}]
+    turns = [{"role": "assistant", "tool_calls": [{"function": {"arguments": arguments}}]} for arguments in given]
+    assert pl.DataFrame(turns)["tool_calls"][0].to_list() == [{"function": {"arguments": {"a": 1, "b": None}}}]
+    calls = [message_of(turn)["tool_calls"] for turn in pl.DataFrame(turns).iter_rows(named=True)]
+    assert calls == [turn["tool_calls"] for turn in turns]
+
+
+def test_a_null_that_is_written_in_json_stays_and_null_alone_is_none(monkeypatch):
+    written = json.dumps([{"function": {"name": "sky", "default": None}}])
+    (_, options), (_, without), *_ = seen_by_template(
+        monkeypatch, tools=[written, "null"] * 3, kwargs=["null", '{"a": null}'] * 3
+    )
+    assert options["tools"] == json.loads(written)
+    assert ("tools" in without, without["a"]) == (False, None)
+    assert template_options({"tools": "null", "chat_template_kwargs": "null"}) == {}
+
+
+@pytest.mark.parametrize("own", ["truncation", "max_length", "return_tensors", "continue_final_message", "add_generation_prompt"])
+def test_settings_of_the_tokenizer_are_no_settings_of_the_template(own):
+    with pytest.raises(DataError, match=f"row_id r1: chat_template_kwargs holds {own}, which no template reads"):
+        ours(rows_of(kwargs=["{}", json.dumps({own: 3})] * 3), word_tokenizer(THINKING))
 
 
 @pytest.mark.parametrize(
