@@ -4,6 +4,8 @@ Losses are summed over the whole update and divided once (loop.py), so how it is
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,8 +74,33 @@ def _kept_for_backward(scorer: Scorer, pairs: Sequence[Pair]) -> tuple[int, int]
 
 
 def free_bytes(device: Any) -> int:
-    """Memory that a training may still have: of the GPU with what torch holds unused, or of the host."""
+    """Memory that a training may still have: of the GPU with what torch holds unused, or of the host and its container."""
     if device.type != "cuda":
-        return int(psutil.virtual_memory().available)
+        return min(int(psutil.virtual_memory().available), *left_in_groups())
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0] + unused)
+
+
+def left_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Bytes that may still be had in each control group around this process that has a limit, as a container's has; else [].
+
+    What files of it are held in memory counts as free where nothing has used it for a while, as it is let go first.
+    """
+    lines = own.read_text().splitlines() if own.is_file() else []
+    left = []
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = groups / "memory" if controllers else groups
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        inner = root / path.strip("/")  # outside of what a container sees of them, its own stands at the root
+        for group in (inner, *(place for place in inner.parents if place.is_relative_to(root))):
+            with suppress(OSError, ValueError):  # absent, or "max"
+                limit, used = (int((group / name).read_text()) for name in names)
+                left.append(max(0, limit - used + _idle_files(group)))
+    return left
+
+
+def _idle_files(group: Path) -> int:
+    lines = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return int(lines.get("total_inactive_file", lines.get("inactive_file", 0)))

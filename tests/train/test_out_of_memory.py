@@ -22,7 +22,7 @@ from ktodata.train.loop import train_step
 from ktodata.train.model.packed_model import PackedModel
 from ktodata.train.model.scorer import Scorer
 from ktodata.train.out_of_memory import within_memory
-from ktodata.train.pass_size import _kept_for_backward, fitting_tokens, tokens_of_pass
+from ktodata.train.pass_size import _kept_for_backward, fitting_tokens, free_bytes, left_in_groups, tokens_of_pass
 
 ERRORS = {
     "cuda": lambda: torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -193,3 +193,35 @@ def test_a_pass_has_no_more_than_memory_holds_and_no_more_than_is_useful(share, 
     assert tokens_of_pass(scorer, most=1, sharded=False) == 1
     assert scorer.take_work()["computed_tokens"] == 0
     assert all(parameter.grad is None for parameter in scorer.model.parameters())
+
+
+def control_group(folder, names, limit, used, idle):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, value in zip(names, (limit, used), strict=True):
+        (folder / name).write_text(f"{value}\n")
+    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {idle}\n")
+
+
+V2, V1 = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "names"),
+    [
+        ("0::/", "", V2),
+        ("0::/pod/box", "pod", V2),
+        ("0::/system/docker/1f", "", V2),  # as the host names it, in a container that sees no more than its own
+        ("9:cpu,memory:/docker/1f", "memory", V1),
+    ],
+)
+def test_memory_is_what_a_container_has_left_and_not_what_its_host_has(line, place, names, tmp_path, monkeypatch):
+    own, groups = tmp_path / "cgroup", tmp_path / "groups"
+    own.write_text(f"3:cpu:/other\n{line}\n")
+    assert left_in_groups(groups, own) == []
+    control_group(groups / place, names, "max", 9, 0)
+    assert left_in_groups(groups, own) == []
+    control_group(groups / place, names, 5000, 3000, 500)
+    assert left_in_groups(groups, own) == [2500]
+    monkeypatch.setattr("ktodata.train.pass_size.left_in_groups", lambda: left_in_groups(groups, own))
+    assert free_bytes(torch.device("cpu")) == 2500
+    assert left_in_groups(groups, tmp_path / "absent") == []
