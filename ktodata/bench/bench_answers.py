@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,7 @@ def measured(method: BenchMethod, rows: BenchRows, count: int, seed: int) -> Ben
         started = time.process_time()
         answer = method.answer(BenchTask.of(rows, reviewed, seed))
         seconds = time.process_time() - started
-        check_answer(method, answer, len(rows.labels))
-        return BenchCell.of(rows, reviewed, answer, seconds)
+        return BenchCell.of(rows, reviewed, checked(method, answer, len(rows.labels)), seconds)
     except Exception as error:  # a method is somebody's code and raises what it likes
         raise NoAnswerError(in_words(error)) from error
 
@@ -39,14 +39,27 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {clip(str(error), 200)} ({Path(last.filename).name}, line {last.lineno})"
 
 
-def check_answer(method: BenchMethod, answer: Any, rows: int) -> None:
-    """Raise SettingError for an answer of another length, or with gaps: it would be measured on fewer rows than others."""
+def checked(method: BenchMethod, answer: Any, rows: int) -> BenchAnswer:
+    """The answer with its values as arrays.
+
+    Raises SettingError for one of another length, or with gaps: it would be measured on fewer rows than others; for a probability
+    that is none, and for labels that are no labels.
+    """
     if not isinstance(answer, BenchAnswer):
         raise SettingError(f"bench: {method.name!r} gave {type(answer).__name__}; it is a BenchAnswer.")
+    arrays: dict[str, Any] = {}
     for name in ("doubt", "p_wrong", "labels"):
-        values = getattr(answer, name)
-        if values is not None and (np.shape(values) != (rows,) or not np.isfinite(np.asarray(values, float)).all()):
-            raise SettingError(f"bench: {method.name!r} gave {name} of shape {np.shape(values)}; it is {rows:,} finite numbers.")
+        if (values := getattr(answer, name)) is None:
+            continue
+        arrays[name] = array = np.asarray(values)
+        kind = "true or false" if name == "labels" else "finite numbers"
+        fits = array.dtype.kind in ("b" if name == "labels" else "biuf")
+        if array.shape != (rows,) or not fits or not np.isfinite(array).all():
+            shape = f"of shape {array.shape} and type {array.dtype}"
+            raise SettingError(f"bench: {method.name!r} gave {name} {shape}; it is {rows:,} times {kind}.")
+        if name == "p_wrong" and not ((array >= 0) & (array <= 1)).all():
+            raise SettingError(f"bench: {method.name!r} gave p_wrong {array.min():g} to {array.max():g}; it is 0 to 1.")
+    return replace(answer, **{name: array if name == "labels" else array.astype(float) for name, array in arrays.items()})
 
 
 def reviewed_rows(method: BenchMethod, rows: BenchRows, count: int, seed: int) -> Bools:

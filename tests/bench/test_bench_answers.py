@@ -5,7 +5,7 @@ import pytest
 from test_bench import ENCODER, ROWS, rows, write
 
 import ktodata as kd
-from ktodata.bench.bench_answers import reviewed_rows
+from ktodata.bench.bench_answers import NoAnswerError, measured, reviewed_rows
 from ktodata.bench.bench_methods import BenchAnswer, BenchMethod
 from ktodata.bench.bench_rows import bench_rows
 from ktodata.bench.label_sources import label_sources
@@ -42,3 +42,36 @@ def test_a_method_reviews_as_many_rows_as_it_has(made, chosen, fault):
 def test_places_may_be_a_list(made):
     good = BenchMethod("good", lambda task: BenchAnswer(None), lambda task, count: list(range(3, 3 + count)))
     assert np.flatnonzero(reviewed_rows(good, made, 4, seed=0)).tolist() == [3, 4, 5, 6]
+
+
+def odd(answer):
+    return BenchMethod("odd", lambda task: answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        ({"labels": np.full(ROWS, 0.9)}, "labels of shape .* and type float64; it is 160 times true or false"),
+        ({"labels": np.ones(ROWS, int)}, "type int64"),
+        ({"labels": np.array(["False"] * ROWS)}, "labels of shape"),
+        ({"labels": np.zeros((ROWS, 2), bool)}, "labels of shape"),
+        ({"p_wrong": np.full(ROWS, 7.0)}, "p_wrong 7 to 7; it is 0 to 1"),
+        ({"p_wrong": np.full(ROWS, -0.1)}, "it is 0 to 1"),
+        ({"doubt": ["a"] * ROWS}, "doubt of shape"),
+        ({"doubt": np.full(ROWS, 1j)}, "doubt of shape"),
+        ({"doubt": [None] * ROWS}, "type object"),
+        ({"doubt": [[1.0], [1.0, 2.0]]}, "ValueError"),
+    ],
+)
+def test_an_answer_that_cannot_be_measured_is_refused(made, answer, fault):
+    """Labels as numbers would all count as wrong, and a probability of 7 as very sure."""
+    with pytest.raises(NoAnswerError, match=fault):
+        measured(odd(BenchAnswer(**{"doubt": None} | answer)), made, 0, seed=0)
+
+
+def test_an_answer_may_be_of_lists(made):
+    doubt, right = [float(number) for number in range(ROWS)], made.truth.tolist()
+    as_lists = measured(odd(BenchAnswer(doubt, [0.5] * ROWS, right)), made, 0, seed=0)
+    as_arrays = measured(odd(BenchAnswer(np.array(doubt), np.full(ROWS, 0.5), made.truth)), made, 0, seed=0)
+    assert {**as_lists.figures(), "seconds": 0} == {**as_arrays.figures(), "seconds": 0}
+    assert as_lists.figures()["right"] == 1
