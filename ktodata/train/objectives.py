@@ -358,9 +358,10 @@ class KtoHybrid(Kto):
         alone = super().gradient_weight(policy_logps, examples, shift)
         margin, share = self._pairs(policy_logps.detach(), examples)
         target, _ = label_targets(examples.desirable, examples.p_desirable, soft_labels=self.soft_labels, flip_rates=None)
-        # a pair's margin is the same from either side
-        pulls = self.beta * (-margin).sigmoid() * (share + share.T)
-        return (self.row_weight * alone + (1 - 2 * target) * pulls.sum(1)).where(share.any(1), alone)
+        # a pair's margin is the same from either side, and a row of weight 0 is pulled by what its siblings lose
+        shares = share + share.T
+        pulls = self.beta * (-margin).sigmoid() * shares
+        return (self.row_weight * alone + (1 - 2 * target) * pulls.sum(1)).where(shares.any(1), alone)
 
     def _pairs(self, policy_logps: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
         """Of row i and row j: (margin of i over j by i's side, what it weighs in i's loss; 0 unless siblings of two labels)."""

@@ -461,6 +461,27 @@ def test_a_pair_of_the_hybrid_weighs_as_the_mean_of_its_sides():
     torch.testing.assert_close(pull, torch.tensor([-0.15, 0.15], dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("settings", "terms"),
+    [
+        ({"undesirable_weight": 0.0}, {}),
+        ({"desirable_weight": 0.0, "row_weight": 0.5}, {}),
+        ({}, {"weight": [1.0, 0.0, 2.0, 0.0, 0.5]}),
+        ({"row_weight": 0.0}, {"weight": [0.0, 0.0, 2.0, 1.0, 0.0]}),
+        ({"soft_labels": True}, {"p_desirable": [0.9, 0.5, 0.5, 0.2, 0.4]}),
+    ],
+)
+def test_the_gradient_of_the_hybrid_holds_where_siblings_weigh_nothing(settings, terms):
+    """By autograd: a row of weight 0 has no loss, and is pulled by what its siblings lose."""
+    logps = torch.tensor([-3.0, 0.2, 4.0, 3.0, -2.0], dtype=torch.float64, requires_grad=True)
+    rows = examples_of([True, False, True, False, False], prompt=[0, 0, 1, 1, 1])
+    rows = replace(rows, **{name: torch.tensor(values, dtype=torch.float64) for name, values in terms.items()})
+    objective = KtoHybrid(**settings)
+    (expected,) = torch.autograd.grad(objective.loss(logps, rows, SHIFT).sum(), logps)
+    assert expected.any()
+    torch.testing.assert_close(objective.gradient_weight(logps, rows, SHIFT), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_what_is_wrong_about_a_whole_prompt_cancels_in_the_hybrid():
     logps, rows = five_rows()
     beside = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64) * 17
