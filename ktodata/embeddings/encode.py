@@ -41,8 +41,9 @@ def encode_texts(
     """Vectors [n, d] of `texts`, of length 1 each; an all-zero vector for a text in which the encoder sees nothing.
 
     The cache is in models.cache_dir()/vectors, one folder for each name and content of weights and tokenizer; it is written as
-    parts are done. Encoders with attention may differ in the last bit with the texts that share a batch; parts are cut from the
-    texts sorted by length, then text, so the same set of texts gives the same bytes, on every engine.
+    parts are done. Encoders with attention may differ in the last bits with the texts that share a batch; parts are cut from the
+    texts that are not there yet, sorted by length, then text. So the same texts and the same cache give the same bytes, on every
+    engine; with texts that came in two runs, an encoder with attention may not give those of one run.
     Raises ModelError when the model cannot be read, the device is absent, or a text cannot be encoded.
     """
     work = EncodeWork(model, "cpu" if model in STATIC else _picked(device), batch_size)

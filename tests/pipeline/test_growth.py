@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from line_files import WORDS, write_lines
@@ -48,6 +49,7 @@ def grown(tmp_path_factory) -> tuple[kd.Run, pl.DataFrame, kd.Run]:
         parts = before.feedback.select("row_id", "part")
         write_lines(source, first[1:] + more)  # one was taken out
         run = kd.run(recipe(source), out=folder / "run")
+        patch.setenv("KTODATA_CACHE", str(folder / "another cache"))
         whole = kd.run(recipe(source), out=folder / "whole")
     return run, parts, whole
 
@@ -64,6 +66,20 @@ def test_the_result_is_that_of_a_full_run(grown):
     assert len(files) > 3
     for file in files:
         assert file.read_bytes() == (whole.folder / file.relative_to(run.folder)).read_bytes(), file.name
+
+
+def test_an_encoder_with_attention_gives_a_full_runs_vectors_but_for_the_last_bits(tmp_path, monkeypatch):
+    source, steps = tmp_path / "feedback.jsonl", ["validate", {"embed": {"model": "packaged:all-minilm-l6-v2"}}]
+    rows = [record(n, " ".join(WORDS[: 1 + n % 9]), "r", label=True) for n in range(30)]
+    for folder, sizes in (("run", (24, 30)), ("whole", (30,))):
+        monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / f"cache of {folder}"))
+        for size in sizes:
+            write_lines(source, rows[:size])
+            run = kd.run(recipe(source) | {"steps": steps}, out=tmp_path / folder, until="embed")
+            vectors = run.stage("embed").columns.sort("row_id")["prompt_embedding"].to_numpy()
+        if folder == "run":
+            grown_vectors = vectors
+    assert np.abs(grown_vectors - vectors).max() < 1e-6
 
 
 def test_what_has_changed_is_told(grown):
