@@ -5,8 +5,8 @@ partners, takes from there the pairs that both have. While they are computed, ea
 pass goes on, and ends in the same bytes.
 """
 
-import contextlib
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,7 @@ def _sequence_keys(scorer: Scorer, pairs: Sequence[Pair] | Numbers) -> list[Key]
 
 def adapters_off(model: Any) -> Any:
     """A context in which a LoRA model is its reference; of no effect on other models."""
-    return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
 
 def _known(file: Path, pairs: Numbers) -> Logps:
@@ -214,7 +214,8 @@ def _read_part(place: Path, count: int) -> Logps | None:
 
 
 def _write_part(place: Path, logps: Logps) -> None:
-    with whole_file(place) as scratch, scratch.open("wb") as file:
+    """Another process at the same pass may end meanwhile, and take the folder of the parts away: this one ends as well, then."""
+    with suppress(FileNotFoundError), whole_file(place) as scratch, scratch.open("wb") as file:
         np.save(file, logps)
 
 

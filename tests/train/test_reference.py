@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from tiny_models import text_rows
 
 from ktodata.errors import ModelError
+from ktodata.files import discard
 from ktodata.train import fit, reference
 from ktodata.train.model import fingerprint
 
@@ -152,6 +154,24 @@ def test_a_part_that_is_damaged_is_made_again(model_folder, tmp_path, counted_pa
     part.write_bytes(part.read_bytes()[:-3])
     counted_parts.killed_at = None
     assert off_at_step_0(fit(text_rows(12), model=model_folder, **PASS)) < 1e-4
+
+
+def test_of_two_processes_at_one_pass_the_later_ends_as_the_first(model_folder, tmp_path, monkeypatch, counted_parts):
+    """The first ends while the later one has a part half written, and takes the folder that it is in away."""
+    fit(text_rows(12), model=model_folder, **PASS)
+    unbroken, parts = files_below(tmp_path / "cache" / "reference"), list(counted_parts.sizes)
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "another"))
+    counted_parts.sizes.clear()
+    save = np.save
+
+    def ended_meanwhile(file, logps):
+        save(file, logps)
+        if len(counted_parts.sizes) == 3:
+            discard(Path(file.name).parent)
+
+    monkeypatch.setattr(np, "save", ended_meanwhile)
+    fit(text_rows(12), model=model_folder, **PASS)
+    assert (counted_parts.sizes, files_below(tmp_path / "another" / "reference")) == (parts, unbroken)
 
 
 def test_another_seed_takes_the_matched_pairs_from_the_first(model_folder):
