@@ -11,8 +11,10 @@ r"""What a method of the bench is: one function of a task. `@method("its name")`
 `ktodata bench --data FOLDER --add mine.py` measures it beside all others.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -87,6 +89,7 @@ class BenchMethod:
     needs_votes : it is asked only where several raters judged the same rows
     needs_model : only where the bench has a language model
     only_trained : it changes no label, and is a line of the track "train" alone
+    file : where it stands; code : a digest of it and of what it imports
     """
 
     name: str
@@ -95,18 +98,21 @@ class BenchMethod:
     needs_votes: bool = False
     needs_model: bool = False
     only_trained: bool = False
+    file: Path | None = None
+    code: str = ""
 
 
 METHODS: dict[str, BenchMethod] = {}
 
 
-def method(name: str, *, choose: Choosing = at_random, **kind: bool) -> Callable[[Answering], Answering]:
+def method(name: str, *, choose: Choosing = at_random, **kind: Any) -> Callable[[Answering], Answering]:
     """Register a function as a method. kind : fields of BenchMethod. Raises SettingError for a name that is taken."""
 
     def register(answer: Answering) -> Answering:
         if name in METHODS:
             raise SettingError(f"bench: there is a method {name!r} already.")
-        METHODS[name] = BenchMethod(name, answer, choose, **kind)
+        file = getattr(sys.modules.get(answer.__module__), "__file__", None)
+        METHODS[name] = BenchMethod(name, answer, choose, **kind, file=Path(file).resolve() if file else None)
         return answer
 
     return register

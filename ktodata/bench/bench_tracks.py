@@ -2,15 +2,17 @@
 
 import importlib.util
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ktodata.bench import own_methods, peer_methods, trained_methods  # noqa: F401 registers their methods
+from ktodata.bench.answer_code import answer_code
 from ktodata.bench.bench_answers import NoAnswerError, in_words, measured
 from ktodata.bench.bench_cells import BenchCell
 from ktodata.bench.bench_methods import METHODS, BenchMethod, at_random
@@ -19,14 +21,12 @@ from ktodata.bench.bench_training import percent, train_track
 from ktodata.bench.label_sources import label_sources
 from ktodata.errors import KtodataError, MissingExtraError, ModelError, RecipeError, SettingError
 from ktodata.experiments.ablation import Ablation
-from ktodata.files import digest_file, make_folder
-from ktodata.pipeline.code_digest import code_digest
+from ktodata.files import make_folder
 from ktodata.pipeline.run_folder import digest
 from ktodata.settings import unknown_name
 
 BUDGETS = (0.0, 0.01, 0.02, 0.05, 0.1)
 Notify = Callable[[dict[str, Any]], None]
-CODE = tuple(f"ktodata.bench.{name}" for name in ("own_methods", "peer_methods", "trained_methods", "bench_rows"))
 TRAINED = "packaged:smollm2-135m-instruct"
 
 
@@ -54,11 +54,6 @@ class BenchPlan:
     def __post_init__(self) -> None:
         if wrong := [budget for budget in (*self.budgets, *self.train) if not 0 <= budget < 1]:
             raise SettingError(f"bench: a budget is a share of the rows, at least 0 and under 1; got {wrong[0]}.")
-
-    @property
-    def code(self) -> str:
-        """What answers depend on besides data and settings."""
-        return digest([code_digest(*CODE), [digest_file(file) for file in self.added]])
 
 
 @dataclass
@@ -93,9 +88,9 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
     """
     for file in plan.added:
         _import(file)
-    methods = _chosen([(name, each) for name, each in METHODS.items()], plan.methods, "method")
+    methods = [replace(each, code=answer_code(each)) for each in _chosen(list(METHODS.items()), plan.methods, "method")]
     there, passed_over = label_sources(plan.data)
-    outcome, code = BenchOutcome(plan), plan.code
+    outcome = BenchOutcome(plan)
     model = plan.model if any(method.needs_model for method in methods) else None
     outcome.passed_over |= {name: why for name, why in passed_over.items() if _concerns(name, plan.sources)}
     named = [(source.name, source) for source in there] + [(name, None) for name in passed_over]
@@ -114,7 +109,7 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
         outcome.rows[source.name], outcome.data[source.name] = len(rows.labels), source.data
         outcome.wrong[source.name] = float(rows.wrong.mean())
         content = [[vars(record) for record in source.records], list(source.given or ()), source.flips]
-        made_of = digest(source.name, content, code, plan.max_rows, plan.encoder, model)
+        made_of = digest(source.name, content, plan.max_rows, plan.encoder, model)
         able = _able(methods, rows)
         for method in able:
             _measure(outcome, source.name, rows, method, made_of, partial(_said, notify, event))
@@ -191,7 +186,7 @@ def _budgets(method: BenchMethod, plan: BenchPlan) -> list[float]:
 
 
 def _cell(plan: BenchPlan, made_of: str, rows: BenchRows, method: BenchMethod, budget: float, seed: int) -> BenchCell:
-    place = plan.out / "cells" / f"{digest(made_of, method.name, budget, seed)}.npz"
+    place = plan.out / "cells" / f"{digest(made_of, method.name, method.code, budget, seed)}.npz"
     if (kept := BenchCell.load(place)) is not None:
         return kept
     cell = measured(method, rows, round(budget * len(rows.labels)), seed)
@@ -210,12 +205,13 @@ def _chosen(there: Sequence[tuple[str, Any]], names: Sequence[str], what: str) -
 
 def _import(file: Path) -> None:
     """Run a file that registers methods. It is code, and does what it says: only files that you would run yourself."""
-    spec = importlib.util.spec_from_file_location(f"bench_method_{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"bench_method_{file.stem}_{digest(str(file.resolve()))}", file)
     if spec is None or spec.loader is None or not file.is_file():
         raise SettingError(f"bench: {str(file)!r} is no Python file.")
-    before = set(METHODS)
+    before, module = set(METHODS), importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its functions know their file by it
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        spec.loader.exec_module(module)
     except Exception as error:
         raise (
             error if isinstance(error, KtodataError) else SettingError(f"bench: {file.name} does not run: {in_words(error)}.")

@@ -1,7 +1,9 @@
 """The bench on sources made here: what a source is, what methods see, what is kept, and what the page says."""
 
 import gzip
+import importlib
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -220,6 +222,58 @@ def test_a_source_is_cut_by_whole_rows_the_same_each_time(folder):
     small, again = (bench_rows(source, max_rows=100, encoder=ENCODER) for _ in range(2))
     assert len(small.labels) == 100
     assert small.table["row_id"].to_list() == again.table["row_id"].to_list()
+
+
+def test_an_answer_is_kept_as_long_as_its_own_sources_are_the_same(folder, tmp_path, monkeypatch):
+    """Through a package and an import inside a function; another method's file changes nothing."""
+    (tmp_path / "mine.py").write_text(
+        "from ktodata.bench.bench_methods import BenchAnswer, method\nimport helper_of_mine\n"
+        "@method('mine')\ndef mine(task): return BenchAnswer(None, labels=helper_of_mine.turned(task.labels))\n"
+    )
+    (tmp_path / "helper_of_mine.py").write_text(
+        "def turned(labels):\n    from package_of_mine import deep\n    return labels if deep.KEEP else ~labels\n"
+    )
+    (tmp_path / "package_of_mine").mkdir()
+    (tmp_path / "package_of_mine" / "__init__.py").write_text("")
+    (tmp_path / "package_of_mine" / "deep.py").write_text("from .deeper import KEEP\n")
+    deeper = tmp_path / "package_of_mine" / "deeper.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    answered = []
+    monkeypatch.setitem(
+        METHODS, "as given", replace(given := METHODS["as given"], answer=lambda task: answered.append(1) or given.answer(task))
+    )
+
+    def right(keep, *more):
+        deeper.write_text(f"KEEP = {keep}  # {'x' * keep}\n")
+        for name in [name for name in sys.modules if "of_mine" in name or name.startswith("bench_method_")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        names, added = ("as given", "mine"), (tmp_path / "mine.py", *more)
+        plan = BenchPlan(
+            folder,
+            tmp_path / "out",
+            budgets=(0.0,),
+            sources=("rule, weak_label_rule",),
+            methods=names,
+            added=added,
+            max_rows=ROWS,
+        )
+        try:
+            return run_bench(plan).cells["rule, weak_label_rule", 0.0, "mine"][0].figures()["right"]
+        finally:
+            METHODS.pop("mine")
+            METHODS.pop("other", None)
+
+    kept = right(1)
+    assert right(0) == pytest.approx(1 - kept) != kept
+    assert right(1) == kept
+    (tmp_path / "other.py").write_text(
+        "from ktodata.bench.bench_methods import BenchAnswer, method\n@method('other')\ndef other(task): return BenchAnswer(None)\n"
+    )
+    assert right(1, tmp_path / "other.py") == kept
+    assert len(answered) == 1, "of the other methods nothing has changed"
+    cells = list((tmp_path / "out" / "cells").glob("*.npz"))
+    assert len(cells) == 3
 
 
 @pytest.fixture(scope="module")
