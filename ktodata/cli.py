@@ -1,4 +1,4 @@
-"""The command line: one command a job; words and exit codes only. 0 done, 1 the data or recipe is at fault, 2 wrong usage.
+"""The command line: one command a job; words and exit codes only: docs/nightly.md has the codes.
 
 What a command prints is worded in pipeline/command_texts.py; with --json, standard output holds one JSON value and nothing else.
 """
@@ -57,6 +57,7 @@ app = Commands(
     no_args_is_help=True,
 )
 
+UNEXPECTED = 70  # the exit code of an error of our own, as in sysexits.h: neither the data nor the call is at fault
 TRACEBACK = "KTODATA_TRACEBACK"  # set, an unexpected error is shown with where it comes from
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
@@ -121,6 +122,7 @@ def run(
     Example:  ktodata run pipelines/quickstart.yaml --set label_noise.min_precision=0.9
     Example:  ktodata run support.yaml --engine ray --address head:6379
     """
+    from ktodata.engines.running import check_engine
     from ktodata.pipeline import self_training
     from ktodata.pipeline.command_texts import plan_text, run_text, run_value
     from ktodata.pipeline.judge_preview import preview_judging
@@ -128,8 +130,11 @@ def run(
     from ktodata.pipeline.runner import paths_of
     from ktodata.progress import Progress
 
+    of_engine: dict[str, Any] = {"workers": workers, "address": address}
+    with _wrong_usage():
+        check_engine(engine, **of_engine)
     settings: dict[str, Any] = {"out": out, "overrides": overrides or (), "reviews": reviews or (), "telemetry": telemetry}
-    settings |= {"engine": engine, "workers": workers, "address": address}
+    settings |= {"engine": engine, **of_engine}
     if dry_run:
         plan, stages = self_training.dry_run(recipe, **settings)
         paths = paths_of(plan)
@@ -779,7 +784,7 @@ def _file_settings(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The console script: ktodata's own errors become one line and exit code 1."""
+    """The console script: an error becomes one line and an exit code."""
     with _errors_in_one_line():
         try:
             app()
@@ -817,7 +822,16 @@ def _errors_in_one_line() -> Iterator[None]:
             _end(f"{type(error).__name__}: {place}{error.strerror or error}", 1)
         if os.environ.get(TRACEBACK):
             raise
-        _end(_unexpected_text(error), 1)
+        _end(_unexpected_text(error), UNEXPECTED)
+
+
+@contextmanager
+def _wrong_usage() -> Iterator[None]:
+    """Inside, options are checked that no recipe gives: what is wrong is the call."""
+    try:
+        yield
+    except SettingError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _end(text: str, code: int) -> NoReturn:

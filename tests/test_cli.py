@@ -198,8 +198,9 @@ def test_run_for_scripts_and_dry(ktodata, folder):
     assert (code, out, err) == (0, "", "")
     code, out, _ = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--dry-run", "--set", "split.test=0.3")
     assert code == 0
-    refused, _, reason = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", "--dry-run", "--workers", "2")
-    assert refused != 0 and "give engine local or ray, too" in reason
+    for options, says in ((["--workers", "2"], "give engine local or ray, too"), (["--engine", "loca"], "no engine 'loca'")):
+        refused, _, reason = ktodata("run", folder / "recipe.yaml", "--out", folder / "json", *options)
+        assert refused == 2 and says in " ".join(reason.split())
     reading, _, stages = out.partition("\n\n")  # how the feedback is read stands first: tests/cases/test_dry_run.py
     assert "records" in reading
     after = "runs: what it depends on runs"

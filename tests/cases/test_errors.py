@@ -121,7 +121,7 @@ def test_what_nobody_has_thought_of_is_one_line_too(folder, monkeypatch, capsys)
 
     monkeypatch.setattr("ktodata.formats.convert", broken)
     code, error = typed(["convert", "thumbs.jsonl", "out.jsonl"], monkeypatch, capsys)
-    assert code == 1 and error.startswith('unexpected KeyError: "nobody\'s"') and len(error.splitlines()) == 1
+    assert code == 70 and error.startswith('unexpected KeyError: "nobody\'s"') and len(error.splitlines()) == 1
     monkeypatch.setenv("KTODATA_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["ktodata", "convert", "thumbs.jsonl", "out.jsonl"])
     with pytest.raises(KeyError):
