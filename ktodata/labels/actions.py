@@ -12,7 +12,8 @@ p = P(the given label is wrong). A row's cost is the expected squared error E[(c
 So a row is better dropped than kept when p > 1/4 and better relabelled than dropped when p > 3/4; a soft label beats all three,
 and a review is worth p (1 - p) more. That holds for a p that is a probability; where p was not measured, only keeping is left.
 What is measured has an interval (people/calibration.py): rows are dropped and labels turned by its low end, so that of the turned
-labels RELABEL_FROM or more were wrong, and a soft label takes the end nearer to 1/2.
+labels RELABEL_FROM or more were wrong, and a soft label takes the end nearer to 1/2. That end is no best guess, and a p may be
+off: so labels are softened only where reviewed rows show that it takes cost away.
 Models have not confirmed that order: trained on XSTest, relabelling from 1/2 on and dropping nothing did at least as well as soft
 labels (tests/benchmarks/LOG.md). A cost says what a row's pull gets wrong, not what a model makes of it.
 """
@@ -22,6 +23,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from ktodata.stats import Interval
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -30,6 +34,7 @@ DROP_FROM = 1 / 4
 RELABEL_FROM = 0.8  # over the 3/4 from which it pays: of the labels that are turned, so many at least are to be wrong
 LABEL_ACTIONS = ("drop", "relabel", "drop_and_relabel", "soften")
 EDGE = 1e-3
+SIDE = 0.95  # to each side of an interval, as in people/calibration.py
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,32 @@ def costs(p_wrong: Floats, low: Floats, softened: Floats, known: Bools) -> Costs
     drop, turned = np.where(low > DROP_FROM, 1 / 4, p), low >= RELABEL_FROM
     each = (p, drop, np.where(turned, 1 - p, p), np.where(turned, 1 - p, drop), (softened - p) ** 2 + p * (1 - p))
     return Costs(len(p), *(float(cost.mean()) for cost in each))
+
+
+def softening_shown(softened: Floats, wrong: Bools, counts: Floats, labels: Bools, open_rows: Bools) -> Interval:
+    """Share of what wrong labels cost that soft labels take away, as drawn rows show it, with ends by Student's t.
+
+    softened : float [N], P(wrong) that soft labels take, of reviewed rows by fits that saw no review of their prompt group
+    wrong : bool [N], read where counts > 0. counts : float [N], what a reviewed row counts for, 0 where nobody reviewed
+    labels : bool [N], within each of which rows were drawn. open_rows : bool [N], those that would be softened
+    value : None where a label with open rows has too few reviewed ones to say, or none of them is wrong
+    """
+    gain, sums, freedom = wrong - (softened - wrong) ** 2, np.zeros(3), 0.0
+    for given in (False, True):
+        rows = labels == given
+        share, own, number = (open_rows & rows).sum() / open_rows.sum(), counts * rows, (counts * rows).sum()
+        if not share:
+            continue
+        if number <= 1:
+            return Interval(None, None, None)
+        mean = own @ gain / number
+        variance = own @ (gain - mean) ** 2 / (number * (number - 1))
+        sums += (share * mean, share**2 * variance, share * (own @ wrong) / number)
+        freedom += number - 1
+    if not sums[2]:
+        return Interval(None, None, None)
+    value, reach = sums[0] / sums[2], stdtrit(freedom, SIDE) * np.sqrt(sums[1]) / sums[2]
+    return Interval(float(value), float(value - reach), float(value + reach))
 
 
 def wrong_by_random_flips(p_desirable: Floats, labels: Bools, confident_joint: NDArray[np.int64]) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.labels.actions import costs, soft_labels
+from ktodata.labels.actions import costs, soft_labels, softening_shown
 from ktodata.labels.label_classifier import Classifier
 from ktodata.labels.label_rows import LabelRows
 from ktodata.labels.people.calibration import Calibration
@@ -27,11 +27,14 @@ class Beliefs:
 
     measured : bool [N], training rows that nobody reviewed, where there is one
     expected : share of those that are wrong: by p, with the ends that the random draw leaves open; value None: p lies outside
+    softening : share of what wrong labels cost that soft labels take away, by reviewed rows; where that may be nothing, or less,
+    soft labels are the labels
     """
 
     calibration: Calibration | None
     measured: Bools
     expected: Interval = NOT_MEASURED
+    softening: Interval = NOT_MEASURED
 
     def columns(self, rows: LabelRows) -> Mapping[str, pl.Series | pl.Expr]:
         """soft_label; p_wrong and the least that reviewed rows leave open of it, p_wrong_low, where that was measured."""
@@ -48,6 +51,7 @@ class Beliefs:
         metrics: dict[str, Any] = {"label_action_costs": costs(p, low, softened, self.measured).as_dict()}
         if self.calibration is not None:
             metrics["borne_out"] = asdict(self.calibration.borne_out(self.measured))
+            metrics["softening"] = self.softening.as_dict()
         if self.calibration is not None or self.expected.low is not None:
             metrics["expected_wrong"] = self.expected.as_dict()
         return metrics
@@ -57,7 +61,8 @@ class Beliefs:
         if self.calibration is None:
             nothing = np.zeros(len(self.measured))
             return nothing, nothing, nothing
-        return self.calibration.p_wrong, self.calibration.p_wrong_low, self.calibration.least_sure
+        softened = self.calibration.least_sure if (self.softening.low or 0.0) > 0 else np.zeros(len(self.measured))
+        return self.calibration.p_wrong, self.calibration.p_wrong_low, softened
 
 
 def measure_beliefs(rows: LabelRows, classifier: Classifier, trusted: Mapping[str, Any]) -> Beliefs:
@@ -71,7 +76,8 @@ def measure_beliefs(rows: LabelRows, classifier: Classifier, trusted: Mapping[st
     low, high = _left_open(rows, measured, trusted)
     value = float(calibration.p_wrong[measured].mean())
     if low <= value <= high and not trusted["draw_refuted"]:  # the draw's ends are exact, whatever p is
-        return Beliefs(calibration, measured, Interval(value, low, high))
+        shown = softening_shown(calibration.least_sure, calibration.wrong, calibration.counts, rows.labels, measured)
+        return Beliefs(calibration, measured, Interval(value, low, high), shown)
     return Beliefs(None, nothing, Interval(None, low, high))
 
 

@@ -61,7 +61,8 @@ def label_decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.Da
     if action == "keep":
         return no_decisions()
     by_p_wrong = action in ("soften", "relabel", "drop_and_relabel")
-    measured = pl.col("p_wrong").is_not_null() | pl.col("trusted_label").is_not_null()
+    acts = pl.col("soft_label").is_between(0, 1, closed="none") if action == "soften" else pl.col("p_wrong").is_not_null()
+    measured = acts | pl.col("trusted_label").is_not_null()
     # what a person has judged need not wait for one, unless verdicts are to do nothing but measure
     unjudged = pl.col("trusted_label").is_null() if by_p_wrong or use_trusted == "relabel" else pl.lit(value=True)
     # nor need what soft labels, relabel or drop_and_relabel see to

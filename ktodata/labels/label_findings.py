@@ -294,9 +294,10 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
     text = worthless + (
         f"Of {costs['rows']:,} labels that nobody judged {percent(wrong['value'])} would be wrong by p(wrong), {measured}; the "
         f"draw leaves room for {span(Interval(**wrong))}. "
-        f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would {saved['soften']}, the likelier "
-        f"label would {saved['relabel']}, dropping and relabelling would {saved['drop_and_relabel']}, dropping alone would "
-        f"{saved['drop']}, by the same p. What a model gains is measured by `ktodata ablate` alone."
+        f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would {saved['soften']} "
+        f"({_softening_in_words(facts['softening'])}), the likelier label would {saved['relabel']}, dropping and relabelling "
+        f"would {saved['drop_and_relabel']}, dropping alone would {saved['drop']}, by the same p. What a model gains is "
+        "measured by `ktodata ablate` alone."
     )
     if wrong["low"] < COSTLY <= wrong["high"]:
         few = f"Too few reviews to say whether {percent(COSTLY, 0)} or more of the labels that nobody judged are wrong."
@@ -307,6 +308,14 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
 def _saved_in_words(share: float) -> str:
     percents = round(100 * share)
     return "take away nothing" if not percents else f"{'take away' if percents > 0 else 'add'} {abs(percents)}%"
+
+
+def _softening_in_words(shown: Mapping[str, Any]) -> str:
+    """What reviewed rows show of it; a share under 0 is added."""
+    if shown["low"] is None:
+        return "reviewed rows show no wrong label that they could pull, so they stay as given"
+    ends = f"{100 * shown['low']:.0f} to {100 * shown['high']:.0f}%"
+    return f"by reviewed rows {ends}" if shown["low"] > 0 else f"by reviewed rows {ends}, so they stay as given"
 
 
 def _turning_in_words(borne_out: Mapping[str, Any]) -> str:

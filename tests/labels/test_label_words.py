@@ -312,14 +312,15 @@ def test_expected_gain_is_named_only_where_reviews_measured_it():
     assert gain().status == "not_applicable" and "40 reviewed rows of the random draw" in gain().text
     seen = {"reviewed": 6.0, "wrong": 6.0, "turned": 20, "reviews_needed": None}
     wrong = {"value": 0.1, "low": 0.06, "high": 0.15}
-    assert "6 of 6" in (text := gain(label_action_costs=costs, borne_out=seen, expected_wrong=wrong).text)
+    known = {"label_action_costs": costs, "expected_wrong": wrong, "softening": {"value": 0.3, "low": 0.1, "high": 0.5}}
+    assert "6 of 6" in (text := gain(borne_out=seen, **known).text) and "(by reviewed rows 10 to 50%)" in text
+    open_ = known | {"softening": {"value": 0.1, "low": -0.25, "high": 0.5}}
+    assert "(by reviewed rows -25 to 50%, so they stay as given)" in gain(borne_out=seen, **open_).text
     assert "Of 50 labels that nobody judged 10.0\u2009%" in text and "leaves room for 6.0 to 15.0\u2009%" in text
     refuted = gain(expected_wrong=wrong | {"value": None})
     assert refuted.status == "not_applicable" and "6.0 to 15.0\u2009%" in refuted.text and "an order only" in refuted.text
     for needed, words in ((150, "About 150 reviews more"), (None, "2 of 6 reviewed rows")):
-        shown = gain(
-            label_action_costs=costs, borne_out=seen | {"wrong": 2.0, "turned": 0, "reviews_needed": needed}, expected_wrong=wrong
-        )
+        shown = gain(borne_out=seen | {"wrong": 2.0, "turned": 0, "reviews_needed": needed}, **known)
         assert shown.status == "issue" and words in shown.text and "ablate" in shown.text
 
 
@@ -331,6 +332,7 @@ def test_what_wrong_labels_cost_is_a_word_only_where_the_interval_lies_on_one_si
     costs = {"rows": 355, "cost": {"keep": high}, "share_of_cost_taken_away": saved}
     known = {"expected_wrong": {"value": high, "low": low, "high": high}, "label_action_costs": costs}
     known |= {"borne_out": {"reviewed": 0.0, "wrong": 0.0, "turned": 0, "reviews_needed": None}}
+    known |= {"softening": {"value": None, "low": None, "high": None}}
     gain = next(each for each in label_findings(facts(**known)) if each.code == "KD049")
     assert gain.status == status and ("Too few reviews" in gain.text) == (status == "not_applicable")
 

@@ -366,6 +366,22 @@ def test_labels_are_softened_as_far_as_reviewed_rows_bear_it_out():
     assert result.metrics["borne_out"]["turned"] == 0
 
 
+def test_labels_stay_as_given_where_reviewed_rows_do_not_show_that_softening_helps():
+    """Blind text and few wrong labels: p is a rate, and a careful one. What soft labels would see to is held for a person then."""
+    blind, wrong = two_topics(600, distance=0.1, wrong=0.05)
+    ann, ben = ({"rater": rater, "label": False, "created_at": None} for rater in ("ann", "ben"))
+    place = next(place for place, label in enumerate(blind["label"]) if label and place % 10)  # one that nobody reviewed
+    votes = pl.Series([[ann, ben] if row == place else of for row, of in enumerate(blind["votes"])], dtype=blind["votes"].dtype)
+    blind = blind.with_columns(votes=votes)
+    result = label_noise(with_reviews(blind, wrong, every=10), action="soften", trusted_at_random=True)
+    assert result.metrics["softening"]["low"] is None or result.metrics["softening"]["low"] <= 0
+    unjudged = blind.join(result.columns, on="row_id").filter(pl.int_range(pl.len()) % 10 != 0)
+    assert (unjudged["soft_label"] == unjudged["label"].cast(pl.Float64)).all()
+    gain = next(finding for finding in result.metrics["findings"] if finding["code"] == "KD049")
+    assert "soft labels would take away nothing" in gain["text"] and "they stay as given" in gain["text"]
+    assert "outvoted" in {reason for _, reason in result.actions().values()}
+
+
 @pytest.mark.parametrize("action", ["relabel", "drop_and_relabel"])
 def test_labels_are_turned_and_rows_dropped_by_the_low_end_of_what_reviews_leave_open(action):
     table, wrong = two_topics(1200)
