@@ -9,6 +9,7 @@ import pytest
 from line_files import WORDS, write_lines
 
 import ktodata as kd
+from ktodata.embeddings import static_encoder
 from ktodata.errors import RunError
 from ktodata.pipeline.command_texts import run_text
 from ktodata.report.run_changes import read_changes
@@ -66,6 +67,33 @@ def test_the_result_is_that_of_a_full_run(grown):
     assert len(files) > 3
     for file in files:
         assert file.read_bytes() == (whole.folder / file.relative_to(run.folder)).read_bytes(), file.name
+
+
+def test_the_result_is_that_of_a_full_run_with_verdicts_and_an_engine(tmp_path, monkeypatch):
+    """Verdicts on rows of before, one of which is gone, and on rows that came; texts in two processes, and in this one."""
+    monkeypatch.setattr(static_encoder, "BATCH", 32)
+    source, reviews = tmp_path / "feedback.jsonl", tmp_path / "reviews.jsonl"
+    settings = recipe(source)
+    settings["steps"] = [*settings["steps"][:-1], {"label_noise": {"folds": 3, "repeats": 1}}]
+    first = [record(n, ("cooking with", "painting of")[n % 2], f"r{n % 2}", n % 3 != 0) for n in range(120)]
+    more = [record(n, "painting of", "r1", n % 2 == 0) for n in range(1000, 1030)]
+    monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / "cache"))
+    write_lines(source, first)
+    before = kd.run(settings, out=tmp_path / "run", engine="local", workers=2)
+    judged = before.feedback.sort("row_id").head(20).select("row_id", trusted_label=~pl.col("label"), reviewer=pl.lit("ann"))
+    write_lines(source, first[1:] + more)
+    came = kd.read([str(source)], label="label", rater="rater").feedback.join(before.feedback, on="row_id", how="anti")
+    write_lines(
+        reviews, [*judged.to_dicts(), *came.head(5).select("row_id", trusted_label="label", reviewer=pl.lit("ann")).to_dicts()]
+    )
+    files = []
+    for folder, how in (("run", {"engine": "local", "workers": 2}), ("whole", {})):
+        monkeypatch.setenv("KTODATA_CACHE", str(tmp_path / ("cache" if folder == "run" else "another cache")))
+        run = kd.run(settings | {"reviews": str(reviews)}, out=tmp_path / folder, **how)
+        shards = sorted((run.folder / "shards").iterdir())
+        files.append({file.name: file.read_bytes() for file in (run.folder / "ledger.parquet", *shards)})
+    assert run.feedback["trusted_label"].drop_nulls().len() >= 24
+    assert len(files[0]) > 3 and files[0] == files[1]
 
 
 def test_an_encoder_with_attention_gives_a_full_runs_vectors_but_for_the_last_bits(tmp_path, monkeypatch):
