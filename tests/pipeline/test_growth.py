@@ -69,6 +69,7 @@ def test_the_result_is_that_of_a_full_run(grown):
         assert file.read_bytes() == (whole.folder / file.relative_to(run.folder)).read_bytes(), file.name
 
 
+@pytest.mark.slow
 def test_the_result_is_that_of_a_full_run_with_verdicts_and_an_engine(tmp_path, monkeypatch):
     """Verdicts on rows of before, one of which is gone, and on rows that came; texts in two processes, and in this one."""
     monkeypatch.setattr(static_encoder, "BATCH", 32)
