@@ -14,9 +14,10 @@ from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighte
 from ktodata.evaluate.truth import TruthFile, with_truth
 from ktodata.extras import require
 from ktodata.feedback import LABEL_NAMES
-from ktodata.files import alone_if_run, check_siblings, digest_file, read_note, whole_file, write_note
+from ktodata.files import alone_if_run, digest_file, read_note, whole_file, write_note
 from ktodata.settings import check_settings
 from ktodata.train.data.training_rows import check_rows, read_part
+from ktodata.train.results.trained_folder import check_one_training
 
 MEASURED_LINE = {
     **{"against": pl.String(), "measure": pl.String()},
@@ -130,8 +131,7 @@ def evaluate(
     rows = rows if max_rows is None else rows.sample(min(max_rows, rows.height), seed=seed).sort("row_id")
     folder, base = _model_and_reference(run_or_shards, model, reference)
     note = Path(folder) / "training.json"
-    if note.is_file():
-        check_siblings(note)
+    check_one_training(note.parent)
     with reporting_evaluation(settings["progress"]) as report:
         scored = score(rows, settings, prompts, trained=folder, reference=base, report=report)
     # whoever shows the figures checks that the run's model is still this one; of a model elsewhere nothing is to be checked

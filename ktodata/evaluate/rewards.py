@@ -1,24 +1,13 @@
 """Implicit rewards of rows: how much likelier training made each completion."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
 
-from ktodata.models import load_causal_lm
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.model.scorer import Scorer
-
-
-def load_trained(model: str, reference: str) -> Any:
-    """The trained model: a whole model, or an adapter on top of `reference`."""
-    if (Path(model) / "adapter_config.json").is_file():
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(load_causal_lm(reference)[0], model)
-    return load_causal_lm(model)[0]
 
 
 def completion_logps(

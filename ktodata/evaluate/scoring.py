@@ -11,12 +11,13 @@ import torch
 from ktodata.evaluate.checked_answers import MODELS, BaseAnswers, check_answers, write_answers
 from ktodata.evaluate.evaluation_progress import Report, RowsScored
 from ktodata.evaluate.generation import choose_prompts, describe, examples, write_greedily
-from ktodata.evaluate.rewards import completion_logps, load_trained, reward_table
+from ktodata.evaluate.rewards import completion_logps, reward_table
 from ktodata.files import is_being_made
 from ktodata.models import load_causal_lm
 from ktodata.train.data.tokens import tokenize
 from ktodata.train.model.device import device_name, pick_device, pick_dtype
 from ktodata.train.model.fingerprint import computation_hash
+from ktodata.train.results.trained_folder import load_trained
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -44,6 +45,7 @@ from ktodata.train.results.provenance import circumstances, outcome, recorded_se
 from ktodata.train.results.telemetry import SCHEMA
 from ktodata.train.results.trackers import LoggerName, check_loggers, open_loggers
 from ktodata.train.results.train_result import TrainResult
+from ktodata.train.results.trained_folder import check_one_training
 from ktodata.train.results.training_findings import training_findings
 from ktodata.train.results.training_progress import reporting
 from ktodata.train.schedule import learning_rate_at
@@ -145,6 +147,7 @@ def read_model(
 
     sharded : the model may be larger than a device, or the host: it gets its values when it is shared out
     """
+    check_one_training(Path(settings["model"]).expanduser())
     if sharded:
         return load_mapped(settings["model"])
     options = quantized_options(settings["lora"], device=device, compute_dtype=compute_dtype)

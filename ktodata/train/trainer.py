@@ -17,6 +17,7 @@ from ktodata.train.early_stop import EarlyStopSettings
 from ktodata.train.objectives import OBJECTIVES, ObjectiveName
 from ktodata.train.results.trackers import LoggerName
 from ktodata.train.results.train_result import TrainResult
+from ktodata.train.results.trained_folder import check_out
 from ktodata.train.schedule import Schedule
 from ktodata.train.setting_tables import FlipRates, LoraSettings, OptimizerName
 
@@ -151,6 +152,8 @@ def fit(
     require("torch", "transformers", "safetensors", *([] if lora is None else ["peft"]))
     if settings["out"] is not None and settings["out"].is_file():
         raise RunError(f"{settings['out']} is a file: out is the folder that the model goes to.")
+    if settings["out"] is not None:
+        check_out(settings["out"], settings["model"])
     train_rows, held_out_rows = _checked_parts(shards)
     from ktodata.train.run_training import run_training
 

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.extras import require
-from ktodata.files import check_siblings, discard, note_text, read_note
+from ktodata.files import discard, note_text, read_note, siblings_of
 from ktodata.models import first_line
 from ktodata.train.early_stop import best
 from ktodata.train.objectives import OBJECTIVE_SETTINGS
+from ktodata.train.results.trained_folder import check_one_training
 
 # what a model, an adapter and a tokenizer are saved as; the other files (telemetry, logs, checkpoints) holds rows
 SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -54,7 +55,7 @@ def push_to_hub(
     folder = Path(folder)
     facts = _read_training(folder)
     written = _public_texts(folder, facts, about_feedback)
-    files: dict[str, Path | bytes] = {path.name: path for path in _public_files(folder)}
+    files: dict[str, Path | bytes] = {str(path.relative_to(folder)): path for path in _public_files(folder)}
     files |= {name: content.encode() for name, content in written.items()}
     return upload(repo_id, files, kind="model", message="Model trained with ktodata", private=private, token=token)
 
@@ -159,14 +160,15 @@ def _read_training(folder: Path) -> dict[str, Any]:
     file = folder / "training.json"
     if not file.exists():
         raise RunError(f"{folder} has no training.json, so it is no finished training. Give the folder that fit wrote to (out).")
-    check_siblings(file)
+    check_one_training(folder)
     return read_note(file)
 
 
 def _public_files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and path.suffix in SUFFIXES and not NOT_PUBLIC.fullmatch(path.name)
-    )
+    """Those that training.json speaks of, as others may be anybody's; all of a training that is older than that list."""
+    named = siblings_of(folder / "training.json") or {path.name for path in folder.iterdir()}
+    paths = [folder / name for name in named if name != "training.json"]
+    return sorted(path for path in paths if path.is_file() and path.suffix in SUFFIXES and not NOT_PUBLIC.fullmatch(path.name))
 
 
 def _public_texts(folder: Path, facts: dict[str, Any], about_feedback: str) -> dict[str, str]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ktodata.errors import RunError
-from ktodata.files import check_siblings, make_folder, read_note, read_sibling_table, write_note
+from ktodata.files import make_folder, read_note, read_sibling_table, write_note
 from ktodata.models import load_causal_lm, no_progress_bars
 from ktodata.train.results.group_margins import by_group
 from ktodata.train.results.summary import as_html, summary_lines
 from ktodata.train.results.telemetry import summarise
+from ktodata.train.results.trained_folder import check_one_training, check_out, remove_earlier
 
 if TYPE_CHECKING:
     from ktodata.train.results.training_figures import Drawing
@@ -56,15 +57,17 @@ class TrainResult:
     def save(self, folder: Path | str) -> None:
         """Model, tokenizer, telemetry.parquet and, as the last, training.json: where that is, the rest is whole.
 
+        An earlier training in `folder` leaves it, an adapter too, which would be read in this one's place.
         Weights are saved in the dtype that the base's are stored in (`saved_dtype` in training.json), as they were evaluated.
 
-        Raises RunError when the model is not in memory.
+        Raises RunError when the model is not in memory, SettingError for the folder of the model that it was trained from.
         """
         from ktodata.train.model.stored_dtype import held_in
 
         if self.model is None:
             raise RunError(f"the model is in {self.folder}, not in memory. Call with_model() first, or copy that folder.")
         out = Path(folder)
+        check_out(out, self.metrics["settings"]["model"])
         make_folder(out)
         scratch = out / ".writing"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -74,7 +77,7 @@ class TrainResult:
         self.telemetry.write_parquet(scratch / "telemetry.parquet")
         training = {**self.metrics, "history": self.history.to_dicts(), "held_out": self.held_out}
         write_note(scratch / "training.json", training, sorted(scratch.iterdir()))
-        (out / "training.json").unlink(missing_ok=True)  # of an earlier training: it must not vouch for a half-written one
+        remove_earlier(out, {file.name for file in scratch.iterdir()})
         for file in sorted(scratch.iterdir(), key=lambda file: file.name == "training.json"):
             file.replace(out / file.name)
         scratch.rmdir()
@@ -107,7 +110,7 @@ class TrainResult:
             return self
         if self.folder is None:
             raise RunError("this training has neither its model in memory nor a folder to read it from.")
-        check_siblings(self.folder / "training.json")
+        check_one_training(self.folder)
         model, tokenizer = load_causal_lm(str(self.folder))
         return replace(self, model=model, tokenizer=tokenizer)
 
