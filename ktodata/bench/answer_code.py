@@ -38,8 +38,10 @@ def _imports_of(name: str, file: Path) -> Iterator[tuple[str, Path]]:
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         if isinstance(node, ast.ImportFrom):
-            beside = name if file.name == "__init__.py" else name.rpartition(".")[0]
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), beside) if beside or not node.level else ""
+            package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+            base = (
+                importlib.util.resolve_name("." * node.level + (node.module or ""), package) if package or not node.level else ""
+            )
             modules = [base, *(f"{base}.{alias.name}" for alias in node.names)] if base else []
         # of a.b.c the packages a and a.b are run, too
         for each in {

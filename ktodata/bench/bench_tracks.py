@@ -112,7 +112,7 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
         made_of = digest(source.name, content, plan.max_rows, plan.encoder, model)
         able = _able(methods, rows)
         for method in able:
-            _measure(outcome, source.name, rows, method, made_of, partial(_said, notify, event))
+            _measure(outcome, source.name, rows, method, made_of, partial(_step_event, notify, event))
         _train(outcome, source.name, rows, able, made_of, partial(_training_event, notify, event))
         notify({**event, "kind": "done", "seconds": time.perf_counter() - started})
     return outcome
@@ -164,13 +164,13 @@ def _train(
             outcome.passed_over[f"{source}, trained on"] = in_words(error)
 
 
-def _said(notify: Notify, source: dict[str, Any], text: str) -> None:
+def _step_event(notify: Notify, source: dict[str, Any], text: str) -> None:
     notify({**source, "kind": "progress", "text": text})
 
 
 def _training_event(notify: Notify, source: dict[str, Any], event: dict[str, Any]) -> None:
     if event["kind"] == "start":
-        _said(notify, source, f"training on {event['stage']}")
+        _step_event(notify, source, f"training on {event['stage']}")
 
 
 def _able(methods: Sequence[BenchMethod], rows: BenchRows) -> list[BenchMethod]:

@@ -26,6 +26,7 @@ from ktodata.errors import (
     SettingError,
 )
 from ktodata.train import fit
+from ktodata.train.data.batches import plan_held_out
 from ktodata.train.objectives import OBJECTIVES
 
 FAST = {"batch_size": 4, "learning_rate": 1e-3, "warmup_fraction": 0.0, "device": "cpu"}
@@ -186,18 +187,29 @@ def test_siblings_dealt_singly_are_refused_where_they_are_to_be_set_against_each
         fit(text_rows(12), model=model_folder, objective="kto_hybrid", group_by_prompt=False, **FAST)
 
 
-def test_rows_that_are_set_against_each_other_are_dealt_together(model_folder):
-    """4 prompts of 4 rows, 8 rows an update: kto takes a quarter of it from one prompt, kto_hybrid the whole prompt."""
-    rows = text_rows(16).with_columns(
-        prompt=pl.Series([f"what is {word} " for word in ("one", "two", "three", "four") for _ in range(4)]),
-        label=pl.Series([True, True, True, False] * 4),
+def test_rows_that_are_set_against_each_other_are_dealt_together(model_folder, monkeypatch):
+    """4 prompts of 4 rows, 8 rows an update: kto takes a quarter of it from one prompt, kto_hybrid the whole prompt; held out too."""
+    words = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+    rows = text_rows(32).with_columns(
+        prompt=pl.Series([f"what is {word} " for word in words for _ in range(4)]),
+        label=pl.Series([True, True, True, False] * 8),
+        part=pl.Series(["train"] * 16 + ["validation"] * 16),
     )
+    held_out = []
+
+    def planned(*rows, **settings):
+        held_out.append(plan_held_out(*rows, **settings))
+        return held_out[-1]
+
+    monkeypatch.setattr("ktodata.train.data.preparation.plan_held_out", planned)
     settings = {**FAST, "batch_size": 8, "max_steps": 2}
     siblings = [
         fit(rows, model=model_folder, objective=name, **settings).metrics["plan"]["rows_with_siblings"]
         for name in ("kto", "kto_hybrid")
     ]
     assert siblings[0] < siblings[1] == 16
+    parted, together = (plan.metrics["rows_with_siblings"] for plan in held_out)
+    assert parted < together == 16
 
 
 def test_numbers_read_seldom_are_the_same_numbers(model_folder):

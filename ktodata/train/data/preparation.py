@@ -55,23 +55,20 @@ def prepare(train_rows: CheckedPart, held_out_rows: CheckedPart | None, tokenize
             f"{'desirable' if rows.label[0] else 'undesirable'}. KTO needs both: raise max_length."
         )
     check_weights_fit(rows, soft=settings["soft_labels"], flip_rates=settings["flip_rates"])
+    dealt = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "siblings_together": OBJECTIVES[settings["objective"]].contrasts,
+        "kl_pairs_per_batch": settings["kl_pairs_per_batch"],
+    }
     plan = plan_training(
-        rows,
-        batch_size=batch_size,
-        epochs=settings["epochs"],
-        max_steps=settings["max_steps"],
-        seed=seed,
-        group_by_prompt=settings["group_by_prompt"],
-        siblings_together=OBJECTIVES[settings["objective"]].contrasts,
-        kl_pairs_per_batch=settings["kl_pairs_per_batch"],
+        rows, epochs=settings["epochs"], max_steps=settings["max_steps"], group_by_prompt=settings["group_by_prompt"], **dealt
     )
     metrics = {"train": token_metrics, "plan": plan.metrics}
     held_out, metrics["validation"] = _held_out_tokens(held_out_rows, tokenizer, max_length)
     if held_out is None:
         return Prepared(rows, plan, BatchPlan((), {}), metrics, len(rows))
-    held_out_plan = shifted(
-        plan_held_out(held_out, batch_size=batch_size, seed=seed, kl_pairs_per_batch=settings["kl_pairs_per_batch"]), len(rows)
-    )
+    held_out_plan = shifted(plan_held_out(held_out, **dealt), len(rows))
     return Prepared(joined(rows, held_out), plan, held_out_plan, metrics, len(rows))
 
 

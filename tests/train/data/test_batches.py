@@ -135,6 +135,8 @@ def test_siblings_stay_together_up_to_half_a_batch():
     together, parted = (plan(rows, batch_size=15, siblings_together=half).metrics for half in (True, False))
     assert together["rows_with_siblings"] == 75
     assert parted["rows_with_siblings"] <= 15 * 3
+    held_out = plan_held_out(rows, batch_size=15, seed=0, siblings_together=True)
+    assert held_out.metrics["rows_with_siblings"] == 75
 
 
 def test_a_prompt_with_many_rows_does_not_fill_a_batch_while_there_are_others():
