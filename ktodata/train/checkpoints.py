@@ -137,7 +137,7 @@ class Checkpoints:
         except (OSError, KeyError, RunError):
             return None
         raise RunError(
-            f"{self.folder} holds checkpoints of another training (other settings, rows or reference weights). "
+            f"{self.folder} holds checkpoints of another training (other settings, rows, labels, weights of rows, or reference). "
             "Give another out, or resume=False to start afresh and discard them."
         )
 

@@ -88,7 +88,8 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     made_by = scorer.computed_by(untouched)
     cached = scorer.cache_activations(pairs.tolist() if scorer.frozen_layers else [], made_by=made_by)
     key = reference_key(made_by, scorer, pairs)
-    if not distributed.all_equal(training_key(settings, key)):
+    training = training_key(settings, key, train_rows, held_out_rows)
+    if not distributed.all_equal(training):
         raise RunError(
             f"the {distributed.size} processes do not train the same: settings, rows, model or releases of torch differ between "
             "them. Give every process the same files and the same installation."
@@ -101,7 +102,7 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     check_reference(reference, pairs, prepared.rows)
     ready, before = time.perf_counter(), scorer.take_work(distributed)
     state = State(reference=reference_metrics | {"weights_hash": untouched} | before)
-    train_all(scorer, reference, objective, prepared, settings, key, distributed, saved_dtype, state)
+    train_all(scorer, reference, objective, prepared, settings, training, distributed, saved_dtype, state)
     seconds = {"preparing": prepared_at - clock, "reference": ready - prepared_at, "training": state.seconds_so_far}
     metrics = {
         **circumstances(settings, scorer, distributed),
@@ -226,18 +227,21 @@ def train_all(
     objective: Objective,
     prepared: Prepared,
     settings: dict[str, Any],
-    reference_key: str,
+    key: str,
     distributed: Distributed,
     saved_dtype: Any,
     state: State,
 ) -> None:
-    """The loop with its optimizer, schedule, checkpoints and logs; of several processes, the first one logs."""
+    """The loop with its optimizer, schedule, checkpoints and logs; of several processes, the first one logs.
+
+    key : from `training_key`
+    """
     optimizer = make_optimizer(scorer.model, settings["optimizer"], weight_decay=settings["weight_decay"])
     checkpoints, early_stop = None, None
     if settings["early_stop"] is not None:
         early_stop = EarlyStop(**settings["early_stop"])
     if settings["out"] is not None:
-        checkpoints = Checkpoints(settings["out"] / "checkpoints", training_key(settings, reference_key), distributed)
+        checkpoints = Checkpoints(settings["out"] / "checkpoints", key, distributed)
         if not settings["resume"]:
             checkpoints.clear()
         if checkpoints.restore(scorer.model, optimizer, state) and distributed.rank == 0:
@@ -308,9 +312,13 @@ def loggers_of(settings: dict[str, Any]) -> list[LoggerName]:
     return ["jsonl"] if settings["out"] is not None else []
 
 
-def training_key(settings: dict[str, Any], reference_key: str) -> str:
-    """Names a training: two with the same key make the same steps."""
-    return xxhash.xxh3_128_hexdigest(json.dumps([recorded_settings(settings), reference_key], sort_keys=True).encode())
+def training_key(settings: dict[str, Any], reference_key: str, train_rows: CheckedPart, held_out_rows: CheckedPart | None) -> str:
+    """Names a training: two with the same key make the same steps, look at the same labels, and write of the same rows.
+
+    reference_key : it names tokens and pairs, and no label, weight or row_id
+    """
+    rows = [part.columns_digest() for part in (train_rows, held_out_rows) if part is not None]
+    return xxhash.xxh3_128_hexdigest(json.dumps([recorded_settings(settings), reference_key, rows], sort_keys=True).encode())
 
 
 def check_reference(reference: ReferenceLogps, pairs: Numbers, rows: TokenRows) -> None:

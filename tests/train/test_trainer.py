@@ -610,6 +610,30 @@ def test_checkpoints_of_another_training_are_not_resumed_from(model_folder, tmp_
     fit(text_rows(12), resume=False, **keep, **{**FAST, "learning_rate": 2e-3})
 
 
+def _of(*row_ids):
+    return pl.col("row_id").is_in(row_ids)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"label": pl.col("label") ^ _of("r0", "r1")}, id="labels that are as many of each"),
+        pytest.param({"label": pl.col("label") ^ _of("r15", "r16")}, id="labels of validation rows"),
+        pytest.param({"weight": pl.when(_of("r1")).then(20.0).otherwise(1.0)}, id="weight"),
+        pytest.param({"p_desirable": pl.when("label").then(0.6).otherwise(0.3)}, id="p_desirable"),
+        pytest.param({"row_id": pl.col("row_id") + "x"}, id="row_id"),
+        pytest.param({"prompt_group": pl.lit("one")}, id="prompt_group"),
+    ],
+)
+def test_a_training_on_the_same_texts_with_other_columns_is_another(model_folder, tmp_path, other):
+    rows = text_rows(18).with_columns(part=pl.Series(["train"] * 14 + ["validation"] * 4))
+    settings = {**FAST, "model": model_folder, "out": tmp_path, "save_every_steps": 1, "soft_labels": "p_desirable" in other}
+    interrupted_at(2, rows, **settings)
+    with pytest.raises(RunError, match=r"checkpoints of another training \(other settings, rows, labels.*resume=False"):
+        fit(rows.with_columns(**other), **settings)
+    assert fit(rows, **settings).history.height > 2
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------------
 
 

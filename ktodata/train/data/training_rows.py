@@ -53,6 +53,13 @@ class CheckedPart:
         """Prompts, completions and what their template is given, some rows at a time."""
         return self.part.pieces(("row_id", *TEXTS))  # row_id names a row that its template refuses
 
+    def columns_digest(self) -> str:
+        """32 hex digits of `columns`, by value and in order: what is made of the same texts hangs on their labels and weights."""
+        digest = xxhash.xxh3_128()
+        for piece in self.columns.iter_slices(1 << 16):
+            digest.update(piece.write_csv().encode())  # no layout in memory shows in it
+        return digest.hexdigest()
+
 
 def open_part(shards: Path | str | pl.DataFrame, part: str) -> Part:
     """Where the rows of one part ("train", "validation", "test") are; nowhere when there is no such part.
