@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ktodata.bench.label_sources import MIN_ROWS, MIN_WRONG, RATE, LabelledRecord, LabelSource
 from ktodata.errors import EmptyDataError
 from ktodata.formats import read
-from ktodata.labels.label_rows import LabelRows
+from ktodata.labels.row_groups import row_groups
 from ktodata.ledger import add_columns
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
@@ -65,7 +65,7 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str, model: str |
     labels, truth = table["label"].to_numpy(), np.array([record.truth for record in records])
     _check_measurable(labels, truth)
     return BenchRows(
-        table.select(*COLUMNS, cs.by_name("nats_per_token", require_all=False)), labels, truth, LabelRows(table).groups
+        table.select(*COLUMNS, cs.by_name("nats_per_token", require_all=False)), labels, truth, row_groups(table)
     )
 
 

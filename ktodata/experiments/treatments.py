@@ -17,6 +17,7 @@ from ktodata.experiments.arms import Arm
 from ktodata.labels.actions import DROP_FROM, RELABEL_FROM, soft_labels, wrong_by_random_flips
 from ktodata.labels.classifier.feature_sets import RowFeatures
 from ktodata.labels.people.review_simulation import PlayedReviews, reviews_of
+from ktodata.labels.row_groups import row_groups
 from ktodata.settings import unknown_name
 
 Floats = NDArray[np.float64]
@@ -73,8 +74,7 @@ def treatments(
         guess = wrong_by_random_flips(audited.p_desirable, rows["label"].to_numpy(), audited.confident_joint)
     by_truth: Callable[[int], list[Arm]] = lambda seed: []  # noqa: E731
     if truth is not None:
-        groups = rows["prompt_group"].rank("dense").to_numpy()
-        reviews = partial(reviews_of, audited.features(), audited.p_desirable, groups)
+        reviews = partial(reviews_of, audited.features(), audited.p_desirable, row_groups(rows))
         played = budgets if {*REVIEWING} & {*families} else ()
         by_truth = partial(_by_truth, rows, _truth_of(rows, truth), reviews, played)
 

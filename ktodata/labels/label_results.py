@@ -48,6 +48,7 @@ class LabelResults:
         metrics |= self.reviews.as_metrics() | self.beliefs.as_metrics() | self._neighbours()
         metrics |= {
             "prompts": self.rows.table["prompt_group"].n_unique(),
+            "largest_dealt_by_text": self.rows.largest_dealt_by_text,
             "near_contradictions": {"rows": table["near_twin"].count()},
             "flagged": int(table["flagged"].sum()),
             "flags": count_flags(table),

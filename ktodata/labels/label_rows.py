@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ktodata.feedback import VECTORS, VOTE
 from ktodata.labels.people.trusted import CONTESTED, DRAW_SEED, mark_reviewed
+from ktodata.labels.row_groups import FOLDS, row_groups
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -38,11 +39,13 @@ class LabelRows:
     """table : the feedback with every column of ABSENT, and trained (the models learn from it, and it can be decided on),
     reviewed, wrong, drawn and undecided as `mark_reviewed` gives them; without vectors, which each table made of it would copy
     neighbours : near rows that vote on each; 0: none do. columns_of_vectors : float32 [N, .], those of VECTORS that are there
+    folds : parts of the rows, each answered by models of the others
     """
 
     table: pl.DataFrame
     neighbours: int = 0
     columns_of_vectors: Mapping[str, Vectors] = field(default_factory=dict)
+    folds: int = FOLDS
 
     @cached_property
     def labels(self) -> Bools:
@@ -73,9 +76,15 @@ class LabelRows:
 
     @cached_property
     def groups(self) -> Ints:
-        """Codes of the prompt groups; where all prompts are one, each row is a group: int [N]."""
-        group = self.table["prompt_group"]
-        return group.rank("dense" if group.n_unique() > 1 else "ordinal").cast(pl.Int64).to_numpy()
+        """Codes of rows that stand on one side of every split, prompt groups as a rule: int [N], as `row_groups` gives them."""
+        return row_groups(self.table, folds=self.folds)
+
+    @property
+    def largest_dealt_by_text(self) -> int:
+        """Training rows of the largest prompt group that is too large to stand together; 0: none is."""
+        rows = self.table.with_columns(own=pl.Series(self.groups)).filter("trained").group_by("prompt_group")
+        sizes = rows.agg(pl.len(), parts=pl.col("own").n_unique()).filter(pl.col("parts") > 1)["len"]
+        return int(sizes.sort().tail(1).sum())
 
     @property
     def vectors(self) -> tuple[Vectors, Vectors]:
@@ -97,7 +106,9 @@ class LabelRows:
         return np.asarray(self.table[column].to_numpy(), bool)
 
 
-def label_rows(feedback: pl.DataFrame, *, neighbours: int, all_at_random: bool = False, seed: int) -> LabelRows:
+def label_rows(
+    feedback: pl.DataFrame, *, neighbours: int, folds: int = FOLDS, all_at_random: bool = False, seed: int
+) -> LabelRows:
     """The rows with what steps before may have left out; `seed` is that of the random draw of reviewed rows.
 
     all_at_random : as `mark_reviewed` takes it
@@ -108,4 +119,4 @@ def label_rows(feedback: pl.DataFrame, *, neighbours: int, all_at_random: bool =
     with_judge = pl.concat_list("pooled_votes", "judge_votes")
     table = table.with_columns(pooled_votes=pl.when(pl.col("judge_votes").is_null()).then("pooled_votes").otherwise(with_judge))
     table = table.with_columns(trained=(pl.col("part") == "train") & pl.col("state").is_in(["keep", "relabel"]))
-    return LabelRows(mark_reviewed(table, seed, all_at_random=all_at_random), neighbours, vectors)
+    return LabelRows(mark_reviewed(table, seed, all_at_random=all_at_random), neighbours, vectors, folds)

@@ -28,6 +28,7 @@ from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.trusted import CONTESTED, drawable, is_contested, next_of_draw
+from ktodata.labels.row_groups import row_groups
 from ktodata.ledger import add_columns
 from ktodata.pipeline.audit_recipe import is_recipe
 from ktodata.pipeline.run_folder import Run
@@ -367,8 +368,8 @@ class LabelAudit:
             raise DataError(f"simulate_review: truth lacks {len(missing):,} of {rows.height:,} rows (first: {missing[0]}).")
         true_labels = np.array([truth[row_id] for row_id in rows["row_id"]], dtype=bool)
         p = self.p_desirable_of_trained()
-        labels, groups = rows["label"].to_numpy(), rows["prompt_group"].rank("dense").to_numpy()
-        return simulate_review(self.features_of_trained(), p, labels, true_labels, budgets, groups=groups, seed=seed)
+        features, labels, groups = self.features_of_trained(), rows["label"].to_numpy(), row_groups(rows)
+        return simulate_review(features, p, labels, true_labels, budgets, groups=groups, seed=seed)
 
     @property
     def _findings(self) -> list[dict[str, Any]]:

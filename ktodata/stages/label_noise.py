@@ -96,7 +96,7 @@ def label_noise(
     # by name, not by place: the seed deals with rows by their places, and whoever shuffled them gets the same answer
     given = feedback.select("row_id")
     feedback = feedback if given["row_id"].is_sorted() else feedback.sort("row_id")
-    rows = label_rows(feedback, neighbours=neighbours, all_at_random=trusted_at_random, seed=seed)
+    rows = label_rows(feedback, neighbours=neighbours, folds=folds, all_at_random=trusted_at_random, seed=seed)
     working_on(f"comparing the votes on {rows.table.height:,} rows")
     evidence, votes = gather_evidence(rows), weigh_votes(rows, seed=seed)
     classifier = fit_classifier(

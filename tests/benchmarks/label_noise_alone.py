@@ -48,7 +48,7 @@ from ktodata.labels.classifier.feature_sets import (
 from ktodata.labels.classifier.features import surface_features
 from ktodata.labels.classifier.out_of_fold import out_of_fold
 from ktodata.labels.evidence.neighbours import neighbour_agreement
-from ktodata.labels.label_rows import LabelRows
+from ktodata.labels.row_groups import row_groups
 from ktodata.text.tfidf import part_vectors, word_vectors
 
 ENCODER = "packaged:wordllama-256"
@@ -152,8 +152,8 @@ def _flipped(table: pl.DataFrame, kind: str | None, seed: int) -> pl.DataFrame:
 
 
 def groups_of(table: pl.DataFrame) -> np.ndarray:
-    """Codes of prompt groups; of rows, where all prompts are one."""
-    return LabelRows(table).groups
+    """Codes of prompt groups; of rows, where a group is too large for a fold."""
+    return row_groups(table)
 
 
 # --- methods: each gives P(desirable), from which self-confidence follows -------------------------------------------------------

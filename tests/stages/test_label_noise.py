@@ -84,6 +84,30 @@ def test_one_prompt_for_all_rows_is_audited_row_by_row():
     assert result.columns["label_quality"].null_count() == 0
 
 
+@pytest.mark.parametrize("others", [6, 60, 300])
+def test_a_prompt_of_nearly_all_rows_is_audited_as_one_of_all_is(others):
+    """In one fold it was answered by models of the few other rows: nothing was learnt, or the text was blamed."""
+    table, wrong = two_topics(600)
+    table = table.with_columns(prompt_group=pl.when(pl.int_range(pl.len()) < others).then("row_id").otherwise(pl.lit("most")))
+    result = label_noise(table)
+    assert result.metrics["identifiability"]["verdict"] == "identifiable"
+    words = next(finding["text"] for finding in result.metrics["findings"] if finding["code"] == "KD040")
+    assert f"One prompt, or what differs little from it, has {100 - others / 6:.0f}" in words
+    doubtful = result.columns.sort("label_quality").head(len(wrong))
+    assert len(wrong & set(doubtful["row_id"])) >= 0.9 * len(wrong)
+
+
+def test_reviews_of_a_prompt_of_nearly_all_rows_count_as_rows():
+    """Fifty rows that look surely wrong, and are, counted as two of two: no label was turned, and more reviews were asked for."""
+    table, wrong = two_topics(1200)
+    one = pl.when(pl.int_range(pl.len()) < 10).then("row_id").otherwise(pl.lit("most"))
+    result = label_noise(
+        with_reviews(table.with_columns(prompt_group=one), wrong, every=5), action="relabel", trusted_at_random=True
+    )
+    turned = {row_id for row_id, (_, reason) in result.actions().items() if reason == "likelier_label"}
+    assert len(turned & wrong) / len(turned) > 0.9 and len(turned) > 0.5 * len(wrong)
+
+
 def test_columns_hold_one_line_a_row_in_range():
     table, _ = two_topics()
     columns = label_noise(table).columns
@@ -145,8 +169,9 @@ def test_too_few_of_a_label_is_said_not_raised(keep):
 
 def test_a_label_of_one_prompt_is_said_not_raised():
     table, _ = two_topics()
+    table = table.filter(pl.col("label") | (pl.col("label").not_().cum_sum() <= 40))
     one_prompt = table.with_columns(prompt_group=pl.when("label").then("row_id").otherwise(pl.lit("same")))
-    assert "too few prompt groups" in label_noise(one_prompt).metrics["not_learnt"]
+    assert "on further prompts" in label_noise(one_prompt).metrics["not_learnt"]
 
 
 def test_what_a_person_has_judged_waits_for_nobody():

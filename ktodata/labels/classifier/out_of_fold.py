@@ -150,7 +150,7 @@ def _folds_of_all(groups: NDArray[np.integer], labels: Bools, train: Bools, *, f
             raise OneClassError(
                 f"without fold {part} of {folds}, {inside.sum():,} training rows hold one label only: {(labels & train).sum():,} "
                 f"desirable and {(~labels & train).sum():,} undesirable rows are too few, or in too few prompt groups, for "
-                f"{folds} folds. Use fewer folds, or collect the rarer label."
+                f"{folds} folds. Use fewer folds, or collect the rarer label on further prompts."
             )
     return fold
 
