@@ -6,14 +6,15 @@ believes to be wrong, and one for all others:
     P(wrong | a) = sigmoid(logit p + a),      a ~ N(0, 1)
 
 Reviewed rows, each with the p of fits that saw no review of its prompt group, give the posterior of a: its mean the best
-estimate of every row's p, its ends (95 % to each side) an interval [low, high] of it. The reviewed rows of a prompt group count
-as one row, as they are wrong together.
+estimate of every row's p, its ends (95 % to each side) an interval [low, high] of it. Of m reviewed rows of a
+prompt group each counts as 1 / (1 + (m - 1) r), where r is how far two of them are wrong together, as measured on all of them.
 
 A soft label takes the p of that interval that is nearest to 1/2. A label is turned where even `low` reaches a line, and enough
 of the reviewed rows that do so are wrong: the exact lower end (95 % to one side) of their share is over SHARE_WRONG, as of 9
 wrong ones of 9, or 13 of 14. So a fit that is sure where nobody looked turns nothing, and luck in the draw rarely turns much.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +28,7 @@ from ktodata.stats import clopper_pearson
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 LEVEL = 0.95  # to one side
 MOSTLY = 0.5
@@ -38,9 +40,9 @@ QUANTILES = np.linspace(1 - LEVEL, LEVEL, 19)
 
 @dataclass(frozen=True)
 class BorneOut:
-    """reviewed, wrong : reviewed rows that look surely wrong, a prompt group counting as one. share_low : exact lower end of the
-    share that is wrong. turned : other rows whose label may be turned, none unless that is over SHARE_WRONG. reviews_needed :
-    about how many reviews more would show it, None where they do, their verdicts speak against it, or there are fewer rows
+    """reviewed, wrong : reviewed rows that look surely wrong, as they count. share_low : exact lower end of the share that is
+    wrong. turned : other rows whose label may be turned, none unless that is over SHARE_WRONG. reviews_needed : about how many
+    reviews more would show it, None where they do, their verdicts speak against it, or all other rows would not
     """
 
     reviewed: float
@@ -54,7 +56,8 @@ class BorneOut:
 class Calibration:
     """p_wrong : float [N], best estimate; low, high : ends of its interval. wrong : bool [N], reviewed and not the verdict.
 
-    counts : float [N], what a reviewed row counts for: 1 / reviewed rows of its prompt group; 0 where nobody reviewed
+    counts : float [N], what a reviewed row counts for, as `_worth` gives it; 0 where nobody reviewed
+    group : int [N], 0 .. G - 1, of prompts. together : how far two rows of one group are wrong together, 0 to 1
     """
 
     p_wrong: Floats
@@ -62,6 +65,8 @@ class Calibration:
     high: Floats
     wrong: Bools
     counts: Floats
+    group: Ints
+    together: float
 
     def surely(self, least: float) -> Bools:
         """Rows that are wrong with `least` or more, if enough of the reviewed rows that look so are; else none: bool [N]."""
@@ -97,14 +102,20 @@ class Calibration:
 
     def _reviews_needed(self, open_rows: Bools) -> int | None:
         """At the present share of rows that look wrong, and of wrong ones among those that were reviewed (all, if none was)."""
-        looks = self.p_wrong >= RELABEL_FROM
+        looks, left = self.p_wrong >= RELABEL_FROM, int(open_rows.sum())
         trials, hits = self.counts[looks].sum(), self.counts[looks & self.wrong].sum()
         number = np.arange(1, 1000)
         shown = clopper_pearson(number * (hits / trials if trials else 1.0), number, level=2 * LEVEL - 1)[0] > SHARE_WRONG
-        if not shown.any() or number[shown][0] <= trials or not (looks & open_rows).any():
+        least = number[shown][0] if shown.any() else np.inf
+        if least <= trials or self._counting(looks, open_rows, 1.0) < least:
             return None
-        needed = int(np.ceil((number[shown][0] - trials) * open_rows.sum() / (looks & open_rows).sum()))
-        return needed if needed <= open_rows.sum() else None
+        return 1 + bisect_left(range(1, left), True, key=lambda more: self._counting(looks, open_rows, more / left) >= least)
+
+    def _counting(self, looks: Bools, open_rows: Bools, share: float) -> float:
+        """What reviewed rows that look wrong would count for, if `share` of the open rows of every group were reviewed, too."""
+        reviews = (self.counts > 0) + share * open_rows
+        worth = _worth(np.bincount(self.group, reviews).astype(float), self.together)[self.group]
+        return float((reviews * worth)[looks].sum()) + 1e-9
 
 
 def calibrate(p_wrong: Floats, reviewed: Bools, wrong: Bools, groups: NDArray[np.integer]) -> Calibration:
@@ -113,17 +124,40 @@ def calibrate(p_wrong: Floats, reviewed: Bools, wrong: Bools, groups: NDArray[np
 
     reviewed, wrong : bool [N]; wrong is read on reviewed rows only. groups : int [N], prompt groups
     """
-    counts = np.zeros(len(p_wrong))
-    _, group, size = np.unique(groups[reviewed], return_inverse=True, return_counts=True)
-    counts[reviewed] = 1 / size[group]
-    log_odds = log_odds_of(p_wrong)
-    best, low, high = (np.empty(len(p_wrong)) for _ in range(3))
-    for side in (p_wrong >= MOSTLY, p_wrong < MOSTLY):
-        known = side & reviewed
-        shifts = _quantiles_of_shift(log_odds[known], wrong[known], counts[known])
-        best[side] = sum(expit(log_odds[side] + shift) for shift in shifts) / len(shifts)
-        low[side], high[side] = expit(log_odds[side] + shifts[0]), expit(log_odds[side] + shifts[-1])
-    return Calibration(best, low, high, reviewed & wrong, counts)
+    group = np.unique(groups, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    log_odds, sides = log_odds_of(p_wrong), (p_wrong >= MOSTLY, p_wrong < MOSTLY)
+
+    def shifts_of(counts: Floats) -> list[Floats]:
+        known = (side & reviewed for side in sides)
+        return [_quantiles_of_shift(log_odds[rows], wrong[rows], counts[rows]) for rows in known]
+
+    def best_of(shifts: list[Floats]) -> Floats:
+        return np.asarray(np.select(sides, [sum(expit(log_odds + one) for one in each) / len(each) for each in shifts]))
+
+    alone = best_of(shifts_of(reviewed.astype(float)))
+    together = _wrong_together(alone[reviewed], wrong[reviewed], group[reviewed])
+    counts = np.where(reviewed, _worth(np.bincount(group, reviewed).astype(float), together)[group], 0.0)
+    shifts = shifts_of(counts)
+    low, high = (np.select(sides, [expit(log_odds + each[end]) for each in shifts]) for end in (0, -1))
+    return Calibration(best_of(shifts), low, high, reviewed & wrong, counts, group, together)
+
+
+def _worth(rows: Floats, together: float) -> Floats:
+    """What each of so many reviewed rows of a group counts for, in rows that have nothing to do with each other."""
+    return np.asarray(1 / (1 + np.maximum(rows - 1, 0) * together))
+
+
+def _wrong_together(p_wrong: Floats, wrong: Bools, group: Ints) -> float:
+    """Correlation of two rows of one group, beyond their p: over all pairs among n rows, and one more of even chances that is
+    alike. So a few pairs, or such as p is sure of, leave the rows of a group counting for little more than one.
+    """
+    apart, spread = wrong - p_wrong, np.sqrt(p_wrong * (1 - p_wrong))
+
+    def of_pairs(values: Floats) -> float:
+        return float((np.bincount(group, values) ** 2 - np.bincount(group, values**2)).sum() / 2)
+
+    alike = 1 / 4
+    return float(np.clip((alike + of_pairs(apart)) / (alike + of_pairs(spread)), 0, 1))
 
 
 def _quantiles_of_shift(log_odds: Floats, wrong: Bools, counts: Floats) -> Floats:

@@ -76,11 +76,35 @@ def test_luck_turns_labels_that_are_often_right_in_one_draw_of_twenty_at_most():
     assert np.mean(acts) <= 0.05
 
 
-def test_rows_of_a_prompt_count_as_one():
-    """Ten reviewed rows of one prompt, all wrong together, are one row."""
+def test_rows_of_a_prompt_count_as_one_while_nothing_shows_them_apart():
+    """Ten reviewed rows of one prompt, all wrong together, are one row or little more."""
     alone = sure_rows(10, 0)
     together = sure_rows(10, 0, groups=lambda rows: np.where(np.arange(rows) < 10, 0, np.arange(rows)))
     assert alone.turned.any() and not together.turned.any()
+
+
+@pytest.mark.parametrize(("alike", "least", "most"), [(0.0, 50, 60), (4.0, 4, 12)])
+def test_rows_of_a_prompt_count_as_far_as_they_are_wrong_apart(alike, least, most):
+    """60 reviewed rows of 4 prompts. alike : spread of the prompts' own log-odds of being wrong, which p does not know"""
+    counted = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        group = np.arange(400) % 4
+        p = expit(rng.normal(-1, 2, 400))
+        wrong = rng.random(400) < expit(logit(p) + alike * rng.permutation([-1.5, -0.5, 0.5, 1.5])[group])
+        reviewed = np.isin(np.arange(400), rng.permutation(400)[:60])
+        counted.append(calibrate(p, reviewed, wrong & reviewed, group).counts.sum())
+    assert least <= np.mean(counted) <= most
+
+
+def test_more_reviews_are_not_asked_for_where_they_would_count_for_nothing():
+    """Of one prompt whose rows are wrong together, four of four are one row, and so would forty be."""
+    p, rows = np.r_[np.full(44, 0.97), np.full(100, 0.05)], np.arange(144)
+    reviewed = (rows < 4) | (rows >= 84)
+    fitted = calibrate(p, reviewed, rows < 4, np.where(rows < 44, 0, rows))
+    assert fitted.borne_out(~reviewed).reviews_needed is None
+    apart = calibrate(p, reviewed, rows < 4, rows)
+    assert 1 <= apart.borne_out(~reviewed).reviews_needed <= 10
 
 
 def test_it_says_how_many_reviews_would_show_it():
