@@ -31,7 +31,7 @@ Kind = TypeVar("Kind", bound=np.generic)
 def _own(array: NDArray[Kind]) -> NDArray[Kind]:
     """A copy that is not written to by mistake."""
     own = array.copy()
-    own.flags.writeable = False
+    own.setflags(write=False)
     return own
 
 
