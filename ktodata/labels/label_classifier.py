@@ -166,7 +166,7 @@ def fit_classifier(
     text = predictions.p_desirable if sources is None else pool(predictions.of_weak_sources)
     pulls = np.column_stack([piece.pull for piece in evidence]) if evidence else None
     reviewed = learn_from_reviews(features, text, rows.labels, rows.reviewed, rows.truth, evidence=pulls, groups=rows.groups)
-    stacked, worth, p_desirable = _weigh_all(rows, reviewed, votes, seed=seed)
+    stacked, worth, p_desirable = _weigh_all(rows, reviewed, votes, evidence, seed=seed)
     calibration, flags = None, None
     if stacked is not None:
         p_wrong = np.where(rows.labels, 1 - p_desirable, p_desirable)
@@ -179,15 +179,15 @@ def fit_classifier(
 
 
 def _weigh_all(
-    rows: LabelRows, reviewed: ReviewedModel, votes: Votes, *, seed: int
+    rows: LabelRows, reviewed: ReviewedModel, votes: Votes, evidence: Sequence[Evidence], *, seed: int
 ) -> tuple[Stacked | None, VoteWorth | None, Floats]:
-    """(What reviewed rows say that text, votes and raters are worth; else of a vote by the other votes; p_desirable by either).
+    """(What reviewed rows say that each piece is worth; else that of a vote by the other votes; p_desirable by either).
 
     Votes count on training rows alone: others must be answered by the models. A probability is learnt from rows drawn at random
     alone: what rows stand for that somebody picked, such as those that were found to be wrong, nobody knows.
     """
     text = reviewed.p_desirable
-    pieces = {"text": log_odds_of(text)}
+    pieces = {"text": log_odds_of(text)} | {piece.name: piece.log_odds for piece in evidence}
     if votes.by_agreement.height:
         by_raters = rows.table.select("row_id").join(votes.by_agreement, on="row_id", how="left", maintain_order="left")
         pieces["raters by agreement"] = log_odds_of(by_raters["p_by_raters"].fill_null(np.nan).to_numpy())

@@ -61,6 +61,22 @@ def test_a_file_in_the_folder_acts(monkeypatch, tmp_path):
     assert "oracle" in after.tables["evidence"].columns
 
 
+def test_evidence_on_few_rows_is_weighed_there_as_far_as_it_is_right(monkeypatch, tmp_path):
+    """Two rows in five have it, on texts that say nothing: only a column of its own, as a vote has, is believed for those rows."""
+    oracle = ORACLE.replace("to_numpy()", "fill_null(float('nan')).to_numpy()")
+    (tmp_path / "oracle_for_tests.py").write_text(oracle)
+    monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path)])
+    table = unlearnable(600, reviewed=200, seed=1)
+    speaks, wrong = pl.Series(np.random.default_rng(78).random(600) < 0.4), table["label"] != table["answer_key"]
+    seen = table.with_columns(answer_key=pl.when(speaks).then("answer_key"))
+    result = label_noise(seen, action="relabel", trusted_at_random=True, repeats=1, neighbours=0)
+    weighed = [weight["evidence"] for weight in result.metrics["stacking"]["weights"]]
+    assert {"text", "oracle", "oracle: has an answer"} <= set(weighed)
+    turned = table["row_id"].is_in(result.decisions.filter(reason="likelier_label")["row_id"].implode())
+    findable = wrong & speaks & table["trusted_label"].is_null()
+    assert (turned & findable).sum() > 0.7 * findable.sum() and (turned & wrong).sum() >= 0.8 * turned.sum()
+
+
 def test_nobody_reviewed_so_nothing_is_weighed(monkeypatch, tmp_path):
     (tmp_path / "oracle_for_tests.py").write_text(ORACLE)
     monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path)])
