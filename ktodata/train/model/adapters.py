@@ -1,14 +1,21 @@
 """Low-rank adapters (LoRA) on the linear layers of a decoder, which may itself be held in 4 bits (QLoRA)."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ktodata.errors import SettingError
 from ktodata.extras import require
-from ktodata.train.model.frozen_layers import decoder_layers, text_config
+from ktodata.train.model.frozen_layers import decoder_layers
 from ktodata.train.setting_tables import LoraSettings
+
+# of these kinds the scans read these layers' weights by themselves, past an adapter; peft refuses most of them
+OF_KERNELS = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+READ_BY_KERNELS = ("conv1d", "dt_proj", "out_proj")
 
 
 def quantized_options(lora: LoraSettings | None, *, device: Any, compute_dtype: Any) -> dict[str, Any]:
@@ -40,11 +47,16 @@ def with_adapters(model: Any, lora: LoraSettings, trainable_layers: int | None) 
     """(`model` with adapters on its top layers, or on all, as the only weights that train; the number of layers without)."""
     from peft import LoraConfig, get_peft_model
 
-    layers = decoder_layers(model)[0]
-    linear = sorted({path.split(".")[-1] for path, part in layers.named_modules() if _gives_its_product_alone(part)})
+    layers, kind = decoder_layers(model)[0], model.config.model_type
+    left_out = READ_BY_KERNELS if kind in OF_KERNELS else ()
+    plain = [
+        [path for path, part in layer.named_modules() if _gives_its_product_alone(part) and _name(path) not in left_out]
+        for layer in layers
+    ]
+    linear = sorted({_name(path) for paths in plain for path in paths})
     if not linear:
         raise SettingError(
-            f"lora needs plain linear layers, and the decoder layers of a {model.config.model_type} model hold none. "
+            f"lora needs plain linear layers, and the decoder layers of a {kind} model hold none. "
             "Leave lora out; trainable_layers trains a part of it."
         )
     wanted = lora.get("target_modules") or linear
@@ -54,29 +66,79 @@ def with_adapters(model: Any, lora: LoraSettings, trainable_layers: int | None) 
             f"{', '.join(linear)}. (The output head takes no adapter: log-probs are computed from its weights directly.)"
         )
     frozen = len(layers) - min(trainable_layers or len(layers), len(layers))
+    place = next(path for path, part in model.named_modules() if part is layers)
+    meant = [[path for path in paths if _name(path) in wanted] for paths in plain]
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.get("r", 16),
         lora_alpha=lora.get("alpha", 32.0),
         lora_dropout=lora.get("dropout", 0.0),
-        **_targets(model, layers, wanted, list(range(frozen, len(layers)))),
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in layers.modules()),
+        **_targets(model, place, frozen, meant),
     )
     _keep_gradients(layers)
-    return get_peft_model(model, config), frozen
+    adapted = get_peft_model(model, config)
+    _check_frozen(adapted, place, frozen)
+    return adapted, frozen
+
+
+def _name(path: str) -> str:
+    return path.rsplit(".", maxsplit=1)[-1]
 
 
 def _gives_its_product_alone(part: Any) -> bool:
     """Whether a layer is linear and no more: some routers are linear layers that give several things (Llama 4)."""
-    return isinstance(part, nn.Linear) and not type(part).__module__.startswith("transformers.models.")
+    if not isinstance(part, nn.Linear) or not type(part).__module__.startswith("transformers.models."):
+        return isinstance(part, (nn.Linear, Conv1D))  # Conv1D: GPT-2's name for one
+    row = torch.linspace(-1, 1, part.in_features, dtype=part.weight.dtype, device=part.weight.device)[None]
+    try:
+        with torch.no_grad():
+            given, product = part(row), nn.functional.linear(row, part.weight, part.bias)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return False
+    if not isinstance(given, torch.Tensor) or given.shape != product.shape:
+        return False
+    return bool(given.is_meta or torch.allclose(given, product, rtol=1e-2, atol=1e-2))
 
 
-def _targets(model: Any, layers: nn.ModuleList, names: list[str], numbers: list[int]) -> dict[str, Any]:
-    """What peft is told of the linear layers of these names in the decoder layers of these numbers."""
-    if text_config(model.config) is model.config:
-        return {"target_modules": names, "layers_to_transform": numbers}
-    # a tower that sees images has numbered layers too, with linear layers of the same names, which text never reaches
-    place = next(path for path, part in model.named_modules() if part is layers)
-    return {"target_modules": rf"{re.escape(place)}\.({'|'.join(map(str, numbers))})\.(.*\.)?({'|'.join(names)})"}
+def _check_frozen(model: Any, place: str, frozen: int) -> None:
+    """Raise SettingError where a frozen layer has adapters: peft rewrites what it is told of some mixtures of experts."""
+    inner = model.get_base_model()
+    below = tuple(f"{place}.{number}." for number in range(frozen))
+    others = [path for path, part in inner.named_modules() if hasattr(part, "lora_A") and path.startswith(below)]
+    if others:
+        raise SettingError(
+            f"lora with trainable_layers: peft puts adapters on the frozen layers of a {inner.config.model_type} model, too "
+            f"({others[0]}). Leave one of the two out."
+        )
+
+
+def _targets(model: Any, place: str, frozen: int, meant: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What peft is told, so that it adapts those paths of each layer from number `frozen` on, and nothing else.
+
+    By names where those say it. A tower that sees images has numbered layers too, with layers of the same names, which text never
+    reaches; some names are of other parts as well, or are numbers; and where there are lists inside a layer (experts), peft would
+    take the place in such a list for the layer's number.
+    """
+    numbers = range(frozen, len(meant))
+    places = {f"{place}.{number}.{path}" for number in numbers for path in meant[number]}
+    names = sorted({_name(path) for path in places})
+    by_names = {
+        path
+        for path, _ in model.named_modules(remove_duplicate=False)
+        if _name(path) in names and (not (inside := _numbers_in(path)) or inside[-1] in numbers)
+    }
+    if by_names == places:
+        return {"target_modules": names, "layers_to_transform": list(numbers)}
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for number in numbers:
+        alike.setdefault(tuple(meant[number]), []).append(str(number))
+    kinds = [rf"(?:{'|'.join(some)})\.(?:{'|'.join(map(re.escape, paths))})" for paths, some in alike.items() if paths]
+    return {"target_modules": rf"{re.escape(place)}\.(?:{'|'.join(kinds)})"}
+
+
+def _numbers_in(path: str) -> list[int]:
+    return [int(part) for part in path.split(".") if part.isdigit()]
 
 
 def _keep_gradients(layers: nn.ModuleList) -> None:

@@ -31,11 +31,13 @@ def decoder_layers(model: Any) -> tuple[nn.ModuleList, list[Any]]:
 
     Of a model that sees images as well: those of its language model.
     """
-    decoder, count = decoder_of(model), getattr(text_config(model.config), "num_hidden_layers", None)
-    for part in (decoder, getattr(decoder, "language_model", None)):
+    decoder, text = decoder_of(model), text_config(model.config)
+    # the first of LongCat is of attentions, of which a layer has two
+    counts = [getattr(text, name, None) for name in ("num_hidden_layers", "num_layers")]
+    for part in (decoder, getattr(decoder, "language_model", None), getattr(decoder, "decoder", None)):
         children = list(part.children()) if part is not None else []
         for number, child in enumerate(children):
-            if isinstance(child, nn.ModuleList) and len(child) == count:
+            if isinstance(child, nn.ModuleList) and len(child) in counts:
                 return child, list(filter(_is_norm, children[number + 1 :]))[:1]
     raise ModelError(
         f"cannot tell the layers of a {model.config.model_type} model apart, so neither trainable_layers nor lora work on it."

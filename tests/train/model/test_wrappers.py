@@ -7,7 +7,7 @@ import torch
 from tiny_families import tiny_family
 from tiny_models import assert_same_gradients, moved, one_by_one, random_rows, scorer_of, token_rows, value_and_gradients
 
-from ktodata.errors import ModelError
+from ktodata.errors import ModelError, SettingError
 from ktodata.train.model.adapters import with_adapters
 from ktodata.train.model.frozen_layers import freeze_below
 
@@ -52,3 +52,20 @@ def test_adapters_are_on_the_language_model_alone(family):
     adapted = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert adapted and all("lora_" in name and "vision" not in name and "audio" not in name for name in adapted)
     assert assert_as_single_rows(moved(model.eval())) & set(adapted)
+
+
+@pytest.mark.parametrize("family", ["falcon_h1", "mamba", "zamba2", "opt", "gpt2", "falcon"])
+def test_adapters_are_on_all_that_they_can_be_on(family):
+    """peft refuses some layers of these, or takes a name of one for that of another part; OPT's layers stand a level lower."""
+    model, frozen = with_adapters(tiny_family(family, window=8), {"r": 2}, 1)
+    adapted = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert adapted and all(f".{frozen}." in name for name in adapted)
+    scorer = scorer_of(moved(model.eval()), random_rows(prompts=2))
+    torch.testing.assert_close(scorer(PAIRS), one_by_one(model, scorer.rows, PAIRS), rtol=1e-5, atol=1e-4)
+
+
+def test_adapters_that_peft_puts_on_frozen_layers_are_refused():
+    """It rewrites what it is told of LongCat's experts, and adapts the frozen layers as well."""
+    with pytest.raises(SettingError, match=r"the frozen layers of a longcat_flash model, too \(model\.layers\.0\."):
+        with_adapters(tiny_family("longcat_flash", window=8), {"r": 2}, 1)
+    assert freeze_below(tiny_family("longcat_flash", window=8), 1) == 1
