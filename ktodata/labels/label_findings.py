@@ -17,6 +17,7 @@ from ktodata.labels.label_words import (
     reviewed_labels,
     span,
     worth_sentence,
+    wrong_of_all,
 )
 from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.vote_worth import MIN_SHARED
@@ -143,6 +144,10 @@ def _check_flags(facts: dict[str, Any]) -> Finding:
 
 def _nothing_flagged(facts: dict[str, Any]) -> Finding:
     """Nothing is flagged: a pass only where flags could have come up."""
+    if facts["trusted"].get("draw_refuted"):
+        return not_applicable(
+            "KD042", "Nothing is flagged: the draw, which would measure flags, is at odds with the other verdicts."
+        )
     if "stacking" in facts:
         text = "Nothing is flagged: no reviewed row looks surely wrong, or too few of those that do are wrong."
         return passed("KD042", text)
@@ -166,7 +171,9 @@ def _check_noise(facts: dict[str, Any]) -> Finding:
     reviews = reviewed_labels(facts["trusted"])
     if not reviews.drawn:
         return not_applicable("KD043", "How many labels are wrong is not known without a random draw of reviews.")
-    text, many = f"By the draw {span(reviews.whole.rate)} of all labels are wrong.", is_above(reviews, MANY_WRONG)
+    text, many = wrong_of_all(reviews), is_above(reviews, MANY_WRONG)
+    if many is None and reviews.refuted:
+        return not_applicable("KD043", f"{text} Whether {percent(MANY_WRONG, 0)} or more are that does not say.")
     if many is None:
         return not_applicable("KD043", f"{text} Too few reviews to say whether {percent(MANY_WRONG, 0)} or more are.")
     return issue("KD043", text) if many else passed("KD043", text)

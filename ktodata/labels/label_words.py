@@ -148,8 +148,18 @@ def is_above(reviews: ReviewedLabels, line: float) -> bool | None:
     return low > line
 
 
+def wrong_of_all(reviews: ReviewedLabels) -> str:
+    """How many of all labels are wrong: by the draw, or as far as all verdicts make it certain where they refute the draw."""
+    if reviews.refuted:
+        known = "The draw and the other verdicts are at odds; all that is certain:"
+        return f"{known} {span(reviews.whole.rate)} of all labels are wrong."
+    return f"By the draw {span(reviews.whole.rate)} of all labels are wrong."
+
+
 def noisy_sentence(reviews: ReviewedLabels) -> str:
     """Of labels that may be called noisy: how many are wrong, and how that is known; of each label `review_sentence` says it."""
+    if reviews.refuted:
+        return wrong_of_all(reviews)
     if reviews.whole.is_whole:
         known = f"Every row that could be drawn was {'judged' if reviews.whole.is_counted else 'looked at'}:"
     else:
@@ -175,7 +185,7 @@ def next_for_labels(reviews: ReviewedLabels, *, held: int = 0) -> NextForLabels:
     held : of the rows that are left, those that a person is asked about anyway, as label_noise holds them
     """
     rate, too_many = reviews.whole.rate, is_above(reviews, MOSTLY_BELOW)
-    if rate.high is None:
+    if rate.high is None or reviews.refuted:
         return _first_reviews(reviews)
     if too_many is False:
         return NextForLabels()
@@ -200,7 +210,10 @@ def _at_most_left(rows: int, reviews: ReviewedLabels) -> int:
 
 
 def _first_reviews(reviews: ReviewedLabels) -> NextForLabels:
-    """Where no rate is known."""
+    """Where no rate is known, or none that may be believed."""
+    if reviews.refuted:
+        why = "were both asked the same, and were the rows of the draw drawn?"
+        return NextForLabels("Find out why verdicts differ.", f"{wrong_of_all(reviews)} Look into why: {why}")
     if reviews.whole.contested:
         differ = f"People differ on all of the {_rows(reviews.whole.contested)} of the draw that they judged"
         return NextForLabels("Settle the criterion.", f"{differ}: say more clearly what is desirable, and judge them again.")
@@ -219,6 +232,8 @@ def noise_unshown(reviews: ReviewedLabels) -> str:
         return f"All {_rows(reviews.drawn)} that could be drawn were judged: {span(reviews.whole.rate)} of the labels are wrong."
     if reviews.whole.rate.high is None:
         return "Whether the labels are noisy is not measured: that takes a random draw of rows that somebody trusted judges."
+    if reviews.refuted:
+        return wrong_of_all(reviews)
     if (picked := reviews.judged - reviews.drawn) and reviews.wrong:
         carry = "carries" if reviews.wrong == 1 else "carry"
         of_all = f"Of all {_rows(reviews.judged)} judged, {picked:,} of them picked, {reviews.wrong:,} {carry} a wrong label"

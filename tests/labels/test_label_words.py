@@ -427,6 +427,15 @@ def test_verdicts_that_rule_the_draw_out_are_said_to_and_what_is_certain_stays()
     assert trust_word(reviews) == "With care." and "95 %" not in text
     findings = {each.code: each for each in label_findings(facts(trusted=facts()["trusted"] | trusted))}
     assert findings["KD041"].status == "issue"
+    learnt = {name: value for name, value in facts().items() if name != "not_learnt"}
+    learnt |= {"trusted": facts()["trusted"] | trusted, "drift": {"tests": 0, "significant_groups": []}, "prompts": 1}
+    learnt |= {"stacking": {"reviewed": 60, "log_loss": 0.2, "by_rates": 0.4}}
+    findings = {each.code: each for each in label_findings(learnt)}
+    assert findings["KD042"].status == "not_applicable", "p was withdrawn: that no row looks wrong says nothing"
+    follows = next_for_labels(reviews)
+    assert follows.to_judge == 0 and "Look into why" in follows.text
+    for sentence in (findings["KD043"].text, follows.text, noisy_sentence(reviews), noise_unshown(reviews)):
+        assert "certain: 10.9 to 46.8" in sentence and "By the draw" not in sentence and "95 %" not in sentence
 
 
 def test_what_foretells_no_better_than_the_class_shares_is_said_to_be_so():
