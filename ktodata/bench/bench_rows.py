@@ -63,14 +63,13 @@ def bench_rows(source: LabelSource, *, max_rows: int, encoder: str, model: str |
     if model is not None:
         table = table.with_columns(nats_per_token=_nats_per_token(table, model))
     labels, truth = table["label"].to_numpy(), np.array([record.truth for record in records])
-    _check_measurable(labels, truth)
-    return BenchRows(
-        table.select(*COLUMNS, cs.by_name("nats_per_token", require_all=False)), labels, truth, row_groups(table)
-    )
+    if len(np.unique(labels)) < 2 or len(np.unique(truth)) < 2:
+        raise EmptyDataError(f"of the {table.height:,} rows that it is cut to, the labels or the truth are all one.")
+    return BenchRows(table.select(*COLUMNS, cs.by_name("nats_per_token", require_all=False)), labels, truth, row_groups(table))
 
 
 def _check_measurable(labels: Bools, truth: Bools) -> None:
-    """Raise EmptyDataError unless enough rows are left, with both labels, and enough of them wrong."""
+    """Raise EmptyDataError unless enough rows are left, with both labels, and enough of them wrong; of all, before any cut."""
     count, wrong = len(labels), int((labels != truth).sum())
     faults = [
         f"{MIN_ROWS} are needed" if count < MIN_ROWS else "",
@@ -98,6 +97,9 @@ def _read(source: LabelSource, max_rows: int, encoder: str) -> tuple[pl.DataFram
     table = read(lines, label="given", votes={f"said by {rater}": rater for rater in raters} or None).feedback
     for stage in (validate, dedupe):
         table = add_columns(table, stage(table))
+    if source.given is not None:
+        truth = np.array([judged[line - 1][0].truth for line in table["source_line"]])
+        _check_measurable(table["label"].to_numpy(), truth)
     table = _cut(table.sort("row_id"), max_rows)
     return add_columns(table, embed(table, model=encoder)), [judged[line - 1][0] for line in table["source_line"]]
 

@@ -164,6 +164,16 @@ def test_what_is_measured_is_counted_without_repeats(tmp_path):
     assert all(f"- {name}: " in page for name in why)
 
 
+def test_a_source_does_not_vanish_by_the_cut(tmp_path):
+    """25 of 160 labels are wrong, of the 100 rows that it is cut to fewer than 20."""
+    write(
+        tmp_path / "rule.jsonl",
+        ({**line, "weak_label_rule": line["truth"] ^ (n % 6 == 0 and n < 150)} for n, line in enumerate(rows())),
+    )
+    made = bench_rows(label_sources(tmp_path)[0][0], max_rows=100, encoder=ENCODER)
+    assert len(made.labels) == 100 and 0 < made.wrong.sum() < 20
+
+
 def test_flips_are_as_many_as_said(folder):
     for source in label_sources(folder)[0][:4]:
         made = bench_rows(source, max_rows=ROWS, encoder=ENCODER)
