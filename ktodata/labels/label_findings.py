@@ -204,7 +204,10 @@ def _votes_in_words(facts: dict[str, Any]) -> str:
     if "independence" not in facts:
         return f"How far their votes are right {MIN_SHARED} of those to train on could say: they order rows, and turn no label."
     if facts["independence"]["identified"]:
-        return "Their agreement shows no shared errors; whether all of them err alike only reviews show. So they turn no label."
+        return (
+            "Their agreement shows no shared errors, but could not show raters who copy one of them, or who all err alike: only "
+            "reviews do. So they turn no label."
+        )
     return f"How far their votes are right is {facts['independence']['reason']}. So they order rows, and turn no label."
 
 

@@ -66,12 +66,16 @@ class Votes:
         return {"raters": self.counts.raters, "confusions": confusions, "contested": contested}
 
     def _confusions(self) -> pl.DataFrame:
-        """The raters' rates by reviewed rows where there are any, else by agreement where that identifies them, else null."""
+        """The raters' rates by reviewed rows where there are any, else by agreement where that identifies them, else null.
+
+        By agreement without an interval: it would hold if they erred apart, and copies of one look like that.
+        """
         assert self.aggregated is not None and self.independence is not None
         table, rates = self.aggregated.raters, self.by_reviews.columns[1:]
-        kept = [name for name in table.columns if name not in ("rater", "votes", "weight")]
-        if not self.independence.identified:
-            table = table.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in kept)
+        unknown = [name for name in table.columns if name not in ("rater", "votes", "weight")]
+        if self.independence.identified:
+            unknown = [name for name in unknown if name.endswith(("_low", "_high"))]
+        table = table.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in unknown)
         table = table.join(self.by_reviews, on="rater", how="left", suffix="_reviewed", maintain_order="left")
         return table.select(
             pl.coalesce(f"{name}_reviewed", name).alias(name) if name in rates else name for name in RATERS_SCHEMA.names()

@@ -18,6 +18,7 @@ MAX_RATERS_SHOWN = 20  # shown at most, those with most votes
 COUNTS_LESS = 0.7  # what a rater's vote says, in votes, under which the page says so; chance alone takes some
 Cell = tuple[str, str]  # a number, and under it its interval or why there is none
 UNKNOWN: Cell = ("–", "")
+BY_AGREEMENT = "if raters err apart"  # in place of an interval
 
 
 @dataclass(frozen=True)
@@ -132,32 +133,32 @@ def _desirable_by_rater(votes: pl.DataFrame) -> dict[str, Share]:
 
 
 def _rater_line(line: Mapping[str, Any], judged: Share) -> RaterLine:
-    sound, mistaken = (_value_and_ends(line, name) for name in ("sensitivity", "specificity"))
     return RaterLine(
         name=one_line(line["rater"], 40),
         votes=line["votes"],
         desirable=(percent(judged.value), interval((judged.low, judged.high), as_percent=True)),
         agreement=_agreement_cell(line),
-        up_if_good=_percent_cell(sound),
-        up_if_bad=_percent_cell(mistaken and (1 - mistaken[0], 1 - mistaken[2], 1 - mistaken[1])),
+        up_if_good=_rate_cell(*(line.get(f"sensitivity{end}") for end in ("", "_low", "_high"))),
+        up_if_bad=_rate_cell(*(_other(line.get(f"specificity{end}")) for end in ("", "_high", "_low"))),
         remarks="; ".join(_remarks(line)),
     )
 
 
-def _value_and_ends(line: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
-    ends = tuple(line.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    return None if None in ends else ends  # type: ignore[return-value]
+def _rate_cell(value: float | None, low: float | None, high: float | None) -> Cell:
+    """A share with its interval; without one where only the raters' agreement gives it."""
+    if value is None:
+        return UNKNOWN
+    return percent(value), BY_AGREEMENT if low is None or high is None else interval((low, high), as_percent=True)
 
 
-def _percent_cell(share: tuple[float, float, float] | None) -> Cell:
-    return (percent(share[0]), interval(share[1:], as_percent=True)) if share else UNKNOWN
+def _other(share: float | None) -> float | None:
+    return None if share is None else 1 - share
 
 
 def _agreement_cell(line: Mapping[str, Any]) -> Cell:
-    agreement = _value_and_ends(line, "agreement")
-    if not line["shared"] or agreement is None:
+    if not line["shared"] or line.get("agreement") is None:
         return "–", "no row is shared"
-    value, ends = _percent_cell(agreement)
+    value, ends = _rate_cell(line["agreement"], line.get("agreement_low"), line.get("agreement_high"))
     return f"{value} of {count(line['shared'])}", ends
 
 

@@ -2,7 +2,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ktodata.feedback import feedback_table
+from ktodata.labels.label_rows import label_rows
 from ktodata.labels.people.raters_reviewed import confusions_by_reviews
+from ktodata.labels.people.weighed_votes import weigh_votes
 
 
 def test_rates_by_hand_and_only_from_the_random_draw():
@@ -34,3 +37,24 @@ def test_the_rarer_label_is_drawn_more_often_and_counts_for_no_more():
             for name, side in (("sensitivity", truth), ("specificity", ~truth)):
                 held.append(line[f"{name}_low"] <= (own == truth)[side].mean() <= line[f"{name}_high"])
     assert np.mean(held) > 0.92
+
+
+@pytest.mark.parametrize("reviewed", [0, 200])
+def test_agreement_gives_a_rate_and_reviewed_rows_an_interval(reviewed):
+    """Raters who seem to err apart may be copiers of one of them: nothing that votes say bounds how often they are wrong."""
+    rng = np.random.default_rng(0)
+    truth = rng.random(600) < 0.5
+    right = rng.random((600, 5)) < 0.85
+    cast = [
+        [{"rater": f"r{j}", "label": bool(t == ok), "created_at": None} for j, ok in enumerate(oks)]
+        for t, oks in zip(truth, right, strict=True)
+    ]
+    rows = [{"prompt": f"p {n}", "completion": f"c {n}", "label": bool(truth[n]), "votes": votes} for n, votes in enumerate(cast)]
+    verdict = pl.when(pl.int_range(pl.len()) < reviewed).then("label")
+    feedback = feedback_table(*rows).with_columns(prompt_group="row_id", trusted_label=verdict)
+    votes = weigh_votes(label_rows(feedback, neighbours=0, all_at_random=True, seed=0), seed=0)
+    assert votes.independence.identified
+    confusions = votes.tables()["confusions"]
+    assert confusions["sensitivity"].is_between(0.7, 0.95).all()
+    ends = confusions.select("sensitivity_low", "specificity_high").null_count().row(0)
+    assert ends == ((0, 0) if reviewed else (5, 5)) and confusions["informativeness_low"].null_count() == 5
