@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -88,7 +88,7 @@ def _digest_of(file: Path, _bytes: int, _changed: int) -> str:
 def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
     """(model, tokenizer) of a causal language model: hub id, folder or packaged name. Weights are fp32 unless `dtype` is given.
 
-    Raises ModelError when either cannot be read, with the library's own words.
+    Raises ModelError when either cannot be read, with the library's own words, and where the files lack weights of the model.
     """
     require("torch", "transformers", what="a model", extra="train")
     import torch
@@ -97,8 +97,30 @@ def load_causal_lm(name: str, **options: Any) -> tuple[Any, Any]:
     place = resolve_model(name)
     options.setdefault("dtype", torch.float32)
     with _reading(f"the model {name!r}", "a folder with config.json"):
-        model = AutoModelForCausalLM.from_pretrained(place, **NO_CODE, **options)
-        return model, AutoTokenizer.from_pretrained(place, **NO_CODE)
+        model, loading = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **NO_CODE, **options)
+        tokenizer = AutoTokenizer.from_pretrained(place, **NO_CODE)
+    check_complete(name, {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])})
+    return model, tokenizer
+
+
+def check_complete(name: str, missing: Collection[str]) -> None:
+    """Raise ModelError for weights that no file holds: transformers and peft draw them at random, and warn at most."""
+    if missing:
+        first, rest = min(missing), f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"the files of the model {name!r} do not hold all of its weights: {first}{rest} would be random numbers. Fetch or "
+            "save the model again; if it is not a causal language model, give one."
+        )
+
+
+def check_no_adapter(name: str, model: Any) -> None:
+    """Raise ModelError for a model that was read with an adapter on it: trained on, it is saved without one or the other."""
+    if hasattr(model, "peft_config"):
+        raise ModelError(
+            f"{name!r} holds an adapter (LoRA), not a whole model, so nothing can be trained on top of it. Merge it into its "
+            "base first, and give that folder: AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload()"
+            ".save_pretrained(FOLDER), and AutoTokenizer.from_pretrained(ADAPTER).save_pretrained(FOLDER)."
+        )
 
 
 def load_tokenizer(name: str) -> Any:

@@ -13,7 +13,7 @@ import xxhash
 
 from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.files import discard
-from ktodata.models import cache_dir, load_causal_lm
+from ktodata.models import cache_dir, check_no_adapter, load_causal_lm
 from ktodata.train.checkpoints import Checkpoints
 from ktodata.train.data.preparation import Prepared, prepare
 from ktodata.train.data.ragged_ids import Numbers
@@ -153,6 +153,7 @@ def read_model(
         return load_mapped(settings["model"])
     options = quantized_options(settings["lora"], device=device, compute_dtype=compute_dtype)
     model, tokenizer = load_causal_lm(settings["model"], **options)
+    check_no_adapter(settings["model"], model)
     model.to(device)
     return model.eval(), tokenizer, None
 

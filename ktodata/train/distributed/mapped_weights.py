@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ktodata.models import load_causal_lm
+from ktodata.models import check_no_adapter, load_causal_lm
 from ktodata.train.model.fingerprint import weights_hash
 from ktodata.train.model.stored_dtype import only_dtype
 
@@ -45,6 +45,7 @@ def load_mapped(name: str) -> tuple[Any, Any, MappedWeights]:
     from accelerate import init_empty_weights
 
     read, tokenizer = load_causal_lm(name, dtype=only_dtype(name))
+    check_no_adapter(name, read)
     # buffers are made with the model, and some are rounded where it is made in a narrow dtype
     with init_empty_weights(include_buffers=False):
         empty = type(read)._from_config(read.config, dtype=torch.float32)
