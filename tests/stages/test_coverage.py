@@ -220,6 +220,26 @@ def test_a_single_prompt_and_odd_texts_are_covered(encoder):
         assert statuses(result)["KD080"] == "not_applicable"
 
 
+@pytest.mark.parametrize(
+    "instruction", ["", "You are a careful assistant of ACME. Be polite, cite policy, answer in three sentences. "]
+)
+def test_kd053_calls_no_question_reworded_for_an_instruction_that_all_share(instruction):
+    """Twenty of twenty held-out questions, all different, had a "reworded" training question where an instruction stood before each."""
+    verbs = ("bake", "repair", "file", "train", "plant", "tune", "sell")
+    things = ("bread", "engines", "taxes", "puppies", "tomatoes", "pianos", "houses", "letters")
+    questions = [f"{instruction}How do I {verb} {thing}?" for verb in verbs for thing in things]
+    questions += [f"{instruction}Could you describe the way to bake bread?"]
+    held_out = pl.int_range(pl.len()) % 6 == 5
+    table = feedback_table(*((question, "yes", True) for question in questions)).with_columns(
+        part=pl.when(held_out | (pl.col("prompt") == questions[-1])).then(pl.lit("test")).otherwise(pl.lit("train")),
+        prompt_group="row_id",
+        state=pl.lit("keep"),
+    )
+    table = table.join(embed(table).columns, on="row_id", maintain_order="left")
+    near = coverage(table, clusters=1).tables["near_held_out"]
+    assert near["prompt"].to_list() == [questions[-1]]
+
+
 def test_kd053_names_held_out_prompts_that_a_training_prompt_rewords():
     """No words search sees the first pair as near: its groups are two. The other held-out prompt is of another subject."""
     questions = [
