@@ -253,7 +253,7 @@ def _rebalance_findings(
 ) -> list[Finding]:
     return [
         check_label_balance(before),
-        check_weighted_ratio(after, weights),
+        check_weighted_ratio(after, weights, by_rule),
         check_weight_size(after, weights, by_rule),
         check_rows_dropped(rows - after.rows, rows),
     ]
@@ -273,15 +273,15 @@ def check_label_balance(counts: _Counts) -> Finding:
     )
 
 
-def check_weighted_ratio(counts: _Counts, weights: tuple[float, float]) -> Finding:
+def check_weighted_ratio(counts: _Counts, weights: tuple[float, float], by_rule: float) -> Finding:
     """KD061: the weighted ratio lies outside the paper's interval."""
     reached = _weighted_ratio(counts, weights)
     if LOWEST - 1e-9 <= reached <= HIGHEST + 1e-9:
         return passed("KD061", f"lambda_D n_D / (lambda_U n_U) = {reached:.3f}.")
-    return issue(
-        "KD061",
-        f"lambda_D n_D / (lambda_U n_U) = {reached:.3f} lies outside [1, 4/3] ({SOURCE}). Use by: weights, or another ratio.",
-    )
+    advice = "Use by: weights, or another ratio"
+    if by_rule > max(weights):
+        advice = "The setting max_weight holds the weights back, and more feedback of the rarer label is what is missing"
+    return issue("KD061", f"lambda_D n_D / (lambda_U n_U) = {reached:.3f} lies outside [1, 4/3] ({SOURCE}). {advice}.")
 
 
 def check_weight_size(counts: _Counts, weights: tuple[float, float], by_rule: float) -> Finding:

@@ -173,6 +173,8 @@ def test_no_weight_is_over_the_cap_and_the_finding_says_what_it_holds_back():
     rows = rows.with_columns(state=pl.lit("keep"))
     capped, free = rebalance(rows), rebalance(rows, max_weight=1000)
     assert capped.columns["weight"].max() == 10 and free.columns["weight"].max() == 500
+    ratio = next(each for each in capped.metrics["findings"] if each["code"] == "KD061")
+    assert "max_weight holds the weights back" in ratio["text"] and "by: weights" not in ratio["text"]
     finding = next(each for each in capped.metrics["findings"] if each["code"] == "KD062")
     assert finding["status"] == "issue" and "asks for 500.0, and max_weight holds it back" in finding["text"]
 
