@@ -98,7 +98,7 @@ def softening_shown(softened: Floats, wrong: Bools, counts: Floats, labels: Bool
     if not sums[2]:
         return Interval(None, None, None)
     value, reach = sums[0] / sums[2], stdtrit(freedom, SIDE) * np.sqrt(sums[1]) / sums[2]
-    return Interval(float(value), float(value - reach), float(value + reach))
+    return Interval(float(value), float(value - reach), min(float(value + reach), 1.0))
 
 
 def wrong_by_random_flips(p_desirable: Floats, labels: Bools, confident_joint: NDArray[np.int64]) -> Floats:
