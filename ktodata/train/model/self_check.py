@@ -131,25 +131,26 @@ def _own_pass(scorer: "Scorer") -> Iterator[None]:
 def _check_causal(scorer: "Scorer") -> None:
     """Raise ModelError for a model that sees what it predicts, as BERT does by its default config: every log-prob would be wrong.
 
-    Looked at on the shortest row that shows it: another last token must leave what stands before as likely as it was.
+    Looked at on the shortest row that shows it, and a middling one: another second half must leave the first as likely as it was.
     """
-    rows = scorer.rows
-    row = next((row for row in _by_length(scorer) if len(np.unique(rows.sequence(row, row)[0])) > 2), None)
-    if row is None:
-        return
-    ids, changed = rows.sequence(row, row)[0].astype(np.int64), rows.sequence(row, row)[0].astype(np.int64)
-    changed[-1] = next(token for token in ids if token != ids[-1])
-    places = np.array(evenly(len(ids) - 2, COMPARED_TOKENS), dtype=np.int64) + 1
-    exact = _can_be_exact(scorer)
-    with _arithmetic(scorer, exact=exact):
-        before, again, after = (scorer.plain_logps_at(tokens, places) for tokens in (ids, ids, changed))
-    chance, off = (float((before - other).abs().max()) for other in (again, after))
-    if off > max(10 * chance, EXACT[0] if exact else ROUNDED[0]):
-        raise ModelError(
-            f"this {scorer.model.config.model_type} model sees the tokens that it is to predict: with another last token of "
-            f"row_id {rows.row_id[row]} those before it change by up to {off:.2g} nats, so that its log-probs say nothing of a "
-            "completion. Take a causal language model; of BERT's kin, config.json must hold is_decoder: true."
-        )
+    rows, exact = scorer.rows, _can_be_exact(scorer)
+    showing = [row for row in _by_length(scorer) if len(np.unique(rows.sequence(row, row)[0])) > 2]
+    for row in dict.fromkeys([*showing[:1], *showing[len(showing) // 2 :][:1]]):
+        ids = rows.sequence(row, row)[0].astype(np.int64)
+        half = (len(ids) + 1) // 2
+        changed, others = ids.copy(), np.unique(ids)
+        changed[half:] = others[(np.searchsorted(others, ids[half:]) + 1) % len(others)]
+        places = np.array(evenly(half - 1, COMPARED_TOKENS), dtype=np.int64) + 1
+        with _arithmetic(scorer, exact=exact):
+            before, again, after = (scorer.plain_logps_at(tokens, places) for tokens in (ids, ids, changed))
+        chance, off = (float((before - other).abs().max()) for other in (again, after))
+        if off > max(10 * chance, EXACT[0] if exact else ROUNDED[0]):
+            raise ModelError(
+                f"this {scorer.model.config.model_type} model sees the tokens that it is to predict: with another second half of "
+                f"row_id {rows.row_id[row]} those before it change by up to {off:.2g} nats, so that its log-probs say nothing of "
+                "a completion. Take a causal language model; of BERT's kin, config.json must hold is_decoder: true, of XLM's "
+                "causal: true."
+            )
 
 
 def _by_length(scorer: "Scorer") -> list[int]:

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from tiny_families import tiny_family
 from tiny_models import SHAPE, VOCABULARY, one_by_one, random_rows, scorer_of, text_rows, tiny_llama, tiny_of, token_rows
 
 from ktodata.errors import ModelError
@@ -148,3 +149,10 @@ def test_where_no_token_can_be_compared_no_way_is_said_to_agree():
         scorer = scorer_of(tiny_of("Llama"), token_rows([[], []], [[6], [7]]))
     check = scorer.self_check
     assert (check.compared_tokens, check.method, [trial.agrees for trial in check.trials]) == (0, "rows", [False] * 3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_a_model_sees_of_later_tokens_does_not_hang_on_the_rows(seed):
+    """XLM sees them by default, by some 1e-4 nats at the last token of a short row."""
+    with pytest.raises(ModelError, match="this xlm model sees the tokens"):
+        scorer_of(tiny_family("xlm", window=8), random_rows(seed=seed))
