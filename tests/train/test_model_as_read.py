@@ -6,13 +6,15 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
-from tiny_models import save_tiny_llama, text_rows
-from transformers import AutoTokenizer
+from tiny_families import tiny_config
+from tiny_models import save_tiny_llama, text_rows, word_tokenizer
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
-from ktodata.errors import ModelError
+from ktodata.errors import ModelError, SettingError
 from ktodata.models import load_causal_lm
 from ktodata.train import TrainResult, fit
 from ktodata.train.distributed.mapped_weights import load_mapped
+from ktodata.train.results.trained_folder import load_trained
 
 FAST = {"batch_size": 6, "learning_rate": 2e-2, "max_steps": 1, "device": "cpu"}
 
@@ -27,6 +29,31 @@ def test_weights_that_no_file_holds_are_refused_wherever_a_model_is_read(tmp_pat
     for read in (load_causal_lm, load_mapped, lambda name: fit(text_rows(12), model=name, **FAST)):
         with pytest.raises(ModelError, match=r"do not hold all of its weights: .* would be random numbers"):
             read(base)
+
+
+def test_adapters_that_would_not_be_read_back_are_refused_before_training(tmp_path):
+    config = tiny_config(CONFIG_MAPPING["laguna"], 4)
+    config.vocab_size = max(config.vocab_size, len(tokenizer := word_tokenizer()))
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    settings = {"model": str(tmp_path / "base"), "out": tmp_path / "out", **FAST}
+    with pytest.raises(SettingError, match=r"on down_proj, gate_proj, up_proj of a laguna model cannot be read back"):
+        fit(text_rows(12), lora={"r": 4}, **settings)
+    trained = fit(text_rows(12), lora={"r": 4, "target_modules": ["q_proj", "v_proj"]}, **settings)
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.no_grad():
+        read = load_trained(str(tmp_path / "out"), settings["model"]).eval()(ids, use_cache=False).logits
+        torch.testing.assert_close(read, trained.model.eval()(ids, use_cache=False).logits)
+
+
+def test_an_adapter_that_lacks_weights_is_not_evaluated(model_folder, tmp_path):
+    fit(text_rows(12), model=model_folder, out=tmp_path, lora={"r": 4}, **FAST)
+    file = tmp_path / "adapter_model.safetensors"
+    weights = load_file(file)
+    del weights[min(weights)]
+    save_file(weights, file)
+    with pytest.raises(ModelError, match=r"do not hold all of its weights: .*lora_A.* would be random numbers"):
+        load_trained(str(tmp_path), model_folder)
 
 
 def test_an_adapter_is_no_model_to_train_and_merged_it_is_one(model_folder, tmp_path):

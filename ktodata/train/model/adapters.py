@@ -79,7 +79,29 @@ def with_adapters(model: Any, lora: LoraSettings, trainable_layers: int | None) 
     _keep_gradients(layers)
     adapted = get_peft_model(model, config)
     _check_frozen(adapted, place, frozen)
+    _check_reads_back(adapted)
     return adapted, frozen
+
+
+def not_set(model: Any, weights: dict[str, Any]) -> list[str]:
+    """Names of the adapter weights of `model` that it does not take from saved ones; it takes the others."""
+    from peft import set_peft_model_state_dict
+
+    return sorted(key for key in set_peft_model_state_dict(model, weights).missing_keys if ".lora_" in key)
+
+
+def _check_reads_back(model: Any) -> None:
+    """Raise SettingError for adapters that are not found again when they are read: they would be random numbers there.
+
+    transformers renames layers of some models as it reads them (Laguna's shared experts), and peft the adapters on them, wrongly.
+    """
+    from peft import get_peft_model_state_dict
+
+    if lost := sorted({_name(key.split(".lora_")[0]) for key in not_set(model, get_peft_model_state_dict(model))}):
+        raise SettingError(
+            f"lora.target_modules: saved adapters on {', '.join(lost)} of a {model.config.model_type} model cannot be read back, "
+            "as transformers and peft take some of these layers for others. Name other layers only."
+        )
 
 
 def _name(path: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ktodata.errors import RunError, SettingError
 from ktodata.files import check_siblings, discard, read_note, siblings_of
-from ktodata.models import load_causal_lm
+from ktodata.models import check_complete, load_causal_lm
 
 # what transformers and peft read of any folder, whoever wrote it: an adapter comes before a model, one file before its parts
 ADAPTER = ("adapter_config.json", "adapter_model*")
@@ -59,11 +59,15 @@ def check_one_training(folder: Path) -> None:
 
 
 def load_trained(folder: str, reference: str) -> Any:
-    """The trained model: a whole model, or an adapter on top of `reference`."""
+    """The trained model: a whole model, or an adapter on top of `reference`. Raises ModelError where weights are missing."""
     if (Path(folder) / ADAPTER[0]).is_file():
-        from peft import PeftModel
+        from peft import PeftModel, load_peft_weights
 
-        return PeftModel.from_pretrained(load_causal_lm(reference)[0], folder)
+        from ktodata.train.model.adapters import not_set
+
+        model = PeftModel.from_pretrained(load_causal_lm(reference)[0], folder)
+        check_complete(folder, not_set(model, load_peft_weights(folder, device="cpu")))
+        return model
     return load_causal_lm(folder)[0]
 
 
