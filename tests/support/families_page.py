@@ -21,6 +21,10 @@ that is not marked refused or not built: to {logp:.0e} nats and {gradient:.0e} o
 more error than its own rounding gives single rows; they take some families every day, `make test-families` takes all. Which way is taken is
 found out on the model itself at the start of each training, and training.json says it with the reason (`self_check`). A window is a sliding
 window, a chunk of attention, or the number of tokens that a query picks to attend to.
+
+`lora` and `trainable_layers` need a decoder whose layers can be told apart: of the encoders that may be run as decoders (BERT's kin), CPM-Ant, GIT,
+HRM-Text and Reformer all weights train, and the two are refused; on all others that are built here adapters can be put (2026-11-30; that what they train
+is what single rows train is tested on a dozen).
 """
 ROW = re.compile(r"^\| ([\w-]+) \| ([\w ]+) \| ([\w ]+) \| (.*) \|$")
 
