@@ -92,11 +92,19 @@ def test_a_rater_who_votes_again_is_heard_once(tmp_path, turned):
 
 @pytest.mark.parametrize("nobody", ["", "  ", None])
 def test_an_empty_id_is_no_rater(tmp_path, nobody):
-    records = [{"question": "q", "answer": "a", "judge": nobody, "score": grade, "at": None} for grade in (5, 5, 1)]
+    times = [f"2026-05-0{day}T10:00:00Z" for day in (1, 2, 3)]
+    records = [
+        {"question": "q", "answer": "a", "judge": nobody, "score": grade, "at": at}
+        for grade, at in zip((5, 5, 1), times, strict=True)
+    ]
     feedback = read_votes(tmp_path / "records.jsonl", records)
     assert feedback["rater"].null_count() == 3
     assert feedback["votes"].explode().struct.field("rater").null_count() == 3
     assert kept(feedback) == {"a": (True, 2, 3)}
+    # without times the two that agree may be one record twice: one and one
+    untimed = read_votes(tmp_path / "untimed.jsonl", [record | {"at": None} for record in records])
+    assert untimed["votes"].explode().struct.field("rater").null_count() == 3
+    assert kept(untimed) == {}
 
 
 @pytest.mark.parametrize("turned", [False, True])

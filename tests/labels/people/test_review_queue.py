@@ -83,7 +83,7 @@ def test_what_a_budget_buys_is_counted_and_beats_chance():
 def test_what_the_model_knows_is_not_what_may_act():
     """Under forty reviews drawn at random no label is turned, however sure the model is; from then on only as they bear out."""
     rows, labels, truth, p = fooled()
-    played = simulate_review(rows, p, labels, truth, [20, 60, 120], orders=["gain"], seed=0)
+    played = simulate_review(rows, p, labels, truth, [20, 60, 160], orders=["gain"], seed=0)
     few, some, many = played.iter_rows(named=True)
     for line in (few, some):  # 10, then 30 of them drawn
         assert line["relabelled"] == 0 < line["likelier"] and line["errors_left_after_relabelling"] == line["errors_left"]

@@ -400,7 +400,9 @@ def test_a_model_without_layers_to_tell_apart():
         config = OPTConfig(
             vocab_size=VOCABULARY, hidden_size=16, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2, word_embed_proj_dim=16
         )
-        freeze_below(OPTForCausalLM(config), 1)
+        model = OPTForCausalLM(config)
+        model.config.num_hidden_layers = 7  # of which no list of layers is
+        freeze_below(model, 1)
 
 
 # --- activations computed again --------------------------------------------------------------------------------------------
