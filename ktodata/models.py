@@ -133,10 +133,14 @@ def load_tokenizer(name: str) -> Any:
         return AutoTokenizer.from_pretrained(place, **NO_CODE)
 
 
+def text_config(config: Any) -> Any:
+    """The config of the language model, of a model that sees images or hears as well; else the config itself."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def context_of(config: Any) -> int | None:
     """Tokens that a causal model, or the language model in it, reads at most by its config; None where that names no limit."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    context = getattr(text, "max_position_embeddings", None)
+    context = getattr(text_config(config), "max_position_embeddings", None)
     return int(context) if context and context > 0 else None  # XLNet has none, and says -1
 
 

@@ -34,7 +34,7 @@ DROP_FROM = 1 / 4
 RELABEL_FROM = 0.8  # over the 3/4 from which it pays: of the labels that are turned, so many at least are to be wrong
 LABEL_ACTIONS = ("drop", "relabel", "drop_and_relabel", "soften")
 EDGE = 1e-3
-SIDE = 0.95  # to each side of an interval, as in people/calibration.py
+LEVEL = 0.95  # to one side, of all that decides what acts on a label
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def softening_shown(softened: Floats, wrong: Bools, counts: Floats, labels: Bool
         freedom += number - 1
     if not sums[2]:
         return Interval(None, None, None)
-    value, reach = sums[0] / sums[2], stdtrit(freedom, SIDE) * np.sqrt(sums[1]) / sums[2]
+    value, reach = sums[0] / sums[2], stdtrit(freedom, LEVEL) * np.sqrt(sums[1]) / sums[2]
     return Interval(float(value), float(value - reach), min(float(value + reach), 1.0))
 
 

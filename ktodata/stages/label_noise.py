@@ -7,6 +7,7 @@ from pydantic import Field
 
 from ktodata.errors import SettingError
 from ktodata.feedback import check_columns, check_row_ids
+from ktodata.labels.row_groups import FOLDS
 from ktodata.stage import StageResult
 from ktodata.work_done import working_on
 
@@ -41,7 +42,7 @@ def label_noise(
         float,
         Field(ge=0, le=0.4, description="share of each label flipped on purpose to measure the detector; 0 measures nothing"),
     ] = 0.05,
-    folds: Annotated[int, Field(ge=3, le=20, description="parts of the data; each is predicted by models of the others")] = 5,
+    folds: Annotated[int, Field(ge=3, le=20, description="parts of the data; each is predicted by models of the others")] = FOLDS,
     repeats: Annotated[
         int, Field(ge=1, le=20, description="fold assignments averaged, and rounds of noise injection; more is steadier")
     ] = 3,

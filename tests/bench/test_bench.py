@@ -199,8 +199,8 @@ def test_methods_never_see_the_truth(folder):
         assert (task.verdicts[~reviewed] == made.labels[~reviewed]).all()
         assert set(task.table.columns) <= set(COLUMNS)
         texts = [f"{line['prompt']}\n{line['completion']}" for line in made.table.iter_rows(named=True)]
-        said = {f"{record.prompt}\n{record.completion}": record.truth for record in source.records}
-        assert made.truth.tolist() == [said[text] for text in texts]
+        truth_of = {f"{record.prompt}\n{record.completion}": record.truth for record in source.records}
+        assert made.truth.tolist() == [truth_of[text] for text in texts]
         for leaf in (leaf for name in task.table.columns for leaf in leaves(task.table[name])):
             if leaf.name in ("prompt", "completion") or leaf.n_unique() > ROWS / 4:
                 continue

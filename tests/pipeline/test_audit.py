@@ -283,8 +283,8 @@ def test_a_model_and_its_training_are_further_views(feedback, tmp_path, monkeypa
     from ktodata.train.model import layer_states as module
 
     def states(prompts, completions, **_):
-        told = np.array([[float("Sorry" in text), len(text), 1.0] for text in completions], np.float32)
-        return module.HiddenStates(told, {"cut_to_max_length": 0, "max_length": 512})
+        hidden = np.array([[float("Sorry" in text), len(text), 1.0] for text in completions], np.float32)
+        return module.HiddenStates(hidden, {"cut_to_max_length": 0, "max_length": 512})
 
     monkeypatch.setattr(module, "mean_hidden_states", states)
     truth = {row_id: text == "True" for row_id, text in feedback.select("row_id", "source_id").iter_rows()}

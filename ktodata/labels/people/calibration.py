@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
-from ktodata.labels.actions import RELABEL_FROM
+from ktodata.labels.actions import LEVEL, RELABEL_FROM
 from ktodata.labels.evidence.evidence import log_odds_of
 from ktodata.stats import clopper_pearson
 
@@ -30,7 +30,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-LEVEL = 0.95  # to one side
 MOSTLY = 0.5
 SHARE_WRONG = 0.7  # of the rows that look wrong, at least: in 95 % of draws no fewer of the turned labels are to be wrong
 UNTURNED = 0.499  # P(wrong) of a soft label whose label may not be turned, at most: it pulls hardly, and not the other way

@@ -83,19 +83,9 @@ def plan_training(
     return _batch_plan(steps[: None if max_steps is None else max_steps], rows.label, groups, sequences)
 
 
-def plan_held_out(
-    rows: TokenRows, *, batch_size: int, seed: int, siblings_together: bool = False, kl_pairs_per_batch: int | None = None
-) -> BatchPlan:
-    """One pass over all rows, in the same shape as a training epoch; the same partners at every evaluation."""
-    return plan_training(
-        rows,
-        batch_size=batch_size,
-        epochs=1,
-        max_steps=None,
-        seed=seed,
-        siblings_together=siblings_together,
-        kl_pairs_per_batch=kl_pairs_per_batch,
-    )
+def plan_held_out(rows: TokenRows, **dealt: Any) -> BatchPlan:
+    """One pass over all rows, dealt like a training epoch; the same partners at every evaluation. dealt : of `plan_training`"""
+    return plan_training(rows, epochs=1, max_steps=None, **dealt)
 
 
 def shifted(plan: BatchPlan, by: int) -> BatchPlan:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ktodata.errors import ModelError, SettingError
+from ktodata.models import text_config
 
 Tensor = Any
 
@@ -42,11 +43,6 @@ def decoder_layers(model: Any) -> tuple[nn.ModuleList, list[Any]]:
     raise ModelError(
         f"cannot tell the layers of a {model.config.model_type} model apart, so neither trainable_layers nor lora work on it."
     )
-
-
-def text_config(config: Any) -> Any:
-    """The config of the language model, of a model that sees images or hears as well; else the config itself."""
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def layer_configs(config: Any) -> list[Any]:

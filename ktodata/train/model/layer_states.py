@@ -19,11 +19,11 @@ from ktodata.embeddings.vector_cache import BETWEEN, cache_folder, load_vectors,
 from ktodata.embeddings.vector_parts import VectorStore, make_vectors
 from ktodata.engines.engine import ModelWork
 from ktodata.errors import ModelError, SettingError
-from ktodata.models import context_of, load_causal_lm, texts_to_ids
+from ktodata.models import context_of, load_causal_lm, text_config, texts_to_ids
 from ktodata.train.data.ragged_ids import Ids
 from ktodata.train.model.device import device_name, pick_device
 from ktodata.train.model.fingerprint import computation_hash, weights_hash
-from ktodata.train.model.frozen_layers import decoder_layers, decoder_of, text_config
+from ktodata.train.model.frozen_layers import decoder_layers, decoder_of
 from ktodata.train.model.length_regimes import length_limits, regime
 from ktodata.train.model.logprobs import collate
 

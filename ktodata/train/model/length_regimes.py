@@ -13,10 +13,9 @@ import numpy as np
 import polars as pl
 
 from ktodata.errors import ModelError
-from ktodata.models import context_of
+from ktodata.models import context_of, text_config
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.data.training_rows import named
-from ktodata.train.model.frozen_layers import text_config
 
 SWITCHES_BY_LENGTH = ("longrope", "su")  # su: LongRoPE's first name
 OF_TWO_SETS = ("long_factor", "long_mscale")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ktodata.train.model.frozen_layers import text_config
+from ktodata.models import text_config
 
 Tensor = Any
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ktodata.errors import SettingError, is_out_of_memory
+from ktodata.models import text_config
 from ktodata.train.distributed.interface import Distributed
 from ktodata.train.distributed.sharding import recover
-from ktodata.train.model.frozen_layers import text_config
 from ktodata.train.model.self_check import FOREIGN_LAYOUT, widest_arithmetic, words
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ktodata.models import text_config
 from ktodata.train.data.packing import Pack, Pair, SequenceKey, Sequences, continuation, pack, packs_of
 from ktodata.train.data.ragged_ids import Numbers
 from ktodata.train.data.tokens import TokenRows
@@ -16,7 +17,7 @@ from ktodata.train.model.activation_cache import ActivationCache, current_cache
 from ktodata.train.model.attention import Kernel, pick_kernel
 from ktodata.train.model.device import device_name
 from ktodata.train.model.fingerprint import computation_hash
-from ktodata.train.model.frozen_layers import can_split, text_config
+from ktodata.train.model.frozen_layers import can_split
 from ktodata.train.model.length_regimes import fitted, length_limits, regime
 from ktodata.train.model.logprobs import collate, summed
 from ktodata.train.model.packed_model import PackedModel, Passed, on

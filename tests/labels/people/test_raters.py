@@ -112,10 +112,10 @@ def test_rows_voted_on_alike_are_worked_on_once():
     raters = (rows + (np.arange(60_000) >= 55_000)) % 5
     votes = pl.DataFrame({"row_id": rows.astype(str), "rater": raters.astype(str), "verdict": rng.random(60_000) < 0.6})
     started = time.thread_time()
-    found_rows = dawid_skene(votes).rows
+    weighed = dawid_skene(votes).rows
     assert time.thread_time() - started < 5
     of_row = votes.group_by("row_id").agg(cast=pl.struct("rater", "verdict").sort_by("rater", "verdict"))
-    alike = found_rows.join(of_row, on="row_id").group_by("cast").agg(pl.col("p_desirable").n_unique())
+    alike = weighed.join(of_row, on="row_id").group_by("cast").agg(pl.col("p_desirable").n_unique())
     assert alike["p_desirable"].max() == 1
 
 
