@@ -20,6 +20,7 @@ MAX_NAMED = 5  # raters in a sentence
 MORE_ROWS = 30  # that a review is advised to go on with
 MOSTLY_BELOW = 0.05  # share of wrong labels under which they can mostly be trusted, and over which with care
 UNUSABLE_ABOVE = 0.15
+SWAPPED_ABOVE = 0.5  # share of wrong labels over which they say the opposite
 NOISY_ABOVE = 0.03  # from here on wrong labels are named among what spoils a set
 ORDER_ONLY = "an order only: not measured on this data"
 AS_MEASURED = "as measured on this data"
@@ -200,7 +201,14 @@ def next_for_labels(reviews: ReviewedLabels, *, held: int = 0) -> NextForLabels:
         draw = _at_most_left(max(FIRST_SAMPLE - reviews.drawn, MORE_ROWS), reviews)
         text = f"Have {_rows(draw)} more of the random draw judged: {_room(reviews)}."
         return NextForLabels("Have more rows judged.", text, draw, draw)
-    wrong = f"By the draw {span(rate)} of the labels are wrong as they were given (95 % interval)"
+    return _of_too_many_wrong(reviews, held)
+
+
+def _of_too_many_wrong(reviews: ReviewedLabels, held: int) -> NextForLabels:
+    wrong = f"By the draw {span(reviews.whole.rate)} of the labels are wrong as they were given (95 % interval)"
+    if is_above(reviews, SWAPPED_ABOVE):
+        text = f"{wrong}, more than half: look at how the label was read (`ktodata init`) before any more is judged."
+        return NextForLabels("See whether up and down are swapped.", text)
     text = f"{wrong}: the more are judged, the fewer stay so."
     return NextForLabels("Have more rows judged.", text, max(_at_most_left(MORE_ROWS + held, reviews) - held, 0))
 
@@ -282,6 +290,7 @@ def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
         yield f"People differ on each of {_rows(reviews.whole.contested)} of the random draw that they judged: no rate follows."
     if reviews.judged:
         yield f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
+        yield "A draw goes by row_id, which hangs on source_id, rater, time and label; if it was one: trusted_at_random: true."
     yield from _left_out(reviews)
 
 

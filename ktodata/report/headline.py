@@ -79,7 +79,7 @@ def label_trust(noise: LabelsSection | None) -> HeadlineLine:
     text = " ".join(filter(None, (review_sentence(noise.reviews), _by_the_model(noise))))
     if by_draw:
         return HeadlineLine(question, trust_word(noise.reviews), text)
-    few = "Too few rows to say."
+    few = "Not measured." if noise.reviews.judged else "Too few rows to say."  # of judged rows a draw is what is missing
     short = {"not": "The text does not show it.", "too few": few, "not learnt": "Too few rows of one label to say."}
     return HeadlineLine(question, short.get(noise.verdict, trust_word(noise.reviews)), f"{text} How many are wrong is not known.")
 

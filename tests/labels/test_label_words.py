@@ -205,6 +205,13 @@ def test_enough_reviews_do_bring_a_word():
     assert trust_word(reviews_of((1, 0), (20, 10))) == "Too few reviews (30)."
 
 
+def test_labels_that_mostly_say_the_opposite_are_not_reviewed_one_by_one():
+    step = next_for_labels(reviews_of((30, 30), (30, 30)))
+    assert step.short == "See whether up and down are swapped." and not step.to_judge
+    assert next_for_labels(reviews_of((20, 20), (30, 30))).short == step.short
+    assert next_for_labels(reviews_of((16, 16), (30, 30))).to_judge, "half of them may be right"
+
+
 def test_rows_that_were_picked_change_no_rate():
     table = planted(np.random.default_rng(0), (0.1, 0.1))
     alone, beside = (judged(table, 0, 60, picked) for picked in (0, 200))
@@ -213,7 +220,9 @@ def test_rows_that_were_picked_change_no_rate():
     picked_alone = judged(table, 0, 0, 100)
     assert picked_alone["drawn_at_random"] == 0 and picked_alone["error_rate"]["value"] is None
     text = review_sentence(reviewed_labels(picked_alone))
-    assert text == "100 rows have a trusted label, not known to be a random draw: no rate follows."
+    assert text.startswith(
+        "100 rows have a trusted label, not known to be a random draw: no rate follows. A draw goes by row_id,"
+    )
     assert trust_word(reviewed_labels(picked_alone)) == "Not measured."
 
 
@@ -412,7 +421,7 @@ def test_nobody_is_asked_for_more_rows_than_there_are():
 
 def test_rows_that_are_asked_about_anyway_are_not_asked_for_twice():
     """110 of the 112 rows that are left are held, so only two are more."""
-    wrong = {"rows": 60, "drawn_at_random": 60, "wrong": 60, "error_rate": {"value": 1.0, "low": 0.95, "high": 1.0}}
+    wrong = {"rows": 60, "drawn_at_random": 60, "wrong": 20, "error_rate": {"value": 0.33, "low": 0.2, "high": 0.5}}
     reviews = reviewed_labels(wrong | {"rates_of": 172, "left_to_draw": 112})
     assert [next_for_labels(reviews, held=held).to_judge for held in (0, 40, 110, 112)] == [30, 30, 2, 0]
 

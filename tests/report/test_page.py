@@ -298,6 +298,7 @@ def drawn(wrong, rows, low, high):
             },
             "Too few rows to say.",
         ),
+        ({"label_noise_estimate": {}, "identifiability": {}, "injected_flips": {}, "trusted": {"rows": 60}}, "Not measured."),
         ({"identifiability": {}, "not_learnt": "3 desirable rows."}, "Too few rows of one label to say."),
         ({"identifiability": {"verdict": "not"}, "trusted": {"rows": 100, "wrong": 30}}, "The text does not show it."),
         ({"trusted": drawn(0, 30, 0.0, 0.12)}, "Too few reviews (30). 0 of 30 rows drawn at random"),
