@@ -43,13 +43,13 @@ def digits_of_percent(value: float, digits: int) -> int:
     return digits
 
 
-def clopper_pearson(hits: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> tuple[Floats, Floats]:
+def clopper_pearson(hits: ArrayLike, trials: ArrayLike, *, level: ArrayLike = 0.95) -> tuple[Floats, Floats]:
     """Ends of the exact two-sided binomial interval for hits / trials: float arrays in [0, 1]; (0, 1) where there are no trials.
 
     Source: Clopper and Pearson 1934. It holds the true share in at least `level` of repeated samples.
     """
     hit, trial = np.broadcast_arrays(np.asarray(hits, float), np.asarray(trials, float))
-    tail = (1 - level) / 2
+    tail = (1 - np.asarray(level, float)) / 2
     low = np.where(hit > 0, betaincinv(np.maximum(hit, 1), trial - hit + 1, tail), 0.0)
     high = np.where(hit < trial, betaincinv(hit + 1, np.maximum(trial - hit, 1), 1 - tail), 1.0)
     return low, high
