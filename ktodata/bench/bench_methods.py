@@ -43,6 +43,8 @@ class BenchTask:
         is likelier
     labels : bool [N], as given. groups : int [N], of prompts: rows of one group belong on one side of any split
     reviewed : bool [N]; verdicts : bool [N], the truth of reviewed rows, and the given label of all others
+    review_weight : float [N], how many rows of its given label a reviewed row stands for, where they were drawn at random: the
+        rarer label is reviewed more often, and without it no rate of the reviewed rows is one of all. 0 where none is reviewed
     """
 
     table: pl.DataFrame
@@ -50,13 +52,24 @@ class BenchTask:
     groups: Ints
     reviewed: Bools
     verdicts: Bools
+    review_weight: Floats
     seed: int
 
     @classmethod
     def of(cls, rows: BenchRows, reviewed: Bools, seed: int) -> "BenchTask":
         """The task of these rows, where a person has judged the reviewed ones; nothing in it is shared with another task."""
         verdicts = np.where(reviewed, rows.truth, rows.labels)
-        return cls(rows.table.clone(), _own(rows.labels), _own(rows.groups), _own(reviewed), _own(verdicts), seed)
+        weight = _review_weight(rows.labels, reviewed)
+        return cls(rows.table.clone(), _own(rows.labels), _own(rows.groups), _own(reviewed), _own(verdicts), _own(weight), seed)
+
+
+def _review_weight(labels: Bools, reviewed: Bools) -> Floats:
+    """Rows of a given label over the reviewed ones of it, for each reviewed row."""
+    weight = np.zeros(len(labels))
+    for given in (False, True):
+        judged = reviewed & (labels == given)
+        weight[judged] = (labels == given).sum() / max(judged.sum(), 1)
+    return weight
 
 
 @dataclass(frozen=True)

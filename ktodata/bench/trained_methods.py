@@ -20,9 +20,13 @@ def hybrid_kto(task: BenchTask) -> BenchAnswer:
 @method("noise-corrected KTO", only_trained=True)
 def noise_corrected_kto(task: BenchTask) -> BenchAnswer:
     """KTO's loss corrected for the flip rates of the reviewed rows; KTO's own where they are none that can be corrected for."""
-    rates = {}
-    for name, true in (("desirable", True), ("undesirable", False)):
-        judged = task.reviewed & (task.verdicts == true)
-        rates[name] = float((task.labels != task.verdicts)[judged].mean()) if judged.any() else np.nan
-    known = sum(rates.values()) < 1  # nan is not
+    rates = {name: _flip_rate(task, true) for name, true in (("desirable", True), ("undesirable", False))}
+    known = sum(rates.values()) < 1 and len(np.unique(task.labels[task.reviewed])) == 2  # nan is not
     return BenchAnswer(doubt=None, terms={"flip_rates": rates} if known else {})
+
+
+def _flip_rate(task: BenchTask, true: bool) -> float:
+    """Of the rows of this true label, how many carry the other one; nan where no reviewed row is of it."""
+    judged = task.reviewed & (task.verdicts == true)
+    weight = task.review_weight[judged]
+    return float(np.average(task.labels[judged] != true, weights=weight)) if judged.any() else float("nan")

@@ -216,7 +216,7 @@ def test_a_method_cannot_change_what_others_are_given(folder):
     made = bench_rows(label_sources(folder)[0][-1], max_rows=ROWS, encoder=ENCODER)
     before, columns = made.labels.copy(), made.table.columns
     task = BenchTask.of(made, np.zeros(len(made.labels), bool), 0)
-    for array in (task.labels, task.groups, task.reviewed, task.verdicts):
+    for array in (task.labels, task.groups, task.reviewed, task.verdicts, task.review_weight):
         with pytest.raises(ValueError, match="read-only"):
             array[:] = ~array
         array.flags.writeable = True

@@ -1,14 +1,16 @@
 """What is made of a method's part: the rows it has reviewed, and its answer."""
 
 import numpy as np
+import polars as pl
 import pytest
 from test_bench import ENCODER, ROWS, rows, write
 
 import ktodata as kd
 from ktodata.bench.bench_answers import NoAnswerError, measured, reviewed_rows
-from ktodata.bench.bench_methods import BenchAnswer, BenchMethod
-from ktodata.bench.bench_rows import bench_rows
+from ktodata.bench.bench_methods import BenchAnswer, BenchMethod, BenchTask, at_random
+from ktodata.bench.bench_rows import BenchRows, bench_rows
 from ktodata.bench.label_sources import label_sources
+from ktodata.bench.trained_methods import noise_corrected_kto
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +77,33 @@ def test_an_answer_may_be_of_lists(made):
     as_arrays = measured(odd(BenchAnswer(np.array(doubt), np.full(ROWS, 0.5), made.truth)), made, 0, seed=0)
     assert {**as_lists.figures(), "seconds": 0} == {**as_arrays.figures(), "seconds": 0}
     assert as_lists.figures()["right"] == 1
+
+
+def flip_rate_errors(seed, *, desirable, flipped, count=200, rows=2000):
+    """What the method takes for the rates, less what they are, of desirable and undesirable; the bench draws the reviews."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random(rows) < desirable
+    labels = truth ^ (rng.random(rows) < np.where(truth, *flipped))
+    made = BenchRows(pl.DataFrame({"row_id": range(rows)}), labels, truth, np.arange(rows))
+    reviewed = reviewed_rows(BenchMethod("any", lambda task: BenchAnswer(None), at_random), made, count, seed)
+    rates = noise_corrected_kto(BenchTask.of(made, reviewed, seed)).terms["flip_rates"]
+    actual = [float((labels != truth)[truth == true].mean()) for true in (True, False)]
+    return np.array([rates["desirable"], rates["undesirable"]]) - actual
+
+
+@pytest.mark.parametrize("desirable", [0.9, 0.8, 0.5, 0.2, 0.1])
+@pytest.mark.parametrize("flipped", [(0.15, 0.15), (0.1, 0.3), (0.2, 0.05)])
+def test_flip_rates_are_those_of_all_rows_whatever_the_rarer_label_is(desirable, flipped):
+    """Reviews are drawn within each given label, more of the rarer one: unweighed, its rate was three times too high."""
+    errors = np.array([flip_rate_errors(seed, desirable=desirable, flipped=flipped) for seed in range(200)])
+    chance = errors.std(axis=0) / np.sqrt(len(errors))
+    assert (np.abs(errors.mean(axis=0)) < 3 * chance + 0.01).all(), errors.mean(axis=0)
+
+
+def test_reviewed_rows_stand_for_all_rows_of_their_label():
+    labels = np.arange(10) < 8
+    made = BenchRows(pl.DataFrame({"row_id": range(10)}), labels, labels, np.arange(10))
+    task = BenchTask.of(made, np.isin(np.arange(10), [0, 1, 9]), 0)
+    assert task.review_weight.tolist() == [4, 4, 0, 0, 0, 0, 0, 0, 0, 2]
+    one_sided = BenchTask.of(made, np.isin(np.arange(10), [0, 1]), 0)
+    assert one_sided.review_weight.sum() == 8 and noise_corrected_kto(one_sided).terms == {}
