@@ -11,9 +11,13 @@ from ktodata.report.text import count, percent, plural
 
 # below stages/: row_id, label, rater, number of the text, action and part of each row when the run was last finished
 PREVIOUS = "previous"
-MIN_ROWS = 20  # of either side, from which on two rates are compared
 LEVEL = 0.05  # of all comparisons of one kind together (Bonferroni)
 SHOWN = 5
+VERDICTS = {
+    True: "they differ more than chance would make it",
+    False: "they differ no more than chance makes it",
+    None: "too few to say whether they differ",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class ChangesSection:
     relabelled : added rows whose text a row before had, with another label; desirable : of those; all others that came are new
     rate : desirable rows among the new ones and among all before; raters : those whose rate differs; topics : clusters that hold
     more of the new rows than of those that stayed; each only where chance would hardly make it so (Fisher's exact test, rows
-    taken one by one)
+    taken one by one). rate_differs is None where that test could not tell so few rows apart, whatever their labels
     """
 
     added: int
@@ -49,7 +53,7 @@ class ChangesSection:
     unread: int
     relabelled: Share
     rate: GroupChange
-    rate_differs: bool
+    rate_differs: bool | None
     new_raters: tuple[tuple[str, int], ...]
     raters: tuple[GroupChange, ...]
     topics: tuple[GroupChange, ...]
@@ -70,8 +74,7 @@ class ChangesSection:
                 f"of the added rows {had} a text of before with another label ({count(self.relabelled.hits)} now desirable)"
             )
         if self.rate.added.total:
-            word = "more than chance would make it" if self.rate_differs else "no more than chance makes it"
-            lines.append(f"{self.rate.words()}: they differ {word}")
+            lines.append(f"{self.rate.words()}: {VERDICTS[self.rate_differs]}")
         if self.new_raters:
             shown = ", ".join(f"{name} ({count(rows)})" for name, rows in self.new_raters[:SHOWN])
             lines.append(f"{plural(len(self.new_raters), 'new rater')}, with rows: {shown}{_more(self.new_raters)}")
@@ -105,7 +108,7 @@ def read_changes(run: RunFiles) -> ChangesSection | None:
         unread=unread,
         relabelled=_share(relabelled["label"]),
         rate=rate,
-        rate_differs=_differs(rate.added, rate.before, tests=1),
+        rate_differs=_differs(rate) if _is_testable(rate, tests=1) else None,
         new_raters=_new_raters(now, before) if with_raters else (),
         raters=_changed_raters(new, before) if with_raters else (),
         topics=() if clusters is None or names is None else _topics(stayed.join(clusters.drop_nulls(), on="row_id"), names),
@@ -137,7 +140,7 @@ def _changed_raters(new: pl.DataFrame, before: pl.DataFrame) -> tuple[GroupChang
         GroupChange(name, Share(hits, n), Share(hits_before, n_before))
         for name, hits, n, hits_before, n_before in both.iter_rows()
     ]
-    return _beyond_chance([each for each in groups if min(each.added.total, each.before.total) >= MIN_ROWS])
+    return _beyond_chance(groups)
 
 
 def _topics(now: pl.DataFrame, names: pl.DataFrame) -> tuple[GroupChange, ...]:
@@ -159,17 +162,26 @@ def _topics(now: pl.DataFrame, names: pl.DataFrame) -> tuple[GroupChange, ...]:
 
 
 def _beyond_chance(groups: Sequence[GroupChange]) -> tuple[GroupChange, ...]:
-    """Those whose shares differ; the largest difference first."""
-    differing = [each for each in groups if _differs(each.added, each.before, tests=len(groups))]
+    """Those whose shares differ; the largest difference first. Only groups that the test could tell count as tests."""
+    testable = [each for each in groups if _is_testable(each, tests=len(groups))]
+    differing = [each for each in testable if _differs(each, tests=len(testable))]
     return tuple(sorted(differing, key=lambda each: -abs(each.added.value - each.before.value)))
 
 
-def _differs(added: Share, before: Share, *, tests: int) -> bool:
-    from scipy.stats import fisher_exact  # half a second to load
+def _is_testable(change: GroupChange, *, tests: int) -> bool:
+    """Whether the least likely way to deal these hits to the two sides would differ. It does not depend on how they are dealt."""
+    from scipy.stats import hypergeom  # half a second to load
 
-    if min(added.total, before.total) < MIN_ROWS:
-        return False
-    table = [[share.hits, share.total - share.hits] for share in (added, before)]
+    added, before = change.added, change.before
+    total, hits = added.total + before.total, added.hits + before.hits
+    ends = [max(0, hits - before.total), min(hits, added.total)]
+    return bool(hypergeom.pmf(ends, total, hits, added.total).min() * tests <= LEVEL)
+
+
+def _differs(change: GroupChange, *, tests: int = 1) -> bool:
+    from scipy.stats import fisher_exact
+
+    table = [[share.hits, share.total - share.hits] for share in (change.added, change.before)]
     return bool(fisher_exact(table).pvalue * tests <= LEVEL)
 
 
