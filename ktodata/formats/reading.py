@@ -148,9 +148,9 @@ def read(
     max_record_mb : a longer record is not read.
     transcripts : read prompts that start with "Human:" as HH-RLHF transcripts, into turns.
 
-    Texts are never altered. Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), LabelError (no
-    record has a usable label, or no verdict of the trusted column a meaning) and SettingError (a setting that cannot be meant, or
-    that names a column no record has).
+    Texts are never altered. A file without records is counted with 0. Raises FormatError (missing, damaged or unreadable file),
+    EmptyDataError (no file holds a record), LabelError (no record has a usable label, or no verdict of the trusted column a
+    meaning) and SettingError (a setting that cannot be meant, or that names a column no record has).
     """
     about = {
         "rater": rater,
@@ -247,6 +247,7 @@ class _Reader:
         self._unread = UnreadFields(fields)
         self._unnamed = UnnamedColumns(fields.columns())
         self._records = 0
+        self._nothing_read: EmptyDataError | None = None
         self._withdrawn, self._n_withdrawn = current_lists(), 0
         self._reasons: Counter[str] = Counter()
         self._unmapped: Counter[str] = Counter()
@@ -263,9 +264,12 @@ class _Reader:
             return self._read_here(here)
 
     def _read_here(self, source: Source) -> dict[str, Any]:
-        shape = file_shape(source, self._settings)
         try:
+            shape = file_shape(source, self._settings)
             counts = self.take(read_records(source, self._settings, shape), source.name)
+        except EmptyDataError as nothing:
+            self._nothing_read = self._nothing_read or nothing
+            return fingerprint(source) | {"read_as": "no records", "records": 0, "formats": {}}
         except MemoryError:
             limit = f"max_record_mb: {self._settings.max_record_mb:g}"
             raise FormatError(
@@ -378,6 +382,8 @@ class _Reader:
 
     def result(self, files: list[dict[str, Any]]) -> IngestResult:
         """The tables and the metrics. Raises when nothing can be used, or when a column that the reader named is nowhere."""
+        if not self._records and self._nothing_read is not None:
+            raise self._nothing_read
         aside, withdrawn = self._reasons.total(), self._n_withdrawn
         if self._score_names and (self._fields.label.column is None or aside == self._records):
             raise self._unasked_verdict()

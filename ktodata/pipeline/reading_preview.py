@@ -44,7 +44,8 @@ class ReadingPreview:
     def lines(self) -> list[str]:
         """A line for each file, the account of all records, the labels, the first row."""
         files = [
-            f"{file['name']}: {file['read_as']}, {', '.join(file['formats']) or 'nothing'}" for file in self.metrics["files"]
+            f"{file['name']}: {file['read_as']}{', ' * bool(file['records'])}{', '.join(file['formats']) or 'nothing'}"
+            for file in self.metrics["files"]
         ]
         labels = ", ".join(f"{number:,} {name}" for name, number in self.metrics["labels"].items())
         how = "as it will be trained on" if self.trained_on else "as it will be written"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ktodata.errors import EmptyDataError, FormatError, KtodataError, LabelError, MissingExtraError, SettingError
 from ktodata.formats import IngestResult, read
 from ktodata.formats.table import RAW_CHARS
+from ktodata.report.sections.flow_section import reading_account
 
 GOOD = {"prompt": "sky?", "completion": "blue", "label": True}
 SURROGATE = '{"prompt": "sky?", "completion": "blue \\ud800", "label": true}'
@@ -166,10 +167,20 @@ def test_an_empty_file(name: str, content: bytes, tmp_path: Path):
         read(tmp_path / name)
 
 
-def test_an_empty_file_among_others_is_not_passed_over(lines, tmp_path: Path):
-    (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(EmptyDataError, match=r"'empty\.jsonl'"):
-        read([lines(GOOD), tmp_path / "empty.jsonl"])
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", b""), ("a.json", b"[]"), ("a.csv", b"prompt,completion,label\n")])
+def test_an_empty_file_among_others_is_no_error_and_is_told(name: str, content: bytes, lines, tmp_path: Path):
+    """A day without feedback."""
+    (tmp_path / name).write_bytes(content)
+    result = read([tmp_path / name, lines(GOOD)])
+    assert result.feedback.height == 1 and [file["records"] for file in result.metrics["files"]] == [0, 1]
+    assert f"1 file holds no record: {name}" in reading_account(result.metrics).lines()
+
+
+def test_several_files_none_of_which_holds_a_record(tmp_path: Path):
+    for name in ("a.jsonl", "b.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(EmptyDataError, match=r"'a\.jsonl' holds no records"):
+        read([tmp_path / "a.jsonl", tmp_path / "b.csv"])
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".zst", zstandard.compress)])

@@ -107,14 +107,14 @@ def read_reviews(paths: Path | str | Sequence[Path | str], words: Words = NO_WOR
     """Read files of verdicts or patterns; a row judged twice with one result counts once, with the first reviewer and note.
 
     words : the label's own words with their meanings, which may stand in a table too: `words_of`
-    Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no records), MissingColumnError and LabelError
+    Raises FormatError (missing, damaged or unreadable file), EmptyDataError (none has a record), MissingColumnError and LabelError
     (cells that are no verdict: how many, and file, line and row_id of the first).
     """
     files = _verdict_files([paths] if isinstance(paths, Path | str) else paths)
     stores = [path for path in files if path.suffix == SUFFIX]
     tables = [path for path in files if path.suffix != SUFFIX]
     sources = find_sources(tables) if tables else []
-    contents = [_read_verdicts(source, words) for source in sources] + [read_store(store) for store in stores]
+    contents = _read_tables(sources, words, alone=not stores) + [read_store(store) for store in stores]
     every = _verdict_table(verdict for verdicts, _ in contents for verdict in verdicts)
     verdicts = _first_of_each_row(every)
     counts = [metrics for _, metrics in contents]
@@ -277,6 +277,22 @@ def _files_of(path: Path) -> list[Path]:
 
 
 # --- one file ----------------------------------------------------------------------------------------------------------
+
+
+def _read_tables(sources: Sequence[Source], words: Words, *, alone: bool) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """As `_read_verdicts`, of each. A file without records is counted with 0; `alone`: unless no other has one."""
+    contents: list[tuple[list[dict[str, Any]], dict[str, Any]]] = []
+    nothing: list[EmptyDataError] = []
+    for source in sources:
+        try:
+            contents.append(_read_verdicts(source, words))
+        except EmptyDataError as error:
+            nothing.append(error)
+            counts = dict.fromkeys(("records", "verdicts", "empty", "unparseable_times"), 0)
+            contents.append(([], fingerprint(source) | counts))
+    if alone and nothing and len(nothing) == len(sources):
+        raise nothing[0]
+    return contents
 
 
 def _read_verdicts(source: Source, words: Words) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Where every record and row went: counts by step, as a table and a picture; what became of every record, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -237,6 +237,7 @@ class RecordAccount:
     repeats_by_other_raters : of the repeats, no copies, but votes of other raters.
     reasons : action -> reason -> rows, repeats left out.
     withdrawn : records that were not read, as they were withdrawn; they count nowhere else.
+    without_records : names of files that hold no record, where others do.
     """
 
     records: int
@@ -258,6 +259,7 @@ class RecordAccount:
     respelt: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     repeats_by_other_raters: int = 0
+    without_records: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -315,6 +317,10 @@ class RecordAccount:
     def reading_lines(self) -> list[str]:
         """Those of `lines` that are about reading."""
         lines = [f"{plural(self.records, 'record')} read: {count(self.used)} became {plural(self.rows, 'row')}"]
+        if without := self.without_records:
+            more = f" and {len(without) - SHOWN_FIELDS:,} more" if len(without) > SHOWN_FIELDS else ""
+            hold = "file holds no record" if len(without) == 1 else "files hold no record"
+            lines.append(f"{count(len(without))} {hold}: {', '.join(without[:SHOWN_FIELDS])}{more}")
         if self.even_votes:
             lines.append(
                 f"{plural(self.even_votes, 'record')} with even votes: a row of each label, held where the recipe has dedupe"
@@ -381,6 +387,7 @@ def reading_account(
         quarantined=quarantined,
         held=held,
         kept=rows - repeats - dropped - quarantined - held,
+        without_records=[file["name"] for file in metrics.get("files", ()) if file.get("records") == 0],
         reasons=why,
     )
 

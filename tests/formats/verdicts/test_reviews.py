@@ -169,6 +169,14 @@ def test_a_spreadsheet_may_separate_by_semicolons_and_write_windows_text(tmp_pat
     assert verdicts(path) == {"a": True, "b": False}
 
 
+def test_a_reviewer_who_has_judged_nothing_yet_is_no_error_beside_others(write):
+    paths = [write("row_id,verdict", name="ann.csv"), write("row_id,verdict", "a,good", name="ben.csv")]
+    reviews = read_reviews(paths)
+    assert reviews.verdicts.height == 1 and [file["records"] for file in reviews.metrics["files"]] == [0, 1]
+    with pytest.raises(EmptyDataError, match=r"'ann\.csv' holds no records"):
+        read_reviews([paths[0], write("row_id,verdict", name="eve.csv")])
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
