@@ -107,7 +107,7 @@ def read_reviews(paths: Path | str | Sequence[Path | str], words: Words = NO_WOR
     """Read files of verdicts or patterns; a row judged twice with one result counts once, with the first reviewer and note.
 
     words : the label's own words with their meanings, which may stand in a table too: `words_of`
-    Raises FormatError (missing, damaged or unreadable file), EmptyDataError (none has a record), MissingColumnError and LabelError
+    Raises FormatError (missing, damaged or unreadable file), EmptyDataError (no record), MissingColumnError and LabelError
     (cells that are no verdict: how many, and file, line and row_id of the first).
     """
     files = _verdict_files([paths] if isinstance(paths, Path | str) else paths)
