@@ -364,7 +364,10 @@ def _check_contested(facts: dict[str, Any]) -> Finding:
             "KD070", "Raters share too few texts to train on to separate mistaken labels from those on which people differ."
         )
     verdicts = agreement["verdicts"]
-    rows, total = verdicts.get("contested", 0), sum(verdicts.values())
+    rows, total, sided = verdicts.get("contested", 0), sum(verdicts.values()), len(agreement.get("one_sided", ()))
+    if not total:
+        text = f"{sided:,} raters only ever say one thing, and no text has two other votes: none can be shown contested."
+        return not_applicable("KD070", text)
     if not facts["independence"]["identified"] and not rows:
         return not_applicable(
             "KD070",

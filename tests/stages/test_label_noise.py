@@ -462,6 +462,20 @@ def test_rows_on_which_people_differ_are_told_from_wrong_ones():
     assert codes(label_noise(table))["KD070"] == "not_applicable"
 
 
+def test_raters_who_say_one_thing_show_no_row_contested():
+    """Of ten each clicks where something is good, or where it is bad: nothing is weighed, and no row passes for agreed upon."""
+    table, _ = two_topics(wrong=0.0)
+    clicks = np.random.default_rng(0).random((table.height, 10)) < 0.5
+    votes = [
+        [{"rater": f"r{who}", "label": label, "created_at": None} for who in range(10) if who % 2 == label and row[who]]
+        for label, row in zip(table["label"], clicks, strict=True)
+    ]
+    result = label_noise(table.with_columns(pl.Series("votes", votes, dtype=table.schema["votes"])))
+    finding = next(each for each in result.metrics["findings"] if each["code"] == "KD070")
+    assert finding["status"] == "not_applicable" and "10 raters only ever say one thing" in finding["text"]
+    assert result.tables["confusions"].height == 10 and result.tables["contested"].is_empty()
+
+
 def test_hidden_states_are_a_feature_set_and_show_what_the_vectors_do_not():
     """Vectors that say nothing; hidden states that do."""
     table, wrong = two_topics(1200, distance=0.0)

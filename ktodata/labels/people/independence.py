@@ -26,6 +26,7 @@ from scipy.special import expit, log_expit, logsumexp
 from scipy.stats import norm
 
 from ktodata.feedback import check_columns
+from ktodata.labels.people.one_sided import one_sided
 from ktodata.labels.people.raters import COPY
 from ktodata.labels.people.votes import last_votes
 
@@ -45,7 +46,7 @@ MIN_OF_CLASS = 25  # rows of either class that the votes must speak for: a rate 
 # share of the best rater's informativeness (Youden) that most raters must reach: a few who share their errors pass for the truth,
 # and the others for people who know little. Chosen while looking at the draws that tests/benchmarks/votes.py shows
 KNOWS = 0.5
-ONE_SIDED = 20  # votes after which a rater who never said the other thing counts as one who cannot
+MIN_COMPARED = 20  # rows that two raters share, for one to count as a copy of the other
 MAX_COMPARED = 300  # raters, those with most votes
 ROUNDS = 5  # of leaving out raters who err with another
 LEVEL = 0.05  # of the test of pairs, for all pairs together
@@ -108,12 +109,12 @@ def check_independence(votes: pl.DataFrame, *, seed: int = 0) -> Independence:
     """
     check_columns(votes, ("row_id", "rater", "verdict"), who="check_independence")
     named = last_votes(votes).drop_nulls("rater")
-    one_sided = _one_sided(named)
+    sided = one_sided(named)
     left_out = _copies(named)
     for _ in range(ROUNDS):
-        kept = named.filter(~pl.col("rater").is_in([*one_sided, *left_out]))
+        kept = named.filter(~pl.col("rater").is_in([*sided, *left_out]))
         raters = tuple(kept["rater"].unique().sort())
-        known = Independence(False, None, raters, tuple(one_sided), tuple(left_out))
+        known = Independence(False, None, raters, tuple(sided), tuple(left_out))
         if len(raters) < MIN_RATERS:
             return replace(known, reason=_too_few(known))
         matrix = _vote_matrix(kept, raters, seed)
@@ -125,12 +126,6 @@ def check_independence(votes: pl.DataFrame, *, seed: int = 0) -> Independence:
             break
         left_out += together
     return _judge(known, matrix, fits)
-
-
-def _one_sided(votes: pl.DataFrame) -> list[str]:
-    """Raters who always said the same of rows of which others said the other thing often enough."""
-    each = votes.group_by("rater").agg(n=pl.len(), up=pl.col("verdict").mean()).sort("rater")
-    return each.filter((pl.col("n") >= ONE_SIDED) & pl.col("up").is_in([0.0, 1.0]))["rater"].to_list()
 
 
 def _too_few(known: Independence) -> str:
@@ -233,7 +228,7 @@ def _copies(votes: pl.DataFrame) -> list[str]:
     n, product_, mine = cast.T @ cast, says.T @ says, says.T @ cast
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = (product_ / n - mine * mine.T / n**2) / np.sqrt((1 - (mine / n) ** 2) * (1 - (mine.T / n) ** 2))
-    return _cover(np.where(n >= ONE_SIDED, np.nan_to_num(correlation), 0) >= COPY, count)
+    return _cover(np.where(n >= MIN_COMPARED, np.nan_to_num(correlation), 0) >= COPY, count)
 
 
 def _cover(together: Bools, names: Sequence[str]) -> list[str]:

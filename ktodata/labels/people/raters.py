@@ -8,6 +8,8 @@ row with probability sensitivity_j, "undesirable" of an undesirable row with pro
 - raters that err together (judges of one family, one person with two accounts) do not count as several: each vote's weight
   is divided by one plus the sum of its error correlations with the other votes on the row.
 
+Raters who only ever say one thing are left out (one_sided.py).
+
 A second pass adds a third kind of row, the *contested* one, on which people differ whatever their skill.
 
 Own code for these three and for the intervals: held-out gold of LLMBar's judges is met at 0.863 where a majority vote has 0.647
@@ -24,6 +26,7 @@ from scipy.special import betaln, expit, logit, xlogy
 
 from ktodata.errors import DataError
 from ktodata.feedback import check_columns
+from ktodata.labels.people.one_sided import one_sided
 from ktodata.labels.people.votes import last_votes
 from ktodata.stats import Interval
 
@@ -77,13 +80,15 @@ CONTESTED_SCHEMA = pl.Schema(
 class Aggregated:
     """What the votes say when the raters' errors are weighed.
 
-    rows : row_id, p_desirable (posterior, 0..1), votes_up, votes_down, entropy (bits, of p_desirable), contested (0..1, null for
-        fewer than two votes), p_clearly_desirable and p_clearly_undesirable (with contested they sum to 1)
+    rows : of those with a vote that counts: row_id, p_desirable (posterior, 0..1), votes_up, votes_down, entropy (bits, of
+        p_desirable), contested (0..1, null for fewer than two votes), p_clearly_desirable and p_clearly_undesirable (with
+        contested they sum to 1)
     raters : rater, votes, sensitivity = P(says desirable | is desirable), specificity = P(says undesirable | is undesirable),
         accuracy (at the estimated class share), informativeness (Youden's sensitivity + specificity - 1: 1 tells all, 0 nothing,
         -1 the opposite), 95 % intervals; weight (0..1, how much a vote counts beside correlated ones); inverted: the interval of
-        informativeness lies below 0
-    metrics : iterations, converged, log_likelihood (nats, of the weighted votes), share_desirable, share_contested, alpha
+        informativeness lies below 0. Of raters who only ever say one thing nothing is known: their weight is 0
+    metrics : one_sided (those raters), iterations, converged, log_likelihood (nats, of the weighted votes), share_desirable,
+        share_contested, alpha
     """
 
     rows: pl.DataFrame
@@ -149,13 +154,18 @@ def dawid_skene(
     strength : votes of each class that the pooled confusion is worth in each rater's own; larger draws raters together.
     correlated : discount votes whose errors go together.
 
-    Rows come back in the order in which they first occur. Sources: Dawid and Skene 1979; Raykar et al. 2010 (JMLR 11);
+    Raters who only ever say one thing are left out, and so are rows without another vote. Rows come back in the order in which
+    they first occur. Sources: Dawid and Skene 1979; Raykar et al. 2010 (JMLR 11);
     intervals from the observed information (Louis 1982), other raters held fixed.
     """
     check_columns(votes, ("row_id", "rater", "verdict"), who="dawid_skene")
-    cast = _coded(votes, prior)
+    sided = one_sided(votes)
+    counted = votes.filter(pl.col("rater").cast(pl.String).is_in(sided).not_().fill_null(True))
+    unknown = _raters_left_out(votes, sided)
+    cast = _coded(counted, prior)
     if not len(cast.row_ids):
-        return Aggregated(_no_rows(), pl.DataFrame(schema=RATERS_SCHEMA), {"votes": 0, "iterations": 0, "converged": True})
+        nothing: dict[str, Any] = {"votes": 0, "iterations": 0, "converged": True, "one_sided": sided}
+        return Aggregated(_no_rows(), unknown, nothing)
     weight = _independence(cast, None) if correlated else np.ones(len(cast.kind))
     fit = _em(cast, weight, strength)
     iterations = fit.steps
@@ -169,6 +179,7 @@ def dawid_skene(
     metrics = {
         "votes": round(cast.votes_of_raters().sum()),
         "rows": len(cast.row_ids),
+        "one_sided": sided,
         "iterations": iterations,
         "converged": fit.converged,
         "log_likelihood": fit.likelihood,
@@ -180,7 +191,8 @@ def dawid_skene(
         "alpha": alpha.as_dict(),
         "prior": "class share" if prior is None else "p_desirable of a model, row by row",
     }
-    return Aggregated(_row_table(cast, fit, third), _rater_table(cast, fit, weight, strength), metrics)
+    raters = pl.concat([_rater_table(cast, fit, weight, strength), unknown])
+    return Aggregated(_row_table(cast, fit, third), raters, metrics)
 
 
 def wrong_or_contested(aggregated: Aggregated, labels: pl.DataFrame, *, sure: float = SURE) -> pl.DataFrame:
@@ -236,6 +248,14 @@ def _alpha_of_splits(count: Floats, up: Floats, m: Floats) -> Floats:
     disagree = count @ (up * (m - up) / (m - 1))
     chance = n_up * (n - n_up)
     return np.where(chance > 0, 1 - (n - 1) * disagree / np.where(chance > 0, chance, 1), np.nan)
+
+
+def _raters_left_out(votes: pl.DataFrame, sided: list[str]) -> pl.DataFrame:
+    """Lines of raters of whom nothing is known."""
+    theirs = last_votes(votes).with_columns(pl.col("rater").cast(pl.String)).filter(pl.col("rater").is_in(sided))
+    lines = theirs.group_by("rater").agg(votes=pl.len()).sort("votes", "rater", descending=[True, False])
+    lines = lines.with_columns(weight=pl.lit(0.0))
+    return pl.concat([pl.DataFrame(schema=RATERS_SCHEMA), lines.cast({"votes": pl.Int64})], how="diagonal")
 
 
 def _coded(votes: pl.DataFrame, prior: pl.DataFrame | dict[str, float] | None) -> _CodedVotes:
