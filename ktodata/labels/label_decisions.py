@@ -72,7 +72,8 @@ def label_decisions(table: pl.DataFrame, action: str, use_trusted: str) -> pl.Da
         (_speaks_against("trusted_disagrees"), on_trusted, "trusted_disagrees"),
         (_speaks_against("contradicted") & unjudged, "review", "contradicted"),
         (_speaks_against("outvoted") & unsettled, "review", "outvoted"),
-        (_speaks_against("near_contradiction") & unsettled, "review", "near_contradiction"),
+        # listed: the little that they differ in may be what was judged
+        (_speaks_against("near_contradiction"), "keep", "near_contradiction"),
     ]
     if action in ("review", "drop"):
         # what no review has measured is an order: it may ask for a person, and drops nothing

@@ -219,7 +219,7 @@ def _check_near(facts: dict[str, Any]) -> Finding:
         if not all(facts["rows"].get(name, 1) for name in names):
             return not_applicable("KD045", "All rows have one label, so no two rows have opposite ones.")
         return passed("KD045", f"All {learnt_from:,} rows were looked at: none has a {TWINS} with the opposite label.")
-    return issue("KD045", f"{rows:,} rows have a {TWINS} with the opposite label.", rows)
+    return issue("KD045", f"{rows:,} rows have a {TWINS} with the opposite label. They are listed, and kept.", rows)
 
 
 def _check_outvoted(facts: dict[str, Any]) -> Finding:

@@ -17,7 +17,7 @@ from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
 from ktodata.text.prompt_groups import components, different, first_of, leaders
 from ktodata.text.rendered_form import rendered_form
-from ktodata.text.words import Index, code_in, normalised
+from ktodata.text.words import Index, meaning_key, normalised
 from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "completion", "label", "votes")
@@ -79,9 +79,10 @@ def dedupe(
     Near means that prompt and completion, each by itself, share at least `near` of their words and neighbouring word pairs with
     one kept row of the same label, that their numbers and formulas are the same and in the same order, and that the prompts are
     as alike without the words of a template (see `text.shingles.template_words`). A number is of digits of any script, fractions,
-    raised and Han digits, with the signs beside it; a formula is of signs (`<=`, `⊂`, `C#`) and TeX commands. What one word says
-    is not seen in a long text: a number in words ("seven"), a unit ("mg"), "not", "yes" or "(A)". Where answers differ in no more
-    than that, set `near` to null. Rows that differ in a line of fenced or indented code are both kept.
+    raised and Han digits, with the signs beside it; a formula is of signs (`<=`, `⊂`, `C#`) and TeX commands. Rows that differ in
+    a negation ("not", "n't", "never"; of ten languages) or in a line of fenced or indented code are both kept. What another word
+    says is not seen in a long text: a number in words ("seven"), a unit ("mg"), "left" or "(A)". Where answers differ in no more
+    than that, set `near` to null.
 
     Near rows with opposite labels are listed in the table `near_contradictions` and both kept: the difference between them may be
     what was judged.
@@ -278,10 +279,10 @@ def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index
 
 
 def _agreeing(rows: pl.DataFrame, feedback: pl.DataFrame, alike: SimilarPairs) -> SimilarPairs:
-    """The pairs of one label that differ in no line of code, no call and no tools that were given: others are no repeats."""
+    """The pairs of one label, tools that were given, and `meaning_key`: others are no repeats."""
     among, place = np.unique(np.concatenate([alike.left, alike.right]), return_inverse=True)
     written = feedback.select("prompt", "completion")[rows["place"].to_numpy()[among]]
-    exact = rows.select("label", "given")[among].with_columns(code_in(text).alias(text.name) for text in written)
+    exact = rows.select("label", "given")[among].with_columns(meaning_key(text).alias(text.name) for text in written)
     verdict = exact.select(pl.struct(pl.all()).rank("dense")).to_series().to_numpy()
     agree = verdict[place[: len(alike.left)]] == verdict[place[len(alike.left) :]]
     return replace(alike, left=alike.left[agree], right=alike.right[agree], similarity=alike.similarity[agree])

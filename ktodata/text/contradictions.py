@@ -7,12 +7,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.embeddings.vectors import of_unit_length
+from ktodata.text.words import meaning_key
 
 Floats = NDArray[np.float32]
 
 CHUNK = 16_384  # pairs compared at once
 LARGE = 256  # rows of a group from which it is compared as one matrix
-NUMBER = r"\d+(?:[.,]\d+)*"
 
 
 def near_contradictions(
@@ -23,20 +23,16 @@ def near_contradictions(
     rows : row_id, prompt, completion, label, prompt_group; prompts, completions : float32 [N, d], their embeddings
     among : bool [N], the rows to compare; None: all
 
-    Twins share their prompt_group, both cosines are at least `similarity`, and prompt and completion hold the same numbers in the
-    same order: embeddings hardly see that "A: 3" is not "A: 4". Only the most similar twin is named, the first of equals.
+    Twins share their prompt_group, both cosines are at least `similarity`, and prompt and completion have the same `meaning_key`:
+    embeddings hardly see that "A: 3" is not "A: 4", or that "safe" is not "not safe". Only the most similar twin is named, the
+    first of equals.
     """
-    keyed = rows.select(
-        "row_id",
-        "label",
-        key=pl.struct(
-            "prompt_group",
-            *(pl.col(text).str.extract_all(NUMBER).list.join(" ").alias(text) for text in ("prompt", "completion")),
-        ),
-        place=pl.int_range(pl.len()),
-    )
+    places = rows.select("label", "prompt_group", place=pl.int_range(pl.len()))
     if among is not None:
-        keyed = keyed.filter(among)
+        places = places.filter(among)
+    may_oppose = places.filter(pl.col("label").n_unique().over("prompt_group") > 1)
+    texts = rows.select("prompt", "completion")[may_oppose["place"]]
+    keyed = may_oppose.with_columns(key=pl.struct("prompt_group", *(meaning_key(text) for text in texts)))
     opposed = keyed.filter(pl.col("label").n_unique().over("key") > 1).with_columns(group=pl.col("key").rank("dense"))
     parts = [_similar_pairs(pairs, prompts, completions, similarity) for pairs in _opposed_pairs(opposed)]
     twins = pl.concat([pl.DataFrame(schema={"row": pl.Int64, "twin": pl.Int64, "near_similarity": pl.Float64}), *parts])

@@ -47,13 +47,22 @@ FIGURE = "|".join(
         r"\b\p{L} ?[+*/^<>×÷] ?\p{L}\b",  # a*b
         r"\p{L}(?:[+*<>]\p{L}|#)",  # price*amount, C#
         rf"(?:[[\p{{Sm}}\p{{Sc}}/^]--[|=]] ?)?{_NUMBER}(?: ?[[\p{{Sm}}\p{{Sc}}*/^%％‰°]--[|=]]+|['\"’”′″])?",  # < 3 %
-        r"\+\+|[<>=!~:]*=[<>=~]*| [+/<>×÷^] |[\p{Sm}--[+<=>|~]]+",
+        r"\+\+|[-+*/%&^<>=!~:]*=[<>=~]*| [+/<>×÷^] |[\p{Sm}--[+<=>|~]]+",
         r"\\\p{L}+",  # \leq
     ]
 )
 IN_EVERY_FIGURE = rf"[\p{{N}}\p{{Sm}}*/^#\\{_HAN_DIGITS}]"
 MARKS = r"\*\*+|={3,}|</?\p{L}+/?>"
 DASHES = r"[\p{Pd}−]"
+# and a negation, with the word that it is said of: of English, German, French, Spanish, Italian, Portuguese, Dutch, Russian,
+# Chinese and Japanese
+_NEGATIVE = (
+    "not|cannot|no|never|none|nor|neither|nothing|nobody|without|nicht|nichts|kein|keine[mnrs]?|nie|niemals|ohne|weder|ne|pas|jamais|sans|"
+    "aucune?|rien|nunca|jamás|sin|ningún|ningun[oa]|nada|non|mai|senza|nessun[oa]?|niente|não|nem|sem|nenhuma?|niet|niets|geen|nooit|zonder|"
+    "не|нет|ни|без|никогда|ничего|нельзя"
+)
+NEGATION = rf"(?:\b(?:{_NEGATIVE})\b|n['’]t\b)(?:\W+\w+)?|[不没沒无無非未勿别別].?|ない|なかっ|ません"
+FORMS_OF_NOT = r"^(?:cannot|n['’]t)\b"
 OPERANDS = rf"(\\\p{{L}}+)|[[\p{{L}}_ ]--[{_HAN_DIGITS}]]+"
 
 # Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
@@ -165,6 +174,17 @@ def _figures(texts: pl.Series) -> pl.Series:
     none = pl.Series([""], dtype=pl.String).new_from_index(0, len(texts))
     signs = signs.str.replace_all(OPERANDS, "$1").str.replace_all(DASHES, "-")
     return none.scatter(may_hold.arg_true(), signs)
+
+
+def meaning_key(texts: pl.Series) -> pl.Series:
+    """What changes a text's meaning however few words it is of: its numbers and formulas, its negations, its code and calls.
+
+    Two texts are said to be nearly the same only where this is the same of both.
+    """
+    folded = _normalised(texts, ignore_case=True, ignore_space=True)
+    negations = folded.str.extract_all(NEGATION).list.eval(pl.element().str.replace(FORMS_OF_NOT, "not")).list.join("\n")
+    keys = pl.DataFrame({"figures": _figures(folded), "negations": negations, "code": code_in(texts)})
+    return keys.select(pl.concat_str(pl.all(), separator="\0").alias(texts.name)).to_series()
 
 
 def in_blocks(sizes: Index, most: int, most_texts: int, work: Callable[[int, int], Part]) -> list[Part]:

@@ -440,6 +440,11 @@ def test_a_near_repeat_says_which_row_it_repeats_and_how_alike_they_are():
     assert dedupe(feedback, near=0.99).actions() == {}
 
 
+@pytest.mark.parametrize("negated", ["not " + ANSWER, ANSWER + " but never again", "Nein, das ist kein Brot. " + ANSWER])
+def test_a_negation_makes_another_text(negated):
+    assert dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, negated, True))).actions() == {}
+
+
 def test_one_refusal_to_two_questions_is_no_duplicate():
     assert (
         dedupe(feedback_table((QUESTION, REFUSAL, False), ("how do I open a lock without its key", REFUSAL, False))).actions()

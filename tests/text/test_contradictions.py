@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from ktodata.feedback import feedback_table
 from ktodata.text import contradictions
@@ -28,6 +29,31 @@ def test_what_is_no_contradiction():
     assert found(("a", "blue.", True, 0), ("b", "blue!", False, 5)) == {}, "another prompt"
     assert found(("a", "A: 3", True, 0), ("a", "A: 4", False, 1)) == {}, "another number"
     assert found(("a", "blue.", True, 0), ("a", "teal", False, 20)) == {}, "not near: cos 20 deg = 0.94"
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("so x = 42", "so x = -42"),
+        ("it is ½ of that", "it is ¾ of that"),
+        ("so x > y holds", "so x < y holds"),
+        ("total += x", "total -= x"),
+        ("safe to take", "not safe to take"),
+        ("you can mix them", "you can’t mix them"),
+        ("one always should", "one never should"),
+        ("safe for men, not for dogs", "not safe for men, for dogs"),
+        ("Das ist sicher", "Das ist nicht sicher"),
+        ("这是安全的", "这是不安全的"),
+        ("    return a > b", "    return b > a"),
+    ],
+)
+def test_what_turns_the_meaning_makes_no_twins(text, other):
+    assert found(("a", text, True, 0), ("a", other, False, 0)) == {}
+
+
+@pytest.mark.parametrize(("text", "other"), [("It does not.", "it doesn't"), ("you can’t go", "you cannot go!")])
+def test_a_negation_may_be_written_in_two_ways(text, other):
+    assert found(("a", text, True, 0), ("a", other, False, 0)) == {"1": "2", "2": "1"}
 
 
 def test_the_nearest_twin_is_named():
