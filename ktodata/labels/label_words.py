@@ -74,6 +74,7 @@ class ReviewedLabels:
 
     wrong : of these. elsewhere : judged texts that are not to train on. of_no_use : rows that reviewers dropped. All in no rate
     refuted : verdicts on other rows rule out the whole interval of the drawn ones
+    outgrown : judged rows of a draw that no longer holds, as `between` rows without a verdict stand between them now
     """
 
     judged: int
@@ -84,6 +85,8 @@ class ReviewedLabels:
     wrong: int = 0
     elsewhere: int = 0
     refuted: bool = False
+    outgrown: int = 0
+    between: int = 0
 
     @property
     def drawn(self) -> int:
@@ -101,8 +104,9 @@ def reviewed_labels(trusted: Mapping[str, Any], of_no_use: int = 0) -> ReviewedL
     )
     whole = _drawn_rate(trusted, (trusted.get("wrong") or 0) if trusted.get("drawn_at_random") else 0)
     judged, wrong, elsewhere = (trusted.get(name) or 0 for name in ("rows", "judged_wrong", "judged_elsewhere"))
-    refuted = bool(trusted.get("draw_refuted"))
-    return ReviewedLabels(judged, whole, classes, bool(trusted.get("vouched_at_random")), of_no_use, wrong, elsewhere, refuted)
+    refuted, vouched = bool(trusted.get("draw_refuted")), bool(trusted.get("vouched_at_random"))
+    outgrown, between = (trusted.get(name) or 0 for name in ("draw_outgrown", "left_between"))
+    return ReviewedLabels(judged, whole, classes, vouched, of_no_use, wrong, elsewhere, refuted, outgrown, between)
 
 
 def undecided_note(of: Mapping[str, Any]) -> str:
@@ -198,7 +202,7 @@ def next_for_labels(reviews: ReviewedLabels, *, held: int = 0) -> NextForLabels:
         text = f"Settle the rows that no verdict stands on, {reviews.whole.undecided_in_words()}: no other is left to draw."
         return NextForLabels("Settle what is open.", text, reviews.whole.skipped, reviews.whole.skipped)
     if too_many is None:
-        draw = _at_most_left(max(FIRST_SAMPLE - reviews.drawn, MORE_ROWS), reviews)
+        draw = _rows_to_draw(max(FIRST_SAMPLE - reviews.drawn, MORE_ROWS), reviews)
         text = f"Have {_rows(draw)} more of the random draw judged: {_room(reviews)}."
         return NextForLabels("Have more rows judged.", text, draw, draw)
     return _of_too_many_wrong(reviews, held)
@@ -213,6 +217,11 @@ def _of_too_many_wrong(reviews: ReviewedLabels, held: int) -> NextForLabels:
     return NextForLabels("Have more rows judged.", text, max(_at_most_left(MORE_ROWS + held, reviews) - held, 0))
 
 
+def _rows_to_draw(rows: int, reviews: ReviewedLabels) -> int:
+    """So many, or fewer where those make most of what was drawn count again."""
+    return _at_most_left(min(reviews.between, rows) if reviews.outgrown > reviews.drawn else rows, reviews)
+
+
 def _at_most_left(rows: int, reviews: ReviewedLabels) -> int:
     return rows if reviews.whole.left is None else min(rows, reviews.whole.left)
 
@@ -225,7 +234,7 @@ def _first_reviews(reviews: ReviewedLabels) -> NextForLabels:
     if reviews.whole.contested:
         differ = f"People differ on all of the {_rows(reviews.whole.contested)} of the draw that they judged"
         return NextForLabels("Settle the criterion.", f"{differ}: say more clearly what is desirable, and judge them again.")
-    draw = _at_most_left(FIRST_SAMPLE, reviews)
+    draw = _rows_to_draw(FIRST_SAMPLE, reviews)
     if not draw:
         return NextForLabels()
     every = f"{'the other' if reviews.judged else 'all'} {_rows(draw)} that can be drawn"
@@ -282,7 +291,8 @@ def review_sentence(reviews: ReviewedLabels) -> str:
     # of a text with both labels the right row stays, so that none wrong says nothing
     wrong = reviews.wrong - reviews.whole.wrong
     of_them = f"{wrong:,} of them wrong, " if wrong > 0 else ""
-    return f"{text} {picked:,} more judged, {of_them}not known to be of the draw, count for themselves alone."
+    text = f"{text} {picked:,} more judged, {of_them}not known to be of the draw, count for themselves alone."
+    return " ".join([text, *_outgrown(reviews)])
 
 
 def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
@@ -290,8 +300,16 @@ def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
         yield f"People differ on each of {_rows(reviews.whole.contested)} of the random draw that they judged: no rate follows."
     if reviews.judged:
         yield f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
-        yield "A draw goes by row_id, which hangs on source_id, rater, time and label; if it was one: trusted_at_random: true."
+        yield "A draw goes by row_id, which hangs on source_id, rater, time and label, and is none once many rows have come."
+        yield "If it was one of all rows: trusted_at_random: true."
+    yield from _outgrown(reviews)
     yield from _left_out(reviews)
+
+
+def _outgrown(reviews: ReviewedLabels) -> Iterator[str]:
+    if reviews.outgrown:
+        of_draw = f"{reviews.outgrown:,} of them {_is_are(reviews.outgrown)} of a draw that new rows have joined, or skipped ones"
+        yield f"{of_draw}: {_rows(reviews.between)} come first in the next reviews, and it holds again."
 
 
 def _left_out(reviews: ReviewedLabels) -> Iterator[str]:

@@ -223,6 +223,19 @@ def random_sample(
     return known | inferred if (inferred & reviewed).sum() >= MIN_DRAWN else known
 
 
+def unjudged_before(
+    row_ids: pl.Series, labels: NDArray[np.bool_], judged: NDArray[np.bool_], ends: NDArray[np.bool_], seed: int
+) -> NDArray[np.bool_]:
+    """Rows that nobody has judged, and that stand before the last of `ends` of their class in the order of the draw: bool [N]."""
+    before = np.zeros(len(labels), bool)
+    every = draw_order(row_ids, seed) if ends.any() else np.zeros(0, np.int64)
+    for given in (False, True):
+        order = every[labels[every] == given]
+        places = np.flatnonzero(ends[order])
+        before[order[: places[-1] if len(places) else 0]] = True
+    return before & ~judged
+
+
 def _end_of_draw(reviewed: NDArray[np.bool_], recorded: NDArray[np.bool_] | None = None) -> int:
     """How many rows of an order were drawn, by which of them were reviewed: bool [N].
 
@@ -273,7 +286,8 @@ def mark_reviewed(table: pl.DataFrame, seed: int, *, all_at_random: bool = False
     the desk's record in DRAW_SEED tells, or else which rows were reviewed).
 
     And drawable; contested (as `is_contested` says); undecided: of the draw as far as it went, those without a trusted label, as
-    they are contested or nobody has judged them.
+    they are contested or nobody has judged them. outgrown : judged, and drawn by the desk's record, but the draw no longer holds:
+    too many rows came since, or were passed over; between : those that nobody has judged, before the last outgrown one.
     all_at_random : somebody vouches that every row with a trusted label was drawn at random within its given class
     """
     reviewed = pl.col("trusted_label").is_not_null() & pl.col("trained")
@@ -287,11 +301,13 @@ def mark_reviewed(table: pl.DataFrame, seed: int, *, all_at_random: bool = False
     recorded = (pl.col(DRAW_SEED) == seed).fill_null(value=False) if DRAW_SEED in table.columns else pl.lit(value=False)
     judged = pl.col("reviewed") | pl.col("contested")
     rows = table.filter("drawable").select("row_id", "label", judged=judged, recorded=recorded)
-    sample = rows["judged"].to_numpy()
-    if not all_at_random:
-        sample = random_sample(rows["row_id"], rows["label"].to_numpy(), sample, seed, rows["recorded"].to_numpy())
-    drawn = rows.select("row_id", sampled=pl.Series(sample, dtype=pl.Boolean))
-    table = table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col("sampled").fill_null(False))
+    labels, is_judged, by_record = (np.asarray(rows[name].to_numpy(), bool) for name in ("label", "judged", "recorded"))
+    sample = is_judged if all_at_random else random_sample(rows["row_id"], labels, is_judged, seed, by_record)
+    outgrown = is_judged & by_record & ~sample
+    between = unjudged_before(rows["row_id"], labels, is_judged, outgrown, seed)
+    marks = {"sampled": sample, "outgrown": outgrown, "between": between}
+    drawn = rows.select("row_id", **{name: pl.Series(of_rows, dtype=pl.Boolean) for name, of_rows in marks.items()})
+    table = table.join(drawn, on="row_id", how="left", maintain_order="left").with_columns(pl.col(*marks).fill_null(value=False))
     return table.with_columns(
         drawn=pl.col("sampled") & pl.col("reviewed"), undecided=pl.col("sampled") & ~pl.col("reviewed")
     ).drop("sampled")
@@ -303,7 +319,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     table : what mark_reviewed adds, label, trusted_label, label_quality, flagged
     rows : judged training rows; a row that a verdict on its text overruled is none. judged_wrong : of these; wrong : of those
     drawn at random. judged_elsewhere : judged texts of which no row is to train on.
-    left_to_draw : rows that could be drawn and that nobody has judged
+    left_to_draw : rows that could be drawn and that nobody has judged. draw_outgrown : judged rows that the desk drew, of a draw
+    that no longer holds; left_between : rows to judge until it does
     error_rate : of all rows that could be drawn, each given class by its size; `value` leaves rows of the draw out that nobody
     has judged or that people differ on, the ends take them all for right and all for wrong, and hold no share that the other
     verdicts rule out. draw_refuted : whether they rule all of it out. flip_rates : see `flip_rates`; _low
@@ -332,6 +349,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "draw_refuted": whole.low is not None and not (by_draw.low or 0.0) <= whole.low <= (by_draw.high or 0.0),
         "rates_of": sum(sizes.values()),
         "left_to_draw": int((table["drawable"] & ~table["reviewed"] & ~table["contested"]).sum()),
+        "draw_outgrown": int(table["outgrown"].sum()),
+        "left_between": int(table["between"].sum()),
         **{LABEL_NAMES[given]: classes[given] for given in LABEL_NAMES},
         "flip_rates": flip_rates(sizes, ends["value"]),
         # both grow with the error rate of either class

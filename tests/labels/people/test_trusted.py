@@ -1,12 +1,17 @@
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 
+from ktodata.labels.label_words import next_for_labels, review_sentence, reviewed_labels
 from ktodata.labels.people.trusted import (
     check_flags,
     flip_rates,
+    mark_reviewed,
     next_of_draw,
     random_sample,
+    reviewed_metrics,
     rows_to_review,
     trusted_rates,
     within_known,
@@ -175,3 +180,27 @@ def test_rows_recorded_under_another_order_and_gaps_are_no_draw():
     some = rows["row_id"].is_in(draw.gather([0, 1, *range(3, 40)]).implode()).to_numpy()
     sample = random_sample(rows["row_id"], labels, some, 3, some)
     assert (sample & ~some).sum() == 1, "a drawn row that was skipped is in the draw, without a verdict"
+
+
+@pytest.mark.parametrize("grown", [0, 100, 200])
+def test_a_draw_that_rows_have_joined_says_so_and_holds_again_when_those_among_it_are_judged(grown):
+    """60 of 400 rows are drawn and judged; then others come, and stand anywhere in the order."""
+    ids = [f"row {n}" for n in range(400 + grown)]
+    rows = pl.DataFrame({"row_id": ids, "label": [n % 5 > 0 for n in range(len(ids))]})
+    drawn = set(rows_to_review(rows.head(400), total=60, seed=3)["row_id"])
+
+    def reviewed(judged: set[str]) -> dict[str, Any]:
+        verdict = pl.when(pl.col("row_id").is_in(list(judged)))
+        table = rows.with_columns(trusted_label=verdict.then("label"), draw_seed=verdict.then(3), trained=True)
+        return reviewed_metrics(mark_reviewed(table.with_columns(label_quality=0.5, flagged=False), 3))
+
+    metrics = reviewed(drawn)
+    assert metrics["drawn_at_random"] + metrics["draw_outgrown"] == 60
+    assert (metrics["draw_outgrown"] > 20) == (metrics["left_between"] > 5) == (grown > 0)
+    words = review_sentence(reviewed_labels(metrics))
+    assert (f"{metrics['left_between']} rows come first in the next reviews, and it holds again." in words) == (grown > 0)
+    asked = next_for_labels(reviewed_labels(metrics)).draw
+    assert asked == 30 if not grown else asked <= metrics["left_between"]
+    unjudged = rows.with_columns(unjudged=~pl.col("row_id").is_in(list(drawn)))
+    then = reviewed(drawn | set(next_of_draw(unjudged, asked, seed=3)))
+    assert then["drawn_at_random"] >= 60 and then["draw_outgrown"] <= 3
