@@ -108,7 +108,14 @@ def label_noise(
     table = votes.join(rows.table.with_columns(**classifier.columns(rows)))
     table = with_near_twins(table, rows, contradiction_similarity)
     working_on("comparing with reviewed rows")
-    reviews = check_reviews(table, min_precision=min_precision, vouched=trusted_at_random, review_rows=review_rows, seed=seed)
+    reviews = check_reviews(
+        table,
+        votes.counts.votes,
+        min_precision=min_precision,
+        vouched=trusted_at_random,
+        review_rows=review_rows,
+        seed=seed,
+    )
     beliefs = measure_beliefs(rows, classifier, reviews.metrics)
     table = reviews.without_refuted_flags(table).with_columns(**beliefs.columns(rows))
     table = table.with_columns(evidence_against=evidence_against())

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from ktodata.feedback import LABEL_NAMES
+from ktodata.labels.people.raters_reviewed import wrong_by_rater
 from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.trusted import reviewed_metrics, rows_to_review, trusted_rates
 from ktodata.stats import share
@@ -43,11 +44,13 @@ class ReviewCheck:
         return {"trusted": self.metrics, "ask_for_review": {"rows": rows, "why": why if rows else ""}}
 
 
-def check_reviews(table: pl.DataFrame, *, min_precision: float, vouched: bool, review_rows: int, seed: int) -> ReviewCheck:
+def check_reviews(
+    table: pl.DataFrame, votes: pl.DataFrame, *, min_precision: float, vouched: bool, review_rows: int, seed: int
+) -> ReviewCheck:
     """Measure the labels on trusted rows drawn at random; refute flags by all that were judged.
 
-    table : what mark_reviewed adds, with label_quality and flagged. vouched : setting trusted_at_random. The others are
-    label_noise's
+    table : what mark_reviewed adds, with label_quality and flagged. votes : row_id, rater, verdict, each rater's last. vouched :
+    setting trusted_at_random. The others are label_noise's
     """
     metrics = reviewed_metrics(table)
     highest = {given: metrics[name]["reviewed_flags"]["high"] for given, name in LABEL_NAMES.items()}
@@ -55,6 +58,7 @@ def check_reviews(table: pl.DataFrame, *, min_precision: float, vouched: bool, r
     metrics |= {"vouched_at_random": vouched, "flags_refuted": [LABEL_NAMES[given] for given in refuted]}
     is_enough = metrics["drawn_at_random"] >= (1 if vouched else MIN_REVIEWED)
     drawn = rows_to_review(table.filter("drawable"), total=0 if is_enough else review_rows, seed=seed)
-    rates = trusted_rates(table.filter(pl.col("drawn") | pl.col("undecided")), ("source", "rater"))
+    rates = trusted_rates(table.filter(pl.col("drawn") | pl.col("undecided")), ("source",))
+    rates = pl.concat([rates, wrong_by_rater(table, votes)])
     judged = table.filter(pl.col("reviewed") | pl.col("contested"))
     return ReviewCheck(metrics, rates, refuted, drawn.join(judged, on="row_id", how="anti", maintain_order="left"))

@@ -4,7 +4,7 @@ import pytest
 
 from ktodata.feedback import feedback_table
 from ktodata.labels.label_rows import label_rows
-from ktodata.labels.people.raters_reviewed import confusions_by_reviews
+from ktodata.labels.people.raters_reviewed import confusions_by_reviews, wrong_by_rater
 from ktodata.labels.people.review_queue import shares
 from ktodata.labels.people.weighed_votes import weigh_votes
 
@@ -63,6 +63,29 @@ def test_rows_that_nobody_could_judge_leave_both_ends_open():
     skipped = skipped.with_columns(drawn=pl.col("drawn") & ~pl.col("undecided"))
     known, open_ = (confusions_by_reviews(table, votes)["sensitivity_low"][0] for table in (rows, skipped))
     assert open_ < known - 0.2
+
+
+@pytest.mark.parametrize("up", [0.5, 0.85])
+def test_wrong_labels_by_rater_are_of_what_each_said_and_not_of_whose_record_was_kept(up):
+    """The majority of three gives the label, so that cy, who is wrong on four of ten, is wrong on few rows that have their label."""
+    rng, held, shares_wrong, ids = np.random.default_rng(11), [], {"ann": [], "bob": [], "cy": []}, np.arange(700)
+    for _ in range(40):
+        truth = rng.random(700) < up
+        said = {name: truth ^ (rng.random(700) > skill) for name, skill in (("ann", 0.95), ("bob", 0.9), ("cy", 0.6))}
+        labels = np.sum(list(said.values()), axis=0) >= 2
+        cast = pl.concat([pl.DataFrame({"row_id": ids, "rater": name, "verdict": votes}) for name, votes in said.items()])
+        rates = wrong_by_rater(drawn_rows(truth, labels, 90, rng), cast)
+        for line in rates.iter_rows(named=True):
+            wrong = (said[line["value"]] != truth)[said[line["value"]] == line["given"]].mean()
+            assert line["error_low"] <= line["error_rate"] <= line["error_high"]
+            held.append(line["error_low"] <= wrong <= line["error_high"])
+        for name, counts in (
+            rates.group_by("value").agg(pl.col("wrong", "rows").sum()).select("value", pl.struct("wrong", "rows")).rows()
+        ):
+            assert counts["rows"] == 90, "each of them judged every row that was drawn"
+            shares_wrong[name].append(counts["wrong"] / 90)
+    assert np.mean(held) >= 0.95
+    assert np.mean(shares_wrong["ann"]) < 0.15 < 0.3 < np.mean(shares_wrong["cy"])
 
 
 @pytest.mark.parametrize("reviewed", [0, 200])
