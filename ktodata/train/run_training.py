@@ -32,7 +32,7 @@ from ktodata.train.model.adapters import quantized_options
 from ktodata.train.model.device import pick_device, pick_dtype
 from ktodata.train.model.fingerprint import weights_hash
 from ktodata.train.model.frozen_layers import freeze_below
-from ktodata.train.model.gradient_checkpointing import checkpoint_layers
+from ktodata.train.model.gradient_checkpointing import checkpoint_layers, keep_activations
 from ktodata.train.model.length_regimes import fitted
 from ktodata.train.model.router_loss import coefficient_of, watch_routers
 from ktodata.train.model.scorer import Scorer, Work
@@ -103,6 +103,7 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
     ready, before = time.perf_counter(), scorer.take_work(distributed)
     state = State(reference=reference_metrics | {"weights_hash": untouched} | before)
     train_all(scorer, reference, objective, prepared, settings, training, distributed, saved_dtype, state)
+    keep_activations(model)
     seconds = {"preparing": prepared_at - clock, "reference": ready - prepared_at, "training": state.seconds_so_far}
     metrics = {
         **circumstances(settings, scorer, distributed),

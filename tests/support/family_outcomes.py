@@ -40,17 +40,20 @@ EXACT = Errors(logp=1e-3, loss=1e-4, z0=1e-3, gradient=1e-4)
 ROUNDED = (0.1, 0.02, 0.1, 0.05)  # beside twice what rounding does to single rows: another order of sums rounds otherwise
 
 
-def outcome_of(family, *, window, dtype, device="cpu"):
-    """Score and train one update of a tiny model of `family`, its windows as WINDOWS says, in "float32" or "bfloat16"."""
-    from ktodata.errors import ModelError
+def outcome_of(family, *, window, dtype, device="cpu", recomputed=False):
+    """Score and train one update of a tiny model of `family`, its windows as WINDOWS says, in "float32" or "bfloat16".
+
+    recomputed : with gradient_checkpointing
+    """
+    from ktodata.errors import ModelError, SettingError
 
     try:
         model = tiny_family(family, window=WINDOWS[window])
     except NotTinyError as error:
         return Outcome(family, "not built", reason=str(error))
     try:
-        return trained(family, model.to(device), dtype)
-    except ModelError as error:
+        return trained(family, model.to(device), dtype, recomputed)
+    except (ModelError, SettingError) as error:
         return Outcome(family, "refused", reason=str(error))
 
 
@@ -75,15 +78,18 @@ def has_windows(family):
     return configs[0] != configs[1]
 
 
-def trained(family, model, dtype):
+def trained(family, model, dtype, recomputed=False):
     """The outcome of one update of twelve rows of two prompts, of 3 to 28 tokens, in several micro-batches."""
     import torch
 
     from ktodata.train import loop
     from ktodata.train.data.batches import plan_training
+    from ktodata.train.model.gradient_checkpointing import checkpoint_layers, keep_activations
     from ktodata.train.objectives import Kto
 
     model.requires_grad_(True)
+    if recomputed:
+        checkpoint_layers(model)
     rows = random_rows(12, prompts=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -96,6 +102,7 @@ def trained(family, model, dtype):
     moved(model)
     kept, metrics = keep_gradients(job), loop.train_step(job, step)
     ours = (metrics.logps, metrics.losses, metrics.point.unclamped, kept[0])
+    keep_activations(model)
     exact, rounded = (plain_update(model, rows, step, references[name], name) for name in ("float32", dtype))
     rejected = "; ".join(f"{method}: {why}" for method, why in scorer.self_check.rejected.items())
     return Outcome(family, "trained", scorer.method, rejected or None, errors(ours, exact), errors(rounded, exact))

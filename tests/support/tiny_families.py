@@ -37,6 +37,8 @@ TINY = {
 WINDOW = (
     r"sliding_window(_size)?|attention_window_size|window_size|local_attention|attention_chunk_size|keep_window_size|index_topk"
 )
+# what is drawn while a model trains: never here, so that the share may be large
+DRAWN = r"\w*(dropout|drop_rate|pdrop|layerdrop|layer_drop|jitter_noise)\w*"
 # where None means a number that follows from others
 NONE_MEANS = {"head_dim": 8, "num_key_value_heads": 2}
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_ssm": 32}
@@ -48,6 +50,7 @@ OVERRIDES = {
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": ROPE_BY_LAYER},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0}},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4},
+    "diffllama": {"attention_dropout": 0.0},  # it refuses any other
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "dots3_note_text": {"per_layer_config": None, "swa_head_dim": 16},
     "falcon_h1": MAMBA | {"lm_head_multiplier": 0.5},
@@ -141,6 +144,8 @@ def tiny_value(name, value, window):
         return True
     if value is None:
         return NONE_MEANS.get(name)
+    if isinstance(value, float) and re.fullmatch(DRAWN, name):
+        return 0.3
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     if re.fullmatch(r"\w*token_(id|index)", name):

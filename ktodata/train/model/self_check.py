@@ -131,6 +131,8 @@ def _own_pass(scorer: "Scorer") -> Iterator[None]:
 def _check_causal(scorer: "Scorer") -> None:
     """Raise ModelError for a model that sees what it predicts, as BERT does by its default config: every log-prob would be wrong.
 
+    Or that gives one row other log-probs at each pass: something in it is drawn, as dropout is.
+
     Looked at on the shortest row that shows it, and a middling one: another second half must leave the first as likely as it was.
     """
     rows, exact = scorer.rows, _can_be_exact(scorer)
@@ -144,7 +146,14 @@ def _check_causal(scorer: "Scorer") -> None:
         with _arithmetic(scorer, exact=exact):
             before, again, after = (scorer.plain_logps_at(tokens, places) for tokens in (ids, ids, changed))
         chance, off = (float((before - other).abs().max()) for other in (again, after))
-        if off > max(10 * chance, EXACT[0] if exact else ROUNDED[0]):
+        rounding = EXACT[0] if exact else ROUNDED[0]
+        if chance > rounding:
+            raise ModelError(
+                f"this {scorer.model.config.model_type} model gives row_id {rows.row_id[row]} other log-probs at each pass, up "
+                f"to {chance:.2g} nats a token: something in it is drawn, although dropout is off, so that they say nothing of "
+                "what it has learnt. Take a model whose own code draws nothing in eval mode."
+            )
+        if off > max(10 * chance, rounding):
             raise ModelError(
                 f"this {scorer.model.config.model_type} model sees the tokens that it is to predict: with another second half of "
                 f"row_id {rows.row_id[row]} those before it change by up to {off:.2g} nats, so that its log-probs say nothing of "

@@ -2,9 +2,11 @@
 
 import dataclasses
 import re
+from functools import partial
 
 import pytest
 import torch
+from tiny_families import tiny_family
 from tiny_models import (
     VOCABULARY,
     assert_same,
@@ -23,7 +25,7 @@ from ktodata.train.data.ragged_ids import RaggedIds
 from ktodata.train.model import logprobs, packed_model
 from ktodata.train.model.adapters import with_adapters
 from ktodata.train.model.frozen_layers import freeze_below
-from ktodata.train.model.gradient_checkpointing import checkpoint_layers
+from ktodata.train.model.gradient_checkpointing import checkpoint_layers, keep_activations
 from ktodata.train.model.logprobs import collate, full_logit_logps, summed, token_logps
 from ktodata.train.reference import adapters_off
 
@@ -419,6 +421,14 @@ def test_activations_computed_again_give_the_same_gradients(method):
         results.append(value_and_gradients(model, lambda scorer=scorer: scorer(pairs_of(rows))))
         assert_same_continuation(scorer, [(row, row) for row in range(6)], [(row, (row + 1) % 6) for row in range(6)])
     assert_same(*results)
+
+
+def test_layers_are_as_they_were_once_activations_are_kept_again():
+    model = tiny_family("opt", window=64)
+    checkpoint_layers(model)
+    assert not any(part.training for part in model.modules())  # what else a layer does in training mode stays off
+    keep_activations(model)
+    assert not any(isinstance(vars(part).get("forward"), partial) for part in model.modules())
 
 
 def test_activations_computed_again_under_frozen_layers():

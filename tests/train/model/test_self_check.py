@@ -73,6 +73,14 @@ def test_a_model_that_gives_other_logits_in_a_batch_is_scored_row_by_row():
     assert scorer.self_check.rejected["packed"] == "ValueError: no packs"  # in a line
 
 
+def test_a_model_that_draws_something_at_each_pass_is_refused():
+    model, rows = tiny_llama(VOCABULARY), random_rows(prompts=2)
+    plain = model.model.norm.forward
+    model.model.norm.forward = lambda states: torch.nn.functional.dropout(plain(states), 0.1, training=True)
+    with pytest.raises(ModelError, match=r"this llama model gives row_id r\d other log-probs at each pass, up to .* is drawn"):
+        scorer_of(model, rows)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_a_model_that_sees_what_it_predicts_is_refused(dtype):
