@@ -10,12 +10,12 @@ from typing import Any
 import polars as pl
 
 from ktodata.evaluate import generation, shared_beginning
-from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_mean
 from ktodata.evaluate.generation import answer_all, encode_prompts
 from ktodata.evaluate.instructions import instructions_kept, read_instructions
 from ktodata.extras import require
 from ktodata.files import digest_file, one_at_a_time, read_parquet, whole_file
 from ktodata.models import cache_dir, model_digest
+from ktodata.stats.bootstrap import bootstrap, difference, weighted_mean
 
 MODELS = ("base", "trained")
 ANSWERED = {

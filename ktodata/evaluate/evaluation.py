@@ -10,12 +10,12 @@ import polars as pl
 from pydantic import Field
 
 from ktodata.errors import EmptyDataError, ModelError
-from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.evaluate.truth import TruthFile, with_truth
 from ktodata.extras import require
 from ktodata.feedback import LABEL_NAMES
 from ktodata.files import alone_if_run, digest_file, read_note, whole_file, write_note
 from ktodata.settings import check_settings
+from ktodata.stats.bootstrap import Statistic, bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.train.data.training_rows import check_rows, read_part
 from ktodata.train.results.trained_folder import check_one_training
 

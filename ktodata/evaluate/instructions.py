@@ -10,8 +10,8 @@ import polars as pl
 from pydantic import ValidationError
 
 from ktodata.errors import EmptyDataError, FormatError
-from ktodata.evaluate.bootstrap import Floats, Statistic, weighted_mean
 from ktodata.evaluate.instruction_checks import CHECKS, follows
+from ktodata.stats.bootstrap import Floats, Statistic, weighted_mean
 
 INSTRUCTIONS = {"item": pl.Int64(), "prompt": pl.String(), "instructions": pl.String()}
 NEEDS = ("prompt", "instruction_id_list", "kwargs")

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import polars as pl
 
 from ktodata.errors import DataError, OneClassError
-from ktodata.evaluate.bootstrap import Statistic, bootstrap, difference, weighted_auc
 from ktodata.feedback import check_columns
 from ktodata.stats import Interval
+from ktodata.stats.bootstrap import Statistic, bootstrap, difference, weighted_auc
 
 MIN_OF_A_KIND = 5  # reviewed rows of either verdict, from which reviews and not labels are what is judged by
 

@@ -16,8 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import DataError
-from ktodata.evaluate.bootstrap import Statistic, percentile_interval, weighted_auc, weighted_auc_within
 from ktodata.stats import Interval
+from ktodata.stats.bootstrap import Statistic, percentile_interval, weighted_auc, weighted_auc_within
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

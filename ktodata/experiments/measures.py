@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.evaluate.bootstrap import Floats, Statistic, bootstrap, difference, weighted_auc, weighted_auc_within, weighted_mean
 from ktodata.experiments.arms import BASE, TrainedArm
 from ktodata.experiments.probes.refusals import JUDGE_NAME, refuses
 from ktodata.stats import Interval
+from ktodata.stats.bootstrap import Floats, Statistic, bootstrap, difference, weighted_auc, weighted_auc_within, weighted_mean
 
 KTO = "kto"
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from ktodata.errors import DataError, OneClassError, RunError
-from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.report.run_files import is_of_another_model
+from ktodata.stats.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
 
 if TYPE_CHECKING:
     from ktodata.pipeline.run_folder import Run

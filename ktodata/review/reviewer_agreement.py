@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ktodata.evaluate.bootstrap import bootstrap
 from ktodata.formats.verdicts.verdict_store import verdict_word
 from ktodata.stats import Interval, share
+from ktodata.stats.bootstrap import bootstrap
 
 MIN_ROWS = 10  # that both judged, for a kappa
 RESAMPLES = 1000

@@ -19,7 +19,7 @@ from label_noise import ENCODER, POLICY, load
 from machine import machine, write_result
 
 import ktodata as kd
-from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
+from ktodata.stats.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
 from ktodata.train.model.activation_cache import shared_activations
 
 TOPICS = {

@@ -32,8 +32,8 @@ from scipy.stats import t as student
 from trainer_arms import QUIET, Job, Row, token_lengths, trl_config, versions
 
 import ktodata as kd
-from ktodata.evaluate.bootstrap import Statistic, bootstrap, weighted_auc
 from ktodata.models import load_causal_lm
+from ktodata.stats.bootstrap import Statistic, bootstrap, weighted_auc
 
 MODEL = "packaged:smollm2-135m-instruct"
 TERMS = {"trainable_layers": 6, "max_length": 64, "batch_size": 16, "learning_rate": 1e-4, "beta": 0.1}

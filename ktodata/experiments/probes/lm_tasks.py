@@ -19,7 +19,6 @@ from typing import Any
 import polars as pl
 
 from ktodata.errors import DataError, SettingError
-from ktodata.evaluate.bootstrap import Statistic, weighted_mean
 from ktodata.evaluate.generation import ANSWER_BATCH_SIZE
 from ktodata.experiments.arms import ITEMS
 from ktodata.experiments.digests import digest
@@ -27,6 +26,7 @@ from ktodata.experiments.probes.lm_task_files import is_task_file, task_folder
 from ktodata.extras import require
 from ktodata.files import digest_file
 from ktodata.models import first_line
+from ktodata.stats.bootstrap import Statistic, weighted_mean
 
 MEAN = "tasks_mean"
 FEWSHOT_SEED = 1234

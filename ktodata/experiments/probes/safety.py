@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from ktodata.errors import DataError, FormatError, LabelError, MissingColumnError
-from ktodata.evaluate.bootstrap import Statistic, weighted_mean
 from ktodata.experiments.probes.refusals import refuses
 from ktodata.files import read_table
+from ktodata.stats.bootstrap import Statistic, weighted_mean
 
 PROMPT_COLUMNS = ("prompt", "goal")  # AdvBench (arXiv:2307.15043) calls it goal
 VERDICT_COLUMNS = ("unsafe", "should_refuse", "label")  # XSTest says safe or unsafe in its label

@@ -14,7 +14,6 @@ from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
 from ktodata.errors import EmptyDataError, SettingError
-from ktodata.evaluate.bootstrap import Floats, Statistic, bootstrap, weighted_auc, weighted_mean
 from ktodata.experiments.arms import BASE, TrainedArm
 from ktodata.experiments.digests import digest
 from ktodata.experiments.measures import TABLE, lines_of, part_of
@@ -22,6 +21,7 @@ from ktodata.labels.judges.judge_questions import question_set
 from ktodata.labels.judges.judge_scores import answer_questions, open_store, read_scores
 from ktodata.labels.judges.judge_settings import JudgeSettings, JudgeSource
 from ktodata.stats import Interval
+from ktodata.stats.bootstrap import Floats, Statistic, bootstrap, weighted_auc, weighted_mean
 from ktodata.train.data.training_rows import check_rows, read_part
 
 STRENGTH = 0.01  # sklearn's C for standardised hidden states, of which there are about as many as rows; tuned on nothing

@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from ktodata.evaluate.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
+from ktodata.stats.bootstrap import bootstrap, difference, weighted_auc, weighted_mean
 
 
 def auc(scores, labels, weights=None):
@@ -76,7 +76,7 @@ def test_a_difference_is_paired():
 def test_the_seed_decides_and_blocks_do_not(monkeypatch):
     score, label, group = simulated(np.random.default_rng(4))
     whole = bootstrap({"auc": weighted_auc(score, label)}, group, resamples=200, seed=1)
-    monkeypatch.setattr("ktodata.evaluate.bootstrap.BLOCK", 1000)
+    monkeypatch.setattr("ktodata.stats.bootstrap.BLOCK", 1000)
     assert bootstrap({"auc": weighted_auc(score, label)}, group, resamples=200, seed=1) == whole
     assert bootstrap({"auc": weighted_auc(score, label)}, group, resamples=200, seed=2) != whole
 
