@@ -7,12 +7,16 @@ import numpy.typing as npt
 
 from ktodata.embeddings.chunks import one_thread
 from ktodata.errors import SettingError
+from ktodata.stats import clopper_pearson
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 
 CALIBRATION_SAMPLE = 2_000
-CALIBRATION_QUANTILE = 0.05
+# Shares of the training prompts that a threshold may leave out. Where more than the first stand alone, they would set it.
+LEVELS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+HIGHER_LEVELS = (0.4, 0.5)  # too many to call the rest uncovered; looked at before anything passes
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,67 @@ def nearest_prompts(
     return NearestPrompts(similarity, number)
 
 
-def calibrate(training: Floats, groups: Ints, *, seed: int) -> float:
-    """How similar two prompts must be to count as covering each other: what 95 % of the training prompts reach among themselves.
+@dataclass(frozen=True)
+class Cut:
+    """A threshold of similarity that leaves out a share `level` of the training prompts.
 
-    The 5th percentile, over a sample of training prompts, of the similarity to the nearest prompt of another group.
+    is_beyond_chance : more of the reference is below it than chance would leave there.
+    low, high : 95 % interval of the share of the reference that is below it beyond `level`.
     """
+
+    level: float
+    threshold: float
+    is_beyond_chance: bool
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How similar a reference prompt must be to a training prompt to count as covered.
+
+    cut : what is taken. Where none is beyond chance, the lowest.
+    elsewhere : beyond chance, where `cut` is not: whether the reference lacks anything cannot be said then.
+    most_unseen : share of the reference that may lie farther off than training prompts from each other, and not show
+    """
+
+    cut: Cut
+    elsewhere: Cut | None
+    most_unseen: float
+
+
+def calibrate(among: Floats, reference: Floats) -> Reach:
+    """The lowest of LEVELS whose excess of the reference is not below another's by more than chance.
+
+    among : `similarity_among_themselves` of training prompts. reference : the similarity of each different reference prompt to
+    its nearest training prompt. If both are drawn alike, the number of `reference` below an order statistic of `among` is
+    beta-binomial, whatever the distribution and however many training prompts stand alone.
+    """
+    cuts = [_cut(level, among, reference) for level in (*LEVELS, *HIGHER_LEVELS)]
+    usable, beyond = cuts[: len(LEVELS)], [cut for cut in cuts if cut.is_beyond_chance]
+    most_unseen = max(0.0, *(cut.high for cut in usable))
+    if not beyond:
+        return Reach(usable[0], None, most_unseen)
+    best = next(cut for cut in usable if cut.high >= max(each.low for each in usable))
+    if best.is_beyond_chance:
+        return Reach(best, None, most_unseen)
+    return Reach(usable[0], max(beyond, key=lambda cut: cut.low), most_unseen)
+
+
+def _cut(level: float, among: Floats, reference: Floats) -> Cut:
+    from scipy.stats import betabinom
+
+    threshold = float(np.quantile(among, level))
+    below, total = int((reference < threshold).sum()), len(reference)
+    rank = int((among < threshold).sum()) + 1  # of the order statistic above the threshold
+    p = float(betabinom.sf(below - 1, total, rank, len(among) - rank + 1)) if rank <= len(among) else 1.0
+    others = len(LEVELS) + len(HIGHER_LEVELS) - 1  # half of the allowance is the first level's, the other half theirs
+    low, high = ((float(bound) - level) / (1 - level) for bound in clopper_pearson(below, total))
+    return Cut(level, threshold, p <= SIGNIFICANT / 2 / (1 if level == LEVELS[0] else others), low, high)
+
+
+def similarity_among_themselves(training: Floats, groups: Ints, *, seed: int) -> Floats:
+    """Of a sample of training prompts, the similarity to the nearest prompt of another group."""
     if len(np.unique(groups)) < 20:
         raise SettingError(
             f"coverage: {len(np.unique(groups))} groups of training prompts are too few to calibrate min_similarity "
@@ -61,7 +121,7 @@ def calibrate(training: Floats, groups: Ints, *, seed: int) -> float:
     size = min(CALIBRATION_SAMPLE, len(training))
     sample = np.sort(rng.choice(len(training), size, replace=False))
     nearest = nearest_prompts(training[sample], training, groups=groups, own_groups=groups[sample])
-    return float(np.quantile(nearest.similarity, CALIBRATION_QUANTILE))
+    return nearest.similarity
 
 
 def rows_per_reference_prompt(rows: Floats, reference: Floats) -> float:

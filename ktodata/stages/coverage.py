@@ -21,7 +21,15 @@ from ktodata.embeddings.clusters import (
 )
 from ktodata.embeddings.encode import encode_texts
 from ktodata.embeddings.held_out import check_held_out, near_held_out
-from ktodata.embeddings.holes import CALIBRATION_QUANTILE, NearestPrompts, calibrate, nearest_prompts, rows_per_reference_prompt
+from ktodata.embeddings.holes import (
+    LEVELS,
+    NearestPrompts,
+    Reach,
+    calibrate,
+    nearest_prompts,
+    rows_per_reference_prompt,
+    similarity_among_themselves,
+)
 from ktodata.embeddings.map_layout import map_prompts, map_sample
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.feedback import question_text
@@ -59,7 +67,7 @@ def coverage(
             ge=-1,
             le=1,
             description="cosine to the nearest training prompt from which a reference prompt counts as covered; "
-            "by default what 95 % of the training prompts reach among themselves",
+            "by default what 95 % of the training prompts reach among themselves, or 90 to 70 % where more stand alone",
         ),
     ] = None,
     encoder: Annotated[str | None, Field(description="embeds the reference; must be the model that embed used")] = None,
@@ -230,13 +238,14 @@ class _Compared:
     """A reference set beside the training prompts.
 
     table : prompt, count, similarity, nearest (training prompt), covered, cluster (of the nearest).
+    reach : what the threshold rests on; None where it is a setting.
     clusters, tight : the training prompts' clusters, and how tight they are.
     """
 
     table: pl.DataFrame
     vectors: Floats
     threshold: float
-    calibrated: bool
+    reach: Reach | None
     rows_per_prompt: float
     clusters: Clusters
     tight: float
@@ -253,9 +262,9 @@ class _Compared:
             "distinct_prompts": self.table.height,
             "uncovered": {"rows": missed, "share": missed / total, "low": float(low), "high": float(high)},
             "min_similarity": self.threshold,
-            "min_similarity_from": f"{CALIBRATION_QUANTILE:.0%} quantile of the training prompts' similarity to their nearest"
-            if self.calibrated
-            else "the setting",
+            "min_similarity_from": "the setting"
+            if self.reach is None
+            else f"{self.reach.cut.level:.0%} quantile of the training prompts' similarity to their nearest",
             "rows_per_reference_prompt": self.rows_per_prompt,
         }
 
@@ -278,9 +287,13 @@ def _compare_with_reference(
     if table.is_empty():
         raise EmptyDataError("coverage: the reference set holds no prompts.")
     embedded = _embed_reference(table["prompt"].to_list(), prompts, vectors, encoder)
-    groups = prompts["group"].rank("dense").cast(pl.Int64).to_numpy()
-    threshold = calibrate(vectors, groups, seed=seed) if min_similarity is None else min_similarity
     near: NearestPrompts = nearest_prompts(embedded, vectors)
+    if min_similarity is None:
+        groups = prompts["group"].rank("dense").cast(pl.Int64).to_numpy()
+        reach = calibrate(similarity_among_themselves(vectors, groups, seed=seed), near.similarity)
+        threshold = reach.cut.threshold
+    else:
+        reach, threshold = None, min_similarity
     table = table.with_columns(
         similarity=pl.Series(near.similarity),
         nearest=prompts["prompt"].gather(near.number),
@@ -294,7 +307,7 @@ def _compare_with_reference(
         np.bincount(covered["cluster"].to_numpy(), weights=covered["count"].to_numpy(), minlength=total).astype(float),
     )
     tight = tightness(vectors, prompts["rows"].to_numpy().astype(float), fitted)
-    return _Compared(table, embedded, threshold, min_similarity is None, rate, fitted, tight)
+    return _Compared(table, embedded, threshold, reach, rate, fitted, tight)
 
 
 def _embed_reference(texts: list[str], prompts: pl.DataFrame, vectors: Floats, encoder: str | None) -> Floats:
@@ -428,10 +441,20 @@ def check_reference(compared: _Compared | None, holes: pl.DataFrame | None) -> F
     if compared is None or holes is None:
         return not_applicable("KD084", "there is no reference set to compare with.")
     missed, total = compared.uncovered()
-    low, _ = clopper_pearson(missed, total)
     text = f"{missed:,} of {total:,} reference prompts have no training prompt within cosine {compared.threshold:.2f}"
-    if float(low) <= CALIBRATION_QUANTILE:
-        return passed("KD084", f"{text}; about {CALIBRATION_QUANTILE:.0%} are to be expected.")
+    if compared.reach is None:
+        if float(clopper_pearson(missed, total)[0]) <= LEVELS[0]:
+            return passed("KD084", f"{text}; that is not shown to be more than {LEVELS[0]:.0%}.")
+    elif (farther := compared.reach.elsewhere) is not None:
+        there = int(compared.table.filter(pl.col("similarity") < farther.threshold)["count"].sum())
+        lower, higher = f"as about {LEVELS[0]:.0%} of the training prompts", f"as {farther.level:.0%} of the training prompts"
+        text = f"cannot say: {text}, {lower}; but {there:,} have none within {farther.threshold:.2f}, {higher}"
+        return not_applicable("KD084", f"{text}. Look at the reference prompts, and give min_similarity.")
+    elif not (cut := compared.reach.cut).is_beyond_chance:
+        unseen = f"up to {compared.reach.most_unseen:.0%} may lie farther off and not show"
+        return passed("KD084", f"{text}; about {cut.level:.0%} are to be expected, and {unseen}.")
+    elif cut.level > LEVELS[0]:
+        text += f", where {cut.level:.0%} of the training prompts have none"
     named = "; ".join(
         f"'{row['name']}' {row['reference_prompts']:,} prompts, about {row['rows_needed']:,} rows needed"
         for row in holes.head(5).iter_rows(named=True)

@@ -12,7 +12,7 @@ from ktodata.embeddings.clusters import (
     nearest_cluster,
     tightness,
 )
-from ktodata.embeddings.holes import calibrate, nearest_prompts, rows_per_reference_prompt
+from ktodata.embeddings.holes import calibrate, nearest_prompts, rows_per_reference_prompt, similarity_among_themselves
 from ktodata.embeddings.map_layout import map_prompts, map_sample
 from ktodata.errors import SettingError
 
@@ -95,7 +95,8 @@ def test_nearest_prompt_by_hand_and_its_own_group_does_not_count():
 
 def test_the_threshold_leaves_out_about_one_training_prompt_in_twenty():
     vectors, _ = blobs([400, 400], noise=0.6)
-    threshold = calibrate(vectors, np.arange(800), seed=0)
+    among = similarity_among_themselves(vectors, np.arange(800), seed=0)
+    threshold = calibrate(among, among[:40]).cut.threshold
     near = nearest_prompts(vectors, vectors, groups=np.arange(800), own_groups=np.arange(800))
     assert (near.similarity < threshold).mean() == pytest.approx(0.05, abs=0.002)
 
@@ -103,7 +104,39 @@ def test_the_threshold_leaves_out_about_one_training_prompt_in_twenty():
 def test_too_few_groups_to_calibrate_are_refused_with_what_to_do():
     vectors, _ = blobs([30])
     with pytest.raises(SettingError, match=r"3 groups .* min_similarity: 0.5"):
-        calibrate(vectors, np.arange(30) % 3, seed=0)
+        similarity_among_themselves(vectors, np.arange(30) % 3, seed=0)
+
+
+def similarities(rng, count: int, alone: float, centre: float = 0.88) -> np.ndarray:
+    """Of prompts of whom a share stands alone."""
+    near = rng.normal(centre, 0.03, count)
+    return np.where(np.arange(count) < round(alone * count), rng.uniform(0.1, 0.35, count), near)
+
+
+@pytest.mark.parametrize("alone", [0, 0.02, 0.047, 0.053, 0.08, 0.12, 0.2])
+def test_a_subject_that_is_missing_shows_however_many_training_prompts_stand_alone(alone):
+    rng = np.random.default_rng(int(alone * 1000))
+    calibration = calibrate(similarities(rng, 360, alone), missing := similarities(rng, 60, 0, centre=0.7))
+    assert calibration.cut.is_beyond_chance and (missing < calibration.cut.threshold).mean() > 0.9
+    assert calibration.cut.level == 0.05 or alone > 0.04
+
+
+@pytest.mark.parametrize("alone", [0, 0.05, 0.2])
+@pytest.mark.parametrize("size", [30, 300])
+def test_a_reference_drawn_as_the_training_prompts_are_lacks_nothing(alone, size):
+    rng = np.random.default_rng(size)
+    rows = [calibrate(similarities(rng, 100, alone), similarities(rng, size, alone)) for _ in range(100)]
+    assert sum(each.cut.is_beyond_chance or each.elsewhere is not None for each in rows) <= 5
+
+
+def test_where_only_high_thresholds_differ_nothing_can_be_said():
+    """The reference is a little farther off as a whole: a threshold that half of the training prompts miss tells it."""
+    rng = np.random.default_rng(0)
+    among = rng.uniform(0.8, 0.95, 400)
+    calibration = calibrate(among, rng.uniform(0.835, 0.88, 400))
+    assert calibration.elsewhere is not None and not calibration.cut.is_beyond_chance
+    few = calibrate(among, rng.uniform(0.8, 0.95, 12))
+    assert not few.cut.is_beyond_chance and few.most_unseen > 0.2 > calibrate(among, rng.uniform(0.8, 0.95, 3000)).most_unseen
 
 
 def test_rows_per_reference_prompt_is_the_median_of_clusters_that_hold_any():

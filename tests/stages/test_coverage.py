@@ -1,15 +1,17 @@
 """coverage: planted topics are found, named and counted; what a reference set has beyond them is a hole."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 from encoders import save_encoder
 
+from ktodata.embeddings.holes import Cut, Reach
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.feedback import feedback_table
-from ktodata.stages.coverage import coverage
+from ktodata.stages.coverage import check_reference, coverage
 from ktodata.stages.embed import embed
 
 TOPICS = {"units": "convert feet metres", "poems": "poem spring love", "food": "pasta tomato"}
@@ -159,6 +161,15 @@ def test_a_covered_reference_has_no_holes(feedback, encoder):
     assert statuses(result)["KD084"] == "passed"
     assert result.metrics["reference"]["uncovered"]["share"] == 0
     assert result.tables["holes"].height == 0
+
+
+def test_kd084_says_that_it_cannot_say_where_only_a_high_threshold_tells_a_difference():
+    cuts = Cut(0.05, 0.3, False, -0.05, 0.02), Cut(0.4, 0.8, True, 0.5, 0.7)
+    table = pl.DataFrame({"similarity": [0.7] * 9 + [0.9], "count": [2] * 10})
+    compared = SimpleNamespace(uncovered=lambda: (0, 20), threshold=0.3, reach=Reach(*cuts, 0.1), table=table)
+    finding = check_reference(compared, pl.DataFrame())
+    assert finding.status == "not_applicable" and finding.text.startswith("cannot say: 0 of 20 reference prompts")
+    assert "but 18 have none within 0.80, as 40% of the training prompts" in finding.text
 
 
 def test_repeated_reference_prompts_count_as_often_as_they_are_asked(feedback, encoder):
