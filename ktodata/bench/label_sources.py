@@ -3,9 +3,12 @@
 A file is JSON lines (`.jsonl`, `.jsonl.gz`) with the texts `prompt` and `completion`, and the truth: `truth`, or else `label`,
 true for desirable (true and false, or 1 and 0). Sources in it:
 
-- each column `weak_label…` (the same, or null: none given) is one: what a rule, a model or a judge said;
+- each column `weak_label…` (the same, or null: none given) is one: what a rule, a model or a judge said; and so is `label` beside
+  `truth`, the label as given;
 - a column `votes` ({rater: true or false}) gives one by majority, and one for each of the MAX_RATERS raters who voted most;
-- a file with neither gives one for each of FLIPS: the truth with RATE of it flipped in that way.
+- a file with none of these gives one for each of FLIPS: the truth with RATE of it flipped in that way.
+
+Any other column of verdicts is named, with what to call it: flips that nobody asked for are not to stand in its place unsaid.
 
 So a folder that nobody here has seen is measured by the same command.
 """
@@ -32,6 +35,7 @@ VERDICTS = "true, false, 1, 0"
 Line = Mapping[str, Any]
 Given = tuple[str, list[bool | None]]  # who says it, and of each record what
 WEAK = "weak_label"
+READ = ("prompt", "completion", "truth", "label", "votes")
 
 
 @dataclass(frozen=True)
@@ -108,16 +112,19 @@ def _sources_of(file: Path, name: str, passed_over: dict[str, str]) -> Iterator[
     given = _by_column(lines, name, passed_over) + _by_votes(lines, records, name, passed_over)
     for who, verdicts in given:
         yield LabelSource(f"{name}, {who}", name, records, verdicts)
-    if not any(value is not None for line in lines for key, value in line.items() if key == "votes" or key.startswith(WEAK)):
+    passed_over |= {f"{name}, {column}": why for column, why in _not_read(lines)}
+    labels = [*_label_columns(lines), "votes"]
+    if not any(line.get(column) is not None for line in lines for column in labels):
         yield from (LabelSource(f"{name}, flips {kind}", name, records, None, kind) for kind in FLIPS)
 
 
 def _by_column(lines: Sequence[Line], name: str, passed_over: dict[str, str]) -> list[Given]:
     """What each column says."""
     given: list[Given] = []
-    for column in sorted({key for line in lines for key in line if key.startswith(WEAK)}):
-        values = [line.get(column) for line in lines if line.get(column) is not None]
-        verdicts = [_verdict(line.get(column)) for line in lines]
+    for column in _label_columns(lines):
+        cells = [None if column == "label" and "truth" not in line else line.get(column) for line in lines]
+        values = [cell for cell in cells if cell is not None]
+        verdicts = [_verdict(cell) for cell in cells]
         if unread := sum(_verdict(value) is None for value in values):
             passed_over[f"{name}, {column}"] = (
                 f"{unread:,} of {len(values):,} values are none of {VERDICTS}, and count as none given."
@@ -127,6 +134,20 @@ def _by_column(lines: Sequence[Line], name: str, passed_over: dict[str, str]) ->
         elif not values:
             passed_over[f"{name}, {column}"] = "it has no value."
     return given
+
+
+def _label_columns(lines: Sequence[Line]) -> list[str]:
+    """Columns that say what was given: `weak_label…`, and `label` where the truth has a column of its own."""
+    own = ["label"] if any("truth" in line and "label" in line for line in lines) else []
+    return own + sorted({key for line in lines for key in line if key.startswith(WEAK)})
+
+
+def _not_read(lines: Sequence[Line]) -> Iterator[tuple[str, str]]:
+    """Columns that hold verdicts of both kinds in most lines and are read as no label, and why."""
+    for column in sorted({key for line in lines for key in line if key not in READ and not key.startswith(WEAK)}):
+        verdicts = [_verdict(line.get(column)) for line in lines]
+        if {True, False} <= set(verdicts) and 2 * verdicts.count(None) < len(lines):
+            yield column, f"it holds verdicts, and is not read. If it says what was given, name it {WEAK}_{column.removeprefix('label_')}."
 
 
 def _usable(lines: Sequence[Any]) -> tuple[list[tuple[Line, LabelledRecord]], Counter[str]]:

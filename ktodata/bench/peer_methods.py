@@ -1,7 +1,8 @@
 """The methods of others, made as strong as they get with what they offer: folds keep a prompt's rows together, C by
 log loss on them.
 
-Where rows are reviewed, each learns from the verdict in place of the label.
+Where rows are reviewed, a classifier learns from the verdict in place of the label. What is fitted to votes (the majority,
+Dawid-Skene, the weights of CROWDLAB) takes them as they were cast, and the language model's loss knows of neither.
 """
 
 from typing import Any

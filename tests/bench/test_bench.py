@@ -66,6 +66,25 @@ def test_what_a_source_is(folder):
     assert {source.data for source in sources.values()} == {"clean", "deep/voted", "rule"}
 
 
+def test_a_label_beside_the_truth_is_what_was_given(tmp_path):
+    """Flips were drawn in its place, without a word; so they were for a column of verdicts that has another name."""
+    plain = [{"label" if key == "weak_label_rule" else key: value for key, value in line.items()} for line in rows()]
+    write(tmp_path / "plain.jsonl", ({key: value for key, value in line.items() if key != "weak_label_none"} for line in plain))
+    other = [{**{key: line[key] for key in ("prompt", "completion", "truth")}, "gpt4_label": line["label"], "n": 1} for line in plain]
+    write(tmp_path / "other.jsonl", other)
+    mixed = [line if n % 4 else {**line, "label": line["truth"]} for n, line in enumerate(plain)]
+    for line in mixed[::4]:
+        line.pop("truth")
+    write(tmp_path / "mixed.jsonl", mixed)
+    sources, passed_over = label_sources(tmp_path)
+    given = {source.name: source.given for source in sources}
+    assert list(given) == ["mixed, label", *(f"other, flips {kind}" for kind in FLIPS), "plain, label"]
+    assert given["plain, label"] == [line["label"] for line in plain]
+    assert given["mixed, label"][:5] == [None, *(line["label"] for line in plain[1:4]), None], "there the label is the truth"
+    assert passed_over["other, gpt4_label"].endswith("name it weak_label_gpt4_label.")
+    assert [name for name in passed_over if name.startswith(("plain", "other"))] == ["other, gpt4_label"]
+
+
 def test_a_folder_without_sources_is_refused_with_the_reasons(tmp_path):
     with pytest.raises(kd.KtodataError, match="none of 0 files"):
         label_sources(tmp_path)
