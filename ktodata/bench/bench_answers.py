@@ -48,18 +48,19 @@ def checked(method: BenchMethod, answer: Any, rows: int) -> BenchAnswer:
     if not isinstance(answer, BenchAnswer):
         raise SettingError(f"bench: {method.name!r} gave {type(answer).__name__}; it is a BenchAnswer.")
     arrays: dict[str, Any] = {}
-    for name in ("doubt", "p_wrong", "labels"):
+    truths = ("labels", "dropped")
+    for name in ("doubt", "p_wrong", *truths):
         if (values := getattr(answer, name)) is None:
             continue
         arrays[name] = array = np.asarray(values)
-        kind = "true or false" if name == "labels" else "finite numbers"
-        fits = array.dtype.kind in ("b" if name == "labels" else "biuf")
+        kind = "true or false" if name in truths else "finite numbers"
+        fits = array.dtype.kind in ("b" if name in truths else "biuf")
         if array.shape != (rows,) or not fits or not np.isfinite(array).all():
             shape = f"of shape {array.shape} and type {array.dtype}"
             raise SettingError(f"bench: {method.name!r} gave {name} {shape}; it is {rows:,} times {kind}.")
         if name == "p_wrong" and not ((array >= 0) & (array <= 1)).all():
             raise SettingError(f"bench: {method.name!r} gave p_wrong {array.min():g} to {array.max():g}; it is 0 to 1.")
-    return replace(answer, **{name: array if name == "labels" else array.astype(float) for name, array in arrays.items()})
+    return replace(answer, **{name: array if name in truths else array.astype(float) for name, array in arrays.items()})
 
 
 def reviewed_rows(method: BenchMethod, rows: BenchRows, count: int, seed: int) -> Bools:

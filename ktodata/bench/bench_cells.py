@@ -22,7 +22,7 @@ MIN_RANKED = 10  # of one given label, for its AUROC to count
 class BenchCell:
     """labels, truth, reviewed, repaired : bool [N]; groups : int [N]; doubt, p_wrong : float [N] or None; seconds : CPU
 
-    terms : of the trainer, as JSON
+    terms : of the trainer, as JSON. dropped : bool [N], rows not to train on, or None
     """
 
     labels: Bools
@@ -34,6 +34,7 @@ class BenchCell:
     p_wrong: Floats | None
     seconds: float
     terms: str = "{}"
+    dropped: Bools | None = None
 
     @classmethod
     def of(cls, rows: BenchRows, reviewed: Bools, answer: BenchAnswer, seconds: float) -> "BenchCell":
@@ -41,7 +42,7 @@ class BenchCell:
         labels = rows.labels if answer.labels is None else answer.labels
         repaired = np.where(reviewed, rows.truth, labels)
         known, terms = (rows.labels, rows.truth, rows.groups, reviewed), json.dumps(dict(answer.terms))
-        return cls(*known, repaired, answer.doubt, answer.p_wrong, seconds, terms)
+        return cls(*known, repaired, answer.doubt, answer.p_wrong, seconds, terms, answer.dropped)
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""

@@ -77,13 +77,15 @@ class BenchAnswer:
     """doubt : float [N], the higher the likelier wrong; an order. None: the method ranks nothing.
 
     p_wrong : float [N], where it is meant as a probability. labels : bool [N], after repair; None: only
-    reviewed rows change. terms : of the trainer, in the track "train", beside those that all share
+    reviewed rows change. terms : of the trainer, in the track "train", beside those that all share. dropped : bool [N], rows
+    that it does not train on; None: none
     """
 
     doubt: Floats | None
     p_wrong: Floats | None = None
     labels: Bools | None = None
     terms: Mapping[str, Any] = field(default_factory=dict)
+    dropped: Bools | None = None
 
 
 Answering = Callable[[BenchTask], BenchAnswer]

@@ -104,6 +104,10 @@ def _arms(rows: BenchRows, cells: Mapping[str, BenchCell], share: float) -> list
             table = given.with_columns(repaired)
         else:
             table, terms = labelled(given, repaired), {**SOFT, **terms}
+        if cell.dropped is not None:
+            table = table.filter(pl.Series(~cell.dropped))
+        if table["label"].n_unique() < 2:
+            continue
         arms.append(Arm(arm_name(name, share), f"labels as {name} leaves them", table, terms, budget=share))
     return arms
 

@@ -147,7 +147,8 @@ def _not_read(lines: Sequence[Line]) -> Iterator[tuple[str, str]]:
     for column in sorted({key for line in lines for key in line if key not in READ and not key.startswith(WEAK)}):
         verdicts = [_verdict(line.get(column)) for line in lines]
         if {True, False} <= set(verdicts) and 2 * verdicts.count(None) < len(lines):
-            yield column, f"it holds verdicts, and is not read. If it says what was given, name it {WEAK}_{column.removeprefix('label_')}."
+            name = f"{WEAK}_{column.removeprefix('label_')}"
+            yield column, f"it holds verdicts, and is not read. If it says what was given, name it {name}."
 
 
 def _usable(lines: Sequence[Any]) -> tuple[list[tuple[Line, LabelledRecord]], Counter[str]]:

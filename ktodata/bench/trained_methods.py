@@ -17,6 +17,17 @@ def hybrid_kto(task: BenchTask) -> BenchAnswer:
     return BenchAnswer(doubt=None, terms={"objective": "kto_hybrid"})
 
 
+@method("random drop", only_trained=True)
+def random_drop(task: BenchTask) -> BenchAnswer:
+    """The control of all that leave rows out: as many as the reviews say are wrong, drawn from those that nobody reviewed."""
+    unseen = np.flatnonzero(~task.reviewed)
+    wrong = float(task.review_weight @ (task.labels != task.verdicts))  # of all rows, reviewed ones among them
+    count = max(round(wrong) - int((task.labels != task.verdicts).sum()), 0)
+    dropped = np.zeros(len(task.labels), bool)
+    dropped[np.random.default_rng(task.seed).permutation(unseen)[:count]] = True
+    return BenchAnswer(doubt=None, dropped=dropped)
+
+
 @method("noise-corrected KTO", only_trained=True)
 def noise_corrected_kto(task: BenchTask) -> BenchAnswer:
     """KTO's loss corrected for the flip rates of the reviewed rows; KTO's own where they are none that can be corrected for."""

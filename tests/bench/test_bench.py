@@ -70,7 +70,9 @@ def test_a_label_beside_the_truth_is_what_was_given(tmp_path):
     """Flips were drawn in its place, without a word; so they were for a column of verdicts that has another name."""
     plain = [{"label" if key == "weak_label_rule" else key: value for key, value in line.items()} for line in rows()]
     write(tmp_path / "plain.jsonl", ({key: value for key, value in line.items() if key != "weak_label_none"} for line in plain))
-    other = [{**{key: line[key] for key in ("prompt", "completion", "truth")}, "gpt4_label": line["label"], "n": 1} for line in plain]
+    other = [
+        {**{key: line[key] for key in ("prompt", "completion", "truth")}, "gpt4_label": line["label"], "n": 1} for line in plain
+    ]
     write(tmp_path / "other.jsonl", other)
     mixed = [line if n % 4 else {**line, "label": line["truth"]} for n, line in enumerate(plain)]
     for line in mixed[::4]:

@@ -10,7 +10,7 @@ from ktodata.bench.bench_answers import NoAnswerError, measured, reviewed_rows
 from ktodata.bench.bench_methods import BenchAnswer, BenchMethod, BenchTask, at_random
 from ktodata.bench.bench_rows import BenchRows, bench_rows
 from ktodata.bench.label_sources import label_sources
-from ktodata.bench.trained_methods import noise_corrected_kto
+from ktodata.bench.trained_methods import noise_corrected_kto, random_drop
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,7 @@ def odd(answer):
         ({"labels": np.ones(ROWS, int)}, "type int64"),
         ({"labels": np.array(["False"] * ROWS)}, "labels of shape"),
         ({"labels": np.zeros((ROWS, 2), bool)}, "labels of shape"),
+        ({"dropped": np.ones(ROWS, int)}, "dropped of shape .* and type int64; it is 160 times true or false"),
         ({"p_wrong": np.full(ROWS, 7.0)}, "p_wrong 7 to 7; it is 0 to 1"),
         ({"p_wrong": np.full(ROWS, -0.1)}, "it is 0 to 1"),
         ({"doubt": ["a"] * ROWS}, "doubt of shape"),
@@ -107,3 +108,17 @@ def test_reviewed_rows_stand_for_all_rows_of_their_label():
     assert task.review_weight.tolist() == [4, 4, 0, 0, 0, 0, 0, 0, 0, 2]
     one_sided = BenchTask.of(made, np.isin(np.arange(10), [0, 1]), 0)
     assert one_sided.review_weight.sum() == 8 and noise_corrected_kto(one_sided).terms == {}
+
+
+def test_random_drop_leaves_out_as_many_rows_as_are_wrong_and_none_that_is_reviewed():
+    """At 90 % desirable and 15 % flipped either way; the wrong ones that are reviewed are put right."""
+    gaps = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        truth = rng.random(2000) < 0.9
+        made = BenchRows(pl.DataFrame({"row_id": range(2000)}), truth ^ (rng.random(2000) < 0.15), truth, np.arange(2000))
+        reviewed = reviewed_rows(BenchMethod("any", lambda task: BenchAnswer(None), at_random), made, 200, seed)
+        dropped = random_drop(BenchTask.of(made, reviewed, seed)).dropped
+        assert not (dropped & reviewed).any()
+        gaps.append(dropped.sum() / (made.wrong & ~reviewed).sum() - 1)
+    assert abs(np.mean(gaps)) < 0.05 and 0.02 < np.std(gaps) < 0.4

@@ -103,7 +103,7 @@ def test_it_goes_on_where_it_stopped_and_the_page_says_what_could_be_told(data, 
 
 
 def test_another_loss_is_a_line_of_the_trained_track_alone(data, model_folder, tmp_path, trained):
-    names = ("as given", "Hölder-KTO", "noise-corrected KTO", "language model's loss")
+    names = ("as given", "Hölder-KTO", "noise-corrected KTO", "random drop", "language model's loss")
     outcome = run_bench(plan_of(data, tmp_path, model_folder, methods=names, budgets=(0.0,), max_rows=ROWS))
     assert {method for _, _, method in outcome.cells} == {"as given", "language model's loss"}
     terms = {training.arm.name: dict(training.arm.settings) for training in trained}
@@ -112,6 +112,10 @@ def test_another_loss_is_a_line_of_the_trained_track_alone(data, model_folder, t
     # one word's labels are flipped more often than not the other's: the rates are those of the reviewed rows
     rates = terms[f"noise-corrected KTO, {SHARE:.0%} reviewed"]["flip_rates"]
     assert all(0 <= rate < 1 for rate in rates.values()) and 0 < sum(rates.values()) < 1
+    sizes = {training.arm.name: training.arm.rows.height for training in trained if not training.seed}
+    drawn = sizes[f"random drop, {SHARE:.0%} reviewed"] / sizes[NOISY]
+    assert 0.6 < drawn < 0.95, "a quarter of the labels is wrong, a third of those is reviewed"
+    assert set(sizes.values()) == {sizes[NOISY], sizes[f"random drop, {SHARE:.0%} reviewed"]}
     loss = outcome.cells["rule, weak_label_rule", 0.0, "language model's loss"][0].doubt
     assert len(np.unique(loss)) > 2 and np.isfinite(loss).all()
 
