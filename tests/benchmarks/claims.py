@@ -21,7 +21,8 @@ from machine import machine, write_result
 from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.label_findings import MANY_WRONG
 from ktodata.labels.label_words import MOSTLY_BELOW, NOISY_ABOVE, UNUSABLE_ABOVE, are_noisy, is_above, reviewed_labels, trust_word
-from ktodata.labels.people.trusted import drawable, mark_reviewed, reviewed_metrics, rows_to_review, trusted_rates
+from ktodata.labels.people.raters_reviewed import wrong_by_rater
+from ktodata.labels.people.trusted import drawable, mark_reviewed, reviewed_metrics, rows_to_review
 
 SEED = 0
 CLAIMS: dict[str, Callable[[float], bool]] = {
@@ -159,7 +160,7 @@ def claims(way: Way, seed: int) -> Counter[str]:
     for given, name in LABEL_NAMES.items():
         rate, of_class = metrics[name]["error_rate"], whole.filter(pl.col("label") == given)
         counts["truth outside, a given label"] += outside(rate["low"], rate["high"], share_wrong(of_class))
-    rates = trusted_rates(marked.filter(pl.col("drawn") | pl.col("undecided")), ("rater",)).filter(pl.col("by") == "rater")
+    rates = wrong_by_rater(marked, marked.select("row_id", "rater", verdict="label"))
     for value, given, low, high in rates.select("value", "given", "error_low", "error_high").iter_rows():
         of_rater = whole.filter(pl.col("rater") == value, pl.col("label") == given)
         counts["raters"] += 1
