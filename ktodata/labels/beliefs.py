@@ -1,13 +1,14 @@
 """What is believed of each label: P(it is wrong) where reviewed rows measured that, and the soft label that follows."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.actions import costs, soft_labels, softening_shown
 from ktodata.labels.label_classifier import Classifier
 from ktodata.labels.label_rows import LabelRows
@@ -25,7 +26,8 @@ class Beliefs:
     """calibration : of P(label is wrong) by reviewed rows; None without enough of them, or where the draw refutes it, and then
     nothing acts.
 
-    measured : bool [N], training rows that nobody reviewed, where there is one
+    measured : bool [N], training rows that nobody reviewed, where there is one: of a given label with enough drawn rows
+    unmeasured : training rows of each other label that nobody reviewed
     expected : share of those that are wrong: by p, with the ends that the random draw leaves open; value None: p lies outside
     softening : share of what wrong labels cost that soft labels take away, by reviewed rows; where that may be nothing, or less,
     soft labels are the labels
@@ -33,6 +35,7 @@ class Beliefs:
 
     calibration: Calibration | None
     measured: Bools
+    unmeasured: Mapping[str, int] = field(default_factory=dict)
     expected: Interval = NOT_MEASURED
     softening: Interval = NOT_MEASURED
 
@@ -49,8 +52,10 @@ class Beliefs:
         """As JSON values."""
         p, low, softened = self._chances()
         metrics: dict[str, Any] = {"label_action_costs": costs(p, low, softened, self.measured).as_dict()}
+        metrics["unmeasured"] = dict(self.unmeasured)
         if self.calibration is not None:
-            metrics["borne_out"] = asdict(self.calibration.borne_out(self.measured))
+            of_class = self.calibration.borne_out(self.measured)
+            metrics["borne_out"] = {LABEL_NAMES[given]: asdict(each) for given, each in of_class.items()}
             metrics["softening"] = self.softening.as_dict()
         if self.calibration is not None or self.expected.low is not None:
             metrics["expected_wrong"] = self.expected.as_dict()
@@ -70,22 +75,27 @@ def measure_beliefs(rows: LabelRows, classifier: Classifier, trusted: Mapping[st
     calibration, nothing = classifier.learnt.calibration if classifier.learnt else None, np.zeros(len(rows.labels), bool)
     if calibration is None:
         return Beliefs(None, nothing)
-    measured = rows.trained & rows.table["trusted_label"].is_null().to_numpy()
+    unjudged = rows.trained & rows.table["trusted_label"].is_null().to_numpy()
+    measured = unjudged & calibration.measured
+    left_out = {LABEL_NAMES[given]: int((unjudged & ~measured & (rows.labels == given)).sum()) for given in LABEL_NAMES}
+    unmeasured = {name: count for name, count in left_out.items() if count}
     if not measured.any():
-        return Beliefs(calibration, measured)
+        return Beliefs(None if unmeasured else calibration, measured, unmeasured)
     low, high = _left_open(rows, measured, trusted)
     value = float(calibration.p_wrong[measured].mean())
     if low <= value <= high and not trusted["draw_refuted"]:  # the draw's ends are exact, whatever p is
         shown = softening_shown(calibration.least_sure, calibration.wrong, calibration.counts, rows.labels, measured)
-        return Beliefs(calibration, measured, Interval(value, low, high), shown)
-    return Beliefs(None, nothing, Interval(None, low, high))
+        return Beliefs(calibration, measured, unmeasured, Interval(value, low, high), shown)
+    return Beliefs(None, nothing, expected=Interval(None, low, high))
 
 
 def _left_open(rows: LabelRows, measured: Bools, trusted: Mapping[str, Any]) -> tuple[float, float]:
-    """What the random draw leaves open of the share of wrong labels among the measured rows: its ends."""
-    drawable = rows.bools("drawable")
+    """The ends that the random draw, of one label or both, leaves open of the share of wrong ones among the measured rows."""
+    given = np.unique(rows.labels[measured])
+    drawable = rows.bools("drawable") & np.isin(rows.labels, given)
+    of = trusted if len(given) == len(LABEL_NAMES) else trusted[LABEL_NAMES[bool(given[0])]]
     open_rows, known_wrong = int((measured & drawable).sum()), int((rows.wrong & drawable).sum())
-    ends = [(trusted["error_rate"][end], default) for end, default in (("low", 0.0), ("high", 1.0))]
-    wrong = [(default if end is None else end) * trusted["rates_of"] - known_wrong for end, default in ends]
+    ends = [(of["error_rate"][end], default) for end, default in (("low", 0.0), ("high", 1.0))]
+    wrong = [(default if end is None else end) * of["rates_of"] - known_wrong for end, default in ends]
     low, high = (min(max(rows / max(open_rows, 1), 0.0), 1.0) for rows in wrong)
     return low, high

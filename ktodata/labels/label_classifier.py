@@ -170,7 +170,7 @@ def fit_classifier(
     calibration, flags = None, None
     if stacked is not None:
         p_wrong = np.where(rows.labels, 1 - p_desirable, p_desirable)
-        calibration = calibrate(p_wrong, rows.drawn, rows.wrong, rows.groups)
+        calibration = calibrate(p_wrong, rows.drawn, rows.wrong, rows.labels, rows.groups)
         best = calibration.p_wrong
         p_desirable = np.where(rows.trained, np.where(rows.labels, 1 - best, best), p_desirable)
         flags = ReviewedFlags(best, rows.drawn, rows.wrong & rows.drawn, rows.trained & calibration.surely(min_precision))

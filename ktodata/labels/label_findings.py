@@ -19,7 +19,9 @@ from ktodata.labels.label_words import (
     worth_sentence,
     wrong_of_all,
 )
+from ktodata.labels.people.calibration import SHARE_WRONG
 from ktodata.labels.people.stacking import MIN_REVIEWED
+from ktodata.labels.people.trusted import MIN_DRAWN
 from ktodata.labels.people.vote_worth import MIN_SHARED
 from ktodata.stats import Interval
 
@@ -299,27 +301,31 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         there = f"no more than {rows:,} can be drawn" if rows < MIN_REVIEWED else f"there are {drawn or 'none'}"
         lacks = f"that takes {MIN_REVIEWED} reviewed rows of the random draw, and {there}"
         why = facts["not_learnt"].rstrip(".") if "not_learnt" in facts and drawn >= MIN_REVIEWED else lacks
+        why = _unmeasured_in_words(facts).rstrip(".") or why
         return not_applicable(
             "KD049",
             f"No label's chance of being wrong was measured: {why}. So no label is softened, turned or dropped by a "
             "probability, whatever votes, text and other reviews say: "
             f"{'a verdict mends the row that it is on' if rows < MIN_REVIEWED else 'have rows of the draw reviewed'}.",
         )
-    borne_out, wrong = facts["borne_out"], facts["expected_wrong"]
+    borne_out, wrong, unmeasured = facts["borne_out"], facts["expected_wrong"], _unmeasured_in_words(facts)
     saved = {name: _saved_in_words(share) for name, share in costs["share_of_cost_taken_away"].items()}
     worthless = f"{worth_sentence(facts['stacking'])} " if "stacking" in facts and is_worth_nothing(facts["stacking"]) else ""
     undecided = reviewed_labels(facts["trusted"]).whole.undecided_in_words()
     measured = (
         f"as reviewed rows measure it ({undecided}, of which it says nothing)" if undecided else "as reviewed rows measure it"
     )
+    of = f"{next(iter(borne_out))} labels" if unmeasured else "labels"
     text = worthless + (
-        f"Of {costs['rows']:,} labels that nobody judged {percent(wrong['value'])} would be wrong by p(wrong), {measured}; the "
+        f"Of {costs['rows']:,} {of} that nobody judged {percent(wrong['value'])} would be wrong by p(wrong), {measured}; the "
         f"draw leaves room for {span(Interval(**wrong))}. "
         f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would {saved['soften']} "
-        f"({_softening_in_words(facts['softening'])}), the likelier label would {saved['relabel']}, dropping and relabelling "
+        f"({_softening_in_words(facts['softening'])}), the likelier label "
+        f"would {saved['relabel']}, dropping and relabelling "
         f"would {saved['drop_and_relabel']}, dropping alone would {saved['drop']}, by the same p. What a model gains is "
         "measured by `ktodata ablate` alone."
     )
+    text = " ".join(filter(None, [text, unmeasured]))
     if wrong["low"] < COSTLY <= wrong["high"]:
         few = f"Too few reviews to say whether {percent(COSTLY, 0)} or more of the labels that nobody judged are wrong."
         return not_applicable("KD049", f"{text} {few}")
@@ -331,24 +337,47 @@ def _saved_in_words(share: float) -> str:
     return "take away nothing" if not percents else f"{'take away' if percents > 0 else 'add'} {abs(percents)}%"
 
 
+def _unmeasured_in_words(facts: Mapping[str, Any]) -> str:
+    """The labels of which too few rows of their own were drawn for a p; empty where there are none."""
+    drawn = {name: (facts["trusted"].get(name) or {}).get("drawn_at_random") or 0 for name in facts.get("unmeasured", {})}
+    short = {name: f"{rows:,}" if rows else "none" for name, rows in drawn.items()}
+    each = " and ".join(f"of the {facts['unmeasured'][name]:,} {name} ones" for name in short)
+    there = " and ".join(short.values())
+    takes = f"{MIN_DRAWN} reviewed rows of the random draw of the same label, and there are {there}"
+    return f"{each[:1].upper()}{each[1:]} that nobody judged nothing is known: that takes {takes}." if short else ""
+
+
 def _softening_in_words(shown: Mapping[str, Any]) -> str:
     """What reviewed rows show of it; a share under 0 is added."""
     if shown["low"] is None:
         return "reviewed rows show no wrong label that they could pull, so they stay as given"
     ends = f"{100 * shown['low']:.0f} to {100 * shown['high']:.0f}%"
-    return f"by reviewed rows {ends}" if shown["low"] > 0 else f"by reviewed rows {ends}, so they stay as given"
+    # of other rows than those that would be softened, and so beside that figure
+    return f"of that of reviewed rows {ends}" if shown["low"] > 0 else f"by reviewed rows {ends}, so they stay as given"
 
 
 def _turning_in_words(borne_out: Mapping[str, Any]) -> str:
-    """How many labels may be turned, by which reviewed rows; where none, how many reviews it would take."""
-    seen = f"{_count(borne_out['wrong'])} of {_count(borne_out['reviewed'])} reviewed rows that look surely wrong are wrong"
-    if borne_out["turned"]:
-        return f"{seen}, so {borne_out['turned']:,} labels may be turned."
-    if not borne_out["reviewed"]:
+    """How many labels of each kind may be turned, by which reviewed rows of it; where none, how many reviews it would take."""
+    each = {name: _turning_of_label(of) for name, of in borne_out.items()}
+    nothing_seen = "none may be turned: no reviewed row looks surely wrong."
+    if set(each.values()) == {nothing_seen}:
+        return f"No label may be turned{nothing_seen.removeprefix('none may be turned')}"
+    return " ".join(f"Of {name} labels {text}" for name, text in each.items())
+
+
+def _turning_of_label(of: Mapping[str, Any]) -> str:
+    seen = f"{_count(of['wrong'])} of {_count(of['reviewed'])} reviewed rows that look surely wrong are wrong"
+    if of["turned"]:
+        return f"{of['turned']:,} may be turned: {seen}."
+    if not of["reviewed"]:
         seen = "no reviewed row looks surely wrong"
-    needed = borne_out["reviews_needed"]
-    more = "" if needed is None else f" About {needed:,} reviews more would show whether enough rows that look so are wrong."
-    return f"No label may be turned: {seen}.{more}"
+    elif of["share_low"] > SHARE_WRONG:
+        seen = f"{seen}, and no other row looks so"
+    return f"none may be turned: {seen}.{_needed_in_words(of['reviews_needed'])}"
+
+
+def _needed_in_words(rows: int | None) -> str:
+    return "" if rows is None else f" About {rows:,} reviews more of them would show whether enough rows that look so are wrong."
 
 
 def _count(rows: float) -> str:

@@ -62,6 +62,14 @@ class DrawnRate:
         """Rows of the draw without a label that people agree on."""
         return self.contested + self.skipped
 
+    @property
+    def end_by_verdicts(self) -> str:
+        """Of a class, which end of the rate all verdicts set, as they rule out the share that is wrong in the draw; or empty."""
+        low, high, own = self.rate.low, self.rate.high, self.wrong / max(self.drawn, 1)
+        if low is None or high is None or not self.drawn or low - 1e-9 <= own <= high + 1e-9:
+            return ""
+        return f", at {'least' if own < low else 'most'} {percent(low if own < low else high)} by all verdicts"
+
     def undecided_in_words(self) -> str:
         """How many of them are contested, and how many nobody has judged: "5 contested and 2 not judged"."""
         named = {"contested": self.contested, "not judged": self.skipped}
@@ -158,17 +166,19 @@ def wrong_of_all(reviews: ReviewedLabels) -> str:
     if reviews.refuted:
         known = "The draw and the other verdicts are at odds; all that is certain:"
         return f"{known} {span(reviews.whole.rate)} of all labels are wrong."
-    return f"By the draw {span(reviews.whole.rate)} of all labels are wrong."
+    return f"{_every_row(reviews.whole) or 'By the draw'} {span(reviews.whole.rate)} of all labels are wrong."
+
+
+def _every_row(whole: DrawnRate) -> str:
+    """Said of a count; empty where rows are left to draw."""
+    return f"Every row that could be drawn was {'judged' if whole.is_counted else 'looked at'}:" if whole.is_whole else ""
 
 
 def noisy_sentence(reviews: ReviewedLabels) -> str:
     """Of labels that may be called noisy: how many are wrong, and how that is known; of each label `review_sentence` says it."""
     if reviews.refuted:
         return wrong_of_all(reviews)
-    if reviews.whole.is_whole:
-        known = f"Every row that could be drawn was {'judged' if reviews.whole.is_counted else 'looked at'}:"
-    else:
-        known = f"By rows {_how_chosen(reviews)}"
+    known = _every_row(reviews.whole) or f"By rows {_how_chosen(reviews)}"
     return f"{known} {span(reviews.whole.rate)} of the labels are wrong."
 
 
@@ -291,7 +301,8 @@ def review_sentence(reviews: ReviewedLabels) -> str:
     # of a text with both labels the right row stays, so that none wrong says nothing
     wrong = reviews.wrong - reviews.whole.wrong
     of_them = f"{wrong:,} of them wrong, " if wrong > 0 else ""
-    text = f"{text} {picked:,} more judged, {of_them}not known to be of the draw, count for themselves alone."
+    ruled_out = ", but for what they rule out" if any(part.end_by_verdicts for part in reviews.classes) else ""
+    text = f"{text} {picked:,} more judged, {of_them}not known to be of the draw, count for themselves alone{ruled_out}."
     return " ".join([text, *_outgrown(reviews)])
 
 
@@ -430,7 +441,9 @@ def _rate(part: DrawnRate) -> str:
     undecided = part.undecided_in_words()
     if not part.drawn:
         return f"none judged, {undecided}" if undecided else "none known to be drawn"
-    return f"{part.wrong:,} of {part.drawn:,} wrong{f', {undecided}' if undecided else ''} ({span(part.rate)})"
+    return (
+        f"{part.wrong:,} of {part.drawn:,} wrong{f', {undecided}' if undecided else ''} ({span(part.rate)}{part.end_by_verdicts})"
+    )
 
 
 def span(rate: Interval) -> str:

@@ -310,11 +310,11 @@ class LabelAudit:
 
     @property
     def p_wrong_was_measured(self) -> bool:
-        """Whether p_wrong may be read as a probability: enough rows were reviewed to fit one, and the draw does not refute it.
+        """Whether p_wrong may be read as a probability: enough rows of each label were reviewed, and the draw does not refute it.
 
         Elsewhere it says which labels the models of the labels find odd, and no more: an order only.
         """
-        return "borne_out" in self.metrics
+        return "borne_out" in self.metrics and not self.metrics.get("unmeasured")
 
     def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:
         """What so many minutes of review are expected to find: rows, wrong_labels_expected (None where that cannot be told)."""

@@ -191,7 +191,7 @@ def with_reviews(
         plain = LogisticRegression(max_iter=1000).fit(design[reviewed], truth[reviewed]).predict_proba(design)[:, 1]
         rates = [(truth & reviewed & (labels == side)).sum() / (reviewed & (labels == side)).sum() for side in (False, True)]
         p, unseen, wrong = stacked.p_desirable, ~reviewed, labels != truth
-        flags = calibrate(np.where(labels, 1 - p, p), reviewed, reviewed & wrong, groups).surely(0.8) & unseen
+        flags = calibrate(np.where(labels, 1 - p, p), reviewed, reviewed & wrong, labels, groups).surely(0.8) & unseen
         lines.append(
             {
                 "stack": loss(p[unseen], truth[unseen]),

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ktodata.feedback import LABEL_NAMES
 from ktodata.labels.drift_words import drift_sentence, nothing_compared
 from ktodata.labels.label_findings import label_findings
 from ktodata.labels.label_words import (
@@ -28,6 +29,7 @@ from ktodata.labels.label_words import (
     reviewed_labels,
     trust_word,
     worth_sentence,
+    wrong_of_all,
 )
 from ktodata.labels.people.trusted import mark_reviewed, reviewed_metrics, rows_to_review, trusted_rates
 from ktodata.stats import share, share_with_unknown, stratified_share
@@ -322,14 +324,16 @@ def test_expected_gain_is_named_only_where_reviews_measured_it():
     seen = {"reviewed": 6.0, "wrong": 6.0, "turned": 20, "reviews_needed": None}
     wrong = {"value": 0.1, "low": 0.06, "high": 0.15}
     known = {"label_action_costs": costs, "expected_wrong": wrong, "softening": {"value": 0.3, "low": 0.1, "high": 0.5}}
-    assert "6 of 6" in (text := gain(borne_out=seen, **known).text) and "(by reviewed rows 10 to 50%)" in text
+    seen = {"desirable": seen | {"share_low": 0.61}}
+    assert "6 of 6" in (text := gain(borne_out=seen, **known).text) and "(of that of reviewed rows 10 to 50%)" in text
     open_ = known | {"softening": {"value": 0.1, "low": -0.25, "high": 0.5}}
     assert "(by reviewed rows -25 to 50%, so they stay as given)" in gain(borne_out=seen, **open_).text
     assert "Of 50 labels that nobody judged 10.0\u2009%" in text and "leaves room for 6.0 to 15.0\u2009%" in text
     refuted = gain(expected_wrong=wrong | {"value": None})
     assert refuted.status == "not_applicable" and "6.0 to 15.0\u2009%" in refuted.text and "an order only" in refuted.text
     for needed, words in ((150, "About 150 reviews more"), (None, "2 of 6 reviewed rows")):
-        shown = gain(borne_out=seen | {"wrong": 2.0, "turned": 0, "reviews_needed": needed}, **known)
+        few = seen["desirable"] | {"wrong": 2.0, "turned": 0, "reviews_needed": needed}
+        shown = gain(borne_out={"desirable": few}, **known)
         assert shown.status == "issue" and words in shown.text and "ablate" in shown.text
 
 
@@ -340,10 +344,59 @@ def test_what_wrong_labels_cost_is_a_word_only_where_the_interval_lies_on_one_si
     saved = dict.fromkeys(("soften", "relabel", "drop_and_relabel", "drop"), 0.0)
     costs = {"rows": 355, "cost": {"keep": high}, "share_of_cost_taken_away": saved}
     known = {"expected_wrong": {"value": high, "low": low, "high": high}, "label_action_costs": costs}
-    known |= {"borne_out": {"reviewed": 0.0, "wrong": 0.0, "turned": 0, "reviews_needed": None}}
+    known |= {"borne_out": dict.fromkeys(LABEL_NAMES.values(), NOTHING_SEEN)}
     known |= {"softening": {"value": None, "low": None, "high": None}}
     gain = next(each for each in label_findings(facts(**known)) if each.code == "KD049")
     assert gain.status == status and ("Too few reviews" in gain.text) == (status == "not_applicable")
+
+
+NOTHING_SEEN = {"reviewed": 0.0, "wrong": 0.0, "share_low": 0.0, "turned": 0, "reviews_needed": None}
+
+
+def test_what_may_be_turned_is_said_of_each_given_label():
+    """24 of 24 of one label say nothing of the other; and where no other row looks so, that is the reason."""
+    costs = {"rows": 50, "share_of_cost_taken_away": dict.fromkeys(("soften", "relabel", "drop_and_relabel", "drop"), 0.0)}
+    known = {"expected_wrong": dict.fromkeys(("value", "low", "high"), 0.1), "label_action_costs": costs}
+    known |= {"softening": {"value": None, "low": None, "high": None}}
+
+    def gain(of):
+        return next(each.text for each in label_findings(facts(borne_out=of, **known)) if each.code == "KD049")
+
+    shown = NOTHING_SEEN | {"reviewed": 24.0, "wrong": 24.0, "share_low": 0.88, "turned": 22}
+    text = gain({"desirable": NOTHING_SEEN | {"reviews_needed": 30}, "undesirable": shown})
+    assert "Of desirable labels none may be turned: no reviewed row looks surely wrong. About 30 reviews more of them" in text
+    assert "Of undesirable labels 22 may be turned: 24 of 24 reviewed rows that look surely wrong are wrong." in text
+    assert "No label may be turned: no reviewed row looks surely wrong." in gain(
+        dict.fromkeys(LABEL_NAMES.values(), NOTHING_SEEN)
+    )
+    assert "24 of 24 reviewed rows that look surely wrong are wrong, and no other row looks so." in gain(
+        {"undesirable": shown | {"turned": 0}}
+    )
+
+
+def test_a_label_of_which_nothing_was_drawn_is_named_and_has_no_rate_of_the_other():
+    every = {"drawn_at_random": 54, "rates_of": 54, "undesirable": {"drawn_at_random": 54}, "desirable": {"drawn_at_random": 0}}
+    known = {"trusted": facts()["trusted"] | every, "unmeasured": {"desirable": 368}}
+    gain = next(each for each in label_findings(facts(**known)) if each.code == "KD049")
+    assert gain.status == "not_applicable" and "Every row" not in gain.text
+    assert "368 desirable ones that nobody judged nothing is known: that takes 10 reviewed rows" in gain.text
+    assert "of the same label, and there are none. So no label is softened" in gain.text
+
+
+def test_an_end_that_the_draw_does_not_set_is_not_called_its_own():
+    """1 of 44 drawn ones is 2.3 %; verdicts on picked rows show that at least 4.9 % are wrong."""
+    of = {"drawn_wrong": 1, "drawn_at_random": 44, "error_rate": {"value": None, "low": 0.049, "high": 0.179}, "rates_of": 163}
+    whole = {"rows": 140, "drawn_at_random": 88, "wrong": 2, "judged_wrong": 9, "rates_of": 326}
+    rate = {"value": 0.03, "low": 0.028, "high": 0.12}
+    reviews = reviewed_labels(whole | {"error_rate": rate, "undesirable": of, "desirable": of | {"error_rate": rate}})
+    text = review_sentence(reviews)
+    assert "undesirable: 1 of 44 wrong (4.9 to 17.9\u2009%, at least 4.9\u2009% by all verdicts)" in text
+    assert "52 more judged, 7 of them wrong, not known to be of the draw, count for themselves alone, but for what" in text
+
+
+def test_a_count_of_all_rows_is_not_said_by_the_draw():
+    every = reviewed_labels(judged(planted(np.random.default_rng(0), (0.2, 0.05), rows=300), 0, 300))
+    assert wrong_of_all(every).startswith("Every row that could be drawn was judged: ")
 
 
 def test_nothing_outvoted_is_no_pass_where_nobody_could_outvote():

@@ -113,7 +113,7 @@ def _played(
         # as in label_noise, rows that were not drawn make no probability
         stacked = stack({"text": log_odds_of(learnt.p_desirable)}, None, labels, groups, drawn, truth, seed=seed)
         p_wrong = None if stacked is None else _p_wrong(stacked.p_desirable, labels)
-        calibration = None if p_wrong is None else calibrate(p_wrong, drawn, drawn & (labels != truth), groups)
+        calibration = None if p_wrong is None else calibrate(p_wrong, drawn, drawn & (labels != truth), labels, groups)
         yield PlayedReviews(reviewed, learnt, calibration)
 
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from ktodata.labels.actions import DROP_FROM
 from ktodata.labels.people.calibration import UNTURNED, calibrate
+
+
+def calibrated(p, reviewed, wrong, groups):
+    """All rows have one given label."""
+    return calibrate(p, reviewed, wrong, np.ones(len(p), bool), groups)
 
 
 def drawn(shift, *, rows=2000, reviews=60, seed=0):
@@ -23,7 +29,7 @@ def test_the_interval_holds_the_share_that_is_wrong(shift):
     inside = []
     for seed in range(200):
         p, reviewed, wrong = drawn(shift, seed=seed)
-        fitted = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p)))
+        fitted = calibrated(p, reviewed, wrong & reviewed, np.arange(len(p)))
         inside.append((fitted.low.mean() <= wrong.mean(), wrong.mean() <= fitted.high.mean()))
     assert (np.mean(inside, axis=0) >= 0.92).all()
 
@@ -34,18 +40,18 @@ def test_the_best_estimate_lies_between_the_ends_and_nearer_to_the_truth(shift):
     errors = []
     for seed in range(60):
         p, reviewed, wrong = drawn(shift, seed=seed)
-        fitted = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p)))
+        fitted = calibrated(p, reviewed, wrong & reviewed, np.arange(len(p)))
         assert ((fitted.low <= fitted.p_wrong) & (fitted.p_wrong <= fitted.high)).all()
         errors.append([abs(of.mean() - wrong.mean()) for of in (fitted.p_wrong, p)])
-    calibrated, as_given = np.mean(errors, axis=0)
-    assert calibrated < 0.6 * as_given if shift else calibrated < 0.04
+    best, as_given = np.mean(errors, axis=0)
+    assert best < 0.6 * as_given if shift else best < 0.04
 
 
 def test_soft_labels_are_not_surer_than_right():
     surer = []
     for seed in range(100):
         p, reviewed, wrong = drawn(0.5, reviews=40, seed=seed)
-        soft = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p))).least_sure
+        soft = calibrated(p, reviewed, wrong & reviewed, np.arange(len(p))).least_sure
         right = np.where(soft == UNTURNED, 0.5, (soft > 0.5) == wrong)  # says nothing of either
         surer.append(np.maximum(soft, 1 - soft).mean() - right.mean())
     assert np.mean(np.array(surer) > 0.03) <= 0.05
@@ -56,7 +62,7 @@ def sure_rows(wrong, sound, *, groups=None, unseen=300):
     p = np.r_[np.full(wrong + sound, 0.99), np.full(60, 0.05), np.full(unseen, 0.99)]
     reviewed = np.arange(len(p)) < wrong + sound + 60
     is_wrong = (np.arange(len(p)) < wrong) | ((np.arange(len(p)) >= wrong + sound) & (np.arange(len(p)) % 20 == 0))
-    return calibrate(p, reviewed, is_wrong & reviewed, np.arange(len(p)) if groups is None else groups(len(p)))
+    return calibrated(p, reviewed, is_wrong & reviewed, np.arange(len(p)) if groups is None else groups(len(p)))
 
 
 def test_labels_are_turned_only_where_reviewed_rows_that_look_so_are_wrong():
@@ -93,7 +99,7 @@ def test_rows_of_a_prompt_count_as_far_as_they_are_wrong_apart(alike, least, mos
         p = expit(rng.normal(-1, 2, 400))
         wrong = rng.random(400) < expit(logit(p) + alike * rng.permutation([-1.5, -0.5, 0.5, 1.5])[group])
         reviewed = np.isin(np.arange(400), rng.permutation(400)[:60])
-        counted.append(calibrate(p, reviewed, wrong & reviewed, group).counts.sum())
+        counted.append(calibrated(p, reviewed, wrong & reviewed, group).counts.sum())
     assert least <= np.mean(counted) <= most
 
 
@@ -101,10 +107,10 @@ def test_more_reviews_are_not_asked_for_where_they_would_count_for_nothing():
     """Of one prompt whose rows are wrong together, four of four are one row, and so would forty be."""
     p, rows = np.r_[np.full(44, 0.97), np.full(100, 0.05)], np.arange(144)
     reviewed = (rows < 4) | (rows >= 84)
-    fitted = calibrate(p, reviewed, rows < 4, np.where(rows < 44, 0, rows))
-    assert fitted.borne_out(~reviewed).reviews_needed is None
-    apart = calibrate(p, reviewed, rows < 4, rows)
-    assert 1 <= apart.borne_out(~reviewed).reviews_needed <= 10
+    fitted = calibrated(p, reviewed, rows < 4, np.where(rows < 44, 0, rows))
+    assert fitted.borne_out(~reviewed)[True].reviews_needed is None
+    apart = calibrated(p, reviewed, rows < 4, rows)
+    assert 1 <= apart.borne_out(~reviewed)[True].reviews_needed <= 10
 
 
 def test_it_says_how_many_reviews_would_show_it():
@@ -113,23 +119,63 @@ def test_it_says_how_many_reviews_would_show_it():
     for fitted in (few, shown, refuted):
         p = np.r_[fitted.p_wrong, np.full(300, 0.05)]
         open_rows = np.arange(len(p)) >= len(p) - 600  # 300 of 600 look wrong
-        longer = calibrate(
+        longer = calibrated(
             p, np.r_[fitted.counts, np.zeros(300)] > 0, np.r_[fitted.wrong, np.zeros(300, bool)], np.arange(len(p))
         )
-        answers.append(longer.borne_out(open_rows))
+        answers.append(longer.borne_out(open_rows)[True])
     few, shown, refuted = answers
     # nine such rows, of which one in two is, beside the two that were reviewed
     assert (few.reviewed, few.wrong, few.turned, few.reviews_needed) == (2, 2, 0, 14)
     assert (shown.turned, shown.reviews_needed) == (300, None)
     assert (refuted.turned, refuted.reviews_needed) == (0, None)  # one of five: no number shows that most are
-    rare = calibrate(np.r_[0.9, np.full(60, 0.05)], np.arange(61) >= 20, np.zeros(61, bool), np.arange(61))
-    assert rare.borne_out(np.arange(61) < 20).reviews_needed is None  # nine of one in twenty: 180 reviews, and there are 61 rows
+    rare = calibrated(np.r_[0.9, np.full(60, 0.05)], np.arange(61) >= 20, np.zeros(61, bool), np.arange(61))
+    assert (
+        rare.borne_out(np.arange(61) < 20)[True].reviews_needed is None
+    )  # nine of one in twenty: 180 reviews, and there are 61 rows
 
 
 def test_the_surest_rows_need_no_more_than_they_claim():
     """A line under 1/2 (flags of any precision) asks no majority of the reviewed rows."""
     p, reviewed, wrong = drawn(0.0, reviews=1000)
-    fitted = calibrate(p, reviewed, wrong & reviewed, np.arange(len(p)))
+    fitted = calibrated(p, reviewed, wrong & reviewed, np.arange(len(p)))
     assert fitted.surely(0.0).all()
     assert fitted.surely(0.2).sum() > fitted.surely(0.8).sum() > 0
     assert wrong[fitted.surely(0.8)].mean() >= 0.8
+
+
+def of_two_labels(reviewed_wrong, *, draws):
+    """One label's reviewed rows that look surely wrong are wrong; so many of the other's 400 rows are reviewed, at the same p = 0.99.
+
+    reviewed_wrong : of these, how many are
+    """
+    rare = np.arange(460) < 60
+    reviewed = (np.arange(460) < 50) | ((np.arange(460) >= 60) & (np.arange(460) < 60 + draws))
+    wrong = np.where(rare, np.arange(460) < 30, np.arange(460) < 60 + reviewed_wrong)
+    p = np.where(rare & (np.arange(460) >= 30), 0.05, 0.99)
+    return calibrate(p, reviewed, wrong & reviewed, rare, np.arange(460)), rare
+
+
+@pytest.mark.parametrize(("wrong", "draws"), [(0, 0), (2, 4), (5, 20)])
+def test_no_label_is_turned_flagged_or_dropped_by_reviews_of_the_other_label(wrong, draws):
+    """30 of 30 reviewed rows of the rarer label are wrong: 27 of 27 or 35 of 50 of both together let all others be turned."""
+    fitted, rare = of_two_labels(wrong, draws=draws)
+    assert not fitted.surely(0.8)[~rare].any() and not fitted.turned[~rare].any()
+    assert (fitted.p_wrong_low[~rare] <= DROP_FROM).all()  # so that no row is dropped, either
+    assert fitted.turned[:30].all() and not fitted.turned[30:].any()
+    assert fitted.borne_out(fitted.counts == 0)[False].turned == 0
+
+
+def test_a_label_is_measured_by_ten_reviewed_rows_of_its_own():
+    for draws, is_measured in ((0, False), (9, False), (10, True)):
+        fitted, rare = of_two_labels(draws, draws=draws)
+        assert (fitted.measured[~rare] == is_measured).all() and fitted.measured[rare].all()
+        assert is_measured == (fitted.p_wrong_low[~rare].max() > 0) == (fitted.least_sure[~rare].max() > 0)
+
+
+def test_rows_are_dropped_where_reviewed_rows_like_them_are_wrong_often_enough():
+    """At p = 0.6 of 400 rows: 4 wrong ones of 6 that were reviewed show more than a quarter, 3 of 6 do not."""
+    for wrong, may_drop in ((4, True), (3, False)):
+        p, rows = np.r_[np.full(406, 0.6), np.full(60, 0.05)], np.arange(466)
+        reviewed = (rows < 6) | (rows >= 406)
+        fitted = calibrated(p, reviewed, rows < wrong, rows)
+        assert ((fitted.p_wrong_low[6:406] > DROP_FROM) == may_drop).all()
