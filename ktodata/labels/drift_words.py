@@ -15,18 +15,26 @@ KINDS = {
     "inverted": "up and down look swapped",
     "change": "changed at a date",
 }
+ANSWERS_DIFFER = "its answers differ, not the criterion"
 NOT_KNOWN = "which of the two is off the labels do not tell"
 
 
 def drift_sentence(drift: Mapping[str, Any]) -> str:
     """Each departure: which group and how far, or which two differ. drift : metrics of label_noise with a significant group"""
-    groups = drift["significant_groups"]
+    groups = sorted(drift["significant_groups"], key=lambda group: group.get("ruled_out", False))
     each = "; ".join(_departure_in_words(group) for group in groups[:DEPARTURES_SHOWN])
     more = f", and {len(groups) - DEPARTURES_SHOWN:,} more" if len(groups) > DEPARTURES_SHOWN else ""
     text = f"Labels differ by more than the text explains: {each}{more}. See table drift."
-    if any(group["column"] == "model" for group in groups):
-        text += " For a model that may be its answers, not the criterion: a retrained model writes what no text here resembles."
-    return text
+    if not may_be_criterion(drift):
+        return text
+    return (
+        f"{text} Other answers than any that the text here resembles, of a new model or to harder questions, look like that, too."
+    )
+
+
+def may_be_criterion(drift: Mapping[str, Any]) -> int:
+    """Groups whose departure may be another criterion: too few drawn rows rule that out."""
+    return sum(not group.get("ruled_out") for group in drift["significant_groups"])
 
 
 def beside_in_words(counterpart: str | None) -> str:
@@ -39,22 +47,25 @@ def beside_in_words(counterpart: str | None) -> str:
 def _departure_in_words(group: Mapping[str, Any]) -> str:
     """One departure. Each name stands before a bracket, where a page without names finds it."""
     since = f", since {group['since']}" if group["since"] else ""
-    how = f"{KINDS.get(group['kind'], group['kind'])}{since}, {_points_in_words(group)}{_only_in_words(group['only'])}"
-    first = f"{group['column']} {group['value']} ({how})"
+    kind = ANSWERS_DIFFER if group.get("ruled_out") else KINDS.get(group["kind"], group["kind"])
+    how = f"{kind}{since}, {_points_in_words(group)}{_only_in_words(group['only'])}"
+    first = f"{group['column']} {group['value']} ({how}"
     if (counterpart := group.get("counterpart")) is None:
-        return first
+        both = ("since then", "before") if group["since"] else ("by it", "by the others")
+        return f"{first}{_reviews_in_words(group, both)})"
     other = "all others" if counterpart == OTHERS else f"{group['column']} {counterpart}"
-    known = f"{_only_in_words(group.get('counterpart_only'))}{_reviews_in_words(group)}"
-    return f"{first} beside {other} ({NOT_KNOWN}{known})"
+    known = f"{_only_in_words(group.get('counterpart_only'))}{_reviews_in_words(group, ('by the first', 'by the second'))}"
+    unknown = f"{NOT_KNOWN}{known}".removeprefix(f"{NOT_KNOWN}; ") if group.get("ruled_out") else f"{NOT_KNOWN}{known}"
+    return f"{first}) beside {other} ({unknown})"
 
 
-def _reviews_in_words(group: Mapping[str, Any]) -> str:
+def _reviews_in_words(group: Mapping[str, Any], both: tuple[str, str]) -> str:
     """How many labels of either a random draw of reviews found wrong: counts, and no rates, as classes are drawn apart."""
     (wrong, rows), (other_wrong, other_rows) = group.get("reviewed", ((0, 0), (0, 0)))
-    if not rows or not other_rows:
+    if not rows and not other_rows:
         return ""
-    other = f"{other_wrong:,} of {other_rows:,} by the second"
-    return f"; of rows drawn and reviewed {wrong:,} of {rows:,} by the first are wrong, {other}"
+    other = f"{other_wrong:,} of {other_rows:,} {both[1]}"
+    return f"; of rows drawn and reviewed {wrong:,} of {rows:,} {both[0]} are wrong, {other}"
 
 
 def _points_in_words(group: Mapping[str, Any]) -> str:

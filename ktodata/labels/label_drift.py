@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.embeddings.vectors import of_unit_length
+from ktodata.labels.drift_reviewed import reviewed_groups
 from ktodata.labels.label_rows import LabelRows
 from ktodata.labels.people.drift import (
     EXAMPLES_SCHEMA,
@@ -56,36 +57,29 @@ def _likeness(rows: LabelRows) -> Likeness:
     return cosine
 
 
-def drift_metrics(drift: Drift | None, rows: LabelRows, rates: pl.DataFrame) -> dict[str, Any]:
+def drift_metrics(drift: Drift | None, rows: LabelRows) -> dict[str, Any]:
     """As JSON values; nothing where nobody looked.
 
-    rates : as `trusted_rates` gives them
     significant_groups : `only`, the one label that a group's rows have; null: both; `counterpart_only`, of the one beside it;
-    `reviewed`, of both how many rows of the random draw were wrong, and how many there are
+    `reviewed` and `ruled_out` as `reviewed_groups` gives them
     columns : of each column rows that name a value, how many values, and how many of them have enough rows to be compared
     """
     if drift is None:
         return {}
     effect = ("effect_points", "effect_points_low", "effect_points_high")
     groups = drift.table.filter("significant").select("column", "value", "counterpart", "kind", "since", *effect)
-    groups = groups.with_columns(pl.col("since").dt.to_string("%Y-%m-%d %H:%M"))
     trained = _of_one_rater(rows.table).filter(pl.Series(rows.trained))
+    trained = trained.with_columns(script=scripts_of(trained["prompt"]))
     lines = [
         group
+        | {"since": group["since"] and f"{group['since']:%Y-%m-%d %H:%M}"}
         | {"only": _only_label(trained, group["column"], group["value"])}
         | {"counterpart_only": _only_label(trained, group["column"], group["counterpart"])}
-        | {"reviewed": [_reviewed(rates, group["column"], group[name]) for name in ("value", "counterpart")]}
+        | reviewed_groups(group, trained)
         for group in groups.to_dicts()
     ]
     columns = {name: _column_counts(trained, name) for name in (*COLUMNS, OVER_TIME)}
     return {"drift": drift.metrics | {"columns": columns, "significant_groups": lines}}
-
-
-def _reviewed(rates: pl.DataFrame, column: str, value: str | None) -> tuple[int, int]:
-    if value is None:  # a date has no party beside it
-        return 0, 0
-    own = rates.filter(pl.col("by") == column, pl.col("value") == value)
-    return int(own["wrong"].sum()), int(own["rows"].sum())
 
 
 def _column_counts(rows: pl.DataFrame, column: str) -> dict[str, int]:

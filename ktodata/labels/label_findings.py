@@ -6,7 +6,7 @@ from typing import Any
 from ktodata.feedback import LABEL_NAMES
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.labels.classifier.noise_injection import RANKED, SYSTEMATIC
-from ktodata.labels.drift_words import drift_sentence, nothing_compared
+from ktodata.labels.drift_words import drift_sentence, may_be_criterion, nothing_compared
 from ktodata.labels.label_words import (
     at_odds_sentence,
     flags_sentence,
@@ -265,8 +265,10 @@ def _check_drift(facts: dict[str, Any]) -> Finding:
     if "not_learnt" in facts:
         return not_applicable("KD048", facts["not_learnt"])
     drift = facts["drift"]
+    if number := may_be_criterion(drift):
+        return issue("KD048", drift_sentence(drift), number)
     if drift["significant_groups"]:
-        return issue("KD048", drift_sentence(drift), len(drift["significant_groups"]))
+        return passed("KD048", f"Reviewed rows show no other criterion. {drift_sentence(drift)}")
     if not drift["tests"]:
         return not_applicable("KD048", nothing_compared(drift, facts["votes"]["raters"]))
     return passed(

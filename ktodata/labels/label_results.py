@@ -40,11 +40,7 @@ class LabelResults:
 
     def metrics(self, table: pl.DataFrame, decisions: pl.DataFrame) -> dict[str, Any]:
         """As JSON values, with the findings. table : the rows with everything that was added to them. decisions : about them"""
-        metrics = (
-            self.classifier.as_metrics(self.rows)
-            | self.votes.as_metrics()
-            | drift_metrics(self.drift, self.rows, self.reviews.rates)
-        )
+        metrics = self.classifier.as_metrics(self.rows) | self.votes.as_metrics() | drift_metrics(self.drift, self.rows)
         metrics |= self.reviews.as_metrics() | self.beliefs.as_metrics() | self._neighbours()
         metrics |= {
             "prompts": self.rows.table["prompt_group"].n_unique(),

@@ -535,5 +535,13 @@ def test_of_two_who_differ_both_are_named_and_neither_is_blamed():
     assert text.count("its labels are all desirable") == 1 and "+20 points" in text
     reviewed = drift_sentence({"significant_groups": [group | {"only": None, "reviewed": [(12, 28), (1, 30)]}]})
     assert "12 of 28 by the first are wrong, 1 of 30 by the second" in reviewed
+    ruled_out = drift_sentence(
+        {"significant_groups": [group | {"only": None, "reviewed": [(0, 28), (0, 30)], "ruled_out": True}]}
+    )
+    assert (
+        "its answers differ, not the criterion" in ruled_out and "threshold" not in ruled_out and "which of the" not in ruled_out
+    )
+    alone = drift_sentence({"significant_groups": [group | {"only": None, "counterpart": None, "reviewed": [(3, 9), (0, 30)]}]})
+    assert "of rows drawn and reviewed 3 of 9 by it are wrong, 0 of 30 by the others" in alone and "of a new model" in alone
     zero = group | {"only": None, "effect_points_low": -0.1, "effect_points_high": 0.4}
     assert "by how many points is not told" in drift_sentence({"significant_groups": [zero]})
