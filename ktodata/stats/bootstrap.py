@@ -43,6 +43,16 @@ def weighted_mean(values: ArrayLike) -> Statistic:
     return lambda weights: _ratio_or_nan(weights @ numbers, weights.sum(1))
 
 
+def weighted_gap(values: ArrayLike, labels: ArrayLike) -> Statistic:
+    """The mean of true rows minus that of false ones; nan where one label is missing."""
+    number, label = np.asarray(values, float), np.asarray(labels, bool)
+
+    def mean(weights: Floats, side: NDArray[np.bool_]) -> Floats:
+        return _ratio_or_nan(weights @ (number * side), weights @ side.astype(float))
+
+    return lambda weights: mean(weights, label) - mean(weights, ~label)
+
+
 def weighted_auc(scores: ArrayLike, labels: ArrayLike) -> Statistic:
     """P(score of a true row > score of a false row), ties half; nan where one label is missing."""
     score, label = np.asarray(scores, float), np.asarray(labels, bool)

@@ -527,7 +527,7 @@ def with_aucs(monkeypatch, *aucs):
     monkeypatch.setattr(
         step_metrics,
         "reward_gap",
-        lambda rewards, desirable: {"reward_gap": None, "auc": {"value": next(values), "low": 0.0, "high": 1.0}},
+        lambda rewards, desirable, groups: {"reward_gap": None, "auc": {"value": next(values), "low": 0.0, "high": 1.0}},
     )
 
 

@@ -14,8 +14,8 @@ from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.extras import require
 from ktodata.files import discard, note_text, read_note, siblings_of
 from ktodata.models import first_line
-from ktodata.train.early_stop import best
 from ktodata.train.objectives import OBJECTIVE_SETTINGS
+from ktodata.train.results.kept_evaluation import choice_words, interval_words, kept_evaluation
 from ktodata.train.results.trained_folder import check_one_training
 
 # what a model, an adapter and a tokenizer are saved as; the other files (telemetry, logs, checkpoints) holds rows
@@ -146,7 +146,7 @@ def model_card(facts: dict[str, Any], held_out: Sequence[dict[str, Any]], about_
         f"Trained on binary feedback (single completions, each desirable or undesirable) with {_code_span(objective)} by ktodata"
         f"{_version_span(facts)}, starting from {_code_span(base)}, which is also the reference.",
         "## Rows\n\n" + _markdown_table(("part", "rows"), _row_counts(facts)),
-        "## Held-out rows\n\n" + _held_out_text(held_out, early_stop=settings.get("early_stop") is not None),
+        "## Held-out rows\n\n" + _held_out_text(held_out, settings),
         "## Settings\n\n" + _markdown_table(("setting", "value"), shown),
         about_feedback.strip()
         or "## What is not known\n\nHow the feedback was curated, and how far its labels hold: this card was "
@@ -205,30 +205,23 @@ def _row_counts(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"train, {label}", rows
 
 
-def _held_out_text(held_out: Sequence[dict[str, Any]], *, early_stop: bool) -> str:
-    if not held_out:
+def _held_out_text(held_out: Sequence[dict[str, Any]], settings: Mapping[str, Any]) -> str:
+    evaluation = kept_evaluation(held_out, settings)
+    if evaluation is None:
         return "None were scored."
-    evaluation = _best_evaluation(held_out) if early_stop else held_out[-1]
     lines = [("rows", evaluation["rows"]), ("mean loss (lower is better)", f"{evaluation['loss']:.4f}")]
     for name, meaning in MEASURES.items():
         if interval := evaluation.get(name):
-            ends = f"{interval['low']:.3f} to {interval['high']:.3f}"
-            lines.append((meaning, f"{interval['value']:.3f} (95 % interval {ends})"))
+            lines.append((meaning, f"{interval['value']:.3f} ({interval_words(evaluation, name)})"))
     paragraphs = [
         f"After {evaluation['step']:,} updates, on validation rows that training did not see.",
         _markdown_table(("measure", "value"), lines),
     ]
-    if early_stop:
-        paragraphs.append(
-            f"These weights were chosen for the highest AUC of {len(held_out):,} evaluations on these rows, which flatters it."
-        )
+    if chosen := choice_words(held_out, settings):
+        paragraphs.append(chosen)
     if not evaluation.get("auc"):
         paragraphs.append("AUC was not measured: it needs two rows of each label.")
     return "\n\n".join(paragraphs)
-
-
-def _best_evaluation(held_out: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return next(evaluation for evaluation in held_out if evaluation["step"] == best(held_out))
 
 
 def _version_span(facts: dict[str, Any]) -> str:

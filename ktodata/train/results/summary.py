@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from ktodata.train.early_stop import best
+from ktodata.train.results.kept_evaluation import choice_words, interval_words, kept_evaluation
 from ktodata.visible_text import clean
 
 UNKNOWN = "not noted"
@@ -76,16 +76,15 @@ def _z0_line(history: pl.DataFrame) -> str:
 
 
 def _auc_line(facts: Mapping[str, Any], held_out: Sequence[dict[str, Any]]) -> str:
-    if not held_out:
+    settings = facts.get("settings", {})
+    evaluation = kept_evaluation(held_out, settings)
+    if evaluation is None:
         return f"not measured: {facts.get('validation', {}).get('not_applicable', 'no validation rows were scored')}"
-    evaluation = held_out[-1]
     if evaluation["auc"] is None:
         return f"not measured: {evaluation['not_applicable']}"
-    of_best = facts.get("settings", {}).get("early_stop") is not None  # then the weights are those of the best evaluation
-    if of_best:
-        evaluation = next(line for line in held_out if line["step"] == best(held_out))
-    auc = evaluation["auc"]
-    return f"{auc['value']:.3f} (95 % interval {auc['low']:.3f} to {auc['high']:.3f}) after {evaluation['step']:,} updates"
+    measured = f"{evaluation['auc']['value']:.3f} ({interval_words(evaluation, 'auc')}) after {evaluation['step']:,} updates"
+    chosen = choice_words(held_out, settings)
+    return f"{measured}. {chosen}" if chosen else measured
 
 
 def _speed_line(facts: Mapping[str, Any]) -> str:

@@ -169,11 +169,11 @@ def _draw_auc(axes: Any, held_out: Sequence[Mapping[str, Any]]) -> None:
     ]
     if not measured:
         return
-    steps, value, low, high = zip(*((step, auc["value"], auc["low"], auc["high"]) for step, auc in measured), strict=True)
     axes.axhline(0.5, color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-    below = [v - at for v, at in zip(value, low, strict=True)]
-    above = [at - v for v, at in zip(value, high, strict=True)]
-    axes.errorbar(steps, value, yerr=[below, above], color=PLAIN, marker="o", markersize=3.5, capsize=2.5, elinewidth=1)
+    axes.plot(*zip(*((step, auc["value"]) for step, auc in measured), strict=True), color=PLAIN, marker="o", markersize=3.5)
+    known = [(step, auc["low"], auc["high"]) for step, auc in measured if None not in (auc["low"], auc["high"])]
+    if known:
+        axes.vlines(*zip(*known, strict=True), color=PLAIN, linewidth=1)
     axes.set_ylim(0, 1.02)
 
 
