@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ktodata.errors import SettingError
-from ktodata.feedback import CLASS_WEIGHT_LIMIT
+from ktodata.errors import EmptyDataError, OneClassError, SettingError
+from ktodata.feedback import CLASS_WEIGHT_LIMIT, LABEL_NAMES
 from ktodata.train.data.tokens import TokenRows
 from ktodata.train.objectives import label_targets
 from ktodata.train.setting_tables import FlipRates
@@ -23,6 +23,7 @@ class Balance:
     desirable_weight: float
     undesirable_weight: float
     even_weight: float | None = None  # that would let both labels count the same, where it is more than may be set by itself
+    by_hand: bool = False  # whether one of the weights was set
 
     @property
     def ratio(self) -> float:
@@ -65,8 +66,9 @@ def balance(
 ) -> Balance:
     """The weights in force. With neither given, the label that counts less is raised until both count the same; else those given.
 
-    It is raised until one of its rows counts CLASS_WEIGHT_LIMIT of the other label at most, what rows weigh already included: of
+    It is raised until its heaviest row counts CLASS_WEIGHT_LIMIT of the other label at most, what rows weigh already included: of
     1 row in 500 the weight would be 499, that row would own its update, and clipping would take back what the weight gave.
+    A row of the other label is one in the middle of those that count: a single heavy one makes them no heavier.
 
     soft : a row counts towards its likelier label, by how far that is the likelier one, as in the loss
     flip_rates : labels are counted as they would be without those flips, as in the loss
@@ -79,20 +81,36 @@ def balance(
     desirable, undesirable = (float((rows.weight * share).sum()) for share in shares)
     if desirable_weight is None and undesirable_weight is None and desirable > 0 and undesirable > 0:
         even = desirable / undesirable
-        already = even * float(shares[1].sum() / shares[0].sum())  # what a desirable row weighs, in undesirable ones
-        raised = _raised(1 / even, already), _raised(even, 1 / already)
+        counted = rows.weight * np.broadcast_to(np.asarray(confidence), len(rows)) > 0
+        sides = [rows.weight[counted & side] for side in ((target > 0.5).numpy(), (target <= 0.5).numpy())]
+        heavy = [float(mine.max() / np.median(others)) for mine, others in (sides, sides[::-1])]  # of a row, in the other label's
+        raised = _raised(1 / even, heavy[0]), _raised(even, heavy[1])
         return Balance(desirable, undesirable, *raised, max(even, 1 / even) if max(raised) < max(even, 1 / even) else None)
     return Balance(
         desirable,
         undesirable,
         1.0 if desirable_weight is None else desirable_weight,
         1.0 if undesirable_weight is None else undesirable_weight,
+        by_hand=desirable_weight is not None or undesirable_weight is not None,
     )
 
 
-def _raised(even: float, already: float) -> float:
+def _raised(even: float, heaviest: float) -> float:
     """The weight of a label that `even` would even out, held where a row of it counts CLASS_WEIGHT_LIMIT of the other label."""
-    return max(1.0, min(even, CLASS_WEIGHT_LIMIT / already))
+    return max(1.0, min(even, CLASS_WEIGHT_LIMIT / heaviest))
+
+
+def check_both_labels_count(weights: Balance, *, soft: bool) -> None:
+    """Raise OneClassError where one label alone pulls, EmptyDataError where none does: weights of 0, soft labels."""
+    by = "weight or p_desirable" if soft else "weight"
+    if weights.desirable <= 0 and weights.undesirable <= 0:
+        raise EmptyDataError(f"no training row counts anything, by its {by}: there is nothing to learn from.")
+    if min(weights.desirable, weights.undesirable) <= 0:
+        name = LABEL_NAMES[weights.desirable > 0]
+        raise OneClassError(
+            f"only {name} training rows count anything, by their {by}: of one label a model learns to tell nothing apart. "
+            "Give rows of the other label a weight above 0" + (", or leave soft_labels out." if soft else ".")
+        )
 
 
 def check_weights_fit(rows: TokenRows, *, soft: bool, flip_rates: FlipRates | None) -> None:

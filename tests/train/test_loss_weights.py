@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from tiny_models import text_rows, token_rows
 
-from ktodata.errors import SettingError
+from ktodata.errors import EmptyDataError, OneClassError, SettingError
 from ktodata.train import fit
 from ktodata.train.loss_weights import Balance, balance, check_weights_fit
 
@@ -59,6 +59,25 @@ def test_what_rebalance_gave_counts_towards_the_ten():
     assert weights(rows_of(500, 1, weight=[1] * 500 + [10])) == (1, 1)
     assert weights(rows_of(500, 1, weight=[1] * 500 + [4])) == (1, 2.5)
     assert weights(rows_of(500, 1, weight=[1] * 500 + [40])) == (1, 1)  # nor is a row's own weight taken back
+
+
+def test_the_cap_goes_by_the_heaviest_row_and_by_a_usual_one_of_the_other_label():
+    assert weights(rows_of(32, 32, weight=[1] * 32 + [0] * 31 + [1])) == (1, 10)  # it was 32
+    assert weights(rows_of(32, 32, weight=[1] * 32 + [500] + [1] * 31)) == (10, 1)  # 16.6
+
+
+@pytest.mark.parametrize("settings", [{}, {"soft_labels": True}], ids=["weights", "soft"])
+def test_a_training_in_which_one_label_or_none_counts_is_refused(model_folder, settings):
+    """It ran to its end before: one label only, or loss 0."""
+    rows = text_rows(12)
+    if settings:
+        one, none = (rows.with_columns(p_desirable=pl.lit(p)) for p in (0.9, 0.5))
+    else:
+        one, none = (rows.with_columns(weight=pl.when("label").then(kept).otherwise(0.0)) for kept in (1.0, 0.0))
+    with pytest.raises(OneClassError, match="only desirable training rows count anything"):
+        fit(one, model=model_folder, batch_size=6, device="cpu", **settings)
+    with pytest.raises(EmptyDataError, match="no training row counts anything"):
+        fit(none, model=model_folder, batch_size=6, device="cpu", **settings)
 
 
 def test_no_row_owns_its_update(model_folder):

@@ -17,6 +17,7 @@ from ktodata.train.loss_weights import Balance
 from ktodata.train.objectives import label_targets
 from ktodata.train.setting_tables import FlipRates
 
+LARGEST_BATCH = 4096  # that batch_size may be
 BY_HAND = "Leave desirable_weight and undesirable_weight out: training evens the labels out as far as single rows allow"
 
 
@@ -53,7 +54,7 @@ def training_findings(
     """KD064 to KD067, as JSON values. rows : those to train on, in the order that the plan numbers them in."""
     findings = (
         check_labels_count_the_same(weights, rows),
-        check_row_pulls(RowPulls.of(rows, weights, soft=soft, flip_rates=flip_rates), plan),
+        check_row_pulls(RowPulls.of(rows, weights, soft=soft, flip_rates=flip_rates), plan, by_hand=weights.by_hand),
         check_both_labels_meet(rows, plan),
         check_router_loss(router_facts),
     )
@@ -86,10 +87,12 @@ def _why_uneven(weights: Balance, lighter: str, other: str) -> str:
             f"{CLASS_WEIGHT_LIMIT:g} of the other label by itself: it would own its updates. Get more {lighter} rows, or leave "
             f"{other} ones out (rebalance: {{by: drop}})."
         )
-    return f"That is by the weights as set, of labels or of rows, or by soft labels; the paper advises 1 to 4/3. {BY_HAND}."
+    if not weights.by_hand:
+        return "That is by what rows weigh themselves, by soft labels or flip rates; the paper advises 1 to 4/3."
+    return f"That is by the weights as set; the paper advises 1 to 4/3. {BY_HAND}."
 
 
-def check_row_pulls(rows: RowPulls, plan: BatchPlan) -> Finding:
+def check_row_pulls(rows: RowPulls, plan: BatchPlan, *, by_hand: bool) -> Finding:
     """KD065: some rows count more than CLASS_WEIGHT_LIMIT rows of the label whose rows count less."""
     heavy = rows.pulls > CLASS_WEIGHT_LIMIT * rows.lightest * (1 + 1e-6)
     if not heavy.any():
@@ -99,8 +102,8 @@ def check_row_pulls(rows: RowPulls, plan: BatchPlan) -> Finding:
         "KD065",
         f"{int(heavy.sum()):,} of {len(heavy):,} rows count more than {CLASS_WEIGHT_LIMIT:g} of the label whose rows count less, "
         f"up to {rows.pulls.max() / rows.lightest:,.3g}: in {owned:,} of {len(plan.steps):,} updates a single row pulls harder "
-        "than all others together, and what clipping (max_grad_norm) then takes back, it takes from all of them. Lower the "
-        f"weights of those rows or of their label. {BY_HAND}.",
+        "than all others together, and what clipping (max_grad_norm) then takes back, it takes from all of them. "
+        + (f"Lower the weights of those rows or of their label. {BY_HAND}." if by_hand else "Lower the weights of those rows."),
         rows=int(heavy.sum()),
     )
 
@@ -112,12 +115,12 @@ def check_both_labels_meet(rows: TokenRows, plan: BatchPlan) -> Finding:
         return passed("KD066", f"each of {updates:,} updates holds rows of both labels.")
     desirable = int(rows.label.sum())
     rarer, size = min(desirable, len(rows) - desirable), plan.metrics["batch_rows_max"]
-    name = LABEL_NAMES[2 * desirable <= len(rows)]
+    name, enough = LABEL_NAMES[2 * desirable <= len(rows)], -(-len(rows) // rarer)
     return issue(
         "KD066",
         f"{lonely:,} of {updates:,} updates hold rows of one label only: {rarer:,} {name} among {len(rows):,} rows are too few "
-        f"for updates of {size:,}. Such an update pushes all its completions one way. Get more of them, or give a batch_size of "
-        f"{-(-len(rows) // rarer):,} or more: every update then has one.",
+        f"for updates of {size:,}. Such an update pushes all its completions one way. Get more of them"
+        + (f", or give a batch_size of {enough:,} or more: every update then has one." if enough <= LARGEST_BATCH else "."),
         rows=rarer,
     )
 

@@ -61,6 +61,15 @@ def test_a_weight_above_the_cap_that_somebody_sets_is_an_issue():
     assert "up to 500: in 1 of 51 updates a single row pulls harder than all others together" in shown["KD065"]["text"]
 
 
+def test_no_advice_is_what_was_done_already_or_what_is_refused():
+    """Nothing was set, so nothing can be left out; and a batch_size ends at 4,096."""
+    heavy = findings(50, 50, own=[400.0] + [1.0] * 99)["KD065"]["text"]
+    assert heavy.endswith("Lower the weights of those rows.")
+    rare = findings(1, 4999, batch_size=32)["KD066"]["text"]
+    assert "batch_size" not in rare and "Get more of them" in rare
+    assert "Leave desirable_weight" in findings(1, 500, desirable_weight=500.0)["KD065"]["text"]
+
+
 def test_weights_as_set_that_let_one_label_weigh_more_are_an_issue():
     shown = findings(40, 60, desirable_weight=30.0, undesirable_weight=1.0)
     assert "40 desirable to 60 undesirable rows is 20 : 1" in shown["KD064"]["text"]
