@@ -123,6 +123,15 @@ def check_no_adapter(name: str, model: Any) -> None:
         )
 
 
+def quantized_by(config: Any) -> str | None:
+    """How a model's weights are stored in few bits, as "fp8" or "gptq"; None where they are not."""
+    quantization = getattr(config, "quantization_config", None)
+    if not quantization:
+        return None
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else getattr(quantization, "quant_method", None)
+    return str(getattr(method, "value", method))
+
+
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model: hub id, folder or packaged name. Raises ModelError when it cannot be read."""
     require("transformers", what="a tokenizer", extra="train")
@@ -140,8 +149,9 @@ def text_config(config: Any) -> Any:
 
 def context_of(config: Any) -> int | None:
     """Tokens that a causal model, or the language model in it, reads at most by its config; None where that names no limit."""
-    context = getattr(text_config(config), "max_position_embeddings", None)
-    return int(context) if context and context > 0 else None  # XLNet has none, and says -1
+    text = text_config(config)
+    contexts = [getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len", "max_target_positions")]
+    return min((int(context) for context in contexts if context and context > 0), default=None)  # XLNet has none, and says -1
 
 
 def texts_to_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:

@@ -25,7 +25,7 @@ from ktodata.experiments.methods.terms import OURS, TrainingTerms, rates_of, upd
 from ktodata.experiments.methods.train_methods import TRAIN, TrainedPolicy, TrainingRows, check_can_train, training_rows
 from ktodata.experiments.probes.probe_table import Probes, ask, make_probes
 from ktodata.experiments.probes.win_rate import Judging, judging_rows
-from ktodata.models import context_of, load_causal_lm
+from ktodata.models import check_no_adapter, context_of, load_causal_lm
 from ktodata.train.data.tokens import TokenRows, tokenize
 from ktodata.train.data.training_rows import check_rows, is_conversational, read_part
 from ktodata.train.model.device import pick_device, pick_dtype
@@ -127,6 +127,7 @@ def plan_methods(run_or_shards: Path | str | pl.DataFrame, settings: Mapping[str
     train = check_rows(read_part(run_or_shards, "train"), part="train", both_classes=True)
     check_apart(train, rows, f"compare, {part}")
     model, tokenizer = load_causal_lm(settings["model"])
+    check_no_adapter(settings["model"], model)
     context = context_of(model.config)
     check_context(context, settings["max_length"])
     used = training_rows(train, tokenizer, max_length=settings["max_length"])

@@ -13,7 +13,7 @@ import xxhash
 
 from ktodata.errors import ModelError, RunError, SettingError
 from ktodata.files import discard
-from ktodata.models import cache_dir, check_no_adapter, load_causal_lm
+from ktodata.models import cache_dir, check_no_adapter, load_causal_lm, quantized_by
 from ktodata.train.checkpoints import Checkpoints
 from ktodata.train.data.preparation import Prepared, prepare
 from ktodata.train.data.ragged_ids import Numbers
@@ -153,12 +153,25 @@ def read_model(
     """
     check_one_training(Path(settings["model"]).expanduser())
     if sharded:
-        return load_mapped(settings["model"])
+        mapped = load_mapped(settings["model"])
+        check_weights_can_train(mapped[0], settings)
+        return mapped
     options = quantized_options(settings["lora"], device=device, compute_dtype=compute_dtype)
     model, tokenizer = load_causal_lm(settings["model"], **options)
     check_no_adapter(settings["model"], model)
+    check_weights_can_train(model, settings)
     model.to(device)
     return model.eval(), tokenizer, None
+
+
+def check_weights_can_train(model: Any, settings: dict[str, Any]) -> None:
+    """Raise ModelError for weights that are stored quantized and are to be trained themselves."""
+    kind = quantized_by(model.config)
+    if kind is not None and settings["lora"] is None:
+        raise ModelError(
+            f"the weights of {settings['model']!r} are quantized already ({kind}), so they cannot be trained themselves. Give "
+            "the model as it was before that; or lora, which trains adapters beside weights of bitsandbytes."
+        )
 
 
 def make_scorer(

@@ -1,6 +1,7 @@
 """What is trained is a whole model whose weights all come from its files; anything else is refused before training."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_models import save_tiny_llama, text_rows, word_tokenizer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
 from ktodata.errors import ModelError, SettingError
+from ktodata.experiments.methods.trl_trainers import fresh_model
 from ktodata.models import load_causal_lm
 from ktodata.train import TrainResult, fit
 from ktodata.train.distributed.mapped_weights import load_mapped
@@ -56,6 +58,18 @@ def test_an_adapter_that_lacks_weights_is_not_evaluated(model_folder, tmp_path):
         load_trained(str(tmp_path), model_folder)
 
 
+@pytest.mark.parametrize("kind", ["fp8", "bitsandbytes"])
+def test_weights_that_are_quantized_already_are_not_trained_themselves(tmp_path, monkeypatch, kind):
+    """It ended in "only Tensors of floating point dtype can require gradients"."""
+    base = save_tiny_llama(tmp_path / "base")
+    model, tokenizer = load_causal_lm(base)
+    model.config.quantization_config = {"quant_method": kind}
+    monkeypatch.setattr("ktodata.train.run_training.load_causal_lm", lambda name, **_: (model, tokenizer))
+    for way in ({}, {"trainable_layers": 1}):
+        with pytest.raises(ModelError, match=rf"are quantized already \({kind}\).*Give the model as it was before that; or lora"):
+            fit(text_rows(12), model=base, **way, **FAST)
+
+
 def test_an_adapter_is_no_model_to_train_and_merged_it_is_one(model_folder, tmp_path):
     adapter, merged = tmp_path / "adapter", tmp_path / "merged"
     trained = fit(text_rows(12), model=model_folder, out=adapter, lora={"r": 4}, **FAST)
@@ -64,6 +78,8 @@ def test_an_adapter_is_no_model_to_train_and_merged_it_is_one(model_folder, tmp_
             fit(text_rows(12), model=str(adapter), **way, **FAST)
     with pytest.raises(ModelError, match=r"holds an adapter \(LoRA\)"):
         load_mapped(str(adapter))
+    with pytest.raises(ModelError, match=r"holds an adapter \(LoRA\)"):
+        fresh_model(SimpleNamespace(model=str(adapter)))
     AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload().save_pretrained(merged)
     AutoTokenizer.from_pretrained(adapter).save_pretrained(merged)
     again = fit(text_rows(12), model=str(merged), out=tmp_path / "again", lora={"r": 4}, **FAST)

@@ -22,7 +22,7 @@ from ktodata.errors import MissingExtraError, ModelError
 from ktodata.experiments.methods.terms import TrainingTerms
 from ktodata.experiments.methods.trl_datasets import Example
 from ktodata.extras import require
-from ktodata.models import load_causal_lm, no_progress_bars
+from ktodata.models import check_no_adapter, load_causal_lm, no_progress_bars
 from ktodata.train.model.frozen_layers import freeze_below
 from ktodata.train.model.stored_dtype import round_weights, stored_dtype
 from ktodata.train.optimizers import make_optimizer
@@ -44,6 +44,7 @@ def require_trl() -> None:
 def fresh_model(terms: TrainingTerms) -> tuple[Any, Any]:
     """(the untrained model with the wanted layers trainable, its tokenizer with a pad token other than its end token)."""
     model, tokenizer = load_causal_lm(terms.model)
+    check_no_adapter(terms.model, model)
     choose_layers(model, terms)
     tokenizer.pad_token = pad_token_of(tokenizer)
     return model, tokenizer

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from torch import nn
 
 from ktodata.errors import ModelError
 from ktodata.models import context_of, text_config
@@ -37,7 +38,7 @@ def fitted(model: Any, rows: TokenRows) -> TokenRows:
 
     Raises ModelError when a row itself is longer, or holds a token that the model has no embedding for.
     """
-    context = context_of(model.config)
+    context = _places(model, context_of(model.config))
     if context is not None and rows.lengths.max(initial=0) > context:
         over = pl.Series([rows.row_id[row] for row in np.flatnonzero(rows.lengths > context)])
         raise ModelError(
@@ -48,6 +49,17 @@ def fitted(model: Any, rows: TokenRows) -> TokenRows:
     if largest >= embeddings:
         raise ModelError(f"the tokenizer made token {largest}, but the model has {embeddings:,} embeddings: no match.")
     return rows if context is None else replace(rows, max_length=min(rows.max_length, context))
+
+
+def _places(model: Any, context: int | None) -> int | None:
+    """The context, less what RoBERTa and its kin leave of their table of places to padding, which the config counts in."""
+    tables = (getattr(part, "position_embeddings", None) for part in model.modules())
+    usable = [
+        table.num_embeddings - table.padding_idx - 1
+        for table in tables
+        if isinstance(table, nn.Embedding) and table.padding_idx is not None
+    ]
+    return min([context, *usable]) if context is not None and usable else context
 
 
 def regime(length: int, limits: tuple[int, ...]) -> int:

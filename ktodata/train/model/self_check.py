@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ktodata.errors import ModelError, is_out_of_memory
-from ktodata.models import first_line
+from ktodata.models import first_line, quantized_by
 from ktodata.train.data.packing import Pair
 from ktodata.train.distributed.sharding import is_sharded, recover
 from ktodata.train.model.frozen_layers import decoder_of, layer_configs
@@ -123,8 +123,10 @@ def _own_pass(scorer: "Scorer") -> Iterator[None]:
     except FOREIGN_LAYOUT as error:
         if is_out_of_memory(error):
             raise
+        kind = quantized_by(scorer.model.config)
+        way_out = f"\nIts weights are quantized ({kind}): give the model as it was before that." if kind else ""
         raise ModelError(
-            f"this {scorer.model.config.model_type} model's own pass over one of the rows alone fails: {words(error)}"
+            f"this {scorer.model.config.model_type} model's own pass over one of the rows alone fails: {words(error)}{way_out}"
         ) from error
 
 

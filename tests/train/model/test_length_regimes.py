@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_families import tiny_config
 from tiny_models import (
     assert_same_gradients,
     job_of,
@@ -34,6 +35,7 @@ LONGROPE = {
     "original_max_position_embeddings": LIMIT,
 }
 PHI = {"original_max_position_embeddings": LIMIT, "max_position_embeddings": 64, "rope_parameters": LONGROPE}
+ROBERTA = {"max_position_embeddings": 34, "pad_token_id": 1}
 MSCALES = {"short_mscale": 1.0, "long_mscale": 1.3}
 KINDS = {
     "phi3": ("Phi3", PHI),
@@ -184,3 +186,19 @@ def test_limits_of_every_layout_of_a_config():
     old = {"type": "su", "long_factor": [1.0]}
     assert length_limits(SimpleNamespace(rope_scaling=old, original_max_position_embeddings=4096)) == (4096,)
     assert [regime(length, (16, 32)) for length in (16, 17, 32, 33)] == [0, 1, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("family", "settings", "context"), [("mpt", {"max_seq_len": 32}, 32), ("roberta", ROBERTA, 32)])
+def test_mismatched_pairs_are_cut_to_a_context_by_any_name_and_without_what_is_left_to_padding(family, settings, context):
+    """A long prompt with a long completion ended in an error of torch, where no row was too long."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    config = tiny_config(CONFIG_MAPPING[family], 64)
+    config.update(settings)
+    rows = token_rows([[3] * 20, [4] * 4, [5] * 4], [[6, 7, 8, 9], [6, 7] * 13, [8, 9, 3, 4]], max_length=200)
+    scorer = scorer_of(AutoModelForCausalLM.from_config(config).eval(), rows)
+    assert scorer.rows.max_length == context
+    assert scorer.without_gradient([(0, 1), (1, 0)]).isfinite().all()
+    with pytest.raises(ModelError, match=f"longer than the model's context of {context} tokens"):
+        scorer_of(scorer.model, token_rows([[3] * 20], [[4] * 13], max_length=200))
