@@ -9,6 +9,7 @@ from hypothesis import settings
 settings.register_profile("suite", deadline=None)  # the machine may be busy; pytest-timeout holds what hangs
 settings.load_profile("suite")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.fsync = lambda descriptor: None  # no test cuts the power, and waiting for the disk took longer than many a test
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

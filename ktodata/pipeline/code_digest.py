@@ -16,6 +16,7 @@ SHOWS = ("report", "review", "cli.py", "progress.py", "notebook.py")  # rooms th
 DISCOVERS = "iter_modules"  # a module that looks its neighbours up depends on all of them
 
 
+@cache
 def code_digest(*modules: str) -> str:
     """16 hex digits of the sources of these modules and of all they import. modules : "ktodata.stages.dedupe", ...
 

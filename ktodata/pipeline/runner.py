@@ -371,6 +371,7 @@ def _page_digest() -> str:
     return digest([(path.relative_to(package).as_posix(), digest_file(path)) for path in sources])
 
 
+@cache
 def _versions() -> dict[str, str]:
     versions = {}
     for name in VERSIONS_OF:

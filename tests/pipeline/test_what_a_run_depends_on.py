@@ -14,7 +14,7 @@ from ktodata.errors import FormatError, RunError
 from ktodata.files import alone_in, describe, differing, read_parquet, read_table
 from ktodata.models import model_digest
 from ktodata.pipeline import code_digest as code_module
-from ktodata.pipeline.code_digest import code_digest
+from ktodata.pipeline.code_digest import code_digest as kept_digest
 from ktodata.pipeline.self_training import dry_run
 
 PACKAGE = Path(kd.__file__).parent
@@ -119,7 +119,7 @@ def test_a_replaced_encoder_embeds_again(tmp_path):
 
 
 def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(monkeypatch):
-    names = ("ingest", "validate", "dedupe", "label_noise", "export")
+    names, code_digest = ("ingest", "validate", "dedupe", "label_noise", "export"), kept_digest.__wrapped__
     before = {name: code_digest(f"ktodata.stages.{name}") for name in names}
 
     def edited(*files):

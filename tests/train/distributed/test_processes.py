@@ -5,6 +5,7 @@ through FOUR of them, as if they were two on each of two machines.
 """
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -239,17 +240,23 @@ def folder(tmp_path_factory):
     return place
 
 
+def started(work, folder, place, processes):
+    """Imports, which take longer than some of the trainings, are made once, and forked."""
+    multiprocessing.set_forkserver_preload(["ktodata.train.trainer", "tiny_families", "torch.distributed.fsdp"])
+    torch.multiprocessing.start_processes(work, (folder, place), nprocs=processes, start_method="forkserver")
+
+
 @pytest.fixture(scope="module")
 def place(folder, tmp_path_factory):
     place = tmp_path_factory.mktemp("two-processes")
-    torch.multiprocessing.spawn(process, (folder, place), nprocs=SIZE)
+    started(process, folder, place, SIZE)
     return place
 
 
 @pytest.fixture(scope="module")
 def place_of_four(folder, tmp_path_factory):
     place = tmp_path_factory.mktemp("four-processes")
-    torch.multiprocessing.spawn(process_of_four, (folder, place), nprocs=4)
+    started(process_of_four, folder, place, 4)
     return place
 
 
