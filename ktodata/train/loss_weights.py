@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ktodata.errors import EmptyDataError, OneClassError, SettingError
 from ktodata.feedback import CLASS_WEIGHT_LIMIT, LABEL_NAMES
@@ -93,6 +94,14 @@ def balance(
         1.0 if undesirable_weight is None else undesirable_weight,
         by_hand=desirable_weight is not None or undesirable_weight is not None,
     )
+
+
+def sides_pulled(rows: TokenRows, *, soft: bool) -> NDArray[np.int8]:
+    """Int8 [N]: 1 for rows that are pulled up, -1 for those pulled down, 0 for those that count nothing."""
+    label, p_desirable = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
+    target, confidence = label_targets(label, p_desirable, soft_labels=soft, flip_rates=None)
+    counts = rows.weight * np.broadcast_to(np.asarray(confidence), len(rows)) > 0
+    return np.where(counts, np.where(target.numpy() > 0.5, 1, -1), 0).astype(np.int8)
 
 
 def _raised(even: float, heaviest: float) -> float:

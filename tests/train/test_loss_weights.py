@@ -80,6 +80,20 @@ def test_a_training_in_which_one_label_or_none_counts_is_refused(model_folder, s
         fit(none, model=model_folder, batch_size=6, device="cpu", **settings)
 
 
+def test_updates_are_dealt_by_the_side_that_rows_are_pulled_to(model_folder):
+    """8 of 64 rows are likelier undesirable, half are given so: one of 8 updates pulled one way only, and was counted as both."""
+    rows = text_rows(64).with_columns(
+        label=pl.int_range(64) % 2 == 0, p_desirable=pl.when(pl.int_range(64) % 8 == 1).then(0.05).otherwise(0.95)
+    )
+    soft = fit(rows, model=model_folder, batch_size=8, device="cpu", soft_labels=True)
+    turned = soft.telemetry.join(rows.select("row_id", down=pl.col("p_desirable") < 0.5), on="row_id")
+    assert turned.group_by("step").agg(pl.col("down").sum())["down"].to_list() == [1] * 8
+    assert soft.metrics["plan"]["one_class_batches"] == 0
+    unweighed = rows.with_columns(weight=pl.when(~pl.col("label") & (pl.int_range(64) % 8 != 1)).then(0.0).otherwise(1.0))
+    weighed = fit(unweighed, model=model_folder, batch_size=8, device="cpu")
+    assert weighed.metrics["plan"]["one_class_batches"] == 0
+
+
 def test_no_row_owns_its_update(model_folder):
     """One undesirable row of 41: 10 of the 10 + 9 that a batch of 10 weighs; with its even weight 40 it would be 40 of 49."""
     rows = text_rows(41).with_columns(label=pl.int_range(41) != 7)

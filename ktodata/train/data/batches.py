@@ -54,6 +54,7 @@ def plan_training(
     group_by_prompt: bool = True,
     siblings_together: bool = False,
     kl_pairs_per_batch: int | None = None,
+    sides: NDArray[np.int8] | None = None,
 ) -> BatchPlan:
     """Shuffle every epoch anew into effective batches of at most batch_size rows, both labels in each where possible.
 
@@ -61,6 +62,7 @@ def plan_training(
         dealt one by one
     siblings_together : up to a half: where rows of a prompt are set against each other, parting them loses what they would teach
     kl_pairs_per_batch : mismatched pairs scored in each step, drawn anew; none: all
+    sides : 1 for rows that are pulled up, -1 down, 0 for those that count nothing; none: by label
 
     Batches differ by at most one row in size, so no lonely row is left at the end. Within a batch rows stand longest first:
     micro-batches of neighbours pad little, and what would not fit into memory fails at once.
@@ -69,18 +71,19 @@ def plan_training(
     wanted = max_steps if max_steps is not None else np.inf
     lengths, sequences = rows.lengths, Sequences(rows)
     groups = rows.group_numbers
+    sides = np.where(rows.label, 1, -1).astype(np.int8) if sides is None else sides
     most = max(1, batch_size // (2 if siblings_together else 4)) if group_by_prompt else 1
     steps: list[Batch] = []
     for epoch in range(epochs):
         if len(steps) >= wanted:
             break
-        for batch in _deal(rows.label, sequences.prompt_of, batch_size, most, random):
+        for batch in _deal(sides, sequences.prompt_of, batch_size, most, random):
             longest_first = batch[np.lexsort((batch, -lengths[batch]))]
             partners = longest_first[derange(groups[longest_first], sequences.completion_of[longest_first], random)]
             count = min(len(batch), kl_pairs_per_batch or len(batch))
             compared = np.arange(len(batch)) if count == len(batch) else np.sort(random.permutation(len(batch))[:count])
             steps.append(Batch(epoch, longest_first, partners, compared))
-    return _batch_plan(steps[: None if max_steps is None else max_steps], rows.label, groups, sequences)
+    return _batch_plan(steps[: None if max_steps is None else max_steps], rows.label, sides, groups, sequences)
 
 
 def plan_held_out(rows: TokenRows, **dealt: Any) -> BatchPlan:
@@ -112,14 +115,14 @@ def derange(groups: RowNumbers, texts: RowNumbers, random: np.random.Generator) 
 
 
 def _deal(
-    label: NDArray[np.bool_], prompt: RowNumbers, batch_size: int, most: int, random: np.random.Generator
+    sides: NDArray[np.int8], prompt: RowNumbers, batch_size: int, most: int, random: np.random.Generator
 ) -> list[RowNumbers]:
     """Row numbers of each batch, at most `most` of one prompt dealt together; the rarer label evenly over all batches."""
     # a batch of one has no mismatched pair: with batch_size 2 and an odd number of rows, one batch has three
-    count = min(-(-len(label) // batch_size), len(label) // 2)
-    sizes = np.array([len(part) for part in np.array_split(np.arange(len(label)), count)])
+    count = min(-(-len(sides) // batch_size), len(sides) // 2)
+    sizes = np.array([len(part) for part in np.array_split(np.arange(len(sides)), count)])
     random.shuffle(sizes)
-    rarer = label if 2 * label.sum() <= len(label) else ~label
+    rarer = sides > 0 if (sides > 0).sum() <= (sides < 0).sum() else sides < 0
     # no piece may hold so many of the rarer label that a batch goes without
     even = max(1, int(rarer.sum()) // count)
     pieces = [piece for rows in _rows_by_prompt(prompt, random) for piece in _parted(rows, rarer, most, even)]
@@ -212,11 +215,13 @@ def _with_siblings(prompts: RowNumbers, desirable: NDArray[np.bool_]) -> int:
     return int(rows[(of_desirable > 0) & (of_desirable < rows)].sum())
 
 
-def _batch_plan(steps: list[Batch], label: NDArray[np.bool_], groups: RowNumbers, sequences: Sequences) -> BatchPlan:
+def _batch_plan(
+    steps: list[Batch], label: NDArray[np.bool_], sides: NDArray[np.int8], groups: RowNumbers, sequences: Sequences
+) -> BatchPlan:
     texts, prompts = sequences.completion_of, sequences.prompt_of
     shared_prompt = sum(int((groups[step.rows] == groups[step.partners]).sum()) for step in steps)
     equal_completion = sum(int((texts[step.rows] == texts[step.partners]).sum()) for step in steps)
-    one_class = sum(int(label[step.rows].all() or not label[step.rows].any()) for step in steps)
+    one_class = sum(not {-1, 1} <= set(sides[step.rows].tolist()) for step in steps)
     distinct = sum(len(np.unique(prompts[step.rows])) for step in steps)
     metrics = {
         "steps": len(steps),

@@ -11,7 +11,7 @@ from ktodata.train.data.ragged_ids import Numbers
 from ktodata.train.data.token_cache import cached_tokens
 from ktodata.train.data.tokens import TokenRows, joined
 from ktodata.train.data.training_rows import CheckedPart
-from ktodata.train.loss_weights import check_weights_fit
+from ktodata.train.loss_weights import check_weights_fit, sides_pulled
 from ktodata.train.objectives import OBJECTIVES, Objective
 
 
@@ -62,7 +62,12 @@ def prepare(train_rows: CheckedPart, held_out_rows: CheckedPart | None, tokenize
         "kl_pairs_per_batch": settings["kl_pairs_per_batch"],
     }
     plan = plan_training(
-        rows, epochs=settings["epochs"], max_steps=settings["max_steps"], group_by_prompt=settings["group_by_prompt"], **dealt
+        rows,
+        epochs=settings["epochs"],
+        max_steps=settings["max_steps"],
+        group_by_prompt=settings["group_by_prompt"],
+        sides=sides_pulled(rows, soft=settings["soft_labels"]),
+        **dealt,
     )
     metrics = {"train": token_metrics, "plan": plan.metrics}
     held_out, metrics["validation"] = _held_out_tokens(held_out_rows, tokenizer, max_length)

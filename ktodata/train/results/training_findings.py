@@ -13,7 +13,7 @@ from ktodata.feedback import CLASS_WEIGHT_LIMIT, LABEL_NAMES
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.train.data.batches import BatchPlan
 from ktodata.train.data.tokens import TokenRows
-from ktodata.train.loss_weights import Balance
+from ktodata.train.loss_weights import Balance, sides_pulled
 from ktodata.train.objectives import label_targets
 from ktodata.train.setting_tables import FlipRates
 
@@ -55,7 +55,7 @@ def training_findings(
     findings = (
         check_labels_count_the_same(weights, rows),
         check_row_pulls(RowPulls.of(rows, weights, soft=soft, flip_rates=flip_rates), plan, by_hand=weights.by_hand),
-        check_both_labels_meet(rows, plan),
+        check_both_labels_meet(sides_pulled(rows, soft=soft), plan),
         check_router_loss(router_facts),
     )
     return [finding.as_dict() for finding in findings]
@@ -108,19 +108,26 @@ def check_row_pulls(rows: RowPulls, plan: BatchPlan, *, by_hand: bool) -> Findin
     )
 
 
-def check_both_labels_meet(rows: TokenRows, plan: BatchPlan) -> Finding:
-    """KD066: some updates hold rows of one label only, as there are fewer of the other than updates in an epoch."""
+def check_both_labels_meet(sides: NDArray[np.int8], plan: BatchPlan) -> Finding:
+    """KD066: some updates pull one way only, as there are fewer rows of the other label than updates in an epoch.
+
+    sides : of `sides_pulled`
+    """
     lonely, updates = plan.metrics["one_class_batches"], len(plan.steps)
     if not lonely:
         return passed("KD066", f"each of {updates:,} updates holds rows of both labels.")
-    desirable = int(rows.label.sum())
-    rarer, size = min(desirable, len(rows) - desirable), plan.metrics["batch_rows_max"]
-    name, enough = LABEL_NAMES[2 * desirable <= len(rows)], -(-len(rows) // rarer)
+    up, down = int((sides > 0).sum()), int((sides < 0).sum())
+    rarer, size = min(up, down), plan.metrics["batch_rows_max"]
+    name, enough = LABEL_NAMES[up <= down], len(sides) / rarer if rarer else math.inf
     return issue(
         "KD066",
-        f"{lonely:,} of {updates:,} updates hold rows of one label only: {rarer:,} {name} among {len(rows):,} rows are too few "
+        f"{lonely:,} of {updates:,} updates hold rows of one label only: {rarer:,} {name} among {len(sides):,} rows are too few "
         f"for updates of {size:,}. Such an update pushes all its completions one way. Get more of them"
-        + (f", or give a batch_size of {enough:,} or more: every update then has one." if enough <= LARGEST_BATCH else "."),
+        + (
+            f", or give a batch_size of {math.ceil(enough):,} or more: every update then has one."
+            if enough <= LARGEST_BATCH
+            else "."
+        ),
         rows=rarer,
     )
 
