@@ -5,6 +5,7 @@ A word is a run of letters and digits; in scripts that put no space between word
 compared in memory linear in their length, and equally on every machine and in every version of polars.
 """
 
+import html
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,23 @@ FIGURE = "|".join(
         r"\\\p{L}+",  # \leq
     ]
 )
-IN_EVERY_FIGURE = rf"[\p{{N}}\p{{Sm}}*/^#\\{_HAN_DIGITS}]"
+# Figures whose letters count: a digit or # with the letters beside it (3a, 1.0-alpha, 0xFE, #FFAABB), a sign at a word's end
+# (A+, Na-), a box that is ticked or not, struck words, emoji.
+_LETTER = rf"[\p{{L}}_--[{_UNSPACED}]]"
+_ALNUM = rf"[\p{{L}}\p{{N}}_--[{_UNSPACED}]]"
+WHOLE_FIGURE = "|".join(
+    [
+        rf"(?:{_LETTER}+[-\x{{2011}}]?)*\p{{N}}{_ALNUM}*(?:[.,:]\p{{N}}{_ALNUM}*|[-\x{{2011}}]{_ALNUM}+)*",
+        rf"#{_ALNUM}+",
+        rf"{_LETTER}+[-+−]+(?:[\s.,;:!?)\]|]|$)",
+        r"\[[ xX]\]|~~|[\p{Emoji_Presentation}✔✖✗✘☐☑☒--\p{Emoji_Modifier}]",
+    ]
+)
+ENTITY = r"&#?\w+;"
+IN_EVERY_FIGURE = (
+    rf"[\p{{N}}\p{{Sm}}*/^#\\{_HAN_DIGITS}]|{ENTITY}|\p{{L}}[-−](?:[\s.,;:!?)\]|]|$)|\[[ xX]\]|"
+    r"~~|[\p{Emoji_Presentation}✔✖✗✘☐☑☒]"
+)
 MARKS = r"\*\*+|={3,}|</?\p{L}+/?>"
 DASHES = r"[\p{Pd}−]"
 # and a negation, with the word that it is said of: of English, German, French, Spanish, Italian, Portuguese, Dutch, Russian,
@@ -170,10 +187,18 @@ def figures(texts: pl.Series) -> U64:
 def _figures(texts: pl.Series) -> pl.Series:
     """All of a text's figures, a line each, without the words that are their operands: those are compared as words are."""
     may_hold = texts.str.contains(IN_EVERY_FIGURE).fill_null(value=False)
-    signs = texts.filter(may_hold).str.replace_all(MARKS, "").str.extract_all(FIGURE).list.join("\n")
+    plain = _without_entities(texts.filter(may_hold).str.replace_all(MARKS, ""))
+    signs = plain.str.extract_all(FIGURE).list.join("\n").str.replace_all(OPERANDS, "$1")
+    whole = plain.str.extract_all(WHOLE_FIGURE).list.eval(pl.element().str.strip_chars_end(" \n\t.,;:!?)]|")).list.join("\n")
     none = pl.Series([""], dtype=pl.String).new_from_index(0, len(texts))
-    signs = signs.str.replace_all(OPERANDS, "$1").str.replace_all(DASHES, "-")
-    return none.scatter(may_hold.arg_true(), signs)
+    both = (signs + "\0" + whole).str.strip_chars_end("\0").str.replace_all(DASHES, "-")
+    return none.scatter(may_hold.arg_true(), both)
+
+
+def _without_entities(texts: pl.Series) -> pl.Series:
+    """&lt; as <: two entities are one word's difference, and the signs that they are may be a formula's."""
+    held = texts.str.contains(ENTITY)
+    return texts.scatter(held.arg_true(), [html.unescape(text) for text in texts.filter(held)]) if held.any() else texts
 
 
 def meaning_key(texts: pl.Series) -> pl.Series:

@@ -132,6 +132,12 @@ def test_figures_are_numbers_and_signs_in_order():
         ("it was \u22123 degrees", "it was -3 degrees"),
         ("GPT\u20114 is", "GPT-4 is"),
         ("take *care* there", "take care there"),
+        ("# Title of it", "Title of it"),
+        ("done 👍🏽 by us", "done 👍 by us"),
+        ("pre-war and well-known", "pre war and well known"),
+        ("● a thing", "- a thing"),
+        ("有3个人在这里。", "有3个人在那里。"),
+        ("R&amp;D here", "R&D here"),
     ],
 )
 def test_marks_of_layout_are_no_figures(text, other):
@@ -176,6 +182,19 @@ def test_marks_of_layout_are_no_figures(text, other):
         ("5 \u2030 of it", "5 % of it"),
         ("foo*bar", "foo+bar"),
         ("use C# now", "use C now"),
+        ("type A+ is given", "type A- is given"),
+        ("rated AA+.", "rated AA-."),
+        ("her mark was B+", "her mark was B"),
+        ("Na+ moves", "Na- moves"),
+        ("- [x] locked", "- [ ] locked"),
+        ("a &lt; b holds", "a &gt; b holds"),
+        ("it ~~rises~~ here", "it rises here"),
+        ("done 👍 by us", "done 👎 by us"),
+        ("use #FFAABB there", "use #FFAACC there"),
+        ("flag 0xFE there", "flag 0xFD there"),
+        ("see 3a of it", "see 3b of it"),
+        ("install 1.0-alpha now", "install 1.0-beta now"),
+        ("model GPT-4o is", "model GPT-4 is"),
     ],
 )
 def test_a_changed_sign_of_a_formula_is_a_changed_figure(text, other):
