@@ -37,6 +37,15 @@ def dtypes_in(folder):
     return {tensor.dtype for tensor in load_file(Path(folder) / "model.safetensors").values()}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_weights_that_are_no_safetensors_are_counted_too(tmp_path, dtype):
+    """A bfloat16 base in pytorch_model.bin was saved as float32."""
+    model = tiny_llama(30).to(dtype)
+    for zipped in (True, False):
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        assert stored_dtype(str(tmp_path)) == dtype
+
+
 @pytest.mark.parametrize("extra", [{}, {"trainable_layers": 1}, {"early_stop": {"patience": 1}, "eval_every_steps": 2}])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_model_is_saved_as_its_base_is_and_the_folders_numbers_are_the_saved_models(tmp_path, dtype, extra):

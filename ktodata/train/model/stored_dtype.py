@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -16,12 +17,12 @@ NARROW = {"BF16": torch.bfloat16, "F16": torch.float16}  # as safetensors call t
 
 
 def stored_dtype(model: str) -> Any:
-    """torch.bfloat16 or torch.float16 where most numbers of a model's safetensors files are stored so; else torch.float32.
+    """torch.bfloat16 or torch.float16 where most numbers of a model's files are stored so; else torch.float32.
 
     model : hub id that was loaded, folder or packaged name. Its config does not count: many a config says bfloat16 of files that
     hold float32, and those must not be rounded.
     """
-    numbers = _stored_numbers(model)
+    numbers = _stored_numbers(model) or _numbers_of_pickles(model)
     return NARROW.get(numbers.most_common(1)[0][0], torch.float32) if numbers else torch.float32
 
 
@@ -43,6 +44,18 @@ def _stored_numbers(model: str) -> Counter[str]:
             for name in file.keys():  # noqa: SIM118 - no mapping
                 tensor = file.get_slice(name)
                 numbers[tensor.get_dtype()] += prod(tensor.get_shape())
+    return numbers
+
+
+def _numbers_of_pickles(model: str) -> Counter[str]:
+    """The same of pytorch_model*.bin, where a model has no safetensors; mapped, not read."""
+    folder = _folder_of(model)
+    names = {dtype: name for name, dtype in NARROW.items()}
+    numbers: Counter[str] = Counter()
+    for path in sorted(folder.glob("pytorch_model*.bin")) if folder is not None else []:
+        weights = torch.load(path, map_location="cpu", mmap=is_zipfile(path), weights_only=True)
+        for tensor in weights.values():
+            numbers[names.get(tensor.dtype, "F32")] += tensor.numel()
     return numbers
 
 

@@ -124,7 +124,7 @@ def check_both_labels_meet(sides: NDArray[np.int8], plan: BatchPlan) -> Finding:
         f"{lonely:,} of {updates:,} updates hold rows of one label only: {rarer:,} {name} among {len(sides):,} rows are too few "
         f"for updates of {size:,}. Such an update pushes all its completions one way. Get more of them"
         + (
-            f", or give a batch_size of {math.ceil(enough):,} or more: every update then has one."
+            f", or give a batch_size of {math.ceil(enough):,} or more, so that every update has one."
             if enough <= LARGEST_BATCH
             else "."
         ),
