@@ -12,7 +12,10 @@ class LoraSettings(TypedDict, total=False):
     r: Annotated[int, Field(ge=1, le=1024, description="rank of the adapters; 16")]
     alpha: Annotated[float, Field(gt=0, description="the adapters' output is scaled by alpha / r; 32")]
     dropout: Annotated[float, Field(ge=0, lt=1, description="dropout on the adapters' input while training, fraction; 0")]
-    target_modules: Annotated[list[str], Field(min_length=1, description="names of the linear layers that get one; all")]
+    target_modules: Annotated[
+        list[str],
+        Field(min_length=1, description="names of the linear layers that get one; all. Experts held in one tensor get none"),
+    ]
     quantize: Annotated[Literal["4bit"], Field(description="hold the base model's linear layers in 4 bits (QLoRA); as they are")]
 
 
