@@ -3,31 +3,33 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from ktodata.labels.actions import LEVEL
 from ktodata.labels.people.drift import OTHERS, OVER_TIME
-from ktodata.stats import share_with_unknown
+from ktodata.stats import share_of_draw
 
-Bools = NDArray[np.bool_]
+DRAWN_WRONG = pl.col("drawn") & pl.col("wrong")  # rows that were picked say nothing of others
 
 
 def reviewed_groups(group: Mapping[str, Any], rows: pl.DataFrame) -> dict[str, Any]:
     """Rows of the draw on either side: wrong ones, judged ones; and whether they rule another criterion out.
 
     reviewed : (wrong, judged) of the group, and of those beside it. ruled_out : so few are wrong that the answers must differ
-    group : column, value, counterpart, since (null: at all times), effect_points with its ends
+    group : column, value, counterpart, kind, since (null: at all times), effect_points with its ends
     rows : label, wrong, drawn, undecided, and the group's column, of the rows that are compared
 
-    Were the criterion of either that of the reviews, the labels of the other would be wrong as often as the two differ; were it
-    between them, both together would.
+    Another criterion by which fewer rows are desirable makes labels wrong: where it is the group's, some of its undesirable ones,
+    where it is the reviewers', some of the others' desirable ones; where theirs is between, both together as often.
     """
     parties = list(_parties(group, rows))
     counts = [(int(own["wrong"].sum()), own.height) for own in (of.filter("drawn") for of in parties)]
     lowest = [abs(group[f"effect_points_{end}"] or 0.0) for end in ("low", "high")]
-    one_sided = (group["effect_points_low"] or 0.0) * (group["effect_points_high"] or 0.0) > 0
-    most = sum(_most_wrong(of) for of in parties)
+    one_sided = (
+        group["kind"] in ("offset", "change") and (group["effect_points_low"] or 0.0) * (group["effect_points_high"] or 0.0) > 0
+    )
+    too_many_up = (group["effect_points_low"] or 0.0) > 0
+    most = sum(_most_wrong(of, given=given) for of, given in zip(parties, (too_many_up, not too_many_up), strict=True))
     return {"reviewed": counts, "ruled_out": bool(one_sided and most < min(lowest))}
 
 
@@ -44,13 +46,9 @@ def _parties(group: Mapping[str, Any], rows: pl.DataFrame) -> Iterator[pl.DataFr
     yield named.filter(value != group["value"] if other in (None, OTHERS) else value == other)
 
 
-def _most_wrong(rows: pl.DataFrame) -> float:
-    """The most that the draw leaves open of the share of wrong labels; 1 where nothing of it was judged."""
-
-    def of_classes(counted: pl.Expr) -> tuple[int, int]:
-        each = [int(rows.filter(pl.col("label") == given).select(counted.sum()).item()) for given in (False, True)]
-        return each[0], each[1]
-
-    drawn, sizes = of_classes(pl.col("drawn")), of_classes(pl.col("label").is_not_null())
-    high = share_with_unknown(of_classes(pl.col("drawn") & pl.col("wrong")), drawn, of_classes(pl.col("undecided")), sizes).high
-    return 1.0 if high is None else high
+def _most_wrong(rows: pl.DataFrame, *, given: bool) -> float:
+    """The most that the draw leaves open (95 % to one side) of the share of all these rows that wrongly have this label."""
+    own = rows.filter(pl.col("label") == given)
+    wrong, drawn, undecided = (int(own.select(of.sum()).item()) for of in (DRAWN_WRONG, pl.col("drawn"), pl.col("undecided")))
+    high = share_of_draw(wrong, drawn, undecided, own.height, level=2 * LEVEL - 1).high
+    return (1.0 if high is None else high) * own.height / max(rows.height, 1)

@@ -303,7 +303,7 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         there = f"no more than {rows:,} can be drawn" if rows < MIN_REVIEWED else f"there are {drawn or 'none'}"
         lacks = f"that takes {MIN_REVIEWED} reviewed rows of the random draw, and {there}"
         why = facts["not_learnt"].rstrip(".") if "not_learnt" in facts and drawn >= MIN_REVIEWED else lacks
-        why = _unmeasured_in_words(facts).rstrip(".") or why
+        why = _unmeasured_in_words(facts).rstrip(".").replace("Of the", "of the", 1) or why
         return not_applicable(
             "KD049",
             f"No label's chance of being wrong was measured: {why}. So no label is softened, turned or dropped by a "

@@ -22,7 +22,14 @@ def rows(*, strict, drawn, seed=0, column="rater"):
     return pl.DataFrame(table | {column: np.where(anns, "ann", "bob")})
 
 
-GROUP = {"value": "ann", "since": None, "effect_points": -0.41, "effect_points_low": -0.52, "effect_points_high": -0.35}
+GROUP = {
+    "value": "ann",
+    "kind": "offset",
+    "since": None,
+    "effect_points": -0.41,
+    "effect_points_low": -0.52,
+    "effect_points_high": -0.35,
+}
 
 
 @pytest.mark.parametrize("column", ["rater", "source", "model", "script"])
@@ -32,6 +39,7 @@ def test_draws_that_find_nothing_wrong_rule_another_criterion_out(column, counte
     shown = reviewed_groups(group, rows(strict=False, drawn=90, column=column))
     assert shown["ruled_out"] and [wrong for wrong, _ in shown["reviewed"]] == [0, 0]
     assert not reviewed_groups(group, rows(strict=False, drawn=0, column=column))["ruled_out"]
+    assert not reviewed_groups(group | {"kind": "inverted"}, rows(strict=False, drawn=90, column=column))["ruled_out"]
     assert not reviewed_groups(group | {"effect_points_high": 0.1}, rows(strict=False, drawn=90, column=column))["ruled_out"]
 
 
@@ -45,3 +53,9 @@ def test_of_a_date_rows_before_stand_beside_those_after():
     table = rows(strict=False, drawn=90).with_columns(pl.Series(OVER_TIME, np.arange(600)))
     shown = reviewed_groups(GROUP | {"column": OVER_TIME, "counterpart": None, "since": 400}, table)
     assert sum(of for _, of in shown["reviewed"]) == 90 and shown["reviewed"][0][1] < shown["reviewed"][1][1]
+
+
+def test_picked_rows_say_nothing_of_others():
+    table = rows(strict=False, drawn=90)
+    picked = table.with_columns(wrong=~pl.col("drawn"))
+    assert reviewed_groups(GROUP | {"column": "rater", "counterpart": None}, picked)["ruled_out"]
