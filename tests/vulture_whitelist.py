@@ -41,6 +41,7 @@ instruction_tokens
 judges
 kappa
 keep_checkpoints
+gradient_checkpointing
 learning_rate_factor
 learning_rates
 max_items
