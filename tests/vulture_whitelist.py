@@ -37,6 +37,7 @@ feature
 flags_by_reviews
 good_and_bad
 forgotten
+gradient_checkpointing
 instruction_tokens
 judges
 kappa
