@@ -66,7 +66,7 @@ def test_evidence_on_few_rows_is_weighed_there_as_far_as_it_is_right(monkeypatch
     oracle = ORACLE.replace("to_numpy()", "fill_null(float('nan')).to_numpy()")
     (tmp_path / "oracle_for_tests.py").write_text(oracle)
     monkeypatch.setattr(folder, "__path__", [*folder.__path__, str(tmp_path)])
-    table = unlearnable(600, reviewed=200, seed=1)
+    table = unlearnable(600, reviewed=300, seed=1)  # of either label some fifteen that it shows to be wrong
     speaks, wrong = pl.Series(np.random.default_rng(78).random(600) < 0.4), table["label"] != table["answer_key"]
     seen = table.with_columns(answer_key=pl.when(speaks).then("answer_key"))
     result = label_noise(seen, action="relabel", trusted_at_random=True, repeats=1, neighbours=0)

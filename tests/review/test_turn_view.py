@@ -117,10 +117,10 @@ def test_reasoning_beside_the_text_and_in_others_words():
     "text", ["<think>\n" * 40_000, "<think></think>\n" * 20_000, "</think>" * 40_000, "\n" * 300_000 + "<think>"]
 )
 def test_no_text_takes_long(text):
-    began = time.process_time()
+    began = time.thread_time()
     answer_view(None, text, 200_000)
     in_short(text, 280)
-    assert time.process_time() - began < 1.0
+    assert time.thread_time() - began < 1.0
 
 
 def test_a_limit_holds_and_says_what_it_leaves_out():

@@ -91,6 +91,7 @@ def test_the_router_loss_of_a_mixture_equals_trl_where_the_update_is_one_batch(c
     """Without a setting it is the config's, 0.001. Cut into micro-batches, TRL's is a mean of theirs; ours stays as it is."""
     tokenizer = word_tokenizer()
     model = tiny_family("mixtral", window=64)
+    model.config.update({"attention_dropout": 0.0, "router_jitter_noise": 0.0})  # TRL's model is in training mode
     model.resize_token_embeddings(len(tokenizer))
     model.save_pretrained(tmp_path / "mixtral")
     tokenizer.save_pretrained(tmp_path / "mixtral")
