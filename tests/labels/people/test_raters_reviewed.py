@@ -71,12 +71,12 @@ def test_wrong_labels_by_rater_are_of_what_each_said_and_not_of_whose_record_was
     rng, held, shares_wrong, ids = np.random.default_rng(11), [], {"ann": [], "bob": [], "cy": []}, np.arange(700)
     for _ in range(40):
         truth = rng.random(700) < up
-        said = {name: truth ^ (rng.random(700) > skill) for name, skill in (("ann", 0.95), ("bob", 0.9), ("cy", 0.6))}
-        labels = np.sum(list(said.values()), axis=0) >= 2
-        cast = pl.concat([pl.DataFrame({"row_id": ids, "rater": name, "verdict": votes}) for name, votes in said.items()])
+        verdicts_of = {name: truth ^ (rng.random(700) > skill) for name, skill in (("ann", 0.95), ("bob", 0.9), ("cy", 0.6))}
+        labels = np.sum(list(verdicts_of.values()), axis=0) >= 2
+        cast = pl.concat([pl.DataFrame({"row_id": ids, "rater": name, "verdict": votes}) for name, votes in verdicts_of.items()])
         rates = wrong_by_rater(drawn_rows(truth, labels, 90, rng), cast)
         for line in rates.iter_rows(named=True):
-            wrong = (said[line["value"]] != truth)[said[line["value"]] == line["given"]].mean()
+            wrong = (verdicts_of[line["value"]] != truth)[verdicts_of[line["value"]] == line["given"]].mean()
             assert line["error_low"] <= line["error_rate"] <= line["error_high"]
             held.append(line["error_low"] <= wrong <= line["error_high"])
         for name, counts in (

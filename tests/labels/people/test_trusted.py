@@ -199,8 +199,8 @@ def test_a_draw_that_rows_have_joined_says_so_and_holds_again_when_those_among_i
     assert (metrics["draw_outgrown"] > 20) == (metrics["left_between"] > 5) == (grown > 0)
     words = review_sentence(reviewed_labels(metrics))
     assert (f"{metrics['left_between']} rows come first in the next reviews, and it holds again." in words) == (grown > 0)
-    asked = next_for_labels(reviewed_labels(metrics)).draw
-    assert asked == 30 if not grown else asked <= metrics["left_between"]
+    to_draw = next_for_labels(reviewed_labels(metrics)).draw
+    assert to_draw == 30 if not grown else to_draw <= metrics["left_between"]
     unjudged = rows.with_columns(unjudged=~pl.col("row_id").is_in(list(drawn)))
     then = reviewed(drawn | set(next_of_draw(unjudged, asked, seed=3)))
     assert then["drawn_at_random"] >= 60 and then["draw_outgrown"] <= 3
