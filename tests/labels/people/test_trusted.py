@@ -202,5 +202,5 @@ def test_a_draw_that_rows_have_joined_says_so_and_holds_again_when_those_among_i
     to_draw = next_for_labels(reviewed_labels(metrics)).draw
     assert to_draw == 30 if not grown else to_draw <= metrics["left_between"]
     unjudged = rows.with_columns(unjudged=~pl.col("row_id").is_in(list(drawn)))
-    then = reviewed(drawn | set(next_of_draw(unjudged, asked, seed=3)))
+    then = reviewed(drawn | set(next_of_draw(unjudged, to_draw, seed=3)))
     assert then["drawn_at_random"] >= 60 and then["draw_outgrown"] <= 3
