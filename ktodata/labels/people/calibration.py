@@ -144,7 +144,7 @@ class Calibration:
     def _counting(self, looks: Bools, open_rows: Bools, share: float) -> float:
         """What reviewed rows that look wrong would count for, if `share` of the open rows of every group were reviewed, too."""
         reviews = (self.counts > 0) + share * open_rows
-        worth = _worth(np.bincount(self.group, reviews)[self.group], self.together)
+        worth = _worth(np.bincount(self.group, reviews).astype(float)[self.group], self.together)
         return float((reviews * worth)[looks].sum()) + 1e-9
 
 
