@@ -69,7 +69,8 @@ def drift_metrics(drift: Drift | None, rows: LabelRows) -> dict[str, Any]:
     effect = ("effect_points", "effect_points_low", "effect_points_high")
     groups = drift.table.filter("significant").select("column", "value", "counterpart", "kind", "since", *effect)
     trained = _of_one_rater(rows.table).filter(pl.Series(rows.trained))
-    trained = trained.with_columns(script=scripts_of(trained["prompt"]))
+    if "script" in groups["column"]:  # of no other is it asked, and every prompt would be read for it
+        trained = trained.with_columns(script=scripts_of(trained["prompt"]))
     lines = [
         group
         | {"since": group["since"] and f"{group['since']:%Y-%m-%d %H:%M}"}

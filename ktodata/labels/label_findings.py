@@ -27,6 +27,7 @@ from ktodata.stats import Interval
 
 MANY_WRONG = 0.1  # share of wrong labels
 TWINS = "near twin (same prompt, nearly the same completion)"
+NONE_LOOKS_WRONG = "no reviewed row looks surely wrong"
 COSTLY = 0.02  # expected share of wrong labels from which something should be done
 
 
@@ -322,8 +323,7 @@ def _check_label_actions(facts: dict[str, Any]) -> Finding:
         f"Of {costs['rows']:,} {of} that nobody judged {percent(wrong['value'])} would be wrong by p(wrong), {measured}; the "
         f"draw leaves room for {span(Interval(**wrong))}. "
         f"{_turning_in_words(borne_out)} Of what wrong labels cost training, soft labels would {saved['soften']} "
-        f"({_softening_in_words(facts['softening'])}), the likelier label "
-        f"would {saved['relabel']}, dropping and relabelling "
+        f"({_softening_in_words(facts['softening'])}), the likelier label would {saved['relabel']}, dropping and relabelling "
         f"would {saved['drop_and_relabel']}, dropping alone would {saved['drop']}, by the same p. What a model gains is "
         "measured by `ktodata ablate` alone."
     )
@@ -360,11 +360,9 @@ def _softening_in_words(shown: Mapping[str, Any]) -> str:
 
 def _turning_in_words(borne_out: Mapping[str, Any]) -> str:
     """How many labels of each kind may be turned, by which reviewed rows of it; where none, how many reviews it would take."""
-    each = {name: _turning_of_label(of) for name, of in borne_out.items()}
-    nothing_seen = "none may be turned: no reviewed row looks surely wrong."
-    if set(each.values()) == {nothing_seen}:
-        return f"No label may be turned{nothing_seen.removeprefix('none may be turned')}"
-    return " ".join(f"Of {name} labels {text}" for name, text in each.items())
+    if not any(of["reviewed"] or of["reviews_needed"] for of in borne_out.values()):
+        return f"No label may be turned: {NONE_LOOKS_WRONG}."
+    return " ".join(f"Of {name} labels {_turning_of_label(of)}" for name, of in borne_out.items())
 
 
 def _turning_of_label(of: Mapping[str, Any]) -> str:
@@ -372,7 +370,7 @@ def _turning_of_label(of: Mapping[str, Any]) -> str:
     if of["turned"]:
         return f"{of['turned']:,} may be turned: {seen}."
     if not of["reviewed"]:
-        seen = "no reviewed row looks surely wrong"
+        seen = NONE_LOOKS_WRONG
     elif of["share_low"] > SHARE_WRONG:
         seen = f"{seen}, and no other row looks so"
     return f"none may be turned: {seen}.{_needed_in_words(of['reviews_needed'])}"

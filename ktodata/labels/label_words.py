@@ -425,6 +425,11 @@ def is_worth_nothing(fit: Mapping[str, Any]) -> bool:
     return bool(fit["log_loss"] >= fit["by_rates"])
 
 
+def p_was_measured(facts: Mapping[str, Any]) -> bool:
+    """Whether p(wrong) is a probability: enough rows of each label were reviewed, and the draw does not refute it."""
+    return "borne_out" in facts and not facts.get("unmeasured")
+
+
 def p_in_words(measured: bool, fit: Mapping[str, Any] | None = None) -> str:
     """What a p(wrong) beside it is. fit : "stacking" of the metrics, where there is one"""
     if not measured:

@@ -23,7 +23,7 @@ from ktodata.labels.classifier.feature_sets import RowFeatures, row_features
 from ktodata.labels.evidence.training_dynamics import training_dynamics
 from ktodata.labels.judges.judge_agreement import with_agreement
 from ktodata.labels.label_decisions import waiting_rows
-from ktodata.labels.label_words import BY_INJECTED, next_for_labels, reviewed_labels
+from ktodata.labels.label_words import BY_INJECTED, next_for_labels, p_was_measured, reviewed_labels
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.stacking import MIN_REVIEWED
@@ -314,7 +314,7 @@ class LabelAudit:
 
         Elsewhere it says which labels the models of the labels find odd, and no more: an order only.
         """
-        return "borne_out" in self.metrics and not self.metrics.get("unmeasured")
+        return p_was_measured(self.metrics)
 
     def buys(self, minutes: float, *, seconds_a_row: float = SECONDS_A_ROW) -> dict[str, float | None]:
         """What so many minutes of review are expected to find: rows, wrong_labels_expected (None where that cannot be told)."""

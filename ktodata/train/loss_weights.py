@@ -14,6 +14,8 @@ from ktodata.train.data.tokens import TokenRows
 from ktodata.train.objectives import label_targets
 from ktodata.train.setting_tables import FlipRates
 
+Numbers = NDArray[np.floating]
+
 
 @dataclass(frozen=True)
 class Balance:
@@ -76,14 +78,13 @@ def balance(
 
     The paper fixes one of the two weights to 1; so does this, and one that is not given beside one that is.
     """
-    label, p_desirable = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
-    target, confidence = label_targets(label, p_desirable, soft_labels=soft, flip_rates=flip_rates)
-    shares = [(confidence * share).numpy() for share in (target, 1 - target)]
+    target, confidence = row_targets(rows, soft=soft, flip_rates=flip_rates)
+    shares = [confidence * share for share in (target, 1 - target)]
     desirable, undesirable = (float((rows.weight * share).sum()) for share in shares)
     if desirable_weight is None and undesirable_weight is None and desirable > 0 and undesirable > 0:
         even = desirable / undesirable
-        counted = rows.weight * np.broadcast_to(np.asarray(confidence), len(rows)) > 0
-        sides = [rows.weight[counted & side] for side in ((target > 0.5).numpy(), (target <= 0.5).numpy())]
+        pulled = sides_pulled(rows, soft=soft)  # flip rates leave every row its side
+        sides = [rows.weight[pulled == side] for side in (1, -1)]
         heavy = [float(mine.max() / np.median(others)) for mine, others in (sides, sides[::-1])]  # of a row, in the other label's
         raised = _raised(1 / even, heavy[0]), _raised(even, heavy[1])
         return Balance(desirable, undesirable, *raised, max(even, 1 / even) if max(raised) < max(even, 1 / even) else None)
@@ -98,10 +99,15 @@ def balance(
 
 def sides_pulled(rows: TokenRows, *, soft: bool) -> NDArray[np.int8]:
     """Int8 [N]: 1 for rows that are pulled up, -1 for those pulled down, 0 for those that count nothing."""
+    target, confidence = row_targets(rows, soft=soft)
+    return np.where(rows.weight * confidence > 0, np.where(target > 0.5, 1, -1), 0).astype(np.int8)
+
+
+def row_targets(rows: TokenRows, *, soft: bool, flip_rates: FlipRates | None = None) -> tuple[Numbers, Numbers]:
+    """`label_targets` of the rows: how much of each one's loss is the desirable label's, and times what; float [N] each."""
     label, p_desirable = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
-    target, confidence = label_targets(label, p_desirable, soft_labels=soft, flip_rates=None)
-    counts = rows.weight * np.broadcast_to(np.asarray(confidence), len(rows)) > 0
-    return np.where(counts, np.where(target.numpy() > 0.5, 1, -1), 0).astype(np.int8)
+    target, confidence = label_targets(label, p_desirable, soft_labels=soft, flip_rates=flip_rates)
+    return target.numpy(), np.broadcast_to(np.asarray(confidence, target.numpy().dtype), len(rows))
 
 
 def _raised(even: float, heaviest: float) -> float:

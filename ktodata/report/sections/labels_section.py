@@ -15,6 +15,7 @@ from ktodata.labels.label_words import (
     both_labels_sentence,
     if_random,
     p_in_words,
+    p_was_measured,
     reviewed_labels,
     undecided_note,
 )
@@ -99,7 +100,7 @@ def read_labels_section(run: StageTables, *, with_examples: bool = True) -> Labe
     learnt = rows.filter(pl.col("is_label_issue").is_not_null())
     measured = pick(facts, "injected_flips.auroc_averaged_over_given_classes", default={})
     verdict = _noise_verdict(facts)
-    measured_p = "borne_out" in facts and not facts.get("unmeasured")
+    measured_p = p_was_measured(facts)
     p_is = p_in_words(measured_p, pick(facts, "stacking"))
     return LabelsSection(
         doubted=_doubted_share(learnt),

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ktodata.feedback import CLASS_WEIGHT_LIMIT, LABEL_NAMES
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.train.data.batches import BatchPlan
 from ktodata.train.data.tokens import TokenRows
-from ktodata.train.loss_weights import Balance, sides_pulled
-from ktodata.train.objectives import label_targets
+from ktodata.train.loss_weights import Balance, row_targets, sides_pulled
 from ktodata.train.setting_tables import FlipRates
 
 LARGEST_BATCH = 4096  # that batch_size may be
@@ -34,9 +32,8 @@ class RowPulls:
     @classmethod
     def of(cls, rows: TokenRows, weights: Balance, *, soft: bool, flip_rates: FlipRates | None) -> "RowPulls":
         """Weights in force times each row's own; how sure a soft label is counts in the mean, not as a weight."""
-        label, p_desirable = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
-        target, confidence = label_targets(label, p_desirable, soft_labels=soft, flip_rates=flip_rates)
-        desirable, sure = target.numpy().astype(np.float64), np.broadcast_to(np.asarray(confidence), len(rows))
+        target, sure = row_targets(rows, soft=soft, flip_rates=flip_rates)
+        desirable = target.astype(np.float64)
         pulls = rows.weight * np.abs(weights.desirable_weight * desirable - weights.undesirable_weight * (1 - desirable))
         sides = [side for side in (desirable > 0.5, desirable <= 0.5) if (pulls * sure)[side].sum() > 0]
         return cls(pulls, min((float(np.average(pulls[side], weights=sure[side])) for side in sides), default=math.inf))
