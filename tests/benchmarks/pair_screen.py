@@ -17,7 +17,8 @@ arms are worth training, and no result of a training. Gradients are kept in DIR.
     or, none                the same, rows without siblings cost nothing
     or, pairs as DPO's      the same on DPO's pairs and, once each, the rows that are in none
 
-Five parts of the prompts (XSTest: of a prompt and its twin) are held out in turn. Intervals over prompts and trainings, paired.
+Five parts of the prompts (XSTest: of a prompt and its twin) are held out in turn. Of a set …_half every second prompt has one row to train on,
+the first by its row_id's hash, and all of them held out: some prompts have answers to compare, others one, as in logs of use. Intervals over prompts and trainings, paired.
 """
 
 import argparse
@@ -51,6 +52,7 @@ RATE = 0.1
 # bfloat16 is some sixty times slower than float32 on a processor that only emulates it
 ARITHMETIC = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else torch.float32
 MOST = {"xstest": (1300, 44), "xstest_true": (1300, 44), "gsm8k": (560, 96), "tulu": (560, 80), "hh": (560, 80)}  # rows, tokens
+MOST |= {f"{name}_half": most for name, most in MOST.items()}
 PIECE = 160  # sequences whose gradients are kept together
 Ints = np.ndarray
 Sequence = tuple[Ints, int]  # token ids; where the completion starts
@@ -58,11 +60,15 @@ Sequence = tuple[Ints, int]  # token ids; where the completion starts
 
 @dataclass(frozen=True)
 class Drawn:
-    """A set: its N rows as tokens, `part` of them held out together, and P mismatched pairs."""
+    """A set: its N rows as tokens, `part` of them held out together, and P mismatched pairs. thinned : rows that are never trained on"""
 
     frame: pl.DataFrame
     tokens: TokenRows
     crossed: Ints  # int [P, 2]
+
+    def train(self, part: int) -> Ints:
+        """Rows to train on while this part is held out: int [n]."""
+        return np.flatnonzero(self.frame.select((pl.col("part") != part) & ~pl.col("thinned")).to_series())
 
     @property
     def pairs(self) -> Ints:
@@ -75,8 +81,9 @@ class Drawn:
 
 
 def rows_of(folder: Path, name: str) -> pl.DataFrame:
-    """In an order by hash, whole prompt groups together; `part` of PARTS is held out together. …_true: the rows, truly labelled."""
-    file, label, leave_out, *_ = SETS[name.removesuffix("_true")]
+    """In an order by hash, whole prompt groups together; `part` of PARTS is held out together. …_true: truly labelled; …_half: thinned."""
+    full = name.removesuffix("_half")
+    file, label, leave_out, *_ = SETS[full.removesuffix("_true")]
     table = load(folder, file, label, leave_out, places=file == XSTEST)
     group = pl.col("place") if file == XSTEST else pl.col("prompt_group")
     hashed = group.cast(pl.String).map_elements(lambda text: zlib.crc32(text.encode()), pl.Int64)
@@ -86,7 +93,14 @@ def rows_of(folder: Path, name: str) -> pl.DataFrame:
     )
     true = pl.col("truth").cast(pl.String).str.to_lowercase() == "true"
     table = table.with_columns(part=pl.col("hashed").rank("dense") % PARTS, truth=true)
-    return table.with_columns(label="truth") if name.endswith("_true") else table
+    table = table.with_columns(thinned=_thinned() if name != full else False)
+    return table.with_columns(label="truth") if full.endswith("_true") else table
+
+
+def _thinned() -> pl.Expr:
+    """All rows but one of the prompts that a hash picks, about half of them: bool."""
+    hashed = partial(pl.Expr.map_elements, function=lambda text: zlib.crc32(("half " + text).encode()), return_dtype=pl.Int64)
+    return (hashed(pl.col("prompt_group").cast(pl.String)) % 2 == 0) & (hashed(pl.col("row_id")).rank().over("prompt_group") > 1)
 
 
 def drawn(folder: Path, name: str) -> Drawn:
@@ -251,7 +265,7 @@ def objective_of(arm: PairArm, labels: Ints) -> Objective:
 
 def linear(of: Drawn, gradients: torch.Tensor, arm: PairArm, rows: TokenRows, part: int, seed: int, updates: int) -> Scores:
     """Rows with siblings, lengths of the two terms' gradients and their cosine. gradients : float [N + P, G]"""
-    train = np.flatnonzero((of.frame["part"] != part).to_numpy())
+    train = of.train(part)
     dealt, objective = updates_of(arm, rows, of.frame[train], updates, seed), objective_of(arm, rows.label)
     crossed = of.crossed_in(train)
     theta = torch.zeros(gradients.shape[1], requires_grad=True)
@@ -300,7 +314,7 @@ def right_in_prompt(frame: pl.DataFrame, reward: Ints) -> float:
 def measure(of: Drawn, train: Callable[..., Scores], arms: Iterable[str], updates: int, seeds: int, parts: int) -> dict[str, Any]:
     """train : of an arm, the rows that are not held out, the part that is, a seed and a number of updates; parts : held out in turn"""
     tokenizer, length = load_tokenizer(POLICY), of.tokens.max_length
-    each_part = [of.frame.filter(pl.col("part") != part) for part in range(parts)]
+    each_part = [of.frame[of.train(part)] for part in range(parts)]
     rows_of_part = [tokenize(frame, tokenizer, max_length=length, part="train")[0] for frame in each_part]
     scores, lines = [], {}
     for name in arms:
@@ -338,7 +352,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     for name in options.sets:
-        of, kept = drawn(options.data, name), None if options.folder is None else options.folder / name.removesuffix("_true")
+        of, rows = drawn(options.data, name), name.removesuffix("_half").removesuffix("_true")
+        kept = None if options.folder is None else options.folder / rows
         gradients = gradients_of(load_causal_lm(POLICY)[0], of.tokens, of.pairs, kept).float()
         train = partial(linear, of, gradients / gradients.norm(dim=1).median())
         arms = {f"{updates} updates": measure(of, train, ARMS, updates, options.seeds, PARTS) for updates in options.updates}

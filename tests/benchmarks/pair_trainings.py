@@ -109,7 +109,7 @@ def top_layers(
     of: Drawn, top: TopLayers, reference: torch.Tensor, arm: PairArm, rows: TokenRows, part: int, seed: int, updates: int
 ) -> Scores:
     """One training from the untrained layers, which it leaves as they were; NaN for rows that it saw. reference : float [S]"""
-    train = np.flatnonzero((of.frame["part"] != part).to_numpy())
+    train = of.train(part)
     dealt, objective = updates_of(arm, rows, of.frame[train], updates, seed), objective_of(arm, rows.label)
     crossed, random = of.crossed_in(train), np.random.default_rng(seed)
     weights = [weight for weight in top.layers.parameters() if weight.requires_grad]
