@@ -1,6 +1,6 @@
 """What is known of the labels, in words: the checks KD040 to KD049 and KD070, each from the facts of label_noise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ktodata.feedback import LABEL_NAMES
@@ -274,9 +274,18 @@ def _check_drift(facts: dict[str, Any]) -> Finding:
         return not_applicable("KD048", nothing_compared(drift, facts["votes"]["raters"]))
     return passed(
         "KD048",
-        f"None of {drift['tests']:,} tests shows a group or a date after which labels differ more than by chance. Differences "
-        "too small for its rows are not seen.",
+        f"None of {drift['tests']:,} tests shows a group or a date after which labels differ more than by chance. "
+        f"{_unseen_in_words(drift.get('unseen_points'))}",
     )
+
+
+def _unseen_in_words(points: Sequence[float] | None) -> str:
+    """What could not have come up. points : of the group that would show the least, and of the one that needs the most"""
+    if not points:
+        return "A change too small for its rows is not seen."
+    least, most = (percent(of, 0) for of in points)
+    span = "" if least == most else f" ({most} in the group that shows least)"
+    return f"A criterion that turns fewer than {least} of a group's labels{span} would mostly go unseen, as would a small change."
 
 
 def _check_label_actions(facts: dict[str, Any]) -> Finding:

@@ -217,6 +217,7 @@ def criteria_drift(
     examples = _example_pairs(rows, data, departures, base, alike)
     metrics |= {
         "tests": int(np.isfinite(tests).sum()),
+        "unseen_points": _unseen_points(data, columns, base[0] + base[1] * data.x, tests, level),
         "significant": len(departures),
         "recalibration": {"intercept": float(base[0]), "slope": float(base[1])},
     }
@@ -309,11 +310,7 @@ def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats
     groups = len(column.values)
     out = np.full((4, groups), np.nan)
     for k in range(2):
-        scores = how.u[k] * residual[column.rows]
-        by_cell = np.bincount(column.cell, scores, len(column.cell_group))
-        robust = np.bincount(column.cell_group, by_cell**2, groups)
-        # never under what independent rows would give: few prompts can look alike by chance
-        variance = np.maximum(robust, how.model[k])
+        scores, variance = how.u[k] * residual[column.rows], _variance(column, how, residual, k)
         total = np.bincount(column.code, scores, groups)
         known = how.model[k] > MIN_INFORMATION
         if column.name != OVER_TIME:
@@ -330,6 +327,29 @@ def _statistics(column: _Grouping, how: _Directions, residual: Floats) -> Floats
         sound = known & (furthest >= 0)
         out[2 + k, sound] = np.minimum(0, np.log(2) - 2 * furthest[sound] ** 2 / variance[sound])  # Kolmogorov's tail
     return out
+
+
+def _variance(column: _Grouping, how: _Directions, residual: Floats, k: int) -> Floats:
+    """Of each group's sum along a direction: float [G]."""
+    by_cell = np.bincount(column.cell, how.u[k] * residual[column.rows], len(column.cell_group))
+    robust = np.bincount(column.cell_group, by_cell**2, len(column.values))
+    # never under what independent rows would give: few prompts can look alike by chance
+    return np.asarray(np.maximum(robust, how.model[k]))
+
+
+def _unseen_points(data: _RowArrays, columns: list[_Grouping], eta: Floats, tests: Floats, level: float) -> list[float]:
+    """Offsets that are found in half of cases at most, in points of the share called desirable, if no other group departs: the
+    least and the most of all groups; empty where none is compared.
+    """
+    p, per_test = expit(eta), level / max(int(np.isfinite(tests).sum()), 1)
+    residual, v, index = data.y - p, p * (1 - p), np.array(_index(columns))
+    points: list[float] = []
+    for number, column in enumerate(columns):
+        how = _directions(column, data.x, v, residual, np.ones(len(data.y), bool))
+        spread = np.sqrt(_variance(column, how, residual, 0) / np.maximum(how.kept[0], 1e-12)) / column.sizes
+        tested = np.isfinite(tests[(index[:, 0] == number) & (index[:, 1] == 0)])
+        points += np.minimum(norm.isf(per_test / 2) * spread, 1.0)[tested].tolist()
+    return [min(points), max(points)] if points else []
 
 
 def _all_statistics(data: _RowArrays, columns: list[_Grouping], eta: Floats, departures: list[_Departure]) -> Floats:

@@ -214,3 +214,25 @@ def test_one_of_four_is_named():
     fair = [(name, 0.25, SOUND) for name in ("ann", "bob", "cat")]
     (line,) = found(criteria_drift(of_raters(*fair, ("dan", 0.25, TURNED_ROUND), n=1600))).values()
     assert (line["value"], line["counterpart"]) == ("dan", None)
+
+
+def test_a_departure_of_the_least_that_could_show_mostly_goes_unseen_and_one_of_twice_that_does_not():
+    least = criteria_drift(rows(600), by=("source",)).metrics["unseen_points"][0]
+
+    def named(points):
+        """How often s2 is named where `points` more of its labels are undesirable, desirable ones at random."""
+        times = 0
+        for seed in range(20):
+            table, chance = rows(600, seed=seed), pl.Series(np.random.default_rng(seed).random(600))
+            own, up = table["source"] == "s2", table["label"]
+            turned = own & up & (chance < points * own.sum() / (own & up).sum())
+            times += ("source", "s2") in found(criteria_drift(table.with_columns(label=up & ~turned), by=("source",)))
+        return times
+
+    assert 0.03 < least < 0.3
+    assert named(least) <= 12  # half of 20 at most, but for chance
+    assert named(2 * least) >= 16
+
+
+def test_where_no_group_is_compared_nothing_is_said_of_groups():
+    assert criteria_drift(rows(600).drop("source", "rater"), by=("source",)).metrics["unseen_points"] == []
