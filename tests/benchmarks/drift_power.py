@@ -120,7 +120,7 @@ def plain(table: pl.DataFrame) -> Named:
 
 def searched(table: pl.DataFrame) -> Named:
     """Groups that `criteria_drift` names."""
-    return set(criteria_drift(table).table.filter("significant").select("column", "value").iter_rows())
+    return set(criteria_drift(table, ("source", "rater")).table.filter("significant").select("column", "value").iter_rows())
 
 
 def measured(way: Callable[[pl.DataFrame], Named], name: str, draws: int) -> dict[str, float]:

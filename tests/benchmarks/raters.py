@@ -32,6 +32,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 DRAWS = 2000
 SHUFFLES = 20
+DRIFT_BY = ("source", "rater", "model")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -216,7 +217,7 @@ def injected_drift(table: pl.DataFrame, seed: int) -> dict[str, Any]:
 
 
 def found(table: pl.DataFrame, column: str, value: str) -> dict[str, Any]:
-    drift = criteria_drift(with_p(table))
+    drift = criteria_drift(with_p(table), DRIFT_BY)
     hits = drift.table.filter("significant")
     line = hits.filter((pl.col("column") == column) & (pl.col("value") == value)).to_dicts()
     others = hits.filter((pl.col("column") != column) | (pl.col("value") != value))
@@ -231,11 +232,11 @@ def shuffles(table: pl.DataFrame) -> dict[str, Any]:
     alarms = {"rater, source, model, date shuffled": 0, "labels shuffled": 0}
     for seed in range(SHUFFLES):
         moved = told[rng.permutation(told.height)].select("rater", "source", "model", "created_at")
-        drift = criteria_drift(told.with_columns(moved))
+        drift = criteria_drift(told.with_columns(moved), DRIFT_BY)
         alarms["rater, source, model, date shuffled"] += drift.metrics["significant"] > 0
         mixed = table.with_columns(label=table["label"].sample(fraction=1, shuffle=True, seed=seed))
-        alarms["labels shuffled"] += criteria_drift(with_p(mixed)).metrics["significant"] > 0
-    as_is = criteria_drift(told).table.filter("significant")
+        alarms["labels shuffled"] += criteria_drift(with_p(mixed), DRIFT_BY).metrics["significant"] > 0
+    as_is = criteria_drift(told, DRIFT_BY).table.filter("significant")
     return {"shuffles": SHUFFLES, "with a false alarm": alarms, "found in the data as they are": as_is.to_dicts()}
 
 
@@ -257,7 +258,7 @@ def speed() -> dict[str, float]:
         rater=pl.Series(rng.integers(0, 50, 100_000)).cast(pl.String),
         created_at=pl.from_epoch(pl.Series(rng.integers(1_700_000_000, 1_760_000_000, 100_000))),
     )
-    criteria_drift(rows)
+    criteria_drift(rows, ("rater",))
     return {"200,000 votes, seconds": middle - start, "drift of 100,000 rows, seconds": time.perf_counter() - middle}
 
 

@@ -1,6 +1,6 @@
 """Does the label, given the content, change with who gave it, where it came from, or when?
 
-p_desirable says what the content alone leads one to expect. Where a source, rater, model, language or period departs from it, the
+p_desirable says what the content alone leads one to expect. Where a source, rater, model, script or period departs from it, the
 criteria differ there. Three shapes are looked for, in each group and on all rows together:
 
 - *offset*: the same slope, another threshold (a stricter source);
@@ -44,7 +44,7 @@ ALL = "(all rows)"
 OTHERS = "(all others)"
 OVER_TIME = "created_at"
 WITHIN = ("source", "rater")  # columns in whose groups a change over time is looked for
-MIN_ROWS = 20  # of a group, and on either side of a change a quarter of it
+MIN_ROWS = 20  # of a group; on either side of a change a quarter of that, or a 20th of the group, whichever is more
 MIN_PROMPTS = 5
 MIN_INFORMATION = 1.0  # sum of p (1 - p): under it a group's labels say too little of any offset
 MAX_FINDINGS = 20
@@ -54,7 +54,7 @@ RIDGE = (0.25, 1.0)  # precision of a group's offset and slope around the rest's
 EXAMPLES = 5
 CANDIDATES = 20  # rows of a finding from which its examples are chosen
 LIKE_P = 1000  # rows of nearly the same p that are compared with one by likeness
-SHAPES = ("offset", "slope", "change of offset", "change of slope")
+SHAPES = ("offset", "slope")  # the tests of a change come after those of these
 
 SCHEMA = pl.Schema(
     {
@@ -103,8 +103,9 @@ class Drift:
         95 % interval; effect_log_odds, the same on the log-odds scale, drawn towards 0 by how much groups of the column differ;
         offset and slope against the rest's 0 and 1 (change: after it, with offset_before and slope_before); p_value of the
         group's best test alone, p_adjusted over all tests, significant at the level. `counterpart`: what a group differs from
-        where labels cannot tell which of the two is off, another group or OTHERS: a group is odd only beside two parties or
-        more that have most of the rows. Of two groups that are all of a column the smaller is the `value`. Null: one can tell
+        where labels cannot show which of the two is off, another group or OTHERS: a group is named alone only
+        beside two other parties or more that have most of the rows between them (rows of no group are one party). Of two groups
+        that are all of a column the smaller is the `value`. Null: it is the group
     examples : for each significant line rows of the group beside rows of the rest (change: of its past) with like content and the
         opposite label
     metrics : what was tested and how; JSON values only
@@ -144,11 +145,16 @@ class _Grouping:
         """Rows that each group is compared with: int [G]."""
         return np.asarray(len(self.rows) + self.outside - self.sizes)
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether two groups have nothing but each other to be compared with: what one departs by, the other does."""
+        return len(self.values) == 2 and self.outside < MIN_ROWS
+
     def counterpart(self, group: int) -> str | None:
         """As `Drift.table` has it, of a group that departs from the others."""
-        groups, more = len(self.values), self.outside >= MIN_ROWS
-        if groups == 2 and not more:
+        if self.is_mirrored:
             return self.values[1 - group]
+        groups, more = len(self.values), self.outside >= MIN_ROWS
         is_odd = groups + more > 2 and self.sizes[group] < self.rest[group]
         return None if is_odd else OTHERS
 
@@ -181,7 +187,7 @@ class _RowArrays:
 
 def criteria_drift(
     rows: pl.DataFrame,
-    by: tuple[str, ...] = ("source", "rater", "model", "language"),
+    by: tuple[str, ...],
     *,
     level: float = 0.05,
     likeness: Likeness | None = None,
@@ -372,20 +378,16 @@ def _search_departures(
         if adjusted > level:
             break
         c, shape, group = index[best]
-        group = _smaller(columns[c], group) if shape < 2 else group
+        if shape < 2 and columns[c].is_mirrored:
+            group = int(columns[c].sizes.argmin())
         rows = columns[c].rows[columns[c].starts[group] : columns[c].starts[group + 1]]
-        grouping = _Departure(columns[c], group, shape, float(np.exp(left[best])), adjusted, rows)
+        departure = _Departure(columns[c], group, shape, float(np.exp(left[best])), adjusted, rows)
         if shape >= 2:
-            _date(grouping, data, eta)
-        departures.append(grouping)
+            _date(departure, data, eta)
+        departures.append(departure)
         _, eta = _refit(data, departures)
         now = _all_statistics(data, columns, eta, departures)
     return _judge_again(data, columns, departures, level)
-
-
-def _smaller(column: _Grouping, group: int) -> int:
-    """Of two groups that depart from each other the one with fewer rows; any other group as it is."""
-    return int(column.sizes.argmin()) if len(column.values) == 2 else group
 
 
 def _judge_again(

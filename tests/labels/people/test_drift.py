@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from ktodata.labels.people.drift import criteria_drift
 
@@ -30,12 +30,16 @@ def rows(n=2000, *, seed=0, strict=0.0, invert=False, turn=0.0):
     )
 
 
+def drift_of(table, by=("source", "rater"), **settings):
+    return criteria_drift(table, by, **settings)
+
+
 def found(drift):
     return {(one["column"], one["value"]): one for one in drift.table.filter("significant").iter_rows(named=True)}
 
 
 def test_the_strict_source_is_named_and_no_other():
-    drift = criteria_drift(rows(strict=1.2))
+    drift = drift_of(rows(strict=1.2))
     one = found(drift)
     assert list(one) == [("source", "s2")]
     line = one["source", "s2"]
@@ -48,7 +52,7 @@ def test_the_strict_source_is_named_and_no_other():
 
 
 def test_the_inverted_rater_is_named_and_dated():
-    line = found(criteria_drift(rows(invert=True, seed=1)))["rater", "r3"]
+    line = found(drift_of(rows(invert=True, seed=1)))["rater", "r3"]
     assert line["kind"] == "change"
     assert line["since_low"] <= START + timedelta(days=TURNED) <= line["since_high"]
     assert line["since_high"] - line["since_low"] < timedelta(days=30)
@@ -57,7 +61,7 @@ def test_the_inverted_rater_is_named_and_dated():
 
 def test_a_rater_inverted_throughout_has_a_slope_below_0():
     table = rows().with_columns(label=pl.col("label") ^ (pl.col("rater") == "r3")).drop("created_at")
-    line = found(criteria_drift(table))["rater", "r3"]
+    line = found(drift_of(table))["rater", "r3"]
     assert line["kind"] == "inverted"
     assert line["slope"] == pytest.approx(-1, abs=0.4)
 
@@ -78,17 +82,17 @@ def test_of_three_raters_one_inverted_the_honest_two_are_not_named(share):
                 "rater": [f"r{k}" for k in rater],
             }
         )
-        lines = found(criteria_drift(table))
+        lines = found(drift_of(table))
         assert {value: line["kind"] for (_, value), line in lines.items()} == {"r2": "inverted"}
 
 
 def test_two_troubles_are_told_apart():
-    one = found(criteria_drift(rows(strict=1.2, invert=True)))
+    one = found(drift_of(rows(strict=1.2, invert=True)))
     assert {key: line["kind"] for key, line in one.items()} == {("source", "s2"): "offset", ("rater", "r3"): "change"}
 
 
 def test_a_change_of_everyone_is_one_change():
-    one = found(criteria_drift(rows(turn=1.2)))
+    one = found(drift_of(rows(turn=1.2)))
     assert list(one) == [("created_at", "(all rows)")]
     line = one["created_at", "(all rows)"]
     assert line["since_low"] <= START + timedelta(days=TURNED) <= line["since_high"]
@@ -104,7 +108,7 @@ def test_no_false_alarm_in_clean_shuffles():
         order = rng.permutation(table.height)
         shuffled = table.with_columns(table[order].select("source", "rater", "created_at"))
         # p as a model would learn it from these labels, whose link with p the planted trouble has weakened
-        alarms += criteria_drift(shuffled).metrics["significant"] > 0
+        alarms += drift_of(shuffled).metrics["significant"] > 0
     assert alarms <= 3
 
 
@@ -119,7 +123,7 @@ def test_rows_of_one_prompt_that_hang_together_are_no_drift():
         table = pl.DataFrame({"label": label, "p_desirable": expit(x), "prompt_group": prompt}).with_columns(
             row_id=pl.int_range(1000).cast(pl.String), source=pl.Series(rng.integers(0, 4, 100)[prompt]).cast(pl.String)
         )
-        alarms += criteria_drift(table).metrics["significant"] > 0
+        alarms += drift_of(table).metrics["significant"] > 0
     assert alarms <= 2
 
 
@@ -127,7 +131,7 @@ def test_a_model_that_knows_nothing_raises_no_alarm():
     """p is all but constant and goes against the labels, as out-of-fold p of shuffled labels does."""
     table = rows(800).with_columns(label=pl.Series(np.random.default_rng(0).random(800) < 0.8))
     p = 0.8 - 0.001 * (table["label"].cast(pl.Float64) - 0.8)
-    assert criteria_drift(table.with_columns(p_desirable=p)).metrics["significant"] == 0
+    assert drift_of(table.with_columns(p_desirable=p)).metrics["significant"] == 0
 
 
 def test_one_sided_labels_raise_no_more_alarms_than_the_level():
@@ -137,22 +141,22 @@ def test_one_sided_labels_raise_no_more_alarms_than_the_level():
         rng = np.random.default_rng(seed)
         p = pl.Series(0.97 + rng.normal(0, 0.005, 800))
         table = rows(800, seed=seed).with_columns(p_desirable=p, label=pl.Series(rng.random(800) < 0.97))
-        alarms += criteria_drift(table).metrics["significant"] > 0
+        alarms += drift_of(table).metrics["significant"] > 0
     assert alarms <= 3
 
 
 def test_rows_of_one_moment_have_nothing_to_compare():
     table = rows(200).drop("source", "rater").with_columns(created_at=pl.lit(START))
-    assert criteria_drift(table).table.height == 0
+    assert drift_of(table).table.height == 0
 
 
 def test_nothing_to_compare_is_answered():
     plain = rows(200).drop("created_at").with_columns(source=pl.lit("one"), rater=None)
-    told = criteria_drift(plain)
+    told = drift_of(plain)
     assert told.table.height == 0
     assert told.metrics["tests"] == 0
-    assert criteria_drift(rows(200).with_columns(label=pl.lit(value=True))).table.height == 0
-    assert criteria_drift(rows(30).head(0)).table.height == 0
+    assert drift_of(rows(200).with_columns(label=pl.lit(value=True))).table.height == 0
+    assert drift_of(rows(30).head(0)).table.height == 0
 
 
 def test_examples_are_pairs_that_are_alike():
@@ -163,7 +167,7 @@ def test_examples_are_pairs_that_are_alike():
     def likeness(row: int, others: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.abs(number[others] - row))
 
-    with_it, without = (criteria_drift(table, likeness=one).examples for one in (likeness, None))
+    with_it, without = (drift_of(table, likeness=one).examples for one in (likeness, None))
     assert with_it["similarity"].min() >= 1 / 3
     assert without["similarity"].null_count() == without.height > 0
 
@@ -177,7 +181,7 @@ def test_likeness_is_asked_for_places_of_the_table_that_was_given():
         asked.update([row, *others.tolist()])
         return np.ones(len(others))
 
-    criteria_drift(table, likeness=likeness)
+    drift_of(table, likeness=likeness)
     assert min(asked) >= 100
     assert max(asked) >= 990
 
@@ -196,23 +200,37 @@ SOUND, UPS, TURNED_ROUND = (lambda labels: labels), (lambda labels: [True] * len
 
 def test_a_sound_rater_is_not_the_odd_one_beside_a_handful_of_rows():
     """Twelve rows of one label, which could not be tested by themselves, made the other rater differ from the rest."""
-    assert not found(criteria_drift(of_raters(("ann", 0.98, SOUND), ("bob", 0.02, UPS))))
+    assert not found(drift_of(of_raters(("ann", 0.98, SOUND), ("bob", 0.02, UPS))))
 
 
 def test_of_two_who_differ_neither_is_the_odd_one():
-    (line,) = found(criteria_drift(of_raters(("ann", 0.6, SOUND), ("bob", 0.4, TURNED_ROUND)))).values()
+    (line,) = found(drift_of(of_raters(("ann", 0.6, SOUND), ("bob", 0.4, TURNED_ROUND)))).values()
     assert {line["value"], line["counterpart"]} == {"ann", "bob"}
 
 
+@pytest.mark.parametrize("sizes", [(300, 200), (200, 300)])
+def test_of_two_who_differ_the_one_who_differs_from_rows_of_no_rater_is_the_odd_one(sizes):
+    """Rows that several judged have no rater; the smaller of the two was named, whoever it was."""
+    (strict, sound), table = sizes, rows(1500, seed=1)
+    names = [*["ann"] * strict, *["bob"] * sound, *[None] * 1000]
+    strictly = pl.Series(np.random.default_rng(2).random(1500) < expit(logit(table["p_desirable"].to_numpy()) - 2))
+    by_ann = pl.col("rater") == "ann"
+    table = table.with_columns(rater=pl.Series(names, dtype=pl.String), strictly=strictly)
+    for label, kind in ((pl.col("strictly"), "offset"), (~pl.col("label"), "inverted")):
+        told = drift_of(table.with_columns(label=pl.when(by_ann).then(label).otherwise("label")).drop("created_at"), ("rater",))
+        lines = found(told)
+        assert {key: (line["kind"], line["counterpart"]) for key, line in lines.items()} == {("rater", "ann"): (kind, None)}
+
+
 def test_whoever_has_most_rows_is_not_the_odd_one():
-    drift = found(criteria_drift(of_raters(("ann", 0.8, SOUND), ("bob", 0.1, UPS), ("cat", 0.1, UPS))))
+    drift = found(drift_of(of_raters(("ann", 0.8, SOUND), ("bob", 0.1, UPS), ("cat", 0.1, UPS))))
     assert drift.get(("rater", "ann"), {"counterpart": "(all others)"})["counterpart"] == "(all others)"
     assert all(line["counterpart"] is None for (_, name), line in drift.items() if name != "ann")
 
 
 def test_one_of_four_is_named():
     fair = [(name, 0.25, SOUND) for name in ("ann", "bob", "cat")]
-    (line,) = found(criteria_drift(of_raters(*fair, ("dan", 0.25, TURNED_ROUND), n=1600))).values()
+    (line,) = found(drift_of(of_raters(*fair, ("dan", 0.25, TURNED_ROUND), n=1600))).values()
     assert (line["value"], line["counterpart"]) == ("dan", None)
 
 
