@@ -16,6 +16,7 @@ from ktodata.experiments.digests import digest, digest_model, digest_rows, diges
 from ktodata.experiments.experiment import ExperimentPlan, Notify, check_apart
 from ktodata.experiments.treatments import CLEAN, NOISY
 from ktodata.files import whole_file, write_note
+from ktodata.stats.joined_groups import joined_groups
 
 ONE_TRAINING = "Each was trained once: another seed may turn out otherwise, and the intervals do not say how far."
 WORDS = {"says": pl.String(), "rows": pl.Int64(), "family": pl.String(), "budget": pl.Float64()}  # of each arm
@@ -158,7 +159,9 @@ def plan_arms(
             key = digest(trainer, settings, weights, digest_rows(arm.rows, arm.rows.columns), rows_scored)
             trainings.append(ArmTraining(arm, seed, settings, key))
     truth = pl.col("truth" if "truth" in scored.columns else "label")
-    groups = pl.col("prompt_group") if "prompt_group" in scored.columns else pl.col("prompt")
+    is_text = scored.schema["prompt"] == pl.String
+    prompts = scored["prompt"] if is_text else scored.select("prompt").hash_rows().cast(pl.String)
+    groups = joined_groups(scored["prompt_group"], prompts) if "prompt_group" in scored.columns else scored["prompt"]
     source = pl.col("model") if "model" in scored.columns else pl.lit(None, pl.String)
     held_out = scored.select("row_id", truth=truth, group=groups, model=source)
     return KtoPlan(trainings, held_out, {"model": model, "seeds": list(seeds), **train}, folder, scored)

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.errors import EmptyDataError
+from ktodata.stats.joined_groups import joined_groups
 from ktodata.train.data.encoding import EncodedRows, encode
 from ktodata.train.data.ragged_ids import Ids, Numbers, RaggedIds
 from ktodata.train.data.training_rows import COLUMNS, named
@@ -21,7 +22,7 @@ class TokenRows:
     label: NDArray[np.bool_]
     weight: NDArray[np.float64]
     p_desirable: NDArray[np.float64]  # P(truly desirable); the label itself where none was given
-    group: tuple[str, ...]  # rows of one group share their prompt, or nearly
+    group: tuple[str, ...]  # rows of one group share their prompt, or nearly; as `joined_groups` names them
     prompt: RaggedIds
     completion: RaggedIds
     max_length: int
@@ -84,8 +85,7 @@ def token_rows(rows: pl.DataFrame, encoded: EncodedRows, *, max_length: int, par
         label=fitting["label"].to_numpy(),
         weight=fitting["weight"].to_numpy(),
         p_desirable=fitting["p_desirable"].to_numpy(),
-        # without groups from dedupe, rows with exactly the same prompt tokens are a group
-        group=tuple(group or digest.hex() for group, digest in fitting.select("prompt_group", "prompt_digest").iter_rows()),
+        group=tuple(joined_groups(fitting["prompt_group"], fitting["prompt_digest"].bin.encode("hex"))),
         prompt=RaggedIds.within(encoded.ids, starts, prompts, fitting["prompt_digest"]),
         completion=RaggedIds.within(encoded.ids, starts + prompts, kept - prompts, fitting["completion_digest"]),
         max_length=max_length,

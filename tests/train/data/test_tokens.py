@@ -130,6 +130,14 @@ def test_rows_of_one_prompt_are_one_group_even_without_prompt_group(tokenizer):
     assert rows.group[0] == rows.group[1] != rows.group[2]
 
 
+@pytest.mark.parametrize("group", [pl.col("row_id"), pl.when(pl.int_range(24) % 2 == 0).then("row_id")], ids=["rows", "half"])
+def test_rows_of_one_prompt_are_one_group_whatever_prompt_group_says(tokenizer, group):
+    """136 of 480 partners had the very same prompt, and none was counted."""
+    rows, _ = tokens_of(text_rows(24).with_columns(prompt_group=group), tokenizer)
+    plain, _ = tokens_of(text_rows(24).drop("prompt_group"), tokenizer)
+    assert rows.group_numbers.tolist() == plain.group_numbers.tolist()
+
+
 @pytest.mark.parametrize(("first", "second", "common"), [([1, 2], [1, 2, 3], 2), ([1, 9], [1, 2], 1), ([], [1], 0)])
 def test_common_prefix_length(first, second, common):
     assert common_prefix_length(first, second) == common
