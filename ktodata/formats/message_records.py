@@ -22,8 +22,8 @@ BEFORE, ANSWER = "(turns before)", "(answer)"
 TEXT_COLUMNS = ("content", "text")
 CARRIED = ("tool_calls", "tool_call_id", "reasoning_content")
 KEYS = ("column", "id", "parent", "role", "text")
-# what stands for "no parent" in exports that have no null there
-NO_PARENT = (None, "", 0, "00000000-0000-0000-0000-000000000000", "client-created-root")
+# what stands for "no parent" in exports that have no null there, unless a message of the conversation has that id
+NO_PARENT = ("0", "False", "00000000-0000-0000-0000-000000000000", "client-created-root")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _in_time(messages: list[_Message], created_at: str | None, time_of: TimeRead
 def _answers(messages: Sequence[_Message], columns: MessageColumns, label: str, named: Container[str]) -> Iterator[SourceRecord]:
     by_id: dict[str, list[_Message]] = {}
     for message in messages:
-        by_id.setdefault(repr(lookup(message.record, columns.id)), []).append(message)
+        by_id.setdefault(_id(lookup(message.record, columns.id)), []).append(message)
     for place, message in enumerate(messages):
         entry, is_judged = message.entry, lookup(message.record, label) not in (ABSENT, None, "")
         problem = None if is_judged else UnusableError("unlabelled", "no verdict on it")
@@ -139,8 +139,10 @@ def _answers(messages: Sequence[_Message], columns: MessageColumns, label: str, 
 
 def _parents(message: _Message, by_id: Mapping[str, Sequence[_Message]], columns: MessageColumns) -> list[_Message]:
     path: list[_Message] = []
-    while (parent := need(message.record, str(columns.parent))) not in NO_PARENT:
-        others = by_id.get(repr(parent), ())
+    while (parent := need(message.record, str(columns.parent))) not in (None, ""):
+        others = by_id.get(_id(parent), ())
+        if _id(parent) in NO_PARENT and (not others or message in others):
+            break
         if len(others) != 1:
             raise UnusableError(
                 "no_parent", f"{len(others)} messages of the conversation have the id {clip(parent, 40)}, its parent's"
@@ -150,6 +152,11 @@ def _parents(message: _Message, by_id: Mapping[str, Sequence[_Message]], columns
             raise UnusableError("no_parent", "the messages are each other's parents")
         path.insert(0, message)
     return path
+
+
+def _id(value: Any) -> str:
+    """An id as text: numbers of a column with empty cells are read as 1.0 for 1."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _turn(message: _Message, columns: MessageColumns, named: Container[str] | None = None) -> dict[str, Any]:

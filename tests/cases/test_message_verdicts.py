@@ -197,6 +197,25 @@ def test_messages_of_a_table_are_joined_by_their_parents(lines):
     assert result.metrics["records"] == 5
 
 
+@pytest.mark.parametrize("roots_parent", [None, "", 0, "client-created-root"])
+@pytest.mark.parametrize(("first", "as_read"), [(0, int), (0, float), (1, int), (1, float), (0, str)])
+def test_the_first_message_is_before_the_answers_whatever_its_id(first, as_read, roots_parent):
+    texts = ["My name is Ann.", "Hello Ann.", "What is my name?", "Ann."]
+    messages = [
+        {
+            "talk": "t",
+            "id": str(first + n) if as_read is str else first + n,
+            "parent": as_read(first + n - 1) if n else roots_parent,
+            "role": ("user", "assistant")[n % 2],
+            "content": text,
+            "good": True if n == 3 else None,
+        }
+        for n, text in enumerate(texts)
+    ]
+    result = read(messages, label="good", conversation={"column": "talk", "parent": "parent"})
+    assert rows(result) == [("User: My name is Ann.\n\nAssistant: Hello Ann.\n\nUser: What is my name?", "Ann.", True)]
+
+
 def test_messages_without_parents_are_in_the_order_of_their_times(lines):
     path = lines(
         {"thread": 1, "role": "assistant", "content": "Seven.", "up": True, "at": "2026-03-01T10:00:05Z"},
