@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -15,6 +16,8 @@ from ktodata.files import alone_in, describe, differing, read_parquet, read_tabl
 from ktodata.models import model_digest
 from ktodata.pipeline import code_digest as code_module
 from ktodata.pipeline.code_digest import code_digest as kept_digest
+from ktodata.pipeline.run_stages import Evaluate
+from ktodata.pipeline.run_state import RunState
 from ktodata.pipeline.self_training import dry_run
 
 PACKAGE = Path(kd.__file__).parent
@@ -135,6 +138,18 @@ def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(monkeypatch
     assert edited("halos.py") == {"ingest"}  # a package imports it for others
     assert edited("judge_verdicts.py") == {"label_noise"}  # looked up in its folder, imported by nobody
     assert edited("feedback.py") == set(names)
+
+
+@pytest.mark.parametrize("settings", [{"model": "another"}, {}])
+def test_an_evaluation_is_of_the_rows_that_are_held_out_whosever_the_model_is(settings, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/training.json").write_text("{}")
+
+    def made_of(sha256):
+        export = SimpleNamespace(metrics={"checksums": {"test-00000-of-00001.parquet": {"rows": 9, "sha256": sha256}}})
+        return Evaluate(settings, lambda stage, work: None).made_of(RunState(tmp_path, (), {"export": export}))
+
+    assert made_of("a") == made_of("a") != made_of("b")
 
 
 # --- what is there ------------------------------------------------------------------------------------------------------------
