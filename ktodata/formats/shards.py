@@ -67,14 +67,13 @@ def read_shards(folder: Path, part: str = "train") -> pl.DataFrame:
     is the only vote. Raises EmptyDataError when there is no shard of that part.
     """
     shards = folder / "shards" if (folder / "shards").is_dir() else folder
-    if (shards / CHECKSUMS).is_file():
-        check_shards(shards)
     files = sorted(path for path in shards.glob(f"{part}-*.parquet") if SHARD_NAME.fullmatch(path.name))
+    if files or (shards / CHECKSUMS).is_file():  # else the folder is none of shards, and that is said
+        check_shards(shards)
     if not files:
         raise EmptyDataError(
             f"{shards} holds no {part}-00000-of-....parquet: give a run folder, or the folder that export wrote."
         )
-    check_shards(shards)
     rows = pl.concat([read_shard(path) for path in files])
     if "chat_template_kwargs" in rows.columns:
         rows = rows.with_columns(pl.col("chat_template_kwargs").replace("{}", None))

@@ -145,3 +145,10 @@ def test_shards_are_read_back_as_feedback(tmp_path, conversational):
 def test_a_folder_without_shards_of_the_part_is_said(tmp_path):
     with pytest.raises(EmptyDataError, match="holds no validation-00000"):
         read_shards(tmp_path, "validation")
+
+
+def test_every_shard_is_read_once_to_be_checked(tmp_path, monkeypatch):
+    checksums, read = write_shards(table(), tmp_path), []
+    monkeypatch.setattr("ktodata.formats.shards.changed_shards", lambda folder: read.append(folder) or [])
+    assert read_shards(tmp_path).height == 5 and len(checksums) == 4
+    assert read == [tmp_path]
