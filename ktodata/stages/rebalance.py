@@ -287,18 +287,20 @@ def check_weighted_ratio(counts: _Counts, weights: tuple[float, float], by_rule:
 def check_weight_size(counts: _Counts, weights: tuple[float, float], by_rule: float) -> Finding:
     """KD062: a few rows carry more than ten times the weight of the others, or would by the rule, but for max_weight."""
     heavy = max(weights)
-    if heavy == 1:
+    if heavy == 1 and by_rule <= 1:
         return not_applicable("KD062", "no row is weighed up.")
     if heavy <= HEAVY and by_rule <= heavy:
         return passed("KD062", f"the largest weight is {heavy:.2f}.")
     few = min(counts.desirable, counts.undesirable)
-    held_back = f" The rule asks for {by_rule:.1f}, and max_weight holds it back." if by_rule > heavy else ""
-    return issue(
-        "KD062",
-        f"{few:,} rows weigh {heavy:.1f} each, so a wrong label among them costs as much as {heavy:.0f} others.{held_back} "
-        "Have them reviewed, or use by: drop.",
-        rows=few,
-    )
+    held_back = f" The rule asks for {by_rule:.2f}, and max_weight holds it back." if by_rule > heavy else ""
+    costs = f"{few:,} rows weigh {heavy:.1f} each, so a wrong label among them costs as much as {heavy:.0f} others."
+    advice = "Have them reviewed, or use by: drop."
+    if heavy == 1:
+        costs, advice = (
+            "No row is weighed up.",
+            "More feedback of the rarer label is what is missing; by: drop evens out as well.",
+        )
+    return issue("KD062", f"{costs}{held_back} {advice}", rows=few)
 
 
 def check_rows_dropped(dropped: int, rows: int) -> Finding:

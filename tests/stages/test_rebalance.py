@@ -176,7 +176,13 @@ def test_no_weight_is_over_the_cap_and_the_finding_says_what_it_holds_back():
     ratio = next(each for each in capped.metrics["findings"] if each["code"] == "KD061")
     assert "max_weight holds the weights back" in ratio["text"] and "by: weights" not in ratio["text"]
     finding = next(each for each in capped.metrics["findings"] if each["code"] == "KD062")
-    assert finding["status"] == "issue" and "asks for 500.0, and max_weight holds it back" in finding["text"]
+    assert finding["status"] == "issue" and "asks for 500.00, and max_weight holds it back" in finding["text"]
+
+
+def test_a_cap_of_one_holds_every_weight_back_and_the_finding_says_so():
+    finding = next(each for each in rebalance(rows(5, 95), max_weight=1).metrics["findings"] if each["code"] == "KD062")
+    assert finding["status"] == "issue" and "No row is weighed up. The rule asks for 19.00, and max_weight" in finding["text"]
+    assert statuses(rebalance(rows(50, 50), max_weight=1))["KD062"] == "not_applicable"
 
 
 def test_a_cluster_below_the_cap_keeps_all_its_rows():
