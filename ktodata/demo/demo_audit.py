@@ -10,7 +10,7 @@ import polars as pl
 
 from ktodata.demo.troubled_sample import CARELESS, LIKES_LENGTH, LONG, RATERS, TroubledSample
 from ktodata.formats import read
-from ktodata.labels.label_words import percent, span
+from ktodata.labels.label_words import span
 from ktodata.ledger import add_columns
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.stage import StageResult
@@ -20,7 +20,7 @@ from ktodata.stages.embed import embed
 from ktodata.stages.label_noise import label_noise
 from ktodata.stages.split import split
 from ktodata.stages.validate import validate
-from ktodata.stats import Interval, clopper_pearson
+from ktodata.stats import Interval, clopper_pearson, percent
 
 ENCODER = "packaged:wordllama-256"
 JUDGED = 60  # rows of the random draw that the truth judges, in a person's place: as many as `review --budget 60` asks for

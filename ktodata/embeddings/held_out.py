@@ -8,7 +8,7 @@ import polars as pl
 from ktodata.embeddings.holes import Floats, nearest_prompts
 from ktodata.embeddings.vectors import of_unit_length
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.stats import share
+from ktodata.stats import percent_span, share
 
 # cosine; of 13 pairs the packaged encoders gave reworded questions 0.70 to 0.99, and one template filled in twice 0.24 to 0.79
 SAME_MEANING = 0.85
@@ -67,7 +67,7 @@ def check_held_out(counts: dict[str, Any] | None) -> Finding:
     text = (
         f"{counts['near']:,} of {counts['searched']:,} held-out prompts searched have a training prompt of another group with a "
         f"similarity of {SAME_MEANING} or more, by the encoder, beyond what all prompts share "
-        f"({of_all.low:.1%} to {of_all.high:.1%} of all)"
+        f"({percent_span(of_all.low or 0.0, of_all.high or 0.0)} of all)"
     )
     if not counts["near"]:
         return passed("KD053", f"{text}. What the encoder does not see as alike would not be seen here.")

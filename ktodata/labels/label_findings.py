@@ -12,7 +12,6 @@ from ktodata.labels.label_words import (
     flags_sentence,
     is_above,
     is_worth_nothing,
-    percent,
     review_sentence,
     reviewed_labels,
     span,
@@ -23,7 +22,7 @@ from ktodata.labels.people.calibration import SHARE_WRONG
 from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.trusted import MIN_DRAWN
 from ktodata.labels.people.vote_worth import MIN_SHARED
-from ktodata.stats import Interval
+from ktodata.stats import Interval, percent, percent_span
 
 MANY_WRONG = 0.1  # share of wrong labels
 TWINS = "near twin (same prompt, nearly the same completion)"
@@ -162,8 +161,8 @@ def _nothing_flagged(facts: dict[str, Any]) -> Finding:
 def _refuted_in_words(name: str, trusted: Mapping[str, Any]) -> str:
     right = trusted["reviewed_flags"]
     return (
-        f"Of reviewed flags on {name} rows {percent(right['value'])} are right ({percent(right['low'])} to "
-        f"{percent(right['high'])}), too few for min_precision: all flags there are taken back."
+        f"Of reviewed flags on {name} rows {percent(right['value'])} are right ({percent_span(right['low'], right['high'])}), "
+        f"too few for min_precision: all flags there are taken back."
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ktodata.feedback import LABEL_NAMES
-from ktodata.stats import Interval, digits_of_percent
+from ktodata.stats import Interval, percent, percent_span
 
 MAX_NAMED = 5  # raters in a sentence
 MORE_ROWS = 30  # that a review is advised to go on with
@@ -437,11 +437,6 @@ def p_in_words(measured: bool, fit: Mapping[str, Any] | None = None) -> str:
     return f"{AS_MEASURED}, where it is no better than the class shares" if fit and is_worth_nothing(fit) else AS_MEASURED
 
 
-def percent(value: float, digits: int = 1) -> str:
-    """A share as a percentage with a thin space before the sign; 0 and 100 are counts of none and of all."""
-    return f"{100 * value:.{digits_of_percent(value, digits)}f}\u2009%"
-
-
 def _rate(part: DrawnRate) -> str:
     undecided = part.undecided_in_words()
     if not part.drawn:
@@ -457,7 +452,7 @@ def span(rate: Interval) -> str:
         return "unknown"
     if rate.low == rate.high:
         return percent(rate.high)
-    return f"{100 * rate.low:.1f} to {percent(rate.high)}"
+    return percent_span(rate.low, rate.high)
 
 
 def _rows(rows: int) -> str:

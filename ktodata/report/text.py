@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ktodata.stats import Interval, digits_of_percent
+from ktodata import stats
+from ktodata.stats import Interval, percent_span
 from ktodata.visible_text import clean
 
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -74,7 +75,7 @@ def count(value: Any) -> str:
 
 def percent(value: Any, digits: int = 1) -> str:
     """0.0831 -> '8.3 %' with a thin space, 0.9997 -> '99.97 %'; what is not a number -> 'unknown'."""
-    return f"{100 * value:.{digits_of_percent(value, digits)}f}\u2009%" if _is_number(value) else "unknown"
+    return stats.percent(value, digits) if _is_number(value) else "unknown"
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -97,8 +98,7 @@ def interval(low_high: Any, *, as_percent: bool = False, digits: int | None = No
         return ""
     low, high = low_high
     if as_percent:
-        places = 1 if digits is None else digits
-        return f"{100 * low:.{places}f} to {100 * high:.{places}f}\u2009%"
+        return percent_span(low, high, 1 if digits is None else digits)
     places = 3 if digits is None else digits
     return f"{low:.{places}f} to {high:.{places}f}"
 

@@ -43,6 +43,17 @@ def digits_of_percent(value: float, digits: int) -> int:
     return digits
 
 
+def percent(value: float, digits: int = 1) -> str:
+    """A share as a percentage with a thin space before the sign; 0 and 100 are counts of none and of all."""
+    return f"{100 * value:.{digits_of_percent(value, digits)}f}\u2009%"
+
+
+def percent_span(low: float, high: float, digits: int = 1) -> str:
+    """The ends of a share as percentages, both with the digits that either needs, a thin space before the sign."""
+    places = max(digits_of_percent(end, digits) for end in (low, high))
+    return f"{100 * low:.{places}f} to {100 * high:.{places}f}\u2009%"
+
+
 def clopper_pearson(hits: ArrayLike, trials: ArrayLike, *, level: ArrayLike = 0.95) -> tuple[Floats, Floats]:
     """Ends of the exact two-sided binomial interval for hits / trials: float arrays in [0, 1]; (0, 1) where there are no trials.
 
@@ -78,9 +89,9 @@ def stratified_share(hits: Pair, trials: Pair, sizes: Pair, *, level: float = 0.
 
     hits, trials : in the draw of each stratum; sizes : its rows, drawn and not. Where nothing was drawn from a stratum that has
     rows, its share may be anything: `value` is None, and the interval says what the other stratum leaves open.
-    An end is the last share that is not refuted, whatever the shares of the strata (Buehler 1957), outcomes in the order of
-    studentised estimates (Chan and Zhang 1999). Only shares that each stratum leaves likely are tried, at a price of UNLIKELY
-    (Berger and Boos 1994).
+    The upper end is the largest share that the data do not refute for any split between the strata (Buehler 1957), the lower end
+    likewise; outcomes are in the order of studentised estimates (Chan and Zhang 1999). Only shares that each stratum leaves
+    likely are tried, at a price of UNLIKELY (Berger and Boos 1994).
     """
     if not any(trials):
         return Interval(None, None, None)

@@ -47,6 +47,7 @@ def test_one_line_ends_with_an_ellipsis():
         (percent(float("nan")), "unknown"),
         (number(1.23456), "1.235"),
         (interval([0.04, 0.12], as_percent=True), "4.0 to 12.0\u2009%"),
+        (interval([0.9996, 0.9999], as_percent=True), "99.96 to 99.99\u2009%"),
         (interval({"value": 1, "low": 0.5, "high": None}), ""),
         (interval({"low": 0.5, "high": 0.75}), "0.500 to 0.750"),
         (interval(Interval(0.6, 0.5, 0.75)), "0.500 to 0.750"),

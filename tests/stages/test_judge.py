@@ -648,7 +648,7 @@ def test_agreement_with_people_is_within_each_given_class(stand_in):
     assert (agreement["undesirable"]["right_doubted"]["hits"], agreement["undesirable"]["right_doubted"]["of"]) == (2, 20)
     ends = [float(end) for end in clopper_pearson(18, 20)]
     assert [agreement["undesirable"]["agreement"][end] for end in ("low", "high")] == pytest.approx(ends)
-    assert "18 of 20 reviewed rows given as undesirable (90%, 68% to 99%)" in finding(judged, "KD078")["text"]
+    assert "18 of 20 reviewed rows given as undesirable (90\u2009%, 68 to 99\u2009%)" in finding(judged, "KD078")["text"]
 
 
 def test_verdicts_given_later_are_compared_with_it_and_nothing_is_asked_again(stand_in, monkeypatch):

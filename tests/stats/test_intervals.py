@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from ktodata.stats import Interval, auroc, clopper_pearson, placements, share, stratified_share
+from ktodata.stats import Interval, auroc, clopper_pearson, percent_span, placements, share, stratified_share
 
 
 def test_clopper_pearson_by_hand_and_at_its_ends():
@@ -29,6 +29,27 @@ def test_share_of_nothing_is_unknown():
 )
 def test_an_interval_says_whether_zero_is_in_it(low, high, answer):
     assert Interval(0.1, low, high).includes_zero is answer
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "digits", "answer"),
+    [
+        (0.9996, 0.9999, 1, "99.96 to 99.99"),
+        (0.0003, 0.05, 1, "0.03 to 5.00"),
+        (0.0, 1.0, 1, "0.0 to 100.0"),
+        (0.42, 0.997, 0, "42.0 to 99.7"),
+    ],
+)
+def test_the_ends_of_a_share_are_rounded_alike(low, high, digits, answer):
+    assert percent_span(low, high, digits) == f"{answer}\u2009%"
+
+
+def test_no_interval_reads_the_other_way_round():
+    rng = np.random.default_rng(0)
+    near_an_end = rng.choice([0, 1], (500, 1)) + rng.choice([-1, 1], (500, 2)) * 10 ** rng.uniform(-6, 0, (500, 2))
+    for low, high in np.sort(np.clip(near_an_end, 0, 1)):
+        ends = [float(end) for end in percent_span(low, high)[:-2].split(" to ")]
+        assert ends[0] <= ends[1]
 
 
 def test_auroc_by_hand():

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ktodata.findings import Finding, issue, not_applicable, passed
+from ktodata.stats import percent, percent_span
 
 CODES = {"length": "KD072", "format": "KD073", "position": "KD074", "wording": "KD075", "sycophancy": "KD076"}
 TOWARD = {
@@ -117,5 +118,6 @@ def _percent(measure: Mapping[str, float | None]) -> str:
     """A share and its exact 95 % interval, where there is one."""
     if measure["value"] is None:
         return "none"
-    ends = "" if measure["low"] is None else f", {measure['low']:.0%} to {measure['high']:.0%}"
-    return f"{measure['value']:.0%}{ends}"
+    low, high = measure["low"], measure["high"]
+    ends = "" if low is None or high is None else f", {percent_span(low, high, 0)}"
+    return f"{percent(measure['value'], 0)}{ends}"
