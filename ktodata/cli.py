@@ -192,7 +192,7 @@ def audit(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="An expert's labels, read as --label is and as true/false; else --set 'trusted={column: NAME, VALUE: true}'.",
+            help="An expert's labels, read as --label is; else --set 'trusted={column: NAME, VALUE: true}'.",
         ),
     ] = None,
     reviews: Reviews = None,

@@ -51,9 +51,8 @@ Options:
   --created-at COLUMN             The column that says when.
   --source-id COLUMN              The column of the record's own id.
   --source COLUMN                 The column that says where a row is from.
-  --trusted COLUMN                An expert's labels, read as --label is and
-                                  as true/false; else --set 'trusted={column:
-                                  NAME, VALUE: true}'.
+  --trusted COLUMN                An expert's labels, read as --label is; else
+                                  --set 'trusted={column: NAME, VALUE: true}'.
   --reviews FILE                  People's verdicts (row_id, trusted_label);
                                   may be given again.
   --telemetry RUN|FILE            An earlier training on these rows: a run,

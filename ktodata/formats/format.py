@@ -91,9 +91,13 @@ class Fields:
         return bool(self.prompt or self.completion or self.messages)
 
     def verdict(self, record: Record, own_column: str = "label", own: Meanings = BOOLEANS) -> Verdict:
-        """The label of a record that judges one completion, with its votes. Raises UnusableError when there is none."""
+        """The label of a record that judges one completion, with its votes. Raises UnusableError when there is none.
+
+        own : what the format itself says of the values of `own_column`; of any other column it says nothing
+        """
         if self.votes:
-            return self._verdict_of_votes(record, own)
+            return self._verdict_of_votes(record)
+        own = own if self.label.column in (None, own_column) else {}
         return self.judge(self._label_value(record, own_column), own)
 
     def _label_value(self, record: Record, own_column: str) -> Any:
@@ -132,15 +136,15 @@ class Fields:
             elif value is not ABSENT:
                 yield rater, value
 
-    def _verdict_of_votes(self, record: Record, own: Meanings) -> Verdict:
+    def _verdict_of_votes(self, record: Record) -> Verdict:
         values = list(self.vote_values(record))
-        labels = ((rater, self.label.truth(value, own)) for rater, value in values)
+        labels = ((rater, self.label.truth(value, {})) for rater, value in values)
         votes = [Vote(rater, label) for rater, label in labels if label is not None]
         if self.label.column is None:
             if not votes and any(not is_nobody(value) for _, value in values):
                 raise UnusableError("unlabelled", "its votes are all ones that the recipe sets aside")
             return Verdict.by_votes(votes)
-        label = self.label_of(self._label_value(record, self.label.column), own)
+        label = self.label_of(self._label_value(record, self.label.column), {})
         # the label is a verdict of its own, unless it is one of the columns that were counted above
         return Verdict(label, votes if self.label.column in self.votes else [Vote(None, label), *votes])
 
@@ -290,14 +294,17 @@ def _time_column(setting: str | Mapping[str, str] | None) -> tuple[str | None, s
 
 
 def _trusted_rule(setting: str | Mapping[Any, Any] | None, label: LabelRule) -> LabelRule | None:
-    """A bare column name is read with the label's own meanings and as booleans."""
+    """A bare column name is read with the meanings that were said of the label, or as booleans where none were.
+
+    Not as both: beside `is_bad: {true: undesirable}` an expert's true means the same, and no value may say what it does not.
+    """
     if setting is None:
         return None
     rule = label_rule(setting, name="trusted")
     if rule.is_given:
         return rule
-    own = {} if label.names_sides else label.meanings or {}
-    return LabelRule(rule.column, {**own, **BOOLEANS})
+    is_own = label.names_sides or rule.column == "trusted_label" or not label.is_given
+    return LabelRule(rule.column, BOOLEANS if is_own else label.meanings or {})
 
 
 def _kept_columns(keep: Sequence[str] | Mapping[str, str] | None, label: LabelRule) -> Mapping[str, str]:

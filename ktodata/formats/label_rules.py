@@ -154,7 +154,7 @@ class LabelRule:
                 return next(iter(same.values()))
         if self.threshold is not None:
             return self.threshold.outcome(self.rating(value))
-        raise UnmappedLabelError(value, self._given_text())
+        raise UnmappedLabelError(value, self._given_text(own))
 
     def take_respelt(self) -> Counter[str]:
         """What was respelt since the last call."""
@@ -162,11 +162,12 @@ class LabelRule:
         self.respelt.clear()
         return taken
 
-    def _given_text(self) -> str:
+    def _given_text(self, own: Meanings) -> str:
         if self.threshold is not None:
             return "it is not a number, and the label has a threshold"
         if not self.is_given:
-            return "none is given for any, and without that only true and false are labels"
+            only = " and ".join(yaml_value(value) for _, value in own)
+            return f"none is given for any{only and f', and without that only {only} are labels'}"
         given = [yaml_value(value) for _, value in self.meanings or {}]
         return f"it is given for {', '.join(given[:MAX_SHOWN])}{', ...' if len(given) > MAX_SHOWN else ''}"
 
@@ -177,7 +178,7 @@ class LabelRule:
     def rating(self, value: Any) -> float:
         """`value` as a number. Raises UnmappedLabelError."""
         if (number := _number(value)) is None:
-            raise UnmappedLabelError(value, self._given_text())
+            raise UnmappedLabelError(value, self._given_text({}))
         return number
 
 

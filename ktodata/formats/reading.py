@@ -137,8 +137,9 @@ def read(
         Where they are even the record gives a row of each label, with the votes for it; `dedupe` holds both for review.
     rater, created_at, source_id, source, model, pair_id : columns. Times are ISO or e-mail text, or
         seconds, milli-, micro- or nanoseconds since 1970; else created_at: {column: ts, format: "%d/%m/%Y"}, or format: excel.
-    trusted : column of an expert's verdict, read with the meanings of `label` and as booleans; or, with meanings of its own,
-        {column: human_ok, 1: true, 0: false}. A row whose verdict has no meaning stays, without a trusted label, and is counted.
+    trusted : column of an expert's verdict, read with the meanings of `label`, or as booleans where none are given (and where it
+        is trusted_label, as ktodata writes it); or, with meanings of its own, {column: human_ok, 1: true, 0: false}. A row whose
+        verdict has no meaning stays, without a trusted label, and is counted.
     keep : columns to keep as metadata, or {new name: column}.
     split : column of the part that a row was given: train, test, ... It becomes column given_part, for the stage split.
     join_parts : of a data set that has several parts. True: they are read as one; False: given_part keeps each row's. Without it
@@ -500,10 +501,13 @@ class _Reader:
         quotes = " In YAML write 'yes' and 'no' in quotes; without them they may be booleans." if yaml_words else ""
         is_scale = len(values) > MAX_SIDES and all(value.strip("'").lstrip("-").replace(".", "", 1).isdigit() for value in values)
         scale = f" Of ratings, an edge says it: label: {{column: {yaml_name(column)}, at_least: CHOOSE}}." if is_scale else ""
+        of_column = "" if self._fields.votes and not self._fields.label.column else f"column: {yaml_name(column)}, "
+        compares = self._format is PREFERENCE or len(self._fields.completion) == 2
+        meanings = "first, second, tie" if compares else "true (desirable), false (undesirable)"
+        command = "" if compares else "; on the command line, --up VALUE and --down VALUE, each as often as needed"
         return (
-            f"Say what each value means, with true (desirable), false (undesirable) or null (no label) in place of CHOOSE: "
-            f"label: {{column: {yaml_name(column)}, {pairs}}}; on the command line, --up VALUE and --down VALUE, "
-            f"each as often as needed.{spellings}{more}{quotes}{scale}"
+            f"Say what each value means, with {meanings} or null (no label) in place of CHOOSE: "
+            f"label: {{{of_column}{pairs}}}{command}.{spellings}{more}{quotes}{scale}"
         )
 
 

@@ -141,5 +141,5 @@ def _reads_all(format: str, values: Sequence[Any]) -> bool:
 def _is_excel_day(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and EXCEL_DAYS[0] <= float(value) <= EXCEL_DAYS[1]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number of 400 digits is no float
         return False

@@ -221,9 +221,11 @@ def test_messages_without_parents_are_in_the_order_of_their_times(lines):
         {"thread": 1, "role": "assistant", "content": "Seven.", "up": True, "at": "2026-03-01T10:00:05Z"},
         {"thread": 1, "role": "user", "content": "3 + 4?", "up": None, "at": "2026-03-01T10:00:00Z"},
     )
-    assert rows(read(path, conversation="thread", label="up", created_at="at")) == [("3 + 4?", "Seven.", True)]
+    assert rows(read(path, conversation="thread", label={"column": "up", True: True, False: False}, created_at="at")) == [
+        ("3 + 4?", "Seven.", True)
+    ]
     with pytest.raises(FormatError, match="no_prompt 1"):
-        read(path, conversation="thread", label="up")
+        read(path, conversation="thread", label={"column": "up", True: True, False: False})
 
 
 @pytest.mark.parametrize(

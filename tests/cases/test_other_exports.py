@@ -112,7 +112,12 @@ def test_reasoning_beside_the_message_of_a_response_is_kept(tmp_path):
     message = {"type": "message", "id": "m", "role": "assistant", "content": [{"type": "output_text", "text": "Blue."}]}
     call = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
     records = [{"input": "Sky?", "output": output, "ok": True} for output in ([reasoning, message], [call], [message])]
-    result = read(write_lines(tmp_path / "a.jsonl", records), prompt="input", completion="output", label="ok")
+    result = read(
+        write_lines(tmp_path / "a.jsonl", records),
+        prompt="input",
+        completion="output",
+        label={"column": "ok", True: True, False: False},
+    )
     answers = result.feedback["answer"].to_list()
     assert answers[0]["reasoning_content"] == "The sky." and json.loads(answers[1]["tool_calls"])[0]["function"]["name"] == "look"
     assert result.feedback["completion"].to_list()[2] == "Blue."
@@ -122,7 +127,12 @@ def test_turns_of_others_are_no_part_of_an_answer(tmp_path):
     reasoning = {"type": "reasoning", "summary": []}
     both = [{"type": "message", "role": role, "content": "x"} for role in ("user", "assistant")]
     records = [{"input": "Sky?", "output": output, "ok": True} for output in ([*both, reasoning], "Blue.")]
-    result = read(write_lines(tmp_path / "a.jsonl", records), prompt="input", completion="output", label="ok")
+    result = read(
+        write_lines(tmp_path / "a.jsonl", records),
+        prompt="input",
+        completion="output",
+        label={"column": "ok", True: True, False: False},
+    )
     assert result.feedback.height == 1
 
 

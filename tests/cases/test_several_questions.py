@@ -16,7 +16,7 @@ QUESTIONS = ("fluent", "on_topic", "harmful")
 
 
 def finding(records, **settings):
-    findings = read(records, label="value", **settings).metrics["findings"]
+    findings = read(records, label={"column": "value", True: True, False: False}, **settings).metrics["findings"]
     return next(each for each in findings if each["code"] == CODE)
 
 
@@ -130,7 +130,7 @@ def test_ids_in_place_of_verdicts_are_no_missing_verdict(record, lines):
 def test_the_rows_are_those_of_the_records(tmp_path):
     """What is looked at in passing changes nothing that is read."""
     records = one_record_a_question()
-    feedback = read(records, label="value", rater="by").feedback
+    feedback = read(records, label={"column": "value", True: True, False: False}, rater="by").feedback
     assert feedback["label"].to_list() == [record["value"] for record in records]
     assert feedback.schema["votes"] == pl.List(
         pl.Struct({"rater": pl.String, "label": pl.Boolean, "created_at": pl.Datetime("us", "UTC")})

@@ -53,7 +53,7 @@ def thumbs(tmp_path):
 @pytest.fixture
 def recipe(thumbs, tmp_path):
     train = {"model": save_tiny_llama(tmp_path / "model"), "max_steps": 1, "batch_size": 8}
-    ingest = {"paths": [str(thumbs)], "label": "thumb"}
+    ingest = {"paths": [str(thumbs)], "label": {"column": "thumb", True: True, False: False}}
     return {"name": "thumbs", "ingest": ingest, "steps": ["validate", {"dedupe": {"near": 1.0}}], "train": train}
 
 

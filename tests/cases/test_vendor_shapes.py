@@ -35,7 +35,9 @@ ANSWERS: dict[str, Any] = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_the_answer_in_a_response_is_the_completion(answer, column, lines):
     record = {"question": "5 + 5?", column: answer, "good": True}
-    feedback = read(lines(record), prompt="question", completion=column, label="good").feedback
+    feedback = read(
+        lines(record), prompt="question", completion=column, label={"column": "good", True: True, False: False}
+    ).feedback
     assert feedback.select("prompt", "completion", "label").rows() == [("5 + 5?", "Ten.", True)]
 
 

@@ -141,7 +141,9 @@ def test_axolotl_types(record: dict[str, Any], lines):
 
 def test_axolotl_user_defined_is_read_by_its_field_names(lines):
     record = {"frage": SKY, "antwort": "Blue.", "gut": True}
-    assert rows(read(lines(record), prompt="frage", completion="antwort", label="gut").feedback) == [(SKY, "Blue.", True)]
+    assert rows(
+        read(lines(record), prompt="frage", completion="antwort", label={"column": "gut", True: True, False: False}).feedback
+    ) == [(SKY, "Blue.", True)]
 
 
 def test_llamafactory_sharegpt_with_from_and_value(lines):
@@ -299,7 +301,7 @@ def test_preference_by_the_most_votes(lines, tmp_path):
     """Votes 1, 1, 2: first. 0, 0, 1: a tie, as most say. 0, 1: a tie, as no more say else. 1, 2: each side has both labels."""
     base = {"prompt": SKY, "response1": "Blue.", "response2": "Green."}
     path = lines(*({**base, "a": a, "b": b, "c": c} for a, b, c in ((1, 1, 2), (0, 0, 1), (0, 1, None), (1, 2, None))))
-    result = read(path, format="preference", votes=["a", "b", "c"])
+    result = read(path, format="preference", label={1: "first", 2: "second", 0: "tie"}, votes=["a", "b", "c"])
     most, even = [(SKY, "Blue.", True), (SKY, "Green.", False)], result.feedback[2:]
     assert rows(result.feedback[:2]) == most
     assert rows(even, "completion", "label", "rater") == [

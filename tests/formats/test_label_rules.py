@@ -12,6 +12,7 @@ from ktodata.report.sections.flow_section import reading_account
 from ktodata.stages.dedupe import dedupe
 
 ROW = {"prompt": "sky?", "completion": "blue"}
+AS_BOOLEANS = {True: True, False: False}
 
 
 def with_labels(*labels):
@@ -168,7 +169,7 @@ def test_votes_become_one_row_with_a_majority_label(lines):
         {**ROW, "a": None, "b": None, "c": None},
         {**ROW, "a": True, "b": "no", "c": True},
     )
-    result = read(path, votes={"a": "ann", "b": "bob", "c": "cid"})
+    result = read(path, label=AS_BOOLEANS, votes={"a": "ann", "b": "bob", "c": "cid"})
     assert result.feedback.select("source_line", "label").rows() == [(1, True), (2, True), (2, False), (3, False)]
     assert result.feedback["votes"].to_list()[0] == [
         {"rater": "ann", "label": True, "created_at": None},
@@ -185,7 +186,11 @@ def test_votes_in_columns_and_one_a_record_end_the_same(lines):
     """Two raters of four texts, who agree on two, differ on one, and of whom one skips one: no disagreement goes unseen."""
     given = [(True, True), (True, False), (False, False), (True, None)]
     texts = [{"prompt": f"q{n}?", "completion": f"a{n}"} for n in range(len(given))]
-    wide = read(lines(*({**row, "ann": a, "bob": b} for row, (a, b) in zip(texts, given, strict=True))), votes=["ann", "bob"])
+    wide = read(
+        lines(*({**row, "ann": a, "bob": b} for row, (a, b) in zip(texts, given, strict=True))),
+        label=AS_BOOLEANS,
+        votes=["ann", "bob"],
+    )
     long = [
         {**row, "label": label, "who": who}
         for row, labels in zip(texts, given, strict=True)
@@ -211,20 +216,22 @@ def _after_dedupe(feedback):
 
 def test_a_label_column_goes_before_the_majority_and_is_a_vote_of_its_own(lines):
     path = lines({**ROW, "verdict": False, "a": True, "b": True, "who": "eve"})
-    feedback = read(path, label="verdict", votes={"a": "ann", "b": "bob"}, rater="who").feedback
+    feedback = read(path, label={"column": "verdict", **AS_BOOLEANS}, votes={"a": "ann", "b": "bob"}, rater="who").feedback
     assert feedback["label"].to_list() == [False]
     assert [(vote["rater"], vote["label"]) for vote in feedback["votes"].to_list()[0]] == [
         ("eve", False),
         ("ann", True),
         ("bob", True),
     ]
-    again = read(path, label="a", votes={"a": "ann", "b": "bob"}).feedback  # named as a vote already: not counted twice
+    again = read(
+        path, label={"column": "a", **AS_BOOLEANS}, votes={"a": "ann", "b": "bob"}
+    ).feedback  # named as a vote already: not counted twice
     assert again["votes"].list.len().to_list() == [2]
 
 
 def test_votes_do_not_stand_in_for_a_label_that_was_asked_for(lines):
     path = lines(*({**ROW, **more, "a": True} for more in ({"verdict": True}, {"verdict": None}, {})))
-    result = read(path, label="verdict", votes=["a"])
+    result = read(path, label={"column": "verdict", **AS_BOOLEANS}, votes=["a"])
     assert result.feedback.height == 1
     assert result.quarantine.select("line", "reason").rows() == [(2, "unlabelled"), (3, "label_missing")]
 
@@ -236,14 +243,36 @@ def test_revotes_stay_separate_rows(lines):
     assert feedback["row_id"].n_unique() == 3
 
 
-def test_trusted_labels_are_read_with_the_meanings_of_the_label_and_as_booleans(lines):
+def test_trusted_labels_are_read_with_the_meanings_of_the_label_alone(lines):
+    """Beside `is_bad` an expert's true says the same as the label's; what true means beside "up" nobody has said."""
     path = lines(*({**ROW, "thumb": "up", "expert": expert} for expert in ("down", True, None)), {**ROW, "thumb": "up"})
-    feedback = read(path, label={"column": "thumb", "up": True, "down": False}, trusted="expert").feedback
-    assert feedback["trusted_label"].to_list() == [False, True, None, None]
+    result = read(path, label={"column": "thumb", "up": True, "down": False}, trusted="expert")
+    assert result.feedback["trusted_label"].to_list() == [False, None, None, None]
+    assert result.metrics["unread_trusted"] == {"expert": {"true": 1}}
+    for true, false in ((True, False), ("true", "false"), (1, 0), ("yes", "no")):
+        rows = ({**ROW, "is_bad": value, "expert": value, "trusted_label": value is false} for value in (true, false))
+        path, label = lines(*rows), {"column": "is_bad", true: False, false: True}
+        assert read(path, label=label, trusted="expert").feedback["trusted_label"].to_list() == [False, True]
+        own = read(path, label=label, trusted="trusted_label").feedback  # ktodata's own column: true is desirable
+        assert own["trusted_label"].to_list() == [False, True]
+
+
+def test_no_value_of_a_column_that_a_setting_names_means_anything_by_itself(lines):
+    """`flagged: true` is as often as not the bad one: neither its type nor its name says so."""
+    flagged = [{**ROW, "flagged": value, "votes": [value]} for value in (True, False)] * 60  # read many at once, too
+    with pytest.raises(
+        LabelError, match=r"the value true has no meaning.*label: \{column: flagged, true: CHOOSE, false: CHOOSE\}"
+    ):
+        read(lines(*flagged), label="flagged")
+    with pytest.raises(LabelError, match=r"label: \{true: CHOOSE, false: CHOOSE\}"):
+        read(lines(*flagged), votes=["flagged"])
+    sides = [{"q": "Sky?", "response_0": "Blue.", "response_1": "Green.", "better": side} for side in (0, 1)]
+    with pytest.raises(LabelError, match=r"first, second, tie or null .* label: \{column: better, 0: CHOOSE, 1: CHOOSE\}"):
+        read(lines(*sides), prompt="q", completion=["response_0", "response_1"], label="better", format="preference")
 
 
 def test_a_trusted_value_without_a_meaning_costs_no_row_and_is_counted(lines):
-    """A threshold gives a trusted column's values no meaning: none is guessed for 1 and 0, "TRUE" needs none."""
+    """A threshold gives a trusted column's values no meaning."""
     judged = [{**ROW, "score": 0.7, "human": human} for human in ("1", "0", None, "1")]
     label = {"column": "score", "at_least": 0.5}
     with pytest.raises(
@@ -253,7 +282,7 @@ def test_a_trusted_value_without_a_meaning_costs_no_row_and_is_counted(lines):
     many = judged * 60  # read many at once, too
     meant = read(lines(*many), label=label, trusted={"column": "human", 1: True, 0: False})
     assert meant.feedback["trusted_label"].to_list()[:4] == [True, False, None, True]
-    some = read(lines(*many, {**ROW, "score": 0.7, "human": "TRUE"}), label=label, trusted="human")
+    some = read(lines(*many, {**ROW, "score": 0.7, "human": "TRUE"}), label=label, trusted={"column": "human", True: True})
     assert some.feedback["trusted_label"].to_list() == [None] * 240 + [True]
     assert some.metrics["unread_trusted"] == {"human": {"'1'": 120, "'0'": 60}}
     assert "180 verdicts in trusted column 'human' without a meaning" in repr(some)
@@ -327,7 +356,7 @@ def test_settings_that_cannot_be_meant(label, says: str, lines):
         ({"keep": ["source"]}, "original_source: source"),
         ({"keep": ["rating"], "label": {"column": "label", "at_least": 1}}, "'rating' is a column of the feedback table"),
         ({"rater": "anotator"}, "rater: no record has a column 'anotator'"),
-        ({"votes": {"labl": "a", "label": "b"}}, "Did you mean 'label'"),
+        ({"votes": {"labl": "a", "label": "b"}, "label": AS_BOOLEANS}, "Did you mean 'label'"),
     ],
 )
 def test_settings_that_clash_or_name_what_is_not_there(settings, says: str, lines):

@@ -238,7 +238,9 @@ def test_only_one_of_two_forms_is_read_and_the_other_counted(lines):
 
 
 def test_a_label_beside_the_named_one_is_counted(lines):
-    assert read(lines(TRL | {"completion": "Blue.", "good": True}), label="good").metrics["not_kept"] == {"label": 1}
+    assert read(lines(TRL | {"completion": "Blue.", "good": True}), label={"column": "good", True: True, False: False}).metrics[
+        "not_kept"
+    ] == {"label": 1}
 
 
 def test_a_key_without_a_name_is_no_instruction(lines):

@@ -201,7 +201,14 @@ def test_facts_count_and_name_what_was_read(lines, tmp_path: Path):
 def test_settings_name_columns_also_inside_others(lines):
     row = {"q": "sky?", "a": "blue", "ok": True, "meta": {"user": 7, "model": "small"}, "pair": 3, "where": "app"}
     feedback = read(
-        lines(row), prompt="q", completion="a", label="ok", rater="meta.user", model="meta.model", pair_id="pair", source="where"
+        lines(row),
+        prompt="q",
+        completion="a",
+        label={"column": "ok", True: True, False: False},
+        rater="meta.user",
+        model="meta.model",
+        pair_id="pair",
+        source="where",
     ).feedback
     assert feedback.select("rater", "model", "pair_id", "source").row(0) == ("7", "small", "3", "app")
 
@@ -321,10 +328,12 @@ def test_conversations_as_json_text_in_a_cell(tmp_path: Path):
 
 def test_messages_reach_into_a_record(lines):
     talk = [{"role": "user", "content": "sky?"}, {"role": "assistant", "content": "blue"}]
-    result = read(lines({"log": {"talk": talk}, "ok": True}), messages="log.talk", label="ok")
+    result = read(
+        lines({"log": {"talk": talk}, "ok": True}), messages="log.talk", label={"column": "ok", True: True, False: False}
+    )
     assert result.feedback["completion"].to_list() == ["blue"]
 
 
 def test_one_column_is_not_prompt_and_completion(lines):
     with pytest.raises(SettingError, match="prompt and completion both name the column 'q'"):
-        read(lines({"q": "Why?", "up": True}), prompt="q", completion="q", label="up")
+        read(lines({"q": "Why?", "up": True}), prompt="q", completion="q", label={"column": "up", True: True, False: False})

@@ -379,7 +379,7 @@ def test_the_last_entry_of_a_list_is_listed_and_which_is_judged_is_left_open(lin
     assert inspection.roles["completion"][0].column == "turns.-1.text"
     assert f"turns: lists of {words} entries" in inspection.text() and f"entry 1 of {words}" in inspection.text()
     assert f"turns.-1.text (the last of {words})" in inspection.recipe()
-    result = kd.read(path, prompt="turns.0.text", completion="turns.-1.text", label="ok")
+    result = kd.read(path, prompt="turns.0.text", completion="turns.-1.text", label={"column": "ok", True: True, False: False})
     assert result.feedback["completion"][0] == f"what was said as {sizes[0] - 1} in the long case 0"
 
 

@@ -207,7 +207,8 @@ def small(tmp_path: Path, **more: object) -> dict:
     ]
     lines.append({"prompt": "p1", "completion": "C1", "up": False, "second": False})
     (tmp_path / "f.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    ingest = {"paths": [str(tmp_path / "f.jsonl")], "label": "up", "votes": ["up", "second"], "trusted": "expert"}
+    label = {"column": "up", True: True, False: False}
+    ingest = {"paths": [str(tmp_path / "f.jsonl")], "label": label, "votes": ["up", "second"], "trusted": "expert"}
     return {"name": "x", "ingest": ingest, "steps": ["validate", "dedupe"], **more}
 
 

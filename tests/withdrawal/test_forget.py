@@ -373,8 +373,8 @@ def nested(number: int) -> dict:
     }
 
 
-NESTED = {"prompt": "said.q", "completion": "said.a", "label": "verdict.good"}
-FLAT = {"prompt": "q", "completion": "a", "label": "good"}
+NESTED = {"prompt": "said.q", "completion": "said.a", "label": {"column": "verdict.good", True: True, False: False}}
+FLAT = {"prompt": "q", "completion": "a", "label": {"column": "good", True: True, False: False}}
 
 
 def aside_sources(folder: Path) -> dict[str, tuple[Path, dict]]:

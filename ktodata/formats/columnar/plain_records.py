@@ -15,7 +15,7 @@ from ktodata.formats.columnar.plain_forms import PlainForm
 from ktodata.formats.columnar.record_columns import RecordColumns
 from ktodata.formats.file_types.source_record import SourceRecord
 from ktodata.formats.format import GIVEN_PART, RATING, Fields, TextColumns
-from ktodata.formats.label_rules import BOOLEANS, LabelRule
+from ktodata.formats.label_rules import BOOLEANS, LabelRule, Meanings
 from ktodata.formats.records import ABSENT, UnusableError
 from ktodata.formats.table import CHUNK, CompleteRows, as_name, scalar, with_own_vote
 
@@ -55,8 +55,9 @@ def plain_rows(
 
 def _verdicts(records: RecordColumns, texts: TextColumns, fields: Fields) -> dict[str, Any]:
     """The columns that say how each record was judged."""
-    values = records.values(fields.label_column(texts.label))
-    verdicts = records.each(values, lambda value: _judge(fields, value))
+    column = fields.label_column(texts.label)
+    values, own = records.values(column), BOOLEANS if column == texts.label else {}
+    verdicts = records.each(values, lambda value: _judge(fields, value, own))
     columns: dict[str, Any] = {"label": [verdict and verdict.label for verdict in verdicts]}
     if fields.label.threshold is not None:
         columns[RATING] = [verdict and verdict.rating for verdict in verdicts]
@@ -66,10 +67,10 @@ def _verdicts(records: RecordColumns, texts: TextColumns, fields: Fields) -> dic
     return columns
 
 
-def _judge(fields: Fields, value: Any) -> Any:
+def _judge(fields: Fields, value: Any, own: Meanings) -> Any:
     if value is ABSENT:
         raise UnusableError("label_missing", "read alone, the record says which")
-    verdict = fields.judge(value, BOOLEANS)
+    verdict = fields.judge(value, own)
     _leave_respelt(fields.label)
     return verdict
 

@@ -82,7 +82,7 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
 
 def _verdict(item: Any, field: str, named: Mapping[str, str], fields: Fields) -> Verdict | None:
     value = _value(item, field)
-    if value is None or value == "" or (label := fields.label.truth(value)) is None:
+    if value is None or value == "" or (label := fields.label.truth(value, {})) is None:
         return None
     verdict = Verdict(label, rating=None if fields.label.threshold is None else fields.label.rating(value))
     if "created_at" not in named:

@@ -60,7 +60,9 @@ def _texts(record: Record, fields: Fields) -> tuple[Prompt, str | Turn, str | Tu
 
 
 def _parse_side(value: Any, fields: Fields) -> Side | None:
-    outcome = fields.label.outcome(value, SIDES)
+    # what 1 means in a column of another name, or beside answers of other names, its file alone knows: often answers are 0 and 1
+    own = {} if fields.votes or fields.completion or fields.label.column not in (None, "preference") else SIDES
+    outcome = fields.label.outcome(value, own)
     if isinstance(outcome, bool):
         raise UnusableError("label_unmapped", "a comparison is first, second or tie, not true or false")
     return outcome
