@@ -19,6 +19,7 @@ from ktodata.formats.columnar.record_batches import groups_of_keys, record_batch
 from ktodata.formats.data_files import Source, find_sources, fingerprint, on_this_machine
 from ktodata.formats.dialects import FORMATS, format_named, format_of
 from ktodata.formats.dialects.judged_turns import EACH, JUDGED_TURNS
+from ktodata.formats.dialects.label_studio import LABEL_STUDIO
 from ktodata.formats.dialects.mapping import MAPPING
 from ktodata.formats.dialects.preference import PREFERENCE
 from ktodata.formats.file_types.file_settings import MAX_RECORD_MB, FileSettings
@@ -217,9 +218,10 @@ def _check_fit(format: Format, fields: Fields, *, compares: bool) -> None:
         raise SettingError("messages is the column of the conversations, for format: mapping, without prompt.")
     if (fields.prompt or fields.completion) and not format.takes_columns:
         raise SettingError(f"format {format.name!r} has its own columns; with prompt or completion given, say format: mapping.")
-    if compares and format is not PREFERENCE:
+    if compares and format not in (PREFERENCE, LABEL_STUDIO):
         raise SettingError(
-            f"two completions, and the words first, second and tie, are for format: preference, not {format.name!r}."
+            "two completions, and the words first, second and tie, are for format: preference or label_studio, "
+            f"not {format.name!r}."
         )
     if format is PREFERENCE and (
         len(fields.completion) == 1 or rule.threshold is not None or (rule.meanings and not rule.names_sides)

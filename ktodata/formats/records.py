@@ -77,14 +77,26 @@ class Verdict(NamedTuple):
 
 
 # what exports write where there is no value: databases, Python, JavaScript, data frames
-NO_NAMES = frozenset(("", "\\N", "NULL", "Null", "null", "<null>", "None", "none", "nan", "NaN", "<NA>", "NaT", "undefined"))
+NO_NAMES = frozenset(("", "\\n", "null", "<null>", "none", "nan", "<na>", "nat", "undefined"))
+# and for whoever was not signed in. They are many: read as one person they would have taken back all but the last of their votes
+NOBODY = NO_NAMES | {"anonymous", "anon", "guest", "unknown", "n/a", "-", "--", "00000000-0000-0000-0000-000000000000"}
 
 
 def is_nobody(rater: Any) -> bool:
-    """Whether a rater's id names nobody: null or a word for it, an empty text, or a data frame's NaN."""
-    if isinstance(rater, str):
-        return rater.strip() in NO_NAMES
-    return rater is None or rater != rater  # noqa: PLR0124
+    """Whether a rater's id names nobody: null or a word for it, in whatever case, an empty text, or a data frame's NaN."""
+    return is_nameless(rater, NOBODY)
+
+
+def is_nameless(name: Any, words: frozenset[str] = NO_NAMES) -> bool:
+    """Whether a value names nothing: null, one of `words`, or a data frame's NaN."""
+    if isinstance(name, str):
+        return plain_name(name) in words
+    return name is None or name != name  # noqa: PLR0124
+
+
+def plain_name(name: str) -> str:
+    """A name as NO_NAMES and NOBODY have it."""
+    return name.strip().casefold()
 
 
 @dataclass(slots=True)

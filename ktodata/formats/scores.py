@@ -37,6 +37,12 @@ class UnaskedVerdictError(UnusableError):
 
 def verdict_of(scores: Sequence[Score], rule: LabelRule) -> Verdict:
     """The verdict of the scores that the rule names. Raises UnaskedVerdictError where it leaves out which, or what they mean."""
+    labels = [(score, rule.truth(score.value)) for score in chosen_scores(scores, rule)]
+    return Verdict.by_votes([Vote(score.rater, label, score.created_at) for score, label in labels if label is not None])
+
+
+def chosen_scores(scores: Sequence[Score], rule: LabelRule) -> list[Score]:
+    """The scores that the rule names. Raises UnaskedVerdictError where it leaves out which, or what they mean."""
     if not (judging := [score for score in scores if score.value not in (None, "")]):
         raise UnusableError("unlabelled", "no verdict on it")
     if rule.column is None or not rule.is_given:
@@ -45,9 +51,7 @@ def verdict_of(scores: Sequence[Score], rule: LabelRule) -> Verdict:
         raise UnaskedVerdictError(f"no verdict is named {clip(rule.column, 40)!r}", judging)
     if rule.by is None and len({score.by for score in named}) > 1:
         raise UnaskedVerdictError("people and models have both given it: say label: {by: people}, models or both", named)
-    chosen = [score for score in named if _is_chosen(score, rule)]
-    labels = [(score, rule.truth(score.value)) for score in chosen]
-    return Verdict.by_votes([Vote(score.rater, label, score.created_at) for score, label in labels if label is not None])
+    return [score for score in named if _is_chosen(score, rule)]
 
 
 def other_verdicts(scores: Sequence[Score], rule: LabelRule) -> list[str]:

@@ -23,6 +23,7 @@ from ktodata.formats.records import (
     UnusableError,
     Vote,
     checked,
+    is_nameless,
     is_nobody,
     lookup,
     text,
@@ -355,7 +356,7 @@ def is_no_time(value: Any) -> bool:
 
 def as_name(value: Any, what: str) -> str | None:
     """A value that names something, as text; an empty one, or a data frame's NaN, names nothing."""
-    if value is None or value is ABSENT or is_nobody(value):
+    if value is ABSENT or (is_nobody if what == "rater" else is_nameless)(value):
         return None
     return checked(value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False), what)
 

@@ -36,7 +36,7 @@ def test_null_of_a_database_is_no_value(tmp_path, end):
     assert (dict(choice.values), choice.n_null) == ({"1": 2, "0": 1}, 1)
 
 
-@pytest.mark.parametrize("word", ["NULL", "null", "None", "nan", "NaN", "<NA>", "undefined", r"\N", " null "])
+@pytest.mark.parametrize("word", ["NULL", "null", "None", "NaN", "<NA>", "undefined", r"\N", " null ", "Anonymous", "N/A", "-"])
 @pytest.mark.parametrize("copies", [1, 300])  # read one by one, and column by column
 def test_a_word_for_no_value_is_no_rater(tmp_path, word, copies):
     records = [

@@ -128,14 +128,36 @@ def test_controls_of_a_task_are_listed_and_asked_for_by_name(lines):
     assert read(chat, label={"column": "verdict", "good": True}).feedback["completion"].to_list() == ["Ten."]
 
 
-def test_a_task_that_compares_two_answers_says_how_to_read_it(lines):
-    selected = {"from_name": "pw", "to_name": "a,b", "type": "pairwise", "value": {"selected": "left"}}
-    path = lines(task({"prompt": "5 + 5?", "a": "Ten.", "b": "11"}, selected))
-    with pytest.raises(FormatError, match=r"compares a,b; say format: preference"):
+def compared(rater, side, **more):
+    selected = {"from_name": "pw", "to_name": "a,b", "type": "pairwise", "value": {"selected": side}}
+    return {"completed_by": rater, "created_at": "2025-05-01T10:00:00Z", "result": [selected], **more}
+
+
+def test_a_task_that_compares_two_answers_is_read_with_all_its_annotators(lines):
+    """The first is cancelled, and the second is alone against two."""
+    annotations = [compared(1, "left", was_cancelled=True), compared(2, "left"), compared(3, "right"), compared(4, "right")]
+    path = lines({"id": 1, "data": {"prompt": "5 + 5?", "a": "11", "b": "Ten."}, "annotations": annotations})
+    with pytest.raises(FormatError, match=r"pw compares two completions; say format: label_studio.*column: pw, left: first"):
         read(path)
-    label = {"column": "annotations.0.result.0.value.selected", "left": "first", "right": "second"}
-    feedback = read(path, format="preference", prompt="data.prompt", completion=["data.a", "data.b"], label=label).feedback
-    assert feedback.select("completion", "label").rows() == [("Ten.", True), ("11", False)]
+    label = {"column": "pw", "left": "first", "right": "second"}
+    result = read(path, format="label_studio", completion=["a", "b"], label=label)
+    assert result.feedback.select("completion", "label").rows() == [("11", False), ("Ten.", True)]
+    votes = [[(vote["rater"], vote["label"]) for vote in votes] for votes in result.feedback["votes"].to_list()]
+    assert votes == [[("2", True), ("3", False), ("4", False)], [("2", False), ("3", True), ("4", True)]]
+    assert result.metrics["not_kept"] == {"annotations[was_cancelled=True]": 1}
+
+
+def test_annotators_who_differ_evenly_on_two_answers_give_both_labels(lines):
+    annotations = [compared(2, "left"), compared(3, "right")]
+    path = lines({"id": 1, "data": {"prompt": "5 + 5?", "a": "11", "b": "Ten."}, "annotations": annotations})
+    label = {"column": "pw", "left": "first", "right": "second"}
+    feedback = read(path, format="label_studio", completion=["a", "b"], label=label).feedback
+    assert sorted(feedback.select("completion", "label", "rater").rows()) == [
+        ("11", False, "3"),
+        ("11", True, "2"),
+        ("Ten.", False, "2"),
+        ("Ten.", True, "3"),
+    ]
 
 
 def test_answers_and_scores_in_two_lists_are_labelled_by_a_threshold(lines):

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from ktodata.formats.records import ABSENT, NO_NAMES, Record, UnusableError, checked, lookup
+from ktodata.formats.records import ABSENT, NOBODY, Record, UnusableError, checked, lookup, plain_name
 from ktodata.formats.table import is_no_time
 from ktodata.formats.turns import holds_messages
 
@@ -76,7 +76,7 @@ class RecordColumns:
     def names(self, column: str, convert: Callable[[Any], str | None]) -> Sequence[str | None]:
         """The values of a column that names something."""
         values = self.values(column)
-        if set(map(type, values)) == {str} and NO_NAMES.isdisjoint(map(str.strip, values)) and _is_storable(values):
+        if set(map(type, values)) == {str} and NOBODY.isdisjoint(map(plain_name, values)) and _is_storable(values):
             return values
         return self.each(values, convert)
 

@@ -7,6 +7,7 @@ Which control is the label is said by `label.column`. Cancelled annotations are 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ktodata.formats.dialects.preference import SideVote, compared, most_say, parse_side
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
 from ktodata.formats.records import (
     LabelledCompletion,
@@ -21,7 +22,7 @@ from ktodata.formats.records import (
     rater_name,
     votes_of_row,
 )
-from ktodata.formats.scores import PEOPLE, Score, other_verdicts, verdict_of
+from ktodata.formats.scores import PEOPLE, Score, chosen_scores, other_verdicts, verdict_of
 from ktodata.formats.times import stamp
 from ktodata.formats.turns import completion_of, conversation, prompt_of, row_completion, row_prompt
 from ktodata.formats.unread_fields import unread, unread_of_rater
@@ -43,34 +44,53 @@ def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     if "messages" in data and not fields.names_columns:
         texts: tuple[Prompt, str | Turn] = conversation(data["messages"], "messages", fields.judged)
         return [_labelled(texts, ("messages",), record, scores, fields)]
-    if (compared := _compared_columns(record["annotations"])) and not fields.names_columns:
+    columns = fields.prompt or ("prompt",)
+    if len(fields.completion) == 2:
+        return _compared(record, data, scores, fields)
+    if control := _comparing_control(record["annotations"]):
         raise UnusableError(
             "two_completions",
-            f"the task compares {compared}; say format: preference, prompt: data...., completion: two columns as data...., and "
-            "label: {column: annotations.0.result.0.value.selected, left: first, right: second}",
+            f"{control} compares two completions; say format: label_studio, prompt: and the two columns of data as completion: "
+            f"[..., ...], and label: {{column: {control}, left: first, right: second}}",
         )
-    columns = fields.prompt or ("prompt",)
     column = fields.completion[0] if fields.completion else "completion"
     texts = prompt_of(data, columns), completion_of(need(data, column), column)
     return [_labelled(texts, (*columns, column), record, scores, fields)]
 
 
+def _compared(record: Record, data: Mapping[str, Any], scores: list[Score], fields: Fields) -> list[LabelledCompletion]:
+    """Both sides of a comparison, with what each annotator says."""
+    columns = fields.prompt or ("prompt",)
+    sides = [(score, parse_side(score.value, fields, {})) for score in chosen_scores(scores, fields.label)]
+    votes = [SideVote(score.rater, side, score.created_at) for score, side in sides if side is not None]
+    completions = [completion_of(need(data, column), column) for column in fields.completion]
+    first, second = compared(prompt_of(data, columns), completions, most_say([vote.side for vote in votes]), votes)
+    first.not_kept = _passed_over(record, (*columns, *fields.completion), scores, fields)
+    return [first, second]
+
+
 def _labelled(
     texts: tuple[Prompt, str | Turn], columns: Sequence[str], record: Record, scores: list[Score], fields: Fields
 ) -> LabelledCompletion:
-    """The completion with its verdict, and the names of what the task holds beside `columns` and that verdict."""
+    """The completion with its verdict."""
+    passed_over = _passed_over(record, columns, scores, fields)
+    return LabelledCompletion(*texts, verdict_of(scores, fields.label), not_kept=passed_over)
+
+
+def _passed_over(record: Record, columns: Sequence[str], scores: list[Score], fields: Fields) -> list[str]:
+    """The names of what the task holds beside `columns` and the verdicts that count."""
     names = [*unread(record["data"], columns, "data"), *other_verdicts(scores, fields.label)]
     cancelled = [item for item in record["annotations"] if isinstance(item, Mapping) and item.get("was_cancelled")]
     for item in record["annotations"]:
         names += unread_of_rater(item.get("completed_by") if isinstance(item, Mapping) else None, "annotations[].completed_by")
-    names += ["annotations[was_cancelled=True]"] if cancelled else []
-    return LabelledCompletion(*texts, verdict_of(scores, fields.label), not_kept=names)
+    return names + (["annotations[was_cancelled=True]"] if cancelled else [])
 
 
-def _compared_columns(annotations: Sequence[Any]) -> str | None:
+def _comparing_control(annotations: Sequence[Any]) -> str | None:
+    """The name of the first control that compares two texts."""
     results = [item["result"] for item in annotations if isinstance(item, Mapping) and isinstance(item.get("result"), list)]
     entries = [entry for result in results for entry in result if isinstance(entry, Mapping)]
-    return next((clip(entry.get("to_name"), 60) for entry in entries if entry.get("type") == "pairwise"), None)
+    return next((clip(entry.get("from_name"), 60) for entry in entries if entry.get("type") == "pairwise"), None)
 
 
 def _annotation_scores(annotation: Any) -> list[Score]:

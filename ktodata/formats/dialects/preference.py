@@ -7,12 +7,12 @@ first as second, each side has both labels.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ktodata.formats.dialects.pairs import better_and_worse, check_repeats_prompt, read_side, same_prompt
 from ktodata.formats.format import CONVERSATION, Fields, Format, Row
-from ktodata.formats.label_rules import SIDES, Side
+from ktodata.formats.label_rules import SIDES, Meanings, Side
 from ktodata.formats.records import (
     ABSENT,
     LabelledCompletion,
@@ -39,12 +39,31 @@ def matches(record: Record, fields: Fields) -> bool:
 def read(record: Record, fields: Fields) -> list[LabelledCompletion]:
     prompt, *completions = _texts(record, fields)
     votes = _side_votes(record, fields)
-    better = _better_side(record, fields, votes)
+    better = _own_side(record, fields) if not fields.votes or fields.label.column else most_say([vote.side for vote in votes])
     columns = fields.about.get("model", ())
     models = [{"model": lookup(record, column)} for column in columns] if len(columns) == 2 else [{}, {}]
+    return compared(prompt, completions, better, votes, models)
+
+
+class SideVote(NamedTuple):
+    """What one rater says of two completions; `created_at` is still as the source gives it."""
+
+    rater: str | None
+    side: Side
+    created_at: Any = None
+
+
+def compared(
+    prompt: Prompt,
+    completions: Sequence[str | Turn],
+    better: Side | None,
+    votes: Sequence[SideVote],
+    about: Sequence[Mapping[str, Any]] = ({}, {}),
+) -> list[LabelledCompletion]:
+    """Two completions with their votes. better : the desirable one; None: as many say the one as the other"""
     return [
-        LabelledCompletion(prompt, completion, _side_verdict(side, better, votes), model)
-        for side, completion, model in zip(("first", "second"), completions, models, strict=True)
+        LabelledCompletion(prompt, completion, _side_verdict(side, better, votes), more)
+        for side, completion, more in zip(("first", "second"), completions, about, strict=True)
     ]
 
 
@@ -59,33 +78,39 @@ def _texts(record: Record, fields: Fields) -> tuple[Prompt, str | Turn, str | Tu
     return same_prompt(before, other), first, second
 
 
-def _parse_side(value: Any, fields: Fields) -> Side | None:
-    # what 1 means in a column of another name, or beside answers of other names, its file alone knows: often answers are 0 and 1
-    own = {} if fields.votes or fields.completion or fields.label.column not in (None, "preference") else SIDES
+def parse_side(value: Any, fields: Fields, own: Meanings) -> Side | None:
+    """What a value says of two completions. own : what the format itself says of values"""
     outcome = fields.label.outcome(value, own)
     if isinstance(outcome, bool):
         raise UnusableError("label_unmapped", "a comparison is first, second or tie, not true or false")
     return outcome
 
 
-def _side_votes(record: Record, fields: Fields) -> list[tuple[str | None, Side]]:
-    sides = ((rater, _parse_side(value, fields)) for rater, value in fields.vote_values(record))
-    return [(rater, side) for rater, side in sides if side is not None]
+def _side_votes(record: Record, fields: Fields) -> list[SideVote]:
+    sides = ((rater, parse_side(value, fields, {})) for rater, value in fields.vote_values(record))
+    return [SideVote(rater, side) for rater, side in sides if side is not None]
 
 
-def _better_side(record: Record, fields: Fields, votes: list[tuple[str | None, Side]]) -> Side | None:
-    """The better side; None: as many votes say the one as the other."""
-    if not fields.votes or fields.label.column:
-        column = fields.label_column("preference")
-        value = lookup(record, column)
-        if value is ABSENT:
-            raise UnusableError("label_missing", f"no column {column!r}; the record has {listed(record)}")
-        most = {_parse_side(value, fields)}
-    else:
-        counts = Counter(side for _, side in votes)
-        most = {side for side, count in counts.items() if count == max(counts.values())} or {None}
-    if most == {None}:
-        raise UnusableError("unlabelled", "the preference is null, or nobody has voted")
+def _own_side(record: Record, fields: Fields) -> Side:
+    column = fields.label_column("preference")
+    value = lookup(record, column)
+    if value is ABSENT:
+        raise UnusableError("label_missing", f"no column {column!r}; the record has {listed(record)}")
+    # what 1 means in a column of another name, or beside answers of other names, its file alone knows: often answers are 0 and 1
+    is_own = not fields.votes and not fields.completion and column == "preference"
+    if (side := parse_side(value, fields, SIDES if is_own else {})) is None:
+        raise UnusableError("unlabelled", "the preference is null, or one that the recipe sets aside")
+    if side == "tie":
+        raise UnusableError("tie", "neither side is better")
+    return side
+
+
+def most_say(sides: Sequence[Side]) -> Side | None:
+    """The side that most say is better; None: as many say the one as the other."""
+    counts = Counter(sides)
+    most = {side for side, count in counts.items() if count == max(counts.values())}
+    if not most:
+        raise UnusableError("unlabelled", "nobody has said which is better")
     if most >= {"first", "second"}:
         return None
     if "tie" in most:
@@ -93,8 +118,8 @@ def _better_side(record: Record, fields: Fields, votes: list[tuple[str | None, S
     return most.pop()
 
 
-def _side_verdict(side: str, better: Side | None, votes: list[tuple[str | None, Side]]) -> Verdict:
-    labels = [Vote(rater, vote == side) for rater, vote in votes if vote != "tie"]
+def _side_verdict(side: str, better: Side | None, votes: Sequence[SideVote]) -> Verdict:
+    labels = [Vote(vote.rater, vote.side == side, vote.created_at) for vote in votes if vote.side != "tie"]
     return Verdict(better and side == better, labels or None)
 
 
