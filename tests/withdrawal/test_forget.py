@@ -21,6 +21,7 @@ from ktodata.train.results.telemetry_file import COLUMNS
 from ktodata.withdrawal import forget as forgetting
 from ktodata.withdrawal.forget import forget
 
+AS_BOOLEANS = {True: True, False: False}
 SECRET, USER = "Zanzibarquux", "user-4711-kestrel"
 
 
@@ -205,7 +206,12 @@ def test_a_vote_of_a_rater_is_enough(no_pages, tmp_path):
     votes = [{"prompt": f"p {n}", "completion": f"c {n}", "ann": True, "ben": n > 4 or None, "cat": n < 8} for n in range(9)]
     path = write_lines(tmp_path / "votes.jsonl", votes)
     run = kd.run(
-        {"name": "v", "ingest": {"paths": str(path), "votes": ["ann", "ben", "cat"]}, "steps": ["validate"]}, out=tmp_path / "v"
+        {
+            "name": "v",
+            "ingest": {"paths": str(path), "votes": ["ann", "ben", "cat"], "label": AS_BOOLEANS},
+            "steps": ["validate"],
+        },
+        out=tmp_path / "v",
     )
     before = run.feedback.height
     receipt = forget(run.folder, ids_file(tmp_path, "ben"))
@@ -373,8 +379,8 @@ def nested(number: int) -> dict:
     }
 
 
-NESTED = {"prompt": "said.q", "completion": "said.a", "label": {"column": "verdict.good", True: True, False: False}}
-FLAT = {"prompt": "q", "completion": "a", "label": {"column": "good", True: True, False: False}}
+NESTED = {"prompt": "said.q", "completion": "said.a", "label": {"column": "verdict.good", **AS_BOOLEANS}}
+FLAT = {"prompt": "q", "completion": "a", "label": {"column": "good", **AS_BOOLEANS}}
 
 
 def aside_sources(folder: Path) -> dict[str, tuple[Path, dict]]:
@@ -394,7 +400,7 @@ def aside_sources(folder: Path) -> dict[str, tuple[Path, dict]]:
         "usual": (write_lines(folder / "usual.jsonl", tree), FLAT | {"rater": "user_id"}),
         "votes": (
             write_lines(folder / "votes.jsonl", votes),
-            {"prompt": "q", "completion": "a", "votes": [f"u{n}" for n in range(5)], "source_id": "case"},
+            {"prompt": "q", "completion": "a", "votes": [f"u{n}" for n in range(5)], "label": AS_BOOLEANS, "source_id": "case"},
         ),
     }
 
