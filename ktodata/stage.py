@@ -18,15 +18,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import polars as pl
+from pydantic import Field
 
 from ktodata.errors import DataError, RunError
 from ktodata.files import differing, read_note
 
 # A setting of this type is a list of prompts; in a recipe it is the path of a file that holds them.
 Prompts = Sequence[str] | None
+Seed = Annotated[int, Field(ge=0)]
 
 Action = Literal["keep", "drop", "relabel", "review", "quarantine"]
 # When several steps decide on one row, the strongest holds: what cannot be used is out, what is doubted waits.

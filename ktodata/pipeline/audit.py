@@ -32,7 +32,7 @@ from ktodata.labels.row_groups import row_groups
 from ktodata.ledger import add_columns
 from ktodata.pipeline.audit_recipe import is_recipe
 from ktodata.pipeline.run_folder import Run
-from ktodata.settings import unknown_name
+from ktodata.settings import check_settings, unknown_name
 from ktodata.stage import StageResult, no_decisions
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.embed import embed
@@ -93,6 +93,7 @@ def audit(
     known = [*inspect.signature(label_noise).parameters][1:]
     if unknown := sorted(set(settings) - set(known)):
         raise SettingError(unknown_name("audit has no setting", unknown[0], [*known, *sorted(READING)]))
+    check_settings(label_noise, {**settings, "seed": seed}, where="audit")  # before the minutes that embedding takes
     is_table = isinstance(feedback, pl.DataFrame) and set(feedback.columns) >= OF_A_TABLE
     if is_table and reading:
         raise SettingError(f"audit: a feedback table was read before; {', '.join(sorted(reading))} is for what is read now.")

@@ -34,7 +34,7 @@ from ktodata.embeddings.map_layout import map_prompts, map_sample
 from ktodata.errors import EmptyDataError, SettingError
 from ktodata.feedback import question_text
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.stage import Prompts, StageResult
+from ktodata.stage import Prompts, Seed, StageResult
 from ktodata.stats import clopper_pearson
 from ktodata.text.cluster_terms import cluster_names, cluster_terms
 from ktodata.work_done import working_on
@@ -71,7 +71,7 @@ def coverage(
         ),
     ] = None,
     encoder: Annotated[str | None, Field(description="embeds the reference; must be the model that embed used")] = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> StageResult:
     """Add cluster (0 is the largest) to every row, and map_x, map_y to one row of each prompt in the map's sample.
 

@@ -12,7 +12,7 @@ from ktodata.errors import DataError, EmptyDataError
 from ktodata.feedback import TEMPLATE_FIELDS, check_columns, one_turn
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.models import load_tokenizer
-from ktodata.stage import StageResult, decide, no_decisions
+from ktodata.stage import Seed, StageResult, decide, no_decisions
 from ktodata.stages.row_order import OrderCheck, check_order, plan_order
 from ktodata.text.pii.masks import counted_once, masked
 from ktodata.text.rendered_form import rendered_form
@@ -53,7 +53,7 @@ def export(
     ] = "leave_out",
     format: Annotated[Literal["trl"], Field(description="format of the shards; other formats: ktodata export")] = "trl",
     license: Annotated[str | None, Field(description="licence of the data, for the dataset card, e.g. cc-by-4.0")] = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> StageResult:
     """Give each exported row its part, shard and position. Training rows are ordered for KTO (see stages/row_order.py).
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import Field
 
-from ktodata.stage import StageResult
+from ktodata.stage import Seed, StageResult
 
 NEEDS = ("prompt", "completion")
 USES = ("part", "state", "label", "trusted_label", "model")
@@ -68,7 +68,7 @@ def judge(
     family: Annotated[
         str | None, Field(description="models of the judge's own family begin so; null takes the first letters of its name")
     ] = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> StageResult:
     """Ask a language model whether each completion meets `criterion`; its verdict is that of one more rater, and turns no label.
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from ktodata.errors import SettingError
 from ktodata.feedback import check_columns, check_row_ids
 from ktodata.labels.row_groups import FOLDS
-from ktodata.stage import StageResult
+from ktodata.stage import Seed, StageResult
 from ktodata.work_done import working_on
 
 NEEDS = ("prompt", "completion", "label", "votes", "prompt_group", "prompt_embedding", "completion_embedding")
@@ -78,7 +78,7 @@ def label_noise(
     neighbours: Annotated[
         int, Field(ge=0, description="near rows that vote in the evidence of that name, up to 20,000 rows; 0 leaves it out")
     ] = 10,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> StageResult:
     """Say how far each label can be trusted; flag rows only where flags were measured to be right on this data."""
     from ktodata.labels.beliefs import measure_beliefs  # here and below: scikit-learn and scipy take a second to load

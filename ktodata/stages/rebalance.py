@@ -13,7 +13,7 @@ from pydantic import Field
 from ktodata.errors import MissingColumnError, OneClassError
 from ktodata.feedback import CLASS_WEIGHT_LIMIT
 from ktodata.findings import Finding, issue, not_applicable, passed
-from ktodata.stage import StageResult, decide, no_decisions
+from ktodata.stage import Seed, StageResult, decide, no_decisions
 
 NEEDS = ("label", "state")
 USES = ("part", "label_quality", "cluster", "trusted_label")
@@ -43,7 +43,7 @@ def rebalance(
     max_per_cluster: Annotated[
         int | None, Field(ge=1, description="rows kept of one prompt cluster, least trustworthy out first; needs coverage before")
     ] = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> StageResult:
     """Add weight: what each row's loss is multiplied by. Counted on the rows that will be trained on; held-out rows weigh 1.
 

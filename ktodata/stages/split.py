@@ -284,7 +284,7 @@ def _size_finding(metrics: dict[str, Any]) -> Finding:
     """KD026: a part is far larger or smaller than asked."""
     off = [
         f"{name} holds {part['share_of_rows']:.1%} of the rows, {part['requested']:.1%} were asked for"
-        + " (one that is left empty by its hash is filled with the nearest group)" * (name in metrics["filled"])
+        + " (no group fell to it, so that one was taken from another part)" * (name in metrics["filled"])
         for name, part in metrics["parts"].items()
         if abs(part["share_of_rows"] - part["requested"]) > TOLERANCE * part["requested"]
     ]

@@ -13,8 +13,8 @@ def hash_parts(names: pl.Series, fractions: dict[str, float], *, rest: str, seed
     """The part of each of n names (String, no nulls), by a hash of the name and the seed alone; and parts that had to be filled.
 
     A part's share of the names is its fraction in expectation, within whatever the hash does not know: labels, sources. Names
-    that come or go move no other. Only where the hash leaves a part empty that is due half a name or more, as few names do, the
-    nearest name fills it, and gives way once there is one of its own.
+    that come or go move no other. Only where the hash leaves a part empty that is due half a name or more, as few names do,
+    it is filled with the name of the smallest hash whose part keeps another, until there is one of its own.
     """
     different_names = names.unique()
     hashes = _name_hashes(different_names, seed)

@@ -252,6 +252,8 @@ def test_a_frame_of_records_and_a_file_are_read_first(feedback, tmp_path):
             kd.audit(tmp_path / wrong)
     with pytest.raises(SettingError, match=r"audit has no setting 'labl'\. Did you mean 'label'"):
         kd.audit(records, labl="thumb")
+    with pytest.raises(SettingError, match=r"audit: seed: .*greater than or equal to 0; got -1"):
+        kd.audit(records, seed=-1, **reading)
     with pytest.raises(LabelError, match="column 'thumb': none of 13 records has a usable label"):
         kd.audit(records, **reading | {"label": "thumb"})
 

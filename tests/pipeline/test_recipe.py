@@ -4,14 +4,23 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ktodata.errors import KtodataError, MissingColumnError, RecipeError, SettingError
 from ktodata.pipeline.recipe import load_recipe
-from ktodata.settings import check_settings
+from ktodata.settings import check_settings, settings_of
+from ktodata.stages import ORDER, load_stage
 
 BASE = {"name": "x", "ingest": {"paths": ["feedback.jsonl"]}}
 FULL = {**BASE, "steps": [{"validate": None}, {"dedupe": {"near": 0.8}}, {"split": {"test": 0.1}}, {"rebalance": None}]}
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if "seed" in settings_of(load_stage(name).function)])
+def test_no_step_takes_a_seed_below_0(name):
+    seed = TypeAdapter(settings_of(load_stage(name).function)["seed"].annotation)
+    assert seed.validate_python(0) == 0
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        seed.validate_python(-1)
 
 
 def test_defaults_are_written_out():
@@ -31,6 +40,7 @@ def test_defaults_are_written_out():
         ({"name": ".."}, SettingError, "got '..'"),
         ({"seed": -1}, SettingError, "seed is a whole number"),
         ({"seed": True}, SettingError, "seed is a whole number"),
+        ({"steps": [{"rebalance": {"seed": -1}}]}, SettingError, "greater than or equal to 0; got -1"),
         ({"ingest": {}}, SettingError, "ingest: paths must be given"),
         ({"ingest": {"pathz": ["a"]}}, SettingError, "'pathz'. Did you mean 'paths'"),
         ({"steps": [{"dedupe": {"nearr": 0.8}}]}, SettingError, "step 1 (dedupe): unknown setting 'nearr'. Did you mean 'near'"),
