@@ -50,7 +50,7 @@ class Ablation:
             sentences.append(f"{ONE_TRAINING} Train more seeds.")
         elif clean.height and not clean["differs"][0]:
             sentences.append(
-                "True labels are not better than those as given by more than chance, so no share of that gap is told."
+                "True labels are not better than those as given by more than chance, so a share of that gap is unknown."
             )
         return sentences
 
@@ -206,7 +206,7 @@ def _arm_words(arm: Arm) -> dict[str, Any]:
 def _ablation(
     scores: pl.DataFrame, held_out: pl.DataFrame, words: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
 ) -> Ablation:
-    """Words : of each arm that counts, as in WORDS."""
+    """The scores with what they are compared with. words : of each arm that counts, as in WORDS"""
     counted = scores.filter(pl.col("arm").is_in(list(words)))
     ceiling = CLEAN if CLEAN in words else None
     table = contrast(counted, held_out.unique(maintain_order=True), baseline=NOISY, ceiling=ceiling)

@@ -209,7 +209,7 @@ def lines_of(
 ) -> list[dict[str, Any]]:
     """Lines of all measures and methods, from the same resamples.
 
-    found : each arm with what `measures` makes statistics of; groups : what is drawn together, n values.
+    arm_rows : each arm with what `measures` makes statistics of; groups : what is drawn together, n values.
     judge : who says so, where it is not one of JUDGED_BY
     """
     seeds: dict[tuple[str, str], list[Statistic]] = {}

@@ -1,4 +1,4 @@
-"""Whose labels follow other criteria, in words: a name alone is named only where the labels tell who departs from whom."""
+"""Whose labels follow other criteria, in words: a name alone is named only where the labels show who departs from whom."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ KINDS = {
     "change": "changed at a date",
 }
 ANSWERS_DIFFER = "its answers differ, not the criterion"
-NOT_KNOWN = "which of the two is off the labels do not tell"
+NOT_KNOWN = "the labels cannot show which of the two is off"
 
 
 def drift_sentence(drift: Mapping[str, Any]) -> str:
@@ -73,7 +73,7 @@ def _points_in_words(group: Mapping[str, Any]) -> str:
     effect = Interval(*(group.get(f"effect_points{end}") for end in ("", "_low", "_high")))
     value, low, high = effect
     if value is None or effect.includes_zero:
-        return "by how many points is not told"
+        return "by how many points is unknown"
     span = "" if low is None or high is None else f", {100 * low:+.0f} to {100 * high:+.0f}"
     return f"{100 * value:+.0f} points desirable{span}"
 

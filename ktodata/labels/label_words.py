@@ -311,7 +311,7 @@ def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
         yield f"People differ on each of {_rows(reviews.whole.contested)} of the random draw that they judged: no rate follows."
     if reviews.judged:
         yield f"{_rows(reviews.judged)} {_has(reviews.judged)} a trusted label, not known to be a random draw: no rate follows."
-        yield "A draw goes by row_id, which hangs on source_id, rater, time and label, and is none once many rows have come."
+        yield "The random order comes from row_id (made of source_id, rater, time, label); adding many rows changes it."
         yield "If it was one of all rows: trusted_at_random: true."
     yield from _outgrown(reviews)
     yield from _left_out(reviews)
@@ -319,8 +319,10 @@ def _without_rate(reviews: ReviewedLabels) -> Iterator[str]:
 
 def _outgrown(reviews: ReviewedLabels) -> Iterator[str]:
     if reviews.outgrown:
-        of_draw = f"{reviews.outgrown:,} of them {_is_are(reviews.outgrown)} of a draw that new rows have joined, or skipped ones"
-        yield f"{of_draw}: {_rows(reviews.between)} come first in the next reviews, and it holds again."
+        were = "was" if reviews.outgrown == 1 else "were"
+        yield f"{reviews.outgrown:,} of them {were} drawn earlier; rows were added or skipped since."
+        these = "this row" if reviews.between == 1 else f"these {_rows(reviews.between)}"
+        yield f"Judge {these}, the first of the next reviews, and the draw counts again."
 
 
 def _left_out(reviews: ReviewedLabels) -> Iterator[str]:
@@ -378,7 +380,7 @@ def at_odds_sentence(raters: Sequence[Mapping[str, Any]]) -> str:
         f"rater {one['rater']} (agrees on {one['agrees']:,} of {one['shared']:,} texts)" for one in raters[:MAX_NAMED]
     )
     more = f", and {len(raters) - MAX_NAMED:,} more" if len(raters) > MAX_NAMED else ""
-    return f"At odds with the majority of the others: {each}{more}; which of them is off the votes do not tell." if each else ""
+    return f"At odds with the majority of the others: {each}{more}; the votes cannot show which of them is wrong." if each else ""
 
 
 def flags_sentence(figures: Mapping[str, Any], rows: int, judged: int) -> str:

@@ -310,7 +310,7 @@ def _with_prompt_groups(rows: pl.DataFrame, grouped: SimilarPairs, names: pl.Ser
 
 
 def _near_contradictions(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
-    """SimilarPairs of near rows that both stay and have opposite labels."""
+    """Near rows that both stay and have opposite labels: row_id, label, other_row_id, other_label, similarity."""
     label, gone = rows["label"].to_numpy(), rows["near_repeat"].to_numpy()
     opposed = (label[alike.left] != label[alike.right]) & ~gone[alike.left] & ~gone[alike.right]
     left, right = alike.left[opposed], alike.right[opposed]

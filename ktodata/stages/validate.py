@@ -191,7 +191,8 @@ def check_last_turn(feedback: pl.DataFrame) -> Finding:
     conversations = feedback.filter(pl.col("turns").is_not_null())
     if conversations.is_empty():
         return not_applicable("KD005", "no row is a conversation")
-    return _about_rows("KD005", conversations, _no_turn_to_answer(), "are conversations that do not end with the user's turn")
+    words = "are conversations that end with a turn that is neither the user's nor a tool's"
+    return _about_rows("KD005", conversations, _no_turn_to_answer(), words)
 
 
 def check_label_balance(feedback: pl.DataFrame) -> Finding:

@@ -40,7 +40,7 @@ class ReferenceLogps:
     """log p of each pair's completion under the reference, in nats."""
 
     def __init__(self, pairs: Numbers, logps: Logps, device: Any) -> None:
-        """Pairs : int64 [P, 2]; logps : float32 [P]"""
+        """Keep them in the order of their codes. pairs : int64 [P, 2]; logps : float32 [P]"""
         codes = _codes(pairs)
         order = np.argsort(codes)
         self._codes, self._logps, self._device = codes[order], logps[order], device

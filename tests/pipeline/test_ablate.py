@@ -243,4 +243,4 @@ def test_a_gap_that_may_be_chance_is_said_to_be_one(differs):
     line = {"arm": CLEAN, "measure": "auc", "minus_baseline": 0.1, "minus_low": 0.0, "minus_high": 0.2, "gap_recovered": None}
     table = pl.DataFrame([line | {"differs": differs, "seeds": 2}], schema_overrides={"gap_recovered": pl.Float64})
     said = Ablation(table, pl.DataFrame(), pl.DataFrame(), {}).verdict()
-    assert ("no share of that gap is told" in said[-1]) is not differs
+    assert ("a share of that gap is unknown" in said[-1]) is not differs

@@ -148,7 +148,7 @@ class _Fit:
 
 
 def _fit(design: Floats, answers: Bools, oriented: Bools) -> _Fit:
-    """Oriented : columns whose weights share a mean that is chosen, too: bool [K]."""
+    """The likeliest weights. oriented : columns whose weights share a mean that is chosen, too: bool [K]."""
     if design.shape[1] == 2:
         return _laplace(design, answers, np.zeros(2), FREE)[1]
     fits = (_laplace(design, answers, np.where(oriented, mean, 0.0), spread) for mean, spread in product(MEANS, SPREADS))

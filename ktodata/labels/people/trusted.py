@@ -200,9 +200,8 @@ def random_sample(
 
     recorded : bool [N], rows that the desk is known to have asked about in this order. The beginning that ends with one of them
     was drawn, however many others are reviewed, and so was a class of which all were. What comes after, all of it without a
-    record, is inferred: with under MIN_DRAWN
-    rows, or where so many of the others are reviewed that it may be by chance, nobody can be shown to have followed the order,
-    no such row is known to be drawn, and no rate follows from it.
+    record, is inferred: with under MIN_DRAWN rows, or where so many of the others are reviewed that it may be by chance, nobody
+    can be shown to have followed the order, no such row is known to be drawn, and no rate follows from it.
     """
     known, inferred = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
     if not reviewed.any():

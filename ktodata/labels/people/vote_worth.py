@@ -36,8 +36,9 @@ class VoteWorth:
 
 
 def vote_worth(text: Floats, up: Ints, down: Ints) -> VoteWorth | None:
-    """Text : p_desirable by the text, float [N]; up, down : int [N], votes on the row, each of somebody else. None where few rows
-    have two.
+    """What text and votes are worth beside each other. None where few rows have two votes.
+
+    text : p_desirable by the text, float [N]; up, down : int [N], votes on the row, each of somebody else
     """
     several = up + down > 1
     if several.sum() < MIN_SHARED:

@@ -169,7 +169,7 @@ def _on_injected(facts: Mapping[str, Any]) -> Iterator[ClassLine]:
     """How labels flipped on purpose fared, for each given label; what they say of flags is named with its assumption."""
     for name, of_class in pick(facts, "injected_flips.per_given_class", default={}).items():
         flips = pick(of_class, "injected_flips_at_this_depth", default={})
-        on = f"{plural(flips.get('flips', 0), 'flip')} planted among {plural(of_class.get('rows', 0), 'row')} given as {name}"
+        on = f"{plural(flips.get('flips', 0), 'flip')} injected among {plural(of_class.get('rows', 0), 'row')} given as {name}"
         ranked = pick(of_class, "auroc_of_injected_flips", default={})
         yield _class_line(f"injected flips ranked below other rows ({name})", ranked, on)
         if not of_class.get("flagged"):

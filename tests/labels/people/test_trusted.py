@@ -198,7 +198,9 @@ def test_a_draw_that_rows_have_joined_says_so_and_holds_again_when_those_among_i
     assert metrics["drawn_at_random"] + metrics["draw_outgrown"] == 60
     assert (metrics["draw_outgrown"] > 20) == (metrics["left_between"] > 5) == (grown > 0)
     words = review_sentence(reviewed_labels(metrics))
-    assert (f"{metrics['left_between']} rows come first in the next reviews, and it holds again." in words) == (grown > 0)
+    assert (
+        f"Judge these {metrics['left_between']} rows, the first of the next reviews, and the draw counts again." in words
+    ) == (grown > 0)
     to_draw = next_for_labels(reviewed_labels(metrics)).draw
     assert to_draw == 30 if not grown else to_draw <= metrics["left_between"]
     unjudged = rows.with_columns(unjudged=~pl.col("row_id").is_in(list(drawn)))
