@@ -43,6 +43,8 @@ UPWARDS = {("stage", "report.notebook_html")}
 
 MAX_FILES = 17  # Python files of a folder; the model code bases that are read most have no more
 MAX_P90_LINES = 20  # of a function, its docstring left out
+MAX_BODY_LINES = 52  # of any function
+LONG_LOOPS = {"run_training", "train_all"}  # the loop of a training, from setting up to what is left
 MAX_PUBLIC = 26
 
 # names that say that somebody found, told, asked or saw a value, or a word that the field has another one for (CONTRIBUTING.md)
@@ -167,9 +169,20 @@ def lines_of(function: ast.FunctionDef) -> int:
     return function.end_lineno - function.lineno + 1 - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
 
 
+def body_lines(function: ast.FunctionDef) -> int:
+    """How long a function is without its signature and its docstring."""
+    docstring = ast.get_docstring(function) is not None
+    return function.end_lineno - function.body[int(docstring and len(function.body) > 1)].lineno + 1
+
+
 def test_functions_are_short():
     lengths = sorted(lines_of(node) for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
     assert lengths[int(0.9 * len(lengths))] <= MAX_P90_LINES
+
+
+def test_no_body_is_longer_than_a_screen():
+    functions = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert [node.name for node in functions if node.name not in LONG_LOOPS and body_lines(node) > MAX_BODY_LINES] == []
 
 
 def test_import_is_light():
