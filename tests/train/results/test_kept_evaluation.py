@@ -33,7 +33,9 @@ def test_few_prompts_give_a_value_and_no_interval():
     text = "95 % interval not known: desirable rows are of 6 prompts"
     assert text in dict(summary_lines({}, training_history(), held_out, None))["held-out reward AUC"]
     assert text in TrainingSection(None, {"held_out": held_out}, None).answer
-    *_, auc = (axes for axes in training_figure(training_history(), held_out, beta=0.1).axes if "AUC" in axes.get_title())
+    *_, auc = (
+        axes for axes in training_figure(training_history(), held_out, beta=0.1).axes if "AUC" in axes.get_title(loc="left")
+    )
     assert auc.has_data() and "not measured" not in [text.get_text() for text in auc.texts]
 
 

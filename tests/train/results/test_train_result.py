@@ -255,6 +255,6 @@ def test_an_objective_without_mismatched_pairs_is_drawn_and_told_without_an_erro
     assert result.history["z0_standard_error"].null_count() == result.history.height
     assert "NaN" not in (tmp_path / "out" / "training.json").read_text()
     for training in (result, TrainResult.load(tmp_path / "out")):
-        panels = {axes.get_title(): [text.get_text() for text in axes.texts] for axes in training.plot().axes}
+        panels = {axes.get_title(loc="left"): [text.get_text() for text in axes.texts] for axes in training.plot().axes}
         assert len(panels) == 6 and panels["z0, the reference point"] == [] and "not measured" in panels["held-out reward AUC"]
         assert "standard error" not in training._repr_html_()
