@@ -31,9 +31,9 @@ def read_all(folder: Path, row_id: str) -> None:
     run, files = Run(folder), RunFiles(folder)
     run.explain(row_id)
     dataset_files(run)
-    assert run.shards().height and files.fates.height
-    for quarantine in (run.quarantine, files.quarantine):  # empty, and read all the same
-        assert quarantine.is_empty()
+    assert run.shards().height
+    for table in (run.quarantine, files.quarantine, files.fates):  # nothing was set aside here, and they are read all the same
+        assert table.is_empty()
     for stage in run.stage_names():
         assert files.metrics(stage) == run.stage(stage).metrics
 
