@@ -15,7 +15,7 @@ from ktodata.labels.label_words import both_labels_sentence
 from ktodata.stage import Prompts, StageResult, decide, no_decisions
 from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
-from ktodata.text.prompt_groups import components, different, first_of, leaders
+from ktodata.text.prompt_groups import components, continued, different, first_of, leaders
 from ktodata.text.rendered_form import rendered_form
 from ktodata.text.words import Index, meaning_key, normalised
 from ktodata.work_done import working_on
@@ -60,7 +60,8 @@ def dedupe(
     best-evidenced stays: one that no earlier step has doubted, then most votes, then the earliest by `created_at`, then the
     smallest row_id. The order of the rows changes nothing.
 
-    A prompt group is all prompts that are linked by near pairs, over any number of steps; it is named by a digest of its eldest
+    A prompt group is all prompts that are linked by near pairs, or go on from one another as turns of one conversation, over any
+    number of steps; it is named by a digest of its eldest
     prompt: the earliest by `created_at` and, where times are unknown or equal, the one whose digest is smallest. `prompt_leader`
     is the prompt from which a prompt's line of near prompts began: it hangs on elder prompts alone, so feedback that is added
     later changes no leader, even where it links two groups. `split` goes by it.
@@ -105,7 +106,7 @@ def dedupe(
     rows = _with_near_repeats(rows, _agreeing(rows, feedback, alike))
     working_on(f"comparing {numbered.height:,} prompts with each other")
     grouped = near_texts(prompts, near_prompts)
-    rows = _with_prompt_groups(rows, grouped, numbered["prompt_name"])
+    rows = _with_prompt_groups(rows, grouped, numbered["prompt_name"], feedback)
     opposed = _near_contradictions(rows, alike)
     pairs = {"rows": alike, "prompts": grouped} | ({"evaluation": examined} if decontaminate else {})
     metrics = _dedupe_metrics(rows, opposed, prompts, pairs, decontaminate)
@@ -302,10 +303,12 @@ def _with_near_repeats(rows: pl.DataFrame, agreeing: SimilarPairs) -> pl.DataFra
     )
 
 
-def _with_prompt_groups(rows: pl.DataFrame, grouped: SimilarPairs, names: pl.Series) -> pl.DataFrame:
+def _with_prompt_groups(rows: pl.DataFrame, grouped: SimilarPairs, names: pl.Series, feedback: pl.DataFrame) -> pl.DataFrame:
     """Add prompt_group and prompt_leader: names of the group's eldest prompt and of the one that the prompt's line began with."""
     number = rows["prompt_number"].to_numpy()
-    eldest, leader = (find(grouped.left, grouped.right, len(names))[number] for find in (components, leaders))
+    further = continued(feedback, number[np.argsort(rows["place"].to_numpy())])
+    left, right = (np.concatenate(both) for both in zip((grouped.left, grouped.right), further, strict=True))
+    eldest, leader = (find(left, right, len(names))[number] for find in (components, leaders))
     return rows.with_columns(prompt_group=names.gather(eldest), prompt_leader=names.gather(leader))
 
 

@@ -1,9 +1,10 @@
 """Prompts that belong together: what must stand on one side of a split, and a search for what does not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
+import xxhash
 
 from ktodata.errors import DataError
 from ktodata.feedback import check_columns
@@ -12,6 +13,7 @@ from ktodata.text.words import Index, normalised
 
 # the further right a part stands, the less the model may have seen of it
 PARTS = ("train", "validation", "test")
+SHORTEST_SEQUEL = 3  # turns: a question, its answer and what was said next
 
 
 def components(left: Index, right: Index, size: int) -> Index:
@@ -37,6 +39,46 @@ def leaders(left: Index, right: Index, size: int) -> Index:
     while not np.array_equal(leader, leader[leader]):
         leader = leader[leader]
     return leader
+
+
+def continued(feedback: pl.DataFrame, number: Index) -> tuple[Index, Index]:
+    """Pairs of prompts, left < right, of which one is the other with its judged answer and what was said next: verdicts on
+    several turns of one conversation. On two sides of a split an answer that is held out would stand in a prompt trained on.
+
+    feedback : prompt, completion and, where conversations were read, turns and answer. number : int [N], of each row's prompt
+    """
+    if "turns" not in feedback.columns or not (feedback["turns"].list.len() >= SHORTEST_SEQUEL).any():
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    pairs, numbers = set[tuple[int, int]](), [int(each) for each in number]
+    sequels: dict[bytes, set[int]] = {}
+    for turns, prompt in zip(feedback["turns"], numbers, strict=True):
+        for begun in _begun(turns) if turns is not None and len(turns) >= SHORTEST_SEQUEL else ():
+            sequels.setdefault(begun, set()).add(prompt)
+    answers = feedback.select(pl.coalesce(pl.col("^answer$").struct.field("content"), "completion")).to_series()
+    for text, turns, answer, prompt in zip(feedback["prompt"], feedback["turns"], answers, numbers, strict=True):
+        before = [text] if turns is None else [turn["content"] for turn in turns]
+        pairs |= {(prompt, other) for other in sequels.get(_digest([*before, answer]), ()) if other != prompt}
+    both = np.sort(np.array(sorted(pairs), np.int64).reshape(-1, 2), axis=1)
+    return both[:, 0], both[:, 1]
+
+
+def _begun(turns: pl.Series) -> Iterator[bytes]:
+    """Digests of a conversation up to each answer in it."""
+    whole = xxhash.xxh3_128()
+    for turn in turns:
+        whole.update(_framed(turn["content"]))
+        if turn["role"] == "assistant":
+            yield whole.digest()
+
+
+def _digest(texts: Sequence[str]) -> bytes:
+    return xxhash.xxh3_128(b"".join(map(_framed, texts))).digest()
+
+
+def _framed(text: str) -> bytes:
+    """The text with its length, so that where one ends and the next begins is part of what is compared."""
+    content = text.strip().encode(errors="replace")
+    return len(content).to_bytes(8) + content
 
 
 def first_of(keys: pl.Series) -> Index:

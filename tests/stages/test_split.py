@@ -1,5 +1,6 @@
 """split: whole groups to one side, the mix of the whole on each, and no prompt on two sides."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from ktodata.errors import DataError, EmptyDataError, MissingColumnError, SettingError
 from ktodata.feedback import feedback_table
+from ktodata.formats import read
 from ktodata.stages.dedupe import dedupe
 from ktodata.stages.split import split
 from ktodata.text.prompt_groups import find_leaks
@@ -306,3 +308,20 @@ def test_a_thousand_sources_are_not_a_thousand_strata():
     table = parts(many, validation=0.1, test=0.1, stratify=True)
     assert abs(table.filter(pl.col("source") == "s0", pl.col("part") == "test").height - 50) <= 1
     assert abs(table.filter(pl.col("source") != "s0", pl.col("part") == "test").height - 50) <= 1
+
+
+def test_verdicts_on_several_turns_of_a_conversation_stand_on_one_side(tmp_path):
+    """An answer that is held out would else stand in a prompt that is trained on, whose words are hardly the same."""
+    lines = []
+    for number in range(60):
+        said = [f"{sentence(10 * number + place)} " * (place + 1) for place in range(6)]
+        turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(said)]
+        about = {"talk": number, "created_at": f"2026-01-{1 + number % 28:02d}"}
+        lines += [json.dumps(about | {"messages": turns[:end], "label": end % 4 == 0}) + "\n" for end in (2, 4, 6)]
+    (tmp_path / "talks.jsonl").write_text("".join(lines))
+    rows = read(tmp_path / "talks.jsonl", messages="messages", created_at="created_at", keep=["talk"]).feedback
+    grouped = rows.join(dedupe(rows, near=None).columns, on="row_id")
+    assert grouped["prompt_group"].n_unique() == grouped["prompt_leader"].n_unique() == 60
+    parts = grouped.join(split(grouped, validation=0.2, test=0.2).columns, on="row_id")
+    assert parts["part"].n_unique() == 3
+    assert parts.group_by("talk").agg(pl.col("part").n_unique())["part"].max() == 1
