@@ -85,15 +85,15 @@ def majority(task: BenchTask) -> BenchAnswer:
 
 @method("Dawid-Skene", needs_votes=True)
 def dawid_and_skene(task: BenchTask) -> BenchAnswer:
-    """Dawid and Skene (1979): raters' confusions by EM, as if they erred apart; without those who only ever say one thing."""
+    """Dawid and Skene (1979): raters' confusions by EM, as if they erred apart; no answer where votes do not bear one."""
     from ktodata.labels.people.raters import dawid_skene
 
     votes = vote_matrix(task.table)
     rows, raters = np.nonzero(~np.isnan(votes))
     cast = pl.DataFrame({"row_id": rows.astype(str), "rater": raters.astype(str), "verdict": votes[rows, raters] > 0.5})
-    fitted = dawid_skene(cast, correlated=False, seed=task.seed).rows
-    if fitted.is_empty():
-        raise EmptyDataError("every rater only ever says one thing, and what such votes are worth no agreement can tell.")
+    aggregated = dawid_skene(cast, correlated=False, seed=task.seed)
+    if (fitted := aggregated.rows).is_empty():
+        raise EmptyDataError(f"{aggregated.metrics['reason']}: what such votes are worth no agreement can tell.")
     p = np.full(len(task.labels), np.nan)
     p[fitted["row_id"].cast(pl.Int64).to_numpy()] = fitted["p_desirable"].to_numpy()
     p = np.where(task.reviewed, task.verdicts, np.where(np.isnan(p), task.labels, p))

@@ -403,8 +403,8 @@ def _check_contested(facts: dict[str, Any]) -> Finding:
     verdicts = agreement["verdicts"]
     rows, total, sided = verdicts.get("contested", 0), sum(verdicts.values()), len(agreement.get("one_sided", ()))
     if not total:
-        text = f"{sided:,} raters only ever say one thing, and no text has two other votes: none can be shown contested."
-        return not_applicable("KD070", text)
+        reason = agreement.get("reason") or f"{sided:,} raters only ever say one thing, and no text has two other votes"
+        return not_applicable("KD070", f"None can be shown contested: {reason}.")
     if not facts["independence"]["identified"] and not rows:
         return not_applicable(
             "KD070",

@@ -49,8 +49,8 @@ def yes(rng: Rng, raters: int, sees: float) -> Cells:
     return (rng.random((ROWS, raters)) < sees).astype(int)
 
 
-def strays(cells: Cells, rng: Rng) -> Cells:
-    return np.where(rng.random(cells.shape) < 0.03, -cells, cells)
+def strays(cells: Cells, rng: Rng, rate: float = 0.03) -> Cells:
+    return np.where(rng.random(cells.shape) < rate, -cells, cells)
 
 
 KINDS: dict[str, Callable[[np.ndarray, Rng], Cells]] = {
@@ -58,6 +58,7 @@ KINDS: dict[str, Callable[[np.ndarray, Rng], Cells]] = {
     "400 judges of 5 votes": lambda t, rng: judges(t, rng, 400, sees=5 / ROWS),
     "12 clickers who saw all": lambda t, rng: clickers(t, rng, 12),
     "12 clickers, 3 % strays": lambda t, rng: strays(clickers(t, rng, 12), rng),
+    "12 clickers, 10 % strays": lambda t, rng: strays(clickers(t, rng, 12), rng, 0.1),
     "60 clickers who saw a tenth": lambda t, rng: clickers(t, rng, 60, 0.8, 0.1, 0.1),
     "200 clickers of 8 votes": lambda t, rng: clickers(t, rng, 200, 0.8, 0.1, 0.03),
     "24 clickers in 3 panels": lambda t, rng: panels(clickers(t, rng, 24, 0.5, 0.06), 3),

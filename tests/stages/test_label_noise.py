@@ -492,7 +492,7 @@ def test_raters_who_say_one_thing_show_no_row_contested():
     ]
     result = label_noise(table.with_columns(pl.Series("votes", votes, dtype=table.schema["votes"])))
     finding = next(each for each in result.metrics["findings"] if each["code"] == "KD070")
-    assert finding["status"] == "not_applicable" and "10 raters only ever say one thing" in finding["text"]
+    assert finding["status"] == "not_applicable" and "10 of 10 raters only ever say one thing" in finding["text"]
     assert result.tables["confusions"].height == 10 and result.tables["contested"].is_empty()
 
 

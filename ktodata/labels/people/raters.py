@@ -8,7 +8,9 @@ row with probability sensitivity_j, "undesirable" of an undesirable row with pro
 - raters that err together (judges of one family, one person with two accounts) do not count as several: each vote's weight
   is divided by one plus the sum of its error correlations with the other votes on the row.
 
-Raters who only ever say one thing are left out (one_sided.py).
+Raters who only ever say one thing are left out (one_sided.py). Those who mostly do, as they vote where something is good, or
+where it is bad, no share of strays tells apart. What comes of them can be told: the likeliest model then has nearly all rows in
+one class, very surely, against votes that agree. Where it overrules more than OVERRULED of those there is no answer.
 
 A second pass adds a third kind of row, the *contested* one, on which people differ whatever their skill.
 
@@ -41,6 +43,7 @@ MAX_CORRELATED = 300  # raters whose errors are compared pair by pair; beyond, t
 COPY = 0.95  # correlation of two raters' verdicts from which one may be a copy of the other
 COIN = 4.0  # contested rows: P(desirable) ~ Beta(4, 4), nine in ten of them between 0.23 and 0.77
 CONTESTED_PRIOR = (2.0, 18.0)  # contested rows in a hundred, before any vote: 10, worth 20 rows
+OVERRULED = 0.05  # share of rows with several votes, all alike, that a fit may call the opposite: as in independence.py
 SURE = 0.8  # what p_wrong or p_contested must reach to be named
 Z95 = 1.959964
 
@@ -87,8 +90,9 @@ class Aggregated:
         accuracy (at the estimated class share), informativeness (Youden's sensitivity + specificity - 1: 1 tells all, 0 nothing,
         -1 the opposite), 95 % intervals; weight (0..1, how much a vote counts beside correlated ones); inverted: the interval of
         informativeness lies below 0. Of raters who only ever say one thing nothing is known: their weight is 0
-    metrics : one_sided (those raters), iterations, converged, log_likelihood (nats, of the weighted votes), share_desirable,
-        share_contested, alpha
+    metrics : one_sided (those raters), overruled (share of the rows whose votes are all alike that are called the opposite),
+        iterations, converged, log_likelihood (nats, of the weighted votes), share_desirable, share_contested, alpha.
+        Where there is no answer, `rows` is empty and `reason` says why
     """
 
     rows: pl.DataFrame
@@ -154,18 +158,19 @@ def dawid_skene(
     strength : votes of each class that the pooled confusion is worth in each rater's own; larger draws raters together.
     correlated : discount votes whose errors go together.
 
-    Raters who only ever say one thing are left out, and so are rows without another vote. Rows come back in the order in which
-    they first occur. Sources: Dawid and Skene 1979; Raykar et al. 2010 (JMLR 11);
+    Raters who only ever say one thing are left out, and so are rows without another vote. No row is answered where, without a
+    prior, the fit calls more than OVERRULED of the rows with several votes, all alike, the opposite: raters who choose what they
+    vote on. Votes of raters who mostly say the opposite count turned around there. Rows come back in the order in which they
+    first occur. Sources: Dawid and Skene 1979; Raykar et al. 2010 (JMLR 11);
     intervals from the observed information (Louis 1982), other raters held fixed.
     """
     check_columns(votes, ("row_id", "rater", "verdict"), who="dawid_skene")
     sided = one_sided(votes)
     counted = votes.filter(pl.col("rater").cast(pl.String).is_in(sided).not_().fill_null(True))
-    unknown = _raters_left_out(votes, sided)
     cast = _coded(counted, prior)
-    if not len(cast.row_ids):
-        nothing: dict[str, Any] = {"votes": 0, "iterations": 0, "converged": True, "one_sided": sided}
-        return Aggregated(_no_rows(), unknown, nothing)
+    if not len(cast.row_ids) or (sided and len(cast.raters) < 2):
+        named = votes["rater"].drop_nulls().n_unique()
+        return _no_answer(votes, sided, f"{len(sided):,} of {named:,} raters only ever say one thing")
     weight = _independence(cast, None) if correlated else np.ones(len(cast.kind))
     fit = _em(cast, weight, strength)
     iterations = fit.steps
@@ -175,11 +180,17 @@ def dawid_skene(
             fit = _em(cast, weight, strength, start=fit)
             iterations += fit.steps
     third = _em(cast, weight, strength, start=fit, coin=True)
+    rows, raters = _row_table(cast, fit, third), _rater_table(cast, fit, weight, strength)
+    overruled = _overruled(votes, rows, raters.filter("inverted")["rater"])
+    if prior is None and overruled > OVERRULED:
+        reason = f"the likeliest model calls the opposite {overruled:.0%} of the rows whose votes are all alike"
+        return _no_answer(votes, sided, reason, iterations=iterations, converged=fit.converged, overruled=overruled)
     alpha = krippendorff_alpha(votes, seed=seed)
     metrics = {
         "votes": round(cast.votes_of_raters().sum()),
         "rows": len(cast.row_ids),
         "one_sided": sided,
+        "overruled": overruled,
         "iterations": iterations,
         "converged": fit.converged,
         "log_likelihood": fit.likelihood,
@@ -191,8 +202,7 @@ def dawid_skene(
         "alpha": alpha.as_dict(),
         "prior": "class share" if prior is None else "p_desirable of a model, row by row",
     }
-    raters = pl.concat([_rater_table(cast, fit, weight, strength), unknown])
-    return Aggregated(_row_table(cast, fit, third), raters, metrics)
+    return Aggregated(rows, pl.concat([raters, _raters_left_out(votes, sided)]), metrics)
 
 
 def wrong_or_contested(aggregated: Aggregated, labels: pl.DataFrame, *, sure: float = SURE) -> pl.DataFrame:
@@ -432,6 +442,20 @@ def _row_table(cast: _CodedVotes, fit: _EmState, third: _EmState) -> pl.DataFram
     )
     kinds = ("contested", "p_clearly_desirable", "p_clearly_undesirable")
     return table.with_columns(pl.when(several).then(pl.col(name)).alias(name) for name in kinds)
+
+
+def _overruled(votes: pl.DataFrame, rows: pl.DataFrame, inverted: pl.Series) -> float:
+    """Of the rows with several votes, all alike, left-out raters' among them, the share that is called the opposite."""
+    turned = pl.col("rater").cast(pl.String).is_in(inverted.implode()).fill_null(False)
+    each = last_votes(votes).group_by("row_id").agg(n=pl.len(), up=(pl.col("verdict").cast(pl.Boolean) != turned).mean())
+    alike = rows.join(each.filter(pl.col("n") > 1, pl.col("up").is_in([0.0, 1.0])), on="row_id")
+    return int(((alike["p_desirable"] > 0.5) != (alike["up"] > 0.5)).sum()) / max(alike.height, 1)
+
+
+def _no_answer(votes: pl.DataFrame, sided: list[str], reason: str, **more: Any) -> Aggregated:
+    nothing: dict[str, Any] = {"votes": 0, "iterations": 0, "converged": True, "one_sided": sided, "reason": reason}
+    everyone = votes["rater"].cast(pl.String).drop_nulls().unique().to_list()
+    return Aggregated(_no_rows(), _raters_left_out(votes, everyone), nothing | more)
 
 
 def _no_rows() -> pl.DataFrame:
