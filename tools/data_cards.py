@@ -20,7 +20,7 @@ HEADER = ("file", "what it is, and whose labels", "rows read, of", "labels as gi
 def data_cards(folder: Path) -> str:
     """A line for each file with a label source."""
     of_file = defaultdict[str, list[LabelSource]](list)
-    for source in label_sources(folder)[0]:
+    for source in label_sources(folder, flips=True)[0]:
         of_file[source.data].append(source)
     known = json.loads((folder / "MANIFEST.json").read_text())["files"]
     cards = {card["file"].removesuffix(".gz").removesuffix(".jsonl"): card for card in known}

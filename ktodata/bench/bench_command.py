@@ -32,6 +32,9 @@ def bench(
     added: Annotated[
         list[Path] | None, typer.Option("--add", metavar="FILE.py", help="A Python file, which is run, that registers methods.")
     ] = None,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Draw flips also where an unread column may say what was given.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="The result as JSON on standard output, events on standard error.")
@@ -40,7 +43,7 @@ def bench(
     """Measure which methods find and repair wrong labels, on every label source of a folder whose truth is known.
 
     \b
-    Reads   FOLDER/**/*.jsonl(.gz): columns weak_label…, votes, or flips drawn where there are neither
+    Reads   FOLDER/**/*.jsonl(.gz): columns weak_label…, votes, or flips drawn where there are neither (nor what may be)
     Writes  OUT/bench.md, OUT/bench.json, OUT/cells/, OUT/trainings/: stopped, the same command goes on
 
     \b
@@ -63,6 +66,7 @@ def bench(
         added=added or (),
         train=train or (),
         model=model,
+        flips=flips,
     )
     with Progress(quiet=quiet, as_json=as_json) as progress:
         outcome = run_bench(plan, progress)

@@ -36,6 +36,7 @@ class BenchPlan:
 
     train : shares at which repaired labels are trained on; terms : in place of bench_training.TERMS
     model : what is trained in place of TRAINED; named, its loss is a method of its own, which costs a pass over all rows
+    flips : draw them also where a column that is not read may be what was given
     """
 
     data: Path
@@ -50,6 +51,7 @@ class BenchPlan:
     train: Sequence[float] = ()
     model: str | None = None
     terms: Mapping[str, Any] = field(default_factory=dict)
+    flips: bool = False
 
     def __post_init__(self) -> None:
         if wrong := [budget for budget in (*self.budgets, *self.train) if not 0 <= budget < 1]:
@@ -89,7 +91,7 @@ def run_bench(plan: BenchPlan, notify: Notify = lambda event: None) -> BenchOutc
     for file in plan.added:
         _import(file)
     methods = [replace(each, code=answer_code(each)) for each in _chosen(list(METHODS.items()), plan.methods, "method")]
-    there, passed_over = label_sources(plan.data)
+    there, passed_over = label_sources(plan.data, flips=plan.flips)
     outcome = BenchOutcome(plan)
     model = plan.model if any(method.needs_model for method in methods) else None
     outcome.passed_over |= {name: why for name, why in passed_over.items() if _concerns(name, plan.sources)}

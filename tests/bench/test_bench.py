@@ -67,24 +67,56 @@ def test_what_a_source_is(folder):
 
 
 def test_a_label_beside_the_truth_is_what_was_given(tmp_path):
-    """Flips were drawn in its place, without a word; so they were for a column of verdicts that has another name."""
+    """Flips were drawn in its place, without a word; and lines without a truth were judged by the label that is on trial."""
     plain = [{"label" if key == "weak_label_rule" else key: value for key, value in line.items()} for line in rows()]
     write(tmp_path / "plain.jsonl", ({key: value for key, value in line.items() if key != "weak_label_none"} for line in plain))
-    other = [
-        {**{key: line[key] for key in ("prompt", "completion", "truth")}, "gpt4_label": line["label"], "n": 1} for line in plain
-    ]
-    write(tmp_path / "other.jsonl", other)
-    mixed = [line if n % 4 else {**line, "label": line["truth"]} for n, line in enumerate(plain)]
-    for line in mixed[::4]:
-        line.pop("truth")
-    write(tmp_path / "mixed.jsonl", mixed)
+    for name, gap in (("absent", {}), ("null", {"truth": None})):
+        lines = [{key: value for key, value in line.items() if key != "truth"} | gap for line in plain[:40]]
+        write(tmp_path / f"{name}.jsonl", [*lines, *({**line, "weak_label_judge": line["truth"]} for line in plain[40:])])
     sources, passed_over = label_sources(tmp_path)
     given = {source.name: source.given for source in sources}
-    assert list(given) == ["mixed, label", *(f"other, flips {kind}" for kind in FLIPS), "plain, label"]
+    names = [f"{name}, {column}" for name in ("absent", "null") for column in ("label", "weak_label_judge")]
+    assert list(given) == [*names, "plain, label"]
     assert given["plain, label"] == [line["label"] for line in plain]
-    assert given["mixed, label"][:5] == [None, *(line["label"] for line in plain[1:4]), None], "there the label is the truth"
-    assert passed_over["other, gpt4_label"].endswith("name it weak_label_gpt4_label.")
-    assert [name for name in passed_over if name.startswith(("plain", "other"))] == ["other, gpt4_label"]
+    assert given["absent, label"] == given["null, label"] == given["plain, label"][40:]
+    judged = [source for source in sources if source.name.endswith("judge")]
+    assert all(source.given == [record.truth for record in source.records] for source in judged)
+    assert passed_over["absent"] == passed_over["null"].replace("null", "absent") and "40 without a truth" in passed_over["null"]
+
+
+FORMS = {
+    "words": lambda verdict, n: "yes" if verdict else "no",
+    "signs": lambda verdict, n: 1 if verdict else -1,
+    "stars": lambda verdict, n: 1 + n % 2 + 3 * verdict,
+    "by whom": lambda verdict, n: {"gpt4": verdict},
+    "in a list": lambda verdict, n: [{"score": 5 if verdict else 1}],
+    "on some lines": lambda verdict, n: verdict if n % 5 < 2 else None,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_may_be_given_in_words_of_its_own_is_not_replaced_by_flips(tmp_path, form):
+    """Four sources of flips stood there instead, and no word of it."""
+    bare = [{key: line[key] for key in ("prompt", "completion", "truth")} for line in rows()]
+    given = [line["weak_label_rule"] for line in rows()]
+    lines = [{**line, "judge": FORMS[form](given[n], n), "id": n, "source": "one"} for n, line in enumerate(bare)]
+    write(tmp_path / "other.jsonl", lines)
+    write(tmp_path / "rule.jsonl", rows())
+    sources, passed_over = label_sources(tmp_path)
+    assert [source.name for source in sources] == ["rule, weak_label_rule"]
+    assert "name it weak_label_judge" in passed_over["other, judge"] and "may be in judge" in passed_over["other"]
+    asked, _ = label_sources(tmp_path, flips=True)
+    assert [source.name for source in asked] == [*(f"other, flips {kind}" for kind in FLIPS), "rule, weak_label_rule"]
+
+
+@pytest.mark.parametrize("empty", [{}, [], "", {"ann": None}])
+def test_a_column_in_which_nobody_voted_is_none(tmp_path, empty):
+    """The file had no source, and no line said so."""
+    bare = [{key: line[key] for key in ("prompt", "completion", "truth")} for line in rows()]
+    write(tmp_path / "a.jsonl", [{**line, "votes": empty} for line in bare])
+    sources, passed_over = label_sources(tmp_path)
+    assert [source.name for source in sources] == [f"a, flips {kind}" for kind in FLIPS]
+    assert passed_over["a, votes"] == "Nobody voted."
 
 
 def test_a_folder_without_sources_is_refused_with_the_reasons(tmp_path):
