@@ -13,6 +13,7 @@ from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.formats.records import text_id
 from ktodata.labels.label_words import both_labels_sentence
 from ktodata.stage import Prompts, StageResult, decide, no_decisions
+from ktodata.text.conclusions import conclude_alike
 from ktodata.text.contamination import contaminated
 from ktodata.text.near_duplicates import NO_PAIRS, SimilarPairs, Texts, near_rows, near_texts, nearest_kept, prepare
 from ktodata.text.prompt_groups import components, continued, different, first_of, leaders
@@ -81,12 +82,13 @@ def dedupe(
     one kept row of the same label, that their numbers and formulas are the same and in the same order, and that the prompts are
     as alike without the words of a template (see `text.shingles.template_words`). A number is of digits of any script, fractions,
     raised and Han digits, with the signs beside it; a formula is of signs (`<=`, `⊂`, `C#`) and TeX commands. Rows that differ in
-    a negation ("not", "n't", "never"; of ten languages) or in a line of fenced or indented code are both kept. What another word
-    says is not seen in a long text: a number in words ("seven"), a unit ("mg"), "left" or "(A)". Where answers differ in no more
-    than that, set `near` to null.
+    a negation ("not", "n't", "never"; of ten languages), a line of fenced or indented code, an option ("(A)", "B"), a short unit
+    (5 mg, 5 PM), the beginning of a word ("safe", "unsafe") or in what they come to are both kept: in the last sentence or line
+    where it has up to eight words, else in the last word, and in a first sentence of up to four. What any other word of a long
+    text says is not seen: a number in words ("seven"), "left" and "right". Where answers differ in no more, set `near` to null.
 
-    Near rows with opposite labels are listed in the table `near_contradictions` and both kept: the difference between them may be
-    what was judged.
+    Near rows that both stay are listed, those with opposite labels in the table `near_contradictions`, others in `near_texts`:
+    the difference between them may be what was judged.
     """
     check_columns(feedback, NEEDS, who="dedupe")
     check_row_ids(feedback, who="dedupe")
@@ -107,14 +109,16 @@ def dedupe(
     working_on(f"comparing {numbered.height:,} prompts with each other")
     grouped = near_texts(prompts, near_prompts)
     rows = _with_prompt_groups(rows, grouped, numbered["prompt_name"], feedback)
-    opposed = _near_contradictions(rows, alike)
+    one_label = pl.col("label") == pl.col("other_label")
+    kept = _near_and_kept(rows, alike)
+    tables = {"near_contradictions": kept.filter(~one_label), "near_texts": kept.filter(one_label)}
     pairs = {"rows": alike, "prompts": grouped} | ({"evaluation": examined} if decontaminate else {})
-    metrics = _dedupe_metrics(rows, opposed, prompts, pairs, decontaminate)
+    metrics = _dedupe_metrics(rows, tables, prompts, pairs, decontaminate)
     return StageResult(
         columns=rows.sort("place").select("row_id", *ADDS),
         decisions=_dedupe_decisions(rows.sort("place")),
         metrics=metrics | {"findings": [finding.as_dict() for finding in _dedupe_findings(metrics)]},
-        tables={"near_contradictions": opposed},
+        tables=tables,
     )
 
 
@@ -280,12 +284,16 @@ def _near_row_pairs(rows: pl.DataFrame, prompts: Texts, completion_places: Index
 
 
 def _agreeing(rows: pl.DataFrame, feedback: pl.DataFrame, alike: SimilarPairs) -> SimilarPairs:
-    """The pairs of one label, tools that were given, and `meaning_key`: others are no repeats."""
+    """The pairs of one label, tools that were given, `meaning_key` and conclusion: others are no repeats."""
     among, place = np.unique(np.concatenate([alike.left, alike.right]), return_inverse=True)
     written = feedback.select("prompt", "completion")[rows["place"].to_numpy()[among]]
     exact = rows.select("label", "given")[among].with_columns(meaning_key(text).alias(text.name) for text in written)
     verdict = exact.select(pl.struct(pl.all()).rank("dense")).to_series().to_numpy()
-    agree = verdict[place[: len(alike.left)]] == verdict[place[len(alike.left) :]]
+    left, right = place[: len(alike.left)], place[len(alike.left) :]
+    agree = verdict[left] == verdict[right]
+    for text in written:
+        same = np.flatnonzero(agree)
+        agree[same] = conclude_alike(text, left[same], right[same])
     return replace(alike, left=alike.left[agree], right=alike.right[agree], similarity=alike.similarity[agree])
 
 
@@ -312,18 +320,18 @@ def _with_prompt_groups(rows: pl.DataFrame, grouped: SimilarPairs, names: pl.Ser
     return rows.with_columns(prompt_group=names.gather(eldest), prompt_leader=names.gather(leader))
 
 
-def _near_contradictions(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
-    """Near rows that both stay and have opposite labels: row_id, label, other_row_id, other_label, similarity."""
-    label, gone = rows["label"].to_numpy(), rows["near_repeat"].to_numpy()
-    opposed = (label[alike.left] != label[alike.right]) & ~gone[alike.left] & ~gone[alike.right]
-    left, right = alike.left[opposed], alike.right[opposed]
+def _near_and_kept(rows: pl.DataFrame, alike: SimilarPairs) -> pl.DataFrame:
+    """Near rows that both stay: row_id, label, other_row_id, other_label, similarity."""
+    gone = rows["near_repeat"].to_numpy()
+    stay = ~gone[alike.left] & ~gone[alike.right]
+    left, right = alike.left[stay], alike.right[stay]
     return pl.DataFrame(
         {
             "row_id": rows["row_id"].gather(left),
             "label": rows["label"].gather(left),
             "other_row_id": rows["row_id"].gather(right),
             "other_label": rows["label"].gather(right),
-            "similarity": alike.similarity[opposed],
+            "similarity": alike.similarity[stay],
         }
     ).sort("similarity", "row_id", "other_row_id", descending=[True, False, False])
 
@@ -385,7 +393,7 @@ def _dedupe_decisions(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dedupe_metrics(
-    rows: pl.DataFrame, opposed: pl.DataFrame, prompts: Texts, pairs: dict[str, SimilarPairs], evaluation: Prompts
+    rows: pl.DataFrame, tables: dict[str, pl.DataFrame], prompts: Texts, pairs: dict[str, SimilarPairs], evaluation: Prompts
 ) -> dict[str, Any]:
     clean = rows.filter(pl.col("match").is_null())
     held, outvoted = clean.filter(_waits()), clean.filter("outvoted")
@@ -410,7 +418,7 @@ def _dedupe_metrics(
         "superseded_rows": superseded,
         "earlier_votes": int(rows["earlier_votes"].sum() or 0),
         "copied_votes": int(clean["copies"].sum() or 0),
-        "near_contradictions": opposed.height,
+        **{name: table.height for name, table in tables.items()},
         "evaluation_prompts": None if evaluation is None else len(evaluation),
         "contaminated": rows.height - clean.height,
         "trusted": _trusted_metrics(clean),
@@ -455,15 +463,18 @@ def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
     rows, largest = metrics["rows"], metrics["largest_prompt_group"]
     if not rows:
         return [not_applicable(f"KD02{digit}", "the table has no rows") for digit in range(7)]
-    repeats = metrics["repeats"] + metrics["near_repeats"]
+    repeats, near_texts_kept = metrics["repeats"] + metrics["near_repeats"], _near_in_words(metrics)
     skipped = sum(pairs["skipped"] for pairs in metrics["pairs"].values())
     compared = sum(pairs["compared"] for pairs in metrics["pairs"].values())
     return [
         _count_finding(
             "KD020",
             repeats,
-            f"{repeats:,} of {rows:,} rows repeat another row's text and label, and are dropped.{_copies_in_words(metrics)}",
-        ),
+            f"{repeats:,} of {rows:,} rows repeat another row's text and label, and are dropped.{_copies_in_words(metrics)}"
+            f"{near_texts_kept}",
+        )
+        if repeats
+        else passed("KD020", near_texts_kept.strip()),
         _disagreement_finding(metrics),
         _count_finding(
             "KD022",
@@ -487,6 +498,14 @@ def _dedupe_findings(metrics: dict[str, Any]) -> list[Finding]:
         ),
         _trusted_finding(metrics["trusted"]),
     ]
+
+
+def _near_in_words(metrics: dict[str, Any]) -> str:
+    """Pairs of nearly the same words of which nothing is dropped."""
+    pairs = metrics["near_texts"]
+    if not pairs:
+        return ""
+    return f" {_counted(pairs, 'pair')} of nearly equal rows may say different things and stay; see the table near_texts."
 
 
 def _copies_in_words(metrics: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktodata.embeddings.vectors import of_unit_length
+from ktodata.text.conclusions import begins_otherwise
 from ktodata.text.words import meaning_key
 
 Floats = NDArray[np.float32]
@@ -24,8 +25,8 @@ def near_contradictions(
     among : bool [N], the rows to compare; None: all
 
     Twins share their prompt_group, both cosines are at least `similarity`, and prompt and completion have the same `meaning_key`:
-    embeddings hardly see that "A: 3" is not "A: 4", or that "safe" is not "not safe". Only the most similar twin is named, the
-    first of equals.
+    embeddings hardly see that "A: 3" is not "A: 4", or that "safe" is not "not safe", nor is "safe" in one "unsafe" in the other.
+    Only the most similar twin is named, the first of equals.
     """
     places = rows.select("label", "prompt_group", place=pl.int_range(pl.len()))
     if among is not None:
@@ -35,6 +36,7 @@ def near_contradictions(
     keyed = may_oppose.with_columns(key=pl.struct("prompt_group", *(meaning_key(text) for text in texts)))
     opposed = keyed.filter(pl.col("label").n_unique().over("key") > 1).with_columns(group=pl.col("key").rank("dense"))
     parts = [_similar_pairs(pairs, prompts, completions, similarity) for pairs in _opposed_pairs(opposed)]
+    parts = [_alike(part, rows) for part in parts]
     twins = pl.concat([pl.DataFrame(schema={"row": pl.Int64, "twin": pl.Int64, "near_similarity": pl.Float64}), *parts])
     turned = twins.select(row="twin", twin="row", near_similarity="near_similarity")
     best = pl.concat([twins, turned]).sort(["row", "near_similarity", "twin"], descending=[False, True, False])
@@ -74,3 +76,9 @@ def _similar_pairs(
     return pl.DataFrame(
         {"row": rows[near], "twin": twins[near], "near_similarity": cosine[near].astype(np.float64).clip(max=1).round(6)}
     )
+
+
+def _alike(pairs: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    texts = [rows["prompt", "completion"][pairs[side]].rows() for side in ("row", "twin")]
+    other = [any(map(begins_otherwise, text, twin)) for text, twin in zip(*texts, strict=True)]
+    return pairs.filter(~pl.Series(other, dtype=pl.Boolean))

@@ -80,6 +80,10 @@ _NEGATIVE = (
 )
 NEGATION = rf"(?:\b(?:{_NEGATIVE})\b|n['’]t\b)(?:\W+\w+)?|[不没沒无無非未勿别別].?|ない|なかっ|ません"
 FORMS_OF_NOT = r"^(?:cannot|n['’]t)\b"
+# (A), [b], "b)", B; a lone A or I is a word unless a sign follows. And units: 5 AM, 5 mg (without a vowel; x is no unit)
+_OPTION = r"\(\p{L}\)|\[\p{L}\]|\b[A-Z][.):,;\]]|\b[A-Z]$|(?m:^\s*\p{L}[.)]\s)|\b[B-HJ-Z]\b"
+_UNIT = r"(?i:\d ?(?:[ap]\.?m|[b-df-hj-np-tvwzµ]{1,3}|x[b-df-hj-np-tvwz]{1,2})\b)"
+LETTERS = rf"{_OPTION}|{_UNIT}"
 OPERANDS = rf"(\\\p{{L}}+)|[[\p{{L}}_ ]--[{_HAN_DIGITS}]]+"
 
 # Texts are read in blocks of about this size, so that a table of long texts is never split into words all at once.
@@ -202,13 +206,15 @@ def _without_entities(texts: pl.Series) -> pl.Series:
 
 
 def meaning_key(texts: pl.Series) -> pl.Series:
-    """What changes a text's meaning however few words it is of: its numbers and formulas, its negations, its code and calls.
+    """What changes a text's meaning however few words it is of: numbers, formulas, options, units, negations, code and calls.
 
     Two texts are said to be nearly the same only where this is the same of both.
     """
     folded = _normalised(texts, ignore_case=True, ignore_space=True)
-    negations = folded.str.extract_all(NEGATION).list.eval(pl.element().str.replace(FORMS_OF_NOT, "not")).list.join("\n")
-    keys = pl.DataFrame({"figures": _figures(folded), "negations": negations, "code": code_in(texts)})
+    one_form = pl.element().str.replace(FORMS_OF_NOT, "not").str.replace_all(r"[^\p{L}\p{M}\p{N}'’]+", " ").str.strip_chars()
+    negations = folded.str.extract_all(NEGATION).list.eval(one_form).list.join("\n")
+    letters = texts.str.replace_all(MARKS, "").str.extract_all(LETTERS).list.join("\n")
+    keys = pl.DataFrame({"figures": _figures(folded), "letters": letters, "negations": negations, "code": code_in(texts)})
     return keys.select(pl.concat_str(pl.all(), separator="\0").alias(texts.name)).to_series()
 
 

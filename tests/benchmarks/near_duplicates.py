@@ -5,7 +5,8 @@
 DATA: a folder of `*.jsonl.gz` whose records have model outputs. All different outputs of 80 signs or more are taken; up to `--texts`,
 the first half of one is joined to the second half of another. A copy is an output with one word in forty changed, left out or added
 ("words"), or with its mark-up changed ("marks": bold added or removed, bullets turned), or with a number changed ("number", which
-must not be taken for a repeat). Half of the copies are of words, a quarter each of the others where a text has any.
+must not be taken for a repeat). Half of the copies are of words, a quarter each of the others where a text has any. "dedupe" is what
+that stage drops of them: it compares negations, code, options and conclusions, too, and the words of some copies change those.
 
 The peer is rensa 0.5 (`pip install rensa==0.5.0`; left out where it is not there), as its README uses it: words and pairs of
 neighbouring words as tokens, 128 permutations, threshold 0.8, 16 bands of 8, one thread, no verification. Both run in turn.
@@ -18,6 +19,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -26,8 +28,9 @@ import numpy as np
 import polars as pl
 from machine import machine, write_result
 
-from ktodata.text.near_duplicates import near_texts, nearest_kept, prepare
-from ktodata.text.words import normalised
+from ktodata.text.conclusions import conclude_alike
+from ktodata.text.near_duplicates import SimilarPairs, near_texts, nearest_kept, prepare
+from ktodata.text.words import meaning_key, normalised
 
 FIELDS = ("completion", "chosen", "rejected", "response1", "response2", "output", "answer")
 THRESHOLD = 0.8
@@ -100,10 +103,24 @@ def planted(texts: list[str], copies: int, rng: random.Random) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["kind", "source", "text"], orient="row")
 
 
+def near_pairs(texts: pl.Series) -> SimilarPairs:
+    folded = texts.to_frame("text").select(normalised(pl.col("text"), ignore_case=True))["text"]
+    return near_texts(prepare(folded, templates=False, seed=0), THRESHOLD)
+
+
 def ours(texts: pl.Series) -> np.ndarray:
     """For each text whether it is a near repeat of a text before it that stays."""
-    folded = texts.to_frame("text").select(normalised(pl.col("text"), ignore_case=True))["text"]
-    pairs = near_texts(prepare(folded, templates=False, seed=0), THRESHOLD)
+    return nearest_kept(near_pairs(texts), len(texts))[0] >= 0
+
+
+def as_dedupe(texts: pl.Series) -> np.ndarray:
+    """The same by all that the stage compares."""
+    pairs = near_pairs(texts)
+    among, place = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    left, right = place[: len(pairs.left)], place[len(pairs.left) :]
+    key = meaning_key(texts.gather(among)).rank("dense").to_numpy()
+    same = (key[left] == key[right]) & conclude_alike(texts.gather(among), left, right)
+    pairs = replace(pairs, left=pairs.left[same], right=pairs.right[same], similarity=pairs.similarity[same])
     return nearest_kept(pairs, len(texts))[0] >= 0
 
 
@@ -146,7 +163,7 @@ def main() -> None:
     real = joined_halves(outputs(options.data), options.texts, rng)
     copies = planted(real, options.copies, rng)
     texts = pl.concat([pl.Series("text", real), copies["text"]])
-    methods: dict[str, Callable[[pl.Series], np.ndarray]] = {"ktodata": ours, "rensa": rensas}
+    methods: dict[str, Callable[[pl.Series], np.ndarray]] = {"ktodata": ours, "dedupe": as_dedupe, "rensa": rensas}
     try:
         import rensa  # noqa: F401
     except ImportError:

@@ -117,7 +117,7 @@ def test_answers_that_differ_in_code_or_in_a_call_are_no_near_repeats():
     for text, values in ((code, ("    ", "")), (call, ("white", "black")), (waves, verbs), (unfenced, verbs)):
         rows = [(QUESTION, text.format(value), True) for value in values]
         assert dedupe(feedback_table(*rows)).actions() == {}
-    assert dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, f"{ANSWER} well", True))).metrics["near_repeats"] == 1
+    assert dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, f"well {ANSWER}", True))).metrics["near_repeats"] == 1
 
 
 def test_texts_of_three_words_keep_the_first_of_each():
@@ -154,7 +154,7 @@ def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
         {"prompt": "p", "completion": "open", "label": True, "trusted_label": True},
         {"prompt": "p", "completion": "open", "label": True, "trusted_label": False},
         {"prompt": "p", "completion": "open", **twice},
-        {"prompt": QUESTION, "completion": f"{ANSWER} well", "label": True, "trusted_label": False},
+        {"prompt": QUESTION, "completion": f"well {ANSWER}", "label": True, "trusted_label": False},
         {"prompt": QUESTION, "completion": ANSWER, **twice},
     )
     result = dedupe(feedback)
@@ -428,8 +428,8 @@ def test_rows_that_differ_in_what_the_model_was_given_are_no_repeats():
 
 
 def test_a_near_repeat_says_which_row_it_repeats_and_how_alike_they_are():
-    """One of 34 words changes, and it stands last: one single word and one pair of about 60 differ on each side."""
-    feedback = feedback_table((QUESTION, ANSWER, True), (QUESTION + "?", ANSWER.replace("brown", "golden"), True))
+    """One of 34 words changes, and it stands first: one single word and one pair of about 60 differ on each side."""
+    feedback = feedback_table((QUESTION, ANSWER, True), (QUESTION + "?", ANSWER.replace("mix", "stir"), True))
     result = dedupe(feedback)
     assert result.actions() == {"2": ("drop", "near_repeat")}
     decision = result.decisions.row(0, named=True)
@@ -438,6 +438,44 @@ def test_a_near_repeat_says_which_row_it_repeats_and_how_alike_they_are():
     assert 0.9 < column(result, "duplicate_similarity")["2"] < 1
     assert dedupe(feedback, near=None).actions() == {}
     assert dedupe(feedback, near=0.99).actions() == {}
+
+
+@pytest.mark.parametrize(
+    ("end", "other"),
+    [
+        ("The statement is true.", "The statement is false."),
+        ("**Answer: (A)**", "**Answer: (B)**"),
+        ("So the drug is unsafe for children who weigh less than twenty kilos.", "So the drug is safe for children who weigh less than twenty kilos."),
+        ("It begins at 5 AM, as it always does in the summer months.", "It begins at 5 PM, as it always does in the summer months."),
+        ("Take 5 mg of it in the morning, and again late in the evening.", "Take 5 g of it in the morning, and again late in the evening."),
+        ("Option B would be the one that I like to take, here as elsewhere.", "Option C would be the one that I like to take, here as elsewhere."),
+        ("Then turn left.", "Then turn right."),
+        ("Den här är inte säker.", "Den här är säker."),
+        ("Bu güvenli değil.", "Bu güvenli."),
+        ("यह सुरक्षित नहीं है।", "यह सुरक्षित है।"),
+        ("안전하지 않습니다.", "안전합니다."),
+        ("so all in all it is nothing but true", "so all in all it is nothing but false"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("row", ["{body}. {end}", "{body}\n{end}"])
+def test_another_conclusion_is_another_answer_and_the_pair_is_listed(end, other, row):
+    """Where their difference is neither a digit nor a known negation; nearly all their words are the same."""
+    texts = [row.format(body=f"{ANSWER}. {ANSWER.upper()}", end=text) for text in (end, other)]
+    result = dedupe(feedback_table(*((QUESTION, text, True) for text in texts)))
+    assert result.actions() == {}
+    assert result.tables["near_texts"].select("row_id", "other_row_id").rows() == [("1", "2")]
+    assert "1 pair of nearly equal rows may say different things" in str(result.metrics["findings"])
+
+
+def test_a_verdict_that_stands_first_counts_too():
+    texts = [f"{verdict}. {ANSWER}. {ANSWER.upper()}" for verdict in ("That is right", "That is odd")]
+    assert dedupe(feedback_table(*((QUESTION, text, True) for text in texts))).actions() == {}
+
+
+@pytest.mark.parametrize("other", [f"{ANSWER}. So **it is not very** good.", f"{ANSWER}! So it is not __very__ good"])
+def test_marks_around_a_negation_or_in_a_conclusion_say_nothing_else(other):
+    rows = [(QUESTION, text, True) for text in (f"{ANSWER}. So it is not very good.", other)]
+    assert dedupe(feedback_table(*rows)).metrics["near_repeats"] == 1
 
 
 @pytest.mark.parametrize("negated", ["not " + ANSWER, ANSWER + " but never again", "Nein, das ist kein Brot. " + ANSWER])
@@ -468,7 +506,7 @@ def test_near_rows_with_opposite_labels_are_both_kept_and_listed():
 def test_near_repeats_are_not_chained():
     """Each answer has three more words than the one before, so that neighbours are near and the ends are not."""
     more = ["with some olives", "plus many seeds", "fresh garden herbs"]
-    answers = [" ".join([ANSWER, *more[:count]]) for count in range(4)]
+    answers = [" ".join([*more[:count], ANSWER]) for count in range(4)]
     result = dedupe(feedback_table(*((QUESTION, answer, True) for answer in answers)), near=0.85)
     assert column(result, "duplicate_of") == {"1": None, "2": "1", "3": None, "4": "3"}
 
@@ -512,7 +550,7 @@ def test_a_table_without_rows():
 def test_a_text_of_20_megabytes():
     huge = " ".join(f"word{number % 900_001}" for number in range(1_900_000))
     assert len(huge) > 19_000_000
-    feedback = feedback_table(("p", huge, True), ("p", huge + " end", True), ("p", "x" * 20_000_000, True), ("p", "small", True))
+    feedback = feedback_table(("p", huge, True), ("p", "end " + huge, True), ("p", "x" * 20_000_000, True), ("p", "small", True))
     result = dedupe(feedback)
     assert result.actions() == {"2": ("drop", "near_repeat")}
 
