@@ -84,7 +84,7 @@ def dedupe(
     raised and Han digits, with the signs beside it; a formula is of signs (`<=`, `⊂`, `C#`) and TeX commands. Rows that differ in
     a negation ("not", "n't", "never"; of ten languages), a line of fenced or indented code, an option ("(A)", "B"), a short unit
     (5 mg, 5 PM), the beginning of a word ("safe", "unsafe") or in what they come to are both kept: in the last sentence or line
-    where it has up to eight words, else in the last word, and in a first sentence of up to four. What any other word of a long
+    where it has up to eight words, in the last word, and in a first sentence of up to four. What any other word of a long
     text says is not seen: a number in words ("seven"), "left" and "right". Where answers differ in no more, set `near` to null.
 
     Near rows that both stay are listed, those with opposite labels in the table `near_contradictions`, others in `near_texts`:

@@ -24,32 +24,38 @@ FEW_WORDS = 50  # that only one of two texts has; where there are more, each is 
 
 def conclude_alike(texts: pl.Series, left: Index, right: Index) -> NDArray[np.bool_]:
     """Of each pair of texts whether they conclude the same and no word of one stands in the other with another beginning."""
-    conclusion = _conclusions(texts).rank("dense").to_numpy()
-    alike: NDArray[np.bool_] = conclusion[left] == conclusion[right]
+    short = _short_ends(texts).rank("dense").to_numpy()
+    alike: NDArray[np.bool_] = short[left] == short[right]
     for pair in np.flatnonzero(alike & (left != right)):
-        alike[pair] = not begins_otherwise(texts[int(left[pair])], texts[int(right[pair])])
+        text, other = texts[int(left[pair])], texts[int(right[pair])]
+        alike[pair] = not ends_otherwise(text, other) and not begins_otherwise(text, other)
     return alike
 
 
-def _conclusions(texts: pl.Series) -> pl.Series:
-    """A text's last sentence or line where it is short and there are several, else its last word; before it its first one where
-    that is very short.
-    """
+def _short_ends(texts: pl.Series) -> pl.Series:
+    """Of a text with several sentences or lines the first and the last one, each where it is short."""
     ends = [_ends(text) for text in texts.str.replace_all(rf"{MARKS}|_", "").str.to_lowercase()]
-    frame = pl.DataFrame(ends, schema={"first": pl.String, "last": pl.String, "several": pl.Boolean}, orient="row")
     words = pl.element().filter(pl.element().str.contains(r"[\p{L}\p{N}]"))
-    frame = frame.with_columns(pl.col("first", "last").str.extract_all(WORD).list.eval(words))
-    first, last, several = pl.col("first"), pl.col("last"), pl.col("several")
-    whole = several & (last.list.len() <= SHORT_END)
-    beginning = pl.when(several & (first.list.len() <= SHORT_BEGINNING)).then(first.list.join(" ")).otherwise(pl.lit(""))
-    ending = pl.when(whole).then(last.list.join(" ")).otherwise(last.list.last().fill_null(""))
-    return frame.select(pl.concat_str(beginning, ending, separator="\n")).to_series()
+    frame = pl.DataFrame(ends, schema={"first": pl.String, "last": pl.String}, orient="row")
+    frame = frame.with_columns(pl.all().str.extract_all(WORD).list.eval(words))
+    short = [
+        pl.when(pl.col(end).list.len() <= most).then(pl.col(end).list.join(" ")).otherwise(pl.lit(""))
+        for end, most in (("first", SHORT_BEGINNING), ("last", SHORT_END))
+    ]
+    return frame.select(pl.concat_str(short, separator="\n")).to_series()
 
 
-def _ends(text: str) -> tuple[str, str, bool]:
-    """The first sentence or line and the last one of a text, and whether they are two."""
+def _ends(text: str) -> tuple[str, str]:
+    """The first sentence or line and the last one; empty where there are no two."""
     sentences = [sentence for sentence in SENTENCE_ENDS.split(text) if any(map(str.isalnum, sentence))]
-    return (sentences[0], sentences[-1], len(sentences) > 1) if sentences else ("", "", False)
+    return (sentences[0], sentences[-1]) if len(sentences) > 1 else ("", "")
+
+
+def ends_otherwise(left: str, right: str) -> bool:
+    """Whether the last words differ, and neither text is how the other one begins."""
+    words, others = (re.findall(r"[^\W_]+", text.lower()) for text in (left, right))
+    both = min(len(words), len(others))
+    return words[-1:] != others[-1:] and words[:both] != others[:both]
 
 
 def begins_otherwise(left: str, right: str) -> bool:

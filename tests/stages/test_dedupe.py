@@ -117,7 +117,7 @@ def test_answers_that_differ_in_code_or_in_a_call_are_no_near_repeats():
     for text, values in ((code, ("    ", "")), (call, ("white", "black")), (waves, verbs), (unfenced, verbs)):
         rows = [(QUESTION, text.format(value), True) for value in values]
         assert dedupe(feedback_table(*rows)).actions() == {}
-    assert dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, f"well {ANSWER}", True))).metrics["near_repeats"] == 1
+    assert dedupe(feedback_table((QUESTION, ANSWER, True), (QUESTION, f"{ANSWER} well", True))).metrics["near_repeats"] == 1
 
 
 def test_texts_of_three_words_keep_the_first_of_each():
@@ -154,7 +154,7 @@ def test_a_verdict_on_a_repeat_is_known_of_the_row_that_stays():
         {"prompt": "p", "completion": "open", "label": True, "trusted_label": True},
         {"prompt": "p", "completion": "open", "label": True, "trusted_label": False},
         {"prompt": "p", "completion": "open", **twice},
-        {"prompt": QUESTION, "completion": f"well {ANSWER}", "label": True, "trusted_label": False},
+        {"prompt": QUESTION, "completion": f"{ANSWER} well", "label": True, "trusted_label": False},
         {"prompt": QUESTION, "completion": ANSWER, **twice},
     )
     result = dedupe(feedback)
@@ -467,6 +467,11 @@ def test_another_conclusion_is_another_answer_and_the_pair_is_listed(end, other,
     assert "1 pair of nearly equal rows may say different things" in str(result.metrics["findings"])
 
 
+def test_an_answer_of_one_sentence_ends_otherwise_or_goes_on():
+    ends = [f"{ANSWER} and {ANSWER.upper()} so it is {end}" for end in ("true", "false", "true indeed")]
+    assert dedupe(feedback_table(*((QUESTION, text, True) for text in ends))).actions() == {"3": ("drop", "near_repeat")}
+
+
 def test_a_verdict_that_stands_first_counts_too():
     texts = [f"{verdict}. {ANSWER}. {ANSWER.upper()}" for verdict in ("That is right", "That is odd")]
     assert dedupe(feedback_table(*((QUESTION, text, True) for text in texts))).actions() == {}
@@ -506,7 +511,7 @@ def test_near_rows_with_opposite_labels_are_both_kept_and_listed():
 def test_near_repeats_are_not_chained():
     """Each answer has three more words than the one before, so that neighbours are near and the ends are not."""
     more = ["with some olives", "plus many seeds", "fresh garden herbs"]
-    answers = [" ".join([*more[:count], ANSWER]) for count in range(4)]
+    answers = [" ".join([ANSWER, *more[:count]]) for count in range(4)]
     result = dedupe(feedback_table(*((QUESTION, answer, True) for answer in answers)), near=0.85)
     assert column(result, "duplicate_of") == {"1": None, "2": "1", "3": None, "4": "3"}
 
@@ -550,7 +555,7 @@ def test_a_table_without_rows():
 def test_a_text_of_20_megabytes():
     huge = " ".join(f"word{number % 900_001}" for number in range(1_900_000))
     assert len(huge) > 19_000_000
-    feedback = feedback_table(("p", huge, True), ("p", "end " + huge, True), ("p", "x" * 20_000_000, True), ("p", "small", True))
+    feedback = feedback_table(("p", huge, True), ("p", huge + " end", True), ("p", "x" * 20_000_000, True), ("p", "small", True))
     result = dedupe(feedback)
     assert result.actions() == {"2": ("drop", "near_repeat")}
 
