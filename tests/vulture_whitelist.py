@@ -30,7 +30,6 @@ compared_tokens
 cost_share
 could_show
 css
-drawn_wrong
 drop_and_relabel
 effect
 feature

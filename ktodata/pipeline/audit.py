@@ -27,7 +27,7 @@ from ktodata.labels.label_words import BY_INJECTED, next_for_labels, p_was_measu
 from ktodata.labels.people.review_queue import queue
 from ktodata.labels.people.review_simulation import simulate_review
 from ktodata.labels.people.stacking import MIN_REVIEWED
-from ktodata.labels.people.trusted import CONTESTED, drawable, is_contested, next_of_draw
+from ktodata.labels.people.trusted import CONTESTED, draw_order, drawable, is_contested, next_of_draw
 from ktodata.labels.row_groups import row_groups
 from ktodata.ledger import add_columns
 from ktodata.pipeline.audit_recipe import is_recipe
@@ -238,9 +238,9 @@ class LabelAudit:
         First the random draw (why "measures"), as many rows as the headline asks for until the share of wrong labels is known:
         it says how wrong the labels are, what no model suspects, and, from 40 on, what a doubt is worth. Then what is out of the
         data until somebody decides (why "held"): one row of each text with both labels, which count as wrong as likely as not,
-        and rows that a run's label_noise holds. The others (why "gain") are those that nobody can call yet. Among each kind a row
-        is less worth the more it is like one before it: labels/people/review_queue.py. Where nothing was learnt of the labels
-        there are no others.
+        in random order, as those judged stand for the rest of them where raters are measured, and rows that a run's label_noise
+        holds. The others (why "gain") are those that nobody can call yet. Of the last two a row is less worth the more it is like
+        one before it: labels/people/review_queue.py. Where nothing was learnt of the labels there are no others.
         draw : rows of the draw, in place of what the headline asks for; while fewer than 40 were judged, half of all at least,
         or all that is left beside those held
         """
@@ -273,9 +273,11 @@ class LabelAudit:
         """Places of `count` rows whose review is worth most: of those that wait, then, where these are fewer, of the others."""
         if not count:  # what the models see is not computed anew for nothing
             return np.array([], np.int64), np.array([], np.int64)
+        held = np.flatnonzero(self.held & waits)
+        texts = held[draw_order(self.table["row_id"][held], self.seed)][:count]
         features = features_of(self.table)
-        held = queue(features, self.p_wrong, waits, count)
-        return held, queue(features, self.p_wrong, others, count - len(held))
+        left = queue(features, self.p_wrong, waits & ~self.held, count - len(texts))
+        return np.r_[texts, left], queue(features, self.p_wrong, others, count - len(texts) - len(left))
 
     def _random_draw(self, count: int) -> NDArray[np.int64]:
         """Places of the next rows of the random order that nobody has judged: int [<= count]."""
@@ -297,10 +299,11 @@ class LabelAudit:
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
-        """One row of each text that waits for a verdict because it has both labels, held-out ones too: bool [N]."""
+        """The first row of each text that waits for a verdict because it has both labels, held-out ones too: bool [N]."""
         waits = (self.table_column("state", "keep") == HELD) & self.table_column("held_text", None).is_not_null()
-        table = self.table.select(text=self.table_column("held_text", None), waits=waits, judged=pl.Series(~self.unjudged))
-        waiting = pl.col("waits") & ~pl.col("judged").any().over("text") & pl.struct("text", "waits").is_first_distinct()
+        table = self.table.select("row_id", text=self.table_column("held_text", None), waits=waits, judged=~self.unjudged)
+        first = pl.col("row_id") == pl.col("row_id").filter("waits").min().over("text")
+        waiting = pl.col("waits") & ~pl.col("judged").any().over("text") & first
         return np.asarray(table.select(waiting).to_series().to_numpy())
 
     @property

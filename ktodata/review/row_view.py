@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktodata.feedback import LABEL_NAMES
+from ktodata.labels.label_words import span
 from ktodata.pipeline.audit import LabelAudit
 from ktodata.pipeline.run_folder import Run
 from ktodata.report.examples import in_short
@@ -59,10 +61,7 @@ class RaterSummary:
     desirable: float
     agreement: Interval
     shared: int
-    drawn: (
-        int  # labels that a random draw had reviewed, and how many of them were wrong: no rate, as the classes were drawn apart
-    )
-    drawn_wrong: int
+    wrong: list[tuple[str, str]]  # of the rater's votes of a kind how many are wrong, by reviewed rows
 
 
 @dataclass(frozen=True)
@@ -217,17 +216,19 @@ def _group_members(groups: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def _rater_summaries(table: pl.DataFrame, agreement: pl.DataFrame, rates: pl.DataFrame) -> dict[str, RaterSummary]:
-    """Each rater by name: labels given, and agreement and wrong labels of the random draw from label_noise's tables."""
+    """Each rater by name: labels given, and agreement and shares of wrong votes from label_noise's tables."""
     if "rater" not in table.columns:
         return {}
-    drawn = rates.filter(by="rater").group_by(rater="value").agg(drawn=pl.col("rows").sum(), drawn_wrong=pl.col("wrong").sum())
+    wrong: dict[str, list[tuple[str, str]]] = {}
+    ends = ("error_rate", "error_low", "error_high")
+    for name, given, *rate in rates.filter(by="rater").select("value", "given", *ends).iter_rows():
+        wrong.setdefault(name, []).append((LABEL_NAMES[given], span(Interval(*rate))))
     counted = (
         table.select("rater", "label")
         .drop_nulls("rater")
         .group_by("rater")
         .agg(rows=pl.len(), desirable=pl.col("label").mean())
         .join(agreement.select("rater", "shared", "agreement", "agreement_low", "agreement_high"), on="rater", how="left")
-        .join(drawn, on="rater", how="left")
     )
     return {
         row["rater"]: RaterSummary(
@@ -236,8 +237,7 @@ def _rater_summaries(table: pl.DataFrame, agreement: pl.DataFrame, rates: pl.Dat
             row["desirable"],
             Interval(row["agreement"], row["agreement_low"], row["agreement_high"]),
             row["shared"] or 0,
-            row["drawn"] or 0,
-            row["drawn_wrong"] or 0,
+            wrong.get(row["rater"], []),
         )
         for row in counted.iter_rows(named=True)
     }

@@ -110,7 +110,7 @@ def label_noise(
     working_on("comparing with reviewed rows")
     reviews = check_reviews(
         table,
-        votes.counts.votes,
+        votes.wrong,
         min_precision=min_precision,
         vouched=trusted_at_random,
         review_rows=review_rows,

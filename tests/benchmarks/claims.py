@@ -5,7 +5,8 @@
 Each draw: labels with planted errors, some of which a person with perfect eyes judges. What is then said of them goes through the one
 place that report, card, terminal and audit share (`labels/label_words.py`). Of each way: draws in which a word, the finding KD043 or
 "noisy" claims what is not so (level 2.5 %, one end of a 95 % interval), and in which an interval does not hold the truth (5 %): that of
-all labels, that of each given label, and those of each rater and source. Drawn rows only; nothing was tuned here.
+all labels, that of each given label, and those of each rater. The truth of labels is that of the rows that could be drawn, and
+the sentence names them; that of raters is of all texts that they judged, those that wait among them. Nothing was tuned here.
 """
 
 import argparse
@@ -18,11 +19,13 @@ import numpy as np
 import polars as pl
 from machine import machine, write_result
 
-from ktodata.feedback import LABEL_NAMES
+from ktodata.feedback import LABEL_NAMES, VOTE
 from ktodata.labels.label_findings import MANY_WRONG
+from ktodata.labels.label_rows import label_rows
 from ktodata.labels.label_words import MOSTLY_BELOW, NOISY_ABOVE, UNUSABLE_ABOVE, are_noisy, is_above, reviewed_labels, trust_word
-from ktodata.labels.people.raters_reviewed import wrong_by_rater
-from ktodata.labels.people.trusted import drawable, mark_reviewed, reviewed_metrics, rows_to_review
+from ktodata.labels.people.raters_reviewed import confusions_by_reviews, texts_of_raters, wrong_by_rater
+from ktodata.labels.people.trusted import HELD, draw_order, drawable, reviewed_metrics, rows_to_review
+from ktodata.labels.people.votes import last_votes, votes_of_rows
 
 SEED = 0
 CLAIMS: dict[str, Callable[[float], bool]] = {
@@ -30,7 +33,7 @@ CLAIMS: dict[str, Callable[[float], bool]] = {
     "With care.": lambda share: share > MOSTLY_BELOW,
     "Not as they are.": lambda share: share > UNUSABLE_ABOVE,
 }
-Rows = pl.DataFrame  # row_id, label, truth, doubt, rater, prompt, completion, trained, state
+Rows = pl.DataFrame  # row_id, label, truth, doubt, votes, prompt, completion, trained, state
 Judge = Callable[[Rows, np.random.Generator], pl.Series]
 
 
@@ -47,14 +50,42 @@ def planted(
     labels[:2] = False, True
     is_wrong = rng.random(rows) < np.where(labels, wrong[1], wrong[0])
     ids = [f"{number:016x}" for number in rng.integers(0, 2**63, rows)]
-    return pl.DataFrame({"row_id": ids, "label": labels, "truth": labels ^ is_wrong, "prompt": ids}).with_columns(
-        doubt=pl.Series(rng.normal(size=rows) + 1.5 * is_wrong),
-        rater=pl.Series([f"r{number}" for number in rng.integers(0, raters, rows)]),
-        source=pl.lit("s"),
+    votes = [[vote(number, label)] for number, label in zip(rng.integers(0, raters, rows), labels, strict=True)]
+    return as_rows(ids, labels, labels ^ is_wrong, votes).with_columns(doubt=pl.Series(rng.normal(size=rows) + 1.5 * is_wrong))
+
+
+def vote(rater: int, label: bool) -> dict[str, Any]:
+    return {"rater": f"r{rater}", "label": bool(label), "created_at": None}
+
+
+def as_rows(ids: list[str], labels: Any, truth: Any, votes: list[list[dict[str, Any]]]) -> Rows:
+    """Rows to train on, each a text of its own."""
+    return pl.DataFrame({"row_id": ids, "label": labels, "truth": truth, "prompt": ids}).with_columns(
+        votes=pl.Series(votes, dtype=pl.List(VOTE)),
+        doubt=pl.lit(0.0),
         completion=pl.lit("c"),
+        prompt_group="prompt",
         trained=pl.lit(value=True),
         state=pl.lit("keep"),
     )
+
+
+def judged_twice(rng: np.random.Generator, *, raters: int, texts: int = 500, skill: float = 0.8) -> Rows:
+    """Two of the raters judge each text; one on which they differ waits with both labels."""
+    truth, ids = rng.random(texts) < 0.5, [f"{number:016x}" for number in rng.integers(0, 2**63, texts)]
+    pairs = [rng.choice(raters, 2, replace=False) for _ in range(texts)]
+    votes = [
+        [vote(rater, bool(true ^ (rng.random() > skill))) for rater in pair] for pair, true in zip(pairs, truth, strict=True)
+    ]
+    rows = as_rows(ids, [both[0]["label"] for both in votes], truth, votes)
+    even = pl.Series([both[0]["label"] != both[1]["label"] for both in votes])
+    return with_held(rows.filter(~even), rows.filter(even))
+
+
+def with_held(rows: Rows, texts: Rows) -> Rows:
+    """And texts that wait with a row of each label."""
+    held = texts.with_columns(trained=pl.lit(value=False), state=pl.lit(HELD))
+    return pl.concat([rows, held, held.with_columns(pl.col("row_id") + "'", ~pl.col("label"))])
 
 
 def draw(rows: Rows, count: int) -> pl.Series:
@@ -78,10 +109,18 @@ def until_wrong(rows: Rows, count: int) -> pl.Series:
 
 
 def with_siblings(rows: Rows) -> Rows:
-    """A third of the rows, mostly doubtful ones, have a text that is there with the other label too, and held for that."""
+    """A third of the rows, mostly doubtful ones, have a text that another rater gave the other label, and wait for that."""
     twins = rows.sort("doubt", descending=True).head(rows.height // 3)
-    held = twins.with_columns(pl.col("row_id") + "'", ~pl.col("label"), trained=pl.lit(value=False), state=pl.lit("review"))
-    return pl.concat([rows, held])
+    votes = [[own, vote(99, not own["label"])] for (own,) in twins["votes"]]
+    return with_held(rows.join(twins, on="row_id", how="anti"), twins.with_columns(votes=pl.Series(votes, dtype=pl.List(VOTE))))
+
+
+def waiting(rows: Rows, count: int) -> pl.Series:
+    """The first of the texts that wait, as the desk asks about them."""
+    texts = rows.filter(state=HELD).group_by("prompt").agg(pl.col("row_id").min())["row_id"]
+    return rows["prompt"].is_in(
+        rows.filter(pl.col("row_id").is_in(texts[draw_order(texts, SEED)].head(count).implode()))["prompt"].implode()
+    )
 
 
 @dataclass(frozen=True)
@@ -118,7 +157,7 @@ WAYS: dict[str, Way] = {
     ),
     "the draw until two are wrong": Way(planted, lambda rows, _: until_wrong(rows, 2)),
     "rows with siblings, all of them and a draw of 60": Way(
-        lambda rng: with_siblings(planted(rng)), lambda rows, _: draw(rows, 60) | rows["prompt"].is_duplicated()
+        lambda rng: with_siblings(planted(rng)), lambda rows, _: draw(rows, 60) | (rows["state"] == HELD)
     ),
     "one class in 500": Way(
         lambda rng: planted(rng, rows=2000, desirable=0.998, wrong=(0.5, 0.02)), lambda rows, _: draw(rows, 60)
@@ -128,6 +167,16 @@ WAYS: dict[str, Way] = {
         lambda rng: planted(rng, desirable=0.97, wrong=(0.6, 0.02)), lambda rows, _: queued(rows, 80) | ~rows["label"]
     ),
     "vouched for, and random": Way(planted, lambda rows, rng: pl.Series(rng.random(rows.height) < 0.1), vouched=True),
+    "two raters a text, a draw of 60": Way(lambda rng: judged_twice(rng, raters=2), lambda rows, _: draw(rows, 60)),
+    "two raters a text, a draw of 60 and 90 that wait": Way(
+        lambda rng: judged_twice(rng, raters=2), lambda rows, _: draw(rows, 60) | waiting(rows, 90)
+    ),
+    "two of six raters a text, a draw of 200 and 60 that wait": Way(
+        lambda rng: judged_twice(rng, raters=6), lambda rows, _: draw(rows, 200) | waiting(rows, 60)
+    ),
+    "two raters a text, all rows": Way(
+        lambda rng: judged_twice(rng, raters=2), lambda rows, _: pl.repeat(True, len(rows), eager=True)
+    ),
     "hundreds of raters": Way(lambda rng: planted(rng, raters=300), lambda rows, _: draw(rows, 120)),
 }
 
@@ -145,8 +194,8 @@ def claims(way: Way, seed: int) -> Counter[str]:
         trained=pl.col("trained") & ~differ,
         state=pl.when(differ).then(pl.lit("review")).otherwise("state"),
     )
-    table = rows.with_columns(label_quality=-pl.col("doubt"), flagged=pl.lit(value=False))
-    marked = mark_reviewed(table, SEED, all_at_random=way.vouched)
+    marked = label_rows(rows, neighbours=0, all_at_random=way.vouched, seed=SEED).table
+    marked = marked.with_columns(label_quality=-pl.col("doubt"), flagged=pl.lit(value=False))
     metrics = reviewed_metrics(marked)
     reviews, whole = reviewed_labels(metrics), marked.filter("drawable")
     truth = share_wrong(whole)
@@ -160,20 +209,35 @@ def claims(way: Way, seed: int) -> Counter[str]:
     for given, name in LABEL_NAMES.items():
         rate, of_class = metrics[name]["error_rate"], whole.filter(pl.col("label") == given)
         counts["truth outside, a given label"] += outside(rate["low"], rate["high"], share_wrong(of_class))
-    rates = wrong_by_rater(marked, marked.select("row_id", "rater", verdict="label"))
-    for value, given, low, high in rates.select("value", "given", "error_low", "error_high").iter_rows():
-        of_rater = whole.filter(pl.col("rater") == value, pl.col("label") == given)
-        counts["raters"] += 1
-        counts["truth outside, raters"] += outside(low, high, share_wrong(of_rater))
+    counts.update(of_raters(marked))
     return counts
 
 
-def share_wrong(rows: Rows) -> float | None:
-    return rows.select((pl.col("label") != pl.col("truth")).mean()).item()
+def of_raters(marked: Rows) -> Counter[str]:
+    """What of the raters' intervals does not hold, against all that each of them said."""
+    texts = texts_of_raters(marked, seed=SEED)
+    votes = last_votes(votes_of_rows(texts))
+    every = votes_of_rows(marked.unique("prompt")).join(marked.select("row_id", "truth"), on="row_id")
+    counts: Counter[str] = Counter()
+    for name, given, low, high in wrong_by_rater(texts, votes).select("value", "given", "^error_[lh].*$").iter_rows():
+        own = every.filter(pl.col("rater") == name, pl.col("verdict") == given)
+        counts["raters"] += 1
+        counts["truth outside, raters"] += outside(low, high, own.select((pl.col("verdict") != pl.col("truth")).mean()).item())
+    for line in confusions_by_reviews(texts, votes).iter_rows(named=True):
+        for name, side in (("sensitivity", True), ("specificity", False)):
+            own = every.filter(pl.col("rater") == line["rater"], pl.col("truth") == side)
+            right = own.select((pl.col("verdict") == side).mean()).item()
+            counts["raters, up to good or down to bad"] += line[f"{name}_low"] is not None
+            counts["truth outside, up to good or down to bad"] += outside(line[f"{name}_low"], line[f"{name}_high"], right)
+    return counts
+
+
+def share_wrong(rows: Rows) -> float:
+    return float((rows["label"] != rows["truth"]).to_numpy().mean()) if rows.height else float("nan")
 
 
 def outside(low: float | None, high: float | None, truth: float | None) -> int:
-    return int(low is not None and high is not None and truth is not None and not low <= truth <= high)
+    return int(low is not None and high is not None and truth is not None and (truth < low - 1e-9 or truth > high + 1e-9))
 
 
 def measured(way: Way, draws: int) -> dict[str, Any]:

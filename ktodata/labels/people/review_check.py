@@ -6,7 +6,6 @@ from typing import Any
 import polars as pl
 
 from ktodata.feedback import LABEL_NAMES
-from ktodata.labels.people.raters_reviewed import wrong_by_rater
 from ktodata.labels.people.stacking import MIN_REVIEWED
 from ktodata.labels.people.trusted import reviewed_metrics, rows_to_review, trusted_rates
 from ktodata.stats import share
@@ -45,12 +44,12 @@ class ReviewCheck:
 
 
 def check_reviews(
-    table: pl.DataFrame, votes: pl.DataFrame, *, min_precision: float, vouched: bool, review_rows: int, seed: int
+    table: pl.DataFrame, by_rater: pl.DataFrame, *, min_precision: float, vouched: bool, review_rows: int, seed: int
 ) -> ReviewCheck:
     """Measure the labels on trusted rows drawn at random; refute flags by all that were judged.
 
-    table : what mark_reviewed adds, with label_quality and flagged. votes : row_id, rater, verdict, each rater's last. vouched :
-    setting trusted_at_random. The others are label_noise's
+    table : what mark_reviewed adds, with label_quality and flagged. by_rater : as `wrong_by_rater` gives it. vouched : setting
+    trusted_at_random. The others are label_noise's
     """
     metrics = reviewed_metrics(table)
     highest = {given: metrics[name]["reviewed_flags"]["high"] for given, name in LABEL_NAMES.items()}
@@ -59,6 +58,6 @@ def check_reviews(
     is_enough = metrics["drawn_at_random"] >= (1 if vouched else MIN_REVIEWED)
     drawn = rows_to_review(table.filter("drawable"), total=0 if is_enough else review_rows, seed=seed)
     rates = trusted_rates(table.filter(pl.col("drawn") | pl.col("undecided")), ("source",))
-    rates = pl.concat([rates, wrong_by_rater(table, votes)])
+    rates = pl.concat([rates, by_rater])
     judged = table.filter(pl.col("reviewed") | pl.col("contested"))
     return ReviewCheck(metrics, rates, refuted, drawn.join(judged, on="row_id", how="anti", maintain_order="left"))

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from ktodata.labels.label_rows import LabelRows
 from ktodata.labels.people.independence import Independence, check_independence
 from ktodata.labels.people.raters import CONTESTED_SCHEMA, RATERS_SCHEMA, Aggregated, dawid_skene, wrong_or_contested
-from ktodata.labels.people.raters_reviewed import confusions_by_reviews
+from ktodata.labels.people.raters_reviewed import confusions_by_reviews, texts_of_raters, wrong_by_rater
 from ktodata.labels.people.stacking import VoteColumns
 from ktodata.labels.people.vote_worth import MIN_SHARED
-from ktodata.labels.people.votes import VoteCounts, aggregate_votes, count_shared, votes_of_rows
+from ktodata.labels.people.votes import VoteCounts, aggregate_votes, count_shared, last_votes, votes_of_rows
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,13 +25,15 @@ class Votes:
     desirable and how many do not, int [N] each, by people who are known not to be the same.
 
     independence : whether agreement identifies the raters' errors; aggregated : what raters who share rows are worth, verdicts :
-    which of those rows are wrong or contested; None: too few shared. by_reviews : the raters' rates on reviewed rows
+    which of those rows are wrong or contested; None: too few shared. by_reviews : the raters' rates on reviewed rows; wrong : as
+    `wrong_by_rater` gives it
     """
 
     counts: VoteCounts
     columns: VoteColumns
     apart: tuple[Ints, Ints]
     by_reviews: pl.DataFrame
+    wrong: pl.DataFrame
     independence: Independence | None = None
     aggregated: Aggregated | None = None
     verdicts: pl.DataFrame | None = None
@@ -77,8 +79,11 @@ class Votes:
             unknown = [name for name in unknown if name.endswith(("_low", "_high"))]
         table = table.with_columns(pl.lit(None, table.schema[name]).alias(name) for name in unknown)
         table = table.join(self.by_reviews, on="rater", how="left", suffix="_reviewed", maintain_order="left")
+        # with ends by reviews no value by agreement, where these give none
+        by_reviews = {name: pl.col(f"{name.partition('_')[0]}_low_reviewed").is_not_null() for name in rates}
         return table.select(
-            pl.coalesce(f"{name}_reviewed", name).alias(name) if name in rates else name for name in RATERS_SCHEMA.names()
+            pl.when(by_reviews[name]).then(f"{name}_reviewed").otherwise(name).alias(name) if name in rates else name
+            for name in RATERS_SCHEMA.names()
         )
 
 
@@ -87,21 +92,23 @@ def weigh_votes(rows: LabelRows, *, seed: int) -> Votes:
     # columns first: a filtered table is a copy, vectors included
     every = rows.table.select("row_id", "prompt", "completion", "label", "part", "state", votes="pooled_votes")
     counts = aggregate_votes(every.filter(pl.Series(rows.trained)), judged=_each_text(every))
-    columns, by_reviews = _vote_columns(rows, counts.votes), confusions_by_reviews(rows.table, counts.votes)
-    apart = _up_and_down(rows, counts.apart)
+    columns, apart = _vote_columns(rows, counts.votes), _up_and_down(rows, counts.apart)
+    of_raters = texts_of_raters(rows.table, seed=seed)
+    votes = last_votes(votes_of_rows(of_raters))
+    by_reviews, wrong = confusions_by_reviews(of_raters, votes), wrong_by_rater(of_raters, votes)
     # raters are counted on all texts, and weighed on those to train on: nothing of held-out ones may shape these
     texts = _each_text(every.filter(pl.col("part") == "train", pl.col("state") != "drop"))
     cast = votes_of_rows(texts)
     counts.metrics["training_rows_with_several_raters"] = count_shared(cast)
     if count_shared(cast) < MIN_SHARED:
-        return Votes(counts, columns, apart, by_reviews)
+        return Votes(counts, columns, apart, by_reviews, wrong)
     independence = check_independence(cast, seed=seed)
     if independence.identified:
         kept = cast.filter(pl.col("rater").is_in(independence.raters))
         aggregated = dawid_skene(kept, correlated=False, seed=seed)
     else:
         aggregated = dawid_skene(cast, seed=seed)
-    return Votes(counts, columns, apart, by_reviews, independence, aggregated, wrong_or_contested(aggregated, texts))
+    return Votes(counts, columns, apart, by_reviews, wrong, independence, aggregated, wrong_or_contested(aggregated, texts))
 
 
 def _vote_columns(rows: LabelRows, votes: pl.DataFrame) -> VoteColumns:

@@ -145,10 +145,11 @@ def _rater_line(line: Mapping[str, Any], judged: Share) -> RaterLine:
 
 
 def _rate_cell(value: float | None, low: float | None, high: float | None) -> Cell:
-    """A share with its interval; without one where only the raters' agreement gives it."""
+    """A share with its interval; without one where only the raters' agreement gives it; or an interval alone."""
+    ends = "" if low is None or high is None else interval((low, high), as_percent=True)
     if value is None:
-        return UNKNOWN
-    return percent(value), BY_AGREEMENT if low is None or high is None else interval((low, high), as_percent=True)
+        return UNKNOWN[0], ends
+    return percent(value), ends or BY_AGREEMENT
 
 
 def _other(share: float | None) -> float | None:
