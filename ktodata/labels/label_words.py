@@ -5,6 +5,8 @@ The rules, which tests/labels/test_label_words.py holds against planted truths:
 - A rate is that of the random draw, with its exact interval; rows that were judged for another reason give none. Rows of the draw
   without a label that people agree on are named, and the interval has room for all of them being wrong, and for none.
 - A word is used only where the whole interval lies on its side of its line; else "too few reviews", and how many there are.
+  That holds for one look: whoever looks again after each 30 reviews until a word falls gets a false one in up to twice as many
+  draws near a line (tests/benchmarks/claims.py).
 - Where nothing came up, the sentence says whether all rows were looked at, or why nothing could have come up.
 - A p that was not measured is an order only, and is called that.
 """
@@ -35,7 +37,8 @@ class DrawnRate:
 
     drawn : rows with a trusted label; rate.value is of these. contested, skipped : rows of the draw without one, as people
     differ, or as nobody has judged them; the low end of the rate takes all of them for right, the high end for wrong. rows : that
-    the rate is of; left : of them, unjudged; None where that is not known
+    the rate is of; left : of them, unjudged; None where that is not known. apart : labels that no draw is made of, as their text
+    has both
     """
 
     wrong: int
@@ -46,6 +49,12 @@ class DrawnRate:
     skipped: int = 0
     rows: int | None = None
     left: int | None = None
+    apart: int = 0
+
+    @property
+    def every_label(self) -> str:
+        """What the rate is of."""
+        return f"the {self.rows:,} labels that could be drawn" if self.apart and self.rows else "all labels"
 
     @property
     def is_whole(self) -> bool:
@@ -126,7 +135,7 @@ def undecided_note(of: Mapping[str, Any]) -> str:
 def _drawn_rate(of: Mapping[str, Any], wrong: int, name: str = "") -> DrawnRate:
     drawn, contested, skipped = (of.get(f"drawn_{rows}") or 0 for rows in ("at_random", "contested", "skipped"))
     rate, rows, left = _interval(of.get("error_rate")), of.get("rates_of"), of.get("left_to_draw")
-    return DrawnRate(wrong, drawn, rate, name, contested, skipped, rows, left)
+    return DrawnRate(wrong, drawn, rate, name, contested, skipped, rows, left, of.get("not_to_draw") or 0)
 
 
 def _interval(value: Any) -> Interval:
@@ -165,8 +174,8 @@ def wrong_of_all(reviews: ReviewedLabels) -> str:
     """How many of all labels are wrong: by the draw, or as far as all verdicts make it certain where they refute the draw."""
     if reviews.refuted:
         known = "The draw and the other verdicts are at odds; all that is certain:"
-        return f"{known} {span(reviews.whole.rate)} of all labels are wrong."
-    return f"{_every_row(reviews.whole) or 'By the draw'} {span(reviews.whole.rate)} of all labels are wrong."
+        return f"{known} {span(reviews.whole.rate)} of {reviews.whole.every_label} are wrong."
+    return f"{_every_row(reviews.whole) or 'By the draw'} {span(reviews.whole.rate)} of {reviews.whole.every_label} are wrong."
 
 
 def _every_row(whole: DrawnRate) -> str:
@@ -174,12 +183,16 @@ def _every_row(whole: DrawnRate) -> str:
     return f"Every row that could be drawn was {'judged' if whole.is_counted else 'looked at'}:" if whole.is_whole else ""
 
 
+def _the_labels(reviews: ReviewedLabels) -> str:
+    return reviews.whole.every_label if reviews.whole.apart else "the labels"
+
+
 def noisy_sentence(reviews: ReviewedLabels) -> str:
     """Of labels that may be called noisy: how many are wrong, and how that is known; of each label `review_sentence` says it."""
     if reviews.refuted:
         return wrong_of_all(reviews)
     known = _every_row(reviews.whole) or f"By rows {_how_chosen(reviews)}"
-    return f"{known} {span(reviews.whole.rate)} of the labels are wrong."
+    return f"{known} {span(reviews.whole.rate)} of {_the_labels(reviews)} are wrong."
 
 
 class NextForLabels(NamedTuple):
@@ -219,7 +232,7 @@ def next_for_labels(reviews: ReviewedLabels, *, held: int = 0) -> NextForLabels:
 
 
 def _of_too_many_wrong(reviews: ReviewedLabels, held: int) -> NextForLabels:
-    wrong = f"By the draw {span(reviews.whole.rate)} of the labels are wrong as they were given (95 % interval)"
+    wrong = f"By the draw {span(reviews.whole.rate)} of {_the_labels(reviews)} are wrong as they were given (95 % interval)"
     if is_above(reviews, SWAPPED_ABOVE):
         text = f"{wrong}, more than half: look at how the label was read (`ktodata init`) before any more is judged."
         return NextForLabels("See whether up and down are swapped.", text)
@@ -256,7 +269,7 @@ def _first_reviews(reviews: ReviewedLabels) -> NextForLabels:
 def noise_unshown(reviews: ReviewedLabels) -> str:
     """Of labels that may not be called noisy: what is known of how many are wrong."""
     if reviews.whole.is_counted:
-        return f"All {_rows(reviews.drawn)} that could be drawn were judged: {span(reviews.whole.rate)} of the labels are wrong."
+        return f"All {_rows(reviews.drawn)} that could be drawn were judged: {span(reviews.whole.rate)} are labelled wrong."
     if reviews.whole.rate.high is None:
         return "Whether the labels are noisy is not measured: that takes a random draw of rows that somebody trusted judges."
     if reviews.refuted:
@@ -270,7 +283,8 @@ def noise_unshown(reviews: ReviewedLabels) -> str:
 
 def _room(reviews: ReviewedLabels) -> str:
     """What the draw leaves open of the share of wrong labels."""
-    leaves = f"leave{'s' if reviews.drawn == 1 else ''} room for {span(reviews.whole.rate)} wrong labels"
+    among = f" among {reviews.whole.every_label}" if reviews.whole.apart else " labels"
+    leaves = f"leave{'s' if reviews.drawn == 1 else ''} room for {span(reviews.whole.rate)} wrong{among}"
     known = [] if reviews.whole.is_whole else ["95 % interval"]
     known += [f"{reviews.whole.undecided_in_words()}, right or wrong"] if reviews.whole.undecided else []
     return f"{_rows(reviews.drawn)} {_how_chosen(reviews)} {leaves} ({'; '.join(known)})"
@@ -347,16 +361,16 @@ def _drawn_sentence(reviews: ReviewedLabels) -> str:
         why = "another criterion, rows that were not drawn, or one draw in forty"
         return f"{of_all} are at odds ({why}). All that is certain: {span(whole.rate)} are wrong."
     if not whole.undecided and known is None:
-        return f"{text}. Of all labels {span(whole.rate)} are wrong (95 % interval; {of_classes})."
+        return f"{text}. Of {whole.every_label} {span(whole.rate)} are wrong (95 % interval; {of_classes})."
     if not whole.undecided:
-        return f"{text}. Of all labels that is {percent(known or 0.0)} (95 % interval {span(whole.rate)}; {of_classes})."
+        return f"{text}. Of {whole.every_label} that is {percent(known or 0.0)} (95 % interval {span(whole.rate)}; {of_classes})."
     if whole.is_whole:
         every = _rows(whole.drawn + whole.undecided)
         text = f"All {every} that could be drawn were looked at: {whole.wrong:,} of {whole.drawn:,} judged {carry}"
     text += f"; of the draw {whole.undecided_in_words()}. "
     text += "" if known is None else f"Of labels like those judged that is {percent(known)}. "
     ends = of_classes if whole.is_whole else f"95 % interval; {of_classes}"
-    of_all = f"Of all labels {span(whole.rate)} are wrong, the open ones all right at one end and all wrong at the other"
+    of_all = f"Of {whole.every_label} {span(whole.rate)} are wrong, the open ones all right at one end and all wrong at the other"
     return f"{text}{of_all} ({ends})."
 
 

@@ -237,6 +237,27 @@ def test_a_text_that_a_verdict_settles_counts_neither_as_drawn_nor_as_wrong():
     assert (metrics["rows"], metrics["drawn_at_random"], metrics["wrong"], metrics["rates_of"]) == (300, 260, 0, 260)
 
 
+@pytest.mark.parametrize(("drawn", "picked"), [(60, 0), (250, 0), (200, 30), (0, 0)])
+@pytest.mark.parametrize("held", [0, 40])
+def test_a_rate_names_the_labels_that_it_is_of(held, drawn, picked):
+    """Where texts wait with both labels no sentence calls a rate one of all labels: half of those that wait are wrong."""
+    rows = planted(np.random.default_rng(0), (0.3, 0.2), rows=300)
+    held_rows = rows.head(held).with_columns(trained=False, state=pl.lit("review"))
+    table = pl.concat([rows[held:], held_rows, held_rows.with_columns(pl.col("row_id") + "'", ~pl.col("label"))])
+    metrics = judged(table.filter("trained"), 0, drawn, picked) | {"not_to_draw": 2 * held}
+    assert reviewed_metrics(mark_reviewed(table.with_columns(trusted_label=None, flagged=False, label_quality=0.5), 0))[
+        "not_to_draw"
+    ] == (2 * held)
+    reviews = reviewed_labels(metrics)
+    says = [say(reviews) for say in (review_sentence, wrong_of_all, noisy_sentence, noise_unshown)] + [
+        next_for_labels(reviews).text
+    ]
+    every = [text for text in says if "all labels" in text or "the labels are wrong" in text]
+    assert bool(every) != bool(held)
+    if held and drawn:
+        assert sum("the 260 labels that could be drawn" in text or "All 260 rows" in text for text in says) >= 3
+
+
 def test_every_judged_row_is_in_the_account_and_what_is_open_is_not_called_clean():
     """60 rows of the draw, five of them wrong, 20 that were picked, two wrong, and three held out: all are named."""
     table = pl.DataFrame({"row_id": [f"r{n}" for n in range(300)], "label": [n % 2 == 0 for n in range(300)]})

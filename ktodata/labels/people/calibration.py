@@ -13,7 +13,8 @@ A soft label takes the p of that interval that is nearest to 1/2. A label is tur
 of the reviewed rows that do so are wrong: the exact lower end (95 % to one side) of their share is over SHARE_WRONG, as of 9
 wrong ones of 9, or 13 of 14. A row is dropped where `low` is over DROP_FROM, and by that end so is the share of wrong ones among
 the reviewed rows that would be dropped, too. So a fit that is sure where nobody looked turns nothing, and luck in the draw rarely
-turns much.
+turns much. That is for one look: tried again after each 30 reviews up to 600, with 68 % of such rows wrong it opens at some look
+in 8 of 100 draws, at the first in 1.
 
 Each given label is measured by its own reviewed rows alone, from MIN_DRAWN on: the rarer one is drawn at a higher rate, and that
 its rows are wrong where a vote says so does not show that the others' are.

@@ -318,7 +318,8 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
     table : what mark_reviewed adds, label, trusted_label, label_quality, flagged
     rows : judged training rows; a row that a verdict on its text overruled is none. judged_wrong : of these; wrong : of those
     drawn at random. judged_elsewhere : judged texts of which no row is to train on.
-    left_to_draw : rows that could be drawn and that nobody has judged. draw_outgrown : judged rows that the desk drew, of a draw
+    left_to_draw : rows that could be drawn and that nobody has judged. not_to_draw : training rows of texts with both labels,
+    which no rate is of. draw_outgrown : judged rows that the desk drew, of a draw
     that no longer holds; left_between : rows to judge until it does
     error_rate : of all rows that could be drawn, each given class by its size; `value` leaves rows of the draw out that nobody
     has judged or that people differ on, the ends take them all for right and all for wrong, and hold no share that the other
@@ -347,6 +348,7 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "error_rate": whole.as_dict(),
         "draw_refuted": whole.low is not None and not (by_draw.low or 0.0) <= whole.low <= (by_draw.high or 0.0),
         "rates_of": sum(sizes.values()),
+        "not_to_draw": _not_to_draw(table),
         "left_to_draw": int((table["drawable"] & ~table["reviewed"] & ~table["contested"]).sum()),
         "draw_outgrown": int(table["outgrown"].sum()),
         "left_between": int(table["between"].sum()),
@@ -356,6 +358,13 @@ def reviewed_metrics(table: pl.DataFrame) -> dict[str, Any]:
         "flip_rates_low": flip_rates(sizes, ends["low"]),
         "flip_rates_high": flip_rates(sizes, ends["high"]),
     }
+
+
+def _not_to_draw(table: pl.DataFrame) -> int:
+    """Training rows that wait for a person, or did until a verdict settled their text, and that no draw is made of."""
+    waits = pl.col("state") == HELD if "state" in table.columns else pl.lit(value=False)
+    waits &= pl.col("part") == "train" if "part" in table.columns else pl.lit(value=True)
+    return table.filter(~pl.col("drawable"), pl.col("trained") | waits).height
 
 
 def _judged_elsewhere(table: pl.DataFrame) -> int:
