@@ -385,7 +385,7 @@ def test_signals_and_the_rater_are_those_of_the_run(session):
     assert ("all together" in dict(evidence.scores)) and evidence.p_wrong == 0.25
     table = LabelAudit.of_run(session.run).table.filter(rater=evidence.rater.name)
     assert evidence.rater.name.startswith("user ") and evidence.rater.rows == table.height > 0
-    assert evidence.rater.desirable == pytest.approx(table["label"].mean()) and evidence.rater.drawn == 0
+    assert evidence.rater.desirable == pytest.approx(table["label"].mean()) and evidence.rater.wrong == []
 
 
 # --- the budget --------------------------------------------------------------------------------------------------------
