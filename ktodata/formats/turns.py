@@ -7,6 +7,7 @@ shown makes the record unusable: a verdict on an answer to a picture must not be
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -30,16 +31,24 @@ CARRIED = ("name", "tool_call_id")
 STORED = (*CARRIED, "tool_calls", "reasoning_content")  # of a turn in the feedback table, beside role and content
 REASONING = ("reasoning_content", "thinking", "reasoning")
 TEXTS = ("content", "value", "parts")
+SAID_BESIDE = (*REASONING, "tool_calls", "function_call")  # what a turn says beside its text
 # what names a turn's role or the turn itself; of other keys, those that are read are taken out before the rest is counted
 UNDERSTOOD = frozenset(("role", "from", "type", "id", "lc", *CARRIED))
 TEXT_PARTS = ("text", "input_text", "output_text")
-REASONING_PARTS = ("thinking", "reasoning", "redacted_thinking")
+REASONING_PARTS = ("thinking", "reasoning")
+CIPHERS = ("redacted_thinking",)  # reasoning that its API shows to nobody
 CALL_PARTS = ("tool_use", "tool_call", "function_call", "functionCall")
 # what wraps the answer in a response of an API: lists of candidates, of which there is to be one
 CANDIDATES = ("choices", "candidates", "generations")
-THOUGHTS = ("thinking", "reasoning", "text", "data")
+THOUGHTS = ("thinking", "reasoning", "text")
+# pictures and the like that stand on a turn beside its text
+MEDIA = ("images", "image", "videos", "video", "audios", "audio", "image_url", "files", "attachments", "experimental_attachments")
 ARGUMENTS = ("arguments", "args", "input", "parameters")
 RESULT_PARTS = ("tool_result", "functionResponse")
+_SAYINGS = frozenset((*TEXTS, "text", "tool_calls", "function_call", "data"))
+# the beginning of an object, or of a list of such, whose first key is one of a turn's or a response's
+_FIRST_KEYS = "role|from|type|content|id|messages|choices|candidates|generations|object|model"
+_MESSAGES_START = re.compile(rf"""\s*(?:\[\s*)?\{{\s*(?P<quote>["'])(?:{_FIRST_KEYS})\1""")
 
 
 def turns_of(value: Any, what: str) -> list[Turn]:
@@ -60,10 +69,13 @@ def _turns(item: Any, what: str) -> Iterator[Turn]:
     if not isinstance(item, Mapping):
         raise UnusableError("not_a_turn", f"{what} holds {kind(item)} where a turn (role, content) should be")
     role = _role(item, what)
+    if media := [name for name in MEDIA if item.get(name)]:
+        raise UnusableError("not_text", f"a {clip(role, 20)} turn of {what} has {media[0]}, which no text stands for")
     turn: Turn = {"role": role, "content": ""}
     texts: list[str] = []
     results: list[Turn] = []
-    key = next((key for key in TEXTS if item.get(key) is not None), "content")
+    # some write an empty content beside the parts that hold the text
+    key = next((key for key in TEXTS if item.get(key)), next((key for key in TEXTS if item.get(key) is not None), "content"))
     content = item.get(key)
     for part in content if isinstance(content, list) else [] if content is None else [content]:
         results += _add_part(turn, texts, part, f"a {clip(role, 20)} turn of {what}", lost)
@@ -140,7 +152,12 @@ def _part_kind(part: Any) -> str | None:
 def _add_part(turn: Turn, texts: list[str], part: Any, where: str, lost: list[str]) -> list[Turn]:
     """Put one part into the turn; a tool's result is a turn of its own, which is returned."""
     part_kind = _part_kind(part)
-    if part_kind in TEXT_PARTS:
+    if part_kind in CIPHERS:
+        lost += unread(part, ("type",), "content[]")
+    elif part_kind in TEXT_PARTS and not isinstance(part, str) and part.get("thought") is True:  # Gemini's reasoning
+        turn["reasoning_content"] = turn.get("reasoning_content", "") + _text(part.get("text") or "", where)
+        lost += unread(part, ("type", "text", "thought"), "content[]")
+    elif part_kind in TEXT_PARTS:
         texts.append(_text(part if isinstance(part, str) else part.get("text"), where))
         if not isinstance(part, str) and len(part) > 1 + ("type" in part):
             lost += unread(part, ("type", "text"), "content[]")
@@ -289,20 +306,39 @@ def prompt_of(record: Record, columns: Sequence[str]) -> Prompt:
 
 
 def holds_messages(value: Any) -> bool:
-    """Whether a text is messages as JSON, as an export to CSV or from a warehouse makes of them."""
-    if not isinstance(value, str) or not (start := value[:200].lstrip()).startswith("[") or '{"' not in start.replace(" ", ""):
+    """Whether a text is messages, or the response of an API, as JSON or as Python prints a list: what an export to CSV or from a
+    warehouse makes of them.
+    """
+    if not isinstance(value, str) or (start := _MESSAGES_START.match(value)) is None:
         return False
+    if start["quote"] == "'":
+        return True
     try:
-        messages = json.loads(value)
+        held = json.loads(value)
     except (ValueError, RecursionError):
         return False
-    return bool(messages) and all(isinstance(item, dict) and not {"role", "from", "type"}.isdisjoint(item) for item in messages)
+    if isinstance(held, dict):
+        return _is_turn(held) or any(_are_turns(held.get(name)) for name in ("messages", *CANDIDATES))
+    return _are_turns(held)
+
+
+def _are_turns(items: Any) -> bool:
+    """Whether all of a list are turns, or candidates that hold one."""
+    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+        return False
+    return all(_is_turn(item) or _is_turn(item.get("message")) or _is_turn(item.get("content")) for item in items)
+
+
+def _is_turn(item: Any) -> bool:
+    return isinstance(item, dict) and not {"role", "from", "type"}.isdisjoint(item) and not _SAYINGS.isdisjoint(item)
 
 
 def plain_text(value: Any, what: str) -> str:
     """`value` if it is text. Messages as JSON are not what was said: they are read where the column is asked for as messages."""
     if holds_messages(value):
-        raise UnusableError("messages_as_text", f"{what} is messages as JSON text: say messages: {clip(what, 40)}")
+        raise UnusableError(
+            "messages_as_text", f"{what} is messages as text: say messages: {clip(what, 40)}, or write them as JSON"
+        )
     return text(value, what)
 
 
@@ -355,6 +391,8 @@ def _unwrapped_answer(value: Mapping[str, Any], what: str, lost: list[str]) -> A
         return {"role": "assistant", **value}
     if not isinstance(value.get("text"), str) or "type" in value:
         return value
+    if any(value.get(name) for name in (*SAID_BESIDE, *MEDIA)):
+        return {"role": "assistant", "content": value["text"], **{name: of for name, of in value.items() if name != "text"}}
     lost += unread(value, ("text",), what)
     return value["text"]
 

@@ -180,8 +180,9 @@ class UnreadFields:
         return name in self._counts or len(self._counts) < MAX_NAMES
 
     def _is_named(self, name: str) -> bool:
-        """Whether a setting names it, or what it stands in; of the label the format has said what it reads."""
-        kept = (path for path in self._named if path != self._fields.label.column)
+        """Whether a setting names it, or what it stands in; of the label and the texts it is said what was read of them."""
+        of = (self._fields.label.column, self._fields.messages, *self._fields.prompt, *self._fields.completion)
+        kept = (path for path in self._named if path not in of)
         return any(name == path or name.startswith((f"{path}.", f"{path}[")) for path in kept)
 
     def counts(self) -> dict[str, int]:

@@ -14,10 +14,9 @@ from ktodata.formats.records import (
     kind,
     need,
     need_list,
-    text,
 )
 from ktodata.formats.scores import Score, other_verdicts, verdict_of
-from ktodata.formats.turns import completion_of, conversation, turns_of
+from ktodata.formats.turns import SAID_BESIDE, completion_of, conversation, plain_text, turns_of
 from ktodata.formats.unread_fields import is_empty, unread
 
 PROMPT_KEYS = ("messages", "input", "question", "query", "prompt", "text", "contents")
@@ -34,7 +33,7 @@ COMPLETION_KEYS = (
     "text",
 )
 HISTORIES = ("chat_history", "history")
-BESIDE_PROMPT = ("tools", "system", *HISTORIES)
+BESIDE_PROMPT = ("tools", "system")
 HOLDS = (*CONVERSATION, "votes", "rater", "created_at", "source_id")
 
 
@@ -73,8 +72,8 @@ def judged_answer(
     prompt, completion = _conversation(logged, output, columns)
     tools = logged.get("tools") if tools is None and isinstance(logged, Mapping) else tools
     names = [
-        *_unread_beside(logged, PROMPT_KEYS, BESIDE_PROMPT, columns[0]),
-        *_unread_beside(output, COMPLETION_KEYS, (), columns[1]),
+        *_unread_beside(logged, PROMPT_KEYS, (*BESIDE_PROMPT, *_history_of(logged)), columns[0]),
+        *_unread_beside(output, COMPLETION_KEYS, _said_beside(output), columns[1]),
     ]
     verdict = verdict_of(scores, rule)
     return [
@@ -96,6 +95,8 @@ def _is_wrapper(value: Any) -> bool:
 def _conversation(logged: Any, output: Any, columns: tuple[str, str]) -> tuple[Prompt, str | Turn]:
     """(the prompt, the judged answer); an output that repeats the whole conversation, as LangGraph's does, says both."""
     answer = _value_under(output, COMPLETION_KEYS, columns[1])
+    if isinstance(answer, str) and (beside := _said_beside(output)):
+        answer = {"role": "assistant", "content": answer, **{name: output[name] for name in beside}}
     while isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], list):
         answer = answer[0]
     if isinstance(answer, list) and len(answer) > 1:
@@ -108,7 +109,7 @@ def _trace_prompt(value: Any, column: str) -> Prompt:
     prompt = _value_under(value, PROMPT_KEYS, column)
     while isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], list):
         prompt = prompt[0]
-    turns = turns_of(prompt, column) if isinstance(prompt, list) else text(prompt, column)
+    turns = turns_of(prompt, column) if isinstance(prompt, list) else plain_text(prompt, column)
     before = _turns_before(value, column) if isinstance(value, Mapping) else []
     last = [{"role": "user", "content": turns}] if isinstance(turns, str) and before else turns
     return [*before, *last] if before and not isinstance(last, str) else last
@@ -118,9 +119,19 @@ def _turns_before(value: Mapping[str, Any], column: str) -> list[Turn]:
     """The turns of a logged input's own system text and history."""
     system = value.get("system")
     entries = [] if is_empty(system) or "role" in value else [{"role": "system", "content": system}]
-    for name in HISTORIES:
-        entries += value[name] if isinstance(value.get(name), list) and not entries[1:] else []
+    for name in _history_of(value):
+        entries += value[name]
     return turns_of(entries, f"history of {column}") if entries else []
+
+
+def _history_of(value: Any) -> list[str]:
+    """The name under which a logged input has its turns before, if it has any; a history as text is none, and is counted."""
+    return [name for name in HISTORIES if isinstance(value, Mapping) and value.get(name) and isinstance(value[name], list)][:1]
+
+
+def _said_beside(value: Any) -> list[str]:
+    """What an output's object says beside the text of the answer: calls of tools, reasoning."""
+    return [name for name in SAID_BESIDE if value.get(name)] if _is_wrapper(value) else []
 
 
 def _value_under(value: Any, keys: Sequence[str], column: str) -> Any:

@@ -1,0 +1,88 @@
+"""What an answer says beside its text, and texts that are not the text: nothing of it is cut or read as something else unsaid."""
+
+import json
+
+import pytest
+
+from ktodata.errors import DataError
+from ktodata.formats import read
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": {"q": "sky"}}}
+ASKED = [{"role": "user", "content": "Sky?"}]
+
+
+def answer_of(record, lines, **settings):
+    """The judged answer's turn, and what was not kept."""
+    result = read(lines({"prompt": "Sky?", "label": True} | record), **settings)
+    row = result.feedback.row(0, named=True)
+    turn = {key: value for key, value in (row["answer"] or {"content": row["completion"]}).items() if value}
+    return turn, result.metrics["not_kept"]
+
+
+@pytest.mark.parametrize("text", ["text", "content"])
+def test_calls_beside_a_text_are_the_answers(lines, text):
+    turn, lost = answer_of(
+        {"out": {text: "Let me see.", "tool_calls": [CALL], "id": "r1"}}, lines, prompt="prompt", completion="out"
+    )
+    assert turn["content"] == "Let me see." and json.loads(turn["tool_calls"]) == [CALL]
+    assert "id" not in turn and not lost
+
+
+def test_what_a_named_column_holds_beside_the_answer_is_counted(lines):
+    out = {"text": "Blue.", "citations": [1], "finish_reason": "stop"}
+    turn, lost = answer_of({"out": out}, lines, prompt="prompt", completion="out")
+    assert turn["content"] == "Blue." and lost == {"out.citations": 1, "out.finish_reason": 1}
+
+
+def test_calls_beside_the_output_of_a_trace_are_the_answers(lines):
+    score = {"name": "thumb", "value": 1, "source": "ANNOTATION"}
+    trace = {"id": "t", "input": "Sky?", "output": {"content": "", "tool_calls": [CALL]}, "scores": [score]}
+    history = {"input": {"input": "Sky?", "history": "Human: hi\nAI: hello"}, "output": "Blue."}
+    label = {"column": "thumb", 1: True, 0: False}
+    result = read(lines(trace, trace | history), format="langfuse", label=label)
+    assert json.loads(result.feedback["answer"].struct.field("tool_calls")[0]) == [CALL]
+    assert result.metrics["not_kept"]["input.history"] == 1
+
+
+def test_thoughts_are_reasoning_and_ciphers_are_nothing(lines):
+    gemini = [{"role": "model", "parts": [{"text": "The user asks.", "thought": True}, {"text": "Blue."}]}]
+    turn, lost = answer_of({"completion": gemini}, lines)
+    assert (turn["reasoning_content"], turn["content"], lost) == ("The user asks.", "Blue.", {})
+    parts = [{"type": "redacted_thinking", "data": "EroBCkgIARABGAIiQ"}, {"type": "text", "text": "Blue."}]
+    turn, lost = answer_of({"completion": [{"role": "assistant", "content": parts}]}, lines)
+    assert turn["content"] == "Blue." and "reasoning_content" not in turn and lost == {"a turn's content[].data": 1}
+
+
+def test_an_empty_content_beside_parts_is_not_the_text(lines):
+    turns = [{"role": "assistant", "content": "", "parts": [{"type": "text", "text": "Blue."}]}]
+    assert answer_of({"completion": turns}, lines)[0]["content"] == "Blue."
+
+
+@pytest.mark.parametrize("key", ["images", "experimental_attachments", "audio"])
+def test_a_picture_on_a_turn_is_no_text(lines, key):
+    turn = {"role": "user", "content": "What is this?", key: ["iVBORw0KGgo="]}
+    path = lines(
+        {"prompt": [turn], "completion": "A cat.", "label": True}, {"prompt": "Sky?", "completion": "Blue.", "label": True}
+    )
+    result = read(path)
+    assert result.feedback["completion"].to_list() == ["Blue."]
+    assert key in result.quarantine["detail"][0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"role": "assistant", "content": "Blue."}),
+        json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "Blue."}}]}),
+        json.dumps({"messages": ASKED}),
+        str([{"role": "assistant", "content": "Blue."}]),
+    ],
+)
+def test_a_text_that_is_messages_is_not_what_was_said(lines, text):
+    with pytest.raises(DataError, match="messages as text"):
+        read(lines({"prompt": "Sky?", "completion": text, "label": True}))
+
+
+def test_json_that_is_an_answer_stays_one(lines):
+    for text in ('{"role": "admin"}', '{"type": "object", "required": []}', "{'colour': 'blue'}", '[{"id": 7, "name": "ann"}]'):
+        assert read(lines({"prompt": "As JSON?", "completion": text, "label": True})).feedback["completion"].to_list() == [text]
