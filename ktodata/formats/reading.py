@@ -76,7 +76,9 @@ class IngestResult:
             for column, values in self.metrics.get("unread_trusted", {}).items()
         ]
         respelt = respelt_lines(self.metrics.get("respelt", {}))
-        return [f"{self.metrics['records']:,} records, {self.feedback.height:,} rows", *held, *respelt, *unread, *quarantined]
+        guessed = guessed_lines(self.metrics.get("files", ()))
+        first = f"{self.metrics['records']:,} records, {self.feedback.height:,} rows"
+        return [first, *guessed, *held, *respelt, *unread, *quarantined]
 
     def __repr__(self) -> str:
         return "\n".join(self._counts())
@@ -84,6 +86,15 @@ class IngestResult:
     def _repr_html_(self) -> str:
         first, *quarantined = map(html.escape, self._counts())
         return f"<p>{first}</p><ul>{''.join(f'<li>{line}</li>' for line in quarantined)}</ul>"
+
+
+def guessed_lines(files: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each file whose encoding is a guess, which texts with accents show to be right or wrong."""
+    return [
+        f"{clip(file['name'], 60)}: {file['guessed_encoding']}: look at it, and say encoding: NAME if it is wrong"
+        for file in files
+        if file.get("guessed_encoding")
+    ]
 
 
 def read(
@@ -278,7 +289,8 @@ class _Reader:
             raise FormatError(
                 f"{source.name!r}: a record needs more memory than there is. {limit} allows it; a lower limit sets it aside."
             ) from None
-        return fingerprint(source) | {"read_as": shape.text()} | counts
+        guessed = {} if shape.encoding_is_certain else {"guessed_encoding": shape.encoding_evidence}
+        return fingerprint(source) | {"read_as": shape.text()} | guessed | counts
 
     def take(self, entries: Iterator[SourceRecord], name: str) -> dict[str, Any]:
         """Sort the records of one source; how many there were, and in which formats."""

@@ -98,6 +98,26 @@ def test_a_letter_that_is_not_utf8_may_come_after_a_megabyte(tmp_path):
     assert records_of(path)[-1] == {"prompt": "café", "completion": "naïve"}
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Как дела?,Хорошо", "cp1251"),
+        ("天空是什么颜色,蓝色的", "gbk"),
+        ("하늘은 무슨 색,파란색", "euc-kr"),
+        ("Ουρανός;,γαλάζιο", "iso8859-7"),
+    ],
+)
+def test_text_of_another_code_page_is_no_windows_text(tmp_path, text, encoding):
+    """Nearly all of its letters are beyond ASCII, in rows: read as cp1252 they would be words that nobody wrote."""
+    lines = "prompt,completion,label\n" + f"{text},1\n" * 20
+    path = write(tmp_path / "a.csv", lines, encoding)
+    shape = shape_of(path)
+    assert shape.encoding == "utf-8" and "say encoding: NAME" in shape.evidence
+    assert {problem for _, problem in problems_of(path)} == {"invalid_utf8"}
+    first, second = text.split(",")
+    assert records_of(path, encoding=encoding)[0] == {"prompt": first, "completion": second, "label": "1"}
+
+
 def test_utf8_with_a_bad_row_stays_utf8_and_the_row_is_set_aside(tmp_path):
     content = "a,b\nü,é\nö,x\n".encode() + b"caf\xe9,y\n"
     path = write(tmp_path / "a.csv", content)

@@ -286,6 +286,7 @@ def test_a_guessed_encoding_is_in_the_record_of_what_was_read(tmp_path: Path):
     result = read(tmp_path / "a.csv", label={"1": True})
     assert result.feedback["completion"].to_list() == ["thé"]
     assert "CP1252 (a guess)" in result.metrics["files"][0]["read_as"]
+    assert "read as Windows text (cp1252), which gives e.g. 'café?,thé,1': look at it" in repr(result)
 
 
 def test_the_table_of_a_database_is_named(tmp_path: Path):

@@ -21,6 +21,8 @@ _UTF8_SEQUENCE = re.compile(
     rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
 )
 _MIN_UTF16_BYTES = 8
+# bytes over 127 in a row: of a text in Cyrillic, Chinese or Korean code nearly all are, of one with accents nearly none
+_RUNS = re.compile(rb"[\x80-\xff]{3,}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def encoding_of_table(chunks: Iterable[bytes]) -> Encoding:
 
     A file that is mostly valid UTF-8 stays UTF-8: its bad rows are damage, and are set aside one by one.
     """
-    n_high, n_valid, undefined, example, tail = 0, 0, False, b"", b""
+    n_high, n_valid, n_in_runs, undefined, example, tail = 0, 0, 0, False, b"", b""
     for chunk in chain(chunks, [b""]):
         if chunk.isascii() and not tail:
             continue
@@ -81,13 +83,14 @@ def encoding_of_table(chunks: Iterable[bytes]) -> Encoding:
         high = len(block) - len(block.translate(None, _HIGH_BYTES))
         valid = sum(map(len, _UTF8_SEQUENCE.findall(block)))
         n_high, n_valid = n_high + high, n_valid + valid
+        n_in_runs += sum(map(len, _RUNS.findall(_UTF8_SEQUENCE.sub(b"", block)))) if high > valid else 0
         undefined = undefined or any(byte in block for byte in _NOT_IN_CP1252)
         example = example or (_around_high_byte(block) if high > valid else b"")
     if n_high == n_valid:
         return Encoding("utf-8", True, "valid UTF-8" if n_high else "plain ASCII")
     if 2 * n_valid > n_high:
         return Encoding("utf-8", True, f"UTF-8 with {n_high - n_valid:,} bytes that are not")
-    if undefined:
+    if undefined or 2 * n_in_runs > n_high - n_valid:
         return Encoding("utf-8", False, "neither valid UTF-8 nor Windows text (cp1252); say encoding: NAME if you know it")
     shown = example.decode("cp1252", "replace")
     return Encoding("cp1252", False, f"not valid UTF-8; read as Windows text (cp1252), which gives e.g. {shown!r}")

@@ -8,6 +8,7 @@ import polars as pl
 from markupsafe import Markup
 
 from ktodata.formats.label_rules import respelt_lines, values_in_words
+from ktodata.formats.reading import guessed_lines
 from ktodata.ledger import HELD_OUT, NOT_APPLIED
 from ktodata.report import figures
 from ktodata.report.run_files import RunFiles, pick
@@ -237,7 +238,7 @@ class RecordAccount:
     repeats_by_other_raters : of the repeats, no copies, but votes of other raters.
     reasons : action -> reason -> rows, repeats left out.
     withdrawn : records that were not read, as they were withdrawn; they count nowhere else.
-    without_records : names of files that hold no record, where others do.
+    without_records : names of files that hold no record, where others do. guessed : lines on those whose encoding is a guess.
     """
 
     records: int
@@ -260,6 +261,7 @@ class RecordAccount:
     reasons: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     repeats_by_other_raters: int = 0
     without_records: Sequence[str] = ()
+    guessed: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -321,6 +323,7 @@ class RecordAccount:
             more = f" and {len(without) - SHOWN_FIELDS:,} more" if len(without) > SHOWN_FIELDS else ""
             hold = "file holds no record" if len(without) == 1 else "files hold no record"
             lines.append(f"{count(len(without))} {hold}: {', '.join(without[:SHOWN_FIELDS])}{more}")
+        lines += self.guessed[:SHOWN_FIELDS]
         if self.even_votes:
             lines.append(
                 f"{plural(self.even_votes, 'record')} with even votes: a row of each label, held where the recipe has dedupe"
@@ -388,6 +391,7 @@ def reading_account(
         held=held,
         kept=rows - repeats - dropped - quarantined - held,
         without_records=[file["name"] for file in metrics.get("files", ()) if file.get("records") == 0],
+        guessed=guessed_lines(metrics.get("files", ())),
         reasons=why,
     )
 
