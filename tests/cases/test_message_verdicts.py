@@ -212,7 +212,9 @@ def test_the_first_message_is_before_the_answers_whatever_its_id(first, as_read,
         }
         for n, text in enumerate(texts)
     ]
-    result = read(messages, label="good", conversation={"column": "talk", "parent": "parent"})
+    result = read(
+        messages, label={"column": "good", True: True, False: False}, conversation={"column": "talk", "parent": "parent"}
+    )
     assert rows(result) == [("User: My name is Ann.\n\nAssistant: Hello Ann.\n\nUser: What is my name?", "Ann.", True)]
 
 
