@@ -14,7 +14,7 @@ from ktodata.pipeline.run_folder import Run
 from ktodata.report.text import bytes_size
 
 # findings about how rows came in, are written and count in training: without them a person would take them for sound
-PRINTED = ("KD011", "KD012", "KD013", "KD014", "KD015", "KD016", "KD064", "KD065", "KD066", "KD067", "KD092", "KD093")
+PRINTED = ("KD011", "KD012", "KD013", "KD014", "KD015", "KD016", "KD064", "KD065", "KD066", "KD067", "KD068", "KD092", "KD093")
 
 
 def plan_text(stages: Sequence[tuple[str, str]], reading: ReadingPreview | None, judging: JudgePreview | None = None) -> str:

@@ -103,6 +103,16 @@ def sides_pulled(rows: TokenRows, *, soft: bool) -> NDArray[np.int8]:
     return np.where(rows.weight * confidence > 0, np.where(target > 0.5, 1, -1), 0).astype(np.int8)
 
 
+def sides_in_updates(rows: TokenRows, *, soft: bool, contrasts: bool) -> NDArray[np.int8]:
+    """`sides_pulled`; where an objective contrasts rows of a prompt, also rows that only siblings of the other side pull."""
+    sides = sides_pulled(rows, soft=soft)
+    if not contrasts:
+        return sides
+    prompts, own = rows.prompt.distinct()[1], np.where(row_targets(rows, soft=soft)[0] > 0.5, 1, -1)
+    by_sibling = [(own == side) & np.isin(prompts, prompts[sides == -side]) for side in (1, -1)]
+    return np.where((sides == 0) & np.logical_or(*by_sibling), own, sides).astype(np.int8)
+
+
 def row_targets(rows: TokenRows, *, soft: bool, flip_rates: FlipRates | None = None) -> tuple[Numbers, Numbers]:
     """`label_targets` of the rows: how much of each one's loss is the desirable label's, and times what; float [N] each."""
     label, p_desirable = torch.tensor(rows.label), torch.tensor(rows.p_desirable)
@@ -115,17 +125,31 @@ def _raised(even: float, heaviest: float) -> float:
     return max(1.0, min(even, CLASS_WEIGHT_LIMIT / heaviest))
 
 
-def check_both_labels_count(weights: Balance, *, soft: bool) -> None:
+def check_both_labels_count(rows: TokenRows, *, soft: bool) -> None:
     """Raise OneClassError where one label alone pulls, EmptyDataError where none does: weights of 0, soft labels."""
-    by = "weight or p_desirable" if soft else "weight"
-    if weights.desirable <= 0 and weights.undesirable <= 0:
+    by, sides = "weight or p_desirable" if soft else "weight", sides_pulled(rows, soft=soft)
+    if not sides.any():
         raise EmptyDataError(f"no training row counts anything, by its {by}: there is nothing to learn from.")
-    if min(weights.desirable, weights.undesirable) <= 0:
-        name = LABEL_NAMES[weights.desirable > 0]
+    if not {1, -1} <= set(sides.tolist()):
+        name = LABEL_NAMES[bool((sides > 0).any())]
         raise OneClassError(
             f"only {name} training rows count anything, by their {by}: of one label a model learns to tell nothing apart. "
             "Give rows of the other label a weight above 0" + (", or leave soft_labels out." if soft else ".")
         )
+
+
+def check_flip_rates_fit(rows: TokenRows, flip_rates: FlipRates | None) -> None:
+    """Raise SettingError where flips at these rates alone would give a label all the rows that it has, or more."""
+    if flip_rates is None:
+        return
+    labelled = float(np.average(rows.label, weights=rows.weight))
+    by_flips = {"desirable": flip_rates["undesirable"], "undesirable": flip_rates["desirable"]}
+    for name, share in (("desirable", labelled), ("undesirable", 1 - labelled)):
+        if 0 < by_flips[name] >= share:
+            raise SettingError(
+                f"flip_rates: {share:.2g} of the training rows, by weight, are labelled {name}; with these rates "
+                f"{by_flips[name]:.2g} would be by mistake alone, if no row were truly {name}. Estimate the rates again."
+            )
 
 
 def check_weights_fit(rows: TokenRows, *, soft: bool, flip_rates: FlipRates | None) -> None:

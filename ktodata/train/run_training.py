@@ -26,7 +26,7 @@ from ktodata.train.distributed.sharding import check_can_shard, shard, whole
 from ktodata.train.early_stop import EarlyStop, check_can_stop_early
 from ktodata.train.job import Job
 from ktodata.train.loop import train
-from ktodata.train.loss_weights import balance, check_both_labels_count
+from ktodata.train.loss_weights import balance
 from ktodata.train.model.activation_cache import current_cache
 from ktodata.train.model.adapters import quantized_options
 from ktodata.train.model.device import pick_device, pick_dtype
@@ -80,8 +80,6 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
         soft=settings["soft_labels"],
         flip_rates=settings["flip_rates"],
     )
-    if settings["flip_rates"] is None:  # with them a label's rows may count less than nothing
-        check_both_labels_count(weights, soft=settings["soft_labels"])
     balanced = {"desirable_weight": weights.desirable_weight, "undesirable_weight": weights.undesirable_weight}
     objective = make_objective(settings["objective"], **{name: settings[name] for name in OBJECTIVE_SETTINGS} | balanced)
     scorer, router_facts = make_scorer(model, prepared.rows, settings, frozen, device, compute_dtype, mapped)
@@ -122,6 +120,7 @@ def run_training(settings: dict[str, Any], train_rows: CheckedPart, held_out_row
             soft=settings["soft_labels"],
             flip_rates=settings["flip_rates"],
             router_facts=router_facts,
+            held_out=prepared.metrics["validation"],
         ),
         "router_loss": router_facts,
         **scorer.take_work(distributed),  # of all forward passes after the reference, those before a resume among them

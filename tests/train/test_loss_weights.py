@@ -1,6 +1,7 @@
 """What each label counts in the loss."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,7 @@ from tiny_models import text_rows, token_rows
 
 from ktodata.errors import EmptyDataError, OneClassError, SettingError
 from ktodata.train import fit
-from ktodata.train.loss_weights import Balance, balance, check_weights_fit
+from ktodata.train.loss_weights import Balance, balance, check_flip_rates_fit, check_weights_fit
 
 
 def rows_of(desirable, undesirable, *, weight=None, p_desirable=None):
@@ -78,6 +79,19 @@ def test_a_training_in_which_one_label_or_none_counts_is_refused(model_folder, s
         fit(one, model=model_folder, batch_size=6, device="cpu", **settings)
     with pytest.raises(EmptyDataError, match="no training row counts anything"):
         fit(none, model=model_folder, batch_size=6, device="cpu", **settings)
+
+
+@pytest.mark.parametrize(("rate", "sound"), [(0.3, False), (0.0625, False), (0.05, True)])
+@pytest.mark.parametrize("rare", ["desirable", "undesirable"])
+def test_flip_rates_that_the_labels_contradict_are_refused(rare, rate, sound):
+    """4 of 64: with 0.3 of the others flipped it would be 19 at least. It trained on, with -25 rows."""
+    rows = rows_of(4, 60) if rare == "desirable" else rows_of(60, 4)
+    other = "undesirable" if rare == "desirable" else "desirable"
+    with (
+        nullcontext() if sound else pytest.raises(SettingError, match=f"0.062 .* are labelled {rare}; .* {rate:.2g} would be by")
+    ):
+        check_flip_rates_fit(rows, {rare: 0.1, other: rate})
+    check_flip_rates_fit(rows, {rare: 0.0, other: 0.0})
 
 
 def test_updates_are_dealt_by_the_side_that_rows_are_pulled_to(model_folder):

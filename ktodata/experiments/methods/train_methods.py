@@ -72,7 +72,7 @@ def train_kto(
         rows.frame.drop("part", strict=False),
         model=terms.model,
         objective=objective,
-        epochs=min(1000, -(-terms.updates * terms.batch_size // count) + 1),
+        epochs=1000,  # the updates end it: an epoch may have fewer rows than there are, as some count nothing
         max_steps=terms.updates,
         batch_size=terms.batch_size,
         micro_batch_size=terms.micro_batch_size,

@@ -62,7 +62,7 @@ def plan_training(
         dealt one by one
     siblings_together : up to a half: where rows of a prompt are set against each other, parting them loses what they would teach
     kl_pairs_per_batch : mismatched pairs scored in each step, drawn anew; none: all
-    sides : 1 for rows that are pulled up, -1 down, 0 for those that count nothing; none: by label
+    sides : 1 for rows that are pulled up, -1 down, 0 for those that count nothing, which are in no batch; none: by label
 
     Batches differ by at most one row in size, so no lonely row is left at the end. Within a batch rows stand longest first:
     micro-batches of neighbours pad little, and what would not fit into memory fails at once.
@@ -73,11 +73,13 @@ def plan_training(
     groups = rows.group_numbers
     sides = np.where(rows.label, 1, -1).astype(np.int8) if sides is None else sides
     most = max(1, batch_size // (2 if siblings_together else 4)) if group_by_prompt else 1
+    counted = np.flatnonzero(sides)
     steps: list[Batch] = []
     for epoch in range(epochs):
         if len(steps) >= wanted:
             break
-        for batch in _deal(sides, sequences.prompt_of, batch_size, most, random):
+        for places in _deal(sides[counted], sequences.prompt_of[counted], batch_size, most, random):
+            batch = counted[places]
             longest_first = batch[np.lexsort((batch, -lengths[batch]))]
             partners = longest_first[derange(groups[longest_first], sequences.completion_of[longest_first], random)]
             count = min(len(batch), kl_pairs_per_batch or len(batch))
@@ -229,6 +231,9 @@ def _batch_plan(
         "batch_rows_max": max((len(step.rows) for step in steps), default=0),
         "rows_per_prompt": round(sum(len(step.rows) for step in steps) / max(1, distinct), 3),  # within a step
         "rows_with_siblings": sum(_with_siblings(prompts[step.rows], label[step.rows]) for step in steps),  # of the other label
+        "rows_pulled_up": int((sides > 0).sum()),
+        "rows_pulled_down": int((sides < 0).sum()),
+        "rows_left_out": int((sides == 0).sum()),  # they count nothing
         "one_class_batches": one_class,  # where there are fewer rows of a label than batches
         "partners_sharing_prompt_group": shared_prompt,
         "partners_with_equal_completion": equal_completion,

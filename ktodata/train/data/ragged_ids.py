@@ -46,11 +46,9 @@ class RaggedIds:
     def __iter__(self) -> Iterator[Ids]:
         return (self[row] for row in range(len(self)))
 
-    def first(self, count: int) -> "RaggedIds":
-        """The first `count` of them."""
-        return RaggedIds(
-            self._arrays, self._array_of[:count], self._starts[:count], self.lengths[:count], self.digests.head(count)
-        )
+    def taken(self, rows: Numbers) -> "RaggedIds":
+        """These of them."""
+        return RaggedIds(self._arrays, self._array_of[rows], self._starts[rows], self.lengths[rows], self.digests.gather(rows))
 
     def followed_by(self, other: "RaggedIds") -> "RaggedIds":
         """These, and then the other's."""

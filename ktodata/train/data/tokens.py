@@ -35,10 +35,18 @@ class TokenRows:
         """Tokens of each row's prompt and completion: int64 [N]."""
         return self.prompt.lengths + self.completion.lengths
 
-    def first(self, count: int) -> "TokenRows":
-        """The first `count` rows."""
-        columns = {name: getattr(self, name)[:count] for name in ("row_id", "label", "weight", "p_desirable", "group")}
-        return replace(self, **columns, prompt=self.prompt.first(count), completion=self.completion.first(count))
+    def taken(self, rows: Numbers) -> "TokenRows":
+        """These rows, by their numbers."""
+        return replace(
+            self,
+            row_id=tuple(self.row_id[row] for row in rows.tolist()),
+            label=self.label[rows],
+            weight=self.weight[rows],
+            p_desirable=self.p_desirable[rows],
+            group=tuple(self.group[row] for row in rows.tolist()),
+            prompt=self.prompt.taken(rows),
+            completion=self.completion.taken(rows),
+        )
 
     @property
     def group_numbers(self) -> Numbers:

@@ -45,11 +45,14 @@ def _rows_line(facts: Mapping[str, Any]) -> str:
     counts = (
         (skipped, "more skipped"),
         (cut, "cut at max_length"),
+        (facts.get("plan", {}).get("rows_left_out", 0), "left out of the updates, as they count nothing"),
         (train.get("moved_boundaries", 0), "whose prompt is written otherwise before its completion than alone"),
         (train.get("template_fields_unused", 0), "whose tools or template settings plain text has no place for"),
     )
     lost = ", ".join(f"{number:,} {what}" for number, what in counts if number)
+    known = validation.get("trained_on_too", 0)
     held = f"{validation['rows']:,} held out" if "rows" in validation else "none held out"
+    held += f" ({known:,} more are trained on)" if known else ""
     return f"{balance['desirable']:,} desirable, {balance['undesirable']:,} undesirable{f' ({lost})' if lost else ''}; {held}"
 
 

@@ -1,4 +1,4 @@
-"""Whether labels count the same, single rows own their updates, updates see both labels, and routers have their loss."""
+"""Whether labels count the same, rows own their updates, updates see both labels, routers have their loss, rows are held out."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ktodata.feedback import CLASS_WEIGHT_LIMIT, LABEL_NAMES
 from ktodata.findings import Finding, issue, not_applicable, passed
 from ktodata.train.data.batches import BatchPlan
 from ktodata.train.data.tokens import TokenRows
-from ktodata.train.loss_weights import Balance, row_targets, sides_pulled
+from ktodata.train.loss_weights import Balance, row_targets
 from ktodata.train.setting_tables import FlipRates
 
 LARGEST_BATCH = 4096  # that batch_size may be
@@ -31,11 +31,15 @@ class RowPulls:
 
     @classmethod
     def of(cls, rows: TokenRows, weights: Balance, *, soft: bool, flip_rates: FlipRates | None) -> "RowPulls":
-        """Weights in force times each row's own; how sure a soft label is counts in the mean, not as a weight."""
+        """Weights in force times each row's own; how sure a soft label is counts in the mean, not as a weight.
+
+        Rows that count nothing are in no mean: they make no other row heavy.
+        """
         target, sure = row_targets(rows, soft=soft, flip_rates=flip_rates)
         desirable = target.astype(np.float64)
         pulls = rows.weight * np.abs(weights.desirable_weight * desirable - weights.undesirable_weight * (1 - desirable))
-        sides = [side for side in (desirable > 0.5, desirable <= 0.5) if (pulls * sure)[side].sum() > 0]
+        pulls = np.where(sure > 0, pulls, 0.0)
+        sides = [side & (pulls > 0) for side in (desirable > 0.5, desirable <= 0.5) if (pulls > 0)[side].any()]
         return cls(pulls, min((float(np.average(pulls[side], weights=sure[side])) for side in sides), default=math.inf))
 
 
@@ -47,24 +51,26 @@ def training_findings(
     soft: bool,
     flip_rates: FlipRates | None,
     router_facts: Mapping[str, Any],
+    held_out: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """KD064 to KD067, as JSON values. rows : those to train on, in the order that the plan numbers them in."""
+    """KD064 to KD068, as JSON values. rows : those to train on, in the order that the plan numbers them in."""
     findings = (
-        check_labels_count_the_same(weights, rows),
+        check_labels_count_the_same(weights, plan),
         check_row_pulls(RowPulls.of(rows, weights, soft=soft, flip_rates=flip_rates), plan, by_hand=weights.by_hand),
-        check_both_labels_meet(sides_pulled(rows, soft=soft), plan),
+        check_both_labels_meet(plan),
         check_router_loss(router_facts),
+        check_rows_held_out(held_out),
     )
     return [finding.as_dict() for finding in findings]
 
 
-def check_labels_count_the_same(weights: Balance, rows: TokenRows) -> Finding:
+def check_labels_count_the_same(weights: Balance, plan: BatchPlan) -> Finding:
     """KD064: with the weights in force, one label weighs more than the other, outside the paper's interval (Eq. 8)."""
     ratio = weights.ratio
     if weights.within_paper_rule:
         return passed("KD064", f"desirable rows together weigh {ratio:.2f} of what undesirable ones do.")
     lighter = ratio < 1
-    counts = int(rows.label.sum()), int((~rows.label).sum())
+    counts = plan.metrics["rows_pulled_up"], plan.metrics["rows_pulled_down"]
     of_lighter, others = counts if lighter else counts[::-1]
     name, other = LABEL_NAMES[lighter], LABEL_NAMES[not lighter]
     times = 1 / ratio if 0 < ratio < 1 else ratio
@@ -95,9 +101,10 @@ def check_row_pulls(rows: RowPulls, plan: BatchPlan, *, by_hand: bool) -> Findin
     if not heavy.any():
         return passed("KD065", f"no row counts more than {CLASS_WEIGHT_LIMIT:g} of the label whose rows count less.")
     owned = sum(2 * rows.pulls[step.rows].max() > rows.pulls[step.rows].sum() for step in plan.steps)
+    count = int((rows.pulls > 0).sum())
     return issue(
         "KD065",
-        f"{int(heavy.sum()):,} of {len(heavy):,} rows count more than {CLASS_WEIGHT_LIMIT:g} of the label whose rows count less, "
+        f"{int(heavy.sum()):,} of {count:,} rows count more than {CLASS_WEIGHT_LIMIT:g} of the label whose rows count less, "
         f"up to {rows.pulls.max() / rows.lightest:,.3g}: in {owned:,} of {len(plan.steps):,} updates a single row pulls harder "
         "than all others together, and what clipping (max_grad_norm) then takes back, it takes from all of them. "
         + (f"Lower the weights of those rows or of their label. {BY_HAND}." if by_hand else "Lower the weights of those rows."),
@@ -105,20 +112,17 @@ def check_row_pulls(rows: RowPulls, plan: BatchPlan, *, by_hand: bool) -> Findin
     )
 
 
-def check_both_labels_meet(sides: NDArray[np.int8], plan: BatchPlan) -> Finding:
-    """KD066: some updates pull one way only, as there are fewer rows of the other label than updates in an epoch.
-
-    sides : of `sides_pulled`
-    """
+def check_both_labels_meet(plan: BatchPlan) -> Finding:
+    """KD066: some updates pull one way only, as there are fewer rows of the other label than updates in an epoch."""
     lonely, updates = plan.metrics["one_class_batches"], len(plan.steps)
     if not lonely:
         return passed("KD066", f"each of {updates:,} updates holds rows of both labels.")
-    up, down = int((sides > 0).sum()), int((sides < 0).sum())
+    up, down = plan.metrics["rows_pulled_up"], plan.metrics["rows_pulled_down"]
     rarer, size = min(up, down), plan.metrics["batch_rows_max"]
-    name, enough = LABEL_NAMES[up <= down], len(sides) / rarer if rarer else math.inf
+    name, enough = LABEL_NAMES[up <= down], (up + down) / rarer if rarer else math.inf
     return issue(
         "KD066",
-        f"{lonely:,} of {updates:,} updates hold rows of one label only: {rarer:,} {name} among {len(sides):,} rows are too few "
+        f"{lonely:,} of {updates:,} updates hold rows of one label only: {rarer:,} {name} among {up + down:,} rows are too few "
         f"for updates of {size:,}. Such an update pushes all its completions one way. Get more of them"
         + (
             f", or give a batch_size of {math.ceil(enough):,} or more, so that every update has one."
@@ -140,3 +144,21 @@ def check_router_loss(facts: Mapping[str, Any]) -> Finding:
     if not facts["coefficient"]:
         return not_applicable("KD067", "the model has no experts, or no loss of its routers is asked for.")
     return passed("KD067", f"the router loss of each update is added {facts['coefficient']:g} times.")
+
+
+def check_rows_held_out(facts: Mapping[str, Any]) -> Finding:
+    """KD068: validation rows are trained on too, or answer prompts of training rows. facts : of the validation part"""
+    rows, known, prompts = (facts.get(name, 0) for name in ("rows", "trained_on_too", "prompt_trained_on_too"))
+    if not known and not prompts:
+        if "not_applicable" in facts:
+            return not_applicable("KD068", f"{facts['not_applicable'].rstrip('.')}.")
+        return passed("KD068", f"none of {rows:,} validation rows is trained on, and none has a prompt that is.")
+    words = []
+    if known:
+        words.append(f"{known:,} validation rows are trained on too, and are not scored: the same prompt and completion.")
+    if prompts:
+        words.append(
+            f"{prompts:,} of {rows:,} that are scored have a prompt that is trained on: their AUC does not say how the "
+            "model judges answers to other prompts."
+        )
+    return issue("KD068", " ".join([*words, "Hold out whole prompts with the step `split`."]), rows=known + prompts)

@@ -1,4 +1,4 @@
-"""KD064 to KD066: labels that do not count the same, rows that own their updates, updates of one label."""
+"""KD064 to KD066 and KD068: labels that do not count the same, rows that own updates, updates of one label, rows held out."""
 
 import dataclasses
 
@@ -9,10 +9,11 @@ from tiny_models import text_rows, token_rows
 
 from ktodata.train import fit
 from ktodata.train.data.batches import plan_training
-from ktodata.train.loss_weights import balance
+from ktodata.train.loss_weights import balance, sides_pulled
 from ktodata.train.results.training_findings import training_findings
 
 NO_ROUTERS = {"coefficient": 0.0}
+NONE = {"not_applicable": "there are no validation rows"}
 
 
 def findings(desirable, undesirable, *, own=None, p_desirable=None, soft=False, flip_rates=None, batch_size=10, **given):
@@ -21,10 +22,13 @@ def findings(desirable, undesirable, *, own=None, p_desirable=None, soft=False, 
     columns = {"weight": own, "p_desirable": p_desirable}
     rows = dataclasses.replace(rows, **{name: np.array(values) for name, values in columns.items() if values is not None})
     weights = balance(rows, **{"desirable_weight": None, "undesirable_weight": None} | given, soft=soft, flip_rates=flip_rates)
-    plan = plan_training(rows, batch_size=batch_size, epochs=1, max_steps=None, seed=0)
+    sides = sides_pulled(rows, soft=soft)
+    plan = plan_training(rows, batch_size=batch_size, epochs=1, max_steps=None, seed=0, sides=sides)
     return {
         each["code"]: each
-        for each in training_findings(rows, weights, plan, soft=soft, flip_rates=flip_rates, router_facts=NO_ROUTERS)
+        for each in training_findings(
+            rows, weights, plan, soft=soft, flip_rates=flip_rates, router_facts=NO_ROUTERS, held_out=NONE
+        )
     }
 
 
@@ -96,11 +100,30 @@ def test_how_sure_a_label_is_makes_no_row_heavy(even):
     assert findings(50, 50, **even)["KD065"]["status"] == "passed"
 
 
+@pytest.mark.parametrize(
+    "counted", [(16, 16, {}), (5, 5, {"own": [1.0] * 8 + [30.0] * 2}), (3, 90, {}), (90, 3, {}), (1, 40, {})]
+)
+@pytest.mark.parametrize("beside", [(96, 0), (0, 150), (40, 40)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_rows_that_count_nothing_change_no_finding(counted, beside, soft):
+    """Beside 150 rows of weight 0, rows of weight 1 were said to count up to 31 of the other label; and updates were theirs alone."""
+    up, down, more = counted
+    own = more.get("own", [1.0] * (up + down))
+    alone = findings(up, down, own=own, soft=soft)
+    # desirable rows come first: the others are put between them and the undesirable ones
+    if soft:
+        nothing = {"own": own[:up] + [1.0] * sum(beside) + own[up:]}
+        nothing["p_desirable"] = [1.0] * up + [0.5] * sum(beside) + [0.0] * down
+    else:
+        nothing = {"own": own[:up] + [0.0] * sum(beside) + own[up:]}
+    assert findings(up + beside[0], down + beside[1], soft=soft, **nothing) == alone
+
+
 def test_they_are_shown_where_a_training_is(model_folder, tmp_path):
     rows = text_rows(41).with_columns(label=pl.int_range(41) != 7)
     result = fit(rows, model=model_folder, batch_size=10, device="cpu", max_steps=3, out=tmp_path / "model")
     shown = {each["code"]: each["status"] for each in result.metrics["findings"]}
-    assert shown == {"KD064": "issue", "KD065": "passed", "KD066": "issue", "KD067": "not_applicable"}
+    assert shown == {"KD064": "issue", "KD065": "passed", "KD066": "issue", "KD067": "not_applicable", "KD068": "not_applicable"}
     for code, status in shown.items():
         assert (f">{code}<" in result._repr_html_()) == (status == "issue")
     assert type(result).load(tmp_path / "model").metrics["findings"] == result.metrics["findings"]
