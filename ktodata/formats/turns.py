@@ -31,7 +31,7 @@ CARRIED = ("name", "tool_call_id")
 STORED = (*CARRIED, "tool_calls", "reasoning_content")  # of a turn in the feedback table, beside role and content
 REASONING = ("reasoning_content", "thinking", "reasoning")
 TEXTS = ("content", "value", "parts")
-SAID_BESIDE = (*REASONING, "tool_calls", "function_call")  # what a turn says beside its text
+BESIDE_TEXT = (*REASONING, "tool_calls", "function_call")  # what a turn says beside its text
 # what names a turn's role or the turn itself; of other keys, those that are read are taken out before the rest is counted
 UNDERSTOOD = frozenset(("role", "from", "type", "id", "lc", *CARRIED))
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -391,7 +391,7 @@ def _unwrapped_answer(value: Mapping[str, Any], what: str, lost: list[str]) -> A
         return {"role": "assistant", **value}
     if not isinstance(value.get("text"), str) or "type" in value:
         return value
-    if any(value.get(name) for name in (*SAID_BESIDE, *MEDIA)):
+    if any(value.get(name) for name in (*BESIDE_TEXT, *MEDIA)):
         return {"role": "assistant", "content": value["text"], **{name: of for name, of in value.items() if name != "text"}}
     lost += unread(value, ("text",), what)
     return value["text"]

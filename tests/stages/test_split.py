@@ -314,8 +314,8 @@ def test_verdicts_on_several_turns_of_a_conversation_stand_on_one_side(tmp_path)
     """An answer that is held out would else stand in a prompt that is trained on, whose words are hardly the same."""
     lines = []
     for number in range(60):
-        said = [f"{sentence(10 * number + place)} " * (place + 1) for place in range(6)]
-        turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(said)]
+        texts = [f"{sentence(10 * number + place)} " * (place + 1) for place in range(6)]
+        turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
         about = {"talk": number, "created_at": f"2026-01-{1 + number % 28:02d}"}
         lines += [json.dumps(about | {"messages": turns[:end], "label": end % 4 == 0}) + "\n" for end in (2, 4, 6)]
     (tmp_path / "talks.jsonl").write_text("".join(lines))

@@ -16,7 +16,7 @@ from ktodata.formats.records import (
     need_list,
 )
 from ktodata.formats.scores import Score, other_verdicts, verdict_of
-from ktodata.formats.turns import SAID_BESIDE, completion_of, conversation, plain_text, turns_of
+from ktodata.formats.turns import BESIDE_TEXT, completion_of, conversation, plain_text, turns_of
 from ktodata.formats.unread_fields import is_empty, unread
 
 PROMPT_KEYS = ("messages", "input", "question", "query", "prompt", "text", "contents")
@@ -73,7 +73,7 @@ def judged_answer(
     tools = logged.get("tools") if tools is None and isinstance(logged, Mapping) else tools
     names = [
         *_unread_beside(logged, PROMPT_KEYS, (*BESIDE_PROMPT, *_history_of(logged)), columns[0]),
-        *_unread_beside(output, COMPLETION_KEYS, _said_beside(output), columns[1]),
+        *_unread_beside(output, COMPLETION_KEYS, _beside_text(output), columns[1]),
     ]
     verdict = verdict_of(scores, rule)
     return [
@@ -95,8 +95,8 @@ def _is_wrapper(value: Any) -> bool:
 def _conversation(logged: Any, output: Any, columns: tuple[str, str]) -> tuple[Prompt, str | Turn]:
     """(the prompt, the judged answer); an output that repeats the whole conversation, as LangGraph's does, says both."""
     answer = _value_under(output, COMPLETION_KEYS, columns[1])
-    if isinstance(answer, str) and (beside := _said_beside(output)):
-        answer = {"role": "assistant", "content": answer, **{name: output[name] for name in beside}}
+    if isinstance(answer, str) and (names := _beside_text(output)):
+        answer = {"role": "assistant", "content": answer, **{name: output[name] for name in names}}
     while isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], list):
         answer = answer[0]
     if isinstance(answer, list) and len(answer) > 1:
@@ -129,9 +129,9 @@ def _history_of(value: Any) -> list[str]:
     return [name for name in HISTORIES if isinstance(value, Mapping) and value.get(name) and isinstance(value[name], list)][:1]
 
 
-def _said_beside(value: Any) -> list[str]:
+def _beside_text(value: Any) -> list[str]:
     """What an output's object says beside the text of the answer: calls of tools, reasoning."""
-    return [name for name in SAID_BESIDE if value.get(name)] if _is_wrapper(value) else []
+    return [name for name in BESIDE_TEXT if value.get(name)] if _is_wrapper(value) else []
 
 
 def _value_under(value: Any, keys: Sequence[str], column: str) -> Any:
