@@ -411,6 +411,7 @@ class _Reader:
         table = self._table.table()
         if (unread := self._table.unread_trusted) and not table["trusted_label"].count():
             raise self._no_trusted_label(unread)
+        self._check_sides(table)
         metrics = {
             "records": self._records,
             "records_used": self._records - aside - withdrawn,
@@ -431,6 +432,18 @@ class _Reader:
         feedback = table.drop("file")
         check_feedback(feedback)
         return IngestResult(feedback, self._quarantine.table(), metrics)
+
+    def _check_sides(self, table: pl.DataFrame) -> None:
+        """Raise LabelError where comparisons say 0 and 1 and never 2: as often as a tie, 0 is the first of two."""
+        if self._fields.label.is_given or not self._reasons["tie"]:
+            return
+        first_sides = table.group_by("file", "source_line", maintain_order=True).agg(pl.col("label").first())["label"]
+        if first_sides.all():
+            ties, ones = self._reasons["tie"], first_sides.len()
+            raise LabelError(
+                f"'preference': {ties:,} comparisons say 0, {ones:,} say 1 and none says 2, so that 0 may be a tie or the first answer. "
+                "Say which: label: {column: preference, 0: CHOOSE, 1: CHOOSE}, with first, second or tie in place of CHOOSE."
+            )
 
     def _trusted_column(self) -> str:
         return (self._fields.trusted and self._fields.trusted.column) or "trusted_label"

@@ -257,6 +257,16 @@ def test_trusted_labels_are_read_with_the_meanings_of_the_label_alone(lines):
         assert own["trusted_label"].to_list() == [False, True]
 
 
+def test_comparisons_that_say_0_and_1_alone_are_asked_about(lines):
+    base = {"prompt": "Sky?", "response1": "Blue.", "response2": "Green."}
+    zero_one, with_two = ([{**base, "preference": side} for side in sides] for sides in ((0, 1, 1), (0, 1, 2)))
+    with pytest.raises(LabelError, match=r"1 comparisons say 0, 2 say 1 and none says 2.*0: CHOOSE, 1: CHOOSE"):
+        read(lines(*zero_one))
+    meant = {"column": "preference", 0: "first", 1: "second"}
+    assert read(lines(*zero_one), label=meant).feedback["label"].to_list() == [True, False, False, True, False, True]
+    assert read(lines(*with_two)).feedback["label"].to_list() == [True, False, False, True]
+
+
 def test_no_value_of_a_column_that_a_setting_names_means_anything_by_itself(lines):
     """`flagged: true` is as often as not the bad one: neither its type nor its name says so."""
     flagged = [{**ROW, "flagged": value, "votes": [value]} for value in (True, False)] * 60  # read many at once, too
