@@ -442,7 +442,7 @@ class _Reader:
             ties, ones = self._reasons["tie"], first_sides.len()
             raise LabelError(
                 f"'preference': {ties:,} comparisons say 0, {ones:,} say 1 and none says 2, so that 0 may be a tie or the first "
-                "answer. Say which: label: {column: preference, 0: CHOOSE, 1: CHOOSE}, with first, second or tie in place of CHOOSE."
+                "answer. Say which: label: {column: preference, 0: CHOOSE, 1: CHOOSE}, with first, second or tie for CHOOSE."
             )
 
     def _trusted_column(self) -> str:
